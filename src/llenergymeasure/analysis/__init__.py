@@ -1,0 +1,1 @@
+"""From many runs' records to tables and statistics."""

@@ -1,0 +1,77 @@
+"""The protocol that every engine is put behind."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from llenergymeasure.errors import Problem
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt as token ids, and how many tokens to generate for it."""
+
+    index: int
+    prompt_token_ids: tuple[int, ...]
+    max_output_tokens: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What came back for one request; padding and the prompt are not counted as output.
+
+    Times are CLOCK_MONOTONIC in nanoseconds. ``first_token_monotonic_ns`` is null where the
+    engine gives only whole answers.
+    """
+
+    index: int
+    input_tokens: int
+    output_tokens: int
+    start_monotonic_ns: int
+    end_monotonic_ns: int
+    first_token_monotonic_ns: int | None = None
+    finish_reason: str | None = None
+
+
+class Engine(Protocol):
+    """A loaded engine, ready to generate."""
+
+    batch_size: int | None
+    """Requests a call of :meth:`generate` takes at most; null if the engine batches by itself."""
+
+    devices: tuple[str, ...]
+    """UUIDs of the GPUs it works on; empty on a CPU."""
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answer ``requests`` and return after the devices are synchronised, in their order."""
+
+    def synchronize(self) -> None:
+        """Wait until the devices have done all they were given."""
+
+    def resolved_config(self) -> dict[str, Any]:
+        """Return the settings in force, the engine's own defaults included."""
+
+    def peak_memory_bytes(self) -> int | None:
+        """Return the peak device memory since the last call; null where there is no device."""
+
+    def close(self) -> None:
+        """Give back memory and end helper processes."""
+
+
+class Backend(Protocol):
+    """One engine's module: what is known before loading, and the loading."""
+
+    name: str
+
+    def problems(self, config: dict[str, Any]) -> list[Problem]:
+        """Return why ``config`` cannot run here (package missing, no GPU, …); cheap, no load."""
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the engine and of what it computes with."""
+
+    def load(self, config: dict[str, Any]) -> Engine:
+        """Load the model of a resolved experiment configuration.
+
+        Raises:
+            BackendError: the engine refused a setting or the model.
+        """

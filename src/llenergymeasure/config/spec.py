@@ -1,0 +1,28 @@
+"""What one run is told: the only thing that crosses from the planner into a run's process."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from llenergymeasure.units import BackendName, RunnerName
+
+SPEC_VERSION = 1
+
+
+class RunSpec(BaseModel):
+    """One experiment × cycle, ready to run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = SPEC_VERSION
+    study: str
+    study_design_hash: str
+    experiment: str = Field(pattern=r"^[0-9a-f]{12}$")
+    cycle: int = Field(ge=1)
+    order: int = Field(ge=1, description="place in the planned order, from 1")
+    backend: BackendName
+    runner: RunnerName
+    config: dict[str, Any] = Field(description="the resolved experiment: only what is set")
+    gap_s: float = Field(default=0.0, ge=0, description="rest before this run")
+    timeout_s: float | None = Field(default=None, gt=0, description="wall-clock limit")
+    skip_preflight: bool = False

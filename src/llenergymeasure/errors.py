@@ -1,0 +1,84 @@
+"""The error tree: each error knows the exit code it ends the command with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_CONFIGURATION = 2
+EXIT_SIGINT = 130
+EXIT_SIGTERM = 143
+
+
+class LlemError(Exception):
+    """Base of every error that is shown to a person as a message, not as a traceback."""
+
+    exit_code = EXIT_FAILED
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong, told so that it can be mended.
+
+    Attributes:
+        message: what is wrong and what would do, as one sentence or two.
+        key: the dotted key in the study file, if one is to blame.
+        found: the value found there, shortened for display.
+        file: the file to blame.
+        line: its line, counted from 1.
+    """
+
+    message: str
+    key: str | None = None
+    found: str | None = None
+    file: Path | None = None
+    line: int | None = None
+
+    def __str__(self) -> str:
+        """Return ``file:line: key: message (found …)`` with the parts that are known."""
+        place = "" if self.file is None else str(self.file)
+        if place and self.line is not None:
+            place += f":{self.line}"
+        parts = [part for part in (place, self.key, self.message) if part]
+        text = ": ".join(parts)
+        return text if self.found is None else f"{text} (found {self.found})"
+
+
+class ConfigurationError(LlemError):
+    """A study, setting or argument that cannot be used: nothing has been written or run."""
+
+    exit_code = EXIT_CONFIGURATION
+
+    def __init__(self, problems: Sequence[Problem] | Problem | str) -> None:
+        """Take one problem, several, or a bare message."""
+        if isinstance(problems, str):
+            problems = Problem(problems)
+        if isinstance(problems, Problem):
+            problems = [problems]
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class PreflightError(LlemError):
+    """A run cannot start on this machine as it is: all reasons at once, before GPU time."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class BackendError(LlemError):
+    """An engine refused its settings or failed while loading or generating."""
+
+
+class MeterError(LlemError):
+    """A sensor or the recorder failed."""
+
+
+class ResultsError(LlemError):
+    """A results folder or file is not what it should be."""
+
+
+class StudyLockedError(LlemError):
+    """Another process is at work on the same results folder."""

@@ -1,0 +1,59 @@
+"""Canonical JSON and the hashes that name experiments.
+
+An experiment's id must not change when a later version adds an option, or results that were
+paid for would be orphaned; hence only values that are set count, and numbers are normalised.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+HASH_VERSION = 1
+"""Part of every hash: raised only when the meaning of a setting changes."""
+
+ID_DIGITS = 12
+
+
+def normalised(value: Any) -> Any:
+    """Return ``value`` with nulls and empty mappings dropped and whole floats as integers.
+
+    Raises:
+        ValueError: a number is not finite; it has no canonical JSON.
+    """
+    if isinstance(value, Mapping):
+        items = {str(key): normalised(item) for key, item in value.items()}
+        return {key: item for key, item in items.items() if item is not None and item != {}}
+    if isinstance(value, list | tuple):
+        return [normalised(item) for item in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} has no canonical form")
+        return int(value) if value.is_integer() else value
+    return value
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of ``value``: sorted keys, no spaces, nothing unset."""
+    return json.dumps(normalised(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of ``value``, as 64 hex digits."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def experiment_id(config: Mapping[str, Any]) -> str:
+    """Return the first 12 hex digits of the hash of a resolved configuration.
+
+    Args:
+        config: the settings that define the experiment, without execution or runner settings
+            and with local files given by content hash.
+    """
+    return digest({"config": config, "hash_version": HASH_VERSION})[:ID_DIGITS]
+
+
+def study_design_hash(experiments: Iterable[str]) -> str:
+    """Return the hash of the ordered experiment ids, as 64 hex digits."""
+    return digest({"experiments": list(experiments), "hash_version": HASH_VERSION})

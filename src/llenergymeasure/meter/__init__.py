@@ -1,0 +1,1 @@
+"""The meter: sensors, the recorder that samples them, and energy with its uncertainty."""

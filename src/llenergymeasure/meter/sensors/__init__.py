@@ -1,0 +1,1 @@
+"""One module a sensor, all behind the protocol in base."""

@@ -1,0 +1,148 @@
+"""The record of one run, as it stands in ``result.json``.
+
+Names carry their units; what was not observed is null, never 0. Every time stamp is
+CLOCK_MONOTONIC in nanoseconds on the host that ran it.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from llenergymeasure.units import Kind, Scope
+
+SCHEMA_VERSION = 1
+
+
+class Record(BaseModel):
+    """Base of the record's parts: unknown keys are errors, so that a misspelling is seen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Phase(Record):
+    """A named stretch of the run: ``idle_before``, ``load``, ``warmup``, ``measure``, …"""
+
+    name: str
+    start_monotonic_ns: int
+    end_monotonic_ns: int
+
+
+class Window(Record):
+    """The part of ``measure`` that counts."""
+
+    start_monotonic_ns: int
+    end_monotonic_ns: int
+    duration_s: float
+
+
+class Tokens(Record):
+    """What went in and came out inside the window; padding is not counted."""
+
+    input: int
+    output: int
+    requests: int
+    prompt_hash: str = Field(description="SHA-256 over the prompts' token ids and asked lengths")
+
+
+class Reading(Record):
+    """The energy of the window as one sensor saw it on one device.
+
+    ``u95_j`` is the half width of the 95 % interval from random and resolution effects;
+    ``u_sys_j`` the half width of the band of the sensor's gain, kept apart because repeats do
+    not shrink it.
+    """
+
+    device: str = Field(description="GPU UUID, or a name such as cpu:package-0")
+    sensor: str
+    kind: Kind
+    scope: Scope
+    channel: str = Field(description="counter, power, or model")
+    headline: bool = Field(
+        default=False, description="one reading a device is the headline: readings with it add up"
+    )
+    gross_j: float | None
+    idle_j: float | None = None
+    net_j: float | None = None
+    u95_j: float | None = None
+    u_sys_j: float | None = None
+    unavailable: str | None = Field(default=None, description="why gross_j is null")
+
+
+class PhaseEnergy(Record):
+    """Headline energy of one phase."""
+
+    phase: str
+    duration_s: float
+    energy_j: float | None
+    u95_j: float | None = None
+
+
+class Energy(Record):
+    """All readings of the window and what follows from the headline ones."""
+
+    kind: Kind | None = Field(description="kind of the headline readings; null if there is none")
+    source: str | None = Field(description="sensor of the headline readings")
+    scopes: list[Scope] = Field(default_factory=list, description="what the headline covers")
+    readings: list[Reading]
+    gross_j: float | None
+    net_j: float | None = None
+    u95_j: float | None = None
+    u_sys_j: float | None = None
+    power_mean_w: float | None = None
+    per_output_token_j: float | None = None
+    per_input_token_j: float | None = None
+    per_request_j: float | None = None
+    phases: list[PhaseEnergy] = Field(default_factory=list)
+    unavailable: str | None = Field(default=None, description="why gross_j is null")
+
+
+class Performance(Record):
+    """Speed inside the window."""
+
+    output_tokens_per_s: float
+    total_tokens_per_s: float
+    requests_per_s: float
+    batch_latency_mean_s: float | None = None
+    request_latency_p50_s: float | None = None
+    request_latency_p95_s: float | None = None
+    time_to_first_token_p50_s: float | None = None
+    peak_memory_bytes: int | None = Field(
+        default=None, description="of the device during the window; of the process on a CPU"
+    )
+    memory_scope: Literal["device", "process"] | None = None
+
+
+class Flops(Record):
+    """Floating-point operations an output token costs."""
+
+    per_output_token: float | None
+    method: str
+    confidence: str
+
+
+class Result(Record):
+    """One finished run."""
+
+    schema_version: int = SCHEMA_VERSION
+    experiment: str
+    cycle: int
+    order: int
+    status: Literal["completed"] = "completed"
+    backend: str
+    runner: str
+    study: str
+    study_design_hash: str
+    config: dict[str, Any]
+    protocol: dict[str, Any] = Field(description="every protocol setting as it was in force")
+    phases: list[Phase]
+    window: Window
+    batches: int = Field(description="batches inside the window")
+    tokens: Tokens
+    energy: Energy
+    performance: Performance
+    flops: Flops
+    warmup_result: dict[str, Any]
+    validity: list[str]
+    environment: dict[str, Any]
+    provenance: dict[str, Any]
+    files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of the siblings")

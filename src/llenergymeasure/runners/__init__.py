@@ -1,0 +1,1 @@
+"""How a run's process is started, watched and ended."""

@@ -1,0 +1,34 @@
+"""Names and quantities that every room uses the same."""
+
+from typing import Literal
+
+Kind = Literal["measured", "estimated"]
+"""Whether a sensor saw the energy or a model guessed it."""
+
+Scope = Literal["gpu", "cpu", "dram", "module", "host"]
+"""What a reading covers. Overlapping scopes are never added."""
+
+SensorName = Literal["nvml", "rapl", "zeus", "codecarbon"]
+
+BackendName = Literal["pytorch", "vllm", "sglang", "tensorrt", "openai"]
+BACKENDS: tuple[BackendName, ...] = ("pytorch", "vllm", "sglang", "tensorrt", "openai")
+
+RunnerName = Literal["local", "apptainer", "docker"]
+RUNNERS: tuple[RunnerName, ...] = ("local", "apptainer", "docker")
+
+Status = Literal["running", "completed", "failed", "interrupted", "lost"]
+"""How a run's latest attempt ended; ``lost`` is never written, only concluded."""
+
+J_PER_WH = 3600.0
+NS_PER_S = 1_000_000_000
+"""Nanoseconds in a second: every time stamp is CLOCK_MONOTONIC in nanoseconds."""
+
+DISQUALIFYING: frozenset[str] = frozenset(
+    {"channel_mismatch", "other_process", "recorder_lost", "sample_gap", "not_comparable"}
+)
+"""Validity codes that keep a run out of the means; it is still kept and shown."""
+
+MARKING: frozenset[str] = frozenset(
+    {"throttled", "short_window", "temperature_drift", "undersampled", "not_steady"}
+)
+"""Validity codes that are shown beside a run that stays in the means."""
