@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
 
 
@@ -63,13 +64,13 @@ class Backend(Protocol):
 
     name: str
 
-    def problems(self, config: dict[str, Any]) -> list[Problem]:
+    def problems(self, config: ExperimentConfig) -> list[Problem]:
         """Return why ``config`` cannot run here (package missing, no GPU, …); cheap, no load."""
 
     def versions(self) -> dict[str, str]:
         """Return the versions of the engine and of what it computes with."""
 
-    def load(self, config: dict[str, Any]) -> Engine:
+    def load(self, config: ExperimentConfig) -> Engine:
         """Load the model of a resolved experiment configuration.
 
         Raises:
