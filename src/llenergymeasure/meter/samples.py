@@ -342,7 +342,8 @@ def _read_parquet(path: Path) -> Samples:
 
 
 def _stopped(table: pa.Table) -> bool:
-    return STOPPED in table["note"].slice(max(0, len(table) - 100)).to_pylist()
+    tail = table.slice(max(0, len(table) - 100)).to_pylist()
+    return any(row["quantity"] == "heartbeat" and row["note"] == STOPPED for row in tail)
 
 
 def _in_order(table: pa.Table) -> pa.Table:
@@ -356,7 +357,8 @@ def _equals(table: pa.Table, column: str, name: str) -> npt.NDArray[np.bool_]:
     names = array.dictionary.to_pylist()
     if name not in names:
         return np.zeros(len(table), dtype=np.bool_)
-    return np.equal(array.indices.to_numpy(), names.index(name))
+    codes: npt.NDArray[np.int32] = array.indices.to_numpy()
+    return codes == names.index(name)
 
 
 def _with_header(schema: pa.Schema, header: Header) -> pa.Schema:
