@@ -357,8 +357,8 @@ def _equals(table: pa.Table, column: str, name: str) -> npt.NDArray[np.bool_]:
     names = array.dictionary.to_pylist()
     if name not in names:
         return np.zeros(len(table), dtype=np.bool_)
-    codes: npt.NDArray[np.int32] = array.indices.to_numpy()
-    return codes == names.index(name)
+    chosen: npt.NDArray[np.bool_] = np.equal(array.indices.to_numpy(), names.index(name))
+    return chosen
 
 
 def _with_header(schema: pa.Schema, header: Header) -> pa.Schema:
