@@ -1,0 +1,1 @@
+"""The settings that belong to one engine alone, a file each."""

@@ -1,0 +1,293 @@
+"""One experiment: every setting that defines a cell of the grid, with its bounds and meaning."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from llenergymeasure.config.backends.openai import OpenAIConfig
+from llenergymeasure.config.backends.pytorch import PyTorchConfig
+from llenergymeasure.config.backends.sglang import SGLangConfig
+from llenergymeasure.config.backends.tensorrt import TensorRTConfig
+from llenergymeasure.config.backends.vllm import VLLMConfig
+from llenergymeasure.config.section import Section
+from llenergymeasure.units import BACKENDS, BackendName
+
+Precision = Literal["fp32", "fp16", "bf16"]
+DatasetOrder = Literal["interleaved", "grouped", "shuffled", "given", "length"]
+Weights = Literal["pretrained", "random"]
+ProtocolName = Literal["auto", "quick", "standard", "publication"]
+Preset = Literal["deterministic", "standard", "creative", "factual"]
+EnergySource = Literal["auto", "nvml", "rapl", "zeus", "codecarbon", "none"]
+
+SYNTHETIC = "synthetic"
+TINY_LLAMA = "tiny-llama"
+
+MAX_PROMPTS = 10_000_000
+MAX_TOKENS = 10_000_000
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "deterministic": {"temperature": 0.0, "do_sample": False},
+    "standard": {"temperature": 1.0, "do_sample": True, "top_p": 0.95},
+    "creative": {"temperature": 0.8, "do_sample": True, "top_p": 0.9, "repetition_penalty": 1.1},
+    "factual": {"temperature": 0.3, "do_sample": True},
+}
+"""What a decoder preset stands for; a setting given beside it wins."""
+
+
+class SyntheticDataset(Section):
+    """Prompts of a fixed length, made from a seed, so that no download is needed."""
+
+    n: int | None = Field(
+        default=None, ge=1, le=MAX_PROMPTS, description="Prompts to make; default: the study's n."
+    )
+    input_len: int = Field(default=512, ge=1, le=MAX_TOKENS, description="Tokens in each prompt.")
+    output_len: int = Field(
+        default=128, ge=1, le=MAX_TOKENS, description="Tokens to generate for each prompt."
+    )
+    seed: int = Field(default=42, ge=0, le=2**63 - 1, description="Seed the prompts come from.")
+
+
+class DecoderConfig(Section):
+    """How the next token is chosen, the same on every backend."""
+
+    preset: Preset | None = Field(
+        default=None,
+        description="Named set of the values below; a value given beside it wins.",
+        examples=["deterministic"],
+    )
+    temperature: float = Field(
+        default=1.0, ge=0, le=2, description="Sampling temperature; 0 is greedy."
+    )
+    do_sample: bool = Field(
+        default=True, description="Sample; false, or temperature 0, takes the likeliest token."
+    )
+    top_k: int = Field(
+        default=50, ge=0, le=MAX_TOKENS, description="Sample from the k likeliest; 0 is off."
+    )
+    top_p: float = Field(
+        default=1.0, ge=0, le=1, description="Sample from the likeliest that add up to this share."
+    )
+    repetition_penalty: float = Field(
+        default=1.0, ge=0.1, le=10, description="Penalty on tokens already used; 1 is none."
+    )
+    min_p: float | None = Field(
+        default=None, ge=0, le=1, description="Least probability, relative to the likeliest token."
+    )
+    min_new_tokens: int | None = Field(
+        default=None, ge=1, le=MAX_TOKENS, description="Fewest tokens to generate."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_preset(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        preset = data.get("preset")
+        if not isinstance(preset, str) or preset not in PRESETS:
+            return data
+        given = {key: value for key, value in data.items() if value is not None}
+        return {**PRESETS[preset], **given}
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always taken."""
+        return not self.do_sample or self.temperature == 0
+
+
+class WarmupConfig(Section):
+    """Prompts run before the window, so that clocks, caches and compilation have settled.
+
+    What is not given comes from the protocol.
+    """
+
+    enabled: bool = Field(default=True, description="Warm up at all.")
+    n_warmup: int | None = Field(
+        default=None, ge=1, le=MAX_PROMPTS, description="Warm-up prompts before any are judged."
+    )
+    thermal_floor_seconds: float | None = Field(
+        default=None, ge=0, le=86_400, description="Least time spent warming up, in seconds."
+    )
+    convergence_detection: bool | None = Field(
+        default=None, description="Go on until the latency settles (cv_threshold)."
+    )
+    cv_threshold: float | None = Field(
+        default=None,
+        ge=0.01,
+        le=0.5,
+        description="Settled when the latencies' coefficient of variation is below this.",
+    )
+    max_prompts: int | None = Field(
+        default=None, ge=5, le=MAX_PROMPTS, description="Give up settling after so many prompts."
+    )
+    window_size: int | None = Field(
+        default=None, ge=3, le=10_000, description="Latest prompts the variation is taken over."
+    )
+    min_prompts: int | None = Field(
+        default=None, ge=1, le=MAX_PROMPTS, description="Judge no earlier than this many prompts."
+    )
+
+
+class BaselineConfig(Section):
+    """The idle phases around the work. What is not given comes from the protocol."""
+
+    enabled: bool | None = Field(default=None, description="Measure idle power before and after.")
+    duration_seconds: float | None = Field(
+        default=None, ge=5, le=120, description="Length of each idle phase, in seconds."
+    )
+
+
+class WindowConfig(Section):
+    """The measured window. What is not given comes from the protocol."""
+
+    min_seconds: float | None = Field(
+        default=None, gt=0, le=86_400, description="Least length of the window, in seconds."
+    )
+    min_batches: int | None = Field(
+        default=None, ge=1, le=MAX_PROMPTS, description="Fewest whole batches inside the window."
+    )
+
+
+class EnergyConfig(Section):
+    """Where the headline energy comes from; every sensor found is recorded all the same."""
+
+    backend: EnergySource = Field(
+        default="auto",
+        description="Sensor of the headline figure; auto takes the best one that measures. "
+        "A null in the file, or none, measures no energy.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_none(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and "backend" in data and data["backend"] is None:
+            return {**data, "backend": "none"}
+        return data
+
+
+class LoraConfig(Section):
+    """A LoRA adapter put on the model: its id on the hub or its local folder, not both."""
+
+    adapter_id: str | None = Field(default=None, min_length=1, description="Adapter on the hub.")
+    adapter_path: str | None = Field(
+        default=None, min_length=1, description="Local folder of the adapter."
+    )
+    merge_weights: bool = Field(
+        default=False, description="Merge the adapter into the model's weights when loading."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "LoraConfig":
+        if (self.adapter_id is None) == (self.adapter_path is None):
+            raise ValueError("give adapter_id or adapter_path, and only one of them")
+        return self
+
+
+class ExperimentConfig(Section):
+    """One fully resolved configuration, a cell of the grid."""
+
+    model: str = Field(
+        min_length=1,
+        max_length=4096,
+        description="Model id on the hub, a local folder, or a built-in name; tiny-llama is made "
+        "locally with random weights and needs no download.",
+        examples=["tiny-llama", "meta-llama/Llama-3.1-8B"],
+    )
+    backend: BackendName = Field(default="pytorch", description="Engine that runs the model.")
+    weights: Weights = Field(
+        default="pretrained",
+        description="random loads the architecture alone with random weights, which cost the same "
+        "energy a token and need no download. tiny-llama always has random weights.",
+    )
+    n: int = Field(default=100, ge=1, le=MAX_PROMPTS, description="Prompts in the workload.")
+    dataset: str | SyntheticDataset = Field(
+        default=SYNTHETIC,
+        description="synthetic, a data set's id (aienergyscore), a local file, or the synthetic "
+        "mapping {n, input_len, output_len, seed}. Plain synthetic takes its lengths from "
+        "max_input_tokens and max_output_tokens.",
+        examples=["synthetic", "aienergyscore", {"n": 32, "input_len": 256, "output_len": 64}],
+    )
+    dataset_order: DatasetOrder = Field(
+        default="interleaved",
+        description="Order of the prompts: interleaved takes sources in turn, grouped source by "
+        "source, shuffled by random_seed, given as in the file, length by rising length.",
+    )
+    precision: Precision = Field(default="bf16", description="Data type of weights and activity.")
+    random_seed: int = Field(
+        default=42, ge=0, le=2**63 - 1, description="Seed of sampling and of the prompts' order."
+    )
+    max_input_tokens: int = Field(
+        default=512, ge=1, le=MAX_TOKENS, description="Longer prompts are cut to this length."
+    )
+    max_output_tokens: int = Field(
+        default=128, ge=1, le=MAX_TOKENS, description="Most tokens generated for a prompt."
+    )
+    protocol: ProtocolName = Field(
+        default="auto",
+        description="How carefully to measure: quick (windows of 1 s, no idle phases), standard "
+        "(20 s, idle before and after), publication (60 s, at least 5 cycles, stricter gates). "
+        "auto is standard where a sensor measures and quick where energy is only estimated. "
+        "Any single setting given wins over it.",
+    )
+    decoder: DecoderConfig = Field(default_factory=DecoderConfig, description="Token choice.")
+    warmup: WarmupConfig = Field(default_factory=WarmupConfig, description="Warm-up.")
+    baseline: BaselineConfig = Field(default_factory=BaselineConfig, description="Idle phases.")
+    window: WindowConfig = Field(default_factory=WindowConfig, description="Measured window.")
+    energy: EnergyConfig = Field(default_factory=EnergyConfig, description="Energy source.")
+    lora: LoraConfig | None = Field(default=None, description="LoRA adapter.")
+    pytorch: PyTorchConfig | None = Field(default=None, description="Settings of pytorch alone.")
+    vllm: VLLMConfig | None = Field(default=None, description="Settings of vllm alone.")
+    sglang: SGLangConfig | None = Field(default=None, description="Settings of sglang alone.")
+    tensorrt: TensorRTConfig | None = Field(default=None, description="Settings of tensorrt alone.")
+    openai: OpenAIConfig | None = Field(
+        default=None, description="Settings of a server that is already running."
+    )
+    passthrough_kwargs: dict[str, Any] | None = Field(
+        default=None,
+        description="Arguments handed to the engine as they are; for what has no name here.",
+    )
+    output_dir: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=4096,
+        description="Folder the study's results go under; not part of what is measured.",
+    )
+
+    @model_validator(mode="after")
+    def _own_section_only(self) -> "ExperimentConfig":
+        for name in BACKENDS:
+            if name != self.backend and getattr(self, name) is not None:
+                raise ValueError(
+                    f"the section {name} belongs to backend {name}, but backend is {self.backend}; "
+                    f"remove {name} or set backend: {name}"
+                )
+        if self.backend == "openai" and self.openai is None:
+            raise ValueError(
+                "backend openai needs openai.base_url, the address of the running server"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _passthrough_hides_nothing(self) -> "ExperimentConfig":
+        clash = sorted(set(self.passthrough_kwargs or ()) & set(type(self).model_fields))
+        if clash:
+            raise ValueError(
+                f"passthrough_kwargs may not set {', '.join(clash)}; set it at the top level"
+            )
+        return self
+
+    def synthetic(self) -> SyntheticDataset | None:
+        """Return the synthetic data set with every value filled in; null for any other."""
+        if isinstance(self.dataset, SyntheticDataset):
+            return self.dataset.model_copy(update={"n": self.dataset.n or self.n})
+        if self.dataset != SYNTHETIC:
+            return None
+        return SyntheticDataset(
+            n=self.n,
+            input_len=self.max_input_tokens,
+            output_len=self.max_output_tokens,
+            seed=self.random_seed,
+        )
+
+
+PROTOCOLS: tuple[ProtocolName, ...] = get_args(ProtocolName)
