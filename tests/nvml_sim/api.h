@@ -1,0 +1,38 @@
+/* Shared by the files that hold NVML's functions. */
+#ifndef NVML_SIM_API_H
+#define NVML_SIM_API_H
+
+#include "clock.h"
+#include "session.h"
+#include "state.h"
+
+nvmlReturn_t copy_text(char *out, unsigned size, const char *text);
+void format_pci_address(const struct device *device, char *out, size_t size);
+
+/* The body of an NVML function that answers from a card: the lock is taken on the way in and let go
+ * after the statement(s) in `...`, which may use `device` and set `answer`. */
+#define ON_DEVICE(handle, usable, ...)                                                \
+    do {                                                                              \
+        struct device *device;                                                        \
+        if (!(usable)) return NVML_ERROR_INVALID_ARGUMENT;                            \
+        nvmlReturn_t answer = session_enter_device((handle), __func__, &device);      \
+        if (answer != NVML_SUCCESS) return answer;                                    \
+        __VA_ARGS__;                                                                  \
+        session_leave();                                                              \
+        return answer;                                                                \
+    } while (0)
+
+/* The same for calls a MIG device answers too: `mig` is NULL for a whole card. */
+#define ON_ANY(handle, usable, ...)                                                   \
+    do {                                                                              \
+        struct device *device;                                                        \
+        struct mig_device *mig;                                                       \
+        if (!(usable)) return NVML_ERROR_INVALID_ARGUMENT;                            \
+        nvmlReturn_t answer = session_enter_any((handle), __func__, &device, &mig);   \
+        if (answer != NVML_SUCCESS) return answer;                                    \
+        __VA_ARGS__;                                                                  \
+        session_leave();                                                              \
+        return answer;                                                                \
+    } while (0)
+
+#endif

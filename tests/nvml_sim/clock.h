@@ -1,0 +1,23 @@
+/* Which time it is on the card. Times are ns of a CLOCK_MONOTONIC that a test may speed up or step. */
+#ifndef NVML_SIM_CLOCK_H
+#define NVML_SIM_CLOCK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Reads NVML_SIM_T0 and NVML_SIM_CLOCK. Without NVML_SIM_T0 time zero is the process' first
+ * open and stays so. False and a reason when one of the two is not usable. */
+bool clock_open(char *reason, size_t reason_size);
+void clock_close(void);
+
+int64_t clock_now_ns(void);
+/* The same, counted from time zero. */
+int64_t clock_elapsed_ns(void);
+/* A CLOCK_MONOTONIC stamp of a program outside, in ns from time zero of the simulated time. */
+int64_t clock_elapsed_of_ns(int64_t monotonic_ns);
+/* The same for a stamp of simulated time, as clock_now_ns gives it. */
+int64_t clock_elapsed_of_simulated_ns(int64_t simulated_ns);
+/* Wall clock (CLOCK_REALTIME, us) of a moment given in ns from time zero. */
+int64_t clock_wall_us(int64_t elapsed_ns);
+#endif

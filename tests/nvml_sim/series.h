@@ -1,0 +1,18 @@
+/* A value over time that is not power: temperature, clocks, memory, utilisation, reasons. */
+#ifndef NVML_SIM_SERIES_H
+#define NVML_SIM_SERIES_H
+
+#include <stddef.h>
+
+struct series {
+    size_t count;
+    double *t_s, *value;
+};
+
+/* The value of the last point at or before t_s; before the first point that point's value. */
+double series_step(const struct series *s, long double t_s);
+/* Linear between points, constant outside. */
+double series_linear(const struct series *s, long double t_s);
+void series_free(struct series *s);
+
+#endif

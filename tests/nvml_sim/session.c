@@ -1,0 +1,150 @@
+#include "session.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "state.h"
+
+#define SLOTS (1 + MAX_MIG_DEVICES)
+
+/* A handle is an address in this table: valid in every session, and never mistaken for another. */
+static char handles[MAX_DEVICES * SLOTS];
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct trace trace;
+static unsigned users; /* nvmlInit less nvmlShutdown */
+
+static void hold(void) {
+    pthread_mutex_lock(&lock);
+}
+
+static void let_go(void) {
+    pthread_mutex_unlock(&lock);
+}
+
+/* A fork while another thread holds the lock must not leave the child without it. */
+__attribute__((constructor)) static void watch_forks(void) {
+    pthread_atfork(hold, let_go, let_go);
+}
+
+static nvmlReturn_t open_session(void) {
+    char reason[300];
+    const char *path = getenv("NVML_SIM_TRACE");
+    if (!path || !*path) {
+        fprintf(stderr, "nvml_sim: NVML_SIM_TRACE is not set; it names the trace file\n");
+        return NVML_ERROR_DRIVER_NOT_LOADED;
+    }
+    if (!clock_open(reason, sizeof reason)) {
+        fprintf(stderr, "nvml_sim: %s\n", reason);
+        return NVML_ERROR_UNKNOWN;
+    }
+    if (!trace_load(path, &trace)) {
+        clock_close();
+        return NVML_ERROR_UNKNOWN;
+    }
+    return state_open() ? NVML_SUCCESS : NVML_ERROR_MEMORY;
+}
+
+nvmlReturn_t session_init(void) {
+    hold();
+    nvmlReturn_t answer = users ? NVML_SUCCESS : open_session();
+    if (answer == NVML_SUCCESS) users++;
+    let_go();
+    return answer;
+}
+
+nvmlReturn_t session_shutdown(void) {
+    nvmlReturn_t answer = NVML_ERROR_UNINITIALIZED;
+    hold();
+    if (users) {
+        answer = NVML_SUCCESS;
+        if (--users == 0) {
+            trace_free(&trace);
+            state_close();
+            clock_close();
+        }
+    }
+    let_go();
+    return answer;
+}
+
+nvmlReturn_t session_enter(struct trace **out) {
+    hold();
+    if (!users) {
+        let_go();
+        return NVML_ERROR_UNINITIALIZED;
+    }
+    *out = &trace;
+    return NVML_SUCCESS;
+}
+
+void session_leave(void) {
+    let_go();
+}
+
+struct trace *session_trace(void) {
+    return &trace;
+}
+
+nvmlReturn_t session_check_lost(const struct device *device) {
+    return session_now_s() >= device->fail_after_s ? NVML_ERROR_GPU_IS_LOST : NVML_SUCCESS;
+}
+
+static nvmlReturn_t resolve(nvmlDevice_t handle, struct device **device, struct mig_device **mig) {
+    uintptr_t slot = (uintptr_t)handle - (uintptr_t)handles;
+    if (slot >= sizeof handles || slot / SLOTS >= trace.count) return NVML_ERROR_INVALID_ARGUMENT;
+    *device = &trace.devices[slot / SLOTS];
+    unsigned part = slot % SLOTS;
+    if (part > (*device)->mig_count) return NVML_ERROR_INVALID_ARGUMENT;
+    *mig = part ? &(*device)->mig[part - 1] : NULL;
+    return session_check_lost(*device);
+}
+
+/* A name without its version stands for all versions: nvmlDeviceGetMemoryInfo for ..._v2 too. */
+static bool names_function(const char *name, const char *function) {
+    size_t length = strlen(name);
+    if (strncmp(name, function, length) != 0) return false;
+    return !function[length] || (function[length] == '_' && function[length + 1] == 'v');
+}
+
+static nvmlReturn_t check_supported(const struct device *device, const char *function) {
+    for (unsigned i = 0; i < device->unsupported_name_count; i++)
+        if (names_function(device->unsupported_names[i], function)) return NVML_ERROR_NOT_SUPPORTED;
+    return NVML_SUCCESS;
+}
+
+nvmlReturn_t session_enter_any(nvmlDevice_t handle, const char *function, struct device **device,
+                               struct mig_device **mig) {
+    struct trace *ignored;
+    nvmlReturn_t answer = session_enter(&ignored);
+    if (answer != NVML_SUCCESS) return answer;
+    answer = resolve(handle, device, mig);
+    if (answer == NVML_SUCCESS) answer = check_supported(*device, function);
+    if (answer != NVML_SUCCESS) {
+        session_leave();
+        return answer;
+    }
+    state_poll(trace.devices, trace.count);
+    device_poll_load(*device);
+    return NVML_SUCCESS;
+}
+
+nvmlReturn_t session_enter_device(nvmlDevice_t handle, const char *function,
+                                  struct device **device) {
+    struct mig_device *mig;
+    nvmlReturn_t answer = session_enter_any(handle, function, device, &mig);
+    if (answer != NVML_SUCCESS || !mig) return answer;
+    session_leave();
+    return NVML_ERROR_NOT_SUPPORTED;
+}
+
+nvmlDevice_t session_handle(const struct device *device, int mig) {
+    return (nvmlDevice_t)(void *)&handles[device->index * SLOTS + (unsigned)(mig + 1)];
+}
+
+long double session_now_s(void) {
+    return clock_elapsed_ns() * 1e-9L;
+}

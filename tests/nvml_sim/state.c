@@ -1,0 +1,122 @@
+#include "state.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "clock.h"
+
+static const char *const setting_names[SETTING_COUNT] = {
+    "power_limit_mw", "gpu_locked_clocks_mhz", "memory_locked_clocks_mhz",
+    "application_clocks_mhz", "persistence_mode"};
+
+static struct tail tail;
+static bool complained;
+
+struct devices {
+    struct device *first;
+    unsigned count;
+};
+
+static void apply(struct device *d, int64_t t_ns, enum setting setting, unsigned a, unsigned b) {
+    struct settings *set = &d->settings;
+    unsigned *pair = NULL;
+    switch (setting) {
+    case SETTING_POWER_LIMIT:
+        device_limit_power(d, (double)(clock_elapsed_of_simulated_ns(t_ns) * 1e-9L), a / 1000.0);
+        return;
+    case SETTING_PERSISTENCE:
+        set->persistence = a != 0;
+        return;
+    case SETTING_GPU_LOCKED_CLOCKS:
+        pair = set->gpu_lock_mhz;
+        break;
+    case SETTING_MEMORY_LOCKED_CLOCKS:
+        pair = set->memory_lock_mhz;
+        break;
+    case SETTING_APPLICATION_CLOCKS:
+        pair = set->application_mhz;
+        break;
+    case SETTING_COUNT:
+        return;
+    }
+    pair[0] = a;
+    pair[1] = b;
+}
+
+static struct device *find_device(const struct devices *devices, const char *uuid) {
+    for (unsigned i = 0; i < devices->count; i++)
+        if (strcmp(devices->first[i].uuid, uuid) == 0) return &devices->first[i];
+    return NULL;
+}
+
+static void take_line(void *context, char *text) {
+    int64_t t_ns;
+    char uuid[80], name[40];
+    unsigned a, b;
+    int end = 0;
+    bool whole = sscanf(text, "%" SCNd64 " %79s %39s %u %u%n", &t_ns, uuid, name, &a, &b, &end) == 5;
+    enum setting setting = 0;
+    while (whole && setting < SETTING_COUNT && strcmp(setting_names[setting], name) != 0) setting++;
+    if (!whole || text[end] || setting == SETTING_COUNT) {
+        if (!complained)
+            fprintf(stderr, "nvml_sim: %s: line \"%.80s\" is not a setting and not used\n", tail.path,
+                    text);
+        complained = true;
+        return;
+    }
+    struct device *device = find_device(context, uuid);
+    if (device) apply(device, t_ns, setting, a, b);
+}
+
+static void restart(void *context) {
+    const struct devices *devices = context;
+    for (unsigned i = 0; i < devices->count; i++) device_reset_settings(&devices->first[i]);
+}
+
+bool state_open(void) {
+    const char *path = getenv("NVML_SIM_STATE");
+    complained = false;
+    return !path || !*path || tail_open(&tail, path);
+}
+
+void state_close(void) {
+    tail_close(&tail);
+}
+
+void state_poll(struct device *devices, unsigned count) {
+    struct devices all = {devices, count};
+    struct tail_reader reader = {take_line, restart, &all};
+    tail_poll(&tail, &reader);
+}
+
+static bool append_line(const char *line) {
+    int fd = open(tail.path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    size_t length = strlen(line);
+    bool done = fd >= 0 && flock(fd, LOCK_EX) == 0 && write(fd, line, length) == (ssize_t)length;
+    if (!done)
+        fprintf(stderr, "nvml_sim: NVML_SIM_STATE=%s: cannot write (%s)\n", tail.path,
+                strerror(errno));
+    if (fd >= 0) close(fd); /* lets go of the lock too */
+    return done;
+}
+
+bool state_set(struct device *devices, unsigned count, struct device *device, enum setting setting,
+               unsigned a, unsigned b) {
+    int64_t now_ns = clock_now_ns();
+    char line[200];
+    if (!tail.path) {
+        apply(device, now_ns, setting, a, b);
+        return true;
+    }
+    snprintf(line, sizeof line, "%" PRId64 " %s %s %u %u\n", now_ns, device->uuid,
+             setting_names[setting], a, b);
+    if (!append_line(line)) return false;
+    state_poll(devices, count);
+    return true;
+}

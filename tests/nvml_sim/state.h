@@ -1,0 +1,27 @@
+/* Settings that processes share through the file NVML_SIM_STATE names: one line a change, appended under
+ * a lock, `t_ns uuid setting a b`. Without the variable they live in this process alone. */
+#ifndef NVML_SIM_STATE_H
+#define NVML_SIM_STATE_H
+
+#include <stdbool.h>
+
+#include "device.h"
+
+enum setting {
+    SETTING_POWER_LIMIT,        /* mW */
+    SETTING_GPU_LOCKED_CLOCKS,  /* MHz, MHz; 0 0: none */
+    SETTING_MEMORY_LOCKED_CLOCKS,
+    SETTING_APPLICATION_CLOCKS, /* memory MHz, graphics MHz; 0 0: the default */
+    SETTING_PERSISTENCE,        /* 0 or 1 */
+    SETTING_COUNT
+};
+
+bool state_open(void);
+void state_close(void);
+/* Takes in what other processes have set. */
+void state_poll(struct device *devices, unsigned count);
+/* False when the state file cannot be written. */
+bool state_set(struct device *devices, unsigned count, struct device *device, enum setting setting,
+               unsigned a, unsigned b);
+
+#endif

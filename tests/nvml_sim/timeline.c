@@ -1,0 +1,151 @@
+#include "timeline.h"
+
+#include <stdlib.h>
+
+static bool reserve(struct timeline *line, size_t room) {
+    if (room <= line->room) return true;
+    size_t grown = line->room ? line->room * 2 : 16;
+    if (grown < room) grown = room;
+    double *t = realloc(line->t_s, grown * sizeof *t);
+    if (t) line->t_s = t;
+    double *w = realloc(line->power_w, grown * sizeof *w);
+    if (w) line->power_w = w;
+    long double *e = realloc(line->energy_j, grown * sizeof *e);
+    if (e) line->energy_j = e;
+    if (!t || !w || !e) return false;
+    line->room = grown;
+    return true;
+}
+
+bool timeline_append(struct timeline *line, double t_s, double power_w) {
+    size_t n = line->count;
+    if (n && t_s < line->t_s[n - 1]) t_s = line->t_s[n - 1];
+    if (n && t_s == line->t_s[n - 1] && power_w == line->power_w[n - 1]) return true;
+    if (!reserve(line, n + 1)) return false;
+    line->t_s[n] = t_s;
+    line->power_w[n] = power_w;
+    line->energy_j[n] = 0;
+    if (n) {
+        long double span = (long double)t_s - line->t_s[n - 1];
+        long double mean = ((long double)power_w + line->power_w[n - 1]) / 2;
+        line->energy_j[n] = line->energy_j[n - 1] + span * mean;
+    }
+    line->count = n + 1;
+    return true;
+}
+
+void timeline_clear(struct timeline *line) {
+    line->count = 0;
+}
+
+void timeline_free(struct timeline *line) {
+    free(line->t_s);
+    free(line->power_w);
+    free(line->energy_j);
+    *line = (struct timeline){0};
+}
+
+/* Index of the last point at or before t_s, which lies inside the points' range. */
+static size_t locate(const struct timeline *line, long double t_s) {
+    size_t low = 0, high = line->count;
+    while (high - low > 1) {
+        size_t middle = low + (high - low) / 2;
+        if (line->t_s[middle] <= t_s) low = middle;
+        else high = middle;
+    }
+    return low;
+}
+
+static long double power_inside(const struct timeline *line, size_t i, long double t_s) {
+    if (i + 1 == line->count) return line->power_w[i];
+    long double span = (long double)line->t_s[i + 1] - line->t_s[i];
+    if (span <= 0) return line->power_w[i];
+    long double slope = ((long double)line->power_w[i + 1] - line->power_w[i]) / span;
+    return line->power_w[i] + slope * (t_s - line->t_s[i]);
+}
+
+static long double energy_to(const struct timeline *line, long double t_s) {
+    size_t last = line->count - 1;
+    if (t_s <= line->t_s[0]) return (t_s - line->t_s[0]) * line->power_w[0];
+    if (t_s >= line->t_s[last])
+        return line->energy_j[last] + (t_s - line->t_s[last]) * line->power_w[last];
+    size_t i = locate(line, t_s);
+    long double mean = (line->power_w[i] + power_inside(line, i, t_s)) / 2;
+    return line->energy_j[i] + (t_s - line->t_s[i]) * mean;
+}
+
+long double timeline_energy_j(const struct timeline *line, long double from_s, long double to_s) {
+    return energy_to(line, to_s) - energy_to(line, from_s);
+}
+
+double timeline_power_w(const struct timeline *line, long double t_s) {
+    if (t_s < line->t_s[0]) return line->power_w[0];
+    return (double)power_inside(line, locate(line, t_s), t_s);
+}
+
+double timeline_peak_w(const struct timeline *line) {
+    double peak = 0;
+    for (size_t i = 0; i < line->count; i++)
+        if (line->power_w[i] > peak) peak = line->power_w[i];
+    return peak;
+}
+
+struct limiter {
+    struct timeline *out;
+    const struct limit_step *limits;
+    size_t count, next; /* next limit that has not begun */
+    double limit_w;
+};
+
+static double least(double a, double b) {
+    return a < b ? a : b;
+}
+
+/* One linear stretch under one constant limit. */
+static bool put_stretch(struct limiter *l, double a, double wa, double b, double wb) {
+    if (!timeline_append(l->out, a, least(wa, l->limit_w))) return false;
+    bool crosses = (wa < l->limit_w) != (wb < l->limit_w) && b > a && wa != wb;
+    if (crosses) {
+        double at = a + (b - a) * ((l->limit_w - wa) / (wb - wa));
+        if (!timeline_append(l->out, least(at, b), l->limit_w)) return false;
+    }
+    return timeline_append(l->out, b, least(wb, l->limit_w));
+}
+
+/* One linear stretch of demand, cut where a limit begins inside it. */
+static bool put_demand(struct limiter *l, double a, double wa, double b, double wb) {
+    while (l->next < l->count && l->limits[l->next].t_s < b) {
+        const struct limit_step *step = &l->limits[l->next++];
+        if (step->t_s > a) {
+            double w = wa + (wb - wa) * ((step->t_s - a) / (b - a));
+            if (!put_stretch(l, a, wa, step->t_s, w)) return false;
+            a = step->t_s;
+            wa = w;
+        }
+        l->limit_w = step->limit_w;
+    }
+    return put_stretch(l, a, wa, b, wb);
+}
+
+bool timeline_limit(struct timeline *out, const struct timeline *demand,
+                    const struct limit_step *limits, size_t limit_count) {
+    struct limiter l = {out, limits, limit_count, 1, limits[0].limit_w};
+    double t = demand->t_s[0], w = demand->power_w[0];
+    timeline_clear(out);
+    if (limit_count > 1 && limits[1].t_s < t) {
+        double first = limits[1].t_s;
+        if (!put_demand(&l, first, w, first, w) || !put_demand(&l, first, w, t, w)) return false;
+    }
+    for (size_t i = 0; i < demand->count; i++) {
+        if (!put_demand(&l, t, w, demand->t_s[i], demand->power_w[i])) return false;
+        t = demand->t_s[i];
+        w = demand->power_w[i];
+    }
+    while (l.next < l.count) {
+        const struct limit_step *step = &l.limits[l.next++];
+        if (!put_stretch(&l, t, w, step->t_s, w)) return false;
+        t = step->t_s;
+        l.limit_w = step->limit_w;
+    }
+    return put_stretch(&l, t, w, t, w);
+}

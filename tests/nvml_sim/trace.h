@@ -1,0 +1,18 @@
+/* The trace file: what NVML_SIM_TRACE describes, as devices. */
+#ifndef NVML_SIM_TRACE_H
+#define NVML_SIM_TRACE_H
+
+#include "device.h"
+
+struct trace {
+    struct device *devices;
+    unsigned count;
+    char driver_version[80], nvml_version[80];
+    int cuda_version; /* 1000 * major + 10 * minor */
+};
+
+/* Prints one line on stderr (file, offset, reason) and returns false where the file is no good. */
+bool trace_load(const char *path, struct trace *trace);
+void trace_free(struct trace *trace);
+
+#endif
