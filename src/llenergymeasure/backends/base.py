@@ -6,15 +6,7 @@ from typing import Any, Protocol
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
-
-
-@dataclass(frozen=True)
-class Request:
-    """One prompt as token ids, and how many tokens to generate for it."""
-
-    index: int
-    prompt_token_ids: tuple[int, ...]
-    max_output_tokens: int
+from llenergymeasure.workload.requests import Request
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,56 @@
+"""Where models made here are kept between runs."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from llenergymeasure.files import sync_folder
+
+
+def cache_folder() -> Path:
+    """Return this project's cache: ``$LLEM_CACHE``, or its folder in the XDG cache.
+
+    Source: XDG Base Directory Specification 0.8.
+    """
+    own = os.environ.get("LLEM_CACHE")
+    if own:
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    # A relative path there is invalid and to be ignored, says the specification.
+    base = Path(shared) if shared.startswith("/") else Path.home() / ".cache"
+    return base / "llenergymeasure"
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Return ``folder``, made by ``make`` if it is not there yet.
+
+    The folder appears whole or not at all. Of two processes that make it at once the second's
+    work is thrown away; ``make`` must therefore always give the same content.
+    """
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        make(beside)
+        for path in beside.iterdir():
+            _sync(path)
+        sync_folder(beside)
+        beside.chmod(0o755)
+        try:
+            beside.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+        else:
+            sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())

@@ -1,0 +1,58 @@
+"""Prompts from a data set on the Hugging Face hub."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from llenergymeasure.errors import BackendError, ConfigurationError, Problem
+from llenergymeasure.workload.datasets.record import Record, Rows
+
+ALIASES: Mapping[str, str] = MappingProxyType({"aienergyscore": "AIEnergyScore/text_generation"})
+"""Short names: ``aienergyscore`` is AI Energy Score's set of 1,000 prompts for text generation."""
+
+_SPLITS = ("train", "test", "validation")
+_WAY_OUT = "use dataset: synthetic, or the path of a local .jsonl, .csv or .parquet file"
+
+
+def read_hub(name: str) -> list[Record]:
+    """Return the prompts of a data set on the hub, in its order.
+
+    The split is ``train`` if there is one, else ``test``, ``validation``, or the first. A colon
+    names one of its configurations: ``owner/name:configuration``.
+
+    Raises:
+        ConfigurationError: the ``datasets`` package is missing, or rows are malformed.
+        BackendError: the data set cannot be had.
+    """
+    try:
+        from datasets import load_dataset, utils
+    except ImportError as error:
+        raise ConfigurationError(
+            Problem(
+                "data sets on the hub need the extra datasets: "
+                f"pip install 'llenergymeasure[datasets]'; or {_WAY_OUT}",
+                key="dataset",
+                found=name,
+            )
+        ) from error
+    utils.logging.disable_progress_bar()
+    path, _, configuration = ALIASES.get(name, name).partition(":")
+    try:
+        splits = load_dataset(path, configuration or None)
+    except Exception as error:
+        # The library raises its own, the hub's, the transport's and pyarrow's errors here.
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise BackendError(
+            f"dataset {name} cannot be had from the hub ({type(error).__name__}: {reason[0]}); "
+            f"{_WAY_OUT}"
+        ) from error
+    split = next((known for known in _SPLITS if known in splits), next(iter(splits)))
+    rows = Rows(None, f"dataset {name}")
+    for number, values in enumerate(splits[split], start=1):
+        rows.add(number, values)
+    return rows.records()
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a data set's name is meant for the hub and not for a local file."""
+    return name in ALIASES or (not Path(name).exists() and not Path(name).suffix)

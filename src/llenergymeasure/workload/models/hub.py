@@ -1,0 +1,88 @@
+"""The Hugging Face hub: what is there, and why something is not to be had."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.errors import BackendError
+
+
+def offline() -> bool:
+    """Whether the hub must not be asked (``HF_HUB_OFFLINE`` or ``TRANSFORMERS_OFFLINE``)."""
+    switches = (os.environ.get("HF_HUB_OFFLINE"), os.environ.get("TRANSFORMERS_OFFLINE"))
+    return any(value is not None and value.upper() in _TRUE for value in switches)
+
+
+def fetch_config(model: str, revision: str | None) -> dict[str, Any]:
+    """Return a model's ``config.json``, from the local cache if it is there.
+
+    Raises:
+        BackendError: it cannot be had; the message tells offline, missing and gated apart.
+    """
+    path = fetch_file(model, "config.json", revision)
+    content = json.loads(path.read_text("utf-8"))
+    if not isinstance(content, dict):
+        raise BackendError(f"{model}: its config.json should hold a mapping")
+    return content
+
+
+def fetch_file(model: str, filename: str, revision: str | None) -> Path:
+    """Return the local path of one file of a model, downloaded if need be.
+
+    Raises:
+        BackendError: it cannot be had; the message tells offline, missing and gated apart.
+    """
+    cached = cached_file(model, filename, revision)
+    if cached is not None:
+        return cached
+    try:
+        from huggingface_hub import errors, hf_hub_download
+    except ImportError as error:
+        raise BackendError(
+            f"model {model} needs the huggingface_hub package to be fetched: "
+            "pip install 'llenergymeasure[pytorch]'"
+        ) from error
+    if offline():
+        raise BackendError(f"model {model}: {_NOT_CACHED} and HF_HUB_OFFLINE forbids to fetch it")
+    try:
+        return Path(hf_hub_download(model, filename, revision=revision))
+    except errors.GatedRepoError as error:
+        raise BackendError(
+            f"model {model} is gated: accept its terms on its page, then log in with "
+            "`hf auth login` or set HF_TOKEN"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise BackendError(
+            f"model {model} is not on the hub, or is private and no valid HF_TOKEN is set"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise BackendError(f"model {model} has no revision {revision}") from error
+    except errors.RemoteEntryNotFoundError as error:
+        raise BackendError(f"model {model} on the hub has no {filename}") from error
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+        raise BackendError(
+            f"model {model}: {_NOT_CACHED} and the hub cannot be reached "
+            f"({type(error).__name__}); connect, or name a local folder, tiny-llama, or an "
+            "architecture with weights: random"
+        ) from error
+    except ValueError as error:
+        raise BackendError(f"model {model}: {error}") from error
+
+
+def cached_file(model: str, filename: str, revision: str | None) -> Path | None:
+    """Return a file's path in the local cache of the hub, without asking the hub."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+    except ImportError:
+        return None
+    try:
+        found = try_to_load_from_cache(model, filename, revision=revision)
+    except HFValidationError:
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+_TRUE = frozenset({"1", "ON", "YES", "TRUE"})
+_NOT_CACHED = "it is not in the local cache of the hub"

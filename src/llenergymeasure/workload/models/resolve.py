@@ -1,0 +1,180 @@
+"""From a model's name in a study file to something an engine can load."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import BackendError, ConfigurationError, Problem
+from llenergymeasure.ids import digest
+from llenergymeasure.workload.cache import cache_folder, made_once
+from llenergymeasure.workload.models.architecture import Architecture
+from llenergymeasure.workload.models.hub import cached_file, fetch_config
+from llenergymeasure.workload.models.known import (
+    KNOWN,
+    TINY_LLAMA,
+    closest_known,
+    known_architecture,
+)
+from llenergymeasure.workload.models.tiny import tiny_llama_folder
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+"""What an id on the Hugging Face hub looks like: a name, or owner and name."""
+
+_IDS_WITHOUT_OWNER = {"gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"}
+"""Ids from the hub's first days, which still mean a model there."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from.
+
+    Attributes:
+        name: as written in the study.
+        location: what an engine's loader takes: a folder, or an id on the hub.
+        random: whether only the architecture is there, to be filled with random weights.
+        config: the content of its ``config.json``.
+        architecture: its dimensions; null for a family whose shape is not known here.
+        revision: on the hub, if asked for.
+    """
+
+    name: str
+    location: str
+    random: bool
+    config: Mapping[str, Any]
+    architecture: Architecture | None
+    revision: str | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """Return the local folder; null for a model on the hub."""
+        path = Path(self.location)
+        return path if path.is_dir() else None
+
+
+def resolve_model(config: ExperimentConfig) -> ModelSource:
+    """Return where the model of an experiment comes from.
+
+    Made locally if built in; else a local folder, if there is one of that name; else the hub, of
+    which only ``config.json`` is fetched here.
+
+    Raises:
+        ConfigurationError: the name means nothing, or the folder holds no model.
+        BackendError: the model cannot be had from the hub: offline, missing, or gated.
+    """
+    name = config.model
+    revision = config.pytorch.revision if config.pytorch else None
+    if config.weights == "random":
+        return _random(name, revision)
+    if name == TINY_LLAMA:
+        return _in_folder(name, tiny_llama_folder(), random=False)
+    if looks_like_folder(name):
+        return _in_folder(name, Path(name), random=False)
+    architecture = None if "/" in name else known_architecture(name)
+    if architecture is not None and name not in _IDS_WITHOUT_OWNER:
+        raise _no_weights(architecture)
+    if not HUB_ID.fullmatch(name):
+        raise _meaningless(name)
+    content = fetch_config(name, revision)
+    return ModelSource(
+        name, name, False, content, Architecture.from_config(content, name), revision
+    )
+
+
+def looks_like_folder(name: str) -> bool:
+    """Whether a model's name is meant as a path: it exists, or is written like one."""
+    return Path(name).is_dir() or name.startswith((".", "/", "~")) or name.endswith(os.sep)
+
+
+def _random(name: str, revision: str | None) -> ModelSource:
+    if looks_like_folder(name):
+        return _in_folder(name, Path(name), random=True)
+    architecture = known_architecture(name)
+    if architecture is not None:
+        folder = _architecture_folder(architecture)
+        return ModelSource(name, str(folder), True, architecture.to_config(), architecture)
+    if not HUB_ID.fullmatch(name):
+        raise _unknown(name)
+    path = cached_file(name, "config.json", revision)
+    if path is None:
+        raise _unknown(name)
+    content = _read_config(path)
+    return ModelSource(name, name, True, content, Architecture.from_config(content, name), revision)
+
+
+def _architecture_folder(architecture: Architecture) -> Path:
+    """Return a folder in the cache with the architecture's ``config.json`` alone.
+
+    Engines that fill in random weights by themselves (``load_format: dummy``) load from it.
+    """
+    content = architecture.to_config()
+    name = f"{architecture.name}-{digest(content)[:12]}"
+
+    def make(folder: Path) -> None:
+        text = json.dumps(content, indent=2, sort_keys=True)
+        (folder / "config.json").write_text(text + "\n")
+
+    folder = cache_folder() / "architectures" / name
+    try:
+        return made_once(folder, make)
+    except OSError as error:
+        raise BackendError(
+            f"cannot write {folder}: {error}; set LLEM_CACHE to a folder that can be written"
+        ) from error
+
+
+def _in_folder(name: str, folder: Path, *, random: bool) -> ModelSource:
+    folder = folder.expanduser()
+    if not folder.is_dir():
+        raise _problem("there is no such folder", str(folder))
+    path = folder / "config.json"
+    if not path.is_file():
+        raise _problem("this folder holds no config.json, so it is no model", str(folder))
+    content = _read_config(path)
+    try:
+        architecture = Architecture.from_config(content, name)
+    except (KeyError, TypeError) as error:
+        raise BackendError(f"{path} lacks a dimension of its architecture: {error}") from error
+    return ModelSource(name, str(folder.resolve()), random, content, architecture)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BackendError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise BackendError(f"{path} should hold a mapping, not {type(content).__name__}")
+    return content
+
+
+def _problem(message: str, found: str) -> ConfigurationError:
+    return ConfigurationError(Problem(message, key="model", found=found))
+
+
+def _no_weights(architecture: Architecture) -> ConfigurationError:
+    return _problem(
+        f"only the architecture of {architecture.name} is built in; set weights: random, or give "
+        "the model's full id on the hub (owner/name) or a local folder",
+        architecture.name,
+    )
+
+
+def _meaningless(name: str) -> ConfigurationError:
+    return _problem(
+        f"neither a local folder, nor an id on the hub (owner/name), nor {TINY_LLAMA}", name
+    )
+
+
+def _unknown(name: str) -> ConfigurationError:
+    closest = closest_known(name)
+    hint = f" Did you mean {closest}?" if closest else ""
+    return _problem(
+        f"weights: random knows no architecture of this name.{hint} Known: {', '.join(KNOWN)}; "
+        "or a local folder with a config.json, or a model in the local cache of the hub",
+        name,
+    )

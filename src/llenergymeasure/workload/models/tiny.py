@@ -1,0 +1,197 @@
+"""tiny-llama: a model of about 4 million random weights, made here in a second.
+
+It is the same, byte by byte, on every machine: the weights come from the raw bits of a generator
+whose stream NumPy promises to keep, and the tokenizer is trained on a word list in this package.
+Random weights cost the same energy per token as trained ones, so it measures like a real model;
+what it writes means nothing.
+"""
+
+import json
+import struct
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llenergymeasure.errors import BackendError
+from llenergymeasure.workload.cache import cache_folder, made_once
+from llenergymeasure.workload.models.architecture import Architecture
+from llenergymeasure.workload.models.known import TINY_LLAMA, TINY_LLAMA_ARCHITECTURE
+
+VERSION = 1
+"""Raised when the content changes, so that a cache of an earlier release is not taken for it."""
+
+_SEED = 20_240_601
+_STANDARD_DEVIATION = 0.02
+"""That of Llama's own initialisation (``initializer_range``)."""
+
+_SPECIAL_TOKENS = ("<|begin|>", "<|end|>", "<|user|>", "<|assistant|>")
+_CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<|assistant|>' if message['role'] == 'assistant' else '<|user|>' }}"
+    "{{ message['content'] }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def tiny_llama_folder() -> Path:
+    """Return the folder of tiny-llama in this project's cache, made if it is not there.
+
+    Raises:
+        BackendError: the ``tokenizers`` package is missing, or the cache cannot be written.
+    """
+    folder = cache_folder() / "models" / f"{TINY_LLAMA}-{VERSION}"
+    try:
+        return made_once(folder, make_tiny_llama)
+    except OSError as error:
+        raise BackendError(
+            f"cannot make {TINY_LLAMA} in {folder.parent}: {error}; set LLEM_CACHE to a folder "
+            "that can be written"
+        ) from error
+
+
+def make_tiny_llama(folder: Path) -> None:
+    """Write model, configuration and tokenizer into ``folder``, ready for any engine.
+
+    Raises:
+        BackendError: the ``tokenizers`` package is missing.
+    """
+    architecture = TINY_LLAMA_ARCHITECTURE
+    _write_safetensors(folder / "model.safetensors", _tensors(architecture))
+    _write_json(folder / "config.json", architecture.to_config())
+    _write_json(
+        folder / "generation_config.json",
+        {"bos_token_id": architecture.bos_token_id, "eos_token_id": architecture.eos_token_id},
+    )
+    (folder / "tokenizer.json").write_text(_tokenizer_json(architecture.vocab_size))
+    _write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": _SPECIAL_TOKENS[0],
+            "eos_token": _SPECIAL_TOKENS[1],
+            "pad_token": _SPECIAL_TOKENS[1],
+            "model_max_length": architecture.max_positions,
+            "clean_up_tokenization_spaces": False,
+            "chat_template": _CHAT_TEMPLATE,
+        },
+    )
+
+
+def _write_safetensors(path: Path, tensors: dict[str, tuple[tuple[int, ...], bytes]]) -> None:
+    """Write bfloat16 tensors; by hand, as the library's order of tensors differs by release.
+
+    Source: the format's description in the safetensors documentation: the length of a JSON
+    header as a little-endian 64-bit integer, the header, the tensors' bytes.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (shape, data) in tensors.items():
+        start, end = end, end + len(data)
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as stream:
+        stream.write(struct.pack("<Q", len(text)) + text)
+        for _, data in tensors.values():
+            stream.write(data)
+
+
+def _tensors(architecture: Architecture) -> dict[str, tuple[tuple[int, ...], bytes]]:
+    bits = np.random.PCG64(_SEED)
+    return {
+        name: (shape, _ones(shape) if name.endswith("norm.weight") else _uniform(bits, shape))
+        for name, shape in _shapes(architecture)
+    }
+
+
+def _shapes(architecture: Architecture) -> list[tuple[str, tuple[int, ...]]]:
+    hidden = architecture.hidden_size
+    queries = architecture.heads * architecture.head_dim
+    keys = architecture.kv_heads * architecture.head_dim
+    inner = architecture.intermediate_size
+    shapes: list[tuple[str, tuple[int, ...]]] = [
+        ("model.embed_tokens.weight", (architecture.vocab_size, hidden))
+    ]
+    for layer in range(architecture.layers):
+        block = f"model.layers.{layer}"
+        shapes += [
+            (f"{block}.input_layernorm.weight", (hidden,)),
+            (f"{block}.self_attn.q_proj.weight", (queries, hidden)),
+            (f"{block}.self_attn.k_proj.weight", (keys, hidden)),
+            (f"{block}.self_attn.v_proj.weight", (keys, hidden)),
+            (f"{block}.self_attn.o_proj.weight", (hidden, queries)),
+            (f"{block}.post_attention_layernorm.weight", (hidden,)),
+            (f"{block}.mlp.gate_proj.weight", (inner, hidden)),
+            (f"{block}.mlp.up_proj.weight", (inner, hidden)),
+            (f"{block}.mlp.down_proj.weight", (hidden, inner)),
+        ]
+    return [
+        *shapes,
+        ("model.norm.weight", (hidden,)),
+        ("lm_head.weight", (architecture.vocab_size, hidden)),
+    ]
+
+
+def _uniform(bits: np.random.PCG64, shape: tuple[int, ...]) -> bytes:
+    """Return zero-mean values of the wanted standard deviation, as bfloat16 bytes.
+
+    Only the raw stream is taken: NumPy keeps it the same in every release, its distributions not
+    (NEP 19).
+    """
+    raw = bits.random_raw(int(np.prod(shape)))
+    unit = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    half_width = _STANDARD_DEVIATION * np.sqrt(3.0)
+    return _bfloat16(((2.0 * unit - 1.0) * half_width).astype(np.float32))
+
+
+def _ones(shape: tuple[int, ...]) -> bytes:
+    return _bfloat16(np.ones(shape, dtype=np.float32))
+
+
+def _bfloat16(values: NDArray[np.float32]) -> bytes:
+    """Return the upper halves of the values: bfloat16, rounded towards zero."""
+    return (values.view("<u4") >> np.uint32(16)).astype("<u2").tobytes()
+
+
+def _tokenizer_json(vocab_size: int) -> str:
+    try:
+        from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+        from tokenizers.trainers import BpeTrainer
+    except ImportError as error:
+        raise BackendError(
+            f"{TINY_LLAMA} needs the tokenizers package: pip install 'llenergymeasure[pytorch]'"
+        ) from error
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=vocab_size,
+        show_progress=False,
+        special_tokens=[AddedToken(token, special=True) for token in _SPECIAL_TOKENS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    tokenizer.train_from_iterator(_training_text(), trainer)
+    begin = _SPECIAL_TOKENS[0]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A",
+        pair=f"{begin} $A $B",
+        special_tokens=[(begin, tokenizer.token_to_id(begin))],
+    )
+    return str(tokenizer.to_str())
+
+
+def _training_text() -> list[str]:
+    """Return each word of the list as often as Zipf's law says for its rank."""
+    words = files("llenergymeasure.workload.models").joinpath("tiny_words.txt").read_text("utf-8")
+    text = []
+    for rank, word in enumerate(words.split(), start=1):
+        times = 2 + 2000 // (rank + 10)
+        text.append(f" {word}" * times + f" {word.capitalize()}" * (1 + times // 8))
+    return text
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

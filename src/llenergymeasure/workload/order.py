@@ -1,0 +1,72 @@
+"""Which prompts of a data set are taken, and in what order batches are cut from them.
+
+The order never changes which prompts are taken: studies that sweep it compare the same work.
+"""
+
+from collections.abc import Sequence
+from itertools import islice
+
+import numpy as np
+
+from llenergymeasure.config.experiment import DatasetOrder
+from llenergymeasure.workload.datasets.record import Record
+
+
+def choose(records: Sequence[Record], n: int) -> list[Record]:
+    """Return ``n`` records, from all sources in turn; from the start again when they run out."""
+    taken = take_turns(records)
+    return [taken[index % len(taken)] for index in range(n)]
+
+
+def take_turns(records: Sequence[Record]) -> list[Record]:
+    """Return the first of each source, then the second of each, and so on."""
+    queues = [iter(group) for group in _by_source(records)]
+    turns: list[Record] = []
+    while queues:
+        rounds = [(queue, list(islice(queue, 1))) for queue in queues]
+        queues = [queue for queue, got in rounds if got]
+        turns += [record for _, got in rounds for record in got]
+    return turns
+
+
+def ordered(
+    records: Sequence[Record], lengths: Sequence[int], order: DatasetOrder, seed: int
+) -> list[int]:
+    """Return the positions of ``records`` in the wanted order.
+
+    - ``interleaved``: sources take turns (as :func:`choose` left them);
+    - ``grouped``: source after source, in the order in which they first come;
+    - ``shuffled``: at random, by ``seed``;
+    - ``given``: by row of the data set;
+    - ``length``: by rising number of tokens, so that batches hold little padding.
+
+    Args:
+        records: as chosen.
+        lengths: the prompts' lengths in tokens, same order.
+        order: one of the above.
+        seed: of ``shuffled``.
+    """
+    positions = list(range(len(records)))
+    if order == "interleaved":
+        return positions
+    if order == "shuffled":
+        # By random keys from the raw stream, which NumPy keeps the same in every release.
+        keys = np.random.PCG64(seed).random_raw(len(positions)).tolist()
+        return sorted(positions, key=lambda position: keys[position])
+    if order == "length":
+        return sorted(positions, key=lambda position: lengths[position])
+    if order == "given":
+        return sorted(positions, key=lambda position: records[position].row)
+    first_seen = {source: rank for rank, source in enumerate(_sources(records))}
+    return sorted(positions, key=lambda position: first_seen[records[position].source])
+
+
+def _sources(records: Sequence[Record]) -> list[str]:
+    return list(dict.fromkeys(record.source for record in records))
+
+
+def _by_source(records: Sequence[Record]) -> list[list[Record]]:
+    groups: dict[str, list[Record]] = {source: [] for source in _sources(records)}
+    for record in records:
+        groups[record.source].append(record)
+    return list(groups.values())

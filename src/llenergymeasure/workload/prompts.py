@@ -1,0 +1,104 @@
+"""An experiment's workload: from its data set to requests in batch order."""
+
+from pathlib import Path
+
+from llenergymeasure.config.experiment import ExperimentConfig, SyntheticDataset
+from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.workload.datasets.files import READERS, read_file
+from llenergymeasure.workload.datasets.hub import is_hub_name, read_hub
+from llenergymeasure.workload.datasets.record import Record
+from llenergymeasure.workload.datasets.synthetic import synthetic_prompts
+from llenergymeasure.workload.models.resolve import HUB_ID, resolve_model
+from llenergymeasure.workload.order import choose, ordered
+from llenergymeasure.workload.requests import Request, Workload, prompt_hash
+from llenergymeasure.workload.tokens import Tokenizer, ordinary_token_ids
+
+
+def build_workload(config: ExperimentConfig) -> Workload:
+    """Return the requests of an experiment; the same for the same configuration everywhere.
+
+    Synthetic prompts have the lengths the data set gives. Others are cut to
+    ``max_input_tokens`` (their beginning is kept) and ask for ``max_output_tokens``.
+
+    Raises:
+        ConfigurationError: the data set or a row of it cannot be used.
+        BackendError: the model's tokenizer or a data set on the hub cannot be had.
+    """
+    synthetic = config.synthetic()
+    if synthetic is not None:
+        return _synthetic(config, synthetic)
+    return _from_texts(config, str(config.dataset))
+
+
+def read_dataset(name: str) -> list[Record]:
+    """Return the prompts of a data set by its name in a study: a local file, or one on the hub.
+
+    Raises:
+        ConfigurationError: the name means nothing, or a row cannot be used.
+        BackendError: a data set on the hub cannot be had.
+    """
+    path = Path(name).expanduser()
+    if path.is_file() or path.suffix.lower() in READERS:
+        return read_file(path)
+    if not is_hub_name(name) and not HUB_ID.fullmatch(name):
+        raise ConfigurationError(
+            Problem(
+                "neither synthetic, nor aienergyscore, nor a .jsonl, .csv or .parquet file, nor "
+                "an id on the hub (owner/name)",
+                key="dataset",
+                found=name,
+            )
+        )
+    return read_hub(name)
+
+
+def _synthetic(config: ExperimentConfig, dataset: SyntheticDataset) -> Workload:
+    token_ids = ordinary_token_ids(resolve_model(config))
+    count = dataset.n or config.n
+    prompts = synthetic_prompts(count, dataset.input_len, dataset.seed, token_ids)
+    # All are of one length and one source: no order but shuffled differs from the one made.
+    records = [Record(row, "synthetic") for row in range(1, count + 1)]
+    return _workload(config, records, prompts, dataset.output_len, ())
+
+
+def _from_texts(config: ExperimentConfig, name: str) -> Workload:
+    available = read_dataset(name)
+    distinct = choose(available, min(config.n, len(available)))
+    trust = bool(config.pytorch and config.pytorch.trust_remote_code)
+    tokenizer = Tokenizer(resolve_model(config), trust_remote_code=trust)
+    whole = tokenizer.encode(distinct)
+    for record, ids in zip(distinct, whole, strict=True):
+        if not ids:
+            raise ConfigurationError(
+                Problem(f"row {record.row} of {name} has no tokens", key="dataset")
+            )
+    cut = [tuple(ids[: config.max_input_tokens]) for ids in whole]
+    notes = _notes(config, name, len(available), sum(map(len, whole)) - sum(map(len, cut)))
+    times = [index % len(distinct) for index in range(config.n)]
+    records = [distinct[index] for index in times]
+    prompts = [cut[index] for index in times]
+    return _workload(config, records, prompts, config.max_output_tokens, notes)
+
+
+def _notes(config: ExperimentConfig, name: str, available: int, cut: int) -> tuple[str, ...]:
+    notes = []
+    if available < config.n:
+        notes.append(f"{name} holds {available} prompts; they are cycled to make {config.n}")
+    if cut:
+        notes.append(f"prompts were cut to {config.max_input_tokens} tokens, by {cut} in all")
+    return tuple(notes)
+
+
+def _workload(
+    config: ExperimentConfig,
+    records: list[Record],
+    prompts: list[tuple[int, ...]],
+    output_len: int,
+    notes: tuple[str, ...],
+) -> Workload:
+    lengths = [len(prompt) for prompt in prompts]
+    positions = ordered(records, lengths, config.dataset_order, config.random_seed)
+    requests = tuple(
+        Request(index, prompts[position], output_len) for index, position in enumerate(positions)
+    )
+    return Workload(requests, prompt_hash(requests), notes)

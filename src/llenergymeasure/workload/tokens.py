@@ -1,0 +1,154 @@
+"""From texts to token ids with the model's own tokenizer, and which ids are ordinary text."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llenergymeasure.errors import BackendError, ConfigurationError, Problem
+from llenergymeasure.workload.datasets.record import Record
+from llenergymeasure.workload.models.hub import cached_file
+from llenergymeasure.workload.models.known import known_architecture
+from llenergymeasure.workload.models.resolve import HUB_ID, ModelSource
+
+
+def ordinary_token_ids(source: ModelSource) -> NDArray[np.int64]:
+    """Return the ids a synthetic prompt is drawn from: valid, and none of them special.
+
+    Taken from the table of known architectures; else from the configuration's vocabulary, less
+    the special tokens that the configuration and the tokenizer's files name.
+
+    Raises:
+        BackendError: the model's configuration does not tell its vocabulary.
+    """
+    known = source.architecture if source.architecture and source.architecture.text_tokens else None
+    known = known or (None if source.folder else known_architecture(source.name))
+    if known is not None and known.text_tokens is not None:
+        return np.arange(*known.text_tokens, dtype=np.int64)
+    content = source.config.get("text_config", source.config)
+    size = content.get("vocab_size")
+    if not isinstance(size, int) or size < 1:
+        raise BackendError(f"model {source.name}: its config.json tells no vocab_size")
+    tokenizer = _tokenizer_file(source)
+    special = set(_ids(content.get(f"{kind}_token_id") for kind in ("bos", "eos", "pad")))
+    if tokenizer is not None:
+        added = tokenizer.get("added_tokens") or []
+        special |= set(_ids(token.get("id") for token in added))
+        size = min(size, _vocabulary_size(tokenizer, size))
+    ids = np.setdiff1d(np.arange(size, dtype=np.int64), np.array(sorted(special), dtype=np.int64))
+    if ids.size == 0:
+        raise BackendError(f"model {source.name}: its vocabulary holds special tokens alone")
+    return ids
+
+
+class Tokenizer:
+    """A model's own tokenizer."""
+
+    def __init__(self, source: ModelSource, *, trust_remote_code: bool) -> None:
+        """Load it.
+
+        Raises:
+            ConfigurationError: there is none, as with an architecture that is only a table entry.
+            BackendError: the package is missing, or the tokenizer cannot be loaded.
+        """
+        self._model = source.name
+        location = source.location
+        if source.random and source.folder and not _has_tokenizer(source.folder):
+            if "/" not in source.name or not HUB_ID.fullmatch(source.name):
+                raise ConfigurationError(
+                    Problem(
+                        "the architecture alone has no tokenizer to read texts with; use "
+                        "dataset: synthetic, or the model's full id on the hub",
+                        key="dataset",
+                        found=source.name,
+                    )
+                )
+            location = source.name
+        try:
+            from transformers import AutoTokenizer
+        except ImportError as error:
+            raise BackendError(
+                "prompts that are text need the transformers package: "
+                "pip install 'llenergymeasure[pytorch]'; or use dataset: synthetic"
+            ) from error
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                location, revision=source.revision, trust_remote_code=trust_remote_code
+            )
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise BackendError(
+                f"model {source.name}: its tokenizer cannot be loaded: {error}"
+            ) from error
+
+    def encode(self, records: Sequence[Record]) -> list[list[int]]:
+        """Return the token ids of each prompt; chats go through the model's chat template.
+
+        Raises:
+            ConfigurationError: a chat comes and the model has no template, or refuses it.
+        """
+        texts = [record.text for record in records if not record.messages]
+        plain: Iterator[list[int]] = iter(())
+        if texts:
+            plain = iter(self._tokenizer(texts, verbose=False)["input_ids"])
+        return [self._chat(record) if record.messages else next(plain) for record in records]
+
+    def _chat(self, record: Record) -> list[int]:
+        if not self._tokenizer.chat_template:
+            raise ConfigurationError(
+                Problem(
+                    f"row {record.row} is a chat, but model {self._model} has no chat template; "
+                    "give prompts as plain text",
+                    key="dataset",
+                )
+            )
+        try:
+            ids = self._tokenizer.apply_chat_template(
+                [dict(message) for message in record.messages],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=False,
+            )
+        except Exception as error:
+            # A template is a program of the model's author: it raises what it likes.
+            raise ConfigurationError(
+                Problem(f"row {record.row}: the model's chat template refused it: {error}")
+            ) from error
+        return list(ids)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any(
+        (folder / name).is_file()
+        for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    )
+
+
+def _tokenizer_file(source: ModelSource) -> Mapping[str, Any] | None:
+    path = (
+        source.folder / "tokenizer.json"
+        if source.folder
+        else cached_file(source.name, "tokenizer.json", source.revision)
+    )
+    if path is None or not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise BackendError(f"{path} cannot be read as JSON: {error}") from error
+    return content if isinstance(content, Mapping) else None
+
+
+def _vocabulary_size(tokenizer: Mapping[str, Any], otherwise: int) -> int:
+    vocabulary = (tokenizer.get("model") or {}).get("vocab")
+    return len(vocabulary) if isinstance(vocabulary, Mapping | list) else otherwise
+
+
+def _ids(values: Any) -> Iterator[int]:
+    for value in values:
+        if isinstance(value, int):
+            yield value
+        elif isinstance(value, list):
+            yield from (item for item in value if isinstance(item, int))
