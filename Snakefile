@@ -1,0 +1,45 @@
+# LLenergyMeasure: one job per experiment and cycle, then tables and a report.
+# `snakemake` runs config/config.yaml, `snakemake --configfile STUDY.yaml` another study.
+from snakemake.utils import min_version
+
+from llenergymeasure import workflow as llem
+
+min_version("9.27")
+
+study = llem.open_study(workflow, config)
+
+
+wildcard_constraints:
+    experiment="[0-9a-f]{12}",
+    cycle="[1-9][0-9]*",
+
+
+localrules:
+    all,
+    summary,
+    report,
+
+
+rule all:
+    default_target: True
+    input:
+        study.results(),
+        study.tables(),
+        study.report(),
+
+
+include: "rules/measure.smk"
+include: "rules/aggregate.smk"
+include: "rules/report.smk"
+
+
+onstart:
+    study.begin()
+
+
+onsuccess:
+    study.end(log)
+
+
+onerror:
+    study.end(log)

@@ -26,3 +26,6 @@ class RunSpec(BaseModel):
     gap_s: float = Field(default=0.0, ge=0, description="rest before this run")
     timeout_s: float | None = Field(default=None, gt=0, description="wall-clock limit")
     skip_preflight: bool = False
+    swept: dict[str, Any] = Field(
+        default_factory=dict, description="the settings the study sweeps, by dotted key"
+    )

@@ -1,0 +1,67 @@
+# `make demo` and `make test` are all a newcomer needs: each sets up what it uses.
+SHELL := bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+# The environment is made anew when one of these changes.
+DEPENDENCY_FILES := pyproject.toml envs/constraints.txt envs/pytorch.txt
+DEPENDENCY_HASH := $(shell cat $(DEPENDENCY_FILES) 2>/dev/null | sha256sum | cut -c1-16)
+STAMP := $(VENV)/.installed-$(DEPENDENCY_HASH)
+
+.PHONY: demo test test-all check lint format types lint-rules architecture nvml-sim schema clean help
+
+help:
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "LLenergyMeasure needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Setting up $(VENV) (a few minutes, once) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint envs/constraints.txt --requirement envs/pytorch.txt --editable '.[host,pytorch,dev]'
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+demo: $(STAMP) ## set up and run the default study on this machine
+	@$(BIN)/llem run config/config.yaml
+
+test: $(STAMP) nvml-sim ## set up and run the tests
+	@$(BIN)/python -m pytest -m "not slow and not system"
+
+test-all: $(STAMP) nvml-sim ## the slow tests and those that need system parts too
+	@$(BIN)/python -m pytest
+
+check: $(STAMP) lint types architecture lint-rules ## lint, format, types, layers, rules
+
+lint: $(STAMP)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+format: $(STAMP) ## put all code into its form
+	@$(BIN)/ruff check --fix-only --quiet
+	@$(BIN)/ruff format --quiet
+	@$(BIN)/snakefmt --quiet Snakefile workflow rules
+
+types: $(STAMP)
+	@$(BIN)/mypy
+
+architecture: $(STAMP)
+	@$(BIN)/lint-imports
+
+lint-rules: $(STAMP)
+	@$(BIN)/snakefmt --check Snakefile workflow rules
+	@$(BIN)/snakemake --lint
+	@$(BIN)/snakemake --lint --snakefile workflow/Snakefile
+
+nvml-sim: ## the simulated card that the tests measure against (needs a C compiler)
+	@if command -v $${CC:-cc} >/dev/null; then $(MAKE) --no-print-directory -C tests/nvml_sim OUT=$(abspath build/nvml_sim); \
+	else echo "no C compiler: tests against the simulated card will be skipped"; fi
+
+schema: $(STAMP) ## generate config/study.schema.json
+	@$(BIN)/python -m llenergymeasure.config.schema
+
+clean: ## remove what was built; results stay
+	@rm -rf build dist .snakemake .mypy_cache .pytest_cache .ruff_cache

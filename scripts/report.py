@@ -1,0 +1,9 @@
+"""Write the report of one study's folder."""
+
+import sys
+from pathlib import Path
+
+from llenergymeasure.report.page import write_report
+
+if __name__ == "__main__":
+    write_report(Path(sys.argv[1]), partial=False)

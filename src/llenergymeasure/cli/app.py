@@ -1,0 +1,160 @@
+"""The command's entry: every subcommand by name; each imports what it needs when called."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import llenergymeasure
+
+app = typer.Typer(
+    name="llem",
+    help="Measure what LLM inference costs in energy, with error bars.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+StudyArgument = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="the study file")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"llem {llenergymeasure.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Measure what LLM inference costs in energy, with error bars."""
+
+
+@app.command()
+def run(
+    study: Annotated[
+        Path | None, typer.Argument(metavar="[STUDY.yaml]", help="a study to run to its report")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="one model, in place of a study")
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help="pytorch, vllm, …")] = None,
+    n: Annotated[int | None, typer.Option("--n", "-n", help="how many prompts")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="requests at once (pytorch)")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16")] = None,
+    dataset: Annotated[str | None, typer.Option(help="synthetic, a file, or a data set's id")] = None,
+    max_input_tokens: Annotated[int | None, typer.Option()] = None,
+    max_output_tokens: Annotated[int | None, typer.Option()] = None,
+    weights: Annotated[str | None, typer.Option(help="pretrained or random")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="auto, quick, standard or publication")
+    ] = None,
+    cycles: Annotated[int | None, typer.Option(help="repetitions of each experiment")] = None,
+    order: Annotated[str | None, typer.Option(help="order of the runs")] = None,
+    no_gaps: Annotated[bool, typer.Option("--no-gaps", help="no rests between runs")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what would run, and run nothing")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="the result and errors only")] = False,
+) -> None:
+    """Run a study, or one model with the settings given here."""
+    from llenergymeasure.cli.run import run_command
+
+    settings = {
+        "model": model,
+        "backend": backend,
+        "n": n,
+        "pytorch.batch_size": batch_size,
+        "precision": precision,
+        "dataset": dataset,
+        "max_input_tokens": max_input_tokens,
+        "max_output_tokens": max_output_tokens,
+        "weights": weights,
+        "protocol": protocol,
+        "execution.n_cycles": cycles,
+        "execution.cycle_order": order,
+    }
+    if no_gaps:
+        settings |= {"execution.experiment_gap_seconds": 0, "execution.cycle_gap_seconds": 0}
+    given = {key: value for key, value in settings.items() if value is not None}
+    raise typer.Exit(run_command(study, given, dry_run=dry_run, quiet=quiet))
+
+
+@app.command()
+def plan(
+    study: StudyArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Print the runs of a study in order, what was left out and why, and how long it may take."""
+    from llenergymeasure.cli.plan import plan_command
+
+    plan_command(study, as_json=as_json)
+
+
+@app.command()
+def status(
+    study: Annotated[Path, typer.Argument(help="a study's file or its results folder")],
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Print how many runs of a study are done, running, failed or missing."""
+    from llenergymeasure.cli.results import status_command
+
+    status_command(study, as_json=as_json)
+
+
+@app.command()
+def results(
+    study: Annotated[Path, typer.Argument(help="a study's file or its results folder")],
+) -> None:
+    """Print the summary table of a study."""
+    from llenergymeasure.cli.results import results_command
+
+    results_command(study)
+
+
+@app.command(
+    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False}
+)
+def meter(
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND …", help="what to measure")],
+    json_path: Annotated[Path | None, typer.Option("--json", help="write the readings here")] = None,
+    samples_path: Annotated[
+        Path | None, typer.Option("--samples", help="keep the time series here (Parquet)")
+    ] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="GPUs by index or UUID, comma-separated; default all")
+    ] = None,
+    no_align: Annotated[
+        bool, typer.Option("--no-align", help="do not wait for the counter's ticks")
+    ] = False,
+    require: Annotated[
+        bool, typer.Option("--require", help="exit with 2 if nothing can be measured")
+    ] = False,
+) -> None:
+    """Measure the energy of any command, like ``perf stat``."""
+    from llenergymeasure.meter.command import run_meter
+
+    code = run_meter(
+        command,
+        json_path=json_path,
+        samples_path=samples_path,
+        devices=devices,
+        align=not no_align,
+        require=require,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def sensors(
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """List what can be measured on this machine, how well, and what is missing and why."""
+    from llenergymeasure.cli.sensors import sensors_command
+
+    sensors_command(as_json=as_json)

@@ -1,0 +1,16 @@
+"""``llem plan``: what a study would do."""
+
+import sys
+from pathlib import Path
+
+from llenergymeasure.config.loading import load_study
+from llenergymeasure.plan import describe_plan, make_plan
+
+
+def plan_command(study_file: Path, *, as_json: bool) -> None:
+    """Print the plan of ``study_file``, as text or as the JSON that outside programs read."""
+    plan = make_plan(load_study(study_file))
+    if as_json:
+        sys.stdout.write(plan.to_json_bytes().decode())
+        return
+    print(describe_plan(plan))

@@ -1,0 +1,89 @@
+"""``llem run``: a study, or one model, to its printed result."""
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llenergymeasure.config.loading import load_study, study_from_mapping
+from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
+from llenergymeasure.files import write_text
+from llenergymeasure.plan import describe_plan, make_plan
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow.drive import Drive
+
+
+def run_command(
+    study_file: Path | None, settings: Mapping[str, Any], *, dry_run: bool, quiet: bool
+) -> int:
+    """Run a study with overrides, or a study of one made of ``settings``; return the exit code.
+
+    Raises:
+        ConfigurationError: neither or both were given, or the settings cannot be used.
+    """
+    if study_file is not None and "model" in settings:
+        raise ConfigurationError("give either a study file or --model, not both")
+    if study_file is None and "model" not in settings:
+        raise ConfigurationError("say what to run: a STUDY.yaml, or --model with a model's name")
+    mapping = None if study_file is not None else _study_of_one(settings)
+    if study_file is not None:
+        study = load_study(study_file, settings)
+    else:
+        assert mapping is not None
+        study = study_from_mapping(mapping)
+    plan = make_plan(study)
+    if dry_run:
+        print(describe_plan(plan))
+        return EXIT_OK
+    folder = StudyFolder(Path(study.results_root) / study.name)
+    overrides: list[str] = []
+    if mapping is not None:
+        study_file = folder.path / "study.yaml"
+        write_text(study_file, yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True))
+    elif settings:
+        overrides = ["--config", *(f"{key}={value}" for key, value in settings.items())]
+    assert study_file is not None
+
+    def say(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    say(f"{study.name}: {len(plan.runs)} runs → {folder.path}")
+    code = Drive(study_file, plan, folder, say).run(overrides)
+    return _tell(folder, code)
+
+
+def _study_of_one(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the study file that says the same as the command line, one cycle unless asked."""
+    name = "run-" + re.sub(r"[^A-Za-z0-9._-]+", "-", str(settings["model"])).strip("-.")[:60]
+    mapping: dict[str, Any] = {"name": name}
+    for key, value in {"execution.n_cycles": 1, **settings}.items():
+        place = mapping
+        *parents, last = key.split(".")
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return mapping
+
+
+def _tell(folder: StudyFolder, code: int) -> int:
+    """Print the study's text and return the exit code: 1 too if every run was disqualified."""
+    from llenergymeasure.report.text import every_run_disqualified, study_text
+
+    if not (folder.path / "runs.parquet").is_file():
+        return code
+    print(study_text(folder.path), flush=True)
+    if code == EXIT_OK and every_run_disqualified(folder.path):
+        print("llem: every run was disqualified; the report says why", file=sys.stderr)
+        return EXIT_FAILED
+    return code
+
+
+def no_such_study(path: Path) -> ConfigurationError:
+    """Return the error for a path that is neither a study file nor a results folder."""
+    return ConfigurationError(
+        Problem("no such study file or results folder", file=path, found="nothing there")
+    )

@@ -1,0 +1,222 @@
+"""From what a run's processes left to its result: a pure function of the run's folder.
+
+It runs after the engine and the recorder have ended, in a process of its own, so that a crash
+while an engine tears down costs nothing that was measured. ``result.json`` is written last and
+holds the hashes of its siblings: where it stands, the run is whole.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.spec import RunSpec
+from llenergymeasure.files import replacing, sha256, write_text
+from llenergymeasure.hardware.environment import environment, provenance
+from llenergymeasure.measure.marks import read_marks
+from llenergymeasure.meter.account import Account, account
+from llenergymeasure.meter.samples import Samples, read_samples, write_parquet
+from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.results.record import (
+    Flops,
+    Performance,
+    Phase,
+    Result,
+    Tokens,
+    Window,
+)
+from llenergymeasure.results.table import run_row, write_run_row
+from llenergymeasure.units import NS_PER_S
+from llenergymeasure.workload.models.flops import output_token_flops
+
+REQUEST_SCHEMA = pa.schema(
+    [
+        ("request", pa.int64()),
+        ("prompt", pa.int64()),
+        ("batch", pa.int64()),
+        ("input_tokens", pa.int64()),
+        ("output_tokens", pa.int64()),
+        ("start_monotonic_ns", pa.int64()),
+        ("first_token_monotonic_ns", pa.int64()),
+        ("end_monotonic_ns", pa.int64()),
+        ("latency_s", pa.float64()),
+        ("time_to_first_token_s", pa.float64()),
+        ("finish_reason", pa.string()),
+    ]
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the result of the run in ``--out``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    folder = RunFolder(parser.parse_args(arguments).out)
+    spec = RunSpec.model_validate_json(folder.spec.read_text())
+    done = json.loads(folder.engine.read_text())
+    write_result(folder, spec, done)
+    return 0
+
+
+def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Result:
+    """Compute and write the run's four files, the record last; return the record."""
+    samples = read_samples(folder.stream)
+    write_parquet(samples, folder.samples)
+    requests = request_table(done)
+    with replacing(folder.requests) as temporary:
+        pq.write_table(requests, temporary)
+    result = _result(folder, spec, done, samples, requests)
+    write_run_row(folder.row, run_row(result, spec.swept))
+    siblings = (folder.row, folder.samples, folder.requests)
+    result = result.model_copy(update={"files": {path.name: sha256(path) for path in siblings}})
+    write_text(folder.result, result.model_dump_json(indent=2) + "\n")
+    return result
+
+
+def request_table(done: dict[str, Any]) -> pa.Table:
+    """Return one row a request of the window, in the order they were made."""
+    rows = []
+    pairs = zip(done["requests"], done["batch_of_request"], strict=True)
+    for number, (completion, batch) in enumerate(pairs):
+        start_ns = completion["start_monotonic_ns"]
+        first_ns = completion["first_token_monotonic_ns"]
+        rows.append(
+            {
+                "request": number,
+                "prompt": completion["index"],
+                "batch": batch,
+                "latency_s": (completion["end_monotonic_ns"] - start_ns) / NS_PER_S,
+                "time_to_first_token_s": None
+                if first_ns is None
+                else (first_ns - start_ns) / NS_PER_S,
+                **{name: completion[name] for name in REQUEST_SCHEMA.names if name in completion},
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=REQUEST_SCHEMA)
+
+
+def _result(
+    folder: RunFolder, spec: RunSpec, done: dict[str, Any], samples: Samples, requests: pa.Table
+) -> Result:
+    window = Window(
+        start_monotonic_ns=done["window"]["start_monotonic_ns"],
+        end_monotonic_ns=done["window"]["end_monotonic_ns"],
+        duration_s=(
+            done["window"]["end_monotonic_ns"] - done["window"]["start_monotonic_ns"]
+        )
+        / NS_PER_S,
+    )
+    phases = _phases(folder, window)
+    tokens = Tokens(
+        input=_total(requests, "input_tokens"),
+        output=_total(requests, "output_tokens"),
+        requests=requests.num_rows,
+        prompt_hash=done["workload"]["prompt_hash"],
+    )
+    energy = _account(folder, samples, window, phases, done, spec)
+    record = energy.energy(
+        output_tokens=tokens.output, input_tokens=tokens.input, requests=tokens.requests
+    )
+    config = ExperimentConfig.model_validate(spec.config)
+    flops = output_token_flops(config, tokens.input, tokens.output, tokens.requests)
+    return Result(
+        experiment=spec.experiment,
+        cycle=spec.cycle,
+        order=spec.order,
+        backend=spec.backend,
+        runner=spec.runner,
+        study=spec.study,
+        study_design_hash=spec.study_design_hash,
+        config=spec.config,
+        protocol=done["protocol"],
+        phases=phases,
+        window=window,
+        batches=done["batches"],
+        tokens=tokens,
+        energy=record,
+        performance=_performance(requests, tokens, done),
+        flops=Flops(**flops),
+        warmup_result=done["warmup_result"],
+        validity=list(energy.validity),
+        environment={
+            **environment(),
+            "gpus": energy.gpus,
+            "engine": {"versions": done["versions"], "resolved_config": done["resolved_config"]},
+        },
+        provenance={
+            **provenance(),
+            "recording": samples.header,
+            "workload": done["workload"],
+            "tick_aligned": done["tick_aligned"],
+            "validity_details": energy.validity,
+        },
+    )
+
+
+def _phases(folder: RunFolder, window: Window) -> list[Phase]:
+    """Return the phases that were marked whole; what came after the marks ended is not one."""
+    return [
+        Phase(name=name, start_monotonic_ns=start_ns, end_monotonic_ns=end_ns)
+        for name, start_ns, end_ns in read_marks(folder.marks)
+        if end_ns is not None
+    ]
+
+
+def _account(
+    folder: RunFolder,
+    samples: Samples,
+    window: Window,
+    phases: list[Phase],
+    done: dict[str, Any],
+    spec: RunSpec,
+) -> Account:
+    requested = (spec.config.get("energy") or {}).get("backend")
+    return account(
+        samples,
+        window=(window.start_monotonic_ns, window.end_monotonic_ns),
+        phases=[(phase.name, phase.start_monotonic_ns, phase.end_monotonic_ns) for phase in phases],
+        devices=set(done["devices"]) or None,
+        headline=None if requested in (None, "auto") else requested,
+        recorder_lost=(folder.work / "recorder_lost").exists(),
+    )
+
+
+def _total(requests: pa.Table, column: str) -> int:
+    return sum(requests[column].to_pylist())
+
+
+def _performance(requests: pa.Table, tokens: Tokens, done: dict[str, Any]) -> Performance:
+    work_s = done["work_s"]
+    latencies_s = sorted(requests["latency_s"].to_pylist())
+    first_s = sorted(value for value in requests["time_to_first_token_s"].to_pylist() if value)
+    on_device = bool(done["devices"])
+    return Performance(
+        output_tokens_per_s=tokens.output / work_s,
+        total_tokens_per_s=(tokens.input + tokens.output) / work_s,
+        requests_per_s=tokens.requests / work_s,
+        batch_latency_mean_s=work_s / done["batches"],
+        request_latency_p50_s=statistics.median(latencies_s),
+        request_latency_p95_s=quantile(latencies_s, 0.95),
+        time_to_first_token_p50_s=statistics.median(first_s) if first_s else None,
+        peak_memory_bytes=done["peak_memory_bytes"],
+        memory_scope=None
+        if done["peak_memory_bytes"] is None
+        else ("device" if on_device else "process"),
+    )
+
+
+def quantile(ordered: list[float], share: float) -> float:
+    """Return a quantile of sorted values by linear interpolation (Hyndman and Fan, type 7)."""
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

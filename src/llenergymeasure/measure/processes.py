@@ -1,0 +1,118 @@
+"""Child processes that cannot outlive their parent (standard library only)."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
+    """Ask the kernel for ``signal_number`` when the parent thread ends (prctl(2))."""
+    _libc.prctl(_PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ended, so that they can be found."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def start(
+    command: Sequence[str], log: BinaryIO, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start ``command`` in a session of its own; it is killed when this process dies.
+
+    Args:
+        command: program and arguments.
+        log: where its output goes.
+        environment: its whole environment; this process's own if not given.
+    """
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=None if environment is None else dict(environment),
+        start_new_session=True,
+        preexec_fn=die_with_parent,
+    )
+
+
+def signal_group(process: subprocess.Popen[bytes], signal_number: int) -> None:
+    """Send a signal to a child's whole process group; nothing happens if it is gone."""
+    try:
+        os.killpg(process.pid, signal_number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def end_group(process: subprocess.Popen[bytes], grace_s: float) -> int:
+    """End a child and its group: SIGTERM, then SIGKILL after ``grace_s``; return its code."""
+    if process.poll() is None:
+        signal_group(process, signal.SIGTERM)
+        try:
+            process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            pass
+    signal_group(process, signal.SIGKILL)
+    return process.wait()
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the process ids of all living descendants of ``pid``, from /proc."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if fields[0] != "Z":
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found: list[int] = []
+    todo = [pid]
+    while todo:
+        for child in children.get(todo.pop(), []):
+            found.append(child)
+            todo.append(child)
+    return found
+
+
+def kill_descendants(grace_s: float = 2.0) -> list[int]:
+    """Kill every descendant of this process that is left; return those that were found."""
+    found = descendants(os.getpid())
+    left = found
+    deadline = time.monotonic() + grace_s
+    while left and time.monotonic() < deadline:
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        time.sleep(0.02)
+        _reap()
+        left = descendants(os.getpid())
+    return found
+
+
+def _reap() -> None:
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+
+
+def exit_code(returncode: int) -> int:
+    """Return a shell's exit code for ``subprocess``'s: 128 + n for a signal n."""
+    return returncode if returncode >= 0 else 128 - returncode

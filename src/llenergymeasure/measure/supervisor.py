@@ -1,0 +1,329 @@
+"""The supervisor of one run: starts the recorder and the engine, and lives through their ends.
+
+Standard library only, so that it starts at once and nothing an engine does can take it down.
+It writes the outcome whatever happens: an engine's segfault, an out-of-memory kill, a signal, a
+time limit, or the death of the workflow that asked for the run.
+"""
+
+import argparse
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from llenergymeasure.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK
+from llenergymeasure.measure import processes
+from llenergymeasure.measure.marks import read_marks
+from llenergymeasure.measure.outcomes import Outcome, next_attempt, read_json
+from llenergymeasure.meter.client import RecorderProcess
+from llenergymeasure.results.layout import RunFolder
+
+GRACE_S = 15.0
+"""Seconds between SIGTERM and SIGKILL for what must end."""
+
+RECORDER_READY_S = 60.0
+FINISH_LIMIT_S = 600.0
+
+
+@dataclass(frozen=True)
+class End:
+    """Why the engine's process is over: its return code, or what ended it from outside."""
+
+    returncode: int
+    cause: str | None = None
+    signal_number: int | None = None
+
+
+def main(backend: str, arguments: list[str] | None = None) -> int:
+    """Run one experiment × cycle; return the exit code."""
+    options = _parser(backend).parse_args(arguments)
+    if options.selfcheck:
+        from llenergymeasure.measure.selfcheck import selfcheck
+
+        return selfcheck(backend)
+    if options.spec is None or options.out is None:
+        _parser(backend).error("--spec and --out are required")
+    try:
+        spec = read_spec(options.spec, options.run)
+    except (OSError, ValueError) as error:
+        print(f"{options.spec}: {error}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    if spec["backend"] != backend:
+        print(f"{options.spec}: backend is {spec['backend']}, not {backend}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    return Supervisor(spec, RunFolder(options.out.absolute()), options.watch).run()
+
+
+def _parser(backend: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"measure_{backend}.py", description=f"Measure one run of the {backend} backend."
+    )
+    parser.add_argument("--spec", type=Path, help="a plan.json (with --run) or one run's spec.json")
+    parser.add_argument("--run", help="EXPERIMENT/CYCLE, to pick from a plan")
+    parser.add_argument("--out", type=Path, help="the run's folder")
+    parser.add_argument("--watch", type=int, help="end the run when this process ends")
+    parser.add_argument("--selfcheck", action="store_true", help="say what works in here")
+    return parser
+
+
+def read_spec(path: Path, run: str | None) -> dict[str, Any]:
+    """Return one run's spec from its own file, or picked from a plan.
+
+    Raises:
+        ValueError: no JSON object, or the plan does not hold that run.
+    """
+    document = json.loads(path.read_text())
+    if not isinstance(document, dict):
+        raise ValueError("not a JSON object")
+    if run is None:
+        if "config" not in document:
+            raise ValueError("this is a plan: say which run with --run EXPERIMENT/CYCLE")
+        return document
+    experiment, _, cycle = run.partition("/")
+    shared = {key: document[key] for key in ("study", "study_design_hash")}
+    for entry in document.get("runs", []):
+        if entry["experiment"] == experiment and str(entry["cycle"]) == cycle:
+            return {"schema_version": 1, **shared, **entry}
+    raise ValueError(f"the plan holds no run {run}")
+
+
+class Supervisor:
+    """One attempt at one run."""
+
+    def __init__(self, spec: dict[str, Any], folder: RunFolder, watched_pid: int | None) -> None:
+        self._spec = spec
+        self._folder = folder
+        self._watched_pid = watched_pid
+        self._recorder: RecorderProcess | None = None
+        self._recorder_lost = False
+
+    def run(self) -> int:
+        """Do the run; return 0, 1, or 128 + n after signal n."""
+        signals = _SignalPipe()
+        processes.adopt_orphans()
+        self._clear()
+        outcome = Outcome(attempt=next_attempt(self._folder))
+        outcome.begin(self._folder)
+        started = time.monotonic()
+        with self._folder.log.open("wb", buffering=0) as log:
+            try:
+                return self._attempt(outcome, log, signals, started)
+            except Exception as error:  # the outcome must be written whatever went wrong
+                self._stop_recorder()
+                self._fail(outcome, EXIT_FAILED, _described(error))
+                raise
+
+    def _clear(self) -> None:
+        """Make room: what an earlier attempt left for a look goes now."""
+        shutil.rmtree(self._folder.work, ignore_errors=True)
+        self._folder.stream.unlink(missing_ok=True)
+        self._folder.work.mkdir(parents=True)
+        self._folder.spec.write_text(json.dumps(self._spec, indent=2))
+
+    def _attempt(self, outcome: Outcome, log: Any, signals: "_SignalPipe", started: float) -> int:
+        engine = self._start_child("llenergymeasure.measure.engine_process", log)
+        self._recorder = RecorderProcess.start(
+            out=self._folder.stream,
+            ticks=self._folder.ticks,
+            run_pid=os.getpid(),
+            sensors=self._sensors(),
+            devices=os.environ.get("LLEM_DEVICES"),
+            log=log,
+        )
+        self._announce_recorder()
+        end = self._watch(engine, signals, started, outcome)
+        processes.end_group(engine, 0.0)
+        self._stop_recorder()
+        if end.cause is None and end.returncode == 0:
+            end = self._finish(log, signals, started, outcome)
+        processes.kill_descendants()
+        return self._conclude(outcome, end)
+
+    def _sensors(self) -> str:
+        energy = self._spec["config"].get("energy") or {}
+        return str(energy.get("backend") or "auto")
+
+    def _start_child(self, module: str, log: Any) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", module, "--out", str(self._folder.path)]
+        return processes.start(command, log)
+
+    def _announce_recorder(self) -> None:
+        """Tell the engine's process which sensors work: it waits for this before it begins."""
+        assert self._recorder is not None
+        try:
+            ready = self._recorder.wait_ready(RECORDER_READY_S)
+        except Exception as error:
+            ready = {"ready": False, "error": str(error), "sensors": []}
+            self._recorder_lost = True
+        temporary = self._folder.recorder.with_suffix(".part")
+        temporary.write_text(json.dumps(ready))
+        temporary.replace(self._folder.recorder)
+
+    def _watch(
+        self,
+        child: "subprocess.Popen[bytes]",
+        signals: "_SignalPipe",
+        started: float,
+        outcome: Outcome,
+    ) -> End:
+        """Wait for the child, a signal, the time limit or the end of who asked for the run."""
+        poller = select.poll()
+        child_handle = os.pidfd_open(child.pid)
+        poller.register(child_handle, select.POLLIN)
+        poller.register(signals.handle, select.POLLIN)
+        watched_handle = self._open_watched()
+        if watched_handle == -1:
+            return self._end_child(child, "the workflow that asked for the run ended")
+        if watched_handle is not None:
+            poller.register(watched_handle, select.POLLIN)
+        limit_s = self._spec.get("timeout_s")
+        try:
+            while True:
+                left_s = None if limit_s is None else started + limit_s - time.monotonic()
+                if left_s is not None and left_s <= 0:
+                    return self._end_child(child, f"over its limit of {limit_s:g} s")
+                wait_ms = 1000 if left_s is None else min(1000, max(1, left_s * 1000))
+                ready = {handle for handle, _ in poller.poll(wait_ms)}
+                self._note_phase(outcome)
+                if child_handle in ready:
+                    return End(child.wait())
+                if signals.handle in ready:
+                    number = signals.take()
+                    return self._end_child(child, signal.Signals(number).name, number)
+                if watched_handle is not None and watched_handle in ready:
+                    return self._end_child(child, "the workflow that asked for the run ended")
+        finally:
+            os.close(child_handle)
+            if watched_handle is not None and watched_handle >= 0:
+                os.close(watched_handle)
+
+    def _open_watched(self) -> int | None:
+        """Return a pidfd on who asked for the run; -1 if it is gone, null if nobody is named."""
+        if self._watched_pid is None:
+            return None
+        if self._watched_pid == os.getppid():
+            processes.die_with_parent(signal.SIGTERM)
+        try:
+            return os.pidfd_open(self._watched_pid)
+        except ProcessLookupError:
+            return -1
+
+    def _note_phase(self, outcome: Outcome) -> None:
+        """Keep the outcome's phase current, so that even a lost run says how far it came."""
+        phases = read_marks(self._folder.marks)
+        if phases and phases[-1][0] != outcome.phase:
+            outcome.phase = phases[-1][0]
+            outcome.write(self._folder)
+        if self._recorder is not None and not self._recorder.alive():
+            self._recorder_lost = True
+
+    def _end_child(
+        self, child: "subprocess.Popen[bytes]", cause: str, signal_number: int | None = None
+    ) -> End:
+        return End(processes.end_group(child, GRACE_S), cause, signal_number)
+
+    def _stop_recorder(self) -> None:
+        if self._recorder is None:
+            return
+        if not self._recorder.alive():
+            self._recorder_lost = True
+        self._recorder.stop(GRACE_S)
+        if self._recorder_lost:
+            (self._folder.work / "recorder_lost").touch()
+        self._recorder = None
+
+    def _finish(self, log: Any, signals: "_SignalPipe", started: float, outcome: Outcome) -> End:
+        """Compute the result from what the run left; the outcome's phase says ``finish``."""
+        outcome.phase = "finish"
+        child = self._start_child("llenergymeasure.measure.finish", log)
+        return self._watch_finish(child, signals, started)
+
+    def _watch_finish(
+        self, child: "subprocess.Popen[bytes]", signals: "_SignalPipe", started: float
+    ) -> End:
+        deadline = time.monotonic() + FINISH_LIMIT_S
+        while child.poll() is None:
+            if signals.wait(0.02):
+                number = signals.take()
+                return self._end_child(child, signal.Signals(number).name, number)
+            if time.monotonic() > deadline:
+                return self._end_child(child, f"finishing took over {FINISH_LIMIT_S:g} s")
+        return End(child.wait())
+
+    def _conclude(self, outcome: Outcome, end: End) -> int:
+        if end.signal_number is not None:
+            code = 128 + end.signal_number
+            outcome.end(self._folder, "interrupted", code, _error("Interrupted", end.cause))
+            return code
+        if end.cause is not None and end.cause.startswith("over its limit"):
+            return self._fail(outcome, EXIT_FAILED, _error("TimeoutError", end.cause))
+        if end.cause is not None:
+            outcome.end(self._folder, "interrupted", EXIT_FAILED, _error("Interrupted", end.cause))
+            return EXIT_FAILED
+        if end.returncode != 0:
+            error = read_json(self._folder.error) or _killed(end.returncode)
+            return self._fail(outcome, processes.exit_code(end.returncode), error)
+        shutil.rmtree(self._folder.work, ignore_errors=True)
+        self._folder.stream.unlink(missing_ok=True)
+        outcome.phase = None
+        outcome.end(self._folder, "completed", EXIT_OK)
+        return EXIT_OK
+
+    def _fail(self, outcome: Outcome, code: int, error: dict[str, str]) -> int:
+        outcome.end(self._folder, "failed", code, error)
+        where = f" in phase {outcome.phase}" if outcome.phase else ""
+        run = f"{self._spec['experiment']}/{self._spec['cycle']}"
+        print(f"run {run} failed{where}: {error['class']}: {error['message']}", file=sys.stderr)
+        return code or EXIT_FAILED
+
+
+class _SignalPipe:
+    """SIGINT and SIGTERM as something to poll for, so that no handler runs amid other work."""
+
+    def __init__(self) -> None:
+        self.handle, write = os.pipe()
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _ignore)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return whether a signal has come within ``timeout_s``."""
+        return bool(select.select([self.handle], [], [], timeout_s)[0])
+
+    def take(self) -> int:
+        """Return the number of the signal that came first."""
+        return os.read(self.handle, 1)[0]
+
+
+def _ignore(_number: int, _frame: Any) -> None:
+    """Do nothing: the wake-up pipe carries the signal."""
+
+
+def _error(kind: str, message: str | None) -> dict[str, str]:
+    return {"class": kind, "message": message or ""}
+
+
+def _described(error: BaseException) -> dict[str, str]:
+    return _error(type(error).__name__, str(error))
+
+
+def _killed(returncode: int) -> dict[str, str]:
+    """Describe an engine's process that ended without saying why."""
+    if returncode >= 0:
+        return _error("EngineExit", f"the engine's process ended with exit code {returncode}")
+    name = signal.Signals(-returncode).name
+    hint = "; the usual cause is the system running out of memory" if name == "SIGKILL" else ""
+    return _error("EngineKilled", f"the engine's process was killed by {name}{hint}")
+
+
+def run_as_script(backend: str) -> NoReturn:
+    """Run :func:`main` and exit with its code."""
+    sys.exit(main(backend))

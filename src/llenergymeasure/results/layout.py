@@ -1,0 +1,116 @@
+"""Where a run keeps its files: the names that its processes share."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run, ``results/<study>/runs/<experiment>/<cycle>``.
+
+    What is under ``work`` passes between the run's own processes; it is removed when the run
+    is complete and left for a look when it failed.
+    """
+
+    path: Path
+
+    @property
+    def result(self) -> Path:
+        """The record for people; written last."""
+        return self.path / "result.json"
+
+    @property
+    def row(self) -> Path:
+        """The record as one flat row."""
+        return self.path / "run.parquet"
+
+    @property
+    def samples(self) -> Path:
+        """The sensors' time series of a complete run."""
+        return self.path / "samples.parquet"
+
+    @property
+    def requests(self) -> Path:
+        """One row a request."""
+        return self.path / "requests.parquet"
+
+    @property
+    def outcome(self) -> Path:
+        """How the latest attempt ended."""
+        return self.path / "outcome.json"
+
+    @property
+    def attempts(self) -> Path:
+        """Every attempt's end, one JSON line each; never deleted by the workflow."""
+        return self.path / "attempts.jsonl"
+
+    @property
+    def stream(self) -> Path:
+        """What the recorder streams to while the run is at work."""
+        return self.path / "samples.arrows"
+
+    @property
+    def log(self) -> Path:
+        """What the run's processes printed."""
+        return self.path / "run.log"
+
+    @property
+    def work(self) -> Path:
+        """Files between the run's own processes."""
+        return self.path / "work"
+
+    @property
+    def spec(self) -> Path:
+        """What this run was told."""
+        return self.work / "spec.json"
+
+    @property
+    def recorder(self) -> Path:
+        """What the recorder said when it was ready."""
+        return self.work / "recorder.json"
+
+    @property
+    def ticks(self) -> Path:
+        """The recorder's latest counter ticks, shared memory."""
+        return self.work / "ticks"
+
+    @property
+    def marks(self) -> Path:
+        """Phase marks, one JSON line each, appended as they happen."""
+        return self.work / "marks.jsonl"
+
+    @property
+    def engine(self) -> Path:
+        """What the engine did, written when it is done."""
+        return self.work / "engine.json"
+
+    @property
+    def error(self) -> Path:
+        """Why a process of the run gave up."""
+        return self.work / "error.json"
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """The folder of one study, ``results/<study>``."""
+
+    path: Path
+
+    @property
+    def plan(self) -> Path:
+        """Every run's id, place in the order and resolved configuration."""
+        return self.path / "plan.json"
+
+    @property
+    def manifest(self) -> Path:
+        """A cache of every run's state, for people."""
+        return self.path / "manifest.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one workflow that may run this study."""
+        return self.path / ".lock"
+
+    def run(self, experiment: str, cycle: int | str) -> RunFolder:
+        """Return the folder of one run."""
+        return RunFolder(self.path / "runs" / experiment / str(cycle))

@@ -1,0 +1,65 @@
+"""The manifest: every run's state at a glance, for people and ``llem status``.
+
+Only a cache: the truth is each run's own ``result.json`` and ``outcome.json``.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from llenergymeasure.files import write_text
+from llenergymeasure.plan import Plan
+from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.outcome import read_outcome
+
+MISSING = "missing"
+
+
+def run_state(folder: RunFolder) -> dict[str, Any]:
+    """Return one run's status, and where it failed if it did."""
+    if folder.result.is_file():
+        return {"status": "completed"}
+    if not folder.outcome.is_file():
+        return {"status": MISSING}
+    outcome = read_outcome(folder.outcome)
+    error = outcome.error
+    status = "lost" if outcome.status == "completed" else outcome.status
+    return {
+        "status": status,
+        "attempt": outcome.attempt,
+        "phase": outcome.phase,
+        "error_class": None if error is None else error.class_,
+        "error_message": None if error is None else error.message,
+    }
+
+
+def states(plan: Plan, folder: StudyFolder) -> list[dict[str, Any]]:
+    """Return every planned run with its state, in the planned order."""
+    return [
+        {
+            "experiment": run.experiment,
+            "cycle": run.cycle,
+            "order": run.order,
+            **run_state(folder.run(run.experiment, run.cycle)),
+        }
+        for run in plan.runs
+    ]
+
+
+def count(runs: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """Return how many runs are in each state."""
+    return dict(Counter(run["status"] for run in runs))
+
+
+def write_manifest(plan: Plan, folder: StudyFolder) -> list[dict[str, Any]]:
+    """Bring the manifest up to date and return the runs' states."""
+    runs = states(plan, folder)
+    document = {
+        "study": plan.study,
+        "study_design_hash": plan.study_design_hash,
+        "counts": count(runs),
+        "runs": runs,
+    }
+    write_text(folder.manifest, json.dumps(document, indent=1) + "\n")
+    return runs
