@@ -1,0 +1,132 @@
+"""How a run's latest attempt ended, as its supervisor wrote it to ``outcome.json``.
+
+The writer uses the standard library alone and may be killed at any byte; hence the reader
+concludes what was never written: a run whose process is gone without a word is ``lost``.
+"""
+
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llenergymeasure.units import Status
+
+OUTCOME_NAME = "outcome.json"
+START_SLACK_S = 60.0
+"""A process that began this much later than the attempt only wears its number again; smaller
+differences may come from the wall clock being set."""
+
+
+class OutcomeError(BaseModel):
+    """Why the attempt failed: the exception's class and what it said."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+    class_: str | None = Field(default=None, alias="class")
+    message: str | None = None
+
+
+class Outcome(BaseModel):
+    """The end of one attempt; unknown keys of a later version are passed over."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    status: Status
+    attempt: int | None = None
+    phase: str | None = Field(default=None, description="the phase it was in when it ended")
+    error: OutcomeError | None = None
+    exit_code: int | None = None
+    host: str | None = None
+    pid: int | None = None
+    boot_id: str | None = None
+    started_at: str | None = Field(default=None, description="UTC, ISO 8601")
+    ended_at: str | None = Field(default=None, description="UTC, ISO 8601")
+    log_tail: str | None = None
+
+
+def read_outcome(path: Path) -> Outcome:
+    """Return the outcome at ``path``, with what it leaves unsaid concluded.
+
+    Absent, empty or damaged files, and ``running`` with a dead process, read as ``lost`` with
+    an error that says which. A process on another host or in another container cannot be
+    looked at: its ``running`` is believed.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return _lost("NoOutcome", "the run left no outcome file")
+    if not content.strip():
+        return _lost("NoOutcome", "the outcome file is empty: the run ended before its first word")
+    try:
+        outcome = Outcome.model_validate(json.loads(content))
+    except (ValueError, ValidationError) as error:
+        first_line = str(error).splitlines()[0]
+        return _lost("DamagedOutcome", f"the outcome file cannot be read: {first_line}")
+    if outcome.status != "running":
+        return outcome
+    reason = _death(outcome)
+    if reason is None:
+        return outcome
+    gone = OutcomeError(class_="ProcessGone", message=reason)
+    return outcome.model_copy(update={"status": "lost", "error": gone})
+
+
+def _lost(name: str, message: str) -> Outcome:
+    return Outcome(status="lost", error=OutcomeError(class_=name, message=message))
+
+
+def _death(outcome: Outcome) -> str | None:
+    """Return why the process of a ``running`` outcome is surely dead; None if it may live."""
+    same_host = outcome.host == socket.gethostname()
+    same_boot = outcome.boot_id == _boot_id()
+    if same_host and outcome.boot_id is not None and not same_boot:
+        return "the machine was started anew while it ran"
+    if not (same_host and same_boot and outcome.pid is not None):
+        return None
+    started = _process_start(outcome.pid)
+    if started is None:
+        return f"its process {outcome.pid} ended without a word (killed?)"
+    began = _timestamp(outcome.started_at)
+    if began is not None and started > began + START_SLACK_S:
+        return f"its process {outcome.pid} ended without a word; the number is another's now"
+    return None
+
+
+def _boot_id() -> str | None:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
+def _process_start(pid: int) -> float | None:
+    """Return when a process began, in seconds since the epoch; None if dead or a zombie.
+
+    Source: proc(5), ``/proc/PID/stat`` fields 3 (state) and 22 (start time in clock ticks
+    since boot), counted after the command's closing parenthesis.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot_line = next(
+            line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime")
+        )
+    except (OSError, StopIteration):
+        return None
+    if fields[0] in {"Z", "X"}:
+        return None
+    return float(boot_line.split()[1]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _timestamp(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return moment.timestamp()

@@ -1,0 +1,353 @@
+"""A run as one flat row: the columns of ``run.parquet`` and ``runs.parquet``.
+
+The fixed columns stand in :data:`RUN_SCHEMA`; the swept settings follow, each under its dotted
+key. Not observed is null. ``validity`` is a list of codes here and ``;``-joined text in CSV.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llenergymeasure.errors import ResultsError
+from llenergymeasure.files import replacing
+from llenergymeasure.ids import canonical_json
+from llenergymeasure.results.outcome import Outcome
+from llenergymeasure.results.record import Result
+
+TABLE_VERSION = 1
+MISSING = "missing"
+"""Status of a planned run that was never started."""
+
+_TEXT = pa.string()
+_WHOLE = pa.int64()
+_REAL = pa.float64()
+_CODES = pa.list_(pa.string())
+
+RUN_SCHEMA = pa.schema(
+    [
+        ("experiment", _TEXT),
+        ("cycle", _WHOLE),
+        ("order", _WHOLE),
+        ("status", _TEXT),
+        ("backend", _TEXT),
+        ("kind", _TEXT),
+        ("energy_gross_j", _REAL),
+        ("energy_net_j", _REAL),
+        ("energy_u95_j", _REAL),
+        ("energy_u_sys_j", _REAL),
+        ("energy_per_output_token_j", _REAL),
+        ("energy_per_input_token_j", _REAL),
+        ("energy_per_request_j", _REAL),
+        ("power_mean_w", _REAL),
+        ("energy_source", _TEXT),
+        ("energy_scopes", _CODES),
+        ("energy_unavailable", _TEXT),
+        ("input_tokens", _WHOLE),
+        ("output_tokens", _WHOLE),
+        ("requests", _WHOLE),
+        ("batches", _WHOLE),
+        ("prompt_hash", _TEXT),
+        ("output_tokens_per_s", _REAL),
+        ("total_tokens_per_s", _REAL),
+        ("requests_per_s", _REAL),
+        ("batch_latency_mean_s", _REAL),
+        ("request_latency_p50_s", _REAL),
+        ("request_latency_p95_s", _REAL),
+        ("time_to_first_token_p50_s", _REAL),
+        ("peak_memory_bytes", _WHOLE),
+        ("memory_scope", _TEXT),
+        ("flops_per_output_token", _REAL),
+        ("flops_method", _TEXT),
+        ("flops_confidence", _TEXT),
+        ("window_s", _REAL),
+        ("validity", _CODES),
+        ("runner", _TEXT),
+        ("model", _TEXT),
+        ("precision", _TEXT),
+        ("gpu_name", _TEXT),
+        ("driver_version", _TEXT),
+        ("engine_version", _TEXT),
+        ("llenergymeasure_version", _TEXT),
+        ("host", _TEXT),
+        ("start_temperature_celsius", _REAL),
+        ("started_monotonic_ns", _WHOLE),
+        ("started_at", _TEXT),
+        ("phase", _TEXT),
+        ("error_class", _TEXT),
+        ("error_message", _TEXT),
+        ("attempt", _WHOLE),
+        ("study", _TEXT),
+        ("study_design_hash", _TEXT),
+    ],
+    metadata={"llenergymeasure.table_version": str(TABLE_VERSION)},
+)
+
+
+def run_row(result: Result, swept: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flat row of a finished run.
+
+    Args:
+        result: the run's record.
+        swept: the swept settings by dotted key; those that are fixed columns already
+            (``precision``, ``model``, …) are not repeated.
+    """
+    energy, tokens, speed = result.energy, result.tokens, result.performance
+    row: dict[str, Any] = {
+        "experiment": result.experiment,
+        "cycle": result.cycle,
+        "order": result.order,
+        "status": result.status,
+        "backend": result.backend,
+        "kind": energy.kind,
+        "energy_gross_j": energy.gross_j,
+        "energy_net_j": energy.net_j,
+        "energy_u95_j": energy.u95_j,
+        "energy_u_sys_j": energy.u_sys_j,
+        "energy_per_output_token_j": energy.per_output_token_j,
+        "energy_per_input_token_j": energy.per_input_token_j,
+        "energy_per_request_j": energy.per_request_j,
+        "power_mean_w": energy.power_mean_w,
+        "energy_source": energy.source,
+        "energy_scopes": sorted(set(energy.scopes)),
+        "energy_unavailable": energy.unavailable,
+        "input_tokens": tokens.input,
+        "output_tokens": tokens.output,
+        "requests": tokens.requests,
+        "batches": result.batches,
+        "prompt_hash": tokens.prompt_hash,
+        **{name: value for name, value in speed.model_dump().items() if name in _NAMES},
+        "flops_per_output_token": result.flops.per_output_token,
+        "flops_method": result.flops.method,
+        "flops_confidence": result.flops.confidence,
+        "window_s": result.window.duration_s,
+        "validity": list(result.validity),
+        "runner": result.runner,
+        "model": _text(result.config.get("model")),
+        "precision": _text(result.config.get("precision")),
+        **_surroundings(result),
+        "started_monotonic_ns": min(
+            (phase.start_monotonic_ns for phase in result.phases),
+            default=result.window.start_monotonic_ns,
+        ),
+        "study": result.study,
+        "study_design_hash": result.study_design_hash,
+    }
+    return _completed_row(row, swept)
+
+
+def failed_row(
+    planned: Mapping[str, Any],
+    outcome: Outcome | None,
+    swept: Mapping[str, Any],
+    *,
+    study: str | None = None,
+    study_design_hash: str | None = None,
+) -> dict[str, Any]:
+    """Return the flat row of a planned run without a result.
+
+    Args:
+        planned: the run's entry in the plan.
+        outcome: how its latest attempt ended; None if it was never started.
+        swept: the swept settings by dotted key.
+        study: the study's name.
+        study_design_hash: the hash of the study's design.
+    """
+    config = planned.get("config") or {}
+    row: dict[str, Any] = {
+        "experiment": planned["experiment"],
+        "cycle": planned["cycle"],
+        "order": planned["order"],
+        "status": MISSING,
+        "backend": planned.get("backend"),
+        "runner": planned.get("runner"),
+        "model": _text(config.get("model")),
+        "precision": _text(config.get("precision")),
+        "study": study,
+        "study_design_hash": study_design_hash,
+    }
+    if outcome is not None:
+        row["status"] = outcome.status
+        row["phase"] = outcome.phase
+        row["attempt"] = outcome.attempt
+        row["host"] = outcome.host
+        row["started_at"] = outcome.started_at
+        if outcome.error is not None:
+            row["error_class"] = outcome.error.class_
+            row["error_message"] = outcome.error.message
+    return _completed_row(row, swept)
+
+
+def lookup(config: Mapping[str, Any], key: str) -> Any:
+    """Return the setting under a dotted key, or None where it is not set."""
+    value: Any = config
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    return value
+
+
+def setting_columns(keys: Iterable[str], reserved: Iterable[str] = ()) -> dict[str, str]:
+    """Return the column of every swept key that is no fixed column already.
+
+    A key that would take the name of another quantity (``n``, say, in the summary) stands as
+    ``setting.<key>``.
+    """
+    taken = set(reserved)
+    return {
+        key: f"setting.{key}" if key in taken or (key in _NAMES and key not in _SETTINGS) else key
+        for key in dict.fromkeys(keys)
+        if key not in _SETTINGS
+    }
+
+
+def setting_array(values: Sequence[Any]) -> pa.Array:
+    """Return one setting's values as a column: booleans, numbers and text keep their type.
+
+    Lists, mappings and mixtures of types become text: the value itself where it is text,
+    canonical JSON otherwise.
+    """
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {bool}:
+        return pa.array(values, pa.bool_() if kinds else _TEXT)
+    if kinds == {int} and all(value is None or abs(value) < 2**63 for value in values):
+        return pa.array(values, _WHOLE)
+    if kinds in ({float}, {int, float}):
+        return pa.array([None if value is None else float(value) for value in values], _REAL)
+    return pa.array([_text(value) for value in values], _TEXT)
+
+
+def row_schema(row: Mapping[str, Any]) -> pa.Schema:
+    """Return the schema of one row: the fixed columns and its settings."""
+    settings = [name for name in row if name not in _NAMES]
+    schema = RUN_SCHEMA
+    for name in settings:
+        schema = schema.append(pa.field(name, setting_array([row[name]]).type))
+    return schema
+
+
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return rows as a table: the fixed columns, then the settings found in any row."""
+    fixed = pa.Table.from_pylist([dict(row) for row in rows], schema=RUN_SCHEMA)
+    settings = dict.fromkeys(name for row in rows for name in row if name not in _NAMES)
+    for name in settings:
+        fixed = fixed.append_column(name, setting_array([row.get(name) for row in rows]))
+    return fixed
+
+
+def write_run_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Write one run's row to ``run.parquet``, whole or not at all.
+
+    Plain pages without dictionaries or statistics: for one row they only cost, and a study
+    reads thousands of these files.
+    """
+    with replacing(path) as temporary:
+        pq.write_table(
+            rows_table([row]),
+            temporary,
+            compression="none",
+            use_dictionary=False,
+            write_statistics=False,
+            store_schema=False,
+        )
+
+
+def read_run_row(path: Path) -> pa.Table:
+    """Return the fixed columns of one ``run.parquet``; columns it lacks are null.
+
+    Raises:
+        ResultsError: the file is absent, damaged, or does not hold exactly one row.
+    """
+    try:
+        table = pq.ParquetFile(pa.py_buffer(path.read_bytes())).read(use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ResultsError(f"{path} cannot be read as Parquet: {reason}") from error
+    if table.num_rows != 1:
+        raise ResultsError(f"{path} holds {table.num_rows} rows where a run has one")
+    return conformed(table, path)
+
+
+def conformed(table: pa.Table, path: Path) -> pa.Table:
+    """Return ``table`` with exactly the fixed columns, in their order and types.
+
+    Raises:
+        ResultsError: a column holds another type.
+    """
+    names = set(table.column_names)
+    columns = []
+    for field in RUN_SCHEMA:
+        if field.name not in names:
+            columns.append(pa.nulls(table.num_rows, field.type))
+            continue
+        column = table.column(field.name)
+        if column.type != field.type:
+            try:
+                column = column.cast(field.type)
+            except pa.ArrowException as error:
+                raise ResultsError(f"{path}: column {field.name}: {error}") from error
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=RUN_SCHEMA)
+
+
+def _completed_row(row: dict[str, Any], swept: Mapping[str, Any]) -> dict[str, Any]:
+    full = {name: _finite(row.get(name)) for name in RUN_SCHEMA.names}
+    for key, name in setting_columns(swept).items():
+        value = swept[key]
+        full[name] = value if value is None or isinstance(value, _CELLS) else _text(value)
+    return full
+
+
+def _surroundings(result: Result) -> dict[str, Any]:
+    """Return what the row says of machine and software, from the record's free parts."""
+    environment, provenance = result.environment, result.provenance
+    recording = _mapping(provenance.get("recording"))
+    gpus = [_mapping(gpu) for gpu in environment.get("gpus") or []]
+    versions = _mapping(_mapping(environment.get("engine")).get("versions"))
+    temperatures = [gpu.get("start_temperature_celsius") for gpu in gpus]
+    return {
+        "gpu_name": _joined(gpu.get("name") for gpu in gpus),
+        "driver_version": _joined(gpu.get("driver_version") for gpu in gpus),
+        "engine_version": _joined(f"{name} {version}" for name, version in versions.items()),
+        "llenergymeasure_version": _text(provenance.get("llenergymeasure_version")),
+        "host": _text(environment.get("host")),
+        "start_temperature_celsius": max(
+            (value for value in temperatures if value is not None), default=None
+        ),
+        "started_at": _text(recording.get("started_at")),
+        "attempt": provenance.get("attempt"),
+    }
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _joined(values: Iterable[str | None]) -> str | None:
+    """Return the distinct texts in order, comma-separated; None if there is none."""
+    return ", ".join(dict.fromkeys(value for value in values if value)) or None
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return canonical_json(value)
+    except (TypeError, ValueError):
+        return json.dumps(value, default=str)
+
+
+def _finite(value: Any) -> Any:
+    """Return None for a number that is not one: a record must not carry NaN as a value."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+_CELLS = (bool, int, float, str)
+_NAMES = frozenset(RUN_SCHEMA.names)
+_SETTINGS = frozenset({"backend", "model", "precision", "runner"})
+"""Fixed columns that are settings themselves."""

@@ -1,0 +1,185 @@
+"""Synthetic studies on disk: plans, results and outcomes as real runs leave them."""
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.files import write_text
+from llenergymeasure.ids import experiment_id, study_design_hash
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.record import (
+    Energy,
+    Flops,
+    Performance,
+    Phase,
+    Reading,
+    Result,
+    Tokens,
+    Window,
+)
+from llenergymeasure.results.table import lookup, run_row, write_run_row
+
+GPU = "GPU-11111111-2222-3333-4444-555555555555"
+SECOND_NS = 1_000_000_000
+
+
+def make_plan(
+    configs: Sequence[Mapping[str, Any]],
+    swept: Sequence[str],
+    cycles: int = 3,
+    study: str = "demo",
+    left_out: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return the plan of ``configs`` in turn, cycle by cycle."""
+    ids = [experiment_id(config) for config in configs]
+    runs = []
+    for cycle in range(1, cycles + 1):
+        for experiment, config in zip(ids, configs, strict=True):
+            runs.append(
+                {
+                    "experiment": experiment,
+                    "cycle": cycle,
+                    "order": len(runs) + 1,
+                    "backend": config.get("backend", "pytorch"),
+                    "runner": "local",
+                    "config": dict(config),
+                }
+            )
+    return {
+        "schema_version": 1,
+        "study": study,
+        "study_design_hash": study_design_hash(ids),
+        "runs": runs,
+        "left_out": list(left_out),
+        "swept": list(swept),
+    }
+
+
+def make_result(
+    run: Mapping[str, Any],
+    *,
+    energy_j: float | None = 1000.0,
+    output_tokens: int = 2000,
+    window_s: float = 20.0,
+    kind: str | None = "measured",
+    source: str | None = "nvml",
+    validity: Sequence[str] = (),
+    study: str = "demo",
+    design: str = "d" * 64,
+    **overrides: Any,
+) -> Result:
+    """Return a finished run's record with ``energy_j`` of gross energy."""
+    start_ns = run["order"] * 60 * SECOND_NS
+    end_ns = start_ns + int(window_s * SECOND_NS)
+    scope = "gpu" if kind == "measured" else "cpu"
+    unavailable = None if energy_j is not None else "no sensor"
+    requests = output_tokens // 100
+    reading = Reading(
+        device=GPU,
+        sensor=source or "nvml",
+        kind=kind or "measured",
+        scope=scope,
+        channel="counter",
+        headline=True,
+        gross_j=energy_j,
+        unavailable=unavailable,
+    )
+    parts: dict[str, Any] = {
+        "experiment": run["experiment"],
+        "cycle": run["cycle"],
+        "order": run["order"],
+        "backend": run["backend"],
+        "runner": run["runner"],
+        "study": study,
+        "study_design_hash": design,
+        "config": run["config"],
+        "protocol": {"protocol": "standard"},
+        "phases": [
+            Phase(
+                name="load",
+                start_monotonic_ns=start_ns - 5 * SECOND_NS,
+                end_monotonic_ns=start_ns,
+            ),
+            Phase(name="measure", start_monotonic_ns=start_ns, end_monotonic_ns=end_ns),
+        ],
+        "window": Window(start_monotonic_ns=start_ns, end_monotonic_ns=end_ns, duration_s=window_s),
+        "batches": 4,
+        "tokens": Tokens(
+            input=4 * output_tokens, output=output_tokens, requests=requests, prompt_hash="a" * 64
+        ),
+        "energy": Energy(
+            kind=kind if energy_j is not None else None,
+            source=source if energy_j is not None else None,
+            scopes=[scope] if energy_j is not None else [],
+            readings=[reading],
+            gross_j=energy_j,
+            net_j=None if energy_j is None else energy_j * 0.8,
+            u95_j=None if energy_j is None else energy_j * 0.01,
+            u_sys_j=None if energy_j is None else energy_j * 0.05,
+            power_mean_w=None if energy_j is None else energy_j / window_s,
+            per_output_token_j=None if energy_j is None else energy_j / output_tokens,
+            per_input_token_j=None if energy_j is None else energy_j / (4 * output_tokens),
+            per_request_j=None if energy_j is None else energy_j / requests,
+            unavailable=unavailable,
+        ),
+        "performance": Performance(
+            output_tokens_per_s=output_tokens / window_s,
+            total_tokens_per_s=5 * output_tokens / window_s,
+            requests_per_s=requests / window_s,
+            batch_latency_mean_s=window_s / 4,
+            request_latency_p50_s=window_s / 5,
+            request_latency_p95_s=window_s / 4,
+        ),
+        "flops": Flops(per_output_token=1.6e10, method="analytic", confidence="high"),
+        "warmup_result": {"batches": 3},
+        "validity": list(validity),
+        "environment": {
+            "host": "node-1",
+            "gpus": [
+                {
+                    "uuid": GPU,
+                    "name": "NVIDIA H200",
+                    "driver_version": "570.1",
+                    "start_temperature_celsius": 41.0,
+                }
+            ],
+            "engine": {"versions": {"transformers": "5.0", "torch": "2.13"}},
+        },
+        "provenance": {
+            "llenergymeasure_version": "0.1.0",
+            "recording": {"started_at": f"2026-03-01T12:{run['order'] % 60:02d}:00+00:00"},
+        },
+    }
+    return Result(**{**parts, **overrides})
+
+
+def write_plan(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Write ``plan.json`` into a study's folder."""
+    write_text(StudyFolder(folder).plan, json.dumps(plan, indent=2))
+
+
+def write_result(folder: Path, result: Result, swept: Sequence[str] = ()) -> None:
+    """Write one run's row and record."""
+    run = StudyFolder(folder).run(result.experiment, result.cycle)
+    write_run_row(run.row, run_row(result, {key: lookup(result.config, key) for key in swept}))
+    write_text(run.result, result.model_dump_json())
+
+
+def write_outcome(folder: Path, run: Mapping[str, Any], **outcome: Any) -> None:
+    """Write one run's ``outcome.json`` as a supervisor does."""
+    path = StudyFolder(folder).run(run["experiment"], run["cycle"]).outcome
+    write_text(path, json.dumps(outcome))
+
+
+def write_complete_study(
+    folder: Path, plan: Mapping[str, Any], seed: int = 1, **settings: Any
+) -> None:
+    """Write a plan and a result for each of its runs, energies 2 % apart within an experiment."""
+    rng = random.Random(seed)
+    write_plan(folder, plan)
+    for run in plan["runs"]:
+        level = 500 + 100 * (int(run["experiment"][:4], 16) % 17)
+        result = make_result(run, energy_j=rng.gauss(level, 0.02 * level), **settings)
+        write_result(folder, result, plan["swept"])

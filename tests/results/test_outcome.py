@@ -1,0 +1,112 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.results.outcome import read_outcome
+
+
+def running(**changes):
+    return {
+        "status": "running",
+        "attempt": 1,
+        "phase": "measure",
+        "error": None,
+        "exit_code": None,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        "started_at": datetime.now(UTC).isoformat(),
+        "ended_at": None,
+        "log_tail": "",
+        **changes,
+    }
+
+
+def read(tmp_path, content):
+    path = tmp_path / "outcome.json"
+    path.write_text(json.dumps(content))
+    return read_outcome(path)
+
+
+def dead_pid():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_running_with_a_live_process_is_running(tmp_path):
+    assert read(tmp_path, running()).status == "running"
+
+
+def test_running_with_a_dead_process_is_lost(tmp_path):
+    outcome = read(tmp_path, running(pid=dead_pid()))
+    assert outcome.status == "lost"
+    assert outcome.phase == "measure"
+    assert "without a word" in outcome.error.message
+
+
+def test_zombie_is_dead(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert read(tmp_path, running(pid=process.pid)).status == "lost"
+    process.wait()
+
+
+def test_running_before_a_reboot_is_lost(tmp_path):
+    outcome = read(tmp_path, running(boot_id="11111111-2222-3333-4444-555555555555"))
+    assert outcome.status == "lost"
+    assert "started anew" in outcome.error.message
+
+
+def test_process_number_of_another_process_is_lost(tmp_path):
+    long_ago = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        outcome = read(tmp_path, running(pid=process.pid, started_at=long_ago))
+    finally:
+        process.communicate()
+    assert outcome.status == "lost"
+    assert "another's" in outcome.error.message
+
+
+def test_running_on_another_host_is_believed(tmp_path):
+    assert read(tmp_path, running(host="elsewhere", pid=dead_pid())).status == "running"
+    assert read(tmp_path, running(host="elsewhere", boot_id="other")).status == "running"
+
+
+def test_absent_is_lost(tmp_path):
+    assert read_outcome(tmp_path / "outcome.json").status == "lost"
+
+
+@pytest.mark.parametrize("content", ["", "  \n"])
+def test_empty_is_lost(tmp_path, content):
+    (tmp_path / "outcome.json").write_text(content)
+    outcome = read_outcome(tmp_path / "outcome.json")
+    assert outcome.status == "lost"
+    assert "empty" in outcome.error.message
+
+
+@pytest.mark.parametrize("content", ['{"status": "fai', "[]", '{"status": "splendid"}', "\x00\x00"])
+def test_damaged_is_lost(tmp_path, content):
+    (tmp_path / "outcome.json").write_text(content)
+    outcome = read_outcome(tmp_path / "outcome.json")
+    assert outcome.status == "lost"
+    assert outcome.error.class_ == "DamagedOutcome"
+
+
+def test_end_of_an_attempt_is_told_as_it_was(tmp_path):
+    ended = running(
+        status="failed",
+        exit_code=137,
+        error={"class": "Killed", "message": "by the kernel", "hint": "of a later version"},
+        later_field=1,
+    )
+    outcome = read(tmp_path, ended)
+    assert (outcome.status, outcome.exit_code) == ("failed", 137)
+    assert outcome.error.class_ == "Killed"

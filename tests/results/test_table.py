@@ -1,0 +1,177 @@
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from llenergymeasure.errors import ResultsError
+from llenergymeasure.results.outcome import Outcome, read_outcome
+from llenergymeasure.results.table import (
+    MISSING,
+    RUN_SCHEMA,
+    failed_row,
+    lookup,
+    read_run_row,
+    row_schema,
+    run_row,
+    setting_array,
+    setting_columns,
+    write_run_row,
+)
+from results.synthetic import make_plan, make_result, write_outcome
+
+CONFIG = {"model": "tiny-llama", "precision": "bf16", "pytorch": {"batch_size": 8}}
+
+
+def one_run():
+    return make_plan([CONFIG], ["pytorch.batch_size"])["runs"][0]
+
+
+def test_row_of_a_run_is_its_record_flat():
+    run = one_run()
+    row = run_row(make_result(run, energy_j=900.0), {"pytorch.batch_size": 8})
+    assert row["experiment"] == run["experiment"]
+    assert row["energy_gross_j"] == 900.0
+    assert row["energy_per_output_token_j"] == 0.45
+    assert row["power_mean_w"] == 45.0
+    assert row["kind"] == "measured"
+    assert row["energy_scopes"] == ["gpu"]
+    assert row["window_s"] == 20.0
+    assert row["output_tokens_per_s"] == 100.0
+    assert row["gpu_name"] == "NVIDIA H200"
+    assert row["driver_version"] == "570.1"
+    assert row["engine_version"] == "transformers 5.0, torch 2.13"
+    assert row["host"] == "node-1"
+    assert row["start_temperature_celsius"] == 41.0
+    assert row["started_monotonic_ns"] == 55_000_000_000
+    assert row["pytorch.batch_size"] == 8
+    assert row["error_class"] is None
+    assert list(row) == [*RUN_SCHEMA.names, "pytorch.batch_size"]
+
+
+def test_row_survives_the_file(tmp_path):
+    row = run_row(make_result(one_run()), {"pytorch.batch_size": 8, "decoder.temperature": 0.7})
+    write_run_row(tmp_path / "run.parquet", row)
+    assert pq.read_table(tmp_path / "run.parquet").to_pylist() == [row]
+    table = read_run_row(tmp_path / "run.parquet")
+    assert table.schema == RUN_SCHEMA
+    assert table.to_pylist() == [{name: row[name] for name in RUN_SCHEMA.names}]
+
+
+def test_rows_schema_fits_the_row():
+    row = run_row(make_result(one_run()), {"pytorch.batch_size": 8, "dataset": {"n": 4}})
+    assert pa.Table.from_pylist([row], schema=row_schema(row)).to_pylist() == [row]
+    assert json.loads(row["dataset"]) == {"n": 4}
+
+
+def test_energy_that_was_not_observed_is_null_with_its_reason():
+    row = run_row(make_result(one_run(), energy_j=None), {})
+    assert row["energy_gross_j"] is None
+    assert row["kind"] is None
+    assert row["energy_unavailable"] == "no sensor"
+
+
+def test_numbers_that_are_none_become_null():
+    row = run_row(make_result(one_run(), energy_j=float("nan")), {})
+    assert row["energy_gross_j"] is None
+
+
+def test_swept_settings_that_are_fixed_columns_are_not_repeated():
+    row = run_row(make_result(one_run()), {"precision": "bf16", "model": "tiny-llama"})
+    assert list(row) == RUN_SCHEMA.names
+    assert row["precision"] == "bf16"
+
+
+def test_a_setting_never_takes_a_quantitys_name():
+    assert setting_columns(["order", "n"]) == {"order": "setting.order", "n": "n"}
+    assert setting_columns(["n"], reserved=["n"]) == {"n": "setting.n"}
+
+
+def test_failed_run_keeps_why():
+    outcome = Outcome.model_validate(
+        {
+            "status": "failed",
+            "attempt": 2,
+            "phase": "load",
+            "error": {"class": "OutOfMemoryError", "message": "no room"},
+        }
+    )
+    row = failed_row(one_run(), outcome, {"pytorch.batch_size": 8}, study="demo")
+    assert (row["status"], row["phase"], row["attempt"]) == ("failed", "load", 2)
+    assert (row["error_class"], row["error_message"]) == ("OutOfMemoryError", "no room")
+    assert row["energy_gross_j"] is None
+    assert row["validity"] is None
+    assert row["pytorch.batch_size"] == 8
+    assert row["model"] == "tiny-llama"
+
+
+def test_run_that_was_never_started_is_missing():
+    assert failed_row(one_run(), None, {})["status"] == MISSING
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([True, None, False], pa.bool_()),
+        ([1, 8, None], pa.int64()),
+        ([0, 0.7], pa.float64()),
+        (["a", None], pa.string()),
+        ([None, None], pa.string()),
+    ],
+)
+def test_settings_keep_their_type(values, kind):
+    array = setting_array(values)
+    assert array.type == kind
+    assert array.to_pylist() == values
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([True, 1], ["true", "1"]),
+        (["auto", 8], ["auto", "8"]),
+        ([2**70, 1], [str(2**70), "1"]),
+        ([[1, 2], {"b": 1, "a": None}], ["[1,2]", '{"b":1}']),
+    ],
+)
+def test_settings_of_mixed_types_become_text(values, texts):
+    assert setting_array(values).to_pylist() == texts
+
+
+def test_lookup_of_a_setting_that_is_not_there_is_null():
+    assert lookup(CONFIG, "pytorch.batch_size") == 8
+    assert lookup(CONFIG, "vllm.engine.max_num_seqs") is None
+    assert lookup(CONFIG, "model.name") is None
+
+
+def test_damaged_row_names_the_file(tmp_path):
+    path = tmp_path / "run.parquet"
+    path.write_bytes(b"PAR1 cut short")
+    with pytest.raises(ResultsError, match=r"run\.parquet cannot be read"):
+        read_run_row(path)
+
+
+def test_row_of_an_older_version_reads_with_nulls(tmp_path):
+    path = tmp_path / "run.parquet"
+    pq.write_table(pa.table({"experiment": ["abc"], "cycle": pa.array([1], pa.int32())}), path)
+    table = read_run_row(path)
+    assert table.schema == RUN_SCHEMA
+    assert table["cycle"].to_pylist() == [1]
+    assert table["energy_gross_j"].to_pylist() == [None]
+
+
+def test_column_of_another_type_is_an_error(tmp_path):
+    path = tmp_path / "run.parquet"
+    pq.write_table(pa.table({"experiment": ["abc"], "cycle": ["first"]}), path)
+    with pytest.raises(ResultsError, match="column cycle"):
+        read_run_row(path)
+
+
+def test_outcome_of_the_writer_is_read(tmp_path):
+    run = one_run()
+    write_outcome(tmp_path, run, status="failed", error={"class": "X", "message": "y"}, log_tail="")
+    path = tmp_path / "runs" / run["experiment"] / "1" / "outcome.json"
+    outcome = read_outcome(path)
+    assert outcome.status == "failed"
+    assert outcome.error is not None
+    assert outcome.error.class_ == "X"
