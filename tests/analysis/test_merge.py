@@ -1,0 +1,141 @@
+import shutil
+
+import pyarrow as pa
+import pytest
+
+from llenergymeasure.analysis.merge import BATCH_RUNS, merge_runs
+from llenergymeasure.errors import ResultsError
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.table import RUN_SCHEMA
+from results.synthetic import (
+    make_plan,
+    make_result,
+    write_complete_study,
+    write_outcome,
+    write_plan,
+    write_result,
+)
+
+SWEPT = ["precision", "pytorch.batch_size", "decoder.temperature"]
+CONFIGS = [
+    {"model": "tiny-llama", "precision": "bf16", "pytorch": {"batch_size": 1}},
+    {
+        "model": "tiny-llama",
+        "precision": "fp32",
+        "pytorch": {"batch_size": 8},
+        "decoder": {"temperature": 0.7},
+    },
+]
+
+
+@pytest.fixture
+def plan():
+    return make_plan(CONFIGS, SWEPT)
+
+
+def test_every_planned_run_is_a_row_in_the_planned_order(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    runs = merge_runs(plan, tmp_path)
+    assert runs["order"].to_pylist() == [1, 2, 3, 4, 5, 6]
+    assert runs["experiment"].to_pylist() == [run["experiment"] for run in plan["runs"]]
+    assert set(runs["status"].to_pylist()) == {"completed"}
+
+
+def test_swept_settings_are_columns_with_their_types(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    runs = merge_runs(plan, tmp_path)
+    assert runs.column_names == [*RUN_SCHEMA.names, "pytorch.batch_size", "decoder.temperature"]
+    assert runs["pytorch.batch_size"].type == pa.int64()
+    assert runs["pytorch.batch_size"].to_pylist() == [1, 8] * 3
+    assert runs["decoder.temperature"].to_pylist() == [None, 0.7] * 3
+    assert runs["precision"].to_pylist() == ["bf16", "fp32"] * 3
+
+
+def test_rows_follow_the_plan_whatever_its_order_of_entries(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    backwards = {**plan, "runs": plan["runs"][::-1]}
+    assert merge_runs(backwards, tmp_path).equals(merge_runs(plan, tmp_path))
+
+
+def test_order_is_that_of_this_plan(tmp_path, plan):
+    write_plan(tmp_path, plan)
+    recorded = {**plan["runs"][0], "order": 77}
+    write_result(tmp_path, make_result(recorded))
+    assert merge_runs(plan, tmp_path)["order"].to_pylist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_run_without_result_says_how_it_ended(tmp_path, plan):
+    write_plan(tmp_path, plan)
+    failed, interrupted, empty, gone, _, fine = plan["runs"]
+    error = {"class": "OutOfMemoryError", "message": "CUDA out of memory"}
+    write_outcome(tmp_path, failed, status="failed", phase="load", error=error, attempt=2)
+    write_outcome(tmp_path, interrupted, status="interrupted", phase="warmup")
+    folder = StudyFolder(tmp_path)
+    outcome = folder.run(empty["experiment"], empty["cycle"]).outcome
+    outcome.parent.mkdir(parents=True)
+    outcome.touch()
+    write_outcome(tmp_path, gone, status="completed", exit_code=0)
+    write_result(tmp_path, make_result(fine))
+    rows = merge_runs(plan, tmp_path).to_pylist()
+    statuses = ["failed", "interrupted", "lost", "lost", "missing", "completed"]
+    assert [row["status"] for row in rows] == statuses
+    assert (rows[0]["phase"], rows[0]["error_class"]) == ("load", "OutOfMemoryError")
+    assert (rows[0]["error_message"], rows[0]["attempt"]) == ("CUDA out of memory", 2)
+    assert rows[3]["error_class"] == "RecordGone"
+    assert [row["energy_gross_j"] for row in rows] == [None] * 5 + [1000.0]
+    assert all(row["pytorch.batch_size"] in {1, 8} for row in rows)
+
+
+def test_folder_that_the_plan_does_not_know_is_not_merged(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    stranger = {**plan["runs"][0], "experiment": "0123456789ab"}
+    write_result(tmp_path, make_result(stranger))
+    assert "0123456789ab" not in merge_runs(plan, tmp_path)["experiment"].to_pylist()
+
+
+def test_row_without_its_record_does_not_count(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    StudyFolder(tmp_path).run(plan["runs"][0]["experiment"], 1).result.unlink()
+    assert merge_runs(plan, tmp_path)["status"].to_pylist()[0] == "missing"
+
+
+def test_damaged_row_stops_the_merge_and_names_the_file(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    row = StudyFolder(tmp_path).run(plan["runs"][2]["experiment"], 2).row
+    row.write_bytes(row.read_bytes()[:-20])
+    with pytest.raises(ResultsError, match=str(row)):
+        merge_runs(plan, tmp_path)
+    rows = merge_runs(plan, tmp_path, tolerant=True).to_pylist()
+    assert (rows[2]["status"], rows[2]["error_class"]) == ("lost", "DamagedRecord")
+    assert sum(row["status"] == "completed" for row in rows) == 5
+
+
+def test_record_of_another_run_is_not_taken(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    folder = StudyFolder(tmp_path)
+    first, second = plan["runs"][:2]
+    shutil.copy(folder.run(first["experiment"], 1).row, folder.run(second["experiment"], 1).row)
+    with pytest.raises(ResultsError, match="is the record of run"):
+        merge_runs(plan, tmp_path)
+
+
+def test_plan_of_no_runs_gives_an_empty_table(tmp_path, plan):
+    runs = merge_runs({**plan, "runs": []}, tmp_path)
+    assert runs.num_rows == 0
+    assert runs.column_names[: len(RUN_SCHEMA)] == RUN_SCHEMA.names
+
+
+def test_something_else_than_a_plan_is_an_error(tmp_path):
+    with pytest.raises(ResultsError, match="lacks 'runs'"):
+        merge_runs({"study": "demo"}, tmp_path)
+
+
+def test_more_runs_than_one_batch(tmp_path):
+    cycles = BATCH_RUNS + 3
+    plan = make_plan(CONFIGS[:1], SWEPT, cycles=cycles)
+    write_plan(tmp_path, plan)
+    for run in plan["runs"][::100]:
+        write_result(tmp_path, make_result(run))
+    runs = merge_runs(plan, tmp_path)
+    assert runs["order"].to_pylist() == list(range(1, cycles + 1))
+    assert runs["status"].to_pylist().count("completed") == len(plan["runs"][::100])

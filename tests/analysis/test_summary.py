@@ -1,0 +1,148 @@
+import pytest
+from scipy import stats
+
+from llenergymeasure.analysis.summary import METRICS, SUMMARY_SCHEMA, summarise
+from llenergymeasure.results.outcome import Outcome
+from llenergymeasure.results.table import failed_row, lookup, rows_table, run_row
+from results.synthetic import make_plan, make_result
+
+SWEPT = ["pytorch.batch_size"]
+
+
+def configs(*sizes):
+    return [
+        {"model": "tiny-llama", "precision": "bf16", "pytorch": {"batch_size": size}}
+        for size in sizes
+    ]
+
+
+def row(run, swept=SWEPT, **settings):
+    values = {key: lookup(run["config"], key) for key in swept}
+    return run_row(make_result(run, **settings), values)
+
+
+def summary_of(rows):
+    return summarise(rows_table(rows)).to_pylist()
+
+
+@pytest.fixture
+def runs():
+    return make_plan(configs(8), SWEPT, cycles=5)["runs"]
+
+
+def test_means_and_intervals_are_those_of_scipy(runs):
+    energies = [1000.0, 1020.0, 985.0, 1003.0, 998.0]
+    (found,) = summary_of([row(run, energy_j=j) for run, j in zip(runs, energies, strict=True)])
+    per_token = [energy / 2000 for energy in energies]
+    low, high = stats.t.interval(0.95, 4, loc=sum(per_token) / 5, scale=stats.sem(per_token))
+    assert found["n"] == 5
+    assert found["energy_per_output_token_j_mean"] == pytest.approx(sum(per_token) / 5)
+    assert found["energy_per_output_token_j_sd"] == pytest.approx(stats.tstd(per_token))
+    assert found["energy_per_output_token_j_ci95_low"] == pytest.approx(low)
+    assert found["energy_per_output_token_j_ci95_high"] == pytest.approx(high)
+    assert found["energy_per_request_j_mean"] == pytest.approx(100 * sum(per_token) / 5)
+    assert found["power_mean_w_mean"] == pytest.approx(sum(energies) / 5 / 20)
+    assert found["energy_u_sys_rel"] == pytest.approx(0.05)
+    assert found["energy_u95_rel"] == pytest.approx(0.01)
+
+
+def test_one_run_has_a_mean_and_no_interval(runs):
+    (found,) = summary_of([row(runs[0])])
+    assert found["n"] == 1
+    for metric in METRICS:
+        assert found[f"{metric}_sd"] is None
+        assert found[f"{metric}_ci95_low"] is None
+        assert found[f"{metric}_ci95_high"] is None
+    assert found["energy_per_output_token_j_mean"] == 0.5
+
+
+def test_disqualified_runs_are_counted_and_left_out(runs):
+    rows = [row(run) for run in runs[:3]]
+    rows.append(row(runs[3], energy_j=9000.0, validity=["other_process", "throttled"]))
+    rows.append(row(runs[4], energy_j=1000.0, validity=["throttled"]))
+    (found,) = summary_of(rows)
+    assert (found["n"], found["n_disqualified"], found["n_planned"]) == (4, 1, 5)
+    assert found["energy_per_output_token_j_mean"] == pytest.approx(0.5)
+    assert found["validity"] == ["other_process", "throttled"]
+
+
+def test_experiment_whose_every_run_is_disqualified_has_no_mean(runs):
+    (found,) = summary_of([row(run, validity=["sample_gap"]) for run in runs])
+    assert (found["n"], found["n_disqualified"]) == (0, 5)
+    assert found["energy_per_output_token_j_mean"] is None
+    assert found["kind"] == "measured"
+
+
+def test_failed_and_pending_runs_are_counted_apart(runs):
+    rows = [row(runs[0]), row(runs[1])]
+    for run, status in zip(runs[2:], ["failed", "lost"], strict=False):
+        rows.append(failed_row(run, Outcome(status=status), {"pytorch.batch_size": 8}))
+    rows.append(failed_row(runs[4], None, {"pytorch.batch_size": 8}))
+    (found,) = summary_of(rows)
+    assert (found["n"], found["n_failed"], found["n_pending"]) == (2, 2, 1)
+
+
+def test_measured_and_estimated_never_meet_in_a_mean(runs):
+    rows = [row(run, energy_j=1000.0) for run in runs[:2]]
+    rows += [row(run, energy_j=50.0, kind="estimated", source="codecarbon") for run in runs[2:]]
+    (found,) = summary_of(rows)
+    assert found["kind"] == "measured"
+    assert (found["n"], found["n_other_meter"]) == (2, 3)
+    assert found["energy_per_output_token_j_mean"] == pytest.approx(0.5)
+
+
+def test_sensors_and_scopes_do_not_mix_either(runs):
+    rows = [row(runs[0], energy_j=50.0, source="zeus")]
+    rows += [row(run, energy_j=1000.0) for run in runs[1:]]
+    (found,) = summary_of(rows)
+    assert (found["energy_source"], found["n"], found["n_other_meter"]) == ("nvml", 4, 1)
+    assert found["energy_per_output_token_j_mean"] == pytest.approx(0.5)
+
+
+def test_run_without_energy_is_not_averaged_with_others(runs):
+    (found,) = summary_of([row(runs[0]), row(runs[1], energy_j=None)])
+    assert (found["n"], found["n_other_meter"]) == (1, 1)
+
+
+def test_speed_is_told_where_no_energy_was_seen(runs):
+    (found,) = summary_of([row(run, energy_j=None) for run in runs])
+    assert found["n"] == 5
+    assert found["kind"] is None
+    assert found["energy_per_output_token_j_mean"] is None
+    assert found["output_tokens_per_s_mean"] == 100.0
+
+
+def test_metric_that_some_runs_lack_is_null(runs):
+    (found,) = summary_of([row(run) for run in runs])
+    assert found["time_to_first_token_p50_s_mean"] is None
+
+
+def test_label_names_what_differs():
+    plan = make_plan(configs(1, 8), SWEPT, cycles=1)
+    found = summary_of([row(run) for run in plan["runs"]])
+    assert [item["label"] for item in found] == ["batch_size=1", "batch_size=8"]
+    assert [item["pytorch.batch_size"] for item in found] == [1, 8]
+
+
+def test_label_of_a_single_experiment_is_its_model(runs):
+    (found,) = summary_of([row(run) for run in runs])
+    assert found["label"] == "tiny-llama"
+
+
+def test_labels_never_coincide():
+    plan = make_plan(configs(1, 8), [], cycles=1)
+    found = summary_of([row(run, swept=[]) for run in plan["runs"]])
+    assert len({item["label"] for item in found}) == 2
+    assert all(item["experiment"] in item["label"] for item in found)
+
+
+def test_swept_n_does_not_take_the_name_of_the_count():
+    config = {"model": "tiny-llama", "precision": "bf16", "n": 64}
+    plan = make_plan([config], ["n"], cycles=2)
+    found = summarise(rows_table([row(run, swept=["n"]) for run in plan["runs"]]))
+    assert found["n"].to_pylist() == [2]
+    assert found["setting.n"].to_pylist() == [64]
+
+
+def test_no_runs_give_an_empty_table_of_the_same_columns():
+    assert summarise(rows_table([])).column_names == SUMMARY_SCHEMA.names
