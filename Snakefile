@@ -2,11 +2,11 @@
 # `snakemake` runs config/config.yaml, `snakemake --configfile STUDY.yaml` another study.
 from snakemake.utils import min_version
 
-from llenergymeasure import workflow as llem
+from llenergymeasure.workflow.study import open_study
 
 min_version("9.27")
 
-study = llem.open_study(workflow, config)
+study = open_study(workflow, config)
 
 
 wildcard_constraints:

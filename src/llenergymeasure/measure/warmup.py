@@ -10,10 +10,12 @@ from llenergymeasure.config.protocol import ProtocolSettings
 
 
 class WarmUp:
-    """Generates until enough prompts are done, latency has settled and the floor has passed.
+    """Generates until enough passes are done, latency has settled and the floor has passed.
+
+    A pass is one batch: an engine that takes one prompt at a time warms up prompt by prompt.
 
     With convergence asked for, latency has settled when the coefficient of variation of the
-    latest ``warmup_window_size`` batch latencies is below ``warmup_cv_threshold``; it is judged
+    latest ``warmup_window_size`` passes' latencies is below ``warmup_cv_threshold``; it is judged
     from ``warmup_min_prompts`` on and given up at ``warmup_max_prompts``.
     """
 
@@ -24,13 +26,12 @@ class WarmUp:
         self._batches = batches
         self._protocol = protocol
         self._latencies_s: list[float] = []
-        self._prompts = 0
 
     def run(self) -> dict[str, Any]:
         """Warm up and return what happened.
 
         Returns:
-            ``prompts``, ``batches``, ``duration_s``, ``converged`` (null where not asked for),
+            ``passes``, ``duration_s``, ``converged`` (null where not asked for),
             ``latency_cv`` of the latest batches (null if too few) and ``latencies_s``.
         """
         started = time.monotonic()
@@ -38,8 +39,7 @@ class WarmUp:
             while not self._enough() or time.monotonic() - started < self._protocol.warmup_floor_s:
                 self._one_batch()
         return {
-            "prompts": self._prompts,
-            "batches": len(self._latencies_s),
+            "passes": len(self._latencies_s),
             "duration_s": time.monotonic() - started,
             "converged": self._settled() if self._protocol.warmup_convergence else None,
             "latency_cv": latency_cv(self._latencies_s, self._protocol.warmup_window_size),
@@ -51,17 +51,17 @@ class WarmUp:
         before = time.monotonic()
         self._engine.generate(batch)
         self._latencies_s.append(time.monotonic() - before)
-        self._prompts += len(batch)
 
     def _enough(self) -> bool:
-        if self._prompts < self._protocol.warmup_n:
+        passes = len(self._latencies_s)
+        if passes < self._protocol.warmup_n:
             return False
         if not self._protocol.warmup_convergence:
             return True
-        return self._settled() or self._prompts >= self._protocol.warmup_max_prompts
+        return self._settled() or passes >= self._protocol.warmup_max_prompts
 
     def _settled(self) -> bool:
-        if self._prompts < self._protocol.warmup_min_prompts:
+        if len(self._latencies_s) < self._protocol.warmup_min_prompts:
             return False
         cv = latency_cv(self._latencies_s, self._protocol.warmup_window_size)
         return cv is not None and cv < self._protocol.warmup_cv_threshold

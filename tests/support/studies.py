@@ -1,0 +1,109 @@
+"""Small real studies for tests, and the commands that run them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "model": "tiny-llama",
+    "n": 2,
+    "dataset": "synthetic",
+    "max_input_tokens": 8,
+    "max_output_tokens": 4,
+    "protocol": "quick",
+    "window": {"min_seconds": 0.2},
+    "warmup": {"enabled": False},
+    "execution": {"n_cycles": 1, "cycle_order": "sequential"},
+}
+"""A study whose runs take little more than the engine's import."""
+
+
+def write_study(folder: Path, **settings: Any) -> Path:
+    """Write a small study with ``settings`` over its own; return its path."""
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, **settings}, sort_keys=False))
+    return path
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return the environment for a child: offline, one thread, none of the tests' own settings."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("LLEM_")}
+    cache = {"LLEM_CACHE": os.environ["LLEM_CACHE"]} if "LLEM_CACHE" in os.environ else {}
+    return {**kept, **cache, "HF_HUB_OFFLINE": "1", **variables}
+
+
+def snakemake(
+    folder: Path,
+    *arguments: str,
+    snakefile: Path = ROOT / "Snakefile",
+    variables: Mapping[str, str] | None = None,
+    timeout_s: float = 240,
+) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake in ``folder`` and return what it said."""
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), *arguments],
+        cwd=folder,
+        env=environment(**(variables or {})),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def llem(
+    folder: Path,
+    *arguments: str,
+    variables: Mapping[str, str] | None = None,
+    timeout_s: float = 240,
+) -> subprocess.CompletedProcess[str]:
+    """Run ``llem`` in ``folder`` and return what it said."""
+    return subprocess.run(
+        [sys.executable, "-c", "from llenergymeasure.cli import main; main()", *arguments],
+        cwd=folder,
+        env=environment(**(variables or {})),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def plan_of(folder: Path, study: str = "small") -> dict[str, Any]:
+    """Return the plan that the workflow wrote."""
+    plan: dict[str, Any] = json.loads((folder / "results" / study / "plan.json").read_text())
+    return plan
+
+
+def result_times(folder: Path, study: str = "small") -> dict[str, int]:
+    """Return the modification time of every finished run's record, by ``experiment/cycle``."""
+    runs = folder / "results" / study / "runs"
+    return {
+        f"{path.parent.parent.name}/{path.parent.name}": path.stat().st_mtime_ns
+        for path in runs.glob("*/*/result.json")
+    }
+
+
+def living(word: str) -> list[int]:
+    """Return the processes whose command line holds ``word``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if word in command and state != "Z":
+            found.append(int(entry.name))
+    return found

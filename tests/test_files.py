@@ -1,0 +1,63 @@
+"""Files are whole or as they were; a lock is held by one and freed by the kernel."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.errors import StudyLockedError
+from llenergymeasure.files import locked, replacing, write_if_changed, write_text
+
+
+def test_a_block_that_raises_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError, match="half way"), replacing(path) as temporary:
+        temporary.write_text("new, but")
+        raise RuntimeError("half way")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_text(tmp_path / "deep" / "ours", "x")
+    assert (tmp_path / "deep" / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_the_same_bytes_are_not_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    assert write_if_changed(path, b"one")
+    os.utime(path, (1, 1))
+    assert not write_if_changed(path, b"one")
+    assert path.stat().st_mtime == 1
+    assert write_if_changed(path, b"two")
+
+
+def test_the_second_is_refused_and_told_who_is_first(tmp_path: Path) -> None:
+    path = tmp_path / "study" / ".lock"
+    with locked(path, "the first"):
+        with pytest.raises(StudyLockedError, match=f"the first .pid {os.getpid()}"):
+            locked(path, "the second").__enter__()
+    with locked(path, "the third"):
+        pass
+
+
+def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from llenergymeasure.files import locked\n"
+        f"with locked(Path({str(path)!r}), 'child'):\n"
+        "    print('held', flush=True); time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"held\n"
+        with pytest.raises(StudyLockedError):
+            locked(path, "parent").__enter__()
+        child.kill()
+    with locked(path, "parent"):
+        pass

@@ -1,0 +1,64 @@
+"""Snakemake plans what the study asks for, and runs it in exactly the planned order."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from support.studies import ROOT, plan_of, snakemake, write_study
+
+
+@pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])
+def test_a_bare_call_plans_the_default_study(tmp_path: Path, snakefile: str) -> None:
+    done = snakemake(tmp_path, "-n", snakefile=ROOT / snakefile)
+    assert done.returncode == 0, done.stderr
+    planned = re.search(r"^measure\s+(\d+)$", done.stdout + done.stderr, re.MULTILINE)
+    assert planned is not None
+    assert int(planned[1]) == 12
+
+
+def test_a_module_runs_the_study_it_is_given(tmp_path: Path) -> None:
+    (tmp_path / "Snakefile").write_text(
+        f"""
+module energy:
+    snakefile: {str(ROOT / "workflow" / "Snakefile")!r}
+    config: {{"name": "inside", "model": "tiny-llama", "execution": {{"n_cycles": 2}}}}
+
+use rule * from energy as energy_*
+"""
+    )
+    done = snakemake(tmp_path, "-n", "energy_all", "-c1", snakefile=tmp_path / "Snakefile")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results/inside/plan.json").is_file()
+    assert re.search(r"^energy_measure\s+2$", done.stdout + done.stderr, re.MULTILINE)
+
+
+def test_a_bad_study_is_one_message_and_leaves_nothing(tmp_path: Path) -> None:
+    study = write_study(tmp_path, precison="bf16")
+    done = snakemake(tmp_path, "--configfile", str(study))
+    assert done.returncode == 1
+    assert "precison" in done.stderr
+    assert "precision" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "order", ["sequential", "interleaved", "shuffled", "reverse", "latin_square"]
+)
+def test_runs_start_in_the_planned_order(tmp_path: Path, order: str) -> None:
+    study = write_study(
+        tmp_path,
+        experiments=[{"n": 1}, {"n": 2}],
+        execution={"n_cycles": 2, "cycle_order": order, "shuffle_seed": 3},
+    )
+    done = snakemake(tmp_path, "--configfile", str(study))
+    assert done.returncode == 0, done.stderr
+    planned = [(run["experiment"], run["cycle"]) for run in plan_of(tmp_path)["runs"]]
+    results = [
+        json.loads(path.read_text()) for path in tmp_path.glob("results/small/runs/*/*/result.json")
+    ]
+    results.sort(key=lambda result: result["phases"][0]["start_monotonic_ns"])
+    assert [(result["experiment"], result["cycle"]) for result in results] == planned
+    assert [result["order"] for result in results] == [1, 2, 3, 4]

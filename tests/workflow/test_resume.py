@@ -1,0 +1,191 @@
+"""Failure and resume: nothing finished is lost or measured twice, nothing failed is forgotten."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from support.studies import (
+    ROOT,
+    environment,
+    living,
+    llem,
+    plan_of,
+    result_times,
+    snakemake,
+    write_study,
+)
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = "someone/tiny"
+NOTHING = "Nothing to be done"
+
+
+def _offer_model(hub: Path) -> None:
+    """Put the tiny model into a hub cache under a repository's name, as a download would."""
+    from llenergymeasure.workload.models.tiny_llama import tiny_llama_folder
+
+    revision = "0" * 40
+    base = hub / f"models--{REPOSITORY.replace('/', '--')}"
+    shutil.copytree(tiny_llama_folder(), base / "snapshots" / revision)
+    (base / "refs").mkdir()
+    (base / "refs" / "main").write_text(revision)
+
+
+def _six(folder: Path) -> Path:
+    """Write a study of six experiments of which one wants a model that is not there yet."""
+    five = [{"n": n} for n in range(1, 6)]
+    return write_study(folder, experiments=[*five, {"model": REPOSITORY}])
+
+
+def test_fail_fail_again_fixed_nothing(tmp_path: Path) -> None:
+    study = _six(tmp_path)
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    variables = {"HF_HUB_CACHE": str(hub)}
+    results = tmp_path / "results" / "small"
+
+    first = snakemake(tmp_path, "--configfile", str(study), variables=variables)
+    assert first.returncode == 1, first.stderr
+    finished = result_times(tmp_path)
+    assert len(finished) == 5
+    plan = plan_of(tmp_path)
+    failing = next(run for run in plan["runs"] if run["config"]["model"] == REPOSITORY)
+    assert failing["experiment"] in first.stderr
+    for name in ("runs.parquet", "summary.parquet", "summary.csv", "report.html"):
+        assert (results / name).stat().st_mtime == 86400, name
+    runs = pq.read_table(results / "runs.parquet").to_pylist()
+    assert sorted(run["status"] for run in runs) == ["completed"] * 5 + ["failed"]
+    assert REPOSITORY in (results / "report.html").read_text()
+    outcome = results / "runs" / failing["experiment"] / "1" / "outcome.json"
+    assert '"status": "failed"' in outcome.read_text()
+
+    second = snakemake(tmp_path, "--configfile", str(study), variables=variables)
+    assert second.returncode == 1, second.stderr
+    assert result_times(tmp_path) == finished
+    assert '"attempt": 2' in outcome.read_text()
+    assert (results / "summary.parquet").stat().st_mtime == 86400
+
+    _offer_model(hub)
+    third = snakemake(tmp_path, "--configfile", str(study), variables=variables)
+    assert third.returncode == 0, third.stderr
+    times = result_times(tmp_path)
+    assert len(times) == 6
+    assert {key: times[key] for key in finished} == finished
+    assert pq.read_table(results / "summary.parquet").num_rows == 6
+    assert (results / "summary.parquet").stat().st_mtime > 86400
+
+    fourth = snakemake(tmp_path, "--configfile", str(study), variables=variables)
+    assert fourth.returncode == 0
+    assert NOTHING in fourth.stderr
+    assert result_times(tmp_path) == times
+
+
+@pytest.mark.parametrize("starter", ["snakemake", "llem"])
+def test_everything_killed_in_mid_run(tmp_path: Path, starter: str) -> None:
+    study = write_study(
+        tmp_path, experiments=[{"n": n} for n in (1, 2, 3)], window={"min_seconds": 3}
+    )
+    commands = {
+        "snakemake": [
+            *("-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
+            *("--configfile", str(study)),
+        ],
+        "llem": ["-c", "from llenergymeasure.cli import main; main()", "run", str(study)],
+    }
+    process = subprocess.Popen(
+        [sys.executable, *commands[starter]],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    _wait_for(lambda: len(result_times(tmp_path)) == 1)
+    second = plan_of(tmp_path)["runs"][1]
+    marks = tmp_path / f"results/small/runs/{second['experiment']}/1/work/marks.jsonl"
+    _wait_for(lambda: marks.is_file() and '"measure"' in marks.read_text())
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    _wait_for(lambda: not living(str(tmp_path)))
+    finished = result_times(tmp_path)
+    assert len(finished) == 1
+
+    again = snakemake(tmp_path, "--configfile", str(study))
+    assert again.returncode == 0, again.stderr
+    times = result_times(tmp_path)
+    assert len(times) == 3
+    assert {key: times[key] for key in finished} == finished
+    assert NOTHING in snakemake(tmp_path, "--configfile", str(study)).stderr
+
+
+def test_first_interrupt_lets_the_run_end_and_the_second_ends_it(tmp_path: Path) -> None:
+    study = write_study(
+        tmp_path, experiments=[{"n": n} for n in (1, 2, 3)], window={"min_seconds": 4}
+    )
+    command = [sys.executable, "-c", "from llenergymeasure.cli import main; main()"]
+    for interrupts in (1, 2):
+        before = result_times(tmp_path)
+        process = subprocess.Popen(
+            [*command, "run", str(study)],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        run = plan_run(tmp_path, len(before))
+        marks = tmp_path / f"results/small/runs/{run}/work/marks.jsonl"
+        _wait_for(lambda: marks.is_file() and '"measure"' in marks.read_text())
+        for _ in range(interrupts):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+        assert process.wait(60) == 130
+        _wait_for(lambda: not living(str(tmp_path)))
+        done = result_times(tmp_path)
+        assert len(done) == len(before) + (1 if interrupts == 1 else 0)
+    assert '"status": "interrupted"' in (
+        tmp_path / f"results/small/runs/{run}/outcome.json"
+    ).read_text()
+    assert llem(tmp_path, "run", str(study)).returncode == 0
+    times = result_times(tmp_path)
+    assert len(times) == 3
+    assert {key: times[key] for key in done} == done
+
+
+def plan_run(folder: Path, place: int) -> str:
+    _wait_for(lambda: (folder / "results/small/plan.json").is_file())
+    run = plan_of(folder)["runs"][place]
+    return f"{run['experiment']}/{run['cycle']}"
+
+
+def test_second_workflow_on_the_same_study_is_refused(tmp_path: Path) -> None:
+    study = write_study(tmp_path, window={"min_seconds": 8})
+    first = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
+            *("--configfile", str(study)),
+        ],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _wait_for(lambda: bool(list(tmp_path.glob("results/small/runs/*/1/work/marks.jsonl"))))
+    second = snakemake(tmp_path, "--configfile", str(study))
+    assert second.returncode == 1
+    assert "in use by" in second.stderr
+    assert first.wait(120) == 0
+    assert len(result_times(tmp_path)) == 1
+
+
+def _wait_for(condition: object, limit_s: float = 90) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
