@@ -45,13 +45,16 @@ Quantity = Literal[
 
 - ``energy_counter_j``: a counter, written when its value changes, and once at start and at stop.
 - ``power_instant_w``, ``power_average_w``: NVML's field values; ``power_usage_w``: its older
-  call, used where the fields are missing; ``power_model_w``: the guess of a model.
+  call, used where the fields are missing. A row when the value changes, with ``t_before_ns``
+  as for a counter, and one each 0.1 s where it does not.
+- ``power_model_w``: the guess of a model, the mean over (``t_before_ns``, ``t_ns``].
 - ``throttle_reasons``: NVML's bit mask. ``stranger_pid``: a compute process that is not of the
   run, its name in the note.
 - ``heartbeat``: the recorder lives; the last one, noted ``stopped``, says that it ended well.
 - ``recorder_cpu_s``: CPU time the recorder has used so far; ``read_s``: the mean time a read of
   that sensor took since the row before.
-- ``unavailable``: that sensor does not answer (any more) for that device; the note says why.
+- ``unavailable``: that sensor does not answer (any more) for that device; the note is
+  ``quantity, quantity: reason``. Repeated each second until it answers again.
 """
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 
@@ -183,8 +186,8 @@ class Series:
     Attributes:
         t_ns: int64, shape (n,).
         value: float64, shape (n,); a missing value is NaN.
-        t_before_ns: int64, shape (n,); for a counter's tick the time of the last read that still
-            saw the old value, else equal to ``t_ns``.
+        t_before_ns: int64, shape (n,); for a change of value the time of the last read that
+            still saw the old one, else equal to ``t_ns``.
     """
 
     t_ns: npt.NDArray[np.int64]
@@ -296,7 +299,7 @@ def read_samples(path: Path) -> Samples:
         raise ResultsError(f"{path}: not a recording of samples: {error}") from error
 
 
-def write_parquet(samples: Samples, path: Path) -> None:
+def write_samples(samples: Samples, path: Path) -> None:
     """Write a recording as Parquet, whole or not at all."""
     import pyarrow.parquet as pq
 

@@ -1,0 +1,327 @@
+"""NVIDIA GPUs by UUID: what is in the machine, and which of them a process would use.
+
+NVML's index is not CUDA's: NVML promises no order, CUDA orders by speed or by PCI bus, and
+after CUDA_VISIBLE_DEVICES counts from 0 again. A UUID means one card everywhere.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llenergymeasure.errors import ConfigurationError, Problem
+
+NO_DRIVER = "no NVIDIA driver (libnvidia-ml.so.1 is not there)"
+
+
+@dataclass(frozen=True)
+class GpuProcess:
+    """A process that holds a compute context on a GPU.
+
+    Attributes:
+        pid: as NVML names it; inside a container it may be the host's number.
+        memory_bytes: GPU memory it holds; null where NVML does not say.
+    """
+
+    pid: int
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One card.
+
+    Attributes:
+        index: NVML's index, good until the next boot.
+        uuid: its name everywhere.
+        name: product name.
+        pci_bus_id: ``domain:bus:device.function``.
+        driver: driver version.
+        memory_total_bytes: null where NVML does not say.
+        power_limit_w: ``enforced``, ``min``, ``max``, ``default``: those that NVML tells.
+        mig_enabled: whether it is partitioned; null where it cannot be.
+        compute_capability: ``(major, minor)``; null where NVML does not say.
+        unavailable: why nothing but the index is known, if it does not answer.
+    """
+
+    index: int
+    uuid: str
+    name: str
+    pci_bus_id: str = ""
+    driver: str | None = None
+    memory_total_bytes: int | None = None
+    power_limit_w: Mapping[str, float] = field(default_factory=dict)
+    mig_enabled: bool | None = None
+    compute_capability: tuple[int, int] | None = None
+    unavailable: str | None = None
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """All cards NVML shows, or why it shows none.
+
+    Attributes:
+        gpus: in NVML's order.
+        driver: driver version.
+        unavailable: why there are none.
+        remedy: what a person can do about it.
+    """
+
+    gpus: tuple[Gpu, ...] = ()
+    driver: str | None = None
+    unavailable: str | None = None
+    remedy: str | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The cards a process would use.
+
+    Attributes:
+        gpus: in CUDA's order.
+        source: what decided: ``CUDA_VISIBLE_DEVICES``, ``SLURM_STEP_GPUS``, ``--devices``, ``all``.
+        warnings: what may make the choice wrong.
+    """
+
+    gpus: tuple[Gpu, ...]
+    source: str
+    warnings: tuple[str, ...] = ()
+
+
+def discover() -> Inventory:
+    """Ask NVML for all cards; a machine without any gives an empty inventory with the reason."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return _nothing(error)
+    driver = _try(pynvml.nvmlSystemGetDriverVersion)
+    count = _try(pynvml.nvmlDeviceGetCount) or 0
+    if count == 0:
+        return Inventory(
+            driver=driver,
+            unavailable="NVML answers, but shows no GPU",
+            remedy="ask for a GPU where the job is submitted, or pass it into the container",
+        )
+    return Inventory(tuple(_describe(index, driver) for index in range(count)), driver)
+
+
+def handle(gpu: Gpu) -> Any:
+    """Return NVML's handle of a card.
+
+    Raises:
+        pynvml.NVMLError: the card does not answer.
+    """
+    import pynvml
+
+    return pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid)
+
+
+def compute_processes(gpu: Gpu) -> list[GpuProcess]:
+    """Return the processes with a compute context on a card.
+
+    Raises:
+        pynvml.NVMLError: the card does not answer.
+    """
+    import pynvml
+
+    found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle(gpu))
+    return [GpuProcess(int(item.pid), item.usedGpuMemory) for item in found]
+
+
+def memory_used_bytes(gpu: Gpu) -> int:
+    """Return the memory in use on a card.
+
+    Raises:
+        pynvml.NVMLError: the card does not answer.
+    """
+    import pynvml
+
+    return int(pynvml.nvmlDeviceGetMemoryInfo(handle(gpu)).used)
+
+
+def visible(inventory: Inventory, environ: Mapping[str, str] | None = None) -> Selection:
+    """Return the cards that a CUDA process with this environment would use, in CUDA's order.
+
+    CUDA_VISIBLE_DEVICES is read as the CUDA Programming Guide says: indices or UUID prefixes,
+    up to the first that is not there. Without it SLURM_STEP_GPUS and SLURM_JOB_GPUS are asked,
+    unless the scheduler already hides the other cards.
+    """
+    environ = os.environ if environ is None else environ
+    ordered = _in_cuda_order(inventory.gpus)
+    listed = environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        return _listed(listed, ordered, environ)
+    for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS"):
+        indices = _indices(environ.get(name, ""))
+        by_index = {gpu.index: gpu for gpu in inventory.gpus}
+        if indices and len(indices) < len(by_index) and indices <= by_index.keys():
+            chosen = tuple(gpu for gpu in ordered if gpu.index in indices)
+            return Selection(chosen, name)
+    return Selection(ordered, "all")
+
+
+def named(names: Sequence[str], inventory: Inventory) -> Selection:
+    """Return the cards named by UUID, UUID prefix or NVML index.
+
+    Raises:
+        ConfigurationError: one of the names fits no card, or more than one.
+    """
+    chosen: list[Gpu] = []
+    for name in names:
+        fits = [gpu for gpu in inventory.gpus if _fits(name, gpu.uuid) or name == str(gpu.index)]
+        if len(fits) != 1:
+            there = ", ".join(f"{gpu.index} = {gpu.uuid}" for gpu in inventory.gpus)
+            raise ConfigurationError(
+                Problem(
+                    f"{'no' if not fits else 'more than one'} GPU is named so; there are: "
+                    f"{there or inventory.unavailable}",
+                    key="devices",
+                    found=name,
+                )
+            )
+        if fits[0] not in chosen:
+            chosen.append(fits[0])
+    return Selection(tuple(chosen), "--devices")
+
+
+def _nothing(error: Exception) -> Inventory:
+    import pynvml
+
+    if isinstance(error, pynvml.NVMLError_LibraryNotFound):
+        return Inventory(
+            unavailable=NO_DRIVER,
+            remedy="on a machine with an NVIDIA GPU install its driver; in a container pass the "
+            "GPU in (apptainer --nv, docker --gpus)",
+        )
+    return Inventory(
+        unavailable=f"NVML does not start: {error}",
+        remedy="see whether nvidia-smi works; the kernel module and the library must be of one "
+        "version",
+    )
+
+
+def _describe(index: int, driver: str | None) -> Gpu:
+    import pynvml
+
+    try:
+        device = pynvml.nvmlDeviceGetHandleByIndex(index)
+        uuid = str(pynvml.nvmlDeviceGetUUID(device))
+    except pynvml.NVMLError as error:
+        return Gpu(index, f"gpu:{index}", "unknown", driver=driver, unavailable=str(error))
+    memory = _try(pynvml.nvmlDeviceGetMemoryInfo, device)
+    pci = _try(pynvml.nvmlDeviceGetPciInfo, device)
+    mig = _try(pynvml.nvmlDeviceGetMigMode, device)
+    return Gpu(
+        index=index,
+        uuid=uuid,
+        name=str(_try(pynvml.nvmlDeviceGetName, device) or "unknown"),
+        pci_bus_id="" if pci is None else _text(pci.busId).lower(),
+        driver=driver,
+        memory_total_bytes=None if memory is None else int(memory.total),
+        power_limit_w=power_limits_w(device),
+        mig_enabled=None if mig is None else mig[0] == pynvml.NVML_DEVICE_MIG_ENABLE,
+        compute_capability=_try(pynvml.nvmlDeviceGetCudaComputeCapability, device),
+    )
+
+
+def power_limits_w(device: Any) -> dict[str, float]:
+    """Return the power limits NVML tells of a handle, in W."""
+    import pynvml
+
+    limits = {
+        "enforced": _try(pynvml.nvmlDeviceGetEnforcedPowerLimit, device),
+        "default": _try(pynvml.nvmlDeviceGetPowerManagementDefaultLimit, device),
+    }
+    bounds = _try(pynvml.nvmlDeviceGetPowerManagementLimitConstraints, device)
+    if bounds is not None:
+        limits["min"], limits["max"] = bounds
+    return {name: value / 1000 for name, value in limits.items() if value is not None}
+
+
+def _in_cuda_order(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
+    return tuple(sorted(gpus, key=lambda gpu: (gpu.pci_bus_id, gpu.index)))
+
+
+def _listed(listed: str, ordered: Sequence[Gpu], environ: Mapping[str, str]) -> Selection:
+    chosen: list[Gpu] = []
+    warnings: list[str] = []
+    for raw in listed.split(","):
+        name = raw.strip()
+        gpu = _one(name, ordered)
+        if gpu is None:
+            warnings += _why_not(name)
+            break
+        if name.startswith("MIG"):
+            warnings.append(f"{name} is a part of {gpu.uuid}: energy is that of the whole card")
+        elif name.isdigit() and _ambiguous(ordered, environ):
+            warnings.append(
+                "the GPUs differ and CUDA_DEVICE_ORDER is not PCI_BUS_ID: CUDA's index may mean "
+                "another card; set CUDA_DEVICE_ORDER=PCI_BUS_ID or name them by UUID"
+            )
+        if gpu not in chosen:
+            chosen.append(gpu)
+    return Selection(tuple(chosen), "CUDA_VISIBLE_DEVICES", tuple(dict.fromkeys(warnings)))
+
+
+def _one(name: str, ordered: Sequence[Gpu]) -> Gpu | None:
+    if name.isdigit():
+        return ordered[int(name)] if int(name) < len(ordered) else None
+    if name.startswith("MIG"):
+        return _parent(name, ordered)
+    fits = [gpu for gpu in ordered if _fits(name, gpu.uuid)]
+    return fits[0] if len(fits) == 1 else None
+
+
+def _why_not(name: str) -> list[str]:
+    """An empty list and -1 are the ways to say: no GPU; anything else is a mistake."""
+    if name in ("", "-1", "NoDevFiles", "none", "void"):
+        return []
+    return [f"CUDA_VISIBLE_DEVICES names {name!r}, which is not here: CUDA stops at it"]
+
+
+def _fits(name: str, uuid: str) -> bool:
+    return len(name) > len("GPU-") and uuid.startswith(name)
+
+
+def _parent(name: str, ordered: Sequence[Gpu]) -> Gpu | None:
+    import pynvml
+
+    part = _try(pynvml.nvmlDeviceGetHandleByUUID, name)
+    whole = (
+        None if part is None else _try(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, part)
+    )
+    uuid = None if whole is None else _try(pynvml.nvmlDeviceGetUUID, whole)
+    return next((gpu for gpu in ordered if gpu.uuid == uuid), None)
+
+
+def _ambiguous(ordered: Sequence[Gpu], environ: Mapping[str, str]) -> bool:
+    if environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
+        return False
+    return len({gpu.name for gpu in ordered}) > 1
+
+
+def _indices(text: str) -> set[int]:
+    """Parse SLURM's list of indices, such as ``0-2,5``; anything else gives none."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            return set()
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _try(call: Any, *arguments: Any) -> Any:
+    """Return what NVML says, or null where this card or driver cannot say it."""
+    import pynvml
+
+    try:
+        return call(*arguments)
+    except pynvml.NVMLError:
+        return None
