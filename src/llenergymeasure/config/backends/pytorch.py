@@ -67,6 +67,13 @@ class PyTorchConfig(Section):
     num_processes: int | None = Field(
         default=None, ge=1, le=4096, description="Processes that share the work, a device each."
     )
+    num_threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="CPU threads that compute. Default: 1 on a GPU and for models below 100 "
+        "million parameters, else the physical cores.",
+    )
 
     @model_validator(mode="before")
     @classmethod

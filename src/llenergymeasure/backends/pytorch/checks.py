@@ -1,0 +1,199 @@
+"""Why a configuration cannot run here, found without importing the engine."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from llenergymeasure.backends.pytorch.passthrough import FORBIDDEN, RESERVED
+from llenergymeasure.config.backends.pytorch import PyTorchConfig
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import Problem
+
+_BF16_CAPABILITY = (8, 0)
+"""Compute capability from which NVIDIA GPUs have bfloat16 units (CUDA C++ Programming Guide)."""
+
+
+def find_problems(config: ExperimentConfig) -> list[Problem]:
+    """Return all reasons at once; none if it can run."""
+    settings = config.pytorch or PyTorchConfig()
+    gpus = _compute_capabilities()
+    return [
+        *_packages(config, settings, gpus),
+        *_precision(config, gpus),
+        *_quantization(config, settings, gpus),
+        *_attention(config, settings, gpus),
+        *_decoding(settings),
+        *_placement(settings, gpus),
+        *_compiler(settings, gpus),
+        *_adapter(config),
+        *_passthrough(config),
+    ]
+
+
+Capability = tuple[int, int]
+
+
+def _compute_capabilities() -> list[Capability]:
+    """Return each visible GPU's compute capability; none where there is no NVIDIA driver."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in ("", "-1"):
+        return []
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        found = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            found.append(tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle)))
+    except pynvml.NVMLError:
+        return []
+    finally:
+        pynvml.nvmlShutdown()
+    count = len(found) if visible is None else len([name for name in visible.split(",") if name])
+    return found[:count]
+
+
+def _packages(
+    config: ExperimentConfig, settings: PyTorchConfig, gpus: list[Capability]
+) -> Iterator[Problem]:
+    needed = ["torch", "transformers"]
+    if gpus or settings.device_map is not None:
+        needed.append("accelerate")
+    if config.lora is not None:
+        needed.append("peft")
+    missing = [package for package in needed if find_spec(package) is None]
+    if missing:
+        yield Problem(
+            f"{' and '.join(missing)} not installed: pip install 'llenergymeasure[pytorch]'",
+            key="backend",
+            found="pytorch",
+        )
+    if settings.trust_remote_code and config.weights == "random" and "/" not in config.model:
+        yield Problem(
+            "a built-in architecture has no code of its own; remove trust_remote_code",
+            key="pytorch.trust_remote_code",
+        )
+
+
+def _precision(config: ExperimentConfig, gpus: list[Capability]) -> Iterator[Problem]:
+    lacking = [gpu for gpu in gpus if gpu < _BF16_CAPABILITY]
+    if config.precision == "bf16" and lacking:
+        major, minor = lacking[0]
+        yield Problem(
+            f"this GPU (compute capability {major}.{minor}) has no bfloat16; use fp16 or fp32",
+            key="precision",
+            found="bf16",
+        )
+
+
+def _quantization(
+    config: ExperimentConfig, settings: PyTorchConfig, gpus: list[Capability]
+) -> Iterator[Problem]:
+    name = "load_in_4bit" if settings.load_in_4bit else "load_in_8bit"
+    if not (settings.load_in_4bit or settings.load_in_8bit):
+        return
+    if find_spec("bitsandbytes") is None:
+        yield Problem("needs bitsandbytes: pip install bitsandbytes", key=f"pytorch.{name}")
+    if not gpus:
+        yield Problem("needs an NVIDIA GPU, and none is visible here", key=f"pytorch.{name}")
+    if config.weights == "random":
+        yield Problem(
+            "quantises a checkpoint's weights, and weights: random has none; save the model to a "
+            "folder, or use pretrained weights",
+            key=f"pytorch.{name}",
+        )
+
+
+def _attention(
+    config: ExperimentConfig, settings: PyTorchConfig, gpus: list[Capability]
+) -> Iterator[Problem]:
+    kernel = settings.attn_implementation
+    package = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+    if kernel not in package:
+        return
+    key = "pytorch.attn_implementation"
+    if find_spec(package[kernel]) is None:
+        yield Problem(
+            f"needs the package {package[kernel]}; use sdpa, which ships with torch",
+            key=key,
+            found=kernel,
+        )
+    if not gpus:
+        yield Problem("needs an NVIDIA GPU; use sdpa or eager", key=key, found=kernel)
+    if config.precision == "fp32":
+        yield Problem("computes in fp16 or bf16 alone; set precision", key=key, found=kernel)
+
+
+def _decoding(settings: PyTorchConfig) -> Iterator[Problem]:
+    if settings.prompt_lookup_num_tokens is None:
+        return
+    key = "pytorch.prompt_lookup_num_tokens"
+    if (settings.batch_size or 1) > 1:
+        yield Problem("works on one prompt at a time; set pytorch.batch_size: 1", key=key)
+    if (settings.num_beams or 1) > 1:
+        yield Problem("does not go with beams; set pytorch.num_beams: 1", key=key)
+    if settings.use_cache is False:
+        yield Problem("needs the cache; remove pytorch.use_cache: false", key=key)
+    if settings.cache_implementation is not None:
+        yield Problem("needs the default cache; remove pytorch.cache_implementation", key=key)
+
+
+def _placement(settings: PyTorchConfig, gpus: list[Capability]) -> Iterator[Problem]:
+    processes = settings.num_processes or 1
+    if processes > 1 and settings.device_map is not None:
+        yield Problem(
+            "each process takes a GPU of its own; remove pytorch.device_map",
+            key="pytorch.num_processes",
+            found=str(processes),
+        )
+    if gpus and processes > len(gpus):
+        yield Problem(
+            f"each process takes a GPU of its own, and {len(gpus)} are visible",
+            key="pytorch.num_processes",
+            found=str(processes),
+        )
+    if settings.cache_implementation == "offloaded_static" and not gpus:
+        yield Problem(
+            "offloads a GPU's cache, and no GPU is visible here; use static",
+            key="pytorch.cache_implementation",
+        )
+    name, _, number = (settings.device_map or "").partition(":")
+    index = int(number) if number.isdigit() else 0
+    if name == "cuda" and index >= len(gpus):
+        yield Problem(
+            f"no such GPU: {len(gpus)} are visible",
+            key="pytorch.device_map",
+            found=settings.device_map,
+        )
+
+
+def _compiler(settings: PyTorchConfig, gpus: list[Capability]) -> Iterator[Problem]:
+    inductor = settings.torch_compile_backend in (None, "inductor")
+    if not settings.torch_compile or not inductor or gpus:
+        return
+    if not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++")):
+        yield Problem(
+            "compiling for the CPU needs a C++ compiler: install g++",
+            key="pytorch.torch_compile",
+        )
+
+
+def _adapter(config: ExperimentConfig) -> Iterator[Problem]:
+    path = config.lora.adapter_path if config.lora else None
+    if path is not None and not (Path(path).expanduser() / "adapter_config.json").is_file():
+        yield Problem("no folder with an adapter_config.json", key="lora.adapter_path", found=path)
+
+
+def _passthrough(config: ExperimentConfig) -> Iterator[Problem]:
+    for name in config.passthrough_kwargs or {}:
+        key = f"passthrough_kwargs.{name}"
+        if name in RESERVED:
+            yield Problem(f"set {RESERVED[name]} instead", key=key)
+        if name in FORBIDDEN:
+            yield Problem("would change what is measured; remove it", key=key)

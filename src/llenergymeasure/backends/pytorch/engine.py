@@ -1,0 +1,132 @@
+"""One model in this process."""
+
+import gc
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from llenergymeasure.backends.base import Completion
+from llenergymeasure.backends.pytorch.generation import generate_batch, generation_config
+from llenergymeasure.backends.pytorch.loading import LoadedModel, load_model
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import BackendError
+from llenergymeasure.workload.requests import Request
+
+
+def load_engine(config: ExperimentConfig) -> "PyTorchEngine":
+    """Load the model of an experiment into this process.
+
+    Raises:
+        BackendError: the engine refused a setting or the model.
+    """
+    return PyTorchEngine(config, load_model(config))
+
+
+class PyTorchEngine:
+    """A loaded transformers model."""
+
+    def __init__(self, config: ExperimentConfig, loaded: LoadedModel) -> None:
+        self._config = config
+        self._loaded: LoadedModel | None = loaded
+        self._gpus = _gpus(loaded)
+        self.batch_size: int | None = (config.pytorch and config.pytorch.batch_size) or 1
+        self.devices = tuple(
+            f"GPU-{torch.cuda.get_device_properties(gpu).uuid}" for gpu in self._gpus
+        )
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answer one batch and return after the devices are synchronised.
+
+        Raises:
+            BackendError: the engine failed, ran out of memory, or computed what is no number.
+            ValueError: more requests than a batch holds.
+        """
+        if not requests:
+            return []
+        if self.batch_size is not None and len(requests) > self.batch_size:
+            raise ValueError(f"{len(requests)} requests in a batch of {self.batch_size}")
+        loaded = self._open()
+        self._need_positions(loaded, requests)
+        longest = max(request.max_output_tokens for request in requests)
+        try:
+            options = generation_config(self._config, longest, loaded.eos_token_ids)
+            return generate_batch(loaded.model, requests, options, loaded.device, self.synchronize)
+        except torch.cuda.OutOfMemoryError as error:
+            raise BackendError(
+                f"out of GPU memory with {len(requests)} requests in a batch; lower "
+                "pytorch.batch_size, max_input_tokens or max_output_tokens"
+            ) from error
+        except BackendError:
+            raise
+        except Exception as error:
+            # A model's own code and every kernel below it may raise here.
+            raise BackendError(f"generation failed: {type(error).__name__}: {error}") from error
+
+    def synchronize(self) -> None:
+        """Wait until the devices have done all they were given."""
+        for gpu in self._gpus:
+            torch.cuda.synchronize(gpu)
+
+    def resolved_config(self) -> dict[str, Any]:
+        """Return the settings in force, transformers' own defaults included."""
+        loaded = self._open()
+        model = loaded.model
+        synthetic = self._config.synthetic()
+        length = synthetic.output_len if synthetic else self._config.max_output_tokens
+        options = generation_config(self._config, length, loaded.eos_token_ids)
+        model_config = json.loads(model.config.to_json_string(use_diff=False))
+        model_config.pop("_name_or_path", None)
+        placed = getattr(model, "hf_device_map", None) or {"": str(loaded.device)}
+        return {
+            "model_config": model_config,
+            "generation_config": json.loads(options.to_json_string(use_diff=False)),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "attn_implementation": getattr(model.config, "_attn_implementation", None),
+            "parameters": loaded.parameters,
+            "batch_size": self.batch_size,
+            "device_map": {key: str(place) for key, place in placed.items()},
+            "num_threads": loaded.threads,
+            "num_processes": 1,
+            "weights": "random" if loaded.source.random else "pretrained",
+        }
+
+    def peak_memory_bytes(self) -> int | None:
+        """Return the peak memory of all its GPUs since the last call; null on a CPU."""
+        if not self._gpus:
+            return None
+        peak = sum(torch.cuda.max_memory_allocated(gpu) for gpu in self._gpus)
+        for gpu in self._gpus:
+            torch.cuda.reset_peak_memory_stats(gpu)
+        return peak
+
+    def close(self) -> None:
+        """Give back memory; the engine cannot be used after."""
+        self._loaded = None
+        gc.collect()
+        if self._gpus:
+            torch.cuda.empty_cache()
+
+    def _open(self) -> LoadedModel:
+        if self._loaded is None:
+            raise BackendError("the engine is closed")
+        return self._loaded
+
+    def _need_positions(self, loaded: LoadedModel, requests: Sequence[Request]) -> None:
+        """Refuse what overruns a table of learned positions: a crash on a GPU, without a reason."""
+        content = loaded.model.config
+        if content.model_type != "gpt2":
+            return
+        longest = max(len(request.prompt_token_ids) for request in requests)
+        output = max(request.max_output_tokens for request in requests)
+        if longest + output > content.n_positions:
+            raise BackendError(
+                f"{longest} input and {output} output tokens overrun the {content.n_positions} "
+                "positions of this model; lower max_input_tokens or max_output_tokens"
+            )
+
+
+def _gpus(loaded: LoadedModel) -> list[int]:
+    devices = {parameter.device for parameter in loaded.model.parameters()} | {loaded.device}
+    return sorted(device.index or 0 for device in devices if device.type == "cuda")

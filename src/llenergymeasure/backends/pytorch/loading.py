@@ -1,0 +1,232 @@
+"""From a configuration to a model in memory, in the wanted data type, on the wanted device."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+from llenergymeasure.backends.pytorch.passthrough import loading_arguments
+from llenergymeasure.backends.pytorch.threads import choose_threads
+from llenergymeasure.config.backends.pytorch import PyTorchConfig
+from llenergymeasure.config.experiment import ExperimentConfig, LoraConfig
+from llenergymeasure.errors import BackendError
+from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to generate.
+
+    Attributes:
+        model: a transformers model, or a PEFT model around one.
+        source: where it came from.
+        device: where its inputs go.
+        eos_token_ids: the end-of-sequence ids its checkpoint names.
+        parameters: their number, adapters included.
+        threads: CPU threads torch computes with.
+    """
+
+    model: Any
+    source: ModelSource
+    device: torch.device
+    eos_token_ids: tuple[int, ...]
+    parameters: int
+    threads: int
+
+
+def load_model(config: ExperimentConfig) -> LoadedModel:
+    """Load the model of an experiment.
+
+    Raises:
+        BackendError: the engine refused a setting or the model, or the checkpoint does not hold
+            all of the model's weights.
+    """
+    _silence()
+    settings = config.pytorch or PyTorchConfig()
+    source = resolve_model(config)
+    device = _device(settings)
+    processes = settings.num_processes or 1
+    known = source.architecture.parameters() if source.architecture else None
+
+    def set_threads(parameters: int | None) -> int:
+        threads = choose_threads(
+            parameters,
+            asked=settings.num_threads,
+            on_gpu=device.type == "cuda",
+            processes=processes,
+        )
+        torch.set_num_threads(threads)
+        return threads
+
+    set_threads(known)
+    torch.manual_seed(config.random_seed)
+    try:
+        model = _load(config, settings, source, device)
+        eos = _eos_token_ids(model)
+        model = _with_adapter(model, config.lora) if config.lora else model
+        # What a checkpoint's generation_config.json says must not change sampling unseen.
+        model.generation_config = GenerationConfig()
+        if hasattr(model, "base_model"):
+            model.base_model.generation_config = GenerationConfig()
+        model.eval()
+        _compile(model, settings)
+    except torch.cuda.OutOfMemoryError as error:
+        raise BackendError(
+            f"model {config.model} does not fit into GPU memory at {config.precision}; use a "
+            "smaller model or precision, load_in_4bit, or device_map: auto over several GPUs"
+        ) from error
+    except BackendError:
+        raise
+    except Exception as error:
+        # transformers, safetensors, accelerate, PEFT and bitsandbytes each raise their own kinds.
+        raise BackendError(
+            f"model {config.model} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return LoadedModel(model, source, device, eos, parameters, set_threads(parameters))
+
+
+def _silence() -> None:
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def _device(settings: PyTorchConfig) -> torch.device:
+    placed = settings.device_map
+    if placed is not None and placed.partition(":")[0] in ("cpu", "cuda"):
+        return torch.device(placed)
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def _load(
+    config: ExperimentConfig, settings: PyTorchConfig, source: ModelSource, device: torch.device
+) -> Any:
+    shared: dict[str, Any] = {
+        "dtype": DTYPES[config.precision],
+        "trust_remote_code": bool(settings.trust_remote_code),
+    }
+    if settings.attn_implementation is not None:
+        shared["attn_implementation"] = settings.attn_implementation
+    passed = loading_arguments(config)
+    if source.random:
+        return _with_random_weights(source, settings, device, shared | passed)
+    model, report = AutoModelForCausalLM.from_pretrained(
+        source.location,
+        revision=source.revision,
+        output_loading_info=True,
+        **shared,
+        **_placement(settings, device),
+        **_quantization(config, settings),
+        **passed,
+    )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise BackendError(
+            f"model {source.name}: its checkpoint lacks {len(missing)} of the model's weights, "
+            f"{missing[0]} among them; it is damaged or of another architecture"
+        )
+    return model
+
+
+def _with_random_weights(
+    source: ModelSource, settings: PyTorchConfig, device: torch.device, arguments: dict[str, Any]
+) -> Any:
+    content = AutoConfig.from_pretrained(
+        source.location,
+        revision=source.revision,
+        trust_remote_code=arguments["trust_remote_code"],
+    )
+    spread = settings.device_map is not None and not _is_device(settings.device_map)
+    with torch.device("cpu" if spread else device):
+        model = AutoModelForCausalLM.from_config(content, **arguments)
+    if not spread:
+        return model.to(device)
+    from accelerate import dispatch_model, infer_auto_device_map
+
+    split = getattr(model, "_no_split_modules", None)
+    places = infer_auto_device_map(
+        model,
+        max_memory=_max_memory(settings),
+        no_split_module_classes=list(split) if split else None,
+    )
+    return dispatch_model(model, device_map=places)
+
+
+def _is_device(name: str) -> bool:
+    return name.partition(":")[0] in ("cpu", "cuda")
+
+
+def _placement(settings: PyTorchConfig, device: torch.device) -> dict[str, Any]:
+    if settings.device_map is None and device.type == "cpu":
+        return {}
+    placed: Any = settings.device_map
+    if placed is None or _is_device(placed):
+        placed = {"": str(device)}
+    arguments = {"device_map": placed}
+    memory = _max_memory(settings)
+    return arguments if memory is None else arguments | {"max_memory": memory}
+
+
+def _max_memory(settings: PyTorchConfig) -> dict[str | int, str | int] | None:
+    if settings.max_memory is None:
+        return None
+    return {int(key) if key.isdigit() else key: value for key, value in settings.max_memory.items()}
+
+
+def _quantization(config: ExperimentConfig, settings: PyTorchConfig) -> dict[str, Any]:
+    if not (settings.load_in_4bit or settings.load_in_8bit):
+        return {}
+    from transformers import BitsAndBytesConfig
+
+    options: dict[str, Any] = {
+        "load_in_4bit": bool(settings.load_in_4bit),
+        "load_in_8bit": bool(settings.load_in_8bit),
+    }
+    if settings.load_in_4bit:
+        # bitsandbytes computes in fp32 unless told, whatever the precision asked for.
+        asked = settings.bnb_4bit_compute_dtype
+        options["bnb_4bit_compute_dtype"] = (
+            DTYPES[config.precision] if asked is None else getattr(torch, asked)
+        )
+        if settings.bnb_4bit_quant_type is not None:
+            options["bnb_4bit_quant_type"] = settings.bnb_4bit_quant_type
+        if settings.bnb_4bit_use_double_quant is not None:
+            options["bnb_4bit_use_double_quant"] = settings.bnb_4bit_use_double_quant
+    return {"quantization_config": BitsAndBytesConfig(**options)}
+
+
+def _eos_token_ids(model: Any) -> tuple[int, ...]:
+    found = model.generation_config.eos_token_id if model.generation_config else None
+    found = model.config.get_text_config().eos_token_id if found is None else found
+    if found is None:
+        return ()
+    return tuple(found) if isinstance(found, list) else (found,)
+
+
+def _with_adapter(model: Any, lora: LoraConfig) -> Any:
+    from peft import PeftModel
+
+    location = lora.adapter_path or lora.adapter_id
+    try:
+        adapted = PeftModel.from_pretrained(model, location)
+    except Exception as error:
+        # PEFT raises whatever the hub, safetensors and torch do.
+        raise BackendError(
+            f"LoRA adapter {location} cannot be put on the model: {type(error).__name__}: {error}"
+        ) from error
+    return adapted.merge_and_unload() if lora.merge_weights else adapted
+
+
+def _compile(model: Any, settings: PyTorchConfig) -> None:
+    if not settings.torch_compile:
+        return
+    options: dict[str, Any] = {}
+    if settings.torch_compile_mode is not None:
+        options["mode"] = settings.torch_compile_mode
+    if settings.torch_compile_backend is not None:
+        options["backend"] = settings.torch_compile_backend
+    model.forward = torch.compile(model.forward, **options)

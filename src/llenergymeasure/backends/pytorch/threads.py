@@ -1,0 +1,54 @@
+"""How many CPU threads compute."""
+
+import math
+import os
+from pathlib import Path
+
+SMALL_MODEL_PARAMETERS = 100_000_000
+"""Below this, handing work to a second thread costs more than it saves."""
+
+
+def choose_threads(
+    parameters: int | None, *, asked: int | None, on_gpu: bool, processes: int = 1
+) -> int:
+    """Return the number of threads for a model, at least 1.
+
+    The one asked for; else 1 for a small model and for one on a GPU, where a second thread would
+    only spin; else the physical cores this process may use, shared among ``processes``.
+
+    Args:
+        parameters: of the model; null if not known yet, which counts as large.
+        asked: the setting in the study.
+        on_gpu: whether the model computes on a GPU.
+        processes: replicas that share the machine.
+    """
+    if asked is not None:
+        return asked
+    if on_gpu or (parameters is not None and parameters < SMALL_MODEL_PARAMETERS):
+        return 1
+    return max(1, usable_cores() // processes)
+
+
+def usable_cores() -> int:
+    """Return the physical cores this process may use: by affinity and by cgroup quota."""
+    processors = os.sched_getaffinity(0)
+    cores = {_core(processor) for processor in processors}
+    return max(1, min(len(cores), _quota()))
+
+
+def _core(processor: int) -> str:
+    """Return what names the physical core of a logical processor; itself where not told."""
+    topology = Path(f"/sys/devices/system/cpu/cpu{processor}/topology")
+    try:
+        return (topology / "thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(processor)
+
+
+def _quota() -> int:
+    """Return the whole processors that cgroup v2 grants; a large number if it sets no limit."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return 1_000_000
+    return 1_000_000 if quota == "max" else max(1, math.floor(int(quota) / int(period)))

@@ -1,0 +1,24 @@
+"""The backends this version can run."""
+
+from importlib import import_module
+
+from llenergymeasure.backends.base import Backend
+from llenergymeasure.errors import ConfigurationError, Problem
+
+_MODULES = {"pytorch": "llenergymeasure.backends.pytorch"}
+"""Each module has its backend as ``BACKEND``; imported when asked for, as engines are heavy."""
+
+
+def get(name: str) -> Backend:
+    """Return a backend by its name in a study.
+
+    Raises:
+        ConfigurationError: this version cannot run it.
+    """
+    module = _MODULES.get(name)
+    if module is None:
+        raise ConfigurationError(
+            Problem(f"this version runs {', '.join(_MODULES)} alone", key="backend", found=name)
+        )
+    backend: Backend = import_module(module).BACKEND
+    return backend
