@@ -4,13 +4,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "message.h"
+
 void config_fault(struct config *config, const char *path, const char *key, const struct json *at,
                   const char *expected) {
-    char found[80] = "nothing";
+    char found[80] = "nothing", excerpt[61];
     char name[200];
     if (config->fault[0]) return;
     if (at && at->type == JSON_NUMBER) snprintf(found, sizeof found, "%.15g", at->as.number);
-    else if (at && at->type == JSON_STRING) snprintf(found, sizeof found, "\"%.60s\"", at->as.string);
+    else if (at && at->type == JSON_STRING)
+        snprintf(found, sizeof found, "\"%s\"",
+                 message_excerpt(excerpt, sizeof excerpt, at->as.string));
     else if (at && at->type == JSON_BOOL)
         snprintf(found, sizeof found, "%s", at->as.boolean ? "true" : "false");
     else if (at) snprintf(found, sizeof found, "%s", json_type_name(at->type));
@@ -41,9 +45,11 @@ void config_warn_unknown(const struct section *section, const char *const *known
         const char *const *name = known;
         while (*name && strcmp(*name, m->key) != 0) name++;
         if (*name || m->key[0] == '_' || strcmp(m->key, "comment") == 0) continue;
-        fprintf(stderr, "nvml_sim: %s: offset %zu: %s: key \"%.60s\" is not known and not used\n",
-                section->config->file, m->offset, section->path[0] ? section->path : "top level",
-                m->key);
+        char key[61];
+        message_print("%s: offset %zu: %s: key \"%s\" is not known and not used",
+                      section->config->file, m->offset,
+                      section->path[0] ? section->path : "top level",
+                      message_excerpt(key, sizeof key, m->key));
     }
 }
 

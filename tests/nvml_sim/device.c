@@ -3,11 +3,11 @@
 #include <errno.h>
 #include <locale.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "clock.h"
+#include "message.h"
 
 void device_free(struct device *d) {
     timeline_free(&d->demand);
@@ -93,9 +93,10 @@ static void take_load_line(void *context, char *text) {
     double load;
     if (!*text || *text == '#' || strcmp(text, "t_ns,load") == 0) return;
     if (!parse_load(text, &t_ns, &load)) {
+        char excerpt[61];
         if (!d->load.complained)
-            fprintf(stderr, "nvml_sim: %s: line \"%.60s\" is not t_ns,load with load 0 to 1\n",
-                    d->load.tail.path, text);
+            message_print("%s: line \"%s\" is not t_ns,load with load 0 to 1", d->load.tail.path,
+                          message_excerpt(excerpt, sizeof excerpt, text));
         d->load.complained = true;
         return;
     }

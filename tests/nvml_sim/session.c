@@ -1,11 +1,11 @@
 #include "session.h"
 
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "clock.h"
+#include "message.h"
 #include "state.h"
 
 #define SLOTS (1 + MAX_MIG_DEVICES)
@@ -34,11 +34,11 @@ static nvmlReturn_t open_session(void) {
     char reason[300];
     const char *path = getenv("NVML_SIM_TRACE");
     if (!path || !*path) {
-        fprintf(stderr, "nvml_sim: NVML_SIM_TRACE is not set; it names the trace file\n");
+        message_print("NVML_SIM_TRACE is not set; it names the trace file");
         return NVML_ERROR_DRIVER_NOT_LOADED;
     }
     if (!clock_open(reason, sizeof reason)) {
-        fprintf(stderr, "nvml_sim: %s\n", reason);
+        message_print("%s", reason);
         return NVML_ERROR_UNKNOWN;
     }
     if (!trace_load(path, &trace)) {

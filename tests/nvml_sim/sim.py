@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -22,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-BUILD = HERE.parents[1] / "build" / "nvml_sim"
+# NVML_SIM_OUT names another build, as the one with sanitizers (README.md)
+BUILD = Path(os.environ.get("NVML_SIM_OUT", HERE.parents[1] / "build" / "nvml_sim")).absolute()
 LIBRARY_NAME = "libnvidia-ml.so.1"
 NS_PER_S = 1_000_000_000
 
@@ -249,7 +251,7 @@ def _integral(power_w: Points, start_s: Fraction, end_s: Fraction) -> Fraction:
     late = (max(end_s, last[0]), last[1])
     energy = Fraction(0)
     stretches = [early, *points, late]
-    for (t1, w1), (t2, w2) in zip(stretches, stretches[1:], strict=False):
+    for (t1, w1), (t2, w2) in itertools.pairwise(stretches):
         a, b = max(t1, start_s), min(t2, end_s)
         if b <= a:
             continue

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "message.h"
 
 static const char *const setting_names[SETTING_COUNT] = {
     "power_limit_mw", "gpu_locked_clocks_mhz", "memory_locked_clocks_mhz",
@@ -64,9 +65,10 @@ static void take_line(void *context, char *text) {
     enum setting setting = 0;
     while (whole && setting < SETTING_COUNT && strcmp(setting_names[setting], name) != 0) setting++;
     if (!whole || text[end] || setting == SETTING_COUNT) {
+        char excerpt[81];
         if (!complained)
-            fprintf(stderr, "nvml_sim: %s: line \"%.80s\" is not a setting and not used\n", tail.path,
-                    text);
+            message_print("%s: line \"%s\" is not a setting and not used", tail.path,
+                          message_excerpt(excerpt, sizeof excerpt, text));
         complained = true;
         return;
     }
@@ -99,9 +101,7 @@ static bool append_line(const char *line) {
     int fd = open(tail.path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     size_t length = strlen(line);
     bool done = fd >= 0 && flock(fd, LOCK_EX) == 0 && write(fd, line, length) == (ssize_t)length;
-    if (!done)
-        fprintf(stderr, "nvml_sim: NVML_SIM_STATE=%s: cannot write (%s)\n", tail.path,
-                strerror(errno));
+    if (!done) message_print("NVML_SIM_STATE=%s: cannot write (%s)", tail.path, strerror(errno));
     if (fd >= 0) close(fd); /* lets go of the lock too */
     return done;
 }

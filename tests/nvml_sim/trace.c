@@ -8,10 +8,11 @@
 #include <sys/stat.h>
 
 #include "config.h"
+#include "message.h"
 #include "trace_device.h"
 
 static bool report(const char *path, const char *reason) {
-    fprintf(stderr, "nvml_sim: %s: %s\n", path, reason);
+    message_print("%s: %s", path, reason);
     return false;
 }
 

@@ -131,7 +131,7 @@ static void read_clocks(const struct section *device, struct device *d) {
     config_warn_unknown(&s, known);
     for (int i = 0; i < DOMAIN_COUNT; i++) {
         config_series(&s, clock_key(&s, i), usual_max[i], mhz, &d->clock_mhz[i]);
-        double highest = usual_max[i];
+        double highest = config_get(&s, clock_key(&s, i)) ? 0 : usual_max[i];
         for (size_t k = 0; k < d->clock_mhz[i].count; k++)
             highest = fmax(highest, d->clock_mhz[i].value[k]);
         d->max_mhz[i] = read_clock_bound(&s, "max", i, highest);
