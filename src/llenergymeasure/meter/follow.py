@@ -96,7 +96,7 @@ class Follower:
         """How long before the due time to begin: all but the worst seen lately stay within."""
         spread = sorted(self._residuals)
         usual_ns = spread[-2] if len(spread) > 1 else 0
-        return min(usual_ns + 2 * fine_ns, period_ns // 2)
+        return min(usual_ns + 3 * fine_ns // 2, period_ns // 2)
 
     def _renewed(self, before_ns: int, after_ns: int) -> None:
         previous_ns, self.last_tick_ns = self.last_tick_ns, after_ns

@@ -21,7 +21,7 @@ from llenergymeasure.units import Scope
 NAME = "nvml"
 COUNTER_RESOLUTION_J = 1e-3
 _COUNTER = Follow(fine_s=0.001)
-_POWER = Follow(fine_s=0.005, repeat_s=0.1)
+_POWER = Follow(fine_s=0.01, repeat_s=0.1)
 _TELEMETRY = Every(0.5)
 _STRANGERS = Every(1.0)
 _NO_COUNTER = "no energy counter (it needs a Volta GPU or later)"
