@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from support.studies import ROOT, plan_of, snakemake, write_study
 
 

@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
 from support.studies import (
     ROOT,
     environment,
@@ -29,7 +31,7 @@ NOTHING = "Nothing to be done"
 
 def _offer_model(hub: Path) -> None:
     """Put the tiny model into a hub cache under a repository's name, as a download would."""
-    from llenergymeasure.workload.models.tiny_llama import tiny_llama_folder
+    from llenergymeasure.workload.models.tiny import tiny_llama_folder
 
     revision = "0" * 40
     base = hub / f"models--{REPOSITORY.replace('/', '--')}"
@@ -109,8 +111,7 @@ def test_everything_killed_in_mid_run(tmp_path: Path, starter: str) -> None:
     )
     _wait_for(lambda: len(result_times(tmp_path)) == 1)
     second = plan_of(tmp_path)["runs"][1]
-    marks = tmp_path / f"results/small/runs/{second['experiment']}/1/work/marks.jsonl"
-    _wait_for(lambda: marks.is_file() and '"measure"' in marks.read_text())
+    _wait_for_measuring(tmp_path / f"results/small/runs/{second['experiment']}/1")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     _wait_for(lambda: not living(str(tmp_path)))
@@ -140,8 +141,7 @@ def test_first_interrupt_lets_the_run_end_and_the_second_ends_it(tmp_path: Path)
             stderr=subprocess.DEVNULL,
         )
         run = plan_run(tmp_path, len(before))
-        marks = tmp_path / f"results/small/runs/{run}/work/marks.jsonl"
-        _wait_for(lambda: marks.is_file() and '"measure"' in marks.read_text())
+        _wait_for_measuring(tmp_path / f"results/small/runs/{run}")
         for _ in range(interrupts):
             process.send_signal(signal.SIGINT)
             time.sleep(0.5)
@@ -149,9 +149,10 @@ def test_first_interrupt_lets_the_run_end_and_the_second_ends_it(tmp_path: Path)
         _wait_for(lambda: not living(str(tmp_path)))
         done = result_times(tmp_path)
         assert len(done) == len(before) + (1 if interrupts == 1 else 0)
-    assert '"status": "interrupted"' in (
-        tmp_path / f"results/small/runs/{run}/outcome.json"
-    ).read_text()
+    assert (
+        '"status": "interrupted"'
+        in (tmp_path / f"results/small/runs/{run}/outcome.json").read_text()
+    )
     assert llem(tmp_path, "run", str(study)).returncode == 0
     times = result_times(tmp_path)
     assert len(times) == 3
@@ -184,8 +185,13 @@ def test_second_workflow_on_the_same_study_is_refused(tmp_path: Path) -> None:
     assert len(result_times(tmp_path)) == 1
 
 
-def _wait_for(condition: object, limit_s: float = 90) -> None:
+def _wait_for_measuring(run: Path) -> None:
+    marks = run / "work" / "marks.jsonl"
+    _wait_for(lambda: marks.is_file() and '"measure"' in marks.read_text())
+
+
+def _wait_for(condition: Callable[[], bool], limit_s: float = 90) -> None:
     deadline = time.monotonic() + limit_s
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)

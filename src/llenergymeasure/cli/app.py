@@ -47,7 +47,9 @@ def run(
     n: Annotated[int | None, typer.Option("--n", "-n", help="how many prompts")] = None,
     batch_size: Annotated[int | None, typer.Option(help="requests at once (pytorch)")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16")] = None,
-    dataset: Annotated[str | None, typer.Option(help="synthetic, a file, or a data set's id")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="synthetic, a file, or a data set's id")
+    ] = None,
     max_input_tokens: Annotated[int | None, typer.Option()] = None,
     max_output_tokens: Annotated[int | None, typer.Option()] = None,
     weights: Annotated[str | None, typer.Option(help="pretrained or random")] = None,
@@ -60,7 +62,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would run, and run nothing")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="the result and errors only")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="the result and errors only")
+    ] = False,
 ) -> None:
     """Run a study, or one model with the settings given here."""
     from llenergymeasure.cli.run import run_command
@@ -117,12 +121,12 @@ def results(
     results_command(study)
 
 
-@app.command(
-    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False}
-)
+@app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False})
 def meter(
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND …", help="what to measure")],
-    json_path: Annotated[Path | None, typer.Option("--json", help="write the readings here")] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="write the readings here")
+    ] = None,
     samples_path: Annotated[
         Path | None, typer.Option("--samples", help="keep the time series here (Parquet)")
     ] = None,

@@ -9,13 +9,14 @@ import json
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Backend, Completion, Engine, Request
+from llenergymeasure.backends.base import Backend, Completion, Engine
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
 from llenergymeasure.config.spec import RunSpec
@@ -26,7 +27,10 @@ from llenergymeasure.measure.warmup import WarmUp
 from llenergymeasure.meter.ticks import TickClock
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.units import NS_PER_S
-from llenergymeasure.workload.prompts import Workload, build_workload
+from llenergymeasure.workload.models.flops import flops_per_output_token
+from llenergymeasure.workload.models.resolve import resolve_model
+from llenergymeasure.workload.prompts import build_workload
+from llenergymeasure.workload.requests import Request, Workload
 
 RECORDER_WAIT_S = 90.0
 
@@ -85,9 +89,9 @@ class EngineRun:
         with self._marks.phase("load"):
             engine = backend.load(self._config)
             engine.synchronize()
+        batches = cut_batches(workload.requests, engine.batch_size)
         try:
             with self._marks.phase("warmup"):
-                batches = workload.batches(engine.batch_size)
                 warmup = WarmUp(engine, batches, protocol).run()
             self._rest("idle_loaded", protocol.idle_before_s)
             engine.peak_memory_bytes()
@@ -141,7 +145,13 @@ class EngineRun:
     ) -> None:
         document = {
             "protocol": protocol.as_dict(),
-            "workload": workload.summary(),
+            "workload": {
+                "prompt_hash": workload.prompt_hash,
+                "requests": len(workload.requests),
+                "input_tokens": workload.input_tokens,
+                "output_tokens": workload.output_tokens,
+                "notes": list(workload.notes),
+            },
             "window": {"start_monotonic_ns": window.start_ns, "end_monotonic_ns": window.end_ns},
             "work_s": window.work_s,
             "tick_aligned": window.tick_aligned,
@@ -153,8 +163,41 @@ class EngineRun:
             "resolved_config": engine.resolved_config(),
             "versions": backend.versions(),
             "warmup_result": warmup,
+            "flops": workload_flops(self._config, workload),
         }
         write_text(self._folder.engine, json.dumps(document, default=str))
+
+
+def cut_batches(requests: Sequence[Request], batch_size: int | None) -> list[Sequence[Request]]:
+    """Return the batch plan: the requests in order, ``batch_size`` at a time; all at once if null.
+
+    The last batch is smaller where the count does not divide.
+    """
+    size = batch_size or len(requests)
+    return [requests[place : place + size] for place in range(0, len(requests), size)]
+
+
+def workload_flops(config: ExperimentConfig, workload: Workload) -> dict[str, Any]:
+    """Return the operations that an output token of the whole workload costs, prompts included.
+
+    The same for every backend: it follows from the model's dimensions and the asked lengths.
+    """
+    architecture = resolve_model(config).architecture
+    if architecture is None:
+        return {
+            "per_output_token": None,
+            "method": "none",
+            "confidence": "the dimensions of this model's family are not known here",
+        }
+    lengths = Counter(
+        (len(request.prompt_token_ids), request.max_output_tokens) for request in workload.requests
+    )
+    total = sum(
+        count * output * flops_per_output_token(architecture, prompt, output)
+        for (prompt, output), count in lengths.items()
+    )
+    per_token = total / workload.output_tokens
+    return {"per_output_token": per_token, "method": "architecture", "confidence": "high"}
 
 
 def _available(sensors: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,13 +15,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.files import replacing, sha256, write_text
 from llenergymeasure.hardware.environment import environment, provenance
 from llenergymeasure.measure.marks import read_marks
 from llenergymeasure.meter.account import Account, account
-from llenergymeasure.meter.samples import Samples, read_samples, write_parquet
+from llenergymeasure.meter.samples import Samples, read_samples, write_samples
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import (
     Flops,
@@ -33,7 +32,6 @@ from llenergymeasure.results.record import (
 )
 from llenergymeasure.results.table import run_row, write_run_row
 from llenergymeasure.units import NS_PER_S
-from llenergymeasure.workload.models.flops import output_token_flops
 
 REQUEST_SCHEMA = pa.schema(
     [
@@ -66,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Result:
     """Compute and write the run's four files, the record last; return the record."""
     samples = read_samples(folder.stream)
-    write_parquet(samples, folder.samples)
+    write_samples(samples, folder.samples)
     requests = request_table(done)
     with replacing(folder.requests) as temporary:
         pq.write_table(requests, temporary)
@@ -106,12 +104,10 @@ def _result(
     window = Window(
         start_monotonic_ns=done["window"]["start_monotonic_ns"],
         end_monotonic_ns=done["window"]["end_monotonic_ns"],
-        duration_s=(
-            done["window"]["end_monotonic_ns"] - done["window"]["start_monotonic_ns"]
-        )
+        duration_s=(done["window"]["end_monotonic_ns"] - done["window"]["start_monotonic_ns"])
         / NS_PER_S,
     )
-    phases = _phases(folder, window)
+    phases = _phases(folder)
     tokens = Tokens(
         input=_total(requests, "input_tokens"),
         output=_total(requests, "output_tokens"),
@@ -122,8 +118,6 @@ def _result(
     record = energy.energy(
         output_tokens=tokens.output, input_tokens=tokens.input, requests=tokens.requests
     )
-    config = ExperimentConfig.model_validate(spec.config)
-    flops = output_token_flops(config, tokens.input, tokens.output, tokens.requests)
     return Result(
         experiment=spec.experiment,
         cycle=spec.cycle,
@@ -140,7 +134,7 @@ def _result(
         tokens=tokens,
         energy=record,
         performance=_performance(requests, tokens, done),
-        flops=Flops(**flops),
+        flops=Flops(**done["flops"]),
         warmup_result=done["warmup_result"],
         validity=list(energy.validity),
         environment={
@@ -158,7 +152,7 @@ def _result(
     )
 
 
-def _phases(folder: RunFolder, window: Window) -> list[Phase]:
+def _phases(folder: RunFolder) -> list[Phase]:
     """Return the phases that were marked whole; what came after the marks ended is not one."""
     return [
         Phase(name=name, start_monotonic_ns=start_ns, end_monotonic_ns=end_ns)

@@ -1,5 +1,6 @@
 """Child processes that cannot outlive their parent (standard library only)."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -57,10 +58,8 @@ def end_group(process: subprocess.Popen[bytes], grace_s: float) -> int:
     """End a child and its group: SIGTERM, then SIGKILL after ``grace_s``; return its code."""
     if process.poll() is None:
         signal_group(process, signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            pass
     signal_group(process, signal.SIGKILL)
     return process.wait()
 

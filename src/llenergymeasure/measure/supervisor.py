@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class End:
 
 
 def main(backend: str, arguments: list[str] | None = None) -> int:
-    """Run one experiment × cycle; return the exit code."""
+    """Run one cycle of one experiment; return the exit code."""
     options = _parser(backend).parse_args(arguments)
     if options.selfcheck:
         from llenergymeasure.measure.selfcheck import selfcheck
@@ -52,7 +53,7 @@ def main(backend: str, arguments: list[str] | None = None) -> int:
         _parser(backend).error("--spec and --out are required")
     try:
         spec = read_spec(options.spec, options.run)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"{options.spec}: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
     if spec["backend"] != backend:
@@ -77,15 +78,13 @@ def read_spec(path: Path, run: str | None) -> dict[str, Any]:
     """Return one run's spec from its own file, or picked from a plan.
 
     Raises:
-        ValueError: no JSON object, or the plan does not hold that run.
+        ValueError: not JSON, or the plan does not hold that run.
     """
     document = json.loads(path.read_text())
-    if not isinstance(document, dict):
-        raise ValueError("not a JSON object")
     if run is None:
         if "config" not in document:
             raise ValueError("this is a plan: say which run with --run EXPERIMENT/CYCLE")
-        return document
+        return dict(document)
     experiment, _, cycle = run.partition("/")
     shared = {key: document[key] for key in ("study", "study_design_hash")}
     for entry in document.get("runs", []):
@@ -137,12 +136,13 @@ class Supervisor:
             devices=os.environ.get("LLEM_DEVICES"),
             log=log,
         )
-        self._announce_recorder()
+        # In a thread, so that signals are heard while the recorder starts.
+        threading.Thread(target=self._announce_recorder, args=[self._recorder], daemon=True).start()
         end = self._watch(engine, signals, started, outcome)
         processes.end_group(engine, 0.0)
         self._stop_recorder()
         if end.cause is None and end.returncode == 0:
-            end = self._finish(log, signals, started, outcome)
+            end = self._finish(log, signals, outcome)
         processes.kill_descendants()
         return self._conclude(outcome, end)
 
@@ -154,11 +154,10 @@ class Supervisor:
         command = [sys.executable, "-m", module, "--out", str(self._folder.path)]
         return processes.start(command, log)
 
-    def _announce_recorder(self) -> None:
+    def _announce_recorder(self, recorder: RecorderProcess) -> None:
         """Tell the engine's process which sensors work: it waits for this before it begins."""
-        assert self._recorder is not None
         try:
-            ready = self._recorder.wait_ready(RECORDER_READY_S)
+            ready = recorder.wait_ready(RECORDER_READY_S)
         except Exception as error:
             ready = {"ready": False, "error": str(error), "sensors": []}
             self._recorder_lost = True
@@ -239,15 +238,13 @@ class Supervisor:
             (self._folder.work / "recorder_lost").touch()
         self._recorder = None
 
-    def _finish(self, log: Any, signals: "_SignalPipe", started: float, outcome: Outcome) -> End:
-        """Compute the result from what the run left; the outcome's phase says ``finish``."""
+    def _finish(self, log: Any, signals: "_SignalPipe", outcome: Outcome) -> End:
+        """Compute the result from what the run left.
+
+        Who asked for the run may be gone by now: what was measured is kept all the same.
+        """
         outcome.phase = "finish"
         child = self._start_child("llenergymeasure.measure.finish", log)
-        return self._watch_finish(child, signals, started)
-
-    def _watch_finish(
-        self, child: "subprocess.Popen[bytes]", signals: "_SignalPipe", started: float
-    ) -> End:
         deadline = time.monotonic() + FINISH_LIMIT_S
         while child.poll() is None:
             if signals.wait(0.02):

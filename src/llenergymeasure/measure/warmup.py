@@ -5,8 +5,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from llenergymeasure.backends.base import Engine, Request
+from llenergymeasure.backends.base import Engine
 from llenergymeasure.config.protocol import ProtocolSettings
+from llenergymeasure.workload.requests import Request
 
 
 class WarmUp:

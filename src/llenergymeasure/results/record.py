@@ -20,7 +20,7 @@ class Record(BaseModel):
 
 
 class Phase(Record):
-    """A named stretch of the run: ``idle_before``, ``load``, ``warmup``, ``measure``, …"""
+    """A named stretch of the run: ``idle_before``, ``load``, ``warmup``, ``measure`` and others."""
 
     name: str
     start_monotonic_ns: int

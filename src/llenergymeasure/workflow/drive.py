@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM
 from llenergymeasure.plan import Plan, PlannedRun
@@ -54,11 +55,11 @@ class Drive:
                 signal.signal(number, handler)
         return self._exit_code(returncode, log_path)
 
-    def _start(self, log: object, extra: Sequence[str]) -> "subprocess.Popen[bytes]":
+    def _start(self, log: IO[bytes], extra: Sequence[str]) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
             [*snakemake_command(self._study_file), *extra],
             stdin=subprocess.DEVNULL,
-            stdout=log,  # type: ignore[arg-type]
+            stdout=log,
             stderr=subprocess.STDOUT,
             env=os.environ | {"LLEM_QUIET": "1"},
             start_new_session=True,
