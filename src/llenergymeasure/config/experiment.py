@@ -10,6 +10,7 @@ from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.backends.sglang import SGLangConfig
 from llenergymeasure.config.backends.tensorrt import TensorRTConfig
 from llenergymeasure.config.backends.vllm import VLLMConfig
+from llenergymeasure.config.gpu import GpuConfig
 from llenergymeasure.config.section import Section
 from llenergymeasure.units import BACKENDS, BackendName
 
@@ -235,6 +236,9 @@ class ExperimentConfig(Section):
     window: WindowConfig = Field(default_factory=WindowConfig, description="Measured window.")
     energy: EnergyConfig = Field(default_factory=EnergyConfig, description="Energy source.")
     lora: LoraConfig | None = Field(default=None, description="LoRA adapter.")
+    gpu: GpuConfig | None = Field(
+        default=None, description="GPUs to use, their power limit and clock; default: as they are."
+    )
     pytorch: PyTorchConfig | None = Field(default=None, description="Settings of pytorch alone.")
     vllm: VLLMConfig | None = Field(default=None, description="Settings of vllm alone.")
     sglang: SGLangConfig | None = Field(default=None, description="Settings of sglang alone.")

@@ -1,0 +1,226 @@
+"""A study file as written: its values, where each stands, and what it takes from its base."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.config import strict_yaml
+from llenergymeasure.config.fields import field_at, unknown_key_message
+from llenergymeasure.config.merging import NotASectionError, assigned, merged
+from llenergymeasure.config.messages import describe, problem
+from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
+from llenergymeasure.config.sweep import STUDY_ONLY
+from llenergymeasure.errors import ConfigurationError, Problem
+
+MAX_BASES = 20
+
+
+@dataclass(frozen=True)
+class Document:
+    """The values of a study, its base merged in, and the place of each.
+
+    Attributes:
+        values: plain values: mappings with text keys, lists, text, numbers, booleans, nulls.
+        places: where each was written.
+        file: the study file, if it was read from one.
+    """
+
+    values: dict[str, Any]
+    places: dict[KeyPath, Place]
+    file: Path | None
+
+    def problem(self, message: str, path: KeyPath, *, found: Any = ...) -> Problem:
+        """Return a problem of this document."""
+        return problem(message, path, self.places, found=found, file=self.file)
+
+
+def read_document(path: Path) -> Document:
+    """Return a study file with its base merged in.
+
+    Raises:
+        ConfigurationError: a file is missing, is not strict YAML, or bases itself on itself.
+    """
+    return _read(path, ())
+
+
+def document_from(values: Mapping[str, Any], origin: Path | None) -> Document:
+    """Return a mapping that was made in a program as a document.
+
+    Raises:
+        ConfigurationError: a value is not plain, or its base cannot be read.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigurationError(Problem("a study must be a mapping", found=describe(values)))
+    problems: list[Problem] = []
+    plain = _plain(values, (), problems, origin)
+    if problems:
+        raise ConfigurationError(problems)
+    document = Document(plain, {(): Place(origin)}, origin)
+    return _with_base(document, (origin,) if origin is not None else ())
+
+
+def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
+    """Return ``document`` with dotted keys set from outside, wherever it sets them itself.
+
+    A key that the sweep varies is then fixed, and no experiment sets it otherwise.
+    """
+    problems: list[Problem] = []
+    plain = _plain(overrides, (), problems, None)
+    if problems:
+        raise ConfigurationError(problems)
+    values, places = dict(document.values), dict(document.places)
+    for key, value in plain.items():
+        path = tuple(key.split("."))
+        if not all(path):
+            raise ConfigurationError(Problem("is no setting's name", key=key))
+        if path[0] == "sweep" and len(path) > 1:
+            path = ("sweep", ".".join(path[1:]))
+        _unset_elsewhere(values, path)
+        values = _set(values, path, value)
+        for place in [known for known in places if known[: len(path)] == path]:
+            del places[place]
+        places[path] = Place(None)
+    return replace(document, values=values, places=places)
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> Document:
+    try:
+        resolved = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigurationError(Problem(f"cannot be read: {error}", file=path)) from None
+    values, places = strict_yaml.read(path)
+    if values is None:
+        raise ConfigurationError(Problem("is empty; a study names at least a model", file=path))
+    if not isinstance(values, dict):
+        message = "a study must be a mapping of settings to values"
+        raise ConfigurationError(Problem(message, found=describe(values), file=path, line=1))
+    return _with_base(Document(values, places, path), (*above, resolved))
+
+
+def _with_base(document: Document, above: tuple[Path, ...]) -> Document:
+    base = document.values.get("base")
+    if base is None:
+        return document
+    if not isinstance(base, str) or not base.strip() or "\0" in base:
+        message = "must be the path of a study file, relative to this one"
+        raise ConfigurationError(document.problem(message, ("base",), found=base))
+    folder = document.file.parent if document.file is not None else Path()
+    path = folder / base
+    if not path.is_file():
+        message = "no such file; base is a path relative to the file that names it"
+        raise ConfigurationError(document.problem(message, ("base",), found=base))
+    if path.resolve() in above:
+        message = "leads back to itself; remove one base"
+        raise ConfigurationError(document.problem(message, ("base",), found=base))
+    if len(above) >= MAX_BASES:
+        message = f"is the end of a chain of more than {MAX_BASES} bases; merge some"
+        raise ConfigurationError(document.problem(message, ("base",), found=base))
+    under = _read(path, above)
+    shared = {key: value for key, value in under.values.items() if key not in STUDY_ONLY}
+    places = {place: where for place, where in under.places.items() if place[:1] != ()}
+    return replace(
+        document,
+        values=merged(shared, document.values),
+        places={**places, **document.places},
+    )
+
+
+def _plain(value: Any, path: KeyPath, problems: list[Problem], file: Path | None) -> Any:
+    """Return ``value`` in plain types; what has none is added to ``problems``."""
+    key = dotted(path) or None
+    if len(path) > strict_yaml.MAX_DEPTH:
+        message = "is nested too deep, or holds itself"
+        raise ConfigurationError(Problem(message, key=dotted(path[:3]), file=file))
+    if isinstance(value, Mapping):
+        plain = {}
+        for name, item in value.items():
+            if not isinstance(name, str) and path[-1:] != ("max_memory",):
+                problems.append(
+                    Problem("a key must be text", key=key, found=describe(name), file=file)
+                )
+                continue
+            plain[str(name)] = _plain(item, (*path, str(name)), problems, file)
+        return plain
+    if isinstance(value, list | tuple):
+        return [_plain(item, (*path, n), problems, file) for n, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        problems.append(Problem("must be a finite number", key=key, found=str(value), file=file))
+        return None
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, Path):
+        return str(value)
+    if value is not None:
+        message = f"must be text, a number, true, false, a list or a mapping, not {type(value)}"
+        problems.append(Problem(message, key=key, file=file))
+    return None
+
+
+def _unset_elsewhere(values: dict[str, Any], path: tuple[str, ...]) -> None:
+    if path[0] in STUDY_ONLY:
+        return
+    sweep = values.get("sweep")
+    if isinstance(sweep, Mapping):
+        kept = {key: _without_in_group(item, path) for key, item in sweep.items()}
+        kept = {k: v for k, v in kept.items() if tuple(k.split(".")) != path and v is not None}
+        values["sweep"] = kept
+        if not kept:
+            del values["sweep"]
+    experiments = values.get("experiments")
+    if isinstance(experiments, list):
+        values["experiments"] = [_without(entry, path) for entry in experiments]
+
+
+def _without_in_group(entries: Any, path: tuple[str, ...]) -> Any:
+    if not isinstance(entries, list) or not any(
+        isinstance(entry, Mapping) and ".".join(path) in entry for entry in entries
+    ):
+        return entries
+    kept = [
+        {key: value for key, value in entry.items() if key != ".".join(path)}
+        if isinstance(entry, Mapping)
+        else entry
+        for entry in entries
+    ]
+    kept = [entry for entry in kept if entry]
+    return kept or None
+
+
+def _without(entry: Any, path: tuple[str, ...]) -> Any:
+    if not isinstance(entry, Mapping) or path[0] not in entry:
+        return entry
+    if len(path) == 1:
+        return {key: value for key, value in entry.items() if key != path[0]}
+    return {**entry, path[0]: _without(entry[path[0]], path[1:])}
+
+
+def _set(values: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    if path[0] not in STUDY_ONLY:
+        if field_at(path) is None:
+            message = unknown_key_message(path, STUDY_ONLY)
+            raise ConfigurationError(Problem(message, key=".".join(path), found=describe(value)))
+        try:
+            return assigned(values, {path: value})
+        except NotASectionError as error:
+            raise ConfigurationError(Problem(str(error), key=".".join(path))) from None
+    if len(path) == 1:
+        return {**values, path[0]: value}
+    inside = values.get(path[0])
+    if inside is not None and not isinstance(inside, Mapping):
+        raise ConfigurationError(
+            Problem("cannot be set from outside here", key=".".join(path), found=describe(inside))
+        )
+    return {**values, path[0]: _set_inside(dict(inside or {}), path[1:], value)}
+
+
+def _set_inside(values: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    if len(path) == 1:
+        return {**values, path[0]: value}
+    inside = values.get(path[0])
+    return {
+        **values,
+        path[0]: _set_inside(dict(inside) if isinstance(inside, Mapping) else {}, path[1:], value),
+    }

@@ -1,0 +1,94 @@
+"""How a study is carried out: cycles, their order, the rests between, and where engines run."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from pydantic import Field
+
+from llenergymeasure.config.section import Section
+from llenergymeasure.units import BackendName, RunnerName
+
+CycleOrder = Literal["sequential", "interleaved", "shuffled", "reverse", "latin_square"]
+CYCLE_ORDERS: tuple[CycleOrder, ...] = get_args(CycleOrder)
+
+DEFAULT_CYCLES = 3
+MAX_CYCLES = 10_000
+
+_IMAGE = re.compile(r"(?:[a-z]+://)?[A-Za-z0-9./_~][A-Za-z0-9./_~:@+=-]*")
+
+
+class ExecutionConfig(Section):
+    """How the runs of a study follow each other. None of it is part of an experiment's id."""
+
+    n_cycles: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_CYCLES,
+        description="Times each experiment is run; default 3, or what the protocol asks for.",
+    )
+    cycle_order: CycleOrder = Field(
+        default="shuffled",
+        description="sequential: all cycles of one experiment, then the next; interleaved: one "
+        "cycle of all, then the next; shuffled: interleaved, each cycle in its own random order; "
+        "reverse: interleaved, every second cycle backwards; latin_square: each experiment takes "
+        "each place, and follows each other one, equally often.",
+    )
+    experiment_gap_seconds: float | None = Field(
+        default=None, ge=0, le=86_400, description="Rest where the experiment changes; default 0."
+    )
+    cycle_gap_seconds: float | None = Field(
+        default=None, ge=0, le=86_400, description="Rest where the cycle changes; default 0."
+    )
+    shuffle_seed: int | None = Field(
+        default=None,
+        ge=0,
+        le=2**63 - 1,
+        description="Seed of the shuffled order; default: taken from the study's design hash.",
+    )
+    skip_preflight: bool = Field(
+        default=False, description="Start runs without checking the machine first."
+    )
+    run_timeout_seconds: float | None = Field(
+        default=None, gt=0, le=10 * 86_400, description="Wall-clock limit of one run."
+    )
+
+
+@dataclass(frozen=True)
+class RunnerChoice:
+    """Where a backend's runs happen.
+
+    Attributes:
+        runner: ``local``, ``apptainer`` or ``docker``.
+        image: the image, if the study names one.
+    """
+
+    runner: RunnerName = "local"
+    image: str | None = None
+
+    def __str__(self) -> str:
+        """Return the choice as it is written in a study."""
+        return self.runner if self.image is None else f"{self.runner}:{self.image}"
+
+
+Runners = dict[BackendName, RunnerChoice]
+
+
+def runner_choice(value: Any) -> RunnerChoice | str:
+    """Return what ``local``, ``docker`` or ``docker:IMAGE`` stands for, or what is wrong."""
+    if not isinstance(value, str):
+        return _RUNNER_FORMS
+    name, colon, image = value.partition(":")
+    if name == "local" and not colon:
+        return RunnerChoice()
+    if name not in ("docker", "apptainer"):
+        return _RUNNER_FORMS
+    runner: RunnerName = "docker" if name == "docker" else "apptainer"
+    if not colon:
+        return RunnerChoice(runner)
+    if not _IMAGE.fullmatch(image):
+        return f"names no valid image after {name}; it {_RUNNER_FORMS}"
+    return RunnerChoice(runner, image)
+
+
+_RUNNER_FORMS = "must be local, docker, docker:IMAGE, apptainer or apptainer:IMAGE"

@@ -1,0 +1,193 @@
+"""From a study as written to its experiments: the grid, what is left out, and what is shared."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from llenergymeasure.config import protocol, retired
+from llenergymeasure.config.document import Document
+from llenergymeasure.config.execution import DEFAULT_CYCLES, ExecutionConfig, RunnerChoice
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.identity import Identifier
+from llenergymeasure.config.layout import Candidate, Layout
+from llenergymeasure.config.merging import flattened
+from llenergymeasure.config.messages import Rejection, describe, rejections
+from llenergymeasure.config.strict_yaml import KeyPath
+from llenergymeasure.config.study import Experiment, LeftOut, Study, value_at
+from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.units import BACKENDS, BackendName
+
+MAX_RUNS = 1_000_000
+SHOWN_PROBLEMS = 20
+
+
+def expand(document: Document) -> Study:
+    """Return the study that ``document`` describes.
+
+    Raises:
+        ConfigurationError: the study cannot be used; it tells every problem found.
+    """
+    layout = Layout(document)
+    outcome = _Outcome(document)
+    for candidate in layout.candidates():
+        outcome.take(candidate)
+    experiments = outcome.experiments()
+    n_cycles = _cycles(layout.execution, experiments)
+    if len(experiments) * n_cycles > MAX_RUNS:
+        message = (
+            f"{len(experiments)} experiments x {n_cycles} cycles are more than {MAX_RUNS} runs"
+        )
+        raise ConfigurationError(document.problem(message, ("execution", "n_cycles")))
+    swept_keys = _swept_keys(layout, experiments)
+    return Study(
+        name=layout.name,
+        origin=document.file,
+        experiments=tuple(
+            Experiment(each.id, each.config, each.model, _swept(each.config, swept_keys))
+            for each in experiments
+        ),
+        left_out=tuple(outcome.left_out),
+        execution=layout.execution,
+        n_cycles=n_cycles,
+        runners={name: layout.runners.get(name, RunnerChoice()) for name in _used(experiments)},
+        results_root=layout.results_root,
+        swept_keys=swept_keys,
+        notes=tuple(_notes(document, layout, outcome, experiments, n_cycles)),
+    )
+
+
+class _Outcome:
+    """What became of each candidate: an experiment, a repeat of one, or left out."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.left_out: list[LeftOut] = []
+        self.repeats = 0
+        self._found: dict[str, Experiment] = {}
+        self._shared_problems: dict[str, Problem] = {}
+        self._point_problems: dict[str, Problem] = {}
+        self._identify = Identifier()
+
+    def take(self, candidate: Candidate) -> None:
+        """Try one candidate."""
+        if candidate.failure is not None:
+            self._reject(candidate, [candidate.failure])
+            return
+        try:
+            model = ExperimentConfig.model_validate(candidate.values)
+        except ValidationError as error:
+            self._reject(candidate, rejections(error, candidate.values, ExperimentConfig))
+            return
+        config = {
+            key: value
+            for key, value in model.model_dump(exclude_none=True).items()
+            if value != {} and key != "output_dir"
+        }
+        try:
+            name = self._identify.experiment_id(config)
+        except ConfigurationError as error:
+            wrong = [
+                Rejection(tuple((p.key or "").split(".")), p.message, p.found, alone=True)
+                for p in error.problems
+            ]
+            self._reject(candidate, wrong)
+            return
+        if name in self._found:
+            self.repeats += 1
+            return
+        self._found[name] = Experiment(name, config, model, {})
+
+    def experiments(self) -> list[Experiment]:
+        """Return the experiments, each once.
+
+        Raises:
+            ConfigurationError: a setting that all share is wrong, or no point can be run.
+        """
+        self._identify.save()
+        if self._shared_problems:
+            raise ConfigurationError(_first(self._shared_problems))
+        if not self._found:
+            raise ConfigurationError(_first(self._point_problems))
+        return list(self._found.values())
+
+    def _reject(self, candidate: Candidate, reasons: list[Rejection]) -> None:
+        own = candidate.own
+        for reason in reasons:
+            found = reason.at((), self.document.places, lambda path: _written(path, own))
+            shared = reason.alone and not any(_related(path, reason.path) for path in own)
+            problems = self._shared_problems if shared else self._point_problems
+            if len(problems) <= SHOWN_PROBLEMS:
+                problems.setdefault(str(found), found)
+        text = "; ".join(str(reason) for reason in reasons)
+        self.left_out.append(LeftOut(candidate.values, text))
+
+
+def _written(path: KeyPath, own: Mapping[tuple[str, ...], KeyPath]) -> KeyPath:
+    """Return where in the file the setting at ``path`` was written."""
+    for setting, place in own.items():
+        if path[: len(setting)] == setting:
+            return place
+    return path
+
+
+def _related(one: KeyPath, other: KeyPath) -> bool:
+    length = min(len(one), len(other))
+    return one[:length] == other[:length]
+
+
+def _first(problems: Mapping[str, Problem]) -> list[Problem]:
+    listed = list(problems.values())
+    if len(listed) <= SHOWN_PROBLEMS:
+        return listed
+    return [*listed[:SHOWN_PROBLEMS], Problem("there are more; mend these first")]
+
+
+def _cycles(execution: ExecutionConfig, experiments: Iterable[Experiment]) -> int:
+    if execution.n_cycles is not None:
+        return execution.n_cycles
+    return max(DEFAULT_CYCLES, *(protocol.cycles_min(each.model) for each in experiments))
+
+
+def _used(experiments: Iterable[Experiment]) -> list[BackendName]:
+    used = {each.model.backend for each in experiments}
+    return [name for name in BACKENDS if name in used]
+
+
+def _swept_keys(layout: Layout, experiments: list[Experiment]) -> tuple[str, ...]:
+    """Return what varies: all that the sweep sets, and what differs between experiments."""
+    keys = dict.fromkeys(".".join(setting) for axis in layout.axes for setting in axis.settings)
+    for entry in layout.entries:
+        for path in flattened(entry):
+            key = ".".join(path)
+            values = (describe(value_at(each.config, key)) for each in experiments)
+            if key not in keys and len(set(values)) > 1:
+                keys[key] = None
+    return tuple(key for key in keys if key not in ("backend", "output_dir"))
+
+
+def _swept(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    return {key: value_at(config, key) for key in keys}
+
+
+def _notes(
+    document: Document,
+    layout: Layout,
+    outcome: _Outcome,
+    experiments: list[Experiment],
+    n_cycles: int,
+) -> Iterator[str]:
+    given = document.values.get("name")
+    if isinstance(given, str) and given != layout.name:
+        yield f"the study's folder is named {layout.name}, for {describe(given)} is no plain name"
+    if outcome.repeats:
+        yield f"{outcome.repeats} points repeat an earlier one and are run once"
+    if any("output_dir" in entry for entry in layout.entries):
+        yield "output_dir in an experiment is not used: a study's results are kept together"
+    wanted = max(protocol.cycles_min(each.model) for each in experiments)
+    if n_cycles < wanted:
+        yield f"the protocol asks for {wanted} cycles, but execution.n_cycles is {n_cycles}"
+    unused = [name for name in layout.runners if name not in _used(experiments)]
+    if unused:
+        yield f"runners names {', '.join(unused)}, which no experiment uses"
+    yield from retired.notes(each.model for each in experiments)

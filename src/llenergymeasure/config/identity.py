@@ -1,0 +1,178 @@
+"""What makes an experiment itself: the part of its configuration that its id is taken from."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure import files, ids
+from llenergymeasure.config.experiment import SYNTHETIC, TINY_LLAMA
+from llenergymeasure.errors import ConfigurationError, Problem
+
+DATA_SUFFIXES = frozenset({".json", ".jsonl", ".csv", ".parquet", ".txt"})
+
+_REMEMBERED_BYTES = 1024 * 1024
+"""Files smaller than this are hashed anew each time: that is quicker than looking them up."""
+
+
+def local_path(value: str, suffixes: frozenset[str] = frozenset()) -> Path | None:
+    """Return the file or folder that ``value`` names on this machine; null if it is an id.
+
+    Args:
+        value: a model, adapter or data set as a study gives it; relative to the working folder.
+        suffixes: endings that only a file has, so that a missing one is told.
+
+    Raises:
+        ConfigurationError: ``value`` can only be a path, and nothing is there.
+    """
+    try:
+        path = Path(value).expanduser()
+        if path.exists():
+            return path
+    except (OSError, RuntimeError, ValueError):
+        raise ConfigurationError(
+            Problem("cannot be looked up as a path", found=value[:60])
+        ) from None
+    if value.startswith(("/", "./", "../", "~")) or path.suffix.lower() in suffixes:
+        raise ConfigurationError(
+            Problem("no such file or folder; check the path", found=value[:200])
+        )
+    return None
+
+
+class Identifier:
+    """Gives experiments their ids, hashing each local file once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, frozenset[str]], str | None] = {}
+        self._cache = _HashCache()
+
+    def experiment_id(self, config: dict[str, Any]) -> str:
+        """Return the id of a resolved configuration.
+
+        Where results go and the name of a preset do not count, and what is read from this
+        machine counts by its content: a renamed folder holds the same model.
+
+        Raises:
+            ConfigurationError: a local file or folder is missing or cannot be read.
+        """
+        counted = {key: value for key, value in config.items() if key != "output_dir"}
+        decoder = counted.get("decoder")
+        if isinstance(decoder, dict) and "preset" in decoder:
+            counted["decoder"] = {k: v for k, v in decoder.items() if k != "preset"}
+        if config.get("model") != TINY_LLAMA:
+            self._by_content(counted, "model")
+        if config.get("dataset") != SYNTHETIC:
+            self._by_content(counted, "dataset", suffixes=DATA_SUFFIXES)
+        for section, name in (("lora", "adapter_path"), ("tensorrt", "engine_path")):
+            if section in counted:
+                counted[section] = dict(counted[section])
+                self._by_content(counted[section], name, key=f"{section}.{name}")
+        return ids.experiment_id(counted)
+
+    def save(self) -> None:
+        """Remember the hashes of large files for the next study."""
+        self._cache.save()
+
+    def _by_content(
+        self,
+        values: dict[str, Any],
+        name: str,
+        *,
+        key: str | None = None,
+        suffixes: frozenset[str] = frozenset(),
+    ) -> None:
+        value = values.get(name)
+        if not isinstance(value, str):
+            return
+        known = (value, suffixes)
+        if known not in self._known:
+            try:
+                path = local_path(value, suffixes)
+                self._known[known] = None if path is None else self._content(path)
+            except ConfigurationError as error:
+                found = error.problems[0]
+                raise ConfigurationError(
+                    Problem(found.message, key=key or name, found=found.found)
+                ) from None
+            except OSError as error:
+                raise ConfigurationError(
+                    Problem(f"cannot be read: {error.strerror}", key=key or name, found=value)
+                ) from None
+        content = self._known[known]
+        if content is not None:
+            values[name] = {"sha256": content}
+
+    def _content(self, path: Path) -> str:
+        if path.is_file():
+            return self._cache.sha256(path)
+        names = sorted(_files_below(path))
+        if not names:
+            raise ConfigurationError(
+                Problem("is an empty folder; name one that holds a model", found=str(path))
+            )
+        digest = hashlib.sha256()
+        for name in names:
+            digest.update(f"{name}\0{self._cache.sha256(path / name)}\n".encode())
+        return digest.hexdigest()
+
+
+def _files_below(folder: Path) -> list[str]:
+    """Return the regular files below ``folder``, hidden ones and tool caches left out."""
+    names = []
+    for root, folders, found in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        for name in found:
+            path = Path(root, name)
+            if not name.startswith(".") and path.is_file():
+                names.append(path.relative_to(folder).as_posix())
+    return names
+
+
+class _HashCache:
+    """Hashes of large files, kept between studies under path, size and time of change."""
+
+    def __init__(self) -> None:
+        self._path = _cache_folder() / "hashes.json"
+        self._hashes: dict[str, str] | None = None
+        self._changed = False
+
+    def sha256(self, path: Path) -> str:
+        state = path.stat()
+        if state.st_size < _REMEMBERED_BYTES:
+            return files.sha256(path)
+        key = f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}"
+        hashes = self._load()
+        if key not in hashes:
+            hashes[key] = files.sha256(path)
+            self._changed = True
+        return hashes[key]
+
+    def save(self) -> None:
+        if not self._changed or self._hashes is None:
+            return
+        try:
+            files.write_text(self._path, json.dumps(self._hashes, indent=1))
+        except OSError:
+            return  # A cache that cannot be written only costs time.
+        self._changed = False
+
+    def _load(self) -> dict[str, str]:
+        if self._hashes is None:
+            self._hashes = {}
+            try:
+                stored = json.loads(self._path.read_text())
+            except (OSError, ValueError):
+                stored = None
+            if isinstance(stored, dict):
+                self._hashes = {
+                    str(key): value for key, value in stored.items() if isinstance(value, str)
+                }
+        return self._hashes
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(base) if base.startswith("/") else Path("~/.cache").expanduser()
+    return root / "llenergymeasure"

@@ -1,0 +1,97 @@
+"""How settings from several places come together: sections merge, anything else is replaced."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from llenergymeasure.config.experiment import SYNTHETIC, ExperimentConfig
+from llenergymeasure.config.fields import submodels, takes_any_key
+
+Assignments = Mapping[tuple[str, ...], Any]
+
+
+def merged(
+    under: Mapping[str, Any], over: Mapping[str, Any], model: type[BaseModel] = ExperimentConfig
+) -> dict[str, Any]:
+    """Return ``under`` with ``over`` laid on it; a null in ``over`` unsets."""
+    result = dict(under)
+    for key, value in over.items():
+        section = _section(model, key)
+        below = result.get(key)
+        if section is not None and isinstance(value, Mapping) and isinstance(below, Mapping):
+            result[key] = merged(below, value, section)
+        else:
+            result[key] = value
+    return result
+
+
+class NotASectionError(ValueError):
+    """A path leads through something that is set to a plain value."""
+
+
+def assigned(values: Mapping[str, Any], assignments: Assignments) -> dict[str, Any]:
+    """Return ``values`` with each path in ``assignments`` set, sections made where missing.
+
+    Raises:
+        NotASectionError: a path leads through a plain value.
+    """
+    result = dict(values)
+    for path, value in assignments.items():
+        if len(path) == 1:
+            result = merged(result, {path[0]: value})
+            continue
+        at = result
+        for part in path[:-1]:
+            inside = at.get(part)
+            if part == "dataset" and inside == SYNTHETIC:
+                inside = None
+            if inside is not None and not isinstance(inside, Mapping):
+                raise NotASectionError(
+                    f"cannot be set, for {part} is set to a plain value; write {part} as a mapping"
+                )
+            at[part] = dict(inside or {})
+            at = at[part]
+        at[path[-1]] = value
+    if any(path[0] == "dataset" and len(path) > 1 for path in assignments):
+        _complete_dataset(result, values.get("dataset"))
+    return result
+
+
+def _complete_dataset(result: dict[str, Any], before: Any) -> None:
+    """Give a data set that was plain ``synthetic`` the lengths that word stands for."""
+    if before not in (None, SYNTHETIC) or not isinstance(result.get("dataset"), dict):
+        return
+    for name, source in (
+        ("input_len", "max_input_tokens"),
+        ("output_len", "max_output_tokens"),
+        ("seed", "random_seed"),
+    ):
+        if result.get(source) is not None:
+            result["dataset"].setdefault(name, result[source])
+
+
+def flattened(values: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    """Return each setting in ``values`` under its path; free mappings stay whole."""
+    return dict(_leaves(values, ExperimentConfig, ()))
+
+
+def _leaves(
+    values: Mapping[str, Any], model: type[BaseModel], prefix: tuple[str, ...]
+) -> list[tuple[tuple[str, ...], Any]]:
+    leaves: list[tuple[tuple[str, ...], Any]] = []
+    for key, value in values.items():
+        section = _section(model, key)
+        if section is not None and isinstance(value, Mapping):
+            leaves += _leaves(value, section, (*prefix, key))
+        else:
+            leaves.append(((*prefix, key), value))
+    return leaves
+
+
+def _section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
+    field = model.model_fields.get(key)
+    if field is None or key == "dataset" or takes_any_key(field.annotation):
+        return None
+    models = submodels(field.annotation)
+    return models[0] if models else None

@@ -1,0 +1,226 @@
+"""Turns what the models reject into messages that a person can act on."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from llenergymeasure.config.fields import nearest_names, submodels, unknown_key_message
+from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
+from llenergymeasure.errors import Problem
+
+Places = Mapping[KeyPath, Place]
+FOUND_LENGTH = 60
+
+_TYPE_MESSAGES = {
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing_size": "is too large a number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+    "list_type": "must be a list",
+}
+
+
+def describe(value: Any) -> str:
+    """Return ``value`` as it would stand in the file, cut to fit in a message."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, RecursionError):
+        text = repr(value)
+    return text if len(text) <= FOUND_LENGTH else f"{text[: FOUND_LENGTH - 1]}…"
+
+
+def problem(
+    message: str,
+    path: KeyPath,
+    places: Places,
+    *,
+    found: Any = ...,
+    file: Path | None = None,
+) -> Problem:
+    """Return a problem at ``path``, with the place of the nearest key that was written."""
+    place = place_of(path, places) or Place(file)
+    return Problem(
+        message,
+        key=dotted(path) or None,
+        found=None if found is ... else describe(found),
+        file=place.file,
+        line=place.line,
+    )
+
+
+def place_of(path: KeyPath, places: Places) -> Place | None:
+    """Return the place of ``path``, or of the nearest one around it that was written."""
+    for length in range(len(path), -1, -1):
+        place = places.get(path[:length])
+        if place is not None:
+            return place
+    return None
+
+
+class Rejection:
+    """One reason why a model rejected a mapping.
+
+    Attributes:
+        path: the key to blame, below the mapping; union branches left out.
+        message: what is wrong and what would do.
+        found: the value, or ``...`` where there is none.
+        alone: whether that value alone is to blame, and not several together.
+    """
+
+    def __init__(self, path: KeyPath, message: str, found: Any, alone: bool) -> None:
+        self.path = path
+        self.message = message
+        self.found = found
+        self.alone = alone
+
+    def __str__(self) -> str:
+        """Return ``key: message (found …)``."""
+        found = None if self.found is ... else describe(self.found)
+        return str(Problem(self.message, key=dotted(self.path) or None, found=found))
+
+    def at(
+        self, prefix: KeyPath, places: Places, locate: Callable[[KeyPath], KeyPath] | None = None
+    ) -> Problem:
+        """Return it as a problem of the file, the mapping standing at ``prefix``."""
+        path = (*prefix, *self.path) if locate is None else locate(self.path)
+        return problem(self.message, path, places, found=self.found)
+
+
+def rejections(
+    error: ValidationError, values: Mapping[str, Any], model: type[BaseModel]
+) -> list[Rejection]:
+    """Return each reason in a validation error once, in the order of the model.
+
+    Args:
+        error: what the model raised.
+        values: the mapping it was given.
+        model: the model.
+    """
+    found: dict[KeyPath, Rejection] = {}
+    for details in error.errors(include_url=False):
+        path, value = _real_path(details["loc"], values, details["type"])
+        message = _message(details, path, value, model)
+        if path in found and found[path].message != message:
+            message = f"{found[path].message}, or it {message}"
+        alone = details["type"] not in ("value_error", "missing")
+        shown = ... if details["type"] in ("missing", "value_error") and _whole(value) else value
+        found[path] = Rejection(path, message, shown, alone)
+    return list(found.values())
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, Mapping | BaseModel) or value is ...
+
+
+def _real_path(loc: tuple[int | str, ...], values: Any, kind: str) -> tuple[KeyPath, Any]:
+    """Return ``loc`` without the names of union branches, and the value that stands there."""
+    path: list[str | int] = []
+    at: Any = values
+    for place, part in enumerate(loc):
+        last = place == len(loc) - 1
+        inside_list = isinstance(at, list) and isinstance(part, int) and part < len(at)
+        if inside_list or (isinstance(at, Mapping) and part in at):
+            at = at[part]
+        elif last and kind == "missing":
+            at = ...
+        elif isinstance(at, Mapping) and str(part) in at:
+            at, part = at[str(part)], str(part)
+        else:
+            continue
+        path.append(part)
+    return tuple(path), at
+
+
+def _message(details: ErrorDetails, path: KeyPath, value: Any, model: type[BaseModel]) -> str:
+    kind = details["type"]
+    context: Mapping[str, Any] = details.get("ctx", {})
+    if kind == "missing":
+        return "is missing; give it a value"
+    if kind == "extra_forbidden":
+        return unknown_key_message(tuple(str(part) for part in path))
+    if kind == "literal_error":
+        return _literal(str(context["expected"]), value)
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "string_pattern_mismatch":
+        return "must be a plain name of letters, digits and _"
+    if kind in ("string_too_short", "too_short"):
+        return "must not be empty"
+    if kind == "string_too_long":
+        return f"must be no longer than {context['max_length']} characters"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "must be a finite number"
+    if kind in ("greater_than_equal", "greater_than", "less_than_equal", "less_than"):
+        return _bounds(context, path, model)
+    return _type_message(kind, value, str(details["msg"]))
+
+
+def _literal(expected: str, value: Any) -> str:
+    names = re.findall(r"'([^']*)'", expected)
+    listed = expected.replace("'", "")
+    text = f"must be {'' if ' or ' not in listed else 'one of '}{listed}"
+    near = nearest_names(value, names) if isinstance(value, str) else []
+    if near:
+        return f"{text}; did you mean {near[0]}?"
+    return f"{text}; {_QUOTES}" if isinstance(value, bool) else text
+
+
+_QUOTES = "YAML reads yes, no, on and off as true or false, so put such text in quotes"
+
+
+def _type_message(kind: str, value: Any, fallback: str) -> str:
+    message = _TYPE_MESSAGES.get(kind)
+    if message is None:
+        return f"is not valid: {fallback[0].lower()}{fallback[1:]}"
+    if kind == "string_type":
+        if isinstance(value, bool):
+            return f"{message}; {_QUOTES}"
+        return f"{message}, in quotes" if isinstance(value, int | float) else message
+    if isinstance(value, str) and kind not in ("dict_type", "model_type", "list_type"):
+        return f"{message}, without quotes"
+    return message
+
+
+def _bounds(context: Mapping[str, Any], path: KeyPath, model: type[BaseModel]) -> str:
+    """Return both bounds, though only one was broken: the next guess should do."""
+    low, high = _field_bounds(path, model)
+    parts = [part for part in (low, high) if part]
+    if not parts:
+        words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+        parts = [f"{words[name]} {limit}" for name, limit in context.items() if name in words]
+    return f"must be {' and '.join(parts)}"
+
+
+def _field_bounds(path: KeyPath, model: type[BaseModel]) -> tuple[str | None, str | None]:
+    low = high = None
+    models, metadata = [model], []
+    for part in path:
+        field = next((m.model_fields[str(part)] for m in models if part in m.model_fields), None)
+        if field is None:
+            return None, None
+        models, metadata = submodels(field.annotation), field.metadata
+    for limit in metadata:
+        if getattr(limit, "ge", None) is not None:
+            low = f"at least {limit.ge}"
+        if getattr(limit, "gt", None) is not None:
+            low = f"more than {limit.gt}"
+        if getattr(limit, "le", None) is not None:
+            high = f"at most {limit.le}"
+        if getattr(limit, "lt", None) is not None:
+            high = f"less than {limit.lt}"
+    return low, high

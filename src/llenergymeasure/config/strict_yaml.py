@@ -1,0 +1,316 @@
+"""YAML read strictly: plain values only, each with the line it stands on.
+
+Beyond what a YAML reader checks: UTF-8 only, a size limit, no documents that grow when their
+aliases are expanded, no duplicate keys, no tags, no numbers that are not finite. Dates, base-60
+and zero-led integers of YAML 1.1 stay text, and ``1e-3`` is a number.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llenergymeasure.errors import ConfigurationError, Problem
+
+MAX_BYTES = 8 * 1024 * 1024
+MAX_NODES = 500_000
+MAX_DEPTH = 50
+
+KeyPath = tuple[str | int, ...]
+
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_STANDARD = "tag:yaml.org,2002:"
+_MERGE = _STANDARD + "merge"
+_UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value was written. Lines count from 1."""
+
+    file: Path | None
+    line: int | None = None
+
+
+class _Loader(_Base):  # type: ignore[misc]
+    """The safe loader with the surprising plain scalars of YAML 1.1 taken out."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+
+for _name, _pattern, _first in (
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    (
+        "bool",
+        r"^(?:yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$",
+        list("yYnNtTfFoO"),
+    ),
+    (
+        "int",
+        r"^[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0o[0-7_]+|0b[01_]+)$",
+        list("-+0123456789"),
+    ),
+    (
+        "float",
+        r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
+        r"|[0-9][0-9_]*[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$",
+        list("-+0123456789."),
+    ),
+    ("merge", r"^(?:<<)$", ["<"]),
+):
+    _Loader.add_implicit_resolver(_STANDARD + _name, re.compile(_pattern), _first)
+
+
+def read(path: Path) -> tuple[Any, dict[KeyPath, Place]]:
+    """Return the value of a YAML file and the place of each key and item in it.
+
+    Raises:
+        ConfigurationError: the file cannot be read or is not strict YAML.
+    """
+    try:
+        if path.is_dir():
+            raise ConfigurationError(Problem("is a folder; name a YAML file in it", file=path))
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise ConfigurationError(
+                Problem(f"is too large: {size} bytes, at most {MAX_BYTES} are read", file=path)
+            )
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigurationError(Problem("no such file; check the path", file=path)) from None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(Problem(f"cannot be read: {error}", file=path)) from None
+    return parse(content, path)
+
+
+def parse(content: bytes, file: Path | None = None) -> tuple[Any, dict[KeyPath, Place]]:
+    """Return the value of YAML bytes and the place of each key and item in it.
+
+    Raises:
+        ConfigurationError: the content is not strict YAML; all problems are told at once.
+    """
+    text = _decode(content, file)
+    try:
+        _check_shape(text, file)
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(_syntax_problem(error, file)) from None
+    if node is None:
+        return None, {}
+    builder = _Builder(file)
+    value = builder.build(node, ())
+    if builder.problems:
+        raise ConfigurationError(builder.problems)
+    return value, builder.places
+
+
+def _decode(content: bytes, file: Path | None) -> str:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(
+            Problem("is not UTF-8 text; save it as UTF-8", file=file, line=line)
+        ) from None
+    unprintable = _UNPRINTABLE.search(text)
+    if unprintable is None:
+        return text
+    line = text.count("\n", 0, unprintable.start()) + 1
+    raise ConfigurationError(
+        Problem(
+            "holds a control character, which text may not; remove it",
+            found=f"U+{ord(unprintable.group()):04X}",
+            file=file,
+            line=line,
+        )
+    )
+
+
+def _check_shape(text: str, file: Path | None) -> None:
+    """Refuse what would take the reader too deep, before anything recursive sees it."""
+    depth = nodes = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.NodeEvent):
+            nodes += 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH or nodes > MAX_NODES:
+            what = f"nested deeper than {MAX_DEPTH}" if depth > MAX_DEPTH else _too_many()
+            mark = event.start_mark
+            line = None if mark is None else mark.line + 1
+            raise ConfigurationError(Problem(f"is {what}; make it simpler", file=file, line=line))
+
+
+def _too_many() -> str:
+    return f"larger than {MAX_NODES} values"
+
+
+class _Builder:
+    """Turns YAML nodes into plain values, counting what aliases and merges expand to."""
+
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+        self.places: dict[KeyPath, Place] = {}
+        self.problems: list[Problem] = []
+        self._nodes = 0
+        self._open: set[int] = set()
+
+    def build(self, node: yaml.Node, path: KeyPath) -> Any:
+        self._count(node)
+        if id(node) in self._open:
+            raise ConfigurationError(
+                self._problem(node, path, "an anchor refers to itself; remove it")
+            )
+        self._open.add(id(node))
+        try:
+            return self._value(node, path)
+        finally:
+            self._open.discard(id(node))
+
+    def _value(self, node: yaml.Node, path: KeyPath) -> Any:
+        self.places.setdefault(path, Place(self.file, node.start_mark.line + 1))
+        if node.tag.removeprefix(_STANDARD) not in _KNOWN_TAGS:
+            self._add(node, path, "only plain values are read; remove the tag", found=node.tag)
+            return None
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*path, place)) for place, item in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)
+        return self._scalar(node, path)
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == _MERGE:
+                continue
+            key = self._key(key_node, path)
+            if key is None:
+                continue
+            line = key_node.start_mark.line + 1
+            if key in lines:
+                self._add(
+                    key_node, (*path, key), f"stands twice, first on line {lines[key]}; keep one"
+                )
+                continue
+            lines[key] = line
+            self.places.setdefault((*path, key), Place(self.file, line))
+            values[key] = self.build(value_node, (*path, key))
+        for merged in self._merges(node, path):
+            for key, value in merged.items():
+                values.setdefault(key, value)
+        return values
+
+    def _merges(self, node: yaml.MappingNode, path: KeyPath) -> Iterator[dict[str, Any]]:
+        for key_node, value_node in node.value:
+            if key_node.tag != _MERGE:
+                continue
+            whole = isinstance(value_node, yaml.SequenceNode)
+            for source in value_node.value if whole else [value_node]:
+                if not isinstance(source, yaml.MappingNode):
+                    self._add(source, path, "<< merges mappings only; name an anchor of a mapping")
+                    continue
+                yield self.build(source, path)
+
+    def _key(self, node: yaml.Node, path: KeyPath) -> str | None:
+        if isinstance(node, yaml.ScalarNode):
+            if node.tag == _STANDARD + "str":
+                return str(node.value)
+            device = bool(path) and path[-1] == "max_memory" and node.tag == _STANDARD + "int"
+            if device:
+                return str(node.value)
+        found = node.value if isinstance(node, yaml.ScalarNode) else "a list or mapping"
+        self._add(node, path, "a key must be text; put it in quotes", found=str(found))
+        return None
+
+    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
+        text = node.value
+        kind = node.tag.removeprefix(_STANDARD)
+        if kind in ("str", "merge", "value"):
+            return text
+        if kind == "null":
+            return None
+        if kind == "bool":
+            return text.lower() in ("yes", "true", "on")
+        try:
+            number = _integer(text) if kind == "int" else _number(text)
+        except ValueError:
+            self._add(node, path, "is no number that can be read; put text in quotes", found=text)
+            return None
+        if isinstance(number, float) and not math.isfinite(number):
+            self._add(node, path, "must be a finite number, or text in quotes", found=text)
+            return None
+        return number
+
+    def _count(self, node: yaml.Node) -> None:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise ConfigurationError(
+                self._problem(node, (), f"its aliases expand to something {_too_many()}")
+            )
+
+    def _add(
+        self, node: yaml.Node, path: KeyPath, message: str, *, found: str | None = None
+    ) -> None:
+        self.problems.append(self._problem(node, path, message, found=found))
+
+    def _problem(
+        self, node: yaml.Node, path: KeyPath, message: str, *, found: str | None = None
+    ) -> Problem:
+        return Problem(
+            message,
+            key=dotted(path) or None,
+            found=None if found is None else found[:60],
+            file=self.file,
+            line=node.start_mark.line + 1,
+        )
+
+
+_KNOWN_TAGS = frozenset({"str", "null", "bool", "int", "float", "map", "seq", "merge", "value"})
+
+
+def dotted(path: KeyPath) -> str:
+    """Return ``path`` as it is written in messages: ``experiments[0].decoder.top_k``."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{part}" if text else part
+    return text
+
+
+def _integer(text: str) -> int:
+    digits = text.replace("_", "").lower()
+    return int(digits, 0) if digits.lstrip("+-")[:2] in ("0x", "0o", "0b") else int(digits)
+
+
+def _number(text: str) -> int | float:
+    digits = text.replace("_", "").lower()
+    if digits.lstrip("+-") in (".inf", ".nan"):
+        return math.nan
+    number = float(digits)
+    # 1e3 is how people write a thousand, also where a whole number is asked for.
+    if "." not in digits and abs(number) < 2**53 and number.is_integer():
+        return int(number)
+    return number
+
+
+def _syntax_problem(error: yaml.YAMLError, file: Path | None) -> Problem:
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return Problem(f"is no valid YAML: {str(error).splitlines()[0]}", file=file)
+    mark = error.problem_mark or error.context_mark
+    what = error.problem or error.context or "cannot be parsed"
+    line = None if mark is None else mark.line + 1
+    if "expected a single document" in f"{error.context} {error.problem}":
+        return Problem("holds several documents; keep one, without ---", file=file, line=line)
+    if "\\t" in what or "\t" in what or "tab" in what:
+        return Problem("is indented with a tab; use spaces", file=file, line=line)
+    return Problem(f"is no valid YAML: {what}", file=file, line=line)

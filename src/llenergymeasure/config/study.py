@@ -1,0 +1,80 @@
+"""A study: its experiments, what was left out, and how it is to be carried out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.config.execution import ExecutionConfig, RunnerChoice, Runners
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.units import BackendName
+
+DEFAULT_RESULTS = Path("results")
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One cell of the grid.
+
+    Attributes:
+        id: 12 hex digits; the same configuration has the same id in every study.
+        config: the settings that are set, defaults included, as plain values.
+        model: the same, typed.
+        swept: the value of each setting that the study varies.
+    """
+
+    id: str
+    config: dict[str, Any]
+    model: ExperimentConfig
+    swept: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A point that cannot be run, as it was written, and why."""
+
+    config: dict[str, Any]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """What one study file says.
+
+    Attributes:
+        name: of the study, and of its folder below ``results_root``.
+        origin: the file it was read from.
+        experiments: each once, in the order of the file.
+        left_out: the points that cannot be run.
+        execution: how the runs follow each other, as given.
+        n_cycles: cycles of each experiment, as resolved.
+        runners: where each backend that the study uses runs.
+        results_root: folder that holds the study's own.
+        swept_keys: dotted names of the settings that vary, the backend apart.
+        notes: what a reader should know before running it, a sentence each.
+    """
+
+    name: str
+    origin: Path | None
+    experiments: tuple[Experiment, ...]
+    left_out: tuple[LeftOut, ...]
+    execution: ExecutionConfig
+    n_cycles: int
+    runners: Runners
+    results_root: Path = DEFAULT_RESULTS
+    swept_keys: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    def runner(self, backend: BackendName) -> RunnerChoice:
+        """Return where ``backend`` runs."""
+        return self.runners.get(backend, RunnerChoice())
+
+
+def value_at(config: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a dotted key; null where it is not set."""
+    at: Any = config
+    for part in key.split("."):
+        if not isinstance(at, Mapping) or part not in at:
+            return None
+        at = at[part]
+    return at
