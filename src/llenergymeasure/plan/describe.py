@@ -1,0 +1,98 @@
+"""A plan as text for people."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from llenergymeasure.plan.estimate import estimate_duration_s
+from llenergymeasure.plan.model import Plan, PlannedRun
+
+SHOWN_RUNS = 40
+SHOWN_LEFT_OUT = 20
+_CELL = 40
+
+
+def describe_plan(plan: Plan) -> str:
+    """Return what will be run and in which order, what was left out and why, and how long."""
+    return "\n".join(_lines(plan)) + "\n"
+
+
+def _lines(plan: Plan) -> Iterator[str]:
+    cycles, order = plan.execution.get("n_cycles"), plan.execution.get("cycle_order")
+    experiments = len(plan.experiments)
+    yield f"Study {plan.study}: {_count(len(plan.runs), 'run')}"
+    yield f"  {_count(experiments, 'experiment')} x {_count(cycles or 1, 'cycle')}, {order}"
+    quick, standard = (estimate_duration_s(plan, measured) for measured in (False, True))
+    if quick == standard:
+        yield f"  about {_duration(quick)} by estimate, one run after the other"
+    else:
+        yield (
+            f"  about {_duration(standard)} by estimate where a sensor measures, "
+            f"{_duration(quick)} where energy is only estimated"
+        )
+    yield ""
+    yield from _table(plan)
+    hidden = len(plan.runs) - SHOWN_RUNS
+    if hidden > 0:
+        yield f"… and {_count(hidden, 'more run')}"
+    yield from _left_out(plan)
+    for note in plan.notes:
+        yield f"Note: {note}"
+
+
+def _table(plan: Plan) -> Iterator[str]:
+    header = ["order", "experiment", "cycle", "backend", "runner", *plan.swept_keys]
+    rows = [_row(run, plan.swept_keys) for run in plan.runs[:SHOWN_RUNS]]
+    widths = [max(len(row[place]) for row in [header, *rows]) for place in range(len(header))]
+    for row in [header, *rows]:
+        cells = zip(row, widths, strict=True)
+        yield "  ".join(cell.ljust(width) for cell, width in cells).rstrip()
+
+
+def _row(run: PlannedRun, keys: Sequence[str]) -> list[str]:
+    fixed = [str(run.order), run.experiment, str(run.cycle), run.backend, run.runner]
+    return fixed + [_cell(run.swept.get(key)) for key in keys]
+
+
+def _left_out(plan: Plan) -> Iterator[str]:
+    if not plan.left_out:
+        return
+    yield ""
+    yield f"Left out: {_count(len(plan.left_out), 'point')}"
+    for each in plan.left_out[:SHOWN_LEFT_OUT]:
+        yield f"  {_point(each['config'], plan.swept_keys)}: {each['reason']}"
+    hidden = len(plan.left_out) - SHOWN_LEFT_OUT
+    if hidden > 0:
+        yield f"  … and {hidden} more"
+
+
+def _point(config: dict[str, Any], keys: Sequence[str]) -> str:
+    shown = [f"backend={config.get('backend')}"]
+    for key in keys:
+        value: Any = config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            shown.append(f"{key}={_cell(value)}")
+    return " ".join(shown)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _CELL else f"{text[: _CELL - 1]}…"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{round(seconds)} s"
+    if minutes < 120:
+        return f"{minutes} min"
+    hours = seconds / 3600
+    return f"{hours:.0f} h" if hours < 72 else f"{hours / 24:.0f} days"

@@ -1,0 +1,65 @@
+"""From a study to its plan; nothing is read or written."""
+
+from collections.abc import Sequence
+
+from llenergymeasure import ids
+from llenergymeasure.config.execution import ExecutionConfig
+from llenergymeasure.config.study import Study
+from llenergymeasure.plan.model import Plan, PlannedRun
+from llenergymeasure.plan.orders import Slot, ordered
+
+
+def make_plan(study: Study) -> Plan:
+    """Return every run of ``study`` in the order to run them."""
+    design_hash = ids.study_design_hash(each.id for each in study.experiments)
+    given = study.execution
+    seed = design_hash if given.shuffle_seed is None else str(given.shuffle_seed)
+    slots = list(ordered(len(study.experiments), study.n_cycles, given.cycle_order, seed))
+    return Plan(
+        study=study.name,
+        study_design_hash=design_hash,
+        runs=tuple(_runs(study, slots)),
+        left_out=tuple({"config": each.config, "reason": each.reason} for each in study.left_out),
+        swept_keys=study.swept_keys,
+        execution={
+            **given.model_dump(exclude_none=True),
+            "n_cycles": study.n_cycles,
+        },
+        images={
+            name: choice.image for name, choice in study.runners.items() if choice.image is not None
+        },
+        notes=study.notes,
+    )
+
+
+def _runs(study: Study, slots: Sequence[Slot]) -> list[PlannedRun]:
+    runs = []
+    before: Slot | None = None
+    for order, slot in enumerate(slots, start=1):
+        index, cycle = slot
+        experiment = study.experiments[index]
+        backend = experiment.model.backend
+        runs.append(
+            PlannedRun(
+                experiment=experiment.id,
+                cycle=cycle,
+                order=order,
+                backend=backend,
+                runner=study.runner(backend).runner,
+                config=experiment.config,
+                swept=experiment.swept,
+                gap_s=_gap_s(before, slot, study.execution),
+                timeout_s=study.execution.run_timeout_seconds,
+            )
+        )
+        before = slot
+    return runs
+
+
+def _gap_s(before: Slot | None, now: Slot, execution: ExecutionConfig) -> float:
+    """Return the rest between two runs: the longer one where experiment and cycle both change."""
+    if before is None:
+        return 0.0
+    between_experiments = execution.experiment_gap_seconds or 0.0 if before[0] != now[0] else 0.0
+    between_cycles = execution.cycle_gap_seconds or 0.0 if before[1] != now[1] else 0.0
+    return max(between_experiments, between_cycles)

@@ -1,0 +1,188 @@
+"""The plan: every run of a study in the order to run them, and the file it is kept in."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.config.spec import RunSpec
+from llenergymeasure.errors import ResultsError
+from llenergymeasure.units import BackendName, RunnerName
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One experiment in one cycle.
+
+    Attributes:
+        experiment: its id.
+        cycle: from 1.
+        order: its place among all runs, from 1.
+        backend: the engine that runs it.
+        runner: where that engine runs.
+        config: the settings that are set.
+        swept: the value of each setting that the study varies.
+        gap_s: rest before it.
+        timeout_s: its wall-clock limit; null for none.
+    """
+
+    experiment: str
+    cycle: int
+    order: int
+    backend: BackendName
+    runner: RunnerName
+    config: dict[str, Any]
+    swept: dict[str, Any] = field(default_factory=dict)
+    gap_s: float = 0.0
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every run of a study, in order, and what was left out.
+
+    Attributes:
+        study: its name, which is its folder's name too.
+        study_design_hash: the hash of its ordered experiments.
+        runs: in the order to run them.
+        left_out: what cannot be run: ``config`` as it was written, and ``reason``.
+        swept_keys: dotted names of the settings that vary.
+        execution: how the runs follow each other: ``n_cycles``, ``cycle_order`` and so on.
+        images: the image of each backend whose runner was given one.
+        notes: what a reader should know before running it, a sentence each.
+    """
+
+    study: str
+    study_design_hash: str
+    runs: tuple[PlannedRun, ...]
+    left_out: tuple[dict[str, Any], ...] = ()
+    swept_keys: tuple[str, ...] = ()
+    execution: Mapping[str, Any] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def spec(self, experiment: str, cycle: int) -> RunSpec:
+        """Return what the run's process is told.
+
+        Raises:
+            ResultsError: the plan has no such run.
+        """
+        run = self.run(experiment, cycle)
+        return RunSpec(
+            study=self.study,
+            study_design_hash=self.study_design_hash,
+            experiment=run.experiment,
+            cycle=run.cycle,
+            order=run.order,
+            backend=run.backend,
+            runner=run.runner,
+            config=run.config,
+            gap_s=run.gap_s,
+            timeout_s=run.timeout_s,
+            skip_preflight=bool(self.execution.get("skip_preflight", False)),
+        )
+
+    def run(self, experiment: str, cycle: int) -> PlannedRun:
+        """Return the run of an experiment in a cycle.
+
+        Raises:
+            ResultsError: the plan has no such run.
+        """
+        found = self._by_name.get((experiment, cycle))
+        if found is None:
+            raise ResultsError(f"the plan of {self.study} has no run {experiment}/{cycle}")
+        return found
+
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        """The ids of the experiments, in the order they are first run."""
+        return tuple(dict.fromkeys(run.experiment for run in self.runs))
+
+    @cached_property
+    def _by_name(self) -> dict[tuple[str, int], PlannedRun]:
+        return {(run.experiment, run.cycle): run for run in self.runs}
+
+    def to_json_bytes(self) -> bytes:
+        """Return the plan as JSON, a line for each run; the same plan gives the same bytes."""
+        return b"".join(self._json_parts())
+
+    def _json_parts(self) -> Iterator[bytes]:
+        head = {
+            "schema_version": PLAN_VERSION,
+            "study": self.study,
+            "study_design_hash": self.study_design_hash,
+            "execution": dict(self.execution),
+            "images": dict(self.images),
+            "swept": list(self.swept_keys),
+            "notes": list(self.notes),
+        }
+        yield b"{\n"
+        for key, value in head.items():
+            yield f"{_dump(key)}: {_dump(value)},\n".encode()
+        yield b'"runs": '
+        yield _lines(self._run_lines())
+        yield b',\n"left_out": '
+        yield _lines(_dump(each) for each in self.left_out)
+        yield b"\n}\n"
+
+    def _run_lines(self) -> Iterator[str]:
+        shared: dict[str, str] = {}
+        for run in self.runs:
+            if run.experiment not in shared:
+                config, swept = _dump(run.config), _dump(run.swept)
+                shared[run.experiment] = f'"config": {config}, "swept": {swept}'
+            head = {
+                "experiment": run.experiment,
+                "cycle": run.cycle,
+                "order": run.order,
+                "backend": run.backend,
+                "runner": run.runner,
+                "gap_s": run.gap_s,
+                "timeout_s": run.timeout_s,
+            }
+            yield f"{_dump(head)[:-1]}, {shared[run.experiment]}}}"
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """Return the plan that a file holds.
+
+        Raises:
+            ResultsError: there is no such file, or it holds no plan this version reads.
+        """
+        try:
+            stored = json.loads(path.read_bytes())
+        except OSError as error:
+            raise ResultsError(f"{path}: no plan can be read: {error.strerror}") from None
+        except ValueError as error:
+            raise ResultsError(f"{path}: is no JSON: {error}") from None
+        version = stored.get("schema_version") if isinstance(stored, dict) else None
+        if version != PLAN_VERSION:
+            raise ResultsError(
+                f"{path}: has plan version {version}; this program reads {PLAN_VERSION}"
+            )
+        try:
+            return cls(
+                study=stored["study"],
+                study_design_hash=stored["study_design_hash"],
+                runs=tuple(PlannedRun(**run) for run in stored["runs"]),
+                left_out=tuple(stored["left_out"]),
+                swept_keys=tuple(stored["swept"]),
+                execution=stored["execution"],
+                images=stored["images"],
+                notes=tuple(stored["notes"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ResultsError(f"{path}: is no plan: {error}") from None
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _lines(texts: Iterable[str]) -> bytes:
+    joined = ",\n".join(texts)
+    return f"[\n{joined}\n]".encode() if joined else b"[]"

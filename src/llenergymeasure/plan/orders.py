@@ -1,0 +1,78 @@
+"""The order in which experiments and cycles follow each other.
+
+Devices warm up and machines drift while a study runs, so the order decides what is confounded
+with time.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+
+from llenergymeasure.config.execution import CycleOrder
+
+Slot = tuple[int, int]
+"""An experiment's index, from 0, and a cycle, from 1."""
+
+
+def ordered(experiments: int, cycles: int, order: CycleOrder, seed: str) -> Iterator[Slot]:
+    """Yield each experiment in each cycle once, in the order to run them.
+
+    Args:
+        experiments: how many there are.
+        cycles: how many times each is run.
+        order: ``sequential``: all cycles of one experiment, then the next. ``interleaved``: one
+            cycle of all, then the next. ``shuffled``: interleaved, each cycle in its own random
+            order. ``reverse``: interleaved, every second cycle backwards, so that a linear drift
+            cancels. ``latin_square``: each cycle is a row of a Williams square.
+        seed: what the random order is drawn from; the same text gives the same order.
+    """
+    if order == "sequential":
+        for index in range(experiments):
+            for cycle in range(1, cycles + 1):
+                yield index, cycle
+        return
+    for cycle in range(1, cycles + 1):
+        for index in _row(experiments, cycles, cycle, order, seed):
+            yield index, cycle
+
+
+def _row(experiments: int, cycles: int, cycle: int, order: CycleOrder, seed: str) -> Sequence[int]:
+    row = range(experiments)
+    if order == "shuffled":
+        return _shuffled(row, f"{seed}:{cycle}")
+    if order == "reverse":
+        return row if cycle % 2 else row[::-1]
+    if order == "latin_square":
+        return _williams_row(experiments, cycles, cycle)
+    return row
+
+
+def _shuffled(row: Sequence[int], seed: str) -> list[int]:
+    """Return ``row`` shuffled by the Mersenne Twister, seeded from the SHA-512 of ``seed``.
+
+    Sorting by random keys instead of ``random.shuffle`` keeps the order the same wherever
+    ``random.random`` is, which Python promises between versions.
+    """
+    generator = random.Random(seed)
+    keys = [generator.random() for _ in row]
+    return sorted(row, key=keys.__getitem__)
+
+
+def _williams_row(experiments: int, cycles: int, cycle: int) -> list[int]:
+    """Return a row of a Williams square (Williams 1949, Aust. J. Sci. Res. A 2, 149-168).
+
+    Over as many cycles as experiments, twice as many where their number is odd, each experiment
+    stands in each place, and follows each other one, equally often. Fewer cycles take rows that
+    are evenly spaced.
+    """
+    if cycles < experiments:
+        shift, mirrored = (cycle - 1) * experiments // cycles, False
+    else:
+        block, shift = divmod(cycle - 1, experiments)
+        mirrored = bool(experiments % 2 and block % 2)
+    row = [(place + shift) % experiments for place in _zigzag(experiments)]
+    return row[::-1] if mirrored else row
+
+
+def _zigzag(size: int) -> list[int]:
+    """Return 0, 1, n-1, 2, n-2, …: neighbours whose differences are all distinct."""
+    return [(place + 1) // 2 if place % 2 else (size - place // 2) % size for place in range(size)]
