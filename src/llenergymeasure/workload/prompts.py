@@ -8,7 +8,7 @@ from llenergymeasure.workload.datasets.files import READERS, read_file
 from llenergymeasure.workload.datasets.hub import is_hub_name, read_hub
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.datasets.synthetic import synthetic_prompts
-from llenergymeasure.workload.models.resolve import HUB_ID, resolve_model
+from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.order import choose, ordered
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
 from llenergymeasure.workload.tokens import Tokenizer, ordinary_token_ids
@@ -31,7 +31,7 @@ def build_workload(config: ExperimentConfig) -> Workload:
 
 
 def read_dataset(name: str) -> list[Record]:
-    """Return the prompts of a data set by its name in a study: a local file, or one on the hub.
+    """Return the prompts of a data set by its name in a study: a local file or folder, or an id on the hub.
 
     Raises:
         ConfigurationError: the name means nothing, or a row cannot be used.
@@ -40,7 +40,7 @@ def read_dataset(name: str) -> list[Record]:
     path = Path(name).expanduser()
     if path.is_file() or path.suffix.lower() in READERS:
         return read_file(path)
-    if not is_hub_name(name) and not HUB_ID.fullmatch(name):
+    if not is_hub_name(name) and not path.is_dir():
         raise ConfigurationError(
             Problem(
                 "neither synthetic, nor aienergyscore, nor a .jsonl, .csv or .parquet file, nor "

@@ -1,7 +1,7 @@
 """Prompts from a data set on the Hugging Face hub."""
 
+import re
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 from llenergymeasure.errors import BackendError, ConfigurationError, Problem
@@ -10,12 +10,13 @@ from llenergymeasure.workload.datasets.record import Record, Rows
 ALIASES: Mapping[str, str] = MappingProxyType({"aienergyscore": "AIEnergyScore/text_generation"})
 """Short names: ``aienergyscore`` is AI Energy Score's set of 1,000 prompts for text generation."""
 
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?")
 _SPLITS = ("train", "test", "validation")
 _WAY_OUT = "use dataset: synthetic, or the path of a local .jsonl, .csv or .parquet file"
 
 
 def read_hub(name: str) -> list[Record]:
-    """Return the prompts of a data set on the hub, in its order.
+    """Return the prompts of a data set on the hub, or of a folder of its kind, in its order.
 
     The split is ``train`` if there is one, else ``test``, ``validation``, or the first. A colon
     names one of its configurations: ``owner/name:configuration``.
@@ -54,5 +55,5 @@ def read_hub(name: str) -> list[Record]:
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a data set's name is meant for the hub and not for a local file."""
-    return name in ALIASES or (not Path(name).exists() and not Path(name).suffix)
+    """Whether a data set's name is one of the short names, or looks like an id on the hub."""
+    return name in ALIASES or _ID.fullmatch(name) is not None

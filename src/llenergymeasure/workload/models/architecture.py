@@ -198,7 +198,7 @@ class Architecture:
             tied=config.get("tie_word_embeddings", model_type in ("qwen2", "qwen3")),
             rope_theta=rope.get("rope_theta") or config.get("rope_theta", 10_000.0),
             rope_scaling=scaling,
-            sliding_window=config.get("sliding_window"),
+            sliding_window=_sliding_window(config),
             experts=config["num_local_experts"] if mixture else 0,
             experts_per_token=config["num_experts_per_tok"] if mixture else 0,
             bos_token_id=config.get("bos_token_id"),
@@ -236,6 +236,14 @@ def _gpt2_from_config(config: Mapping[str, Any], name: str) -> Architecture:
         bos_token_id=config.get("bos_token_id"),
         eos_token_id=_first(config.get("eos_token_id")),
     )
+
+
+def _sliding_window(config: Mapping[str, Any]) -> int | None:
+    window: int | None = config.get("sliding_window")
+    # Qwen's files name a window even where it is switched off.
+    if config["model_type"] in ("qwen2", "qwen3") and not config.get("use_sliding_window"):
+        return None
+    return window
 
 
 def _first(token_id: int | list[int] | None) -> int | None:

@@ -1,0 +1,101 @@
+from typing import Any
+
+import pytest
+
+from llenergymeasure.workload.models.flops import (
+    decode_flops,
+    estimate_flops,
+    flops_per_output_token,
+    prefill_flops,
+)
+from llenergymeasure.workload.models.known import KNOWN
+from llenergymeasure.workload.models.resolve import _architecture_folder
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+
+def model_of(name: str, device: str) -> Any:
+    config = transformers.AutoConfig.from_pretrained(str(_architecture_folder(KNOWN[name])))
+    options = {"experts_implementation": "eager"} if KNOWN[name].experts else {}
+    if device == "cpu":
+        # torch's counter does not know the fused attention kernel of the CPU.
+        options["attn_implementation"] = "eager"
+    with torch.device(device):
+        return transformers.AutoModelForCausalLM.from_config(
+            config, dtype=torch.bfloat16, **options
+        ).eval()
+
+
+def counted(name: str, device: str, input_len: int, output_len: int) -> tuple[int, int]:
+    """Operations that torch counts in a prefill and in the decoding after it."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    torch.set_num_threads(1)
+    model = model_of(name, device)
+
+    def tokens(length: int) -> Any:
+        return torch.ones((1, length), dtype=torch.long, device=device)
+
+    with torch.no_grad(), FlopCounterMode(display=False) as prefill:
+        out = model(tokens(input_len), use_cache=True, logits_to_keep=1)
+    with torch.no_grad(), FlopCounterMode(display=False) as decode:
+        for _ in range(output_len - 1):
+            model(tokens(1), past_key_values=out.past_key_values, use_cache=True)
+    return prefill.get_total_flops(), decode.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [
+        ("Llama-3.1-8B", "meta"),
+        ("Llama-3.2-1B", "meta"),
+        ("Qwen3-8B", "meta"),
+        ("GPT-2", "meta"),
+        ("tiny-llama", "cpu"),
+        ("tiny-mixtral", "cpu"),
+    ],
+)
+def test_within_one_per_cent_of_what_torch_counts(name: str, device: str) -> None:
+    prefill, decode = counted(name, device, 96, 4)
+    assert prefill_flops(KNOWN[name], 96) == pytest.approx(prefill, rel=0.01)
+    assert decode_flops(KNOWN[name], 96, 4) == pytest.approx(decode, rel=0.01)
+
+
+@pytest.mark.parametrize("name", list(KNOWN))
+def test_parameters_are_those_of_transformers(name: str) -> None:
+    model = model_of(name, "meta")
+    assert sum(each.numel() for each in model.parameters()) == KNOWN[name].parameters()
+
+
+def test_decoding_is_two_operations_a_parameter_and_the_attention() -> None:
+    llama = KNOWN["Llama-3.1-8B"]
+    embedding = llama.vocab_size * llama.hidden_size
+    step = decode_flops(llama, 1, 2)
+    assert step == pytest.approx(2 * (llama.parameters() - embedding), rel=0.001)
+
+
+def test_per_output_token_shares_the_prompt() -> None:
+    llama = KNOWN["Llama-3.1-8B"]
+    whole = prefill_flops(llama, 512) + decode_flops(llama, 512, 128)
+    assert flops_per_output_token(llama, 512, 128) == pytest.approx(whole / 128)
+    assert flops_per_output_token(llama, 512, 1) == prefill_flops(llama, 512)
+
+
+def test_a_window_limits_what_is_attended() -> None:
+    mistral = KNOWN["Mistral-7B-v0.1"]
+    at_window = decode_flops(mistral, 4096, 3) - decode_flops(mistral, 4096, 2)
+    beyond = decode_flops(mistral, 9000, 3) - decode_flops(mistral, 9000, 2)
+    assert at_window == beyond
+
+
+def test_estimates_say_how_sure_they_are() -> None:
+    exact = estimate_flops(KNOWN["GPT-2"], 10, 5)
+    assert exact is not None
+    assert (exact.method, exact.confidence) == ("architecture", "high")
+    assert exact.per_output_token == flops_per_output_token(KNOWN["GPT-2"], 10, 5)
+    rough = estimate_flops(None, 10, 5, parameters=1_000_000)
+    assert rough is not None
+    assert (rough.method, rough.confidence) == ("parameters", "low")
+    assert rough.per_output_token == pytest.approx(2e6 * 14 / 5)
+    assert estimate_flops(None, 10, 5) is None

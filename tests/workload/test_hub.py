@@ -1,0 +1,110 @@
+"""Against a server on loopback that answers as the hub does."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+REFUSALS = {
+    "gated": (403, "GatedRepo"),
+    "missing": (401, "RepoNotFound"),
+    "revisionless": (404, "RevisionNotFound"),
+    "fileless": (404, "EntryNotFound"),
+}
+CONFIG = {"model_type": "llama", "vocab_size": 7}
+
+CODE = """
+import sys
+from llenergymeasure.errors import BackendError
+from llenergymeasure.workload.models.hub import fetch_config
+for name in sys.argv[1:]:
+    try:
+        print(fetch_config("owner/" + name, None))
+    except BackendError as error:
+        print(error)
+"""
+
+
+class Hub(BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self.answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self.answer(with_body=True)
+
+    def answer(self, *, with_body: bool) -> None:
+        refusal = REFUSALS.get(self.path.split("/")[2])
+        body = json.dumps(CONFIG).encode()
+        if refusal is not None:
+            self.send_response(refusal[0])
+            self.send_header("X-Error-Code", refusal[1])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"abc"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def ask(home: Path, endpoint: str, *names: str, **environment: str) -> list[str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    ours = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *names],
+        env={**kept, **ours, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return done.stdout.splitlines()
+
+
+def test_why_a_model_cannot_be_had(hub: str, tmp_path: Path) -> None:
+    gated, missing, revision, file = ask(tmp_path, hub, *REFUSALS)
+    assert "owner/gated is gated" in gated
+    assert "HF_TOKEN" in gated
+    assert "owner/missing is not on the hub" in missing
+    assert "has no revision" in revision
+    assert "has no config.json" in file
+
+
+def test_a_model_that_is_there_works_offline_afterwards(hub: str, tmp_path: Path) -> None:
+    assert ask(tmp_path, hub, "there") == [str(CONFIG)]
+    assert ask(tmp_path, hub, "there", HF_HUB_OFFLINE="1") == [str(CONFIG)]
+
+
+def test_offline_is_said(tmp_path: Path) -> None:
+    (offline,) = ask(tmp_path, "http://127.0.0.1:9", "there", HF_HUB_OFFLINE="1")
+    assert "HF_HUB_OFFLINE forbids" in offline
+
+
+@pytest.mark.slow
+def test_unreachable_is_said(tmp_path: Path) -> None:
+    (unreachable,) = ask(tmp_path, "http://127.0.0.1:9", "there")
+    assert "cannot be reached" in unreachable
+    assert "tiny-llama" in unreachable

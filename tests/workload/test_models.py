@@ -1,0 +1,159 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import BackendError, ConfigurationError
+from llenergymeasure.workload.models.architecture import Architecture
+from llenergymeasure.workload.models.known import KNOWN, known_architecture
+from llenergymeasure.workload.models.resolve import resolve_model
+from llenergymeasure.workload.models.tiny import tiny_llama_folder
+
+# As published with each model (the sum over its safetensors index or model card).
+PUBLISHED_PARAMETERS = {
+    "Llama-3.1-8B": 8_030_261_248,
+    "Llama-3.1-70B": 70_553_706_496,
+    "Llama-3.2-1B": 1_235_814_400,
+    "Llama-3.2-3B": 3_212_749_824,
+    "Llama-2-7B": 6_738_415_616,
+    "TinyLlama-1.1B": 1_100_048_384,
+    "Qwen3-8B": 8_190_735_360,
+    "Qwen2.5-0.5B": 494_032_768,
+    "Qwen2.5-7B": 7_615_616_512,
+    "Mistral-7B-v0.1": 7_241_732_096,
+    "Mistral-7B-v0.3": 7_248_023_552,
+    "Mixtral-8x7B-v0.1": 46_702_792_704,
+    "SmolLM2-135M": 134_515_008,
+    "GPT-2": 124_439_808,
+}
+
+
+def experiment(model: str, **settings: object) -> ExperimentConfig:
+    return ExperimentConfig.model_validate({"model": model, **settings})
+
+
+@pytest.mark.parametrize(("name", "parameters"), PUBLISHED_PARAMETERS.items())
+def test_parameters_are_those_published(name: str, parameters: int) -> None:
+    assert KNOWN[name].parameters() == parameters
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("Llama-3.1-8B", "Llama-3.1-8B"),
+        ("llama-3.1-8b", "Llama-3.1-8B"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "Llama-3.1-8B"),
+        ("meta-llama/Meta-Llama-3.1-8B", "Llama-3.1-8B"),
+        ("meta-llama/Llama-2-7b-chat-hf", "Llama-2-7B"),
+        ("Qwen/Qwen3-8B", "Qwen3-8B"),
+        ("Qwen/Qwen3-8B-Base", "Qwen3-8B"),
+        ("Qwen/Qwen2.5-7B-Instruct", "Qwen2.5-7B"),
+        ("mistralai/Mistral-7B-v0.1", "Mistral-7B-v0.1"),
+        ("mistralai/Mistral-7B-Instruct-v0.3", "Mistral-7B-v0.3"),
+        ("Mistral-7B", "Mistral-7B-v0.3"),
+        ("gpt2", "GPT-2"),
+        ("GPT-2", "GPT-2"),
+        ("openai-community/gpt2-xl", "GPT-2-xl"),
+        ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "TinyLlama-1.1B"),
+        ("tiny-mixtral", "tiny-mixtral"),
+    ],
+)
+def test_spellings(spelling: str, name: str) -> None:
+    architecture = known_architecture(spelling)
+    assert architecture is not None
+    assert architecture.name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["someone/Llama-3.1-8B", "meta-llama/Llama-3.1-8B-AWQ", "Llama-3.1-9B", ""]
+)
+def test_what_may_be_another_shape_is_not_taken_for_a_known_one(name: str) -> None:
+    assert known_architecture(name) is None
+
+
+@pytest.mark.parametrize("architecture", KNOWN.values(), ids=lambda each: each.name)
+def test_config_round_trip(architecture: Architecture) -> None:
+    read = Architecture.from_config(
+        json.loads(json.dumps(architecture.to_config())), architecture.name
+    )
+    assert read is not None
+    assert read.to_config() == architecture.to_config()
+    assert read.parameters() == architecture.parameters()
+
+
+def test_a_window_that_qwen_switches_off_is_none() -> None:
+    config = KNOWN["Qwen3-8B"].to_config() | {"sliding_window": 4096, "use_sliding_window": False}
+    read = Architecture.from_config(config, "x")
+    assert read is not None
+    assert read.sliding_window is None
+
+
+def test_memory_is_weights_and_cache() -> None:
+    llama = KNOWN["Llama-3.1-8B"]
+    # 2 (keys and values) x 32 layers x 8 heads x 128 x 2 bytes = 128 KiB a token.
+    assert llama.kv_cache_bytes_per_token(2) == 131_072
+    assert llama.memory_bytes(2, 4, 1000) == 8_030_261_248 * 2 + 4 * 1000 * 131_072
+    assert llama.memory_bytes(0.5, 1, 1000, 2) == 8_030_261_248 // 2 + 1000 * 131_072
+
+
+def test_tiny_llama_is_a_local_folder() -> None:
+    source = resolve_model(experiment("tiny-llama"))
+    assert source.folder is not None
+    assert (source.folder / "model.safetensors").is_file()
+    assert source.architecture is not None
+    assert source.architecture.parameters() == KNOWN["tiny-llama"].parameters()
+
+
+def test_random_weights_need_the_architecture_alone() -> None:
+    source = resolve_model(experiment("meta-llama/Llama-3.1-8B", weights="random"))
+    assert source.random
+    assert source.architecture is KNOWN["Llama-3.1-8B"]
+    assert source.folder is not None
+    written = json.loads((source.folder / "config.json").read_text())
+    assert written == KNOWN["Llama-3.1-8B"].to_config()
+
+
+def test_an_unknown_architecture_names_the_known_ones() -> None:
+    with pytest.raises(ConfigurationError, match=r"Did you mean Llama-3\.1-8B") as caught:
+        resolve_model(experiment("Lama-3.1-8B", weights="random"))
+    assert "Qwen3-8B" in str(caught.value)
+    assert caught.value.problems[0].key == "model"
+
+
+def test_a_known_shape_without_weights_says_so() -> None:
+    with pytest.raises(ConfigurationError, match="weights: random"):
+        resolve_model(experiment("Llama-3.1-8B"))
+
+
+def test_a_local_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(tiny_llama_folder(), folder)
+    source = resolve_model(experiment(str(folder)))
+    assert source.folder == folder
+    assert not source.random
+
+
+def test_a_folder_that_is_missing_or_holds_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no such folder"):
+        resolve_model(experiment(str(tmp_path / "missing")))
+    with pytest.raises(ConfigurationError, match=r"no config\.json"):
+        resolve_model(experiment(str(tmp_path)))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\x00", '{"model_type": "llama"}'])
+def test_a_damaged_config_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(BackendError, match=r"config\.json"):
+        resolve_model(experiment(str(tmp_path)))
+
+
+def test_an_unknown_family_has_no_architecture(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "mamba", "vocab_size": 10}')
+    assert resolve_model(experiment(str(tmp_path))).architecture is None
+
+
+def test_a_name_that_is_no_id() -> None:
+    with pytest.raises(ConfigurationError, match="neither a local folder"):
+        resolve_model(experiment("what is this?"))

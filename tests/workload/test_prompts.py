@@ -1,0 +1,220 @@
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import BackendError, ConfigurationError
+from llenergymeasure.workload.datasets.record import Record
+from llenergymeasure.workload.models.known import KNOWN
+from llenergymeasure.workload.order import choose, ordered
+from llenergymeasure.workload.prompts import build_workload, read_dataset
+from llenergymeasure.workload.requests import Request, Workload, prompt_hash
+
+FIRST_PROMPT = (1463, 1821, 1266, 42)
+GOLDEN_HASH = "4033277b61fdf6f6ec57c0f3f2bf344b0db11db94a814bfa73967fa8d781dbb1"
+
+
+def workload(**values: Any) -> Workload:
+    return build_workload(ExperimentConfig.model_validate({"model": "tiny-llama", **values}))
+
+
+def jsonl(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_synthetic_prompts_have_the_lengths_asked_for() -> None:
+    made = workload(n=5, dataset={"input_len": 17, "output_len": 9})
+    assert [len(request.prompt_token_ids) for request in made.requests] == [17] * 5
+    assert [request.max_output_tokens for request in made.requests] == [9] * 5
+    assert [request.index for request in made.requests] == list(range(5))
+    assert (made.input_tokens, made.output_tokens) == (85, 45)
+    named = workload(n=2, max_input_tokens=11, max_output_tokens=3)
+    assert (named.input_tokens, named.output_tokens) == (22, 6)
+
+
+def test_synthetic_prompts_are_the_same_everywhere() -> None:
+    made = workload(n=2, dataset={"input_len": 4, "output_len": 2, "seed": 7})
+    assert made.requests[0].prompt_token_ids == FIRST_PROMPT
+    assert made.prompt_hash == GOLDEN_HASH
+
+
+def test_more_prompts_do_not_change_the_first_ones() -> None:
+    few = workload(n=3, dataset={"input_len": 8})
+    many = workload(n=30, dataset={"input_len": 8})
+    assert many.requests[:3] == few.requests
+
+
+def test_synthetic_prompts_hold_no_special_tokens() -> None:
+    made = workload(n=50, dataset={"input_len": 200})
+    ids = {token for request in made.requests for token in request.prompt_token_ids}
+    assert min(ids) >= 4
+    assert max(ids) == KNOWN["tiny-llama"].vocab_size - 1
+
+
+def test_a_folders_added_tokens_are_special(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "mamba", "vocab_size": 12, "bos_token_id": 0, "eos_token_id": [1, 2]}'
+    )
+    added = [{"id": 5, "content": "<a>"}, {"id": 6, "content": "<b>"}]
+    vocabulary = {str(number): number for number in range(10)}
+    (tmp_path / "tokenizer.json").write_text(
+        json.dumps({"added_tokens": added, "model": {"vocab": vocabulary}})
+    )
+    made = workload(model=str(tmp_path), n=1, dataset={"input_len": 500})
+    assert set(made.requests[0].prompt_token_ids) == {3, 4, 7, 8, 9}
+
+
+def test_random_weights_need_no_tokenizer() -> None:
+    made = workload(model="Llama-3.1-8B", weights="random", n=2)
+    assert max(made.requests[0].prompt_token_ids) < 128_000
+
+
+def test_the_hash_is_of_the_work_not_of_its_order() -> None:
+    one, two = Request(0, (1, 2), 5), Request(1, (3,), 5)
+    assert prompt_hash((one, two)) == prompt_hash((two, one))
+    assert prompt_hash((one, one)) != prompt_hash((one,))
+    assert prompt_hash((one,)) != prompt_hash((Request(0, (1, 2), 6),))
+    assert prompt_hash((Request(0, (1, 2), 3),)) != prompt_hash((Request(0, (1,), 2),))
+
+
+def test_texts_are_tokenized_cut_and_cycled(tmp_path: Path) -> None:
+    rows = [{"prompt": "the energy of a model " * 20}, {"prompt": "short"}]
+    made = workload(n=5, dataset=jsonl(tmp_path / "p.jsonl", rows), max_input_tokens=12)
+    lengths = [len(request.prompt_token_ids) for request in made.requests]
+    assert lengths == [12, lengths[1], 12, lengths[1], 12]
+    assert lengths[1] < 12
+    cycled, cut = made.notes
+    assert "holds 2 prompts; they are cycled to make 5" in cycled
+    assert "cut to 12 tokens" in cut
+    assert all(request.prompt_token_ids[0] == 0 for request in made.requests)
+
+
+def test_chats_go_through_the_models_template(tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": "energy"}]
+    rows: list[dict[str, Any]] = [{"messages": chat}, {"text": "energy"}]
+    made = workload(n=2, dataset=jsonl(tmp_path / "p.jsonl", rows))
+    chatted, plain = (request.prompt_token_ids for request in made.requests)
+    assert chatted == (0, 2, *plain[1:], 1, 3)
+
+
+def test_a_chat_that_the_template_refuses_is_named(tmp_path: Path) -> None:
+    import shutil
+
+    from llenergymeasure.workload.models.tiny import tiny_llama_folder
+
+    model = tmp_path / "model"
+    shutil.copytree(tiny_llama_folder(), model)
+    settings_file = model / "tokenizer_config.json"
+    content = json.loads(settings_file.read_text())
+    content["chat_template"] = "{{ raise_exception('no system role here') }}"
+    settings_file.write_text(json.dumps(content))
+    data = jsonl(tmp_path / "p.jsonl", [{"messages": [{"role": "user", "content": "x"}]}])
+    with pytest.raises(ConfigurationError, match=r"row 1: .*no system role here"):
+        workload(model=str(model), dataset=data)
+    del content["chat_template"]
+    settings_file.write_text(json.dumps(content))
+    with pytest.raises(ConfigurationError, match="no chat template"):
+        workload(model=str(model), dataset=data)
+
+
+def test_an_architecture_alone_cannot_read_texts(tmp_path: Path) -> None:
+    data = jsonl(tmp_path / "p.jsonl", [{"prompt": "x"}])
+    with pytest.raises(ConfigurationError, match="no tokenizer"):
+        workload(model="Llama-3.1-8B", weights="random", dataset=data)
+
+
+def records(*sources: str) -> list[Record]:
+    return [Record(row, source, text="x") for row, source in enumerate(sources, start=1)]
+
+
+def rows_in(order: Any, given_records: list[Record], lengths: list[int]) -> list[int]:
+    return [given_records[at].row for at in ordered(given_records, lengths, order, seed=1)]
+
+
+def test_orders() -> None:
+    taken = choose(records("a", "a", "a", "b", "b"), 5)
+    lengths = [5, 4, 3, 2, 1]
+    assert rows_in("interleaved", taken, lengths) == [1, 4, 2, 5, 3]
+    assert rows_in("grouped", taken, lengths) == [1, 2, 3, 4, 5]
+    assert rows_in("given", taken, lengths) == [1, 2, 3, 4, 5]
+    assert rows_in("length", taken, lengths) == [3, 5, 2, 4, 1]
+    assert sorted(rows_in("shuffled", taken, lengths)) == [1, 2, 3, 4, 5]
+    taken = choose(records("a", "b", "a", "b"), 4)
+    assert rows_in("grouped", taken, [1] * 4) == [1, 3, 2, 4]
+    assert rows_in("given", taken, [1] * 4) == [1, 2, 3, 4]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from("abc"), min_size=1, max_size=30),
+    st.integers(1, 60),
+    st.integers(0, 2**63 - 1),
+)
+def test_every_order_does_the_same_work(sources: list[str], n: int, seed: int) -> None:
+    taken = choose(records(*sources), n)
+    lengths = [record.row for record in taken]
+    wanted = list(range(n))
+    for order in ("interleaved", "grouped", "shuffled", "given", "length"):
+        assert sorted(ordered(taken, lengths, order, seed)) == wanted
+    counts = [sum(record.row == row for record in taken) for row in range(1, len(sources) + 1)]
+    assert max(counts) - min(counts) <= 1
+
+
+def test_shuffling_follows_the_seed() -> None:
+    taken = choose(records(*"a" * 50), 50)
+    first, again, other = (ordered(taken, [1] * 50, "shuffled", seed) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_orders_do_not_change_the_hash(tmp_path: Path) -> None:
+    rows = [{"prompt": "word " * length, "source": "xy"[length % 2]} for length in range(1, 9)]
+    data = jsonl(tmp_path / "p.jsonl", rows)
+    made = {
+        order: workload(n=6, dataset=data, dataset_order=order)
+        for order in ("interleaved", "grouped", "shuffled", "given", "length")
+    }
+    assert len({each.prompt_hash for each in made.values()}) == 1
+    lengths = [len(request.prompt_token_ids) for request in made["length"].requests]
+    assert lengths == sorted(lengths)
+
+
+def test_a_data_set_that_means_nothing() -> None:
+    with pytest.raises(ConfigurationError, match="neither synthetic"):
+        read_dataset("what is this?")
+    with pytest.raises(ConfigurationError, match="no such file"):
+        read_dataset("missing.jsonl")
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigurationError, match=r"llenergymeasure\[datasets\]") as caught:
+        read_dataset("aienergyscore")
+    assert "dataset: synthetic" in str(caught.value)
+
+
+def test_a_folder_as_the_hub_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    jsonl(folder / "train.jsonl", [{"text": "one"}, {"text": "two"}])
+    jsonl(folder / "test.jsonl", [{"text": "three"}])
+    assert [record.text for record in read_dataset(str(folder))] == ["one", "two"]
+    jsonl(folder / "train.jsonl", [{"text": "one"}, {"text": " "}])
+    with pytest.raises(ConfigurationError, match="row 2: text is empty"):
+        read_dataset(str(folder))
+
+
+def test_offline_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    with pytest.raises(BackendError, match="dataset: synthetic") as caught:
+        read_dataset("aienergyscore")
+    assert ".jsonl" in str(caught.value)
