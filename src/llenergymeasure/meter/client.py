@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from llenergymeasure.errors import MeterError
+from llenergymeasure.errors import EXIT_CONFIGURATION, ConfigurationError, MeterError
 
 _LONGEST_LINE = 1 << 20
 
@@ -77,6 +77,7 @@ class RecorderProcess:
             ``{"ready": true, "sensors": [SensorInfo as mappings], …}``.
 
         Raises:
+            ConfigurationError: the sensors or devices asked for do not exist.
             MeterError: it ended, or was not ready in time.
         """
         line = self._first_line(timeout_s)
@@ -84,6 +85,8 @@ class RecorderProcess:
             answer: dict[str, Any] = json.loads(line)
         except json.JSONDecodeError:
             raise MeterError(f"the recorder said {line[:200]!r}") from None
+        if answer.get("exit_code") == EXIT_CONFIGURATION:
+            raise ConfigurationError(str(answer["error"]))
         if not answer.get("ready"):
             raise MeterError(f"the recorder did not start: {answer.get('error')}")
         return answer

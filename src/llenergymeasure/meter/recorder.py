@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from llenergymeasure.errors import LlemError
+from llenergymeasure.errors import EXIT_FAILED, LlemError
 from llenergymeasure.meter.sampler import Loop
 from llenergymeasure.meter.samples import (
     HOST_DEVICE,
@@ -59,9 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _Stop() as stop:
             Recording(opened, options.out, options.ticks).run(stop, answer)
     except (LlemError, OSError) as error:
+        code = error.exit_code if isinstance(error, LlemError) else EXIT_FAILED
         print(f"recorder: {error}", file=sys.stderr)
-        _say(answer, {"ready": False, "error": str(error)})
-        return error.exit_code if isinstance(error, LlemError) else 1
+        _say(answer, {"ready": False, "error": str(error), "exit_code": code})
+        return code
     return 0
 
 

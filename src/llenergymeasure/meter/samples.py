@@ -257,6 +257,8 @@ class SamplesWriter:
         self._stream = pa.ipc.new_stream(
             self._file, _with_header(SCHEMA, self.header), options=options
         )
+        # The header goes out with the first batch, so there is an empty one.
+        self._stream.write_batch(_batch([], self._names))
         self._file.flush()
 
     def append(self, row: Row) -> None:
