@@ -110,10 +110,10 @@ def suggestions(path: tuple[str, ...], also: tuple[str, ...] = ()) -> list[str]:
     return nearest_names(".".join(path), all_paths())[:1]
 
 
-def nearest_names(name: str, known: tuple[str, ...] | list[str]) -> list[str]:
+def nearest_names(name: str, known: tuple[str, ...] | list[str], cutoff: float = 0.7) -> list[str]:
     """Return the names in ``known`` that ``name`` is likely a misspelling of, best first."""
     folded = {item.lower(): item for item in known}
-    close = difflib.get_close_matches(name.lower()[:200], list(folded), n=2, cutoff=0.7)
+    close = difflib.get_close_matches(name.lower()[:200], list(folded), n=2, cutoff=cutoff)
     return [folded[item] for item in close]
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llenergymeasure.config import ranges
+from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import (
-    all_paths,
     field_at,
     nearest_names,
     takes_mapping,
@@ -233,8 +233,12 @@ def _is_group(value: Any) -> bool:
 
 def _group(label: str, value: list[Any], places: Places) -> Axis:
     where: KeyPath = ("sweep", label)
-    known = (*(path for path in all_paths() if "." not in path or "." in label), *STUDY_ONLY)
-    near = nearest_names(label, known)
+    sections = [
+        name
+        for name, field in ExperimentConfig.model_fields.items()
+        if takes_mapping(field.annotation)
+    ]
+    near = nearest_names(label, sections, cutoff=0.82)
     if near:
         message = (
             f"is no setting, but near to {near[0]}; correct it, or give the group another label"

@@ -1,0 +1,215 @@
+"""The JSON Schema of a study file, for editors and for checks outside Python.
+
+``python -m llenergymeasure.config.schema [PATH]`` writes it, by default to
+``config/study.schema.json``.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure import files
+from llenergymeasure.config.execution import ExecutionConfig
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.sweep import NOT_SWEPT
+from llenergymeasure.units import BACKENDS
+
+DEFAULT_PATH = Path("config/study.schema.json")
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+Schema = dict[str, Any]
+
+
+def study_schema() -> Schema:
+    """Return the JSON Schema (draft 2020-12) of a study file.
+
+    It describes what an editor can check while typing. What depends on several values together
+    is checked when the study is loaded.
+    """
+    experiment = _experiment_schema()
+    definitions = experiment.pop("$defs")
+    settings: Schema = experiment["properties"]
+    shared = {
+        **settings,
+        "backend": {
+            "description": f"{settings['backend']['description']} A list compares several.",
+            "anyOf": [
+                settings["backend"],
+                {"type": "array", "items": settings["backend"], "minItems": 1},
+            ],
+        },
+    }
+    return {
+        "$schema": DIALECT,
+        "title": "LLenergyMeasure study",
+        "description": "What to measure: shared settings, a sweep over some, explicit experiments.",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "name": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": 120,
+                "pattern": r"^[^/\\.][^/\\]*$",
+                "description": "Name of the study and of its results folder; default: the file's.",
+            },
+            "base": {
+                "type": "string",
+                "minLength": 1,
+                "description": "Study file to start from, relative to this one.",
+            },
+            **shared,
+            "sweep": _sweep_schema(settings, definitions),
+            "experiments": {
+                "type": "array",
+                "minItems": 1,
+                "description": "Explicit experiments, merged over the shared settings.",
+                "items": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": settings,
+                },
+            },
+            "runners": _runners_schema(),
+            "execution": {"$ref": "#/$defs/ExecutionConfig"},
+        },
+        "$defs": definitions,
+    }
+
+
+def _experiment_schema() -> Schema:
+    schema = _tidy(ExperimentConfig.model_json_schema())
+    definitions: Schema = schema["$defs"]
+    execution = _tidy(ExecutionConfig.model_json_schema())
+    definitions["ExecutionConfig"] = execution
+    energy = definitions["EnergyConfig"]["properties"]["backend"]
+    energy["enum"] = [*energy["enum"], None]
+    schema.pop("required", None)
+    return schema
+
+
+def _tidy(schema: Schema) -> Schema:
+    """Drop the titles that only repeat the key."""
+
+    def cleaned(value: Any, names: bool) -> Any:
+        if isinstance(value, dict):
+            return {
+                key: cleaned(item, key in ("properties", "$defs"))
+                for key, item in value.items()
+                if names or key != "title"
+            }
+        if isinstance(value, list):
+            return [cleaned(item, False) for item in value]
+        return value
+
+    result: Schema = cleaned(schema, False)
+    return result
+
+
+def _sweep_schema(settings: Schema, definitions: Schema) -> Schema:
+    axes = {}
+    for key, setting in _paths(settings, definitions, ""):
+        described = {"description": setting["description"]} if "description" in setting else {}
+        values: Schema = {"type": "array", "minItems": 1, "items": _any_value(setting)}
+        ranges = [{"$ref": "#/$defs/Range"}] if _is_number(setting) else []
+        axes[key] = {**described, "anyOf": [values, *ranges]}
+    definitions["Range"] = _range_schema()
+    return {
+        "type": "object",
+        "minProperties": 1,
+        "description": "What varies: every combination is an experiment. A key that starts with a "
+        "backend's name applies to that backend alone.",
+        "properties": axes,
+        "additionalProperties": {
+            "description": "Settings that move together, under a label of your own.",
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": "object", "minProperties": 1},
+        },
+    }
+
+
+def _paths(properties: Schema, definitions: Schema, prefix: str) -> Iterator[tuple[str, Schema]]:
+    for name, setting in properties.items():
+        if not prefix and name in NOT_SWEPT:
+            continue
+        yield f"{prefix}{name}", setting
+        for reference in _references(setting):
+            inner = definitions[reference]
+            yield from _paths(inner.get("properties", {}), definitions, f"{prefix}{name}.")
+
+
+def _references(setting: Schema) -> list[str]:
+    parts = [setting, *setting.get("anyOf", [])]
+    return [part["$ref"].rsplit("/", 1)[-1] for part in parts if "$ref" in part]
+
+
+def _any_value(setting: Schema) -> Schema:
+    """Return the schema of one value of a sweep: null stands for unset."""
+    value = {key: item for key, item in setting.items() if key not in ("default", "description")}
+    if {"type": "null"} in value.get("anyOf", []):
+        return value
+    return {"anyOf": [value, {"type": "null"}]}
+
+
+def _is_number(setting: Schema) -> bool:
+    parts = [setting, *setting.get("anyOf", [])]
+    return any(part.get("type") in ("integer", "number") for part in parts)
+
+
+def _range_schema() -> Schema:
+    number = {"type": "number"}
+    bounds = {"min": number, "max": number}
+    spaced: Schema = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["min", "max", "num"],
+        "properties": {**bounds, "num": {"type": "integer", "minimum": 1, "maximum": 10_000}},
+    }
+    powers: Schema = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["min", "max"],
+        "properties": bounds,
+    }
+
+    def under(name: str, inner: Schema) -> Schema:
+        return {
+            "type": "object",
+            "additionalProperties": False,
+            "required": [name],
+            "properties": {name: inner},
+        }
+
+    return {
+        "description": "num evenly spaced numbers, the same on a log scale, or powers of two.",
+        "anyOf": [spaced, under("log", spaced), under("pow2", powers)],
+    }
+
+
+def _runners_schema() -> Schema:
+    choice = {"type": "string", "pattern": "^(local|docker(:.+)?|apptainer(:.+)?)$"}
+    return {
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": False,
+        "description": "Where each backend runs; default local.",
+        "properties": dict.fromkeys(BACKENDS, choice),
+    }
+
+
+def schema_text() -> str:
+    """Return the schema as it stands in its file."""
+    return json.dumps(study_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def main(arguments: list[str]) -> None:
+    """Write the schema to the path given, or to its usual place."""
+    path = Path(arguments[0]) if arguments else DEFAULT_PATH
+    files.write_if_changed(path, schema_text().encode())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
