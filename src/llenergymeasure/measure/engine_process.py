@@ -23,6 +23,7 @@ from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, MeterError, PreflightError
 from llenergymeasure.files import write_text
 from llenergymeasure.measure.marks import Marks
+from llenergymeasure.measure.outcomes import report_failure
 from llenergymeasure.measure.warmup import WarmUp
 from llenergymeasure.meter.ticks import TickClock
 from llenergymeasure.results.layout import RunFolder
@@ -44,23 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
         spec = RunSpec.model_validate_json(folder.spec.read_text())
         EngineRun(spec, folder).run()
     except BaseException as error:
-        _report(folder, error)
+        report_failure(folder, error)
         if isinstance(error, LlemError):
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return EXIT_FAILED
         raise
     return EXIT_OK
-
-
-def _report(folder: RunFolder, error: BaseException) -> None:
-    """Say to the supervisor why the run failed; a full disk must not hide the first error."""
-    message = str(error) or type(error).__name__
-    try:
-        write_text(
-            folder.error, json.dumps({"class": type(error).__name__, "message": message[:4000]})
-        )
-    except OSError as second:
-        print(f"cannot write {folder.error}: {second}", file=sys.stderr)
 
 
 class EngineRun:

@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llenergymeasure.config.spec import RunSpec
+from llenergymeasure.errors import EXIT_OK
 from llenergymeasure.files import replacing, sha256, write_text
 from llenergymeasure.hardware.environment import environment, provenance
 from llenergymeasure.measure.marks import read_marks
+from llenergymeasure.measure.outcomes import report_failure
 from llenergymeasure.meter.account import Account, account
 from llenergymeasure.meter.samples import Samples, read_samples, write_samples
 from llenergymeasure.results.layout import RunFolder
@@ -55,10 +57,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     folder = RunFolder(parser.parse_args(arguments).out)
-    spec = RunSpec.model_validate_json(folder.spec.read_text())
-    done = json.loads(folder.engine.read_text())
-    write_result(folder, spec, done)
-    return 0
+    try:
+        spec = RunSpec.model_validate_json(folder.spec.read_text())
+        write_result(folder, spec, json.loads(folder.engine.read_text()))
+    except BaseException as error:
+        report_failure(folder, error)
+        raise
+    return EXIT_OK
 
 
 def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Result:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import sys
 from collections import deque
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -92,6 +93,18 @@ def boot_id() -> str:
 def utc_now() -> str:
     """Return the wall clock in ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def report_failure(folder: RunFolder, error: BaseException) -> None:
+    """Say to the supervisor why a process of the run gave up.
+
+    Where even that cannot be written (a full disk) the log says so and the first error stands.
+    """
+    message = (str(error) or type(error).__name__)[:4000]
+    try:
+        write_text(folder.error, json.dumps({"class": type(error).__name__, "message": message}))
+    except OSError as second:
+        print(f"cannot write {folder.error}: {second}", file=sys.stderr)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

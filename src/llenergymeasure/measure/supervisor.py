@@ -82,14 +82,17 @@ def read_spec(path: Path, run: str | None) -> dict[str, Any]:
     """
     document = json.loads(path.read_text())
     if run is None:
-        if "config" not in document:
+        if "runs" in document:
             raise ValueError("this is a plan: say which run with --run EXPERIMENT/CYCLE")
+        if absent := {"experiment", "cycle", "backend", "config"}.difference(document):
+            raise ValueError(f"not a run's spec: it lacks {', '.join(sorted(absent))}")
         return dict(document)
     experiment, _, cycle = run.partition("/")
     shared = {key: document[key] for key in ("study", "study_design_hash")}
     for entry in document.get("runs", []):
         if entry["experiment"] == experiment and str(entry["cycle"]) == cycle:
-            return {"schema_version": 1, **shared, **entry}
+            skip = bool(document.get("execution", {}).get("skip_preflight"))
+            return {**shared, **entry, "skip_preflight": skip}
     raise ValueError(f"the plan holds no run {run}")
 
 

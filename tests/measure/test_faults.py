@@ -1,0 +1,204 @@
+"""Faults injected into a real run: the outcome says what happened, and nothing is left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.studies import ROOT, SMALL, environment, living
+
+from llenergymeasure.config.loading import study_from_mapping
+from llenergymeasure.plan import make_plan
+from llenergymeasure.results.outcome import read_outcome
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = ROOT / "scripts" / "measure_pytorch.py"
+
+
+@dataclass
+class Attempt:
+    """One started run."""
+
+    process: "subprocess.Popen[bytes]"
+    folder: Path
+
+    def outcome(self) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads((self.folder / "outcome.json").read_text())
+        return value
+
+    def result(self) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
+        return value
+
+    def wait_for_phase(self, name: str) -> None:
+        marks = self.folder / "work" / "marks.jsonl"
+        wait_for(lambda: marks.is_file() and f'"{name}"' in marks.read_text())
+
+    def child(self, module: str) -> int:
+        found = [pid for pid in living(str(self.folder)) if module in command_of(pid)]
+        assert len(found) == 1, [command_of(pid) for pid in found]
+        return found[0]
+
+    def nothing_left(self) -> None:
+        wait_for(lambda: not living(str(self.folder)), 20)
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def wait_for(condition: Callable[[], bool], limit_s: float = 90) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def start(
+    folder: Path, *arguments: str, spec: dict[str, Any] | None = None, **settings: Any
+) -> Attempt:
+    plan = make_plan(study_from_mapping({**SMALL, **settings}))
+    run = plan.runs[0]
+    document = json.loads(plan.spec(run.experiment, run.cycle).model_dump_json())
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "told.json"
+    path.write_text(json.dumps({**document, **(spec or {})}))
+    out = folder / "run"
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), "--spec", str(path), "--out", str(out), *arguments],
+        env=environment(),
+        stderr=subprocess.PIPE,
+    )
+    return Attempt(process, out)
+
+
+def test_a_run_leaves_its_four_files_and_no_work(tmp_path: Path) -> None:
+    attempt = start(tmp_path)
+    assert attempt.process.wait(120) == 0
+    names = {path.name for path in attempt.folder.iterdir()}
+    assert names == {
+        *("result.json", "run.parquet", "samples.parquet", "requests.parquet"),
+        *("outcome.json", "attempts.jsonl", "run.log"),
+    }
+    assert attempt.outcome()["status"] == "completed"
+    result = attempt.result()
+    assert result["tokens"]["output"] == result["tokens"]["requests"] * 4
+    assert {phase["name"] for phase in result["phases"]} >= {"preflight", "load", "measure"}
+    attempt.nothing_left()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "status"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "interrupted")],
+)
+@pytest.mark.parametrize("phase", ["load", "measure"])
+def test_a_signal_ends_engine_and_recorder(
+    tmp_path: Path, number: int, code: int, status: str, phase: str
+) -> None:
+    attempt = start(tmp_path, window={"min_seconds": 60})
+    attempt.wait_for_phase(phase)
+    attempt.process.send_signal(number)
+    assert attempt.process.wait(30) == code
+    outcome = attempt.outcome()
+    assert (outcome["status"], outcome["exit_code"]) == (status, code)
+    assert outcome["phase"] == phase
+    assert (attempt.folder / "samples.arrows").stat().st_size > 0
+    assert not (attempt.folder / "result.json").exists()
+    attempt.nothing_left()
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
+def test_a_killed_engine_is_named(tmp_path: Path, number: signal.Signals) -> None:
+    attempt = start(tmp_path, window={"min_seconds": 60})
+    attempt.wait_for_phase("measure")
+    os.kill(attempt.child("engine_process"), number)
+    assert attempt.process.wait(30) == 128 + number
+    outcome = attempt.outcome()
+    assert outcome["status"] == "failed"
+    assert outcome["phase"] == "measure"
+    assert outcome["error"]["class"] == "EngineKilled"
+    assert number.name in outcome["error"]["message"]
+    attempt.nothing_left()
+
+
+def test_a_killed_recorder_disqualifies_the_run(tmp_path: Path) -> None:
+    attempt = start(tmp_path, window={"min_seconds": 4})
+    attempt.wait_for_phase("measure")
+    os.kill(attempt.child("meter.recorder"), signal.SIGKILL)
+    assert attempt.process.wait(60) == 0
+    result = attempt.result()
+    assert "recorder_lost" in result["validity"]
+    assert 0 not in [reading["gross_j"] for reading in result["energy"]["readings"]]
+    attempt.nothing_left()
+
+
+def test_a_killed_supervisor_takes_all_with_it(tmp_path: Path) -> None:
+    attempt = start(tmp_path, window={"min_seconds": 60})
+    attempt.wait_for_phase("measure")
+    attempt.process.kill()
+    attempt.process.wait()
+    attempt.nothing_left()
+    assert attempt.outcome()["status"] == "running"
+    assert read_outcome(attempt.folder / "outcome.json").status == "lost"
+
+
+def test_a_run_ends_with_the_workflow_that_asked_for_it(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "300"]) as workflow:
+        attempt = start(tmp_path, "--watch", str(workflow.pid), window={"min_seconds": 60})
+        attempt.wait_for_phase("load")
+        workflow.kill()
+    assert attempt.process.wait(30) == 1
+    assert attempt.outcome()["status"] == "interrupted"
+    attempt.nothing_left()
+
+
+def test_a_run_over_its_limit_is_ended(tmp_path: Path) -> None:
+    attempt = start(tmp_path, spec={"timeout_s": 8}, window={"min_seconds": 120})
+    assert attempt.process.wait(60) == 1
+    outcome = attempt.outcome()
+    assert outcome["status"] == "failed"
+    assert outcome["error"] == {"class": "TimeoutError", "message": "over its limit of 8 s"}
+    attempt.nothing_left()
+
+
+def test_a_model_that_is_not_there_fails_before_loading(tmp_path: Path) -> None:
+    attempt = start(tmp_path, model="someone/absent")
+    assert attempt.process.wait(60) == 1
+    outcome = attempt.outcome()
+    assert outcome["status"] == "failed"
+    assert outcome["phase"] == "preflight"
+    assert "someone/absent" in outcome["error"]["message"]
+    assert "Traceback" not in outcome["log_tail"]
+
+
+def test_attempts_are_counted_and_kept(tmp_path: Path) -> None:
+    for number in (1, 2):
+        attempt = start(tmp_path, model="someone/absent")
+        attempt.process.wait(60)
+        (attempt.folder / "outcome.json").rename(tmp_path / f"outcome-{number}.json")
+        assert json.loads((tmp_path / f"outcome-{number}.json").read_text())["attempt"] == number
+    lines = (attempt.folder / "attempts.jsonl").read_text().splitlines()
+    assert [json.loads(line)["status"] for line in lines] == ["running", "failed"] * 2
+
+
+def test_a_spec_that_cannot_be_read_is_a_configuration_error(tmp_path: Path) -> None:
+    path = tmp_path / "spec.json"
+    for content in ("", "[]", "{}", '{"runs": []}', "\x00"):
+        path.write_text(content)
+        done = subprocess.run(
+            [sys.executable, str(SCRIPT), "--spec", str(path), "--out", str(tmp_path / "run")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2, content
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "run").exists()
