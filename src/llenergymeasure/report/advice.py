@@ -1,0 +1,132 @@
+"""Runs without a result: why, and what a person can do about it."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llenergymeasure.report.wording import plain
+
+MESSAGE_LIMIT = 600
+
+_BY_WORDS = (
+    (
+        r"out ?of ?memory|OutOfMemory|CUDA_ERROR_OUT_OF_MEMORY|\bMemoryError\b",
+        "Model and batch did not fit into memory: lower the batch size or the number of "
+        "concurrent sequences, shorten prompts or outputs, or choose a smaller precision.",
+    ),
+    (
+        r"\bSIGKILL\b|\bsignal 9\b|\bKilled\b|\bexit(?:ed)?(?: code)? 137\b",
+        "Something killed the process, most often for memory: look at the kernel's log and the "
+        "job's memory limit.",
+    ),
+    (
+        r"timed? ?out|Timeout",
+        "It took longer than it may: raise execution.run_timeout_seconds, or give the run less "
+        "to do.",
+    ),
+    (
+        r"ModuleNotFoundError|ImportError|No module named",
+        "A package is missing where the run was made: install the backend's requirements file "
+        "from envs/, or run in the backend's image.",
+    ),
+    (
+        r"GatedRepo|RepositoryNotFound|HfHubHTTPError|LocalEntryNotFound|ConnectionError"
+        r"|\b40[134]\b|offline",
+        "Model or data set could not be fetched: check its name, the network and the access "
+        "token, or name a local copy.",
+    ),
+    (
+        r"PermissionError|Permission denied|NVML_ERROR_NO_PERMISSION",
+        "The user of the run may not do this: check the rights on the file or device it names.",
+    ),
+    (
+        r"No space left",
+        "The disk is full: make room, or point output_dir elsewhere.",
+    ),
+    (
+        r"PreflightError",
+        "The machine was not fit for the run; nothing was measured. Mend what the message names.",
+    ),
+    (
+        r"MeterError|NVMLError",
+        "A sensor or the recorder failed: try it alone with `llem meter -- sleep 5`.",
+    ),
+    (
+        r"ConfigurationError|BackendError|ValidationError|ValueError|TypeError",
+        "The engine refused a setting or could not load the model: the message names it; change "
+        "it in the study.",
+    ),
+)
+_BY_STATUS = {
+    "running": "It was at work when these tables were written.",
+    "missing": "It was never started: run the study again to make it.",
+    "interrupted": "It was stopped from outside: run the study again to make it.",
+    "lost": "It ended without a word, as after a power cut or a kill: run the study again, and "
+    "look at its log if it happens twice.",
+}
+_ELSE = "Look at its log, mend the cause, and run the study again."
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Runs that have no result for one and the same reason.
+
+    Attributes:
+        status: how they ended.
+        phase: the phase they were in; None if unknown.
+        error_class: the error's class; None if there was none.
+        message: what the error said, on one line.
+        advice: what to do.
+        runs: ``(experiment, cycle)`` of each.
+    """
+
+    status: str
+    phase: str | None
+    error_class: str | None
+    message: str | None
+    advice: str
+    runs: tuple[tuple[str, int], ...]
+
+    @property
+    def reason(self) -> str:
+        """Return status, phase and error as one line."""
+        place = f" in {self.phase}" if self.phase else ""
+        error = ": ".join(part for part in (self.error_class, self.message) if part)
+        return f"{self.status}{place}" + (f": {error}" if error else "")
+
+
+def failures(runs: Iterable[Mapping[str, Any]]) -> list[Failure]:
+    """Return the runs without a result, those that share a reason together."""
+    grouped: dict[tuple[str, str | None, str | None, str | None], list[tuple[str, int]]] = {}
+    for run in runs:
+        if run["status"] == "completed":
+            continue
+        key = (run["status"], _line(run["phase"]), _line(run["error_class"]), run["error_message"])
+        grouped.setdefault(key, []).append((run["experiment"], run["cycle"]))
+    return [
+        Failure(
+            status,
+            phase,
+            error_class,
+            None if message is None else plain(message, MESSAGE_LIMIT),
+            advise(status, error_class, message),
+            tuple(members),
+        )
+        for (status, phase, error_class, message), members in grouped.items()
+    ]
+
+
+def _line(text: str | None) -> str | None:
+    return None if text is None else plain(text)
+
+
+def advise(status: str, error_class: str | None, message: str | None) -> str:
+    """Return what to do about a run that ended so."""
+    if status not in {"failed", "lost"}:
+        return _BY_STATUS.get(status, _ELSE)
+    words = f"{error_class or ''} {message or ''}"
+    for pattern, advice in _BY_WORDS:
+        if re.search(pattern, words):
+            return advice
+    return _BY_STATUS.get(status, _ELSE)

@@ -1,0 +1,98 @@
+"""The experiments and the runs' flags as lines of the page's tables."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from llenergymeasure.report.findings import TOKEN
+from llenergymeasure.report.flags import consequence, meaning
+from llenergymeasure.report.wording import NOTHING, Scale, percent, plain, rounded
+
+Row: TypeAlias = Mapping[str, Any]
+REQUEST = "energy_per_request_j"
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One experiment's line in the page's table, ready to print."""
+
+    number: int
+    experiment: str
+    label: str
+    kind: str
+    runs: str
+    per_token: str
+    spread: str
+    per_request: str
+    power: str
+    speed: str
+    latency: str
+    flags: str
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One validity code that occurred."""
+
+    code: str
+    runs: int
+    meaning: str
+    consequence: str
+
+
+def table_rows(summary: Sequence[Row], token: Scale, request: Scale) -> list[TableRow]:
+    """Return the page's table of experiments, in the order given."""
+    return [_table_row(number, row, token, request) for number, row in enumerate(summary, start=1)]
+
+
+def _table_row(number: int, row: Row, token: Scale, request: Scale) -> TableRow:
+    mean, sd = row[f"{TOKEN}_mean"], row[f"{TOKEN}_sd"]
+    return TableRow(
+        number=number,
+        experiment=row["experiment"],
+        label=plain(row["label"], 120),
+        kind=row["kind"] or NOTHING,
+        runs=_run_counts(row),
+        per_token=_with_half_width(row, TOKEN, token),
+        spread=NOTHING if sd is None or not mean else percent(sd / mean),
+        per_request=_with_half_width(row, REQUEST, request),
+        power=_with_half_width(row, "power_mean_w"),
+        speed=_with_half_width(row, "output_tokens_per_s"),
+        latency=rounded(row["request_latency_p50_s_mean"]),
+        flags=plain(", ".join(row["validity"] or ())),
+    )
+
+
+def _run_counts(row: Row) -> str:
+    parts = [
+        (row["n_disqualified"], "disqualified"),
+        (row["n_other_meter"], "other meter"),
+        (row["n_failed"], "failed"),
+        (row["n_pending"], "not run"),
+    ]
+    rest = [f"{number} {word}" for number, word in parts if number]
+    return f"{row['n']}" + (f" ({', '.join(rest)})" if rest else "")
+
+
+def _with_half_width(row: Row, metric: str, scale: Scale | None = None) -> str:
+    mean, high = row[f"{metric}_mean"], row[f"{metric}_ci95_high"]
+    if mean is None or high is None:
+        return rounded(_in(scale, mean))
+    half_width = _in(scale, high - mean)
+    return f"{rounded(_in(scale, mean), half_width)} ± {rounded(half_width, half_width)}"
+
+
+def _in(scale: Scale | None, value: float | None) -> float | None:
+    return value if scale is None or value is None else scale(value)
+
+
+def flags(runs: Iterable[Row]) -> list[Flag]:
+    """Return the validity codes that occurred, each with its meaning."""
+    counts: dict[str, int] = {}
+    for run in runs:
+        for code in run["validity"] or ():
+            counts[code] = counts.get(code, 0) + 1
+    return [
+        Flag(plain(code), number, meaning(code), consequence(code))
+        for code, number in sorted(counts.items())
+    ]

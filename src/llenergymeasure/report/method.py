@@ -1,0 +1,105 @@
+"""How the numbers were made and where: what a reader needs to trust, cite and repeat them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from llenergymeasure.report.wording import listed, percent, plain, rounded, scopes_text
+
+Row: TypeAlias = Mapping[str, Any]
+
+
+def method(summary: Sequence[Row], runs: Sequence[Row]) -> str:
+    """Return a paragraph on how the numbers were made, fit to be quoted."""
+    told = [row for row in summary if row["kind"] is not None and row["n"]]
+    if not told:
+        return "No run gave energy."
+    how = listed([meter for _, meter in meters(told)])
+    windows = [row["window_s_mean"] for row in told if row["window_s_mean"] is not None]
+    sizes = sorted({row["n"] for row in told})
+    n = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    bands = [row["energy_u_sys_rel"] for row in told if row["energy_u_sys_rel"] is not None]
+    text = (
+        f"Energy was {how} over windows of {_span(windows)} s, with n = {n} runs in each mean; "
+        "model loading and warm-up are outside the window. Intervals are two-sided 95 % Student t "
+        "intervals over runs"
+    )
+    if bands:
+        text += (
+            f"; the sensor's gain band of ±{percent(max(bands))} is common to all runs, is not "
+            "shrunk by repeats and is not part of the intervals"
+        )
+    left_out = sum(row["n_disqualified"] + row["n_other_meter"] for row in summary)
+    if left_out:
+        stand = "run stands" if left_out == 1 else "runs stand"
+        text += f". {left_out} {stand} outside the means, disqualified or of another meter"
+    hashes = {run["prompt_hash"] for run in runs if run["prompt_hash"]}
+    if len(hashes) > 1:
+        text += (
+            f". The experiments answered {len(hashes)} different sets of prompts or asked lengths: "
+            "energy per token is not like for like between them"
+        )
+    return f"{text}."
+
+
+def meters(summary: Sequence[Row]) -> list[tuple[str, str]]:
+    """Return every kind of energy that occurs, and its meter in words."""
+    told = [row for row in summary if row["kind"] is not None]
+    return list(dict.fromkeys((row["kind"], _meter(row)) for row in told))
+
+
+def _meter(row: Row) -> str:
+    kind = "estimated, not measured," if row["kind"] == "estimated" else row["kind"]
+    return f"{kind} by {plain(row['energy_source'])} ({scopes_text(row['energy_scopes'])})"
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = rounded(min(values)), rounded(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
+def provenance(plan: Row, runs: Sequence[Row]) -> list[tuple[str, list[str]]]:
+    """Return where the numbers come from: a name and all values that occurred."""
+    completed = [run for run in runs if run["status"] == "completed"]
+    started = sorted(run["started_at"] for run in completed if run["started_at"])
+    dates = [started[0], started[-1]] if started else []
+    named = [
+        ("Study", [plain(plan["study"])]),
+        ("Design hash", [plain(plan["study_design_hash"])]),
+        (
+            "Runs began",
+            [" to ".join(dict.fromkeys(_minute(date) for date in dates))] if dates else [],
+        ),
+        ("Model", _distinct(runs, "model")),
+        ("Backend", _distinct(runs, "backend")),
+        ("Runner", _distinct(runs, "runner")),
+        ("Engine", _distinct(completed, "engine_version")),
+        ("LLenergyMeasure", _distinct(completed, "llenergymeasure_version")),
+        ("GPU", _distinct(completed, "gpu_name")),
+        ("Driver", _distinct(completed, "driver_version")),
+        ("Host", _distinct(completed, "host")),
+        ("Energy source", _distinct(completed, "energy_source")),
+    ]
+    return [(name, values) for name, values in named if values]
+
+
+def _minute(moment: str) -> str:
+    """Return an ISO 8601 time in UTC to the minute; anything else as it is."""
+    if not moment.endswith(("+00:00", "Z")):
+        return plain(moment, 60)
+    return f"{plain(moment[:16]).replace('T', ' ')} UTC"
+
+
+def _distinct(runs: Iterable[Row], column: str) -> list[str]:
+    return list(dict.fromkeys(plain(run[column], 300) for run in runs if run[column]))
+
+
+def mixtures(runs: Sequence[Row]) -> list[str]:
+    """Return what differed between the completed runs that a comparison takes for the same."""
+    completed = [run for run in runs if run["status"] == "completed"]
+    named = (
+        ("GPU", "gpu_name"),
+        ("driver", "driver_version"),
+        ("host", "host"),
+        ("version of LLenergyMeasure", "llenergymeasure_version"),
+    )
+    return [name for name, column in named if len(_distinct(completed, column)) > 1]

@@ -1,0 +1,166 @@
+"""A study's results as plain text, for a terminal or a pipe."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from llenergymeasure.analysis.tables import RUNS_NAME, SUMMARY_NAME, read_table
+from llenergymeasure.report.advice import Failure, failures
+from llenergymeasure.report.method import meters
+from llenergymeasure.report.wording import (
+    NOTHING,
+    counted,
+    plain,
+    rounded,
+    rounded_range,
+    scale_for,
+    width,
+)
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.units import DISQUALIFYING
+
+LABEL_LIMIT = 44
+LISTED_EXPERIMENTS = 60
+LISTED_FAILURES = 12
+LISTED_RUNS = 3
+
+Row = Mapping[str, Any]
+
+
+def study_text(study_dir: Path) -> str:
+    """Return the text of the tables in a study's folder.
+
+    Raises:
+        ResultsError: the tables are not there or damaged.
+    """
+    summary = read_table(study_dir, SUMMARY_NAME)
+    return summary_text(summary, read_table(study_dir, RUNS_NAME), study_dir)
+
+
+def summary_text(summary: pa.Table, runs: pa.Table, study_dir: Path | None = None) -> str:
+    """Return counts, one line an experiment, and every failure with its reason and log.
+
+    Args:
+        summary: one row an experiment.
+        runs: one row a run.
+        study_dir: the study's folder, to name logs by their full path.
+    """
+    rows, run_rows = summary.to_pylist(), runs.to_pylist()
+    blocks = [_head(rows, run_rows), _experiments(rows), _flags(run_rows)]
+    blocks.append(_failures(failures(run_rows), study_dir))
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _head(rows: Sequence[Row], runs: Sequence[Row]) -> str:
+    study = next((run["study"] for run in runs if run["study"]), "study")
+    done = sum(run["status"] == "completed" for run in runs)
+    lines = [f"{plain(study)}: {done} of {counted(len(runs), 'run')} completed"]
+    left_out = sum(row["n_disqualified"] + row["n_other_meter"] for row in rows)
+    if left_out:
+        lines[0] += f", {left_out} left out of the means"
+    lines += [f"Energy: {meter}" for _, meter in meters(rows)]
+    if not done:
+        lines.append("No run completed: there is no energy to report.")
+    elif len(lines) == 1:
+        reasons = [run["energy_unavailable"] for run in runs if run["energy_unavailable"]]
+        lines.append(f"Energy: not observed ({plain(reasons[0]) if reasons else 'no sensor'})")
+    return "\n".join(lines)
+
+
+def _experiments(rows: Sequence[Row]) -> str:
+    token = scale_for((row["energy_per_output_token_j_mean"] for row in rows), "J")
+    request = scale_for((row["energy_per_request_j_mean"] for row in rows), "J")
+    header = [
+        "experiment",
+        "settings",
+        "n",
+        "kind",
+        f"{_ascii(token.unit)}/token",
+        "95 % interval",
+        f"{_ascii(request.unit)}/request",
+        "W",
+        "token/s",
+    ]
+    lines = [header]
+    for row in rows[:LISTED_EXPERIMENTS]:
+        per_token = [
+            None if value is None else token(value)
+            for value in (
+                row[f"energy_per_output_token_j_{part}"]
+                for part in ("mean", "ci95_low", "ci95_high")
+            )
+        ]
+        mean, low, high = per_token
+        half_width = None if low is None or high is None else (high - low) / 2
+        per_request = row["energy_per_request_j_mean"]
+        lines.append(
+            [
+                row["experiment"],
+                plain(row["label"], LABEL_LIMIT),
+                str(row["n"]),
+                row["kind"] or NOTHING,
+                rounded(mean, half_width),
+                rounded_range(low, high),
+                rounded(None if per_request is None else request(per_request)),
+                rounded(row["power_mean_w_mean"]),
+                rounded(row["output_tokens_per_s_mean"]),
+            ]
+        )
+    text = _aligned(lines, left=(0, 1, 3))
+    rest = len(rows) - LISTED_EXPERIMENTS
+    return text if rest <= 0 else f"{text}\n... and {rest:,} more in summary.csv"
+
+
+def _flags(runs: Sequence[Row]) -> str:
+    counts: dict[str, int] = {}
+    for run in runs:
+        for code in run["validity"] or ():
+            counts[code] = counts.get(code, 0) + 1
+    if not counts:
+        return ""
+    parts = [
+        f"{plain(code)} ({counted(number, 'run')}{', left out' if code in DISQUALIFYING else ''})"
+        for code, number in sorted(counts.items())
+    ]
+    return f"Validity: {', '.join(parts)}"
+
+
+def _failures(found: Sequence[Failure], study_dir: Path | None) -> str:
+    if not found:
+        return ""
+    total = sum(len(failure.runs) for failure in found)
+    lines = [f"Without a result: {counted(total, 'run')}"]
+    folder = StudyFolder(study_dir if study_dir is not None else Path())
+    for failure in found[:LISTED_FAILURES]:
+        lines.append(f"  {counted(len(failure.runs), 'run')} {plain(failure.reason, 240)}")
+        lines.append(f"    what to do: {failure.advice}")
+        if failure.status == "missing":
+            continue
+        for experiment, cycle in failure.runs[:LISTED_RUNS]:
+            lines.append(f"    log: {folder.run(experiment, cycle).log}")
+        rest = len(failure.runs) - LISTED_RUNS
+        if rest > 0:
+            lines.append(f"    ... and {rest} more")
+    rest = len(found) - LISTED_FAILURES
+    if rest > 0:
+        lines.append(f"  ... and {rest} more reasons; see runs.parquet")
+    return "\n".join(lines)
+
+
+def _aligned(lines: Sequence[Sequence[str]], left: Sequence[int]) -> str:
+    widths = [max(width(line[place]) for line in lines) for place in range(len(lines[0]))]
+    out = []
+    for line in lines:
+        cells = []
+        for place, cell in enumerate(line):
+            pad = " " * (widths[place] - width(cell))
+            cells.append(cell + pad if place in left else pad + cell)
+        out.append("  ".join(cells).rstrip())
+    return "\n".join(out)
+
+
+def _ascii(text: str) -> str:
+    """Return a unit in ASCII, for terminals and pipes without UTF-8."""
+    return text.replace("µ", "u")

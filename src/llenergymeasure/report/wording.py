@@ -1,0 +1,126 @@
+"""Numbers and texts as a person reads them."""
+
+import math
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+NOTHING = "-"
+"""What stands for null."""
+
+_PREFIXES = ((6, "M"), (3, "k"), (0, ""), (-3, "m"), (-6, "µ"), (-9, "n"))
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+SCOPE_WORDS = {
+    "gpu": "GPU",
+    "cpu": "CPU",
+    "dram": "memory",
+    "module": "module",
+    "host": "whole host",
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One unit for a whole column or axis.
+
+    Attributes:
+        factor: what a value in the base unit is multiplied by.
+        unit: the unit it is then in, such as ``mJ``.
+    """
+
+    factor: float
+    unit: str
+
+    def __call__(self, value: float) -> float:
+        """Return a value of the base unit in this one."""
+        return value * self.factor
+
+
+def scale_for(values: Iterable[float | None], unit: str) -> Scale:
+    """Return the prefix under which the largest of ``values`` lies between 1 and 1000."""
+    largest = max((abs(value) for value in values if value is not None), default=0.0)
+    if largest == 0:
+        return Scale(1.0, unit)
+    for exponent, prefix in _PREFIXES:
+        if largest >= 10.0**exponent:
+            return Scale(10.0**-exponent, prefix + unit)
+    exponent, prefix = _PREFIXES[-1]
+    return Scale(10.0**-exponent, prefix + unit)
+
+
+def rounded(value: float | None, half_width: float | None = None) -> str:
+    """Return a number with as many digits as its interval bears: two of the half width.
+
+    Without an interval three significant digits stand. Null reads as a dash.
+    """
+    if value is None:
+        return NOTHING
+    return f"{value:,.{_decimals(value, half_width)}f}"
+
+
+def rounded_range(low: float | None, high: float | None) -> str:
+    """Return an interval as ``low to high``, both with the same digits."""
+    if low is None or high is None:
+        return NOTHING
+    decimals = _decimals(high, (high - low) / 2)
+    return f"{low:,.{decimals}f} to {high:,.{decimals}f}"
+
+
+def percent(share: float | None) -> str:
+    """Return a share such as 0.0123 as ``1.2 %``, with two significant digits."""
+    if share is None:
+        return NOTHING
+    size = abs(share * 100)
+    if size == 0:
+        return "0 %"
+    decimals = min(max(1 - math.floor(math.log10(size)), 0), 4)
+    return f"{share * 100:.{decimals}f} %"
+
+
+def plain(text: object, limit: int | None = None) -> str:
+    """Return text on one line, without characters that steer a terminal or a page.
+
+    Control characters, escape sequences' ESC, direction overrides and line separators become
+    spaces; runs of blanks become one. ``limit`` cuts to that many characters.
+    """
+    kept = "".join(" " if unicodedata.category(sign) in _HIDDEN else sign for sign in str(text))
+    line = " ".join(kept.split())
+    return line if limit is None or len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def width(text: str) -> int:
+    """Return how many terminal cells ``text`` takes."""
+    return sum(
+        0
+        if unicodedata.combining(sign)
+        else 2
+        if unicodedata.east_asian_width(sign) in {"W", "F"}
+        else 1
+        for sign in text
+    )
+
+
+def counted(number: int, singular: str, plural: str | None = None) -> str:
+    """Return a count with its noun: ``1 run``, ``2 runs``."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return ``a``, ``a and b`` or ``a, b and c``."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def scopes_text(scopes: Sequence[str] | None) -> str:
+    """Return what energy covers, in words."""
+    return listed([SCOPE_WORDS.get(scope, scope) for scope in scopes or ()]) or "unknown scope"
+
+
+def _decimals(value: float, half_width: float | None) -> int:
+    if half_width is not None and half_width > 0:
+        leading = math.floor(math.log10(half_width))
+        return min(max(1 - leading, 0), 9)
+    if value == 0:
+        return 0
+    return min(max(2 - math.floor(math.log10(abs(value))), 0), 9)

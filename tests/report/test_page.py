@@ -1,0 +1,266 @@
+import html.parser
+import re
+
+import pytest
+
+from llenergymeasure.analysis.tables import write_tables
+from llenergymeasure.errors import ResultsError
+from llenergymeasure.report.page import FIGURE_FILES, write_report
+from llenergymeasure.units import DISQUALIFYING
+from results.synthetic import (
+    make_plan,
+    make_result,
+    write_complete_study,
+    write_outcome,
+    write_plan,
+    write_result,
+)
+
+SWEPT = ["pytorch.batch_size"]
+CONFIGS = [
+    {"model": "tiny-llama", "precision": "bf16", "pytorch": {"batch_size": size}} for size in (1, 8)
+]
+
+
+class Page(html.parser.HTMLParser):
+    """The page as a browser takes it: its elements, their attributes, and its text."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.elements, self.words, self._hidden = [], [], 0
+        self.feed(source)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._hidden += tag == "style"
+
+    def handle_endtag(self, tag):
+        self._hidden -= tag == "style"
+
+    def handle_data(self, data):
+        if not self._hidden:
+            self.words.append(data)
+
+    def tags(self):
+        return {tag for tag, _ in self.elements}
+
+
+def report(folder, *, partial=False):
+    write_tables(folder, partial=partial)
+    write_report(folder, partial=partial)
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def plan():
+    return make_plan(CONFIGS, SWEPT)
+
+
+@pytest.fixture
+def complete(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    return tmp_path
+
+
+def test_page_states_the_finding_with_its_interval_and_kind(tmp_path, plan):
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        level = 400.0 if run["config"]["pytorch"]["batch_size"] == 8 else 1200.0
+        write_result(tmp_path, make_result(run, energy_j=level + run["cycle"]))
+    text = report(tmp_path).text
+    assert "Least energy: batch_size=8 used 201.0 mJ (95 % interval 199.8 to 202.2, n = 3)" in text
+    assert "Most: batch_size=1 with 601.0 mJ" in text
+    assert "3 times as much" in text
+    assert "measured by nvml (GPU)" in text
+    assert "±5.0 %" in text
+    assert "estimated, not measured" not in text
+
+
+def test_overlapping_intervals_leave_the_least_open(tmp_path, plan):
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        shift = 5 if run["config"]["pytorch"]["batch_size"] == 8 else 0
+        write_result(tmp_path, make_result(run, energy_j=1000.0 + 20 * run["cycle"] + shift))
+    assert "which of them is least is open" in report(tmp_path).text
+
+
+def test_single_runs_get_no_interval(tmp_path):
+    plan = make_plan(CONFIGS, SWEPT, cycles=1)
+    write_complete_study(tmp_path, plan)
+    text = report(tmp_path).text
+    assert "one run, no interval" in text
+    assert "the ranking may be chance" in text
+
+
+def test_estimated_energy_is_said_so_loudly(tmp_path, plan):
+    write_complete_study(tmp_path, plan, kind="estimated", source="codecarbon")
+    text = report(tmp_path).text
+    assert "Estimated, not measured." in text
+    assert "estimated, not measured, by codecarbon (CPU)" in text
+    assert "is estimated to use" in text
+
+
+def test_estimated_is_not_ranked_against_measured(tmp_path, plan):
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        cheap = run["config"]["pytorch"]["batch_size"] == 8
+        how = {"kind": "estimated", "source": "codecarbon", "energy_j": 1.0} if cheap else {}
+        write_result(tmp_path, make_result(run, **how))
+    text = report(tmp_path).text
+    assert "1 experiment with estimated energy is not ranked against measured ones" in text
+    assert "Least energy" not in text
+    assert "batch_size=1 used" in text
+
+
+def test_page_is_whole_and_loads_nothing(complete):
+    page = report(complete)
+    assert page.tags().isdisjoint({"script", "link", "img", "iframe", "object", "embed"})
+    source = (complete / "report.html").read_text()
+    addresses = set(re.findall(r"""[a-z]+://[^\s"'<>]+""", source))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert "@import" not in source
+    assert "url(" not in source
+    policy = [attrs for tag, attrs in page.elements if attrs.get("http-equiv")]
+    assert policy[0]["content"].startswith("default-src 'none'")
+
+
+def test_ids_are_unique_and_links_lead_somewhere(complete, plan):
+    write_result(complete, make_result(plan["runs"][0], validity=["throttled"]))
+    page = report(complete)
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    targets = [attrs["href"] for tag, attrs in page.elements if tag == "a"]
+    assert targets
+    assert {target[1:] for target in targets if target.startswith("#")} <= set(ids)
+    named = {attrs["aria-labelledby"] for _, attrs in page.elements if "aria-labelledby" in attrs}
+    assert named <= set(ids)
+
+
+def test_scrolling_parts_can_be_reached_by_keyboard(complete):
+    scrolling = [attrs for _, attrs in report(complete).elements if attrs.get("class") == "scroll"]
+    assert scrolling
+    assert all(attrs.get("tabindex") == "0" for attrs in scrolling)
+
+
+def test_every_figure_is_there_and_drawn_on_the_page(complete):
+    page = report(complete)
+    for name in FIGURE_FILES:
+        content = (complete / name).read_bytes()
+        start = b"<svg" if name.endswith(".svg") else b"\x89PNG"
+        assert content.startswith(start)
+    assert sum(tag == "figure" for tag, _ in page.elements) == 4
+    assert sum(tag == "svg" for tag, _ in page.elements) == 8
+    token = (complete / "figures" / "energy_per_output_token.svg").read_text()
+    assert "Energy per output token (mJ)" in token
+    assert "batch_size=8" in token
+    speed = (complete / "figures" / "energy_throughput.svg").read_text()
+    assert "Throughput (output tokens/s)" in speed
+
+
+def test_the_same_study_gives_the_same_bytes(tmp_path, plan):
+    names = ("report.html", *FIGURE_FILES)
+    for folder in ("one", "two"):
+        write_complete_study(tmp_path / folder, plan)
+        report(tmp_path / folder)
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_partial_report_is_older_than_any_input(complete):
+    report(complete, partial=True)
+    for name in ("report.html", *FIGURE_FILES):
+        assert (complete / name).stat().st_mtime == 86400
+
+
+def test_hostile_text_is_shown_and_never_run(tmp_path):
+    nasty = (
+        "</title></svg><script>alert('x')</script><img src=x onerror=alert(1)>{{7*7}}\x1b[0m\u202e"
+    )
+    configs = [{**CONFIGS[0], "model": nasty}, CONFIGS[1]]
+    left_out = [{"config": {"model": nasty, nasty: 1}, "reason": nasty}]
+    plan = make_plan(configs, ["model", *SWEPT], study=nasty, left_out=left_out)
+    write_plan(tmp_path, plan)
+    error = {"class": nasty, "message": nasty}
+    write_outcome(tmp_path, plan["runs"][0], status="failed", phase=nasty, error=error)
+    for run in plan["runs"][1:]:
+        write_result(tmp_path, make_result(run, validity=[nasty], runner=nasty, source=nasty))
+    page = report(tmp_path, partial=True)
+    assert page.tags().isdisjoint({"script", "img"})
+    assert not any(name.startswith("on") for _, attrs in page.elements for name in attrs)
+    assert "<script>alert('x')</script>" in page.text
+    assert "{{7*7}}" in page.text
+    assert "\u202e" not in page.text
+    assert "\x1b" not in page.text
+    svg = (tmp_path / "figures" / "energy_per_output_token.svg").read_text()
+    assert "<script" not in svg
+
+
+def test_failures_name_phase_error_advice_and_log(complete, plan):
+    run = plan["runs"][0]
+    (complete / "runs" / run["experiment"] / "1" / "result.json").unlink()
+    error = {"class": "ModuleNotFoundError", "message": "No module named 'vllm'"}
+    write_outcome(complete, run, status="failed", phase="load", error=error)
+    page = report(complete, partial=True)
+    assert "1 run has no result." in page.text
+    assert "1 run failed in phase load: ModuleNotFoundError" in page.text
+    assert "No module named 'vllm'" in page.text
+    assert "install the backend's requirements file" in page.text
+    links = {attrs.get("href") for tag, attrs in page.elements if tag == "a"}
+    assert f"runs/{run['experiment']}/1/run.log" in links
+
+
+def test_study_of_which_every_run_failed_still_has_a_report_that_says_so(tmp_path, plan):
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        write_outcome(tmp_path, run, status="failed", phase="load")
+    text = report(tmp_path, partial=True).text
+    assert "No run completed: there is no energy to report." in text
+    assert "6 runs have no result." in text
+    assert all((tmp_path / name).stat().st_size > 0 for name in FIGURE_FILES)
+
+
+def test_study_of_which_every_run_is_disqualified_says_so(tmp_path, plan):
+    code = min(DISQUALIFYING)
+    write_complete_study(tmp_path, plan, validity=[code])
+    text = report(tmp_path).text
+    assert "Every completed run was disqualified: there is no mean to report." in text
+    assert "left out of means" in text
+
+
+def test_energy_that_was_not_observed_has_its_reason(tmp_path, plan):
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        write_result(tmp_path, make_result(run, energy_j=None))
+    assert "No energy was observed: no sensor." in report(tmp_path).text
+
+
+def test_drift_with_the_order_is_told(tmp_path):
+    plan = make_plan(CONFIGS, SWEPT, cycles=6)
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        wobble = 1 + 0.001 * (run["order"] % 3)
+        write_result(tmp_path, make_result(run, energy_j=(1000 + 20 * run["order"]) * wobble))
+    assert "Energy drifted with the order" in report(tmp_path).text
+
+
+def test_machines_that_differ_are_named(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    result = make_result(plan["runs"][0])
+    moved = result.model_copy(update={"environment": {**result.environment, "host": "node-2"}})
+    write_result(tmp_path, moved)
+    assert "The runs differ in host" in report(tmp_path).text
+
+
+def test_large_studies_are_cut_with_a_word(tmp_path):
+    configs = [{**CONFIGS[0], "pytorch": {"batch_size": size}} for size in range(1, 251)]
+    write_complete_study(tmp_path, make_plan(configs, SWEPT, cycles=1))
+    text = report(tmp_path).text
+    assert "The first 200 of 250 are shown." in text
+    assert "The 40 with the least energy are drawn" in text
+
+
+def test_report_needs_the_tables(tmp_path, plan):
+    write_plan(tmp_path, plan)
+    with pytest.raises(ResultsError, match="merge the study's runs first"):
+        write_report(tmp_path, partial=False)

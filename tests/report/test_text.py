@@ -1,0 +1,123 @@
+import pytest
+
+from llenergymeasure.analysis.tables import read_table, write_tables
+from llenergymeasure.errors import ResultsError
+from llenergymeasure.report.text import study_text, summary_text
+from llenergymeasure.units import DISQUALIFYING, MARKING
+from results.synthetic import (
+    make_plan,
+    make_result,
+    write_complete_study,
+    write_outcome,
+    write_plan,
+    write_result,
+)
+
+SWEPT = ["pytorch.batch_size"]
+CONFIGS = [
+    {"model": "tiny-llama", "precision": "bf16", "pytorch": {"batch_size": size}} for size in (1, 8)
+]
+
+
+@pytest.fixture
+def plan():
+    return make_plan(CONFIGS, SWEPT)
+
+
+def text_of(folder, *, partial=False):
+    write_tables(folder, partial=partial)
+    return study_text(folder)
+
+
+def test_kind_counts_and_figures_are_told(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    text = text_of(tmp_path)
+    assert "demo: 6 of 6 runs completed" in text
+    assert "Energy: measured by nvml (GPU)" in text
+    assert "batch_size=1" in text
+    mean = read_table(tmp_path, "summary.parquet")["energy_per_output_token_j_mean"][0].as_py()
+    assert f"{mean * 1000:.0f}" in text
+    assert "Without a result" not in text
+
+
+def test_estimated_is_never_taken_for_measured(tmp_path, plan):
+    write_complete_study(tmp_path, plan, kind="estimated", source="codecarbon")
+    text = text_of(tmp_path)
+    assert "estimated, not measured, by codecarbon (CPU)" in text
+
+
+def test_columns_line_up(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    lines = text_of(tmp_path).splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("experiment"))
+    header, *rows = lines[start : start + 3]
+    place = header.index("J/token") + len("J/token")
+    assert all(row[place - 1].isdigit() and row[place] == " " for row in rows)
+
+
+def test_failures_say_why_what_to_do_and_where_the_log_is(tmp_path, plan):
+    write_plan(tmp_path, plan)
+    first, second, *rest = plan["runs"]
+    error = {"class": "OutOfMemoryError", "message": "CUDA out of memory"}
+    for run in (first, second):
+        write_outcome(tmp_path, run, status="failed", phase="load", error=error)
+    for run in rest[:-1]:
+        write_result(tmp_path, make_result(run))
+    text = text_of(tmp_path, partial=True)
+    assert "3 of 6 runs completed" in text
+    assert "2 runs failed in load: OutOfMemoryError: CUDA out of memory" in text
+    assert "lower the batch size" in text
+    assert f"runs/{first['experiment']}/1/run.log" in text
+    assert "1 run missing" in text
+
+
+def test_study_of_which_nothing_ran_says_so(tmp_path, plan):
+    write_plan(tmp_path, plan)
+    text = text_of(tmp_path, partial=True)
+    assert "0 of 6 runs completed" in text
+    assert "No run completed: there is no energy to report." in text
+
+
+def test_energy_that_was_not_observed_has_its_reason(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    for run in plan["runs"]:
+        write_result(tmp_path, make_result(run, energy_j=None))
+    assert "Energy: not observed (no sensor)" in text_of(tmp_path)
+
+
+def test_flags_say_which_runs_are_left_out(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    codes = [min(DISQUALIFYING), min(MARKING)]
+    write_result(tmp_path, make_result(plan["runs"][0], validity=codes))
+    text = text_of(tmp_path)
+    assert f"{codes[0]} (1 run, left out)" in text
+    assert f"{codes[1]} (1 run)" in text
+    assert "1 left out of the means" in text
+
+
+def test_no_text_of_a_run_reaches_the_terminal_raw(tmp_path, plan):
+    write_plan(tmp_path, {**plan, "study": "demo\x1b]0;owned\x07"})
+    error = {"class": "E\x1b[2J", "message": "line\r\nover\x1b[31m\u202e"}
+    write_outcome(tmp_path, plan["runs"][0], status="failed", phase="lo\nad", error=error)
+    text = text_of(tmp_path, partial=True)
+    assert all(line.isprintable() for line in text.splitlines())
+
+
+def test_text_needs_the_tables(tmp_path):
+    with pytest.raises(ResultsError, match="merge the study's runs first"):
+        study_text(tmp_path)
+
+
+def test_long_studies_stay_short(tmp_path):
+    configs = [{**CONFIGS[0], "pytorch": {"batch_size": size}} for size in range(1, 101)]
+    plan = make_plan(configs, SWEPT, cycles=1)
+    write_plan(tmp_path, plan)
+    for place, run in enumerate(plan["runs"]):
+        error = {"class": "E", "message": f"message {place}"}
+        write_outcome(tmp_path, run, status="failed", error=error)
+    write_tables(tmp_path, partial=True)
+    tables = [read_table(tmp_path, name) for name in ("summary.parquet", "runs.parquet")]
+    text = summary_text(*tables)
+    assert "and 40 more in summary.csv" in text
+    assert "more reasons" in text
+    assert len(text.splitlines()) < 130

@@ -1,0 +1,93 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llenergymeasure.report.wording import (
+    counted,
+    listed,
+    percent,
+    plain,
+    rounded,
+    rounded_range,
+    scale_for,
+    scopes_text,
+    width,
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "half_width", "text"),
+    [
+        (0.070212, 0.00153, "0.0702"),
+        (3.6751, 0.035, "3.675"),
+        (1234.56, 12.3, "1,235"),
+        (1234.56, None, "1,235"),
+        (0.0123456, None, "0.0123"),
+        (41.7, None, "41.7"),
+        (0.0, None, "0"),
+        (None, None, "-"),
+        (5.0, 0.0, "5.00"),
+    ],
+)
+def test_digits_follow_the_interval(value, half_width, text):
+    assert rounded(value, half_width) == text
+
+
+def test_ends_of_an_interval_share_their_digits():
+    assert rounded_range(0.20666, 0.21682) == "0.2067 to 0.2168"
+    assert rounded_range(None, None) == "-"
+
+
+@pytest.mark.parametrize(
+    ("values", "unit"),
+    [
+        ([0.07, 0.4], "mJ"),
+        ([1.2, None], "J"),
+        ([4300.0], "kJ"),
+        ([2e-6], "µJ"),
+        ([], "J"),
+        ([None, 0.0], "J"),
+        ([1e-12], "nJ"),
+    ],
+)
+def test_unit_puts_the_largest_value_in_reach(values, unit):
+    assert scale_for(values, "J").unit == unit
+
+
+def test_scaled_value_is_the_same_quantity():
+    assert scale_for([0.07], "J")(0.07) == pytest.approx(70)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.05, "5.0 %"), (0.123, "12 %"), (-0.000032, "-0.0032 %"), (0.0, "0 %"), (None, "-")],
+)
+def test_percent_has_two_digits(share, text):
+    assert percent(share) == text
+
+
+@given(st.text())
+def test_plain_text_steers_no_terminal(text):
+    shown = plain(text)
+    assert shown.isprintable()
+    assert "\x1b" not in shown
+
+
+def test_plain_text_keeps_letters_and_drops_direction_marks():
+    assert plain("a\x1b[31m\nb\u202ec  ü 中") == "a [31m b c ü 中"
+    assert plain("x" * 50, 10) == "xxxxxxx..."
+
+
+def test_width_counts_cells():
+    assert width("abc") == 3
+    assert width("中文") == 4
+    assert width("e\u0301") == 1
+
+
+def test_words():
+    assert counted(1, "run") == "1 run"
+    assert counted(2000, "run") == "2,000 runs"
+    assert listed(["a", "b", "c"]) == "a, b and c"
+    assert listed([]) == ""
+    assert scopes_text(["cpu", "dram"]) == "CPU and memory"
+    assert scopes_text(None) == "unknown scope"
