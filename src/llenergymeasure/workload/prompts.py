@@ -31,7 +31,7 @@ def build_workload(config: ExperimentConfig) -> Workload:
 
 
 def read_dataset(name: str) -> list[Record]:
-    """Return the prompts of a data set by its name in a study: a local file or folder, or an id on the hub.
+    """Return the prompts of a data set by its name: a local file or folder, or an id on the hub.
 
     Raises:
         ConfigurationError: the name means nothing, or a row cannot be used.

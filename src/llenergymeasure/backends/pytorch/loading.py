@@ -1,5 +1,6 @@
 """From a configuration to a model in memory, in the wanted data type, on the wanted device."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -212,7 +213,10 @@ def _with_adapter(model: Any, lora: LoraConfig) -> Any:
 
     location = lora.adapter_path or lora.adapter_id
     try:
-        adapted = PeftModel.from_pretrained(model, location)
+        with warnings.catch_warnings():
+            # PEFT asks transformers 5 by names that it deprecates; nothing a study can change.
+            warnings.simplefilter("ignore", FutureWarning)
+            adapted = PeftModel.from_pretrained(model, location)
     except Exception as error:
         # PEFT raises whatever the hub, safetensors and torch do.
         raise BackendError(

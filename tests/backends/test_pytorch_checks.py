@@ -1,0 +1,134 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.backends import registry
+from llenergymeasure.backends.pytorch import checks
+from llenergymeasure.backends.pytorch.threads import choose_threads, usable_cores
+from llenergymeasure.config.experiment import ExperimentConfig
+
+HOPPER, TURING = (9, 0), (7, 5)
+
+
+def problems(**values: Any) -> dict[str | None, str]:
+    config = ExperimentConfig.model_validate({"model": "tiny-llama", **values})
+    return {each.key: each.message for each in registry.get("pytorch").problems(config)}
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_compute_capabilities", list)
+
+
+def on(monkeypatch: pytest.MonkeyPatch, *gpus: tuple[int, int]) -> None:
+    monkeypatch.setattr(checks, "_compute_capabilities", lambda: list(gpus))
+
+
+def test_the_default_has_none() -> None:
+    assert problems() == {}
+
+
+@pytest.mark.parametrize("name", ["load_in_4bit", "load_in_8bit"])
+def test_quantisation_needs_gpu_and_package(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    assert "NVIDIA GPU" in problems(pytorch={name: True})[f"pytorch.{name}"]
+    on(monkeypatch, HOPPER)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "bitsandbytes" else 1)
+    assert "pip install bitsandbytes" in problems(pytorch={name: True})[f"pytorch.{name}"]
+    monkeypatch.setattr(checks, "find_spec", lambda _: 1)
+    assert problems(pytorch={name: True}) == {}
+
+
+def test_quantising_random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(monkeypatch, HOPPER)
+    found = problems(model="Llama-3.1-8B", weights="random", pytorch={"load_in_4bit": True})
+    assert "has none" in found["pytorch.load_in_4bit"]
+
+
+def test_bf16_on_an_old_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(monkeypatch, TURING)
+    assert "7.5" in problems(precision="bf16")["precision"]
+    assert problems(precision="fp16") == {}
+    on(monkeypatch, HOPPER)
+    assert problems(precision="bf16") == {}
+
+
+def test_flash_attention_without_its_package() -> None:
+    found = problems(pytorch={"attn_implementation": "flash_attention_2"})
+    assert "pytorch.attn_implementation" in found
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"batch_size": 2},
+        {"num_beams": 2},
+        {"use_cache": False},
+        {"cache_implementation": "static"},
+    ],
+)
+def test_prompt_lookup_goes_alone(beside: dict[str, Any]) -> None:
+    found = problems(pytorch={"prompt_lookup_num_tokens": 3, **beside})
+    assert "pytorch.prompt_lookup_num_tokens" in found
+
+
+def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "pytorch.device_map" in problems(pytorch={"device_map": "cuda:0"})
+    on(monkeypatch, HOPPER)
+    assert problems(pytorch={"device_map": "cuda:0"}) == {}
+    assert "pytorch.device_map" in problems(pytorch={"device_map": "cuda:1"})
+    assert "1 are visible" in problems(pytorch={"num_processes": 2})["pytorch.num_processes"]
+    on(monkeypatch, HOPPER, HOPPER)
+    assert problems(pytorch={"num_processes": 2}) == {}
+
+
+def test_compiling_for_the_cpu_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    assert "g++" in problems(pytorch={"torch_compile": True})["pytorch.torch_compile"]
+    eager = {"torch_compile": True, "torch_compile_backend": "aot_eager"}
+    assert problems(pytorch=eager) == {}
+
+
+def test_an_adapter_that_is_not_there(tmp_path: Path) -> None:
+    assert "lora.adapter_path" in problems(lora={"adapter_path": str(tmp_path)})
+
+
+def test_passthrough_keeps_off_what_has_a_name() -> None:
+    found = problems(passthrough_kwargs={"max_new_tokens": 3, "eos_token_id": 1, "typical_p": 0.9})
+    assert "max_output_tokens" in found["passthrough_kwargs.max_new_tokens"]
+    assert "passthrough_kwargs.eos_token_id" in found
+    assert len(found) == 2
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "torch" else 1)
+    assert "llenergymeasure[pytorch]" in problems()["backend"]
+
+
+def test_looking_imports_no_engine() -> None:
+    code = (
+        "import sys\n"
+        "from llenergymeasure.backends import registry\n"
+        "from llenergymeasure.config.experiment import ExperimentConfig\n"
+        "backend = registry.get('pytorch')\n"
+        "backend.problems(ExperimentConfig(model='tiny-llama'))\n"
+        "assert backend.versions()['torch']\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_threads() -> None:
+    small, large = 4_000_000, 8_000_000_000
+    cores = usable_cores()
+    assert 1 <= cores <= len(os.sched_getaffinity(0))
+    assert choose_threads(small, asked=None, on_gpu=False) == 1
+    assert choose_threads(large, asked=None, on_gpu=False) == cores
+    assert choose_threads(None, asked=None, on_gpu=False) == cores
+    assert choose_threads(large, asked=None, on_gpu=True) == 1
+    assert choose_threads(small, asked=3, on_gpu=True) == 3
+    assert choose_threads(large, asked=None, on_gpu=False, processes=10_000) == 1

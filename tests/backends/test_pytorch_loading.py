@@ -1,0 +1,179 @@
+"""Checkpoints, whole and damaged, and adapters."""
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.backends import registry
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import BackendError, ConfigurationError
+from llenergymeasure.workload.models.tiny import tiny_llama_folder
+from llenergymeasure.workload.requests import Request
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+REQUEST = Request(0, (10, 11, 12, 13), 5)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A checkpoint of the test's own."""
+    copied = tmp_path / "model"
+    shutil.copytree(tiny_llama_folder(), copied)
+    return copied
+
+
+def load(folder: Path, **values: Any) -> Any:
+    config = ExperimentConfig.model_validate({"model": str(folder), **values})
+    return registry.get("pytorch").load(config)
+
+
+def logits(engine: Any) -> Any:
+    with torch.no_grad():
+        return engine._open().model(torch.tensor([REQUEST.prompt_token_ids])).logits
+
+
+def test_a_local_folder(folder: Path) -> None:
+    engine = load(folder, precision="fp32")
+    assert engine.generate([REQUEST])[0].output_tokens == 5
+    assert torch.equal(logits(engine), logits(load(tiny_llama_folder(), precision="fp32")))
+
+
+def test_a_folder_that_was_saved_by_transformers(folder: Path, tmp_path: Path) -> None:
+    first = load(folder, precision="fp32")
+    first._open().model.save_pretrained(tmp_path / "saved")
+    again = load(tmp_path / "saved", precision="fp32")
+    assert torch.equal(logits(first), logits(again))
+
+
+def test_random_weights_are_not_those_of_the_folder(folder: Path) -> None:
+    random = load(folder, precision="fp32", weights="random")
+    assert not torch.allclose(logits(load(folder, precision="fp32")), logits(random))
+    again = load(folder, precision="fp32", weights="random")
+    assert torch.equal(logits(random), logits(again))
+
+
+def test_a_truncated_checkpoint(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: 4 * 2**20])
+    with pytest.raises(BackendError, match="cannot be loaded"):
+        load(folder)
+
+
+def test_a_garbled_checkpoint(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"\xff" * 1000)
+    with pytest.raises(BackendError, match="cannot be loaded"):
+        load(folder)
+
+
+def test_a_checkpoint_without_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(BackendError, match="cannot be loaded"):
+        load(folder)
+
+
+def test_a_checkpoint_that_lacks_a_layer(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["num_hidden_layers"] = 5
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BackendError, match=r"lacks 9 .*layers\.4"):
+        load(folder)
+
+
+def test_a_checkpoint_of_another_width(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["intermediate_size"] = 100
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BackendError):
+        load(folder)
+
+
+def test_an_unknown_family(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "no-such-thing"}')
+    with pytest.raises(BackendError, match="cannot be loaded"):
+        load(folder)
+
+
+def test_weights_that_are_no_numbers_fail_the_run(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-4000:] = b"\xff\x7f" * 2000
+    weights.write_bytes(bytes(content))
+    with pytest.raises(BackendError, match="NaN"):
+        load(folder, decoder={"preset": "deterministic"}).generate([REQUEST])
+
+
+def test_a_generation_config_on_disk_changes_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = load(folder).resolved_config()["generation_config"]
+    (folder / "generation_config.json").write_text(
+        json.dumps(
+            {
+                "do_sample": True,
+                "temperature": 0.1,
+                "top_p": 0.2,
+                "repetition_penalty": 5.0,
+                "num_beams": 4,
+                "eos_token_id": list(range(2048)),
+                "max_length": 3,
+                "suppress_tokens": [5],
+            }
+        )
+    )
+    engine = load(folder)
+    assert engine.resolved_config()["generation_config"] == plain
+    used: list[Any] = []
+    kind = type(engine._open().model)
+    sample = kind._sample
+
+    def recorded(*arguments: Any, **options: Any) -> Any:
+        used.append(options["generation_config"])
+        return sample(*arguments, **options)
+
+    monkeypatch.setattr(kind, "_sample", recorded)
+    assert engine.generate([REQUEST])[0].output_tokens == 5
+    (options,) = used
+    assert options.num_beams in (None, 1)
+    assert options.temperature == 1.0
+    assert options.suppress_tokens is None
+
+
+def adapter(folder: Path, tmp_path: Path) -> Path:
+    peft = pytest.importorskip("peft")
+    model = load(folder, precision="fp32")._open().model
+    lora = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        peft.get_peft_model(model, lora).save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def test_lora(folder: Path, tmp_path: Path) -> None:
+    path = str(adapter(folder, tmp_path))
+    apart = load(folder, precision="fp32", lora={"adapter_path": path})
+    merged = load(folder, precision="fp32", lora={"adapter_path": path, "merge_weights": True})
+    plain = load(folder, precision="fp32")
+    for engine in (apart, merged):
+        assert engine.generate([REQUEST])[0].output_tokens == 5
+    assert torch.allclose(logits(apart), logits(merged), atol=1e-4)
+    assert not torch.allclose(logits(plain), logits(merged), atol=1e-3)
+    assert apart.resolved_config()["parameters"] > merged.resolved_config()["parameters"]
+    assert merged.resolved_config()["parameters"] == plain.resolved_config()["parameters"]
+
+
+def test_an_adapter_that_does_not_load(folder: Path, tmp_path: Path) -> None:
+    path = adapter(folder, tmp_path)
+    (path / "adapter_model.safetensors").write_bytes(b"\x00" * 10)
+    with pytest.raises(BackendError, match="LoRA adapter"):
+        load(folder, lora={"adapter_path": str(path)})
+
+
+def test_an_unknown_backend() -> None:
+    with pytest.raises(ConfigurationError, match="pytorch alone"):
+        registry.get("vllm")
