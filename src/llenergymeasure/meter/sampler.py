@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from llenergymeasure.meter.follow import Follower
-from llenergymeasure.meter.samples import HOST_DEVICE, RECORDER, Row
+from llenergymeasure.meter.samples import ENERGY_QUANTITIES, HOST_DEVICE, RECORDER, Row
 from llenergymeasure.meter.sensors.base import Channel, Every, Follow, SensorError, Value
 from llenergymeasure.meter.ticks import TickBoard
 
@@ -196,6 +196,8 @@ class Loop:
             self._write(Row(now_ns, HOST_DEVICE, RECORDER, "recorder_cpu_s", time.process_time()))
         totals: dict[tuple[str, str], tuple[int, int]] = {}
         for reader in self._readers:
+            if ENERGY_QUANTITIES.isdisjoint(reader.channel.quantities):
+                continue
             key = (reader.channel.device, reader.channel.sensor)
             read_ns, reads = totals.get(key, (0, 0))
             totals[key] = (read_ns + reader.read_ns, reads + reader.reads)

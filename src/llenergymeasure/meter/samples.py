@@ -51,12 +51,23 @@ Quantity = Literal[
 - ``throttle_reasons``: NVML's bit mask. ``stranger_pid``: a compute process that is not of the
   run, its name in the note.
 - ``heartbeat``: the recorder lives; the last one, noted ``stopped``, says that it ended well.
-- ``recorder_cpu_s``: CPU time the recorder has used so far; ``read_s``: the mean time a read of
-  that sensor took since the row before.
+- ``recorder_cpu_s``: CPU time the recorder has used so far; ``read_s``: the mean time an energy
+  or power read of that sensor and device took since the row before.
 - ``unavailable``: that sensor does not answer (any more) for that device; the note is
   ``quantity, quantity: reason``. Repeated each second until it answers again.
 """
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
+
+ENERGY_QUANTITIES: frozenset[Quantity] = frozenset(
+    {
+        "energy_counter_j",
+        "power_instant_w",
+        "power_average_w",
+        "power_usage_w",
+        "power_model_w",
+    }
+)
+"""Those that energy is computed from; the others explain it."""
 
 RECORDER = "recorder"
 """The sensor name of the recorder's rows about itself; their device is ``host``."""
