@@ -12,7 +12,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.identity import Identifier
 from llenergymeasure.config.layout import Candidate, Layout
 from llenergymeasure.config.merging import flattened
-from llenergymeasure.config.messages import Rejection, describe, rejections
+from llenergymeasure.config.messages import Rejection, describe, redacted, rejections
 from llenergymeasure.config.strict_yaml import KeyPath
 from llenergymeasure.config.study import Experiment, LeftOut, Study, value_at
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -120,7 +120,7 @@ class _Outcome:
             if len(problems) <= SHOWN_PROBLEMS:
                 problems.setdefault(str(found), found)
         text = "; ".join(str(reason) for reason in reasons)
-        self.left_out.append(LeftOut(candidate.values, text))
+        self.left_out.append(LeftOut(redacted(candidate.values), text))
 
 
 def _written(path: KeyPath, own: Mapping[tuple[str, ...], KeyPath]) -> KeyPath:

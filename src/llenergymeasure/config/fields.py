@@ -107,7 +107,7 @@ def suggestions(path: tuple[str, ...], also: tuple[str, ...] = ()) -> list[str]:
     elsewhere = [known for known in all_paths() if known.rsplit(".", 1)[-1] == name]
     if elsewhere:
         return elsewhere[:2]
-    return nearest_names(".".join(path), all_paths())[:1]
+    return nearest_names(".".join(path), all_paths(), cutoff=0.85)[:1]
 
 
 def nearest_names(name: str, known: tuple[str, ...] | list[str], cutoff: float = 0.7) -> list[str]:

@@ -14,7 +14,7 @@ from llenergymeasure.config.merging import NotASectionError, assigned, flattened
 from llenergymeasure.config.messages import Rejection, rejections
 from llenergymeasure.config.names import study_name
 from llenergymeasure.config.strict_yaml import KeyPath
-from llenergymeasure.config.study import DEFAULT_RESULTS, value_at
+from llenergymeasure.config.study import DEFAULT_RESULTS
 from llenergymeasure.config.sweep import (
     MAX_POINTS,
     STUDY_ONLY,
@@ -105,7 +105,7 @@ class Layout:
             message = unknown_key_message(names, () if prefix else STUDY_ONLY)
             if "." in names[-1]:
                 message = "unknown key; dotted keys are for sweep, write nested mappings here"
-            self._add(message, (*prefix, *path), found=value_at(values, ".".join(names)))
+            self._add(message, (*prefix, *path), found=_value(values, path))
 
     def _name(self, given: Any) -> str:
         file = self.document.file
@@ -250,6 +250,12 @@ class Layout:
                 f"set backend: {name} or remove this section"
             )
             self._add(message, (name,))
+
+
+def _value(values: Any, path: KeyPath) -> Any:
+    for part in path:
+        values = values[part]
+    return values
 
 
 def _unknown_among(known: tuple[str, ...], rejection: Rejection) -> Rejection:

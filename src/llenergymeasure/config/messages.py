@@ -17,6 +17,8 @@ from llenergymeasure.errors import Problem
 Places = Mapping[KeyPath, Place]
 FOUND_LENGTH = 60
 
+_USER_IN_ADDRESS = re.compile(r"://[^/\s\"']*@")
+
 _TYPE_MESSAGES = {
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
@@ -41,7 +43,19 @@ def describe(value: Any) -> str:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, RecursionError):
         text = repr(value)
+    text = str(redacted(text))
     return text if len(text) <= FOUND_LENGTH else f"{text[: FOUND_LENGTH - 1]}…"
+
+
+def redacted(value: Any) -> Any:
+    """Return ``value`` with the user and password in any address left out."""
+    if isinstance(value, str):
+        return _USER_IN_ADDRESS.sub("://…@", value)
+    if isinstance(value, Mapping):
+        return {key: redacted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [redacted(item) for item in value]
+    return value
 
 
 def problem(

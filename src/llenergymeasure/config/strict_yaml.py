@@ -98,9 +98,10 @@ def parse(content: bytes, file: Path | None = None) -> tuple[Any, dict[KeyPath, 
         _check_shape(text, file)
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ConfigurationError(_syntax_problem(error, file)) from None
+        raise ConfigurationError(_syntax_problem(error, text, file)) from None
     if node is None:
         return None, {}
+    _Measure(file).expanded(node)
     builder = _Builder(file)
     value = builder.build(node, ())
     if builder.problems:
@@ -151,29 +152,59 @@ def _too_many() -> str:
     return f"larger than {MAX_NODES} values"
 
 
+class _Measure:
+    """Measures what aliases and merges expand to, visiting each node once."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._known: dict[int, tuple[int, int]] = {}
+        self._open: set[int] = set()
+
+    def expanded(self, node: yaml.Node) -> tuple[int, int]:
+        """Return how many values ``node`` expands to, and how deep they are nested.
+
+        An anchor stands before its aliases, so what an alias names is known already, and the
+        recursion goes no deeper than the text is nested.
+
+        Raises:
+            ConfigurationError: it is too much, or never ends.
+        """
+        if id(node) in self._known:
+            return self._known[id(node)]
+        if id(node) in self._open:
+            raise self._error(node, "an anchor refers to itself; remove it")
+        self._open.add(id(node))
+        inner = [self.expanded(child) for child in _children(node)]
+        self._open.discard(id(node))
+        size = 1 + sum(values for values, _ in inner)
+        depth = 1 + max((levels for _, levels in inner), default=0)
+        if size > MAX_NODES:
+            raise self._error(node, f"its aliases expand to something {_too_many()}")
+        if depth > MAX_DEPTH + 1:
+            raise self._error(node, f"its aliases are nested deeper than {MAX_DEPTH}")
+        self._known[id(node)] = size, depth
+        return size, depth
+
+    def _error(self, node: yaml.Node, message: str) -> ConfigurationError:
+        line = node.start_mark.line + 1
+        return ConfigurationError(Problem(message, file=self._file, line=line))
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [child for pair in node.value for child in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
 class _Builder:
-    """Turns YAML nodes into plain values, counting what aliases and merges expand to."""
+    """Turns YAML nodes into plain values, noting where each stands."""
 
     def __init__(self, file: Path | None) -> None:
         self.file = file
         self.places: dict[KeyPath, Place] = {}
         self.problems: list[Problem] = []
-        self._nodes = 0
-        self._open: set[int] = set()
 
     def build(self, node: yaml.Node, path: KeyPath) -> Any:
-        self._count(node)
-        if id(node) in self._open:
-            raise ConfigurationError(
-                self._problem(node, path, "an anchor refers to itself; remove it")
-            )
-        self._open.add(id(node))
-        try:
-            return self._value(node, path)
-        finally:
-            self._open.discard(id(node))
-
-    def _value(self, node: yaml.Node, path: KeyPath) -> Any:
         self.places.setdefault(path, Place(self.file, node.start_mark.line + 1))
         if node.tag.removeprefix(_STANDARD) not in _KNOWN_TAGS:
             self._add(node, path, "only plain values are read; remove the tag", found=node.tag)
@@ -249,13 +280,6 @@ class _Builder:
             return None
         return number
 
-    def _count(self, node: yaml.Node) -> None:
-        self._nodes += 1
-        if self._nodes > MAX_NODES:
-            raise ConfigurationError(
-                self._problem(node, (), f"its aliases expand to something {_too_many()}")
-            )
-
     def _add(
         self, node: yaml.Node, path: KeyPath, message: str, *, found: str | None = None
     ) -> None:
@@ -303,14 +327,19 @@ def _number(text: str) -> int | float:
     return number
 
 
-def _syntax_problem(error: yaml.YAMLError, file: Path | None) -> Problem:
+def _syntax_problem(error: yaml.YAMLError, text: str, file: Path | None) -> Problem:
     if not isinstance(error, yaml.MarkedYAMLError):
         return Problem(f"is no valid YAML: {str(error).splitlines()[0]}", file=file)
     mark = error.problem_mark or error.context_mark
     what = error.problem or error.context or "cannot be parsed"
-    line = None if mark is None else mark.line + 1
-    if "expected a single document" in f"{error.context} {error.problem}":
+    if mark is None:
+        return Problem(f"is no valid YAML: {what}", file=file)
+    lines = text.splitlines()
+    written = lines[mark.line] if mark.line < len(lines) else ""
+    line = mark.line + 1
+    if "single document" in f"{error.context} {error.problem}":
         return Problem("holds several documents; keep one, without ---", file=file, line=line)
-    if "\\t" in what or "\t" in what or "tab" in what:
+    if written[mark.column : mark.column + 1] == "\t":
         return Problem("is indented with a tab; use spaces", file=file, line=line)
-    return Problem(f"is no valid YAML: {what}", file=file, line=line)
+    found = repr(written.strip()[:60]) if written.strip() else None
+    return Problem(f"is no valid YAML: {what}", found=found, file=file, line=line)
