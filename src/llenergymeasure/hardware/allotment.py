@@ -1,0 +1,166 @@
+"""The GPUs that one experiment will use, before its engine starts.
+
+The supervisor asks in a process of its own: a driver that hangs must not take it along.
+"""
+
+import ctypes
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from llenergymeasure.errors import LlemError
+
+ASK_LIMIT_S = 60.0
+
+
+class GpuAllotmentError(LlemError):
+    """The GPUs that an experiment asks for are not there, or do not say."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """How many GPUs an experiment computes on.
+
+    Attributes:
+        count: the first so many in CUDA's order; null for all that are visible.
+        first: place of the first one in that order.
+        needed: whether it cannot run without a GPU.
+    """
+
+    count: int | None
+    first: int = 0
+    needed: bool = False
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """The GPUs of one run.
+
+    Attributes:
+        uuids: in CUDA's order; empty on a machine without.
+        named: whether the study names them, so that the engine has to be told.
+        warnings: what may make the choice wrong.
+    """
+
+    uuids: tuple[str, ...] = ()
+    named: bool = False
+    warnings: tuple[str, ...] = ()
+
+    def environment(self) -> dict[str, str]:
+        """Return what an engine's environment needs so that it uses these GPUs."""
+        return {"CUDA_VISIBLE_DEVICES": ",".join(self.uuids)} if self.named else {}
+
+
+def demand(config: Mapping[str, Any]) -> Demand:
+    """Return how many GPUs a resolved experiment configuration computes on.
+
+    A server that is already running (``openai``) may be on any of them.
+    """
+    backend = config["backend"]
+    section = config.get(backend) or {}
+    gpu = config.get("gpu") or {}
+    needed = bool(gpu) or backend == "tensorrt"
+    if backend == "openai":
+        return Demand(None, needed=needed)
+    if backend == "pytorch":
+        return _pytorch(section, needed)
+    extra = config.get("passthrough_kwargs") or {}
+    count = 1
+    for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "tp_size"):
+        count *= int(section.get(name) or extra.get(name) or 1)
+    return Demand(count, needed=needed)
+
+
+def _pytorch(section: Mapping[str, Any], needed: bool) -> Demand:
+    placed = section.get("device_map")
+    if placed is None:
+        return Demand(int(section.get("num_processes") or 1), needed=needed)
+    kind, _, number = str(placed).partition(":")
+    if kind == "cpu":
+        return Demand(0)
+    if kind == "cuda":
+        return Demand(1, first=int(number) if number.isdigit() else 0, needed=True)
+    return Demand(None, needed=needed)
+
+
+def ask_allotment(config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S) -> Allotment:
+    """Return the GPUs of an experiment, asked for in a process of its own.
+
+    Raises:
+        GpuAllotmentError: those it names are not there, or the driver does not answer.
+    """
+    wanted = demand(config)
+    if wanted.count == 0 or not _driver_there():
+        return Allotment()
+    command = [sys.executable, "-m", "llenergymeasure.hardware.allotment"]
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(dict(config)),
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise GpuAllotmentError(
+            f"the NVIDIA driver did not answer within {limit_s:g} s; see whether nvidia-smi does"
+        ) from None
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise GpuAllotmentError(f"the GPUs cannot be listed: {last[0]}")
+    answer = json.loads(done.stdout)
+    if "refused" in answer:
+        raise GpuAllotmentError(answer["refused"])
+    return Allotment(tuple(answer["uuids"]), answer["named"], tuple(answer["warnings"]))
+
+
+def allot(config: Mapping[str, Any]) -> Allotment:
+    """Return the GPUs of an experiment, through NVML in this process.
+
+    Raises:
+        GpuAllotmentError: those it names are not among those this process may use.
+    """
+    from llenergymeasure.errors import ConfigurationError
+    from llenergymeasure.hardware import gpus
+
+    inventory = gpus.discover()
+    seen = gpus.visible(inventory)
+    names = (config.get("gpu") or {}).get("devices")
+    if names is not None:
+        try:
+            there = gpus.Inventory(seen.gpus, inventory.driver, inventory.unavailable)
+            chosen = gpus.named([str(name) for name in names], there)
+        except ConfigurationError as error:
+            raise GpuAllotmentError(f"gpu.{error}") from error
+        return Allotment(tuple(gpu.uuid for gpu in chosen.gpus), True, seen.warnings)
+    wanted = demand(config)
+    last = None if wanted.count is None else wanted.first + wanted.count
+    used = seen.gpus[wanted.first : last]
+    return Allotment(tuple(gpu.uuid for gpu in used), False, seen.warnings)
+
+
+def _driver_there() -> bool:
+    """Whether NVML's library is; loading it asks the driver nothing yet."""
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def main() -> int:
+    """Answer one configuration on standard input with one JSON object on standard output."""
+    try:
+        answer = asdict(allot(json.load(sys.stdin)))
+    except GpuAllotmentError as error:
+        answer = {"refused": str(error)}
+    print(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""A folder that all users of one machine share: who uses which GPU, and what to put back.
+
+It is ``/tmp/llenergymeasure`` (sticky, writable by all) and not in ``XDG_RUNTIME_DIR``, which each
+user has alone; ``/tmp`` is also what Apptainer binds by itself. A site where users or containers
+see different ``/tmp``, and everyone under Docker, names a common folder in ``LLEM_RUNTIME_DIR``.
+"""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+COMMON = Path("/tmp/llenergymeasure")
+_MODE = 0o1777
+
+
+@dataclass(frozen=True)
+class SharedFolder:
+    """Where locks and records are.
+
+    Attributes:
+        path: the folder; it exists.
+        for_all_users: false where the common one could not be used, so that other users' runs
+            are not seen.
+    """
+
+    path: Path
+    for_all_users: bool
+
+
+def shared_folder(common: Path | None = None) -> SharedFolder:
+    """Return the folder, made if missing; a user's own if the common one cannot be used.
+
+    Raises:
+        OSError: not even a user's own can be made.
+    """
+    asked = os.environ.get("LLEM_RUNTIME_DIR")
+    path = common or (Path(asked) if asked else COMMON)
+    try:
+        path.mkdir(parents=True)
+        # Not through mkdir: the umask would take the right to write from other users.
+        path.chmod(_MODE)
+    except FileExistsError:
+        pass
+    except OSError:
+        return _own(path)
+    return SharedFolder(path, True) if _usable(path) else _own(path)
+
+
+def _usable(path: Path) -> bool:
+    """Whether it is a real folder that can be written to; a link could lead anywhere."""
+    found = path.lstat()
+    return stat.S_ISDIR(found.st_mode) and os.access(path, os.W_OK | os.X_OK)
+
+
+def _own(path: Path) -> SharedFolder:
+    own = path.with_name(f"{path.name}-{os.geteuid()}")
+    own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = own.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise PermissionError(
+            f"{own} belongs to somebody else; name another folder in LLEM_RUNTIME_DIR"
+        )
+    return SharedFolder(own, False)

@@ -1,0 +1,64 @@
+"""A simulated card for processes under test: real nvidia-ml-py, real files, real signals."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nvml_sim import sim
+
+UUID = "GPU-51b0cafe-0000-4000-8000-000000000000"
+LIMITED = {
+    "power_limit_w": {"default": 400, "min": 100, "max": 500},
+    "clocks": {"sm_mhz": 1980, "max": 1980, "min": 210},
+}
+
+
+@pytest.fixture(scope="session")
+def library() -> Path:
+    """The built library; without a compiler these tests are skipped."""
+    path, reason = sim.library_or_reason()
+    if path is None:
+        pytest.skip(reason)
+    return path
+
+
+@pytest.fixture
+def simulated(
+    tmp_path: Path,
+    library: Path,  # noqa: ARG001 - builds it
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., dict[str, str]]:
+    """Makes a machine with the cards given; returns its environment.
+
+    The variables are set for this process too, so that children of it see the cards. What is set
+    on a card is kept in a file, so that all processes see it.
+    """
+    runtime = tmp_path / "runtime"
+    monkeypatch.setenv("LLEM_RUNTIME_DIR", str(runtime))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def machine(*devices: sim.Device, **keys: object) -> dict[str, str]:
+        trace = sim.Trace(devices or [sim.Device(keys=LIMITED)], keys).write(tmp_path)
+        variables = sim.environment(trace, state=tmp_path / "state")
+        for name, value in variables.items():
+            if name.startswith("NVML_SIM") or name == "LD_LIBRARY_PATH":
+                monkeypatch.setenv(name, value)
+        return {**variables, "LLEM_RUNTIME_DIR": str(runtime)}
+
+    return machine
+
+
+def read_back(environment: dict[str, str], uuid: str = UUID) -> tuple[float, int]:
+    """Return a card's power limit in W and SM clock in MHz as a fresh process reads them."""
+    code = (
+        "import sys, pynvml\n"
+        "pynvml.nvmlInit()\n"
+        "card = pynvml.nvmlDeviceGetHandleByUUID(sys.argv[1])\n"
+        "print(pynvml.nvmlDeviceGetPowerManagementLimit(card) / 1000,\n"
+        "      pynvml.nvmlDeviceGetClockInfo(card, pynvml.NVML_CLOCK_SM))\n"
+    )
+    done = sim.run_python(code, environment, uuid)
+    assert done.returncode == 0, done.stderr
+    limit, clock = done.stdout.split()
+    return float(limit), int(clock)
