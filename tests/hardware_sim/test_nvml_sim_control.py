@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,24 @@ def test_settings_of_one_process_stay_its_own_without_a_state_file(open_reader) 
     first, second = open_reader(device), open_reader(device)
     set_limit(first, 200)
     assert (limit_w(first), limit_w(second)) == (200, 400)
+
+
+def test_many_processes_may_set_at_once(tmp_path: Path) -> None:
+    code = """
+import pynvml as n
+n.nvmlInit()
+handle = n.nvmlDeviceGetHandleByIndex(0)
+for i in range(100):
+    n.nvmlDeviceSetPowerManagementLimit(handle, 200_000 + i)
+"""
+    variables = sim.environment(
+        sim.Trace([sim.Device(uuid="GPU-x")]).write(tmp_path), state=tmp_path / "state"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", code], env=variables) for _ in range(3)]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    lines = [line.split() for line in (tmp_path / "state").read_text().splitlines()]
+    assert sorted(int(line[3]) for line in lines) == sorted(list(range(200_000, 200_100)) * 3)
+    assert {(len(line), line[1], line[2]) for line in lines} == {(5, "GPU-x", "power_limit_mw")}
 
 
 def test_removing_the_state_file_restores_the_trace(open_reader, tmp_path: Path) -> None:

@@ -111,6 +111,18 @@ def test_average_window_holds_for_power_usage_and_its_field_alone(open_reader, c
     assert instant["number"] == 500_000
 
 
+def test_a_window_of_nothing_shows_the_moment_and_at_a_step_what_follows(
+    open_reader, clock
+) -> None:
+    steps = [(0, 100), (0.1, 100), (0.1, 700), (0.2, 700), (0.2, 300), (9, 300)]
+    reader = open_reader(sim.Device(power_w=steps, sensor=sim.Sensor(window_ms=0)))
+    shown = []
+    for _ in range(3):
+        shown.append(reader.power_mw())
+        clock.advance(0.1)
+    assert shown == [100_000, 700_000, 300_000]
+
+
 def test_before_time_zero_the_counter_is_nil_and_power_the_first_value(open_reader, clock) -> None:
     reader = open_reader(sim.Device(power_w=RAMP), t0_ns=clock.now_ns + 10 * sim.NS_PER_S)
     assert reader.energy_mj() == 0

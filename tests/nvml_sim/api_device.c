@@ -119,7 +119,7 @@ NVML_EXPORT nvmlReturn_t nvmlDeviceGetTemperatureThreshold(nvmlDevice_t handle, 
 }
 
 static unsigned long long throttle_reasons(const struct device *d) {
-    long double now_s = session_now_s();
+    double now_s = session_now_s();
     unsigned long long reasons = (unsigned long long)series_step(&d->throttle, now_s);
     return device_is_power_capped(d, now_s) ? reasons | NVML_THROTTLE_SW_POWER_CAP : reasons;
 }
@@ -177,7 +177,7 @@ NVML_EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t handle, nvmlMem
 
 NVML_EXPORT nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t handle, nvmlUtilization_t *u) {
     ON_DEVICE(handle, u, {
-        long double now_s = session_now_s();
+        double now_s = session_now_s();
         if (device->mig_current) answer = NVML_ERROR_NOT_SUPPORTED; /* as the real driver */
         else {
             u->gpu = (unsigned)lround(series_step(&device->utilization_gpu, now_s));

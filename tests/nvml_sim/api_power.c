@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "api.h"
+#include "seconds.h"
 
 static unsigned milliwatts(double watts) {
     return (unsigned)llround(watts * 1000);
@@ -73,7 +74,7 @@ static nvmlReturn_t put_field(nvmlFieldValue_t *field, struct device *d, int64_t
     case NVML_FI_DEV_MEMORY_TEMP:
         if (!d->has_memory_temperature) return NVML_ERROR_NOT_SUPPORTED;
         put_unsigned(field, (unsigned)lround(fmax(
-                                0, series_linear(&d->memory_temperature_c, at_ns * 1e-9L))));
+                                0, series_linear(&d->memory_temperature_c, seconds(at_ns)))));
         return NVML_SUCCESS;
     case NVML_FI_DEV_ECC_CURRENT:
     case NVML_FI_DEV_ECC_PENDING:

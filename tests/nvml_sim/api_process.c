@@ -2,7 +2,7 @@
 #include "api.h"
 
 static bool runs(const struct process *p, const struct mig_device *mig, bool graphics,
-                 long double now_s) {
+                 double now_s) {
     if (p->graphics != graphics || now_s < p->from_s || now_s >= p->until_s) return false;
     return !mig || p->gpu_instance == mig->gpu_instance;
 }
@@ -10,7 +10,7 @@ static bool runs(const struct process *p, const struct mig_device *mig, bool gra
 /* NVML's way with lists: *count says how many fit, and comes back as how many there are. */
 static nvmlReturn_t list(const struct device *d, const struct mig_device *mig, bool graphics,
                          unsigned *count, nvmlProcessInfo_t *out) {
-    long double now_s = session_now_s();
+    double now_s = session_now_s();
     unsigned room = out ? *count : 0, found = 0;
     for (unsigned i = 0; i < d->process_count; i++) {
         const struct process *p = &d->processes[i];

@@ -40,7 +40,7 @@ struct section config_section(const struct section *parent, const char *key) {
 }
 
 void config_warn_unknown(const struct section *section, const char *const *known) {
-    if (!section->object) return;
+    if (!section->object || section->object->type != JSON_OBJECT) return;
     for (const struct json *m = section->object->as.list.first; m; m = m->next) {
         const char *const *name = known;
         while (*name && strcmp(*name, m->key) != 0) name++;

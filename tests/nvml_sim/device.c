@@ -8,6 +8,7 @@
 
 #include "clock.h"
 #include "message.h"
+#include "seconds.h"
 
 void device_free(struct device *d) {
     timeline_free(&d->demand);
@@ -100,7 +101,7 @@ static void take_load_line(void *context, char *text) {
         d->load.complained = true;
         return;
     }
-    double t_s = (double)(clock_elapsed_of_ns(t_ns) * 1e-9L);
+    double t_s = seconds(clock_elapsed_of_ns(t_ns));
     double last_s = d->demand.t_s[d->demand.count - 1];
     if (t_s < last_s && d->demand.count > 1) t_s = last_s;
     if (d->demand.count == 1 && t_s < last_s) d->demand.t_s[0] = t_s;
@@ -118,7 +119,7 @@ void device_poll_load(struct device *d) {
     if (poll.changed_from_s < INFINITY) device_power_changed(d, poll.changed_from_s);
 }
 
-bool device_is_power_capped(const struct device *d, long double t_s) {
+bool device_is_power_capped(const struct device *d, double t_s) {
     return timeline_power_w(&d->demand, t_s) > timeline_power_w(&d->power, t_s) + 1e-9;
 }
 
@@ -129,7 +130,7 @@ uint64_t device_counter_mj(struct device *d, int64_t elapsed_ns) {
     return d->load.highest_mj;
 }
 
-unsigned device_clock_mhz(const struct device *d, enum clock_domain domain, long double t_s) {
+unsigned device_clock_mhz(const struct device *d, enum clock_domain domain, double t_s) {
     double now = series_step(&d->clock_mhz[domain], t_s);
     const unsigned *lock = domain == DOMAIN_MEMORY ? d->settings.memory_lock_mhz
                                                    : d->settings.gpu_lock_mhz;

@@ -111,8 +111,8 @@ double device_power_limit_w(const struct device *device);
 void device_poll_load(struct device *device);
 
 /* Whether true power is held down by the limit at t_s. */
-bool device_is_power_capped(const struct device *device, long double t_s);
+bool device_is_power_capped(const struct device *device, double t_s);
 uint64_t device_counter_mj(struct device *device, int64_t elapsed_ns);
-unsigned device_clock_mhz(const struct device *device, enum clock_domain domain, long double t_s);
+unsigned device_clock_mhz(const struct device *device, enum clock_domain domain, double t_s);
 
 #endif

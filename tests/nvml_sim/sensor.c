@@ -2,7 +2,7 @@
 
 #include <math.h>
 
-#define NS 1e-9L
+#include "seconds.h"
 
 static int64_t floor_divide(int64_t a, int64_t b) {
     int64_t q = a / b;
@@ -34,9 +34,8 @@ static double noise(uint64_t seed, int64_t tick) {
 /* The channel's value made at time tick_ns, before noise. */
 static long double seen_w(const struct sensor *s, const struct timeline *power, int64_t window_ns,
                           int64_t tick_ns) {
-    long double end = tick_ns * NS;
-    long double start = (tick_ns - window_ns) * NS;
-    long double mean = window_ns > 0 ? timeline_energy_j(power, start, end) / (window_ns * NS)
+    double end = seconds(tick_ns), start = seconds(tick_ns - window_ns);
+    long double mean = window_ns > 0 ? timeline_energy_j(power, start, end) / seconds(window_ns)
                                      : timeline_power_w(power, end);
     long double shown = s->gain * mean + s->offset_w;
     return shown > 0 ? shown : 0;
@@ -60,18 +59,18 @@ static long double sum_intervals(struct sensor *s, const struct timeline *power,
         s->summed_to = first;
         s->sum_j = 0;
     }
-    long double end_s = power->t_s[power->count - 1];
+    double end_s = power->t_s[power->count - 1];
     for (; s->summed_to < until; s->summed_to++) {
         int64_t from = s->summed_to * s->update_ns + s->phase_ns;
         long double shown = seen_w(s, power, s->window_ns, from);
-        if (from >= 0 && (from - s->window_ns) * NS > end_s) {
+        if (from >= 0 && seconds(from - s->window_ns) > end_s) {
             /* past the trace's end every further sample is the same: no need to walk them */
-            s->sum_j += shown * ((until - s->summed_to) * (s->update_ns * NS));
+            s->sum_j += shown * (until - s->summed_to) * seconds(s->update_ns);
             s->summed_to = until;
             break;
         }
         int64_t to = from + s->update_ns;
-        s->sum_j += shown * ((to - (from > 0 ? from : 0)) * NS);
+        s->sum_j += shown * seconds(to - (from > 0 ? from : 0));
     }
     return s->sum_j;
 }
@@ -82,7 +81,8 @@ static long double samples_energy_j(struct sensor *s, const struct timeline *pow
     int64_t tick = tick_at(elapsed_ns, s->update_ns, s->phase_ns);
     int64_t from = tick * s->update_ns + s->phase_ns;
     long double whole = sum_intervals(s, power, tick);
-    return whole + seen_w(s, power, s->window_ns, from) * ((elapsed_ns - (from > 0 ? from : 0)) * NS);
+    int64_t held_ns = elapsed_ns - (from > 0 ? from : 0);
+    return whole + seen_w(s, power, s->window_ns, from) * seconds(held_ns);
 }
 
 uint64_t sensor_counter_mj(struct sensor *s, const struct timeline *power, int64_t elapsed_ns) {
@@ -90,12 +90,12 @@ uint64_t sensor_counter_mj(struct sensor *s, const struct timeline *power, int64
     long double energy_j = 0;
     if (tick_ns > 0)
         energy_j = s->counter_from_samples ? samples_energy_j(s, power, tick_ns)
-                                           : timeline_energy_j(power, 0, tick_ns * NS);
+                                           : timeline_energy_j(power, 0, seconds(tick_ns));
     long double counter_mj = s->counter_start_mj + energy_j * 1000;
     if (counter_mj <= 0) return 0;
     return counter_mj < 9e18L ? (uint64_t)llroundl(counter_mj) : (uint64_t)9e18L;
 }
 
 void sensor_power_changed(struct sensor *s, double from_s) {
-    if (s->summed && (s->summed_to * s->update_ns + s->phase_ns) * NS > from_s) s->summed = false;
+    if (s->summed && seconds(s->summed_to * s->update_ns + s->phase_ns) > from_s) s->summed = false;
 }

@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-static size_t locate(const struct series *s, long double t_s) {
+static size_t locate(const struct series *s, double t_s) {
     size_t low = 0, high = s->count;
     while (high - low > 1) {
         size_t middle = low + (high - low) / 2;
@@ -12,11 +12,11 @@ static size_t locate(const struct series *s, long double t_s) {
     return low;
 }
 
-double series_step(const struct series *s, long double t_s) {
+double series_step(const struct series *s, double t_s) {
     return s->value[locate(s, t_s)];
 }
 
-double series_linear(const struct series *s, long double t_s) {
+double series_linear(const struct series *s, double t_s) {
     size_t i = locate(s, t_s);
     if (i + 1 == s->count || t_s <= s->t_s[i]) return s->value[i];
     long double span = (long double)s->t_s[i + 1] - s->t_s[i];

@@ -10,9 +10,9 @@ struct series {
 };
 
 /* The value of the last point at or before t_s; before the first point that point's value. */
-double series_step(const struct series *s, long double t_s);
+double series_step(const struct series *s, double t_s);
 /* Linear between points, constant outside. */
-double series_linear(const struct series *s, long double t_s);
+double series_linear(const struct series *s, double t_s);
 void series_free(struct series *s);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "clock.h"
 #include "message.h"
+#include "seconds.h"
 #include "state.h"
 
 #define SLOTS (1 + MAX_MIG_DEVICES)
@@ -145,6 +146,6 @@ nvmlDevice_t session_handle(const struct device *device, int mig) {
     return (nvmlDevice_t)(void *)&handles[device->index * SLOTS + (unsigned)(mig + 1)];
 }
 
-long double session_now_s(void) {
-    return clock_elapsed_ns() * 1e-9L;
+double session_now_s(void) {
+    return seconds(clock_elapsed_ns());
 }

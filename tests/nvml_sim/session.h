@@ -27,6 +27,6 @@ nvmlDevice_t session_handle(const struct device *device, int mig);
 nvmlReturn_t session_check_lost(const struct device *device);
 
 /* Simulated seconds from time zero. */
-long double session_now_s(void);
+double session_now_s(void);
 
 #endif

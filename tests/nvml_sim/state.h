@@ -1,5 +1,5 @@
-/* Settings that processes share through the file NVML_SIM_STATE names: one line a change, appended under
- * a lock, `t_ns uuid setting a b`. Without the variable they live in this process alone. */
+/* Settings that processes share through the file NVML_SIM_STATE names: one line a change, appended whole,
+ * `t_ns uuid setting a b`. Without the variable they live in this process alone. */
 #ifndef NVML_SIM_STATE_H
 #define NVML_SIM_STATE_H
 

@@ -46,7 +46,7 @@ void timeline_free(struct timeline *line) {
 }
 
 /* Index of the last point at or before t_s, which lies inside the points' range. */
-static size_t locate(const struct timeline *line, long double t_s) {
+static size_t locate(const struct timeline *line, double t_s) {
     size_t low = 0, high = line->count;
     while (high - low > 1) {
         size_t middle = low + (high - low) / 2;
@@ -56,7 +56,7 @@ static size_t locate(const struct timeline *line, long double t_s) {
     return low;
 }
 
-static long double power_inside(const struct timeline *line, size_t i, long double t_s) {
+static long double power_inside(const struct timeline *line, size_t i, double t_s) {
     if (i + 1 == line->count) return line->power_w[i];
     long double span = (long double)line->t_s[i + 1] - line->t_s[i];
     if (span <= 0) return line->power_w[i];
@@ -64,21 +64,21 @@ static long double power_inside(const struct timeline *line, size_t i, long doub
     return line->power_w[i] + slope * (t_s - line->t_s[i]);
 }
 
-static long double energy_to(const struct timeline *line, long double t_s) {
+static long double energy_to(const struct timeline *line, double t_s) {
     size_t last = line->count - 1;
-    if (t_s <= line->t_s[0]) return (t_s - line->t_s[0]) * line->power_w[0];
+    if (t_s <= line->t_s[0]) return ((long double)t_s - line->t_s[0]) * line->power_w[0];
     if (t_s >= line->t_s[last])
-        return line->energy_j[last] + (t_s - line->t_s[last]) * line->power_w[last];
+        return line->energy_j[last] + ((long double)t_s - line->t_s[last]) * line->power_w[last];
     size_t i = locate(line, t_s);
     long double mean = (line->power_w[i] + power_inside(line, i, t_s)) / 2;
-    return line->energy_j[i] + (t_s - line->t_s[i]) * mean;
+    return line->energy_j[i] + ((long double)t_s - line->t_s[i]) * mean;
 }
 
-long double timeline_energy_j(const struct timeline *line, long double from_s, long double to_s) {
+long double timeline_energy_j(const struct timeline *line, double from_s, double to_s) {
     return energy_to(line, to_s) - energy_to(line, from_s);
 }
 
-double timeline_power_w(const struct timeline *line, long double t_s) {
+double timeline_power_w(const struct timeline *line, double t_s) {
     if (t_s < line->t_s[0]) return line->power_w[0];
     return (double)power_inside(line, locate(line, t_s), t_s);
 }

@@ -24,9 +24,9 @@ void timeline_clear(struct timeline *line);
 void timeline_free(struct timeline *line);
 
 /* Integral of power over [from_s, to_s] in joules. */
-long double timeline_energy_j(const struct timeline *line, long double from_s, long double to_s);
+long double timeline_energy_j(const struct timeline *line, double from_s, double to_s);
 /* Power at t_s; at a step the value after it. */
-double timeline_power_w(const struct timeline *line, long double t_s);
+double timeline_power_w(const struct timeline *line, double t_s);
 double timeline_peak_w(const struct timeline *line);
 
 /* Replaces `out` by min(demand, limit) with the crossing points put in, so it stays exact. */

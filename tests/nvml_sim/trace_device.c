@@ -211,8 +211,8 @@ static void read_processes(const struct section *device, struct device *d) {
     for (const struct json *item = list->as.list.first; item; item = item->next) {
         struct section s = {.config = device->config, .object = item};
         snprintf(s.path, sizeof s.path, "%.80s.processes[%u]", device->path, d->process_count);
-        if (item->type == JSON_OBJECT) read_process(&s, &d->processes[d->process_count++]);
-        else config_fault(s.config, s.path, "", item, "an object with a pid");
+        if (item->type != JSON_OBJECT) config_fault(s.config, s.path, "", item, "an object with a pid");
+        else read_process(&s, &d->processes[d->process_count++]);
     }
 }
 
