@@ -1,0 +1,114 @@
+"""The computer a run was made on: processor, memory, kernel. What cannot be read is null."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+_CPUS = Path("/sys/devices/system/cpu")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def host() -> dict[str, Any]:
+    """Return what describes the computer; memory in bytes."""
+    return {
+        "host": platform.node(),
+        "kernel": platform.release(),
+        "os": _os_name(),
+        "cpu": cpu(),
+        "memory_total_bytes": memory_bytes("MemTotal"),
+        "memory_limit_bytes": memory_limit_bytes(),
+    }
+
+
+def cpu() -> dict[str, Any]:
+    """Return the processor's name, how much of it this process may use, and how it is clocked.
+
+    ``governors`` counts logical processors by their cpufreq governor; ``boost`` is whether they
+    may clock above their base.
+    """
+    described = _lines(Path("/proc/cpuinfo"))
+    return {
+        "name": _named(described, "model name") or _named(described, "Hardware"),
+        "architecture": platform.machine(),
+        "sockets": len({line for line in described if line.startswith("physical id")}) or None,
+        "logical_count": os.cpu_count(),
+        "usable_count": len(os.sched_getaffinity(0)),
+        "quota_count": _quota(),
+        "governors": _governors(),
+        "boost": _boost(),
+        "hyperthreading": _flag(_CPUS / "smt/active"),
+        "virtual": any(line.startswith("flags") and " hypervisor" in line for line in described),
+    }
+
+
+def memory_bytes(name: str) -> int | None:
+    """Return an entry of /proc/meminfo, such as ``MemAvailable``."""
+    for line in _lines(Path("/proc/meminfo")):
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def memory_limit_bytes() -> int | None:
+    """Return what the control group (a container, a scheduler's job) allows; null if unlimited."""
+    for path in (_CGROUP / "memory.max", _CGROUP / "memory/memory.limit_in_bytes"):
+        text = _text(path)
+        if text is not None and text.isdigit():
+            limit = int(text)
+            total = memory_bytes("MemTotal")
+            # Version 1 says "unlimited" with a number near 2^63.
+            return limit if total is None or limit < total else None
+    return None
+
+
+def _quota() -> float | None:
+    """Return how many processors' time the control group allows; null if unlimited."""
+    parts = (_text(_CGROUP / "cpu.max") or "").split()
+    if len(parts) == 2 and parts[0].isdigit():
+        return int(parts[0]) / int(parts[1])
+    return None
+
+
+def _governors() -> dict[str, int] | None:
+    counts: dict[str, int] = {}
+    for path in _CPUS.glob("cpu[0-9]*/cpufreq/scaling_governor"):
+        governor = _text(path)
+        if governor is not None:
+            counts[governor] = counts.get(governor, 0) + 1
+    return dict(sorted(counts.items())) or None
+
+
+def _boost() -> bool | None:
+    no_turbo = _flag(_CPUS / "intel_pstate/no_turbo")
+    return _flag(_CPUS / "cpufreq/boost") if no_turbo is None else not no_turbo
+
+
+def _flag(path: Path) -> bool | None:
+    text = _text(path)
+    return None if text is None else text == "1"
+
+
+def _named(lines: list[str], name: str) -> str | None:
+    for line in lines:
+        if line.startswith(name):
+            return line.partition(":")[2].strip() or None
+    return None
+
+
+def _os_name() -> str | None:
+    for line in _lines(Path("/etc/os-release")):
+        if line.startswith("PRETTY_NAME="):
+            return line.partition("=")[2].strip().strip('"')
+    return None
+
+
+def _lines(path: Path) -> list[str]:
+    return (_text(path) or "").splitlines()
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return None

@@ -1,0 +1,132 @@
+"""The software a run was made with: packages, container, variables, without any secret."""
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+REMOVED = "[removed]"
+
+_RELEVANT = re.compile(
+    r"^(CUDA_|NVIDIA_|HF_|TRANSFORMERS_|TORCH|PYTORCH_|VLLM_|SGLANG_|SGL_|TRTLLM_|TLLM_|FLASHINFER_"
+    r"|TRITON_|NCCL_|OMP_|KMP_|GOMP_|MKL_|OPENBLAS_|MALLOC_|LD_PRELOAD$|SLURM_JOB_ID$"
+    r"|SLURM_JOB_PARTITION$|SLURM_(STEP|JOB)_GPUS$|SLURMD_NODENAME$|SLURM_CPUS_|APPTAINER_NAME$"
+    r"|LLEM_|NVML_SIM_TRACE$|NVML_SIM_T0$|NVML_SIM_CLOCK$)"
+)
+_SECRET_NAME = re.compile(
+    r"TOKEN(?!IZER|S?_PER|S$)|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE|AUTH"
+    r"|COOKIE|SESSION|WEBHOOK",
+    re.IGNORECASE,
+)
+_SECRET_VALUE = re.compile(
+    r"""
+    (?<=://)[^/\s@]+(?=@)                                # user and password in an address
+    | \b(?:hf|api_org)_[A-Za-z0-9]{16,}                  # Hugging Face
+    | \bgh[pousr]_[A-Za-z0-9]{16,} | \bgithub_pat_\w{16,}
+    | \bglpat-[\w-]{16,}
+    | \b(?:sk|pk|rk)-[\w-]{16,}                          # OpenAI and others
+    | \bxox[abprs]-[\w-]{8,}                             # Slack
+    | \b(?:AKIA|ASIA)[A-Z0-9]{16}\b                      # AWS
+    | \bAIza[\w-]{30,}                                   # Google
+    | \bnvapi-[\w-]{16,}                                 # NVIDIA
+    | \beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*                  # JSON Web Token (RFC 7519)
+    | (?i:(?<=bearer\ )|(?<=basic\ ))[\w.~+/=-]{8,}
+    | (?i:(?<=token=)|(?<=key=)|(?<=secret=)|(?<=password=)|(?<=passwd=)|(?<=sig=)
+        |(?<=signature=)|(?<=credential=))[^&\s"',;]+
+    """,
+    re.VERBOSE,
+)
+
+
+def software(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return interpreter, packages, container and variables."""
+    installed = packages()
+    return {
+        "python": sys.version.split()[0],
+        "packages": installed,
+        "cuda": cuda_runtime(installed, environ),
+        "container": container(environ),
+        "variables": variables(environ),
+    }
+
+
+def packages(folders: list[str] | None = None) -> dict[str, str]:
+    """Return the version of every installed distribution, by its normalised name.
+
+    Read from the folders' names (``name-version.dist-info``, the packaging specification
+    "Recording installed projects"), which takes a hundredth of the time of opening each. Of a
+    name that is there twice, the first on the path counts, as for an import.
+
+    Args:
+        folders: where to look; Python's own path if not given.
+    """
+    found: dict[str, str] = {}
+    for folder in sys.path if folders is None else folders:
+        try:
+            names = [path.name for path in Path(folder or ".").iterdir()]
+        except OSError:
+            continue
+        for name in names:
+            stem, dot, kind = name.rpartition(".")
+            project, dash, version = stem.partition("-")
+            if dot and dash and kind in ("dist-info", "egg-info"):
+                # An .egg-info name ends in the Python it was made for: name-1.0-py3.11.
+                version = re.sub(r"-py\d.*$", "", version)
+                found.setdefault(re.sub(r"[-_.]+", "-", project).lower(), version)
+    return dict(sorted(found.items()))
+
+
+def cuda_runtime(installed: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the CUDA that programs here are built for, and where that was read; null if none."""
+    torch = sys.modules.get("torch")
+    loaded = getattr(getattr(torch, "version", None), "cuda", None)
+    if loaded:
+        return {"version": str(loaded), "source": "torch.version.cuda"}
+    for name, version in installed.items():
+        if re.fullmatch(r"nvidia-cuda-runtime(-cu\d+)?", name):
+            return {"version": version, "source": name}
+    if environ.get("CUDA_VERSION"):
+        return {"version": environ["CUDA_VERSION"], "source": "CUDA_VERSION"}
+    path = Path(environ.get("CUDA_HOME") or "/usr/local/cuda") / "version.json"
+    try:
+        version = json.loads(path.read_text())["cuda"]["version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return {"version": str(version), "source": "version.json"}
+
+
+def container(environ: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the container this runs in, as far as it can be told; null outside of one.
+
+    From inside, nobody knows an image's digest: whoever started it says it in
+    ``LLEM_IMAGE_DIGEST``.
+    """
+    digest = environ.get("LLEM_IMAGE_DIGEST")
+    image = environ.get("LLEM_IMAGE")
+    if file := environ.get("APPTAINER_CONTAINER") or environ.get("SINGULARITY_CONTAINER"):
+        return {"runtime": "apptainer", "image": image or file, "digest": digest}
+    for mark, runtime in (("/.dockerenv", "docker"), ("/run/.containerenv", "podman")):
+        if Path(mark).exists():
+            return {"runtime": runtime, "image": image, "digest": digest}
+    if environ.get("KUBERNETES_SERVICE_HOST"):
+        return {"runtime": "kubernetes", "image": image, "digest": digest}
+    return None
+
+
+def variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that can change a result; a secret's name and value are left out.
+
+    A secret inside another variable's value is replaced.
+    """
+    return {
+        name: without_secrets(value)
+        for name, value in sorted(environ.items())
+        if _RELEVANT.search(name) and not _SECRET_NAME.search(name)
+    }
+
+
+def without_secrets(text: str) -> str:
+    """Return ``text`` with what looks like a password, key or token replaced."""
+    return _SECRET_VALUE.sub(REMOVED, text)
