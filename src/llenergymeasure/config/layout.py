@@ -208,11 +208,14 @@ class Layout:
         listed = given if isinstance(given, list) else [given]
         if not listed:
             self._add("is an empty list; name at least one", ("backend",), found=given)
+        known: dict[BackendName, None] = {}
         for place, name in enumerate(listed):
-            if name not in BACKENDS:
-                path = ("backend", place) if isinstance(given, list) else ("backend",)
-                self.problems.append(unknown_backend(name, path, self.document.places))
-        return [name for name in BACKENDS if name in listed] and list(dict.fromkeys(listed))
+            if name in BACKENDS:
+                known[name] = None
+                continue
+            path = ("backend", place) if isinstance(given, list) else ("backend",)
+            self.problems.append(unknown_backend(name, path, self.document.places))
+        return list(known)
 
     def _sweep_backends(self) -> list[BackendName]:
         """Return the backends of the grid: named by an axis, shared, or by what is swept."""

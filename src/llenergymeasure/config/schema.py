@@ -86,6 +86,7 @@ def _experiment_schema() -> Schema:
     definitions["ExecutionConfig"] = execution
     energy = definitions["EnergyConfig"]["properties"]["backend"]
     energy["enum"] = [*energy["enum"], None]
+    del energy["type"]
     schema.pop("required", None)
     return schema
 

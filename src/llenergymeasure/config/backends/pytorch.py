@@ -67,6 +67,13 @@ class PyTorchConfig(Section):
     num_processes: int | None = Field(
         default=None, ge=1, le=4096, description="Processes that share the work, a device each."
     )
+    tensor_parallel_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="Processes that hold a slice of the model each and compute every prompt "
+        "together, a device each.",
+    )
     num_threads: int | None = Field(
         default=None,
         ge=1,

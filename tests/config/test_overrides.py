@@ -1,0 +1,102 @@
+"""Settings given from outside win over the study, wherever it sets them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.config.loading import load_study, parse_overrides, study_from_mapping
+from llenergymeasure.config.study import Study, value_at
+from llenergymeasure.errors import ConfigurationError
+
+STUDY: dict[str, Any] = {
+    "model": "tiny-llama",
+    "decoder": {"top_k": 5},
+    "sweep": {"n": [1, 2], "load": [{"pytorch.batch_size": 1, "max_input_tokens": 8}]},
+    "experiments": [{"n": 9, "decoder": {"top_k": 6}}],
+}
+
+
+def overridden(*arguments: str) -> Study:
+    return study_from_mapping(STUDY, overrides=parse_overrides(arguments))
+
+
+def test_nothing_given_changes_nothing() -> None:
+    assert overridden().experiments == study_from_mapping(STUDY).experiments
+
+
+def test_override_fixes_what_the_sweep_varies_and_experiments_set() -> None:
+    loaded = overridden("n=3", "decoder.top_k=1")
+    assert [each.model.n for each in loaded.experiments] == [3, 3]
+    assert {each.model.decoder.top_k for each in loaded.experiments} == {1}
+
+
+def test_override_takes_a_setting_out_of_a_group() -> None:
+    loaded = overridden("pytorch.batch_size=4")
+    sizes = [value_at(each.config, "pytorch.batch_size") for each in loaded.experiments]
+    assert sizes == [4, 4, 4]
+    assert value_at(loaded.experiments[0].config, "max_input_tokens") == 8
+
+
+def test_override_of_execution_sweep_and_name() -> None:
+    loaded = overridden("execution.n_cycles=7", "sweep.decoder.temperature=[0, 1]", "name=other")
+    assert (loaded.name, loaded.n_cycles) == ("other", 7)
+    assert len(loaded.experiments) == 2 * 2 + 1
+
+
+def test_override_of_the_backend_picks_one() -> None:
+    study = {"model": "tiny-llama", "backend": ["pytorch", "vllm"]}
+    loaded = study_from_mapping(study, overrides={"backend": "vllm"})
+    assert [each.model.backend for each in loaded.experiments] == ["vllm"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("n", "must be KEY=VALUE"),
+        ("=3", "must be KEY=VALUE"),
+        ("n=[1", "n: is no valid YAML"),
+        ("nn=3", "nn: unknown key"),
+        ("decoder.temprature=3", "did you mean decoder.temperature?"),
+        ("decoder..top_k=3", "is no setting's name"),
+        ("n=0", "n: must be at least 1"),
+        ("execution.n_cycles=0", "execution.n_cycles: must be at least 1"),
+        ("execution.cycles=2", "did you mean n_cycles?"),
+        ("model.x=1", "unknown key"),
+    ],
+)
+def test_bad_override_is_told(argument: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        overridden(argument)
+    assert said in str(caught.value)
+
+
+def test_override_of_a_file_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("model: tiny-llama\nn: 4\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load_study(path, {"n": 0})
+    assert "study.yaml" not in str(caught.value)
+
+
+def test_program_values_must_be_plain() -> None:
+    with pytest.raises(ConfigurationError, match="decoder: must be text, a number"):
+        study_from_mapping({"model": "x", "decoder": object()})
+    with pytest.raises(ConfigurationError, match="finite"):
+        study_from_mapping({"model": "x", "decoder": {"temperature": float("nan")}})
+    with pytest.raises(ConfigurationError, match="a key must be text"):
+        study_from_mapping({"model": "x", 3: 4})  # type: ignore[dict-item]
+    with pytest.raises(ConfigurationError, match="must be a mapping"):
+        study_from_mapping(["model"])  # type: ignore[arg-type]
+    endless: dict[str, Any] = {"model": "x"}
+    endless["decoder"] = endless
+    with pytest.raises(ConfigurationError, match="holds itself"):
+        study_from_mapping(endless)
+
+
+def test_mapping_uses_its_origin_for_name_and_base(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("model: tiny-llama\nn: 4\n")
+    loaded = study_from_mapping({"base": "base.yaml"}, origin=tmp_path / "mine.yaml")
+    assert loaded.name == "mine"
+    assert loaded.experiments[0].model.n == 4
+    assert study_from_mapping({"model": "tiny-llama"}).name == "study"

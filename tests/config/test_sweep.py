@@ -1,0 +1,251 @@
+"""The grid: how many points, which settings each has, and what is left out."""
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llenergymeasure.config.loading import study_from_mapping
+from llenergymeasure.config.study import Study, value_at
+from llenergymeasure.errors import ConfigurationError
+
+
+def study(**keys: Any) -> Study:
+    return study_from_mapping({"model": "tiny-llama", **keys})
+
+
+def swept(loaded: Study, key: str) -> list[Any]:
+    return [value_at(each.config, key) for each in loaded.experiments]
+
+
+@given(
+    n=st.lists(st.integers(1, 1000), min_size=1, max_size=4, unique=True),
+    temperatures=st.lists(st.integers(0, 20), min_size=1, max_size=4, unique=True),
+    batches=st.lists(st.integers(1, 64), min_size=1, max_size=4, unique=True),
+    seqs=st.lists(st.integers(1, 64), min_size=1, max_size=4, unique=True),
+)
+def test_grid_is_the_product_within_each_backend(
+    n: list[int], temperatures: list[int], batches: list[int], seqs: list[int]
+) -> None:
+    loaded = study(
+        backend=["pytorch", "vllm"],
+        sweep={
+            "n": n,
+            "pytorch.batch_size": batches,
+            "decoder.temperature": [t / 10 for t in temperatures],
+            "vllm.engine.max_num_seqs": seqs,
+        },
+    )
+    universal = len(n) * len(temperatures)
+    assert len(loaded.experiments) == universal * (len(batches) + len(seqs))
+    assert not loaded.left_out
+    for each in loaded.experiments:
+        own = each.model.backend
+        assert (each.model.pytorch is None) == (own != "pytorch")
+        assert (each.model.vllm is None) == (own != "vllm")
+        assert set(each.swept) == {
+            "n",
+            "pytorch.batch_size",
+            "decoder.temperature",
+            "vllm.engine.max_num_seqs",
+        }
+
+
+def test_last_axis_varies_fastest_in_the_order_of_the_file() -> None:
+    loaded = study(sweep={"pytorch.batch_size": [1, 2], "n": [8, 16]})
+    pairs = list(zip(swept(loaded, "pytorch.batch_size"), swept(loaded, "n"), strict=True))
+    assert pairs == [(1, 8), (1, 16), (2, 8), (2, 16)]
+
+
+def test_points_that_repeat_are_run_once_and_said() -> None:
+    loaded = study(sweep={"n": [4, 8, 4]}, experiments=[{"n": 8}])
+    assert swept(loaded, "n") == [4, 8]
+    assert any("2 points repeat" in note for note in loaded.notes)
+
+
+def test_default_written_out_repeats_the_default() -> None:
+    loaded = study(sweep={"precision": [None, "bf16", "fp16"]})
+    assert swept(loaded, "precision") == ["bf16", "fp16"]
+
+
+def test_invalid_points_are_left_out_each_with_its_configuration_and_reason() -> None:
+    loaded = study(sweep={"decoder.temperature": [0.5, 3], "n": [1, 2]})
+    assert len(loaded.experiments) == 2
+    assert [each.config["n"] for each in loaded.left_out] == [1, 2]
+    for each in loaded.left_out:
+        assert each.config["decoder"] == {"temperature": 3}
+        assert each.reason == "decoder.temperature: must be at least 0 and at most 2 (found 3)"
+
+
+def test_settings_that_exclude_each_other_are_left_out() -> None:
+    loaded = study(
+        sweep={"pytorch.load_in_4bit": [True, False], "pytorch.load_in_8bit": [True, False]}
+    )
+    assert len(loaded.experiments) == 3
+    (left_out,) = loaded.left_out
+    assert "exclude each other" in left_out.reason
+
+
+def test_bad_shared_value_is_an_error_though_other_points_could_run() -> None:
+    with pytest.raises(ConfigurationError, match=r"vllm\.engine\.max_num_seqs: must be at least 1"):
+        study(
+            backend=["pytorch", "vllm"],
+            vllm={"engine": {"max_num_seqs": 0}},
+            sweep={"n": [1, 2]},
+        )
+
+
+def test_group_moves_its_settings_together() -> None:
+    loaded = study(
+        sweep={"load": [{"n": 8, "pytorch.batch_size": 1}, {"n": 64, "pytorch.batch_size": 8}]}
+    )
+    pairs = list(zip(swept(loaded, "n"), swept(loaded, "pytorch.batch_size"), strict=True))
+    assert pairs == [(8, 1), (64, 8)]
+    assert loaded.swept_keys == ("n", "pytorch.batch_size")
+
+
+def test_group_gives_each_backend_its_own_settings() -> None:
+    loaded = study(
+        backend=["pytorch", "vllm"],
+        sweep={
+            "load": [
+                {"pytorch.batch_size": 4, "vllm.engine.max_num_seqs": 4},
+                {"pytorch.batch_size": 8, "vllm.engine.max_num_seqs": 8},
+            ]
+        },
+    )
+    assert swept(loaded, "pytorch.batch_size") == [4, 8, None, None]
+    assert swept(loaded, "vllm.engine.max_num_seqs") == [None, None, 4, 8]
+
+
+def test_group_of_one_backend_leaves_the_other_at_one_point() -> None:
+    loaded = study(
+        backend=["pytorch", "vllm"],
+        sweep={"load": [{"pytorch.batch_size": 4}, {"pytorch.batch_size": 8}]},
+    )
+    assert [each.model.backend for each in loaded.experiments] == ["pytorch", "pytorch", "vllm"]
+
+
+def test_group_that_names_backends_makes_only_those_points() -> None:
+    loaded = study(
+        sweep={
+            "engine": [
+                {"backend": "pytorch", "pytorch.batch_size": 4},
+                {"backend": "vllm", "n": 7},
+                {"backend": "vllm", "pytorch.batch_size": 4},
+            ]
+        }
+    )
+    assert [(each.model.backend, each.model.n) for each in loaded.experiments] == [
+        ("pytorch", 100),
+        ("vllm", 7),
+    ]
+    (left_out,) = loaded.left_out
+    assert left_out.config["backend"] == "vllm"
+    assert "the section pytorch belongs to backend pytorch" in left_out.reason
+
+
+def test_swept_section_is_laid_over_the_shared_one() -> None:
+    loaded = study(
+        decoder={"top_k": 7},
+        sweep={"decoder": [{"temperature": 0.5}, {"temperature": 1.5, "top_k": 9}]},
+    )
+    assert swept(loaded, "decoder.top_k") == [7, 9]
+
+
+def test_swept_data_set_replaces_the_shared_one() -> None:
+    loaded = study(
+        dataset={"n": 3, "input_len": 9},
+        sweep={"dataset": [{"n": 4}, "synthetic"]},
+    )
+    assert swept(loaded, "dataset.input_len") == [512, None]
+
+
+def test_synthetic_keeps_its_lengths_when_one_of_them_is_swept() -> None:
+    loaded = study(dataset="synthetic", max_output_tokens=32, sweep={"dataset.input_len": [16, 64]})
+    assert swept(loaded, "dataset.input_len") == [16, 64]
+    assert swept(loaded, "dataset.output_len") == [32, 32]
+
+
+def test_null_takes_a_setting_back_to_its_default() -> None:
+    loaded = study(decoder={"top_k": 7}, sweep={"decoder.top_k": [None, 3]})
+    assert swept(loaded, "decoder.top_k") == [50, 3]
+
+
+@pytest.mark.parametrize(
+    ("key", "written", "values"),
+    [
+        ("n", {"min": 1, "max": 9, "num": 3}, [1, 5, 9]),
+        ("n", {"min": 1, "max": 3, "num": 9}, [1, 2, 3]),
+        ("n", {"min": 4, "max": 4, "num": 1}, [4]),
+        ("n", {"log": {"min": 1, "max": 1000, "num": 4}}, [1, 10, 100, 1000]),
+        ("n", {"pow2": {"min": 3, "max": 40}}, [4, 8, 16, 32]),
+        ("decoder.top_p", {"min": 0.1, "max": 0.3, "num": 3}, [0.1, 0.2, 0.3]),
+        ("decoder.temperature", {"min": 0, "max": 1, "num": 3}, [0, 0.5, 1]),
+        ("decoder.temperature", {"log": {"min": 0.01, "max": 1, "num": 3}}, [0.01, 0.1, 1]),
+    ],
+)
+def test_ranges(key: str, written: dict[str, Any], values: list[float]) -> None:
+    assert swept(study(sweep={key: written}), key) == values
+
+
+@given(
+    low=st.floats(0.01, 1.0), width=st.floats(0.0, 1.0), num=st.integers(2, 40), log=st.booleans()
+)
+def test_range_rises_from_min_to_max(low: float, width: float, num: int, log: bool) -> None:
+    bounds = {"min": low, "max": low + width, "num": num}
+    values = swept(
+        study(sweep={"decoder.temperature": {"log": bounds} if log else bounds}),
+        "decoder.temperature",
+    )
+    assert values == sorted(values)
+    assert len(values) <= num
+    assert math.isclose(values[0], low, rel_tol=1e-9)
+    assert math.isclose(values[-1], low + width, rel_tol=1e-9)
+
+
+def test_settings_that_differ_between_explicit_experiments_are_swept() -> None:
+    loaded = study(
+        experiments=[
+            {"n": 4, "precision": "fp16", "decoder": {"top_k": 3}},
+            {"n": 4, "precision": "fp32"},
+        ]
+    )
+    assert loaded.swept_keys == ("precision", "decoder.top_k")
+    assert [each.swept["decoder.top_k"] for each in loaded.experiments] == [3, 50]
+
+
+def test_explicit_experiments_run_on_each_shared_backend() -> None:
+    loaded = study(backend=["pytorch", "vllm"], experiments=[{"n": 4}, {"backend": "vllm"}])
+    assert [(each.model.backend, each.model.n) for each in loaded.experiments] == [
+        ("pytorch", 4),
+        ("vllm", 4),
+        ("vllm", 100),
+    ]
+
+
+def test_backend_list_alone_compares_the_backends() -> None:
+    loaded = study(backend=["vllm", "pytorch"], pytorch={"batch_size": 2})
+    assert [each.model.backend for each in loaded.experiments] == ["vllm", "pytorch"]
+
+
+def test_publication_asks_for_five_cycles_unless_told_otherwise() -> None:
+    assert study(protocol="publication").n_cycles == 5
+    fewer = study(protocol="publication", execution={"n_cycles": 2})
+    assert fewer.n_cycles == 2
+    assert any("asks for 5 cycles" in note for note in fewer.notes)
+
+
+def test_name_is_made_a_folder_name_and_said() -> None:
+    loaded = study(name="My first study!")
+    assert loaded.name == "My-first-study"
+    assert any("My-first-study" in note for note in loaded.notes)
+
+
+def test_runner_of_an_unused_backend_is_noted() -> None:
+    loaded = study(runners={"pytorch": "apptainer:image.sif", "vllm": "docker"})
+    assert set(loaded.runners) == {"pytorch"}
+    assert loaded.runner("pytorch").image == "image.sif"
+    assert any("vllm" in note for note in loaded.notes)
