@@ -23,10 +23,19 @@ TABLE_VERSION = 1
 MISSING = "missing"
 """Status of a planned run that was never started."""
 
+ROW_FORMAT: dict[str, Any] = {
+    "compression": "none",
+    "use_dictionary": False,
+    "write_statistics": False,
+    "store_schema": False,
+}
+"""How a single row is best written: pages without compression, dictionaries or statistics, which
+only cost there. A study reads thousands of these files."""
+
 _TEXT = pa.string()
 _WHOLE = pa.int64()
 _REAL = pa.float64()
-_CODES = pa.list_(pa.string())
+_CODES = pa.list_(pa.field("element", pa.string()))  # as Parquet names it: no cast on reading
 
 RUN_SCHEMA = pa.schema(
     [
@@ -241,20 +250,9 @@ def rows_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def write_run_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Write one run's row to ``run.parquet``, whole or not at all.
-
-    Plain pages without dictionaries or statistics: for one row they only cost, and a study
-    reads thousands of these files.
-    """
+    """Write one run's row to ``run.parquet``, whole or not at all."""
     with replacing(path) as temporary:
-        pq.write_table(
-            rows_table([row]),
-            temporary,
-            compression="none",
-            use_dictionary=False,
-            write_statistics=False,
-            store_schema=False,
-        )
+        pq.write_table(rows_table([row]), temporary, **ROW_FORMAT)
 
 
 def read_run_row(path: Path) -> pa.Table:
