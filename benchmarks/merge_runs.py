@@ -112,7 +112,7 @@ def _write_run(study: Any, run: dict[str, Any], schema: Any, energy_j: float) ->
 
 
 def measured(merge: Callable[[Path], float], folder: Path) -> dict[str, float]:
-    """Return wall and processor time, peak memory and checksum of a merge in a process of its own."""
+    """Return times, peak memory and checksum of a merge in a process of its own."""
     context = multiprocessing.get_context("spawn")
     answers: Any = context.SimpleQueue()
     process = context.Process(target=_measure, args=(merge, folder, answers))
