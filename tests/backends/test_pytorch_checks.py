@@ -85,6 +85,13 @@ def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert problems(pytorch={"num_processes": 2}) == {}
 
 
+def test_slices_need_weights_and_go_alone() -> None:
+    found = problems(model="Llama-3.1-8B", weights="random", pytorch={"tensor_parallel_size": 2})
+    assert "has none" in found["pytorch.tensor_parallel_size"]
+    both = {"tensor_parallel_size": 2, "num_processes": 2}
+    assert "set one" in problems(pytorch=both)["pytorch.tensor_parallel_size"]
+
+
 def test_compiling_for_the_cpu_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)

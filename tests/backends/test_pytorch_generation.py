@@ -241,7 +241,7 @@ def test_what_is_in_force_is_told(load: Load) -> None:
     engine = load(pytorch={"batch_size": 2})
     resolved = engine.resolved_config()
     assert resolved["num_threads"] == torch.get_num_threads() == 1
-    assert resolved["parameters"] == 3_950_848
+    assert resolved["parameters"] == 4_000_000
     assert resolved["attn_implementation"] == "sdpa"
     assert resolved["generation_config"]["max_new_tokens"] == 9
     assert resolved["generation_config"]["top_k"] == 50
@@ -281,9 +281,39 @@ def test_a_replica_that_dies_fails_the_batch(load: Load) -> None:
     import signal
 
     engine: Any = load(pytorch={"num_processes": 2})
-    os.kill(engine._replicas[1].process.pid, signal.SIGKILL)
-    with pytest.raises(BackendError, match="replica 1 ended unasked, with exit code -9"):
+    os.kill(engine._workers._workers[1].process.pid, signal.SIGKILL)
+    with pytest.raises(BackendError, match="process 1 ended unasked, with exit code -9"):
         engine.generate([request(0, 5, 2), request(1, 5, 2)])
+
+
+@pytest.mark.slow
+def test_a_process_that_cannot_load_ends_the_others(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "no-such-thing"}')
+    with pytest.raises(BackendError, match="cannot be loaded"):
+        load(model=str(tmp_path), pytorch={"num_processes": 2})
+
+
+@pytest.mark.slow
+def test_slices_of_a_model_compute_together(load: Load) -> None:
+    engine = load(pytorch={"tensor_parallel_size": 2, "batch_size": 2})
+    assert engine.batch_size == 2
+    done = answer(engine)
+    assert [each.index for each in done] == [0, 1, 2, 3]
+    assert [each.output_tokens for each in done] == [9] * 4
+    resolved = engine.resolved_config()
+    assert resolved["tensor_parallel_size"] == 2
+    assert resolved["parameters"] == 4_000_000
+
+
+@pytest.mark.slow
+def test_a_slice_that_dies_fails_the_batch_and_does_not_hang(load: Load) -> None:
+    import os
+    import signal
+
+    engine: Any = load(pytorch={"tensor_parallel_size": 2})
+    os.kill(engine._workers._workers[1].process.pid, signal.SIGKILL)
+    with pytest.raises(BackendError, match="process"):
+        engine.generate([request(0, 5, 2)])
 
 
 @pytest.mark.slow

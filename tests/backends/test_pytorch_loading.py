@@ -144,6 +144,31 @@ def test_a_generation_config_on_disk_changes_nothing(
     assert options.suppress_tokens is None
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"load_in_8bit": True},
+        {"load_in_4bit": True},
+        {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_compute_dtype": "float32",
+            "bnb_4bit_use_double_quant": True,
+        },
+    ],
+)
+def test_quantised(folder: Path, settings: dict[str, Any]) -> None:
+    pytest.importorskip("bitsandbytes")
+    engine = load(folder, pytorch=settings)
+    assert engine.generate([REQUEST])[0].output_tokens == 5
+    resolved = engine.resolved_config()
+    quantised = resolved["model_config"]["quantization_config"]
+    expected = {"bnb_4bit_compute_dtype": "bfloat16"} if "load_in_4bit" in settings else {}
+    assert {name: quantised[name] for name in expected | settings} == expected | settings
+    assert resolved["parameters"] == 4_000_000
+
+
 def adapter(folder: Path, tmp_path: Path) -> Path:
     peft = pytest.importorskip("peft")
     model = load(folder, precision="fp32")._open().model

@@ -9,14 +9,14 @@ from llenergymeasure.workload.models.flops import (
     prefill_flops,
 )
 from llenergymeasure.workload.models.known import KNOWN
-from llenergymeasure.workload.models.resolve import _architecture_folder
+from llenergymeasure.workload.models.resolve import architecture_folder
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 
 def model_of(name: str, device: str) -> Any:
-    config = transformers.AutoConfig.from_pretrained(str(_architecture_folder(KNOWN[name])))
+    config = transformers.AutoConfig.from_pretrained(str(architecture_folder(KNOWN[name])))
     options = {"experts_implementation": "eager"} if KNOWN[name].experts else {}
     if device == "cpu":
         # torch's counter does not know the fused attention kernel of the CPU.

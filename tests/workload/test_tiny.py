@@ -12,7 +12,7 @@ from llenergymeasure.workload.cache import cache_folder, made_once
 from llenergymeasure.workload.models.known import TINY_LLAMA_ARCHITECTURE
 from llenergymeasure.workload.models.tiny import make_tiny_llama, tiny_llama_folder
 
-WEIGHTS_SHA256 = "3c23cf15b18cfcdcd67cf0f678b670c3a19583dcf04b370bac01a386fd432455"
+WEIGHTS_SHA256 = "e3932afe743c4285f8f3a248fd29e289da14033b90986b318f0fcd9c42865d6a"
 VOCABULARY_SHA256 = "0913a45cd204fe2af88e9154982da684854b0b0dd8af2232d4b20298caf90b28"
 
 

@@ -1,4 +1,4 @@
-"""transformers on PyTorch, in this process or in one process a device."""
+"""transformers on PyTorch, in this process, or in one a device."""
 
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -47,10 +47,14 @@ class PyTorchBackend:
             ConfigurationError: the model's name means nothing.
         """
         from llenergymeasure.backends.pytorch.engine import load_engine
-        from llenergymeasure.backends.pytorch.replicas import load_replicas
+        from llenergymeasure.backends.pytorch.parallel import ReplicaEngine, TensorParallelEngine
 
-        processes = (config.pytorch and config.pytorch.num_processes) or 1
-        return load_engine(config) if processes == 1 else load_replicas(config, processes)
+        settings = config.pytorch
+        if settings and (settings.tensor_parallel_size or 1) > 1:
+            return TensorParallelEngine(config, settings.tensor_parallel_size or 1)
+        if settings and (settings.num_processes or 1) > 1:
+            return ReplicaEngine(config, settings.num_processes or 1)
+        return load_engine(config)
 
 
 def _cuda_versions() -> dict[str, str]:

@@ -25,7 +25,7 @@ def find_problems(config: ExperimentConfig) -> list[Problem]:
         *_quantization(config, settings, gpus),
         *_attention(config, settings, gpus),
         *_decoding(settings),
-        *_placement(settings, gpus),
+        *_placement(config, settings, gpus),
         *_compiler(settings, gpus),
         *_adapter(config),
         *_passthrough(config),
@@ -101,7 +101,10 @@ def _quantization(
     if find_spec("bitsandbytes") is None:
         yield Problem("needs bitsandbytes: pip install bitsandbytes", key=f"pytorch.{name}")
     if not gpus:
-        yield Problem("needs an NVIDIA GPU, and none is visible here", key=f"pytorch.{name}")
+        yield Problem(
+            "needs an NVIDIA GPU, and none is visible here; a CPU would only emulate it",
+            key=f"pytorch.{name}",
+        )
     if config.weights == "random":
         yield Problem(
             "quantises a checkpoint's weights, and weights: random has none; save the model to a "
@@ -144,19 +147,30 @@ def _decoding(settings: PyTorchConfig) -> Iterator[Problem]:
         yield Problem("needs the default cache; remove pytorch.cache_implementation", key=key)
 
 
-def _placement(settings: PyTorchConfig, gpus: list[Capability]) -> Iterator[Problem]:
-    processes = settings.num_processes or 1
+def _placement(
+    config: ExperimentConfig, settings: PyTorchConfig, gpus: list[Capability]
+) -> Iterator[Problem]:
+    slices, replicas = settings.tensor_parallel_size or 1, settings.num_processes or 1
+    name = "tensor_parallel_size" if slices > 1 else "num_processes"
+    processes = max(slices, replicas)
+    key, found = f"pytorch.{name}", str(processes)
+    if slices > 1 and replicas > 1:
+        yield Problem("does not go with pytorch.num_processes; set one", key=key, found=found)
     if processes > 1 and settings.device_map is not None:
         yield Problem(
-            "each process takes a GPU of its own; remove pytorch.device_map",
-            key="pytorch.num_processes",
-            found=str(processes),
+            "each process takes a GPU of its own; remove pytorch.device_map", key=key, found=found
         )
     if gpus and processes > len(gpus):
         yield Problem(
             f"each process takes a GPU of its own, and {len(gpus)} are visible",
-            key="pytorch.num_processes",
-            found=str(processes),
+            key=key,
+            found=found,
+        )
+    if slices > 1 and config.weights == "random":
+        yield Problem(
+            "slices a checkpoint's weights, and weights: random has none; use device_map: auto",
+            key=key,
+            found=found,
         )
     if settings.cache_implementation == "offloaded_static" and not gpus:
         yield Problem(

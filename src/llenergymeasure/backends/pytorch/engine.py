@@ -10,6 +10,7 @@ import torch
 from llenergymeasure.backends.base import Completion
 from llenergymeasure.backends.pytorch.generation import generate_batch, generation_config
 from llenergymeasure.backends.pytorch.loading import LoadedModel, load_model
+from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.requests import Request
@@ -78,6 +79,7 @@ class PyTorchEngine:
         options = generation_config(self._config, length, loaded.eos_token_ids)
         model_config = json.loads(model.config.to_json_string(use_diff=False))
         model_config.pop("_name_or_path", None)
+        settings = self._config.pytorch or PyTorchConfig()
         placed = getattr(model, "hf_device_map", None) or {"": str(loaded.device)}
         return {
             "model_config": model_config,
@@ -89,6 +91,7 @@ class PyTorchEngine:
             "device_map": {key: str(place) for key, place in placed.items()},
             "num_threads": loaded.threads,
             "num_processes": 1,
+            "tensor_parallel_size": settings.tensor_parallel_size or 1,
             "weights": "random" if loaded.source.random else "pretrained",
         }
 

@@ -1,7 +1,9 @@
 """From a configuration to a model in memory, in the wanted data type, on the wanted device."""
 
+import logging
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,7 +52,7 @@ def load_model(config: ExperimentConfig) -> LoadedModel:
     settings = config.pytorch or PyTorchConfig()
     source = resolve_model(config)
     device = _device(settings)
-    processes = settings.num_processes or 1
+    processes = (settings.num_processes or 1) * (settings.tensor_parallel_size or 1)
     known = source.architecture.parameters() if source.architecture else None
 
     def set_threads(parameters: int | None) -> int:
@@ -87,13 +89,15 @@ def load_model(config: ExperimentConfig) -> LoadedModel:
         raise BackendError(
             f"model {config.model} cannot be loaded: {type(error).__name__}: {error}"
         ) from error
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = int(model.num_parameters())
     return LoadedModel(model, source, device, eos, parameters, set_threads(parameters))
 
 
 def _silence() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    # It warns at every matrix product, which costs time inside the window.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def _device(settings: PyTorchConfig) -> torch.device:
@@ -162,6 +166,11 @@ def _is_device(name: str) -> bool:
 
 
 def _placement(settings: PyTorchConfig, device: torch.device) -> dict[str, Any]:
+    if (settings.tensor_parallel_size or 1) > 1:
+        from transformers.distributed import DistributedConfig
+
+        plan = DistributedConfig(tp_plan="auto", tp_size=settings.tensor_parallel_size)
+        return {"distributed_config": plan}
     if settings.device_map is None and device.type == "cpu":
         return {}
     placed: Any = settings.device_map
@@ -211,7 +220,8 @@ def _eos_token_ids(model: Any) -> tuple[int, ...]:
 def _with_adapter(model: Any, lora: LoraConfig) -> Any:
     from peft import PeftModel
 
-    location = lora.adapter_path or lora.adapter_id
+    local = lora.adapter_path and str(Path(lora.adapter_path).expanduser())
+    location = local or lora.adapter_id
     try:
         with warnings.catch_warnings():
             # PEFT asks transformers 5 by names that it deprecates; nothing a study can change.

@@ -95,7 +95,7 @@ def _random(name: str, revision: str | None) -> ModelSource:
         return _in_folder(name, Path(name), random=True)
     architecture = known_architecture(name)
     if architecture is not None:
-        folder = _architecture_folder(architecture)
+        folder = architecture_folder(architecture)
         return ModelSource(name, str(folder), True, architecture.to_config(), architecture)
     if not HUB_ID.fullmatch(name):
         raise _unknown(name)
@@ -106,7 +106,7 @@ def _random(name: str, revision: str | None) -> ModelSource:
     return ModelSource(name, name, True, content, Architecture.from_config(content, name), revision)
 
 
-def _architecture_folder(architecture: Architecture) -> Path:
+def architecture_folder(architecture: Architecture) -> Path:
     """Return a folder in the cache with the architecture's ``config.json`` alone.
 
     Engines that fill in random weights by themselves (``load_format: dummy``) load from it.
