@@ -15,6 +15,9 @@ HASH_VERSION = 1
 
 ID_DIGITS = 12
 
+_AS_IS = (str, bool, int)
+"""Types that are their own canonical form; told apart first, for plans hash a great many."""
+
 
 def normalised(value: Any) -> Any:
     """Return ``value`` with nulls and empty mappings dropped and whole floats as integers.
@@ -22,6 +25,8 @@ def normalised(value: Any) -> Any:
     Raises:
         ValueError: a number is not finite; it has no canonical JSON.
     """
+    if value is None or type(value) in _AS_IS:
+        return value
     if isinstance(value, Mapping):
         items = {str(key): normalised(item) for key, item in value.items()}
         return {key: item for key, item in items.items() if item is not None and item != {}}

@@ -1,5 +1,6 @@
 """From a study as written to its experiments: the grid, what is left out, and what is shared."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -108,7 +109,8 @@ class _Outcome:
         if self._shared_problems:
             raise ConfigurationError(_first(self._shared_problems))
         if not self._found:
-            raise ConfigurationError(_first(self._point_problems))
+            none = self.document.problem("leaves no point that can be run", ("sweep",))
+            raise ConfigurationError(_first(self._point_problems) or none)
         return list(self._found.values())
 
     def _reject(self, candidate: Candidate, reasons: list[Rejection]) -> None:
@@ -157,12 +159,13 @@ def _used(experiments: Iterable[Experiment]) -> list[BackendName]:
 def _swept_keys(layout: Layout, experiments: list[Experiment]) -> tuple[str, ...]:
     """Return what varies: all that the sweep sets, and what differs between experiments."""
     keys = dict.fromkeys(".".join(setting) for axis in layout.axes for setting in axis.settings)
-    for entry in layout.entries:
-        for path in flattened(entry):
-            key = ".".join(path)
-            values = (describe(value_at(each.config, key)) for each in experiments)
-            if key not in keys and len(set(values)) > 1:
-                keys[key] = None
+    explicit = dict.fromkeys(
+        ".".join(path) for entry in layout.entries for path in flattened(entry)
+    )
+    for key in explicit:
+        values = {json.dumps(value_at(each.config, key), sort_keys=True) for each in experiments}
+        if len(values) > 1:
+            keys[key] = None
     return tuple(key for key in keys if key not in ("backend", "output_dir"))
 
 

@@ -1,6 +1,7 @@
 """How settings from several places come together: sections merge, anything else is replaced."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -89,6 +90,7 @@ def _leaves(
     return leaves
 
 
+@lru_cache(maxsize=4096)
 def _section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
     field = model.model_fields.get(key)
     if field is None or key == "dataset" or takes_any_key(field.annotation):

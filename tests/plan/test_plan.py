@@ -1,0 +1,185 @@
+"""The plan: its runs, its bytes, and what a run is told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure import ids
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.loading import study_from_mapping
+from llenergymeasure.errors import ResultsError
+from llenergymeasure.plan import Plan, describe_plan, estimate_duration_s, make_plan
+
+STUDY: dict[str, Any] = {
+    "name": "demo",
+    "model": "tiny-llama",
+    "backend": ["pytorch", "vllm"],
+    "decoder": {"preset": "deterministic"},
+    "sweep": {"precision": ["fp32", "bf16"], "decoder.temperature": [0.0, 5.0]},
+    "runners": {"vllm": "docker:vllm:1"},
+    "execution": {"n_cycles": 2, "run_timeout_seconds": 90},
+}
+
+
+def plan(**changes: Any) -> Plan:
+    return make_plan(study_from_mapping({**STUDY, **changes}))
+
+
+def test_json_has_the_fields_that_others_read() -> None:
+    stored = json.loads(plan().to_json_bytes())
+    assert {"study", "study_design_hash", "runs", "left_out"} <= set(stored)
+    assert stored["study"] == "demo"
+    assert len(stored["runs"]) == 4 * 2
+    for place, run in enumerate(stored["runs"], start=1):
+        assert {"experiment", "cycle", "order", "backend", "runner", "config"} <= set(run)
+        assert run["order"] == place
+        assert run["runner"] == {"pytorch": "local", "vllm": "docker"}[run["backend"]]
+        assert run["config"]["backend"] == run["backend"]
+    assert len(stored["left_out"]) == 4
+    assert all(set(each) == {"config", "reason"} for each in stored["left_out"])
+
+
+def test_ids_and_hash_follow_from_the_experiments() -> None:
+    study = study_from_mapping(STUDY)
+    made = make_plan(study)
+    experiments = [each.id for each in study.experiments]
+    assert made.study_design_hash == ids.study_design_hash(experiments)
+    assert set(made.experiments) == set(experiments)
+    assert all(len(name) == 12 and int(name, 16) >= 0 for name in experiments)
+
+
+def test_same_study_gives_the_same_bytes() -> None:
+    assert plan().to_json_bytes() == plan().to_json_bytes()
+    assert plan(n=7).to_json_bytes() != plan().to_json_bytes()
+
+
+def test_plan_is_read_back_whole(tmp_path: Path) -> None:
+    made = plan()
+    path = tmp_path / "plan.json"
+    path.write_bytes(made.to_json_bytes())
+    read = Plan.read(path)
+    assert read == made
+    assert read.to_json_bytes() == made.to_json_bytes()
+
+
+def test_nothing_left_out_is_an_empty_list() -> None:
+    assert json.loads(plan(sweep={"n": [1]}).to_json_bytes())["left_out"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "is no JSON"),
+        ("[]", "has plan version None"),
+        ('{"schema_version": 99}', "has plan version 99"),
+        ('{"schema_version": 1, "study": "x"}', "is no plan"),
+        ('{"schema_version": 1, "runs": [{"order": 1}]}', "is no plan"),
+    ],
+)
+def test_damaged_plan_is_told(content: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(content)
+    with pytest.raises(ResultsError, match=said):
+        Plan.read(path)
+    with pytest.raises(ResultsError, match="no plan can be read"):
+        Plan.read(tmp_path / "gone.json")
+
+
+def test_spec_is_what_the_run_is_told() -> None:
+    made = plan(execution={"n_cycles": 2, "run_timeout_seconds": 90, "skip_preflight": True})
+    run = made.runs[-1]
+    spec = made.spec(run.experiment, run.cycle)
+    assert (spec.study, spec.order, spec.backend) == ("demo", run.order, run.backend)
+    assert (spec.timeout_s, spec.skip_preflight) == (90, True)
+    config = ExperimentConfig(**spec.config)
+    assert config.model_dump(exclude_none=True, include={"decoder", "precision"}) == {
+        key: run.config[key] for key in ("decoder", "precision")
+    }
+    with pytest.raises(ResultsError, match=f"no run {run.experiment}/3"):
+        made.spec(run.experiment, 3)
+
+
+def test_images_are_kept_by_backend() -> None:
+    assert plan().images == {"vllm": "vllm:1"}
+
+
+@pytest.mark.parametrize(
+    ("order", "gaps"),
+    [
+        ("sequential", [0, 30, 30, 30, 30, 30]),
+        ("interleaved", [0, 10, 10, 30, 10, 10]),
+    ],
+)
+def test_gaps_stand_where_experiment_or_cycle_changes(order: str, gaps: list[float]) -> None:
+    made = plan(
+        backend="pytorch",
+        sweep={"n": [1, 2, 3]},
+        execution={
+            "n_cycles": 2,
+            "cycle_order": order,
+            "experiment_gap_seconds": 10,
+            "cycle_gap_seconds": 30,
+        },
+    )
+    assert [run.gap_s for run in made.runs] == gaps
+
+
+def test_no_gap_unless_asked_for() -> None:
+    assert {run.gap_s for run in plan().runs} == {0.0}
+
+
+def test_shuffle_follows_the_design_unless_seeded() -> None:
+    def names(**execution: Any) -> list[str]:
+        made = plan(
+            backend="pytorch", sweep={"n": list(range(1, 9))}, execution={"n_cycles": 1} | execution
+        )
+        return [run.experiment for run in made.runs]
+
+    assert names() == names()
+    assert names(shuffle_seed=1) == names(shuffle_seed=1)
+    assert names(shuffle_seed=1) != names(shuffle_seed=2)
+    assert sorted(names()) == sorted(names(shuffle_seed=1))
+
+
+def test_estimate_counts_waits_gaps_and_runs() -> None:
+    quick = estimate_duration_s(plan(protocol="quick"))
+    standard = estimate_duration_s(plan(protocol="standard"))
+    publication = estimate_duration_s(plan(protocol="publication"))
+    assert 8 * 1 < quick < standard < publication
+    assert standard > 8 * (20 + 20)
+    gaps = {"n_cycles": 2, "experiment_gap_seconds": 100}
+    longer = estimate_duration_s(plan(protocol="quick", execution=gaps))
+    assert longer == pytest.approx(quick + 7 * 100)
+
+
+def test_auto_is_estimated_by_whether_a_sensor_measures() -> None:
+    assert estimate_duration_s(plan(), measured=False) < estimate_duration_s(plan(), measured=True)
+
+
+def test_text_shows_runs_in_order_and_what_was_left_out() -> None:
+    made = plan()
+    text = describe_plan(made)
+    lines = text.splitlines()
+    header = next(line for line in lines if line.startswith("order"))
+    assert header.split() == [
+        *("order", "experiment", "cycle", "backend", "runner"),
+        *("precision", "decoder.temperature"),
+    ]
+    table = lines[lines.index(header) + 1 :]
+    assert [line.split()[1] for line in table[:8]] == [run.experiment for run in made.runs]
+    assert "Left out: 4 points" in text
+    assert "must be at least 0 and at most 2 (found 5.0)" in text
+    assert "4 experiments x 2 cycles, shuffled" in text
+    assert "by estimate" in text
+
+
+def test_text_of_a_large_plan_is_cut_and_counted() -> None:
+    text = describe_plan(plan(sweep={"n": list(range(1, 101))}))
+    assert "… and 360 more runs" in text
+    assert len(text.splitlines()) < 60
+
+
+def test_text_holds_the_notes() -> None:
+    assert "Note: the study's folder is named a-b" in describe_plan(plan(name="a b"))
