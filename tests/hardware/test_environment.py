@@ -95,7 +95,7 @@ def test_a_gpus_settings_and_condition_are_recorded(simulated: Any) -> None:
             "uuid": UUID,
             "name": "Simulated H200",
             "vbios": "96.00.61.00.01",
-            "driver": "575.1",
+            "driver_version": "575.1",
             "compute_capability": "9.0",
             "memory_total_bytes": 80 * 2**30,
             "memory_used_bytes": 2**30,

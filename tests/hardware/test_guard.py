@@ -339,3 +339,14 @@ def set_limit(environment: dict[str, str], limit_w: float) -> None:
     )
     done = sim.run_python(code, environment, UUID, str(round(limit_w * 1000)))
     assert done.returncode == 0, done.stderr
+
+
+def test_what_a_supervisor_imports_is_the_standard_library_alone() -> None:
+    code = (
+        "import sys\n"
+        "from llenergymeasure.hardware import allotment, guard, locks\n"
+        "others = {name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names)\n"
+        "print(sorted(name for name in others if not name.startswith('_')))\n"
+    )
+    done = sim.run_python(code, dict(os.environ))
+    assert done.stdout.strip() == "['llenergymeasure']", done.stdout + done.stderr

@@ -42,7 +42,7 @@ def gpu_state(gpu: Gpu) -> dict[str, Any]:
         "index": gpu.index,
         "pci_bus_id": gpu.pci_bus_id or None,
         "vbios": _ask("nvmlDeviceGetVbiosVersion", handle),
-        "driver": gpu.driver,
+        "driver_version": gpu.driver,
         "compute_capability": _dotted(gpu.compute_capability),
         "memory_total_bytes": gpu.memory_total_bytes,
         "memory_used_bytes": _memory_used(handle),

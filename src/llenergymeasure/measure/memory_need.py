@@ -1,0 +1,107 @@
+"""What an experiment needs of memory at the least: weights, and the cache for what is asked."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.workload.models.resolve import ModelSource
+from llenergymeasure.workload.requests import Workload
+
+_BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0}
+_EIGHT_BITS = re.compile(r"fp8|int8|w8a8|8bit|modelopt$|ptpc")
+_GB = 1e9
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """A lower bound: activations and an engine's own buffers come on top.
+
+    Attributes:
+        weights_bytes: of one copy of the model.
+        cache_bytes: keys and values of the sequences at work at once.
+        sequences: how many those are.
+        tokens: of the longest of them, prompt and output together.
+    """
+
+    weights_bytes: int
+    cache_bytes: int
+    sequences: int
+    tokens: int
+
+    @property
+    def bytes(self) -> int:
+        """Both together."""
+        return self.weights_bytes + self.cache_bytes
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        held = "1 sequence" if self.sequences == 1 else f"{self.sequences} sequences"
+        return (
+            f"at least {self.bytes / _GB:.1f} GB ({self.weights_bytes / _GB:.1f} GB of weights and "
+            f"{self.cache_bytes / _GB:.1f} GB of keys and values for {held} of "
+            f"up to {self.tokens} tokens)"
+        )
+
+
+def memory_need(
+    config: ExperimentConfig, source: ModelSource, workload: Workload | None
+) -> MemoryNeed | None:
+    """Return what one copy of the model needs; null where its shape is not known here.
+
+    An engine that batches by itself takes no more sequences than it has memory for: one has to
+    fit. transformers takes the batch as it is asked to.
+    """
+    shape = source.architecture
+    if shape is None or config.backend == "openai":
+        return None
+    longest = _longest(config, workload)
+    if shape.sliding_window is not None:
+        longest = min(longest, shape.sliding_window)
+    sequences = _sequences(config, workload)
+    weights = shape.parameters() * bytes_per_weight(config, source)
+    cache = shape.kv_cache_bytes_per_token(_cache_bytes(config)) * sequences * longest
+    return MemoryNeed(round(weights), round(cache), sequences, longest)
+
+
+def bytes_per_weight(config: ExperimentConfig, source: ModelSource) -> float:
+    """Return what one weight takes, at the least: parts of a quantised model stay as they were."""
+    section: Any = getattr(config, config.backend)
+    if config.backend == "pytorch" and section is not None:
+        if section.load_in_4bit:
+            return 0.5
+        if section.load_in_8bit:
+            return 1.0
+    method = getattr(section, "quantization", None)
+    stored = source.config.get("quantization_config")
+    if method is None and isinstance(stored, dict) and not source.random:
+        bits = stored.get("bits")
+        method = f"int{bits}" if bits else str(stored.get("quant_method", "unknown"))
+    if method is None:
+        return _BYTES[config.precision]
+    return 1.0 if _EIGHT_BITS.search(method) else 0.5
+
+
+def _longest(config: ExperimentConfig, workload: Workload | None) -> int:
+    if workload is None or not workload.requests:
+        return config.max_input_tokens + config.max_output_tokens
+    return max(
+        len(request.prompt_token_ids) + request.max_output_tokens for request in workload.requests
+    )
+
+
+def _sequences(config: ExperimentConfig, workload: Workload | None) -> int:
+    if config.backend != "pytorch":
+        return 1
+    section = config.pytorch
+    if section is not None and section.use_cache is False:
+        return 0
+    batch = (section and section.batch_size) or 1
+    beams = (section and section.num_beams) or 1
+    requests = config.n if workload is None else len(workload.requests)
+    return min(batch, requests) * beams
+
+
+def _cache_bytes(config: ExperimentConfig) -> float:
+    asked = getattr(getattr(config, config.backend), "kv_cache_dtype", None)
+    return 1.0 if asked is not None and "fp8" in asked else _BYTES[config.precision]
