@@ -85,6 +85,19 @@ def test_overlapping_intervals_leave_the_least_open(tmp_path, plan):
     assert "which of them is least is open" in report(tmp_path).text
 
 
+def test_notes_of_the_plan_are_passed_on(tmp_path, plan):
+    write_complete_study(tmp_path, {**plan, "notes": ["swap_space has left vLLM"]})
+    assert "swap_space has left vLLM" in report(tmp_path).text
+
+
+def test_wide_intervals_ask_for_more_cycles(tmp_path):
+    plan = make_plan(CONFIGS[:1], SWEPT, cycles=2)
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        write_result(tmp_path, make_result(run, energy_j=1000.0 + 100 * run["cycle"]))
+    assert "the interval is wide: more cycles" in report(tmp_path).text
+
+
 def test_single_runs_get_no_interval(tmp_path):
     plan = make_plan(CONFIGS, SWEPT, cycles=1)
     write_complete_study(tmp_path, plan)

@@ -12,6 +12,7 @@ from llenergymeasure.report.wording import (
     scale_for,
     scopes_text,
     width,
+    with_half_width,
 )
 
 
@@ -31,6 +32,13 @@ from llenergymeasure.report.wording import (
 )
 def test_digits_follow_the_interval(value, half_width, text):
     assert rounded(value, half_width) == text
+
+
+def test_half_width_stands_beside_its_value_unless_it_is_rounding_noise():
+    assert with_half_width(0.21184, 0.00503) == "0.2118 ± 0.0050"
+    assert with_half_width(28.0, 4e-15) == "28.0"
+    assert with_half_width(28.0, None) == "28.0"
+    assert with_half_width(None, None) == "-"
 
 
 def test_ends_of_an_interval_share_their_digits():

@@ -141,7 +141,7 @@ def make_result(
                 {
                     "uuid": GPU,
                     "name": "NVIDIA H200",
-                    "driver_version": "570.1",
+                    "driver": "570.1",
                     "start_temperature_celsius": 41.0,
                 }
             ],

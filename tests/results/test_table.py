@@ -1,4 +1,5 @@
 import json
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -47,6 +48,15 @@ def test_row_of_a_run_is_its_record_flat():
     assert row["pytorch.batch_size"] == 8
     assert row["error_class"] is None
     assert list(row) == [*RUN_SCHEMA.names, "pytorch.batch_size"]
+
+
+def test_start_is_read_from_a_recording_of_any_form():
+    @dataclass(frozen=True)
+    class Header:
+        started_at: str
+
+    result = make_result(one_run(), provenance={"recording": Header("2026-03-01T12:00:00+00:00")})
+    assert run_row(result, {})["started_at"] == "2026-03-01T12:00:00+00:00"
 
 
 def test_row_survives_the_file(tmp_path):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.drift import Drift
-from llenergymeasure.report.wording import Scale, plain, rounded, scale_for
+from llenergymeasure.report.wording import Scale, plain, rounded, scale_for, with_half_width
 
 COLOURS = {
     "ink": "#1d2126",
@@ -266,7 +266,7 @@ def _energy(row: Row, metric: str, scale: Scale) -> dict[str, Any]:
 def _shown(mean: float, half_width: float | None) -> str:
     if half_width is None:
         return f"{rounded(mean)} (1 run)"
-    return f"{rounded(mean, half_width)} ± {rounded(half_width, half_width)}"
+    return with_half_width(mean, half_width)
 
 
 def _points(base: Chart) -> Chart:

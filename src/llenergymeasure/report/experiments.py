@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.flags import consequence, meaning
-from llenergymeasure.report.wording import NOTHING, Scale, percent, plain, rounded
+from llenergymeasure.report.wording import NOTHING, Scale, percent, plain, rounded, with_half_width
 
 Row: TypeAlias = Mapping[str, Any]
 REQUEST = "energy_per_request_j"
@@ -76,10 +76,8 @@ def _run_counts(row: Row) -> str:
 
 def _with_half_width(row: Row, metric: str, scale: Scale | None = None) -> str:
     mean, high = row[f"{metric}_mean"], row[f"{metric}_ci95_high"]
-    if mean is None or high is None:
-        return rounded(_in(scale, mean))
-    half_width = _in(scale, high - mean)
-    return f"{rounded(_in(scale, mean), half_width)} ± {rounded(half_width, half_width)}"
+    half_width = None if mean is None or high is None else high - mean
+    return with_half_width(_in(scale, mean), _in(scale, half_width))
 
 
 def _in(scale: Scale | None, value: float | None) -> float | None:

@@ -19,6 +19,8 @@ from llenergymeasure.report.wording import (
 
 Row: TypeAlias = Mapping[str, Any]
 TOKEN = "energy_per_output_token_j"
+WIDE_REL = 0.1
+"""From this half width on, relative to the mean, the page says that runs are too few."""
 KIND_RANK = {"measured": 0, "estimated": 1}
 
 
@@ -64,6 +66,7 @@ def headline(summary: Sequence[Row], runs: Sequence[Row]) -> list[str]:
             f"Most: {_name(worst)} with {_quantity(worst, scale)}, {ratio:.2g} times as much.",
             *_undecided(peers),
         ]
+    sentences += _imprecise(best)
     bands = [row["energy_u_sys_rel"] for row in peers if row["energy_u_sys_rel"]]
     if bands:
         sentences.append(
@@ -107,6 +110,15 @@ def _quantity(row: Row, scale: Scale) -> str:
     shown = rounded(scale(mean), scale((high - low) / 2))
     reach = rounded_range(scale(low), scale(high))
     return f"{shown} {scale.unit} (95 % interval {reach}, n = {row['n']})"
+
+
+def _imprecise(best: Row) -> list[str]:
+    """Return a sentence where the interval is too wide to build on."""
+    mean, high = best[f"{TOKEN}_mean"], best[f"{TOKEN}_ci95_high"]
+    if high is None or high - mean <= WIDE_REL * mean:
+        return []
+    share = percent((high - mean) / mean)
+    return [f"At ±{share} the interval is wide: more cycles (execution.n_cycles) would narrow it."]
 
 
 def _undecided(peers: Sequence[Row]) -> list[str]:

@@ -84,6 +84,7 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
         "left_out": [_left_out(item) for item in left_out[:LISTED_LEFT_OUT]],
         "left_out_total": len(left_out),
         "method": method.method(summary, runs),
+        "notes": [plain(note, 400) for note in plan.get("notes") or []],
         "provenance": method.provenance(plan, runs),
         "mixtures": method.mixtures(runs),
         "version": next(

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 NOTHING = "-"
 """What stands for null."""
 
+NOISE_REL = 1e-6
+"""Below this share of the value a half width comes from rounding, not from a sensor."""
+
 _PREFIXES = ((6, "M"), (3, "k"), (0, ""), (-3, "m"), (-6, "µ"), (-9, "n"))
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 SCOPE_WORDS = {
@@ -56,6 +59,16 @@ def rounded(value: float | None, half_width: float | None = None) -> str:
     if value is None:
         return NOTHING
     return f"{value:,.{_decimals(value, half_width)}f}"
+
+
+def with_half_width(value: float | None, half_width: float | None) -> str:
+    """Return ``value ± half_width``.
+
+    The value stands alone where its half width is null or no more than arithmetic's own noise.
+    """
+    if value is None or half_width is None or half_width <= NOISE_REL * abs(value):
+        return rounded(value)
+    return f"{rounded(value, half_width)} ± {rounded(half_width, half_width)}"
 
 
 def rounded_range(low: float | None, high: float | None) -> str:
@@ -118,7 +131,7 @@ def scopes_text(scopes: Sequence[str] | None) -> str:
 
 
 def _decimals(value: float, half_width: float | None) -> int:
-    if half_width is not None and half_width > 0:
+    if half_width is not None and half_width > NOISE_REL * abs(value):
         leading = math.floor(math.log10(half_width))
         return min(max(1 - leading, 0), 9)
     if value == 0:

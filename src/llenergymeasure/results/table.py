@@ -303,14 +303,15 @@ def _completed_row(row: dict[str, Any], swept: Mapping[str, Any]) -> dict[str, A
 
 def _surroundings(result: Result) -> dict[str, Any]:
     """Return what the row says of machine and software, from the record's free parts."""
-    environment, provenance = result.environment, result.provenance
+    free_parts = result.model_dump(mode="json", include={"environment", "provenance"})
+    environment, provenance = free_parts["environment"], free_parts["provenance"]
     recording = _mapping(provenance.get("recording"))
     gpus = [_mapping(gpu) for gpu in environment.get("gpus") or []]
     versions = _mapping(_mapping(environment.get("engine")).get("versions"))
     temperatures = [gpu.get("start_temperature_celsius") for gpu in gpus]
     return {
         "gpu_name": _joined(gpu.get("name") for gpu in gpus),
-        "driver_version": _joined(gpu.get("driver_version") for gpu in gpus),
+        "driver_version": _joined(gpu.get("driver") for gpu in gpus),
         "engine_version": _joined(f"{name} {version}" for name, version in versions.items()),
         "llenergymeasure_version": _text(provenance.get("llenergymeasure_version")),
         "host": _text(environment.get("host")),
