@@ -11,6 +11,11 @@ MESSAGE_LIMIT = 600
 
 _BY_WORDS = (
     (
+        r"RecordGone|DamagedRecord",
+        "Its files were removed or damaged after it completed: bring them back, or delete the "
+        "run's folder and run the study again.",
+    ),
+    (
         r"out ?of ?memory|OutOfMemory|CUDA_ERROR_OUT_OF_MEMORY|\bMemoryError\b",
         "Model and batch did not fit into memory: lower the batch size or the number of "
         "concurrent sequences, shorten prompts or outputs, or choose a smaller precision.",

@@ -1,0 +1,54 @@
+import pytest
+
+from llenergymeasure.report.advice import advise, failures
+from llenergymeasure.report.flags import MEANINGS, consequence, meaning
+from llenergymeasure.units import DISQUALIFYING, MARKING
+
+
+@pytest.mark.parametrize(
+    ("status", "error_class", "message", "part"),
+    [
+        ("failed", "OutOfMemoryError", "CUDA out of memory", "lower the batch size"),
+        ("failed", "EngineExit", "ended by SIGKILL", "killed the process"),
+        ("failed", "TimeoutError", "took 3600 s", "run_timeout_seconds"),
+        ("failed", "ModuleNotFoundError", "No module named 'vllm'", "requirements file"),
+        ("failed", "GatedRepoError", "401 Client Error", "access token"),
+        ("failed", "PreflightError", "GPU is busy", "not fit for the run"),
+        ("failed", "BackendError", "unknown dtype", "refused a setting"),
+        ("failed", None, None, "Look at its log"),
+        ("lost", "ProcessGone", "ended without a word (killed?)", "power cut"),
+        ("lost", "RecordGone", "its result.json is not there", "removed or damaged"),
+        ("interrupted", None, None, "stopped from outside"),
+        ("missing", None, None, "never started"),
+        ("running", None, None, "at work"),
+    ],
+)
+def test_every_end_has_advice_that_fits(status, error_class, message, part):
+    assert part in advise(status, error_class, message)
+
+
+def run(cycle, **changes):
+    return {
+        "experiment": "0123456789ab",
+        "cycle": cycle,
+        "status": "failed",
+        "phase": "load",
+        "error_class": "ValueError",
+        "error_message": "bad\nvalue",
+        **changes,
+    }
+
+
+def test_runs_of_one_reason_stand_together():
+    rows = [run(1), run(2), run(3, phase="measure"), run(4, status="completed")]
+    first, second = failures(rows)
+    assert first.runs == (("0123456789ab", 1), ("0123456789ab", 2))
+    assert first.reason == "failed in load: ValueError: bad value"
+    assert second.reason == "failed in measure: ValueError: bad value"
+
+
+def test_every_validity_code_is_explained():
+    assert set(MEANINGS) == DISQUALIFYING | MARKING
+    assert all(consequence(code) == "left out of means" for code in DISQUALIFYING)
+    assert all(consequence(code) == "in means, shown" for code in MARKING)
+    assert "another version" in meaning("of_a_later_version")
