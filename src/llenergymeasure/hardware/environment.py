@@ -16,8 +16,8 @@ from llenergymeasure.hardware.software import software
 def environment() -> dict[str, Any]:
     """Return what describes this machine and process; what cannot be read is null.
 
-    Takes tens of ms, most of them to import NVML's bindings. ``gpus`` are those a CUDA process here would use, by their state
-    at this moment: gather it while a run is at rest.
+    Takes tens of ms, most of them to import NVML's bindings. ``gpus`` are those a CUDA process
+    here would use, in their state at this moment: gather it while a run is at rest.
     """
     found = {**host(), **software(os.environ)}
     cards = gpus()
