@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from llenergymeasure.config.loading import load_study, study_from_mapping
-from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
+from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError
 from llenergymeasure.files import write_text
 from llenergymeasure.plan import describe_plan, make_plan
 from llenergymeasure.results.layout import StudyFolder
@@ -51,8 +51,11 @@ def run_command(
         if not quiet:
             print(line, file=sys.stderr, flush=True)
 
-    say(f"{study.name}: {len(plan.runs)} runs → {folder.path}")
+    to_do = sum(not folder.run(run.experiment, run.cycle).result.is_file() for run in plan.runs)
+    say(f"{study.name}: {len(plan.runs)} runs, {to_do} to do, into {folder.path}")
     code = Drive(study_file, plan, folder, say).run(overrides)
+    if to_do == 0 and code == EXIT_OK:
+        say("Nothing to be done: every run is complete.")
     return _tell(folder, code)
 
 
@@ -71,19 +74,21 @@ def _study_of_one(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tell(folder: StudyFolder, code: int) -> int:
     """Print the study's text and return the exit code: 1 too if every run was disqualified."""
-    from llenergymeasure.report.text import every_run_disqualified, study_text
+    from llenergymeasure.report.text import study_text
 
     if not (folder.path / "runs.parquet").is_file():
         return code
     print(study_text(folder.path), flush=True)
-    if code == EXIT_OK and every_run_disqualified(folder.path):
+    print(f"Report: {folder.path / 'report.html'}", flush=True)
+    if code == EXIT_OK and _every_run_disqualified(folder):
         print("llem: every run was disqualified; the report says why", file=sys.stderr)
         return EXIT_FAILED
     return code
 
 
-def no_such_study(path: Path) -> ConfigurationError:
-    """Return the error for a path that is neither a study file nor a results folder."""
-    return ConfigurationError(
-        Problem("no such study file or results folder", file=path, found="nothing there")
-    )
+def _every_run_disqualified(folder: StudyFolder) -> bool:
+    import pyarrow.parquet as pq
+
+    summary = pq.read_table(folder.path / "summary.parquet", columns=["n", "n_disqualified"])
+    in_means = sum(summary["n"].to_pylist())
+    return in_means == 0 and sum(summary["n_disqualified"].to_pylist()) > 0
