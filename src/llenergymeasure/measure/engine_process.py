@@ -6,32 +6,34 @@ what they mean together is computed afterwards from the files of both.
 
 import argparse
 import json
-import random
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Backend, Completion, Engine
+from llenergymeasure.backends.base import Backend
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
 from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, MeterError, PreflightError
 from llenergymeasure.files import write_text
+from llenergymeasure.hardware.environment import environment
 from llenergymeasure.measure.marks import Marks
 from llenergymeasure.measure.outcomes import report_failure
+from llenergymeasure.measure.preflight import Preflight, preflight
+from llenergymeasure.measure.settle import read_gpus, settle
+from llenergymeasure.measure.time_limit import estimated_limit_s
 from llenergymeasure.measure.warmup import WarmUp
+from llenergymeasure.measure.window import cut_batches, measure_window
 from llenergymeasure.meter.ticks import TickClock
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workload.models.flops import flops_per_output_token
-from llenergymeasure.workload.models.resolve import resolve_model
+from llenergymeasure.workload.models.resolve import ModelSource
 from llenergymeasure.workload.prompts import build_workload
-from llenergymeasure.workload.requests import Request, Workload
+from llenergymeasure.workload.requests import Workload
 
 RECORDER_WAIT_S = 90.0
 
@@ -71,10 +73,13 @@ class EngineRun:
         """
         backend = registry.get(self._spec.backend)
         with self._marks.phase("preflight"):
-            workload = self._preflight(backend)
+            found, workload = self._preflight(backend)
+            surroundings = environment()
         sensors = self._wait_for_recorder()
         protocol = resolve_protocol(self._config, measured=_measured(sensors))
-        self._rest("settle", self._spec.gap_s)
+        self._tell_time_limit(protocol, found)
+        with self._marks.phase("settle"):
+            settled = settle(read_gpus(found.cards), protocol, self._spec.gap_s, self._folder.skip)
         self._rest("idle_before", protocol.idle_before_s)
         with self._marks.phase("load"):
             engine = backend.load(self._config)
@@ -86,19 +91,47 @@ class EngineRun:
             self._rest("idle_loaded", protocol.idle_before_s)
             engine.peak_memory_bytes()
             with self._marks.phase("measure"):
-                window = Window(engine, batches, protocol, self._tick_clock(sensors)).measure()
+                window = measure_window(engine, batches, protocol, self._tick_clock(sensors))
             memory = engine.peak_memory_bytes()
             self._rest("idle_after", protocol.idle_after_s)
-            self._write(backend, engine, workload, protocol, window, memory, warmup)
+            document = {
+                "protocol": protocol.as_dict(),
+                "workload": _told(workload),
+                "window": window.as_dict(),
+                "peak_memory_bytes": memory,
+                "devices": list(engine.devices) or [card.uuid for card in found.cards],
+                "computes_on_gpu": bool(engine.devices),
+                "resolved_config": engine.resolved_config(),
+                "versions": backend.versions(),
+                "preflight": found.as_dict()["warnings"],
+                "settle": settled,
+                "warmup_result": warmup,
+                "environment": surroundings,
+                "flops": workload_flops(found.source, workload),
+            }
+            write_text(self._folder.engine, json.dumps(document, default=str))
         finally:
             with self._marks.phase("release"):
                 engine.close()
 
-    def _preflight(self, backend: Backend) -> Workload:
-        problems = [] if self._spec.skip_preflight else backend.problems(self._config)
-        if problems:
-            raise PreflightError(problems)
-        return build_workload(self._config)
+    def _preflight(self, backend: Backend) -> tuple[Preflight, Workload]:
+        """Return what was found and the workload; errors count unless the study passes them."""
+        found = preflight(self._config, backend, self._folder.path, run_pid=os.getppid())
+        if found.errors and not self._spec.skip_preflight:
+            raise PreflightError(found.errors)
+        return found, found.workload or build_workload(self._config)
+
+    def _tell_time_limit(self, protocol: ProtocolSettings, found: Preflight) -> None:
+        """Tell the supervisor a generous limit; one that the study sets is in force before."""
+        limit_s = estimated_limit_s(
+            self._config,
+            protocol,
+            source=found.source,
+            workload=found.workload,
+            on_gpu=bool(found.cards),
+            gap_s=self._spec.gap_s,
+        )
+        write_text(self._folder.time_limit, json.dumps(limit_s))
 
     def _wait_for_recorder(self) -> list[dict[str, Any]]:
         """Return what the recorder's sensors are, once it samples."""
@@ -123,56 +156,23 @@ class EngineRun:
         counts = any("energy_counter_j" in sensor["quantities"] for sensor in _available(sensors))
         return TickClock(self._folder.ticks) if counts else None
 
-    def _write(
-        self,
-        backend: Backend,
-        engine: Engine,
-        workload: Workload,
-        protocol: ProtocolSettings,
-        window: "WindowResult",
-        memory: int | None,
-        warmup: dict[str, Any],
-    ) -> None:
-        document = {
-            "protocol": protocol.as_dict(),
-            "workload": {
-                "prompt_hash": workload.prompt_hash,
-                "requests": len(workload.requests),
-                "input_tokens": workload.input_tokens,
-                "output_tokens": workload.output_tokens,
-                "notes": list(workload.notes),
-            },
-            "window": {"start_monotonic_ns": window.start_ns, "end_monotonic_ns": window.end_ns},
-            "work_s": window.work_s,
-            "tick_aligned": window.tick_aligned,
-            "batches": window.batches,
-            "requests": [asdict(completion) for completion in window.completions],
-            "batch_of_request": window.batch_of_request,
-            "peak_memory_bytes": memory,
-            "devices": list(engine.devices),
-            "resolved_config": engine.resolved_config(),
-            "versions": backend.versions(),
-            "warmup_result": warmup,
-            "flops": workload_flops(self._config, workload),
-        }
-        write_text(self._folder.engine, json.dumps(document, default=str))
+
+def _told(workload: Workload) -> dict[str, Any]:
+    return {
+        "prompt_hash": workload.prompt_hash,
+        "requests": len(workload.requests),
+        "input_tokens": workload.input_tokens,
+        "output_tokens": workload.output_tokens,
+        "notes": list(workload.notes),
+    }
 
 
-def cut_batches(requests: Sequence[Request], batch_size: int | None) -> list[Sequence[Request]]:
-    """Return the batch plan: the requests in order, ``batch_size`` at a time; all at once if null.
-
-    The last batch is smaller where the count does not divide.
-    """
-    size = batch_size or len(requests)
-    return [requests[place : place + size] for place in range(0, len(requests), size)]
-
-
-def workload_flops(config: ExperimentConfig, workload: Workload) -> dict[str, Any]:
+def workload_flops(source: ModelSource | None, workload: Workload) -> dict[str, Any]:
     """Return the operations that an output token of the whole workload costs, prompts included.
 
     The same for every backend: it follows from the model's dimensions and the asked lengths.
     """
-    architecture = resolve_model(config).architecture
+    architecture = None if source is None else source.architecture
     if architecture is None:
         return {
             "per_output_token": None,
@@ -196,69 +196,6 @@ def _available(sensors: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _measured(sensors: list[dict[str, Any]]) -> bool:
     return any(sensor["kind"] == "measured" for sensor in _available(sensors))
-
-
-class WindowResult:
-    """What happened inside the window."""
-
-    def __init__(self) -> None:
-        self.start_ns = 0
-        self.end_ns = 0
-        self.work_s = 0.0
-        self.tick_aligned = False
-        self.batches = 0
-        self.completions: list[Completion] = []
-        self.batch_of_request: list[int] = []
-
-
-class Window:
-    """Repeats the batch plan until the window is long enough; never a partial pass."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        batches: Sequence[Sequence[Request]],
-        protocol: ProtocolSettings,
-        ticks: TickClock | None,
-    ) -> None:
-        self._engine = engine
-        self._batches = batches
-        self._protocol = protocol
-        self._ticks = ticks
-
-    def measure(self) -> WindowResult:
-        """Open the window on a counter tick where there is one, work, close it on a tick."""
-        result = WindowResult()
-        opened_ns = self._next_tick()
-        result.start_ns = opened_ns or time.monotonic_ns()
-        if opened_ns is not None:
-            self._shift_phase()
-        work_started_ns = time.monotonic_ns()
-        shortest_ns = self._protocol.window_min_s * NS_PER_S
-        while True:
-            for batch in self._batches:
-                result.completions += self._engine.generate(batch)
-                result.batch_of_request += [result.batches] * len(batch)
-                result.batches += 1
-            now_ns = time.monotonic_ns()
-            long_enough = now_ns - work_started_ns >= shortest_ns
-            if long_enough and result.batches >= self._protocol.min_batches:
-                break
-        closed_ns = self._next_tick() if opened_ns is not None else None
-        result.end_ns = closed_ns or now_ns
-        result.work_s = (now_ns - work_started_ns) / NS_PER_S
-        result.tick_aligned = opened_ns is not None and closed_ns is not None
-        return result
-
-    def _next_tick(self) -> int | None:
-        if self._ticks is None:
-            return None
-        self._engine.synchronize()
-        return self._ticks.wait_next(timeout_s=2.0)
-
-    def _shift_phase(self) -> None:
-        """Begin the work at a random place between two ticks, so that no alias repeats."""
-        time.sleep(random.uniform(0.0, self._ticks.period_s() if self._ticks else 0.0))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import argparse
 import json
 import statistics
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import pyarrow.parquet as pq
 from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.errors import EXIT_OK
 from llenergymeasure.files import replacing, sha256, write_text
-from llenergymeasure.hardware.environment import environment, provenance
+from llenergymeasure.hardware.environment import provenance
 from llenergymeasure.measure.marks import read_marks
-from llenergymeasure.measure.outcomes import report_failure
+from llenergymeasure.measure.outcomes import attempt, read_json, report_failure
+from llenergymeasure.measure.steady import steadiness
 from llenergymeasure.meter.account import Account, account
 from llenergymeasure.meter.samples import Samples, read_samples, write_samples
 from llenergymeasure.results.layout import RunFolder
@@ -84,7 +86,8 @@ def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Resu
 def request_table(done: dict[str, Any]) -> pa.Table:
     """Return one row a request of the window, in the order they were made."""
     rows = []
-    pairs = zip(done["requests"], done["batch_of_request"], strict=True)
+    window = done["window"]
+    pairs = zip(window["completions"], window["batch_of_request"], strict=True)
     for number, (completion, batch) in enumerate(pairs):
         start_ns = completion["start_monotonic_ns"]
         first_ns = completion["first_token_monotonic_ns"]
@@ -106,12 +109,7 @@ def request_table(done: dict[str, Any]) -> pa.Table:
 def _result(
     folder: RunFolder, spec: RunSpec, done: dict[str, Any], samples: Samples, requests: pa.Table
 ) -> Result:
-    window = Window(
-        start_monotonic_ns=done["window"]["start_monotonic_ns"],
-        end_monotonic_ns=done["window"]["end_monotonic_ns"],
-        duration_s=(done["window"]["end_monotonic_ns"] - done["window"]["start_monotonic_ns"])
-        / NS_PER_S,
-    )
+    window = _window(done["window"])
     phases = _phases(folder)
     tokens = Tokens(
         input=_total(requests, "input_tokens"),
@@ -123,6 +121,10 @@ def _result(
     record = energy.energy(
         output_tokens=tokens.output, input_tokens=tokens.input, requests=tokens.requests
     )
+    steady = steadiness(done["window"]["completions"], done["window"]["batch_of_request"])
+    validity = dict(energy.validity)
+    if steady["steady"] is False and record.kind == "measured":
+        validity["not_steady"] = "throughput has a trend within the window; see steadiness"
     return Result(
         experiment=spec.experiment,
         cycle=spec.cycle,
@@ -135,26 +137,55 @@ def _result(
         protocol=done["protocol"],
         phases=phases,
         window=window,
-        batches=done["batches"],
+        batches=done["window"]["batches"],
         tokens=tokens,
         energy=record,
         performance=_performance(requests, tokens, done),
         flops=Flops(**done["flops"]),
         warmup_result=done["warmup_result"],
-        validity=list(energy.validity),
+        validity=sorted(validity),
         environment={
-            **environment(),
-            "gpus": energy.gpus,
+            **done["environment"],
+            "gpus": _gpus(done, energy),
             "engine": {"versions": done["versions"], "resolved_config": done["resolved_config"]},
         },
         provenance={
             **provenance(),
-            "recording": samples.header,
+            "attempt": attempt(folder),
             "workload": done["workload"],
-            "tick_aligned": done["tick_aligned"],
-            "validity_details": energy.validity,
+            "preflight": done["preflight"],
+            "settle": done["settle"],
+            "tick_aligned": done["window"]["tick_aligned"],
+            "computes_on_gpu": done["computes_on_gpu"],
+            "steadiness": steady,
+            "gpu_limits": read_json(folder.limits),
+            "validity_details": validity,
+            "recording": asdict(samples.header),
         },
     )
+
+
+def _window(window: dict[str, Any]) -> Window:
+    return Window(
+        start_monotonic_ns=window["start_ns"],
+        end_monotonic_ns=window["end_ns"],
+        duration_s=(window["end_ns"] - window["start_ns"]) / NS_PER_S,
+    )
+
+
+def _gpus(done: dict[str, Any], energy: Account) -> list[dict[str, Any]]:
+    """Return each card of the run: its state at rest, its start temperature, its sensor."""
+    sensed = {card["uuid"]: card for card in energy.gpus}
+    started = done["settle"]["start"]["temperature_celsius"]
+    states = {card["uuid"]: card for card in done["environment"].get("gpus", [])}
+    return [
+        {
+            **states.get(uuid, {}),
+            **sensed.get(uuid, {}),
+            "start_temperature_celsius": started.get(uuid),
+        }
+        for uuid in dict.fromkeys([*done["devices"], *sensed])
+    ]
 
 
 def _phases(folder: RunFolder) -> list[Phase]:
@@ -190,15 +221,15 @@ def _total(requests: pa.Table, column: str) -> int:
 
 
 def _performance(requests: pa.Table, tokens: Tokens, done: dict[str, Any]) -> Performance:
-    work_s = done["work_s"]
+    work_s = done["window"]["work_s"]
     latencies_s = sorted(requests["latency_s"].to_pylist())
     first_s = sorted(value for value in requests["time_to_first_token_s"].to_pylist() if value)
-    on_device = bool(done["devices"])
+    on_device = bool(done["computes_on_gpu"])
     return Performance(
         output_tokens_per_s=tokens.output / work_s,
         total_tokens_per_s=(tokens.input + tokens.output) / work_s,
         requests_per_s=tokens.requests / work_s,
-        batch_latency_mean_s=work_s / done["batches"],
+        batch_latency_mean_s=work_s / done["window"]["batches"],
         request_latency_p50_s=statistics.median(latencies_s),
         request_latency_p95_s=quantile(latencies_s, 0.95),
         time_to_first_token_p50_s=statistics.median(first_s) if first_s else None,

@@ -67,12 +67,12 @@ class Outcome:
             os.fsync(stream.fileno())
 
 
-def next_attempt(folder: RunFolder) -> int:
-    """Return the number of the attempt that starts now, from 1."""
+def attempt(folder: RunFolder) -> int:
+    """Return how many attempts have begun: the number of the one at work."""
     if not folder.attempts.is_file():
-        return 1
+        return 0
     with folder.attempts.open(errors="replace") as stream:
-        return sum(1 for line in stream if '"status": "running"' in line) + 1
+        return sum(1 for line in stream if '"status": "running"' in line)
 
 
 def log_tail(path: Path, lines: int = LOG_TAIL_LINES) -> str:

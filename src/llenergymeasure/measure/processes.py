@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -26,7 +26,7 @@ def adopt_orphans() -> None:
 
 
 def start(
-    command: Sequence[str], log: BinaryIO, environment: Mapping[str, str] | None = None
+    command: Sequence[str], log: IO[bytes], environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
     """Start ``command`` in a session of its own; it is killed when this process dies.
 

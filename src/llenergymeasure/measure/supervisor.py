@@ -15,14 +15,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
-from llenergymeasure.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK
+from llenergymeasure.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, LlemError
 from llenergymeasure.measure import processes
 from llenergymeasure.measure.marks import read_marks
-from llenergymeasure.measure.outcomes import Outcome, next_attempt, read_json
+from llenergymeasure.measure.outcomes import Outcome, attempt, read_json
+from llenergymeasure.measure.reservation import Reservation
 from llenergymeasure.meter.client import RecorderProcess
 from llenergymeasure.results.layout import RunFolder
 
@@ -105,20 +107,24 @@ class Supervisor:
         self._watched_pid = watched_pid
         self._recorder: RecorderProcess | None = None
         self._recorder_lost = False
+        self._reservation: Reservation | None = None
 
     def run(self) -> int:
         """Do the run; return 0, 1, or 128 + n after signal n."""
         signals = _SignalPipe()
         processes.adopt_orphans()
         self._clear()
-        outcome = Outcome(attempt=next_attempt(self._folder))
+        outcome = Outcome(attempt=attempt(self._folder) + 1)
         outcome.begin(self._folder)
         started = time.monotonic()
         with self._folder.log.open("wb", buffering=0) as log:
             try:
                 return self._attempt(outcome, log, signals, started)
+            except LlemError as error:
+                self._clean_up()
+                return self._fail(outcome, error.exit_code, _described(error))
             except Exception as error:  # the outcome must be written whatever went wrong
-                self._stop_recorder()
+                self._clean_up()
                 self._fail(outcome, EXIT_FAILED, _described(error))
                 raise
 
@@ -129,14 +135,24 @@ class Supervisor:
         self._folder.work.mkdir(parents=True)
         self._folder.spec.write_text(json.dumps(self._spec, indent=2))
 
-    def _attempt(self, outcome: Outcome, log: Any, signals: "_SignalPipe", started: float) -> int:
+    def _attempt(
+        self, outcome: Outcome, log: IO[bytes], signals: "_SignalPipe", started: float
+    ) -> int:
+        self._note(outcome, "reserve")
+        config = self._spec["config"]
+        run = f"run {self._spec['experiment']}/{self._spec['cycle']}"
+        self._reservation = Reservation.make(config, run, signals.wait)
+        if self._reservation is None:
+            return self._conclude(outcome, _interrupted(signals))
+        self._reservation.hold_limits(config.get("gpu") or {}, log)
         engine = self._start_child("llenergymeasure.measure.engine_process", log)
+        allotment = self._reservation.allotment
         self._recorder = RecorderProcess.start(
             out=self._folder.stream,
             ticks=self._folder.ticks,
             run_pid=os.getpid(),
-            sensors=self._sensors(),
-            devices=os.environ.get("LLEM_DEVICES"),
+            sensors=_sensors(config),
+            devices=allotment.uuids or None,
             log=log,
         )
         # In a thread, so that signals are heard while the recorder starts.
@@ -144,20 +160,32 @@ class Supervisor:
         end = self._watch(engine, signals, started, outcome)
         processes.end_group(engine, 0.0)
         self._stop_recorder()
+        self._put_limits_back()
         if end.cause is None and end.returncode == 0:
             end = self._finish(log, signals, outcome)
-        processes.kill_descendants()
+        self._clean_up()
         return self._conclude(outcome, end)
 
-    def _sensors(self) -> str:
-        """All that measures is recorded, whichever sensor is named for the headline."""
-        energy = self._spec["config"].get("energy") or {}
-        named = energy.get("backend")
-        return "auto" if named in (None, "auto") else f"auto,{named}"
+    def _clean_up(self) -> None:
+        """Leave nothing behind: no process, no changed limit, no locked card."""
+        self._stop_recorder()
+        if self._reservation is not None:
+            # The guard is a descendant too: it has to be done before they are killed.
+            self._reservation.release()
+            self._reservation = None
+        processes.kill_descendants()
 
-    def _start_child(self, module: str, log: Any) -> "subprocess.Popen[bytes]":
+    def _put_limits_back(self) -> None:
+        assert self._reservation is not None
+        self._reservation.put_back()
+        limits = self._reservation.limits()
+        if limits is not None:
+            self._folder.limits.write_text(json.dumps(limits))
+
+    def _start_child(self, module: str, log: IO[bytes]) -> "subprocess.Popen[bytes]":
+        assert self._reservation is not None
         command = [sys.executable, "-m", module, "--out", str(self._folder.path)]
-        return processes.start(command, log)
+        return processes.start(command, log, self._reservation.environment())
 
     def _announce_recorder(self, recorder: RecorderProcess) -> None:
         """Tell the engine's process which sensors work: it waits for this before it begins."""
@@ -187,9 +215,9 @@ class Supervisor:
             return self._end_child(child, "the workflow that asked for the run ended")
         if watched_handle is not None:
             poller.register(watched_handle, select.POLLIN)
-        limit_s = self._spec.get("timeout_s")
         try:
             while True:
+                limit_s = self._limit_s()
                 left_s = None if limit_s is None else started + limit_s - time.monotonic()
                 if left_s is not None and left_s <= 0:
                     return self._end_child(child, f"over its limit of {limit_s:g} s")
@@ -208,6 +236,13 @@ class Supervisor:
             if watched_handle is not None and watched_handle >= 0:
                 os.close(watched_handle)
 
+    def _limit_s(self) -> float | None:
+        """Return the study's limit, else the one the engine's process reckoned, once it has."""
+        limit_s = self._spec.get("timeout_s")
+        if limit_s is None and self._folder.time_limit.is_file():
+            limit_s = json.loads(self._folder.time_limit.read_text())
+        return None if limit_s is None else float(limit_s)
+
     def _open_watched(self) -> int | None:
         """Return a pidfd on who asked for the run; -1 if it is gone, null if nobody is named."""
         if self._watched_pid is None:
@@ -222,11 +257,15 @@ class Supervisor:
     def _note_phase(self, outcome: Outcome) -> None:
         """Keep the outcome's phase current, so that even a lost run says how far it came."""
         phases = read_marks(self._folder.marks)
-        if phases and phases[-1][0] != outcome.phase:
-            outcome.phase = phases[-1][0]
-            outcome.write(self._folder)
+        if phases:
+            self._note(outcome, phases[-1][0])
         if self._recorder is not None and not self._recorder.alive():
             self._recorder_lost = True
+
+    def _note(self, outcome: Outcome, phase: str) -> None:
+        if phase != outcome.phase:
+            outcome.phase = phase
+            outcome.write(self._folder)
 
     def _end_child(
         self, child: "subprocess.Popen[bytes]", cause: str, signal_number: int | None = None
@@ -243,7 +282,7 @@ class Supervisor:
             (self._folder.work / "recorder_lost").touch()
         self._recorder = None
 
-    def _finish(self, log: Any, signals: "_SignalPipe", outcome: Outcome) -> End:
+    def _finish(self, log: IO[bytes], signals: "_SignalPipe", outcome: Outcome) -> End:
         """Compute the result from what the run left.
 
         Who asked for the run may be gone by now: what was measured is kept all the same.
@@ -253,8 +292,9 @@ class Supervisor:
         deadline = time.monotonic() + FINISH_LIMIT_S
         while child.poll() is None:
             if signals.wait(0.02):
-                number = signals.take()
-                return self._end_child(child, signal.Signals(number).name, number)
+                end = _interrupted(signals)
+                processes.end_group(child, GRACE_S)
+                return end
             if time.monotonic() > deadline:
                 return self._end_child(child, f"finishing took over {FINISH_LIMIT_S:g} s")
         return End(child.wait())
@@ -303,6 +343,17 @@ class _SignalPipe:
     def take(self) -> int:
         """Return the number of the signal that came first."""
         return os.read(self.handle, 1)[0]
+
+
+def _interrupted(signals: _SignalPipe) -> End:
+    number = signals.take()
+    return End(-number, signal.Signals(number).name, number)
+
+
+def _sensors(config: Mapping[str, Any]) -> str:
+    """Return the recorder's sensors: always the automatic ones, and one that the study names."""
+    named = (config.get("energy") or {}).get("backend") or "auto"
+    return "auto" if named in {"auto", "none"} else f"auto,{named}"
 
 
 def _ignore(_number: int, _frame: Any) -> None:

@@ -85,6 +85,21 @@ class RunFolder:
         return self.work / "engine.json"
 
     @property
+    def skip(self) -> Path:
+        """Ends the rest before the run as soon as it appears."""
+        return self.work / "skip"
+
+    @property
+    def time_limit(self) -> Path:
+        """The wall-clock limit that the engine's process reckoned, in seconds."""
+        return self.work / "time_limit.json"
+
+    @property
+    def limits(self) -> Path:
+        """The GPU limits that were held, and how they were put back."""
+        return self.work / "limits.json"
+
+    @property
     def error(self) -> Path:
         """Why a process of the run gave up."""
         return self.work / "error.json"
