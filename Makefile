@@ -43,7 +43,7 @@ lint: $(STAMP)
 format: $(STAMP) ## put all code into its form
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format --quiet
-	@$(BIN)/snakefmt --quiet Snakefile workflow rules
+	@$(BIN)/snakefmt Snakefile workflow rules
 
 types: $(STAMP)
 	@$(BIN)/mypy

@@ -9,12 +9,16 @@ rule summary:
         runs=study.file("runs.parquet"),
         summary=study.file("summary.parquet"),
         csv=study.file("summary.csv"),
+    log:
+        study.file("logs/summary.log"),
     priority: -1
+    conda:
+        "../envs/host.yaml"
     params:
         python=study.python,
         script=study.source("scripts/aggregate.py"),
-        folder=study.folder,
+        folder=subpath(output.runs, parent=True),
     message:
         "Merging the runs' tables"
     shell:
-        "exec {params.python:q} {params.script:q} {params.folder:q}"
+        "exec {params.python:q} {params.script:q} {params.folder:q} > {log:q} 2>&1"

@@ -7,12 +7,16 @@ rule report:
         summary=study.file("summary.parquet"),
     output:
         page=study.file("report.html"),
+    log:
+        study.file("logs/report.log"),
     priority: -1
+    conda:
+        "../envs/host.yaml"
     params:
         python=study.python,
         script=study.source("scripts/report.py"),
-        folder=study.folder,
+        folder=subpath(output.page, parent=True),
     message:
         "Writing the report"
     shell:
-        "exec {params.python:q} {params.script:q} {params.folder:q}"
+        "exec {params.python:q} {params.script:q} {params.folder:q} > {log:q} 2>&1"

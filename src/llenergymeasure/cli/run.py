@@ -90,5 +90,6 @@ def _every_run_disqualified(folder: StudyFolder) -> bool:
     import pyarrow.parquet as pq
 
     summary = pq.read_table(folder.path / "summary.parquet", columns=["n", "n_disqualified"])
-    in_means = sum(summary["n"].to_pylist())
-    return in_means == 0 and sum(summary["n_disqualified"].to_pylist()) > 0
+    in_means: int = sum(summary["n"].to_pylist())
+    disqualified: int = sum(summary["n_disqualified"].to_pylist())
+    return in_means == 0 and disqualified > 0

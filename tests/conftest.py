@@ -1,0 +1,24 @@
+"""What holds for all tests: a cache of their own, and in CI no test may be skipped."""
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault(
+    "LLEM_CACHE", str(Path(__file__).resolve().parents[1] / "build" / "test-cache")
+)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Fail what is skipped in CI: it installs every part that a test can need, except a GPU."""
+    report = yield
+    in_ci = os.environ.get("CI", "").lower() in {"1", "true"}
+    if in_ci and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        if "GPU" not in str(reason):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid}: in CI nothing may be missing: {reason}"
+    return report
