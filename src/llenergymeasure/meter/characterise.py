@@ -18,17 +18,20 @@ from llenergymeasure.meter.samples import Quantity, Samples
 
 POWER_QUANTITIES: tuple[Quantity, ...] = ("power_instant_w", "power_usage_w", "power_average_w")
 
-_SAME = 0.04
-"""A counter whose ticks follow the readings to within this share of their unrest is their sum."""
+_SAME = 0.02
+"""A counter that strays from the sum of the readings by less than this share is that sum."""
 
-_APART = 0.055
+_APART = 0.06
 """One that strays by more than this share counts for itself."""
 
 _UNREST = 0.03
 """Least change of power, relative, that tells anything."""
 
 _MIN_CHANGES = 8
-_MOST_COMPARED = 600
+_UNSURE = 0.1
+"""How unsure readings' times may be, in update periods, for a counter to be held against them."""
+
+_MOST_COMPARED = 60
 _MIN_CLIMBS = 4
 
 
@@ -177,10 +180,11 @@ def match_counter(ticks: Ticks, readings: Readings) -> Match | None:
         return None
     rise_j, from_s, to_s = np.diff(ticks.energy_j), ticks.t_s[:-1], ticks.t_s[1:]
     span_s = readings.spacing_s + float(np.median(to_s - from_s))
-    unrest_w = _unrest(readings, from_s - span_s, to_s + span_s)
+    unrest_w = _unrest(readings, from_s - readings.spacing_s, to_s + readings.spacing_s)
     inside = (from_s > readings.t_s[0] + span_s) & (to_s < readings.t_s[-1] - span_s)
     least_w = max(_UNREST * float(np.mean(readings.power_w)), 0.3 * float(np.max(unrest_w)))
-    telling = np.flatnonzero(inside & (unrest_w > least_w))
+    sharp = _unsure(readings, from_s - span_s, to_s + span_s) < _UNSURE * readings.spacing_s
+    telling = np.flatnonzero(inside & (unrest_w > least_w) & sharp)
     if len(telling) < _MIN_CHANGES:
         return None
     telling = telling[np.argsort(unrest_w[telling])[-_MOST_COMPARED:]]
@@ -214,6 +218,17 @@ def _unrest(readings: Readings, from_s: Floats, to_s: Floats) -> Floats:
     last = np.searchsorted(readings.t_s, to_s)
     return np.array(
         [np.ptp(readings.power_w[i:j]) if j > i else 0.0 for i, j in zip(first, last, strict=True)]
+    )
+
+
+def _unsure(readings: Readings, from_s: Floats, to_s: Floats) -> Floats:
+    """Return how unsure, in s, the readings' times are in each stretch; a hole is its length."""
+    holes_s = np.append(np.diff(readings.t_s) - readings.spacing_s, 0.0)
+    unsure_s = np.maximum(readings.half_s, holes_s)
+    first = np.searchsorted(readings.t_s, from_s)
+    last = np.searchsorted(readings.t_s, to_s)
+    return np.array(
+        [unsure_s[i:j].max() if j > i else np.inf for i, j in zip(first, last, strict=True)]
     )
 
 

@@ -33,7 +33,10 @@ class Reader:
         self._board = board if channel.ticks else None
         self._follower: Follower | None = None
         self._repeat_ns: int | None = None
+        self._longest_ns: int | None = None
         if isinstance(channel.pace, Follow):
+            if channel.pace.longest_s is not None:
+                self._longest_ns = int(channel.pace.longest_s * 1e9)
             self._follower = Follower(int(channel.pace.fine_s * 1e9), _COARSE_NS, _LEARN_NS)
             if channel.pace.repeat_s is not None:
                 self._repeat_ns = int(channel.pace.repeat_s * 1e9)
@@ -61,7 +64,11 @@ class Reader:
             self._take(values, before_ns, after_ns)
             return self._next_regular(before_ns)
         self._follow(self._follower, values, before_ns, after_ns, last=last)
-        return self._follower.next_read_ns(after_ns)
+        next_ns = self._follower.next_read_ns(after_ns)
+        if self._longest_ns is None:
+            return next_ns
+        # A call that takes long is not made more often than it can be afforded.
+        return min(next_ns, after_ns + max(self._longest_ns, 2 * (after_ns - before_ns)))
 
     def _next_regular(self, before_ns: int) -> int:
         assert isinstance(self.channel.pace, Every)

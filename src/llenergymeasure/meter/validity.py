@@ -9,7 +9,13 @@ from collections.abc import Collection
 import numpy as np
 import pyarrow as pa
 
-from llenergymeasure.meter.device import UNSEEN, DeviceChannels, EnergyChannel, Stretch
+from llenergymeasure.meter.device import (
+    DISAGREEMENT,
+    UNSEEN,
+    DeviceChannels,
+    EnergyChannel,
+    Stretch,
+)
 from llenergymeasure.meter.samples import Samples
 from llenergymeasure.meter.uncertainty import COVERAGE_FACTOR
 from llenergymeasure.units import NS_PER_S
@@ -130,7 +136,7 @@ def shortest_window(
     The ends cost the same energy however long the window is; so many update periods are needed at
     least that one more or less does not matter.
     """
-    ends_j = stretch.without(UNSEEN)
+    ends_j = stretch.without(UNSEEN, DISAGREEMENT)
     mean_w = stretch.energy_j / span_s
     for_ends_s = ends_j / (precision * mean_w) if mean_w > 0 else 0.0
     periods_s = [

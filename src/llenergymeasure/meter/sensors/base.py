@@ -36,10 +36,13 @@ class Follow:
     Attributes:
         fine_s: how finely.
         repeat_s: write an unchanged value again after this long; null: never.
+        longest_s: never leave the value unread for longer, whatever its pace seems to be: where a
+            renewal may bring the same value, a load's own steps look like a slow pace.
     """
 
     fine_s: float
     repeat_s: float | None = None
+    longest_s: float | None = None
 
 
 @dataclass(frozen=True)

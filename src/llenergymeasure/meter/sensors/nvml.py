@@ -21,7 +21,8 @@ from llenergymeasure.units import Scope
 NAME = "nvml"
 COUNTER_RESOLUTION_J = 1e-3
 _COUNTER = Follow(fine_s=0.001)
-_POWER = Follow(fine_s=0.01, repeat_s=0.1)
+# 7 ms: under half of the shortest update period known (20 ms), and no common measure with any.
+_POWER = Follow(fine_s=0.007, repeat_s=0.1, longest_s=0.007)
 _TELEMETRY = Every(0.5)
 _STRANGERS = Every(1.0)
 _NO_COUNTER = "no energy counter (it needs a Volta GPU or later)"
