@@ -12,7 +12,9 @@ os.environ.setdefault(
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Fail what is skipped in CI: it installs every part that a test can need, except a GPU."""
     report = yield
     in_ci = os.environ.get("CI", "").lower() in {"1", "true"}

@@ -1,0 +1,62 @@
+"""A study that cannot be used: one message, exit code 2 (bare Snakemake: 1), nothing written."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.cli import main
+from support.malformed import CASES, Bad
+from support.studies import snakemake
+
+
+def _write(bad: Bad, folder: Path) -> Path:
+    path = folder / "study.yaml"
+    path.write_bytes(bad.text if isinstance(bad.text, bytes) else bad.text.encode())
+    return path
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize("bad", CASES, ids=lambda bad: bad.name)
+def test_llem_says_it_once_and_exits_with_2(
+    bad: Bad,
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["llem", command, str(_write(bad, tmp_path).name)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("llem: ") == 1
+    for part in ("study.yaml", *bad.said):
+        assert part in said.err
+    assert "Traceback" not in said.err
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
+# Snakemake reads the file before the workflow does, and refuses these in its own words.
+ITS_OWN = {
+    *("map bomb", "merge bomb", "anchor of itself", "merge of itself", "deep", "too large"),
+    *("python tag", "own tag", "set", "binary", "not UTF-8", "UTF-16", "NUL", "escape sequence"),
+    *("a list", "plain text", "only a comment", "empty file", "list as key"),
+    *("merge of text", "tab", "open bracket", "unknown alias", "two documents"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "bad", [bad for bad in CASES if bad.name not in ITS_OWN][::5], ids=lambda bad: bad.name
+)
+def test_bare_snakemake_says_the_same_and_exits_with_1(bad: Bad, tmp_path: Path) -> None:
+    done = snakemake(tmp_path, "-n", "--configfile", str(_write(bad, tmp_path)), timeout_s=60)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1
+    for part in bad.said:
+        assert part in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "results").exists()
