@@ -75,7 +75,7 @@ def start(
     process = subprocess.Popen(
         [sys.executable, str(SCRIPT), "--spec", str(path), "--out", str(out), *arguments],
         env=environment(),
-        stderr=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     return Attempt(process, out)
 
