@@ -162,3 +162,36 @@ def sensors(
     from llenergymeasure.cli.sensors import sensors_command
 
     sensors_command(as_json=as_json)
+
+
+@app.command()
+def config(
+    backend: Annotated[str, typer.Argument(help="pytorch, vllm, sglang or tensorrt")],
+    pattern: Annotated[
+        str | None, typer.Argument(help="part of a name, or words of the help")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Show what a study can set of an engine: names, types, defaults and help."""
+    from llenergymeasure.cli.catalogue import config_command
+
+    config_command(backend, pattern, as_json=as_json)
+
+
+@app.command()
+def catalogue(
+    backend: Annotated[str, typer.Argument(help="pytorch, vllm, sglang or tensorrt")],
+    wheel: Annotated[
+        Path | None, typer.Option(help="a wheel of the engine, or a folder it is unpacked in")
+    ] = None,
+    installed: Annotated[
+        bool, typer.Option("--installed", help="read the engine that is installed here")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="where to write; default: this program's own catalogue")
+    ] = None,
+) -> None:
+    """Read an engine's knobs from its release, without importing it, or say what is known."""
+    from llenergymeasure.cli.catalogue import catalogue_command
+
+    catalogue_command(backend, wheel=wheel, installed=installed, out=out)

@@ -1,6 +1,5 @@
 """The settings a study may name: dotted paths, types, and the nearest to a misspelling."""
 
-import difflib
 import types
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -9,7 +8,14 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from llenergymeasure.config.backends.pytorch import PyTorchConfig
+from llenergymeasure.config.backends.sglang import SGLangEngineConfig, SGLangSamplingConfig
+from llenergymeasure.config.backends.tensorrt import TensorRTEngineConfig, TensorRTSamplingConfig
+from llenergymeasure.config.backends.vllm import VLLMEngineConfig, VLLMSamplingConfig
+from llenergymeasure.config.catalogue.knob import Knob
+from llenergymeasure.config.catalogue.section import EngineSection
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.nearest import nearest_names
 from llenergymeasure.config.strict_yaml import KeyPath
 
 # Names from before version 2 of the original tool.
@@ -19,6 +25,17 @@ _FORMER_NAMES = {
     "num_input_prompts": "n",
     "extra_metadata": "passthrough_kwargs",
 }
+
+ENGINE_SECTIONS: tuple[type[EngineSection], ...] = (
+    PyTorchConfig,
+    VLLMEngineConfig,
+    VLLMSamplingConfig,
+    SGLangEngineConfig,
+    SGLangSamplingConfig,
+    TensorRTEngineConfig,
+    TensorRTSamplingConfig,
+)
+"""The parts of a study file that an engine's catalogue describes."""
 
 
 def submodels(annotation: Any) -> list[type[BaseModel]]:
@@ -42,6 +59,32 @@ def takes_whole_numbers_only(annotation: Any) -> bool:
     return int in parts and float not in parts
 
 
+def field_in(model: type[BaseModel], name: str) -> FieldInfo | None:
+    """Return a model's setting by its name, an engine's knobs included; null if there is none."""
+    field = model.model_fields.get(name)
+    if field is not None or not issubclass(model, EngineSection):
+        return field
+    knob = model.knob(name)
+    return None if knob is None else _as_field(knob)
+
+
+def _as_field(knob: Knob) -> FieldInfo:
+    """Return a knob of an engine as a setting of a model would be."""
+    parts: set[str] = {
+        next(iter(part)) if isinstance(part, Mapping) else part for part in knob.type
+    }
+    annotation: Any = Any
+    if parts & {"dict", "class"}:
+        annotation = dict[str, Any] | None
+    elif parts == {"int"}:
+        annotation = int | None
+    elif "int" in parts or "float" in parts:
+        annotation = float | None
+    elif "list" in parts:
+        annotation = list[Any] | None
+    return FieldInfo(annotation=annotation, default=None, description=knob.help or None)
+
+
 def field_at(path: tuple[str, ...]) -> FieldInfo | None:
     """Return the setting at a path below the experiment; null if there is none by that name.
 
@@ -52,7 +95,7 @@ def field_at(path: tuple[str, ...]) -> FieldInfo | None:
     for part in path:
         if model is None:
             return field if field is not None and takes_any_key(field.annotation) else None
-        field = model.model_fields.get(part)
+        field = field_in(model, part)
         if field is None:
             return None
         models = submodels(field.annotation)
@@ -65,7 +108,7 @@ def unknown_keys(values: Any, model: type[BaseModel] = ExperimentConfig) -> Iter
     if not isinstance(values, Mapping):
         return
     for key, value in values.items():
-        field = model.model_fields.get(key)
+        field = field_in(model, str(key))
         if field is None:
             yield (key,)
             continue
@@ -87,9 +130,15 @@ def unknown_key_message(path: tuple[str, ...], also: tuple[str, ...] = ()) -> st
         path: the path of the key, below the experiment.
         also: further keys that are known where it stands, such as those of a study.
     """
+    section = _engine_section(path[:-1])
+    reason = None if section is None else section.refusal(path[-1])
+    if reason is not None:
+        return reason
     nearest = suggestions(path, also)
     if nearest:
         return f"unknown key; did you mean {' or '.join(nearest)}?"
+    if section is not None:
+        return section.unknown(path[-1])
     siblings = _siblings(path[:-1]) + (also if len(path) == 1 else ())
     return f"unknown key; known here: {', '.join(siblings)}" if siblings else "unknown key"
 
@@ -97,6 +146,9 @@ def unknown_key_message(path: tuple[str, ...], also: tuple[str, ...] = ()) -> st
 def suggestions(path: tuple[str, ...], also: tuple[str, ...] = ()) -> list[str]:
     """Return the known dotted paths that ``path`` may stand for, best first, at most two."""
     name = path[-1]
+    section = _engine_section(path[:-1])
+    if section is not None and section.alias(name) is not None:
+        return [".".join((*path[:-1], str(section.alias(name))))]
     if name in _FORMER_NAMES:
         return [_FORMER_NAMES[name]]
     prefix = path[:-1]
@@ -105,16 +157,12 @@ def suggestions(path: tuple[str, ...], also: tuple[str, ...] = ()) -> list[str]:
     if close:
         return [".".join((*prefix, close[0]))]
     elsewhere = [known for known in all_paths() if known.rsplit(".", 1)[-1] == name]
+    elsewhere += [f"{each.study_path}.{name}" for each in ENGINE_SECTIONS if each.knob(name)]
     if elsewhere:
-        return elsewhere[:2]
+        return list(dict.fromkeys(elsewhere))[:2]
+    if section is not None:
+        return []
     return nearest_names(".".join(path), all_paths(), cutoff=0.85)[:1]
-
-
-def nearest_names(name: str, known: tuple[str, ...] | list[str], cutoff: float = 0.7) -> list[str]:
-    """Return the names in ``known`` that ``name`` is likely a misspelling of, best first."""
-    folded = {item.lower(): item for item in known}
-    close = difflib.get_close_matches(name.lower()[:200], list(folded), n=2, cutoff=cutoff)
-    return [folded[item] for item in close]
 
 
 def _siblings(prefix: tuple[str, ...]) -> tuple[str, ...]:
@@ -122,7 +170,14 @@ def _siblings(prefix: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(ExperimentConfig.model_fields)
     field = field_at(prefix)
     models = submodels(field.annotation) if field is not None else []
+    if models and issubclass(models[0], EngineSection):
+        return models[0].names()
     return tuple(models[0].model_fields) if models else ()
+
+
+def _engine_section(path: tuple[str, ...]) -> type[EngineSection] | None:
+    """Return the engine's section that stands at a path; null if another, or none, does."""
+    return next((each for each in ENGINE_SECTIONS if each.study_path == ".".join(path)), None)
 
 
 def _walk(model: type[BaseModel], prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

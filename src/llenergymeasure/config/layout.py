@@ -9,10 +9,11 @@ from pydantic import ValidationError
 
 from llenergymeasure.config.document import Document
 from llenergymeasure.config.execution import ExecutionConfig, Runners, runner_choice
-from llenergymeasure.config.fields import nearest_names, unknown_key_message, unknown_keys
+from llenergymeasure.config.fields import unknown_key_message, unknown_keys
 from llenergymeasure.config.merging import NotASectionError, assigned, flattened, merged
 from llenergymeasure.config.messages import Rejection, rejections
 from llenergymeasure.config.names import study_name
+from llenergymeasure.config.nearest import nearest_names
 from llenergymeasure.config.strict_yaml import KeyPath
 from llenergymeasure.config.study import DEFAULT_RESULTS
 from llenergymeasure.config.sweep import (

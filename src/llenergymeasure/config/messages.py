@@ -10,7 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from llenergymeasure.config.fields import nearest_names, submodels, unknown_key_message
+from llenergymeasure.config.catalogue.section import FAULT as CATALOGUE_FAULT
+from llenergymeasure.config.fields import submodels, unknown_key_message
+from llenergymeasure.config.nearest import nearest_names
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
 from llenergymeasure.errors import Problem
 
@@ -171,6 +173,8 @@ def _message(details: ErrorDetails, path: KeyPath, value: Any, model: type[BaseM
         return _literal(str(context["expected"]), value)
     if kind == "value_error":
         return str(context["error"])
+    if kind == CATALOGUE_FAULT:
+        return str(details["msg"])
     if kind == "string_pattern_mismatch":
         return "must be a plain name of letters, digits and _"
     if kind in ("string_too_short", "too_short"):

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure import files
+from llenergymeasure.config.catalogue.json_schema import knob_properties, sweep_pattern
 from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.fields import ENGINE_SECTIONS
 from llenergymeasure.config.sweep import NOT_SWEPT
 from llenergymeasure.units import BACKENDS
 
@@ -84,6 +86,10 @@ def _experiment_schema() -> Schema:
     definitions: Schema = schema["$defs"]
     execution = _tidy(ExecutionConfig.model_json_schema())
     definitions["ExecutionConfig"] = execution
+    for section in ENGINE_SECTIONS:
+        described = definitions[section.__name__]
+        described["properties"] = described.get("properties", {}) | knob_properties(section)
+        described["additionalProperties"] = False
     energy = definitions["EnergyConfig"]["properties"]["backend"]
     energy["enum"] = [*energy["enum"], None]
     del energy["type"]
@@ -111,7 +117,8 @@ def _tidy(schema: Schema) -> Schema:
 
 def _sweep_schema(settings: Schema, definitions: Schema) -> Schema:
     axes = {}
-    for key, setting in _paths(settings, definitions, ""):
+    own = {section.__name__: set(section.model_fields) for section in ENGINE_SECTIONS}
+    for key, setting in _paths(settings, definitions, "", own):
         described = {"description": setting["description"]} if "description" in setting else {}
         values: Schema = {"type": "array", "minItems": 1, "items": _any_value(setting)}
         ranges = [{"$ref": "#/$defs/Range"}] if _is_number(setting) else []
@@ -123,6 +130,12 @@ def _sweep_schema(settings: Schema, definitions: Schema) -> Schema:
         "description": "What varies: every combination is an experiment. A key that starts with a "
         "backend's name applies to that backend alone.",
         "properties": axes,
+        "patternProperties": {
+            sweep_pattern(section): {
+                "anyOf": [{"type": "array", "minItems": 1}, {"$ref": "#/$defs/Range"}]
+            }
+            for section in ENGINE_SECTIONS
+        },
         "additionalProperties": {
             "description": "Settings that move together, under a label of your own.",
             "type": "array",
@@ -132,14 +145,19 @@ def _sweep_schema(settings: Schema, definitions: Schema) -> Schema:
     }
 
 
-def _paths(properties: Schema, definitions: Schema, prefix: str) -> Iterator[tuple[str, Schema]]:
+def _paths(
+    properties: Schema, definitions: Schema, prefix: str, own: dict[str, set[str]]
+) -> Iterator[tuple[str, Schema]]:
+    """Yield each setting with its dotted path; an engine's further knobs match a pattern."""
     for name, setting in properties.items():
         if not prefix and name in NOT_SWEPT:
             continue
         yield f"{prefix}{name}", setting
         for reference in _references(setting):
-            inner = definitions[reference]
-            yield from _paths(inner.get("properties", {}), definitions, f"{prefix}{name}.")
+            inner = definitions[reference].get("properties", {})
+            if reference in own:
+                inner = {key: each for key, each in inner.items() if key in own[reference]}
+            yield from _paths(inner, definitions, f"{prefix}{name}.", own)
 
 
 def _references(setting: Schema) -> list[str]:

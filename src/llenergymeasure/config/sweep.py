@@ -10,13 +10,13 @@ from llenergymeasure.config import ranges
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import (
     field_at,
-    nearest_names,
     takes_mapping,
     takes_whole_numbers_only,
     unknown_key_message,
     unknown_keys,
 )
 from llenergymeasure.config.messages import Places, problem
+from llenergymeasure.config.nearest import nearest_names
 from llenergymeasure.config.strict_yaml import KeyPath
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BACKENDS, BackendName

@@ -1,12 +1,22 @@
-"""Settings of SGLang, under the engine's own names. A null leaves the engine's own default."""
+"""Settings of SGLang, under the engine's own names. A null leaves the engine's own default.
+
+Every argument of the engine is taken, checked against its catalogue; those below are the ones
+used most.
+"""
+
+from typing import ClassVar
 
 from pydantic import Field
 
+from llenergymeasure.config.catalogue.section import EngineSection
 from llenergymeasure.config.section import Section
 
 
-class SGLangEngineConfig(Section):
+class SGLangEngineConfig(EngineSection):
     """Arguments of SGLang's engine."""
+
+    study_path: ClassVar[str] = "sglang.engine"
+    catalogue_of: ClassVar[tuple[str, tuple[str, ...]]] = ("sglang", ("engine",))
 
     mem_fraction_static: float | None = Field(
         default=None, gt=0, lt=1, description="Share of memory for weights and KV cache."
@@ -72,8 +82,11 @@ class SGLangEngineConfig(Section):
     )
 
 
-class SGLangSamplingConfig(Section):
-    """Sampling that SGLang takes beside the decoder's."""
+class SGLangSamplingConfig(EngineSection):
+    """Sampling parameters of SGLang; they win over the decoder's, on SGLang alone."""
+
+    study_path: ClassVar[str] = "sglang.sampling"
+    catalogue_of: ClassVar[tuple[str, tuple[str, ...]]] = ("sglang", ("sampling",))
 
     presence_penalty: float | None = Field(
         default=None, ge=-2, le=2, description="Penalty on tokens that came already."

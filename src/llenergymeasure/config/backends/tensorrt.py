@@ -1,10 +1,25 @@
 """Settings of TensorRT-LLM. A null leaves the engine's own default."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from llenergymeasure.config.catalogue.section import EngineSection
 from llenergymeasure.config.section import Section
+
+
+class TensorRTEngineConfig(EngineSection):
+    """Arguments of TensorRT-LLM's ``LLM``, under its own names."""
+
+    study_path: ClassVar[str] = "tensorrt.engine"
+    catalogue_of: ClassVar[tuple[str, tuple[str, ...]]] = ("tensorrt", ("engine",))
+
+
+class TensorRTSamplingConfig(EngineSection):
+    """Sampling parameters of TensorRT-LLM; they win over the decoder's, there alone."""
+
+    study_path: ClassVar[str] = "tensorrt.sampling"
+    catalogue_of: ClassVar[tuple[str, tuple[str, ...]]] = ("tensorrt", ("sampling",))
 
 
 class TensorRTConfig(Section):
@@ -20,3 +35,16 @@ class TensorRTConfig(Section):
     engine_path: str | None = Field(
         default=None, min_length=1, description="Folder of an engine that is already built."
     )
+    engine: TensorRTEngineConfig | None = Field(default=None, description="Engine arguments.")
+    sampling: TensorRTSamplingConfig | None = Field(default=None, description="Sampling.")
+
+    @model_validator(mode="after")
+    def _said_once(self) -> "TensorRTConfig":
+        engine = self.engine.extras() if self.engine is not None else {}
+        for ours, theirs in (
+            ("max_batch_size", "max_batch_size"),
+            ("tp_size", "tensor_parallel_size"),
+        ):
+            if getattr(self, ours) is not None and theirs in engine:
+                raise ValueError(f"{ours} and engine.{theirs} are the same setting; keep one")
+        return self

@@ -1,9 +1,15 @@
-"""Settings of vLLM, under the engine's own names. A null leaves the engine's own default."""
+"""Settings of vLLM, under the engine's own names. A null leaves the engine's own default.
 
-from typing import Any, Literal
+Every argument of the engine is taken, checked against its catalogue; those below are the ones of
+the original tool and those used most.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
+from llenergymeasure.config.catalogue.section import EngineSection
 from llenergymeasure.config.section import Section
 
 
@@ -40,8 +46,20 @@ class VLLMAttentionConfig(Section):
     )
 
 
-class VLLMEngineConfig(Section):
+_ATTENTION_LEFT = (
+    "use_prefill_decode_attention",
+    "use_cudnn_prefill",
+    "use_trtllm_ragged_deepseek_prefill",
+    "disable_flashinfer_prefill",
+)
+"""Fields of ``attention`` that newer vLLM has no place for."""
+
+
+class VLLMEngineConfig(EngineSection):
     """Arguments of vLLM's engine."""
+
+    study_path: ClassVar[str] = "vllm.engine"
+    catalogue_of: ClassVar[tuple[str, tuple[str, ...]]] = ("vllm", ("engine",))
 
     gpu_memory_utilization: float | None = Field(
         default=None, ge=0, lt=1, description="Share of the GPU's memory vLLM may take."
@@ -52,8 +70,12 @@ class VLLMEngineConfig(Section):
     cpu_offload_gb: float | None = Field(
         default=None, ge=0, description="Weights kept in CPU memory, in GiB."
     )
-    block_size: Literal[8, 16, 32] | None = Field(
-        default=None, description="Tokens in a KV cache block."
+    block_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Tokens in a KV cache block.",
+        examples=[16, 32],
     )
     kv_cache_dtype: str | None = Field(
         default=None, min_length=1, description="Data type of the KV cache.", examples=["fp8"]
@@ -67,7 +89,10 @@ class VLLMEngineConfig(Section):
         default=None, ge=1, le=1_000_000_000, description="Most tokens in a step."
     )
     max_model_len: int | None = Field(
-        default=None, ge=1, le=1_000_000_000, description="Longest context, in tokens."
+        default=None,
+        ge=-1,
+        le=1_000_000_000,
+        description="Longest context, in tokens; -1 takes the longest that fits into memory.",
     )
     tensor_parallel_size: int | None = Field(
         default=None, ge=1, le=4096, description="GPUs a layer is split over."
@@ -128,11 +153,39 @@ class VLLMEngineConfig(Section):
             raise ValueError("speculative_model needs num_speculative_tokens")
         if self.speculative_model is not None and self.speculative_config is not None:
             raise ValueError("speculative_model and speculative_config exclude each other")
+        if self.attention is not None and "attention_config" in self.extras():
+            raise ValueError("attention and attention_config exclude each other; use the latter")
         return self
 
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that are set, as the catalogue's release of vLLM names them.
 
-class VLLMSamplingConfig(Section):
-    """Sampling that only vLLM has."""
+        What older releases called otherwise is put under its new name, and what has no successor
+        is left out: ``config.retired`` tells of both when the study is read.
+        """
+        given = self.given()
+        given.pop("swap_space", None)
+        draft = given.pop("speculative_model", None)
+        tokens = given.pop("num_speculative_tokens", None)
+        if draft is not None:
+            given["speculative_config"] = {"model": draft, "num_speculative_tokens": tokens}
+        attention = given.pop("attention", None)
+        if attention is not None:
+            kept = {key: value for key, value in attention.items() if key not in _ATTENTION_LEFT}
+            if kept:
+                given["attention_config"] = kept
+        compilation = given.get("compilation_config")
+        if isinstance(compilation, Mapping) and "level" in compilation:
+            rest = {key: value for key, value in compilation.items() if key != "level"}
+            given["compilation_config"] = {"mode": compilation["level"], **rest}
+        return given
+
+
+class VLLMSamplingConfig(EngineSection):
+    """Sampling parameters of vLLM; they win over the decoder's, on vLLM alone."""
+
+    study_path: ClassVar[str] = "vllm.sampling"
+    catalogue_of: ClassVar[tuple[str, tuple[str, ...]]] = ("vllm", ("sampling",))
 
     max_tokens: int | None = Field(
         default=None, ge=1, le=10_000_000, description="In place of max_output_tokens."

@@ -1,0 +1,1 @@
+"""Every argument of each engine, read from its release: names, types, defaults, choices, help."""

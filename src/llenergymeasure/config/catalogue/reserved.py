@@ -1,0 +1,67 @@
+"""Knobs that a study may not set in an engine's section: what sets them, or why nothing does."""
+
+from collections.abc import Mapping
+
+_CREDENTIAL = "would be written into the results; give it by the environment: {}"
+_COUNTS = "would change what is counted as output, so it may not be set"
+_ADDRESS = "is not for a study: the server listens on this machine alone, at a free port"
+
+_PYTORCH = {
+    "max_new_tokens": "max_output_tokens",
+    "max_length": "max_output_tokens",
+    "min_new_tokens": "decoder.min_new_tokens",
+    "min_length": "decoder.min_new_tokens",
+    "temperature": "decoder.temperature",
+    "do_sample": "decoder.do_sample",
+    "top_k": "decoder.top_k",
+    "top_p": "decoder.top_p",
+    "min_p": "decoder.min_p",
+    "repetition_penalty": "decoder.repetition_penalty",
+    "dtype": "precision",
+    "torch_dtype": "precision",
+    "quantization_config": "pytorch.load_in_4bit or pytorch.load_in_8bit",
+    "tp_plan": "pytorch.tensor_parallel_size",
+    "tp_size": "pytorch.tensor_parallel_size",
+    "distributed_config": "pytorch.tensor_parallel_size",
+    "compile_config": "pytorch.torch_compile",
+}
+
+RESERVED: Mapping[str, Mapping[str, str]] = {
+    "pytorch": {
+        **{name: f"has a name of its own in a study; set {key}" for name, key in _PYTORCH.items()},
+        **dict.fromkeys(
+            (
+                "eos_token_id",
+                "num_return_sequences",
+                "output_loading_info",
+                "return_dict_in_generate",
+                "stop_strings",
+                "max_time",
+            ),
+            _COUNTS,
+        ),
+        "token": _CREDENTIAL.format("HF_TOKEN"),
+        "proxies": _CREDENTIAL.format("HTTPS_PROXY"),
+    },
+    "vllm.engine": {
+        "model": "is the study's own model; set model",
+        "hf_token": _CREDENTIAL.format("HF_TOKEN"),
+    },
+    "sglang.engine": {
+        "model_path": "is the study's own model; set model",
+        "host": _ADDRESS,
+        "port": _ADDRESS,
+        "api_key": _ADDRESS,
+        "admin_api_key": _ADDRESS,
+        "ssl_keyfile_password": _ADDRESS,
+        "watermark_key": _CREDENTIAL.format("the server's own configuration"),
+        "watermark_key_b": _CREDENTIAL.format("the server's own configuration"),
+    },
+    "tensorrt.engine": {"model": "is the study's own model; set model"},
+}
+"""By section of the study file and knob, what to tell."""
+
+
+def why_reserved(section: str, name: str) -> str | None:
+    """Return why a study may not set the knob ``name`` of ``section``; null if it may."""
+    return RESERVED.get(section, {}).get(name)
