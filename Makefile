@@ -9,7 +9,7 @@ DEPENDENCY_FILES := pyproject.toml envs/constraints.txt envs/pytorch.txt
 DEPENDENCY_HASH := $(shell cat $(DEPENDENCY_FILES) 2>/dev/null | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.installed-$(DEPENDENCY_HASH)
 
-.PHONY: demo test test-all check lint format types lint-rules architecture nvml-sim schema clean help
+.PHONY: demo test test-all check lint format types lint-rules architecture docs reference nvml-sim schema clean help
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -21,7 +21,7 @@ $(STAMP):
 		{ echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "Setting up $(VENV) (a few minutes, once) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint envs/constraints.txt --requirement envs/pytorch.txt --editable '.[host,pytorch,dev]'
+		--constraint envs/constraints.txt --requirement envs/pytorch.txt --editable '.[host,pytorch,dev,docs]'
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 
@@ -34,7 +34,7 @@ test: $(STAMP) nvml-sim ## set up and run the tests
 test-all: $(STAMP) nvml-sim ## the slow tests and those that need system parts too
 	@$(BIN)/python -m pytest
 
-check: $(STAMP) lint types architecture lint-rules ## lint, format, types, layers, rules
+check: $(STAMP) lint types architecture lint-rules docs ## lint, format, types, layers, rules, pages
 
 lint: $(STAMP)
 	@$(BIN)/ruff check
@@ -56,6 +56,12 @@ lint-rules: $(STAMP)
 	@$(BIN)/snakemake --lint
 	@$(BIN)/snakemake --lint --snakefile workflow/Snakefile
 
+docs: $(STAMP) ## build the documentation into site/, any warning an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+reference: $(STAMP) ## generate the documentation's reference pages
+	@$(BIN)/python docs/generate_reference.py
+
 nvml-sim: ## the simulated card that the tests measure against (needs a C compiler)
 	@if command -v $${CC:-cc} >/dev/null; then $(MAKE) --no-print-directory -C tests/nvml_sim OUT=$(abspath build/nvml_sim); \
 	else echo "no C compiler: tests against the simulated card will be skipped"; fi
@@ -64,4 +70,4 @@ schema: $(STAMP) ## generate config/study.schema.json
 	@$(BIN)/python -m llenergymeasure.config.schema
 
 clean: ## remove what was built; results stay
-	@rm -rf build dist .snakemake .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf build dist site .snakemake .mypy_cache .pytest_cache .ruff_cache
