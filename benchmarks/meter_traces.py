@@ -13,7 +13,7 @@ IDLE_W = 60.0
 LOW_W = 100.0
 HIGH_W = 400.0
 LIMIT_W = 500.0
-PROBE_S = 50.0
+PROBE_S = 70.0
 """Length of the probe that every recording begins with: rest, then steps for characterisation."""
 
 
@@ -133,9 +133,9 @@ def traces(length_s: float, seed: int = 1) -> list[Trace]:
 
 
 def _probe(rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
-    """Rest for 3 s, then 28 steps between rest and load at times of no common measure."""
-    edges_s = 3.0 + np.cumsum(rng.uniform(1.35, 1.75, 28))
-    levels_w = np.where(np.arange(29) % 2 == 0, IDLE_W, HIGH_W)
+    """Rest for 3 s, then 40 steps between rest and load at times of no common measure."""
+    edges_s = 3.0 + np.cumsum(rng.uniform(1.35, 1.75, 40))
+    levels_w = np.where(np.arange(41) % 2 == 0, IDLE_W, HIGH_W)
     t_s = np.concatenate(([0.0], np.repeat(edges_s, 2), [PROBE_S]))
     return t_s, np.repeat(levels_w, 2), edges_s
 

@@ -36,6 +36,16 @@ def test_between_ticks_the_bound_is_what_the_power_range_allows() -> None:
     assert limit_j == pytest.approx(14.0 - max(60 * 0.05, 28.0 - 500 * 0.05))
 
 
+def test_a_step_between_ticks_is_put_where_the_energy_tells() -> None:
+    # 100 W, then 400 W from 0.24 s on.
+    knots = curve([0.0, 10.0, 20.0, 20 + 4 + 24, 88.0, 128.0])
+    assert knots.at(0.24)[0] == pytest.approx(24.0)
+    assert knots.at(0.22)[0] == pytest.approx(22.0)
+    assert knots.at(0.27)[0] == pytest.approx(36.0)
+    unlevel = curve([0.0, 30.0, 40.0, 68.0, 108.0, 148.0])
+    assert unlevel.at(0.24)[0] == pytest.approx(40 + 28 * 0.4)
+
+
 def test_an_unsure_tick_makes_its_energy_unsure() -> None:
     knots = EnergyCurve(
         0, np.array([0.0, 0.1, 0.2]), np.array([0.0, 25.0, 50.0]), np.full(3, 1e-3), REACH

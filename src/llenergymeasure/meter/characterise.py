@@ -28,11 +28,18 @@ _UNREST = 0.03
 """Least change of power, relative, that tells anything."""
 
 _MIN_CHANGES = 8
+_MIN_STEPS = 12
+"""Fewest changes of the readings that tell more than the free choice of a delay hides."""
+
 _UNSURE = 0.1
 """How unsure readings' times may be, in update periods, for a counter to be held against them."""
 
 _MOST_COMPARED = 60
 _MIN_CLIMBS = 4
+_MIN_PARTIAL = 3
+
+_STRAY_SHARE = 0.12
+"""How far a reading may be off the share of a step it should have taken up."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +192,8 @@ def match_counter(ticks: Ticks, readings: Readings) -> Match | None:
     least_w = max(_UNREST * float(np.mean(readings.power_w)), 0.3 * float(np.max(unrest_w)))
     sharp = _unsure(readings, from_s - span_s, to_s + span_s) < _UNSURE * readings.spacing_s
     telling = np.flatnonzero(inside & (unrest_w > least_w) & sharp)
-    if len(telling) < _MIN_CHANGES:
+    steps = np.abs(np.diff(readings.power_w)) > 0.1 * float(np.max(unrest_w))
+    if len(telling) < _MIN_CHANGES or steps.sum() < _MIN_STEPS:
         return None
     telling = telling[np.argsort(unrest_w[telling])[-_MOST_COMPARED:]]
     rise_j, from_s, to_s = rise_j[telling], from_s[telling], to_s[telling]
@@ -268,16 +276,21 @@ def averaging_window(readings: Readings, edges_s: Floats) -> float | None:
     if len(lags_s) < _MIN_CHANGES:
         return None
 
+    def off(window_s: float) -> Floats:
+        return np.abs(shares - np.clip(lags_s / window_s, 0.0, 1.0))
+
     def misfit(window_s: float) -> float:
-        return float(np.mean((shares - np.clip(lags_s / window_s, 0.0, 1.0)) ** 2))
+        # Bounded, so that steps that were none, such as those of a ramp, do not decide.
+        return float(np.mean(np.minimum(off(window_s), _STRAY_SHARE) ** 2))
 
     windows_s = np.geomspace(1e-3, 3.0, 160)
     for _ in range(3):
         best_s = float(min(windows_s, key=misfit))
         windows_s = np.geomspace(best_s / 1.06, best_s * 1.06, 41)
     # Shares that nothing lies between 0 and 1 of give a bound, not a window.
-    part = (shares > 0.05) & (shares < 0.95)
-    return best_s if part.sum() >= 2 and misfit(best_s) < 0.01 else None
+    part = (shares > 0.05) & (shares < 0.95) & (lags_s < 1.5 * best_s)
+    agree = off(best_s)[part] < _STRAY_SHARE
+    return best_s if agree.sum() >= _MIN_PARTIAL and agree.mean() > 0.6 else None
 
 
 def _taken_up(readings: Readings, edges_s: Floats) -> tuple[Floats, Floats]:

@@ -25,6 +25,15 @@ knots can explain does not wander, and what wanders is followed from knot to kno
 _MIN_KNOTS = 6
 """Fewest knots that such a stretch must hold."""
 
+_CLEAR_STEP = 0.15
+"""Least change of power, relative to the higher one, that is taken as a step."""
+
+_LEVEL = 0.03
+"""How level power must be before and after a step, relative to the step."""
+
+_GAUSS_POINTS = np.array([-(0.6**0.5), 0.0, 0.6**0.5])
+_GAUSS_WEIGHTS = np.array([5.0, 8.0, 5.0]) / 18
+
 _MEMORY = 0.1
 """How fast the load's phase at a knot is forgotten, in knot distances."""
 
@@ -56,6 +65,8 @@ class EnergyCurve:
             something shows it; null where only the power range bounds it.
         power_w: power at each knot, shape (n,), if power is taken as linear between knots; null
             if only the energy between knots is known.
+        blur_s: the energy at a moment is the mean of that from so long before to so long after:
+            where knots are chance samples of power, an end rests better on several.
     """
 
     origin_ns: int
@@ -65,6 +76,7 @@ class EnergyCurve:
     power_range: PowerRange
     open_j: Floats | None = None
     power_w: Floats | None = None
+    blur_s: float = 0.0
     _spacing_s: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,17 +105,21 @@ class EnergyCurve:
     def at(self, t_s: float) -> tuple[float, float]:
         """Return the energy at a moment, and the largest error that the knots leave open.
 
-        At a knot the energy is the knot's. Between two it is plain interpolation, unless the
-        knots around lie on a straight line to within what interpolation cannot tell anyway: a
-        load that pulses faster than the knots come gives each knot the chance phase of its
-        pulse, and the line through many is then the better guess than the line through two.
+        At a knot the energy is the knot's. Between two it is plain interpolation, with two
+        exceptions. Where the power is level before and level after, it steps in between, at the
+        time that the energy between the knots tells. And where the knots around lie on a
+        straight line to within what interpolation cannot tell anyway, it is that line: a load
+        that pulses faster than the knots come gives each knot the chance phase of its pulse,
+        and the line through many is then the better guess than the line through two.
         """
         right = int(np.clip(np.searchsorted(self.t_s, t_s, side="right"), 1, len(self) - 1))
         left = right - 1
         low_j, high_j = self._bounds(left, right, t_s)
-        plain_j = self._between(left, right, t_s)
-        line_j = self._line(left, right, t_s, plain_j)
-        guess_j = float(np.clip(plain_j if line_j is None else line_j, low_j, high_j))
+        plain_j = self._blurred(t_s) if self.blur_s else self._between(left, right, t_s)
+        better_j = self._step(left, t_s)
+        if better_j is None:
+            better_j = self._line(left, right, t_s, plain_j)
+        guess_j = float(np.clip(plain_j if better_j is None else better_j, low_j, high_j))
         return guess_j, max(high_j - guess_j, guess_j - low_j)
 
     def energy(self, start_s: float, end_s: float) -> tuple[float, float, float]:
@@ -125,6 +141,17 @@ class EnergyCurve:
         beyond_j = (x_s - inside_s) * (p1 if x_s > inside_s else p0)
         return float(e0 + p0 * inside_s + slope * inside_s**2 / 2 + beyond_j)
 
+    def _blurred(self, t_s: float) -> float:
+        """Return the mean over ``blur_s`` to both sides, by three-point Gauss quadrature."""
+        blur_s = min(self.blur_s, t_s - float(self.t_s[0]), float(self.t_s[-1]) - t_s)
+        moments_s = t_s + max(blur_s, 0.0) * _GAUSS_POINTS
+        rights = np.clip(np.searchsorted(self.t_s, moments_s, side="right"), 1, len(self) - 1)
+        values_j = [
+            self._between(int(right) - 1, int(right), float(moment_s))
+            for right, moment_s in zip(rights, moments_s, strict=True)
+        ]
+        return float(_GAUSS_WEIGHTS @ np.array(values_j))
+
     def _bounds(self, left: int, right: int, t_s: float) -> tuple[float, float]:
         """Return the least and the most energy possible at a moment."""
         reach = self.power_range
@@ -145,6 +172,27 @@ class EnergyCurve:
             plain_j = self._between(left, right, t_s)
             return min(plain_j, high_j), max(plain_j, low_j)
         return low_j, high_j
+
+    def _step(self, left: int, t_s: float) -> float | None:
+        """Return the energy where power steps between two knots, or null if it does not."""
+        if self.power_w is not None or left < 2 or left + 4 > len(self) or t_s < self.t_s[left]:
+            return None
+        around = slice(left - 2, left + 4)
+        powers_w = np.diff(self.energy_j[around]) / np.diff(self.t_s[around])
+        older_w, before_w, here_w, after_w, newer_w = (float(power_w) for power_w in powers_w)
+        step_w = after_w - before_w
+        level_w = _LEVEL * abs(step_w)
+        if (
+            abs(step_w) < _CLEAR_STEP * max(before_w, after_w)
+            or max(abs(older_w - before_w), abs(newer_w - after_w)) > level_w
+            or not 0.0 <= (here_w - before_w) / step_w <= 1.0
+        ):
+            return None
+        start_s, end_s = float(self.t_s[left]), float(self.t_s[left + 1])
+        step_s = end_s - (here_w - before_w) / step_w * (end_s - start_s)
+        if t_s <= step_s:
+            return float(self.energy_j[left]) + before_w * (t_s - start_s)
+        return float(self.energy_j[left + 1]) - after_w * (end_s - t_s)
 
     def _line(self, left: int, right: int, t_s: float, plain_j: float) -> float | None:
         """Return the energy by the longest line that fits, or null if none does."""

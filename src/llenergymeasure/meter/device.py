@@ -247,23 +247,24 @@ def _counter_channel(
         return EnergyChannel("counter", quantity, ticks.curve(reach, open_j))
     if character.counter_independent is False:
         notes = ("the counter is the sum of the power readings", *power.notes)
-        if power.undersampled:
-            return replace(
-                power,
-                name="counter",
-                quantity=quantity,
-                curve=_summed(ticks, power, character, reach),
-                notes=notes,
-            )
-        return replace(
-            power, name="counter", quantity=quantity, scale=character.counter_scale, notes=notes
-        )
+        channel = replace(power, name="counter", quantity=quantity, notes=notes)
+        if power.undersampled and not _finer(readings[power.quantity], ticks):
+            return replace(channel, curve=_summed(ticks, power, character, reach))
+        return replace(channel, scale=character.counter_scale)
     notes = ()
     if power.undersampled:
         notes = (
             "power changed too little to tell whether the counter sees more than the readings",
         )
     return EnergyChannel("counter", quantity, ticks.curve(reach), power.share_seen, notes=notes)
+
+
+def _finer(readings: Readings, ticks: Ticks) -> bool:
+    """Return whether the readings, without a hole, tell more than the ticks that sum them."""
+    if readings.period_s is None or ticks.period_s is None:
+        return False
+    whole = float(np.max(np.diff(readings.t_s))) < 3 * readings.period_s
+    return whole and readings.period_s < 0.5 * ticks.period_s
 
 
 def _summed(

@@ -111,7 +111,9 @@ def middle_curve(
 ) -> EnergyCurve:
     """Integrate along straight lines through the middles of the readings' windows.
 
-    With an unknown window a reading is taken as of the moment it was new.
+    With an unknown window a reading is taken as of the moment it was new. Each end of a stretch
+    rests on the readings of one period to both sides: a single one shows the chance phase of a
+    fast load.
     """
     t_s = readings.t_s - (window_s or 0.0) / 2
     steps_j = np.diff(t_s) * (readings.power_w[1:] + readings.power_w[:-1]) / 2
@@ -124,6 +126,7 @@ def middle_curve(
         power_range,
         open_j=_SCATTER * _scatter(readings.power_w) * np.diff(t_s),
         power_w=readings.power_w,
+        blur_s=readings.spacing_s,
     )
 
 

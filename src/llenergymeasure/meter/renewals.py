@@ -92,10 +92,12 @@ def _common_measure(low_s: Floats, high_s: Floats) -> float | None:
     if len(low_s) < _LEAST_COMPARED:
         return None
     low_s, high_s = low_s[:_MOST_COMPARED], high_s[:_MOST_COMPARED]
-    width_s = 1.15 * (high_s - low_s)
-    ahead_s = low_s[:, None] - low_s[None, :]
+    # A margin at both ends of each bracket, for the steps in which periods are tried.
+    margin_s = 0.1 * float(np.median(high_s - low_s))
+    width_s = high_s - low_s + 2 * margin_s
+    ahead_s = low_s[:, None] - low_s[None, :] + margin_s
     shortest_s = 7 / 3 * float(np.median(width_s))
-    step = 0.15 * float(np.median(width_s)) / float(np.ptp(low_s))
+    step = 1.5 * margin_s / float(np.ptp(low_s))
     count = int(np.log(_LONGEST_PERIOD_S / shortest_s) / step) + 1 if step > 0 else 0
     periods_s = _LONGEST_PERIOD_S * np.exp(-step * np.arange(min(count, _MOST_PERIODS)))
     for some in (8, _LEAST_COMPARED, _MOST_COMPARED):

@@ -21,8 +21,9 @@ COVERAGE_FACTOR = 1.96
 UNCALIBRATED_GAIN_BAND = 0.05
 """Half width of the gain of an uncalibrated on-board sensor, relative.
 
-NVIDIA states ±5 % of its cards' power readings; of over 70 cards measured against an external
-meter most lie within it, mainly through gain and offset (arXiv 2312.02741).
+NVML states ±5 % for power readings on Fermi and Kepler and nothing for newer cards; most of over 70
+cards held against an external meter were off by about that, mainly by gain and offset (arXiv
+2312.02741). A convention, then, not a promise.
 """
 
 
@@ -67,7 +68,7 @@ class Gain:
 
     gain: float = 1.0
     band: float = UNCALIBRATED_GAIN_BAND
-    source: str = "uncalibrated: the maker's ±5 %"
+    source: str = "uncalibrated: ±5 % by convention"
 
 
 @dataclass(frozen=True)
