@@ -1,7 +1,7 @@
 """How a study is carried out: cycles, their order, the rests between, and where engines run."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from pydantic import Field
@@ -60,11 +60,13 @@ class RunnerChoice:
 
     Attributes:
         runner: ``local``, ``apptainer`` or ``docker``.
-        image: the image, if the study names one.
+        image: the image, if one is named.
+        reason: who chose it, as a sentence's end for people.
     """
 
     runner: RunnerName = "local"
     image: str | None = None
+    reason: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         """Return the choice as it is written in a study."""

@@ -10,7 +10,7 @@ import llenergymeasure
 from llenergymeasure.files import sha256
 from llenergymeasure.hardware.gpu_state import cuda_driver_version, gpu_state
 from llenergymeasure.hardware.host import host
-from llenergymeasure.hardware.software import software
+from llenergymeasure.hardware.software import container, software
 
 
 def environment() -> dict[str, Any]:
@@ -41,6 +41,7 @@ def provenance() -> dict[str, Any]:
         "llenergymeasure_commit": _commit(folder),
         "source_sha256": source_hash(folder),
         "python_executable": sys.executable,
+        "container": container(os.environ),
     }
 
 

@@ -6,6 +6,7 @@ time limit, or the death of the workflow that asked for the run.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import select
@@ -210,11 +211,11 @@ class Supervisor:
         child_handle = os.pidfd_open(child.pid)
         poller.register(child_handle, select.POLLIN)
         poller.register(signals.handle, select.POLLIN)
-        watched_handle = self._open_watched()
-        if watched_handle == -1:
+        watched = self._open_watched()
+        if watched is None:
             return self._end_child(child, "the workflow that asked for the run ended")
-        if watched_handle is not None:
-            poller.register(watched_handle, select.POLLIN)
+        for handle in watched:
+            poller.register(handle, select.POLLIN)
         try:
             while True:
                 limit_s = self._limit_s()
@@ -229,12 +230,11 @@ class Supervisor:
                 if signals.handle in ready:
                     number = signals.take()
                     return self._end_child(child, signal.Signals(number).name, number)
-                if watched_handle is not None and watched_handle in ready:
+                if ready.intersection(watched):
                     return self._end_child(child, "the workflow that asked for the run ended")
         finally:
-            os.close(child_handle)
-            if watched_handle is not None and watched_handle >= 0:
-                os.close(watched_handle)
+            for handle in (child_handle, *watched):
+                os.close(handle)
 
     def _limit_s(self) -> float | None:
         """Return the study's limit, else the one the engine's process reckoned, once it has."""
@@ -243,16 +243,23 @@ class Supervisor:
             limit_s = json.loads(self._folder.time_limit.read_text())
         return None if limit_s is None else float(limit_s)
 
-    def _open_watched(self) -> int | None:
-        """Return a pidfd on who asked for the run; -1 if it is gone, null if nobody is named."""
+    def _open_watched(self) -> list[int] | None:
+        """Return pidfds on who asked for the run and on our parent; null if the first is gone.
+
+        They differ in a container, whose starter can be killed alone.
+        """
         if self._watched_pid is None:
-            return None
+            return []
         if self._watched_pid == os.getppid():
             processes.die_with_parent(signal.SIGTERM)
         try:
-            return os.pidfd_open(self._watched_pid)
+            watched = [os.pidfd_open(self._watched_pid)]
         except ProcessLookupError:
-            return -1
+            return None
+        if os.getppid() not in (0, 1, self._watched_pid):
+            with contextlib.suppress(ProcessLookupError):
+                watched.append(os.pidfd_open(os.getppid()))
+        return watched
 
     def _note_phase(self, outcome: Outcome) -> None:
         """Keep the outcome's phase current, so that even a lost run says how far it came."""

@@ -10,6 +10,7 @@ from llenergymeasure.plan.model import Plan, PlannedRun
 SHOWN_RUNS = 40
 SHOWN_LEFT_OUT = 20
 _CELL = 40
+_PLACES = {"local": "on this machine", "apptainer": "in Apptainer", "docker": "in Docker"}
 
 
 def describe_plan(plan: Plan) -> str:
@@ -30,6 +31,7 @@ def _lines(plan: Plan) -> Iterator[str]:
             f"  about {_duration(standard)} by estimate where a sensor measures, "
             f"{_duration(quick)} where energy is only estimated"
         )
+    yield from _runners(plan)
     yield ""
     yield from _table(plan)
     hidden = len(plan.runs) - SHOWN_RUNS
@@ -38,6 +40,13 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield from _left_out(plan)
     for note in plan.notes:
         yield f"Note: {note}"
+
+
+def _runners(plan: Plan) -> Iterator[str]:
+    runners: dict[str, str] = {run.backend: run.runner for run in plan.runs}
+    for backend, reason in plan.runner_reasons.items():
+        image = f" with {plan.images[backend]}" if backend in plan.images else ""
+        yield f"  {backend} runs {_PLACES[runners[backend]]}{image} ({reason})"
 
 
 def _table(plan: Plan) -> Iterator[str]:

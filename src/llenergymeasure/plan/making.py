@@ -28,6 +28,9 @@ def make_plan(study: Study) -> Plan:
         images={
             name: choice.image for name, choice in study.runners.items() if choice.image is not None
         },
+        runner_reasons={
+            name: choice.reason for name, choice in study.runners.items() if choice.reason
+        },
         notes=study.notes,
     )
 

@@ -53,6 +53,7 @@ class Plan:
         swept_keys: dotted names of the settings that vary.
         execution: how the runs follow each other: ``n_cycles``, ``cycle_order`` and so on.
         images: the image of each backend whose runner was given one.
+        runner_reasons: why each backend's runner was chosen.
         notes: what a reader should know before running it, a sentence each.
     """
 
@@ -63,6 +64,7 @@ class Plan:
     swept_keys: tuple[str, ...] = ()
     execution: Mapping[str, Any] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
+    runner_reasons: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def spec(self, experiment: str, cycle: int) -> RunSpec:
@@ -117,6 +119,7 @@ class Plan:
             "study_design_hash": self.study_design_hash,
             "execution": dict(self.execution),
             "images": dict(self.images),
+            "runner_reasons": dict(self.runner_reasons),
             "swept": list(self.swept_keys),
             "notes": list(self.notes),
         }
@@ -173,6 +176,7 @@ class Plan:
                 swept_keys=tuple(stored["swept"]),
                 execution=stored["execution"],
                 images=stored["images"],
+                runner_reasons=stored["runner_reasons"],
                 notes=tuple(stored["notes"]),
             )
         except (KeyError, TypeError) as error:

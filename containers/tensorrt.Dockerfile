@@ -1,0 +1,18 @@
+# The tensorrt backend for Docker: the worker's few needs, on TensorRT-LLM's official image.
+# Neither a model nor this project is inside: its source is bound when a run starts.
+#   make images BACKEND=tensorrt RUNNER=docker
+ARG BASE=nvcr.io/nvidia/tensorrt-llm/release:1.2.1@sha256:33cd085b772947bd22b7273886539331420404e5d2a4a039945241945ff927b9
+FROM ${BASE}
+ARG BASE
+ARG VERSION=unknown
+COPY containers/worker.txt /opt/llem/requirements.txt
+# A place for each thing that is bound: a run's root is read-only.
+RUN mkdir -p /opt/llem/llenergymeasure /opt/llem/scripts && touch /opt/llem/hf_token
+# The image is nobody's system: Debian's and Ubuntu's guard against pip has no point here.
+RUN PIP_BREAK_SYSTEM_PACKAGES=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore \
+    python3 -m pip install --quiet --requirement /opt/llem/requirements.txt
+RUN python3 -c 'import numpy, pyarrow, pydantic, pynvml, yaml'
+LABEL org.opencontainers.image.title="llenergymeasure-tensorrt" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.base.name="${BASE}" \
+      llenergymeasure.engine="TensorRT-LLM 1.2.1"

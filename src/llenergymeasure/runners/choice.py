@@ -1,0 +1,162 @@
+"""Which runner each backend gets, and why: environment > study > user configuration > automatic."""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from llenergymeasure.config import strict_yaml
+from llenergymeasure.config.execution import RunnerChoice, runner_choice
+from llenergymeasure.config.study import Study
+from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.units import BACKENDS, BackendName
+
+PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "pytorch": ("torch", "transformers"),
+    "vllm": ("vllm",),
+    "sglang": ("sglang",),
+    "tensorrt": ("tensorrt_llm",),
+}
+"""What must be importable here for a backend to run without a container."""
+
+_EXCLUSIVE: tuple[BackendName, ...] = ("vllm", "sglang", "tensorrt")
+"""Each pins its own builds of torch and CUDA libraries: no two fit in one environment."""
+
+
+def with_runners(study: Study, *, apptainer_offered: bool) -> Study:
+    """Return the study with a runner, and the reason for it, for each of its backends.
+
+    Args:
+        study: as loaded; its ``runners`` are those the file names.
+        apptainer_offered: whether ``--use-apptainer`` was given.
+
+    Raises:
+        ConfigurationError: a setting is no runner, or local backends exclude each other.
+    """
+    used = dict.fromkeys(each.model.backend for each in study.experiments)
+    configured = user_runners()
+    chosen = {
+        backend: _choose(backend, study, configured, apptainer_offered=apptainer_offered)
+        for backend in used
+    }
+    _refuse_neighbours([name for name, choice in chosen.items() if choice.runner == "local"])
+    return replace(study, runners=chosen)
+
+
+def _choose(
+    backend: BackendName,
+    study: Study,
+    configured: Mapping[BackendName, RunnerChoice],
+    *,
+    apptainer_offered: bool,
+) -> RunnerChoice:
+    variable = f"LLEM_RUNNER_{backend.upper()}"
+    if value := os.environ.get(variable):
+        choice = runner_choice(value)
+        if isinstance(choice, str):
+            raise ConfigurationError(Problem(choice, key=variable, found=value))
+        choice = replace(choice, reason=f"{variable} says so")
+    elif backend in study.runners:
+        choice = replace(study.runners[backend], reason="the study says so")
+    elif backend in configured:
+        choice = replace(configured[backend], reason=f"{user_configuration()} says so")
+    else:
+        choice = _automatic(backend, apptainer_offered=apptainer_offered)
+    if backend == "openai" and choice.runner != "local":
+        message = "openai measures a server that already runs; its runner can only be local"
+        raise ConfigurationError(Problem(message, key=f"runners.{backend}", found=str(choice)))
+    return choice
+
+
+def _automatic(backend: BackendName, *, apptainer_offered: bool) -> RunnerChoice:
+    if backend == "openai":
+        return RunnerChoice(reason="automatic: its server already runs")
+    if apptainer_offered:
+        return RunnerChoice("apptainer", reason="automatic: --use-apptainer was given")
+    names = PACKAGES[backend]
+    absent = [name for name in names if importlib.util.find_spec(name) is None]
+    if not absent:
+        return RunnerChoice(reason=f"automatic: {' and '.join(names)} can be imported here")
+    missing = f"automatic: {', '.join(absent)} cannot be imported here"
+    if container_command() is not None:
+        return RunnerChoice("docker", reason=f"{missing}, {container_command()} is installed")
+    if apptainer_command() is not None:
+        return RunnerChoice("apptainer", reason=f"{missing}, {apptainer_command()} is installed")
+    return RunnerChoice(reason=f"{missing}, and neither is Docker, Podman or Apptainer installed")
+
+
+def apptainer_command() -> str | None:
+    """Return the name of Apptainer's command here; null if there is none."""
+    return next((name for name in ("apptainer", "singularity") if shutil.which(name)), None)
+
+
+def container_command() -> str | None:
+    """Return ``$LLEM_DOCKER``, else ``docker`` or ``podman``, whichever is here; else null."""
+    names = [os.environ["LLEM_DOCKER"]] if os.environ.get("LLEM_DOCKER") else ["docker", "podman"]
+    return next((name for name in names if shutil.which(name)), None)
+
+
+def user_configuration() -> Path:
+    """Return the file of a user's own settings, whether or not it exists.
+
+    Source: XDG Base Directory Specification 0.8.
+    """
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    folder = Path(base) if base.startswith("/") else Path.home() / ".config"
+    return folder / "llenergymeasure" / "config.yaml"
+
+
+def user_runners() -> dict[BackendName, RunnerChoice]:
+    """Return the runners that the user configuration names.
+
+    Raises:
+        ConfigurationError: the file cannot be used.
+    """
+    path = user_configuration()
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return {}
+    values = strict_yaml.parse(content)[0] or {}
+    if not isinstance(values, Mapping):
+        raise ConfigurationError(Problem("must be a mapping", file=path))
+    if unknown := [key for key in values if key != "runners"]:
+        message = "is no user setting; there is runners"
+        raise ConfigurationError(Problem(message, key=str(unknown[0]), file=path))
+    given = values.get("runners") or {}
+    if not isinstance(given, Mapping):
+        message = "must be a mapping of backends to runners"
+        raise ConfigurationError(Problem(message, key="runners", file=path))
+    return {_backend(name, path): _configured(name, value, path) for name, value in given.items()}
+
+
+def _backend(name: object, path: Path) -> BackendName:
+    for backend in BACKENDS:
+        if backend == name:
+            return backend
+    message = f"is no backend; there are {', '.join(BACKENDS)}"
+    raise ConfigurationError(Problem(message, key=f"runners.{name}", file=path))
+
+
+def _configured(name: object, value: object, path: Path) -> RunnerChoice:
+    choice = runner_choice(value)
+    if isinstance(choice, str):
+        raise ConfigurationError(
+            Problem(choice, key=f"runners.{name}", found=str(value), file=path)
+        )
+    return choice
+
+
+def _refuse_neighbours(local: list[BackendName]) -> None:
+    clashing = [name for name in local if name in _EXCLUSIVE]
+    if len(clashing) < 2:
+        return
+    raise ConfigurationError(
+        Problem(
+            f"{' and '.join(clashing)} would run in this one environment, but each needs its own "
+            f"torch and CUDA libraries; give all but one a container: {clashing[1]}: docker",
+            key="runners",
+        )
+    )

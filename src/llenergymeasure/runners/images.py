@@ -1,0 +1,155 @@
+"""Images: what each backend's is called, where it lies, and the digest that names its content."""
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llenergymeasure
+from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.files import sha256, write_text
+from llenergymeasure.workload.cache import cache_folder
+
+DIGESTS = "digests.json"
+"""Digests of .sif files by path, size and time: hashing one of 15 GB takes half a minute."""
+
+QUERY_LIMIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class SifImage:
+    """An image that Apptainer runs.
+
+    Attributes:
+        location: a file or folder's absolute path, or an address such as ``docker://…``.
+        built_here: whether the workflow builds it where it is missing.
+    """
+
+    location: str
+    built_here: bool = False
+
+    @property
+    def path(self) -> Path | None:
+        """The file or folder; null for an address."""
+        return None if "://" in self.location else Path(self.location)
+
+    def digest(self) -> str | None:
+        """Return ``sha256:…`` of the file, or what its address is pinned to.
+
+        Null for a folder, whose content can change under a run, and for an unpinned address.
+        """
+        if self.path is None:
+            _, mark, pinned = self.location.partition("@sha256:")
+            return f"sha256:{pinned}" if mark else None
+        return _file_digest(self.path) if self.path.is_file() else None
+
+
+def image_folder() -> Path:
+    """Return where images that are built here lie: ``$LLEM_IMAGES``, or in the cache."""
+    given = os.environ.get("LLEM_IMAGES")
+    return Path(given).absolute() if given else cache_folder().absolute() / "images"
+
+
+def sif_image(backend: str, given: str | None) -> SifImage:
+    """Return the image of a backend for Apptainer: the one given, else the project's own.
+
+    The project's own is what was built here; else what was released; else what will be built.
+    """
+    if given is not None:
+        if "://" in given:
+            return SifImage(given)
+        return SifImage(str(Path(given).expanduser().absolute()))
+    built = image_folder() / f"{backend}.sif"
+    pinned = released().get(backend)
+    if pinned is not None and not built.exists():
+        return SifImage(f"docker://{pinned}")
+    return SifImage(str(built), built_here=True)
+
+
+def docker_image(backend: str, given: str | None) -> str:
+    """Return the image of a backend for Docker: the one given, else released, else built here."""
+    return given or released().get(backend) or local_tag(backend)
+
+
+def local_tag(backend: str) -> str:
+    """Return the name under which ``make images RUNNER=docker`` puts an image."""
+    return f"llenergymeasure-{backend}:{llenergymeasure.__version__}"
+
+
+def containers_folder() -> Path:
+    """Return the folder of the image definitions: in the repository or in an installed wheel.
+
+    Raises:
+        ConfigurationError: this installation has none.
+    """
+    package = Path(llenergymeasure.__file__).parent
+    for folder in (package / "_workflow" / "containers", package.parents[1] / "containers"):
+        if folder.is_dir():
+            return folder
+    raise ConfigurationError(f"no image definitions beside {package}: reinstall llenergymeasure")
+
+
+def released() -> dict[str, str]:
+    """Return the released images by backend, each ``name@sha256:…``."""
+    try:
+        content = json.loads((containers_folder() / "released.json").read_text())
+    except (OSError, ConfigurationError):
+        return {}
+    return {str(backend): str(image) for backend, image in content.items()}
+
+
+def docker_digest(command: str, image: str) -> str | None:
+    """Return the digest under which an image was pulled, else its id; null if it is not here.
+
+    Both are ``sha256:…``; an image that was built here has an id alone.
+    """
+    found = inspect_image(command, image)
+    if found is None:
+        return None
+    for name in found.get("RepoDigests") or []:
+        return str(name).rpartition("@")[2]
+    identity = str(found["Id"])
+    return identity if identity.startswith("sha256:") else f"sha256:{identity}"
+
+
+def inspect_image(command: str, image: str) -> dict[str, Any] | None:
+    """Return what Docker knows of an image; null if it has none by that name."""
+    done = subprocess.run(
+        [command, "image", "inspect", image],
+        capture_output=True,
+        text=True,
+        timeout=QUERY_LIMIT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        return None
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found[0] if found else None
+
+
+def _file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, remembered as long as its size and time stay."""
+    state = path.stat()
+    key = f"{path.resolve()}:{state.st_size}:{state.st_mtime_ns}"
+    memory = image_folder() / DIGESTS
+    try:
+        known: dict[str, str] = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        known = {}
+    if key not in known:
+        known[key] = f"sha256:{sha256(path)}"
+        try:
+            write_text(memory, json.dumps(known, indent=1) + "\n")
+        except OSError:
+            return known[key]
+    return known[key]
+
+
+def image_problem(backend: str, image: SifImage) -> Problem | None:
+    """Return what is wrong with an image's file; null where it can be tried."""
+    if image.path is None or image.path.exists():
+        return None
+    remedy = f"make images BACKEND={backend} RUNNER=apptainer, or name another"
+    return Problem(f"there is no such image; {remedy}", key=f"runners.{backend}", file=image.path)

@@ -1,0 +1,135 @@
+"""Where each run of a plan happens, as the rules need it: its command, its image, its checks."""
+
+import atexit
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from llenergymeasure.errors import ConfigurationError, PreflightError, Problem
+from llenergymeasure.plan import Plan
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.runners.apptainer import call_variables, image_for_snakemake
+from llenergymeasure.runners.images import SifImage, docker_image, image_folder, sif_image
+from llenergymeasure.runners.surroundings import (
+    Surroundings,
+    image_variables,
+    nvidia_here,
+    worker_command,
+)
+from llenergymeasure.units import BackendName, RunnerName
+from llenergymeasure.workflow.source import workflow_root
+
+LINKS = Path(".snakemake/llem-images")
+
+
+class Places:
+    """The runner of each backend of a plan, made ready."""
+
+    def __init__(self, plan: Plan, folder: StudyFolder, *, apptainer_offered: bool) -> None:
+        """Take a plan; where it uses Apptainer, tell Snakemake's calls of it what runs need.
+
+        Raises:
+            ConfigurationError: the plan asks for Apptainer and ``--use-apptainer`` is missing.
+        """
+        self._plan = plan
+        self._folder = folder
+        self._runners: dict[BackendName, RunnerName] = {
+            run.backend: run.runner for run in plan.runs
+        }
+        self._sif = {
+            backend: sif_image(backend, plan.images.get(backend))
+            for backend in self._of("apptainer")
+        }
+        self._known_surroundings: Surroundings | None = None
+        self._commands: dict[BackendName, list[str]] = {}
+        if self._sif and not apptainer_offered:
+            self._refuse_silent_local_run()
+        if self._sif:
+            found = self._surroundings()
+            os.environ.update(call_variables(found.mounts, found.variables, nvidia=nvidia_here()))
+
+    def command(self, backend: BackendName) -> list[str]:
+        """Return what starts a run of a backend, up to its own arguments."""
+        if backend not in self._commands:
+            self._commands[backend] = self._command(backend)
+        return self._commands[backend]
+
+    def _command(self, backend: BackendName) -> list[str]:
+        runner = self._runners[backend]
+        if runner == "apptainer":
+            image = self._sif[backend]
+            named = image_variables(image.location, image.digest())
+            variables = [f"{key}={value}" for key, value in named.items()]
+            return ["env", *variables, *worker_command(backend)]
+        if runner == "docker":
+            return [
+                *(sys.executable, "-m", "llenergymeasure.runners.docker_launcher"),
+                *("--backend", backend, "--scripts", str(workflow_root() / "scripts")),
+                *("--image", docker_image(backend, self._plan.images.get(backend))),
+            ]
+        return [sys.executable, str(workflow_root() / "scripts" / f"measure_{backend}.py")]
+
+    def container(self, backend: BackendName) -> str | None:
+        """Return the image that Snakemake starts a backend's runs in; null for none."""
+        image = self._sif.get(backend)
+        return None if image is None else image_for_snakemake(image, LINKS)
+
+    def built_image(self, backend: BackendName) -> list[str]:
+        """Return the image that has to be built before a backend's first run, if one has."""
+        image = self._sif.get(backend)
+        return [image.location] if image is not None and image.built_here else []
+
+    def image_pattern(self) -> str:
+        """Return the pattern of images that are built here, with the wildcard ``backend``."""
+        return f"{image_folder()}/{{backend}}.sif"
+
+    def check(self, backends: Iterable[BackendName], *, look: bool) -> None:
+        """Look at everything that these backends' containers need.
+
+        Args:
+            backends: those with runs to do.
+            look: whether runs will be on this machine, so that it makes sense to look inside.
+
+        Raises:
+            PreflightError: some cannot run here; all reasons at once.
+        """
+        from llenergymeasure.runners.preflight import check_apptainer, check_docker
+
+        problems: list[Problem] = []
+        for backend in backends:
+            image = self._sif.get(backend)
+            if image is not None and not _to_be_built(image):
+                problems += check_apptainer(backend, image, self._surroundings(), look=look)
+            elif self._runners[backend] == "docker":
+                name = docker_image(backend, self._plan.images.get(backend))
+                problems += check_docker(backend, name, self._surroundings(), look=look)
+        if problems:
+            raise PreflightError(problems)
+
+    def _of(self, runner: RunnerName) -> list[BackendName]:
+        return [backend for backend, its in self._runners.items() if its == runner]
+
+    def _surroundings(self) -> Surroundings:
+        if self._known_surroundings is None:
+            contained = [run.config for run in self._plan.runs if run.runner != "local"]
+            found = Surroundings.of(contained, self._folder.path, workflow_root() / "scripts")
+            atexit.register(found.token.close)
+            self._known_surroundings = found
+        return self._known_surroundings
+
+    def _refuse_silent_local_run(self) -> None:
+        names = ", ".join(self._sif)
+        reasons = self._plan.runner_reasons
+        why = "; ".join(reasons[name] for name in self._sif if name in reasons)
+        raise ConfigurationError(
+            Problem(
+                f"{names} is to run in Apptainer ({why}), but Snakemake was not told to: add "
+                "--use-apptainer, or choose another runner",
+                key=f"runners.{next(iter(self._sif))}",
+            )
+        )
+
+
+def _to_be_built(image: SifImage) -> bool:
+    return image.built_here and image.path is not None and not image.path.exists()
