@@ -129,10 +129,19 @@ class Supervisor:
                 self._fail(outcome, EXIT_FAILED, _described(error))
                 raise
 
+    def _remove_products(self) -> None:
+        """Remove what a run that did not end well has left of a result.
+
+        The workflow asks for the record alone, so the files beside it are this one's to remove.
+        """
+        for path in self._folder.products:
+            path.unlink(missing_ok=True)
+
     def _clear(self) -> None:
         """Make room: what an earlier attempt left for a look goes now."""
         shutil.rmtree(self._folder.work, ignore_errors=True)
         self._folder.stream.unlink(missing_ok=True)
+        self._remove_products()
         self._folder.work.mkdir(parents=True)
         self._folder.spec.write_text(json.dumps(self._spec, indent=2))
 
@@ -307,6 +316,8 @@ class Supervisor:
         return End(child.wait())
 
     def _conclude(self, outcome: Outcome, end: End) -> int:
+        if end.cause is not None or end.returncode != 0:
+            self._remove_products()
         if end.signal_number is not None:
             code = 128 + end.signal_number
             outcome.end(self._folder, "interrupted", code, _error("Interrupted", end.cause))

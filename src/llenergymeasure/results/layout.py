@@ -35,6 +35,11 @@ class RunFolder:
         return self.path / "requests.parquet"
 
     @property
+    def products(self) -> tuple[Path, ...]:
+        """What a complete run leaves, the record that vouches for the others first."""
+        return (self.result, self.row, self.samples, self.requests)
+
+    @property
     def outcome(self) -> Path:
         """How the latest attempt ended."""
         return self.path / "outcome.json"
