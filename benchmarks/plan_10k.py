@@ -34,7 +34,7 @@ SHAPES = {
 PROGRAM = """
 import sys
 from pathlib import Path
-from llenergymeasure.config.loading import load_study
+from llenergymeasure.workload.studies import load_study
 from llenergymeasure.plan import describe_plan, make_plan
 plan = make_plan(load_study(Path(sys.argv[1])))
 content = plan.to_json_bytes()

@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from llenergymeasure.config.loading import load_study
 from llenergymeasure.plan import describe_plan, make_plan
+from llenergymeasure.workload.studies import load_study
 
 
 def plan_command(study_file: Path, *, as_json: bool) -> None:

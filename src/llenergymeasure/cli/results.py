@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from llenergymeasure.config.loading import load_study
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.manifest import count, states
+from llenergymeasure.workload.studies import load_study
 
 
 def study_folder(path: Path) -> StudyFolder:

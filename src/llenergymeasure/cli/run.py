@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
-from llenergymeasure.config.loading import load_study, study_from_mapping
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError
 from llenergymeasure.files import write_text
 from llenergymeasure.plan import describe_plan, make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.drive import Drive
+from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 
 def run_command(

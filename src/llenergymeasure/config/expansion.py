@@ -1,7 +1,7 @@
 """From a study as written to its experiments: the grid, what is left out, and what is shared."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,6 +14,7 @@ from llenergymeasure.config.identity import Identifier
 from llenergymeasure.config.layout import Candidate, Layout
 from llenergymeasure.config.merging import flattened
 from llenergymeasure.config.messages import Rejection, describe, redacted, rejections
+from llenergymeasure.config.rules import Breach, Shape, breaches
 from llenergymeasure.config.strict_yaml import KeyPath
 from llenergymeasure.config.study import Experiment, LeftOut, Study, value_at
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -23,14 +24,22 @@ MAX_RUNS = 1_000_000
 SHOWN_PROBLEMS = 20
 
 
-def expand(document: Document) -> Study:
+ShapeOf = Callable[[str], Shape | None]
+"""Gives a model's shape by its name; null where it is not known."""
+
+
+def expand(document: Document, shape_of: ShapeOf | None = None) -> Study:
     """Return the study that ``document`` describes.
+
+    Args:
+        document: the study as written.
+        shape_of: gives a model's shape, for the rules that need it; without it they are silent.
 
     Raises:
         ConfigurationError: the study cannot be used; it tells every problem found.
     """
     layout = Layout(document)
-    outcome = _Outcome(document)
+    outcome = _Outcome(document, shape_of or _unknown_shape)
     for candidate in layout.candidates():
         outcome.take(candidate)
     experiments = outcome.experiments()
@@ -61,8 +70,9 @@ def expand(document: Document) -> Study:
 class _Outcome:
     """What became of each candidate: an experiment, a repeat of one, or left out."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, shape_of: ShapeOf) -> None:
         self.document = document
+        self._shape_of = shape_of
         self.left_out: list[LeftOut] = []
         self.repeats = 0
         self._found: dict[str, Experiment] = {}
@@ -79,6 +89,10 @@ class _Outcome:
             model = ExperimentConfig.model_validate(candidate.values)
         except ValidationError as error:
             self._reject(candidate, rejections(error, candidate.values, ExperimentConfig))
+            return
+        broken = breaches(model, self._shape_of(model.model))
+        if broken:
+            self._reject(candidate, [_rejection(breach, candidate) for breach in broken])
             return
         config = {
             key: value
@@ -123,6 +137,17 @@ class _Outcome:
                 problems.setdefault(str(found), found)
         text = "; ".join(str(reason) for reason in reasons)
         self.left_out.append(LeftOut(redacted(candidate.values), text))
+
+
+def _unknown_shape(_model: str) -> Shape | None:
+    return None
+
+
+def _rejection(breach: Breach, candidate: Candidate) -> Rejection:
+    """Return settings that do not go together as a rejection of the candidate."""
+    found = value_at(candidate.values, breach.key)
+    path = tuple(breach.key.split("."))
+    return Rejection(path, str(breach), ... if found is None else found, alone=False)
 
 
 def _written(path: KeyPath, own: Mapping[tuple[str, ...], KeyPath]) -> KeyPath:

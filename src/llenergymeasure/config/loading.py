@@ -6,29 +6,35 @@ from typing import Any
 
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.document import document_from, overridden, read_document
-from llenergymeasure.config.expansion import expand
+from llenergymeasure.config.expansion import ShapeOf, expand
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ConfigurationError, Problem
 
 
-def load_study(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Study:
+def load_study(
+    path: Path | str,
+    overrides: Mapping[str, Any] | None = None,
+    shape_of: ShapeOf | None = None,
+) -> Study:
     """Return the study that a file describes.
 
     Args:
         path: the study file.
         overrides: dotted keys and their values, which win over the file.
+        shape_of: gives a model's shape by its name, for rules that need it.
 
     Raises:
         ConfigurationError: the study cannot be used; it tells every problem found.
     """
     document = read_document(Path(path))
-    return expand(overridden(document, overrides) if overrides else document)
+    return expand(overridden(document, overrides) if overrides else document, shape_of)
 
 
 def study_from_mapping(
     mapping: Mapping[str, Any],
     origin: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    shape_of: ShapeOf | None = None,
 ) -> Study:
     """Return the study that a mapping describes; the same keys as in a file.
 
@@ -36,12 +42,13 @@ def study_from_mapping(
         mapping: the study.
         origin: the file it stands for: ``base`` is relative to it, and it gives the name.
         overrides: dotted keys and their values, which win over the mapping.
+        shape_of: gives a model's shape by its name, for rules that need it.
 
     Raises:
         ConfigurationError: the study cannot be used; it tells every problem found.
     """
     document = document_from(mapping, origin)
-    return expand(overridden(document, overrides) if overrides else document)
+    return expand(overridden(document, overrides) if overrides else document, shape_of)
 
 
 def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:

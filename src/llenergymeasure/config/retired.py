@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from llenergymeasure.config.backends.vllm import ATTENTION_LEFT
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.study import value_at
 
@@ -10,6 +11,12 @@ REPLACED = {
     "weights in CPU memory",
     "vllm.engine.speculative_model": "newer vLLM takes it as speculative_config: {model: …, "
     "num_speculative_tokens: …}",
+    "vllm.engine.attention": "newer vLLM takes it as attention_config: {backend: …}",
+    "vllm.engine.compilation_config.level": "newer vLLM calls it mode",
+    **{
+        f"vllm.engine.attention.{name}": "newer vLLM has no such setting, and it is left out"
+        for name in ATTENTION_LEFT
+    },
 }
 
 

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.config.loading import load_study, study_from_mapping
 from llenergymeasure.errors import ConfigurationError, LlemError
 from llenergymeasure.files import locked, write_if_changed
 from llenergymeasure.plan import Plan, make_plan
@@ -15,6 +14,7 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.markers import keep_finished
 from llenergymeasure.workflow.source import workflow_root
+from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 PLAN_VARIABLE = "LLEM_PLAN"
 """Names the plan to the Snakemake processes that this one starts on other machines."""

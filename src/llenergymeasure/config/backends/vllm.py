@@ -46,7 +46,7 @@ class VLLMAttentionConfig(Section):
     )
 
 
-_ATTENTION_LEFT = (
+ATTENTION_LEFT = (
     "use_prefill_decode_attention",
     "use_cudnn_prefill",
     "use_trtllm_ragged_deepseek_prefill",
@@ -171,7 +171,7 @@ class VLLMEngineConfig(EngineSection):
             given["speculative_config"] = {"model": draft, "num_speculative_tokens": tokens}
         attention = given.pop("attention", None)
         if attention is not None:
-            kept = {key: value for key, value in attention.items() if key not in _ATTENTION_LEFT}
+            kept = {key: value for key, value in attention.items() if key not in ATTENTION_LEFT}
             if kept:
                 given["attention_config"] = kept
         compilation = given.get("compilation_config")

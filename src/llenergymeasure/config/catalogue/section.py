@@ -1,6 +1,7 @@
 """A part of the study file that takes every knob of an engine, checked against its catalogue."""
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict, ValidationError, model_validator
@@ -9,7 +10,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from llenergymeasure.config.catalogue import store
 from llenergymeasure.config.catalogue.knob import Catalogue, Knob
 from llenergymeasure.config.catalogue.reserved import why_reserved
-from llenergymeasure.config.catalogue.values import faults
+from llenergymeasure.config.catalogue.values import Fault, faults
 from llenergymeasure.config.nearest import nearest_names
 from llenergymeasure.config.section import Section
 
@@ -92,17 +93,26 @@ class EngineSection(Section):
     def _errors(cls, name: str, value: Any) -> Iterator[InitErrorDetails]:
         if value is None:
             return
+        if isinstance(value, bool | int | float | str):
+            found = _scalar_faults(cls, name, type(value).__name__, value)
+        else:
+            found = tuple(cls.faults(name, value))
+        for fault in found:
+            yield _error((name, *fault.path), fault.message, fault.found)
+
+    @classmethod
+    def faults(cls, name: str, value: Any) -> Iterator[Fault]:
+        """Yield why the setting ``name`` may not have that value; nothing if it may."""
         knob = cls._any_knob(name)
         if knob is None:
             if name not in cls.model_fields:
-                yield _error((name,), cls.unknown(name), value)
+                yield Fault((), cls.unknown(name), value)
             return
         reason = cls.refusal(name)
         if reason is not None:
-            yield _error((name,), reason, value)
+            yield Fault((), reason, value)
             return
-        for fault in faults(knob, value, cls.catalogue()):
-            yield _error((name, *fault.path), fault.message, fault.found)
+        yield from faults(knob, value, cls.catalogue())
 
     @classmethod
     def refusal(cls, name: str) -> str | None:
@@ -128,6 +138,14 @@ class EngineSection(Section):
                 "goes into passthrough_kwargs, unchecked"
             )
         return f"{message}; llem config {catalogue.backend} lists them"
+
+
+@lru_cache(maxsize=65_536)
+def _scalar_faults(
+    section: type[EngineSection], name: str, _kind: str, value: Any
+) -> tuple[Fault, ...]:
+    """Return a plain value's faults; a grid asks for the same few again and again."""
+    return tuple(section.faults(name, value))
 
 
 def _error(path: tuple[str | int, ...], message: str, found: Any) -> InitErrorDetails:

@@ -90,6 +90,16 @@ def looks_like_folder(name: str) -> bool:
     return Path(name).is_dir() or name.startswith((".", "/", "~")) or name.endswith(os.sep)
 
 
+def architecture_in_folder(name: str) -> Architecture | None:
+    """Return the architecture of a model in a local folder; null for a family not known here.
+
+    Raises:
+        ConfigurationError: the folder is missing, or holds no model.
+        BackendError: its ``config.json`` cannot be read.
+    """
+    return _in_folder(name, Path(name), random=False).architecture
+
+
 def _random(name: str, revision: str | None) -> ModelSource:
     if looks_like_folder(name):
         return _in_folder(name, Path(name), random=True)

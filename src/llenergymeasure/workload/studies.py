@@ -1,0 +1,76 @@
+"""Reading a study with all that is known of its models, so that what cannot be is left out."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.config import loading
+from llenergymeasure.config.rules import Shape
+from llenergymeasure.config.study import Study
+from llenergymeasure.errors import LlemError
+from llenergymeasure.workload.models.architecture import Architecture
+from llenergymeasure.workload.models.known import known_architecture
+from llenergymeasure.workload.models.resolve import architecture_in_folder, looks_like_folder
+
+_POSITIONS_AS_STATED = ("default", "llama3", "yarn", "longrope", "su")
+"""Kinds of rotary scaling that leave ``max_position_embeddings`` as the longest sequence."""
+
+
+def load_study(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Study:
+    """Return the study that a file describes, checked against its models' shapes.
+
+    Args:
+        path: the study file.
+        overrides: dotted keys and their values, which win over the file.
+
+    Raises:
+        ConfigurationError: the study cannot be used; it tells every problem found.
+    """
+    return loading.load_study(path, overrides, model_shape)
+
+
+def study_from_mapping(
+    mapping: Mapping[str, Any],
+    origin: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Study:
+    """Return the study that a mapping describes, checked against its models' shapes.
+
+    Args:
+        mapping: the study.
+        origin: the file it stands for: ``base`` is relative to it, and it gives the name.
+        overrides: dotted keys and their values, which win over the mapping.
+
+    Raises:
+        ConfigurationError: the study cannot be used; it tells every problem found.
+    """
+    return loading.study_from_mapping(mapping, origin, overrides, model_shape)
+
+
+@lru_cache(maxsize=1024)
+def model_shape(model: str) -> Shape | None:
+    """Return the shape of a model, from the built-in table or a local folder; else null.
+
+    Nothing is fetched, and no cache is asked: a plan must not depend on what was fetched before.
+    """
+    if looks_like_folder(model):
+        try:
+            architecture = architecture_in_folder(model)
+        except LlemError:
+            return None  # Preflight says what is wrong with the folder.
+    else:
+        architecture = known_architecture(model)
+    return None if architecture is None else shape_of(architecture)
+
+
+def shape_of(architecture: Architecture) -> Shape:
+    """Return what the rules need to know of an architecture."""
+    scaling = (architecture.rope_scaling or {}).get("rope_type", "default")
+    return Shape(
+        heads=architecture.heads,
+        kv_heads=architecture.kv_heads,
+        layers=architecture.layers,
+        max_positions=architecture.max_positions if scaling in _POSITIONS_AS_STATED else None,
+        experts=architecture.experts,
+    )
