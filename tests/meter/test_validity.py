@@ -133,3 +133,22 @@ def test_warming_in_the_window_is_marked() -> None:
     assert "°C" in codes(ROWS + warming)["temperature_drift"]
     steady = telemetry("temperature_celsius", {20.0 + i: 60.0 + i % 2 for i in range(20)})
     assert "temperature_drift" not in codes(ROWS + steady)
+
+
+def test_a_counter_is_taken_at_its_word_where_nothing_speaks_against_it() -> None:
+    rows = card.rows_of(card.constant(250.0), card.Sensor(), 60)
+    made = account(card.recording(rows), WINDOW)
+    assert made.validity == {}
+    assert made.headline[0].u95_j < 0.01 * made.headline[0].gross_j
+
+
+def test_a_counter_of_a_card_known_to_see_little_needs_proof() -> None:
+    rows = card.rows_of(card.constant(250.0), card.Sensor(window_s=0.025), 60)
+    made = account(card.recording(rows, card.info(name="NVIDIA A100-SXM4-80GB")), WINDOW)
+    assert "undersampled" in made.validity
+    assert made.headline[0].u95_j > 0.5 * made.headline[0].gross_j
+
+
+def test_power_alone_of_an_unknown_card_is_undersampled() -> None:
+    rows = card.rows_of(card.constant(250.0), card.Sensor(counter_s=None), 60)
+    assert "undersampled" in codes(rows)

@@ -70,6 +70,7 @@ class EnergyChannel:
         smear_s: the averaging that could not be undone.
         knot_j: standard uncertainty of every knot.
         scale: factor from the curve to the channel.
+        share_known: whether the share was found or published, and not assumed.
         notes: what a reader of the numbers should know.
     """
 
@@ -80,6 +81,7 @@ class EnergyChannel:
     smear_s: float = 0.0
     knot_j: float = 0.0
     scale: float = 1.0
+    share_known: bool = True
     notes: tuple[str, ...] = ()
 
     @property
@@ -222,6 +224,7 @@ def _power_channel(readings: Readings, part: PowerCharacter, reach: PowerRange) 
         if undone is not None:
             return EnergyChannel("power", part.quantity, undone.curve, knot_j=undone.ripple_j)
         notes.append(f"readings are means over {window_s:.3g} s that could not be undone")
+    share_known = share is not None
     if share is None:
         share = LEAST_SHARE
         notes.append(
@@ -229,7 +232,15 @@ def _power_channel(readings: Readings, part: PowerCharacter, reach: PowerRange) 
         )
     curve = middle_curve(readings, window_s, reach)
     smear_s = window_s if window_s is not None and share == 1.0 else 0.0
-    return EnergyChannel("power", part.quantity, curve, share, smear_s, notes=tuple(notes))
+    return EnergyChannel(
+        "power",
+        part.quantity,
+        curve,
+        share,
+        smear_s,
+        share_known=share_known,
+        notes=tuple(notes),
+    )
 
 
 def _counter_channel(
@@ -251,12 +262,11 @@ def _counter_channel(
         if power.undersampled and not _finer(readings[power.quantity], ticks):
             return replace(channel, curve=_summed(ticks, power, character, reach))
         return replace(channel, scale=character.counter_scale)
-    notes = ()
-    if power.undersampled:
-        notes = (
-            "power changed too little to tell whether the counter sees more than the readings",
-        )
-    return EnergyChannel("counter", quantity, ticks.curve(reach), power.share_seen, notes=notes)
+    # Nothing shows what the counter counts: it is taken at its word, unless it is known that the
+    # readings, which it may be the sum of, miss part of the time.
+    notes = ("power changed too little to tell whether the counter sees more than the readings",)
+    share = power.share_seen if power.share_known else 1.0
+    return EnergyChannel("counter", quantity, ticks.curve(reach), share, notes=notes)
 
 
 def _finer(readings: Readings, ticks: Ticks) -> bool:
