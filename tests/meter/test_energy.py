@@ -36,6 +36,13 @@ def test_between_ticks_the_bound_is_what_the_power_range_allows() -> None:
     assert limit_j == pytest.approx(14.0 - max(60 * 0.05, 28.0 - 500 * 0.05))
 
 
+@pytest.mark.parametrize(("t_s", "beyond_s"), [(-0.01, 0.01), (0.31, 0.01), (0.3, 0.0)])
+def test_just_beyond_the_outermost_tick_little_is_unsure(t_s: float, beyond_s: float) -> None:
+    guess_j, limit_j = curve([0.0, 20.0, 40.0, 60.0]).at(t_s)
+    assert guess_j == pytest.approx(200 * t_s)
+    assert limit_j == pytest.approx(beyond_s * 300)
+
+
 def test_a_step_between_ticks_is_put_where_the_energy_tells() -> None:
     # 100 W, then 400 W from 0.24 s on.
     knots = curve([0.0, 10.0, 20.0, 20 + 4 + 24, 88.0, 128.0])

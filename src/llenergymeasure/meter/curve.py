@@ -162,9 +162,11 @@ class EnergyCurve:
         from_left = _reach(after_s, half0, reach)
         to_right = _reach(before_s, half1, reach)
         if after_s < 0:
-            return e1 - to_right[1], e1 - to_right[0]
+            least_j, most_j = _reach(-after_s, half0, reach)
+            return e0 - most_j, e0 - least_j
         if before_s < 0:
-            return e0 + from_left[0], e0 + from_left[1]
+            least_j, most_j = _reach(-before_s, half1, reach)
+            return e1 + least_j, e1 + most_j
         low_j = max(e0 + from_left[0], e1 - to_right[1])
         high_j = min(e0 + from_left[1], e1 - to_right[0])
         if low_j > high_j:
