@@ -9,7 +9,7 @@ DEPENDENCY_FILES := pyproject.toml envs/constraints.txt envs/pytorch.txt
 DEPENDENCY_HASH := $(shell cat $(DEPENDENCY_FILES) 2>/dev/null | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.installed-$(DEPENDENCY_HASH)
 
-.PHONY: demo test test-all check lint format types lint-rules architecture docs reference nvml-sim schema clean help
+.PHONY: demo test test-all check lint format types lint-rules architecture docs reference nvml-sim schema images clean help
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -68,6 +68,10 @@ nvml-sim: ## the simulated card that the tests measure against (needs a C compil
 
 schema: $(STAMP) ## generate config/study.schema.json
 	@$(BIN)/python -m llenergymeasure.config.schema
+
+images: $(STAMP) ## an engine's image: BACKEND=pytorch RUNNER=apptainer [BASE=…]
+	@test -n "$(BACKEND)" -a -n "$(RUNNER)" || { echo "usage: make images BACKEND=pytorch|vllm|sglang|tensorrt RUNNER=apptainer|docker [BASE=FOLDER_OR_IMAGE]" >&2; exit 2; }
+	@$(BIN)/python -m llenergymeasure.runners.build "$(BACKEND)" --runner "$(RUNNER)" $(if $(BASE),--base "$(BASE)")
 
 clean: ## remove what was built; results stay
 	@rm -rf build dist site .snakemake .mypy_cache .pytest_cache .ruff_cache

@@ -16,6 +16,7 @@ wildcard_constraints:
 
 localrules:
     all,
+    image,
     summary,
     report,
 
@@ -28,6 +29,7 @@ rule all:
         study.report(),
 
 
+include: "rules/images.smk"
 include: "rules/measure.smk"
 include: "rules/aggregate.smk"
 include: "rules/report.smk"

@@ -5,6 +5,7 @@
 rule measure:
     input:
         plan=ancient(study.plan_file),
+        image=lambda wildcards: ancient(study.image(wildcards.experiment)),
     output:
         result=study.run_file("result.json"),
         row=study.run_file("run.parquet"),
@@ -12,18 +13,19 @@ rule measure:
         requests=study.run_file("requests.parquet"),
     log:
         outcome=study.run_file("outcome.json"),
-    params:
-        python=study.python,
-        script=lambda wildcards: study.script(wildcards.experiment),
-        folder=lambda wildcards: study.run_folder(wildcards.experiment, wildcards.cycle),
-        watch=study.main_pid,
     priority: lambda wildcards: study.priority(wildcards.experiment, wildcards.cycle)
+    container:
+        study.container
     threads: workflow.cores or 1
     resources:
         gpu=1,
+    params:
+        command=lambda wildcards: study.command(wildcards.experiment),
+        folder=lambda wildcards: study.run_folder(wildcards.experiment, wildcards.cycle),
+        watch=study.main_pid,
     message:
         "{wildcards.experiment}/{wildcards.cycle}"
     shell:
-        "exec {params.python:q} {params.script:q} --spec {input.plan:q}"
+        "exec {params.command:q} --spec {input.plan:q}"
         " --run {wildcards.experiment}/{wildcards.cycle} --out {params.folder:q}"
         " --watch {params.watch}"

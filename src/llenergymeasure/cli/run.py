@@ -12,6 +12,7 @@ from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError
 from llenergymeasure.files import write_text
 from llenergymeasure.plan import describe_plan, make_plan
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.runners.choice import with_runners
 from llenergymeasure.workflow.drive import Drive
 from llenergymeasure.workload.studies import load_study, study_from_mapping
 
@@ -34,7 +35,7 @@ def run_command(
     else:
         assert mapping is not None
         study = study_from_mapping(mapping)
-    plan = make_plan(study)
+    plan = make_plan(with_runners(study, apptainer_offered=False))
     if dry_run:
         print(describe_plan(plan))
         return EXIT_OK

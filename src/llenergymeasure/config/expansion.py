@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from llenergymeasure.config import protocol, retired
 from llenergymeasure.config.document import Document
-from llenergymeasure.config.execution import DEFAULT_CYCLES, ExecutionConfig, RunnerChoice
+from llenergymeasure.config.execution import DEFAULT_CYCLES, ExecutionConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.identity import Identifier
 from llenergymeasure.config.layout import Candidate, Layout
@@ -60,7 +60,9 @@ def expand(document: Document, shape_of: ShapeOf | None = None) -> Study:
         left_out=tuple(outcome.left_out),
         execution=layout.execution,
         n_cycles=n_cycles,
-        runners={name: layout.runners.get(name, RunnerChoice()) for name in _used(experiments)},
+        runners={
+            name: layout.runners[name] for name in _used(experiments) if name in layout.runners
+        },
         results_root=layout.results_root,
         swept_keys=swept_keys,
         notes=tuple(_notes(document, layout, outcome, experiments, n_cycles)),

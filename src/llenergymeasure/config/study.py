@@ -48,7 +48,7 @@ class Study:
         left_out: the points that cannot be run.
         execution: how the runs follow each other, as given.
         n_cycles: cycles of each experiment, as resolved.
-        runners: where each backend that the study uses runs.
+        runners: where a backend runs, of those that the study uses and says it of.
         results_root: folder that holds the study's own.
         swept_keys: dotted names of the settings that vary, the backend apart.
         notes: what a reader should know before running it, a sentence each.

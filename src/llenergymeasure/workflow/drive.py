@@ -15,6 +15,7 @@ from llenergymeasure.plan import Plan, PlannedRun
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.manifest import run_state
 from llenergymeasure.workflow.source import workflow_root
+from llenergymeasure.workflow.study import DRIVEN_VARIABLE
 
 POLL_S = 0.2
 LOG_NAME = "snakemake.log"
@@ -57,14 +58,18 @@ class Drive:
 
     def _start(self, log: IO[bytes], extra: Sequence[str]) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
-            [*snakemake_command(self._study_file), *extra],
+            [*snakemake_command(self._study_file), *extra, *self._apptainer()],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"LLEM_QUIET": "1"},
+            env=os.environ | {"LLEM_QUIET": "1", DRIVEN_VARIABLE: "1"},
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
+
+    def _apptainer(self) -> list[str]:
+        wanted = any(run.runner == "apptainer" for run in self._plan.runs)
+        return ["--use-apptainer"] if wanted else []
 
     def _follow(self, process: "subprocess.Popen[bytes]") -> int:
         progress = _Progress(self._plan, self._folder, self._say)

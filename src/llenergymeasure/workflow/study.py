@@ -11,13 +11,18 @@ from llenergymeasure.errors import ConfigurationError, LlemError
 from llenergymeasure.files import locked, write_if_changed
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.runners.choice import with_runners
 from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.markers import keep_finished
+from llenergymeasure.workflow.places import Places
 from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 PLAN_VARIABLE = "LLEM_PLAN"
 """Names the plan to the Snakemake processes that this one starts on other machines."""
+
+DRIVEN_VARIABLE = "LLEM_DRIVEN"
+"""Set for Snakemake by ``llem``, which offers Apptainer by itself where a study asks for it."""
 
 OWNER = "a Snakemake workflow"
 
@@ -25,15 +30,18 @@ OWNER = "a Snakemake workflow"
 class OpenStudy:
     """What the rules ask for. Paths are relative to Snakemake's working directory."""
 
-    def __init__(self, plan: Plan, folder: StudyFolder) -> None:
+    def __init__(self, plan: Plan, folder: StudyFolder, workflow: Any) -> None:
         self._plan = plan
         self._folder = folder
+        self._workflow = workflow
         self._runs = {(run.experiment, str(run.cycle)): run for run in plan.runs}
         self._backends = {run.experiment: run.backend for run in plan.runs}
         self._lock = ExitStack()
         self.python = sys.executable
         self.folder = str(folder.path)
         self.plan_file = str(folder.plan)
+        self._places = Places(plan, folder, apptainer_offered=_apptainer_offered(workflow))
+        self.image_pattern = self._places.image_pattern()
 
     def file(self, name: str) -> str:
         """Return the path of one of the study's own files."""
@@ -67,9 +75,17 @@ class OpenStudy:
         run = self._runs.get((experiment, cycle))
         return 0 if run is None else len(self._plan.runs) - run.order + 1
 
-    def script(self, experiment: str) -> str:
-        """Return the script that measures an experiment's backend."""
-        return self.source(f"scripts/measure_{self._backends[experiment]}.py")
+    def command(self, experiment: str) -> list[str]:
+        """Return what starts a run of an experiment, up to its own arguments."""
+        return self._places.command(self._backends[experiment])
+
+    def container(self, wildcards: Any) -> str | None:
+        """Return the image that Snakemake starts a run in; null for none."""
+        return self._places.container(self._backends[wildcards.experiment])
+
+    def image(self, experiment: str) -> list[str]:
+        """Return the image that an experiment's runs need built, if one."""
+        return self._places.built_image(self._backends[experiment])
 
     def source(self, name: str) -> str:
         """Return a file that came with the workflow, wherever it is installed."""
@@ -82,12 +98,21 @@ class OpenStudy:
     def begin(self) -> None:
         """Take the study for this process: refuse a second workflow, write the manifest.
 
+        Containers are looked at here, before the first run; a run looks at its machine itself.
+
         Raises:
             StudyLockedError: another workflow is at work on the same folder.
+            PreflightError: a container that runs need cannot be used.
         """
         with _as_workflow_error():
             self._lock.enter_context(locked(self._folder.lock, OWNER))
-            write_manifest(self._plan, self._folder)
+            states = write_manifest(self._plan, self._folder)
+            to_do = {each["experiment"] for each in states if each["status"] != "completed"}
+            if to_do and not self._plan.execution.get("skip_preflight"):
+                backends = dict.fromkeys(
+                    run.backend for run in self._plan.runs if run.experiment in to_do
+                )
+                self._places.check(backends, look=bool(self._workflow.local_exec))
 
     def end(self, _log: Any = None) -> None:
         """Bring manifest and tables up to date and say what came out.
@@ -123,14 +148,24 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
         handed = os.environ.get(PLAN_VARIABLE)
         if not workflow.is_main_process and handed:
             plan = Plan.read(Path(handed))
-            return OpenStudy(plan, StudyFolder(Path(handed).parent))
-        study = _load(workflow, config)
+            return OpenStudy(plan, StudyFolder(Path(handed).parent), workflow)
+        # What llem adds by itself, for a study that asks for it, offers it to no other backend.
+        offered = _apptainer_offered(workflow) and not os.environ.get(DRIVEN_VARIABLE)
+        study = with_runners(_load(workflow, config), apptainer_offered=offered)
         plan = make_plan(study)
         folder = StudyFolder(Path(study.results_root) / study.name)
+        opened = OpenStudy(plan, folder, workflow)
         if workflow.is_main_process:
             _write_plan(plan, folder)
             os.environ[PLAN_VARIABLE] = str(folder.plan)
-        return OpenStudy(plan, folder)
+        return opened
+
+
+def _apptainer_offered(workflow: Any) -> bool:
+    """Return whether ``--use-apptainer`` was given, by one of its names."""
+    from snakemake_interface_executor_plugins.settings import DeploymentMethod
+
+    return DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 
 
 def _load(workflow: Any, config: Mapping[str, Any]) -> Any:
