@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from llenergymeasure.config.catalogue.reserved import CREDENTIALS
 from llenergymeasure.config.catalogue.section import FAULT as CATALOGUE_FAULT
 from llenergymeasure.config.fields import submodels, unknown_key_message
 from llenergymeasure.config.nearest import nearest_names
@@ -73,10 +74,14 @@ def problem(
     return Problem(
         message,
         key=dotted(path) or None,
-        found=None if found is ... else describe(found),
+        found=None if found is ... or _is_secret(path) else describe(found),
         file=place.file,
         line=place.line,
     )
+
+
+def _is_secret(path: KeyPath) -> bool:
+    return any(name in CREDENTIALS for part in path for name in str(part).split("."))
 
 
 def place_of(path: KeyPath, places: Places) -> Place | None:

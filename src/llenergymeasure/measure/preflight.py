@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.rules import breaches
 from llenergymeasure.errors import ConfigurationError, LlemError, Problem
 from llenergymeasure.hardware.disk import free_bytes, why_not_writable
 from llenergymeasure.hardware.gpus import Gpu
@@ -15,6 +16,7 @@ from llenergymeasure.measure.model_checks import look_at_model
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 from llenergymeasure.workload.prompts import build_workload, read_dataset
 from llenergymeasure.workload.requests import Workload
+from llenergymeasure.workload.studies import shape_of
 
 RESULTS_LEAST_BYTES = 100_000_000
 RESULTS_FEW_BYTES = 1_000_000_000
@@ -79,6 +81,7 @@ def preflight(
     found.errors += gpus.errors
     found.warnings += gpus.warnings
     found.cards = gpus.cards
+    found.errors += _breaches(config, source, found.cards)
     found.errors += _unwritable(folder)
     _look_at_disk(found, folder)
     if source is not None:
@@ -103,6 +106,17 @@ def _try(found: Preflight, key: str, make: Callable[[], T]) -> T | None:
         if not found.errors:
             found.errors.append(Problem(f"{error.name} is not installed", key="backend"))
     return None
+
+
+def _breaches(
+    config: ExperimentConfig, source: ModelSource | None, cards: tuple[Gpu, ...]
+) -> Iterator[Problem]:
+    """Yield settings that do not go together, now that the model and the GPUs are known."""
+    architecture = None if source is None else source.architecture
+    shape = None if architecture is None else shape_of(architecture)
+    capabilities = [card.compute_capability for card in cards if card.compute_capability]
+    for breach in breaches(config, shape, min(capabilities, default=None)):
+        yield Problem(str(breach), key=breach.key)
 
 
 def _unwritable(folder: Path) -> Iterator[Problem]:

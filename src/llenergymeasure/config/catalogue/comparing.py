@@ -2,7 +2,9 @@
 
 import json
 
+from llenergymeasure.config.catalogue import store
 from llenergymeasure.config.catalogue.knob import Catalogue, Changes, Knob, type_text
+from llenergymeasure.config.catalogue.reading.engines import read_release
 from llenergymeasure.config.nearest import nearest_names
 
 REPLACED_BY = {
@@ -72,3 +74,26 @@ def _type_alteration(old: Knob, new: Knob) -> str:
 
 def _default(knob: Knob) -> str:
     return knob.default_text or json.dumps(knob.default)
+
+
+def running_differences(backend: str) -> dict[str, object] | None:
+    """Return how the engine installed here differs from the committed catalogue; null if not.
+
+    For the record of a run: an engine newer or older than the catalogue may know other knobs.
+    Its sources are read, not imported.
+
+    Raises:
+        ConfigurationError: the engine is not installed, or laid out otherwise than those known.
+    """
+    installed = read_release(backend, None)
+    committed = store.load(backend)
+    if installed.version == committed.version or committed.incomplete is not None:
+        return None
+    found = changes(committed, installed)
+    return {
+        "catalogue_version": committed.version,
+        "engine_version": installed.version,
+        "added": list(found.added),
+        "removed": list(found.removed),
+        "altered": dict(found.altered),
+    }

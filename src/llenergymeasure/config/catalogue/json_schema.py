@@ -25,10 +25,19 @@ def knob_properties(section: type[EngineSection]) -> Schema:
 
 
 def sweep_pattern(section: type[EngineSection]) -> str:
-    """Return what matches a sweep's key for a section's knob, or for a key inside one."""
-    names = [re.escape(name) for name in section.names() if name not in section.model_fields]
-    path = re.escape(section.study_path)
-    return rf"^{path}\.({'|'.join(names)})(\..+)?$" if names else rf"^{path}\.$"
+    """Return what matches a sweep's key for a knob without a field, or for a key inside a knob."""
+    own = section.model_fields
+    names = [re.escape(name) for name in section.names() if name not in own]
+    inside = [re.escape(name) for name in own if _is_mapping(section.knob(name))]
+    parts = [rf"({'|'.join(names)})(\..+)?"] if names else []
+    parts += [rf"({'|'.join(inside)})\..+"] if inside else []
+    return rf"^{re.escape(section.study_path)}\.({'|'.join(parts)})$"
+
+
+def _is_mapping(knob: Knob | None) -> bool:
+    if knob is None:
+        return False
+    return any(isinstance(part, Mapping) and {"dict", "class"} & set(part) for part in knob.type)
 
 
 def _knob_schema(knob: Knob) -> Schema:

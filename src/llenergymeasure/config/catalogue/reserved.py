@@ -65,3 +65,18 @@ RESERVED: Mapping[str, Mapping[str, str]] = {
 def why_reserved(section: str, name: str) -> str | None:
     """Return why a study may not set the knob ``name`` of ``section``; null if it may."""
     return RESERVED.get(section, {}).get(name)
+
+
+CREDENTIALS = frozenset(
+    {
+        "hf_token",
+        "token",
+        "proxies",
+        "api_key",
+        "admin_api_key",
+        "ssl_keyfile_password",
+        "watermark_key",
+        "watermark_key_b",
+    }
+)
+"""Knobs whose value is a secret, and is shown in no message."""

@@ -1,0 +1,49 @@
+"""The engines' knobs in the JSON Schema of a study file."""
+
+from typing import Any
+
+import jsonschema
+import pytest
+
+from llenergymeasure.config.catalogue.json_schema import knob_properties
+from llenergymeasure.config.fields import ENGINE_SECTIONS
+from llenergymeasure.config.schema import study_schema
+
+VALIDATOR = jsonschema.Draft202012Validator(study_schema())
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        {"vllm": {"engine": {"monokernel": True, "performance_mode": "balanced"}}},
+        {"vllm": {"engine": {"compilation_config": {"mode": 3}}}},
+        {"sweep": {"sglang.engine.enable_mixed_chunk": [True, False]}},
+        {"sweep": {"vllm.engine.stream_interval": {"pow2": {"min": 1, "max": 4}}}},
+        {"sweep": {"vllm.engine.compilation_config.mode": [0, 3]}},
+        {"pytorch": {"guidance_scale": 1.5}},
+    ],
+)
+def test_agrees_with_what_loads(study: dict[str, Any]) -> None:
+    assert not list(VALIDATOR.iter_errors({"model": "x", **study}))
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        {"vllm": {"engine": {"monokernl": True}}},
+        {"vllm": {"engine": {"monokernel": "yes"}}},
+        {"vllm": {"engine": {"performance_mode": "turbo"}}},
+        {"vllm": {"engine": {"max_loras": 0}}},
+        {"vllm": {"engine": {"hf_token": "secret"}}},
+        {"sweep": {"sglang.engine.enable_mixed_chunks": [True, False]}},
+    ],
+)
+def test_refuses_what_does_not_load(study: dict[str, Any]) -> None:
+    assert list(VALIDATOR.iter_errors({"model": "x", **study}))
+
+
+def test_every_knob_is_described_for_editors() -> None:
+    definitions = study_schema()["$defs"]
+    for section in ENGINE_SECTIONS:
+        assert set(knob_properties(section)) <= set(definitions[section.__name__]["properties"])
+        assert definitions[section.__name__]["additionalProperties"] is False

@@ -1,0 +1,319 @@
+"""Every knob of an engine as a key of a study: taken, checked, and told what would do."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from llenergymeasure.config.catalogue.knob import Knob
+from llenergymeasure.config.catalogue.section import EngineSection
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.fields import ENGINE_SECTIONS
+from llenergymeasure.config.loading import study_from_mapping
+from llenergymeasure.config.study import Study, value_at
+from llenergymeasure.errors import ConfigurationError
+
+WRONG = object()
+SAMPLES: dict[str, Any] = {"bool": True, "int": 1, "float": 0.5, "str": "text", "any": 1}
+
+
+def right(knob: Knob) -> Any:
+    """Return a value the knob takes."""
+    if knob.default is not None:
+        return knob.default
+    part = knob.type[0]
+    if isinstance(part, str):
+        return max([SAMPLES[part], *(limit for limit in knob.bounds.values() if part == "int")])
+    (form, inner), *_ = part.items()
+    return {"choices": lambda: inner[0], "list": list, "dict": dict, "class": dict}[form]()
+
+
+def wrong(knob: Knob) -> Any:
+    """Return a value the knob cannot take; ``WRONG`` where it takes anything."""
+    forms = {next(iter(part)) if isinstance(part, dict) else part for part in knob.type}
+    if "any" in forms:
+        return WRONG
+    if not forms & {"dict", "class"}:
+        return {"no": "mapping"}
+    return ["no list"] if "list" not in forms else 1.5
+
+
+def wrong_text(knob: Knob) -> str | None:
+    """Return a text the knob cannot take; null where text is among what it takes."""
+    if knob.choices and isinstance(knob.type[0], dict) and "choices" in knob.type[0]:
+        return "no-such-choice"
+    return "many" if knob.type[0] in ("bool", "int", "float") and len(knob.type) == 1 else None
+
+
+def knobs(section: type[EngineSection]) -> list[Knob]:
+    found = [section.knob(name) for name in section.names()]
+    return [knob for knob in found if knob is not None and knob.type != ("python",)]
+
+
+def experiment(section: type[EngineSection], settings: dict[str, Any]) -> ExperimentConfig:
+    backend, _, part = section.study_path.partition(".")
+    values = {part: settings} if part else settings
+    return ExperimentConfig.model_validate(
+        {"model": "tiny-llama", "backend": backend, backend: values}
+    )
+
+
+def refused(**study: Any) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        study_from_mapping({"model": "tiny-llama", **study})
+    return str(caught.value)
+
+
+def loaded(**study: Any) -> Study:
+    return study_from_mapping({"model": "tiny-llama", **study})
+
+
+@pytest.mark.parametrize("section", ENGINE_SECTIONS, ids=lambda section: section.study_path)
+def test_every_knob_takes_what_the_engine_takes(section: type[EngineSection]) -> None:
+    for knob in knobs(section):
+        if knob.name in ("load_in_4bit", "cache_implementation", "attn_implementation"):
+            continue
+        value = right(knob)
+        config = experiment(section, {knob.name: value}).model_dump(exclude_none=True)
+        assert value_at(config, f"{section.study_path}.{knob.name}") == value
+
+
+@pytest.mark.parametrize("section", ENGINE_SECTIONS, ids=lambda section: section.study_path)
+def test_every_knob_refuses_another_type_by_name(section: type[EngineSection]) -> None:
+    for knob in knobs(section):
+        value = wrong(knob)
+        if value is WRONG:
+            continue
+        with pytest.raises(ValidationError) as caught:
+            experiment(section, {knob.name: value})
+        assert any(knob.name in error["loc"] for error in caught.value.errors())
+
+
+@pytest.mark.parametrize(
+    ("section", "least"), [("vllm.engine", 250), ("sglang.engine", 530), ("vllm.sampling", 30)]
+)
+def test_knobs_can_be_swept_and_the_wrong_points_are_left_out(section: str, least: int) -> None:
+    found = next(each for each in ENGINE_SECTIONS if each.study_path == section)
+    backend = section.partition(".")[0]
+    assert len(knobs(found)) >= least
+    # Those that a rule holds together with the study or the model.
+    skip = {"dtype", "seed", "random_seed", "max_model_len", "context_length"}
+    checked = 0
+    for knob in knobs(found):
+        bad = wrong_text(knob)
+        if knob.name in skip or bad is None or checked == 60:
+            continue
+        study = loaded(backend=backend, sweep={f"{section}.{knob.name}": [right(knob), bad]})
+        assert len(study.experiments) == 1, knob.name
+        (left_out,) = study.left_out
+        assert f"{section}.{knob.name}: must be" in left_out.reason
+        if knob.choices:
+            assert str(knob.choices[0]) in left_out.reason
+        checked += 1
+    assert checked >= (30 if "engine" in section else 10)
+
+
+@pytest.mark.parametrize(
+    ("study", "words"),
+    [
+        (
+            {"backend": "vllm", "vllm": {"engine": {"kv_cache_dtpye": "fp8"}}},
+            ("vllm.engine.kv_cache_dtpye", "did you mean vllm.engine.kv_cache_dtype?"),
+        ),
+        (
+            {"backend": "sglang", "sglang": {"engine": {"tensor_parallel_size": 2}}},
+            ("did you mean sglang.engine.tp_size?",),
+        ),
+        (
+            {"backend": "sglang", "sglang": {"engine": {"zzz_zzz": 2}}},
+            ("sglang 0.5", "no such setting", "llem config sglang"),
+        ),
+        (
+            {"backend": "vllm", "sweep": {"vllm.engine.async_schedulin": [True]}},
+            ("did you mean vllm.engine.async_scheduling?",),
+        ),
+        ({"stream_interval": 2}, ("vllm.engine.stream_interval",)),
+        (
+            {"backend": "vllm", "vllm": {"engine": {"performance_mode": "turbo"}}},
+            ("must be one of balanced, interactivity, throughput", "turbo"),
+        ),
+        (
+            {"backend": "vllm", "vllm": {"engine": {"kv_cache_dtype": "fp9"}}},
+            ("must be one of auto", "fp8_e4m3", "passthrough_kwargs"),
+        ),
+        (
+            {"backend": "vllm", "vllm": {"engine": {"max_loras": 0}}},
+            ("vllm.engine.max_loras: must be at least 1", "0"),
+        ),
+        (
+            {"backend": "vllm", "vllm": {"engine": {"attention_config": {"backnd": "X"}}}},
+            ("vllm.engine.attention_config.backnd: unknown key; did you mean backend?",),
+        ),
+        (
+            {"backend": "vllm", "vllm": {"engine": {"attention_config": {"backend": "X"}}}},
+            ("vllm.engine.attention_config.backend: must be one of FLASH_ATTN",),
+        ),
+        (
+            {"backend": "vllm", "vllm": {"engine": {"numa_bind_nodes": [1, "x"]}}},
+            ("vllm.engine.numa_bind_nodes[1]: must be a whole number",),
+        ),
+        (
+            {"backend": "sglang", "sglang": {"engine": {"host": "0.0.0.0"}}},
+            ("sglang.engine.host", "this machine alone"),
+        ),
+        (
+            {"backend": "vllm", "vllm": {"engine": {"hf_token": "secret"}}},
+            ("vllm.engine.hf_token", "HF_TOKEN"),
+        ),
+        ({"pytorch": {"temperature": 0.5}}, ("set decoder.temperature",)),
+        ({"pytorch": {"eos_token_id": 5}}, ("counted as output",)),
+        (
+            {"backend": "vllm", "vllm": {"sampling": {"_eos_token_id": 5}}},
+            ("set by the engine itself",),
+        ),
+        (
+            {"backend": "tensorrt", "tensorrt": {"engine": {"zzz": 5}}},
+            ("incomplete", "passthrough_kwargs"),
+        ),
+        (
+            {"backend": "tensorrt", "tensorrt": {"engine": {"max_batchsize": 5}}},
+            ("did you mean tensorrt.engine.max_batch_size?",),
+        ),
+        (
+            {
+                "backend": "tensorrt",
+                "tensorrt": {"tp_size": 2, "engine": {"tensor_parallel_size": 2}},
+            },
+            ("are the same setting",),
+        ),
+    ],
+)
+def test_what_cannot_be_is_told_with_what_would_do(
+    study: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    message = refused(**study)
+    for word in words:
+        assert word in message
+
+
+def test_a_secret_reaches_no_message() -> None:
+    assert "secret" not in refused(backend="vllm", vllm={"engine": {"hf_token": "secret"}})
+
+
+def test_all_faults_are_told_at_once() -> None:
+    message = refused(
+        backend="vllm", vllm={"engine": {"async_scheduling": "yes", "max_loras": 0, "seed": "x"}}
+    )
+    assert message.count("must be") == 3
+
+
+def test_a_class_by_its_path_and_an_enumeration_in_small_letters_are_taken() -> None:
+    study = loaded(
+        backend="vllm",
+        vllm={
+            "engine": {"scheduler_cls": "my.module.Scheduler", "attention_backend": "flash_attn"}
+        },
+    )
+    assert study.experiments[0].config["vllm"]["engine"]["attention_backend"] == "flash_attn"
+
+
+def test_ranges_and_keys_inside_a_knob_can_be_swept() -> None:
+    study = loaded(
+        backend="vllm",
+        sweep={
+            "vllm.engine.stream_interval": {"pow2": {"min": 1, "max": 4}},
+            "vllm.engine.compilation_config.mode": [0, 3, 9],
+        },
+    )
+    assert [each.swept["vllm.engine.stream_interval"] for each in study.experiments] == [
+        *(1, 1, 2, 2, 4, 4)
+    ]
+    assert all("must be one of 0, 1, 2, 3" in each.reason for each in study.left_out)
+
+
+def test_an_unset_knob_leaves_the_id_alone() -> None:
+    typed = loaded(backend="vllm", vllm={"engine": {"max_num_seqs": None}}).experiments[0].id
+    untyped = loaded(backend="vllm", vllm={"engine": {"monokernel": None}}).experiments[0].id
+    assert typed == untyped
+    assert (
+        untyped != loaded(backend="vllm", vllm={"engine": {"monokernel": True}}).experiments[0].id
+    )
+
+
+def test_older_names_of_vllm_become_todays() -> None:
+    config = ExperimentConfig.model_validate(
+        {
+            "model": "x",
+            "backend": "vllm",
+            "vllm": {
+                "engine": {
+                    "swap_space": 4,
+                    "speculative_model": "draft",
+                    "num_speculative_tokens": 3,
+                    "attention": {"backend": "FLASH_ATTN", "use_cudnn_prefill": True},
+                    "compilation_config": {"level": 3},
+                    "max_num_seqs": 8,
+                }
+            },
+        }
+    )
+    assert config.vllm is not None
+    assert config.vllm.engine is not None
+    arguments = config.vllm.engine.arguments()
+    assert arguments == {
+        "max_num_seqs": 8,
+        "speculative_config": {"model": "draft", "num_speculative_tokens": 3},
+        "attention_config": {"backend": "FLASH_ATTN"},
+        "compilation_config": {"mode": 3},
+    }
+    # What they become is what today's vLLM takes.
+    type(config.vllm.engine).model_validate(arguments)
+
+
+def test_older_names_are_noted() -> None:
+    notes = loaded(
+        backend="vllm",
+        vllm={
+            "engine": {
+                "attention": {"use_cudnn_prefill": True},
+                "compilation_config": {"level": 3},
+            }
+        },
+    ).notes
+    text = "\n".join(notes)
+    assert "attention_config" in text
+    assert "use_cudnn_prefill" in text
+    assert "calls it mode" in text
+
+
+WATCH = """
+import sys
+opened = []
+def hook(event, args):
+    if event == "open" and "catalogue/data" in str(args[0]):
+        opened.append(str(args[0]).rsplit("/", 1)[-1])
+sys.addaudithook(hook)
+from llenergymeasure.config.loading import study_from_mapping
+study_from_mapping({study})
+print(",".join(sorted(set(opened))))
+print(any(name in sys.modules for name in ("torch", "transformers", "vllm", "sglang")))
+"""
+
+
+@pytest.mark.parametrize(
+    ("study", "files"),
+    [
+        ({"model": "x"}, ""),
+        ({"model": "x", "pytorch": {"batch_size": 4}}, "pytorch.json"),
+        ({"model": "x", "backend": "vllm"}, ""),
+        ({"model": "x", "backend": "vllm", "vllm": {"engine": {"monokernel": True}}}, "vllm.json"),
+    ],
+)
+def test_only_the_catalogues_a_study_needs_are_read(study: dict[str, Any], files: str) -> None:
+    program = WATCH.replace("{study}", repr(study))
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [files, "False"]
