@@ -23,6 +23,8 @@ def breaches(
         capability: the least compute capability among the GPUs, if it is known.
     """
     section = getattr(config, config.backend)
+    if section is None and config.backend == "pytorch":
+        return []  # All of its rules are about its own section.
     engine = getattr(section, "engine", None)
     sampling = getattr(section, "sampling", None)
     if config.backend == "vllm" and engine is not None:
