@@ -20,14 +20,15 @@ from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.errors import EXIT_OK
 from llenergymeasure.files import replacing, sha256, write_text
 from llenergymeasure.hardware.environment import provenance
+from llenergymeasure.measure.efficiency import flops_record
 from llenergymeasure.measure.marks import read_marks
 from llenergymeasure.measure.outcomes import attempt, read_json, report_failure
 from llenergymeasure.measure.steady import steadiness
+from llenergymeasure.measure.utilisation import utilisation
 from llenergymeasure.meter.account import Account, account
 from llenergymeasure.meter.samples import Samples, read_samples, write_samples
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import (
-    Flops,
     Performance,
     Phase,
     Result,
@@ -122,6 +123,7 @@ def _result(
         output_tokens=tokens.output, input_tokens=tokens.input, requests=tokens.requests
     )
     steady = steadiness(done["window"]["completions"], done["window"]["batch_of_request"])
+    gpus = _gpus(done, energy)
     validity = dict(energy.validity)
     if steady["steady"] is False and record.kind == "measured":
         validity["not_steady"] = "throughput has a trend within the window; see steadiness"
@@ -140,13 +142,29 @@ def _result(
         batches=done["window"]["batches"],
         tokens=tokens,
         energy=record,
-        performance=_performance(requests, tokens, done),
-        flops=Flops(**done["flops"]),
+        performance=Performance(
+            **_speed(requests, tokens, done),
+            **done["memory"],
+            **utilisation(
+                samples,
+                (window.start_monotonic_ns, window.end_monotonic_ns),
+                done["devices"],
+                on_gpu=bool(done["computes_on_gpu"]),
+            ),
+        ),
+        flops=flops_record(
+            done["flops"],
+            requests=tokens.requests,
+            work_s=done["window"]["work_s"],
+            gross_j=record.gross_j,
+            precision=str(spec.config.get("precision")),
+            gpus=_names(gpus) if done["computes_on_gpu"] else None,
+        ),
         warmup_result=done["warmup_result"],
         validity=sorted(validity),
         environment={
             **done["environment"],
-            "gpus": _gpus(done, energy),
+            "gpus": gpus,
             "engine": {"versions": done["versions"], "resolved_config": done["resolved_config"]},
         },
         provenance={
@@ -188,6 +206,10 @@ def _gpus(done: dict[str, Any], energy: Account) -> list[dict[str, Any]]:
     ]
 
 
+def _names(gpus: list[dict[str, Any]]) -> list[str]:
+    return [str(card.get("name")) for card in gpus]
+
+
 def _phases(folder: RunFolder) -> list[Phase]:
     """Return the phases that were marked whole; what came after the marks ended is not one."""
     return [
@@ -210,7 +232,7 @@ def _account(
         samples,
         window=(window.start_monotonic_ns, window.end_monotonic_ns),
         phases=[(phase.name, phase.start_monotonic_ns, phase.end_monotonic_ns) for phase in phases],
-        devices=set(done["devices"]) or None,
+        devices=set(done["devices"]),
         headline=None if requested in (None, "auto") else requested,
         recorder_lost=(folder.work / "recorder_lost").exists(),
     )
@@ -220,24 +242,23 @@ def _total(requests: pa.Table, column: str) -> int:
     return sum(requests[column].to_pylist())
 
 
-def _performance(requests: pa.Table, tokens: Tokens, done: dict[str, Any]) -> Performance:
+def _speed(requests: pa.Table, tokens: Tokens, done: dict[str, Any]) -> dict[str, Any]:
     work_s = done["window"]["work_s"]
     latencies_s = sorted(requests["latency_s"].to_pylist())
     first_s = sorted(value for value in requests["time_to_first_token_s"].to_pylist() if value)
     on_device = bool(done["computes_on_gpu"])
-    return Performance(
-        output_tokens_per_s=tokens.output / work_s,
-        total_tokens_per_s=(tokens.input + tokens.output) / work_s,
-        requests_per_s=tokens.requests / work_s,
-        batch_latency_mean_s=work_s / done["window"]["batches"],
-        request_latency_p50_s=statistics.median(latencies_s),
-        request_latency_p95_s=quantile(latencies_s, 0.95),
-        time_to_first_token_p50_s=statistics.median(first_s) if first_s else None,
-        peak_memory_bytes=done["peak_memory_bytes"],
-        memory_scope=None
-        if done["peak_memory_bytes"] is None
-        else ("device" if on_device else "process"),
-    )
+    scope = "device" if on_device else "process"
+    return {
+        "output_tokens_per_s": tokens.output / work_s,
+        "total_tokens_per_s": (tokens.input + tokens.output) / work_s,
+        "requests_per_s": tokens.requests / work_s,
+        "batch_latency_mean_s": work_s / done["window"]["batches"],
+        "request_latency_p50_s": statistics.median(latencies_s),
+        "request_latency_p95_s": quantile(latencies_s, 0.95),
+        "time_to_first_token_p50_s": statistics.median(first_s) if first_s else None,
+        "peak_memory_bytes": done["peak_memory_bytes"],
+        "memory_scope": None if done["peak_memory_bytes"] is None else scope,
+    }
 
 
 def quantile(ordered: list[float], share: float) -> float:

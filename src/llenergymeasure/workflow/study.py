@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from llenergymeasure.files import locked, write_if_changed
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.runners.choice import with_runners
+from llenergymeasure.runners.images import sif_image
 from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.markers import keep_finished
 from llenergymeasure.workflow.places import Places
@@ -27,8 +28,16 @@ DRIVEN_VARIABLE = "LLEM_DRIVEN"
 OWNER = "a Snakemake workflow"
 
 
+ByRun = Callable[[Any], list[str]]
+"""A value that depends on a run's wildcards."""
+
+
 class OpenStudy:
-    """What the rules ask for. Paths are relative to Snakemake's working directory."""
+    """What the rules ask for. Paths are relative to Snakemake's working directory.
+
+    Snakemake calls a function dearly and once for every job, so what is the same for all runs is
+    given as a value.
+    """
 
     def __init__(self, plan: Plan, folder: StudyFolder, workflow: Any) -> None:
         self._plan = plan
@@ -40,7 +49,9 @@ class OpenStudy:
         self.python = sys.executable
         self.folder = str(folder.path)
         self.plan_file = str(folder.plan)
-        self._places = Places(plan, folder, apptainer_offered=_apptainer_offered(workflow))
+        self.pid = os.getpid()
+        self._apptainer_offered = _apptainer_offered(workflow)
+        self._places = Places(plan, folder, apptainer_offered=self._apptainer_offered)
         self.image_pattern = self._places.image_pattern()
 
     def file(self, name: str) -> str:
@@ -50,10 +61,6 @@ class OpenStudy:
     def run_file(self, name: str) -> str:
         """Return the pattern of a run's file, with wildcards ``experiment`` and ``cycle``."""
         return f"{self.folder}/runs/{{experiment}}/{{cycle}}/{name}"
-
-    def run_folder(self, experiment: str, cycle: str) -> str:
-        """Return the folder of one run."""
-        return f"{self.folder}/runs/{experiment}/{cycle}"
 
     def results(self) -> list[str]:
         """Return every planned run's record, in the planned order."""
@@ -75,25 +82,36 @@ class OpenStudy:
         run = self._runs.get((experiment, cycle))
         return 0 if run is None else len(self._plan.runs) - run.order + 1
 
-    def command(self, experiment: str) -> list[str]:
-        """Return what starts a run of an experiment, up to its own arguments."""
-        return self._places.command(self._backends[experiment])
+    def command(self) -> list[str] | ByRun:
+        """Return what starts a run, up to its own arguments."""
+        backends = set(self._backends.values())
+        if len(backends) == 1 and all(run.runner == "local" for run in self._plan.runs):
+            return self._places.command(backends.pop())
+        return lambda wildcards: self._places.command(self._backends[wildcards.experiment])
 
-    def container(self, wildcards: Any) -> str | None:
-        """Return the image that Snakemake starts a run in; null for none."""
-        return self._places.container(self._backends[wildcards.experiment])
+    def container(self) -> str | Callable[[Any], str | None]:
+        """Return the image that Snakemake starts a run in; null for none.
 
-    def image(self, experiment: str) -> list[str]:
-        """Return the image that an experiment's runs need built, if one."""
-        return self._places.built_image(self._backends[experiment])
+        Snakemake passes over it where Apptainer was not offered.
+        """
+        if not self._apptainer_offered:
+            return sif_image(self._plan.runs[0].backend, None).location
+        return lambda wildcards: self._places.container(self._backends[wildcards.experiment])
+
+    def image(self) -> list[str] | ByRun:
+        """Return the images that have to be built before a run, as old as they may be."""
+        from snakemake.io import ancient
+
+        built = {name: self._places.built_image(name) for name in set(self._backends.values())}
+        if not any(built.values()):
+            return []
+        return lambda wildcards: [
+            ancient(path) for path in built[self._backends[wildcards.experiment]]
+        ]
 
     def source(self, name: str) -> str:
         """Return a file that came with the workflow, wherever it is installed."""
         return str(workflow_root() / name)
-
-    def main_pid(self, *_: Any) -> int:
-        """Return the process that a run must not outlive."""
-        return os.getpid()
 
     def begin(self) -> None:
         """Take the study for this process: refuse a second workflow, write the manifest.
