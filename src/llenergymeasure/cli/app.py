@@ -112,6 +112,16 @@ def status(
 
 
 @app.command()
+def skip(
+    study: Annotated[Path, typer.Argument(help="a study's file or its results folder")],
+) -> None:
+    """End the rest before the run at work, from another terminal."""
+    from llenergymeasure.cli.skip import skip_command
+
+    raise typer.Exit(skip_command(study))
+
+
+@app.command()
 def results(
     study: Annotated[Path, typer.Argument(help="a study's file or its results folder")],
 ) -> None:

@@ -7,13 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM
 from llenergymeasure.plan import Plan, PlannedRun
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow.breaker import Broken, broken_circuit
 from llenergymeasure.workflow.manifest import run_state
+from llenergymeasure.workflow.skip import Keyboard
 from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workflow.study import DRIVEN_VARIABLE
 
@@ -72,10 +75,18 @@ class Drive:
         return ["--use-apptainer"] if wanted else []
 
     def _follow(self, process: "subprocess.Popen[bytes]") -> int:
-        progress = _Progress(self._plan, self._folder, self._say)
+        keyboard = Keyboard(self._folder, self._say)
+        progress = _Progress(self._plan, self._folder, keyboard.say)
+        broken: Broken | None = None
         while process.poll() is None:
             progress.look()
-            time.sleep(POLL_S)
+            if broken is not None:
+                self._end_runs()  # again: one may have been starting
+            elif (broken := progress.broken()) is not None:
+                keyboard.say(str(broken))
+                self._signal_snakemake(signal.SIGTERM)
+            keyboard.wait(POLL_S, progress.next_runs())
+        keyboard.clear()
         progress.look()
         return process.returncode
 
@@ -135,7 +146,7 @@ class Drive:
 
 
 class _Progress:
-    """Says each run's end once, in the order in which they end."""
+    """Says each run's end once, in the order in which they end, and keeps how they ended."""
 
     def __init__(self, plan: Plan, folder: StudyFolder, say: Say) -> None:
         self._folder = folder
@@ -143,17 +154,28 @@ class _Progress:
         self._total = len(plan.runs)
         self._open = {}
         self._started_ns = time.time_ns()
+        self._ends: list[dict[str, Any]] = []
+        self._experiments = len({run.experiment for run in plan.runs})
         for run in plan.runs:
             if not folder.run(run.experiment, run.cycle).result.is_file():
                 self._open[run.experiment, run.cycle] = run
+        self._completed_before = len(self._open) < self._total
+
+    def broken(self) -> Broken | None:
+        """Return why the study should end now; null while it may go on."""
+        return broken_circuit(self._ends, self._experiments, self._completed_before)
+
+    def next_runs(self) -> list[PlannedRun]:
+        """Return the runs next in line, the one at work among them."""
+        return list(islice(self._open.values(), 8))
 
     def look(self) -> None:
         """Look at the runs next in line; Snakemake starts them in the planned order."""
-        for key, run in list(self._open.items())[:8]:
+        for run in self.next_runs():
             state = self._ended(run)
             if state is None:
                 continue
-            del self._open[key]
+            del self._open[run.experiment, run.cycle]
             done = self._total - len(self._open)
             self._say(f"[{done}/{self._total}] {_told(run)}: {state}")
 
@@ -167,6 +189,7 @@ class _Progress:
             return None
         if outcome["status"] == "running":
             return None
+        self._ends.append({**outcome, "experiment": run.experiment})
         if outcome["status"] == "completed":
             return _number(folder.result)
         error = outcome.get("error") or {}
