@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,9 @@ from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, MeterError, PreflightError
 from llenergymeasure.files import write_text
 from llenergymeasure.hardware.environment import environment
+from llenergymeasure.measure.efficiency import workload_flops
 from llenergymeasure.measure.marks import Marks
+from llenergymeasure.measure.memory_need import memory_need
 from llenergymeasure.measure.outcomes import report_failure
 from llenergymeasure.measure.preflight import Preflight, preflight
 from llenergymeasure.measure.settle import read_gpus, settle
@@ -30,8 +31,6 @@ from llenergymeasure.measure.warmup import WarmUp
 from llenergymeasure.measure.window import cut_batches, measure_window
 from llenergymeasure.meter.ticks import TickClock
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.workload.models.flops import flops_per_output_token
-from llenergymeasure.workload.models.resolve import ModelSource
 from llenergymeasure.workload.prompts import build_workload
 from llenergymeasure.workload.requests import Workload
 
@@ -79,7 +78,8 @@ class EngineRun:
         protocol = resolve_protocol(self._config, measured=_measured(sensors))
         self._tell_time_limit(protocol, found)
         with self._marks.phase("settle"):
-            settled = settle(read_gpus(found.cards), protocol, self._spec.gap_s, self._folder.skip)
+            look = read_gpus(found.cards)
+            settled = settle(look, protocol, self._spec.gap_s, self._folder.skip)
         self._rest("idle_before", protocol.idle_before_s)
         with self._marks.phase("load"):
             engine = backend.load(self._config)
@@ -87,7 +87,8 @@ class EngineRun:
         batches = cut_batches(workload.requests, engine.batch_size)
         try:
             with self._marks.phase("warmup"):
-                warmup = WarmUp(engine, batches, protocol).run()
+                watched = None if _set_by_the_study(self._config) else look
+                warmup = WarmUp(engine, batches, protocol, watched).run()
             self._rest("idle_loaded", protocol.idle_before_s)
             engine.peak_memory_bytes()
             with self._marks.phase("measure"):
@@ -99,6 +100,7 @@ class EngineRun:
                 "workload": _told(workload),
                 "window": window.as_dict(),
                 "peak_memory_bytes": memory,
+                "memory": _memory(self._config, found, workload),
                 "devices": list(engine.devices) or [card.uuid for card in found.cards],
                 "computes_on_gpu": bool(engine.devices),
                 "resolved_config": engine.resolved_config(),
@@ -167,27 +169,18 @@ def _told(workload: Workload) -> dict[str, Any]:
     }
 
 
-def workload_flops(source: ModelSource | None, workload: Workload) -> dict[str, Any]:
-    """Return the operations that an output token of the whole workload costs, prompts included.
+def _memory(config: ExperimentConfig, found: Preflight, workload: Workload) -> dict[str, int]:
+    """Return what weights and cache take, reckoned; empty where the model's shape is not known."""
+    need = None if found.source is None else memory_need(config, found.source, workload)
+    if need is None:
+        return {}
+    return {"weights_bytes": need.weights_bytes, "kv_cache_bytes": need.cache_bytes}
 
-    The same for every backend: it follows from the model's dimensions and the asked lengths.
-    """
-    architecture = None if source is None else source.architecture
-    if architecture is None:
-        return {
-            "per_output_token": None,
-            "method": "none",
-            "confidence": "the dimensions of this model's family are not known here",
-        }
-    lengths = Counter(
-        (len(request.prompt_token_ids), request.max_output_tokens) for request in workload.requests
-    )
-    total = sum(
-        count * output * flops_per_output_token(architecture, prompt, output)
-        for (prompt, output), count in lengths.items()
-    )
-    per_token = total / workload.output_tokens
-    return {"per_output_token": per_token, "method": "architecture", "confidence": "high"}
+
+def _set_by_the_study(config: ExperimentConfig) -> bool:
+    """Return whether the study says itself how to warm up."""
+    settings = config.warmup.model_dump(exclude={"enabled"}, exclude_none=True)
+    return bool(settings)
 
 
 def _available(sensors: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -93,7 +93,7 @@ def settle(
         rest began and when it ended, that is at the run's start; ``slope_celsius_per_s``: the
         steepest at the end, null if it was not watched long enough.
     """
-    watch = _Watch()
+    watch = Watch()
     began_s = clock()
     first = latest = read()
     watch.add(0.0, first)
@@ -117,7 +117,7 @@ def settle(
 
 
 def _reason(
-    watch: "_Watch", protocol: ProtocolSettings, gap_s: float, waited_s: float, latest: Reading
+    watch: "Watch", protocol: ProtocolSettings, gap_s: float, waited_s: float, latest: Reading
 ) -> Reason | None:
     if waited_s < gap_s:
         return None
@@ -130,18 +130,20 @@ def _reason(
     return "ceiling" if waited_s >= protocol.settle_max_s else None
 
 
-class _Watch:
-    """The latest readings, as far as the slope reaches back."""
+class Watch:
+    """The latest readings, as far as the slope reaches back, and whether they still move."""
 
     def __init__(self) -> None:
         self._readings: deque[tuple[float, Reading]] = deque()
 
     def add(self, at_s: float, reading: Reading) -> None:
+        """Take a reading, at seconds that only go forward."""
         self._readings.append((at_s, reading))
         while at_s - self._readings[0][0] > WATCH_S:
             self._readings.popleft()
 
     def settled(self) -> bool:
+        """Return whether neither temperature nor power moves; false until it can be told."""
         slope = self.slope_celsius_per_s()
         change = self._power_change()
         if slope is None and change is None:

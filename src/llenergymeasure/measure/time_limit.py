@@ -52,7 +52,7 @@ def estimated_limit_s(
         on_gpu: whether it computes on a GPU.
         gap_s: the study's rest before it.
     """
-    rests_s = gap_s + protocol.settle_max_s + 2 * protocol.idle_before_s + protocol.idle_after_s
+    rests_s = gap_s + 2 * protocol.settle_max_s + 2 * protocol.idle_before_s + protocol.idle_after_s
     batch_s, batches = _batches(config, source, workload, on_gpu)
     warmups = max(protocol.warmup_n, protocol.warmup_max_prompts)
     work_s = (warmups + batches + protocol.min_batches) * batch_s

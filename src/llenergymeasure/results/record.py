@@ -110,14 +110,43 @@ class Performance(Record):
         default=None, description="of the device during the window; of the process on a CPU"
     )
     memory_scope: Literal["device", "process"] | None = None
+    weights_bytes: int | None = Field(
+        default=None, description="of one copy of the model, reckoned from its dimensions"
+    )
+    kv_cache_bytes: int | None = Field(
+        default=None, description="keys and values of the longest batch, reckoned likewise"
+    )
+    gpu_utilization_percent: float | None = Field(
+        default=None, description="mean share of the window in which a kernel ran, by NVML"
+    )
+    memory_utilization_percent: float | None = Field(
+        default=None, description="mean share in which device memory was read or written"
+    )
+    device_memory_used_max_bytes: int | None = Field(
+        default=None, description="most in use on the GPUs at work, whoever used it"
+    )
+    utilization_unavailable: str | None = Field(default=None, description="why it is null")
 
 
 class Flops(Record):
-    """Floating-point operations an output token costs."""
+    """Floating-point operations of the work: means over the workload, and what they cost."""
 
     per_output_token: float | None
+    per_request: float | None = None
+    prefill_per_request: float | None = None
+    decode_per_request: float | None = None
     method: str
     confidence: str
+    per_s: float | None = Field(default=None, description="operations a second of the work")
+    energy_per_tflop_j: float | None = Field(
+        default=None, description="gross energy of the window over 10^12 operations"
+    )
+    mfu: float | None = Field(default=None, description="model FLOPs utilisation: per_s over peak")
+    peak_per_s: float | None = Field(
+        default=None, description="the makers' dense 16-bit rate of all cards at work"
+    )
+    peak_source: str | None = None
+    mfu_unavailable: str | None = Field(default=None, description="why mfu is null")
 
 
 class Result(Record):
