@@ -1,0 +1,1 @@
+"""The simulated card, and the helpers that tests drive it with."""
