@@ -87,7 +87,7 @@ def _use_simulated_card(folder: Path) -> None:
     if library is None:
         print(f"no simulated card: {reason}")
         return
-    trace = sim.Trace([sim.Device(power_w=[[0.0, 300.0]], sensor=sim.Sensor())])
+    trace = sim.Trace([sim.Device(power_w=[(0.0, 300.0)], sensor=sim.Sensor())])
     os.environ.update(sim.environment(trace.write(folder), base={}))
 
 

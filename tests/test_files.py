@@ -14,9 +14,14 @@ from llenergymeasure.files import locked, replacing, write_if_changed, write_tex
 def test_a_block_that_raises_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     write_text(path, "old")
-    with pytest.raises(RuntimeError, match="half way"), replacing(path) as temporary:
-        temporary.write_text("new, but")
-        raise RuntimeError("half way")
+
+    def break_off() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("new, but")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        break_off()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -38,9 +43,9 @@ def test_the_same_bytes_are_not_written_again(tmp_path: Path) -> None:
 
 def test_the_second_is_refused_and_told_who_is_first(tmp_path: Path) -> None:
     path = tmp_path / "study" / ".lock"
-    with locked(path, "the first"):
-        with pytest.raises(StudyLockedError, match=f"the first .pid {os.getpid()}"):
-            locked(path, "the second").__enter__()
+    who = f"the first .pid {os.getpid()}"
+    with locked(path, "the first"), pytest.raises(StudyLockedError, match=who):
+        locked(path, "the second").__enter__()
     with locked(path, "the third"):
         pass
 

@@ -10,7 +10,7 @@ SPEC_VERSION = 1
 
 
 class RunSpec(BaseModel):
-    """One experiment × cycle, ready to run."""
+    """One cycle of one experiment, ready to run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
