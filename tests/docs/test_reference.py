@@ -1,0 +1,40 @@
+"""The generated pages say what the code says."""
+
+import importlib.util
+import sys
+from types import ModuleType
+
+import pytest
+
+from docs.pages import ROOT
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    path = ROOT / "docs" / "generate_reference.py"
+    spec = importlib.util.spec_from_file_location("generate_reference", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["reference.md", "fields.md"])
+def test_page_is_what_the_code_says(generator: ModuleType, name: str) -> None:
+    committed = (ROOT / "docs" / name).read_text()
+    assert committed == generator.PAGES[name](), f"docs/{name} is out of date: run `make reference`"
+
+
+def test_a_column_without_a_meaning_is_an_error(generator: ModuleType) -> None:
+    with pytest.raises(ValueError, match=r"no meaning for \['b'\]; no such column: \['c'\]"):
+        generator._must_agree(["a", "b"], {"a": "one", "c": "three"})
+
+
+def test_every_setting_is_on_the_page(generator: ModuleType) -> None:
+    from llenergymeasure.config.fields import all_paths
+
+    page = generator.reference_page()
+    missing = [path for path in all_paths() if f"`{path.rsplit('.', 1)[-1]}`" not in page]
+    assert missing == []
