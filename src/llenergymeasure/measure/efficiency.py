@@ -7,18 +7,20 @@ PaLM paper, Chowdhery et al. 2022, arXiv:2204.02311, section 4.1).
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llenergymeasure.hardware.peaks import peak
 from llenergymeasure.results.record import Flops
 from llenergymeasure.workload.models.flops import estimate_flops
-from llenergymeasure.workload.models.resolve import ModelSource
-from llenergymeasure.workload.requests import Workload
+
+if TYPE_CHECKING:  # what finishes a run needs neither, and a run waits for its imports
+    from llenergymeasure.workload.models.resolve import ModelSource
+    from llenergymeasure.workload.requests import Workload
 
 _AT_PEAK_RATE = ("bf16", "fp16")
 
 
-def workload_flops(source: ModelSource | None, workload: Workload) -> dict[str, Any]:
+def workload_flops(source: "ModelSource | None", workload: "Workload") -> dict[str, Any]:
     """Return the operations of the whole workload, prefill and decode apart.
 
     Returns:

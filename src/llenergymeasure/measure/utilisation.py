@@ -4,12 +4,12 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy.typing as npt
 
-from llenergymeasure.meter.samples import Samples
+from llenergymeasure.meter.samples import Quantity, Samples
 
-_MEANS = {
+SENSOR = "nvml"
+_MEANS: dict[str, Quantity] = {
     "gpu_utilization_percent": "utilization_gpu_percent",
     "memory_utilization_percent": "utilization_memory_percent",
 }
@@ -34,37 +34,33 @@ def utilisation(
         ``device_memory_used_max_bytes``: the most in use on each card, summed,
         whoever used it; ``utilization_unavailable``: why they are null.
     """
-    if not on_gpu:
+    if not on_gpu or not devices:
         return {"utilization_unavailable": "no GPU does the work"}
-    table = samples.table
-    at_work = pc.is_in(table["device"].cast(pa.string()), pa.array(sorted(devices), pa.string()))
-    after = pc.greater_equal(table["t_ns"], window[0])
-    before = pc.less_equal(table["t_ns"], window[1])
-    inside = pc.and_(at_work, pc.and_(after, before))
-    part = table.filter(inside)
     found: dict[str, Any] = {
-        name: _mean(_values(part, quantity)) for name, quantity in _MEANS.items()
+        name: _mean(_inside(samples, window, devices, quantity))
+        for name, quantity in _MEANS.items()
     }
-    found["device_memory_used_max_bytes"] = _fullest(part)
+    used = _inside(samples, window, devices, "memory_used_bytes")
+    most = [values.max() for values in used if len(values)]
+    found["device_memory_used_max_bytes"] = int(sum(most)) if most else None
     if found["gpu_utilization_percent"] is None:
         found["utilization_unavailable"] = "the window holds no sample of it"
     return found
 
 
-def _values(table: pa.Table, quantity: str) -> pa.Table:
-    chosen = pc.equal(table["quantity"].cast(pa.string()), quantity)
-    return table.filter(pc.and_(chosen, pc.is_valid(table["value"])))
+def _inside(
+    samples: Samples, window: tuple[int, int], devices: Collection[str], quantity: Quantity
+) -> list[npt.NDArray[np.float64]]:
+    """Return each card's values inside the window."""
+    found = []
+    for device in devices:
+        series = samples.series(device, SENSOR, quantity)
+        inside = (series.t_ns >= window[0]) & (series.t_ns <= window[1])
+        values = series.value[inside]
+        found.append(values[~np.isnan(values)])
+    return found
 
 
-def _mean(rows: pa.Table) -> float | None:
-    values = rows["value"].to_numpy()
-    return float(np.mean(values)) if len(values) else None
-
-
-def _fullest(table: pa.Table) -> int | None:
-    """Return the sum of each card's most used memory inside the window."""
-    rows = _values(table, "memory_used_bytes")
-    most: dict[str, float] = {}
-    for device, value in zip(rows["device"].to_pylist(), rows["value"].to_pylist(), strict=True):
-        most[device] = max(value, most.get(device, 0.0))
-    return int(sum(most.values())) if most else None
+def _mean(values: list[npt.NDArray[np.float64]]) -> float | None:
+    together = np.concatenate(values)
+    return float(together.mean()) if len(together) else None
