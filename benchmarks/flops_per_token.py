@@ -1,0 +1,44 @@
+"""Operations of one decoded token and of one prompt, part by part, for a known architecture.
+
+Run:
+    python benchmarks/flops_per_token.py Llama-3.1-8B --context 512
+"""
+
+import argparse
+
+from llenergymeasure.workload.models.flops import decode_flops, prefill_flops
+from llenergymeasure.workload.models.known import KNOWN
+
+
+def main() -> None:
+    """Print the sum's parts and that it is what a run records."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", nargs="?", default="Llama-3.1-8B", choices=sorted(KNOWN))
+    parser.add_argument("--context", type=int, default=512, help="tokens of the prompt")
+    options = parser.parse_args()
+    shape, context = KNOWN[options.model], options.context
+    experts = shape.experts_per_token or 1
+    pairs = context + 1  # the prompt's keys and the token's own
+    if shape.sliding_window is not None:
+        pairs = min(pairs, shape.sliding_window)
+    parts = {
+        "attention projections": shape.layers * shape.attention_weights(),
+        "MLP": shape.layers * experts * shape.mlp_weights(),
+        "router": shape.layers * shape.hidden_size * shape.experts,
+        "output head": shape.hidden_size * shape.vocab_size,
+        "scores and values": shape.layers * pairs * 2 * shape.heads * shape.head_dim,
+    }
+    print(f"{options.model}, one token decoded after {context}: multiply-accumulates, times 2")
+    for name, products in parts.items():
+        if products:
+            print(f"  {name:<22}{products:>18,}  {2 * products / 1e9:>9.4f} GFLOP")
+    total = 2 * sum(parts.values())
+    print(f"  {'sum':<22}{total // 2:>18,}  {total / 1e9:>9.4f} GFLOP")
+    if total != decode_flops(shape, context, 2):
+        raise SystemExit("the sum is not what a run records")
+    prefill = prefill_flops(shape, context)
+    print(f"prefill of {context} tokens, with the first output token: {prefill / 1e12:.4f} TFLOP")
+
+
+if __name__ == "__main__":
+    main()
