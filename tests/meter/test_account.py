@@ -91,6 +91,18 @@ def test_a_run_without_a_card_counts_none() -> None:
     assert made.total.gross_j == pytest.approx(50.0 * 20, rel=1e-3)
 
 
+def test_a_run_without_a_card_says_why_the_card_sensor_is_missing() -> None:
+    infos = [
+        card.info("gpu", unavailable="no driver"),
+        card.info("cpu:package-0", "rapl", scope="cpu"),
+    ]
+    made = account(card.recording(rapl_rows("cpu:package-0", 50.0), *infos), WINDOW, devices=())
+    (missing,) = [reading for reading in made.readings if reading.scope == "gpu"]
+    assert missing.unavailable == "no driver"
+    asked = account(card.recording([], *infos), WINDOW, devices=(), headline="nvml")
+    assert asked.energy().unavailable == "nvml: no driver"
+
+
 def test_the_host_stands_beside_a_measured_card() -> None:
     infos = [
         card.info(),

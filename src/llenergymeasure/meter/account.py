@@ -24,6 +24,8 @@ DEFAULT_PRECISION = 0.02
 _SENSOR_ORDER = ("nvml", "zeus", "rapl", "codecarbon")
 _SCOPE_ORDER: tuple[Scope, ...] = ("gpu", "cpu", "dram", "module", "host")
 _CARD_SCOPES: tuple[Scope, ...] = ("gpu", "module")
+_NO_CARD = "gpu"
+"""The device of a sensor that found no card at all: its reason belongs into every record."""
 
 
 @dataclass(frozen=True)
@@ -323,7 +325,7 @@ def _is_card(channels: DeviceChannels) -> bool:
 
 
 def _used(device: str, devices: Collection[str] | None) -> bool:
-    return devices is None or device.removeprefix("module:") in devices
+    return devices is None or device == _NO_CARD or device.removeprefix("module:") in devices
 
 
 def _rank(name: str, order: Sequence[str]) -> int:
