@@ -1,6 +1,7 @@
 """Operations of one decoded token and of one prompt, part by part, for a known architecture.
 
 Run:
+
     python benchmarks/flops_per_token.py Llama-3.1-8B --context 512
 """
 

@@ -318,6 +318,7 @@ class Supervisor:
     def _conclude(self, outcome: Outcome, end: End) -> int:
         if end.cause is not None or end.returncode != 0:
             self._remove_products()
+            self._name_phase_cut_short(outcome)
         if end.signal_number is not None:
             code = 128 + end.signal_number
             outcome.end(self._folder, "interrupted", code, _error("Interrupted", end.cause))
@@ -335,6 +336,13 @@ class Supervisor:
         outcome.phase = None
         outcome.end(self._folder, "completed", EXIT_OK)
         return EXIT_OK
+
+    def _name_phase_cut_short(self, outcome: Outcome) -> None:
+        """Let the outcome name the phase that went wrong, not the release that followed it."""
+        for name, _, end_ns in read_marks(self._folder.marks):
+            if end_ns is None:
+                outcome.phase = name
+                return
 
     def _fail(self, outcome: Outcome, code: int, error: dict[str, str]) -> int:
         outcome.end(self._folder, "failed", code, error)

@@ -93,6 +93,12 @@ class _FirstToken:
         return self._go_on
 
 
+NOT_A_NUMBER = (
+    "the model computed values that are not numbers (NaN): its weights are damaged, or "
+    "overflow at this precision"
+)
+
+
 class _LastScores:
     """Keeps the scores of the latest token, to look at once when the batch is done.
 
@@ -130,20 +136,23 @@ def generate_batch(
     input_ids, mask = _left_padded(requests, device)
     first_token = _FirstToken(synchronize)
     last_scores = _LastScores()
-    sequences = model.generate(
-        input_ids=input_ids,
-        attention_mask=mask,
-        generation_config=options,
-        logits_processor=LogitsProcessorList([last_scores]),
-        stopping_criteria=StoppingCriteriaList([first_token]),
-    )
-    synchronize()
+    try:
+        sequences = model.generate(
+            input_ids=input_ids,
+            attention_mask=mask,
+            generation_config=options,
+            logits_processor=LogitsProcessorList([last_scores]),
+            stopping_criteria=StoppingCriteriaList([first_token]),
+        )
+        synchronize()
+    except RuntimeError as error:
+        # Sampling refuses such numbers itself, in words that do not say what is wrong.
+        if "probability tensor" in str(error):
+            raise BackendError(NOT_A_NUMBER) from error
+        raise
     end = time.monotonic_ns()
     if last_scores.not_a_number():
-        raise BackendError(
-            "the model computed values that are not numbers (NaN): its weights are damaged, or "
-            "overflow at this precision"
-        )
+        raise BackendError(NOT_A_NUMBER)
     written = sequences[:, input_ids.shape[1] :].tolist()
     stops = frozenset(options.eos_token_id or ())
     return [

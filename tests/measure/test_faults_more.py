@@ -1,0 +1,254 @@
+"""More faults injected into real runs: damaged models, disks, memory, hangs, cards, every phase.
+
+A jump of the wall clock is not among them: every time that counts is CLOCK_MONOTONIC, which
+cannot be set (clock_gettime(2)); the wall clock stands in the record for people alone.
+"""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.workload.models.tiny import tiny_llama_folder
+from nvml_sim import sim
+from support.attempts import Attempt, start, wait_for
+from support.studies import living, result_times, snakemake, write_study
+
+pytestmark = pytest.mark.slow
+
+ENDLESS = {"min_seconds": 600}
+RESTS = {"baseline": {"enabled": True, "duration_seconds": 120}}
+MANY_WARMUPS = {"warmup": {"n_warmup": 10_000, "thermal_floor_seconds": 600}}
+
+
+def failed(attempt: Attempt) -> dict[str, Any]:
+    """Wait for a run to fail, hold that it left neither process nor result; return its error."""
+    assert attempt.process.wait(120) == 1
+    outcome = attempt.outcome()
+    assert outcome["status"] == "failed"
+    assert outcome["exit_code"] == 1
+    assert not [path.name for path in attempt.folder.glob("*.parquet")]
+    assert not (attempt.folder / "result.json").exists()
+    attempt.nothing_left()
+    return {**outcome["error"], "phase": outcome["phase"]}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A copy of the tiny model, to be damaged."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_llama_folder(), folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("phase", "settings", "spec"),
+    [
+        ("settle", {}, {"gap_s": 600}),
+        ("idle_before", RESTS, {}),
+        ("warmup", MANY_WARMUPS, {}),
+    ],
+)
+def test_an_interrupt_in_a_phase_before_the_window(
+    tmp_path: Path, phase: str, settings: dict[str, Any], spec: dict[str, Any]
+) -> None:
+    attempt = start(tmp_path, spec=spec, **settings)
+    attempt.wait_for_phase(phase)
+    attempt.process.send_signal(signal.SIGINT)
+    assert attempt.process.wait(60) == 130
+    outcome = attempt.outcome()
+    assert (outcome["status"], outcome["exit_code"]) == ("interrupted", 130)
+    assert outcome["phase"] == phase
+    assert not (attempt.folder / "result.json").exists()
+    attempt.nothing_left()
+
+
+def test_a_truncated_checkpoint_is_named_and_the_mended_one_runs(
+    tmp_path: Path, model: Path
+) -> None:
+    weights = model / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    error = failed(start(tmp_path, model=str(model)))
+    assert error["class"] in {"BackendError", "PreflightError"}
+    assert "model" in error["message"]
+    weights.write_bytes(whole)
+    again = start(tmp_path, model=str(model))
+    assert again.process.wait(120) == 0
+    assert again.outcome()["attempt"] == 2
+
+
+def test_weights_that_are_no_checkpoint_at_all(tmp_path: Path, model: Path) -> None:
+    (model / "model.safetensors").write_bytes(b"\xff" * 4096)
+    assert failed(start(tmp_path, model=str(model)))["class"] in {"BackendError", "PreflightError"}
+
+
+def test_a_model_without_weights(tmp_path: Path, model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    error = failed(start(tmp_path, model=str(model)))
+    assert error["class"] in {"BackendError", "PreflightError"}
+
+
+def test_a_model_whose_configuration_is_damaged(tmp_path: Path, model: Path) -> None:
+    attempt = start(tmp_path, model=str(model))
+    (model / "config.json").write_text('{"model_type": ')  # the run is only starting
+    error = failed(attempt)
+    assert error["phase"] == "preflight"
+    assert "config.json" in error["message"]
+
+
+@pytest.mark.parametrize("preset", ["deterministic", "standard"])
+def test_weights_that_are_not_numbers(tmp_path: Path, model: Path, preset: str) -> None:
+    weights = model / "model.safetensors"
+    content = weights.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    nan_bf16 = b"\xc0\x7f"
+    weights.write_bytes(content[:header] + nan_bf16 * ((len(content) - header) // 2))
+    attempt = start(tmp_path, model=str(model), decoder={"preset": preset})
+    error = failed(attempt)
+    assert error["class"] == "BackendError"
+    assert error["phase"] == "measure"
+    assert "NaN" in error["message"]
+
+
+def test_a_hang_is_ended_by_the_limit(tmp_path: Path) -> None:
+    attempt = start(tmp_path, spec={"timeout_s": 25}, window=ENDLESS)
+    attempt.wait_for_phase("measure")
+    os.kill(attempt.child("engine_process"), signal.SIGSTOP)
+    error = failed(attempt)
+    assert error["class"] == "TimeoutError"
+    assert error["phase"] == "measure"
+
+
+def test_an_engine_that_may_write_no_more(tmp_path: Path) -> None:
+    attempt = start(tmp_path, window={"min_seconds": 4})
+    attempt.wait_for_phase("measure")
+    resource.prlimit(attempt.child("engine_process"), resource.RLIMIT_FSIZE, (64, 64))
+    error = failed(attempt)
+    assert error["phase"] in {"measure", "release"}
+    assert error["class"] in {"OSError", "EngineExit"}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Any:
+    """A file system of 300 MB of its own; needs the right to mount."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"cannot mount: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.system
+def test_a_full_disk_is_refused_before_the_run_and_then_it_runs(small_disk: Path) -> None:
+    filler = small_disk / "filler"
+    filler.write_bytes(b"\0" * (260 * 2**20))
+    error = failed(start(small_disk))
+    assert error["class"] == "PreflightError"
+    assert "disk" in error["message"] or "space" in error["message"] or "MB" in error["message"]
+    filler.unlink()
+    again = start(small_disk)
+    assert again.process.wait(120) == 0
+    assert again.outcome()["attempt"] == 2
+
+
+@pytest.mark.system
+def test_a_disk_that_fills_while_the_window_is_open(small_disk: Path) -> None:
+    attempt = start(small_disk, window={"min_seconds": 4})
+    attempt.wait_for_phase("measure")
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as stream:
+        try:
+            while True:
+                stream.write(b"\0" * 2**20)
+        except OSError:
+            pass
+    code = attempt.process.wait(120)
+    assert not living(str(attempt.folder))
+    assert code != 0
+    assert not (attempt.folder / "result.json").exists()
+    filler.unlink()
+    again = start(small_disk)
+    assert again.process.wait(120) == 0
+    assert again.outcome()["status"] == "completed"
+
+
+@pytest.mark.system
+def test_results_on_a_file_system_that_is_read_only(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    study_folder = small_disk.parent
+    (study_folder / "results").symlink_to(small_disk)
+    study = write_study(study_folder)
+    done = snakemake(study_folder, "--configfile", str(study))
+    assert done.returncode == 1
+    assert "Read-only file system" in done.stderr
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    assert snakemake(study_folder, "--configfile", str(study)).returncode == 0
+    assert len(result_times(study_folder)) == 1
+
+
+def test_memory_that_runs_out_while_loading(tmp_path: Path) -> None:
+    attempt = start(tmp_path, spec={"gap_s": 600})
+    attempt.wait_for_phase("settle")
+    engine = attempt.child("engine_process")
+    pages = int(Path(f"/proc/{engine}/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + 32 * 2**20
+    resource.prlimit(engine, resource.RLIMIT_AS, (limit, limit))
+    (attempt.folder / "work" / "skip").touch()
+    error = failed(attempt)
+    assert error["phase"] in {"load", "release"}
+    assert error["message"]
+    again = start(tmp_path)
+    assert again.process.wait(120) == 0
+
+
+def card_variables(folder: Path, **keys: Any) -> dict[str, str]:
+    library, reason = sim.library_or_reason()
+    if library is None:
+        pytest.skip(reason)
+    card = sim.Device(power_w=((0.0, 250.0), (100000.0, 250.0)), keys=keys)
+    return sim.environment(sim.Trace((card,)).write(folder), t0_ns=time.monotonic_ns(), base={})
+
+
+@pytest.mark.system
+def test_a_card_in_use_by_another_program(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "300"]) as stranger:
+        told = {"processes": [{"pid": stranger.pid, "used_memory_bytes": 2**30}]}
+        study = write_study(tmp_path)
+        done = snakemake(
+            tmp_path, "--configfile", str(study), variables=card_variables(tmp_path, **told)
+        )
+        stranger.kill()
+    assert done.returncode == 1
+    (path,) = tmp_path.glob("results/small/runs/*/*/outcome.json")
+    outcome = json.loads(path.read_text())
+    assert outcome["status"] == "failed"
+    assert f"sleep (pid {stranger.pid})" in outcome["error"]["message"]
+    free = snakemake(tmp_path, "--configfile", str(study), variables=card_variables(tmp_path))
+    assert free.returncode == 0, free.stderr
+    wait_for(lambda: not living(str(tmp_path)), 20)
+
+
+@pytest.mark.system
+def test_a_card_that_vanishes_costs_no_made_up_energy(tmp_path: Path) -> None:
+    study = write_study(tmp_path, window={"min_seconds": 4})
+    variables = card_variables(tmp_path, fail_after_s=14)
+    done = snakemake(tmp_path, "--configfile", str(study), variables=variables)
+    assert not living(str(tmp_path))
+    for path in tmp_path.glob("results/small/runs/*/*/result.json"):
+        result = json.loads(path.read_text())
+        gross = [reading["gross_j"] for reading in result["energy"]["readings"]]
+        assert 0 not in gross
+    outcomes = list(tmp_path.glob("results/small/runs/*/*/outcome.json"))
+    assert len(outcomes) == 1, done.stderr
+    assert json.loads(outcomes[0].read_text())["status"] in {"completed", "failed"}

@@ -1,0 +1,78 @@
+"""Single runs started for tests, without a workflow around them."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.config.loading import study_from_mapping
+from llenergymeasure.plan import make_plan
+from support.studies import ROOT, SMALL, environment, living
+
+SCRIPT = ROOT / "scripts" / "measure_pytorch.py"
+
+
+@dataclass
+class Attempt:
+    """One started run."""
+
+    process: "subprocess.Popen[bytes]"
+    folder: Path
+
+    def outcome(self) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads((self.folder / "outcome.json").read_text())
+        return value
+
+    def result(self) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
+        return value
+
+    def wait_for_phase(self, name: str) -> None:
+        marks = self.folder / "work" / "marks.jsonl"
+        wait_for(lambda: marks.is_file() and f'"{name}"' in marks.read_text())
+
+    def child(self, module: str) -> int:
+        found = [pid for pid in living(str(self.folder)) if module in command_of(pid)]
+        assert len(found) == 1, [command_of(pid) for pid in found]
+        return found[0]
+
+    def nothing_left(self) -> None:
+        wait_for(lambda: not living(str(self.folder)), 20)
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def wait_for(condition: Callable[[], bool], limit_s: float = 90) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def start(
+    folder: Path,
+    *arguments: str,
+    spec: dict[str, Any] | None = None,
+    variables: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> Attempt:
+    """Start the first run of a small study with these settings, changed as ``spec`` says."""
+    plan = make_plan(study_from_mapping({**SMALL, **settings}))
+    run = plan.runs[0]
+    document = json.loads(plan.spec(run.experiment, run.cycle).model_dump_json())
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "told.json"
+    path.write_text(json.dumps({**document, **(spec or {})}))
+    out = folder / "run"
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), "--spec", str(path), "--out", str(out), *arguments],
+        env=environment(**(variables or {})),
+        stderr=subprocess.DEVNULL,
+    )
+    return Attempt(process, out)
