@@ -18,6 +18,7 @@ from support.studies import environment
 
 CLONE = (
     "Snakefile",
+    "benchmarks",
     "config",
     "containers",
     "envs",
