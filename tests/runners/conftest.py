@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,14 +44,20 @@ def sif(base_root: Path, images: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Daemon"]:
+def daemon() -> Iterator["Daemon"]:
     """A Docker daemon of the tests' own."""
-    started = Daemon(tmp_path_factory.mktemp("docker"))
-    started.start()
+    # Not among pytest's folders: it cannot remove what a daemon mounts.
+    folder = Path(tempfile.mkdtemp(prefix="llem-docker-"))
+    started = Daemon(folder)
     try:
+        started.start()
         yield started
     finally:
         started.stop()
+        for mount in Path("/proc/mounts").read_text().splitlines():
+            if mount.split()[1].startswith(f"{folder}/"):
+                subprocess.run(["umount", mount.split()[1]], check=False)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
@@ -139,6 +146,8 @@ def import_root(docker_host: str, root: Path, name: str) -> None:
         capture_output=True,
         check=True,
     )
+    assert tar.stdout is not None
+    tar.stdout.close()
     assert tar.wait() == 0
 
 

@@ -16,6 +16,8 @@ DEFAULT_CYCLES = 3
 MAX_CYCLES = 10_000
 
 _IMAGE = re.compile(r"(?:[a-z]+://)?[A-Za-z0-9./_~][A-Za-z0-9./_~:@+=-]*")
+_IMAGE_FILE = re.compile(r"[./~][^\0\n]*[^\0\n\s]")
+"""A file may have any name, spaces included."""
 
 
 class ExecutionConfig(Section):
@@ -88,7 +90,8 @@ def runner_choice(value: Any) -> RunnerChoice | str:
     runner: RunnerName = "docker" if name == "docker" else "apptainer"
     if not colon:
         return RunnerChoice(runner)
-    if not _IMAGE.fullmatch(image):
+    file = name == "apptainer" and _IMAGE_FILE.fullmatch(image)
+    if not file and not _IMAGE.fullmatch(image):
         return f"names no valid image after {name}; it {_RUNNER_FORMS}"
     return RunnerChoice(runner, image)
 
