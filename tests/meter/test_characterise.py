@@ -1,5 +1,6 @@
 """Periods, windows and independence, found from samples of a load."""
 
+import numpy as np
 import pytest
 
 from llenergymeasure.meter.characterise import characterise, published
@@ -42,6 +43,17 @@ def test_constant_power_tells_nothing_of_the_counter() -> None:
     assert found.counter_independent is None
     assert found.power[0].window_s is None
     assert found.power[0].share_seen is None
+
+
+@pytest.mark.parametrize("window_s", [0.025, 0.1])
+def test_an_even_ramp_tells_nothing_of_the_counter(window_s: float) -> None:
+    """Moved in time by the reading's age, the readings of a ramp sum up to any counter."""
+    edges_s = np.arange(-10.0, 14.0, 0.001)
+    power_w = np.interp(edges_s, [4.0, 6.0, 9.0], [100.0, 400.0, 250.0])
+    ramp = card.Power(edges_s.tolist(), power_w.tolist())
+    samples = card.record(ramp, card.Sensor(window_s=window_s), 12)
+    found = characterise(samples, card.UUID, "nvml")
+    assert found.counter_independent is None
 
 
 def test_an_alias_is_not_taken_for_averaging() -> None:

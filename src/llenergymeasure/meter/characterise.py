@@ -191,7 +191,9 @@ def match_counter(ticks: Ticks, readings: Readings) -> Match | None:
     inside = (from_s > readings.t_s[0] + span_s) & (to_s < readings.t_s[-1] - span_s)
     least_w = max(_UNREST * float(np.mean(readings.power_w)), 0.3 * float(np.max(unrest_w)))
     sharp = _unsure(readings, from_s - span_s, to_s + span_s) < _UNSURE * readings.spacing_s
-    telling = np.flatnonzero(inside & (unrest_w > least_w) & sharp)
+    # Where power changes evenly, a delay makes any counter look like a sum: only bends tell.
+    bend_w = _bends(readings, from_s - span_s, to_s + span_s)
+    telling = np.flatnonzero(inside & (unrest_w > least_w) & sharp & (bend_w > 0.5 * unrest_w))
     steps = np.abs(np.diff(readings.power_w)) > 0.1 * float(np.max(unrest_w))
     if len(telling) < _MIN_CHANGES or steps.sum() < _MIN_STEPS:
         return None
@@ -226,6 +228,16 @@ def _unrest(readings: Readings, from_s: Floats, to_s: Floats) -> Floats:
     last = np.searchsorted(readings.t_s, to_s)
     return np.array(
         [np.ptp(readings.power_w[i:j]) if j > i else 0.0 for i, j in zip(first, last, strict=True)]
+    )
+
+
+def _bends(readings: Readings, from_s: Floats, to_s: Floats) -> Floats:
+    """Return the range of the changes from reading to reading in each stretch; 0 on a ramp."""
+    change_w = np.diff(readings.power_w)
+    first = np.searchsorted(readings.t_s, from_s)
+    last = np.searchsorted(readings.t_s, to_s) - 1
+    return np.array(
+        [np.ptp(change_w[i:j]) if j > i else 0.0 for i, j in zip(first, last, strict=True)]
     )
 
 
