@@ -11,6 +11,7 @@ import yaml
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError
 from llenergymeasure.files import write_text
 from llenergymeasure.plan import describe_plan, make_plan
+from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.runners.choice import with_runners
 from llenergymeasure.workflow.drive import Drive
@@ -53,7 +54,8 @@ def run_command(
             print(line, file=sys.stderr, flush=True)
 
     to_do = sum(not folder.run(run.experiment, run.cycle).result.is_file() for run in plan.runs)
-    say(f"{study.name}: {len(plan.runs)} runs, {to_do} to do, into {folder.path}")
+    runs = counted(len(plan.runs), "run")
+    say(f"{study.name}: {runs}, {to_do} to do, into {folder.path}")
     code = Drive(study_file, plan, folder, say).run(overrides)
     if to_do == 0 and code == EXIT_OK:
         say("Nothing to be done: every run is complete.")

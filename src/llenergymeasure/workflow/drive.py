@@ -133,7 +133,7 @@ class Drive:
         if returncode == 0:
             return EXIT_OK
         if not self._anything_failed():
-            sys.stderr.write(log_path.read_text(errors="replace"))
+            sys.stderr.write(_its_error(log_path.read_text(errors="replace")))
         return EXIT_FAILED
 
     def _anything_failed(self) -> bool:
@@ -143,6 +143,13 @@ class Drive:
             for run in self._plan.runs
         ]
         return any(state in {"failed", "interrupted", "lost"} for state in states)
+
+
+def _its_error(log: str) -> str:
+    """Return what Snakemake said from its first error on; all of it if it named none."""
+    lines = log.splitlines(keepends=True)
+    first = next((place for place, line in enumerate(lines) if "Error" in line), 0)
+    return "".join(lines[first:])
 
 
 class _Progress:
