@@ -1,5 +1,5 @@
 # One run: an engine in its own process, its energy beside it.
-# No inputs but ancient() ones: a touched plan or script must not re-measure what was paid for.
+# No inputs but an ancient() image: a touched plan or script must not re-measure what was paid for.
 # The record is written last and vouches for the files beside it, so it alone is asked for.
 
 
