@@ -17,11 +17,7 @@ rule measure:
     resources:
         gpu=1,
     params:
-        command=study.command(),
-        plan=study.plan_file,
-        workflow=study.pid,
+        start=study.start(),
     shell:
-        "result={output.result:q};"
-        " exec {params.command:q} --spec {params.plan:q}"
+        "result={output.result:q}; {params.start}"
         ' --run {wildcards.experiment}/{wildcards.cycle} --out "${{result%/*}}"'
-        " --watch {params.workflow}"

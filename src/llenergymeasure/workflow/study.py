@@ -1,6 +1,7 @@
 """The study that a Snakemake process has open: its plan, its files and its hooks."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.runners.choice import with_runners
 from llenergymeasure.runners.images import sif_image
+from llenergymeasure.units import BackendName
 from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.markers import keep_finished
 from llenergymeasure.workflow.places import Places
@@ -49,7 +51,6 @@ class OpenStudy:
         self.python = sys.executable
         self.folder = str(folder.path)
         self.plan_file = str(folder.plan)
-        self.pid = os.getpid()
         self._apptainer_offered = _apptainer_offered(workflow)
         self._places = Places(plan, folder, apptainer_offered=self._apptainer_offered)
         self.image_pattern = self._places.image_pattern()
@@ -82,12 +83,17 @@ class OpenStudy:
         run = self._runs.get((experiment, cycle))
         return 0 if run is None else len(self._plan.runs) - run.order + 1
 
-    def command(self) -> list[str] | ByRun:
-        """Return what starts a run, up to its own arguments."""
+    def start(self) -> str | Callable[[Any], str]:
+        """Return the shell's words that start a run, up to which run it is and where it goes."""
+        own = shlex.join(["--spec", self.plan_file, "--watch", str(os.getpid())])
+
+        def start(backend: BackendName) -> str:
+            return f"exec {shlex.join(self._places.command(backend))} {own}"
+
         backends = set(self._backends.values())
         if len(backends) == 1 and all(run.runner == "local" for run in self._plan.runs):
-            return self._places.command(backends.pop())
-        return lambda wildcards: self._places.command(self._backends[wildcards.experiment])
+            return start(backends.pop())
+        return lambda wildcards: start(self._backends[wildcards.experiment])
 
     def container(self) -> str | Callable[[Any], str | None]:
         """Return the image that Snakemake starts a run in; null for none.
