@@ -19,6 +19,9 @@ RUNNERS: tuple[RunnerName, ...] = ("local", "apptainer", "docker")
 Status = Literal["running", "completed", "failed", "interrupted", "lost"]
 """How a run's latest attempt ended; ``lost`` is never written, only concluded."""
 
+MISSING = "missing"
+"""State of a planned run that was never started; no attempt, so no :data:`Status`."""
+
 J_PER_WH = 3600.0
 NS_PER_S = 1_000_000_000
 """Nanoseconds in a second: every time stamp is CLOCK_MONOTONIC in nanoseconds."""

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from llenergymeasure.analysis.statistics import estimate
-from llenergymeasure.results.table import MISSING, RUN_SCHEMA, setting_array
-from llenergymeasure.units import DISQUALIFYING
+from llenergymeasure.results.table import RUN_SCHEMA, setting_array
+from llenergymeasure.units import DISQUALIFYING, MISSING
 
 METRICS = (
     "energy_per_output_token_j",

@@ -18,10 +18,9 @@ from llenergymeasure.files import replacing
 from llenergymeasure.ids import canonical_json
 from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.record import Result
+from llenergymeasure.units import MISSING
 
 TABLE_VERSION = 1
-MISSING = "missing"
-"""Status of a planned run that was never started."""
 
 ROW_FORMAT: dict[str, Any] = {
     "compression": "none",

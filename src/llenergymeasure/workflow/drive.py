@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM
+from llenergymeasure.measure.processes import die_with_parent
 from llenergymeasure.plan import Plan, PlannedRun
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.workflow.breaker import Broken, broken_circuit
 from llenergymeasure.workflow.manifest import run_state
 from llenergymeasure.workflow.skip import Keyboard
@@ -67,7 +69,7 @@ class Drive:
             stderr=subprocess.STDOUT,
             env=os.environ | {"LLEM_QUIET": "1", DRIVEN_VARIABLE: "1"},
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
 
     def _apptainer(self) -> list[str]:
@@ -114,14 +116,13 @@ class Drive:
     def _end_runs(self) -> None:
         """Ask the supervisors of the runs at work to end them."""
         for run in self._plan.runs:
-            path = self._folder.run(run.experiment, run.cycle).outcome
-            try:
-                outcome = json.loads(path.read_text())
-            except (OSError, ValueError):
+            folder = self._folder.run(run.experiment, run.cycle)
+            if folder.result.is_file():
                 continue
-            if outcome.get("status") == "running" and run_state_is_running(self._folder, run):
+            outcome = read_outcome(folder.outcome)
+            if outcome.status == "running" and outcome.pid is not None:
                 try:
-                    os.kill(int(outcome["pid"]), signal.SIGTERM)
+                    os.kill(outcome.pid, signal.SIGTERM)
                 except (ProcessLookupError, PermissionError):
                     continue
 
@@ -221,11 +222,6 @@ def _number(result: Path) -> str:
     return f"{energy['per_output_token_j']:.4g} J per output token, {energy['kind']}"
 
 
-def run_state_is_running(folder: StudyFolder, run: PlannedRun) -> bool:
-    """Return whether a run's process is alive on this machine."""
-    return bool(run_state(folder.run(run.experiment, run.cycle))["status"] == "running")
-
-
 def snakemake_command(study_file: Path) -> list[str]:
     """Return the command that runs this workflow on a study, with the default profile."""
     root = workflow_root()
@@ -240,10 +236,3 @@ def snakemake_command(study_file: Path) -> list[str]:
         "--profile",
         str(root / "profiles" / "default"),
     ]
-
-
-def _die_with_parent() -> None:
-    """Let Snakemake die with the command: its runs then end by themselves (prctl(2))."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)

@@ -12,8 +12,7 @@ from llenergymeasure.files import write_text
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
-
-MISSING = "missing"
+from llenergymeasure.units import MISSING
 
 
 def run_state(folder: RunFolder) -> dict[str, Any]:
