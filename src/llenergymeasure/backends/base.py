@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
@@ -49,6 +49,24 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back memory and end helper processes."""
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """What an engine may have besides: its own account of the work."""
+
+    def statistics(self) -> dict[str, Any]:
+        """Return what the engine counted since the last call, or since it was loaded.
+
+        Plain values, recorded as they are. Two names have columns of their own:
+        ``kv_cache_share_mean`` and ``kv_cache_share_max``, the share of the key-value cache in use
+        (0 to 1). What was not observed is left out.
+        """
+
+
+def statistics_of(engine: Engine) -> dict[str, Any]:
+    """Return an engine's own account since the last call; empty where it keeps none."""
+    return engine.statistics() if isinstance(engine, Counting) else {}
 
 
 class Backend(Protocol):

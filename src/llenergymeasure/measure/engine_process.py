@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Backend
+from llenergymeasure.backends.base import Backend, statistics_of
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
 from llenergymeasure.config.spec import RunSpec
@@ -90,16 +90,19 @@ class EngineRun:
                 watched = None if _set_by_the_study(self._config) else look
                 warmup = WarmUp(engine, batches, protocol, watched).run()
             self._rest("idle_loaded", protocol.idle_before_s)
+            # Both count from their last call: from here on, that is the window alone.
             engine.peak_memory_bytes()
+            statistics_of(engine)
             with self._marks.phase("measure"):
                 window = measure_window(engine, batches, protocol, self._tick_clock(sensors))
-            memory = engine.peak_memory_bytes()
+            memory, statistics = engine.peak_memory_bytes(), statistics_of(engine)
             self._rest("idle_after", protocol.idle_after_s)
             document = {
                 "protocol": protocol.as_dict(),
                 "workload": _told(workload),
                 "window": window.as_dict(),
                 "peak_memory_bytes": memory,
+                "engine_statistics": statistics,
                 "memory": _memory(self._config, found, workload),
                 "devices": list(engine.devices) or [card.uuid for card in found.cards],
                 "computes_on_gpu": bool(engine.devices),

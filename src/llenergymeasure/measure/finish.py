@@ -145,6 +145,7 @@ def _result(
         performance=Performance(
             **_speed(requests, tokens, done),
             **done["memory"],
+            **_cache_shares(done["engine_statistics"]),
             **utilisation(
                 samples,
                 (window.start_monotonic_ns, window.end_monotonic_ns),
@@ -165,7 +166,11 @@ def _result(
         environment={
             **done["environment"],
             "gpus": gpus,
-            "engine": {"versions": done["versions"], "resolved_config": done["resolved_config"]},
+            "engine": {
+                "versions": done["versions"],
+                "resolved_config": done["resolved_config"],
+                "statistics": done["engine_statistics"],
+            },
         },
         provenance={
             **provenance(),
@@ -181,6 +186,11 @@ def _result(
             "recording": asdict(samples.header),
         },
     )
+
+
+def _cache_shares(statistics: dict[str, Any]) -> dict[str, Any]:
+    names = ("kv_cache_share_mean", "kv_cache_share_max")
+    return {name: statistics.get(name) for name in names}
 
 
 def _window(window: dict[str, Any]) -> Window:

@@ -116,6 +116,10 @@ class Performance(Record):
     kv_cache_bytes: int | None = Field(
         default=None, description="keys and values of the longest batch, reckoned likewise"
     )
+    kv_cache_share_mean: float | None = Field(
+        default=None, description="mean share of the key-value cache in use, by the engine"
+    )
+    kv_cache_share_max: float | None = Field(default=None, description="largest such share")
     gpu_utilization_percent: float | None = Field(
         default=None, description="mean share of the window in which a kernel ran, by NVML"
     )

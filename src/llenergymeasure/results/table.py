@@ -71,6 +71,8 @@ RUN_SCHEMA = pa.schema(
         ("memory_scope", _TEXT),
         ("weights_bytes", _WHOLE),
         ("kv_cache_bytes", _WHOLE),
+        ("kv_cache_share_mean", _REAL),
+        ("kv_cache_share_max", _REAL),
         ("gpu_utilization_percent", _REAL),
         ("memory_utilization_percent", _REAL),
         ("device_memory_used_max_bytes", _WHOLE),
