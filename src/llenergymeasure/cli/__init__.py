@@ -5,16 +5,42 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run the command and exit with its code; errors of ours are told in one message."""
-    from llenergymeasure.cli.app import app
-    from llenergymeasure.errors import LlemError
+    """Run the command and exit with its code; an error is told in one message."""
+    import typer
+    from typer.main import get_command
 
+    from llenergymeasure.cli.app import app
+    from llenergymeasure.cli.talk import Level, level
+    from llenergymeasure.errors import EXIT_CONFIGURATION, LlemError
+
+    # Newer releases of typer hold a copy of click; this is UsageError in both.
+    usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     try:
-        app()
+        code = get_command(app).main(prog_name="llem", standalone_mode=False)
     except LlemError as error:
+        if level() == Level.VERBOSE:
+            import traceback
+
+            traceback.print_exc()
         print(f"llem: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except usage_error as error:
+        print(_usage_error(error), file=sys.stderr)
+        sys.exit(EXIT_CONFIGURATION)
+    except typer.Abort:
+        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage_error(error: BaseException) -> str:
+    """Return what is wrong with the arguments in one line; the whole help if there were none."""
+    message = str(getattr(error, "format_message", error.__str__)())
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return message
+    context = getattr(error, "ctx", None)
+    command = "llem" if context is None else str(context.command_path)
+    told = " ".join(message.split()).rstrip(".")
+    return f"{command}: {told[:1].lower()}{told[1:]}; see {command} --help"

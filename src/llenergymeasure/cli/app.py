@@ -1,13 +1,25 @@
 """The command's entry: every subcommand by name; each imports what it needs when called."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import llenergymeasure
+from llenergymeasure.cli.talk import with_verbosity
 
-app = typer.Typer(
+
+class App(typer.Typer):
+    """Commands that all take ``-q`` and ``-v``."""
+
+    def command(self, *names: Any, **options: Any) -> Callable[[Any], Any]:
+        """Register a command, as ``typer.Typer.command`` does, with the two options added."""
+        register = super().command(*names, **options)
+        return lambda command: register(with_verbosity(command))
+
+
+app = App(
     name="llem",
     help="Measure what LLM inference costs in energy, with error bars.",
     no_args_is_help=True,
@@ -62,11 +74,8 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would run, and run nothing")
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="the result and errors only")
-    ] = False,
 ) -> None:
-    """Run a study, or one model with the settings given here."""
+    """Run a study, or one model."""
     from llenergymeasure.cli.run import run_command
 
     settings = {
@@ -86,7 +95,7 @@ def run(
     if no_gaps:
         settings |= {"execution.experiment_gap_seconds": 0, "execution.cycle_gap_seconds": 0}
     given = {key: value for key, value in settings.items() if value is not None}
-    raise typer.Exit(run_command(study, given, dry_run=dry_run, quiet=quiet))
+    raise typer.Exit(run_command(study, given, dry_run=dry_run))
 
 
 @app.command()
@@ -94,7 +103,11 @@ def plan(
     study: StudyArgument,
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
 ) -> None:
-    """Print the runs of a study in order, what was left out and why, and how long it may take."""
+    """Show what a study would run, and what is left out.
+
+    Prints the runs in order, each point that was left out with its reason, and how long it may
+    take. Nothing is run.
+    """
     from llenergymeasure.cli.plan import plan_command
 
     plan_command(study, as_json=as_json)
@@ -105,7 +118,7 @@ def status(
     study: Annotated[Path, typer.Argument(help="a study's file or its results folder")],
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
 ) -> None:
-    """Print how many runs of a study are done, running, failed or missing."""
+    """Print what is done, running, failed or missing."""
     from llenergymeasure.cli.results import status_command
 
     status_command(study, as_json=as_json)
@@ -115,7 +128,7 @@ def status(
 def skip(
     study: Annotated[Path, typer.Argument(help="a study's file or its results folder")],
 ) -> None:
-    """End the rest before the run at work, from another terminal."""
+    """End the rest before the run at work."""
     from llenergymeasure.cli.skip import skip_command
 
     raise typer.Exit(skip_command(study))
@@ -150,7 +163,7 @@ def meter(
         bool, typer.Option("--require", help="exit with 2 if nothing can be measured")
     ] = False,
 ) -> None:
-    """Measure the energy of any command, like ``perf stat``."""
+    """Measure the energy of any command, as perf stat does."""
     from llenergymeasure.meter.command import run_meter
 
     code = run_meter(
@@ -168,7 +181,7 @@ def meter(
 def sensors(
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
 ) -> None:
-    """List what can be measured on this machine, how well, and what is missing and why."""
+    """List the sensors of this machine, how well they do, and what is missing and why."""
     from llenergymeasure.cli.sensors import sensors_command
 
     sensors_command(as_json=as_json)
@@ -182,7 +195,7 @@ def config(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
 ) -> None:
-    """Show what a study can set of an engine: names, types, defaults and help."""
+    """Look up what a study can set of an engine."""
     from llenergymeasure.cli.catalogue import config_command
 
     config_command(backend, pattern, as_json=as_json)
@@ -201,7 +214,10 @@ def catalogue(
         Path | None, typer.Option(help="where to write; default: this program's own catalogue")
     ] = None,
 ) -> None:
-    """Read an engine's knobs from its release, without importing it, or say what is known."""
+    """Read an engine's knobs from its release.
+
+    Nothing of it is imported. Without options it says what is known.
+    """
     from llenergymeasure.cli.catalogue import catalogue_command
 
     catalogue_command(backend, wheel=wheel, installed=installed, out=out)

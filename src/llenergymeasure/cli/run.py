@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from llenergymeasure.cli.talk import note
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError
 from llenergymeasure.files import write_text
 from llenergymeasure.plan import describe_plan, make_plan
@@ -18,9 +19,7 @@ from llenergymeasure.workflow.drive import Drive
 from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 
-def run_command(
-    study_file: Path | None, settings: Mapping[str, Any], *, dry_run: bool, quiet: bool
-) -> int:
+def run_command(study_file: Path | None, settings: Mapping[str, Any], *, dry_run: bool) -> int:
     """Run a study with overrides, or a study of one made of ``settings``; return the exit code.
 
     Raises:
@@ -49,16 +48,12 @@ def run_command(
         overrides = ["--config", *(f"{key}={value}" for key, value in settings.items())]
     assert study_file is not None
 
-    def say(line: str) -> None:
-        if not quiet:
-            print(line, file=sys.stderr, flush=True)
-
     to_do = sum(not folder.run(run.experiment, run.cycle).result.is_file() for run in plan.runs)
     runs = counted(len(plan.runs), "run")
-    say(f"{study.name}: {runs}, {to_do} to do, into {folder.path}")
-    code = Drive(study_file, plan, folder, say).run(overrides)
+    note(f"{study.name}: {runs}, {to_do} to do, into {folder.path}")
+    code = Drive(study_file, plan, folder, note).run(overrides)
     if to_do == 0 and code == EXIT_OK:
-        say("Nothing to be done: every run is complete.")
+        note("Nothing to be done: every run is complete.")
     return _tell(folder, code)
 
 
