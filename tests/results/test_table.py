@@ -50,6 +50,17 @@ def test_row_of_a_run_is_its_record_flat():
     assert list(row) == [*RUN_SCHEMA.names, "pytorch.batch_size"]
 
 
+def test_row_names_the_node_by_the_schedulers_name_and_the_job():
+    job = {"scheduler": "slurm", "id": "4711", "partition": "gpu", "node": "gpu-07"}
+    card = {"uuid": "GPU-1", "name": "NVIDIA H200", "power_limit_w": 650.0}
+    surroundings = {"host": "cn07.site", "job": job, "gpus": [card]}
+    row = run_row(make_result(one_run(), environment=surroundings), {})
+    assert (row["host"], row["slurm_job_id"], row["slurm_partition"]) == ("gpu-07", "4711", "gpu")
+    assert (row["gpu_uuid"], row["power_limit_w"]) == ("GPU-1", 650.0)
+    lost = failed_row(one_run(), Outcome(status="failed", host="cn07.site", job=job), {})
+    assert (lost["host"], lost["slurm_job_id"]) == ("gpu-07", "4711")
+
+
 def test_start_is_read_from_a_recording_of_any_form():
     @dataclass(frozen=True)
     class Header:

@@ -10,6 +10,7 @@ import llenergymeasure
 from llenergymeasure.files import sha256
 from llenergymeasure.hardware.gpu_state import cuda_driver_version, gpu_state
 from llenergymeasure.hardware.host import host
+from llenergymeasure.hardware.scheduler import current_job
 from llenergymeasure.hardware.software import container, software
 
 
@@ -18,8 +19,10 @@ def environment() -> dict[str, Any]:
 
     Takes tens of ms, most of them to import NVML's bindings. ``gpus`` are those a CUDA process
     here would use, in their state at this moment: gather it while a run is at rest.
+    ``job`` is the scheduler's, null outside of any.
     """
-    found = {**host(), **software(os.environ)}
+    job = current_job()
+    found = {**host(), **software(os.environ), "job": None if job is None else job.as_dict()}
     cards = gpus()
     if cards:
         found["cuda_driver"] = cuda_driver_version()

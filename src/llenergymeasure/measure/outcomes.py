@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.files import write_text
+from llenergymeasure.hardware.scheduler import current_job
 from llenergymeasure.results.layout import RunFolder
 
 LOG_TAIL_LINES = 40
@@ -36,6 +37,7 @@ class Outcome:
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     boot_id: str = field(default_factory=lambda: boot_id())
+    job: dict[str, Any] | None = field(default_factory=lambda: _job())
     started_at: str = field(default_factory=lambda: utc_now())
     ended_at: str | None = None
     log_tail: str = ""
@@ -88,6 +90,11 @@ def boot_id() -> str:
     """Return the kernel's id of this boot: a process id means nothing after another one."""
     path = Path("/proc/sys/kernel/random/boot_id")
     return path.read_text().strip() if path.is_file() else ""
+
+
+def _job() -> dict[str, Any] | None:
+    job = current_job()
+    return None if job is None else job.as_dict()
 
 
 def utc_now() -> str:

@@ -9,6 +9,7 @@ import os
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -42,6 +43,7 @@ class Outcome(BaseModel):
     host: str | None = None
     pid: int | None = None
     boot_id: str | None = None
+    job: dict[str, Any] | None = Field(default=None, description="the scheduler's, on a cluster")
     started_at: str | None = Field(default=None, description="UTC, ISO 8601")
     ended_at: str | None = Field(default=None, description="UTC, ISO 8601")
     log_tail: str | None = None

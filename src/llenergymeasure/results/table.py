@@ -89,10 +89,14 @@ RUN_SCHEMA = pa.schema(
         ("model", _TEXT),
         ("precision", _TEXT),
         ("gpu_name", _TEXT),
+        ("gpu_uuid", _TEXT),
         ("driver_version", _TEXT),
+        ("power_limit_w", _REAL),
         ("engine_version", _TEXT),
         ("llenergymeasure_version", _TEXT),
         ("host", _TEXT),
+        ("slurm_job_id", _TEXT),
+        ("slurm_partition", _TEXT),
         ("start_temperature_celsius", _REAL),
         ("started_monotonic_ns", _WHOLE),
         ("started_at", _TEXT),
@@ -197,7 +201,7 @@ def failed_row(
         row["status"] = outcome.status
         row["phase"] = outcome.phase
         row["attempt"] = outcome.attempt
-        row["host"] = outcome.host
+        row |= _place(outcome.host, outcome.job)
         row["started_at"] = outcome.started_at
         if outcome.error is not None:
             row["error_class"] = outcome.error.class_
@@ -322,19 +326,33 @@ def _surroundings(result: Result) -> dict[str, Any]:
     recording = _mapping(provenance.get("recording"))
     gpus = [_mapping(gpu) for gpu in environment.get("gpus") or []]
     versions = _mapping(_mapping(environment.get("engine")).get("versions"))
-    temperatures = [gpu.get("start_temperature_celsius") for gpu in gpus]
     return {
         "gpu_name": _joined(gpu.get("name") for gpu in gpus),
+        "gpu_uuid": _joined(gpu.get("uuid") for gpu in gpus),
         "driver_version": _joined(gpu.get("driver") for gpu in gpus),
+        "power_limit_w": _highest(gpus, "power_limit_w"),
         "engine_version": _joined(f"{name} {version}" for name, version in versions.items()),
         "llenergymeasure_version": _text(provenance.get("llenergymeasure_version")),
-        "host": _text(environment.get("host")),
-        "start_temperature_celsius": max(
-            (value for value in temperatures if value is not None), default=None
-        ),
+        **_place(_text(environment.get("host")), _mapping(environment.get("job"))),
+        "start_temperature_celsius": _highest(gpus, "start_temperature_celsius"),
         "started_at": _text(recording.get("started_at")),
         "attempt": provenance.get("attempt"),
     }
+
+
+def _place(host: str | None, job: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return where a run was: the machine by the scheduler's name for it, if it has one."""
+    told = job or {}
+    in_slurm = told.get("scheduler") == "slurm"
+    return {
+        "host": told.get("node") or host,
+        "slurm_job_id": _text(told.get("id")) if in_slurm else None,
+        "slurm_partition": _text(told.get("partition")) if in_slurm else None,
+    }
+
+
+def _highest(gpus: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    return max((gpu[name] for gpu in gpus if gpu.get(name) is not None), default=None)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

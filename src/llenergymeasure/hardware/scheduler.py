@@ -1,0 +1,52 @@
+"""The scheduler's job that this process is part of (standard library only).
+
+SLURM says what it gave in variables that srun(1) and sbatch(1) list under "OUTPUT ENVIRONMENT
+VARIABLES".
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job on a cluster.
+
+    Attributes:
+        scheduler: ``slurm``.
+        id: the number it goes by in the queue; ``ARRAY_TASK`` in an array.
+        partition: where it was queued.
+        node: the machine, as the scheduler calls it.
+        account: who is charged.
+        cluster: which cluster.
+    """
+
+    scheduler: str
+    id: str
+    partition: str | None = None
+    node: str | None = None
+    account: str | None = None
+    cluster: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+def current_job(environ: Mapping[str, str] | None = None) -> Job | None:
+    """Return the job that this environment belongs to; null outside of any."""
+    found = os.environ if environ is None else environ
+    number = found.get("SLURM_JOB_ID")
+    if not number:
+        return None
+    array, task = found.get("SLURM_ARRAY_JOB_ID"), found.get("SLURM_ARRAY_TASK_ID")
+    return Job(
+        scheduler="slurm",
+        id=f"{array}_{task}" if array and task else number,
+        partition=found.get("SLURM_JOB_PARTITION"),
+        node=found.get("SLURMD_NODENAME"),
+        account=found.get("SLURM_JOB_ACCOUNT"),
+        cluster=found.get("SLURM_CLUSTER_NAME"),
+    )
