@@ -1,7 +1,7 @@
 """The protocol that every engine is put behind."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -85,4 +85,66 @@ class Backend(Protocol):
 
         Raises:
             BackendError: the engine refused a setting or the model.
+        """
+
+
+@dataclass(frozen=True)
+class ServerCommand:
+    """How an engine's own OpenAI-compatible server is started, reached and read.
+
+    The server listens on loopback alone. The shared client in ``backends/serving/`` starts it,
+    waits until it is ready, sends all traffic and ends it; a backend says only what is in here.
+
+    Attributes:
+        argv: program and arguments; empty for a server that is running already.
+        base_url: where the interface begins, such as ``http://127.0.0.1:8000/v1``.
+        model: the name the server knows the model by.
+        environment: variables set over this process's own.
+        ready_path: answers 200 once requests are taken, from the server's root.
+        body: fields added to every request as this engine names them: sampling, and that
+            end-of-sequence is ignored.
+        takes_token_ids: whether a completion's ``prompt`` may be a list of token ids.
+        metrics_path: Prometheus text, from the server's root; null where there is none.
+        gauges: the metric's name for ``running`` and ``waiting`` (requests) and
+            ``kv_cache_share`` (0 to 1), those that this engine has.
+        settings_path: answers the settings in force as JSON, from the server's root.
+        settings: what is known of the settings in force without asking.
+        api_key: sent as a bearer token; never written anywhere.
+        ready_limit_s: how long the start may take.
+    """
+
+    argv: tuple[str, ...]
+    base_url: str
+    model: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ready_path: str = "/health"
+    body: Mapping[str, Any] = field(default_factory=dict)
+    takes_token_ids: bool = True
+    metrics_path: str | None = None
+    gauges: Mapping[str, str] = field(default_factory=dict)
+    settings_path: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    api_key: str | None = field(default=None, repr=False)
+    ready_limit_s: float = 1800.0
+
+
+@runtime_checkable
+class Serving(Protocol):
+    """What a backend may have besides: its engine as a server.
+
+    An experiment with a ``serving`` section runs in this way: traffic over HTTP in place of
+    batches in this process. Without the section a backend runs in-process by ``load``, unless
+    it has nothing else than a server (``openai``).
+    """
+
+    def server(self, config: ExperimentConfig, port: int) -> ServerCommand:
+        """Return how the server for ``config`` is started; starts nothing itself.
+
+        Args:
+            config: the resolved experiment; sampling, precision and the engine's own arguments
+                mean the same as in-process.
+            port: a free port on 127.0.0.1; not used by a server that is running already.
+
+        Raises:
+            BackendError: the engine cannot serve this configuration.
         """
