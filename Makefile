@@ -21,7 +21,7 @@ $(STAMP):
 		{ echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "Setting up $(VENV) (a few minutes, once) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint envs/constraints.txt --requirement envs/pytorch.txt --editable '.[host,pytorch,dev,docs]'
+		--constraint envs/constraints.txt --requirement envs/pytorch.txt --editable '.[host,pytorch,slurm,dev,docs]'
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 

@@ -13,9 +13,9 @@ rule measure:
     priority: lambda wildcards: study.priority(wildcards.experiment, wildcards.cycle)
     container:
         study.container()
-    threads: workflow.cores or 1
+    threads: study.threads()
     resources:
-        gpu=1,
+        **study.resources(),
     params:
         start=study.start(),
     shell:

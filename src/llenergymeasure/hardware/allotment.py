@@ -74,6 +74,15 @@ def demand(config: Mapping[str, Any]) -> Demand:
     return Demand(count, needed=needed)
 
 
+def gpus_needed(config: Mapping[str, Any]) -> int:
+    """Return how many GPUs to ask a scheduler for; one where the experiment does not say."""
+    named = (config.get("gpu") or {}).get("devices")
+    if named is not None:
+        return len(named)
+    wanted = demand(config)
+    return 1 if wanted.count is None else wanted.first + wanted.count
+
+
 def _pytorch(section: Mapping[str, Any], needed: bool) -> Demand:
     placed = section.get("device_map")
     if placed is None:

@@ -11,11 +11,13 @@ from typing import Any
 from llenergymeasure.errors import ConfigurationError, LlemError
 from llenergymeasure.files import locked, write_if_changed
 from llenergymeasure.plan import Plan, make_plan
+from llenergymeasure.hardware.allotment import gpus_needed
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.runners.choice import with_runners
 from llenergymeasure.runners.images import sif_image
 from llenergymeasure.units import BackendName
 from llenergymeasure.workflow.manifest import write_manifest
+from llenergymeasure.workflow.cluster import end_jobs, left_jobs, name_jobs
 from llenergymeasure.workflow.markers import keep_finished
 from llenergymeasure.workflow.places import Places
 from llenergymeasure.workflow.source import workflow_root
@@ -61,6 +63,7 @@ class OpenStudy:
 
     def run_file(self, name: str) -> str:
         """Return the pattern of a run's file, with wildcards ``experiment`` and ``cycle``."""
+        self._at_once = _runs_at_once(workflow)
         return f"{self.folder}/runs/{{experiment}}/{{cycle}}/{name}"
 
     def results(self) -> list[str]:
@@ -92,6 +95,22 @@ class OpenStudy:
 
         backends = set(self._backends.values())
         if len(backends) == 1 and all(run.runner == "local" for run in self._plan.runs):
+    def threads(self) -> int:
+        """Return a run's share of the cores, as many of which run at once as have a GPU.
+
+        On a cluster the job's own resources say it.
+        """
+        return max(1, (self._workflow.resource_settings.cores or 1) // self._at_once)
+
+    def resources(self) -> dict[str, Any]:
+        """Return what a run needs: on this machine one turn, on a cluster its GPUs."""
+        if self._workflow.resource_settings.nodes is None:
+            return {"gpu": 1}
+        gpus = {run.experiment: gpus_needed(run.config) for run in self._plan.runs}
+        if len(set(gpus.values())) == 1:
+            return {"gpu": next(iter(gpus.values()))}
+        return {"gpu": lambda wildcards: gpus[wildcards.experiment]}
+
             return start(backends.pop())
         return lambda wildcards: start(self._backends[wildcards.experiment])
 
@@ -139,6 +158,8 @@ class OpenStudy:
                 self._places.check(backends, look=bool(self._workflow.local_exec))
 
     def end(self, _log: Any = None) -> None:
+            if not self._workflow.local_exec:
+                self._take_cluster()
         """Bring manifest and tables up to date and say what came out.
 
         Where runs are missing the tables are written all the same, over what completed, with a
@@ -149,6 +170,14 @@ class OpenStudy:
         from llenergymeasure.report.text import study_text
 
         runs = write_manifest(self._plan, self._folder)
+    def _take_cluster(self) -> None:
+        """End the jobs that a killed workflow left in the queue, and name those to come."""
+        left = left_jobs(self._folder)
+        if left:
+            print(f"Ending {len(left)} jobs of an earlier workflow", file=sys.stderr, flush=True)
+            end_jobs(left)
+        name_jobs(self._workflow, self._folder)
+
         if any(run["status"] != "completed" for run in runs):
             write_tables(self._folder.path, partial=True)
             write_report(self._folder.path, partial=True)
@@ -200,6 +229,13 @@ def _load(workflow: Any, config: Mapping[str, Any]) -> Any:
         return study_from_mapping(dict(config), origin=None)
     if len(given) > 1:
         names = ", ".join(str(path) for path in given)
+def _runs_at_once(workflow: Any) -> int:
+    """Return how many runs this machine may have at a time: what ``--resources gpu=K`` says."""
+    limit = dict(workflow.resource_settings.resources).get("gpu")
+    value = getattr(limit, "value", limit)
+    return max(1, value) if isinstance(value, int) else 1
+
+
         raise ConfigurationError(f"one study at a time: --configfile names {names}")
     if given:
         return load_study(Path(given[0]), overrides)

@@ -1,0 +1,110 @@
+"""What a workflow does on SLURM: names its jobs, and ends those that an earlier one left.
+
+A workflow that is killed leaves its jobs in the queue, and Snakemake does not find them again.
+They would measure beside the new ones, so they are ended before these are submitted.
+"""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llenergymeasure.errors import PreflightError, Problem
+from llenergymeasure.results.layout import StudyFolder
+
+ASK_LIMIT_S = 60.0
+GONE_LIMIT_S = 120.0
+_FORMAT = "%A|%j|%T|%k"
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job in SLURM's queue.
+
+    Attributes:
+        id: its number.
+        name: ``llem-STUDY-FOLDER-CALL``, the last two as short hashes.
+        state: ``PENDING``, ``RUNNING`` and so on.
+        comment: the rule and wildcards, as Snakemake's executor writes them.
+    """
+
+    id: str
+    name: str
+    state: str
+    comment: str
+
+
+def name_jobs(workflow: Any, folder: StudyFolder) -> None:
+    """Let the jobs of this workflow go by the study's name in ``squeue``.
+
+    The executor of snakemake-executor-plugin-slurm names jobs after a random number, by which it
+    asks for their states later; the study's name is put before it. Without that plugin, or with
+    one that keeps the number elsewhere, nothing happens.
+    """
+    executor: Any = getattr(workflow.scheduler, "_executor", None)
+    number = getattr(executor, "run_uuid", None)
+    if isinstance(number, str):
+        executor.run_uuid = f"{job_prefix(folder)}{number.rpartition('_')[2][:8]}"
+
+
+def job_prefix(folder: StudyFolder) -> str:
+    """Return what the names of a study's jobs begin with, wherever they were submitted."""
+    path = folder.path.resolve()
+    place = hashlib.sha256(str(path).encode()).hexdigest()[:6]
+    return f"llem-{re.sub(r'[^A-Za-z0-9_-]', '_', path.name)[:40]}-{place}-"
+
+
+def left_jobs(folder: StudyFolder) -> list[QueuedJob]:
+    """Return the jobs that are in the queue for a study's folder.
+
+    Raises:
+        PreflightError: SLURM is here but does not answer.
+    """
+    if shutil.which("squeue") is None:
+        return []
+    try:
+        done = subprocess.run(
+            ["squeue", "--me", "--noheader", f"--format={_FORMAT}"],
+            capture_output=True,
+            text=True,
+            timeout=ASK_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise _no_answer(f"nothing within {ASK_LIMIT_S:g} s") from None
+    if done.returncode != 0:
+        raise _no_answer(done.stderr.strip())
+    prefix = job_prefix(folder)
+    told = [line.split("|", 3) for line in done.stdout.splitlines()]
+    return [QueuedJob(*parts) for parts in told if parts[1].startswith(prefix)]
+
+
+def end_jobs(jobs: Sequence[QueuedJob]) -> None:
+    """Cancel jobs and wait until they are gone.
+
+    Raises:
+        PreflightError: some are still there after two minutes.
+    """
+    numbers = list(dict.fromkeys(job.id for job in jobs))
+    subprocess.run(["scancel", *numbers], timeout=ASK_LIMIT_S, check=False)
+    deadline = time.monotonic() + GONE_LIMIT_S
+    while left := _still_there(numbers):
+        if time.monotonic() > deadline:
+            raise PreflightError(
+                [Problem(f"jobs of an earlier workflow cannot be ended: {', '.join(left)}")]
+            )
+        time.sleep(1)
+
+
+def _still_there(numbers: Sequence[str]) -> list[str]:
+    command = ["squeue", "--noheader", "--format=%A", "--me"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_LIMIT_S, check=False)
+    return sorted(set(done.stdout.split()).intersection(numbers))
+
+
+def _no_answer(said: str) -> PreflightError:
+    return PreflightError([Problem(f"SLURM's squeue does not answer: {said}")])
