@@ -51,6 +51,12 @@ class ExecutionConfig(Section):
     skip_preflight: bool = Field(
         default=False, description="Start runs without checking the machine first."
     )
+    meter: Literal["inside", "host"] = Field(
+        default="inside",
+        description="Where the meter of a run in a container works. inside: in the image, beside "
+        "the engine; host: on this machine, around the container, for an image that cannot hold "
+        "it (no pyarrow, no nvidia-ml-py).",
+    )
     run_timeout_seconds: float | None = Field(
         default=None, gt=0, le=10 * 86_400, description="Wall-clock limit of one run."
     )

@@ -3,8 +3,10 @@
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +20,21 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
     """Ask the kernel for ``signal_number`` when the parent thread ends (prctl(2))."""
     _libc.prctl(_PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0)
+
+
+def die_with(pid: int) -> None:
+    """Kill this process and its group when the process ``pid`` ends, which need be no relative."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        os.killpg(0, signal.SIGKILL)
+        return
+
+    def wait() -> None:
+        select.select([handle], [], [])
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def adopt_orphans() -> None:

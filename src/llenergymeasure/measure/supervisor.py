@@ -62,7 +62,8 @@ def main(backend: str, arguments: list[str] | None = None) -> int:
     if spec["backend"] != backend:
         print(f"{options.spec}: backend is {spec['backend']}, not {backend}", file=sys.stderr)
         return EXIT_CONFIGURATION
-    return Supervisor(spec, RunFolder(options.out.absolute()), options.watch).run()
+    launcher = json.loads(options.engine_launcher) if options.engine_launcher else None
+    return Supervisor(spec, RunFolder(options.out.absolute()), options.watch, launcher).run()
 
 
 def _parser(backend: str) -> argparse.ArgumentParser:
@@ -73,6 +74,11 @@ def _parser(backend: str) -> argparse.ArgumentParser:
     parser.add_argument("--run", help="EXPERIMENT/CYCLE, to pick from a plan")
     parser.add_argument("--out", type=Path, help="the run's folder")
     parser.add_argument("--watch", type=int, help="end the run when this process ends")
+    parser.add_argument(
+        "--engine-launcher",
+        metavar="JSON",
+        help="a command that starts the engine elsewhere, given --out and --watch",
+    )
     parser.add_argument("--selfcheck", action="store_true", help="say what works in here")
     return parser
 
@@ -102,10 +108,17 @@ def read_spec(path: Path, run: str | None) -> dict[str, Any]:
 class Supervisor:
     """One attempt at one run."""
 
-    def __init__(self, spec: dict[str, Any], folder: RunFolder, watched_pid: int | None) -> None:
+    def __init__(
+        self,
+        spec: dict[str, Any],
+        folder: RunFolder,
+        watched_pid: int | None,
+        engine_launcher: list[str] | None = None,
+    ) -> None:
         self._spec = spec
         self._folder = folder
         self._watched_pid = watched_pid
+        self._engine_launcher = engine_launcher
         self._recorder: RecorderProcess | None = None
         self._recorder_lost = False
         self._reservation: Reservation | None = None
@@ -155,12 +168,13 @@ class Supervisor:
         if self._reservation is None:
             return self._conclude(outcome, _interrupted(signals))
         self._reservation.hold_limits(config.get("gpu") or {}, log)
-        engine = self._start_child("llenergymeasure.measure.engine_process", log)
+        engine = self._start_engine(log)
         allotment = self._reservation.allotment
         self._recorder = RecorderProcess.start(
             out=self._folder.stream,
             ticks=self._folder.ticks,
             run_pid=os.getpid(),
+            engine_pid=self._folder.engine_pid,
             sensors=_sensors(config),
             devices=allotment.uuids or None,
             log=log,
@@ -191,6 +205,15 @@ class Supervisor:
         limits = self._reservation.limits()
         if limits is not None:
             self._folder.limits.write_text(json.dumps(limits))
+
+    def _start_engine(self, log: IO[bytes]) -> "subprocess.Popen[bytes]":
+        """Start the engine's process here, or in the container that was made for it."""
+        if self._engine_launcher is None:
+            return self._start_child("llenergymeasure.measure.engine_process", log)
+        assert self._reservation is not None
+        out = ["--out", str(self._folder.path), "--watch", str(os.getpid())]
+        command = [*self._engine_launcher, *out]
+        return processes.start(command, log, self._reservation.environment())
 
     def _start_child(self, module: str, log: IO[bytes]) -> "subprocess.Popen[bytes]":
         assert self._reservation is not None

@@ -32,6 +32,7 @@ class RecorderProcess:
         devices: str | Sequence[str] | None = None,
         sensors: str = "auto",
         run_pid: int | None = None,
+        engine_pid: Path | None = None,
         log: IO[Any] | int | None = None,
     ) -> "RecorderProcess":
         """Start a recorder; it samples from when ``wait_ready`` returns.
@@ -44,10 +45,13 @@ class RecorderProcess:
             sensors: ``auto``, or names joined by commas; ``auto,zeus`` adds to the automatic.
             run_pid: root of the run's process tree; GPU processes outside it are strangers.
                 This process if not given.
+            engine_pid: a file that will hold the root of one more tree of the run's processes.
             log: where its messages go; this process's standard error if not given.
         """
         command = [sys.executable, "-m", "llenergymeasure.meter.recorder", "--out", str(out)]
         command += ["--sensors", sensors, "--run-pid", str(run_pid or os.getpid())]
+        if engine_pid is not None:
+            command += ["--engine-pid", str(engine_pid)]
         if ticks is not None:
             command += ["--ticks", str(ticks)]
         if devices is not None:

@@ -55,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     answer = _own_output()
     _settle(options.parent_pid)
     try:
-        opened = open_sensors(options.sensors, options.devices, options.run_pid)
+        opened = open_sensors(
+            options.sensors, options.devices, options.run_pid, engine_pid=options.engine_pid
+        )
         with _Stop() as stop:
             Recording(opened, options.out, options.ticks).run(stop, answer)
     except (LlemError, OSError) as error:
@@ -179,6 +181,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sensors", default=AUTO, help="auto, or names joined by commas")
     parser.add_argument("--ticks", type=Path, help="where to publish counter ticks")
     parser.add_argument("--run-pid", type=int, help="root of the run's process tree")
+    parser.add_argument("--engine-pid", type=Path, help="holds the root of one more such tree")
     parser.add_argument("--parent-pid", type=int, help="end when this parent dies")
     return parser.parse_args(arguments)
 

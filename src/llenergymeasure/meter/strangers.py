@@ -29,9 +29,19 @@ class Stranger:
 class RunProcesses:
     """Tells the run's processes from all others."""
 
-    def __init__(self, run_pid: int, proc: Path = Path("/proc")) -> None:
-        """Take the process at the root of the run's tree."""
+    def __init__(
+        self, run_pid: int, proc: Path = Path("/proc"), engine_pid: Path | None = None
+    ) -> None:
+        """Take the process at the root of the run's tree.
+
+        Args:
+            run_pid: that process.
+            proc: where processes are described.
+            engine_pid: a file that will hold the root of one more tree: an engine in a container
+                that a daemon started is no child of the run's own process.
+        """
         self._run_pid = run_pid
+        self._engine_pid = engine_pid
         self._proc = proc
         self._ours: set[tuple[int, str]] = set()
         self._looked: set[str] = set()
@@ -82,13 +92,20 @@ class RunProcesses:
         key = (pid, self._started(pid))
         if key in self._ours:
             return True
+        roots = self._roots()
         ancestor: int | None = pid
         while ancestor is not None and ancestor > 0:
-            if ancestor == self._run_pid:
+            if ancestor in roots:
                 self._ours.add(key)
                 return True
             ancestor = self._parent(ancestor)
         return False
+
+    def _roots(self) -> set[int]:
+        try:
+            return {self._run_pid, int(self._engine_pid.read_text() if self._engine_pid else 0)}
+        except (OSError, ValueError):
+            return {self._run_pid}
 
     def _exists(self, pid: int) -> bool:
         if pid <= 0:

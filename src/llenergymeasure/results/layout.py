@@ -75,6 +75,11 @@ class RunFolder:
         return self.work / "recorder.json"
 
     @property
+    def engine_pid(self) -> Path:
+        """The engine's process: in a container of its own it is no child of the supervisor's."""
+        return self.work / "engine.pid"
+
+    @property
     def ticks(self) -> Path:
         """The recorder's latest counter ticks, shared memory."""
         return self.work / "ticks"

@@ -36,7 +36,6 @@ def call_variables(
         inside: the run's environment; nothing else of the host's gets in (``--cleanenv``).
         nvidia: whether the host's driver libraries are brought in (``--nv``).
     """
-    prefix = "SINGULARITY" if apptainer_command() == "singularity" else "APPTAINER"
     found = {
         "CLEANENV": "true",
         "MOUNT": "\n".join(mount.for_apptainer() for mount in mounts),
@@ -45,8 +44,17 @@ def call_variables(
         found["NV"] = "true"
     if dropped := missing_capabilities():
         found["DROP_CAPS"] = ",".join(dropped)
-    named = {f"{prefix}_{name}": value for name, value in found.items()}
-    return named | {f"{prefix}ENV_{name}": value for name, value in inside.items()}
+    named = {f"{_prefix()}_{name}": value for name, value in found.items()}
+    return named | environment_inside(inside)
+
+
+def environment_inside(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that set ``variables`` in the container."""
+    return {f"{_prefix()}ENV_{name}": value for name, value in variables.items()}
+
+
+def _prefix() -> str:
+    return "SINGULARITY" if apptainer_command() == "singularity" else "APPTAINER"
 
 
 def missing_capabilities(status: Path = Path("/proc/self/status")) -> list[str]:

@@ -5,13 +5,17 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
-from llenergymeasure.config import strict_yaml
-from llenergymeasure.config.execution import RunnerChoice, runner_choice
+from llenergymeasure.config.execution import RunnerChoice
+from llenergymeasure.config.preferences import (
+    runner_in_environment,
+    runner_variable,
+    user_configuration,
+    user_preferences,
+)
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.units import BACKENDS, BackendName
+from llenergymeasure.units import BackendName
 
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "pytorch": ("torch", "transformers"),
@@ -36,7 +40,7 @@ def with_runners(study: Study, *, apptainer_offered: bool) -> Study:
         ConfigurationError: a setting is no runner, or local backends exclude each other.
     """
     used = dict.fromkeys(each.model.backend for each in study.experiments)
-    configured = user_runners()
+    configured = user_preferences().runner_choices()
     chosen = {
         backend: _choose(backend, study, configured, apptainer_offered=apptainer_offered)
         for backend in used
@@ -52,12 +56,9 @@ def _choose(
     *,
     apptainer_offered: bool,
 ) -> RunnerChoice:
-    variable = f"LLEM_RUNNER_{backend.upper()}"
-    if value := os.environ.get(variable):
-        choice = runner_choice(value)
-        if isinstance(choice, str):
-            raise ConfigurationError(Problem(choice, key=variable, found=value))
-        choice = replace(choice, reason=f"{variable} says so")
+    variable = runner_variable(backend)
+    if (chosen := runner_in_environment(backend)) is not None:
+        choice = replace(chosen, reason=f"{variable} says so")
     elif backend in study.runners:
         choice = replace(study.runners[backend], reason="the study says so")
     elif backend in configured:
@@ -96,57 +97,6 @@ def container_command() -> str | None:
     """Return ``$LLEM_DOCKER``, else ``docker`` or ``podman``, whichever is here; else null."""
     names = [os.environ["LLEM_DOCKER"]] if os.environ.get("LLEM_DOCKER") else ["docker", "podman"]
     return next((name for name in names if shutil.which(name)), None)
-
-
-def user_configuration() -> Path:
-    """Return the file of a user's own settings, whether or not it exists.
-
-    Source: XDG Base Directory Specification 0.8.
-    """
-    base = os.environ.get("XDG_CONFIG_HOME", "")
-    folder = Path(base) if base.startswith("/") else Path.home() / ".config"
-    return folder / "llenergymeasure" / "config.yaml"
-
-
-def user_runners() -> dict[BackendName, RunnerChoice]:
-    """Return the runners that the user configuration names.
-
-    Raises:
-        ConfigurationError: the file cannot be used.
-    """
-    path = user_configuration()
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return {}
-    values = strict_yaml.parse(content)[0] or {}
-    if not isinstance(values, Mapping):
-        raise ConfigurationError(Problem("must be a mapping", file=path))
-    if unknown := [key for key in values if key != "runners"]:
-        message = "is no user setting; there is runners"
-        raise ConfigurationError(Problem(message, key=str(unknown[0]), file=path))
-    given = values.get("runners") or {}
-    if not isinstance(given, Mapping):
-        message = "must be a mapping of backends to runners"
-        raise ConfigurationError(Problem(message, key="runners", file=path))
-    return {_backend(name, path): _configured(name, value, path) for name, value in given.items()}
-
-
-def _backend(name: object, path: Path) -> BackendName:
-    for backend in BACKENDS:
-        if backend == name:
-            return backend
-    message = f"is no backend; there are {', '.join(BACKENDS)}"
-    raise ConfigurationError(Problem(message, key=f"runners.{name}", file=path))
-
-
-def _configured(name: object, value: object, path: Path) -> RunnerChoice:
-    choice = runner_choice(value)
-    if isinstance(choice, str):
-        raise ConfigurationError(
-            Problem(choice, key=f"runners.{name}", found=str(value), file=path)
-        )
-    return choice
 
 
 def _refuse_neighbours(local: list[BackendName]) -> None:

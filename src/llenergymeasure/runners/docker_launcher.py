@@ -2,13 +2,14 @@
 
 It starts the container, hands on its output and exit code, ends it on a signal or when the
 process that asked for it is gone, and removes what launchers that were killed left behind.
+
+With ``--engine`` the container holds the engine's process alone: the supervisor that asked for it
+works outside, with the meter.
 """
 
 import argparse
 import contextlib
-import json
 import os
-import re
 import select
 import signal
 import subprocess
@@ -17,17 +18,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
 from llenergymeasure.errors import EXIT_CONFIGURATION, EXIT_FAILED, LlemError
-from llenergymeasure.files import write_text
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.runners import docker
+from llenergymeasure.runners.container_task import ContainerTask, EngineAlone, WholeRun
 from llenergymeasure.runners.images import docker_digest
 from llenergymeasure.runners.preflight import visible_uuids
-from llenergymeasure.runners.surroundings import Surroundings, image_variables, worker_command
+from llenergymeasure.runners.surroundings import Surroundings, image_variables
 
 OWNER_LABEL = "llenergymeasure.owner"
 RUN_LABEL = "llenergymeasure.run"
@@ -45,15 +45,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one run; return the exit code of its supervisor, or 1."""
     options = _parser().parse_args(arguments)
     try:
-        spec = _entry(options.spec, options.run)
-        engine = docker.find_engine()
-        return _Launch(options, spec, engine).run()
+        task = _task(options)
     except (OSError, ValueError, KeyError) as error:
-        print(f"{options.spec}: {error}", file=sys.stderr)
+        print(f"{options.spec or options.out}: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
+    try:
+        return _Launch(options, task, docker.find_engine()).run()
     except LlemError as error:
-        _write_failure(RunFolder(options.out.absolute()), str(error), EXIT_FAILED)
-        print(f"run {options.run} failed: {error}", file=sys.stderr)
+        task.fail(str(error), EXIT_FAILED)
+        print(f"run {task.name} failed: {error}", file=sys.stderr)
         return error.exit_code
 
 
@@ -62,41 +62,38 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backend", required=True)
     parser.add_argument("--image", required=True)
     parser.add_argument("--scripts", type=Path, required=True, help="the workers' folder")
-    parser.add_argument("--spec", type=Path, required=True, help="the study's plan")
-    parser.add_argument("--run", required=True, help="EXPERIMENT/CYCLE")
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run", help="EXPERIMENT/CYCLE, of the plan that --spec names")
+    what.add_argument("--engine", action="store_true", help="the engine's process alone")
+    parser.add_argument("--spec", type=Path, help="the study's plan")
     parser.add_argument("--watch", type=int, help="end the run when this process ends")
     return parser
 
 
-def _entry(plan: Path, run: str) -> dict[str, Any]:
-    experiment, _, cycle = run.partition("/")
-    for entry in json.loads(plan.read_text())["runs"]:
-        if entry["experiment"] == experiment and str(entry["cycle"]) == cycle:
-            return dict(entry)
-    raise ValueError(f"the plan holds no run {run}")
+def _task(options: argparse.Namespace) -> ContainerTask:
+    folder = RunFolder(options.out.absolute())
+    if options.engine:
+        return EngineAlone.of_folder(folder)
+    return WholeRun.of_plan(options.spec, options.run, options.backend, folder)
 
 
 class _Launch:
     """One container, from its start to its removal."""
 
     def __init__(
-        self, options: argparse.Namespace, entry: dict[str, Any], engine: docker.Engine
+        self, options: argparse.Namespace, task: ContainerTask, engine: docker.Engine
     ) -> None:
         self._options = options
         self._engine = engine
-        self._folder = RunFolder(options.out.absolute())
-        self._name = f"llem-{options.run.replace('/', '-')}-{os.getpid()}"
+        self._task = task
+        self._name = f"llem-{task.name.replace('/', '-')}-{os.getpid()}"
         self._surroundings = Surroundings.of(
-            [entry["config"]], options.spec.absolute().parent, options.scripts
+            [task.config], task.writable, options.scripts, meter_inside=task.meter_inside
         )
         self._container = docker.Container(
             image=options.image,
-            command=[
-                *worker_command(options.backend),
-                *("--spec", str(options.spec.absolute()), "--run", options.run),
-                *("--out", str(self._folder.path), "--watch", str(os.getpid())),
-            ],
+            command=task.command(os.getpid()),
             mounts=self._surroundings.mounts,
             variables={
                 **self._surroundings.variables,
@@ -105,15 +102,15 @@ class _Launch:
             name=self._name,
             workdir=Path.cwd(),
             gpus=visible_uuids(),
-            network=needs_network(entry["config"], self._surroundings.variables),
-            labels={OWNER_LABEL: owner(os.getpid()), RUN_LABEL: options.run},
+            network=needs_network(task.config, self._surroundings.variables),
+            labels={OWNER_LABEL: owner(os.getpid()), RUN_LABEL: task.name},
         )
 
     def run(self) -> int:
         """Run the container; return its exit code."""
         remove_abandoned(self._engine)
         signals = _wake_pipe()
-        self._folder.path.mkdir(parents=True, exist_ok=True)
+        self._task.folder.path.mkdir(parents=True, exist_ok=True)
         client = subprocess.Popen(
             docker.run_command(self._engine, self._container),
             stdin=subprocess.DEVNULL,
@@ -202,11 +199,11 @@ class _Launch:
         return None
 
     def _exit_code(self, code: int, asked_to_end: int | None, said: "deque[bytes]") -> int:
-        started = self._folder.outcome.is_file() and self._folder.outcome.stat().st_size > 0
+        started = self._task.started()
         if code in DOCKER_CODES or (code != 0 and not started):
             message = b"".join(said).decode(errors="replace").strip() or f"exit code {code}"
             if not started:
-                _write_failure(self._folder, message[-2000:], code)
+                self._task.fail(message[-2000:], code)
             return EXIT_FAILED
         if asked_to_end is not None and code < 0:
             return 128 + asked_to_end
@@ -306,37 +303,6 @@ def _state(pid: int) -> str:
 def _start(pid: int) -> str:
     fields = _stat(pid)
     return fields[19] if len(fields) > 19 else ""
-
-
-def _write_failure(folder: RunFolder, message: str, code: int) -> None:
-    """Write the outcome that the supervisor inside could not write."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    message = re.sub(r"\s+", " ", message).strip()
-    outcome = {
-        "attempt": _attempts(folder) + 1,
-        "status": "failed",
-        "phase": "container",
-        "error": {"class": "ContainerError", "message": message},
-        "exit_code": code,
-        "host": os.uname().nodename,
-        "pid": os.getpid(),
-        "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        "started_at": now,
-        "ended_at": now,
-    }
-    folder.path.mkdir(parents=True, exist_ok=True)
-    write_text(folder.outcome, json.dumps({**outcome, "log_tail": ""}, indent=2) + "\n")
-    with folder.attempts.open("a") as stream:
-        for status in ("running", "failed"):
-            stream.write(json.dumps({**outcome, "status": status}) + "\n")
-
-
-def _attempts(folder: RunFolder) -> int:
-    """Return how many attempts were begun."""
-    if not folder.attempts.is_file():
-        return 0
-    with folder.attempts.open(errors="replace") as stream:
-        return sum(1 for line in stream if '"status": "running"' in line)
 
 
 if __name__ == "__main__":

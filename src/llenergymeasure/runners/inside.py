@@ -27,6 +27,9 @@ NEEDED = {
 }
 """What the worker needs of an image, and from which version on: as in pyproject.toml."""
 
+METER_NEEDED = ("nvidia-ml-py", "pyarrow")
+"""What it needs for the meter alone."""
+
 PYTHON = (3, 11)
 
 
@@ -36,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--source-hash", help="what the mounted source must be")
     parser.add_argument("--writable", action="append", default=[], help="a folder to write into")
     parser.add_argument("--free", type=int, default=0, help="bytes that must be free there")
+    parser.add_argument("--no-meter", action="store_true", help="the meter works outside")
     parser.add_argument("--gpus", type=int, default=0, help="how many cards must be seen")
     parser.add_argument("--driver-cuda", help="the newest CUDA that the driver runs, as 13.0")
     parser.add_argument("--boot-id", help="the host's")
@@ -57,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _found(options: argparse.Namespace) -> Iterator[str]:
-    yield from _python_problems()
+    yield from _python_problems(() if options.no_meter else METER_NEEDED)
     yield from _same_machine(options)
     for folder in options.writable:
         yield from _write_problems(folder, options.free)
@@ -69,15 +73,18 @@ def _found(options: argparse.Namespace) -> Iterator[str]:
         yield from _cuda_problems(options.driver_cuda)
 
 
-def _python_problems() -> Iterator[str]:
+def _python_problems(meter_needed: Sequence[str]) -> Iterator[str]:
     if sys.version_info < PYTHON:
         wanted = ".".join(str(part) for part in PYTHON)
         yield f"its Python is {sys.version.split()[0]}; the worker needs {wanted} or newer"
         return
     for name, least in NEEDED.items():
+        if name in METER_NEEDED and name not in meter_needed:
+            continue
         version = _version(name)
+        way_out = ", or execution: {meter: host}" if name in METER_NEEDED else ""
         if version is None:
-            yield f"{name} is not installed in it; {least} or newer is needed"
+            yield f"{name} is not installed in it; {least} or newer is needed{way_out}"
         elif _numbers(version) < _numbers(least):
             yield f"its {name} is {version}; {least} or newer is needed"
 

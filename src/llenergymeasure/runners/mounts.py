@@ -93,6 +93,13 @@ def run_mounts(
     return [by_target[target] for target in sorted(by_target)]
 
 
+def bindings_mount() -> Mount:
+    """Return NVML's bindings (one Python file of nvidia-ml-py) for an image that lacks them."""
+    import pynvml
+
+    return Mount(Path(str(pynvml.__file__)).resolve(), f"{INSIDE}/pynvml.py")
+
+
 _HUB_CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE")
 
 

@@ -112,6 +112,7 @@ def inside_command(backend: str, surroundings: Surroundings, gpus: int) -> list[
     words += [surroundings.variables["LLEM_CACHE"], "--free", str(RESULTS_LEAST_BYTES)]
     words += ["--boot-id", Path("/proc/sys/kernel/random/boot_id").read_text().strip()]
     words += ["--pid-namespace", str(Path("/proc/self/ns/pid").readlink())]
+    words += [] if surroundings.meter_inside else ["--no-meter"]
     words += ["--monotonic-ns", str(time.monotonic_ns()), "--gpus", str(gpus)]
     driver_cuda = cuda_driver_version() if gpus else None
     if driver_cuda:

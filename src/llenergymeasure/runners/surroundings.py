@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.runners.mounts import Mount, run_mounts
+from llenergymeasure.runners.mounts import Mount, bindings_mount, run_mounts
 from llenergymeasure.runners.variables import INSIDE, TOKEN_FILE, HubToken, inside_variables
 
 SCRIPTS = f"{INSIDE}/scripts"
@@ -23,16 +23,23 @@ class Surroundings:
         variables: their environment.
         results: the folder they write to.
         token: the hub's token; close it when no container needs it any more.
+        meter_inside: whether the image holds the meter; else it works outside.
     """
 
     mounts: tuple[Mount, ...]
     variables: Mapping[str, str]
     results: Path
     token: HubToken
+    meter_inside: bool = True
 
     @classmethod
     def of(
-        cls, configs: Iterable[Mapping[str, Any]], results: Path, scripts: Path
+        cls,
+        configs: Iterable[Mapping[str, Any]],
+        results: Path,
+        scripts: Path,
+        *,
+        meter_inside: bool = True,
     ) -> "Surroundings":
         """Return the surroundings of runs of ``configs`` that write below ``results``.
 
@@ -41,15 +48,28 @@ class Surroundings:
         """
         token = HubToken(os.environ)
         mounts = run_mounts(configs, results, scripts, os.environ, token)
+        if not meter_inside:
+            mounts.append(bindings_mount())
         variables = inside_variables(os.environ)
         if token.path is not None:
             variables["HF_TOKEN_PATH"] = TOKEN_FILE
-        return cls(tuple(mounts), variables, results.absolute(), token)
+        return cls(tuple(mounts), variables, results.absolute(), token, meter_inside)
 
 
 def worker_command(backend: str) -> list[str]:
     """Return the command of a backend's worker in a container."""
     return [PYTHON, f"{SCRIPTS}/measure_{backend}.py"]
+
+
+def engine_command(out: Path, watch: int) -> list[str]:
+    """Return the command of an engine's process alone, for a supervisor outside its container.
+
+    Args:
+        out: the run's folder.
+        watch: the process whose end it does not outlive.
+    """
+    module = "llenergymeasure.measure.engine_process"
+    return [PYTHON, "-m", module, "--out", str(out), "--watch", str(watch)]
 
 
 def image_variables(image: str, digest: str | None) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Where each run of a plan happens, as the rules need it: its command, its image, its checks."""
 
 import atexit
+import json
 import os
 import sys
 from collections.abc import Iterable
@@ -41,6 +42,7 @@ class Places:
             backend: sif_image(backend, plan.images.get(backend))
             for backend in self._of("apptainer")
         }
+        self._meter_outside = plan.execution.get("meter") == "host"
         self._known_surroundings: Surroundings | None = None
         self._commands: dict[BackendName, list[str]] = {}
         if self._sif and not apptainer_offered:
@@ -57,23 +59,32 @@ class Places:
 
     def _command(self, backend: BackendName) -> list[str]:
         runner = self._runners[backend]
+        local = [sys.executable, str(workflow_root() / "scripts" / f"measure_{backend}.py")]
+        if runner == "docker":
+            launcher = self._docker_launcher(backend)
+            return [*local, *_around(launcher)] if self._meter_outside else launcher
         if runner == "apptainer":
             image = self._sif[backend]
             named = image_variables(image.location, image.digest())
-            variables = [f"{key}={value}" for key, value in named.items()]
-            return ["env", *variables, *worker_command(backend)]
-        if runner == "docker":
-            return [
-                *(sys.executable, "-m", "llenergymeasure.runners.docker_launcher"),
-                *("--backend", backend, "--scripts", str(workflow_root() / "scripts")),
-                *("--image", docker_image(backend, self._plan.images.get(backend))),
-            ]
-        return [sys.executable, str(workflow_root() / "scripts" / f"measure_{backend}.py")]
+            env = ["env", *(f"{key}={value}" for key, value in named.items())]
+            if not self._meter_outside:
+                return [*env, *worker_command(backend)]
+            launcher = [sys.executable, "-m", "llenergymeasure.runners.apptainer_launcher"]
+            return [*env, *local, *_around([*launcher, "--image", image.location])]
+        return local
+
+    def _docker_launcher(self, backend: BackendName) -> list[str]:
+        return [
+            *(sys.executable, "-m", "llenergymeasure.runners.docker_launcher"),
+            *("--backend", backend, "--scripts", str(workflow_root() / "scripts")),
+            *("--image", docker_image(backend, self._plan.images.get(backend))),
+            *(["--engine"] if self._meter_outside else []),
+        ]
 
     def container(self, backend: BackendName) -> str | None:
         """Return the image that Snakemake starts a backend's runs in; null for none."""
         image = self._sif.get(backend)
-        return None if image is None else image_for_snakemake(image, LINKS)
+        return None if image is None or self._meter_outside else image_for_snakemake(image, LINKS)
 
     def built_image(self, backend: BackendName) -> list[str]:
         """Return the image that has to be built before a backend's first run, if one has."""
@@ -113,7 +124,12 @@ class Places:
     def _surroundings(self) -> Surroundings:
         if self._known_surroundings is None:
             contained = [run.config for run in self._plan.runs if run.runner != "local"]
-            found = Surroundings.of(contained, self._folder.path, workflow_root() / "scripts")
+            found = Surroundings.of(
+                contained,
+                self._folder.path,
+                workflow_root() / "scripts",
+                meter_inside=not self._meter_outside,
+            )
             atexit.register(found.token.close)
             self._known_surroundings = found
         return self._known_surroundings
@@ -129,6 +145,11 @@ class Places:
                 key=f"runners.{next(iter(self._sif))}",
             )
         )
+
+
+def _around(launcher: list[str]) -> list[str]:
+    """Return how a supervisor on this machine is told to start its engine in a container."""
+    return ["--engine-launcher", json.dumps(launcher)]
 
 
 def _to_be_built(image: SifImage) -> bool:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from llenergymeasure.errors import MeterError
-from llenergymeasure.meter.samples import Quantity, SensorInfo
+
+if TYPE_CHECKING:  # An engine's process has no need of pyarrow.
+    from llenergymeasure.meter.samples import Quantity, SensorInfo
 
 
 class SensorError(MeterError):
@@ -23,7 +25,7 @@ class Value(NamedTuple):
             mean is over; null where the recorder finds out by following the value.
     """
 
-    quantity: Quantity
+    quantity: "Quantity"
     value: float | None
     note: str | None = None
     span_ns: int | None = None
@@ -73,7 +75,7 @@ class Channel:
 
     device: str
     sensor: str
-    quantities: tuple[Quantity, ...]
+    quantities: tuple["Quantity", ...]
     read: Callable[[], Sequence[Value]]
     pace: Follow | Every
     ticks: bool = False
@@ -82,7 +84,7 @@ class Channel:
 class Sensor(Protocol):
     """A source of energy or power readings."""
 
-    def describe(self) -> list[SensorInfo]:
+    def describe(self) -> list["SensorInfo"]:
         """Return what it can say about each device, and what it cannot and why."""
         ...
 

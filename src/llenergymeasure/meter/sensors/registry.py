@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import get_args
 
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -52,6 +53,7 @@ def open_sensors(
     asked: str = AUTO,
     devices: str | None = None,
     run_pid: int | None = None,
+    engine_pid: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Opened:
     """Open sensors; a machine without any gives only reasons.
@@ -64,6 +66,7 @@ def open_sensors(
         devices: GPUs by UUID or NVML index joined by commas, or ``none``; those that a CUDA
             process would see if not given.
         run_pid: root of the run's process tree, to find strangers on the GPUs.
+        engine_pid: a file that will hold the root of one more.
         environ: environment that says what CUDA would see; this process's if not given.
 
     Raises:
@@ -75,7 +78,7 @@ def open_sensors(
     selection = _select(devices, inventory, environ)
     sensors: list[Sensor] = []
     if auto or "nvml" in names:
-        run = None if run_pid is None else RunProcesses(run_pid)
+        run = None if run_pid is None else RunProcesses(run_pid, engine_pid=engine_pid)
         sensors.append(NvmlSensor(inventory, selection.gpus, run))
     if auto or "rapl" in names:
         sensors.append(RaplSensor())
