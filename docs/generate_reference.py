@@ -20,6 +20,7 @@ from llenergymeasure.analysis.summary import METRICS, STATISTICS, SUMMARY_SCHEMA
 from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import submodels
+from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.schema import study_schema
 from llenergymeasure.measure.finish import REQUEST_SCHEMA
 from llenergymeasure.meter.samples import SCHEMA as SAMPLES_SCHEMA
@@ -45,6 +46,11 @@ TYPES = {
 VALUES = frozenset({"synthetic", "random", "sequential"})
 """Words that begin a description and are values, which keep their small letter."""
 
+STUDYS_SECTIONS: dict[str, type[BaseModel]] = {
+    "execution": ExecutionConfig,
+    "notify": NotifyConfig,
+}
+
 FORMAL_BOUND = 10**12
 """Bounds from here on only guard the arithmetic; no one needs to read them."""
 
@@ -68,18 +74,17 @@ def reference_page() -> str:
         "",
         "## The study",
         "",
-        "Beside the settings of an experiment a study has these keys, and `sweep` and "
-        "[`execution`](#execution).",
+        "Beside the settings of an experiment a study has these keys, and `sweep`, "
+        "[`execution`](#execution) and [`notify`](#notify).",
         "",
         *_table({name: own.pop(name) for name in study_keys}, definitions),
         "",
         "## An experiment",
         "",
     ]
-    own.pop("execution")
+    studys = {name: own.pop(name) for name in ("execution", "notify")}
     lines += _table(own, definitions)
-    sections = [("execution", {"$ref": "#/$defs/ExecutionConfig"}), *own.items()]
-    for name, setting in sections:
+    for name, setting in [*studys.items(), *own.items()]:
         for path, definition in _sections(name, setting, definitions):
             lines += ["", f"### {path}", ""]
             lines += [_sentence(definition.get("description", "")), ""]
@@ -167,8 +172,8 @@ def _described(definition: Schema, path: str) -> dict[str, Any]:
 
 
 def _model_at(path: str) -> type[BaseModel]:
-    if path == "execution":
-        return ExecutionConfig
+    if path in STUDYS_SECTIONS:
+        return STUDYS_SECTIONS[path]
     model: type[BaseModel] = ExperimentConfig
     for name in path.split("."):
         (model,) = submodels(model.model_fields[name].annotation)

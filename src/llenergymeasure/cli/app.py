@@ -29,6 +29,10 @@ app = App(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(help="where the runs go: a Snakemake profile, such as slurm", metavar="PROFILE"),
+]
 StudyArgument = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="the study file")]
 
 
@@ -74,8 +78,13 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would run, and run nothing")
     ] = False,
+    profile: ProfileOption = None,
 ) -> None:
-    """Run a study, or one model."""
+    """Run a study, or one model.
+
+    What is complete is never measured again: the same command after a failure or an
+    interruption makes what is missing.
+    """
     from llenergymeasure.cli.run import run_command
 
     settings = {
@@ -95,7 +104,26 @@ def run(
     if no_gaps:
         settings |= {"execution.experiment_gap_seconds": 0, "execution.cycle_gap_seconds": 0}
     given = {key: value for key, value in settings.items() if value is not None}
-    raise typer.Exit(run_command(study, given, dry_run=dry_run))
+    raise typer.Exit(run_command(study, given, dry_run=dry_run, profile=profile))
+
+
+@app.command()
+def resume(
+    study: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[STUDY]", help="a study's file or results folder; default: the last one run"
+        ),
+    ] = None,
+    profile: ProfileOption = None,
+) -> None:
+    """Go on with a study that was interrupted.
+
+    Makes what is missing and tries again what failed, with the options of the last time.
+    """
+    from llenergymeasure.cli.run import resume_command
+
+    raise typer.Exit(resume_command(study, profile))
 
 
 @app.command()
@@ -199,6 +227,27 @@ def config(
     from llenergymeasure.cli.catalogue import config_command
 
     config_command(backend, pattern, as_json=as_json)
+
+
+@app.command()
+def prefs(
+    key: Annotated[
+        str | None, typer.Argument(help="one setting, such as output_dir or runners.pytorch")
+    ] = None,
+    value: Annotated[str | None, typer.Argument(help="what to set it to")] = None,
+    unset: Annotated[bool, typer.Option("--unset", help="take KEY out of the file")] = False,
+    show_origin: Annotated[
+        bool, typer.Option("--show-origin", help="say where each value is from")
+    ] = False,
+    study: Annotated[
+        Path | None, typer.Option(help="as they are in force for this study", metavar="STUDY.yaml")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Show and set your own settings, and see where each is from."""
+    from llenergymeasure.cli.prefs import prefs_command
+
+    prefs_command(key, value, unset=unset, show_origin=show_origin, study=study, as_json=as_json)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""``llem run``: a study, or one model, to its printed result."""
+"""``llem run`` and ``llem resume``: a study, or one model, to its printed result."""
 
 import re
 import sys
@@ -8,19 +8,34 @@ from typing import Any
 
 import yaml
 
-from llenergymeasure.cli.talk import note
-from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError
+from llenergymeasure.cli.live import Live
+from llenergymeasure.cli.talk import Level, level, note
+from llenergymeasure.config.study import DEFAULT_RESULTS, Study
+from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.files import write_text
-from llenergymeasure.plan import describe_plan, make_plan
+from llenergymeasure.plan import Plan, describe_plan, make_plan
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.runners.choice import with_runners
-from llenergymeasure.workflow.drive import Drive
+from llenergymeasure.workflow.calls import StudyCall, last_called, recall, remember
+from llenergymeasure.workflow.drive import LOG_NAME, Call, Drive
 from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 
-def run_command(study_file: Path | None, settings: Mapping[str, Any], *, dry_run: bool) -> int:
+def run_command(
+    study_file: Path | None,
+    settings: Mapping[str, Any],
+    *,
+    dry_run: bool,
+    profile: str | None = None,
+) -> int:
     """Run a study with overrides, or a study of one made of ``settings``; return the exit code.
+
+    Args:
+        study_file: the study; null for one model.
+        settings: what the command line sets, by dotted key.
+        dry_run: only say what would run.
+        profile: the Snakemake profile to run it under.
 
     Raises:
         ConfigurationError: neither or both were given, or the settings cannot be used.
@@ -29,32 +44,69 @@ def run_command(study_file: Path | None, settings: Mapping[str, Any], *, dry_run
         raise ConfigurationError("give either a study file or --model, not both")
     if study_file is None and "model" not in settings:
         raise ConfigurationError("say what to run: a STUDY.yaml, or --model with a model's name")
-    mapping = None if study_file is not None else _study_of_one(settings)
     if study_file is not None:
-        study = load_study(study_file, settings)
+        call = StudyCall(study_file, settings, profile)
+        return _run(call, load_study(study_file, settings), dry_run=dry_run)
+    mapping = _study_of_one(settings)
+    study = study_from_mapping(mapping)
+    file = Path(study.results_root) / study.name / "study.yaml"
+    if not dry_run:
+        write_text(file, yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True))
+    return _run(StudyCall(file, {}, profile), study, dry_run=dry_run)
+
+
+def resume_command(path: Path | None, profile: str | None) -> int:
+    """Go on with a study: make what is missing and try again what failed; return the exit code.
+
+    Args:
+        path: its file or its results folder; null for the one that was started last here.
+        profile: another profile than last time.
+
+    Raises:
+        ConfigurationError: there is no such study.
+    """
+    if path is None:
+        folder = last_called(DEFAULT_RESULTS)
+        if folder is None:
+            raise ConfigurationError(f"no study was run here: there is none in {DEFAULT_RESULTS}/")
+        path = folder.path
+    if path.is_dir():
+        call = recall(StudyFolder(path))
+        if call is None:
+            message = "holds no study that `llem run` started; name the study's file"
+            raise ConfigurationError(Problem(message, file=path))
     else:
-        assert mapping is not None
-        study = study_from_mapping(mapping)
+        study = load_study(path)
+        call = recall(StudyFolder(Path(study.results_root) / study.name))
+        if call is None or not call.study_file.samefile(path):
+            call = StudyCall(path)
+    call = StudyCall(call.study_file, call.settings, profile or call.profile)
+    return _run(call, load_study(call.study_file, call.settings), dry_run=False)
+
+
+def _run(call: StudyCall, study: Study, *, dry_run: bool) -> int:
     plan = make_plan(with_runners(study, apptainer_offered=False))
     if dry_run:
         print(describe_plan(plan))
         return EXIT_OK
     folder = StudyFolder(Path(study.results_root) / study.name)
-    overrides: list[str] = []
-    if mapping is not None:
-        study_file = folder.path / "study.yaml"
-        write_text(study_file, yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True))
-    elif settings:
-        overrides = ["--config", *(f"{key}={value}" for key, value in settings.items())]
-    assert study_file is not None
-
-    to_do = sum(not folder.run(run.experiment, run.cycle).result.is_file() for run in plan.runs)
-    runs = counted(len(plan.runs), "run")
-    note(f"{study.name}: {runs}, {to_do} to do, into {folder.path}")
-    code = Drive(study_file, plan, folder, note).run(overrides)
+    remember(folder, call)
+    to_do = _to_do(plan, folder)
+    note(f"{study.name}: {counted(len(plan.runs), 'run')}, {to_do} to do, into {folder.path}")
+    drive = Drive(call.study_file, plan, folder, Live(folder), study.notify)
+    overrides = tuple(f"{key}={value}" for key, value in call.settings.items())
+    code = drive.run(Call(overrides, call.profile))
+    if level() == Level.VERBOSE:
+        sys.stderr.write((folder.path / LOG_NAME).read_text(errors="replace"))
+    else:
+        sys.stderr.write(drive.complaint)
     if to_do == 0 and code == EXIT_OK:
         note("Nothing to be done: every run is complete.")
     return _tell(folder, code)
+
+
+def _to_do(plan: Plan, folder: StudyFolder) -> int:
+    return sum(not folder.run(run.experiment, run.cycle).result.is_file() for run in plan.runs)
 
 
 def _study_of_one(settings: Mapping[str, Any]) -> dict[str, Any]:

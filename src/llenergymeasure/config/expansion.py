@@ -63,6 +63,7 @@ def expand(document: Document, shape_of: ShapeOf | None = None) -> Study:
         runners={
             name: layout.runners[name] for name in _used(experiments) if name in layout.runners
         },
+        notify=layout.notify,
         results_root=layout.results_root,
         swept_keys=swept_keys,
         notes=tuple(_notes(document, layout, outcome, experiments, n_cycles)),

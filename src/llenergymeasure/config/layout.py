@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,6 +14,9 @@ from llenergymeasure.config.merging import NotASectionError, assigned, flattened
 from llenergymeasure.config.messages import Rejection, rejections
 from llenergymeasure.config.names import study_name
 from llenergymeasure.config.nearest import nearest_names
+from llenergymeasure.config.notify import NotifyConfig
+from llenergymeasure.config.preferences import preferred_folder, preferred_notify
+from llenergymeasure.config.section import Section
 from llenergymeasure.config.strict_yaml import KeyPath
 from llenergymeasure.config.study import DEFAULT_RESULTS
 from llenergymeasure.config.sweep import (
@@ -29,6 +32,8 @@ from llenergymeasure.config.sweep import (
 )
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BACKENDS, BackendName
+
+SectionT = TypeVar("SectionT", bound=Section)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,7 @@ class Layout:
         self.name = self._name(values.get("name"))
         self.execution = self._execution(values.get("execution"))
         self.runners = self._runners(values.get("runners"))
+        self.notify = self._notify(values.get("notify"))
         self.results_root = self._results_root()
         self.axes = self._axes()
         self.entries = self._entries()
@@ -122,20 +128,27 @@ class Layout:
             return ""
 
     def _execution(self, given: Any) -> ExecutionConfig:
+        return self._section("execution", given, ExecutionConfig) or ExecutionConfig()
+
+    def _notify(self, given: Any) -> NotifyConfig | None:
+        return preferred_notify(self._section("notify", given, NotifyConfig))
+
+    def _section(self, name: str, given: Any, model: type[SectionT]) -> SectionT | None:
+        """Return a part that is the study's own; null if it is not given, or wrong."""
         if given is None:
-            return ExecutionConfig()
+            return None
         if not isinstance(given, Mapping):
-            self._add("must be a mapping", ("execution",), found=given)
-            return ExecutionConfig()
+            self._add("must be a mapping", (name,), found=given)
+            return None
         try:
-            return ExecutionConfig.model_validate(given)
+            return model.model_validate(given)
         except ValidationError as error:
-            known = tuple(ExecutionConfig.model_fields)
-            for each in rejections(error, given, ExecutionConfig):
+            known = tuple(model.model_fields)
+            for each in rejections(error, given, model):
                 if len(each.path) == 1 and each.path[0] not in known:
                     each = _unknown_among(known, each)
-                self.problems.append(each.at(("execution",), self.document.places))
-            return ExecutionConfig()
+                self.problems.append(each.at((name,), self.document.places))
+            return None
 
     def _runners(self, given: Any) -> Runners:
         runners: Runners = {}
@@ -160,11 +173,11 @@ class Layout:
     def _results_root(self) -> Path:
         given = self.shared.get("output_dir")
         if given is None:
-            return DEFAULT_RESULTS
+            return preferred_folder(None)
         if not isinstance(given, str) or not given.strip() or not given.isprintable():
             self._add("must be the path of a folder", ("output_dir",), found=given)
             return DEFAULT_RESULTS
-        return Path(given)
+        return preferred_folder(Path(given))
 
     def _axes(self) -> list[Axis]:
         if "sweep" not in self.document.values:

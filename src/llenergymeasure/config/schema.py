@@ -15,6 +15,7 @@ from llenergymeasure.config.catalogue.json_schema import knob_properties, sweep_
 from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import ENGINE_SECTIONS
+from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.sweep import NOT_SWEPT
 from llenergymeasure.units import BACKENDS
 
@@ -76,6 +77,7 @@ def study_schema() -> Schema:
             },
             "runners": _runners_schema(),
             "execution": {"$ref": "#/$defs/ExecutionConfig"},
+            "notify": {"$ref": "#/$defs/NotifyConfig"},
         },
         "$defs": definitions,
     }
@@ -84,8 +86,8 @@ def study_schema() -> Schema:
 def _experiment_schema() -> Schema:
     schema = _tidy(ExperimentConfig.model_json_schema())
     definitions: Schema = schema["$defs"]
-    execution = _tidy(ExecutionConfig.model_json_schema())
-    definitions["ExecutionConfig"] = execution
+    definitions["ExecutionConfig"] = _tidy(ExecutionConfig.model_json_schema())
+    definitions["NotifyConfig"] = _tidy(NotifyConfig.model_json_schema())
     for section in ENGINE_SECTIONS:
         described = definitions[section.__name__]
         described["properties"] = described.get("properties", {}) | knob_properties(section)

@@ -7,6 +7,7 @@ from typing import Any
 
 from llenergymeasure.config.execution import ExecutionConfig, RunnerChoice, Runners
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.units import BackendName
 
 DEFAULT_RESULTS = Path("results")
@@ -49,6 +50,7 @@ class Study:
         execution: how the runs follow each other, as given.
         n_cycles: cycles of each experiment, as resolved.
         runners: where a backend runs, of those that the study uses and says it of.
+        notify: whom to tell when it has ended.
         results_root: folder that holds the study's own.
         swept_keys: dotted names of the settings that vary, the backend apart.
         notes: what a reader should know before running it, a sentence each.
@@ -61,6 +63,7 @@ class Study:
     execution: ExecutionConfig
     n_cycles: int
     runners: Runners
+    notify: NotifyConfig | None = None
     results_root: Path = DEFAULT_RESULTS
     swept_keys: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())

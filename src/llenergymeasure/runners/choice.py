@@ -40,7 +40,7 @@ def with_runners(study: Study, *, apptainer_offered: bool) -> Study:
         ConfigurationError: a setting is no runner, or local backends exclude each other.
     """
     used = dict.fromkeys(each.model.backend for each in study.experiments)
-    configured = user_preferences().runner_choices()
+    configured = user_preferences().runners.choices()
     chosen = {
         backend: _choose(backend, study, configured, apptainer_offered=apptainer_offered)
         for backend in used

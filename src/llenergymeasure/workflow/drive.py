@@ -1,72 +1,178 @@
-"""Drives Snakemake from a command line: progress, two-stage interruption, exit code."""
+"""Drives Snakemake on one study: progress, two-stage interruption, news of the end, exit code."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Protocol
 
+from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM
 from llenergymeasure.measure.processes import die_with_parent
-from llenergymeasure.plan import Plan, PlannedRun
+from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.outcome import read_outcome
-from llenergymeasure.workflow.breaker import Broken, broken_circuit
+from llenergymeasure.workflow.breaker import Broken
 from llenergymeasure.workflow.manifest import run_state
-from llenergymeasure.workflow.skip import Keyboard
+from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
+from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workflow.study import DRIVEN_VARIABLE
 
 POLL_S = 0.2
 LOG_NAME = "snakemake.log"
 
-Say = Callable[[str], None]
+
+class View(Protocol):
+    """What a person, or nobody, sees of a study at work."""
+
+    def say(self, line: str) -> None:
+        """Hear of something that happened."""
+
+    def wait(self, timeout_s: float, progress: Progress) -> None:
+        """Wait so long, and show how far it is."""
+
+    def clear(self) -> None:
+        """Show no longer what only holds for the moment."""
+
+
+class Listener:
+    """A view that passes on what is said, and shows nothing between."""
+
+    def __init__(self, say: Callable[[str], None] | None = None) -> None:
+        """Take who listens; nobody if null."""
+        self._say = say
+
+    def say(self, line: str) -> None:
+        """Pass it on."""
+        if self._say is not None:
+            self._say(line)
+
+    def wait(self, timeout_s: float, progress: Progress) -> None:
+        """Wait."""
+        del progress
+        time.sleep(timeout_s)
+
+    def clear(self) -> None:
+        """Nothing is shown that would have to go."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """How Snakemake is called.
+
+    Attributes:
+        overrides: ``KEY=VALUE`` for its ``--config``.
+        profile: its profile: a folder, a name it knows, or one of ours; null for the default.
+        folder: where it works and keeps its own state; this process's if null.
+        targets: the files to make; all if empty.
+    """
+
+    overrides: tuple[str, ...] = ()
+    profile: str | None = None
+    folder: Path | None = None
+    targets: tuple[str, ...] = ()
+
+    def command(self, study_file: Path) -> list[str]:
+        """Return the command that runs this workflow on a study."""
+        root = workflow_root()
+        words = [sys.executable, "-m", "snakemake", *self.targets]
+        words += ["--snakefile", str(root / "Snakefile"), "--configfile", str(study_file)]
+        words += ["--profile", self._profile(root / "profiles")]
+        return words + (["--config", *self.overrides] if self.overrides else [])
+
+    def _profile(self, ours: Path) -> str:
+        name = self.profile or "default"
+        if Path(name).is_dir() or not (ours / name).is_dir():
+            return name
+        return str(ours / name)
 
 
 class Drive:
     """One call of Snakemake on one study, watched to its end."""
 
-    def __init__(self, study_file: Path, plan: Plan, folder: StudyFolder, say: Say) -> None:
+    def __init__(
+        self,
+        study_file: Path,
+        plan: Plan,
+        folder: StudyFolder,
+        view: View,
+        notify: NotifyConfig | None = None,
+    ) -> None:
+        """Take a study and who watches.
+
+        Args:
+            study_file: what Snakemake reads.
+            plan: the same, planned.
+            folder: where its results go.
+            view: who watches.
+            notify: whom to tell of its end.
+        """
         self._study_file = study_file
         self._plan = plan
         self._folder = folder
-        self._say = say
+        self._view = view
+        self._notify = notify
         self._interruptions = 0
         self._signal_number: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self.complaint = ""
+        """What Snakemake said where it failed and no run explains it."""
 
-    def run(self, extra: Sequence[str] = ()) -> int:
+    def run(self, call: Call | None = None) -> int:
         """Run the workflow; return 0, 1, 130 or 143.
 
         The first SIGINT lets the run at work end and starts no new one; the second ends it now;
-        a third ends Snakemake too. SIGTERM is both stages at once.
+        a third ends Snakemake too. SIGTERM is both stages at once. Outside a program's main
+        thread signals are left to the program.
         """
+        call = call or Call()
         self._folder.path.mkdir(parents=True, exist_ok=True)
         log_path = self._folder.path / LOG_NAME
+        progress = Progress(
+            self._plan, self._folder, AT_ONCE if call.profile is None else AT_ONCE_ON_A_CLUSTER
+        )
+        to_do = progress.to_do
+        if to_do:
+            warn_of_missing_variables(self._notify, self._view.say)
+        broken: Broken | None = None
+        with self._signals(), log_path.open("wb") as log:
+            self._process = self._start(log, call)
+            broken = self._follow(self._process, progress)
+        code = self._exit_code(self._process.returncode, log_path)
+        if to_do:
+            reason = None if broken is None else str(broken)
+            tell(self._notify, News.of(self._plan, self._folder, reason), self._view.say)
+        return code
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         previous = {
             signal.SIGINT: signal.signal(signal.SIGINT, self._on_interrupt),
             signal.SIGTERM: signal.signal(signal.SIGTERM, self._on_terminate),
         }
         try:
-            with log_path.open("wb") as log:
-                self._process = self._start(log, extra)
-                returncode = self._follow(self._process)
+            yield
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-        return self._exit_code(returncode, log_path)
 
-    def _start(self, log: IO[bytes], extra: Sequence[str]) -> "subprocess.Popen[bytes]":
+    def _start(self, log: IO[bytes], call: Call) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
-            [*snakemake_command(self._study_file), *extra, *self._apptainer()],
+            [*call.command(self._study_file), *self._apptainer()],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            cwd=call.folder,
             env=os.environ | {"LLEM_QUIET": "1", DRIVEN_VARIABLE: "1"},
             start_new_session=True,
             preexec_fn=die_with_parent,
@@ -76,30 +182,33 @@ class Drive:
         wanted = any(run.runner == "apptainer" for run in self._plan.runs)
         return ["--use-apptainer"] if wanted else []
 
-    def _follow(self, process: "subprocess.Popen[bytes]") -> int:
-        keyboard = Keyboard(self._folder, self._say)
-        progress = _Progress(self._plan, self._folder, keyboard.say)
+    def _follow(self, process: "subprocess.Popen[bytes]", progress: Progress) -> Broken | None:
+        """Watch Snakemake to its end; return why the circuit broke, if it did."""
         broken: Broken | None = None
         while process.poll() is None:
-            progress.look()
+            self._tell_of_ends(progress)
             if broken is not None:
                 self._end_runs()  # again: one may have been starting
             elif (broken := progress.broken()) is not None:
-                keyboard.say(str(broken))
+                self._view.say(str(broken))
                 self._signal_snakemake(signal.SIGTERM)
-            keyboard.wait(POLL_S, progress.next_runs())
-        keyboard.clear()
-        progress.look()
-        return process.returncode
+            self._view.wait(POLL_S, progress)
+        self._view.clear()
+        self._tell_of_ends(progress)
+        return broken
+
+    def _tell_of_ends(self, progress: Progress) -> None:
+        for ended in progress.look():
+            self._view.say(ended.told)
 
     def _on_interrupt(self, _number: int, _frame: object) -> None:
         self._signal_number = signal.SIGINT
         self._interruptions += 1
         if self._interruptions == 1:
-            self._say("Stopping after the run at work; interrupt again to end it now.")
+            self._view.say("Stopping after the run at work; interrupt again to end it now.")
             self._signal_snakemake(signal.SIGTERM)
         elif self._interruptions == 2:
-            self._say("Ending the run at work.")
+            self._view.say("Ending the run at work.")
             self._end_runs()
         else:
             self._signal_snakemake(signal.SIGKILL)
@@ -134,7 +243,7 @@ class Drive:
         if returncode == 0:
             return EXIT_OK
         if not self._anything_failed():
-            sys.stderr.write(_its_error(log_path.read_text(errors="replace")))
+            self.complaint = _its_error(log_path.read_text(errors="replace"))
         return EXIT_FAILED
 
     def _anything_failed(self) -> bool:
@@ -151,88 +260,3 @@ def _its_error(log: str) -> str:
     lines = log.splitlines(keepends=True)
     first = next((place for place, line in enumerate(lines) if "Error" in line), 0)
     return "".join(lines[first:])
-
-
-class _Progress:
-    """Says each run's end once, in the order in which they end, and keeps how they ended."""
-
-    def __init__(self, plan: Plan, folder: StudyFolder, say: Say) -> None:
-        self._folder = folder
-        self._say = say
-        self._total = len(plan.runs)
-        self._open = {}
-        self._started_ns = time.time_ns()
-        self._ends: list[dict[str, Any]] = []
-        self._experiments = len({run.experiment for run in plan.runs})
-        for run in plan.runs:
-            if not folder.run(run.experiment, run.cycle).result.is_file():
-                self._open[run.experiment, run.cycle] = run
-        self._completed_before = len(self._open) < self._total
-
-    def broken(self) -> Broken | None:
-        """Return why the study should end now; null while it may go on."""
-        return broken_circuit(self._ends, self._experiments, self._completed_before)
-
-    def next_runs(self) -> list[PlannedRun]:
-        """Return the runs next in line, the one at work among them."""
-        return list(islice(self._open.values(), 8))
-
-    def look(self) -> None:
-        """Look at the runs next in line; Snakemake starts them in the planned order."""
-        for run in self.next_runs():
-            state = self._ended(run)
-            if state is None:
-                continue
-            del self._open[run.experiment, run.cycle]
-            done = self._total - len(self._open)
-            self._say(f"[{done}/{self._total}] {_told(run)}: {state}")
-
-    def _ended(self, run: PlannedRun) -> str | None:
-        folder = self._folder.run(run.experiment, run.cycle)
-        try:
-            if folder.outcome.stat().st_mtime_ns < self._started_ns:
-                return None
-            outcome = json.loads(folder.outcome.read_text())
-        except (OSError, ValueError):
-            return None
-        if outcome["status"] == "running":
-            return None
-        self._ends.append({**outcome, "experiment": run.experiment})
-        if outcome["status"] == "completed":
-            return _number(folder.result)
-        error = outcome.get("error") or {}
-        where = f" in {outcome['phase']}" if outcome.get("phase") else ""
-        message = str(error.get("message", "")).splitlines()
-        return f"{outcome['status']}{where}: {error.get('class')}: {message[0] if message else ''}"
-
-
-def _told(run: PlannedRun) -> str:
-    settings = " ".join(f"{key}={value}" for key, value in run.swept.items())
-    return f"{run.experiment} cycle {run.cycle}" + (f" ({settings})" if settings else "")
-
-
-def _number(result: Path) -> str:
-    """Return a finished run's headline in words."""
-    try:
-        energy = json.loads(result.read_text())["energy"]
-    except (OSError, ValueError, KeyError):
-        return "completed"
-    if energy["per_output_token_j"] is None:
-        return f"completed, no energy: {energy.get('unavailable')}"
-    return f"{energy['per_output_token_j']:.4g} J per output token, {energy['kind']}"
-
-
-def snakemake_command(study_file: Path) -> list[str]:
-    """Return the command that runs this workflow on a study, with the default profile."""
-    root = workflow_root()
-    return [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(root / "Snakefile"),
-        "--configfile",
-        str(study_file),
-        "--profile",
-        str(root / "profiles" / "default"),
-    ]

@@ -8,17 +8,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.errors import ConfigurationError, LlemError
 from llenergymeasure.files import locked, write_if_changed
-from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.hardware.allotment import gpus_needed
+from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.runners.choice import with_runners
 from llenergymeasure.runners.images import sif_image
 from llenergymeasure.units import BackendName
-from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.cluster import end_jobs, left_jobs, name_jobs
+from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.markers import keep_finished
+from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
 from llenergymeasure.workflow.places import Places
 from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workload.studies import load_study, study_from_mapping
@@ -43,8 +45,15 @@ class OpenStudy:
     given as a value.
     """
 
-    def __init__(self, plan: Plan, folder: StudyFolder, workflow: Any) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: StudyFolder,
+        workflow: Any,
+        notify: NotifyConfig | None = None,
+    ) -> None:
         self._plan = plan
+        self._notify = notify
         self._folder = folder
         self._workflow = workflow
         self._runs = {(run.experiment, str(run.cycle)): run for run in plan.runs}
@@ -54,6 +63,7 @@ class OpenStudy:
         self.folder = str(folder.path)
         self.plan_file = str(folder.plan)
         self._apptainer_offered = _apptainer_offered(workflow)
+        self._at_once = _runs_at_once(workflow)
         self._places = Places(plan, folder, apptainer_offered=self._apptainer_offered)
         self.image_pattern = self._places.image_pattern()
 
@@ -63,7 +73,6 @@ class OpenStudy:
 
     def run_file(self, name: str) -> str:
         """Return the pattern of a run's file, with wildcards ``experiment`` and ``cycle``."""
-        self._at_once = _runs_at_once(workflow)
         return f"{self.folder}/runs/{{experiment}}/{{cycle}}/{name}"
 
     def results(self) -> list[str]:
@@ -86,15 +95,6 @@ class OpenStudy:
         run = self._runs.get((experiment, cycle))
         return 0 if run is None else len(self._plan.runs) - run.order + 1
 
-    def start(self) -> str | Callable[[Any], str]:
-        """Return the shell's words that start a run, up to which run it is and where it goes."""
-        own = shlex.join(["--spec", self.plan_file, "--watch", str(os.getpid())])
-
-        def start(backend: BackendName) -> str:
-            return f"exec {shlex.join(self._places.command(backend))} {own}"
-
-        backends = set(self._backends.values())
-        if len(backends) == 1 and all(run.runner == "local" for run in self._plan.runs):
     def threads(self) -> int:
         """Return a run's share of the cores, as many of which run at once as have a GPU.
 
@@ -111,6 +111,15 @@ class OpenStudy:
             return {"gpu": next(iter(gpus.values()))}
         return {"gpu": lambda wildcards: gpus[wildcards.experiment]}
 
+    def start(self) -> str | Callable[[Any], str]:
+        """Return the shell's words that start a run, up to which run it is and where it goes."""
+        own = shlex.join(["--spec", self.plan_file, "--watch", str(os.getpid())])
+
+        def start(backend: BackendName) -> str:
+            return f"exec {shlex.join(self._places.command(backend))} {own}"
+
+        backends = set(self._backends.values())
+        if len(backends) == 1 and all(run.runner == "local" for run in self._plan.runs):
             return start(backends.pop())
         return lambda wildcards: start(self._backends[wildcards.experiment])
 
@@ -149,6 +158,10 @@ class OpenStudy:
         """
         with _as_workflow_error():
             self._lock.enter_context(locked(self._folder.lock, OWNER))
+            if not self._workflow.local_exec:
+                self._take_cluster()
+            if not os.environ.get(DRIVEN_VARIABLE):
+                warn_of_missing_variables(self._notify, _say)
             states = write_manifest(self._plan, self._folder)
             to_do = {each["experiment"] for each in states if each["status"] != "completed"}
             if to_do and not self._plan.execution.get("skip_preflight"):
@@ -157,9 +170,15 @@ class OpenStudy:
                 )
                 self._places.check(backends, look=bool(self._workflow.local_exec))
 
+    def _take_cluster(self) -> None:
+        """End the jobs that a killed workflow left in the queue, and name those to come."""
+        left = left_jobs(self._folder)
+        if left:
+            print(f"Ending {len(left)} jobs of an earlier workflow", file=sys.stderr, flush=True)
+            end_jobs(left)
+        name_jobs(self._workflow, self._folder)
+
     def end(self, _log: Any = None) -> None:
-            if not self._workflow.local_exec:
-                self._take_cluster()
         """Bring manifest and tables up to date and say what came out.
 
         Where runs are missing the tables are written all the same, over what completed, with a
@@ -170,19 +189,15 @@ class OpenStudy:
         from llenergymeasure.report.text import study_text
 
         runs = write_manifest(self._plan, self._folder)
-    def _take_cluster(self) -> None:
-        """End the jobs that a killed workflow left in the queue, and name those to come."""
-        left = left_jobs(self._folder)
-        if left:
-            print(f"Ending {len(left)} jobs of an earlier workflow", file=sys.stderr, flush=True)
-            end_jobs(left)
-        name_jobs(self._workflow, self._folder)
-
         if any(run["status"] != "completed" for run in runs):
             write_tables(self._folder.path, partial=True)
             write_report(self._folder.path, partial=True)
         if not os.environ.get("LLEM_QUIET"):
             print(study_text(self._folder.path), file=sys.stderr, flush=True)
+        if not os.environ.get(DRIVEN_VARIABLE):
+            # ``llem`` tells by itself: it knows of a broken circuit, and outlives a killed
+            # Snakemake.
+            tell(self._notify, News.of(self._plan, self._folder), _say)
 
 
 def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
@@ -207,11 +222,18 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
         study = with_runners(_load(workflow, config), apptainer_offered=offered)
         plan = make_plan(study)
         folder = StudyFolder(Path(study.results_root) / study.name)
-        opened = OpenStudy(plan, folder, workflow)
+        opened = OpenStudy(plan, folder, workflow, study.notify)
         if workflow.is_main_process:
             _write_plan(plan, folder)
             os.environ[PLAN_VARIABLE] = str(folder.plan)
         return opened
+
+
+def _runs_at_once(workflow: Any) -> int:
+    """Return how many runs this machine may have at a time: what ``--resources gpu=K`` says."""
+    limit = dict(workflow.resource_settings.resources).get("gpu")
+    value = getattr(limit, "value", limit)
+    return max(1, value) if isinstance(value, int) else 1
 
 
 def _apptainer_offered(workflow: Any) -> bool:
@@ -229,13 +251,6 @@ def _load(workflow: Any, config: Mapping[str, Any]) -> Any:
         return study_from_mapping(dict(config), origin=None)
     if len(given) > 1:
         names = ", ".join(str(path) for path in given)
-def _runs_at_once(workflow: Any) -> int:
-    """Return how many runs this machine may have at a time: what ``--resources gpu=K`` says."""
-    limit = dict(workflow.resource_settings.resources).get("gpu")
-    value = getattr(limit, "value", limit)
-    return max(1, value) if isinstance(value, int) else 1
-
-
         raise ConfigurationError(f"one study at a time: --configfile names {names}")
     if given:
         return load_study(Path(given[0]), overrides)
@@ -271,6 +286,10 @@ def _is_locked(folder: StudyFolder) -> bool:
             return False
     except LlemError:
         return True
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 class _as_workflow_error:  # noqa: N801 - reads as a context manager

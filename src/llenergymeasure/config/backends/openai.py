@@ -1,10 +1,10 @@
 """Settings of a server that is already running and speaks the OpenAI interface."""
 
-import ipaddress
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
+from llenergymeasure.config.loopback import is_loopback
 from llenergymeasure.config.section import Section
 
 
@@ -39,17 +39,8 @@ class OpenAIConfig(Section):
             raise ValueError("must start with http:// or https://")
         if parts.username is not None or parts.password is not None:
             raise ValueError("must hold no user or password; name a variable in api_key_env")
-        if not _is_loopback(host):
+        if not is_loopback(host):
             raise ValueError(
                 "must be on this machine (127.0.0.1, ::1 or localhost): only its energy is metered"
             )
         return value
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

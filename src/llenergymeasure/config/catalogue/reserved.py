@@ -77,6 +77,7 @@ CREDENTIALS = frozenset(
         "ssl_keyfile_password",
         "watermark_key",
         "watermark_key_b",
+        "webhook",
     }
 )
 """Knobs whose value is a secret, and is shown in no message."""

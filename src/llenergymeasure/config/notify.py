@@ -1,0 +1,93 @@
+"""Whom to tell that a study has ended: a webhook, a command, or both."""
+
+from typing import Literal, get_args
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from llenergymeasure.config.loopback import is_loopback
+from llenergymeasure.config.section import Section
+
+Event = Literal["finish", "failure", "circuit_break"]
+EVENTS: tuple[Event, ...] = get_args(Event)
+
+_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+
+
+class NotifyConfig(Section):
+    """Whom to tell that the study has ended. None of it is part of an experiment's id."""
+
+    webhook: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2048,
+        description="Address that a JSON is sent to by POST: https, or http on this machine.",
+        examples=["https://hooks.example.org/llem"],
+    )
+    webhook_env: str | None = Field(
+        default=None,
+        pattern=_VARIABLE,
+        description="Environment variable that holds the address, where knowing it is the right "
+        "to use it.",
+        examples=["LLEM_WEBHOOK"],
+    )
+    token_env: str | None = Field(
+        default=None,
+        pattern=_VARIABLE,
+        description="Environment variable with a token, sent as Authorization: Bearer.",
+        examples=["LLEM_WEBHOOK_TOKEN"],
+    )
+    command: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Program and arguments to run, with the same JSON on its standard input.",
+        examples=[["sh", "-c", "mail -s 'study ended' me"]],
+    )
+    on: list[Event] | None = Field(
+        default=None,
+        min_length=1,
+        description="finish: every run is complete; failure: the study ended and some are not; "
+        "circuit_break: it was ended because every run failed alike. Default all three.",
+    )
+    timeout_seconds: float = Field(
+        default=10.0, gt=0, le=300, description="How long to wait for the webhook or the command."
+    )
+
+    def wants(self, event: Event) -> bool:
+        """Return whether an event is to be told."""
+        return self.on is None or event in self.on
+
+    @field_validator("webhook")
+    @classmethod
+    def _may_be_told(cls, value: str) -> str:
+        reason = address_problem(value)
+        if reason is not None:
+            raise ValueError(reason)
+        return value
+
+    @model_validator(mode="after")
+    def _tells_somebody(self) -> "NotifyConfig":
+        if self.webhook is not None and self.webhook_env is not None:
+            raise ValueError("give webhook or webhook_env, not both")
+        if self.webhook is None and self.webhook_env is None and self.command is None:
+            raise ValueError("tells nobody; give webhook, webhook_env or command")
+        if self.token_env is not None and self.webhook is None and self.webhook_env is None:
+            raise ValueError("token_env is sent to a webhook; give webhook or webhook_env")
+        return self
+
+
+def address_problem(address: str) -> str | None:
+    """Return why nothing may be sent to an address; null if it may. It never repeats it."""
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError:
+        return "is no valid address"
+    if not host or not address.isprintable() or " " in address:
+        return "is no valid address"
+    if parts.username is not None or parts.password is not None:
+        return "must hold no user or password; name a variable in token_env"
+    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)):
+        return None
+    return "must start with https://, or be on this machine (http://127.0.0.1 or localhost)"

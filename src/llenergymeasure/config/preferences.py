@@ -1,0 +1,338 @@
+"""A user's own settings: where results go, where engines run, whom to tell.
+
+They stand in one file in the user's configuration folder, and change nothing of what is measured:
+the same study has the same experiments for everyone. For each of them the environment wins over
+the study, the study over the file, and the file over what is built in.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from llenergymeasure.config import strict_yaml
+from llenergymeasure.config.document import read_document
+from llenergymeasure.config.execution import RunnerChoice, runner_choice
+from llenergymeasure.config.messages import Rejection, describe, rejections
+from llenergymeasure.config.nearest import nearest_names
+from llenergymeasure.config.notify import NotifyConfig
+from llenergymeasure.config.section import Section
+from llenergymeasure.config.study import DEFAULT_RESULTS
+from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.files import write_text
+from llenergymeasure.units import BACKENDS, BackendName
+
+FOLDER_VARIABLE = "LLEM_OUTPUT_DIR"
+NOTIFY_VARIABLE = "LLEM_NOTIFY"
+
+BUILT_IN = "built in"
+
+
+class RunnerPreferences(Section):
+    """Where each backend runs: local, docker, docker:IMAGE, apptainer or apptainer:IMAGE."""
+
+    pytorch: str | None = None
+    vllm: str | None = None
+    sglang: str | None = None
+    tensorrt: str | None = None
+    openai: str | None = None
+
+    @field_validator("*")
+    @classmethod
+    def _is_a_runner(cls, value: str | None) -> str | None:
+        choice = RunnerChoice() if value is None else runner_choice(value)
+        if not isinstance(choice, RunnerChoice):
+            raise ValueError(choice)  # noqa: TRY004 - pydantic's way to refuse a value
+        return value
+
+    def choices(self) -> dict[BackendName, RunnerChoice]:
+        """Return the runners that are set, by backend."""
+        chosen: dict[BackendName, RunnerChoice] = {}
+        for backend in BACKENDS:
+            choice = runner_choice(getattr(self, backend))
+            if isinstance(choice, RunnerChoice):
+                chosen[backend] = choice
+        return chosen
+
+
+class Preferences(Section):
+    """What the file of a user's own settings holds."""
+
+    output_dir: str | None = Field(
+        default=None,
+        min_length=1,
+        description=f"Folder that results go under; default {DEFAULT_RESULTS}.",
+    )
+    runners: RunnerPreferences = Field(
+        default=RunnerPreferences(),
+        description="Where each backend runs; default: what is found here.",
+    )
+    notify: NotifyConfig | None = Field(
+        default=None, description="Whom to tell that a study has ended; default nobody."
+    )
+
+
+@dataclass(frozen=True)
+class Preference:
+    """One setting, as it is in force.
+
+    Attributes:
+        key: its dotted name.
+        value: the value, as it would be written; null where there is none.
+        origin: who says so: a variable, a file, or what is built in.
+    """
+
+    key: str
+    value: Any
+    origin: str
+
+
+def user_configuration() -> Path:
+    """Return the file of a user's own settings, whether or not it exists.
+
+    Source: XDG Base Directory Specification 0.8.
+    """
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    folder = Path(base) if base.startswith("/") else Path.home() / ".config"
+    return folder / "llenergymeasure" / "config.yaml"
+
+
+def user_preferences() -> Preferences:
+    """Return what the user's file says; nothing where there is none.
+
+    Raises:
+        ConfigurationError: the file cannot be used; it tells every problem found.
+    """
+    path = user_configuration()
+    return _checked(_stored(path), path)
+
+
+def preferred_folder(given: Path | None) -> Path:
+    """Return the folder that results go under.
+
+    Args:
+        given: what the study says, if anything.
+
+    Raises:
+        ConfigurationError: the user's file cannot be used.
+    """
+    asked = os.environ.get(FOLDER_VARIABLE)
+    if asked:
+        return Path(asked).expanduser()
+    if given is not None:
+        return given
+    own = user_preferences().output_dir
+    return DEFAULT_RESULTS if own is None else Path(own).expanduser()
+
+
+def preferred_notify(given: NotifyConfig | None) -> NotifyConfig | None:
+    """Return whom to tell of a study's end; null for nobody.
+
+    Args:
+        given: what the study says, if anything.
+
+    Raises:
+        ConfigurationError: the user's file or the variable cannot be used.
+    """
+    if os.environ.get(NOTIFY_VARIABLE):
+        return _notify_in_environment()
+    return given or user_preferences().notify
+
+
+def runner_variable(backend: BackendName) -> str:
+    """Return the name of the variable that chooses a backend's runner."""
+    return f"LLEM_RUNNER_{backend.upper()}"
+
+
+def runner_in_environment(backend: BackendName) -> RunnerChoice | None:
+    """Return the runner that the environment chooses for a backend; null if none.
+
+    Raises:
+        ConfigurationError: the variable holds no runner.
+    """
+    value = os.environ.get(runner_variable(backend))
+    if not value:
+        return None
+    choice = runner_choice(value)
+    if isinstance(choice, str):
+        raise ConfigurationError(Problem(choice, key=runner_variable(backend), found=value))
+    return choice
+
+
+def preferences_in_force(study_file: Path | None = None) -> list[Preference]:
+    """Return every setting with its value and where that is from.
+
+    Args:
+        study_file: a study whose word counts too; null for none.
+
+    Raises:
+        ConfigurationError: the study, the user's file or a variable cannot be used.
+    """
+    path, own = user_configuration(), user_preferences()
+    study = Preferences()
+    if study_file is not None:
+        values = read_document(study_file).values
+        named = {key: values[key] for key in Preferences.model_fields if key in values}
+        study = _checked(named, study_file)
+    settings = _SourcesOf(path, str(study_file))
+    found = [
+        settings.choose(
+            "output_dir",
+            (FOLDER_VARIABLE, os.environ.get(FOLDER_VARIABLE) or None),
+            study.output_dir,
+            own.output_dir,
+            str(DEFAULT_RESULTS),
+        )
+    ]
+    for backend in BACKENDS:
+        asked = runner_in_environment(backend)
+        found.append(
+            settings.choose(
+                f"runners.{backend}",
+                (runner_variable(backend), None if asked is None else str(asked)),
+                getattr(study.runners, backend),
+                getattr(own.runners, backend),
+                "automatic",
+            )
+        )
+    variable = os.environ.get(NOTIFY_VARIABLE)
+    asked_to_tell = _shown(_notify_in_environment()) or "nobody" if variable else None
+    found.append(
+        settings.choose(
+            "notify",
+            (NOTIFY_VARIABLE, asked_to_tell),
+            _shown(study.notify),
+            _shown(own.notify),
+            "nobody",
+        )
+    )
+    return found
+
+
+def set_preference(key: str, value: Any) -> None:
+    """Write one setting into the user's file; a null takes it away.
+
+    Raises:
+        ConfigurationError: there is no such setting, or the value does not fit it.
+    """
+    path = user_configuration()
+    values = _stored(path)
+    *parents, last = key.split(".")
+    place = values
+    for parent in parents:
+        inside = place.setdefault(parent, {})
+        if not isinstance(inside, dict):
+            raise ConfigurationError(Problem("has no parts", key=parent, file=path))
+        place = inside
+    if value is None and last not in place:
+        raise ConfigurationError(Problem("is not set in the file", key=key, file=path))
+    place[last] = value
+    kept = _without_nulls(values)
+    _checked(kept, path)
+    text = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True) if kept else "{}\n"
+    write_text(path, f"# What `llem prefs` shows and sets.\n{text}")
+
+
+class _SourcesOf:
+    """Who can say what a setting is, the strongest first."""
+
+    def __init__(self, file: Path, study: str) -> None:
+        self._file = file
+        self._study = study
+
+    def choose(
+        self,
+        key: str,
+        variable: tuple[str, Any],
+        in_study: Any,
+        in_file: Any,
+        built_in: Any,
+    ) -> Preference:
+        name, in_environment = variable
+        ranked = (
+            (in_environment, f"environment: {name}"),
+            (in_study, f"study: {self._study}"),
+            (in_file, f"file: {self._file}"),
+        )
+        value, origin = next(
+            ((value, origin) for value, origin in ranked if value is not None),
+            (built_in, BUILT_IN),
+        )
+        return Preference(key, value, origin)
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return {}
+    values = strict_yaml.parse(content, path)[0]
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigurationError(Problem("must be a mapping", found=describe(values), file=path))
+    return values
+
+
+def _checked(values: Mapping[str, Any], path: Path) -> Preferences:
+    try:
+        return Preferences.model_validate(values)
+    except ValidationError as error:
+        problems = [_as_problem(each, path) for each in rejections(error, values, Preferences)]
+        raise ConfigurationError(problems) from None
+
+
+def _as_problem(rejection: Rejection, path: Path) -> Problem:
+    problem = rejection.at((), {})
+    message = problem.message
+    *parents, last = rejection.path
+    known = tuple((RunnerPreferences if parents == ["runners"] else Preferences).model_fields)
+    if parents in ([], ["runners"]) and last not in known:
+        near = nearest_names(str(last), list(known))
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        message = f"is no setting of a user's own; {hint}"
+    return Problem(message, key=problem.key, found=problem.found, file=path)
+
+
+def _notify_in_environment() -> NotifyConfig | None:
+    text = os.environ.get(NOTIFY_VARIABLE, "")
+    if text.strip().lower() in ("none", "nobody", "off"):
+        return None
+    values = strict_yaml.parse(text.encode())[0]
+    if not isinstance(values, dict):
+        message = "must be a mapping such as {webhook_env: NAME}, or none"
+        raise ConfigurationError(Problem(message, key=NOTIFY_VARIABLE))
+    try:
+        return NotifyConfig.model_validate(values)
+    except ValidationError as error:
+        problems = [
+            each.at((NOTIFY_VARIABLE,), {}) for each in rejections(error, values, NotifyConfig)
+        ]
+        raise ConfigurationError(problems) from None
+
+
+def _shown(notify: NotifyConfig | None) -> str | None:
+    """Return whom it tells, without an address: knowing that may be the right to use it."""
+    if notify is None:
+        return None
+    ways = []
+    if notify.webhook is not None:
+        ways.append("a webhook")
+    if notify.webhook_env is not None:
+        ways.append(f"the webhook in {notify.webhook_env}")
+    if notify.command is not None:
+        ways.append(f"the command {notify.command[0]}")
+    return " and ".join(ways)
+
+
+def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in values.items():
+        value = _without_nulls(value) if isinstance(value, Mapping) else value
+        if value is not None and value != {}:
+            kept[key] = value
+    return kept

@@ -1,0 +1,184 @@
+"""How far a study is: which runs ended and how, what is at work, and how long the rest may take."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.measure.marks import read_marks
+from llenergymeasure.plan import Plan, PlannedRun
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.outcome import read_outcome
+from llenergymeasure.units import NS_PER_S
+from llenergymeasure.workflow.breaker import Broken, broken_circuit
+
+AT_ONCE = 8
+"""So many of the runs next in line are looked at: more than one machine does at a time."""
+
+AT_ONCE_ON_A_CLUSTER = 256
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that ended while it was watched.
+
+    Attributes:
+        run: which.
+        outcome: its ``outcome.json``.
+        told: how it ended, in words.
+    """
+
+    run: PlannedRun
+    outcome: Mapping[str, Any]
+    told: str
+
+
+class Progress:
+    """Sees each run's end once, in the order in which they end, and keeps how they ended."""
+
+    def __init__(self, plan: Plan, folder: StudyFolder, at_once: int = AT_ONCE) -> None:
+        """Take a plan; what is complete already counts as done, and as nothing of this call."""
+        self._folder = folder
+        self._at_once = at_once
+        self._total = len(plan.runs)
+        self._experiments = len({run.experiment for run in plan.runs})
+        self._started_ns = self._last_end_ns = time.time_ns()
+        self._ends: list[dict[str, Any]] = []
+        self._open = {
+            (run.experiment, run.cycle): run
+            for run in plan.runs
+            if not folder.run(run.experiment, run.cycle).result.is_file()
+        }
+        self._done_before = self._total - len(self._open)
+
+    @property
+    def to_do(self) -> int:
+        """How many runs have not ended yet."""
+        return len(self._open)
+
+    def broken(self) -> Broken | None:
+        """Return why the study should end now; null while it may go on."""
+        return broken_circuit(self._ends, self._experiments, self._done_before > 0)
+
+    def next_runs(self) -> list[PlannedRun]:
+        """Return the runs next in line, those at work among them."""
+        return list(islice(self._open.values(), self._at_once))
+
+    def look(self) -> list[Ended]:
+        """Return the runs that ended since the last look; Snakemake starts them in order."""
+        ended = []
+        for run in self.next_runs():
+            outcome = self._outcome(run)
+            if outcome is None or outcome["status"] == "running":
+                continue
+            del self._open[run.experiment, run.cycle]
+            self._ends.append({**outcome, "experiment": run.experiment})
+            self._last_end_ns = time.time_ns()
+            done = self._total - len(self._open)
+            told = f"[{done}/{self._total}] {_named(run)}: {self._told(run, outcome)}"
+            ended.append(Ended(run, outcome, told))
+        return ended
+
+    def line(self) -> str:
+        """Return in one line what is done, failed and at work, and how long the rest may take."""
+        completed = self._done_before + self._count("completed")
+        parts = [f"{completed}/{self._total} done"]
+        failed = len(self._ends) - self._count("completed")
+        if failed:
+            parts.append(f"{failed} failed")
+        at_work = self._at_work()
+        if len(at_work) == 1:
+            parts.append(f"running {self._doing(at_work[0])}")
+        elif at_work:
+            parts.append(f"{len(at_work)} running")
+        left_s = self.left_s()
+        if not self._open:
+            parts.append("writing tables and report")
+        elif left_s is not None:
+            parts.append(f"about {_duration(left_s)} left")
+        return ", ".join(parts)
+
+    def left_s(self) -> float | None:
+        """Return how long the rest may take, by what the runs of this call took, in seconds.
+
+        Null until one has ended.
+        """
+        if not self._ends:
+            return None
+        each_ns = (self._last_end_ns - self._started_ns) / len(self._ends)
+        since_ns = time.time_ns() - self._last_end_ns
+        return max(0.0, each_ns * len(self._open) - since_ns) / NS_PER_S
+
+    def _count(self, status: str) -> int:
+        return sum(end["status"] == status for end in self._ends)
+
+    def _at_work(self) -> list[PlannedRun]:
+        found = []
+        for run in self.next_runs():
+            outcome = self._outcome(run)
+            if outcome is not None and outcome["status"] == "running":
+                found.append(run)
+        return found
+
+    def _doing(self, run: PlannedRun) -> str:
+        """Return a run with the phase it is in."""
+        name = f"{run.experiment} cycle {run.cycle}"
+        marks = self._folder.run(run.experiment, run.cycle).marks
+        phases = read_marks(marks) if marks.is_file() else []
+        if not phases:
+            return name
+        phase, since_ns, until_ns = phases[-1]
+        if until_ns is not None:
+            return name
+        seconds = (time.monotonic_ns() - since_ns) / NS_PER_S
+        # On another machine's clock the difference means nothing.
+        since = f" {seconds:.0f} s" if 0 <= seconds < 86_400 else ""
+        return f"{name} ({phase}{since})"
+
+    def _outcome(self, run: PlannedRun) -> dict[str, Any] | None:
+        """Return what a run of this call has written of itself; null if nothing yet."""
+        path = self._folder.run(run.experiment, run.cycle).outcome
+        try:
+            if path.stat().st_mtime_ns < self._started_ns:
+                return None
+            outcome: dict[str, Any] = json.loads(path.read_text())
+        except (OSError, ValueError):
+            return None
+        if outcome["status"] == "running" and read_outcome(path).status != "running":
+            return {**outcome, "status": "lost"}
+        return outcome
+
+    def _told(self, run: PlannedRun, outcome: Mapping[str, Any]) -> str:
+        if outcome["status"] == "completed":
+            return _number(self._folder.run(run.experiment, run.cycle).result)
+        error = outcome.get("error") or {}
+        where = f" in {outcome['phase']}" if outcome.get("phase") else ""
+        message = str(error.get("message", "")).splitlines()
+        return f"{outcome['status']}{where}: {error.get('class')}: {message[0] if message else ''}"
+
+
+def _named(run: PlannedRun) -> str:
+    settings = " ".join(f"{key}={value}" for key, value in run.swept.items())
+    return f"{run.experiment} cycle {run.cycle}" + (f" ({settings})" if settings else "")
+
+
+def _number(result: Path) -> str:
+    """Return a finished run's headline in words."""
+    try:
+        energy = json.loads(result.read_text())["energy"]
+    except (OSError, ValueError, KeyError):
+        return "completed"
+    if energy["per_output_token_j"] is None:
+        return f"completed, no energy: {energy.get('unavailable')}"
+    return f"{energy['per_output_token_j']:.4g} J per output token, {energy['kind']}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
