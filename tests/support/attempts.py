@@ -67,11 +67,12 @@ def start(
     run = plan.runs[0]
     document = json.loads(plan.spec(run.experiment, run.cycle).model_dump_json())
     folder.mkdir(parents=True, exist_ok=True)
+    script = ROOT / "scripts" / f"measure_{run.backend}.py"
     path = folder / "told.json"
     path.write_text(json.dumps({**document, **(spec or {})}))
     out = folder / "run"
     process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), "--spec", str(path), "--out", str(out), *arguments],
+        [sys.executable, str(script), "--spec", str(path), "--out", str(out), *arguments],
         env=environment(**(variables or {})),
         stderr=subprocess.DEVNULL,
     )

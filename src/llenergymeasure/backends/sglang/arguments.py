@@ -1,0 +1,85 @@
+"""From an experiment to what SGLang is told: engine arguments, sampling, environment."""
+
+import os
+from typing import Any
+
+from llenergymeasure.backends.pytorch.threads import choose_threads
+from llenergymeasure.config.experiment import DecoderConfig, ExperimentConfig
+from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
+
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+NO_TOP_K = -1
+"""What SGLang takes for the whole vocabulary."""
+
+
+def given_engine(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the engine arguments that the study sets, ``passthrough_kwargs`` among them."""
+    section = config.sglang.engine if config.sglang else None
+    given = {} if section is None else section.given()
+    return given | (config.passthrough_kwargs or {})
+
+
+def on_cpu(config: ExperimentConfig) -> bool:
+    """Whether the study asks for a CPU; SGLang takes a GPU unless told otherwise."""
+    return given_engine(config).get("device") == "cpu"
+
+
+def engine_arguments(config: ExperimentConfig, source: ModelSource) -> dict[str, Any]:
+    """Return the arguments of ``sglang.Engine``, less those that only a server has.
+
+    The tokenizer is left out: prompts go in and answers come out as token ids, on every backend.
+    """
+    return {
+        "model_path": source.location,
+        "dtype": DTYPES[config.precision],
+        "random_seed": config.random_seed,
+        "skip_tokenizer_init": True,
+        **({"load_format": "dummy"} if source.random else {}),
+        **given_engine(config),
+    }
+
+
+def sampling_parameters(config: ExperimentConfig, max_output_tokens: int) -> dict[str, Any]:
+    """Return SGLang's sampling parameters for one request.
+
+    Without ``decoder.min_new_tokens`` the end of sequence is ignored, so that every run of a
+    comparison writes exactly the tokens asked for. With it, a sequence may end after so many.
+    """
+    decoder = config.decoder
+    options: dict[str, Any] = {"max_new_tokens": max_output_tokens, **_choice(decoder)}
+    if decoder.min_new_tokens is None:
+        options["ignore_eos"] = True
+    else:
+        options["min_new_tokens"] = min(decoder.min_new_tokens, max_output_tokens)
+    section = config.sglang.sampling if config.sglang else None
+    return options if section is None else options | section.given()
+
+
+def _choice(decoder: DecoderConfig) -> dict[str, Any]:
+    penalty = {"repetition_penalty": decoder.repetition_penalty}
+    if decoder.greedy:
+        return {"temperature": 0.0, **penalty}
+    options: dict[str, Any] = {
+        "temperature": decoder.temperature,
+        "top_p": decoder.top_p,
+        "top_k": decoder.top_k or NO_TOP_K,
+        **penalty,
+    }
+    return options if decoder.min_p is None else options | {"min_p": decoder.min_p}
+
+
+def environment(config: ExperimentConfig) -> dict[str, str]:
+    """Return the variables that SGLang needs before it is imported.
+
+    On a CPU it computes with as many threads as the pytorch backend would; ``OMP_NUM_THREADS``
+    wins where it is set.
+    """
+    if not on_cpu(config):
+        return {}
+    found = {"SGLANG_USE_CPU_ENGINE": "1"}
+    if "OMP_NUM_THREADS" not in os.environ:
+        architecture = resolve_model(config).architecture
+        parameters = None if architecture is None else architecture.parameters()
+        threads = choose_threads(parameters, asked=None, on_gpu=False)
+        found["OMP_NUM_THREADS"] = str(threads)
+    return found

@@ -1,0 +1,195 @@
+"""SGLang's engine, driven from this process; scheduler and model have processes of their own."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import sglang
+
+from llenergymeasure.backends.base import Completion
+from llenergymeasure.backends.sglang.arguments import (
+    engine_arguments,
+    on_cpu,
+    sampling_parameters,
+)
+from llenergymeasure.config.catalogue.reserved import CREDENTIALS
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import BackendError
+from llenergymeasure.hardware.allotment import allot
+from llenergymeasure.units import NS_PER_S
+from llenergymeasure.workload.models.resolve import resolve_model
+from llenergymeasure.workload.requests import Request
+
+_FOR_SERVERS = ("host", "port", "launch_command", "custom_sigquit_handler", "internal_states")
+"""Parts of SGLang's account of itself that say nothing of batches in process, or say it twice."""
+
+
+class SGLangEngine:
+    """A started engine of SGLang."""
+
+    batch_size: int | None = None
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        """Start it.
+
+        Raises:
+            BackendError: SGLang refused a setting or the model.
+            ConfigurationError: the model's name means nothing.
+        """
+        self._config = config
+        self._source = resolve_model(config)
+        self.devices = () if on_cpu(config) else allot(config.model_dump(exclude_none=True)).uuids
+        self._counted = _Counts()
+        self._engine: Any = None
+        arguments = engine_arguments(config, self._source)
+        try:
+            self._engine = sglang.Engine(custom_sigquit_handler=_scheduler_ended, **arguments)
+        except BackendError:
+            raise
+        except Exception as error:
+            # SGLang, torch, transformers and the drivers each raise their own kinds.
+            raise BackendError(
+                f"SGLang did not start with model {config.model}: {type(error).__name__}: {error}"
+            ) from error
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answer all requests; SGLang makes its own batches of them.
+
+        A request's end is by SGLang's own clock for it. Its first token's time is known where
+        ``sglang.engine.enable_metrics`` is set.
+
+        Raises:
+            BackendError: SGLang failed, or gave up on a request.
+        """
+        if not requests:
+            return []
+        engine = self._open()
+        parameters = [
+            sampling_parameters(self._config, request.max_output_tokens) for request in requests
+        ]
+        started_ns = time.monotonic_ns()
+        try:
+            answers = engine.generate(
+                input_ids=[list(request.prompt_token_ids) for request in requests],
+                sampling_params=parameters,
+            )
+        except BackendError:
+            raise
+        except Exception as error:
+            raise BackendError(f"generation failed: {type(error).__name__}: {error}") from error
+        ended_ns = time.monotonic_ns()
+        self.synchronize()
+        told = [answer["meta_info"] for answer in answers]
+        each = len(told) // len(requests)
+        groups = [told[place * each : (place + 1) * each] for place in range(len(requests))]
+        self._counted.add(told)
+        return [
+            _completion(request, group, started_ns, ended_ns)
+            for request, group in zip(requests, groups, strict=True)
+        ]
+
+    def synchronize(self) -> None:
+        """Wait until the scheduler has done all it was given.
+
+        It launches a step before it has looked at the one before, so a single answer may come
+        while a step without any request left in it is still at work; a second one cannot.
+        """
+        for _ in range(2):
+            self._internal_state()
+
+    def resolved_config(self) -> dict[str, Any]:
+        """Return the settings in force, as the running engine tells them."""
+        told = dict(self._open().get_server_info())
+        hidden = {*_FOR_SERVERS, *CREDENTIALS}
+        longest = sampling_parameters(self._config, self._config.max_output_tokens)
+        return {
+            "engine": {name: value for name, value in told.items() if name not in hidden},
+            "sampling": longest,
+            "scheduler": _scheduler(self._internal_state()),
+            "weights": "random" if self._source.random else "pretrained",
+        }
+
+    def statistics(self) -> dict[str, Any]:
+        """Return the engine's own account of the work since the last call."""
+        counted, self._counted = self._counted, _Counts()
+        return counted.as_dict() | _scheduler(self._internal_state())
+
+    def peak_memory_bytes(self) -> int | None:
+        """Return null: the memory is held by SGLang's own processes, which tell only its plan."""
+        return None
+
+    def close(self) -> None:
+        """End SGLang's processes; the engine cannot be used after."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.shutdown()
+
+    def _internal_state(self) -> dict[str, Any]:
+        engine = self._open()
+        states = engine.loop.run_until_complete(engine.tokenizer_manager.get_internal_state())
+        return dict(states[0]) if states else {}
+
+    def _open(self) -> Any:
+        if self._engine is None:
+            raise BackendError("the engine is closed")
+        return self._engine
+
+
+class _Counts:
+    """Sums over the answers since the last account."""
+
+    def __init__(self) -> None:
+        self._prompt_tokens = 0
+        self._cached_tokens = 0
+        self._retractions = 0
+
+    def add(self, told: Sequence[Mapping[str, Any]]) -> None:
+        for one in told:
+            self._prompt_tokens += one["prompt_tokens"]
+            self._cached_tokens += one.get("cached_tokens") or 0
+            self._retractions += one.get("num_retractions") or 0
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "prompt_tokens": self._prompt_tokens,
+            "cached_prompt_tokens": self._cached_tokens,
+            "retractions": self._retractions,
+        }
+
+
+def _scheduler(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what SGLang's scheduler says of itself, as far as it does."""
+    names = {
+        "memory_usage": "memory_gb",
+        "last_gen_throughput": "last_output_tokens_per_s",
+        "effective_max_running_requests_per_dp": "max_running_requests",
+        "avg_spec_accept_length": "speculative_accepted_length_mean",
+    }
+    return {ours: state[theirs] for theirs, ours in names.items() if state.get(theirs) is not None}
+
+
+def _completion(
+    request: Request, told: Sequence[Mapping[str, Any]], started_ns: int, ended_ns: int
+) -> Completion:
+    """Return what came back for one request: of several answers to it, all tokens together."""
+    reasons = [one.get("finish_reason") or {} for one in told]
+    for reason in reasons:
+        if reason.get("type") == "abort":
+            raise BackendError(f"SGLang gave up on a request: {reason.get('message', reason)}")
+    took_s = [one["e2e_latency"] for one in told if one.get("e2e_latency")]
+    first_s = [one["first_token_latency"] for one in told if one.get("first_token_latency")]
+    end_ns = started_ns + round(max(took_s) * NS_PER_S) if took_s else ended_ns
+    return Completion(
+        index=request.index,
+        input_tokens=told[0]["prompt_tokens"],
+        output_tokens=sum(one["completion_tokens"] for one in told),
+        start_monotonic_ns=started_ns,
+        end_monotonic_ns=min(end_ns, ended_ns),
+        first_token_monotonic_ns=started_ns + round(min(first_s) * NS_PER_S) if first_s else None,
+        finish_reason=reasons[0].get("type"),
+    )
+
+
+def _scheduler_ended(*_: object) -> NoReturn:
+    """Take the signal by which SGLang's processes tell that one of them has failed."""
+    raise BackendError("one of SGLang's own processes failed; its messages are in the run's log")

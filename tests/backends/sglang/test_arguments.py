@@ -1,0 +1,168 @@
+"""What SGLang is told: in process and on its server's command line, from one study."""
+
+import json
+from typing import Any
+
+import pytest
+
+from llenergymeasure.backends import registry
+from llenergymeasure.backends.base import ServerCommand, Serving
+from llenergymeasure.backends.sglang.arguments import (
+    engine_arguments,
+    environment,
+    sampling_parameters,
+)
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import BackendError
+from llenergymeasure.workload.models.resolve import resolve_model
+
+pytest.importorskip("tokenizers")
+
+
+def experiment(**values: Any) -> ExperimentConfig:
+    return ExperimentConfig.model_validate({"model": "tiny-llama", "backend": "sglang", **values})
+
+
+def arguments(**values: Any) -> dict[str, Any]:
+    config = experiment(**values)
+    return engine_arguments(config, resolve_model(config))
+
+
+def server(**values: Any) -> ServerCommand:
+    backend = registry.get("sglang")
+    assert isinstance(backend, Serving)
+    return backend.server(experiment(**values), 12345)
+
+
+def option(command: ServerCommand, name: str) -> str:
+    return command.argv[command.argv.index(name) + 1]
+
+
+def test_the_study_s_own_settings_are_told_in_the_engine_s_words() -> None:
+    told = arguments(precision="fp16", random_seed=7)
+    assert told["dtype"] == "float16"
+    assert told["random_seed"] == 7
+    assert "load_format" not in told
+    assert arguments(model="Llama-3.1-8B", weights="random")["load_format"] == "dummy"
+
+
+def test_every_knob_reaches_the_engine_and_passthrough_wins() -> None:
+    told = arguments(
+        sglang={"engine": {"chunked_prefill_size": 64, "enable_hierarchical_cache": True}},
+        passthrough_kwargs={"chunked_prefill_size": 128, "some_new_option": 1},
+    )
+    assert told["chunked_prefill_size"] == 128
+    assert told["enable_hierarchical_cache"] is True
+    assert told["some_new_option"] == 1
+
+
+@pytest.mark.parametrize(
+    ("decoder", "told"),
+    [
+        ({"preset": "deterministic"}, {"temperature": 0.0, "repetition_penalty": 1.0}),
+        (
+            {"temperature": 0.7, "top_k": 0, "top_p": 0.9, "min_p": 0.1},
+            {
+                "temperature": 0.7,
+                "top_k": -1,
+                "top_p": 0.9,
+                "min_p": 0.1,
+                "repetition_penalty": 1.0,
+            },
+        ),
+    ],
+)
+def test_choice_of_tokens_and_equal_counts(decoder: Any, told: dict[str, Any]) -> None:
+    found = sampling_parameters(experiment(decoder=decoder), 5)
+    assert found == {"max_new_tokens": 5, "ignore_eos": True, **told}
+
+
+def test_an_answer_may_end_early_where_the_study_says_so() -> None:
+    found = sampling_parameters(experiment(decoder={"min_new_tokens": 9}), 5)
+    assert found["min_new_tokens"] == 5
+    assert "ignore_eos" not in found
+
+
+def test_the_engine_s_own_sampling_wins() -> None:
+    config = experiment(sglang={"sampling": {"temperature": 0.2, "n": 3}})
+    found = sampling_parameters(config, 5)
+    assert (found["temperature"], found["n"]) == (0.2, 3)
+
+
+def test_a_cpu_is_told_before_sglang_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert environment(experiment()) == {}
+    on_cpu = experiment(sglang={"engine": {"device": "cpu"}})
+    assert environment(on_cpu) == {"SGLANG_USE_CPU_ENGINE": "1", "OMP_NUM_THREADS": "1"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert environment(on_cpu) == {"SGLANG_USE_CPU_ENGINE": "1"}
+
+
+def test_the_server_is_told_the_same_and_listens_here_alone() -> None:
+    command = server(
+        precision="fp32",
+        sglang={
+            "engine": {
+                "tp_size": 2,
+                "disable_radix_cache": True,
+                "enable_torch_compile": False,
+                "dllm_fdfo": False,
+                "cuda_graph_bs_decode": [1, 2, 4],
+                "forward_hooks": [{"name": "x"}],
+            }
+        },
+    )
+    assert command.argv[1:3] == ("-m", "sglang.launch_server")
+    assert option(command, "--host") == "127.0.0.1"
+    assert option(command, "--port") == "12345"
+    assert command.base_url == "http://127.0.0.1:12345/v1"
+    assert option(command, "--served-model-name") == command.model
+    assert option(command, "--dtype") == "float32"
+    assert option(command, "--tensor-parallel-size") == "2"
+    assert "--disable-radix-cache" in command.argv
+    assert "--enable-metrics" in command.argv
+    assert "--enable-torch-compile" not in command.argv
+    assert "--no-dllm-fdfo" in command.argv
+    assert "--skip-tokenizer-init" not in command.argv
+    place = command.argv.index("--cuda-graph-bs-decode")
+    assert command.argv[place + 1 : place + 4] == ("1", "2", "4")
+    assert json.loads(option(command, "--forward-hooks")) == [{"name": "x"}]
+
+
+def test_the_server_is_asked_for_the_same_sampling() -> None:
+    command = server(decoder={"temperature": 0.5}, sglang={"sampling": {"sampling_seed": 4}})
+    assert command.body == {
+        "temperature": 0.5,
+        "top_p": 1.0,
+        "top_k": 50,
+        "repetition_penalty": 1.0,
+        "ignore_eos": True,
+        "seed": 4,
+    }
+    assert server(decoder={"min_new_tokens": 3}).body["min_tokens"] == 3
+
+
+def test_what_the_server_cannot_be_asked_is_refused() -> None:
+    with pytest.raises(BackendError, match="beam_width"):
+        server(sglang={"sampling": {"beam_width": 2}})
+
+
+def test_what_stands_in_the_way_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    config = experiment(
+        lora={"adapter_path": "adapter"},
+        passthrough_kwargs={"dtype": "half", "api_key": "x", "port": 1},
+    )
+    keys = [problem.key for problem in registry.get("sglang").problems(config)]
+    assert keys[-5:] == [
+        "sglang.engine.device",
+        "lora",
+        "passthrough_kwargs.dtype",
+        "passthrough_kwargs.api_key",
+        "passthrough_kwargs.port",
+    ]
+    on_cpu = experiment(sglang={"engine": {"device": "cpu"}})
+    assert [problem.key for problem in registry.get("sglang").problems(on_cpu)] in (
+        [],
+        ["backend"],
+    )

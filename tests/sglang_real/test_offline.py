@@ -1,0 +1,142 @@
+"""The backend's batches on the real SGLang, on a CPU."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from llenergymeasure.backends import registry
+from llenergymeasure.backends.base import Engine, statistics_of
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import BackendError
+from llenergymeasure.workload.prompts import build_workload
+from support.attempts import start
+from support.sglang_cpu import ON_CPU
+
+BATCH = {"n": 6, "dataset": {"input_len": 24, "output_len": 9}}
+Load = Callable[..., Engine]
+
+
+def experiment(**values: Any) -> ExperimentConfig:
+    defaults = {"model": "tiny-llama", "backend": "sglang", "sglang": {"engine": ON_CPU}, **BATCH}
+    return ExperimentConfig.model_validate({**defaults, **values})
+
+
+@pytest.fixture(scope="module")
+def load() -> Iterator[Load]:
+    """Load engines, one at a time: they take a share of the memory each."""
+    engines: list[Engine] = []
+
+    def load_one(**values: Any) -> Engine:
+        while engines:
+            engines.pop().close()
+        config = experiment(**values)
+        backend = registry.get("sglang")
+        assert backend.problems(config) == []
+        engines.append(backend.load(config))
+        return engines[-1]
+
+    yield load_one
+    while engines:
+        engines.pop().close()
+
+
+def test_gives_exactly_the_tokens_asked_for_and_accounts_for_itself(load: Load) -> None:
+    engine = load(decoder={"preset": "deterministic"})
+    requests = build_workload(experiment()).requests
+    first = engine.generate(requests)
+    assert [done.index for done in first] == [request.index for request in requests]
+    assert [done.output_tokens for done in first] == [9] * 6
+    assert [done.input_tokens for done in first] == [24] * 6
+    assert all(done.finish_reason == "length" for done in first)
+    assert all(done.start_monotonic_ns < done.end_monotonic_ns for done in first)
+    assert all(done.first_token_monotonic_ns is None for done in first)
+    counted = statistics_of(engine)
+    assert counted["prompt_tokens"] == 6 * 24
+    assert counted["cached_prompt_tokens"] < 24
+    assert counted["memory_gb"]["token_capacity"] > 6 * 33
+
+    engine.generate(requests)
+    again = statistics_of(engine)
+    # The radix tree has the prompts now: all but the last token of each, which is computed.
+    assert again["cached_prompt_tokens"] == 6 * 23
+
+    resolved = json.loads(json.dumps(engine.resolved_config()))
+    assert resolved["engine"]["dtype"] == "bfloat16"
+    assert resolved["engine"]["device"] == "cpu"
+    assert resolved["engine"]["random_seed"] == 42
+    assert resolved["engine"]["chunked_prefill_size"] > 0
+    assert resolved["engine"]["version"] == registry.get("sglang").versions()["sglang"]
+    assert resolved["scheduler"]["max_running_requests"] >= 1
+    assert resolved["weights"] == "pretrained"
+    assert len(resolved["engine"]) > 500
+    assert "api_key" not in resolved["engine"]
+
+
+def test_every_setting_of_the_study_reaches_the_engine(load: Load) -> None:
+    engine = load(
+        model="SmolLM2-135M",
+        weights="random",
+        precision="fp32",
+        random_seed=7,
+        sglang={
+            "engine": {
+                **ON_CPU,
+                "disable_radix_cache": True,
+                "chunked_prefill_size": 128,
+                "max_running_requests": 3,
+                "context_length": 512,
+                "schedule_policy": "lof",
+                "enable_metrics": True,
+            },
+            "sampling": {"frequency_penalty": 0.5, "n": 2},
+        },
+    )
+    requests = build_workload(experiment()).requests
+    done = engine.generate(requests)
+    # Two answers to each prompt, by sampling.n.
+    assert [each.output_tokens for each in done] == [18] * 6
+    assert all(each.first_token_monotonic_ns is not None for each in done)
+    assert all(
+        each.start_monotonic_ns < (each.first_token_monotonic_ns or 0) < each.end_monotonic_ns
+        for each in done
+    )
+    engine.generate(requests)
+    assert statistics_of(engine)["cached_prompt_tokens"] == 0
+    resolved = engine.resolved_config()
+    assert resolved["weights"] == "random"
+    wanted = {
+        "load_format": "dummy",
+        "dtype": "float32",
+        "random_seed": 7,
+        "disable_radix_cache": True,
+        "chunked_prefill_size": 128,
+        "max_running_requests": 3,
+        "context_length": 512,
+        "schedule_policy": "lof",
+    }
+    assert {name: resolved["engine"][name] for name in wanted} == wanted
+    assert resolved["sampling"]["frequency_penalty"] == 0.5
+
+
+def test_what_the_engine_refuses_is_told_as_it_tells_it(load: Load) -> None:
+    with pytest.raises(BackendError, match="SGLang"):
+        load(sglang={"engine": {**ON_CPU, "context_length": 100_000}})
+
+
+def test_a_whole_run_leaves_its_result(tmp_path: Path) -> None:
+    attempt = start(
+        tmp_path, backend="sglang", sglang={"engine": ON_CPU}, n=4, energy={"backend": None}
+    )
+    assert attempt.process.wait(600) == 0, (attempt.folder / "outcome.json").read_text()
+    result = attempt.result()
+    assert result["backend"] == "sglang"
+    assert result["tokens"]["output"] == 4 * result["tokens"]["requests"]
+    assert result["environment"]["engine"]["versions"]["sglang"]
+    assert result["environment"]["engine"]["resolved_config"]["engine"]["device"] == "cpu"
+    requests = pq.read_table(attempt.folder / "requests.parquet")
+    assert set(requests["output_tokens"].to_pylist()) == {4}
+    attempt.nothing_left()
