@@ -25,10 +25,22 @@ THREE = [sim.Device(uuid=uuid) for uuid in (FIRST, SECOND, THIRD)]
             Demand(1, first=1, needed=True),
         ),
         (
-            {"backend": "vllm", "vllm": {"tensor_parallel_size": 4, "pipeline_parallel_size": 2}},
+            {
+                "backend": "vllm",
+                "vllm": {"engine": {"tensor_parallel_size": 4, "pipeline_parallel_size": 2}},
+            },
             Demand(8),
         ),
-        ({"backend": "sglang", "sglang": {"tp_size": 2}}, Demand(2)),
+        ({"backend": "sglang", "sglang": {"engine": {"tp_size": 2, "pp_size": 3}}}, Demand(6)),
+        ({"backend": "sglang", "sglang": {"engine": {"device": "cpu", "tp_size": 2}}}, Demand(0)),
+        (
+            {
+                "backend": "sglang",
+                "sglang": {"engine": {"tp_size": 4, "dp_size": 4, "enable_dp_attention": True}},
+            },
+            Demand(4),
+        ),
+        ({"backend": "tensorrt", "tensorrt": {"tp_size": 2}}, Demand(2, needed=True)),
         ({"backend": "tensorrt"}, Demand(1, needed=True)),
         ({"backend": "openai", "openai": {"base_url": "http://127.0.0.1"}}, Demand(None)),
         ({"backend": "pytorch", "gpu": {"power_limit_w": 300}}, Demand(1, needed=True)),

@@ -8,8 +8,12 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.workload.models.resolve import resolve_model
 
 REFUSALS = {
     "gated": (403, "GatedRepo"),
@@ -108,3 +112,21 @@ def test_unreachable_is_said(tmp_path: Path) -> None:
     (unreachable,) = ask(tmp_path, "http://127.0.0.1:9", "there")
     assert "cannot be reached" in unreachable
     assert "tiny-llama" in unreachable
+
+
+@pytest.mark.parametrize("backend", ["vllm", "sglang"])
+def test_an_engine_s_revision_is_the_one_looked_up(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fetch(name: str, revision: str | None) -> dict[str, Any]:
+        asked.append((name, revision))
+        return {"model_type": "unheard-of"}
+
+    monkeypatch.setattr("llenergymeasure.workload.models.resolve.fetch_config", fetch)
+    config = ExperimentConfig.model_validate(
+        {"model": "some/model", "backend": backend, backend: {"engine": {"revision": "abc"}}}
+    )
+    assert resolve_model(config).revision == "abc"
+    assert asked == [("some/model", "abc")]

@@ -15,6 +15,16 @@ from llenergymeasure.errors import LlemError
 
 ASK_LIMIT_S = 60.0
 
+_PARALLEL = (
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "data_parallel_size",
+    "tp_size",
+    "pp_size",
+    "dp_size",
+)
+"""What engines call the ways in which they share the work among GPUs; their product is taken."""
+
 
 class GpuAllotmentError(LlemError):
     """The GPUs that an experiment asks for are not there, or do not say."""
@@ -67,10 +77,14 @@ def demand(config: Mapping[str, Any]) -> Demand:
         return Demand(None, needed=needed)
     if backend == "pytorch":
         return _pytorch(section, needed)
-    extra = config.get("passthrough_kwargs") or {}
+    told = section | (section.get("engine") or {}) | (config.get("passthrough_kwargs") or {})
+    if told.get("device") == "cpu":
+        return Demand(0)
     count = 1
-    for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "tp_size"):
-        count *= int(section.get(name) or extra.get(name) or 1)
+    for name in _PARALLEL:
+        # SGLang's copies of the attention alone share the GPUs of tensor parallelism.
+        if name != "dp_size" or not told.get("enable_dp_attention"):
+            count *= int(told.get(name) or 1)
     return Demand(count, needed=needed)
 
 

@@ -72,7 +72,7 @@ def bytes_per_weight(config: ExperimentConfig, source: ModelSource) -> float:
             return 0.5
         if section.load_in_8bit:
             return 1.0
-    method = getattr(section, "quantization", None)
+    method = engine_setting(config, "quantization")
     stored = source.config.get("quantization_config")
     if method is None and isinstance(stored, dict) and not source.random:
         bits = stored.get("bits")
@@ -80,6 +80,14 @@ def bytes_per_weight(config: ExperimentConfig, source: ModelSource) -> float:
     if method is None:
         return _BYTES[config.precision]
     return 1.0 if _EIGHT_BITS.search(method) else 0.5
+
+
+def engine_setting(config: ExperimentConfig, name: str) -> Any:
+    """Return what the study sets of an engine's own arguments; null where it does not."""
+    section: Any = getattr(config, config.backend)
+    arguments = getattr(section, "engine", None)
+    given = {} if arguments is None else arguments.given()
+    return given.get(name, getattr(section, name, None))
 
 
 def _longest(config: ExperimentConfig, workload: Workload | None) -> int:
@@ -103,5 +111,5 @@ def _sequences(config: ExperimentConfig, workload: Workload | None) -> int:
 
 
 def _cache_bytes(config: ExperimentConfig) -> float:
-    asked = getattr(getattr(config, config.backend), "kv_cache_dtype", None)
+    asked = engine_setting(config, "kv_cache_dtype")
     return 1.0 if asked is not None and "fp8" in asked else _BYTES[config.precision]

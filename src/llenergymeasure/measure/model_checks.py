@@ -10,7 +10,7 @@ from llenergymeasure.errors import Problem
 from llenergymeasure.hardware.disk import free_bytes
 from llenergymeasure.hardware.gpus import Gpu
 from llenergymeasure.hardware.host import memory_bytes, memory_limit_bytes
-from llenergymeasure.measure.memory_need import bytes_per_weight, memory_need
+from llenergymeasure.measure.memory_need import bytes_per_weight, engine_setting, memory_need
 from llenergymeasure.workload.models.hub import cached_file, offline
 from llenergymeasure.workload.models.resolve import ModelSource
 from llenergymeasure.workload.requests import Workload
@@ -129,9 +129,9 @@ def _gpu_room(config: ExperimentConfig, cards: tuple[Gpu, ...]) -> _Room | None:
         if spread and ":" not in section.device_map and section.device_map != "cuda":
             return _Room(sum(known), f"the memory of {len(known)} GPUs", spills=True)
         return _Room(min(known), f"the memory of GPU {cards[0].name}")
-    share = getattr(section, "gpu_memory_utilization", None)
-    share = getattr(section, "mem_fraction_static", None) if share is None else share
-    offload = getattr(section, "cpu_offload_gb", None) or 0.0
+    share = engine_setting(config, "gpu_memory_utilization")
+    share = engine_setting(config, "mem_fraction_static") if share is None else share
+    offload = engine_setting(config, "cpu_offload_gb") or 0.0
     room = sum(known) * (share or 1.0) + offload * 2**30 * len(known)
     return _Room(round(room), f"what the engine may use of {len(known)} GPUs")
 

@@ -67,7 +67,7 @@ def resolve_model(config: ExperimentConfig) -> ModelSource:
         BackendError: the model cannot be had from the hub: offline, missing, or gated.
     """
     name = config.model
-    revision = config.pytorch.revision if config.pytorch else None
+    revision = _revision(config)
     if config.weights == "random":
         return _random(name, revision)
     if name == TINY_LLAMA:
@@ -83,6 +83,15 @@ def resolve_model(config: ExperimentConfig) -> ModelSource:
     return ModelSource(
         name, name, False, content, Architecture.from_config(content, name), revision
     )
+
+
+def _revision(config: ExperimentConfig) -> str | None:
+    """Return the revision on the hub that the study asks the engine for; null for the newest."""
+    section: Any = getattr(config, config.backend)
+    arguments = section if config.backend == "pytorch" else getattr(section, "engine", None)
+    given = {} if arguments is None else arguments.given()
+    revision = given.get("revision")
+    return None if revision is None else str(revision)
 
 
 def looks_like_folder(name: str) -> bool:
