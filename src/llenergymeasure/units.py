@@ -17,7 +17,7 @@ RunnerName = Literal["local", "apptainer", "docker"]
 RUNNERS: tuple[RunnerName, ...] = ("local", "apptainer", "docker")
 
 Status = Literal["running", "completed", "failed", "interrupted", "lost"]
-"""How a run's latest attempt ended; ``lost`` is never written, only concluded."""
+"""How a run's latest attempt ended; ``lost`` is never written by the run, only concluded."""
 
 MISSING = "missing"
 """State of a planned run that was never started; no attempt, so no :data:`Status`."""

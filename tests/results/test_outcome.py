@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.results.outcome import read_outcome
+from llenergymeasure.results.outcome import process_start_ticks, read_outcome
 
 
 def running(**changes):
@@ -73,6 +73,16 @@ def test_process_number_of_another_process_is_lost(tmp_path):
         process.communicate()
     assert outcome.status == "lost"
     assert "another's" in outcome.error.message
+
+
+def test_a_clock_that_was_set_changes_nothing_where_the_kernels_ticks_are_known(tmp_path):
+    long_ago = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    ticks = process_start_ticks(os.getpid())
+    alive = running(pid=os.getpid(), started_at=long_ago, pid_start_ticks=ticks)
+    assert read(tmp_path, alive).status == "running"
+    another = read(tmp_path, {**alive, "pid_start_ticks": ticks - 1})
+    assert another.status == "lost"
+    assert "another's" in another.error.message
 
 
 def test_running_on_another_host_is_believed(tmp_path):

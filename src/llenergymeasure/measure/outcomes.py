@@ -36,6 +36,7 @@ class Outcome:
     exit_code: int | None = None
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
+    pid_start_ticks: int | None = field(default_factory=lambda: _start_ticks())
     boot_id: str = field(default_factory=lambda: boot_id())
     job: dict[str, Any] | None = field(default_factory=lambda: _job())
     started_at: str = field(default_factory=lambda: utc_now())
@@ -90,6 +91,14 @@ def boot_id() -> str:
     """Return the kernel's id of this boot: a process id means nothing after another one."""
     path = Path("/proc/sys/kernel/random/boot_id")
     return path.read_text().strip() if path.is_file() else ""
+
+
+def _start_ticks() -> int | None:
+    """Return when this process began, in clock ticks since boot (proc(5), field 22)."""
+    try:
+        return int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 def _job() -> dict[str, Any] | None:

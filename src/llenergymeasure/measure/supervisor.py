@@ -23,11 +23,13 @@ from typing import IO, Any, NoReturn
 
 from llenergymeasure.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, LlemError
 from llenergymeasure.measure import processes
+from llenergymeasure.measure.attempt_lock import AttemptLock, StillAtWorkError
 from llenergymeasure.measure.marks import read_marks
 from llenergymeasure.measure.outcomes import Outcome, attempt, read_json
 from llenergymeasure.measure.reservation import Reservation
 from llenergymeasure.meter.client import RecorderProcess
-from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder
+from llenergymeasure.results.whole import is_whole
 
 GRACE_S = 15.0
 """Seconds between SIGTERM and SIGKILL for what must end."""
@@ -127,8 +129,20 @@ class Supervisor:
         """Do the run; return 0, 1, or 128 + n after signal n."""
         signals = _SignalPipe()
         processes.adopt_orphans()
-        self._clear()
+        os.environ[RUN_VARIABLE] = str(self._folder.path)
+        try:
+            lock = AttemptLock.take(self._folder, signals.wait)
+        except StillAtWorkError as error:  # the outcome is the other attempt's to write
+            print(error, file=sys.stderr)
+            return EXIT_FAILED
+        if lock is None:
+            return 128 + signals.take()
         outcome = Outcome(attempt=attempt(self._folder) + 1)
+        if lock.waited and is_whole(self._folder):
+            # Its workflow was killed while the earlier attempt was finishing: nothing to do.
+            outcome.end(self._folder, "completed", EXIT_OK)
+            return EXIT_OK
+        self._clear()
         outcome.begin(self._folder)
         started = time.monotonic()
         with self._folder.log.open("wb", buffering=0) as log:

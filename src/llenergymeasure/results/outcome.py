@@ -17,8 +17,8 @@ from llenergymeasure.units import Status
 
 OUTCOME_NAME = "outcome.json"
 START_SLACK_S = 60.0
-"""A process that began this much later than the attempt only wears its number again; smaller
-differences may come from the wall clock being set."""
+"""Where only wall-clock times are known: a process that began this much later than the attempt
+wears its number again; smaller differences may come from the clock being set."""
 
 
 class OutcomeError(BaseModel):
@@ -42,6 +42,9 @@ class Outcome(BaseModel):
     exit_code: int | None = None
     host: str | None = None
     pid: int | None = None
+    pid_start_ticks: int | None = Field(
+        default=None, description="when that process began, in the kernel's ticks since boot"
+    )
     boot_id: str | None = None
     job: dict[str, Any] | None = Field(default=None, description="the scheduler's, on a cluster")
     started_at: str | None = Field(default=None, description="UTC, ISO 8601")
@@ -88,13 +91,20 @@ def _death(outcome: Outcome) -> str | None:
         return "the machine was started anew while it ran"
     if not (same_host and same_boot and outcome.pid is not None):
         return None
-    started = _process_start(outcome.pid)
-    if started is None:
+    ticks = process_start_ticks(outcome.pid)
+    if ticks is None:
         return f"its process {outcome.pid} ended without a word (killed?)"
-    began = _timestamp(outcome.started_at)
-    if began is not None and started > began + START_SLACK_S:
+    if _is_another(ticks, outcome):
         return f"its process {outcome.pid} ended without a word; the number is another's now"
     return None
+
+
+def _is_another(ticks: int, outcome: Outcome) -> bool:
+    """Return whether a process that began at ``ticks`` only wears the number of the run's."""
+    if outcome.pid_start_ticks is not None:
+        return ticks != outcome.pid_start_ticks  # whatever the wall clock did since
+    started, began = _wall_clock(ticks), _timestamp(outcome.started_at)
+    return started is not None and began is not None and started > began + START_SLACK_S
 
 
 def _boot_id() -> str | None:
@@ -104,22 +114,27 @@ def _boot_id() -> str | None:
         return None
 
 
-def _process_start(pid: int) -> float | None:
-    """Return when a process began, in seconds since the epoch; None if dead or a zombie.
+def process_start_ticks(pid: int) -> int | None:
+    """Return when a process began, in clock ticks since boot; None if dead or a zombie.
 
-    Source: proc(5), ``/proc/PID/stat`` fields 3 (state) and 22 (start time in clock ticks
-    since boot), counted after the command's closing parenthesis.
+    Source: proc(5), ``/proc/PID/stat`` fields 3 (state) and 22 (start time), counted after the
+    command's closing parenthesis.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        boot_line = next(
-            line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime")
-        )
+    except OSError:
+        return None
+    return None if fields[0] in {"Z", "X"} else int(fields[19])
+
+
+def _wall_clock(ticks: int) -> float | None:
+    """Return a moment in clock ticks since boot as seconds since the epoch."""
+    try:
+        lines = Path("/proc/stat").read_text().splitlines()
+        boot_line = next(line for line in lines if line.startswith("btime"))
     except (OSError, StopIteration):
         return None
-    if fields[0] in {"Z", "X"}:
-        return None
-    return float(boot_line.split()[1]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return float(boot_line.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _timestamp(text: str | None) -> float | None:

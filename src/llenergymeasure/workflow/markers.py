@@ -6,12 +6,11 @@ half-written and measure again; a record whose hashes hold says otherwise.
 
 import base64
 import binascii
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from llenergymeasure.files import sha256
 from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.results.whole import is_whole
 
 
 def keep_finished(study_folder: Path, snakemake_folder: Path = Path(".snakemake")) -> list[Path]:
@@ -35,17 +34,6 @@ def keep_finished(study_folder: Path, snakemake_folder: Path = Path(".snakemake"
         if verdicts[folder]:
             marker.unlink(missing_ok=True)
     return [folder for folder, whole in verdicts.items() if whole]
-
-
-def is_whole(folder: RunFolder) -> bool:
-    """Return whether a run's record is there and its siblings have the hashes it names."""
-    try:
-        names = json.loads(folder.result.read_text())["files"]
-        return bool(names) and all(
-            sha256(folder.path / name) == digest for name, digest in names.items()
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
 
 
 def _marked(folder: Path) -> Iterator[tuple[Path, Path]]:

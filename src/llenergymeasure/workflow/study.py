@@ -18,6 +18,7 @@ from llenergymeasure.runners.choice import with_runners
 from llenergymeasure.runners.images import sif_image
 from llenergymeasure.units import BackendName
 from llenergymeasure.workflow.cluster import end_jobs, left_jobs, name_jobs
+from llenergymeasure.workflow.lost import conclude_lost
 from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.markers import keep_finished
 from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
@@ -162,13 +163,19 @@ class OpenStudy:
                 self._take_cluster()
             if not os.environ.get(DRIVEN_VARIABLE):
                 warn_of_missing_variables(self._notify, _say)
-            states = write_manifest(self._plan, self._folder)
+            states = self._look()
             to_do = {each["experiment"] for each in states if each["status"] != "completed"}
             if to_do and not self._plan.execution.get("skip_preflight"):
                 backends = dict.fromkeys(
                     run.backend for run in self._plan.runs if run.experiment in to_do
                 )
                 self._places.check(backends, look=bool(self._workflow.local_exec))
+
+    def _look(self) -> list[dict[str, Any]]:
+        """Return every run's state while none is at work, and write the manifest."""
+        states = write_manifest(self._plan, self._folder)
+        lost = conclude_lost(states, self._folder)
+        return write_manifest(self._plan, self._folder) if lost else states
 
     def _take_cluster(self) -> None:
         """End the jobs that a killed workflow left in the queue, and name those to come."""
@@ -188,7 +195,7 @@ class OpenStudy:
         from llenergymeasure.report.page import write_report
         from llenergymeasure.report.text import study_text
 
-        runs = write_manifest(self._plan, self._folder)
+        runs = self._look()
         if any(run["status"] != "completed" for run in runs):
             write_tables(self._folder.path, partial=True)
             write_report(self._folder.path, partial=True)
