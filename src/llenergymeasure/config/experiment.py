@@ -12,6 +12,7 @@ from llenergymeasure.config.backends.tensorrt import TensorRTConfig
 from llenergymeasure.config.backends.vllm import VLLMConfig
 from llenergymeasure.config.gpu import GpuConfig
 from llenergymeasure.config.section import Section
+from llenergymeasure.config.serving import ServingConfig, SloConfig
 from llenergymeasure.units import BACKENDS, BackendName
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -236,6 +237,16 @@ class ExperimentConfig(Section):
     window: WindowConfig = Field(default_factory=WindowConfig, description="Measured window.")
     energy: EnergyConfig = Field(default_factory=EnergyConfig, description="Energy source.")
     lora: LoraConfig | None = Field(default=None, description="LoRA adapter.")
+    serving: ServingConfig | None = Field(
+        default=None,
+        description="Run the engine as a server under traffic; default: batches in its process.",
+        examples=[{"arrivals": "poisson", "rate_per_s": 4}],
+    )
+    slo: SloConfig | None = Field(
+        default=None,
+        description="What an answer must keep to be good, for goodput; with serving alone.",
+        examples=[{"ttft_ms": 500, "tpot_ms": 50}],
+    )
     gpu: GpuConfig | None = Field(
         default=None, description="GPUs to use, their power limit and clock; default: as they are."
     )
@@ -265,6 +276,8 @@ class ExperimentConfig(Section):
                     f"the section {name} belongs to backend {name}, but backend is {self.backend}; "
                     f"remove {name} or set backend: {name}"
                 )
+        if self.slo is not None and self.serving is None and self.backend != "openai":
+            raise ValueError("slo judges answers under traffic; add a serving section, or remove it")
         if self.backend == "openai" and self.openai is None:
             raise ValueError(
                 "backend openai needs openai.base_url, the address of the running server"

@@ -69,6 +69,11 @@ class Identifier:
             if section in counted:
                 counted[section] = dict(counted[section])
                 self._by_content(counted[section], name, key=f"{section}.{name}")
+        if "trace" in counted.get("serving", {}):
+            counted["serving"] = dict(counted["serving"])
+            self._by_content(
+                counted["serving"], "trace", suffixes=DATA_SUFFIXES, key="serving.trace"
+            )
         return ids.experiment_id(counted)
 
     def save(self) -> None:
