@@ -1,4 +1,5 @@
-# The runs' own Parquet merged into one row a run, then one row an experiment.
+# The runs' own Parquet merged into one row a run, then one row an experiment, then what relates
+# experiments to each other.
 
 
 rule summary:
@@ -6,9 +7,7 @@ rule summary:
         plan=study.plan_file,
         results=study.results(),
     output:
-        runs=study.file("runs.parquet"),
-        summary=study.file("summary.parquet"),
-        csv=study.file("summary.csv"),
+        study.tables(),
     log:
         study.file("logs/summary.log"),
     priority: -1
@@ -17,7 +16,7 @@ rule summary:
     params:
         python=study.python,
         script=study.source("scripts/aggregate.py"),
-        folder=subpath(output.runs, parent=True),
+        folder=subpath(output[0], parent=True),
     message:
         "Merging the runs' tables"
     shell:

@@ -1,21 +1,23 @@
 """One row an experiment: means over its cycles, with intervals.
 
-A mean covers completed runs that carry no disqualifying code and whose energy is of one kind,
-one sensor and one set of scopes: a measured joule and an estimated one have no common mean.
-Runs left out are counted in the row and stand in ``runs.parquet``.
+Which runs a mean covers is told in :mod:`llenergymeasure.analysis.selection`; runs left out are
+counted in the row and stand in ``runs.parquet``.
 """
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from llenergymeasure.analysis.statistics import estimate
+from llenergymeasure.analysis import stopping
+from llenergymeasure.analysis.selection import MACHINE_COLUMNS, Row, Selection, select
+from llenergymeasure.analysis.statistics import bca_interval, estimate, outliers, seed_of
 from llenergymeasure.results.table import RUN_SCHEMA, setting_array
-from llenergymeasure.units import DISQUALIFYING, MISSING
 
+ENERGY = stopping.METRIC
 METRICS = (
     "energy_per_output_token_j",
     "energy_per_request_j",
@@ -25,11 +27,13 @@ METRICS = (
     "request_latency_p95_s",
     "time_to_first_token_p50_s",
 )
-PENDING = frozenset({"running", MISSING})
-"""Statuses of runs that have not ended or not begun."""
-STATISTICS = ("mean", "sd", "ci95_low", "ci95_high")
+STATISTICS = ("mean", "sd", "ci95_low", "ci95_high", "bca95_low", "bca95_high")
+COVERAGE_FACTOR = 1.96
+"""Half width of a 95 % interval over its standard deviation, as the meter gives ``u95_j``."""
 SETTING_COLUMNS = ("backend", "model", "precision", "runner")
 """Fixed columns that are settings: part of an experiment's label where they differ."""
+
+_TEXTS = pa.list_(pa.field("element", pa.string()))
 
 SUMMARY_SCHEMA = pa.schema(
     [
@@ -41,43 +45,72 @@ SUMMARY_SCHEMA = pa.schema(
         ("n_pending", pa.int64()),
         ("n_disqualified", pa.int64()),
         ("n_other_meter", pa.int64()),
+        ("n_other_machine", pa.int64()),
+        ("differs", _TEXTS),
         *((name, pa.string()) for name in SETTING_COLUMNS),
         ("kind", pa.string()),
         ("energy_source", pa.string()),
-        ("energy_scopes", pa.list_(pa.field("element", pa.string()))),
+        ("energy_scopes", _TEXTS),
         *((f"{metric}_{name}", pa.float64()) for metric in METRICS for name in STATISTICS),
+        (f"{ENERGY}_median", pa.float64()),
+        (f"{ENERGY}_total95_low", pa.float64()),
+        (f"{ENERGY}_total95_high", pa.float64()),
+        ("interval_method", pa.string()),
+        ("interval_unavailable", pa.string()),
         ("energy_u95_rel", pa.float64()),
         ("energy_u_sys_rel", pa.float64()),
+        ("energy_within_sd_rel", pa.float64()),
+        ("energy_between_sd_rel", pa.float64()),
+        ("outlier_cycles", pa.list_(pa.field("element", pa.int64()))),
+        ("precision_target", pa.float64()),
+        ("precision_reached", pa.bool_()),
+        ("cycles_needed", pa.int64()),
         ("window_s_mean", pa.float64()),
-        ("validity", pa.list_(pa.field("element", pa.string()))),
+        ("validity", _TEXTS),
     ],
     metadata=RUN_SCHEMA.metadata,
 )
 """``n`` runs are in the means; ``n_failed`` ended without a result and ``n_pending`` have not
 ended; ``n_disqualified`` carry a disqualifying code; ``n_other_meter`` have energy of another
-kind, sensor or scope.
-``energy_u95_rel`` and ``energy_u_sys_rel`` are the means of the runs' own ``u95_j`` and
-``u_sys_j`` over their gross energy; ``validity`` is every code seen, left-out runs included."""
+kind, sensor or scope; ``n_other_machine`` were made on another GPU model, driver, power limit or
+engine, in what ``differs`` says. ``energy_u95_rel`` and ``energy_u_sys_rel`` are the means of the
+runs' own ``u95_j`` and ``u_sys_j`` over their gross energy; ``validity`` is every code seen,
+left-out runs included."""
 
-Row: TypeAlias = Mapping[str, Any]
-Meter: TypeAlias = tuple[str | None, str | None, tuple[str, ...]]
+NEEDED_COLUMNS = (
+    *("experiment", "cycle", "order", "status", "kind", "energy_source", "energy_scopes"),
+    *("validity", "window_s", "energy_gross_j", "energy_u95_j", "energy_u_sys_j", "study"),
+    *("study_design_hash", "host", "gpu_uuid", "started_at", "start_temperature_celsius"),
+    *("peak_memory_bytes", *SETTING_COLUMNS, *MACHINE_COLUMNS, *METRICS),
+)
+"""Columns of ``runs.parquet`` that the statistics read: a large study's others stay on disk."""
 
 
-def summarise(runs: pa.Table) -> pa.Table:
+def summarise(runs: pa.Table, plan: Mapping[str, Any] | None = None) -> pa.Table:
     """Return one row for every experiment, in the order of their first run.
 
     Standard deviation and interval are null for one run; a metric that some of the ``n`` runs
     lack is null, because its mean would not be over ``n``.
+
+    Args:
+        runs: one row a run.
+        plan: ``plan.json``, parsed: its design hash seeds the bootstrap, and where its
+            ``execution`` has a ``precision_target``, the interval of the energy per output token
+            takes its spread from the pilot's cycles.
     """
     settings = [name for name in runs.column_names if name not in RUN_SCHEMA.names]
     groups: dict[str, list[Row]] = {}
-    for row in runs.to_pylist():
+    for row in runs.select([*NEEDED_COLUMNS, *settings]).to_pylist():
         groups.setdefault(row["experiment"], []).append(row)
     labels = _labels([members[0] for members in groups.values()], settings)
+    selections = [select(members) for members in groups.values()]
+    plan = plan or {}
+    execution = plan.get("execution") or {}
     rows = [
-        {**_summary_row(members), "label": label}
-        for members, label in zip(groups.values(), labels, strict=True)
+        {**_summary_row(members, selection, execution), "label": label}
+        for members, selection, label in zip(groups.values(), selections, labels, strict=True)
     ]
+    _add_bootstrap(rows, selections, str(plan.get("study_design_hash")))
     table = pa.Table.from_pylist(rows, schema=SUMMARY_SCHEMA)
     for name in settings:
         values = [members[0][name] for members in groups.values()]
@@ -86,33 +119,24 @@ def summarise(runs: pa.Table) -> pa.Table:
     return table
 
 
-def in_means(row: Row) -> bool:
-    """Return whether a run completed without a disqualifying code."""
-    return row["status"] == "completed" and not DISQUALIFYING & set(row["validity"] or ())
-
-
-def meter_of(row: Row) -> Meter:
-    """Return what a run's energy is: its kind, sensor and scopes."""
-    return row["kind"], row["energy_source"], tuple(row["energy_scopes"] or ())
-
-
-def _summary_row(members: Sequence[Row]) -> dict[str, Any]:
-    completed = [row for row in members if row["status"] == "completed"]
-    sound = [row for row in completed if in_means(row)]
-    meter = _prevailing_meter(sound or completed)
-    used = [row for row in sound if meter_of(row) == meter]
-    pending = sum(1 for row in members if row["status"] in PENDING)
-    kind, source, scopes = meter
+def _summary_row(
+    members: Sequence[Row], chosen: Selection, execution: Mapping[str, Any]
+) -> dict[str, Any]:
+    used = chosen.used
+    kind, source, scopes = chosen.meter
     first = members[0]
+    completed = [row for row in members if row["status"] == "completed"]
     row: dict[str, Any] = {
         "experiment": first["experiment"],
         **{name: first[name] for name in SETTING_COLUMNS},
         "n": len(used),
         "n_planned": len(members),
-        "n_failed": len(members) - len(completed) - pending,
-        "n_pending": pending,
-        "n_disqualified": len(completed) - len(sound),
-        "n_other_meter": len(sound) - len(used),
+        "n_failed": chosen.failed,
+        "n_pending": chosen.pending,
+        "n_disqualified": chosen.disqualified,
+        "n_other_meter": chosen.other_meter,
+        "n_other_machine": chosen.other_machine,
+        "differs": list(chosen.differs),
         "kind": kind,
         "energy_source": source,
         "energy_scopes": list(scopes) if kind else None,
@@ -123,18 +147,96 @@ def _summary_row(members: Sequence[Row]) -> dict[str, Any]:
     }
     for metric in METRICS:
         result = estimate(_values(used, metric))
-        for name in STATISTICS:
+        for name in ("mean", "sd", "ci95_low", "ci95_high"):
             row[f"{metric}_{name}"] = getattr(result, name)
+    _add_energy(row, used)
+    _add_precision(row, used, execution)
+    _add_total(row)
     return row
 
 
-def _prevailing_meter(rows: Sequence[Row]) -> Meter:
-    """Return the meter of the means: measured before estimated, then that of most runs."""
-    if not rows:
-        return None, None, ()
-    counts = Counter(meter_of(row) for row in rows)
-    ranks = {"measured": 0, "estimated": 1}
-    return min(counts, key=lambda meter: (ranks.get(meter[0] or "", 2), -counts[meter], str(meter)))
+def _add_energy(row: dict[str, Any], used: Sequence[Row]) -> None:
+    """Add the median, the outliers, and the parts of the variance.
+
+    What the meter's own randomness explains (``u95_j``) is the part within runs; the rest of the
+    spread is between cycles.
+    """
+    values = _values(used, ENERGY)
+    row["outlier_cycles"] = [used[place]["cycle"] for place in outliers(values)]
+    row["interval_method"] = "t" if len(values) > 1 else None
+    row["interval_unavailable"] = _no_interval(len(used), values)
+    if not values:
+        return
+    row[f"{ENERGY}_median"] = float(np.median(values))
+    within = None if row["energy_u95_rel"] is None else row["energy_u95_rel"] / COVERAGE_FACTOR
+    row["energy_within_sd_rel"] = within
+    if within is not None and len(values) > 1:
+        total = row[f"{ENERGY}_sd"] / row[f"{ENERGY}_mean"]
+        row["energy_between_sd_rel"] = math.sqrt(max(total**2 - within**2, 0.0))
+
+
+def _no_interval(n: int, values: Sequence[float]) -> str | None:
+    if len(values) > 1:
+        return None
+    if n == 0:
+        return "no run is in the mean"
+    if not values:
+        return "not every run in the mean has energy per output token"
+    return "one run has no spread to tell an interval from"
+
+
+def _add_precision(row: dict[str, Any], used: Sequence[Row], execution: Mapping[str, Any]) -> None:
+    """Add whether a precision that was asked for is reached, and the interval that goes with it."""
+    target = execution.get("precision_target")
+    if target is None:
+        return
+    pilot_cycles, values = execution["n_cycles"], _values(used, ENERGY)
+    pilot = [run[ENERGY] for run in used if run["cycle"] <= pilot_cycles] if values else []
+    decision = stopping.decide(pilot, pilot_cycles, target, execution["max_cycles"])
+    row["precision_target"] = target
+    row["cycles_needed"] = decision.needed
+    row["precision_reached"] = decision.needed is not None and len(values) >= decision.needed
+    ends = stopping.interval(pilot, values) if values else None
+    if ends is not None:
+        row["interval_method"] = "stein"
+        row[f"{ENERGY}_ci95_low"], row[f"{ENERGY}_ci95_high"] = ends
+
+
+def _add_total(row: dict[str, Any]) -> None:
+    """Add the interval of the true energy: chance and the sensor's gain, in quadrature.
+
+    Both are half widths of independent 95 % intervals (JCGM 100:2008, 5.1.2).
+    """
+    mean, band = row[f"{ENERGY}_mean"], row["energy_u_sys_rel"]
+    low, high = row[f"{ENERGY}_ci95_low"], row[f"{ENERGY}_ci95_high"]
+    if low is None or band is None:
+        return
+    row[f"{ENERGY}_total95_low"] = mean - math.hypot(mean - low, band * mean)
+    row[f"{ENERGY}_total95_high"] = mean + math.hypot(high - mean, band * mean)
+
+
+def _add_bootstrap(
+    rows: Sequence[dict[str, Any]], selections: Sequence[Selection], design: str
+) -> None:
+    """Add the bootstrap's interval of every mean; experiments of as many runs at once."""
+    by_count: dict[int, list[int]] = {}
+    for place, chosen in enumerate(selections):
+        by_count.setdefault(len(chosen.used), []).append(place)
+    for n, members in by_count.items():
+        for metric in METRICS:
+            found = [(place, _values(selections[place].used, metric)) for place in members]
+            told = [(place, values) for place, values in found if values]
+            if not n or not told:
+                continue
+            matrix = np.array([values for _, values in told])
+            low, high = bca_interval(matrix, seed_of(design, f"mean:{metric}"))
+            for number, (place, _) in enumerate(told):
+                rows[place][f"{metric}_bca95_low"] = _known(low[number])
+                rows[place][f"{metric}_bca95_high"] = _known(high[number])
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _values(rows: Sequence[Row], name: str) -> list[float]:

@@ -1,6 +1,11 @@
-"""The study's tables on disk: ``runs.parquet``, ``summary.parquet`` and ``summary.csv``."""
+"""The study's tables on disk: runs, summary, and what relates experiments to each other.
+
+The same runs give the same bytes: rows have a fixed order, and no clock, path or host goes into
+the files. The version of pyarrow does, for another one may lay out the same values differently.
+"""
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,15 +16,34 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from llenergymeasure.analysis.merge import merge_runs
+from llenergymeasure.analysis.relations import labels_of, relate
 from llenergymeasure.analysis.summary import summarise
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import replacing
-from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.layout import (
+    RUNS_NAME,
+    SUMMARY_CSV_NAME,
+    SUMMARY_NAME,
+    TABLE_NAMES,
+    StudyFolder,
+)
 
-RUNS_NAME = "runs.parquet"
-SUMMARY_NAME = "summary.parquet"
-SUMMARY_CSV_NAME = "summary.csv"
-TABLE_NAMES = (RUNS_NAME, SUMMARY_NAME, SUMMARY_CSV_NAME)
+__all__ = [
+    "RUNS_NAME",
+    "SUMMARY_CSV_NAME",
+    "SUMMARY_NAME",
+    "TABLE_NAMES",
+    "read_plan",
+    "read_table",
+    "write_file",
+    "write_tables",
+]
+
+DERIVED_DIGITS = 12
+"""Significant digits of derived values: the last few differ between processors."""
+
+ROW_GROUP = 65_536
+"""Rows written at once."""
 
 PARTIAL_MTIME_S = 86_400
 """Time stamp of files written after a failure: 2 January 1970, older than any input.
@@ -42,15 +66,17 @@ def write_tables(study_dir: Path, *, partial: bool) -> None:
     Raises:
         ResultsError: the plan or a finished run's record cannot be read.
     """
-    runs = merge_runs(read_plan(StudyFolder(study_dir).plan), study_dir, tolerant=partial)
-    summary = summarise(runs)
-    write_file(study_dir / RUNS_NAME, lambda path: _write_parquet(runs, path), partial=partial)
-    write_file(
-        study_dir / SUMMARY_NAME, lambda path: _write_parquet(summary, path), partial=partial
-    )
-    write_file(
-        study_dir / SUMMARY_CSV_NAME, lambda path: _write_csv(summary, path), partial=partial
-    )
+    plan = read_plan(StudyFolder(study_dir).plan)
+    runs = merge_runs(plan, study_dir, tolerant=partial)
+    summary = summarise(runs, plan)
+    labels = labels_of(summary.select(["experiment", "label"]).to_pylist())
+    related = relate(runs, labels, str(plan["study_design_hash"]))
+    tables = {"runs": runs, "summary": _rounded(summary)}
+    tables |= {name: _rounded(table) for name, table in related.items()}
+    for file_name in TABLE_NAMES:
+        name, _, suffix = file_name.rpartition(".")
+        write = _write_csv if suffix == "csv" else _write_parquet
+        write_file(study_dir / file_name, _writer(write, tables[name]), partial=partial)
 
 
 def read_plan(path: Path) -> dict[str, Any]:
@@ -93,8 +119,31 @@ def write_file(path: Path, write: Callable[[Path], object], *, partial: bool) ->
             os.utime(temporary, (PARTIAL_MTIME_S, PARTIAL_MTIME_S))
 
 
+def _writer(write: Callable[[pa.Table, Path], None], table: pa.Table) -> Callable[[Path], None]:
+    return lambda path: write(table, path)
+
+
+def _rounded(table: pa.Table) -> pa.Table:
+    """Return the table with its real columns to :data:`DERIVED_DIGITS` significant digits."""
+    for place, field in enumerate(table.schema):
+        if not pa.types.is_floating(field.type):
+            continue
+        values = [_to_digits(value) for value in table.column(place).to_pylist()]
+        table = table.set_column(place, field, pa.array(values, field.type))
+    return table
+
+
+def _to_digits(value: float | None) -> float | None:
+    """Return a value rounded; null for one that is not finite."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.{DERIVED_DIGITS}g}")
+
+
 def _write_parquet(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, path, compression="zstd")
+    metadata = {**(table.schema.metadata or {}), b"llenergymeasure.pyarrow": pa.__version__}
+    table = table.replace_schema_metadata(metadata).combine_chunks()
+    pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP)
 
 
 def _write_csv(table: pa.Table, path: Path) -> None:
@@ -106,6 +155,6 @@ def _write_csv(table: pa.Table, path: Path) -> None:
     for place, field in enumerate(table.schema):
         if pa.types.is_list(field.type):
             lists = table.column(place).to_pylist()
-            joined = [None if codes is None else ";".join(codes) for codes in lists]
+            joined = [None if each is None else ";".join(map(str, each)) for each in lists]
             table = table.set_column(place, field.name, pa.array(joined, pa.string()))
     csv.write_csv(table, path, csv.WriteOptions(quoting_style="needed"))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.drift import Drift, drift
-from llenergymeasure.analysis.summary import in_means, meter_of
+from llenergymeasure.analysis.selection import in_means, meter_of, used_runs
 from llenergymeasure.report.charts import STATES, OrderPoint
 from llenergymeasure.report.wording import (
     Scale,
@@ -38,8 +38,9 @@ def ranked(summary: Sequence[Row]) -> list[Row]:
 
 def runs_in_means(summary: Sequence[Row], runs: Iterable[Row]) -> list[Row]:
     """Return the runs that the means of ``summary`` are over."""
-    meters = {row["experiment"]: meter_of(row) for row in summary}
-    return [run for run in runs if in_means(run) and meter_of(run) == meters[run["experiment"]]]
+    known = {row["experiment"] for row in summary}
+    used = used_runs(run for run in runs if run["experiment"] in known)
+    return [run for members in used.values() for run in members]
 
 
 def headline(summary: Sequence[Row], runs: Sequence[Row]) -> list[str]:

@@ -6,6 +6,21 @@ from pathlib import Path
 RUN_VARIABLE = "LLENERGYMEASURE_RUN"
 """Names the run's folder to all of its processes, so that none can be left unfound."""
 
+RUNS_NAME = "runs.parquet"
+SUMMARY_NAME = "summary.parquet"
+SUMMARY_CSV_NAME = "summary.csv"
+TABLE_NAMES = (
+    RUNS_NAME,
+    SUMMARY_NAME,
+    SUMMARY_CSV_NAME,
+    *(
+        f"{name}.{suffix}"
+        for name in ("comparisons", "effects", "levels", "pareto")
+        for suffix in ("parquet", "csv")
+    ),
+)
+"""The merged tables of a study, in its folder."""
+
 
 @dataclass(frozen=True)
 class RunFolder:

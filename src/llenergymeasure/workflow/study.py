@@ -13,7 +13,7 @@ from llenergymeasure.errors import ConfigurationError, LlemError
 from llenergymeasure.files import locked, write_if_changed
 from llenergymeasure.hardware.allotment import gpus_needed
 from llenergymeasure.plan import Plan, make_plan
-from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
 from llenergymeasure.runners.choice import with_runners
 from llenergymeasure.runners.images import sif_image
 from llenergymeasure.units import BackendName
@@ -85,7 +85,7 @@ class OpenStudy:
 
     def tables(self) -> list[str]:
         """Return the study's tables."""
-        return [self.file(name) for name in ("runs.parquet", "summary.parquet", "summary.csv")]
+        return [self.file(name) for name in TABLE_NAMES]
 
     def report(self) -> str:
         """Return the page that a person reads."""

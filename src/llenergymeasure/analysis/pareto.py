@@ -1,0 +1,188 @@
+"""Trade-offs: experiments that no other beats in energy and a second objective at once.
+
+How sure it is that one belongs to this front is told by resampling the cycles: each draw takes
+whole cycles, so that what all experiments of a cycle share stays shared, and the front is drawn
+anew. The share of draws in which an experiment is on it is its stability.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llenergymeasure.analysis.statistics import Reals
+
+Row: TypeAlias = Mapping[str, Any]
+
+ENERGY = "energy_per_output_token_j"
+OBJECTIVES: dict[str, Literal["min", "max"]] = {
+    "request_latency_p50_s": "min",
+    "request_latency_p95_s": "min",
+    "time_to_first_token_p50_s": "min",
+    "output_tokens_per_s": "max",
+    "peak_memory_bytes": "min",
+    "perplexity": "min",
+    "quality_score": "max",
+}
+"""What energy is traded against, and which way is better; those that no run has are passed over."""
+
+DRAWS = 1000
+ELEMENTS = 4_000_000
+"""Numbers held at once, so that memory does not grow with the experiments."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One experiment between energy and another objective.
+
+    Attributes:
+        objective: the other objective.
+        direction: ``min`` or ``max``: which way is better.
+        experiment: its id.
+        energy_per_output_token_j: its mean, in J.
+        value: its mean of the objective.
+        on_front: whether no other experiment is at least as good in both and better in one.
+        front_share: share of resampled studies in which it is on the front.
+        dominated_by: of those that beat it, the one with the least energy.
+        unavailable: what cannot be told, and why.
+    """
+
+    objective: str
+    direction: str
+    experiment: str
+    energy_per_output_token_j: float | None = None
+    value: float | None = None
+    on_front: bool | None = None
+    front_share: float | None = None
+    dominated_by: str | None = None
+    unavailable: str | None = None
+
+
+def pareto(used: Mapping[str, Sequence[Row]], seed: Sequence[int]) -> list[Point]:
+    """Return every experiment's place for each objective that the runs have.
+
+    Args:
+        used: the runs in the mean of each experiment.
+        seed: of the draws.
+    """
+    known = {name for rows in used.values() for row in rows for name in row if name in OBJECTIVES}
+    points: list[Point] = []
+    for objective in OBJECTIVES:
+        if objective not in known:
+            continue
+        of_objective = list(_points(used, objective, seed))
+        if any(point.value is not None for point in of_objective):
+            points += of_objective
+    return points
+
+
+def front(energy: Reals, value: Reals) -> NDArray[np.bool_]:
+    """Return which points of each row are on its front; less of both is better.
+
+    Args:
+        energy: one row a draw, one column an experiment; NaN where there is no value.
+        value: the same shape.
+    """
+    known = np.isfinite(energy) & np.isfinite(value)
+    x = np.where(known, energy, np.inf)
+    y = np.where(known, value, np.inf)
+    order = np.lexsort((y, x), axis=-1)
+    x, y = np.take_along_axis(x, order, -1), np.take_along_axis(y, order, -1)
+    best = np.minimum.accumulate(y, axis=-1)
+    before = np.concatenate([np.full((len(y), 1), np.inf), best[:, :-1]], axis=-1)
+    same = np.zeros_like(known)
+    same[:, 1:] = (x[:, 1:] == x[:, :-1]) & (y[:, 1:] == y[:, :-1])
+    sorted_on = y < before
+    for column in range(1, y.shape[1]):  # equals of a point on the front are on it too
+        if same[:, column].any():
+            sorted_on[:, column] |= same[:, column] & sorted_on[:, column - 1]
+    on = np.zeros_like(known)
+    np.put_along_axis(on, order, sorted_on, -1)
+    return on & known
+
+
+def _points(
+    used: Mapping[str, Sequence[Row]], objective: str, seed: Sequence[int]
+) -> Iterator[Point]:
+    direction = OBJECTIVES[objective]
+    sign = 1.0 if direction == "min" else -1.0
+    cycles = sorted({row["cycle"] for rows in used.values() for row in rows})
+    energy, value = (_by_cycle(used, cycles, name) for name in (ENERGY, objective))
+    value = value * sign
+    both = np.isfinite(energy) & np.isfinite(value)
+    energy, value = np.where(both, energy, np.nan), np.where(both, value, np.nan)
+    ones = np.ones((1, len(cycles)))
+    mean_energy, mean_value = _weighted(ones, energy), _weighted(ones, value)
+    on = front(mean_energy, mean_value)[0]
+    shares = _shares(energy, value, seed)
+    beaten = _beaten_by(mean_energy[0], mean_value[0], on)
+    for column, experiment in enumerate(used):
+        if not both[:, column].any():
+            reason = f"no run in the mean has both {ENERGY} and {objective}"
+            yield Point(objective, direction, experiment, unavailable=reason)
+            continue
+        share = float(shares[column])
+        known = bool(np.isfinite(share))
+        yield Point(
+            objective=objective,
+            direction=direction,
+            experiment=experiment,
+            energy_per_output_token_j=float(mean_energy[0, column]),
+            value=float(sign * mean_value[0, column]),
+            on_front=bool(on[column]),
+            front_share=share if known else None,
+            dominated_by=None if beaten[column] < 0 else list(used)[beaten[column]],
+            unavailable=None if known else "front_share: it needs two cycles",
+        )
+
+
+def _by_cycle(used: Mapping[str, Sequence[Row]], cycles: Sequence[int], name: str) -> Reals:
+    row_of = {cycle: number for number, cycle in enumerate(cycles)}
+    values = np.full((len(cycles), len(used)), np.nan)
+    for column, rows in enumerate(used.values()):
+        for row in rows:
+            if row.get(name) is not None:
+                values[row_of[row["cycle"]], column] = row[name]
+    return values
+
+
+def _weighted(weights: Reals, values: Reals) -> Reals:
+    """Return the mean of each column under each row of weights; NaN where nothing weighs."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means: Reals = (weights @ np.where(known, values, 0.0)) / (weights @ known.astype(float))
+    return means
+
+
+def _shares(energy: Reals, value: Reals, seed: Sequence[int]) -> Reals:
+    """Return each experiment's share of draws on the front, of those in which it has a run."""
+    cycles, experiments = energy.shape
+    if cycles < 2:
+        return np.full(experiments, np.nan)
+    rng = np.random.default_rng(seed)
+    on, there = np.zeros(experiments), np.zeros(experiments)
+    left = DRAWS
+    while left:
+        rows = max(1, min(left, ELEMENTS // max(experiments, 1)))
+        weights = rng.multinomial(cycles, np.full(cycles, 1 / cycles), size=rows).astype(float)
+        drawn_energy, drawn_value = _weighted(weights, energy), _weighted(weights, value)
+        on += front(drawn_energy, drawn_value).sum(axis=0)
+        there += np.isfinite(drawn_energy).sum(axis=0)
+        left -= rows
+    repeated = np.isfinite(energy).sum(axis=0) >= 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares: Reals = np.where(repeated & (there > 0), on / there, np.nan)
+    return shares
+
+
+def _beaten_by(energy: Reals, value: Reals, on: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Return the column of the least-energy front point that beats each one; -1 for none."""
+    beaten = np.full(len(energy), -1, np.intp)
+    best = np.flatnonzero(on)
+    best = best[np.argsort(energy[best], kind="stable")]
+    for column in np.flatnonzero(~on & np.isfinite(energy)):
+        better = best[(energy[best] <= energy[column]) & (value[best] <= value[column])]
+        beaten[column] = better[0]
+    return beaten

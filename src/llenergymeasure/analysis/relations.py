@@ -1,0 +1,185 @@
+"""Tables that relate experiments to each other: comparisons, effects, levels and fronts.
+
+Energies of different kind or sensor are never set against each other: experiments are compared
+among those of their own meter, and effects and fronts are those of the prevailing one.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+from llenergymeasure.analysis.blocks import Blocks, blocks
+from llenergymeasure.analysis.comparison import Comparison, compare, with_holm
+from llenergymeasure.analysis.effects import Level, Term, effects
+from llenergymeasure.analysis.pareto import OBJECTIVES, Point, pareto
+from llenergymeasure.analysis.selection import Meter, Row, meter_of, used_runs
+from llenergymeasure.analysis.statistics import seed_of
+from llenergymeasure.analysis.summary import NEEDED_COLUMNS, SETTING_COLUMNS
+from llenergymeasure.results.table import RUN_SCHEMA
+
+COMPARED = (
+    "energy_per_output_token_j",
+    "energy_per_request_j",
+    "output_tokens_per_s",
+    "request_latency_p50_s",
+)
+"""Quantities that experiments are compared in."""
+
+SURROUNDINGS = ("host", "gpu_name", "gpu_uuid", "driver_version", "power_limit_w")
+"""What two compared experiments may differ in beside their settings; named where they do."""
+
+Used: TypeAlias = Mapping[str, Sequence[Row]]
+
+_TEXT, _WHOLE, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+_TEXTS = pa.list_(pa.field("element", _TEXT))
+
+COMPARISONS_SCHEMA = pa.schema(
+    [
+        *(("metric", _TEXT), ("experiment_a", _TEXT), ("experiment_b", _TEXT)),
+        *(("label_a", _TEXT), ("label_b", _TEXT), ("method", _TEXT)),
+        *(("n", _WHOLE), ("n_a", _WHOLE), ("n_b", _WHOLE)),
+        *(("ratio", _REAL), ("ci95_low", _REAL), ("ci95_high", _REAL)),
+        *(("bca95_low", _REAL), ("bca95_high", _REAL), ("ratio_unadjusted", _REAL)),
+        *(("adjusted_for", _TEXTS), ("effect_size", _REAL), ("degrees_of_freedom", _REAL)),
+        *(("p", _REAL), ("p_holm", _REAL), ("order_difference_mean", _REAL)),
+        *(("differs", _TEXTS), ("unavailable", _TEXT)),
+    ]
+)
+EFFECTS_SCHEMA = pa.schema(
+    [
+        *(("metric", _TEXT), ("term", _TEXT), ("role", _TEXT), ("degrees_of_freedom", _WHOLE)),
+        *(("sum_of_squares", _REAL), ("share", _REAL), ("f", _REAL), ("p", _REAL)),
+        *(("p_holm", _REAL), ("slope", _REAL), ("unavailable", _TEXT)),
+    ]
+)
+LEVELS_SCHEMA = pa.schema(
+    [
+        *(("metric", _TEXT), ("factor", _TEXT), ("level", _TEXT), ("reference", _TEXT)),
+        *(("ratio", _REAL), ("ci95_low", _REAL), ("ci95_high", _REAL), ("p", _REAL)),
+        ("unavailable", _TEXT),
+    ]
+)
+PARETO_SCHEMA = pa.schema(
+    [
+        *(("objective", _TEXT), ("direction", _TEXT), ("experiment", _TEXT), ("label", _TEXT)),
+        *(("energy_per_output_token_j", _REAL), ("value", _REAL), ("on_front", _FLAG)),
+        *(("front_share", _REAL), ("dominated_by", _TEXT), ("unavailable", _TEXT)),
+    ]
+)
+SCHEMAS = {
+    "comparisons": COMPARISONS_SCHEMA,
+    "effects": EFFECTS_SCHEMA,
+    "levels": LEVELS_SCHEMA,
+    "pareto": PARETO_SCHEMA,
+}
+
+
+def relate(runs: pa.Table, labels: Mapping[str, str], design_hash: str) -> dict[str, pa.Table]:
+    """Return the four tables by name, in the order of :data:`SCHEMAS`.
+
+    Args:
+        runs: one row a run.
+        labels: a short name for every experiment.
+        design_hash: the study's; it seeds what is drawn at random.
+    """
+    settings = [name for name in runs.column_names if name not in RUN_SCHEMA.names]
+    objectives = [name for name in OBJECTIVES if name in runs.column_names]
+    columns = dict.fromkeys([*NEEDED_COLUMNS, *settings, *objectives])
+    rows = runs.select(list(columns)).to_pylist()
+    study = _Study(rows, [*SETTING_COLUMNS, *settings], labels, design_hash)
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
+    for metric in COMPARED:
+        found["comparisons"] += study.comparisons(metric)
+        terms, levels = study.effects(metric)
+        found["effects"] += [{"metric": metric, **asdict(each)} for each in terms]
+        found["levels"] += [{"metric": metric, **asdict(each)} for each in levels]
+    found["pareto"] = study.front()
+    return {name: pa.Table.from_pylist(found[name], schema=SCHEMAS[name]) for name in SCHEMAS}
+
+
+class _Study:
+    """The runs in the means, by the meter of their energy."""
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        factors: Sequence[str],
+        labels: Mapping[str, str],
+        design_hash: str,
+    ) -> None:
+        self._labels, self._factors, self._design = labels, factors, design_hash
+        self._started = [row for row in rows if row["status"] == "completed"]
+        self._used = used_runs(rows)
+        self._groups: dict[Meter, dict[str, Sequence[Row]]] = {}
+        for experiment, used in self._used.items():
+            if used:
+                self._groups.setdefault(meter_of(used[0]), {})[experiment] = used
+        self._surroundings = {
+            name: [{row[column] for row in used} - {None} for column in SURROUNDINGS]
+            for name, used in self._used.items()
+        }
+
+    def comparisons(self, metric: str) -> list[dict[str, Any]]:
+        """Return every pair of one quantity as rows."""
+        found: list[Comparison] = []
+        for group in self._groups.values():
+            found += compare(self._blocks(group, metric), seed_of(self._design, f"pair:{metric}"))
+        return [
+            {
+                "metric": metric,
+                **asdict(each),
+                "label_a": self._labels[each.experiment_a],
+                "label_b": self._labels[each.experiment_b],
+                "differs": self._differs(each.experiment_a, each.experiment_b),
+            }
+            for each in with_holm(found)
+        ]
+
+    def effects(self, metric: str) -> tuple[list[Term], list[Level]]:
+        """Return what the settings do to one quantity."""
+        group = self._prevailing()
+        values = {
+            name: [used[0][name] for used in group.values()]
+            for name in self._factors
+            if len(group) > 1
+        }
+        return effects(self._blocks(group, metric), values)
+
+    def front(self) -> list[dict[str, Any]]:
+        """Return every experiment's place for each objective as rows."""
+        group = self._prevailing()
+        points = pareto(group, seed_of(self._design, "front"))
+        others = [name for name in self._used if name not in group]
+        reason = "no run is in the mean, or its energy is of another kind or sensor"
+        points += [
+            Point(objective, direction, name, unavailable=reason)
+            for objective, direction in dict.fromkeys((p.objective, p.direction) for p in points)
+            for name in others
+        ]
+        place = {name: number for number, name in enumerate(self._used)}
+        rank = {name: number for number, name in enumerate(OBJECTIVES)}
+        points.sort(key=lambda point: (rank[point.objective], place[point.experiment]))
+        return [{**asdict(point), "label": self._labels[point.experiment]} for point in points]
+
+    def _blocks(self, group: Used, metric: str) -> Blocks:
+        return blocks(group, self._started, metric)
+
+    def _prevailing(self) -> Used:
+        """Return the experiments of the meter that most have, measured before estimated."""
+        ranks = {"measured": 0, "estimated": 1}
+
+        def rank(meter: Meter) -> tuple[int, int, str]:
+            return ranks.get(meter[0] or "", 2), -len(self._groups[meter]), str(meter)
+
+        return self._groups[min(self._groups, key=rank)] if self._groups else {}
+
+    def _differs(self, one: str, other: str) -> list[str]:
+        pairs = zip(SURROUNDINGS, self._surroundings[one], self._surroundings[other], strict=True)
+        return [name for name, of_one, of_other in pairs if of_one and of_other != of_one]
+
+
+def labels_of(summary: Iterable[Row]) -> dict[str, str]:
+    """Return each experiment's short name from the summary."""
+    return {row["experiment"]: row["label"] for row in summary}

@@ -1,0 +1,131 @@
+"""Which runs of an experiment have a common mean.
+
+A run is in the mean if it completed, carries no disqualifying code, has energy of the prevailing
+meter, and was made on the prevailing machine: the same kind of GPU under the same driver and power
+limit, with the same engine. A measured joule and an estimated one have no common mean, and neither
+have two cards. What is left out is counted and named.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from llenergymeasure.units import DISQUALIFYING, MISSING
+
+Row: TypeAlias = Mapping[str, Any]
+Meter: TypeAlias = tuple[str | None, str | None, tuple[str, ...]]
+Machine: TypeAlias = tuple[Any, ...]
+
+PENDING = frozenset({"running", MISSING})
+"""Statuses of runs that have not ended or not begun."""
+
+MACHINE_COLUMNS = ("gpu_name", "driver_version", "power_limit_w", "engine_version")
+"""What must be the same for runs of one experiment to be averaged."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The runs of one experiment, sorted by whether they are in its mean.
+
+    Attributes:
+        used: runs in the mean.
+        failed: how many ended without a result.
+        pending: how many have not ended or not begun.
+        disqualified: how many carry a disqualifying code.
+        other_meter: how many have energy of another kind, sensor or scope.
+        other_machine: how many were made on another GPU model, driver, power limit or engine.
+        differs: in which of :data:`MACHINE_COLUMNS` those differ, with what was found.
+        meter: what the energy of the used runs is.
+    """
+
+    used: tuple[Row, ...]
+    failed: int
+    pending: int
+    disqualified: int
+    other_meter: int
+    other_machine: int
+    differs: tuple[str, ...]
+    meter: Meter
+
+
+def select(members: Sequence[Row]) -> Selection:
+    """Return which of an experiment's runs are in its mean."""
+    completed = [row for row in members if row["status"] == "completed"]
+    sound = [row for row in completed if in_means(row)]
+    meter = _prevailing_meter(sound or completed)
+    of_meter = [row for row in sound if meter_of(row) == meter]
+    machine = _prevailing_machine(of_meter)
+    used = [row for row in of_meter if _agree(machine_of(row), machine)]
+    others = [row for row in of_meter if not _agree(machine_of(row), machine)]
+    pending = sum(row["status"] in PENDING for row in members)
+    return Selection(
+        used=tuple(used),
+        failed=len(members) - len(completed) - pending,
+        pending=pending,
+        disqualified=len(completed) - len(sound),
+        other_meter=len(sound) - len(of_meter),
+        other_machine=len(others),
+        differs=tuple(_differences(machine, others)),
+        meter=meter,
+    )
+
+
+def used_runs(rows: Iterable[Row]) -> dict[str, tuple[Row, ...]]:
+    """Return the runs in the mean of each experiment, in the order of their first rows."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["experiment"], []).append(row)
+    return {experiment: select(members).used for experiment, members in groups.items()}
+
+
+def in_means(row: Row) -> bool:
+    """Return whether a run completed without a disqualifying code."""
+    return row["status"] == "completed" and not DISQUALIFYING & set(row["validity"] or ())
+
+
+def meter_of(row: Row) -> Meter:
+    """Return what a run's energy is: its kind, sensor and scopes."""
+    return row["kind"], row["energy_source"], tuple(row["energy_scopes"] or ())
+
+
+def machine_of(row: Row) -> Machine:
+    """Return what a run was made on, one value for each of :data:`MACHINE_COLUMNS`."""
+    return tuple(row.get(name) for name in MACHINE_COLUMNS)
+
+
+def _agree(one: Machine, other: Machine) -> bool:
+    """Return whether two machines differ in nothing that is known of both."""
+    pairs = zip(one, other, strict=True)
+    return all(a is None or b is None or a == b for a, b in pairs)
+
+
+def _prevailing_meter(rows: Sequence[Row]) -> Meter:
+    """Return the meter of the means: measured before estimated, then that of most runs."""
+    if not rows:
+        return None, None, ()
+    counts = Counter(meter_of(row) for row in rows)
+    ranks = {"measured": 0, "estimated": 1}
+    return min(counts, key=lambda meter: (ranks.get(meter[0] or "", 2), -counts[meter], str(meter)))
+
+
+def _prevailing_machine(rows: Sequence[Row]) -> Machine:
+    """Return the machine that most runs agree with; of equals the one most is known of."""
+    if not rows:
+        return (None,) * len(MACHINE_COLUMNS)
+    counts = Counter(machine_of(row) for row in rows)
+
+    def rank(machine: Machine) -> tuple[int, int, str]:
+        agreeing = sum(count for other, count in counts.items() if _agree(machine, other))
+        return -agreeing, machine.count(None), str(machine)
+
+    return min(counts, key=rank)
+
+
+def _differences(machine: Machine, others: Iterable[Row]) -> Iterable[str]:
+    found = [machine_of(row) for row in others]
+    for place, name in enumerate(MACHINE_COLUMNS):
+        values = {other[place] for other in found} - {None, machine[place]}
+        if values and machine[place] is not None:
+            told = ", ".join(sorted(str(value) for value in values))
+            yield f"{name}: {machine[place]} in the mean, not {told}"

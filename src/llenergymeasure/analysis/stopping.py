@@ -1,0 +1,83 @@
+"""How many cycles an experiment needs for a stated precision, by Stein's two stages.
+
+A pilot of a few cycles gives the spread; the number of cycles is set from it once, before any
+further cycle is run, and the interval takes its spread from the pilot alone. Its half width then
+is at most the target and its coverage exactly 95 %, whatever the true spread (Stein 1945, Ann.
+Math. Stat. 16, 243-258). Looking at the interval after every cycle and stopping when it is narrow
+covers less, because it stops where the spread happens to look small.
+
+All of it is on the logarithm of the energy, where a relative target is a fixed width.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llenergymeasure.analysis.statistics import t_quantile
+
+METRIC = "energy_per_output_token_j"
+"""The quantity whose precision is asked for."""
+
+MIN_PILOT = 3
+"""Usable runs that a pilot must have: two tell next to nothing of a spread."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How many cycles an experiment is given, and why.
+
+    Attributes:
+        cycles: of the experiment in all, the pilot's included.
+        needed: runs in the mean that the target asks for; null where the pilot cannot tell.
+        pilot_n: usable runs of the pilot.
+        pilot_cv: their coefficient of variation; null where the pilot cannot tell.
+        reason: why there are not as many cycles as needed, if so.
+    """
+
+    cycles: int
+    needed: int | None
+    pilot_n: int
+    pilot_cv: float | None
+    reason: str | None = None
+
+
+def decide(
+    pilot: Sequence[float], pilot_cycles: int, precision_target: float, max_cycles: int
+) -> Decision:
+    """Return how many cycles an experiment needs.
+
+    Args:
+        pilot: energies of the pilot's usable runs, in any unit.
+        pilot_cycles: cycles of the pilot, usable or not; those that are not are made up for.
+        precision_target: half width of the 95 % interval over the mean.
+        max_cycles: the most it is given.
+    """
+    usable = [value for value in pilot if value > 0]
+    if len(usable) < MIN_PILOT:
+        few = f"only {len(usable)} of the pilot's runs can be used; {MIN_PILOT} would do"
+        return Decision(pilot_cycles, None, len(usable), None, few)
+    spread = _log_sd(usable)
+    width = t_quantile(len(usable) - 1) * spread / math.log1p(precision_target)
+    needed = max(len(usable), math.ceil(width**2 - 1e-9))
+    asked = max(needed + pilot_cycles - len(usable), pilot_cycles)
+    reason = None
+    if asked > max_cycles:
+        reason = f"{needed} runs are needed, max_cycles allows {max_cycles} cycles"
+    return Decision(min(asked, max_cycles), needed, len(usable), spread, reason)
+
+
+def interval(pilot: Sequence[float], values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean of ``values`` with the pilot's spread.
+
+    Null where the pilot has fewer than :data:`MIN_PILOT` values.
+    """
+    if len(pilot) < MIN_PILOT or min(*pilot, *values) <= 0:
+        return None
+    half_width = t_quantile(len(pilot) - 1) * _log_sd(pilot) / math.sqrt(len(values))
+    mean = statistics.fmean(values)
+    return mean * math.exp(-half_width), mean * math.exp(half_width)
+
+
+def _log_sd(values: Sequence[float]) -> float:
+    return statistics.stdev([math.log(value) for value in values])
