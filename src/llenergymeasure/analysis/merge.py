@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from llenergymeasure.analysis.temperatures import flag_start_temperatures
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import Outcome, OutcomeError, read_outcome
@@ -31,7 +32,8 @@ def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = Fal
     """Return one row for every planned run, sorted by its place in the plan.
 
     The fixed columns come from each run's ``run.parquet``, the swept settings from the plan.
-    ``order`` is the place in this plan; when a run really began is ``started_at``.
+    ``order`` is the place in this plan; when a run really began is ``started_at``. What only all
+    runs together show of one, an odd start temperature, is added to its ``validity``.
 
     Args:
         plan: ``plan.json``, parsed.
@@ -57,7 +59,7 @@ def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = Fal
             packed.append(pa.concat_tables(batch).combine_chunks())
             batch = []
     packed.append(pa.concat_tables([RUN_SCHEMA.empty_table(), *batch]).combine_chunks())
-    table = pa.concat_tables(packed).combine_chunks()
+    table = flag_start_temperatures(pa.concat_tables(packed).combine_chunks())
     return _with_settings(table, planned, keys)
 
 
