@@ -43,7 +43,11 @@ def adopt_orphans() -> None:
 
 
 def start(
-    command: Sequence[str], log: IO[bytes], environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    log: IO[bytes],
+    environment: Mapping[str, str] | None = None,
+    *,
+    stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
     """Start ``command`` in a session of its own; it is killed when this process dies.
 
@@ -51,10 +55,11 @@ def start(
         command: program and arguments.
         log: where its output goes.
         environment: its whole environment; this process's own if not given.
+        stdin: its standard input, as :class:`subprocess.Popen` takes it.
     """
     return subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=log,
         stderr=log,
         env=None if environment is None else dict(environment),

@@ -37,6 +37,9 @@ GRACE_S = 15.0
 RECORDER_READY_S = 60.0
 FINISH_LIMIT_S = 600.0
 
+LOADED_PHASES = frozenset({"load", "warmup", "idle_loaded", "measure", "idle_after", "release"})
+"""From when on the finisher may get ready: rests before the load are to be undisturbed."""
+
 
 @dataclass(frozen=True)
 class End:
@@ -123,6 +126,7 @@ class Supervisor:
         self._engine_launcher = engine_launcher
         self._recorder: RecorderProcess | None = None
         self._recorder_lost = False
+        self._finisher: subprocess.Popen[bytes] | None = None
         self._reservation: Reservation | None = None
 
     def run(self) -> int:
@@ -195,7 +199,7 @@ class Supervisor:
         )
         # In a thread, so that signals are heard while the recorder starts.
         threading.Thread(target=self._announce_recorder, args=[self._recorder], daemon=True).start()
-        end = self._watch(engine, signals, started, outcome)
+        end = self._watch(engine, signals, started, outcome, log)
         processes.end_group(engine, 0.0)
         self._stop_recorder()
         self._put_limits_back()
@@ -207,6 +211,7 @@ class Supervisor:
     def _clean_up(self) -> None:
         """Leave nothing behind: no process, no changed limit, no locked card."""
         self._stop_recorder()
+        self._dismiss_finisher()
         if self._reservation is not None:
             # The guard is a descendant too: it has to be done before they are killed.
             self._reservation.release()
@@ -229,10 +234,12 @@ class Supervisor:
         command = [*self._engine_launcher, *out]
         return processes.start(command, log, self._reservation.environment())
 
-    def _start_child(self, module: str, log: IO[bytes]) -> "subprocess.Popen[bytes]":
+    def _start_child(
+        self, module: str, log: IO[bytes], *more: str, stdin: int = subprocess.DEVNULL
+    ) -> "subprocess.Popen[bytes]":
         assert self._reservation is not None
-        command = [sys.executable, "-m", module, "--out", str(self._folder.path)]
-        return processes.start(command, log, self._reservation.environment())
+        command = [sys.executable, "-m", module, "--out", str(self._folder.path), *more]
+        return processes.start(command, log, self._reservation.environment(), stdin=stdin)
 
     def _announce_recorder(self, recorder: RecorderProcess) -> None:
         """Tell the engine's process which sensors work: it waits for this before it begins."""
@@ -251,6 +258,7 @@ class Supervisor:
         signals: "_SignalPipe",
         started: float,
         outcome: Outcome,
+        log: IO[bytes],
     ) -> End:
         """Wait for the child, a signal, the time limit or the end of who asked for the run."""
         poller = select.poll()
@@ -268,9 +276,13 @@ class Supervisor:
                 left_s = None if limit_s is None else started + limit_s - time.monotonic()
                 if left_s is not None and left_s <= 0:
                     return self._end_child(child, f"over its limit of {limit_s:g} s")
-                wait_ms = 1000 if left_s is None else min(1000, max(1, left_s * 1000))
+                # Often until the finisher is started, which is to fall into the loading.
+                longest_ms = 100 if self._finisher is None else 1000
+                wait_ms = longest_ms if left_s is None else min(longest_ms, max(1, left_s * 1000))
                 ready = {handle for handle, _ in poller.poll(wait_ms)}
                 self._note_phase(outcome)
+                if self._finisher is None and outcome.phase in LOADED_PHASES:
+                    self._ready_finisher(log)
                 if child_handle in ready:
                     return End(child.wait())
                 if signals.handle in ready:
@@ -335,16 +347,35 @@ class Supervisor:
             (self._folder.work / "recorder_lost").touch()
         self._recorder = None
 
+    def _ready_finisher(self, log: IO[bytes]) -> None:
+        """Start what computes the result; it waits, so that its imports cost the run no time."""
+        module = "llenergymeasure.measure.finish"
+        self._finisher = self._start_child(module, log, "--wait", stdin=subprocess.PIPE)
+
+    def _dismiss_finisher(self) -> None:
+        """Close its input: one that was not told to begin ends."""
+        if self._finisher is not None and self._finisher.stdin is not None:
+            self._finisher.stdin.close()
+        self._finisher = None
+
     def _finish(self, log: IO[bytes], signals: "_SignalPipe", outcome: Outcome) -> End:
         """Compute the result from what the run left.
 
         Who asked for the run may be gone by now: what was measured is kept all the same.
         """
         outcome.phase = "finish"
-        child = self._start_child("llenergymeasure.measure.finish", log)
+        if self._finisher is None or self._finisher.poll() is not None:
+            self._dismiss_finisher()
+            self._ready_finisher(log)
+        child = self._finisher
+        assert child is not None
+        assert child.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it is gone; its code says so
+            child.stdin.write(b"\n")
+            child.stdin.flush()
         deadline = time.monotonic() + FINISH_LIMIT_S
         while child.poll() is None:
-            if signals.wait(0.02):
+            if signals.wait(0.01):
                 end = _interrupted(signals)
                 processes.end_group(child, GRACE_S)
                 return end
