@@ -5,7 +5,7 @@ from importlib import import_module
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.errors import ConfigurationError, Problem
 
-_MODULES = {name: f"llenergymeasure.backends.{name}" for name in ("pytorch", "sglang")}
+_MODULES = {name: f"llenergymeasure.backends.{name}" for name in ("pytorch", "sglang", "vllm")}
 """Each module has its backend as ``BACKEND``; imported when asked for, as engines are heavy."""
 
 

@@ -46,6 +46,7 @@ RESERVED: Mapping[str, Mapping[str, str]] = {
     "vllm.engine": {
         "model": "is the study's own model; set model",
         "hf_token": _CREDENTIAL.format("HF_TOKEN"),
+        "worker_extension_cls": "is taken: by it each worker is asked for its device and memory",
     },
     "sglang.engine": {
         "model_path": "is the study's own model; set model",

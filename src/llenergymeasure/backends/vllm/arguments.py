@@ -1,0 +1,162 @@
+"""From an experiment to what vLLM is told: engine arguments, sampling, environment."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.backends.pytorch.threads import choose_threads
+from llenergymeasure.backends.vllm.device import on_cpu
+from llenergymeasure.config.experiment import DecoderConfig, ExperimentConfig
+from llenergymeasure.hardware.host import memory_bytes
+from llenergymeasure.workload.models.hub import cached_file
+from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
+
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+NEED_TEXT = ("stop", "bad_words", "structured_outputs", "detokenize")
+"""Sampling parameters that make vLLM turn tokens into text, or text into tokens."""
+
+_GIB = 2**30
+_BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0}
+_SEQUENCES = 256
+"""Sequences at once that the cache on a CPU is made for where ``max_num_seqs`` is not given."""
+
+_BLOCK_TOKENS = 128
+"""Tokens in a block of vLLM's cache on a CPU; a sequence's last block is not full."""
+
+_HEADROOM = 1.25
+
+
+def given_engine(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the engine arguments that the study sets, ``passthrough_kwargs`` among them."""
+    section = config.vllm.engine if config.vllm else None
+    given = {} if section is None else section.arguments()
+    return given | (config.passthrough_kwargs or {})
+
+
+def given_sampling(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the sampling parameters that the study sets by vLLM's own names."""
+    section = config.vllm.sampling if config.vllm else None
+    return {} if section is None else section.given()
+
+
+def needs_text(config: ExperimentConfig) -> bool:
+    """Whether the study asks for what needs the model's tokenizer inside vLLM."""
+    return config.vllm is not None and (
+        config.vllm.beam_search is not None
+        or any(given_sampling(config).get(name) for name in NEED_TEXT)
+    )
+
+
+def engine_arguments(config: ExperimentConfig, source: ModelSource) -> dict[str, Any]:
+    """Return the arguments of ``vllm.LLM``.
+
+    The tokenizer is left out unless sampling needs it: prompts go in and answers come out as
+    token ids, on every backend. vLLM's own counters are on, as they are in its server.
+    """
+    arguments: dict[str, Any] = {
+        "model": source.location,
+        "dtype": DTYPES[config.precision],
+        "seed": config.random_seed,
+        "disable_log_stats": False,
+        **({"load_format": "dummy"} if source.random else {}),
+        **({} if needs_text(config) else {"skip_tokenizer_init": True}),
+        **(_cpu_cache(config, source) if on_cpu() else {}),
+    }
+    return arguments | given_engine(config)
+
+
+def sampling_parameters(
+    config: ExperimentConfig, source: ModelSource, max_output_tokens: int
+) -> dict[str, Any]:
+    """Return vLLM's sampling parameters for one request.
+
+    Without ``decoder.min_new_tokens`` the end of sequence is ignored, so that every run of a
+    comparison writes exactly the tokens asked for. With it, a sequence may end after so many;
+    vLLM without its tokenizer has to be told which tokens end one.
+    """
+    decoder = config.decoder
+    options: dict[str, Any] = {"max_tokens": max_output_tokens, **_choice(decoder)}
+    if decoder.min_new_tokens is None:
+        options["ignore_eos"] = True
+    else:
+        options["min_tokens"] = min(decoder.min_new_tokens, max_output_tokens)
+        options["stop_token_ids"] = eos_token_ids(source)
+    if not needs_text(config):
+        options["detokenize"] = False
+    return options | given_sampling(config)
+
+
+def beam_parameters(config: ExperimentConfig, max_output_tokens: int) -> dict[str, Any] | None:
+    """Return vLLM's parameters of beam search; null where the study asks for none."""
+    section = config.vllm.beam_search if config.vllm else None
+    if section is None:
+        return None
+    given = section.model_dump(exclude_none=True, exclude={"early_stopping"})
+    defaults = {"beam_width": 1, "max_tokens": max_output_tokens}
+    return defaults | {"ignore_eos": config.decoder.min_new_tokens is None} | given
+
+
+def _choice(decoder: DecoderConfig) -> dict[str, Any]:
+    penalty = {"repetition_penalty": decoder.repetition_penalty}
+    if decoder.greedy:
+        return {"temperature": 0.0, **penalty}
+    options: dict[str, Any] = {
+        "temperature": decoder.temperature,
+        "top_p": decoder.top_p,
+        "top_k": decoder.top_k,
+        **penalty,
+    }
+    return options if decoder.min_p is None else options | {"min_p": decoder.min_p}
+
+
+def eos_token_ids(source: ModelSource) -> list[int]:
+    """Return the ids that end a sequence: as the checkpoint's generation settings name them."""
+    name = "generation_config.json"
+    folder = source.folder
+    path = cached_file(source.name, name, source.revision) if folder is None else folder / name
+    found = source.config.get("eos_token_id")
+    if path is not None and Path(path).is_file():
+        found = json.loads(Path(path).read_text("utf-8")).get("eos_token_id", found)
+    if found is None:
+        return []
+    return list(found) if isinstance(found, list) else [int(found)]
+
+
+def _cpu_cache(config: ExperimentConfig, source: ModelSource) -> dict[str, int]:
+    """Return the size of the key-value cache on a CPU, where the study does not say it.
+
+    vLLM would take 92 % of the machine's memory, which a machine in use cannot give. It is made
+    for all sequences that can be at work at once, within a quarter GiB and half of what is free.
+    """
+    given = given_engine(config)
+    if {"kv_cache_memory_bytes", "gpu_memory_utilization"} & set(given):
+        return {}
+    if os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+        return {}
+    shape, synthetic = source.architecture, config.synthetic()
+    wanted = 4.0 * _GIB
+    if shape is not None:
+        tokens = config.max_input_tokens + config.max_output_tokens
+        if synthetic is not None:
+            tokens = synthetic.input_len + synthetic.output_len
+        sequences = min(config.n, given.get("max_num_seqs") or _SEQUENCES)
+        each = shape.kv_cache_bytes_per_token(_BYTES[config.precision])
+        wanted = each * (tokens + _BLOCK_TOKENS) * sequences * _HEADROOM
+    free = memory_bytes("MemAvailable") or 8 * _GIB
+    return {"kv_cache_memory_bytes": round(min(max(wanted, _GIB / 4), free / 2))}
+
+
+def environment(config: ExperimentConfig) -> dict[str, str]:
+    """Return the variables that vLLM needs before it is imported; those that are set already win.
+
+    On a CPU the engine works in this process, with as many threads as the pytorch backend would
+    take.
+    """
+    wanted = {"VLLM_NO_USAGE_STATS": "1"}
+    if on_cpu():
+        shape = resolve_model(config).architecture
+        parameters = None if shape is None else shape.parameters()
+        threads = choose_threads(parameters, asked=None, on_gpu=False)
+        wanted |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(threads)}
+    return {name: value for name, value in wanted.items() if name not in os.environ}

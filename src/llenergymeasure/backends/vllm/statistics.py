@@ -1,0 +1,83 @@
+"""vLLM's own account of each step: how full its batch and its cache were."""
+
+from typing import Any
+
+from vllm.v1.metrics.loggers import AggregateStatLoggerBase
+
+
+class StepCounter(AggregateStatLoggerBase):  # type: ignore[misc]
+    """Sums over the engine's steps since the last account.
+
+    vLLM hands each step's statistics to every logger it has; their fields are no stable interface
+    of its, so each is read with care and left out where it is not there.
+    """
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._steps = 0
+        self._running = 0
+        self._running_max = 0
+        self._waiting_max = 0
+        self._cache_share = 0.0
+        self._cache_share_max = 0.0
+        self._sums: dict[str, int] = {}
+
+    def record(
+        self,
+        scheduler_stats: Any,
+        iteration_stats: Any,
+        mm_cache_stats: Any = None,
+        engine_idx: int | None = None,
+    ) -> None:
+        """Take one step's statistics."""
+        del mm_cache_stats, engine_idx
+        if scheduler_stats is not None:
+            self._scheduler(scheduler_stats)
+        if iteration_stats is not None:
+            self._add("prompt_tokens", iteration_stats, "num_prompt_tokens")
+            self._add("generated_tokens", iteration_stats, "num_generation_tokens")
+            self._add("preemptions", iteration_stats, "num_preempted_reqs")
+
+    def _scheduler(self, told: Any) -> None:
+        running = getattr(told, "num_running_reqs", 0)
+        if running:
+            self._steps += 1
+            self._running += running
+            self._cache_share += getattr(told, "kv_cache_usage", 0.0)
+        self._running_max = max(self._running_max, running)
+        self._waiting_max = max(self._waiting_max, getattr(told, "num_waiting_reqs", 0))
+        share = getattr(told, "kv_cache_usage", 0.0)
+        self._cache_share_max = max(self._cache_share_max, share)
+        prefixes = getattr(told, "prefix_cache_stats", None)
+        self._add("prefix_cache_queried_tokens", prefixes, "queries")
+        self._add("cached_prompt_tokens", prefixes, "hits")
+        drafts = getattr(told, "spec_decoding_stats", None)
+        self._add("draft_tokens", drafts, "num_draft_tokens")
+        self._add("accepted_draft_tokens", drafts, "num_accepted_tokens")
+
+    def _add(self, name: str, told: Any, attribute: str) -> None:
+        value = getattr(told, attribute, None)
+        if value is not None:
+            self._sums[name] = self._sums.get(name, 0) + int(value)
+
+    def log_engine_initialized(self) -> None:
+        """Do nothing: there is nothing to say."""
+
+    def take(self) -> dict[str, Any]:
+        """Return the account and begin another.
+
+        ``steps`` are those that leave a sequence at work: the means go over them.
+        """
+        found: dict[str, Any] = {"steps": self._steps, **self._sums}
+        if self._steps:
+            found |= {
+                "running_mean": self._running / self._steps,
+                "running_max": self._running_max,
+                "waiting_max": self._waiting_max,
+                "kv_cache_share_mean": self._cache_share / self._steps,
+                "kv_cache_share_max": self._cache_share_max,
+            }
+        self._clear()
+        return found
