@@ -352,7 +352,8 @@ def _place(host: str | None, job: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _highest(gpus: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    return max((gpu[name] for gpu in gpus if gpu.get(name) is not None), default=None)
+    values = [gpu.get(name) for gpu in gpus]
+    return max((float(value) for value in values if isinstance(value, int | float)), default=None)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
