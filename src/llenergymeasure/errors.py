@@ -68,6 +68,22 @@ class PreflightError(LlemError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class RunFailedError(LlemError):
+    """A run ended without a result.
+
+    Attributes:
+        status: ``failed``, ``interrupted`` or ``lost``.
+        phase: the phase it ended in, if it came to one.
+        log: what its processes printed.
+    """
+
+    def __init__(self, message: str, *, status: str, phase: str | None, log: str) -> None:
+        self.status = status
+        self.phase = phase
+        self.log = log
+        super().__init__(message)
+
+
 class BackendError(LlemError):
     """An engine refused its settings or failed while loading or generating."""
 

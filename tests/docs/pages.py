@@ -4,8 +4,9 @@ What the fences of a page mean:
 
 - ``sh`` is run, in the order of the page, in a folder that holds a copy of the workflow. It must
   end with 0, or with N where ``<!-- exit N -->`` stands on the line above.
-- ``<!-- not run: REASON -->`` on the line above an ``sh`` fence keeps it from being run.
-- ``text`` right after an ``sh`` that is run is what it prints: each line, in this order, figures
+- ``python`` is a program, run likewise.
+- ``<!-- not run: REASON -->`` on the line above such a fence keeps it from being run.
+- ``text`` right after one that is run is what it prints: each line, in this order, figures
   and ids apart; a line ``…`` stands for any lines.
 - ``yaml title="NAME"`` is a file that the page's reader writes.
 """
@@ -23,6 +24,9 @@ _NOT_RUN = re.compile(r"^<!-- not run: (\S.+) -->$")
 _EXIT = re.compile(r"^<!-- exit (\d+) -->$")
 
 
+RUN = ("sh", "python")
+
+
 @dataclass(frozen=True)
 class Block:
     """A fenced block: its language, its text, and what the line above says of it."""
@@ -37,7 +41,7 @@ class Block:
     @property
     def runs(self) -> bool:
         """Whether it holds commands that a test runs."""
-        return self.language == "sh" and self.not_run is None
+        return self.language in RUN and self.not_run is None
 
 
 def pages() -> list[Path]:

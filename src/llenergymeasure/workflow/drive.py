@@ -6,9 +6,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -72,12 +72,14 @@ class Call:
         profile: its profile: a folder, a name it knows, or one of ours; null for the default.
         folder: where it works and keeps its own state; this process's if null.
         targets: the files to make; all if empty.
+        environment: variables set for it.
     """
 
     overrides: tuple[str, ...] = ()
     profile: str | None = None
     folder: Path | None = None
     targets: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def command(self, study_file: Path) -> list[str]:
         """Return the command that runs this workflow on a study."""
@@ -173,7 +175,7 @@ class Drive:
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=call.folder,
-            env=os.environ | {"LLEM_QUIET": "1", DRIVEN_VARIABLE: "1"},
+            env=os.environ | dict(call.environment) | {"LLEM_QUIET": "1", DRIVEN_VARIABLE: "1"},
             start_new_session=True,
             preexec_fn=die_with_parent,
         )

@@ -212,7 +212,8 @@ class _NoRedirect(HTTPRedirectHandler):
         newurl: str,
     ) -> Request | None:
         """Refuse."""
-        del req, fp, msg, headers
+        del req, msg, headers
+        fp.close()
         there = urlsplit(newurl).hostname or "nowhere"
         raise NotToldError(f"it redirects ({code}) to {there}, and no redirect is followed")
 

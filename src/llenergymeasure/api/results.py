@@ -1,0 +1,303 @@
+"""What the Python interface gives back: one run, or a study, with its tables."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llenergymeasure.errors import ResultsError
+from llenergymeasure.plan import Plan
+from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.reading import read_result
+from llenergymeasure.results.record import Result
+from llenergymeasure.units import Kind
+from llenergymeasure.workflow.manifest import states
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class ExperimentResult:
+    """One finished run.
+
+    Energies are those of the window, the headline sensor's, in joules; what was not observed is
+    null.
+
+    Attributes:
+        record: everything in ``result.json``, typed.
+        folder: where its files are; null if none were kept.
+    """
+
+    record: Result = field(repr=False)
+    folder: Path | None = None
+    _tables: Mapping[str, pa.Table] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def experiment(self) -> str:
+        """The id of its settings, 12 hex digits."""
+        return self.record.experiment
+
+    @property
+    def cycle(self) -> int:
+        """Which repetition it is, from 1."""
+        return self.record.cycle
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The settings it ran with, as resolved."""
+        return self.record.config
+
+    @property
+    def kind(self) -> Kind | None:
+        """Whether its energy was measured or estimated."""
+        return self.record.energy.kind
+
+    @property
+    def energy_j(self) -> float | None:
+        """Gross energy of the window, in J."""
+        return self.record.energy.gross_j
+
+    @property
+    def energy_u95_j(self) -> float | None:
+        """Half width of its 95 % interval from random and resolution effects, in J."""
+        return self.record.energy.u95_j
+
+    @property
+    def energy_per_output_token_j(self) -> float | None:
+        """Energy per output token, in J."""
+        return self.record.energy.per_output_token_j
+
+    @property
+    def energy_per_request_j(self) -> float | None:
+        """Energy per request, in J."""
+        return self.record.energy.per_request_j
+
+    @property
+    def power_mean_w(self) -> float | None:
+        """Mean power over the window, in W."""
+        return self.record.energy.power_mean_w
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens written inside the window."""
+        return self.record.tokens.output
+
+    @property
+    def output_tokens_per_s(self) -> float:
+        """Tokens written a second."""
+        return self.record.performance.output_tokens_per_s
+
+    @property
+    def window_s(self) -> float:
+        """Length of the window, in s."""
+        return self.record.window.duration_s
+
+    @property
+    def validity(self) -> tuple[str, ...]:
+        """Reasons to doubt it, as codes."""
+        return tuple(self.record.validity)
+
+    @property
+    def energy_unavailable(self) -> str | None:
+        """Why there is no energy, where there is none."""
+        return self.record.energy.unavailable
+
+    def samples(self) -> "pd.DataFrame":
+        """Return the sensors' time series, one row for each thing a sensor said.
+
+        Raises:
+            ResultsError: the file is gone.
+        """
+        return self._table("samples.parquet").to_pandas()
+
+    def requests(self) -> "pd.DataFrame":
+        """Return one row for each request inside the window.
+
+        Raises:
+            ResultsError: the file is gone.
+        """
+        return self._table("requests.parquet").to_pandas()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as plain values, as in ``result.json``."""
+        return self.record.model_dump(mode="json")
+
+    def __str__(self) -> str:
+        """Return its headline in one line."""
+        if self.energy_per_output_token_j is None:
+            return f"{self.experiment} cycle {self.cycle}: no energy: {self.energy_unavailable}"
+        return (
+            f"{self.experiment} cycle {self.cycle}: {self.energy_per_output_token_j:.4g} J per "
+            f"output token, {self.kind}, {self.output_tokens_per_s:.4g} tokens/s"
+        )
+
+    def _table(self, name: str) -> pa.Table:
+        if name in self._tables:
+            return self._tables[name]
+        if self.folder is None:
+            raise ResultsError(f"{name} was not kept")
+        return _read_table(self.folder / name)
+
+
+@dataclass(frozen=True)
+class FailedRun:
+    """A run of a study that left no result.
+
+    Attributes:
+        experiment: the id of its settings.
+        cycle: which repetition.
+        status: ``failed``, ``interrupted``, ``lost`` or ``missing`` (never started).
+        phase: the phase it ended in.
+        error_class: the class of its error.
+        error_message: what that said.
+        log: what its processes printed.
+    """
+
+    experiment: str
+    cycle: int
+    status: str
+    phase: str | None
+    error_class: str | None
+    error_message: str | None
+    log: Path
+
+
+@dataclass(frozen=True)
+class StudyPaths:
+    """Where a study's files are; those that no run has led to yet may be missing."""
+
+    folder: Path
+    plan: Path
+    runs: Path
+    summary: Path
+    summary_csv: Path
+    report: Path
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A study's results, as far as they go.
+
+    Attributes:
+        name: of the study.
+        paths: where its files are.
+    """
+
+    name: str
+    paths: StudyPaths
+
+    @cached_property
+    def completed(self) -> tuple[ExperimentResult, ...]:
+        """The finished runs, in the planned order."""
+        folder = StudyFolder(self.paths.folder)
+        return tuple(
+            load_result(folder.run(run["experiment"], run["cycle"]).path)
+            for run in self._states
+            if run["status"] == "completed"
+        )
+
+    @property
+    def failed(self) -> tuple[FailedRun, ...]:
+        """The runs without a result, in the planned order."""
+        folder = StudyFolder(self.paths.folder)
+        return tuple(
+            FailedRun(
+                run["experiment"],
+                run["cycle"],
+                run["status"],
+                run.get("phase"),
+                run.get("error_class"),
+                run.get("error_message"),
+                folder.run(run["experiment"], run["cycle"]).log,
+            )
+            for run in self._states
+            if run["status"] != "completed"
+        )
+
+    @property
+    def runs(self) -> "pd.DataFrame":
+        """One row a run, failed ones included.
+
+        Raises:
+            ResultsError: the table was not written yet.
+        """
+        return _read_table(self.paths.runs).to_pandas()
+
+    @property
+    def summary(self) -> "pd.DataFrame":
+        """One row an experiment: means, deviations and 95 % intervals over its cycles.
+
+        Raises:
+            ResultsError: the table was not written yet.
+        """
+        return _read_table(self.paths.summary).to_pandas()
+
+    def __str__(self) -> str:
+        """Return how far it is in one line."""
+        done = sum(run["status"] == "completed" for run in self._states)
+        return f"{self.name}: {done} of {len(self._states)} runs completed"
+
+    @cached_property
+    def _states(self) -> list[dict[str, Any]]:
+        return states(Plan.read(self.paths.plan), StudyFolder(self.paths.folder))
+
+
+def load_results(path: Path | str) -> StudyResult:
+    """Return the results in a study's folder, of this version's form or an earlier one.
+
+    Args:
+        path: ``results/<study>``.
+
+    Raises:
+        ResultsError: there are none.
+    """
+    folder = StudyFolder(Path(path))
+    if not folder.plan.is_file():
+        raise ResultsError(f"{path}: holds no study: there is no {folder.plan.name}")
+    return StudyResult(Plan.read(folder.plan).study, _paths(folder))
+
+
+def load_result(path: Path | str) -> ExperimentResult:
+    """Return one finished run, of this version's form or an earlier one.
+
+    Args:
+        path: the run's folder, ``results/<study>/runs/<experiment>/<cycle>``, or its
+            ``result.json``.
+
+    Raises:
+        ResultsError: there is no record, or it cannot be read.
+    """
+    folder = RunFolder(Path(path).parent if Path(path).suffix == ".json" else Path(path))
+    return ExperimentResult(read_result(folder.result), folder.path)
+
+
+def in_memory(folder: RunFolder) -> ExperimentResult:
+    """Return a finished run with its tables, so that its files can go."""
+    tables = {path.name: _read_table(path) for path in (folder.samples, folder.requests)}
+    return ExperimentResult(read_result(folder.result), None, tables)
+
+
+def _paths(folder: StudyFolder) -> StudyPaths:
+    at = folder.path
+    return StudyPaths(
+        folder=at,
+        plan=folder.plan,
+        runs=at / "runs.parquet",
+        summary=at / "summary.parquet",
+        summary_csv=at / "summary.csv",
+        report=at / "report.html",
+    )
+
+
+def _read_table(path: Path) -> pa.Table:
+    if not path.is_file():
+        raise ResultsError(f"{path}: there is no such table")
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise ResultsError(f"{path}: cannot be read: {error}") from None

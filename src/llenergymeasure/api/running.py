@@ -1,0 +1,244 @@
+"""Running one experiment, or a study, from a program."""
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llenergymeasure.api.results import (
+    ExperimentResult,
+    StudyResult,
+    in_memory,
+    load_result,
+    load_results,
+)
+from llenergymeasure.config.identity import DATA_SUFFIXES, local_path
+from llenergymeasure.config.preferences import FOLDER_VARIABLE
+from llenergymeasure.config.study import Study
+from llenergymeasure.errors import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_SIGINT,
+    ConfigurationError,
+    LlemError,
+    RunFailedError,
+)
+from llenergymeasure.files import write_text
+from llenergymeasure.plan import Plan, make_plan
+from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.outcome import read_outcome
+from llenergymeasure.runners.choice import with_runners
+from llenergymeasure.workflow.calls import StudyCall, remember
+from llenergymeasure.workflow.drive import Call, Drive, Listener
+from llenergymeasure.workload.studies import load_study, study_from_mapping
+
+Config = Mapping[str, Any] | Path | str
+Progress = Callable[[str], None]
+
+_LOCAL = (
+    ("model", frozenset[str]()),
+    ("dataset", DATA_SUFFIXES),
+    ("lora.adapter_path", frozenset[str]()),
+    ("tensorrt.engine_path", frozenset[str]()),
+    ("energy.calibration", frozenset[str]()),
+)
+"""Settings that may be a file or folder here; and the endings only a file has."""
+
+_BUILT_IN = ("tiny-llama", "synthetic")
+
+
+def run_experiment(
+    config: Config | None = None,
+    /,
+    *,
+    directory: Path | str | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> ExperimentResult:
+    """Measure one experiment once.
+
+    Args:
+        config: a study of one experiment, as a mapping or the path of its file; may be left out
+            where ``settings`` say all.
+        directory: folder to keep the run's files in; where it holds the same run already, that
+            is returned. Without it the run is made in a temporary folder, and nothing is left.
+        progress: hears in a line how the run ended.
+        **settings: settings of the experiment, which win over ``config``, such as
+            ``model="tiny-llama"`` or ``pytorch={"batch_size": 8}``.
+
+    Returns:
+        The result, its tables included.
+
+    Raises:
+        ConfigurationError: the settings cannot be used, or describe several experiments.
+        RunFailedError: the run ended without a result.
+    """
+    study = _load(config, settings)
+    if len(study.experiments) != 1:
+        raise ConfigurationError(
+            f"run_experiment makes one experiment, and this describes {len(study.experiments)}; "
+            "run_study runs them all"
+        )
+    if directory is not None:
+        path = Path(directory).absolute()
+        path.mkdir(parents=True, exist_ok=True)
+        return load_result(_measure_once(study, path, progress).path)
+    with tempfile.TemporaryDirectory(prefix="llem-") as name:
+        path = Path(name).resolve()
+        # Engines keep files of their own where temporary ones go.
+        return in_memory(_measure_once(study, path, progress, {"TMPDIR": str(path)}))
+
+
+def run_study(
+    config: Config,
+    /,
+    *,
+    directory: Path | str | None = None,
+    profile: str | None = None,
+    progress: Progress | None = None,
+) -> StudyResult:
+    """Run a study: make every run that is missing, then tables and report.
+
+    A finished run is never measured again. Results always go into a folder of the study's name.
+
+    Args:
+        config: the study, as a mapping or the path of its file.
+        directory: what that folder goes under; the study's ``output_dir`` if not given.
+        profile: the Snakemake profile to run under, such as ``slurm``.
+        progress: hears a line for each run that ends.
+
+    Returns:
+        What came out, runs without a result included: look at its ``failed``.
+
+    Raises:
+        ConfigurationError: the study cannot be used; nothing was run.
+        KeyboardInterrupt: it was interrupted; what had finished is kept.
+        LlemError: the workflow did not start.
+    """
+    study = _load(config, {})
+    root = Path(study.results_root) if directory is None else Path(directory).absolute()
+    folder = StudyFolder(root / study.name)
+    plan = make_plan(with_runners(study, apptainer_offered=False))
+    if isinstance(config, Mapping):
+        study_file = folder.path / "study.yaml"
+        _write_study(study_file, {"name": study.name, **config})
+    else:
+        study_file = Path(config)
+    remember(folder, StudyCall(study_file, {}, profile))
+    environment = {} if directory is None else {FOLDER_VARIABLE: str(root)}
+    drive = Drive(study_file, plan, folder, Listener(progress), study.notify)
+    code = drive.run(Call(profile=profile, environment=environment))
+    _check(code, drive)
+    return load_results(folder.path)
+
+
+def _load(config: Config | None, settings: Mapping[str, Any]) -> Study:
+    if config is None:
+        return study_from_mapping(settings)
+    if isinstance(config, Mapping):
+        return study_from_mapping(config, overrides=settings)
+    return load_study(Path(config), settings)
+
+
+def _measure_once(
+    study: Study,
+    folder: Path,
+    progress: Progress | None,
+    environment: Mapping[str, str] | None = None,
+) -> RunFolder:
+    """Run the first cycle of a study's one experiment in ``folder``, and nothing else."""
+    experiment = study.experiments[0]
+    mapping = {
+        **_with_absolute_paths(experiment.config),
+        "name": study.name,
+        "execution": {**study.execution.model_dump(exclude_none=True), "n_cycles": 1},
+        "runners": {name: str(choice) for name, choice in study.runners.items()},
+    }
+    if not mapping["runners"]:
+        del mapping["runners"]
+    study_file = folder / f"{study.name}.yaml"
+    _write_study(study_file, mapping)
+    once = load_study(study_file)
+    plan = make_plan(with_runners(once, apptainer_offered=False))
+    results = StudyFolder(folder / "results" / study.name)
+    run = results.run(experiment.id, 1)
+    call = Call(
+        folder=folder,
+        targets=(str(run.result),),
+        environment={**(environment or {}), FOLDER_VARIABLE: str(folder / "results")},
+    )
+    drive = Drive(study_file, plan, results, Listener(progress))
+    _check_run(drive.run(call), drive, run, plan)
+    return run
+
+
+def _check_run(code: int, drive: Drive, run: RunFolder, plan: Plan) -> None:
+    if code != EXIT_SIGINT and run.result.is_file():
+        return
+    _check(code, drive)
+    outcome = read_outcome(run.outcome)
+    error = outcome.error
+    reason = "it ended without a word" if error is None else f"{error.class_}: {error.message}"
+    where = f" in {outcome.phase}" if outcome.phase else ""
+    raise RunFailedError(
+        f"{plan.runs[0].experiment}: {outcome.status}{where}: {reason}",
+        status=outcome.status,
+        phase=outcome.phase,
+        log=_text_of(run.log),
+    )
+
+
+def _check(code: int, drive: Drive) -> None:
+    """Raise what ended the workflow, where no run did.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted.
+        LlemError: it did not start, or was ended.
+    """
+    if code == EXIT_SIGINT:
+        raise KeyboardInterrupt
+    if drive.complaint:
+        raise LlemError(drive.complaint.strip())
+    if code not in (EXIT_OK, EXIT_FAILED):
+        raise LlemError("the workflow was ended from outside (SIGTERM)")
+
+
+def _with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings that mean the same in another working folder."""
+    changed = dict(config)
+    for key, suffixes in _LOCAL:
+        *sections, name = key.split(".")
+        place = changed
+        for section in sections:
+            inside = place.get(section)
+            if not isinstance(inside, Mapping):
+                break
+            place[section] = place = dict(inside)
+        else:
+            value = place.get(name)
+            if isinstance(value, str) and value not in _BUILT_IN:
+                path = local_path(value, suffixes)
+                place[name] = value if path is None else str(path.absolute())
+    return changed
+
+
+def _write_study(path: Path, mapping: Mapping[str, Any]) -> None:
+    write_text(path, yaml.safe_dump(_plain(mapping), sort_keys=False, allow_unicode=True))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,75 @@
+"""``meter()``: the energy of a block, on this machine and on the simulated card."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+import llenergymeasure
+from llenergymeasure import ConfigurationError, Metered, MeterError
+from nvml_sim import sim
+from support.recording import card_environment, environment
+
+WATTS = 250.0
+
+
+def test_it_works_without_any_sensor_and_says_so() -> None:
+    with llenergymeasure.meter() as energy:
+        assert isinstance(energy, Metered)
+        with energy.phase("work"):
+            time.sleep(0.3)
+    assert energy.window_s >= 0.3
+    if energy.energy_j is None:
+        assert energy.unavailable
+        assert str(energy).startswith("no energy: ")
+    else:
+        assert energy.kind in ("measured", "estimated")
+        assert energy.scopes
+        assert energy.power_mean_w == pytest.approx(energy.energy_j / energy.window_s)
+        assert f"{energy.kind}" in str(energy)
+    assert [phase.phase for phase in energy.phases] == ["work"]
+    for reading in energy.readings:
+        assert (reading.gross_j is None) == (reading.unavailable is not None)
+
+
+def test_the_energy_is_not_known_before_the_end() -> None:
+    with llenergymeasure.meter() as energy:
+        with pytest.raises(MeterError, match="once the block has ended"):
+            _ = energy.energy_j
+        time.sleep(0.1)
+    assert energy.window_s > 0
+
+
+def test_a_block_that_raises_is_metered_too() -> None:
+    def work() -> None:
+        time.sleep(0.1)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), llenergymeasure.meter() as energy:
+        work()
+    assert energy.window_s >= 0.1
+
+
+def test_the_room_of_that_name_does_not_hide_it() -> None:
+    import llenergymeasure.meter.account
+
+    with llenergymeasure.meter(align=False) as energy:
+        time.sleep(0.05)
+    assert energy.window_s > 0
+    assert llenergymeasure.meter.account.account is not None
+
+
+@pytest.mark.system
+def test_energy_of_a_card_holds_the_truth(tmp_path: Path) -> None:
+    steady = sim.Device(power_w=[[0.0, WATTS], [100000.0, WATTS]], sensor=sim.Sensor(window_ms=25))
+    with environment(card_environment(tmp_path, [steady])):
+        with llenergymeasure.meter() as energy:
+            time.sleep(2)
+        with pytest.raises(ConfigurationError), llenergymeasure.meter("GPU-not-there"):
+            pass
+    assert energy.kind == "measured"
+    assert energy.scopes == ("gpu",)
+    assert energy.energy_j is not None
+    assert energy.energy_u95_j is not None
+    truth_j = WATTS * energy.window_s
+    assert energy.energy_j == pytest.approx(truth_j, abs=energy.energy_u95_j + 0.001 * truth_j)

@@ -1,0 +1,93 @@
+"""A real web server on loopback that remembers what it was sent."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Listener:
+    """What a server heard; how it answers by the path it is asked for.
+
+    ``/ok`` 204, ``/broken`` 500, ``/slow`` nothing for long, ``/drip`` a header byte now and
+    then, ``/moved/N`` a redirect with status N to ``elsewhere``.
+    """
+
+    port: int = 0
+    elsewhere: str = ""
+    heard: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+
+    def address(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def events(self) -> list[str]:
+        return [each["event"] for each in self.heard]
+
+
+@contextmanager
+def listening(elsewhere: str = "") -> Iterator[Listener]:
+    """Serve on a free port of loopback until the block ends."""
+    listener = Listener(elsewhere=elsewhere)
+    ended = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            listener.heard.append(json.loads(body))
+            listener.headers.append(dict(self.headers.items()))
+            if self.path.startswith("/slow"):
+                ended.wait(30)
+            elif self.path.startswith("/drip"):
+                self._drip()
+            elif self.path.startswith("/moved/"):
+                self.send_response(int(self.path.split("/")[2]))
+                self.send_header("Location", listener.elsewhere)
+                self.end_headers()
+            else:
+                self.send_response(500 if self.path.startswith("/broken") else 204)
+                self.end_headers()
+
+        def do_GET(self) -> None:
+            listener.heard.append({"event": "GET"})
+            self.send_response(204)
+            self.end_headers()
+
+        def _drip(self) -> None:
+            try:
+                self.wfile.write(b"HTTP/1.1 204 ")
+                for _ in range(300):
+                    self.wfile.write(b"x")
+                    if ended.wait(0.1):
+                        return
+            except OSError:
+                return
+
+        def log_message(self, *_: Any) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    listener.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield listener
+    finally:
+        ended.set()
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+
+
+def wait_until_heard(listener: Listener, number: int, limit_s: float = 30) -> None:
+    """Wait until the server has heard so many messages."""
+    deadline = time.monotonic() + limit_s
+    while len(listener.heard) < number:
+        assert time.monotonic() < deadline, listener.heard
+        time.sleep(0.02)
