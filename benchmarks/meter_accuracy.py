@@ -28,10 +28,11 @@ from pathlib import Path
 import meter_recording as recording
 import numpy as np
 import numpy.typing as npt
-from meter_traces import PROBE_S, Card, Trace, cards, traces
+from meter_traces import LIMIT_W, PROBE_S, Card, Trace, cards, traces
 
 from llenergymeasure.meter.account import Account, account
 from llenergymeasure.meter.characterise import Character, characterise
+from llenergymeasure.meter.characters import Known
 from llenergymeasure.meter.counter import read_ticks
 from llenergymeasure.meter.samples import Samples
 
@@ -211,6 +212,8 @@ def _cells(
     energies: tuple[Floats, Floats] | None,
 ) -> Iterator[Cell]:
     ticks = read_ticks(samples.series(card.uuid, "nvml", "energy_counter_j"), recording.T0_NS)
+    (info,) = samples.header.sensors
+    known = Known.now(info, character, "probe", (float(trace.power_w.min()), LIMIT_W))
     done = 0
     for length_s, starts in starts_s.items():
         here = slice(done, done + len(starts))
@@ -219,7 +222,7 @@ def _cells(
             (recording.nanoseconds(start), recording.nanoseconds(start + length_s))
             for start in starts
         ]
-        made = account(samples, spans_ns[0], characters={card.uuid: character})
+        made = account(samples, spans_ns[0], known={("nvml", card.uuid): known})
         ours, u95, covered = _measure(made, trace, spans_ns)
         true_j = trace.energy_j(starts, starts + length_s)
         polls = starts[:, None] + POLL_S * np.arange(round(length_s / POLL_S) + 1)

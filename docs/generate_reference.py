@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel
 
 from llenergymeasure.analysis.summary import METRICS, STATISTICS, SUMMARY_SCHEMA
+from llenergymeasure.config.carbon import CarbonConfig
 from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import submodels
@@ -49,6 +50,7 @@ VALUES = frozenset({"synthetic", "random", "sequential"})
 STUDYS_SECTIONS: dict[str, type[BaseModel]] = {
     "execution": ExecutionConfig,
     "notify": NotifyConfig,
+    "carbon": CarbonConfig,
 }
 
 FORMAL_BOUND = 10**12
@@ -75,14 +77,14 @@ def reference_page() -> str:
         "## The study",
         "",
         "Beside the settings of an experiment a study has these keys, and `sweep`, "
-        "[`execution`](#execution) and [`notify`](#notify).",
+        "[`execution`](#execution), [`notify`](#notify) and [`carbon`](#carbon).",
         "",
         *_table({name: own.pop(name) for name in study_keys}, definitions),
         "",
         "## An experiment",
         "",
     ]
-    studys = {name: own.pop(name) for name in ("execution", "notify")}
+    studys = {name: own.pop(name) for name in STUDYS_SECTIONS}
     lines += _table(own, definitions)
     for name, setting in [*studys.items(), *own.items()]:
         for path, definition in _sections(name, setting, definitions):

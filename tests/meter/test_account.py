@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llenergymeasure.config.calibration import read_calibration
 from llenergymeasure.meter.account import account
 from llenergymeasure.meter.readings import EnergySum, NotAdditiveError, overlap, total
 from llenergymeasure.meter.samples import Row
-from llenergymeasure.meter.uncertainty import read_calibration
 from llenergymeasure.results.record import Reading
 from support import energy_card as card
 

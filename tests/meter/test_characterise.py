@@ -56,6 +56,14 @@ def test_an_even_ramp_tells_nothing_of_the_counter(window_s: float) -> None:
     assert found.counter_independent is None
 
 
+def test_a_counter_ahead_of_the_readings_is_no_sum_of_them() -> None:
+    """Steps in step with the ticks: the readings of one period sum up to the counter, later."""
+    edges_s = [2.0 + 0.5 * number for number in range(60)]
+    power = card.Power([-10.0, *edges_s], [60.0, *[400.0, 60.0] * 30])
+    found = characterise(card.record(power, card.Sensor(0.1, 0.1), 40), card.UUID, "nvml")
+    assert found.counter_independent is not False
+
+
 def test_an_alias_is_not_taken_for_averaging() -> None:
     """A 25 ms window on 33 ms pulses rises and falls like a mean over most of a second."""
     power = card.square(0.033, 100, 400, 60, 0.4)

@@ -1,21 +1,11 @@
 """Components to one interval, and calibrations read strictly."""
 
-import json
-import math
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.meter.uncertainty import (
-    UNCALIBRATED_GAIN_BAND,
-    Component,
-    expanded,
-    read_calibration,
-)
+from llenergymeasure.meter.uncertainty import Component, expanded
 
 
 def test_one_bounded_effect_is_never_wider_than_its_bound() -> None:
@@ -48,44 +38,3 @@ def test_uniform_errors_are_covered(limits_j: tuple[float, ...]) -> None:
     errors = sum(rng.uniform(-limit, limit, 100_000) for limit in limits_j)
     half = expanded(Component.bounded("b", limit) for limit in limits_j)
     assert np.mean(np.abs(errors) <= half) >= 0.95
-
-
-CARD = {"gain": 0.95, "u_gain_rel": 0.01, "source": "power meter, 2026-01-05"}
-
-
-@pytest.mark.parametrize("suffix", [".yaml", ".json"])
-def test_a_calibration_is_found_by_uuid_before_name(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"calibration{suffix}"
-    path.write_text(json.dumps({"gpus": {"GPU-1": CARD, "A100": {**CARD, "gain": 1.02}}}))
-    calibration = read_calibration(path)
-    assert calibration.of("GPU-1", "A100").gain == 0.95
-    assert calibration.of("GPU-2", "A100").gain == 1.02
-    assert calibration.of("GPU-2", "H100").band == UNCALIBRATED_GAIN_BAND
-
-
-@pytest.mark.parametrize(
-    ("content", "key"),
-    [
-        ({"gpus": {"GPU-1": {**CARD, "gain": "big"}}}, "gpus.GPU-1.gain"),
-        ({"gpus": {"GPU-1": {**CARD, "gain": 12}}}, "gpus.GPU-1.gain"),
-        ({"gpus": {"GPU-1": {**CARD, "u_gain_rel": -0.1}}}, "gpus.GPU-1.u_gain_rel"),
-        ({"gpus": {"GPU-1": {**CARD, "u_gain_rel": math.nan}}}, "gpus.GPU-1.u_gain_rel"),
-        ({"gpus": {"GPU-1": {"gain": 1, "u_gain_rel": 0.1}}}, "gpus.GPU-1.source"),
-        ({"gpus": {"GPU-1": {**CARD, "gian": 1}}}, "gpus.GPU-1.gian"),
-        ({"gpus": {}}, "gpus"),
-        ({"cards": {}}, "gpus"),
-        ([], "gpus"),
-    ],
-)
-def test_a_bad_calibration_names_file_and_key(tmp_path: Path, content: object, key: str) -> None:
-    path = tmp_path / "calibration.yaml"
-    path.write_text(json.dumps(content).replace("NaN", ".nan"))
-    with pytest.raises(ConfigurationError) as caught:
-        read_calibration(path)
-    assert caught.value.problems[0].file == path
-    assert key in {problem.key for problem in caught.value.problems}
-
-
-def test_a_missing_calibration_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be read"):
-        read_calibration(tmp_path / "none.yaml")

@@ -190,6 +190,10 @@ def meter(
     require: Annotated[
         bool, typer.Option("--require", help="exit with 2 if nothing can be measured")
     ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="the GPUs' gains against an external meter"),
+    ] = None,
 ) -> None:
     """Measure the energy of any command, as perf stat does."""
     from llenergymeasure.meter.command import run_meter
@@ -201,18 +205,41 @@ def meter(
         devices=devices,
         align=not no_align,
         require=require,
+        calibration_path=calibration,
     )
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(context_settings={"allow_interspersed_args": False})
 def sensors(
+    load: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[-- COMMAND …]",
+            help="with --characterise: what makes the GPUs work in bursts, in place of PyTorch",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+    characterise: Annotated[
+        bool,
+        typer.Option(
+            "--characterise",
+            help="find how each GPU's sensor behaves, in about 70 s of load, and keep it",
+        ),
+    ] = False,
+    devices: Annotated[
+        str | None, typer.Option(help="GPUs by index or UUID, comma-separated; default all")
+    ] = None,
 ) -> None:
     """List the sensors of this machine, how well they do, and what is missing and why."""
     from llenergymeasure.cli.sensors import sensors_command
 
-    sensors_command(as_json=as_json)
+    if load and not characterise:
+        raise typer.BadParameter("a COMMAND is for --characterise; to meter one: llem meter")
+    code = sensors_command(
+        as_json=as_json, characterise=characterise, devices=devices, load=load or ()
+    )
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from llenergymeasure.config import protocol, retired
+from llenergymeasure.config.calibration import calibration_faults
 from llenergymeasure.config.document import Document
 from llenergymeasure.config.execution import DEFAULT_CYCLES, ExecutionConfig
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -64,6 +66,7 @@ def expand(document: Document, shape_of: ShapeOf | None = None) -> Study:
             name: layout.runners[name] for name in _used(experiments) if name in layout.runners
         },
         notify=layout.notify,
+        carbon=layout.carbon,
         results_root=layout.results_root,
         swept_keys=swept_keys,
         notes=tuple(_notes(document, layout, outcome, experiments, n_cycles)),
@@ -82,7 +85,7 @@ class _Outcome:
         self._shared_problems: dict[str, Problem] = {}
         self._point_problems: dict[str, Problem] = {}
         self._identify = Identifier()
-
+        self._calibrations: dict[str, list[str]] = {}
     def take(self, candidate: Candidate) -> None:
         """Try one candidate."""
         if candidate.failure is not None:
@@ -92,6 +95,10 @@ class _Outcome:
             model = ExperimentConfig.model_validate(candidate.values)
         except ValidationError as error:
             self._reject(candidate, rejections(error, candidate.values, ExperimentConfig))
+            return
+        wrong = self._calibration_faults(model.energy.calibration)
+        if wrong:
+            self._reject(candidate, wrong)
             return
         broken = breaches(model, self._shape_of(model.model))
         if broken:
@@ -115,6 +122,15 @@ class _Outcome:
             self.repeats += 1
             return
         self._found[name] = Experiment(name, config, model, {})
+
+    def _calibration_faults(self, path: str | None) -> list[Rejection]:
+        """Return what is wrong with a calibration file; each is read once."""
+        if path is None:
+            return []
+        if path not in self._calibrations:
+            self._calibrations[path] = calibration_faults(Path(path).expanduser())
+        key = ("energy", "calibration")
+        return [Rejection(key, fault, ..., alone=True) for fault in self._calibrations[path]]
 
     def experiments(self) -> list[Experiment]:
         """Return the experiments, each once.

@@ -148,6 +148,14 @@ class WindowConfig(Section):
     min_batches: int | None = Field(
         default=None, ge=1, le=MAX_PROMPTS, description="Fewest whole batches inside the window."
     )
+    precision: float | None = Field(
+        default=None,
+        gt=0,
+        le=0.5,
+        description="Relative half width that the energy's interval is to reach; windows are made "
+        "longer where the sensor is known to need it, unless min_seconds is given.",
+        examples=[0.01],
+    )
 
 
 class EnergyConfig(Section):
@@ -158,7 +166,13 @@ class EnergyConfig(Section):
         description="Sensor of the headline figure; auto takes the best one that measures. "
         "A null in the file, or none, measures no energy.",
     )
-
+    calibration: str | None = Field(
+        default=None,
+        min_length=1,
+        description="File of gains found against an external meter, by GPU UUID or name: it "
+        "corrects the GPUs' readings and narrows their systematic band.",
+        examples=["calibration.yaml"],
+    )
     @model_validator(mode="before")
     @classmethod
     def _null_is_none(cls, data: Any) -> Any:

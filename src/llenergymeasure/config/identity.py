@@ -11,6 +11,7 @@ from llenergymeasure.config.experiment import SYNTHETIC, TINY_LLAMA
 from llenergymeasure.errors import ConfigurationError, Problem
 
 DATA_SUFFIXES = frozenset({".json", ".jsonl", ".csv", ".parquet", ".txt"})
+CALIBRATION_SUFFIXES = frozenset({".json", ".yaml", ".yml"})
 
 _REMEMBERED_BYTES = 1024 * 1024
 """Files smaller than this are hashed anew each time: that is quicker than looking them up."""
@@ -64,11 +65,16 @@ class Identifier:
         if config.get("model") != TINY_LLAMA:
             self._by_content(counted, "model")
         if config.get("dataset") != SYNTHETIC:
-            self._by_content(counted, "dataset", suffixes=DATA_SUFFIXES)
+            self._by_content(counted, "dataset", DATA_SUFFIXES)
         for section, name in (("lora", "adapter_path"), ("tensorrt", "engine_path")):
             if section in counted:
                 counted[section] = dict(counted[section])
                 self._by_content(counted[section], name, key=f"{section}.{name}")
+        if "calibration" in counted.get("energy", {}):
+            counted["energy"] = dict(counted["energy"])
+            self._by_content(
+                counted["energy"], "calibration", CALIBRATION_SUFFIXES, key="energy.calibration"
+            )
         if "trace" in counted.get("serving", {}):
             counted["serving"] = dict(counted["serving"])
             self._by_content(
@@ -84,9 +90,9 @@ class Identifier:
         self,
         values: dict[str, Any],
         name: str,
+        suffixes: frozenset[str] = frozenset(),
         *,
         key: str | None = None,
-        suffixes: frozenset[str] = frozenset(),
     ) -> None:
         value = values.get(name)
         if not isinstance(value, str):

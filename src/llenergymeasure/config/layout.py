@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from llenergymeasure.config.carbon import CarbonConfig
 from llenergymeasure.config.document import Document
 from llenergymeasure.config.execution import ExecutionConfig, Runners, runner_choice
 from llenergymeasure.config.fields import unknown_key_message, unknown_keys
@@ -58,6 +59,7 @@ class Layout:
         self.execution = self._execution(values.get("execution"))
         self.runners = self._runners(values.get("runners"))
         self.notify = self._notify(values.get("notify"))
+        self.carbon = self._carbon(values.get("carbon"))
         self.results_root = self._results_root()
         self.axes = self._axes()
         self.entries = self._entries()
@@ -132,6 +134,17 @@ class Layout:
 
     def _notify(self, given: Any) -> NotifyConfig | None:
         return preferred_notify(self._section("notify", given, NotifyConfig))
+
+    def _carbon(self, given: Any) -> dict[str, Any] | None:
+        """Return the figures that the study declares, a country's grid looked up."""
+        section = self._section("carbon", given, CarbonConfig)
+        if section is None:
+            return None
+        try:
+            return section.declared()
+        except ConfigurationError as error:
+            self._add(str(error), ("carbon", "country"), found=section.country)
+            return None
 
     def _section(self, name: str, given: Any, model: type[SectionT]) -> SectionT | None:
         """Return a part that is the study's own; null if it is not given, or wrong."""

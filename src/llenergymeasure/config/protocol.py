@@ -1,11 +1,12 @@
 """How carefully a run measures: the named protocols and what a study's own settings change."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from llenergymeasure.config.experiment import ExperimentConfig
 
 ResolvedProtocol = Literal["quick", "standard", "publication"]
+WindowSource = Literal["protocol", "study", "sensor"]
 
 T = TypeVar("T")
 
@@ -37,6 +38,9 @@ class ProtocolSettings:
 
     Attributes:
         window_min_s: least length of the window.
+        window_min_source: who asks for it: the protocol, the study, or the sensor, of which it is
+            known that it needs longer for the precision.
+        precision: relative half width of the energy's interval that the window is to reach.
         min_batches: fewest whole batches in the window.
         idle_before_s: length of the idle phases before the work; 0 is none.
         idle_after_s: length of the idle phase after it; 0 is none.
@@ -70,6 +74,18 @@ class ProtocolSettings:
     warmup_min_prompts: int
     cycles_min: int
     gates: Gates
+    precision: float
+    window_min_source: WindowSource = "protocol"
+
+    def long_enough_for(self, sensor_s: float | None) -> "ProtocolSettings":
+        """Return the protocol with a window that the sensor can resolve; a study's own stays.
+
+        Args:
+            sensor_s: the shortest window that reaches the precision; null where it is not known.
+        """
+        if sensor_s is None or sensor_s <= self.window_min_s or self.window_min_source == "study":
+            return self
+        return replace(self, window_min_s=sensor_s, window_min_source="sensor")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, as they stand in a run's record."""
@@ -105,6 +121,7 @@ _NAMED: dict[ResolvedProtocol, ProtocolSettings] = {
             cycle_cv=0.05,
             half_width=0.1,
         ),
+        precision=0.05,
     ),
     "standard": ProtocolSettings(
         name="standard",
@@ -131,6 +148,7 @@ _NAMED: dict[ResolvedProtocol, ProtocolSettings] = {
             cycle_cv=0.02,
             half_width=0.03,
         ),
+        precision=0.02,
     ),
     "publication": ProtocolSettings(
         name="publication",
@@ -157,6 +175,7 @@ _NAMED: dict[ResolvedProtocol, ProtocolSettings] = {
             cycle_cv=0.02,
             half_width=0.03,
         ),
+        precision=0.01,
     ),
 }
 
@@ -180,6 +199,8 @@ def resolve_protocol(config: ExperimentConfig, measured: bool) -> ProtocolSettin
     return ProtocolSettings(
         name=named.name,
         window_min_s=_or(window.min_seconds, named.window_min_s),
+        window_min_source="protocol" if window.min_seconds is None else "study",
+        precision=_or(window.precision, named.precision),
         min_batches=_or(window.min_batches, named.min_batches),
         idle_before_s=idle_before_s,
         idle_after_s=idle_after_s,

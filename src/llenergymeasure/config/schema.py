@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure import files
+from llenergymeasure.config.carbon import CarbonConfig
 from llenergymeasure.config.catalogue.json_schema import knob_properties, sweep_pattern
 from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -78,6 +79,7 @@ def study_schema() -> Schema:
             "runners": _runners_schema(),
             "execution": {"$ref": "#/$defs/ExecutionConfig"},
             "notify": {"$ref": "#/$defs/NotifyConfig"},
+            "carbon": {"$ref": "#/$defs/CarbonConfig"},
         },
         "$defs": definitions,
     }
@@ -88,6 +90,7 @@ def _experiment_schema() -> Schema:
     definitions: Schema = schema["$defs"]
     definitions["ExecutionConfig"] = _tidy(ExecutionConfig.model_json_schema())
     definitions["NotifyConfig"] = _tidy(NotifyConfig.model_json_schema())
+    definitions["CarbonConfig"] = _tidy(CarbonConfig.model_json_schema())
     for section in ENGINE_SECTIONS:
         described = definitions[section.__name__]
         described["properties"] = described.get("properties", {}) | knob_properties(section)

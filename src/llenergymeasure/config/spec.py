@@ -26,6 +26,9 @@ class RunSpec(BaseModel):
     gap_s: float = Field(default=0.0, ge=0, description="rest before this run")
     timeout_s: float | None = Field(default=None, gt=0, description="wall-clock limit")
     skip_preflight: bool = False
+    carbon: dict[str, Any] | None = Field(
+        default=None, description="what the study declares of the place: grid, PUE, price"
+    )
     swept: dict[str, Any] = Field(
         default_factory=dict, description="the settings the study sweeps, by dotted key"
     )

@@ -27,6 +27,7 @@ from llenergymeasure.measure.marks import Marks
 from llenergymeasure.measure.memory_need import memory_need
 from llenergymeasure.measure.outcomes import report_failure
 from llenergymeasure.measure.preflight import Preflight, preflight
+from llenergymeasure.measure.resolution import sensors_need_s
 from llenergymeasure.measure.settle import read_gpus, settle
 from llenergymeasure.measure.time_limit import estimated_limit_s
 from llenergymeasure.measure.warmup import WarmUp
@@ -79,6 +80,8 @@ class EngineRun:
         sensors = self._wait_for_recorder()
         surroundings = surroundings_soon.result()
         protocol = resolve_protocol(self._config, measured=_measured(sensors))
+        cards = [card.uuid for card in found.cards]
+        protocol = protocol.long_enough_for(sensors_need_s(sensors, cards, protocol.precision))
         self._tell_time_limit(protocol, found)
         with self._marks.phase("settle"):
             look = read_gpus(found.cards)

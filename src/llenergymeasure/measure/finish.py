@@ -22,11 +22,12 @@ from llenergymeasure.errors import EXIT_OK
 from llenergymeasure.files import replacing, sha256, write_text
 from llenergymeasure.hardware.environment import provenance
 from llenergymeasure.measure.efficiency import flops_record
+from llenergymeasure.measure.energy import BATCH_FIELDS, RunEnergy, run_energy
 from llenergymeasure.measure.marks import read_marks
 from llenergymeasure.measure.outcomes import attempt, read_json, report_failure
 from llenergymeasure.measure.steady import steadiness
 from llenergymeasure.measure.utilisation import utilisation
-from llenergymeasure.meter.account import Account, account
+from llenergymeasure.meter.account import Account
 from llenergymeasure.meter.samples import Samples, read_samples, write_samples
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import (
@@ -52,6 +53,7 @@ REQUEST_SCHEMA = pa.schema(
         ("latency_s", pa.float64()),
         ("time_to_first_token_s", pa.float64()),
         ("finish_reason", pa.string()),
+        *BATCH_FIELDS,
     ]
 )
 
@@ -91,10 +93,21 @@ def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Resu
     """Compute and write the run's four files, the record last; return the record."""
     samples = read_samples(folder.stream)
     write_samples(samples, folder.samples)
-    requests = request_table(done)
+    requests, phases = request_table(done), _phases(folder)
+    energy = run_energy(
+        samples,
+        (done["window"]["start_ns"], done["window"]["end_ns"]),
+        [(phase.name, phase.start_monotonic_ns, phase.end_monotonic_ns) for phase in phases],
+        requests,
+        devices=done["devices"],
+        asked=spec.config.get("energy") or {},
+        carbon=spec.carbon,
+        recorder_lost=(folder.work / "recorder_lost").exists(),
+        precision=done["protocol"].get("precision"),
+    )
     with replacing(folder.requests) as temporary:
-        pq.write_table(requests, temporary)
-    result = _result(folder, spec, done, samples, requests)
+        pq.write_table(energy.with_batches(requests), temporary)
+    result = _result(folder, spec, done, samples, requests, phases, energy)
     write_run_row(folder.row, run_row(result, spec.swept))
     siblings = (folder.row, folder.samples, folder.requests)
     result = result.model_copy(update={"files": {path.name: sha256(path) for path in siblings}})
@@ -126,23 +139,25 @@ def request_table(done: dict[str, Any]) -> pa.Table:
 
 
 def _result(
-    folder: RunFolder, spec: RunSpec, done: dict[str, Any], samples: Samples, requests: pa.Table
+    folder: RunFolder,
+    spec: RunSpec,
+    done: dict[str, Any],
+    samples: Samples,
+    requests: pa.Table,
+    phases: list[Phase],
+    energy: RunEnergy,
 ) -> Result:
     window = _window(done["window"])
-    phases = _phases(folder)
     tokens = Tokens(
         input=_total(requests, "input_tokens"),
         output=_total(requests, "output_tokens"),
         requests=requests.num_rows,
         prompt_hash=done["workload"]["prompt_hash"],
     )
-    energy = _account(folder, samples, window, phases, done, spec)
-    record = energy.energy(
-        output_tokens=tokens.output, input_tokens=tokens.input, requests=tokens.requests
-    )
+    record = energy.record
     steady = steadiness(done["window"]["completions"], done["window"]["batch_of_request"])
-    gpus = _gpus(done, energy)
-    validity = dict(energy.validity)
+    gpus = _gpus(done, energy.account)
+    validity = dict(energy.account.validity)
     if steady["steady"] is False and record.kind == "measured":
         validity["not_steady"] = "throughput has a trend within the window; see steadiness"
     return Result(
@@ -202,6 +217,7 @@ def _result(
             "gpu_limits": read_json(folder.limits),
             "validity_details": validity,
             "recording": asdict(samples.header),
+            **energy.provenance,
         },
     )
 
@@ -245,25 +261,6 @@ def _phases(folder: RunFolder) -> list[Phase]:
         for name, start_ns, end_ns in read_marks(folder.marks)
         if end_ns is not None
     ]
-
-
-def _account(
-    folder: RunFolder,
-    samples: Samples,
-    window: Window,
-    phases: list[Phase],
-    done: dict[str, Any],
-    spec: RunSpec,
-) -> Account:
-    requested = (spec.config.get("energy") or {}).get("backend")
-    return account(
-        samples,
-        window=(window.start_monotonic_ns, window.end_monotonic_ns),
-        phases=[(phase.name, phase.start_monotonic_ns, phase.end_monotonic_ns) for phase in phases],
-        devices=set(done["devices"]),
-        headline=None if requested in (None, "auto") else requested,
-        recorder_lost=(folder.work / "recorder_lost").exists(),
-    )
 
 
 def _total(requests: pa.Table, column: str) -> int:

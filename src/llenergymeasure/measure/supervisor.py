@@ -106,7 +106,8 @@ def read_spec(path: Path, run: str | None) -> dict[str, Any]:
     for entry in document.get("runs", []):
         if entry["experiment"] == experiment and str(entry["cycle"]) == cycle:
             skip = bool(document.get("execution", {}).get("skip_preflight"))
-            return {**shared, **entry, "skip_preflight": skip}
+            carbon = document.get("carbon")
+            return {**shared, **entry, "skip_preflight": skip, "carbon": carbon}
     raise ValueError(f"the plan holds no run {run}")
 
 

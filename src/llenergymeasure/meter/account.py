@@ -7,14 +7,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration
 from llenergymeasure.meter import validity
-from llenergymeasure.meter.characterise import Character
+from llenergymeasure.meter.characters import KnownCards
 from llenergymeasure.meter.device import DeviceChannels
+from llenergymeasure.meter.footprint import per_1000_requests_wh
 from llenergymeasure.meter.idle import PhaseSpan
 from llenergymeasure.meter.readings import EnergySum, overlap, total
 from llenergymeasure.meter.samples import Samples
+from llenergymeasure.meter.shortest import expected_resolution, short_window
 from llenergymeasure.meter.sources import Source, blank_reading, failure, open_sources
-from llenergymeasure.meter.uncertainty import NO_CALIBRATION, Calibration
 from llenergymeasure.results.record import Energy, PhaseEnergy, Reading
 from llenergymeasure.units import NS_PER_S, Scope
 
@@ -39,6 +41,7 @@ class Account:
         validity: reasons to doubt the run: code to explanation.
         gpus: what each card of the run is and how its sensor behaves.
         unavailable: why there is no headline, if there is none.
+        cards: the channels of each card.
     """
 
     window: tuple[int, int]
@@ -47,6 +50,7 @@ class Account:
     validity: Mapping[str, str]
     gpus: tuple[Mapping[str, Any], ...]
     unavailable: str | None = None
+    cards: tuple[DeviceChannels, ...] = field(default=(), repr=False)
     _headline: tuple[Source, ...] = field(default=(), repr=False)
 
     @property
@@ -60,6 +64,11 @@ class Account:
         if not self.headline or any(reading.gross_j is None for reading in self.headline):
             return None
         return total(self.headline)
+
+    @property
+    def resolution_s(self) -> float:
+        """Return the usual time between two values of the headline's slowest channel."""
+        return max((source.channel.curve.spacing_s for source in self._headline), default=0.0)
 
     def stretch(self, start_ns: int, end_ns: int) -> EnergySum | None:
         """Return the headline energy of any stretch; null if the recording does not cover it."""
@@ -88,6 +97,7 @@ class Account:
             per_output_token_j=_per(gross_j, output_tokens),
             per_input_token_j=_per(gross_j, input_tokens),
             per_request_j=_per(gross_j, requests),
+            per_1000_requests_wh=per_1000_requests_wh(_per(gross_j, requests)),
             phases=list(self.phases),
             unavailable=self.unavailable or self._why_no_energy(),
         )
@@ -105,7 +115,7 @@ def account(
     headline: str | None = None,
     *,
     calibration: Calibration = NO_CALIBRATION,
-    characters: Mapping[str, Character] | None = None,
+    known: KnownCards | None = None,
     recorder_lost: bool = False,
     precision: float = DEFAULT_PRECISION,
 ) -> Account:
@@ -118,7 +128,7 @@ def account(
         devices: UUIDs of the GPUs the run used: others contribute nothing. Null: all recorded.
         headline: the sensor whose readings add up to the run's energy; null: the best there is.
         calibration: gains found against an external meter.
-        characters: how cards' channels behave, by UUID, where that was found before.
+        known: how cards' channels behave, where that was found before.
         recorder_lost: whether whoever watched the recorder saw it end too early.
         precision: relative half width that the window is expected to reach.
 
@@ -131,7 +141,7 @@ def account(
     for info in samples.header.sensors:
         if info.scope in _CARD_SCOPES and not _used(info.device, devices):
             continue
-        found, channels = open_sources(samples, info, window, phases, calibration, characters)
+        found, channels = open_sources(samples, info, window, phases, calibration, known)
         if channels is not None:
             opened[info.sensor, info.device] = channels
         sources += found
@@ -144,13 +154,15 @@ def account(
     chosen, unavailable = _choose(sources, missing, headline)
     readings = [source.reading(*window, headline=source in chosen) for source in sources]
     codes = _codes(samples, chosen, opened, window, precision, lost=recorder_lost)
+    cards = tuple(channels for channels in opened.values() if channels.info.scope in _CARD_SCOPES)
     return Account(
         window,
         (*readings, *missing),
         tuple(_phase(chosen, phase) for phase in phases),
         codes,
-        tuple(_card(channels, window) for channels in opened.values() if _is_card(channels)),
+        tuple(_card(channels, window, precision, known) for channels in cards),
         unavailable,
+        cards,
         tuple(chosen),
     )
 
@@ -233,7 +245,7 @@ def _codes(
         if stretch is None:
             continue
         doubt("channel_mismatch", _mismatch(channels, window))
-        doubt("short_window", validity.short_window(stretch, channels, window, precision))
+        doubt("short_window", short_window(stretch, channels, window, precision))
         if source.channel.undersampled:
             doubt("undersampled", _undersampled(source))
     cards = {source.info.device for source in measured if source.info.scope in _CARD_SCOPES}
@@ -289,9 +301,16 @@ def _stretch(chosen: Sequence[Source], start_ns: int, end_ns: int) -> EnergySum 
     return total(readings)
 
 
-def _card(channels: DeviceChannels, window: tuple[int, int]) -> dict[str, Any]:
+def _card(
+    channels: DeviceChannels,
+    window: tuple[int, int],
+    precision: float,
+    known: KnownCards | None,
+) -> dict[str, Any]:
     """Return what a card is and how its sensor behaves, for the record."""
-    info, character = channels.info, channels.character
+    info, character, reach = channels.info, channels.character, channels.power_range
+    before = (known or {}).get((info.sensor, info.device))
+    resolution = expected_resolution(info, character, (reach.low_w, reach.high_w))
     counter = channels.counter.stretch(*window) if channels.counter is not None else None
     power = channels.power.stretch(*window) if channels.power is not None else None
     apart = None
@@ -303,7 +322,7 @@ def _card(channels: DeviceChannels, window: tuple[int, int]) -> dict[str, Any]:
         "name": info.name,
         "sensor": info.sensor,
         "driver": info.driver,
-        "power_limit_w": None if info.power_limit_w is None else dict(info.power_limit_w),
+        "power_limits_w": None if info.power_limit_w is None else dict(info.power_limit_w),
         "counter_period_s": character.counter_period_s,
         "counter_independent": character.counter_independent,
         "power_channels": [
@@ -315,13 +334,11 @@ def _card(channels: DeviceChannels, window: tuple[int, int]) -> dict[str, Any]:
             }
             for part in character.power
         ],
+        "characterised": None if before is None else before.told,
+        "shortest_window_s": None if resolution is None else resolution.window_s(precision),
         "channel_disagreement_rel": apart,
-        "notes": list(dict.fromkeys(note for some in notes for note in some)),
+        "notes": list(dict.fromkeys(note for some in (channels.notes, *notes) for note in some)),
     }
-
-
-def _is_card(channels: DeviceChannels) -> bool:
-    return channels.info.scope in _CARD_SCOPES
 
 
 def _used(device: str, devices: Collection[str] | None) -> bool:

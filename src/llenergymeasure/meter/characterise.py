@@ -24,6 +24,9 @@ _SAME = 0.02
 _APART = 0.06
 """One that strays by more than this share counts for itself."""
 
+_EARLIEST = 0.25
+"""How much earlier than it is shown, in update periods, a reading may enter a sum of readings."""
+
 _UNREST = 0.03
 """Least change of power, relative, that tells anything."""
 
@@ -50,7 +53,8 @@ class PowerCharacter:
         quantity: which channel.
         update_period_s: how often a reading is renewed; null if not found.
         window_s: the time each reading is a mean over; null if not found.
-        source: ``found`` from the samples, ``published`` for that card, or ``given``.
+        source: ``found`` from the samples, ``kept`` from earlier ones, or ``published`` for that
+            card.
     """
 
     quantity: Quantity
@@ -146,8 +150,11 @@ def _character(ticks: Ticks, channels: dict[Quantity, Readings], edges_s: Floats
         if match is None:
             continue
         if match.stray < _SAME:
-            independent, sum_of = False, match
-            break
+            # A sum cannot hold a reading before it was shown: one that does tells nothing.
+            if match.delay_s > -_EARLIEST * readings.spacing_s:
+                independent, sum_of = False, match
+                break
+            continue
         # Readings whose times are not known stray from any counter.
         if match.stray > _APART and readings.period_s is not None:
             independent = True

@@ -5,22 +5,22 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration, read_calibration
 from llenergymeasure.errors import EXIT_CONFIGURATION
 from llenergymeasure.files import write_text
 from llenergymeasure.meter.account import account
+from llenergymeasure.meter.characters import load_known
 from llenergymeasure.meter.child import Ended, run_command
 from llenergymeasure.meter.client import RecorderProcess
+from llenergymeasure.meter.cost import recorder_cost
 from llenergymeasure.meter.samples import read_samples, write_samples
-from llenergymeasure.meter.survey import sensors_report, sensors_text
 from llenergymeasure.meter.ticks import TickClock
 from llenergymeasure.results.record import Reading
 from llenergymeasure.units import NS_PER_S
-
-__all__ = ["run_meter", "sensors_report", "sensors_text"]
 
 READY_S = 60.0
 STOP_S = 10.0
@@ -53,6 +53,7 @@ def run_meter(
     devices: str | None = None,
     align: bool = True,
     require: bool = False,
+    calibration_path: Path | None = None,
 ) -> int:
     """Run a command and say what energy it took.
 
@@ -66,6 +67,7 @@ def run_meter(
             before the command's start and after its end.
         require: do not run the command where nothing can be measured (an estimate does not
             count).
+        calibration_path: gains found against an external meter.
 
     Returns:
         The command's exit code, 128 + n if signal n ended it; 2 if nothing can be measured and
@@ -73,8 +75,9 @@ def run_meter(
 
     Raises:
         MeterError: the recorder did not start.
-        ConfigurationError: the devices are not there.
+        ConfigurationError: the devices are not there, or the calibration cannot be used.
     """
+    calibration = NO_CALIBRATION if calibration_path is None else read_calibration(calibration_path)
     with _recording(samples_path, devices) as (recorder, ticks, stream):
         ready = recorder.wait_ready(READY_S)
         for warning in ready["warnings"]:
@@ -84,7 +87,7 @@ def run_meter(
             return EXIT_CONFIGURATION
         run = _run(command, ticks, align=align)
         status = recorder.stop(STOP_S)
-        document = _account(command, run, ready, stream, lost=status != 0)
+        document = _account(command, run, ready, stream, calibration, lost=status != 0)
         if run.ended.error is not None:
             print(f"llem: {run.ended.error}", file=sys.stderr)
         if samples_path is not None and samples_path != stream:
@@ -126,15 +129,25 @@ def _run(command: Sequence[str], ticks: Path, *, align: bool) -> _Run:
 
 
 def _account(
-    command: Sequence[str], run: _Run, ready: dict[str, Any], stream: Path, *, lost: bool
+    command: Sequence[str],
+    run: _Run,
+    ready: dict[str, Any],
+    stream: Path,
+    calibration: Calibration,
+    *,
+    lost: bool,
 ) -> dict[str, Any]:
     ended = run.ended
+    samples = read_samples(stream)
     result = account(
-        read_samples(stream),
+        samples,
         window=(run.start_ns, run.end_ns),
         phases=[("command", ended.started_ns, ended.ended_ns)],
+        calibration=calibration,
+        known=load_known(samples.header.sensors),
         recorder_lost=lost,
     )
+    used = calibration.for_record((card.info.device, card.info.name) for card in result.cards)
     return {
         "window": {
             "start_monotonic_ns": run.start_ns,
@@ -155,6 +168,9 @@ def _account(
         ],
         "tick_aligned": run.aligned,
         "sensors": ready["sensors"],
+        "gpus": [dict(card) for card in result.gpus],
+        "calibration": used,
+        "recorder_cost": asdict(recorder_cost(samples)),
     }
 
 
@@ -188,6 +204,9 @@ def _text(document: dict[str, Any], run: _Run) -> str:
             f"  window {duration_s:.3f} s, from counter tick to counter tick: "
             f"{before_ms:.1f} ms before the command and {after_ms:.1f} ms after it are in it"
         )
+    calibration = document["calibration"]
+    if calibration is not None and not calibration["gains"]:
+        lines.append(f"  {calibration['file']} names none of these GPUs: they are uncalibrated")
     reasons = document["validity_reasons"]
     lines += [f"  validity: {code}: {reason}" for code, reason in reasons.items()]
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from llenergymeasure.meter.characterise import (
     characterise,
     published,
 )
+from llenergymeasure.meter.characters import Known, reconciled
 from llenergymeasure.meter.counter import Ticks, read_ticks
 from llenergymeasure.meter.curve import EnergyCurve, PowerRange
 from llenergymeasure.meter.power import Readings, middle_curve, read_power, undo_averaging
@@ -149,6 +150,8 @@ class DeviceChannels:
         power: the integral of power; null if there is none.
         character: how the channels behave.
         ticks: the counter's ticks.
+        power_range: between which powers the device stays.
+        notes: where the recording contradicts what was known of the device.
     """
 
     info: SensorInfo
@@ -157,21 +160,22 @@ class DeviceChannels:
     character: Character
     ticks: Ticks
     power_range: PowerRange = field(default=PowerRange(0.0, 0.0))
+    notes: tuple[str, ...] = ()
 
 
-def open_device(
-    samples: Samples, info: SensorInfo, character: Character | None = None
-) -> DeviceChannels:
+def open_device(samples: Samples, info: SensorInfo, known: Known | None = None) -> DeviceChannels:
     """Prepare a device's channels.
 
     Args:
         samples: the whole recording: what the window cannot tell, the load before it may.
         info: which device and sensor.
-        character: how the channels behave, if it was found before; else it is found here.
+        known: how the channels behave, as far as it was found before.
     """
     origin_ns = samples.header.started_monotonic_ns
-    if character is None:
-        character = characterise(samples, info.device, info.sensor)
+    notes: tuple[str, ...] = ()
+    character = characterise(samples, info.device, info.sensor)
+    if known is not None:
+        character, notes = reconciled(known, character)
     ticks = read_ticks(samples.series(info.device, info.sensor, "energy_counter_j"), origin_ns)
     readings = {
         part.quantity: read_power(
@@ -189,7 +193,7 @@ def open_device(
     ]
     power = max(channels, key=lambda channel: channel.share_seen, default=None)
     counter = _counter_channel(ticks, power, readings, character, reach)
-    return DeviceChannels(info, counter, power, character, ticks, reach)
+    return DeviceChannels(info, counter, power, character, ticks, reach, notes)
 
 
 def _known(part: PowerCharacter, info: SensorInfo) -> PowerCharacter:

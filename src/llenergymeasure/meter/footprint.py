@@ -1,12 +1,12 @@
 """What energy means outside: watt-hours per 1,000 requests, carbon, cost.
 
 Grid factor, PUE and price are declared by whoever runs the study and stand beside the result:
-nothing is looked up, and without them there is no figure.
+without them there is no figure.
 """
 
 from dataclasses import dataclass
 
-from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.results.record import Energy, Footprint
 from llenergymeasure.units import J_PER_WH
 
 _J_PER_KWH = 1000 * J_PER_WH
@@ -21,27 +21,15 @@ class Declared:
         pue: power usage effectiveness: energy of the whole site over that of its computers
             (ISO/IEC 30134-2).
         price_per_kwh: what a kWh costs.
+        currency: of the price.
         source: where the figures are from.
-
-    Raises:
-        ConfigurationError: a figure that cannot be.
     """
 
     grid_gco2e_per_kwh: float | None = None
     pue: float = 1.0
     price_per_kwh: float | None = None
+    currency: str | None = None
     source: str | None = None
-
-    def __post_init__(self) -> None:
-        problems = []
-        if not 1.0 <= self.pue <= 10.0:
-            problems.append(Problem("must be from 1 to 10", "carbon.pue", str(self.pue)))
-        for key in ("grid_gco2e_per_kwh", "price_per_kwh"):
-            value = getattr(self, key)
-            if value is not None and not 0.0 <= value < float("inf"):
-                problems.append(Problem("must be 0 or more", f"carbon.{key}", str(value)))
-        if problems:
-            raise ConfigurationError(problems)
 
     def site_kwh(self, energy_j: float) -> float:
         """Return the energy drawn by the site for an energy drawn by the computer, in kWh."""
@@ -58,6 +46,27 @@ class Declared:
         return None if self.price_per_kwh is None else self.site_kwh(energy_j) * self.price_per_kwh
 
 
-def wh_per_1000_requests(per_request_j: float | None) -> float | None:
+def footprint(energy: Energy, declared: Declared) -> Footprint | None:
+    """Return what a window's headline energy meant at a place; null if there is no energy."""
+    if energy.gross_j is None:
+        return None
+    thousand_j = None if energy.per_request_j is None else 1000 * energy.per_request_j
+    return Footprint(
+        energy_site_kwh=declared.site_kwh(energy.gross_j),
+        pue=declared.pue,
+        grid_gco2e_per_kwh=declared.grid_gco2e_per_kwh,
+        carbon_gco2e=declared.carbon_gco2e(energy.gross_j),
+        carbon_per_1000_requests_gco2e=None
+        if thousand_j is None
+        else declared.carbon_gco2e(thousand_j),
+        price_per_kwh=declared.price_per_kwh,
+        currency=declared.currency,
+        cost=declared.cost(energy.gross_j),
+        cost_per_1000_requests=None if thousand_j is None else declared.cost(thousand_j),
+        source=declared.source,
+    )
+
+
+def per_1000_requests_wh(per_request_j: float | None) -> float | None:
     """Return energy per 1,000 requests in Wh, the unit of AIEnergyScore; null if unknown."""
     return None if per_request_j is None else 1000 * per_request_j / J_PER_WH

@@ -40,6 +40,7 @@ from llenergymeasure.meter.samples import (
 )
 from llenergymeasure.meter.sensors.base import Channel, Every
 from llenergymeasure.meter.sensors.registry import AUTO, Opened, open_sensors
+from llenergymeasure.meter.shortest import known_resolution
 from llenergymeasure.meter.ticks import TickBoard
 
 FLUSH_S = 0.5
@@ -129,6 +130,7 @@ class Recording:
             "ready": True,
             "pid": os.getpid(),
             **asdict(self._header),
+            "sensors": [_told(info) for info in self._header.sensors],
             "devices": [gpu.uuid for gpu in self._opened.selection.gpus],
             "selected_by": self._opened.selection.source,
             "warnings": list(self._opened.selection.warnings),
@@ -211,6 +213,12 @@ def _say(answer: IO[str], content: dict[str, object]) -> None:
         answer.flush()
     except BrokenPipeError:
         return
+
+
+def _told(info: SensorInfo) -> dict[str, object]:
+    """Return a sensor as it is told to whoever waits, with what it is known to resolve."""
+    resolution = known_resolution(info)
+    return {**asdict(info), "resolution": None if resolution is None else asdict(resolution)}
 
 
 def _is_slow(channel: Channel) -> bool:

@@ -1,12 +1,13 @@
 """What a reading is made from: one channel of one device, its gain, and its rest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from llenergymeasure.meter.characterise import Character
+from llenergymeasure.config.calibration import Calibration, Gain
+from llenergymeasure.meter.characters import KnownCards
 from llenergymeasure.meter.curve import EnergyCurve, PowerRange
 from llenergymeasure.meter.device import (
     DISAGREEMENT,
@@ -18,7 +19,7 @@ from llenergymeasure.meter.device import (
 from llenergymeasure.meter.idle import IdlePower, PhaseSpan, idle_power, rests
 from llenergymeasure.meter.renewals import seconds
 from llenergymeasure.meter.samples import Samples, SensorInfo
-from llenergymeasure.meter.uncertainty import Calibration, Component, Gain
+from llenergymeasure.meter.uncertainty import Component
 from llenergymeasure.results.record import Reading
 from llenergymeasure.units import NS_PER_S
 
@@ -90,7 +91,7 @@ def open_sources(
     window: tuple[int, int],
     phases: Sequence[PhaseSpan],
     calibration: Calibration,
-    characters: Mapping[str, Character] | None,
+    known: KnownCards | None,
 ) -> tuple[list[Source], DeviceChannels | None]:
     """Open a sensor's view of a device: its channels, none if it gave nothing."""
     if info.unavailable is not None:
@@ -100,7 +101,7 @@ def open_sources(
         if model is None:
             return [], None
         return [Source(info, model, None, idle_power(rests(model, phases, window)), None)], None
-    channels = open_device(samples, info, (characters or {}).get(info.device))
+    channels = open_device(samples, info, (known or {}).get((info.sensor, info.device)))
     gain = calibration.of(info.device, info.name)
     pairs = ((channels.counter, channels.power), (channels.power, channels.counter))
     sources = [

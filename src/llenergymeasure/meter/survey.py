@@ -2,10 +2,18 @@
 
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from llenergymeasure.meter.account import DEFAULT_PRECISION
+from llenergymeasure.meter.characterise import PowerCharacter
+from llenergymeasure.meter.characters import Known, KnownCards, load_known
 from llenergymeasure.meter.client import RecorderProcess
+from llenergymeasure.meter.samples import Samples, SensorInfo, read_samples
+from llenergymeasure.meter.shortest import expected_resolution
 
 ALL = "nvml,rapl,zeus,codecarbon"
 _READY_S = 60.0
@@ -21,13 +29,12 @@ def sensors_report(devices: str | None = None) -> dict[str, Any]:
             not given.
 
     Returns:
-        ``{"sensors": [SensorInfo as mappings, each with "observed"], "selected_by", "warnings"}``.
+        ``{"sensors": [SensorInfo as mappings, each with "observed" and "known"], "selected_by",
+        "warnings"}``; ``known`` is what was found of a card's channels before, or null.
 
     Raises:
         MeterError: the recorder did not start.
     """
-    from llenergymeasure.meter.samples import read_samples
-
     with tempfile.TemporaryDirectory(prefix="llem-sensors-") as name:
         stream = Path(name) / "samples.arrows"
         recorder = RecorderProcess.start(stream, devices=devices, sensors=ALL)
@@ -38,7 +45,11 @@ def sensors_report(devices: str | None = None) -> dict[str, Any]:
         finally:
             recorder.stop(_STOP_S)
         samples = read_samples(stream)
-    sensors = [{**sensor, "observed": _observed(samples, sensor)} for sensor in ready["sensors"]]
+    known = load_known(samples.header.sensors)
+    sensors = [
+        {**asdict(info), "observed": _observed(samples, info), "known": _known(info, known)}
+        for info in samples.header.sensors
+    ]
     return {
         "sensors": sensors,
         "selected_by": ready["selected_by"],
@@ -55,19 +66,30 @@ def sensors_text(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _observed(samples: Any, sensor: dict[str, Any]) -> dict[str, float | None]:
+def _observed(samples: Samples, info: SensorInfo) -> dict[str, float | None]:
     """Return the update period seen of each quantity, and the mean time of a read, in s."""
-    import numpy as np
-
     seen: dict[str, float | None] = {}
-    for quantity in sensor["quantities"]:
-        series = samples.series(sensor["device"], sensor["sensor"], quantity)
+    for quantity in info.quantities:
+        series = samples.series(info.device, info.sensor, quantity)
         renewed = series.t_ns[series.t_before_ns < series.t_ns]
         period_s = float(np.median(np.diff(renewed))) / 1e9 if len(renewed) > 2 else None
         seen[f"{quantity}_period_s"] = period_s
-    reads = samples.series(sensor["device"], sensor["sensor"], "read_s")
+    reads = samples.series(info.device, info.sensor, "read_s")
     seen["read_s"] = float(np.mean(reads.value)) if len(reads) else None
     return seen
+
+
+def _known(info: SensorInfo, known: KnownCards) -> dict[str, Any] | None:
+    """Return what is kept of a card, and the shortest window that follows from it."""
+    mine = known.get((info.sensor, info.device))
+    return None if mine is None else known_report(info, mine)
+
+
+def known_report(info: SensorInfo, known: Known) -> dict[str, Any]:
+    """Return what is known of a card's channels, as plain values."""
+    resolution = expected_resolution(info, known.character, (known.low_w, known.high_w))
+    window_s = None if resolution is None else resolution.window_s(DEFAULT_PRECISION)
+    return {**known.as_dict(), "shortest_window_s": window_s, "precision": DEFAULT_PRECISION}
 
 
 def _lines(sensor: dict[str, Any]) -> list[str]:
@@ -79,7 +101,54 @@ def _lines(sensor: dict[str, Any]) -> list[str]:
     lines += [f"    {quantity}{_pace(sensor, quantity)}" for quantity in sensor["quantities"]]
     if sensor["note"]:
         lines.append(f"    {sensor['note']}")
+    if sensor["known"] is not None:
+        lines += known_lines(sensor["known"])
+    elif _can_be_probed(sensor):
+        lines.append("    not characterised under this driver yet: llem sensors --characterise")
     return lines
+
+
+def _can_be_probed(sensor: dict[str, Any]) -> bool:
+    return sensor["sensor"] == "nvml" and any("power" in name for name in sensor["quantities"])
+
+
+def known_lines(known: dict[str, Any]) -> list[str]:
+    """Return what is known of a card's channels for a person."""
+    how = "a probe" if known["found_by"] == "probe" else "the load of a run"
+    lines = [f"    characterised by {how}, {known['found_at']}, driver {known['driver']}:"]
+    character = known["character"]
+    if character["counter_period_s"] is not None:
+        told = _COUNTERS[character["counter_independent"]]
+        lines.append(f"      counter: steps each {_ms(character['counter_period_s'])}; {told}")
+    for part in character["power"]:
+        pace = f"renewed each {_ms(part['update_period_s'])}"
+        lines.append(f"      {part['quantity']}: {pace}, {_averaging(part)}")
+    if known["shortest_window_s"] is not None:
+        lines.append(
+            f"      windows of {known['shortest_window_s']:.1f} s and longer reach "
+            f"{known['precision']:.0%}"
+        )
+    return lines
+
+
+_COUNTERS = {
+    True: "it counts what the power readings do not see",
+    False: "it is the sum of the power readings",
+    None: "nothing has shown yet what it counts",
+}
+
+
+def _averaging(part: dict[str, Any]) -> str:
+    window_s, period_s = part["window_s"], part["update_period_s"]
+    if window_s is None:
+        return "averaging window not found"
+    share = PowerCharacter(part["quantity"], period_s, window_s, part["source"]).share_seen
+    seen = "" if share is None else f": it sees {share:.0%} of the time"
+    return f"a mean over {_ms(window_s)}{seen}"
+
+
+def _ms(period_s: float | None) -> str:
+    return "an unknown time" if period_s is None else f"{period_s * 1000:.3g} ms"
 
 
 def _pace(sensor: dict[str, Any], quantity: str) -> str:

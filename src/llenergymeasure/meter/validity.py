@@ -9,13 +9,7 @@ from collections.abc import Collection
 import numpy as np
 import pyarrow as pa
 
-from llenergymeasure.meter.device import (
-    DISAGREEMENT,
-    UNSEEN,
-    DeviceChannels,
-    EnergyChannel,
-    Stretch,
-)
+from llenergymeasure.meter.device import UNSEEN, EnergyChannel, Stretch
 from llenergymeasure.meter.samples import Samples
 from llenergymeasure.meter.uncertainty import COVERAGE_FACTOR
 from llenergymeasure.units import NS_PER_S
@@ -29,9 +23,6 @@ GAP_FLOOR_S = 0.5
 
 DRIFT_CELSIUS = 3.0
 """Largest change of temperature over the window."""
-
-SHORTEST_PERIODS = 10
-"""Fewest update periods a window needs."""
 
 _SLOWED = {
     0x4: "software power cap",
@@ -112,46 +103,6 @@ def sample_gap(
         f"{device}: no {channel.quantity} for {longest_s:.2f} s within the window; "
         f"at its pace {allowed_s:.2f} s is the most"
     )
-
-
-def short_window(
-    stretch: Stretch, channels: DeviceChannels, window: Span, precision: float
-) -> str | None:
-    """Return whether the window is too short for an asked precision, and how long it had to be."""
-    span_s = (window[1] - window[0]) / NS_PER_S
-    needed_s = shortest_window(stretch, channels, span_s, precision)
-    if span_s >= needed_s:
-        return None
-    return (
-        f"{channels.info.device}: the window of {span_s:.2f} s is shorter than the "
-        f"{needed_s:.1f} s needed for {precision:.1%} with this sensor"
-    )
-
-
-def shortest_window(
-    stretch: Stretch, channels: DeviceChannels, span_s: float, precision: float
-) -> float:
-    """Return the shortest window, in s, that brings the ends' share to a precision.
-
-    The ends cost the same energy however long the window is; so many update periods are needed at
-    least that one more or less does not matter.
-    """
-    ends_j = stretch.without(UNSEEN, DISAGREEMENT)
-    mean_w = stretch.energy_j / span_s
-    for_ends_s = ends_j / (precision * mean_w) if mean_w > 0 else 0.0
-    periods_s = [
-        period_s
-        for period_s in (
-            channels.character.counter_period_s if channels.counter is not None else None,
-            *(
-                part.update_period_s
-                for part in channels.character.power
-                if channels.counter is None
-            ),
-        )
-        if period_s is not None
-    ]
-    return max(for_ends_s, SHORTEST_PERIODS * max(periods_s, default=0.0))
 
 
 def other_process(samples: Samples, devices: Collection[str], window: Span) -> str | None:

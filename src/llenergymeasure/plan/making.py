@@ -32,6 +32,7 @@ def make_plan(study: Study) -> Plan:
             name: choice.reason for name, choice in study.runners.items() if choice.reason
         },
         notes=study.notes,
+        carbon=study.carbon,
     )
 
 

@@ -55,6 +55,7 @@ class Plan:
         images: the image of each backend whose runner was given one.
         runner_reasons: why each backend's runner was chosen.
         notes: what a reader should know before running it, a sentence each.
+        carbon: figures that carbon and cost are computed with; null if none are declared.
     """
 
     study: str
@@ -66,6 +67,7 @@ class Plan:
     images: Mapping[str, str] = field(default_factory=dict)
     runner_reasons: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    carbon: Mapping[str, Any] | None = None
 
     def spec(self, experiment: str, cycle: int) -> RunSpec:
         """Return what the run's process is told.
@@ -86,6 +88,7 @@ class Plan:
             gap_s=run.gap_s,
             timeout_s=run.timeout_s,
             skip_preflight=bool(self.execution.get("skip_preflight", False)),
+            carbon=None if self.carbon is None else dict(self.carbon),
         )
 
     def run(self, experiment: str, cycle: int) -> PlannedRun:
@@ -122,6 +125,7 @@ class Plan:
             "runner_reasons": dict(self.runner_reasons),
             "swept": list(self.swept_keys),
             "notes": list(self.notes),
+            **({} if self.carbon is None else {"carbon": dict(self.carbon)}),
         }
         yield b"{\n"
         for key, value in head.items():
@@ -178,6 +182,7 @@ class Plan:
                 images=stored["images"],
                 runner_reasons=stored["runner_reasons"],
                 notes=tuple(stored["notes"]),
+                carbon=stored.get("carbon"),
             )
         except (KeyError, TypeError) as error:
             raise ResultsError(f"{path}: is no plan: {error}") from None

@@ -77,6 +77,42 @@ class PhaseEnergy(Record):
     u95_j: float | None = None
 
 
+class TokenSplit(Record):
+    """Energy of prefill and decode apart; a request's first output token counts to prefill."""
+
+    method: Literal["marks", "regression"] | None = Field(
+        default=None, description="moments of the first tokens, or regression over lengths"
+    )
+    prefill_per_input_token_j: float | None = None
+    prefill_u95_j: float | None = Field(
+        default=None, description="half width of its 95 % interval, per input token"
+    )
+    decode_per_output_token_j: float | None = None
+    decode_u95_j: float | None = Field(
+        default=None, description="half width of its 95 % interval, per output token"
+    )
+    correlation: float | None = Field(default=None, description="of the two errors")
+    unexplained_rel: float | None = Field(
+        default=None, description="what the two leave of a batch's energy, root mean square"
+    )
+    unavailable: str | None = Field(default=None, description="why they cannot be told apart")
+
+
+class Footprint(Record):
+    """What the headline energy meant outside, by what the study declared when it ran."""
+
+    energy_site_kwh: float = Field(description="energy of the window times pue")
+    pue: float
+    grid_gco2e_per_kwh: float | None = None
+    carbon_gco2e: float | None = None
+    carbon_per_1000_requests_gco2e: float | None = None
+    price_per_kwh: float | None = None
+    currency: str | None = None
+    cost: float | None = None
+    cost_per_1000_requests: float | None = None
+    source: str | None = Field(default=None, description="where the declared figures are from")
+
+
 class Energy(Record):
     """All readings of the window and what follows from the headline ones."""
 
@@ -92,6 +128,9 @@ class Energy(Record):
     per_output_token_j: float | None = None
     per_input_token_j: float | None = None
     per_request_j: float | None = None
+    per_1000_requests_wh: float | None = None
+    split: TokenSplit | None = None
+    footprint: Footprint | None = None
     phases: list[PhaseEnergy] = Field(default_factory=list)
     unavailable: str | None = Field(default=None, description="why gross_j is null")
 

@@ -17,7 +17,7 @@ from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import replacing
 from llenergymeasure.ids import canonical_json
 from llenergymeasure.results.outcome import Outcome
-from llenergymeasure.results.record import Result
+from llenergymeasure.results.record import Energy, Result, TokenSplit
 from llenergymeasure.units import MISSING
 
 TABLE_VERSION = 1
@@ -51,6 +51,13 @@ RUN_SCHEMA = pa.schema(
         ("energy_per_output_token_j", _REAL),
         ("energy_per_input_token_j", _REAL),
         ("energy_per_request_j", _REAL),
+        ("energy_per_1000_requests_wh", _REAL),
+        ("energy_prefill_per_input_token_j", _REAL),
+        ("energy_decode_per_output_token_j", _REAL),
+        ("energy_split_method", _TEXT),
+        ("carbon_per_1000_requests_gco2e", _REAL),
+        ("cost_per_1000_requests", _REAL),
+        ("cost_currency", _TEXT),
         ("power_mean_w", _REAL),
         ("energy_source", _TEXT),
         ("energy_scopes", _CODES),
@@ -134,6 +141,8 @@ def run_row(result: Result, swept: Mapping[str, Any]) -> dict[str, Any]:
         "energy_per_output_token_j": energy.per_output_token_j,
         "energy_per_input_token_j": energy.per_input_token_j,
         "energy_per_request_j": energy.per_request_j,
+        "energy_per_1000_requests_wh": energy.per_1000_requests_wh,
+        **_apart(energy),
         "power_mean_w": energy.power_mean_w,
         "energy_source": energy.source,
         "energy_scopes": sorted(set(energy.scopes)),
@@ -317,6 +326,19 @@ def _completed_row(row: dict[str, Any], swept: Mapping[str, Any]) -> dict[str, A
         value = swept[key]
         full[name] = value if value is None or isinstance(value, _CELLS) else _text(value)
     return full
+
+
+def _apart(energy: Energy) -> dict[str, Any]:
+    """Return prefill and decode, carbon and cost, where they are known."""
+    split, place = energy.split or TokenSplit(), energy.footprint
+    return {
+        "energy_prefill_per_input_token_j": split.prefill_per_input_token_j,
+        "energy_decode_per_output_token_j": split.decode_per_output_token_j,
+        "energy_split_method": split.method,
+        "carbon_per_1000_requests_gco2e": place and place.carbon_per_1000_requests_gco2e,
+        "cost_per_1000_requests": place and place.cost_per_1000_requests,
+        "cost_currency": place and place.currency,
+    }
 
 
 def _surroundings(result: Result) -> dict[str, Any]:

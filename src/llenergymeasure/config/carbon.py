@@ -1,0 +1,103 @@
+"""What a study declares of the place its energy is drawn at: grid, PUE, price."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from llenergymeasure.config.section import Section
+from llenergymeasure.errors import ConfigurationError
+
+_TABLE = Path("data", "private_infra", "global_energy_mix.json")
+"""Where CodeCarbon keeps its table of countries' grids, inside its package."""
+
+
+class CarbonConfig(Section):
+    """Carbon and cost of the energy. None of it is part of an experiment's id."""
+
+    grid_gco2e_per_kwh: float | None = Field(
+        default=None,
+        ge=0,
+        le=5000,
+        description="Grams of CO2 equivalent emitted for a kWh from the grid.",
+        examples=[344.0],
+    )
+    country: str | None = Field(
+        default=None,
+        pattern="^[A-Z]{3}$",
+        description="In place of grid_gco2e_per_kwh: a country's three letters (ISO 3166), for "
+        "the yearly mean of its grid that CodeCarbon ships.",
+        examples=["DEU"],
+    )
+    pue: float = Field(
+        default=1.0,
+        ge=1,
+        le=10,
+        description="Power usage effectiveness: energy of the site over that of its computers.",
+        examples=[1.2],
+    )
+    price_per_kwh: float | None = Field(
+        default=None, ge=0, le=1000, description="What a kWh costs.", examples=[0.25]
+    )
+    currency: str | None = Field(
+        default=None, min_length=1, max_length=20, description="Of the price.", examples=["EUR"]
+    )
+    source: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1000,
+        description="Where these figures are from, for whoever reads the result.",
+        examples=["grid operator, 2024; PUE of our site, 2024"],
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "CarbonConfig":
+        if self.grid_gco2e_per_kwh is not None and self.country is not None:
+            raise ValueError("give grid_gco2e_per_kwh or country, and only one of them")
+        if self.grid_gco2e_per_kwh is None and self.country is None and self.price_per_kwh is None:
+            raise ValueError("give grid_gco2e_per_kwh, country or price_per_kwh")
+        if self.price_per_kwh is not None and self.currency is None:
+            raise ValueError("price_per_kwh needs its currency")
+        return self
+
+    def declared(self) -> dict[str, Any]:
+        """Return the figures that results are computed with, a country's grid looked up.
+
+        Raises:
+            ConfigurationError: the country's grid is not known here.
+        """
+        figures = self.model_dump(exclude_none=True, exclude={"country"})
+        if self.country is None:
+            return figures
+        grid, source = grid_of(self.country)
+        sources = [source, *([self.source] if self.source else [])]
+        return {**figures, "grid_gco2e_per_kwh": grid, "source": "; ".join(sources)}
+
+
+def grid_of(country: str) -> tuple[float, str]:
+    """Return a country's gCO2e per kWh from the table that CodeCarbon ships, and its source.
+
+    CodeCarbon is not imported for that: it takes seconds.
+
+    Raises:
+        ConfigurationError: CodeCarbon is not installed, or does not know the country.
+    """
+    package = importlib.util.find_spec("codecarbon")
+    if package is None or package.origin is None:
+        raise ConfigurationError(
+            "country is looked up in codecarbon, which is not installed here: install "
+            "llenergymeasure[host], or give grid_gco2e_per_kwh"
+        )
+    try:
+        table = json.loads((Path(package.origin).parent / _TABLE).read_text())
+        entry = table.get(country)
+        if entry is not None:
+            grid = float(entry["carbon_intensity"])
+            return grid, f"{entry['country_name']}, mean of {entry['year']}, by codecarbon"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigurationError(
+            f"codecarbon's table of grids cannot be read ({error}); give grid_gco2e_per_kwh"
+        ) from error
+    raise ConfigurationError(f"codecarbon knows no grid of {country}; give grid_gco2e_per_kwh")

@@ -1,0 +1,58 @@
+"""The carbon section: checked, looked up, and no part of what is measured."""
+
+from typing import Any
+
+import pytest
+
+from llenergymeasure.config.carbon import grid_of
+from llenergymeasure.config.loading import study_from_mapping
+from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.plan import make_plan
+from llenergymeasure.plan.model import Plan
+
+
+def study(carbon: Any) -> Any:
+    return study_from_mapping({"model": "tiny-llama", "carbon": carbon})
+
+
+def test_what_is_declared_reaches_every_run_and_changes_no_id(tmp_path) -> None:
+    carbon = {"grid_gco2e_per_kwh": 50, "pue": 1.3, "source": "ours"}
+    declared, plain = make_plan(study(carbon)), make_plan(study(None))
+    assert declared.experiments == plain.experiments
+    run = declared.runs[0]
+    spec = declared.spec(run.experiment, run.cycle)
+    assert spec.carbon == {"grid_gco2e_per_kwh": 50.0, "pue": 1.3, "source": "ours"}
+    assert plain.spec(run.experiment, run.cycle).carbon is None
+    (tmp_path / "plan.json").write_bytes(declared.to_json_bytes())
+    assert Plan.read(tmp_path / "plan.json") == declared
+
+
+def test_a_countrys_grid_is_codecarbons() -> None:
+    grid, source = grid_of("NOR")
+    assert 5 < grid < 100
+    assert "Norway" in source
+    assert "codecarbon" in source
+    assert study({"country": "NOR"}).carbon == {
+        "grid_gco2e_per_kwh": grid,
+        "pue": 1.0,
+        "source": source,
+    }
+
+
+@pytest.mark.parametrize(
+    ("carbon", "key", "says"),
+    [
+        ({"country": "ZZZ"}, "carbon.country", "no grid of ZZZ"),
+        ({"country": "Germany"}, "carbon.country", "Germany"),
+        ({"pue": 0.9, "grid_gco2e_per_kwh": 1}, "carbon.pue", "0.9"),
+        ({"pue": 1.2}, "carbon", "give grid_gco2e_per_kwh"),
+        ({"country": "DEU", "grid_gco2e_per_kwh": 3}, "carbon", "only one"),
+        ({"price_per_kwh": 0.3}, "carbon", "currency"),
+        ({"gird": 3}, "carbon.gird", "gird"),
+        ("DEU", "carbon", "mapping"),
+    ],
+)
+def test_what_cannot_be_is_named(carbon: Any, key: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=key) as caught:
+        study(carbon)
+    assert says in str(caught.value)
