@@ -20,8 +20,18 @@ from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request
 
-_FOR_SERVERS = ("host", "port", "launch_command", "custom_sigquit_handler", "internal_states")
-"""Parts of SGLang's account of itself that say nothing of batches in process, or say it twice."""
+_LEFT_OUT = (
+    "host",
+    "port",
+    "launch_command",
+    "custom_sigquit_handler",
+    "internal_states",
+    "model_path",
+    "tokenizer_path",
+    "served_model_name",
+)
+"""Parts of SGLang's account of itself that say nothing of batches in process, say it twice, or say
+where things lie on this machine."""
 
 
 class SGLangEngine:
@@ -55,6 +65,9 @@ class SGLangEngine:
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer all requests; SGLang makes its own batches of them.
 
+        Each call begins with an empty prefix cache: what the requests share among each other is
+        computed once, as in real use, but repeating them in a window is not made cheaper.
+
         A request's end is by SGLang's own clock for it. Its first token's time is known where
         ``sglang.engine.enable_metrics`` is set.
 
@@ -69,6 +82,7 @@ class SGLangEngine:
         ]
         started_ns = time.monotonic_ns()
         try:
+            emptied = engine.flush_cache()
             answers = engine.generate(
                 input_ids=[list(request.prompt_token_ids) for request in requests],
                 sampling_params=parameters,
@@ -78,6 +92,8 @@ class SGLangEngine:
         except Exception as error:
             raise BackendError(f"generation failed: {type(error).__name__}: {error}") from error
         ended_ns = time.monotonic_ns()
+        if not emptied.success:
+            raise BackendError(f"SGLang kept its prefix cache over a pass: {emptied.message}")
         self.synchronize()
         told = [answer["meta_info"] for answer in answers]
         each = len(told) // len(requests)
@@ -100,7 +116,7 @@ class SGLangEngine:
     def resolved_config(self) -> dict[str, Any]:
         """Return the settings in force, as the running engine tells them."""
         told = dict(self._open().get_server_info())
-        hidden = {*_FOR_SERVERS, *CREDENTIALS}
+        hidden = {*_LEFT_OUT, *CREDENTIALS}
         longest = sampling_parameters(self._config, self._config.max_output_tokens)
         return {
             "engine": {name: value for name, value in told.items() if name not in hidden},

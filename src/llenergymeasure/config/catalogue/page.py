@@ -44,7 +44,7 @@ def _lines(backend: str, catalogue: Catalogue) -> Iterator[str]:
     name = _NAMES[backend]
     yield f"# {name}: what can be set"
     yield ""
-    origin = "Read from" if catalogue.incomplete is None else "Names of arguments of"
+    origin = "Read from" if catalogue.incomplete is None else "Read from the public sources of"
     yield (
         f"{origin} {catalogue.package} {catalogue.version}. `llem config {backend} PATTERN` shows "
         "them at the command line, with the engine's own help where it has any; "
@@ -72,7 +72,7 @@ def _lines(backend: str, catalogue: Catalogue) -> Iterator[str]:
     if catalogue.source:
         yield "## Read from"
         yield ""
-        yield f"{len(catalogue.source)} source files of the release, never imported or run. "
+        yield f"{len(catalogue.source)} source files, never imported or run. "
         yield f"Types, defaults and help texts are those of {name} (Apache License 2.0)."
 
 

@@ -8,7 +8,7 @@ from llenergymeasure.config.catalogue.reading.collecting import named_classes, o
 from llenergymeasure.config.catalogue.reading.fields import class_fields
 from llenergymeasure.config.catalogue.reading.names import Sources
 from llenergymeasure.config.catalogue.reading.release import Release
-from llenergymeasure.config.catalogue.reading.types import TypeReader
+from llenergymeasure.config.catalogue.reading.types import TypeReader, merged
 
 _ARGUMENTS = "tensorrt_llm.llmapi.llm_args"
 _SAMPLING = "tensorrt_llm.sampling_params"
@@ -18,7 +18,8 @@ def read(release: Release) -> Catalogue:
     """Return the catalogue of a release of TensorRT-LLM.
 
     The package index holds only a stub of it: the sources lie in its container image, or in its
-    public repository.
+    public repository. What either of its two backends takes is taken; where they differ, the
+    default is that of PyTorch's.
 
     Raises:
         ConfigurationError: the release is laid out otherwise than those known.
@@ -27,7 +28,9 @@ def read(release: Release) -> Catalogue:
     engine: dict[str, Knob] = {}
     for name in ("TorchLlmArgs", "TrtLlmArgs"):
         for knob in class_fields(own_class(sources, _ARGUMENTS, name), types).values():
-            engine.setdefault(knob.name, knob)
+            known = engine.get(knob.name, knob)
+            both = merged([*known.type, *knob.type])
+            engine[knob.name] = replace(known, type=both)
     sampling = own_class(sources, _SAMPLING, "SamplingParams")
     assert isinstance(sampling.node, ast.ClassDef)
     parameters = {
