@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 NEEDED = {
+    "httptools": "0.6",
     "numpy": "1.26",
     "nvidia-ml-py": "12.560",
     "pyarrow": "17",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from llenergymeasure.config.experiment import ExperimentConfig, SyntheticDataset
 from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.workload.conversations import TrafficPrompts
 from llenergymeasure.workload.datasets.files import READERS, read_file
 from llenergymeasure.workload.datasets.hub import is_hub_name, read_hub
 from llenergymeasure.workload.datasets.record import Record
@@ -24,6 +25,25 @@ def build_workload(config: ExperimentConfig) -> Workload:
         ConfigurationError: the data set or a row of it cannot be used.
         BackendError: the model's tokenizer or a data set on the hub cannot be had.
     """
+    if config.serving is not None:
+        return traffic_prompts(config).workload(config.n)
+    return _batch_workload(config)
+
+
+def traffic_prompts(config: ExperimentConfig) -> TrafficPrompts:
+    """Return what makes the requests of an experiment's traffic.
+
+    Without a section ``serving`` they are the requests of its batches, in their order.
+
+    Raises:
+        ConfigurationError: the data set, a row of it, or the trace cannot be used.
+        BackendError: the model's tokenizer or a data set on the hub cannot be had.
+    """
+    made = config.serving is not None and config.synthetic() is not None
+    return TrafficPrompts(config, None if made else _batch_workload(config))
+
+
+def _batch_workload(config: ExperimentConfig) -> Workload:
     synthetic = config.synthetic()
     if synthetic is not None:
         return _synthetic(config, synthetic)

@@ -95,6 +95,11 @@ class Tokenizer:
             plain = iter(self._tokenizer(texts, verbose=False)["input_ids"])
         return [self._chat(record) if record.messages else next(plain) for record in records]
 
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token ids; encoded again it may have other tokens."""
+        text: str = self._tokenizer.decode(token_ids, clean_up_tokenization_spaces=False)
+        return text
+
     def _chat(self, record: Record) -> list[int]:
         if not self._tokenizer.chat_template:
             raise ConfigurationError(

@@ -1,0 +1,1 @@
+"""The engines' own servers, and the one client that drives all of them."""

@@ -1,0 +1,255 @@
+"""An engine behind its own server: loaded, warmed up and closed as any other engine is."""
+
+import asyncio
+import json
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from llenergymeasure.backends.base import Backend, Completion, ServerCommand, Serving
+from llenergymeasure.backends.serving.client import StreamingClient
+from llenergymeasure.backends.serving.exchange import Exchange
+from llenergymeasure.backends.serving.metrics import read_gauges
+from llenergymeasure.backends.serving.process import ServerProcess, free_port
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.serving import ONE_USER
+from llenergymeasure.errors import BackendError
+from llenergymeasure.workload.conversations import TrafficPrompts, Turn
+from llenergymeasure.workload.models.resolve import resolve_model
+from llenergymeasure.workload.requests import Request
+from llenergymeasure.workload.tokens import Tokenizer
+
+WARM_UP_FROM = 1 << 40
+"""Conversations of the warm-up, far from the traffic's: no cache may hold what that will ask."""
+
+WARM_UP_AT_ONCE = 8
+WARM_UP_BATCHES = 16
+
+T = TypeVar("T")
+
+
+def serves(config: ExperimentConfig) -> bool:
+    """Return whether an experiment runs its engine as a server."""
+    return config.serving is not None or config.backend == "openai"
+
+
+def open_server(
+    backend: Backend, config: ExperimentConfig, devices: tuple[str, ...], prompts: TrafficPrompts
+) -> "ServedEngine":
+    """Start a backend's server, or find the one that runs, and wait until it is ready.
+
+    Args:
+        backend: the engine.
+        config: the experiment.
+        devices: UUIDs of the GPUs it may use.
+        prompts: the traffic's requests.
+
+    Raises:
+        BackendError: it has no server, or that did not come up.
+    """
+    if not isinstance(backend, Serving):
+        raise BackendError(f"backend {backend.name} has no server; remove the section serving")
+    return ServedEngine(backend.server(config, free_port()), config, devices, prompts)
+
+
+class ServedEngine:
+    """A server that answers, and the client that asks.
+
+    Args:
+        command: how it is started and asked.
+        config: the experiment.
+        devices: UUIDs of the GPUs it works on.
+        prompts: the traffic's requests.
+    """
+
+    def __init__(
+        self,
+        command: ServerCommand,
+        config: ExperimentConfig,
+        devices: tuple[str, ...],
+        prompts: TrafficPrompts,
+    ) -> None:
+        self.command, self.prompts = command, prompts
+        self.serving = config.serving or ONE_USER
+        self.devices = devices
+        users = self.serving.concurrency
+        self.batch_size: int | None = min(users or WARM_UP_AT_ONCE, WARM_UP_AT_ONCE)
+        chat = self.serving.endpoint == "chat"
+        self._path = "/chat/completions" if chat else "/completions"
+        needs_text = chat or not command.takes_token_ids
+        self._text = _Text(config, chat=chat) if needs_text else None
+        self._cache_shares: list[float] = []
+        self._process = ServerProcess(command)
+        self._runner = asyncio.Runner()
+        self.client = self._runner.run(self._open_client())
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the client's event loop."""
+        return self._runner.run(work)
+
+    def warmup_requests(self) -> list[Request]:
+        """Return requests like the traffic's that none of it repeats."""
+        count = (self.batch_size or 1) * WARM_UP_BATCHES
+        return [self.prompts.turn(WARM_UP_FROM + number).request for number in range(count)]
+
+    def encode(self, turn: Turn) -> bytes:
+        """Return a request as the bytes to send."""
+        return self._encode(turn.request)
+
+    @property
+    def counts_for_free(self) -> bool:
+        """Whether prompts go out as token ids, so that their length is known."""
+        return self._text is None
+
+    def expected_input_tokens(self, request: Request) -> int | None:
+        """Return how many tokens the tokenizer makes of what is sent."""
+        if self._text is None:
+            return len(request.prompt_token_ids)
+        return self._text.count(request)
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Ask all at once and return the answers in their order.
+
+        Raises:
+            BackendError: one of them failed.
+        """
+        exchanges = self._runner.run(self._ask(requests))
+        for exchange in exchanges:
+            if exchange.failure is not None:
+                raise BackendError(f"the server failed: {exchange.failure}: {exchange.message}")
+        return [
+            Completion(
+                index=exchange.index,
+                input_tokens=exchange.input_tokens or 0,
+                output_tokens=exchange.output_tokens or 0,
+                start_monotonic_ns=exchange.sent_ns,
+                end_monotonic_ns=exchange.end_ns,
+                first_token_monotonic_ns=exchange.first_ns,
+                finish_reason=exchange.finish_reason,
+            )
+            for exchange in exchanges
+        ]
+
+    def synchronize(self) -> None:
+        """Do nothing: an answer that has come was worked out."""
+
+    def resolved_config(self) -> dict[str, Any]:
+        """Return how the server was started, and the settings it says are in force."""
+        command = self.command
+        return {
+            "server": {
+                "argv": list(command.argv),
+                "environment": dict(command.environment),
+                "base_url": command.base_url,
+                "body": dict(command.body),
+            },
+            **command.settings,
+            "settings": self._runner.run(self._settings()),
+        }
+
+    def peak_memory_bytes(self) -> int | None:
+        """Return null: the memory is the server's own."""
+        return None
+
+    def statistics(self) -> dict[str, Any]:
+        """Return the cache's share in use as the server told it since the last call."""
+        shares, self._cache_shares = self._cache_shares, []
+        if not shares:
+            return {}
+        return {
+            "kv_cache_share_mean": sum(shares) / len(shares),
+            "kv_cache_share_max": max(shares),
+        }
+
+    async def gauges(self) -> dict[str, float]:
+        """Return the server's queue and cache; empty where it does not tell."""
+        command = self.command
+        if command.metrics_path is None or not command.gauges:
+            return {}
+        try:
+            status, page = await self.client.get(command.metrics_path)
+        except (OSError, TimeoutError):
+            return {}
+        if status != 200:
+            return {}
+        found = read_gauges(page.decode(errors="replace"), command.gauges)
+        if "kv_cache_share" in found:
+            self._cache_shares.append(found["kv_cache_share"])
+        return found
+
+    def ended(self) -> int | None:
+        """Return the server's exit code if it has ended; null while it lives."""
+        return self._process.ended()
+
+    def close(self) -> None:
+        """End the server and close all connections."""
+        try:
+            self._runner.run(self.client.close())
+        finally:
+            self._runner.close()
+            self._process.close()
+
+    async def _open_client(self) -> StreamingClient:
+        return StreamingClient(self.command.base_url, self.command.api_key)
+
+    async def _ask(self, requests: Sequence[Request]) -> list[Exchange]:
+        loop = asyncio.get_running_loop()
+        all_done: asyncio.Future[None] = loop.create_future()
+        left = len(requests)
+
+        def done(_: Exchange) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0 and not all_done.done():
+                all_done.set_result(None)
+
+        exchanges = []
+        for request in requests:
+            exchange = Exchange(request.index, time.monotonic_ns())
+            exchanges.append(exchange)
+            self.client.stream(exchange, self._encode(request), self.serving.timeout_s, done)
+        if requests:
+            await all_done
+        return exchanges
+
+    async def _settings(self) -> Any:
+        if self.command.settings_path is None:
+            return None
+        try:
+            status, page = await self.client.get(self.command.settings_path, timeout_s=30.0)
+            return json.loads(page) if status == 200 else f"the server answers {status}"
+        except (OSError, TimeoutError, ValueError) as error:
+            return f"not had: {error}"
+
+    def _encode(self, request: Request) -> bytes:
+        asked: dict[str, Any] = {"model": self.command.model}
+        if self._text is None:
+            asked["prompt"] = request.prompt_token_ids
+        else:
+            asked |= self._text.asked(request)
+        asked |= {"max_tokens": request.max_output_tokens, **self.command.body}
+        asked |= {"stream": True, "stream_options": {"include_usage": True}}
+        return self.client.request(self._path, asked)
+
+
+class _Text:
+    """Prompts as text, for servers and interfaces that take no token ids."""
+
+    def __init__(self, config: ExperimentConfig, *, chat: bool) -> None:
+        trust = bool(config.pytorch and config.pytorch.trust_remote_code)
+        self._tokenizer = Tokenizer(resolve_model(config), trust_remote_code=trust)
+        self._chat = chat
+
+    def asked(self, request: Request) -> dict[str, Any]:
+        text = self._tokenizer.decode(request.prompt_token_ids)
+        if self._chat:
+            return {"messages": [{"role": "user", "content": text}]}
+        return {"prompt": text}
+
+    def count(self, request: Request) -> int | None:
+        from llenergymeasure.workload.datasets.record import Record
+
+        text = self._tokenizer.decode(request.prompt_token_ids)
+        messages = ({"role": "user", "content": text},) if self._chat else ()
+        record = Record(1, "", "" if self._chat else text, messages)
+        return len(self._tokenizer.encode([record])[0])

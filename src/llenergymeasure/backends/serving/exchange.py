@@ -1,0 +1,60 @@
+"""One request over HTTP and what came back, with the time of every token."""
+
+from array import array
+from dataclasses import dataclass, field
+from typing import Literal
+
+from llenergymeasure.units import NS_PER_S
+
+Failure = Literal["refused", "timed_out", "truncated", "malformed"]
+"""How a request can fail: no connection or an HTTP error; no end in time; an answer that breaks
+off; an answer that is not what the interface promises."""
+
+FAILURES: tuple[Failure, ...] = ("refused", "timed_out", "truncated", "malformed")
+
+
+@dataclass
+class Exchange:
+    """One request and its answer. Times are CLOCK_MONOTONIC in nanoseconds.
+
+    Attributes:
+        index: its place in the sequence of requests.
+        planned_ns: when it was to be sent, settled before anything of it was known.
+        sent_ns: when it was sent; 0 if it never was.
+        end_ns: when the answer was complete or had failed; 0 while it runs.
+        token_ns: when each part of the answer that holds output came.
+        input_tokens: by the server's account; null if it gave none.
+        output_tokens: likewise; parts of the answer are not counted for it.
+        finish_reason: as the server gave it.
+        failure: how it failed; null if it did not.
+        message: what went wrong, in words.
+        resent: whether it went out again because the server had just closed the connection.
+    """
+
+    index: int
+    planned_ns: int
+    sent_ns: int = 0
+    end_ns: int = 0
+    token_ns: "array[int]" = field(default_factory=lambda: array("q"))
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    finish_reason: str | None = None
+    failure: Failure | None = None
+    message: str | None = None
+    resent: bool = False
+
+    @property
+    def first_ns(self) -> int | None:
+        """When the first token came; null without one."""
+        return self.token_ns[0] if self.token_ns else None
+
+    @property
+    def lateness_s(self) -> float | None:
+        """How long after its time it was sent; null if it never was."""
+        return (self.sent_ns - self.planned_ns) / NS_PER_S if self.sent_ns else None
+
+    def fail(self, failure: Failure, message: str, at_ns: int) -> None:
+        """Mark it as failed; the first reason stays."""
+        if self.failure is None:
+            self.failure, self.message = failure, message[:300]
+        self.end_ns = self.end_ns or at_ns

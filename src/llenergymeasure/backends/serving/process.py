@@ -1,0 +1,124 @@
+"""An engine's server as a child: started, waited for, and ended with all it has started."""
+
+import contextlib
+import ctypes
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import time
+from urllib.parse import urlsplit
+
+from llenergymeasure.backends.base import ServerCommand
+from llenergymeasure.errors import BackendError
+
+GRACE_S = 30.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+_LOOK_S = 0.1
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class ServerProcess:
+    """A server that answers; nothing is started or ended where it was running already.
+
+    Its output goes where this process's own goes.
+
+    Args:
+        command: how to start and reach it.
+
+    Raises:
+        BackendError: it ended, or was not ready within its limit.
+    """
+
+    def __init__(self, command: ServerCommand) -> None:
+        self._command = command
+        self._child: subprocess.Popen[bytes] | None = None
+        if command.argv:
+            try:
+                self._child = subprocess.Popen(
+                    command.argv,
+                    stdin=subprocess.DEVNULL,
+                    env={**os.environ, **command.environment},
+                    process_group=0,
+                    preexec_fn=_die_with_parent,
+                )
+            except OSError as error:
+                raise BackendError(f"the server cannot be started: {error}") from error
+        try:
+            self._wait_ready()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id; null where it is not ours."""
+        return None if self._child is None else self._child.pid
+
+    def ended(self) -> int | None:
+        """Return its exit code if it has ended by itself; null while it lives."""
+        return None if self._child is None else self._child.poll()
+
+    def close(self) -> None:
+        """End it and all it has started; wait until it is gone."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        if child.poll() is None:
+            _signal_group(child.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(GRACE_S)
+        _signal_group(child.pid, signal.SIGKILL)
+        child.wait()
+
+    def _wait_ready(self) -> None:
+        limit_s = self._command.ready_limit_s if self._child is not None else 10.0
+        deadline = time.monotonic() + limit_s
+        reason = "no answer"
+        while time.monotonic() < deadline:
+            if self._child is not None and self._child.poll() is not None:
+                raise BackendError(
+                    f"the server ended with exit code {self._child.returncode} before it was "
+                    "ready; its own words stand in run.log"
+                )
+            reason = _not_ready(self._command)
+            if not reason:
+                return
+            time.sleep(_LOOK_S)
+        raise BackendError(
+            f"the server at {self._command.base_url} was not ready within {limit_s:g} s: {reason}"
+        )
+
+
+def _not_ready(command: ServerCommand) -> str:
+    """Return why the server takes no requests yet; empty if it does."""
+    parts = urlsplit(command.base_url)
+    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=5)
+    headers = {"Authorization": f"Bearer {command.api_key}"} if command.api_key else {}
+    try:
+        connection.request("GET", command.ready_path, headers=headers)
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return str(error) or type(error).__name__
+    finally:
+        connection.close()
+    return "" if status == 200 else f"{command.ready_path} answers {status}"
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)

@@ -1,0 +1,142 @@
+"""Sends traffic: open loop by times settled beforehand, or closed by users who wait."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from llenergymeasure.backends.serving.client import StreamingClient
+from llenergymeasure.backends.serving.exchange import Exchange
+from llenergymeasure.units import NS_PER_S
+from llenergymeasure.workload.conversations import TrafficPrompts, Turn
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A request of the traffic and what became of it."""
+
+    turn: Turn
+    exchange: Exchange
+
+
+class Traffic:
+    """All requests of a run, from the first that is sent to the last that is answered.
+
+    No request waits for another's answer but a conversation's next turn and a closed loop's user,
+    whose time is settled by that answer and the pause after it.
+
+    Args:
+        client: sends.
+        prompts: makes the requests.
+        encode: turns a request into the bytes to send.
+        timeout_s: a request without a whole answer after this long has failed.
+    """
+
+    def __init__(
+        self,
+        client: StreamingClient,
+        prompts: TrafficPrompts,
+        encode: Callable[[Turn], bytes],
+        timeout_s: float,
+    ) -> None:
+        self._client = client
+        self._prompts = prompts
+        self._encode = encode
+        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._plan: list[tuple[int, Turn, bytes]] = []
+        self._next = 0
+        self._stopped = False
+        self._conversations: Iterator[int] = iter(())
+        self._open = 0
+        self.sent: list[Sent] = []
+        self.first_ns: int | None = None
+        self.users = 0
+
+    @property
+    def planned(self) -> int:
+        """Requests whose times are settled."""
+        return len(self._plan)
+
+    def prepare(self, offsets_s: Sequence[float]) -> None:
+        """Make every first turn ready to send, so that sending costs as little as it can."""
+        self._plan = []
+        for number, offset_s in enumerate(offsets_s):
+            turn = self._prompts.turn(number)
+            self._plan.append((round(offset_s * NS_PER_S), turn, self._encode(turn)))
+
+    def start_open(self, start_ns: int) -> None:
+        """Send the prepared requests, each at its time after ``start_ns``."""
+        self.first_ns = start_ns
+        self._plan = [(start_ns + offset, turn, body) for offset, turn, body in self._plan]
+        self._next = 0
+        self._schedule()
+
+    def start_closed(self, start_ns: int, users: int) -> None:
+        """Have so many users begin; each sends again when answered and rested."""
+        self.first_ns, self.users = start_ns, users
+        self._conversations = iter(range(2**62))
+        for _ in range(users):
+            self._begin_conversation(start_ns)
+
+    def stop(self) -> None:
+        """Send nothing more; what is under way goes on."""
+        self._stopped = True
+
+    async def drained(self, timeout_s: float) -> None:
+        """Wait until every request has been answered or has failed."""
+        deadline = time.monotonic() + timeout_s
+        while self._open and time.monotonic() < deadline:
+            await asyncio.sleep(0.005)
+
+    def _schedule(self) -> None:
+        if self._next < len(self._plan):
+            self._loop.call_at(self._plan[self._next][0] / NS_PER_S, self._send_due)
+
+    def _send_due(self) -> None:
+        """Send all whose time has come: late ones too, at once, whatever is under way."""
+        now_ns = time.monotonic_ns()
+        while not self._stopped and self._next < len(self._plan):
+            planned_ns, turn, body = self._plan[self._next]
+            if planned_ns > now_ns:
+                break
+            self._next += 1
+            self._send(turn, body, planned_ns)
+        if not self._stopped:
+            self._schedule()
+
+    def _send(self, turn: Turn, body: bytes, planned_ns: int) -> None:
+        exchange = Exchange(turn.request.index, planned_ns)
+        sent = Sent(turn, exchange)
+        self.sent.append(sent)
+        self._open += 1
+        self._client.stream(exchange, body, self._timeout_s, lambda _: self._answered(sent))
+
+    def _answered(self, sent: Sent) -> None:
+        self._open -= 1
+        turn = sent.turn
+        following = turn.turn + 1
+        if following < self._prompts.turns and sent.exchange.failure is None:
+            pause_s = self._prompts.think_s(turn.conversation, following)
+            self._later(
+                sent.exchange.end_ns, pause_s, self._prompts.turn(turn.conversation, following)
+            )
+        elif self.users:
+            self._begin_conversation(sent.exchange.end_ns, rested=False)
+
+    def _begin_conversation(self, after_ns: int, *, rested: bool = True) -> None:
+        conversation = next(self._conversations)
+        pause_s = 0.0 if rested else self._prompts.think_s(conversation, 0)
+        self._later(after_ns, pause_s, self._prompts.turn(conversation))
+
+    def _later(self, after_ns: int, pause_s: float, turn: Turn) -> None:
+        """Send a request so long after an answer."""
+        if self._stopped:
+            return
+        planned_ns = after_ns + round(pause_s * NS_PER_S)
+        body = self._encode(turn)
+        self._loop.call_at(planned_ns / NS_PER_S, self._send_unless_stopped, turn, body, planned_ns)
+
+    def _send_unless_stopped(self, turn: Turn, body: bytes, planned_ns: int) -> None:
+        if not self._stopped:
+            self._send(turn, body, planned_ns)

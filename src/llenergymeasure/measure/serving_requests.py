@@ -1,0 +1,97 @@
+"""The requests of a run under traffic as a table: one row each, the failed ones too."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from llenergymeasure.backends.serving.engine import ServedEngine
+from llenergymeasure.backends.serving.traffic import Sent
+from llenergymeasure.units import NS_PER_S
+
+TRAFFIC_SCHEMA = pa.schema(
+    [
+        ("request", pa.int64()),
+        ("prompt", pa.int64()),
+        ("conversation", pa.int64()),
+        ("turn", pa.int64()),
+        ("input_tokens", pa.int64()),
+        ("input_tokens_expected", pa.int64()),
+        ("output_tokens", pa.int64()),
+        ("planned_monotonic_ns", pa.int64()),
+        ("start_monotonic_ns", pa.int64()),
+        ("first_token_monotonic_ns", pa.int64()),
+        ("last_token_monotonic_ns", pa.int64()),
+        ("end_monotonic_ns", pa.int64()),
+        ("lateness_s", pa.float64()),
+        ("time_to_first_token_s", pa.float64()),
+        ("time_per_output_token_s", pa.float64()),
+        ("latency_s", pa.float64()),
+        ("token_monotonic_ns", pa.list_(pa.field("element", pa.int64()))),
+        ("finish_reason", pa.string()),
+        ("failure", pa.string()),
+        ("failure_message", pa.string()),
+        ("resent", pa.bool_()),
+        ("in_window", pa.bool_()),
+        ("slo_met", pa.bool_()),
+    ]
+)
+"""``in_window`` and ``slo_met`` are filled in when the run is finished."""
+
+CHECKED_REQUESTS = 200
+"""Prompts counted with the tokenizer at most, where they were sent as text."""
+
+
+def traffic_table(sent: Sequence[Sent], engine: ServedEngine) -> pa.Table:
+    """Return one row a request, in the order of sending.
+
+    Latencies count from the planned time, as in MLPerf's server scenario: what a late client adds
+    is the request's own waiting, never a way to hide the server's.
+    """
+    rows = []
+    for number, one in enumerate(sent):
+        exchange = one.exchange
+        first_ns = exchange.first_ns
+        last_ns = exchange.token_ns[-1] if exchange.token_ns else None
+        good = exchange.failure is None
+        outputs = exchange.output_tokens or 0
+        rows.append(
+            {
+                "request": number,
+                "prompt": exchange.index,
+                "conversation": one.turn.conversation,
+                "turn": one.turn.turn,
+                "input_tokens": exchange.input_tokens,
+                "input_tokens_expected": _expected(engine, one, number),
+                "output_tokens": exchange.output_tokens,
+                "planned_monotonic_ns": exchange.planned_ns,
+                "start_monotonic_ns": exchange.sent_ns or None,
+                "first_token_monotonic_ns": first_ns,
+                "last_token_monotonic_ns": last_ns,
+                "end_monotonic_ns": exchange.end_ns or None,
+                "lateness_s": exchange.lateness_s,
+                "time_to_first_token_s": _since(exchange.planned_ns, first_ns),
+                "time_per_output_token_s": (last_ns - first_ns) / NS_PER_S / (outputs - 1)
+                if good and first_ns is not None and last_ns is not None and outputs > 1
+                else None,
+                "latency_s": _since(exchange.planned_ns, last_ns or exchange.end_ns)
+                if good
+                else None,
+                "token_monotonic_ns": np.frombuffer(exchange.token_ns, dtype=np.int64),
+                "finish_reason": exchange.finish_reason,
+                "failure": exchange.failure or (None if exchange.end_ns else "timed_out"),
+                "failure_message": exchange.message,
+                "resent": exchange.resent,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=TRAFFIC_SCHEMA)
+
+
+def _expected(engine: ServedEngine, one: Sent, number: int) -> int | None:
+    if engine.counts_for_free or number < CHECKED_REQUESTS:
+        return engine.expected_input_tokens(one.turn.request)
+    return None
+
+
+def _since(planned_ns: int, at_ns: int | None) -> float | None:
+    return None if at_ns is None else (at_ns - planned_ns) / NS_PER_S

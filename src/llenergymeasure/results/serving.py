@@ -1,0 +1,73 @@
+"""What a run under traffic says of it: load, latency, errors, and what good answers cost."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from llenergymeasure.results.record import Record
+
+
+class Latency(Record):
+    """Percentiles of one latency over the requests that were to be sent within the window."""
+
+    p50_s: float | None = None
+    p90_s: float | None = None
+    p95_s: float | None = None
+    p99_s: float | None = None
+
+
+class Serving(Record):
+    """One run under traffic."""
+
+    arrivals: str
+    endpoint: str
+    ramp_up: Literal["steady", "gave up", "not needed"] = Field(
+        description="why the window opened: the traffic was steady, or that took too long"
+    )
+    requests_sent: int = Field(description="that were to be sent within the window")
+    requests_completed: int = Field(description="whose last token came within the window")
+    requests_failed: int = Field(description="of those sent")
+    failures: dict[str, int] = Field(description="of the whole run, by kind")
+    requests_resent: int = Field(description="on a new connection, the old one being closed")
+    offered_requests_per_s: float = Field(description="sent over the window's length")
+    completed_requests_per_s: float
+    time_to_first_token: Latency
+    inter_token_latency: Latency = Field(description="between parts of an answer, pooled")
+    time_per_output_token: Latency = Field(description="mean of an answer's after its first")
+    request_latency: Latency = Field(description="to the last token")
+    tokens_per_part: float | None = Field(description="output tokens in a streamed part, mean")
+    slo: dict[str, Any] | None = Field(default=None, description="the limits in force")
+    slo_share: float | None = Field(
+        default=None, description="of the requests sent, failed ones included, that kept them all"
+    )
+    slo_attained: bool | None = Field(
+        default=None, description="whether that is the percentile asked for"
+    )
+    goodput_requests_per_s: float | None = Field(default=None, description="that kept the limits")
+    energy_per_good_request_j: float | None = Field(
+        default=None, description="energy of the window over the requests that kept the limits"
+    )
+    in_flight_mean: float
+    in_flight_max: int
+    in_flight_growth_per_s: float | None = Field(
+        description="from the window's first quarter to its last; null in a closed loop"
+    )
+    over_saturated: bool | None = Field(
+        description="requests pile up: they come faster than they are answered"
+    )
+    waiting_mean: float | None = Field(
+        default=None, description="requests in the server's own queue, by its account"
+    )
+    waiting_max: float | None = None
+    idle_power_w: float | None = Field(
+        default=None, description="of the loaded server before any traffic"
+    )
+    send_lateness_p50_s: float | None
+    send_lateness_p99_s: float | None
+    send_lateness_max_s: float | None
+    client_cpu_share: float = Field(description="of one core that the client took in the window")
+    input_tokens_checked: int = Field(description="requests whose prompt was counted here too")
+    input_tokens_differ: int = Field(description="of those, the server counted otherwise")
+    timeline: list[dict[str, float | int | None]] = Field(
+        description="stretches of the window: load, queue, power and latency over time"
+    )

@@ -1,0 +1,90 @@
+"""When requests arrive: times settled before the first is sent, from a seed.
+
+Open-loop traffic never waits for an answer: that a slow server delays the next question, and so
+hides how slow it is ("coordinated omission"), cannot happen.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llenergymeasure.config.serving import ServingConfig
+from llenergymeasure.workload.arrivals_trace import Trace
+from llenergymeasure.workload.draws import Draws
+
+STREAM = 1
+"""Which of a seed's streams arrivals are drawn from."""
+
+Offsets = NDArray[np.float64]
+
+
+def arrival_offsets(
+    config: ServingConfig, duration_s: float, seed: int, trace: Trace | None = None
+) -> Offsets:
+    """Return the arrivals of open-loop traffic in seconds from its start, rising.
+
+    Args:
+        config: what traffic.
+        duration_s: how much of it; a ramp reaches its end rate then.
+        seed: the same seed gives the same times.
+        trace: the recorded one, for arrivals ``trace``; one that is shorter starts over.
+
+    Raises:
+        ValueError: the traffic is closed, so its times are not known beforehand.
+    """
+    draws = Draws(seed, STREAM)
+    if config.arrivals == "trace":
+        assert trace is not None
+        return _replayed(trace, duration_s, config.trace_speed or 1.0)
+    rate = config.rate_per_s
+    if rate is None:
+        raise ValueError(f"arrivals {config.arrivals} have no times settled beforehand")
+    if config.arrivals == "ramp":
+        assert config.rate_end_per_s is not None
+        return _ramp(rate, config.rate_end_per_s, duration_s, draws)
+    if rate == 0:
+        return np.zeros(0)
+    if config.arrivals == "constant":
+        # A phase of its own, or the arrivals would beat with whatever else is periodic.
+        first = float(draws.uniform(1)[0])
+        return np.asarray((np.arange(math.ceil(rate * duration_s)) + first) / rate)
+    shape = config.burstiness if config.arrivals == "gamma" else None
+    if shape is None:
+        return _renewals(lambda count: draws.exponential(count) / rate, rate, duration_s)
+    return _renewals(lambda count: draws.gamma(shape, count) / (shape * rate), rate, duration_s)
+
+
+def _renewals(gaps: Callable[[int], Offsets], rate: float, duration_s: float) -> Offsets:
+    """Return a renewal process: sums of independent gaps."""
+    times = np.zeros(0)
+    last_s = 0.0
+    while last_s <= duration_s:
+        more = last_s + np.cumsum(gaps(max(64, math.ceil(rate * (duration_s - last_s) * 1.1))))
+        times = np.concatenate((times, more))
+        last_s = float(times[-1])
+    return times[times < duration_s]
+
+
+def _ramp(start: float, end: float, duration_s: float, draws: Draws) -> Offsets:
+    """Return a Poisson process whose rate changes evenly from ``start`` to ``end``.
+
+    By inversion of its mean function (E. Çinlar 1975, Introduction to Stochastic Processes,
+    ch. 4.7): arrivals of a process of rate 1, at m(t) = start·t + (end - start)·t² / (2·T).
+    """
+    expected = (start + end) / 2 * duration_s
+    unit = _renewals(draws.exponential, 1.0, expected)
+    slope = (end - start) / duration_s
+    if slope == 0:
+        return unit / start
+    return np.asarray((np.sqrt(start * start + 2 * slope * unit) - start) / slope)
+
+
+def _replayed(trace: Trace, duration_s: float, speed: float) -> Offsets:
+    offsets = trace.offset_s / speed
+    # Between the last arrival and the first of the next round, the mean gap.
+    round_s = float(offsets[-1]) * (1 + 1 / max(1, len(offsets) - 1)) or duration_s
+    rounds = math.ceil(duration_s / round_s)
+    times = np.concatenate([offsets + number * round_s for number in range(rounds)])
+    return times[times < duration_s]

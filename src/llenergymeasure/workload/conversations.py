@@ -1,0 +1,154 @@
+"""The requests of traffic, each made from the seed and its place: prompts, answers' lengths, turns.
+
+A request is the same whenever and in whatever order it is asked for, on every engine, so that
+traffic at different rates asks the same questions.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.serving import ONE_USER, LengthConfig, ServingConfig
+from llenergymeasure.workload.arrivals_trace import Trace, read_trace
+from llenergymeasure.workload.draws import Draws
+from llenergymeasure.workload.lengths import draw_lengths
+from llenergymeasure.workload.models.resolve import resolve_model
+from llenergymeasure.workload.requests import Request, Workload, prompt_hash
+from llenergymeasure.workload.tokens import ordinary_token_ids
+
+_LENGTHS, _TOKENS, _PREFIX, _CHOICE, _THINK = 2, 3, 4, 5, 6
+"""Streams of the seed; the first is the arrivals'."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A request and its place in a conversation, both from 0."""
+
+    request: Request
+    conversation: int
+    turn: int
+
+
+class TrafficPrompts:
+    """Makes the requests of an experiment's traffic.
+
+    Args:
+        config: the experiment.
+        workload: the requests of its data set, where prompts come from one; they are cycled.
+    """
+
+    def __init__(self, config: ExperimentConfig, workload: Workload | None = None) -> None:
+        self.serving: ServingConfig = config.serving or ONE_USER
+        self.seed = config.random_seed
+        trace = self.serving.trace
+        self.trace: Trace | None = None if trace is None else read_trace(Path(trace).expanduser())
+        self._workload = workload
+        self._token_ids: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        if workload is None:
+            self._token_ids = ordinary_token_ids(resolve_model(config))
+        self._input, self._output = self._lengths(config)
+        self._prefixes: dict[int, tuple[int, ...]] = {}
+
+    @property
+    def turns(self) -> int:
+        """Requests in a conversation."""
+        return self.serving.turns or 1
+
+    def turn(self, conversation: int, turn: int = 0) -> Turn:
+        """Return the request that is turn ``turn`` of a conversation.
+
+        Its prompt holds all that went before. The earlier answers in it are made up, of the
+        length that was asked for: what an engine really said differs between engines, and the
+        work must not.
+        """
+        history: tuple[int, ...] = ()
+        index = conversation * self.turns
+        for place in range(turn + 1):
+            asked, answer = self._lengths_of(index + place)
+            prompt = history + self._new_tokens(index + place, conversation, asked, history)
+            if place == turn:
+                return Turn(Request(index + turn, prompt, answer), conversation, turn)
+            history = prompt + self._drawn(_TOKENS, index + place, answer, answer_part=True)
+        raise ValueError(f"turn {turn} comes before the first")
+
+    def think_s(self, conversation: int, turn: int) -> float:
+        """Return the pause before a turn, in seconds: exponential, as people's are modelled."""
+        mean_s = self.serving.think_seconds or 0.0
+        if mean_s == 0:
+            return 0.0
+        draws = Draws(self.seed, _THINK, conversation * self.turns + turn)
+        return mean_s * float(draws.exponential(1)[0])
+
+    def workload(self, count: int) -> Workload:
+        """Return the first ``count`` requests, which stand for all: they name the sequence."""
+        requests = tuple(
+            self.turn(number // self.turns, number % self.turns).request for number in range(count)
+        )
+        return Workload(requests, prompt_hash(requests), self._notes())
+
+    def _notes(self) -> tuple[str, ...]:
+        notes = [] if self._workload is None else list(self._workload.notes)
+        if self._workload is not None:
+            notes.append("prompts come from the data set in turn, and again once all were sent")
+        if self.trace is not None and self.trace.unanswered:
+            notes.append(
+                f"{self.trace.unanswered} requests of the trace had no answer and are left out"
+            )
+        return tuple(notes)
+
+    def _lengths(self, config: ExperimentConfig) -> tuple[LengthConfig, LengthConfig]:
+        serving = self.serving
+        recorded = LengthConfig(distribution="data") if serving.arrivals == "trace" else None
+        synthetic = config.synthetic()
+        asked = synthetic.input_len if synthetic else config.max_input_tokens
+        answer = synthetic.output_len if synthetic else config.max_output_tokens
+        return (
+            serving.input_tokens or recorded or LengthConfig(tokens=asked),
+            serving.output_tokens or recorded or LengthConfig(tokens=answer),
+        )
+
+    def _lengths_of(self, index: int) -> tuple[int, int]:
+        replayed = self.trace is not None and self.serving.arrivals == "trace"
+        if replayed and self._input.distribution == self._output.distribution == "data":
+            assert self.trace is not None
+            return self.trace.lengths(index)
+        draws = Draws(self.seed, _LENGTHS, index)
+        return draw_lengths(self._input, self._output, draws, self.trace)
+
+    def _new_tokens(
+        self, index: int, conversation: int, asked: int, history: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """Return what a turn adds; a conversation's first begins with the shared prefix."""
+        if self._workload is not None:
+            requests = self._workload.requests
+            return requests[index % len(requests)].prompt_token_ids
+        shared = 0 if history else round((self.serving.shared_prefix_ratio or 0.0) * asked)
+        own = self._drawn(_TOKENS, index, asked - shared)
+        return self._prefix(conversation, shared) + own
+
+    def _prefix(self, conversation: int, tokens: int) -> tuple[int, ...]:
+        if tokens == 0:
+            return ()
+        choice = float(Draws(self.seed, _CHOICE, conversation).uniform(1)[0])
+        number = int(choice * (self.serving.shared_prefixes or 1))
+        known = self._prefixes.get(number, ())
+        if len(known) < tokens:
+            # Longer prefixes begin with the shorter ones: the stream is the same.
+            known = self._prefixes[number] = self._drawn(_PREFIX, number, tokens)
+        return known[:tokens]
+
+    def _drawn(
+        self, stream: int, index: int, count: int, *, answer_part: bool = False
+    ) -> tuple[int, ...]:
+        """Return ordinary tokens; the bias of a remainder of 64 bits is below 2**-46."""
+        if self._token_ids.size == 0:
+            # A data set's prompts: words for made-up answers are taken from them.
+            assert self._workload is not None
+            source = self._workload.requests[index % len(self._workload.requests)]
+            words = source.prompt_token_ids
+            return (words * (count // len(words) + 1))[:count]
+        raw = Draws(self.seed, stream + (100 if answer_part else 0), index).raw(count)
+        return tuple(self._token_ids[raw % np.uint64(len(self._token_ids))].tolist())

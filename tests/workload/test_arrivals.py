@@ -1,0 +1,143 @@
+"""Arrivals come as the process says, from a seed, and as recorded."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from llenergymeasure.config.serving import ServingConfig
+from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.workload.arrivals import arrival_offsets
+from llenergymeasure.workload.arrivals_trace import read_trace
+
+AZURE = (
+    "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+    "2023-11-16 18:17:03.9799600,4808,10\n"
+    "2023-11-16 18:17:04.0319600,3180,8\n"
+    "2023-11-16 18:17:05.9799600,110,27\n"
+)
+AZURE_2024 = (
+    "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+    "2024-05-10 00:00:00.009930+00:00,2162,5\n"
+    "2024-05-10 00:00:00.017335+00:00,2399,6\n"
+)
+BURSTGPT = (
+    "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+    "5,ChatGPT,472,18,490,Conversation log\n"
+    "45,ChatGPT,1087,230,1317,Conversation log\n"
+    "118,GPT-4,417,0,417,Conversation log\n"
+    "119,GPT-4,417,276,693,Conversation log\n"
+)
+
+
+def offsets(seconds: float, seed: int = 7, **settings: object) -> np.ndarray:
+    return arrival_offsets(ServingConfig.model_validate(settings), seconds, seed)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_poisson_gaps_are_exponential_and_independent(seed: int) -> None:
+    gaps = np.diff(offsets(2000, seed, arrivals="poisson", rate_per_s=5))
+    assert stats.kstest(gaps, "expon", args=(0, 1 / 5)).pvalue > 1e-3
+    lag = np.corrcoef(gaps[:-1], gaps[1:])[0, 1]
+    assert abs(lag) < 4 / math.sqrt(len(gaps))
+
+
+@pytest.mark.parametrize("shape", [0.3, 1.0, 4.0])
+def test_gammas_gaps_have_its_shape_and_the_rate(shape: float) -> None:
+    gaps = np.diff(offsets(2000, arrivals="gamma", rate_per_s=5, burstiness=shape))
+    assert stats.kstest(gaps, "gamma", args=(shape, 0, 1 / (shape * 5))).pvalue > 1e-3
+
+
+def test_constant_gaps_are_constant_and_begin_anywhere() -> None:
+    times = offsets(10, arrivals="constant", rate_per_s=8)
+    assert np.allclose(np.diff(times), 1 / 8)
+    assert 0 <= times[0] < 1 / 8
+    assert len(times) in (80, 81)
+    assert times[0] != offsets(10, 8, arrivals="constant", rate_per_s=8)[0]
+
+
+def test_a_ramps_rate_grows_evenly() -> None:
+    """Mapped through its mean function a ramp is a Poisson process, evenly spread."""
+    times = offsets(400, arrivals="ramp", rate_per_s=2, rate_end_per_s=18)
+    mapped = (2 * times + 16 * times**2 / 800) / (400 * 10)
+    assert stats.kstest(mapped, "uniform").pvalue > 1e-3
+    assert abs(len(times) - 4000) < 4 * math.sqrt(4000)
+
+
+def test_the_same_seed_gives_the_same_times_and_another_others() -> None:
+    settings = {"arrivals": "poisson", "rate_per_s": 3}
+    assert np.array_equal(offsets(50, 1, **settings), offsets(50, 1, **settings))
+    assert not np.array_equal(offsets(50, 1, **settings)[:20], offsets(50, 2, **settings)[:20])
+
+
+def test_no_rate_is_no_traffic() -> None:
+    assert len(offsets(50, arrivals="poisson", rate_per_s=0)) == 0
+
+
+def test_an_azure_trace_is_read_to_the_tenth_of_a_microsecond(tmp_path: Path) -> None:
+    path = tmp_path / "azure.csv"
+    path.write_text(AZURE)
+    trace = read_trace(path)
+    assert trace.offset_s == pytest.approx([0, 0.052, 2.0], abs=1e-6)
+    assert trace.lengths(0) == (4808, 10)
+    path = tmp_path / "azure_2024.csv"
+    path.write_text(AZURE_2024)
+    assert read_trace(path).offset_s == pytest.approx([0, 0.007405], abs=1e-6)
+
+
+def test_burstgpts_failures_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "burst.csv"
+    path.write_text(BURSTGPT)
+    trace = read_trace(path)
+    assert trace.offset_s.tolist() == [0, 40, 114]
+    assert trace.unanswered == 1
+    assert trace.lengths(2) == (417, 276)
+
+
+def test_a_trace_is_replayed_at_another_speed_and_starts_over(tmp_path: Path) -> None:
+    path = tmp_path / "azure.csv"
+    path.write_text(AZURE)
+    config = ServingConfig(arrivals="trace", trace=str(path), trace_speed=2.0)
+    times = arrival_offsets(config, 4.0, 1, read_trace(path))
+    assert times[:3] == pytest.approx([0, 0.026, 1.0], abs=1e-6)
+    assert times[3] == pytest.approx(1.5, abs=1e-6)
+    assert np.all(np.diff(times) > 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("time,in,out\n1,2,3\n", "is no trace"),
+        ("timestamp,input_tokens,output_tokens\n1,two,3\n", "a row that is none"),
+        ("timestamp,input_tokens,output_tokens\n1,-2,3\n", "below 0"),
+        ("timestamp,input_tokens,output_tokens\n", "no request"),
+    ],
+)
+def test_what_is_no_trace_is_told_with_its_place(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        read_trace(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"arrivals": "poisson"}, "need rate_per_s"),
+        ({"arrivals": "gamma", "rate_per_s": 1}, "need burstiness"),
+        ({"arrivals": "closed"}, "need concurrency"),
+        ({"arrivals": "closed", "concurrency": 2, "rate_per_s": 1}, "rate_per_s belongs"),
+        ({"rate_per_s": 1, "think_seconds": 1}, "think_seconds belongs"),
+        ({"rate_per_s": 1, "output_tokens": {"distribution": "data"}}, "names no file"),
+        ({"rate_per_s": 1, "input_tokens": {"distribution": "uniform"}}, "needs min_tokens"),
+        ({"rate_per_s": 1, "shared_prefixes": 2}, "needs shared_prefix_ratio"),
+    ],
+)
+def test_traffic_that_does_not_fit_together_is_refused(
+    settings: dict[str, object], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        ServingConfig.model_validate(settings)
