@@ -6,7 +6,7 @@ import pytest
 
 from llenergymeasure.hardware.peaks import peak
 from llenergymeasure.measure.efficiency import flops_record
-from llenergymeasure.measure.utilisation import utilisation
+from llenergymeasure.measure.utilisation import power_inside, utilisation
 from llenergymeasure.meter.samples import Header, Row, make_samples
 from llenergymeasure.results.record import Flops
 
@@ -80,17 +80,25 @@ def test_without_energy_or_operations_nothing_is_made_up() -> None:
         ("NVIDIA L4", 121),
         ("NVIDIA L40S", 362.05),
         ("NVIDIA L40", 181.05),
+        ("NVIDIA B200", 2250),
+        ("NVIDIA GB200", 2500),
+        ("NVIDIA GH200 480GB", 989.5),
+        ("NVIDIA GeForce RTX 4090", 165.2),
     ],
 )
 def test_names_that_begin_alike_are_told_apart(name: str, tera: float) -> None:
     found = peak(name)
     assert found is not None
     assert found.flops_per_s == tera * 1e12
-    assert found.source
+    assert "dense" in found.source or "with sparsity, halved" in found.source
 
 
 def test_what_has_no_published_rate_has_none() -> None:
     assert peak("Tesla T4") is None
+    assert peak("NVIDIA GeForce RTX 4090 D") is None
+    assert peak("NVIDIA GeForce RTX 3090 Ti") is None
+    assert peak("NVIDIA GeForce RTX 4090 Laptop GPU") is None
+    assert peak("NVIDIA A100-SXM4-80GB MIG 1g.10gb") is None
     assert peak("NVIDIA A1000") is None
 
 
@@ -120,3 +128,23 @@ def test_utilisation_is_the_mean_inside_the_window_of_the_cards_at_work() -> Non
     assert "no sample" in empty["utilization_unavailable"]
     on_cpu = utilisation(samples, (100, 200), ["a"], on_gpu=False)
     assert on_cpu == {"utilization_unavailable": "no GPU does the work"}
+
+
+def test_the_power_of_all_cards_is_added_at_the_first_ones_times() -> None:
+    def row(t_ns: int, device: str, watts: float, quantity: Any = "power_instant_w") -> Row:
+        return Row(t_ns, device, "nvml", quantity, watts)
+
+    second = 1_000_000_000
+    rows = [
+        *(row(at * second, "a", 100.0 + at) for at in range(5)),
+        *(row(at * second, "a", 1.0, "power_average_w") for at in range(5)),
+        *(row(at * second, "b", 10.0 * at, "power_usage_w") for at in (0, 2, 4)),
+        row(2 * second, "other", 500.0),
+    ]
+    samples = make_samples(rows, Header(None, None, "host", 0, "2026-01-01T00:00:00+00:00"))
+    window = (second, 4 * second)
+    assert power_inside(samples, window, ["a"]) == ([1, 2, 3, 4], [101, 102, 103, 104])
+    both = power_inside(samples, (0, 4 * second), ["a", "b"])
+    assert both == ([0, 1, 2, 3, 4], [100, 111, 122, 133, 144])
+    assert power_inside(samples, window, ["a", "silent"]) is None
+    assert power_inside(samples, window, []) is None

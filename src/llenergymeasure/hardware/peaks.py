@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 
-_AMPERE = "NVIDIA A100 Tensor Core GPU datasheet"
-_HOPPER = "NVIDIA H100 Tensor Core GPU datasheet, halved: it states the rate with sparsity"
-
 
 @dataclass(frozen=True)
 class Peak:
@@ -19,25 +16,39 @@ class Peak:
     source: str
 
 
+def _dense(tera: float, source: str) -> Peak:
+    """Return a rate that its maker states without sparsity."""
+    return Peak(tera * 1e12, f"{source}: {tera:g} TFLOPS dense")
+
+
+def _halved(tera: float, source: str) -> Peak:
+    """Return a rate that its maker states with 2:4 sparsity, which doubles it."""
+    return Peak(tera * 1e12 / 2, f"{source}: {tera:g} TFLOPS with sparsity, halved")
+
+
 # The first that the card's name holds counts, so the narrower names stand before the wider.
 _PEAKS: tuple[tuple[str, Peak], ...] = (
-    ("B200", Peak(2.25e15, "NVIDIA HGX B200 datasheet, halved: it states it with sparsity")),
-    ("H200 NVL", Peak(835.5e12, "NVIDIA H200 datasheet, halved: it states it with sparsity")),
-    ("H200", Peak(989.5e12, "NVIDIA H200 datasheet, halved: it states it with sparsity")),
-    ("GH200", Peak(989.5e12, "NVIDIA GH200 datasheet, halved: it states it with sparsity")),
-    ("H100 NVL", Peak(835.5e12, _HOPPER)),
-    ("H100 PCIe", Peak(756.5e12, _HOPPER)),
-    ("H100 80GB HBM3", Peak(989.5e12, _HOPPER)),
-    ("A100", Peak(312e12, _AMPERE)),
-    ("A30", Peak(165e12, "NVIDIA A30 datasheet")),
-    ("A40", Peak(149.7e12, "NVIDIA A40 datasheet")),
-    ("A10", Peak(125e12, "NVIDIA A10 datasheet")),
-    ("L40S", Peak(362.05e12, "NVIDIA L40S datasheet")),
-    ("L40", Peak(181.05e12, "NVIDIA L40 datasheet")),
-    ("L4", Peak(121e12, "NVIDIA L4 datasheet, halved: it states it with sparsity")),
-    ("RTX 4090", Peak(165.2e12, "NVIDIA Ada GPU architecture whitepaper, appendix A")),
-    ("RTX 3090", Peak(71e12, "NVIDIA Ampere GA102 GPU architecture whitepaper, appendix A")),
+    ("GB200", _halved(5000, "NVIDIA GB200 NVL72 datasheet, a GPU's share")),
+    ("B200", _halved(4500, "NVIDIA HGX B200 datasheet, a GPU's share")),
+    ("H200 NVL", _halved(1671, "NVIDIA H200 datasheet")),
+    ("H200", _halved(1979, "NVIDIA H200 datasheet")),
+    ("GH200", _halved(1979, "NVIDIA GH200 datasheet")),
+    ("H100 NVL", _halved(1671, "NVIDIA H100 datasheet")),
+    ("H100 PCIe", _halved(1513, "NVIDIA H100 datasheet")),
+    ("H100 80GB HBM3", _halved(1979, "NVIDIA H100 datasheet, SXM")),
+    ("A100", _dense(312, "NVIDIA A100 datasheet")),
+    ("A30", _dense(165, "NVIDIA A30 datasheet")),
+    ("A40", _dense(149.7, "NVIDIA A40 datasheet")),
+    ("A10", _dense(125, "NVIDIA A10 datasheet")),
+    ("L40S", _dense(362.05, "NVIDIA L40S datasheet")),
+    ("L40", _dense(181.05, "NVIDIA L40 datasheet")),
+    ("L4", _halved(242, "NVIDIA L4 datasheet")),
+    ("RTX 4090", _dense(165.2, "NVIDIA Ada GPU architecture whitepaper, appendix A")),
+    ("RTX 3090", _dense(71, "NVIDIA Ampere GA102 GPU architecture whitepaper, appendix A")),
 )
+
+_OTHER_CARDS = frozenset({"Ti", "D", "SUPER", "Laptop", "MIG"})
+"""Words after a known name that make it another card, or a part of one."""
 
 
 def peak(name: str) -> Peak | None:
@@ -48,6 +59,7 @@ def peak(name: str) -> Peak | None:
     """
     words = f" {name.replace('-', ' ')} "
     for known, rate in _PEAKS:
-        if f" {known} " in words:
-            return rate
+        _, found, rest = words.partition(f" {known} ")
+        if found:
+            return None if _OTHER_CARDS.intersection(rest.split()) else rate
     return None

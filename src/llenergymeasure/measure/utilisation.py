@@ -1,4 +1,4 @@
-"""How busy the GPUs were inside the window, and how full: from the recorder's samples."""
+"""How busy the GPUs were inside the window, how full, and what they drew: from the samples."""
 
 from collections.abc import Collection
 from typing import Any
@@ -7,12 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from llenergymeasure.meter.samples import Quantity, Samples
+from llenergymeasure.units import NS_PER_S
 
 SENSOR = "nvml"
 _MEANS: dict[str, Quantity] = {
     "gpu_utilization_percent": "utilization_gpu_percent",
     "memory_utilization_percent": "utilization_memory_percent",
 }
+_POWERS: tuple[Quantity, ...] = ("power_instant_w", "power_average_w", "power_usage_w")
 
 
 def utilisation(
@@ -46,6 +48,40 @@ def utilisation(
     if found["gpu_utilization_percent"] is None:
         found["utilization_unavailable"] = "the window holds no sample of it"
     return found
+
+
+def power_inside(
+    samples: Samples, window: tuple[int, int], devices: Collection[str]
+) -> tuple[list[float], list[float]] | None:
+    """Return times in s and the power in W of all devices together, at the first one's samples.
+
+    Null where a card's power was not measured inside the window.
+    """
+    times_ns: npt.NDArray[np.int64] | None = None
+    total: npt.NDArray[np.float64] | None = None
+    for device in devices:
+        t_ns, watts = _power_of(samples, window, device)
+        if not len(t_ns):
+            return None
+        if times_ns is None or total is None:
+            times_ns, total = t_ns, watts
+        else:
+            total = total + np.interp(times_ns, t_ns, watts)
+    if times_ns is None or total is None:
+        return None
+    return (times_ns / NS_PER_S).tolist(), total.tolist()
+
+
+def _power_of(
+    samples: Samples, window: tuple[int, int], device: str
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return the best of a card's series of power inside the window; empty if there is none."""
+    for quantity in _POWERS:
+        series = samples.series(device, SENSOR, quantity)
+        known = (series.t_ns >= window[0]) & (series.t_ns <= window[1]) & ~np.isnan(series.value)
+        if known.any():
+            break
+    return series.t_ns[known], series.value[known]
 
 
 def _inside(
