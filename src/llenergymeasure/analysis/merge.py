@@ -1,24 +1,38 @@
 """All runs of a study in one table: a walk along the plan, never a glob.
 
 What the plan asks for and no file answers is a row too, with the reason; a folder that the plan
-does not know is not looked at.
+does not know is not looked at. Rows that were read before come from a cache, as long as their
+files are the same (:mod:`llenergymeasure.analysis.merge_cache`). The table is made in batches, so
+that memory does not grow with what the runs left.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from llenergymeasure.analysis.fairness import flag_unlike_work
+from llenergymeasure.analysis.merge_cache import (
+    MergeCache,
+    MergeCacheWriter,
+    Place,
+    Stamp,
+    is_settled,
+    stamp,
+)
 from llenergymeasure.analysis.temperatures import flag_start_temperatures
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import Outcome, OutcomeError, read_outcome
 from llenergymeasure.results.table import (
     RUN_SCHEMA,
+    conformed,
     failed_row,
     lookup,
-    read_run_row,
+    read_written_row,
     rows_table,
     setting_array,
     setting_columns,
@@ -27,13 +41,22 @@ from llenergymeasure.results.table import (
 BATCH_RUNS = 512
 """Rows gathered before they are packed: thousands of one-row chunks would cost 20 times more."""
 
+READERS = 2
+"""Threads that read: a file is parsed outside the interpreter's lock."""
+
+NO_FILE: Stamp = (0, 0, 0, 0)
+"""Stands for the stamp of a row that a record vouches for and that is not there."""
+
+Planned = Mapping[str, Any]
+
 
 def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = False) -> pa.Table:
     """Return one row for every planned run, sorted by its place in the plan.
 
     The fixed columns come from each run's ``run.parquet``, the swept settings from the plan.
     ``order`` is the place in this plan; when a run really began is ``started_at``. What only all
-    runs together show of one, an odd start temperature, is added to its ``validity``.
+    runs together show of one, an odd start temperature or other work, is added to its
+    ``validity``.
 
     Args:
         plan: ``plan.json``, parsed.
@@ -44,45 +67,231 @@ def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = Fal
     Raises:
         ResultsError: the plan lacks a part, or a finished run's record is damaged or another's.
     """
-    try:
-        planned = sorted(plan["runs"], key=lambda run: run["order"])
-        keys = list(plan.get("swept") or [])
-        study, design = plan["study"], plan["study_design_hash"]
-    except (KeyError, TypeError) as error:
-        raise ResultsError(f"the plan of {study_dir} is not one: it lacks {error}") from error
-    folder = StudyFolder(study_dir)
-    packed: list[pa.Table] = []
-    batch: list[pa.Table] = []
-    for run in planned:
-        batch.append(_run_table(run, folder, study, design, tolerant=tolerant))
-        if len(batch) == BATCH_RUNS:
-            packed.append(pa.concat_tables(batch).combine_chunks())
-            batch = []
-    packed.append(pa.concat_tables([RUN_SCHEMA.empty_table(), *batch]).combine_chunks())
-    table = flag_start_temperatures(pa.concat_tables(packed).combine_chunks())
-    return _with_settings(table, planned, keys)
+    merge = Merge(plan, study_dir, tolerant=tolerant)
+    rows = pa.concat_tables([merge.schema.empty_table(), *merge.batches()])
+    return flag_unlike_work(flag_start_temperatures(rows.combine_chunks()), plan["runs"])
 
 
-def _run_table(
-    run: Mapping[str, Any], study_folder: StudyFolder, study: str, design: str, *, tolerant: bool
-) -> pa.Table:
-    folder = study_folder.run(run["experiment"], run["cycle"])
-    if not folder.result.is_file():
-        return _absent(run, _outcome(folder), study, design)
-    try:
-        table = read_run_row(folder.row)
-        _check_owner(table, run, folder)
-    except ResultsError as error:
-        if not tolerant:
-            raise
-        damage = OutcomeError(class_="DamagedRecord", message=str(error))
-        return _absent(run, Outcome(status="lost", error=damage), study, design)
-    place = RUN_SCHEMA.get_field_index("order")
-    return table.set_column(place, RUN_SCHEMA.field(place), pa.array([run["order"]], pa.int64()))
+class Merge:
+    """One merge of a study's runs, in batches.
+
+    Attributes:
+        schema: of the merged table: the fixed columns, then the swept settings.
+        runs_read: runs whose files were read so far, not taken from the cache.
+    """
+
+    def __init__(self, plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = False) -> None:
+        try:
+            self._planned: list[Planned] = sorted(plan["runs"], key=lambda run: run["order"])
+            keys = list(plan.get("swept") or [])
+            self._study, self._design = plan["study"], plan["study_design_hash"]
+        except (KeyError, TypeError) as error:
+            raise ResultsError(f"the plan of {study_dir} is not one: it lacks {error}") from error
+        self._folder = StudyFolder(study_dir)
+        self._tolerant = tolerant
+        self._settings = _Settings(self._planned, keys)
+        self.schema: pa.Schema = self._settings.added_to(RUN_SCHEMA)
+        self.runs_read = 0
+
+    def batches(self) -> Iterator[pa.Table]:
+        """Yield the table :data:`BATCH_RUNS` rows at a time, and keep the rows for the next merge.
+
+        Raises:
+            ResultsError: a finished run's record is damaged or another's.
+        """
+        cache = MergeCache(self._folder.path)
+        kept = 0
+        with MergeCacheWriter(self._folder.path) as writer, ThreadPoolExecutor(READERS) as readers:
+            for start in range(0, len(self._planned), BATCH_RUNS):
+                planned = self._planned[start : start + BATCH_RUNS]
+                batch = _Batch(planned, self._folder, cache)
+                rows = self._rows(batch, readers)
+                settled = batch.settled()
+                kept += len(settled)
+                writer.add(_taken(rows, settled), [batch.stamp(at) for at in settled])
+                yield self._settings.joined(rows, planned)
+            writer.worthwhile = self.runs_read > 0 or kept != len(cache)
+
+    def _rows(self, batch: "_Batch", readers: Executor) -> pa.Table:
+        """Return a batch's rows without settings: those of the cache, those read, and the rest."""
+        new = batch.read(readers, tolerant=self._tolerant)
+        self.runs_read += len(batch.new)
+        absent = [
+            failed_row(
+                batch.planned[at],
+                batch.outcome(at),
+                {},
+                study=self._study,
+                study_design_hash=self._design,
+            )
+            for at in batch.absent
+        ]
+        rows = pa.concat_tables([batch.cached_rows, new, rows_table(absent)])
+        found_at = {at: row for row, at in enumerate([*batch.cached, *batch.new, *batch.absent])}
+        rows = _taken(rows, [found_at[at] for at in range(len(batch.planned))]).combine_chunks()
+        place = RUN_SCHEMA.get_field_index("order")
+        order = pa.array([run["order"] for run in batch.planned], pa.int64())
+        return rows.set_column(place, RUN_SCHEMA.field(place), order)
 
 
-def _absent(run: Mapping[str, Any], outcome: Outcome | None, study: str, design: str) -> pa.Table:
-    return rows_table([failed_row(run, outcome, {}, study=study, study_design_hash=design)])
+class _Batch:
+    """Some planned runs, sorted by where their rows come from.
+
+    Attributes:
+        planned: the runs, in the planned order.
+        cached: numbers of the runs whose rows are in the cache.
+        new: numbers of those whose files have to be read.
+        absent: numbers of those without a record.
+        cached_rows: the rows in the cache, in the order of ``cached``.
+    """
+
+    def __init__(self, planned: Sequence[Planned], folder: StudyFolder, cache: MergeCache) -> None:
+        self.planned = planned
+        self._folder, self._cache = folder, cache
+        self._looked_ns = time.time_ns()
+        self._runs = [f"{folder.path}/runs/{run['experiment']}/{run['cycle']}" for run in planned]
+        self._stamps = [self._stamp(run) for run in self._runs]
+        self.cached: list[int] = []
+        self.new: list[int] = []
+        self.absent: list[int] = []
+        self._places: list[Place] = []
+        self._damage: dict[int, ResultsError] = {}
+        for number, (run, now) in enumerate(zip(planned, self._stamps, strict=True)):
+            if now is None:
+                self.absent.append(number)
+                continue
+            place = cache.find(run["experiment"], run["cycle"], now)
+            if place is None:
+                self.new.append(number)
+                continue
+            self.cached.append(number)
+            self._places.append(place)
+        self.cached_rows = self._take_cached()
+
+    def _take_cached(self) -> pa.Table:
+        """Return the rows in the cache; where it turns out damaged, they are to be read."""
+        try:
+            return self._cache.take(self._places)
+        except (OSError, pa.ArrowException):
+            self.new = sorted(self.new + self.cached)
+            self.cached = []
+            return RUN_SCHEMA.empty_table()
+
+    def stamp(self, number: int) -> Stamp:
+        """Return the stamp that a run's row goes with."""
+        return self._stamps[number] or NO_FILE
+
+    @staticmethod
+    def _stamp(run: str) -> Stamp | None:
+        """Return the stamp of a finished run's row; its record, written last, must be there."""
+        if stamp(f"{run}/result.json") is None:
+            return None
+        return stamp(f"{run}/run.parquet") or NO_FILE
+
+    def read(self, readers: Executor, *, tolerant: bool) -> pa.Table:
+        """Return the rows of the files to read, in the order of ``new``.
+
+        Raises:
+            ResultsError: one is damaged, or another run's. If ``tolerant``, the run becomes
+                ``absent`` instead.
+        """
+        found: list[tuple[int, pa.Table]] = []
+        answers = readers.map(self._read_one, self.new, chunksize=32)
+        for number, answer in zip(self.new, answers, strict=True):
+            if isinstance(answer, ResultsError):
+                self._damage[number] = answer
+            else:
+                found.append((number, answer))
+        rows = self._conformed(found)
+        if self._damage and not tolerant:
+            raise self._damage[min(self._damage)]
+        self.new = [number for number in self.new if number not in self._damage]
+        self.absent += sorted(self._damage)
+        return rows
+
+    def outcome(self, number: int) -> Outcome | None:
+        """Return how a run without a row ended; null if it was never started."""
+        damage = self._damage.get(number)
+        if damage is not None:
+            error = OutcomeError(class_="DamagedRecord", message=str(damage))
+            return Outcome(status="lost", error=error)
+        return _outcome(RunFolder(Path(self._runs[number])))
+
+    def settled(self) -> list[int]:
+        """Return the numbers of the runs whose rows may be kept for the next merge."""
+        return sorted(
+            number
+            for number in (*self.cached, *self.new)
+            if is_settled(self.stamp(number), self._looked_ns)
+        )
+
+    def _read_one(self, number: int) -> "pa.Table | ResultsError":
+        try:
+            return read_written_row(f"{self._runs[number]}/run.parquet")
+        except ResultsError as error:
+            return error
+
+    def _conformed(self, found: list[tuple[int, pa.Table]]) -> pa.Table:
+        """Return single rows as one table; those of one schema are brought into form together."""
+        parts = [RUN_SCHEMA.empty_table()]
+        start = 0
+        while start < len(found):
+            end = start + 1
+            while end < len(found) and found[end][1].schema.equals(found[start][1].schema):
+                end += 1
+            same = found[start:end]
+            start = end
+            try:
+                rows = conformed(
+                    pa.concat_tables([table for _, table in same]).combine_chunks(),
+                    f"{self._runs[same[0][0]]}/run.parquet",
+                )
+            except ResultsError as error:
+                self._damage.update(dict.fromkeys((number for number, _ in same), error))
+                continue
+            numbers = [number for number, _ in same]
+            owned = [at for at, number in enumerate(numbers) if self._owns(number, rows, at)]
+            parts.append(rows if len(owned) == len(same) else _taken(rows, owned))
+        return pa.concat_tables(parts)
+
+    def _owns(self, number: int, rows: pa.Table, place: int) -> bool:
+        """Return whether a row is the run's own; if not, note the damage."""
+        asked = self.planned[number]["experiment"], self.planned[number]["cycle"]
+        found = rows["experiment"][place].as_py(), rows["cycle"][place].as_py()
+        if found == asked:
+            return True
+        self._damage[number] = ResultsError(
+            f"{self._runs[number]}/run.parquet is the record of run {found[0]}/{found[1]}, not of "
+            f"{asked[0]}/{asked[1]}; move it back or delete its folder to measure anew"
+        )
+        return False
+
+
+class _Settings:
+    """The swept settings as columns, with one type for the whole study."""
+
+    def __init__(self, planned: Sequence[Planned], keys: Sequence[str]) -> None:
+        self._columns = setting_columns(keys)
+        configs = {run["experiment"]: run.get("config") or {} for run in planned}
+        self._values: dict[str, dict[str, Any]] = {}
+        self._types: dict[str, pa.DataType] = {}
+        for key, name in self._columns.items():
+            column = setting_array([lookup(config, key) for config in configs.values()])
+            self._types[name] = column.type
+            self._values[name] = dict(zip(configs, column.to_pylist(), strict=True))
+
+    def added_to(self, schema: pa.Schema) -> pa.Schema:
+        """Return the schema with the settings' columns."""
+        for name, kind in self._types.items():
+            schema = schema.append(pa.field(name, kind))
+        return schema
+
+    def joined(self, rows: pa.Table, planned: Sequence[Planned]) -> pa.Table:
+        """Return the rows with the settings' columns."""
+        for name, kind in self._types.items():
+            values = [self._values[name][run["experiment"]] for run in planned]
+            rows = rows.append_column(name, pa.array(values, kind))
+        return rows
 
 
 def _outcome(folder: RunFolder) -> Outcome | None:
@@ -98,20 +307,5 @@ def _outcome(folder: RunFolder) -> Outcome | None:
     return outcome.model_copy(update={"status": "lost", "error": gone})
 
 
-def _check_owner(table: pa.Table, run: Mapping[str, Any], folder: RunFolder) -> None:
-    found = (table["experiment"][0].as_py(), table["cycle"][0].as_py())
-    asked = (run["experiment"], run["cycle"])
-    if found != asked:
-        raise ResultsError(
-            f"{folder.row} is the record of run {found[0]}/{found[1]}, not of "
-            f"{asked[0]}/{asked[1]}; move it back or delete its folder to measure anew"
-        )
-
-
-def _with_settings(
-    table: pa.Table, planned: Sequence[Mapping[str, Any]], keys: list[str]
-) -> pa.Table:
-    for key, name in setting_columns(keys).items():
-        values = [lookup(run.get("config") or {}, key) for run in planned]
-        table = table.append_column(name, setting_array(values))
-    return table
+def _taken(rows: pa.Table, places: Sequence[int]) -> pa.Table:
+    return rows.take(pa.array(places, pa.int64()))

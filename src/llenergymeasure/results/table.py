@@ -288,18 +288,36 @@ def read_run_row(path: Path) -> pa.Table:
     Raises:
         ResultsError: the file is absent, damaged, or does not hold exactly one row.
     """
+    return conformed(read_written_row(path), path)
+
+
+def read_written_row(path: Path | str) -> pa.Table:
+    """Return one ``run.parquet`` as it stands, with the columns of the version that wrote it.
+
+    Parquet is parsed by the reader below :class:`pyarrow.parquet.ParquetFile`, whose own set-up in
+    Python takes as long again, and a study has thousands of these files.
+
+    Raises:
+        ResultsError: the file is absent, damaged, or does not hold exactly one row.
+    """
+    from pyarrow._parquet import ParquetReader
+
     try:
-        table = pq.ParquetFile(pa.py_buffer(path.read_bytes())).read(use_threads=False)
+        with open(path, "rb") as stream:  # noqa: PTH123 - given text, it makes no Path
+            content = stream.read()
+        reader = ParquetReader()
+        reader.open(pa.BufferReader(content))
+        table = reader.read_all(use_threads=False)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResultsError(f"{path} cannot be read as Parquet: {reason}") from error
     if table.num_rows != 1:
         raise ResultsError(f"{path} holds {table.num_rows} rows where a run has one")
-    return conformed(table, path)
+    return table
 
 
-def conformed(table: pa.Table, path: Path) -> pa.Table:
-    """Return ``table`` with exactly the fixed columns, in their order and types.
+def conformed(table: pa.Table, path: Path | str) -> pa.Table:
+    """Return ``table`` with exactly the fixed columns, in their order and types; null if absent.
 
     Raises:
         ResultsError: a column holds another type.

@@ -1,0 +1,169 @@
+"""Merging again reads what is new and nothing else, and is never stale."""
+
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from llenergymeasure.analysis.merge import Merge, merge_runs
+from llenergymeasure.analysis.merge_cache import CACHE_NAME
+from llenergymeasure.analysis.tables import TABLE_NAMES, write_tables
+from llenergymeasure.errors import ResultsError
+from llenergymeasure.results.layout import StudyFolder
+from results.synthetic import make_plan, make_result, write_complete_study, write_plan, write_result
+
+CONFIGS = [{"model": "tiny-llama", "pytorch": {"batch_size": size}} for size in (1, 8)]
+SWEPT = ["pytorch.batch_size"]
+
+
+@pytest.fixture
+def plan():
+    return make_plan(CONFIGS, SWEPT, cycles=5)
+
+
+@pytest.fixture(autouse=True)
+def _files_are_settled(monkeypatch):
+    """Take files for settled at once, as they are two seconds later."""
+    monkeypatch.setattr("llenergymeasure.analysis.merge_cache.SETTLED_NS", -(10**10))
+
+
+def merged(plan, folder, **settings):
+    """Return the merged table and how many files it took."""
+    merge = Merge(plan, folder, **settings)
+    table = pa.concat_tables(merge.batches())
+    return table, merge.runs_read
+
+
+def row_file(folder, run):
+    return StudyFolder(folder).run(run["experiment"], run["cycle"]).row
+
+
+def test_the_second_merge_reads_nothing_and_gives_the_same(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    first, read = merged(plan, tmp_path)
+    assert read == 10
+    second, read = merged(plan, tmp_path)
+    assert read == 0
+    assert second.equals(first)
+
+
+def test_only_new_runs_are_read(tmp_path, plan):
+    write_plan(tmp_path, plan)
+    for run in plan["runs"][:6]:
+        write_result(tmp_path, make_result(run))
+    assert merged(plan, tmp_path)[1] == 6
+    for run in plan["runs"][6:]:
+        write_result(tmp_path, make_result(run))
+    table, read = merged(plan, tmp_path)
+    assert read == 4
+    assert set(table["status"].to_pylist()) == {"completed"}
+
+
+def test_a_changed_file_is_read_again(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    merged(plan, tmp_path)
+    write_result(tmp_path, make_result(plan["runs"][3], energy_j=77.0))
+    table, read = merged(plan, tmp_path)
+    assert read == 1
+    assert table["energy_gross_j"].to_pylist()[3] == 77.0
+
+
+def test_a_file_changed_in_place_with_its_old_size_and_time_is_read_again(tmp_path, plan):
+    write_complete_study(tmp_path / "other", plan, seed=2)
+    write_complete_study(tmp_path, plan)
+    merged(plan, tmp_path)
+    path, other = (row_file(folder, plan["runs"][0]) for folder in (tmp_path, tmp_path / "other"))
+    before = path.stat()
+    with path.open("r+b") as stream:
+        stream.write(other.read_bytes())
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_size, after.st_ino, after.st_mtime_ns) == (
+        before.st_size,
+        before.st_ino,
+        before.st_mtime_ns,
+    )
+    table, read = merged(plan, tmp_path)
+    assert read == 1
+    theirs = pq.read_table(other)["energy_gross_j"][0]
+    assert table["energy_gross_j"][0] == theirs
+
+
+def test_a_file_that_may_still_change_unseen_is_not_kept(tmp_path, plan, monkeypatch):
+    write_complete_study(tmp_path, plan)
+    monkeypatch.setattr("llenergymeasure.analysis.merge_cache.SETTLED_NS", 3600 * 10**9)
+    merged(plan, tmp_path)
+    assert merged(plan, tmp_path)[1] == 10
+
+
+def test_a_record_that_is_gone_is_gone_in_spite_of_the_cache(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    merged(plan, tmp_path)
+    run = plan["runs"][2]
+    StudyFolder(tmp_path).run(run["experiment"], run["cycle"]).result.unlink()
+    assert merged(plan, tmp_path)[0]["status"].to_pylist()[2] == "missing"
+
+
+def test_another_plan_takes_rows_in_its_own_order(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    merged(plan, tmp_path)
+    runs = [{**run, "order": 11 - run["order"]} for run in plan["runs"]]
+    table, read = merged({**plan, "runs": runs}, tmp_path)
+    assert read == 0
+    assert table["order"].to_pylist() == list(range(1, 11))
+    assert table["cycle"].to_pylist() == [run["cycle"] for run in plan["runs"]][::-1]
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "garbage", "stray bytes"])
+def test_a_damaged_cache_is_as_good_as_none(tmp_path, plan, damage):
+    write_complete_study(tmp_path, plan)
+    first, _ = merged(plan, tmp_path)
+    path = tmp_path / CACHE_NAME
+    content = path.read_bytes()
+    path.write_bytes(
+        {
+            "empty": b"",
+            "cut": content[: len(content) // 2],
+            "garbage": b"ARROW1\0\0" + b"x" * 500,
+            "stray bytes": content + b"abc",
+        }[damage]
+    )
+    again, read = merged(plan, tmp_path)
+    assert read == 10
+    assert again.equals(first)
+    assert merged(plan, tmp_path)[1] == 0
+
+
+def test_a_damaged_row_is_never_kept(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    path = row_file(tmp_path, plan["runs"][0])
+    whole = path.read_bytes()
+    path.write_bytes(b"")
+    table, _ = merged(plan, tmp_path, tolerant=True)
+    assert table["status"].to_pylist()[0] == "lost"
+    path.write_bytes(whole)
+    table, read = merged(plan, tmp_path)
+    assert read == 1
+    assert set(table["status"].to_pylist()) == {"completed"}
+
+
+def test_rows_of_an_older_version_merge_with_those_of_this_one(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    path = row_file(tmp_path, plan["runs"][1])
+    pq.write_table(pq.read_table(path).drop_columns(["mfu", "host"]), path)
+    rows = merge_runs(plan, tmp_path)["host"].to_pylist()
+    assert rows[1] is None
+    assert rows[0] == rows[2] == "node-1"
+
+
+def test_tables_are_the_same_bytes_with_a_cache_and_without(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    write_tables(tmp_path, partial=False)
+    first = {name: (tmp_path / name).read_bytes() for name in TABLE_NAMES}
+    write_tables(tmp_path, partial=False)
+    from_cache = {name: (tmp_path / name).read_bytes() for name in TABLE_NAMES}
+    for name in (*TABLE_NAMES, CACHE_NAME):
+        (tmp_path / name).unlink()
+    write_tables(tmp_path, partial=False)
+    assert {name: (tmp_path / name).read_bytes() for name in TABLE_NAMES} == first == from_cache
