@@ -50,6 +50,16 @@ def test_more_prompts_do_not_change_the_first_ones() -> None:
     assert many.requests[:3] == few.requests
 
 
+def test_synthetic_prompts_may_begin_alike() -> None:
+    lengths = {"n": 3, "input_len": 20, "output_len": 4}
+    alone = workload(dataset=lengths).requests
+    alike = workload(dataset={**lengths, "shared_prefix_len": 12}).requests
+    assert {request.prompt_token_ids[:12] for request in alike} == {alone[0].prompt_token_ids[:12]}
+    assert [request.prompt_token_ids[12:] for request in alike] == [
+        request.prompt_token_ids[12:] for request in alone
+    ]
+
+
 def test_synthetic_prompts_hold_no_special_tokens() -> None:
     made = workload(n=50, dataset={"input_len": 200})
     ids = {token for request in made.requests for token in request.prompt_token_ids}

@@ -13,6 +13,7 @@ import pyarrow as pa
 from llenergymeasure.analysis.blocks import Blocks, blocks
 from llenergymeasure.analysis.comparison import Comparison, compare, with_holm
 from llenergymeasure.analysis.effects import Level, Term, effects
+from llenergymeasure.analysis.fairness import WORK_COLUMNS, unlike_work
 from llenergymeasure.analysis.pareto import OBJECTIVES, Point, pareto
 from llenergymeasure.analysis.selection import Meter, Row, meter_of, used_runs
 from llenergymeasure.analysis.statistics import seed_of
@@ -86,7 +87,7 @@ def relate(runs: pa.Table, labels: Mapping[str, str], design_hash: str) -> dict[
     """
     settings = [name for name in runs.column_names if name not in RUN_SCHEMA.names]
     objectives = [name for name in OBJECTIVES if name in runs.column_names]
-    columns = dict.fromkeys([*NEEDED_COLUMNS, *settings, *objectives])
+    columns = dict.fromkeys([*NEEDED_COLUMNS, *WORK_COLUMNS, *settings, *objectives])
     rows = runs.select(list(columns)).to_pylist()
     study = _Study(rows, [*SETTING_COLUMNS, *settings], labels, design_hash)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
@@ -125,7 +126,8 @@ class _Study:
         """Return every pair of one quantity as rows."""
         found: list[Comparison] = []
         for group in self._groups.values():
-            found += compare(self._blocks(group, metric), seed_of(self._design, f"pair:{metric}"))
+            seed = seed_of(self._design, f"pair:{metric}")
+            found += map(self._fair, compare(self._blocks(group, metric), seed))
         return [
             {
                 "metric": metric,
@@ -136,6 +138,15 @@ class _Study:
             }
             for each in with_holm(found)
         ]
+
+    def _fair(self, found: Comparison) -> Comparison:
+        """Return a comparison, or that there is none between engines that did unlike work."""
+        one, other = self._used[found.experiment_a][0], self._used[found.experiment_b][0]
+        reason = unlike_work(one, other)
+        if reason is None:
+            return found
+        names = (found.experiment_a, found.experiment_b)
+        return Comparison(*names, None, None, found.n_a, found.n_b, unavailable=reason)
 
     def effects(self, metric: str) -> tuple[list[Term], list[Level]]:
         """Return what the settings do to one quantity."""

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from llenergymeasure.plan import describe_plan, make_plan
+from llenergymeasure.plan import describe_plan, engines_compared, make_plan
 from llenergymeasure.runners.choice import with_runners
 from llenergymeasure.workload.studies import load_study
 
@@ -12,6 +12,6 @@ def plan_command(study_file: Path, *, as_json: bool) -> None:
     """Print the plan of ``study_file``, as text or as the JSON that outside programs read."""
     plan = make_plan(with_runners(load_study(study_file), apptainer_offered=False))
     if as_json:
-        sys.stdout.write(plan.to_json_bytes().decode())
+        sys.stdout.write(plan.to_json_bytes(engines_compared(plan)).decode())
         return
     print(describe_plan(plan))

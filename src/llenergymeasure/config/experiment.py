@@ -48,6 +48,23 @@ class SyntheticDataset(Section):
         default=128, ge=1, le=MAX_TOKENS, description="Tokens to generate for each prompt."
     )
     seed: int = Field(default=42, ge=0, le=2**63 - 1, description="Seed the prompts come from.")
+    shared_prefix_len: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_TOKENS,
+        description="Tokens that all prompts begin with, of their input_len: what engines that "
+        "keep prefixes compute once.",
+        examples=[512],
+    )
+
+    @model_validator(mode="after")
+    def _prefix_fits(self) -> "SyntheticDataset":
+        if self.shared_prefix_len is not None and self.shared_prefix_len >= self.input_len:
+            raise ValueError(
+                f"shared_prefix_len is {self.shared_prefix_len}, and must be less than the "
+                f"input_len of {self.input_len}"
+            )
+        return self
 
 
 class DecoderConfig(Section):

@@ -4,7 +4,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from llenergymeasure.plan.equivalents import equivalent_lines, equivalents
 from llenergymeasure.plan.estimate import estimate_duration_s
+from llenergymeasure.plan.fairness import fairness, unlike
 from llenergymeasure.plan.model import Plan, PlannedRun
 
 SHOWN_RUNS = 40
@@ -16,6 +18,16 @@ _PLACES = {"local": "on this machine", "apptainer": "in Apptainer", "docker": "i
 def describe_plan(plan: Plan) -> str:
     """Return what will be run and in which order, what was left out and why, and how long."""
     return "\n".join(_lines(plan)) + "\n"
+
+
+def engines_compared(plan: Plan) -> dict[str, Any]:
+    """Return what a comparison of engines has to be read with; empty for one backend.
+
+    ``fairness`` says which experiments do the same work, ``equivalent`` shows the engines' knobs
+    side by side.
+    """
+    found = fairness(plan)
+    return {} if found is None else {"fairness": found, "equivalent": equivalents(plan)}
 
 
 def _lines(plan: Plan) -> Iterator[str]:
@@ -38,8 +50,25 @@ def _lines(plan: Plan) -> Iterator[str]:
     if hidden > 0:
         yield f"… and {_count(hidden, 'more run')}"
     yield from _left_out(plan)
+    yield from _engines(plan)
     for note in plan.notes:
         yield f"Note: {note}"
+
+
+def _engines(plan: Plan) -> Iterator[str]:
+    found = engines_compared(plan)
+    if not found:
+        return
+    groups = found["fairness"]["same_work"]
+    shared = sum(len(group) for group in groups)
+    yield ""
+    yield (
+        f"Engines compared: {_count(shared, 'experiment')} in {_count(len(groups), 'group')} of "
+        "the same work; prompts and output tokens are held against each other when merged"
+    )
+    for each in unlike(plan):
+        yield f"Not comparable: {each}"
+    yield from equivalent_lines(found["equivalent"])
 
 
 def _runners(plan: Plan) -> Iterator[str]:

@@ -111,11 +111,15 @@ class Plan:
     def _by_name(self) -> dict[tuple[str, int], PlannedRun]:
         return {(run.experiment, run.cycle): run for run in self.runs}
 
-    def to_json_bytes(self) -> bytes:
-        """Return the plan as JSON, a line for each run; the same plan gives the same bytes."""
-        return b"".join(self._json_parts())
+    def to_json_bytes(self, more: Mapping[str, Any] | None = None) -> bytes:
+        """Return the plan as JSON, a line for each run; the same plan gives the same bytes.
 
-    def _json_parts(self) -> Iterator[bytes]:
+        Args:
+            more: keys told beside the plan's own, which reading it back leaves aside.
+        """
+        return b"".join(self._json_parts(more or {}))
+
+    def _json_parts(self, more: Mapping[str, Any]) -> Iterator[bytes]:
         head = {
             "schema_version": PLAN_VERSION,
             "study": self.study,
@@ -128,7 +132,7 @@ class Plan:
             **({} if self.carbon is None else {"carbon": dict(self.carbon)}),
         }
         yield b"{\n"
-        for key, value in head.items():
+        for key, value in {**head, **more}.items():
             yield f"{_dump(key)}: {_dump(value)},\n".encode()
         yield b'"runs": '
         yield _lines(self._run_lines())

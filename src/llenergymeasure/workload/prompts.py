@@ -75,7 +75,8 @@ def read_dataset(name: str) -> list[Record]:
 def _synthetic(config: ExperimentConfig, dataset: SyntheticDataset) -> Workload:
     token_ids = ordinary_token_ids(resolve_model(config))
     count = dataset.n or config.n
-    prompts = synthetic_prompts(count, dataset.input_len, dataset.seed, token_ids)
+    shared = dataset.shared_prefix_len or 0
+    prompts = synthetic_prompts(count, dataset.input_len, dataset.seed, token_ids, shared)
     # All are of one length and one source: no order but shuffled differs from the one made.
     records = [Record(row, "synthetic") for row in range(1, count + 1)]
     return _workload(config, records, prompts, dataset.output_len, ())

@@ -1,0 +1,173 @@
+"""Which experiments do the same work, so that their engines can be compared, and which do not.
+
+The contract: within a study all engines get the same prompts as token ids, write the same count
+of output tokens, and compute in the same data type. What the settings tell of it is found here,
+before anything runs; what the runs then did is held against it when they are merged.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import permutations
+from typing import Any
+
+from llenergymeasure.plan.model import Plan
+
+WORK = (
+    "model",
+    "weights",
+    "precision",
+    "dataset",
+    "n",
+    "random_seed",
+    "max_input_tokens",
+    "max_output_tokens",
+    "decoder",
+    "lora",
+    "serving",
+)
+"""Settings that say what is to be done; all others say how."""
+
+_LONGEST = ("max_tokens", "max_new_tokens")
+_ENDS = ("stop", "stop_token_ids", "stop_regex")
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """Experiments of one backend that none of another's does the same work as.
+
+    Attributes:
+        backend: theirs.
+        other: the other one.
+        experiments: their ids.
+        of: how many experiments the backend has.
+        differs: in which settings the nearest one of the other backend differs: both values.
+    """
+
+    backend: str
+    other: str
+    experiments: tuple[str, ...]
+    of: int
+    differs: dict[str, tuple[Any, Any]]
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        number = "no experiment" if len(self.experiments) == self.of else "not every experiment"
+        how = ", ".join(
+            f"{key} is {_value(own)} with {self.backend} and {_value(others)} with {self.other}"
+            for key, (own, others) in self.differs.items()
+        )
+        return f"{number} of {self.backend} does the work of one of {self.other}: {how}"
+
+
+def work_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an experiment is to do, apart from how.
+
+    ``answers`` is what an engine's own section says of their number and length.
+    """
+    work = {name: config[name] for name in WORK if config.get(name) is not None}
+    backend = str(config.get("backend"))
+    section = config.get(backend) or {}
+    sampling = section.get("sampling") or {}
+    answers: dict[str, Any] = {}
+    for name in _LONGEST:
+        if sampling.get(name) not in (None, config.get("max_output_tokens")):
+            answers["longest"] = sampling[name]
+    if (sampling.get("n") or 1) > 1:
+        answers["number"] = sampling["n"]
+    if sampling.get("ignore_eos") is False or any(sampling.get(name) for name in _ENDS):
+        answers["may_end"] = True
+    return work | ({"answers": answers} if answers else {})
+
+
+def may_end_early(config: Mapping[str, Any]) -> bool:
+    """Whether answers may be shorter than asked for, by the study's own wish."""
+    least = (config.get("decoder") or {}).get("min_new_tokens")
+    return least is not None or bool((work_of(config).get("answers") or {}).get("may_end"))
+
+
+def same_work(configs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Return the experiments in groups that do the same work, each group in the given order.
+
+    Args:
+        configs: the settings of each experiment, by its id.
+    """
+    groups: dict[str, list[str]] = {}
+    for experiment, config in configs.items():
+        groups.setdefault(_key(work_of(config)), []).append(experiment)
+    return [tuple(members) for members in groups.values()]
+
+
+def configs_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the settings of each experiment from a plan's runs, as ``plan.json`` holds them."""
+    return {run["experiment"]: run.get("config") or {} for run in runs}
+
+
+def unlike(plan: Plan) -> list[Unlike]:
+    """Return which experiments of a backend have no counterpart with another one; none is fair."""
+    by_backend: dict[str, dict[str, dict[str, Any]]] = {}
+    for run in plan.runs:
+        by_backend.setdefault(run.backend, {})[run.experiment] = work_of(run.config)
+    return [
+        found
+        for one, other in permutations(by_backend, 2)
+        if (found := _unlike(one, by_backend[one], other, by_backend[other])) is not None
+    ]
+
+
+def fairness(plan: Plan) -> dict[str, Any] | None:
+    """Return what the plan's settings say of fairness, as plain values; null for one backend.
+
+    ``same_work`` groups experiments that do the same work on several backends; ``not_comparable``
+    are those without a counterpart.
+    """
+    configs = {run.experiment: run.config for run in plan.runs}
+    backends = {run.experiment: run.backend for run in plan.runs}
+    if len(set(backends.values())) < 2:
+        return None
+    groups = [
+        list(members)
+        for members in same_work(configs)
+        if len({backends[each] for each in members}) > 1
+    ]
+    return {"same_work": groups, "not_comparable": [asdict(each) for each in unlike(plan)]}
+
+
+def _unlike(
+    backend: str,
+    own: Mapping[str, dict[str, Any]],
+    other: str,
+    others: Mapping[str, dict[str, Any]],
+) -> Unlike | None:
+    known = {_key(work) for work in others.values()}
+    alone = [experiment for experiment, work in own.items() if _key(work) not in known]
+    if not alone:
+        return None
+    nearest = min(
+        (dict(_differences(own[each], work)) for each in alone for work in others.values()),
+        key=len,
+    )
+    return Unlike(backend, other, tuple(alone), len(own), nearest)
+
+
+def _differences(
+    own: Mapping[str, Any], others: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    for name in dict.fromkeys([*own, *others]):
+        one, other = own.get(name), others.get(name)
+        if one == other:
+            continue
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from _differences(one, other, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", (one, other)
+
+
+def _key(work: Mapping[str, Any]) -> str:
+    return json.dumps(work, sort_keys=True)
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "not set"
+    return value if isinstance(value, str) else json.dumps(value)
