@@ -23,6 +23,10 @@ def vllm_sampling(**sampling: Any) -> dict[str, Any]:
     return {"backend": "vllm", "vllm": {"sampling": sampling}}
 
 
+def trt(**engine: Any) -> dict[str, Any]:
+    return {"backend": "tensorrt", "tensorrt": {"engine": engine}}
+
+
 def sglang(**engine: Any) -> dict[str, Any]:
     return {"backend": "sglang", "sglang": {"engine": engine}}
 
@@ -195,6 +199,72 @@ BROKEN: list[Case] = [
         {"backend": "tensorrt", "tensorrt": {"engine": {"tensor_parallel_size": 5}}},
         "12 attention heads",
     ),
+    (
+        "layers against pipeline parallelism",
+        trt(pipeline_parallel_size=13),
+        "6 layers",
+    ),
+    (
+        "arguments against the backend",
+        trt(fast_build=False, backend="pytorch"),
+        "backend: tensorrt",
+    ),
+    ("arguments against the backend", trt(attn_backend="X", backend="tensorrt"), "to PyTorch"),
+    (
+        "arguments against the backend",
+        {
+            "backend": "tensorrt",
+            "tensorrt": {"quantization": "fp8", "engine": {"backend": "pytorch"}},
+        },
+        "backend: tensorrt",
+    ),
+    (
+        "the cache's data type in a compiled engine",
+        trt(kv_cache_config={"dtype": "fp8"}, backend="tensorrt"),
+        "can only be auto",
+    ),
+    (
+        "CUDA graphs' largest batch against their list",
+        trt(cuda_graph_config={"batch_sizes": [1, 8], "max_batch_size": 4}),
+        "the largest of batch_sizes (8)",
+    ),
+    (
+        "speculative decoding against the backend, its draft and its length",
+        trt(speculative_config={"decoding_type": "Medusa"}),
+        "Medusa does not run in the PyTorch backend",
+    ),
+    (
+        "speculative decoding against the backend, its draft and its length",
+        trt(speculative_config={"decoding_type": "NGram"}),
+        "must be above 0",
+    ),
+    (
+        "speculative decoding against the backend, its draft and its length",
+        trt(speculative_config={"decoding_type": "Eagle3", "max_draft_len": 3}),
+        "needs a draft model",
+    ),
+    (
+        "guided decoding against the backend",
+        trt(guided_decoding_backend="llguidance", backend="tensorrt"),
+        "PyTorch alone",
+    ),
+    (
+        "Ray's settings against the orchestrator",
+        trt(ray_placement_config={"defer_workers_init": True}),
+        "orchestrator_type: ray",
+    ),
+    ("prompt and answer against max_seq_len", trt(max_seq_len=64), "192 tokens together"),
+    ("dtype and seed against the study's", trt(dtype="float16"), "precision is bf16"),
+    (
+        "dtype and seed against the study's",
+        {"backend": "tensorrt", "tensorrt": {"sampling": {"seed": 1}}},
+        "random_seed is 42",
+    ),
+    (
+        "sampling parameters",
+        {"backend": "tensorrt", "tensorrt": {"sampling": {"n": 3, "best_of": 2}}},
+        "fewer than the 3 answers",
+    ),
 ]
 
 
@@ -235,6 +305,10 @@ def test_every_rule_is_broken_by_one_of_these() -> None:
         sglang(tp_size=8, attn_dp_size=8),
         sglang(speculative_algorithm="EAGLE"),
         {"pytorch": {"prompt_lookup_num_tokens": 3}},
+        trt(attn_backend="FLASHINFER", cuda_graph_config={"batch_sizes": [1, 8]}),
+        trt(build_config={"max_batch_size": 8}),
+        trt(speculative_config={"decoding_type": "NGram", "max_draft_len": 4}),
+        {"backend": "tensorrt", "tensorrt": {"quantization": "fp8"}},
     ],
 )
 def test_what_goes_together_passes(settings: dict[str, Any]) -> None:

@@ -7,12 +7,20 @@ from pydantic import Field, model_validator
 from llenergymeasure.config.catalogue.section import EngineSection
 from llenergymeasure.config.section import Section
 
+_OF_COMPILED_ENGINES = frozenset({"build_config", "quant_config", "calib_config", "fast_build"})
+
 
 class TensorRTEngineConfig(EngineSection):
     """Arguments of TensorRT-LLM's ``LLM``, under its own names."""
 
     study_path: ClassVar[str] = "tensorrt.engine"
     catalogue_of: ClassVar[tuple[str, tuple[str, ...]]] = ("tensorrt", ("engine",))
+
+    backend: Literal["pytorch", "tensorrt"] | None = Field(
+        default=None,
+        description="pytorch runs the model as it is, tensorrt compiles an engine first and keeps "
+        "it. Default: tensorrt where a setting is one of compiled engines alone, else pytorch.",
+    )
 
 
 class TensorRTSamplingConfig(EngineSection):
@@ -38,12 +46,22 @@ class TensorRTConfig(Section):
     engine: TensorRTEngineConfig | None = Field(default=None, description="Engine arguments.")
     sampling: TensorRTSamplingConfig | None = Field(default=None, description="Sampling.")
 
+    @property
+    def compiled(self) -> bool:
+        """Whether a compiled engine runs the model, and not PyTorch."""
+        arguments = {} if self.engine is None else self.engine.given()
+        if "backend" in arguments:
+            return bool(arguments["backend"] == "tensorrt")
+        ours = self.quantization is not None or self.engine_path is not None
+        return ours or bool(_OF_COMPILED_ENGINES & set(arguments))
+
     @model_validator(mode="after")
     def _said_once(self) -> "TensorRTConfig":
         engine = self.engine.extras() if self.engine is not None else {}
         for ours, theirs in (
             ("max_batch_size", "max_batch_size"),
             ("tp_size", "tensor_parallel_size"),
+            ("quantization", "quant_config"),
         ):
             if getattr(self, ours) is not None and theirs in engine:
                 raise ValueError(f"{ours} and engine.{theirs} are the same setting; keep one")

@@ -12,6 +12,8 @@ from llenergymeasure.config.catalogue.reading.types import TypeReader, merged
 
 _ARGUMENTS = "tensorrt_llm.llmapi.llm_args"
 _SAMPLING = "tensorrt_llm.sampling_params"
+_BACKENDS = ("pytorch", "tensorrt")
+"""Which of the two classes is meant; neither lists both."""
 
 
 def read(release: Release) -> Catalogue:
@@ -31,6 +33,8 @@ def read(release: Release) -> Catalogue:
             known = engine.get(knob.name, knob)
             both = merged([*known.type, *knob.type])
             engine[knob.name] = replace(known, type=both)
+    if "backend" in engine:
+        engine["backend"] = replace(engine["backend"], type=({"choices": list(_BACKENDS)},))
     sampling = own_class(sources, _SAMPLING, "SamplingParams")
     assert isinstance(sampling.node, ast.ClassDef)
     parameters = {
