@@ -24,6 +24,7 @@ from llenergymeasure.config.fields import submodels
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.schema import study_schema
 from llenergymeasure.measure.finish import REQUEST_SCHEMA
+from llenergymeasure.measure.serving_requests import TRAFFIC_SCHEMA
 from llenergymeasure.meter.samples import SCHEMA as SAMPLES_SCHEMA
 from llenergymeasure.report.flags import MEANINGS, consequence
 from llenergymeasure.results.outcome import Outcome
@@ -141,6 +142,11 @@ def fields_page() -> str:
         "One row for each request inside the window.",
         "",
         *_columns(REQUEST_SCHEMA, meanings["requests"]),
+        "",
+        "Under [traffic](serving.md): one row for each request of the run, ramp-up, drain and "
+        "failures included.",
+        "",
+        *_columns(TRAFFIC_SCHEMA, meanings["traffic"]),
         "",
         "## result.json",
         "",

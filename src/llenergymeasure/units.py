@@ -27,11 +27,27 @@ NS_PER_S = 1_000_000_000
 """Nanoseconds in a second: every time stamp is CLOCK_MONOTONIC in nanoseconds."""
 
 DISQUALIFYING: frozenset[str] = frozenset(
-    {"channel_mismatch", "other_process", "recorder_lost", "sample_gap", "not_comparable"}
+    {
+        "channel_mismatch",
+        "failed_requests",
+        "not_comparable",
+        "other_process",
+        "recorder_lost",
+        "sample_gap",
+    }
 )
 """Validity codes that keep a run out of the means; it is still kept and shown."""
 
 MARKING: frozenset[str] = frozenset(
-    {"throttled", "short_window", "temperature_drift", "undersampled", "not_steady"}
+    {
+        "late_sends",
+        "not_steady",
+        "over_saturated",
+        "short_window",
+        "temperature_drift",
+        "throttled",
+        "token_mismatch",
+        "undersampled",
+    }
 )
 """Validity codes that are shown beside a run that stays in the means."""

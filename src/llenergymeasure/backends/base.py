@@ -64,6 +64,14 @@ class Counting(Protocol):
         """
 
 
+@runtime_checkable
+class Warming(Protocol):
+    """What an engine may have besides: requests of its own to warm up with."""
+
+    def warmup_requests(self) -> Sequence[Request]:
+        """Return requests like the measured ones, none of which they repeat."""
+
+
 def statistics_of(engine: Engine) -> dict[str, Any]:
     """Return an engine's own account since the last call; empty where it keeps none."""
     return engine.statistics() if isinstance(engine, Counting) else {}

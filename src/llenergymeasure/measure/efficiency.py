@@ -82,7 +82,7 @@ def flops_record(
     return Flops(
         **flops,
         per_s=total / work_s,
-        energy_per_tflop_j=None if gross_j is None else gross_j / (total / 1e12),
+        energy_per_tflop_j=None if gross_j is None or not total else gross_j / (total / 1e12),
         mfu=None if rate is None else total / work_s / rate,
         peak_per_s=rate,
         peak_source=source,

@@ -10,12 +10,13 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Backend, statistics_of
+from llenergymeasure.backends.base import Backend, Engine, Warming, statistics_of
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
 from llenergymeasure.config.spec import RunSpec
@@ -35,7 +36,7 @@ from llenergymeasure.measure.window import cut_batches, measure_window
 from llenergymeasure.meter.ticks import TickClock
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.workload.prompts import build_workload
-from llenergymeasure.workload.requests import Workload
+from llenergymeasure.workload.requests import Request, Workload
 
 RECORDER_WAIT_S = 90.0
 
@@ -88,10 +89,10 @@ class EngineRun:
             settled = settle(look, protocol, self._spec.gap_s, self._folder.skip)
         self._rest("idle_before", protocol.idle_before_s)
         with self._marks.phase("load"):
-            engine = backend.load(self._config)
+            engine = self._load(backend, found)
             engine.synchronize()
             _spare_the_loaded()
-        batches = cut_batches(workload.requests, engine.batch_size)
+        batches = cut_batches(_warmup_requests(engine, workload), engine.batch_size)
         try:
             with self._marks.phase("warmup"):
                 watched = None if _set_by_the_study(self._config) else look
@@ -100,14 +101,14 @@ class EngineRun:
             # Both count from their last call: from here on, that is the window alone.
             engine.peak_memory_bytes()
             statistics_of(engine)
-            with self._marks.phase("measure"):
-                window = measure_window(engine, batches, protocol, self._tick_clock(sensors))
+            window, traffic = self._measure(engine, batches, protocol, self._tick_clock(sensors))
             memory, statistics = engine.peak_memory_bytes(), statistics_of(engine)
             self._rest("idle_after", protocol.idle_after_s)
             document = {
                 "protocol": protocol.as_dict(),
                 "workload": _told(workload),
-                "window": window.as_dict(),
+                "window": window,
+                "serving": traffic,
                 "peak_memory_bytes": memory,
                 "engine_statistics": statistics,
                 "memory": _memory(self._config, found, workload),
@@ -132,6 +133,30 @@ class EngineRun:
         if found.errors and not self._spec.skip_preflight:
             raise PreflightError(found.errors)
         return found, found.workload or build_workload(self._config)
+
+    def _load(self, backend: Backend, found: Preflight) -> Engine:
+        if not self._config.served:
+            return backend.load(self._config)
+        from llenergymeasure.measure import serving
+
+        return serving.load(backend, self._config, found.cards)
+
+    def _measure(
+        self,
+        engine: Engine,
+        batches: Sequence[Sequence[Request]],
+        protocol: ProtocolSettings,
+        ticks: TickClock | None,
+    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Return the window and, of an engine that is a server, what its traffic tells besides."""
+        if not self._config.served:
+            with self._marks.phase("measure"):
+                return measure_window(engine, batches, protocol, ticks).as_dict(), None
+        from llenergymeasure.backends.serving.engine import ServedEngine
+        from llenergymeasure.measure import serving
+
+        assert isinstance(engine, ServedEngine)
+        return serving.measure(engine, protocol, ticks, self._marks, self._folder)
 
     def _tell_time_limit(self, protocol: ProtocolSettings, found: Preflight) -> None:
         """Tell the supervisor a generous limit; one that the study sets is in force before."""
@@ -176,6 +201,11 @@ def _spare_the_loaded() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def _warmup_requests(engine: Engine, workload: Workload) -> Sequence[Request]:
+    """Return what to warm up with: an engine may have requests of its own for it."""
+    return engine.warmup_requests() if isinstance(engine, Warming) else workload.requests
 
 
 def _told(workload: Workload) -> dict[str, Any]:

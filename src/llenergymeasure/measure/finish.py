@@ -25,6 +25,7 @@ from llenergymeasure.measure.efficiency import flops_record
 from llenergymeasure.measure.energy import BATCH_FIELDS, RunEnergy, run_energy
 from llenergymeasure.measure.marks import read_marks
 from llenergymeasure.measure.outcomes import attempt, read_json, report_failure
+from llenergymeasure.measure.serving_result import ServedRun, served_run
 from llenergymeasure.measure.steady import steadiness
 from llenergymeasure.measure.utilisation import utilisation
 from llenergymeasure.meter.account import Account
@@ -105,9 +106,11 @@ def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Resu
         recorder_lost=(folder.work / "recorder_lost").exists(),
         precision=done["protocol"].get("precision"),
     )
+    served = served_run(folder, spec, done)
+    written = energy.with_batches(requests) if served is None else served.requests
     with replacing(folder.requests) as temporary:
-        pq.write_table(energy.with_batches(requests), temporary)
-    result = _result(folder, spec, done, samples, requests, phases, energy)
+        pq.write_table(written, temporary)
+    result = _result(folder, spec, done, samples, requests, phases, energy, served)
     write_run_row(folder.row, run_row(result, spec.swept))
     siblings = (folder.row, folder.samples, folder.requests)
     result = result.model_copy(update={"files": {path.name: sha256(path) for path in siblings}})
@@ -146,6 +149,7 @@ def _result(
     requests: pa.Table,
     phases: list[Phase],
     energy: RunEnergy,
+    served: ServedRun | None,
 ) -> Result:
     window = _window(done["window"])
     tokens = Tokens(
@@ -155,11 +159,16 @@ def _result(
         prompt_hash=done["workload"]["prompt_hash"],
     )
     record = energy.record
+    if served is not None:
+        tokens = served.tokens(tokens.prompt_hash)
+        record = served.energy(record, tokens, spec.carbon)
     steady = steadiness(done["window"]["completions"], done["window"]["batch_of_request"])
     gpus = _gpus(done, energy.account)
     validity = dict(energy.account.validity)
     if steady["steady"] is False and record.kind == "measured":
         validity["not_steady"] = "throughput has a trend within the window; see steadiness"
+    if served is not None:
+        validity |= served.validity()
     return Result(
         experiment=spec.experiment,
         cycle=spec.cycle,
@@ -176,7 +185,7 @@ def _result(
         tokens=tokens,
         energy=record,
         performance=Performance(
-            **_speed(requests, tokens, done),
+            **(_speed(requests, tokens, done) if served is None else served.performance(tokens)),
             **done["memory"],
             **_cache_shares(done["engine_statistics"]),
             **utilisation(
@@ -186,6 +195,7 @@ def _result(
                 on_gpu=bool(done["computes_on_gpu"]),
             ),
         ),
+        serving=None if served is None else served.record(record, energy.account),
         flops=flops_record(
             done["flops"],
             requests=tokens.requests,

@@ -6,23 +6,28 @@ whenever they ended, so that a slow answer is never left out for being slow.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig
+from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.measure.serving_load import (
     InFlight,
     growth_per_s,
     over_saturation,
     within,
 )
+from llenergymeasure.meter.account import Account
+from llenergymeasure.meter.footprint import Declared, footprint
+from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import Energy, Tokens
 from llenergymeasure.results.serving import Latency, Serving
 from llenergymeasure.units import J_PER_WH, NS_PER_S
@@ -40,8 +45,6 @@ MOST_STRETCHES = 120
 PERCENTILES = (50, 90, 95, 99)
 
 Span = tuple[int, int]
-EnergyOf = Callable[[int, int], float | None]
-"""The headline energy of a stretch, in J; null where the recording does not cover it."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +118,18 @@ class ServedRun:
             "time_to_first_token_p50_s": first.p50_s,
         }
 
-    def energy(self, record: Energy, tokens: Tokens) -> Energy:
-        """Return the record's part on energy, per token and request of this window."""
+    def energy(
+        self, record: Energy, tokens: Tokens, carbon: Mapping[str, Any] | None = None
+    ) -> Energy:
+        """Return the record's part on energy, per token and request of this window.
+
+        Args:
+            record: the part with the window's energy.
+            tokens: what went in and came out.
+            carbon: what the study declares of the place; null where it declares nothing.
+        """
         per_request = _per(record.gross_j, tokens.requests)
-        return record.model_copy(
+        counted = record.model_copy(
             update={
                 "per_output_token_j": _per(record.gross_j, tokens.output),
                 "per_input_token_j": _per(record.gross_j, tokens.input),
@@ -128,13 +139,16 @@ class ServedRun:
                 else per_request * 1000 / J_PER_WH,
             }
         )
+        if not carbon:
+            return counted
+        return counted.model_copy(update={"footprint": footprint(counted, Declared(**carbon))})
 
-    def record(self, energy: Energy, stretch: EnergyOf) -> Serving:
+    def record(self, energy: Energy, account: Account) -> Serving:
         """Return the record's part on serving.
 
         Args:
             energy: the record's part on energy.
-            stretch: the energy of any stretch.
+            account: the energy of any stretch.
         """
         sent = self._sent
         failed = [row for row in sent if row["failure"] is not None]
@@ -183,7 +197,7 @@ class ServedRun:
             client_cpu_share=self.told["client_cpu_s"] / self.window_s,
             input_tokens_checked=len(checked),
             input_tokens_differ=sum(checked),
-            timeline=self._timeline(flight, stretch),
+            timeline=self._timeline(flight, account),
         )
 
     def validity(self) -> dict[str, str]:
@@ -276,7 +290,7 @@ class ServedRun:
             return None
         return over_saturation(flight, self.window, sent=len(self._sent))
 
-    def _timeline(self, flight: InFlight, stretch: EnergyOf) -> list[dict[str, float | int | None]]:
+    def _timeline(self, flight: InFlight, account: Account) -> list[dict[str, float | int | None]]:
         start_ns, end_ns = self.window
         count = max(1, min(MOST_STRETCHES, int(self.window_s)))
         edges = np.linspace(start_ns, end_ns, count + 1).astype(np.int64)
@@ -285,7 +299,7 @@ class ServedRun:
             seconds = (high - low) / NS_PER_S
             planned = [row for row in sent if low <= row["planned_monotonic_ns"] < high]
             first = [row["time_to_first_token_s"] for row in planned if row["failure"] is None]
-            energy_j = stretch(low, high)
+            drawn = account.stretch(low, high)
             rows.append(
                 {
                     "start_s": (low - start_ns) / NS_PER_S,
@@ -293,11 +307,21 @@ class ServedRun:
                     "offered_requests_per_s": len(planned) / seconds,
                     "in_flight": flight.mean(low, high),
                     "waiting": _mean_gauge(self.told["gauges"], "waiting", low, high),
-                    "power_w": None if energy_j is None else energy_j / seconds,
+                    "power_w": None if drawn is None else drawn.gross_j / seconds,
                     "time_to_first_token_p50_s": float(np.median(first)) if first else None,
                 }
             )
         return rows
+
+
+def served_run(folder: RunFolder, spec: RunSpec, done: Mapping[str, Any]) -> ServedRun | None:
+    """Return what a run under traffic left in its folder; null for a run without."""
+    told = done.get("serving")
+    if told is None:
+        return None
+    window = (done["window"]["start_ns"], done["window"]["end_ns"])
+    config = ExperimentConfig.model_validate(spec.config)
+    return ServedRun.of(pq.read_table(folder.traffic), config, window, told)
 
 
 def percentiles(values_s: NDArray[np.float64]) -> Latency:

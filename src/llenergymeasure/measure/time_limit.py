@@ -58,6 +58,8 @@ def estimated_limit_s(
     work_s = (warmups + batches + protocol.min_batches) * batch_s
     phases_s = protocol.warmup_floor_s + protocol.window_min_s
     limit_s = START_UP_S + rests_s + _load_s(config, source) + phases_s + MARGIN * work_s
+    if config.serving is not None:
+        limit_s += config.serving.ramp_up_max_s + 2 * config.serving.timeout_s
     return math.ceil(limit_s / 60) * 60.0
 
 

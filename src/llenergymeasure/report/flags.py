@@ -17,6 +17,10 @@ MEANINGS = {
     "start.",
     "undersampled": "The sensor gave fewer readings than its update period promises.",
     "not_steady": "Speed or power had not settled when the window began.",
+    "failed_requests": "More than 1 % of the requests failed.",
+    "late_sends": "The client could not send all requests at their times.",
+    "over_saturated": "Requests came faster than they were answered.",
+    "token_mismatch": "The server counted prompts otherwise than the model's tokenizer.",
 }
 
 

@@ -113,6 +113,11 @@ class RunFolder:
         return self.work / "engine.json"
 
     @property
+    def traffic(self) -> Path:
+        """Every request of a run under traffic, written when all are answered."""
+        return self.work / "traffic.parquet"
+
+    @property
     def skip(self) -> Path:
         """Ends the rest before the run as soon as it appears."""
         return self.work / "skip"

@@ -6,17 +6,13 @@ CLOCK_MONOTONIC in nanoseconds on the host that ran it.
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from llenergymeasure.results.base import Record
+from llenergymeasure.results.serving import Serving
 from llenergymeasure.units import Kind, Scope
 
 SCHEMA_VERSION = 1
-
-
-class Record(BaseModel):
-    """Base of the record's parts: unknown keys are errors, so that a misspelling is seen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Phase(Record):
@@ -212,6 +208,7 @@ class Result(Record):
     tokens: Tokens
     energy: Energy
     performance: Performance
+    serving: Serving | None = Field(default=None, description="null without traffic")
     flops: Flops
     warmup_result: dict[str, Any]
     validity: list[str]

@@ -28,11 +28,6 @@ WARM_UP_BATCHES = 16
 T = TypeVar("T")
 
 
-def serves(config: ExperimentConfig) -> bool:
-    """Return whether an experiment runs its engine as a server."""
-    return config.serving is not None or config.backend == "openai"
-
-
 def open_server(
     backend: Backend, config: ExperimentConfig, devices: tuple[str, ...], prompts: TrafficPrompts
 ) -> "ServedEngine":
