@@ -22,3 +22,8 @@ def get(name: str) -> Backend:
         )
     backend: Backend = import_module(module).BACKEND
     return backend
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the backends that this version can run."""
+    return tuple(_MODULES)

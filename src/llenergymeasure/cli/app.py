@@ -264,6 +264,33 @@ def prefs(
     value: Annotated[str | None, typer.Argument(help="what to set it to")] = None,
     unset: Annotated[bool, typer.Option("--unset", help="take KEY out of the file")] = False,
     show_origin: Annotated[
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Say what works on this machine, and how to mend the rest.
+
+    Ends with 1 if something that is here or needed does not work.
+    """
+    from llenergymeasure.cli.doctor import doctor_command
+
+    raise typer.Exit(doctor_command(as_json=as_json))
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(metavar="[STUDY.yaml]", help="where to write it")] = Path(
+        "study.yaml"
+    ),
+    defaults: Annotated[bool, typer.Option("--defaults", help="ask nothing")] = False,
+    force: Annotated[bool, typer.Option("--force", help="write over what is there")] = False,
+) -> None:
+    """Write a study of your own from a few questions."""
+    from llenergymeasure.cli.init import init_command
+
+    init_command(path, defaults=defaults, force=force)
+
+
         bool, typer.Option("--show-origin", help="say where each value is from")
     ] = False,
     study: Annotated[

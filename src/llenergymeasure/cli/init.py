@@ -1,0 +1,160 @@
+"""``llem init``: a few questions, and a commented study that passes ``llem plan``."""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llenergymeasure.config.loading import study_from_mapping
+from llenergymeasure.config.strict_yaml import parse
+from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.files import write_text
+from llenergymeasure.workload.studies import load_study
+
+TEMPLATE = """\
+# What to compare; `llem plan {file}` shows what would run, `llem run {file}` runs it.
+name: {name}
+
+# tiny-llama is made on the spot; else a folder, or a model's id on the Hugging Face hub.
+model: {model}
+{weights}
+# Engines; several are compared: [pytorch, vllm].
+backend: {backend}
+
+# Prompts: synthetic ones of fixed length, a .jsonl, .csv or .parquet file, or a data set's id.
+dataset: synthetic
+n: {n}                       # how many prompts
+max_input_tokens: {input}
+max_output_tokens: {output}
+
+# auto: with care where a sensor measures, quickly where energy can only be estimated.
+protocol: auto
+
+# Every combination is an experiment. A key that begins with an engine is for that engine alone.
+sweep:
+  precision: {precisions}
+{batch}
+execution:
+  n_cycles: {cycles}              # repetitions of each experiment: error bars need at least 3
+  cycle_order: shuffled    # so that slow changes of the machine favour none of them
+"""
+
+WEIGHTS = """\
+# random: only the architecture is needed, and no download. Energy does not depend on the values.
+weights: random
+"""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing to ask.
+
+    Attributes:
+        key: what the answer is for.
+        text: the question.
+        default: the answer if none is given.
+    """
+
+    key: str
+    text: str
+    default: str
+
+
+QUESTIONS = (
+    Question("model", "Model (tiny-llama, a folder, or an id on the hub)", "tiny-llama"),
+    Question("backend", "Engine (pytorch, vllm or sglang)", "pytorch"),
+    Question("n", "Number of prompts", "32"),
+    Question("output", "Tokens to write for each", "64"),
+    Question("precisions", "Precisions to compare, with commas between (fp32, bf16, fp16)", "bf16"),
+    Question("batches", "Batch sizes to compare, with commas between", "1, 8"),
+    Question("cycles", "Repetitions of each", "3"),
+)
+
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+_BATCH_KEYS = {
+    "pytorch": "pytorch.batch_size",
+    "vllm": "vllm.engine.max_num_seqs",
+    "sglang": "sglang.engine.max_running_requests",
+}
+
+
+def init_command(path: Path, *, defaults: bool, force: bool) -> None:
+    """Write a study from the answers to a few questions.
+
+    Args:
+        path: where to.
+        defaults: ask nothing.
+        force: write over what is there.
+
+    Raises:
+        ConfigurationError: the file is there, nobody can be asked, or an answer cannot be used.
+    """
+    if path.exists() and not force:
+        raise ConfigurationError(Problem("is there already; --force writes over it", file=path))
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigurationError(Problem("must end in .yaml", file=path))
+    if not defaults and not sys.stdin.isatty():
+        raise ConfigurationError(
+            "nobody can be asked here: standard input is no terminal; use --defaults"
+        )
+    answers = {each.key: each.default for each in QUESTIONS} if defaults else _asked()
+    text = study_text(answers, path)
+    study_from_mapping(parse(text.encode(), path)[0], path)
+    write_text(path, text)
+    study = load_study(path)
+    print(f"{path}: {len(study.experiments)} experiments, {study.n_cycles} cycles each")
+    print(f"Next: llem plan {path}, then llem run {path}")
+
+
+def study_text(answers: Mapping[str, str], path: Path) -> str:
+    """Return the study that the answers describe."""
+    backend = answers["backend"]
+    key = _BATCH_KEYS.get(backend)
+    return TEMPLATE.format(
+        file=path,
+        name=path.stem if _PLAIN.fullmatch(path.stem) else json.dumps(path.stem),
+        model=answers["model"],
+        weights=WEIGHTS if _only_an_architecture(answers["model"]) else "",
+        backend=backend,
+        n=answers["n"],
+        input=64,
+        output=answers["output"],
+        precisions=_listed(answers["precisions"]),
+        batch=f"  {key}: {_listed(answers['batches'])}\n" if key else "",
+        cycles=answers["cycles"],
+    )
+
+
+def _asked() -> dict[str, str]:
+    """Return the answers of the person at the terminal, each checked before the next is asked."""
+    print("Enter takes what stands in brackets.")
+    answers: dict[str, str] = {}
+    for question in QUESTIONS:
+        answers[question.key] = _ask(question, answers, input)
+    return answers
+
+
+def _ask(question: Question, before: Mapping[str, str], read: Callable[[str], str]) -> str:
+    while True:
+        answer = read(f"{question.text} [{question.default}]: ").strip() or question.default
+        rest = {each.key: each.default for each in QUESTIONS}
+        tried = study_text({**rest, **before, question.key: answer}, Path("study.yaml"))
+        try:
+            study_from_mapping(parse(tried.encode())[0])
+        except ConfigurationError as error:
+            print(f"  {error.problems[0]}", file=sys.stderr)
+            continue
+        return answer
+
+
+def _only_an_architecture(model: str) -> bool:
+    from llenergymeasure.workload.models.known import KNOWN, TINY_LLAMA
+
+    return model in KNOWN and model != TINY_LLAMA
+
+
+def _listed(text: str) -> str:
+    return f"[{', '.join(part.strip() for part in text.split(',') if part.strip())}]"

@@ -1,0 +1,30 @@
+"""The command line called inside the test's own process, which saves its start."""
+
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from llenergymeasure.cli import main
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+def called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> Said:
+    """Call ``llem`` with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["llem", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr()
+    code = ended.value.code
+    assert isinstance(code, int)
+    return Said(code, told.out, told.err)

@@ -1,0 +1,165 @@
+"""What every command does with its arguments: help, two options they share, and mistakes."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import llenergymeasure
+from cli.commands import called
+from llenergymeasure.cli.app import app
+from support.studies import llem
+
+COMMANDS: dict[str, Any] = getattr(typer.main.get_command(app), "commands")  # noqa: B009
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+WRONG = {
+    "run": [
+        ["--no-such-option"],
+        [],
+        ["gone.yaml"],
+        ["--n", "many", "--model", "tiny-llama"],
+        ["--model"],
+        ["study.yaml", "--model", "tiny-llama"],
+        ["--model", "tiny-llama", "--precision", "fp8"],
+        ["--model", "tiny-llama", "--order", "random"],
+        ["--model", "tiny-llama", "--cycles", "0"],
+        ["-q", "-v", "--model", "tiny-llama"],
+    ],
+    "resume": [["--no-such-option"], [], ["gone.yaml"], ["."], ["a", "b"]],
+    "plan": [["--no-such-option"], [], ["gone.yaml"], ["a", "b"], ["study.yaml", "--json=yes"]],
+    "status": [["--no-such-option"], [], ["gone.yaml"], ["."]],
+    "skip": [["--no-such-option"], [], ["gone.yaml"], ["."]],
+    "results": [["--no-such-option"], [], ["gone.yaml"], ["."]],
+    "meter": [["--no-such-option"], [], ["--devices"], ["--devices", "GPU-x", "--", "true"]],
+    "sensors": [["--no-such-option"], ["x"]],
+    "doctor": [["--no-such-option"], ["x"]],
+    "init": [["--no-such-option"], ["study.txt"], ["a.yaml", "b.yaml"], ["there.yaml"]],
+    "config": [["--no-such-option"], [], ["pytroch"], ["pytorch", "no_such_knob_at_all"]],
+    "prefs": [
+        ["--no-such-option"],
+        ["no_such"],
+        ["output_dir", "--unset"],
+        ["--unset"],
+        ["runners.pytorch", "podman"],
+        ["a", "b", "c"],
+    ],
+    "catalogue": [["--no-such-option"], [], ["pytroch"], ["vllm", "--installed", "--wheel", "x"]],
+}
+
+
+def test_every_command_has_its_mistakes_listed() -> None:
+    assert set(COMMANDS) - set(WRONG) <= ELSEWHERE
+
+
+ELSEWHERE = {"clean", "engines", "export", "report", "verify"}
+"""Commands whose own tests hold their mistakes."""
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [(command, each) for command, those in WRONG.items() for each in those],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_a_mistake_ends_with_2_and_one_line(
+    command: str,
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    (tmp_path / "study.yaml").write_text("model: tiny-llama\n")
+    (tmp_path / "there.yaml").write_text("model: tiny-llama\n")
+    said = called(monkeypatch, capsys, command, *arguments)
+    assert said.code == 2
+    assert said.out == ""
+    assert said.err.count("\n") == 1, said.err
+    assert said.err.startswith("llem")
+    assert "Traceback" not in said.err
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"study.yaml", "there.yaml"}
+
+
+def test_no_command_and_an_unknown_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = called(monkeypatch, capsys)
+    assert said.code == 2
+    assert "Commands:" in said.out + said.err
+    said = called(monkeypatch, capsys, "plna")
+    assert said.code == 2
+    assert said.err == "llem: no such command 'plna'. Did you mean 'plan'?; see llem --help\n"
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
+def test_help_is_plain_text(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = called(monkeypatch, capsys, *command, "--help")
+    assert said.code == 0
+    assert said.err == ""
+    assert not CONTROL.search(said.out)
+    assert said.out.startswith(f"Usage: {' '.join(['llem', *command])}")
+    if command:
+        assert "--quiet" in said.out
+        assert "--verbose" in said.out
+    else:
+        assert all(name in said.out for name in COMMANDS)
+
+
+def test_help_and_version_in_a_pipe(tmp_path: Path) -> None:
+    helped = llem(tmp_path, "--help")
+    assert helped.returncode == 0
+    assert not CONTROL.search(helped.stdout)
+    version = llem(tmp_path, "--version")
+    assert version.stdout == f"llem {llenergymeasure.__version__}\n"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['llem', '--help']\n"
+        "from llenergymeasure.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print(sorted(sys.modules))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for heavy in ("numpy", "pyarrow", "pydantic", "torch", "snakemake", "yaml"):
+        assert f"'{heavy}'" not in done.stdout
+
+
+def test_where_an_error_is_from_is_shown_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = called(monkeypatch, capsys, "plan", "-v", "gone.yaml")
+    assert said.code == 2
+    assert "Traceback" in said.err
+    assert said.err.endswith("llem: gone.yaml: no such file; check the path\n")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_can_complete(shell: str, tmp_path: Path) -> None:
+    variables = {"_LLEM_COMPLETE": f"source_{shell}"}
+    script = llem(tmp_path, variables=variables)
+    assert "_LLEM_COMPLETE" in script.stdout
+    assert "llem" in script.stdout
+
+
+def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
+    def completed(words: str, place: int) -> list[str]:
+        variables = {
+            "_LLEM_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(place),
+        }
+        return llem(tmp_path, variables=variables).stdout.split()
+
+    assert {"plan", "prefs"} <= set(completed("llem p", 1))
+    assert "--dry-run" in completed("llem run --d", 2)

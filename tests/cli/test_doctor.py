@@ -1,0 +1,83 @@
+"""``llem doctor`` is right about what it says."""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nvml_sim import sim
+from support.recording import card_environment
+from support.studies import llem
+
+pytestmark = pytest.mark.slow
+
+
+def _found(folder: Path, variables: Mapping[str, str] | None = None) -> dict[str, Any]:
+    done = llem(folder, "doctor", "--json", variables=variables)
+    document = json.loads(done.stdout)
+    assert done.returncode == (0 if document["ok"] else 1)
+    assert document["ok"] == all(each["state"] != "wrong" for each in document["findings"])
+    return {each["name"]: each for each in document["findings"]}
+
+
+def test_it_is_right_about_this_machine(tmp_path: Path) -> None:
+    secret = "hf_0123456789abcdef"
+    found = _found(tmp_path, {"HF_TOKEN": secret, "XDG_CONFIG_HOME": str(tmp_path / "xdg")})
+    assert importlib.metadata.version("torch") in found["pytorch"]["detail"]
+    assert found["pytorch"]["state"] == "ok"
+    for name in ("vllm", "sglang"):
+        here = importlib.util.find_spec(name) is not None
+        assert (found[name]["state"] != "absent") == here
+    assert (found["Apptainer"]["state"] == "ok") == (shutil.which("apptainer") is not None)
+    docker = shutil.which("docker")
+    if docker is None and shutil.which("podman") is None:
+        assert found["Docker"]["state"] == "absent"
+    elif docker is not None:
+        works = subprocess.run([docker, "ps"], capture_output=True, check=False).returncode == 0
+        assert (found["Docker"]["state"] == "ok") == works
+        assert works or "does not answer" in found["Docker"]["detail"]
+    assert (found["SLURM"]["state"] != "absent") == (shutil.which("sbatch") is not None)
+    gpu = Path("/proc/driver/nvidia/version").exists()
+    assert (found["nvml"]["state"] == "ok") == gpu
+    counters = list(Path("/sys/class/powercap").glob("intel-rapl:*/energy_uj"))
+    assert (found["rapl"]["state"] == "ok") == any(os.access(one, os.R_OK) for one in counters)
+    assert found["results"]["detail"].startswith(str(tmp_path / "results"))
+    assert not (tmp_path / "results").exists()
+    assert found["hub token"]["detail"] == "in HF_TOKEN"
+    assert secret not in json.dumps(found)
+    for each in found.values():
+        assert each["state"] in ("ok", "absent", "wrong")
+
+
+@pytest.mark.system
+def test_it_sees_cards_and_what_is_wrong(tmp_path: Path) -> None:
+    busy = sim.Device(power_w=[(0.0, 100.0)], keys={"processes": [{"pid": 4711}]})
+    variables = card_environment(tmp_path, [busy])
+    wrong = tmp_path / "xdg" / "llenergymeasure" / "config.yaml"
+    wrong.parent.mkdir(parents=True)
+    wrong.write_text("runner: {}\n")
+    file = tmp_path / "file"
+    file.write_text("")
+    variables |= {
+        "XDG_CONFIG_HOME": str(tmp_path / "xdg"),
+        "LLEM_OUTPUT_DIR": str(file / "results"),
+        "LLEM_DOCKER": "no-such-docker",
+        "HF_HUB_OFFLINE": "1",
+    }
+    found = _found(tmp_path, variables)
+    assert found["NVIDIA driver"]["state"] == "ok"
+    assert found["GPU 0"]["state"] == "wrong"
+    assert "4711" in found["GPU 0"]["detail"]
+    assert found["nvml"]["state"] == "ok"
+    assert "measured" in found["nvml"]["detail"]
+    assert "a measurement" not in found
+    assert found["your settings"]["state"] == "wrong"
+    assert found["Docker"]["state"] == "absent"
+    assert "HF_HUB_OFFLINE" in found["hub"]["detail"]

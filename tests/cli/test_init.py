@@ -1,0 +1,76 @@
+"""``llem init``: whatever is answered, the study it writes can be planned."""
+
+import os
+import pty
+import select
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.commands import called
+from llenergymeasure.cli.init import QUESTIONS, study_text
+from llenergymeasure.config.strict_yaml import parse
+from llenergymeasure.plan import make_plan
+from llenergymeasure.workload.studies import load_study, study_from_mapping
+from support.studies import environment
+
+DEFAULTS = {each.key: each.default for each in QUESTIONS}
+
+
+def test_without_asking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = called(monkeypatch, capsys, "init", "--defaults")
+    assert said.code == 0, said.err
+    assert "2 experiments, 3 cycles" in said.out
+    assert len(make_plan(load_study(tmp_path / "study.yaml")).runs) == 6
+    assert called(monkeypatch, capsys, "init", "--defaults").code == 2
+    assert called(monkeypatch, capsys, "init", "--defaults", "--force").code == 0
+    assert called(monkeypatch, capsys, "init", "1e3.yaml", "--defaults").code == 0
+    assert load_study(tmp_path / "1e3.yaml").name == "1e3"
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"backend": "vllm"},
+        {"backend": "sglang", "model": "org/some-model"},
+        {"backend": "tensorrt"},
+        {"model": "Llama-3.1-8B"},
+        {"precisions": "fp32,bf16 , fp16", "batches": "1"},
+        {"cycles": "1", "n": "1", "output": "1"},
+    ],
+    ids=str,
+)
+def test_every_answer_makes_a_study_that_plans(answers: dict[str, str]) -> None:
+    text = study_text({**DEFAULTS, **answers}, Path("study.yaml"))
+    assert make_plan(study_from_mapping(parse(text.encode())[0])).runs
+
+
+def test_a_person_is_asked_and_told_of_mistakes(tmp_path: Path) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        code = "from llenergymeasure.cli import main; main()"
+        os.execve(sys.executable, [sys.executable, "-c", code, "init", "asked.yaml"], environment())
+    answers = iter(["", "pytroch", "", "many", "4", "8", "fp32, bf16", "2, 4", "2"])
+    said = ""
+    while True:
+        if not select.select([terminal], [], [], 60)[0]:
+            raise AssertionError(said)
+        try:
+            said += os.read(terminal, 65536).decode()
+        except OSError:
+            break
+        if said.endswith("]: "):
+            os.write(terminal, (next(answers) + "\n").encode())
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 0, said
+    assert "did you mean pytorch?" in said
+    assert "must be a whole number" in said
+    study = load_study(tmp_path / "asked.yaml")
+    assert (len(study.experiments), study.n_cycles) == (4, 2)
+    assert {each.config["n"] for each in study.experiments} == {4}

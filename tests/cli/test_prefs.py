@@ -1,0 +1,118 @@
+"""A user's own settings: set, shown with their origin, and who wins over whom."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.commands import called
+from llenergymeasure.config.loading import load_study, study_from_mapping
+from llenergymeasure.config.preferences import user_configuration
+from llenergymeasure.errors import ConfigurationError
+from support.studies import SMALL, write_study
+
+
+@pytest.fixture(autouse=True)
+def _own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("LLEM_OUTPUT_DIR", "LLEM_NOTIFY", "LLEM_RUNNER_PYTORCH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def _shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> dict[str, tuple[object, str]]:
+    said = called(monkeypatch, capsys, "prefs", "--json", *arguments)
+    assert said.code == 0, said.err
+    return {each["key"]: (each["value"], each["origin"]) for each in json.loads(said.out)}
+
+
+def test_environment_study_file_and_built_in_in_this_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = write_study(tmp_path)
+    assert _shown(monkeypatch, capsys)["output_dir"] == ("results", "built in")
+    assert load_study(bare).results_root == Path("results")
+
+    assert called(monkeypatch, capsys, "prefs", "output_dir", "~/energy").code == 0
+    origin = f"file: {user_configuration()}"
+    assert _shown(monkeypatch, capsys)["output_dir"] == ("~/energy", origin)
+    assert load_study(bare).results_root == Path.home() / "energy"
+
+    full = write_study(tmp_path, output_dir="mine")
+    shown = _shown(monkeypatch, capsys, "--study", str(full))
+    assert shown["output_dir"] == ("mine", f"study: {full}")
+    assert load_study(full).results_root == Path("mine")
+
+    monkeypatch.setenv("LLEM_OUTPUT_DIR", "/elsewhere")
+    shown = _shown(monkeypatch, capsys, "--study", str(full))
+    assert shown["output_dir"] == ("/elsewhere", "environment: LLEM_OUTPUT_DIR")
+    assert load_study(full).results_root == Path("/elsewhere")
+
+
+def test_whom_to_tell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    said = called(monkeypatch, capsys, "prefs", "notify.webhook_env", "HOOK")
+    assert said.code == 0, said.err
+    told = study_from_mapping(SMALL).notify
+    assert told is not None
+    assert told.webhook_env == "HOOK"
+    assert _shown(monkeypatch, capsys)["notify"][0] == "the webhook in HOOK"
+    own = study_from_mapping({**SMALL, "notify": {"command": ["true"]}}).notify
+    assert own is not None
+    assert own.command == ["true"]
+    monkeypatch.setenv("LLEM_NOTIFY", "none")
+    assert study_from_mapping(SMALL).notify is None
+    assert _shown(monkeypatch, capsys)["notify"] == ("nobody", "environment: LLEM_NOTIFY")
+    monkeypatch.setenv("LLEM_NOTIFY", "{webhook: 'http://example.com/T0SECRET'}")
+    with pytest.raises(ConfigurationError, match=r"LLEM_NOTIFY\.webhook") as error:
+        study_from_mapping(SMALL)
+    assert "T0SECRET" not in str(error.value)
+
+
+def test_an_address_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = "https://hooks.example.org/T0SECRET"
+    assert called(monkeypatch, capsys, "prefs", "notify.webhook", address).code == 0
+    said = called(monkeypatch, capsys, "prefs", "--show-origin")
+    assert "a webhook" in said.out
+    assert "T0SECRET" not in said.out + said.err
+
+
+def test_set_and_taken_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = called(monkeypatch, capsys, "prefs", "runners.pytorch", "docker:mine:1")
+    assert f"runners.pytorch set in {user_configuration()}" in said.err
+    assert _shown(monkeypatch, capsys, "runners.pytorch")["runners.pytorch"][0] == "docker:mine:1"
+    assert len(_shown(monkeypatch, capsys, "runners")) == 5
+    monkeypatch.setenv("LLEM_RUNNER_PYTORCH", "local")
+    shown = _shown(monkeypatch, capsys)["runners.pytorch"]
+    assert shown == ("local", "environment: LLEM_RUNNER_PYTORCH")
+    monkeypatch.delenv("LLEM_RUNNER_PYTORCH")
+    assert called(monkeypatch, capsys, "prefs", "runners.pytorch", "--unset").code == 0
+    assert _shown(monkeypatch, capsys)["runners.pytorch"] == ("automatic", "built in")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("runers: {}\n", "did you mean runners?"),
+        ("output_dir: 3\n", "output_dir: must be text"),
+        ("notify: {}\n", "tells nobody"),
+        ("- a\n", "must be a mapping"),
+        ("a: [\n", "no valid YAML"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(
+    text: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = user_configuration()
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    said = called(monkeypatch, capsys, "prefs")
+    assert said.code == 2
+    assert told in said.err
+    assert str(path) in said.err
+    assert path.read_text() == text
