@@ -163,6 +163,28 @@ def skip(
 
 
 @app.command()
+def clean(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[STUDY|RESULTS]",
+            help="a study, its results, or a folder of results; default: results",
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="remove without asking")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Show what killed runs left behind, and remove it.
+
+    Processes, cluster jobs, containers, locks, temporary files and half-written results. What is
+    finished and what is at work is never touched.
+    """
+    from llenergymeasure.cli.clean import clean_command
+
+    raise typer.Exit(clean_command(path, yes=yes, as_json=as_json))
+
+
+@app.command()
 def results(
     study: Annotated[Path, typer.Argument(help="a study's file or its results folder")],
 ) -> None:

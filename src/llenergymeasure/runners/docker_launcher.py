@@ -228,8 +228,21 @@ def owner(pid: int) -> str:
 
 def remove_abandoned(engine: docker.Engine) -> list[str]:
     """Remove containers whose launcher was killed; return their ids."""
+    found = abandoned(engine)
+    for identity in found:
+        remove_container(engine, identity)
+    return found
+
+
+def remove_container(engine: docker.Engine, identity: str) -> None:
+    """End and remove a container; nothing if it is gone."""
+    _quietly(engine, "rm", "--force", identity)
+
+
+def abandoned(engine: docker.Engine) -> list[str]:
+    """Return the ids of containers whose launcher was killed."""
     listed = _told(engine, "ps", "--all", "--quiet", "--filter", f"label={OWNER_LABEL}").split()
-    removed = []
+    found = []
     for identity in listed:
         template = '{{index .Config.Labels "' + OWNER_LABEL + '"}}'
         who = _told(engine, "inspect", "--format", template, identity).strip()
@@ -237,9 +250,8 @@ def remove_abandoned(engine: docker.Engine) -> list[str]:
         pid = rest.partition(":")[0]
         if not boot or (pid.isdigit() and owner(int(pid)) == who):
             continue
-        _quietly(engine, "rm", "--force", identity)
-        removed.append(identity)
-    return removed
+        found.append(identity)
+    return found
 
 
 def _told(engine: docker.Engine, *words: str) -> str:

@@ -86,7 +86,8 @@ class Call:
         root = workflow_root()
         words = [sys.executable, "-m", "snakemake", *self.targets]
         words += ["--snakefile", str(root / "Snakefile"), "--configfile", str(study_file)]
-        words += ["--profile", self._profile(root / "profiles")]
+        # Snakemake would lay the default profile, which it finds beside the rules, over another.
+        words += ["--workflow-profile", "none", "--profile", self._profile(root / "profiles")]
         return words + (["--config", *self.overrides] if self.overrides else [])
 
     def _profile(self, ours: Path) -> str:

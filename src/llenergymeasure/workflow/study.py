@@ -190,6 +190,11 @@ class OpenStudy:
 
         Where runs are missing the tables are written all the same, over what completed, with a
         time stamp so old that the next call makes them anew.
+        if "gpu" in dict(self._workflow.resource_settings.resources):
+            _say(
+                f"The whole cluster has {self._at_once} GPU of work at a time, for resources say "
+                "so: take the profile with --workflow-profile, or --resources without gpu"
+            )
         """
         from llenergymeasure.analysis.tables import write_tables
         from llenergymeasure.report.page import write_report

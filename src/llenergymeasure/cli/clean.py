@@ -1,0 +1,86 @@
+"""``llem clean``: what killed runs and workflows left, shown first, removed when agreed."""
+
+import json
+import sys
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from llenergymeasure.cli.results import study_folder
+from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, LlemError, Problem
+from llenergymeasure.files import locked
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow.clean import Leftover, as_plain, leftovers, machine_leftovers
+
+OWNER = "llem clean"
+DEFAULT = Path("results")
+_SHOWN = 40
+
+
+def clean_command(path: Path | None, *, yes: bool, as_json: bool) -> int:
+    """Show what nobody needs any more and remove it; return 1 if some of it would not go.
+
+    Args:
+        path: a study, its results, or a folder of results; ``results`` if not given.
+        yes: remove without asking.
+        as_json: print it for programs; nothing is asked then.
+
+    Raises:
+        ConfigurationError: there are no results.
+        StudyLockedError: a workflow is at work on one of them.
+    """
+    with ExitStack() as held:
+        found: list[Leftover] = []
+        for folder in _folders(path):
+            held.enter_context(locked(folder.lock, OWNER))
+            found += leftovers(folder)
+        found += machine_leftovers()
+        if as_json:
+            print(json.dumps([as_plain(each) for each in found], indent=1))
+        else:
+            _show(found)
+        if not found or not (yes or (not as_json and _agreed())):
+            return EXIT_OK
+        return _remove(found)
+
+
+def _folders(path: Path | None) -> list[StudyFolder]:
+    """Return the study's folder, or those of all studies below a folder of results."""
+    if path is None and not DEFAULT.is_dir():
+        return []
+    root = path or DEFAULT
+    if root.is_dir() and not (root / "plan.json").is_file():
+        below = [StudyFolder(plan.parent) for plan in sorted(root.glob("*/plan.json"))]
+        if path is not None and not below:
+            raise ConfigurationError(Problem("holds no results of any study", file=path))
+        return below
+    return [study_folder(root)]
+
+
+def _show(found: list[Leftover]) -> None:
+    if not found:
+        print("Nothing is left behind.")
+        return
+    for each in found[:_SHOWN]:
+        print(f"{each.kind} {each.name}: {each.reason}")
+    if len(found) > _SHOWN:
+        print(f"… and {len(found) - _SHOWN} more")
+    print(f"{len(found)} to remove, {sum(each.size_bytes for each in found) / 1e6:.1f} MB")
+
+
+def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        print("Nothing is removed: --yes removes it.")
+        return False
+    return input("Remove? [y/N] ").strip().lower() in {"y", "yes"}
+
+
+def _remove(found: Iterable[Leftover]) -> int:
+    code = EXIT_OK
+    for each in found:
+        try:
+            each.remove()
+        except (LlemError, OSError) as error:
+            print(f"llem: {each.kind} {each.name} stays: {error}", file=sys.stderr)
+            code = EXIT_FAILED
+    return code

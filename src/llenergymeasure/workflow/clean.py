@@ -1,0 +1,236 @@
+"""What killed runs and workflows left behind: found first, removed when told to.
+
+Nothing that is finished and nothing at work is touched: whoever cleans holds the study's lock, and
+a run whose process lives is passed over. A lock file means nothing once nobody holds it (the
+kernel keeps the locks), so the study's own and those of GPUs stay.
+"""
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.errors import LlemError
+from llenergymeasure.hardware.guard import repair_left_limits
+from llenergymeasure.hardware.limit_records import left_paths
+from llenergymeasure.hardware.shared_folder import shared_folder
+from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
+from llenergymeasure.results.outcome import read_outcome
+from llenergymeasure.workflow.cluster import end_jobs, left_jobs
+
+GRACE_S = 20.0
+"""A run has fifteen seconds to end; then it is killed."""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """One thing that nobody needs any more.
+
+    Attributes:
+        kind: ``process``, ``job``, ``container``, ``lock``, ``file`` or ``GPU limit``.
+        name: what a person knows it by.
+        reason: why nobody needs it.
+        remove: takes it away.
+        size_bytes: what that frees.
+    """
+
+    kind: str
+    name: str
+    reason: str
+    remove: Callable[[], None]
+    size_bytes: int = 0
+
+
+def leftovers(folder: StudyFolder) -> Iterator[Leftover]:
+    """Yield what a study's killed runs and workflows left; for whoever holds the study's lock.
+
+    Raises:
+        PreflightError: SLURM is here but does not answer.
+    """
+    yield from _jobs(folder)
+    at_work = _at_work(folder)
+    yield from _processes(folder, at_work)
+    yield from _files(folder, at_work)
+    yield from _snakemake_locks(folder)
+
+
+def machine_leftovers() -> Iterator[Leftover]:
+    """Yield what this user's killed runs left on the machine, whatever the study."""
+    from llenergymeasure.runners.docker import ContainerError, find_engine
+    from llenergymeasure.runners.docker_launcher import abandoned, remove_container
+
+    try:
+        engine = find_engine()
+    except ContainerError:
+        engine = None
+    if engine is not None:
+        for identity in abandoned(engine):
+            yield Leftover(
+                "container",
+                identity,
+                "its launcher was killed",
+                lambda identity=identity: remove_container(engine, identity),  # type: ignore[misc]
+            )
+    place = shared_folder().path
+    if left_paths(place):
+        names = ", ".join(path.name for path in left_paths(place))
+        yield Leftover(
+            "GPU limit", names, "put back as found, if its guard was killed", _repair_limits
+        )
+
+
+def _repair_limits() -> None:
+    failed = [one for one in repair_left_limits() if not one["repaired"]]
+    if failed:
+        raise LlemError("; ".join(f"{one['uuid']}: {one['reason']}" for one in failed))
+
+
+def _jobs(folder: StudyFolder) -> Iterator[Leftover]:
+    for job in left_jobs(folder):
+        yield Leftover(
+            "job",
+            f"{job.id} {job.name} ({job.state.lower()}, {job.comment})",
+            "its workflow is gone",
+            lambda job=job: end_jobs([job]),  # type: ignore[misc]
+        )
+
+
+def _at_work(folder: StudyFolder) -> set[Path]:
+    """Return the runs whose own process lives, or may live on another machine."""
+    found = set()
+    for outcome in folder.path.glob("runs/*/*/outcome.json"):
+        if read_outcome(outcome).status == "running":
+            found.add(outcome.parent.resolve())
+    return found
+
+
+def _processes(folder: StudyFolder, at_work: set[Path]) -> Iterator[Leftover]:
+    """Yield processes of runs (engines, servers, recorders) whose supervisor is dead."""
+    runs = (folder.path / "runs").resolve()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        run = _run_of(entry)
+        if run is None or run.parent.parent != runs or run in at_work:
+            continue
+        yield Leftover(
+            "process",
+            f"{entry.name} {_command(entry)}",
+            f"left by {run.relative_to(runs)}, whose supervisor is dead",
+            lambda entry=entry, run=run: _end(entry, run),  # type: ignore[misc]
+        )
+
+
+def _run_of(process: Path) -> Path | None:
+    """Return the run's folder that a process belongs to, by its environment; zombies aside."""
+    try:
+        variables = (process / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    mark = f"{RUN_VARIABLE}=".encode()
+    found = next((item for item in variables if item.startswith(mark)), None)
+    return None if found is None else Path(os.fsdecode(found[len(mark) :])).resolve()
+
+
+def _command(process: Path) -> str:
+    try:
+        words = (process / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    return " ".join(os.fsdecode(word) for word in words[:6]).strip()[:120]
+
+
+def _end(process: Path, run: Path) -> None:
+    """End a process, first by asking; nothing if its number is another's by now."""
+    deadline = time.monotonic() + GRACE_S
+    number: signal.Signals = signal.SIGTERM
+    while _run_of(process) == run:
+        try:
+            os.kill(int(process.name), number)
+        except ProcessLookupError:
+            return
+        if time.monotonic() > deadline:
+            number = signal.SIGKILL
+        time.sleep(0.2)
+
+
+def _files(folder: StudyFolder, at_work: set[Path]) -> Iterator[Leftover]:
+    for path in sorted(folder.path.iterdir()):
+        if path.is_file() and _is_temporary(path):
+            yield _file(path, "a file that was being written")
+    for path in sorted(folder.path.glob("runs/*/*")):
+        if path.is_dir() and path.resolve() not in at_work:
+            yield from _files_of_run(RunFolder(path))
+
+
+def _files_of_run(run: RunFolder) -> Iterator[Leftover]:
+    finished = run.result.is_file()
+    if run.work.is_dir():
+        yield _file(run.work, "passed between the processes of a run that ended")
+    if run.stream.is_file():
+        yield _file(run.stream, "samples of a run that did not end well")
+    if not finished:
+        for path in run.products:
+            if path.is_file():
+                yield _file(path, "half of a result: its record was never written")
+    for path in sorted(run.path.iterdir()):
+        if path.is_file() and _is_temporary(path):
+            yield _file(path, "a file that was being written")
+
+
+def _is_temporary(path: Path) -> bool:
+    """Return whether a file's name is one that files are given before they are whole."""
+    return path.name.startswith(".") and (
+        path.name.endswith(".part") or path.name.startswith(".writable.")
+    )
+
+
+def _file(path: Path, reason: str) -> Leftover:
+    def remove() -> None:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    return Leftover("file", str(path), reason, remove, _size(path))
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    return sum(each.stat().st_size for each in files)
+
+
+def _snakemake_locks(folder: StudyFolder) -> Iterator[Leftover]:
+    """Yield Snakemake's own locks on this study's files, as a killed call without our profile left.
+
+    Source: snakemake/persistence, which keeps the locked paths, a line each, in .snakemake/locks.
+    """
+    place = Path(".snakemake/locks")
+    if not place.is_dir():
+        return
+    for lock in sorted(place.iterdir()):
+        try:
+            paths = lock.read_text().splitlines()
+        except OSError:
+            continue
+        if paths and all(_is_below(path, folder.path) for path in paths):
+            yield Leftover(
+                "lock", str(lock), "Snakemake's lock; no workflow is at work", lock.unlink
+            )
+
+
+def _is_below(path: str, folder: Path) -> bool:
+    return Path(path).resolve().is_relative_to(folder.resolve())
+
+
+def as_plain(found: Leftover) -> dict[str, Any]:
+    """Return a leftover as plain values, for programs."""
+    return json.loads(json.dumps({key: getattr(found, key) for key in _TOLD}))  # type: ignore[no-any-return]
+
+
+_TOLD = ("kind", "name", "reason", "size_bytes")

@@ -1,0 +1,155 @@
+"""What the tests do to a cluster, and how they run the workflow on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from support.studies import ROOT, environment, living
+
+NODES = ("n1", "n2")
+CALL_LIMIT_S = 420.0
+
+
+@dataclass
+class Cluster:
+    """A running cluster.
+
+    Attributes:
+        folder: its configuration, logs and pid files.
+        cards: the variables by which jobs see their node's simulated GPUs.
+        started: the workflows so far.
+    """
+
+    folder: Path
+    cards: Mapping[str, str]
+    started: list[Workflow] = field(default_factory=list)
+
+    def workflow(self, folder: Path, *arguments: str, mem_mb: int = 2600) -> Workflow:
+        """Start Snakemake with the project's profile on ``folder/study.yaml``."""
+        profile = str(ROOT / "profiles" / "slurm")
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+        command += ["--workflow-profile", profile, "--configfile", "study.yaml"]
+        # What a test cluster needs in place of the profile's: less of everything.
+        command += ["--default-resources", f"mem_mb={mem_mb}", "runtime=10", "cpus_per_task=1"]
+        command += ["--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "10"]
+        log_path = folder / "snakemake.log"
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                [*command, *arguments],
+                cwd=folder,
+                env=environment(**self.variables()),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.started.append(Workflow(process, folder, log_path))
+        return self.started[-1]
+
+    def end(self) -> None:
+        """End what a test has left of its workflows and jobs."""
+        for workflow in self.started:
+            if workflow.process.poll() is None:
+                workflow.kill()
+        subprocess.run(["scancel", "--me"], timeout=30, check=False)
+
+    def variables(self) -> dict[str, str]:
+        return {
+            name: self.cards[name] for name in ("LD_LIBRARY_PATH", "NVML_SIM_T0", "NVML_SIM_TRACE")
+        }
+
+    def kill_node(self, node: str) -> None:
+        """Let a node vanish: its daemons first, so that nobody reports the end of its jobs."""
+        daemon = int((self.folder / "run" / f"slurmd.{node}.pid").read_text())
+        jobs = [int(pid) for pid in queue("%A", f"--nodelist={node}", "--states=RUNNING")]
+        os.kill(daemon, signal.SIGKILL)
+        for job in jobs:
+            for pid in living(f"slurmstepd: [{job}."):
+                os.kill(pid, signal.SIGKILL)
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                variables = (entry / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if f"SLURMD_NODENAME={node}".encode() in variables:
+                os.kill(int(entry.name), signal.SIGKILL)
+
+    def revive_node(self, node: str) -> None:
+        """Start a killed node's daemon, once the controller has noticed that it was gone."""
+        wait_for(lambda: "down" in told("sinfo", "-h", "-N", "-n", node, "-o", "%T"), 90)
+        subprocess.run(["slurmd", "-N", node], timeout=30, check=True)
+        wait_for(lambda: "down" not in told("sinfo", "-h", "-N", "-n", node, "-o", "%T"), 90)
+
+
+@dataclass
+class Workflow:
+    """One call of Snakemake."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    log_path: Path
+
+    def end(self, limit_s: float = CALL_LIMIT_S) -> int:
+        try:
+            return self.process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"no end within {limit_s} s: {self.log()}") from None
+
+    def kill(self) -> None:
+        """Kill Snakemake as a lost login session would."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def plan(self) -> dict[str, Any]:
+        plan: dict[str, Any] = json.loads(next(self.folder.glob("results/*/plan.json")).read_text())
+        return plan
+
+    def outcome(self, run: Mapping[str, Any]) -> dict[str, Any]:
+        """Return how a planned run stands; empty if it did not start."""
+        place = f"results/*/runs/{run['experiment']}/{run['cycle']}/outcome.json"
+        for path in self.folder.glob(place):
+            try:
+                outcome: dict[str, Any] = json.loads(path.read_text())
+            except ValueError:
+                continue
+            return outcome
+        return {}
+
+    def wait_for_phase(self, run: Mapping[str, Any], phase: str) -> dict[str, Any]:
+        def there() -> bool:
+            assert self.process.poll() is None, self.log()
+            outcome = self.outcome(run)
+            return outcome.get("status") == "running" and outcome.get("phase") == phase
+
+        wait_for(there, 180)
+        return self.outcome(run)
+
+
+def queue(columns: str, *arguments: str) -> list[str]:
+    return told("squeue", "--noheader", "--me", f"--format={columns}", *arguments).split("\n")[:-1]
+
+
+def told(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def wait_for(condition: Callable[[], bool], limit_s: float) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)

@@ -1,0 +1,143 @@
+"""A study of 24 runs on a real SLURM, with everything that a cluster does to jobs."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.slurm import Cluster, queue, wait_for
+from llenergymeasure.files import sha256
+from support.studies import write_study
+
+pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(900)]
+
+ABSENT = "someone/tiny"
+LARGE = {"model": "qwen2.5-0.5b", "weights": "random", "precision": "fp32", "n": 1}
+"""2 GB of weights, more than a job of the first call may have."""
+
+LONG_S = 110
+RUN_LIMIT_S = 90
+LOST_S = 20
+
+
+def _experiments() -> list[dict[str, Any]]:
+    """Return twelve: one over its time, one over its memory, one to be lost; the last one fails."""
+    plain = [{"random_seed": seed} for seed in range(1, 9)]
+    too_long = {"window": {"min_seconds": LONG_S}}
+    to_be_lost = {"window": {"min_seconds": LOST_S}}
+    return [too_long, LARGE, to_be_lost, *plain, {"model": ABSENT}]
+
+
+def _write(folder: Path, **execution: Any) -> None:
+    write_study(
+        folder,
+        experiments=_experiments(),
+        execution={"n_cycles": 2, "cycle_order": "sequential", **execution},
+    )
+
+
+def _offer_model(hub: Path) -> None:
+    from llenergymeasure.workload.models.tiny import tiny_llama_folder
+
+    revision = "0" * 40
+    base = hub / f"models--{ABSENT.replace('/', '--')}"
+    shutil.copytree(tiny_llama_folder(), base / "snapshots" / revision)
+    (base / "refs").mkdir()
+    (base / "refs" / "main").write_text(revision)
+
+
+def _table(folder: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(folder / "results/small/runs.parquet").to_pylist()
+    return rows
+
+
+def _hashes(folder: Path) -> dict[Path, str]:
+    runs = folder / "results/small/runs"
+    return {path: sha256(path) for path in runs.glob("*/*/result.json")}
+
+
+def test_every_fate_of_a_job_and_the_next_call_finishes_the_rest(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    monkeypatch.setenv("HF_HUB_CACHE", str(hub))
+    _write(tmp_path, run_timeout_seconds=RUN_LIMIT_S)
+    first = cluster.workflow(tmp_path)
+    wait_for(lambda: bool(list(tmp_path.glob("results/small/plan.json"))), 60)
+    runs = first.plan()["runs"]
+    assert len(runs) == 24
+    cancelled, _, large, _, *candidates = runs
+
+    job = first.wait_for_phase(cancelled, "measure")["job"]
+    assert any(name.startswith("llem-small-") for name in queue("%j"))
+    subprocess.run(["scancel", job["id"]], timeout=30, check=True)
+
+    lost = next(run for run in candidates if run["config"].get("window") == {"min_seconds": LOST_S})
+    node = first.wait_for_phase(lost, "measure")["job"]["node"]
+    cluster.kill_node(node)
+    cluster.revive_node(node)
+    assert first.end() == 1, first.log()
+
+    rows = {(row["experiment"], row["cycle"]): row for row in _table(tmp_path)}
+    by_run = [rows[run["experiment"], run["cycle"]] for run in runs]
+    assert (by_run[0]["status"], by_run[0]["error_class"]) == ("interrupted", "Interrupted")
+    assert (by_run[1]["status"], by_run[1]["error_class"]) == ("failed", "TimeoutError")
+    assert rows[large["experiment"], 1]["status"] in {"interrupted", "lost"}
+    assert rows[lost["experiment"], lost["cycle"]]["status"] == "lost"
+    absent = [row for row in by_run if row["model"] == ABSENT]
+    assert [row["status"] for row in absent] == ["failed"] * 2
+    assert all(ABSENT in row["error_message"] for row in absent)
+    assert all(row["slurm_job_id"] for row in by_run)
+    finished = _hashes(tmp_path)
+    assert len(finished) >= 24 - 6 - 2, [row["status"] for row in by_run]
+
+    _offer_model(hub)
+    _write(tmp_path, run_timeout_seconds=600)
+    second = cluster.workflow(tmp_path, mem_mb=6000)
+    assert second.end() == 0, second.log()
+    times = _hashes(tmp_path)
+    assert len(times) == 24
+    assert {path: times[path] for path in finished} == finished
+    rows_now = _table(tmp_path)
+    assert {row["status"] for row in rows_now} == {"completed"}
+    _each_on_its_own_card(rows_now)
+    assert "24 of 24 runs completed" in second.log()
+    assert (tmp_path / "results/small/report.html").stat().st_mtime > 86400
+    third = cluster.workflow(tmp_path)
+    assert third.end() == 0
+    assert "Nothing to be done" in third.log()
+
+
+def _each_on_its_own_card(rows: list[dict[str, Any]]) -> None:
+    """Every run says its node, and used a card of that node."""
+    assert {row["host"] for row in rows} == {"n1", "n2"}
+    assert {row["slurm_partition"] for row in rows} == {"main"}
+    assert len({row["slurm_job_id"] for row in rows}) == 24
+    for row in rows:
+        assert row["gpu_uuid"] in {f"GPU-{row['host']}-0", f"GPU-{row['host']}-1"}, row
+
+
+def test_a_killed_workflow_leaves_jobs_that_the_next_call_ends(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    write_study(
+        tmp_path, window={"min_seconds": 20}, experiments=[{"random_seed": n} for n in (1, 2, 3)]
+    )
+    first = cluster.workflow(tmp_path)
+    wait_for(lambda: bool(list(tmp_path.glob("results/small/plan.json"))), 60)
+    run = first.plan()["runs"][0]
+    first.wait_for_phase(run, "measure")
+    first.kill()
+    left = set(queue("%A"))
+    assert left, "the jobs of a killed workflow stay in the queue"
+    second = cluster.workflow(tmp_path)
+    wait_for(lambda: "Ending" in second.log() or second.process.poll() is not None, 90)
+    assert "jobs of an earlier workflow" in second.log()
+    assert second.end() == 0, second.log()
+    rows = _table(tmp_path)
+    assert [row["status"] for row in rows] == ["completed"] * 3
+    assert not left.intersection(row["slurm_job_id"] for row in rows)

@@ -1,0 +1,293 @@
+"""SIGKILLs at random moments over studies of short runs, and what must hold after each.
+
+    python tests/crash/kill_many.py --kills 100 [--seed 1]
+
+One study is run undisturbed. Then the same study is begun again and again in folders of its own,
+while one process after another is killed at random moments: Snakemake, a run's supervisor, its
+recorder, engine or finisher, or all of them at once, as when a login session or a machine ends. A
+study that was killed is called again until it is complete. After every kill and every call:
+
+- no process of a workflow that ended is left,
+- every result that was finished before is still there, with the same SHA-256,
+- every result that is accepted is whole, and has the tokens of the undisturbed run's;
+
+and at the end of every study plan, run ids, statuses and token counts equal the undisturbed
+run's, a further call has nothing to do, and aggregating twice gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from llenergymeasure.analysis.tables import write_tables
+from llenergymeasure.files import sha256
+from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.whole import is_whole
+from support.studies import ROOT, environment, snakemake, write_study
+
+STUDY = "small"
+EXPERIMENTS = 5
+LONGEST_WAIT = 0.4
+"""Between two kills, as a share of the undisturbed study's time: about two of its five runs."""
+
+GONE_LIMIT_S = 60.0
+CALL_LIMIT_S = 600.0
+VICTIMS = ("snakemake", "supervisor", "engine", "recorder", "finish", "any", "all")
+_MODULES = {
+    "supervisor": "scripts/measure_",
+    "engine": "measure.engine_process",
+    "recorder": "meter.recorder",
+    "finish": "measure.finish",
+}
+
+
+class BrokenError(AssertionError):
+    """Something that must hold did not."""
+
+
+@dataclass
+class Killing:
+    """The kills of one call of this program.
+
+    Attributes:
+        kills: how many are asked for.
+        longest_wait_s: between two of them.
+        random: decides victims and moments.
+        say: where progress goes.
+        done: the kills so far, by what was killed.
+    """
+
+    kills: int
+    longest_wait_s: float
+    random: random.Random
+    say: Callable[[str], None]
+    done: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def left(self) -> int:
+        return self.kills - self.done.total()
+
+
+def kill_many(folder: Path, kills: int, seed: int, say: Callable[[str], None]) -> Counter[str]:
+    """Do as this module says; return the kills by what was killed.
+
+    Raises:
+        BrokenError: something that must hold did not.
+    """
+    reference = Round(folder / "undisturbed")
+    began_s = time.monotonic()
+    reference.must_end_well()
+    took_s = time.monotonic() - began_s
+    say(f"undisturbed: {took_s:.0f} s")
+    killing = Killing(kills, LONGEST_WAIT * took_s, random.Random(seed), say)
+    number = 0
+    while killing.left:
+        number += 1
+        disturbed = Round(folder / f"round-{number}", expected=reference)
+        calls = 0
+        while disturbed.call(killing) != 0:
+            calls += 1
+        disturbed.must_equal()
+        say(
+            f"study {number}: complete after {calls + 1} calls of Snakemake; "
+            f"{killing.done.total()} of {kills} kills"
+        )
+    return killing.done
+
+
+class Round:
+    """One study in a folder of its own."""
+
+    def __init__(self, folder: Path, expected: Round | None = None) -> None:
+        folder.mkdir(parents=True)
+        self.folder = folder
+        self.results = StudyFolder(folder / "results" / STUDY)
+        self._expected = expected
+        self._finished: dict[Path, str] = {}
+        write_study(
+            folder,
+            sweep={"random_seed": list(range(1, EXPERIMENTS + 1))},
+            execution={"n_cycles": 1, "cycle_order": "shuffled"},
+            # As many batches in every window, however fast the machine is at that moment.
+            window={"min_seconds": 0.001, "min_batches": 20},
+        )
+
+    def must_end_well(self) -> None:
+        done = snakemake(self.folder, "--configfile", "study.yaml", timeout_s=CALL_LIMIT_S)
+        _must(done.returncode == 0, done.stderr)
+
+    def call(self, killing: Killing) -> int:
+        """Call Snakemake once and kill at random moments until it ends; return its exit code."""
+        log_path = self.folder / "snakemake.log"
+        snakefile = ["--snakefile", str(ROOT / "Snakefile")]
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "snakemake", *snakefile, "--configfile", "study.yaml"],
+                cwd=self.folder,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + CALL_LIMIT_S
+        while process.poll() is None:
+            _must(time.monotonic() < deadline, f"a call did not end: {log_path.read_text()}")
+            wait_s = killing.random.uniform(0, killing.longest_wait_s) if killing.left else 1.0
+            try:
+                process.wait(wait_s)
+            except subprocess.TimeoutExpired:
+                if killing.left:
+                    self._kill_one(process, killing)
+        self._must_leave_nothing_running()
+        self._must_keep_what_finished()
+        return process.returncode
+
+    def _kill_one(self, process: subprocess.Popen[bytes], killing: Killing) -> None:
+        self._note_finished()
+        victim = killing.random.choice(VICTIMS)
+        pids = _pids_of(victim, process.pid, self.folder)
+        if not pids:
+            victim, pids = "snakemake", [process.pid]
+        if victim == "any":
+            pids = [killing.random.choice(pids)]
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        killing.done[victim] += 1
+        if killing.done.total() % 10 == 0:
+            killing.say(f"{killing.done.total()} of {killing.kills} kills")
+
+    def _note_finished(self) -> None:
+        """Note what is whole now: it must stay as it is."""
+        for record in self.results.path.glob("runs/*/*/result.json"):
+            run = RunFolder(record.parent)
+            if is_whole(run):
+                self._finished.update({path: sha256(path) for path in run.products})
+
+    def _must_keep_what_finished(self) -> None:
+        for path, before in self._finished.items():
+            _must(path.is_file(), f"{path} was finished and is gone")
+            _must(sha256(path) == before, f"{path} was finished and has changed")
+        self._note_finished()
+        if self._expected is None:
+            return
+        wanted = self._expected.tokens()
+        for run, found in self.tokens().items():
+            _must(wanted[run] == found, f"{run}: {found} instead of {wanted[run]}")
+
+    def _must_leave_nothing_running(self) -> None:
+        deadline = time.monotonic() + GONE_LIMIT_S
+        while left := _living(self.folder):
+            told = {pid: _command(pid) for pid in left}
+            _must(time.monotonic() < deadline, f"still running after {GONE_LIMIT_S} s: {told}")
+            time.sleep(0.05)
+
+    def tokens(self) -> dict[str, dict[str, Any]]:
+        """Return every whole run's token counts, by ``experiment/cycle``."""
+        found = {}
+        for record in self.results.path.glob("runs/*/*/result.json"):
+            _must(is_whole(RunFolder(record.parent)), f"{record} is no whole result")
+            content = json.loads(record.read_text())
+            found[f"{content['experiment']}/{content['cycle']}"] = content["tokens"]
+        return found
+
+    def statuses(self) -> list[tuple[str, int, int, str]]:
+        import pyarrow.parquet as pq
+
+        columns = ["experiment", "cycle", "order", "status"]
+        table = pq.read_table(self.results.path / "runs.parquet", columns=columns)
+        return [tuple(row.values()) for row in table.to_pylist()]
+
+    def must_equal(self) -> None:
+        """Hold the complete study against the undisturbed one."""
+        assert self._expected is not None
+        _must(
+            self.results.plan.read_bytes() == self._expected.results.plan.read_bytes(),
+            "plan.json differs",
+        )
+        _must(self.statuses() == self._expected.statuses(), f"statuses: {self.statuses()}")
+        _must(self.tokens() == self._expected.tokens(), "token counts differ")
+        again = snakemake(self.folder, "--configfile", "study.yaml", timeout_s=CALL_LIMIT_S)
+        _must("Nothing to be done" in again.stderr, again.stderr)
+        tables = [self.results.path / name for name in ("runs.parquet", "summary.parquet")]
+        tables.append(self.results.path / "summary.csv")
+        first = [sha256(path) for path in tables]
+        write_tables(self.results.path, partial=False)
+        _must([sha256(path) for path in tables] == first, "aggregating twice gave other bytes")
+
+
+def _pids_of(victim: str, main_pid: int, folder: Path) -> list[int]:
+    if victim == "snakemake":
+        return [main_pid]
+    living = _living(folder)
+    if victim in ("any", "all"):
+        return living
+    return [pid for pid in living if _MODULES[victim] in _command(pid)]
+
+
+def _living(folder: Path) -> list[int]:
+    """Return the processes that work in a study's folder, zombies aside."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            where = (entry / "cwd").readlink()
+        except OSError:
+            continue
+        if state != "Z" and where == folder:
+            found.append(int(entry.name))
+    return found
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def _must(holds: bool, message: str) -> None:
+    if not holds:
+        raise BrokenError(message)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    began_s = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"{time.monotonic() - began_s:6.0f} s  {line}", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="kill-many-") as folder:
+        done = kill_many(Path(folder).resolve(), options.kills, options.seed, say)
+    told = ", ".join(f"{name} {count}" for name, count in sorted(done.items()))
+    say(f"{done.total()} kills ({told}): nothing lost, nothing wrong, nothing left running")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""``llem clean`` finds what killed runs left, shows it, and leaves alone what is whole or runs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.files import locked
+from llenergymeasure.results.layout import RUN_VARIABLE, StudyFolder
+from results.synthetic import make_plan, write_complete_study, write_outcome
+from support.studies import llem
+
+CONFIGS = [{"model": "tiny-llama", "n": n} for n in (1, 2)]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StudyFolder:
+    """A study of which one run is finished and the other was killed in mid-write."""
+    folder = tmp_path / "results" / "small"
+    plan = make_plan(CONFIGS, ["n"])
+    write_complete_study(folder, plan)
+    killed = plan["runs"][1]
+    run = StudyFolder(folder).run(killed["experiment"], killed["cycle"])
+    run.result.unlink()
+    for path in (run.samples, run.stream, run.path / ".result.json.abc.part"):
+        path.write_bytes(b"half")
+    run.work.mkdir()
+    (run.work / "marks.jsonl").write_text("")
+    write_outcome(folder, killed, status="interrupted")
+    return StudyFolder(folder)
+
+
+def _names(folder: Path) -> list[str]:
+    done = llem(folder, "clean", "--json")
+    assert done.returncode == 0, done.stderr
+    return sorted(Path(each["name"]).name for each in json.loads(done.stdout))
+
+
+def test_shows_first_and_removes_when_told(study: StudyFolder) -> None:
+    at = study.path.parents[1]
+    finished = {path: path.read_bytes() for path in study.path.glob("runs/*/*/result.json")}
+    expected = [".result.json.abc.part", "run.parquet", "samples.arrows", "samples.parquet", "work"]
+    assert _names(at) == expected
+    shown = llem(at, "clean")
+    assert shown.returncode == 0
+    assert "half of a result" in shown.stdout
+    assert "--yes" in shown.stdout
+    assert _names(at) == expected
+    assert llem(at, "clean", "results/small", "--yes").returncode == 0
+    assert _names(at) == []
+    assert {path: path.read_bytes() for path in finished} == finished
+    assert len(list(study.path.glob("runs/*/*/run.parquet"))) == len(finished)
+    assert len(list(study.path.glob("runs/*/*/outcome.json"))) == 1
+
+
+def test_a_run_at_work_is_passed_over(study: StudyFolder) -> None:
+    outcome = next(study.path.glob("runs/*/*/outcome.json"))
+    alive = {"status": "running", "host": os.uname().nodename, "pid": os.getpid()}
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    outcome.write_text(json.dumps({**alive, "boot_id": boot}))
+    assert _names(study.path.parents[1]) == []
+
+
+def test_a_study_at_work_is_refused(study: StudyFolder) -> None:
+    with locked(study.lock, "a workflow"):
+        done = llem(study.path.parents[1], "clean", "results/small", "--yes")
+    assert done.returncode != 0
+    assert "in use by a workflow" in done.stderr
+
+
+def test_a_server_that_outlived_its_run_is_ended(study: StudyFolder) -> None:
+    run = next(study.path.glob("runs/*/*/outcome.json")).parent
+    variables = {**os.environ, RUN_VARIABLE: str(run)}
+    program = [sys.executable, "-c", "import time; time.sleep(300)"]
+    with subprocess.Popen(program, env=variables) as server:
+        try:
+            at = study.path.parents[1]
+            listed = json.loads(llem(at, "clean", "--json").stdout)
+            found = [each["name"] for each in listed if each["kind"] == "process"]
+            assert len(found) == 1
+            assert found[0].startswith(f"{server.pid} ")
+            assert llem(at, "clean", "--yes").returncode == 0
+            assert server.wait(10) == -signal.SIGTERM
+        finally:
+            server.kill()
+
+
+def test_locks_that_a_killed_snakemake_left_on_this_study_go(study: StudyFolder) -> None:
+    at = study.path.parents[1]
+    locks = at / ".snakemake" / "locks"
+    locks.mkdir(parents=True)
+    (locks / "0.output.lock").write_text("results/small/runs.parquet\n")
+    (locks / "1.output.lock").write_text("elsewhere/table.csv\n")
+    assert llem(at, "clean", "results/small", "--yes").returncode == 0
+    assert [path.name for path in locks.iterdir()] == ["1.output.lock"]
+
+
+def test_where_nothing_is_left_it_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "small"
+    plan = make_plan(CONFIGS, ["n"])
+    write_complete_study(folder, plan)
+    done = llem(tmp_path, "clean")
+    assert (done.returncode, done.stdout) == (0, "Nothing is left behind.\n")

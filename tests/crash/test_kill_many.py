@@ -1,0 +1,15 @@
+"""Kills at random moments lose nothing, break nothing and leave nothing running."""
+
+from pathlib import Path
+
+import pytest
+
+from crash.kill_many import kill_many
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def test_a_score_of_kills(tmp_path: Path) -> None:
+    said: list[str] = []
+    done = kill_many(tmp_path.resolve(), kills=20, seed=20, say=said.append)
+    assert done.total() == 20, said
