@@ -1,7 +1,6 @@
 """Failure and resume: nothing finished is lost or measured twice, nothing failed is forgotten."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from support.hub import offer_model
 from support.studies import (
     ROOT,
     environment,
@@ -27,17 +27,6 @@ pytestmark = pytest.mark.slow
 
 REPOSITORY = "someone/tiny"
 NOTHING = "Nothing to be done"
-
-
-def _offer_model(hub: Path) -> None:
-    """Put the tiny model into a hub cache under a repository's name, as a download would."""
-    from llenergymeasure.workload.models.tiny import tiny_llama_folder
-
-    revision = "0" * 40
-    base = hub / f"models--{REPOSITORY.replace('/', '--')}"
-    shutil.copytree(tiny_llama_folder(), base / "snapshots" / revision)
-    (base / "refs").mkdir()
-    (base / "refs" / "main").write_text(revision)
 
 
 def _six(folder: Path) -> Path:
@@ -74,7 +63,7 @@ def test_fail_fail_again_fixed_nothing(tmp_path: Path) -> None:
     assert '"attempt": 2' in outcome.read_text()
     assert (results / "summary.parquet").stat().st_mtime == 86400
 
-    _offer_model(hub)
+    offer_model(hub, REPOSITORY)
     third = snakemake(tmp_path, "--configfile", str(study), variables=variables)
     assert third.returncode == 0, third.stderr
     times = result_times(tmp_path)

@@ -3,12 +3,13 @@
 The supervisor asks in a process of its own: a driver that hangs must not take it along.
 """
 
+import contextlib
 import ctypes
 import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from llenergymeasure.errors import LlemError
@@ -53,11 +54,13 @@ class Allotment:
         uuids: in CUDA's order; empty on a machine without.
         named: whether the study names them, so that the engine has to be told.
         warnings: what may make the choice wrong.
+        memory_used_bytes: in use on each at this moment; those that do not say are left out.
     """
 
     uuids: tuple[str, ...] = ()
     named: bool = False
     warnings: tuple[str, ...] = ()
+    memory_used_bytes: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def environment(self) -> dict[str, str]:
         """Return what an engine's environment needs so that it uses these GPUs."""
@@ -138,7 +141,12 @@ def ask_allotment(config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S) -> Al
     answer = json.loads(done.stdout)
     if "refused" in answer:
         raise GpuAllotmentError(answer["refused"])
-    return Allotment(tuple(answer["uuids"]), answer["named"], tuple(answer["warnings"]))
+    return Allotment(
+        tuple(answer["uuids"]),
+        answer["named"],
+        tuple(answer["warnings"]),
+        answer["memory_used_bytes"],
+    )
 
 
 def allot(config: Mapping[str, Any]) -> Allotment:
@@ -166,6 +174,20 @@ def allot(config: Mapping[str, Any]) -> Allotment:
     return Allotment(tuple(gpu.uuid for gpu in used), False, seen.warnings)
 
 
+def _with_memory(found: Allotment) -> Allotment:
+    """Return it with what is in use on each card, to tell later whether a run gave it all back."""
+    import pynvml
+
+    from llenergymeasure.hardware import gpus
+
+    used: dict[str, int] = {}
+    for gpu in gpus.discover().gpus:
+        if gpu.uuid in found.uuids:
+            with contextlib.suppress(pynvml.NVMLError):
+                used[gpu.uuid] = gpus.memory_used_bytes(gpu)
+    return replace(found, memory_used_bytes=used)
+
+
 def _driver_there() -> bool:
     """Whether NVML's library is; loading it asks the driver nothing yet."""
     try:
@@ -178,7 +200,7 @@ def _driver_there() -> bool:
 def main() -> int:
     """Answer one configuration on standard input with one JSON object on standard output."""
     try:
-        answer = asdict(allot(json.load(sys.stdin)))
+        answer = asdict(_with_memory(allot(json.load(sys.stdin))))
     except GpuAllotmentError as error:
         answer = {"refused": str(error)}
     print(json.dumps(answer))

@@ -28,6 +28,7 @@ from llenergymeasure.measure.marks import Marks
 from llenergymeasure.measure.memory_need import memory_need
 from llenergymeasure.measure.outcomes import report_failure
 from llenergymeasure.measure.preflight import Preflight, preflight
+from llenergymeasure.measure.processes import die_with
 from llenergymeasure.measure.resolution import sensors_need_s
 from llenergymeasure.measure.settle import read_gpus, settle
 from llenergymeasure.measure.time_limit import estimated_limit_s
@@ -45,7 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the engine's side of the run in ``--out``; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    folder = RunFolder(parser.parse_args(arguments).out)
+    parser.add_argument("--watch", type=int, help="the process that this one must not outlive")
+    options = parser.parse_args(arguments)
+    folder = RunFolder(options.out)
+    if options.watch is not None:
+        die_with(options.watch)
+    folder.engine_pid.write_text(str(os.getpid()))
     try:
         spec = RunSpec.model_validate_json(folder.spec.read_text())
         EngineRun(spec, folder).run()
@@ -120,6 +126,7 @@ class EngineRun:
                 "settle": settled,
                 "warmup_result": warmup,
                 "environment": surroundings,
+                "python_executable": sys.executable,
                 "flops": workload_flops(found.source, workload),
             }
             write_text(self._folder.engine, json.dumps(document, default=str))

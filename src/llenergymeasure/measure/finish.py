@@ -27,7 +27,7 @@ from llenergymeasure.measure.marks import read_marks
 from llenergymeasure.measure.outcomes import attempt, read_json, report_failure
 from llenergymeasure.measure.serving_result import ServedRun, served_run
 from llenergymeasure.measure.steady import steadiness
-from llenergymeasure.measure.utilisation import utilisation
+from llenergymeasure.measure.utilisation import power_inside, utilisation
 from llenergymeasure.meter.account import Account
 from llenergymeasure.meter.samples import Samples, read_samples, write_samples
 from llenergymeasure.results.layout import RunFolder
@@ -162,11 +162,13 @@ def _result(
     if served is not None:
         tokens = served.tokens(tokens.prompt_hash)
         record = served.energy(record, tokens, spec.carbon)
-    steady = steadiness(done["window"]["completions"], done["window"]["batch_of_request"])
+    inside = (window.start_monotonic_ns, window.end_monotonic_ns)
+    drawn = power_inside(samples, inside, done["devices"]) if done["computes_on_gpu"] else None
+    steady = steadiness(done["window"]["completions"], done["window"]["batch_of_request"], drawn)
     gpus = _gpus(done, energy.account)
     validity = dict(energy.account.validity)
     if steady["steady"] is False and record.kind == "measured":
-        validity["not_steady"] = "throughput has a trend within the window; see steadiness"
+        validity["not_steady"] = "throughput or power has a trend within the window; see steadiness"
     if served is not None:
         validity |= served.validity()
     return Result(
@@ -217,6 +219,9 @@ def _result(
         },
         provenance={
             **source(),
+            # The engine's own, where this process works outside of its container.
+            "python_executable": done["python_executable"],
+            "container": done["environment"]["container"],
             "attempt": attempt(folder),
             "workload": done["workload"],
             "preflight": done["preflight"],
@@ -225,6 +230,7 @@ def _result(
             "computes_on_gpu": done["computes_on_gpu"],
             "steadiness": steady,
             "gpu_limits": read_json(folder.limits),
+            "gpu_memory_release": read_json(folder.gpu_memory),
             "validity_details": validity,
             "recording": asdict(samples.header),
             **energy.provenance,

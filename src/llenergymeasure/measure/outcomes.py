@@ -41,6 +41,7 @@ class Outcome:
     job: dict[str, Any] | None = field(default_factory=lambda: _job())
     started_at: str = field(default_factory=lambda: utc_now())
     ended_at: str | None = None
+    gpu_memory: dict[str, Any] | None = None
     log_tail: str = ""
 
     def begin(self, folder: RunFolder) -> None:

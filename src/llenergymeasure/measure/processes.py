@@ -107,9 +107,19 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def kill_descendants(grace_s: float = 2.0) -> list[int]:
-    """Kill every descendant of this process that is left; return those that were found."""
-    found = descendants(os.getpid())
+def kill_descendants(grace_s: float = 2.0, spare: int | None = None) -> list[int]:
+    """Kill every descendant of this process that is left; return those that were found.
+
+    Args:
+        grace_s: longest wait for them to be gone.
+        spare: one that is left alone, with its own descendants.
+    """
+
+    def there() -> list[int]:
+        spared = () if spare is None else (spare, *descendants(spare))
+        return [pid for pid in descendants(os.getpid()) if pid not in spared]
+
+    found = there()
     left = found
     deadline = time.monotonic() + grace_s
     while left and time.monotonic() < deadline:
@@ -120,7 +130,7 @@ def kill_descendants(grace_s: float = 2.0) -> list[int]:
                 continue
         time.sleep(0.02)
         _reap()
-        left = descendants(os.getpid())
+        left = there()
     return found
 
 

@@ -22,14 +22,20 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from llenergymeasure.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, LlemError
+from llenergymeasure.hardware.release import ask_release, told
 from llenergymeasure.measure import processes
 from llenergymeasure.measure.attempt_lock import AttemptLock, StillAtWorkError
+from llenergymeasure.measure.circuit import Circuit, CircuitBrokenError
+from llenergymeasure.measure.finisher import Finisher, wait
 from llenergymeasure.measure.marks import read_marks
 from llenergymeasure.measure.outcomes import Outcome, attempt, read_json
 from llenergymeasure.measure.reservation import Reservation
+from llenergymeasure.measure.signals import SignalPipe
 from llenergymeasure.meter.client import RecorderProcess
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder
 from llenergymeasure.results.whole import is_whole
+
+ENGINE_MODULE = "llenergymeasure.measure.engine_process"
 
 GRACE_S = 15.0
 """Seconds between SIGTERM and SIGKILL for what must end."""
@@ -127,12 +133,13 @@ class Supervisor:
         self._engine_launcher = engine_launcher
         self._recorder: RecorderProcess | None = None
         self._recorder_lost = False
-        self._finisher: subprocess.Popen[bytes] | None = None
+        self._finisher = Finisher(self._start_waiting, folder.path)
         self._reservation: Reservation | None = None
+        self._circuit = Circuit(folder.study.circuit)
 
     def run(self) -> int:
         """Do the run; return 0, 1, or 128 + n after signal n."""
-        signals = _SignalPipe()
+        signals = SignalPipe()
         processes.adopt_orphans()
         os.environ[RUN_VARIABLE] = str(self._folder.path)
         try:
@@ -147,10 +154,15 @@ class Supervisor:
             # Its workflow was killed while the earlier attempt was finishing: nothing to do.
             outcome.end(self._folder, "completed", EXIT_OK)
             return EXIT_OK
+        try:
+            self._circuit.refuse_if_broken()
+        except CircuitBrokenError as error:
+            outcome.begin(self._folder)
+            return self._fail(outcome, EXIT_FAILED, _described(error))
         self._clear()
         outcome.begin(self._folder)
         started = time.monotonic()
-        with self._folder.log.open("wb", buffering=0) as log:
+        with self._folder.log.open("ab", buffering=0) as log:
             try:
                 return self._attempt(outcome, log, signals, started)
             except LlemError as error:
@@ -173,12 +185,13 @@ class Supervisor:
         """Make room: what an earlier attempt left for a look goes now."""
         shutil.rmtree(self._folder.work, ignore_errors=True)
         self._folder.stream.unlink(missing_ok=True)
+        self._folder.log.unlink(missing_ok=True)
         self._remove_products()
         self._folder.work.mkdir(parents=True)
         self._folder.spec.write_text(json.dumps(self._spec, indent=2))
 
     def _attempt(
-        self, outcome: Outcome, log: IO[bytes], signals: "_SignalPipe", started: float
+        self, outcome: Outcome, log: IO[bytes], signals: SignalPipe, started: float
     ) -> int:
         self._note(outcome, "reserve")
         config = self._spec["config"]
@@ -200,19 +213,20 @@ class Supervisor:
         )
         # In a thread, so that signals are heard while the recorder starts.
         threading.Thread(target=self._announce_recorder, args=[self._recorder], daemon=True).start()
-        end = self._watch(engine, signals, started, outcome, log)
+        end = self._watch(engine, signals, started, outcome)
         processes.end_group(engine, 0.0)
         self._stop_recorder()
         self._put_limits_back()
+        self._check_memory(outcome)
         if end.cause is None and end.returncode == 0:
-            end = self._finish(log, signals, outcome)
+            end = self._finish(signals, outcome)
         self._clean_up()
         return self._conclude(outcome, end)
 
     def _clean_up(self) -> None:
         """Leave nothing behind: no process, no changed limit, no locked card."""
         self._stop_recorder()
-        self._dismiss_finisher()
+        self._finisher.dismiss()
         if self._reservation is not None:
             # The guard is a descendant too: it has to be done before they are killed.
             self._reservation.release()
@@ -229,18 +243,31 @@ class Supervisor:
     def _start_engine(self, log: IO[bytes]) -> "subprocess.Popen[bytes]":
         """Start the engine's process here, or in the container that was made for it."""
         if self._engine_launcher is None:
-            return self._start_child("llenergymeasure.measure.engine_process", log)
+            command = [sys.executable, "-m", ENGINE_MODULE, "--out", str(self._folder.path)]
+        else:
+            out = ["--out", str(self._folder.path), "--watch", str(os.getpid())]
+            command = [*self._engine_launcher, *out]
         assert self._reservation is not None
-        out = ["--out", str(self._folder.path), "--watch", str(os.getpid())]
-        command = [*self._engine_launcher, *out]
         return processes.start(command, log, self._reservation.environment())
 
-    def _start_child(
-        self, module: str, log: IO[bytes], *more: str, stdin: int = subprocess.DEVNULL
-    ) -> "subprocess.Popen[bytes]":
+    def _start_waiting(self, command: list[str]) -> "subprocess.Popen[bytes]":
+        """Start a process that is told over its standard input when to begin."""
         assert self._reservation is not None
-        command = [sys.executable, "-m", module, "--out", str(self._folder.path), *more]
-        return processes.start(command, log, self._reservation.environment(), stdin=stdin)
+        with self._folder.log.open("ab", buffering=0) as log:
+            environment = self._reservation.environment()
+            return processes.start(command, log, environment, stdin=subprocess.PIPE)
+
+    def _check_memory(self, outcome: Outcome) -> None:
+        """Tell whether the cards have their memory back, now that the engine is gone."""
+        assert self._reservation is not None
+        processes.kill_descendants(spare=self._finisher.pid)
+        release = ask_release(self._reservation.allotment.memory_used_bytes)
+        if release is None:
+            return
+        outcome.gpu_memory = release
+        self._folder.gpu_memory.write_text(json.dumps(release))
+        for line in told(release):
+            print(line, file=sys.stderr)
 
     def _announce_recorder(self, recorder: RecorderProcess) -> None:
         """Tell the engine's process which sensors work: it waits for this before it begins."""
@@ -256,10 +283,9 @@ class Supervisor:
     def _watch(
         self,
         child: "subprocess.Popen[bytes]",
-        signals: "_SignalPipe",
+        signals: SignalPipe,
         started: float,
         outcome: Outcome,
-        log: IO[bytes],
     ) -> End:
         """Wait for the child, a signal, the time limit or the end of who asked for the run."""
         poller = select.poll()
@@ -278,12 +304,12 @@ class Supervisor:
                 if left_s is not None and left_s <= 0:
                     return self._end_child(child, f"over its limit of {limit_s:g} s")
                 # Often until the finisher is started, which is to fall into the loading.
-                longest_ms = 100 if self._finisher is None else 1000
+                longest_ms = 1000 if self._finisher.started else 100
                 wait_ms = longest_ms if left_s is None else min(longest_ms, max(1, left_s * 1000))
                 ready = {handle for handle, _ in poller.poll(wait_ms)}
                 self._note_phase(outcome)
-                if self._finisher is None and outcome.phase in LOADED_PHASES:
-                    self._ready_finisher(log)
+                if not self._finisher.started and outcome.phase in LOADED_PHASES:
+                    self._finisher.ready()
                 if child_handle in ready:
                     return End(child.wait())
                 if signals.handle in ready:
@@ -348,41 +374,21 @@ class Supervisor:
             (self._folder.work / "recorder_lost").touch()
         self._recorder = None
 
-    def _ready_finisher(self, log: IO[bytes]) -> None:
-        """Start what computes the result; it waits, so that its imports cost the run no time."""
-        module = "llenergymeasure.measure.finish"
-        self._finisher = self._start_child(module, log, "--wait", stdin=subprocess.PIPE)
-
-    def _dismiss_finisher(self) -> None:
-        """Close its input: one that was not told to begin ends."""
-        if self._finisher is not None and self._finisher.stdin is not None:
-            self._finisher.stdin.close()
-        self._finisher = None
-
-    def _finish(self, log: IO[bytes], signals: "_SignalPipe", outcome: Outcome) -> End:
+    def _finish(self, signals: SignalPipe, outcome: Outcome) -> End:
         """Compute the result from what the run left.
 
         Who asked for the run may be gone by now: what was measured is kept all the same.
         """
         outcome.phase = "finish"
-        if self._finisher is None or self._finisher.poll() is not None:
-            self._dismiss_finisher()
-            self._ready_finisher(log)
-        child = self._finisher
-        assert child is not None
-        assert child.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it is gone; its code says so
-            child.stdin.write(b"\n")
-            child.stdin.flush()
-        deadline = time.monotonic() + FINISH_LIMIT_S
-        while child.poll() is None:
-            if signals.wait(0.01):
-                end = _interrupted(signals)
-                processes.end_group(child, GRACE_S)
-                return end
-            if time.monotonic() > deadline:
-                return self._end_child(child, f"finishing took over {FINISH_LIMIT_S:g} s")
-        return End(child.wait())
+        child = self._finisher.begin()
+        code = wait(child, FINISH_LIMIT_S, signals.wait)
+        if code is not None:
+            return End(code)
+        if signals.wait(0.0):
+            end = _interrupted(signals)
+            processes.end_group(child, GRACE_S)
+            return end
+        return self._end_child(child, f"finishing took over {FINISH_LIMIT_S:g} s")
 
     def _conclude(self, outcome: Outcome, end: End) -> int:
         if end.cause is not None or end.returncode != 0:
@@ -404,6 +410,7 @@ class Supervisor:
         self._folder.stream.unlink(missing_ok=True)
         outcome.phase = None
         outcome.end(self._folder, "completed", EXIT_OK)
+        self._circuit.remove()
         return EXIT_OK
 
     def _name_phase_cut_short(self, outcome: Outcome) -> None:
@@ -415,32 +422,15 @@ class Supervisor:
 
     def _fail(self, outcome: Outcome, code: int, error: dict[str, str]) -> int:
         outcome.end(self._folder, "failed", code, error)
+        if error["class"] != CircuitBrokenError.__name__:
+            self._circuit.add_failure(self._spec["experiment"], error)
         where = f" in phase {outcome.phase}" if outcome.phase else ""
         run = f"{self._spec['experiment']}/{self._spec['cycle']}"
         print(f"run {run} failed{where}: {error['class']}: {error['message']}", file=sys.stderr)
         return code or EXIT_FAILED
 
 
-class _SignalPipe:
-    """SIGINT and SIGTERM as something to poll for, so that no handler runs amid other work."""
-
-    def __init__(self) -> None:
-        self.handle, write = os.pipe()
-        os.set_blocking(write, False)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _ignore)
-
-    def wait(self, timeout_s: float) -> bool:
-        """Return whether a signal has come within ``timeout_s``."""
-        return bool(select.select([self.handle], [], [], timeout_s)[0])
-
-    def take(self) -> int:
-        """Return the number of the signal that came first."""
-        return os.read(self.handle, 1)[0]
-
-
-def _interrupted(signals: _SignalPipe) -> End:
+def _interrupted(signals: SignalPipe) -> End:
     number = signals.take()
     return End(-number, signal.Signals(number).name, number)
 
@@ -449,10 +439,6 @@ def _sensors(config: Mapping[str, Any]) -> str:
     """Return the recorder's sensors: always the automatic ones, and one that the study names."""
     named = (config.get("energy") or {}).get("backend") or "auto"
     return "auto" if named in {"auto", "none"} else f"auto,{named}"
-
-
-def _ignore(_number: int, _frame: Any) -> None:
-    """Do nothing: the wake-up pipe carries the signal."""
 
 
 def _error(kind: str, message: str | None) -> dict[str, str]:

@@ -14,11 +14,11 @@ from typing import IO, Protocol
 
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM
+from llenergymeasure.measure.circuit import Broken, Circuit
 from llenergymeasure.measure.processes import die_with_parent
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.outcome import read_outcome
-from llenergymeasure.workflow.breaker import Broken
 from llenergymeasure.workflow.manifest import run_state
 from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
@@ -188,11 +188,12 @@ class Drive:
     def _follow(self, process: "subprocess.Popen[bytes]", progress: Progress) -> Broken | None:
         """Watch Snakemake to its end; return why the circuit broke, if it did."""
         broken: Broken | None = None
+        circuit = Circuit(self._folder.circuit)
         while process.poll() is None:
             self._tell_of_ends(progress)
             if broken is not None:
                 self._end_runs()  # again: one may have been starting
-            elif (broken := progress.broken()) is not None:
+            elif (broken := circuit.broken(process.pid)) is not None:
                 self._view.say(str(broken))
                 self._signal_snakemake(signal.SIGTERM)
             self._view.wait(POLL_S, progress)

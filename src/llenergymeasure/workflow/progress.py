@@ -13,7 +13,6 @@ from llenergymeasure.plan import Plan, PlannedRun
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.units import NS_PER_S
-from llenergymeasure.workflow.breaker import Broken, broken_circuit
 
 AT_ONCE = 8
 """So many of the runs next in line are looked at: more than one machine does at a time."""
@@ -44,7 +43,6 @@ class Progress:
         self._folder = folder
         self._at_once = at_once
         self._total = len(plan.runs)
-        self._experiments = len({run.experiment for run in plan.runs})
         self._started_ns = self._last_end_ns = time.time_ns()
         self._ends: list[dict[str, Any]] = []
         self._open = {
@@ -58,10 +56,6 @@ class Progress:
     def to_do(self) -> int:
         """How many runs have not ended yet."""
         return len(self._open)
-
-    def broken(self) -> Broken | None:
-        """Return why the study should end now; null while it may go on."""
-        return broken_circuit(self._ends, self._experiments, self._done_before > 0)
 
     def next_runs(self) -> list[PlannedRun]:
         """Return the runs next in line, those at work among them."""

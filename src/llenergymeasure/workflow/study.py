@@ -12,6 +12,7 @@ from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.errors import ConfigurationError, LlemError
 from llenergymeasure.files import locked, write_if_changed
 from llenergymeasure.hardware.allotment import gpus_needed
+from llenergymeasure.measure.circuit import Circuit
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
 from llenergymeasure.runners.choice import with_runners
@@ -60,6 +61,7 @@ class OpenStudy:
         self._runs = {(run.experiment, str(run.cycle)): run for run in plan.runs}
         self._backends = {run.experiment: run.backend for run in plan.runs}
         self._lock = ExitStack()
+        self._circuit = Circuit(folder.circuit)
         self.python = sys.executable
         self.folder = str(folder.path)
         self.plan_file = str(folder.plan)
@@ -164,6 +166,10 @@ class OpenStudy:
             if not os.environ.get(DRIVEN_VARIABLE):
                 warn_of_missing_variables(self._notify, _say)
             states = self._look()
+            if any(each["status"] == "completed" for each in states):
+                self._circuit.remove()
+            else:
+                self._circuit.close(len({each["experiment"] for each in states}))
             to_do = {each["experiment"] for each in states if each["status"] != "completed"}
             if to_do and not self._plan.execution.get("skip_preflight"):
                 backends = dict.fromkeys(
@@ -184,17 +190,17 @@ class OpenStudy:
             print(f"Ending {len(left)} jobs of an earlier workflow", file=sys.stderr, flush=True)
             end_jobs(left)
         name_jobs(self._workflow, self._folder)
+        if "gpu" in dict(self._workflow.resource_settings.resources):
+            _say(
+                f"The whole cluster has {self._at_once} GPU of work at a time, for resources say "
+                "so: take the profile with --workflow-profile, or --resources without gpu"
+            )
 
     def end(self, _log: Any = None) -> None:
         """Bring manifest and tables up to date and say what came out.
 
         Where runs are missing the tables are written all the same, over what completed, with a
         time stamp so old that the next call makes them anew.
-        if "gpu" in dict(self._workflow.resource_settings.resources):
-            _say(
-                f"The whole cluster has {self._at_once} GPU of work at a time, for resources say "
-                "so: take the profile with --workflow-profile, or --resources without gpu"
-            )
         """
         from llenergymeasure.analysis.tables import write_tables
         from llenergymeasure.report.page import write_report
@@ -206,10 +212,14 @@ class OpenStudy:
             write_report(self._folder.path, partial=True)
         if not os.environ.get("LLEM_QUIET"):
             print(study_text(self._folder.path), file=sys.stderr, flush=True)
+        broken = self._circuit.broken()
+        if broken is not None and not os.environ.get("LLEM_QUIET"):
+            _say(str(broken))
         if not os.environ.get(DRIVEN_VARIABLE):
-            # ``llem`` tells by itself: it knows of a broken circuit, and outlives a killed
-            # Snakemake.
-            tell(self._notify, News.of(self._plan, self._folder), _say)
+            # ``llem`` tells by itself: it outlives a killed Snakemake.
+            reason = None if broken is None else str(broken)
+            tell(self._notify, News.of(self._plan, self._folder, reason), _say)
+        self._circuit.remove()
 
 
 def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:

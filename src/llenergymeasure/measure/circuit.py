@@ -1,0 +1,154 @@
+"""The circuit breaker: a study whose every run fails the same way is ended, and told why.
+
+A missing driver or a model that cannot be reached fails each run alike; going through hundreds of
+them costs hours and says nothing new. The circuit is broken once :data:`FEWEST_FAILURES` runs
+of one call have failed with the same error, spread over as many different experiments where the
+study has that many, while no run of the study has ever completed. Several cycles of one bad
+experiment therefore end nothing, and neither does a study that has something to show.
+
+The workflow closes the circuit when it begins, with a file in the study's folder; each run that
+fails writes a line into it, and one that completes takes it away. A run that finds the circuit
+broken refuses at once, whatever started it. The file is of one call of the workflow: the next one
+begins anew, so that a study continues as soon as the cause is mended. (Standard library only.)
+"""
+
+import contextlib
+import json
+import os
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.errors import LlemError
+from llenergymeasure.files import write_text
+
+FEWEST_FAILURES = 3
+"""Failures alike that end a study: two can be chance, a fourth says nothing new."""
+
+_OF_ONE_RUN = re.compile(r"\bpid \d+|\b0x[0-9a-f]+\b|\b[0-9a-f]{12}\b(/\d+)?")
+"""What differs between the same error of two runs: process ids, addresses, the runs' own ids."""
+
+
+class CircuitBrokenError(LlemError):
+    """This run was not started, for those before it all failed the same way."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Why the circuit broke.
+
+    Attributes:
+        runs: how many runs failed.
+        error_class: the class of their error.
+        message: what the first of them said.
+    """
+
+    runs: int
+    error_class: str
+    message: str
+
+    def __str__(self) -> str:
+        """Return it in words, for a person who wonders why the study stopped."""
+        return (
+            f"The first {self.runs} runs failed the same way, so the study is ended here: "
+            f"{self.error_class}: {self.message}"
+        )
+
+
+class Circuit:
+    """The circuit of one study's folder."""
+
+    def __init__(self, path: Path) -> None:
+        """Take its file; where that is absent, nothing is watched and nothing ever breaks."""
+        self._path = path
+
+    def close(self, experiments: int) -> None:
+        """Begin to watch, for a workflow that begins and has no completed run to show yet.
+
+        Args:
+            experiments: how many the study has.
+        """
+        begun = {"experiments": experiments, "host": socket.gethostname(), "pid": os.getpid()}
+        write_text(self._path, json.dumps(begun) + "\n")
+
+    def remove(self) -> None:
+        """Watch no longer: a run completed, or the workflow is over."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+    def add_failure(self, experiment: str, error: Mapping[str, Any]) -> None:
+        """Note how a run failed. What cannot be written ends nothing: it is a saving, no result."""
+        line = json.dumps({"experiment": experiment, "error": dict(error)}) + "\n"
+        with contextlib.suppress(OSError):
+            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+            try:
+                os.write(handle, line.encode())
+            finally:
+                os.close(handle)
+
+    def broken(self, pid: int | None = None) -> Broken | None:
+        """Return why no run should be started any more; null while they may be.
+
+        Args:
+            pid: the workflow that is asked about; any that is alive if null.
+        """
+        try:
+            lines = [json.loads(line) for line in self._path.read_text().splitlines()]
+            begun, failures = lines[0], lines[1:]
+            of_this_call = _alive(begun) if pid is None else begun["pid"] == pid
+            return broken_circuit(failures, begun["experiments"]) if of_this_call else None
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+    def refuse_if_broken(self) -> None:
+        """Let a run go on, or not.
+
+        Raises:
+            CircuitBrokenError: the runs before it all failed the same way.
+        """
+        broken = self.broken()
+        if broken is not None:
+            raise CircuitBrokenError(
+                f"not started, for the first {broken.runs} runs of the study all failed the same "
+                f"way: {broken.error_class}: {broken.message}. Mend that and call the workflow "
+                "again: it does the rest"
+            )
+
+
+def broken_circuit(failures: Iterable[Mapping[str, Any]], experiments: int) -> Broken | None:
+    """Return why a study of which no run has completed should end; null while it may go on.
+
+    Args:
+        failures: the runs that failed, each with ``experiment`` and ``error`` (``class`` and
+            ``message``) as in its outcome.
+        experiments: how many the study has.
+    """
+    told = list(failures)
+    different = {each["experiment"] for each in told}
+    if len(told) < FEWEST_FAILURES or len(different) < min(FEWEST_FAILURES, experiments):
+        return None
+    if len({_kind(each) for each in told}) != 1:
+        return None
+    error = told[0].get("error") or {}
+    return Broken(len(told), str(error.get("class")), str(error.get("message", "")))
+
+
+def _kind(failure: Mapping[str, Any]) -> tuple[str, str]:
+    error = failure.get("error") or {}
+    return str(error.get("class")), _OF_ONE_RUN.sub("…", str(error.get("message", "")))
+
+
+def _alive(begun: Mapping[str, Any]) -> bool:
+    """Return whether the workflow that began it may live; one on another host is believed to."""
+    if begun["host"] != socket.gethostname():
+        return True
+    try:
+        os.kill(begun["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
