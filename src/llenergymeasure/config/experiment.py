@@ -308,7 +308,7 @@ class ExperimentConfig(Section):
                     f"remove {name} or set backend: {name}"
                 )
         if self.slo is not None and self.serving is None and self.backend != "openai":
-            raise ValueError("slo judges answers under traffic; add a serving section, or remove it")
+            raise ValueError("slo judges answers under traffic; add serving, or remove slo")
         if self.backend == "openai" and self.openai is None:
             raise ValueError(
                 "backend openai needs openai.base_url, the address of the running server"
@@ -323,6 +323,11 @@ class ExperimentConfig(Section):
                 f"passthrough_kwargs may not set {', '.join(clash)}; set it at the top level"
             )
         return self
+
+    @property
+    def served(self) -> bool:
+        """Whether the engine is a server under traffic, not batches in the run's own process."""
+        return self.serving is not None or self.backend == "openai"
 
     def synthetic(self) -> SyntheticDataset | None:
         """Return the synthetic data set with every value filled in; null for any other."""

@@ -18,6 +18,7 @@ from llenergymeasure.files import replacing
 from llenergymeasure.ids import canonical_json
 from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.record import Energy, Result, TokenSplit
+from llenergymeasure.results.serving import TRAFFIC_REALS, traffic_columns
 from llenergymeasure.units import MISSING
 
 TABLE_VERSION = 1
@@ -74,6 +75,10 @@ RUN_SCHEMA = pa.schema(
         ("request_latency_p50_s", _REAL),
         ("request_latency_p95_s", _REAL),
         ("time_to_first_token_p50_s", _REAL),
+        *((name, _REAL) for name in TRAFFIC_REALS),
+        ("requests_failed", _WHOLE),
+        ("slo_attained", pa.bool_()),
+        ("over_saturated", pa.bool_()),
         ("peak_memory_bytes", _WHOLE),
         ("memory_scope", _TEXT),
         ("weights_bytes", _WHOLE),
@@ -154,6 +159,7 @@ def run_row(result: Result, swept: Mapping[str, Any]) -> dict[str, Any]:
         "batches": result.batches,
         "prompt_hash": tokens.prompt_hash,
         **{name: value for name, value in speed.model_dump().items() if name in _NAMES},
+        **traffic_columns(result.serving),
         "flops_per_output_token": result.flops.per_output_token,
         "flops_prefill_per_request": result.flops.prefill_per_request,
         "flops_decode_per_request": result.flops.decode_per_request,
