@@ -96,6 +96,19 @@ def test_no_docker(surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch) 
     assert "install Docker" in _one(check_docker("pytorch", "a:1", surroundings))
 
 
+def test_a_rootless_docker_that_cannot_share_process_ids(
+    surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    command = tmp_path / "docker"
+    told = {"ServerVersion": "20.10.24", "SecurityOptions": ["name=rootless"]}
+    command.write_text(f"#!/bin/sh\necho '{json.dumps(told)}'\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("LLEM_DOCKER", str(command))
+    problem = _one(check_docker("pytorch", "a:1", surroundings))
+    assert "rootless Docker 20.10.24" in problem
+    assert "update it to 23" in problem
+
+
 @pytest.mark.skipif(shutil.which("docker") is None, reason="no docker")
 def test_no_daemon(
     surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -73,6 +73,16 @@ def find_engine() -> Engine:
     return _podman(command, told) if "host" in told else _docker(command, told)
 
 
+def shares_process_ids(engine: Engine) -> bool:
+    """Return whether a container may see the host's process ids (``--pid=host``).
+
+    Rootless Docker can from version 23 on. Source: moby pull request 41893.
+    """
+    major = engine.version.partition(".")[0]
+    old = major.isdigit() and int(major) < 23
+    return engine.podman or not engine.rootless or not old
+
+
 def _docker(command: str, told: Mapping[str, object]) -> Engine:
     options = told.get("SecurityOptions")
     runtimes = told.get("Runtimes")
@@ -170,11 +180,8 @@ def _home(variables: Mapping[str, str]) -> dict[str, str]:
 
 def _user(engine: Engine) -> list[str]:
     """Return who the process is, so that results belong to who asked for them."""
-    ids = f"{os.getuid()}:{os.getgid()}"
-    if engine.podman and engine.rootless:
-        return ["--userns=keep-id", f"--user={ids}"]
     # Without root, the container's root is this user.
-    return ["--user=0:0"] if engine.rootless else [f"--user={ids}"]
+    return ["--user=0:0" if engine.rootless else f"--user={os.getuid()}:{os.getgid()}"]
 
 
 def _limits() -> list[str]:

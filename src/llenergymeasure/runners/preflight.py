@@ -73,6 +73,12 @@ def check_docker(
         engine = docker.find_engine()
     except docker.ContainerError as error:
         return [Problem(str(error), key=key)]
+    if not docker.shares_process_ids(engine):
+        message = (
+            f"rootless Docker {engine.version} cannot share process ids, by which NVML names what "
+            "is on a GPU: update it to 23 or newer, or use Podman (LLEM_DOCKER=podman)"
+        )
+        return [Problem(message, key=key)]
     absent = _pull(engine, backend, image)
     if absent is not None:
         return [Problem(absent, key=key, found=image)]
