@@ -265,28 +265,6 @@ def sensors(
 
 
 @app.command()
-def config(
-    backend: Annotated[str, typer.Argument(help="pytorch, vllm, sglang or tensorrt")],
-    pattern: Annotated[
-        str | None, typer.Argument(help="part of a name, or words of the help")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
-) -> None:
-    """Look up what a study can set of an engine."""
-    from llenergymeasure.cli.catalogue import config_command
-
-    config_command(backend, pattern, as_json=as_json)
-
-
-@app.command()
-def prefs(
-    key: Annotated[
-        str | None, typer.Argument(help="one setting, such as output_dir or runners.pytorch")
-    ] = None,
-    value: Annotated[str | None, typer.Argument(help="what to set it to")] = None,
-    unset: Annotated[bool, typer.Option("--unset", help="take KEY out of the file")] = False,
-    show_origin: Annotated[
-@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
 ) -> None:
@@ -313,6 +291,28 @@ def init(
     init_command(path, defaults=defaults, force=force)
 
 
+@app.command()
+def config(
+    backend: Annotated[str, typer.Argument(help="pytorch, vllm, sglang or tensorrt")],
+    pattern: Annotated[
+        str | None, typer.Argument(help="part of a name, or words of the help")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Look up what a study can set of an engine."""
+    from llenergymeasure.cli.catalogue import config_command
+
+    config_command(backend, pattern, as_json=as_json)
+
+
+@app.command()
+def prefs(
+    key: Annotated[
+        str | None, typer.Argument(help="one setting, such as output_dir or runners.pytorch")
+    ] = None,
+    value: Annotated[str | None, typer.Argument(help="what to set it to")] = None,
+    unset: Annotated[bool, typer.Option("--unset", help="take KEY out of the file")] = False,
+    show_origin: Annotated[
         bool, typer.Option("--show-origin", help="say where each value is from")
     ] = False,
     study: Annotated[
