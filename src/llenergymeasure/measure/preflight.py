@@ -13,6 +13,7 @@ from llenergymeasure.hardware.disk import free_bytes, why_not_writable
 from llenergymeasure.hardware.gpus import Gpu
 from llenergymeasure.measure.gpu_checks import GpuChecks
 from llenergymeasure.measure.model_checks import look_at_model
+from llenergymeasure.measure.release_checks import look_at_release
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 from llenergymeasure.workload.prompts import build_workload, read_dataset
 from llenergymeasure.workload.requests import Workload
@@ -71,6 +72,8 @@ def preflight(
         run_pid: the process at the root of the run's tree; GPU processes outside it are others'.
     """
     found = Preflight(errors=list(backend.problems(config)))
+    for problem, fatal in look_at_release(config):
+        (found.errors if fatal else found.warnings).append(problem)
     found.source = source = _try(found, "model", lambda: resolve_model(config))
     if source is not None:
         found.workload = _try(found, "dataset", lambda: build_workload(config))

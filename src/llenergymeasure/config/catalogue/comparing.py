@@ -4,7 +4,8 @@ import json
 
 from llenergymeasure.config.catalogue import store
 from llenergymeasure.config.catalogue.knob import Catalogue, Changes, Knob, type_text
-from llenergymeasure.config.catalogue.reading.engines import read_release
+from llenergymeasure.config.catalogue.reading.engines import PACKAGES, read_release
+from llenergymeasure.config.catalogue.reading.release import Release
 from llenergymeasure.config.nearest import nearest_names
 
 REPLACED_BY = {
@@ -80,15 +81,17 @@ def running_differences(backend: str) -> dict[str, object] | None:
     """Return how the engine installed here differs from the committed catalogue; null if not.
 
     For the record of a run: an engine newer or older than the catalogue may know other knobs.
-    Its sources are read, not imported.
+    Its sources are read, not imported, and only where its version is another one.
 
     Raises:
         ConfigurationError: the engine is not installed, or laid out otherwise than those known.
     """
-    installed = read_release(backend, None)
     committed = store.load(backend)
-    if installed.version == committed.version or committed.incomplete is not None:
+    if committed.incomplete is not None:
         return None
+    if Release.installed(PACKAGES[backend]).version == committed.version:
+        return None
+    installed = read_release(backend, None)
     found = changes(committed, installed)
     return {
         "catalogue_version": committed.version,
