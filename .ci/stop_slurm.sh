@@ -4,7 +4,7 @@ set -euo pipefail
 folder=$(realpath "${1:?usage: stop_slurm.sh FOLDER}")
 shopt -s nullglob
 for file in "$folder"/run/slurmd.*.pid "$folder"/run/slurmctld.pid "$folder"/run/munged.pid; do
-  pid=$(cat "$file")
+  pid=$(cat "$file" 2>/dev/null) || continue # it ended by itself meanwhile
   rm -f "$file"
   kill "$pid" 2>/dev/null || continue
   for _ in $(seq 100); do

@@ -33,6 +33,11 @@ class RunFolder:
     path: Path
 
     @property
+    def study(self) -> "StudyFolder":
+        """The folder of its study."""
+        return StudyFolder(self.path.parents[2])
+
+    @property
     def result(self) -> Path:
         """The record for people; written last."""
         return self.path / "result.json"
@@ -133,6 +138,11 @@ class RunFolder:
         return self.work / "limits.json"
 
     @property
+    def gpu_memory(self) -> Path:
+        """What was in use on the run's GPUs before it and after its engine's end."""
+        return self.work / "gpu_memory.json"
+
+    @property
     def error(self) -> Path:
         """Why a process of the run gave up."""
         return self.work / "error.json"
@@ -158,6 +168,11 @@ class StudyFolder:
     def lock(self) -> Path:
         """Held by the one workflow that may run this study."""
         return self.path / ".lock"
+
+    @property
+    def circuit(self) -> Path:
+        """How the runs of the workflow at work failed, while none has completed."""
+        return self.path / "circuit.jsonl"
 
     def run(self, experiment: str, cycle: int | str) -> RunFolder:
         """Return the folder of one run."""
