@@ -277,6 +277,8 @@ async def serve(options: argparse.Namespace) -> None:
         temporary = options.announce.with_suffix(".part")
         temporary.write_text(json.dumps({"port": port}))
         temporary.replace(options.announce)
+    if options.die_after_s is not None:
+        loop.call_later(options.die_after_s, os._exit, 3)
     stop = asyncio.Event()
     loop.add_signal_handler(15, stop.set)
     await stop.wait()
@@ -293,6 +295,7 @@ def main() -> None:
     parser.add_argument("--next-ms", type=float, default=10.0)
     parser.add_argument("--per-input-us", type=float, default=0.0)
     parser.add_argument("--slots", type=int, default=1_000_000)
+    parser.add_argument("--die-after-s", type=float)
     parser.add_argument("--load-file", type=Path)
     parser.add_argument("--log", type=Path)
     asyncio.run(serve(parser.parse_args()))

@@ -30,8 +30,9 @@ class InFlight:
     @classmethod
     def of(cls, starts_ns: NDArray[np.int64], ends_ns: NDArray[np.int64]) -> "InFlight":
         """Return it from each request's start and end."""
-        at_ns = np.concatenate((starts_ns, ends_ns))
-        change = np.concatenate((np.ones(len(starts_ns)), -np.ones(len(ends_ns))))
+        # Ends first: a user's next request may begin at the very moment the last one ended.
+        at_ns = np.concatenate((ends_ns, starts_ns))
+        change = np.concatenate((-np.ones(len(ends_ns)), np.ones(len(starts_ns))))
         order = np.argsort(at_ns, kind="stable")
         return cls(at_ns[order].astype(np.int64), np.cumsum(change[order]).astype(np.int64))
 

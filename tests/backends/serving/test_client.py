@@ -1,0 +1,171 @@
+"""The client: every answer counted, every failure named, times as the server's."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llenergymeasure.backends.serving.client import StreamingClient
+from llenergymeasure.backends.serving.exchange import Exchange
+from support.serving_server import FAULTS, Server, running
+
+CODES = {fault: code for code, fault in FAULTS.items()}
+ASKED = {"model": "sim", "stream": True, "stream_options": {"include_usage": True}}
+
+
+def ask(
+    base_url: str,
+    prompts: list[list[int]],
+    *,
+    tokens: int = 8,
+    rate: float = 1000.0,
+    timeout_s: float = 20.0,
+    path: str = "/completions",
+) -> list[Exchange]:
+    """Ask on one client, ``rate`` a second."""
+
+    async def go() -> list[Exchange]:
+        client = StreamingClient(base_url)
+        loop = asyncio.get_running_loop()
+        began_ns = time.monotonic_ns() + 20_000_000
+        exchanges = [
+            Exchange(number, began_ns + int(number / rate * 1e9)) for number in range(len(prompts))
+        ]
+        left = len(prompts)
+        over = loop.create_future()
+
+        def done(_: Exchange) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                over.set_result(None)
+
+        def send(number: int) -> None:
+            body = {**ASKED, "prompt": prompts[number], "max_tokens": tokens}
+            if path != "/completions":
+                body["messages"] = [
+                    {"role": "user", "content": " ".join(map(str, prompts[number]))}
+                ]
+            client.stream(exchanges[number], client.request(path, body), timeout_s, done)
+
+        for number, exchange in enumerate(exchanges):
+            loop.call_at(exchange.planned_ns / 1e9, send, number)
+        await over
+        assert client.in_flight == 0
+        await client.close()
+        return exchanges
+
+    return asyncio.run(go())
+
+
+def test_tokens_are_counted_and_timed_as_they_come(tmp_path: Path) -> None:
+    with running(tmp_path, "--first-ms", "50", "--next-ms", "10") as server:
+        exchanges = ask(server.base_url, [[1, 2, 3]] * 20, tokens=12, rate=40)
+    for exchange in exchanges:
+        assert exchange.failure is None
+        assert (exchange.input_tokens, exchange.output_tokens) == (3, 12)
+        assert len(exchange.token_ns) == 12
+        assert exchange.finish_reason == "length"
+        assert exchange.first_ns is not None
+        assert exchange.sent_ns <= exchange.first_ns <= exchange.end_ns
+    first_ms = [(each.first_ns - each.sent_ns) / 1e6 for each in exchanges]  # type: ignore[operator]
+    gaps_ms = np.concatenate([np.diff(np.array(each.token_ns)) / 1e6 for each in exchanges])
+    assert np.median(first_ms) == pytest.approx(50, abs=5)
+    assert np.median(gaps_ms) == pytest.approx(10, abs=2)
+
+
+def test_a_chats_role_is_no_token(tmp_path: Path) -> None:
+    with running(tmp_path, "--first-ms", "100", "--next-ms", "5") as server:
+        exchange = ask(server.base_url, [[1, 2]], tokens=4, path="/chat/completions")[0]
+    assert exchange.failure is None
+    assert (exchange.output_tokens, len(exchange.token_ns)) == (4, 4)
+    assert (exchange.first_ns - exchange.sent_ns) / 1e6 > 95  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("fault", "failure", "says"),
+    [
+        ("http_503", "refused", "HTTP 503"),
+        ("truncated", "truncated", "without saying"),
+        ("malformed", "malformed", "not json"),
+        ("never", "timed_out", "within 1 s"),
+        ("reset", "refused", "closed"),
+        ("no_usage", "malformed", "without usage"),
+    ],
+)
+def test_each_failure_has_its_name_and_costs_no_other_request(
+    tmp_path: Path, fault: str, failure: str, says: str
+) -> None:
+    with running(tmp_path, "--first-ms", "10", "--next-ms", "2") as server:
+        exchanges = ask(server.base_url, [[5], [CODES[fault]], [5]], timeout_s=1)
+    assert [each.failure for each in exchanges] == [None, failure, None]
+    assert says in str(exchanges[1].message)
+    assert exchanges[1].end_ns > 0
+
+
+def test_a_server_that_is_not_there_refuses(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        url = server.base_url
+    exchange = ask(url, [[1]])[0]
+    assert exchange.failure == "refused"
+    assert "no connection" in str(exchange.message)
+
+
+def test_sends_never_wait_for_answers(tmp_path: Path) -> None:
+    """All 200 are sent at their times although only one at a time is answered."""
+    with running(tmp_path, "--first-ms", "15", "--next-ms", "1", "--slots", "1") as server:
+        exchanges = ask(server.base_url, [[1]] * 100, tokens=2, rate=200)
+    assert all(each.failure is None for each in exchanges)
+    last_sent_s = (exchanges[-1].sent_ns - exchanges[0].planned_ns) / 1e9
+    last_end_s = (exchanges[-1].end_ns - exchanges[0].planned_ns) / 1e9
+    assert last_sent_s < 1.0
+    assert last_end_s > 1.5
+
+
+def test_a_connection_the_server_has_closed_is_replaced(tmp_path: Path) -> None:
+    """The server closes an idle connection; the next request is answered all the same."""
+    with running(tmp_path, "--first-ms", "5", "--next-ms", "1") as server:
+
+        async def go() -> list[Exchange]:
+            client = StreamingClient(server.base_url)
+            first = await one(client)
+            connection = client.idle_connection()
+            assert connection is not None
+            transport = connection._transport
+            assert transport is not None
+            # Half closed from here: the server's end follows only once it has been written to.
+            transport.get_extra_info("socket").shutdown(2)
+            connection._idle(connection)
+            second = await one(client)
+            await client.close()
+            return [first, second]
+
+        async def one(client: StreamingClient) -> Exchange:
+            exchange = Exchange(0, time.monotonic_ns())
+            over = asyncio.get_running_loop().create_future()
+            body = client.request("/completions", {**ASKED, "prompt": [1], "max_tokens": 2})
+            client.stream(exchange, body, 10, over.set_result)
+            await over
+            return exchange
+
+        exchanges = asyncio.run(go())
+    assert [each.failure for each in exchanges] == [None, None]
+
+
+def test_the_servers_own_words_are_read(tmp_path: Path) -> None:
+    with running(tmp_path, "--slots", "4") as server:
+        assert settings(server) == {"slots": 4}
+
+
+def settings(server: Server) -> object:
+    async def go() -> object:
+        client = StreamingClient(server.base_url)
+        status, page = await client.get("/settings")
+        assert status == 200
+        await client.close()
+        return json.loads(page)
+
+    return asyncio.run(go())

@@ -1,0 +1,101 @@
+"""Streams as servers write them: split anywhere, with and without usage, broken off."""
+
+import json
+from typing import Any
+
+import pytest
+
+from llenergymeasure.backends.serving.events import read_answer
+from llenergymeasure.backends.serving.exchange import Exchange
+from llenergymeasure.backends.serving.metrics import read_gauges
+
+USAGE = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+END = {"choices": [{"text": "", "finish_reason": "length"}]}
+
+
+def text(content: str, reason: str | None = None) -> dict[str, Any]:
+    return {"choices": [{"text": content, "finish_reason": reason}]}
+
+
+def read(*events: Any, done: bool = True, whole: bool = True, cut: int | None = None) -> Exchange:
+    body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+    body += b"data: [DONE]\n\n" if done else b""
+    pieces = [(100, body)]
+    if cut is not None:
+        pieces = [(100 + at, body[at : at + cut]) for at in range(0, len(body), cut)]
+    exchange = Exchange(0, 0, sent_ns=1)
+    read_answer(exchange, pieces, whole=whole)
+    return exchange
+
+
+@pytest.mark.parametrize("cut", [1, 2, 7, 64, None])
+def test_events_split_anywhere_are_the_same(cut: int | None) -> None:
+    exchange = read(text("a"), text("b", "length"), USAGE, cut=cut)
+    assert exchange.failure is None
+    assert (exchange.input_tokens, exchange.output_tokens) == (3, 2)
+    assert len(exchange.token_ns) == 2
+
+
+def test_a_part_has_the_time_of_its_last_byte() -> None:
+    event = b"data: " + json.dumps(text("a", "stop")).encode() + b"\n\n"
+    usage = b"data: " + json.dumps(USAGE).encode() + b"\n\ndata: [DONE]\n\n"
+    exchange = Exchange(0, 0, sent_ns=1)
+    pieces = [(100, event[:5]), (200, event[5:-1]), (250, event[-1:] + usage)]
+    read_answer(exchange, pieces, whole=True)
+    assert list(exchange.token_ns) == [200]
+    assert exchange.end_ns == 250
+
+
+def test_half_a_character_is_a_token_and_an_empty_end_is_none() -> None:
+    exchange = read(text(""), text("ü"), END, USAGE)
+    assert len(exchange.token_ns) == 2
+
+
+@pytest.mark.parametrize(
+    ("events", "options", "failure"),
+    [
+        ([text("a"), USAGE], {}, "truncated"),
+        ([text("a", "stop"), USAGE], {"done": False}, "truncated"),
+        ([text("a", "stop"), USAGE], {"whole": False}, "truncated"),
+        ([text("a", "stop")], {}, "malformed"),
+        ([END, USAGE], {}, "malformed"),
+        ([text("a"), {"error": {"message": "out of memory"}}], {}, "truncated"),
+        ([["a", "list"]], {}, "malformed"),
+        ([{"choices": [3]}], {}, "malformed"),
+        ([{"choices": [], "usage": {"completion_tokens": 1}}], {}, "malformed"),
+    ],
+)
+def test_what_is_no_whole_answer_is_told(
+    events: list[Any], options: dict[str, Any], failure: str
+) -> None:
+    assert read(*events, **options).failure == failure
+
+
+def test_reasoning_and_tool_calls_are_output() -> None:
+    deltas = [
+        {"role": "assistant", "content": ""},
+        {"reasoning_content": "hm"},
+        {"content": "a"},
+        {"tool_calls": [{"index": 0}]},
+    ]
+    events = [{"choices": [{"delta": delta, "finish_reason": None}]} for delta in deltas]
+    last = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+    assert len(read(*events, last, USAGE).token_ns) == 3
+
+
+def test_gauges_add_up_and_shares_are_averaged() -> None:
+    page = (
+        "# HELP vllm:num_requests_running Number\n"
+        'vllm:num_requests_running{engine="0",model_name="a b"} 3.0\n'
+        'vllm:num_requests_running{engine="1",model_name="a b"} 4.0 1700000000\n'
+        'vllm:kv_cache_usage_perc{engine="0"} 0.25\n'
+        'vllm:kv_cache_usage_perc{engine="1"} 0.75\n'
+        "vllm:num_requests_waiting_by_reason 9\n"
+        "broken\n"
+    )
+    names = {
+        "running": "vllm:num_requests_running",
+        "waiting": "vllm:num_requests_waiting",
+        "kv_cache_share": "vllm:kv_cache_usage_perc",
+    }
+    assert read_gauges(page, names) == {"running": 7.0, "kv_cache_share": 0.5}

@@ -1,0 +1,70 @@
+"""Traffic on the test's own server, without a workflow around it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.backends.base import ServerCommand
+from llenergymeasure.backends.serving.engine import ServedEngine
+from llenergymeasure.backends.serving.process import free_port
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
+from llenergymeasure.measure.marks import Marks, read_marks
+from llenergymeasure.measure.serving_requests import traffic_table
+from llenergymeasure.measure.serving_result import ServedRun
+from llenergymeasure.measure.serving_window import measure_traffic
+from llenergymeasure.workload.prompts import traffic_prompts
+from support.serving_server import command
+
+GAUGES = {"running": "sim:running", "waiting": "sim:waiting", "kv_cache_share": "sim:cache"}
+
+
+def experiment(serving: dict[str, Any], window_s: float = 2.0, **more: Any) -> ExperimentConfig:
+    """A small experiment under traffic."""
+    settings = {
+        "model": "tiny-llama",
+        "n": 3,
+        "protocol": "quick",
+        "max_input_tokens": 8,
+        "max_output_tokens": 16,
+        "window": {"min_seconds": window_s},
+    }
+    return ExperimentConfig.model_validate({**settings, "serving": serving, **more})
+
+
+def engine(config: ExperimentConfig, *arguments: str) -> ServedEngine:
+    """The test's server, started as an engine's own would be."""
+    port = free_port()
+    told = ServerCommand(
+        argv=tuple(command(str(port), *arguments)),
+        base_url=f"http://127.0.0.1:{port}/v1",
+        model="sim",
+        metrics_path="/metrics",
+        gauges=GAUGES,
+        settings_path="/settings",
+    )
+    return ServedEngine(told, config, (), traffic_prompts(config))
+
+
+def protocol(config: ExperimentConfig) -> ProtocolSettings:
+    """What is in force for it."""
+    return resolve_protocol(config, measured=False)
+
+
+def run(folder: Path, config: ExperimentConfig, *arguments: str) -> tuple[ServedRun, list[str]]:
+    """Serve, send and judge; return the run and its phases."""
+    marks = Marks(folder / "marks.jsonl")
+    served = engine(config, *arguments)
+    try:
+        window = measure_traffic(served, protocol(config), None, marks)
+        table = traffic_table(window.sent, served)
+    finally:
+        served.close()
+    told = {
+        "ramp_up": window.ramp_up,
+        "gauges": window.gauges,
+        "client_cpu_s": window.client_cpu_s,
+    }
+    told = json.loads(json.dumps(told))
+    phases = [name for name, _, _ in read_marks(folder / "marks.jsonl")]
+    return ServedRun.of(table, config, (window.start_ns, window.end_ns), told), phases
