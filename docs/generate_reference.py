@@ -16,6 +16,8 @@ import pyarrow as pa
 import yaml
 from pydantic import BaseModel
 
+from llenergymeasure.analysis.comparison import MAX_ALL_PAIRS
+from llenergymeasure.analysis.relations import SCHEMAS
 from llenergymeasure.analysis.summary import METRICS, STATISTICS, SUMMARY_SCHEMA
 from llenergymeasure.config.carbon import CarbonConfig
 from llenergymeasure.config.execution import ExecutionConfig
@@ -124,13 +126,15 @@ def fields_page() -> str:
         "",
         "One row an experiment. For each of "
         + ", ".join(f"`{name}`" for name in METRICS)
-        + " there are four columns: "
+        + " there are six columns: "
         + ", ".join(f"`_{name}`" for name in STATISTICS)
         + " (mean, standard deviation and the ends of the two-sided 95 % Student t interval over "
-        "the runs in the mean). The swept settings follow.",
+        "the runs in the mean, and of the BCa bootstrap interval from five runs on). The swept "
+        "settings follow.",
         "",
         *_columns(_without_metrics(SUMMARY_SCHEMA), meanings["summary"]),
         "",
+        *_relations(meanings),
         "## samples.parquet",
         "",
         "The sensors' time series, one row for each thing a sensor said.",
@@ -168,6 +172,22 @@ def fields_page() -> str:
     ]
     return "\n".join(lines) + "\n"
 
+
+def _relations(meanings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the tables that relate experiments to each other."""
+    for name, schema in SCHEMAS.items():
+        yield from (f"## {name}.parquet and {name}.csv", "", RELATIONS[name], "")
+        yield from (*_columns(schema, meanings[name]), "")
+
+
+RELATIONS = {
+    "comparisons": "One row for each quantity and pair of experiments: every pair of up to "
+    f"{MAX_ALL_PAIRS} experiments, beyond that each with the first one planned.",
+    "effects": "One row for each quantity and term of the analysis of variance.",
+    "levels": "One row for each quantity, setting and value of it.",
+    "pareto": "One row for each objective and experiment.",
+}
+"""What a row of each table is."""
 
 PAGES = {"reference.md": reference_page, "fields.md": fields_page}
 

@@ -15,6 +15,7 @@ from llenergymeasure.api.results import (
     load_result,
     load_results,
 )
+from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.identity import DATA_SUFFIXES, local_path
 from llenergymeasure.config.preferences import FOLDER_VARIABLE
 from llenergymeasure.config.study import Study
@@ -33,6 +34,7 @@ from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.runners.choice import with_runners
 from llenergymeasure.workflow.calls import StudyCall, remember
 from llenergymeasure.workflow.drive import Call, Drive, Listener
+from llenergymeasure.workflow.stopping import carried_through, planned
 from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 Config = Mapping[str, Any] | Path | str
@@ -121,7 +123,8 @@ def run_study(
     study = _load(config, {})
     root = Path(study.results_root) if directory is None else Path(directory).absolute()
     folder = StudyFolder(root / study.name)
-    plan = make_plan(with_runners(study, apptainer_offered=False))
+    study = with_runners(study, apptainer_offered=False)
+    plan = planned(study, folder)
     if isinstance(config, Mapping):
         study_file = folder.path / "study.yaml"
         _write_study(study_file, {"name": study.name, **config})
@@ -129,9 +132,14 @@ def run_study(
         study_file = Path(config)
     remember(folder, StudyCall(study_file, {}, profile))
     environment = {} if directory is None else {FOLDER_VARIABLE: str(root)}
-    drive = Drive(study_file, plan, folder, Listener(progress), study.notify)
-    code = drive.run(Call(profile=profile, environment=environment))
-    _check(code, drive)
+    call = Call(profile=profile, environment=environment)
+    drives: list[Drive] = []
+
+    def drive(plan: Plan) -> int:
+        drives.append(Drive(study_file, plan, folder, Listener(progress), study.notify))
+        return drives[-1].run(call)
+
+    _check(carried_through(study, plan, folder, drive), drives[-1])
     return load_results(folder.path)
 
 
@@ -141,6 +149,12 @@ def _load(config: Config | None, settings: Mapping[str, Any]) -> Study:
     if isinstance(config, Mapping):
         return study_from_mapping(config, overrides=settings)
     return load_study(Path(config), settings)
+
+
+def _once(execution: ExecutionConfig) -> dict[str, Any]:
+    """Return how a study is carried out whose experiment is run a single time."""
+    given = execution.model_dump(exclude_none=True, exclude={"precision_target", "max_cycles"})
+    return {**given, "n_cycles": 1}
 
 
 def _measure_once(
@@ -154,7 +168,7 @@ def _measure_once(
     mapping = {
         **_with_absolute_paths(experiment.config),
         "name": study.name,
-        "execution": {**study.execution.model_dump(exclude_none=True), "n_cycles": 1},
+        "execution": _once(study.execution),
         "runners": {name: str(choice) for name, choice in study.runners.items()},
     }
     if not mapping["runners"]:

@@ -3,14 +3,17 @@
 import sys
 from pathlib import Path
 
-from llenergymeasure.plan import describe_plan, engines_compared, make_plan
+from llenergymeasure.plan import describe_plan, engines_compared
+from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.runners.choice import with_runners
+from llenergymeasure.workflow.stopping import planned
 from llenergymeasure.workload.studies import load_study
 
 
 def plan_command(study_file: Path, *, as_json: bool) -> None:
     """Print the plan of ``study_file``, as text or as the JSON that outside programs read."""
-    plan = make_plan(with_runners(load_study(study_file), apptainer_offered=False))
+    study = with_runners(load_study(study_file), apptainer_offered=False)
+    plan = planned(study, StudyFolder(Path(study.results_root) / study.name))
     if as_json:
         sys.stdout.write(plan.to_json_bytes(engines_compared(plan)).decode())
         return

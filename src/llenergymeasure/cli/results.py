@@ -6,7 +6,8 @@ from pathlib import Path
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.manifest import count, states
+from llenergymeasure.workflow.manifest import count, states, told_precision
+from llenergymeasure.workflow.stopping import precision
 from llenergymeasure.workload.studies import load_study
 
 
@@ -33,10 +34,14 @@ def status_command(path: Path, *, as_json: bool) -> None:
     plan = Plan.read(folder.plan)
     runs = states(plan, folder)
     if as_json:
-        print(json.dumps({"study": plan.study, "counts": count(runs), "runs": runs}, indent=1))
+        head = {"study": plan.study, "counts": count(runs), **told_precision(plan, folder)}
+        print(json.dumps({**head, "runs": runs}, indent=1))
         return
     counts = ", ".join(f"{number} {status}" for status, number in sorted(count(runs).items()))
     print(f"{plan.study}: {len(runs)} runs: {counts}")
+    reached = precision(plan, folder)
+    if reached is not None:
+        print(reached)
     for run in runs:
         if run["status"] in {"failed", "interrupted", "lost"}:
             where = folder.run(run["experiment"], run["cycle"]).path

@@ -13,12 +13,13 @@ from llenergymeasure.cli.talk import Level, level, note
 from llenergymeasure.config.study import DEFAULT_RESULTS, Study
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.files import write_text
-from llenergymeasure.plan import Plan, describe_plan, make_plan
+from llenergymeasure.plan import Plan, describe_plan
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.runners.choice import with_runners
 from llenergymeasure.workflow.calls import StudyCall, last_called, recall, remember
 from llenergymeasure.workflow.drive import LOG_NAME, Call, Drive
+from llenergymeasure.workflow.stopping import carried_through, planned, precision
 from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 
@@ -85,23 +86,35 @@ def resume_command(path: Path | None, profile: str | None) -> int:
 
 
 def _run(call: StudyCall, study: Study, *, dry_run: bool) -> int:
-    plan = make_plan(with_runners(study, apptainer_offered=False))
+    study = with_runners(study, apptainer_offered=False)
+    folder = StudyFolder(Path(study.results_root) / study.name)
+    plan = planned(study, folder)
     if dry_run:
         print(describe_plan(plan))
         return EXIT_OK
-    folder = StudyFolder(Path(study.results_root) / study.name)
     remember(folder, call)
     to_do = _to_do(plan, folder)
     note(f"{study.name}: {counted(len(plan.runs), 'run')}, {to_do} to do, into {folder.path}")
-    drive = Drive(call.study_file, plan, folder, Live(folder), study.notify)
     overrides = tuple(f"{key}={value}" for key, value in call.settings.items())
-    code = drive.run(Call(overrides, call.profile))
-    if level() == Level.VERBOSE:
-        sys.stderr.write((folder.path / LOG_NAME).read_text(errors="replace"))
-    else:
-        sys.stderr.write(drive.complaint)
+    first = plan
+
+    def drive(plan: Plan) -> int:
+        if plan is not first:
+            note(f"{counted(_to_do(plan, folder), 'more run')} for the precision target")
+        driven = Drive(call.study_file, plan, folder, Live(folder), study.notify)
+        code = driven.run(Call(overrides, call.profile))
+        if level() == Level.VERBOSE:
+            sys.stderr.write((folder.path / LOG_NAME).read_text(errors="replace"))
+        else:
+            sys.stderr.write(driven.complaint)
+        return code
+
+    code = carried_through(study, plan, folder, drive)
     if to_do == 0 and code == EXIT_OK:
         note("Nothing to be done: every run is complete.")
+    reached = precision(planned(study, folder), folder)
+    if reached is not None:
+        note(str(reached))
     return _tell(folder, code)
 
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llenergymeasure.config.section import Section
 from llenergymeasure.units import BackendName, RunnerName
@@ -14,6 +14,11 @@ CYCLE_ORDERS: tuple[CycleOrder, ...] = get_args(CycleOrder)
 
 DEFAULT_CYCLES = 3
 MAX_CYCLES = 10_000
+
+PILOT_CYCLES = 5
+"""Cycles from which a precision target sets how many there are to be."""
+
+DEFAULT_MAX_CYCLES = 20
 
 _IMAGE = re.compile(r"(?:[a-z]+://)?[A-Za-z0-9./_~][A-Za-z0-9./_~:@+=-]*")
 _IMAGE_FILE = re.compile(r"[./~][^\0\n]*[^\0\n\s]")
@@ -28,6 +33,22 @@ class ExecutionConfig(Section):
         ge=1,
         le=MAX_CYCLES,
         description="Times each experiment is run; default 3, or what the protocol asks for.",
+    )
+    precision_target: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Run each experiment until the 95 % interval of its energy per output token "
+        "is this narrow: half its width over the mean. Five pilot cycles tell how many it takes; "
+        "the number is then fixed.",
+        examples=[0.02],
+    )
+    max_cycles: int | None = Field(
+        default=None,
+        ge=PILOT_CYCLES,
+        le=MAX_CYCLES,
+        description="The most cycles an experiment is given for precision_target; default 20.",
+        examples=[20],
     )
     cycle_order: CycleOrder = Field(
         default="shuffled",
@@ -60,6 +81,21 @@ class ExecutionConfig(Section):
     run_timeout_seconds: float | None = Field(
         default=None, gt=0, le=10 * 86_400, description="Wall-clock limit of one run."
     )
+
+    @model_validator(mode="after")
+    def _one_way_to_set_cycles(self) -> "ExecutionConfig":
+        if self.precision_target is None and self.max_cycles is not None:
+            raise ValueError("max_cycles needs precision_target; n_cycles sets a fixed number")
+        if self.precision_target is not None and self.n_cycles is not None:
+            raise ValueError("give n_cycles or precision_target: the target sets the cycles itself")
+        return self
+
+    @property
+    def cycles_at_most(self) -> int | None:
+        """The most cycles of an experiment under a precision target; null without one."""
+        if self.precision_target is None:
+            return None
+        return DEFAULT_MAX_CYCLES if self.max_cycles is None else self.max_cycles
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,11 @@ from pydantic import ValidationError
 from llenergymeasure.config import protocol, retired
 from llenergymeasure.config.calibration import calibration_faults
 from llenergymeasure.config.document import Document
-from llenergymeasure.config.execution import DEFAULT_CYCLES, ExecutionConfig
+from llenergymeasure.config.execution import (
+    DEFAULT_CYCLES,
+    PILOT_CYCLES,
+    ExecutionConfig,
+)
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.identity import Identifier
 from llenergymeasure.config.layout import Candidate, Layout
@@ -46,10 +50,9 @@ def expand(document: Document, shape_of: ShapeOf | None = None) -> Study:
         outcome.take(candidate)
     experiments = outcome.experiments()
     n_cycles = _cycles(layout.execution, experiments)
-    if len(experiments) * n_cycles > MAX_RUNS:
-        message = (
-            f"{len(experiments)} experiments x {n_cycles} cycles are more than {MAX_RUNS} runs"
-        )
+    most = layout.execution.cycles_at_most or n_cycles
+    if len(experiments) * most > MAX_RUNS:
+        message = f"{len(experiments)} experiments x {most} cycles are more than {MAX_RUNS} runs"
         raise ConfigurationError(document.problem(message, ("execution", "n_cycles")))
     swept_keys = _swept_keys(layout, experiments)
     return Study(
@@ -86,6 +89,7 @@ class _Outcome:
         self._point_problems: dict[str, Problem] = {}
         self._identify = Identifier()
         self._calibrations: dict[str, list[str]] = {}
+
     def take(self, candidate: Candidate) -> None:
         """Try one candidate."""
         if candidate.failure is not None:
@@ -192,6 +196,8 @@ def _first(problems: Mapping[str, Problem]) -> list[Problem]:
 def _cycles(execution: ExecutionConfig, experiments: Iterable[Experiment]) -> int:
     if execution.n_cycles is not None:
         return execution.n_cycles
+    if execution.precision_target is not None:
+        return PILOT_CYCLES
     return max(DEFAULT_CYCLES, *(protocol.cycles_min(each.model) for each in experiments))
 
 

@@ -8,6 +8,7 @@ from llenergymeasure.plan.equivalents import equivalent_lines, equivalents
 from llenergymeasure.plan.estimate import estimate_duration_s
 from llenergymeasure.plan.fairness import fairness, unlike
 from llenergymeasure.plan.model import Plan, PlannedRun
+from llenergymeasure.plan.precision import longest, precision_lines
 
 SHOWN_RUNS = 40
 SHOWN_LEFT_OUT = 20
@@ -35,14 +36,10 @@ def _lines(plan: Plan) -> Iterator[str]:
     experiments = len(plan.experiments)
     yield f"Study {plan.study}: {_count(len(plan.runs), 'run')}"
     yield f"  {_count(experiments, 'experiment')} x {_count(cycles or 1, 'cycle')}, {order}"
-    quick, standard = (estimate_duration_s(plan, measured) for measured in (False, True))
-    if quick == standard:
-        yield f"  about {_duration(quick)} by estimate, one run after the other"
-    else:
-        yield (
-            f"  about {_duration(standard)} by estimate where a sensor measures, "
-            f"{_duration(quick)} where energy is only estimated"
-        )
+    yield f"  about {_estimated(plan)}, one run after the other"
+    if plan.execution.get("precision_target") is not None:
+        yield f"  with all cycles that it may take: {_estimated(longest(plan))}"
+    yield from precision_lines(plan)
     yield from _runners(plan)
     yield ""
     yield from _table(plan)
@@ -53,6 +50,16 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield from _engines(plan)
     for note in plan.notes:
         yield f"Note: {note}"
+
+
+def _estimated(plan: Plan) -> str:
+    quick, standard = (estimate_duration_s(plan, measured) for measured in (False, True))
+    if quick == standard:
+        return f"{_duration(quick)} by estimate"
+    return (
+        f"{_duration(standard)} by estimate where a sensor measures, "
+        f"{_duration(quick)} where energy is only estimated"
+    )
 
 
 def _engines(plan: Plan) -> Iterator[str]:

@@ -1,20 +1,32 @@
 """From a study to its plan; nothing is read or written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from llenergymeasure import ids
 from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.study import Study
 from llenergymeasure.plan.model import Plan, PlannedRun
-from llenergymeasure.plan.orders import Slot, ordered
+from llenergymeasure.plan.orders import Slot, extended, ordered
 
 
-def make_plan(study: Study) -> Plan:
-    """Return every run of ``study`` in the order to run them."""
+def make_plan(study: Study, stopping: Mapping[str, Mapping[str, Any]] | None = None) -> Plan:
+    """Return every run of ``study`` in the order to run them.
+
+    Args:
+        study: what to run.
+        stopping: under a precision target, what the pilot of each experiment decided: ``cycles``
+            in all, and why. Experiments that are not in it have their pilot alone.
+    """
+    stopping = stopping or {}
     design_hash = ids.study_design_hash(each.id for each in study.experiments)
     given = study.execution
     seed = design_hash if given.shuffle_seed is None else str(given.shuffle_seed)
     slots = list(ordered(len(study.experiments), study.n_cycles, given.cycle_order, seed))
+    cycles = [
+        int(stopping.get(each.id, {}).get("cycles", study.n_cycles)) for each in study.experiments
+    ]
+    slots += extended(cycles, study.n_cycles, given.cycle_order, seed)
     return Plan(
         study=study.name,
         study_design_hash=design_hash,
@@ -24,7 +36,9 @@ def make_plan(study: Study) -> Plan:
         execution={
             **given.model_dump(exclude_none=True),
             "n_cycles": study.n_cycles,
+            **({} if given.cycles_at_most is None else {"max_cycles": given.cycles_at_most}),
         },
+        stopping=stopping,
         images={
             name: choice.image for name, choice in study.runners.items() if choice.image is not None
         },

@@ -55,6 +55,7 @@ class Plan:
         images: the image of each backend whose runner was given one.
         runner_reasons: why each backend's runner was chosen.
         notes: what a reader should know before running it, a sentence each.
+        stopping: under a precision target, what the pilot of an experiment decided, by experiment.
         carbon: figures that carbon and cost are computed with; null if none are declared.
     """
 
@@ -67,6 +68,7 @@ class Plan:
     images: Mapping[str, str] = field(default_factory=dict)
     runner_reasons: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    stopping: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     carbon: Mapping[str, Any] | None = None
 
     def spec(self, experiment: str, cycle: int) -> RunSpec:
@@ -129,6 +131,7 @@ class Plan:
             "runner_reasons": dict(self.runner_reasons),
             "swept": list(self.swept_keys),
             "notes": list(self.notes),
+            **({"stopping": dict(self.stopping)} if self.stopping else {}),
             **({} if self.carbon is None else {"carbon": dict(self.carbon)}),
         }
         yield b"{\n"
@@ -186,6 +189,7 @@ class Plan:
                 images=stored["images"],
                 runner_reasons=stored["runner_reasons"],
                 notes=tuple(stored["notes"]),
+                stopping=stored.get("stopping", {}),
                 carbon=stored.get("carbon"),
             )
         except (KeyError, TypeError) as error:

@@ -35,6 +35,27 @@ def ordered(experiments: int, cycles: int, order: CycleOrder, seed: str) -> Iter
             yield index, cycle
 
 
+def extended(cycles: Sequence[int], pilot: int, order: CycleOrder, seed: str) -> Iterator[Slot]:
+    """Yield the cycles of each experiment after the pilot's, in the order to run them.
+
+    Args:
+        cycles: of each experiment in all; those that need no more take no part.
+        pilot: cycles that every experiment has had.
+        order: as in :func:`ordered`; a Latin square goes on with its next rows.
+        seed: as in :func:`ordered`.
+    """
+    if order == "sequential":
+        for index, last in enumerate(cycles):
+            for cycle in range(pilot + 1, last + 1):
+                yield index, cycle
+        return
+    experiments = len(cycles)
+    for cycle in range(pilot + 1, max(cycles, default=0) + 1):
+        for index in _row(experiments, max(experiments, cycle), cycle, order, seed):
+            if cycle <= cycles[index]:
+                yield index, cycle
+
+
 def _row(experiments: int, cycles: int, cycle: int, order: CycleOrder, seed: str) -> Sequence[int]:
     row = range(experiments)
     if order == "shuffled":

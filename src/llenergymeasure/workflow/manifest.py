@@ -13,6 +13,7 @@ from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.units import MISSING
+from llenergymeasure.workflow.stopping import precision
 
 
 def run_state(folder: RunFolder) -> dict[str, Any]:
@@ -51,12 +52,21 @@ def count(runs: Iterable[dict[str, Any]]) -> dict[str, int]:
     return dict(Counter(run["status"] for run in runs))
 
 
+def told_precision(plan: Plan, folder: StudyFolder) -> dict[str, Any]:
+    """Return how far a precision target is, as the manifest and ``llem status`` tell it."""
+    found = precision(plan, folder)
+    if found is None:
+        return {}
+    return {"precision_reached": found.reached, "precision": found.as_dict()}
+
+
 def write_manifest(plan: Plan, folder: StudyFolder) -> list[dict[str, Any]]:
     """Bring the manifest up to date and return the runs' states."""
     runs = states(plan, folder)
     document = {
         "study": plan.study,
         "study_design_hash": plan.study_design_hash,
+        **told_precision(plan, folder),
         "counts": count(runs),
         "runs": runs,
     }

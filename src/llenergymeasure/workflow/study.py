@@ -13,7 +13,7 @@ from llenergymeasure.errors import ConfigurationError, LlemError
 from llenergymeasure.files import locked, write_if_changed
 from llenergymeasure.hardware.allotment import gpus_needed
 from llenergymeasure.measure.circuit import Circuit
-from llenergymeasure.plan import Plan, make_plan
+from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
 from llenergymeasure.runners.choice import with_runners
 from llenergymeasure.runners.images import sif_image
@@ -25,6 +25,7 @@ from llenergymeasure.workflow.markers import keep_finished
 from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
 from llenergymeasure.workflow.places import Places
 from llenergymeasure.workflow.source import workflow_root
+from llenergymeasure.workflow.stopping import planned, precision
 from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 PLAN_VARIABLE = "LLEM_PLAN"
@@ -212,6 +213,9 @@ class OpenStudy:
             write_report(self._folder.path, partial=True)
         if not os.environ.get("LLEM_QUIET"):
             print(study_text(self._folder.path), file=sys.stderr, flush=True)
+            reached = precision(self._plan, self._folder)
+            if reached is not None:
+                _say(str(reached))
         broken = self._circuit.broken()
         if broken is not None and not os.environ.get("LLEM_QUIET"):
             _say(str(broken))
@@ -242,8 +246,8 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
         # What llem adds by itself, for a study that asks for it, offers it to no other backend.
         offered = _apptainer_offered(workflow) and not os.environ.get(DRIVEN_VARIABLE)
         study = with_runners(_load(workflow, config), apptainer_offered=offered)
-        plan = make_plan(study)
         folder = StudyFolder(Path(study.results_root) / study.name)
+        plan = planned(study, folder)
         opened = OpenStudy(plan, folder, workflow, study.notify)
         if workflow.is_main_process:
             _write_plan(plan, folder)

@@ -1,0 +1,164 @@
+"""A precision target in a study at work: when the number of cycles is fixed, and what is left.
+
+The plan begins with a pilot. Where an experiment's pilot is complete when a workflow starts, its
+number of cycles is set from it and written into the plan by the main process; from then on it
+stays, whatever later cycles show. Failed or interrupted pilots are completed first: their
+experiments are decided by the next start.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from llenergymeasure.config.study import Study
+from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ResultsError
+from llenergymeasure.plan import Plan, make_plan
+from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
+
+SETTINGS = ("precision_target", "max_cycles", "n_cycles")
+"""What a decision rests on: with another one of these it is made anew, from the same pilot."""
+
+
+def planned(study: Study, folder: StudyFolder) -> Plan:
+    """Return the study's plan, with the cycles that complete pilots ask for.
+
+    Args:
+        study: what to run.
+        folder: its results so far: the plan that was written, and the pilots' runs.
+    """
+    plan = make_plan(study)
+    if plan.execution.get("precision_target") is None:
+        return plan
+    known = make_plan(study, _frozen(plan, folder))
+    decided = decisions(known, folder)
+    return make_plan(study, decided) if decided else plan
+
+
+def decisions(plan: Plan, folder: StudyFolder) -> dict[str, Mapping[str, Any]]:
+    """Return what the pilots decided, by experiment: those in the plan, then those complete now."""
+    decided = dict(plan.stopping)
+    for experiment in plan.experiments:
+        if experiment not in decided:
+            decision = _decision(plan, folder, experiment)
+            if decision is not None:
+                decided[experiment] = decision
+    return decided
+
+
+def carried_through(
+    study: Study, plan: Plan, folder: StudyFolder, drive: Callable[[Plan], int]
+) -> int:
+    """Drive a plan, and again while pilots ask for more cycles; return the last exit code.
+
+    Failed runs do not keep the other experiments from their cycles; an interruption does.
+    """
+    code = drive(plan)
+    while code in (EXIT_OK, EXIT_FAILED):
+        longer = planned(study, folder)
+        if len(longer.runs) <= len(plan.runs):
+            break
+        plan = longer
+        code = drive(plan)
+    return code
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How far a study is from its precision target.
+
+    Attributes:
+        target: half width of the interval over the mean.
+        reached: whether every experiment has it.
+        runs_to_come: that the next call of the workflow adds to the plan.
+        short: experiments that have all the cycles they may have, and not the precision.
+    """
+
+    target: float
+    reached: bool
+    runs_to_come: int
+    short: int
+
+    def __str__(self) -> str:
+        """Return it as a line for people, the field that programs read first."""
+        asked = f"±{100 * self.target:g} % of the energy per output token"
+        if self.reached:
+            return f"precision_reached: true: {asked}"
+        told = f"precision_reached: false: {asked}"
+        if self.runs_to_come:
+            told += f" takes {self.runs_to_come} more runs; the same call again makes them"
+        if self.short:
+            told += f"; {self.short} experiments have all cycles they may have and fall short"
+        return told
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+def precision(plan: Plan, folder: StudyFolder) -> Precision | None:
+    """Return how far the study is; null without a precision target.
+
+    Whether the target is reached stands in the summary, which is asked where all runs are done.
+    """
+    target = plan.execution.get("precision_target")
+    if target is None:
+        return None
+    count: dict[str, int] = {}
+    open_runs = 0
+    for run in plan.runs:
+        count[run.experiment] = count.get(run.experiment, 0) + 1
+        open_runs += not folder.run(run.experiment, run.cycle).result.is_file()
+    decided = decisions(plan, folder)
+    to_come = sum(max(0, decided[each]["cycles"] - count[each]) for each in decided)
+    reached = {} if open_runs or to_come else _reached(folder)
+    complete = set(reached) == set(count)
+    return Precision(
+        target=float(target),
+        reached=complete and all(reached.values()),
+        runs_to_come=to_come,
+        short=sum(not each for each in reached.values()),
+    )
+
+
+def _frozen(plan: Plan, folder: StudyFolder) -> Mapping[str, Mapping[str, Any]]:
+    """Return the decisions of the plan that was written, if they are those of these settings."""
+    try:
+        written = Plan.read(folder.plan)
+    except ResultsError:
+        return {}
+    if any(written.execution.get(name) != plan.execution.get(name) for name in SETTINGS):
+        return {}
+    known = set(plan.experiments)
+    return {name: each for name, each in written.stopping.items() if name in known}
+
+
+def _decision(plan: Plan, folder: StudyFolder, experiment: str) -> dict[str, Any] | None:
+    """Return what an experiment's pilot decides; null where it is not complete."""
+    pilot_cycles = int(plan.execution["n_cycles"])
+    runs = [folder.run(experiment, cycle) for cycle in range(1, pilot_cycles + 1)]
+    if not all(run.result.is_file() for run in runs):
+        return None
+    from llenergymeasure.analysis.selection import select
+    from llenergymeasure.analysis.stopping import METRIC, decide
+    from llenergymeasure.results.table import read_run_row
+
+    try:
+        rows = [read_run_row(run.row).to_pylist()[0] for run in runs]
+    except ResultsError:
+        return None
+    values = [row[METRIC] for row in select(rows).used if row[METRIC] is not None]
+    settings = plan.execution["precision_target"], int(plan.execution["max_cycles"])
+    return asdict(decide(values, pilot_cycles, *settings))
+
+
+def _reached(folder: StudyFolder) -> dict[str, bool]:
+    """Return of each experiment in the summary whether it has the precision."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        columns = ["experiment", "precision_reached"]
+        rows = pq.ParquetFile(folder.path / SUMMARY_NAME).read(columns=columns).to_pylist()
+    except (OSError, pa.ArrowException):
+        return {}
+    return {row["experiment"]: bool(row["precision_reached"]) for row in rows}

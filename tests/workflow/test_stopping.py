@@ -1,0 +1,245 @@
+"""A precision target: the pilot decides once, everything that can go wrong in it is made up for."""
+
+import json
+import random
+
+import pytest
+
+from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.files import write_bytes
+from llenergymeasure.plan import describe_plan
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow.manifest import write_manifest
+from llenergymeasure.workflow.stopping import carried_through, planned, precision
+from llenergymeasure.workload.studies import study_from_mapping
+from results.synthetic import make_result, write_result
+from support.studies import llem, plan_of, result_times, snakemake, write_study
+
+STUDY = {
+    "name": "sure",
+    "model": "tiny-llama",
+    "sweep": {"n": [1, 2]},
+    "execution": {"precision_target": 0.02, "max_cycles": 12, "cycle_order": "interleaved"},
+}
+STEADY = (100.0, 100.1, 99.9, 100.05, 99.95)
+SHAKY = (100.0, 102.0, 98.0, 101.0, 99.0)
+
+
+def study(**execution):
+    return study_from_mapping({**STUDY, "execution": {**STUDY["execution"], **execution}})
+
+
+def run_all(plan, folder, energies, only=lambda _run: True, **settings):
+    """Leave a result for every planned run that has none, as a workflow does."""
+    rng = random.Random(3)
+    for run in plan.runs:
+        place = folder.run(run.experiment, run.cycle)
+        if place.result.is_file() or not only(run):
+            continue
+        pilot = energies[run.config["n"] - 1]
+        energy = pilot[run.cycle - 1] if run.cycle <= len(pilot) else rng.gauss(100, 1)
+        as_mapping = {
+            "experiment": run.experiment,
+            "cycle": run.cycle,
+            "order": run.order,
+            "backend": run.backend,
+            "runner": run.runner,
+            "config": run.config,
+        }
+        write_result(folder.path, make_result(as_mapping, energy_j=energy, **settings))
+
+
+def written(asked, folder):
+    """Plan as a workflow that starts does: the plan is written."""
+    plan = planned(asked, folder)
+    write_bytes(folder.plan, plan.to_json_bytes())
+    return plan
+
+
+def cycles_of(plan):
+    found = {}
+    for run in plan.runs:
+        found[run.config["n"]] = max(found.get(run.config["n"], 0), run.cycle)
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return StudyFolder(tmp_path / "sure")
+
+
+def test_it_begins_with_the_pilot_and_says_what_it_may_cost(folder):
+    plan = written(study(), folder)
+    assert cycles_of(plan) == {1: 5, 2: 5}
+    text = describe_plan(plan)
+    assert "to ±2 % of the energy per output token: 5 pilot cycles" in text
+    assert "at most 24 runs in all" in text
+    assert "with all cycles that it may take: " in text
+
+
+def test_the_next_start_adds_what_the_spread_asks_for(folder):
+    run_all(written(study(), folder), folder, (STEADY, SHAKY))
+    found = precision(planned(study(), folder), folder)
+    assert (found.reached, found.short) == (False, 0)
+    plan = written(study(), folder)
+    # s = 0.0158 on the logarithm, t(0.975, 4) = 2.776: (2.776 s / ln 1.02)^2 = 4.9, so 5; with
+    # half the target four times as many and more, cut at 12.
+    assert cycles_of(plan) == {1: 5, 2: 5}
+    assert cycles_of(planned(study(precision_target=0.0125), folder)) == {1: 5, 2: 12}
+    assert cycles_of(planned(study(precision_target=0.015), folder)) == {1: 5, 2: 9}
+
+
+def test_what_the_pilot_decided_stays(folder):
+    asked = study(precision_target=0.015)
+    run_all(written(asked, folder), folder, (STEADY, SHAKY))
+    longer = written(asked, folder)
+    assert cycles_of(longer) == {1: 5, 2: 9}
+    run_all(longer, folder, (STEADY, SHAKY))
+    again = written(asked, folder)
+    assert again.to_json_bytes() == longer.to_json_bytes()
+    for cycle in (1, 2):  # a pilot run measured anew decides nothing anew
+        run = next(run for run in longer.runs if run.config["n"] == 2 and run.cycle == cycle)
+        folder.run(run.experiment, run.cycle).result.unlink()
+    run_all(longer, folder, (STEADY, (50.0, 200.0, *SHAKY[2:])))
+    assert planned(asked, folder).to_json_bytes() == longer.to_json_bytes()
+
+
+def test_added_cycles_follow_the_pilot_and_keep_the_blocks(folder):
+    asked = study(precision_target=0.001)
+    run_all(written(asked, folder), folder, (SHAKY, SHAKY))
+    plan = planned(asked, folder)
+    assert [run.order for run in plan.runs] == list(range(1, 25))
+    assert [run.cycle for run in plan.runs] == [cycle for cycle in range(1, 13) for _ in (1, 2)]
+
+
+@pytest.mark.parametrize("order", ["sequential", "interleaved", "shuffled", "latin_square"])
+def test_the_pilot_keeps_its_places_in_every_order(folder, order):
+    asked = study(precision_target=0.001, cycle_order=order)
+    pilot = written(asked, folder)
+    run_all(pilot, folder, (STEADY, SHAKY))
+    longer = planned(asked, folder)
+    assert longer.runs[: len(pilot.runs)] == pilot.runs
+    assert len({(run.experiment, run.cycle) for run in longer.runs}) == len(longer.runs) > 10
+
+
+def test_an_incomplete_pilot_decides_later_and_holds_no_one_up(folder):
+    asked = study(precision_target=0.015)
+    pilot = written(asked, folder)
+    run_all(pilot, folder, (SHAKY, SHAKY), only=lambda run: (run.config["n"], run.cycle) != (1, 4))
+    plan = written(asked, folder)
+    assert cycles_of(plan) == {1: 5, 2: 9}
+    run_all(plan, folder, (SHAKY, SHAKY))
+    plan = written(asked, folder)
+    assert cycles_of(plan) == {1: 9, 2: 9}
+
+
+def test_disqualified_pilot_runs_are_made_up_for(folder):
+    asked = study(precision_target=0.019)
+    pilot = written(asked, folder)
+    run_all(
+        pilot,
+        folder,
+        (SHAKY, STEADY),
+        only=lambda run: (run.config["n"], run.cycle) == (1, 2),
+        validity=["other_process"],
+    )
+    run_all(pilot, folder, (SHAKY, STEADY))
+    assert cycles_of(planned(asked, folder)) == {1: 6, 2: 5}
+
+
+def test_a_pilot_that_cannot_tell_asks_for_nothing(folder):
+    asked = study()
+    run_all(written(asked, folder), folder, (STEADY, STEADY), validity=["other_process"])
+    plan = planned(asked, folder)
+    assert cycles_of(plan) == {1: 5, 2: 5}
+    assert {each["reason"] for each in plan.stopping.values()} == {
+        "only 0 of the pilot's runs can be used; 3 would do"
+    }
+
+
+def test_without_a_target_nothing_changes(folder):
+    plain = study_from_mapping({**STUDY, "execution": {"n_cycles": 2}})
+    assert b"stopping" not in written(plain, folder).to_json_bytes()
+    assert precision(planned(plain, folder), folder) is None
+    assert "precision_reached" not in json.loads(_manifest(plain, folder))
+
+
+def _manifest(asked, folder):
+    write_manifest(planned(asked, folder), folder)
+    return folder.manifest.read_text()
+
+
+def test_it_is_driven_until_no_pilot_asks_for_more(folder):
+    asked = study(precision_target=0.015)
+    lengths = []
+
+    def drive(plan):
+        write_bytes(folder.plan, plan.to_json_bytes())
+        run_all(plan, folder, (STEADY, SHAKY))
+        lengths.append(len(plan.runs))
+        return 0
+
+    assert carried_through(asked, planned(asked, folder), folder, drive) == 0
+    assert lengths == [10, 14]
+
+
+def test_an_interruption_ends_it(folder):
+    asked = study(precision_target=0.015)
+
+    def drive(plan):
+        run_all(plan, folder, (STEADY, SHAKY))
+        return 130
+
+    assert carried_through(asked, planned(asked, folder), folder, drive) == 130
+
+
+@pytest.mark.parametrize(
+    ("execution", "told"),
+    [
+        ({"precision_target": 0.02, "n_cycles": 3}, "give n_cycles or precision_target"),
+        ({"max_cycles": 9}, "max_cycles needs precision_target"),
+        ({"precision_target": 0.02, "max_cycles": 4}, "max_cycles"),
+        ({"precision_target": 0.0}, "precision_target"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_one_message(execution, told):
+    with pytest.raises(ConfigurationError, match=told):
+        study_from_mapping({**STUDY, "execution": execution})
+
+
+@pytest.mark.slow
+def test_bare_snakemake_says_that_a_second_call_goes_on(tmp_path):
+    file = write_study(tmp_path, execution={"precision_target": 0.00001, "max_cycles": 6})
+    first = snakemake(tmp_path, "--configfile", str(file))
+    assert first.returncode == 0, first.stderr
+    assert "precision_reached: false" in first.stderr
+    assert "takes 1 more runs; the same call again makes them" in first.stderr
+    finished = result_times(tmp_path)
+    assert len(finished) == 5
+    manifest = json.loads((tmp_path / "results/small/manifest.json").read_text())
+    assert manifest["precision_reached"] is False
+    assert manifest["precision"]["runs_to_come"] == 1
+
+    second = snakemake(tmp_path, "--configfile", str(file))
+    assert second.returncode == 0, second.stderr
+    assert "1 experiments have all cycles they may have and fall short" in second.stderr
+    times = result_times(tmp_path)
+    assert len(times) == 6
+    assert {key: times[key] for key in finished} == finished
+    assert len(plan_of(tmp_path)["runs"]) == 6
+    third = snakemake(tmp_path, "--configfile", str(file))
+    assert "Nothing to be done" in third.stderr
+    assert result_times(tmp_path) == times
+
+
+@pytest.mark.slow
+def test_llem_run_goes_on_by_itself(tmp_path):
+    file = write_study(tmp_path, execution={"precision_target": 0.00001, "max_cycles": 6})
+    done = llem(tmp_path, "run", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "1 more run for the precision target" in done.stderr
+    assert "precision_reached: false" in done.stderr
+    assert len(result_times(tmp_path)) == 6
+    status = json.loads(llem(tmp_path, "status", str(file), "--json").stdout)
+    assert status["precision_reached"] is False
+    assert status["counts"] == {"completed": 6}
