@@ -1,0 +1,72 @@
+"""The wall clock is set while a run is at work: nothing that counts depends on it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.results.outcome import read_outcome
+from support.attempts import start
+from support.studies import environment
+
+pytestmark = [pytest.mark.slow, pytest.mark.system]
+
+SOURCE = Path(__file__).resolve().parents[1] / "support" / "jumping_clock.c"
+YEAR_S = 365 * 86_400
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A file with the seconds that the wall clock is ahead, and the variables that make it so."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    library, ahead = tmp_path / "jumping_clock.so", tmp_path / "ahead"
+    command = [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(SOURCE), "-ldl"]
+    subprocess.run(command, check=True)
+    ahead.write_text("0")
+    return ahead, {"LD_PRELOAD": str(library), "JUMPING_CLOCK": str(ahead)}
+
+
+def test_the_clock_jumps_where_it_is_said_to(clock: tuple[Path, dict[str, str]]) -> None:
+    ahead, variables = clock
+    ahead.write_text(str(YEAR_S))
+    code = "import time, datetime; print(time.time(), datetime.datetime.now().timestamp())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    now_s = datetime.now().timestamp()  # noqa: DTZ005 - a number of seconds
+    for told in done.stdout.split():
+        assert float(told) - now_s == pytest.approx(YEAR_S, abs=120)
+
+
+@pytest.mark.parametrize("jump_s", [YEAR_S, -YEAR_S])
+def test_a_run_over_which_the_clock_jumps(
+    tmp_path: Path, clock: tuple[Path, dict[str, str]], jump_s: int
+) -> None:
+    ahead, variables = clock
+    attempt = start(tmp_path / "made", variables=variables, window={"min_seconds": 3})
+    attempt.wait_for_phase("measure")
+    before_s = datetime.fromisoformat(attempt.outcome()["started_at"]).timestamp()
+    ahead.write_text(str(jump_s))
+    assert read_outcome(attempt.folder / "outcome.json").status == "running"
+    assert attempt.process.wait(120) == 0
+    outcome = attempt.outcome()
+    assert outcome["status"] == "completed"
+    ended_s = datetime.fromisoformat(outcome["ended_at"]).timestamp()
+    assert ended_s - before_s == pytest.approx(jump_s, abs=200)
+    result = attempt.result()
+    assert 3 <= result["window"]["duration_s"] < 100
+    assert result["performance"]["output_tokens_per_s"] > 0
+    energies = [phase["energy_j"] for phase in result["energy"]["phases"]]
+    assert all(energy is None or 0 <= energy < 1e5 for energy in energies), json.dumps(energies)
+    assert "sample_gap" not in result["validity"]
+    attempt.nothing_left()
