@@ -112,8 +112,15 @@ def _pytorch(section: Mapping[str, Any], needed: bool) -> Demand:
     return Demand(None, needed=needed)
 
 
-def ask_allotment(config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S) -> Allotment:
+def ask_allotment(
+    config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S, *, every: bool = False
+) -> Allotment:
     """Return the GPUs of an experiment, asked for in a process of its own.
+
+    Args:
+        config: the resolved experiment.
+        limit_s: how long the driver may take.
+        every: all it may use rather than the first ones, for a choice among them.
 
     Raises:
         GpuAllotmentError: those it names are not there, or the driver does not answer.
@@ -122,6 +129,7 @@ def ask_allotment(config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S) -> Al
     if wanted.count == 0 or not _driver_there():
         return Allotment()
     command = [sys.executable, "-m", "llenergymeasure.hardware.allotment"]
+    command += ["--every"] if every else []
     try:
         done = subprocess.run(
             command,
@@ -149,8 +157,8 @@ def ask_allotment(config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S) -> Al
     )
 
 
-def allot(config: Mapping[str, Any]) -> Allotment:
-    """Return the GPUs of an experiment, through NVML in this process.
+def allot(config: Mapping[str, Any], *, every: bool = False) -> Allotment:
+    """Return the GPUs of an experiment, or every one it may use, through NVML in this process.
 
     Raises:
         GpuAllotmentError: those it names are not among those this process may use.
@@ -170,7 +178,7 @@ def allot(config: Mapping[str, Any]) -> Allotment:
         return Allotment(tuple(gpu.uuid for gpu in chosen.gpus), True, seen.warnings)
     wanted = demand(config)
     last = None if wanted.count is None else wanted.first + wanted.count
-    used = seen.gpus[wanted.first : last]
+    used = seen.gpus if every else seen.gpus[wanted.first : last]
     return Allotment(tuple(gpu.uuid for gpu in used), False, seen.warnings)
 
 
@@ -200,7 +208,8 @@ def _driver_there() -> bool:
 def main() -> int:
     """Answer one configuration on standard input with one JSON object on standard output."""
     try:
-        answer = asdict(_with_memory(allot(json.load(sys.stdin))))
+        found = allot(json.load(sys.stdin), every="--every" in sys.argv)
+        answer = asdict(_with_memory(found))
     except GpuAllotmentError as error:
         answer = {"refused": str(error)}
     print(json.dumps(answer))

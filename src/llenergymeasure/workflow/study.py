@@ -12,6 +12,7 @@ from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.errors import ConfigurationError, LlemError
 from llenergymeasure.files import locked, write_if_changed
 from llenergymeasure.hardware.allotment import gpus_needed
+from llenergymeasure.hardware.sharing import AT_ONCE_VARIABLE
 from llenergymeasure.measure.circuit import Circuit
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
@@ -68,6 +69,8 @@ class OpenStudy:
         self.plan_file = str(folder.plan)
         self._apptainer_offered = _apptainer_offered(workflow)
         self._at_once = _runs_at_once(workflow)
+        if workflow.is_main_process and self._at_once > 1:
+            os.environ[AT_ONCE_VARIABLE] = str(self._at_once)
         self._places = Places(plan, folder, apptainer_offered=self._apptainer_offered)
         self.image_pattern = self._places.image_pattern()
 
