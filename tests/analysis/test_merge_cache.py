@@ -9,7 +9,6 @@ import pytest
 from llenergymeasure.analysis.merge import Merge, merge_runs
 from llenergymeasure.analysis.merge_cache import CACHE_NAME
 from llenergymeasure.analysis.tables import TABLE_NAMES, write_tables
-from llenergymeasure.errors import ResultsError
 from llenergymeasure.results.layout import StudyFolder
 from results.synthetic import make_plan, make_result, write_complete_study, write_plan, write_result
 

@@ -186,12 +186,28 @@ def clean(
 
 @app.command()
 def results(
-    study: Annotated[Path, typer.Argument(help="a study's file or its results folder")],
+    studies: Annotated[
+        list[Path], typer.Argument(metavar="STUDY …", help="studies' files or results folders")
+    ],
+    group_by: Annotated[
+        str | None, typer.Option(help="columns whose values make a group, comma-separated")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="what is averaged; default energy_per_output_token_j")
+    ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(help="average over these all the same: gpu_name, driver_version, …"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="for spreadsheets")] = False,
 ) -> None:
-    """Print the summary table of a study."""
+    """Print the summary table of a study, or means by any factor over one study or several."""
     from llenergymeasure.cli.results import results_command
 
-    results_command(study)
+    results_command(
+        studies, group_by=group_by, metric=metric, pool=pool, as_json=as_json, as_csv=as_csv
+    )
 
 
 @app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False})

@@ -1,6 +1,8 @@
 """``llem status`` and ``llem results``: what a study has so far."""
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -48,8 +50,68 @@ def status_command(path: Path, *, as_json: bool) -> None:
             print(f"  {where}: {run['status']}: {run['error_class']}: {run['error_message']}")
 
 
-def results_command(path: Path) -> None:
-    """Print the summary of what has been measured."""
-    from llenergymeasure.report.text import study_text
+def results_command(
+    paths: Sequence[Path],
+    *,
+    group_by: str | None = None,
+    metric: str | None = None,
+    pool: str | None = None,
+    as_json: bool = False,
+    as_csv: bool = False,
+) -> None:
+    """Print what has been measured: one study's summary, or means by any factor over all.
 
-    print(study_text(study_folder(path).path))
+    Args:
+        paths: studies' files or results folders.
+        group_by: columns whose values make a group, comma-separated.
+        metric: what is averaged.
+        pool: what may differ within a group, comma-separated.
+        as_json: for programs.
+        as_csv: for spreadsheets.
+
+    Raises:
+        ConfigurationError: a name is not known, or runs differ in what would be averaged.
+    """
+    if as_json and as_csv:
+        raise ConfigurationError("give --json or --csv, not both")
+    folders = [study_folder(path).path for path in paths]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ConfigurationError("a study is named twice: its runs would count twice")
+    plain = not (group_by or metric or pool or as_json or as_csv)
+    if plain and len(folders) == 1:
+        from llenergymeasure.report.text import study_text
+
+        print(study_text(folders[0]))
+        return
+    grouping = _split(group_by) or ["experiment"]
+    averaged = metric or "energy_per_output_token_j"
+    _print_groups(folders, grouping, averaged, _split(pool), as_json=as_json, as_csv=as_csv)
+
+
+def _print_groups(
+    folders: Sequence[Path],
+    group_by: Sequence[str],
+    metric: str,
+    pool: Sequence[str],
+    *,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    from llenergymeasure.analysis.pooling import study_runs, summarise_by
+
+    table = summarise_by(study_runs(folders), group_by, metric, pool)
+    if as_json:
+        head = {"metric": metric, "group_by": list(group_by), "pooled": list(pool)}
+        print(json.dumps({**head, "groups": table.to_pylist()}, indent=1))
+    elif as_csv:
+        from pyarrow import csv
+
+        csv.write_csv(table, sys.stdout.buffer)
+    else:
+        from llenergymeasure.report.groups import groups_text
+
+        print(groups_text(table, group_by, metric))
+
+
+def _split(names: str | None) -> list[str]:
+    return [name.strip() for name in (names or "").split(",") if name.strip()]

@@ -108,7 +108,7 @@ def _experiments(rows: Sequence[Row]) -> str:
                 rounded(row["output_tokens_per_s_mean"]),
             ]
         )
-    text = _aligned(lines, left=(0, 1, 3))
+    text = aligned(lines, left=(0, 1, 3))
     rest = len(rows) - LISTED_EXPERIMENTS
     return text if rest <= 0 else f"{text}\n... and {rest:,} more in summary.csv"
 
@@ -149,7 +149,8 @@ def _failures(found: Sequence[Failure], study_dir: Path | None) -> str:
     return "\n".join(lines)
 
 
-def _aligned(lines: Sequence[Sequence[str]], left: Sequence[int]) -> str:
+def aligned(lines: Sequence[Sequence[str]], left: Sequence[int]) -> str:
+    """Return lines of cells as columns, those in ``left`` to the left and the others right."""
     widths = [max(width(line[place]) for line in lines) for place in range(len(lines[0]))]
     out = []
     for line in lines:

@@ -1,0 +1,45 @@
+"""Means by factor as plain text."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from llenergymeasure.report.text import aligned
+from llenergymeasure.report.wording import NOTHING, plain, rounded, rounded_range
+
+LABEL_LIMIT = 40
+
+
+def groups_text(table: pa.Table, group_by: Sequence[str], metric: str) -> str:
+    """Return one line a group: its values, its mean with interval, and what is not in it.
+
+    Args:
+        table: what :func:`llenergymeasure.analysis.pooling.summarise_by` found.
+        group_by: the columns that make a group.
+        metric: the column averaged.
+    """
+    header = [*group_by, "experiments", "n", metric, "95 % interval", "not in the mean"]
+    lines = [header]
+    for row in table.to_pylist():
+        mean, low, high = (row[f"{metric}_{part}"] for part in ("mean", "ci95_low", "ci95_high"))
+        half_width = None if low is None else (high - low) / 2
+        others = [
+            f"{row[name]} {told}"
+            for name, told in (
+                ("n_disqualified", "disqualified"),
+                ("n_not_observed", "not observed"),
+                ("n_failed", "without a result"),
+            )
+            if row[name]
+        ]
+        lines.append(
+            [
+                *(NOTHING if row[n] is None else plain(row[n], LABEL_LIMIT) for n in group_by),
+                str(row["experiments"]),
+                str(row["n"]),
+                rounded(mean, half_width),
+                rounded_range(low, high) if low is not None else row["interval_unavailable"],
+                ", ".join(others) or NOTHING,
+            ]
+        )
+    return aligned(lines, left=(*range(len(group_by)), len(header) - 1))

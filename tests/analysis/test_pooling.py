@@ -1,0 +1,201 @@
+"""Means by any factor over several studies, and what is never averaged silently."""
+
+import json
+
+import pytest
+from scipy import stats
+
+from llenergymeasure.analysis.pooling import study_runs, summarise_by
+from llenergymeasure.errors import ConfigurationError
+from results.synthetic import GPU, make_plan, make_result, write_plan, write_result
+from support.studies import llem
+
+CONFIGS = [
+    {"model": "tiny-llama", "precision": precision, "pytorch": {"batch_size": size}}
+    for precision in ("bf16", "fp32")
+    for size in (1, 8)
+]
+SWEPT = ["precision", "pytorch.batch_size"]
+METRIC = "energy_per_output_token_j"
+
+
+def environment(name="NVIDIA H200", driver="570.1", engine="5.0", limit=700.0):
+    gpu = {"uuid": GPU, "name": name, "driver": driver, "power_limit_w": limit}
+    return {"host": "node-1", "gpus": [gpu], "engine": {"versions": {"transformers": engine}}}
+
+
+def write_study(folder, configs=CONFIGS, cycles=3, study="demo", energy=None, **settings):
+    plan = make_plan(configs, SWEPT, cycles=cycles, study=study)
+    write_plan(folder, plan)
+    for run in plan["runs"]:
+        joules = 1000.0 + 7 * run["order"] if energy is None else energy(run)
+        write_result(folder, make_result(run, energy_j=joules, study=study, **settings))
+    return plan
+
+
+def test_one_experiment_has_its_own_t_interval(tmp_path):
+    values = [1000.0, 1020.0, 985.0]
+    write_study(tmp_path, CONFIGS[:1], energy=lambda run: values[run["cycle"] - 1])
+    (row,) = summarise_by(study_runs([tmp_path]), ["precision"], METRIC).to_pylist()
+    per_token = [value / 2000 for value in values]
+    low, high = stats.t.interval(0.95, 2, stats.tmean(per_token), stats.sem(per_token))
+    assert (row["precision"], row["n"], row["experiments"]) == ("bf16", 3, 1)
+    assert row[f"{METRIC}_mean"] == pytest.approx(stats.tmean(per_token))
+    assert row[f"{METRIC}_sd"] == pytest.approx(stats.tstd(per_token))
+    assert row[f"{METRIC}_ci95_low"] == pytest.approx(low)
+    assert row[f"{METRIC}_ci95_high"] == pytest.approx(high)
+
+
+def test_over_a_factor_the_cycles_are_what_repeats(tmp_path):
+    # Batch sizes are far apart: that is no doubt about their mean.
+    def energy(run):
+        level = 1000 if run["config"]["pytorch"]["batch_size"] == 1 else 5000
+        return level + [0.0, 10.0, 20.0][run["cycle"] - 1]
+
+    write_study(tmp_path, energy=energy)
+    rows = summarise_by(study_runs([tmp_path]), ["precision"], METRIC).to_pylist()
+    assert [row["precision"] for row in rows] == ["bf16", "fp32"]
+    block_means = [(3000 + extra) / 2000 for extra in (0.0, 10.0, 20.0)]
+    half_width = stats.t.ppf(0.975, 2) * stats.sem(block_means)
+    for row in rows:
+        assert row["interval_method"] == "cycles"
+        assert (row["experiments"], row["n"]) == (2, 6)
+        assert row[f"{METRIC}_mean"] == pytest.approx(1.505)
+        assert row[f"{METRIC}_ci95_high"] - 1.505 == pytest.approx(half_width)
+
+
+def test_missing_runs_do_not_shift_the_mean_towards_the_others(tmp_path):
+    def energy(run):
+        size, cycle = run["config"]["pytorch"]["batch_size"], run["cycle"]
+        if size == 8 and cycle == 3:
+            return None
+        return (1000 if size == 1 else 5000) + 10.0 * cycle
+
+    write_study(tmp_path, energy=energy)
+    row = summarise_by(study_runs([tmp_path]), ["precision"], METRIC).to_pylist()[0]
+    assert row[f"{METRIC}_mean"] == pytest.approx((1020 + 5015) / 2 / 2000)
+    assert (row["interval_method"], row["n"], row["n_not_observed"]) == ("experiments", 5, 1)
+    assert row[f"{METRIC}_ci95_low"] < row[f"{METRIC}_mean"] < row[f"{METRIC}_ci95_high"]
+
+
+def test_single_runs_have_no_interval_and_say_so(tmp_path):
+    write_study(tmp_path, cycles=1)
+    row = summarise_by(study_runs([tmp_path]), ["precision"], METRIC).to_pylist()[0]
+    assert row[f"{METRIC}_ci95_low"] is None
+    assert row["interval_unavailable"] == "an experiment of the group has a single run"
+
+
+def test_several_studies_are_one(tmp_path):
+    for number, config in enumerate(CONFIGS):
+        write_study(tmp_path / str(number), [config], study=f"s{number}")
+    runs = study_runs([tmp_path / str(number) for number in range(4)])
+    rows = summarise_by(runs, ["precision", "pytorch.batch_size"], METRIC).to_pylist()
+    assert [(row["precision"], row["pytorch.batch_size"]) for row in rows] == [
+        ("bf16", 1),
+        ("bf16", 8),
+        ("fp32", 1),
+        ("fp32", 8),
+    ]
+    by_precision = summarise_by(runs, ["precision"], METRIC).to_pylist()
+    assert [(row["studies"], row["experiments"]) for row in by_precision] == [(2, 2), (2, 2)]
+
+
+def test_a_setting_of_several_types_becomes_text(tmp_path):
+    write_study(tmp_path / "one", CONFIGS[:1])
+    odd = {"model": "tiny-llama", "precision": "bf16", "pytorch": {"batch_size": "auto"}}
+    write_study(tmp_path / "two", [odd], study="two")
+    runs = study_runs([tmp_path / "one", tmp_path / "two"])
+    rows = summarise_by(runs, ["pytorch.batch_size"], METRIC).to_pylist()
+    assert [row["pytorch.batch_size"] for row in rows] == ["1", "auto"]
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("gpu_name", {"environment": environment(name="NVIDIA A100")}),
+        ("driver_version", {"environment": environment(driver="560.2")}),
+        ("power_limit_w", {"environment": environment(limit=500.0)}),
+        ("engine_version", {"environment": environment(engine="4.9")}),
+        ("validity", {"environment": environment(), "validity": ["throttled"]}),
+        ("validity", {"environment": environment(), "validity": ["other_process"]}),
+    ],
+)
+def test_what_differs_is_refused_unless_it_is_asked_for(tmp_path, name, other):
+    write_study(tmp_path / "one", environment=environment())
+    write_study(tmp_path / "two", study="two", **other)
+    runs = study_runs([tmp_path / "one", tmp_path / "two"])
+    with pytest.raises(ConfigurationError, match=f"differ in {name} .*--pool {name}") as refused:
+        summarise_by(runs, ["precision"], METRIC)
+    assert refused.value.exit_code == 2
+    assert len(summarise_by(runs, ["precision"], METRIC, [name])) == 2
+    assert len(summarise_by(runs, ["precision", name], METRIC)) >= 2
+
+
+def test_all_differences_are_one_message(tmp_path):
+    write_study(tmp_path / "one", environment=environment())
+    write_study(tmp_path / "two", environment=environment("NVIDIA A100", "560.2"))
+    runs = study_runs([tmp_path / "one", tmp_path / "two"])
+    with pytest.raises(ConfigurationError, match="--pool gpu_name,driver_version") as refused:
+        summarise_by(runs, ["precision"], METRIC)
+    assert "gpu_name (NVIDIA A100, NVIDIA H200 where precision=bf16)" in str(refused.value)
+
+
+def test_measured_and_estimated_energy_have_no_common_mean(tmp_path):
+    write_study(tmp_path / "one")
+    write_study(tmp_path / "two", kind="estimated", source="codecarbon")
+    runs = study_runs([tmp_path / "one", tmp_path / "two"])
+    with pytest.raises(ConfigurationError, match="differ in kind"):
+        summarise_by(runs, ["precision"], METRIC)
+    with pytest.raises(ConfigurationError, match="have no common mean"):
+        summarise_by(runs, ["precision"], METRIC, ["kind"])
+    assert len(summarise_by(runs, ["precision"], "output_tokens_per_s")) == 2
+    by = ["kind", "energy_source", "energy_scopes"]
+    assert [row["kind"] for row in summarise_by(runs, by, METRIC).to_pylist()] == [
+        "estimated",
+        "measured",
+    ]
+
+
+def test_disqualified_runs_are_counted_and_never_averaged(tmp_path):
+    plan = write_study(tmp_path, CONFIGS[:1])
+    write_result(
+        tmp_path, make_result(plan["runs"][0], energy_j=9e9, validity=["channel_mismatch"])
+    )
+    (row,) = summarise_by(study_runs([tmp_path]), ["precision"], METRIC, ["validity"]).to_pylist()
+    assert (row["n"], row["n_disqualified"]) == (2, 1)
+    assert row[f"{METRIC}_mean"] < 1
+
+
+@pytest.mark.parametrize(
+    ("by", "metric", "pool", "told"),
+    [
+        (["precison"], METRIC, [], "--group-by: no column precison; did you mean precision"),
+        (["precision"], "energy_per_token", [], "--metric: no column energy_per_token; did you"),
+        (["precision"], "model", [], "--metric: no column model"),
+        (["precision"], METRIC, ["gpu"], "--pool: no column gpu"),
+        ([], METRIC, [], "at least one column"),
+    ],
+)
+def test_unknown_names_are_told_with_what_would_do(tmp_path, by, metric, pool, told):
+    write_study(tmp_path, CONFIGS[:1])
+    with pytest.raises(ConfigurationError, match=told):
+        summarise_by(study_runs([tmp_path]), by, metric, pool)
+
+
+def test_the_command_prints_text_json_and_csv(tmp_path):
+    write_study(tmp_path / "one", environment=environment())
+    write_study(tmp_path / "two", environment=environment("NVIDIA A100"), study="two")
+    asked = ("results", "one", "two", "--group-by", "precision")
+    refused = llem(tmp_path, *asked)
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "gpu_name (NVIDIA A100, NVIDIA H200" in refused.stderr
+    told = llem(tmp_path, *asked, "--pool", "gpu_name", "--json")
+    assert told.returncode == 0, told.stderr
+    groups = json.loads(told.stdout)["groups"]
+    assert [(group["precision"], group["n"]) for group in groups] == [("bf16", 12), ("fp32", 12)]
+    table = llem(tmp_path, *asked, "--pool", "gpu_name", "--csv")
+    assert table.stdout.splitlines()[0].startswith('"precision","experiments","studies","n"')
+    text = llem(tmp_path, "results", "one", "--group-by", "precision,pytorch.batch_size")
+    assert text.returncode == 0, text.stderr
+    assert len(text.stdout.splitlines()) == 5
