@@ -1,6 +1,7 @@
 """The recorder as a process, on the simulated card: what it catches and what it survives."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from support.recording import (
     uuid,
     wait_for,
 )
+from support.studies import ROOT
 
 RAMP = [(0.0, 100.0), (600.0, 700.0)]
 MS = 1_000_000
@@ -346,3 +348,17 @@ def test_a_machine_with_no_card_lists_what_is_missing_and_estimates(tmp_path: Pa
         # Each value is the mean over the stretch since the one before.
         gaps_ns = model.t_before_ns[1:] - model.t_ns[:-1]
         assert np.all(np.abs(gaps_ns) < 50 * MS)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
+    library, reason = sim.library_or_reason()
+    if library is None:
+        pytest.skip(reason)
+    command = [sys.executable, str(ROOT / "benchmarks" / "recorder_memory.py")]
+    told = tmp_path / "memory.json"
+    subprocess.run([*command, "--seconds", "600", "--json", str(told)], check=True, timeout=280)
+    figures = json.loads(told.read_text())
+    assert figures["rows"] > 10_000
+    settled = [rss for at_s, rss in figures["looks"] if at_s > 150]
+    assert max(settled) - settled[0] < 2 * 2**20

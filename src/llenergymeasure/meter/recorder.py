@@ -70,7 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Recording:
-    """One recording, from the first read to the end of the file."""
+    """One recording, from the first read to the end of the file.
+
+    Attributes:
+        loops: what reads, each in a thread of its own where ``run`` is used.
+    """
 
     def __init__(self, opened: Opened, out: Path, ticks: Path | None) -> None:
         """Take the sensors, the stream to write, and where to publish ticks."""
@@ -84,11 +88,11 @@ class Recording:
         self._rows: deque[Row] = deque()
         slow = [channel for channel in channels if _is_slow(channel)]
         fast = [channel for channel in channels if not _is_slow(channel)]
-        self._loops = [
+        self.loops = [
             Loop(slow, self._append),
             Loop(fast, self._append, self._board, beats=True),
         ]
-        self._threads = [threading.Thread(target=loop.run, daemon=True) for loop in self._loops]
+        self._threads = [threading.Thread(target=loop.run, daemon=True) for loop in self.loops]
 
     def run(self, stop: "_Stop", answer: IO[str]) -> None:
         """Sample until ``stop``.
@@ -96,22 +100,30 @@ class Recording:
         Raises:
             OSError: the samples cannot be written, or a loop broke.
         """
-        for loop in self._loops:
-            loop.prime()
+        self.begin()
         for thread in self._threads:
             thread.start()
-        self._flush()
         _say(answer, self._ready())
         while not stop.wait(FLUSH_S):
-            self._flush()
+            self.flush()
             if not all(thread.is_alive() for thread in self._threads):
                 raise OSError("a sampling loop broke; see above")
-        for loop in self._loops:
+        for loop in self.loops:
             loop.stop()
         for thread in self._threads:
             thread.join()
+        self.end()
+
+    def begin(self) -> None:
+        """Read every channel once and write that down."""
+        for loop in self.loops:
+            loop.prime()
+        self.flush()
+
+    def end(self) -> None:
+        """Say that the recording ended well, and close everything."""
         self._append(Row(time.monotonic_ns(), HOST_DEVICE, RECORDER, "heartbeat", note=STOPPED))
-        self._flush()
+        self.flush()
         self._writer.close()
         if self._board is not None:
             self._board.close()
@@ -120,7 +132,8 @@ class Recording:
     def _append(self, row: Row) -> None:
         self._rows.append(row)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what the loops have said since."""
         while self._rows:
             self._writer.append(self._rows.popleft())
         self._writer.flush()

@@ -165,13 +165,23 @@ class Loop:
     def run(self) -> None:
         """Read until ``stop``; then read every channel a last time."""
         while not self._stop.is_set():
-            now_ns = time.monotonic_ns()
-            self._beat(now_ns)
-            if self._due and self._due[0][0] <= now_ns:
-                index = self._due[0][1]
-                heapq.heapreplace(self._due, (self._readers[index].read(), index))
-                continue
-            self._wait(now_ns)
+            next_ns = self.step()
+            if next_ns is not None:
+                time.sleep(max(next_ns - time.monotonic_ns(), 0) / 1e9)
+        self.finish()
+
+    def step(self) -> int | None:
+        """Read what is due; return when to come again, null for at once."""
+        now_ns = time.monotonic_ns()
+        self._beat(now_ns)
+        if self._due and self._due[0][0] <= now_ns:
+            index = self._due[0][1]
+            heapq.heapreplace(self._due, (self._readers[index].read(), index))
+            return None
+        return min([now_ns + _LONGEST_WAIT_NS, *(due for due, _ in self._due[:1])])
+
+    def finish(self) -> None:
+        """Read every channel a last time."""
         for reader in self._readers:
             reader.read(last=True)
         self._write_costs(time.monotonic_ns())
@@ -179,10 +189,6 @@ class Loop:
     def stop(self) -> None:
         """Ask the loop to end."""
         self._stop.set()
-
-    def _wait(self, now_ns: int) -> None:
-        next_ns = min([now_ns + _LONGEST_WAIT_NS, *(due for due, _ in self._due[:1])])
-        time.sleep((next_ns - now_ns) / 1e9)
 
     def _beat(self, now_ns: int) -> None:
         if not self._beats:

@@ -1,10 +1,11 @@
 """A load that makes every visible GPU step between rest and work, for characterising its sensor.
 
-    python -m llenergymeasure.meter.stepping_load [--steps 40] [--seed 1]
+    python -m llenergymeasure.meter.stepping_load [--steps 40] [--seed 1] [--hold SECONDS]
 
 Steps come at times of no common measure, at least 1.35 s apart, so that a mean over 1 s settles
 between two of them. When each came, CLOCK_MONOTONIC in ns as the work was handed over or was done,
-is written to the file that ``LLEM_STEPS`` names.
+is written to the file that ``LLEM_STEPS`` names. ``--hold`` works without a rest for so long, and
+writes when it began.
 """
 
 import argparse
@@ -32,17 +33,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--hold", type=float, help="work for so many seconds, without steps")
     options = parser.parse_args(arguments)
     try:
         work = _matrix_products()
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return EXIT_FAILED
-    edges_ns = steps(work, options.steps, random.Random(options.seed))
+    if options.hold is not None:
+        _tell([time.monotonic_ns()])
+        _work_for(work, options.hold)
+        return EXIT_OK
+    _tell(steps(work, options.steps, random.Random(options.seed)))
+    return EXIT_OK
+
+
+def _tell(moments_ns: Sequence[int]) -> None:
     told = os.environ.get(STEPS_FILE)
     if told is not None:
-        Path(told).write_text("".join(f"{edge_ns}\n" for edge_ns in edges_ns))
-    return EXIT_OK
+        Path(told).write_text("".join(f"{moment_ns}\n" for moment_ns in moments_ns))
 
 
 def steps(work: Callable[[], None], count: int, chance: random.Random) -> list[int]:
@@ -60,10 +69,14 @@ def steps(work: Callable[[], None], count: int, chance: random.Random) -> list[i
         if number % 2 == 1:
             time.sleep(length_s)
             continue
-        end_ns = edges_ns[-1] + int(length_s * 1e9)
-        while time.monotonic_ns() < end_ns:
-            work()
+        _work_for(work, length_s)
     return edges_ns
+
+
+def _work_for(work: Callable[[], None], length_s: float) -> None:
+    end_ns = time.monotonic_ns() + int(length_s * 1e9)
+    while time.monotonic_ns() < end_ns:
+        work()
 
 
 def _matrix_products() -> Callable[[], None]:

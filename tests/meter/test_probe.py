@@ -1,0 +1,102 @@
+"""Characterising cards: under a load of one's own, kept, and refused where it would mislead."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.errors import MeterError
+from llenergymeasure.meter import probe as probing
+from llenergymeasure.meter import stepping_load
+from llenergymeasure.meter.probe import probe
+from nvml_sim import sim
+from support.recording import card_environment, environment, run_module, uuid
+from support.studies import ROOT
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "REST_S", 0.0)
+
+
+def card_of(tmp_path: Path, **keys: object) -> dict[str, str]:
+    device = sim.Device(power_w=[(0.0, 250.0)], uuid=uuid(1), keys=keys)
+    return card_environment(tmp_path, [device], LLEM_CACHE=str(tmp_path / "cache"))
+
+
+def test_power_that_does_not_change_is_not_kept(tmp_path: Path) -> None:
+    with environment(card_of(tmp_path)):
+        (found,) = probe(command=["sleep", "1"])
+    assert not found.kept
+    assert "changed too little" in found.reason
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["no-such-program-anywhere"], "cannot be started"),
+        ([], "sees no GPU"),
+        (["sh", "-c", "echo soon > $LLEM_STEPS"], "soon"),
+    ],
+)
+def test_a_load_that_fails_is_told(tmp_path: Path, command: list[str], says: str) -> None:
+    with environment(card_of(tmp_path)), pytest.raises(MeterError, match=says):
+        probe(command=command)
+
+
+def test_a_card_that_others_use_is_not_characterised(tmp_path: Path) -> None:
+    other = os.getppid()
+    variables = card_of(tmp_path, processes=[{"pid": other, "used_memory_bytes": 2**30}])
+    with environment(variables), pytest.raises(MeterError, match=str(other)):
+        probe(command=["sleep", "2"])
+
+
+def test_without_a_card_there_is_nothing_to_characterise(tmp_path: Path) -> None:
+    with environment({**card_of(tmp_path), "NVML_SIM_TRACE": ""}), pytest.raises(MeterError) as e:
+        probe(command=["true"])
+    assert "no card" in str(e.value)
+
+
+def test_the_own_load_steps_at_uneven_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stepping_load, "SHORTEST_S", 0.01)
+    monkeypatch.setattr(stepping_load, "LONGEST_S", 0.03)
+    turns = []
+    edges_ns = stepping_load.steps(lambda: turns.append(1), 6, random.Random(1))
+    lengths_ns = {late - early for early, late in pairwise(edges_ns)}
+    assert len(edges_ns) == 6
+    assert len(lengths_ns) == 5
+    assert min(lengths_ns) >= 10_000_000
+    assert turns
+
+
+def test_the_own_load_says_what_it_lacks(tmp_path: Path) -> None:
+    done = run_module("llenergymeasure.meter.stepping_load", variables=card_of(tmp_path))
+    assert done.returncode == 1
+    assert "after --" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_validation_of_a_card_runs_to_its_end(tmp_path: Path) -> None:
+    """The command for real cards: probe, rest, load, and a study that uses what was found."""
+    if sim.library_or_reason()[0] is None:
+        pytest.skip(sim.library_or_reason()[1])
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_validation.py"), "--simulated"]
+    subprocess.run([*command, "--out", str(tmp_path)], check=True, timeout=290)
+    figures = json.loads((tmp_path / "simulated.json").read_text())
+    character = figures["characterised"]["character"]
+    assert character["counter_independent"] is True
+    assert character["counter_period_s"] == pytest.approx(0.1, rel=0.01)
+    instant = character["power"][0]
+    assert instant["update_period_s"] == pytest.approx(0.1, rel=0.1)
+    assert instant["window_s"] == pytest.approx(0.025, rel=0.1)
+    assert figures["rest"]["counter"]["power_w"] == pytest.approx(75.0, rel=0.01)
+    assert figures["load"]["counter"]["power_w"] == pytest.approx(547.5, rel=0.01)
+    assert [run["batch_size"] for run in figures["runs"]] == [1, 8, 32]
+    assert all(run["energy_per_output_token_j"] > 0 for run in figures["runs"])
+    assert "proves nothing of any real card" in (tmp_path / "simulated.md").read_text()
