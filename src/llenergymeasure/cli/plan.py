@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from llenergymeasure.measure.memory_text import memory_lines
 from llenergymeasure.plan import describe_plan, engines_compared
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.runners.choice import with_runners
@@ -18,3 +19,6 @@ def plan_command(study_file: Path, *, as_json: bool) -> None:
         sys.stdout.write(plan.to_json_bytes(engines_compared(plan)).decode())
         return
     print(describe_plan(plan))
+    print("Memory, at the least:")
+    configs = {run.experiment: run.config for run in plan.runs}
+    print("\n".join(memory_lines(configs.values())))

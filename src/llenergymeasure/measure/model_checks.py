@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
@@ -145,20 +145,59 @@ def _ram_room(config: ExperimentConfig) -> _Room | None:
     return _Room(min(known) // copies, "this machine's memory")
 
 
+@dataclass(frozen=True)
+class MemoryVerdict:
+    """Whether a model fits.
+
+    Attributes:
+        need: of weights and cache, in words.
+        room: what there is, in words.
+        verdict: ``fits``; ``tight``, where activations may no longer fit; ``spills``, where what
+            is too much goes to slower memory; ``too large``, where a run cannot start.
+    """
+
+    need: str
+    room: str
+    verdict: Literal["fits", "tight", "spills", "too large"]
+
+
+def memory_verdict(
+    config: ExperimentConfig,
+    source: ModelSource,
+    workload: Workload | None,
+    cards: tuple[Gpu, ...],
+) -> MemoryVerdict | None:
+    """Return whether this model fits on these cards, or in the machine's memory without any.
+
+    Null where the model's shape, or the memory, is not known.
+    """
+    need = memory_need(config, source, workload)
+    room = _gpu_room(config, cards) if cards else _ram_room(config)
+    if need is None or room is None:
+        return None
+    verdict: Literal["fits", "tight", "spills", "too large"] = "too large"
+    if need.bytes <= TIGHT * room.bytes:
+        verdict = "fits"
+    elif need.bytes <= room.bytes:
+        verdict = "tight"
+    elif room.spills:
+        verdict = "spills"
+    return MemoryVerdict(str(need), f"{room.name} is {room.bytes / 1e9:.1f} GB", verdict)
+
+
 def _fit(
     config: ExperimentConfig,
     source: ModelSource,
     workload: Workload | None,
     cards: tuple[Gpu, ...],
 ) -> Iterator[Found]:
-    need = memory_need(config, source, workload)
-    room = _gpu_room(config, cards) if cards else _ram_room(config)
-    if need is None or room is None or need.bytes <= TIGHT * room.bytes:
+    found = memory_verdict(config, source, workload, cards)
+    if found is None or found.verdict == "fits":
         return
-    text = f"needs {need}, and {room.name} is {room.bytes / 1e9:.1f} GB"
-    if need.bytes <= room.bytes:
+    text = f"needs {found.need}, and {found.room}"
+    if found.verdict == "tight":
         yield Problem(f"{text}: activations may no longer fit", key="model"), False
-    elif room.spills:
+    elif found.verdict == "spills":
         yield Problem(f"{text}: what is too much goes to slower memory", key="model"), False
     else:
         advice = "use a smaller model, precision, batch or length, or more GPUs"
