@@ -101,7 +101,7 @@ class Identifier:
         if known not in self._known:
             try:
                 path = local_path(value, suffixes)
-                self._known[known] = None if path is None else self._content(path)
+                self._known[known] = None if path is None else self.content(path)
             except ConfigurationError as error:
                 found = error.problems[0]
                 raise ConfigurationError(
@@ -115,7 +115,13 @@ class Identifier:
         if content is not None:
             values[name] = {"sha256": content}
 
-    def _content(self, path: Path) -> str:
+    def content(self, path: Path) -> str:
+        """Return the hash of a file's bytes, or of all files below a folder and their names.
+
+        Raises:
+            ConfigurationError: the folder is empty.
+            OSError: something cannot be read.
+        """
         if path.is_file():
             return self._cache.sha256(path)
         names = sorted(_files_below(path))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Backend, Engine, Warming, statistics_of
+from llenergymeasure.backends.base import Backend, Building, Engine, Warming, statistics_of
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
 from llenergymeasure.config.spec import RunSpec
@@ -90,6 +90,7 @@ class EngineRun:
         cards = [card.uuid for card in found.cards]
         protocol = protocol.long_enough_for(sensors_need_s(sensors, cards, protocol.precision))
         self._tell_time_limit(protocol, found)
+        built = self._build(backend)
         with self._marks.phase("settle"):
             look = read_gpus(found.cards)
             settled = settle(look, protocol, self._spec.gap_s, self._folder.skip)
@@ -122,6 +123,7 @@ class EngineRun:
                 "computes_on_gpu": bool(engine.devices),
                 "resolved_config": engine.resolved_config(),
                 "versions": backend.versions(),
+                "built": built,
                 "preflight": found.as_dict()["warnings"],
                 "settle": settled,
                 "warmup_result": warmup,
@@ -164,6 +166,14 @@ class EngineRun:
 
         assert isinstance(engine, ServedEngine)
         return serving.measure(engine, protocol, ticks, self._marks, self._folder)
+
+    def _build(self, backend: Backend) -> dict[str, Any] | None:
+        """Make what the engine needs once and is not there yet; return what was done."""
+        make = backend.to_build(self._config) if isinstance(backend, Building) else None
+        if make is None:
+            return None
+        with self._marks.phase("build"):
+            return make()
 
     def _tell_time_limit(self, protocol: ProtocolSettings, found: Preflight) -> None:
         """Tell the supervisor a generous limit; one that the study sets is in force before."""

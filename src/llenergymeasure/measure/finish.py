@@ -22,13 +22,14 @@ from llenergymeasure.errors import EXIT_OK
 from llenergymeasure.files import replacing, sha256, write_text
 from llenergymeasure.hardware.environment import provenance
 from llenergymeasure.measure.efficiency import flops_record
-from llenergymeasure.measure.energy import BATCH_FIELDS, RunEnergy, run_energy
+from llenergymeasure.measure.energy import BATCH_FIELDS, RunEnergy, learn, run_energy
 from llenergymeasure.measure.marks import read_marks
 from llenergymeasure.measure.outcomes import attempt, read_json, report_failure
 from llenergymeasure.measure.serving_result import ServedRun, served_run
 from llenergymeasure.measure.steady import steadiness
 from llenergymeasure.measure.utilisation import power_inside, utilisation
 from llenergymeasure.meter.account import Account
+from llenergymeasure.meter.characters import load_known
 from llenergymeasure.meter.samples import Samples, read_samples, write_samples
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import (
@@ -102,10 +103,12 @@ def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Resu
         requests,
         devices=done["devices"],
         asked=spec.config.get("energy") or {},
+        known=load_known(samples.header.sensors),
         carbon=spec.carbon,
         recorder_lost=(folder.work / "recorder_lost").exists(),
         precision=done["protocol"].get("precision"),
     )
+    learn(energy.account)
     served = served_run(folder, spec, done)
     written = energy.with_batches(requests) if served is None else served.requests
     with replacing(folder.requests) as temporary:
@@ -215,6 +218,7 @@ def _result(
                 "versions": done["versions"],
                 "resolved_config": done["resolved_config"],
                 "statistics": done["engine_statistics"],
+                "built": done["built"],
             },
         },
         provenance={

@@ -58,7 +58,10 @@ RESERVED: Mapping[str, Mapping[str, str]] = {
         "watermark_key": _CREDENTIAL.format("the server's own configuration"),
         "watermark_key_b": _CREDENTIAL.format("the server's own configuration"),
     },
-    "tensorrt.engine": {"model": "is the study's own model; set model"},
+    "tensorrt.engine": {
+        "model": "is the study's own model; set model",
+        "enable_build_cache": "has no use here: built engines are kept, see llem engines list",
+    },
 }
 """By section of the study file and knob, what to tell."""
 

@@ -1,0 +1,88 @@
+"""From an experiment to what TensorRT-LLM is told: engine arguments and sampling."""
+
+from typing import Any
+
+from llenergymeasure.config.backends.tensorrt import TensorRTConfig
+from llenergymeasure.config.experiment import DecoderConfig, ExperimentConfig
+from llenergymeasure.workload.models.resolve import ModelSource
+
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+QUANTISATION = {"int8_sq": "W8A8_SQ_PER_CHANNEL", "int4_awq": "W4A16_AWQ", "fp8": "FP8"}
+"""``QuantAlgo`` of each method (``QuantConfig._get_modelopt_qformat`` in TensorRT-LLM)."""
+
+
+def settings(config: ExperimentConfig) -> TensorRTConfig:
+    """Return the section of the study; its defaults where there is none."""
+    return config.tensorrt or TensorRTConfig()
+
+
+def engine_arguments(config: ExperimentConfig, source: ModelSource) -> dict[str, Any]:
+    """Return the arguments of ``LLM``, less which of its two classes is meant.
+
+    The tokenizer is left out: prompts go in and answers come out as token ids, on every backend.
+    """
+    section = settings(config)
+    given = {} if section.engine is None else section.engine.given()
+    given.pop("backend", None)
+    ours: dict[str, Any] = {
+        "model": source.location,
+        "dtype": DTYPES[config.precision],
+        "skip_tokenizer_init": True,
+    }
+    if source.random:
+        ours["load_format"] = "dummy"
+    if section.max_batch_size is not None:
+        ours["max_batch_size"] = section.max_batch_size
+    if section.tp_size is not None:
+        ours["tensor_parallel_size"] = section.tp_size
+    if section.quantization is not None:
+        ours["quant_config"] = {"quant_algo": QUANTISATION[section.quantization]}
+    return ours | given | (config.passthrough_kwargs or {})
+
+
+def sampling_parameters(
+    config: ExperimentConfig, source: ModelSource, max_output_tokens: int
+) -> dict[str, Any]:
+    """Return the arguments of ``SamplingParams`` for one request.
+
+    Without ``decoder.min_new_tokens`` the end of sequence is ignored, so that every run of a
+    comparison writes exactly the tokens asked for. With it, a sequence may end after so many.
+    """
+    decoder = config.decoder
+    options: dict[str, Any] = {
+        "max_tokens": max_output_tokens,
+        "end_id": _end_id(source),
+        "detokenize": False,
+        "add_special_tokens": False,
+        "seed": config.random_seed,
+        **_choice(decoder),
+    }
+    if decoder.min_new_tokens is None:
+        options["ignore_eos"] = True
+    else:
+        options["min_tokens"] = min(decoder.min_new_tokens, max_output_tokens)
+    section = settings(config).sampling
+    return options if section is None else options | section.given()
+
+
+def _end_id(source: ModelSource) -> int:
+    """Return the end-of-sequence id: without a tokenizer TensorRT-LLM wants it told; -1 is none."""
+    content = source.config.get("text_config", source.config)
+    found = content.get("eos_token_id")
+    if isinstance(found, list):
+        found = found[0] if found else None
+    return found if isinstance(found, int) else -1
+
+
+def _choice(decoder: DecoderConfig) -> dict[str, Any]:
+    penalty = {"repetition_penalty": decoder.repetition_penalty}
+    if decoder.greedy:
+        return {"top_k": 1, **penalty}
+    options: dict[str, Any] = {
+        "temperature": decoder.temperature,
+        "top_k": decoder.top_k,
+        "top_p": decoder.top_p,
+        **penalty,
+    }
+    return options if decoder.min_p is None else options | {"min_p": decoder.min_p}

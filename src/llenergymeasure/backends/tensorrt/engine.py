@@ -1,0 +1,190 @@
+"""TensorRT-LLM's ``LLM``, driven from this process; its workers have processes of their own."""
+
+import inspect
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorrt_llm
+
+from llenergymeasure.backends.base import Completion
+from llenergymeasure.backends.tensorrt.arguments import (
+    engine_arguments,
+    sampling_parameters,
+    settings,
+)
+from llenergymeasure.backends.tensorrt.building import RUNTIME_ALONE, configured, obtain
+from llenergymeasure.backends.tensorrt.engine_cache import EngineLease
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import BackendError
+from llenergymeasure.hardware.allotment import allot
+from llenergymeasure.workload.models.resolve import resolve_model
+from llenergymeasure.workload.requests import Request
+
+_PLACES = ("model", "tokenizer", "postprocess_tokenizer_dir")
+"""Where things lie on this machine."""
+
+STATISTICS_WAIT_S = 2.0
+
+
+class TensorRTEngine:
+    """A started ``LLM``, on PyTorch or with a compiled engine."""
+
+    batch_size: int | None = None
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        """Start it.
+
+        Raises:
+            BackendError: TensorRT-LLM refused a setting or the model, or built no engine.
+            ConfigurationError: the model's name means nothing.
+        """
+        self._config = config
+        self._source = resolve_model(config)
+        self.devices = allot(config.model_dump(exclude_none=True)).uuids
+        self._lease: EngineLease | None = None
+        self._llm: Any = None
+        self._passes = itertools.count()
+        try:
+            self._llm = self._start()
+        except BackendError:
+            raise
+        except Exception as error:
+            # TensorRT-LLM, TensorRT, torch and the drivers each raise their own kinds.
+            self.close()
+            raise BackendError(
+                f"TensorRT-LLM did not start with model {config.model}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        parameters = inspect.signature(self._llm.generate).parameters
+        self._salts = "cache_salt" in parameters
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answer all requests; TensorRT-LLM makes its own batches of them.
+
+        Each call has a salt of its own, where this release knows salts, so that blocks of its
+        cache are shared among the requests of a call and not with earlier ones: repeating them
+        in a window is not made cheaper. The engine gives whole answers together: all carry the
+        times of the call.
+
+        Raises:
+            BackendError: TensorRT-LLM failed.
+        """
+        if not requests:
+            return []
+        llm = self._open()
+        prompts = [{"prompt_token_ids": list(request.prompt_token_ids)} for request in requests]
+        salt = {"cache_salt": f"pass-{next(self._passes)}"} if self._salts else {}
+        started_ns = time.monotonic_ns()
+        try:
+            answers = llm.generate(
+                prompts, sampling_params=self._sampling(requests), use_tqdm=False, **salt
+            )
+        except Exception as error:
+            raise BackendError(f"generation failed: {type(error).__name__}: {error}") from error
+        ended_ns = time.monotonic_ns()
+        return [
+            Completion(
+                index=request.index,
+                input_tokens=len(answer.prompt_token_ids),
+                output_tokens=sum(len(each.token_ids) for each in answer.outputs),
+                start_monotonic_ns=started_ns,
+                end_monotonic_ns=ended_ns,
+                finish_reason=answer.outputs[0].finish_reason,
+            )
+            for request, answer in zip(requests, answers, strict=True)
+        ]
+
+    def synchronize(self) -> None:
+        """Do nothing: an answer's tokens have come from the device, and no call is under way."""
+
+    def resolved_config(self) -> dict[str, Any]:
+        """Return the settings in force, as the running ``LLM`` holds them."""
+        held = self._open().args
+        engine = json.loads(json.dumps(held.model_dump(), default=str))
+        for name in _PLACES:
+            engine.pop(name, None)
+        longest = self._config.max_output_tokens
+        return {
+            "engine": engine,
+            "sampling": sampling_parameters(self._config, self._source, longest),
+            "compiled": None if self._lease is None else self._lease.folder.name,
+            "prefix_cache": "apart for each pass" if self._salts else "kept between passes",
+            "weights": "random" if self._source.random else "pretrained",
+        }
+
+    def statistics(self) -> dict[str, Any]:
+        """Return the engine's own account of its steps since the last call.
+
+        Empty unless ``tensorrt.engine.enable_iter_perf_stats`` is set: it is off by default.
+        """
+        section = settings(self._config).engine
+        if section is None or not section.given().get("enable_iter_perf_stats"):
+            return {}
+        steps = [_step(each) for each in self._open().get_stats(timeout=STATISTICS_WAIT_S)]
+        shares = [share for share in map(_cache_share, steps) if share is not None]
+        active = [step["numActiveRequests"] for step in steps if "numActiveRequests" in step]
+        found: dict[str, Any] = {"steps": len(steps)}
+        if shares:
+            found |= {
+                "kv_cache_share_mean": statistics.fmean(shares),
+                "kv_cache_share_max": max(shares),
+            }
+        if active:
+            found["active_requests_mean"] = statistics.fmean(active)
+        return found
+
+    def peak_memory_bytes(self) -> int | None:
+        """Return null: the memory is held by TensorRT-LLM's own processes."""
+        return None
+
+    def close(self) -> None:
+        """End TensorRT-LLM's processes; the engine cannot be used after."""
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            llm.shutdown()
+        if self._lease is not None:
+            self._lease.release()
+
+    def _start(self) -> Any:
+        arguments = configured(engine_arguments(self._config, self._source))
+        section = settings(self._config)
+        if not section.compiled:
+            return tensorrt_llm.LLM(**arguments)
+        from tensorrt_llm._tensorrt_engine import LLM
+
+        if section.engine_path is not None:
+            folder = section.engine_path
+        else:
+            self._lease = obtain(self._config)
+            folder = str(self._lease.folder)
+        running = {name: value for name, value in arguments.items() if name in RUNTIME_ALONE}
+        return LLM(model=folder, **running)
+
+    def _sampling(self, requests: Sequence[Request]) -> list[Any]:
+        return [
+            tensorrt_llm.SamplingParams(
+                **sampling_parameters(self._config, self._source, request.max_output_tokens)
+            )
+            for request in requests
+        ]
+
+    def _open(self) -> Any:
+        if self._llm is None:
+            raise BackendError("the engine is closed")
+        return self._llm
+
+
+def _step(told: Any) -> dict[str, Any]:
+    """Return one step's account, which some releases give as a mapping and some as JSON."""
+    step: dict[str, Any] = json.loads(told) if isinstance(told, str) else dict(told)
+    return step
+
+
+def _cache_share(step: Mapping[str, Any]) -> float | None:
+    cache = step.get("kvCacheStats") or {}
+    used, most = cache.get("usedNumBlocks"), cache.get("maxNumBlocks")
+    return None if used is None or not most else used / most

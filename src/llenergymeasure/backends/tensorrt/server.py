@@ -1,0 +1,113 @@
+"""``trtllm-serve``: how it is started and asked."""
+
+from typing import Any
+
+import yaml
+
+from llenergymeasure import files
+from llenergymeasure.backends.base import ServerCommand
+from llenergymeasure.backends.tensorrt.arguments import (
+    engine_arguments,
+    sampling_parameters,
+    settings,
+)
+from llenergymeasure.backends.tensorrt.building import RUNTIME_ALONE, obtain
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import BackendError
+from llenergymeasure.ids import digest
+from llenergymeasure.workload.cache import cache_folder
+from llenergymeasure.workload.models.resolve import resolve_model
+
+_NOT_ASKED = frozenset({"max_tokens", "end_id", "detokenize", "add_special_tokens"})
+"""What each request has for itself, or the server sets."""
+
+_TAKEN = frozenset(
+    {
+        "beam_search_diversity_rate",
+        "best_of",
+        "early_stopping",
+        "frequency_penalty",
+        "ignore_eos",
+        "include_stop_str_in_output",
+        "length_penalty",
+        "min_p",
+        "min_tokens",
+        "n",
+        "no_repeat_ngram_size",
+        "presence_penalty",
+        "repetition_penalty",
+        "return_context_logits",
+        "seed",
+        "skip_special_tokens",
+        "spaces_between_special_tokens",
+        "stop",
+        "stop_token_ids",
+        "temperature",
+        "top_k",
+        "top_p",
+        "top_p_min",
+        "truncate_prompt_tokens",
+        "use_beam_search",
+    }
+)
+"""Sampling parameters of ``CompletionRequest`` in ``tensorrt_llm/serve/openai_protocol.py``."""
+
+
+def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
+    """Return how the server is started on a port of 127.0.0.1.
+
+    Its arguments go into a file of options, so that every one of the engine's can be given. A
+    compiled engine comes from the cache.
+
+    Raises:
+        BackendError: a sampling parameter has no name in the server's interface, or there is no
+            engine and none can be built.
+        ConfigurationError: the model's name means nothing.
+    """
+    source, section = resolve_model(config), settings(config)
+    arguments = engine_arguments(config, source)
+    model = arguments.pop("model")
+    del arguments["skip_tokenizer_init"]
+    body = request_body(config)
+    if section.compiled:
+        arguments = {name: value for name, value in arguments.items() if name in RUNTIME_ALONE}
+        model = section.engine_path
+        if model is None:
+            lease = obtain(config)
+            lease.release()
+            model = str(lease.folder)
+    backend = "tensorrt" if section.compiled else "pytorch"
+    command = ["trtllm-serve", "serve", str(model), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend", backend, "--extra_llm_api_options", _options_file(arguments)]
+    if section.compiled:
+        command += ["--tokenizer", source.location]
+    return ServerCommand(
+        argv=tuple(command),
+        base_url=f"http://127.0.0.1:{port}/v1",
+        model=str(model),
+        body=body,
+        settings={"engine": {**arguments, "backend": backend}},
+    )
+
+
+def request_body(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the sampling fields of every request, less what each one has for itself.
+
+    Raises:
+        BackendError: a sampling parameter has no name in the server's interface.
+    """
+    asked = sampling_parameters(config, resolve_model(config), config.max_output_tokens)
+    body = {name: value for name, value in asked.items() if name not in _NOT_ASKED}
+    unknown = sorted(set(body) - _TAKEN)
+    if unknown:
+        raise BackendError(
+            f"trtllm-serve takes no sampling.{unknown[0]}: remove it, or the section serving"
+        )
+    return body
+
+
+def _options_file(arguments: dict[str, Any]) -> str:
+    """Return a file with the arguments, named by what is in it."""
+    path = cache_folder() / "tensorrt" / f"{digest(arguments)[:16]}.yaml"
+    files.write_if_changed(path, yaml.safe_dump(arguments, sort_keys=True).encode())
+    return str(path)

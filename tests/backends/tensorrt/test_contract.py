@@ -1,0 +1,270 @@
+"""The backend against TensorRT-LLM's published signatures, on a simulated card.
+
+TensorRT-LLM itself has never run here: what these tests show is that the backend keeps to the
+interface that its sources declare.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.backends import registry
+from llenergymeasure.backends.base import Serving
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import BackendError
+from nvml_sim import sim
+from support.attempts import start
+
+pytest.importorskip("tokenizers")
+
+STANDINS = Path(__file__).parents[2] / "support" / "standins"
+
+LOAD = """
+import json, sys
+from llenergymeasure.backends import registry
+from llenergymeasure.backends.base import statistics_of
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import BackendError
+from llenergymeasure.workload.prompts import build_workload
+config = ExperimentConfig.model_validate(json.loads(sys.argv[1]))
+backend = registry.get("tensorrt")
+assert backend.problems(config) == [], backend.problems(config)
+try:
+    engine = backend.load(config)
+except BackendError as error:
+    print(json.dumps({"refused": str(error)}))
+    raise SystemExit
+done = [each for _ in range(2) for each in engine.generate(build_workload(config).requests)]
+asked = engine._llm.asked
+print(json.dumps({
+    "output": [each.output_tokens for each in done], "input": [each.input_tokens for each in done],
+    "reasons": sorted({each.finish_reason for each in done}),
+    "salts": [each["cache_salt"] for each in asked],
+    "sampling": asked[0]["sampling_params"][0].given,
+    "class": type(engine._llm).__name__, "resolved": engine.resolved_config(),
+    "statistics": statistics_of(engine), "devices": engine.devices,
+    "versions": backend.versions(),
+}, default=str))
+engine.close()
+"""
+
+
+@pytest.fixture(scope="session")
+def library() -> Path:
+    path, reason = sim.library_or_reason()
+    if path is None:
+        pytest.skip(reason)
+    return path
+
+
+@pytest.fixture
+def variables(tmp_path: Path, library: Path) -> dict[str, str]:  # noqa: ARG001 - builds it
+    """A simulated card, the stand-in on the path, and a cache of engines of the test's own."""
+    trace = sim.Trace((sim.Device(),)).write(tmp_path)
+    found = sim.environment(trace)
+    found.pop("CUDA_VISIBLE_DEVICES", None)
+    return {
+        **found,
+        "PYTHONPATH": str(STANDINS),
+        "LLEM_ENGINES": str(tmp_path / "engines"),
+        "LLEM_CACHE": os.environ["LLEM_CACHE"],
+    }
+
+
+def told(variables: dict[str, str], **values: Any) -> dict[str, Any]:
+    config = {
+        "model": "tiny-llama",
+        "backend": "tensorrt",
+        "n": 3,
+        "dataset": {"input_len": 12, "output_len": 5},
+        **values,
+    }
+    done = sim.run_python(LOAD, variables, json.dumps(config))
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def test_on_pytorch_every_setting_reaches_the_engine(variables: dict[str, str]) -> None:
+    answer = told(
+        variables,
+        precision="fp16",
+        random_seed=7,
+        decoder={"temperature": 0.5, "top_k": 0},
+        tensorrt={
+            "max_batch_size": 4,
+            "engine": {
+                "kv_cache_config": {"dtype": "fp8", "free_gpu_memory_fraction": 0.5},
+                "cuda_graph_config": {"batch_sizes": [1, 4]},
+                "enable_iter_perf_stats": True,
+            },
+            "sampling": {"n": 2},
+        },
+    )
+    assert answer["class"] == "TorchLLM"
+    assert answer["output"] == [10] * 6
+    assert answer["input"] == [12] * 6
+    assert answer["reasons"] == ["length"]
+    assert len(set(answer["salts"])) == 2
+    assert answer["sampling"] | {"end_id": 0} == {
+        "max_tokens": 5,
+        "end_id": 0,
+        "detokenize": False,
+        "add_special_tokens": False,
+        "seed": 7,
+        "temperature": 0.5,
+        "top_k": 0,
+        "top_p": 1.0,
+        "repetition_penalty": 1.0,
+        "ignore_eos": True,
+        "n": 2,
+    }
+    held = answer["resolved"]["engine"]
+    assert (held["dtype"], held["max_batch_size"]) == ("float16", 4)
+    assert held["kv_cache_config"] == {"dtype": "fp8", "free_gpu_memory_fraction": 0.5}
+    assert "model" not in held
+    assert answer["resolved"]["prefix_cache"] == "apart for each pass"
+    assert answer["statistics"]["kv_cache_share_mean"] == 0.5
+    assert answer["statistics"]["kv_cache_share_max"] == 0.75
+    assert answer["versions"]["tensorrt_llm"] == "1.3.0rc0"
+    assert len(answer["devices"]) == 1
+
+
+@pytest.mark.slow
+def test_random_weights_are_the_engine_s_own_dummies(variables: dict[str, str]) -> None:
+    answer = told(variables, model="SmolLM2-135M", weights="random")
+    assert answer["resolved"]["engine"]["load_format"] == "dummy"
+    assert answer["resolved"]["weights"] == "random"
+    assert answer["statistics"] == {}
+
+
+@pytest.mark.slow
+def test_a_compiled_engine_is_built_once_and_only_run_with_what_running_takes(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    settings = {
+        "quantization": "fp8",
+        "engine": {
+            "build_config": {"max_batch_size": 8},
+            "kv_cache_config": {"free_gpu_memory_fraction": 0.5},
+        },
+    }
+    answer = told(variables, tensorrt=settings)
+    assert answer["class"] == "CompilingLLM"
+    held = answer["resolved"]["engine"]
+    assert held["kv_cache_config"] == {"free_gpu_memory_fraction": 0.5}
+    assert held["build_config"] is None
+    (engine,) = (tmp_path / "engines").glob("*/llem-engine.json")
+    assert engine.parent.name == answer["resolved"]["compiled"]
+    facts = json.loads(engine.read_text())
+    assert facts["key"]["tensorrt_llm"] == "1.3.0rc0"
+    assert facts["key"]["options"]["quant_config"] == {"quant_algo": "FP8"}
+    assert "kv_cache_config" not in facts["key"]["options"]
+    before = engine.stat().st_ino
+    told(variables, tensorrt=settings)
+    assert engine.stat().st_ino == before
+
+
+@pytest.mark.slow
+def test_an_engine_that_is_there_already_is_taken(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    answer = told(variables, tensorrt={"engine_path": str(tmp_path / "mine")})
+    assert answer["class"] == "CompilingLLM"
+    assert answer["resolved"]["compiled"] is None
+    assert not (tmp_path / "engines").exists()
+
+
+def test_what_the_engine_refuses_is_told_as_it_tells_it(variables: dict[str, str]) -> None:
+    answer = told(variables, passthrough_kwargs={"no_such_option": 1})
+    assert "Extra inputs are not permitted: no_such_option" in answer["refused"]
+
+
+@pytest.mark.slow
+def test_building_is_a_phase_of_its_own_with_its_energy(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    settings = {
+        "backend": "tensorrt",
+        "tensorrt": {"engine": {"backend": "tensorrt"}},
+        "variables": variables,
+        # The card's counter has to have ticked inside of it.
+        "window": {"min_seconds": 1.0},
+    }
+    built: list[dict[str, Any]] = []
+    for name in ("first", "second"):
+        attempt = start(tmp_path / name, **settings)
+        assert attempt.process.wait(120) == 0, (attempt.folder / "outcome.json").read_text()
+        built.append(attempt.result())
+    first, second = built
+    phases = [phase["name"] for phase in first["phases"]]
+    assert phases.index("build") < phases.index("load")
+    (energy,) = [each for each in first["energy"]["phases"] if each["phase"] == "build"]
+    assert energy["energy_j"] > 0
+    # The stand-in takes 0.3 s to compile, the card 100 W.
+    assert energy["duration_s"] >= 0.3
+    told_of = first["environment"]["engine"]["built"]
+    assert told_of["built"]
+    assert told_of["build_s"] >= 0.3
+    assert "build" not in [phase["name"] for phase in second["phases"]]
+    assert second["environment"]["engine"]["built"] is None
+
+
+def test_the_server_is_told_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LLEM_CACHE", str(tmp_path / "cache"))
+    config = ExperimentConfig.model_validate(
+        {
+            "model": "Llama-3.1-8B",
+            "weights": "random",
+            "backend": "tensorrt",
+            "tensorrt": {"engine": {"kv_cache_config": {"dtype": "fp8"}}, "tp_size": 2},
+            "decoder": {"preset": "deterministic"},
+        }
+    )
+    backend = registry.get("tensorrt")
+    assert isinstance(backend, Serving)
+    command = backend.server(config, 4321)
+    assert command.argv[:2] == ("trtllm-serve", "serve")
+    assert command.argv[3:9] == (
+        "--host", "127.0.0.1", "--port", "4321", "--backend", "pytorch",
+    )  # fmt: skip
+    options = Path(command.argv[command.argv.index("--extra_llm_api_options") + 1]).read_text()
+    for line in ("dtype: bfloat16", "load_format: dummy", "tensor_parallel_size: 2"):
+        assert line in options
+    assert "dtype: fp8" in options
+    assert command.body == {
+        "seed": 42,
+        "top_k": 1,
+        "repetition_penalty": 1.0,
+        "ignore_eos": True,
+    }
+    asking = config.model_copy(
+        update={
+            "tensorrt": type(config.tensorrt).model_validate(  # type: ignore[union-attr]
+                {"sampling": {"logprobs": 2}}
+            )
+        }
+    )
+    with pytest.raises(BackendError, match="logprobs"):
+        backend.server(asking, 1)
+
+
+def test_without_the_engine_or_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    config = ExperimentConfig.model_validate(
+        {
+            "model": "tiny-llama",
+            "backend": "tensorrt",
+            "tensorrt": {"engine_path": "nowhere"},
+            "passthrough_kwargs": {"dtype": "half"},
+        }
+    )
+    found = {problem.key: str(problem) for problem in registry.get("tensorrt").problems(config)}
+    assert set(found) == {"backend", "tensorrt.engine_path", "passthrough_kwargs.dtype"}
+    assert "tensorrt_llm" not in sys.modules

@@ -1,0 +1,8 @@
+"""TensorRT-LLM's published signatures, without anything behind them."""
+
+from tensorrt_llm._signatures import TorchLLM
+from tensorrt_llm.sampling import SamplingParams
+
+__version__ = "1.3.0rc0"
+LLM = TorchLLM
+__all__ = ["LLM", "SamplingParams"]

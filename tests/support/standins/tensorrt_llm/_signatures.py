@@ -1,0 +1,123 @@
+"""``LLM`` on either backend, as the published sources declare it."""
+# ruff: noqa: ARG002 - the signatures are the point
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from llenergymeasure.config.catalogue import store
+from llenergymeasure.config.rules.tensorrt import COMPILED_ALONE, PYTORCH_ALONE
+from tensorrt_llm.llmapi import BuildConfig, CalibConfig, QuantConfig
+from tensorrt_llm.sampling import SamplingParams
+
+BUILD_S = 0.3
+_OBJECTS = {"build_config": BuildConfig, "quant_config": QuantConfig, "calib_config": CalibConfig}
+
+
+class _Arguments:
+    def __init__(self, values: dict[str, Any]) -> None:
+        self._values = values
+
+    def model_dump(self) -> dict[str, Any]:
+        return dict(self._values)
+
+
+class _LLM:
+    refused: frozenset[str]
+
+    def __init__(
+        self,
+        model: str,
+        tokenizer: str | None = None,
+        tokenizer_mode: str = "auto",
+        skip_tokenizer_init: bool = False,
+        trust_remote_code: bool = False,
+        tensor_parallel_size: int = 1,
+        dtype: str = "auto",
+        revision: str | None = None,
+        tokenizer_revision: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        fields = store.load("tensorrt").sections["engine"]
+        for name, value in kwargs.items():
+            if name not in fields or name in self.refused:
+                raise ValueError(f"{type(self).__name__}: Extra inputs are not permitted: {name}")
+            if name in _OBJECTS and not isinstance(value, _OBJECTS[name]):
+                raise TypeError(f"{name} must be a {_OBJECTS[name].__name__}")
+        if not Path(model).is_dir():
+            raise ValueError(f"{model} does not exist")
+        defaults = {name: knob.default for name, knob in fields.items() if name not in self.refused}
+        self.args = _Arguments(
+            {
+                **defaults,
+                "model": model,
+                "tokenizer": tokenizer,
+                "tokenizer_mode": tokenizer_mode,
+                "skip_tokenizer_init": skip_tokenizer_init,
+                "trust_remote_code": trust_remote_code,
+                "tensor_parallel_size": tensor_parallel_size,
+                "dtype": dtype,
+                "revision": revision,
+                "tokenizer_revision": tokenizer_revision,
+                **kwargs,
+            }
+        )
+        self.asked: list[dict[str, Any]] = []
+        self._steps: list[str] = []
+
+    def generate(
+        self,
+        inputs: Sequence[dict[str, Any]],
+        sampling_params: Sequence[SamplingParams] | SamplingParams | None = None,
+        use_tqdm: bool = True,
+        lora_request: Any = None,
+        prompt_adapter_request: Any = None,
+        kv_cache_retention_config: Any = None,
+        disaggregated_params: Any = None,
+        scheduling_params: Any = None,
+        cache_salt: str | Sequence[str] | None = None,
+    ) -> list[SimpleNamespace]:
+        assert isinstance(sampling_params, list)
+        self.asked.append({"cache_salt": cache_salt, "sampling_params": sampling_params})
+        for asked in sampling_params:
+            if asked.end_id is None:
+                raise ValueError("tokenizer is required to reset end_id if it is None")
+        time.sleep(0.02)
+        for used in (1, 3):
+            cache = {"usedNumBlocks": used, "maxNumBlocks": 4}
+            self._steps.append(json.dumps({"numActiveRequests": 2, "kvCacheStats": cache}))
+        return [
+            SimpleNamespace(
+                prompt_token_ids=list(each["prompt_token_ids"]),
+                outputs=[
+                    SimpleNamespace(token_ids=[1] * asked.max_tokens, finish_reason="length")
+                    for _ in range(asked.n)
+                ],
+            )
+            for each, asked in zip(inputs, sampling_params, strict=True)
+        ]
+
+    def get_stats(self, timeout: float | None = 2) -> list[str]:
+        steps, self._steps = self._steps, []
+        return steps
+
+    def shutdown(self) -> None:
+        self.args = None  # type: ignore[assignment]
+
+
+class TorchLLM(_LLM):
+    refused = COMPILED_ALONE
+
+
+class CompilingLLM(_LLM):
+    refused = PYTORCH_ALONE
+
+    def save(self, engine_dir: str) -> None:
+        time.sleep(BUILD_S)
+        held = self.args.model_dump()
+        (Path(engine_dir) / "rank0.engine").write_text("compiled")
+        content = {"model": held["model"], "dtype": held["dtype"]}
+        (Path(engine_dir) / "config.json").write_text(json.dumps(content))

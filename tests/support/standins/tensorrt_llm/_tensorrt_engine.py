@@ -1,0 +1,5 @@
+"""Where the class for compiled engines lies."""
+
+from tensorrt_llm import _signatures
+
+LLM = _signatures.CompilingLLM

@@ -1,0 +1,18 @@
+"""``SamplingParams``: a dataclass that takes its own fields by keyword alone."""
+
+from typing import Any
+
+from llenergymeasure.config.catalogue import store
+
+
+class SamplingParams:
+    def __init__(self, **given: Any) -> None:
+        fields = store.load("tensorrt").sections["sampling"]
+        unknown = sorted(set(given) - set(fields))
+        if unknown:
+            raise TypeError(f"SamplingParams got an unexpected keyword argument {unknown[0]!r}")
+        values = {name: knob.default for name, knob in fields.items()} | given
+        if values["best_of"] is not None and values["best_of"] < values["n"]:
+            raise ValueError("best_of cannot be less than n")
+        self.given = given
+        self.__dict__.update(values)
