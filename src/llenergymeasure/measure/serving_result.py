@@ -108,7 +108,7 @@ class ServedRun:
 
     def performance(self, tokens: Tokens) -> dict[str, Any]:
         """Return the speed within the window, as the record names it."""
-        latency, first = self._latency("latency_s"), self._latency("time_to_first_token_s")
+        latency, first = self.latency("latency_s"), self.latency("time_to_first_token_s")
         return {
             "output_tokens_per_s": tokens.output / self.window_s,
             "total_tokens_per_s": (tokens.input + tokens.output) / self.window_s,
@@ -172,10 +172,10 @@ class ServedRun:
             requests_resent=sum(bool(row["resent"]) for row in self._rows),
             offered_requests_per_s=len(sent) / self.window_s,
             completed_requests_per_s=completed / self.window_s,
-            time_to_first_token=self._latency("time_to_first_token_s"),
-            inter_token_latency=percentiles(self._gaps_s()),
-            time_per_output_token=self._latency("time_per_output_token_s"),
-            request_latency=self._latency("latency_s"),
+            time_to_first_token=self.latency("time_to_first_token_s"),
+            inter_token_latency=self.inter_token_latency(),
+            time_per_output_token=self.latency("time_per_output_token_s"),
+            request_latency=self.latency("latency_s"),
             tokens_per_part=_tokens_per_part(good),
             slo=None if slo is None else slo.model_dump(exclude_none=True),
             slo_share=share,
@@ -248,17 +248,19 @@ class ServedRun:
     def _inside(self, at_ns: int | None) -> bool:
         return at_ns is not None and self.window[0] <= at_ns < self.window[1]
 
-    def _latency(self, column: str) -> Latency:
+    def latency(self, column: str) -> Latency:
+        """Return the percentiles of a column of times in s, over the window's whole answers."""
         values = [row[column] for row in self._sent if row["failure"] is None]
         return percentiles(np.array([value for value in values if value is not None]))
 
-    def _gaps_s(self) -> NDArray[np.float64]:
+    def inter_token_latency(self) -> Latency:
+        """Return the percentiles of the times between parts of an answer, pooled."""
         gaps = [
             np.diff(np.asarray(row["token_monotonic_ns"], dtype=np.int64)) / NS_PER_S
             for row in self._sent
             if row["failure"] is None
         ]
-        return np.concatenate([np.zeros(0), *gaps])
+        return percentiles(np.concatenate([np.zeros(0), *gaps]))
 
     @cached_property
     def _checked(self) -> list[bool]:

@@ -1,0 +1,182 @@
+"""Power against load, and the load at which a server no longer keeps up.
+
+Below saturation the power of a server is a straight line in its load: what it draws because it is
+there, and what each request adds (L. A. Barroso and U. Hölzle 2007, IEEE Computer 40(12), 33). The
+intercept is the power of waiting, the slope the energy of one request more.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llenergymeasure.analysis.selection import in_means
+from llenergymeasure.analysis.statistics import t_quantile
+
+FEWEST_POINTS = 3
+COVERAGE_FACTOR = 1.96
+
+LOAD_SETTINGS = (
+    "serving.rate_per_s",
+    "serving.rate_end_per_s",
+    "serving.concurrency",
+    "serving.trace_speed",
+)
+"""Settings that are the load itself: runs that differ in nothing else lie on one line."""
+
+
+@dataclass(frozen=True)
+class LoadPoint:
+    """One run: its load, its power, and how sure that is.
+
+    Attributes:
+        load_per_s: requests answered a second.
+        power_w: mean power of the window.
+        u_w: standard uncertainty of the power; null where it is not known.
+    """
+
+    load_per_s: float
+    power_w: float
+    u_w: float | None = None
+
+
+@dataclass(frozen=True)
+class LoadCurve:
+    """Power = intercept + slope · load, with the half widths of the 95 % intervals.
+
+    Attributes:
+        intercept_w: power at no load.
+        intercept_half_w: half width of its interval.
+        slope_j: energy of one request more, in J.
+        slope_half_j: half width of its interval.
+        correlation: of the two errors.
+        scatter: root of the reduced chi-squared where the points' uncertainties are known: above 1
+            they scatter more than these explain, and the intervals are as much wider.
+        points: how many it rests on.
+    """
+
+    intercept_w: float
+    intercept_half_w: float
+    slope_j: float
+    slope_half_j: float
+    correlation: float
+    scatter: float | None
+    points: int
+
+
+@dataclass(frozen=True)
+class Knee:
+    """The loads between which a server stops keeping up.
+
+    Attributes:
+        sustained_per_s: the highest rate that it kept up with (and, with an slo, kept the slo at);
+            null if it did at none.
+        failed_per_s: the lowest rate above it that it did not; null if it did at all.
+    """
+
+    sustained_per_s: float | None
+    failed_per_s: float | None
+
+
+def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
+    """Fit the line by weighted least squares; null with fewer than three different loads.
+
+    Weights are ``1/u²`` where every point's uncertainty is known, else all alike. The covariance
+    is scaled by the reduced chi-squared where that is above 1 (R. T. Birge 1932, Phys. Rev. 40,
+    207) or where no uncertainties are known; the intervals are Student's t with n - 2 degrees of
+    freedom.
+    """
+    if len({point.load_per_s for point in points}) < FEWEST_POINTS:
+        return None
+    known = [point.u_w for point in points if point.u_w]
+    weighted = len(known) == len(points)
+    weights = np.array([1 / u**2 for u in known]) if weighted else np.ones(len(points))
+    loads = np.array([point.load_per_s for point in points])
+    powers = np.array([point.power_w for point in points])
+    design = np.column_stack((np.ones(len(points)), loads))
+    covariance = np.linalg.inv(design.T @ (weights[:, None] * design))
+    intercept, slope = covariance @ (design.T @ (weights * powers))
+    freedom = len(points) - 2
+    residuals = powers - design @ np.array([intercept, slope])
+    chi_squared = float(weights @ residuals**2) / freedom
+    scaled = covariance * (max(1.0, chi_squared) if weighted else chi_squared)
+    half = t_quantile(freedom) * np.sqrt(np.diag(scaled))
+    return LoadCurve(
+        intercept_w=float(intercept),
+        intercept_half_w=float(half[0]),
+        slope_j=float(slope),
+        slope_half_j=float(half[1]),
+        correlation=float(covariance[0, 1] / math.sqrt(covariance[0, 0] * covariance[1, 1])),
+        scatter=math.sqrt(chi_squared) if weighted else None,
+        points=len(points),
+    )
+
+
+def load_points(runs: Sequence[Mapping[str, Any]]) -> list[LoadPoint]:
+    """Return the points of runs that count, are not over-saturated, and have an energy.
+
+    Args:
+        runs: rows of ``runs.parquet``.
+    """
+    points = []
+    for run in runs:
+        power_w, window_s = run["power_mean_w"], run["window_s"]
+        if not in_means(run) or run["over_saturated"] or power_w is None:
+            continue
+        u95_j = run["energy_u95_j"]
+        u_w = u95_j / COVERAGE_FACTOR / window_s if u95_j else None
+        points.append(LoadPoint(run["requests_per_s"], power_w, u_w))
+    return points
+
+
+def find_knee(runs: Sequence[Mapping[str, Any]]) -> Knee | None:
+    """Return where a server stops keeping up, from runs at several rates.
+
+    A rate is sustained if no run at it was over-saturated or missed its slo, and so was every
+    lower one: a higher rate that held once by chance is no capacity.
+
+    Args:
+        runs: rows of ``runs.parquet``.
+
+    Returns:
+        Null where no run has a rate of its own, as with users in a closed loop.
+    """
+    by_rate: dict[float, bool] = {}
+    for run in runs:
+        rate = run.get("serving.rate_per_s")
+        if rate is None or run["status"] != "completed" or run["over_saturated"] is None:
+            continue
+        held = not run["over_saturated"] and run["slo_attained"] is not False
+        by_rate[rate] = by_rate.get(rate, True) and held
+    if not by_rate:
+        return None
+    sustained = None
+    for rate in sorted(by_rate):
+        if not by_rate[rate]:
+            return Knee(sustained, rate)
+        sustained = rate
+    return Knee(sustained, None)
+
+
+def served_groups(
+    runs: Sequence[Mapping[str, Any]], settings: Sequence[str]
+) -> dict[tuple[tuple[str, Any], ...], list[Mapping[str, Any]]]:
+    """Return the runs under traffic, those that differ in their load alone together.
+
+    Args:
+        runs: rows of ``runs.parquet``.
+        settings: the columns of the swept settings.
+
+    Returns:
+        The settings that a group has in common, and its runs.
+    """
+    shared = [name for name in settings if name not in LOAD_SETTINGS]
+    groups: dict[tuple[tuple[str, Any], ...], list[Mapping[str, Any]]] = {}
+    for run in runs:
+        if run["offered_requests_per_s"] is None:
+            continue
+        key = tuple((name, run[name]) for name in ("backend", "model", "precision", *shared))
+        groups.setdefault(key, []).append(run)
+    return groups

@@ -1,0 +1,106 @@
+"""The line through power and load, and where a server no longer keeps up."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llenergymeasure.analysis.serving import (
+    Knee,
+    LoadPoint,
+    find_knee,
+    load_curve,
+    load_points,
+    served_groups,
+)
+
+
+def run(rate: float, **more: Any) -> dict[str, Any]:
+    return {
+        "status": "completed",
+        "validity": [],
+        "backend": "vllm",
+        "model": "tiny-llama",
+        "precision": "bf16",
+        "serving.rate_per_s": rate,
+        "offered_requests_per_s": rate,
+        "requests_per_s": rate,
+        "over_saturated": False,
+        "slo_attained": None,
+        "power_mean_w": 100 + 3 * rate,
+        "energy_u95_j": 19.6,
+        "window_s": 10.0,
+        **more,
+    }
+
+
+def test_an_exact_line_is_found_exactly() -> None:
+    curve = load_curve([LoadPoint(load, 80 + 2.5 * load, 1.0) for load in (0, 1, 4, 9)])
+    assert curve is not None
+    assert curve.intercept_w == pytest.approx(80)
+    assert curve.slope_j == pytest.approx(2.5)
+    assert curve.scatter == pytest.approx(0, abs=1e-9)
+    # The points' own uncertainty stays, however well they lie on a line.
+    assert curve.slope_half_j > 0.1
+    assert curve.correlation < 0
+
+
+def test_sure_points_weigh_more() -> None:
+    points = [LoadPoint(0, 100, 0.1), LoadPoint(1, 101, 0.1), LoadPoint(2, 152, 50.0)]
+    curve = load_curve(points)
+    assert curve is not None
+    assert curve.slope_j == pytest.approx(1, abs=0.05)
+
+
+def test_the_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(1)
+    loads, hits, tries = np.array([0.0, 1, 2, 4, 8, 8]), 0, 400
+    for _ in range(tries):
+        noise = rng.normal(0, 2.0, len(loads))
+        points = [
+            LoadPoint(load, 100 + 5 * load + error)
+            for load, error in zip(loads, noise, strict=True)
+        ]
+        curve = load_curve(points)
+        assert curve is not None
+        hits += abs(curve.slope_j - 5) <= curve.slope_half_j
+    assert hits / tries == pytest.approx(0.95, abs=0.035)
+
+
+def test_two_loads_make_no_curve() -> None:
+    assert load_curve([LoadPoint(1, 10, 1), LoadPoint(2, 11, 1), LoadPoint(2, 12, 1)]) is None
+
+
+def test_runs_that_do_not_count_or_keep_up_are_no_points() -> None:
+    runs = [
+        run(1),
+        run(2, over_saturated=True),
+        run(3, validity=["other_process"]),
+        run(4, power_mean_w=None),
+        run(5, status="failed"),
+    ]
+    assert load_points(runs) == [LoadPoint(1, 103, pytest.approx(1.0))]
+
+
+@pytest.mark.parametrize(
+    ("runs", "knee"),
+    [
+        ([run(1), run(2), run(4, over_saturated=True)], Knee(2, 4)),
+        ([run(1), run(2, slo_attained=False), run(4, slo_attained=True)], Knee(1, 2)),
+        ([run(1), run(2), run(2, over_saturated=True)], Knee(1, 2)),
+        ([run(1), run(2)], Knee(2, None)),
+        ([run(1, over_saturated=True)], Knee(None, 1)),
+        ([run(1, over_saturated=None)], None),
+        ([], None),
+    ],
+)
+def test_the_knee_is_where_a_server_stops_keeping_up(
+    runs: list[dict[str, Any]], knee: Knee | None
+) -> None:
+    assert find_knee(runs) == knee
+
+
+def test_runs_are_together_that_differ_in_load_alone() -> None:
+    runs = [run(1), run(2), run(1, backend="sglang"), run(1, offered_requests_per_s=None)]
+    groups = served_groups(runs, ["serving.rate_per_s"])
+    assert [len(members) for members in groups.values()] == [2, 1]
