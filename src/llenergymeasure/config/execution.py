@@ -78,6 +78,18 @@ class ExecutionConfig(Section):
         "the engine; host: on this machine, around the container, for an image that cannot hold "
         "it (no pyarrow, no nvidia-ml-py).",
     )
+    pin: Literal["node", "gpu_model"] | None = Field(
+        default=None,
+        description="Keep all runs on one machine (node) or on one model of GPU; the first run "
+        "decides which, and a run elsewhere refuses to begin.",
+        examples=["node"],
+    )
+    pin_scope: Literal["study", "experiment"] | None = Field(
+        default=None,
+        description="What pin keeps together; default study. experiment: each experiment for "
+        "itself, so that experiments cannot be compared without the machines' difference.",
+        examples=["experiment"],
+    )
     run_timeout_seconds: float | None = Field(
         default=None, gt=0, le=10 * 86_400, description="Wall-clock limit of one run."
     )
@@ -88,6 +100,8 @@ class ExecutionConfig(Section):
             raise ValueError("max_cycles needs precision_target; n_cycles sets a fixed number")
         if self.precision_target is not None and self.n_cycles is not None:
             raise ValueError("give n_cycles or precision_target: the target sets the cycles itself")
+        if self.pin is None and self.pin_scope is not None:
+            raise ValueError("pin_scope needs pin: node or gpu_model")
         return self
 
     @property

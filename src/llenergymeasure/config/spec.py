@@ -1,6 +1,6 @@
 """What one run is told: the only thing that crosses from the planner into a run's process."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +26,10 @@ class RunSpec(BaseModel):
     gap_s: float = Field(default=0.0, ge=0, description="rest before this run")
     timeout_s: float | None = Field(default=None, gt=0, description="wall-clock limit")
     skip_preflight: bool = False
+    pin: Literal["node", "gpu_model"] | None = Field(
+        default=None, description="what all runs have to share"
+    )
+    pin_scope: Literal["study", "experiment"] | None = None
     carbon: dict[str, Any] | None = Field(
         default=None, description="what the study declares of the place: grid, PUE, price"
     )

@@ -27,6 +27,7 @@ from llenergymeasure.measure.efficiency import workload_flops
 from llenergymeasure.measure.marks import Marks
 from llenergymeasure.measure.memory_need import memory_need
 from llenergymeasure.measure.outcomes import report_failure
+from llenergymeasure.measure.pin import hold_to_pin
 from llenergymeasure.measure.preflight import Preflight, preflight
 from llenergymeasure.measure.processes import die_with
 from llenergymeasure.measure.resolution import sensors_need_s
@@ -86,6 +87,7 @@ class EngineRun:
             found, workload = self._preflight(backend)
         sensors = self._wait_for_recorder()
         surroundings = surroundings_soon.result()
+        hold_to_pin(self._spec, self._folder.study, surroundings)
         protocol = resolve_protocol(self._config, measured=_measured(sensors))
         cards = [card.uuid for card in found.cards]
         protocol = protocol.long_enough_for(sensors_need_s(sensors, cards, protocol.precision))

@@ -111,9 +111,10 @@ def read_spec(path: Path, run: str | None) -> dict[str, Any]:
     shared = {key: document[key] for key in ("study", "study_design_hash")}
     for entry in document.get("runs", []):
         if entry["experiment"] == experiment and str(entry["cycle"]) == cycle:
-            skip = bool(document.get("execution", {}).get("skip_preflight"))
-            carbon = document.get("carbon")
-            return {**shared, **entry, "skip_preflight": skip, "carbon": carbon}
+            execution = document.get("execution", {})
+            told = {name: execution.get(name) for name in ("pin", "pin_scope")}
+            told["skip_preflight"] = bool(execution.get("skip_preflight"))
+            return {**shared, **entry, **told, "carbon": document.get("carbon")}
     raise ValueError(f"the plan holds no run {run}")
 
 

@@ -90,6 +90,8 @@ class Plan:
             gap_s=run.gap_s,
             timeout_s=run.timeout_s,
             skip_preflight=bool(self.execution.get("skip_preflight", False)),
+            pin=self.execution.get("pin"),
+            pin_scope=self.execution.get("pin_scope"),
             carbon=None if self.carbon is None else dict(self.carbon),
         )
 

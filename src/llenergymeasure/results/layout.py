@@ -174,6 +174,10 @@ class StudyFolder:
         """How the runs of the workflow at work failed, while none has completed."""
         return self.path / "circuit.jsonl"
 
+    def pin(self, experiment: str | None) -> Path:
+        """Where the study, or one experiment, is kept: claimed by its first run."""
+        return self.path / "pins" / f"{experiment or 'study'}.json"
+
     def run(self, experiment: str, cycle: int | str) -> RunFolder:
         """Return the folder of one run."""
         return RunFolder(self.path / "runs" / experiment / str(cycle))

@@ -1,5 +1,6 @@
 """The study that a Snakemake process has open: its plan, its files and its hooks."""
 
+import atexit
 import os
 import shlex
 import sys
@@ -165,6 +166,7 @@ class OpenStudy:
         """
         with _as_workflow_error():
             self._lock.enter_context(locked(self._folder.lock, OWNER))
+            atexit.register(self._lock.close)
             if not self._workflow.local_exec:
                 self._take_cluster()
             if not os.environ.get(DRIVEN_VARIABLE):

@@ -1,0 +1,77 @@
+"""A study that is pinned stays where its first run was made."""
+
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.config.spec import RunSpec
+from llenergymeasure.errors import PreflightError
+from llenergymeasure.measure.pin import hold_to_pin
+from llenergymeasure.results.layout import StudyFolder
+
+CARD = {"name": "NVIDIA H200"}
+HERE = {"host": "n1", "gpus": [CARD]}
+
+
+def spec(experiment: str = "a" * 12, **pin: str) -> RunSpec:
+    return RunSpec.model_validate(
+        {
+            "study": "small",
+            "study_design_hash": "0" * 64,
+            "experiment": experiment,
+            "cycle": 1,
+            "order": 1,
+            "backend": "pytorch",
+            "runner": "local",
+            "config": {},
+            **pin,
+        }
+    )
+
+
+@pytest.fixture(autouse=True)
+def outside_of_any_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+
+
+def test_without_a_pin_nothing_is_claimed(tmp_path: Path) -> None:
+    hold_to_pin(spec(), StudyFolder(tmp_path), HERE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_run_decides_the_node_and_others_elsewhere_refuse(tmp_path: Path) -> None:
+    study = StudyFolder(tmp_path)
+    hold_to_pin(spec(pin="node"), study, HERE)
+    hold_to_pin(spec("b" * 12, pin="node"), study, HERE)
+    with pytest.raises(PreflightError, match=r"pinned to node n1, .*this is n2"):
+        hold_to_pin(spec("b" * 12, pin="node"), study, {**HERE, "host": "n2"})
+    assert [path.name for path in (tmp_path / "pins").iterdir()] == ["study.json"]
+
+
+def test_one_model_of_gpu_may_be_on_many_nodes(tmp_path: Path) -> None:
+    study = StudyFolder(tmp_path)
+    hold_to_pin(spec(pin="gpu_model"), study, HERE)
+    hold_to_pin(spec(pin="gpu_model"), study, {**HERE, "host": "n2"})
+    with pytest.raises(PreflightError, match=r"pinned to GPU model NVIDIA H200"):
+        hold_to_pin(spec(pin="gpu_model"), study, {"host": "n1", "gpus": [{"name": "NVIDIA L4"}]})
+
+
+def test_each_experiment_may_have_a_node_of_its_own(tmp_path: Path) -> None:
+    study = StudyFolder(tmp_path)
+    pin = {"pin": "node", "pin_scope": "experiment"}
+    hold_to_pin(spec("a" * 12, **pin), study, HERE)
+    hold_to_pin(spec("b" * 12, **pin), study, {**HERE, "host": "n2"})
+    with pytest.raises(PreflightError, match="this experiment is pinned to node n2"):
+        hold_to_pin(spec("b" * 12, **pin), study, HERE)
+
+
+def test_on_a_cluster_the_node_goes_by_the_schedulers_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = StudyFolder(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURMD_NODENAME", "gpu-07")
+    hold_to_pin(spec(pin="node"), study, HERE)
+    monkeypatch.setenv("SLURMD_NODENAME", "gpu-08")
+    with pytest.raises(PreflightError, match=r"gpu-07.*gpu-08"):
+        hold_to_pin(spec(pin="node"), study, HERE)

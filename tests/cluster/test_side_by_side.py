@@ -1,0 +1,61 @@
+"""Several runs at a time on one machine, each on a simulated GPU of its own."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.hardware.sharing import cpu_shares
+from nvml_sim import sim
+from support.studies import snakemake, write_study
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.skipif(len(cpu_shares(2)) < 2, reason="fewer than two cores")
+def test_two_runs_at_a_time_share_neither_card_nor_processor(tmp_path: Path) -> None:
+    library, reason = sim.library_or_reason()
+    if library is None:
+        pytest.skip(reason)
+    cards = [sim.Device(uuid=f"GPU-{name}") for name in "ab"]
+    variables = sim.environment(sim.Trace(cards).write(tmp_path))
+    told = {key: variables[key] for key in ("LD_LIBRARY_PATH", "NVML_SIM_TRACE", "NVML_SIM_T0")}
+    study = write_study(
+        tmp_path,
+        experiments=[{"random_seed": seed} for seed in (1, 2, 3, 4)],
+        window={"min_seconds": 4},
+    )
+    done = snakemake(
+        tmp_path,
+        *("--configfile", str(study), "--cores", "2", "--resources", "gpu=2"),
+        variables={**told, "LLEM_RUNTIME_DIR": str(tmp_path / "runtime")},
+    )
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("results/*/runs/*/1/*.json")]
+    runs = [each for each in results if "environment" in each]
+    assert len(runs) == 4
+    assert {card["uuid"] for run in runs for card in run["environment"]["gpus"]} == {
+        "GPU-a",
+        "GPU-b",
+    }
+    usable = len(os.sched_getaffinity(0))
+    for run in runs:
+        assert len(run["environment"]["gpus"]) == 1
+        assert run["environment"]["cpu"]["usable_count"] <= usable // 2
+    beside = [
+        (one, other)
+        for place, one in enumerate(runs)
+        for other in runs[place + 1 :]
+        if _overlap(one, other)
+    ]
+    assert beside, "no two runs were ever at work together"
+    for one, other in beside:
+        assert one["environment"]["gpus"][0]["uuid"] != other["environment"]["gpus"][0]["uuid"]
+
+
+def _overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    begin = max(run["phases"][0]["start_monotonic_ns"] for run in (one, other))
+    end = min(run["phases"][-1]["end_monotonic_ns"] for run in (one, other))
+    return begin < end
