@@ -6,7 +6,7 @@ import pytest
 
 from llenergymeasure.hardware.peaks import peak
 from llenergymeasure.measure.efficiency import flops_record
-from llenergymeasure.measure.utilisation import power_inside, utilisation
+from llenergymeasure.measure.utilisation import power_inside, throttle_history, utilisation
 from llenergymeasure.meter.samples import Header, Row, make_samples
 from llenergymeasure.results.record import Flops
 
@@ -148,3 +148,16 @@ def test_the_power_of_all_cards_is_added_at_the_first_ones_times() -> None:
     assert both == ([0, 1, 2, 3, 4], [100, 111, 122, 133, 144])
     assert power_inside(samples, window, ["a", "silent"]) is None
     assert power_inside(samples, window, []) is None
+
+
+def test_reasons_to_slow_down_are_told_when_they_change() -> None:
+    masks = [(1, 0x1), (2, 0x0), (3, 0x0), (4, 0x4 | 0x40), (5, 0x4 | 0x40), (6, 0x0)]
+    rows = [Row(t_ns, "a", "nvml", "throttle_reasons", float(mask)) for t_ns, mask in masks]
+    samples = make_samples(rows, Header(None, None, "host", 0, "2026-01-01T00:00:00+00:00"))
+    assert throttle_history(samples, "a") == [
+        {"t_monotonic_ns": 1, "reasons": ["gpu_idle"]},
+        {"t_monotonic_ns": 2, "reasons": []},
+        {"t_monotonic_ns": 4, "reasons": ["sw_power_cap", "hw_thermal_slowdown"]},
+        {"t_monotonic_ns": 6, "reasons": []},
+    ]
+    assert throttle_history(samples, "silent") is None

@@ -27,7 +27,7 @@ from llenergymeasure.measure.marks import read_marks
 from llenergymeasure.measure.outcomes import attempt, read_json, report_failure
 from llenergymeasure.measure.serving_result import ServedRun, served_run
 from llenergymeasure.measure.steady import steadiness
-from llenergymeasure.measure.utilisation import power_inside, utilisation
+from llenergymeasure.measure.utilisation import power_inside, throttle_history, utilisation
 from llenergymeasure.meter.account import Account
 from llenergymeasure.meter.characters import load_known
 from llenergymeasure.meter.samples import Samples, read_samples, write_samples
@@ -168,7 +168,7 @@ def _result(
     inside = (window.start_monotonic_ns, window.end_monotonic_ns)
     drawn = power_inside(samples, inside, done["devices"]) if done["computes_on_gpu"] else None
     steady = steadiness(done["window"]["completions"], done["window"]["batch_of_request"], drawn)
-    gpus = _gpus(done, energy.account)
+    gpus = _gpus(done, energy.account, samples)
     validity = dict(energy.account.validity)
     if steady["steady"] is False and record.kind == "measured":
         validity["not_steady"] = "throughput or power has a trend within the window; see steadiness"
@@ -255,8 +255,8 @@ def _window(window: dict[str, Any]) -> Window:
     )
 
 
-def _gpus(done: dict[str, Any], energy: Account) -> list[dict[str, Any]]:
-    """Return each card of the run: its state at rest, its start temperature, its sensor."""
+def _gpus(done: dict[str, Any], energy: Account, samples: Samples) -> list[dict[str, Any]]:
+    """Return each card of the run: its state at rest, how it began and slowed, its sensor."""
     sensed = {card["uuid"]: card for card in energy.gpus}
     started = done["settle"]["start"]["temperature_celsius"]
     states = {card["uuid"]: card for card in done["environment"].get("gpus", [])}
@@ -265,6 +265,7 @@ def _gpus(done: dict[str, Any], energy: Account) -> list[dict[str, Any]]:
             **states.get(uuid, {}),
             **sensed.get(uuid, {}),
             "start_temperature_celsius": started.get(uuid),
+            "throttle_history": throttle_history(samples, uuid),
         }
         for uuid in dict.fromkeys([*done["devices"], *sensed])
     ]

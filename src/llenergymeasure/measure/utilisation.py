@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from llenergymeasure.hardware.gpu_state import THROTTLE_REASONS
 from llenergymeasure.meter.samples import Quantity, Samples
 from llenergymeasure.units import NS_PER_S
 
 SENSOR = "nvml"
+HISTORY_MOST = 1000
 _MEANS: dict[str, Quantity] = {
     "gpu_utilization_percent": "utilization_gpu_percent",
     "memory_utilization_percent": "utilization_memory_percent",
@@ -48,6 +50,28 @@ def utilisation(
     if found["gpu_utilization_percent"] is None:
         found["utilization_unavailable"] = "the window holds no sample of it"
     return found
+
+
+def throttle_history(samples: Samples, device: str) -> list[dict[str, Any]] | None:
+    """Return when a card's reasons to slow its clocks changed over the recording, and to which.
+
+    Returns:
+        ``t_monotonic_ns`` and ``reasons`` (NVML's, by name) of each change, the first reading
+        included, at most the first :data:`HISTORY_MOST`; null where the card does not say.
+    """
+    series = samples.series(device, SENSOR, "throttle_reasons")
+    known = ~np.isnan(series.value)
+    times_ns, masks = series.t_ns[known], series.value[known].astype(np.int64)
+    if not len(masks):
+        return None
+    changed = np.concatenate(([True], masks[1:] != masks[:-1]))
+    return [
+        {
+            "t_monotonic_ns": int(t_ns),
+            "reasons": [name for bit, name in THROTTLE_REASONS.items() if int(mask) & bit],
+        }
+        for t_ns, mask in zip(times_ns[changed], masks[changed], strict=True)
+    ][:HISTORY_MOST]
 
 
 def power_inside(
