@@ -105,6 +105,7 @@ class Engine:
             os.open(options.load_file, os.O_WRONLY | os.O_APPEND) if options.load_file else None
         )
         self.log = options.log.open("w") if options.log else None
+        self._tell_load()
 
     def take(self, work: Work) -> None:
         if self.running < self.options.slots:
