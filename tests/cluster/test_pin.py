@@ -8,6 +8,7 @@ from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.measure.pin import hold_to_pin
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow.pinning import parse_nodes
 
 CARD = {"name": "NVIDIA H200"}
 HERE = {"host": "n1", "gpus": [CARD]}
@@ -75,3 +76,20 @@ def test_on_a_cluster_the_node_goes_by_the_schedulers_name(
     monkeypatch.setenv("SLURMD_NODENAME", "gpu-08")
     with pytest.raises(PreflightError, match=r"gpu-07.*gpu-08"):
         hold_to_pin(spec(pin="node"), study, HERE)
+
+
+SINFO = """\
+n1|gpu:h100:4|mixed|gpu*
+n2|gpu:h100:4(S:0-1)|idle|gpu*
+n3|gpu:a100:8|idle~|gpu*
+n4|gpu:2|down*|gpu*
+n5|(null)|idle|cpu
+"""
+
+
+def test_nodes_of_the_default_partition_the_most_idle_first() -> None:
+    nodes = parse_nodes(SINFO, None)
+    assert [node.name for node in nodes] == ["n2", "n3", "n1"]
+    assert [sorted(node.gpu_types) for node in nodes] == [["h100"], ["a100"], ["h100"]]
+    (other,) = parse_nodes(SINFO, "cpu")
+    assert (other.name, other.has_gpus) == ("n5", False)

@@ -12,7 +12,7 @@ from cluster.slurm import Cluster, queue, wait_for
 from llenergymeasure.files import sha256
 from support.studies import write_study
 
-pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]
 
 ABSENT = "someone/tiny"
 LARGE = {"model": "qwen2.5-0.5b", "weights": "random", "precision": "fp32", "n": 1}
@@ -121,11 +121,14 @@ def _each_on_its_own_card(rows: list[dict[str, Any]]) -> None:
         assert row["gpu_uuid"] in {f"GPU-{row['host']}-0", f"GPU-{row['host']}-1"}, row
 
 
-def test_a_killed_workflow_leaves_jobs_that_the_next_call_ends(
+def test_a_killed_workflow_leaves_jobs_that_the_next_call_ends_where_they_are_pinned(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     write_study(
-        tmp_path, window={"min_seconds": 20}, experiments=[{"random_seed": n} for n in (1, 2, 3)]
+        tmp_path,
+        window={"min_seconds": 20},
+        experiments=[{"random_seed": seed} for seed in (1, 2, 3)],
+        execution={"n_cycles": 1, "cycle_order": "sequential", "pin": "node"},
     )
     first = cluster.workflow(tmp_path)
     wait_for(lambda: bool(list(tmp_path.glob("results/small/plan.json"))), 60)
@@ -141,3 +144,4 @@ def test_a_killed_workflow_leaves_jobs_that_the_next_call_ends(
     rows = _table(tmp_path)
     assert [row["status"] for row in rows] == ["completed"] * 3
     assert not left.intersection(row["slurm_job_id"] for row in rows)
+    assert len({row["host"] for row in rows}) == 1, "pinned to one node"

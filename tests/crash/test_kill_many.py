@@ -6,7 +6,7 @@ import pytest
 
 from crash.kill_many import kill_many
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_a_score_of_kills(tmp_path: Path) -> None:

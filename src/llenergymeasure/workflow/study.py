@@ -25,6 +25,7 @@ from llenergymeasure.workflow.lost import conclude_lost
 from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.markers import keep_finished
 from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
+from llenergymeasure.workflow.pinning import pin_options
 from llenergymeasure.workflow.places import Places
 from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workflow.stopping import planned, precision
@@ -112,12 +113,22 @@ class OpenStudy:
 
     def resources(self) -> dict[str, Any]:
         """Return what a run needs: on this machine one turn, on a cluster its GPUs."""
-        if self._workflow.resource_settings.nodes is None:
+        settings = self._workflow.resource_settings
+        if settings.nodes is None:
             return {"gpu": 1}
         gpus = {run.experiment: gpus_needed(run.config) for run in self._plan.runs}
-        if len(set(gpus.values())) == 1:
-            return {"gpu": next(iter(gpus.values()))}
-        return {"gpu": lambda wildcards: gpus[wildcards.experiment]}
+        needed: dict[str, Any] = {"gpu": _one_for_all(gpus)}
+        given = {
+            name: str(getattr(value, "raw", value)).strip("'\"")
+            for name, value in dict(settings.default_resources or {}).items()
+        }
+        options = pin_options(self._plan, self._folder, given.get("slurm_partition"))
+        if options and self._workflow.is_main_process:
+            extra = given.get("slurm_extra", "")
+            needed["slurm_extra"] = _one_for_all(
+                {run: f"{extra} {options.get(run, '')}".strip() for run in gpus}
+            )
+        return needed
 
     def start(self) -> str | Callable[[Any], str]:
         """Return the shell's words that start a run, up to which run it is and where it goes."""
@@ -258,6 +269,12 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
             _write_plan(plan, folder)
             os.environ[PLAN_VARIABLE] = str(folder.plan)
         return opened
+
+
+def _one_for_all(values: Mapping[str, Any]) -> Any:
+    """Return the experiments' value where they share it; a function of the wildcards if not."""
+    distinct = set(values.values())
+    return distinct.pop() if len(distinct) == 1 else lambda wildcards: values[wildcards.experiment]
 
 
 def _runs_at_once(workflow: Any) -> int:
