@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 _FENCE = re.compile(r"^(`{3,})(\w*)(?: +title=\"([^\"]+)\")? *$")
-_FENCED = re.compile(r"^```.*?^```+ *$", re.MULTILINE | re.DOTALL)
+_FENCED = re.compile(r"^ *```.*?^ *```+ *$", re.MULTILINE | re.DOTALL)
 _NOT_RUN = re.compile(r"^<!-- not run: (\S.+) -->$")
 _EXIT = re.compile(r"^<!-- exit (\d+) -->$")
 
@@ -72,17 +72,18 @@ def blocks(text: str) -> Iterator[Block]:
     lines = iter(enumerate(text.splitlines(), start=1))
     above = ""
     for number, line in lines:
-        if not line.startswith("```"):
+        indent = len(line) - len(line.lstrip())
+        if not line.lstrip().startswith("```"):
             above = line.strip()
             continue
-        fence = _FENCE.match(line)
+        fence = _FENCE.match(line[indent:])
         if fence is None:
             raise ValueError(f"line {number}: what is {line!r}?")
         body = []
         for _, inner in lines:
-            if inner.rstrip() == fence[1]:
+            if inner.strip() == fence[1]:
                 break
-            body.append(inner)
+            body.append(inner[indent:])
         else:
             raise ValueError(f"line {number}: the block never ends")
         not_run, code = _NOT_RUN.match(above), _EXIT.match(above)

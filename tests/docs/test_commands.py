@@ -144,6 +144,6 @@ def test_commands_named_in_prose_exist(page: str, command: str) -> None:
         assert words[0] in {option for one in group.params for option in one.opts} | {"--help"}
         return
     assert words[0] in commands, f"llem has no command {words[0]}"
-    known = {option for one in commands[words[0]].params for option in one.opts}
+    known = {option for one in commands[words[0]].params for option in one.opts} | {"--help"}
     own = words[1 : words.index("--")] if "--" in words else words[1:]
     assert [word for word in own if word.startswith("-") and word not in known] == []

@@ -34,7 +34,7 @@ from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.runners.choice import with_runners
 from llenergymeasure.workflow.calls import StudyCall, remember
 from llenergymeasure.workflow.drive import Call, Drive, Listener
-from llenergymeasure.workflow.stopping import carried_through, planned
+from llenergymeasure.workflow.whole import drive_study
 from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 Config = Mapping[str, Any] | Path | str
@@ -124,7 +124,6 @@ def run_study(
     root = Path(study.results_root) if directory is None else Path(directory).absolute()
     folder = StudyFolder(root / study.name)
     study = with_runners(study, apptainer_offered=False)
-    plan = planned(study, folder)
     if isinstance(config, Mapping):
         study_file = folder.path / "study.yaml"
         _write_study(study_file, {"name": study.name, **config})
@@ -133,13 +132,8 @@ def run_study(
     remember(folder, StudyCall(study_file, {}, profile))
     environment = {} if directory is None else {FOLDER_VARIABLE: str(root)}
     call = Call(profile=profile, environment=environment)
-    drives: list[Drive] = []
-
-    def drive(plan: Plan) -> int:
-        drives.append(Drive(study_file, plan, folder, Listener(progress), study.notify))
-        return drives[-1].run(call)
-
-    _check(carried_through(study, plan, folder, drive), drives[-1])
+    ended = drive_study(study, study_file, folder, Listener(progress), call)
+    _check(ended.code, ended.complaint)
     return load_results(folder.path)
 
 
@@ -192,7 +186,7 @@ def _measure_once(
 def _check_run(code: int, drive: Drive, run: RunFolder, plan: Plan) -> None:
     if code != EXIT_SIGINT and run.result.is_file():
         return
-    _check(code, drive)
+    _check(code, drive.complaint)
     outcome = read_outcome(run.outcome)
     error = outcome.error
     reason = "it ended without a word" if error is None else f"{error.class_}: {error.message}"
@@ -205,7 +199,7 @@ def _check_run(code: int, drive: Drive, run: RunFolder, plan: Plan) -> None:
     )
 
 
-def _check(code: int, drive: Drive) -> None:
+def _check(code: int, complaint: str) -> None:
     """Raise what ended the workflow, where no run did.
 
     Raises:
@@ -214,8 +208,8 @@ def _check(code: int, drive: Drive) -> None:
     """
     if code == EXIT_SIGINT:
         raise KeyboardInterrupt
-    if drive.complaint:
-        raise LlemError(drive.complaint.strip())
+    if complaint:
+        raise LlemError(complaint.strip())
     if code not in (EXIT_OK, EXIT_FAILED):
         raise LlemError("the workflow was ended from outside (SIGTERM)")
 

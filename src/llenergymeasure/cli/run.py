@@ -13,13 +13,14 @@ from llenergymeasure.cli.talk import Level, level, note
 from llenergymeasure.config.study import DEFAULT_RESULTS, Study
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.files import write_text
-from llenergymeasure.plan import Plan, describe_plan
+from llenergymeasure.plan import describe_plan
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.runners.choice import with_runners
 from llenergymeasure.workflow.calls import StudyCall, last_called, recall, remember
-from llenergymeasure.workflow.drive import LOG_NAME, Call, Drive
-from llenergymeasure.workflow.stopping import carried_through, planned, precision
+from llenergymeasure.workflow.drive import LOG_NAME, Call
+from llenergymeasure.workflow.stopping import planned, precision
+from llenergymeasure.workflow.whole import drive_study, to_do
 from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 
@@ -93,33 +94,20 @@ def _run(call: StudyCall, study: Study, *, dry_run: bool) -> int:
         print(describe_plan(plan))
         return EXIT_OK
     remember(folder, call)
-    to_do = _to_do(plan, folder)
-    note(f"{study.name}: {counted(len(plan.runs), 'run')}, {to_do} to do, into {folder.path}")
-    overrides = tuple(f"{key}={value}" for key, value in call.settings.items())
-    first = plan
-
-    def drive(plan: Plan) -> int:
-        if plan is not first:
-            note(f"{counted(_to_do(plan, folder), 'more run')} for the precision target")
-        driven = Drive(call.study_file, plan, folder, Live(folder), study.notify)
-        code = driven.run(Call(overrides, call.profile))
-        if level() == Level.VERBOSE:
-            sys.stderr.write((folder.path / LOG_NAME).read_text(errors="replace"))
-        else:
-            sys.stderr.write(driven.complaint)
-        return code
-
-    code = carried_through(study, plan, folder, drive)
-    if to_do == 0 and code == EXIT_OK:
+    open_runs = to_do(plan, folder)
+    note(f"{study.name}: {counted(len(plan.runs), 'run')}, {open_runs} to do, into {folder.path}")
+    how = Call(call.settings, call.profile)
+    ended = drive_study(study, call.study_file, folder, Live(folder), how)
+    if level() == Level.VERBOSE:
+        sys.stderr.write((folder.path / LOG_NAME).read_text(errors="replace"))
+    else:
+        sys.stderr.write(ended.complaint)
+    if open_runs == 0 and ended.code == EXIT_OK:
         note("Nothing to be done: every run is complete.")
     reached = precision(planned(study, folder), folder)
     if reached is not None:
         note(str(reached))
-    return _tell(folder, code)
-
-
-def _to_do(plan: Plan, folder: StudyFolder) -> int:
-    return sum(not folder.run(run.experiment, run.cycle).result.is_file() for run in plan.runs)
+    return _tell(folder, ended.code)
 
 
 def _study_of_one(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ _RELEVANT = re.compile(
     r"^(CUDA_|NVIDIA_|HF_|TRANSFORMERS_|TORCH|PYTORCH_|VLLM_|SGLANG_|SGL_|TRTLLM_|TLLM_|FLASHINFER_"
     r"|TRITON_|NCCL_|OMP_|KMP_|GOMP_|MKL_|OPENBLAS_|MALLOC_|LD_PRELOAD$|SLURM_JOB_ID$"
     r"|SLURM_JOB_PARTITION$|SLURM_(STEP|JOB)_GPUS$|SLURMD_NODENAME$|SLURM_CPUS_|APPTAINER_NAME$"
-    r"|LLEM_|NVML_SIM_TRACE$|NVML_SIM_T0$|NVML_SIM_CLOCK$)"
+    r"|LLEM_(?!NOTIFY$|PLAN$|QUIET$|DRIVEN$|OVERRIDES$)|NVML_SIM_TRACE$|NVML_SIM_T0$|NVML_SIM_CLOCK$)"
 )
 _SECRET_NAME = re.compile(
     r"TOKEN(?!IZER|S?_PER|S$)|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE|AUTH"
@@ -123,8 +123,13 @@ def variables(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         name: without_secrets(value)
         for name, value in sorted(environ.items())
-        if _RELEVANT.search(name) and not _SECRET_NAME.search(name)
+        if _RELEVANT.search(name) and not _SECRET_NAME.search(name) and not _hook(name, value)
     }
+
+
+def _hook(name: str, value: str) -> bool:
+    """Return whether a variable of ours holds an address: knowing one may be the right to it."""
+    return name.startswith("LLEM_") and re.match(r"https?://", value.strip()) is not None
 
 
 def without_secrets(text: str) -> str:

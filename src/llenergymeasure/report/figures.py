@@ -52,18 +52,19 @@ def draw(
     """
     token, request = "energy_per_output_token_j", "energy_per_request_j"
     return {
-        FIGURE_NAMES[0]: _drawn(
+        FIGURE_NAMES[0]: drawn(
             lambda wide: charts.intervals(summary, runs, token, "output token", wide=wide)
         ),
-        FIGURE_NAMES[1]: _drawn(
+        FIGURE_NAMES[1]: drawn(
             lambda wide: charts.intervals(summary, runs, request, "request", wide=wide)
         ),
-        FIGURE_NAMES[2]: _drawn(lambda wide: charts.throughput(summary, wide=wide)),
-        FIGURE_NAMES[3]: _drawn(lambda wide: charts.order(order, trend, wide=wide)),
+        FIGURE_NAMES[2]: drawn(lambda wide: charts.throughput(summary, wide=wide)),
+        FIGURE_NAMES[3]: drawn(lambda wide: charts.order(order, trend, wide=wide)),
     }
 
 
-def _drawn(chart: Callable[[bool], Any]) -> Figure:
+def drawn(chart: Callable[[bool], Any]) -> Figure:
+    """Return a chart drawn at both widths; ``chart`` gets whether it is the wide one."""
     import vl_convert
 
     wide, narrow = (_dressed(chart(is_wide)).to_dict() for is_wide in (True, False))

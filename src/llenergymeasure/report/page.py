@@ -15,8 +15,10 @@ from llenergymeasure.report import experiments, findings, method
 from llenergymeasure.report.advice import failures
 from llenergymeasure.report.charts import COLOURS, SHOWN_EXPERIMENTS
 from llenergymeasure.report.figures import FIGURE_NAMES, Figure, draw
+from llenergymeasure.report.serving import serving_content
 from llenergymeasure.report.wording import counted, plain, scale_for
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.table import RUN_SCHEMA
 
 PAGE_NAME = "report.html"
 FIGURES_FOLDER = "figures"
@@ -48,12 +50,13 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
     used = findings.runs_in_means(summary, runs)
     trend = findings.order_trend(summary, runs)
     figures = draw(summary, used, findings.order_points(summary, runs), trend)
-    for name, figure in figures.items():
+    serving = serving_content(runs, _settings(runs))
+    for name, figure in {**figures, **(serving.figures if serving else {})}.items():
         path = study_dir / FIGURES_FOLDER / name
         _write(path.with_suffix(".svg"), figure.svg.encode(), partial=partial)
         _write(path.with_suffix(".png"), figure.png, partial=partial)
     content = {**_content(plan, summary, runs), "trend": findings.trend_sentence(trend)}
-    page = _render(figures=figures, **content)
+    page = _render(figures=figures, serving=serving, **content)
     _write(study_dir / PAGE_NAME, page.encode(), partial=partial)
 
 
@@ -91,6 +94,11 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
             (run["llenergymeasure_version"] for run in runs if run["llenergymeasure_version"]), None
         ),
     }
+
+
+def _settings(runs: list[dict[str, Any]]) -> list[str]:
+    """Return the columns of the swept settings."""
+    return [name for name in (runs[0] if runs else {}) if name not in RUN_SCHEMA.names]
 
 
 def _left_out(item: dict[str, Any]) -> dict[str, str]:

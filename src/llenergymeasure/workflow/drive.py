@@ -1,5 +1,6 @@
 """Drives Snakemake on one study: progress, two-stage interruption, news of the end, exit code."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,9 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
-from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM
 from llenergymeasure.measure.circuit import Broken, Circuit
 from llenergymeasure.measure.processes import die_with_parent
@@ -20,10 +20,9 @@ from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.workflow.manifest import run_state
-from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.source import workflow_root
-from llenergymeasure.workflow.study import DRIVEN_VARIABLE
+from llenergymeasure.workflow.study import DRIVEN_VARIABLE, OVERRIDES_VARIABLE
 
 POLL_S = 0.2
 LOG_NAME = "snakemake.log"
@@ -68,14 +67,14 @@ class Call:
     """How Snakemake is called.
 
     Attributes:
-        overrides: ``KEY=VALUE`` for its ``--config``.
+        overrides: settings that win over the study's, by dotted key.
         profile: its profile: a folder, a name it knows, or one of ours; null for the default.
         folder: where it works and keeps its own state; this process's if null.
         targets: the files to make; all if empty.
         environment: variables set for it.
     """
 
-    overrides: tuple[str, ...] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     profile: str | None = None
     folder: Path | None = None
     targets: tuple[str, ...] = ()
@@ -87,8 +86,14 @@ class Call:
         words = [sys.executable, "-m", "snakemake", *self.targets]
         words += ["--snakefile", str(root / "Snakefile"), "--configfile", str(study_file)]
         # Snakemake would lay the default profile, which it finds beside the rules, over another.
-        words += ["--workflow-profile", "none", "--profile", self._profile(root / "profiles")]
-        return words + (["--config", *self.overrides] if self.overrides else [])
+        return [*words, "--workflow-profile", "none", "--profile", self._profile(root / "profiles")]
+
+    def variables(self) -> dict[str, str]:
+        """Return this process's environment with what Snakemake is told by it."""
+        told = {"LLEM_QUIET": "1", DRIVEN_VARIABLE: "1"}
+        if self.overrides:
+            told[OVERRIDES_VARIABLE] = json.dumps(dict(self.overrides))
+        return os.environ | dict(self.environment) | told
 
     def _profile(self, ours: Path) -> str:
         name = self.profile or "default"
@@ -100,14 +105,7 @@ class Call:
 class Drive:
     """One call of Snakemake on one study, watched to its end."""
 
-    def __init__(
-        self,
-        study_file: Path,
-        plan: Plan,
-        folder: StudyFolder,
-        view: View,
-        notify: NotifyConfig | None = None,
-    ) -> None:
+    def __init__(self, study_file: Path, plan: Plan, folder: StudyFolder, view: View) -> None:
         """Take a study and who watches.
 
         Args:
@@ -115,18 +113,18 @@ class Drive:
             plan: the same, planned.
             folder: where its results go.
             view: who watches.
-            notify: whom to tell of its end.
         """
         self._study_file = study_file
         self._plan = plan
         self._folder = folder
         self._view = view
-        self._notify = notify
         self._interruptions = 0
         self._signal_number: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.complaint = ""
         """What Snakemake said where it failed and no run explains it."""
+        self.broken: Broken | None = None
+        """Why the circuit broke, if it did."""
 
     def run(self, call: Call | None = None) -> int:
         """Run the workflow; return 0, 1, 130 or 143.
@@ -141,18 +139,10 @@ class Drive:
         progress = Progress(
             self._plan, self._folder, AT_ONCE if call.profile is None else AT_ONCE_ON_A_CLUSTER
         )
-        to_do = progress.to_do
-        if to_do:
-            warn_of_missing_variables(self._notify, self._view.say)
-        broken: Broken | None = None
         with self._signals(), log_path.open("wb") as log:
             self._process = self._start(log, call)
-            broken = self._follow(self._process, progress)
-        code = self._exit_code(self._process.returncode, log_path)
-        if to_do:
-            reason = None if broken is None else str(broken)
-            tell(self._notify, News.of(self._plan, self._folder, reason), self._view.say)
-        return code
+            self._follow(self._process, progress)
+        return self._exit_code(self._process.returncode, log_path)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -176,7 +166,7 @@ class Drive:
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=call.folder,
-            env=os.environ | dict(call.environment) | {"LLEM_QUIET": "1", DRIVEN_VARIABLE: "1"},
+            env=call.variables(),
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
@@ -185,21 +175,20 @@ class Drive:
         wanted = any(run.runner == "apptainer" for run in self._plan.runs)
         return ["--use-apptainer"] if wanted else []
 
-    def _follow(self, process: "subprocess.Popen[bytes]", progress: Progress) -> Broken | None:
-        """Watch Snakemake to its end; return why the circuit broke, if it did."""
-        broken: Broken | None = None
+    def _follow(self, process: "subprocess.Popen[bytes]", progress: Progress) -> None:
+        """Watch Snakemake to its end."""
         circuit = Circuit(self._folder.circuit)
         while process.poll() is None:
             self._tell_of_ends(progress)
-            if broken is not None:
+            if self.broken is not None:
                 self._end_runs()  # again: one may have been starting
             elif (broken := circuit.broken(process.pid)) is not None:
+                self.broken = broken
                 self._view.say(str(broken))
                 self._signal_snakemake(signal.SIGTERM)
             self._view.wait(POLL_S, progress)
         self._view.clear()
         self._tell_of_ends(progress)
-        return broken
 
     def _tell_of_ends(self, progress: Progress) -> None:
         for ended in progress.look():

@@ -52,11 +52,6 @@ class Progress:
         }
         self._done_before = self._total - len(self._open)
 
-    @property
-    def to_do(self) -> int:
-        """How many runs have not ended yet."""
-        return len(self._open)
-
     def next_runs(self) -> list[PlannedRun]:
         """Return the runs next in line, those at work among them."""
         return list(islice(self._open.values(), self._at_once))

@@ -1,6 +1,7 @@
 """The study that a Snakemake process has open: its plan, its files and its hooks."""
 
 import atexit
+import json
 import os
 import shlex
 import sys
@@ -36,6 +37,9 @@ PLAN_VARIABLE = "LLEM_PLAN"
 
 DRIVEN_VARIABLE = "LLEM_DRIVEN"
 """Set for Snakemake by ``llem``, which offers Apptainer by itself where a study asks for it."""
+
+OVERRIDES_VARIABLE = "LLEM_OVERRIDES"
+"""What ``llem`` sets over the study, as JSON: Snakemake's ``--config`` takes no dotted keys."""
 
 OWNER = "a Snakemake workflow"
 
@@ -294,6 +298,7 @@ def _apptainer_offered(workflow: Any) -> bool:
 def _load(workflow: Any, config: Mapping[str, Any]) -> Any:
     """Return the study from ``--configfile``, from a module's config, or the default one."""
     overrides = dict(workflow.config_settings.config)
+    overrides |= json.loads(os.environ.get(OVERRIDES_VARIABLE, "{}"))
     given = list(workflow.overwrite_configfiles)
     if _is_module(workflow):
         return study_from_mapping(dict(config), origin=None)

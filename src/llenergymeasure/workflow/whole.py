@@ -1,0 +1,64 @@
+"""A whole study, driven from its first run to its last, and somebody told of its end."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from llenergymeasure.config.study import Study
+from llenergymeasure.plan import Plan
+from llenergymeasure.report.wording import counted
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow.drive import Call, Drive, View
+from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
+from llenergymeasure.workflow.stopping import carried_through, planned
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a study ended.
+
+    Attributes:
+        code: 0, 1, 130 or 143.
+        complaint: what Snakemake said where it failed and no run explains it.
+    """
+
+    code: int
+    complaint: str
+
+
+def to_do(plan: Plan, folder: StudyFolder) -> int:
+    """Return how many runs of a plan have no result yet."""
+    return sum(not folder.run(run.experiment, run.cycle).result.is_file() for run in plan.runs)
+
+
+def drive_study(
+    study: Study, study_file: Path, folder: StudyFolder, view: View, call: Call
+) -> Ended:
+    """Make every run of a study that is missing, then tables and report.
+
+    Args:
+        study: what to run, its runners chosen.
+        study_file: the same, as Snakemake reads it.
+        folder: where its results go.
+        view: who watches.
+        call: how Snakemake is called.
+    """
+    plan = planned(study, folder)
+    anything = to_do(plan, folder) > 0
+    if anything:
+        warn_of_missing_variables(study.notify, view.say)
+    complaint, broken = "", None
+
+    def drive(now: Plan) -> int:
+        nonlocal complaint, broken
+        if now is not plan:
+            view.say(f"{counted(to_do(now, folder), 'more run')} for the precision target")
+        drive = Drive(study_file, now, folder, view)
+        code = drive.run(call)
+        complaint, broken = drive.complaint, drive.broken
+        return code
+
+    code = carried_through(study, plan, folder, drive)
+    if anything:
+        reason = None if broken is None else str(broken)
+        tell(study.notify, News.of(planned(study, folder), folder, reason), view.say)
+    return Ended(code, complaint)

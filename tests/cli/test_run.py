@@ -1,0 +1,118 @@
+"""``llem run`` and ``llem resume``: real runs, seen in a pipe and at a terminal."""
+
+import json
+import os
+import pty
+import re
+import select
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.commands import called
+from support.studies import environment, llem, write_study
+
+CODE = "from llenergymeasure.cli import main; main()"
+
+
+def _at_a_terminal(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Run ``llem`` in front of a terminal of 100 columns; return how it ended and all it wrote."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        variables = environment(COLUMNS="100")
+        os.execve(sys.executable, [sys.executable, "-c", CODE, *arguments], variables)
+    said = b""
+    while True:
+        assert select.select([terminal], [], [], 240)[0], said
+        try:
+            piece = os.read(terminal, 65536)
+        except OSError:
+            break
+        said += piece
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(status), said.decode(errors="replace")
+
+
+@pytest.mark.slow
+def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
+    study = write_study(tmp_path, sweep={"precision": ["fp32", "bf16"]})
+    code, said = _at_a_terminal(tmp_path, "run", str(study))
+    assert code == 0, said
+    assert re.search(r"0/2 done, running [0-9a-f]{12} cycle 1 \(\w+ \d+ s\)", said)
+    assert re.search(r"1/2 done, .*about \d+ s left", said)
+    assert re.search(r"\r\x1b\[K\[2/2\] [0-9a-f]{12} cycle 1 .*J per output token", said)
+    shown = [line for line in re.split(r"\r\n|\r\x1b\[K", said) if "/2 done" in line]
+    assert max(map(len, shown)) < 100
+    code, said = _at_a_terminal(tmp_path, "run", "-q", str(study))
+    assert code == 0
+    assert "\x1b" not in said
+    assert said.startswith("small: 2 of 2 runs completed")
+
+
+@pytest.mark.slow
+def test_a_pipe_gets_plain_lines_and_resume_goes_on(tmp_path: Path) -> None:
+    study = write_study(tmp_path, sweep={"precision": ["fp32", "bf16"]})
+    done = llem(tmp_path, "run", str(study), "--cycles", "2", "--order", "sequential", "--no-gaps")
+    assert done.returncode == 0, done.stderr
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", done.stdout + done.stderr)
+    assert done.stderr.splitlines()[0] == "small: 4 runs, 4 to do, into results/small"
+    assert [line[:5] for line in done.stderr.splitlines()[1:]] == [f"[{n}/4]" for n in range(1, 5)]
+    assert done.stdout.startswith("small: 4 of 4 runs completed")
+    plan = json.loads((tmp_path / "results/small/plan.json").read_text())
+    assert [run["cycle"] for run in plan["runs"]] == [1, 2, 1, 2]
+    assert plan["execution"]["experiment_gap_seconds"] == 0
+
+    lost = next((tmp_path / "results/small/runs").glob("*/2/result.json"))
+    lost.unlink()
+    done = llem(tmp_path, "resume")
+    assert done.returncode == 0, done.stderr
+    assert "small: 4 runs, 1 to do" in done.stderr  # the cycles of the last time
+    for named in ("study.yaml", "results/small"):
+        done = llem(tmp_path, "resume", named)
+        assert done.returncode == 0, done.stderr
+        assert "4 runs, 0 to do" in done.stderr
+    verbose = llem(tmp_path, "run", "-v", str(study), "--cycles", "2", "--order", "sequential")
+    assert "Nothing to be done" in verbose.stderr
+    assert "Building DAG of jobs" in verbose.stderr
+
+
+def test_a_dry_run_runs_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = write_study(tmp_path)
+    said = called(monkeypatch, capsys, "run", str(study), "--dry-run", "--cycles", "4")
+    assert said.code == 0
+    assert "1 experiment x 4 cycles" in said.out
+    one = called(monkeypatch, capsys, "run", "--model", "tiny-llama", "--dry-run")
+    assert one.code == 0
+    assert "Study run-tiny-llama: 1 run" in one.out
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
+@pytest.mark.slow
+def test_a_profile_is_found_by_name_or_folder_and_a_wrong_one_is_told(tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "config.yaml").write_text("cores: 1\nscheduler: greedy\nnolock: true\n")
+    done = llem(tmp_path, "run", str(study), "--profile", "own")
+    assert done.returncode == 0, done.stderr
+    done = llem(tmp_path, "run", str(study), "--profile", "default")
+    assert done.returncode == 0, done.stderr
+    done = llem(tmp_path, "run", str(study), "--profile", "no-such-profile", "--cycles", "2")
+    assert done.returncode == 1
+    assert "no-such-profile" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_study_that_is_gone_cannot_be_resumed(tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    assert llem(tmp_path, "run", str(study)).returncode == 0
+    study.unlink()
+    done = llem(tmp_path, "resume")
+    assert done.returncode == 2
+    assert "is gone" in done.stderr

@@ -1,0 +1,128 @@
+"""What is released: a source distribution and a wheel, each complete and installable."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import llenergymeasure
+from docs.pages import ROOT
+from support.studies import environment
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+NAME = f"llenergymeasure-{llenergymeasure.__version__}"
+
+
+def _run(command: Sequence[str], folder: Path, **variables: str) -> str:
+    """Run a command that must end well, with none of this environment's own code in its way."""
+    base = {key: value for key, value in environment().items() if not key.startswith("PYTHON")}
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=base | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build from what git holds; the wheel is built from the source distribution."""
+    folder = tmp_path_factory.mktemp("release")
+    clone, out = folder / "clone", folder / "dist"
+    clone.mkdir()
+    names = _run(["git", "ls-files", "-z"], ROOT).split("\0")
+    for name in filter(None, names):
+        source, target = ROOT / name, clone / name
+        if source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    _run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), "."], clone)
+    return out
+
+
+@pytest.fixture(scope="module")
+def clean(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with the wheel and what a worker needs, from the package index."""
+    folder = tmp_path_factory.mktemp("clean") / "venv"
+    venv.create(folder, with_pip=True)
+    wheel = str(dist / f"{NAME}-py3-none-any.whl")
+    constraints = str(ROOT / "envs" / "constraints.txt")
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "-c", constraints]
+    _run([*pip, "--disable-pip-version-check", wheel], folder.parent)
+    return folder
+
+
+def test_both_are_complete(dist: Path) -> None:
+    with zipfile.ZipFile(dist / f"{NAME}-py3-none-any.whl") as wheel:
+        held = set(wheel.namelist())
+        metadata = wheel.read(f"{NAME}.dist-info/METADATA").decode()
+    workflow = [
+        "Snakefile",
+        "config/config.yaml",
+        "profiles/default/config.yaml",
+        *(str(path.relative_to(ROOT)) for path in (ROOT / "rules").glob("*.smk")),
+        *(str(path.relative_to(ROOT)) for path in (ROOT / "scripts").glob("*.py")),
+        *(str(path.relative_to(ROOT)) for path in (ROOT / "containers").glob("*.def")),
+    ]
+    assert [name for name in workflow if f"llenergymeasure/_workflow/{name}" not in held] == []
+    assert "llenergymeasure/py.typed" in held
+    assert "llenergymeasure/config/catalogue/data/vllm.json" in held
+    assert "llenergymeasure/report/templates/page.html" in held
+    assert f"{NAME}.dist-info/licenses/LICENSE" in held
+    assert not [name for name in held if name.startswith(("tests/", "docs/"))]
+    assert "Requires-Python: >=3.11" in metadata
+    assert "License-Expression: Apache-2.0" in metadata
+    with tarfile.open(dist / f"{NAME}.tar.gz") as source:
+        names = {name.partition("/")[2] for name in source.getnames()}
+    for name in ("LICENSE", "CHANGELOG.md", "Makefile", "tests/conftest.py", "docs/index.md"):
+        assert name in names
+    assert not [name for name in names if name.startswith(("build/", "results/", ".venv/"))]
+
+
+def test_a_base_install_is_light_and_works(clean: Path, tmp_path: Path) -> None:
+    python = str(clean / "bin" / "python")
+    _run([python, "-m", "pip", "check"], tmp_path)
+    code = (
+        "import llenergymeasure, sys\n"
+        "import llenergymeasure.measure.supervisor, llenergymeasure.measure.engine_process\n"
+        "import llenergymeasure.measure.finish, llenergymeasure.meter.recorder\n"
+        "with llenergymeasure.meter() as energy:\n    sum(range(100000))\n"
+        "assert energy.window_s > 0\n"
+        "print(llenergymeasure.__version__, llenergymeasure.__file__)\n"
+        "print(sorted(set(sys.modules) & {'torch', 'scipy', 'pandas', 'snakemake', 'typer'}))"
+    )
+    told = _run([python, "-c", code], tmp_path).splitlines()
+    assert told[0].startswith(f"{llenergymeasure.__version__} {clean}")
+    assert told[1] == "[]"
+
+
+def test_the_installed_command_runs_a_model(clean: Path, tmp_path: Path) -> None:
+    """The rest comes from the environment of these tests; the code only from the wheel."""
+    packages = next((clean / "lib").glob("python*/site-packages"))
+    (packages / "rest.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    llem = str(clean / "bin" / "llem")
+    cache = os.environ["LLEM_CACHE"]
+    assert _run([llem, "--version"], tmp_path) == f"llem {llenergymeasure.__version__}\n"
+    where = [str(clean / "bin" / "python"), "-c", "import llenergymeasure as l; print(l.__file__)"]
+    assert _run(where, tmp_path).startswith(str(clean))
+    said = _run(
+        [llem, "run", "--model", "tiny-llama", "--n", "2", "--max-output-tokens", "4"],
+        tmp_path,
+        LLEM_CACHE=cache,
+    )
+    assert "1 of 1 run completed" in said
+    assert (tmp_path / "results" / "run-tiny-llama" / "report.html").is_file()
