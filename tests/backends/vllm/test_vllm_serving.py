@@ -1,0 +1,86 @@
+"""vLLM's own server under traffic, on a CPU: started, asked with token ids, read and ended."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from support.studies import environment, living, write_study
+from support.vllm import vllm_python, vllm_variables
+
+pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run whose engine was vLLM's server."""
+    folder = tmp_path_factory.mktemp("served")
+    path = write_study(
+        folder,
+        name="served",
+        n=8,
+        max_input_tokens=16,
+        max_output_tokens=8,
+        window={"min_seconds": 3},
+        warmup={"n_warmup": 1, "convergence_detection": False},
+        decoder={"preset": "deterministic"},
+        backend="vllm",
+        vllm={"engine": {"enforce_eager": True, "max_model_len": 256}},
+        serving={"arrivals": "poisson", "rate_per_s": 5, "ramp_up_max_seconds": 2},
+        runners={"vllm": "local"},
+    )
+    done = subprocess.run(
+        [vllm_python(), "-c", "from llenergymeasure.cli import main; main()", "run", path],
+        cwd=folder,
+        env=environment(**vllm_variables()),
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
+    (result,) = (folder / "results" / "served").glob("runs/*/*/result.json")
+    return result.parent
+
+
+@pytest.fixture(scope="module")
+def record(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "result.json").read_text())
+    return found
+
+
+def test_every_request_is_answered_and_counted(run: Path, record: dict[str, Any]) -> None:
+    assert record["serving"]["requests_failed"] == 0
+    assert record["serving"]["requests_completed"] > 0
+    requests = pq.read_table(run / "requests.parquet").to_pylist()
+    assert {each["input_tokens"] for each in requests} == {16}
+    assert {each["output_tokens"] for each in requests} == {8}
+    assert {each["finish_reason"] for each in requests} == {"length"}
+
+
+def test_prompts_reach_the_model_as_the_tokens_they_are(record: dict[str, Any]) -> None:
+    assert record["serving"]["input_tokens_checked"] > 0
+    assert record["serving"]["input_tokens_differ"] == 0
+
+
+def test_tokens_are_timed_one_by_one(record: dict[str, Any]) -> None:
+    assert record["serving"]["time_to_first_token"]["p50_s"] > 0
+    assert record["serving"]["inter_token_latency"]["p50_s"] > 0
+
+
+def test_its_metrics_and_settings_are_read(record: dict[str, Any]) -> None:
+    assert record["serving"]["waiting_mean"] is not None
+    assert record["performance"]["kv_cache_share_max"] is not None
+    told = record["environment"]["engine"]["resolved_config"]["settings"]["vllm_config"]
+    assert told["model_config"]["enforce_eager"] is True
+    assert told["model_config"]["max_model_len"] == 256
+    assert told["model_config"]["dtype"] == "torch.bfloat16"
+
+
+def test_nothing_of_the_server_is_left(record: dict[str, Any]) -> None:
+    command = record["environment"]["engine"]["resolved_config"]["server"]["argv"]
+    port = command[command.index("--port") + 1]
+    assert living(f"--port {port}") == []
