@@ -275,3 +275,24 @@ def test_wrong_section_leaves_the_point_out_and_names_it() -> None:
 def test_settings_that_left_vllm_are_noted_with_what_replaced_them() -> None:
     assert any("swap_space" in note for note in study("vllm_engine").notes)
     assert any("speculative_config" in note for note in study("vllm_rare").notes)
+
+
+def test_local_files_are_found_and_count_by_their_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("adapter", "engine", "moved"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text("{}")
+    lora = tmp_path / "lora.yaml"
+    lora.write_text("model: gpt2\nlora: {adapter_path: ./adapter, merge_weights: true}\n")
+    (with_adapter,) = load_study(lora).experiments
+    assert value_at(with_adapter.config, "lora.adapter_path") == "./adapter"
+    assert value_at(with_adapter.config, "lora.merge_weights") is True
+    lora.write_text("model: gpt2\nlora: {adapter_path: ./moved, merge_weights: true}\n")
+    assert load_study(lora).experiments[0].id == with_adapter.id
+    engine = tmp_path / "engine.yaml"
+    engine.write_text("model: gpt2\nbackend: tensorrt\ntensorrt: {engine_path: ./engine}\n")
+    (with_engine,) = load_study(engine).experiments
+    assert value_at(with_engine.config, "tensorrt.engine_path") == "./engine"
+    assert make_plan(load_study(engine)).runs

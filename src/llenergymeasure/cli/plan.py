@@ -22,3 +22,5 @@ def plan_command(study_file: Path, *, as_json: bool) -> None:
     print("Memory, at the least:")
     configs = {run.experiment: run.config for run in plan.runs}
     print("\n".join(memory_lines(configs.values())))
+    if study.notify is not None:
+        print(f"At its end this tells {study.notify.whom()}.")

@@ -57,6 +57,17 @@ class NotifyConfig(Section):
         """Return whether an event is to be told."""
         return self.on is None or event in self.on
 
+    def whom(self) -> str:
+        """Return whom it tells, without an address: knowing that may be the right to use it."""
+        ways = []
+        if self.webhook is not None:
+            ways.append("a webhook")
+        if self.webhook_env is not None:
+            ways.append(f"the webhook in {self.webhook_env}")
+        if self.command is not None:
+            ways.append(f"the command {self.command[0]}")
+        return " and ".join(ways)
+
     @field_validator("webhook")
     @classmethod
     def _may_be_told(cls, value: str) -> str:

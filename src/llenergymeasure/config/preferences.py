@@ -316,17 +316,7 @@ def _notify_in_environment() -> NotifyConfig | None:
 
 
 def _shown(notify: NotifyConfig | None) -> str | None:
-    """Return whom it tells, without an address: knowing that may be the right to use it."""
-    if notify is None:
-        return None
-    ways = []
-    if notify.webhook is not None:
-        ways.append("a webhook")
-    if notify.webhook_env is not None:
-        ways.append(f"the webhook in {notify.webhook_env}")
-    if notify.command is not None:
-        ways.append(f"the command {notify.command[0]}")
-    return " and ".join(ways)
+    return None if notify is None else notify.whom()
 
 
 def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
