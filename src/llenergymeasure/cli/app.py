@@ -145,11 +145,14 @@ def plan(
 def status(
     study: Annotated[Path, typer.Argument(help="a study's file or its results folder")],
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="look at every run's files, not at the manifest")
+    ] = False,
 ) -> None:
     """Print what is done, running, failed or missing."""
     from llenergymeasure.cli.results import status_command
 
-    status_command(study, as_json=as_json)
+    status_command(study, as_json=as_json, full=full)
 
 
 @app.command()

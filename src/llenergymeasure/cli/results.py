@@ -8,7 +8,7 @@ from pathlib import Path
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.manifest import count, states, told_precision
+from llenergymeasure.workflow.manifest import count, quick_states, states, told_precision
 from llenergymeasure.workflow.stopping import precision
 from llenergymeasure.workload.studies import load_study
 
@@ -30,11 +30,17 @@ def study_folder(path: Path) -> StudyFolder:
     return folder
 
 
-def status_command(path: Path, *, as_json: bool) -> None:
-    """Print how many runs are in each state, and those that failed."""
+def status_command(path: Path, *, as_json: bool, full: bool = False) -> None:
+    """Print how many runs are in each state, and those that failed.
+
+    Args:
+        path: a study's file or results folder.
+        as_json: for programs.
+        full: look at every run's files, and believe nothing that the manifest says.
+    """
     folder = study_folder(path)
     plan = Plan.read(folder.plan)
-    runs = states(plan, folder)
+    runs = states(plan, folder) if full else quick_states(plan, folder)
     if as_json:
         head = {"study": plan.study, "counts": count(runs), **told_precision(plan, folder)}
         print(json.dumps({**head, "runs": runs}, indent=1))
