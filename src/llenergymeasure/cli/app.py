@@ -8,6 +8,7 @@ import typer
 
 import llenergymeasure
 from llenergymeasure.cli.talk import with_verbosity
+from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
 
 
 class App(typer.Typer):
@@ -211,6 +212,17 @@ def results(
     results_command(
         studies, group_by=group_by, metric=metric, pool=pool, as_json=as_json, as_csv=as_csv
     )
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="STUDY", help="a study file or results folder")],
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Recompute every figure of a study from its raw samples, and say which do not match."""
+    from llenergymeasure.cli.verify import verify_command
+
+    raise typer.Exit(EXIT_OK if verify_command(path, as_json=as_json) else EXIT_FAILED)
 
 
 @app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False})

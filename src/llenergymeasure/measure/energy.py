@@ -9,7 +9,7 @@ import pyarrow as pa
 from llenergymeasure.config.calibration import calibration_of
 from llenergymeasure.meter.account import DEFAULT_PRECISION, Account, account
 from llenergymeasure.meter.batches import Batch, BatchEnergy, batch_energies, split_energy
-from llenergymeasure.meter.characters import Known, keep, load_known
+from llenergymeasure.meter.characters import Known, KnownCards, keep
 from llenergymeasure.meter.cost import recorder_cost
 from llenergymeasure.meter.footprint import Declared, footprint
 from llenergymeasure.meter.idle import PhaseSpan
@@ -64,11 +64,12 @@ def run_energy(
     *,
     devices: Sequence[str],
     asked: Mapping[str, Any],
+    known: KnownCards,
     carbon: Mapping[str, Any] | None = None,
     recorder_lost: bool = False,
     precision: float | None = None,
 ) -> RunEnergy:
-    """Compute a run's energy, and keep what its recording has shown of the cards.
+    """Compute a run's energy.
 
     Args:
         samples: the whole recording.
@@ -77,6 +78,7 @@ def run_energy(
         requests: one row a request of the window.
         devices: UUIDs of the cards at work.
         asked: the study's ``energy`` section.
+        known: what was known of the cards' sensors beforehand.
         carbon: what the study declares of the place; null where it declares nothing.
         recorder_lost: whether the recorder ended too early.
         precision: what the window was to reach.
@@ -93,11 +95,10 @@ def run_energy(
         devices=set(devices),
         headline=None if sensor in (None, "auto") else sensor,
         calibration=calibration,
-        known=load_known(samples.header.sensors),
+        known=known,
         recorder_lost=recorder_lost,
         precision=precision or DEFAULT_PRECISION,
     )
-    _learn(made)
     batches = batches_of(requests)
     energies = batch_energies(made, batches)
     record = made.energy(
@@ -119,6 +120,7 @@ def run_energy(
                 (card.info.device, card.info.name) for card in made.cards
             ),
             "recorder_cost": asdict(recorder_cost(samples)),
+            "known_sensors": [each.as_dict() for each in known.values()],
         },
     )
 
@@ -168,7 +170,7 @@ def split_record(found: TokenEnergy | NoSplit) -> TokenSplit:
     )
 
 
-def _learn(made: Account) -> None:
+def learn(made: Account) -> None:
     """Keep what an undoubted recording has shown of the cards' sensors."""
     if DISQUALIFYING.intersection(made.validity):
         return

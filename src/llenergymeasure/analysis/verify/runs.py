@@ -1,0 +1,143 @@
+"""A finished run's figures, recomputed from its samples and its requests."""
+
+import statistics
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from llenergymeasure.analysis.verify.difference import Difference, differences
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import LlemError
+from llenergymeasure.files import sha256
+from llenergymeasure.measure.energy import run_energy
+from llenergymeasure.measure.finish import quantile
+from llenergymeasure.measure.serving_result import ServedRun
+from llenergymeasure.meter.characters import Known
+from llenergymeasure.meter.samples import read_samples
+from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.results.record import Energy, Footprint, Result
+from llenergymeasure.results.table import read_written_row, run_row
+
+
+def check_run(folder: RunFolder, swept: Mapping[str, Any]) -> Iterator[Difference]:
+    """Yield what in a finished run's record and row is not what its recording gives.
+
+    The files' hashes come first: where one does not match, what follows may be its consequence.
+
+    Args:
+        folder: the run's.
+        swept: the settings that the study sweeps, by dotted key.
+    """
+    try:
+        result = Result.model_validate_json(folder.result.read_text())
+    except (OSError, ValueError) as error:
+        first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        yield Difference(folder.result, what=f"cannot be read: {first}")
+        return
+    yield from _hashes(folder, result)
+    try:
+        yield from _figures(folder, result)
+        yield from _row(folder, result, swept)
+    except (LlemError, OSError, pa.ArrowException, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        yield Difference(folder.path, what=f"its figures cannot be recomputed: {reason}")
+
+
+def _hashes(folder: RunFolder, result: Result) -> Iterator[Difference]:
+    for name, wanted in result.files.items():
+        path = folder.path / name
+        if not path.is_file():
+            yield Difference(path, what="it is missing, and the record vouches for it")
+        elif (found := sha256(path)) != wanted:
+            yield Difference(path, "sha256", wanted, found)
+
+
+def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
+    """Yield what differs in the record's energy, tokens, latencies and codes."""
+    requests = pq.read_table(folder.requests)
+    window = (result.window.start_monotonic_ns, result.window.end_monotonic_ns)
+    details = result.provenance.get("validity_details") or {}
+    known = [Known.from_dict(each) for each in result.provenance.get("known_sensors") or []]
+    served = _served(result, requests, window)
+    energy = run_energy(
+        read_samples(folder.samples),
+        window,
+        [(each.name, each.start_monotonic_ns, each.end_monotonic_ns) for each in result.phases],
+        requests if served is None else requests.slice(0, 0),
+        devices=_devices(result),
+        asked=result.config.get("energy") or {},
+        known={(each.sensor, each.device): each for each in known},
+        carbon=_declared(result.energy.footprint),
+        recorder_lost="recorder_lost" in details,
+        precision=result.protocol.get("precision"),
+    )
+    record, recomputed = energy.record, {"tokens": _tokens(requests)}
+    if served is not None:
+        tokens = served.tokens(result.tokens.prompt_hash)
+        recomputed = {"tokens": tokens.model_dump()}
+        record = served.energy(record, tokens, _declared(result.energy.footprint))
+        recomputed["performance"] = served.performance(tokens)
+    else:
+        recomputed["performance"] = _latencies(requests)
+    recomputed["energy"] = record.model_dump()
+    recorded = {key: _picked(getattr(result, key), recomputed[key]) for key in recomputed}
+    yield from differences(folder.result, recorded, recomputed)
+    for code in energy.account.validity:
+        if code not in result.validity:
+            yield Difference(folder.result, "validity", what=f"{code} is not among its codes")
+
+
+def _served(result: Result, requests: pa.Table, window: tuple[int, int]) -> ServedRun | None:
+    if result.serving is None:
+        return None
+    config = ExperimentConfig.model_validate(result.config)
+    return ServedRun.of(requests, config, window, {})
+
+
+def _devices(result: Result) -> list[str]:
+    """Return the cards at work."""
+    return [str(each["uuid"]) for each in result.environment.get("gpus") or []]
+
+
+def _declared(footprint: Footprint | None) -> dict[str, Any] | None:
+    """Return what the study declared of the place when it ran."""
+    if footprint is None:
+        return None
+    names = ("grid_gco2e_per_kwh", "pue", "price_per_kwh", "currency", "source")
+    return {name: getattr(footprint, name) for name in names}
+
+
+def _tokens(requests: pa.Table) -> dict[str, Any]:
+    return {
+        "input": sum(requests["input_tokens"].to_pylist()),
+        "output": sum(requests["output_tokens"].to_pylist()),
+        "requests": requests.num_rows,
+    }
+
+
+def _latencies(requests: pa.Table) -> dict[str, Any]:
+    latencies_s = sorted(requests["latency_s"].to_pylist())
+    return {
+        "request_latency_p50_s": statistics.median(latencies_s),
+        "request_latency_p95_s": quantile(latencies_s, 0.95),
+    }
+
+
+def _picked(part: Any, like: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those fields of a record's part that were recomputed."""
+    values = part.model_dump()
+    return values if isinstance(part, Energy) else {name: values[name] for name in like}
+
+
+def _row(folder: RunFolder, result: Result, swept: Mapping[str, Any]) -> Iterator[Difference]:
+    """Yield what differs between the record and its flat row."""
+    (written,) = read_written_row(folder.row).to_pylist()
+    fresh = run_row(result, swept)
+    # An older version's row lacks later columns, and is no worse for it.
+    names = [name for name in written if name in fresh]
+    yield from differences(
+        folder.row, {name: written[name] for name in names}, {name: fresh[name] for name in names}
+    )

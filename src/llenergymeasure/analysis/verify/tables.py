@@ -1,0 +1,85 @@
+"""A study's tables, made again from its runs and compared byte for byte."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llenergymeasure.analysis.tables import TABLE_NAMES, write_tables
+from llenergymeasure.analysis.verify.difference import Difference, differences
+from llenergymeasure.errors import ResultsError
+from llenergymeasure.results.layout import StudyFolder
+
+SHOWN = 20
+"""Differing cells told of one table; where one value is wrong, what follows from it is too."""
+
+
+def check_tables(study_dir: Path, *, partial: bool) -> Iterator[Difference]:
+    """Yield what in a study's tables is not what its runs give.
+
+    Nothing in the study's folder is changed. The same version of pyarrow gives the same bytes;
+    another one may lay out the same values differently, and then values are compared.
+
+    Args:
+        study_dir: the study's folder.
+        partial: whether runs are missing.
+    """
+    with tempfile.TemporaryDirectory(prefix="llem-verify-") as name:
+        fresh = Path(name)
+        shutil.copyfile(StudyFolder(study_dir).plan, fresh / "plan.json")
+        # A copy of the plan beside the same runs, and no memory of an earlier merge.
+        (fresh / "runs").symlink_to((study_dir / "runs").resolve(), target_is_directory=True)
+        try:
+            write_tables(fresh, partial=partial)
+        except ResultsError as error:
+            yield Difference(study_dir, what=f"its tables cannot be made again: {error}")
+            return
+        for table in TABLE_NAMES:
+            yield from _compare(study_dir / table, fresh / table)
+
+
+def _compare(stands: Path, fresh: Path) -> Iterator[Difference]:
+    if not stands.is_file():
+        yield Difference(stands, what="it is missing; running the study again makes it")
+        return
+    if stands.read_bytes() == fresh.read_bytes():
+        return
+    if stands.suffix != ".parquet":
+        # Its values are those of the Parquet table beside it.
+        yield Difference(stands, what="its bytes are not what the runs give")
+        return
+    try:
+        recorded = pq.read_table(stands)
+    except (OSError, pa.ArrowException) as error:
+        yield Difference(stands, what=f"it cannot be read: {str(error).splitlines()[0]}")
+        return
+    yield from _cells(stands, recorded, pq.read_table(fresh), same_writer=_same_writer(stands))
+
+
+def _cells(
+    path: Path, recorded: pa.Table, fresh: pa.Table, *, same_writer: bool
+) -> Iterator[Difference]:
+    if recorded.schema.names != fresh.schema.names or len(recorded) != len(fresh):
+        told = f"{len(recorded)} rows of {len(recorded.schema)} columns; "
+        told += f"the runs give {len(fresh)} of {len(fresh.schema)}, or other names"
+        yield Difference(path, what=told)
+        return
+    found = 0
+    for number, pair in enumerate(zip(recorded.to_pylist(), fresh.to_pylist(), strict=True)):
+        for each in differences(path, *pair, f"row {number + 1}"):
+            found += 1
+            if found <= SHOWN:
+                yield each
+    if found > SHOWN:
+        yield Difference(path, what=f"{found - SHOWN} more cells differ")
+    if not found and same_writer:
+        yield Difference(path, what="its values are right, but its bytes were changed")
+
+
+def _same_writer(path: Path) -> bool:
+    """Return whether this version of Arrow wrote a file."""
+    written_by = pq.ParquetFile(path).metadata.created_by or ""
+    return f"version {pa.__version__}" in written_by

@@ -1,0 +1,175 @@
+"""Every figure of a study follows from what was recorded, or `llem verify` says which does not."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from llenergymeasure.analysis.verify.difference import Difference
+from llenergymeasure.analysis.verify.runs import check_run
+from llenergymeasure.analysis.verify.study import verify_study
+from llenergymeasure.files import sha256
+from llenergymeasure.results.layout import TABLE_NAMES, RunFolder
+from support.studies import llem, write_study
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    study = write_study(
+        folder,
+        sweep={"pytorch.batch_size": [1, 2]},
+        carbon={"grid_gco2e_per_kwh": 300, "pue": 1.2, "source": "given"},
+    )
+    done = llem(folder, "run", str(study))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def study(finished: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    shutil.copytree(finished, tmp_path / "copy")
+    return tmp_path / "copy" / "results" / "small"
+
+
+def a_run(study: Path) -> RunFolder:
+    return RunFolder(min(study.glob("runs/*/1")))
+
+
+def change_record(run: RunFolder, *keys: Any, value: Any) -> None:
+    """Write another value into the record, as an editor would."""
+    record = json.loads(run.result.read_text())
+    place = record
+    for key in keys[:-1]:
+        place = place[key]
+    assert place[keys[-1]] != value
+    place[keys[-1]] = value
+    run.result.write_text(json.dumps(record))
+
+
+def vouch(run: RunFolder) -> None:
+    """Let the record vouch for its siblings as they now are."""
+    record = json.loads(run.result.read_text())
+    record["files"] = {name: sha256(run.path / name) for name in record["files"]}
+    run.result.write_text(json.dumps(record))
+
+
+def figures(found: list[Difference]) -> set[str]:
+    return {f"{each.file.name}:{each.figure}" for each in found}
+
+
+def test_a_sound_study(study: Path) -> None:
+    found = verify_study(study)
+    assert (found.runs, found.missing, found.differences) == (2, 0, [])
+
+
+def test_one_byte_of_a_sample(study: Path) -> None:
+    path = a_run(study).samples
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert "samples.parquet:sha256" in figures(verify_study(study).differences)
+
+
+def test_a_sample_changed_by_who_can_hash_too(study: Path) -> None:
+    run = a_run(study)
+    table = pq.read_table(run.samples)
+    power = pc.equal(table["quantity"].cast("string"), "power_model_w")
+    doubled = pc.if_else(power, pc.multiply(table["value"], 2), table["value"])
+    place = table.schema.get_field_index("value")
+    metadata = table.schema.metadata
+    changed = table.set_column(place, table.schema.field(place), doubled)
+    pq.write_table(changed.replace_schema_metadata(metadata), run.samples)
+    vouch(run)
+    found = figures(verify_study(study).differences)
+    assert "result.json:energy.gross_j" in found
+    assert "result.json:energy.per_output_token_j" in found
+    assert "samples.parquet:sha256" not in found
+
+
+@pytest.mark.parametrize(
+    ("keys", "figure"),
+    [
+        (("energy", "gross_j"), "energy.gross_j"),
+        (("energy", "footprint", "carbon_gco2e"), "energy.footprint.carbon_gco2e"),
+        (("energy", "readings", 0, "gross_j"), "energy.readings[0].gross_j"),
+        (("tokens", "output"), "tokens.output"),
+        (("performance", "request_latency_p95_s"), "performance.request_latency_p95_s"),
+    ],
+)
+def test_a_figure_of_the_record(study: Path, keys: tuple[Any, ...], figure: str) -> None:
+    change_record(a_run(study), *keys, value=12345)
+    assert f"result.json:{figure}" in figures(verify_study(study).differences)
+
+
+def test_a_difference_below_the_last_digits_is_none(study: Path) -> None:
+    run = a_run(study)
+    gross_j = json.loads(run.result.read_text())["energy"]["gross_j"]
+    change_record(run, "energy", "gross_j", value=gross_j * (1 + 1e-12))
+    assert [str(each) for each in check_run(run, {})] == []
+
+
+def test_the_row_beside_the_record(study: Path) -> None:
+    run = a_run(study)
+    table = pq.read_table(run.row)
+    place = table.schema.get_field_index("output_tokens")
+    pq.write_table(table.set_column(place, "output_tokens", pa.array([7])), run.row)
+    vouch(run)
+    assert "run.parquet:output_tokens" in figures(verify_study(study).differences)
+
+
+def test_tables_deleted_and_made_again_are_the_same_bytes(study: Path, finished: Path) -> None:
+    for each in TABLE_NAMES:
+        (study / each).unlink()
+    found = verify_study(study).differences
+    assert {each.file.name for each in found} == set(TABLE_NAMES)
+    done = llem(study.parents[1], "run", "study.yaml")
+    assert done.returncode == 0, done.stderr
+    for name in TABLE_NAMES:
+        original = finished / "results" / "small" / name
+        assert (study / name).read_bytes() == original.read_bytes(), name
+
+
+def test_a_cell_of_a_table(study: Path) -> None:
+    path = study / "summary.parquet"
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("n")
+    field = table.schema.field(place)
+    pq.write_table(table.set_column(place, field, pa.array([9, 9], field.type)), path)
+    found = figures(verify_study(study).differences)
+    assert {"summary.parquet:row 1.n", "summary.parquet:row 2.n"} <= found
+
+
+def test_a_run_that_is_missing_is_no_difference(study: Path) -> None:
+    shutil.rmtree(a_run(study).path)
+    found = verify_study(study)
+    assert (found.runs, found.missing) == (1, 1)
+    assert {each.file.name for each in found.differences} <= set(TABLE_NAMES)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b'{"experiment": 1}'])
+def test_a_record_that_cannot_be_read(study: Path, content: bytes) -> None:
+    run = a_run(study)
+    run.result.write_bytes(content)
+    assert "result.json:" in figures(verify_study(study).differences)
+
+
+def test_the_command(study: Path, tmp_path: Path) -> None:
+    good = llem(tmp_path, "verify", str(study))
+    assert (good.returncode, good.stderr) == (0, "")
+    assert good.stdout == "small: 2 runs and all tables follow from what was recorded\n"
+    change_record(a_run(study), "energy", "gross_j", value=1.0)
+    bad = llem(tmp_path, "verify", str(study))
+    assert bad.returncode == 1
+    assert "energy.gross_j: 1.0, recomputed " in bad.stdout
+    told = json.loads(llem(tmp_path, "verify", "--json", str(study)).stdout)
+    assert told["runs"] == 2
+    assert any(each["figure"] == "energy.gross_j" for each in told["differences"])
+    nothing = llem(tmp_path, "verify", str(tmp_path / "nothing"))
+    assert nothing.returncode == 2
