@@ -14,6 +14,8 @@ Methods:
   no counter Zeus raises on this architecture, so there is none;
 - counter: the difference of two reads of the counter at the ends. That is what Zeus does: the
   benchmark computes it from reads of its own and fails if the two differ anywhere.
+
+At the end faults are injected in real time (meter_faults.py): each must give its validity code.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import meter_faults
 import meter_recording as recording
 import numpy as np
 import numpy.typing as npt
@@ -126,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
         parts = pool.starmap(measure_trace, [(name, plan) for name in chosen], chunksize=1)
     cells = [cell for some, _ in parts for cell in some]
     found = [each for _, some in parts for each in some]
-    lines = list(requirements(cells, found))
+    lines = [*requirements(cells, found), *meter_faults.judge_all()]
     print_table(cells)
     print()
     for met, text in lines:

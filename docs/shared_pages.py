@@ -16,7 +16,12 @@ SHARED = {
 }
 TITLES = {"study.md": ("# Configuration", "# Writing a study")}
 EXAMPLES = ROOT / "config" / "examples"
-LINKS = {"study.md": {"[examples/](examples/)": "[the examples below](#examples)"}}
+LINKS = {
+    "study.md": {
+        "[examples/](examples/)": "[the examples below](#examples)",
+        "(../docs/method.md)": "(method.md)",
+    }
+}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

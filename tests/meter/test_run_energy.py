@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from llenergymeasure.measure.energy import run_energy
+from llenergymeasure.measure.energy import learn, run_energy
 from llenergymeasure.measure.finish import REQUEST_SCHEMA
 from llenergymeasure.meter.characters import load_known
 from llenergymeasure.meter.samples import HOST_DEVICE, RECORDER, Row
@@ -41,7 +41,7 @@ def requests(count: int = 10) -> pa.Table:
 
 
 def energy_of(rows: list[Row], table: pa.Table | None = None, **more):
-    given = {"devices": [card.UUID], "asked": {}, **more}
+    given = {"devices": [card.UUID], "asked": {}, "known": {}, **more}
     return run_energy(
         card.recording(rows, INFO), WINDOW, [], requests() if table is None else table, **given
     )
@@ -88,13 +88,15 @@ def test_a_calibration_is_named_with_its_hash_and_what_it_was_used_for(tmp_path)
 
 
 def test_what_a_run_shows_of_a_card_is_kept_unless_the_run_is_doubted() -> None:
-    energy_of([row for row in ROWS if not card.ns(28) < row.t_ns < card.ns(32)])
+    learn(energy_of([row for row in ROWS if not card.ns(28) < row.t_ns < card.ns(32)]).account)
     assert load_known([INFO]) == {}
-    energy_of(ROWS)
+    learn(energy_of(ROWS).account)
     (known,) = load_known([INFO]).values()
     assert known.found_by == "recording"
     assert known.character.counter_independent is True
     assert known.character.power[0].window_s == pytest.approx(0.025, rel=0.1)
+    with_it = energy_of(ROWS, known=load_known([INFO]))
+    assert with_it.provenance["known_sensors"] == [known.as_dict()]
 
 
 def test_the_recorders_own_cost_stands_beside_the_energy() -> None:
