@@ -74,7 +74,7 @@ def intervals(
 
     shown = [row for row in summary if row[f"{metric}_mean"] is not None][:SHOWN_EXPERIMENTS]
     if not shown:
-        return _message("No run with energy to show", wide=wide)
+        return message("No run with energy to show", wide=wide)
     scale = scale_for((row[f"{metric}_mean"] for row in shown), "J")
     rows = [
         {"place": place, "label": plain(row["label"], 80), **_energy(row, metric, scale)}
@@ -137,7 +137,7 @@ def throughput(summary: Sequence[Row], *, wide: bool) -> Chart:
         if row[f"{metric}_mean"] is not None and row[f"{speed}_mean"]
     ][:SHOWN_EXPERIMENTS]
     if not numbered:
-        return _message("No run with energy to show", wide=wide)
+        return message("No run with energy to show", wide=wide)
     scale = scale_for((row[f"{metric}_mean"] for _, row in numbered), "J")
     rows = [
         {
@@ -187,7 +187,7 @@ def order(points: Sequence[OrderPoint], trend: Drift | None, *, wide: bool) -> C
     import altair as alt
 
     if not points:
-        return _message("Needs two runs of one experiment", wide=wide)
+        return message("Needs two runs of one experiment", wide=wide)
     values = [
         {"position": point.position, "deviation": 100 * point.deviation, "state": point.state}
         for point in points
@@ -313,7 +313,8 @@ def _ratio(rows: Sequence[Row], name: str) -> float:
     return max(values) / min(values) if min(values) > 0 else 1.0
 
 
-def _message(text: str, *, wide: bool) -> Chart:
+def message(text: str, *, wide: bool) -> Chart:
+    """Return a chart that says why there is none."""
     import altair as alt
 
     return (

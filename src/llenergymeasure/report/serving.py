@@ -1,0 +1,245 @@
+"""What the page says of runs under traffic: energy against latency, power against load."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llenergymeasure.analysis.serving import (
+    Knee,
+    LoadCurve,
+    find_knee,
+    load_curve,
+    load_points,
+    served_groups,
+)
+from llenergymeasure.report.charts import COLOURS, NARROW, WIDE, Chart, message
+from llenergymeasure.report.figures import Figure, drawn
+from llenergymeasure.report.wording import percent, plain, rounded, scale_for, with_half_width
+
+Row = Mapping[str, Any]
+
+FIGURE_NAMES = ("serving_energy_latency", "serving_power_load")
+LISTED_RUNS = 200
+_LATENCY = "request_latency_p95_s"
+_ENERGY = "energy_per_output_token_j"
+
+
+@dataclass(frozen=True)
+class ServingContent:
+    """The page's part on traffic.
+
+    Attributes:
+        figures: by name.
+        rows: the table's, one a run, as texts.
+        sentences: knee and curve of each group of runs that differ in load alone.
+        energy_unit: of the table's energies a token.
+    """
+
+    figures: dict[str, Figure]
+    rows: list[dict[str, str]]
+    sentences: list[str]
+    energy_unit: str
+
+
+def serving_content(runs: Sequence[Row], settings: Sequence[str]) -> ServingContent | None:
+    """Return the page's part on traffic; null if no run had any.
+
+    Args:
+        runs: rows of ``runs.parquet``.
+        settings: the columns of the swept settings.
+    """
+    served = [run for run in runs if run["offered_requests_per_s"] is not None]
+    if not served:
+        return None
+    groups = served_groups(served, settings)
+    names = _names(list(groups))
+    curves = {name: load_curve(load_points(members)) for name, members in _named(groups, names)}
+    token = scale_for((run[_ENERGY] for run in served), "J")
+    return ServingContent(
+        figures={
+            FIGURE_NAMES[0]: drawn(lambda wide: _energy_latency(groups, names, wide=wide)),
+            FIGURE_NAMES[1]: drawn(lambda wide: _power_load(groups, names, curves, wide=wide)),
+        },
+        rows=[_row(run, token) for run in served[:LISTED_RUNS]],
+        sentences=[
+            sentence
+            for name, members in _named(groups, names)
+            for sentence in _sentences(name, find_knee(members), curves[name])
+        ],
+        energy_unit=token.unit,
+    )
+
+
+Key = tuple[tuple[str, Any], ...]
+
+
+def _named(
+    groups: Mapping[Key, Sequence[Row]], names: Mapping[Key, str]
+) -> list[tuple[str, Sequence[Row]]]:
+    return [(names[key], members) for key, members in groups.items()]
+
+
+def _names(keys: Sequence[Key]) -> dict[Key, str]:
+    """Return a name for each group from what the groups differ in."""
+    varied = [
+        name for place, (name, _) in enumerate(keys[0]) if len({key[place][1] for key in keys}) > 1
+    ]
+    return {
+        key: plain(
+            ", ".join(str(value) for name, value in key if name in varied) or str(key[0][1]), 60
+        )
+        for key in keys
+    }
+
+
+def _row(run: Row, token: Any) -> dict[str, str]:
+    def ms(column: str) -> str:
+        return rounded(None if run[column] is None else run[column] * 1e3)
+
+    energy = run[_ENERGY]
+    return {
+        "experiment": run["experiment"],
+        "cycle": str(run["cycle"]),
+        "offered": rounded(run["offered_requests_per_s"]),
+        "answered": rounded(run["requests_per_s"]),
+        "ttft_p50": ms("time_to_first_token_p50_s"),
+        "ttft_p99": ms("time_to_first_token_p99_s"),
+        "tpot_p50": ms("time_per_output_token_p50_s"),
+        "e2e_p99": ms("request_latency_p99_s"),
+        "good": percent(run["slo_share"]),
+        "energy": rounded(None if energy is None else token(energy)),
+        "energy_good": rounded(run["energy_per_good_request_j"]),
+        "power": rounded(run["power_mean_w"]),
+        "failed": str(run["requests_failed"] or 0),
+        "state": "over-saturated" if run["over_saturated"] else "",
+    }
+
+
+def _sentences(name: str, knee: Knee | None, curve: LoadCurve | None) -> list[str]:
+    found = []
+    if knee is not None and knee.failed_per_s is not None:
+        kept = "no rate asked" if knee.sustained_per_s is None else f"{knee.sustained_per_s:g}"
+        found.append(
+            f"{name}: keeps up with {kept} and no longer with {knee.failed_per_s:g} requests a "
+            "second: the knee lies between."
+        )
+    elif knee is not None:
+        found.append(f"{name}: kept up with every rate, the highest {knee.sustained_per_s:g}/s.")
+    if curve is not None:
+        found.append(
+            f"{name}: {with_half_width(curve.intercept_w, curve.intercept_half_w)} W at no load, "
+            f"and {with_half_width(curve.slope_j, curve.slope_half_j)} J for each request more "
+            f"(95 % intervals, {curve.points} runs)."
+        )
+    return found
+
+
+def _energy_latency(
+    groups: Mapping[Key, Sequence[Row]], names: Mapping[Key, str], *, wide: bool
+) -> Chart:
+    """Return energy per output token against latency; numbers are the rates asked."""
+    import altair as alt
+
+    token = scale_for((run[_ENERGY] for members in groups.values() for run in members), "J")
+    values = [
+        {
+            "group": name,
+            "latency": run[_LATENCY] * 1e3,
+            "energy": token(run[_ENERGY]),
+            "load": run["offered_requests_per_s"],
+            "label": f"{run['offered_requests_per_s']:.3g}/s",
+            "state": "over-saturated" if run["over_saturated"] else "keeps up",
+        }
+        for name, members in _named(groups, names)
+        for run in members
+        if run["status"] == "completed" and run[_ENERGY] is not None and run[_LATENCY] is not None
+    ]
+    if not values:
+        return message("No run with energy and answers to show", wide=wide)
+    base = alt.Chart(alt.Data(values=values))
+    x = alt.X("latency:Q", title="95th percentile of the time to the last token (ms)")
+    y = alt.Y("energy:Q", title=f"Energy per output token ({token.unit})")
+    line = base.mark_line(strokeWidth=1.2, color=COLOURS["muted"], strokeDash=[4, 3]).encode(
+        x=x, y=y, order="load:Q", detail="group:N"
+    )
+    points = base.mark_point(size=70, filled=True, opacity=1).encode(
+        x=x,
+        y=y,
+        color=alt.Color(
+            "state:N",
+            title=None,
+            scale=alt.Scale(
+                domain=["keeps up", "over-saturated"],
+                range=[COLOURS["measured"], COLOURS["flag"]],
+            ),
+            legend=alt.Legend(orient="top"),
+        ),
+        shape=alt.Shape("group:N", title=None, legend=alt.Legend(orient="top"))
+        if len(groups) > 1
+        else alt.value("circle"),
+    )
+    labels = base.mark_text(align="left", dx=8, dy=-6, fontSize=12, color=COLOURS["ink"]).encode(
+        x=x, y=y, text="label:N"
+    )
+    return alt.layer(line, points, labels).properties(**_size(wide=wide))
+
+
+def _power_load(
+    groups: Mapping[Key, Sequence[Row]],
+    names: Mapping[Key, str],
+    curves: Mapping[str, LoadCurve | None],
+    *,
+    wide: bool,
+) -> Chart:
+    """Return power against the requests answered a second, and the line through them."""
+    import altair as alt
+
+    values = [
+        {
+            "group": name,
+            "load": run["requests_per_s"],
+            "power": run["power_mean_w"],
+            "state": "over-saturated" if run["over_saturated"] else "keeps up",
+        }
+        for name, members in _named(groups, names)
+        for run in members
+        if run["status"] == "completed" and run["power_mean_w"] is not None
+    ]
+    if not values:
+        return message("No run with energy to show", wide=wide)
+    most = max(value["load"] for value in values)
+    ends = [
+        {"group": name, "load": load, "power": curve.intercept_w + curve.slope_j * load}
+        for name, curve in curves.items()
+        if curve is not None
+        for load in (0.0, most)
+    ]
+    x = alt.X("load:Q", title="Requests answered a second")
+    y = alt.Y("power:Q", title="Power (W)", scale=alt.Scale(zero=True))
+    line = (
+        alt.Chart(alt.Data(values=ends))
+        .mark_line(strokeWidth=1.2, color=COLOURS["muted"])
+        .encode(x=x, y=y, detail="group:N")
+    )
+    points = (
+        alt.Chart(alt.Data(values=values))
+        .mark_point(size=70, filled=True, opacity=1)
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color(
+                "state:N",
+                title=None,
+                scale=alt.Scale(
+                    domain=["keeps up", "over-saturated"],
+                    range=[COLOURS["measured"], COLOURS["flag"]],
+                ),
+                legend=alt.Legend(orient="top"),
+            ),
+        )
+    )
+    return alt.layer(line, points).properties(**_size(wide=wide))
+
+
+def _size(*, wide: bool) -> dict[str, int]:
+    return {"width": WIDE - 60 if wide else NARROW - 56, "height": 320 if wide else 260}
