@@ -93,6 +93,7 @@ def test_a_run_ends_with_the_workflow_that_asked_for_it(tmp_path: Path) -> None:
     assert attempt.process.wait(30) == 1
     assert attempt.outcome()["status"] == "interrupted"
     attempt.nothing_left()
+    assert start(tmp_path).process.wait(180) == 0
 
 
 def test_a_run_over_its_limit_is_ended(tmp_path: Path) -> None:
@@ -102,6 +103,7 @@ def test_a_run_over_its_limit_is_ended(tmp_path: Path) -> None:
     assert outcome["status"] == "failed"
     assert outcome["error"] == {"class": "TimeoutError", "message": "over its limit of 8 s"}
     attempt.nothing_left()
+    assert start(tmp_path, spec={"timeout_s": 600}).process.wait(180) == 0
 
 
 def test_a_model_that_is_not_there_fails_before_loading(tmp_path: Path) -> None:

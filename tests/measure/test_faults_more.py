@@ -40,6 +40,14 @@ def failed(attempt: Attempt) -> dict[str, Any]:
     return {**outcome["error"], "phase": outcome["phase"]}
 
 
+def mended(folder: Path, model: Path, name: str) -> None:
+    """Put a file of the model right and hold that the next attempt at the run completes."""
+    shutil.copy(tiny_llama_folder() / name, model)
+    again = start(folder, model=str(model))
+    assert again.process.wait(180) == 0
+    assert again.outcome()["attempt"] == 2
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A copy of the tiny model, to be damaged."""
@@ -88,12 +96,14 @@ def test_a_truncated_checkpoint_is_named_and_the_mended_one_runs(
 def test_weights_that_are_no_checkpoint_at_all(tmp_path: Path, model: Path) -> None:
     (model / "model.safetensors").write_bytes(b"\xff" * 4096)
     assert failed(start(tmp_path, model=str(model)))["class"] in {"BackendError", "PreflightError"}
+    mended(tmp_path, model, "model.safetensors")
 
 
 def test_a_model_without_weights(tmp_path: Path, model: Path) -> None:
     (model / "model.safetensors").unlink()
     error = failed(start(tmp_path, model=str(model)))
     assert error["class"] in {"BackendError", "PreflightError"}
+    mended(tmp_path, model, "model.safetensors")
 
 
 def test_a_model_whose_configuration_is_damaged(tmp_path: Path, model: Path) -> None:
@@ -102,6 +112,7 @@ def test_a_model_whose_configuration_is_damaged(tmp_path: Path, model: Path) -> 
     error = failed(attempt)
     assert error["phase"] == "preflight"
     assert "config.json" in error["message"]
+    mended(tmp_path, model, "config.json")
 
 
 @pytest.mark.parametrize("preset", ["deterministic", "standard"])
@@ -236,6 +247,11 @@ def test_a_card_in_use_by_another_program(tmp_path: Path) -> None:
     assert f"sleep (pid {stranger.pid})" in outcome["error"]["message"]
     free = snakemake(tmp_path, "--configfile", str(study), variables=card_variables(tmp_path))
     assert free.returncode == 0, free.stderr
+    (path,) = tmp_path.glob("results/small/runs/*/*/result.json")
+    result = json.loads(path.read_text())
+    (memory,) = result["provenance"]["gpu_memory_release"].values()
+    assert memory["released"] is True
+    assert result["environment"]["gpus"][0]["throttle_history"]
     wait_for(lambda: not living(str(tmp_path)), 20)
 
 
