@@ -234,8 +234,7 @@ def faults(torn: Path, numberless: Path) -> list[Fault]:
             None,
             "ended without a word",
             at("measure", send(signal.SIGKILL)),
-            "measure",
-            LONG,
+            settings=LONG,
         ),
         Fault(
             "finisher-killed",
