@@ -202,6 +202,8 @@ class Connection(asyncio.Protocol):
         received_ns = time.monotonic_ns()
         if url == b"/health":
             self._plain(b"{}")
+        elif url == b"/v1/models":
+            self._plain(b'{"object": "list", "data": [{"id": "sim", "owned_by": "the tests"}]}')
         elif url == b"/metrics":
             self._plain(self._engine.metrics(), b"text/plain")
         elif url == b"/settings":

@@ -151,6 +151,14 @@ class ServerCommand:
 
 
 @runtime_checkable
+class Running(Protocol):
+    """What a backend may have besides: a server that somebody else has started."""
+
+    def process(self, config: ExperimentConfig) -> int | None:
+        """Return the process at the root of the server's; null where it is not to be seen."""
+
+
+@runtime_checkable
 class Serving(Protocol):
     """What a backend may have besides: its engine as a server.
 

@@ -5,7 +5,7 @@ from importlib import import_module
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.errors import ConfigurationError, Problem
 
-_NAMES = ("pytorch", "sglang", "tensorrt", "vllm")
+_NAMES = ("openai", "pytorch", "sglang", "tensorrt", "vllm")
 _MODULES = {name: f"llenergymeasure.backends.{name}" for name in _NAMES}
 """Each module has its backend as ``BACKEND``; imported when asked for, as engines are heavy."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Backend, Building, Engine, Warming, statistics_of
+from llenergymeasure.backends.base import Backend, Building, Engine, Running, Warming, statistics_of
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
 from llenergymeasure.config.spec import RunSpec
@@ -150,6 +150,9 @@ class EngineRun:
             return backend.load(self._config)
         from llenergymeasure.measure import serving
 
+        if isinstance(backend, Running):
+            # What it does on a GPU is the run's work, and no stranger's.
+            write_text(self._folder.engine_pid, str(backend.process(self._config) or os.getpid()))
         return serving.load(backend, self._config, found.cards)
 
     def _measure(

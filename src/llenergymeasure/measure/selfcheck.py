@@ -9,6 +9,9 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.spec import SPEC_VERSION
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError
 
+_NEEDED = {"openai": {"openai": {"base_url": "http://127.0.0.1:8000/v1"}}}
+"""What an experiment of a backend cannot do without."""
+
 
 def selfcheck(backend: str) -> int:
     """Print what is here as JSON; return 0 if a run of ``backend`` could start, else 1."""
@@ -20,7 +23,9 @@ def selfcheck(backend: str) -> int:
     }
     try:
         engine = registry.get(backend)
-        config = ExperimentConfig.model_validate({"model": "tiny-llama", "backend": backend})
+        config = ExperimentConfig.model_validate(
+            {"model": "tiny-llama", "backend": backend, **_NEEDED.get(backend, {})}
+        )
         problems = [str(problem) for problem in engine.problems(config)]
         report["versions"] = engine.versions()
     except (LlemError, ImportError) as error:

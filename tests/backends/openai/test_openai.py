@@ -1,0 +1,205 @@
+"""A server that is running already: asked as told, metered, its engine stated as unknown."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from llenergymeasure.backends import registry
+from llenergymeasure.backends.base import Running, ServerCommand, Serving
+from llenergymeasure.backends.openai.owner import server_root
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import BackendError
+from support.attempts import start, wait_for
+from support.serving_server import Server, running
+from support.studies import environment, write_study
+
+URL = "http://127.0.0.1:8000/v1"
+
+
+def experiment(openai: dict[str, Any] | None = None, **values: Any) -> ExperimentConfig:
+    settings = {"model": "tiny-llama", "backend": "openai", "openai": {"base_url": URL}}
+    return ExperimentConfig.model_validate(
+        {**settings, **values, "openai": {"base_url": URL, **(openai or {})}}
+    )
+
+
+def asked(openai: dict[str, Any] | None = None, **values: Any) -> ServerCommand:
+    backend = registry.get("openai")
+    assert isinstance(backend, Serving)
+    return backend.server(experiment(openai, **values), 1)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with running(tmp_path, "--first-ms", "20", "--next-ms", "5", "--slots", "1") as found:
+        yield found
+
+
+def test_is_asked_by_the_interface_s_own_names() -> None:
+    command = asked({"model": "served", "prompts": "text", "metrics_path": "/m"})
+    assert command.argv == ()
+    assert command.base_url == URL
+    assert command.model == "served"
+    assert command.ready_path == "/v1/models"
+    assert not command.takes_token_ids
+    assert command.metrics_path == "/m"
+    assert asked().model == "tiny-llama"
+    assert asked().takes_token_ids
+
+
+@pytest.mark.parametrize(
+    ("decoder", "body"),
+    [
+        (
+            {"preset": "deterministic"},
+            {"seed": 42, "temperature": 0.0, "ignore_eos": True},
+        ),
+        (
+            {"temperature": 0.5, "repetition_penalty": 1.1, "min_p": 0.1, "min_new_tokens": 3},
+            {
+                "seed": 42,
+                "temperature": 0.5,
+                "top_p": 1.0,
+                "top_k": 50,
+                "min_p": 0.1,
+                "repetition_penalty": 1.1,
+                "min_tokens": 3,
+            },
+        ),
+    ],
+)
+def test_sampling(decoder: dict[str, Any], body: dict[str, Any]) -> None:
+    assert asked(decoder=decoder).body == body
+
+
+def test_fields_of_the_request_can_be_set_and_left_out() -> None:
+    body = asked({"body": {"ignore_eos": None, "min_tokens": 128}}, decoder={"temperature": 0}).body
+    assert body == {"seed": 42, "temperature": 0.0, "min_tokens": 128}
+
+
+def test_a_server_elsewhere_is_taken_only_when_asked_for() -> None:
+    elsewhere = {"base_url": "http://10.0.0.7:8000/v1"}
+    with pytest.raises(ValidationError, match="allow_remote: true"):
+        experiment(elsewhere)
+    assert experiment({**elsewhere, "allow_remote": True}).openai is not None
+
+
+def test_the_key_comes_from_the_environment_and_is_shown_nowhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LLEM_TEST_KEY", "sk-secret-of-the-test")
+    command = asked({"api_key_env": "LLEM_TEST_KEY"})
+    assert command.api_key == "sk-secret-of-the-test"
+    assert "sk-secret" not in repr(command)
+    monkeypatch.delenv("LLEM_TEST_KEY")
+    config = experiment({"api_key_env": "LLEM_TEST_KEY"})
+    (problem,) = registry.get("openai").problems(config)
+    assert problem.key == "openai.api_key_env"
+
+
+def test_what_cannot_be_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    config = experiment(
+        {"base_url": "https://127.0.0.1/v1"},
+        passthrough_kwargs={"x": 1},
+        lora={"adapter_path": "a"},
+    )
+    keys = [problem.key for problem in registry.get("openai").problems(config)]
+    assert keys == ["openai.base_url", "passthrough_kwargs", "lora"]
+    with pytest.raises(BackendError, match="already running"):
+        registry.get("openai").load(config)
+
+
+def test_the_server_s_process_is_found_by_its_port(server: Server) -> None:
+    # It shares our process group, as one that a script starts beside us does.
+    assert server_root(server.base_url) == server.process.pid
+    backend = registry.get("openai")
+    assert isinstance(backend, Running)
+    assert backend.process(experiment({"base_url": server.base_url})) == server.process.pid
+
+
+def test_a_server_with_workers_beside_it_goes_by_its_group(tmp_path: Path) -> None:
+    port = tmp_path / "port"
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "import pathlib, socket, sys, time\n"
+        "listener = socket.create_server(('127.0.0.1', 0))\n"
+        "place = pathlib.Path(sys.argv[1])\n"
+        "place.with_suffix('.part').write_text(str(listener.getsockname()[1]))\n"
+        "place.with_suffix('.part').rename(place)\n"
+        "time.sleep(60)\n"
+    )
+    code = (
+        "import subprocess, sys, time\n"
+        "subprocess.Popen([sys.executable, *sys.argv[1:]])\n"
+        "time.sleep(60)\n"
+    )
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", code, str(worker), str(port)], start_new_session=True
+    )
+    try:
+        wait_for(port.exists)
+        assert server_root(f"http://127.0.0.1:{port.read_text()}/v1") == launcher.pid
+    finally:
+        os.killpg(launcher.pid, 9)
+        launcher.wait()
+
+
+def test_nobody_listening_is_nobody() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        assert server_root(f"http://127.0.0.1:{probe.getsockname()[1]}/v1") is None
+
+
+@pytest.mark.slow
+def test_llem_run_measures_it_one_request_at_a_time(server: Server, tmp_path: Path) -> None:
+    study = write_study(
+        tmp_path,
+        backend="openai",
+        openai={"base_url": server.base_url, "model": "sim"},
+        window={"min_seconds": 1.0},
+    )
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("llem")), "run", str(study), "--quiet"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (tmp_path / "results").glob("*/runs/*/*/result.json")
+    result = json.loads(path.read_text())
+    engine = result["environment"]["engine"]
+    assert engine["versions"] == {}
+    assert engine["resolved_config"]["engine"].startswith("unknown")
+    # The server's usage is what is counted: 8 tokens in, 4 out, for each request.
+    tokens = result["tokens"]
+    assert tokens["output"] == 4 * tokens["requests"]
+    assert tokens["input"] == 8 * tokens["requests"]
+    requests = pq.read_table(path.parent / "requests.parquet")
+    starts = requests["start_monotonic_ns"].to_pylist()
+    ends = requests["end_monotonic_ns"].to_pylist()
+    assert all(end <= begin for end, begin in zip(ends, starts[1:], strict=False))
+    assert server.process.poll() is None  # It is not ours to end.
+
+
+def test_a_server_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+        attempt = start(tmp_path, backend="openai", openai={"base_url": url})
+        assert attempt.process.wait(120) != 0
+    error = attempt.outcome()["error"]
+    assert error["class"] == "BackendError"
+    assert url in error["message"]
