@@ -12,11 +12,13 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = {
     "study.md": ROOT / "config" / "README.md",
+    "profiles.md": ROOT / "profiles" / "README.md",
     "simulated-card.md": ROOT / "tests" / "nvml_sim" / "README.md",
 }
 TITLES = {"study.md": ("# Configuration", "# Writing a study")}
 EXAMPLES = ROOT / "config" / "examples"
 LINKS = {
+    "profiles.md": {"(../docs/slurm.md)": "(slurm.md)"},
     "study.md": {
         "[examples/](examples/)": "[the examples below](#examples)",
         "(../docs/method.md)": "(method.md)",

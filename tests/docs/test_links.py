@@ -10,6 +10,7 @@ from docs.pages import ROOT, anchors, linked_pages, prose
 OUTSIDE = ("http://", "https://", "mailto:")
 FROM_ELSEWHERE = {
     "study.md": ROOT / "config/README.md",
+    "profiles.md": ROOT / "profiles/README.md",
     "simulated-card.md": ROOT / "tests/nvml_sim/README.md",
 }
 """Pages of the site that docs/shared_pages.py takes from elsewhere in the repository."""
