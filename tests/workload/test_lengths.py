@@ -67,6 +67,14 @@ def test_prompts_share_a_prefix_at_the_set_ratio() -> None:
     assert len({prompt[:31] for prompt in requests}) > 50
 
 
+def test_a_data_sets_own_prefix_is_kept_under_traffic() -> None:
+    dataset = {"input_len": 20, "output_len": 4, "shared_prefix_len": 15}
+    config = ExperimentConfig(model="tiny-llama", serving={"rate_per_s": 1}, dataset=dataset)
+    made = traffic_prompts(config)
+    assert len({made.turn(number).request.prompt_token_ids[:15] for number in range(20)}) == 1
+    assert len({made.turn(number).request.prompt_token_ids for number in range(20)}) == 20
+
+
 def test_a_turn_holds_all_that_went_before() -> None:
     made = prompts(turns=3, input_tokens={"tokens": 6}, output_tokens={"tokens": 4})
     first, second, third = (made.turn(5, turn).request for turn in range(3))

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llenergymeasure.backends.base import Backend
+from llenergymeasure.backends.base import Backend, Serving
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.rules import breaches
 from llenergymeasure.errors import ConfigurationError, LlemError, Problem
@@ -74,6 +74,9 @@ def preflight(
     found = Preflight(errors=list(backend.problems(config)))
     for problem, fatal in look_at_release(config):
         (found.errors if fatal else found.warnings).append(problem)
+    if config.served and not isinstance(backend, Serving):
+        text = f"backend {backend.name} has no server to send traffic to; remove this section"
+        found.errors.append(Problem(text, key="serving"))
     found.source = source = _try(found, "model", lambda: resolve_model(config))
     if source is not None:
         found.workload = _try(found, "dataset", lambda: build_workload(config))

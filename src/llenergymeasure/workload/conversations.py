@@ -50,6 +50,8 @@ class TrafficPrompts:
         if workload is None:
             self._token_ids = ordinary_token_ids(resolve_model(config))
         self._input, self._output = self._lengths(config)
+        synthetic = config.synthetic()
+        self._shared_tokens = (synthetic and synthetic.shared_prefix_len) or 0
         self._prefixes: dict[int, tuple[int, ...]] = {}
 
     @property
@@ -125,9 +127,14 @@ class TrafficPrompts:
         if self._workload is not None:
             requests = self._workload.requests
             return requests[index % len(requests)].prompt_token_ids
-        shared = 0 if history else round((self.serving.shared_prefix_ratio or 0.0) * asked)
+        shared = 0 if history else self._shared(asked)
         own = self._drawn(_TOKENS, index, asked - shared)
         return self._prefix(conversation, shared) + own
+
+    def _shared(self, asked: int) -> int:
+        """Return how many tokens of a first prompt are shared: by ratio, else the data set's."""
+        ratio = self.serving.shared_prefix_ratio
+        return min(self._shared_tokens, asked) if ratio is None else round(ratio * asked)
 
     def _prefix(self, conversation: int, tokens: int) -> tuple[int, ...]:
         if tokens == 0:
