@@ -97,7 +97,14 @@ def test_no_command_and_an_unknown_one(
     assert said.err == "llem: no such command 'plna'. Did you mean 'plan'?; see llem --help\n"
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
+def each_command() -> list[list[str]]:
+    """Every command, those of a group by its name and theirs."""
+    groups = {name: getattr(command, "commands", {}) for name, command in COMMANDS.items()}
+    below = [[group, name] for group, commands in groups.items() for name in commands]
+    return [[], *([name] for name, commands in groups.items() if not commands), *below]
+
+
+@pytest.mark.parametrize("command", each_command(), ids=" ".join)
 def test_help_is_plain_text(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -377,3 +377,33 @@ def catalogue(
     from llenergymeasure.cli.catalogue import catalogue_command
 
     catalogue_command(backend, wheel=wheel, installed=installed, out=out)
+
+
+engines = App(no_args_is_help=True, help="Show and remove compiled engines of TensorRT-LLM.")
+app.add_typer(engines, name="engines")
+
+
+@engines.command("list")
+def engines_list(
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """List the engines that are kept between runs, the one used last first."""
+    from llenergymeasure.cli.engines import list_command
+
+    list_command(as_json=as_json)
+
+
+@engines.command("prune")
+def engines_prune(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[ENGINE]…", help="how they begin; default: all")
+    ] = None,
+    unused_days: Annotated[
+        float | None, typer.Option(min=0, help="only those no run has loaded for so long")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="remove them, not only show them")] = False,
+) -> None:
+    """Show which engines would be removed; with --yes, remove them."""
+    from llenergymeasure.cli.engines import prune_command
+
+    raise typer.Exit(prune_command(names or [], unused_days=unused_days, yes=yes))
