@@ -43,6 +43,7 @@ MARKING: frozenset[str] = frozenset(
         "late_sends",
         "not_steady",
         "over_saturated",
+        "shared_node",
         "short_window",
         "temperature_drift",
         "throttled",

@@ -22,6 +22,7 @@ from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
 from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, MeterError, PreflightError
 from llenergymeasure.files import write_text
+from llenergymeasure.hardware.beside import at_work_beside
 from llenergymeasure.hardware.environment import environment
 from llenergymeasure.measure.efficiency import workload_flops
 from llenergymeasure.measure.marks import Marks
@@ -110,8 +111,12 @@ class EngineRun:
             # Both count from their last call: from here on, that is the window alone.
             engine.peak_memory_bytes()
             statistics_of(engine)
+            own = {card.uuid for card in found.cards}
+            beside = {"before": at_work_beside(own)} if own else {}
             window, traffic = self._measure(engine, batches, protocol, self._tick_clock(sensors))
             memory, statistics = engine.peak_memory_bytes(), statistics_of(engine)
+            if own:
+                beside["after"] = at_work_beside(own)
             self._rest("idle_after", protocol.idle_after_s)
             document = {
                 "protocol": protocol.as_dict(),
@@ -126,6 +131,7 @@ class EngineRun:
                 "resolved_config": engine.resolved_config(),
                 "versions": backend.versions(),
                 "built": built,
+                "beside": beside,
                 "preflight": found.as_dict()["warnings"],
                 "settle": settled,
                 "warmup_result": warmup,

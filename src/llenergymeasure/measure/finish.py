@@ -172,6 +172,10 @@ def _result(
     validity = dict(energy.account.validity)
     if steady["steady"] is False and record.kind == "measured":
         validity["not_steady"] = "throughput or power has a trend within the window; see steadiness"
+    beside = done.get("beside") or {}
+    neighbours = sorted({card["uuid"] for seen in beside.values() for card in seen})
+    if neighbours and record.kind == "measured":
+        validity["shared_node"] = f"at work just before or after: {', '.join(neighbours)}"
     if served is not None:
         validity |= served.validity()
     return Result(
@@ -233,6 +237,7 @@ def _result(
             "tick_aligned": done["window"]["tick_aligned"],
             "computes_on_gpu": done["computes_on_gpu"],
             "steadiness": steady,
+            "gpus_at_work_beside": beside,
             "gpu_limits": read_json(folder.limits),
             "gpu_memory_release": read_json(folder.gpu_memory),
             "validity_details": validity,

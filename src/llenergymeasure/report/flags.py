@@ -12,10 +12,14 @@ MEANINGS = {
     "not_comparable": "The run answered other prompts or gave another number of tokens than the "
     "runs it stands beside.",
     "throttled": "The device lowered its clocks for heat or power during the window.",
-    "short_window": "The window was shorter than the protocol asks: end effects weigh more.",
+    "short_window": "The window was shorter than its sensor needs for the precision asked: its "
+    "ends weigh more.",
     "temperature_drift": "The device's temperature moved during the window or differed at its "
     "start.",
-    "undersampled": "The sensor gave fewer readings than its update period promises.",
+    "undersampled": "The sensor does not see all of the time, and nothing is known to count what "
+    "it misses; the interval holds what that may hide.",
+    "shared_node": "Something computed on another GPU of the machine just before or after the "
+    "window; it shares power supply, air and processors.",
     "not_steady": "Speed or power had not settled when the window began.",
     "failed_requests": "More than 1 % of the requests failed.",
     "late_sends": "The client could not send all requests at their times.",
