@@ -32,7 +32,7 @@ class Study:
     runs: dict[str, Path]
     code: int
     outcomes: dict[str, dict[str, Any]]
-    results: dict[str, tuple[str, list[str]]]
+    results: dict[str, tuple[str, dict[str, Any]]]
     processes_left: list[int]
     second_code: int
     second_said: str
@@ -83,7 +83,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
     kept = {
         name: (
             sha256(run / "result.json"),
-            json.loads((run / "result.json").read_text())["validity"],
+            json.loads((run / "result.json").read_text()),
         )
         for name, run in runs.items()
         if (run / "result.json").is_file()
@@ -117,8 +117,9 @@ def test_what_is_recorded_of(fault: Fault, study: Study) -> None:
     if fault.phase is not None:
         assert outcome["phase"] == fault.phase
     if fault.kept:
-        _, validity = study.results[fault.id]
-        assert fault.says in validity or not fault.says
+        _, result = study.results[fault.id]
+        assert fault.says in result["validity"] or not fault.says
+        assert 0 not in [reading["gross_j"] for reading in result["energy"]["readings"]]
     else:
         assert fault.id not in study.results
         assert fault.says in outcome["error"]["message"]

@@ -1,7 +1,6 @@
 """Faults injected into a real run: the outcome says what happened, and nothing is left behind."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.results.outcome import read_outcome
 from support.attempts import SCRIPT, start
 
 pytestmark = pytest.mark.slow
@@ -30,59 +28,14 @@ def test_a_run_leaves_its_four_files_and_no_work(tmp_path: Path) -> None:
     attempt.nothing_left()
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "status"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "interrupted")],
-)
-@pytest.mark.parametrize("phase", ["load", "measure"])
-def test_a_signal_ends_engine_and_recorder(
-    tmp_path: Path, number: int, code: int, status: str, phase: str
-) -> None:
+def test_a_signal_ends_the_run_and_what_was_recorded_stays(tmp_path: Path) -> None:
     attempt = start(tmp_path, window={"min_seconds": 60})
-    attempt.wait_for_phase(phase)
-    attempt.process.send_signal(number)
-    assert attempt.process.wait(30) == code
-    outcome = attempt.outcome()
-    assert (outcome["status"], outcome["exit_code"]) == (status, code)
-    assert outcome["phase"] == phase
+    attempt.wait_for_phase("measure")
+    attempt.process.send_signal(signal.SIGINT)
+    assert attempt.process.wait(30) == 130
+    assert attempt.outcome()["status"] == "interrupted"
     assert (attempt.folder / "samples.arrows").stat().st_size > 0
-    assert not (attempt.folder / "result.json").exists()
     attempt.nothing_left()
-
-
-@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
-def test_a_killed_engine_is_named(tmp_path: Path, number: signal.Signals) -> None:
-    attempt = start(tmp_path, window={"min_seconds": 60})
-    attempt.wait_for_phase("measure")
-    os.kill(attempt.child("engine_process"), number)
-    assert attempt.process.wait(30) == 128 + number
-    outcome = attempt.outcome()
-    assert outcome["status"] == "failed"
-    assert outcome["phase"] == "measure"
-    assert outcome["error"]["class"] == "EngineKilled"
-    assert number.name in outcome["error"]["message"]
-    attempt.nothing_left()
-
-
-def test_a_killed_recorder_disqualifies_the_run(tmp_path: Path) -> None:
-    attempt = start(tmp_path, window={"min_seconds": 4})
-    attempt.wait_for_phase("measure")
-    os.kill(attempt.child("meter.recorder"), signal.SIGKILL)
-    assert attempt.process.wait(60) == 0
-    result = attempt.result()
-    assert "recorder_lost" in result["validity"]
-    assert 0 not in [reading["gross_j"] for reading in result["energy"]["readings"]]
-    attempt.nothing_left()
-
-
-def test_a_killed_supervisor_takes_all_with_it(tmp_path: Path) -> None:
-    attempt = start(tmp_path, window={"min_seconds": 60})
-    attempt.wait_for_phase("measure")
-    attempt.process.kill()
-    attempt.process.wait()
-    attempt.nothing_left()
-    assert attempt.outcome()["status"] == "running"
-    assert read_outcome(attempt.folder / "outcome.json").status == "lost"
 
 
 def test_a_run_ends_with_the_workflow_that_asked_for_it(tmp_path: Path) -> None:

@@ -1,14 +1,7 @@
-"""More faults injected into real runs: damaged models, disks, memory, hangs, cards, every phase.
-
-A jump of the wall clock is not among them: every time that counts is CLOCK_MONOTONIC, which
-cannot be set (clock_gettime(2)); the wall clock stands in the record for people alone.
-"""
+"""More faults injected into real runs: damaged models, disks, cards."""
 
 import json
-import os
-import resource
 import shutil
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -22,10 +15,6 @@ from support.attempts import Attempt, start, wait_for
 from support.studies import living, result_times, snakemake, write_study
 
 pytestmark = pytest.mark.slow
-
-ENDLESS = {"min_seconds": 600}
-RESTS = {"baseline": {"enabled": True, "duration_seconds": 120}}
-MANY_WARMUPS = {"warmup": {"n_warmup": 10_000, "thermal_floor_seconds": 600}}
 
 
 def failed(attempt: Attempt) -> dict[str, Any]:
@@ -56,43 +45,6 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("phase", "settings", "spec"),
-    [
-        ("settle", {}, {"gap_s": 600}),
-        ("idle_before", RESTS, {}),
-        ("warmup", MANY_WARMUPS, {}),
-    ],
-)
-def test_an_interrupt_in_a_phase_before_the_window(
-    tmp_path: Path, phase: str, settings: dict[str, Any], spec: dict[str, Any]
-) -> None:
-    attempt = start(tmp_path, spec=spec, **settings)
-    attempt.wait_for_phase(phase)
-    attempt.process.send_signal(signal.SIGINT)
-    assert attempt.process.wait(60) == 130
-    outcome = attempt.outcome()
-    assert (outcome["status"], outcome["exit_code"]) == ("interrupted", 130)
-    assert outcome["phase"] == phase
-    assert not (attempt.folder / "result.json").exists()
-    attempt.nothing_left()
-
-
-def test_a_truncated_checkpoint_is_named_and_the_mended_one_runs(
-    tmp_path: Path, model: Path
-) -> None:
-    weights = model / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[: len(whole) // 2])
-    error = failed(start(tmp_path, model=str(model)))
-    assert error["class"] in {"BackendError", "PreflightError"}
-    assert "model" in error["message"]
-    weights.write_bytes(whole)
-    again = start(tmp_path, model=str(model))
-    assert again.process.wait(120) == 0
-    assert again.outcome()["attempt"] == 2
-
-
 def test_weights_that_are_no_checkpoint_at_all(tmp_path: Path, model: Path) -> None:
     (model / "model.safetensors").write_bytes(b"\xff" * 4096)
     assert failed(start(tmp_path, model=str(model)))["class"] in {"BackendError", "PreflightError"}
@@ -115,36 +67,19 @@ def test_a_model_whose_configuration_is_damaged(tmp_path: Path, model: Path) -> 
     mended(tmp_path, model, "config.json")
 
 
-@pytest.mark.parametrize("preset", ["deterministic", "standard"])
-def test_weights_that_are_not_numbers(tmp_path: Path, model: Path, preset: str) -> None:
+def test_weights_that_are_not_numbers_are_seen_when_sampling_too(
+    tmp_path: Path, model: Path
+) -> None:
     weights = model / "model.safetensors"
     content = weights.read_bytes()
     header = 8 + int.from_bytes(content[:8], "little")
     nan_bf16 = b"\xc0\x7f"
     weights.write_bytes(content[:header] + nan_bf16 * ((len(content) - header) // 2))
-    attempt = start(tmp_path, model=str(model), decoder={"preset": preset})
+    attempt = start(tmp_path, model=str(model), decoder={"preset": "standard"})
     error = failed(attempt)
     assert error["class"] == "BackendError"
     assert error["phase"] == "measure"
     assert "NaN" in error["message"]
-
-
-def test_a_hang_is_ended_by_the_limit(tmp_path: Path) -> None:
-    attempt = start(tmp_path, spec={"timeout_s": 25}, window=ENDLESS)
-    attempt.wait_for_phase("measure")
-    os.kill(attempt.child("engine_process"), signal.SIGSTOP)
-    error = failed(attempt)
-    assert error["class"] == "TimeoutError"
-    assert error["phase"] == "measure"
-
-
-def test_an_engine_that_may_write_no_more(tmp_path: Path) -> None:
-    attempt = start(tmp_path, window={"min_seconds": 4})
-    attempt.wait_for_phase("measure")
-    resource.prlimit(attempt.child("engine_process"), resource.RLIMIT_FSIZE, (64, 64))
-    error = failed(attempt)
-    assert error["phase"] in {"measure", "release"}
-    assert error["class"] in {"OSError", "EngineExit"}
 
 
 @pytest.fixture
@@ -206,21 +141,6 @@ def test_results_on_a_file_system_that_is_read_only(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     assert snakemake(study_folder, "--configfile", str(study)).returncode == 0
     assert len(result_times(study_folder)) == 1
-
-
-def test_memory_that_runs_out_while_loading(tmp_path: Path) -> None:
-    attempt = start(tmp_path, spec={"gap_s": 600})
-    attempt.wait_for_phase("settle")
-    engine = attempt.child("engine_process")
-    pages = int(Path(f"/proc/{engine}/statm").read_text().split()[0])
-    limit = pages * os.sysconf("SC_PAGE_SIZE") + 32 * 2**20
-    resource.prlimit(engine, resource.RLIMIT_AS, (limit, limit))
-    (attempt.folder / "work" / "skip").touch()
-    error = failed(attempt)
-    assert error["phase"] in {"load", "release"}
-    assert error["message"]
-    again = start(tmp_path)
-    assert again.process.wait(120) == 0
 
 
 def card_variables(folder: Path, **keys: Any) -> dict[str, str]:

@@ -9,7 +9,9 @@ from llenergymeasure.errors import LlemError
 from llenergymeasure.hardware.allotment import allot, demand
 from llenergymeasure.hardware.gpus import Gpu, discover
 from llenergymeasure.measure.model_checks import memory_verdict
-from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
+from llenergymeasure.workload.models.hub import cached_file
+from llenergymeasure.workload.models.known import TINY_LLAMA, known_architecture
+from llenergymeasure.workload.models.resolve import ModelSource, looks_like_folder, resolve_model
 
 _MEANS = {
     "fits": "fits",
@@ -64,9 +66,25 @@ def _source(config: ExperimentConfig, sources: dict[str, ModelSource | str]) -> 
     key = config.model_dump_json(include=told)
     if key not in sources:
         try:
-            sources[key] = resolve_model(config)
+            sources[key] = _known_here(config) or resolve_model(config)
         except LlemError as error:
             sources[key] = str(error).splitlines()[0]
         except ImportError as error:
             sources[key] = f"{error.name} is not installed"
     return sources[key]
+
+
+def _known_here(config: ExperimentConfig) -> ModelSource | str | None:
+    """Return what is known of a model that would have to be asked for on the hub; a plan does not.
+
+    Null for one that is here: built in, in a folder, or in the hub's cache.
+    """
+    name = config.model
+    if config.weights == "random" or name == TINY_LLAMA or looks_like_folder(name):
+        return None
+    if "/" not in name or cached_file(name, "config.json", None) is not None:
+        return None
+    architecture = known_architecture(name)
+    if architecture is None:
+        return "the hub has its dimensions; the preflight fetches them"
+    return ModelSource(name, name, False, {}, architecture)
