@@ -61,7 +61,9 @@ def run(
         str | None, typer.Option("--model", "-m", help="one model, in place of a study")
     ] = None,
     backend: Annotated[str | None, typer.Option(help="pytorch, vllm, …")] = None,
-    n: Annotated[int | None, typer.Option("--n", "-n", help="how many prompts")] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", "-n", help="how many prompts; for one model 10")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="requests at once (pytorch)")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16")] = None,
     dataset: Annotated[

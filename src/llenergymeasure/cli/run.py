@@ -23,6 +23,9 @@ from llenergymeasure.workflow.stopping import planned, precision
 from llenergymeasure.workflow.whole import drive_study, to_do
 from llenergymeasure.workload.studies import load_study, study_from_mapping
 
+PROMPTS_OF_ONE = 10
+"""For one number on the spot: a study's default of 100 would take minutes on a CPU."""
+
 
 def run_command(
     study_file: Path | None,
@@ -114,7 +117,7 @@ def _study_of_one(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the study file that says the same as the command line, one cycle unless asked."""
     name = "run-" + re.sub(r"[^A-Za-z0-9._-]+", "-", str(settings["model"])).strip("-.")[:60]
     mapping: dict[str, Any] = {"name": name}
-    for key, value in {"execution.n_cycles": 1, **settings}.items():
+    for key, value in {"n": PROMPTS_OF_ONE, "execution.n_cycles": 1, **settings}.items():
         place = mapping
         *parents, last = key.split(".")
         for parent in parents:
