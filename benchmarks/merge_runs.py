@@ -1,8 +1,11 @@
 """Merging a study's runs: ours beside pandas' read-and-concatenate, on the same files.
 
-Writes ``--runs`` synthetic ``run.parquet`` files with their records, then merges them in one
-process each, and prints wall time, peak memory and the ratios. The files have just been written:
-they are in the page cache for both.
+Writes ``--runs`` synthetic ``run.parquet`` files with their records, then, each in a process of
+its own: merges them for the first time into ``runs.parquet``; adds ``--new`` runs and merges
+again; groups all of them by two settings; and reads and concatenates the first ones
+(``--pandas-runs``: pandas' time grows faster than their number) with pandas. Prints wall time,
+processor time and peak memory. The files have just been written: they are in the page cache for
+all.
 """
 
 import argparse
@@ -10,64 +13,95 @@ import json
 import multiprocessing
 import resource
 import shutil
+import struct
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 CYCLES = 5
-MIB = 1024 * 1024
+KIB, MIB = 1024, 1024 * 1024
+
+LIMITS = {"merge": 60.0, "merge again": 5.0, "group by": 2.0}
+"""Most seconds for 100,000 runs; memory stays below 1 GiB."""
+
+MARKS = {"experiment": "0123456789ab", "cycle": 7_700_000_000_000_001, "energy": 7.7e-301}
+"""Values of the first file that the others replace; plain Parquet holds them as they are."""
 
 
 def main() -> None:
+    """Write the files, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20_000)
+    parser.add_argument("--new", type=int, default=100)
+    parser.add_argument("--pandas-runs", type=int, default=5_000)
     parser.add_argument("--folder", type=Path, help="keep the files here; a temporary one if not")
+    parser.add_argument("--check", action="store_true", help="end with 1 if a limit is missed")
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="merge_runs-"))
     try:
-        plan = write_study(folder, arguments.runs)
-        print(f"{len(plan['runs']):,} runs, one run.parquet each", flush=True)
-        ours = measured(merge_ours, folder)
-        print(line("merge_runs", ours), flush=True)
-        pandas = measured(merge_pandas, folder)
-        print(line("pandas", pandas), flush=True)
-        if ours["sum"] != pandas["sum"]:
-            raise SystemExit(f"the tables differ: {ours['sum']} against {pandas['sum']}")
-        print(
-            f"pandas takes {pandas['wall_s'] / ours['wall_s']:.2f} times the time, "
-            f"{pandas['cpu_s'] / ours['cpu_s']:.2f} times the processor's time and "
-            f"{pandas['peak_mib'] / ours['peak_mib']:.2f} times the memory"
-        )
+        kept = _measure_all(folder, arguments)
     finally:
         if arguments.folder is None:
             shutil.rmtree(folder)
+    raise SystemExit(arguments.check and not kept)
 
 
-def line(name: str, found: dict[str, float]) -> str:
-    """Return one side's figures as a line."""
+def _measure_all(folder: Path, arguments: argparse.Namespace) -> bool:
+    count, new = arguments.runs, arguments.new
+    write_study(folder, count)
+    print(f"{count:,} runs, one run.parquet each", flush=True)
+    first = measured(merge, folder)
+    print(line("merge", first), flush=True)
+    write_study(folder, count + new)
+    again = measured(merge, folder)
+    print(line("merge again", again, f"{new} new, {again['read']:,.0f} files read"), flush=True)
+    grouped = measured(group_by, folder)
+    print(line("group by", grouped, f"{grouped['read']:,.0f} groups"), flush=True)
+    few = min(arguments.pandas_runs, count)
+    pandas = measured(merge_pandas, folder, few)
+    print(line("pandas", pandas, f"the first {few:,} files only"), flush=True)
+    ours = measured(merge_first, folder, few)
+    print(line("merge", ours, "the same files"), flush=True)
+    if ours["sum"] != pandas["sum"]:
+        raise SystemExit(f"the tables differ: {ours['sum']} against {pandas['sum']}")
+    print(
+        f"pandas takes {pandas['wall_s'] / ours['wall_s']:.1f} times the time, "
+        f"{pandas['cpu_s'] / ours['cpu_s']:.1f} times the processor's time and "
+        f"{pandas['peak_mib'] / ours['peak_mib']:.1f} times the memory"
+    )
+    found = {"merge": first, "merge again": again, "group by": grouped}
+    in_time = all(found[name]["wall_s"] <= limit for name, limit in LIMITS.items())
+    return in_time and all(each["peak_mib"] <= KIB for each in found.values())
+
+
+def line(name: str, found: dict[str, float], more: str = "") -> str:
+    """Return one step's figures as a line."""
     wall_s, cpu_s, peak_mib = found["wall_s"], found["cpu_s"], found["peak_mib"]
-    return f"{name:<11} {wall_s:8.2f} s  {cpu_s:8.2f} s of CPU  {peak_mib:8.0f} MiB"
+    return f"{name:<12}{wall_s:8.2f} s {cpu_s:8.2f} s of CPU {peak_mib:7.0f} MiB  {more}".rstrip()
 
 
-def write_study(folder: Path, count: int) -> dict[str, Any]:
-    """Write a plan and its runs' files, or take those of the same size that are there."""
-    import numpy as np
-
+def write_study(folder: Path, count: int) -> None:
+    """Write a plan of so many runs, and the files of those that have none."""
     from llenergymeasure.files import write_text
     from llenergymeasure.ids import experiment_id
     from llenergymeasure.results.layout import StudyFolder
-    from llenergymeasure.results.table import RUN_SCHEMA
 
     study = StudyFolder(folder)
+    before = 0
     if study.plan.is_file():
-        plan: dict[str, Any] = json.loads(study.plan.read_bytes())
-        if len(plan["runs"]) == count:
-            return plan
+        before = len(json.loads(study.plan.read_bytes())["runs"])
+        if before == count:
+            return
     runs = []
     for place in range(count):
-        config = {"model": "tiny-llama", "pytorch": {"batch_size": 1 + place // CYCLES}}
+        number = place // CYCLES
+        config = {
+            "model": "tiny-llama",
+            "precision": ("bf16", "fp16")[number % 2],
+            "pytorch": {"batch_size": 1 + number % 64, "seed": number},
+        }
         runs.append(
             {
                 "experiment": experiment_id(config),
@@ -78,83 +112,141 @@ def write_study(folder: Path, count: int) -> dict[str, Any]:
                 "config": config,
             }
         )
-    rng = np.random.default_rng(1)
-    for run in runs:
-        _write_run(study, run, RUN_SCHEMA, float(rng.normal(1000.0, 20.0)))
+    _write_runs(study, runs[before:])
     plan = {
         "schema_version": 1,
         "study": "benchmark",
         "study_design_hash": "0" * 64,
-        "runs": runs,
         "left_out": [],
-        "swept": ["pytorch.batch_size"],
+        "swept": ["pytorch.batch_size", "pytorch.seed"],
+        "runs": runs,
     }
     write_text(study.plan, json.dumps(plan))
-    return plan
 
 
-def _write_run(study: Any, run: dict[str, Any], schema: Any, energy_j: float) -> None:
-    """Write one run as write_run_row does, without its fsync: nothing here needs to last."""
+def _write_runs(study: Any, runs: Sequence[dict[str, Any]]) -> None:
+    """Write runs as write_run_row does, without its fsync: nothing here needs to last.
+
+    One file is written by pyarrow; in the others its values are replaced.
+    """
+    import numpy as np
+
+    energies_j = np.random.default_rng(len(runs)).normal(1000.0, 20.0, len(runs))
+    model = _model_file()
+    marks = (
+        str(MARKS["experiment"]).encode(),
+        struct.pack("<q", MARKS["cycle"]),
+        struct.pack("<d", MARKS["energy"]),
+    )
+    for run, energy_j in zip(runs, energies_j, strict=True):
+        content = model
+        values = (
+            run["experiment"].encode(),
+            struct.pack("<q", run["cycle"]),
+            struct.pack("<d", energy_j),
+        )
+        for mark, value in zip(marks, values, strict=True):
+            content = content.replace(mark, value)
+        folder = study.run(run["experiment"], run["cycle"])
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.row.write_bytes(content)
+        folder.result.write_text("{}")
+
+
+def _model_file() -> bytes:
+    """Return the file that the others are made from."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from llenergymeasure.results.table import ROW_FORMAT, rows_table
+    from llenergymeasure.results.table import ROW_FORMAT, RUN_SCHEMA, rows_table
 
-    samples = {pa.string(): "NVIDIA H200 80GB HBM3", pa.int64(): 2048, pa.float64(): energy_j}
-    row = {field.name: samples.get(field.type, ["gpu"]) for field in schema}
-    row |= {name: run[name] for name in ("experiment", "cycle", "order", "backend", "runner")}
-    row |= {"status": "completed", "kind": "measured", "validity": ["throttled"]}
-    row["pytorch.batch_size"] = run["config"]["pytorch"]["batch_size"]
-    folder = study.run(run["experiment"], run["cycle"])
-    folder.path.mkdir(parents=True, exist_ok=True)
-    pq.write_table(rows_table([row]), folder.row, **ROW_FORMAT)
-    folder.result.write_text("{}")
+    samples = {pa.string(): "NVIDIA H200", pa.int64(): 2048, pa.float64(): MARKS["energy"]}
+    row = {field.name: samples.get(field.type) for field in RUN_SCHEMA}
+    row |= {"experiment": MARKS["experiment"], "cycle": MARKS["cycle"], "status": "completed"}
+    row |= {"kind": "measured", "validity": [], "energy_scopes": ["gpu"], "precision": "bf16"}
+    row |= {"power_limit_w": 700.0, "start_temperature_celsius": 42.0}
+    row |= {"pytorch.batch_size": 8, "pytorch.seed": 1}
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows_table([row]), sink, **ROW_FORMAT)
+    return bytes(sink.getvalue())
 
 
-def measured(merge: Callable[[Path], float], folder: Path) -> dict[str, float]:
-    """Return times, peak memory and checksum of a merge in a process of its own."""
+def measured(step: Callable[..., tuple[float, int]], *arguments: Any) -> dict[str, float]:
+    """Return times, peak memory, checksum and count of a step in a process of its own."""
     context = multiprocessing.get_context("spawn")
     answers: Any = context.SimpleQueue()
-    process = context.Process(target=_measure, args=(merge, folder, answers))
+    process = context.Process(target=_measure, args=(step, arguments, answers))
     process.start()
     process.join()
     if process.exitcode != 0:
-        raise SystemExit(f"{merge.__name__} ended with {process.exitcode}")
+        raise SystemExit(f"{step.__name__} ended with {process.exitcode}")
     found: dict[str, float] = answers.get()
     return found
 
 
-def _measure(merge: Callable[[Path], float], folder: Path, answers: Any) -> None:
+def _measure(
+    step: Callable[..., tuple[float, int]], arguments: Sequence[Any], answers: Any
+) -> None:
     start_s = time.perf_counter()
-    total = merge(folder)
+    total, read = step(*arguments)
     wall_s = time.perf_counter() - start_s
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
-    cpu_s = time.process_time()
-    found = {"wall_s": wall_s, "cpu_s": cpu_s, "peak_mib": peak_mib, "sum": round(total, 3)}
-    answers.put(found)
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB / MIB
+    found = {"wall_s": wall_s, "cpu_s": time.process_time(), "peak_mib": peak_mib}
+    answers.put(found | {"sum": round(total, 3), "read": float(read)})
 
 
-def merge_ours(folder: Path) -> float:
-    """Merge as the workflow does; return the sum of all energies, in joules."""
+def merge(folder: Path) -> tuple[float, int]:
+    """Merge into ``runs.parquet`` as the workflow does; return the energies' sum and files read."""
     import pyarrow.compute as pc
 
-    from llenergymeasure.analysis.merge import merge_runs
+    from llenergymeasure.analysis.merge import Merge
+    from llenergymeasure.analysis.tables import write_runs
 
-    runs = merge_runs(json.loads((folder / "plan.json").read_bytes()), folder)
-    return float(pc.sum(runs["energy_gross_j"]).as_py())
+    work = Merge(json.loads((folder / "plan.json").read_bytes()), folder)
+    runs = write_runs(work, folder, partial=False)
+    return float(pc.sum(runs["energy_gross_j"]).as_py()), work.runs_read
 
 
-def merge_pandas(folder: Path) -> float:
-    """Merge as a notebook would; return the sum of all energies, in joules."""
+def merge_first(folder: Path, count: int) -> tuple[float, int]:
+    """Merge the first runs alone, without what was read before."""
+    import pyarrow.compute as pc
+
+    from llenergymeasure.analysis.merge import Merge
+    from llenergymeasure.analysis.merge_cache import CACHE_NAME
+    from llenergymeasure.analysis.tables import write_runs
+
+    (folder / CACHE_NAME).unlink()
+    plan = json.loads((folder / "plan.json").read_bytes())
+    work = Merge({**plan, "runs": plan["runs"][:count]}, folder)
+    runs = write_runs(work, folder, partial=False)
+    return float(pc.sum(runs["energy_gross_j"]).as_py()), work.runs_read
+
+
+def group_by(folder: Path) -> tuple[float, int]:
+    """Give means by two settings from ``runs.parquet``; return their sum and number."""
+    import pyarrow.compute as pc
+
+    from llenergymeasure.analysis.pooling import summarise_by
+    from llenergymeasure.analysis.tables import RUNS_NAME, read_table
+
+    metric = "energy_per_output_token_j"
+    by = ["precision", "pytorch.batch_size"]
+    table = summarise_by(read_table(folder, RUNS_NAME), by, metric)
+    return float(pc.sum(table[f"{metric}_mean"]).as_py()), table.num_rows
+
+
+def merge_pandas(folder: Path, count: int) -> tuple[float, int]:
+    """Merge as a notebook would; return the sum of all energies, in joules, and files read."""
     import pandas
 
     plan = json.loads((folder / "plan.json").read_bytes())
     paths = [
         folder / "runs" / run["experiment"] / str(run["cycle"]) / "run.parquet"
-        for run in plan["runs"]
+        for run in plan["runs"][:count]
     ]
     runs = pandas.concat([pandas.read_parquet(path) for path in paths], ignore_index=True)
-    return float(runs["energy_gross_j"].sum())
+    runs.to_parquet(folder / "pandas.parquet")
+    return float(runs["energy_gross_j"].sum()), len(paths)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ MAX_ALL_PAIRS = 40
 
 MIN_SHARED_CYCLES = 2
 
+ROUNDING = 1e-13
+"""A standard error of the logarithm below this is the arithmetic's own."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -216,10 +219,10 @@ def _blocked(data: Blocks, first: NDArray[np.intp], second: NDArray[np.intp]) ->
 
 
 def _t_interval(center: Reals, error: Reals, freedom: Reals) -> tuple[Reals, Reals]:
-    """Return half width and p value; a spread of exactly 0 tells nothing and has neither."""
+    """Return half width and p value; runs that differ by rounding alone tell nothing."""
     from scipy.stats import t
 
-    told = np.isfinite(error) & (error > 0)
+    told = np.isfinite(error) & (error > ROUNDING)
     half_width, p = np.full(error.shape, np.nan), np.full(error.shape, np.nan)
     half_width[told] = t.ppf(0.975, freedom[told]) * error[told]
     p[told] = 2 * t.sf(np.abs(center[told]) / error[told], freedom[told])

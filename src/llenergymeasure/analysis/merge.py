@@ -9,6 +9,7 @@ that memory does not grow with what the runs left.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,7 @@ def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = Fal
     Raises:
         ResultsError: the plan lacks a part, or a finished run's record is damaged or another's.
     """
-    merge = Merge(plan, study_dir, tolerant=tolerant)
-    rows = pa.concat_tables([merge.schema.empty_table(), *merge.batches()])
-    return flag_unlike_work(flag_start_temperatures(rows.combine_chunks()), plan["runs"])
+    return Merge(plan, study_dir, tolerant=tolerant).table()
 
 
 class Merge:
@@ -92,6 +91,15 @@ class Merge:
         self._settings = _Settings(self._planned, keys)
         self.schema: pa.Schema = self._settings.added_to(RUN_SCHEMA)
         self.runs_read = 0
+
+    def table(self) -> pa.Table:
+        """Return all rows, as :func:`merge_runs` does.
+
+        Raises:
+            ResultsError: a finished run's record is damaged or another's.
+        """
+        rows = pa.concat_tables([self.schema.empty_table(), *self.batches()])
+        return flag_unlike_work(flag_start_temperatures(rows.combine_chunks()), self._planned)
 
     def batches(self) -> Iterator[pa.Table]:
         """Yield the table :data:`BATCH_RUNS` rows at a time, and keep the rows for the next merge.
@@ -196,7 +204,9 @@ class _Batch:
                 ``absent`` instead.
         """
         found: list[tuple[int, pa.Table]] = []
-        answers = readers.map(self._read_one, self.new, chunksize=32)
+        share = -(-len(self.new) // READERS) or 1
+        shares = [self.new[at : at + share] for at in range(0, len(self.new), share)]
+        answers = chain.from_iterable(readers.map(self._read_some, shares))
         for number, answer in zip(self.new, answers, strict=True):
             if isinstance(answer, ResultsError):
                 self._damage[number] = answer
@@ -225,11 +235,15 @@ class _Batch:
             if is_settled(self.stamp(number), self._looked_ns)
         )
 
-    def _read_one(self, number: int) -> "pa.Table | ResultsError":
-        try:
-            return read_written_row(f"{self._runs[number]}/run.parquet")
-        except ResultsError as error:
-            return error
+    def _read_some(self, numbers: Sequence[int]) -> "list[pa.Table | ResultsError]":
+        """Return the rows of some runs, or why there is none."""
+        answers: list[pa.Table | ResultsError] = []
+        for number in numbers:
+            try:
+                answers.append(read_written_row(f"{self._runs[number]}/run.parquet"))
+            except ResultsError as error:
+                answers.append(error)
+        return answers
 
     def _conformed(self, found: list[tuple[int, pa.Table]]) -> pa.Table:
         """Return single rows as one table; those of one schema are brought into form together."""

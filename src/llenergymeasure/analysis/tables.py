@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from llenergymeasure.analysis.merge import merge_runs
+from llenergymeasure.analysis.merge import Merge
 from llenergymeasure.analysis.relations import labels_of, relate
 from llenergymeasure.analysis.summary import summarise
 from llenergymeasure.errors import ResultsError
@@ -36,6 +36,7 @@ __all__ = [
     "read_plan",
     "read_table",
     "write_file",
+    "write_runs",
     "write_tables",
 ]
 
@@ -67,16 +68,28 @@ def write_tables(study_dir: Path, *, partial: bool) -> None:
         ResultsError: the plan or a finished run's record cannot be read.
     """
     plan = read_plan(StudyFolder(study_dir).plan)
-    runs = merge_runs(plan, study_dir, tolerant=partial)
+    runs = write_runs(Merge(plan, study_dir, tolerant=partial), study_dir, partial=partial)
     summary = summarise(runs, plan)
     labels = labels_of(summary.select(["experiment", "label"]).to_pylist())
     related = relate(runs, labels, str(plan["study_design_hash"]))
-    tables = {"runs": runs, "summary": _rounded(summary)}
-    tables |= {name: _rounded(table) for name, table in related.items()}
+    tables = {name: _rounded(table) for name, table in {"summary": summary, **related}.items()}
     for file_name in TABLE_NAMES:
+        if file_name == RUNS_NAME:
+            continue
         name, _, suffix = file_name.rpartition(".")
         write = _write_csv if suffix == "csv" else _write_parquet
         write_file(study_dir / file_name, _writer(write, tables[name]), partial=partial)
+
+
+def write_runs(merge: Merge, study_dir: Path, *, partial: bool) -> pa.Table:
+    """Merge the study's runs, write their table, and return it.
+
+    Raises:
+        ResultsError: a finished run's record cannot be read.
+    """
+    runs = merge.table()
+    write_file(study_dir / RUNS_NAME, _writer(_write_parquet, runs), partial=partial)
+    return runs
 
 
 def read_plan(path: Path) -> dict[str, Any]:

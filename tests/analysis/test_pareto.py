@@ -1,0 +1,98 @@
+"""Fronts: who is on them, how surely, and what is not known."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llenergymeasure.analysis.pareto import front, pareto
+
+ENERGY, SPEED, LATENCY = "energy_per_output_token_j", "output_tokens_per_s", "request_latency_p50_s"
+
+
+def runs(*pairs, objective=LATENCY):
+    return [
+        {"cycle": cycle, ENERGY: energy, objective: value}
+        for cycle, (energy, value) in enumerate(pairs, start=1)
+    ]
+
+
+def places(used):
+    return {point.experiment: point for point in pareto(used, [1])}
+
+
+def test_the_front_and_who_beats_the_others():
+    found = places(
+        {
+            "cheap": runs((1.0, 9.0), (1.1, 9.1)),
+            "quick": runs((3.0, 1.0), (3.1, 1.1)),
+            "worse": runs((3.5, 9.5), (3.6, 9.6)),
+        }
+    )
+    assert {name: point.on_front for name, point in found.items()} == {
+        "cheap": True,
+        "quick": True,
+        "worse": False,
+    }
+    assert found["worse"].dominated_by == "cheap"
+    assert found["cheap"].front_share == 1.0
+    assert found["worse"].front_share == 0.0
+    assert (found["cheap"].value, found["cheap"].direction) == (pytest.approx(9.05), "min")
+
+
+def test_more_is_better_where_it_is():
+    found = places(
+        {
+            "fast": runs((2.0, 100.0), (2.0, 101.0), objective=SPEED),
+            "slow": runs((2.5, 50.0), (2.5, 51.0), objective=SPEED),
+        }
+    )
+    assert (found["fast"].on_front, found["slow"].on_front) == (True, False)
+    assert found["fast"].value == pytest.approx(100.5)
+
+
+def test_a_close_call_is_on_the_front_in_part_of_the_draws():
+    rng = np.random.default_rng(4)
+    close = {
+        name: runs(*[(level + rng.normal(0, 0.05), value) for _ in range(8)])
+        for name, level, value in (("one", 1.0, 2.0), ("other", 1.01, 2.0 + 1e-6))
+    }
+    share = places(close)["other"].front_share
+    assert 0.05 < share < 0.95
+    assert share == places(close)["other"].front_share
+
+
+def test_what_all_runs_of_a_cycle_share_does_not_make_a_front_uncertain():
+    shared = (1.0, 3.0, 0.5, 2.0, 4.0)
+    used = {
+        "better": runs(*[(1.0 * s, 1.0 * s) for s in shared]),
+        "worse": runs(*[(1.01 * s, 1.01 * s) for s in shared]),
+    }
+    assert places(used)["worse"].front_share == 0.0
+
+
+def test_one_cycle_has_a_front_and_no_stability():
+    found = places({"a": runs((1.0, 1.0)), "b": runs((2.0, 2.0))})
+    assert (found["a"].on_front, found["b"].on_front) == (True, False)
+    assert found["a"].front_share is None
+    assert found["a"].unavailable == "front_share: it needs two cycles"
+
+
+def test_an_experiment_without_the_objective_says_so():
+    found = places({"a": runs((1.0, 1.0), (1.0, 1.0)), "b": runs((1.0, None), (None, 1.0))})
+    assert found["b"].on_front is None
+    assert "no run in the mean has both" in found["b"].unavailable
+
+
+def test_an_objective_that_nobody_has_is_passed_over():
+    assert pareto({"a": runs((1.0, None))}, [1]) == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12))
+def test_the_front_is_what_no_point_beats(points):
+    energy, value = (np.array([[float(point[axis]) for point in points]]) for axis in (0, 1))
+    expected = [
+        not any(o[0] <= p[0] and o[1] <= p[1] and (o[0] < p[0] or o[1] < p[1]) for o in points)
+        for p in points
+    ]
+    assert front(energy, value)[0].tolist() == expected
