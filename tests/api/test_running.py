@@ -125,7 +125,7 @@ def test_settings_that_cannot_be_used_run_nothing(
 
 
 @pytest.mark.slow
-def test_a_study_always_writes_and_says_what_failed() -> None:
+def test_a_study_always_writes_where_asked_and_says_what_failed(tmp_path: Path) -> None:
     study = {
         **SMALL,
         "experiments": [
@@ -134,7 +134,7 @@ def test_a_study_always_writes_and_says_what_failed() -> None:
         ],
     }
     told: list[str] = []
-    result = run_study(study, progress=told.append)
+    result = run_study(study, directory="there", progress=told.append)
     assert isinstance(result, StudyResult)
     assert [run.config["precision"] for run in result.completed] == ["fp32"]
     (failed,) = result.failed
@@ -143,32 +143,23 @@ def test_a_study_always_writes_and_says_what_failed() -> None:
     assert failed.log.is_file()
     assert failed.experiment in told[1]
     assert str(result) == "small: 1 of 2 runs completed"
-    assert result.paths.folder == Path("results/small")
+    assert result.paths.folder == tmp_path / "there" / "small"
+    assert not (tmp_path / "results").exists()
     for path in (result.paths.plan, result.paths.runs, result.paths.summary, result.paths.report):
         assert path.is_file()
     assert sorted(result.runs["status"]) == ["completed", "failed"]
     assert list(result.summary["n"]) == [1, 0]
-    assert load_results("results/small").name == "small"
+    assert load_results("there/small").name == "small"
 
     study["experiments"].pop()
-    resumed = run_study(study)
+    resumed = run_study(study, directory="there")
     assert resumed.failed == ()
     assert [run.record for run in resumed.completed] == [result.completed[0].record]
     with pytest.raises(ConfigurationError, match="sweep"):
         run_study({**SMALL, "sweep": {}})
-    with locked(Path("results/small/.lock"), "a test"), pytest.raises(LlemError, match="in use"):
-        run_study({**study, "n": 3})
+    with locked(Path("there/small/.lock"), "a test"), pytest.raises(LlemError, match="in use"):
+        run_study({**study, "n": 3}, directory="there")
     assert issubclass(StudyLockedError, LlemError)
-
-
-@pytest.mark.slow
-def test_results_go_where_asked(tmp_path: Path) -> None:
-    file = tmp_path / "here.yaml"
-    file.write_text(json.dumps({key: value for key, value in SMALL.items() if key != "name"}))
-    result = run_study(file, directory=tmp_path / "there")
-    assert result.paths.folder == tmp_path / "there" / "here"
-    assert len(result.completed) == 1
-    assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.slow

@@ -78,6 +78,11 @@ def test_a_pipe_gets_plain_lines_and_resume_goes_on(tmp_path: Path) -> None:
     assert "Nothing to be done" in verbose.stderr
     assert "Building DAG of jobs" in verbose.stderr
 
+    study.unlink()
+    done = llem(tmp_path, "resume")
+    assert done.returncode == 2
+    assert "study.yaml: the study that was run here is gone" in done.stderr
+
 
 def test_a_dry_run_runs_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -106,13 +111,3 @@ def test_a_profile_is_found_by_name_or_folder_and_a_wrong_one_is_told(tmp_path: 
     done = llem(tmp_path, "run", str(study), "--profile", "no-such-profile", "--cycles", "2")
     assert done.returncode == 1
     assert "no-such-profile" in done.stderr
-
-
-@pytest.mark.slow
-def test_a_study_that_is_gone_cannot_be_resumed(tmp_path: Path) -> None:
-    study = write_study(tmp_path)
-    assert llem(tmp_path, "run", str(study)).returncode == 0
-    study.unlink()
-    done = llem(tmp_path, "resume")
-    assert done.returncode == 2
-    assert "is gone" in done.stderr

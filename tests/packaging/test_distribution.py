@@ -1,6 +1,7 @@
 """What is released: a source distribution and a wheel, each complete and installable."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -38,18 +39,20 @@ def _run(command: Sequence[str], folder: Path, **variables: str) -> str:
     return done.stdout
 
 
+def _made_here(folder: str, names: list[str]) -> set[str]:
+    """Return what a fresh clone does not hold."""
+    made = {name for name in names if name in ("__pycache__", ".git") or name.endswith("_cache")}
+    if Path(folder) == ROOT:
+        made |= {".venv", "build", "dist", "results", "site", ".snakemake", ".hypothesis"}
+    return made
+
+
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build from what git holds; the wheel is built from the source distribution."""
+    """Build from a copy of the sources; the wheel is built from the source distribution."""
     folder = tmp_path_factory.mktemp("release")
     clone, out = folder / "clone", folder / "dist"
-    clone.mkdir()
-    names = _run(["git", "ls-files", "-z"], ROOT).split("\0")
-    for name in filter(None, names):
-        source, target = ROOT / name, clone / name
-        if source.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(source.read_bytes())
+    shutil.copytree(ROOT, clone, ignore=_made_here)
     _run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), "."], clone)
     return out
 
