@@ -1,4 +1,4 @@
-"""Everything that would keep a container from doing its runs, found before the first of them."""
+"""Everything that would keep a runner from doing its runs, found before the first of them."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import llenergymeasure
@@ -16,7 +17,7 @@ from llenergymeasure.hardware.gpu_state import cuda_driver_version
 from llenergymeasure.hardware.gpus import discover, visible
 from llenergymeasure.runners import docker
 from llenergymeasure.runners.apptainer import call_variables
-from llenergymeasure.runners.choice import apptainer_command
+from llenergymeasure.runners.choice import PACKAGES, apptainer_command, container_command
 from llenergymeasure.runners.images import SifImage, image_problem, inspect_image
 from llenergymeasure.runners.surroundings import (
     PYTHON,
@@ -24,6 +25,7 @@ from llenergymeasure.runners.surroundings import (
     Surroundings,
     nvidia_here,
 )
+from llenergymeasure.units import BackendName
 
 LOOK_LIMIT_S = 600.0
 """For a first look into a large image on a cold network disk."""
@@ -103,6 +105,32 @@ def check_docker(
         Problem(f"the image cannot be used: {each}", key=key, found=image)
         for each in _complaints(docker.run_command(engine, container), {})
     ]
+
+
+_INSTALL = {
+    "pytorch": "pip install 'llenergymeasure[pytorch]'",
+    "vllm": "pip install -r envs/vllm.txt (without a GPU, .ci/install_vllm.sh)",
+    "sglang": "pip install -r envs/sglang.txt",
+    "tensorrt": "use its image: NVIDIA gives it in no other form",
+}
+
+
+def check_local(backend: BackendName) -> list[Problem]:
+    """Return what keeps a backend's runs from this machine's own environment.
+
+    A study of several engines would otherwise make the runs of those that are here, and fail at
+    the first of the others.
+    """
+    absent = [name for name in PACKAGES.get(backend, ()) if find_spec(name) is None]
+    if not absent:
+        return []
+    runner = "apptainer" if apptainer_command() and not container_command() else "docker"
+    message = (
+        f"{' and '.join(absent)} cannot be imported here, where its runs would be: "
+        f"{_INSTALL[backend]}, in the environment that llem runs in, or give it a container "
+        f"(runners: {{{backend}: {runner}}})"
+    )
+    return [Problem(message, key=f"runners.{backend}", found="local")]
 
 
 def visible_uuids() -> tuple[str, ...]:

@@ -96,7 +96,7 @@ class Places:
         return f"{image_folder()}/{{backend}}.sif"
 
     def check(self, backends: Iterable[BackendName], *, look: bool) -> None:
-        """Look at everything that these backends' containers need.
+        """Look at everything that these backends' runners need.
 
         Args:
             backends: those with runs to do.
@@ -105,7 +105,7 @@ class Places:
         Raises:
             PreflightError: some cannot run here; all reasons at once.
         """
-        from llenergymeasure.runners.preflight import check_apptainer, check_docker
+        from llenergymeasure.runners.preflight import check_apptainer, check_docker, check_local
 
         problems: list[Problem] = []
         for backend in backends:
@@ -115,6 +115,8 @@ class Places:
             elif self._runners[backend] == "docker":
                 name = docker_image(backend, self._plan.images.get(backend))
                 problems += check_docker(backend, name, self._surroundings(), look=look)
+            elif self._runners[backend] == "local" and look:
+                problems += check_local(backend)
         if problems:
             raise PreflightError(problems)
 
