@@ -5,9 +5,12 @@ import pytest
 
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.errors import ResultsError
+from llenergymeasure.meter.samples import Header, Row, SensorInfo, make_samples, write_samples
 from llenergymeasure.report.page import FIGURE_FILES, write_report
+from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.units import DISQUALIFYING
 from results.synthetic import (
+    GPU,
     make_plan,
     make_result,
     write_complete_study,
@@ -80,9 +83,45 @@ def test_page_states_the_finding_with_its_interval_and_kind(tmp_path, plan):
 def test_overlapping_intervals_leave_the_least_open(tmp_path, plan):
     write_plan(tmp_path, plan)
     for run in plan["runs"]:
-        shift = 5 if run["config"]["pytorch"]["batch_size"] == 8 else 0
+        shift = (5, -5, 5)[run["cycle"] - 1] if run["config"]["pytorch"]["batch_size"] == 8 else 0
         write_result(tmp_path, make_result(run, energy_j=1000.0 + 20 * run["cycle"] + shift))
     assert "which of them is least is open" in report(tmp_path).text
+
+
+def test_pairs_by_cycle_part_what_overlapping_intervals_do_not(tmp_path, plan):
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        less = 0.9 if run["config"]["pytorch"]["batch_size"] == 8 else 1.0
+        level = (1000.0, 1200.0, 1401.0)[run["cycle"] - 1]
+        write_result(tmp_path, make_result(run, energy_j=less * level + run["cycle"] % 2))
+    text = report(tmp_path).text
+    assert "which of them is least is open" not in text
+    assert "batch_size=8 uses 10.0 % less energy per output token than batch_size=1" in text
+    assert "paired over 3 cycles" in text
+    assert "pytorch.batch_size explains" in text
+
+
+def test_power_over_time_shows_the_phases_of_a_run_per_experiment(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    for run in plan["runs"]:
+        folder = StudyFolder(tmp_path).run(run["experiment"], run["cycle"])
+        rows = [
+            Row(at_ns, GPU, "nvml", quantity, value)
+            for at_ns in range(0, 400_000_000_000, 500_000_000)
+            for quantity, value in (("power_instant_w", 300.0), ("temperature_celsius", 55.0))
+        ]
+        info = SensorInfo(GPU, "H200", "nvml", "measured", "gpu")
+        header = Header(None, None, "host", 0, "2026-01-01T00:00:00+00:00", (info,))
+        write_samples(make_samples(rows, header), folder.samples)
+    page = report(tmp_path)
+    assert "Power over time" in page.text
+    drawn = (tmp_path / "figures" / "power_over_time.svg").read_text()
+    for word in ("Power (W)", "°C", "batch_size=8", "measure", "load"):
+        assert word in drawn
+
+
+def test_a_study_without_samples_has_no_power_over_time(complete):
+    assert "Power over time" not in report(complete).text
 
 
 def test_notes_of_the_plan_are_passed_on(tmp_path, plan):

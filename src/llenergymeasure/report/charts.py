@@ -4,7 +4,7 @@ Colours are those of :data:`COLOURS` exactly, so that the page can exchange them
 dress. Texts of a study go in as data, never into an expression.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -126,8 +126,14 @@ def intervals(
     )
 
 
-def throughput(summary: Sequence[Row], *, wide: bool) -> Chart:
-    """Return energy per output token against throughput; numbers are the table's rows."""
+def throughput(summary: Sequence[Row], front: Collection[str], *, wide: bool) -> Chart:
+    """Return energy per output token against throughput; numbers are the table's rows.
+
+    Args:
+        summary: the experiments, in the order of the table.
+        front: those that none beats in both; a dashed line joins them.
+        wide: for a page's full width.
+    """
     import altair as alt
 
     metric, speed = "energy_per_output_token_j", "output_tokens_per_s"
@@ -142,6 +148,7 @@ def throughput(summary: Sequence[Row], *, wide: bool) -> Chart:
     rows = [
         {
             "number": str(number),
+            "front": row["experiment"] in front,
             **_energy(row, metric, scale),
             "speed": row[f"{speed}_mean"],
             "speed_low": row[f"{speed}_ci95_low"],
@@ -161,6 +168,11 @@ def throughput(summary: Sequence[Row], *, wide: bool) -> Chart:
         return alt.Y(f"{name}:Q", title=f"Energy per output token ({scale.unit})", scale=axis_y)
 
     colour = _kind(alt.Color)
+    joined = (
+        alt.Chart(alt.Data(values=[row for row in rows if row["front"]]))
+        .mark_line(strokeWidth=1.2, strokeDash=[5, 4], color=COLOURS["muted"])
+        .encode(x=x("speed"), y=y("value"), order="speed:Q")
+    )
     rise = base.mark_rule(strokeWidth=1.5).encode(
         x=x("speed"), y=y("low"), y2="high:Q", color=colour
     )
@@ -174,7 +186,7 @@ def throughput(summary: Sequence[Row], *, wide: bool) -> Chart:
         .encode(x=x("speed"), y=y("value"), text="number:N")
         for first, align, shift in ((0, "left", 8), (1, "right", -8))
     ]
-    return alt.layer(rise, run, points, *numbers).properties(
+    return alt.layer(joined, rise, run, points, *numbers).properties(
         width=WIDE - 60 if wide else NARROW - 56, height=340 if wide else 280
     )
 

@@ -3,7 +3,7 @@
 Every figure is drawn twice, for a page's full width and for a phone's.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ def draw(
     runs: Sequence[Row],
     order: Sequence[OrderPoint],
     trend: Drift | None,
+    front: Collection[str] = (),
 ) -> dict[str, Figure]:
     """Return every figure of :data:`FIGURE_NAMES`; one without data says so in its place.
 
@@ -49,6 +50,7 @@ def draw(
         runs: the runs that are in their means.
         order: the runs of the order plot.
         trend: the trend over the order, if there is one to tell.
+        front: experiments that none beats in both energy and throughput.
     """
     token, request = "energy_per_output_token_j", "energy_per_request_j"
     return {
@@ -58,7 +60,7 @@ def draw(
         FIGURE_NAMES[1]: drawn(
             lambda wide: charts.intervals(summary, runs, request, "request", wide=wide)
         ),
-        FIGURE_NAMES[2]: drawn(lambda wide: charts.throughput(summary, wide=wide)),
+        FIGURE_NAMES[2]: drawn(lambda wide: charts.throughput(summary, front, wide=wide)),
         FIGURE_NAMES[3]: drawn(lambda wide: charts.order(order, trend, wide=wide)),
     }
 

@@ -1,6 +1,6 @@
 """What the study found, in sentences: the least and the most energy, and whether it drifted."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.drift import Drift, drift
@@ -43,12 +43,13 @@ def runs_in_means(summary: Sequence[Row], runs: Iterable[Row]) -> list[Row]:
     return [run for members in used.values() for run in members]
 
 
-def headline(summary: Sequence[Row], runs: Sequence[Row]) -> list[str]:
+def headline(summary: Sequence[Row], runs: Sequence[Row], apart: Collection[str] = ()) -> list[str]:
     """Return the study's finding in a few sentences, each with its interval.
 
     Args:
         summary: the experiments, ranked.
         runs: every planned run.
+        apart: experiments that a paired comparison tells from the best.
     """
     told = [row for row in summary if row[f"{TOKEN}_mean"] is not None]
     if not told:
@@ -65,7 +66,7 @@ def headline(summary: Sequence[Row], runs: Sequence[Row]) -> list[str]:
         sentences = [
             f"Least energy: {_name(best)} {verb} {_quantity(best, scale)} per output token.",
             f"Most: {_name(worst)} with {_quantity(worst, scale)}, {ratio:.2g} times as much.",
-            *_undecided(peers),
+            *_undecided(peers, apart),
         ]
     sentences += _imprecise(best)
     bands = [row["energy_u_sys_rel"] for row in peers if row["energy_u_sys_rel"]]
@@ -122,12 +123,16 @@ def _imprecise(best: Row) -> list[str]:
     return [f"At ±{share} the interval is wide: more cycles (execution.n_cycles) would narrow it."]
 
 
-def _undecided(peers: Sequence[Row]) -> list[str]:
-    """Return a sentence where intervals do not part the best from the next."""
+def _undecided(peers: Sequence[Row], apart: Collection[str]) -> list[str]:
+    """Return a sentence where neither intervals nor pairs part the best from the next."""
     best_high = peers[0][f"{TOKEN}_ci95_high"]
     if best_high is None or any(row[f"{TOKEN}_ci95_low"] is None for row in peers):
         return ["With single runs among them, the ranking may be chance."]
-    close = [row for row in peers[1:] if row[f"{TOKEN}_ci95_low"] <= best_high]
+    close = [
+        row
+        for row in peers[1:]
+        if row[f"{TOKEN}_ci95_low"] <= best_high and row["experiment"] not in apart
+    ]
     if not close:
         return []
     names = listed([_name(row) for row in close[:3]])

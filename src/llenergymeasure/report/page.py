@@ -15,7 +15,10 @@ from llenergymeasure.report import experiments, findings, method
 from llenergymeasure.report.advice import failures
 from llenergymeasure.report.charts import COLOURS, SHOWN_EXPERIMENTS
 from llenergymeasure.report.figures import FIGURE_NAMES, Figure, draw
+from llenergymeasure.report.relations import relations_content
 from llenergymeasure.report.serving import serving_content
+from llenergymeasure.report.traces import FIGURE_NAME as TRACES
+from llenergymeasure.report.traces import power_figure
 from llenergymeasure.report.wording import counted, plain, scale_for
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.table import RUN_SCHEMA
@@ -49,14 +52,21 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
     summary = findings.ranked(summary)
     used = findings.runs_in_means(summary, runs)
     trend = findings.order_trend(summary, runs)
-    figures = draw(summary, used, findings.order_points(summary, runs), trend)
+    relations = relations_content(study_dir, summary)
+    figures = draw(summary, used, findings.order_points(summary, runs), trend, relations.front)
+    traces = power_figure(study_dir, summary, used)
     serving = serving_content(runs, _settings(runs))
-    for name, figure in {**figures, **(serving.figures if serving else {})}.items():
+    drawings = {**figures, **(serving.figures if serving else {})}
+    if traces is not None:
+        drawings[TRACES] = traces
+    for name, figure in drawings.items():
         path = study_dir / FIGURES_FOLDER / name
         _write(path.with_suffix(".svg"), figure.svg.encode(), partial=partial)
         _write(path.with_suffix(".png"), figure.png, partial=partial)
     content = {**_content(plan, summary, runs), "trend": findings.trend_sentence(trend)}
-    page = _render(figures=figures, serving=serving, **content)
+    told = findings.headline(summary, runs, relations.apart)
+    content["headline"] = _with_difference(told, relations.headline)
+    page = _render(figures=figures, serving=serving, relations=relations, traces=traces, **content)
     _write(study_dir / PAGE_NAME, page.encode(), partial=partial)
 
 
@@ -68,7 +78,6 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
     return {
         "study": plain(plan["study"]),
         "design": plain(plan["study_design_hash"]),
-        "headline": findings.headline(summary, runs),
         "meters": method.meters(summary),
         "estimated": any(row["kind"] == "estimated" for row in summary),
         "experiments": experiments.table_rows(summary[:LISTED_EXPERIMENTS], token, request),
@@ -94,6 +103,11 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
             (run["llenergymeasure_version"] for run in runs if run["llenergymeasure_version"]), None
         ),
     }
+
+
+def _with_difference(sentences: list[str], difference: str | None) -> list[str]:
+    """Return the headline with how far the best and the worst are apart after both are named."""
+    return sentences if difference is None else [*sentences[:2], difference, *sentences[2:]]
 
 
 def _settings(runs: list[dict[str, Any]]) -> list[str]:
