@@ -77,6 +77,9 @@ def preflight(
     if config.served and not isinstance(backend, Serving):
         text = f"backend {backend.name} has no server to send traffic to; remove this section"
         found.errors.append(Problem(text, key="serving"))
+    elif config.served and isinstance(backend, Serving):
+        server = backend.server
+        _try(found, "serving", lambda: server(config, 0))
     found.source = source = _try(found, "model", lambda: resolve_model(config))
     if source is not None:
         found.workload = _try(found, "dataset", lambda: build_workload(config))

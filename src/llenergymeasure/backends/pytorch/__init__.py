@@ -3,7 +3,7 @@
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from llenergymeasure.backends.base import Backend, Engine
+from llenergymeasure.backends.base import Backend, Engine, ServerCommand
 from llenergymeasure.backends.pytorch.checks import find_problems
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
@@ -55,6 +55,16 @@ class PyTorchBackend:
         if settings and (settings.num_processes or 1) > 1:
             return ReplicaEngine(config, settings.num_processes or 1)
         return load_engine(config)
+
+    def server(self, config: ExperimentConfig, port: int) -> ServerCommand:
+        """Return how transformers' continuous batching is started as a server.
+
+        Raises:
+            BackendError: a setting means nothing to it.
+        """
+        from llenergymeasure.backends.serving.pytorch_command import server_command
+
+        return server_command(config, port)
 
 
 def _cuda_versions() -> dict[str, str]:

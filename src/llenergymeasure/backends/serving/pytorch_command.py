@@ -1,0 +1,63 @@
+"""How the pytorch backend's server is started, and what it cannot do."""
+
+import json
+import sys
+from collections.abc import Iterator
+
+from llenergymeasure.backends.base import ServerCommand
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import BackendError
+
+SERVED_NAME = "llem"
+
+_IN_PROCESS_ALONE = (
+    "num_beams",
+    "early_stopping",
+    "length_penalty",
+    "no_repeat_ngram_size",
+    "prompt_lookup_num_tokens",
+    "use_cache",
+    "cache_implementation",
+    "torch_compile",
+    "num_processes",
+    "tensor_parallel_size",
+)
+"""Settings of batches that transformers' continuous batching has no place for."""
+
+
+def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
+    """Return how the server is started on a port of 127.0.0.1.
+
+    ``pytorch.batch_size`` is the most requests in a batch; by default transformers chooses.
+
+    Raises:
+        BackendError: a setting means nothing to continuous batching.
+    """
+    reasons = list(_cannot(config))
+    if reasons:
+        raise BackendError("; ".join(reasons))
+    told = json.dumps(config.model_dump(mode="json", exclude_none=True))
+    module = "llenergymeasure.backends.serving.pytorch_server"
+    return ServerCommand(
+        argv=(sys.executable, "-m", module, "--port", str(port), "--config", told),
+        base_url=f"http://127.0.0.1:{port}/v1",
+        model=SERVED_NAME,
+        metrics_path="/metrics",
+        gauges={"running": "llem:running", "waiting": "llem:waiting"},
+    )
+
+
+def _cannot(config: ExperimentConfig) -> Iterator[str]:
+    section = config.pytorch
+    for name in _IN_PROCESS_ALONE:
+        if section is not None and getattr(section, name) is not None:
+            yield f"pytorch.{name} works on batches in the run's own process; remove it or serving"
+    if config.serving is not None and config.serving.endpoint == "chat":
+        yield "serving.endpoint: the pytorch server takes completions of token ids alone"
+    decoder = config.decoder
+    if decoder.min_new_tokens is not None:
+        yield "decoder.min_new_tokens: continuous batching has no least length; remove it"
+    if decoder.repetition_penalty != 1:
+        yield "decoder.repetition_penalty: continuous batching takes 1 alone"
+    if decoder.min_p is not None:
+        yield "decoder.min_p: continuous batching has none; remove it"
