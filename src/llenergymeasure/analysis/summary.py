@@ -26,6 +26,10 @@ METRICS = (
     "request_latency_p50_s",
     "request_latency_p95_s",
     "time_to_first_token_p50_s",
+    "time_to_first_token_p99_s",
+    "time_per_output_token_p50_s",
+    "goodput_requests_per_s",
+    "energy_per_good_request_j",
 )
 STATISTICS = ("mean", "sd", "ci95_low", "ci95_high", "bca95_low", "bca95_high")
 COVERAGE_FACTOR = 1.96

@@ -160,6 +160,8 @@ def _number(result: Path) -> str:
         energy = json.loads(result.read_text())["energy"]
     except (OSError, ValueError, KeyError):
         return "completed"
+    if energy["per_output_token_j"] is None and energy["gross_j"] is not None:
+        return f"{energy['power_mean_w']:.4g} W with no output, {energy['kind']}"
     if energy["per_output_token_j"] is None:
         return f"completed, no energy: {energy.get('unavailable')}"
     return f"{energy['per_output_token_j']:.4g} J per output token, {energy['kind']}"
