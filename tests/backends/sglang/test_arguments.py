@@ -166,3 +166,8 @@ def test_what_stands_in_the_way_is_told_at_once(monkeypatch: pytest.MonkeyPatch)
         [],
         ["backend"],
     )
+
+
+def test_what_only_the_engine_in_process_takes_is_refused_for_the_server() -> None:
+    with pytest.raises(BackendError, match=r"engine\.enable_cp_tp_group_sharing"):
+        server(sglang={"engine": {"enable_cp_tp_group_sharing": True}})

@@ -12,7 +12,6 @@ from llenergymeasure.hardware.gpus import discover, visible
 _OURS = {
     "dtype": "precision",
     "random_seed": "random_seed",
-    "skip_tokenizer_init": "nothing: prompts and answers are token ids",
 }
 
 

@@ -28,6 +28,22 @@ _JSON_LISTS = frozenset(
 )
 """Lists that the command line takes as one JSON text (``type_parser=json_list_type``)."""
 
+IN_PROCESS_ALONE = frozenset(
+    {
+        "aux_hidden_state_capture",
+        "enable_cp_tp_group_sharing",
+        "grpc_worker_threads",
+        "speculative_boundary_reduction",
+        "uses_mamba_radix_cache",
+        "watermark_context_window",
+        "watermark_default_enabled",
+        "watermark_enforce_all",
+        "watermark_max_probability",
+        "watermark_mixing_probability",
+    }
+)
+"""Arguments that the command line of SGLang 0.5.23 does not have (``Arg(no_cli=True)``)."""
+
 _NAMES = {"min_new_tokens": "min_tokens", "max_new_tokens": "max_tokens", "sampling_seed": "seed"}
 """Sampling parameters that the server's interface calls otherwise."""
 
@@ -62,11 +78,16 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     """Return how the server is started on a port of 127.0.0.1.
 
     Raises:
-        BackendError: a sampling parameter has no name in the server's interface.
+        BackendError: a setting has no name in the server's interface.
         ConfigurationError: the model's name means nothing.
     """
     arguments = engine_arguments(config, resolve_model(config))
     del arguments["skip_tokenizer_init"]
+    missing = sorted(IN_PROCESS_ALONE & set(arguments))
+    if missing:
+        raise BackendError(
+            f"SGLang's server takes no engine.{missing[0]}: remove it, or the section serving"
+        )
     arguments |= {"served_model_name": SERVED_NAME, "enable_metrics": True}
     command = [sys.executable, "-m", "sglang.launch_server", "--host", "127.0.0.1"]
     return ServerCommand(

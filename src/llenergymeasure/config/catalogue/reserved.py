@@ -50,6 +50,8 @@ RESERVED: Mapping[str, Mapping[str, str]] = {
     },
     "sglang.engine": {
         "model_path": "is the study's own model; set model",
+        "served_model_name": "is not for a study: the server has one model, and one to ask it",
+        "skip_tokenizer_init": "is settled: batches are token ids, servers have a tokenizer",
         "host": _ADDRESS,
         "port": _ADDRESS,
         "api_key": _ADDRESS,
