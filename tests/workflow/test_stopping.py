@@ -94,6 +94,7 @@ def test_what_the_pilot_decided_stays(folder):
     run_all(written(asked, folder), folder, (STEADY, SHAKY))
     longer = written(asked, folder)
     assert cycles_of(longer) == {1: 5, 2: 9}
+    assert "2 experiments x 5 to 9 cycles" in describe_plan(longer)
     run_all(longer, folder, (STEADY, SHAKY))
     again = written(asked, folder)
     assert again.to_json_bytes() == longer.to_json_bytes()
@@ -208,9 +209,10 @@ def test_settings_that_contradict_each_other_are_one_message(execution, told):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_bare_snakemake_says_that_a_second_call_goes_on(tmp_path):
     file = write_study(tmp_path, execution={"precision_target": 0.00001, "max_cycles": 6})
-    first = snakemake(tmp_path, "--configfile", str(file))
+    first = snakemake(tmp_path, "--configfile", str(file), timeout_s=700)
     assert first.returncode == 0, first.stderr
     assert "precision_reached: false" in first.stderr
     assert "takes 1 more runs; the same call again makes them" in first.stderr
@@ -220,22 +222,23 @@ def test_bare_snakemake_says_that_a_second_call_goes_on(tmp_path):
     assert manifest["precision_reached"] is False
     assert manifest["precision"]["runs_to_come"] == 1
 
-    second = snakemake(tmp_path, "--configfile", str(file))
+    second = snakemake(tmp_path, "--configfile", str(file), timeout_s=700)
     assert second.returncode == 0, second.stderr
     assert "1 experiments have all cycles they may have and fall short" in second.stderr
     times = result_times(tmp_path)
     assert len(times) == 6
     assert {key: times[key] for key in finished} == finished
     assert len(plan_of(tmp_path)["runs"]) == 6
-    third = snakemake(tmp_path, "--configfile", str(file))
+    third = snakemake(tmp_path, "--configfile", str(file), timeout_s=700)
     assert "Nothing to be done" in third.stderr
     assert result_times(tmp_path) == times
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_llem_run_goes_on_by_itself(tmp_path):
     file = write_study(tmp_path, execution={"precision_target": 0.00001, "max_cycles": 6})
-    done = llem(tmp_path, "run", str(file))
+    done = llem(tmp_path, "run", str(file), timeout_s=1400)
     assert done.returncode == 0, done.stderr
     assert "1 more run for the precision target" in done.stderr
     assert "precision_reached: false" in done.stderr

@@ -1,6 +1,7 @@
 """A plan as text for people."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -32,10 +33,10 @@ def engines_compared(plan: Plan) -> dict[str, Any]:
 
 
 def _lines(plan: Plan) -> Iterator[str]:
-    cycles, order = plan.execution.get("n_cycles"), plan.execution.get("cycle_order")
+    order = plan.execution.get("cycle_order")
     experiments = len(plan.experiments)
     yield f"Study {plan.study}: {_count(len(plan.runs), 'run')}"
-    yield f"  {_count(experiments, 'experiment')} x {_count(cycles or 1, 'cycle')}, {order}"
+    yield f"  {_count(experiments, 'experiment')} x {_cycles(plan)}, {order}"
     yield f"  about {_estimated(plan)}, one run after the other"
     if plan.execution.get("precision_target") is not None:
         yield f"  with all cycles that it may take: {_estimated(longest(plan))}"
@@ -50,6 +51,13 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield from _engines(plan)
     for note in plan.notes:
         yield f"Note: {note}"
+
+
+def _cycles(plan: Plan) -> str:
+    """Return how many cycles the experiments have; under a precision target they may differ."""
+    counts = Counter(run.experiment for run in plan.runs).values()
+    least, most = min(counts, default=1), max(counts, default=1)
+    return _count(most, "cycle") if least == most else f"{least} to {most} cycles"
 
 
 def _estimated(plan: Plan) -> str:

@@ -1,0 +1,138 @@
+"""What stands beside an experiment's mean, and what is kept out of it."""
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy import stats
+
+from llenergymeasure.analysis.relations import COMPARED, labels_of, relate
+from llenergymeasure.analysis.statistics import outliers
+from llenergymeasure.analysis.summary import summarise
+from llenergymeasure.results.table import lookup, rows_table, run_row
+from results.synthetic import GPU, make_plan, make_result
+
+SWEPT = ["pytorch.batch_size"]
+TOKEN = "energy_per_output_token_j"
+VALUES = [1000.0, 1010.0, 995.0, 1003.0, 998.0, 1006.0]
+
+
+def machine(name="NVIDIA H200", driver="570.1", limit=700.0, engine="5.0"):
+    gpu = {"uuid": GPU, "name": name, "driver": driver, "power_limit_w": limit}
+    return {"host": "node-1", "gpus": [gpu], "engine": {"versions": {"transformers": engine}}}
+
+
+def rows(values, sizes=(8,), **settings):
+    configs = [{"model": "tiny-llama", "pytorch": {"batch_size": size}} for size in sizes]
+    plan = make_plan(configs, SWEPT, cycles=len(values))
+    found = []
+    for run in plan["runs"]:
+        each = settings.get("by_cycle", {}).get(run["cycle"], {})
+        result = make_result(run, energy_j=values[run["cycle"] - 1], **each)
+        found.append(run_row(result, {key: lookup(run["config"], key) for key in SWEPT}))
+    return rows_table(found)
+
+
+def summary(values, plan=None, **settings):
+    (row,) = summarise(rows(values, **settings), plan).to_pylist()
+    return row
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"name": "NVIDIA A100"}, "gpu_name: NVIDIA H200 in the mean, not NVIDIA A100"),
+        ({"driver": "560.2"}, "driver_version: 570.1 in the mean, not 560.2"),
+        ({"limit": 500.0}, "power_limit_w: 700.0 in the mean, not 500.0"),
+        ({"engine": "4.9"}, "engine_version: transformers 5.0 in the mean, not transformers 4.9"),
+    ],
+)
+def test_another_machine_is_not_averaged_silently(other, told):
+    by_cycle = {cycle: {"environment": machine()} for cycle in range(1, 6)}
+    by_cycle[6] = {"environment": machine(**other)}
+    found = summary([*VALUES[:5], 5000.0], by_cycle=by_cycle)
+    assert (found["n"], found["n_other_machine"]) == (5, 1)
+    assert found["differs"] == [told]
+    assert found[f"{TOKEN}_mean"] == pytest.approx(sum(VALUES[:5]) / 5 / 2000)
+
+
+def test_what_an_older_record_does_not_tell_is_no_difference():
+    found = summary(VALUES, by_cycle={1: {"environment": {"host": "node-1", "gpus": []}}})
+    assert (found["n"], found["n_other_machine"], found["differs"]) == (6, 0, [])
+
+
+def test_the_sensors_gain_is_added_in_quadrature():
+    found = summary(VALUES)
+    mean, high = found[f"{TOKEN}_mean"], found[f"{TOKEN}_ci95_high"]
+    expected = mean + math.hypot(high - mean, 0.05 * mean)
+    assert found[f"{TOKEN}_total95_high"] == pytest.approx(expected)
+
+
+def test_the_spread_is_parted_into_the_meters_and_the_cycles():
+    found = summary(VALUES)
+    within, between = found["energy_within_sd_rel"], found["energy_between_sd_rel"]
+    assert within == pytest.approx(0.01 / 1.96)
+    total = found[f"{TOKEN}_sd"] / found[f"{TOKEN}_mean"]
+    assert between == pytest.approx(math.sqrt(max(total**2 - within**2, 0)))
+
+
+def test_an_outlier_is_named_and_stays_in_the_mean():
+    values = [*VALUES[:5], 2000.0]
+    found = summary(values)
+    assert found["outlier_cycles"] == [6]
+    assert found[f"{TOKEN}_mean"] == pytest.approx(sum(values) / 6 / 2000)
+    assert found[f"{TOKEN}_median"] == pytest.approx((1000 + 1003) / 2 / 2000, rel=2e-3)
+
+
+def test_normal_values_have_few_outliers():
+    rng = np.random.default_rng(2)
+    flagged = sum(bool(outliers(rng.normal(0, 1, 8).tolist())) for _ in range(1000))
+    assert flagged / 1000 < 0.025
+
+
+def test_one_run_says_why_it_has_no_interval():
+    found = summary(VALUES[:1])
+    assert found["interval_unavailable"] == "one run has no spread to tell an interval from"
+    assert found["interval_method"] is None
+    assert found[f"{TOKEN}_total95_low"] is None
+
+
+def test_under_a_precision_target_the_pilot_gives_the_spread():
+    plan = {"execution": {"precision_target": 0.02, "max_cycles": 20, "n_cycles": 5}}
+    found = summary(VALUES, plan)
+    sd = stats.tstd([math.log(value) for value in VALUES[:5]])
+    half_width = stats.t.ppf(0.975, 4) * sd / math.sqrt(6)
+    mean = sum(VALUES) / 6 / 2000
+    assert found["interval_method"] == "stein"
+    assert found[f"{TOKEN}_ci95_low"] == pytest.approx(mean * math.exp(-half_width))
+    assert found[f"{TOKEN}_ci95_high"] == pytest.approx(mean * math.exp(half_width))
+    assert (found["precision_reached"], found["cycles_needed"]) == (True, 5)
+
+
+def test_measured_and_estimated_experiments_are_not_compared():
+    first = rows(VALUES, sizes=(1, 8))
+    estimated = rows_table(
+        [
+            {**row, "kind": "estimated", "energy_source": "codecarbon", "experiment": f"{n:012x}"}
+            for n, row in enumerate(rows(VALUES[:1], sizes=(2,)).to_pylist())
+        ]
+    )
+    both = pa.concat_tables([first, estimated])
+    labels = labels_of(summarise(both).to_pylist())
+    tables = relate(both, labels, "d" * 64)
+    pairs = tables["comparisons"].to_pylist()
+    assert {(row["metric"], row["label_a"] != row["label_b"]) for row in pairs} == {
+        (metric, True)
+        for metric in (
+            TOKEN,
+            "energy_per_request_j",
+            "output_tokens_per_s",
+            "request_latency_p50_s",
+        )
+    }
+    front = [
+        row for row in tables["pareto"].to_pylist() if row["objective"] == "output_tokens_per_s"
+    ]
+    assert [row["on_front"] is None for row in front] == [False, False, True]
+    assert "another kind" in front[2]["unavailable"]
