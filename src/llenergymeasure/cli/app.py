@@ -217,6 +217,26 @@ def results(
 
 
 @app.command()
+def export(
+    path: Annotated[Path, typer.Argument(metavar="STUDY", help="a study file or results folder")],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="markdown, latex, citation, energy-score, mlperf, codecarbon or ro-crate",
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="the file to write; else standard output")
+    ] = None,
+) -> None:
+    """Write a study's results in the forms that papers and other tools read."""
+    from llenergymeasure.cli.export import export_command
+
+    export_command(path, form, out)
+
+
+@app.command()
 def verify(
     path: Annotated[Path, typer.Argument(metavar="STUDY", help="a study file or results folder")],
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,

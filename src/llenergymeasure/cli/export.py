@@ -1,0 +1,76 @@
+"""``llem export``: a study's results in the forms that others read."""
+
+import sys
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from llenergymeasure.cli.results import study_folder
+from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.files import write_text
+
+Format = Literal[
+    "markdown", "latex", "citation", "energy-score", "mlperf", "codecarbon", "ro-crate"
+]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+
+def export_command(path: Path, form: str, out: Path | None) -> None:
+    """Write a study's results in one form, to a file or to standard output.
+
+    Args:
+        path: the study's file or results folder.
+        form: one of :data:`FORMATS`.
+        out: the file to write; ``ro-crate`` needs one.
+
+    Raises:
+        ConfigurationError: no such form, no file for a ZIP, or no results yet.
+        ResultsError: plan or tables cannot be read.
+    """
+    from llenergymeasure.analysis.tables import RUNS_NAME, SUMMARY_NAME, read_plan, read_table
+
+    if form not in FORMATS:
+        raise ConfigurationError(
+            Problem(f"is none of {', '.join(FORMATS)}", key="--format", found=form)
+        )
+    folder = study_folder(path)
+    plan = read_plan(folder.plan)
+    summary = read_table(folder.path, SUMMARY_NAME).to_pylist()
+    runs = read_table(folder.path, RUNS_NAME).to_pylist()
+    if form == "ro-crate":
+        starts = [run["started_at"] for run in runs if run["started_at"]]
+        _crate(folder.path, plan, out, max(starts, default=None))
+        return
+    text = _text(form, plan, summary, runs)
+    if out is None:
+        sys.stdout.write(text)
+        return
+    write_text(out, text)
+    print(out)
+
+
+def _crate(folder: Path, plan: dict[str, Any], out: Path | None, measured_at: str | None) -> None:
+    from llenergymeasure.report.export.crate import write_crate
+
+    if out is None:
+        raise ConfigurationError("an RO-Crate is a ZIP: say where it goes with --out FILE.zip")
+    count = write_crate(folder, plan, out, measured_at)
+    print(f"{out}: {count} files, each with its SHA-256")
+
+
+def _text(
+    form: str, plan: dict[str, Any], summary: list[dict[str, Any]], runs: list[dict[str, Any]]
+) -> str:
+    from llenergymeasure.report.export import citation, peers, text_tables
+
+    study = str(plan["study"])
+    if form == "markdown":
+        return text_tables.markdown(summary)
+    if form == "latex":
+        return text_tables.latex(summary)
+    if form == "citation":
+        return citation.citation(plan, runs)
+    if form == "energy-score":
+        return peers.energy_score(summary)
+    if form == "mlperf":
+        return peers.mlperf(summary, runs, study)
+    return peers.codecarbon(runs, study, plan.get("carbon"))

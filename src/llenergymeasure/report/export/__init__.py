@@ -1,0 +1,1 @@
+"""A study's results in the forms that others read."""

@@ -1,0 +1,133 @@
+"""A study's results in the forms of papers and of other tools."""
+
+import csv
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.analysis.tables import write_tables
+from llenergymeasure.cli.export import FORMATS, export_command
+from llenergymeasure.errors import ConfigurationError
+from results.synthetic import make_plan, make_result, write_complete_study, write_plan, write_result
+
+CONFIGS = [
+    {"model": "tiny-llama", "precision": "bf16", "pytorch": {"batch_size": size}} for size in (1, 8)
+]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    plan = make_plan(CONFIGS, ["pytorch.batch_size"])
+    write_complete_study(tmp_path, plan)
+    write_tables(tmp_path, partial=False)
+    return tmp_path
+
+
+def exported(study: Path, form: str, capsys: pytest.CaptureFixture[str]) -> str:
+    export_command(study, form, None)
+    return capsys.readouterr().out
+
+
+def test_markdown_has_a_line_an_experiment(study, capsys):
+    lines = exported(study, "markdown", capsys).splitlines()
+    assert lines[0].startswith("| Experiment | n | Kind | Energy per output token (")
+    assert [line.split(" | ")[0] for line in lines[2:4]] in (
+        ["| batch_size=1", "| batch_size=8"],
+        ["| batch_size=8", "| batch_size=1"],
+    )
+
+
+def test_latex_escapes_what_would_break_it(study, capsys):
+    text = exported(study, "latex", capsys)
+    assert r"batch\_size=8 & 3 & measured &" in text
+    assert text.count(r"\\") == 3
+    assert r"$\pm$" in text or "±" not in text
+
+
+def test_the_citation_fixes_the_study(study, capsys):
+    plan = json.loads((study / "plan.json").read_text())
+    text = exported(study, "citation", capsys)
+    assert text.startswith("@software{llenergymeasure,")
+    assert plan["study_design_hash"] in text
+    assert text.count("{") == text.count("}")
+
+
+def test_watt_hours_per_thousand_queries(tmp_path, capsys):
+    plan = make_plan(CONFIGS[:1], [], cycles=2)
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        # 1,000 J over 20 requests: 50 J each, 50,000 J the thousand.
+        write_result(tmp_path, make_result(run, energy_j=1000.0, output_tokens=2000))
+    write_tables(tmp_path, partial=False)
+    (row,) = csv.DictReader(io.StringIO(exported(tmp_path, "energy-score", capsys)))
+    assert float(row["wh_per_1000_queries"]) == pytest.approx(50_000 / 3600)
+    assert (row["model"], row["kind"], row["n"]) == ("tiny-llama", "measured", "2")
+
+
+def test_mlperf_says_that_it_is_none(study, capsys):
+    told = json.loads(exported(study, "mlperf", capsys))
+    assert "not an MLPerf result" in told["note"]
+    assert {each["scenario"] for each in told["results"]} == {"Offline"}
+    assert all(each["samples_per_second"] > 0 for each in told["results"])
+
+
+def test_codecarbon_leaves_emissions_empty_without_a_grid(study, capsys):
+    rows = list(csv.DictReader(io.StringIO(exported(study, "codecarbon", capsys))))
+    assert len(rows) == 6
+    for row in rows:
+        assert row["emissions"] == ""
+        assert float(row["energy_consumed"]) > 0
+        assert row["energy_consumed"] == row["gpu_energy"]
+
+
+def test_codecarbon_computes_emissions_from_what_the_study_declares(study, capsys):
+    path = study / "plan.json"
+    plan = json.loads(path.read_text())
+    path.write_text(json.dumps({**plan, "carbon": {"grid_gco2e_per_kwh": 500, "pue": 1.2}}))
+    for row in csv.DictReader(io.StringIO(exported(study, "codecarbon", capsys))):
+        kwh = float(row["energy_consumed"])
+        assert float(row["emissions"]) == pytest.approx(kwh * 1.2 * 0.5)
+
+
+def test_a_crate_holds_everything_with_its_hash(study, tmp_path, capsys):
+    out = tmp_path / "crate.zip"
+    export_command(study, "ro-crate", out)
+    capsys.readouterr()
+    with zipfile.ZipFile(out) as archive:
+        told = json.loads(archive.read("ro-crate-metadata.json"))
+        entries = {each["@id"]: each for each in told["@graph"]}
+        files = {name for name, each in entries.items() if each["@type"] == "File"}
+        assert files == set(archive.namelist()) - {"ro-crate-metadata.json"}
+        for name in files:
+            content = archive.read(name)
+            assert entries[name]["sha256"] == hashlib.sha256(content).hexdigest()
+            assert entries[name]["contentSize"] == str(len(content))
+    assert {each["@id"] for each in entries["./"]["hasPart"]} == files
+    assert entries["ro-crate-metadata.json"]["about"] == {"@id": "./"}
+    assert {"plan.json", "runs.parquet", "summary.csv"} <= files
+
+
+def test_the_same_study_gives_the_same_crate(study, tmp_path):
+    for name in ("one.zip", "two.zip"):
+        export_command(study, "ro-crate", tmp_path / name)
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+
+
+@pytest.mark.parametrize(("form", "told"), [("pdf", "is none of"), ("ro-crate", "--out")])
+def test_what_cannot_be_written_is_said(study, form, told):
+    with pytest.raises(ConfigurationError, match=told):
+        export_command(study, form, None)
+
+
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != "ro-crate"])
+def test_a_study_without_energy_has_every_form(tmp_path, capsys, form):
+    plan = make_plan(CONFIGS, ["pytorch.batch_size"], cycles=1)
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        write_result(tmp_path, make_result(run, energy_j=None))
+    write_tables(tmp_path, partial=False)
+    assert exported(tmp_path, form, capsys)
