@@ -18,6 +18,7 @@ from llenergymeasure.analysis.serving import (
 def run(rate: float, **more: Any) -> dict[str, Any]:
     return {
         "status": "completed",
+        "kind": "measured",
         "validity": [],
         "backend": "vllm",
         "model": "tiny-llama",
@@ -78,6 +79,7 @@ def test_runs_that_do_not_count_or_keep_up_are_no_points() -> None:
         run(3, validity=["other_process"]),
         run(4, power_mean_w=None),
         run(5, status="failed"),
+        run(6, kind="estimated"),
     ]
     assert load_points(runs) == [LoadPoint(1, 103, pytest.approx(1.0))]
 

@@ -15,6 +15,7 @@ def run(rate: float, **more: Any) -> dict[str, Any]:
         "experiment": f"{int(rate):012x}",
         "cycle": 1,
         "status": "completed",
+        "kind": "measured",
         "validity": [],
         "backend": "vllm",
         "model": "tiny-llama",

@@ -115,7 +115,9 @@ def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
 
 
 def load_points(runs: Sequence[Mapping[str, Any]]) -> list[LoadPoint]:
-    """Return the points of runs that count, are not over-saturated, and have an energy.
+    """Return the points of runs that count, keep up, and have a measured energy.
+
+    The slope of an estimate would be that of the model which guessed it.
 
     Args:
         runs: rows of ``runs.parquet``.
@@ -123,7 +125,9 @@ def load_points(runs: Sequence[Mapping[str, Any]]) -> list[LoadPoint]:
     points = []
     for run in runs:
         power_w, window_s = run["power_mean_w"], run["window_s"]
-        if not in_means(run) or run["over_saturated"] or power_w is None:
+        if not in_means(run) or run["over_saturated"]:
+            continue
+        if power_w is None or run["kind"] != "measured":
             continue
         u95_j = run["energy_u95_j"]
         u_w = u95_j / COVERAGE_FACTOR / window_s if u95_j else None

@@ -11,7 +11,7 @@ from llenergymeasure.units import NS_PER_S
 GROWTH_SHARE = 0.05
 """Share of the arrivals by which the requests under way may grow before they count as piling up."""
 
-CHANCE = 4.0
+CHANCE = 3.0
 """Standard deviations of a steady number under way that a growth has to exceed."""
 
 
