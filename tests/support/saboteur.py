@@ -117,8 +117,9 @@ class Saboteur(threading.Thread):
             raise
 
     def _look(self, number: int, run: RunView) -> None:
-        if not (run.folder / "work").is_dir():
-            return
+        outcome = run.outcome()
+        if outcome is None or outcome["status"] != "running":
+            return  # what stands in its folder is of an attempt that ended
         step = self._steps.get(number)
         if step is not None and step(run):
             del self._steps[number]

@@ -160,7 +160,11 @@ class Supervisor:
         except CircuitBrokenError as error:
             outcome.begin(self._folder)
             return self._fail(outcome, EXIT_FAILED, _described(error))
-        self._clear()
+        try:
+            self._clear()
+        except OSError as error:
+            outcome.begin(self._folder)
+            return self._fail(outcome, EXIT_FAILED, _described(error))
         outcome.begin(self._folder)
         started = time.monotonic()
         with self._folder.log.open("ab", buffering=0) as log:
@@ -188,7 +192,8 @@ class Supervisor:
         self._folder.stream.unlink(missing_ok=True)
         self._folder.log.unlink(missing_ok=True)
         self._remove_products()
-        self._folder.work.mkdir(parents=True)
+        self._folder.work.mkdir(parents=True, exist_ok=True)
+        self._folder.skip.unlink(missing_ok=True)  # one that came amid the clearing
         self._folder.spec.write_text(json.dumps(self._spec, indent=2))
 
     def _attempt(
