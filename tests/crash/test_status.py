@@ -1,6 +1,7 @@
 """The state of a large study is told without a look at every file, and is the same."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,15 @@ def test_what_was_complete_or_never_begun_is_not_looked_at(
     look = manifest.run_state
     monkeypatch.setattr(manifest, "run_state", lambda run: looked.append(run) or look(run))
     manifest.quick_states(plan, folder)
-    begun = {run.experiment for run in plan.runs[:2]}
-    assert len(looked) == sum(run.experiment in begun for run in plan.runs) - 1
+    failed = folder.run(plan.runs[1].experiment, plan.runs[1].cycle)
+    assert looked == [failed]
+
+
+def test_a_run_whose_folder_was_removed_is_missing(study: tuple[Plan, StudyFolder]) -> None:
+    plan, folder = study
+    manifest.write_manifest(plan, folder)
+    shutil.rmtree(folder.run(plan.runs[0].experiment, plan.runs[0].cycle).path)
+    assert manifest.quick_states(plan, folder) == manifest.states(plan, folder)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"runs": [{}]}'])

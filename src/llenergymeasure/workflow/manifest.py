@@ -7,6 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from llenergymeasure.files import write_text
@@ -51,25 +52,33 @@ def states(plan: Plan, folder: StudyFolder) -> list[dict[str, Any]]:
 def quick_states(plan: Plan, folder: StudyFolder) -> list[dict[str, Any]]:
     """Return what :func:`states` does, looking at no more files than may have changed.
 
-    What the manifest says is complete is believed, for a finished run stays; a run whose
-    experiment has no folder was never started. Only a result that somebody removed by hand is
-    missed, until the workflow or :func:`states` looks again.
+    What the manifest says is complete is believed where the run's folder is still there; a run
+    without a folder was never started, or was removed. Only a record that somebody took out of
+    its folder by hand is missed, until the workflow or :func:`states` looks again.
     """
     complete = _complete_before(folder)
-    try:
-        begun = {entry.name for entry in os.scandir(folder.path / "runs")}
-    except FileNotFoundError:
-        begun = set()
+    begun = {
+        name: _names_in(folder.path / "runs" / name) for name in _names_in(folder.path / "runs")
+    }
     found = []
     for run in plan.runs:
         state: dict[str, Any] = {"status": MISSING}
-        if (run.experiment, run.cycle) in complete:
-            state = {"status": "completed"}
-        elif run.experiment in begun:
-            state = run_state(folder.run(run.experiment, run.cycle))
+        if str(run.cycle) in begun.get(run.experiment, ()):
+            if (run.experiment, run.cycle) in complete:
+                state = {"status": "completed"}
+            else:
+                state = run_state(folder.run(run.experiment, run.cycle))
         named = {"experiment": run.experiment, "cycle": run.cycle, "order": run.order}
         found.append({**named, **state})
     return found
+
+
+def _names_in(folder: Path) -> set[str]:
+    """Return what stands in a folder; nothing where there is none."""
+    try:
+        return {entry.name for entry in os.scandir(folder)}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
 
 
 def _complete_before(folder: StudyFolder) -> set[tuple[str, int]]:
