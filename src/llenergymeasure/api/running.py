@@ -16,7 +16,7 @@ from llenergymeasure.api.results import (
     load_results,
 )
 from llenergymeasure.config.execution import ExecutionConfig
-from llenergymeasure.config.identity import DATA_SUFFIXES, local_path
+from llenergymeasure.config.identity import with_absolute_paths
 from llenergymeasure.config.preferences import FOLDER_VARIABLE
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import (
@@ -39,17 +39,6 @@ from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 Config = Mapping[str, Any] | Path | str
 Progress = Callable[[str], None]
-
-_LOCAL = (
-    ("model", frozenset[str]()),
-    ("dataset", DATA_SUFFIXES),
-    ("lora.adapter_path", frozenset[str]()),
-    ("tensorrt.engine_path", frozenset[str]()),
-    ("energy.calibration", frozenset[str]()),
-)
-"""Settings that may be a file or folder here; and the endings only a file has."""
-
-_BUILT_IN = ("tiny-llama", "synthetic")
 
 
 def run_experiment(
@@ -160,7 +149,7 @@ def _measure_once(
     """Run the first cycle of a study's one experiment in ``folder``, and nothing else."""
     experiment = study.experiments[0]
     mapping = {
-        **_with_absolute_paths(experiment.config),
+        **with_absolute_paths(experiment.config),
         "name": study.name,
         "execution": _once(study.execution),
         "runners": {name: str(choice) for name, choice in study.runners.items()},
@@ -212,25 +201,6 @@ def _check(code: int, complaint: str) -> None:
         raise LlemError(complaint.strip())
     if code not in (EXIT_OK, EXIT_FAILED):
         raise LlemError("the workflow was ended from outside (SIGTERM)")
-
-
-def _with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings that mean the same in another working folder."""
-    changed = dict(config)
-    for key, suffixes in _LOCAL:
-        *sections, name = key.split(".")
-        place = changed
-        for section in sections:
-            inside = place.get(section)
-            if not isinstance(inside, Mapping):
-                break
-            place[section] = place = dict(inside)
-        else:
-            value = place.get(name)
-            if isinstance(value, str) and value not in _BUILT_IN:
-                path = local_path(value, suffixes)
-                place[name] = value if path is None else str(path.absolute())
-    return changed
 
 
 def _write_study(path: Path, mapping: Mapping[str, Any]) -> None:

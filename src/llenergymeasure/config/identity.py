@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,18 @@ from llenergymeasure.errors import ConfigurationError, Problem
 
 DATA_SUFFIXES = frozenset({".json", ".jsonl", ".csv", ".parquet", ".txt"})
 CALIBRATION_SUFFIXES = frozenset({".json", ".yaml", ".yml"})
+
+LOCAL_SETTINGS: Mapping[str, frozenset[str]] = {
+    "model": frozenset(),
+    "dataset": DATA_SUFFIXES,
+    "lora.adapter_path": frozenset(),
+    "tensorrt.engine_path": frozenset(),
+    "energy.calibration": CALIBRATION_SUFFIXES,
+    "serving.trace": DATA_SUFFIXES,
+}
+"""Settings that may name a file or folder here, with the endings that only a file has."""
+
+_BUILT_IN = {"model": TINY_LLAMA, "dataset": SYNTHETIC}
 
 _REMEMBERED_BYTES = 1024 * 1024
 """Files smaller than this are hashed anew each time: that is quicker than looking them up."""
@@ -42,6 +55,40 @@ def local_path(value: str, suffixes: frozenset[str] = frozenset()) -> Path | Non
     return None
 
 
+def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a resolved configuration that means the same in another working folder.
+
+    Raises:
+        ConfigurationError: a local file or folder is missing.
+    """
+    changed = dict(config)
+    for key, suffixes in LOCAL_SETTINGS.items():
+        found = _written(changed, key)
+        if found is not None:
+            place, name = found
+            path = local_path(place[name], suffixes)
+            place[name] = place[name] if path is None else str(path.absolute())
+    return changed
+
+
+def _written(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str] | None:
+    """Return where a setting that may name a file stands in ``values``, and its name there.
+
+    The sections around it are copied, so that it can be replaced. Null where it is not set, or
+    names what is built in.
+    """
+    *sections, name = key.split(".")
+    place = values
+    for section in sections:
+        inside = place.get(section)
+        if not isinstance(inside, Mapping):
+            return None
+        place[section] = dict(inside)
+        place = place[section]
+    value = place.get(name)
+    return (place, name) if isinstance(value, str) and value != _BUILT_IN.get(key) else None
+
+
 class Identifier:
     """Gives experiments their ids, hashing each local file once."""
 
@@ -62,58 +109,36 @@ class Identifier:
         decoder = counted.get("decoder")
         if isinstance(decoder, dict) and "preset" in decoder:
             counted["decoder"] = {k: v for k, v in decoder.items() if k != "preset"}
-        if config.get("model") != TINY_LLAMA:
-            self._by_content(counted, "model")
-        if config.get("dataset") != SYNTHETIC:
-            self._by_content(counted, "dataset", DATA_SUFFIXES)
-        for section, name in (("lora", "adapter_path"), ("tensorrt", "engine_path")):
-            if section in counted:
-                counted[section] = dict(counted[section])
-                self._by_content(counted[section], name, key=f"{section}.{name}")
-        if "calibration" in counted.get("energy", {}):
-            counted["energy"] = dict(counted["energy"])
-            self._by_content(
-                counted["energy"], "calibration", CALIBRATION_SUFFIXES, key="energy.calibration"
-            )
-        if "trace" in counted.get("serving", {}):
-            counted["serving"] = dict(counted["serving"])
-            self._by_content(
-                counted["serving"], "trace", suffixes=DATA_SUFFIXES, key="serving.trace"
-            )
+        for key, suffixes in LOCAL_SETTINGS.items():
+            self._by_content(counted, key, suffixes)
         return ids.experiment_id(counted)
 
     def save(self) -> None:
         """Remember the hashes of large files for the next study."""
         self._cache.save()
 
-    def _by_content(
-        self,
-        values: dict[str, Any],
-        name: str,
-        suffixes: frozenset[str] = frozenset(),
-        *,
-        key: str | None = None,
-    ) -> None:
-        value = values.get(name)
-        if not isinstance(value, str):
+    def _by_content(self, values: dict[str, Any], key: str, suffixes: frozenset[str]) -> None:
+        found = _written(values, key)
+        if found is None:
             return
-        known = (value, suffixes)
+        place, name = found
+        known = (place[name], suffixes)
         if known not in self._known:
             try:
-                path = local_path(value, suffixes)
+                path = local_path(place[name], suffixes)
                 self._known[known] = None if path is None else self.content(path)
             except ConfigurationError as error:
-                found = error.problems[0]
+                problem = error.problems[0]
                 raise ConfigurationError(
-                    Problem(found.message, key=key or name, found=found.found)
+                    Problem(problem.message, key=key, found=problem.found)
                 ) from None
             except OSError as error:
                 raise ConfigurationError(
-                    Problem(f"cannot be read: {error.strerror}", key=key or name, found=value)
+                    Problem(f"cannot be read: {error.strerror}", key=key, found=place[name])
                 ) from None
         content = self._known[known]
         if content is not None:
-            values[name] = {"sha256": content}
+            place[name] = {"sha256": content}
 
     def content(self, path: Path) -> str:
         """Return the hash of a file's bytes, or of all files below a folder and their names.
