@@ -65,6 +65,16 @@ def test_levels_are_ratios_with_intervals_that_hold_the_truth():
     assert 0.90 <= held / 200 <= 0.99
 
 
+def test_levels_hold_where_experiments_spread_unlike():
+    held = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        logs = np.array([0.0, 0.1, 0.2, 0.3]) + rng.normal(0, 1, (5, 4)) * [0.003, 0.01, 0.02, 0.04]
+        _, levels = effects(study(logs), TWO_BY_TWO)
+        held += levels[0].ci95_low <= math.exp(0.2) <= levels[0].ci95_high
+    assert 0.92 <= held / 200 <= 0.985
+
+
 def test_unequal_numbers_of_runs_do_not_shift_a_level():
     data = crossed(noise=1e-6)
     data.logs[1:, 3] = np.nan

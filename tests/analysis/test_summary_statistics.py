@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from llenergymeasure.analysis.relations import COMPARED, labels_of, relate
+from llenergymeasure.analysis.relations import labels_of, relate
 from llenergymeasure.analysis.statistics import outliers
 from llenergymeasure.analysis.summary import summarise
 from llenergymeasure.results.table import lookup, rows_table, run_row

@@ -7,6 +7,7 @@ main effects and two-way interactions, with what stands above it left out ("type
 Effects on a logarithm are ratios: a setting that saves 10 % everywhere has no interaction.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -15,12 +16,16 @@ from typing import Any
 import numpy as np
 
 from llenergymeasure.analysis.blocks import Blocks, Covariate, Reals, covariates
-from llenergymeasure.analysis.comparison import holm
+from llenergymeasure.analysis.comparison import ROUNDING, holm
+from llenergymeasure.analysis.statistics import t_quantile
 
 MAX_COLUMNS = 400
 """Columns of the model beyond which interactions, and then the whole table, are left out."""
 
 RANK_TOLERANCE = 1e-9
+
+MIN_CYCLES = 5
+"""From so many cycles on, a level's interval rests on the spread between them."""
 
 Levels = Mapping[str, Sequence[Any]]
 """Of each factor, its value in each experiment."""
@@ -98,7 +103,7 @@ def effects(data: Blocks, factors: Levels) -> tuple[list[Term], list[Level]]:
         return [Term(name, "main", unavailable=reason) for name in varying], []
     found = covariates(data)
     model = _Model(data, varying, found)
-    return _terms(model, found), list(_levels(model))
+    return _terms(model, found), list(_levels(model, _by_cycle(data, varying, found)))
 
 
 class _Model:
@@ -229,10 +234,33 @@ def _term(model: _Model, name: str, slopes: Mapping[str, Covariate]) -> Term:
     return Term(name, role, freedom, squares, share, f, p, slope=slope)
 
 
-def _levels(model: _Model) -> Iterator[Level]:
+def _by_cycle(
+    data: Blocks, factors: Levels, found: Sequence[Covariate]
+) -> dict[tuple[str, str], Reals] | None:
+    """Return each level's difference to the first, one value a cycle, by factor and level.
+
+    Where every cycle holds every experiment, the model's coefficients are the means of those of
+    its cycles, whose spread is right however unlike the experiments' own are. Null where cycles
+    are few or not whole, or something else was fitted to all of them.
+    """
+    if len(data.cycles) < MIN_CYCLES or not np.isfinite(data.logs).all():
+        return None
+    if any(each.used for each in found):
+        return None
+    columns, names = [np.ones((len(data.experiments), 1))], [("", "")]
+    for factor, values in factors.items():
+        levels = list(dict.fromkeys(values))
+        columns.append(_dummies(np.array([levels.index(value) for value in values])))
+        names += [(factor, level) for level in levels[1:]]
+    weights = np.linalg.pinv(np.hstack(columns))
+    return dict(zip(names, weights @ data.logs.T, strict=True))
+
+
+def _levels(model: _Model, by_cycle: dict[tuple[str, str], Reals] | None) -> Iterator[Level]:
     """Yield each level's ratio to the first, from the model of main effects.
 
-    Its spread is that of the model with interactions: what these explain is no doubt.
+    Its spread is that between cycles where there are enough; otherwise that of the model with
+    interactions, because what these explain is no doubt.
     """
     from scipy.stats import t
 
@@ -244,7 +272,6 @@ def _levels(model: _Model) -> Iterator[Level]:
     gram = model.gram[np.ix_(at, at)]
     column_of = {int(column): place for place, column in enumerate(at)}
     mean_square = model.rest / model.freedom if model.freedom > 0 else np.nan
-    quantile = float(t.ppf(0.975, model.freedom)) if model.freedom > 0 else np.nan
     for factor, levels in model.level_names.items():
         for number, level in enumerate(levels[1:]):
             column = column_of[model.groups[factor].start + number]
@@ -255,12 +282,18 @@ def _levels(model: _Model) -> Iterator[Level]:
                 continue
             center = float(coefficients[column])
             error = float(np.sqrt(max(inverse[column, column], 0.0) * mean_square))
-            if not error > 0:
+            freedom = model.freedom
+            if by_cycle is not None:
+                differences = by_cycle[factor, level]
+                freedom = len(differences) - 1
+                error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
+            if not error > ROUNDING:
                 reason = "interval: no repeats are left to judge it by"
                 yield Level(factor, level, levels[0], float(np.exp(center)), unavailable=reason)
                 continue
+            quantile = t_quantile(freedom)
             low, high = np.exp([center - quantile * error, center + quantile * error])
-            p = float(2 * t.sf(abs(center) / error, model.freedom))
+            p = float(2 * t.sf(abs(center) / error, freedom))
             ratio = float(np.exp(center))
             yield Level(factor, level, levels[0], ratio, float(low), float(high), p)
 
