@@ -11,6 +11,7 @@ import vllm
 
 from llenergymeasure.backends.base import Completion
 from llenergymeasure.backends.vllm.arguments import (
+    DTYPES,
     beam_parameters,
     engine_arguments,
     sampling_parameters,
@@ -51,6 +52,7 @@ class VLLMEngine:
             raise BackendError(
                 f"vLLM did not start with model {config.model}: {type(error).__name__}: {error}"
             ) from error
+        self._hold_to_precision()
         self._counter = _counted(self._llm)
         self.devices = tuple(
             sorted({uuid for uuid in self._ask_workers("llem_uuid") if uuid is not None})
@@ -134,6 +136,15 @@ class VLLMEngine:
         gc.collect()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+    def _hold_to_precision(self) -> None:
+        """Refuse an engine that chose another data type by itself: it would not compare."""
+        chosen = str(self._llm.llm_engine.vllm_config.model_config.dtype).removeprefix("torch.")
+        if chosen != DTYPES[self._config.precision]:
+            self.close()
+            raise BackendError(
+                f"vLLM computes in {chosen} here, not in precision {self._config.precision}"
+            )
 
     def _sampling(self, requests: Sequence[Request]) -> list[Any]:
         lengths = {request.max_output_tokens for request in requests}
