@@ -22,6 +22,7 @@ LINKS = {
     "study.md": {
         "[examples/](examples/)": "[the examples below](#examples)",
         "(../docs/method.md)": "(method.md)",
+        "(../docs/statistics.md#stopping-when-sure)": "(statistics.md#stopping-when-sure)",
     }
 }
 
