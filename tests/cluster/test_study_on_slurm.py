@@ -91,7 +91,8 @@ def test_every_fate_of_a_job_and_the_next_call_finishes_the_rest(
     absent = [row for row in by_run if row["model"] == ABSENT]
     assert [row["status"] for row in absent] == ["failed"] * 2
     assert all(ABSENT in row["error_message"] for row in absent)
-    assert all(row["slurm_job_id"] for row in by_run)
+    # One that was lost before its first word cannot say which job it was.
+    assert all(row["slurm_job_id"] for row in by_run if row["error_class"] != "NoOutcome")
     finished = _hashes(tmp_path)
     assert len(finished) >= 24 - 6 - 2, [row["status"] for row in by_run]
 
