@@ -24,6 +24,7 @@ from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import submodels
 from llenergymeasure.config.notify import NotifyConfig
+from llenergymeasure.config.quality import QualityConfig
 from llenergymeasure.config.schema import study_schema
 from llenergymeasure.measure.finish import REQUEST_SCHEMA
 from llenergymeasure.measure.serving_requests import TRAFFIC_SCHEMA
@@ -54,6 +55,7 @@ STUDYS_SECTIONS: dict[str, type[BaseModel]] = {
     "execution": ExecutionConfig,
     "notify": NotifyConfig,
     "carbon": CarbonConfig,
+    "quality": QualityConfig,
 }
 
 FORMAL_BOUND = 10**12
@@ -80,7 +82,7 @@ def reference_page() -> str:
         "## The study",
         "",
         "Beside the settings of an experiment a study has these keys, and `sweep`, "
-        "[`execution`](#execution), [`notify`](#notify) and [`carbon`](#carbon).",
+        "[`execution`](#execution), [`notify`](#notify), [`carbon`](#carbon) and [`quality`](#quality).",
         "",
         *_table({name: own.pop(name) for name in study_keys}, definitions),
         "",

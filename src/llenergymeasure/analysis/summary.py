@@ -30,6 +30,8 @@ METRICS = (
     "time_per_output_token_p50_s",
     "goodput_requests_per_s",
     "energy_per_good_request_j",
+    "perplexity",
+    "quality_score",
 )
 STATISTICS = ("mean", "sd", "ci95_low", "ci95_high", "bca95_low", "bca95_high")
 COVERAGE_FACTOR = 1.96

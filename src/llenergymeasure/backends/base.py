@@ -72,6 +72,21 @@ class Warming(Protocol):
         """Return requests like the measured ones, none of which they repeat."""
 
 
+@runtime_checkable
+class Scoring(Protocol):
+    """What an engine may have besides: how likely it takes given text to be."""
+
+    def log_likelihoods(self, token_ids: Sequence[int]) -> list[float]:
+        """Return the natural logarithm of each token's likelihood after those before it.
+
+        Args:
+            token_ids: a text, two tokens or more; the first has no likelihood.
+
+        Raises:
+            BackendError: the engine failed, or the text is too long for it.
+        """
+
+
 def statistics_of(engine: Engine) -> dict[str, Any]:
     """Return an engine's own account since the last call; empty where it keeps none."""
     return engine.statistics() if isinstance(engine, Counting) else {}

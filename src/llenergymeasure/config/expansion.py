@@ -70,6 +70,7 @@ def expand(document: Document, shape_of: ShapeOf | None = None) -> Study:
         },
         notify=layout.notify,
         carbon=layout.carbon,
+        quality=layout.quality,
         results_root=layout.results_root,
         swept_keys=swept_keys,
         notes=tuple(_notes(document, layout, outcome, experiments, n_cycles)),

@@ -190,6 +190,7 @@ class EnergyConfig(Section):
         "corrects the GPUs' readings and narrows their systematic band.",
         examples=["calibration.yaml"],
     )
+
     @model_validator(mode="before")
     @classmethod
     def _null_is_none(cls, data: Any) -> Any:

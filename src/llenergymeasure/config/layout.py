@@ -17,6 +17,7 @@ from llenergymeasure.config.names import study_name
 from llenergymeasure.config.nearest import nearest_names
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.preferences import preferred_folder, preferred_notify
+from llenergymeasure.config.quality import QualityConfig
 from llenergymeasure.config.section import Section
 from llenergymeasure.config.strict_yaml import KeyPath
 from llenergymeasure.config.study import DEFAULT_RESULTS
@@ -60,6 +61,7 @@ class Layout:
         self.runners = self._runners(values.get("runners"))
         self.notify = self._notify(values.get("notify"))
         self.carbon = self._carbon(values.get("carbon"))
+        self.quality = self._quality(values.get("quality"))
         self.results_root = self._results_root()
         self.axes = self._axes()
         self.entries = self._entries()
@@ -145,6 +147,19 @@ class Layout:
         except ConfigurationError as error:
             self._add(str(error), ("carbon", "country"), found=section.country)
             return None
+
+    def _quality(self, given: Any) -> dict[str, Any] | None:
+        """Return what is asked of the answers' quality; the file of texts by its whole path."""
+        section = self._section("quality", given, QualityConfig)
+        if section is None:
+            return None
+        asked = section.asked()
+        if section.texts is not None:
+            path = Path(section.texts).expanduser().absolute()
+            if not path.is_file():
+                self._add("is no file here", ("quality", "texts"), found=section.texts)
+            asked["texts"] = str(path)
+        return asked
 
     def _section(self, name: str, given: Any, model: type[SectionT]) -> SectionT | None:
         """Return a part that is the study's own; null if it is not given, or wrong."""

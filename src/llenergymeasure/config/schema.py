@@ -17,6 +17,7 @@ from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import ENGINE_SECTIONS
 from llenergymeasure.config.notify import NotifyConfig
+from llenergymeasure.config.quality import QualityConfig
 from llenergymeasure.config.sweep import NOT_SWEPT
 from llenergymeasure.units import BACKENDS
 
@@ -80,6 +81,7 @@ def study_schema() -> Schema:
             "execution": {"$ref": "#/$defs/ExecutionConfig"},
             "notify": {"$ref": "#/$defs/NotifyConfig"},
             "carbon": {"$ref": "#/$defs/CarbonConfig"},
+            "quality": {"$ref": "#/$defs/QualityConfig"},
         },
         "$defs": definitions,
     }
@@ -91,6 +93,7 @@ def _experiment_schema() -> Schema:
     definitions["ExecutionConfig"] = _tidy(ExecutionConfig.model_json_schema())
     definitions["NotifyConfig"] = _tidy(NotifyConfig.model_json_schema())
     definitions["CarbonConfig"] = _tidy(CarbonConfig.model_json_schema())
+    definitions["QualityConfig"] = _tidy(QualityConfig.model_json_schema())
     for section in ENGINE_SECTIONS:
         described = definitions[section.__name__]
         described["properties"] = described.get("properties", {}) | knob_properties(section)

@@ -33,6 +33,9 @@ class RunSpec(BaseModel):
     carbon: dict[str, Any] | None = Field(
         default=None, description="what the study declares of the place: grid, PUE, price"
     )
+    quality: dict[str, Any] | None = Field(
+        default=None, description="what the study asks of the answers' quality"
+    )
     swept: dict[str, Any] = Field(
         default_factory=dict, description="the settings the study sweeps, by dotted key"
     )

@@ -52,6 +52,7 @@ class Study:
         runners: where a backend runs, of those that the study uses and says it of.
         notify: whom to tell when it has ended.
         carbon: figures that carbon and cost are computed with; null if none are declared.
+        quality: what is asked of the answers' quality; null for nothing.
         results_root: folder that holds the study's own.
         swept_keys: dotted names of the settings that vary, the backend apart.
         notes: what a reader should know before running it, a sentence each.
@@ -66,6 +67,7 @@ class Study:
     runners: Runners
     notify: NotifyConfig | None = None
     carbon: dict[str, Any] | None = None
+    quality: dict[str, Any] | None = None
     results_root: Path = DEFAULT_RESULTS
     swept_keys: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())

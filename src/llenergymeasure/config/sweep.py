@@ -24,7 +24,17 @@ from llenergymeasure.units import BACKENDS, BackendName
 MAX_POINTS = 200_000
 """More would take hours to plan and years to run."""
 
-STUDY_ONLY = ("name", "base", "sweep", "experiments", "runners", "execution", "notify", "carbon")
+STUDY_ONLY = (
+    "name",
+    "base",
+    "sweep",
+    "experiments",
+    "runners",
+    "execution",
+    "notify",
+    "carbon",
+    "quality",
+)
 NOT_SWEPT = (*STUDY_ONLY, "output_dir")
 
 Setting = tuple[str, ...]

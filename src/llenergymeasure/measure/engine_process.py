@@ -31,6 +31,7 @@ from llenergymeasure.measure.outcomes import report_failure
 from llenergymeasure.measure.pin import hold_to_pin
 from llenergymeasure.measure.preflight import Preflight, preflight
 from llenergymeasure.measure.processes import die_with
+from llenergymeasure.measure.quality import command_score, perplexity
 from llenergymeasure.measure.resolution import sensors_need_s
 from llenergymeasure.measure.settle import read_gpus, settle
 from llenergymeasure.measure.time_limit import estimated_limit_s
@@ -138,11 +139,13 @@ class EngineRun:
                 "environment": surroundings,
                 "python_executable": sys.executable,
                 "flops": workload_flops(found.source, workload),
+                "quality": self._perplexity(engine),
             }
             write_text(self._folder.engine, json.dumps(document, default=str))
         finally:
             with self._marks.phase("release"):
                 engine.close()
+        self._judge(document)
 
     def _preflight(self, backend: Backend) -> tuple[Preflight, Workload]:
         """Return what was found and the workload; errors count unless the study passes them."""
@@ -186,6 +189,24 @@ class EngineRun:
         with self._marks.phase("build"):
             return make()
 
+    def _perplexity(self, engine: Engine) -> dict[str, Any] | None:
+        """Return the engine's perplexity on the study's texts; null if it has none."""
+        asked = self._spec.quality
+        if asked is None or asked.get("texts") is None:
+            return None
+        with self._marks.phase("quality"):
+            return perplexity(engine, self._config, asked)
+
+    def _judge(self, document: dict[str, Any]) -> None:
+        """Let the study's own command judge the experiment, now that the engine is gone."""
+        asked = self._spec.quality
+        if asked is None or asked.get("command") is None:
+            return
+        with self._marks.phase("judge"):
+            score = command_score(self._folder, asked)
+        document["quality"] = {**(document["quality"] or {}), **score}
+        write_text(self._folder.engine, json.dumps(document, default=str))
+
     def _tell_time_limit(self, protocol: ProtocolSettings, found: Preflight) -> None:
         """Tell the supervisor a generous limit; one that the study sets is in force before."""
         limit_s = estimated_limit_s(
@@ -196,6 +217,9 @@ class EngineRun:
             on_gpu=bool(found.cards),
             gap_s=self._spec.gap_s,
         )
+        asked = self._spec.quality
+        if limit_s is not None and asked is not None and asked.get("command") is not None:
+            limit_s += float(asked["timeout_seconds"])
         write_text(self._folder.time_limit, json.dumps(limit_s))
 
     def _wait_for_recorder(self) -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import (
     Performance,
     Phase,
+    Quality,
     Result,
     Tokens,
     Window,
@@ -205,6 +206,7 @@ def _result(
             ),
         ),
         serving=None if served is None else served.record(record, energy.account),
+        quality=Quality(**done["quality"]) if done.get("quality") else None,
         flops=flops_record(
             done["flops"],
             requests=tokens.requests,

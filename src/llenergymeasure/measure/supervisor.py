@@ -114,7 +114,8 @@ def read_spec(path: Path, run: str | None) -> dict[str, Any]:
             execution = document.get("execution", {})
             told = {name: execution.get(name) for name in ("pin", "pin_scope")}
             told["skip_preflight"] = bool(execution.get("skip_preflight"))
-            return {**shared, **entry, **told, "carbon": document.get("carbon")}
+            told |= {name: document.get(name) for name in ("carbon", "quality")}
+            return {**shared, **entry, **told}
     raise ValueError(f"the plan holds no run {run}")
 
 

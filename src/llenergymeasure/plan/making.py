@@ -47,6 +47,7 @@ def make_plan(study: Study, stopping: Mapping[str, Mapping[str, Any]] | None = N
         },
         notes=study.notes,
         carbon=study.carbon,
+        quality=study.quality,
     )
 
 

@@ -57,6 +57,7 @@ class Plan:
         notes: what a reader should know before running it, a sentence each.
         stopping: under a precision target, what the pilot of an experiment decided, by experiment.
         carbon: figures that carbon and cost are computed with; null if none are declared.
+        quality: what is asked of the answers' quality; null for nothing.
     """
 
     study: str
@@ -70,6 +71,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     stopping: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     carbon: Mapping[str, Any] | None = None
+    quality: Mapping[str, Any] | None = None
 
     def spec(self, experiment: str, cycle: int) -> RunSpec:
         """Return what the run's process is told.
@@ -93,6 +95,7 @@ class Plan:
             pin=self.execution.get("pin"),
             pin_scope=self.execution.get("pin_scope"),
             carbon=None if self.carbon is None else dict(self.carbon),
+            quality=None if self.quality is None else dict(self.quality),
         )
 
     def run(self, experiment: str, cycle: int) -> PlannedRun:
@@ -135,6 +138,7 @@ class Plan:
             "notes": list(self.notes),
             **({"stopping": dict(self.stopping)} if self.stopping else {}),
             **({} if self.carbon is None else {"carbon": dict(self.carbon)}),
+            **({} if self.quality is None else {"quality": dict(self.quality)}),
         }
         yield b"{\n"
         for key, value in {**head, **more}.items():
@@ -193,6 +197,7 @@ class Plan:
                 notes=tuple(stored["notes"]),
                 stopping=stored.get("stopping", {}),
                 carbon=stored.get("carbon"),
+                quality=stored.get("quality"),
             )
         except (KeyError, TypeError) as error:
             raise ResultsError(f"{path}: is no plan: {error}") from None

@@ -167,6 +167,18 @@ class Performance(Record):
     utilization_unavailable: str | None = Field(default=None, description="why it is null")
 
 
+class Quality(Record):
+    """Quality of the answers, as far as the study asks for it; measured after the window."""
+
+    perplexity: float | None = Field(default=None, description="per token, on the study's texts")
+    perplexity_tokens: int | None = Field(default=None, description="tokens it is the mean over")
+    texts_sha256: str | None = Field(default=None, description="of the file of texts")
+    perplexity_unavailable: str | None = Field(default=None, description="why it is null")
+    score: float | None = Field(default=None, description="of the study's command")
+    command: list[str] | None = Field(default=None, description="that gave the score")
+    score_unavailable: str | None = Field(default=None, description="why it is null")
+
+
 class Flops(Record):
     """Floating-point operations of the work: means over the workload, and what they cost."""
 
@@ -209,6 +221,7 @@ class Result(Record):
     energy: Energy
     performance: Performance
     serving: Serving | None = Field(default=None, description="null without traffic")
+    quality: Quality | None = Field(default=None, description="null if the study asks for none")
     flops: Flops
     warmup_result: dict[str, Any]
     validity: list[str]

@@ -65,6 +65,23 @@ class PyTorchEngine:
             # A model's own code and every kernel below it may raise here.
             raise BackendError(f"generation failed: {type(error).__name__}: {error}") from error
 
+    def log_likelihoods(self, token_ids: Sequence[int]) -> list[float]:
+        """Return the natural logarithm of each token's likelihood after those before it.
+
+        Raises:
+            BackendError: the engine failed, ran out of memory, or the text is too long for it.
+        """
+        loaded = self._open()
+        ids = torch.tensor([list(token_ids)], dtype=torch.long, device=loaded.device)
+        try:
+            with torch.inference_mode():
+                logits = loaded.model(ids, use_cache=False).logits[0, :-1]
+                chosen = torch.log_softmax(logits.float(), dim=-1).gather(1, ids[0, 1:, None])
+        except Exception as error:
+            raise BackendError(f"scoring a text failed: {type(error).__name__}: {error}") from error
+        likelihoods: list[float] = chosen[:, 0].tolist()
+        return likelihoods
+
     def synchronize(self) -> None:
         """Wait until the devices have done all they were given."""
         for gpu in self._gpus:

@@ -1,0 +1,44 @@
+"""What a study asks of the answers' quality, so that a cheaper but worse setting is visible."""
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from llenergymeasure.config.section import Section
+
+
+class QualityConfig(Section):
+    """Quality beside energy, after the window. None of it is part of an experiment's id."""
+
+    texts: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=4096,
+        description="A text file, UTF-8, one text a line: each run's perplexity on it is "
+        "computed with the engine that was measured.",
+        examples=["texts/held_out.txt"],
+    )
+    max_text_tokens: int = Field(
+        default=1024, ge=2, le=1_000_000, description="Tokens of each text that count."
+    )
+    command: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Program and arguments that judge the experiment once its engine has been "
+        "released: LLEM_EXPERIMENT names a JSON file with its settings. The last line it prints "
+        "is the score, a number; more is better.",
+        examples=[["python3", "judge.py", "--quick"]],
+    )
+    timeout_seconds: float = Field(
+        default=3600, gt=0, le=864_000, description="Wall-clock limit of the command."
+    )
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "QualityConfig":
+        if self.texts is None and self.command is None:
+            raise ValueError("give texts, command or both")
+        return self
+
+    def asked(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return self.model_dump(exclude_none=True)
