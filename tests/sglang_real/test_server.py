@@ -79,14 +79,13 @@ def test_a_run_under_traffic_leaves_its_result(tmp_path: Path) -> None:
     )
     assert attempt.process.wait(600) == 0, (attempt.folder / "outcome.json").read_text()
     result = attempt.result()
-    tokens = result["tokens"]
-    assert tokens["requests"] > 2
-    assert tokens["output"] == 4 * tokens["requests"]
-    assert tokens["input"] == 8 * tokens["requests"]
+    assert result["tokens"]["requests"] > 2
     resolved = result["environment"]["engine"]["resolved_config"]
     assert resolved["settings"]["device"] == "cpu"
     assert resolved["settings"]["version"]
     assert result["environment"]["engine"]["statistics"]["kv_cache_share_max"] >= 0
     requests = pq.read_table(attempt.folder / "requests.parquet")
+    assert set(requests["output_tokens"].to_pylist()) == {4}
+    assert set(requests["input_tokens"].to_pylist()) == {8}
     assert all(first is not None for first in requests["time_to_first_token_s"].to_pylist())
     attempt.nothing_left()
