@@ -82,7 +82,8 @@ def reference_page() -> str:
         "## The study",
         "",
         "Beside the settings of an experiment a study has these keys, and `sweep`, "
-        "[`execution`](#execution), [`notify`](#notify), [`carbon`](#carbon) and [`quality`](#quality).",
+        "[`execution`](#execution), [`notify`](#notify), [`carbon`](#carbon) and "
+        "[`quality`](#quality).",
         "",
         *_table({name: own.pop(name) for name in study_keys}, definitions),
         "",

@@ -23,7 +23,7 @@ LINKS = {
         "[examples/](examples/)": "[the examples below](#examples)",
         "(../docs/method.md)": "(method.md)",
         "(../docs/statistics.md#stopping-when-sure)": "(statistics.md#stopping-when-sure)",
-    }
+    },
 }
 
 
