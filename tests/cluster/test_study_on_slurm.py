@@ -20,7 +20,7 @@ LARGE = {"model": "qwen2.5-0.5b", "weights": "random", "precision": "fp32", "n":
 
 LONG_S = 110
 RUN_LIMIT_S = 90
-LOST_S = 20
+LOST_S = 60
 
 
 def _experiments() -> list[dict[str, Any]]:
@@ -28,7 +28,8 @@ def _experiments() -> list[dict[str, Any]]:
     plain = [{"random_seed": seed} for seed in range(1, 9)]
     too_long = {"window": {"min_seconds": LONG_S}}
     to_be_lost = {"window": {"min_seconds": LOST_S}}
-    return [too_long, LARGE, to_be_lost, *plain, {"model": ABSENT}]
+    # The one to be lost begins late, so that the one over its time has ended by then.
+    return [too_long, LARGE, *plain, to_be_lost, {"model": ABSENT}]
 
 
 def _write(folder: Path, **execution: Any) -> None:
@@ -70,12 +71,13 @@ def test_every_fate_of_a_job_and_the_next_call_finishes_the_rest(
     wait_for(lambda: bool(list(tmp_path.glob("results/small/plan.json"))), 60)
     runs = first.plan()["runs"]
     assert len(runs) == 24
-    cancelled, _, large, _, *candidates = runs
+    cancelled, over_time, large, _, *candidates = runs
 
     job = first.wait_for_phase(cancelled, "measure")["job"]
     assert any(name.startswith("llem-small-") for name in queue("%j"))
     subprocess.run(["scancel", job["id"]], timeout=30, check=True)
 
+    wait_for(lambda: first.outcome(over_time).get("status") == "failed", 300)
     lost = next(run for run in candidates if run["config"].get("window") == {"min_seconds": LOST_S})
     node = first.wait_for_phase(lost, "measure")["job"]["node"]
     cluster.kill_node(node)
