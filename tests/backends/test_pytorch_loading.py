@@ -200,5 +200,5 @@ def test_an_adapter_that_does_not_load(folder: Path, tmp_path: Path) -> None:
 
 
 def test_an_unknown_backend() -> None:
-    with pytest.raises(ConfigurationError, match="this version runs pytorch, "):
+    with pytest.raises(ConfigurationError, match="this version runs openai, pytorch, "):
         registry.get("ollama")
