@@ -18,7 +18,6 @@ class Gates:
     Attributes:
         channel_mismatch: most relative difference between counter and integrated power.
         sample_gap_s: longest stretch without a sample.
-        temperature_drift_celsius: most difference in start temperature between cycles.
         window_cv: most coefficient of variation of a batch's duration within the window.
         cycle_cv: most coefficient of variation of the energy between cycles.
         half_width: most relative half width of the 95 % interval of the mean.
@@ -26,7 +25,6 @@ class Gates:
 
     channel_mismatch: float
     sample_gap_s: float
-    temperature_drift_celsius: float
     window_cv: float
     cycle_cv: float
     half_width: float
@@ -116,7 +114,6 @@ _NAMED: dict[ResolvedProtocol, ProtocolSettings] = {
         gates=Gates(
             channel_mismatch=0.05,
             sample_gap_s=3.0,
-            temperature_drift_celsius=10.0,
             window_cv=0.2,
             cycle_cv=0.05,
             half_width=0.1,
@@ -143,7 +140,6 @@ _NAMED: dict[ResolvedProtocol, ProtocolSettings] = {
         gates=Gates(
             channel_mismatch=0.02,
             sample_gap_s=3.0,
-            temperature_drift_celsius=5.0,
             window_cv=0.1,
             cycle_cv=0.02,
             half_width=0.03,
@@ -170,7 +166,6 @@ _NAMED: dict[ResolvedProtocol, ProtocolSettings] = {
         gates=Gates(
             channel_mismatch=0.02,
             sample_gap_s=1.0,
-            temperature_drift_celsius=3.0,
             window_cv=0.05,
             cycle_cv=0.02,
             half_width=0.03,

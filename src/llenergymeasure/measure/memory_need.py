@@ -10,7 +10,7 @@ from llenergymeasure.workload.requests import Workload
 
 _BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0}
 _EIGHT_BITS = re.compile(r"fp8|int8|w8a8|8bit|modelopt$|ptpc")
-_GB = 1e9
+_GB, _MB = 1e9, 1e6
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class MemoryNeed:
         """Return it in words."""
         held = "1 sequence" if self.sequences == 1 else f"{self.sequences} sequences"
         return (
-            f"at least {self.bytes / _GB:.1f} GB ({self.weights_bytes / _GB:.1f} GB of weights and "
-            f"{self.cache_bytes / _GB:.1f} GB of keys and values for {held} of "
+            f"at least {_size(self.bytes)} ({_size(self.weights_bytes)} of weights and "
+            f"{_size(self.cache_bytes)} of keys and values for {held} of "
             f"up to {self.tokens} tokens)"
         )
 
@@ -113,3 +113,10 @@ def _sequences(config: ExperimentConfig, workload: Workload | None) -> int:
 def _cache_bytes(config: ExperimentConfig) -> float:
     asked = engine_setting(config, "kv_cache_dtype")
     return 1.0 if asked is not None and "fp8" in asked else _BYTES[config.precision]
+
+
+def _size(size_bytes: float) -> str:
+    """Return a size in GB, or in MB where a GB would read as none."""
+    if size_bytes < 0.1 * _GB:
+        return f"{size_bytes / _MB:.1f} MB"
+    return f"{size_bytes / _GB:.1f} GB"
