@@ -1,9 +1,9 @@
 """transformers on PyTorch, in this process, or in one a device."""
 
 import sys
-from importlib.metadata import PackageNotFoundError, version
 
 from llenergymeasure.backends.base import Backend, Engine, ServerCommand
+from llenergymeasure.backends.common import installed_versions
 from llenergymeasure.backends.pytorch.checks import find_problems
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
@@ -31,13 +31,7 @@ class PyTorchBackend:
 
     def versions(self) -> dict[str, str]:
         """Return the versions of what is installed; CUDA and cuDNN once torch is imported."""
-        found = {}
-        for package in _PACKAGES:
-            try:
-                found[package] = version(package)
-            except PackageNotFoundError:
-                continue
-        return found | _cuda_versions()
+        return installed_versions(_PACKAGES) | _cuda_versions()
 
     def load(self, config: ExperimentConfig) -> Engine:
         """Load the model.

@@ -1,9 +1,9 @@
 """SGLang: batches through its engine in processes of its own, or its own server."""
 
 import os
-from importlib.metadata import PackageNotFoundError, version
 
 from llenergymeasure.backends.base import Backend, Engine, ServerCommand
+from llenergymeasure.backends.common import installed_versions
 from llenergymeasure.backends.sglang.checks import find_problems
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
@@ -31,13 +31,7 @@ class SGLangBackend:
 
     def versions(self) -> dict[str, str]:
         """Return the versions of what is installed."""
-        found = {}
-        for package in _PACKAGES:
-            try:
-                found[package] = version(package)
-            except PackageNotFoundError:
-                continue
-        return found
+        return installed_versions(_PACKAGES)
 
     def load(self, config: ExperimentConfig) -> Engine:
         """Start the engine and load the model.

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from importlib.util import find_spec
 
+from llenergymeasure.backends.common import adapter_problems, passthrough_problems
 from llenergymeasure.backends.sglang.arguments import given_engine
-from llenergymeasure.config.catalogue.reserved import why_reserved
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
 from llenergymeasure.hardware.gpus import discover, visible
@@ -17,7 +17,12 @@ _OURS = {
 
 def find_problems(config: ExperimentConfig) -> list[Problem]:
     """Return all reasons at once; none if it can run."""
-    return [*_package(), *_device(config), *_adapter(config), *_passthrough(config)]
+    return [
+        *_package(),
+        *_device(config),
+        *adapter_problems(config),
+        *passthrough_problems(config, _OURS),
+    ]
 
 
 def _package() -> Iterator[Problem]:
@@ -40,21 +45,3 @@ def _device(config: ExperimentConfig) -> Iterator[Problem]:
         key="sglang.engine.device",
         found=device,
     )
-
-
-def _adapter(config: ExperimentConfig) -> Iterator[Problem]:
-    if config.lora is not None:
-        yield Problem(
-            "adapters are put on a model by the backend pytorch alone; merge it into the model's "
-            "folder first",
-            key="lora",
-        )
-
-
-def _passthrough(config: ExperimentConfig) -> Iterator[Problem]:
-    for name in config.passthrough_kwargs or {}:
-        reason = why_reserved("sglang.engine", name)
-        if name in _OURS:
-            reason = f"has a name of its own in a study; set {_OURS[name]}"
-        if reason is not None:
-            yield Problem(reason, key=f"passthrough_kwargs.{name}")

@@ -4,10 +4,10 @@ Written against its published sources and never run: no release was at hand.
 """
 
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from llenergymeasure.backends.base import Backend, Engine, ServerCommand
+from llenergymeasure.backends.common import installed_versions
 from llenergymeasure.backends.tensorrt.checks import find_problems
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
@@ -34,13 +34,7 @@ class TensorRTBackend:
 
     def versions(self) -> dict[str, str]:
         """Return the versions of what is installed."""
-        found = {}
-        for package in _PACKAGES:
-            try:
-                found[package] = version(package)
-            except PackageNotFoundError:
-                continue
-        return found
+        return installed_versions(_PACKAGES)
 
     def to_build(self, config: ExperimentConfig) -> Callable[[], dict[str, Any]] | None:
         """Return what builds the compiled engine of ``config``; null if none is to be built.

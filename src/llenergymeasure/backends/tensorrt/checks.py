@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from llenergymeasure.backends.common import adapter_problems, passthrough_problems
 from llenergymeasure.backends.tensorrt.arguments import settings
-from llenergymeasure.config.catalogue.reserved import why_reserved
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
 from llenergymeasure.hardware.gpus import discover, visible
@@ -19,7 +19,13 @@ _OURS = {
 
 def find_problems(config: ExperimentConfig) -> list[Problem]:
     """Return all reasons at once; none if it can run."""
-    return [*_package(), *_gpu(), *_engine(config), *_adapter(config), *_passthrough(config)]
+    return [
+        *_package(),
+        *_gpu(),
+        *_engine(config),
+        *adapter_problems(config),
+        *passthrough_problems(config, _OURS),
+    ]
 
 
 def _package() -> Iterator[Problem]:
@@ -43,21 +49,3 @@ def _engine(config: ExperimentConfig) -> Iterator[Problem]:
         yield Problem(
             "no folder with an engine's config.json", key="tensorrt.engine_path", found=path
         )
-
-
-def _adapter(config: ExperimentConfig) -> Iterator[Problem]:
-    if config.lora is not None:
-        yield Problem(
-            "adapters are put on a model by the backend pytorch alone; merge it into the model's "
-            "folder first",
-            key="lora",
-        )
-
-
-def _passthrough(config: ExperimentConfig) -> Iterator[Problem]:
-    for name in config.passthrough_kwargs or {}:
-        reason = why_reserved("tensorrt.engine", name)
-        if name in _OURS:
-            reason = f"has a name of its own in a study; set {_OURS[name]}"
-        if reason is not None:
-            yield Problem(reason, key=f"passthrough_kwargs.{name}")

@@ -1,9 +1,9 @@
 """vLLM: batches through its engine, or its own server."""
 
 import os
-from importlib.metadata import PackageNotFoundError, version
 
 from llenergymeasure.backends.base import Backend, Engine, ServerCommand
+from llenergymeasure.backends.common import installed_versions
 from llenergymeasure.backends.vllm.checks import find_problems
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
@@ -32,13 +32,7 @@ class VLLMBackend:
 
     def versions(self) -> dict[str, str]:
         """Return the versions of what is installed."""
-        found = {}
-        for package in _PACKAGES:
-            try:
-                found[package] = version(package)
-            except PackageNotFoundError:
-                continue
-        return found
+        return installed_versions(_PACKAGES)
 
     def load(self, config: ExperimentConfig) -> Engine:
         """Start the engine and load the model.

@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 
+from llenergymeasure.backends.common import adapter_problems, passthrough_problems
 from llenergymeasure.backends.vllm.arguments import given_engine
 from llenergymeasure.backends.vllm.device import built_for_cpu, on_cpu
-from llenergymeasure.config.catalogue.reserved import why_reserved
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
 from llenergymeasure.hardware.gpus import discover, visible
@@ -24,9 +24,9 @@ def find_problems(config: ExperimentConfig) -> list[Problem]:
         *_device(config),
         *_compiler(config),
         *_parallel(config),
-        *_adapter(config),
+        *adapter_problems(config),
         *_beams(config),
-        *_passthrough(config),
+        *passthrough_problems(config, _OURS),
     ]
 
 
@@ -96,15 +96,6 @@ def _parallel(config: ExperimentConfig) -> Iterator[Problem]:
         )
 
 
-def _adapter(config: ExperimentConfig) -> Iterator[Problem]:
-    if config.lora is not None:
-        yield Problem(
-            "adapters are put on a model by the backend pytorch alone; merge it into the model's "
-            "folder first",
-            key="lora",
-        )
-
-
 def _beams(config: ExperimentConfig) -> Iterator[Problem]:
     section = config.vllm.beam_search if config.vllm else None
     if section is None:
@@ -121,12 +112,3 @@ def _beams(config: ExperimentConfig) -> Iterator[Problem]:
         yield Problem(
             "vLLM's server takes beams by other means; remove one of both", key="vllm.beam_search"
         )
-
-
-def _passthrough(config: ExperimentConfig) -> Iterator[Problem]:
-    for name in config.passthrough_kwargs or {}:
-        reason = why_reserved("vllm.engine", name)
-        if name in _OURS:
-            reason = f"has a name of its own in a study; set {_OURS[name]}"
-        if reason is not None:
-            yield Problem(reason, key=f"passthrough_kwargs.{name}")
