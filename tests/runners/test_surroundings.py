@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.hardware.software import built_digest
 from llenergymeasure.runners import docker
 from llenergymeasure.runners.apptainer import (
     call_variables,
@@ -217,3 +218,14 @@ def test_an_owner_is_told_from_a_later_process_of_the_same_number() -> None:
     assert owner(1) == owner(1)
     boot, pid, start = owner(1).split(":")
     assert (bool(boot), pid, start.isdigit()) == (True, "1", True)
+
+
+def test_a_digest_beside_an_image_holds_for_that_image_alone(tmp_path: Path) -> None:
+    image = tmp_path / "pytorch.sif"
+    image.write_bytes(b"image")
+    assert built_digest(str(image)) is None
+    Path(f"{image}.digest").write_text("sha256:ab 5\n")
+    assert built_digest(str(image)) == "sha256:ab"
+    image.write_bytes(b"another image")
+    assert built_digest(str(image)) is None
+    assert built_digest(None) is None

@@ -101,10 +101,10 @@ def container(environ: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the container this runs in, as far as it can be told; null outside of one.
 
     From inside, nobody knows an image's digest: whoever started it says it in
-    ``LLEM_IMAGE_DIGEST``.
+    ``LLEM_IMAGE_DIGEST``, or, of an image that was built just now, in a file beside it.
     """
-    digest = environ.get("LLEM_IMAGE_DIGEST")
     image = environ.get("LLEM_IMAGE")
+    digest = environ.get("LLEM_IMAGE_DIGEST") or built_digest(image)
     if file := environ.get("APPTAINER_CONTAINER") or environ.get("SINGULARITY_CONTAINER"):
         return {"runtime": "apptainer", "image": image or file, "digest": digest}
     for mark, runtime in (("/.dockerenv", "docker"), ("/run/.containerenv", "podman")):
@@ -113,6 +113,17 @@ def container(environ: Mapping[str, str]) -> dict[str, Any] | None:
     if environ.get("KUBERNETES_SERVICE_HOST"):
         return {"runtime": "kubernetes", "image": image, "digest": digest}
     return None
+
+
+def built_digest(image: str | None) -> str | None:
+    """Return the digest that the build of an image has left beside it, if it is the image's."""
+    if image is None:
+        return None
+    try:
+        digest, size_bytes = Path(f"{image}.digest").read_text().split()
+        return digest if int(size_bytes) == Path(image).stat().st_size else None
+    except (OSError, ValueError):
+        return None
 
 
 def variables(environ: Mapping[str, str]) -> dict[str, str]:

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import llenergymeasure
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, LlemError, Problem
+from llenergymeasure.files import write_text
 from llenergymeasure.hardware.disk import free_bytes
 from llenergymeasure.runners.apptainer import missing_capabilities
 from llenergymeasure.runners.choice import PACKAGES, apptainer_command
 from llenergymeasure.runners.docker import find_engine
-from llenergymeasure.runners.images import containers_folder, image_folder, local_tag
+from llenergymeasure.runners.images import SifImage, containers_folder, image_folder, local_tag
 
 ROOM_BYTES = {"pytorch": 25e9, "vllm": 50e9, "sglang": 60e9, "tensorrt": 90e9}
 """Free space to build on an official base: its layers, its tree, and the image."""
@@ -86,6 +87,9 @@ def build_sif(backend: str, out: Path | None = None, base: str | None = None) ->
     try:
         _call([*call, str(part), str(folder / f"{backend}.def")], folder.parent, environment)
         part.replace(out)
+        # A run in the same call of the workflow was described before there was an image.
+        digest, size_bytes = SifImage(str(out)).digest(), out.stat().st_size
+        write_text(Path(f"{out}.digest"), f"{digest} {size_bytes}\n")
     finally:
         part.unlink(missing_ok=True)
     return out

@@ -12,6 +12,7 @@ from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.runners.apptainer import call_variables, image_for_snakemake
 from llenergymeasure.runners.images import SifImage, docker_image, image_folder, sif_image
+from llenergymeasure.runners.mounts import Mount
 from llenergymeasure.runners.surroundings import (
     Surroundings,
     image_variables,
@@ -49,7 +50,9 @@ class Places:
             self._refuse_silent_local_run()
         if self._sif:
             found = self._surroundings()
-            os.environ.update(call_variables(found.mounts, found.variables, nvidia=nvidia_here()))
+            built = [Mount(path) for path in self._folders_of_images_to_build()]
+            mounts = (*found.mounts, *built)
+            os.environ.update(call_variables(mounts, found.variables, nvidia=nvidia_here()))
 
     def command(self, backend: BackendName) -> list[str]:
         """Return what starts a run of a backend, up to its own arguments."""
@@ -119,6 +122,15 @@ class Places:
                 problems += check_local(backend)
         if problems:
             raise PreflightError(problems)
+
+    def _folders_of_images_to_build(self) -> set[Path]:
+        """Return where the images' digests will stand that nobody can know yet."""
+        folders = {
+            image.path.parent for image in self._sif.values() if image.path and _to_be_built(image)
+        }
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        return folders
 
     def _of(self, runner: RunnerName) -> list[BackendName]:
         return [backend for backend, its in self._runners.items() if its == runner]
