@@ -136,6 +136,25 @@ def test_tables_deleted_and_made_again_are_the_same_bytes(study: Path, finished:
         assert (study / name).read_bytes() == original.read_bytes(), name
 
 
+def test_the_report_is_made_anew_with_the_same_tables(study: Path, finished: Path) -> None:
+    for each in (*TABLE_NAMES, "report.html"):
+        (study / each).unlink()
+    done = llem(study.parents[1], "report", str(study))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("report.html")
+    original = finished / "results" / "small"
+    for name in (*TABLE_NAMES, "report.html"):
+        assert (study / name).read_bytes() == (original / name).read_bytes(), name
+
+
+def test_the_report_of_an_unfinished_study_is_older_than_any_input(study: Path) -> None:
+    shutil.rmtree(a_run(study).path)
+    done = llem(study.parents[1], "report", str(study))
+    assert done.returncode == 0, done.stderr
+    assert (study / "report.html").stat().st_mtime == 86_400
+    assert "1 of 2 runs completed" in (study / "report.html").read_text()
+
+
 def test_a_cell_of_a_table(study: Path) -> None:
     path = study / "summary.parquet"
     table = pq.read_table(path)

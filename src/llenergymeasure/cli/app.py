@@ -217,6 +217,16 @@ def results(
 
 
 @app.command()
+def report(
+    path: Annotated[Path, typer.Argument(metavar="STUDY", help="a study file or results folder")],
+) -> None:
+    """Make a study's tables and report anew from the runs that are there, and print where."""
+    from llenergymeasure.cli.report import report_command
+
+    report_command(path)
+
+
+@app.command()
 def export(
     path: Annotated[Path, typer.Argument(metavar="STUDY", help="a study file or results folder")],
     form: Annotated[
