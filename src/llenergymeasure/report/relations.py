@@ -185,7 +185,7 @@ def _terms(effects: Iterable[Row]) -> list[str]:
         what = "Together beyond each alone, " if row["role"] == "interaction" else ""
         found.append(
             f"{what}{plain(row['term'], 80)} explains {percent(row['share'])} of the variation "
-            f"between runs (p = {_p(row['p_holm'])} after Holm)."
+            f"between runs (p {_equal(row['p_holm'])} after Holm)."
         )
     return found
 
@@ -210,3 +210,8 @@ def _p(value: float | None) -> str:
     if value is None:
         return NOTHING
     return "< 0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def _equal(p: float | None) -> str:
+    told = _p(p)
+    return told if told.startswith("<") else f"= {told}"
