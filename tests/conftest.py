@@ -24,19 +24,3 @@ def pytest_runtest_makereport(
             report.outcome = "failed"
             report.longrepr = f"{item.nodeid}: in CI nothing may be missing: {reason}"
     return report
-
-
-_SHARED_PARTS = ("tests/runners", "tests/cluster")
-"""Folders whose tests share a daemon, images or a cluster: one process runs them all."""
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what shares a part together when tests are spread over processes (pytest-xdist).
-
-    First, because xdist reads the groups in this hook too.
-    """
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        group = next((each for each in _SHARED_PARTS if file.startswith(f"{each}/")), file)
-        item.add_marker(pytest.mark.xdist_group(group))

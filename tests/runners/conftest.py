@@ -1,5 +1,6 @@
 """Images of this project's own definitions, on a base that needs no registry, and a daemon."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -38,8 +39,13 @@ def sif(base_root: Path, images: Path) -> Path:
         pytest.skip("no apptainer: .ci/install_apptainer.sh installs it")
     image = images / "pytorch.sif"
     sources = [ROOT / "containers/pytorch.def", ROOT / "envs/pytorch.txt", base_root]
-    if not image.is_file() or image.stat().st_mtime < max(each.stat().st_mtime for each in sources):
-        build("pytorch", "apptainer", base_root, images)
+    newest = max(each.stat().st_mtime for each in sources)
+    images.mkdir(exist_ok=True)
+    with (images / "lock").open("w") as lock:
+        # Another process of the same test run may be at it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not image.is_file() or image.stat().st_mtime < newest:
+            build("pytorch", "apptainer", base_root, images)
     return image
 
 
