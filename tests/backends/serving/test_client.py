@@ -73,8 +73,9 @@ def test_tokens_are_counted_and_timed_as_they_come(tmp_path: Path) -> None:
         assert exchange.sent_ns <= exchange.first_ns <= exchange.end_ns
     first_ms = [(each.first_ns - each.sent_ns) / 1e6 for each in exchanges]  # type: ignore[operator]
     gaps_ms = np.concatenate([np.diff(np.array(each.token_ns)) / 1e6 for each in exchanges])
-    assert np.median(first_ms) == pytest.approx(50, abs=5)
-    assert np.median(gaps_ms) == pytest.approx(10, abs=2)
+    # The server sleeps at the least so long; on a busy machine it wakes late.
+    assert 49.5 < np.median(first_ms) < 100
+    assert 9.5 < np.median(gaps_ms) < 20
 
 
 def test_a_chats_role_is_no_token(tmp_path: Path) -> None:
