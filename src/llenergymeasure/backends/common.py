@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from llenergymeasure.config.catalogue.reserved import why_reserved
-from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.experiment import DecoderConfig, ExperimentConfig
 from llenergymeasure.errors import Problem
 
 
@@ -17,6 +18,28 @@ def installed_versions(packages: Sequence[str]) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def sampling_choice(
+    decoder: DecoderConfig, *, greedy: Mapping[str, Any], no_top_k: int = 0
+) -> dict[str, Any]:
+    """Return how an engine is to choose tokens, by the names that their samplers share.
+
+    Args:
+        decoder: the study's settings.
+        greedy: what makes the engine take the likeliest token.
+        no_top_k: what the engine calls a choice among all tokens.
+    """
+    penalty = {"repetition_penalty": decoder.repetition_penalty}
+    if decoder.greedy:
+        return {**greedy, **penalty}
+    options: dict[str, Any] = {
+        "temperature": decoder.temperature,
+        "top_p": decoder.top_p,
+        "top_k": decoder.top_k or no_top_k,
+        **penalty,
+    }
+    return options if decoder.min_p is None else options | {"min_p": decoder.min_p}
 
 
 def adapter_problems(config: ExperimentConfig) -> Iterator[Problem]:

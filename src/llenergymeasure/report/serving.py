@@ -165,15 +165,7 @@ def _energy_latency(
     points = base.mark_point(size=70, filled=True, opacity=1).encode(
         x=x,
         y=y,
-        color=alt.Color(
-            "state:N",
-            title=None,
-            scale=alt.Scale(
-                domain=["keeps up", "over-saturated"],
-                range=[COLOURS["measured"], COLOURS["flag"]],
-            ),
-            legend=alt.Legend(orient="top"),
-        ),
+        color=_state_colour(),
         shape=alt.Shape("group:N", title=None, legend=alt.Legend(orient="top"))
         if len(groups) > 1
         else alt.value("circle"),
@@ -227,18 +219,24 @@ def _power_load(
         .encode(
             x=x,
             y=y,
-            color=alt.Color(
-                "state:N",
-                title=None,
-                scale=alt.Scale(
-                    domain=["keeps up", "over-saturated"],
-                    range=[COLOURS["measured"], COLOURS["flag"]],
-                ),
-                legend=alt.Legend(orient="top"),
-            ),
+            color=_state_colour(),
         )
     )
     return alt.layer(line, points).properties(**_size(wide=wide))
+
+
+def _state_colour() -> Any:
+    """Return the colours of runs that keep up and of those that do not."""
+    import altair as alt
+
+    return alt.Color(
+        "state:N",
+        title=None,
+        scale=alt.Scale(
+            domain=["keeps up", "over-saturated"], range=[COLOURS["measured"], COLOURS["flag"]]
+        ),
+        legend=alt.Legend(orient="top"),
+    )
 
 
 def _size(*, wide: bool) -> dict[str, int]:

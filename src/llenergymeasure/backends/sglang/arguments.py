@@ -3,8 +3,9 @@
 import os
 from typing import Any
 
+from llenergymeasure.backends.common import sampling_choice
 from llenergymeasure.backends.pytorch.threads import choose_threads
-from llenergymeasure.config.experiment import DecoderConfig, ExperimentConfig
+from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -46,26 +47,16 @@ def sampling_parameters(config: ExperimentConfig, max_output_tokens: int) -> dic
     comparison writes exactly the tokens asked for. With it, a sequence may end after so many.
     """
     decoder = config.decoder
-    options: dict[str, Any] = {"max_new_tokens": max_output_tokens, **_choice(decoder)}
+    options: dict[str, Any] = {
+        "max_new_tokens": max_output_tokens,
+        **sampling_choice(decoder, greedy={"temperature": 0.0}, no_top_k=NO_TOP_K),
+    }
     if decoder.min_new_tokens is None:
         options["ignore_eos"] = True
     else:
         options["min_new_tokens"] = min(decoder.min_new_tokens, max_output_tokens)
     section = config.sglang.sampling if config.sglang else None
     return options if section is None else options | section.given()
-
-
-def _choice(decoder: DecoderConfig) -> dict[str, Any]:
-    penalty = {"repetition_penalty": decoder.repetition_penalty}
-    if decoder.greedy:
-        return {"temperature": 0.0, **penalty}
-    options: dict[str, Any] = {
-        "temperature": decoder.temperature,
-        "top_p": decoder.top_p,
-        "top_k": decoder.top_k or NO_TOP_K,
-        **penalty,
-    }
-    return options if decoder.min_p is None else options | {"min_p": decoder.min_p}
 
 
 def environment(config: ExperimentConfig) -> dict[str, str]:

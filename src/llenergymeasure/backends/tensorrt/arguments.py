@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from llenergymeasure.backends.common import sampling_choice
 from llenergymeasure.config.backends.tensorrt import TensorRTConfig
-from llenergymeasure.config.experiment import DecoderConfig, ExperimentConfig
+from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.workload.models.resolve import ModelSource
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -56,7 +57,7 @@ def sampling_parameters(
         "detokenize": False,
         "add_special_tokens": False,
         "seed": config.random_seed,
-        **_choice(decoder),
+        **sampling_choice(decoder, greedy={"top_k": 1}),
     }
     if decoder.min_new_tokens is None:
         options["ignore_eos"] = True
@@ -73,16 +74,3 @@ def _end_id(source: ModelSource) -> int:
     if isinstance(found, list):
         found = found[0] if found else None
     return found if isinstance(found, int) else -1
-
-
-def _choice(decoder: DecoderConfig) -> dict[str, Any]:
-    penalty = {"repetition_penalty": decoder.repetition_penalty}
-    if decoder.greedy:
-        return {"top_k": 1, **penalty}
-    options: dict[str, Any] = {
-        "temperature": decoder.temperature,
-        "top_k": decoder.top_k,
-        "top_p": decoder.top_p,
-        **penalty,
-    }
-    return options if decoder.min_p is None else options | {"min_p": decoder.min_p}

@@ -5,9 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure.backends.common import sampling_choice
 from llenergymeasure.backends.pytorch.threads import choose_threads
 from llenergymeasure.backends.vllm.device import on_cpu
-from llenergymeasure.config.experiment import DecoderConfig, ExperimentConfig
+from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.hardware.host import memory_bytes
 from llenergymeasure.workload.models.hub import cached_file
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
@@ -76,7 +77,10 @@ def sampling_parameters(
     vLLM without its tokenizer has to be told which tokens end one.
     """
     decoder = config.decoder
-    options: dict[str, Any] = {"max_tokens": max_output_tokens, **_choice(decoder)}
+    options: dict[str, Any] = {
+        "max_tokens": max_output_tokens,
+        **sampling_choice(decoder, greedy={"temperature": 0.0}),
+    }
     if decoder.min_new_tokens is None:
         options["ignore_eos"] = True
     else:
@@ -95,19 +99,6 @@ def beam_parameters(config: ExperimentConfig, max_output_tokens: int) -> dict[st
     given = section.model_dump(exclude_none=True, exclude={"early_stopping"})
     defaults = {"beam_width": 1, "max_tokens": max_output_tokens}
     return defaults | {"ignore_eos": config.decoder.min_new_tokens is None} | given
-
-
-def _choice(decoder: DecoderConfig) -> dict[str, Any]:
-    penalty = {"repetition_penalty": decoder.repetition_penalty}
-    if decoder.greedy:
-        return {"temperature": 0.0, **penalty}
-    options: dict[str, Any] = {
-        "temperature": decoder.temperature,
-        "top_p": decoder.top_p,
-        "top_k": decoder.top_k,
-        **penalty,
-    }
-    return options if decoder.min_p is None else options | {"min_p": decoder.min_p}
 
 
 def eos_token_ids(source: ModelSource) -> list[int]:
