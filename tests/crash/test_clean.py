@@ -105,3 +105,24 @@ def test_where_nothing_is_left_it_says_so(tmp_path: Path) -> None:
     write_complete_study(folder, plan)
     done = llem(tmp_path, "clean")
     assert (done.returncode, done.stdout) == (0, "Nothing is left behind.\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("squeue: fatal: Could not establish a configuration source", 0),
+        ("slurm_load_jobs error: Unable to contact slurm controller", 1),
+    ],
+)
+def test_without_a_cluster_no_job_is_sought_and_a_silent_one_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, code: int
+) -> None:
+    write_complete_study(tmp_path / "results" / "small", make_plan(CONFIGS, ["n"]))
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(squeue.parent), prepend=os.pathsep)
+    done = llem(tmp_path, "clean")
+    assert done.returncode == code, done.stderr
+    assert (said in done.stderr) == (code != 0)

@@ -50,7 +50,7 @@ def leftovers(folder: StudyFolder) -> Iterator[Leftover]:
     """Yield what a study's killed runs and workflows left; for whoever holds the study's lock.
 
     Raises:
-        PreflightError: SLURM is here but does not answer.
+        PreflightError: this machine is in a cluster whose SLURM does not answer.
     """
     yield from _jobs(folder)
     at_work = _at_work(folder)

@@ -19,6 +19,11 @@ from llenergymeasure.results.layout import StudyFolder
 ASK_LIMIT_S = 60.0
 GONE_LIMIT_S = 120.0
 _FORMAT = "%A|%j|%T|%k"
+_IN_NO_CLUSTER = "Could not establish a configuration source"
+"""What SLURM's commands end with where they are installed and no cluster is configured.
+
+Source: SLURM, src/common/read_config.c.
+"""
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,10 @@ def job_prefix(folder: StudyFolder) -> str:
 
 
 def left_jobs(folder: StudyFolder) -> list[QueuedJob]:
-    """Return the jobs that are in the queue for a study's folder.
+    """Return the jobs that are in the queue for a study's folder; none without a cluster.
 
     Raises:
-        PreflightError: SLURM is here but does not answer.
+        PreflightError: this machine is in a cluster whose SLURM does not answer.
     """
     if shutil.which("squeue") is None:
         return []
@@ -76,6 +81,8 @@ def left_jobs(folder: StudyFolder) -> list[QueuedJob]:
         )
     except subprocess.TimeoutExpired:
         raise _no_answer(f"nothing within {ASK_LIMIT_S:g} s") from None
+    if done.returncode != 0 and _IN_NO_CLUSTER in done.stderr:
+        return []
     if done.returncode != 0:
         raise _no_answer(done.stderr.strip())
     prefix = job_prefix(folder)
