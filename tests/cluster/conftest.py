@@ -9,7 +9,10 @@ import pytest
 
 from cluster.slurm import NODES, Cluster
 from nvml_sim import sim
+from runners.conftest import base_root, images, sif
 from support.studies import ROOT
+
+__all__ = ["base_root", "cluster", "images", "sif"]
 
 PARTS = ("slurmctld", "slurmd", "sbatch", "squeue", "scancel", "munge")
 

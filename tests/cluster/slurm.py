@@ -33,7 +33,9 @@ class Cluster:
     cards: Mapping[str, str]
     started: list[Workflow] = field(default_factory=list)
 
-    def workflow(self, folder: Path, *arguments: str, mem_mb: int = 2600) -> Workflow:
+    def workflow(
+        self, folder: Path, *arguments: str, mem_mb: int = 2600, **variables: str
+    ) -> Workflow:
         """Start Snakemake with the project's profile on ``folder/study.yaml``."""
         profile = str(ROOT / "profiles" / "slurm")
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
@@ -46,7 +48,7 @@ class Cluster:
             process = subprocess.Popen(
                 [*command, *arguments],
                 cwd=folder,
-                env=environment(**self.variables()),
+                env=environment(**self.variables(), **variables),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,6 +1,6 @@
 """Which job of a scheduler a process is in, as the scheduler's variables say it."""
 
-from llenergymeasure.hardware.scheduler import current_job
+from llenergymeasure.hardware.scheduler import current_job, handed_on
 
 SLURM = {
     "SLURM_JOB_ID": "4711",
@@ -32,3 +32,10 @@ def test_a_task_of_an_array_goes_by_the_number_that_squeue_shows() -> None:
     job = current_job({**SLURM, "SLURM_ARRAY_JOB_ID": "4700", "SLURM_ARRAY_TASK_ID": "11"})
     assert job is not None
     assert job.id == "4700_11"
+
+
+def test_in_a_container_a_job_is_told_without_the_schedulers_own_variables() -> None:
+    told = handed_on(SLURM)
+    assert not [name for name in told if name.startswith("SLURM")]
+    assert current_job(told) == current_job(SLURM)
+    assert handed_on({"PATH": "/bin"}) == {}

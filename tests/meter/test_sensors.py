@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -150,6 +152,25 @@ def test_codecarbon_is_an_estimate_of_two_devices_that_do_not_overlap() -> None:
         assert value.value > 0
         assert value.span_ns is not None
         assert value.span_ns > 50_000_000
+
+
+def test_codecarbon_models_the_whole_host_also_in_a_job_and_leaves_the_jobs_number() -> None:
+    pytest.importorskip("codecarbon")
+    ask = (
+        "import os\n"
+        "from llenergymeasure.meter.sensors.codecarbon import CodecarbonSensor\n"
+        "notes = [info.note for info in CodecarbonSensor().describe()]\n"
+        "print(os.environ.get('SLURM_JOB_ID'), *notes, sep='|')\n"
+    )
+    outside = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"}
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", ask], env=variables, capture_output=True, text=True, check=True
+        ).stdout.partition("|")
+        for variables in (outside, outside | {"SLURM_JOB_ID": "7"})
+    ]
+    assert [number for number, _, _ in told] == ["None", "7"]
+    assert told[0][2] == told[1][2]
 
 
 @pytest.mark.parametrize("asked", ["nvlm", "auto,tea", ""])

@@ -4,10 +4,14 @@ SLURM says what it gave in variables that srun(1) and sbatch(1) list under "OUTP
 VARIABLES".
 """
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+HANDED_ON = "LLEM_JOB"
+"""The job, as JSON, in a container: there SLURM's own variables would make MPI call srun."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Job:
 def current_job(environ: Mapping[str, str] | None = None) -> Job | None:
     """Return the job that this environment belongs to; null outside of any."""
     found = os.environ if environ is None else environ
+    if found.get(HANDED_ON):
+        return Job(**json.loads(found[HANDED_ON]))
     number = found.get("SLURM_JOB_ID")
     if not number:
         return None
@@ -50,3 +56,9 @@ def current_job(environ: Mapping[str, str] | None = None) -> Job | None:
         account=found.get("SLURM_JOB_ACCOUNT"),
         cluster=found.get("SLURM_CLUSTER_NAME"),
     )
+
+
+def handed_on(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variable that tells a process in a container its job; none outside of any."""
+    job = current_job(environ)
+    return {} if job is None else {HANDED_ON: json.dumps(job.as_dict())}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from llenergymeasure.hardware.scheduler import handed_on
 from llenergymeasure.hardware.software import variables
 from llenergymeasure.workload.cache import cache_folder
 
@@ -43,6 +44,7 @@ def inside_variables(environ: Mapping[str, str]) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "TOKENIZERS_PARALLELISM": environ.get("TOKENIZERS_PARALLELISM", "false"),
         **passed,
+        **handed_on(environ),
         "HF_HOME": str(hugging_face_home(environ)),
         "LLEM_CACHE": str(cache_folder().absolute()),
         "PYTHONPATH": INSIDE,

@@ -12,7 +12,6 @@ import importlib.util
 import io
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,9 +38,8 @@ class CodecarbonSensor:
             self._reason = "the package codecarbon is not installed here"
             self._remedy = "pip install codecarbon (it is in the extra llenergymeasure[host])"
             return
-        _settle_environment()
         try:
-            with _quiet():
+            with _quiet(), _settled_environment():
                 self._models = _models()
         except Exception as error:  # whatever a third party's probing may raise
             self._reason = f"codecarbon cannot model this host: {error}"
@@ -169,12 +167,20 @@ def _memory() -> tuple[Any, str]:
     return model, note
 
 
-def _settle_environment() -> None:
-    """Set what CodeCarbon reads from the environment when it is imported."""
+@contextlib.contextmanager
+def _settled_environment() -> Iterator[None]:
+    """Set what CodeCarbon reads from the environment when it is imported.
+
+    In a job of SLURM it would take the job's share of processors and memory, by asking scontrol,
+    for the whole host's; it is not told that it is in one.
+    """
     os.environ["CODECARBON_LOG_LEVEL"] = "critical"
-    if shutil.which("scontrol") is None:
-        # Under SLURM it asks scontrol for the job's share, which containers do not have.
-        os.environ.pop("SLURM_JOB_ID", None)
+    job = os.environ.pop("SLURM_JOB_ID", None)
+    try:
+        yield
+    finally:
+        if job is not None:
+            os.environ["SLURM_JOB_ID"] = job
 
 
 @contextlib.contextmanager
