@@ -212,6 +212,11 @@ BROKEN: list[Case] = [
     ("arguments against the backend", trt(attn_backend="X", backend="tensorrt"), "to PyTorch"),
     (
         "arguments against the backend",
+        trt(load_format="VISION_ONLY", backend="tensorrt"),
+        "auto or dummy",
+    ),
+    (
+        "arguments against the backend",
         {
             "backend": "tensorrt",
             "tensorrt": {"quantization": "fp8", "engine": {"backend": "pytorch"}},
@@ -226,22 +231,27 @@ BROKEN: list[Case] = [
     (
         "CUDA graphs' largest batch against their list",
         trt(cuda_graph_config={"batch_sizes": [1, 8], "max_batch_size": 4}),
-        "the largest of batch_sizes (8)",
+        "must be left out where batch_sizes lists",
     ),
     (
         "speculative decoding against the backend, its draft and its length",
-        trt(speculative_config={"decoding_type": "Medusa"}),
+        trt(speculative_config={"decoding_type": "Medusa", "max_draft_len": 3}),
         "Medusa does not run in the PyTorch backend",
     ),
     (
         "speculative decoding against the backend, its draft and its length",
-        trt(speculative_config={"decoding_type": "NGram"}),
-        "must be above 0",
+        trt(speculative_config={"decoding_type": "NGram", "max_draft_len": 4}),
+        "above 0 for NGram",
     ),
     (
         "speculative decoding against the backend, its draft and its length",
-        trt(speculative_config={"decoding_type": "Eagle3", "max_draft_len": 3}),
+        trt(speculative_config={"decoding_type": "Eagle", "max_draft_len": 3}),
         "needs a draft model",
+    ),
+    (
+        "speculative decoding against the backend, its draft and its length",
+        trt(speculative_config={"max_draft_len": 3}),
+        "must be given: one of AUTO",
     ),
     (
         "guided decoding against the backend",
@@ -307,7 +317,21 @@ def test_every_rule_is_broken_by_one_of_these() -> None:
         {"pytorch": {"prompt_lookup_num_tokens": 3}},
         trt(attn_backend="FLASHINFER", cuda_graph_config={"batch_sizes": [1, 8]}),
         trt(build_config={"max_batch_size": 8}),
-        trt(speculative_config={"decoding_type": "NGram", "max_draft_len": 4}),
+        trt(cuda_graph_config={"batch_sizes": [4, 3, 2, 1], "max_batch_size": 4}),
+        trt(
+            cuda_graph_config={
+                "batch_sizes": [1, 2, 4, *range(8, 129, 8), 256, 300],
+                "max_batch_size": 300,
+                "enable_padding": True,
+            }
+        ),
+        trt(
+            speculative_config={
+                "decoding_type": "NGram",
+                "max_draft_len": 4,
+                "max_matching_ngram_size": 2,
+            }
+        ),
         {"backend": "tensorrt", "tensorrt": {"quantization": "fp8"}},
     ],
 )

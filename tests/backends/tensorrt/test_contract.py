@@ -101,8 +101,14 @@ def test_on_pytorch_every_setting_reaches_the_engine(variables: dict[str, str]) 
                 "kv_cache_config": {"dtype": "fp8", "free_gpu_memory_fraction": 0.5},
                 "cuda_graph_config": {"batch_sizes": [1, 4]},
                 "enable_iter_perf_stats": True,
+                "speculative_config": {
+                    "decoding_type": "NGram",
+                    "max_draft_len": 4,
+                    "max_matching_ngram_size": 2,
+                },
+                "sparse_attention_config": {"algorithm": "rocket", "topk": 32},
             },
-            "sampling": {"n": 2},
+            "sampling": {"n": 2, "guided_decoding": {"json_object": True}},
         },
     )
     assert answer["class"] == "TorchLLM"
@@ -122,15 +128,19 @@ def test_on_pytorch_every_setting_reaches_the_engine(variables: dict[str, str]) 
         "repetition_penalty": 1.0,
         "ignore_eos": True,
         "n": 2,
+        "guided_decoding": answer["sampling"]["guided_decoding"],
     }
+    assert "GuidedDecodingParams" in answer["sampling"]["guided_decoding"]
     held = answer["resolved"]["engine"]
     assert (held["dtype"], held["max_batch_size"]) == ("float16", 4)
     assert held["kv_cache_config"] == {"dtype": "fp8", "free_gpu_memory_fraction": 0.5}
+    assert "DecodingBaseConfig" in held["speculative_config"]
+    assert "BaseSparseAttentionConfig" in held["sparse_attention_config"]
     assert "model" not in held
     assert answer["resolved"]["prefix_cache"] == "apart for each pass"
     assert answer["statistics"]["kv_cache_share_mean"] == 0.5
     assert answer["statistics"]["kv_cache_share_max"] == 0.75
-    assert answer["versions"]["tensorrt_llm"] == "1.3.0rc0"
+    assert answer["versions"]["tensorrt_llm"] == "1.2.1"
     assert len(answer["devices"]) == 1
 
 
@@ -161,7 +171,7 @@ def test_a_compiled_engine_is_built_once_and_only_run_with_what_running_takes(
     (engine,) = (tmp_path / "engines").glob("*/llem-engine.json")
     assert engine.parent.name == answer["resolved"]["compiled"]
     facts = json.loads(engine.read_text())
-    assert facts["key"]["tensorrt_llm"] == "1.3.0rc0"
+    assert facts["key"]["tensorrt_llm"] == "1.2.1"
     assert facts["key"]["options"]["quant_config"] == {"quant_algo": "FP8"}
     assert "kv_cache_config" not in facts["key"]["options"]
     before = engine.stat().st_ino

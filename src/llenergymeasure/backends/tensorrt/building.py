@@ -25,6 +25,7 @@ RUNTIME_ALONE = frozenset(
         "enable_tqdm",
         "env_overrides",
         "extended_runtime_perf_knob_config",
+        "fail_fast_on_attention_window_too_large",
         "gather_generation_logits",
         "guided_decoding_backend",
         "iter_stats_max_iterations",
@@ -33,7 +34,6 @@ RUNTIME_ALONE = frozenset(
         "num_postprocess_workers",
         "otlp_traces_endpoint",
         "peft_cache_config",
-        "perf_metrics_max_requests",
         "postprocess_tokenizer_dir",
         "request_stats_max_iterations",
         "return_perf_metrics",
@@ -50,6 +50,13 @@ CONFIGURATIONS = {
     "quant_config": "QuantConfig",
 }
 """Arguments that are objects of ``tensorrt_llm.llmapi``, which a study gives as mappings."""
+
+DISPATCHED = {
+    "sparse_attention_config": "BaseSparseAttentionConfig",
+    "speculative_config": "DecodingBaseConfig",
+}
+"""Arguments of several kinds, told apart by one of their keys: ``from_dict`` of a base class of
+``tensorrt_llm.llmapi.llm_args`` makes them, where a release has it; others take the mapping."""
 
 
 def engine_key(config: ExperimentConfig, source: ModelSource) -> EngineKey:
@@ -150,6 +157,10 @@ def configured(arguments: dict[str, Any]) -> dict[str, Any]:
     for name, kind in CONFIGURATIONS.items():
         if isinstance(told.get(name), dict):
             told[name] = getattr(llmapi, kind)(**told[name])
+    for name, kind in DISPATCHED.items():
+        if isinstance(told.get(name), dict):
+            make = getattr(getattr(llmapi.llm_args, kind), "from_dict", dict)
+            told[name] = make(dict(told[name]))
     return told
 
 

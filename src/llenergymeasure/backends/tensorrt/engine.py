@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorrt_llm
+from tensorrt_llm.llmapi import GuidedDecodingParams
 
 from llenergymeasure.backends.base import Completion
 from llenergymeasure.backends.tensorrt.arguments import (
@@ -167,7 +168,9 @@ class TensorRTEngine:
     def _sampling(self, requests: Sequence[Request]) -> list[Any]:
         return [
             tensorrt_llm.SamplingParams(
-                **sampling_parameters(self._config, self._source, request.max_output_tokens)
+                **_own_classes(
+                    sampling_parameters(self._config, self._source, request.max_output_tokens)
+                )
             )
             for request in requests
         ]
@@ -176,6 +179,14 @@ class TensorRTEngine:
         if self._llm is None:
             raise BackendError("the engine is closed")
         return self._llm
+
+
+def _own_classes(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return sampling parameters with a grammar, which a study gives as a mapping, as its class."""
+    grammar = parameters.get("guided_decoding")
+    if not isinstance(grammar, dict):
+        return parameters
+    return parameters | {"guided_decoding": GuidedDecodingParams(**grammar)}
 
 
 def _step(told: Any) -> dict[str, Any]:

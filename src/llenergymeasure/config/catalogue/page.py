@@ -44,15 +44,17 @@ def _lines(backend: str, catalogue: Catalogue) -> Iterator[str]:
     name = _NAMES[backend]
     yield f"# {name}: what can be set"
     yield ""
-    origin = "Read from" if catalogue.incomplete is None else "Read from the public sources of"
+    whole = catalogue.incomplete is None
+    origin = "Read from" if whole else "Copied out of the public sources of"
+    helped = "the engine's own help where it has any" if whole else "a help text of ours"
     yield (
         f"{origin} {catalogue.package} {catalogue.version}. `llem config {backend} PATTERN` shows "
-        "them at the command line, with the engine's own help where it has any; "
+        f"them at the command line, with {helped}; "
         f"`llem catalogue {backend} --wheel FILE` reads them anew."
     )
     yield ""
     if catalogue.incomplete is not None:
-        yield f"**This catalogue is incomplete:** {catalogue.incomplete}."
+        yield f"**This catalogue may be incomplete:** {catalogue.incomplete}."
         yield ""
     if backend == "tensorrt":
         yield (
@@ -73,7 +75,8 @@ def _lines(backend: str, catalogue: Catalogue) -> Iterator[str]:
         yield "## Read from"
         yield ""
         yield f"{len(catalogue.source)} source files, never imported or run. "
-        yield f"Types, defaults and help texts are those of {name} (Apache License 2.0)."
+        facts = "Types and defaults" if catalogue.incomplete else "Types, defaults and help texts"
+        yield f"{facts} are those of {name} (Apache License 2.0)."
 
 
 def _study_section(backend: str, section: str) -> str:

@@ -134,8 +134,8 @@ class EngineSection(Section):
         message = f"unknown key; {catalogue.package} {catalogue.version} has no such setting"
         if catalogue.incomplete is not None:
             return (
-                f"unknown key; the catalogue of {catalogue.package} is incomplete: what it lacks "
-                "goes into passthrough_kwargs, unchecked"
+                f"{message}, or its catalogue is incomplete: what it lacks goes into "
+                "passthrough_kwargs, unchecked"
             )
         return f"{message}; llem config {catalogue.backend} lists them"
 

@@ -7,7 +7,7 @@ from llenergymeasure.config.backends.tensorrt import TensorRTConfig
 from llenergymeasure.config.rules import common
 from llenergymeasure.config.rules.rule import Facts, Found, Rule
 
-_ARGUMENTS = "TensorRT-LLM's sources of February 2026, llmapi/llm_args.py"
+_ARGUMENTS = "TensorRT-LLM 1.2.1, llmapi/llm_args.py"
 
 COMPILED_ALONE = frozenset(
     {
@@ -18,7 +18,6 @@ COMPILED_ALONE = frozenset(
         "enable_prompt_adapter",
         "enable_tqdm",
         "extended_runtime_perf_knob_config",
-        "fail_fast_on_attention_window_too_large",
         "fast_build",
         "max_prompt_adapter_token",
         "normalize_log_probs",
@@ -37,6 +36,7 @@ PYTORCH_ALONE = frozenset(
         "batch_wait_timeout_iters",
         "batch_wait_timeout_ms",
         "checkpoint_format",
+        "checkpoint_loader",
         "cuda_graph_config",
         "disable_flashinfer_sampling",
         "disable_overlap_scheduler",
@@ -49,11 +49,11 @@ PYTORCH_ALONE = frozenset(
         "force_dynamic_quantization",
         "garbage_collection_gen0_threshold",
         "kv_connector_config",
-        "layer_wise_benchmarks_config",
         "max_stats_len",
         "mm_encoder_only",
         "moe_config",
         "nvfp4_gemm_config",
+        "perf_metrics_max_requests",
         "print_iter_log",
         "ray_placement_config",
         "ray_worker_extension_cls",
@@ -61,16 +61,22 @@ PYTORCH_ALONE = frozenset(
         "sampler_type",
         "stream_interval",
         "torch_compile_config",
-        "use_cute_dsl_blockscaling_bmm",
-        "use_cute_dsl_blockscaling_mm",
     }
 )
 """Arguments of ``TorchLlmArgs`` that ``TrtLlmArgs`` refuses."""
 
 _COMPILED_SPECULATION = frozenset({"Medusa", "Lookahead", "Eagle"})
-_PYTORCH_SPECULATION = frozenset(
-    {"NGram", "Draft_Target", "MTP", "PARD", "AUTO", "Eagle", "Eagle3", "SaveState"}
-)
+_PYTORCH_SPECULATION = frozenset({"NGram", "DraftTarget", "MTP", "AUTO", "Eagle", "SaveState"})
+_GIVEN_BY_CODE = "UserProvided"
+_COMPILED_LOADING = ("auto", "dummy")
+
+
+_ABOVE_ZERO: Mapping[str | None, tuple[str, ...]] = {
+    "DraftTarget": ("max_draft_len",),
+    "Eagle": ("max_draft_len",),
+    "Medusa": ("max_draft_len",),
+    "NGram": ("max_draft_len", "max_matching_ngram_size"),
+}
 
 
 def _compiled(facts: Facts) -> bool:
@@ -102,6 +108,9 @@ def _one_backend(facts: Facts) -> Found:
         for name in ("quantization", "engine_path"):
             if getattr(section, name) is not None:
                 yield f"tensorrt.{name}", "needs tensorrt.engine.backend: tensorrt"
+    loading = facts.engine.get("load_format", "auto")
+    if compiled and loading not in _COMPILED_LOADING:
+        yield "tensorrt.engine.load_format", "can only be auto or dummy in a compiled engine"
 
 
 def _cache_dtype(facts: Facts) -> Found:
@@ -116,10 +125,18 @@ def _graphs(facts: Facts) -> Found:
     graphs: Any = facts.engine.get("cuda_graph_config")
     if not isinstance(graphs, Mapping) or not graphs.get("batch_sizes"):
         return
-    most, largest = graphs.get("max_batch_size", 0), max(graphs["batch_sizes"])
-    if most not in (0, largest):
+    most = graphs.get("max_batch_size") or 0
+    padded = bool(graphs.get("enable_padding"))
+    if most and sorted(graphs["batch_sizes"]) != _graph_sizes(most, padded):
         key = "tensorrt.engine.cuda_graph_config.max_batch_size"
-        yield key, f"must be the largest of batch_sizes ({largest}), or left out"
+        yield key, "must be left out where batch_sizes lists the sizes"
+
+
+def _graph_sizes(largest: int, padded: bool) -> list[int]:
+    """Return the batch sizes that TensorRT-LLM makes graphs of by itself, up to the largest."""
+    small = {1, 2, 4, *range(8, 129, 8)} if padded else {*range(1, 33), 64, 128}
+    doubled = {2**power for power in range(8, largest.bit_length())}
+    return sorted(size for size in small | doubled | {largest} if size <= largest)
 
 
 def _speculation(facts: Facts) -> Found:
@@ -129,17 +146,18 @@ def _speculation(facts: Facts) -> Found:
     key, kind = "tensorrt.engine.speculative_config", config.get("decoding_type")
     compiled = _compiled(facts)
     fit = _COMPILED_SPECULATION if compiled else _PYTORCH_SPECULATION
-    if kind is not None and kind not in fit and kind != "User_Provided":
+    if kind is None:
+        yield f"{key}.decoding_type", f"must be given: one of {', '.join(sorted(fit))}"
+    elif kind not in fit and kind != _GIVEN_BY_CODE:
         where = "a compiled engine" if compiled else "the PyTorch backend"
         yield (
             f"{key}.decoding_type",
             f"{kind} does not run in {where}; use {', '.join(sorted(fit))}",
         )
-    if kind in ("Eagle", "Eagle3", "NGram", "Draft_Target", "PARD") and not config.get(
-        "max_draft_len"
-    ):
-        yield f"{key}.max_draft_len", f"must be above 0 for {kind}"
-    if kind in ("Eagle", "Eagle3", "Draft_Target") and config.get("speculative_model") is None:
+    for name in _ABOVE_ZERO.get(kind, ()):
+        if (config.get(name) or 0) <= 0:
+            yield f"{key}.{name}", f"must be above 0 for {kind}"
+    if kind in ("Eagle", "DraftTarget") and config.get("speculative_model") is None:
         yield f"{key}.speculative_model", f"{kind} needs a draft model"
 
 
@@ -190,7 +208,7 @@ RULES = (
     ),
     Rule(
         "arguments against the backend",
-        f"{_ARGUMENTS}: StrictBaseModel, which forbids fields of the other class",
+        f"{_ARGUMENTS}: StrictBaseModel, which forbids fields of the other class, and load_format",
         _one_backend,
     ),
     Rule(
@@ -200,12 +218,12 @@ RULES = (
     ),
     Rule(
         "CUDA graphs' largest batch against their list",
-        f"{_ARGUMENTS}: CudaGraphConfig.validate_cuda_graph_config",
+        f"{_ARGUMENTS}: TorchLlmArgs.validate_cuda_graph_config",
         _graphs,
     ),
     Rule(
         "speculative decoding against the backend, its draft and its length",
-        f"{_ARGUMENTS}: supports_backend and the validators of each decoding configuration",
+        f"{_ARGUMENTS}: from_dict and supports_backend of each, and validate_speculative_config",
         _speculation,
     ),
     Rule(
@@ -215,7 +233,7 @@ RULES = (
     ),
     Rule(
         "Ray's settings against the orchestrator",
-        f"{_ARGUMENTS}: TorchLlmArgs.validate_ray_worker_extension_cls",
+        f"{_ARGUMENTS}: TorchLlmArgs.validate_ray_worker_extension_cls and _placement_config",
         _ray,
     ),
     Rule(
@@ -230,7 +248,7 @@ RULES = (
     ),
     Rule(
         "sampling parameters",
-        "TensorRT-LLM 1.0.0rc4, sampling_params.py: SamplingParams._validate",
+        "TensorRT-LLM 1.2.1, sampling_params.py: SamplingParams._validate",
         _sampling,
     ),
 )

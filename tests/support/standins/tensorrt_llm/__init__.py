@@ -3,6 +3,6 @@
 from tensorrt_llm._signatures import TorchLLM
 from tensorrt_llm.sampling import SamplingParams
 
-__version__ = "1.3.0rc0"
+__version__ = "1.2.1"
 LLM = TorchLLM
 __all__ = ["LLM", "SamplingParams"]

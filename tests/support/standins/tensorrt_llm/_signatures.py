@@ -11,10 +11,17 @@ from typing import Any
 from llenergymeasure.config.catalogue import store
 from llenergymeasure.config.rules.tensorrt import COMPILED_ALONE, PYTORCH_ALONE
 from tensorrt_llm.llmapi import BuildConfig, CalibConfig, QuantConfig
+from tensorrt_llm.llmapi.llm_args import BaseSparseAttentionConfig, DecodingBaseConfig
 from tensorrt_llm.sampling import SamplingParams
 
 BUILD_S = 0.3
-_OBJECTS = {"build_config": BuildConfig, "quant_config": QuantConfig, "calib_config": CalibConfig}
+_OBJECTS = {
+    "build_config": BuildConfig,
+    "calib_config": CalibConfig,
+    "quant_config": QuantConfig,
+    "sparse_attention_config": BaseSparseAttentionConfig,
+    "speculative_config": DecodingBaseConfig,
+}
 
 
 class _Arguments:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from llenergymeasure.config.catalogue import store
+from tensorrt_llm.llmapi import GuidedDecodingParams
 
 
 class SamplingParams:
@@ -14,5 +15,8 @@ class SamplingParams:
         values = {name: knob.default for name, knob in fields.items()} | given
         if values["best_of"] is not None and values["best_of"] < values["n"]:
             raise ValueError("best_of cannot be less than n")
+        grammar = values["guided_decoding"]
+        if grammar is not None and not isinstance(grammar, GuidedDecodingParams):
+            raise AttributeError("guided_decoding has no attribute '_validate'")
         self.given = given
         self.__dict__.update(values)

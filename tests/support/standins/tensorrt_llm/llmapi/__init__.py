@@ -1,25 +1,23 @@
 """The configurations: each refuses a key that is not its own."""
 
-from typing import Any
-
-from llenergymeasure.config.catalogue import store
-
-
-class _Configuration:
-    def __init__(self, **given: Any) -> None:
-        unknown = sorted(set(given) - set(store.load("tensorrt").classes[type(self).__name__]))
-        if unknown:
-            raise ValueError(f"{type(self).__name__}: Extra inputs are not permitted: {unknown[0]}")
-        self.given = given
+from tensorrt_llm.llmapi import llm_args
+from tensorrt_llm.llmapi.llm_args import Configuration
 
 
-class BuildConfig(_Configuration):
+class BuildConfig(Configuration):
     pass
 
 
-class QuantConfig(_Configuration):
+class QuantConfig(Configuration):
     pass
 
 
-class CalibConfig(_Configuration):
+class CalibConfig(Configuration):
     pass
+
+
+class GuidedDecodingParams(Configuration):
+    pass
+
+
+__all__ = ["BuildConfig", "CalibConfig", "GuidedDecodingParams", "QuantConfig", "llm_args"]
