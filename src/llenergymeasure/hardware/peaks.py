@@ -1,7 +1,7 @@
 """The makers' peak rates of GPUs, by the name that the driver gives.
 
-The figures are of the rows for bf16, which tensor cores accumulate in fp32 alone (PTX ISA, ``mma``);
-rows for fp16 may be of a faster accumulation in fp16.
+The figures are of the rows for bf16, which tensor cores accumulate in fp32 alone (PTX ISA,
+``mma``); rows for fp16 may be of a faster accumulation in fp16.
 """
 
 from dataclasses import dataclass
