@@ -150,9 +150,9 @@ def write_bare(folder: Path, runs: list[tuple[str, int]], source: Path) -> None:
 def prepare(folder: Path, runs: list[tuple[str, int]]) -> None:
     """Write every run's row and record where the stand-in takes them from."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    from llenergymeasure.results.table import ROW_FORMAT, RUN_SCHEMA, rows_table
+    from llenergymeasure.results.row_file import row_content
+    from llenergymeasure.results.table import RUN_SCHEMA
 
     values = {pa.string(): "text", pa.int64(): 2048, pa.float64(): 1000.0}
     row = {field.name: values.get(field.type) for field in RUN_SCHEMA}
@@ -161,7 +161,7 @@ def prepare(folder: Path, runs: list[tuple[str, int]]) -> None:
         place = folder / "prepared" / experiment / str(cycle)
         place.mkdir(parents=True)
         row |= {"experiment": experiment, "cycle": cycle, "order": order}
-        pq.write_table(rows_table([row]), place / "run.parquet", **ROW_FORMAT)
+        (place / "run.parquet").write_bytes(row_content(row))
         (place / "result.json").write_text("{}")
 
 

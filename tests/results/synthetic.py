@@ -19,7 +19,8 @@ from llenergymeasure.results.record import (
     Tokens,
     Window,
 )
-from llenergymeasure.results.table import lookup, run_row, write_run_row
+from llenergymeasure.results.row_file import write_run_row
+from llenergymeasure.results.table import lookup, run_row
 
 GPU = "GPU-11111111-2222-3333-4444-555555555555"
 SECOND_NS = 1_000_000_000

@@ -2,22 +2,18 @@ import json
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from llenergymeasure.errors import ResultsError
 from llenergymeasure.results.outcome import Outcome, read_outcome
 from llenergymeasure.results.table import (
     MISSING,
     RUN_SCHEMA,
     failed_row,
     lookup,
-    read_run_row,
     row_schema,
     run_row,
     setting_array,
     setting_columns,
-    write_run_row,
 )
 from results.synthetic import make_plan, make_result, write_outcome
 
@@ -68,15 +64,6 @@ def test_start_is_read_from_a_recording_of_any_form():
 
     result = make_result(one_run(), provenance={"recording": Header("2026-03-01T12:00:00+00:00")})
     assert run_row(result, {})["started_at"] == "2026-03-01T12:00:00+00:00"
-
-
-def test_row_survives_the_file(tmp_path):
-    row = run_row(make_result(one_run()), {"pytorch.batch_size": 8, "decoder.temperature": 0.7})
-    write_run_row(tmp_path / "run.parquet", row)
-    assert pq.read_table(tmp_path / "run.parquet").to_pylist() == [row]
-    table = read_run_row(tmp_path / "run.parquet")
-    assert table.schema == RUN_SCHEMA
-    assert table.to_pylist() == [{name: row[name] for name in RUN_SCHEMA.names}]
 
 
 def test_rows_schema_fits_the_row():
@@ -163,29 +150,6 @@ def test_lookup_of_a_setting_that_is_not_there_is_null():
     assert lookup(CONFIG, "pytorch.batch_size") == 8
     assert lookup(CONFIG, "vllm.engine.max_num_seqs") is None
     assert lookup(CONFIG, "model.name") is None
-
-
-def test_damaged_row_names_the_file(tmp_path):
-    path = tmp_path / "run.parquet"
-    path.write_bytes(b"PAR1 cut short")
-    with pytest.raises(ResultsError, match=r"run\.parquet cannot be read"):
-        read_run_row(path)
-
-
-def test_row_of_an_older_version_reads_with_nulls(tmp_path):
-    path = tmp_path / "run.parquet"
-    pq.write_table(pa.table({"experiment": ["abc"], "cycle": pa.array([1], pa.int32())}), path)
-    table = read_run_row(path)
-    assert table.schema == RUN_SCHEMA
-    assert table["cycle"].to_pylist() == [1]
-    assert table["energy_gross_j"].to_pylist() == [None]
-
-
-def test_column_of_another_type_is_an_error(tmp_path):
-    path = tmp_path / "run.parquet"
-    pq.write_table(pa.table({"experiment": ["abc"], "cycle": ["first"]}), path)
-    with pytest.raises(ResultsError, match="column cycle"):
-        read_run_row(path)
 
 
 def test_outcome_of_the_writer_is_read(tmp_path):

@@ -28,12 +28,11 @@ from llenergymeasure.analysis.temperatures import flag_start_temperatures
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import Outcome, OutcomeError, read_outcome
+from llenergymeasure.results.row_file import Row, read_run_row
 from llenergymeasure.results.table import (
     RUN_SCHEMA,
-    conformed,
     failed_row,
     lookup,
-    read_written_row,
     rows_table,
     setting_array,
     setting_columns,
@@ -43,7 +42,7 @@ BATCH_RUNS = 512
 """Rows gathered before they are packed: thousands of one-row chunks would cost 20 times more."""
 
 READERS = 2
-"""Threads that read: a file is parsed outside the interpreter's lock."""
+"""Threads that read: one waits for a file while the other takes one apart."""
 
 NO_FILE: Stamp = (0, 0, 0, 0)
 """Stands for the stamp of a row that a record vouches for and that is not there."""
@@ -203,7 +202,7 @@ class _Batch:
             ResultsError: one is damaged, or another run's. If ``tolerant``, the run becomes
                 ``absent`` instead.
         """
-        found: list[tuple[int, pa.Table]] = []
+        found: list[Row] = []
         share = -(-len(self.new) // READERS) or 1
         shares = [self.new[at : at + share] for at in range(0, len(self.new), share)]
         answers = chain.from_iterable(readers.map(self._read_some, shares))
@@ -211,13 +210,12 @@ class _Batch:
             if isinstance(answer, ResultsError):
                 self._damage[number] = answer
             else:
-                found.append((number, answer))
-        rows = self._conformed(found)
+                found.append(answer)
         if self._damage and not tolerant:
             raise self._damage[min(self._damage)]
         self.new = [number for number in self.new if number not in self._damage]
         self.absent += sorted(self._damage)
-        return rows
+        return rows_table(found).select(RUN_SCHEMA.names)
 
     def outcome(self, number: int) -> Outcome | None:
         """Return how a run without a row ended; null if it was never started."""
@@ -235,50 +233,24 @@ class _Batch:
             if is_settled(self.stamp(number), self._looked_ns)
         )
 
-    def _read_some(self, numbers: Sequence[int]) -> "list[pa.Table | ResultsError]":
+    def _read_some(self, numbers: Sequence[int]) -> "list[Row | ResultsError]":
         """Return the rows of some runs, or why there is none."""
-        answers: list[pa.Table | ResultsError] = []
-        for number in numbers:
-            try:
-                answers.append(read_written_row(f"{self._runs[number]}/run.parquet"))
-            except ResultsError as error:
-                answers.append(error)
-        return answers
+        return [self._read_one(number) for number in numbers]
 
-    def _conformed(self, found: list[tuple[int, pa.Table]]) -> pa.Table:
-        """Return single rows as one table; those of one schema are brought into form together."""
-        parts = [RUN_SCHEMA.empty_table()]
-        start = 0
-        while start < len(found):
-            end = start + 1
-            while end < len(found) and found[end][1].schema.equals(found[start][1].schema):
-                end += 1
-            same = found[start:end]
-            start = end
-            try:
-                rows = conformed(
-                    pa.concat_tables([table for _, table in same]).combine_chunks(),
-                    f"{self._runs[same[0][0]]}/run.parquet",
-                )
-            except ResultsError as error:
-                self._damage.update(dict.fromkeys((number for number, _ in same), error))
-                continue
-            numbers = [number for number, _ in same]
-            owned = [at for at, number in enumerate(numbers) if self._owns(number, rows, at)]
-            parts.append(rows if len(owned) == len(same) else _taken(rows, owned))
-        return pa.concat_tables(parts)
-
-    def _owns(self, number: int, rows: pa.Table, place: int) -> bool:
-        """Return whether a row is the run's own; if not, note the damage."""
+    def _read_one(self, number: int) -> "Row | ResultsError":
+        path = f"{self._runs[number]}/run.parquet"
+        try:
+            row = read_run_row(path)
+        except ResultsError as error:
+            return error
         asked = self.planned[number]["experiment"], self.planned[number]["cycle"]
-        found = rows["experiment"][place].as_py(), rows["cycle"][place].as_py()
+        found = row["experiment"], row["cycle"]
         if found == asked:
-            return True
-        self._damage[number] = ResultsError(
-            f"{self._runs[number]}/run.parquet is the record of run {found[0]}/{found[1]}, not of "
-            f"{asked[0]}/{asked[1]}; move it back or delete its folder to measure anew"
+            return row
+        return ResultsError(
+            f"{path} is the record of run {found[0]}/{found[1]}, not of {asked[0]}/{asked[1]}; "
+            "move it back or delete its folder to measure anew"
         )
-        return False
 
 
 class _Settings:

@@ -40,7 +40,8 @@ from llenergymeasure.results.record import (
     Tokens,
     Window,
 )
-from llenergymeasure.results.table import run_row, write_run_row
+from llenergymeasure.results.row_file import write_run_row
+from llenergymeasure.results.table import run_row
 from llenergymeasure.units import NS_PER_S
 
 REQUEST_SCHEMA = pa.schema(

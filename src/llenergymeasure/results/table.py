@@ -7,14 +7,10 @@ key. Not observed is null. ``validity`` is a list of codes here and ``;``-joined
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from llenergymeasure.errors import ResultsError
-from llenergymeasure.files import replacing
 from llenergymeasure.ids import canonical_json
 from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.record import Energy, Result, TokenSplit
@@ -22,15 +18,6 @@ from llenergymeasure.results.serving import TRAFFIC_REALS, traffic_columns
 from llenergymeasure.units import MISSING
 
 TABLE_VERSION = 1
-
-ROW_FORMAT: dict[str, Any] = {
-    "compression": "none",
-    "use_dictionary": False,
-    "write_statistics": False,
-    "store_schema": False,
-}
-"""How a single row is best written: pages without compression, dictionaries or statistics, which
-only cost there. A study reads thousands of these files."""
 
 _TEXT = pa.string()
 _WHOLE = pa.int64()
@@ -279,74 +266,15 @@ def row_schema(row: Mapping[str, Any]) -> pa.Schema:
 
 
 def rows_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Return rows as a table: the fixed columns, then the settings found in any row."""
-    fixed = pa.Table.from_pylist([dict(row) for row in rows], schema=RUN_SCHEMA)
+    """Return rows as a table: the fixed columns, then the settings found in any row.
+
+    A column that a row lacks is null in it.
+    """
+    fixed = pa.Table.from_pylist(list(rows), schema=RUN_SCHEMA)
     settings = dict.fromkeys(name for row in rows for name in row if name not in _NAMES)
     for name in settings:
         fixed = fixed.append_column(name, setting_array([row.get(name) for row in rows]))
     return fixed
-
-
-def write_run_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Write one run's row to ``run.parquet``, whole or not at all."""
-    with replacing(path) as temporary:
-        pq.write_table(rows_table([row]), temporary, **ROW_FORMAT)
-
-
-def read_run_row(path: Path) -> pa.Table:
-    """Return the fixed columns of one ``run.parquet``; columns it lacks are null.
-
-    Raises:
-        ResultsError: the file is absent, damaged, or does not hold exactly one row.
-    """
-    return conformed(read_written_row(path), path)
-
-
-def read_written_row(path: Path | str) -> pa.Table:
-    """Return one ``run.parquet`` as it stands, with the columns of the version that wrote it.
-
-    Parquet is parsed by the reader below :class:`pyarrow.parquet.ParquetFile`, whose own set-up in
-    Python takes as long again, and a study has thousands of these files.
-
-    Raises:
-        ResultsError: the file is absent, damaged, or does not hold exactly one row.
-    """
-    from pyarrow._parquet import ParquetReader
-
-    try:
-        with open(path, "rb") as stream:  # noqa: PTH123 - given text, it makes no Path
-            content = stream.read()
-        reader = ParquetReader()
-        reader.open(pa.BufferReader(content))
-        table = reader.read_all(use_threads=False)
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ResultsError(f"{path} cannot be read as Parquet: {reason}") from error
-    if table.num_rows != 1:
-        raise ResultsError(f"{path} holds {table.num_rows} rows where a run has one")
-    return table
-
-
-def conformed(table: pa.Table, path: Path | str) -> pa.Table:
-    """Return ``table`` with exactly the fixed columns, in their order and types; null if absent.
-
-    Raises:
-        ResultsError: a column holds another type.
-    """
-    names = set(table.column_names)
-    columns = []
-    for field in RUN_SCHEMA:
-        if field.name not in names:
-            columns.append(pa.nulls(table.num_rows, field.type))
-            continue
-        column = table.column(field.name)
-        if column.type != field.type:
-            try:
-                column = column.cast(field.type)
-            except pa.ArrowException as error:
-                raise ResultsError(f"{path}: column {field.name}: {error}") from error
-        columns.append(column)
-    return pa.Table.from_arrays(columns, schema=RUN_SCHEMA)
 
 
 def _completed_row(row: dict[str, Any], swept: Mapping[str, Any]) -> dict[str, Any]:

@@ -140,13 +140,13 @@ def _decision(plan: Plan, folder: StudyFolder, experiment: str) -> dict[str, Any
         return None
     from llenergymeasure.analysis.selection import select
     from llenergymeasure.analysis.stopping import METRIC, decide
-    from llenergymeasure.results.table import read_run_row
+    from llenergymeasure.results.row_file import read_run_row
 
     try:
-        rows = [read_run_row(run.row).to_pylist()[0] for run in runs]
+        rows = [read_run_row(run.row) for run in runs]
     except ResultsError:
         return None
-    values = [row[METRIC] for row in select(rows).used if row[METRIC] is not None]
+    values = [row[METRIC] for row in select(rows).used if row.get(METRIC) is not None]
     settings = plan.execution["precision_target"], int(plan.execution["max_cycles"])
     return asdict(decide(values, pilot_cycles, *settings))
 

@@ -19,7 +19,8 @@ from llenergymeasure.meter.characters import Known
 from llenergymeasure.meter.samples import read_samples
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import Energy, Footprint, Result
-from llenergymeasure.results.table import read_written_row, run_row
+from llenergymeasure.results.row_file import read_written_row
+from llenergymeasure.results.table import run_row
 
 
 def check_run(folder: RunFolder, swept: Mapping[str, Any]) -> Iterator[Difference]:
