@@ -144,14 +144,16 @@ def test_whatever_ends_nothing_runs_on(
         )
     try:
         run = _at_work(tmp_path)
+        supervisor = json.loads((run / "outcome.json").read_text())["pid"]
         if ended == "all":
             os.killpg(process.pid, signal.SIGINT)
         elif ended == "supervisor":
-            os.kill(json.loads((run / "outcome.json").read_text())["pid"], signal.SIGKILL)
+            os.kill(supervisor, signal.SIGKILL)
         else:
             process.kill()
         process.wait(90)
-        _wait(lambda: not living(str(tmp_path)), tmp_path)
+        # The supervisor's own words name no folder.
+        _wait(lambda: not (living(str(tmp_path)) or _lives(supervisor)), tmp_path)
     finally:
         process.kill()
         process.wait()
@@ -163,6 +165,13 @@ def _at_work(folder: Path) -> Path:
     _wait(lambda: any(_measuring(path) for path in folder.rglob("marks.jsonl")), folder)
     (marks,) = folder.rglob("marks.jsonl")
     return marks.parents[1]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _measuring(marks: Path) -> bool:
