@@ -24,7 +24,7 @@ from llenergymeasure.runners.docker_launcher import remove_abandoned
 from llenergymeasure.runners.surroundings import PYTHON, Surroundings, nvidia_here
 
 ROOT = Path(__file__).resolve().parents[1]
-STATEMENT = "import llenergymeasure.measure.supervisor"
+STATEMENT = "import llenergymeasure.measure.worker"
 
 
 def main() -> None:

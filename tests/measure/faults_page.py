@@ -18,6 +18,7 @@ from measure.fault_list import Fault, faults  # noqa: E402 - found by the line a
 
 STUDY = "tests/measure/test_fault_study.py"
 MORE = "tests/measure/test_faults_more.py"
+LOST = "tests/measure/test_lost_disk.py"
 PREFLIGHT = "tests/measure/test_preflight.py"
 GUARD = "tests/hardware/test_guard.py"
 
@@ -73,6 +74,13 @@ SINGLE = [
         "not 0",
         AGAIN,
         f"{MORE}::test_a_disk_that_fills_while_the_window_is_open",
+    ),
+    Row(
+        "the disk with the results is lost while the window is open, and comes back",
+        "lost: nothing could be written",
+        "not 0",
+        AGAIN,
+        f"{LOST}::test_a_disk_that_is_lost_ends_the_run_and_the_next_call_makes_it",
     ),
     Row(
         "the results are on a read-only file system",

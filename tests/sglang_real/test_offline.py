@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Engine, statistics_of
+from llenergymeasure.backends.base import Engine, Scoring, statistics_of
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.prompts import build_workload
@@ -70,6 +70,19 @@ def test_gives_exactly_the_tokens_asked_for_and_accounts_for_itself(load: Load) 
     assert resolved["weights"] == "pretrained"
     assert len(resolved["engine"]) > 500
     assert not {"api_key", "model_path"} & set(resolved["engine"])
+
+
+def test_likelihoods_of_a_text_are_those_of_pytorch(load: Load) -> None:
+    text = list(range(10, 40))
+    engine = load()
+    assert isinstance(engine, Scoring)
+    found = engine.log_likelihoods(text)
+    assert len(found) == len(text) - 1
+    plain = {"model": "tiny-llama", "backend": "pytorch", **BATCH}
+    other = registry.get("pytorch").load(ExperimentConfig.model_validate(plain))
+    assert isinstance(other, Scoring)
+    assert sum(found) == pytest.approx(sum(other.log_likelihoods(text)), rel=0.02)
+    other.close()
 
 
 def test_shared_prefixes_are_computed_once_a_pass_and_passes_cost_the_same(load: Load) -> None:

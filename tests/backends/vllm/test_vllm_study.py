@@ -20,6 +20,7 @@ LENGTHS = {"n": 4, "max_input_tokens": 16, "max_output_tokens": 8}
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a study that was run by the interpreter that has both engines."""
     folder = tmp_path_factory.mktemp("engines")
+    (folder / "texts.txt").write_text("The energy of a token.\nAnother line, a little longer.\n")
     path = write_study(
         folder,
         name="engines",
@@ -29,6 +30,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         warmup={"n_warmup": 1, "convergence_detection": False},
         pytorch={"batch_size": 4},
         vllm={"engine": {"enforce_eager": True, "max_model_len": 256}},
+        quality={"texts": "texts.txt"},
         runners={"pytorch": "local", "vllm": "local"},
         execution={"n_cycles": 2, "cycle_order": "interleaved"},
     )
@@ -84,6 +86,11 @@ def test_the_record_names_the_engine_and_what_it_ran_with(study: Path) -> None:
 def test_first_tokens_are_timed(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         assert 0 < row["time_to_first_token_p50_s"] < row["request_latency_p50_s"]
+
+
+def test_both_find_the_same_texts_as_likely(rows: list[dict[str, Any]]) -> None:
+    found = {row["backend"]: row["perplexity"] for row in rows}
+    assert found["vllm"] == pytest.approx(found["pytorch"], rel=0.02)
 
 
 def test_tables_and_report_compare_both(study: Path) -> None:

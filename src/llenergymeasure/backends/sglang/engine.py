@@ -104,6 +104,31 @@ class SGLangEngine:
             for request, group in zip(requests, groups, strict=True)
         ]
 
+    def log_likelihoods(self, token_ids: Sequence[int]) -> list[float]:
+        """Return the natural logarithm of each token's likelihood after those before it.
+
+        SGLang tells it on the way to an answer, of which one token is drawn and dropped.
+
+        Raises:
+            BackendError: SGLang failed, or the text is too long for it.
+        """
+        try:
+            answer = self._open().generate(
+                input_ids=list(token_ids),
+                sampling_params={"max_new_tokens": 1, "temperature": 0.0},
+                return_logprob=True,
+                logprob_start_len=0,
+            )
+            told = answer["meta_info"]["input_token_logprobs"][1:]
+            likelihoods = [float(value) for value, *_ in told]
+        except BackendError:
+            raise
+        except Exception as error:
+            raise BackendError(f"scoring a text failed: {type(error).__name__}: {error}") from error
+        if len(likelihoods) != len(token_ids) - 1:
+            raise BackendError(f"SGLang scored {len(likelihoods)} of {len(token_ids) - 1} tokens")
+        return likelihoods
+
     def synchronize(self) -> None:
         """Wait until the scheduler has done all it was given.
 

@@ -90,6 +90,27 @@ class VLLMEngine:
             for request, answer in zip(requests, answers, strict=True)
         ]
 
+    def log_likelihoods(self, token_ids: Sequence[int]) -> list[float]:
+        """Return the natural logarithm of each token's likelihood after those before it.
+
+        vLLM tells it on the way to an answer, of which one token is drawn and dropped.
+
+        Raises:
+            BackendError: vLLM failed, or the text is too long for it.
+        """
+        asked = vllm.SamplingParams(
+            max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False
+        )
+        prompt = {"prompt_token_ids": list(token_ids)}
+        try:
+            (answer,) = self._open().generate([prompt], asked, use_tqdm=False)
+        except Exception as error:
+            raise BackendError(f"scoring a text failed: {type(error).__name__}: {error}") from error
+        told = answer.prompt_logprobs[1:]
+        return [
+            float(known[token].logprob) for token, known in zip(token_ids[1:], told, strict=True)
+        ]
+
     def synchronize(self) -> None:
         """Wait until every worker's device has done all it was given."""
         self._ask_workers("llem_synchronize")
