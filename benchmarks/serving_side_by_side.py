@@ -1,6 +1,6 @@
 """The streaming client beside vLLM's own serving benchmark: one server, the same requests.
 
-    PYTHONPATH=src HF_HUB_OFFLINE=1 PYTHON_OF_VLLM benchmarks/serving_side_by_side.py
+    PYTHONPATH=src HF_HUB_OFFLINE=1 PYTHON_OF_VLLM benchmarks/serving_side_by_side.py [--model M]
 
 Runs in the environment that has vLLM. Both clients send the same token ids at the same times,
 one after the other, in turns; figures are medians of the repeats. CPU is this process's own
@@ -46,6 +46,7 @@ class Figures:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="tiny-llama", help="any other: with random weights")
     parser.add_argument("--rate", type=float, default=4.0)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--input", type=int, default=64)
@@ -54,7 +55,8 @@ def main() -> int:
     options = parser.parse_args()
     config = ExperimentConfig.model_validate(
         {
-            "model": "tiny-llama",
+            "model": options.model,
+            "weights": "pretrained" if options.model == "tiny-llama" else "random",
             "backend": "vllm",
             "max_input_tokens": options.input,
             "max_output_tokens": options.output,
