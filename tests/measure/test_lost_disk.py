@@ -28,9 +28,11 @@ class Disk:
         wait_for(lambda: os.path.ismount(self.folder) or self._ended())
 
     def lose(self) -> None:
-        assert self._server is not None
+        if self._server is None:
+            return
         self._server.kill()
-        self._server.wait()
+        self._server.communicate()
+        self._server = None
 
     def unmount(self) -> None:
         self.lose()
