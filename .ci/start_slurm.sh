@@ -4,6 +4,8 @@
 #
 #   start_slurm.sh FOLDER      NODES=2 CPUS=2 GPUS=2 MEMORY_MB=8000 PORT=17000 TASK_PROLOG=FILE
 #
+# GPUS: one a node, or more.
+#
 # FOLDER takes configuration, logs, state and the pid files by which stop_slurm.sh ends it.
 # The configuration is linked into /etc/slurm: the job steps that Snakemake starts drop SLURM_CONF.
 set -euo pipefail
