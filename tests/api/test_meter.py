@@ -7,6 +7,7 @@ import pytest
 
 import llenergymeasure
 from llenergymeasure import ConfigurationError, Metered, MeterError
+from llenergymeasure.meter.samples import read_samples
 from nvml_sim import sim
 from support.recording import card_environment, environment
 
@@ -57,6 +58,28 @@ def test_the_room_of_that_name_does_not_hide_it() -> None:
         time.sleep(0.05)
     assert energy.window_s > 0
     assert llenergymeasure.meter.account.account is not None
+
+
+@pytest.mark.parametrize("name", ["kept.parquet", "kept.arrows"])
+def test_the_recording_is_kept_where_asked(tmp_path: Path, name: str) -> None:
+    def work() -> None:
+        time.sleep(0.3)
+        raise ZeroDivisionError
+
+    path = tmp_path / "folder" / name
+    with pytest.raises(ZeroDivisionError), llenergymeasure.meter(samples=path):
+        work()
+    assert read_samples(path).complete
+    assert [each.name for each in path.parent.iterdir()] == [name]
+
+
+def test_a_recording_of_another_ending_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "kept.csv"
+    with (
+        pytest.raises(ConfigurationError, match="must end in"),
+        llenergymeasure.meter(samples=path),
+    ):
+        pass
 
 
 @pytest.mark.system

@@ -1,15 +1,17 @@
 """The meter by itself: the energy of a block of a program."""
 
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from llenergymeasure.errors import MeterError
+from llenergymeasure.errors import ConfigurationError, MeterError
+from llenergymeasure.files import replacing
 from llenergymeasure.meter.account import account
 from llenergymeasure.meter.client import RecorderProcess
-from llenergymeasure.meter.samples import read_samples
+from llenergymeasure.meter.samples import read_samples, write_samples
 from llenergymeasure.meter.ticks import TickClock
 from llenergymeasure.results.record import Energy, PhaseEnergy, Reading
 from llenergymeasure.units import NS_PER_S, Kind, Scope
@@ -18,6 +20,7 @@ _READY_S = 60.0
 _STOP_S = 10.0
 _TICK_S = 2.0
 """How long to wait for a counter's tick; the slowest known step at about 1 s."""
+_KEPT_AS = (".parquet", ".arrows")
 
 
 class Metered:
@@ -116,7 +119,12 @@ class Metered:
 
 
 @contextmanager
-def meter(devices: str | Sequence[str] | None = None, *, align: bool = True) -> Iterator[Metered]:
+def meter(
+    devices: str | Sequence[str] | None = None,
+    *,
+    align: bool = True,
+    samples: Path | str | None = None,
+) -> Iterator[Metered]:
     """Measure the energy of a block.
 
     Work that a GPU was given and has not done when the block ends is not in it: synchronise first
@@ -128,15 +136,20 @@ def meter(devices: str | Sequence[str] | None = None, *, align: bool = True) -> 
             would see if not given.
         align: wait for a tick of the energy counter before the block and after it, up to 2 s, so
             that no error is left at its ends; where there is no counter nothing is waited for.
+        samples: where to keep the recording that the energy is computed from, a file named
+            ``.parquet`` or ``.arrows``; it is thrown away if not given.
 
     Yields:
         What will hold the energy once the block has ended.
 
     Raises:
         MeterError: the recorder did not start.
-        ConfigurationError: the devices are not there.
+        ConfigurationError: the devices are not there, or ``samples`` has another ending.
     """
     metered = Metered()
+    kept = None if samples is None else Path(samples)
+    if kept is not None and kept.suffix not in _KEPT_AS:
+        raise ConfigurationError(f"samples: {kept} must end in {' or '.join(_KEPT_AS)}")
     with tempfile.TemporaryDirectory(prefix="llem-meter-") as name:
         stream, ticks = Path(name) / "samples.arrows", Path(name) / "ticks"
         recorder = RecorderProcess.start(stream, ticks=ticks, devices=devices)
@@ -149,9 +162,20 @@ def meter(devices: str | Sequence[str] | None = None, *, align: bool = True) -> 
                 finally:
                     window = (start_ns, _moment(clock, align=align))
                     lost = recorder.stop(_STOP_S) != 0
+                    if kept is not None:
+                        _keep(stream, kept)
                     metered._account(stream, window, lost=lost)
         finally:
             recorder.stop(_STOP_S)
+
+
+def _keep(stream: Path, path: Path) -> None:
+    """Keep a recording, whole or not at all."""
+    if path.suffix == ".parquet":
+        write_samples(read_samples(stream), path)
+        return
+    with replacing(path) as temporary:
+        shutil.copyfile(stream, temporary)
 
 
 def _moment(clock: TickClock, *, align: bool) -> int:
