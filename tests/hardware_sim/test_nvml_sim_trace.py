@@ -159,6 +159,23 @@ WHOLE = {
             "not_supported": ["nvmlDeviceGetFanSpeed", 4],
         },
         {"load_file": "load.csv", "idle_w": 70, "max_w": 600, "pci": "00000000:04:00.0"},
+        {
+            "power_w": [[0, 100], [5, 300]],
+            "sensor": {
+                "counter_from": "own_samples",
+                "counter_sample_ms": 20,
+                "counter_sample_phase_ms": 5,
+                "counter_window_ms": 10,
+                "counter_lag_ms": 10,
+                "counter_jitter_ms": 2,
+                "counter_skip": 0.1,
+                "counter_gain": 1.01,
+                "counter_resets_s": [1, 2],
+                "counter_wrap_mj": 100000,
+                "counter_jumps": [[1, 5], [3, -5]],
+                "counter_stalls": [[1, 2, "lose"], [3, 4, "catch_up"]],
+            },
+        },
     ],
 }
 

@@ -13,6 +13,7 @@
 void device_free(struct device *d) {
     timeline_free(&d->demand);
     timeline_free(&d->power);
+    sensor_free(&d->sensor);
     tail_close(&d->load.tail);
     series_free(&d->temperature_c);
     series_free(&d->memory_temperature_c);
@@ -123,11 +124,19 @@ bool device_is_power_capped(const struct device *d, double t_s) {
     return timeline_power_w(&d->demand, t_s) > timeline_power_w(&d->power, t_s) + 1e-9;
 }
 
+/* The highest value shown, until a reset or a jump sets it anew. */
+static uint64_t held_up_mj(struct load_source *load, struct counter_reading reading) {
+    if (reading.events != load->events || reading.mj > load->highest_mj)
+        load->highest_mj = reading.mj;
+    load->events = reading.events;
+    return load->highest_mj;
+}
+
 uint64_t device_counter_mj(struct device *d, int64_t elapsed_ns) {
-    uint64_t counter = sensor_counter_mj(&d->sensor, &d->power, elapsed_ns);
-    if (!d->has_load) return counter;
-    if (counter > d->load.highest_mj) d->load.highest_mj = counter;
-    return d->load.highest_mj;
+    struct counter *counter = &d->sensor.counter;
+    struct counter_reading reading =
+        counter_read(counter, &d->sensor.power, &d->power, elapsed_ns);
+    return counter_wrapped(counter, d->has_load ? held_up_mj(&d->load, reading) : reading.mj);
 }
 
 unsigned device_clock_mhz(const struct device *d, enum clock_domain domain, double t_s) {

@@ -50,6 +50,7 @@ struct load_source {
     double load; /* of the last line */
     bool complained;
     uint64_t highest_mj; /* late lines change the past; the counter must not run back */
+    size_t events;       /* of the counter, when it was last read */
 };
 
 struct device {

@@ -16,7 +16,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +29,40 @@ LIBRARY_NAME = "libnvidia-ml.so.1"
 NS_PER_S = 1_000_000_000
 
 Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Ticks:
+    """When an instrument renews what it shows: tick number k at phase + k * step."""
+
+    step_ns: int
+    phase_ns: int
+    jitter_ns: int = 0
+    skip: float = 0
+    stalls_ns: Sequence[tuple[int, int]] = ()
+    seeds: tuple[int, int] = (0, 0)  # of jitter and skip
+
+    def time_ns(self, number: int) -> int:
+        """When tick `number` is, moved as it is."""
+        moved = (2 * self.jitter_ns + 1) * _draw(self.seeds[0], number) // 2**53 - self.jitter_ns
+        return self.phase_ns + number * self.step_ns + moved
+
+    def happens(self, number: int) -> bool:
+        """Whether tick `number` is neither skipped nor inside a stall."""
+        at_ns = self.time_ns(number)
+        stalled = any(start <= at_ns < end for start, end in self.stalls_ns)
+        return not stalled and Fraction(_draw(self.seeds[1], number), 2**53) >= self.skip
+
+    def last_number(self, elapsed_ns: int) -> int:
+        """The last tick that happens at or before `elapsed_ns`."""
+        number = (elapsed_ns + self.jitter_ns - self.phase_ns) // self.step_ns
+        while self.time_ns(number) > elapsed_ns or not self.happens(number):
+            number -= 1
+        return number
+
+    def last_ns(self, elapsed_ns: int) -> int:
+        """When that tick is."""
+        return self.time_ns(self.last_number(elapsed_ns))
 
 
 @dataclass(frozen=True)
@@ -46,10 +80,40 @@ class Sensor:
     counter_phase_ms: float = 0
     counter_start_mj: float = 0
     power_noise_w: float = 0
+    counter_lag_ms: float = 0
+    counter_sample_ms: float = 100
+    counter_sample_phase_ms: float = 0
+    counter_window_ms: float = 100
+    counter_gain: float = 1.0
+    counter_jitter_ms: float = 0
+    counter_skip: float = 0
+    counter_resets_s: Sequence[float] = ()
+    counter_wrap_mj: int | None = None
+    counter_jumps: Points = ()
+    counter_stalls: Sequence[tuple[float, float, str]] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The trace's `sensor` object."""
-        return {key: value for key, value in vars(self).items() if value is not None}
+        return {key: value for key, value in vars(self).items() if value not in (None, ())}
+
+    def power_ticks(self) -> Ticks:
+        """When power is renewed."""
+        return Ticks(_ns(self.update_ms), _ns(self.phase_ms))
+
+    def counter_ticks(self) -> Ticks:
+        """When the counter steps."""
+        return Ticks(
+            _ns(self.counter_update_ms),
+            _ns(self.counter_phase_ms),
+            jitter_ns=_ns(self.counter_jitter_ms),
+            skip=self.counter_skip,
+            stalls_ns=[(_time_ns(start), _time_ns(end)) for start, end, _ in self.counter_stalls],
+            seeds=(1, 2),
+        )
+
+    def own_ticks(self) -> Ticks:
+        """When a counter from "own_samples" samples power."""
+        return Ticks(_ns(self.counter_sample_ms), _ns(self.counter_sample_phase_ms))
 
 
 @dataclass(frozen=True)
@@ -80,35 +144,53 @@ class Device:
     def counter_mj(self, elapsed_ns: int) -> int:
         """What the energy counter shows, in mJ, `elapsed_ns` after time zero."""
         sensor = self.sensor
-        tick_ns = _tick_ns(elapsed_ns, sensor.counter_update_ms, sensor.counter_phase_ms)
-        if tick_ns <= 0:
-            energy_j = Fraction(0)
-        elif sensor.counter_from == "samples":
-            energy_j = self._samples_energy_j(tick_ns)
-        else:
-            energy_j = _integral(self.power_w, Fraction(0), Fraction(tick_ns, NS_PER_S))
-        return round(Fraction(sensor.counter_start_mj) + energy_j * 1000)
+        at_ns = max(sensor.counter_ticks().last_ns(elapsed_ns) - _ns(sensor.counter_lag_ms), 0)
+        resets = [reset for reset in map(_time_ns, sensor.counter_resets_s) if reset <= at_ns]
+        since_ns = resets[-1] if resets else None
+        counted = self._counted_j(at_ns) - self._counted_j(since_ns or 0)
+        shown = Fraction(0 if resets else sensor.counter_start_mj)
+        shown += Fraction(sensor.counter_gain) * counted * 1000
+        for time_s, joules in sensor.counter_jumps:
+            if _time_ns(time_s) <= at_ns and (since_ns is None or _time_ns(time_s) >= since_ns):
+                shown += Fraction(joules) * 1000
+        whole = max(round(shown), 0)
+        return whole % sensor.counter_wrap_mj if sensor.counter_wrap_mj else whole
 
     def shown_power_mw(self, elapsed_ns: int, window_ms: float | None = None) -> int:
         """What a power reading shows, in mW; window_ms None is the sensor's own window."""
-        tick_ns = _tick_ns(elapsed_ns, self.sensor.update_ms, self.sensor.phase_ms)
+        tick_ns = self.sensor.power_ticks().last_ns(elapsed_ns)
         return round(self._sample_w(tick_ns, window_ms) * 1000)
 
+    def _mean_w(self, end_ns: int, window_ms: float) -> Fraction:
+        end, start = Fraction(end_ns, NS_PER_S), Fraction(end_ns - _ns(window_ms), NS_PER_S)
+        if start == end:
+            return _power_at(self.power_w, end)
+        return _integral(self.power_w, start, end) / (end - start)
+
     def _sample_w(self, tick_ns: int, window_ms: float | None = None) -> Fraction:
-        window_ns = _ns(self.sensor.window_ms if window_ms is None else window_ms)
-        end, start = Fraction(tick_ns, NS_PER_S), Fraction(tick_ns - window_ns, NS_PER_S)
-        mean = _integral(self.power_w, start, end) / (end - start)
+        mean = self._mean_w(tick_ns, self.sensor.window_ms if window_ms is None else window_ms)
         return max(Fraction(0), Fraction(self.sensor.gain) * mean + Fraction(self.sensor.offset_w))
 
-    def _samples_energy_j(self, until_ns: int) -> Fraction:
-        energy, at_ns = Fraction(0), 0
-        step_ns = _ns(self.sensor.update_ms)
-        while at_ns < until_ns:
-            tick_ns = _tick_ns(at_ns, self.sensor.update_ms, self.sensor.phase_ms)
-            next_ns = min(tick_ns + step_ns, until_ns)
-            energy += self._sample_w(tick_ns) * Fraction(next_ns - at_ns, NS_PER_S)
-            at_ns = next_ns
-        return energy
+    def _own_sample_w(self, tick_ns: int) -> Fraction:
+        return self._mean_w(tick_ns, self.sensor.counter_window_ms)
+
+    def _counted_j(self, until_ns: int) -> Fraction:
+        """What the counter adds up from time zero, less what its stalls lose."""
+        counted = self._summed_j(0, until_ns)
+        for start_s, end_s, energy in self.sensor.counter_stalls:
+            if energy == "lose":
+                counted -= self._summed_j(_time_ns(start_s), min(_time_ns(end_s), until_ns))
+        return counted
+
+    def _summed_j(self, start_ns: int, end_ns: int) -> Fraction:
+        start_ns = max(start_ns, 0)
+        if end_ns <= start_ns:
+            return Fraction(0)
+        if self.sensor.counter_from == "samples":
+            return _held_j(self.sensor.power_ticks(), self._sample_w, start_ns, end_ns)
+        if self.sensor.counter_from == "own_samples":
+            return _held_j(self.sensor.own_ticks(), self._own_sample_w, start_ns, end_ns)
+        return _integral(self.power_w, Fraction(start_ns, NS_PER_S), Fraction(end_ns, NS_PER_S))
 
 
 @dataclass(frozen=True)
@@ -238,9 +320,41 @@ def _ns(milliseconds: float) -> int:
     return round(milliseconds * 1_000_000)
 
 
-def _tick_ns(elapsed_ns: int, step_ms: float, phase_ms: float) -> int:
-    step_ns, phase_ns = _ns(step_ms), _ns(phase_ms)
-    return (elapsed_ns - phase_ns) // step_ns * step_ns + phase_ns
+def _time_ns(seconds: float) -> int:
+    return round(Fraction(seconds) * NS_PER_S)
+
+
+def _draw(seed: int, number: int) -> int:
+    """53 random bits of a number: the first that splitmix64 gives from seed + number steps."""
+    mask = 2**64 - 1
+    z = (seed + number * 0x9E3779B97F4A7C15) & mask
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & mask
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & mask
+    return (z ^ (z >> 31)) >> 11
+
+
+def _held_j(
+    ticks: Ticks, sample_w: Callable[[int], Fraction], start_ns: int, end_ns: int
+) -> Fraction:
+    """Integral of samples that are each held until the next."""
+    energy, at_ns = Fraction(0), start_ns
+    while at_ns < end_ns:
+        steps = (at_ns - ticks.phase_ns) // ticks.step_ns
+        next_ns = min(ticks.phase_ns + (steps + 1) * ticks.step_ns, end_ns)
+        energy += sample_w(ticks.last_ns(at_ns)) * Fraction(next_ns - at_ns, NS_PER_S)
+        at_ns = next_ns
+    return energy
+
+
+def _power_at(power_w: Points, at_s: Fraction) -> Fraction:
+    """Power at a moment; at a step what follows it."""
+    points = [(Fraction(t), Fraction(w)) for t, w in power_w]
+    before = [point for point in points if point[0] <= at_s]
+    after = [point for point in points if point[0] > at_s]
+    if not before or not after:
+        return (before[-1] if before else after[0])[1]
+    (t1, w1), (t2, w2) = before[-1], after[0]
+    return w1 + (w2 - w1) * (at_s - t1) / (t2 - t1)
 
 
 def _integral(power_w: Points, start_s: Fraction, end_s: Fraction) -> Fraction:

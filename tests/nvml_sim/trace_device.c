@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "trace_sensor.h"
+
 #define GIB (1024.0 * 1024 * 1024)
 #define DEFAULT_LIMIT_W 700.0
 
@@ -16,38 +18,6 @@ static const struct range percent = {0, 100};
 static const struct range mhz = {0, 100000};
 static const struct range small_count = {0, 65535};
 static const struct range word = {0, 4294967295.0};
-
-static int64_t milliseconds(const struct section *s, const char *key, double fallback, double low) {
-    return (int64_t)llround(config_number(s, key, fallback, (struct range){low, 1e9}) * 1e6);
-}
-
-static void read_sensor(const struct section *device, struct device *d) {
-    static const char *const known[] = {
-        "update_ms", "window_ms",   "average_window_ms", "counter_update_ms", "phase_ms",
-        "gain",      "offset_w",    "counter_from",      "counter_phase_ms",  "counter_start_mj",
-        "power_noise_w", NULL};
-    struct section s = config_section(device, "sensor");
-    struct sensor *sensor = &d->sensor;
-    char from[16];
-    config_warn_unknown(&s, known);
-    sensor->update_ns = milliseconds(&s, "update_ms", 100, 1);
-    sensor->window_ns = milliseconds(&s, "window_ms", 100, 0);
-    sensor->average_window_ns = milliseconds(&s, "average_window_ms", 0, 0);
-    sensor->counter_update_ns = milliseconds(&s, "counter_update_ms", 100, 1);
-    sensor->phase_ns = milliseconds(&s, "phase_ms", 0, -1e9) % sensor->update_ns;
-    sensor->counter_phase_ns =
-        milliseconds(&s, "counter_phase_ms", 0, -1e9) % sensor->counter_update_ns;
-    sensor->gain = config_number(&s, "gain", 1, (struct range){0, 1000});
-    sensor->offset_w = config_number(&s, "offset_w", 0, (struct range){-1e6, 1e6});
-    sensor->noise_w = config_number(&s, "power_noise_w", 0, watts);
-    sensor->counter_start_mj = config_number(&s, "counter_start_mj", 0, (struct range){0, 1e15});
-    sensor->seed = ((uint64_t)d->index + 1) * UINT64_C(0xD1B54A32D192ED03);
-    config_string(&s, "counter_from", "true", from, sizeof from);
-    sensor->counter_from_samples = strcmp(from, "samples") == 0;
-    if (!sensor->counter_from_samples && strcmp(from, "true") != 0)
-        config_fault(s.config, s.path, "counter_from", config_get(&s, "counter_from"),
-                     "\"true\" or \"samples\"");
-}
 
 static bool put_power(void *context, double t_s, double power_w) {
     return timeline_append(context, t_s, power_w);
@@ -396,7 +366,7 @@ void trace_read_device(const struct section *section, const struct section *top,
     read_identity(section, d);
     read_capability(section, d);
     read_pci(section, d);
-    read_sensor(section, d);
+    trace_read_sensor(section, &d->sensor, index);
     read_power(section, d);
     read_limit(section, d);
     read_conditions(section, d);
