@@ -162,6 +162,9 @@ WHOLE = {
         {
             "power_w": [[0, 100], [5, 300]],
             "sensor": {
+                "power_skip": 0.1,
+                "power_stalls": [[2, 3]],
+                "zero_every": 5,
                 "counter_from": "own_samples",
                 "counter_sample_ms": 20,
                 "counter_sample_phase_ms": 5,

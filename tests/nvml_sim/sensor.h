@@ -14,6 +14,7 @@ struct sensor {
     int64_t average_window_ns; /* nvmlDeviceGetPowerUsage and POWER_AVERAGE; 0: the power's window */
     double noise_w;
     uint64_t seed; /* of the noise */
+    int64_t zero_every; /* the n-th renewal of each n reads 0; 0: none does */
     struct counter counter;
 };
 

@@ -91,6 +91,9 @@ class Sensor:
     counter_wrap_mj: int | None = None
     counter_jumps: Points = ()
     counter_stalls: Sequence[tuple[float, float, str]] = ()
+    power_skip: float = 0
+    power_stalls: Sequence[tuple[float, float]] = ()
+    zero_every: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """The trace's `sensor` object."""
@@ -98,7 +101,13 @@ class Sensor:
 
     def power_ticks(self) -> Ticks:
         """When power is renewed."""
-        return Ticks(_ns(self.update_ms), _ns(self.phase_ms))
+        return Ticks(
+            _ns(self.update_ms),
+            _ns(self.phase_ms),
+            skip=self.power_skip,
+            stalls_ns=[(_time_ns(start), _time_ns(end)) for start, end in self.power_stalls],
+            seeds=(0, 3),
+        )
 
     def counter_ticks(self) -> Ticks:
         """When the counter steps."""
@@ -158,8 +167,11 @@ class Device:
 
     def shown_power_mw(self, elapsed_ns: int, window_ms: float | None = None) -> int:
         """What a power reading shows, in mW; window_ms None is the sensor's own window."""
-        tick_ns = self.sensor.power_ticks().last_ns(elapsed_ns)
-        return round(self._sample_w(tick_ns, window_ms) * 1000)
+        ticks, every = self.sensor.power_ticks(), self.sensor.zero_every
+        number = ticks.last_number(elapsed_ns)
+        if every and (number + 1) % every == 0:
+            return 0
+        return round(self._sample_w(ticks.time_ns(number), window_ms) * 1000)
 
     def _mean_w(self, end_ns: int, window_ms: float) -> Fraction:
         end, start = Fraction(end_ns, NS_PER_S), Fraction(end_ns - _ns(window_ms), NS_PER_S)

@@ -149,7 +149,7 @@ static void read_counter(const struct section *s, struct counter *c) {
 void trace_read_sensor(const struct section *device, struct sensor *sensor, unsigned index) {
     static const char *const known[] = {
         "update_ms", "phase_ms", "window_ms", "average_window_ms", "gain", "offset_w",
-        "power_noise_w", "counter_update_ms", "counter_phase_ms", "counter_jitter_ms",
+        "power_noise_w", "power_skip", "power_stalls", "zero_every", "counter_update_ms", "counter_phase_ms", "counter_jitter_ms",
         "counter_skip", "counter_stalls", "counter_lag_ms", "counter_from", "counter_sample_ms",
         "counter_sample_phase_ms", "counter_window_ms", "counter_gain", "counter_start_mj",
         "counter_wrap_mj", "counter_resets_s", "counter_jumps", NULL};
@@ -157,6 +157,10 @@ void trace_read_sensor(const struct section *device, struct sensor *sensor, unsi
     config_warn_unknown(&s, known);
     sensor->power.ticks.step_ns = duration(&s, "update_ms", 100, 1);
     sensor->power.ticks.phase_ns = phase(&s, "phase_ms");
+    sensor->power.ticks.skip = share(&s, "power_skip");
+    sensor->power.ticks.skip_seed = SEED_POWER_SKIP;
+    read_stalls(&s, "power_stalls", false, &sensor->power.ticks);
+    sensor->zero_every = (int64_t)config_number(&s, "zero_every", 0, (struct range){0, 1e9});
     sensor->power.window_ns = duration(&s, "window_ms", 100, 0);
     sensor->power.gain = config_number(&s, "gain", 1, (struct range){0, 1000});
     sensor->power.offset_w = config_number(&s, "offset_w", 0, (struct range){-1e6, 1e6});
