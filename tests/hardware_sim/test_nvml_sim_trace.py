@@ -165,6 +165,7 @@ WHOLE = {
                 "power_skip": 0.1,
                 "power_stalls": [[2, 3]],
                 "zero_every": 5,
+                "call_ms": {"counter": 3.2, "power": 0.01},
                 "counter_from": "own_samples",
                 "counter_sample_ms": 20,
                 "counter_sample_phase_ms": 5,

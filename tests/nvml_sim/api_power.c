@@ -14,14 +14,15 @@ static unsigned power_mw(const struct device *d, enum sensor_channel channel, in
 }
 
 NVML_EXPORT nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t handle, unsigned *power) {
-    ON_DEVICE(handle, power, *power = power_mw(device, SENSOR_AVERAGE, clock_elapsed_ns()));
+    ON_DEVICE_CALL(CALL_POWER, handle, power,
+                   *power = power_mw(device, SENSOR_AVERAGE, clock_elapsed_ns()));
 }
 
 NVML_EXPORT nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t handle,
                                                              unsigned long long *energy) {
-    ON_DEVICE(handle, energy,
-              if (!device->counter_supported) answer = NVML_ERROR_NOT_SUPPORTED;
-              else *energy = device_counter_mj(device, clock_elapsed_ns()));
+    ON_DEVICE_CALL(CALL_COUNTER, handle, energy,
+                   if (!device->counter_supported) answer = NVML_ERROR_NOT_SUPPORTED;
+                   else *energy = device_counter_mj(device, clock_elapsed_ns()));
 }
 
 static void put_unsigned(nvmlFieldValue_t *field, unsigned value) {
@@ -87,10 +88,21 @@ static nvmlReturn_t put_field(nvmlFieldValue_t *field, struct device *d, int64_t
     }
 }
 
+/* A call for several fields takes as long as the slowest of them. */
+static enum call_kind fields_kind(int count, const nvmlFieldValue_t *values) {
+    enum call_kind kind = CALL_OTHER;
+    for (int i = 0; values && i < count; i++) {
+        unsigned id = values[i].fieldId;
+        if (id == NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION) return CALL_COUNTER;
+        if (id == NVML_FI_DEV_POWER_INSTANT || id == NVML_FI_DEV_POWER_AVERAGE) kind = CALL_POWER;
+    }
+    return kind;
+}
+
 /* All fields of one call show the same moment. */
 NVML_EXPORT nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t handle, int count,
                                                   nvmlFieldValue_t *values) {
-    ON_DEVICE(handle, values && count > 0, {
+    ON_DEVICE_CALL(fields_kind(count, values), handle, values && count > 0, {
         int64_t at_ns = clock_elapsed_ns();
         for (int i = 0; i < count; i++) {
             values[i].timestamp = values[i].latencyUsec = 0;

@@ -109,6 +109,10 @@ void clock_close(void) {
     speed = 1;
 }
 
+bool clock_is_stepped(void) {
+    return stepped != NULL;
+}
+
 int64_t clock_elapsed_of_ns(int64_t monotonic_ns) {
     long double elapsed = (long double)monotonic_ns - t0_ns;
     return bounded(stepped ? elapsed : elapsed * speed);

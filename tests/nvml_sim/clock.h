@@ -11,6 +11,8 @@
 bool clock_open(char *reason, size_t reason_size);
 void clock_close(void);
 
+/* Whether time stands still but for a test's steps. */
+bool clock_is_stepped(void);
 int64_t clock_now_ns(void);
 /* The same, counted from time zero. */
 int64_t clock_elapsed_ns(void);

@@ -9,6 +9,9 @@
 #include "sampler.h"
 #include "timeline.h"
 
+/* What a call on the card asks for. */
+enum call_kind { CALL_OTHER, CALL_POWER, CALL_COUNTER, CALL_KIND_COUNT };
+
 struct sensor {
     struct sampler power;
     int64_t average_window_ns; /* nvmlDeviceGetPowerUsage and POWER_AVERAGE; 0: the power's window */
@@ -16,6 +19,7 @@ struct sensor {
     uint64_t seed; /* of the noise */
     int64_t zero_every; /* the n-th renewal of each n reads 0; 0: none does */
     struct counter counter;
+    int64_t call_ns[CALL_KIND_COUNT]; /* how long a call takes */
 };
 
 enum sensor_channel { SENSOR_INSTANT, SENSOR_AVERAGE };

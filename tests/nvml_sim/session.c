@@ -1,8 +1,10 @@
 #include "session.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "clock.h"
 #include "message.h"
@@ -117,26 +119,47 @@ static nvmlReturn_t check_supported(const struct device *device, const char *fun
     return NVML_SUCCESS;
 }
 
-nvmlReturn_t session_enter_any(nvmlDevice_t handle, const char *function, struct device **device,
+static nvmlReturn_t enter_card(nvmlDevice_t handle, const char *function, struct device **device,
                                struct mig_device **mig) {
     struct trace *ignored;
     nvmlReturn_t answer = session_enter(&ignored);
     if (answer != NVML_SUCCESS) return answer;
     answer = resolve(handle, device, mig);
     if (answer == NVML_SUCCESS) answer = check_supported(*device, function);
-    if (answer != NVML_SUCCESS) {
+    if (answer != NVML_SUCCESS) session_leave();
+    return answer;
+}
+
+/* Real time, whatever a signal does. */
+static void sleep_ns(int64_t ns) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    ns += until.tv_nsec;
+    until.tv_sec += ns / 1000000000;
+    until.tv_nsec = ns % 1000000000;
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) continue;
+}
+
+nvmlReturn_t session_enter_any(nvmlDevice_t handle, const char *function, enum call_kind kind,
+                               struct device **device, struct mig_device **mig) {
+    nvmlReturn_t answer = enter_card(handle, function, device, mig);
+    if (answer != NVML_SUCCESS) return answer;
+    int64_t wait_ns = clock_is_stepped() ? 0 : (*device)->sensor.call_ns[kind];
+    if (wait_ns > 0) {
         session_leave();
-        return answer;
+        sleep_ns(wait_ns);
+        answer = enter_card(handle, function, device, mig);
+        if (answer != NVML_SUCCESS) return answer;
     }
     state_poll(trace.devices, trace.count);
     device_poll_load(*device);
     return NVML_SUCCESS;
 }
 
-nvmlReturn_t session_enter_device(nvmlDevice_t handle, const char *function,
+nvmlReturn_t session_enter_device(nvmlDevice_t handle, const char *function, enum call_kind kind,
                                   struct device **device) {
     struct mig_device *mig;
-    nvmlReturn_t answer = session_enter_any(handle, function, device, &mig);
+    nvmlReturn_t answer = session_enter_any(handle, function, kind, device, &mig);
     if (answer != NVML_SUCCESS || !mig) return answer;
     session_leave();
     return NVML_ERROR_NOT_SUPPORTED;

@@ -16,11 +16,12 @@ void session_leave(void);
 struct trace *session_trace(void);
 
 /* A call on a card. `function` is the NVML function's name. A lost card, a function the trace declares
- * unsupported and a MIG handle are answered here. */
-nvmlReturn_t session_enter_device(nvmlDevice_t handle, const char *function, struct device **device);
+ * unsupported and a MIG handle are answered here; a call that takes its time waits here, without the lock. */
+nvmlReturn_t session_enter_device(nvmlDevice_t handle, const char *function, enum call_kind kind,
+                                  struct device **device);
 /* The same for the calls a MIG device answers as well; *mig is NULL for a whole card. */
-nvmlReturn_t session_enter_any(nvmlDevice_t handle, const char *function, struct device **device,
-                               struct mig_device **mig);
+nvmlReturn_t session_enter_any(nvmlDevice_t handle, const char *function, enum call_kind kind,
+                               struct device **device, struct mig_device **mig);
 /* Handle of a card, or of its MIG device number `mig` (-1: the card). */
 nvmlDevice_t session_handle(const struct device *device, int mig);
 /* Inside a session: NVML_ERROR_GPU_IS_LOST once the card has failed. */

@@ -94,6 +94,7 @@ class Sensor:
     power_skip: float = 0
     power_stalls: Sequence[tuple[float, float]] = ()
     zero_every: int = 0
+    call_ms: Mapping[str, float] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The trace's `sensor` object."""

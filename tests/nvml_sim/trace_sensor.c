@@ -6,6 +6,7 @@
 
 /* A share of ticks left out must leave some. */
 #define HIGHEST_SKIP 0.99
+#define HIGHEST_CALL_MS 60000
 /* Whole mJ up to here are exact in JSON's numbers. */
 #define HIGHEST_WRAP_MJ 9007199254740992.0
 
@@ -146,13 +147,21 @@ static void read_counter(const struct section *s, struct counter *c) {
     read_jumps(s, "counter_jumps", c);
 }
 
+static void read_calls(const struct section *sensor, int64_t *call_ns) {
+    static const char *const known[] = {"other", "power", "counter", NULL}; /* as enum call_kind */
+    struct section s = config_section(sensor, "call_ms");
+    config_warn_unknown(&s, known);
+    for (int kind = 0; kind < CALL_KIND_COUNT; kind++)
+        call_ns[kind] = milliseconds(&s, known[kind], 0, 0, HIGHEST_CALL_MS);
+}
+
 void trace_read_sensor(const struct section *device, struct sensor *sensor, unsigned index) {
     static const char *const known[] = {
         "update_ms", "phase_ms", "window_ms", "average_window_ms", "gain", "offset_w",
         "power_noise_w", "power_skip", "power_stalls", "zero_every", "counter_update_ms", "counter_phase_ms", "counter_jitter_ms",
         "counter_skip", "counter_stalls", "counter_lag_ms", "counter_from", "counter_sample_ms",
         "counter_sample_phase_ms", "counter_window_ms", "counter_gain", "counter_start_mj",
-        "counter_wrap_mj", "counter_resets_s", "counter_jumps", NULL};
+        "counter_wrap_mj", "counter_resets_s", "counter_jumps", "call_ms", NULL};
     struct section s = config_section(device, "sensor");
     config_warn_unknown(&s, known);
     sensor->power.ticks.step_ns = duration(&s, "update_ms", 100, 1);
@@ -168,4 +177,5 @@ void trace_read_sensor(const struct section *device, struct sensor *sensor, unsi
     sensor->noise_w = config_number(&s, "power_noise_w", 0, watts);
     sensor->seed = ((uint64_t)index + 1) * UINT64_C(0xD1B54A32D192ED03);
     read_counter(&s, &sensor->counter);
+    read_calls(&s, sensor->call_ns);
 }
