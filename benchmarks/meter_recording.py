@@ -10,6 +10,7 @@ import heapq
 import mmap
 import os
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from llenergymeasure.meter.samples import (
     Header,
     Row,
     Samples,
+    SensorInfo,
     make_samples,
 )
+from llenergymeasure.meter.sensors.base import Channel
 from llenergymeasure.meter.sensors.nvml import NvmlSensor
 
 Floats = npt.NDArray[np.float64]
@@ -99,18 +102,26 @@ def close_cards() -> None:
 def record(inventory: Inventory, index: int, clock: SteppedClock, end_s: float) -> Samples:
     """Record one card from time zero to ``end_s``."""
     clock.set(T0_NS)
-    vars(sampler)["time"] = clock
     sensor = NvmlSensor(inventory, [inventory.gpus[index]])
+    return record_channels(sensor.channels(), sensor.describe(), clock, end_s)
+
+
+def record_channels(
+    channels: Sequence[Channel], sensors: Sequence[SensorInfo], clock: SteppedClock, end_s: float
+) -> Samples:
+    """Record sensors' channels until ``end_s``, from the time that the clock shows."""
+    vars(sampler)["time"] = clock
+    started_ns = clock.now_ns
     rows: list[Row] = []
     readers = [
         sampler.Reader(channel, rows.append, None)
-        for channel in sensor.channels()
+        for channel in channels
         if channel.quantities[0] not in ("memory_used_bytes", "sm_clock_mhz")
     ]
     due = [(reader.read(), number) for number, reader in enumerate(readers)]
     heapq.heapify(due)
     end_ns = nanoseconds(end_s)
-    while due[0][0] < end_ns:
+    while due and due[0][0] < end_ns:
         due_ns, number = due[0]
         clock.wake(due_ns)
         heapq.heapreplace(due, (readers[number].read(), number))
@@ -121,9 +132,9 @@ def record(inventory: Inventory, index: int, clock: SteppedClock, end_s: float) 
         boot_id=None,
         time_namespace=None,
         host="simulated",
-        started_monotonic_ns=T0_NS,
+        started_monotonic_ns=started_ns,
         started_at="1970-01-01T00:00:00+00:00",
-        sensors=tuple(sensor.describe()),
+        sensors=tuple(sensors),
     )
     return make_samples(rows, header)
 

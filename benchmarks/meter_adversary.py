@@ -1,0 +1,125 @@
+"""Loads and cards that the meter was not tuned to: is its interval true, and is it useful?
+
+On the simulated card, where the truth is known, under a stepped clock, with the recorder's own
+reading code: every load on every kind of card, in windows cut at counter ticks, as asked, and
+from rest to rest, without and after a probe. Zeus and polled power measure the same windows.
+
+    make nvml-sim && python benchmarks/meter_adversary.py [--quick] [--windows N] [--json FILE]
+    python benchmarks/meter_adversary.py --faults     what faulty counters and cards give
+    python benchmarks/meter_adversary.py --net        energy above a rest that does not stand still
+    python benchmarks/meter_adversary.py --split      prefill and decode apart
+    python benchmarks/meter_adversary.py --real 24    windows of the real llem meter, in real time
+
+Exits 1 if anything that must hold does not; every such line is printed with its figures.
+
+- ``ticks``: the window ends when a program that waits for a tick has seen it.
+- ``asked``: anywhere.
+- ``bracketed``: the work's own ends; beside them at least 0.35 s of rest, given as the phases
+  ``margin_before`` and ``margin_after``.
+- ``silent``: the truth lies outside the interval, and there is no validity code.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import meter_adversary_judge as judge
+import meter_adversary_windows as windows
+import meter_recording as recording
+from meter_adversary_cards import MODELS, QUICK_MODELS
+from meter_adversary_judge import Criterion
+from meter_adversary_loads import LOADS, QUICK_LOADS
+from meter_adversary_windows import RAPL, Job, Window
+
+from nvml_sim import sim
+
+PROBES = 2
+"""Probes of each kind of card; the windows take turns with what they found."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is asked for; return 1 if something that must hold does not."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="three loads, four kinds of cards")
+    parser.add_argument("--windows", type=int, default=2, help="windows a combination")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--json", type=Path, help="write windows and what must hold here")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--faults", action="store_true", help="faulty counters and cards")
+    mode.add_argument("--net", action="store_true", help="energy above rest")
+    mode.add_argument("--split", action="store_true", help="prefill and decode apart")
+    mode.add_argument("--real", type=int, metavar="N", help="windows by llem meter in real time")
+    options = parser.parse_args(arguments)
+    library, reason = sim.library_or_reason()
+    if library is None:
+        print(f"no simulated card: {reason}", file=sys.stderr)
+        return 1
+    os.nice(5)
+    rows, met = _run(options, library)
+    print()
+    for holds, text in met:
+        print(f"{'pass' if holds else 'FAIL'}  {text}")
+    if options.json is not None:
+        content = {"rows": rows, "criteria": [{"met": m, "text": text} for m, text in met]}
+        options.json.write_text(json.dumps(content, indent=1) + "\n")
+    return 0 if all(holds for holds, _ in met) else 1
+
+
+def _run(options: argparse.Namespace, library: Path) -> tuple[list[object], list[Criterion]]:
+    if options.real is not None:
+        import meter_adversary_real
+
+        return meter_adversary_real.run(options.real, options.seed)
+    if options.faults or options.net or options.split:
+        recording.load_library(library)
+        if options.faults:
+            import meter_adversary_faults
+
+            return meter_adversary_faults.run(options.seed)
+        import meter_adversary_phases
+
+        run = meter_adversary_phases.run_net if options.net else meter_adversary_phases.run_split
+        return run(options.seed, quick=options.quick)
+    found = _measure(options, library)
+    judge.print_table(found)
+    judge.print_cells(found)
+    return [asdict(window) for window in found], list(judge.criteria(found))
+
+
+def _measure(options: argparse.Namespace, library: Path) -> list[Window]:
+    names = QUICK_MODELS if options.quick else tuple(model.name for model in MODELS)
+    loads = QUICK_LOADS if options.quick else tuple(LOADS)
+    lengths_s = (5.0,) if options.quick else (5.0, 20.0)
+    pool = multiprocessing.get_context("spawn").Pool(
+        options.jobs, recording.load_library, (library,)
+    )
+    with pool:
+        seeds = [(names, options.seed + 1000 * number) for number in range(PROBES)]
+        known = pool.starmap(windows.probes, seeds, chunksize=1)
+        jobs = [
+            Job(
+                load,
+                repetition,
+                options.seed,
+                lengths_s,
+                (*names, RAPL),
+                known[repetition % PROBES],
+                real_zeus=repetition == 0,
+            )
+            for repetition in range(options.windows)
+            for load in loads
+        ]
+        return [window for some in pool.map(windows.measure, jobs, chunksize=1) for window in some]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

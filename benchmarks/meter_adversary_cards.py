@@ -1,0 +1,149 @@
+"""Cards that the meter was not tuned to: real update periods and windows, any phase.
+
+Update periods and windows are those of arXiv 2312.02741; H200 has no published ones and is given
+those of H100. ``true`` counters count every joule, ``sum`` counters add up what the power sensor
+shows, part-time as it is.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from meter_recording import T0_NS, SteppedClock
+from meter_traces import Trace
+
+COUNTER_PERIOD_S = 0.1
+RAPL_SCALE = 0.4
+"""Power of the CPU package over that of the card."""
+_RAPL_UNIT_J = 2.0**-16
+_RAPL_RANGE_UJ = 262_143_328_850
+
+
+@dataclass(frozen=True)
+class Model:
+    """A kind of card.
+
+    Attributes:
+        name: as the tables name it.
+        product: the name that NVML gives.
+        kind: ``true`` or ``sum``.
+        sensor: the simulation's sensor settings, without phases.
+    """
+
+    name: str
+    product: str
+    kind: str
+    sensor: dict[str, float]
+
+    def card(self, rng: np.random.Generator) -> "DrawnCard":
+        """Return a card whose sensor and counter renew at random phases."""
+        phase_ms = round(float(rng.uniform(0, self.sensor["update_ms"])), 4)
+        return DrawnCard(self, phase_ms, round(float(rng.uniform(0, 100)), 4))
+
+
+@dataclass(frozen=True)
+class DrawnCard:
+    """A card with its phases."""
+
+    model: Model
+    phase_ms: float
+    counter_phase_ms: float
+
+    @property
+    def uuid(self) -> str:
+        """Return the card's UUID."""
+        return f"GPU-{self.model.name.replace(' ', '-').replace('/', '-')}"
+
+    def as_json(self, trace: Trace, limit_w: float, **keys: Any) -> dict[str, Any]:
+        """Return the card as the simulation's trace file has it."""
+        return {
+            "name": self.model.product,
+            "uuid": self.uuid,
+            "power_w": np.column_stack((trace.t_s, trace.power_w)).tolist(),
+            "power_limit_w": {"min": 100.0, "max": limit_w, "default": limit_w},
+            "sensor": {
+                **self.model.sensor,
+                "phase_ms": self.phase_ms,
+                "counter_phase_ms": self.counter_phase_ms,
+                "counter_from": "samples" if self.model.kind == "sum" else "true",
+            },
+            **keys,
+        }
+
+    def next_tick_s(self, moment_s: float) -> float:
+        """Return when the counter steps next."""
+        phase_s = self.counter_phase_ms / 1000
+        step = np.floor((moment_s - phase_s) / COUNTER_PERIOD_S) + 1
+        return float(phase_s + step * COUNTER_PERIOD_S)
+
+
+_A100 = {"update_ms": 101.0, "window_ms": 25.0}
+_H100 = {"update_ms": 100.0, "window_ms": 25.0, "average_window_ms": 1000.0}
+_V100 = {"update_ms": 20.0, "window_ms": 10.0}
+_RTX = {"update_ms": 100.0, "window_ms": 100.0, "average_window_ms": 1000.0}
+
+MODELS = (
+    Model("A100 true", "NVIDIA A100-SXM4-80GB", "true", _A100),
+    Model("A100 sum", "NVIDIA A100-SXM4-80GB", "sum", _A100),
+    Model("H100 true", "NVIDIA H100 80GB HBM3", "true", _H100),
+    Model("H100 sum", "NVIDIA H100 80GB HBM3", "sum", _H100),
+    Model("H200 true", "NVIDIA H200", "true", _H100),
+    Model("H200 sum", "NVIDIA H200", "sum", _H100),
+    Model("V100 true", "Tesla V100-SXM2-32GB", "true", _V100),
+    Model("RTX 100/100 true", "NVIDIA GeForce RTX 3090", "true", _RTX),
+    Model("RTX 100/100 sum", "NVIDIA GeForce RTX 3090", "sum", _RTX),
+)
+QUICK_MODELS = ("A100 sum", "H100 true", "H100 sum", "V100 true")
+
+
+def model(name: str) -> Model:
+    """Return a kind of card by its name."""
+    return next(each for each in MODELS if each.name == name)
+
+
+def write_trace(path: Path, devices: list[dict[str, Any]]) -> None:
+    """Write a trace file of some cards."""
+    path.write_text(json.dumps({"devices": devices}))
+
+
+class FakePowercap:
+    """A powercap folder with one CPU package, renewed each millisecond of the stepped clock."""
+
+    def __init__(self, root: Path, trace: Trace, clock: SteppedClock, phase_s: float) -> None:
+        self.root = root
+        self._package = root / "intel-rapl:0"
+        self._package.mkdir(parents=True, exist_ok=True)
+        self._clock, self._phase_s = clock, phase_s
+        # The counter at each renewal, so that a read costs no integral.
+        count = int(trace.t_s[-1] / 0.001) + 1
+        steps_s = phase_s + 0.001 * np.arange(count, dtype=np.float64)
+        energy_j = trace.energy_j(np.zeros(len(steps_s)), steps_s)
+        self._energy_uj = (np.floor(energy_j / _RAPL_UNIT_J) * _RAPL_UNIT_J * 1e6).astype(np.int64)
+        (self._package / "name").write_text("package-0\n")
+        (self._package / "max_energy_range_uj").write_text(f"{_RAPL_RANGE_UJ}\n")
+        self.renew()
+
+    def energy_j(self, moment_s: float) -> float:
+        """Return what the counter shows at a moment."""
+        return float(self._energy_uj[self._place(moment_s)]) * 1e-6
+
+    def start_over(self, moment_s: float) -> None:
+        """Have the counter begin again from 0 at a moment, as after a suspension."""
+        place = self._place(moment_s)
+        self._energy_uj[place:] -= self._energy_uj[place]
+
+    def wrap(self, moment_s: float) -> None:
+        """Have the counter reach the end of its range at a moment, and go on from 0."""
+        start_uj = _RAPL_RANGE_UJ - self._energy_uj[self._place(moment_s)]
+        self._energy_uj = (self._energy_uj + start_uj) % _RAPL_RANGE_UJ
+
+    def renew(self) -> None:
+        """Write what the counter shows now."""
+        energy_uj = self._energy_uj[self._place((self._clock.now_ns - T0_NS) / 1e9)]
+        (self._package / "energy_uj").write_text(f"{int(energy_uj)}\n")
+
+    def _place(self, moment_s: float) -> int:
+        place = int((moment_s - self._phase_s) / 0.001)
+        return min(max(place, 0), len(self._energy_uj) - 1)

@@ -1,0 +1,210 @@
+"""What the adversary's windows show: the tables, and what must hold."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+from meter_adversary_windows import ASKED, Window
+
+LEAST_COVERED = 0.93
+ENOUGH = 30
+"""Windows that a cell must have to be judged by itself; smaller ones are pooled."""
+WIDEST = 10.0
+BEHIND_POINTS = 0.1
+ERROR_LIMITS = {5.0: (0.05, 1.5), 20.0: (0.02, 0.4)}
+"""By window length in s: largest q95 of |error| in %, cut at ticks (or bracketed) and as asked."""
+
+Criterion = tuple[bool, str]
+Key = tuple[object, ...]
+
+
+def print_table(windows: Sequence[Window]) -> None:
+    """Print one line for each length, knowledge, cut and counter; errors in % of the truth."""
+    print(
+        f"{'length':>6} {'probe':6}{'cut':10}{'counter':8}{'n':>5}{'none':>5}{'cover':>7}"
+        f"{'silent':>7}{'med|e|':>9}{'q95|e|':>9}{'max|e|':>9}{'med u95':>9}{'u95/|e|':>8}"
+        f"{'Zeus q95':>9}{'poll q95':>9}"
+    )
+    groups = _grouped(windows, lambda w: (w.length_s, w.probed, w.cut, w.kind))
+    for (length_s, probed, cut, kind), some in sorted(groups.items(), key=lambda pair: pair[0][:3]):
+        errors, widths = _errors(some), _widths(some)
+        ratios = [
+            window.half_width / max(abs(window.error), 1e-9)
+            for window in some
+            if window.half_width is not None and window.error is not None
+        ]
+        silent = sum(is_silent(window) for window in some) / len(some)
+        covered = sum(window.covered for window in some) / len(some)
+        nothing = sum(window.gross_j is None for window in some)
+        print(
+            f"{length_s:>5} s {'after' if probed else 'none':6}{cut:10}{kind:8}{len(some):5}"
+            f"{nothing:5}{covered:7.1%}{silent:7.1%}{_median(errors):9.4f}{_q95(errors):9.4f}"
+            f"{_largest(errors):9.4f}{_median(widths):9.4f}{_median(ratios):8.1f}"
+            f"{_q95(_zeus(some)):9.3f}{_q95(_poll(some)):9.2f}"
+        )
+
+
+def print_cells(windows: Sequence[Window]) -> None:
+    """Print coverage by sensor and load, with each cell below the limit marked."""
+    cells = _grouped(windows, lambda w: (w.sensor, w.load))
+    sensors = list(dict.fromkeys(w.sensor for w in windows))
+    names = list(dict.fromkeys(w.load for w in windows))
+    print("\ncoverage in % by load and sensor, all cuts, lengths and states of knowledge; * < 93")
+    print(f"{'':16}" + "".join(f"{sensor[:16]:>17}" for sensor in sensors))
+    for name in names:
+        line = f"{name:16}"
+        for sensor in sensors:
+            some = cells.get((sensor, name), [])
+            share = 100 * _covered(some) if some else math.nan
+            line += f"{share:16.1f}{'*' if share < 100 * LEAST_COVERED else ' '}"
+        print(line)
+    codes = Counter(code for window in windows for code in window.codes)
+    print("\ncodes: " + (", ".join(f"{code} {n}" for code, n in codes.most_common()) or "none"))
+
+
+def criteria(windows: Sequence[Window]) -> Iterator[Criterion]:
+    """Yield what must hold: whether it does, and the figures."""
+    yield from silent(windows)
+    yield from _coverage(windows)
+    yield from widths_and_errors([w for w in windows if w.kind != "sum"])
+    yield from _against_zeus(windows)
+    yield from bounds(windows)
+
+
+def is_silent(window: Window) -> bool:
+    """Return whether a window lies outside its interval and nothing warns of it."""
+    return window.gross_j is not None and not window.covered and not window.codes
+
+
+def silent(windows: Sequence[Window]) -> Iterator[Criterion]:
+    """Yield that no window is wrong without a code."""
+    bad = [window for window in windows if is_silent(window)]
+    text = f"windows outside their interval without a code: {len(bad)} of {len(windows)}"
+    if bad:
+        worst = max(bad, key=lambda window: abs(window.error or 0.0))
+        text += f"; worst {_told(worst)}"
+    yield not bad, text
+
+
+def _coverage(windows: Sequence[Window]) -> Iterator[Criterion]:
+    cells = _grouped(windows, lambda w: (w.sensor, w.load, w.cut, w.length_s))
+    small = [key for key, some in cells.items() if len(some) < ENOUGH]
+    for key in small:
+        del cells[key]
+    pooled = {key[:2] for key in small}
+    by_load = _grouped(windows, lambda w: (w.sensor, w.load))
+    cells |= {key: some for key, some in by_load.items() if key in pooled}
+    low = {key: some for key, some in cells.items() if _covered(some) < LEAST_COVERED}
+    chance = sum(_chance_below(len(some)) for some in cells.values())
+    yield (
+        not low,
+        f"cells that cover less than {LEAST_COVERED:.0%}: {len(low)} of {len(cells)} "
+        f"(with intervals of exactly 95 % chance alone would give {chance:.0f})",
+    )
+    for key, some in sorted(low.items(), key=lambda pair: _covered(pair[1])):
+        misses = sum(not window.covered for window in some)
+        where = ", ".join(str(part) for part in key)
+        yield False, f"  {where}: {_covered(some):.1%} ({misses} of {len(some)} missed)"
+
+
+def widths_and_errors(windows: Sequence[Window]) -> Iterator[Criterion]:
+    """Yield how small errors are to be, and how useful intervals; for true counters."""
+    for (kind, cut, length_s), some in _grouped(
+        windows, lambda w: (w.kind, w.cut, w.length_s)
+    ).items():
+        what = f"{kind} counter, {length_s:g} s, {cut}"
+        error, width = _median(_errors(some)), _median(_widths(some))
+        yield (
+            width <= WIDEST * error,
+            f"{what}: median u95 {width:.4f} % <= {WIDEST:g} x median |e| {error:.4f} %",
+        )
+        if length_s in ERROR_LIMITS:
+            limit = ERROR_LIMITS[length_s][cut == ASKED]
+            q95 = _q95(_errors(some))
+            yield q95 <= limit, f"{what}: q95 |e| {q95:.4f} % <= {limit} %"
+
+
+def _against_zeus(windows: Sequence[Window]) -> Iterator[Criterion]:
+    """Zeus' own way of reading RAPL is printed in the table and is not judged."""
+    gpus = [window for window in windows if window.kind != "rapl"]
+    behind = []
+    for (load, kind, cut, length_s), some in _grouped(
+        gpus, lambda w: (w.load, w.kind, w.cut, w.length_s)
+    ).items():
+        points = _q95(_errors(some)) - _q95(_zeus(some))
+        if points > BEHIND_POINTS:
+            where = f"{load}, {kind} counter, {cut}, {length_s:g} s"
+            behind.append((points, f"  {where}: {points:.2f} points ({len(some)} windows)"))
+    yield not behind, f"loads on which Zeus is better by more than {BEHIND_POINTS} points (q95 |e|)"
+    for _, text in sorted(behind, reverse=True):
+        yield False, text
+
+
+def bounds(windows: Sequence[Window]) -> Iterator[Criterion]:
+    """Yield that the truth is within each bound."""
+    given = [(w, w.gross_j, w.bound_j) for w in windows]
+    beyond = [
+        window
+        for window, gross_j, bound_j in given
+        if gross_j is not None and bound_j is not None and abs(gross_j - window.true_j) > bound_j
+    ]
+    text = f"windows beyond their bound: {len(beyond)}"
+    if all(bound_j is None for *_, bound_j in given):
+        text += " (no bounds given)"
+    yield not beyond, text + (f"; such as {_told(beyond[0])}" if beyond else "")
+
+
+def _told(window: Window) -> str:
+    known = "after a probe" if window.probed else "no probe"
+    error, width = window.error, window.half_width
+    return (
+        f"{window.load}, {window.sensor}, {window.length_s:g} s, {window.cut}, {known}: "
+        f"{math.nan if error is None else error:+.4f} % +- "
+        f"{math.nan if width is None else width:.4f} %"
+    )
+
+
+def _covered(windows: Sequence[Window]) -> float:
+    return sum(window.covered for window in windows) / len(windows)
+
+
+def _chance_below(count: int) -> float:
+    """Return how likely a 95 % interval covers less than the least share of ``count`` windows."""
+    most = math.floor(count * (1 - LEAST_COVERED) + 1e-9)
+    return 1 - sum(math.comb(count, k) * 0.05**k * 0.95 ** (count - k) for k in range(most + 1))
+
+
+def _grouped(windows: Iterable[Window], key: Callable[[Window], Key]) -> dict[Key, list[Window]]:
+    groups: dict[Key, list[Window]] = {}
+    for window in windows:
+        groups.setdefault(key(window), []).append(window)
+    return groups
+
+
+def _errors(windows: Iterable[Window]) -> list[float]:
+    return [abs(window.error) for window in windows if window.error is not None]
+
+
+def _widths(windows: Iterable[Window]) -> list[float]:
+    return [window.half_width for window in windows if window.half_width is not None]
+
+
+def _zeus(windows: Iterable[Window]) -> list[float]:
+    return [100 * abs(w.zeus_j / w.true_j - 1) for w in windows if w.zeus_j is not None]
+
+
+def _poll(windows: Iterable[Window]) -> list[float]:
+    return [100 * abs(w.poll_j / w.true_j - 1) for w in windows if w.poll_j is not None]
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values)) if len(values) else math.nan
+
+
+def _q95(values: Sequence[float]) -> float:
+    return float(np.quantile(values, 0.95)) if len(values) else math.nan
+
+
+def _largest(values: Sequence[float]) -> float:
+    return max(values, default=math.nan)

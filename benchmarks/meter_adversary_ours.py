@@ -1,0 +1,147 @@
+"""The one place where the adversary touches the project's own metering code."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import meter_recording as recording
+from meter_adversary_cards import FakePowercap
+from meter_recording import SteppedClock
+
+from llenergymeasure.hardware.gpus import Inventory
+from llenergymeasure.meter.account import account
+from llenergymeasure.meter.batches import Batch, batch_energies, split_energy
+from llenergymeasure.meter.characterise import characterise as find_character
+from llenergymeasure.meter.characters import Known
+from llenergymeasure.meter.samples import Samples
+from llenergymeasure.meter.sensors.base import Channel, Value
+from llenergymeasure.meter.sensors.nvml import NvmlSensor
+from llenergymeasure.meter.sensors.rapl import RaplSensor
+from llenergymeasure.meter.split import NoSplit
+from llenergymeasure.meter.strangers import RunProcesses
+
+PhaseSpan = tuple[str, int, int]
+KnownCards = Mapping[tuple[str, str], Known]
+SENSOR = "nvml"
+
+
+class Energy(NamedTuple):
+    """What the project gives for a window: the headline, and its reasons to doubt it.
+
+    Energies are None where there is no number.
+    """
+
+    gross_j: float | None
+    gross_u95_j: float | None
+    net_j: float | None
+    net_u95_j: float | None
+    bound_j: float | None
+    codes: tuple[str, ...]
+
+
+class Split(NamedTuple):
+    """Energy per token of prefill and of decode; None where there is no number."""
+
+    prefill_j: float | None
+    prefill_u95_j: float | None
+    decode_j: float | None
+    decode_u95_j: float | None
+    said: str
+
+
+class MarkedBatch(NamedTuple):
+    """One batch: when it began, had all first tokens, and ended, in CLOCK_MONOTONIC ns."""
+
+    start_ns: int
+    first_token_ns: int
+    end_ns: int
+    input_tokens: int
+    output_tokens: int
+    requests: int
+
+
+def energy_of(
+    samples: Samples,
+    window: tuple[int, int],
+    phases: Sequence[PhaseSpan] = (),
+    known: KnownCards | None = None,
+) -> Energy:
+    """Return the headline energy of a window."""
+    made = account(samples, window, phases, known=known)
+    codes = tuple(made.validity)
+    whole = made.total
+    if whole is None:
+        return Energy(None, None, None, None, None, codes)
+    return Energy(whole.gross_j, whole.u95_j, whole.net_j, whole.u95_j, None, codes)
+
+
+def characterise(samples: Samples, device: str, edges_ns: Sequence[int]) -> KnownCards:
+    """Return what a probe's recording shows of a card, as later recordings are given it.
+
+    As ``llem sensors --characterise`` does: the load's own marks are used where the counter is
+    no help.
+    """
+    (info,) = samples.header.sensors
+    character = find_character(samples, device, SENSOR)
+    if not character.counter_independent:
+        marked = find_character(samples, device, SENSOR, edges_ns)
+        if any(part.window_s is not None for part in marked.power):
+            character = marked
+    watts = samples.series(device, SENSOR, "power_instant_w").value
+    limit_w = (info.power_limit_w or {}).get("max", float(watts.max()))
+    known = Known.now(info, character, "probe", (float(watts.min()), limit_w))
+    return {(SENSOR, device): known}
+
+
+def record(
+    inventory: Inventory,
+    indices: Sequence[int],
+    clock: SteppedClock,
+    end_s: float,
+    run_pid: int | None = None,
+) -> Samples:
+    """Record cards from time zero; with a run's process number, watch for other processes."""
+    clock.set(recording.T0_NS)
+    cards = [inventory.gpus[index] for index in indices]
+    run = None if run_pid is None else RunProcesses(run_pid)
+    sensor = NvmlSensor(inventory, cards, run)
+    return recording.record_channels(sensor.channels(), sensor.describe(), clock, end_s)
+
+
+def record_rapl(powercap: FakePowercap, clock: SteppedClock, end_s: float) -> Samples:
+    """Record the CPU package with the project's own RAPL sensor."""
+    clock.set(recording.T0_NS)
+    powercap.renew()
+    sensor = RaplSensor(powercap.root)
+
+    def renewed(channel: Channel) -> Channel:
+        def read() -> Sequence[Value]:
+            powercap.renew()
+            return channel.read()
+
+        return replace(channel, read=read)
+
+    channels = [renewed(channel) for channel in sensor.channels()]
+    return recording.record_channels(channels, sensor.describe(), clock, end_s)
+
+
+def split_of(samples: Samples, window: tuple[int, int], batches: Sequence[MarkedBatch]) -> Split:
+    """Return the energy per token of prefill and decode of a window of batches."""
+    made = account(samples, window)
+    own = [
+        Batch(
+            batch.start_ns,
+            batch.end_ns,
+            (batch.first_token_ns, batch.first_token_ns),
+            batch.input_tokens,
+            batch.output_tokens,
+            batch.requests,
+        )
+        for batch in batches
+    ]
+    found = split_energy(made, own, batch_energies(made, own))
+    if isinstance(found, NoSplit):
+        return Split(None, None, None, None, found.reason)
+    return Split(
+        found.prefill_j, found.prefill_u95_j, found.decode_j, found.decode_u95_j, found.method
+    )

@@ -1,0 +1,312 @@
+"""Energy above a rest that does not stand still, and the energies of prefill and decode.
+
+The true rest is what the card draws without the work, at the state that the work has put it in:
+leakage of a hot card and a higher performance state are rest, not work.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import meter_adversary_loads as loads
+import meter_adversary_ours as ours
+import meter_recording as recording
+import numpy as np
+from meter_adversary_cards import model
+from meter_adversary_judge import LEAST_COVERED, Criterion
+from meter_adversary_windows import opened
+from meter_traces import Trace
+
+Floats = loads.Floats
+CARD = "H200 true"
+IDLE_FROM_S, WARM_FROM_S, WARM_TO_S = 1.0, 11.0, 31.0
+START_S, END_S, IDLE_TO_S, WHOLE_S = 31.4, 51.4, 61.8, 63.5
+MARGIN_S = 0.4
+NET_W = (318.0, 31.8)
+NET_REPETITIONS = 4
+BATCH = 8
+STUDIES = 8
+
+
+@dataclass(frozen=True)
+class Net:
+    """The energy above rest of one window. Energies are in joules."""
+
+    rest: str
+    true_net_j: float
+    true_gross_j: float
+    energy: ours.Energy
+
+    @property
+    def covered(self) -> bool:
+        """Return whether the truth lies in the net interval."""
+        net_j, u95_j = self.energy.net_j, self.energy.net_u95_j
+        return net_j is not None and u95_j is not None and abs(net_j - self.true_net_j) <= u95_j
+
+    @property
+    def silent(self) -> bool:
+        """Return whether a net energy is outside its interval without a code."""
+        return self.energy.net_j is not None and not self.covered and not self.energy.codes
+
+
+def _flat(t_s: Floats, _: np.random.Generator) -> Floats:
+    return np.full(len(t_s), 95.0)
+
+
+def _linear(t_s: Floats, _: np.random.Generator) -> Floats:
+    return 95.0 + 20.0 * t_s / WHOLE_S
+
+
+def _leakage(t_s: Floats, _: np.random.Generator) -> Floats:
+    """25 W more when hot; both rise and decay take 8 s."""
+    hot = 1 - np.exp(-np.maximum(t_s - WARM_FROM_S, 0) / 8)
+    at_end = 1 - np.exp(-(END_S - WARM_FROM_S) / 8)
+    return 95.0 + 25.0 * np.where(t_s < END_S, hot, at_end * np.exp(-(t_s - END_S) / 8))
+
+
+def _states(t_s: Floats, _: np.random.Generator) -> Floats:
+    """P0 at 120 W from the first work until 4 s after the last, else P8 at 70 W."""
+    return np.where((t_s >= WARM_FROM_S) & (t_s < END_S + 4.0), 120.0, 70.0)
+
+
+def _fluctuating(t_s: Floats, rng: np.random.Generator) -> Floats:
+    """A mean of 95 W and a standard deviation of 6 W that remembers itself for 2 s."""
+    keep = np.exp(-(t_s[1] - t_s[0]) / 2.0)
+    off_w = np.empty(len(t_s))
+    off_w[0] = rng.normal(0, 6)
+    for place in range(1, len(t_s)):
+        off_w[place] = keep * off_w[place - 1] + rng.normal(0, 6 * np.sqrt(1 - keep**2))
+    return 95.0 + off_w
+
+
+RESTS: dict[str, Callable[[Floats, np.random.Generator], Floats]] = {
+    "flat 95 W": _flat,
+    "linear, +20 W": _linear,
+    "+25 W when hot, 8 s": _leakage,
+    "P0 120 W 4 s, P8 70 W": _states,
+    "fluctuates, sd 6 W": _fluctuating,
+}
+
+
+def run_net(seed: int, *, quick: bool) -> tuple[list[object], list[Criterion]]:
+    """Measure net energies; print the table, return what was found and what must hold."""
+    repetitions = 1 if quick else NET_REPETITIONS
+    rows = [
+        [
+            _net(rest, net_w, np.random.default_rng((seed, 5, number, round(net_w), repetition)))
+            for repetition in range(repetitions)
+        ]
+        for number, rest in enumerate(RESTS)
+        for net_w in NET_W
+    ]
+    print(
+        f"{'rest':24}{'true net':>9}{'n':>3}{'none':>5}{'net error in J':>20}{'in %':>20}"
+        f"{'med u95':>9}{'in':>4}{'coded':>6}{'silent':>7}{'gross |e|':>10}{'gross u95':>10}  codes"
+    )
+    for row in rows:
+        _print_net(row)
+    silent = sum(net.silent for row in rows for net in row)
+    criteria = [(silent == 0, f"net energies outside their interval without a code: {silent}")]
+    none = sum(net.energy.net_j is None for row in rows for net in row)
+    criteria.append((none == 0, f"windows beside a rest and without a net energy: {none}"))
+    return [asdict(net) for row in rows for net in row], criteria
+
+
+def _net(rest: str, net_w: float, rng: np.random.Generator) -> Net:
+    grid_s = np.unique(np.concatenate((np.arange(0, WHOLE_S, 0.1), [WARM_FROM_S, END_S + 4.0])))
+    # A step of the rest is a ramp of a microsecond.
+    grid_s = np.unique(np.concatenate((grid_s, [WARM_FROM_S - 1e-6, END_S + 4.0 - 1e-6, WHOLE_S])))
+    rest_trace = Trace(rest, grid_s, RESTS[rest](grid_s, rng), np.zeros(0))
+    work_s, work_w = loads.LOADS["offline batches"](END_S - START_S, rng)
+    warm_s, warm_w = loads.LOADS["offline batches"](WARM_TO_S - WARM_FROM_S, rng)
+    scale = net_w * (END_S - START_S) / float(np.trapezoid(work_w - 90, work_s))
+    work = (
+        np.concatenate(
+            ([0, WARM_FROM_S], WARM_FROM_S + warm_s, [WARM_TO_S, START_S], START_S + work_s)
+        ),
+        scale * np.concatenate(([0, 0], warm_w - 90, [0, 0], work_w - 90)),
+    )
+    work = np.append(work[0], [END_S, WHOLE_S]), np.append(work[1], [0.0, 0.0])
+    t_s, power_w = _sum(work, (grid_s, rest_trace.power_w))
+    trace = Trace(rest, t_s, power_w, np.zeros(0))
+    card = model(CARD).card(rng)
+    with opened([card.as_json(trace, loads.SPIKE_LIMIT_W)], rng) as (inventory, clock):
+        samples = ours.record(inventory, [0], clock, WHOLE_S)
+    spans_s = [
+        ("load", 0.0, IDLE_FROM_S),
+        ("idle_before", IDLE_FROM_S, WARM_FROM_S),
+        ("warmup", WARM_FROM_S, WARM_TO_S),
+        ("margin_before", WARM_TO_S, START_S),
+        ("measure", START_S, END_S),
+        ("margin_after", END_S, END_S + MARGIN_S),
+        ("idle_after", END_S + MARGIN_S, IDLE_TO_S),
+    ]
+    ns = recording.nanoseconds
+    phases = [(name, ns(from_s), ns(to_s)) for name, from_s, to_s in spans_s]
+    energy = ours.energy_of(samples, (ns(START_S), ns(END_S)), phases)
+    ends = np.array([START_S]), np.array([END_S])
+    gross_j = float(trace.energy_j(*ends)[0])
+    return Net(rest, gross_j - float(rest_trace.energy_j(*ends)[0]), gross_j, energy)
+
+
+def _sum(one: loads.Points, other: loads.Points) -> loads.Points:
+    """Return the sum of two powers, with the steps of both."""
+    moments_s = np.unique(np.concatenate((one[0], other[0])))
+    left_w = _side(one, moments_s, "left") + _side(other, moments_s, "left")
+    right_w = _side(one, moments_s, "right") + _side(other, moments_s, "right")
+    return np.repeat(moments_s, 2), np.column_stack((left_w, right_w)).ravel()
+
+
+def _side(points: loads.Points, moments_s: Floats, side: str) -> Floats:
+    t_s, power_w = points
+    after = np.searchsorted(t_s, moments_s, side="left" if side == "left" else "right")
+    after = np.clip(after, 1, len(t_s) - 1)
+    span_s = np.maximum(t_s[after] - t_s[after - 1], 1e-12)
+    share = np.clip((moments_s - t_s[after - 1]) / span_s, 0, 1)
+    watts: Floats = power_w[after - 1] + share * (power_w[after] - power_w[after - 1])
+    return watts
+
+
+def _print_net(row: Sequence[Net]) -> None:
+    given = [net for net in row if net.energy.net_j is not None]
+    errors_j = [(net.energy.net_j or 0.0) - net.true_net_j for net in given]
+    shares = [100 * error_j / net.true_net_j for error_j, net in zip(errors_j, given, strict=True)]
+    span = f"{min(errors_j):+.1f} to {max(errors_j):+.1f}" if errors_j else "-"
+    percent = f"{min(shares):+.2f} to {max(shares):+.2f}" if shares else "-"
+    gross = [
+        (abs(e.gross_j - net.true_gross_j) / net.true_gross_j, e.gross_u95_j / net.true_gross_j)
+        for net in row
+        if (e := net.energy).gross_j is not None and e.gross_u95_j is not None
+    ]
+    gross_error, gross_u95 = np.median(gross, axis=0) if gross else (np.nan, np.nan)
+    u95_j = [net.energy.net_u95_j for net in given if net.energy.net_u95_j is not None]
+    codes = Counter(code for net in row for code in net.energy.codes)
+    print(
+        f"{row[0].rest:24}{row[0].true_net_j:9.0f}{len(row):3}{len(row) - len(given):5}{span:>20}"
+        f"{percent:>20}{np.median(u95_j) if u95_j else np.nan:9.1f}"
+        f"{sum(net.covered for net in row):4}{sum(bool(net.energy.codes) for net in row):6}"
+        f"{sum(net.silent for net in row):7}{100 * gross_error:9.4f}%{100 * gross_u95:9.4f}%"
+        f"  {', '.join(f'{code} {count}' for code, count in codes.most_common())}"
+    )
+
+
+@dataclass(frozen=True)
+class Model:
+    """How long and how heavy prefill and decode are."""
+
+    name: str
+    floor_s: float = 0.0
+    gap_s: float = 0.0
+    context: bool = False
+
+
+MODELS = (
+    Model("ideal"),
+    Model("6 ms prefill floor", 0.006),
+    Model("+ 5 ms gap", 0.006, 0.005),
+    Model("+ decode grows", 0.006, 0.005, context=True),
+)
+
+
+@dataclass(frozen=True)
+class Parted:
+    """Prefill and decode of one study: the truth in J per token, and what was given."""
+
+    model: str
+    batches: int
+    true_prefill_j: float
+    true_decode_j: float
+    split: ours.Split
+
+    def of(self, phase: str) -> tuple[float, float] | None:
+        """Return a phase's error and half width in percent of the truth; None: no number."""
+        prefill = phase == "prefill"
+        true_j = self.true_prefill_j if prefill else self.true_decode_j
+        given_j = self.split.prefill_j if prefill else self.split.decode_j
+        u95_j = self.split.prefill_u95_j if prefill else self.split.decode_u95_j
+        if given_j is None or u95_j is None:
+            return None
+        return 100 * (given_j / true_j - 1), 100 * u95_j / true_j
+
+
+def run_split(seed: int, *, quick: bool) -> tuple[list[object], list[Criterion]]:
+    """Part prefill and decode; print the table, return what was found and what must hold."""
+    studies, counts = (2, (10,)) if quick else (STUDIES, (10, 40))
+    rows = [
+        [
+            _part(each, count, np.random.default_rng((seed, 6, number, count, study)))
+            for study in range(studies)
+        ]
+        for number, each in enumerate(MODELS)
+        for count in counts
+    ]
+    print(
+        f"{'load':22}{'batches':>8}{'phase':>9}{'n':>3}{'none':>5}{'med |e|':>9}{'max |e|':>9}"
+        f"{'med u95':>9}{'cover':>7}  said"
+    )
+    for row in rows:
+        for phase in ("prefill", "decode"):
+            _print_split(row, phase)
+    every = [parted for row in rows for parted in row]
+    return [asdict(parted) for parted in every], list(_split_criteria(every))
+
+
+def _part(each: Model, count: int, rng: np.random.Generator) -> Parted:
+    edges_s, watts, batches = [1.5], [(150.0, 150.0)], []
+    true_j, tokens = np.zeros(2), np.zeros(2)
+    ns = recording.nanoseconds
+    for _ in range(count):
+        inputs, outputs = int(rng.integers(64, 1025)), int(rng.integers(16, 257))
+        start_s = edges_s[-1]
+        first_s = start_s + each.floor_s + 25e-6 * BATCH * inputs
+        steps = np.arange(outputs - 1)
+        grown = 1 + each.context * (inputs + steps) / 2048
+        end_s = first_s + float(np.sum(0.018 * grown))
+        from_w, to_w = (380.0, 380.0)
+        if each.context:
+            from_w, to_w = 360 + 40 * inputs / 1280, 360 + 40 * (inputs + outputs) / 1280
+        true_j += ((first_s - start_s) * 620.0, (end_s - first_s) * (from_w + to_w) / 2)
+        tokens += (BATCH * inputs, BATCH * (outputs - 1))
+        spans_ns = ns(start_s), ns(first_s), ns(end_s)
+        batches.append(ours.MarkedBatch(*spans_ns, BATCH * inputs, BATCH * outputs, BATCH))
+        edges_s += [first_s, end_s]
+        watts += [(620.0, 620.0), (from_w, to_w)]
+        if each.gap_s:
+            edges_s.append(end_s + each.gap_s)
+            watts.append((150.0, 150.0))
+    whole_s = edges_s[-1] + loads.TAIL_S
+    t_s = np.concatenate(([0.0], np.repeat(edges_s, 2), [whole_s]))
+    power_w = np.array([*watts, (150.0, 150.0)]).ravel()
+    card = model(CARD).card(rng)
+    trace = Trace(each.name, t_s, power_w, np.zeros(0))
+    with opened([card.as_json(trace, loads.SPIKE_LIMIT_W)], rng) as (inventory, clock):
+        samples = ours.record(inventory, [0], clock, whole_s)
+    window = batches[0].start_ns, batches[-1].end_ns
+    prefill_j, decode_j = (float(part) for part in true_j / tokens)
+    return Parted(each.name, count, prefill_j, decode_j, ours.split_of(samples, window, batches))
+
+
+def _covered(found: Sequence[tuple[float, float] | None]) -> float:
+    return sum(pair is not None and abs(pair[0]) <= pair[1] for pair in found) / len(found)
+
+
+def _print_split(row: Sequence[Parted], phase: str) -> None:
+    found = [parted.of(phase) for parted in row]
+    given = [pair for pair in found if pair is not None]
+    errors = [abs(error) for error, _ in given] or [np.nan]
+    widths = [width for _, width in given] or [np.nan]
+    said = Counter(parted.split.said[:60] for parted in row)
+    print(
+        f"{row[0].model:22}{row[0].batches:8}{phase:>9}{len(row):3}{len(row) - len(given):5}"
+        f"{np.median(errors):9.3f}{max(errors):9.3f}{np.median(widths):9.3f}{_covered(found):7.1%}"
+        f"  {', '.join(f'{text} {count}' for text, count in said.most_common())}"
+    )
+
+
+def _split_criteria(every: Sequence[Parted]) -> Iterator[Criterion]:
+    for phase in ("prefill", "decode"):
+        found = [parted.of(phase) for parted in every]
+        share = _covered(found)
+        yield share >= LEAST_COVERED, f"{phase}: {share:.1%} of {len(found)} studies covered"
+        none = sum(pair is None for pair in found)
+        yield none == 0, f"{phase}: studies without a number: {none}"

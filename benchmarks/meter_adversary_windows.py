@@ -1,0 +1,253 @@
+"""Windows of known energy, measured by the project, by Zeus and by polling."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import meter_adversary_loads as loads
+import meter_adversary_ours as ours
+import meter_recording as recording
+import numpy as np
+from meter_adversary_cards import RAPL_SCALE, DrawnCard, FakePowercap, model, write_trace
+from meter_adversary_loads import Scene
+from meter_recording import SteppedClock
+
+from llenergymeasure.hardware.gpus import Inventory
+
+RAPL = "RAPL"
+POLL_S = 0.1
+TICKS, ASKED, BRACKETED = "ticks", "asked", "bracketed"
+LOOK_S = 0.001
+"""How often a program that waits for a tick reads the counter."""
+READ_S = 0.00003
+
+
+@dataclass(frozen=True)
+class Window:
+    """One window by every method. Energies are in joules; None is no number.
+
+    Attributes:
+        load, sensor, kind: what was measured, with which card and counter.
+        length_s: how long, as asked for.
+        cut: ``ticks``, ``asked`` or ``bracketed``.
+        probed: whether a probe's findings were given.
+        true_j: the truth.
+        gross_j, u95_j, bound_j, codes: what the project gives.
+        zeus_j: the counter's difference between the window's ends, which is what Zeus gives.
+        poll_j: power polled each 100 ms, by trapezoids.
+    """
+
+    load: str
+    sensor: str
+    kind: str
+    length_s: float
+    cut: str
+    probed: bool
+    true_j: float
+    gross_j: float | None
+    u95_j: float | None
+    bound_j: float | None
+    codes: tuple[str, ...]
+    zeus_j: float | None
+    poll_j: float | None
+
+    @property
+    def error(self) -> float | None:
+        """Return the error in percent of the truth."""
+        return None if self.gross_j is None else 100 * (self.gross_j / self.true_j - 1)
+
+    @property
+    def half_width(self) -> float | None:
+        """Return u95 in percent of the truth."""
+        return None if self.u95_j is None else 100 * self.u95_j / self.true_j
+
+    @property
+    def covered(self) -> bool:
+        """Return whether the truth lies inside the interval; no number covers nothing."""
+        if self.gross_j is None or self.u95_j is None:
+            return False
+        return abs(self.gross_j - self.true_j) <= self.u95_j
+
+
+@dataclass(frozen=True)
+class Job:
+    """One load, drawn once per length and way of cutting, for some kinds of cards."""
+
+    load: str
+    repetition: int
+    seed: int
+    lengths_s: tuple[float, ...]
+    models: tuple[str, ...]
+    known: Mapping[str, ours.KnownCards]
+    real_zeus: bool
+
+
+def probes(names: tuple[str, ...], seed: int) -> dict[str, ours.KnownCards]:
+    """Record a probe on each kind of card; return what is found of each."""
+    rng = np.random.default_rng((seed, 1))
+    trace = loads.probe_trace(rng)
+    cards = [model(name).card(rng) for name in names]
+    edges_ns = [recording.nanoseconds(edge_s) for edge_s in trace.edges_s]
+    found = {}
+    with opened([card.as_json(trace, loads.LIMIT_W) for card in cards], rng) as (inventory, clock):
+        for index, card in enumerate(cards):
+            samples = ours.record(inventory, [index], clock, loads.PROBE_S)
+            found[card.model.name] = ours.characterise(samples, card.uuid, edges_ns)
+    return found
+
+
+def measure(job: Job) -> list[Window]:
+    """Measure all windows of a job."""
+    number = list(loads.LOADS).index(job.load)
+    rng = np.random.default_rng((job.seed, 2, number, job.repetition))
+    windows: list[Window] = []
+    for length_s in job.lengths_s:
+        for make in (loads.free_scene, loads.bracketed_scene):
+            windows += _measure_scene(make(job.load, length_s, rng), length_s, job, rng)
+    return windows
+
+
+def _measure_scene(
+    scene: Scene, length_s: float, job: Job, rng: np.random.Generator
+) -> Iterator[Window]:
+    cards = [model(name).card(rng) for name in job.models if name != RAPL]
+    devices = [card.as_json(scene.trace, scene.limit_w) for card in cards]
+    with opened(devices, rng) as (inventory, clock):
+        if job.real_zeus:
+            _check_zeus(scene, len(cards), clock)
+        for index, card in enumerate(cards):
+            samples = ours.record(inventory, [index], clock, scene.end_s)
+            for cut, (start_s, end_s) in _cuts(scene, card, rng):
+                zeus_j = recording.counter_differences(
+                    index, clock, np.array([start_s]), np.array([end_s])
+                )
+                poll_j = _poll(index, clock, start_s, end_s)
+                for known in (None, job.known[card.model.name]):
+                    yield _window(
+                        scene,
+                        (card.model.name, card.model.kind, cut, length_s),
+                        (start_s, end_s),
+                        ours.energy_of(samples, _ns((start_s, end_s)), phases(scene), known),
+                        probed=known is not None,
+                        others_j=(float(zeus_j[0]), poll_j),
+                    )
+        if RAPL in job.models:
+            yield _measure_rapl(loads.scaled(scene, RAPL_SCALE), length_s, clock, rng)
+
+
+def _measure_rapl(
+    scene: Scene, length_s: float, clock: SteppedClock, rng: np.random.Generator
+) -> Window:
+    with tempfile.TemporaryDirectory() as folder:
+        powercap = FakePowercap(Path(folder), scene.trace, clock, float(rng.uniform(0, 0.001)))
+        samples = ours.record_rapl(powercap, clock, scene.end_s - 0.01)
+        start_s, end_s = scene.window_s
+        return _window(
+            scene,
+            (RAPL, "rapl", ASKED if scene.rests_s is None else BRACKETED, length_s),
+            scene.window_s,
+            ours.energy_of(samples, _ns(scene.window_s), phases(scene)),
+            probed=False,
+            others_j=(powercap.energy_j(end_s) - powercap.energy_j(start_s), None),
+        )
+
+
+def _window(
+    scene: Scene,
+    what: tuple[str, str, str, float],
+    window_s: tuple[float, float],
+    energy: ours.Energy,
+    *,
+    probed: bool,
+    others_j: tuple[float | None, float | None],
+) -> Window:
+    sensor, kind, cut, length_s = what
+    return Window(
+        scene.trace.name,
+        sensor,
+        kind,
+        length_s,
+        cut,
+        probed,
+        true_energy_j(scene, window_s),
+        energy.gross_j,
+        energy.gross_u95_j,
+        energy.bound_j,
+        energy.codes,
+        *others_j,
+    )
+
+
+def _cuts(
+    scene: Scene, card: DrawnCard, rng: np.random.Generator
+) -> Iterator[tuple[str, tuple[float, float]]]:
+    """Return the windows of a scene: as asked and at ticks, or between two rests."""
+    if scene.rests_s is not None:
+        yield BRACKETED, scene.window_s
+        return
+    yield ASKED, scene.window_s
+    start_s, end_s = scene.window_s
+    yield TICKS, (seen_tick_s(card, start_s, rng), seen_tick_s(card, end_s, rng))
+
+
+def seen_tick_s(card: DrawnCard, moment_s: float, rng: np.random.Generator) -> float:
+    """Return when a program that waits from a moment on has seen the next tick."""
+    late_s = float(rng.uniform(0, LOOK_S)) + READ_S
+    return round(card.next_tick_s(moment_s) + late_s, 9)
+
+
+def phases(scene: Scene) -> list[ours.PhaseSpan]:
+    """Return the margins at rest of a bracketed window."""
+    if scene.rests_s is None:
+        return []
+    names = ("margin_before", "margin_after")
+    return [(name, *_ns(rest_s)) for name, rest_s in zip(names, scene.rests_s, strict=True)]
+
+
+def true_energy_j(scene: Scene, window_s: tuple[float, float]) -> float:
+    """Return a window's true energy."""
+    start_s, end_s = window_s
+    return float(scene.trace.energy_j(np.array([start_s]), np.array([end_s]))[0])
+
+
+def _ns(span_s: tuple[float, float]) -> tuple[int, int]:
+    return recording.nanoseconds(span_s[0]), recording.nanoseconds(span_s[1])
+
+
+def _poll(index: int, clock: SteppedClock, start_s: float, end_s: float) -> float:
+    """Return the energy by nvmlDeviceGetPowerUsage each 100 ms and at the end, by trapezoids."""
+    import pynvml
+
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    moments_s = np.append(np.arange(start_s, end_s, POLL_S), end_s)
+    watts = np.empty(len(moments_s))
+    for place, moment_s in enumerate(moments_s):
+        clock.set(recording.nanoseconds(moment_s))
+        watts[place] = pynvml.nvmlDeviceGetPowerUsage(handle) / 1000
+    return float(np.trapezoid(watts, moments_s))
+
+
+def _check_zeus(scene: Scene, count: int, clock: SteppedClock) -> None:
+    """Raise RuntimeError if the real Zeus gives anything but the counters' differences."""
+    starts_s, ends_s = (np.array([moment_s]) for moment_s in scene.window_s)
+    zeus_j = recording.zeus_energies(list(range(count)), clock, starts_s, ends_s)
+    for index in range(count):
+        read_j = recording.counter_differences(index, clock, starts_s, ends_s)
+        if abs(zeus_j[0, index] - read_j[0]) > 1e-6:
+            raise RuntimeError("Zeus gives another energy than its counter's difference")
+
+
+@contextmanager
+def opened(
+    devices: list[dict[str, Any]], rng: np.random.Generator
+) -> Iterator[tuple[Inventory, SteppedClock]]:
+    """Start NVML on some simulated cards, as the trace file has them, under a stepped clock."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        write_trace(path / "trace.json", devices)
+        clock = SteppedClock(path / "clock", rng)
+        yield recording.open_cards(path / "trace.json", path / "clock"), clock
+        recording.close_cards()
