@@ -156,6 +156,47 @@ def test_processes_come_and_go(open_reader, clock) -> None:
     assert pids("Compute") == [100]
 
 
+def test_graphics_processes_are_listed_by_every_version_also_on_a_slice(tmp_path) -> None:
+    processes = [
+        {"pid": 1, "used_memory_bytes": 10},
+        {"pid": 2, "type": "graphics", "used_memory_bytes": 20, "gpu_instance_id": 3},
+        {"pid": 3, "type": "graphics"},
+    ]
+    mig = {"enabled": True, "devices": [{"gpu_instance_id": 3}]}
+    path = sim.Trace([sim.Device(keys={"processes": processes, "mig": mig})]).write(tmp_path)
+    code = """
+import ctypes, pynvml as n
+n.nvmlInit()
+card = n.nvmlDeviceGetHandleByIndex(0)
+slice = n.nvmlDeviceGetMigDeviceHandleByIndex(card, 0)
+for handle in (card, slice):
+    for version in ("", "_v2", "_v3"):
+        graphics = getattr(n, "nvmlDeviceGetGraphicsRunningProcesses" + version)(handle)
+        print([(p.pid, p.usedGpuMemory) for p in graphics])
+class Old(ctypes.Structure):
+    _fields_ = [("pid", ctypes.c_uint), ("used", ctypes.c_ulonglong)]
+lib = ctypes.CDLL("libnvidia-ml.so.1")
+for name in ("Graphics", "Compute"):
+    for room in (4, 1, 0):
+        count, out = ctypes.c_uint(room), (Old * 4)()
+        function = getattr(lib, f"nvmlDeviceGet{name}RunningProcesses")
+        code = function(card, ctypes.byref(count), out if room else None)
+        print(code, count.value, [(p.pid, p.used if p.used < 99 else None) for p in out if p.pid])
+"""
+    done = sim.run_python(code, sim.environment(path))
+    whole, part = "[(2, 20), (3, None)]", "[(2, 20)]"
+    assert done.stdout.splitlines() == [
+        *[whole] * 3,
+        *[part] * 3,
+        f"0 2 {whole}",
+        f"7 2 {part}",
+        "7 2 []",
+        "0 1 [(1, 10)]",
+        "0 1 [(1, 10)]",
+        "7 1 []",
+    ], done.stderr
+
+
 def test_a_card_is_lost_for_every_call_and_its_neighbour_is_not(open_reader, clock) -> None:
     failing = sim.Device(keys={"fail_after_s": 1.5})
     reader = open_reader(sim.Trace([failing, sim.Device()]))

@@ -40,6 +40,7 @@ enum {
     NVML_FI_DEV_POWER_REQUESTED_LIMIT = 192
 };
 
+enum { NVML_TOTAL_POWER_SAMPLES = 0 };
 enum { NVML_POWER_SCOPE_GPU = 0, NVML_POWER_SCOPE_MODULE = 1 };
 enum { NVML_VALUE_TYPE_UNSIGNED_INT = 1, NVML_VALUE_TYPE_UNSIGNED_LONG_LONG = 3 };
 enum {
@@ -73,6 +74,11 @@ typedef struct {
 } nvmlFieldValue_t;
 
 typedef struct {
+    unsigned long long timeStamp; /* wall clock, us */
+    nvmlValue_t sampleValue;
+} nvmlSample_t;
+
+typedef struct {
     unsigned long long total, free, used;
 } nvmlMemory_t;
 
@@ -84,6 +90,11 @@ typedef struct {
 typedef struct {
     unsigned gpu, memory;
 } nvmlUtilization_t;
+
+typedef struct {
+    unsigned pid;
+    unsigned long long usedGpuMemory;
+} nvmlProcessInfo_v1_t;
 
 typedef struct {
     unsigned pid;
