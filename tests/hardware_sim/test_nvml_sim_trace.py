@@ -165,6 +165,7 @@ WHOLE = {
                 "power_skip": 0.1,
                 "power_stalls": [[2, 3]],
                 "zero_every": 5,
+                "samples_ms": 20,
                 "call_ms": {"counter": 3.2, "power": 0.01},
                 "counter_from": "own_samples",
                 "counter_sample_ms": 20,
@@ -216,6 +217,7 @@ for line in sys.stdin:
             for k, field in enumerate((83, 185, 186, 187, 190, 82, 4, 70000)):
                 fields[k * 40 : k * 40 + 4] = field.to_bytes(4, "little")
             lib.nvmlDeviceGetFieldValues(handle, 8, fields)
+            lib.nvmlDeviceGetSamples(handle, 0, 0, big, ctypes.byref(ctypes.c_uint(120)), big)
             lib.nvmlDeviceSetPowerManagementLimit(handle, 150000)
             lib.nvmlDeviceGetTotalEnergyConsumption(handle, big)
         lib.nvmlShutdown()

@@ -236,13 +236,3 @@ NVML_EXPORT nvmlReturn_t nvmlDeviceGetC2cModeInfoV(nvmlDevice_t handle, nvmlC2cM
               if (device->c2c) info->isC2cEnabled = 1;
               else answer = NVML_ERROR_NOT_SUPPORTED);
 }
-
-NVML_EXPORT nvmlReturn_t nvmlDeviceGetSamples(nvmlDevice_t handle, unsigned type,
-                                              unsigned long long since_us, unsigned *value_type,
-                                              unsigned *count, void *samples) {
-    (void)type, (void)since_us, (void)samples;
-    ON_DEVICE(handle, value_type && count, {
-        (void)device;
-        answer = NVML_ERROR_NOT_SUPPORTED;
-    });
-}

@@ -5,6 +5,9 @@
 #include "api.h"
 #include "seconds.h"
 
+/* How many samples the driver keeps. */
+#define KEPT_SAMPLES 120
+
 static unsigned milliwatts(double watts) {
     return (unsigned)llround(watts * 1000);
 }
@@ -110,6 +113,37 @@ NVML_EXPORT nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t handle, int count
             memset(&values[i].value, 0, sizeof values[i].value);
             values[i].nvmlReturn = put_field(&values[i], device, at_ns);
         }
+    });
+}
+
+/* Those newer than since_us, the oldest first, as many as there is room for; without `out` the room that
+ * all of them need. */
+static nvmlReturn_t list_samples(const struct device *d, unsigned long long since_us,
+                                 unsigned *count, nvmlSample_t *out) {
+    int64_t step_ns = d->sensor.samples_ns;
+    unsigned room = *count, found = 0;
+    if (out && room == 0) return NVML_ERROR_INVALID_ARGUMENT;
+    *count = KEPT_SAMPLES;
+    if (!out) return NVML_SUCCESS;
+    int64_t last = ticks_floor_divide(clock_elapsed_ns(), step_ns);
+    for (int64_t n = last - KEPT_SAMPLES + 1; n <= last && found < room; n++) {
+        int64_t stamp_us = clock_wall_us(n * step_ns);
+        if (stamp_us < 0 || (unsigned long long)stamp_us <= since_us) continue;
+        unsigned value = milliwatts(sensor_sample_w(&d->sensor, &d->power, n * step_ns));
+        out[found++] = (nvmlSample_t){(unsigned long long)stamp_us, {.uiVal = value}};
+    }
+    *count = found;
+    return found ? NVML_SUCCESS : NVML_ERROR_NOT_FOUND;
+}
+
+NVML_EXPORT nvmlReturn_t nvmlDeviceGetSamples(nvmlDevice_t handle, unsigned type,
+                                              unsigned long long since_us, unsigned *value_type,
+                                              unsigned *count, nvmlSample_t *samples) {
+    ON_DEVICE_CALL(CALL_POWER, handle, value_type && count, {
+        bool supported = type == NVML_TOTAL_POWER_SAMPLES && device->sensor.samples_ns > 0;
+        *value_type = NVML_VALUE_TYPE_UNSIGNED_INT;
+        answer = supported ? list_samples(device, since_us, count, samples)
+                           : NVML_ERROR_NOT_SUPPORTED;
     });
 }
 

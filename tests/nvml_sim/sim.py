@@ -95,6 +95,7 @@ class Sensor:
     power_stalls: Sequence[tuple[float, float]] = ()
     zero_every: int = 0
     call_ms: Mapping[str, float] | None = None
+    samples_ms: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The trace's `sensor` object."""
@@ -124,6 +125,24 @@ class Sensor:
     def own_ticks(self) -> Ticks:
         """When a counter from "own_samples" samples power."""
         return Ticks(_ns(self.counter_sample_ms), _ns(self.counter_sample_phase_ms))
+
+
+# As published (arXiv 2312.02741), and as measured on one H100 SXM (HBM3, 80 GB; driver 580).
+PRESETS: Mapping[str, Sensor] = {
+    "V100": Sensor(update_ms=20, window_ms=10),
+    "A100 PCIe": Sensor(update_ms=101, window_ms=25),
+    "RTX 3090": Sensor(update_ms=100, window_ms=100),
+    "H100 SXM": Sensor(
+        update_ms=100,
+        window_ms=25,
+        average_window_ms=1000,
+        counter_update_ms=100,
+        counter_lag_ms=10,
+        counter_jitter_ms=2,
+        call_ms={"counter": 3.2},
+        samples_ms=20,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -173,6 +192,15 @@ class Device:
         if every and (number + 1) % every == 0:
             return 0
         return round(self._sample_w(ticks.time_ns(number), window_ms) * 1000)
+
+    def recent_samples(self, elapsed_ns: int) -> list[tuple[int, int]]:
+        """What nvmlDeviceGetSamples gives: for each sample its end (ns from time zero) and mW."""
+        step_ms = self.sensor.samples_ms
+        if step_ms is None:
+            return []
+        last = elapsed_ns // _ns(step_ms)
+        ends_ns = [number * _ns(step_ms) for number in range(last - 119, last + 1)]
+        return [(end_ns, round(self._sample_w(end_ns, step_ms) * 1000)) for end_ns in ends_ns]
 
     def _mean_w(self, end_ns: int, window_ms: float) -> Fraction:
         end, start = Fraction(end_ns, NS_PER_S), Fraction(end_ns - _ns(window_ms), NS_PER_S)

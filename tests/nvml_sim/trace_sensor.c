@@ -161,7 +161,8 @@ void trace_read_sensor(const struct section *device, struct sensor *sensor, unsi
         "power_noise_w", "power_skip", "power_stalls", "zero_every", "counter_update_ms", "counter_phase_ms", "counter_jitter_ms",
         "counter_skip", "counter_stalls", "counter_lag_ms", "counter_from", "counter_sample_ms",
         "counter_sample_phase_ms", "counter_window_ms", "counter_gain", "counter_start_mj",
-        "counter_wrap_mj", "counter_resets_s", "counter_jumps", "call_ms", NULL};
+        "counter_wrap_mj", "counter_resets_s", "counter_jumps", "call_ms",
+        "samples_ms", NULL};
     struct section s = config_section(device, "sensor");
     config_warn_unknown(&s, known);
     sensor->power.ticks.step_ns = duration(&s, "update_ms", 100, 1);
@@ -178,4 +179,5 @@ void trace_read_sensor(const struct section *device, struct sensor *sensor, unsi
     sensor->seed = ((uint64_t)index + 1) * UINT64_C(0xD1B54A32D192ED03);
     read_counter(&s, &sensor->counter);
     read_calls(&s, sensor->call_ns);
+    sensor->samples_ns = duration(&s, "samples_ms", 0, 1);
 }
