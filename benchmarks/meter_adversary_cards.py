@@ -6,8 +6,10 @@ shows, part-time as it is.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from meter_recording import T0_NS, SteppedClock
 from meter_traces import Trace
 
 COUNTER_PERIOD_S = 0.1
+NOTHING_MORE: Mapping[str, Any] = MappingProxyType({})
 RAPL_SCALE = 0.4
 """Power of the CPU package over that of the card."""
 _RAPL_UNIT_J = 2.0**-16
@@ -56,8 +59,14 @@ class DrawnCard:
         """Return the card's UUID."""
         return f"GPU-{self.model.name.replace(' ', '-').replace('/', '-')}"
 
-    def as_json(self, trace: Trace, limit_w: float, **keys: Any) -> dict[str, Any]:
-        """Return the card as the simulation's trace file has it."""
+    def as_json(
+        self,
+        trace: Trace,
+        limit_w: float,
+        sensor: Mapping[str, Any] = NOTHING_MORE,
+        **keys: Any,
+    ) -> dict[str, Any]:
+        """Return the card as the simulation's trace file has it, with further settings."""
         return {
             "name": self.model.product,
             "uuid": self.uuid,
@@ -68,6 +77,7 @@ class DrawnCard:
                 "phase_ms": self.phase_ms,
                 "counter_phase_ms": self.counter_phase_ms,
                 "counter_from": "samples" if self.model.kind == "sum" else "true",
+                **sensor,
             },
             **keys,
         }
