@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is asked for; return 1 if something that must hold does not."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="three loads, four kinds of cards")
-    parser.add_argument("--windows", type=int, default=2, help="windows a combination")
+    parser.add_argument("--windows", type=int, default=4, help="windows a combination")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--json", type=Path, help="write windows and what must hold here")
@@ -115,7 +115,7 @@ def _measure(options: argparse.Namespace, library: Path) -> list[Window]:
                 known[repetition % PROBES],
                 real_zeus=repetition == 0,
             )
-            for repetition in range(options.windows)
+            for repetition in range(2 if options.quick else options.windows)
             for load in loads
         ]
         return [window for some in pool.map(windows.measure, jobs, chunksize=1) for window in some]

@@ -242,7 +242,7 @@ def _meet_rapl(name: str, load: str, rng: np.random.Generator) -> Met:
             powercap.start_over(fault_s)
         elif name == RAPL_FAULTS[2]:
             powercap.wrap(fault_s)
-        samples = ours.record_rapl(powercap, clock, scene.end_s - 0.01)
+        samples = ours.record_rapl(powercap, clock, 0.0, scene.end_s - 0.01)
     start_s, end_s = scene.window_s
     window = recording.nanoseconds(start_s), recording.nanoseconds(end_s)
     true_j = true_energy_j(scene, scene.window_s)

@@ -8,7 +8,7 @@ import numpy as np
 from meter_adversary_windows import ASKED, Window
 
 LEAST_COVERED = 0.93
-ENOUGH = 30
+ENOUGH = 40
 """Windows that a cell must have to be judged by itself; smaller ones are pooled."""
 WIDEST = 10.0
 BEHIND_POINTS = 0.1
@@ -17,6 +17,12 @@ ERROR_LIMITS = {5.0: (0.05, 1.5), 20.0: (0.02, 0.4)}
 
 Criterion = tuple[bool, str]
 Key = tuple[object, ...]
+_CELLS: tuple[Callable[[Window], Key], ...] = (
+    lambda w: (w.sensor, w.load, w.cut, w.length_s),
+    lambda w: (w.sensor, w.load),
+    lambda w: (w.sensor,),
+)
+"""Cells whose coverage is judged; the finest that have enough windows."""
 
 
 def print_table(windows: Sequence[Window]) -> None:
@@ -36,7 +42,7 @@ def print_table(windows: Sequence[Window]) -> None:
         ]
         silent = sum(is_silent(window) for window in some) / len(some)
         covered = sum(window.covered for window in some) / len(some)
-        nothing = sum(window.gross_j is None for window in some)
+        nothing = len(some) - len(errors)
         print(
             f"{length_s:>5} s {'after' if probed else 'none':6}{cut:10}{kind:8}{len(some):5}"
             f"{nothing:5}{covered:7.1%}{silent:7.1%}{_median(errors):9.4f}{_q95(errors):9.4f}"
@@ -88,13 +94,13 @@ def silent(windows: Sequence[Window]) -> Iterator[Criterion]:
 
 
 def _coverage(windows: Sequence[Window]) -> Iterator[Criterion]:
-    cells = _grouped(windows, lambda w: (w.sensor, w.load, w.cut, w.length_s))
-    small = [key for key, some in cells.items() if len(some) < ENOUGH]
-    for key in small:
-        del cells[key]
-    pooled = {key[:2] for key in small}
-    by_load = _grouped(windows, lambda w: (w.sensor, w.load))
-    cells |= {key: some for key, some in by_load.items() if key in pooled}
+    cells: dict[Key, list[Window]] = {}
+    rest = windows
+    for key in _CELLS:
+        finer = _grouped(rest, key)
+        large = {name: some for name, some in finer.items() if len(some) >= ENOUGH}
+        cells |= large
+        rest = [window for name, some in finer.items() if name not in large for window in some]
     low = {key: some for key, some in cells.items() if _covered(some) < LEAST_COVERED}
     chance = sum(_chance_below(len(some)) for some in cells.values())
     yield (
@@ -126,11 +132,9 @@ def widths_and_errors(windows: Sequence[Window]) -> Iterator[Criterion]:
 
 
 def _against_zeus(windows: Sequence[Window]) -> Iterator[Criterion]:
-    """Zeus' own way of reading RAPL is printed in the table and is not judged."""
-    gpus = [window for window in windows if window.kind != "rapl"]
     behind = []
     for (load, kind, cut, length_s), some in _grouped(
-        gpus, lambda w: (w.load, w.kind, w.cut, w.length_s)
+        windows, lambda w: (w.load, w.kind, w.cut, w.length_s)
     ).items():
         points = _q95(_errors(some)) - _q95(_zeus(some))
         if points > BEHIND_POINTS:
@@ -183,11 +187,15 @@ def _grouped(windows: Iterable[Window], key: Callable[[Window], Key]) -> dict[Ke
 
 
 def _errors(windows: Iterable[Window]) -> list[float]:
-    return [abs(window.error) for window in windows if window.error is not None]
+    return _finite(None if w.error is None else abs(w.error) for w in windows)
 
 
 def _widths(windows: Iterable[Window]) -> list[float]:
-    return [window.half_width for window in windows if window.half_width is not None]
+    return _finite(window.half_width for window in windows)
+
+
+def _finite(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None and math.isfinite(value)]
 
 
 def _zeus(windows: Iterable[Window]) -> list[float]:

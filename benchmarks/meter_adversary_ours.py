@@ -108,9 +108,11 @@ def record(
     return recording.record_channels(sensor.channels(), sensor.describe(), clock, end_s)
 
 
-def record_rapl(powercap: FakePowercap, clock: SteppedClock, end_s: float) -> Samples:
+def record_rapl(
+    powercap: FakePowercap, clock: SteppedClock, begin_s: float, end_s: float
+) -> Samples:
     """Record the CPU package with the project's own RAPL sensor."""
-    clock.set(recording.T0_NS)
+    clock.set(recording.nanoseconds(begin_s))
     powercap.renew()
     sensor = RaplSensor(powercap.root)
 

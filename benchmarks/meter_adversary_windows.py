@@ -18,6 +18,8 @@ from meter_recording import SteppedClock
 from llenergymeasure.hardware.gpus import Inventory
 
 RAPL = "RAPL"
+RAPL_TIMES = 3
+"""Recordings of each scene by RAPL, which a probe and ticks do not make more windows of."""
 POLL_S = 0.1
 TICKS, ASKED, BRACKETED = "ticks", "asked", "bracketed"
 LOOK_S = 0.001
@@ -134,7 +136,7 @@ def _measure_scene(
                         probed=known is not None,
                         others_j=(float(zeus_j[0]), poll_j),
                     )
-        if RAPL in job.models:
+        for _ in range(RAPL_TIMES if RAPL in job.models else 0):
             yield _measure_rapl(loads.scaled(scene, RAPL_SCALE), length_s, clock, rng)
 
 
@@ -143,7 +145,8 @@ def _measure_rapl(
 ) -> Window:
     with tempfile.TemporaryDirectory() as folder:
         powercap = FakePowercap(Path(folder), scene.trace, clock, float(rng.uniform(0, 0.001)))
-        samples = ours.record_rapl(powercap, clock, scene.end_s - 0.01)
+        begin_s = float(rng.uniform(0, 0.2))
+        samples = ours.record_rapl(powercap, clock, begin_s, scene.end_s - 0.01)
         start_s, end_s = scene.window_s
         return _window(
             scene,
