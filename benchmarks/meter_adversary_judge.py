@@ -8,7 +8,7 @@ import numpy as np
 from meter_adversary_windows import ASKED, Window
 
 LEAST_COVERED = 0.93
-ENOUGH = 40
+ENOUGH = 24
 """Windows that a cell must have to be judged by itself; smaller ones are pooled."""
 WIDEST = 10.0
 BEHIND_POINTS = 0.1
@@ -96,8 +96,8 @@ def silent(windows: Sequence[Window]) -> Iterator[Criterion]:
 def _coverage(windows: Sequence[Window]) -> Iterator[Criterion]:
     cells: dict[Key, list[Window]] = {}
     rest = windows
-    for key in _CELLS:
-        finer = _grouped(rest, key)
+    for part in _CELLS:
+        finer = _grouped(rest, part)
         large = {name: some for name, some in finer.items() if len(some) >= ENOUGH}
         cells |= large
         rest = [window for name, some in finer.items() if name not in large for window in some]
