@@ -1,10 +1,7 @@
 """Characterising cards: under a load of one's own, kept, and refused where it would mislead."""
 
-import json
 import os
 import random
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +13,6 @@ from llenergymeasure.meter import stepping_load
 from llenergymeasure.meter.probe import probe
 from nvml_sim import sim
 from support.recording import card_environment, environment, run_module, uuid
-from support.studies import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -79,24 +75,3 @@ def test_the_own_load_says_what_it_lacks(tmp_path: Path) -> None:
     done = run_module("llenergymeasure.meter.stepping_load", variables=card_of(tmp_path))
     assert done.returncode == 1
     assert "after --" in done.stderr
-
-
-@pytest.mark.slow
-def test_the_validation_of_a_card_runs_to_its_end(tmp_path: Path) -> None:
-    """The command for real cards: probe, rest, load, and a study that uses what was found."""
-    if sim.library_or_reason()[0] is None:
-        pytest.skip(sim.library_or_reason()[1])
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_validation.py"), "--simulated"]
-    subprocess.run([*command, "--out", str(tmp_path)], check=True, timeout=290)
-    figures = json.loads((tmp_path / "simulated.json").read_text())
-    character = figures["characterised"]["character"]
-    assert character["counter_independent"] is True
-    assert character["counter_period_s"] == pytest.approx(0.1, rel=0.01)
-    instant = character["power"][0]
-    assert instant["update_period_s"] == pytest.approx(0.1, rel=0.1)
-    assert instant["window_s"] == pytest.approx(0.025, rel=0.1)
-    assert figures["rest"]["counter"]["power_w"] == pytest.approx(75.0, rel=0.01)
-    assert figures["load"]["counter"]["power_w"] == pytest.approx(547.5, rel=0.01)
-    assert [run["batch_size"] for run in figures["runs"]] == [1, 8, 32]
-    assert all(run["energy_per_output_token_j"] > 0 for run in figures["runs"])
-    assert "proves nothing of any real card" in (tmp_path / "simulated.md").read_text()

@@ -1,0 +1,198 @@
+"""The card that is validated, real or simulated, and what makes it work and rest."""
+
+import contextlib
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LOAD_FILE, SCALE = "VALIDATION_LOAD", "VALIDATION_SCALE"
+ENTRY = Path(__file__).resolve().parents[1] / "gpu_validation.py"
+ROOT = ENTRY.parents[1]
+
+Work = Callable[[bool], None]
+"""Keeps the card busy for a ms or two, or says that it rests."""
+
+_HAND_OVER_S = 0.0007
+"""How long one piece of work lasts past the moment that it was to end at, about half of it."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How to validate.
+
+    Attributes:
+        load_file: what the simulated card's power follows; None on a real one.
+        scale: every stretch of time is this many times as long as on a real card.
+    """
+
+    load_file: Path | None
+    scale: float
+
+    @classmethod
+    def now(cls) -> "Setting":
+        """Return that of this process."""
+        file = os.environ.get(LOAD_FILE)
+        return cls(Path(file) if file else None, float(os.environ.get(SCALE, "1")))
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the card is a simulated one."""
+        return self.load_file is not None
+
+    def seconds(self, real_s: float, least_s: float = 0.0) -> float:
+        """Return how long to do what takes ``real_s`` on a real card."""
+        return max(least_s, real_s * self.scale)
+
+    def sleep(self, real_s: float) -> None:
+        """Rest for what is ``real_s`` on a real card."""
+        time.sleep(self.seconds(real_s))
+
+
+def simulate(library: Path, folder: Path) -> Mapping[str, str]:
+    """Return the variables of a simulated card that follows a load file in ``folder``."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from nvml_sim import sim
+
+    load = (folder / "load").absolute()
+    load.write_text("")
+    sensor = sim.Sensor(
+        window_ms=25, phase_ms=13, counter_phase_ms=41, average_window_ms=1000, power_noise_w=1
+    )
+    keys = {"load_file": str(load), "idle_w": 75, "max_w": 600}
+    trace = sim.Trace([sim.Device(name="Simulated H100", sensor=sensor, keys=keys)]).write(folder)
+    state = folder / "settings"
+    variables = sim.environment(trace, library_folder=library.absolute(), state=state)
+    return {**variables, LOAD_FILE: str(load)}
+
+
+def nvml() -> tuple[Any, Any]:
+    """Return NVML, started, and the first card."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    return pynvml, pynvml.nvmlDeviceGetHandleByIndex(0)
+
+
+def make_work(setting: Setting) -> Work:
+    """Return what makes the card work: on a real card, products of matrices."""
+    if setting.load_file is not None:
+        return simulated_work(setting.load_file)
+    import torch
+
+    square = torch.randn(4096, 4096, device="cuda", dtype=torch.bfloat16)
+
+    def work(on: bool) -> None:
+        if on:
+            for _ in range(4):
+                torch.matmul(square, square)
+            torch.cuda.synchronize()
+
+    for _ in range(5):
+        work(True)
+    return work
+
+
+def simulated_work(load_file: Path) -> Work:
+    state: list[bool] = []
+
+    def work(on: bool) -> None:
+        if state != [on]:
+            state[:] = [on]
+            with load_file.open("a") as file:
+                file.write(f"{time.monotonic_ns()},{0.9 if on else 0}\n")
+        if on:
+            time.sleep(0.001)
+
+    return work
+
+
+def hold(work: Work, seconds: float) -> None:
+    """Work without a rest."""
+    end = time.monotonic() + seconds
+    work(True)
+    while time.monotonic() < end:
+        work(True)
+    work(False)
+
+
+def pulse(work: Work, on_s: float, off_s: float, seconds: float) -> float:
+    """Work in pulses; return the share of time with work handed over and not done."""
+    began = at = time.monotonic()
+    busy_s = 0.0
+    while time.monotonic() < began + seconds:
+        start = time.monotonic()
+        hold(work, on_s - _HAND_OVER_S)
+        busy_s += time.monotonic() - start
+        at += on_s + off_s
+        time.sleep(max(0.0, at - time.monotonic()))
+    return busy_s / (time.monotonic() - began)
+
+
+PULSES = ((50, 50), (10, 10), (18.5, 18.5), (25, 75), (25, 75), (37, 63), (33.3, 33.3))
+"""Work and rest in ms; those of 100 ms together are locked to most cards' sensors."""
+
+
+def play(pattern: str, marks_file: Path, setting: Setting) -> None:
+    """Make a load of known times, and write its moments down as they come.
+
+    ``pattern`` is ``steps`` or ``all``: steps between rest and work at irregular times, each long
+    enough for the readings to stand, and with ``all`` a steady stretch and pulses too.
+    """
+    with marks_file.open("w", buffering=1) as file:
+
+        def mark(what: str) -> None:
+            print(time.monotonic_ns(), what, file=file)
+
+        mark("rest")
+        work = make_work(setting)
+        mark("context")
+        setting.sleep(4)
+        chance = random.Random(5)
+        for number in range(28 if setting.scale == 1 else 6):
+            on = number % 2 == 0
+            mark("on" if on else "off")
+            length_s = chance.uniform(0.45, 0.95)
+            hold(work, length_s) if on else time.sleep(length_s)
+        mark("off")
+        time.sleep(1)
+        if pattern == "all":
+            mark("steady")
+            hold(work, setting.seconds(4, 1.2))
+            mark("rest")
+            setting.sleep(2)
+            for on_ms, off_ms in PULSES if setting.scale == 1 else PULSES[:2]:
+                on_s, off_s = on_ms / 1e3, off_ms / 1e3
+                mark(f"pulses {on_s:g} {off_s:g}")
+                share = pulse(work, on_s, off_s, setting.seconds(4, 1.3))
+                mark(f"done {share:.4f}")
+                setting.sleep(0.55)
+        mark("end")
+
+
+def play_for_probe(setting: Setting) -> None:
+    """Step as ``llem sensors --characterise`` wants it from a COMMAND."""
+    work, chance = make_work(setting), random.Random(1)
+    for number in range(26):
+        with contextlib.suppress(KeyError), Path(os.environ["LLEM_STEPS"]).open("a") as file:
+            print(time.monotonic_ns(), file=file)
+        length_s = chance.uniform(1.35, 1.75)
+        hold(work, length_s) if number % 2 == 0 else time.sleep(length_s)
+
+
+@contextlib.contextmanager
+def simulated_busy(setting: Setting) -> Iterator[None]:
+    """Have the simulated card draw power while a program works on the processor."""
+    if setting.load_file is None:
+        yield
+        return
+    work = simulated_work(setting.load_file)
+    work(True)
+    try:
+        yield
+    finally:
+        work(False)

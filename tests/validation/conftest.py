@@ -1,0 +1,7 @@
+"""The stages are imported as the command imports them."""
+
+import sys
+
+from support.studies import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -1,0 +1,260 @@
+"""The staged command on the simulated card: whole, cut short, and killed."""
+
+import importlib.util
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from gpu_stages import figures, keeping, page, running, studies
+from gpu_stages.keeping import Place, keep_folder, read_json
+
+from nvml_sim import sim
+from support.recording import card_environment, environment
+from support.studies import ROOT
+
+COMMAND = [sys.executable, str(ROOT / "benchmarks" / "gpu_validation.py")]
+SOURCES = [
+    ROOT / "benchmarks" / "gpu_validation.py",
+    *(ROOT / "benchmarks/gpu_stages").glob("*.py"),
+]
+
+
+def library() -> str:
+    built, reason = sim.library_or_reason()
+    if built is None:
+        pytest.skip(reason)
+    return str(built.parent if built.is_file() else built)
+
+
+def validate(out: Path, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, "--out", str(out), "--simulated", library(), "--scale", "0.1", *more]
+    temporary = out.parent / "temporary"
+    temporary.mkdir(exist_ok=True)
+    return subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={**os.environ, "TMPDIR": str(temporary), **variables},
+    )
+
+
+def test_what_is_run_is_kept_and_gives_a_page(tmp_path: Path) -> None:
+    done = validate(tmp_path / "out", "--only", "inventory,raw")
+    assert done.returncode == 0, done.stderr
+    results = read_json(tmp_path / "out" / "results.json")
+    assert [*results["stages"]] == ["inventory", "raw"]
+    assert all(row["exit"] == 0 for row in results["stages"].values()), done.stdout
+    raw = figures.raw(tmp_path / "out" / "raw")
+    assert raw["ticks"].period_s == pytest.approx(0.1, rel=0.01)
+    assert raw["usage_is_average"] > 0.9
+    assert "not ok" not in done.stdout, done.stdout
+    text = page.write(tmp_path / "out").read_text()
+    assert "proves nothing of any real card" in text
+    assert "Simulated H100" in text
+    # No setting of the card was touched, and what was begun has been cleared away.
+    assert not (tmp_path / "out" / "simulated" / "settings").exists()
+    assert not [*(tmp_path / "temporary").iterdir()]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_all_of_it_runs(tmp_path: Path) -> None:
+    done = validate(tmp_path / "out", "--minutes", "14")
+    stages = read_json(tmp_path / "out" / "results.json")["stages"]
+    assert [*stages] == [stage.name for stage in running.STAGES]
+    assert {name: row["exit"] for name, row in stages.items()} == dict.fromkeys(stages, 0)
+    for row in stages.values():
+        assert all(each["exit"] == 0 for each in row.get("studies", {}).values()), done.stdout
+    character = stages["probe"]["characterised"][0]["character"]
+    assert character["counter_independent"] is True
+    steady = next(
+        row for row in figures.windows(tmp_path / "out" / "pulses") if row["window"] == "steady"
+    )
+    assert steady["meter_w"] == pytest.approx(547.5, rel=0.02)
+    assert not (tmp_path / "out" / "simulated" / "settings").exists()
+    (run,) = figures.runs(tmp_path / "out" / "first")
+    assert run["power_w"] == pytest.approx(75.0, rel=0.05)
+    assert "not ok" not in done.stdout, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_killed_at_any_moment_what_was_done_is_there(tmp_path: Path, seed: int) -> None:
+    out = tmp_path / "out"
+    command = [*COMMAND, "--out", str(out), "--simulated", library(), "--scale", "0.1"]
+    command += ["--only", "inventory,raw,first,pulses"]
+    variables = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=variables) as process:
+        time.sleep(random.Random(seed).uniform(4, 45))
+        process.kill()
+    stages = read_json(out / "results.json").get("stages", {})
+    assert "inventory" in stages or seed == 0
+    for name, row in stages.items():
+        assert row["exit"] == 0
+        assert any((out / name).iterdir())
+    if "raw" in stages:
+        assert figures.raw(out / "raw")["polls"] > 0
+    if "first" in stages:
+        assert len(figures.runs(out / "first")) == 1
+    if stages:
+        assert "## Stages" in page.text(out)
+    deadline = time.monotonic() + 10
+    while left := stages_alive(tmp_path):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+def stages_alive(folder: Path) -> list[str]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if "--stage" in words and str(folder) in words:
+            found.append(words)
+    return found
+
+
+def test_a_stage_that_fails_or_hangs_costs_that_stage_alone(tmp_path: Path) -> None:
+    none = card_environment(tmp_path, [], VALIDATION_SCALE="0.1", VALIDATION_LOAD="load")
+    hang = running.Stage("raw", 1, 1.0, running.STAGES[2].run)
+    fail = running.Stage("inventory", 1, 60, running.STAGES[0].run)
+    long = running.Stage("study", 10_000, 60, running.STAGES[-2].run)
+    with environment(none):
+        running.validate(tmp_path / "out", [hang, fail, long], minutes=1)
+    stages = read_json(tmp_path / "out" / "results.json")["stages"]
+    assert stages["raw"]["exit"] in (running.OVER, 1)
+    assert stages["inventory"]["exit"] == 1
+    assert "log_end" in stages["inventory"]
+    assert "takes about 1000 s" in stages["study"]["skipped"]
+
+
+def test_a_stage_over_its_limit_is_ended_and_what_it_has_is_kept(tmp_path: Path) -> None:
+    card = card_environment(tmp_path, [sim.Device()], VALIDATION_LOAD=str(tmp_path / "load"))
+    slow = running.Stage("raw", 1, 3.0, running.STAGES[2].run)
+    began = time.monotonic()
+    with environment(card):
+        running.validate(tmp_path / "out", [slow], minutes=1)
+    assert time.monotonic() - began < 20
+    assert read_json(tmp_path / "out" / "results.json")["stages"]["raw"]["exit"] == running.OVER
+    assert (tmp_path / "out" / "raw" / "marks.txt").is_file()
+
+
+def test_a_stage_that_is_not_there_is_told() -> None:
+    done = subprocess.run([*COMMAND, "--out", "x", "--only", "no"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no such stage: no" in done.stderr
+
+
+def test_no_setting_of_a_card_is_named_anywhere() -> None:
+    for path in SOURCES:
+        text = path.read_text()
+        assert not re.search(
+            r"nvmlDevice(Set|Reset|Clear|Modify)|nvidia-smi.{0,9}-(pm|pl|lgc|mig)", text
+        )
+        assert not re.search(r"[\"']gpu[.\"']", text), path
+
+
+def test_no_study_asks_for_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        studies, "run_study", lambda _place, _name, study, **_: asked.append(dict(study))
+    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
+    monkeypatch.setenv("VALIDATION_LOAD", "load")
+    for name in ("first", "study", "standard", "vllm", "faults"):
+        getattr(studies, name)(Place(tmp_path / name))
+    assert len(asked) == 6
+    assert "gpu" not in yaml.safe_dump(asked).replace("gpu_memory_utilization", "")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_vllm_does_without_flashinfer_only_where_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, there: bool
+) -> None:
+    monkeypatch.setattr(studies, "run_study", lambda *_, **__: 0)
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: object() if there or name == "vllm" else None
+    )
+    monkeypatch.setenv("VLLM_USE_FLASHINFER_SAMPLER", "1")
+    studies.vllm(Place(tmp_path))
+    assert os.environ["VLLM_USE_FLASHINFER_SAMPLER"] == ("1" if there else "0")
+
+
+def test_without_vllm_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    place = Place(tmp_path)
+    studies.vllm(place)
+    assert place.load()["not_run"] == "vLLM is not installed"
+
+
+def test_a_folder_is_kept_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "out"
+    (source / "inner").mkdir(parents=True)
+    (source / "inner" / "a").write_text("one")
+    keep_folder(source, target)
+    (source / "inner" / "a").write_text("two")
+
+    def breaks(*_: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeping.shutil, "copytree", breaks)
+        with pytest.raises(OSError, match="no space"):
+            keep_folder(source, target)
+    assert (target / "inner" / "a").read_text() == "one"
+    keep_folder(source, target)
+    assert (target / "inner" / "a").read_text() == "two"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
+
+
+def test_a_stage_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
+    card = card_environment(tmp_path, [sim.Device()], VALIDATION_LOAD=str(tmp_path / "load"))
+    script = (
+        "import subprocess, sys, time; "
+        f"subprocess.Popen({[*COMMAND, '--stage', 'raw', '--out', str(tmp_path / 'raw')]!r}, "
+        "start_new_session=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], env=card) as parent:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "raw" / "kept" / "marks.txt").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while left := stages_alive(tmp_path):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+def test_the_driver_s_buffer_is_read_back(tmp_path: Path) -> None:
+    """The simulated card has no such buffer; this is a made one: 20 ms apart, 300 W."""
+    at_us = 1_000_000_000 + np.arange(0, 8_000_000, 20_000)
+    counter = [
+        (t, t + 10**6, int(300 * (t // 10**8) / 10 * 1000)) for t in range(0, 8 * 10**9, 10**7)
+    ]
+    np.savez_compressed(
+        tmp_path / "buffer.npz",
+        samples=np.column_stack([at_us, np.full(len(at_us), 300_000)]),
+        counter=np.array(counter),
+        wall_minus_monotonic_ns=np.array(1000 * 10**9),
+    )
+    (tmp_path / "marks.txt").write_text(f"{2 * 10**9} steady\n{6 * 10**9} rest\n")
+    found = figures.buffer(tmp_path)
+    assert found["gap_ms"][1] == pytest.approx(20)
+    assert found["stretches"][0]["average_w"] == pytest.approx(300)
+    assert found["stretches"][0]["counter_w"] == pytest.approx(300, rel=0.01)
