@@ -9,7 +9,7 @@ DEPENDENCY_FILES := pyproject.toml envs/constraints.txt envs/pytorch.txt
 DEPENDENCY_HASH := $(shell cat $(DEPENDENCY_FILES) 2>/dev/null | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.installed-$(DEPENDENCY_HASH)
 
-.PHONY: demo test test-all check lint format types lint-rules architecture docs reference nvml-sim schema images clean help
+.PHONY: demo test test-all check lint format types lint-rules architecture docs reference nvml-sim schema images offline-bundle clean help
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -72,6 +72,9 @@ schema: $(STAMP) ## generate config/study.schema.json
 images: $(STAMP) ## an engine's image: BACKEND=pytorch RUNNER=apptainer [BASE=…]
 	@test -n "$(BACKEND)" -a -n "$(RUNNER)" || { echo "usage: make images BACKEND=pytorch|vllm|sglang|tensorrt RUNNER=apptainer|docker [BASE=FOLDER_OR_IMAGE]" >&2; exit 2; }
 	@$(BIN)/python -m llenergymeasure.runners.build "$(BACKEND)" --runner "$(RUNNER)" $(if $(BASE),--base "$(BASE)")
+
+offline-bundle: $(STAMP) ## one archive of wheels for a machine without a network: [PYTHON_THERE=3.12] [EXTRAS=host,zeus]
+	@$(BIN)/python tools/offline_bundle.py $(if $(PYTHON_THERE),--python "$(PYTHON_THERE)") $(if $(EXTRAS),--extras "$(EXTRAS)")
 
 clean: ## remove what was built; results stay
 	@rm -rf build dist site .snakemake .mypy_cache .pytest_cache .ruff_cache
