@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, help="results to make the page of; measures nothing")
     parser.add_argument("--scale", type=float, default=1.0, help=argparse.SUPPRESS)
     parser.add_argument("--stage", help=argparse.SUPPRESS)
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--play", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.page is not None:
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         card.play(options.play, options.out, card.Setting.now())
         return 0
     if options.stage is not None:
-        running.run_here(options.stage, options.out)
+        running.run_here(options.stage, options.out, options.parent)
     names = [stage.name for stage in running.STAGES]
     asked = options.only.split(",") if options.only else names
     left_out = [each for each in options.skip.split(",") if each]

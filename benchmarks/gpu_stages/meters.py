@@ -177,7 +177,7 @@ def _cost(
     """Take tokens/s with our meter running and not, alternating, in pairs of turned order."""
     pairs: list[dict[str, float]] = []
     short = (*load, 8 if setting.simulated else 32)
-    for number in range(2 if setting.scale < 1 else 12):
+    for number in range(3 if setting.scale < 1 else 12):
         pair = {}
         for on in (True, False) if number % 2 else (False, True):
             metered = llenergymeasure.meter(align=False) if on else contextlib.nullcontext()

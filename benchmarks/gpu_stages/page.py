@@ -65,6 +65,7 @@ def text(folder: Path) -> str:
         _buffer(figures.buffer(folder / "buffer")),
         _windows(seen),
         _runs(runs, str(card.get("name"))),
+        _default_protocol(runs),
         _cost(stages.get("engine", {}).get("meter_on_over_off"), runs),
         _checks(judge(folder)),
         _stages(stages),
@@ -311,6 +312,21 @@ def _runs(runs: Sequence[Mapping[str, Any]], card: str) -> list[str]:
                     "",
                 ]
     return lines
+
+
+def _default_protocol(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return how a run of the default protocol settled and warmed up."""
+    lines = []
+    for run in runs:
+        settle, warmup = run["settle"] or {}, run["warmup"] or {}
+        if run["study"] == "standard":
+            lines += [
+                f"- {run['name']}: waited {_number(settle.get('waited_s'))} s for the card to "
+                f"settle ({settle.get('reason')}); warmed up for "
+                f"{_number(warmup.get('duration_s'))} s and {warmup.get('passes')} passes "
+                f"({warmup.get('ended')}), converged: {warmup.get('converged')}."
+            ]
+    return ["## The default protocol", "", *lines, ""] if lines else []
 
 
 def _cost(ratios: Sequence[float] | None, runs: Sequence[Mapping[str, Any]]) -> list[str]:

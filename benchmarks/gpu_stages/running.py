@@ -48,7 +48,7 @@ STAGES = (
     Stage("raw", 72, 120, polling.raw),
     Stage("engine", 152, 220, meters.engine),
     Stage("probe", 75, 170, studies.probe),
-    Stage("pulses", 54, 110, meters.pulses),
+    Stage("pulses", 75, 130, meters.pulses),
     Stage("faults", 59, 170, studies.faults),
     Stage("vllm", 146, 290, studies.vllm),
     Stage("buffer", 72, 120, polling.buffer),
@@ -101,6 +101,7 @@ def _one(stage: Stage, folder: Path, out: Path, left_s: float) -> dict[str, Any]
     log = folder / "log.txt"
     began = time.monotonic()
     command = [sys.executable, str(ENTRY), "--stage", stage.name, "--out", str(folder)]
+    command += ["--parent", str(os.getpid())]
     with log.open("wb") as file:
         process = subprocess.Popen(
             command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
@@ -112,7 +113,10 @@ def _one(stage: Stage, folder: Path, out: Path, left_s: float) -> dict[str, Any]
     row = {"exit": ended, "took_s": round(time.monotonic() - began, 1), **_found(place)}
     if ended != 0:
         row["log_end"] = log.read_text(errors="replace")[-3000:]
-    keep_folder(place.kept, out / stage.name)
+    try:
+        keep_folder(place.kept, out / stage.name)
+    except OSError as error:
+        row["error"] = f"its recordings could not be kept: {error}"
     shutil.rmtree(folder, ignore_errors=True)
     return row
 
@@ -150,11 +154,12 @@ def _tell(stage: Stage, row: dict[str, Any], at_s: float) -> None:
         print("   " + row["log_end"].strip().replace("\n", "\n   ")[-900:], flush=True)
 
 
-def run_here(name: str, folder: Path) -> None:
-    """Run one stage in this process, and end the process."""
+def run_here(name: str, folder: Path, parent: int | None) -> None:
+    """Run one stage in this process, which ends with it, or with the process ``parent``."""
     place = Place(folder)
     code = 0
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    if parent is not None:
+        threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     try:
         next(stage for stage in STAGES if stage.name == name).run(place)
     except BaseException as error:

@@ -125,7 +125,9 @@ def study(place: Place) -> None:
 
 def standard(place: Place) -> None:
     """Run once with the default protocol, for its settle and warm-up on a real chip."""
+    short = {"window": {"min_seconds": 1}, "warmup": {"thermal_floor_seconds": 1}}
     more: dict[str, Any] = {
+        **(short | {"baseline": {"duration_seconds": 5}} if Setting.now().scale < 1 else {}),
         "protocol": "standard",
         "dataset": _prompts(8),
         "pytorch": {"batch_size": 8},

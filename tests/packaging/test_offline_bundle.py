@@ -2,6 +2,7 @@
 
 import importlib.util
 import tarfile
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -30,7 +31,7 @@ def asked(bundle: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str
         calls.append(arguments)
         folder = next(
             Path(after)
-            for option, after in zip(arguments[:-1], arguments[1:], strict=True)
+            for option, after in pairwise(arguments)
             if option in ("--wheel-dir", "--dest")
         )
         names = {str(ROOT): OWN, "connection_pool": "connection_pool-0.0.3-py3-none-any.whl"}

@@ -225,9 +225,9 @@ def test_a_folder_is_kept_whole_or_not_at_all(
 def test_a_stage_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
     card = card_environment(tmp_path, [sim.Device()], VALIDATION_LOAD=str(tmp_path / "load"))
     script = (
-        "import subprocess, sys, time; "
-        f"subprocess.Popen({[*COMMAND, '--stage', 'raw', '--out', str(tmp_path / 'raw')]!r}, "
-        "start_new_session=True); time.sleep(60)"
+        "import os, subprocess, time; "
+        f"subprocess.Popen({[*COMMAND, '--stage', 'raw', '--out', str(tmp_path / 'raw')]!r} + "
+        "['--parent', str(os.getpid())], start_new_session=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script], env=card) as parent:
         deadline = time.monotonic() + 20
@@ -239,6 +239,15 @@ def test_a_stage_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
     while left := stages_alive(tmp_path):
         assert time.monotonic() < deadline, left
         time.sleep(0.2)
+
+
+def test_a_stage_whose_starter_is_gone_already_ends_at_once(tmp_path: Path) -> None:
+    card = card_environment(tmp_path, [sim.Device()], VALIDATION_LOAD=str(tmp_path / "load"))
+    gone = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True)
+    command = [*COMMAND, "--stage", "raw", "--out", str(tmp_path / "raw"), "--parent"]
+    command += [gone.stdout.strip()]
+    done = subprocess.run(command, env=card, start_new_session=True, timeout=20, check=False)
+    assert done.returncode == -signal.SIGKILL
 
 
 def test_the_driver_s_buffer_is_read_back(tmp_path: Path) -> None:
