@@ -46,7 +46,8 @@ def judge(folder: Path) -> list[Check]:
         found.append(ended(name, row))
         found += [llem_exit(name, study, each) for study, each in row.get("studies", {}).items()]
         for run in figures.runs(folder / name):
-            found += run_checks(f"{name}, {run['name']}", run, limit_w)
+            title = name if run["study"] == name else f"{name}, {run['study']}"
+            found += run_checks(f"{title}, {run['name']}", run, limit_w)
         for window in figures.windows(folder / name):
             found += window_checks(f"{name}, {window['window']}", window)
     if "meter_on_over_off" in stages.get("engine", {}):

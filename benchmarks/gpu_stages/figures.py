@@ -78,7 +78,9 @@ class Mark:
 
 
 def marks(path: Path) -> list[Mark]:
-    """Return a load's stretches."""
+    """Return a load's stretches; none where it never began."""
+    if not path.is_file():
+        return []
     lines = [line.split(maxsplit=1) for line in path.read_text().splitlines() if " " in line]
     moments = [int(ns) / 1e9 for ns, _ in lines]
     ends = [*moments[1:], moments[-1]] if moments else []
@@ -235,6 +237,8 @@ def buffer(folder: Path) -> dict[str, Any] | None:
     with np.load(folder / "buffer.npz") as kept:
         samples, polled = kept["samples"], kept["counter"]
         offset_s = float(kept["wall_minus_monotonic_ns"]) / 1e9
+    if len(samples) < 2:
+        return None
     at_s, value_w = samples[:, 0] / 1e6 - offset_s, samples[:, 1] / 1e3
     grid = ticks(polled[:, 0] / 1e9, polled[:, 1] / 1e9, polled[:, 2] / 1e3)
     gaps = np.diff(at_s) * 1e3
