@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from meter_adversary_trace import Trace
 from meter_recording import T0_NS, SteppedClock
-from meter_traces import Trace
 
 COUNTER_PERIOD_S = 0.1
 NOTHING_MORE: Mapping[str, Any] = MappingProxyType({})

@@ -18,9 +18,9 @@ import meter_recording as recording
 import numpy as np
 from meter_adversary_cards import FakePowercap, model
 from meter_adversary_judge import Criterion
+from meter_adversary_trace import Trace
 from meter_adversary_windows import opened, seen_tick_s, true_energy_j
 from meter_recording import SteppedClock
-from meter_traces import Trace
 
 _LAGS_MS = (10, 30, 60, 100)
 LENGTH_S = 10.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from meter_traces import Trace
+from meter_adversary_trace import Trace
 
 Floats = npt.NDArray[np.float64]
 Points = tuple[Floats, Floats]

@@ -1,6 +1,6 @@
 """The one place where the adversary touches the project's own metering code."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -8,20 +8,20 @@ import meter_recording as recording
 from meter_adversary_cards import FakePowercap
 from meter_recording import SteppedClock
 
+from llenergymeasure.energy.account import account
+from llenergymeasure.energy.batches import Batch
+from llenergymeasure.energy.characterise import characterise as find_behaviour
+from llenergymeasure.energy.split import NoSplit, split_energy
 from llenergymeasure.hardware.gpus import Inventory
-from llenergymeasure.meter.account import account
-from llenergymeasure.meter.batches import Batch, batch_energies, split_energy
-from llenergymeasure.meter.characterise import characterise as find_character
-from llenergymeasure.meter.characters import Known
-from llenergymeasure.meter.samples import Samples
-from llenergymeasure.meter.sensors.base import Channel, Value
-from llenergymeasure.meter.sensors.nvml import NvmlSensor
-from llenergymeasure.meter.sensors.rapl import RaplSensor
-from llenergymeasure.meter.split import NoSplit
-from llenergymeasure.meter.strangers import RunProcesses
+from llenergymeasure.recording.samples import Samples
+from llenergymeasure.sensors import behaviour
+from llenergymeasure.sensors.base import Channel, Value
+from llenergymeasure.sensors.foreign_processes import RunProcesses
+from llenergymeasure.sensors.nvml import NvmlSensor
+from llenergymeasure.sensors.rapl import RaplSensor
 
 PhaseSpan = tuple[str, int, int]
-KnownCards = Mapping[tuple[str, str], Known]
+KnownCards = behaviour.KnownCards
 SENSOR = "nvml"
 
 
@@ -72,25 +72,14 @@ def energy_of(
     whole = made.total
     if whole is None:
         return Energy(None, None, None, None, None, codes)
-    return Energy(whole.gross_j, whole.u95_j, whole.net_j, whole.u95_j, None, codes)
+    return Energy(
+        whole.gross_j, whole.gross_u95_j, whole.net_j, whole.net_u95_j, whole.bound_j, codes
+    )
 
 
 def characterise(samples: Samples, device: str, edges_ns: Sequence[int]) -> KnownCards:
-    """Return what a probe's recording shows of a card, as later recordings are given it.
-
-    As ``llem sensors --characterise`` does: the load's own marks are used where the counter is
-    no help.
-    """
-    (info,) = samples.header.sensors
-    character = find_character(samples, device, SENSOR)
-    if not character.counter_independent:
-        marked = find_character(samples, device, SENSOR, edges_ns)
-        if any(part.window_s is not None for part in marked.power):
-            character = marked
-    watts = samples.series(device, SENSOR, "power_instant_w").value
-    limit_w = (info.power_limit_w or {}).get("max", float(watts.max()))
-    known = Known.now(info, character, "probe", (float(watts.min()), limit_w))
-    return {(SENSOR, device): known}
+    """Return what a probe's recording shows of a card, as later recordings are given it."""
+    return {(SENSOR, device): find_behaviour(samples, device, edges_ns, SENSOR)}
 
 
 def record(
@@ -141,9 +130,7 @@ def split_of(samples: Samples, window: tuple[int, int], batches: Sequence[Marked
         )
         for batch in batches
     ]
-    found = split_energy(made, own, batch_energies(made, own))
+    found = split_energy([source.channel for source in made.headline_sources], own)
     if isinstance(found, NoSplit):
         return Split(None, None, None, None, found.reason)
-    return Split(
-        found.prefill_j, found.prefill_u95_j, found.decode_j, found.decode_u95_j, found.method
-    )
+    return Split(found.prefill_j, found.prefill_u95_j, found.decode_j, found.decode_u95_j, "ticks")

@@ -14,8 +14,8 @@ import meter_recording as recording
 import numpy as np
 from meter_adversary_cards import model
 from meter_adversary_judge import LEAST_COVERED, Criterion
+from meter_adversary_trace import Trace
 from meter_adversary_windows import opened
-from meter_traces import Trace
 
 Floats = loads.Floats
 CARD = "H200 true"

@@ -23,8 +23,8 @@ import meter_adversary_loads as loads
 import numpy as np
 from meter_adversary_cards import MODELS, DrawnCard, write_trace
 from meter_adversary_judge import Criterion
+from meter_adversary_trace import Trace
 from meter_adversary_windows import BRACKETED, TICKS, Window
-from meter_traces import Trace
 
 from nvml_sim import sim
 

@@ -20,9 +20,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from llenergymeasure.meter.account import Account, account
-from llenergymeasure.meter.client import RecorderProcess
-from llenergymeasure.meter.samples import read_samples
+from llenergymeasure.energy.account import Account, account
+from llenergymeasure.recording.client import RecorderProcess
+from llenergymeasure.recording.samples import read_samples
 from nvml_sim import sim
 
 WINDOW_S = 4.0

@@ -18,19 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from llenergymeasure.hardware.gpus import Inventory, discover
-from llenergymeasure.meter import sampler
-from llenergymeasure.meter.samples import (
+from llenergymeasure.recording import sampler
+from llenergymeasure.recording.samples import (
     HOST_DEVICE,
     RECORDER,
     STOPPED,
     Header,
     Row,
     Samples,
-    SensorInfo,
     make_samples,
 )
-from llenergymeasure.meter.sensors.base import Channel
-from llenergymeasure.meter.sensors.nvml import NvmlSensor
+from llenergymeasure.sensors.base import Channel, SensorInfo
+from llenergymeasure.sensors.nvml import NvmlSensor
 
 Floats = npt.NDArray[np.float64]
 
@@ -114,7 +113,7 @@ def record_channels(
     started_ns = clock.now_ns
     rows: list[Row] = []
     readers = [
-        sampler.Reader(channel, rows.append, None)
+        sampler.Reader(channel, rows.append)
         for channel in channels
         if channel.quantities[0] not in ("memory_used_bytes", "sm_clock_mhz")
     ]

@@ -6,7 +6,7 @@ The pytorch backend generates on the tiny model while a real recorder samples ev
 machine, or the simulated card where the library is built (`make nvml-sim`). The recorder is halted
 (SIGSTOP) in every second stretch; which of a pair comes first alternates. The figure is the median
 of the pairs' ratios of tokens/s, with its 95 % interval by the bootstrap. What the engine's own
-process pays is told first: the marks of a phase, and a look at the counter's ticks.
+process pays is printed first: the marks of a phase.
 """
 
 import argparse
@@ -23,13 +23,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
+
 from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import Engine
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.measure.marks import Marks
 from llenergymeasure.measure.window import cut_batches
-from llenergymeasure.meter.client import RecorderProcess
-from llenergymeasure.meter.ticks import TickBoard, TickClock
+from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.workload.prompts import build_workload
 from llenergymeasure.workload.requests import Request
 from nvml_sim import sim
@@ -87,19 +87,14 @@ def main() -> None:
 
 
 def _tell_own_cost(folder: Path) -> None:
-    """Print what marking a phase and looking at the ticks cost the process at work."""
+    """Print what marking a phase costs the process at work."""
     marks = Marks(folder / "marks")
-    TickBoard(folder / "ticks", ["GPU"]).tick("GPU", 1, 1)
 
     def mark() -> None:
         with marks.phase("measure"):
             pass
 
-    with TickClock(folder / "ticks") as ticks:
-        print(
-            f"in the engine's process: {_microseconds(mark):.1f} us for a phase's two marks, "
-            f"{_microseconds(ticks.last):.1f} us for a look at the ticks"
-        )
+    print(f"in the engine's process: {_microseconds(mark):.1f} us for a phase's two marks")
 
 
 def _microseconds(call: Callable[[], object]) -> float:

@@ -24,9 +24,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from meter_recording import SteppedClock
 
-from llenergymeasure.meter import recorder, sampler
-from llenergymeasure.meter.samples import read_samples
-from llenergymeasure.meter.sensors.registry import open_sensors
+from llenergymeasure.recording import recorder, sampler
+from llenergymeasure.recording.samples import read_samples
+from llenergymeasure.sensors.registry import open_sensors
 from nvml_sim import sim
 
 LOOKS = 60
@@ -85,7 +85,7 @@ def record(folder: Path, seconds: float) -> Iterator[tuple[float, int]]:
     for module in (sampler, recorder):
         vars(module)["time"] = clock
     recording = recorder.Recording(
-        open_sensors("nvml", run_pid=os.getpid()), folder / "samples.arrows", folder / "ticks"
+        open_sensors("nvml", run_pid=os.getpid()), folder / "samples.arrows"
     )
     start_ns, flush_ns = clock.now_ns, int(recorder.FLUSH_S * 1e9)
     recording.begin()

@@ -4,7 +4,7 @@
 
 The card draws ``idle_w`` and, for each busy slot of the server, its share of what is left up to
 ``max_w``: so what a request adds is known, and what the server draws when it waits. The recorder
-samples the card as in any run; windows are cut at the counter's ticks; the line through power and
+samples the card as in any run; the line through power and
 load is the one of the report. Needs a C compiler (``make nvml-sim``).
 """
 
@@ -21,10 +21,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from llenergymeasure.analysis.serving import COVERAGE_FACTOR, LoadPoint, load_curve
+from llenergymeasure.energy.account import account
 from llenergymeasure.measure.serving_result import ServedRun
-from llenergymeasure.meter.account import account
-from llenergymeasure.meter.samples import read_samples
-from llenergymeasure.meter.ticks import TickClock
+from llenergymeasure.recording.samples import read_samples
 from nvml_sim import sim
 from support import recording, serving_runs
 
@@ -83,18 +82,19 @@ def recover(folder: Path, rates: list[float], seconds: float, *, tell: bool = Fa
     )
     variables = recording.card_environment(folder, [card])
     with recording.recorder(folder, variables):
-        ticks = TickClock(folder / "ticks")
-        runs = [_serve(folder, load_file, rate, seconds, ticks) for rate in rates]
+        runs = [_serve(folder, load_file, rate, seconds) for rate in rates]
         time.sleep(1.0)
     samples = read_samples(folder / "samples.arrows")
     points = []
     for rate, run in zip(rates, runs, strict=True):
         made = account(samples, run.window, devices={uuid})
         assert made.total is not None
-        assert made.total.u95_j is not None
+        assert made.total.gross_u95_j is not None
         load = run.tokens("").requests / run.window_s
         power_w = made.total.gross_j / run.window_s
-        points.append(LoadPoint(load, power_w, made.total.u95_j / COVERAGE_FACTOR / run.window_s))
+        points.append(
+            LoadPoint(load, power_w, made.total.gross_u95_j / COVERAGE_FACTOR / run.window_s)
+        )
         if tell:
             print(
                 f"{rate:g}/s: {load:.2f} answered a second, {power_w:.2f} W "
@@ -112,9 +112,7 @@ def recover(folder: Path, rates: list[float], seconds: float, *, tell: bool = Fa
     )
 
 
-def _serve(
-    folder: Path, load_file: Path, rate: float, seconds: float, ticks: TickClock
-) -> ServedRun:
+def _serve(folder: Path, load_file: Path, rate: float, seconds: float) -> ServedRun:
     config = serving_runs.experiment(
         {"arrivals": "poisson", "rate_per_s": rate}, seconds, max_output_tokens=TOKENS
     )
@@ -123,7 +121,6 @@ def _serve(
         config,
         *("--first-ms", str(FIRST_MS), "--next-ms", str(NEXT_MS), "--slots", str(SLOTS)),
         *("--load-file", str(load_file)),
-        ticks=ticks,
     )
     return run
 

@@ -28,7 +28,7 @@ from llenergymeasure.config.quality import QualityConfig
 from llenergymeasure.config.schema import study_schema
 from llenergymeasure.measure.finish import REQUEST_SCHEMA
 from llenergymeasure.measure.serving_requests import TRAFFIC_SCHEMA
-from llenergymeasure.meter.samples import SCHEMA as SAMPLES_SCHEMA
+from llenergymeasure.recording.samples import SCHEMA as SAMPLES_SCHEMA
 from llenergymeasure.report.flags import MEANINGS, consequence
 from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.record import Result

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llenergymeasure.api.metering import Metered, meter
     from llenergymeasure.api.results import (
         ExperimentResult,
         FailedRun,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
         RunFailedError,
         StudyLockedError,
     )
-    from llenergymeasure.meter.block import Metered, meter
 
 __version__ = "0.1.0"
 
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "meter.block": ("Metered", "meter"),
+    "api.metering": ("Metered", "meter"),
     "api.results": (
         "ExperimentResult",
         "FailedRun",

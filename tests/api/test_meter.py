@@ -7,7 +7,7 @@ import pytest
 
 import llenergymeasure
 from llenergymeasure import ConfigurationError, Metered, MeterError
-from llenergymeasure.meter.samples import read_samples
+from llenergymeasure.recording.samples import read_samples
 from nvml_sim import sim
 from support.recording import card_environment, environment
 
@@ -52,12 +52,12 @@ def test_a_block_that_raises_is_metered_too() -> None:
 
 
 def test_the_room_of_that_name_does_not_hide_it() -> None:
-    import llenergymeasure.meter.account
+    import llenergymeasure.energy.account
 
     with llenergymeasure.meter(align=False) as energy:
         time.sleep(0.05)
     assert energy.window_s > 0
-    assert llenergymeasure.meter.account.account is not None
+    assert llenergymeasure.energy.account.account is not None
 
 
 @pytest.mark.parametrize("name", ["kept.parquet", "kept.arrows"])

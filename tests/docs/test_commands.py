@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from docs.pages import ROOT, RUN, Block, blocks, pages, prose
-from llenergymeasure.meter.survey import sensors_report
+from llenergymeasure.api.sensors import sensors_report
 from support.studies import environment
 
 CLONE = (

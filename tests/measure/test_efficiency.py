@@ -7,7 +7,7 @@ import pytest
 from llenergymeasure.hardware.peaks import peak
 from llenergymeasure.measure.efficiency import flops_record
 from llenergymeasure.measure.utilisation import power_inside, throttle_history, utilisation
-from llenergymeasure.meter.samples import Header, Row, make_samples
+from llenergymeasure.recording.samples import Header, Row, make_samples
 from llenergymeasure.results.record import Flops
 
 KNOWN = {

@@ -102,7 +102,7 @@ def test_a_base_install_is_light_and_works(clean: Path, tmp_path: Path) -> None:
     code = (
         "import llenergymeasure, sys\n"
         "import llenergymeasure.measure.worker, llenergymeasure.measure.engine_process\n"
-        "import llenergymeasure.measure.finish, llenergymeasure.meter.recorder\n"
+        "import llenergymeasure.measure.finish, llenergymeasure.recording.recorder\n"
         "with llenergymeasure.meter() as energy:\n    sum(range(100000))\n"
         "assert energy.window_s > 0\n"
         "print(llenergymeasure.__version__, llenergymeasure.__file__)\n"

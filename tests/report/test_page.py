@@ -5,9 +5,10 @@ import pytest
 
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.meter.samples import Header, Row, SensorInfo, make_samples, write_samples
+from llenergymeasure.recording.samples import Header, Row, make_samples, write_samples
 from llenergymeasure.report.page import FIGURE_FILES, write_report
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.units import DISQUALIFYING
 from results.synthetic import (
     GPU,

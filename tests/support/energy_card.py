@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llenergymeasure.meter.samples import Header, Row, Samples, SensorInfo, make_samples
+from llenergymeasure.recording.samples import Header, Row, Samples, make_samples
+from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.units import Kind, Scope
 
 T0_NS = 5_000_000_000

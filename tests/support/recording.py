@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.meter.client import RecorderProcess
-from llenergymeasure.meter.samples import Header, SensorInfo
+from llenergymeasure.recording.client import RecorderProcess
+from llenergymeasure.recording.samples import Header
+from llenergymeasure.sensors.base import SensorInfo
 from nvml_sim import sim
 
 READY_S = 60.0
@@ -55,9 +56,7 @@ def recorder(
 ) -> Iterator[tuple[RecorderProcess, dict[str, Any]]]:
     """A recorder that samples, and what it said when it was ready."""
     with environment(variables):
-        process = RecorderProcess.start(
-            folder / "samples.arrows", ticks=folder / "ticks", **options
-        )
+        process = RecorderProcess.start(folder / "samples.arrows", **options)
     try:
         yield process, process.wait_ready(READY_S)
     finally:

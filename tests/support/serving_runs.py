@@ -13,7 +13,6 @@ from llenergymeasure.measure.marks import Marks, read_marks
 from llenergymeasure.measure.serving_requests import traffic_table
 from llenergymeasure.measure.serving_result import ServedRun
 from llenergymeasure.measure.serving_window import measure_traffic
-from llenergymeasure.meter.ticks import TickClock
 from llenergymeasure.workload.prompts import traffic_prompts
 from support.serving_server import command
 
@@ -52,14 +51,12 @@ def protocol(config: ExperimentConfig) -> ProtocolSettings:
     return resolve_protocol(config, measured=False)
 
 
-def run(
-    folder: Path, config: ExperimentConfig, *arguments: str, ticks: TickClock | None = None
-) -> tuple[ServedRun, list[str]]:
+def run(folder: Path, config: ExperimentConfig, *arguments: str) -> tuple[ServedRun, list[str]]:
     """Serve, send and judge; return the run and its phases."""
     marks = Marks(folder / "marks.jsonl")
     served = engine(config, *arguments)
     try:
-        window = measure_traffic(served, protocol(config), ticks, marks)
+        window = measure_traffic(served, protocol(config), marks)
         table = traffic_table(window.sent, served)
     finally:
         served.close()

@@ -270,7 +270,7 @@ def meter(
         str | None, typer.Option(help="GPUs by index or UUID, comma-separated; default all")
     ] = None,
     no_align: Annotated[
-        bool, typer.Option("--no-align", help="do not wait for the counter's ticks")
+        bool, typer.Option("--no-align", help="do not rest before the command and after it")
     ] = False,
     require: Annotated[
         bool, typer.Option("--require", help="exit with 2 if nothing can be measured")
@@ -281,7 +281,7 @@ def meter(
     ] = None,
 ) -> None:
     """Measure the energy of any command, as perf stat does."""
-    from llenergymeasure.meter.command import run_meter
+    from llenergymeasure.cli.meter import run_meter
 
     code = run_meter(
         command,

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
+from llenergymeasure.api.characterise import Probed, probe
+from llenergymeasure.api.sensors import known_lines, known_report, sensors_report, sensors_text
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
-from llenergymeasure.meter.probe import Probed, probe
-from llenergymeasure.meter.survey import known_lines, known_report, sensors_report, sensors_text
 
 
 def sensors_command(
@@ -14,13 +15,14 @@ def sensors_command(
     characterise: bool = False,
     devices: str | None = None,
     load: Sequence[str] = (),
+    samples: Path | None = None,
 ) -> int:
     """Print the sensors of this machine; return 1 if a card was to be characterised and was not."""
     if not characterise:
         report = sensors_report(devices)
         print(json.dumps(report, indent=1) if as_json else sensors_text(report))
         return EXIT_OK
-    probed = probe(devices, load)
+    probed = probe(devices, load, samples)
     if as_json:
         print(json.dumps({"characterised": [_report(each) for each in probed]}, indent=1))
     else:
@@ -29,12 +31,12 @@ def sensors_command(
 
 
 def _report(probed: Probed) -> dict[str, object]:
-    found = known_report(probed.info, probed.known)
+    found = known_report(probed.info, probed.found)
     return {**found, "kept": probed.kept, "not_kept_because": probed.reason}
 
 
 def _lines(probed: Probed) -> list[str]:
     mark = "✓" if probed.kept else "✗"
-    lines = [f"{mark} {probed.known.device}  {probed.known.name}"]
-    lines += known_lines(known_report(probed.info, probed.known))
+    lines = [f"{mark} {probed.found.device}  {probed.found.name}"]
+    lines += known_lines(known_report(probed.info, probed.found))
     return lines + ([] if probed.kept else [f"    not kept: {probed.reason}"])

@@ -130,6 +130,21 @@ def compute_processes(gpu: Gpu) -> list[GpuProcess]:
     return [GpuProcess(int(item.pid), item.usedGpuMemory) for item in found]
 
 
+def graphics_processes(gpu: Gpu) -> list[GpuProcess]:
+    """Return the processes that draw on a card; none where the driver cannot tell.
+
+    Raises:
+        pynvml.NVMLError: the card does not answer.
+    """
+    import pynvml
+
+    try:
+        found = pynvml.nvmlDeviceGetGraphicsRunningProcesses(handle(gpu))
+    except pynvml.NVMLError_NotSupported:
+        return []
+    return [GpuProcess(int(item.pid), item.usedGpuMemory) for item in found]
+
+
 def memory_used_bytes(gpu: Gpu) -> int:
     """Return the memory in use on a card.
 

@@ -1,22 +1,21 @@
 """A run's energy for its record: of the window, the phases, each batch, prefill and decode."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from llenergymeasure.config.calibration import calibration_of
-from llenergymeasure.meter.account import DEFAULT_PRECISION, Account, account
-from llenergymeasure.meter.batches import Batch, BatchEnergy, batch_energies, split_energy
-from llenergymeasure.meter.characters import Known, KnownCards, keep
-from llenergymeasure.meter.cost import recorder_cost
-from llenergymeasure.meter.footprint import Declared, footprint
-from llenergymeasure.meter.idle import PhaseSpan
-from llenergymeasure.meter.samples import Samples
-from llenergymeasure.meter.split import NoSplit, TokenEnergy
+from llenergymeasure.energy.account import METHOD, Account, account
+from llenergymeasure.energy.batches import Batch, BatchEnergy, batch_energies
+from llenergymeasure.energy.footprint import Declared, footprint
+from llenergymeasure.energy.rest import PhaseSpan
+from llenergymeasure.energy.split import POOR_FIT, NoSplit, TokenEnergy, split_energy
+from llenergymeasure.recording.cost import recorder_cost
+from llenergymeasure.recording.samples import Samples
 from llenergymeasure.results.record import Energy, TokenSplit
-from llenergymeasure.units import DISQUALIFYING
+from llenergymeasure.sensors.behaviour import PRECISION, Characterised
 
 BATCH_FIELDS = [
     ("batch_energy_j", pa.float64()),
@@ -64,7 +63,7 @@ def run_energy(
     *,
     devices: Sequence[str],
     asked: Mapping[str, Any],
-    known: KnownCards,
+    characterised: Mapping[tuple[str, str], Characterised],
     carbon: Mapping[str, Any] | None = None,
     recorder_lost: bool = False,
     precision: float | None = None,
@@ -78,7 +77,7 @@ def run_energy(
         requests: one row a request of the window.
         devices: UUIDs of the cards at work.
         asked: the study's ``energy`` section.
-        known: what was known of the cards' sensors beforehand.
+        characterised: what probes have found of the cards' sensors.
         carbon: what the study declares of the place; null where it declares nothing.
         recorder_lost: whether the recorder ended too early.
         precision: what the window was to reach.
@@ -95,12 +94,16 @@ def run_energy(
         devices=set(devices),
         headline=None if sensor in (None, "auto") else sensor,
         calibration=calibration,
-        known=known,
+        known={key: each.behaviour for key, each in characterised.items()},
         recorder_lost=recorder_lost,
-        precision=precision or DEFAULT_PRECISION,
+        precision=precision or PRECISION,
     )
     batches = batches_of(requests)
     energies = batch_energies(made, batches)
+    split = _split(made, batches)
+    if isinstance(split, TokenEnergy) and split.unexplained > POOR_FIT:
+        reason = f"prefill and decode leave {split.unexplained:.0%} of the steps unexplained (rms)"
+        made = replace(made, validity={**made.validity, "split_poor_fit": reason})
     record = made.energy(
         output_tokens=_total(requests, "output_tokens"),
         input_tokens=_total(requests, "input_tokens"),
@@ -110,7 +113,7 @@ def run_energy(
         made,
         record.model_copy(
             update={
-                "split": _split(made, batches, energies),
+                "split": None if split is None else split_record(split),
                 "footprint": footprint(record, Declared(**carbon)) if carbon else None,
             }
         ),
@@ -120,7 +123,8 @@ def run_energy(
                 (card.info.device, card.info.name) for card in made.cards
             ),
             "recorder_cost": asdict(recorder_cost(samples)),
-            "known_sensors": [each.as_dict() for each in known.values()],
+            "known_sensors": [each.as_dict() for each in characterised.values()],
+            "energy_method": METHOD,
         },
     )
 
@@ -146,13 +150,10 @@ def _batch(rows: Sequence[Mapping[str, Any]]) -> Batch:
     )
 
 
-def _split(
-    made: Account, batches: Sequence[Batch], energies: Sequence[BatchEnergy]
-) -> TokenSplit | None:
+def _split(made: Account, batches: Sequence[Batch]) -> TokenEnergy | NoSplit | None:
     if made.total is None:
         return None
-    found = split_energy(made, batches, energies)
-    return split_record(found)
+    return split_energy([source.channel for source in made.headline_sources], batches)
 
 
 def split_record(found: TokenEnergy | NoSplit) -> TokenSplit:
@@ -160,7 +161,7 @@ def split_record(found: TokenEnergy | NoSplit) -> TokenSplit:
     if isinstance(found, NoSplit):
         return TokenSplit(unavailable=found.reason)
     return TokenSplit(
-        method="marks" if found.method == "marks" else "regression",
+        method="ticks",
         prefill_per_input_token_j=found.prefill_j,
         prefill_u95_j=found.prefill_u95_j,
         decode_per_output_token_j=found.decode_j,
@@ -168,16 +169,6 @@ def split_record(found: TokenEnergy | NoSplit) -> TokenSplit:
         correlation=found.correlation,
         unexplained_rel=found.unexplained,
     )
-
-
-def learn(made: Account) -> None:
-    """Keep what an undoubted recording has shown of the cards' sensors."""
-    if DISQUALIFYING.intersection(made.validity):
-        return
-    for card in made.cards:
-        reach = card.power_range
-        powers_w = (reach.low_w, reach.high_w)
-        keep(Known.now(card.info, card.character, "recording", powers_w))
 
 
 def _total(requests: pa.Table, column: str) -> int:

@@ -37,7 +37,6 @@ from llenergymeasure.measure.settle import read_gpus, settle
 from llenergymeasure.measure.time_limit import estimated_limit_s
 from llenergymeasure.measure.warmup import WarmUp
 from llenergymeasure.measure.window import cut_batches, measure_window
-from llenergymeasure.meter.ticks import TickClock
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.workload.prompts import build_workload
 from llenergymeasure.workload.requests import Request, Workload
@@ -114,7 +113,7 @@ class EngineRun:
             statistics_of(engine)
             own = {card.uuid for card in found.cards}
             beside = {"before": at_work_beside(own)} if own else {}
-            window, traffic = self._measure(engine, batches, protocol, self._tick_clock(sensors))
+            window, traffic = self._measure(engine, batches, protocol, sensors)
             memory, statistics = engine.peak_memory_bytes(), statistics_of(engine)
             if own:
                 beside["after"] = at_work_beside(own)
@@ -169,17 +168,18 @@ class EngineRun:
         engine: Engine,
         batches: Sequence[Sequence[Request]],
         protocol: ProtocolSettings,
-        ticks: TickClock | None,
+        sensors: list[dict[str, Any]],
     ) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """Return the window and, of an engine that is a server, what its traffic tells besides."""
         if not self._config.served:
-            with self._marks.phase("measure"):
-                return measure_window(engine, batches, protocol, ticks).as_dict(), None
+            margins = _measured(sensors)
+            window = measure_window(engine, batches, protocol, self._marks, margins=margins)
+            return window.as_dict(), None
         from llenergymeasure.backends.serving.engine import ServedEngine
         from llenergymeasure.measure import serving
 
         assert isinstance(engine, ServedEngine)
-        return serving.measure(engine, protocol, ticks, self._marks, self._folder)
+        return serving.measure(engine, protocol, self._marks, self._folder)
 
     def _build(self, backend: Backend) -> dict[str, Any] | None:
         """Make what the engine needs once and is not there yet; return what was done."""
@@ -239,11 +239,6 @@ class EngineRun:
         if duration_s > 0:
             with self._marks.phase(phase):
                 time.sleep(duration_s)
-
-    def _tick_clock(self, sensors: list[dict[str, Any]]) -> TickClock | None:
-        """Return the counter's ticks, or null where no counter is there to align on."""
-        counts = any("energy_counter_j" in sensor["quantities"] for sensor in _available(sensors))
-        return TickClock(self._folder.ticks) if counts else None
 
 
 def _spare_the_loaded() -> None:

@@ -18,19 +18,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llenergymeasure.config.spec import RunSpec
+from llenergymeasure.energy.account import Account
 from llenergymeasure.errors import EXIT_OK
 from llenergymeasure.files import replacing, sha256, write_text
 from llenergymeasure.hardware.environment import provenance
 from llenergymeasure.measure.efficiency import flops_record
-from llenergymeasure.measure.energy import BATCH_FIELDS, RunEnergy, learn, run_energy
+from llenergymeasure.measure.energy import BATCH_FIELDS, RunEnergy, run_energy
 from llenergymeasure.measure.marks import read_marks
 from llenergymeasure.measure.outcomes import attempt, read_json, report_failure
 from llenergymeasure.measure.serving_result import ServedRun, served_run
 from llenergymeasure.measure.steady import steadiness
 from llenergymeasure.measure.utilisation import power_inside, throttle_history, utilisation
-from llenergymeasure.meter.account import Account
-from llenergymeasure.meter.characters import load_known
-from llenergymeasure.meter.samples import Samples, read_samples, write_samples
+from llenergymeasure.recording.samples import Samples, read_samples, write_samples
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import (
     Performance,
@@ -42,6 +41,7 @@ from llenergymeasure.results.record import (
 )
 from llenergymeasure.results.row_file import write_run_row
 from llenergymeasure.results.table import run_row
+from llenergymeasure.sensors.behaviour import load_characterised
 from llenergymeasure.units import NS_PER_S
 
 REQUEST_SCHEMA = pa.schema(
@@ -105,12 +105,11 @@ def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Resu
         requests,
         devices=done["devices"],
         asked=spec.config.get("energy") or {},
-        known=load_known(samples.header.sensors),
+        characterised=load_characterised(samples.header.sensors),
         carbon=spec.carbon,
         recorder_lost=(folder.work / "recorder_lost").exists(),
         precision=done["protocol"].get("precision"),
     )
-    learn(energy.account)
     served = served_run(folder, spec, done)
     written = energy.with_batches(requests) if served is None else served.requests
     with replacing(folder.requests) as temporary:
@@ -180,6 +179,10 @@ def _result(
         validity["shared_node"] = f"at work just before or after: {', '.join(neighbours)}"
     if served is not None:
         validity |= served.validity()
+    if record.kind == "measured" and "gpu" in record.scopes and _on_cpu(done):
+        validity["computes_on_cpu"] = (
+            "the engine computed on the CPU, and the energy is that of the GPU beside it"
+        )
     return Result(
         experiment=spec.experiment,
         cycle=spec.cycle,
@@ -237,7 +240,6 @@ def _result(
             "workload": done["workload"],
             "preflight": done["preflight"],
             "settle": done["settle"],
-            "tick_aligned": done["window"]["tick_aligned"],
             "computes_on_gpu": done["computes_on_gpu"],
             "steadiness": steady,
             "gpus_at_work_beside": beside,
@@ -248,6 +250,10 @@ def _result(
             **energy.provenance,
         },
     )
+
+
+def _on_cpu(done: dict[str, Any]) -> bool:
+    return bool(done["devices"]) and not done["computes_on_gpu"]
 
 
 def _cache_shares(statistics: dict[str, Any]) -> dict[str, Any]:

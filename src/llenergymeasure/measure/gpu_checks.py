@@ -8,8 +8,8 @@ from llenergymeasure.errors import Problem
 from llenergymeasure.hardware.allotment import GpuAllotmentError, allot, demand
 from llenergymeasure.hardware.gpu_state import SLOWED, gpu_state
 from llenergymeasure.hardware.gpus import Gpu, discover
-from llenergymeasure.meter.sensors.base import SensorError
-from llenergymeasure.meter.strangers import RunProcesses
+from llenergymeasure.sensors.base import SensorError
+from llenergymeasure.sensors.foreign_processes import RunProcesses
 
 IN_USE_BYTES = 1_500_000_000
 """A driver keeps some hundred MB of an idle card to itself; more than this is somebody's."""

@@ -13,7 +13,6 @@ from llenergymeasure.hardware.gpus import Gpu
 from llenergymeasure.measure.marks import Marks
 from llenergymeasure.measure.serving_requests import traffic_table
 from llenergymeasure.measure.serving_window import measure_traffic
-from llenergymeasure.meter.ticks import TickClock
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.workload.prompts import traffic_prompts
 
@@ -31,7 +30,6 @@ def load(backend: Backend, config: ExperimentConfig, cards: Sequence[Gpu]) -> Se
 def measure(
     engine: ServedEngine,
     protocol: ProtocolSettings,
-    ticks: TickClock | None,
     marks: Marks,
     folder: RunFolder,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -43,7 +41,7 @@ def measure(
     Raises:
         BackendError: the server ended.
     """
-    window = measure_traffic(engine, protocol, ticks, marks)
+    window = measure_traffic(engine, protocol, marks)
     pq.write_table(traffic_table(window.sent, engine), folder.traffic)
     told = {
         "ramp_up": window.ramp_up,

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig
 from llenergymeasure.config.spec import RunSpec
+from llenergymeasure.energy.account import Account
+from llenergymeasure.energy.footprint import Declared, footprint
 from llenergymeasure.measure.serving_load import (
     InFlight,
     growth_per_s,
     over_saturation,
     within,
 )
-from llenergymeasure.meter.account import Account
-from llenergymeasure.meter.footprint import Declared, footprint
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import Energy, Tokens
 from llenergymeasure.results.serving import Latency, Serving

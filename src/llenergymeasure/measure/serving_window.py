@@ -24,8 +24,6 @@ from llenergymeasure.backends.serving.traffic import Sent, Traffic
 from llenergymeasure.config.protocol import ProtocolSettings
 from llenergymeasure.errors import BackendError
 from llenergymeasure.measure.marks import Marks
-from llenergymeasure.measure.window import TICK_WAIT_S
-from llenergymeasure.meter.ticks import TickClock
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workload.arrivals import arrival_offsets
 
@@ -34,8 +32,9 @@ LEAD_S = 0.05
 """Between the plan and its first arrival."""
 
 DRAIN_SPARE_S = 5.0
+SPARE_S = 2.0
+"""Traffic that is planned beyond the window, so that its end is as loaded as its middle."""
 _LOOK_S = 0.01
-_TICK_LOOK_S = 0.001
 
 RampUp = Literal["steady", "gave up", "not needed"]
 
@@ -45,9 +44,8 @@ class TrafficWindow:
     """What happened, from the first request to the last answer. Times in CLOCK_MONOTONIC ns.
 
     Attributes:
-        start_ns: the window's start, on a tick where ``tick_aligned``.
-        end_ns: its end, likewise.
-        tick_aligned: whether both ends lie on ticks of the energy counter.
+        start_ns: the window's start.
+        end_ns: its end.
         ramp_up: why the window opened.
         sent: every request of the run in the order of sending.
         gauges: what the server said of itself, and when.
@@ -56,7 +54,6 @@ class TrafficWindow:
 
     start_ns: int = 0
     end_ns: int = 0
-    tick_aligned: bool = False
     ramp_up: RampUp = "not needed"
     sent: list[Sent] = field(default_factory=list)
     gauges: list[tuple[int, dict[str, float]]] = field(default_factory=list)
@@ -68,7 +65,6 @@ class TrafficWindow:
             "start_ns": self.start_ns,
             "end_ns": self.end_ns,
             "work_s": (self.end_ns - self.start_ns) / NS_PER_S,
-            "tick_aligned": self.tick_aligned,
             "batches": 0,
             "completions": [],
             "batch_of_request": [],
@@ -76,20 +72,19 @@ class TrafficWindow:
 
 
 def measure_traffic(
-    engine: ServedEngine, protocol: ProtocolSettings, ticks: TickClock | None, marks: Marks
+    engine: ServedEngine, protocol: ProtocolSettings, marks: Marks
 ) -> TrafficWindow:
     """Send the traffic and measure one window of it.
 
     Args:
         engine: ready and warm.
         protocol: how long the window is at least.
-        ticks: the energy counter's ticks; null where no counter is.
         marks: gets the phases ``prepare``, ``ramp_up``, ``measure`` and ``drain``.
 
     Raises:
         BackendError: the server ended.
     """
-    run = _Run(engine, protocol, ticks, marks)
+    run = _Run(engine, protocol, marks)
     with _no_garbage_collection():
         window = engine.run(run.go())
     code = engine.ended()
@@ -103,12 +98,11 @@ class _Run:
         self,
         engine: ServedEngine,
         protocol: ProtocolSettings,
-        ticks: TickClock | None,
         marks: Marks,
     ) -> None:
         self._engine, self._serving = engine, engine.serving
         self._window_s = protocol.window_min_s
-        self._ticks, self._marks = ticks, marks
+        self._marks = marks
         self._window = TrafficWindow()
 
     async def go(self) -> TrafficWindow:
@@ -140,7 +134,7 @@ class _Run:
             return
         duration_s = self._window_s + LEAD_S
         if serving.arrivals != "ramp":
-            duration_s += serving.ramp_up_max_s + 2 * TICK_WAIT_S
+            duration_s += serving.ramp_up_max_s + SPARE_S
         prompts = self._engine.prompts
         offsets = arrival_offsets(serving, duration_s, prompts.seed, prompts.trace)
         traffic.prepare(offsets.tolist())
@@ -154,17 +148,14 @@ class _Run:
 
     async def _measure(self, traffic: Traffic) -> None:
         window = self._window
-        opened_ns = await self._next_tick()
-        window.start_ns = opened_ns or time.monotonic_ns()
+        window.start_ns = time.monotonic_ns()
         cpu_s = time.process_time()
         if self._serving.arrivals == "ramp":
             self._start(traffic)
         left_s = window.start_ns / NS_PER_S + self._window_s - time.monotonic()
         await asyncio.sleep(max(0.0, left_s))
-        closed_ns = None if opened_ns is None else await self._next_tick()
-        window.end_ns = closed_ns or time.monotonic_ns()
+        window.end_ns = time.monotonic_ns()
         window.client_cpu_s = time.process_time() - cpu_s
-        window.tick_aligned = closed_ns is not None
 
     async def _ramped_up(self, traffic: Traffic) -> RampUp:
         if self._serving.open_loop and not traffic.planned:
@@ -176,21 +167,6 @@ class _Run:
                 return "steady"
             await asyncio.sleep(_LOOK_S)
         return "gave up"
-
-    async def _next_tick(self) -> int | None:
-        """Wait for the counter's next tick while the traffic goes on; null if none comes."""
-        ticks = self._ticks
-        if ticks is None:
-            return None
-        before = ticks.last()
-        number = 0 if before is None else before.number
-        deadline = time.monotonic() + TICK_WAIT_S
-        while time.monotonic() < deadline:
-            tick = ticks.last()
-            if tick is not None and tick.number > number:
-                return tick.t_ns
-            await asyncio.sleep(_TICK_LOOK_S)
-        return None
 
     async def _read_gauges(self) -> None:
         while True:

@@ -29,7 +29,7 @@ from llenergymeasure.measure.marks import read_marks
 from llenergymeasure.measure.outcomes import Outcome, attempt, read_json
 from llenergymeasure.measure.reservation import Reservation
 from llenergymeasure.measure.signals import SignalPipe
-from llenergymeasure.meter.client import RecorderProcess
+from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder
 from llenergymeasure.results.whole import is_whole
 
@@ -146,7 +146,6 @@ class Supervisor:
         allotment = self._reservation.allotment
         self._recorder = RecorderProcess.start(
             out=self._folder.stream,
-            ticks=self._folder.ticks,
             run_pid=os.getpid(),
             engine_pid=self._folder.engine_pid,
             sensors=_sensors(config),

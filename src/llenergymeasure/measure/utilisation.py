@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llenergymeasure.hardware.gpu_state import THROTTLE_REASONS
-from llenergymeasure.meter.samples import Quantity, Samples
+from llenergymeasure.recording.samples import Samples
+from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.units import NS_PER_S
 
 SENSOR = "nvml"

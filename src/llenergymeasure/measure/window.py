@@ -1,6 +1,5 @@
-"""The window: the batch plan repeated until it is long enough, cut at the counter's ticks."""
+"""The window: the batch plan repeated until it is long enough, between two short rests."""
 
-import random
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -8,11 +7,10 @@ from typing import Any
 
 from llenergymeasure.backends.base import Completion, Engine
 from llenergymeasure.config.protocol import ProtocolSettings
-from llenergymeasure.meter.ticks import TickClock
+from llenergymeasure.energy.margins import MARGIN_S, MARGINS
+from llenergymeasure.measure.marks import Marks
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workload.requests import Request
-
-TICK_WAIT_S = 2.0
 
 
 @dataclass
@@ -20,10 +18,8 @@ class Window:
     """What happened inside the window.
 
     Attributes:
-        start_ns: its start, on a tick where ``tick_aligned``; CLOCK_MONOTONIC.
-        end_ns: its end, likewise: up to a tick's period after the work's.
-        work_s: from the first batch's start to the last one's end.
-        tick_aligned: whether both ends lie on ticks of the energy counter.
+        start_ns: the first batch's start; CLOCK_MONOTONIC.
+        end_ns: the last one's end.
         batches: how many were generated; always whole passes over the batch plan.
         completions: one a request, in the order they were made.
         batch_of_request: the batch of each, from 0.
@@ -31,15 +27,18 @@ class Window:
 
     start_ns: int = 0
     end_ns: int = 0
-    work_s: float = 0.0
-    tick_aligned: bool = False
     batches: int = 0
     completions: list[Completion] = field(default_factory=list)
     batch_of_request: list[int] = field(default_factory=list)
 
+    @property
+    def work_s(self) -> float:
+        """Return how long the work took: the window holds nothing else."""
+        return (self.end_ns - self.start_ns) / NS_PER_S
+
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return asdict(self)
+        return {**asdict(self), "work_s": self.work_s}
 
 
 def cut_batches(requests: Sequence[Request], batch_size: int | None) -> list[Sequence[Request]]:
@@ -55,9 +54,11 @@ def measure_window(
     engine: Engine,
     batches: Sequence[Sequence[Request]],
     protocol: ProtocolSettings,
-    ticks: TickClock | None,
+    marks: Marks,
+    *,
+    margins: bool,
 ) -> Window:
-    """Open the window on a tick where there are ticks, work, and close it on one.
+    """Work between two short rests, and call the work the window.
 
     Whole passes over the batch plan are made until both ``window_min_s`` and ``min_batches``
     are reached, so that every run of an experiment does the same work.
@@ -66,38 +67,30 @@ def measure_window(
         engine: loaded and warm.
         batches: the batch plan.
         protocol: how long and how many.
-        ticks: the energy counter's ticks; null where no counter is.
+        marks: gets the phases ``margin_before``, ``measure`` and ``margin_after``.
+        margins: whether a sensor here has values that come in steps, for which rests are made.
     """
     window = Window()
-    opened_ns = _next_tick(engine, ticks)
-    if ticks is not None and opened_ns is not None:
-        _shift_phase(ticks)
-    work_started_ns = time.monotonic_ns()
-    shortest_ns = protocol.window_min_s * NS_PER_S
-    while True:
-        for batch in batches:
-            window.completions += engine.generate(batch)
-            window.batch_of_request += [window.batches] * len(batch)
-            window.batches += 1
-        work_ended_ns = time.monotonic_ns()
-        long_enough = work_ended_ns - work_started_ns >= shortest_ns
-        if long_enough and window.batches >= protocol.min_batches:
-            break
-    closed_ns = None if opened_ns is None else _next_tick(engine, ticks)
-    window.start_ns = opened_ns or work_started_ns
-    window.end_ns = closed_ns or work_ended_ns
-    window.work_s = (work_ended_ns - work_started_ns) / NS_PER_S
-    window.tick_aligned = closed_ns is not None
+    _rest(engine, marks, MARGINS[0], margins=margins)
+    with marks.phase("measure"):
+        window.start_ns = time.monotonic_ns()
+        shortest_ns = protocol.window_min_s * NS_PER_S
+        while True:
+            for batch in batches:
+                window.completions += engine.generate(batch)
+                window.batch_of_request += [window.batches] * len(batch)
+                window.batches += 1
+            window.end_ns = time.monotonic_ns()
+            long_enough = window.end_ns - window.start_ns >= shortest_ns
+            if long_enough and window.batches >= protocol.min_batches:
+                break
+    _rest(engine, marks, MARGINS[1], margins=margins)
     return window
 
 
-def _next_tick(engine: Engine, ticks: TickClock | None) -> int | None:
-    if ticks is None:
-        return None
+def _rest(engine: Engine, marks: Marks, name: str, *, margins: bool) -> None:
+    if not margins:
+        return
     engine.synchronize()
-    return ticks.wait_next(timeout_s=TICK_WAIT_S)
-
-
-def _shift_phase(ticks: TickClock) -> None:
-    """Begin the work at a random place between two ticks, so that no alias repeats each cycle."""
-    time.sleep(random.uniform(0.0, ticks.period_s()))
+    with marks.phase(name):
+        time.sleep(MARGIN_S)

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.meter.samples import Quantity, Samples, read_samples
+from llenergymeasure.recording.samples import Samples, read_samples
 from llenergymeasure.report.charts import COLOURS, NARROW, WIDE, Chart
 from llenergymeasure.report.figures import Figure, drawn
 from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.wording import plain
 from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.units import NS_PER_S
 
 Row: TypeAlias = Mapping[str, Any]

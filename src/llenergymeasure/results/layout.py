@@ -103,11 +103,6 @@ class RunFolder:
         return self.work / "engine.pid"
 
     @property
-    def ticks(self) -> Path:
-        """The recorder's latest counter ticks, shared memory."""
-        return self.work / "ticks"
-
-    @property
     def marks(self) -> Path:
         """Phase marks, one JSON line each, appended as they happen."""
         return self.work / "marks.jsonl"

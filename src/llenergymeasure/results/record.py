@@ -43,9 +43,9 @@ class Tokens(Record):
 class Reading(Record):
     """The energy of the window as one sensor saw it on one device.
 
-    ``u95_j`` is the half width of the 95 % interval from random and resolution effects;
-    ``u_sys_j`` the half width of the band of the sensor's gain, kept apart because repeats do
-    not shrink it.
+    ``gross_u95_j`` and ``net_u95_j`` are half widths of the 95 % intervals; ``bound_j`` is what no
+    load within the device's power range exceeds; ``u_sys_j`` the half width of the band of the
+    sensor's gain, kept apart because repeats do not shrink it.
     """
 
     device: str = Field(description="GPU UUID, or a name such as cpu:package-0")
@@ -59,7 +59,13 @@ class Reading(Record):
     gross_j: float | None
     idle_j: float | None = None
     net_j: float | None = None
-    u95_j: float | None = None
+    u95_j: float | None = Field(default=None, description="gross_u95_j, for one release more")
+    gross_u95_j: float | None = None
+    net_u95_j: float | None = None
+    shared_u95_j: float | None = Field(
+        default=None, description="of gross_u95_j, what repeats share: it does not average out"
+    )
+    bound_j: float | None = None
     u_sys_j: float | None = None
     unavailable: str | None = Field(default=None, description="why gross_j is null")
 
@@ -76,8 +82,9 @@ class PhaseEnergy(Record):
 class TokenSplit(Record):
     """Energy of prefill and decode apart; a request's first output token counts to prefill."""
 
-    method: Literal["marks", "regression"] | None = Field(
-        default=None, description="moments of the first tokens, or regression over lengths"
+    method: Literal["ticks", "marks", "regression"] | None = Field(
+        default=None,
+        description="least squares over the counter's steps; the others are of earlier versions",
     )
     prefill_per_input_token_j: float | None = None
     prefill_u95_j: float | None = Field(
@@ -118,7 +125,12 @@ class Energy(Record):
     readings: list[Reading]
     gross_j: float | None
     net_j: float | None = None
-    u95_j: float | None = None
+    u95_j: float | None = Field(default=None, description="of gross_j")
+    net_u95_j: float | None = None
+    shared_u95_j: float | None = Field(
+        default=None, description="of u95_j, what repeats share: it does not average out"
+    )
+    bound_j: float | None = None
     u_sys_j: float | None = None
     power_mean_w: float | None = None
     per_output_token_j: float | None = None

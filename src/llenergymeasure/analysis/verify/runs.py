@@ -10,17 +10,18 @@ from pydantic import ValidationError
 
 from llenergymeasure.analysis.verify.difference import Difference, differences
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.energy.account import METHOD
 from llenergymeasure.errors import LlemError
 from llenergymeasure.files import sha256
 from llenergymeasure.measure.energy import run_energy
 from llenergymeasure.measure.finish import quantile
 from llenergymeasure.measure.serving_result import ServedRun
-from llenergymeasure.meter.characters import Known
-from llenergymeasure.meter.samples import read_samples
+from llenergymeasure.recording.samples import read_samples
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import Energy, Footprint, Result
 from llenergymeasure.results.row_file import read_written_row
 from llenergymeasure.results.table import run_row
+from llenergymeasure.sensors.behaviour import Characterised
 
 
 def check_run(folder: RunFolder, swept: Mapping[str, Any]) -> Iterator[Difference]:
@@ -61,7 +62,12 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
     requests = pq.read_table(folder.requests)
     window = (result.window.start_monotonic_ns, result.window.end_monotonic_ns)
     details = result.provenance.get("validity_details") or {}
-    known = [Known.from_dict(each) for each in result.provenance.get("known_sensors") or []]
+    if result.provenance.get("energy_method") == METHOD:
+        known = [
+            Characterised.from_dict(each) for each in result.provenance.get("known_sensors") or []
+        ]
+    else:
+        known = []
     served = _served(result, requests, window)
     energy = run_energy(
         read_samples(folder.samples),
@@ -70,7 +76,7 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
         requests if served is None else requests.slice(0, 0),
         devices=_devices(result),
         asked=result.config.get("energy") or {},
-        known={(each.sensor, each.device): each for each in known},
+        characterised={(each.sensor, each.device): each for each in known},
         carbon=_declared(result.energy.footprint),
         recorder_lost="recorder_lost" in details,
         precision=result.protocol.get("precision"),
@@ -83,12 +89,29 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
         recomputed["performance"] = served.performance(tokens)
     else:
         recomputed["performance"] = _latencies(requests)
+    if result.provenance.get("energy_method") != METHOD:
+        recorded = {key: _picked(getattr(result, key), recomputed[key]) for key in recomputed}
+        yield from differences(folder.result, recorded, recomputed)
+        yield from _earlier_method(folder, result.energy, record)
+        return
     recomputed["energy"] = record.model_dump()
     recorded = {key: _picked(getattr(result, key), recomputed[key]) for key in recomputed}
     yield from differences(folder.result, recorded, recomputed)
     for code in energy.account.validity:
         if code not in result.validity:
             yield Difference(folder.result, "validity", what=f"{code} is not among its codes")
+
+
+def _earlier_method(folder: RunFolder, old: Energy, new: Energy) -> Iterator[Difference]:
+    """Yield where an energy of an earlier method lies outside of the two methods' intervals."""
+    if (old.gross_j is None) != (new.gross_j is None):
+        yield Difference(folder.result, "energy.gross_j", old.gross_j, new.gross_j)
+        return
+    if old.gross_j is None or new.gross_j is None:
+        return
+    allowed_j = (old.u95_j or 0.0) + (new.u95_j or 0.0) + 1e-9 * abs(old.gross_j)
+    if abs(old.gross_j - new.gross_j) > allowed_j:
+        yield Difference(folder.result, "energy.gross_j", old.gross_j, new.gross_j)
 
 
 def _served(result: Result, requests: pa.Table, window: tuple[int, int]) -> ServedRun | None:

@@ -4,11 +4,11 @@ import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from llenergymeasure.api.sensors import sensors_report
 from llenergymeasure.cli.doctor.finding import Finding
 from llenergymeasure.errors import LlemError
 from llenergymeasure.hardware.gpu_state import cuda_driver_version
 from llenergymeasure.hardware.gpus import Gpu, compute_processes, discover, visible
-from llenergymeasure.meter.survey import sensors_report
 
 _GIB = 1024**3
 

@@ -1,0 +1,144 @@
+"""Characterising this machine's cards: a load that steps, recorded, and what it shows, kept.
+
+``llem sensors --characterise`` makes the load itself with PyTorch, or has a command make it.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.energy.characterise import characterise
+from llenergymeasure.energy.validity import surroundings
+from llenergymeasure.errors import MeterError
+from llenergymeasure.recording.client import RecorderProcess
+from llenergymeasure.recording.samples import Samples, read_samples, write_samples
+from llenergymeasure.sensors.base import SensorInfo
+from llenergymeasure.sensors.behaviour import Characterised, keep
+from llenergymeasure.sensors.stepping_load import STEPS_FILE
+
+READY_S = 60.0
+STOP_S = 10.0
+REST_S = 3.0
+"""Rest before and after the load, so that the recording knows the card's least power."""
+
+_STANDARD_ERROR = 2
+"""Where a command's output goes: standard output is for what was found."""
+
+OWN_LOAD = (sys.executable, "-m", "llenergymeasure.sensors.stepping_load")
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What the probe found of one card.
+
+    Attributes:
+        info: the card.
+        found: how its channels behave.
+        kept: whether it is kept for later recordings.
+        reason: why it is not; null if it is.
+    """
+
+    info: SensorInfo
+    found: Characterised
+    kept: bool
+    reason: str | None = None
+
+
+def probe(
+    devices: str | None = None, command: Sequence[str] = (), samples_path: Path | None = None
+) -> list[Probed]:
+    """Record a stepping load and find how the cards' channels behave.
+
+    Args:
+        devices: GPUs by UUID or NVML index joined by commas; those a CUDA process would see if
+            not given.
+        command: what makes the cards work in bursts and ends after about a minute; steps between
+            rest and load that are each longer than 1.3 s and come at irregular times tell most.
+            Averaging windows and the counter's lag are found only by a load that knows when it
+            stepped: it may append those moments (CLOCK_MONOTONIC in ns, one a line) to the file
+            named in its environment's ``LLEM_STEPS``. The project's own load if empty.
+        samples_path: where to keep the recording, as Parquet.
+
+    Raises:
+        MeterError: there is no card that can be read, the load failed, or another process used a
+            card meanwhile.
+        ConfigurationError: the devices are not there.
+    """
+    with tempfile.TemporaryDirectory(prefix="llem-probe-") as name:
+        stream = Path(name) / "samples.arrows"
+        recorder = RecorderProcess.start(stream, devices=devices, sensors="nvml")
+        try:
+            ready = recorder.wait_ready(READY_S)
+            _need_cards(ready)
+            time.sleep(REST_S)
+            began_ns = time.monotonic_ns()
+            edges_ns = _work(command, Path(name) / "steps")
+            ended_ns = time.monotonic_ns()
+            time.sleep(REST_S)
+        finally:
+            status = recorder.stop(STOP_S)
+        if status != 0:
+            raise MeterError("the recorder ended before it was told to; nothing was found")
+        samples = read_samples(stream)
+        if samples_path is not None:
+            write_samples(samples, samples_path)
+    _need_solitude(samples, (began_ns, ended_ns))
+    return [
+        _judged(samples, info, edges_ns)
+        for info in samples.header.sensors
+        if info.unavailable is None
+    ]
+
+
+def _need_cards(ready: dict[str, Any]) -> None:
+    cards = [sensor for sensor in ready["sensors"] if sensor["unavailable"] is None]
+    if cards:
+        return
+    reasons = "; ".join(str(sensor["unavailable"]) for sensor in ready["sensors"])
+    raise MeterError(f"there is no card whose sensor could be characterised: {reasons}")
+
+
+def _work(command: Sequence[str], steps: Path) -> list[int]:
+    """Have the load run; return when it stepped, where it says so."""
+    own = not command
+    try:
+        done = subprocess.run(
+            OWN_LOAD if own else command,
+            stdin=subprocess.DEVNULL,
+            stdout=_STANDARD_ERROR,
+            stderr=subprocess.PIPE if own else None,
+            text=True,
+            check=False,
+            env={**os.environ, STEPS_FILE: str(steps)},
+        )
+    except OSError as error:
+        raise MeterError(f"the load {command[0]} cannot be started: {error.strerror}") from error
+    if done.returncode != 0:
+        last = (done.stderr or "").strip().splitlines()[-1:]
+        why = last[0] if last else f"it ended with {done.returncode}"
+        raise MeterError(f"the load failed: {why}")
+    try:
+        return [int(line) for line in steps.read_text().split()] if steps.exists() else []
+    except ValueError as error:
+        raise MeterError(f"the load wrote no moments to {STEPS_FILE}: {error}") from error
+
+
+def _need_solitude(samples: Samples, span: tuple[int, int]) -> None:
+    cards = {info.device.removeprefix("module:") for info in samples.header.sensors}
+    for code, reason in surroundings(samples, "nvml", cards, span):
+        if code == "other_process":
+            raise MeterError(f"not characterised: {reason}; wait until they have ended")
+
+
+def _judged(samples: Samples, info: SensorInfo, edges_ns: Sequence[int]) -> Probed:
+    found = Characterised.now(info, characterise(samples, info.device, edges_ns, info.sensor))
+    if not found.behaviour.says_something:
+        return Probed(info, found, False, "power changed too little, too seldom or too evenly")
+    kept = keep(found)
+    return Probed(info, found, kept, None if kept else "the place for it cannot be written to")

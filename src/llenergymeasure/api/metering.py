@@ -1,0 +1,237 @@
+"""The meter by itself: the energy of a block of a program, and of a command."""
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration
+from llenergymeasure.energy.account import Account, account
+from llenergymeasure.energy.margins import MARGIN_S, MARGINS
+from llenergymeasure.errors import ConfigurationError, MeterError
+from llenergymeasure.recording.client import RecorderProcess
+from llenergymeasure.recording.samples import Samples, read_samples, write_samples
+from llenergymeasure.results.record import Energy, PhaseEnergy, Reading
+from llenergymeasure.sensors.behaviour import load_characterised
+from llenergymeasure.units import NS_PER_S, Kind, Scope
+
+READY_S = 60.0
+STOP_S = 10.0
+_KEPT_AS = (".parquet", ".arrows")
+
+AVERAGED_S = 1.2
+"""How long the recording goes on where readings are means over a second, so that they cover the
+window's end."""
+
+
+class Metered:
+    """The energy of a block, known once the block has ended.
+
+    Energies are in joules; what was not observed is None.
+    """
+
+    def __init__(self, ready: Mapping[str, Any]) -> None:
+        """Made by :func:`meter`."""
+        self.ready = ready
+        self._marks: list[tuple[str, int, int]] = []
+        self._account: Account | None = None
+        self._energy: Energy | None = None
+        self._samples: Samples | None = None
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Name a stretch inside the block; its energy stands in ``phases`` afterwards."""
+        start_ns = time.monotonic_ns()
+        try:
+            yield
+        finally:
+            self._marks.append((name, start_ns, time.monotonic_ns()))
+
+    @property
+    def energy_j(self) -> float | None:
+        """The headline energy of the block."""
+        return self._ended.gross_j
+
+    @property
+    def energy_u95_j(self) -> float | None:
+        """Half width of its 95 % interval; the sensor's gain is not in it."""
+        return self._ended.u95_j
+
+    @property
+    def energy_u_sys_j(self) -> float | None:
+        """Half width of the band of the sensor's gain."""
+        return self._ended.u_sys_j
+
+    @property
+    def kind(self) -> Kind | None:
+        """Whether the headline was measured or estimated."""
+        return self._ended.kind
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """What the headline covers."""
+        return tuple(self._ended.scopes)
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """What each sensor saw on each device, those that could not be read included."""
+        return tuple(self._ended.readings)
+
+    @property
+    def phases(self) -> tuple[PhaseEnergy, ...]:
+        """The headline energy of each phase that was named."""
+        return tuple(each for each in self._ended.phases if each.phase not in MARGINS)
+
+    @property
+    def power_mean_w(self) -> float | None:
+        """Mean power over the block."""
+        return self._ended.power_mean_w
+
+    @property
+    def window_s(self) -> float:
+        """How long the block took."""
+        start_ns, end_ns = self.account.window
+        return (end_ns - start_ns) / NS_PER_S
+
+    @property
+    def validity(self) -> Mapping[str, str]:
+        """Reasons to doubt it: code to explanation."""
+        return self.account.validity
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why there is no energy, where there is none."""
+        return self._ended.unavailable
+
+    @property
+    def account(self) -> Account:
+        """All that was computed.
+
+        Raises:
+            MeterError: the block has not ended.
+        """
+        if self._account is None:
+            raise MeterError("the energy is known once the block has ended")
+        return self._account
+
+    @property
+    def samples(self) -> Samples:
+        """The recording.
+
+        Raises:
+            MeterError: the block has not ended.
+        """
+        if self._samples is None:
+            raise MeterError("the recording can be read once the block has ended")
+        return self._samples
+
+    def __str__(self) -> str:
+        """Return the headline in one line."""
+        if self.energy_j is None:
+            return f"no energy: {self.unavailable}"
+        scopes = " and ".join(self.scopes)
+        spread = ""
+        if self.energy_u95_j is not None and self.energy_u_sys_j is not None:
+            spread = f" ± {self.energy_u95_j:.3g} (gain: ± {self.energy_u_sys_j:.3g})"
+        return f"{self.energy_j:.4g}{spread} J in {self.window_s:.3f} s, {self.kind}, {scopes}"
+
+    @property
+    def _ended(self) -> Energy:
+        if self._energy is None:
+            self._energy = self.account.energy()
+        return self._energy
+
+    def _end(
+        self, stream: Path, window: tuple[int, int], calibration: Calibration, *, lost: bool
+    ) -> None:
+        self._samples = read_samples(stream)
+        known = load_characterised(self._samples.header.sensors)
+        self._account = account(
+            self._samples,
+            window,
+            self._marks,
+            calibration=calibration,
+            known={key: each.behaviour for key, each in known.items()},
+            recorder_lost=lost,
+        )
+
+
+@contextmanager
+def meter(
+    devices: str | Sequence[str] | None = None,
+    *,
+    align: bool = True,
+    samples: Path | str | None = None,
+    calibration: Calibration = NO_CALIBRATION,
+) -> Iterator[Metered]:
+    """Measure the energy of a block.
+
+    Work that a GPU was given and has not done when the block ends is not in it: synchronise first
+    (``torch.cuda.synchronize()``). Where no sensor measures, the energy is an estimate or None, and
+    ``kind`` or ``unavailable`` say so. If the block raises, the energy up to there is known too.
+
+    Args:
+        devices: GPUs by UUID or NVML index, as a list or joined by commas; those a CUDA process
+            would see if not given.
+        align: rest for 0.4 s before the block and after it, so that no error is left at its ends:
+            the energy counter steps about ten times a second.
+        samples: where to keep the recording, a file named ``.parquet`` or ``.arrows``.
+        calibration: the cards' gains against an external meter
+            (``llenergymeasure.config.calibration.read_calibration``).
+
+    Yields:
+        What will hold the energy once the block has ended.
+
+    Raises:
+        MeterError: the recorder did not start.
+        ConfigurationError: the devices are not there, or ``samples`` has another ending.
+    """
+    kept = None if samples is None else Path(samples)
+    if kept is not None and kept.suffix not in _KEPT_AS:
+        raise ConfigurationError(f"samples: {kept} must end in {' or '.join(_KEPT_AS)}")
+    with tempfile.TemporaryDirectory(prefix="llem-meter-") as name:
+        stream = Path(name) / "samples.arrows"
+        if kept is not None and kept.suffix == ".arrows":
+            stream = kept
+        recorder = RecorderProcess.start(stream, devices=devices)
+        try:
+            metered = Metered(recorder.wait_ready(READY_S))
+            rests = align and _has_steps(metered.ready)
+            before = _rest(MARGIN_S if rests else 0.0)
+            start_ns = time.monotonic_ns()
+            try:
+                yield metered
+            finally:
+                window = (start_ns, time.monotonic_ns())
+                after = _rest(MARGIN_S if rests else 0.0)
+                _rest(AVERAGED_S - MARGIN_S if _averages(metered.ready) else 0.0)
+                lost = recorder.stop(STOP_S) != 0
+                if rests:
+                    metered._marks += [
+                        (MARGINS[0], before[0], window[0]),
+                        (MARGINS[1], window[1], after[1]),
+                    ]
+                metered._end(stream, window, calibration, lost=lost)
+                if kept is not None and kept != stream:
+                    write_samples(metered.samples, kept)
+        finally:
+            recorder.stop(STOP_S)
+
+
+def _rest(seconds: float) -> tuple[int, int]:
+    start_ns = time.monotonic_ns()
+    time.sleep(seconds)
+    return start_ns, time.monotonic_ns()
+
+
+def _has_steps(ready: Mapping[str, Any]) -> bool:
+    """Return whether a sensor has values that come in steps."""
+    return any(each["kind"] == "measured" and each["quantities"] for each in ready["sensors"])
+
+
+def _averages(ready: Mapping[str, Any]) -> bool:
+    """Return whether a sensor has readings that are means over up to a second."""
+    names = {"power_average_w", "power_usage_w"}
+    return any(names.intersection(each["quantities"]) for each in ready["sensors"])

@@ -1,0 +1,171 @@
+"""``llem sensors``: what can be measured on this machine, how well, and what is missing and why."""
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llenergymeasure.recording.client import RecorderProcess
+from llenergymeasure.recording.samples import Samples, read_samples
+from llenergymeasure.sensors.base import SensorInfo
+from llenergymeasure.sensors.behaviour import (
+    PRECISION,
+    Characterised,
+    PowerBehaviour,
+    load_characterised,
+    resolution,
+)
+
+ALL = "nvml,rapl,zeus,codecarbon"
+_READY_S = 60.0
+_STOP_S = 10.0
+_WATCH_S = 2.0
+
+
+def sensors_report(devices: str | None = None) -> dict[str, Any]:
+    """Try every sensor, watch those that answer for two seconds, and say what was seen.
+
+    Args:
+        devices: GPUs by UUID or NVML index joined by commas; those a CUDA process would see if
+            not given.
+
+    Returns:
+        ``{"sensors": [SensorInfo as mappings, each with "observed" and "known"], "selected_by",
+        "warnings"}``; ``known`` is what was found of a card's channels before, or null.
+
+    Raises:
+        MeterError: the recorder did not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="llem-sensors-") as name:
+        stream = Path(name) / "samples.arrows"
+        recorder = RecorderProcess.start(stream, devices=devices, sensors=ALL)
+        try:
+            ready = recorder.wait_ready(_READY_S)
+            if any(sensor["unavailable"] is None for sensor in ready["sensors"]):
+                time.sleep(_WATCH_S)
+        finally:
+            recorder.stop(_STOP_S)
+        samples = read_samples(stream)
+    known = load_characterised(samples.header.sensors)
+    sensors = [
+        {**asdict(info), "observed": _observed(samples, info), "known": _known(info, known)}
+        for info in samples.header.sensors
+    ]
+    return {
+        "sensors": sensors,
+        "selected_by": ready["selected_by"],
+        "warnings": ready["warnings"],
+    }
+
+
+def sensors_text(report: dict[str, Any]) -> str:
+    """Return the report for a person."""
+    lines = []
+    for sensor in report["sensors"]:
+        lines += _lines(sensor)
+    lines += [f"note: {warning}" for warning in report["warnings"]]
+    return "\n".join(lines)
+
+
+def _observed(samples: Samples, info: SensorInfo) -> dict[str, float | None]:
+    """Return the update period seen of each quantity, and the mean time of a read, in s."""
+    seen: dict[str, float | None] = {}
+    for quantity in info.quantities:
+        series = samples.series(info.device, info.sensor, quantity)
+        renewed = series.t_ns[series.t_before_ns < series.t_ns]
+        period_s = float(np.median(np.diff(renewed))) / 1e9 if len(renewed) > 2 else None
+        seen[f"{quantity}_period_s"] = period_s
+    reads = samples.series(info.device, info.sensor, "read_s")
+    seen["read_s"] = float(np.mean(reads.value)) if len(reads) else None
+    return seen
+
+
+def _known(
+    info: SensorInfo, known: Mapping[tuple[str, str], Characterised]
+) -> dict[str, Any] | None:
+    """Return what a probe has found of a card, and the shortest window that follows from it."""
+    mine = known.get((info.sensor, info.device))
+    return None if mine is None else known_report(info, mine)
+
+
+def known_report(info: SensorInfo, found: Characterised) -> dict[str, Any]:
+    """Return what a probe has found of a card's channels, as plain values."""
+    resolved = resolution(info, found.behaviour)
+    window_s = None if resolved is None else resolved.window_s(PRECISION)
+    return {**found.as_dict(), "shortest_window_s": window_s, "precision": PRECISION}
+
+
+def _lines(sensor: dict[str, Any]) -> list[str]:
+    head = f"{sensor['sensor']:<11} {sensor['device']}"
+    if sensor["unavailable"] is not None:
+        lines = [f"✗ {head}  unavailable: {sensor['unavailable']}"]
+        return lines + ([f"    {sensor['remedy']}"] if sensor["remedy"] else [])
+    lines = [f"✓ {head}  {sensor['name']}: {sensor['kind']}, scope {sensor['scope']}"]
+    lines += [f"    {quantity}{_pace(sensor, quantity)}" for quantity in sensor["quantities"]]
+    if sensor["note"]:
+        lines.append(f"    {sensor['note']}")
+    if sensor["known"] is not None:
+        lines += known_lines(sensor["known"])
+    elif _can_be_probed(sensor):
+        lines.append("    not characterised under this driver yet: llem sensors --characterise")
+    return lines
+
+
+def _can_be_probed(sensor: dict[str, Any]) -> bool:
+    return sensor["sensor"] == "nvml" and any("power" in name for name in sensor["quantities"])
+
+
+def known_lines(known: dict[str, Any]) -> list[str]:
+    """Return what a probe has found of a card's channels for a person."""
+    lines = [f"    characterised by a probe, {known['found_at']}, driver {known['driver']}:"]
+    behaviour = known["behaviour"]
+    if behaviour["counter_period_s"] is not None:
+        lag_s = behaviour["counter_lag_s"]
+        late = "" if lag_s is None else f"; it counts {_ms(lag_s)} late"
+        lines.append(
+            f"      counter: steps each {_ms(behaviour['counter_period_s'])}; "
+            f"{_COUNTERS[behaviour['counter']]}{late}"
+        )
+    for part in behaviour["power"]:
+        pace = f"renewed each {_ms(part['update_period_s'])}"
+        lines.append(f"      {part['quantity']}: {pace}, {_averaging(part)}")
+    if known["shortest_window_s"] is not None:
+        lines.append(
+            f"      windows of {known['shortest_window_s']:.1f} s and longer reach "
+            f"{known['precision']:.0%}"
+        )
+    return lines
+
+
+_COUNTERS = {
+    "independent": "it counts what the power readings do not see",
+    "sum": "it is the sum of the power readings",
+    "unverified": "nothing has shown yet what it counts",
+}
+
+
+def _averaging(part: dict[str, Any]) -> str:
+    window_s, period_s = part["window_s"], part["update_period_s"]
+    if window_s is None:
+        return "averaging window not found"
+    share = PowerBehaviour(part["quantity"], period_s, window_s, part["source"]).share_seen
+    seen = "" if share is None else f": it sees {share:.0%} of the time"
+    return f"a mean over {_ms(window_s)}{seen}"
+
+
+def _ms(period_s: float | None) -> str:
+    return "an unknown time" if period_s is None else f"{period_s * 1000:.3g} ms"
+
+
+def _pace(sensor: dict[str, Any], quantity: str) -> str:
+    period_s = sensor["update_period_s"] or sensor["observed"].get(f"{quantity}_period_s")
+    parts = []
+    if period_s is not None:
+        parts.append(f"renewed each {period_s * 1000:.3g} ms")
+    if quantity == "energy_counter_j" and sensor["counter_resolution_j"]:
+        parts.append(f"in steps of {sensor['counter_resolution_j']:g} J")
+    return f" ({', '.join(parts)})" if parts else ""

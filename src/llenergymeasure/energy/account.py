@@ -1,0 +1,252 @@
+"""From samples to the energy of a run: every reading, its interval, and reasons to doubt it.
+
+A pure function of the samples and the marks: windows can be cut anew without measuring again.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration
+from llenergymeasure.energy import validity
+from llenergymeasure.energy.device import Device
+from llenergymeasure.energy.footprint import per_1000_requests_wh
+from llenergymeasure.energy.readings import (
+    CARD_SCOPES,
+    Source,
+    choose,
+    missing_reading,
+    open_sources,
+)
+from llenergymeasure.energy.rest import PhaseSpan
+from llenergymeasure.energy.sums import EnergySum, total
+from llenergymeasure.recording.samples import Samples
+from llenergymeasure.results.record import Energy, PhaseEnergy, Reading
+from llenergymeasure.sensors.behaviour import PRECISION, KnownCards
+from llenergymeasure.units import NS_PER_S
+
+METHOD = 2
+"""Version of the method; a record says by which its energies were computed."""
+
+_NO_CARD = "gpu"
+"""The device of a sensor that found no card at all: its reason belongs into every record."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """The energy of a run.
+
+    Attributes:
+        window: start and end in CLOCK_MONOTONIC ns.
+        readings: one a device and channel, those that could not be read included.
+        phases: headline energy of each phase.
+        validity: reasons to doubt the run: code to explanation.
+        gpus: what each card of the run is and how its sensor behaves.
+        unavailable: why there is no headline, if there is none.
+        cards: each card's channels.
+        headline_sources: what the headline is made from.
+    """
+
+    window: tuple[int, int]
+    readings: tuple[Reading, ...]
+    phases: tuple[PhaseEnergy, ...]
+    validity: Mapping[str, str]
+    gpus: tuple[Mapping[str, Any], ...]
+    unavailable: str | None = None
+    cards: tuple[Device, ...] = field(default=(), repr=False)
+    headline_sources: tuple[Source, ...] = field(default=(), repr=False)
+
+    @property
+    def headline(self) -> tuple[Reading, ...]:
+        """Return the readings that add up to the run's energy."""
+        return tuple(reading for reading in self.readings if reading.headline)
+
+    @property
+    def total(self) -> EnergySum | None:
+        """Return the headline readings added up; None if one of them has no energy."""
+        return total(self.headline)
+
+    @property
+    def resolution_s(self) -> float:
+        """Return the usual time between two values of the headline's slowest channel."""
+        return max((each.channel.knots.spacing_s for each in self.headline_sources), default=0.0)
+
+    def stretch(self, start_ns: int, end_ns: int) -> EnergySum | None:
+        """Return the headline energy of any stretch; None if the recording does not cover it."""
+        return _stretch(self.headline_sources, start_ns, end_ns)
+
+    def energy(
+        self,
+        output_tokens: int | None = None,
+        input_tokens: int | None = None,
+        requests: int | None = None,
+    ) -> Energy:
+        """Return the record's part on energy, per token and request of the window."""
+        whole = self.total
+        gross_j = None if whole is None else whole.gross_j
+        duration_s = (self.window[1] - self.window[0]) / NS_PER_S
+        return Energy(
+            kind=self.headline[0].kind if self.headline else None,
+            source=self.headline[0].sensor if self.headline else None,
+            scopes=list(dict.fromkeys(reading.scope for reading in self.headline)),
+            readings=list(self.readings),
+            gross_j=gross_j,
+            net_j=None if whole is None else whole.net_j,
+            u95_j=None if whole is None else whole.gross_u95_j,
+            net_u95_j=None if whole is None else whole.net_u95_j,
+            shared_u95_j=None if whole is None else whole.shared_u95_j,
+            bound_j=None if whole is None else whole.bound_j,
+            u_sys_j=None if whole is None else whole.u_sys_j,
+            power_mean_w=None if gross_j is None else gross_j / duration_s,
+            per_output_token_j=_per(gross_j, output_tokens),
+            per_input_token_j=_per(gross_j, input_tokens),
+            per_request_j=_per(gross_j, requests),
+            per_1000_requests_wh=per_1000_requests_wh(_per(gross_j, requests)),
+            phases=list(self.phases),
+            unavailable=self.unavailable or self._why_no_energy(),
+        )
+
+    def _why_no_energy(self) -> str | None:
+        reasons = [part.unavailable for part in self.headline if part.unavailable is not None]
+        return reasons[0] if reasons else None
+
+
+def account(
+    samples: Samples,
+    window: tuple[int, int],
+    phases: Sequence[PhaseSpan] = (),
+    devices: Collection[str] | None = None,
+    headline: str | None = None,
+    *,
+    calibration: Calibration = NO_CALIBRATION,
+    known: KnownCards | None = None,
+    recorder_lost: bool = False,
+    precision: float = PRECISION,
+) -> Account:
+    """Compute the energy of a run.
+
+    Args:
+        samples: the whole recording.
+        window: start and end of the window in CLOCK_MONOTONIC ns.
+        phases: name, start and end of each phase; those at rest begin with ``idle``, and margins
+            next to the window make its ends exact.
+        devices: UUIDs of the GPUs the run used: others contribute nothing. None: all recorded.
+        headline: the sensor whose readings add up to the run's energy; None: the best there is.
+        calibration: gains found against an external meter.
+        known: how cards' channels behave, where a probe has found it.
+        recorder_lost: whether whoever watched the recorder saw it end too early.
+        precision: relative half width that the window is expected to reach.
+
+    Returns:
+        The account. A sensor that gave nothing has a reading with a reason, never a zero.
+    """
+    sources: list[Source] = []
+    missing: list[Reading] = []
+    opened: list[Device] = []
+    for info in samples.header.sensors:
+        if info.scope in CARD_SCOPES and not _used(info.device, devices):
+            continue
+        probed = (known or {}).get((info.sensor, info.device))
+        found, device = open_sources(samples, info, window, phases, calibration, probed)
+        sources += found
+        if device is not None:
+            opened.append(device)
+        if not found:
+            missing.append(missing_reading(samples, info))
+    chosen, unavailable = choose(sources, missing, window, headline)
+    readings = [source.reading(*window, phases, headline=source in chosen) for source in sources]
+    cards = tuple(device for device in opened if device.info.scope in CARD_SCOPES)
+    return Account(
+        window,
+        (*readings, *missing),
+        tuple(_phase(chosen, phase) for phase in phases),
+        _doubts(samples, chosen, window, phases, precision, lost=recorder_lost),
+        tuple(_card(device, window, known) for device in cards),
+        unavailable,
+        cards,
+        tuple(chosen),
+    )
+
+
+def _doubts(
+    samples: Samples,
+    chosen: Sequence[Source],
+    window: tuple[int, int],
+    phases: Sequence[PhaseSpan],
+    precision: float,
+    *,
+    lost: bool,
+) -> dict[str, str]:
+    """Return the validity codes of the headline; an estimate carries none of the sensor's."""
+    doubts = list(validity.recorder_lost(samples, window, lost=lost))
+    measured = [source for source in chosen if source.device is not None]
+    for source in measured:
+        assert source.device is not None
+        stretch = source.stretch(*window, phases)
+        doubts += validity.device_doubts(
+            samples, source.device, source.channel, stretch, window, precision
+        )
+    doubts += validity.rest_doubts(
+        [(each.info.device, each.idle) for each in measured if each.idle is not None]
+    )
+    cards = {each.info.device for each in measured if each.info.scope in CARD_SCOPES}
+    cards |= {device.removeprefix("module:") for device in cards}
+    if cards:
+        doubts += validity.surroundings(samples, measured[0].info.sensor, cards, window)
+    found: dict[str, list[str]] = {}
+    for code, reason in doubts:
+        found.setdefault(code, []).append(reason)
+    return {code: "; ".join(reasons) for code, reasons in found.items()}
+
+
+def _phase(chosen: Sequence[Source], phase: PhaseSpan) -> PhaseEnergy:
+    name, start_ns, end_ns = phase
+    whole = _stretch(chosen, start_ns, end_ns)
+    return PhaseEnergy(
+        phase=name,
+        duration_s=(end_ns - start_ns) / NS_PER_S,
+        energy_j=None if whole is None else whole.gross_j,
+        u95_j=None if whole is None else whole.gross_u95_j,
+    )
+
+
+def _stretch(chosen: Sequence[Source], start_ns: int, end_ns: int) -> EnergySum | None:
+    plain = [replace(source, idle=None) for source in chosen]
+    return total([source.reading(start_ns, end_ns, headline=True) for source in plain])
+
+
+def _card(device: Device, window: tuple[int, int], known: KnownCards | None) -> dict[str, Any]:
+    """Return what a card is and how its sensor behaves, for the record."""
+    info, behaviour = device.info, device.behaviour
+    apart = device.disagreement(*window)
+    return {
+        "uuid": info.device,
+        "name": info.name,
+        "sensor": info.sensor,
+        "driver": info.driver,
+        "power_limits_w": None if info.power_limit_w is None else dict(info.power_limit_w),
+        "counter": behaviour.counter,
+        "counter_period_s": behaviour.counter_period_s,
+        "counter_lag_s": behaviour.counter_lag_s,
+        "power_channels": [
+            {
+                "quantity": part.quantity,
+                "update_period_s": part.update_period_s,
+                "window_s": part.window_s,
+                "source": part.source,
+            }
+            for part in behaviour.power
+        ],
+        "probed": (known or {}).get((info.sensor, info.device)) is not None,
+        "channel_disagreement_rel": None if apart is None else apart.relative,
+        "channel_disagreement_u95_rel": None if apart is None else apart.u95,
+        "notes": list(device.notes),
+    }
+
+
+def _used(device: str, devices: Collection[str] | None) -> bool:
+    return devices is None or device == _NO_CARD or device.removeprefix("module:") in devices
+
+
+def _per(energy_j: float | None, count: int | None) -> float | None:
+    return energy_j / count if energy_j is not None and count else None

@@ -1,0 +1,85 @@
+"""The energy of each batch of the window."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from llenergymeasure.energy.account import Account
+
+_SAME_MOMENT = 0.01
+"""How far apart, in a batch's lengths, its requests' first tokens may be to be one moment."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of the window. Times are CLOCK_MONOTONIC in ns.
+
+    Attributes:
+        start_ns, end_ns: from the first of its requests to the end of the last.
+        first_token_ns: the earliest and the latest of its requests' first tokens; null if one of
+            them has none.
+        input_tokens, output_tokens, requests: what it holds.
+    """
+
+    start_ns: int
+    end_ns: int
+    first_token_ns: tuple[int, int] | None
+    input_tokens: int
+    output_tokens: int
+    requests: int
+
+    @property
+    def decoded_tokens(self) -> int:
+        """Return its output tokens without the first of each request, which prefill gives."""
+        return self.output_tokens - self.requests
+
+    @property
+    def prefill_end_ns(self) -> int | None:
+        """Return when prefill was over; null if its requests were not at one in that."""
+        if self.first_token_ns is None:
+            return None
+        first_ns, last_ns = self.first_token_ns
+        alike = last_ns - first_ns <= _SAME_MOMENT * (self.end_ns - self.start_ns)
+        return last_ns if alike and self.start_ns < last_ns < self.end_ns else None
+
+
+@dataclass(frozen=True)
+class BatchEnergy:
+    """The headline energy of a batch.
+
+    Attributes:
+        energy_j: null if it cannot be told.
+        u95_j: half width of its 95 % interval; null for an estimate.
+        unavailable: why it is null.
+    """
+
+    energy_j: float | None
+    u95_j: float | None = None
+    unavailable: str | None = None
+
+
+def batch_energies(account: Account, batches: Sequence[Batch]) -> list[BatchEnergy]:
+    """Return each batch's energy; what the sensor cannot tell is null with a reason."""
+    if _overlap(batches):
+        reason = "requests overlap in time: the sensor sees their sum alone"
+        return [BatchEnergy(None, unavailable=reason)] * len(batches)
+    return [_energy(account, batch) for batch in batches]
+
+
+def _energy(account: Account, batch: Batch) -> BatchEnergy:
+    span_s = (batch.end_ns - batch.start_ns) / 1e9
+    if span_s < account.resolution_s:
+        reason = (
+            f"{span_s * 1000:.3g} ms are less than the {account.resolution_s * 1000:.3g} ms "
+            "between two values of the sensor"
+        )
+        return BatchEnergy(None, unavailable=reason)
+    whole = account.stretch(batch.start_ns, batch.end_ns)
+    if whole is None:
+        return BatchEnergy(None, unavailable="the recording does not cover it")
+    return BatchEnergy(whole.gross_j, whole.gross_u95_j)
+
+
+def _overlap(batches: Sequence[Batch]) -> bool:
+    ordered = sorted(batches, key=lambda batch: batch.start_ns)
+    return any(later.start_ns < earlier.end_ns for earlier, later in pairwise(ordered))

@@ -1,0 +1,224 @@
+"""One channel of one device: its energy over any stretch, and all that makes it uncertain."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from llenergymeasure.energy.knots import Floats, Knots, PowerRange, Readings
+from llenergymeasure.energy.window import (
+    COVERAGE_FACTOR,
+    LAG_ALLOWANCE_S,
+    Margin,
+    Within,
+    window_energy,
+)
+from llenergymeasure.sensors.base import Quantity
+from llenergymeasure.sensors.behaviour import CounterNature
+
+_LOCAL_S = 0.25
+"""How long a stretch at an end says what power is drawn there."""
+
+_FEW = 8
+"""Fewest independent readings whose scatter tells the error of their mean."""
+
+LEAST_AUDIT_S = 3.0
+"""Shortest stretch over which two channels are held against each other."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The energy of a stretch by one channel, as indicated.
+
+    Attributes:
+        energy_j: the energy.
+        random_j: half width of the 95 % interval from what differs from stretch to stretch: its
+            ends.
+        shared_j: from what repeats share: time that is not seen, disagreement of the channels.
+        bound_j: what no load within the device's power range exceeds.
+    """
+
+    energy_j: float
+    random_j: float
+    shared_j: float
+    bound_j: float
+
+    @property
+    def u95_j(self) -> float:
+        """Return the half width of the 95 % interval."""
+        return math.hypot(self.random_j, self.shared_j)
+
+
+@dataclass(frozen=True)
+class Channel:
+    """Cumulative energy by one channel, and what is known of how it was made.
+
+    Attributes:
+        name: ``counter``, ``power`` or ``model``.
+        quantity: what was recorded.
+        knots: the energy.
+        power_range: between which powers the device stays.
+        nature: of a counter; None of power.
+        late_s: how late the energy may be counted at most.
+        early_s: how early, where the knots were moved by a mean delay.
+        within: readings much shorter than the knots' distance: how power varies between knots.
+        sampled: the readings whose scatter is this channel's sampling error; None where it sees
+            all of the time.
+        share_seen: share of the time that is surely seen.
+        delay_s: by how much a counter may be late that is made from readings.
+        smear_s: the time over which energy is spread, by averaging or by holding a reading.
+        blind_s: a counter made from readings cannot see pulses shorter than what these average.
+        short: the readings that show best what power does within a second; None without any.
+    """
+
+    name: str
+    quantity: Quantity
+    knots: Knots
+    power_range: PowerRange
+    nature: CounterNature | None = None
+    late_s: float = LAG_ALLOWANCE_S
+    early_s: float = 0.0
+    within: tuple[Within, ...] = ()
+    sampled: Readings | None = None
+    share_seen: float = 1.0
+    delay_s: float = 0.0
+    smear_s: float = 0.0
+    blind_s: float = 0.0
+    short: Readings | None = None
+
+    def stretch(
+        self,
+        start_ns: int,
+        end_ns: int,
+        margins: tuple[Margin | None, Margin | None] = (None, None),
+    ) -> Stretch | None:
+        """Return the energy of a stretch; None if the channel does not cover it."""
+        start_s, end_s = self.knots.seconds(start_ns), self.knots.seconds(end_ns)
+        if end_s <= start_s or not self.knots.covers(start_s, end_s):
+            return None
+        energy_j, ends_j, bound_j = window_energy(
+            self.knots,
+            start_s,
+            end_s,
+            self.power_range,
+            within=self.within,
+            margins=margins,
+            late_s=self.late_s,
+            early_s=self.early_s,
+        )
+        unseen_j = self._sampling_error_j(start_s, end_s)
+        smear_j = self._smear_j(start_s) + self._smear_j(end_s)
+        delay_j = self.delay_s * abs(self._power_w(end_s, 1) - self._power_w(start_s, -1))
+        span_s = end_s - start_s
+        mean_w = energy_j / span_s
+        reach = self.power_range
+        hidden_w = max(reach.high_w - mean_w, mean_w - reach.low_w, 0.0)
+        bound_j += (1 - self.share_seen) * hidden_w * span_s + smear_j + delay_j
+        bound_j += self.smear_s * (reach.high_w - reach.low_w) / 4
+        blind_j = COVERAGE_FACTOR * reach.excess(mean_w) * self.blind_s / math.sqrt(6)
+        random_j = math.hypot(ends_j, smear_j, delay_j, blind_j)
+        return Stretch(energy_j, random_j, unseen_j, max(bound_j, random_j))
+
+    def _sampling_error_j(self, start_s: float, end_s: float) -> float:
+        if self.sampled is None:
+            return 0.0
+        inside = (self.sampled.t_s >= start_s) & (self.sampled.t_s <= end_s)
+        power_w = self.sampled.power_w[inside]
+        if len(power_w) < 2:
+            return 0.0
+        standard_w = error_of_mean(power_w)
+        u95_w = COVERAGE_FACTOR * standard_w
+        # Readings that follow a slow beat say little of the mean: it may be any that was seen.
+        independent = float(np.var(power_w)) / standard_w**2 if standard_w > 0 else len(power_w)
+        if independent < _FEW:
+            u95_w = max(u95_w, float(np.max(np.abs(power_w - power_w.mean()))))
+        # A step at an end falls between two readings by chance.
+        steps_j = [
+            self._range_w(t_s, _LOCAL_S) * self.sampled.spacing_s / math.sqrt(12)
+            for t_s in (start_s, end_s)
+        ]
+        return math.hypot(u95_w * (end_s - start_s), *(COVERAGE_FACTOR * j for j in steps_j))
+
+    def _smear_j(self, t_s: float) -> float:
+        """Return the energy that is spread over an end at most, by a step near it."""
+        if self.smear_s == 0.0:
+            return 0.0
+        return self._range_w(t_s, max(1.5 * self.smear_s, _LOCAL_S)) * self.smear_s / 8
+
+    def _range_w(self, t_s: float, around_s: float) -> float:
+        """Return the range of power around a moment."""
+        near = np.abs(self.knots.t_s - t_s) <= around_s + self.knots.spacing_s
+        powers_w = [np.diff(self.knots.energy_j[near]) / np.diff(self.knots.t_s[near])]
+        if self.short is not None:
+            powers_w.append(self.short.power_w[np.abs(self.short.t_s - t_s) <= around_s])
+        return max((float(np.ptp(each)) for each in powers_w if len(each)), default=0.0)
+
+    def _power_w(self, t_s: float, towards: int) -> float:
+        span_s = max(_LOCAL_S, 2 * self.knots.spacing_s)
+        pair = self.knots.at(np.array(sorted((t_s, t_s - towards * span_s))))
+        return float(pair[1] - pair[0]) / span_s
+
+
+def error_of_mean(values: Floats) -> float:
+    """Return the standard error of the mean of a correlated series.
+
+    Its variance over n, times one plus twice the autocorrelations up to the first negative one
+    (Geyer 1992, Statist. Sci. 7, 473).
+    """
+    count = len(values)
+    off = values - np.mean(values) if count else values
+    if count < 4 or not np.any(off):
+        return 0.0
+    variance = float(off @ off) / count
+    inflation = 1.0
+    for lag in range(1, count - 1):
+        correlation = float(off[lag:] @ off[:-lag]) / count / variance
+        if correlation < 0:
+            break
+        inflation += 2 * correlation
+    return math.sqrt(variance * inflation / count)
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """How a counter stands to a power channel of the same device, relative to its energy.
+
+    Attributes:
+        relative: power channel over counter, less one.
+        u95: half width of the 95 % interval of that.
+    """
+
+    relative: float
+    u95: float
+
+    @property
+    def clear(self) -> bool:
+        """Return whether the two differ by more than their scatter explains."""
+        return abs(self.relative) > 1.5 * self.u95
+
+
+def disagreement(
+    counter: Knots, readings: Readings, window_s: float, start_s: float, end_s: float
+) -> Disagreement | None:
+    """Hold a counter against readings that are means over a known time; None from too few.
+
+    Like is held against like: each reading against the counter's own mean over the time that the
+    reading covers. So the ends of a window, which averaging smears, do not enter. A short window
+    is judged by what is around it.
+    """
+    spare_s = max(LEAST_AUDIT_S - (end_s - start_s), 0.0) / 2
+    low_s = max(start_s - spare_s + window_s / 2, counter.t_s[0] + window_s)
+    high_s = min(end_s + spare_s + window_s / 2, counter.t_s[-1])
+    inside = (readings.t_s >= low_s) & (readings.t_s <= high_s)
+    if inside.sum() < 8 or high_s - low_s < 1.5 * window_s:
+        return None
+    t_s = readings.t_s[inside]
+    counted_w = (counter.at(t_s) - counter.at(t_s - window_s)) / window_s
+    mean_w = float(np.mean(counted_w))
+    if mean_w <= 0:
+        return None
+    off_w = readings.power_w[inside] - counted_w
+    # Readings that overlap are not independent, however their residuals look.
+    overlapping = max(1.0, window_s * len(t_s) / (high_s - low_s))
+    standard_w = max(error_of_mean(off_w), float(np.std(off_w)) * math.sqrt(overlapping / len(t_s)))
+    return Disagreement(float(np.mean(off_w)) / mean_w, COVERAGE_FACTOR * standard_w / mean_w)

@@ -1,0 +1,360 @@
+"""How a card's channels behave, seen in a recording: what the counter counts, periods, windows.
+
+The makers do not say what an energy counter is made from, nor over what time a reading is a mean,
+and both differ between cards and drivers. A load that steps shows it (arXiv 2312.02741): a counter
+that is the sum of the power readings rises by just what they show, and one that is independent of
+them does not; readings take up a step over the time that they average; a lagging counter takes it
+up late.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from llenergymeasure.energy.knots import (
+    Floats,
+    Ints,
+    Knots,
+    Readings,
+    counter_knots,
+    power_readings,
+)
+from llenergymeasure.recording.samples import Samples
+from llenergymeasure.sensors.base import Quantity, SensorInfo
+from llenergymeasure.sensors.behaviour import (
+    POWER_QUANTITIES,
+    Behaviour,
+    CounterNature,
+    PowerBehaviour,
+    published,
+    published_behaviour,
+)
+from llenergymeasure.units import NS_PER_S
+
+_SAME, _APART = 0.02, 0.06
+"""A counter strays from the sum of the readings by less than the one, relative to how much they
+change, or is not that sum if by more than the other; each at least so many times what the unsure
+times of ticks and readings explain: """
+_SAME_TIMES, _APART_TIMES = 1.5, 3.0
+
+_EARLY = 0.2
+"""A counter that has the energy this many reading periods before the reading is no sum of them."""
+
+_LEAST_CHANGE = 0.03
+"""Least change of power, relative, that says anything."""
+_LEAST_INTERVALS = 8
+_LEAST_STEPS = 12
+"""Fewest changes of the readings that say more than the free choice of a delay hides."""
+_MOST_COMPARED = 60
+
+_STRAY_SHARE = 0.12
+"""How far a reading may be off the share of a step that it should have taken up."""
+
+
+def observed(samples: Samples, info: SensorInfo, known: Behaviour | None = None) -> Behaviour:
+    """Return how a device's channels behave: by a probe, what is published, and this recording.
+
+    A probe's word on the counter stands, unless this recording contradicts it: then nothing is
+    taken as shown.
+
+    Args:
+        samples: the recording.
+        info: which device and sensor.
+        known: what a probe has found; None without one.
+    """
+    origin_ns = samples.header.started_monotonic_ns
+    behaviour = known or published_behaviour(info)
+    behaviour = replace(behaviour, power=_with_published(behaviour, info))
+    if info.sensor != "nvml":
+        # Hardware that accumulates (RAPL), or a library's own reading of it.
+        return replace(behaviour, counter="independent")
+    knots = counter_knots(samples.series(info.device, info.sensor, "energy_counter_j"), origin_ns)
+    channels = _channels(samples, info, origin_ns)
+    shown = counter_nature(knots, _possible_sources(channels, behaviour))
+    nature = behaviour.counter
+    if nature == "unverified":
+        nature = shown
+    elif shown not in ("unverified", nature):
+        nature = "unverified"
+    return replace(
+        behaviour, counter=nature, counter_period_s=behaviour.counter_period_s or _period(knots)
+    )
+
+
+def characterise(
+    samples: Samples, device: str, edges_ns: Sequence[int] = (), sensor: str = "nvml"
+) -> Behaviour:
+    """Find how a device's channels behave from a recording of a load that steps (a probe).
+
+    Args:
+        samples: the recording: the more and the sharper its steps, the better.
+        device: as in the samples.
+        edges_ns: when the load stepped, CLOCK_MONOTONIC; without them neither windows nor the
+            counter's lag can be found.
+        sensor: as in the samples.
+    """
+    origin_ns = samples.header.started_monotonic_ns
+    (info,) = [i for i in samples.header.sensors if (i.device, i.sensor) == (device, sensor)]
+    knots = counter_knots(samples.series(device, sensor, "energy_counter_j"), origin_ns)
+    channels = _channels(samples, info, origin_ns)
+    edges_s = np.sort((np.asarray(edges_ns, dtype=np.float64) - origin_ns) / NS_PER_S)
+    power = tuple(_found(part, readings, edges_s, info.name) for part, readings in channels.items())
+    behaviour = Behaviour(power=power)
+    nature = counter_nature(knots, _possible_sources(channels, behaviour))
+    lag = counter_lag(knots, edges_s) if nature == "independent" else None
+    return Behaviour(nature, _period(knots), None if lag is None else lag.lag_s, power)
+
+
+def _found(quantity: Quantity, readings: Readings, edges_s: Floats, name: str) -> PowerBehaviour:
+    window_s = averaging_window(readings, edges_s)
+    if window_s is None and (public := published(name, quantity)) is not None:
+        period_s = reading_period(readings) or public.update_period_s
+        return replace(public, update_period_s=period_s)
+    return PowerBehaviour(quantity, reading_period(readings), window_s, "found")
+
+
+def _channels(samples: Samples, info: SensorInfo, origin_ns: int) -> dict[Quantity, Readings]:
+    found: dict[Quantity, Readings] = {}
+    for quantity in POWER_QUANTITIES:
+        readings = power_readings(samples.series(info.device, info.sensor, quantity), origin_ns)
+        if len(readings) > 1:
+            found[quantity] = readings
+    return found
+
+
+def _possible_sources(channels: dict[Quantity, Readings], behaviour: Behaviour) -> list[Readings]:
+    """Return the readings that the counter could be the sum of.
+
+    Readings that average over many updates stray from any counter, and a counter made from them
+    would miss nothing: they say nothing of it.
+    """
+    windows_s = {part.quantity: part.window_s for part in behaviour.power}
+    short = []
+    for quantity, readings in channels.items():
+        window_s = windows_s.get(quantity)
+        if window_s is None or window_s < 2 * max(readings.spacing_s, 0.01):
+            short.append(readings)
+    return short
+
+
+def _with_published(behaviour: Behaviour, info: SensorInfo) -> tuple[PowerBehaviour, ...]:
+    """Return a probe's findings, filled in with what is published where it found no window."""
+    parts = []
+    for quantity in POWER_QUANTITIES:
+        if quantity not in info.quantities:
+            continue
+        mine, public = behaviour.of(quantity), published(info.name, quantity)
+        if mine is None or (mine.window_s is None and public is not None):
+            mine = public
+        if mine is not None:
+            parts.append(mine)
+    return tuple(parts)
+
+
+def _period(knots: Knots) -> float | None:
+    return knots.spacing_s if len(knots) > 2 else None
+
+
+def reading_period(readings: Readings) -> float | None:
+    """Return how often a channel is renewed, from its changes; None from too few.
+
+    A renewal may bring the same value, so that some changes lie several periods apart.
+    """
+    gaps_s = np.diff(readings.t_s[readings.half_s > 0])
+    if len(gaps_s) < _LEAST_INTERVALS:
+        return None
+    short_s = gaps_s[gaps_s < 2.5 * float(np.quantile(gaps_s, 0.05))]
+    middle_s = float(np.median(short_s))
+    return float(np.mean(short_s[(short_s > 0.6 * middle_s) & (short_s < 1.5 * middle_s)]))
+
+
+def counter_nature(knots: Knots, sources: Sequence[Readings]) -> CounterNature:
+    """Return what a counter is, held against each channel that it could have been made from.
+
+    It is independent only if it strays from every one of them, by more than the unsure times of
+    its ticks and of their readings explain.
+    """
+    shown = [_against(knots, readings) for readings in sources]
+    if "sum" in shown:
+        return "sum"
+    return "independent" if shown and all(each == "independent" for each in shown) else "unverified"
+
+
+@dataclass(frozen=True)
+class _Match:
+    """How well a counter is the sum of readings that are moved by a delay.
+
+    Attributes:
+        left_j: root mean square of what the sum leaves of each interval.
+        delay_s: how long after a reading is shown it enters the counter.
+        scale: counter over sum.
+    """
+
+    left_j: float
+    delay_s: float
+    scale: float
+
+
+def _against(knots: Knots, readings: Readings) -> CounterNature:
+    if len(knots) < _LEAST_INTERVALS or len(readings) < _LEAST_INTERVALS:
+        return "unverified"
+    from_s, to_s = knots.t_s[:-1], knots.t_s[1:]
+    spacing_s = reading_period(readings) or readings.spacing_s
+    span_s = spacing_s + knots.spacing_s
+    change_w = _ranges(readings, from_s - spacing_s, to_s + spacing_s)
+    inside = (from_s > readings.t_s[0] + span_s) & (to_s < readings.t_s[-1] - span_s)
+    if not inside.any():
+        return "unverified"
+    # Where readings change most a counter of its own strays from their sum most.
+    least_w = max(_LEAST_CHANGE * float(readings.power_w.mean()), 0.3 * float(change_w.max()))
+    telling = np.flatnonzero(inside & (change_w > least_w))
+    steps = int((np.abs(np.diff(readings.power_w)) > 0.1 * float(change_w.max())).sum())
+    if len(telling) < _LEAST_INTERVALS or steps < _LEAST_STEPS:
+        return "unverified"
+    telling = telling[np.argsort(change_w[telling])[-_MOST_COMPARED:]]
+    rise_j = np.diff(knots.energy_j)[telling]
+    from_s, to_s = from_s[telling], to_s[telling]
+    one_s = np.minimum(to_s - from_s, spacing_s)
+    changes_j = float(np.sqrt(np.mean((change_w[telling] * one_s) ** 2)))
+    timing_j = _timing_error(knots, readings, telling)
+    best = _best_match(rise_j, from_s, to_s, readings, span_s)
+    stray, noise = best.left_j / changes_j, timing_j / changes_j
+    # A sum holds a reading from when it is shown on. A counter of its own has the energy before
+    # that: a reading is a mean over the time before it, and is held for a period.
+    late = best.delay_s / spacing_s
+    if stray < max(_SAME, _SAME_TIMES * noise) and noise < _APART and abs(late) < _EARLY:
+        # Several readings a step leave so little unseen that any counter looks like their sum.
+        return "sum" if spacing_s > 0.5 * knots.spacing_s else "unverified"
+    apart = stray > max(_APART, _APART_TIMES * noise) and late < -_EARLY
+    return "independent" if apart else "unverified"
+
+
+def _best_match(
+    rise_j: Floats, from_s: Floats, to_s: Floats, readings: Readings, span_s: float
+) -> _Match:
+    held_j = np.concatenate(([0.0], np.cumsum(readings.power_w[:-1] * np.diff(readings.t_s))))
+
+    def match(delay_s: float) -> _Match:
+        sums_j = np.interp(to_s - delay_s, readings.t_s, held_j)
+        sums_j -= np.interp(from_s - delay_s, readings.t_s, held_j)
+        scale = float(rise_j @ sums_j / (sums_j @ sums_j))
+        return _Match(float(np.sqrt(np.mean((rise_j - scale * sums_j) ** 2))), delay_s, scale)
+
+    delays_s = np.linspace(-span_s, span_s, 81)
+    for _ in range(3):
+        best = min((match(float(delay_s)) for delay_s in delays_s), key=lambda each: each.left_j)
+        step_s = float(delays_s[1] - delays_s[0])
+        delays_s = np.linspace(best.delay_s - step_s, best.delay_s + step_s, 21)
+    return best
+
+
+def _timing_error(knots: Knots, readings: Readings, intervals: Ints) -> float:
+    """Return the energy, rms in J, by which unsure times let an interval stray from its sum."""
+    jump_w = np.abs(np.diff(readings.power_w))
+    squares = []
+    for k in intervals:
+        first, last = np.searchsorted(readings.t_s, (knots.t_s[k], knots.t_s[k + 1]))
+        here = slice(max(int(first) - 1, 0), int(last) + 1)
+        reading_j = jump_w[here] * readings.half_s[1:][here][: len(jump_w[here])]
+        tick_j = jump_w[here].max(initial=0.0) * np.hypot(knots.half_s[k], knots.half_s[k + 1])
+        squares.append((float(np.sum(reading_j**2)) + float(tick_j) ** 2) / 3)
+    return float(np.sqrt(np.mean(squares)))
+
+
+def _ranges(readings: Readings, from_s: Floats, to_s: Floats) -> Floats:
+    """Return the range of the readings in each stretch."""
+    first = np.searchsorted(readings.t_s, from_s)
+    last = np.searchsorted(readings.t_s, to_s)
+    return np.array(
+        [np.ptp(readings.power_w[i:j]) if j > i else 0.0 for i, j in zip(first, last, strict=True)]
+    )
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How late a counter takes up steps of power.
+
+    Attributes:
+        lag_s: median over the steps.
+        spread_s: median absolute deviation: how finely the counter sees time.
+        steps: how many.
+    """
+
+    lag_s: float
+    spread_s: float
+    steps: int
+
+
+def counter_lag(knots: Knots, edges_s: Floats) -> Lag | None:
+    """Return how late a counter shows steps whose times are known; None from too few clear ones.
+
+    The energy of the knots around a step, against the power before and after it, tells when the
+    counter saw it.
+    """
+    lags_s = []
+    for edge_s, next_s in pairwise((*edges_s.tolist(), np.inf)):
+        left = int(np.searchsorted(knots.t_s, edge_s)) - 1
+        if left < 2 or left + 5 > len(knots) or knots.t_s[left + 4] > next_s:
+            continue
+        t, energy_j = knots.t_s, knots.energy_j
+        before_w = (energy_j[left] - energy_j[left - 2]) / (t[left] - t[left - 2])
+        after_w = (energy_j[left + 4] - energy_j[left + 2]) / (t[left + 4] - t[left + 2])
+        if abs(after_w - before_w) < 0.15 * max(before_w, after_w):
+            continue
+        drawn_j = energy_j[left + 2] - energy_j[left]
+        late_s = (before_w * (t[left + 2] - t[left]) - drawn_j) / (before_w - after_w)
+        lags_s.append(float(t[left + 2] - late_s - edge_s))
+    if len(lags_s) < _LEAST_INTERVALS:
+        return None
+    lag_s = float(np.median(lags_s))
+    spread_s = float(np.median(np.abs(np.array(lags_s) - lag_s)))
+    return Lag(max(lag_s, 0.0), spread_s, len(lags_s))
+
+
+def averaging_window(readings: Readings, edges_s: Floats) -> float | None:
+    """Return the time each reading is a mean over; None if the steps do not show it.
+
+    A reading shown a time s after a step has taken up the share min(s/w, 1) of it.
+    """
+    lags_s, shares = _taken_up(readings, edges_s)
+    if len(lags_s) < _LEAST_INTERVALS:
+        return None
+
+    def off(window_s: float) -> Floats:
+        return np.abs(shares - np.clip(lags_s / window_s, 0.0, 1.0))
+
+    def misfit(window_s: float) -> float:
+        # Bounded, so that steps that were none, such as those of a ramp, do not decide.
+        return float(np.mean(np.minimum(off(window_s), _STRAY_SHARE) ** 2))
+
+    windows_s = np.geomspace(1e-3, 3.0, 160)
+    for _ in range(3):
+        best_s = float(min(windows_s, key=misfit))
+        windows_s = np.geomspace(best_s / 1.06, best_s * 1.06, 41)
+    # Shares that nothing lies between 0 and 1 of give a bound, not a window.
+    part = (shares > 0.05) & (shares < 0.95) & (lags_s < 1.5 * best_s)
+    agree = off(best_s)[part] < _STRAY_SHARE
+    return best_s if agree.sum() >= 3 and agree.mean() > 0.6 else None
+
+
+def _taken_up(readings: Readings, edges_s: Floats) -> tuple[Floats, Floats]:
+    """Return, of all readings after clear steps, the time since the step and the share taken up."""
+    lags_s, shares = [np.zeros(0)], [np.zeros(0)]
+    for edge_s, next_s in pairwise((*edges_s.tolist(), np.inf)):
+        first = int(np.searchsorted(readings.t_s, edge_s))
+        last = int(np.searchsorted(readings.t_s, min(next_s, edge_s + 3.0)))
+        if first < 2 or last - first < 3:
+            continue
+        before_w, settling_w, after_w = readings.power_w[[first - 1, last - 2, last - 1]]
+        step_w = after_w - before_w
+        if (
+            abs(step_w) < 0.15 * max(before_w, after_w)
+            or abs(settling_w - after_w) > 0.03 * abs(step_w)
+            or abs(readings.power_w[first - 2] - before_w) > 0.03 * abs(step_w)
+        ):
+            continue
+        lags_s.append(readings.t_s[first:last] - edge_s)
+        shares.append((readings.power_w[first:last] - before_w) / step_w)
+    return np.concatenate(lags_s), np.concatenate(shares)

@@ -1,0 +1,265 @@
+"""One device as one sensor saw it: its energy counter, its power, and what is known of them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from llenergymeasure.energy.channel import Channel, Disagreement, disagreement
+from llenergymeasure.energy.characterise import observed, reading_period
+from llenergymeasure.energy.knots import (
+    Floats,
+    Knots,
+    PowerRange,
+    Readings,
+    counter_knots,
+    power_knots,
+    power_readings,
+)
+from llenergymeasure.energy.window import Within
+from llenergymeasure.recording.samples import Samples
+from llenergymeasure.sensors.base import Quantity, SensorInfo
+from llenergymeasure.sensors.behaviour import POWER_QUANTITIES, Behaviour, PowerBehaviour
+
+_IMPOSSIBLE = 1.5
+"""A counter that rises faster than this many times the power limit has not counted energy."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device by one sensor.
+
+    Attributes:
+        info: which device and sensor.
+        behaviour: how the channels behave: probed, published, or seen in this recording.
+        counter: the energy counter; None if there is none, or it stood still.
+        power: integrated power; None if there is none.
+        power_range: between which powers the device stays.
+        resets_s: when the counter fell, on the knots' scale.
+        jumps_s: when it rose by more than the device can draw.
+        averages: the readings that see all of the time, and over what time each is a mean.
+        notes: what a reader of the numbers should know.
+    """
+
+    info: SensorInfo
+    behaviour: Behaviour
+    counter: Channel | None
+    power: Channel | None
+    power_range: PowerRange
+    resets_s: Floats
+    jumps_s: Floats
+    averages: tuple[Readings, float] | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def channels(self) -> list[Channel]:
+        """Return the channels there are, the better one first.
+
+        A counter that sees no more than its readings comes after readings that see everything.
+        """
+        found = [each for each in (self.counter, self.power) if each is not None]
+        return sorted(found, key=lambda each: each.share_seen < 1.0 and each.nature != "unverified")
+
+    def disagreement(self, start_ns: int, end_ns: int) -> Disagreement | None:
+        """Return how the counter stands to the power readings; None where that says nothing.
+
+        Best against readings that see all of the time. Without any, readings that see some of it
+        are held against a counter of which nothing is shown: one that is independent of them has
+        every right to differ, and one that is their sum cannot.
+        """
+        if self.counter is None:
+            return None
+        knots = self.counter.knots
+        if self.averages is not None:
+            readings, window_s = self.averages
+            return disagreement(
+                knots, readings, window_s, knots.seconds(start_ns), knots.seconds(end_ns)
+            )
+        if self.power is None or self.counter.nature != "unverified":
+            return None
+        counted = self.counter.stretch(start_ns, end_ns)
+        seen = self.power.stretch(start_ns, end_ns)
+        if counted is None or seen is None or counted.energy_j <= 0:
+            return None
+        u95_j = math.hypot(counted.random_j, seen.u95_j)
+        return Disagreement(seen.energy_j / counted.energy_j - 1, u95_j / counted.energy_j)
+
+
+def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = None) -> Device:
+    """Prepare a device's channels from a whole recording.
+
+    Args:
+        samples: the recording: what the window cannot show, the load before it may.
+        info: which device and sensor.
+        known: how the channels behave, by a probe; None without one.
+    """
+    origin_ns = samples.header.started_monotonic_ns
+    behaviour = observed(samples, info, known)
+    readings: dict[Quantity, Readings] = {}
+    for quantity in POWER_QUANTITIES:
+        found = power_readings(samples.series(info.device, info.sensor, quantity), origin_ns)
+        if len(found) > 1:
+            readings[quantity] = found
+    raw = counter_knots(samples.series(info.device, info.sensor, "energy_counter_j"), origin_ns)
+    knots, resets_s = _without_resets(raw)
+    reach = _power_range(info, knots, readings)
+    parts = [(_part(behaviour, quantity, each), each) for quantity, each in readings.items()]
+    averages = [(each, part.window_s) for part, each in parts if _sees_all(part) and part.window_s]
+    best = max(parts, key=lambda pair: pair[0].share_seen or 0.0, default=None)
+    power = None if best is None else _power_channel(*best, reach, _finest(parts))
+    notes = tuple(
+        f"{each.zeros} readings of 0 W by {part.quantity} were left out"
+        for part, each in parts
+        if each.zeros
+    )
+    return Device(
+        info,
+        behaviour,
+        _counter_channel(knots, behaviour, parts, reach),
+        power,
+        reach,
+        resets_s,
+        _jumps(knots, reach, info),
+        max(averages, key=lambda pair: pair[1], default=None),
+        notes,
+    )
+
+
+def model_channel(samples: Samples, info: SensorInfo) -> Channel | None:
+    """Return a model's power integrated: each row is the mean since the one before."""
+    origin_ns = samples.header.started_monotonic_ns
+    series = samples.series(info.device, info.sensor, "power_model_w")
+    known = ~np.isnan(series.value)
+    if known.sum() < 2:
+        return None
+    t_s = (series.t_ns[known] - origin_ns) / 1e9
+    power_w = series.value[known]
+    first_s = min(float(series.t_before_ns[known][0] - origin_ns) / 1e9, float(t_s[0]))
+    times_s = np.concatenate(([first_s], t_s)) if first_s < t_s[0] else t_s
+    spans_s = np.diff(times_s)
+    energy_j = np.concatenate(([0.0], np.cumsum(power_w[-len(spans_s) :] * spans_s)))
+    knots = Knots(origin_ns, times_s, energy_j, np.zeros(len(times_s)))
+    reach = PowerRange(float(power_w.min()), float(power_w.max()))
+    return Channel("model", "power_model_w", knots, reach)
+
+
+def _part(behaviour: Behaviour, quantity: Quantity, readings: Readings) -> PowerBehaviour:
+    known = behaviour.of(quantity)
+    if known is None:
+        return PowerBehaviour(quantity, reading_period(readings), None, "seen")
+    if known.update_period_s is not None:
+        return known
+    return replace(known, update_period_s=reading_period(readings) or readings.spacing_s)
+
+
+def _sees_all(part: PowerBehaviour) -> bool:
+    return part.share_seen == 1.0
+
+
+def _without_resets(knots: Knots) -> tuple[Knots, Floats]:
+    """Let a counter that fell go on from where it was; return when it did, too."""
+    rises_j = np.diff(knots.energy_j)
+    fell = rises_j < 0
+    if not fell.any():
+        return knots, np.zeros(0)
+    whole_j = np.concatenate(([0.0], np.cumsum(np.maximum(rises_j, 0.0))))
+    return replace(knots, energy_j=knots.energy_j[0] + whole_j), knots.t_s[1:][fell]
+
+
+def _jumps(knots: Knots, reach: PowerRange, info: SensorInfo) -> Floats:
+    """Return when a counter rose faster than the device can draw."""
+    if not info.power_limit_w or len(knots) < 2:
+        return np.zeros(0)
+    spans_s = np.diff(knots.t_s) + knots.half_s[1:] + knots.half_s[:-1]
+    too_fast = np.diff(knots.energy_j) / spans_s > _IMPOSSIBLE * reach.high_w
+    return knots.t_s[1:][too_fast]
+
+
+def _power_range(info: SensorInfo, knots: Knots, readings: dict[Quantity, Readings]) -> PowerRange:
+    """Return the powers the device stays between: the least seen, and its limit."""
+    seen = [each.power_w for each in readings.values()]
+    if len(knots) > 2:
+        seen.append(knots.power_w)
+    if not seen:
+        return PowerRange(0.0, 0.0)
+    least_w, most_w = min(float(w.min()) for w in seen), max(float(w.max()) for w in seen)
+    limits_w = info.power_limit_w or {}
+    limit_w = limits_w.get("enforced") or limits_w.get("max")
+    measured_w = max((float(each.power_w.max()) for each in readings.values()), default=most_w)
+    high_w = max(limit_w, measured_w) if limit_w else 1.5 * most_w
+    return PowerRange(max(least_w, 0.0), high_w)
+
+
+def _finest(parts: Sequence[tuple[PowerBehaviour, Readings]]) -> Readings | None:
+    """Return the readings that average least."""
+    found = min(parts, key=lambda pair: pair[0].window_s or 0.0, default=None)
+    return None if found is None else found[1]
+
+
+def _power_channel(
+    part: PowerBehaviour, readings: Readings, reach: PowerRange, short: Readings | None
+) -> Channel:
+    share = part.share_seen
+    return Channel(
+        "power",
+        part.quantity,
+        power_knots(readings, part.window_s),
+        reach,
+        sampled=None if share == 1.0 else readings,
+        share_seen=share or 0.0,
+        smear_s=part.window_s or 0.0 if share == 1.0 else 0.0,
+        short=short,
+        within=(Within(readings, part.window_s or 0.0),)
+        if share is not None and share < 1.0
+        else (),
+    )
+
+
+def _counter_channel(
+    knots: Knots,
+    behaviour: Behaviour,
+    parts: Sequence[tuple[PowerBehaviour, Readings]],
+    reach: PowerRange,
+) -> Channel | None:
+    if len(knots) < 2:
+        return None
+    short = tuple(
+        Within(readings, part.window_s)
+        for part, readings in parts
+        if part.window_s is not None and part.window_s < 0.5 * knots.spacing_s
+    )
+    channel = Channel(
+        "counter",
+        "energy_counter_j",
+        knots,
+        reach,
+        nature=behaviour.counter,
+        within=short,
+        short=_finest(parts),
+    )
+    if behaviour.counter == "independent":
+        lag_s = behaviour.counter_lag_s
+        if lag_s is None:
+            return channel
+        return replace(channel, knots=knots.earlier(lag_s), late_s=0.0)
+    # What it may be, or is, the sum of: readings that do not see all, the finest of them.
+    sources = [pair for pair in parts if not _sees_all(pair[0]) or pair[0].window_s is None]
+    sources = sources or [pair for pair in parts if (pair[0].window_s or 0.0) < 0.5]
+    if not sources:
+        return channel
+    part, readings = min(sources, key=lambda pair: pair[0].window_s or 0.0)
+    # A reading is held for a period after it was a mean over its window.
+    period_s = part.update_period_s or readings.spacing_s
+    delay_s = (period_s + (part.window_s or 0.0)) / 2
+    sampled = None if part.share_seen == 1.0 else readings
+    share = part.share_seen or 0.0
+    if behaviour.counter == "sum":
+        # Its readings, held until the next, are steps of their own: only the power range bounds
+        # what lies between.
+        moved = replace(channel, knots=knots.earlier(delay_s), late_s=delay_s, early_s=delay_s)
+        moved = replace(moved, within=(), sampled=sampled, share_seen=share)
+        return replace(moved, smear_s=period_s, blind_s=part.window_s or 0.0)
+    late_s = max(channel.late_s, 2 * delay_s)
+    sparse = replace(channel, sampled=sampled, share_seen=share, smear_s=period_s)
+    return replace(sparse, delay_s=delay_s, late_s=late_s, blind_s=part.window_s or 0.0)

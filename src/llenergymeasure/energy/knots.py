@@ -1,0 +1,186 @@
+"""Moments at which the energy drawn so far is known, from a counter or from power readings."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from llenergymeasure.recording.samples import Series
+from llenergymeasure.units import NS_PER_S
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+_TOGETHER = 40
+"""How many ticks are placed together: some seconds, over which a sensor's clock does not drift."""
+
+
+@dataclass(frozen=True)
+class PowerRange:
+    """Between which powers a device stays: the least that was seen, and its limit."""
+
+    low_w: float
+    high_w: float
+
+    def excess(self, mean_w: float) -> float:
+        """Return the largest deviation, in W, of a square wave of this range from its mean.
+
+        The energy of pulses of a period T runs off their mean by at most this times T.
+        """
+        above_w, below_w = max(self.high_w - mean_w, 0.0), max(mean_w - self.low_w, 0.0)
+        return above_w * below_w / max(self.high_w - self.low_w, 1e-9)
+
+
+@dataclass(frozen=True)
+class Knots:
+    """Cumulative energy of one device by one channel, at the moments where it is known.
+
+    Attributes:
+        origin_ns: CLOCK_MONOTONIC time that ``t_s`` counts from.
+        t_s: the moments, shape (n,), rising.
+        energy_j: energy up to each from an arbitrary zero, shape (n,).
+        half_s: half width of what is unknown of each moment, shape (n,).
+    """
+
+    origin_ns: int
+    t_s: Floats
+    energy_j: Floats
+    half_s: Floats
+
+    def __len__(self) -> int:
+        return len(self.t_s)
+
+    @property
+    def spacing_s(self) -> float:
+        """Return the usual distance of two knots; 0 for fewer than two."""
+        return float(np.median(np.diff(self.t_s))) if len(self) > 1 else 0.0
+
+    @property
+    def power_w(self) -> Floats:
+        """Return the mean power between each two knots, shape (n - 1,)."""
+        return np.diff(self.energy_j) / np.diff(self.t_s)
+
+    def seconds(self, t_ns: int) -> float:
+        """Return a CLOCK_MONOTONIC time on the knots' own scale."""
+        return (t_ns - self.origin_ns) / NS_PER_S
+
+    def at(self, t_s: "float | Floats") -> Floats:
+        """Return the energy at moments by linear interpolation; beyond the ends the power holds."""
+        moments = np.asarray(t_s, dtype=np.float64)
+        inside: Floats = np.interp(moments, self.t_s, self.energy_j)
+        power_w = self.power_w
+        inside = inside + power_w[0] * np.minimum(moments - self.t_s[0], 0.0)
+        return np.asarray(inside + power_w[-1] * np.maximum(moments - self.t_s[-1], 0.0))
+
+    def covers(self, start_s: float, end_s: float) -> bool:
+        """Return whether the knots enclose a stretch, but for a knot distance at its ends."""
+        slack_s = 2 * self.spacing_s
+        return len(self) > 1 and bool(
+            start_s >= self.t_s[0] - slack_s and end_s <= self.t_s[-1] + slack_s
+        )
+
+    def earlier(self, lag_s: float) -> "Knots":
+        """Return the knots of a counter that shows energy so long after it was drawn."""
+        return Knots(self.origin_ns, self.t_s - lag_s, self.energy_j, self.half_s)
+
+
+def counter_knots(series: Series, origin_ns: int) -> Knots:
+    """Return the moments at which a counter stepped.
+
+    A tick lies between the last read that saw the old value and the first that saw the new one; a
+    counter that gives its value with an age is known at every read. A counter that fell has lost
+    what it had counted (a reset): energy goes on from there, and ``fell`` finds the place.
+    """
+    known = (series.t_before_ns < series.t_ns) & ~np.isnan(series.value)
+    late_s = np.asarray((series.t_ns[known] - origin_ns) / NS_PER_S)
+    early_s = np.asarray((series.t_before_ns[known] - origin_ns) / NS_PER_S)
+    t_s, half_s = _on_grid(early_s, late_s)
+    return Knots(origin_ns, t_s, np.asarray(series.value[known], dtype=np.float64), half_s)
+
+
+def _on_grid(early_s: Floats, late_s: Floats) -> tuple[Floats, Floats]:
+    """Return when ticks were and how unsure that is, from the earliest and latest time of each.
+
+    A sensor's ticks come at even distances, so that many together place each of them better than
+    its own two reads, which a slow call sets far apart. Where they do not come evenly, each keeps
+    its own: how far the even ones miss their reads is taken as how unsure they are.
+    """
+    t_s, half_s = (late_s + early_s) / 2, (late_s - early_s) / 2
+    for first in range(0, len(t_s) - _TOGETHER + 1, _TOGETHER):
+        here = slice(first, first + _TOGETHER if first + 2 * _TOGETHER <= len(t_s) else len(t_s))
+        early, late, middle = early_s[here], late_s[here], t_s[here].copy()
+        numbers = np.round((middle - middle[0]) / np.median(np.diff(middle)))
+        period_s, phase_s = np.polyfit(numbers, middle, 1)
+        even = numbers * period_s + phase_s
+        # The phases that all reads allow, from the latest lower to the earliest upper bound.
+        low_s, high_s = np.quantile(early - even, 0.95), np.quantile(late - even, 0.05)
+        even += (low_s + high_s) / 2
+        missed = np.maximum(np.maximum(early - even, even - late), 0.0)
+        unsure_s = max(abs(high_s - low_s) / 2, float(np.quantile(missed, 0.95)))
+        better = (unsure_s < half_s[here]) & (missed <= unsure_s)
+        placed_s = np.where(better, np.clip(even, early, late), middle)
+        if np.all(np.diff(placed_s) > 0.5 * np.diff(middle)):
+            t_s[here] = placed_s
+            half_s[here] = np.where(better, unsure_s, half_s[here])
+    return t_s, half_s
+
+
+@dataclass(frozen=True)
+class Readings:
+    """The readings of one power channel, each where it became new.
+
+    Attributes:
+        origin_ns: as of ``Knots``.
+        t_s: when each was first shown, shape (n,), rising.
+        half_s: half width of what is unknown of that, shape (n,).
+        power_w: what it shows, shape (n,).
+        zeros: readings of 0 W that were left out: no powered device draws nothing.
+    """
+
+    origin_ns: int
+    t_s: Floats
+    half_s: Floats
+    power_w: Floats
+    zeros: int = 0
+
+    def __len__(self) -> int:
+        return len(self.t_s)
+
+    @property
+    def spacing_s(self) -> float:
+        """Return the usual distance of two readings."""
+        return float(np.median(np.diff(self.t_s))) if len(self) > 1 else 0.0
+
+
+def power_readings(series: Series, origin_ns: int) -> Readings:
+    """Return a power channel's readings.
+
+    A row is a change of the value (between ``t_before_ns`` and ``t_ns``), or the same value again
+    after 0.1 s without one: then the card may have renewed it or not, and its energy is the same.
+    """
+    known = ~np.isnan(series.value)
+    zero = known & (series.value == 0.0)
+    taken = known & ~zero
+    late_s = (series.t_ns[taken] - origin_ns) / NS_PER_S
+    early_s = (series.t_before_ns[taken] - origin_ns) / NS_PER_S
+    t_s = (late_s + early_s) / 2
+    rising = np.concatenate(([True], np.diff(t_s) > 0)) if len(t_s) else np.zeros(0, dtype=bool)
+    return Readings(
+        origin_ns,
+        np.asarray(t_s[rising]),
+        np.asarray((late_s - early_s)[rising] / 2),
+        np.asarray(series.value[taken][rising], dtype=np.float64),
+        int(zero.sum()),
+    )
+
+
+def power_knots(readings: Readings, window_s: float | None) -> Knots:
+    """Return the integral of power readings, each a mean over the window before it was shown.
+
+    Power is taken as linear between the middles of the windows.
+    """
+    t_s = readings.t_s - (window_s or 0.0) / 2
+    rise_j = np.diff(t_s) * (readings.power_w[1:] + readings.power_w[:-1]) / 2
+    energy_j = np.concatenate(([0.0], np.cumsum(rise_j)))
+    return Knots(readings.origin_ns, t_s, energy_j, readings.half_s)

@@ -1,0 +1,264 @@
+"""From channels to readings: gain, rest, the other channel's word, and which are the headline."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from llenergymeasure.config.calibration import Calibration, Gain
+from llenergymeasure.energy.channel import Channel, Stretch
+from llenergymeasure.energy.device import Device, model_channel, open_device
+from llenergymeasure.energy.margins import MARGINS
+from llenergymeasure.energy.rest import IdlePower, PhaseSpan, idle_power
+from llenergymeasure.energy.sums import overlap
+from llenergymeasure.energy.window import Margin
+from llenergymeasure.recording.samples import Samples
+from llenergymeasure.results.record import Reading
+from llenergymeasure.sensors.base import SensorInfo
+from llenergymeasure.sensors.behaviour import Behaviour
+from llenergymeasure.units import NS_PER_S, Scope
+
+_TOUCH_S = 0.02
+"""A margin that ends so close to the work touches it: marks are made in between."""
+
+CARD_SCOPES: tuple[Scope, ...] = ("gpu", "module")
+_SENSOR_ORDER = ("nvml", "zeus", "rapl", "codecarbon")
+_SCOPE_ORDER: tuple[Scope, ...] = ("gpu", "cpu", "dram", "module", "host")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One channel of one device by one sensor, ready to give readings.
+
+    Attributes:
+        info: which device and sensor.
+        channel: the energy.
+        gain: how indicated stands to true energy; None for an estimate.
+        idle: the rest to take off; None if none was measured.
+        device: the device with its other channel; None for an estimate.
+    """
+
+    info: SensorInfo
+    channel: Channel
+    gain: Gain | None
+    idle: IdlePower | None
+    device: Device | None
+
+    def stretch(
+        self,
+        start_ns: int,
+        end_ns: int,
+        phases: Sequence[PhaseSpan] = (),
+    ) -> Stretch | None:
+        """Return the stretch's energy, its interval reaching to the device's other channel.
+
+        Which of two channels that disagree is wrong is not known.
+
+        Args:
+            start_ns: its start, CLOCK_MONOTONIC.
+            end_ns: its end.
+            phases: those of the run: margins next to the stretch are made use of.
+        """
+        margins = _margins(self.channel, (start_ns, end_ns), phases)
+        mine = self.channel.stretch(start_ns, end_ns, margins)
+        if mine is None or self.device is None:
+            return mine
+        found = self.device.disagreement(start_ns, end_ns)
+        if found is None:
+            return mine
+        apart_j = (abs(found.relative) + found.u95) * mine.energy_j
+        if found.clear:
+            shared_j = max(mine.shared_j, apart_j)
+            return replace(mine, shared_j=shared_j, bound_j=max(mine.bound_j, shared_j))
+        # What a channel may fail to see is at most what one that sees all leaves room for.
+        agreed = self.device.averages is not None
+        return replace(mine, shared_j=min(mine.shared_j, apart_j)) if agreed else mine
+
+    def reading(
+        self, start_ns: int, end_ns: int, phases: Sequence[PhaseSpan] = (), *, headline: bool
+    ) -> Reading:
+        """Return the reading of a stretch."""
+        blank = blank_reading(self.info, self.channel.name, headline=headline)
+        stretch = self.stretch(start_ns, end_ns, phases)
+        if stretch is None:
+            return blank.model_copy(update={"unavailable": "the recording does not cover it"})
+        span_s = (end_ns - start_ns) / NS_PER_S
+        gain = self.gain or Gain(source="an estimate has no gain")
+        gross_j = gain.true_energy(stretch.energy_j, span_s)
+        idle_j = None
+        if self.idle is not None:
+            idle_j = gain.true_energy(self.idle.power_w * span_s, span_s)
+        known = {
+            "gross_j": gross_j,
+            "idle_j": idle_j,
+            "net_j": None if idle_j is None else gross_j - idle_j,
+        }
+        # A model's own output does not say how far off it is: no interval is given.
+        if self.gain is not None:
+            known |= self._intervals(stretch, gain, span_s, gross_j)
+        return blank.model_copy(update=known)
+
+    def _intervals(
+        self, stretch: Stretch, gain: Gain, span_s: float, gross_j: float
+    ) -> dict[str, float | None]:
+        u95_j = stretch.u95_j / gain.gain
+        net_u95_j = None
+        if self.idle is not None:
+            net_u95_j = math.hypot(u95_j, self.idle.off_w * span_s / gain.gain)
+        return {
+            "u95_j": u95_j,
+            "gross_u95_j": u95_j,
+            "net_u95_j": net_u95_j,
+            "shared_u95_j": stretch.shared_j / gain.gain,
+            "bound_j": stretch.bound_j / gain.gain,
+            "u_sys_j": abs(gross_j) * gain.band,
+        }
+
+
+def _margins(
+    channel: Channel, window: tuple[int, int], phases: Sequence[PhaseSpan]
+) -> tuple[Margin | None, Margin | None]:
+    """Return the margins that touch a stretch's start and end."""
+    found: list[Margin | None] = [None, None]
+    start_s, end_s = (channel.knots.seconds(edge_ns) for edge_ns in window)
+    for name, from_ns, to_ns in phases:
+        from_s, to_s = channel.knots.seconds(from_ns), channel.knots.seconds(to_ns)
+        if name == MARGINS[0] and abs(to_s - start_s) < _TOUCH_S:
+            found[0] = Margin(from_s, start_s)
+        if name == MARGINS[1] and abs(from_s - end_s) < _TOUCH_S:
+            found[1] = Margin(end_s, to_s)
+    return found[0], found[1]
+
+
+def open_sources(
+    samples: Samples,
+    info: SensorInfo,
+    window: tuple[int, int],
+    phases: Sequence[PhaseSpan],
+    calibration: Calibration,
+    known: Behaviour | None,
+) -> tuple[list[Source], Device | None]:
+    """Open a sensor's view of a device: its channels, the better first, none if it gave nothing."""
+    if info.unavailable is not None:
+        return [], None
+    if info.kind == "estimated":
+        model = model_channel(samples, info)
+        if model is None:
+            return [], None
+        return [Source(info, model, None, idle_power(model.knots, phases, window), None)], None
+    device = open_device(samples, info, known)
+    gain = calibration.of(info.device, info.name)
+    return [
+        Source(info, channel, gain, idle_power(channel.knots, phases, window), device)
+        for channel in device.channels
+    ], device
+
+
+def blank_reading(info: SensorInfo, channel: str, *, headline: bool) -> Reading:
+    """Return a reading without an energy."""
+    return Reading(
+        device=info.device,
+        sensor=info.sensor,
+        kind=info.kind,
+        scope=info.scope,
+        channel=channel,
+        headline=headline,
+        gross_j=None,
+    )
+
+
+def missing_reading(samples: Samples, info: SensorInfo) -> Reading:
+    """Return the reading of a sensor that gave nothing, with its reason."""
+    reason = info.unavailable or _failure(samples, info) or "it gave no energy"
+    channel = "model" if info.kind == "estimated" else "counter"
+    blank = blank_reading(info, channel, headline=False)
+    return blank.model_copy(update={"unavailable": reason})
+
+
+def _failure(samples: Samples, info: SensorInfo) -> str | None:
+    """Return why a sensor stopped answering, as the recorder noted it last."""
+    rows = samples.table.select(["device", "sensor", "quantity", "note"]).to_pylist()
+    reasons: list[str] = [
+        row["note"]
+        for row in rows
+        if row["quantity"] == "unavailable"
+        and (row["device"], row["sensor"]) == (info.device, info.sensor)
+    ]
+    return reasons[-1] if reasons else None
+
+
+def choose(
+    sources: Sequence[Source],
+    missing: Sequence[Reading],
+    window: tuple[int, int],
+    asked: str | None,
+) -> tuple[list[Source], str | None]:
+    """Choose the headline: one sensor, of each device one channel, nothing that overlaps.
+
+    Where a card was measured its energy is the headline; the host's stands beside it. A card of
+    the run that could not be read leaves no headline: the others' energy is not that of the run.
+
+    Args:
+        sources: what could be read, of each device the better channel first.
+        missing: what could not.
+        window: the window; of a device's channels the first that covers it counts.
+        asked: the sensor that is to be the headline; None: the best there is.
+
+    Returns:
+        The sources that add up to the headline, and why there is none.
+    """
+    candidates = [source for source in sources if asked in (None, source.info.sensor)]
+    if not candidates:
+        reasons = [each for each in missing if asked in (None, each.sensor)]
+        why = "; ".join(f"{each.sensor}: {each.unavailable}" for each in reasons)
+        return [], why or ("no sensor was recorded" if asked is None else f"{asked}: not recorded")
+    best = min(
+        candidates,
+        key=lambda source: (
+            source.info.kind != "measured",
+            source.info.scope not in CARD_SCOPES,
+            _rank(source.info.sensor),
+        ),
+    )
+    cards = best.info.scope in CARD_SCOPES and asked is None
+    same = [
+        source
+        for source in candidates
+        if source.info.sensor == best.info.sensor
+        and (asked is not None or (source.info.scope in CARD_SCOPES) == cards)
+    ]
+    if cards or (asked is not None and best.info.scope in CARD_SCOPES):
+        read = {source.info.device for source in same}
+        unread = [
+            each
+            for each in missing
+            if each.sensor == best.info.sensor
+            and each.scope in CARD_SCOPES
+            and each.device not in read
+        ]
+        if unread:
+            reasons_text = "; ".join(f"{each.device}: {each.unavailable}" for each in unread)
+            return [], f"a GPU of the run could not be read: {reasons_text}"
+    return _disjoint(same, window), None
+
+
+def _disjoint(candidates: Sequence[Source], window: tuple[int, int]) -> list[Source]:
+    chosen: list[Source] = []
+    for source in sorted(candidates, key=lambda each: _SCOPE_ORDER.index(each.info.scope)):
+        first = next(
+            (
+                each
+                for each in candidates
+                if each.info == source.info and each.channel.stretch(*window) is not None
+            ),
+            source,
+        )
+        if not any(
+            overlap(first.info.device, first.info.scope, other.info.device, other.info.scope)
+            for other in chosen
+        ):
+            chosen.append(first)
+    return chosen
+
+
+def _rank(sensor: str) -> int:
+    return _SENSOR_ORDER.index(sensor) if sensor in _SENSOR_ORDER else len(_SENSOR_ORDER)

@@ -1,0 +1,89 @@
+"""What a device draws at rest, next to the work.
+
+Rest is measured bare (before anything is loaded), with the model loaded before the window, and
+after it. What is taken off is the loaded rest, since a model in memory is part of serving it, and
+of it the seconds next to the work: a card that has worked is warm and has not lowered its clocks
+yet. How far any second of them lies off bounds what the rest within the window may have been.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llenergymeasure.energy.knots import Knots
+from llenergymeasure.units import NS_PER_S
+
+IDLE_PREFIX = "idle"
+"""Phases at rest are those whose name begins so: ``idle_before``, ``idle_after``, …"""
+
+LOAD_PHASE = "load"
+
+NEXT_S = 5.0
+"""How many seconds next to the work stand for the rest within it."""
+
+UNSTEADY = 0.05
+"""A rest whose seconds differ from its mean by more than this share is not steady."""
+
+PhaseSpan = tuple[str, int, int]
+"""Name, start and end of a phase, in CLOCK_MONOTONIC ns."""
+
+
+@dataclass(frozen=True)
+class IdlePower:
+    """The rest that is taken off.
+
+    Attributes:
+        power_w: mean power at rest, taken to be that within the window.
+        off_w: by how much any second of the rests differs from that at most.
+        phases: the rests it is from.
+    """
+
+    power_w: float
+    off_w: float
+    phases: tuple[str, ...]
+
+    @property
+    def steady(self) -> bool:
+        """Return whether the rest can be taken as one power."""
+        return self.off_w <= UNSTEADY * self.power_w
+
+
+def idle_power(
+    knots: Knots, phases: Sequence[PhaseSpan], window: tuple[int, int]
+) -> IdlePower | None:
+    """Return the rest to take off; None if none was measured.
+
+    Taken are the last rest before the window and the first after it, loaded ones if there are any;
+    with a bare rest alone, that is what is taken.
+    """
+    loads = [end_ns for name, _, end_ns in phases if name == LOAD_PHASE]
+    rests = [phase for phase in phases if phase[0].startswith(IDLE_PREFIX)]
+    loaded = [phase for phase in rests if loads and phase[1] >= min(loads)] or rests
+    before = [_next_to(phase, before=True) for phase in loaded if phase[2] <= window[0]][-1:]
+    after = [_next_to(phase, before=False) for phase in loaded if phase[1] >= window[1]][:1]
+    seconds_w, means_w, names = [], [], []
+    for name, start_ns, end_ns in before + after:
+        start_s, end_s = knots.seconds(start_ns), knots.seconds(end_ns)
+        if end_s <= start_s or not knots.covers(start_s, end_s):
+            continue
+        # Whole seconds, each as long as the others; a short rest is one.
+        count = max(1, int(end_s - start_s))
+        edges_s = np.linspace(start_s, end_s, count + 1)
+        power_w = np.diff(knots.at(edges_s)) / np.diff(edges_s)
+        seconds_w += power_w.tolist()
+        means_w.append(float(np.mean(power_w)))
+        names.append(name)
+    if not means_w:
+        return None
+    level_w = float(np.mean(means_w))
+    off_w = float(np.max(np.abs(np.array(seconds_w) - level_w)))
+    return IdlePower(level_w, off_w, tuple(names))
+
+
+def _next_to(phase: PhaseSpan, *, before: bool) -> PhaseSpan:
+    name, start_ns, end_ns = phase
+    span_ns = round(NEXT_S * NS_PER_S)
+    if before:
+        return name, max(start_ns, end_ns - span_ns), end_ns
+    return name, start_ns, min(end_ns, start_ns + span_ns)

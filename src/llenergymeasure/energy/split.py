@@ -1,0 +1,184 @@
+"""Energy of prefill and of decode: what an energy counter's steps tell with the phases' marks.
+
+A counter steps about ten times a second, and each step's energy is that of the phases that the time
+since the last one holds: so many seconds of prefill, of decode, and of neither. Over all steps of a
+window the power of each follows by least squares (Lang and Rünger, Euro-Par 2013, combine readings
+of repeated executions in the same spirit), also where a phase is shorter than a step. Decode may
+draw more or less as answers grow; prefill is taken to draw the same in all batches. A request's
+first output token counts to prefill.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from llenergymeasure.energy.batches import Batch
+from llenergymeasure.energy.channel import Channel
+from llenergymeasure.energy.knots import Floats, Knots
+from llenergymeasure.energy.window import COVERAGE_FACTOR
+
+_LEAST_STEPS = 12
+_WORST_CONDITION = 30.0
+"""Largest condition number of the scaled times (Belsley, Kuh and Welsch 1980: from 30 on
+coefficients can no longer be told apart)."""
+
+_LAGS_S = np.arange(0.0, 0.105, 0.005)
+"""Lags of a counter that are tried: the one that leaves least unexplained is taken."""
+
+POOR_FIT = 0.1
+"""A split that leaves more than this share of the steps' energy (rms) unexplained is doubtful."""
+
+
+@dataclass(frozen=True)
+class TokenEnergy:
+    """Energy per token of prefill and decode.
+
+    Attributes:
+        prefill_j: energy per input token.
+        decode_j: energy per output token.
+        prefill_u95_j, decode_u95_j: half widths of the 95 % intervals.
+        correlation: of the two errors.
+        unexplained: root mean square of what the phases leave of a step's energy, relative.
+    """
+
+    prefill_j: float
+    decode_j: float
+    prefill_u95_j: float
+    decode_u95_j: float
+    correlation: float
+    unexplained: float
+
+
+@dataclass(frozen=True)
+class NoSplit:
+    """Why prefill and decode cannot be told apart."""
+
+    reason: str
+
+
+Spans = Sequence[tuple[float, float]]
+
+
+def split_energy(channels: Sequence[Channel], batches: Sequence[Batch]) -> TokenEnergy | NoSplit:
+    """Return energy per token of prefill and decode.
+
+    Args:
+        channels: the headline's, one a device.
+        batches: the window's, in order of time.
+    """
+    ordered = sorted(batches, key=lambda batch: batch.start_ns)
+    if any(later.start_ns < earlier.end_ns for earlier, later in pairwise(ordered)):
+        return NoSplit("requests overlap in time: the sensor sees their sum alone")
+    ends_ns = [batch.prefill_end_ns for batch in ordered]
+    marked = [(b, end_ns) for b, end_ns in zip(ordered, ends_ns, strict=True) if end_ns is not None]
+    if not marked or len(marked) < len(ordered):
+        return NoSplit("not every batch has one moment at which its prefill was over")
+    input_tokens = sum(batch.input_tokens for batch in ordered)
+    decoded_tokens = sum(batch.decoded_tokens for batch in ordered)
+    if input_tokens <= 0 or decoded_tokens <= 0:
+        return NoSplit("no tokens went in, or none came out after the first")
+    if any(each.name != "counter" or each.nature == "sum" for each in channels) or not channels:
+        return NoSplit("it takes an energy counter that sees all of the time")
+    fits = [_fit(channel.knots, marked) for channel in channels]
+    found = [each for each in fits if isinstance(each, _Fit)]
+    if len(found) < len(fits):
+        return next(each for each in fits if isinstance(each, NoSplit))
+    covariance = np.sum([each.covariance for each in found], axis=0)
+    per_token = np.array([1 / input_tokens, 1 / decoded_tokens])
+    energy_j = np.sum([each.energy_j for each in found], axis=0) * per_token
+    u95_j = COVERAGE_FACTOR * np.sqrt(np.diag(covariance)) * per_token
+    return TokenEnergy(
+        float(energy_j[0]),
+        float(energy_j[1]),
+        float(u95_j[0]),
+        float(u95_j[1]),
+        float(covariance[0, 1] / math.sqrt(covariance[0, 0] * covariance[1, 1])),
+        max(each.unexplained for each in found),
+    )
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Prefill's and decode's energy in J, their covariance, and the share left unexplained."""
+
+    energy_j: Floats
+    covariance: Floats
+    unexplained: float
+
+
+def _fit(knots: Knots, marked: Sequence[tuple[Batch, int]]) -> _Fit | NoSplit:
+    seconds = knots.seconds
+    prefills = [(seconds(batch.start_ns), seconds(end_ns)) for batch, end_ns in marked]
+    decodes = [(seconds(end_ns), seconds(batch.end_ns)) for batch, end_ns in marked]
+    # From the last knot before the work to the first after it that a late counter has reached.
+    first = max(int(np.searchsorted(knots.t_s, prefills[0][0])) - 1, 0)
+    last = int(np.searchsorted(knots.t_s, decodes[-1][1] + float(_LAGS_S[-1]))) + 1
+    t_s, energy_j = knots.t_s[first:last], knots.energy_j[first:last]
+    if len(t_s) - 1 < _LEAST_STEPS:
+        return NoSplit(f"the window holds {max(len(t_s) - 1, 0)} steps; {_LEAST_STEPS} are needed")
+    fits = [_least_squares(t_s - lag_s, energy_j, prefills, decodes) for lag_s in _LAGS_S]
+    found = [each for each in fits if isinstance(each, _Fit)]
+    if not found:
+        return next(each for each in fits if isinstance(each, NoSplit))
+    return min(found, key=lambda each: each.unexplained)
+
+
+def _least_squares(
+    t_s: Floats, energy_j: Floats, prefills: Spans, decodes: Spans
+) -> _Fit | NoSplit:
+    prefill_s, decode_s = _within(t_s, prefills), _within(t_s, decodes)
+    grown_s2 = _grown_within(t_s, decodes)
+    rise_j, span_s = np.diff(energy_j), np.diff(t_s)
+    rest_s = span_s - prefill_s - decode_s
+    columns = [prefill_s, decode_s]
+    total = [np.array([prefill_s.sum(), 0.0]), np.array([0.0, decode_s.sum()])]
+    for extra, of_decode in ((grown_s2, True), (rest_s, False)):
+        # A term that hardly varies cannot be told from the others, and says nothing.
+        if np.linalg.norm(extra) > 1e-3 * np.linalg.norm(decode_s):
+            columns.append(extra)
+            total.append(np.array([0.0, extra.sum() if of_decode else 0.0]))
+    design = np.column_stack(columns)
+    scale = np.linalg.norm(design, axis=0)
+    if not scale.all() or np.linalg.cond(design / scale) > _WORST_CONDITION:
+        return NoSplit("the phases fall on the counter's steps too evenly to be told apart")
+    inverse = np.linalg.inv(design.T @ design)
+    powers = inverse @ design.T @ rise_j
+    left_j = rise_j - design @ powers
+    freedom = len(rise_j) - design.shape[1]
+    variance = float(left_j @ left_j) / freedom
+    to_energy = np.array(total).T
+    return _Fit(
+        to_energy @ powers,
+        to_energy @ (inverse * variance) @ to_energy.T,
+        math.sqrt(variance) / float(np.mean(rise_j)),
+    )
+
+
+def _within(t_s: Floats, spans: Spans) -> Floats:
+    """Return how many seconds of the spans lie between each two moments."""
+    starts, ends = np.array(spans).T
+    lengths = np.concatenate(([0.0], np.cumsum(ends - starts)))
+    place = np.searchsorted(starts, t_s, side="right")
+    inside = np.clip(t_s - starts[np.maximum(place - 1, 0)], 0.0, None)
+    length = (ends - starts)[np.maximum(place - 1, 0)]
+    up_to = np.where(
+        place == 0, 0.0, lengths[np.maximum(place - 1, 0)] + np.minimum(inside, length)
+    )
+    return np.diff(up_to)
+
+
+def _grown_within(t_s: Floats, spans: Spans) -> Floats:
+    """Return the integral of the time since a span's start, less its mean, between moments."""
+    starts, ends = np.array(spans).T
+    middle_s = float(np.mean(ends - starts)) / 2
+
+    def whole(length_s: Floats) -> Floats:
+        return np.asarray(length_s**2 / 2 - middle_s * length_s)
+
+    sums = np.concatenate(([0.0], np.cumsum(whole(ends - starts))))
+    place = np.maximum(np.searchsorted(starts, t_s, side="right") - 1, 0)
+    inside = np.clip(t_s - starts[place], 0.0, (ends - starts)[place])
+    return np.diff(sums[place] + whole(inside))

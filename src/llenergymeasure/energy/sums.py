@@ -1,0 +1,108 @@
+"""Adding energies: only what is of one kind and does not overlap.
+
+A measured joule and an estimated one, or a card's and that of the host it sits in, have no sum.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from llenergymeasure.errors import MeterError
+from llenergymeasure.results.record import Reading
+from llenergymeasure.units import Kind, Scope
+
+_PARTS: dict[Scope, frozenset[Scope]] = {
+    "gpu": frozenset({"gpu"}),
+    "cpu": frozenset({"cpu"}),
+    "dram": frozenset({"dram"}),
+    "module": frozenset({"gpu", "cpu", "dram", "module"}),
+    "host": frozenset({"gpu", "cpu", "dram", "module", "host"}),
+}
+"""What each scope holds. A module is a superchip with GPU, CPU and memory."""
+
+
+class NotAdditiveError(MeterError):
+    """Energies that have no sum: of different kind, or one (partly) within another."""
+
+
+def overlap(device: str, scope: Scope, other_device: str, other_scope: Scope) -> bool:
+    """Return whether two readings may hold the same joule."""
+    if scope == other_scope:
+        return device == other_device or scope == "host"
+    return bool(_PARTS[scope] & _PARTS[other_scope])
+
+
+@dataclass(frozen=True)
+class EnergySum:
+    """Energies of one kind and of disjoint scopes, added up.
+
+    The ends of a window are unsure by chance on each device and add in quadrature. What a sensor
+    does not see, the bounds, and the gains of sensors of one make may all be off the same way on
+    cards that do the same work: they add (GUM 5.2.2).
+
+    Attributes:
+        kind: measured or estimated.
+        gross_j: the energy.
+        net_j: above rest; None if any part's rest is not known.
+        gross_u95_j, net_u95_j: half widths of the 95 % intervals; None if any part's is not known.
+        shared_u95_j: of the gross interval, what repeats share.
+        bound_j: what no load within the power range exceeds.
+        u_sys_j: half width of the gain's band.
+    """
+
+    kind: Kind
+    gross_j: float
+    net_j: float | None
+    gross_u95_j: float | None
+    net_u95_j: float | None
+    shared_u95_j: float | None
+    bound_j: float | None
+    u_sys_j: float | None
+
+
+def total(readings: Sequence[Reading]) -> EnergySum | None:
+    """Add readings up; None if there are none, or one of them has no energy.
+
+    Raises:
+        NotAdditiveError: they differ in kind, or overlap.
+    """
+    if not readings or any(each.gross_j is None for each in readings):
+        return None
+    kinds = {each.kind for each in readings}
+    if len(kinds) > 1:
+        raise NotAdditiveError("measured and estimated energy have no sum")
+    for place, one in enumerate(readings):
+        for other in readings[place + 1 :]:
+            if overlap(one.device, one.scope, other.device, other.scope):
+                raise NotAdditiveError(
+                    f"{one.scope} {one.device} and {other.scope} {other.device} overlap: adding "
+                    "them would count energy twice"
+                )
+    shared_j = _sum(each.shared_u95_j for each in readings)
+    return EnergySum(
+        readings[0].kind,
+        math.fsum(each.gross_j or 0.0 for each in readings),
+        _sum(each.net_j for each in readings),
+        _interval([(each.gross_u95_j, each.shared_u95_j) for each in readings]),
+        _interval([(each.net_u95_j, each.shared_u95_j) for each in readings]),
+        shared_j,
+        _sum(each.bound_j for each in readings),
+        _sum(each.u_sys_j for each in readings),
+    )
+
+
+def _interval(parts: Sequence[tuple[float | None, float | None]]) -> float | None:
+    """Add half widths: the random parts in quadrature, the shared ones linearly."""
+    random_j, shared_j = 0.0, 0.0
+    for u95_j, shared in parts:
+        if u95_j is None:
+            return None
+        shared_j += shared or 0.0
+        random_j = math.hypot(random_j, math.sqrt(max(u95_j**2 - (shared or 0.0) ** 2, 0.0)))
+    return math.hypot(random_j, shared_j)
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    found = list(values)
+    known = [each for each in found if each is not None]
+    return math.fsum(known) if len(known) == len(found) else None

@@ -1,0 +1,208 @@
+"""Reasons to doubt a window's energy: every code of the meter, each decided here.
+
+What each code means, and whether it keeps a run out of the means, stands in ``units.VALIDITY``. A
+fault never makes an energy zero: it makes it None, wider, or doubted.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from llenergymeasure.energy.channel import Channel, Stretch
+from llenergymeasure.energy.device import Device
+from llenergymeasure.energy.rest import IdlePower
+from llenergymeasure.recording.samples import Samples
+from llenergymeasure.sensors.behaviour import SHORTEST_PERIODS
+from llenergymeasure.units import NS_PER_S
+
+Doubt = tuple[str, str]
+"""A code and its explanation."""
+
+Span = tuple[int, int]
+
+CHANNEL_GATE = 0.02
+"""Largest relative difference between counter and integrated power."""
+
+GAP_PERIODS = 10
+"""A power channel silent for more update periods than this has a gap (InferenceX' gate: 3 s)."""
+GAP_FLOOR_S = 0.5
+
+DRIFT_CELSIUS = 3.0
+"""Largest change of temperature over the window."""
+
+_SLOWED = {
+    0x4: "software power cap",
+    0x8: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "hardware power brake",
+}
+"""NVML's clock event reasons that slow a card against its load (nvmlClocksEventReasons)."""
+
+
+def device_doubts(
+    samples: Samples,
+    device: Device,
+    channel: Channel,
+    stretch: Stretch | None,
+    window: Span,
+    precision: float,
+) -> Iterator[Doubt]:
+    """Yield what speaks against one device's headline reading.
+
+    Args:
+        samples: the recording.
+        device: the device.
+        channel: the channel that its headline reading is from.
+        stretch: the window by that channel, with the channels' disagreement in it.
+        window: in CLOCK_MONOTONIC ns.
+        precision: relative half width that the window is expected to reach.
+    """
+    name = device.info.device
+    if device.info.mig:
+        yield "mig_slice", f"{name}: MIG is on, and the energy is that of the whole card"
+    start_s, end_s = channel.knots.seconds(window[0]), channel.knots.seconds(window[1])
+    for code, moments_s, what in (
+        ("counter_reset", device.resets_s, "started over"),
+        ("counter_jump", device.jumps_s, "rose by more than the card can draw"),
+    ):
+        inside = (moments_s >= start_s) & (moments_s <= end_s + channel.knots.spacing_s)
+        if channel.name == "counter" and inside.any():
+            yield code, f"{name}: the energy counter {what} {int(inside.sum())} times in the window"
+    if channel.name == "power":
+        yield from _sample_gap(samples, device, channel, window)
+    if stretch is None:
+        return
+    yield from _nature(device, channel)
+    yield from _mismatch(device, window)
+    yield from _short_window(device, channel, stretch, window, precision)
+
+
+def _nature(device: Device, channel: Channel) -> Iterator[Doubt]:
+    if channel.nature == "unverified":
+        yield (
+            "counter_unverified",
+            f"{device.info.device}: nothing shows what the energy counter counts: "
+            "llem sensors --characterise can",
+        )
+    elif channel.sampled is not None:
+        share = f"{channel.share_seen:.0%}" if channel.share_seen else "an unknown share"
+        yield "undersampled", f"{device.info.device}: the sensor sees {share} of the time"
+
+
+def _mismatch(device: Device, window: Span) -> Iterator[Doubt]:
+    found = device.disagreement(*window)
+    if found is not None and found.clear and abs(found.relative) > CHANNEL_GATE:
+        yield (
+            "channel_mismatch",
+            f"{device.info.device}: power readings and energy counter differ by "
+            f"{found.relative:+.1%} ± {found.u95:.1%}, more than {CHANNEL_GATE:.0%}",
+        )
+
+
+def _short_window(
+    device: Device, channel: Channel, stretch: Stretch, window: Span, precision: float
+) -> Iterator[Doubt]:
+    """Yield a doubt where the ends alone are less sure than the precision asked for."""
+    span_s = (window[1] - window[0]) / NS_PER_S
+    least_s = SHORTEST_PERIODS * channel.knots.spacing_s
+    rough = stretch.random_j > precision * abs(stretch.energy_j)
+    if span_s < least_s or rough:
+        ends = abs(stretch.random_j / stretch.energy_j) if stretch.energy_j else float("inf")
+        yield (
+            "short_window",
+            f"{device.info.device}: {span_s:.2f} s are short for this sensor, whose values are "
+            f"{channel.knots.spacing_s:.3g} s apart: the ends are unsure by {ends:.1%}",
+        )
+
+
+def _sample_gap(
+    samples: Samples, device: Device, channel: Channel, window: Span
+) -> Iterator[Doubt]:
+    """Yield a doubt where integrated power was silent for longer than its pace allows."""
+    info = device.info
+    t_ns = samples.series(info.device, info.sensor, channel.quantity).t_ns
+    inside = t_ns[(t_ns > window[0]) & (t_ns < window[1])]
+    edges = np.concatenate(([window[0]], inside, [window[1]]))
+    longest_s = float(np.max(np.diff(edges))) / NS_PER_S
+    allowed_s = max(GAP_PERIODS * channel.knots.spacing_s, GAP_FLOOR_S)
+    if longest_s > allowed_s:
+        yield (
+            "sample_gap",
+            f"{info.device}: no {channel.quantity} for {longest_s:.2f} s within the window; "
+            f"at its pace {allowed_s:.2f} s is the most",
+        )
+
+
+def recorder_lost(samples: Samples, window: Span, *, lost: bool) -> Iterator[Doubt]:
+    """Yield a doubt where the recording ends before the window does."""
+    last_ns = int(samples.table["t_ns"][-1].as_py()) if len(samples.table) else 0
+    if last_ns < window[1]:
+        early_s = (window[1] - last_ns) / NS_PER_S
+        how = "the recorder was lost: the recording" if lost else "the recording"
+        yield "recorder_lost", f"{how} ends {early_s:.2f} s before the window does"
+
+
+def rest_doubts(rests: Sequence[tuple[str, IdlePower]]) -> Iterator[Doubt]:
+    """Yield which devices' rests were not steady: their net energy is as unsure."""
+    for device, idle in rests:
+        if not idle.steady:
+            yield (
+                "rest_not_steady",
+                f"{device}: seconds of {', '.join(idle.phases)} differ from their mean of "
+                f"{idle.power_w:.1f} W by up to {idle.off_w:.1f} W; net energy is as unsure",
+            )
+
+
+def surroundings(
+    samples: Samples, sensor: str, devices: Collection[str], window: Span
+) -> Iterator[Doubt]:
+    """Yield what else the cards went through within the window."""
+    for device in sorted(devices):
+        for quantity, code, what in (
+            ("stranger_pid", "other_process", "computed on"),
+            ("graphics_pid", "graphics_process", "drew on"),
+        ):
+            rows = _rows(samples, device, quantity, window)
+            names = dict(zip(rows["value"].to_pylist(), rows["note"].to_pylist(), strict=True))
+            if names:
+                who = ", ".join(f"{int(pid)} ({name or 'unknown'})" for pid, name in names.items())
+                yield code, f"other processes {what} {device}: {who}"
+        yield from _throttled(samples, sensor, device, window)
+        yield from _temperature_drift(samples, sensor, device, window)
+
+
+def _throttled(samples: Samples, sensor: str, device: str, window: Span) -> Iterator[Doubt]:
+    series = samples.series(device, sensor, "throttle_reasons")
+    inside = (series.t_ns >= window[0]) & (series.t_ns <= window[1]) & ~np.isnan(series.value)
+    masks = series.value[inside].astype(np.int64)
+    for bit, reason in _SLOWED.items():
+        if np.any(masks & bit):
+            yield (
+                "throttled",
+                f"{reason} in {np.mean(masks & bit != 0):.0%} of the looks at {device}",
+            )
+
+
+def _temperature_drift(samples: Samples, sensor: str, device: str, window: Span) -> Iterator[Doubt]:
+    series = samples.series(device, sensor, "temperature_celsius")
+    inside = (series.t_ns >= window[0]) & (series.t_ns <= window[1]) & ~np.isnan(series.value)
+    celsius = series.value[inside]
+    if len(celsius) < 2:
+        return
+    tenth = max(1, len(celsius) // 10)
+    first, last = float(np.mean(celsius[:tenth])), float(np.mean(celsius[-tenth:]))
+    if abs(last - first) > DRIFT_CELSIUS:
+        yield "temperature_drift", f"{device} went from {first:.0f} to {last:.0f} °C"
+
+
+def _rows(samples: Samples, device: str, quantity: str, window: Span) -> pa.Table:
+    """Return the rows of a quantity within a window."""
+    import pyarrow.compute as pc
+
+    table = samples.table
+    same = pc.and_(pc.equal(table["device"], device), pc.equal(table["quantity"], quantity))
+    t_ns = table["t_ns"]
+    inside = pc.and_(pc.greater_equal(t_ns, window[0]), pc.less_equal(t_ns, window[1]))
+    return table.filter(pc.and_(same, inside))

@@ -1,0 +1,227 @@
+"""The energy of a window: the one function of the meter that a reader has to understand.
+
+A channel knows the cumulative energy at its knots (a counter's ticks, a power reading's middle).
+The energy of a window is the difference of that at its two ends, and an end lies between two knots.
+What it draws there is known in one of two ways:
+
+- beside rest: where the caller left the device without work next to the end (a margin), the energy
+  at the end is that of a knot in the margin, less or plus the margin's own power up to the end. At
+  the closing end the knot is taken late enough for a counter that lags;
+- elsewhere it is interpolated. How far the truth may lie off the line is estimated from how much
+  power varies around the end, and bounded by the range that the device's power can move in.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llenergymeasure.energy.knots import Floats, Knots, PowerRange, Readings
+
+COVERAGE_FACTOR = 1.96
+"""Half width of the central 95 % of a normal distribution in standard deviations (GUM G.1.3)."""
+
+LAG_ALLOWANCE_S = 0.1
+"""How late a counter of unknown lag may count: one update period of all cards seen so far."""
+
+_AROUND_S = 2.0
+"""Half width of the stretch that tells how much power varies around an end."""
+
+_OFF_LINE = 0.36
+"""Energy off the line between two knots over (rms deviation of power times knot distance), in the
+middle between them: 1/4 for a square wave of the knots' period, more for what comes in bursts."""
+
+
+@dataclass(frozen=True)
+class Margin:
+    """A stretch without work next to a window's end, in s on the knots' scale."""
+
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Within:
+    """Power readings that are means over a window shorter than the knots' distance."""
+
+    readings: Readings
+    window_s: float
+
+
+@dataclass(frozen=True)
+class End:
+    """The energy at one end of a window.
+
+    Attributes:
+        energy_j: cumulative, from the knots' zero.
+        standard_j: its standard uncertainty.
+        bound_j: what no load within the power range exceeds.
+    """
+
+    energy_j: float
+    standard_j: float
+    bound_j: float
+
+
+def window_energy(
+    knots: Knots,
+    start_s: float,
+    end_s: float,
+    power_range: PowerRange,
+    *,
+    within: Sequence[Within] = (),
+    margins: tuple[Margin | None, Margin | None] = (None, None),
+    late_s: float = LAG_ALLOWANCE_S,
+    early_s: float = 0.0,
+) -> tuple[float, float, float]:
+    """Return the energy of a window, the half width of its 95 % interval, and its bound, in J.
+
+    Args:
+        knots: where the energy is known; they must cover the window.
+        start_s: its start on the knots' scale.
+        end_s: its end.
+        power_range: between which powers the device stays.
+        within: power readings that are means over less than half of the knots' distance: they
+            show how power varies between knots. Without any only the power range bounds that.
+        margins: stretches without work before the start and after the end.
+        late_s: how late the energy may be counted at most.
+        early_s: how early, where the knots were moved by a mean delay.
+    """
+    start = _beside_rest(knots, start_s, margins[0], power_range, before=True, off_s=early_s)
+    end = _beside_rest(knots, end_s, margins[1], power_range, before=False, off_s=late_s)
+    start = start or _between_knots(knots, start_s, power_range, within)
+    end = end or _between_knots(knots, end_s, power_range, within)
+    # The ends are independent (GUM 5.1.2), and never further off than their bounds.
+    bound_j = start.bound_j + end.bound_j
+    u95_j = COVERAGE_FACTOR * math.hypot(start.standard_j, end.standard_j)
+    return end.energy_j - start.energy_j, min(u95_j, bound_j), bound_j
+
+
+def _beside_rest(
+    knots: Knots,
+    t_s: float,
+    margin: Margin | None,
+    power_range: PowerRange,
+    *,
+    before: bool,
+    off_s: float,
+) -> End | None:
+    """Return the energy at an end from the rest next to it; None if too little is known of that."""
+    if margin is None:
+        return None
+    from_s = margin.start_s if before else t_s + off_s
+    to_s = t_s - off_s if before else margin.end_s
+    inside = np.flatnonzero((knots.t_s >= from_s) & (knots.t_s <= to_s))
+    if len(inside) < 2:
+        return None
+    t, energy_j = knots.t_s[inside], knots.energy_j[inside]
+    levels_w = np.diff(energy_j) / np.diff(t)
+    near = -1 if before else 0
+    level_w = float(levels_w[near])
+    gap_s = float(t_s - t[near])
+    # One level is known as well as its two moments are; several show how steady the rest is.
+    spread_w = float(np.ptp(levels_w)) / 2 if len(levels_w) > 1 else 0.05 * abs(level_w)
+    half_s = float(knots.half_s[inside].mean())
+    timing_w = abs(level_w) * half_s / float(np.diff(t)[near])
+    unsure_j = math.hypot(spread_w, timing_w) * abs(gap_s) + level_w * half_s / math.sqrt(3)
+    farthest_w = max(power_range.high_w - level_w, level_w - power_range.low_w, 0.0)
+    return End(float(energy_j[near]) + level_w * gap_s, unsure_j, farthest_w * abs(gap_s))
+
+
+def _between_knots(
+    knots: Knots, t_s: float, power_range: PowerRange, within: Sequence[Within]
+) -> End:
+    """Return the energy at a moment between two knots, or a little beyond the outermost."""
+    right = int(np.clip(np.searchsorted(knots.t_s, t_s, side="right"), 1, len(knots) - 1))
+    left = right - 1
+    low_j, high_j = _possible(knots, left, right, t_s, power_range)
+    guess_j = _step(knots, left, t_s)
+    guess_j = float(knots.at(t_s)) if guess_j is None else guess_j
+    guess_j = float(np.clip(guess_j, low_j, high_j))
+    bound_j = max(high_j - guess_j, guess_j - low_j)
+    if not within:
+        return End(guess_j, bound_j / math.sqrt(3), bound_j)
+    span_s = float(knots.t_s[right] - knots.t_s[left])
+    x = float(np.clip((t_s - knots.t_s[left]) / span_s, 0.0, 1.0))
+    # Off the line by nothing at a knot and most between two, like a bridge (4x(1-x) at its square).
+    nearest = left if x < 0.5 else right
+    distance_s = abs(t_s - float(knots.t_s[nearest]))
+    stray_w = _variation(knots, t_s, within)
+    off_j = min(_OFF_LINE * span_s * math.sqrt(4 * x * (1 - x)), 2 * distance_s) * stray_w
+    mean_w = abs(float(knots.energy_j[right] - knots.energy_j[left])) / span_s
+    # What is shorter than a reading's window, the readings do not show: pulses of just that length.
+    window_s = min(each.window_s for each in within)
+    farthest_w = max(power_range.high_w - mean_w, mean_w - power_range.low_w, 0.0)
+    hidden_j = min(
+        power_range.excess(mean_w) * min(window_s, span_s) / math.sqrt(12),
+        farthest_w * distance_s / math.sqrt(3),
+    )
+    timing_j = mean_w * float(knots.half_s[nearest]) / math.sqrt(3)
+    beyond_j = 0.0 if knots.t_s[0] <= t_s <= knots.t_s[-1] else bound_j / math.sqrt(3)
+    standard_j = math.sqrt(off_j**2 + hidden_j**2 + timing_j**2 + beyond_j**2)
+    return End(guess_j, min(standard_j, bound_j / math.sqrt(3)), bound_j)
+
+
+def _possible(
+    knots: Knots, left: int, right: int, t_s: float, power_range: PowerRange
+) -> tuple[float, float]:
+    """Return the least and the most energy possible at a moment."""
+    low_w, high_w = power_range.low_w, power_range.high_w
+    e0, e1 = float(knots.energy_j[left]), float(knots.energy_j[right])
+    after_s, half0 = t_s - float(knots.t_s[left]), float(knots.half_s[left])
+    before_s, half1 = float(knots.t_s[right]) - t_s, float(knots.half_s[right])
+    low_j = max(
+        e0 + low_w * max(after_s - half0, 0.0) + min(after_s - half0, 0.0) * high_w,
+        e1 - high_w * max(before_s + half1, 0.0),
+    )
+    high_j = min(
+        e0 + high_w * max(after_s + half0, 0.0),
+        e1 - low_w * max(before_s - half1, 0.0) - min(before_s - half1, 0.0) * high_w,
+    )
+    plain_j = float(knots.at(t_s))
+    # Knots that tell more or less than the device can draw leave only their own line.
+    return min(low_j, plain_j), max(high_j, plain_j)
+
+
+def _step(knots: Knots, left: int, t_s: float) -> float | None:
+    """Return the energy where power steps once between two knots; None if it does not.
+
+    Where power is level over two knots before and over two after, the energy between the two
+    knots tells when it stepped.
+    """
+    if left < 2 or left + 4 > len(knots):
+        return None
+    around = slice(left - 2, left + 4)
+    powers_w = np.diff(knots.energy_j[around]) / np.diff(knots.t_s[around])
+    older_w, before_w, here_w, after_w, newer_w = (float(power_w) for power_w in powers_w)
+    step_w = after_w - before_w
+    if (
+        abs(step_w) < 0.15 * max(before_w, after_w)
+        or max(abs(older_w - before_w), abs(newer_w - after_w)) > 0.03 * abs(step_w)
+        or not 0.0 <= (here_w - before_w) / step_w <= 1.0
+    ):
+        return None
+    start_s, end_s = float(knots.t_s[left]), float(knots.t_s[left + 1])
+    step_s = end_s - (here_w - before_w) / step_w * (end_s - start_s)
+    if t_s <= step_s:
+        return float(knots.energy_j[left]) + before_w * (t_s - start_s)
+    return float(knots.energy_j[left + 1]) - after_w * (end_s - t_s)
+
+
+def _variation(knots: Knots, t_s: float, within: Sequence[Within]) -> float:
+    """Return how far power strays from its mean between knots around a moment, rms, in W."""
+    around = (knots.t_s >= t_s - _AROUND_S) & (knots.t_s <= t_s + _AROUND_S)
+    power_w = np.diff(knots.energy_j[around]) / np.diff(knots.t_s[around])
+    # Power that differs from one stretch to the next also differs within one.
+    strays: list[Floats] = [np.diff(power_w) / math.sqrt(2)] if len(power_w) > 1 else []
+    for each in (part.readings for part in within):
+        near = (each.t_s >= t_s - _AROUND_S) & (each.t_s <= t_s + _AROUND_S)
+        near &= (each.t_s > knots.t_s[0]) & (each.t_s < knots.t_s[-1])
+        right = np.clip(np.searchsorted(knots.t_s, each.t_s[near]), 1, len(knots) - 1)
+        mean_w = (knots.energy_j[right] - knots.energy_j[right - 1]) / (
+            knots.t_s[right] - knots.t_s[right - 1]
+        )
+        strays.append(each.power_w[near] - mean_w)
+    squares = [float(np.mean(each**2)) for each in strays if len(each)]
+    return math.sqrt(max(squares, default=0.0))

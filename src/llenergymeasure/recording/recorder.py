@@ -1,0 +1,258 @@
+"""The recorder: one process that samples every sensor and writes as it goes.
+
+It shares no interpreter lock with the engine and survives the engine's crash. It ends when its
+standard input closes (whoever started it has ended, however), on SIGTERM, and, as a second line,
+when the kernel tells it that its parent died. Nothing but the last second is lost on SIGKILL.
+
+    python -m llenergymeasure.recording.recorder --out samples.arrows [--devices UUID,…|none]
+        [--sensors auto|nvml,…] [--run-pid PID] [--parent-pid PID]
+
+When it samples it says so on standard output, in one line of JSON.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import platform
+import select
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from llenergymeasure.errors import EXIT_FAILED, LlemError
+from llenergymeasure.recording.sampler import Loop
+from llenergymeasure.recording.samples import (
+    HOST_DEVICE,
+    RECORDER,
+    STOPPED,
+    Header,
+    Row,
+    SamplesWriter,
+)
+from llenergymeasure.sensors.base import Channel, Every, SensorInfo
+from llenergymeasure.sensors.behaviour import (
+    Characterised,
+    load_characterised,
+    published_behaviour,
+    resolution,
+)
+from llenergymeasure.sensors.registry import AUTO, Opened, open_sensors
+
+FLUSH_S = 0.5
+_PR_SET_PDEATHSIG = 1
+_PR_SET_TIMERSLACK = 29
+_TIMER_SLACK_NS = 1000
+_SWITCH_INTERVAL_S = 0.001
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Record until told to stop; return 0 if all is written."""
+    options = _parse(arguments)
+    answer = _own_output()
+    _settle(options.parent_pid)
+    try:
+        opened = open_sensors(
+            options.sensors, options.devices, options.run_pid, engine_pid=options.engine_pid
+        )
+        with _Stop() as stop:
+            Recording(opened, options.out).run(stop, answer)
+    except (LlemError, OSError) as error:
+        code = error.exit_code if isinstance(error, LlemError) else EXIT_FAILED
+        print(f"recorder: {error}", file=sys.stderr)
+        _say(answer, {"ready": False, "error": str(error), "exit_code": code})
+        return code
+    return 0
+
+
+class Recording:
+    """One recording, from the first read to the end of the file.
+
+    Attributes:
+        loops: what reads, each in a thread of its own where ``run`` is used.
+    """
+
+    def __init__(self, opened: Opened, out: Path) -> None:
+        """Take the sensors, and the stream to write."""
+        self._opened = opened
+        self._header = header(opened.infos)
+        self._writer = SamplesWriter(out, self._header)
+        channels = opened.channels()
+        self._rows: deque[Row] = deque()
+        slow = [channel for channel in channels if _is_slow(channel)]
+        fast = [channel for channel in channels if not _is_slow(channel)]
+        self.loops = [
+            Loop(slow, self._append),
+            Loop(fast, self._append, beats=True),
+        ]
+        self._threads = [threading.Thread(target=loop.run, daemon=True) for loop in self.loops]
+
+    def run(self, stop: "_Stop", answer: IO[str]) -> None:
+        """Sample until ``stop``.
+
+        Raises:
+            OSError: the samples cannot be written, or a loop broke.
+        """
+        self.begin()
+        for thread in self._threads:
+            thread.start()
+        _say(answer, self._ready())
+        while not stop.wait(FLUSH_S):
+            self.flush()
+            if not all(thread.is_alive() for thread in self._threads):
+                raise OSError("a sampling loop broke; see above")
+        for loop in self.loops:
+            loop.stop()
+        for thread in self._threads:
+            thread.join()
+        self.end()
+
+    def begin(self) -> None:
+        """Read every channel once and write that down."""
+        for loop in self.loops:
+            loop.prime()
+        self.flush()
+
+    def end(self) -> None:
+        """Say that the recording ended well, and close everything."""
+        self._append(Row(time.monotonic_ns(), HOST_DEVICE, RECORDER, "heartbeat", note=STOPPED))
+        self.flush()
+        self._writer.close()
+        self._opened.close()
+
+    def _append(self, row: Row) -> None:
+        self._rows.append(row)
+
+    def flush(self) -> None:
+        """Write what the loops have said since."""
+        while self._rows:
+            self._writer.append(self._rows.popleft())
+        self._writer.flush()
+
+    def _ready(self) -> dict[str, object]:
+        known = load_characterised(self._header.sensors)
+        return {
+            "ready": True,
+            "pid": os.getpid(),
+            **asdict(self._header),
+            "sensors": [_reported(info, known) for info in self._header.sensors],
+            "devices": [gpu.uuid for gpu in self._opened.selection.gpus],
+            "selected_by": self._opened.selection.source,
+            "warnings": list(self._opened.selection.warnings),
+        }
+
+
+class _Stop:
+    """Waits for the end: standard input closed, or a signal."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+
+    def __enter__(self) -> "_Stop":
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        # A person's Ctrl-C is for the run; the run then ends the recorder.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(-1)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait up to ``timeout_s``; return whether the end has come."""
+        standard_input = sys.stdin.fileno()
+        ready, _, _ = select.select([standard_input, self._read], [], [], timeout_s)
+        if self._read in ready:
+            return True
+        return standard_input in ready and os.read(standard_input, 4096) == b""
+
+
+def header(sensors: Sequence[SensorInfo]) -> Header:
+    """Return what stands before the samples of a recording that begins now."""
+    return Header(
+        boot_id=_line(Path("/proc/sys/kernel/random/boot_id")),
+        time_namespace=_time_namespace(),
+        host=platform.node(),
+        started_monotonic_ns=time.monotonic_ns(),
+        started_at=datetime.now(UTC).isoformat(),
+        sensors=tuple(sensors),
+    )
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m llenergymeasure.recording.recorder")
+    parser.add_argument("--out", type=Path, required=True, help="stream of samples to write")
+    parser.add_argument("--devices", help="GPUs by UUID or NVML index, or none")
+    parser.add_argument("--sensors", default=AUTO, help="auto, or names joined by commas")
+    parser.add_argument("--run-pid", type=int, help="root of the run's process tree")
+    parser.add_argument("--engine-pid", type=Path, help="holds the root of one more such tree")
+    parser.add_argument("--parent-pid", type=int, help="end when this parent dies")
+    return parser.parse_args(arguments)
+
+
+def _own_output() -> IO[str]:
+    """Keep standard output for the answer; what libraries print goes to standard error."""
+    answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return answer
+
+
+def _settle(parent_pid: int | None) -> None:
+    """Set what the kernel and the interpreter are to do for a precise sampler."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_TIMERSLACK, _TIMER_SLACK_NS, 0, 0, 0)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    if parent_pid is None:
+        return
+    libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    if os.getppid() != parent_pid:
+        raise SystemExit("recorder: its parent has already ended")
+
+
+def _say(answer: IO[str], content: dict[str, object]) -> None:
+    try:
+        answer.write(json.dumps(content) + "\n")
+        answer.flush()
+    except BrokenPipeError:
+        return
+
+
+def _reported(
+    info: SensorInfo, known: Mapping[tuple[str, str], Characterised]
+) -> dict[str, object]:
+    """Return a sensor as it is reported to whoever waits, with how it is known to behave."""
+    probed = known.get((info.sensor, info.device))
+    behaviour = published_behaviour(info) if probed is None else probed.behaviour
+    resolved = resolution(info, behaviour)
+    return {**asdict(info), "resolution": None if resolved is None else asdict(resolved)}
+
+
+def _is_slow(channel: Channel) -> bool:
+    return isinstance(channel.pace, Every) and channel.pace.slow
+
+
+def _time_namespace() -> str | None:
+    try:
+        return str(Path("/proc/self/ns/time").readlink())
+    except OSError:
+        return None
+
+
+def _line(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""Reading channels, each at its own pace, and turning what they say into rows.
+
+One loop has the fast channels, another the slow ones, so that a call that takes long never
+stands between a counter and its next tick. Rows go to a list that a third thread writes.
+"""
+
+import heapq
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, Row
+from llenergymeasure.sensors.base import (
+    ENERGY_QUANTITIES,
+    Channel,
+    Every,
+    Follow,
+    SensorError,
+    Value,
+)
+
+RETRY_NS = 1_000_000_000
+"""A sensor that failed is asked again after this long."""
+HEARTBEAT_NS = 500_000_000
+COST_NS = 2_000_000_000
+"""How often the recorder writes down what it costs itself."""
+_LONGEST_WAIT_NS = 100_000_000
+_PERIODS_KEPT = 8
+_LONGEST_PERIOD_NS = 1_500_000_000
+
+
+class NextRead:
+    """When to read a value that its sensor renews in steps, so that each step is placed finely.
+
+    Reads are dense around the moment at which the next step is due, by the steps seen lately, and
+    there are none in between: on a card whose counter takes milliseconds to answer dense reads all
+    the time would keep a core busy. Pure arithmetic on times: no clock is read here.
+    """
+
+    def __init__(self, fine_ns: int) -> None:
+        """Take the distance of dense reads."""
+        self._fine_ns = fine_ns
+        self._steps_ns: deque[int] = deque(maxlen=_PERIODS_KEPT)
+
+    def stepped(self, at_ns: int) -> None:
+        """Take in that the value was new at a time."""
+        self._steps_ns.append(at_ns)
+
+    def after(self, now_ns: int, read_ns: int) -> int:
+        """Return when to read next.
+
+        Args:
+            now_ns: the time now.
+            read_ns: how long a read takes: at most a third of the time is spent reading.
+        """
+        fine_ns = max(self._fine_ns, 2 * read_ns)
+        gaps_ns = sorted(later - earlier for earlier, later in pairwise(self._steps_ns))
+        if len(gaps_ns) < 3:
+            return now_ns + fine_ns
+        period_ns = gaps_ns[len(gaps_ns) // 2]
+        if period_ns > _LONGEST_PERIOD_NS:
+            return now_ns + fine_ns
+        # The gaps' own scatter, and a little more: a step that comes early is seen late.
+        guard_ns = gaps_ns[-1] - gaps_ns[0] + 2 * fine_ns
+        return max(now_ns + fine_ns, self._steps_ns[-1] + period_ns - guard_ns)
+
+
+class Reader:
+    """One channel: reads it, says when next, and makes rows of what it says."""
+
+    def __init__(self, channel: Channel, write: Callable[[Row], None]) -> None:
+        """Take what to read, and what takes the rows."""
+        self.channel = channel
+        self._write = write
+        self._follow = channel.pace if isinstance(channel.pace, Follow) else None
+        self._next = NextRead(int(self._follow.fine_s * 1e9)) if self._follow is not None else None
+        self._seen: float | None = None
+        self._seen_ns = 0
+        self._written_ns: int | None = None
+        self.read_ns = 0
+        self.reads = 0
+
+    def read(self, *, last: bool = False) -> int:
+        """Read once; return when to read next.
+
+        Args:
+            last: write what is read whether it is new or not: there is no next time.
+        """
+        before_ns = time.monotonic_ns()
+        try:
+            values = self.channel.read()
+        except SensorError as error:
+            return self._failed(str(error))
+        except Exception as error:  # one broken sensor must not end the others
+            return self._failed(f"{type(error).__name__}: {error}")
+        after_ns = time.monotonic_ns()
+        self.read_ns += after_ns - before_ns
+        self.reads += 1
+        if self._follow is None or self._next is None:
+            self._take(values, before_ns, after_ns)
+            return self._next_regular(before_ns)
+        self._take_step(self._follow, values, before_ns, after_ns, last=last)
+        if not self._follow.steady:
+            return after_ns + max(int(self._follow.fine_s * 1e9), 2 * (after_ns - before_ns))
+        return self._next.after(after_ns, after_ns - before_ns)
+
+    def _next_regular(self, before_ns: int) -> int:
+        assert isinstance(self.channel.pace, Every)
+        return before_ns + int(self.channel.pace.period_s * 1e9)
+
+    def _take(self, values: Sequence[Value], before_ns: int, after_ns: int) -> None:
+        t_ns = (before_ns + after_ns) // 2
+        for value in values:
+            back_ns = None if value.span_ns is None else t_ns - value.span_ns
+            self._row(t_ns, value, back_ns)
+
+    def _take_step(
+        self, pace: Follow, values: Sequence[Value], before_ns: int, after_ns: int, *, last: bool
+    ) -> None:
+        value, old, old_ns = values[0].value, self._seen, self._seen_ns
+        self._seen, self._seen_ns = value, before_ns
+        if old is not None and value is not None and value != old:
+            # The end of the call, so that the renewal surely lies in (old_ns, t_ns].
+            self._rows(after_ns, values, old_ns)
+            if self._next is not None:
+                self._next.stepped(after_ns)
+        elif last or self._written_ns is None or self._is_stale(pace, after_ns):
+            self._rows((before_ns + after_ns) // 2, values, None)
+
+    def _is_stale(self, pace: Follow, now_ns: int) -> bool:
+        if pace.repeat_s is None or self._written_ns is None:
+            return False
+        return now_ns - self._written_ns >= int(pace.repeat_s * 1e9)
+
+    def _rows(self, t_ns: int, values: Sequence[Value], before_ns: int | None) -> None:
+        self._written_ns = t_ns
+        for value in values:
+            self._row(t_ns, value, before_ns)
+
+    def _row(self, t_ns: int, value: Value, before_ns: int | None) -> None:
+        channel = self.channel
+        self._write(
+            Row(
+                t_ns,
+                channel.device,
+                channel.sensor,
+                value.quantity,
+                value.value,
+                before_ns,
+                value.note,
+            )
+        )
+
+    def _failed(self, reason: str) -> int:
+        now_ns = time.monotonic_ns()
+        note = f"{', '.join(self.channel.quantities)}: {reason}"
+        self._row(now_ns, Value("unavailable", None, note), None)
+        return now_ns + RETRY_NS
+
+
+class Loop:
+    """Reads its channels, each when it is due, until it is told to stop."""
+
+    def __init__(
+        self,
+        channels: Sequence[Channel],
+        write: Callable[[Row], None],
+        *,
+        beats: bool = False,
+    ) -> None:
+        """Take the channels.
+
+        Args:
+            channels: what to read.
+            write: takes rows; called from the loop's thread.
+            beats: whether this loop writes the heartbeat and the recorder's CPU time.
+        """
+        self._write = write
+        self._beats = beats
+        self._readers = [Reader(channel, write) for channel in channels]
+        self._due: list[tuple[int, int]] = []
+        self._stop = threading.Event()
+        self._next_beat_ns = 0
+        self._next_cost_ns = time.monotonic_ns() + COST_NS
+
+    def prime(self) -> None:
+        """Read every channel once, so that the recording has begun when this returns."""
+        self._due = [(reader.read(), index) for index, reader in enumerate(self._readers)]
+        heapq.heapify(self._due)
+        self._beat(time.monotonic_ns())
+
+    def run(self) -> None:
+        """Read until ``stop``; then read every channel a last time."""
+        while not self._stop.is_set():
+            next_ns = self.step()
+            if next_ns is not None:
+                time.sleep(max(next_ns - time.monotonic_ns(), 0) / 1e9)
+        self.finish()
+
+    def step(self) -> int | None:
+        """Read what is due; return when to come again, null for at once."""
+        now_ns = time.monotonic_ns()
+        self._beat(now_ns)
+        if self._due and self._due[0][0] <= now_ns:
+            index = self._due[0][1]
+            heapq.heapreplace(self._due, (self._readers[index].read(), index))
+            return None
+        return min([now_ns + _LONGEST_WAIT_NS, *(due for due, _ in self._due[:1])])
+
+    def finish(self) -> None:
+        """Read every channel a last time."""
+        for reader in self._readers:
+            reader.read(last=True)
+        self._write_costs(time.monotonic_ns())
+
+    def stop(self) -> None:
+        """Ask the loop to end."""
+        self._stop.set()
+
+    def _beat(self, now_ns: int) -> None:
+        if not self._beats:
+            if now_ns >= self._next_cost_ns:
+                self._write_costs(now_ns)
+            return
+        if now_ns >= self._next_beat_ns:
+            self._next_beat_ns = now_ns + HEARTBEAT_NS
+            self._write(Row(now_ns, HOST_DEVICE, RECORDER, "heartbeat"))
+        if now_ns >= self._next_cost_ns:
+            self._write_costs(now_ns)
+
+    def _write_costs(self, now_ns: int) -> None:
+        self._next_cost_ns = now_ns + COST_NS
+        if self._beats:
+            self._write(Row(now_ns, HOST_DEVICE, RECORDER, "recorder_cpu_s", time.process_time()))
+        totals: dict[tuple[str, str], tuple[int, int]] = {}
+        for reader in self._readers:
+            if ENERGY_QUANTITIES.isdisjoint(reader.channel.quantities):
+                continue
+            key = (reader.channel.device, reader.channel.sensor)
+            read_ns, reads = totals.get(key, (0, 0))
+            totals[key] = (read_ns + reader.read_ns, reads + reader.reads)
+            reader.read_ns = reader.reads = 0
+        for (device, sensor), (read_ns, reads) in totals.items():
+            if reads:
+                self._write(Row(now_ns, device, sensor, "read_s", read_ns / reads / 1e9))

@@ -1,0 +1,306 @@
+"""The sensors' time series: one long table, streamed while recording, Parquet afterwards.
+
+Every row is one thing one sensor said at one moment. All times are CLOCK_MONOTONIC in
+nanoseconds on the host that recorded. What was not seen has no row, or a row `unavailable`
+with its reason: never a zero.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from llenergymeasure.errors import ResultsError
+from llenergymeasure.files import replacing
+from llenergymeasure.sensors.base import Quantity, SensorInfo
+
+SCHEMA_VERSION = 1
+METADATA_KEY = b"llem"
+
+RECORDER = "recorder"
+"""The sensor name of the recorder's rows about itself; their device is ``host``."""
+HOST_DEVICE = "host"
+STOPPED = "stopped"
+"""The note on the last heartbeat of a recorder that ended well."""
+
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+SCHEMA = pa.schema(
+    [
+        pa.field("t_ns", pa.int64(), nullable=False),
+        pa.field("t_before_ns", pa.int64()),
+        pa.field("device", _TEXT, nullable=False),
+        pa.field("sensor", _TEXT, nullable=False),
+        pa.field("quantity", _TEXT, nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("note", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands before the rows: where and when they were taken, and by which sensors.
+
+    Attributes:
+        boot_id: the kernel's id of this boot; time stamps of another boot do not compare.
+        time_namespace: as the kernel names it; null where it cannot be read.
+        host: the machine's name.
+        started_monotonic_ns: CLOCK_MONOTONIC at the start.
+        started_at: the same moment as UTC in ISO 8601.
+        sensors: every sensor and device that was asked for, the unavailable ones too.
+    """
+
+    boot_id: str | None
+    time_namespace: str | None
+    host: str
+    started_monotonic_ns: int
+    started_at: str
+    sensors: tuple[SensorInfo, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """Return the JSON text kept in the schema's metadata."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Header":
+        """Parse the JSON text kept in the schema's metadata.
+
+        Raises:
+            ResultsError: it was written by a version this one cannot read.
+        """
+        content = json.loads(text)
+        version = content.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ResultsError(
+                f"samples of schema_version {version!r}; this version reads {SCHEMA_VERSION}"
+            )
+        sensors = tuple(SensorInfo.from_json(item) for item in content.pop("sensors", ()))
+        known = {item.name for item in fields(cls)}
+        return cls(
+            sensors=sensors, **{key: value for key, value in content.items() if key in known}
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table; see the module for the columns' meaning."""
+
+    t_ns: int
+    device: str
+    sensor: str
+    quantity: Quantity
+    value: float | None = None
+    t_before_ns: int | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Series:
+    """One quantity of one device by one sensor, in time order.
+
+    Attributes:
+        t_ns: int64, shape (n,).
+        value: float64, shape (n,); a missing value is NaN.
+        t_before_ns: int64, shape (n,); for a change of value the time of the last read that
+            still saw the old one, else equal to ``t_ns``.
+    """
+
+    t_ns: npt.NDArray[np.int64]
+    value: npt.NDArray[np.float64]
+    t_before_ns: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.t_ns)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A recording as read back.
+
+    Attributes:
+        table: the rows, of ``SCHEMA``, in time order.
+        header: what stands before them.
+        complete: whether the recorder ended well; False after a crash or while it still runs.
+    """
+
+    table: pa.Table
+    header: Header
+    complete: bool
+
+    def series(self, device: str, sensor: str, quantity: Quantity) -> Series:
+        """Return one series, empty if there is none."""
+        table = self.table
+        chosen = np.logical_and.reduce(
+            [
+                _equals(table, "device", device),
+                _equals(table, "sensor", sensor),
+                _equals(table, "quantity", quantity),
+            ]
+        )
+        part = table.filter(pa.array(chosen))
+        t_ns = part["t_ns"].to_numpy()
+        before = part["t_before_ns"].combine_chunks()
+        return Series(
+            t_ns=t_ns,
+            value=part["value"].to_numpy(zero_copy_only=False),
+            t_before_ns=np.where(before.is_null(), t_ns, before.fill_null(0)),
+        )
+
+
+@dataclass
+class SamplesWriter:
+    """Streams rows to an Arrow IPC file, a batch per ``flush``.
+
+    What was flushed survives the end of the process, however it comes. The header is written
+    at once.
+
+    Attributes:
+        path: where to; its folder must exist.
+        header: what stands before the rows.
+    """
+
+    path: Path
+    header: Header
+    _rows: list[Row] = field(default_factory=list, init=False)
+    _names: dict[str, dict[str, int]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._names = {name: {} for name in ("device", "sensor", "quantity")}
+        self._file = self.path.open("wb")
+        # Deltas, so that the text of a name is written once and earlier batches stay valid.
+        options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
+        self._stream = pa.ipc.new_stream(
+            self._file, _with_header(SCHEMA, self.header), options=options
+        )
+        # The header goes out with the first batch, so there is an empty one.
+        self._stream.write_batch(_batch([], self._names))
+        self._file.flush()
+
+    def append(self, row: Row) -> None:
+        """Keep a row for the next batch."""
+        self._rows.append(row)
+
+    def extend(self, rows: Iterable[Row]) -> None:
+        """Keep rows for the next batch."""
+        self._rows.extend(rows)
+
+    def flush(self) -> None:
+        """Hand all rows kept so far to the kernel as one batch."""
+        if not self._rows:
+            return
+        self._stream.write_batch(_batch(self._rows, self._names))
+        self._file.flush()
+        self._rows = []
+
+    def close(self) -> None:
+        """Flush, and end the stream so that a reader sees it as complete."""
+        self.flush()
+        self._stream.close()
+        self._file.close()
+
+
+def read_samples(path: Path) -> Samples:
+    """Read a recording, ``.arrows`` or ``.parquet``.
+
+    A stream that breaks off, because its recorder was killed or still runs, gives every whole
+    batch before the break.
+
+    Raises:
+        ResultsError: the file is missing, or not a recording.
+    """
+    try:
+        return _read_parquet(path) if path.suffix == ".parquet" else _read_stream(path)
+    except FileNotFoundError:
+        raise ResultsError(f"{path}: no such file; nothing was recorded there") from None
+    except (pa.ArrowInvalid, KeyError, ValueError) as error:
+        raise ResultsError(f"{path}: not a recording of samples: {error}") from error
+
+
+def write_samples(samples: Samples, path: Path) -> None:
+    """Write a recording as Parquet, whole or not at all."""
+    import pyarrow.parquet as pq
+
+    table = samples.table.replace_schema_metadata(
+        {METADATA_KEY: samples.header.to_json(), b"llem_complete": json.dumps(samples.complete)}
+    )
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def make_samples(rows: Iterable[Row], header: Header, *, complete: bool = True) -> Samples:
+    """Build a recording in memory, as if it had been written and read back."""
+    names: dict[str, dict[str, int]] = {name: {} for name in ("device", "sensor", "quantity")}
+    table = pa.Table.from_batches([_batch(list(rows), names)], schema=SCHEMA)
+    return Samples(_in_order(table), header, complete)
+
+
+def _read_stream(path: Path) -> Samples:
+    with path.open("rb") as file:
+        stream = pa.ipc.open_stream(file)
+        header = Header.from_json(stream.schema.metadata[METADATA_KEY])
+        batches = list(_whole_batches(stream))
+    table = pa.Table.from_batches(batches, schema=stream.schema)
+    return Samples(_in_order(table), header, _stopped(table))
+
+
+def _whole_batches(stream: pa.RecordBatchStreamReader) -> Iterator[pa.RecordBatch]:
+    while True:
+        try:
+            yield stream.read_next_batch()
+        except (StopIteration, pa.ArrowInvalid, OSError):
+            return
+
+
+def _read_parquet(path: Path) -> Samples:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    metadata = table.schema.metadata or {}
+    header = Header.from_json(metadata[METADATA_KEY])
+    complete = bool(json.loads(metadata.get(b"llem_complete", b"true")))
+    return Samples(_in_order(table.cast(SCHEMA)), header, complete)
+
+
+def _stopped(table: pa.Table) -> bool:
+    tail = table.slice(max(0, len(table) - 100)).to_pylist()
+    return any(row["quantity"] == "heartbeat" and row["note"] == STOPPED for row in tail)
+
+
+def _in_order(table: pa.Table) -> pa.Table:
+    table = table.replace_schema_metadata(None).unify_dictionaries().combine_chunks()
+    order = np.argsort(table["t_ns"].to_numpy(), kind="stable")
+    return table.take(pa.array(order))
+
+
+def _equals(table: pa.Table, column: str, name: str) -> npt.NDArray[np.bool_]:
+    array = table[column].combine_chunks()
+    names = array.dictionary.to_pylist()
+    if name not in names:
+        return np.zeros(len(table), dtype=np.bool_)
+    chosen: npt.NDArray[np.bool_] = np.equal(array.indices.to_numpy(), names.index(name))
+    return chosen
+
+
+def _with_header(schema: pa.Schema, header: Header) -> pa.Schema:
+    return schema.with_metadata({METADATA_KEY: header.to_json()})
+
+
+def _batch(rows: list[Row], names: dict[str, dict[str, int]]) -> pa.RecordBatch:
+    """Build a batch; ``names`` maps each text column's values to codes and grows."""
+    columns = {
+        "t_ns": pa.array([row.t_ns for row in rows], pa.int64()),
+        "t_before_ns": pa.array([row.t_before_ns for row in rows], pa.int64()),
+        "value": pa.array([row.value for row in rows], pa.float64()),
+        "note": pa.array([row.note for row in rows], pa.string()),
+    }
+    for column, codes in names.items():
+        indices = [codes.setdefault(getattr(row, column), len(codes)) for row in rows]
+        columns[column] = pa.DictionaryArray.from_arrays(
+            pa.array(indices, pa.int32()), pa.array(list(codes), pa.string())
+        )
+    return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)

@@ -1,0 +1,259 @@
+"""How the channels of a card's sensor behave: published, or found by a probe and kept.
+
+Nothing is learned from ordinary runs: what is known of a card is in the table below, in the file
+that ``llem sensors --characterise`` has written for this card and driver, or it is seen in the
+recording at hand (``energy.characterise``). A record says which.
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from llenergymeasure.files import write_text
+from llenergymeasure.sensors.base import Quantity, SensorInfo
+from llenergymeasure.workload.cache import cache_folder
+
+FORMAT_VERSION = 2
+
+CounterNature = Literal["independent", "sum", "unverified"]
+"""What an energy counter counts.
+
+- ``independent``: energy that the power readings do not see, shown against the readings that it
+  could have been made from;
+- ``sum``: the sum of those readings, shown likewise: it sees no more than they do;
+- ``unverified``: neither has been shown.
+"""
+
+POWER_QUANTITIES: tuple[Quantity, ...] = ("power_instant_w", "power_usage_w", "power_average_w")
+
+
+@dataclass(frozen=True)
+class PowerBehaviour:
+    """How a power channel averages.
+
+    Attributes:
+        quantity: which channel.
+        update_period_s: how often a reading is renewed; None if not known.
+        window_s: the time each reading is a mean over; None if not known.
+        source: ``found`` by a probe, ``published`` for the card, or ``documented`` by its maker.
+    """
+
+    quantity: Quantity
+    update_period_s: float | None
+    window_s: float | None
+    source: str
+
+    @property
+    def share_seen(self) -> float | None:
+        """Return the share of the time that the readings see, at most 1; None if not known."""
+        if self.update_period_s is None or self.window_s is None:
+            return None
+        share = self.window_s / self.update_period_s
+        # The two are found to some percent each: a window of one period sees all.
+        return 1.0 if share > 0.9 else share
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How one sensor's channels on one device behave.
+
+    Attributes:
+        counter: what the energy counter counts.
+        counter_period_s: how often it steps; None if there is none, or it is not known.
+        counter_lag_s: how long after the energy was drawn it is counted; None if not known.
+        power: the power channels of which something is known.
+    """
+
+    counter: CounterNature = "unverified"
+    counter_period_s: float | None = None
+    counter_lag_s: float | None = None
+    power: tuple[PowerBehaviour, ...] = ()
+
+    def of(self, quantity: Quantity) -> PowerBehaviour | None:
+        """Return what is known of a power channel, if anything."""
+        return next((part for part in self.power if part.quantity == quantity), None)
+
+    @property
+    def says_something(self) -> bool:
+        """Return whether more is known than periods, which any recording shows."""
+        return self.counter != "unverified" or any(
+            part.window_s is not None and part.source == "found" for part in self.power
+        )
+
+
+@dataclass(frozen=True)
+class Published:
+    """Update period and windows of a card's power readings as others have measured them."""
+
+    update_period_s: float
+    instant_window_s: float
+    average_window_s: float
+
+
+PUBLISHED: dict[str, Published] = {
+    "A100": Published(0.1, 0.025, 0.025),
+    "H100": Published(0.1, 0.025, 1.0),
+    "V100": Published(0.02, 0.01, 0.01),
+    "RTX 3090": Published(0.1, 0.1, 1.0),
+}
+"""By part of the card's name: arXiv 2312.02741, tables of the GPU_Power_Benchmark data."""
+
+DOCUMENTED_AVERAGE_S = 1.0
+"""NVML's reference on NVML_FI_DEV_POWER_AVERAGE and nvmlDeviceGetPowerUsage: a mean over 1 s on
+Ampere and later except GA100, the one card of that kind with an entry in ``PUBLISHED``."""
+
+
+def published(name: str, quantity: Quantity) -> PowerBehaviour | None:
+    """Return what is published of a card's power channel, if anything."""
+    for part, card in PUBLISHED.items():
+        if part in name:
+            instant = quantity == "power_instant_w"
+            window_s = card.instant_window_s if instant else card.average_window_s
+            return PowerBehaviour(quantity, card.update_period_s, window_s, "published")
+    if quantity == "power_average_w":
+        return PowerBehaviour(quantity, None, DOCUMENTED_AVERAGE_S, "documented")
+    return None
+
+
+def published_behaviour(info: SensorInfo) -> Behaviour:
+    """Return what is published of a card's channels; without a probe that is all there is."""
+    parts = [published(info.name, each) for each in POWER_QUANTITIES if each in info.quantities]
+    return Behaviour(power=tuple(part for part in parts if part is not None))
+
+
+@dataclass(frozen=True)
+class Characterised:
+    """What a probe has found of one card under one driver.
+
+    Attributes:
+        device: the card's UUID.
+        name: the card in words.
+        sensor: which sensor's channels.
+        driver: version of the driver it holds for.
+        behaviour: how the channels behave.
+        found_at: when, UTC in ISO 8601.
+    """
+
+    device: str
+    name: str
+    sensor: str
+    driver: str | None
+    behaviour: Behaviour
+    found_at: str
+
+    @classmethod
+    def now(cls, info: SensorInfo, behaviour: Behaviour) -> "Characterised":
+        """Return what has just been found of a card."""
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(info.device, info.name, info.sensor, info.driver, behaviour, at)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Characterised":
+        """Build it from plain values.
+
+        Raises:
+            KeyError, TypeError, ValueError: they are not what ``as_dict`` gives.
+        """
+        parts = {key: value for key, value in content.items() if key != "format_version"}
+        behaviour = dict(parts.pop("behaviour"))
+        power = tuple(PowerBehaviour(**part) for part in behaviour.pop("power"))
+        return cls(behaviour=Behaviour(**behaviour, power=power), **parts)
+
+    @property
+    def source(self) -> str:
+        """Return where the knowledge is from, in words."""
+        return f"a probe, {self.found_at}"
+
+
+KnownCards = Mapping[tuple[str, str], Behaviour]
+"""How channels behave, by sensor and device, where a probe has found it."""
+
+
+def store_folder() -> Path:
+    """Return where this user's probes are kept, a file a card."""
+    return cache_folder() / "sensors"
+
+
+def load_characterised(infos: Iterable[SensorInfo]) -> dict[tuple[str, str], Characterised]:
+    """Return what probes have found of these cards under their present drivers."""
+    found = {}
+    for info in infos:
+        kept = None if info.unavailable is not None else _read(_path(info.sensor, info.device))
+        if kept is not None and kept.driver == info.driver:
+            found[info.sensor, info.device] = kept
+    return found
+
+
+def keep(found: Characterised) -> bool:
+    """Keep what a probe found; return whether the place could be written to."""
+    document = {"format_version": FORMAT_VERSION, **found.as_dict()}
+    try:
+        write_text(_path(found.sensor, found.device), json.dumps(document, indent=1) + "\n")
+    except OSError:
+        return False
+    return True
+
+
+PRECISION = 0.02
+"""Relative half width that a window is expected to reach, unless a study asks for another."""
+
+SHORTEST_PERIODS = 10
+"""Fewest update periods a window needs for one more or less not to matter."""
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What a card's sensor resolves of a window, whatever the load draws.
+
+    Attributes:
+        ends_s: error of both ends together, as a time at the mean power.
+        least_s: so many update periods that one more or less does not matter.
+    """
+
+    ends_s: float
+    least_s: float
+
+    def window_s(self, precision: float) -> float:
+        """Return the shortest window that reaches a relative precision."""
+        return max(self.ends_s / precision, self.least_s)
+
+
+def resolution(info: SensorInfo, behaviour: Behaviour) -> Resolution | None:
+    """Return what a card's sensor resolves; None if it is not known.
+
+    A counter's ends are known at its ticks. The ends of integrated power lie within half a period
+    and half an averaging window, where the load may draw anything between rest and limit.
+    """
+    if "energy_counter_j" in info.quantities:
+        period_s = behaviour.counter_period_s
+        return None if period_s is None else Resolution(0.0, SHORTEST_PERIODS * period_s)
+    found = [
+        Resolution(
+            (part.window_s + part.update_period_s) / 2, SHORTEST_PERIODS * part.update_period_s
+        )
+        for part in behaviour.power
+        if part.window_s is not None and part.update_period_s is not None
+    ]
+    return min(found, key=lambda each: each.ends_s, default=None)
+
+
+def _path(sensor: str, device: str) -> Path:
+    return store_folder() / f"{sensor}-{re.sub(r'[^A-Za-z0-9.-]', '_', device)}.json"
+
+
+def _read(path: Path) -> Characterised | None:
+    """Return what a file holds; None if there is none, or it is of no use."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        content = json.loads(path.read_text())
+        if content.get("format_version") == FORMAT_VERSION:
+            return Characterised.from_dict(content)
+    return None

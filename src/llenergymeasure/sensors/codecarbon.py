@@ -1,0 +1,195 @@
+"""The host's CPU and memory as CodeCarbon models them: an estimate, never a measurement.
+
+CodeCarbon's own hardware classes are asked, without its tracker: nothing is written, located or
+looked up on a network. Where no counter can be read its CPU model is the thermal design power
+times (0.1 + 0.9 load^3), with the power from its table of CPUs or 4 W a thread for a CPU it does
+not know; its memory model knows only how much memory there is. CPU and memory are two devices
+that do not overlap.
+"""
+
+import contextlib
+import importlib.util
+import io
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.sensors.base import Channel, Every, SensorError, SensorInfo, Value
+
+NAME = "codecarbon"
+PERIOD_S = 0.25
+_PACE = Every(PERIOD_S)
+_CPU = "cpu"
+_MEMORY = "dram"
+
+
+class CodecarbonSensor:
+    """The modelled power of the whole host's CPU and memory."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, _Model] = {}
+        self._reason: str | None = None
+        self._remedy: str | None = None
+        if importlib.util.find_spec("codecarbon") is None:
+            self._reason = "the package codecarbon is not installed here"
+            self._remedy = "pip install codecarbon (it is in the extra llenergymeasure[host])"
+            return
+        try:
+            with _quiet(), _settled_environment():
+                self._models = _models()
+        except Exception as error:  # whatever a third party's probing may raise
+            self._reason = f"codecarbon cannot model this host: {error}"
+
+    def describe(self) -> list[SensorInfo]:
+        """Return the two estimates with the model behind each, or why there are none."""
+        if self._reason is not None:
+            return [
+                SensorInfo(
+                    device=_CPU,
+                    name="host CPU and memory",
+                    sensor=NAME,
+                    kind="estimated",
+                    scope="cpu",
+                    unavailable=self._reason,
+                    remedy=self._remedy,
+                )
+            ]
+        return [model.info for model in self._models.values()]
+
+    def channels(self) -> list[Channel]:
+        """Return the two models' power."""
+        return [
+            Channel(device, NAME, ("power_model_w",), model.read, _PACE)
+            for device, model in self._models.items()
+        ]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class _Model:
+    """A modelled power, as the mean since the read before."""
+
+    def __init__(self, info: SensorInfo, power_w: Callable[[], float]) -> None:
+        self.info = info
+        self._power_w = power_w
+        self._read_ns = time.monotonic_ns()
+
+    def read(self) -> tuple[Value, ...]:
+        try:
+            with _quiet():
+                power_w = self._power_w()
+        except Exception as error:  # as above
+            raise SensorError(f"codecarbon: {error}") from error
+        if power_w <= 0:
+            raise SensorError("codecarbon gives no power for it")
+        last_ns, self._read_ns = self._read_ns, time.monotonic_ns()
+        return (Value("power_model_w", power_w, span_ns=self._read_ns - last_ns),)
+
+
+def _models() -> dict[str, _Model]:
+    cpu, cpu_note = _cpu()
+    memory, memory_note = _memory()
+    cpu.start()
+    return {
+        _CPU: _Model(_info(_CPU, "host CPU", cpu_note), lambda: cpu.total_power().W),
+        _MEMORY: _Model(_info(_MEMORY, "host memory", memory_note), lambda: memory.total_power().W),
+    }
+
+
+def _info(device: str, name: str, note: str) -> SensorInfo:
+    return SensorInfo(
+        device=device,
+        name=name,
+        sensor=NAME,
+        kind="estimated",
+        scope="cpu" if device == _CPU else "dram",
+        quantities=("power_model_w",),
+        update_period_s=PERIOD_S,
+        note=note,
+    )
+
+
+def _cpu() -> tuple[Any, str]:
+    """Return CodeCarbon's CPU model in load mode, set up as its tracker does, and its terms."""
+    from codecarbon.external.hardware import CPU, MODE_CPU_LOAD
+
+    name, design_w, source = _design_power()
+    model = CPU.from_utils("", MODE_CPU_LOAD, name, design_w, tracking_mode="machine")
+    note = f"model: {design_w:g} W x (0.1 + 0.9 load^3), load of the whole host; {name}, {source}"
+    return model, note
+
+
+def _design_power() -> tuple[str, float, str]:
+    """Return the CPU's name, all sockets' design power in W, and where that is from."""
+    from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE, TDP
+    from codecarbon.core.util import count_cpus, count_physical_cpus
+
+    class KnownName(TDP):  # type: ignore[misc]
+        """CodeCarbon's table, asked for a known name: finding the name takes it seconds."""
+
+        def __init__(self, model: str) -> None:
+            self.model = model
+            self.tdp = self._get_cpu_power_from_registry(model)
+
+    name = _cpu_name() or str(TDP().model)
+    socket_w = KnownName(name).tdp
+    if socket_w is not None:
+        sockets = count_physical_cpus()
+        source = f"{sockets} x {socket_w:g} W from codecarbon's table"
+        return name, float(socket_w * sockets), source
+    threads = count_cpus()
+    source = f"not in codecarbon's table: {DEFAULT_POWER_PER_CORE} W x {threads} threads"
+    return name, float(threads * DEFAULT_POWER_PER_CORE), source
+
+
+def _cpu_name() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return None
+
+
+def _memory() -> tuple[Any, str]:
+    from codecarbon.external.ram import RAM
+
+    model = RAM(tracking_mode="machine")
+    note = f"model: fixed power for {model.machine_memory_GB:.0f} GB by a guessed count of modules"
+    return model, note
+
+
+@contextlib.contextmanager
+def _settled_environment() -> Iterator[None]:
+    """Set what CodeCarbon reads from the environment when it is imported.
+
+    In a job of SLURM it would take the job's share of processors and memory, by asking scontrol,
+    for the whole host's; it is not told that it is in one.
+    """
+    os.environ["CODECARBON_LOG_LEVEL"] = "critical"
+    job = os.environ.pop("SLURM_JOB_ID", None)
+    try:
+        yield
+    finally:
+        if job is not None:
+            os.environ["SLURM_JOB_ID"] = job
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep CodeCarbon's and its imports' messages off the recorder's output."""
+    logger = logging.getLogger("codecarbon")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,178 @@
+"""Which processes on a GPU are not of the run: their energy would be counted as the run's.
+
+A process is of the run if the run's own process is among its ancestors, or was when it was first
+seen. Where process numbers cannot be followed (a container sees the host's numbers), a process
+that was there before the run began is a stranger; of later ones nothing can be said.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from llenergymeasure.hardware.gpus import Gpu, compute_processes, graphics_processes
+from llenergymeasure.sensors.base import SensorError
+
+_INITIAL_PID_NAMESPACE = "pid:[4026531836]"
+"""The inode the kernel gives the first one (PROC_PID_INIT_INO in linux/proc_ns.h)."""
+_HELPERS = frozenset({"nvidia-cuda-mps-server"})
+"""Compute contexts that work only for processes that are listed beside them."""
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A process on a GPU that is not of the run."""
+
+    pid: int
+    name: str
+
+
+class RunProcesses:
+    """Tells the run's processes from all others."""
+
+    def __init__(
+        self, run_pid: int, proc: Path = Path("/proc"), engine_pid: Path | None = None
+    ) -> None:
+        """Take the process at the root of the run's tree.
+
+        Args:
+            run_pid: that process.
+            proc: where processes are described.
+            engine_pid: a file that will hold the root of one more tree: an engine in a container
+                that a daemon started is no child of the run's own process.
+        """
+        self._run_pid = run_pid
+        self._engine_pid = engine_pid
+        self._proc = proc
+        self._ours: set[tuple[int, str]] = set()
+        self._looked: set[str] = set()
+        self._there_before: set[tuple[str, int]] = set()
+        self._unresolved: dict[str, set[int]] = {}
+        self._numbers_hold = _numbers_hold(proc)
+
+    def strangers(self, gpu: Gpu) -> list[Stranger]:
+        """Return the strangers on a card now.
+
+        The first call for a card has to come before the run uses it.
+
+        Raises:
+            SensorError: the card does not answer.
+        """
+        import pynvml
+
+        try:
+            pids = [process.pid for process in compute_processes(gpu)]
+        except pynvml.NVMLError as error:
+            raise SensorError(str(error)) from error
+        first_look = gpu.uuid not in self._looked
+        self._looked.add(gpu.uuid)
+        unresolved_before = self._unresolved.get(gpu.uuid, set())
+        self._unresolved[gpu.uuid] = set()
+        found = []
+        for pid in pids:
+            if first_look:
+                self._there_before.add((gpu.uuid, pid))
+            if self._is_stranger(gpu.uuid, pid, was_unresolved=pid in unresolved_before):
+                name = self._name(pid)
+                if name not in _HELPERS:
+                    found.append(Stranger(pid, name))
+        return found
+
+    def drawing(self, gpu: Gpu) -> list[Stranger]:
+        """Return the processes not of the run that draw on a card now: a desktop, a game.
+
+        Raises:
+            SensorError: the card does not answer.
+        """
+        import pynvml
+
+        try:
+            pids = [process.pid for process in graphics_processes(gpu)]
+        except pynvml.NVMLError as error:
+            raise SensorError(str(error)) from error
+        return [
+            Stranger(pid, self._name(pid))
+            for pid in pids
+            if not (self._exists(pid) and self._is_ours(pid))
+        ]
+
+    def _is_stranger(self, uuid: str, pid: int, *, was_unresolved: bool) -> bool:
+        if self._exists(pid):
+            ours = self._is_ours(pid)
+            self._numbers_hold = self._numbers_hold or ours
+            return not ours
+        if (uuid, pid) in self._there_before:
+            return True
+        # Gone between NVML's answer and this look, unless NVML says so twice.
+        self._unresolved[uuid].add(pid)
+        return self._numbers_hold and was_unresolved
+
+    def _is_ours(self, pid: int) -> bool:
+        key = (pid, self._started(pid))
+        if key in self._ours:
+            return True
+        roots = self._roots()
+        ancestor: int | None = pid
+        while ancestor is not None and ancestor > 0:
+            if ancestor in roots:
+                self._ours.add(key)
+                return True
+            ancestor = self._parent(ancestor)
+        return False
+
+    def _roots(self) -> set[int]:
+        try:
+            return {self._run_pid, int(self._engine_pid.read_text() if self._engine_pid else 0)}
+        except (OSError, ValueError):
+            return {self._run_pid}
+
+    def _exists(self, pid: int) -> bool:
+        if pid <= 0:
+            return False
+        if (self._proc / str(pid)).exists():
+            return True
+        try:
+            os.kill(pid, 0)
+        except PermissionError:
+            return True
+        except ProcessLookupError:
+            return False
+        return True
+
+    def _stat(self, pid: int) -> list[str]:
+        """Return the fields of ``/proc/PID/stat`` after the name; empty if it is gone."""
+        try:
+            return (self._proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return []
+
+    def _parent(self, pid: int) -> int | None:
+        fields = self._stat(pid)
+        return int(fields[1]) if fields else None
+
+    def _started(self, pid: int) -> str:
+        fields = self._stat(pid)
+        return fields[19] if fields else ""
+
+    def _name(self, pid: int) -> str:
+        try:
+            return (self._proc / str(pid) / "comm").read_text().strip()
+        except OSError:
+            return _nvml_name(pid)
+
+
+def _numbers_hold(proc: Path) -> bool:
+    """Whether process numbers here are the host's, as NVML may report them."""
+    try:
+        return str((proc / "self" / "ns" / "pid").readlink()) == _INITIAL_PID_NAMESPACE
+    except OSError:
+        return False
+
+
+def _nvml_name(pid: int) -> str:
+    import pynvml
+
+    try:
+        name = pynvml.nvmlSystemGetProcessName(pid)
+    except pynvml.NVMLError:
+        return "unknown"
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)

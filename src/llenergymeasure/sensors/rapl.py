@@ -1,0 +1,151 @@
+"""CPU packages and DRAM through Linux's powercap (Intel and AMD RAPL), read directly.
+
+The kernel gives one folder a domain with ``name``, ``energy_uj`` and ``max_energy_range_uj``, at
+which the counter starts over (Documentation/power/powercap). Cores and uncore lie within their
+package and are left out; ``psys`` is the whole platform and is given as the host. The hardware
+renews the counters about each millisecond (Intel SDM vol. 3, RAPL).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from llenergymeasure.sensors.base import Channel, Every, SensorError, SensorInfo, Value
+from llenergymeasure.units import Scope
+
+NAME = "rapl"
+POWERCAP = Path("/sys/class/powercap")
+UPDATE_PERIOD_S = 0.001
+_PACE = Every(0.05, slow=False)
+_MOST_W = 2000.0
+"""No package, its memory or platform draws more."""
+_PERMISSION = (
+    "energy_uj may be read by root alone; an administrator can allow it: "
+    "chmod -R a+r /sys/class/powercap/intel-rapl/"
+)
+
+
+class RaplSensor:
+    """The counters of all CPU packages, their DRAM, and the platform where it has one."""
+
+    def __init__(self, root: Path = POWERCAP) -> None:
+        """Take the powercap folder."""
+        self._root = root
+        self._domains = _domains(root)
+
+    def describe(self) -> list[SensorInfo]:
+        """Return one entry a domain, or one that says why there is none."""
+        if not self._domains:
+            return [self._missing()]
+        return [domain.describe() for domain in self._domains]
+
+    def channels(self) -> list[Channel]:
+        """Return the counters that can be read."""
+        return [
+            Channel(domain.device, NAME, ("energy_counter_j",), domain.read, _PACE)
+            for domain in self._domains
+            if domain.unavailable is None
+        ]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _missing(self) -> SensorInfo:
+        return SensorInfo(
+            device="cpu",
+            name="CPU package",
+            sensor=NAME,
+            kind="measured",
+            scope="cpu",
+            unavailable=f"no RAPL counters in {self._root}",
+            remedy="virtual machines and most containers hide them; on the bare machine load the "
+            "kernel module intel_rapl_msr (it serves AMD too)",
+        )
+
+
+class _Domain:
+    """One counter, made to go on where it starts over."""
+
+    def __init__(self, folder: Path, device: str, scope: Scope) -> None:
+        self.device = device
+        self._scope = scope
+        self._folder = folder
+        self._last_uj: int | None = None
+        self._last_s = 0.0
+        self._wrapped_uj = 0
+        self._range_uj = 0
+        self.unavailable: str | None = None
+        self._remedy: str | None = None
+        try:
+            self._range_uj = int((folder / "max_energy_range_uj").read_text())
+            self.read()
+        except SensorError as error:
+            self.unavailable = str(error)
+            self._remedy = _PERMISSION if "permission" in str(error).lower() else None
+        except (OSError, ValueError) as error:
+            self.unavailable = f"{folder}: {error}"
+
+    def describe(self) -> SensorInfo:
+        return SensorInfo(
+            device=self.device,
+            name=f"{self.device} ({_text(self._folder / 'name')})",
+            sensor=NAME,
+            kind="measured",
+            scope=self._scope,
+            quantities=() if self.unavailable else ("energy_counter_j",),
+            update_period_s=UPDATE_PERIOD_S,
+            counter_resolution_j=1e-6,
+            unavailable=self.unavailable,
+            remedy=self._remedy,
+        )
+
+    def read(self) -> tuple[Value, ...]:
+        try:
+            now_uj = int((self._folder / "energy_uj").read_text())
+        except (OSError, ValueError) as error:
+            raise SensorError(f"{self._folder / 'energy_uj'}: {_reason(error)}") from error
+        now_s = time.monotonic()
+        if self._last_uj is not None and now_uj < self._last_uj:
+            rise_j = (self._range_uj - self._last_uj + now_uj) * 1e-6
+            # Starting over at its range is a wrap; with less power than that takes it is a reset
+            # (suspend, a hypervisor), what was counted is lost, and the value falls: a reader sees.
+            if rise_j <= _MOST_W * max(now_s - self._last_s, UPDATE_PERIOD_S):
+                self._wrapped_uj += self._range_uj
+        self._last_uj, self._last_s = now_uj, now_s
+        joules = (self._wrapped_uj + now_uj) * 1e-6
+        return (Value("energy_counter_j", joules, span_ns=int(UPDATE_PERIOD_S * 1e9)),)
+
+
+def _domains(root: Path) -> list[_Domain]:
+    """Find packages, their DRAM and the platform; ``intel-rapl-mmio`` repeats packages."""
+    found: list[_Domain] = []
+    for package in _children(root, "intel-rapl:*", lambda name: name.count(":") == 1):
+        name = _text(package / "name")
+        if name == "psys":
+            found.append(_Domain(package, "host", "host"))
+        elif name.startswith("package"):
+            found.append(_Domain(package, f"cpu:{name}", "cpu"))
+            parts = [part for part in _parts(root, package) if _text(part / "name") == "dram"]
+            found += [_Domain(part, f"dram:{name}", "dram") for part in parts]
+    return found
+
+
+def _parts(root: Path, package: Path) -> Sequence[Path]:
+    """Return a package's parts, which the kernel shows inside it and beside it."""
+    inside = _children(package, f"{package.name}:*", lambda _: True)
+    return inside or _children(root, f"{package.name}:*", lambda _: True)
+
+
+def _children(folder: Path, pattern: str, fits: Callable[[str], bool]) -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if fits(path.name) and path.is_dir())
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _reason(error: Exception) -> str:
+    return "permission denied" if isinstance(error, PermissionError) else str(error)

@@ -1,0 +1,118 @@
+"""Which sensors are used here: those asked for by name, or all that add something."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.hardware.gpus import Inventory, Selection, discover, named, visible
+from llenergymeasure.sensors import zeus as zeus_sensor
+from llenergymeasure.sensors.base import Channel, Sensor, SensorInfo
+from llenergymeasure.sensors.codecarbon import CodecarbonSensor
+from llenergymeasure.sensors.foreign_processes import RunProcesses
+from llenergymeasure.sensors.nvml import NvmlSensor
+from llenergymeasure.sensors.rapl import RaplSensor
+from llenergymeasure.sensors.zeus import ZeusSensor
+from llenergymeasure.units import SensorName
+
+AUTO = "auto"
+NO_DEVICE = "none"
+NAMES: tuple[SensorName, ...] = get_args(SensorName)
+
+
+@dataclass
+class Opened:
+    """The sensors at work, in order of preference.
+
+    Attributes:
+        sensors: each may have several devices, or only reasons.
+        selection: the GPUs whose energy counts.
+        infos: what all of them can say, the unavailable too.
+    """
+
+    sensors: list[Sensor]
+    selection: Selection
+    infos: tuple[SensorInfo, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.infos = tuple(info for sensor in self.sensors for info in sensor.describe())
+
+    def channels(self) -> list[Channel]:
+        """Return everything there is to read."""
+        return [channel for sensor in self.sensors for channel in sensor.channels()]
+
+    def close(self) -> None:
+        """Close all."""
+        for sensor in self.sensors:
+            sensor.close()
+
+
+def open_sensors(
+    asked: str = AUTO,
+    devices: str | None = None,
+    run_pid: int | None = None,
+    engine_pid: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Opened:
+    """Open sensors; a machine without any gives only reasons.
+
+    ``auto`` takes NVML and RAPL, Zeus where the machine has what only Zeus reads, and CodeCarbon
+    where no CPU counter can be read.
+
+    Args:
+        asked: ``auto``, or names joined by commas; ``auto,zeus`` adds to the automatic.
+        devices: GPUs by UUID or NVML index joined by commas, or ``none``; those that a CUDA
+            process would see if not given.
+        run_pid: root of the run's process tree, to find strangers on the GPUs.
+        engine_pid: a file that will hold the root of one more.
+        environ: environment that says what CUDA would see; this process's if not given.
+
+    Raises:
+        ConfigurationError: a name is not that of a sensor or of a GPU.
+    """
+    names = _names(asked)
+    auto = AUTO in names
+    inventory = discover()
+    selection = _select(devices, inventory, environ)
+    sensors: list[Sensor] = []
+    if auto or "nvml" in names:
+        run = None if run_pid is None else RunProcesses(run_pid, engine_pid=engine_pid)
+        sensors.append(NvmlSensor(inventory, selection.gpus, run))
+    if auto or "rapl" in names:
+        sensors.append(RaplSensor())
+    if "zeus" in names or (auto and zeus_sensor.worth_trying()):
+        nvidia = selection.gpus if "zeus" in names else ()
+        sensors.append(ZeusSensor(nvidia, cpus=not _sees_cpu(sensors)))
+    if "codecarbon" in names or (auto and not _sees_cpu(sensors)):
+        sensors.append(CodecarbonSensor())
+    return Opened(sensors, selection)
+
+
+def _names(asked: str) -> set[str]:
+    names = {name.strip() for name in asked.split(",") if name.strip()}
+    unknown = sorted(names - {AUTO, *NAMES})
+    if unknown or not names:
+        raise ConfigurationError(
+            Problem(
+                f"sensors are {AUTO}, {', '.join(NAMES)}",
+                key="sensors",
+                found=", ".join(unknown) or "nothing",
+            )
+        )
+    return names
+
+
+def _select(
+    devices: str | None, inventory: Inventory, environ: Mapping[str, str] | None
+) -> Selection:
+    if devices is None or devices == "all":
+        return visible(inventory, environ if devices is None else {})
+    if devices == NO_DEVICE:
+        return Selection((), "--devices")
+    return named([name.strip() for name in devices.split(",") if name.strip()], inventory)
+
+
+def _sees_cpu(sensors: Sequence[Sensor]) -> bool:
+    infos = [info for sensor in sensors for info in sensor.describe()]
+    return any(info.scope == "cpu" and info.unavailable is None for info in infos)

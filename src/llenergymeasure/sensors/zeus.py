@@ -1,0 +1,222 @@
+"""What Zeus sees: AMD GPUs, Apple and Jetson chips, and CPUs through its daemon.
+
+Zeus' own device objects are asked, the ones its monitor uses; the monitor itself is not, for it
+gives no GPU, no CPU and 0 J where it finds nothing. What answers zero twice is unavailable here.
+On an NVIDIA GPU, where asked for by name, it reads the same card beside NVML as a cross-check.
+"""
+
+import contextlib
+import importlib.util
+import io
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.hardware.gpus import Gpu
+from llenergymeasure.sensors.base import (
+    Channel,
+    Every,
+    Follow,
+    Quantity,
+    SensorError,
+    SensorInfo,
+    Value,
+)
+from llenergymeasure.units import Scope
+
+NAME = "zeus"
+_COUNTER = Follow(fine_s=0.005)
+_SLOW = Every(0.1)
+_SECOND_LOOK_S = 0.3
+_SOC_PARTS: Mapping[str, tuple[str, Scope]] = {
+    "cpu_total_mj": ("cpu", "cpu"),
+    "dram_mj": ("dram", "dram"),
+    "gpu_mj": ("gpu", "gpu"),
+    "cpu_energy_mj": ("cpu", "cpu"),
+    "gpu_energy_mj": ("gpu", "gpu"),
+    "total_energy_mj": ("module", "module"),
+}
+"""Fields of Zeus' measurements of Apple and Jetson chips that stand for a whole part."""
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """One device that answers."""
+
+    info: SensorInfo
+    read: Callable[[], Sequence[Value]]
+    pace: Follow | Every
+
+
+class ZeusSensor:
+    """All devices Zeus finds, apart from the NVIDIA GPUs that were not asked for."""
+
+    def __init__(self, nvidia: Sequence[Gpu] = (), *, cpus: bool = True) -> None:
+        """Probe.
+
+        Args:
+            nvidia: NVIDIA GPUs to be read through Zeus as well.
+            cpus: whether CPUs are looked for (not where RAPL is read directly).
+        """
+        self._readers: list[_Reader] = []
+        self._reasons: list[str] = []
+        if importlib.util.find_spec("zeus") is None:
+            self._reasons.append("the package zeus is not installed here")
+            return
+        if nvidia:
+            # Zeus takes NVML's indices here, and no UUIDs.
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu.index) for gpu in nvidia)
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._probe("GPU", lambda: _gpus(nvidia))
+            if cpus:
+                self._probe("CPU", _cpus)
+            self._probe("system on a chip", _soc)
+
+    def describe(self) -> list[SensorInfo]:
+        """Return one entry a device that answers; if there is none, one with the reasons."""
+        if self._readers:
+            return [reader.info for reader in self._readers]
+        return [
+            SensorInfo(
+                device="gpu",
+                name="GPUs, CPUs and chips that Zeus knows",
+                sensor=NAME,
+                kind="measured",
+                scope="gpu",
+                unavailable="; ".join(self._reasons),
+                remedy="pip install zeus (it is in the extra llenergymeasure[zeus]); for AMD GPUs "
+                "amdsmi too; for CPUs without root its daemon zeusd",
+            )
+        ]
+
+    def channels(self) -> list[Channel]:
+        """Return the devices that answer."""
+        return [
+            Channel(reader.info.device, NAME, reader.info.quantities, reader.read, reader.pace)
+            for reader in self._readers
+        ]
+
+    def close(self) -> None:
+        """Nothing is held that the end of the process does not free."""
+
+    def _probe(self, what: str, find: Callable[[], list[_Reader]]) -> None:
+        try:
+            found = find()
+        except Exception as error:  # whatever a third party's probing may raise
+            self._reasons.append(f"no {what}: {error}")
+            return
+        answering = [reader for reader in found if not _silent(reader)]
+        self._readers += answering
+        if not answering:
+            zero = "answers 0 only" if found else "none found"
+            self._reasons.append(f"no {what}: {zero}")
+
+
+def worth_trying() -> bool:
+    """Whether this machine may have what only Zeus reads: AMD, Jetson, Apple, or its daemon."""
+    signs = ("/dev/kfd", "/etc/nv_tegra_release", "/usr/lib/aarch64-linux-gnu/tegra")
+    daemon = {"ZEUSD_SOCK_PATH", "ZEUSD_HOST_PORT"} & os.environ.keys()
+    there = any(Path(sign).exists() for sign in signs)
+    return importlib.util.find_spec("zeus") is not None and bool(
+        there or daemon or sys.platform == "darwin"
+    )
+
+
+def _gpus(nvidia: Sequence[Gpu]) -> list[_Reader]:
+    from zeus.device import get_gpus
+
+    found = get_gpus()
+    if type(found).__name__ == "NVIDIAGPUs":
+        return [_gpu(found, number, gpu.uuid, gpu.name) for number, gpu in enumerate(nvidia)]
+    return [
+        _gpu(found, number, f"amd:{found.gpus[number].gpu_index}", str(found.get_name(number)))
+        for number in range(len(found))
+    ]
+
+
+def _gpu(gpus: Any, number: int, device: str, name: str) -> _Reader:
+    """Return the counter of a GPU, or where Zeus says it has none, its power."""
+    module = bool(getattr(gpus.gpus[number], "_is_grace_hopper", False))
+    if gpus.supports_get_total_energy_consumption(number):
+        quantity: Quantity = "energy_counter_j"
+        call = lambda: gpus.get_total_energy_consumption(number)  # noqa: E731
+    else:
+        quantity = "power_instant_w"
+        call = lambda: gpus.get_instant_power_usage(number)  # noqa: E731
+    info = SensorInfo(
+        device=f"module:{device}" if module else device,
+        name=name,
+        sensor=NAME,
+        kind="measured",
+        scope="module" if module else "gpu",
+        quantities=(quantity,),
+        counter_resolution_j=1e-3 if quantity == "energy_counter_j" else None,
+    )
+    return _Reader(info, _milli(quantity, call), _COUNTER)
+
+
+def _cpus() -> list[_Reader]:
+    from zeus.device.cpu import get_cpus
+
+    found = get_cpus()
+    readers = []
+    for number, cpu in enumerate(found.cpus):
+        package = f"package-{cpu.cpu_index}"
+        readers.append(_counter(f"cpu:{package}", "cpu", _cpu_part(found, number, "cpu_mj")))
+        if found.supports_get_dram_energy_consumption(number):
+            readers.append(_counter(f"dram:{package}", "dram", _cpu_part(found, number, "dram_mj")))
+    return readers
+
+
+def _cpu_part(cpus: Any, number: int, part: str) -> Callable[[], float | None]:
+    return lambda: getattr(cpus.get_total_energy_consumption(number), part)
+
+
+def _soc() -> list[_Reader]:
+    from zeus.device.soc import get_soc
+
+    chip = get_soc()
+    parts = chip.get_available_metrics() & _SOC_PARTS.keys()
+    return [_counter(*_SOC_PARTS[part], _soc_part(chip, part)) for part in sorted(parts)]
+
+
+def _soc_part(chip: Any, part: str) -> Callable[[], float | None]:
+    return lambda: asdict(chip.get_total_energy_consumption())[part]
+
+
+def _counter(device: str, scope: Scope, millijoules: Callable[[], float | None]) -> _Reader:
+    info = SensorInfo(
+        device=device,
+        name=device,
+        sensor=NAME,
+        kind="measured",
+        scope=scope,
+        quantities=("energy_counter_j",),
+        counter_resolution_j=1e-3,
+    )
+    return _Reader(info, _milli("energy_counter_j", millijoules), _SLOW)
+
+
+def _milli(quantity: Quantity, call: Callable[[], float | None]) -> Callable[[], Sequence[Value]]:
+    def read() -> tuple[Value, ...]:
+        try:
+            value = call()
+        except Exception as error:  # Zeus' errors share no base across vendors
+            raise SensorError(f"zeus: {error}") from error
+        if value is None:
+            raise SensorError("zeus has no value for it")
+        return (Value(quantity, value / 1000),)
+
+    return read
+
+
+def _silent(reader: _Reader) -> bool:
+    """Whether it answers nothing but zero, now and a moment later."""
+    if any(value.value for value in reader.read()):
+        return False
+    time.sleep(_SECOND_LOOK_S)
+    return not any(value.value for value in reader.read())

@@ -1,0 +1,54 @@
+"""``llem sensors``: everything tried is listed, what is missing with its reason and remedy."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.api.sensors import sensors_report, sensors_text
+from nvml_sim import sim
+from support.recording import card_environment, environment, uuid
+
+
+def test_a_card_is_listed_with_what_was_seen_of_its_pace(tmp_path: Path) -> None:
+    card = sim.Device(
+        power_w=[(0.0, 100.0), (60.0, 700.0)], uuid=uuid(1), sensor=sim.Sensor(update_ms=50)
+    )
+
+    with environment(card_environment(tmp_path, [card])):
+        report = sensors_report()
+
+    (nvml,) = [sensor for sensor in report["sensors"] if sensor["sensor"] == "nvml"]
+    assert nvml["unavailable"] is None
+    assert nvml["counter_resolution_j"] == 0.001
+    assert nvml["observed"]["energy_counter_j_period_s"] == pytest.approx(0.1, rel=0.1)
+    assert nvml["observed"]["power_instant_w_period_s"] == pytest.approx(0.05, rel=0.2)
+    assert nvml["observed"]["read_s"] > 0
+    assert {sensor["sensor"] for sensor in report["sensors"]} == {
+        "nvml",
+        "rapl",
+        "zeus",
+        "codecarbon",
+    }
+    json.dumps(report)
+    text = sensors_text(report)
+    assert uuid(1) in text
+    assert "measured, scope gpu" in text
+
+
+def test_what_is_missing_has_a_reason_and_a_remedy() -> None:
+    hidden = ("NVML_SIM", "CUDA_")
+    base = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
+
+    with environment(base):
+        report = sensors_report()
+
+    missing = [sensor for sensor in report["sensors"] if sensor["unavailable"] is not None]
+    text = sensors_text(report)
+    for sensor in missing:
+        assert sensor["remedy"]
+        assert sensor["unavailable"] in text
+        assert sensor["remedy"] in text
+    estimates = [s for s in report["sensors"] if s["sensor"] == "codecarbon"]
+    assert {sensor["kind"] for sensor in estimates} == {"estimated"}

@@ -1,0 +1,241 @@
+"""The whole account: which readings, what adds up, and never a silent zero."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llenergymeasure.config.calibration import read_calibration
+from llenergymeasure.energy.account import account
+from llenergymeasure.energy.sums import EnergySum, NotAdditiveError, overlap, total
+from llenergymeasure.recording.samples import Row
+from llenergymeasure.results.record import Reading
+from support import energy_card as card
+
+LOAD = card.steps(60)
+WINDOW = (card.ns(20), card.ns(40))
+
+
+def true_j(start_s: float = 20.0, end_s: float = 40.0) -> float:
+    return float(LOAD.energy(start_s, end_s))
+
+
+def rapl_rows(device: str, power_w: float, end_s: float = 60.0) -> list[Row]:
+    times_s = np.arange(0.0, end_s + 0.01, 0.05)
+    return [
+        Row(card.ns(t), device, "rapl", "energy_counter_j", power_w * t, card.ns(t - 0.001))
+        for t in times_s
+    ]
+
+
+def model_rows(device: str, power_w: float, end_s: float = 60.0) -> list[Row]:
+    times_s = np.arange(0.25, end_s + 0.01, 0.25)
+    return [
+        Row(card.ns(t), device, "codecarbon", "power_model_w", power_w, card.ns(t - 0.25))
+        for t in times_s
+    ]
+
+
+GPU_ROWS = card.rows_of(LOAD, card.Sensor(), 60)
+
+
+def test_both_channels_are_given_and_the_counter_is_the_headline() -> None:
+    made = account(card.recording(GPU_ROWS), WINDOW)
+    channels = {reading.channel: reading for reading in made.readings}
+    assert set(channels) == {"counter", "power"}
+    assert [reading.headline for reading in made.readings] == [True, False]
+    for reading in made.readings:
+        assert reading.kind == "measured"
+        assert reading.gross_j == pytest.approx(true_j(), rel=0.01)
+        assert reading.u_sys_j == pytest.approx(0.05 * reading.gross_j)
+        assert abs(reading.gross_j - true_j()) <= reading.u95_j
+    assert made.total.gross_j == channels["counter"].gross_j
+    assert made.validity == {}
+
+
+def test_the_record_holds_energy_per_token_request_and_phase() -> None:
+    phases = [("warmup", card.ns(10), card.ns(20)), ("late", card.ns(50), card.ns(80))]
+    made = account(card.recording(GPU_ROWS), WINDOW, phases)
+    energy = made.energy(output_tokens=1000, input_tokens=500, requests=10)
+    assert energy.per_output_token_j == pytest.approx(energy.gross_j / 1000)
+    assert energy.per_input_token_j == pytest.approx(energy.gross_j / 500)
+    assert energy.per_request_j == pytest.approx(energy.gross_j / 10)
+    assert energy.power_mean_w == pytest.approx(energy.gross_j / 20)
+    assert energy.phases[0].energy_j == pytest.approx(true_j(10, 20), rel=0.01)
+    assert energy.phases[1].energy_j is None
+    assert (energy.kind, energy.source, energy.scopes) == ("measured", "nvml", ["gpu"])
+
+
+def test_without_tokens_nothing_is_divided() -> None:
+    energy = account(card.recording(GPU_ROWS), WINDOW).energy(0, None, 0)
+    assert energy.per_output_token_j is None
+    assert energy.per_request_j is None
+
+
+def test_cards_beside_the_run_contribute_nothing() -> None:
+    other = card.rows_of(card.constant(80.0), card.Sensor(), 60, "GPU-2")
+    samples = card.recording(GPU_ROWS + other, card.info(), card.info("GPU-2"))
+    made = account(samples, WINDOW, devices={card.UUID})
+    assert {reading.device for reading in made.readings} == {card.UUID}
+    both = account(samples, WINDOW)
+    assert both.total.gross_j == pytest.approx(true_j() + 80 * 20, rel=0.01)
+    assert len(both.headline) == 2
+
+
+def test_a_run_without_a_card_counts_none() -> None:
+    rapl = card.info("cpu:package-0", "rapl", scope="cpu")
+    samples = card.recording(GPU_ROWS + rapl_rows("cpu:package-0", 50.0), card.info(), rapl)
+    made = account(samples, WINDOW, devices=())
+    assert made.energy().source == "rapl"
+    assert made.total.gross_j == pytest.approx(50.0 * 20, rel=1e-3)
+
+
+def test_a_run_without_a_card_says_why_the_card_sensor_is_missing() -> None:
+    infos = [
+        card.info("gpu", unavailable="no driver"),
+        card.info("cpu:package-0", "rapl", scope="cpu"),
+    ]
+    made = account(card.recording(rapl_rows("cpu:package-0", 50.0), *infos), WINDOW, devices=())
+    (missing,) = [reading for reading in made.readings if reading.scope == "gpu"]
+    assert missing.unavailable == "no driver"
+    asked = account(card.recording([], *infos), WINDOW, devices=(), headline="nvml")
+    assert asked.energy().unavailable == "nvml: no driver"
+
+
+def test_the_host_stands_beside_a_measured_card() -> None:
+    infos = [
+        card.info(),
+        card.info("cpu:package-0", "rapl", scope="cpu"),
+        card.info("dram:package-0", "rapl", scope="dram"),
+        card.info("cpu", "codecarbon", "estimated", "cpu"),
+    ]
+    rows = GPU_ROWS + rapl_rows("cpu:package-0", 50.0) + rapl_rows("dram:package-0", 5.0)
+    samples = card.recording(rows + model_rows("cpu", 30.0), *infos)
+    made = account(samples, WINDOW)
+    assert [reading.device for reading in made.headline] == [card.UUID]
+    assert len(made.readings) == 5
+    cpu = account(samples, WINDOW, headline="rapl")
+    assert cpu.total.gross_j == pytest.approx(55.0 * 20, rel=1e-3)
+    assert cpu.energy().scopes == ["cpu", "dram"]
+
+
+def test_an_estimate_has_no_interval_and_no_sensors_codes() -> None:
+    info = card.info("cpu", "codecarbon", "estimated", "cpu")
+    made = account(card.recording(model_rows("cpu", 30.0), info), (card.ns(20), card.ns(20.9)))
+    (reading,) = made.readings
+    assert (reading.kind, reading.channel, reading.headline) == ("estimated", "model", True)
+    assert reading.gross_j == pytest.approx(27.0)
+    assert reading.u95_j is None
+    assert reading.u_sys_j is None
+    assert made.validity == {}
+
+
+def test_a_missing_sensor_is_unavailable_not_zero() -> None:
+    info = card.info("gpu", unavailable="no NVIDIA driver")
+    made = account(card.recording([], info), WINDOW)
+    (reading,) = made.readings
+    assert reading.gross_j is None
+    assert reading.unavailable == "no NVIDIA driver"
+    energy = made.energy(10, 10, 1)
+    assert energy.gross_j is None
+    assert energy.per_output_token_j is None
+    assert "no NVIDIA driver" in energy.unavailable
+
+
+def test_a_sensor_that_was_asked_for_is_never_replaced() -> None:
+    infos = [
+        card.info("gpu", unavailable="no driver"),
+        card.info("cpu", "codecarbon", "estimated", "cpu"),
+    ]
+    made = account(card.recording(model_rows("cpu", 30.0), *infos), WINDOW, headline="nvml")
+    assert made.headline == ()
+    assert made.total is None
+    assert "no driver" in made.energy().unavailable
+
+
+def test_a_card_lost_midway_has_no_energy_but_a_reason() -> None:
+    rows = [row for row in GPU_ROWS if row.t_ns < card.ns(30)]
+    rows.append(Row(card.ns(59), "host", "recorder", "heartbeat", note="stopped"))
+    made = account(card.recording(rows), WINDOW)
+    assert all(reading.gross_j is None and reading.unavailable for reading in made.readings)
+    assert made.energy().gross_j is None
+    assert made.energy().unavailable
+    assert "sample_gap" in made.validity
+
+
+def test_rest_is_taken_off_for_the_net_energy() -> None:
+    power = card.Power([-10, 10, 50], [60, 300, 60])
+    phases = [("idle_before", card.ns(1), card.ns(9)), ("idle_after", card.ns(51), card.ns(59))]
+    made = account(card.record(power), WINDOW, phases)
+    reading = made.headline[0]
+    assert reading.idle_j == pytest.approx(60 * 20, rel=1e-3)
+    assert reading.net_j == pytest.approx(240 * 20, rel=1e-2)
+    assert made.energy().net_j == reading.net_j
+
+
+def test_a_calibration_corrects_and_narrows(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    entry = {"gain": 0.95, "u_gain_rel": 0.01, "source": "meter"}
+    path.write_text(json.dumps({"gpus": {card.UUID: entry}}))
+    plain = account(card.recording(GPU_ROWS), WINDOW).headline[0]
+    made = account(card.recording(GPU_ROWS), WINDOW, calibration=read_calibration(path)).headline[0]
+    assert made.gross_j == pytest.approx(plain.gross_j / 0.95)
+    assert made.u_sys_j == pytest.approx(0.01 * made.gross_j)
+    assert plain.u_sys_j == pytest.approx(0.05 * plain.gross_j)
+
+
+def test_stretches_can_be_cut_anew() -> None:
+    made = account(card.recording(GPU_ROWS), WINDOW)
+    parts = [made.stretch(card.ns(a), card.ns(a + 5)).gross_j for a in (20, 25, 30, 35)]
+    assert sum(parts) == pytest.approx(made.total.gross_j, rel=1e-9)
+    assert made.stretch(card.ns(50), card.ns(70)) is None
+
+
+def reading(
+    device: str, scope: str, kind: str = "measured", gross_j: float | None = 1.0
+) -> Reading:
+    return Reading(
+        device=device, sensor="s", kind=kind, scope=scope, channel="counter",
+        gross_j=gross_j, u95_j=3.0, u_sys_j=0.5,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (reading("GPU-1", "gpu"), reading("GPU-1", "gpu")),
+        (reading("GPU-1", "gpu"), reading("module:GPU-1", "module")),
+        (reading("cpu:package-0", "cpu"), reading("module:GPU-1", "module")),
+        (reading("GPU-1", "gpu"), reading("host", "host")),
+        (reading("dram:package-0", "dram"), reading("host", "host")),
+        (reading("host", "host"), reading("other", "host")),
+        (reading("GPU-1", "gpu"), reading("cpu", "cpu", "estimated")),
+    ],
+)
+def test_what_overlaps_or_differs_in_kind_has_no_sum(one: Reading, other: Reading) -> None:
+    with pytest.raises(NotAdditiveError):
+        total([one, other])
+    with pytest.raises(NotAdditiveError):
+        EnergySum.of(other) + EnergySum.of(one)
+
+
+def test_disjoint_energies_add_with_their_intervals() -> None:
+    whole = total([reading("GPU-1", "gpu"), reading("GPU-2", "gpu"), reading("cpu", "cpu")])
+    assert whole.gross_j == 3.0
+    assert whole.u95_j == pytest.approx(3.0 * 3**0.5)
+    assert whole.u_sys_j == pytest.approx(1.5)
+    assert whole.scopes == ["gpu", "cpu"]
+
+
+def test_an_unknown_energy_adds_to_nothing() -> None:
+    assert total([]) is None
+    with pytest.raises(NotAdditiveError):
+        total([reading("GPU-1", "gpu", gross_j=None)])
+
+
+def test_overlap_is_the_same_both_ways() -> None:
+    scopes = ["gpu", "cpu", "dram", "module", "host"]
+    for one in scopes:
+        for other in scopes:
+            assert overlap("a", one, "b", other) == overlap("b", other, "a", one)

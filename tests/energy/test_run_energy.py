@@ -1,0 +1,110 @@
+"""A run's energy for its record: from its recording and its table of requests."""
+
+import json
+
+import pyarrow as pa
+import pytest
+from llenergymeasure.meter.characters import load_known
+
+from llenergymeasure.measure.energy import learn, run_energy
+from llenergymeasure.measure.finish import REQUEST_SCHEMA
+from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, Row
+from support import energy_card as card
+
+LOAD = card.steps(60)
+INFO = card.info(driver="570.1", quantities=("energy_counter_j", "power_instant_w"))
+ROWS = card.rows_of(LOAD, card.Sensor(window_s=0.025), 60)
+WINDOW = (card.ns(20), card.ns(40))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("LLEM_CACHE", str(tmp_path / "cache"))
+
+
+def requests(count: int = 10) -> pa.Table:
+    rows = [
+        {
+            "request": 2 * batch + one,
+            "prompt": one,
+            "batch": batch,
+            "input_tokens": 100,
+            "output_tokens": 51,
+            "start_monotonic_ns": card.ns(20 + 2 * batch),
+            "first_token_monotonic_ns": card.ns(20.4 + 2 * batch),
+            "end_monotonic_ns": card.ns(22 + 2 * batch),
+        }
+        for batch in range(count)
+        for one in range(2)
+    ]
+    return pa.Table.from_pylist(rows, schema=REQUEST_SCHEMA)
+
+
+def energy_of(rows: list[Row], table: pa.Table | None = None, **more):
+    given = {"devices": [card.UUID], "asked": {}, "known": {}, **more}
+    return run_energy(
+        card.recording(rows, INFO), WINDOW, [], requests() if table is None else table, **given
+    )
+
+
+def test_every_request_says_the_energy_of_its_batch() -> None:
+    made = energy_of(ROWS)
+    table = made.with_batches(requests()).to_pylist()
+    assert [row["batch_energy_unavailable"] for row in table] == [None] * 20
+    assert all(row["batch_energy_u95_j"] > 0 for row in table)
+    assert sum(row["batch_energy_j"] for row in table) / 2 == pytest.approx(made.record.gross_j)
+    assert table[0]["batch_energy_j"] == table[1]["batch_energy_j"]
+    assert made.with_batches(requests()).schema.equals(REQUEST_SCHEMA)
+
+
+def test_prefill_and_decode_stand_in_the_record() -> None:
+    split = energy_of(ROWS).record.split
+    assert split.method == "marks"
+    prefill_j = sum(float(LOAD.energy(20 + 2 * b, 20.4 + 2 * b)) for b in range(10))
+    decode_j = sum(float(LOAD.energy(20.4 + 2 * b, 22 + 2 * b)) for b in range(10))
+    assert abs(split.prefill_per_input_token_j - prefill_j / 2000) <= split.prefill_u95_j
+    assert abs(split.decode_per_output_token_j - decode_j / 1000) <= split.decode_u95_j
+
+
+def test_a_run_without_energy_has_no_split_and_no_footprint() -> None:
+    made = energy_of([], carbon={"grid_gco2e_per_kwh": 300.0, "pue": 1.0})
+    assert made.record.gross_j is None
+    assert made.record.split is None
+    assert made.record.footprint is None
+    assert {each.energy_j for each in made.batches} == {None}
+
+
+def test_a_calibration_is_named_with_its_hash_and_what_it_was_used_for(tmp_path) -> None:
+    path = tmp_path / "mine.yaml"
+    entry = {"gain": 0.9, "u_gain_rel": 0.01, "source": "a meter"}
+    path.write_text(json.dumps({"gpus": {card.UUID: entry, "GPU-2": entry}}))
+    plain, made = energy_of(ROWS), energy_of(ROWS, asked={"calibration": str(path)})
+    assert made.record.gross_j == pytest.approx(plain.record.gross_j / 0.9)
+    assert made.record.u_sys_j == pytest.approx(0.01 * made.record.gross_j)
+    used = made.provenance["calibration"]
+    assert list(used["gains"]) == [card.UUID]
+    assert len(used["sha256"]) == 64
+    assert plain.provenance["calibration"] is None
+
+
+def test_what_a_run_shows_of_a_card_is_kept_unless_the_run_is_doubted() -> None:
+    learn(energy_of([row for row in ROWS if not card.ns(28) < row.t_ns < card.ns(32)]).account)
+    assert load_known([INFO]) == {}
+    learn(energy_of(ROWS).account)
+    (known,) = load_known([INFO]).values()
+    assert known.found_by == "recording"
+    assert known.character.counter_independent is True
+    assert known.character.power[0].window_s == pytest.approx(0.025, rel=0.1)
+    with_it = energy_of(ROWS, known=load_known([INFO]))
+    assert with_it.provenance["known_sensors"] == [known.as_dict()]
+
+
+def test_the_recorders_own_cost_stands_beside_the_energy() -> None:
+    own = [
+        Row(card.ns(t), HOST_DEVICE, RECORDER, "recorder_cpu_s", 0.01 * t) for t in range(0, 60, 2)
+    ]
+    reads = [Row(card.ns(t), card.UUID, "nvml", "read_s", 4e-5) for t in range(0, 60, 2)]
+    cost = energy_of(ROWS + own + reads).provenance["recorder_cost"]
+    assert cost["cpu_share"] == pytest.approx(0.01)
+    assert cost["read_s"] == {"nvml": pytest.approx(4e-5)}
+    assert energy_of(ROWS).provenance["recorder_cost"]["cpu_share"] is None

@@ -1,0 +1,138 @@
+"""Telling the run's processes from others, with a made-up process table."""
+
+from pathlib import Path
+
+import pytest
+from llenergymeasure.meter import strangers
+
+from llenergymeasure.hardware import gpus
+from llenergymeasure.hardware.gpus import Gpu, GpuProcess
+from llenergymeasure.sensors.foreign_processes import RunProcesses
+from support.recording import uuid
+
+CARD = Gpu(0, uuid(1), "card")
+HOST_NAMESPACE = "pid:[4026531836]"
+RUN, ENGINE, WORKER, OTHER = 4_000_100, 4_000_200, 4_000_300, 4_000_900
+UNSEEN = 4_190_001
+"""Above the kernel's largest process id, so that no real process has it."""
+
+
+class Machine:
+    """A /proc folder and what NVML would say of one card."""
+
+    def __init__(self, proc: Path, namespace: str) -> None:
+        self.proc = proc
+        self.on_card: list[int] = []
+        (proc / "self" / "ns").mkdir(parents=True)
+        (proc / "self" / "ns" / "pid").symlink_to(namespace)
+
+    def start(self, pid: int, parent: int, name: str = "python", started: int = 5) -> None:
+        folder = self.proc / str(pid)
+        folder.mkdir(exist_ok=True)
+        fields = ["S", str(parent), *["0"] * 17, str(started), "0"]
+        (folder / "stat").write_text(f"{pid} ({name} (x)) {' '.join(fields)}")
+        (folder / "comm").write_text(f"{name}\n")
+
+    def end(self, pid: int) -> None:
+        for file in (self.proc / str(pid)).iterdir():
+            file.unlink()
+        (self.proc / str(pid)).rmdir()
+
+
+@pytest.fixture
+def make_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Build a machine with the run's tree on it."""
+
+    def make(namespace: str = HOST_NAMESPACE) -> Machine:
+        machine = Machine(tmp_path / "proc", namespace)
+        machine.start(1, 0, "init")
+        machine.start(RUN, 1)
+        machine.start(ENGINE, RUN)
+        machine.start(WORKER, ENGINE)
+        machine.start(OTHER, 1, "trainer")
+        monkeypatch.setattr(
+            strangers,
+            "compute_processes",
+            lambda _: [GpuProcess(pid, None) for pid in machine.on_card],
+        )
+        monkeypatch.setattr(strangers, "_nvml_name", lambda pid: f"nvml says {pid}")
+        return machine
+
+    assert strangers.compute_processes is gpus.compute_processes
+    return make
+
+
+def _pids(run: RunProcesses) -> list[int]:
+    return [stranger.pid for stranger in run.strangers(CARD)]
+
+
+def test_the_runs_tree_is_no_stranger_and_others_are(make_machine) -> None:
+    machine = make_machine()
+    machine.on_card = [ENGINE, WORKER, OTHER]
+
+    (stranger,) = RunProcesses(RUN, machine.proc).strangers(CARD)
+
+    assert (stranger.pid, stranger.name) == (OTHER, "trainer")
+
+
+def test_a_worker_that_lost_its_parent_stays_of_the_run(make_machine) -> None:
+    machine = make_machine()
+    run = RunProcesses(RUN, machine.proc)
+    machine.on_card = [WORKER]
+    assert _pids(run) == []
+
+    machine.end(ENGINE)
+    machine.start(WORKER, 1)
+
+    assert _pids(run) == []
+
+
+def test_a_number_used_again_by_another_process_is_a_stranger(make_machine) -> None:
+    machine = make_machine()
+    run = RunProcesses(RUN, machine.proc)
+    machine.on_card = [WORKER]
+    assert _pids(run) == []
+
+    machine.end(WORKER)
+    machine.start(WORKER, 1, started=99)
+
+    assert _pids(run) == [WORKER]
+
+
+def test_a_process_just_gone_is_no_stranger_but_one_that_stays_unseen_is(make_machine) -> None:
+    machine = make_machine()
+    run = RunProcesses(RUN, machine.proc)
+    assert _pids(run) == []
+
+    machine.on_card = [UNSEEN]
+    assert _pids(run) == []
+    assert _pids(run) == [UNSEEN]
+
+
+def test_in_a_container_only_who_was_there_before_is_known_to_be_a_stranger(make_machine) -> None:
+    machine = make_machine(namespace="pid:[4026532999]")
+    run = RunProcesses(RUN, machine.proc)
+    machine.on_card = [UNSEEN]
+    assert _pids(run) == [UNSEEN]
+
+    machine.on_card = [UNSEEN, UNSEEN + 1]
+    assert _pids(run) == [UNSEEN]
+    assert _pids(run) == [UNSEEN]
+
+
+def test_in_a_container_whose_numbers_turn_out_to_hold_others_are_found(make_machine) -> None:
+    machine = make_machine(namespace="pid:[4026532999]")
+    run = RunProcesses(RUN, machine.proc)
+    assert _pids(run) == []
+
+    machine.on_card = [ENGINE, UNSEEN]
+    assert _pids(run) == []
+    assert _pids(run) == [UNSEEN]
+
+
+def test_the_server_that_shares_a_card_among_processes_is_passed_over(make_machine) -> None:
+    machine = make_machine()
+    machine.start(OTHER, 1, "nvidia-cuda-mps-server")
+    machine.on_card = [OTHER]
+
+    assert _pids(RunProcesses(RUN, machine.proc)) == []

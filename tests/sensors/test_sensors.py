@@ -1,0 +1,251 @@
+"""Sensors: what each says it can see, what it reads, and how it says that it cannot."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.sensors.base import SensorError
+from llenergymeasure.sensors.codecarbon import CodecarbonSensor
+from llenergymeasure.sensors.rapl import RaplSensor
+from llenergymeasure.sensors.registry import open_sensors
+from nvml_sim import sim
+from support.recording import card_environment, uuid
+
+RANGE_UJ = 262_143_328_850
+
+
+def _domain(folder: Path, name: str, energy_uj: int) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "name").write_text(f"{name}\n")
+    (folder / "max_energy_range_uj").write_text(f"{RANGE_UJ}\n")
+    (folder / "energy_uj").write_text(f"{energy_uj}\n")
+    return folder
+
+
+@pytest.fixture
+def powercap(tmp_path: Path) -> Path:
+    """Two packages, one with cores and DRAM, and the platform; one package twice, as kernels do."""
+    root = tmp_path / "powercap"
+    package = _domain(root / "intel-rapl:0", "package-0", 5_000_000)
+    _domain(package / "intel-rapl:0:0", "core", 1_000_000)
+    _domain(package / "intel-rapl:0:1", "dram", 2_000_000)
+    _domain(root / "intel-rapl:1", "package-1", 7_000_000)
+    _domain(root / "intel-rapl:2", "psys", 9_000_000)
+    _domain(root / "intel-rapl-mmio:0", "package-0", 5_000_000)
+    return root
+
+
+def test_rapl_gives_packages_dram_and_platform_once_and_no_parts(powercap: Path) -> None:
+    sensor = RaplSensor(powercap)
+
+    scopes = {info.device: info.scope for info in sensor.describe()}
+
+    assert scopes == {
+        "cpu:package-0": "cpu",
+        "dram:package-0": "dram",
+        "cpu:package-1": "cpu",
+        "host": "host",
+    }
+    assert {info.kind for info in sensor.describe()} == {"measured"}
+    values = {channel.device: channel.read()[0].value for channel in sensor.channels()}
+    assert values["cpu:package-0"] == pytest.approx(5.0)
+    assert values["dram:package-0"] == pytest.approx(2.0)
+
+
+def test_rapl_counts_on_where_the_counter_starts_over(powercap: Path) -> None:
+    counter = powercap / "intel-rapl:1" / "energy_uj"
+    (channel,) = (c for c in RaplSensor(powercap).channels() if c.device == "cpu:package-1")
+    counter.write_text(str(RANGE_UJ - 1_000_000))
+    before = channel.read()[0].value
+    counter.write_text("2000000")
+    after = channel.read()[0].value
+    counter.write_text("3000000")
+    later = channel.read()[0].value
+
+    assert before is not None
+    assert after is not None
+    assert after - before == pytest.approx(3.0)
+    assert later == pytest.approx(after + 1.0)
+
+
+def test_rapl_that_may_not_be_read_is_unavailable_with_the_remedy() -> None:
+    with _as_nobody(), tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        package = _domain(root / "intel-rapl:0", "package-0", 5_000_000)
+        (package / "energy_uj").chmod(0o000)
+        (info,) = RaplSensor(root).describe()
+
+    assert info.unavailable is not None
+    assert "permission denied" in info.unavailable
+    assert info.remedy is not None
+    assert "chmod" in info.remedy
+
+
+@contextmanager
+def _as_nobody() -> Iterator[None]:
+    """Give up root's right to read everything, where the tests run as root."""
+    nobody = 65534
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(nobody)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_rapl_that_breaks_is_unavailable_and_the_others_go_on(powercap: Path) -> None:
+    counter = powercap / "intel-rapl:1" / "energy_uj"
+    counter.unlink()
+    counter.mkdir()
+    sensor = RaplSensor(powercap)
+
+    reasons = {info.device: info.unavailable for info in sensor.describe()}
+
+    assert reasons["cpu:package-1"] is not None
+    assert reasons["cpu:package-0"] is None
+    assert "cpu:package-1" not in {channel.device for channel in sensor.channels()}
+
+
+def test_rapl_that_vanishes_says_so(powercap: Path) -> None:
+    (channel,) = (c for c in RaplSensor(powercap).channels() if c.device == "cpu:package-1")
+    (powercap / "intel-rapl:1" / "energy_uj").unlink()
+
+    with pytest.raises(SensorError, match="energy_uj"):
+        channel.read()
+
+
+def test_without_powercap_rapl_is_unavailable(tmp_path: Path) -> None:
+    sensor = RaplSensor(tmp_path / "nothing")
+
+    (info,) = sensor.describe()
+
+    assert info.unavailable is not None
+    assert info.remedy is not None
+    assert not sensor.channels()
+
+
+def test_codecarbon_is_an_estimate_of_two_devices_that_do_not_overlap() -> None:
+    pytest.importorskip("codecarbon")
+    sensor = CodecarbonSensor()
+
+    infos = {info.device: info for info in sensor.describe()}
+    time.sleep(0.1)
+    values = {channel.device: channel.read()[0] for channel in sensor.channels()}
+
+    assert {info.kind for info in infos.values()} == {"estimated"}
+    assert {device: info.scope for device, info in infos.items()} == {"cpu": "cpu", "dram": "dram"}
+    assert all(info.note is not None and "model:" in info.note for info in infos.values())
+    for value in values.values():
+        assert value.quantity == "power_model_w"
+        assert value.value is not None
+        assert value.value > 0
+        assert value.span_ns is not None
+        assert value.span_ns > 50_000_000
+
+
+def test_codecarbon_models_the_whole_host_also_in_a_job_and_leaves_the_jobs_number() -> None:
+    pytest.importorskip("codecarbon")
+    ask = (
+        "import os\n"
+        "from llenergymeasure.sensors.codecarbon import CodecarbonSensor\n"
+        "notes = [info.note for info in CodecarbonSensor().describe()]\n"
+        "print(os.environ.get('SLURM_JOB_ID'), *notes, sep='|')\n"
+    )
+    outside = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"}
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", ask], env=variables, capture_output=True, text=True, check=True
+        ).stdout.partition("|")
+        for variables in (outside, outside | {"SLURM_JOB_ID": "7"})
+    ]
+    assert [number for number, _, _ in told] == ["None", "7"]
+    assert told[0][2] == told[1][2]
+
+
+@pytest.mark.parametrize("asked", ["nvlm", "auto,tea", ""])
+def test_an_unknown_sensor_is_an_error_that_lists_the_known(asked: str) -> None:
+    with pytest.raises(ConfigurationError, match="codecarbon"):
+        open_sensors(asked)
+
+
+def _describe(asked: str, variables: dict[str, str], code: str = "answer = infos") -> object:
+    source = (
+        "import json\nfrom dataclasses import asdict\n"
+        "from llenergymeasure.sensors.registry import open_sensors\n"
+        f"opened = open_sensors({asked!r})\n"
+        "infos = [asdict(info) for info in opened.infos]\n"
+        f"{code}\nprint(json.dumps(answer))"
+    )
+    done = sim.run_python(source, variables)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_zeus_reads_the_same_card_beside_nvml(tmp_path: Path) -> None:
+    pytest.importorskip("zeus")
+    cards = [sim.Device(uuid=uuid(1)), sim.Device(uuid=uuid(2), power_w=[(0.0, 400.0)])]
+    variables = card_environment(tmp_path, cards, CUDA_VISIBLE_DEVICES=uuid(2))
+
+    infos = _describe("nvml,zeus", variables)
+
+    assert isinstance(infos, list)
+    seen = {(info["sensor"], info["device"], info["scope"], info["kind"]) for info in infos}
+    assert seen == {
+        ("nvml", uuid(2), "gpu", "measured"),
+        ("zeus", uuid(2), "gpu", "measured"),
+    }
+    source = (
+        "by = {c.sensor: c for c in opened.channels() if c.quantities[0] == 'energy_counter_j'}\n"
+        "import time\n"
+        "time.sleep(0.3)\n"
+        "answer = [by[name].read()[0].value for name in ('nvml', 'zeus')]"
+    )
+    nvml, zeus = _describe("nvml,zeus", variables, source)  # type: ignore[misc]
+    assert nvml > 0
+    assert zeus == pytest.approx(nvml, abs=50.0)
+
+
+def test_zeus_that_sees_nothing_is_unavailable_not_zero() -> None:
+    pytest.importorskip("zeus")
+    infos = _describe("zeus", {"PATH": os.environ.get("PATH", "")})
+
+    assert isinstance(infos, list)
+    if any(info["unavailable"] is None for info in infos):
+        pytest.skip("zeus sees something here")
+    assert infos[0]["unavailable"]
+    assert infos[0]["remedy"]
+
+
+def test_a_card_without_a_counter_gives_power_and_says_so(tmp_path: Path) -> None:
+    card = sim.Device(uuid=uuid(1), keys={"counter_supported": False})
+    infos = _describe("nvml", card_environment(tmp_path, [card]))
+
+    assert isinstance(infos, list)
+    (info,) = infos
+    assert info["unavailable"] is None
+    assert "energy_counter_j" not in info["quantities"]
+    assert "power_instant_w" in info["quantities"]
+    assert "no energy counter" in info["note"]
+
+
+def test_a_superchips_counter_is_that_of_the_module(tmp_path: Path) -> None:
+    card = sim.Device(uuid=uuid(1), keys={"c2c": {"enabled": True}})
+    infos = _describe("nvml", card_environment(tmp_path, [card]))
+
+    assert isinstance(infos, list)
+    given = {info["device"]: (info["scope"], info["quantities"]) for info in infos}
+    assert "energy_counter_j" not in given[uuid(1)][1]
+    scope, quantities = given[f"module:{uuid(1)}"]
+    assert scope == "module"
+    assert "energy_counter_j" in quantities
