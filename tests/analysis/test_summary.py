@@ -146,3 +146,19 @@ def test_swept_n_does_not_take_the_name_of_the_count():
 
 def test_no_runs_give_an_empty_table_of_the_same_columns():
     assert summarise(rows_table([])).column_names == SUMMARY_SCHEMA.names
+
+
+def test_what_repeats_share_goes_into_the_total_interval_undiminished(runs):
+    rows = [row(run, energy_j=100.0 + run["cycle"]) for run in runs]
+    plain = summary_of(rows)[0]
+    for each in rows:
+        each["energy_shared_u95_j"] = 0.3 * each["energy_gross_j"]
+        each["energy_u95_j"] = 0.31 * each["energy_gross_j"]
+    found = summary_of(rows)[0]
+    mean = found["energy_per_output_token_j_mean"]
+    half = (found["energy_per_output_token_j_total95_high"] - mean) / mean
+    assert half >= 0.3
+    assert half < 0.32
+    # It is no scatter between cycles, so it does not stand among the parts of that.
+    assert found["energy_within_sd_rel"] == pytest.approx((0.31**2 - 0.3**2) ** 0.5 / 1.96)
+    assert plain["energy_per_output_token_j_total95_high"] < mean * 1.1

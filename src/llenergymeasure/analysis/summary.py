@@ -64,6 +64,7 @@ SUMMARY_SCHEMA = pa.schema(
         ("interval_method", pa.string()),
         ("interval_unavailable", pa.string()),
         ("energy_u95_rel", pa.float64()),
+        ("energy_shared_u95_rel", pa.float64()),
         ("energy_u_sys_rel", pa.float64()),
         ("energy_within_sd_rel", pa.float64()),
         ("energy_between_sd_rel", pa.float64()),
@@ -79,13 +80,15 @@ SUMMARY_SCHEMA = pa.schema(
 """``n`` runs are in the means; ``n_failed`` ended without a result and ``n_pending`` have not
 ended; ``n_disqualified`` carry a disqualifying code; ``n_other_meter`` have energy of another
 kind, sensor or scope; ``n_other_machine`` were made on another GPU model, driver, power limit or
-engine, in what ``differs`` says. ``energy_u95_rel`` and ``energy_u_sys_rel`` are the means of the
-runs' own ``u95_j`` and ``u_sys_j`` over their gross energy; ``validity`` is every code seen,
+engine, in what ``differs`` says. ``energy_u95_rel``, ``energy_shared_u95_rel`` and ``energy_u_sys_rel``
+are the means of the runs' own ``u95_j``, ``shared_u95_j`` and ``u_sys_j`` over their gross energy;
+``validity`` is every code seen,
 left-out runs included."""
 
 NEEDED_COLUMNS = (
     *("experiment", "cycle", "order", "status", "kind", "energy_source", "energy_scopes"),
     *("validity", "window_s", "energy_gross_j", "energy_u95_j", "energy_u_sys_j", "study"),
+    *("energy_shared_u95_j",),
     *("study_design_hash", "host", "gpu_uuid", "started_at", "start_temperature_celsius"),
     *("peak_memory_bytes", *SETTING_COLUMNS, *MACHINE_COLUMNS, *METRICS),
 )
@@ -147,6 +150,7 @@ def _summary_row(
         "energy_source": source,
         "energy_scopes": list(scopes) if kind else None,
         "energy_u95_rel": _mean_share(used, "energy_u95_j"),
+        "energy_shared_u95_rel": _mean_share(used, "energy_shared_u95_j"),
         "energy_u_sys_rel": _mean_share(used, "energy_u_sys_j"),
         "window_s_mean": estimate(_values(used, "window_s")).mean,
         "validity": sorted({code for member in completed for code in member["validity"] or ()}),
@@ -164,8 +168,8 @@ def _summary_row(
 def _add_energy(row: dict[str, Any], used: Sequence[Row]) -> None:
     """Add the median, the outliers, and the parts of the variance.
 
-    What the meter's own randomness explains (``u95_j``) is the part within runs; the rest of the
-    spread is between cycles.
+    What the meter's own randomness explains (``u95_j`` less what repeats share) is the part within
+    runs; the rest of the spread is between cycles.
     """
     values = _values(used, ENERGY)
     row["outlier_cycles"] = [used[place]["cycle"] for place in outliers(values)]
@@ -174,7 +178,10 @@ def _add_energy(row: dict[str, Any], used: Sequence[Row]) -> None:
     if not values:
         return
     row[f"{ENERGY}_median"] = float(np.median(values))
-    within = None if row["energy_u95_rel"] is None else row["energy_u95_rel"] / COVERAGE_FACTOR
+    within = None
+    if row["energy_u95_rel"] is not None:
+        shared = row["energy_shared_u95_rel"] or 0.0
+        within = math.sqrt(max(row["energy_u95_rel"] ** 2 - shared**2, 0.0)) / COVERAGE_FACTOR
     row["energy_within_sd_rel"] = within
     if within is not None and len(values) > 1:
         total = row[f"{ENERGY}_sd"] / row[f"{ENERGY}_mean"]
@@ -209,16 +216,19 @@ def _add_precision(row: dict[str, Any], used: Sequence[Row], execution: Mapping[
 
 
 def _add_total(row: dict[str, Any]) -> None:
-    """Add the interval of the true energy: chance and the sensor's gain, in quadrature.
+    """Add the interval of the true energy: chance, what repeats share, and the sensor's gain.
 
-    Both are half widths of independent 95 % intervals (JCGM 100:2008, 5.1.2).
+    All are half widths of independent 95 % intervals and add in quadrature (JCGM 100:2008, 5.1.2).
+    What a sensor does not see, and channels that disagree, are off the same way in every cycle: no
+    number of cycles makes that smaller (F.1.1.2).
     """
     mean, band = row[f"{ENERGY}_mean"], row["energy_u_sys_rel"]
     low, high = row[f"{ENERGY}_ci95_low"], row[f"{ENERGY}_ci95_high"]
     if low is None or band is None:
         return
-    row[f"{ENERGY}_total95_low"] = mean - math.hypot(mean - low, band * mean)
-    row[f"{ENERGY}_total95_high"] = mean + math.hypot(high - mean, band * mean)
+    shared_j = (row["energy_shared_u95_rel"] or 0.0) * mean
+    row[f"{ENERGY}_total95_low"] = mean - math.hypot(mean - low, band * mean, shared_j)
+    row[f"{ENERGY}_total95_high"] = mean + math.hypot(high - mean, band * mean, shared_j)
 
 
 def _add_bootstrap(
