@@ -80,10 +80,9 @@ SUMMARY_SCHEMA = pa.schema(
 """``n`` runs are in the means; ``n_failed`` ended without a result and ``n_pending`` have not
 ended; ``n_disqualified`` carry a disqualifying code; ``n_other_meter`` have energy of another
 kind, sensor or scope; ``n_other_machine`` were made on another GPU model, driver, power limit or
-engine, in what ``differs`` says. ``energy_u95_rel``, ``energy_shared_u95_rel`` and ``energy_u_sys_rel``
-are the means of the runs' own ``u95_j``, ``shared_u95_j`` and ``u_sys_j`` over their gross energy;
-``validity`` is every code seen,
-left-out runs included."""
+engine, in what ``differs`` says. ``energy_u95_rel``, ``energy_shared_u95_rel`` and
+``energy_u_sys_rel`` are the means of the runs' own ``u95_j``, ``shared_u95_j`` and ``u_sys_j`` over
+their gross energy; ``validity`` is every code seen, left-out runs included."""
 
 NEEDED_COLUMNS = (
     *("experiment", "cycle", "order", "status", "kind", "energy_source", "energy_scopes"),
