@@ -96,7 +96,7 @@ def _head(results: Mapping[str, Any], card: Mapping[str, Any], name: str) -> lis
         f"{commit}. Every figure below is computed from the recordings in `{name}/` by "
         f"`python benchmarks/gpu_validation.py --page docs/validation/{name}`, which anyone can "
         "run. No external meter was attached: the sensor's own gain is not shown, and stays at the "
-        "±5 % that NVIDIA gives. No setting of the card was changed.",
+        "band taken for cards without a calibration. No setting of the card was changed.",
         "",
     ]
 
