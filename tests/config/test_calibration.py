@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.config.calibration import UNCALIBRATED_GAIN_BAND, read_calibration
+from llenergymeasure.config.calibration import GAIN_BAND, read_calibration, uncalibrated
 from llenergymeasure.config.loading import study_from_mapping
 from llenergymeasure.errors import ConfigurationError
 
@@ -20,7 +20,7 @@ def test_a_calibration_is_found_by_uuid_before_name(tmp_path: Path, suffix: str)
     calibration = read_calibration(path)
     assert calibration.of("GPU-1", "A100").gain == 0.95
     assert calibration.of("GPU-2", "A100").gain == 1.02
-    assert calibration.of("GPU-2", "H100").band == UNCALIBRATED_GAIN_BAND
+    assert calibration.of("GPU-2", "H100").band == GAIN_BAND
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,41 @@ def test_a_study_with_a_bad_calibration_is_refused(tmp_path: Path, content: str 
     with pytest.raises(ConfigurationError, match=r"energy\.calibration") as caught:
         study_id(calibration=str(path))
     assert "mine.yaml" in str(caught.value)
+
+
+def test_an_offset_is_taken_off_for_as_long_as_the_window_is(tmp_path: Path) -> None:
+    path = tmp_path / "gains.yaml"
+    gain = {"gain": 1.044, "offset_w": -22.6, "u_gain_rel": 0.03, "source": "a meter"}
+    path.write_text(json.dumps({"gpus": {"GPU-1": gain}}))
+    found = read_calibration(path).of("GPU-1", "any")
+    true_w, span_s = 300.0, 7.0
+    indicated_j = (1.044 * true_w - 22.6) * span_s
+    assert found.true_energy(indicated_j, span_s) == pytest.approx(true_w * span_s)
+
+
+def test_the_published_gains_can_be_used_and_are_those_of_single_kinds_of_cards() -> None:
+    path = Path(__file__).parents[2] / "config" / "published_gains.yaml"
+    found = read_calibration(path)
+    assert len(found.gains) == 12  # two of the 13 cards are of one kind
+    # At 250 W the RTX 4090's gain and offset make the energy error that was published, -5.3 %.
+    card = found.of("GPU-x", "NVIDIA GeForce RTX 4090")
+    assert card.true_energy(250.0, 1.0) / 250.0 == pytest.approx(1 / (1 - 0.0527), abs=0.02)
+    # A card of another kind is not corrected.
+    assert found.of("GPU-x", "NVIDIA H100 80GB HBM3").gain == 1.0
+
+
+@pytest.mark.parametrize(
+    ("device", "name", "band"),
+    [
+        ("GPU-1", "NVIDIA H100 80GB HBM3", 0.08),
+        ("GPU-1", "NVIDIA GeForce RTX 4090", 0.08),
+        ("GPU-1", "NVIDIA GeForce RTX 2060 SUPER", 0.13),
+        ("GPU-1", "Tesla P100-PCIE-16GB", 0.13),
+        ("module:GPU-1", "NVIDIA GH200 480GB", 0.08),
+        ("cpu:package-0", "cpu:package-0 (package-0)", 0.05),
+    ],
+)
+def test_the_band_without_a_calibration_is_what_published_cards_show(
+    device: str, name: str, band: float
+) -> None:
+    assert uncalibrated(device, name).band == band
