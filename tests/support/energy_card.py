@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from llenergymeasure.recording.samples import Header, Row, Samples, make_samples
-from llenergymeasure.sensors.base import SensorInfo
+from llenergymeasure.sensors.base import Quantity, SensorInfo
 from llenergymeasure.units import Kind, Scope
 
 T0_NS = 5_000_000_000
 UUID = "GPU-1"
+LIMIT_W = 500.0
 
 
 def ns(t_s: float) -> int:
@@ -39,15 +40,48 @@ class Power:
 
 @dataclass(frozen=True)
 class Sensor:
-    """How the card shows its power. Times in s."""
+    """How the card shows its power. Times in s.
+
+    Attributes:
+        update_s, window_s, phase_s: of the instant readings.
+        average_s: over what the average channel is a mean; None: there is none.
+        counter_s, counter_phase_s: when the counter steps; None: there is none.
+        counter_from: `true`, or `samples`: the sum of the instant readings, each held.
+        gain, offset_w: of the power readings; counter_gain: of the counter.
+        counter_lag_s: how late it counts.
+        counter_resets_s: when it begins again at 0.
+        counter_jumps: moments, and joules that it rises by.
+        counter_stalls: stretches in which it stands still; then it catches up.
+        zero_every: each so-manieth power reading is 0.
+        call_s: how long a call takes.
+    """
 
     update_s: float = 0.1
     window_s: float = 0.1
+    phase_s: float = 0.013
+    average_s: float | None = None
     counter_s: float | None = 0.1
+    counter_phase_s: float = 0.037
     counter_from: str = "true"
     gain: float = 1.0
     offset_w: float = 0.0
-    look_s: float = 0.0071
+    counter_gain: float = 1.0
+    counter_lag_s: float = 0.0
+    counter_resets_s: Sequence[float] = ()
+    counter_jumps: Sequence[tuple[float, float]] = ()
+    counter_stalls: Sequence[tuple[float, float]] = ()
+    zero_every: int = 0
+    call_s: float = 0.0001
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """What it gives."""
+        counter = () if self.counter_s is None else ("energy_counter_j",)
+        average = () if self.average_s is None else ("power_average_w",)
+        return (*counter, "power_instant_w", *average)
+
+
+H100 = Sensor(window_s=0.025, average_s=1.0)
 
 
 def constant(power_w: float) -> Power:
@@ -70,6 +104,23 @@ def steps(end_s: float, seed: int = 0, low_w: float = 60.0, high_w: float = 400.
     return Power([-10.0, *edges], [low_w, *levels])
 
 
+def work(start_s: float, end_s: float, seed: int = 0, rest_w: float = 60.0) -> Power:
+    """Rest, work of stretches of 10 to 400 ms at 100 to 450 W, and rest again."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.uniform(0.01, 0.4, int((end_s - start_s) / 0.2) + 20)
+    edges = start_s + np.concatenate(([0.0], np.cumsum(lengths)))
+    edges = edges[edges < end_s]
+    return Power([-10.0, *edges, end_s], [rest_w, *rng.uniform(100, 450, len(edges)), rest_w])
+
+
+def margins(start_s: float, end_s: float, length_s: float = 0.4) -> list[tuple[str, int, int]]:
+    """The phases of rest next to a window."""
+    return [
+        ("margin_before", ns(start_s - length_s), ns(start_s)),
+        ("margin_after", ns(end_s), ns(end_s + length_s)),
+    ]
+
+
 def rows_of(power: Power, sensor: Sensor, end_s: float, device: str = UUID) -> list[Row]:
     """What a recorder writes of a card from 0 to `end_s`."""
     rows = power_rows(power, sensor, end_s, device)
@@ -79,48 +130,76 @@ def rows_of(power: Power, sensor: Sensor, end_s: float, device: str = UUID) -> l
 
 
 def counter_rows(power: Power, sensor: Sensor, end_s: float, device: str = UUID) -> list[Row]:
-    """Ticks, each seen up to 1 ms late, and a read at start and at stop."""
-    phase_s = 0.037
-    ticks = phase_s + sensor.counter_s * np.arange(int((end_s - phase_s) / sensor.counter_s))
-    values = _counted(power, sensor, ticks)
-    before = np.round(ticks - 0.0004, 6)
-    rows = [
-        Row(ns(b + 0.001), device, "nvml", "energy_counter_j", round(v, 3), ns(b))
-        for b, v in zip(before, values, strict=True)
-    ]
-    first = Row(ns(0.0), device, "nvml", "energy_counter_j", round(values[0] - 7.0, 3))
-    last = Row(ns(end_s), device, "nvml", "energy_counter_j", round(values[-1], 3))
-    return [first, *rows, last]
-
-
-def _counted(power: Power, sensor: Sensor, ticks):
-    if sensor.counter_from == "true":
-        return power.energy(0.0, ticks) + 1000.0
-    updates, shown = _shown(power, sensor, ticks[-1] + 1)
-    held = np.concatenate(([0.0], np.cumsum(shown[:-1] * np.diff(updates))))
-    return np.interp(ticks, updates, held) + 1000.0
-
-
-def _shown(power: Power, sensor: Sensor, end_s: float):
-    updates = -1.0 + 0.013 + sensor.update_s * np.arange(int((end_s + 1) / sensor.update_s))
-    mean = power.energy(updates - sensor.window_s, updates) / sensor.window_s
-    return updates, sensor.gain * mean + sensor.offset_w
+    """The counter's steps, each between two reads, and a read at start and at stop."""
+    ticks = np.arange(sensor.counter_phase_s - sensor.counter_s, end_s, sensor.counter_s)
+    values = np.round(_counted(power, sensor, ticks), 3)
+    rows = _followed(ticks, values, end_s, 0.001, sensor, None, device, "energy_counter_j")
+    last = Row(ns(end_s), device, "nvml", "energy_counter_j", values[-1])
+    return [*rows, last]
 
 
 def power_rows(power: Power, sensor: Sensor, end_s: float, device: str = UUID) -> list[Row]:
     """Rows at renewals, and now and then where the value stays."""
-    updates, shown = _shown(power, sensor, end_s)
-    looks = np.arange(0.0, end_s, sensor.look_s)
-    place = np.searchsorted(updates, looks, side="right") - 1
-    values = np.round(shown[place], 3)
-    rows, written = [], -1.0
-    for i, (look, value) in enumerate(zip(looks, values, strict=True)):
-        new = i > 0 and value != values[i - 1]
-        if new or look - written > 0.1:
-            back = ns(looks[i - 1]) if new else None
-            rows.append(Row(ns(look), device, "nvml", "power_instant_w", value, back))
-            written = look
+    rows: list[Row] = []
+    for quantity, window_s in (
+        ("power_instant_w", sensor.window_s),
+        ("power_average_w", sensor.average_s),
+    ):
+        if window_s is not None:
+            updates, shown = _shown(power, sensor, window_s, end_s)
+            values = np.round(shown, 3)
+            if sensor.zero_every:
+                values[:: sensor.zero_every] = 0.0
+            rows += _followed(updates, values, end_s, 0.0071, sensor, 0.1, device, quantity)
     return rows
+
+
+def _followed(t_s, values, end_s, fine_s, sensor, repeat_s, device, quantity) -> list[Row]:
+    """What following a value that is renewed at given times writes."""
+    pace_s = max(fine_s, 3 * sensor.call_s) + sensor.call_s
+    rng = np.random.default_rng(round(1e4 * pace_s))
+    # A sleep ends a little late: reads do not stay in step with what they read.
+    begins = np.cumsum(pace_s * rng.uniform(1.0, 1.05, int(end_s / pace_s))) - pace_s
+    begins = begins[(begins >= 0) & (begins < end_s - sensor.call_s)]
+    latched = begins + sensor.call_s * rng.uniform(0, 1, len(begins))
+    seen = values[np.searchsorted(t_s, latched, side="right") - 1]
+    rows, written_s = [], -np.inf
+    changed = np.concatenate(([False], np.diff(seen) != 0))
+    for i in np.flatnonzero(changed) if repeat_s is None else range(len(begins)):
+        if not rows and repeat_s is None:
+            rows.append(Row(ns(begins[0]), device, "nvml", quantity, float(seen[0])))
+        end_of_call_s = begins[i] + sensor.call_s
+        if changed[i] or end_of_call_s - written_s > (repeat_s or np.inf):
+            before = ns(begins[i - 1]) if changed[i] else None
+            rows.append(Row(ns(end_of_call_s), device, "nvml", quantity, float(seen[i]), before))
+            written_s = end_of_call_s
+    return rows
+
+
+def _counted(power: Power, sensor: Sensor, ticks):
+    drawn_s = ticks - sensor.counter_lag_s
+    for from_s, to_s in sensor.counter_stalls:
+        drawn_s = np.where((drawn_s > from_s) & (drawn_s < to_s), from_s, drawn_s)
+    if sensor.counter_from == "true":
+        joules = power.energy(-5.0, drawn_s)
+    else:
+        updates, shown = _shown(power, sensor, sensor.window_s, ticks[-1] + 1)
+        held = np.concatenate(([0.0], np.cumsum(shown[:-1] * np.diff(updates))))
+        joules = np.interp(drawn_s, updates, held)
+    joules = 1000.0 + sensor.counter_gain * joules
+    for at_s, jump_j in sensor.counter_jumps:
+        joules = joules + jump_j * (ticks >= at_s)
+    for at_s in sensor.counter_resets_s:
+        joules = joules - np.where(ticks >= at_s, np.interp(at_s, ticks, joules), 0.0)
+    return joules
+
+
+def _shown(power: Power, sensor: Sensor, window_s: float, end_s: float):
+    updates = (
+        -4.0 + sensor.phase_s + sensor.update_s * np.arange(int((end_s + 4) / sensor.update_s))
+    )
+    mean = power.energy(updates - window_s, updates) / window_s
+    return updates, sensor.gain * mean + sensor.offset_w
 
 
 def info(
@@ -131,7 +210,9 @@ def info(
     **more,
 ) -> SensorInfo:
     """A sensor's entry in the header."""
-    limits = {"enforced": 500.0} if scope == "gpu" else None
+    limits = {"enforced": LIMIT_W} if scope == "gpu" else None
+    if sensor == "nvml":
+        more.setdefault("quantities", Sensor().quantities)
     return SensorInfo(
         device, more.pop("name", "Simulated"), sensor, kind, scope, power_limit_w=limits, **more
     )
@@ -143,6 +224,10 @@ def recording(rows: list[Row], *infos: SensorInfo, complete: bool = True) -> Sam
     return make_samples(rows, header, complete=complete)
 
 
-def record(power: Power, sensor: Sensor | None = None, end_s: float = 60.0) -> Samples:
-    """One card, recorded."""
-    return recording(rows_of(power, sensor or Sensor(), end_s))
+def record(
+    power: Power, sensor: Sensor | None = None, end_s: float = 60.0, **card: object
+) -> Samples:
+    """One card, recorded; `card` is what `info` takes."""
+    sensor = sensor or Sensor()
+    mine = info(**{"quantities": sensor.quantities, **card})
+    return recording(rows_of(power, sensor, end_s, mine.device), mine)

@@ -110,7 +110,9 @@ def _on_grid(early_s: Floats, late_s: Floats) -> tuple[Floats, Floats]:
     for first in range(0, len(t_s) - _TOGETHER + 1, _TOGETHER):
         here = slice(first, first + _TOGETHER if first + 2 * _TOGETHER <= len(t_s) else len(t_s))
         early, late, middle = early_s[here], late_s[here], t_s[here].copy()
-        numbers = np.round((middle - middle[0]) / np.median(np.diff(middle)))
+        # Counted from one to the next: slow reads show the usual distance only roughly.
+        gaps_s = np.diff(middle)
+        numbers = np.concatenate(([0.0], np.cumsum(np.round(gaps_s / np.median(gaps_s)))))
         period_s, phase_s = np.polyfit(numbers, middle, 1)
         even = numbers * period_s + phase_s
         # The phases that all reads allow, from the latest lower to the earliest upper bound.

@@ -1,0 +1,212 @@
+"""``window_energy`` against loads whose energy is known: interval, bound, margins, knots."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llenergymeasure.energy.knots import Knots, PowerRange, Readings, counter_knots, power_readings
+from llenergymeasure.energy.window import Margin, Within, window_energy
+from llenergymeasure.recording.samples import Row
+from support import energy_card as card
+
+LOW_W, HIGH_W = 60.0, 500.0
+REACH = PowerRange(LOW_W, HIGH_W)
+WHOLE_S = 12.0
+
+
+def knots_of(power: card.Power, phase_s: float = 0.0, lag_s: float = 0.0) -> Knots:
+    """A counter that sees every joule, each 0.1 s, shown without any error of time."""
+    t_s = np.arange(phase_s, WHOLE_S, 0.1)
+    return Knots(0, t_s, power.energy(-5.0, t_s - lag_s), np.zeros(len(t_s)))
+
+
+def plain(energy_j: list[float]) -> Knots:
+    count = len(energy_j)
+    return Knots(0, 0.1 * np.arange(count), np.array(energy_j), np.zeros(count))
+
+
+def short_readings(power: card.Power, seed: int) -> tuple[Within, ...]:
+    """Readings of 25 of 100 ms beside the counter."""
+    t_s = np.arange(np.random.default_rng(seed).uniform(0, 0.1), WHOLE_S, 0.1)
+    power_w = power.energy(t_s - 0.025, t_s) / 0.025
+    return (Within(Readings(0, t_s, np.zeros(len(t_s)), power_w), 0.025),)
+
+
+loads = st.builds(
+    lambda lengths, levels: card.Power(
+        [-10.0, *np.cumsum(lengths)], [100.0, *levels[: len(lengths)]]
+    ),
+    st.lists(st.floats(0.005, 0.8), min_size=5, max_size=40),
+    st.lists(st.floats(LOW_W, HIGH_W), min_size=40, max_size=40),
+)
+phases_s = st.floats(0.0, 0.0999)
+moments_s = st.tuples(*[st.floats(0.3, WHOLE_S - 0.3)] * 3).map(sorted)
+
+
+@settings(deadline=None, max_examples=200)
+@given(loads, phases_s, moments_s, st.booleans())
+def test_no_load_within_the_power_range_leaves_the_bound(
+    power: card.Power, phase_s: float, moments: list[float], with_readings: bool
+) -> None:
+    start_s, _, end_s = moments
+    within = short_readings(power, 1) if with_readings else ()
+    energy_j, u95_j, bound_j = window_energy(
+        knots_of(power, phase_s), start_s, end_s, REACH, within=within
+    )
+    assert abs(energy_j - float(power.energy(start_s, end_s))) <= bound_j + 1e-6
+    assert 0 <= u95_j <= bound_j
+
+
+@settings(deadline=None, max_examples=200)
+@given(loads, phases_s, st.floats(2.0, 5.0), st.floats(0.5, 4.0))
+def test_the_bound_holds_beside_a_rest_that_was_none(
+    power: card.Power, phase_s: float, start_s: float, span_s: float
+) -> None:
+    end_s = start_s + span_s
+    beside = (Margin(start_s - 0.4, start_s), Margin(end_s, end_s + 0.4))
+    energy_j, u95_j, bound_j = window_energy(
+        knots_of(power, phase_s), start_s, end_s, REACH, margins=beside
+    )
+    assert abs(energy_j - float(power.energy(start_s, end_s))) <= bound_j + 1e-6
+    assert u95_j <= bound_j
+
+
+@settings(deadline=None, max_examples=200)
+@given(loads, phases_s, moments_s)
+def test_adjacent_windows_add_up(power: card.Power, phase_s: float, moments: list[float]) -> None:
+    a_s, b_s, c_s = moments
+    knots = knots_of(power, phase_s)
+    first_j, second_j, whole_j = (
+        window_energy(knots, *ends, REACH)[0] for ends in ((a_s, b_s), (b_s, c_s), (a_s, c_s))
+    )
+    assert first_j + second_j == pytest.approx(whole_j, abs=1e-6)
+    assert first_j >= -1e-6
+
+
+def test_at_knots_the_energy_is_theirs_and_sure() -> None:
+    knots = plain([0.0, 10.0, 35.0, 60.0, 68.0])
+    energy_j, u95_j, bound_j = window_energy(knots, 0.1, 0.3, REACH)
+    assert energy_j == pytest.approx(50.0)
+    assert u95_j <= bound_j == pytest.approx(0.0, abs=1e-9)
+
+
+def test_between_knots_the_bound_is_what_the_power_range_allows() -> None:
+    # 28 J in 0.1 s: from 60 W for 50 ms, or back from 500 W for 50 ms, whichever bounds first.
+    energy_j, _, bound_j = window_energy(plain([0.0, 28.0, 56.0]), 0.0, 0.05, REACH)
+    assert energy_j == pytest.approx(14.0)
+    assert bound_j == pytest.approx(14.0 - max(60 * 0.05, 28.0 - 500 * 0.05))
+
+
+def test_a_step_between_knots_is_put_where_the_energy_shows_it() -> None:
+    knots = plain([0.0, 10.0, 20.0, 20 + 4 + 24, 88.0, 128.0])  # 100 W, 400 W from 0.24 s on
+    for at_s, energy_j in ((0.24, 24.0), (0.22, 22.0), (0.27, 36.0)):
+        assert window_energy(knots, 0.0, at_s, REACH)[0] == pytest.approx(energy_j)
+
+
+def test_an_unsure_moment_makes_the_energy_unsure() -> None:
+    t_s = np.array([0.0, 0.1, 0.2, 0.3])
+    sharp = Knots(0, t_s, 250 * t_s, np.zeros(4))
+    vague = Knots(0, t_s, 250 * t_s, np.full(4, 2e-3))
+    readings = short_readings(card.constant(250.0), 0)
+    assert window_energy(sharp, 0.1, 0.2, REACH, within=readings)[1] < 1e-6
+    unsure_j = window_energy(vague, 0.1, 0.2, REACH, within=readings)[1]
+    assert unsure_j == pytest.approx(1.96 * math.sqrt(2) * 250 * 2e-3 / math.sqrt(3), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["work", "pulses"])
+def test_the_interval_holds_for_windows_cut_anywhere(kind: str) -> None:
+    errors_j, intervals_j = [], []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        if kind == "work":
+            power = card.work(0.2, 11.0, seed)
+        else:
+            power = card.square(rng.uniform(0.02, 0.4), 100, 450, 12, rng.uniform(0.2, 0.8))
+        start_s = rng.uniform(1, 4)
+        end_s = start_s + rng.uniform(1, 6)
+        energy_j, u95_j, bound_j = window_energy(
+            knots_of(power, rng.uniform(0, 0.1)),
+            start_s,
+            end_s,
+            REACH,
+            within=short_readings(power, seed),
+        )
+        errors_j.append(abs(energy_j - float(power.energy(start_s, end_s))))
+        intervals_j.append(u95_j)
+        assert errors_j[-1] <= bound_j + 1e-6
+    assert np.mean(np.array(errors_j) <= intervals_j) >= 0.95
+    # An interval that is never left because it is wide is of no use.
+    assert np.median(intervals_j) < 3 * np.quantile(errors_j, 0.95)
+
+
+@pytest.mark.parametrize("lag_s", [0.0, 0.02, 0.05, 0.1])
+def test_between_rests_a_window_is_exact_and_its_interval_holds_also_with_a_lag(
+    lag_s: float,
+) -> None:
+    outside = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        start_s, span_s = rng.uniform(2, 4), rng.uniform(0.3, 5)
+        end_s = start_s + span_s
+        power = card.work(start_s, end_s, seed)
+        energy_j, u95_j, bound_j = window_energy(
+            knots_of(power, rng.uniform(0, 0.1), lag_s),
+            start_s,
+            end_s,
+            REACH,
+            margins=(Margin(start_s - 0.4, start_s), Margin(end_s, end_s + 0.4)),
+        )
+        true_j = float(power.energy(start_s, end_s))
+        outside += abs(energy_j - true_j) > u95_j + 1e-6
+        assert energy_j == pytest.approx(true_j, abs=1e-3)
+        assert u95_j <= bound_j
+    assert outside <= 0.05 * 200
+
+
+def test_a_counter_of_known_lag_needs_a_shorter_margin() -> None:
+    power = card.work(3.0, 6.0)
+    late = knots_of(power, 0.03, 0.06)
+    beside = (Margin(2.6, 3.0), Margin(6.0, 6.25))
+    cut = {"power_range": REACH, "margins": beside}
+    asked_j = window_energy(late, 3.0, 6.0, **cut)
+    known_j = window_energy(late.earlier(0.06), 3.0, 6.0, late_s=0.0, **cut)
+    assert known_j[0] == pytest.approx(float(power.energy(3.0, 6.0)), abs=1e-3)
+    assert known_j[1] < asked_j[1]
+
+
+def test_steps_seen_by_slow_reads_are_placed_by_all_of_them() -> None:
+    """A step each 0.1 s, seen by calls of 5 ms: together they place each within 3 ms."""
+    sensor = card.Sensor(call_s=0.005)
+    series = card.record(card.constant(250.0), sensor, 20).series(
+        card.UUID, "nvml", "energy_counter_j"
+    )
+    knots = counter_knots(series, card.T0_NS)
+    ticks_s = 0.037 + 0.1 * np.round((knots.t_s - 0.037) / 0.1)
+    off_s = np.abs(knots.t_s - ticks_s)
+    assert np.median((series.t_ns - series.t_before_ns)[1:-1]) > 15e6
+    assert off_s.max() < 3e-3
+    assert np.all(off_s <= knots.half_s + 1e-6)
+
+
+def test_steps_that_come_unevenly_stay_between_their_reads() -> None:
+    rng = np.random.default_rng(0)
+    true_s = np.cumsum(rng.uniform(0.03, 0.3, 100))
+    rows = [
+        Row(card.ns(t + 0.002), card.UUID, "nvml", "energy_counter_j", 10.0 * i, card.ns(t - 0.001))
+        for i, t in enumerate(true_s)
+    ]
+    series = card.recording(rows).series(card.UUID, "nvml", "energy_counter_j")
+    knots = counter_knots(series, card.T0_NS)
+    assert np.all(np.abs(knots.t_s - true_s) <= 0.0021)
+    assert np.all(np.abs(knots.t_s - true_s) <= knots.half_s + 1e-9)
+
+
+def test_readings_of_nothing_are_left_out_and_counted() -> None:
+    samples = card.record(card.steps(20), card.Sensor(zero_every=20), 20)
+    found = power_readings(samples.series(card.UUID, "nvml", "power_instant_w"), card.T0_NS)
+    assert found.zeros > 5
+    assert found.power_w.min() == pytest.approx(60.0)
+    assert np.all(np.diff(found.t_s) > 0)
