@@ -16,6 +16,8 @@ Exits 1 if anything that must hold does not; every such line is printed with its
 - ``asked``: anywhere.
 - ``bracketed``: the work's own ends; beside them at least 0.35 s of rest, given as the phases
   ``margin_before`` and ``margin_after``.
+- ``loaded``: as asked, with such margins given although the load may go on in them, as where a
+  GPU's work was not waited for.
 - ``silent``: the truth lies outside the interval, and there is no validity code.
 """
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
-from meter_adversary_windows import ASKED, Window
+from meter_adversary_windows import BRACKETED, TICKS, Window
 
 LEAST_COVERED = 0.93
 ENOUGH = 24
@@ -126,7 +126,7 @@ def widths_and_errors(windows: Sequence[Window]) -> Iterator[Criterion]:
             f"{what}: median u95 {width:.4f} % <= {WIDEST:g} x median |e| {error:.4f} %",
         )
         if length_s in ERROR_LIMITS:
-            limit = ERROR_LIMITS[length_s][cut == ASKED]
+            limit = ERROR_LIMITS[length_s][cut not in (TICKS, BRACKETED)]
             q95 = _q95(_errors(some))
             yield q95 <= limit, f"{what}: q95 |e| {q95:.4f} % <= {limit} %"
 

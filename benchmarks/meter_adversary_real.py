@@ -1,8 +1,9 @@
 """Windows of the real ``llem meter``, in real time, on the simulated card.
 
 Each is one command of 5 s in a process of its own, over a card drawn at random. Half of the
-commands only wait beside a load that goes on by itself; half make the load themselves, from rest
-to rest, by the times and powers that they write for the simulated card to follow.
+commands only wait beside a load that goes on by itself, before and after them too; half make the
+load themselves, from rest to rest, by the times and powers that they write for the simulated card
+to follow.
 """
 
 import itertools
@@ -24,7 +25,7 @@ import numpy as np
 from meter_adversary_cards import MODELS, DrawnCard, write_trace
 from meter_adversary_judge import Criterion
 from meter_adversary_trace import Trace
-from meter_adversary_windows import BRACKETED, TICKS, Window
+from meter_adversary_windows import ASKED, BRACKETED, Window
 
 from nvml_sim import sim
 
@@ -66,7 +67,7 @@ def run(count: int, seed: int) -> tuple[list[object], list[Criterion]]:
         Real(
             names[int(rng.integers(len(names)))],
             next(turns).card(rng),
-            (TICKS, BRACKETED)[number % 2],
+            (ASKED, BRACKETED)[number % 2],
             (seed, 8, number),
         )
         for number in range(count)

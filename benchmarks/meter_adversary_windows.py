@@ -21,7 +21,7 @@ RAPL = "RAPL"
 RAPL_TIMES = 3
 """Recordings of each scene by RAPL, which a probe and ticks do not make more windows of."""
 POLL_S = 0.1
-TICKS, ASKED, BRACKETED = "ticks", "asked", "bracketed"
+TICKS, ASKED, BRACKETED, LOADED = "ticks", "asked", "bracketed", "loaded"
 LOOK_S = 0.001
 """How often a program that waits for a tick reads the counter."""
 READ_S = 0.00003
@@ -34,7 +34,7 @@ class Window:
     Attributes:
         load, sensor, kind: what was measured, with which card and counter.
         length_s: how long, as asked for.
-        cut: ``ticks``, ``asked`` or ``bracketed``.
+        cut: ``ticks``, ``asked``, ``bracketed`` or ``loaded``.
         probed: whether a probe's findings were given.
         true_j: the truth.
         gross_j, u95_j, bound_j, codes: what the project gives.
@@ -132,7 +132,7 @@ def _measure_scene(
                         scene,
                         (card.model.name, card.model.kind, cut, length_s),
                         (start_s, end_s),
-                        ours.energy_of(samples, _ns((start_s, end_s)), phases(scene), known),
+                        ours.energy_of(samples, _ns((start_s, end_s)), phases(scene, cut), known),
                         probed=known is not None,
                         others_j=(float(zeus_j[0]), poll_j),
                     )
@@ -148,11 +148,12 @@ def _measure_rapl(
         begin_s = float(rng.uniform(0, 0.2))
         samples = ours.record_rapl(powercap, clock, begin_s, scene.end_s - 0.01)
         start_s, end_s = scene.window_s
+        cut = ASKED if scene.rests_s is None else BRACKETED
         return _window(
             scene,
-            (RAPL, "rapl", ASKED if scene.rests_s is None else BRACKETED, length_s),
+            (RAPL, "rapl", cut, length_s),
             scene.window_s,
-            ours.energy_of(samples, _ns(scene.window_s), phases(scene)),
+            ours.energy_of(samples, _ns(scene.window_s), phases(scene, cut)),
             probed=False,
             others_j=(powercap.energy_j(end_s) - powercap.energy_j(start_s), None),
         )
@@ -187,11 +188,12 @@ def _window(
 def _cuts(
     scene: Scene, card: DrawnCard, rng: np.random.Generator
 ) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Return the windows of a scene: as asked and at ticks, or between two rests."""
+    """Return the windows of a scene: as asked, twice, and at ticks; or between two rests."""
     if scene.rests_s is not None:
         yield BRACKETED, scene.window_s
         return
     yield ASKED, scene.window_s
+    yield LOADED, scene.window_s
     start_s, end_s = scene.window_s
     yield TICKS, (seen_tick_s(card, start_s, rng), seen_tick_s(card, end_s, rng))
 
@@ -202,12 +204,16 @@ def seen_tick_s(card: DrawnCard, moment_s: float, rng: np.random.Generator) -> f
     return round(card.next_tick_s(moment_s) + late_s, 9)
 
 
-def phases(scene: Scene) -> list[ours.PhaseSpan]:
-    """Return the margins at rest of a bracketed window."""
-    if scene.rests_s is None:
+def phases(scene: Scene, cut: str) -> list[ours.PhaseSpan]:
+    """Return the margins beside a window: at rest if bracketed, else only said to be."""
+    start_s, end_s = scene.window_s
+    margins_s = ((start_s - loads.REST_S, start_s), (end_s, end_s + loads.REST_S))
+    if cut == BRACKETED and scene.rests_s is not None:
+        margins_s = scene.rests_s
+    elif cut != LOADED:
         return []
     names = ("margin_before", "margin_after")
-    return [(name, *_ns(rest_s)) for name, rest_s in zip(names, scene.rests_s, strict=True)]
+    return [(name, *_ns(rest_s)) for name, rest_s in zip(names, margins_s, strict=True)]
 
 
 def true_energy_j(scene: Scene, window_s: tuple[float, float]) -> float:
