@@ -259,7 +259,7 @@ class ExperimentConfig(Section):
     protocol: ProtocolName = Field(
         default="auto",
         description="How carefully to measure: quick (windows of 1 s, no idle phases), standard "
-        "(20 s, idle before and after), publication (60 s, at least 5 cycles, stricter gates). "
+        "(20 s, idle before and after), publication (60 s, at least 5 cycles). "
         "auto is standard where a sensor measures and quick where energy is only estimated. "
         "Any single setting given wins over it.",
     )

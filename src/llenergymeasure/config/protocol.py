@@ -12,25 +12,6 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Gates:
-    """Limits past which a run is flagged, or a study's mean is called too uncertain.
-
-    Attributes:
-        channel_mismatch: most relative difference between counter and integrated power.
-        sample_gap_s: longest stretch without a sample.
-        window_cv: most coefficient of variation of a batch's duration within the window.
-        cycle_cv: most coefficient of variation of the energy between cycles.
-        half_width: most relative half width of the 95 % interval of the mean.
-    """
-
-    channel_mismatch: float
-    sample_gap_s: float
-    window_cv: float
-    cycle_cv: float
-    half_width: float
-
-
-@dataclass(frozen=True)
 class ProtocolSettings:
     """Every protocol setting as it is in force for one run; durations in seconds.
 
@@ -71,7 +52,6 @@ class ProtocolSettings:
     warmup_window_size: int
     warmup_min_prompts: int
     cycles_min: int
-    gates: Gates
     precision: float
     window_min_source: WindowSource = "protocol"
 
@@ -91,8 +71,7 @@ class ProtocolSettings:
 
 
 # Windows: end-point quantisation of a 0.1 s counter is 2 % at 5 s and 0.5 % at 20 s; results
-# meant for print take 60 s, as MLPerf Power does. Gates: counter and integrated power usually
-# agree within 1 %; a CV of 2 % and a half width of 3 % are what five cycles can reach.
+# meant for print take 60 s, as MLPerf Power does.
 _NAMED: dict[ResolvedProtocol, ProtocolSettings] = {
     "quick": ProtocolSettings(
         name="quick",
@@ -111,13 +90,6 @@ _NAMED: dict[ResolvedProtocol, ProtocolSettings] = {
         warmup_window_size=5,
         warmup_min_prompts=5,
         cycles_min=1,
-        gates=Gates(
-            channel_mismatch=0.05,
-            sample_gap_s=3.0,
-            window_cv=0.2,
-            cycle_cv=0.05,
-            half_width=0.1,
-        ),
         precision=0.05,
     ),
     "standard": ProtocolSettings(
@@ -137,13 +109,6 @@ _NAMED: dict[ResolvedProtocol, ProtocolSettings] = {
         warmup_window_size=5,
         warmup_min_prompts=5,
         cycles_min=3,
-        gates=Gates(
-            channel_mismatch=0.02,
-            sample_gap_s=3.0,
-            window_cv=0.1,
-            cycle_cv=0.02,
-            half_width=0.03,
-        ),
         precision=0.02,
     ),
     "publication": ProtocolSettings(
@@ -163,13 +128,6 @@ _NAMED: dict[ResolvedProtocol, ProtocolSettings] = {
         warmup_window_size=5,
         warmup_min_prompts=5,
         cycles_min=5,
-        gates=Gates(
-            channel_mismatch=0.02,
-            sample_gap_s=1.0,
-            window_cv=0.05,
-            cycle_cv=0.02,
-            half_width=0.03,
-        ),
         precision=0.01,
     ),
 }
@@ -212,7 +170,6 @@ def resolve_protocol(config: ExperimentConfig, measured: bool) -> ProtocolSettin
         warmup_window_size=window_size,
         warmup_min_prompts=warmup_min,
         cycles_min=named.cycles_min,
-        gates=named.gates,
     )
 
 
