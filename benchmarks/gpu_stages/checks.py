@@ -153,11 +153,11 @@ def window_checks(name: str, row: dict[str, Any]) -> list[Check]:
 def channels_agree(name: str, row: dict[str, Any]) -> Check:
     """The intervals of counter and integrated power meet."""
     title = f"{name}: counter and integrated power within their intervals"
-    counter, power = (row["whole"].get(each) or {} for each in ("counter", "power"))
+    counter, power = (row["channels"].get(each) or {} for each in ("counter", "power"))
     parts = [counter.get("j"), power.get("j"), counter.get("u95_j"), power.get("u95_j")]
     if any(part is None for part in parts):
         return Check(title, "inconclusive", "one of them is not known")
-    one, two, own, other = (part / row["whole_s"] for part in parts)
+    one, two, own, other = (part / row["meter_s"] for part in parts)
     seen = f"{one:.1f} ± {own:.1f} and {two:.1f} ± {other:.1f} W"
     if abs(one - two) > own + other:
         return Check(title, "not ok", seen)
@@ -169,7 +169,7 @@ def zeus_agrees(name: str, row: dict[str, Any]) -> Check:
     title = f"{name}: Zeus within its ends"
     if row["meter_w"] is None or row["most_w"] is None:
         return Check(title, "inconclusive", "our meter has no energy")
-    room = TICK_S * row["most_w"] / row["seconds"] + (row["meter_u95_j"] or 0) / row["seconds"]
+    room = TICK_S * row["most_w"] / row["seconds"] + (row["meter_u95_w"] or 0)
     apart = row["meter_w"] - row["zeus_w"]
     seen = f"ours {row['meter_w']:.1f}, Zeus {row['zeus_w']:.1f} W, room {room:.1f} W"
     if abs(apart) > room:
@@ -194,12 +194,12 @@ def sensor_checks(raw: dict[str, Any], probe: dict[str, Any]) -> Iterator[Check]
     """Yield what the sensor must do, and what our characterisation must find of it."""
     yield regular(raw["ticks"])
     cards = probe.get("characterised") or [{}]
-    character = cards[0].get("character")
-    if character is None:
+    behaviour = cards[0].get("behaviour")
+    if behaviour is None:
         return
-    power = {each["quantity"]: each for each in character["power"]}
+    power = {each["quantity"]: each for each in behaviour["power"]}
     found = {
-        "counter": character["counter_period_s"],
+        "counter": behaviour["counter_period_s"],
         "instant": power.get("power_instant_w", {}).get("update_period_s"),
         "average": power.get("power_average_w", {}).get("update_period_s"),
     }

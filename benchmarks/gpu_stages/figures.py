@@ -270,13 +270,18 @@ def windows(folder: Path) -> list[dict[str, Any]]:
             new[f"{name}_w"] = None if channel is None else channel.held_mean(start_s, end_s)
         counter = channels.get("energy_counter_j")
         new["counter_w"] = None if counter is None else counter.counted_w(start_s, end_s)
-        new["zeus_w"] = None if row.get("zeus_j") is None else row["zeus_j"] / seconds
-        new["meter_w"] = None if row.get("meter_j") is None else row["meter_j"] / seconds
+        new["zeus_w"] = _over(row.get("zeus_j"), seconds)
+        new["meter_w"] = _over(row.get("meter_j"), row["meter_s"])
+        new["meter_u95_w"] = _over(row.get("meter_u95_j"), row["meter_s"])
         inside = [watts for at_s, watts in smi if start_s < at_s < end_s]
         new["nvidia_smi_w"] = sum(inside) / len(inside) if inside else None
         new["most_w"] = _most(channels, start_s, end_s)
         found.append(new)
     return found
+
+
+def _over(part: float | None, whole: float) -> float | None:
+    return None if part is None else part / whole
 
 
 def _nvidia_smi(path: Path) -> list[tuple[float, float]]:

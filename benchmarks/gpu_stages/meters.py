@@ -24,8 +24,6 @@ _SMI = (
     "-lms",
     "100",
 )
-_AFTER_S = 0.3
-"""How long the recording goes on after a window, so that its last tick is in it."""
 
 
 class Meters:
@@ -57,18 +55,15 @@ class Meters:
         """Meter a block; the row that is given may be added to."""
         path = self._place.kept / f"{re.sub('[^a-z0-9.]+', '-', name)}.parquet"
         row: dict[str, Any] = {"window": name, "samples": path.name}
-        with llenergymeasure.meter(align=False, samples=path) as energy:
-            time.sleep(_AFTER_S)
+        with llenergymeasure.meter(samples=path) as energy:
             if self._zeus is not None:
                 self._zeus.begin_window(name, sync_execution=False)
             row["start_ns"] = time.monotonic_ns()
-            with energy.phase("window"):
-                yield row
+            yield row
             row["end_ns"] = time.monotonic_ns()
             if self._zeus is not None:
                 measured = self._zeus.end_window(name, sync_execution=False)
                 row["zeus_j"] = float(measured.total_energy)
-            time.sleep(_AFTER_S)
         row.update(_said(energy))
         self.windows.append(row)
         write_json(self._place.kept / WINDOWS, self.windows)
@@ -82,24 +77,22 @@ class Meters:
 
 
 def _said(energy: llenergymeasure.Metered) -> dict[str, Any]:
-    """Return what our meter made of the whole recording around a window, and of the window."""
-    named = {each.phase: each for each in energy.phases}["window"]
+    """Return what our meter made of a window; Zeus's own calls at its ends are in it."""
     return {
-        "meter_j": named.energy_j,
-        "meter_u95_j": named.u95_j,
+        "meter_s": energy.window_s,
+        "meter_j": energy.energy_j,
+        "meter_u95_j": energy.energy_u95_j,
         "validity": dict(energy.validity),
-        "whole": {
+        "channels": {
             reading.channel: {"j": reading.gross_j, "u95_j": reading.u95_j}
             for reading in energy.readings
             if reading.sensor == "nvml"
         },
-        "whole_s": energy.window_s,
     }
 
 
 def _short(row: dict[str, Any]) -> str:
-    seconds = (row["end_ns"] - row["start_ns"]) / 1e9
-    power = "no energy" if row["meter_j"] is None else f"{row['meter_j'] / seconds:.1f} W"
+    power = "no energy" if row["meter_j"] is None else f"{row['meter_j'] / row['meter_s']:.1f} W"
     return f"{row['window']}: {power}"
 
 
@@ -180,7 +173,7 @@ def _cost(
     for number in range(3 if setting.scale < 1 else 12):
         pair = {}
         for on in (True, False) if number % 2 else (False, True):
-            metered = llenergymeasure.meter(align=False) if on else contextlib.nullcontext()
+            metered = llenergymeasure.meter() if on else contextlib.nullcontext()
             with metered:
                 pair["on" if on else "off"] = _several(generate, short, setting.seconds(1.6))[1]
         pairs.append(pair)

@@ -116,16 +116,14 @@ def _nvml(inventory: Mapping[str, Any]) -> list[str]:
 
 
 def _sensor(raw: Mapping[str, Any], probe: Mapping[str, Any]) -> list[str]:
-    grid, lag = raw["ticks"], raw["lag"]
-    said = {
-        f"power_{each['quantity'][6:-2]}_w": each for each in _character(probe).get("power", [])
-    }
+    grid, lag, behaviour = raw["ticks"], raw["lag"], _behaviour(probe)
+    said = {each["quantity"]: each for each in behaviour.get("power", [])}
     rows = []
     for name, gaps in raw["gaps_ms"].items():
         ours = said.get(f"power_{name}_w", {}).get("update_period_s")
         window_s = said.get(f"power_{name}_w", {}).get("window_s")
         if name == "counter":
-            ours = _character(probe).get("counter_period_s")
+            ours = behaviour.get("counter_period_s")
         span = "-" if gaps is None else f"{gaps[1]:.1f} ({gaps[0]:.0f} to {gaps[2]:.0f})"
         rows.append((name, span, _milliseconds(ours), _milliseconds(window_s)))
     heads = (
@@ -157,16 +155,18 @@ def _sensor(raw: Mapping[str, Any], probe: Mapping[str, Any]) -> list[str]:
             "card itself takes to calm down. At a load's begin the card draws more than its level "
             "for some 100 ms, which hides the lag."
         )
-    told = {True: "that counts for itself", False: "that is the sum of readings", None: "not told"}
-    if _character(probe):
-        nature = told[_character(probe).get("counter_independent")]
-        lines.append(f"- `llem sensors --characterise` found a counter {nature}.")
+    if behaviour:
+        late = _milliseconds(behaviour.get("counter_lag_s"))
+        lines.append(
+            f"- `llem sensors --characterise` judged the counter *{behaviour.get('counter')}*"
+            + ("." if late == "-" else f", with a lag of {late} ms.")
+        )
     return ["## The sensor", "", *_table(heads, rows), "", *lines, ""]
 
 
-def _character(probe: Mapping[str, Any]) -> dict[str, Any]:
+def _behaviour(probe: Mapping[str, Any]) -> dict[str, Any]:
     cards = probe.get("characterised") or [{}]
-    return dict(cards[0].get("character") or {})
+    return dict(cards[0].get("behaviour") or {})
 
 
 _LOCKED = (
@@ -235,7 +235,7 @@ def _windows(seen: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
         (
             row["window"],
             f"{row['seconds']:.1f}",
-            f"{_number(row['meter_w'])} ± {_number(_over(row.get('meter_u95_j'), row['seconds']))}",
+            f"{_number(row['meter_w'])} ± {_number(row['meter_u95_w'])}",
             *(_number(row[name]) for name in ("counter_w", "zeus_w", "average_w", "instant_w")),
             _number(row["nvidia_smi_w"]),
             _number(_per_token(row), 4),
@@ -400,10 +400,6 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]
 def _row(cells: Sequence[Any]) -> str:
     inside = " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells)
     return f"| {inside} |"
-
-
-def _over(part: float | None, whole: float) -> float | None:
-    return None if part is None else part / whole
 
 
 def _number(value: float | None, digits: int = 0) -> str:

@@ -20,12 +20,12 @@ RUN = {
 WINDOW = {
     "seconds": 5.0,
     "meter_w": 500.0,
-    "meter_u95_j": 10.0,
+    "meter_u95_w": 2.0,
     "zeus_w": 497.0,
     "most_w": 600.0,
     "validity": {},
-    "whole_s": 5.0,
-    "whole": {"counter": {"j": 2500.0, "u95_j": 10.0}, "power": {"j": 2510.0, "u95_j": 20.0}},
+    "meter_s": 5.0,
+    "channels": {"counter": {"j": 2500.0, "u95_j": 10.0}, "power": {"j": 2510.0, "u95_j": 20.0}},
 }
 PLAIN = (95.0, 100.0, 105.0)
 
@@ -43,7 +43,7 @@ def window(**other: Any) -> dict[str, Any]:
 
 
 def integrated(j: float | None, u95_j: float) -> dict[str, Any]:
-    return window(whole={**WINDOW["whole"], "power": {"j": j, "u95_j": u95_j}})
+    return window(channels={**WINDOW["channels"], "power": {"j": j, "u95_j": u95_j}})
 
 
 OK = [

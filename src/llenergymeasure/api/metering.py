@@ -194,6 +194,7 @@ def meter(
     with tempfile.TemporaryDirectory(prefix="llem-meter-") as name:
         stream = Path(name) / "samples.arrows"
         if kept is not None and kept.suffix == ".arrows":
+            kept.parent.mkdir(parents=True, exist_ok=True)
             stream = kept
         recorder = RecorderProcess.start(stream, devices=devices)
         try:
