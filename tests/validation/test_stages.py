@@ -152,6 +152,13 @@ def test_a_stage_over_its_limit_is_ended_and_what_it_has_is_kept(tmp_path: Path)
     assert (tmp_path / "out" / "raw" / "marks.txt").is_file()
 
 
+def test_every_stage_is_in_the_documentation_and_named_on_the_page() -> None:
+    text = (ROOT / "docs" / "validation" / "README.md").read_text()
+    names = [stage.name for stage in running.STAGES]
+    assert re.findall(r"^\| `([a-z]+)` \|", text, re.MULTILINE) == names
+    assert {*page.KEPT} == {*names}
+
+
 def test_a_stage_that_is_not_there_is_told() -> None:
     done = subprocess.run([*COMMAND, "--out", "x", "--only", "no"], capture_output=True, text=True)
     assert done.returncode == 2
