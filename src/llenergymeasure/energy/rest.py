@@ -67,6 +67,10 @@ def idle_power(
         start_s, end_s = knots.seconds(start_ns), knots.seconds(end_ns)
         if end_s <= start_s or not knots.covers(start_s, end_s):
             continue
+        # A counter's steps next to the work, the late ones after it, hold some of its energy.
+        inner_s = start_s + 2 * knots.spacing_s, end_s - knots.spacing_s
+        if inner_s[1] - inner_s[0] > 4 * knots.spacing_s:
+            start_s, end_s = inner_s
         # Whole seconds, each as long as the others; a short rest is one.
         count = max(1, int(end_s - start_s))
         edges_s = np.linspace(start_s, end_s, count + 1)
