@@ -117,7 +117,7 @@ class Channel:
         bound_j += self.smear_s * (reach.high_w - reach.low_w) / 4
         blind_j = COVERAGE_FACTOR * reach.excess(mean_w) * self.blind_s / math.sqrt(6)
         random_j = math.hypot(ends_j, smear_j, delay_j, blind_j)
-        return Stretch(energy_j, random_j, unseen_j, max(bound_j, random_j))
+        return Stretch(energy_j, random_j, unseen_j, max(bound_j, math.hypot(random_j, unseen_j)))
 
     def _sampling_error_j(self, start_s: float, end_s: float) -> float:
         if self.sampled is None:

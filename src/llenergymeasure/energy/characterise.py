@@ -167,7 +167,8 @@ def reading_period(readings: Readings) -> float | None:
         return None
     short_s = gaps_s[gaps_s < 2.5 * float(np.quantile(gaps_s, 0.05))]
     middle_s = float(np.median(short_s))
-    return float(np.mean(short_s[(short_s > 0.6 * middle_s) & (short_s < 1.5 * middle_s)]))
+    alike_s = short_s[(short_s > 0.6 * middle_s) & (short_s < 1.5 * middle_s)]
+    return float(np.mean(alike_s)) if len(alike_s) else None
 
 
 def counter_nature(knots: Knots, sources: Sequence[Readings]) -> CounterNature:

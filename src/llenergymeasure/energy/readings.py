@@ -68,7 +68,8 @@ class Source:
         apart_j = (abs(found.relative) + found.u95) * mine.energy_j
         if found.clear:
             shared_j = max(mine.shared_j, apart_j)
-            return replace(mine, shared_j=shared_j, bound_j=max(mine.bound_j, shared_j))
+            wide_j = math.hypot(mine.random_j, shared_j)
+            return replace(mine, shared_j=shared_j, bound_j=max(mine.bound_j, wide_j))
         # What a channel may fail to see is at most what one that sees all leaves room for.
         agreed = self.device.averages is not None
         return replace(mine, shared_j=min(mine.shared_j, apart_j)) if agreed else mine

@@ -1,0 +1,223 @@
+"""What real cards and their drivers get wrong: covered by the interval, or a code."""
+
+import numpy as np
+import pytest
+
+from llenergymeasure.energy.account import Account, account
+from llenergymeasure.energy.characterise import characterise
+from llenergymeasure.recording.samples import Row
+from llenergymeasure.results.record import Reading
+from llenergymeasure.sensors.behaviour import Behaviour, KnownCards
+from llenergymeasure.units import DISQUALIFYING
+from support import energy_card as card
+
+A100, H100, H200 = "NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3", "NVIDIA H200"
+START_S, END_S = 5.0, 15.0
+WORK = card.work(START_S, END_S)
+SUM_OF_QUARTERS = card.Sensor(window_s=0.025, average_s=1.0, counter_from="samples")
+
+
+def metered(
+    power: card.Power,
+    sensor: card.Sensor,
+    window_s: tuple[float, float] = (START_S, END_S),
+    *,
+    name: str = H100,
+    margins: bool = True,
+    known: KnownCards | None = None,
+) -> Account:
+    start_s, end_s = window_s
+    samples = card.record(power, sensor, end_s + 3, name=name)
+    phases = card.margins(start_s, end_s) if margins else []
+    return account(samples, (card.ns(start_s), card.ns(end_s)), phases, known=known)
+
+
+def probed(
+    sensor: card.Sensor, name: str = H100, seed: int = 3
+) -> dict[tuple[str, str], Behaviour]:
+    load = card.steps(60, seed)
+    edges_ns = [card.ns(edge_s) for edge_s in load.edges_s[1:]]
+    return {
+        ("nvml", card.UUID): characterise(card.record(load, sensor, name=name), card.UUID, edges_ns)
+    }
+
+
+def covers(reading: Reading, power: card.Power, start_s: float, end_s: float) -> bool:
+    return abs(reading.gross_j - float(power.energy(start_s, end_s))) <= reading.gross_u95_j
+
+
+@pytest.mark.parametrize("name", [H100, H200])
+@pytest.mark.parametrize("phase_s", [0.0, 0.02, 0.04, 0.06, 0.08])
+def test_a_counter_that_sums_quarters_of_a_load_in_step_with_them_is_not_believed(
+    name: str, phase_s: float
+) -> None:
+    """Instant 25 of 100 ms and pulses of 100 ms: the counter is off by up to 45 % for ever."""
+    pulses = card.square(0.1, 180, 480, 30, 0.37)
+    sensor = card.Sensor(
+        window_s=0.025, average_s=1.0, counter_from="samples", phase_s=phase_s, counter_phase_s=0.04
+    )
+    made = metered(pulses, sensor, (20.0, 25.0), name=name, margins=False)
+    (found,) = made.headline
+    assert abs(found.gross_j / float(pulses.energy(20, 25)) - 1) > 0.1
+    assert covers(found, pulses, 20.0, 25.0)
+    assert made.validity.keys() & DISQUALIFYING == {"channel_mismatch"}
+
+
+def test_a_true_counter_of_the_same_card_under_the_same_load_is_not_blamed() -> None:
+    pulses = card.square(0.1, 180, 480, 30, 0.37)
+    made = metered(pulses, card.H100, (20.0, 25.0), margins=False)
+    assert made.headline[0].gross_j == pytest.approx(float(pulses.energy(20, 25)), rel=2e-3)
+    assert covers(made.headline[0], pulses, 20.0, 25.0)
+    assert not made.validity.keys() & DISQUALIFYING
+
+
+@pytest.mark.parametrize("counter_from", ["true", "samples"])
+@pytest.mark.parametrize("name", ["Some new card", A100])
+def test_a_card_that_cannot_tell_is_unverified_and_its_interval_holds(
+    name: str, counter_from: str
+) -> None:
+    """Few steps show nothing of the counter; the readings' scatter bounds what it misses."""
+    covered = []
+    for seed in range(12):
+        edges_s = np.cumsum(np.random.default_rng(seed).uniform(0.6, 1.4, 8))
+        power = card.Power([-10.0, *edges_s], [200.0, *[400.0, 200.0] * 4])
+        sensor = card.Sensor(window_s=0.025, counter_from=counter_from, phase_s=0.008 * seed)
+        made = metered(power, sensor, (0.5, 6.5), name=name, margins=False)
+        assert "counter_unverified" in made.validity
+        covered.append(covers(made.headline[0], power, 0.5, 6.5))
+        assert abs(made.headline[0].gross_j - power.energy(0.5, 6.5)) <= made.headline[0].bound_j
+    assert np.mean(covered) >= 0.9
+
+
+@pytest.mark.parametrize("power_w", [75.0, 300.0])
+@pytest.mark.parametrize("span_s", [2.0, 3.3])
+def test_constant_power_of_a_characterised_card_is_exact(power_w: float, span_s: float) -> None:
+    sensor = card.Sensor(average_s=1.0, counter_from="samples")
+    known = probed(sensor, "NVIDIA GeForce RTX 4090")
+    assert known["nvml", card.UUID].counter == "sum"
+    made = metered(
+        card.constant(power_w), sensor, (5.0, 5.0 + span_s), name="NVIDIA GeForce RTX 4090",
+        margins=False, known=known,
+    )  # fmt: skip
+    for found in made.readings:
+        assert found.gross_j == pytest.approx(power_w * span_s, rel=5e-4)
+        assert abs(found.gross_j - power_w * span_s) <= found.gross_u95_j
+    assert made.headline[0].gross_u95_j < 0.01 * power_w * span_s
+    assert made.validity.keys() <= {"short_window"}
+
+
+@pytest.mark.parametrize("lag_s", [0.0, 0.01, 0.03, 0.06, 0.1])
+@pytest.mark.parametrize("with_probe", [False, True])
+def test_a_lagging_counter_is_covered_beside_rest(lag_s: float, with_probe: bool) -> None:
+    sensor = card.Sensor(window_s=0.025, average_s=1.0, counter_lag_s=lag_s)
+    made = metered(WORK, sensor, known=probed(sensor) if with_probe else None)
+    (found,) = made.headline
+    assert found.channel == "counter"
+    assert found.gross_j == pytest.approx(float(WORK.energy(START_S, END_S)), rel=1e-4)
+    assert covers(found, WORK, START_S, END_S)
+    assert not made.validity.keys() & DISQUALIFYING
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ({"counter_resets_s": (9.27,)}, "counter_reset"),
+        ({"counter_jumps": ((7.3, 80.0), (11.7, 80.0))}, "counter_jump"),
+    ],
+)
+def test_a_counter_that_starts_over_or_jumps_in_the_window_is_a_code(
+    fault: dict[str, object], code: str
+) -> None:
+    sensor = card.Sensor(window_s=0.025, average_s=1.0, **fault)
+    made = metered(WORK, sensor)
+    assert code in made.validity
+    assert made.headline[0].gross_j == pytest.approx(float(WORK.energy(5, 15)), rel=0.1)
+    after = metered(card.work(12.5, 16.5), sensor, (12.5, 16.5))
+    assert code not in after.validity
+
+
+def test_a_jump_within_what_a_card_may_draw_is_no_code() -> None:
+    assert "counter_jump" not in metered(WORK, card.Sensor(counter_jumps=((7.3, 1.0),))).validity
+
+
+@pytest.mark.parametrize("gain", [1.08, 0.9])
+def test_where_channels_clearly_disagree_the_interval_reaches_the_other(gain: float) -> None:
+    sensor = card.Sensor(window_s=0.025, average_s=1.0, counter_gain=gain)
+    made = metered(WORK, sensor)
+    (found,) = made.headline
+    assert "channel_mismatch" in made.validity
+    assert covers(found, WORK, START_S, END_S)
+    assert found.shared_u95_j >= abs(gain - 1) * float(WORK.energy(START_S, END_S))
+    assert found.bound_j >= found.gross_u95_j
+
+
+def test_a_disagreement_below_the_gate_widens_the_interval_all_the_same() -> None:
+    made = metered(WORK, card.Sensor(window_s=0.025, average_s=1.0, counter_gain=1.018))
+    assert covers(made.headline[0], WORK, START_S, END_S)
+    assert "channel_mismatch" not in made.validity
+
+
+def test_readings_of_nothing_are_left_out_and_noted() -> None:
+    made = metered(WORK, card.Sensor(window_s=0.025, average_s=1.0, zero_every=20))
+    assert made.headline[0].gross_j == pytest.approx(float(WORK.energy(5, 15)), rel=1e-4)
+    assert not made.validity.keys() & DISQUALIFYING
+    assert any("readings of 0 W by power_average_w" in note for note in made.gpus[0]["notes"])
+    alone = metered(WORK, card.Sensor(counter_s=None, zero_every=20))
+    assert covers(alone.headline[0], WORK, START_S, END_S)
+
+
+def test_a_counter_that_stands_for_some_seconds_and_catches_up_loses_nothing() -> None:
+    sensor = card.Sensor(window_s=0.025, average_s=1.0, counter_stalls=((8.0, 11.0),))
+    made = metered(WORK, sensor)
+    assert made.headline[0].gross_j == pytest.approx(float(WORK.energy(5, 15)), rel=1e-4)
+    assert covers(made.headline[0], WORK, START_S, END_S)
+
+
+def test_a_counter_that_stands_still_gives_no_number_but_a_reason() -> None:
+    rows = [Row(card.ns(t), card.UUID, "nvml", "energy_counter_j", 77.0) for t in (0.0, 18.0)]
+    info = card.info(quantities=("energy_counter_j",))
+    made = account(card.recording(rows, info), (card.ns(START_S), card.ns(END_S)))
+    assert made.total is None
+    assert made.energy(100, 100, 10).per_output_token_j is None
+    assert made.energy().unavailable
+    # Beside readings, these are the energy.
+    sensor = card.Sensor(average_s=1.0, counter_stalls=((-9.0, 99.0),))
+    other = metered(WORK, sensor).headline[0]
+    assert other.channel == "power"
+    assert covers(other, WORK, START_S, END_S)
+
+
+@pytest.mark.parametrize("call_s", [0.001, 0.003, 0.005])
+@pytest.mark.parametrize("counter_from", ["true", "samples"])
+def test_slow_calls_make_no_number_wrong(call_s: float, counter_from: str) -> None:
+    sensor = card.Sensor(window_s=0.025, average_s=1.0, counter_from=counter_from, call_s=call_s)
+    made = metered(WORK, sensor)
+    assert covers(made.headline[0], WORK, START_S, END_S)
+    if counter_from == "samples":
+        assert made.gpus[0]["counter"] != "independent"
+
+
+def rapl(readings: list[tuple[float, float]]) -> Account:
+    info = card.info("cpu:package-0", "rapl", scope="cpu", quantities=("energy_counter_j",))
+    rows = [
+        Row(card.ns(t), info.device, "rapl", "energy_counter_j", joules, card.ns(t - 0.001))
+        for t, joules in readings
+    ]
+    return account(card.recording(rows, info), (card.ns(2), card.ns(8)), devices=())
+
+
+TICKS_S = np.arange(0.0, 10.0, 0.05)
+
+
+def test_a_package_counter_that_starts_over_is_a_code() -> None:
+    values_j = np.where(TICKS_S < 4.0, 1000.0 + 40 * TICKS_S, 40 * (TICKS_S - 4.0))
+    made = rapl(list(zip(TICKS_S, values_j, strict=True)))
+    assert made.total.gross_j == pytest.approx(240.0, rel=0.02)
+    assert "counter_reset" in made.validity
+
+
+def test_a_gap_of_a_counter_loses_nothing_and_is_no_code() -> None:
+    seen_s = TICKS_S[(TICKS_S < 4.0) | (TICKS_S > 5.3)]
+    made = rapl([(t, 40 * t) for t in seen_s])
+    assert made.total.gross_j == pytest.approx(240.0, rel=1e-3)
+    assert made.validity == {}
