@@ -1,5 +1,7 @@
 """``meter()``: the energy of a block, on this machine and on the simulated card."""
 
+import json
+import os
 import time
 from pathlib import Path
 
@@ -58,6 +60,35 @@ def test_the_room_of_that_name_does_not_hide_it() -> None:
         time.sleep(0.05)
     assert energy.window_s > 0
     assert llenergymeasure.energy.account.account is not None
+
+
+FORKING = """
+import json, os, time
+import llenergymeasure
+with llenergymeasure.meter("none") as energy:
+    child = os.fork()
+    if child == 0:
+        time.sleep(600)
+        os._exit(0)
+    time.sleep(0.2)
+    ended_s = time.monotonic()
+left_s = time.monotonic() - ended_s
+lives = os.waitpid(child, os.WNOHANG) == (0, 0)
+os.kill(child, 9)
+found = {"left_s": left_s, "lives": lives, "lost": "recorder_lost" in energy.validity}
+print(json.dumps({**found, "complete": energy.samples.complete}))
+"""
+
+
+def test_leaving_does_not_wait_for_a_process_that_the_block_has_forked() -> None:
+    done = sim.run_python(FORKING, os.environ)
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["lives"]
+    assert found["complete"]
+    assert not found["lost"]
+    assert found["left_s"] < 5
 
 
 @pytest.mark.parametrize("name", ["kept.parquet", "kept.arrows"])

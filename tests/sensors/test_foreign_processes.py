@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from llenergymeasure.meter import strangers
 
 from llenergymeasure.hardware import gpus
 from llenergymeasure.hardware.gpus import Gpu, GpuProcess
+from llenergymeasure.sensors import foreign_processes
 from llenergymeasure.sensors.foreign_processes import RunProcesses
 from support.recording import uuid
 
@@ -23,6 +23,7 @@ class Machine:
     def __init__(self, proc: Path, namespace: str) -> None:
         self.proc = proc
         self.on_card: list[int] = []
+        self.drawing: list[int] = []
         (proc / "self" / "ns").mkdir(parents=True)
         (proc / "self" / "ns" / "pid").symlink_to(namespace)
 
@@ -51,14 +52,19 @@ def make_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         machine.start(WORKER, ENGINE)
         machine.start(OTHER, 1, "trainer")
         monkeypatch.setattr(
-            strangers,
+            foreign_processes,
             "compute_processes",
             lambda _: [GpuProcess(pid, None) for pid in machine.on_card],
         )
-        monkeypatch.setattr(strangers, "_nvml_name", lambda pid: f"nvml says {pid}")
+        monkeypatch.setattr(
+            foreign_processes,
+            "graphics_processes",
+            lambda _: [GpuProcess(pid, None) for pid in machine.drawing],
+        )
+        monkeypatch.setattr(foreign_processes, "_nvml_name", lambda pid: f"nvml says {pid}")
         return machine
 
-    assert strangers.compute_processes is gpus.compute_processes
+    assert foreign_processes.compute_processes is gpus.compute_processes
     return make
 
 
@@ -136,3 +142,15 @@ def test_the_server_that_shares_a_card_among_processes_is_passed_over(make_machi
     machine.on_card = [OTHER]
 
     assert _pids(RunProcesses(RUN, machine.proc)) == []
+
+
+def test_what_draws_is_named_unless_it_is_of_the_run(make_machine) -> None:
+    machine = make_machine()
+    machine.drawing = [ENGINE, OTHER, UNSEEN]
+
+    found = RunProcesses(RUN, machine.proc).drawing(CARD)
+
+    assert [(each.pid, each.name) for each in found] == [
+        (OTHER, "trainer"),
+        (UNSEEN, f"nvml says {UNSEEN}"),
+    ]

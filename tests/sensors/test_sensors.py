@@ -61,20 +61,39 @@ def test_rapl_gives_packages_dram_and_platform_once_and_no_parts(powercap: Path)
     assert values["dram:package-0"] == pytest.approx(2.0)
 
 
-def test_rapl_counts_on_where_the_counter_starts_over(powercap: Path) -> None:
+def _read_at(powercap: Path, *values_uj: int) -> list[float]:
+    """What a package's counter gives where the kernel's shows these one after the other."""
     counter = powercap / "intel-rapl:1" / "energy_uj"
     (channel,) = (c for c in RaplSensor(powercap).channels() if c.device == "cpu:package-1")
-    counter.write_text(str(RANGE_UJ - 1_000_000))
-    before = channel.read()[0].value
-    counter.write_text("2000000")
-    after = channel.read()[0].value
-    counter.write_text("3000000")
-    later = channel.read()[0].value
+    given = []
+    for value_uj in values_uj:
+        counter.write_text(str(value_uj))
+        value = channel.read()[0].value
+        assert value is not None
+        given.append(value)
+    return given
 
-    assert before is not None
-    assert after is not None
-    assert after - before == pytest.approx(3.0)
+
+def test_rapl_counts_on_where_the_counter_starts_over(powercap: Path) -> None:
+    before, after, later = _read_at(powercap, RANGE_UJ - 100_000, 200_000, 1_200_000)
+
+    assert after - before == pytest.approx(0.3)
     assert later == pytest.approx(after + 1.0)
+
+
+def test_rapl_that_is_reset_falls(powercap: Path) -> None:
+    before, after, later = _read_at(powercap, 9_000_000, 1_000, 1_001_000)
+
+    assert (before, after) == (pytest.approx(9.0), pytest.approx(0.001))
+    assert later == pytest.approx(after + 1.0)
+
+
+def test_rapl_that_wraps_twice_and_is_then_reset_falls_by_what_was_lost(powercap: Path) -> None:
+    values = _read_at(powercap, RANGE_UJ - 1, 0, RANGE_UJ - 1, 0, 5_000_000, 2_000_000)
+
+    assert values[:4] == sorted(values[:4])
+    assert values[3] == pytest.approx(2 * RANGE_UJ / 1e6)
+    assert values[5] == pytest.approx(values[4] - 3.0)
 
 
 def test_rapl_that_may_not_be_read_is_unavailable_with_the_remedy() -> None:
@@ -163,14 +182,14 @@ def test_codecarbon_models_the_whole_host_also_in_a_job_and_leaves_the_jobs_numb
         "print(os.environ.get('SLURM_JOB_ID'), *notes, sep='|')\n"
     )
     outside = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"}
-    told = [
+    said = [
         subprocess.run(
             [sys.executable, "-c", ask], env=variables, capture_output=True, text=True, check=True
         ).stdout.partition("|")
         for variables in (outside, outside | {"SLURM_JOB_ID": "7"})
     ]
-    assert [number for number, _, _ in told] == ["None", "7"]
-    assert told[0][2] == told[1][2]
+    assert [number for number, _, _ in said] == ["None", "7"]
+    assert said[0][2] == said[1][2]
 
 
 @pytest.mark.parametrize("asked", ["nvlm", "auto,tea", ""])
@@ -249,3 +268,12 @@ def test_a_superchips_counter_is_that_of_the_module(tmp_path: Path) -> None:
     scope, quantities = given[f"module:{uuid(1)}"]
     assert scope == "module"
     assert "energy_counter_j" in quantities
+
+
+def test_a_card_in_slices_says_that_its_readings_are_the_whole_cards(tmp_path: Path) -> None:
+    infos = _describe("nvml", card_environment(tmp_path, [sim.Device(keys={"mig": True})]))
+
+    assert isinstance(infos, list)
+    (info,) = infos
+    assert info["mig"] is True
+    assert "whole card" in info["note"]

@@ -51,6 +51,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_TIMERSLACK = 29
 _TIMER_SLACK_NS = 1000
 _SWITCH_INTERVAL_S = 0.001
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _Stop() as stop:
             Recording(opened, options.out).run(stop, answer)
     except (LlemError, OSError) as error:
+        _end_undisturbed()
         code = error.exit_code if isinstance(error, LlemError) else EXIT_FAILED
         print(f"recorder: {error}", file=sys.stderr)
         _say(answer, {"ready": False, "error": str(error), "exit_code": code})
@@ -158,13 +160,14 @@ class _Stop:
 
     def __enter__(self) -> "_Stop":
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in _ENDING:
             signal.signal(number, lambda *_: None)
         # A person's Ctrl-C is for the run; the run then ends the recorder.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         return self
 
     def __exit__(self, *_: object) -> None:
+        _end_undisturbed()
         signal.set_wakeup_fd(-1)
 
     def wait(self, timeout_s: float) -> bool:
@@ -174,6 +177,12 @@ class _Stop:
         if self._read in ready:
             return True
         return standard_input in ready and os.read(standard_input, 4096) == b""
+
+
+def _end_undisturbed() -> None:
+    """Pass over what asks for the end from here on: it has come, and its status is our own."""
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def header(sensors: Sequence[SensorInfo]) -> Header:
