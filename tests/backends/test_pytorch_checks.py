@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,10 +27,54 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def on(monkeypatch: pytest.MonkeyPatch, *gpus: tuple[int, int]) -> None:
     monkeypatch.setattr(checks, "_compute_capabilities", lambda: list(gpus))
+    monkeypatch.setattr(checks, "why_no_cuda", lambda: None)
 
 
 def test_the_default_has_none() -> None:
     assert problems() == {}
+
+
+@pytest.mark.parametrize("placed", [None, "auto", "cuda", "cuda:0", "balanced"])
+def test_a_torch_that_cannot_use_the_gpu_beside_it(
+    monkeypatch: pytest.MonkeyPatch, placed: str | None
+) -> None:
+    on(monkeypatch, HOPPER)
+    monkeypatch.setattr(checks, "why_no_cuda", lambda: "2.9 is built for CUDA 13.0")
+    settings = {} if placed is None else {"pytorch": {"device_map": placed}}
+    said = problems(**settings)["backend"]
+    assert "compute on the CPU" in said
+    assert "2.9 is built for CUDA 13.0" in said
+    assert "pytorch.device_map: cpu" in said
+    assert problems(pytorch={"device_map": "cpu"}) == {}
+
+
+class FakeTorch:
+    """A PyTorch by what it says of itself."""
+
+    def __init__(self, cuda: str | None, works: bool) -> None:
+        self.__version__ = "2.9"
+        self.version = SimpleNamespace(cuda=cuda)
+        self.cuda = SimpleNamespace(is_available=lambda: works)
+
+
+@pytest.mark.parametrize(
+    ("torch", "reason"),
+    [
+        (FakeTorch("13.0", works=True), None),
+        (FakeTorch(None, works=False), "2.9 is built without CUDA"),
+        (
+            FakeTorch("13.0", works=False),
+            "2.9 is built for CUDA 13.0, and the driver runs CUDA up to 12.4",
+        ),
+    ],
+)
+def test_why_torch_cannot_use_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, torch: FakeTorch, reason: str | None
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(checks, "cuda_driver_version", lambda: "12.4")
+    monkeypatch.setattr(checks, "find_spec", lambda _: 1)
+    assert checks.why_no_cuda() == reason
 
 
 @pytest.mark.parametrize("name", ["load_in_4bit", "load_in_8bit"])

@@ -31,7 +31,10 @@ def test_it_is_right_about_this_machine(tmp_path: Path) -> None:
     secret = "hf_0123456789abcdef"
     found = _found(tmp_path, {"HF_TOKEN": secret, "XDG_CONFIG_HOME": str(tmp_path / "xdg")})
     assert importlib.metadata.version("torch") in found["pytorch"]["detail"]
-    assert found["pytorch"]["state"] == "ok"
+    gpu = Path("/proc/driver/nvidia/version").exists()
+    assert (found["pytorch"]["state"] == "ok") == (
+        not gpu or "CUDA works" in found["pytorch"]["detail"]
+    )
     for name in ("vllm", "sglang"):
         here = importlib.util.find_spec(name) is not None
         assert (found[name]["state"] != "absent") == here
@@ -44,7 +47,6 @@ def test_it_is_right_about_this_machine(tmp_path: Path) -> None:
         assert (found["Docker"]["state"] == "ok") == works
         assert works or "does not answer" in found["Docker"]["detail"]
     assert (found["SLURM"]["state"] != "absent") == (shutil.which("sbatch") is not None)
-    gpu = Path("/proc/driver/nvidia/version").exists()
     assert (found["nvml"]["state"] == "ok") == gpu
     counters = list(Path("/sys/class/powercap").glob("intel-rapl:*/energy_uj"))
     assert (found["rapl"]["state"] == "ok") == any(os.access(one, os.R_OK) for one in counters)
@@ -81,3 +83,15 @@ def test_it_sees_cards_and_what_is_wrong(tmp_path: Path) -> None:
     assert found["your settings"]["state"] == "wrong"
     assert found["Docker"]["state"] == "absent"
     assert "HF_HUB_OFFLINE" in found["hub"]["detail"]
+
+
+@pytest.mark.system
+def test_a_torch_that_cannot_use_the_card_is_not_ticked_off(tmp_path: Path) -> None:
+    if importlib.util.find_spec("torch") is None or Path("/dev/nvidiactl").exists():
+        pytest.skip("needs a PyTorch, and no GPU")
+    found = _found(tmp_path, card_environment(tmp_path, [sim.Device()]))
+    assert found["pytorch"]["state"] == "wrong"
+    assert "NVML sees a GPU" in found["pytorch"]["detail"]
+    assert "refused" in found["pytorch"]["remedy"]
+    hidden = card_environment(tmp_path, [sim.Device()], CUDA_VISIBLE_DEVICES="")
+    assert _found(tmp_path, hidden)["pytorch"]["state"] == "ok"

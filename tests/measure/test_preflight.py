@@ -57,8 +57,10 @@ def look(tmp_path: Path, library: Path) -> Any:  # noqa: ARG001 - builds it
         visible: str | None = None,
         run_pid: int | None = None,
         state: Path | None = None,
+        computes: bool = True,
     ) -> dict[str, Any]:
-        variables = sim.environment(sim.Trace(cards).write(tmp_path), state=state)
+        trace = sim.Trace(cards).write(tmp_path)
+        variables = sim.environment(trace, state=state, computes=computes)
         variables.pop("CUDA_VISIBLE_DEVICES", None)
         if visible is not None:
             variables["CUDA_VISIBLE_DEVICES"] = visible
@@ -259,3 +261,14 @@ def test_a_run_on_the_cpu_does_not_look_at_cards(look: Any) -> None:
     busy = sim.Device(keys={"processes": [{"pid": 1}], "persistence_mode": False})
     found = look(busy, config={"pytorch": {"device_map": "cpu"}})
     assert found["errors"] == found["warnings"] == []
+
+
+def test_a_torch_that_cannot_use_the_card_is_refused_with_what_to_do(look: Any) -> None:
+    found = look(sim.Device(), computes=False)
+    said = messages(found["errors"])
+    assert "NVML sees a GPU here" in said
+    assert "would compute on the CPU" in said
+    assert "set pytorch.device_map: cpu" in said
+    quiet = {"errors": [], "warnings": [], "cards": []}
+    assert look(sim.Device(), computes=False, visible="") == quiet
+    assert look(sim.Device(), computes=False, config={"pytorch": {"device_map": "cpu"}}) == quiet

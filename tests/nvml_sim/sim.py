@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+ON_GPU = HERE / "on_gpu"
 # NVML_SIM_OUT names another build, as the one with sanitizers (README.md)
 BUILD = Path(os.environ.get("NVML_SIM_OUT", HERE.parents[1] / "build" / "nvml_sim")).absolute()
 LIBRARY_NAME = "libnvidia-ml.so.1"
@@ -290,6 +291,7 @@ def environment(
     clock: Path | SteppedClock | str | None = None,
     library_folder: Path = BUILD,
     base: Mapping[str, str] | None = None,
+    computes: bool = True,
 ) -> dict[str, str]:
     """Environment variables for a process that is to see the simulated card.
 
@@ -301,6 +303,8 @@ def environment(
         clock: a clock file, or "xN" for N times real time.
         library_folder: folder with libnvidia-ml.so.1.
         base: variables to start from; None: this process' own.
+        computes: transformers is to look as if it computed on the card (``on_gpu``); False: as a
+            PyTorch that cannot use the GPU which NVML sees.
     """
     variables = dict(os.environ if base is None else base)
     for name in ("NVML_SIM_T0", "NVML_SIM_STATE", "NVML_SIM_CLOCK"):
@@ -311,6 +315,11 @@ def environment(
     variables["LD_LIBRARY_PATH"] = os.pathsep.join(paths)
     variables["NVML_SIM_TRACE"] = str(trace)
     variables["NVML_SIM_T0"] = str(t0_ns)
+    given = variables.pop("PYTHONPATH", "").split(os.pathsep)
+    searched = [str(ON_GPU)] if computes else []
+    searched += [path for path in given if path and path != str(ON_GPU)]
+    if searched:
+        variables["PYTHONPATH"] = os.pathsep.join(searched)
     if state is not None:
         variables["NVML_SIM_STATE"] = str(state)
     if clock is not None:

@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from llenergymeasure.config.calibration import GAIN_BAND
+from llenergymeasure.units import DISQUALIFYING
 from nvml_sim import sim
 from support.studies import snakemake, write_study
 
@@ -52,8 +54,19 @@ def test_energy_is_measured_and_holds_the_truth(
         assert energy["scopes"] == ["gpu"]
         truth_j = 250.0 * result["window"]["duration_s"]
         assert energy["gross_j"] == pytest.approx(truth_j, abs=energy["u95_j"] + 0.001 * truth_j)
-        assert energy["u_sys_j"] == pytest.approx(0.05 * truth_j, rel=0.01)
-        assert result["provenance"]["tick_aligned"]
+        assert energy["u_sys_j"] == pytest.approx(GAIN_BAND * truth_j, rel=0.01)
+        phases = {phase["name"]: phase for phase in result["phases"]}
+        window = result["window"]
+        # The window is the work's own, between two short rests.
+        before, after = phases["margin_before"], phases["margin_after"]
+        assert before["end_monotonic_ns"] <= window["start_monotonic_ns"]
+        assert window["end_monotonic_ns"] <= after["start_monotonic_ns"]
+        assert window["duration_s"] >= 3
+        per_token_j = energy["per_output_token_j"]
+        power_w = per_token_j * result["performance"]["output_tokens_per_s"]
+        assert power_w == pytest.approx(energy["power_mean_w"], rel=0.001)
+        assert result["provenance"]["computes_on_gpu"]
+        assert not DISQUALIFYING & set(result["validity"])
         channels = {
             (reading["sensor"], reading["channel"])
             for reading in energy["readings"]

@@ -10,6 +10,7 @@ from llenergymeasure.backends.pytorch.passthrough import FORBIDDEN, RESERVED
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
+from llenergymeasure.hardware.gpu_state import cuda_driver_version
 
 _BF16_CAPABILITY = (8, 0)
 """Compute capability from which NVIDIA GPUs have bfloat16 units (CUDA C++ Programming Guide)."""
@@ -26,6 +27,7 @@ def find_problems(config: ExperimentConfig) -> list[Problem]:
         *_attention(config, settings, gpus),
         *_decoding(settings),
         *_placement(config, settings, gpus),
+        *_beside_the_gpu(settings, gpus),
         *_compiler(settings, gpus),
         *_adapter(config),
         *_passthrough(config),
@@ -185,6 +187,39 @@ def _placement(
             key="pytorch.device_map",
             found=settings.device_map,
         )
+
+
+def _beside_the_gpu(settings: PyTorchConfig, gpus: list[Capability]) -> Iterator[Problem]:
+    """Yield that PyTorch would compute on the CPU while the energy of a GPU is measured."""
+    on_cpu = (settings.device_map or "").partition(":")[0] == "cpu"
+    reason = None if on_cpu or not gpus else why_no_cuda()
+    if reason is not None:
+        yield Problem(
+            f"NVML sees a GPU here, and this PyTorch would compute on the CPU beside it: {reason}. "
+            "Install a PyTorch that is built for a CUDA which the driver can run "
+            "(https://pytorch.org/get-started/locally), or set pytorch.device_map: cpu to run on "
+            "the CPU on purpose: the energy is then the host's",
+            key="backend",
+            found="pytorch",
+        )
+
+
+def why_no_cuda() -> str | None:
+    """Return why PyTorch cannot use a GPU that is there; None if it can, or is not installed.
+
+    It has to be imported for that, which the run does next anyway.
+    """
+    if find_spec("torch") is None:
+        return None
+    import torch
+
+    if torch.cuda.is_available():
+        return None
+    if torch.version.cuda is None:
+        return f"{torch.__version__} is built without CUDA"
+    driver = cuda_driver_version()
+    newest = "" if driver is None else f", and the driver runs CUDA up to {driver}"
+    return f"{torch.__version__} is built for CUDA {torch.version.cuda}{newest}"
 
 
 def _compiler(settings: PyTorchConfig, gpus: list[Capability]) -> Iterator[Problem]:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from llenergymeasure.backends.registry import names
 from llenergymeasure.cli.doctor.finding import Finding
+from llenergymeasure.errors import LlemError
+from llenergymeasure.hardware.gpus import discover, visible
 from llenergymeasure.runners.choice import PACKAGES, apptainer_command, container_command
 
 IMPORT_LIMIT_S = 180.0
@@ -21,7 +23,8 @@ for name in sys.argv[1:]:
     found[name] = str(getattr(module, "__version__", "?"))
 torch = sys.modules.get("torch")
 cuda = None if torch is None else bool(torch.cuda.is_available())
-print("\\n" + json.dumps({"versions": found, "cuda": cuda}))
+built = None if torch is None else torch.version.cuda
+print("\\n" + json.dumps({"versions": found, "cuda": cuda, "built": built}))
 """
 
 _EXTRAS = {"pytorch": "pip install 'llenergymeasure[pytorch]'"}
@@ -39,7 +42,7 @@ def engines() -> Iterator[Finding]:
         yield Finding(
             "an engine",
             "wrong",
-            "none can be imported here, and there is no Docker, Podman or Apptainer",
+            "none can be used here, and there is no Docker, Podman or Apptainer",
             "pip install 'llenergymeasure[host,pytorch]', or install a container runtime",
         )
 
@@ -68,5 +71,22 @@ def _engine(backend: str, packages: tuple[str, ...]) -> Finding:
         return Finding(backend, "wrong", f"cannot be imported: {last}", remedy)
     found = json.loads(done.stdout.strip().splitlines()[-1])
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    if found["cuda"] is False and _gpu_there():
+        built = "without CUDA" if found["built"] is None else f"for CUDA {found['built']}"
+        return Finding(
+            backend,
+            "wrong",
+            f"{versions}: NVML sees a GPU, and this PyTorch (built {built}) cannot use it",
+            "install a PyTorch that is built for a CUDA which the driver can run; a run would "
+            "compute on the CPU beside the GPU, and is refused",
+        )
     device = {True: ", CUDA works", False: ", on the CPU: torch sees no CUDA device"}
     return Finding(backend, "ok", f"{versions}{device.get(found['cuda'], '')}")
+
+
+def _gpu_there() -> bool:
+    """Return whether NVML sees a GPU that a run here would use."""
+    try:
+        return bool(visible(discover()).gpus)
+    except LlemError:
+        return False
