@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llenergymeasure.errors import ResultsError
@@ -64,6 +64,7 @@ REALS = st.floats(allow_nan=False, allow_infinity=False) | st.none()
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20) | st.none()
 
 
+@settings(deadline=None)
 @given(REALS, TEXTS, st.integers(-(2**63), 2**63 - 1) | st.none(), st.lists(TEXTS, max_size=3))
 def test_the_copy_and_the_columns_are_the_same(tmp_path_factory, energy_j, model, batches, codes):
     row = one_row() | {"energy_gross_j": energy_j, "model": model, "batches": batches}

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from llenergymeasure.analysis.verify.difference import Difference, differences
+from llenergymeasure.analysis.verify.difference import RELATIVE, Difference, differences
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.energy.account import METHOD
 from llenergymeasure.errors import LlemError
@@ -22,6 +22,22 @@ from llenergymeasure.results.record import Energy, Footprint, Result
 from llenergymeasure.results.row_file import read_written_row
 from llenergymeasure.results.table import run_row
 from llenergymeasure.sensors.behaviour import Characterised
+
+_IN_PROPORTION = (
+    "power_mean_w",
+    "per_output_token_j",
+    "per_input_token_j",
+    "per_request_j",
+    "per_1000_requests_wh",
+)
+_FOOTPRINT_IN_PROPORTION = (
+    "energy_site_kwh",
+    "carbon_gco2e",
+    "carbon_per_1000_requests_gco2e",
+    "cost",
+    "cost_per_1000_requests",
+)
+"""What is in proportion to the headline energy."""
 
 
 def check_run(folder: RunFolder, swept: Mapping[str, Any]) -> Iterator[Difference]:
@@ -103,15 +119,57 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
 
 
 def _earlier_method(folder: RunFolder, old: Energy, new: Energy) -> Iterator[Difference]:
-    """Yield where an energy of an earlier method lies outside of the two methods' intervals."""
-    if (old.gross_j is None) != (new.gross_j is None):
-        yield Difference(folder.result, "energy.gross_j", old.gross_j, new.gross_j)
+    """Yield where an energy of an earlier method lies outside of the two methods' intervals.
+
+    What follows from the headline by a division has to follow from the recorded one.
+    """
+    yield from _apart(folder, "energy.gross_j", (old.gross_j, old.u95_j), (new.gross_j, new.u95_j))
+    fresh = {(each.device, each.sensor, each.channel): each for each in new.readings}
+    for number, reading in enumerate(old.readings):
+        again = fresh.get((reading.device, reading.sensor, reading.channel))
+        if again is not None and None not in (reading.gross_j, again.gross_j):
+            place = f"energy.readings[{number}].gross_j"
+            mine = (reading.gross_j, reading.gross_u95_j or reading.u95_j)
+            yield from _apart(folder, place, mine, (again.gross_j, again.gross_u95_j))
+    if not old.gross_j or not new.gross_j:
         return
-    if old.gross_j is None or new.gross_j is None:
+    scale = old.gross_j / new.gross_j
+    yield from differences(folder.result, _derived(old), _derived(new, scale), "energy")
+
+
+def _apart(
+    folder: RunFolder,
+    figure: str,
+    old: tuple[float | None, float | None],
+    new: tuple[float | None, float | None],
+) -> Iterator[Difference]:
+    """Yield that two energies, each with its half width, lie further apart than both allow."""
+    (old_j, old_u95_j), (new_j, new_u95_j) = old, new
+    if old_j is not None and new_j is not None:
+        allowed_j = (old_u95_j or 0.0) + (new_u95_j or 0.0) + RELATIVE * abs(old_j)
+        if abs(old_j - new_j) <= allowed_j:
+            return
+    elif old_j is new_j:
         return
-    allowed_j = (old.u95_j or 0.0) + (new.u95_j or 0.0) + 1e-9 * abs(old.gross_j)
-    if abs(old.gross_j - new.gross_j) > allowed_j:
-        yield Difference(folder.result, "energy.gross_j", old.gross_j, new.gross_j)
+    yield Difference(folder.result, figure, old_j, new_j)
+
+
+def _derived(energy: Energy, scale: float = 1.0) -> dict[str, Any]:
+    """Return what is in proportion to the headline, for a headline so many times as large."""
+    plain = energy.model_dump()
+    values = {name: plain[name] for name in _IN_PROPORTION}
+    printed = plain["footprint"] or {}
+    values["footprint"] = {name: printed.get(name) for name in _FOOTPRINT_IN_PROPORTION}
+    return _scaled(values, scale)
+
+
+def _scaled(values: Mapping[str, Any], scale: float) -> dict[str, Any]:
+    return {
+        name: _scaled(value, scale)
+        if isinstance(value, Mapping)
+        else (None if value is None else value * scale)
+        for name, value in values.items()
+    }
 
 
 def _served(result: Result, requests: pa.Table, window: tuple[int, int]) -> ServedRun | None:

@@ -14,7 +14,11 @@ from llenergymeasure.errors import ResultsError
 from llenergymeasure.results.layout import StudyFolder
 
 SHOWN = 20
-"""Differing cells told of one table; where one value is wrong, what follows from it is too."""
+"""Differing cells named of one table; where one value is wrong, what follows from it is too."""
+OTHER_VERSION = (
+    "its columns are not those of this version: another one wrote it, or it was changed; "
+    "`llem report` writes it again from the runs"
+)
 
 
 def check_tables(study_dir: Path, *, partial: bool) -> Iterator[Difference]:
@@ -49,7 +53,9 @@ def _compare(stands: Path, fresh: Path) -> Iterator[Difference]:
         return
     if stands.suffix != ".parquet":
         # Its values are those of the Parquet table beside it.
-        yield Difference(stands, what="its bytes are not what the runs give")
+        other = _columns(stands.with_suffix(".parquet")) != _columns(fresh.with_suffix(".parquet"))
+        what = OTHER_VERSION if other else "its bytes are not what the runs give"
+        yield Difference(stands, what=what)
         return
     try:
         recorded = pq.read_table(stands)
@@ -62,10 +68,12 @@ def _compare(stands: Path, fresh: Path) -> Iterator[Difference]:
 def _cells(
     path: Path, recorded: pa.Table, fresh: pa.Table, *, same_writer: bool
 ) -> Iterator[Difference]:
-    if recorded.schema.names != fresh.schema.names or len(recorded) != len(fresh):
-        told = f"{len(recorded)} rows of {len(recorded.schema)} columns; "
-        told += f"the runs give {len(fresh)} of {len(fresh.schema)}, or other names"
-        yield Difference(path, what=told)
+    if recorded.schema.names != fresh.schema.names:
+        yield Difference(path, what=OTHER_VERSION)
+        return
+    if len(recorded) != len(fresh):
+        what = f"{len(recorded)} rows; the runs give {len(fresh)}"
+        yield Difference(path, what=what)
         return
     found = 0
     for number, pair in enumerate(zip(recorded.to_pylist(), fresh.to_pylist(), strict=True)):
@@ -77,6 +85,14 @@ def _cells(
         yield Difference(path, what=f"{found - SHOWN} more cells differ")
     if not found and same_writer:
         yield Difference(path, what="its values are right, but its bytes were changed")
+
+
+def _columns(path: Path) -> list[str]:
+    """Return the names of a table's columns; none where it cannot be read."""
+    try:
+        return list(pq.read_schema(path).names)
+    except (OSError, pa.ArrowException):
+        return []
 
 
 def _same_writer(path: Path) -> bool:
