@@ -19,6 +19,7 @@ from llenergymeasure.energy.knots import (
     Knots,
     Readings,
     counter_knots,
+    on_grid,
     power_readings,
 )
 from llenergymeasure.recording.samples import Samples
@@ -108,11 +109,22 @@ def characterise(
 
 
 def _found(quantity: Quantity, readings: Readings, edges_s: Floats, name: str) -> PowerBehaviour:
-    window_s = averaging_window(readings, edges_s)
+    window_s = averaging_window(_placed(readings), edges_s)
     if window_s is None and (public := published(name, quantity)) is not None:
         period_s = reading_period(readings) or public.update_period_s
         return replace(public, update_period_s=period_s)
     return PowerBehaviour(quantity, reading_period(readings), window_s, "found")
+
+
+def _placed(readings: Readings) -> Readings:
+    """Return readings with renewals that come evenly placed by all of them together."""
+    period_s, new = reading_period(readings), readings.half_s > 0
+    if period_s is None:
+        return readings
+    t_s, half_s = readings.t_s.copy(), readings.half_s.copy()
+    early_s, late_s = t_s[new] - half_s[new], t_s[new] + half_s[new]
+    t_s[new], half_s[new] = on_grid(early_s, late_s, period_s)
+    return replace(readings, t_s=t_s, half_s=half_s)
 
 
 def _channels(samples: Samples, info: SensorInfo, origin_ns: int) -> dict[Quantity, Readings]:

@@ -95,16 +95,23 @@ def counter_knots(series: Series, origin_ns: int) -> Knots:
     known = (series.t_before_ns < series.t_ns) & ~np.isnan(series.value)
     late_s = np.asarray((series.t_ns[known] - origin_ns) / NS_PER_S)
     early_s = np.asarray((series.t_before_ns[known] - origin_ns) / NS_PER_S)
-    t_s, half_s = _on_grid(early_s, late_s)
+    t_s, half_s = on_grid(early_s, late_s)
     return Knots(origin_ns, t_s, np.asarray(series.value[known], dtype=np.float64), half_s)
 
 
-def _on_grid(early_s: Floats, late_s: Floats) -> tuple[Floats, Floats]:
+def on_grid(
+    early_s: Floats, late_s: Floats, period_s: float | None = None
+) -> tuple[Floats, Floats]:
     """Return when ticks were and how unsure that is, from the earliest and latest time of each.
 
     A sensor's ticks come at even distances, so that many together place each of them better than
     its own two reads, which a slow call sets far apart. Where they do not come evenly, each keeps
     its own: how far the even ones miss their reads is taken as how unsure they are.
+
+    Args:
+        early_s: the earliest time of each.
+        late_s: the latest.
+        period_s: their distance; the usual one if not given.
     """
     t_s, half_s = (late_s + early_s) / 2, (late_s - early_s) / 2
     for first in range(0, len(t_s) - _TOGETHER + 1, _TOGETHER):
@@ -112,7 +119,9 @@ def _on_grid(early_s: Floats, late_s: Floats) -> tuple[Floats, Floats]:
         early, late, middle = early_s[here], late_s[here], t_s[here].copy()
         # Counted from one to the next: slow reads show the usual distance only roughly.
         gaps_s = np.diff(middle)
-        numbers = np.concatenate(([0.0], np.cumsum(np.round(gaps_s / np.median(gaps_s)))))
+        numbers = np.concatenate(
+            ([0.0], np.cumsum(np.round(gaps_s / (period_s or np.median(gaps_s)))))
+        )
         period_s, phase_s = np.polyfit(numbers, middle, 1)
         even = numbers * period_s + phase_s
         # The phases that all reads allow, from the latest lower to the earliest upper bound.
