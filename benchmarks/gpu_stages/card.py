@@ -44,6 +44,11 @@ class Setting:
         """Whether the card is a simulated one."""
         return self.load_file is not None
 
+    @property
+    def patience(self) -> float:
+        """How many times its limit a stage may take: the simulated card's machine may be slow."""
+        return 3.0 if self.simulated else 1.0
+
     def seconds(self, real_s: float, least_s: float = 0.0) -> float:
         """Return how long to do what takes ``real_s`` on a real card."""
         return max(least_s, real_s * self.scale)

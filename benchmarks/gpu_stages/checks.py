@@ -1,6 +1,6 @@
 """What must hold on any card, judged from what was kept: ok, not ok, or inconclusive."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -44,8 +44,11 @@ def judge(folder: Path) -> list[Check]:
         if "skipped" in row or "not_run" in row:
             continue
         found.append(ended(name, row))
-        found += [llem_exit(name, study, each) for study, each in row.get("studies", {}).items()]
-        for run in figures.runs(folder / name):
+        runs = figures.runs(folder / name)
+        for study, each in row.get("studies", {}).items():
+            codes = [run["validity"] for run in runs if run["study"] == study]
+            found.append(llem_exit(name, study, each, codes))
+        for run in runs:
             title = name if run["study"] == name else f"{name}, {run['study']}"
             found += run_checks(f"{title}, {run['name']}", run, limit_w)
         for window in figures.windows(folder / name):
@@ -74,7 +77,13 @@ def _why(row: dict[str, Any]) -> str:
     return str(row.get("error") or f"exit {row.get('exit')}, {row.get('took_s')} s")
 
 
-def llem_exit(stage: str, study: str, row: dict[str, Any]) -> Check:
+def llem_exit(
+    stage: str, study: str, row: dict[str, Any], codes: Sequence[Collection[str]] = ()
+) -> Check:
+    """Judge how a call ended; of runs that computed on the processor it must end with 1."""
+    if row["exit"] == 1 and codes and all("computes_on_cpu" in each for each in codes):
+        title = f"{stage}: llem run of {study} ends with 0"
+        return Check(title, "inconclusive", "exit 1: its runs computed on the processor")
     refused = study == "refused"
     good = row["exit"] not in (0, "over its limit") if refused else row["exit"] == 0
     wanted = "does not end with 0" if refused else "ends with 0"

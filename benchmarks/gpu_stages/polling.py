@@ -51,7 +51,7 @@ def raw(place: Place) -> None:
     api, card = nvml()
     fields = [api.NVML_FI_DEV_POWER_INSTANT, api.NVML_FI_DEV_POWER_AVERAGE]
     rows: list[tuple[int, ...]] = []
-    end = time.monotonic() + _LONGEST_S
+    end = time.monotonic() + _LONGEST_S * Setting.now().patience
     simulated = Setting.now().simulated
     with _load("all", place.kept / "marks.txt") as load:
         while load.poll() is None and time.monotonic() < end:

@@ -107,7 +107,7 @@ def _one(stage: Stage, folder: Path, out: Path, left_s: float) -> dict[str, Any]
             command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            ended = _end(process, min(stage.limit_s, left_s))
+            ended = _end(process, min(stage.limit_s * Setting.now().patience, left_s))
         finally:
             _kill(process, signal.SIGKILL)
     row = {"exit": ended, "took_s": round(time.monotonic() - began, 1), **_found(place)}

@@ -39,7 +39,7 @@ def run_study(place: Place, name: str, study: Mapping[str, Any], *, limit_s: flo
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=limit_s,
+            timeout=limit_s * Setting.now().patience,
             check=False,
         )
         ended, said = done.returncode, done.stdout
@@ -213,7 +213,7 @@ def probe(place: Place) -> None:
         [*LLEM, "sensors", "--characterise", "--json", *load],
         stdout=subprocess.PIPE,
         text=True,
-        timeout=160,
+        timeout=160 * Setting.now().patience,
         check=False,
     )
     (place.kept / "answer.json").write_text(done.stdout)

@@ -68,6 +68,8 @@ NOT_OK = [
     (checks.ended, ("raw", {"exit": "over its limit", "took_s": 120.0})),
     (checks.ended, ("raw", {"exit": 0, "error": "KeyError: 1"})),
     (checks.llem_exit, ("first", "first", {"exit": 1})),
+    (checks.llem_exit, ("first", "first", {"exit": 1}, [["computes_on_cpu"], ["throttled"]])),
+    (checks.llem_exit, ("first", "first", {"exit": 2}, [["computes_on_cpu"]])),
     (checks.llem_exit, ("faults", "refused", {"exit": 0})),
     (checks.llem_exit, ("faults", "refused", {"exit": "over its limit"})),
     (checks.identity, ("x", run(tokens_per_s=1015.0))),
@@ -89,6 +91,7 @@ NOT_OK = [
     (checks.took_turns, ({"one": (10.0, 12.0)},)),
 ]
 INCONCLUSIVE = [
+    (checks.llem_exit, ("first", "first", {"exit": 1}, [["computes_on_cpu"]])),
     (checks.identity, ("x", run(window_s=1.0))),
     (checks.within_limit, ("x", 699.0, None)),
     (checks.recomputed, ("x", run(counter_w=None))),
