@@ -117,13 +117,9 @@ def on_grid(
     for first in range(0, len(t_s) - _TOGETHER + 1, _TOGETHER):
         here = slice(first, first + _TOGETHER if first + 2 * _TOGETHER <= len(t_s) else len(t_s))
         early, late, middle = early_s[here], late_s[here], t_s[here].copy()
-        # Counted from one to the next: slow reads show the usual distance only roughly.
-        gaps_s = np.diff(middle)
-        numbers = np.concatenate(
-            ([0.0], np.cumsum(np.round(gaps_s / (period_s or np.median(gaps_s)))))
-        )
-        period_s, phase_s = np.polyfit(numbers, middle, 1)
-        even = numbers * period_s + phase_s
+        numbers = _numbers(middle, period_s or float(np.median(np.diff(middle))))
+        even_s, phase_s = np.polyfit(numbers, middle, 1)
+        even = numbers * even_s + phase_s
         # The phases that all reads allow, from the latest lower to the earliest upper bound.
         low_s, high_s = np.quantile(early - even, 0.95), np.quantile(late - even, 0.05)
         even += (low_s + high_s) / 2
@@ -135,6 +131,19 @@ def on_grid(
             t_s[here] = placed_s
             half_s[here] = np.where(better, unsure_s, half_s[here])
     return t_s, half_s
+
+
+def _numbers(t_s: Floats, about_s: float) -> Floats:
+    """Return which tick of an even pace each is, the pace being known to a tenth.
+
+    Slow reads show a single distance only roughly: the pace taken is the one that most ticks keep.
+    """
+    since_s = t_s - t_s[0]
+    fine = 0.2 * about_s / float(since_s[-1])
+    periods_s = about_s * (1 + np.arange(-0.1, 0.1 + fine, fine))
+    turns = np.exp(2j * np.pi * since_s / periods_s[:, None]).mean(axis=1)
+    best = int(np.argmax(np.abs(turns)))
+    return np.asarray(np.round(since_s / periods_s[best] - np.angle(turns[best]) / (2 * np.pi)))
 
 
 @dataclass(frozen=True)
