@@ -65,9 +65,8 @@ class Cluster:
         subprocess.run(["scancel", "--me"], timeout=30, check=False)
 
     def variables(self) -> dict[str, str]:
-        return {
-            name: self.cards[name] for name in ("LD_LIBRARY_PATH", "NVML_SIM_T0", "NVML_SIM_TRACE")
-        }
+        names = ("LD_LIBRARY_PATH", "NVML_SIM_T0", "NVML_SIM_TRACE", "PYTHONPATH")
+        return {name: self.cards[name] for name in names}
 
     def kill_node(self, node: str) -> None:
         """Let a node vanish: its daemons first, so that nobody reports the end of its jobs."""

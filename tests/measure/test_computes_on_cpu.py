@@ -27,8 +27,9 @@ def test_it_is_refused_with_what_to_do(tmp_path: Path, card: dict[str, str]) -> 
 
     outcome = run.outcome()
     assert outcome["status"] == "failed"
-    assert "would compute on the CPU" in outcome["message"]
-    assert "pytorch.device_map: cpu" in outcome["message"]
+    assert outcome["phase"] == "preflight"
+    assert "would compute on the CPU" in outcome["error"]["message"]
+    assert "pytorch.device_map: cpu" in outcome["error"]["message"]
     assert not (run.folder / "result.json").exists()
 
 

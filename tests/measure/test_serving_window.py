@@ -134,7 +134,7 @@ def test_too_many_failures_disqualify(tmp_path: Path) -> None:
             return plain.__class__(faulty, conversation, place)
 
         prompts.turn = turn
-        window = measure_traffic(served, protocol(config), None, Marks(tmp_path / "marks"))
+        window = measure_traffic(served, protocol(config), Marks(tmp_path / "marks"))
         table = traffic_table(window.sent, served)
     finally:
         served.close()
@@ -159,6 +159,6 @@ def test_a_server_that_ends_under_traffic_fails_the_run(tmp_path: Path) -> None:
     served = engine(config, "--first-ms", "10", "--next-ms", "1", "--die-after-s", "0.8")
     try:
         with pytest.raises(BackendError, match="ended with exit code 3"):
-            measure_traffic(served, protocol(config), None, Marks(tmp_path / "marks"))
+            measure_traffic(served, protocol(config), Marks(tmp_path / "marks"))
     finally:
         served.close()
