@@ -10,7 +10,7 @@ first output token counts to prefill.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -26,7 +26,8 @@ _WORST_CONDITION = 30.0
 coefficients can no longer be told apart)."""
 
 _LAGS_S = np.arange(0.0, 0.105, 0.005)
-"""Lags of a counter that are tried: the one that leaves least unexplained is taken."""
+"""Lags of a counter that are tried: the one that leaves least unexplained is taken, and refined."""
+_FINEST_LAG_S = 0.0005
 
 POOR_FIT = 0.1
 """A split that leaves more than this share of the steps' energy (rms) unexplained is doubtful."""
@@ -113,17 +114,34 @@ def _fit(knots: Knots, marked: Sequence[tuple[Batch, int]]) -> _Fit | NoSplit:
     seconds = knots.seconds
     prefills = [(seconds(batch.start_ns), seconds(end_ns)) for batch, end_ns in marked]
     decodes = [(seconds(end_ns), seconds(batch.end_ns)) for batch, end_ns in marked]
-    # From the last knot before the work to the first after it that a late counter has reached.
-    first = max(int(np.searchsorted(knots.t_s, prefills[0][0])) - 1, 0)
-    last = int(np.searchsorted(knots.t_s, decodes[-1][1] + float(_LAGS_S[-1]))) + 1
+    # Steps within the work, also of a late counter: what is drawn outside is not what is between.
+    first = int(np.searchsorted(knots.t_s, prefills[0][0] + float(_LAGS_S[-1])))
+    last = int(np.searchsorted(knots.t_s, decodes[-1][1], side="right"))
     t_s, energy_j = knots.t_s[first:last], knots.energy_j[first:last]
     if len(t_s) - 1 < _LEAST_STEPS:
         return NoSplit(f"the window holds {max(len(t_s) - 1, 0)} steps; {_LEAST_STEPS} are needed")
-    fits = [_least_squares(t_s - lag_s, energy_j, prefills, decodes) for lag_s in _LAGS_S]
-    found = [each for each in fits if isinstance(each, _Fit)]
-    if not found:
-        return next(each for each in fits if isinstance(each, NoSplit))
-    return min(found, key=lambda each: each.unexplained)
+
+    def fitted(lag_s: float) -> _Fit | NoSplit:
+        return _least_squares(t_s - lag_s, energy_j, prefills, decodes)
+
+    lags_s = _LAGS_S
+    while True:
+        fits = [(fitted(float(lag_s)), float(lag_s)) for lag_s in lags_s]
+        found = [(each, lag_s) for each, lag_s in fits if isinstance(each, _Fit)]
+        if not found:
+            return next(each for each, _ in fits if isinstance(each, NoSplit))
+        best, lag_s = min(found, key=lambda pair: pair[0].unexplained)
+        step_s = float(lags_s[1] - lags_s[0])
+        if step_s < _FINEST_LAG_S:
+            break
+        lags_s = lag_s + step_s * np.linspace(-1, 1, 11)
+    # What the lag that was found may be off, and the moments of the steps all together.
+    early, late = fitted(lag_s - _FINEST_LAG_S), fitted(lag_s + _FINEST_LAG_S)
+    if not isinstance(early, _Fit) or not isinstance(late, _Fit):
+        return best
+    by_lag_w = (late.energy_j - early.energy_j) / (2 * _FINEST_LAG_S)
+    off_s = _FINEST_LAG_S / 2 + float(np.mean(knots.half_s[first:last])) / math.sqrt(3)
+    return replace(best, covariance=best.covariance + np.outer(by_lag_w, by_lag_w) * off_s**2)
 
 
 def _least_squares(
@@ -134,12 +152,17 @@ def _least_squares(
     rise_j, span_s = np.diff(energy_j), np.diff(t_s)
     rest_s = span_s - prefill_s - decode_s
     columns = [prefill_s, decode_s]
-    total = [np.array([prefill_s.sum(), 0.0]), np.array([0.0, decode_s.sum()])]
-    for extra, of_decode in ((grown_s2, True), (rest_s, False)):
+    # Of the whole window, whose first and last moments the steps within it leave out.
+    whole = np.array([prefills[0][0], decodes[-1][1]])
+    total = [
+        np.array([_within(whole, prefills)[0], 0.0]),
+        np.array([0.0, _within(whole, decodes)[0]]),
+    ]
+    for extra, of_decode in ((grown_s2, _grown_within(whole, decodes)[0]), (rest_s, 0.0)):
         # A term that hardly varies cannot be told from the others, and says nothing.
         if np.linalg.norm(extra) > 1e-3 * np.linalg.norm(decode_s):
             columns.append(extra)
-            total.append(np.array([0.0, extra.sum() if of_decode else 0.0]))
+            total.append(np.array([0.0, of_decode]))
     design = np.column_stack(columns)
     scale = np.linalg.norm(design, axis=0)
     if not scale.all() or np.linalg.cond(design / scale) > _WORST_CONDITION:

@@ -1,0 +1,199 @@
+"""Energy of batches, prefill and decode told apart, and energy in other units."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from llenergymeasure.energy.account import Account, account
+from llenergymeasure.energy.batches import Batch, batch_energies
+from llenergymeasure.energy.footprint import Declared, footprint, per_1000_requests_wh
+from llenergymeasure.energy.split import POOR_FIT, NoSplit, TokenEnergy, split_energy
+from llenergymeasure.sensors.behaviour import Behaviour
+from support import energy_card as card
+
+REQUESTS = 8
+PREFILL_W, DECODE_W, GAP_W, REST_W = 640.0, 380.0, 140.0, 95.0
+SLICE_S = 0.02
+
+
+class Served:
+    """Batches whose phases draw known powers."""
+
+    def __init__(
+        self, lengths: list[tuple[int, int]], floor_s=0.0, gap_s=0.0, growth=0.0, start_s=2.0
+    ) -> None:
+        edges_s, levels_w, t_s = [-10.0], [REST_W], start_s
+        self.batches: list[Batch] = []
+        joules, tokens = np.zeros(2), np.zeros(2)
+        for into, out in lengths:
+            middle_s = t_s + floor_s + into * REQUESTS / 40_000
+            count = max(round(out / 80 / SLICE_S), 1)
+            step_s = out / 80 / count
+            decode_w = DECODE_W * (1 + growth * step_s * (np.arange(count) + 0.5))
+            edges_s += [t_s, *(middle_s + step_s * np.arange(count))]
+            levels_w += [PREFILL_W, *decode_w]
+            joules += PREFILL_W * (middle_s - t_s), float(decode_w.sum()) * step_s
+            tokens += into * REQUESTS, out * REQUESTS
+            end_s = middle_s + out / 80
+            mark = (card.ns(middle_s), card.ns(middle_s))
+            self.batches.append(
+                Batch(
+                    card.ns(t_s), card.ns(end_s), mark,
+                    into * REQUESTS, (out + 1) * REQUESTS, REQUESTS,
+                )
+            )  # fmt: skip
+            edges_s.append(end_s)
+            levels_w.append(GAP_W if gap_s else PREFILL_W)
+            t_s = end_s + gap_s
+        levels_w[-1] = REST_W
+        self.power = card.Power(edges_s, levels_w)
+        self.prefill_j, self.decode_j = joules / tokens
+        self.start_s, self.end_s = start_s, edges_s[-1]
+
+    def account(self, sensor: card.Sensor = card.H100, known: Behaviour | None = None) -> Account:
+        rows = card.counter_rows(self.power, sensor, self.end_s + 1)
+        samples = card.recording(rows, card.info(quantities=("energy_counter_j",)))
+        window = (card.ns(self.start_s), card.ns(self.end_s))
+        behaviour = known or Behaviour("independent", 0.1)
+        return account(samples, window, known={("nvml", card.UUID): behaviour})
+
+    def split(self, sensor: card.Sensor = card.H100) -> TokenEnergy | NoSplit:
+        return split_of(self.account(sensor), self.batches)
+
+
+def split_of(made: Account, batches: list[Batch]) -> TokenEnergy | NoSplit:
+    return split_energy([each.channel for each in made.headline_sources], batches)
+
+
+def lengths(count: int, seed: int) -> list[tuple[int, int]]:
+    rng = np.random.default_rng(seed)
+    return [(int(rng.integers(64, 1025)), int(rng.integers(16, 257))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("count", [10, 40])
+@pytest.mark.parametrize(
+    "load",
+    [
+        {},
+        {"floor_s": 0.006},
+        {"floor_s": 0.006, "gap_s": 0.005},
+        {"floor_s": 0.006, "gap_s": 0.005, "growth": 0.08},
+    ],
+    ids=["ideal", "floor", "gap", "growing"],
+)
+@pytest.mark.parametrize("lag_s", [0.0, 0.0325])
+def test_prefill_and_decode_are_found_and_their_intervals_hold(
+    count: int, load: dict[str, float], lag_s: float
+) -> None:
+    covered = []
+    for seed in range(8):
+        served = Served(lengths(count, seed), **load)
+        sensor = replace(card.H100, counter_lag_s=lag_s, counter_phase_s=0.011 * seed)
+        found = served.split(sensor)
+        assert isinstance(found, TokenEnergy)
+        assert found.prefill_j == pytest.approx(served.prefill_j, rel=0.002)
+        assert found.decode_j == pytest.approx(served.decode_j, rel=0.0005)
+        assert found.prefill_u95_j < 0.01 * found.prefill_j
+        assert found.unexplained < POOR_FIT
+        covered.append(abs(found.prefill_j - served.prefill_j) <= found.prefill_u95_j)
+        covered.append(abs(found.decode_j - served.decode_j) <= found.decode_u95_j)
+    assert np.mean(covered) >= 0.93
+
+
+def test_a_rest_beside_the_work_is_not_taken_for_the_gaps_between() -> None:
+    """The card draws 95 W before and after, and 140 W between two batches."""
+    served = Served(lengths(10, 3), gap_s=0.03)
+    assert served.split().prefill_j == pytest.approx(served.prefill_j, rel=0.001)
+
+
+def test_phases_that_hardly_differ_from_step_to_step_cannot_be_told_apart() -> None:
+    """Each batch takes just as long as the counter takes from one step to the next."""
+    served = Served([(250, 4)] * 60)
+    found = served.split()
+    assert isinstance(found, NoSplit)
+    assert "too evenly" in found.reason
+
+
+def test_a_load_that_draws_what_it_likes_leaves_much_unexplained() -> None:
+    served = Served(lengths(20, 1))
+    rng = np.random.default_rng(0)
+    levels_w = np.where(rng.uniform(0, 1, len(served.power.levels_w)) < 0.5, 100.0, 650.0)
+    served.power = card.Power(served.power.edges_s, levels_w)
+    assert served.split().unexplained > POOR_FIT
+
+
+def test_what_cannot_be_split_says_why() -> None:
+    served = Served(lengths(10, 0))
+    made = served.account()
+    batch = served.batches[1]
+
+    def reason(batches: list[Batch], account_: Account = made) -> str:
+        found = split_of(account_, batches)
+        assert isinstance(found, NoSplit)
+        return found.reason
+
+    assert "12 are needed" in reason(Served(lengths(1, 2)).batches)
+    assert "overlap" in reason([*served.batches, batch])
+    assert "one moment" in reason([*served.batches[:1], replace(batch, first_token_ns=None)])
+    early, late = batch.start_ns + 1000, batch.end_ns - 1000
+    assert "one moment" in reason([replace(batch, first_token_ns=(early, late))])
+    assert "no tokens" in reason([replace(batch, output_tokens=batch.requests)])
+    assert "one moment" in reason([])
+    sums = served.account(known=Behaviour("sum", 0.1))
+    assert "sees all of the time" in reason(served.batches, sums)
+
+
+def test_every_batch_has_its_energy_within_its_interval() -> None:
+    served = Served(lengths(30, 4))
+    made = served.account()
+    energies = batch_energies(made, served.batches)
+    for batch, energy in zip(served.batches, energies, strict=True):
+        start_s, end_s = ((t - card.T0_NS) / 1e9 for t in (batch.start_ns, batch.end_ns))
+        assert abs(energy.energy_j - float(served.power.energy(start_s, end_s))) <= energy.u95_j
+    assert sum(each.energy_j for each in energies) == pytest.approx(made.total.gross_j, rel=1e-6)
+
+
+def test_a_batch_the_sensor_cannot_resolve_has_a_reason_and_no_energy() -> None:
+    made = Served([(500, 100)] * 4).account()
+    short = Batch(card.ns(4.0), card.ns(4.02), None, 10, 10, 1)
+    (energy,) = batch_energies(made, [short])
+    assert energy.energy_j is None
+    assert "20 ms are less than the 100 ms" in energy.unavailable
+    late = Batch(card.ns(400.0), card.ns(402.0), None, 10, 10, 1)
+    assert "does not cover" in batch_energies(made, [late])[0].unavailable
+
+
+def test_requests_that_overlap_have_no_energy_of_their_own() -> None:
+    served = Served([(500, 100)] * 4)
+    first, second = served.batches[1:3]
+    mixed = [*served.batches, Batch(first.start_ns, second.end_ns, None, 1, 1, 1)]
+    energies = batch_energies(served.account(), mixed)
+    assert {each.energy_j for each in energies} == {None}
+    assert "overlap" in energies[0].unavailable
+
+
+def test_energy_in_other_units() -> None:
+    site = Declared(grid_gco2e_per_kwh=400.0, pue=1.5, price_per_kwh=0.2)
+    assert site.carbon_gco2e(3.6e6) == pytest.approx(600.0)
+    assert site.cost(3.6e6) == pytest.approx(0.3)
+    assert per_1000_requests_wh(36.0) == pytest.approx(10.0)
+
+
+def test_what_was_not_declared_is_not_made_up() -> None:
+    assert Declared().carbon_gco2e(1.0) is None
+    assert Declared().cost(1.0) is None
+    assert per_1000_requests_wh(None) is None
+
+
+def test_the_footprint_of_a_window_is_its_energys() -> None:
+    made = account(card.record(card.constant(360.0)), (card.ns(10), card.ns(50)))
+    declared = Declared(500.0, 1.25, 0.4, "EUR", "made up")
+    found = footprint(made.energy(requests=100), declared)
+    assert found.energy_site_kwh == pytest.approx(360 * 40 * 1.25 / 3.6e6, rel=1e-3)
+    assert found.carbon_gco2e == pytest.approx(500 * found.energy_site_kwh)
+    assert found.carbon_per_1000_requests_gco2e == pytest.approx(10 * found.carbon_gco2e)
+    assert found.cost_per_1000_requests == pytest.approx(4 * found.energy_site_kwh)
+    assert footprint(made.energy(), declared).cost_per_1000_requests is None
+    nothing = account(card.recording([]), (card.ns(10), card.ns(50)))
+    assert footprint(nothing.energy(), declared) is None
