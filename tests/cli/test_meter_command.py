@@ -223,12 +223,14 @@ def test_the_exit_code_is_the_commands(
 
     assert done.returncode == code, done.stderr
     assert json.loads(out.read_text())["command_exit_code"] == code
+    assert ("Energy of" in done.stderr) == (code not in (126, 127))
 
 
 def test_the_commands_output_is_its_own(variables: dict[str, str]) -> None:
     done = meter(["echo", "hello"], variables)
 
     assert done.stdout == "hello\n"
+    assert "* in the total: " in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -58,12 +58,12 @@ def run_meter(
     if ended is None:
         print(f"llem: nothing can be measured here\n{_reasons(metered.ready)}", file=sys.stderr)
         return EXIT_CONFIGURATION
-    if ended.error is not None:
-        print(f"llem: {ended.error}", file=sys.stderr)
     document = _document(command, ended, metered, calibration)
     if json_path is not None:
         write_text(json_path, json.dumps(document, indent=1) + "\n")
-    print(_text(document, ended), file=sys.stderr)
+    # A command that could not be started has done nothing whose energy is of interest.
+    said = _text(document, ended, metered) if ended.error is None else f"llem: {ended.error}"
+    print(said, file=sys.stderr)
     return ended.exit_code
 
 
@@ -106,7 +106,7 @@ def _reasons(ready: Mapping[str, Any]) -> str:
     )
 
 
-def _text(document: dict[str, Any], ended: Ended) -> str:
+def _text(document: dict[str, Any], ended: Ended, metered: Metered) -> str:
     """Return what a person reads, after the manner of perf stat."""
     duration_s = document["window"]["duration_s"]
     lines = ["", f" Energy of: {' '.join(document['command'])}", ""]
@@ -116,6 +116,8 @@ def _text(document: dict[str, Any], ended: Ended) -> str:
         lines.append("  nothing could be measured or estimated")
     elif not any(reading.headline for reading in readings):
         lines.append(f"  no total: {document['unavailable']}")
+    else:
+        lines += ["", f"  * in the total: {metered}"]
     lines += ["", f"  {(ended.ended_ns - ended.started_ns) / NS_PER_S:.3f} s elapsed"]
     if any(reading.u_sys_j for reading in readings):
         lines.append("  ±: 95 % interval; the gain of the sensor is apart from it")
