@@ -2,24 +2,26 @@
 
 import json
 
+import numpy as np
 import pyarrow as pa
 import pytest
-from llenergymeasure.meter.characters import load_known
 
-from llenergymeasure.measure.energy import learn, run_energy
+from llenergymeasure.energy.characterise import characterise
+from llenergymeasure.measure.energy import run_energy
 from llenergymeasure.measure.finish import REQUEST_SCHEMA
 from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, Row
+from llenergymeasure.sensors.behaviour import Characterised
 from support import energy_card as card
 
 LOAD = card.steps(60)
 INFO = card.info(driver="570.1", quantities=("energy_counter_j", "power_instant_w"))
 ROWS = card.rows_of(LOAD, card.Sensor(window_s=0.025), 60)
+PROBED = {
+    ("nvml", card.UUID): Characterised.now(
+        INFO, characterise(card.recording(ROWS, INFO), card.UUID)
+    )
+}
 WINDOW = (card.ns(20), card.ns(40))
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("LLEM_CACHE", str(tmp_path / "cache"))
 
 
 def requests(count: int = 10) -> pa.Table:
@@ -41,7 +43,7 @@ def requests(count: int = 10) -> pa.Table:
 
 
 def energy_of(rows: list[Row], table: pa.Table | None = None, **more):
-    given = {"devices": [card.UUID], "asked": {}, "known": {}, **more}
+    given = {"devices": [card.UUID], "asked": {}, "characterised": {}, **more}
     return run_energy(
         card.recording(rows, INFO), WINDOW, [], requests() if table is None else table, **given
     )
@@ -57,13 +59,32 @@ def test_every_request_says_the_energy_of_its_batch() -> None:
     assert made.with_batches(requests()).schema.equals(REQUEST_SCHEMA)
 
 
+def phases_load() -> tuple[card.Power, float, float]:
+    """400 W for the 0.4 s of each prefill, 200 W for the 1.6 s of each decode."""
+    begins_s = 20 + 2.0 * np.arange(10)
+    edges_s = np.column_stack((begins_s, begins_s + 0.4)).ravel()
+    power = card.Power([-10.0, *edges_s, 40.0], [60.0, *[400.0, 200.0] * 10, 60.0])
+    return power, 10 * 0.4 * 400 / 2000, 10 * 1.6 * 200 / 1000
+
+
 def test_prefill_and_decode_stand_in_the_record() -> None:
-    split = energy_of(ROWS).record.split
-    assert split.method == "marks"
-    prefill_j = sum(float(LOAD.energy(20 + 2 * b, 20.4 + 2 * b)) for b in range(10))
-    decode_j = sum(float(LOAD.energy(20.4 + 2 * b, 22 + 2 * b)) for b in range(10))
-    assert abs(split.prefill_per_input_token_j - prefill_j / 2000) <= split.prefill_u95_j
-    assert abs(split.decode_per_output_token_j - decode_j / 1000) <= split.decode_u95_j
+    power, prefill_j, decode_j = phases_load()
+    rows = card.rows_of(power, card.Sensor(window_s=0.025), 60)
+    split = energy_of(rows, characterised=PROBED).record.split
+    assert split.method == "ticks"
+    assert (
+        abs(split.prefill_per_input_token_j - prefill_j) <= split.prefill_u95_j < 0.01 * prefill_j
+    )
+    assert abs(split.decode_per_output_token_j - decode_j) <= split.decode_u95_j < 0.01 * decode_j
+
+
+def test_phases_that_do_not_explain_the_steps_are_a_code() -> None:
+    made = energy_of(ROWS, characterised=PROBED)
+    assert made.record.split.unexplained_rel > 0.1
+    assert "unexplained" in made.account.validity["split_poor_fit"]
+    power, _, _ = phases_load()
+    rows = card.rows_of(power, card.Sensor(window_s=0.025), 60)
+    assert "split_poor_fit" not in energy_of(rows, characterised=PROBED).account.validity
 
 
 def test_a_run_without_energy_has_no_split_and_no_footprint() -> None:
@@ -87,16 +108,13 @@ def test_a_calibration_is_named_with_its_hash_and_what_it_was_used_for(tmp_path)
     assert plain.provenance["calibration"] is None
 
 
-def test_what_a_run_shows_of_a_card_is_kept_unless_the_run_is_doubted() -> None:
-    learn(energy_of([row for row in ROWS if not card.ns(28) < row.t_ns < card.ns(32)]).account)
-    assert load_known([INFO]) == {}
-    learn(energy_of(ROWS).account)
-    (known,) = load_known([INFO]).values()
-    assert known.found_by == "recording"
-    assert known.character.counter_independent is True
-    assert known.character.power[0].window_s == pytest.approx(0.025, rel=0.1)
-    with_it = energy_of(ROWS, known=load_known([INFO]))
-    assert with_it.provenance["known_sensors"] == [known.as_dict()]
+def test_what_a_probe_found_is_used_and_stands_in_the_record() -> None:
+    flat = card.rows_of(card.constant(250.0), card.Sensor(window_s=0.025), 60)
+    assert "counter_unverified" in energy_of(flat).account.validity
+    made = energy_of(flat, characterised=PROBED)
+    assert made.account.validity == {}
+    assert made.account.gpus[0]["probed"] is True
+    assert made.provenance["known_sensors"] == [PROBED["nvml", card.UUID].as_dict()]
 
 
 def test_the_recorders_own_cost_stands_beside_the_energy() -> None:
