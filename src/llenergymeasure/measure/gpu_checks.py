@@ -104,7 +104,7 @@ def _settings(card: Gpu, state: dict[str, Any], asked_w: float | None) -> Iterat
     if state["mig"] is not None and state["mig"]["current"]:
         yield Problem(
             f"{name} is partitioned (MIG): its sensor sees the whole card, so that the energy of "
-            "one part cannot be told from the others'"
+            "one part cannot be separated from the others'"
         )
     if state["persistence_mode"] is False:
         yield Problem(

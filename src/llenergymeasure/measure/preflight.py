@@ -32,8 +32,8 @@ class Preflight:
     Attributes:
         errors: why the run cannot start.
         warnings: what the reader of its result should know.
-        source: where the model comes from; null if it cannot be had.
-        workload: what the engine will be asked; null if it could not be made.
+        source: where the model comes from; None if it cannot be had.
+        workload: what the engine will be asked; None if it could not be made.
         cards: the GPUs the run will use, in CUDA's order.
     """
 
@@ -132,7 +132,7 @@ def _unwritable(folder: Path) -> Iterator[Problem]:
     reason = why_not_writable(folder)
     if reason is not None:
         yield Problem(
-            f"results cannot be written: {reason}; mend it, or set output_dir", file=folder
+            f"results cannot be written: {reason}; fix that, or set output_dir", file=folder
         )
 
 

@@ -12,7 +12,7 @@ class RecorderCost:
     """The recorder's own cost.
 
     Attributes:
-        cpu_share: CPU time over time, of one core; null if it was not recorded for long enough.
+        cpu_share: CPU time over time, of one core; None if it was not recorded for long enough.
         read_s: mean time of a read, by sensor.
         rows: rows written.
     """

@@ -55,7 +55,7 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Record until told to stop; return 0 if all is written."""
+    """Record until asked to stop; return 0 if all is written."""
     options = _parse(arguments)
     answer = _own_output()
     _settle(options.parent_pid)

@@ -47,7 +47,7 @@ class Header:
 
     Attributes:
         boot_id: the kernel's id of this boot; time stamps of another boot do not compare.
-        time_namespace: as the kernel names it; null where it cannot be read.
+        time_namespace: as the kernel names it; None where it cannot be read.
         host: the machine's name.
         started_monotonic_ns: CLOCK_MONOTONIC at the start.
         started_at: the same moment as UTC in ISO 8601.

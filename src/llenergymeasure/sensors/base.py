@@ -67,7 +67,7 @@ class SensorInfo:
         quantities: the energy and power quantities it gives, best first.
         update_period_s: how often the value changes, where that is known beforehand.
         counter_resolution_j: the counter's unit, if there is a counter.
-        unavailable: why nothing can be read; null if it can.
+        unavailable: why nothing can be read; None if it can.
         remedy: what a person can do about it.
         power_limit_w: ``enforced``, ``min``, ``max`` and ``default`` limits, where known.
         driver: the driver's version, where there is one.
@@ -108,10 +108,10 @@ class Value(NamedTuple):
 
     Attributes:
         quantity: what it is.
-        value: in the unit of the quantity's name; null if the sensor had nothing to say.
+        value: in the unit of the quantity's name; None if the sensor had nothing to say.
         note: what else is to be known about it.
         span_ns: how far back the value reaches: the age of a counter at most, or the stretch a
-            mean is over; null where the recorder finds out by following the value.
+            mean is over; None where the recorder finds out by following the value.
     """
 
     quantity: Quantity

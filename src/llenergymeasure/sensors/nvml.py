@@ -46,7 +46,7 @@ class NvmlSensor:
         Args:
             inventory: all cards, NVML being started.
             selected: those whose energy counts.
-            run: tells the run's processes from others; null: strangers are not looked for.
+            run: separates the run's processes from others; None: strangers are not looked for.
         """
         self._inventory = inventory
         self._cards = [_Card(gpu) for gpu in selected]

@@ -49,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(moments_ns: Sequence[int]) -> None:
-    told = os.environ.get(STEPS_FILE)
-    if told is not None:
-        Path(told).write_text("".join(f"{moment_ns}\n" for moment_ns in moments_ns))
+    path = os.environ.get(STEPS_FILE)
+    if path is not None:
+        Path(path).write_text("".join(f"{moment_ns}\n" for moment_ns in moments_ns))
 
 
 def steps(work: Callable[[], None], count: int, chance: random.Random) -> list[int]:
@@ -93,7 +93,7 @@ def _matrix_products() -> Callable[[], None]:
             f"the load is made with PyTorch, which is not installed here: install it, {advice}"
         ) from None
     if not torch.cuda.is_available():
-        raise RuntimeError(f"PyTorch {torch.__version__} sees no GPU here: mend that, {advice}")
+        raise RuntimeError(f"PyTorch {torch.__version__} sees no GPU here: fix that, {advice}")
     cards = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     squares = [torch.randn(_SIDE, _SIDE, device=card, dtype=torch.float16) for card in cards]
 
