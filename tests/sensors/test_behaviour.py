@@ -1,21 +1,26 @@
-"""What is kept of a card's sensor, and what it changes in later recordings."""
+"""What a probe has found of a card: kept, found again, and what follows from it."""
 
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from llenergymeasure.meter.characters import Known, keep, load_known, reconciled, store_folder
-from llenergymeasure.meter.shortest import expected_resolution, known_resolution
 
 from llenergymeasure.energy.account import account
-from llenergymeasure.energy.characterise import Character, PowerCharacter, characterise
-from llenergymeasure.recording.samples import Samples
+from llenergymeasure.energy.characterise import characterise
+from llenergymeasure.sensors.behaviour import (
+    Behaviour,
+    Characterised,
+    PowerBehaviour,
+    keep,
+    load_characterised,
+    resolution,
+    store_folder,
+)
 from support import energy_card as card
 
-INFO = card.info(driver="570.1", quantities=("energy_counter_j", "power_instant_w"))
-WINDOW = (card.ns(20), card.ns(40))
-FLAT = card.constant(250.0)
+H100 = card.info(name="NVIDIA H100 80GB HBM3", driver="570.1", quantities=card.H100.quantities)
+KEY = ("nvml", card.UUID)
 
 
 @pytest.fixture(autouse=True)
@@ -23,142 +28,144 @@ def own_cache(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("LLEM_CACHE", str(tmp_path / "cache"))
 
 
-def recorded(power: card.Power, sensor: card.Sensor, end_s: float = 60.0) -> Samples:
-    return card.recording(card.rows_of(power, sensor, end_s), INFO)
-
-
-def probed(sensor: card.Sensor) -> Known:
-    """What a probe finds of a card."""
+def probed(sensor: card.Sensor) -> Characterised:
     load = card.steps(60)
+    samples = card.recording(card.rows_of(load, sensor, 60), H100)
     edges_ns = [card.ns(edge_s) for edge_s in load.edges_s[1:]]
-    found = characterise(recorded(load, sensor), card.UUID, "nvml")
-    if not found.counter_independent:
-        found = characterise(recorded(load, sensor), card.UUID, "nvml", edges_ns)
-    return Known.now(INFO, found, "probe", (60.0, 500.0))
+    return Characterised.now(H100, characterise(samples, card.UUID, edges_ns))
+
+
+FOUND = probed(card.H100)
 
 
 def test_what_is_kept_is_found_again_under_the_same_driver_alone() -> None:
-    known = probed(card.Sensor(window_s=0.025))
-    assert keep(known)
-    assert load_known([INFO]) == {("nvml", card.UUID): known}
-    assert load_known([replace(INFO, driver="580.1")]) == {}
-    assert load_known([replace(INFO, device="GPU-2")]) == {}
-    assert load_known([replace(INFO, unavailable="gone")]) == {}
+    assert load_characterised([H100]) == {}
+    assert keep(FOUND)
+    assert load_characterised([H100]) == {KEY: FOUND}
+    assert load_characterised([replace(H100, driver="580.1")]) == {}
+    assert load_characterised([replace(H100, device="GPU-2")]) == {}
+    assert load_characterised([replace(H100, unavailable="gone")]) == {}
 
 
-def test_a_damaged_file_is_as_good_as_none() -> None:
-    assert keep(probed(card.Sensor()))
+def test_a_later_probe_replaces_the_earlier() -> None:
+    assert keep(FOUND)
+    later = replace(FOUND, behaviour=Behaviour("sum", 0.1), found_at="2030-01-01T00:00:00+00:00")
+    assert keep(later)
+    assert load_characterised([H100]) == {KEY: later}
+    assert "2030-01-01" in later.source
+
+
+def test_a_device_by_any_name_stays_within_the_folder() -> None:
+    assert keep(replace(FOUND, device="../../elsewhere"))
     (path,) = store_folder().iterdir()
-    for content in ("{", "[]", json.dumps({"format_version": 1}), json.dumps({"a": 1})):
-        path.write_text(content)
-        assert load_known([INFO]) == {}
+    assert path.parent == store_folder()
 
 
-def test_a_recording_never_replaces_a_probe_and_only_a_fuller_one_another() -> None:
-    empty = Character(0.1, None, 1.0, 0.0, (PowerCharacter("power_instant_w", 0.1, None, "found"),))
-    half = replace(empty, counter_independent=True)
-    full = replace(half, power=(PowerCharacter("power_instant_w", 0.1, 0.025, "found"),))
-
-    def from_run(character: Character) -> Known:
-        return Known.now(INFO, character, "recording", (60.0, 500.0))
-
-    assert not keep(from_run(empty))
-    assert keep(from_run(half))
-    assert not keep(from_run(half))
-    assert keep(from_run(full))
-    assert not keep(from_run(half))
-    assert keep(probed(card.Sensor()))
-    assert not keep(from_run(full))
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "null", json.dumps({"format_version": 1}), json.dumps({"a": 1})]
+)
+def test_a_damaged_or_older_file_is_as_good_as_none(content: str) -> None:
+    assert keep(FOUND)
+    (path,) = store_folder().iterdir()
+    whole = json.loads(path.read_text())
+    for text in (content, json.dumps({**whole, "unknown": 1}), json.dumps({**whole, "power": 1})):
+        path.write_text(text)
+        assert load_characterised([H100]) == {}
 
 
 def test_a_place_that_cannot_be_written_to_costs_no_more(tmp_path, monkeypatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LLEM_CACHE", str(tmp_path / "file"))
-    assert not keep(probed(card.Sensor()))
-    assert load_known([INFO]) == {}
+    assert not keep(FOUND)
+    assert load_characterised([H100]) == {}
 
 
-def test_a_counter_that_sums_sparse_samples_is_not_taken_at_its_word_once_it_is_known() -> None:
-    """50 Hz in step with a 25 ms window: 15 % off for ever, and nothing recorded says so."""
-    begins = np.arange(-5.0, 46.0, 0.02)
-    edges = np.column_stack((begins + 0.008, begins + 0.018)).ravel()
-    power = card.Power([-10.0, *edges], [60.0, *np.tile([440.0, 60.0], len(begins))])
-    sensor = card.Sensor(window_s=0.025, counter_from="samples")
-    samples = recorded(power, sensor, 45)
+def test_an_ordinary_run_leaves_nothing_behind() -> None:
+    samples = card.recording(card.rows_of(card.steps(30), card.H100, 30), H100)
+    assert account(samples, (card.ns(5), card.ns(25))).gpus[0]["counter"] == "independent"
+    assert load_characterised([H100]) == {}
+    assert not store_folder().exists()
+
+
+def test_only_what_a_recording_would_not_show_by_itself_says_something() -> None:
+    part = PowerBehaviour("power_instant_w", 0.1, 0.025, "published")
+    assert not Behaviour("unverified", 0.1, None, (part,)).says_something
+    assert Behaviour("unverified", 0.1, None, (replace(part, source="found"),)).says_something
+    assert Behaviour("sum").says_something
+
+
+@pytest.mark.parametrize(
+    ("update_s", "window_s", "share"),
+    [(0.1, 0.025, 0.25), (0.1, 0.093, 1.0), (0.1, 1.0, 1.0), (None, 1.0, None), (0.1, None, None)],
+)
+def test_the_share_of_time_that_readings_see(
+    update_s: float | None, window_s: float | None, share: float | None
+) -> None:
+    assert PowerBehaviour("power_instant_w", update_s, window_s, "found").share_seen == share
+
+
+def test_a_sum_of_sparse_readings_is_not_believed_once_it_is_known() -> None:
+    """50 Hz in step with a 25 ms window: 15 % off for ever, and nothing recorded shows it."""
+    begins_s = np.arange(-5.0, 46.0, 0.02)
+    edges_s = np.column_stack((begins_s + 0.008, begins_s + 0.018)).ravel()
+    power = card.Power([-10.0, *edges_s], [60.0, *np.tile([440.0, 60.0], len(begins_s))])
+    sensor = replace(card.H100, average_s=None, counter_from="samples")
+    info = replace(H100, name="Some new card", quantities=sensor.quantities)
+    samples = card.recording(card.rows_of(power, sensor, 45), info)
+    window = (card.ns(20), card.ns(40))
     true_j = float(power.energy(20, 40))
 
-    alone = account(samples, WINDOW)
-    assert alone.validity == {}
-    assert abs(alone.total.gross_j - true_j) > 10 * alone.total.u95_j
-
-    keep(probed(sensor))
-    known = account(samples, WINDOW, known=load_known(samples.header.sensors))
-    assert "undersampled" in known.validity
-    assert abs(known.total.gross_j - true_j) <= known.total.u95_j
-    assert known.gpus[0]["counter_independent"] is False
-    assert known.gpus[0]["characterised"].startswith("a probe, ")
+    alone = account(samples, window)
+    assert set(alone.validity) == {"counter_unverified"}
+    known = {KEY: probed(sensor).behaviour}
+    made = account(samples, window, known=known)
+    assert set(made.validity) == {"undersampled"}
+    assert abs(made.total.gross_j / true_j - 1) > 0.1
+    for each in (alone.total, made.total):
+        assert abs(each.gross_j - true_j) <= each.bound_j
 
 
-def test_an_independent_counter_of_a_little_seeing_card_is_trusted_once_it_is_known() -> None:
-    info = replace(INFO, name="NVIDIA A100-SXM4-80GB")
-    sensor = card.Sensor(window_s=0.025)
-    samples = card.recording(card.rows_of(FLAT, sensor, 60), info)
-    assert "undersampled" in account(samples, WINDOW).validity
-    known = {("nvml", card.UUID): probed(sensor)}
-    assert account(samples, WINDOW, known=known).validity == {}
-
-
-def test_paces_are_the_recordings_own_and_a_contradiction_is_told() -> None:
-    known = probed(card.Sensor(update_s=0.1, window_s=0.025))
-    other = characterise(recorded(card.steps(60), card.Sensor(0.05, 0.05)), card.UUID, "nvml")
-    found, notes = reconciled(known, other)
-    assert found.power[0].update_period_s == pytest.approx(0.05, rel=0.01)
-    assert found.power[0].window_s == other.power[0].window_s
-    assert "renewed each 0.05 s in this recording" in notes[0]
-
-
-def test_two_recordings_that_differ_on_the_counter_leave_the_less_favourable() -> None:
-    sums = probed(card.Sensor(window_s=0.025, counter_from="samples")).character
-    own = probed(card.Sensor(window_s=0.025)).character
-    for before, found in ((sums, own), (own, sums)):
-        run = Known.now(INFO, before, "recording", (60.0, 500.0))
-        character, notes = reconciled(run, found)
-        assert character.counter_independent is False
-        assert "contradicts" in notes[0]
-        character, _ = reconciled(replace(run, found_by="probe"), found)
-        assert character.counter_independent is before.counter_independent
-
-
-@pytest.mark.parametrize("window_s", [0.025, 0.1, 1.0])
-@pytest.mark.parametrize("counter", ["true", "samples", None])
-@pytest.mark.parametrize("level_w", [120.0, 180.0, 400.0])
+@pytest.mark.parametrize(
+    ("window_s", "counter_from"),
+    [(0.025, "true"), (0.1, "true"), (0.1, "samples"), (0.1, None), (1.0, None)],
+)
+@pytest.mark.parametrize("level_w", [120.0, 400.0])
 def test_a_window_as_long_as_was_foretold_is_not_short(
-    window_s: float, counter: str | None, level_w: float
+    window_s: float, counter_from: str | None, level_w: float
 ) -> None:
-    sensor = card.Sensor(window_s=window_s, counter_s=None if counter is None else 0.1)
-    sensor = replace(sensor, counter_from=counter or "true")
-    quantities = INFO.quantities if counter else ("power_instant_w",)
-    known = probed(sensor)
-    resolution = expected_resolution(
-        replace(INFO, quantities=quantities), known.character, (known.low_w, known.high_w)
-    )
-    needed_s = resolution.window_s(0.02)
+    """Where the sensor sees all of the time; cut as llem cuts windows, between two rests."""
+    sensor = card.Sensor(window_s=window_s, counter_s=0.1 if counter_from else None)
+    sensor = replace(sensor, counter_from=counter_from or "true")
+    info = replace(H100, quantities=sensor.quantities)
+    known = probed(sensor).behaviour
+    needed_s = resolution(info, known).window_s(0.02)
     assert needed_s < 60
-    power = card.square(0.7, level_w - 50, level_w + 50, needed_s + 10, 0.4)
-    info = replace(INFO, quantities=quantities)
-    samples = card.recording(card.rows_of(power, sensor, needed_s + 10), info)
-    start_s, end_s = 4.0, 4.0 + needed_s
-    if counter == "true":
-        # Where a counter is, windows are cut at its ticks.
-        start_s, end_s = 4.0374, 4.0374 + 0.1 * np.ceil(needed_s / 0.1)
-    made = account(samples, (card.ns(start_s), card.ns(end_s)), known={("nvml", card.UUID): known})
+    start_s, end_s = 5.0, 5.0 + needed_s
+    load = card.square(0.7, level_w - 50, level_w + 50, end_s, 0.4)
+    edges_s = [-10.0, start_s, *(e for e in load.edges_s if start_s < e < end_s), end_s]
+    levels_w = [
+        60.0,
+        level_w,
+        *(w for e, w in zip(load.edges_s, load.levels_w, strict=True) if start_s < e < end_s),
+        60.0,
+    ]
+    power = card.Power(edges_s, levels_w)
+    samples = card.recording(card.rows_of(power, sensor, end_s + 3), info)
+    made = account(
+        samples,
+        (card.ns(start_s), card.ns(end_s)),
+        card.margins(start_s, end_s),
+        known={KEY: known},
+    )
     assert "short_window" not in made.validity
+    true_j = float(power.energy(start_s, end_s))
+    assert abs(made.total.gross_j - true_j) <= made.total.gross_u95_j
 
 
-def test_what_is_known_of_a_card_is_told_before_a_recording() -> None:
-    assert known_resolution(INFO) is None
-    keep(probed(card.Sensor()))
-    assert known_resolution(INFO).window_s(0.02) == pytest.approx(1.0, rel=0.01)
-    published = replace(INFO, name="NVIDIA H100 PCIe", quantities=("power_instant_w",), device="x")
-    assert known_resolution(published).window_s(0.02) > 1.0
-    assert known_resolution(replace(INFO, unavailable="gone")) is None
+def test_what_a_sensor_resolves_is_known_of_known_cards_alone() -> None:
+    assert resolution(H100, Behaviour()) is None
+    assert resolution(H100, FOUND.behaviour).window_s(0.02) == pytest.approx(1.0, rel=0.01)
+    alone = replace(H100, quantities=("power_average_w",))
+    part = PowerBehaviour("power_average_w", 0.1, 1.0, "published")
+    # Half a period and half a window, of 2 % of the window.
+    assert resolution(alone, Behaviour(power=(part,))).window_s(0.02) == pytest.approx(27.5)

@@ -230,12 +230,16 @@ class Resolution:
 def resolution(info: SensorInfo, behaviour: Behaviour) -> Resolution | None:
     """Return what a card's sensor resolves; None if it is not known.
 
-    A counter's ends are known at its ticks. The ends of integrated power lie within half a period
-    and half an averaging window, where the load may draw anything between rest and limit.
+    An independent counter's ends are known at its ticks. The ends of integrated power lie within
+    half a period and half an averaging window, where the load may draw anything between rest and
+    limit; and so do those of a counter that is the sum of readings, or may be.
     """
+    period_s = behaviour.counter_period_s
     if "energy_counter_j" in info.quantities:
-        period_s = behaviour.counter_period_s
-        return None if period_s is None else Resolution(0.0, SHORTEST_PERIODS * period_s)
+        if period_s is None:
+            return None
+        if behaviour.counter == "independent":
+            return Resolution(0.0, SHORTEST_PERIODS * period_s)
     found = [
         Resolution(
             (part.window_s + part.update_period_s) / 2, SHORTEST_PERIODS * part.update_period_s
