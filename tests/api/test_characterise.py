@@ -6,11 +6,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from llenergymeasure.meter import probe as probing
-from llenergymeasure.meter import stepping_load
 
+from llenergymeasure.api import characterise as probing
 from llenergymeasure.api.characterise import probe
 from llenergymeasure.errors import MeterError
+from llenergymeasure.sensors import stepping_load
 from nvml_sim import sim
 from support.recording import card_environment, environment, run_module, uuid
 
@@ -41,7 +41,7 @@ def test_power_that_does_not_change_is_not_kept(tmp_path: Path) -> None:
         (["sh", "-c", "echo soon > $LLEM_STEPS"], "soon"),
     ],
 )
-def test_a_load_that_fails_is_told(tmp_path: Path, command: list[str], says: str) -> None:
+def test_a_load_that_fails_is_reported(tmp_path: Path, command: list[str], says: str) -> None:
     with environment(card_of(tmp_path)), pytest.raises(MeterError, match=says):
         probe(command=command)
 

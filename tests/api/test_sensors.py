@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.api.sensors import sensors_report, sensors_text
+from llenergymeasure.api.sensors import known_lines, known_report, sensors_report, sensors_text
+from llenergymeasure.sensors.behaviour import Behaviour, Characterised, PowerBehaviour
 from nvml_sim import sim
+from support import energy_card
 from support.recording import card_environment, environment, uuid
 
 
@@ -52,3 +54,29 @@ def test_what_is_missing_has_a_reason_and_a_remedy() -> None:
         assert sensor["remedy"] in text
     estimates = [s for s in report["sensors"] if s["sensor"] == "codecarbon"]
     assert {sensor["kind"] for sensor in estimates} == {"estimated"}
+
+
+@pytest.mark.parametrize(
+    ("counter", "says", "window_s"),
+    [
+        ("independent", "counts what the power readings do not see; it counts 20 ms late", 1.0),
+        ("sum", "is the sum of the power readings", 3.125),
+        ("unverified", "nothing has shown yet what it counts", 3.125),
+    ],
+)
+def test_what_a_probe_has_found_is_said_in_words(counter: str, says: str, window_s: float) -> None:
+    parts = (
+        PowerBehaviour("power_instant_w", 0.1, 0.025, "found"),
+        PowerBehaviour("power_average_w", 0.1, None, "found"),
+    )
+    lag_s = 0.02 if counter == "independent" else None
+    info = energy_card.info(quantities=energy_card.H100.quantities, driver="580.1")
+    report = known_report(info, Characterised.now(info, Behaviour(counter, 0.1, lag_s, parts)))
+    assert report["shortest_window_s"] == pytest.approx(window_s)
+    json.dumps(report)
+    text = "\n".join(known_lines(report))
+    assert "counter: steps each 100 ms; " in text
+    assert says in text
+    assert "a mean over 25 ms: it sees 25% of the time" in text
+    assert "power_average_w: renewed each 100 ms, averaging window not found" in text
+    assert "driver 580.1" in text
