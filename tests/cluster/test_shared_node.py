@@ -17,8 +17,7 @@ def test_a_neighbour_on_another_gpu_of_the_node_marks_the_run(tmp_path: Path) ->
         pytest.skip(reason)
     busy = {"processes": [{"pid": os.getpid()}]}
     cards = [sim.Device(uuid="GPU-ours"), sim.Device(uuid="GPU-theirs", keys=busy)]
-    told = sim.environment(sim.Trace(cards).write(tmp_path))
-    variables = {key: told[key] for key in ("LD_LIBRARY_PATH", "NVML_SIM_TRACE", "NVML_SIM_T0")}
+    variables = sim.environment(sim.Trace(cards).write(tmp_path), base={})
     variables |= {"LLEM_RUNTIME_DIR": str(tmp_path / "runtime"), "CUDA_VISIBLE_DEVICES": "0"}
     attempt = start(tmp_path, variables=variables, window={"min_seconds": 2})
     assert attempt.process.wait(180) == 0

@@ -20,8 +20,7 @@ def test_two_runs_at_a_time_share_neither_card_nor_processor(tmp_path: Path) -> 
     if library is None:
         pytest.skip(reason)
     cards = [sim.Device(uuid=f"GPU-{name}") for name in "ab"]
-    variables = sim.environment(sim.Trace(cards).write(tmp_path))
-    told = {key: variables[key] for key in ("LD_LIBRARY_PATH", "NVML_SIM_TRACE", "NVML_SIM_T0")}
+    variables = sim.environment(sim.Trace(cards).write(tmp_path), base={})
     study = write_study(
         tmp_path,
         experiments=[{"random_seed": seed} for seed in (1, 2, 3, 4)],
@@ -30,7 +29,7 @@ def test_two_runs_at_a_time_share_neither_card_nor_processor(tmp_path: Path) -> 
     done = snakemake(
         tmp_path,
         *("--configfile", str(study), "--cores", "2", "--resources", "gpu=2"),
-        variables={**told, "LLEM_RUNTIME_DIR": str(tmp_path / "runtime")},
+        variables={**variables, "LLEM_RUNTIME_DIR": str(tmp_path / "runtime")},
     )
     assert done.returncode == 0, done.stderr
     results = [json.loads(path.read_text()) for path in tmp_path.glob("results/*/runs/*/1/*.json")]

@@ -200,7 +200,6 @@ def _beside_the_gpu(settings: PyTorchConfig, gpus: list[Capability]) -> Iterator
             "(https://pytorch.org/get-started/locally), or set pytorch.device_map: cpu to run on "
             "the CPU on purpose: the energy is then the host's",
             key="backend",
-            found="pytorch",
         )
 
 
