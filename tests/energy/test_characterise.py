@@ -31,6 +31,7 @@ LOADS = {
     "steps": lambda seed: card.steps(40, seed),
     "work": lambda seed: card.work(1, 39, seed),
     "pulses": lambda seed: card.square(0.033, 100, 400, 40, 0.4 + 0.05 * seed),
+    "slow pulses": lambda seed: card.square(0.7, 100, 400, 40, 0.3 + 0.1 * seed),
     "in step": lambda seed: card.square(0.1, 100, 400, 40, 0.3 + 0.05 * seed),
     "constant": lambda seed: card.constant(100.0 * (seed + 1)),
 }
@@ -65,6 +66,18 @@ def test_what_a_counter_counts_is_found_by_a_load_that_steps(
         mine = replace(card.H100, counter_from=counter_from, call_s=call_s)
         assert seen(card.steps(40, seed), mine).counter == nature
         assert probe(mine, seed, H100).counter == nature
+
+
+@pytest.mark.parametrize(
+    ("sensor", "name", "call_s"),
+    [(card.Sensor(0.02, 0.01), V100, 0.0001), (card.H100, H100, 0.005)],
+)
+def test_reads_as_slow_as_the_renewals_do_not_hide_what_a_counter_counts(
+    sensor: card.Sensor, name: str, call_s: float
+) -> None:
+    for seed in range(3):
+        mine = replace(sensor, call_s=call_s)
+        assert seen(card.work(1, 39, seed), mine, name).counter == "independent"
 
 
 def test_straying_from_a_mean_over_a_second_shows_nothing() -> None:

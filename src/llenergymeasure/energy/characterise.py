@@ -109,7 +109,7 @@ def characterise(
 
 
 def _found(quantity: Quantity, readings: Readings, edges_s: Floats, name: str) -> PowerBehaviour:
-    window_s = averaging_window(_placed(readings), edges_s)
+    window_s = averaging_window(readings, edges_s)
     if window_s is None and (public := published(name, quantity)) is not None:
         period_s = reading_period(readings) or public.update_period_s
         return replace(public, update_period_s=period_s)
@@ -132,22 +132,26 @@ def _channels(samples: Samples, info: SensorInfo, origin_ns: int) -> dict[Quanti
     for quantity in POWER_QUANTITIES:
         readings = power_readings(samples.series(info.device, info.sensor, quantity), origin_ns)
         if len(readings) > 1:
-            found[quantity] = readings
+            found[quantity] = _placed(readings)
     return found
 
 
-def _possible_sources(channels: dict[Quantity, Readings], behaviour: Behaviour) -> list[Readings]:
-    """Return the readings that the counter could be the sum of.
+def _possible_sources(
+    channels: dict[Quantity, Readings], behaviour: Behaviour
+) -> list[tuple[Readings, float]]:
+    """Return the readings that the counter could be the sum of, and how often they are renewed.
 
     Readings that average over many updates stray from any counter, and a counter made from them
     would miss nothing: they say nothing of it.
     """
-    windows_s = {part.quantity: part.window_s for part in behaviour.power}
     short = []
     for quantity, readings in channels.items():
-        window_s = windows_s.get(quantity)
+        part = behaviour.of(quantity)
+        window_s = None if part is None else part.window_s
         if window_s is None or window_s < 2 * max(readings.spacing_s, 0.01):
-            short.append(readings)
+            period_s = None if part is None else part.update_period_s
+            period_s = period_s or reading_period(readings) or readings.spacing_s
+            short.append((readings, period_s))
     return short
 
 
@@ -183,13 +187,17 @@ def reading_period(readings: Readings) -> float | None:
     return float(np.mean(alike_s)) if len(alike_s) else None
 
 
-def counter_nature(knots: Knots, sources: Sequence[Readings]) -> CounterNature:
+def counter_nature(knots: Knots, sources: Sequence[tuple[Readings, float]]) -> CounterNature:
     """Return what a counter is, held against each channel that it could have been made from.
 
     It is independent only if it strays from every one of them, by more than the unsure times of
     its ticks and of their readings explain.
+
+    Args:
+        knots: the counter's ticks.
+        sources: readings, each with how often they are renewed.
     """
-    shown = [_against(knots, readings) for readings in sources]
+    shown = [_against(knots, readings, period_s) for readings, period_s in sources]
     if "sum" in shown:
         return "sum"
     return "independent" if shown and all(each == "independent" for each in shown) else "unverified"
@@ -210,11 +218,10 @@ class _Match:
     scale: float
 
 
-def _against(knots: Knots, readings: Readings) -> CounterNature:
+def _against(knots: Knots, readings: Readings, spacing_s: float) -> CounterNature:
     if len(knots) < _LEAST_INTERVALS or len(readings) < _LEAST_INTERVALS:
         return "unverified"
     from_s, to_s = knots.t_s[:-1], knots.t_s[1:]
-    spacing_s = reading_period(readings) or readings.spacing_s
     span_s = spacing_s + knots.spacing_s
     change_w = _ranges(readings, from_s - spacing_s, to_s + spacing_s)
     inside = (from_s > readings.t_s[0] + span_s) & (to_s < readings.t_s[-1] - span_s)
