@@ -14,7 +14,7 @@ from llenergymeasure.energy.characterise import characterise as find_behaviour
 from llenergymeasure.energy.split import NoSplit, split_energy
 from llenergymeasure.hardware.gpus import Inventory
 from llenergymeasure.recording.samples import Samples
-from llenergymeasure.sensors import behaviour
+from llenergymeasure.sensors import behaviour, rapl
 from llenergymeasure.sensors.base import Channel, Value
 from llenergymeasure.sensors.foreign_processes import RunProcesses
 from llenergymeasure.sensors.nvml import NvmlSensor
@@ -102,6 +102,7 @@ def record_rapl(
 ) -> Samples:
     """Record the CPU package with the project's own RAPL sensor."""
     clock.set(recording.nanoseconds(begin_s))
+    vars(rapl)["time"] = clock
     powercap.renew()
     sensor = RaplSensor(powercap.root)
 

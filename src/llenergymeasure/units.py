@@ -45,7 +45,7 @@ class Code:
 VALIDITY: Mapping[str, Code] = {
     "channel_mismatch": Code(True, "the energy counter and the power readings disagree"),
     "computes_on_cpu": Code(True, "a GPU was metered while the engine computed on the CPU"),
-    "counter_jump": Code(True, "the energy counter rose by more than the card can draw"),
+    "counter_jump": Code(True, "the energy counter did not rise by what a card can draw"),
     "counter_reset": Code(True, "the energy counter started over within the window"),
     "failed_requests": Code(True, "requests failed"),
     "mig_slice": Code(True, "the energy is that of a whole card, of which the run had a slice"),

@@ -77,7 +77,8 @@ def test_pulses_in_step_with_the_readings_do_not_mislead_the_counter(each: dict[
     made = metered(samples, (each["start_ns"], each["end_ns"]), known=KNOWN)
     (found,) = made.headline
     apart_j = abs(found.gross_j - each["meter_j"])
-    assert apart_j <= max(0.003 * found.gross_j, found.gross_u95_j)
+    then_j = each["meter_u95_j"] or 0.0
+    assert apart_j <= max(0.003 * found.gross_j, found.gross_u95_j, then_j)
     assert not {"counter_jump", "counter_reset", "counter_unverified"} & set(made.validity)
 
 
@@ -91,6 +92,8 @@ def test_a_runs_energy_is_that_of_its_record(folder: str) -> None:
         for each in record["phases"]
     ]
     made = metered(samples, window, phases, KNOWN)
-    assert made.total.gross_j == pytest.approx(record["energy"]["gross_j"], rel=AS_RECORDED)
+    # The first run's recorder was held up at the window's end: what it gave then was unsure by 2 %.
+    then_j = max(AS_RECORDED * made.total.gross_j, record["energy"]["u95_j"])
+    assert made.total.gross_j == pytest.approx(record["energy"]["gross_j"], abs=then_j)
     assert "channel_mismatch" not in made.validity
     assert made.headline[0].gross_u95_j < 0.02 * made.total.gross_j

@@ -194,7 +194,7 @@ class Disagreement:
     @property
     def clear(self) -> bool:
         """Return whether the two differ by more than their scatter explains."""
-        return abs(self.relative) > 1.5 * self.u95
+        return abs(self.relative) > self.u95
 
 
 def disagreement(

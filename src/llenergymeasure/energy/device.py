@@ -24,6 +24,15 @@ from llenergymeasure.sensors.behaviour import POWER_QUANTITIES, Behaviour, Power
 
 _IMPOSSIBLE = 1.5
 """A counter that rises faster than this many times the power limit has not counted energy."""
+_STOOD_STILL = 0.5
+"""Nor has one that, over a gap, rose by less than this share of the least power that was read."""
+
+USUAL_LAG_S = 0.01
+"""By how much a counter may be late where no probe has found it: what an H100's is."""
+
+_SMOOTH = 0.35
+"""Readings that change by more than this share of their range at once are no means over a second
+that are renewed ten times in it."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,7 @@ class Device:
         power: integrated power; None if there is none.
         power_range: between which powers the device stays.
         resets_s: when the counter fell, on the knots' scale.
-        jumps_s: when it rose by more than the device can draw.
+        jumps_s: when it rose by more than the device can draw, or by less over a gap.
         averages: the readings that see all of the time, and over what time each is a mean.
         notes: what a reader of the numbers should know.
     """
@@ -52,14 +61,17 @@ class Device:
     averages: tuple[Readings, float] | None
     notes: tuple[str, ...] = ()
 
-    @property
-    def channels(self) -> list[Channel]:
-        """Return the channels there are, the better one first.
+    def channels(self, start_ns: int, end_ns: int) -> list[Channel]:
+        """Return the channels there are, the one first that tells more of a window.
 
-        A counter that sees no more than its readings comes after readings that see everything.
+        That is the counter, unless it is the sum of readings that miss part of the time and clearly
+        missed some of it: then readings that see everything.
         """
         found = [each for each in (self.counter, self.power) if each is not None]
-        return sorted(found, key=lambda each: each.share_seen < 1.0 and each.nature != "unverified")
+        if self.counter is None or self.counter.nature != "sum" or self.averages is None:
+            return found
+        apart = self.disagreement(start_ns, end_ns)
+        return found[::-1] if apart is not None and apart.clear else found
 
     def disagreement(self, start_ns: int, end_ns: int) -> Disagreement | None:
         """Return how the counter stands to the power readings; None where that says nothing.
@@ -120,7 +132,7 @@ def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = No
         power,
         reach,
         resets_s,
-        _jumps(knots, reach, info),
+        _jumps(knots, reach, info, _least(readings)),
         max(averages, key=lambda pair: pair[1], default=None),
         notes,
     )
@@ -148,13 +160,28 @@ def _part(behaviour: Behaviour, quantity: Quantity, readings: Readings) -> Power
     known = behaviour.of(quantity)
     if known is None:
         return PowerBehaviour(quantity, reading_period(readings), None, "seen")
+    if known.source == "documented" and not _smooth(readings):
+        return PowerBehaviour(quantity, reading_period(readings), None, "seen")
     if known.update_period_s is not None:
         return known
     return replace(known, update_period_s=reading_period(readings) or readings.spacing_s)
 
 
+def _smooth(readings: Readings) -> bool:
+    """Return whether readings may be means over a second: none changes by much of their range."""
+    range_w = float(np.ptp(readings.power_w))
+    if range_w < 0.05 * float(readings.power_w.mean()):
+        return True
+    return float(np.max(np.abs(np.diff(readings.power_w)))) <= _SMOOTH * range_w
+
+
 def _sees_all(part: PowerBehaviour) -> bool:
     return part.share_seen == 1.0
+
+
+def _least(readings: dict[Quantity, Readings]) -> float:
+    """Return the least power that was read; 0 without readings."""
+    return min((float(each.power_w.min()) for each in readings.values()), default=0.0)
 
 
 def _without_resets(knots: Knots) -> tuple[Knots, Floats]:
@@ -167,13 +194,15 @@ def _without_resets(knots: Knots) -> tuple[Knots, Floats]:
     return replace(knots, energy_j=knots.energy_j[0] + whole_j), knots.t_s[1:][fell]
 
 
-def _jumps(knots: Knots, reach: PowerRange, info: SensorInfo) -> Floats:
-    """Return when a counter rose faster than the device can draw."""
+def _jumps(knots: Knots, reach: PowerRange, info: SensorInfo, least_w: float) -> Floats:
+    """Return when a counter rose by more than the device can draw, or by less over a gap."""
     if not info.power_limit_w or len(knots) < 2:
         return np.zeros(0)
     spans_s = np.diff(knots.t_s) + knots.half_s[1:] + knots.half_s[:-1]
-    too_fast = np.diff(knots.energy_j) / spans_s > _IMPOSSIBLE * reach.high_w
-    return knots.t_s[1:][too_fast]
+    power_w = np.diff(knots.energy_j) / spans_s
+    gap = np.diff(knots.t_s) > 3 * knots.spacing_s
+    lost = gap & (power_w < _STOOD_STILL * least_w)
+    return knots.t_s[1:][(power_w > _IMPOSSIBLE * reach.high_w) | lost]
 
 
 def _power_range(info: SensorInfo, knots: Knots, readings: dict[Quantity, Readings]) -> PowerRange:
@@ -241,7 +270,7 @@ def _counter_channel(
     if behaviour.counter == "independent":
         lag_s = behaviour.counter_lag_s
         if lag_s is None:
-            return channel
+            return replace(channel, delay_s=USUAL_LAG_S)
         return replace(channel, knots=knots.earlier(lag_s), late_s=0.0)
     # What it may be, or is, the sum of: readings that do not see all, the finest of them.
     sources = [pair for pair in parts if not _sees_all(pair[0]) or pair[0].window_s is None]

@@ -115,22 +115,38 @@ def on_grid(
     """
     t_s, half_s = (late_s + early_s) / 2, (late_s - early_s) / 2
     for first in range(0, len(t_s) - _TOGETHER + 1, _TOGETHER):
-        here = slice(first, first + _TOGETHER if first + 2 * _TOGETHER <= len(t_s) else len(t_s))
-        early, late, middle = early_s[here], late_s[here], t_s[here].copy()
-        numbers = _numbers(middle, period_s or float(np.median(np.diff(middle))))
-        even_s, phase_s = np.polyfit(numbers, middle, 1)
-        even = numbers * even_s + phase_s
-        # The phases that all reads allow, from the latest lower to the earliest upper bound.
-        low_s, high_s = np.quantile(early - even, 0.95), np.quantile(late - even, 0.05)
-        even += (low_s + high_s) / 2
-        missed = np.maximum(np.maximum(early - even, even - late), 0.0)
-        unsure_s = max(abs(high_s - low_s) / 2, float(np.quantile(missed, 0.95)))
-        better = (unsure_s < half_s[here]) & (missed <= unsure_s)
-        placed_s = np.where(better, np.clip(even, early, late), middle)
-        if np.all(np.diff(placed_s) > 0.5 * np.diff(middle)):
-            t_s[here] = placed_s
-            half_s[here] = np.where(better, unsure_s, half_s[here])
+        last = first + _TOGETHER if first + 2 * _TOGETHER <= len(t_s) else len(t_s)
+        here = slice(first, last)
+        t_s[here], half_s[here] = _placed(early_s[here], late_s[here], period_s)
     return t_s, half_s
+
+
+def _placed(early_s: Floats, late_s: Floats, period_s: float | None) -> tuple[Floats, Floats]:
+    """Return when some ticks were that may come evenly, and how unsure that is."""
+    middle_s, half_s = (late_s + early_s) / 2, (late_s - early_s) / 2
+    # Those that were seen soon show the pace; the others may have been any time before.
+    sharp = half_s <= 1.5 * np.median(half_s)
+    usual_s = period_s or float(np.median(np.diff(middle_s)))
+    pace_s, phase_s = np.polyfit(_numbers(middle_s[sharp], usual_s), middle_s[sharp], 1)
+    even_s = phase_s + pace_s * np.round((middle_s[sharp] - phase_s) / pace_s)
+    # The phases that their reads allow, from the latest lower to the earliest upper bound.
+    low_s = float(np.quantile(early_s[sharp] - even_s, 0.95))
+    high_s = float(np.quantile(late_s[sharp] - even_s, 0.05))
+    even_s += (low_s + high_s) / 2
+    missed_s = np.maximum(np.maximum(early_s[sharp] - even_s, even_s - late_s[sharp]), 0.0)
+    unsure_s = max(abs(high_s - low_s) / 2, float(np.quantile(missed_s, 0.95)))
+    phase_s += (low_s + high_s) / 2
+    # What a read sees after a long pause is what the last tick before it has left.
+    paused = half_s > 0.4 * pace_s
+    numbers = np.where(paused, np.floor((late_s - phase_s) / pace_s), (middle_s - phase_s) / pace_s)
+    even_s = phase_s + pace_s * np.round(numbers)
+    missed_s = np.maximum(np.maximum(early_s - even_s, even_s - late_s), 0.0)
+    better = (unsure_s < half_s) & (missed_s <= unsure_s)
+    placed_s = np.where(better, np.clip(even_s, early_s, late_s), middle_s)
+    # Two ticks at one time are ticks that do not come evenly.
+    together = np.diff(placed_s) < 0.3 * pace_s
+    better &= ~(np.append(together, False) | np.append(False, together))
+    return np.where(better, placed_s, middle_s), np.where(better, unsure_s, half_s)
 
 
 def _numbers(t_s: Floats, about_s: float) -> Floats:

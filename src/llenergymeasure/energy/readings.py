@@ -150,7 +150,7 @@ def open_sources(
     gain = calibration.of(info.device, info.name)
     return [
         Source(info, channel, gain, idle_power(channel.knots, phases, window), device)
-        for channel in device.channels
+        for channel in device.channels(*window)
     ], device
 
 

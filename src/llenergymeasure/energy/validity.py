@@ -65,7 +65,7 @@ def device_doubts(
     start_s, end_s = channel.knots.seconds(window[0]), channel.knots.seconds(window[1])
     for code, moments_s, what in (
         ("counter_reset", device.resets_s, "started over"),
-        ("counter_jump", device.jumps_s, "rose by more than the card can draw"),
+        ("counter_jump", device.jumps_s, "rose by more than the card can draw, or by less"),
     ):
         inside = (moments_s >= start_s) & (moments_s <= end_s + channel.knots.spacing_s)
         if channel.name == "counter" and inside.any():

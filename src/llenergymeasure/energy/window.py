@@ -28,9 +28,13 @@ LAG_ALLOWANCE_S = 0.1
 _AROUND_S = 2.0
 """Half width of the stretch that tells how much power varies around an end."""
 
-_OFF_LINE = 0.36
+_OFF_LINE = 0.45
 """Energy off the line between two knots over (rms deviation of power times knot distance), in the
 middle between them: 1/4 for a square wave of the knots' period, more for what comes in bursts."""
+
+
+_UNREST = 0.3
+"""A margin in which power varies by more than this share of its mean is not at rest."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +92,38 @@ def window_energy(
         late_s: how late the energy may be counted at most.
         early_s: how early, where the knots were moved by a mean delay.
     """
-    start = _beside_rest(knots, start_s, margins[0], power_range, before=True, off_s=early_s)
-    end = _beside_rest(knots, end_s, margins[1], power_range, before=False, off_s=late_s)
+    before, after = (
+        margin if margin is not None and _at_rest(knots, margin, end, within) else None
+        for margin, end in zip(margins, (start_s - early_s, end_s + late_s), strict=True)
+    )
+    start = _beside_rest(knots, start_s, before, power_range, before=True, off_s=early_s)
+    end = _beside_rest(knots, end_s, after, power_range, before=False, off_s=late_s)
     start = start or _between_knots(knots, start_s, power_range, within)
     end = end or _between_knots(knots, end_s, power_range, within)
     # The ends are independent (GUM 5.1.2), and never further off than their bounds.
     bound_j = start.bound_j + end.bound_j
     u95_j = COVERAGE_FACTOR * math.hypot(start.standard_j, end.standard_j)
     return end.energy_j - start.energy_j, min(u95_j, bound_j), bound_j
+
+
+def _at_rest(knots: Knots, margin: Margin, edge_s: float, within: Sequence[Within]) -> bool:
+    """Return whether power stands still in a margin: work that goes on there makes it none.
+
+    Args:
+        knots: the energy.
+        margin: the stretch that is said to be without work.
+        edge_s: where its part begins or ends that is used.
+        within: as of ``window_energy``.
+    """
+    low_s, high_s = (margin.start_s, edge_s) if margin.end_s <= edge_s else (edge_s, margin.end_s)
+    inside = (knots.t_s >= low_s) & (knots.t_s <= high_s)
+    powers_w = [np.diff(knots.energy_j[inside]) / np.diff(knots.t_s[inside])]
+    for part in within:
+        # A reading shown in the margin is one of it if all that it is a mean over lies there.
+        near = (part.readings.t_s >= low_s + part.window_s) & (part.readings.t_s <= high_s)
+        powers_w.append(part.readings.power_w[near])
+    seen_w = np.concatenate(powers_w)
+    return len(seen_w) < 2 or float(np.ptp(seen_w)) <= _UNREST * float(np.mean(seen_w))
 
 
 def _beside_rest(

@@ -63,7 +63,7 @@ class NextRead:
         if period_ns > _LONGEST_PERIOD_NS:
             return now_ns + fine_ns
         # The gaps' own scatter, and a little more: a step that comes early is seen late.
-        guard_ns = gaps_ns[-1] - gaps_ns[0] + 2 * fine_ns
+        guard_ns = gaps_ns[-1] - gaps_ns[0] + 4 * fine_ns
         return max(now_ns + fine_ns, self._steps_ns[-1] + period_ns - guard_ns)
 
 
@@ -161,7 +161,7 @@ class Reader:
 
 
 class Loop:
-    """Reads its channels, each when it is due, until it is told to stop."""
+    """Reads its channels, each when it is due, until it is asked to stop."""
 
     def __init__(
         self,
@@ -200,7 +200,7 @@ class Loop:
         self.finish()
 
     def step(self) -> int | None:
-        """Read what is due; return when to come again, null for at once."""
+        """Read what is due; return when to come again, None for at once."""
         now_ns = time.monotonic_ns()
         self._beat(now_ns)
         if self._due and self._due[0][0] <= now_ns:

@@ -104,7 +104,7 @@ class _Domain:
             now_uj = int((self._folder / "energy_uj").read_text())
         except (OSError, ValueError) as error:
             raise SensorError(f"{self._folder / 'energy_uj'}: {_reason(error)}") from error
-        now_s = time.monotonic()
+        now_s = time.monotonic_ns() / 1e9
         if self._last_uj is not None and now_uj < self._last_uj:
             rise_j = (self._range_uj - self._last_uj + now_uj) * 1e-6
             # Starting over at its range is a wrap; with less power than that takes it is a reset
