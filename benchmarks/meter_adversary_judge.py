@@ -118,7 +118,7 @@ def widths_and_errors(windows: Sequence[Window]) -> Iterator[Criterion]:
     """Yield how small errors are to be, and how useful intervals; for true counters.
 
     Intervals are held to be narrow where something shows what the counter counts: one of which
-    nothing is shown (``counter_unverified``) is wider by what readings may have missed, by contract.
+    nothing is shown (``counter_unverified``) is wider by what readings may have missed.
     """
     for (kind, cut, length_s), some in _grouped(
         windows, lambda w: (w.kind, w.cut, w.length_s)

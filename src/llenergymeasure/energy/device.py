@@ -30,9 +30,9 @@ _STOOD_STILL = 0.5
 USUAL_LAG_S = 0.01
 """By how much a counter may be late where no probe has found it: what an H100's is."""
 
-_SMOOTH = 0.35
-"""Readings that change by more than this share of their range at once are no means over a second
-that are renewed ten times in it."""
+_SMOOTH = 0.2
+"""Readings that change at once by more than this share of the power range are no means over a
+second that are renewed ten times in it."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = No
     raw = counter_knots(samples.series(info.device, info.sensor, "energy_counter_j"), origin_ns)
     knots, resets_s = _without_resets(raw)
     reach = _power_range(info, knots, readings)
-    parts = [(_part(behaviour, quantity, each), each) for quantity, each in readings.items()]
+    parts = [(_part(behaviour, quantity, each, reach), each) for quantity, each in readings.items()]
     averages = [(each, part.window_s) for part, each in parts if _sees_all(part) and part.window_s]
     best = max(parts, key=lambda pair: pair[0].share_seen or 0.0, default=None)
     power = None if best is None else _power_channel(*best, reach, _finest(parts))
@@ -156,23 +156,23 @@ def model_channel(samples: Samples, info: SensorInfo) -> Channel | None:
     return Channel("model", "power_model_w", knots, reach)
 
 
-def _part(behaviour: Behaviour, quantity: Quantity, readings: Readings) -> PowerBehaviour:
+def _part(
+    behaviour: Behaviour, quantity: Quantity, readings: Readings, reach: PowerRange
+) -> PowerBehaviour:
     known = behaviour.of(quantity)
     if known is None:
         return PowerBehaviour(quantity, reading_period(readings), None, "seen")
-    if known.source == "documented" and not _smooth(readings):
+    if known.source == "documented" and not _smooth(readings, reach):
         return PowerBehaviour(quantity, reading_period(readings), None, "seen")
     if known.update_period_s is not None:
         return known
     return replace(known, update_period_s=reading_period(readings) or readings.spacing_s)
 
 
-def _smooth(readings: Readings) -> bool:
-    """Return whether readings may be means over a second: none changes by much of their range."""
-    range_w = float(np.ptp(readings.power_w))
-    if range_w < 0.05 * float(readings.power_w.mean()):
-        return True
-    return float(np.max(np.abs(np.diff(readings.power_w)))) <= _SMOOTH * range_w
+def _smooth(readings: Readings, reach: PowerRange) -> bool:
+    """Return whether readings may be means over a second: none changes by much at once."""
+    most_w = _SMOOTH * (reach.high_w - reach.low_w)
+    return float(np.max(np.abs(np.diff(readings.power_w)))) <= most_w
 
 
 def _sees_all(part: PowerBehaviour) -> bool:
