@@ -46,7 +46,7 @@ phases_s = st.floats(0.0, 0.0999)
 moments_s = st.tuples(*[st.floats(0.3, WHOLE_S - 0.3)] * 3).map(sorted)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(loads, phases_s, moments_s, st.booleans())
 def test_no_load_within_the_power_range_leaves_the_bound(
     power: card.Power, phase_s: float, moments: list[float], with_readings: bool
@@ -60,7 +60,7 @@ def test_no_load_within_the_power_range_leaves_the_bound(
     assert 0 <= u95_j <= bound_j
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(loads, phases_s, st.floats(2.0, 5.0), st.floats(0.5, 4.0))
 def test_the_bound_holds_beside_a_rest_that_was_none(
     power: card.Power, phase_s: float, start_s: float, span_s: float
@@ -74,7 +74,7 @@ def test_the_bound_holds_beside_a_rest_that_was_none(
     assert u95_j <= bound_j
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(loads, phases_s, moments_s)
 def test_adjacent_windows_add_up(power: card.Power, phase_s: float, moments: list[float]) -> None:
     a_s, b_s, c_s = moments
