@@ -1,5 +1,7 @@
 """What real cards and their drivers get wrong: covered by the interval, or a code."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,29 @@ def probed(
 
 def covers(reading: Reading, power: card.Power, start_s: float, end_s: float) -> bool:
     return abs(reading.gross_j - float(power.energy(start_s, end_s))) <= reading.gross_u95_j
+
+
+def test_work_between_two_rests_lies_in_its_interval_whatever_the_phases() -> None:
+    covered = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        start_s = 4 + rng.uniform(0, 0.1)
+        end_s = start_s + rng.uniform(1, 6)
+        power = card.work(start_s, end_s, seed, rest_w=rng.uniform(40, 120))
+        sensor = replace(
+            card.H100,
+            phase_s=rng.uniform(0, 0.1),
+            counter_phase_s=rng.uniform(0, 0.1),
+            counter_lag_s=rng.uniform(0, 0.1),
+            call_s=rng.uniform(1e-4, 3e-3),
+        )
+        (found,) = metered(power, sensor, (start_s, end_s)).headline
+        covered.append(covers(found, power, start_s, end_s))
+        off_j = abs(found.gross_j - float(power.energy(start_s, end_s)))
+        assert off_j <= found.bound_j
+        assert off_j < 0.002 * found.gross_j
+        assert found.gross_u95_j <= found.bound_j
+    assert np.mean(covered) >= 0.95
 
 
 @pytest.mark.parametrize("name", [H100, H200])
