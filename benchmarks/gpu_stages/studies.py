@@ -209,8 +209,9 @@ def probe(place: Place) -> None:
     """Have ``llem sensors --characterise`` judge the sensor."""
     simulated = Setting.now().simulated
     load = ["--", sys.executable, str(ENTRY), "--play", "probe", "--out", "-"] if simulated else []
+    kept = ["--samples", str(place.kept / "probe.parquet")]
     done = subprocess.run(
-        [*LLEM, "sensors", "--characterise", "--json", *load],
+        [*LLEM, "sensors", "--characterise", "--json", *kept, *load],
         stdout=subprocess.PIPE,
         text=True,
         timeout=160 * Setting.now().patience,

@@ -312,6 +312,10 @@ def sensors(
             help="find how each GPU's sensor behaves, in about 70 s of load, and keep it",
         ),
     ] = False,
+    samples: Annotated[
+        Path | None,
+        typer.Option(help="with --characterise: keep the recording here (Parquet)"),
+    ] = None,
     devices: Annotated[
         str | None, typer.Option(help="GPUs by index or UUID, comma-separated; default all")
     ] = None,
@@ -321,8 +325,14 @@ def sensors(
 
     if load and not characterise:
         raise typer.BadParameter("a COMMAND is for --characterise; to meter one: llem meter")
+    if samples is not None and not characterise:
+        raise typer.BadParameter("--samples keeps the recording of --characterise")
     code = sensors_command(
-        as_json=as_json, characterise=characterise, devices=devices, load=load or ()
+        as_json=as_json,
+        characterise=characterise,
+        devices=devices,
+        load=load or (),
+        samples=samples,
     )
     raise typer.Exit(code)
 
