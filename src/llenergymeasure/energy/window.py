@@ -33,8 +33,11 @@ _OFF_LINE = 0.45
 middle between them: 1/4 for a square wave of the knots' period, more for what comes in bursts."""
 
 
-_UNREST = 0.3
+_UNREST = 0.15
 """A margin in which power varies by more than this share of its mean is not at rest."""
+_STILL, _CONTRAST = 0.03, 0.95
+"""Nor, unless it varies by less than the one, is one that draws more than the other of the window's
+own mean power."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,9 @@ def window_energy(
         late_s: how late the energy may be counted at most.
         early_s: how early, where the knots were moved by a mean delay.
     """
+    mean_w = float(knots.at(end_s) - knots.at(start_s)) / max(end_s - start_s, 1e-9)
     before, after = (
-        margin if margin is not None and _at_rest(knots, margin, end, within) else None
+        margin if margin is not None and _at_rest(knots, margin, end, within, mean_w) else None
         for margin, end in zip(margins, (start_s - early_s, end_s + late_s), strict=True)
     )
     start = _beside_rest(knots, start_s, before, power_range, before=True, off_s=early_s)
@@ -106,14 +110,17 @@ def window_energy(
     return end.energy_j - start.energy_j, min(u95_j, bound_j), bound_j
 
 
-def _at_rest(knots: Knots, margin: Margin, edge_s: float, within: Sequence[Within]) -> bool:
-    """Return whether power stands still in a margin: work that goes on there makes it none.
+def _at_rest(
+    knots: Knots, margin: Margin, edge_s: float, within: Sequence[Within], mean_w: float
+) -> bool:
+    """Return whether a margin is at rest: work that goes on there makes it none.
 
     Args:
         knots: the energy.
         margin: the stretch that is said to be without work.
         edge_s: where its part begins or ends that is used.
         within: as of ``window_energy``.
+        mean_w: the window's own mean power.
     """
     low_s, high_s = (margin.start_s, edge_s) if margin.end_s <= edge_s else (edge_s, margin.end_s)
     inside = (knots.t_s >= low_s) & (knots.t_s <= high_s)
@@ -123,7 +130,11 @@ def _at_rest(knots: Knots, margin: Margin, edge_s: float, within: Sequence[Withi
         near = (part.readings.t_s >= low_s + part.window_s) & (part.readings.t_s <= high_s)
         powers_w.append(part.readings.power_w[near])
     seen_w = np.concatenate(powers_w)
-    return len(seen_w) < 2 or float(np.ptp(seen_w)) <= _UNREST * float(np.mean(seen_w))
+    if len(seen_w) == 0:
+        return False
+    level_w = float(np.mean(seen_w))
+    unrest = float(np.ptp(seen_w)) / max(level_w, 1e-9)
+    return unrest <= _STILL or (unrest <= _UNREST and level_w <= _CONTRAST * mean_w)
 
 
 def _beside_rest(
