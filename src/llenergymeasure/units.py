@@ -43,29 +43,72 @@ class Code:
 
 
 VALIDITY: Mapping[str, Code] = {
-    "channel_mismatch": Code(True, "the energy counter and the power readings disagree"),
-    "computes_on_cpu": Code(True, "a GPU was metered while the engine computed on the CPU"),
-    "counter_jump": Code(True, "the energy counter did not rise by what a card can draw"),
-    "counter_reset": Code(True, "the energy counter started over within the window"),
-    "failed_requests": Code(True, "requests failed"),
-    "mig_slice": Code(True, "the energy is that of a whole card, of which the run had a slice"),
-    "not_comparable": Code(True, "the work differed from that of the experiment's other runs"),
-    "other_process": Code(True, "another process computed on the GPU"),
-    "recorder_lost": Code(True, "the recording ends before the window does"),
-    "sample_gap": Code(True, "power readings were missing for too long"),
-    "counter_unverified": Code(False, "nothing shows what the energy counter counts"),
-    "graphics_process": Code(False, "another process drew on the GPU"),
-    "late_sends": Code(False, "requests were sent later than planned"),
-    "not_steady": Code(False, "throughput or power had a trend within the window"),
-    "over_saturated": Code(False, "more requests came than were answered"),
-    "rest_not_steady": Code(False, "the rest that net energy is above was not steady"),
-    "shared_node": Code(False, "other GPUs of the machine were at work"),
-    "short_window": Code(False, "the window is short for the sensor"),
-    "split_poor_fit": Code(False, "prefill and decode do not explain the energy between ticks"),
-    "temperature_drift": Code(False, "the GPU warmed or cooled within the window"),
-    "throttled": Code(False, "the GPU lowered its clocks within the window"),
-    "token_mismatch": Code(False, "the server counted other tokens than the client"),
-    "undersampled": Code(False, "the sensor sees part of the time"),
+    "channel_mismatch": Code(
+        True,
+        "The energy counter and the power readings disagreed clearly, so neither is trusted.",
+    ),
+    "computes_on_cpu": Code(
+        True, "The engine computed on the CPU, and the energy is that of a GPU beside it."
+    ),
+    "counter_jump": Code(
+        True, "The energy counter did not rise by what a device can draw within the window."
+    ),
+    "counter_reset": Code(True, "The energy counter started over within the window."),
+    "failed_requests": Code(True, "More than 1 % of the requests failed."),
+    "mig_slice": Code(
+        True, "The run had a slice of a card (MIG), and the energy is that of the whole card."
+    ),
+    "not_comparable": Code(
+        True,
+        "The run answered other prompts or gave another number of tokens than the runs it stands "
+        "beside.",
+    ),
+    "other_process": Code(
+        True,
+        "Another process computed on the same device during the window; its energy cannot be told "
+        "apart.",
+    ),
+    "recorder_lost": Code(True, "The recording ends before the window does."),
+    "sample_gap": Code(True, "The power sensor gave nothing for too long inside the window."),
+    "counter_unverified": Code(
+        False,
+        "Nothing shows whether the energy counter sees all of the time; the interval holds what it "
+        "may have missed.",
+    ),
+    "graphics_process": Code(
+        False, "A desktop, a game or the like drew on the device; its energy is in the run's."
+    ),
+    "late_sends": Code(False, "The client could not send all requests at their times."),
+    "not_steady": Code(False, "Speed or power had not settled when the window began."),
+    "over_saturated": Code(False, "Requests came faster than they were answered."),
+    "rest_not_steady": Code(
+        False, "The rest next to the work was not steady, and net energy is as unsure."
+    ),
+    "shared_node": Code(
+        False,
+        "Something computed on another GPU of the machine just before or after the window; it "
+        "shares power supply, air and processors.",
+    ),
+    "short_window": Code(
+        False,
+        "The window was shorter than its sensor needs for the precision asked: its ends weigh more.",
+    ),
+    "split_poor_fit": Code(
+        False,
+        "Prefill and decode leave much of the energy between the counter's steps unexplained.",
+    ),
+    "temperature_drift": Code(
+        False, "The device's temperature moved during the window or differed at its start."
+    ),
+    "throttled": Code(False, "The device lowered its clocks for heat or power during the window."),
+    "token_mismatch": Code(
+        False, "The server counted prompts otherwise than the model's tokenizer."
+    ),
+    "undersampled": Code(
+        False,
+        "The sensor does not see all of the time, and nothing is known to count what it misses; the "
+        "interval holds what that may hide.",
+    ),
 }
 """Every validity code. Those of the meter are decided in ``energy.validity``."""
 
