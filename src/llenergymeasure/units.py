@@ -91,7 +91,8 @@ VALIDITY: Mapping[str, Code] = {
     ),
     "short_window": Code(
         False,
-        "The window was shorter than its sensor needs for the precision asked: its ends weigh more.",
+        "The window was shorter than its sensor needs for the precision asked: its ends weigh "
+        "more.",
     ),
     "split_poor_fit": Code(
         False,
@@ -106,8 +107,8 @@ VALIDITY: Mapping[str, Code] = {
     ),
     "undersampled": Code(
         False,
-        "The sensor does not see all of the time, and nothing is known to count what it misses; the "
-        "interval holds what that may hide.",
+        "The sensor does not see all of the time, and nothing is known to count what it misses; "
+        "the interval holds what that may hide.",
     ),
 }
 """Every validity code. Those of the meter are decided in ``energy.validity``."""
