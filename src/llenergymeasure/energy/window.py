@@ -35,12 +35,9 @@ middle between them: 1/4 for a square wave of the knots' period, more for what c
 
 _UNREST = 0.15
 """A margin in which power varies by more than this share of its mean is not at rest."""
-_CONTRAST = 0.75
-"""Nor is one that draws more than this share of the window's own mean power: nothing tells it from
-work that goes on. Where rest draws as much as the work, a step between them matters as little."""
-_STILL, _ABOVE = 0.03, 1.05
-"""A margin that draws more than the window, by this factor, and hardly varies, is a rest all the
-same: that of a card whose clocks are up between spells of little work."""
+_STILL, _CONTRAST = 0.03, 0.95
+"""Nor, unless it varies by less than the one, is one that draws more than the other of the window's
+own mean power."""
 
 
 @dataclass(frozen=True)
@@ -137,9 +134,7 @@ def _at_rest(
         return False
     level_w = float(np.mean(seen_w))
     unrest = float(np.ptp(seen_w)) / max(level_w, 1e-9)
-    if level_w >= _ABOVE * mean_w:
-        return unrest <= _STILL
-    return unrest <= _UNREST and level_w <= _CONTRAST * mean_w
+    return unrest <= _STILL or (unrest <= _UNREST and level_w <= _CONTRAST * mean_w)
 
 
 def _beside_rest(
