@@ -55,7 +55,7 @@ VICTIMS = ("snakemake", "supervisor", "engine", "recorder", "finish", "any", "al
 _MODULES = {
     "supervisor": "scripts/measure_",
     "engine": "measure.engine_process",
-    "recorder": "meter.recorder",
+    "recorder": "recording.recorder",
     "finish": "measure.finish",
 }
 

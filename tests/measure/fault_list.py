@@ -11,7 +11,7 @@ from typing import Any
 
 from support.saboteur import RunView, Step, at, send, send_to
 
-ENGINE, RECORDER, FINISHER = "engine_process", "meter.recorder", "measure.finish"
+ENGINE, RECORDER, FINISHER = "engine_process", "recording.recorder", "measure.finish"
 RESTS = {"baseline": {"enabled": True, "duration_seconds": 5}}
 LONG = {"window": {"min_seconds": 2}}
 WARM = {"warmup": {"enabled": True, "n_warmup": 1, "thermal_floor_seconds": 2}}
