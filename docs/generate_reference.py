@@ -29,11 +29,11 @@ from llenergymeasure.config.schema import study_schema
 from llenergymeasure.measure.finish import REQUEST_SCHEMA
 from llenergymeasure.measure.serving_requests import TRAFFIC_SCHEMA
 from llenergymeasure.recording.samples import SCHEMA as SAMPLES_SCHEMA
-from llenergymeasure.report.flags import MEANINGS, consequence
+from llenergymeasure.report.flags import consequence
 from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.record import Result
 from llenergymeasure.results.table import RUN_SCHEMA
-from llenergymeasure.units import BACKENDS
+from llenergymeasure.units import BACKENDS, VALIDITY
 
 HERE = Path(__file__).resolve().parent
 NONE = "-"
@@ -171,7 +171,10 @@ def fields_page() -> str:
         "",
         "| code | effect | meaning |",
         "|---|---|---|",
-        *(f"| `{code}` | {consequence(code)} | {text} |" for code, text in MEANINGS.items()),
+        *(
+            f"| `{code}` | {consequence(code)} | {each.meaning} |"
+            for code, each in VALIDITY.items()
+        ),
     ]
     return "\n".join(lines) + "\n"
 
