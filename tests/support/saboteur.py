@@ -95,7 +95,7 @@ class Saboteur(threading.Thread):
         self._steps = dict(steps)
         self._over = threading.Event()
         self.left: dict[int, list[int]] = {}
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
         self._view: _Plan = _Plan(study)
 
     def __enter__(self) -> "Saboteur":
@@ -107,14 +107,14 @@ class Saboteur(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        """Watch until the study is over."""
-        try:
-            while not self._over.wait(POLL_S):
-                for number, folder in self._view.runs().items():
+        """Watch until the study is over; a fault that fails is kept, and the study goes on."""
+        while not self._over.wait(POLL_S):
+            for number, folder in self._view.runs().items():
+                try:
                     self._look(number, RunView(folder))
-        except BaseException as error:
-            self.error = error
-            raise
+                except Exception as error:
+                    self.error = self.error or error
+                    self._steps.pop(number, None)
 
     def _look(self, number: int, run: RunView) -> None:
         outcome = run.outcome()
