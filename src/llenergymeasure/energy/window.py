@@ -32,7 +32,6 @@ _OFF_LINE = 0.45
 """Energy off the line between two knots over (rms deviation of power times knot distance), in the
 middle between them: 1/4 for a square wave of the knots' period, more for what comes in bursts."""
 
-
 _UNREST = 0.15
 """A margin in which power varies by more than this share of its mean is not at rest."""
 _STILL, _CONTRAST = 0.03, 0.95
