@@ -71,7 +71,7 @@ schema: $(STAMP) ## generate config/study.schema.json
 
 images: $(STAMP) ## an engine's image: BACKEND=pytorch RUNNER=apptainer [BASE=…]
 	@test -n "$(BACKEND)" -a -n "$(RUNNER)" || { echo "usage: make images BACKEND=pytorch|vllm|sglang|tensorrt RUNNER=apptainer|docker [BASE=FOLDER_OR_IMAGE]" >&2; exit 2; }
-	@$(BIN)/python -m llenergymeasure.runners.build "$(BACKEND)" --runner "$(RUNNER)" $(if $(BASE),--base "$(BASE)")
+	@$(BIN)/python -m llenergymeasure.containers.image_build "$(BACKEND)" --runner "$(RUNNER)" $(if $(BASE),--base "$(BASE)")
 
 offline-bundle: $(STAMP) ## one archive of wheels for a machine without a network: [PYTHON_THERE=3.12] [EXTRAS=host,zeus]
 	@$(BIN)/python tools/offline_bundle.py $(if $(PYTHON_THERE),--python "$(PYTHON_THERE)") $(if $(EXTRAS),--extras "$(EXTRAS)")

@@ -12,7 +12,7 @@ from llenergymeasure.energy.account import account
 from llenergymeasure.energy.batches import Batch
 from llenergymeasure.energy.characterise import characterise as find_behaviour
 from llenergymeasure.energy.split import NoSplit, split_energy
-from llenergymeasure.hardware.gpus import Inventory
+from llenergymeasure.machine.gpus.inventory import Inventory
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.sensors import behaviour, rapl
 from llenergymeasure.sensors.base import Channel, Value

@@ -15,7 +15,7 @@ from meter_adversary_cards import RAPL_SCALE, DrawnCard, FakePowercap, model, wr
 from meter_adversary_loads import Scene
 from meter_recording import SteppedClock
 
-from llenergymeasure.hardware.gpus import Inventory
+from llenergymeasure.machine.gpus.inventory import Inventory
 
 RAPL = "RAPL"
 RAPL_TIMES = 3

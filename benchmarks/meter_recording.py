@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llenergymeasure.hardware.gpus import Inventory, discover
+from llenergymeasure.machine.gpus.inventory import Inventory, discover
 from llenergymeasure.recording import sampler
 from llenergymeasure.recording.samples import (
     HOST_DEVICE,

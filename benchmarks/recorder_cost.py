@@ -27,9 +27,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import Engine
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.measure.marks import Marks
-from llenergymeasure.measure.window import cut_batches
 from llenergymeasure.recording.client import RecorderProcess
+from llenergymeasure.run.engine.batch_window import cut_batches
+from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.workload.prompts import build_workload
 from llenergymeasure.workload.requests import Request
 from nvml_sim import sim

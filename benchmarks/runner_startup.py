@@ -18,13 +18,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from llenergymeasure.runners import docker
-from llenergymeasure.runners.apptainer import call_variables
-from llenergymeasure.runners.docker_launcher import remove_abandoned
-from llenergymeasure.runners.surroundings import PYTHON, Surroundings, nvidia_here
+from llenergymeasure.containers import docker
+from llenergymeasure.containers.apptainer import call_variables
+from llenergymeasure.containers.docker_launcher import remove_abandoned
+from llenergymeasure.containers.surroundings import PYTHON, Surroundings, nvidia_here
 
 ROOT = Path(__file__).resolve().parents[1]
-STATEMENT = "import llenergymeasure.measure.worker"
+STATEMENT = "import llenergymeasure.run.worker"
 
 
 def main() -> None:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from llenergymeasure.measure.serving_result import ServedRun
 from llenergymeasure.results.serving import Latency
+from llenergymeasure.run.result.traffic_result import ServedRun
 from support import serving_runs
 
 FIRST_MS, NEXT_MS, TOKENS = 100.0, 10.0, 32

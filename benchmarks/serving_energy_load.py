@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from llenergymeasure.analysis.serving import COVERAGE_FACTOR, LoadPoint, load_curve
 from llenergymeasure.energy.account import account
-from llenergymeasure.measure.serving_result import ServedRun
 from llenergymeasure.recording.samples import read_samples
+from llenergymeasure.run.result.traffic_result import ServedRun
 from nvml_sim import sim
 from support import recording, serving_runs
 

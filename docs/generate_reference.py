@@ -26,13 +26,13 @@ from llenergymeasure.config.fields import submodels
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.quality import QualityConfig
 from llenergymeasure.config.schema import study_schema
-from llenergymeasure.measure.finish import REQUEST_SCHEMA
-from llenergymeasure.measure.serving_requests import TRAFFIC_SCHEMA
 from llenergymeasure.recording.samples import SCHEMA as SAMPLES_SCHEMA
 from llenergymeasure.report.flags import consequence
 from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.record import Result
 from llenergymeasure.results.table import RUN_SCHEMA
+from llenergymeasure.run.result.build_result import REQUEST_SCHEMA
+from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA
 from llenergymeasure.units import BACKENDS, VALIDITY
 
 HERE = Path(__file__).resolve().parent

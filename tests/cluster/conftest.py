@@ -6,10 +6,10 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+from runners.conftest import base_root, images, sif
 
 from cluster.slurm import NODES, Cluster
 from nvml_sim import sim
-from runners.conftest import base_root, images, sif
 from support.studies import ROOT
 
 __all__ = ["base_root", "cluster", "images", "sif"]

@@ -6,8 +6,8 @@ import pytest
 
 from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.errors import PreflightError
-from llenergymeasure.measure.pin import hold_to_pin
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.run.engine.place_pin import hold_to_pin
 from llenergymeasure.workflow.pinning import parse_nodes
 
 CARD = {"name": "NVIDIA H200"}

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from llenergymeasure.energy.characterise import characterise
-from llenergymeasure.measure.energy import run_energy
-from llenergymeasure.measure.finish import REQUEST_SCHEMA
 from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, Row
+from llenergymeasure.run.result.build_result import REQUEST_SCHEMA
+from llenergymeasure.run.result.run_energy import run_energy
 from llenergymeasure.sensors.behaviour import Characterised
 from support import energy_card as card
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.hardware import gpus
-from llenergymeasure.hardware.gpus import Gpu, GpuProcess
+from llenergymeasure.machine.gpus import inventory
+from llenergymeasure.machine.gpus.inventory import Gpu, GpuProcess
 from llenergymeasure.sensors import foreign_processes
 from llenergymeasure.sensors.foreign_processes import RunProcesses
 from support.recording import uuid
@@ -64,7 +64,7 @@ def make_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(foreign_processes, "_nvml_name", lambda pid: f"nvml says {pid}")
         return machine
 
-    assert foreign_processes.compute_processes is gpus.compute_processes
+    assert foreign_processes.compute_processes is inventory.compute_processes
     return make
 
 

@@ -9,10 +9,10 @@ from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.backends.serving.process import free_port
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
-from llenergymeasure.measure.marks import Marks, read_marks
-from llenergymeasure.measure.serving_requests import traffic_table
-from llenergymeasure.measure.serving_result import ServedRun
-from llenergymeasure.measure.serving_window import measure_traffic
+from llenergymeasure.run.engine.phase_marks import Marks, read_marks
+from llenergymeasure.run.engine.traffic_window import measure_traffic
+from llenergymeasure.run.result.traffic_requests import traffic_table
+from llenergymeasure.run.result.traffic_result import ServedRun
 from llenergymeasure.workload.prompts import traffic_prompts
 from support.serving_server import command
 

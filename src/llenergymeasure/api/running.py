@@ -19,6 +19,7 @@ from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.identity import with_absolute_paths
 from llenergymeasure.config.preferences import FOLDER_VARIABLE
 from llenergymeasure.config.study import Study
+from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import (
     EXIT_FAILED,
     EXIT_OK,
@@ -31,7 +32,6 @@ from llenergymeasure.files import write_text
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
-from llenergymeasure.runners.choice import with_runners
 from llenergymeasure.workflow.calls import StudyCall, remember
 from llenergymeasure.workflow.drive import Call, Drive, Listener
 from llenergymeasure.workflow.whole import drive_study

@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
-from llenergymeasure.measure.memory_text import memory_lines
+from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.plan import describe_plan, engines_compared
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.runners.choice import with_runners
+from llenergymeasure.run.preflight.memory_text import memory_lines
 from llenergymeasure.workflow.stopping import planned
 from llenergymeasure.workload.studies import load_study
 

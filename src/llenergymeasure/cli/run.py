@@ -11,12 +11,12 @@ import yaml
 from llenergymeasure.cli.live import Live
 from llenergymeasure.cli.talk import Level, level, note
 from llenergymeasure.config.study import DEFAULT_RESULTS, Study
+from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.files import write_text
 from llenergymeasure.plan import describe_plan
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.runners.choice import with_runners
 from llenergymeasure.workflow.calls import StudyCall, last_called, recall, remember
 from llenergymeasure.workflow.drive import LOG_NAME, Call
 from llenergymeasure.workflow.stopping import planned, precision

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from llenergymeasure.hardware.gpus import Gpu, compute_processes, graphics_processes
+from llenergymeasure.machine.gpus.inventory import Gpu, compute_processes, graphics_processes
 from llenergymeasure.sensors.base import SensorError
 
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"

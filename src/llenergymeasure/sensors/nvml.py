@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from llenergymeasure.hardware.gpus import Gpu, Inventory, handle
+from llenergymeasure.machine.gpus.inventory import Gpu, Inventory, handle
 from llenergymeasure.sensors.base import (
     Channel,
     Every,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.hardware.gpus import Inventory, Selection, discover, named, visible
+from llenergymeasure.machine.gpus.inventory import Inventory, Selection, discover, named, visible
 from llenergymeasure.sensors import zeus as zeus_sensor
 from llenergymeasure.sensors.base import Channel, Sensor, SensorInfo
 from llenergymeasure.sensors.codecarbon import CodecarbonSensor

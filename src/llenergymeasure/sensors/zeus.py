@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.hardware.gpus import Gpu
+from llenergymeasure.machine.gpus.inventory import Gpu
 from llenergymeasure.sensors.base import (
     Channel,
     Every,

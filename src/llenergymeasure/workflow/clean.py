@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import LlemError
-from llenergymeasure.hardware.guard import repair_left_limits
-from llenergymeasure.hardware.limit_records import left_paths
-from llenergymeasure.hardware.shared_folder import shared_folder
+from llenergymeasure.machine.gpus.guard import repair_left_limits
+from llenergymeasure.machine.gpus.limit_records import left_paths
+from llenergymeasure.machine.shared_folder import shared_folder
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.workflow.cluster import end_jobs, left_jobs
@@ -61,8 +61,8 @@ def leftovers(folder: StudyFolder) -> Iterator[Leftover]:
 
 def machine_leftovers() -> Iterator[Leftover]:
     """Yield what this user's killed runs left on the machine, whatever the study."""
-    from llenergymeasure.runners.docker import ContainerError, find_engine
-    from llenergymeasure.runners.docker_launcher import abandoned, remove_container
+    from llenergymeasure.containers.docker import ContainerError, find_engine
+    from llenergymeasure.containers.docker_launcher import abandoned, remove_container
 
     try:
         engine = find_engine()

@@ -7,18 +7,18 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from llenergymeasure.errors import ConfigurationError, PreflightError, Problem
-from llenergymeasure.plan import Plan
-from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.runners.apptainer import call_variables, image_for_snakemake
-from llenergymeasure.runners.images import SifImage, docker_image, image_folder, sif_image
-from llenergymeasure.runners.mounts import Mount
-from llenergymeasure.runners.surroundings import (
+from llenergymeasure.containers.apptainer import call_variables, image_for_snakemake
+from llenergymeasure.containers.images import SifImage, docker_image, image_folder, sif_image
+from llenergymeasure.containers.mounts import Mount
+from llenergymeasure.containers.surroundings import (
     Surroundings,
     image_variables,
     nvidia_here,
     worker_command,
 )
+from llenergymeasure.errors import ConfigurationError, PreflightError, Problem
+from llenergymeasure.plan import Plan
+from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.units import BackendName, RunnerName
 from llenergymeasure.workflow.source import workflow_root
 
@@ -72,13 +72,13 @@ class Places:
             env = ["env", *(f"{key}={value}" for key, value in named.items())]
             if not self._meter_outside:
                 return [*env, *worker_command(backend)]
-            launcher = [sys.executable, "-m", "llenergymeasure.runners.apptainer_launcher"]
+            launcher = [sys.executable, "-m", "llenergymeasure.containers.apptainer_launcher"]
             return [*env, *local, *_around([*launcher, "--image", image.location])]
         return local
 
     def _docker_launcher(self, backend: BackendName) -> list[str]:
         return [
-            *(sys.executable, "-m", "llenergymeasure.runners.docker_launcher"),
+            *(sys.executable, "-m", "llenergymeasure.containers.docker_launcher"),
             *("--backend", backend, "--scripts", str(workflow_root() / "scripts")),
             *("--image", docker_image(backend, self._plan.images.get(backend))),
             *(["--engine"] if self._meter_outside else []),
@@ -108,7 +108,11 @@ class Places:
         Raises:
             PreflightError: some cannot run here; all reasons at once.
         """
-        from llenergymeasure.runners.preflight import check_apptainer, check_docker, check_local
+        from llenergymeasure.containers.container_checks import (
+            check_apptainer,
+            check_docker,
+            check_local,
+        )
 
         problems: list[Problem] = []
         for backend in backends:

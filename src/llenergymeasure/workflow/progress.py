@@ -8,10 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.measure.marks import read_marks
 from llenergymeasure.plan import Plan, PlannedRun
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.outcome import read_outcome
+from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.units import NS_PER_S
 
 AT_ONCE = 8

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from llenergymeasure.measure.marks import read_marks
 from llenergymeasure.plan import PlannedRun
 from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workflow.manifest import run_state
 

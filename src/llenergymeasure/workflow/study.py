@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.notify import NotifyConfig
+from llenergymeasure.containers.images import sif_image
+from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import ConfigurationError, LlemError
 from llenergymeasure.files import locked, write_if_changed
-from llenergymeasure.hardware.allotment import gpus_needed
-from llenergymeasure.hardware.sharing import AT_ONCE_VARIABLE
-from llenergymeasure.measure.circuit import Circuit
+from llenergymeasure.machine.gpus.allotment import gpus_needed
+from llenergymeasure.machine.gpus.sharing import AT_ONCE_VARIABLE
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
-from llenergymeasure.runners.choice import with_runners
-from llenergymeasure.runners.images import sif_image
+from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.units import BackendName
 from llenergymeasure.workflow.cluster import end_jobs, left_jobs, name_jobs
 from llenergymeasure.workflow.lost import conclude_lost

@@ -17,7 +17,7 @@ def _checks(module: ModuleType) -> None:
 
 
 def _engine(module: ModuleType) -> None:
-    from llenergymeasure.hardware.allotment import allot
+    from llenergymeasure.machine.gpus.allotment import allot
 
     class OnTheCard(module.PyTorchEngine):
         """An engine that works on the GPUs that its experiment may use."""

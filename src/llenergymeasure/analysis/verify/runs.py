@@ -13,14 +13,14 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.energy.account import METHOD
 from llenergymeasure.errors import LlemError
 from llenergymeasure.files import sha256
-from llenergymeasure.measure.energy import run_energy
-from llenergymeasure.measure.finish import quantile
-from llenergymeasure.measure.serving_result import ServedRun
 from llenergymeasure.recording.samples import read_samples
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import Energy, Footprint, Result
 from llenergymeasure.results.row_file import read_written_row
 from llenergymeasure.results.table import run_row
+from llenergymeasure.run.result.build_result import quantile
+from llenergymeasure.run.result.run_energy import run_energy
+from llenergymeasure.run.result.traffic_result import ServedRun
 from llenergymeasure.sensors.behaviour import Characterised
 
 _IN_PROPORTION = (

@@ -10,7 +10,7 @@ from llenergymeasure.backends.pytorch.passthrough import FORBIDDEN, RESERVED
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
-from llenergymeasure.hardware.gpu_state import cuda_driver_version
+from llenergymeasure.machine.gpus.state import cuda_driver_version
 
 _BF16_CAPABILITY = (8, 0)
 """Compute capability from which NVIDIA GPUs have bfloat16 units (CUDA C++ Programming Guide)."""

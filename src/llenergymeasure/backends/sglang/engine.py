@@ -15,7 +15,7 @@ from llenergymeasure.backends.sglang.arguments import (
 from llenergymeasure.config.catalogue.reserved import CREDENTIALS
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
-from llenergymeasure.hardware.allotment import allot
+from llenergymeasure.machine.gpus.allotment import allot
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request

@@ -12,8 +12,8 @@ from llenergymeasure.backends.tensorrt.arguments import engine_arguments, settin
 from llenergymeasure.backends.tensorrt.engine_cache import EngineCache, EngineKey, EngineLease
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
-from llenergymeasure.hardware.allotment import allot
-from llenergymeasure.hardware.gpus import discover
+from llenergymeasure.machine.gpus.allotment import allot
+from llenergymeasure.machine.gpus.inventory import discover
 from llenergymeasure.workload.models.content import model_content
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 

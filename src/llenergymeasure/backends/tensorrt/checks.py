@@ -8,7 +8,7 @@ from llenergymeasure.backends.common import adapter_problems, passthrough_proble
 from llenergymeasure.backends.tensorrt.arguments import settings
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
-from llenergymeasure.hardware.gpus import discover, visible
+from llenergymeasure.machine.gpus.inventory import discover, visible
 
 _OURS = {
     "dtype": "precision",

@@ -21,7 +21,7 @@ from llenergymeasure.backends.tensorrt.building import RUNTIME_ALONE, configured
 from llenergymeasure.backends.tensorrt.engine_cache import EngineLease
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
-from llenergymeasure.hardware.allotment import allot
+from llenergymeasure.machine.gpus.allotment import allot
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request
 

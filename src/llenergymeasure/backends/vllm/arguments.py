@@ -9,7 +9,7 @@ from llenergymeasure.backends.common import sampling_choice
 from llenergymeasure.backends.pytorch.threads import choose_threads
 from llenergymeasure.backends.vllm.device import on_cpu
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.hardware.host import memory_bytes
+from llenergymeasure.machine.host import memory_bytes
 from llenergymeasure.workload.models.hub import cached_file
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 

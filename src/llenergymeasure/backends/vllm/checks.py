@@ -10,7 +10,7 @@ from llenergymeasure.backends.vllm.arguments import given_engine
 from llenergymeasure.backends.vllm.device import built_for_cpu, on_cpu
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
-from llenergymeasure.hardware.gpus import discover, visible
+from llenergymeasure.machine.gpus.inventory import discover, visible
 
 _OURS = {"dtype": "precision", "seed": "random_seed"}
 _BF16_CAPABILITY = (8, 0)

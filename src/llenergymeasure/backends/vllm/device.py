@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from llenergymeasure.hardware.gpus import discover, visible
+from llenergymeasure.machine.gpus.inventory import discover, visible
 
 
 def built_for_cpu() -> bool:

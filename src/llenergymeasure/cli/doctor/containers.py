@@ -4,10 +4,10 @@ import subprocess
 from collections.abc import Iterator
 
 from llenergymeasure.cli.doctor.finding import Finding
+from llenergymeasure.containers.docker import CDI_FOLDERS, Engine, find_engine
+from llenergymeasure.containers.runner_choice import apptainer_command, container_command
+from llenergymeasure.containers.surroundings import nvidia_here
 from llenergymeasure.errors import LlemError
-from llenergymeasure.runners.choice import apptainer_command, container_command
-from llenergymeasure.runners.docker import CDI_FOLDERS, Engine, find_engine
-from llenergymeasure.runners.surroundings import nvidia_here
 
 _ASK_LIMIT_S = 30.0
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from llenergymeasure.backends.registry import names
 from llenergymeasure.cli.doctor.finding import Finding
+from llenergymeasure.containers.runner_choice import PACKAGES, apptainer_command, container_command
 from llenergymeasure.errors import LlemError
-from llenergymeasure.hardware.gpus import discover, visible
-from llenergymeasure.runners.choice import PACKAGES, apptainer_command, container_command
+from llenergymeasure.machine.gpus.inventory import discover, visible
 
 IMPORT_LIMIT_S = 180.0
 """Engines read gigabytes of libraries on a first import from a network disk."""

@@ -7,8 +7,8 @@ from typing import Any
 from llenergymeasure.api.sensors import sensors_report
 from llenergymeasure.cli.doctor.finding import Finding
 from llenergymeasure.errors import LlemError
-from llenergymeasure.hardware.gpu_state import cuda_driver_version
-from llenergymeasure.hardware.gpus import Gpu, compute_processes, discover, visible
+from llenergymeasure.machine.gpus.inventory import Gpu, compute_processes, discover, visible
+from llenergymeasure.machine.gpus.state import cuda_driver_version
 
 _GIB = 1024**3
 

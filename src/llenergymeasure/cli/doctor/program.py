@@ -9,7 +9,7 @@ import llenergymeasure
 from llenergymeasure.cli.doctor.finding import Finding
 from llenergymeasure.config.preferences import preferences_in_force, user_configuration
 from llenergymeasure.errors import LlemError
-from llenergymeasure.hardware.shared_folder import shared_folder
+from llenergymeasure.machine.shared_folder import shared_folder
 from llenergymeasure.workflow.source import workflow_root
 
 _HOST_PACKAGES = ("snakemake", "duckdb", "scipy", "altair", "jinja2")

@@ -1,0 +1,177 @@
+"""Build a backend's image from the project's own definition.
+
+``python -m llenergymeasure.containers.image_build pytorch --runner apptainer [--base BASE]``, where
+BASE is a folder or an image.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import llenergymeasure
+from llenergymeasure.containers.apptainer import missing_capabilities
+from llenergymeasure.containers.docker import find_engine
+from llenergymeasure.containers.images import SifImage, containers_folder, image_folder, local_tag
+from llenergymeasure.containers.runner_choice import PACKAGES, apptainer_command
+from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, LlemError, Problem
+from llenergymeasure.files import write_text
+from llenergymeasure.machine.disk import free_bytes
+
+ROOM_BYTES = {"pytorch": 25e9, "vllm": 50e9, "sglang": 60e9, "tensorrt": 90e9}
+"""Free space to build on an official base: its layers, its tree, and the image."""
+
+OWN_BASE_ROOM_BYTES = 4e9
+
+COMPRESSION = "-comp zstd -Xcompression-level 1"
+"""A tenth of gzip's time to build, less to read at each start, 5 % larger."""
+
+
+class BuildError(LlemError):
+    """An image could not be built."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Build one image and print where it is; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("backend", choices=tuple(PACKAGES))
+    parser.add_argument("--runner", choices=("apptainer", "docker"), required=True)
+    parser.add_argument("--base", help="build on this image, or root folder, instead")
+    parser.add_argument("--out", type=Path, help="the .sif to write (apptainer)")
+    parser.add_argument("--tag", help="the image's name (docker)")
+    options = parser.parse_args(arguments)
+    try:
+        if options.runner == "apptainer":
+            built = str(build_sif(options.backend, options.out, options.base))
+        else:
+            built = build_docker(options.backend, options.tag, options.base)
+    except LlemError as error:
+        print(f"{options.backend}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_FAILED
+    print(built)
+    return EXIT_OK
+
+
+def build_sif(backend: str, out: Path | None = None, base: str | None = None) -> Path:
+    """Build the image of a backend for Apptainer and return its file.
+
+    Args:
+        backend: whose image.
+        out: the file to write; in :func:`image_folder` if not given.
+        base: an image's address, file or root folder to build on, instead of the official one.
+
+    Raises:
+        ConfigurationError: there is no Apptainer, or no room.
+        BuildError: it failed; its own words are on standard error.
+    """
+    command = apptainer_command()
+    if command is None:
+        raise ConfigurationError("there is no command apptainer here: install Apptainer")
+    out = (out or image_folder() / f"{backend}.sif").absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _check_room(backend, out.parent, base)
+    part = out.with_name(f".{out.stem}.part.sif")
+    call = [command, "build", "--force", "--mksquashfs-args", COMPRESSION]
+    call += ["--build-arg", f"version={llenergymeasure.__version__}"]
+    if base is not None:
+        kind, address = _base(base)
+        call += ["--build-arg", f"bootstrap={kind}", "--build-arg", f"base={address}"]
+    folder = containers_folder()
+    environment = dict(os.environ)
+    if dropped := missing_capabilities():
+        environment["APPTAINER_DROP_CAPS"] = ",".join(dropped)
+    try:
+        _call([*call, str(part), str(folder / f"{backend}.def")], folder.parent, environment)
+        part.replace(out)
+        # A run in the same call of the workflow was described before there was an image.
+        digest, size_bytes = SifImage(str(out)).digest(), out.stat().st_size
+        write_text(Path(f"{out}.digest"), f"{digest} {size_bytes}\n")
+    finally:
+        part.unlink(missing_ok=True)
+    return out
+
+
+def _base(base: str) -> tuple[str, str]:
+    """Return how a definition names what it builds on: ``Bootstrap`` and ``From``."""
+    if Path(base).exists():
+        return "localimage", str(Path(base).absolute())
+    kind, mark, address = base.partition("://")
+    return (kind, address) if mark else ("docker", base)
+
+
+def build_docker(backend: str, tag: str | None = None, base: str | None = None) -> str:
+    """Build the image of a backend for Docker and return its name.
+
+    Raises:
+        ContainerError: there is no Docker, or its daemon does not answer.
+        BuildError: it failed; its own words are on standard error.
+    """
+    engine = find_engine()
+    tag = tag or local_tag(backend)
+    folder = containers_folder()
+    call = [engine.command, "build", "--network=host", "--tag", tag]
+    call += ["--build-arg", f"VERSION={llenergymeasure.__version__}"]
+    if base is not None:
+        call += ["--build-arg", f"BASE={base}"]
+    # The files that definitions copy, and not the whole repository with its results.
+    definition = folder / f"{backend}.Dockerfile"
+    environment = dict(os.environ)
+    if not _buildkit(engine.command):
+        environment["DOCKER_BUILDKIT"] = "0"
+    context = image_folder() / f"context-{backend}-{os.getpid()}"
+    try:
+        for name in _copied(definition):
+            target = context / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder.parent / name, target)
+        _call([*call, "--file", str(definition), str(context)], folder.parent, environment)
+    finally:
+        shutil.rmtree(context, ignore_errors=True)
+    return tag
+
+
+def _buildkit(command: str) -> bool:
+    done = subprocess.run([command, "buildx", "version"], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def _copied(definition: Path) -> list[str]:
+    lines = definition.read_text().splitlines()
+    return [line.split()[1] for line in lines if line.startswith("COPY ")]
+
+
+def _check_room(backend: str, folder: Path, base: str | None) -> None:
+    needed = ROOM_BYTES[backend] if base is None else OWN_BASE_ROOM_BYTES
+    for place, setting in (
+        (folder, "LLEM_IMAGES"),
+        (Path(os.environ.get("APPTAINER_TMPDIR", "/tmp")), "APPTAINER_TMPDIR"),
+    ):
+        free = free_bytes(place)
+        if free is not None and free < needed:
+            raise ConfigurationError(
+                Problem(
+                    f"{free / 1e9:.0f} GB are free and {needed / 1e9:.0f} GB are needed to build "
+                    f"the image: make room, or set {setting} to another folder",
+                    file=place,
+                )
+            )
+
+
+def _call(command: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=2, check=False
+    )
+    if done.returncode != 0:
+        raise BuildError(
+            f"{command[0]} build ended with {done.returncode}; its words are above. Without a "
+            "network, bring an image's file instead (docs/containers.md)"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""The machine and the software a run was made with, gathered in one place."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import llenergymeasure
+from llenergymeasure.files import sha256
+from llenergymeasure.machine.gpus.state import cuda_driver_version, gpu_state
+from llenergymeasure.machine.host import host
+from llenergymeasure.machine.scheduler import current_job
+from llenergymeasure.machine.software import container, software
+
+
+def environment() -> dict[str, Any]:
+    """Return what describes this machine and process; what cannot be read is null.
+
+    Takes tens of ms, most of them to import NVML's bindings. ``gpus`` are those a CUDA process
+    here would use, in their state at this moment: gather it while a run is at rest.
+    ``job`` is the scheduler's, null outside of any.
+    """
+    job = current_job()
+    found = {**host(), **software(os.environ), "job": None if job is None else job.as_dict()}
+    cards = gpus()
+    if cards:
+        found["cuda_driver"] = cuda_driver_version()
+    return {**found, "gpus": cards}
+
+
+def gpus() -> list[dict[str, Any]]:
+    """Return the state of each GPU that a CUDA process here would use."""
+    from llenergymeasure.machine.gpus.inventory import discover, visible
+
+    return [gpu_state(gpu) for gpu in visible(discover()).gpus]
+
+
+def provenance() -> dict[str, Any]:
+    """Return which version of this project, from which source, ran on which interpreter."""
+    folder = Path(llenergymeasure.__file__).parent
+    return {
+        "llenergymeasure_version": llenergymeasure.__version__,
+        "llenergymeasure_commit": _commit(folder),
+        "source_sha256": source_hash(folder),
+        "python_executable": sys.executable,
+        "container": container(os.environ),
+    }
+
+
+def source_hash(folder: Path) -> str:
+    """Return one hash over all Python sources below ``folder``, whatever their commit."""
+    from llenergymeasure.ids import digest
+
+    sources = sorted(folder.rglob("*.py"))
+    return digest([[str(path.relative_to(folder)), sha256(path)] for path in sources])
+
+
+def _commit(folder: Path) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -1,0 +1,220 @@
+"""The GPUs that one experiment will use, before its engine starts.
+
+The supervisor asks in a process of its own: a driver that hangs must not take it along.
+"""
+
+import contextlib
+import ctypes
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from llenergymeasure.errors import LlemError
+
+ASK_LIMIT_S = 60.0
+
+_PARALLEL = (
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "data_parallel_size",
+    "tp_size",
+    "pp_size",
+    "dp_size",
+)
+"""What engines call the ways in which they share the work among GPUs; their product is taken."""
+
+
+class GpuAllotmentError(LlemError):
+    """The GPUs that an experiment asks for are not there, or do not say."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """How many GPUs an experiment computes on.
+
+    Attributes:
+        count: the first so many in CUDA's order; null for all that are visible.
+        first: place of the first one in that order.
+        needed: whether it cannot run without a GPU.
+    """
+
+    count: int | None
+    first: int = 0
+    needed: bool = False
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """The GPUs of one run.
+
+    Attributes:
+        uuids: in CUDA's order; empty on a machine without.
+        named: whether the study names them, so that the engine has to be told.
+        warnings: what may make the choice wrong.
+        memory_used_bytes: in use on each at this moment; those that do not say are left out.
+    """
+
+    uuids: tuple[str, ...] = ()
+    named: bool = False
+    warnings: tuple[str, ...] = ()
+    memory_used_bytes: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+    def environment(self) -> dict[str, str]:
+        """Return what an engine's environment needs so that it uses these GPUs."""
+        return {"CUDA_VISIBLE_DEVICES": ",".join(self.uuids)} if self.named else {}
+
+
+def demand(config: Mapping[str, Any]) -> Demand:
+    """Return how many GPUs a resolved experiment configuration computes on.
+
+    A server that is already running (``openai``) may be on any of them.
+    """
+    backend = config["backend"]
+    section = config.get(backend) or {}
+    gpu = config.get("gpu") or {}
+    needed = bool(gpu) or backend == "tensorrt"
+    if backend == "openai":
+        return Demand(None, needed=needed)
+    if backend == "pytorch":
+        return _pytorch(section, needed)
+    told = section | (section.get("engine") or {}) | (config.get("passthrough_kwargs") or {})
+    if told.get("device") == "cpu":
+        return Demand(0)
+    count = 1
+    for name in _PARALLEL:
+        # SGLang's copies of the attention alone share the GPUs of tensor parallelism.
+        if name != "dp_size" or not told.get("enable_dp_attention"):
+            count *= int(told.get(name) or 1)
+    return Demand(count, needed=needed)
+
+
+def gpus_needed(config: Mapping[str, Any]) -> int:
+    """Return how many GPUs to ask a scheduler for; one where the experiment does not say."""
+    named = (config.get("gpu") or {}).get("devices")
+    if named is not None:
+        return len(named)
+    wanted = demand(config)
+    return 1 if wanted.count is None else wanted.first + wanted.count
+
+
+def _pytorch(section: Mapping[str, Any], needed: bool) -> Demand:
+    placed = section.get("device_map")
+    if placed is None:
+        return Demand(int(section.get("num_processes") or 1), needed=needed)
+    kind, _, number = str(placed).partition(":")
+    if kind == "cpu":
+        return Demand(0)
+    if kind == "cuda":
+        return Demand(1, first=int(number) if number.isdigit() else 0, needed=True)
+    return Demand(None, needed=needed)
+
+
+def ask_allotment(
+    config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S, *, every: bool = False
+) -> Allotment:
+    """Return the GPUs of an experiment, asked for in a process of its own.
+
+    Args:
+        config: the resolved experiment.
+        limit_s: how long the driver may take.
+        every: all it may use rather than the first ones, for a choice among them.
+
+    Raises:
+        GpuAllotmentError: those it names are not there, or the driver does not answer.
+    """
+    wanted = demand(config)
+    if wanted.count == 0 or not _driver_there():
+        return Allotment()
+    command = [sys.executable, "-m", "llenergymeasure.machine.gpus.allotment"]
+    command += ["--every"] if every else []
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(dict(config)),
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise GpuAllotmentError(
+            f"the NVIDIA driver did not answer within {limit_s:g} s; see whether nvidia-smi does"
+        ) from None
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise GpuAllotmentError(f"the GPUs cannot be listed: {last[0]}")
+    answer = json.loads(done.stdout)
+    if "refused" in answer:
+        raise GpuAllotmentError(answer["refused"])
+    return Allotment(
+        tuple(answer["uuids"]),
+        answer["named"],
+        tuple(answer["warnings"]),
+        answer["memory_used_bytes"],
+    )
+
+
+def allot(config: Mapping[str, Any], *, every: bool = False) -> Allotment:
+    """Return the GPUs of an experiment, or every one it may use, through NVML in this process.
+
+    Raises:
+        GpuAllotmentError: those it names are not among those this process may use.
+    """
+    from llenergymeasure.errors import ConfigurationError
+    from llenergymeasure.machine.gpus import inventory
+
+    there = inventory.discover()
+    seen = inventory.visible(there)
+    names = (config.get("gpu") or {}).get("devices")
+    if names is not None:
+        try:
+            usable = inventory.Inventory(seen.gpus, there.driver, there.unavailable)
+            chosen = inventory.named([str(name) for name in names], usable)
+        except ConfigurationError as error:
+            raise GpuAllotmentError(f"gpu.{error}") from error
+        return Allotment(tuple(gpu.uuid for gpu in chosen.gpus), True, seen.warnings)
+    wanted = demand(config)
+    last = None if wanted.count is None else wanted.first + wanted.count
+    used = seen.gpus if every else seen.gpus[wanted.first : last]
+    return Allotment(tuple(gpu.uuid for gpu in used), False, seen.warnings)
+
+
+def _with_memory(found: Allotment) -> Allotment:
+    """Return it with what is in use on each card, to tell later whether a run gave it all back."""
+    import pynvml
+
+    from llenergymeasure.machine.gpus import inventory
+
+    used: dict[str, int] = {}
+    for gpu in inventory.discover().gpus:
+        if gpu.uuid in found.uuids:
+            with contextlib.suppress(pynvml.NVMLError):
+                used[gpu.uuid] = inventory.memory_used_bytes(gpu)
+    return replace(found, memory_used_bytes=used)
+
+
+def _driver_there() -> bool:
+    """Whether NVML's library is; loading it asks the driver nothing yet."""
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def main() -> int:
+    """Answer one configuration on standard input with one JSON object on standard output."""
+    try:
+        found = allot(json.load(sys.stdin), every="--every" in sys.argv)
+        answer = asdict(_with_memory(found))
+    except GpuAllotmentError as error:
+        answer = {"refused": str(error)}
+    print(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Whether GPUs have their memory back after a run, told by NVML.
+
+An engine that is gone gives its memory back, or something of it still lives: a child that nobody
+found, or a driver in trouble. The next run would start on a fuller card. The supervisor asks in a
+process of its own: a driver that hangs must not take it along.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+LIMIT_S = 10.0
+"""Longest wait for the memory: the driver takes well below a second when nothing is wrong."""
+
+ANSWER_S = 30.0
+POLL_S = 0.1
+
+SLACK_BYTES = 200_000_000
+"""A driver that has just worked may keep somewhat more of an idle card to itself than before."""
+
+
+def ask_release(before_bytes: Mapping[str, int], limit_s: float = LIMIT_S) -> dict[str, Any] | None:
+    """Wait until the cards' memory is back where it was; return what is in use, card by card.
+
+    Args:
+        before_bytes: in use before the run, by UUID.
+        limit_s: longest wait.
+
+    Returns:
+        By UUID: ``before_bytes``, ``after_bytes``, ``released``, ``waited_s``, and ``processes``
+        that still compute there. ``{"unavailable": why}`` where NVML does not say; null without
+        cards.
+    """
+    if not before_bytes:
+        return None
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "llenergymeasure.machine.gpus.memory_release", str(limit_s)],
+            input=json.dumps(dict(before_bytes)),
+            capture_output=True,
+            text=True,
+            timeout=limit_s + ANSWER_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"unavailable": f"the driver did not answer within {limit_s + ANSWER_S:g} s"}
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        return {"unavailable": last[0]}
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def told(release: Mapping[str, Any] | None) -> list[str]:
+    """Return in words which cards still hold what a run had; empty where all is well."""
+    if release is None or "unavailable" in release:
+        return []
+    return [
+        f"GPU {uuid} still has {(card['after_bytes'] - card['before_bytes']) / 1e9:.1f} GB more in "
+        f"use than before the run, {card['waited_s']:.0f} s after its end"
+        + (f" (processes {', '.join(map(str, card['processes']))})" if card["processes"] else "")
+        for uuid, card in release.items()
+        if card["released"] is False
+    ]
+
+
+def wait_for_release(before_bytes: Mapping[str, int], limit_s: float) -> dict[str, Any]:
+    """Do what :func:`ask_release` asks for, through NVML in this process."""
+    from llenergymeasure.machine.gpus import inventory
+
+    cards = {gpu.uuid: gpu for gpu in inventory.discover().gpus}
+    began_s = time.monotonic()
+    found: dict[str, Any] = {}
+    for uuid, before in before_bytes.items():
+        while True:
+            waited_s = time.monotonic() - began_s
+            after = _used(cards.get(uuid))
+            released = None if after is None else after <= before + SLACK_BYTES
+            if released is not False or waited_s >= limit_s:
+                break
+            time.sleep(POLL_S)
+        found[uuid] = {
+            "before_bytes": before,
+            "after_bytes": after,
+            "released": released,
+            "waited_s": round(waited_s, 3),
+            "processes": [] if released is not False else _processes(cards[uuid]),
+        }
+    return found
+
+
+def _used(card: Any) -> int | None:
+    import pynvml
+
+    from llenergymeasure.machine.gpus import inventory
+
+    try:
+        return None if card is None else inventory.memory_used_bytes(card)
+    except pynvml.NVMLError:
+        return None
+
+
+def _processes(card: Any) -> list[int]:
+    import pynvml
+
+    from llenergymeasure.machine.gpus import inventory
+
+    try:
+        return [process.pid for process in inventory.compute_processes(card)]
+    except pynvml.NVMLError:
+        return []
+
+
+def main() -> int:
+    """Answer what stands on standard input with one JSON object on standard output."""
+    print(json.dumps(wait_for_release(json.load(sys.stdin), float(sys.argv[1]))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

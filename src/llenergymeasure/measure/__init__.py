@@ -1,1 +1,0 @@
-"""One run from start to end: preflight, idle, load, warm-up, window, teardown."""

@@ -1,0 +1,1 @@
+"""The engine's process of a run: its phases, from preflight to release."""

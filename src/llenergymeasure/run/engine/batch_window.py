@@ -1,0 +1,96 @@
+"""The window: the batch plan repeated until it is long enough, between two short rests."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from llenergymeasure.backends.base import Completion, Engine
+from llenergymeasure.config.protocol import ProtocolSettings
+from llenergymeasure.energy.margins import MARGIN_S, MARGINS
+from llenergymeasure.run.engine.phase_marks import Marks
+from llenergymeasure.units import NS_PER_S
+from llenergymeasure.workload.requests import Request
+
+
+@dataclass
+class Window:
+    """What happened inside the window.
+
+    Attributes:
+        start_ns: the first batch's start; CLOCK_MONOTONIC.
+        end_ns: the last one's end.
+        batches: how many were generated; always whole passes over the batch plan.
+        completions: one a request, in the order they were made.
+        batch_of_request: the batch of each, from 0.
+    """
+
+    start_ns: int = 0
+    end_ns: int = 0
+    batches: int = 0
+    completions: list[Completion] = field(default_factory=list)
+    batch_of_request: list[int] = field(default_factory=list)
+
+    @property
+    def work_s(self) -> float:
+        """Return how long the work took: the window holds nothing else."""
+        return (self.end_ns - self.start_ns) / NS_PER_S
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {**asdict(self), "work_s": self.work_s}
+
+
+def cut_batches(requests: Sequence[Request], batch_size: int | None) -> list[Sequence[Request]]:
+    """Return the batch plan: the requests in order, ``batch_size`` at a time; all at once if null.
+
+    The last batch is smaller where the count does not divide.
+    """
+    size = batch_size or len(requests)
+    return [requests[place : place + size] for place in range(0, len(requests), size)]
+
+
+def measure_window(
+    engine: Engine,
+    batches: Sequence[Sequence[Request]],
+    protocol: ProtocolSettings,
+    marks: Marks,
+    *,
+    margins: bool,
+) -> Window:
+    """Work between two short rests, and call the work the window.
+
+    Whole passes over the batch plan are made until both ``window_min_s`` and ``min_batches``
+    are reached, so that every run of an experiment does the same work.
+
+    Args:
+        engine: loaded and warm.
+        batches: the batch plan.
+        protocol: how long and how many.
+        marks: gets the phases ``margin_before``, ``measure`` and ``margin_after``.
+        margins: whether a sensor here has values that come in steps, for which rests are made.
+    """
+    window = Window()
+    _rest(engine, marks, MARGINS[0], margins=margins)
+    with marks.phase("measure"):
+        window.start_ns = time.monotonic_ns()
+        shortest_ns = protocol.window_min_s * NS_PER_S
+        while True:
+            for batch in batches:
+                window.completions += engine.generate(batch)
+                window.batch_of_request += [window.batches] * len(batch)
+                window.batches += 1
+            window.end_ns = time.monotonic_ns()
+            long_enough = window.end_ns - window.start_ns >= shortest_ns
+            if long_enough and window.batches >= protocol.min_batches:
+                break
+    _rest(engine, marks, MARGINS[1], margins=margins)
+    return window
+
+
+def _rest(engine: Engine, marks: Marks, name: str, *, margins: bool) -> None:
+    if not margins:
+        return
+    engine.synchronize()
+    with marks.phase(name):
+        time.sleep(MARGIN_S)

@@ -1,0 +1,291 @@
+"""The engine's process: the steps of one run, from preflight to release.
+
+It shares nothing with the recorder but the clock: it marks phases, the recorder samples, and
+what they mean together is computed afterwards from the files of both.
+"""
+
+import argparse
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.backends import registry
+from llenergymeasure.backends.base import Backend, Building, Engine, Running, Warming, statistics_of
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
+from llenergymeasure.config.spec import RunSpec
+from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, MeterError, PreflightError
+from llenergymeasure.files import write_text
+from llenergymeasure.machine.environment import environment
+from llenergymeasure.machine.gpus.busy_neighbours import at_work_beside
+from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.run.attempt import report_failure
+from llenergymeasure.run.engine.batch_window import cut_batches, measure_window
+from llenergymeasure.run.engine.phase_marks import Marks
+from llenergymeasure.run.engine.place_pin import hold_to_pin
+from llenergymeasure.run.engine.quality import command_score, perplexity
+from llenergymeasure.run.engine.sensor_resolution import sensors_need_s
+from llenergymeasure.run.engine.settle import read_gpus, settle
+from llenergymeasure.run.engine.time_limit import estimated_limit_s
+from llenergymeasure.run.engine.warmup import WarmUp
+from llenergymeasure.run.preflight.memory_need import memory_need
+from llenergymeasure.run.preflight.run_checks import Preflight, preflight
+from llenergymeasure.run.processes import die_with
+from llenergymeasure.run.result.flops import workload_flops
+from llenergymeasure.workload.prompts import build_workload
+from llenergymeasure.workload.requests import Request, Workload
+
+RECORDER_WAIT_S = 90.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the engine's side of the run in ``--out``; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--watch", type=int, help="the process that this one must not outlive")
+    options = parser.parse_args(arguments)
+    folder = RunFolder(options.out)
+    if options.watch is not None:
+        die_with(options.watch)
+    folder.engine_pid.write_text(str(os.getpid()))
+    try:
+        spec = RunSpec.model_validate_json(folder.spec.read_text())
+        EngineRun(spec, folder).run()
+    except BaseException as error:
+        report_failure(folder, error)
+        if isinstance(error, LlemError):
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            return EXIT_FAILED
+        raise
+    return EXIT_OK
+
+
+class EngineRun:
+    """One run as the engine's process sees it."""
+
+    def __init__(self, spec: RunSpec, folder: RunFolder) -> None:
+        self._spec = spec
+        self._folder = folder
+        self._config = ExperimentConfig.model_validate(spec.config)
+        self._marks = Marks(folder.marks)
+
+    def run(self) -> None:
+        """Go through the phases and write ``engine.json``.
+
+        Raises:
+            PreflightError: the run cannot start here; all reasons in one message.
+            BackendError: the engine failed.
+        """
+        surroundings_soon = ThreadPoolExecutor(1).submit(environment)
+        backend = registry.get(self._spec.backend)
+        with self._marks.phase("preflight"):
+            found, workload = self._preflight(backend)
+        sensors = self._wait_for_recorder()
+        surroundings = surroundings_soon.result()
+        hold_to_pin(self._spec, self._folder.study, surroundings)
+        protocol = resolve_protocol(self._config, measured=_measured(sensors))
+        cards = [card.uuid for card in found.cards]
+        protocol = protocol.long_enough_for(sensors_need_s(sensors, cards, protocol.precision))
+        self._tell_time_limit(protocol, found)
+        built = self._build(backend)
+        with self._marks.phase("settle"):
+            look = read_gpus(found.cards)
+            settled = settle(look, protocol, self._spec.gap_s, self._folder.skip)
+        self._rest("idle_before", protocol.idle_before_s)
+        with self._marks.phase("load"):
+            engine = self._load(backend, found)
+            engine.synchronize()
+            _spare_the_loaded()
+        batches = cut_batches(_warmup_requests(engine, workload), engine.batch_size)
+        try:
+            with self._marks.phase("warmup"):
+                watched = None if _set_by_the_study(self._config) else look
+                warmup = WarmUp(engine, batches, protocol, watched).run()
+            self._rest("idle_loaded", protocol.idle_before_s)
+            # Both count from their last call: from here on, that is the window alone.
+            engine.peak_memory_bytes()
+            statistics_of(engine)
+            own = {card.uuid for card in found.cards}
+            beside = {"before": at_work_beside(own)} if own else {}
+            window, traffic = self._measure(engine, batches, protocol, sensors)
+            memory, statistics = engine.peak_memory_bytes(), statistics_of(engine)
+            if own:
+                beside["after"] = at_work_beside(own)
+            self._rest("idle_after", protocol.idle_after_s)
+            document = {
+                "protocol": protocol.as_dict(),
+                "workload": _told(workload),
+                "window": window,
+                "serving": traffic,
+                "peak_memory_bytes": memory,
+                "engine_statistics": statistics,
+                "memory": _memory(self._config, found, workload),
+                "devices": list(engine.devices) or [card.uuid for card in found.cards],
+                "computes_on_gpu": bool(engine.devices),
+                "resolved_config": engine.resolved_config(),
+                "versions": backend.versions(),
+                "built": built,
+                "beside": beside,
+                "preflight": found.as_dict()["warnings"],
+                "settle": settled,
+                "warmup_result": warmup,
+                "environment": surroundings,
+                "python_executable": sys.executable,
+                "flops": workload_flops(found.source, workload),
+                "quality": self._perplexity(engine),
+            }
+            write_text(self._folder.engine, json.dumps(document, default=str))
+        finally:
+            with self._marks.phase("release"):
+                engine.close()
+        self._judge(document)
+
+    def _preflight(self, backend: Backend) -> tuple[Preflight, Workload]:
+        """Return what was found and the workload; errors count unless the study passes them."""
+        found = preflight(self._config, backend, self._folder.path, run_pid=os.getppid())
+        if found.errors and not self._spec.skip_preflight:
+            raise PreflightError(found.errors)
+        return found, found.workload or build_workload(self._config)
+
+    def _load(self, backend: Backend, found: Preflight) -> Engine:
+        if not self._config.served:
+            return backend.load(self._config)
+        from llenergymeasure.run.engine import served
+
+        if isinstance(backend, Running):
+            # What it does on a GPU is the run's work, and no stranger's.
+            write_text(self._folder.engine_pid, str(backend.process(self._config) or os.getpid()))
+        return served.load(backend, self._config, found.cards)
+
+    def _measure(
+        self,
+        engine: Engine,
+        batches: Sequence[Sequence[Request]],
+        protocol: ProtocolSettings,
+        sensors: list[dict[str, Any]],
+    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Return the window and, of an engine that is a server, what its traffic tells besides."""
+        if not self._config.served:
+            margins = _measured(sensors)
+            window = measure_window(engine, batches, protocol, self._marks, margins=margins)
+            return window.as_dict(), None
+        from llenergymeasure.backends.serving.engine import ServedEngine
+        from llenergymeasure.run.engine import served
+
+        assert isinstance(engine, ServedEngine)
+        return served.measure(engine, protocol, self._marks, self._folder)
+
+    def _build(self, backend: Backend) -> dict[str, Any] | None:
+        """Make what the engine needs once and is not there yet; return what was done."""
+        make = backend.to_build(self._config) if isinstance(backend, Building) else None
+        if make is None:
+            return None
+        with self._marks.phase("build"):
+            return make()
+
+    def _perplexity(self, engine: Engine) -> dict[str, Any] | None:
+        """Return the engine's perplexity on the study's texts; null if it has none."""
+        asked = self._spec.quality
+        if asked is None or asked.get("texts") is None:
+            return None
+        with self._marks.phase("quality"):
+            return perplexity(engine, self._config, asked)
+
+    def _judge(self, document: dict[str, Any]) -> None:
+        """Let the study's own command judge the experiment, now that the engine is gone."""
+        asked = self._spec.quality
+        if asked is None or asked.get("command") is None:
+            return
+        with self._marks.phase("judge"):
+            score = command_score(self._folder, asked)
+        document["quality"] = {**(document["quality"] or {}), **score}
+        write_text(self._folder.engine, json.dumps(document, default=str))
+
+    def _tell_time_limit(self, protocol: ProtocolSettings, found: Preflight) -> None:
+        """Tell the supervisor a generous limit; one that the study sets is in force before."""
+        limit_s = estimated_limit_s(
+            self._config,
+            protocol,
+            source=found.source,
+            workload=found.workload,
+            on_gpu=bool(found.cards),
+            gap_s=self._spec.gap_s,
+        )
+        asked = self._spec.quality
+        if limit_s is not None and asked is not None and asked.get("command") is not None:
+            limit_s += float(asked["timeout_seconds"])
+        write_text(self._folder.time_limit, json.dumps(limit_s))
+
+    def _wait_for_recorder(self) -> list[dict[str, Any]]:
+        """Return what the recorder's sensors are, once it samples."""
+        deadline = time.monotonic() + RECORDER_WAIT_S
+        while not self._folder.recorder.is_file():
+            if time.monotonic() > deadline:
+                raise MeterError(f"the recorder was not ready within {RECORDER_WAIT_S:g} s")
+            time.sleep(0.005)
+        ready = json.loads(self._folder.recorder.read_text())
+        if not ready.get("ready"):
+            raise MeterError(f"the recorder did not start: {ready.get('error')}")
+        sensors: list[dict[str, Any]] = ready["sensors"]
+        return sensors
+
+    def _rest(self, phase: str, duration_s: float) -> None:
+        if duration_s > 0:
+            with self._marks.phase(phase):
+                time.sleep(duration_s)
+
+
+def _spare_the_loaded() -> None:
+    """Take all that is loaded out of the garbage collector's sight.
+
+    It would search a million objects for nothing: amid the window, and twice at the process's end.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def _warmup_requests(engine: Engine, workload: Workload) -> Sequence[Request]:
+    """Return what to warm up with: an engine may have requests of its own for it."""
+    return engine.warmup_requests() if isinstance(engine, Warming) else workload.requests
+
+
+def _told(workload: Workload) -> dict[str, Any]:
+    return {
+        "prompt_hash": workload.prompt_hash,
+        "requests": len(workload.requests),
+        "input_tokens": workload.input_tokens,
+        "output_tokens": workload.output_tokens,
+        "notes": list(workload.notes),
+    }
+
+
+def _memory(config: ExperimentConfig, found: Preflight, workload: Workload) -> dict[str, int]:
+    """Return what weights and cache take, reckoned; empty where the model's shape is not known."""
+    need = None if found.source is None else memory_need(config, found.source, workload)
+    if need is None:
+        return {}
+    return {"weights_bytes": need.weights_bytes, "kv_cache_bytes": need.cache_bytes}
+
+
+def _set_by_the_study(config: ExperimentConfig) -> bool:
+    """Return whether the study says itself how to warm up."""
+    settings = config.warmup.model_dump(exclude={"enabled"}, exclude_none=True)
+    return bool(settings)
+
+
+def _available(sensors: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [sensor for sensor in sensors if sensor.get("unavailable") is None]
+
+
+def _measured(sensors: list[dict[str, Any]]) -> bool:
+    return any(sensor["kind"] == "measured" for sensor in _available(sensors))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Keeping a study, or each experiment, on one node or one model of GPU.
+
+The first run to begin claims the place for all that follow, with a file that only one can make
+(link(2)). A run that finds itself elsewhere refuses before it takes any time of the GPU.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.config.spec import RunSpec
+from llenergymeasure.errors import PreflightError, Problem
+from llenergymeasure.files import sync_folder
+from llenergymeasure.machine.scheduler import current_job
+from llenergymeasure.results.layout import StudyFolder
+
+
+def hold_to_pin(spec: RunSpec, study: StudyFolder, surroundings: Mapping[str, Any]) -> None:
+    """Claim this place for the study's runs, or see that it is the one that was claimed.
+
+    Args:
+        spec: the run, with what its study pins.
+        study: the study's folder.
+        surroundings: what describes this machine, with ``host`` and ``gpus``.
+
+    Raises:
+        PreflightError: the study, or this experiment, is pinned elsewhere.
+    """
+    if spec.pin is None:
+        return
+    here = _place(surroundings)
+    claim = study.pin(spec.experiment if spec.pin_scope == "experiment" else None)
+    made = {**here, "by": f"{spec.experiment}/{spec.cycle}"}
+    first = _claim(claim, made)
+    if first[spec.pin] == here[spec.pin]:
+        return
+    what = "experiment" if spec.pin_scope == "experiment" else "study"
+    name = "node" if spec.pin == "node" else "GPU model"
+    raise PreflightError(
+        [
+            Problem(
+                f"this {what} is pinned to {name} {first[spec.pin]}, where run {first['by']} was "
+                f"made; this is {here[spec.pin]}. Let it run there, or remove {claim} with the "
+                "results made so far to begin elsewhere",
+                key="execution.pin",
+                found=spec.pin,
+            )
+        ]
+    )
+
+
+def _place(surroundings: Mapping[str, Any]) -> dict[str, str]:
+    job = current_job()
+    node = job.node if job is not None and job.node else str(surroundings.get("host"))
+    models = dict.fromkeys(str(card.get("name")) for card in surroundings.get("gpus") or [])
+    return {"node": node, "gpu_model": ", ".join(models) or "none"}
+
+
+def _claim(path: Path, place: Mapping[str, str]) -> dict[str, str]:
+    """Return the claim that holds: this one, if it is the first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    own = path.with_name(f".{path.name}.{place['node']}.{os.getpid()}.part")
+    with own.open("w") as stream:
+        json.dump(dict(place), stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    try:
+        os.link(own, path)
+        sync_folder(path.parent)
+    except FileExistsError:
+        pass
+    finally:
+        own.unlink(missing_ok=True)
+    claimed: dict[str, str] = json.loads(path.read_text())
+    return claimed

@@ -1,0 +1,190 @@
+"""The rest before a run: at least the study's gap, and until the GPUs are back near idle.
+
+A GPU that still cools from the run before starts the next one warmer, and a warm chip draws more
+for the same work. Cooling is exponential, so how much heat is left follows from how fast the
+temperature falls: the excess is the slope times the time constant. With a time constant of 75 s,
+an assumption, a slope of at most 0.04 °C/s leaves at most 3 °C, the band that start temperatures
+are to agree within. The temperature a run started at and the slope then are recorded.
+"""
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from llenergymeasure.config.protocol import ProtocolSettings
+from llenergymeasure.machine.gpus import inventory
+from llenergymeasure.machine.gpus.inventory import Gpu
+
+POLL_S = 0.5
+WATCH_S = 20.0
+"""Stretch that a slope is taken over; NVML tells whole degrees, so a short one says nothing."""
+SLOPE_MAX_CELSIUS_PER_S = 0.04
+POWER_CHANGE_MAX = 0.05
+"""Most change of power over the stretch, relative to its mean."""
+
+Reason = Literal["settled", "ceiling", "skipped", "nothing to watch", "not asked for"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the GPUs show at one moment, by UUID; a card that does not say is left out.
+
+    Attributes:
+        temperature_celsius: of the chip.
+        power_w: as NVML averages it.
+    """
+
+    temperature_celsius: Mapping[str, float] = field(default_factory=dict)
+    power_w: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to watch."""
+        return not self.temperature_celsius and not self.power_w
+
+
+def read_gpus(cards: Sequence[Gpu]) -> Callable[[], Reading]:
+    """Return what reads temperature and power of these cards from NVML, some 0.1 ms a card."""
+
+    def read() -> Reading:
+        import pynvml
+
+        temperatures: dict[str, float] = {}
+        powers: dict[str, float] = {}
+        for card in cards:
+            try:
+                handle = inventory.handle(card)
+                temperatures[card.uuid] = float(
+                    pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)
+                )
+                powers[card.uuid] = pynvml.nvmlDeviceGetPowerUsage(handle) / 1000
+            except pynvml.NVMLError:
+                continue
+        return Reading(temperatures, powers)
+
+    return read
+
+
+def settle(
+    read: Callable[[], Reading],
+    protocol: ProtocolSettings,
+    gap_s: float,
+    control: Path,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    rest: Callable[[float], None] = time.sleep,
+) -> dict[str, Any]:
+    """Rest at least ``gap_s``, and until temperature and power no longer move or the ceiling.
+
+    Args:
+        read: gives a reading; an empty one where nothing can be watched.
+        protocol: whether to settle, and at most how long.
+        gap_s: the study's rest before this run.
+        control: a file that ends the rest at once when it appears.
+        clock: seconds that only go forward.
+        rest: sleeps for so many seconds.
+
+    Returns:
+        ``reason``; ``waited_s``; ``first`` and ``start``: temperature and power by UUID when the
+        rest began and when it ended, that is at the run's start; ``slope_celsius_per_s``: the
+        steepest at the end, null if it was not watched long enough.
+    """
+    watch = Watch()
+    began_s = clock()
+    first = latest = read()
+    watch.add(0.0, first)
+    while True:
+        waited_s = clock() - began_s
+        reason = _reason(watch, protocol, gap_s, waited_s, latest)
+        if control.exists():
+            reason = "skipped"
+        if reason is not None:
+            break
+        rest(POLL_S)
+        latest = read()
+        watch.add(clock() - began_s, latest)
+    return {
+        "reason": reason,
+        "waited_s": waited_s,
+        "first": _values(first),
+        "start": _values(latest),
+        "slope_celsius_per_s": watch.slope_celsius_per_s(),
+    }
+
+
+def _reason(
+    watch: "Watch", protocol: ProtocolSettings, gap_s: float, waited_s: float, latest: Reading
+) -> Reason | None:
+    if waited_s < gap_s:
+        return None
+    if not protocol.settle_enabled:
+        return "not asked for"
+    if latest.empty:
+        return "nothing to watch"
+    if watch.settled():
+        return "settled"
+    return "ceiling" if waited_s >= protocol.settle_max_s else None
+
+
+class Watch:
+    """The latest readings, as far as the slope reaches back, and whether they still move."""
+
+    def __init__(self) -> None:
+        self._readings: deque[tuple[float, Reading]] = deque()
+
+    def add(self, at_s: float, reading: Reading) -> None:
+        """Take a reading, at seconds that only go forward."""
+        self._readings.append((at_s, reading))
+        while at_s - self._readings[0][0] > WATCH_S:
+            self._readings.popleft()
+
+    def settled(self) -> bool:
+        """Return whether neither temperature nor power moves; false until it can be told."""
+        slope = self.slope_celsius_per_s()
+        change = self._power_change()
+        if slope is None and change is None:
+            return False
+        return (slope or 0.0) <= SLOPE_MAX_CELSIUS_PER_S and (change or 0.0) <= POWER_CHANGE_MAX
+
+    def slope_celsius_per_s(self) -> float | None:
+        """Return the steepest card's slope, up or down; null if not watched long enough."""
+        slopes = [
+            abs(statistics.linear_regression(times_s, celsius).slope)
+            for times_s, celsius in self._series("temperature_celsius")
+        ]
+        return max(slopes, default=None)
+
+    def _power_change(self) -> float | None:
+        changes = []
+        for times_s, powers_w in self._series("power_w"):
+            slope = statistics.linear_regression(times_s, powers_w).slope
+            mean_w = statistics.fmean(powers_w)
+            span_s = times_s[-1] - times_s[0]
+            changes.append(abs(slope) * span_s / mean_w if mean_w > 0 else 0.0)
+        return max(changes, default=None)
+
+    def _series(self, quantity: str) -> list[tuple[list[float], list[float]]]:
+        """Return each card's times and values, of those watched over the whole stretch."""
+        by_card: dict[str, tuple[list[float], list[float]]] = {}
+        for at_s, reading in self._readings:
+            for uuid, value in getattr(reading, quantity).items():
+                times_s, values = by_card.setdefault(uuid, ([], []))
+                times_s.append(at_s)
+                values.append(value)
+        enough_s = WATCH_S - 2 * POLL_S
+        return [
+            (times_s, values)
+            for times_s, values in by_card.values()
+            if len(times_s) > 2 and times_s[-1] - times_s[0] >= enough_s
+        ]
+
+
+def _values(reading: Reading) -> dict[str, dict[str, float]]:
+    return {
+        "temperature_celsius": dict(reading.temperature_celsius),
+        "power_w": dict(reading.power_w),
+    }

@@ -1,0 +1,210 @@
+"""The window under traffic: opened once the traffic is steady, closed while it goes on.
+
+Ramp-up and drain are phases of their own. The window opens when every request sent in the first
+second (or the first one, where it comes later) has been answered and as long again has passed:
+then as many requests are under way as there will be, in every stage of being answered. With users
+in a closed loop, each has been answered once. The traffic does not end before the window does, so
+its end is as loaded as its middle; what was sent in it is waited for after it.
+
+ML.ENERGY's rule (arXiv:2505.06371) holds for a server kept full: from when as many requests as fit
+have their first token until the last batch thins out. With arrivals over time a server is rarely
+full, and its load settles by how long answers take, which is what this rule waits for.
+"""
+
+import asyncio
+import gc
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from llenergymeasure.backends.serving.engine import ServedEngine
+from llenergymeasure.backends.serving.traffic import Sent, Traffic
+from llenergymeasure.config.protocol import ProtocolSettings
+from llenergymeasure.errors import BackendError
+from llenergymeasure.run.engine.phase_marks import Marks
+from llenergymeasure.units import NS_PER_S
+from llenergymeasure.workload.arrivals import arrival_offsets
+
+GAUGE_EVERY_S = 1.0
+LEAD_S = 0.05
+"""Between the plan and its first arrival."""
+
+DRAIN_SPARE_S = 5.0
+SPARE_S = 2.0
+"""Traffic that is planned beyond the window, so that its end is as loaded as its middle."""
+_LOOK_S = 0.01
+
+RampUp = Literal["steady", "gave up", "not needed"]
+
+
+@dataclass
+class TrafficWindow:
+    """What happened, from the first request to the last answer. Times in CLOCK_MONOTONIC ns.
+
+    Attributes:
+        start_ns: the window's start.
+        end_ns: its end.
+        ramp_up: why the window opened.
+        sent: every request of the run in the order of sending.
+        gauges: what the server said of itself, and when.
+        client_cpu_s: CPU time of this process, the client's, within the window.
+    """
+
+    start_ns: int = 0
+    end_ns: int = 0
+    ramp_up: RampUp = "not needed"
+    sent: list[Sent] = field(default_factory=list)
+    gauges: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    client_cpu_s: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as the run's window in plain values; the requests stand in a file."""
+        return {
+            "start_ns": self.start_ns,
+            "end_ns": self.end_ns,
+            "work_s": (self.end_ns - self.start_ns) / NS_PER_S,
+            "batches": 0,
+            "completions": [],
+            "batch_of_request": [],
+        }
+
+
+def measure_traffic(
+    engine: ServedEngine, protocol: ProtocolSettings, marks: Marks
+) -> TrafficWindow:
+    """Send the traffic and measure one window of it.
+
+    Args:
+        engine: ready and warm.
+        protocol: how long the window is at least.
+        marks: gets the phases ``prepare``, ``ramp_up``, ``measure`` and ``drain``.
+
+    Raises:
+        BackendError: the server ended.
+    """
+    run = _Run(engine, protocol, marks)
+    with _no_garbage_collection():
+        window = engine.run(run.go())
+    code = engine.ended()
+    if code is not None:
+        raise BackendError(f"the server ended with exit code {code} under traffic; see run.log")
+    return window
+
+
+class _Run:
+    def __init__(
+        self,
+        engine: ServedEngine,
+        protocol: ProtocolSettings,
+        marks: Marks,
+    ) -> None:
+        self._engine, self._serving = engine, engine.serving
+        self._window_s = protocol.window_min_s
+        self._marks = marks
+        self._window = TrafficWindow()
+
+    async def go(self) -> TrafficWindow:
+        window, serving = self._window, self._serving
+        traffic = Traffic(
+            self._engine.client, self._engine.prompts, self._engine.encode, serving.timeout_s
+        )
+        with self._marks.phase("prepare"):
+            self._prepare(traffic)
+        gauges = asyncio.get_running_loop().create_task(self._read_gauges())
+        try:
+            if serving.arrivals != "ramp":
+                with self._marks.phase("ramp_up"):
+                    self._start(traffic)
+                    window.ramp_up = await self._ramped_up(traffic)
+            with self._marks.phase("measure"):
+                await self._measure(traffic)
+            traffic.stop()
+            with self._marks.phase("drain"):
+                await traffic.drained(serving.timeout_s + DRAIN_SPARE_S)
+        finally:
+            gauges.cancel()
+        window.sent = traffic.sent
+        return window
+
+    def _prepare(self, traffic: Traffic) -> None:
+        serving = self._serving
+        if not serving.open_loop:
+            return
+        duration_s = self._window_s + LEAD_S
+        if serving.arrivals != "ramp":
+            duration_s += serving.ramp_up_max_s + SPARE_S
+        prompts = self._engine.prompts
+        offsets = arrival_offsets(serving, duration_s, prompts.seed, prompts.trace)
+        traffic.prepare(offsets.tolist())
+
+    def _start(self, traffic: Traffic) -> None:
+        start_ns = time.monotonic_ns() + round(LEAD_S * NS_PER_S)
+        if self._serving.open_loop:
+            traffic.start_open(start_ns)
+        else:
+            traffic.start_closed(start_ns, self._serving.concurrency or 1)
+
+    async def _measure(self, traffic: Traffic) -> None:
+        window = self._window
+        window.start_ns = time.monotonic_ns()
+        cpu_s = time.process_time()
+        if self._serving.arrivals == "ramp":
+            self._start(traffic)
+        left_s = window.start_ns / NS_PER_S + self._window_s - time.monotonic()
+        await asyncio.sleep(max(0.0, left_s))
+        window.end_ns = time.monotonic_ns()
+        window.client_cpu_s = time.process_time() - cpu_s
+
+    async def _ramped_up(self, traffic: Traffic) -> RampUp:
+        if self._serving.open_loop and not traffic.planned:
+            return "not needed"
+        began_s = time.monotonic()
+        while time.monotonic() - began_s < self._serving.ramp_up_max_s:
+            needed_s = _ramp_up_s(traffic)
+            if needed_s is not None and time.monotonic() - began_s >= needed_s + LEAD_S:
+                return "steady"
+            await asyncio.sleep(_LOOK_S)
+        return "gave up"
+
+    async def _read_gauges(self) -> None:
+        while True:
+            at_ns = time.monotonic_ns()
+            found = await self._engine.gauges()
+            if found:
+                self._window.gauges.append((at_ns, found))
+            await asyncio.sleep(GAUGE_EVERY_S)
+
+
+def _ramp_up_s(traffic: Traffic) -> float | None:
+    """Return how long the ramp-up has to be; null while the first answers are not in."""
+    first_ns = traffic.first_ns
+    if first_ns is None or not traffic.sent:
+        return None
+    if traffic.users:
+        first = traffic.sent[: traffic.users]
+        if len(first) < traffic.users:
+            return None
+    else:
+        until_ns = max(first_ns + NS_PER_S, traffic.sent[0].exchange.planned_ns)
+        if time.monotonic_ns() < until_ns:
+            return None
+        first = [sent for sent in traffic.sent if sent.exchange.planned_ns <= until_ns]
+    ends = [sent.exchange.end_ns for sent in first]
+    if 0 in ends:
+        return None
+    taken_s = (max(ends) - first_ns) / NS_PER_S
+    return taken_s if traffic.users else 2 * taken_s
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Keep the collector from stopping the client amid its time stamps."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

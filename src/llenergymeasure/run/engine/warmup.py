@@ -1,0 +1,129 @@
+"""Warm-up: the batch plan's own batches until engine and GPUs no longer change.
+
+Latency alone settles long before the chip has: it goes on warming, and a warmer chip draws more for
+the same work. So where GPUs can be watched, their temperature and power are to stand still too,
+by the same rule as for the rest before a run. A study that says itself how to warm up gets exactly
+that: passes, latency and a time.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from llenergymeasure.backends.base import Engine
+from llenergymeasure.config.protocol import ProtocolSettings
+from llenergymeasure.run.engine.settle import POLL_S, Reading, Watch
+from llenergymeasure.workload.requests import Request
+
+Ended = Literal["not asked for", "passes made", "settled", "passes exhausted", "time exhausted"]
+
+
+class WarmUp:
+    """Generates until enough passes are done, latency has settled and the floor has passed.
+
+    A pass is one batch: an engine that takes one prompt at a time warms up prompt by prompt.
+
+    With convergence asked for, latency has settled when the coefficient of variation of the
+    latest ``warmup_window_size`` passes' latencies is below ``warmup_cv_threshold``; it is judged
+    from ``warmup_min_prompts`` on and given up at ``warmup_max_prompts``. The GPUs are watched
+    for as long as a rest may take, ``settle_max_s``, and given up then.
+
+    Args:
+        engine: loaded.
+        batches: the batch plan.
+        protocol: how many, how long.
+        look: reads the GPUs; null where they are not to be watched.
+        clock: seconds that only go forward.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        batches: Sequence[Sequence[Request]],
+        protocol: ProtocolSettings,
+        look: Callable[[], Reading] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._batches = batches
+        self._protocol = protocol
+        self._latencies_s: list[float] = []
+        self._clock = clock
+        self._began_s = clock()
+        watches = look is not None and protocol.warmup_convergence and not look().empty
+        self._look = look if watches else None
+        self._watch = Watch()
+        self._looked_s = float("-inf")
+
+    def run(self) -> dict[str, Any]:
+        """Warm up and return what happened.
+
+        Returns:
+            ``passes``, ``duration_s``; ``ended``: why; ``converged``: whether all that was asked
+            to settle did, null where nothing was; ``latency_cv`` of the latest batches (null if
+            too few); ``gpus_steady`` and ``slope_celsius_per_s``, null where they were not watched
+            (long enough); ``latencies_s``.
+        """
+        self._began_s = self._clock()
+        if self._protocol.warmup_enabled:
+            while (ended := self._ended()) is None:
+                self._one_batch()
+                self._look_at_gpus()
+        else:
+            ended = "not asked for"
+        return {
+            "passes": len(self._latencies_s),
+            "duration_s": self._clock() - self._began_s,
+            "ended": ended,
+            "converged": self._converged(),
+            "latency_cv": latency_cv(self._latencies_s, self._protocol.warmup_window_size),
+            "gpus_steady": None if self._look is None else self._watch.settled(),
+            "slope_celsius_per_s": self._watch.slope_celsius_per_s(),
+            "latencies_s": self._latencies_s,
+        }
+
+    def _one_batch(self) -> None:
+        batch = self._batches[len(self._latencies_s) % len(self._batches)]
+        before = self._clock()
+        self._engine.generate(batch)
+        self._latencies_s.append(self._clock() - before)
+
+    def _look_at_gpus(self) -> None:
+        now_s = self._clock()
+        if self._look is not None and now_s - self._looked_s >= POLL_S:
+            self._looked_s = now_s
+            self._watch.add(now_s, self._look())
+
+    def _ended(self) -> Ended | None:
+        passes, elapsed_s = len(self._latencies_s), self._clock() - self._began_s
+        if passes < self._protocol.warmup_n or elapsed_s < self._protocol.warmup_floor_s:
+            return None
+        if not self._protocol.warmup_convergence:
+            return "passes made"
+        settled = self._settled()
+        if not settled and passes < self._protocol.warmup_max_prompts:
+            return None
+        if self._look is not None and not self._watch.settled():
+            return "time exhausted" if elapsed_s >= self._protocol.settle_max_s else None
+        return "settled" if settled else "passes exhausted"
+
+    def _converged(self) -> bool | None:
+        if not self._protocol.warmup_convergence or not self._protocol.warmup_enabled:
+            return None
+        return self._settled() and (self._look is None or self._watch.settled())
+
+    def _settled(self) -> bool:
+        if len(self._latencies_s) < self._protocol.warmup_min_prompts:
+            return False
+        cv = latency_cv(self._latencies_s, self._protocol.warmup_window_size)
+        return cv is not None and cv < self._protocol.warmup_cv_threshold
+
+
+def latency_cv(latencies_s: Sequence[float], window_size: int) -> float | None:
+    """Return the coefficient of variation of the latest ``window_size`` latencies, if so many."""
+    if len(latencies_s) < window_size:
+        return None
+    latest = latencies_s[-window_size:]
+    return statistics.stdev(latest) / statistics.fmean(latest)

@@ -1,0 +1,1 @@
+"""The result of a run, computed from what its processes left in its folder."""

@@ -1,0 +1,333 @@
+"""From what a run's processes left to its result: a pure function of the run's folder.
+
+It runs after the engine and the recorder have ended, in a process of its own, so that a crash
+while an engine tears down costs nothing that was measured. ``result.json`` is written last and
+holds the hashes of its siblings: where it stands, the run is whole.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llenergymeasure.config.spec import RunSpec
+from llenergymeasure.energy.account import Account
+from llenergymeasure.errors import EXIT_OK
+from llenergymeasure.files import replacing, sha256, write_text
+from llenergymeasure.machine.environment import provenance
+from llenergymeasure.recording.samples import Samples, read_samples, write_samples
+from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.results.record import (
+    Performance,
+    Phase,
+    Quality,
+    Result,
+    Tokens,
+    Window,
+)
+from llenergymeasure.results.row_file import write_run_row
+from llenergymeasure.results.table import run_row
+from llenergymeasure.run.attempt import attempt, read_json, report_failure
+from llenergymeasure.run.engine.phase_marks import read_marks
+from llenergymeasure.run.result.flops import flops_record
+from llenergymeasure.run.result.run_energy import BATCH_FIELDS, RunEnergy, run_energy
+from llenergymeasure.run.result.traffic_result import ServedRun, served_run
+from llenergymeasure.run.result.trend import steadiness
+from llenergymeasure.run.result.utilisation import power_inside, throttle_history, utilisation
+from llenergymeasure.sensors.behaviour import load_characterised
+from llenergymeasure.units import NS_PER_S
+
+REQUEST_SCHEMA = pa.schema(
+    [
+        ("request", pa.int64()),
+        ("prompt", pa.int64()),
+        ("batch", pa.int64()),
+        ("input_tokens", pa.int64()),
+        ("output_tokens", pa.int64()),
+        ("start_monotonic_ns", pa.int64()),
+        ("first_token_monotonic_ns", pa.int64()),
+        ("end_monotonic_ns", pa.int64()),
+        ("latency_s", pa.float64()),
+        ("time_to_first_token_s", pa.float64()),
+        ("finish_reason", pa.string()),
+        *BATCH_FIELDS,
+    ]
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the result of the run in ``--out``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--wait", action="store_true", help="get ready, and begin on a line read")
+    options = parser.parse_args(arguments)
+    folder = RunFolder(options.out)
+    try:
+        if options.wait and not _told_to_begin():
+            return EXIT_OK
+        spec = RunSpec.model_validate_json(folder.spec.read_text())
+        write_result(folder, spec, json.loads(folder.engine.read_text()))
+    except BaseException as error:
+        report_failure(folder, error)
+        raise
+    return EXIT_OK
+
+
+def _told_to_begin() -> bool:
+    """Get ready, then wait; return false where the other side went away without a word."""
+    source()
+    pa.array([0])  # looks for what it can convert from, once
+    return bool(sys.stdin.buffer.readline())
+
+
+@cache
+def source() -> dict[str, Any]:
+    """Return which version of this project computes the result, as it was when first asked."""
+    return provenance()
+
+
+def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Result:
+    """Compute and write the run's four files, the record last; return the record."""
+    samples = read_samples(folder.stream)
+    write_samples(samples, folder.samples)
+    requests, phases = request_table(done), _phases(folder)
+    energy = run_energy(
+        samples,
+        (done["window"]["start_ns"], done["window"]["end_ns"]),
+        [(phase.name, phase.start_monotonic_ns, phase.end_monotonic_ns) for phase in phases],
+        requests,
+        devices=done["devices"],
+        asked=spec.config.get("energy") or {},
+        characterised=load_characterised(samples.header.sensors),
+        carbon=spec.carbon,
+        recorder_lost=(folder.work / "recorder_lost").exists(),
+        precision=done["protocol"].get("precision"),
+    )
+    served = served_run(folder, spec, done)
+    written = energy.with_batches(requests) if served is None else served.requests
+    with replacing(folder.requests) as temporary:
+        pq.write_table(written, temporary)
+    result = _result(folder, spec, done, samples, requests, phases, energy, served)
+    write_run_row(folder.row, run_row(result, spec.swept))
+    siblings = (folder.row, folder.samples, folder.requests)
+    result = result.model_copy(update={"files": {path.name: sha256(path) for path in siblings}})
+    write_text(folder.result, result.model_dump_json(indent=2) + "\n")
+    return result
+
+
+def request_table(done: dict[str, Any]) -> pa.Table:
+    """Return one row a request of the window, in the order they were made."""
+    rows = []
+    window = done["window"]
+    pairs = zip(window["completions"], window["batch_of_request"], strict=True)
+    for number, (completion, batch) in enumerate(pairs):
+        start_ns = completion["start_monotonic_ns"]
+        first_ns = completion["first_token_monotonic_ns"]
+        rows.append(
+            {
+                "request": number,
+                "prompt": completion["index"],
+                "batch": batch,
+                "latency_s": (completion["end_monotonic_ns"] - start_ns) / NS_PER_S,
+                "time_to_first_token_s": None
+                if first_ns is None
+                else (first_ns - start_ns) / NS_PER_S,
+                **{name: completion[name] for name in REQUEST_SCHEMA.names if name in completion},
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=REQUEST_SCHEMA)
+
+
+def _result(
+    folder: RunFolder,
+    spec: RunSpec,
+    done: dict[str, Any],
+    samples: Samples,
+    requests: pa.Table,
+    phases: list[Phase],
+    energy: RunEnergy,
+    served: ServedRun | None,
+) -> Result:
+    window = _window(done["window"])
+    tokens = Tokens(
+        input=_total(requests, "input_tokens"),
+        output=_total(requests, "output_tokens"),
+        requests=requests.num_rows,
+        prompt_hash=done["workload"]["prompt_hash"],
+    )
+    record = energy.record
+    if served is not None:
+        tokens = served.tokens(tokens.prompt_hash)
+        record = served.energy(record, tokens, spec.carbon)
+    inside = (window.start_monotonic_ns, window.end_monotonic_ns)
+    drawn = power_inside(samples, inside, done["devices"]) if done["computes_on_gpu"] else None
+    steady = steadiness(done["window"]["completions"], done["window"]["batch_of_request"], drawn)
+    gpus = _gpus(done, energy.account, samples)
+    validity = dict(energy.account.validity)
+    if steady["steady"] is False and record.kind == "measured":
+        validity["not_steady"] = "throughput or power has a trend within the window; see steadiness"
+    beside = done.get("beside") or {}
+    neighbours = sorted({card["uuid"] for seen in beside.values() for card in seen})
+    if neighbours and record.kind == "measured":
+        validity["shared_node"] = f"at work just before or after: {', '.join(neighbours)}"
+    if served is not None:
+        validity |= served.validity()
+    if record.kind == "measured" and "gpu" in record.scopes and _on_cpu(done):
+        validity["computes_on_cpu"] = (
+            "the engine computed on the CPU, and the energy is that of the GPU beside it"
+        )
+    return Result(
+        experiment=spec.experiment,
+        cycle=spec.cycle,
+        order=spec.order,
+        backend=spec.backend,
+        runner=spec.runner,
+        study=spec.study,
+        study_design_hash=spec.study_design_hash,
+        config=spec.config,
+        protocol=done["protocol"],
+        phases=phases,
+        window=window,
+        batches=done["window"]["batches"],
+        tokens=tokens,
+        energy=record,
+        performance=Performance(
+            **(_speed(requests, tokens, done) if served is None else served.performance(tokens)),
+            **done["memory"],
+            **_cache_shares(done["engine_statistics"]),
+            **utilisation(
+                samples,
+                (window.start_monotonic_ns, window.end_monotonic_ns),
+                done["devices"],
+                on_gpu=bool(done["computes_on_gpu"]),
+            ),
+        ),
+        serving=None if served is None else served.record(record, energy.account),
+        quality=Quality(**done["quality"]) if done.get("quality") else None,
+        flops=flops_record(
+            done["flops"],
+            requests=tokens.requests,
+            work_s=done["window"]["work_s"],
+            gross_j=record.gross_j,
+            precision=str(spec.config.get("precision")),
+            gpus=_names(gpus) if done["computes_on_gpu"] else None,
+        ),
+        warmup_result=done["warmup_result"],
+        validity=sorted(validity),
+        environment={
+            **done["environment"],
+            "gpus": gpus,
+            "engine": {
+                "versions": done["versions"],
+                "resolved_config": done["resolved_config"],
+                "statistics": done["engine_statistics"],
+                "built": done["built"],
+            },
+        },
+        provenance={
+            **source(),
+            # The engine's own, where this process works outside of its container.
+            "python_executable": done["python_executable"],
+            "container": done["environment"]["container"],
+            "attempt": attempt(folder),
+            "workload": done["workload"],
+            "preflight": done["preflight"],
+            "settle": done["settle"],
+            "computes_on_gpu": done["computes_on_gpu"],
+            "steadiness": steady,
+            "gpus_at_work_beside": beside,
+            "gpu_limits": read_json(folder.limits),
+            "gpu_memory_release": read_json(folder.gpu_memory),
+            "validity_details": validity,
+            "recording": asdict(samples.header),
+            **energy.provenance,
+        },
+    )
+
+
+def _on_cpu(done: dict[str, Any]) -> bool:
+    return bool(done["devices"]) and not done["computes_on_gpu"]
+
+
+def _cache_shares(statistics: dict[str, Any]) -> dict[str, Any]:
+    names = ("kv_cache_share_mean", "kv_cache_share_max")
+    return {name: statistics.get(name) for name in names}
+
+
+def _window(window: dict[str, Any]) -> Window:
+    return Window(
+        start_monotonic_ns=window["start_ns"],
+        end_monotonic_ns=window["end_ns"],
+        duration_s=(window["end_ns"] - window["start_ns"]) / NS_PER_S,
+    )
+
+
+def _gpus(done: dict[str, Any], energy: Account, samples: Samples) -> list[dict[str, Any]]:
+    """Return each card of the run: its state at rest, how it began and slowed, its sensor."""
+    sensed = {card["uuid"]: card for card in energy.gpus}
+    started = done["settle"]["start"]["temperature_celsius"]
+    states = {card["uuid"]: card for card in done["environment"].get("gpus", [])}
+    return [
+        {
+            **states.get(uuid, {}),
+            **sensed.get(uuid, {}),
+            "start_temperature_celsius": started.get(uuid),
+            "throttle_history": throttle_history(samples, uuid),
+        }
+        for uuid in dict.fromkeys([*done["devices"], *sensed])
+    ]
+
+
+def _names(gpus: list[dict[str, Any]]) -> list[str]:
+    return [str(card.get("name")) for card in gpus]
+
+
+def _phases(folder: RunFolder) -> list[Phase]:
+    """Return the phases that were marked whole; what came after the marks ended is not one."""
+    return [
+        Phase(name=name, start_monotonic_ns=start_ns, end_monotonic_ns=end_ns)
+        for name, start_ns, end_ns in read_marks(folder.marks)
+        if end_ns is not None
+    ]
+
+
+def _total(requests: pa.Table, column: str) -> int:
+    return sum(requests[column].to_pylist())
+
+
+def _speed(requests: pa.Table, tokens: Tokens, done: dict[str, Any]) -> dict[str, Any]:
+    work_s = done["window"]["work_s"]
+    latencies_s = sorted(requests["latency_s"].to_pylist())
+    first_s = sorted(value for value in requests["time_to_first_token_s"].to_pylist() if value)
+    on_device = bool(done["computes_on_gpu"])
+    scope = "device" if on_device else "process"
+    return {
+        "output_tokens_per_s": tokens.output / work_s,
+        "total_tokens_per_s": (tokens.input + tokens.output) / work_s,
+        "requests_per_s": tokens.requests / work_s,
+        "batch_latency_mean_s": work_s / done["window"]["batches"],
+        "request_latency_p50_s": statistics.median(latencies_s),
+        "request_latency_p95_s": quantile(latencies_s, 0.95),
+        "time_to_first_token_p50_s": statistics.median(first_s) if first_s else None,
+        "peak_memory_bytes": done["peak_memory_bytes"],
+        "memory_scope": None if done["peak_memory_bytes"] is None else scope,
+    }
+
+
+def quantile(ordered: list[float], share: float) -> float:
+    """Return a quantile of sorted values by linear interpolation (Hyndman and Fan, type 7)."""
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

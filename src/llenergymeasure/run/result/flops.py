@@ -1,0 +1,107 @@
+"""What the work came to in operations: their number, their energy, and the share of the peak.
+
+The operations follow from the model's dimensions and the asked lengths, the same for every
+engine. Model FLOPs utilisation (MFU) is their rate over the makers' peak rate of the cards (the
+PaLM paper, Chowdhery et al. 2022, arXiv:2204.02311, section 4.1).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from llenergymeasure.machine.gpus.peak_rates import peak
+from llenergymeasure.results.record import Flops
+from llenergymeasure.workload.models.flops import estimate_flops
+
+if TYPE_CHECKING:  # what finishes a run needs neither, and a run waits for its imports
+    from llenergymeasure.workload.models.resolve import ModelSource
+    from llenergymeasure.workload.requests import Workload
+
+_AT_PEAK_RATE = ("bf16", "fp16")
+
+
+def workload_flops(source: "ModelSource | None", workload: "Workload") -> dict[str, Any]:
+    """Return the operations of the whole workload, prefill and decode apart.
+
+    Returns:
+        ``per_output_token`` (prompts included), ``per_request``, ``prefill_per_request``,
+        ``decode_per_request``: means over the workload, null where the model's dimensions are not
+        known; ``method``, ``confidence``.
+    """
+    architecture = None if source is None else source.architecture
+    if architecture is None:
+        return {
+            "per_output_token": None,
+            "method": "none",
+            "confidence": "the dimensions of this model's family are not known here",
+        }
+    prefill = decode = 0.0
+    lengths = Counter(
+        (len(request.prompt_token_ids), request.max_output_tokens) for request in workload.requests
+    )
+    for (prompt, output), count in lengths.items():
+        estimate = estimate_flops(architecture, prompt, output)
+        assert estimate is not None
+        prefill += count * estimate.prefill
+        decode += count * estimate.decode
+    requests = len(workload.requests)
+    return {
+        "per_output_token": (prefill + decode) / workload.output_tokens,
+        "per_request": (prefill + decode) / requests,
+        "prefill_per_request": prefill / requests,
+        "decode_per_request": decode / requests,
+        "method": "architecture",
+        "confidence": "high",
+    }
+
+
+def flops_record(
+    flops: Mapping[str, Any],
+    *,
+    requests: int,
+    work_s: float,
+    gross_j: float | None,
+    precision: str,
+    gpus: Sequence[str] | None,
+) -> Flops:
+    """Return the operations with what they cost and how near to the peak they came.
+
+    Args:
+        flops: as :func:`workload_flops` tells them.
+        requests: answered inside the window.
+        work_s: how long that took.
+        gross_j: headline energy of the window; null if there is none.
+        precision: what the engine computes in.
+        gpus: names of the cards at work; null if they do not compute.
+    """
+    per_request = flops.get("per_request")
+    if per_request is None:
+        return Flops(**flops, mfu_unavailable="the operations are not known")
+    total = per_request * requests
+    rate, source, why_not = _peak(precision, gpus)
+    return Flops(
+        **flops,
+        per_s=total / work_s,
+        energy_per_tflop_j=None if gross_j is None or not total else gross_j / (total / 1e12),
+        mfu=None if rate is None else total / work_s / rate,
+        peak_per_s=rate,
+        peak_source=source,
+        mfu_unavailable=why_not,
+    )
+
+
+def _peak(
+    precision: str, gpus: Sequence[str] | None
+) -> tuple[float | None, str | None, str | None]:
+    """Return the cards' peak rate together and its source, or why there is none."""
+    if not gpus:
+        return None, None, "no GPU does the work"
+    if precision not in _AT_PEAK_RATE:
+        return None, None, f"the makers' rates are of 16 bits; this computes in {precision}"
+    rates = {name: peak(name) for name in gpus}
+    unknown = [name for name, rate in rates.items() if rate is None]
+    if unknown:
+        return None, None, f"no peak rate is known here for {', '.join(unknown)}"
+    known = [rate for name in gpus if (rate := rates[name]) is not None]
+    sources = "; ".join(dict.fromkeys(rate.source for rate in known))
+    return sum(rate.flops_per_s for rate in known), sources, None

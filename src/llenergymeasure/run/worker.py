@@ -1,0 +1,82 @@
+"""What the scripts ``measure_*.py`` do: read which run is asked for, and supervise it.
+
+Standard library only, as the supervisor is: it has to start at once in any engine's image.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from llenergymeasure.errors import EXIT_CONFIGURATION
+from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.run.supervisor import Supervisor
+
+
+def run_as_script(backend: str) -> NoReturn:
+    """Run :func:`main` and exit with its code."""
+    sys.exit(main(backend))
+
+
+def main(backend: str, arguments: list[str] | None = None) -> int:
+    """Run one cycle of one experiment; return the exit code."""
+    options = _parser(backend).parse_args(arguments)
+    if options.selfcheck:
+        from llenergymeasure.run.selfcheck import selfcheck
+
+        return selfcheck(backend)
+    if options.spec is None or options.out is None:
+        _parser(backend).error("--spec and --out are required")
+    try:
+        spec = read_spec(options.spec, options.run)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"{options.spec}: {error}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    if spec["backend"] != backend:
+        print(f"{options.spec}: backend is {spec['backend']}, not {backend}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    launcher = json.loads(options.engine_launcher) if options.engine_launcher else None
+    return Supervisor(spec, RunFolder(options.out.absolute()), options.watch, launcher).run()
+
+
+def _parser(backend: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"measure_{backend}.py", description=f"Measure one run of the {backend} backend."
+    )
+    parser.add_argument("--spec", type=Path, help="a plan.json (with --run) or one run's spec.json")
+    parser.add_argument("--run", help="EXPERIMENT/CYCLE, to pick from a plan")
+    parser.add_argument("--out", type=Path, help="the run's folder")
+    parser.add_argument("--watch", type=int, help="end the run when this process ends")
+    parser.add_argument(
+        "--engine-launcher",
+        metavar="JSON",
+        help="a command that starts the engine elsewhere, given --out and --watch",
+    )
+    parser.add_argument("--selfcheck", action="store_true", help="say what works in here")
+    return parser
+
+
+def read_spec(path: Path, run: str | None) -> dict[str, Any]:
+    """Return one run's spec from its own file, or picked from a plan.
+
+    Raises:
+        ValueError: not JSON, or the plan does not hold that run.
+    """
+    document = json.loads(path.read_text())
+    if run is None:
+        if "runs" in document:
+            raise ValueError("this is a plan: say which run with --run EXPERIMENT/CYCLE")
+        if absent := {"experiment", "cycle", "backend", "config"}.difference(document):
+            raise ValueError(f"not a run's spec: it lacks {', '.join(sorted(absent))}")
+        return dict(document)
+    experiment, _, cycle = run.partition("/")
+    shared = {key: document[key] for key in ("study", "study_design_hash")}
+    for entry in document.get("runs", []):
+        if entry["experiment"] == experiment and str(entry["cycle"]) == cycle:
+            execution = document.get("execution", {})
+            told = {name: execution.get(name) for name in ("pin", "pin_scope")}
+            told["skip_preflight"] = bool(execution.get("skip_preflight"))
+            told |= {name: document.get(name) for name in ("carbon", "quality")}
+            return {**shared, **entry, **told}
+    raise ValueError(f"the plan holds no run {run}")

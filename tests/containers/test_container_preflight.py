@@ -1,0 +1,200 @@
+"""What is wrong with a container is one clear message, before the first run."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.containers import in_container
+from llenergymeasure.containers.container_checks import check_apptainer, check_docker
+from llenergymeasure.containers.image_build import main as build_main
+from llenergymeasure.containers.images import SifImage
+from llenergymeasure.containers.surroundings import Surroundings
+from support.studies import ROOT, snakemake, write_study
+
+
+@pytest.fixture
+def surroundings(tmp_path: Path) -> Surroundings:
+    return Surroundings.of([], tmp_path / "results" / "small", ROOT / "scripts")
+
+
+def _one(problems: list[object]) -> str:
+    assert len(problems) == 1, problems
+    return str(problems[0])
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with less room than results need."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system takes root")
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "none", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def _look(*arguments: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, in_container.__file__, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = json.loads(done.stdout)
+    assert done.returncode == (1 if told["problems"] else 0)
+    return list(told["problems"])
+
+
+def test_nothing_is_wrong_here(tmp_path: Path) -> None:
+    assert _look("--writable", str(tmp_path)) == []
+
+
+def test_no_room(small_disk: Path) -> None:
+    problem = _one(_look("--writable", str(small_disk), "--free", "100000000"))
+    assert "MB are free" in problem
+    assert str(small_disk) in problem
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--writable", "/proc"), "nothing can be written to /proc"),
+        (("--boot-id", "another"), "another machine"),
+        (("--pid-namespace", "pid:[1]"), "process ids"),
+        (("--monotonic-ns", "1"), "clock"),
+        (("--source-hash", "0"), "another version of this project"),
+    ],
+)
+def test_each_thing_wrong_inside_is_said(arguments: tuple[str, ...], told: str) -> None:
+    assert told in _one(_look(*arguments))
+
+
+def test_no_room_to_build(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if shutil.which("apptainer") is None:
+        pytest.skip("no apptainer: .ci/install_apptainer.sh installs it")
+    code = build_main(
+        ["pytorch", "--runner", "apptainer", "--out", str(small_disk / "a.sif"), "--base", "/none"]
+    )
+    assert code == 2
+    assert "make room, or set LLEM_IMAGES" in capsys.readouterr().err
+
+
+def test_no_apptainer(surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    told = _one(check_apptainer("pytorch", SifImage("/a.sif"), surroundings))
+    assert "install Apptainer" in told
+
+
+def test_no_docker(surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "install Docker" in _one(check_docker("pytorch", "a:1", surroundings))
+
+
+def test_a_rootless_docker_that_cannot_share_process_ids(
+    surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    command = tmp_path / "docker"
+    told = {"ServerVersion": "20.10.24", "SecurityOptions": ["name=rootless"]}
+    command.write_text(f"#!/bin/sh\necho '{json.dumps(told)}'\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("LLEM_DOCKER", str(command))
+    problem = _one(check_docker("pytorch", "a:1", surroundings))
+    assert "rootless Docker 20.10.24" in problem
+    assert "update it to 23" in problem
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="no docker")
+def test_no_daemon(
+    surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
+    told = _one(check_docker("pytorch", "a:1", surroundings))
+    assert "does not answer" in told
+    assert "nobody.sock" in told
+
+
+@pytest.mark.slow
+@pytest.mark.system
+@pytest.mark.usefixtures("sif")
+class TestApptainer:
+    def test_no_image(self, surroundings: Surroundings) -> None:
+        told = _one(check_apptainer("pytorch", SifImage("/none.sif"), surroundings))
+        assert "no such image" in told
+        assert "make images BACKEND=pytorch" in told
+
+    def test_not_an_image(self, surroundings: Surroundings, tmp_path: Path) -> None:
+        wrong = tmp_path / "wrong.sif"
+        wrong.write_text("not an image")
+        told = _one(check_apptainer("pytorch", SifImage(str(wrong)), surroundings))
+        assert "cannot be used" in told
+        assert "image format" in told
+
+    def test_a_good_image(self, sif: Path, surroundings: Surroundings) -> None:
+        assert check_apptainer("pytorch", SifImage(str(sif)), surroundings) == []
+
+    def test_a_dependency_too_old(
+        self, base_root: Path, surroundings: Surroundings, tmp_path: Path
+    ) -> None:
+        image = tmp_path / "old"
+        subprocess.run(["cp", "-al", str(base_root), str(image)], check=True)
+        packages = image / "usr/local/lib/python3.11/dist-packages"
+        (current,) = packages.glob("pydantic-*.dist-info")
+        metadata = (current / "METADATA").read_text()
+        shutil.rmtree(current)
+        (packages / "pydantic-1.10.2.dist-info").mkdir()
+        version = current.name.removeprefix("pydantic-").removesuffix(".dist-info")
+        (packages / "pydantic-1.10.2.dist-info" / "METADATA").write_text(
+            metadata.replace(f"Version: {version}", "Version: 1.10.2", 1)
+        )
+        told = _one(check_apptainer("pytorch", SifImage(str(image)), surroundings))
+        assert "its pydantic is 1.10.2; 2.9 or newer is needed" in told
+        shutil.rmtree(image)
+
+    def test_it_comes_before_the_first_run(self, tmp_path: Path) -> None:
+        study = write_study(tmp_path, runners={"pytorch": "apptainer:/none.sif"})
+        done = snakemake(tmp_path, "--use-apptainer", "--configfile", str(study))
+        assert done.returncode == 1
+        assert "no such image" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not list(tmp_path.glob("results/small/runs/*/1/run.log"))
+
+
+@pytest.mark.slow
+@pytest.mark.system
+@pytest.mark.usefixtures("docker_image")
+class TestDocker:
+    @pytest.fixture(autouse=True)
+    def _host(self, docker_host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DOCKER_HOST", docker_host)
+
+    def test_no_image(self, surroundings: Surroundings) -> None:
+        told = _one(check_docker("pytorch", "nobody.invalid/none:1", surroundings))
+        assert "cannot be fetched" in told
+        assert "make images BACKEND=pytorch RUNNER=docker" in told
+
+    def test_a_good_image(self, docker_image: str, surroundings: Surroundings) -> None:
+        assert check_docker("pytorch", docker_image, surroundings) == []
+
+    def test_no_python(self, surroundings: Surroundings, tmp_path: Path) -> None:
+        (tmp_path / "empty").touch()
+        tar = subprocess.run(["tar", "-C", tmp_path, "-c", "empty"], capture_output=True).stdout
+        subprocess.run(["docker", "import", "-", "empty:1"], input=tar, check=True)
+        told = _one(check_docker("pytorch", "empty:1", surroundings))
+        assert "python3" in told
+
+    def test_a_folder_that_the_container_may_not_write(
+        self, docker_image: str, surroundings: Surroundings
+    ) -> None:
+        os.chown(surroundings.results, 4321, 4321)
+        told = _one(check_docker("pytorch", docker_image, surroundings))
+        assert f"nothing can be written to {surroundings.results}" in told
+        assert "Permission denied" in told

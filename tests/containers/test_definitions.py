@@ -1,0 +1,131 @@
+"""Each engine's own lines run on a base that stands in for its official image.
+
+The stand-in has what a worker needs and no engine: what is shown is that our lines work, that the
+image can be looked into, and that the worker starts in it where this version has one.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.containers.container_checks import inside_command
+from llenergymeasure.containers.images import containers_folder, local_tag
+from llenergymeasure.containers.surroundings import Surroundings
+from support.studies import ROOT
+
+ENGINES = ("vllm", "sglang", "tensorrt")
+ALL = ("pytorch", *ENGINES)
+HEAVY = ("torch", "transformers", "bitsandbytes", "pandas", "sympy")
+
+
+@pytest.mark.parametrize("backend", ALL)
+def test_both_definitions_are_of_one_image(backend: str) -> None:
+    recipe = (containers_folder() / f"{backend}.def").read_text()
+    dockerfile = (containers_folder() / f"{backend}.Dockerfile").read_text()
+    base = re.search(r"^ARG BASE=(\S+)$", dockerfile, re.MULTILINE)
+    assert base is not None
+    assert f"base={base[1]}\n" in recipe
+    assert re.search(r":[^:@]*\d", base[1]), "pinned to a version at least"
+    copied = re.search(r"^COPY (\S+)", dockerfile, re.MULTILINE)
+    assert copied is not None
+    assert f"    {copied[1]} /opt/llem/requirements.txt\n" in recipe
+    assert (ROOT / copied[1]).is_file()
+    assert "pip install --quiet --requirement /opt/llem/requirements.txt" in recipe
+    assert "pip install --quiet --requirement /opt/llem/requirements.txt" in dockerfile
+
+
+def test_what_images_hold_is_what_the_look_inside_asks_for() -> None:
+    from llenergymeasure.containers.in_container import NEEDED
+
+    lines = (containers_folder() / "worker.txt").read_text().splitlines()
+    told = dict(line.split(">=") for line in lines if not line.startswith("#"))
+    assert told == NEEDED
+    project = (ROOT / "pyproject.toml").read_text()
+    assert all(f'"{name}>={version}"' in project for name, version in NEEDED.items())
+
+
+@pytest.fixture(scope="module")
+def stand_in(base_root: Path) -> Iterator[Path]:
+    folder = base_root.with_name("test-stand-in")
+    shutil.rmtree(folder, ignore_errors=True)
+    subprocess.run(["cp", "-al", str(base_root), str(folder)], check=True)
+    packages = folder / "usr/local/lib/python3.11/dist-packages"
+    for name in HEAVY:
+        for path in (packages / name, *packages.glob(f"{name}-*.dist-info")):
+            shutil.rmtree(path)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def _look(call: list[str], backend: str, surroundings: Surroundings) -> None:
+    words = inside_command(backend, surroundings, 0)
+    if not (ROOT / "scripts" / f"measure_{backend}.py").is_file():
+        words = words[: words.index("--script")]
+    done = subprocess.run([*call, *words], capture_output=True, text=True, check=False)
+    told = json.loads(done.stdout.splitlines()[-1])
+    if "--script" not in words:
+        assert told["problems"] == []
+        return
+    assert told["facts"]["selfcheck"]["backend"] == backend, told
+    assert told["problems"], "the stand-in has no engine, and the worker must say so"
+
+
+@pytest.mark.slow
+@pytest.mark.system
+@pytest.mark.parametrize("backend", ENGINES)
+def test_definition_for_apptainer(backend: str, stand_in: Path, tmp_path: Path) -> None:
+    if shutil.which("apptainer") is None:
+        pytest.skip("no apptainer: .ci/install_apptainer.sh installs it")
+    from llenergymeasure.containers.apptainer import call_variables
+    from llenergymeasure.containers.image_build import build_sif
+
+    image = build_sif(backend, tmp_path / "image.sif", str(stand_in))
+    surroundings = Surroundings.of([], tmp_path / "results", ROOT / "scripts")
+    told = call_variables(surroundings.mounts, surroundings.variables, nvidia=False)
+    variables = [f"{name}={value}" for name, value in told.items()]
+    call = ["env", *variables, "apptainer", "--silent", "exec", "--home", str(tmp_path), str(image)]
+    _look(call, backend, surroundings)
+    labels = subprocess.run(
+        ["env", *variables, "apptainer", "inspect", "--json", str(image)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"llenergymeasure-{backend}" in labels.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.system
+@pytest.mark.parametrize("backend", ENGINES)
+def test_definition_for_docker(
+    backend: str,
+    stand_in: Path,
+    docker_host: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from llenergymeasure.containers import docker
+    from llenergymeasure.containers.image_build import build_docker
+
+    monkeypatch.setenv("DOCKER_HOST", docker_host)
+    monkeypatch.setenv("LLEM_IMAGES", str(tmp_path / "images"))
+    tar = subprocess.Popen(["tar", "-C", stand_in, "-c", "."], stdout=subprocess.PIPE)
+    imported = ["docker", "import", "-", "llem-base:stand-in"]
+    subprocess.run(imported, stdin=tar.stdout, capture_output=True, check=True)
+    assert tar.wait() == 0
+    assert tar.stdout is not None
+    tar.stdout.close()
+    assert build_docker(backend, base="llem-base:stand-in") == local_tag(backend)
+    surroundings = Surroundings.of([], tmp_path / "results", ROOT / "scripts")
+    container = docker.Container(
+        image=local_tag(backend),
+        command=["env"],
+        mounts=surroundings.mounts,
+        variables=surroundings.variables,
+    )
+    _look(docker.run_command(docker.find_engine(), container), backend, surroundings)

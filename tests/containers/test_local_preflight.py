@@ -1,0 +1,47 @@
+"""An engine that is to run here and is not here: told before the first run of any engine."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.containers import container_checks
+from llenergymeasure.containers.container_checks import check_local
+from support.studies import llem, write_study
+
+
+def test_an_engine_that_is_here_has_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container_checks, "find_spec", lambda _: object())
+    assert check_local("vllm") == []
+
+
+@pytest.mark.parametrize(
+    ("commands", "runner"), [(("docker", None), "docker"), ((None, "apptainer"), "apptainer")]
+)
+def test_one_that_is_not_is_told_with_what_would_do(
+    commands: tuple[str | None, str | None], runner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container_checks, "find_spec", lambda _: None)
+    monkeypatch.setattr(container_checks, "container_command", lambda: commands[0])
+    monkeypatch.setattr(container_checks, "apptainer_command", lambda: commands[1])
+    (problem,) = check_local("vllm")
+    assert problem.key == "runners.vllm"
+    assert "vllm cannot be imported here" in problem.message
+    assert "envs/vllm.txt" in problem.message
+    assert f"runners: {{vllm: {runner}}}" in problem.message
+
+
+def test_a_server_that_already_runs_needs_nothing_here() -> None:
+    assert check_local("openai") == []
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is not None, reason="vLLM is in this environment"
+)
+def test_a_study_of_two_engines_does_not_begin_with_one(tmp_path: Path) -> None:
+    runners = {"pytorch": "local", "vllm": "local"}
+    study = write_study(tmp_path, backend=["pytorch", "vllm"], runners=runners)
+    done = llem(tmp_path, "run", str(study))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "runners.vllm: vllm cannot be imported here" in done.stdout + done.stderr
+    assert not list((tmp_path / "results").glob("*/runs/*/*/result.json"))

@@ -1,0 +1,231 @@
+"""What a container sees of the host, and what never gets in."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.containers import docker
+from llenergymeasure.containers.apptainer import (
+    call_variables,
+    image_for_snakemake,
+    missing_capabilities,
+)
+from llenergymeasure.containers.docker_launcher import needs_network, owner
+from llenergymeasure.containers.images import SifImage, sif_image
+from llenergymeasure.containers.mounts import Mount, data_paths
+from llenergymeasure.containers.surroundings import Surroundings
+from llenergymeasure.containers.variables import HubToken, inside_variables
+from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.machine.software import built_digest
+
+
+def test_only_what_can_change_a_result_gets_in() -> None:
+    host = {
+        "AWS_SECRET_ACCESS_KEY": "a",
+        "GITHUB_TOKEN": "b",
+        "HF_TOKEN": "hf_abcdefghijklmnop",
+        "PATH": "/usr/bin",
+        "LD_LIBRARY_PATH": "/opt/lib",
+        "LD_PRELOAD": "/opt/evil.so",
+        "CUDA_HOME": "/usr/local/cuda",
+        "CUDA_VISIBLE_DEVICES": "GPU-1",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_ATTENTION_BACKEND": "FLASH_ATTN",
+        "LLEM_RUNNER_PYTORCH": "docker",
+    }
+    inside = inside_variables(host)
+    assert inside["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+    assert inside["HF_HUB_OFFLINE"] == "1"
+    assert inside["VLLM_ATTENTION_BACKEND"] == "FLASH_ATTN"
+    assert inside["PYTHONPATH"] == "/opt/llem"
+    absent = set(host) - {"CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "VLLM_ATTENTION_BACKEND"}
+    assert not absent & set(inside)
+    assert "hf_abcdefghijklmnop" not in str(inside)
+
+
+def test_the_hubs_token_goes_by_a_file_that_only_its_owner_reads(tmp_path: Path) -> None:
+    token = HubToken({"HF_TOKEN": "hf_secret", "XDG_RUNTIME_DIR": str(tmp_path)})
+    assert token.path is not None
+    assert token.path.read_text() == "hf_secret"
+    assert token.path.stat().st_mode & 0o777 == 0o600
+    place = token.path
+    token.close()
+    assert not place.exists()
+    assert HubToken({}).path is None
+
+
+def test_a_token_file_of_the_users_own_is_kept(tmp_path: Path) -> None:
+    own = tmp_path / "token"
+    own.write_text("hf_secret")
+    token = HubToken({"HF_TOKEN_PATH": str(own)})
+    assert token.path == own
+    token.close()
+    assert own.exists()
+
+
+def test_source_is_read_only_and_results_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    model = tmp_path / "a model, with: signs"
+    model.mkdir()
+    found = Surroundings.of([{"model": str(model)}], tmp_path / "results", tmp_path)
+    by_target = {each.target or str(each.source): each.read_only for each in found.mounts}
+    assert by_target["/opt/llem/llenergymeasure"] is True
+    assert by_target["/opt/llem/scripts"] is True
+    assert by_target[str(tmp_path / "results")] is False
+    assert by_target[str(model)] is True
+    assert by_target[str(tmp_path / "hf")] is False
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    offline = Surroundings.of([], tmp_path / "results", tmp_path)
+    assert {str(each.source): each.read_only for each in offline.mounts}[str(tmp_path / "hf")]
+
+
+def test_a_folder_of_links_brings_what_they_point_at(tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
+    blobs.mkdir()
+    snapshot.mkdir()
+    (blobs / "0").write_text("{}")
+    (snapshot / "config.json").symlink_to(blobs / "0")
+    assert set(data_paths([{"model": str(snapshot)}])) == {snapshot, blobs}
+
+
+def test_paths_that_would_hide_the_image_are_not_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert data_paths([{"model": "/", "dataset": "."}]) == []
+    with pytest.raises(ConfigurationError, match="whole path"):
+        data_paths([{"model": "~/model"}])
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", 'comma, "quote"', "colon:ed"])
+def test_any_path_survives_the_mounts_grammar(name: str) -> None:
+    source = Path("/data") / name
+    for mount in (Mount(source), Mount(source, read_only=False)):
+        for line, key in ((mount.for_docker(), "target"), (mount.for_apptainer(), "destination")):
+            fields = next(csv.reader([line]))
+            assert f"source={source}" in fields
+            assert f"{key}={source}" in fields
+            assert ("ro" in fields or "readonly" in fields) is mount.read_only
+
+
+def test_lines_of_mounts_for_apptainer_have_equally_many_fields() -> None:
+    mounts = [Mount(Path("/a")), Mount(Path("/b,c"), read_only=False)]
+    told = call_variables(mounts, {"A": "1"}, nvidia=False)
+    lines = list(csv.reader(told["APPTAINER_MOUNT"].splitlines()))
+    assert len({len(line) for line in lines}) == 1
+    assert told["APPTAINER_CLEANENV"] == "true"
+    assert told["APPTAINERENV_A"] == "1"
+    assert "APPTAINER_NV" not in told
+    assert call_variables(mounts, {}, nvidia=True)["APPTAINER_NV"] == "true"
+
+
+def test_capabilities_that_root_lacks_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = tmp_path / "status"
+    status.write_text("Name:\tx\nCapBnd:\t000001fffeffffff\n")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert missing_capabilities(status) == ["CAP_SYS_RESOURCE"]
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert missing_capabilities(status) == []
+
+
+def test_snakemake_gets_a_name_without_spaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    odd = tmp_path / "my images" / "it's.sif"
+    odd.parent.mkdir()
+    odd.write_text("")
+    link = image_for_snakemake(SifImage(str(odd)), Path("links"))
+    assert " " not in link
+    assert "'" not in link
+    assert Path(link).resolve() == odd
+    assert image_for_snakemake(SifImage("docker://a/b@sha256:00"), Path("links")).startswith("d")
+
+
+def test_a_digest_is_known_of_a_file_and_of_a_pinned_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLEM_IMAGES", str(tmp_path / "images"))
+    file = tmp_path / "a.sif"
+    file.write_bytes(b"one")
+    first = sif_image("pytorch", str(file)).digest()
+    assert first is not None
+    assert first.startswith("sha256:")
+    assert sif_image("pytorch", str(file)).digest() == first
+    file.write_bytes(b"other")
+    assert sif_image("pytorch", str(file)).digest() != first
+    assert SifImage("docker://a/b@sha256:12").digest() == "sha256:12"
+    assert SifImage("docker://a/b:1").digest() is None
+    assert SifImage(str(tmp_path)).digest() is None
+
+
+ENGINE = docker.Engine("docker", nvidia_runtime=True)
+
+
+def _words(engine: docker.Engine = ENGINE, **settings: object) -> list[str]:
+    container = docker.Container(image="i:1", command=["python3", "x.py"], **settings)  # type: ignore[arg-type]
+    return docker.run_command(engine, container)
+
+
+def test_a_container_has_no_network_and_a_root_that_cannot_be_written() -> None:
+    words = _words()
+    for word in ("--network=none", "--read-only", "--pid=host", "--rm", "--cap-drop=ALL"):
+        assert word in words
+    assert words[-2:] == ["i:1", "x.py"]
+    assert "--network=bridge" in _words(network=True)
+
+
+def test_gpus_are_given_by_uuid() -> None:
+    uuids = ("GPU-a", "GPU-b")
+    words = _words(gpus=uuids)
+    assert words[words.index("--gpus") + 1] == '"device=GPU-a,GPU-b"'
+    described = _words(docker.Engine("podman", podman=True), gpus=uuids)
+    assert [word for word in described if "GPU" in word] == [
+        "nvidia.com/gpu=GPU-a",
+        "nvidia.com/gpu=GPU-b",
+    ]
+    assert "--gpus" not in _words()
+
+
+def test_files_belong_to_who_asked_with_and_without_a_root_daemon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.getuid", lambda: 1234)
+    monkeypatch.setattr("os.getgid", lambda: 56)
+    assert "--user=1234:56" in _words()
+    assert "--user=0:0" in _words(docker.Engine("docker", rootless=True))
+    assert "--user=0:0" in _words(docker.Engine("podman", podman=True, rootless=True))
+
+
+def test_a_network_only_where_something_must_be_fetched(tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text("")
+    hub = {"model": "owner/name", "dataset": "synthetic"}
+    assert needs_network(hub, {})
+    assert not needs_network(hub, {"HF_HUB_OFFLINE": "1"})
+    assert not needs_network({"model": "tiny-llama", "dataset": "synthetic"}, {})
+    assert not needs_network({"model": str(tmp_path), "dataset": str(data)}, {})
+    assert needs_network({"model": "tiny-llama", "dataset": "owner/data"}, {})
+
+
+def test_an_owner_is_told_from_a_later_process_of_the_same_number() -> None:
+    assert owner(1) == owner(1)
+    boot, pid, start = owner(1).split(":")
+    assert (bool(boot), pid, start.isdigit()) == (True, "1", True)
+
+
+def test_a_digest_beside_an_image_holds_for_that_image_alone(tmp_path: Path) -> None:
+    image = tmp_path / "pytorch.sif"
+    image.write_bytes(b"image")
+    assert built_digest(str(image)) is None
+    Path(f"{image}.digest").write_text("sha256:ab 5\n")
+    assert built_digest(str(image)) == "sha256:ab"
+    image.write_bytes(b"another image")
+    assert built_digest(str(image)) is None
+    assert built_digest(None) is None

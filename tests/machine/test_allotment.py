@@ -1,0 +1,116 @@
+"""Which GPUs an experiment will use, asked of the simulated driver in a process of its own."""
+
+import ctypes
+import json
+from typing import Any
+
+import pytest
+
+from llenergymeasure.machine.gpus.allotment import Allotment, Demand, ask_allotment, demand
+from nvml_sim import sim
+
+FIRST, SECOND, THIRD = "GPU-aaaa-1", "GPU-bbbb-2", "GPU-cccc-3"
+THREE = [sim.Device(uuid=uuid) for uuid in (FIRST, SECOND, THIRD)]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"backend": "pytorch"}, Demand(1)),
+        ({"backend": "pytorch", "pytorch": {"num_processes": 2}}, Demand(2)),
+        ({"backend": "pytorch", "pytorch": {"device_map": "cpu"}}, Demand(0)),
+        ({"backend": "pytorch", "pytorch": {"device_map": "auto"}}, Demand(None)),
+        (
+            {"backend": "pytorch", "pytorch": {"device_map": "cuda:1"}},
+            Demand(1, first=1, needed=True),
+        ),
+        (
+            {
+                "backend": "vllm",
+                "vllm": {"engine": {"tensor_parallel_size": 4, "pipeline_parallel_size": 2}},
+            },
+            Demand(8),
+        ),
+        ({"backend": "sglang", "sglang": {"engine": {"tp_size": 2, "pp_size": 3}}}, Demand(6)),
+        ({"backend": "sglang", "sglang": {"engine": {"device": "cpu", "tp_size": 2}}}, Demand(0)),
+        (
+            {
+                "backend": "sglang",
+                "sglang": {"engine": {"tp_size": 4, "dp_size": 4, "enable_dp_attention": True}},
+            },
+            Demand(4),
+        ),
+        ({"backend": "tensorrt", "tensorrt": {"tp_size": 2}}, Demand(2, needed=True)),
+        ({"backend": "tensorrt"}, Demand(1, needed=True)),
+        ({"backend": "openai", "openai": {"base_url": "http://127.0.0.1"}}, Demand(None)),
+        ({"backend": "pytorch", "gpu": {"power_limit_w": 300}}, Demand(1, needed=True)),
+    ],
+)
+def test_demand(config: dict[str, Any], expected: Demand) -> None:
+    assert demand(config) == expected
+
+
+ASK = """
+import json, sys
+from dataclasses import asdict
+from llenergymeasure.machine.gpus.allotment import GpuAllotmentError, ask_allotment
+config, limit_s = json.loads(sys.argv[1]), float(sys.argv[2])
+try:
+    found = ask_allotment(config, limit_s)
+except GpuAllotmentError as error:
+    print(json.dumps({"error": str(error)}))
+else:
+    print(json.dumps({**asdict(found), "environment": found.environment()}))
+"""
+
+
+def ask(environment: dict[str, str], config: dict[str, Any], limit_s: float = 60) -> dict[str, Any]:
+    """Ask in a process that has the simulated driver from its start, as a supervisor has."""
+    done = sim.run_python(ASK, environment, json.dumps(config), str(limit_s))
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def test_as_many_as_needed_in_cudas_order(simulated: Any) -> None:
+    machine = simulated(*THREE)
+    assert ask(machine, {"backend": "pytorch"})["uuids"] == [FIRST]
+    two = {"backend": "vllm", "vllm": {"tensor_parallel_size": 2}}
+    assert ask(machine, two)["uuids"] == [FIRST, SECOND]
+    assert ask(machine, {"backend": "openai"})["uuids"] == [FIRST, SECOND, THIRD]
+
+
+def test_what_the_scheduler_allots_is_respected(simulated: Any) -> None:
+    machine = {**simulated(*THREE), "CUDA_VISIBLE_DEVICES": f"{THIRD},{FIRST}"}
+    assert ask(machine, {"backend": "pytorch"})["uuids"] == [THIRD]
+    assert ask(machine, {"backend": "pytorch", "gpu": {"devices": [0]}})["uuids"] == [FIRST]
+    refused = ask(machine, {"backend": "pytorch", "gpu": {"devices": [1]}})
+    assert refused["error"].startswith("gpu.devices: no GPU is named so")
+    assert refused["error"].endswith("(found 1)")
+
+
+def test_a_named_card_is_told_to_the_engine_by_uuid(simulated: Any) -> None:
+    machine = simulated(*THREE)
+    named = ask(machine, {"backend": "pytorch", "gpu": {"devices": [2, FIRST]}})
+    assert named["environment"] == {"CUDA_VISIBLE_DEVICES": f"{THIRD},{FIRST}"}
+    assert ask(machine, {"backend": "pytorch"})["environment"] == {}
+
+
+def test_a_study_for_the_cpu_asks_no_driver(simulated: Any) -> None:
+    machine = simulated(*THREE)
+    on_cpu = {"backend": "pytorch", "pytorch": {"device_map": "cpu"}}
+    assert ask(machine, on_cpu, limit_s=0.001)["uuids"] == []
+
+
+def test_a_machine_without_a_driver_has_none() -> None:
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        assert ask_allotment({"backend": "pytorch"}) == Allotment()
+    else:
+        pytest.skip("this machine has an NVIDIA driver")
+
+
+def test_a_driver_that_does_not_answer_is_an_error_with_a_way_out(simulated: Any) -> None:
+    refused = ask(simulated(*THREE), {"backend": "pytorch"}, limit_s=0.001)
+    assert "did not answer within 0.001 s; see whether nvidia-smi does" in refused["error"]

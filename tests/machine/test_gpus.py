@@ -1,0 +1,155 @@
+"""Which GPUs there are, and which a process would use."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.machine.gpus.inventory import Gpu, Inventory, Selection, named, visible
+from nvml_sim import sim
+from support.recording import card_environment, uuid
+
+# NVML's order 0, 1, 2; on the PCI bus 1 comes first, then 2, then 0.
+GPUS = tuple(
+    Gpu(index, uuid(index), "card", pci_bus_id=f"00000000:{bus}:00.0")
+    for index, bus in enumerate(("c1", "01", "41"))
+)
+ALL = Inventory(GPUS)
+FIRST, SECOND, THIRD = (GPUS[index].uuid for index in (1, 2, 0))
+
+
+def _uuids(selection: Selection) -> list[str]:
+    return [gpu.uuid for gpu in selection.gpus]
+
+
+def _ask(code: str, variables: dict[str, str]) -> object:
+    """Run code that sets `answer`, in a process that sees the simulated cards."""
+    source = (
+        "import json\nfrom dataclasses import asdict\n"
+        "from llenergymeasure.machine.gpus.inventory import *\n"
+        f"{code}\nprint(json.dumps(answer))"
+    )
+    done = sim.run_python(source, variables)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_cudas_index_follows_the_pci_bus_not_nvmls_index() -> None:
+    assert _uuids(visible(ALL, {})) == [FIRST, SECOND, THIRD]
+    assert _uuids(visible(ALL, {"CUDA_VISIBLE_DEVICES": "0"})) == [FIRST]
+    assert _uuids(visible(ALL, {"CUDA_VISIBLE_DEVICES": "2,0"})) == [THIRD, FIRST]
+
+
+@pytest.mark.parametrize("length", [len("GPU-00000001"), len(FIRST)])
+def test_cuda_visible_devices_by_uuid_or_its_beginning(length: int) -> None:
+    chosen = visible(ALL, {"CUDA_VISIBLE_DEVICES": FIRST[:length]})
+
+    assert _uuids(chosen) == [FIRST]
+    assert chosen.source == "CUDA_VISIBLE_DEVICES"
+
+
+@pytest.mark.parametrize("value", ["", "-1", "NoDevFiles"])
+def test_cuda_visible_devices_can_mean_none(value: str) -> None:
+    chosen = visible(ALL, {"CUDA_VISIBLE_DEVICES": value})
+
+    assert not chosen.gpus
+    assert not chosen.warnings
+
+
+def test_cuda_stops_at_the_first_name_that_is_not_there() -> None:
+    chosen = visible(ALL, {"CUDA_VISIBLE_DEVICES": "1,7,0"})
+
+    assert _uuids(chosen) == [SECOND]
+    assert "'7'" in chosen.warnings[0]
+
+
+def test_an_index_among_different_cards_is_warned_of_unless_the_order_is_fixed() -> None:
+    mixed = Inventory((*GPUS[:2], Gpu(2, uuid(2), "another", pci_bus_id="00000000:41:00.0")))
+    by_index = {"CUDA_VISIBLE_DEVICES": "0"}
+
+    assert "CUDA_DEVICE_ORDER" in visible(mixed, by_index).warnings[0]
+    assert not visible(mixed, {**by_index, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}).warnings
+    assert not visible(mixed, {"CUDA_VISIBLE_DEVICES": FIRST}).warnings
+
+
+@pytest.mark.parametrize(("listed", "expected"), [("1-2", [FIRST, SECOND]), ("0", [THIRD])])
+def test_slurm_names_nvmls_indices(listed: str, expected: list[str]) -> None:
+    assert _uuids(visible(ALL, {"SLURM_JOB_GPUS": listed})) == expected
+
+
+def test_slurm_that_hides_the_other_cards_is_not_asked_again() -> None:
+    """Under cgroups the job's card is the only one, with index 0, whatever SLURM calls it."""
+    only = Inventory(GPUS[:1])
+
+    assert _uuids(visible(only, {"SLURM_JOB_GPUS": "5"})) == [GPUS[0].uuid]
+
+
+def test_cuda_visible_devices_wins_over_slurm() -> None:
+    environ = {"CUDA_VISIBLE_DEVICES": "0", "SLURM_JOB_GPUS": "0"}
+
+    assert _uuids(visible(ALL, environ)) == [FIRST]
+
+
+def test_named_by_nvml_index_or_uuid() -> None:
+    assert _uuids(named(["2", GPUS[0].uuid, "2"], ALL)) == [GPUS[2].uuid, GPUS[0].uuid]
+
+
+@pytest.mark.parametrize("name", ["7", "GPU-", "GPU-0000000", "nonsense"])
+def test_a_name_that_fits_no_card_or_several_is_an_error_that_lists_them(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=uuid(1)) as caught:
+        named([name], ALL)
+    assert name in str(caught.value)
+
+
+def test_cards_are_described(tmp_path: Path) -> None:
+    card = sim.Device(name="NVIDIA H200", uuid=uuid(1), keys={"pci": "00000000:c1:00.0"})
+    variables = card_environment(tmp_path, [card, sim.Device(uuid=uuid(2))])
+
+    answer = _ask("answer = asdict(discover())", variables)
+
+    assert isinstance(answer, dict)
+    first, second = answer["gpus"]
+    assert (first["index"], first["uuid"], first["name"]) == (0, uuid(1), "NVIDIA H200")
+    assert first["pci_bus_id"].endswith("c1:00.0")
+    assert first["memory_total_bytes"] > 0
+    assert first["power_limit_w"]["min"] <= first["power_limit_w"]["enforced"]
+    assert first["driver"] == answer["driver"]
+    assert second["uuid"] == uuid(2)
+    assert answer["unavailable"] is None
+
+
+def test_a_part_of_a_card_stands_for_the_whole_card(tmp_path: Path) -> None:
+    part = "MIG-00000001-0000-4000-8000-000000000000"
+    mig = {"mig": {"enabled": True, "devices": [{"uuid": part}]}}
+    cards = [sim.Device(uuid=uuid(1)), sim.Device(uuid=uuid(2), keys=mig)]
+    variables = card_environment(tmp_path, cards)
+
+    answer = _ask(
+        f"answer = asdict(visible(discover(), {{'CUDA_VISIBLE_DEVICES': {part!r}}}))", variables
+    )
+
+    assert isinstance(answer, dict)
+    assert [gpu["uuid"] for gpu in answer["gpus"]] == [uuid(2)]
+    assert answer["gpus"][0]["mig_enabled"] is True
+    assert "whole card" in answer["warnings"][0]
+
+
+def test_without_a_driver_the_reason_and_a_remedy_are_given() -> None:
+    code = "answer = asdict(discover())"
+    answer = _ask(code, {"PATH": "/usr/bin:/bin"})
+
+    assert isinstance(answer, dict)
+    if answer["gpus"]:
+        pytest.skip("this machine has NVIDIA GPUs")
+    assert answer["unavailable"]
+    assert answer["remedy"]
+
+
+def test_processes_on_a_card(tmp_path: Path) -> None:
+    keys = {"processes": [{"pid": 4321, "used_memory_bytes": 1000, "name": "other"}]}
+    variables = card_environment(tmp_path, [sim.Device(uuid=uuid(1), keys=keys)])
+
+    answer = _ask("answer = [asdict(p) for p in compute_processes(discover().gpus[0])]", variables)
+
+    assert answer == [{"pid": 4321, "memory_bytes": 1000}]

@@ -1,0 +1,186 @@
+"""Locks on GPUs, held by real processes that are really killed."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.machine.gpus.locks import GpuBusyError, lock_gpus
+from llenergymeasure.machine.shared_folder import shared_folder
+
+HOLD = """
+import os, sys
+from pathlib import Path
+from llenergymeasure.machine.gpus.locks import lock_gpus
+if sys.argv[2] != "same":
+    os.setuid(int(sys.argv[2]))
+locks = lock_gpus(sys.argv[3:], "run 0123456789ab/1", wait_s=0, folder=Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_run(
+    folder: Path, *uuids: str, user: int | str = "same"
+) -> Iterator["subprocess.Popen[str]"]:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder), str(user), *uuids],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def lock(folder: Path, *uuids: str, wait_s: float = 0.0):
+    return lock_gpus(uuids, "this run", wait_s=wait_s, folder=folder)
+
+
+def test_a_second_run_is_refused_and_told_who_holds_the_card(tmp_path: Path) -> None:
+    with another_run(tmp_path, "GPU-a") as other:
+        with pytest.raises(GpuBusyError) as raised:
+            lock(tmp_path, "GPU-a", wait_s=0.3)
+        message = str(raised.value)
+        assert "GPU-a" in message
+        assert f"run 0123456789ab/1 (pid {other.pid}, user " in message
+        with lock(tmp_path, "GPU-b"):
+            pass
+
+
+def test_sigkill_of_the_holder_frees_the_card_for_who_waits(tmp_path: Path) -> None:
+    with another_run(tmp_path, "GPU-a") as other:
+        killer = threading.Timer(0.5, os.kill, (other.pid, signal.SIGKILL))
+        killer.start()
+        started = time.monotonic()
+        with lock(tmp_path, "GPU-a", wait_s=60):
+            assert time.monotonic() - started >= 0.4
+        killer.join()
+
+
+def test_all_cards_or_none(tmp_path: Path) -> None:
+    with another_run(tmp_path, "GPU-b"):
+        with pytest.raises(GpuBusyError, match="GPU-b"):
+            lock(tmp_path, "GPU-c", "GPU-a", "GPU-b")
+        with lock(tmp_path, "GPU-a", "GPU-c"):
+            pass
+
+
+def test_a_process_that_inherits_the_locks_holds_them_too(tmp_path: Path) -> None:
+    locks = lock(tmp_path, "GPU-a")
+    with subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        pass_fds=locks.handles,
+    ) as heir:
+        locks.release()
+        with pytest.raises(GpuBusyError):
+            lock(tmp_path, "GPU-a")
+        heir.kill()
+    with lock(tmp_path, "GPU-a"):
+        pass
+
+
+def test_waiting_can_be_interrupted(tmp_path: Path) -> None:
+    with another_run(tmp_path, "GPU-a"):
+        rests = []
+
+        def stop(seconds: float) -> bool:
+            rests.append(seconds)
+            return len(rests) == 3
+
+        locks = lock_gpus(["GPU-a"], "us", wait_s=60, folder=tmp_path, interrupted=stop)
+    assert locks is None
+    assert len(rests) == 3
+
+
+def test_no_card_is_no_lock(tmp_path: Path) -> None:
+    with lock(tmp_path) as locks:
+        assert locks.handles == ()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_can_be_locked_by_every_user_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with lock(tmp_path, "GPU-a"):
+            pass
+    finally:
+        os.umask(before)
+    (made,) = tmp_path.iterdir()
+    assert stat.S_IMODE(made.stat().st_mode) == 0o666
+
+
+def test_a_name_from_outside_stays_in_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "locks"
+    folder.mkdir()
+    with lock(folder, "../../GPU-a/b"):
+        assert [path.parent for path in folder.iterdir()] == [folder]
+    assert [path.name for path in tmp_path.iterdir()] == ["locks"]
+
+
+def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("as it was")
+    (tmp_path / "gpu-GPU-a.lock").symlink_to(target)
+    with pytest.raises(OSError, match="symbolic links"):
+        lock(tmp_path, "GPU-a")
+    assert target.read_text() == "as it was"
+
+
+def test_the_shared_folder_is_for_all_users(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        found = shared_folder(tmp_path / "common")
+    finally:
+        os.umask(before)
+    assert found.for_all_users
+    assert stat.S_IMODE(found.path.stat().st_mode) == 0o1777
+    assert shared_folder(tmp_path / "common") == found
+
+
+def test_where_the_common_folder_is_a_link_a_users_own_is_used(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "common").symlink_to(tmp_path / "elsewhere")
+    found = shared_folder(tmp_path / "common")
+    assert not found.for_all_users
+    assert found.path == tmp_path / f"common-{os.geteuid()}"
+    assert stat.S_IMODE(found.path.stat().st_mode) == 0o700
+
+
+def test_a_runtime_folder_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLEM_RUNTIME_DIR", str(tmp_path / "here"))
+    assert shared_folder().path == tmp_path / "here"
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users reach too, as pytest's own are not."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_two_users_share_a_card(open_folder: Path) -> None:
+    common = shared_folder(open_folder / "common").path
+    with another_run(common, "GPU-a", user=65534) as other:
+        (made,) = common.iterdir()
+        assert made.stat().st_uid == 65534
+        with pytest.raises(GpuBusyError, match=f"pid {other.pid}"):
+            lock(common, "GPU-a")
+    with lock(common, "GPU-a"):
+        pass

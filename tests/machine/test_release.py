@@ -1,0 +1,66 @@
+"""Whether a run's cards gave their memory back, asked of the simulated driver."""
+
+import json
+import subprocess
+import time
+from typing import Any
+
+from llenergymeasure.machine.gpus.memory_release import SLACK_BYTES, ask_release, told
+from nvml_sim import sim
+
+UUID = "GPU-51b0cafe-0000-4000-8000-000000000000"
+GB = 10**9
+
+ASK = """
+import json, sys
+from llenergymeasure.machine.gpus.memory_release import ask_release
+print(json.dumps(ask_release(json.loads(sys.argv[1]), float(sys.argv[2]))))
+"""
+
+
+def ask(environment: dict[str, str], before: int, limit_s: float = 20.0) -> dict[str, Any]:
+    done = sim.run_python(ASK, environment, json.dumps({UUID: before}), str(limit_s))
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def card(used: Any, **keys: Any) -> sim.Device:
+    return sim.Device(keys={"memory": {"total_bytes": 80 * GB, "used_bytes": used}, **keys})
+
+
+def test_memory_that_is_back_is_told_at_once(simulated: Any) -> None:
+    (one,) = ask(simulated(card(GB + SLACK_BYTES // 2)), GB).values()
+    assert one["released"] is True
+    assert one["waited_s"] < 5
+    assert told({UUID: one}) == []
+
+
+def test_memory_that_comes_back_late_is_waited_for(simulated: Any) -> None:
+    environment = simulated(card([[0.0, 30 * GB], [2.0, GB]]))
+    environment["NVML_SIM_T0"] = str(time.monotonic_ns())
+    (one,) = ask(environment, GB).values()
+    assert one["released"] is True
+    assert one["after_bytes"] == GB
+
+
+def test_memory_that_stays_is_told_with_who_has_it(simulated: Any) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        environment = simulated(card(30 * GB, processes=[{"pid": other.pid}]))
+        found = ask(environment, GB, 0.5)
+        other.kill()
+    assert found[UUID]["released"] is False
+    assert found[UUID]["processes"] == [other.pid]
+    (line,) = told(found)
+    assert "29.0 GB more in use than before the run" in line
+    assert str(other.pid) in line
+
+
+def test_a_card_that_does_not_answer_is_not_known(simulated: Any) -> None:
+    (one,) = ask(simulated(card(GB, fail_after_s=-1)), GB).values()
+    assert (one["released"], one["after_bytes"]) == (None, None)
+    assert told({UUID: one}) == []
+
+
+def test_without_cards_nothing_is_asked() -> None:
+    assert ask_release({}) is None

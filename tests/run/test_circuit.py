@@ -1,0 +1,138 @@
+"""A study whose every run fails the same way is ended, says so, and continues once mended."""
+
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.run.circuit_breaker import Circuit, CircuitBrokenError, broken_circuit
+from support.hub import offer_model
+from support.studies import living, llem, plan_of, result_times, snakemake, write_study
+
+
+def failed(experiment: str, message: str = "no driver", kind: str = "BackendError") -> Any:
+    return {"experiment": experiment, "error": {"class": kind, "message": message}}
+
+
+THREE = [failed("a" * 12), failed("b" * 12), failed("c" * 12)]
+
+
+def test_three_failures_alike_break_the_circuit() -> None:
+    assert broken_circuit(THREE[:2], 6) is None
+    broken = broken_circuit(THREE, 6)
+    assert broken is not None
+    assert str(broken).endswith("BackendError: no driver")
+    assert "first 3 runs" in str(broken)
+
+
+def test_failures_that_differ_go_on() -> None:
+    other = failed("c" * 12, "another reason")
+    assert broken_circuit([*THREE[:2], other], 6) is None
+    other = failed("c" * 12, kind="OSError")
+    assert broken_circuit([*THREE[:2], other], 6) is None
+
+
+def test_what_belongs_to_one_run_alone_is_no_difference() -> None:
+    ends = [
+        failed(letter * 12, f"GPU in use (pid {number}) at 0x7f{number}, run {letter * 12}/1")
+        for number, letter in enumerate("abc")
+    ]
+    assert broken_circuit(ends, 6) is not None
+
+
+def test_cycles_of_one_bad_experiment_do_not_end_the_others() -> None:
+    cycles = [failed("a" * 12)] * 5
+    assert broken_circuit(cycles, 6) is None
+    assert broken_circuit(cycles[:3], 1) is not None
+
+
+def add_all(circuit: Circuit) -> None:
+    for each in THREE:
+        circuit.add_failure(each["experiment"], each["error"])
+
+
+def test_runs_are_refused_until_the_next_call_begins(tmp_path: Path) -> None:
+    circuit = Circuit(tmp_path / "circuit.jsonl")
+    circuit.close(experiments=6)
+    circuit.refuse_if_broken()
+    add_all(circuit)
+    with pytest.raises(CircuitBrokenError, match="BackendError: no driver"):
+        circuit.refuse_if_broken()
+    assert circuit.broken(os.getpid()) is not None
+    assert circuit.broken(os.getpid() + 1) is None
+    circuit.close(experiments=6)
+    circuit.refuse_if_broken()
+
+
+def test_nothing_breaks_once_a_run_has_completed(tmp_path: Path) -> None:
+    circuit = Circuit(tmp_path / "circuit.jsonl")
+    circuit.close(experiments=6)
+    circuit.remove()
+    add_all(circuit)
+    assert circuit.broken() is None
+    assert not (tmp_path / "circuit.jsonl").exists()
+
+
+def test_a_file_that_a_killed_workflow_left_refuses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "circuit.jsonl"
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    begun = {"experiments": 6, "host": socket.gethostname(), "pid": gone.pid}
+    path.write_text("\n".join(json.dumps(line) for line in (begun, *THREE)) + "\n")
+    Circuit(path).refuse_if_broken()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]\n", "{}\n{}\n", "null\n"])
+def test_a_damaged_file_refuses_nothing(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "circuit.jsonl"
+    path.write_text(content)
+    Circuit(path).refuse_if_broken()
+
+
+def outcomes(folder: Path) -> list[dict[str, Any] | None]:
+    found: list[dict[str, Any] | None] = []
+    for run in plan_of(folder)["runs"]:
+        path = folder / f"results/small/runs/{run['experiment']}/{run['cycle']}/outcome.json"
+        content = path.read_text() if path.is_file() else ""
+        found.append(json.loads(content) if content else None)
+    return found
+
+
+@pytest.mark.slow
+def test_llem_stops_a_study_of_six_alike_after_three(tmp_path: Path) -> None:
+    absent = [{"model": "someone/absent", "n": n} for n in range(1, 7)]
+    study = write_study(tmp_path, experiments=absent)
+    done = llem(tmp_path, "run", str(study))
+    assert done.returncode == 1, done.stderr
+    assert "The first 3 runs failed the same way" in done.stderr
+    assert "PreflightError" in done.stderr
+    found = outcomes(tmp_path)
+    assert [each["error"]["class"] for each in found[:3] if each] == ["PreflightError"] * 3
+    assert found[4:] == [None] * 2
+    assert (tmp_path / "results" / "small" / "runs.parquet").is_file()
+    assert not living(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_bare_snakemake_refuses_the_rest_and_the_next_call_does_it(tmp_path: Path) -> None:
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    experiments = [{"model": "someone/tiny", "n": n} for n in range(1, 6)]
+    study = write_study(tmp_path, experiments=experiments)
+    variables = {"HF_HUB_CACHE": str(hub)}
+    done = snakemake(tmp_path, "--configfile", str(study), variables=variables)
+    assert done.returncode == 1
+    classes = [each["error"]["class"] for each in outcomes(tmp_path) if each]
+    assert classes == ["PreflightError"] * 3 + ["CircuitBrokenError"] * 2, done.stderr
+    assert "The first 3 runs failed the same way" in done.stderr
+    assert result_times(tmp_path) == {}
+    offer_model(hub, "someone/tiny")
+    mended = snakemake(tmp_path, "--configfile", str(study), variables=variables)
+    assert mended.returncode == 0, mended.stderr
+    assert len(result_times(tmp_path)) == 5
+    assert not (tmp_path / "results" / "small" / "circuit.jsonl").exists()
+    assert not living(str(tmp_path))

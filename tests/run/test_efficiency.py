@@ -1,0 +1,163 @@
+"""Operations of the work, their energy, their share of the peak; how busy the GPUs were."""
+
+from typing import Any
+
+import pytest
+
+from llenergymeasure.machine.gpus.peak_rates import peak
+from llenergymeasure.recording.samples import Header, Row, make_samples
+from llenergymeasure.results.record import Flops
+from llenergymeasure.run.result.flops import flops_record
+from llenergymeasure.run.result.utilisation import power_inside, throttle_history, utilisation
+
+KNOWN = {
+    "per_output_token": 1e10,
+    "per_request": 1e12,
+    "prefill_per_request": 4e11,
+    "decode_per_request": 6e11,
+    "method": "architecture",
+    "confidence": "high",
+}
+A100 = "NVIDIA A100-SXM4-80GB"
+
+
+def record(**changes: Any) -> Flops:
+    told: dict[str, Any] = {
+        "requests": 312,
+        "work_s": 10.0,
+        "gross_j": 3120.0,
+        "precision": "bf16",
+        "gpus": [A100],
+    }
+    return flops_record(KNOWN, **{**told, **changes})
+
+
+def test_mfu_is_the_rate_over_the_makers_peak() -> None:
+    found = record()
+    assert found.per_s == pytest.approx(31.2e12)
+    assert found.mfu == pytest.approx(0.1)
+    assert found.energy_per_tflop_j == pytest.approx(10.0)
+    assert found.peak_source is not None
+    assert "datasheet" in found.peak_source
+    assert record(gpus=[A100, A100]).mfu == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"gpus": None}, "no GPU does the work"),
+        ({"gpus": ["NVIDIA Unheard"]}, "NVIDIA Unheard"),
+        ({"precision": "fp32"}, "fp32"),
+    ],
+)
+def test_without_a_peak_there_is_a_reason(changes: dict[str, Any], reason: str) -> None:
+    found = record(**changes)
+    assert found.mfu is None
+    assert found.mfu_unavailable is not None
+    assert reason in found.mfu_unavailable
+    assert found.energy_per_tflop_j == pytest.approx(10.0)
+
+
+def test_without_energy_or_operations_nothing_is_made_up() -> None:
+    assert record(gross_j=None).energy_per_tflop_j is None
+    unknown = {"per_output_token": None, "method": "none", "confidence": "unknown"}
+    found = flops_record(
+        unknown, requests=1, work_s=1.0, gross_j=1.0, precision="bf16", gpus=[A100]
+    )
+    assert found.mfu is found.energy_per_tflop_j is found.per_s is None
+    assert found.mfu_unavailable == "the operations are not known"
+
+
+@pytest.mark.parametrize(
+    ("name", "tera"),
+    [
+        ("NVIDIA H100 PCIe", 756.5),
+        ("NVIDIA H100 80GB HBM3", 989.5),
+        ("NVIDIA H200", 989.5),
+        ("NVIDIA H200 NVL", 835.5),
+        ("NVIDIA A100 80GB PCIe", 312),
+        ("NVIDIA A10", 125),
+        ("NVIDIA L4", 121),
+        ("NVIDIA L40S", 362.05),
+        ("NVIDIA L40", 181.05),
+        ("NVIDIA B200", 2250),
+        ("NVIDIA GB200", 2500),
+        ("NVIDIA GH200 480GB", 989.5),
+        ("NVIDIA GeForce RTX 4090", 165.2),
+    ],
+)
+def test_names_that_begin_alike_are_told_apart(name: str, tera: float) -> None:
+    found = peak(name)
+    assert found is not None
+    assert found.flops_per_s == tera * 1e12
+    assert "dense" in found.source or "with sparsity, halved" in found.source
+
+
+def test_what_has_no_published_rate_has_none() -> None:
+    assert peak("Tesla T4") is None
+    assert peak("NVIDIA GeForce RTX 4090 D") is None
+    assert peak("NVIDIA GeForce RTX 3090 Ti") is None
+    assert peak("NVIDIA GeForce RTX 4090 Laptop GPU") is None
+    assert peak("NVIDIA A100-SXM4-80GB MIG 1g.10gb") is None
+    assert peak("NVIDIA A1000") is None
+
+
+def test_utilisation_is_the_mean_inside_the_window_of_the_cards_at_work() -> None:
+    def row(t_ns: int, device: str, quantity: Any, value: float) -> Row:
+        return Row(t_ns, device, "nvml", quantity, value)
+
+    rows = [
+        row(50, "a", "utilization_gpu_percent", 0),
+        row(150, "a", "utilization_gpu_percent", 80),
+        row(180, "a", "utilization_gpu_percent", 100),
+        row(180, "other", "utilization_gpu_percent", 0),
+        row(150, "a", "utilization_memory_percent", 40),
+        row(150, "a", "memory_used_bytes", 5e9),
+        row(180, "a", "memory_used_bytes", 6e9),
+        row(250, "a", "memory_used_bytes", 9e9),
+    ]
+    header = Header(None, None, "host", 0, "2026-01-01T00:00:00+00:00")
+    samples = make_samples(rows, header)
+    assert utilisation(samples, (100, 200), ["a"], on_gpu=True) == {
+        "gpu_utilization_percent": 90.0,
+        "memory_utilization_percent": 40.0,
+        "device_memory_used_max_bytes": 6_000_000_000,
+    }
+    empty = utilisation(samples, (300, 400), ["a"], on_gpu=True)
+    assert empty["gpu_utilization_percent"] is None
+    assert "no sample" in empty["utilization_unavailable"]
+    on_cpu = utilisation(samples, (100, 200), ["a"], on_gpu=False)
+    assert on_cpu == {"utilization_unavailable": "no GPU does the work"}
+
+
+def test_the_power_of_all_cards_is_added_at_the_first_ones_times() -> None:
+    def row(t_ns: int, device: str, watts: float, quantity: Any = "power_instant_w") -> Row:
+        return Row(t_ns, device, "nvml", quantity, watts)
+
+    second = 1_000_000_000
+    rows = [
+        *(row(at * second, "a", 100.0 + at) for at in range(5)),
+        *(row(at * second, "a", 1.0, "power_average_w") for at in range(5)),
+        *(row(at * second, "b", 10.0 * at, "power_usage_w") for at in (0, 2, 4)),
+        row(2 * second, "other", 500.0),
+    ]
+    samples = make_samples(rows, Header(None, None, "host", 0, "2026-01-01T00:00:00+00:00"))
+    window = (second, 4 * second)
+    assert power_inside(samples, window, ["a"]) == ([1, 2, 3, 4], [101, 102, 103, 104])
+    both = power_inside(samples, (0, 4 * second), ["a", "b"])
+    assert both == ([0, 1, 2, 3, 4], [100, 111, 122, 133, 144])
+    assert power_inside(samples, window, ["a", "silent"]) is None
+    assert power_inside(samples, window, []) is None
+
+
+def test_reasons_to_slow_down_are_told_when_they_change() -> None:
+    masks = [(1, 0x1), (2, 0x0), (3, 0x0), (4, 0x4 | 0x40), (5, 0x4 | 0x40), (6, 0x0)]
+    rows = [Row(t_ns, "a", "nvml", "throttle_reasons", float(mask)) for t_ns, mask in masks]
+    samples = make_samples(rows, Header(None, None, "host", 0, "2026-01-01T00:00:00+00:00"))
+    assert throttle_history(samples, "a") == [
+        {"t_monotonic_ns": 1, "reasons": ["gpu_idle"]},
+        {"t_monotonic_ns": 2, "reasons": []},
+        {"t_monotonic_ns": 4, "reasons": ["sw_power_cap", "hw_thermal_slowdown"]},
+        {"t_monotonic_ns": 6, "reasons": []},
+    ]
+    assert throttle_history(samples, "silent") is None

@@ -1,0 +1,73 @@
+"""What ``llem plan`` says of memory, before anything is run."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.run.preflight.memory_text import memory_lines
+from nvml_sim import sim
+from support.studies import llem, write_study
+
+GIB = 2**30
+LLAMA_8B = {"model": "llama-3.1-8b", "weights": "random", "precision": "bf16"}
+
+TELL = """
+import json, sys
+from llenergymeasure.run.preflight.memory_text import memory_lines
+print("\\n".join(memory_lines(json.loads(sys.argv[1]))))
+"""
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def told(config: dict[str, Any], total_bytes: int) -> str:
+    library, reason = sim.library_or_reason()
+    if library is None:
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory() as folder:
+        card = sim.Device(name="Card", keys={"memory": {"total_bytes": total_bytes}})
+        variables = sim.environment(sim.Trace((card,)).write(Path(folder)))
+        variables.pop("CUDA_VISIBLE_DEVICES", None)
+        done = sim.run_python(TELL, variables, json.dumps([{"backend": "pytorch", **config}]))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("gib", "verdict"),
+    [(80, "fits"), (16, "tight, activations may no longer fit"), (8, "too large")],
+)
+def test_the_verdict_follows_the_card(gib: int, verdict: str) -> None:
+    line = told(LLAMA_8B, gib * GIB)
+    assert "1 experiment: at least 16.1 GB (16.1 GB of weights" in line
+    assert f"the memory of GPU Card is {gib * GIB / 1e9:.1f} GB: {verdict}" in line
+
+
+def test_a_model_that_can_be_spread_spills() -> None:
+    line = told({**LLAMA_8B, "pytorch": {"device_map": "auto"}}, 8 * GIB)
+    assert "what is too much goes to slower memory" in line
+
+
+def test_what_is_not_known_is_said() -> None:
+    configs = [
+        {"model": "someone/absent", "backend": "pytorch"},
+        {**LLAMA_8B, "backend": "tensorrt"},
+        {"model": "Qwen/Qwen3-8B", "backend": "pytorch", "precision": "bf16"},
+    ]
+    absent, needs_gpu, known = memory_lines(configs)
+    assert "not known here: the hub has its dimensions" in absent
+    assert "at least 16." in known
+    assert "it needs a GPU" in needs_gpu
+
+
+def test_the_plan_says_it(tmp_path: Any) -> None:
+    done = llem(tmp_path, "plan", str(write_study(tmp_path, sweep={"n": [1, 2]})))
+    assert done.returncode == 0, done.stderr
+    assert "Memory, at the least:\n  2 experiments: at least " in done.stdout
+    assert "this machine's memory is" in done.stdout

@@ -1,0 +1,274 @@
+"""Everything that is wrong, at once: on this machine's CPU, and on simulated cards."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.backends import registry
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.run.preflight.run_checks import Preflight, preflight
+from nvml_sim import sim
+
+UUID = "GPU-51b0cafe-0000-4000-8000-000000000000"
+GIB = 2**30
+
+LOOK = """
+import json, os, sys
+from pathlib import Path
+from llenergymeasure.backends import registry
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.run.preflight.run_checks import preflight
+told = json.loads(sys.argv[1])
+config = ExperimentConfig.model_validate(told["config"])
+found = preflight(
+    config, registry.get("pytorch"), Path(told["folder"]), run_pid=told["run_pid"] or os.getpid()
+)
+print(json.dumps({**found.as_dict(), "cards": [card.uuid for card in found.cards]}))
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried on the CPU is tried as on a machine without a GPU."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def library() -> Path:
+    path, reason = sim.library_or_reason()
+    if path is None:
+        pytest.skip(reason)
+    return path
+
+
+@pytest.fixture
+def look(tmp_path: Path, library: Path) -> Any:  # noqa: ARG001 - builds it
+    """Looks at the cards given, in a process of its own, and returns what it found."""
+
+    def run(
+        *cards: sim.Device,
+        config: dict[str, Any] | None = None,
+        visible: str | None = None,
+        run_pid: int | None = None,
+        state: Path | None = None,
+        computes: bool = True,
+    ) -> dict[str, Any]:
+        trace = sim.Trace(cards).write(tmp_path)
+        variables = sim.environment(trace, state=state, computes=computes)
+        variables.pop("CUDA_VISIBLE_DEVICES", None)
+        if visible is not None:
+            variables["CUDA_VISIBLE_DEVICES"] = visible
+        told = {
+            "config": {"model": "tiny-llama", **(config or {})},
+            "folder": str(tmp_path / "run"),
+            "run_pid": run_pid,
+        }
+        done = sim.run_python(LOOK, variables, json.dumps(told))
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    return run
+
+
+def messages(found: list[dict[str, Any]]) -> str:
+    return "\n".join(one["message"] for one in found)
+
+
+def on_cpu(folder: Path, **config: Any) -> Preflight:
+    told = ExperimentConfig.model_validate({"model": "tiny-llama", **config})
+    return preflight(told, registry.get(told.backend), folder, run_pid=os.getpid())
+
+
+def test_a_cpu_without_troubles_is_quiet(tmp_path: Path) -> None:
+    found = on_cpu(tmp_path / "results" / "run")
+    assert found.as_dict() == {"errors": [], "warnings": []}
+    assert found.workload is not None
+    assert len(found.workload.requests) == 100
+    assert found.cards == ()
+    assert list((tmp_path / "results" / "run").iterdir()) == []
+
+
+def test_all_problems_come_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    found = on_cpu(
+        tmp_path / "file" / "run",
+        model="nobody/nothing",
+        dataset=str(tmp_path / "missing.jsonl"),
+        lora={"adapter_path": str(tmp_path / "nowhere")},
+        pytorch={"load_in_4bit": True},
+        gpu={"power_limit_w": 300},
+    )
+    text = [str(error) for error in found.errors]
+    for part in (
+        "pytorch.load_in_4bit: needs an NVIDIA GPU",
+        "lora.adapter_path",
+        "model: model nobody/nothing",
+        "HF_HUB_OFFLINE forbids",
+        "missing.jsonl",
+        "gpu: needs a GPU",
+        "results cannot be written",
+    ):
+        assert any(part in one for one in text), part
+    assert len(set(text)) == len(text)
+
+
+def test_a_model_too_large_for_the_machine_is_refused_with_the_sum(tmp_path: Path) -> None:
+    found = on_cpu(tmp_path, model="llama-3.1-70b", weights="random", precision="fp32", n=2)
+    (error,) = found.errors
+    assert "needs at least 282.6 GB" in str(error)
+    assert "GB of weights and" in str(error)
+    assert "this machine's memory is" in str(error)
+
+
+def test_a_sequence_longer_than_learned_positions_is_refused(tmp_path: Path) -> None:
+    found = on_cpu(tmp_path, model="gpt2", weights="random", n=1, max_output_tokens=1000)
+    (error,) = found.errors
+    assert "take up to 1512 tokens together, and this model is made for 1024" in str(error)
+
+
+def test_missing_packages_are_named_once(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('torch', 'transformers', 'tokenizers'):\n"
+        "            raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "import importlib.util as util\n"
+        "real = util.find_spec\n"
+        "def find_spec(name, package=None):\n"
+        "    try: return real(name, package)\n"
+        "    except ModuleNotFoundError: return None\n"
+        "util.find_spec = find_spec\n"
+    )
+    told = {"config": {"model": "tiny-llama"}, "folder": str(tmp_path), "run_pid": None}
+    done = subprocess.run(
+        [sys.executable, "-c", code + LOOK, json.dumps(told)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (error,) = json.loads(done.stdout)["errors"]
+    assert "torch and transformers not installed" in error["message"]
+
+
+def test_a_card_as_it_should_be_is_quiet(look: Any) -> None:
+    found = look(sim.Device())
+    assert found == {"errors": [], "warnings": [], "cards": [UUID]}
+
+
+def test_strangers_are_named_and_refused(look: Any) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        card = sim.Device(keys={"processes": [{"pid": other.pid, "used_memory_bytes": GIB}]})
+        found = look(card)
+        (error,) = found["errors"]
+        assert f"is in use by sleep (pid {other.pid})" in error["message"]
+        assert look(card, run_pid=os.getpid())["errors"] == []
+        server = {"backend": "openai", "openai": {"base_url": "http://127.0.0.1:1/v1"}}
+        assert look(card, config=server)["errors"] == []
+        other.kill()
+
+
+def test_memory_that_nobody_is_named_for_is_told(look: Any) -> None:
+    card = sim.Device(keys={"memory": {"total_bytes": 80 * GIB, "used_bytes": 20 * GIB}})
+    found = look(card)
+    assert found["errors"] == []
+    assert "has 21.5 GB in use, and no process is named for it" in messages(found["warnings"])
+
+
+def test_everything_about_a_card_that_is_not_as_delivered_is_told(look: Any) -> None:
+    card = sim.Device(
+        keys={
+            "persistence_mode": False,
+            "mig": True,
+            "ecc": {"current": False, "pending": True},
+            "throttle": [[0, 0x40 | 0x4]],
+        }
+    )
+    found = look(card)
+    text = messages(found["warnings"])
+    assert found["errors"] == []
+    for part in (
+        "is partitioned (MIG)",
+        "not in persistence mode",
+        "slowed down before the run begins: hw_thermal_slowdown",
+        "has ECC off",
+        "will have ECC on after its next reset",
+    ):
+        assert part in text, part
+
+
+def test_limits_that_are_not_the_default_are_told(tmp_path: Path, look: Any) -> None:
+    state = tmp_path / "state"
+    state.write_text(
+        f"1 {UUID} power_limit_mw 300000 0\n1 {UUID} application_clocks_mhz 2619 1200\n"
+    )
+    card = sim.Device(keys={"power_limit_w": {"default": 400, "min": 100, "max": 500}})
+    found = messages(look(card, state=state)["warnings"])
+    assert "power limit of 300 W, its default is 400 W" in found
+    assert "application clocks at 1200 MHz (graphics) and 2619 MHz (memory)" in found
+    asked = look(card, state=state, config={"gpu": {"power_limit_w": 300}})
+    assert "power limit" not in messages(asked["warnings"])
+
+
+def test_a_model_too_large_for_the_card_is_refused(look: Any) -> None:
+    card = sim.Device(name="Small", keys={"memory": {"total_bytes": 8 * GIB}})
+    large = {"model": "llama-3.1-8b", "weights": "random", "n": 4}
+    (error,) = look(card, config=large)["errors"]
+    assert "needs at least 16.1 GB" in error["message"]
+    assert "the memory of GPU Small is 8.6 GB" in error["message"]
+
+
+def test_the_cache_counts_towards_memory(look: Any) -> None:
+    card = sim.Device(keys={"memory": {"total_bytes": 24 * GIB}})
+    many = {"model": "llama-3.1-8b", "weights": "random", "n": 200}
+    assert look(card, config=many)["errors"] == []
+    (error,) = look(card, config={**many, "pytorch": {"batch_size": 200}})["errors"]
+    assert "for 200 sequences of up to 640 tokens" in error["message"]
+
+
+def test_what_is_spread_over_cards_may_spill(look: Any) -> None:
+    cards = [
+        sim.Device(uuid=f"GPU-{name}-card", keys={"memory": {"total_bytes": 6 * GIB}})
+        for name in ("first", "second")
+    ]
+    spread = {"model": "llama-3.1-8b", "weights": "random", "n": 1}
+    found = look(*cards, config={**spread, "pytorch": {"device_map": "auto"}})
+    assert len(found["cards"]) == 2
+    assert found["errors"] == []
+    assert "what is too much goes to slower memory" in messages(found["warnings"])
+
+
+def test_a_card_that_is_asked_for_and_hidden_is_an_error(look: Any) -> None:
+    found = look(sim.Device(), config={"gpu": {"power_limit_w": 300}}, visible="")
+    assert "CUDA_VISIBLE_DEVICES or the scheduler hides them all" in messages(found["errors"])
+
+
+def test_a_card_that_does_not_answer_is_an_error(look: Any) -> None:
+    found = look(sim.Device(keys={"fail_after_s": -1}))
+    assert "GPU" in messages(found["errors"])
+
+
+def test_a_run_on_the_cpu_does_not_look_at_cards(look: Any) -> None:
+    busy = sim.Device(keys={"processes": [{"pid": 1}], "persistence_mode": False})
+    found = look(busy, config={"pytorch": {"device_map": "cpu"}})
+    assert found["errors"] == found["warnings"] == []
+
+
+def test_a_torch_that_cannot_use_the_card_is_refused_with_what_to_do(look: Any) -> None:
+    found = look(sim.Device(), computes=False)
+    said = messages(found["errors"])
+    assert "NVML sees a GPU here" in said
+    assert "would compute on the CPU" in said
+    assert "set pytorch.device_map: cpu" in said
+    quiet = {"errors": [], "warnings": [], "cards": []}
+    assert look(sim.Device(), computes=False, visible="") == quiet
+    assert look(sim.Device(), computes=False, config={"pytorch": {"device_map": "cpu"}}) == quiet

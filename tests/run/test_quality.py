@@ -1,0 +1,149 @@
+"""Quality beside energy: perplexity on texts, and what a command of the study's own says."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.backends import registry
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.files import sha256
+from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.run.engine.quality import command_score, perplexity
+from support.studies import llem, plan_of, write_study
+
+TEXTS = "def main():\n\nreturn the value of self\nclass Foo(object):\n"
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Any:
+    config = ExperimentConfig.model_validate({"model": "tiny-llama", "precision": "fp32"})
+    engine = registry.get("pytorch").load(config)
+    yield engine, config
+    engine.close()
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.txt"
+    path.write_text(TEXTS)
+    return path
+
+
+def test_perplexity_is_that_of_the_models_own_loss(loaded: Any, texts: Path) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    engine, config = loaded
+    found = perplexity(engine, config, {"texts": str(texts), "max_text_tokens": 1024})
+    folder = engine._loaded.source.folder
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    losses, tokens = 0.0, 0
+    for line in TEXTS.splitlines():
+        ids = tokenizer(line, return_tensors="pt")["input_ids"]
+        if ids.shape[1] < 2:
+            continue
+        with torch.inference_mode():
+            count = ids.shape[1] - 1
+            losses += float(model(ids, labels=ids).loss) * count
+        tokens += count
+    assert found["perplexity_tokens"] == tokens
+    assert found["perplexity"] == pytest.approx(math.exp(losses / tokens), rel=1e-4)
+    assert found["texts_sha256"] == sha256(texts)
+
+
+def test_long_texts_are_cut(loaded: Any, texts: Path) -> None:
+    engine, config = loaded
+    found = perplexity(engine, config, {"texts": str(texts), "max_text_tokens": 3})
+    assert found["perplexity_tokens"] == 3 * 2
+
+
+@pytest.mark.parametrize(("content", "told"), [(b"\n \n", "no line of two"), (b"\xff", "utf-8")])
+def test_texts_that_cannot_be_used_have_a_reason(
+    loaded: Any, tmp_path: Path, content: bytes, told: str
+) -> None:
+    engine, config = loaded
+    path = tmp_path / "bad.txt"
+    path.write_bytes(content)
+    found = perplexity(engine, config, {"texts": str(path), "max_text_tokens": 10})
+    assert told in found["perplexity_unavailable"]
+    assert "perplexity" not in found
+
+
+def score(folder: Path, program: str, timeout_s: float = 60) -> dict[str, Any]:
+    run = RunFolder(folder)
+    run.work.mkdir(parents=True, exist_ok=True)
+    run.spec.write_text(json.dumps({"config": {"n": 8}}))
+    command = [sys.executable, "-c", program]
+    return command_score(run, {"command": command, "timeout_seconds": timeout_s})
+
+
+def test_a_command_sees_the_settings_and_its_last_line_is_the_score(tmp_path: Path) -> None:
+    program = (
+        "import json, os\nprint('judging')\n"
+        "print(json.load(open(os.environ['LLEM_EXPERIMENT']))['n'] / 16)"
+    )
+    assert score(tmp_path, program)["score"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        ("print('good')", "its last line is no number: good"),
+        ("pass", "its last line is no number: nothing"),
+        ("print('nan')", "no finite number"),
+        ("print(1); raise SystemExit(3)", "ended with 3"),
+        ("import time; time.sleep(60)", "timed out"),
+    ],
+)
+def test_a_command_that_gives_no_score_has_a_reason(
+    tmp_path: Path, program: str, told: str
+) -> None:
+    found = score(tmp_path, program, timeout_s=3)
+    assert told in found["score_unavailable"]
+    assert "score" not in found
+
+
+def test_a_program_that_is_not_there_has_a_reason(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.work.mkdir(parents=True)
+    run.spec.write_text('{"config": {}}')
+    asked = {"command": ["/nowhere/judge"], "timeout_seconds": 5}
+    assert "No such file" in command_score(run, asked)["score_unavailable"]
+
+
+def test_through_the_workflow_and_no_part_of_the_id(tmp_path: Path, texts: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    write_study(plain)
+    study = write_study(
+        tmp_path,
+        quality={"texts": str(texts), "command": [sys.executable, "-c", "print(0.75)"]},
+    )
+    done = llem(tmp_path, "run", str(study))
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("results/small/runs/*/1/result.json")
+    quality = json.loads(path.read_text())["quality"]
+    assert quality["score"] == 0.75
+    assert quality["perplexity"] > 1
+    assert (
+        json.loads(llem(plain, "plan", "study.yaml", "--json").stdout)["runs"][0]["experiment"]
+        == plan_of(tmp_path)["runs"][0]["experiment"]
+    )
+
+
+def test_texts_that_are_not_there_are_refused_at_once(tmp_path: Path) -> None:
+    study = write_study(tmp_path, quality={"texts": "nowhere.txt"})
+    done = llem(tmp_path, "plan", str(study))
+    assert done.returncode == 2
+    assert "quality.texts" in done.stderr
+    assert "nowhere.txt" in done.stderr
+
+
+def test_asking_for_nothing_is_refused(tmp_path: Path) -> None:
+    done = llem(tmp_path, "plan", str(write_study(tmp_path, quality={"max_text_tokens": 5})))
+    assert done.returncode == 2
+    assert "texts, command or both" in done.stderr

@@ -1,0 +1,164 @@
+"""Traffic on a server of known speed: what the run says of it is what the server did."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llenergymeasure.errors import BackendError
+from llenergymeasure.results.record import Energy
+from llenergymeasure.run.engine.phase_marks import Marks
+from llenergymeasure.run.engine.traffic_window import measure_traffic
+from llenergymeasure.run.result.traffic_requests import traffic_table
+from llenergymeasure.run.result.traffic_result import ServedRun
+from support.serving_runs import engine, experiment, protocol, run
+from support.serving_server import FAULTS
+
+FIRST_MS, NEXT_MS, TOKENS = 60.0, 10.0, 16
+SPEED = ("--first-ms", str(FIRST_MS), "--next-ms", str(NEXT_MS))
+
+
+class NoEnergy:
+    """Stands where the recording would be: nothing was recorded."""
+
+    def stretch(self, *_: int) -> None:
+        return None
+
+
+def record(served):
+    energy = Energy(kind=None, source=None, readings=[], gross_j=None)
+    return served.record(energy, NoEnergy())
+
+
+def test_latencies_are_the_servers_and_the_ramp_up_is_apart(tmp_path: Path) -> None:
+    config = experiment(
+        {"arrivals": "poisson", "rate_per_s": 50}, slo={"ttft_ms": 2000, "tpot_ms": 500}
+    )
+    served, phases = run(tmp_path, config, *SPEED)
+    assert phases == ["prepare", "ramp_up", "measure", "drain"]
+    serving, tokens = record(served), served.tokens("hash")
+    assert serving.ramp_up == "steady"
+    assert serving.requests_failed == 0
+    assert serving.time_to_first_token.p50_s == pytest.approx(FIRST_MS / 1e3, abs=0.006)
+    assert serving.inter_token_latency.p50_s == pytest.approx(NEXT_MS / 1e3, abs=0.002)
+    assert serving.time_per_output_token.p50_s == pytest.approx(NEXT_MS / 1e3, abs=0.002)
+    whole_s = (FIRST_MS + (TOKENS - 1) * NEXT_MS) / 1e3
+    assert serving.request_latency.p50_s == pytest.approx(whole_s, abs=0.01)
+    assert serving.over_saturated is False
+    assert serving.slo_share == pytest.approx(1.0, abs=0.1)
+    assert serving.goodput_requests_per_s == pytest.approx(serving.offered_requests_per_s, rel=0.1)
+    # Little's law: under way is the rate times the time of an answer.
+    assert serving.in_flight_mean == pytest.approx(
+        serving.offered_requests_per_s * whole_s, rel=0.25
+    )
+    assert tokens.output == pytest.approx(serving.completed_requests_per_s * 2 * TOKENS, rel=0.1)
+    assert serving.tokens_per_part == 1.0
+    assert serving.input_tokens_checked > 100
+    assert serving.input_tokens_differ == 0
+    assert served.validity() in ({}, {"late_sends": served.validity().get("late_sends")})
+
+
+def test_arrivals_are_sent_as_planned_whatever_the_server_does(tmp_path: Path) -> None:
+    """One slot for far more than it can take: every request is sent all the same, and it shows."""
+    config = experiment({"rate_per_s": 40, "ramp_up_max_seconds": 0.5}, max_output_tokens=4)
+    served, _ = run(tmp_path, config, "--first-ms", "50", "--next-ms", "5", "--slots", "1")
+    serving = record(served)
+    assert serving.over_saturated is True
+    assert serving.offered_requests_per_s == pytest.approx(40, rel=0.4)
+    assert serving.completed_requests_per_s < 20
+    assert serving.waiting_max is not None
+    assert serving.waiting_max > 10
+    assert "over_saturated" in served.validity()
+    rows = served.requests.to_pylist()
+    assert all(row["failure"] is None for row in rows)
+    assert np.median([row["lateness_s"] for row in rows]) < 0.02
+
+
+def test_users_in_a_closed_loop_wait_for_their_answers(tmp_path: Path) -> None:
+    config = experiment({"arrivals": "closed", "concurrency": 3}, max_output_tokens=4)
+    served, _ = run(tmp_path, config, "--first-ms", "20", "--next-ms", "5")
+    serving = record(served)
+    assert serving.in_flight_max == 3
+    assert serving.over_saturated is None
+    assert serving.completed_requests_per_s == pytest.approx(3 / 0.035, rel=0.3)
+
+
+def test_a_conversations_turns_follow_each_other(tmp_path: Path) -> None:
+    config = experiment({"rate_per_s": 10, "turns": 3, "think_seconds": 0.05}, max_output_tokens=4)
+    served, _ = run(tmp_path, config, "--first-ms", "10", "--next-ms", "2")
+    rows = [row for row in served.requests.to_pylist() if row["failure"] is None]
+    by_turn: dict[int, dict[int, dict]] = {}
+    for row in rows:
+        by_turn.setdefault(row["conversation"], {})[row["turn"]] = row
+    whole = [turns for turns in by_turn.values() if len(turns) == 3]
+    assert len(whole) > 10
+    for turns in whole:
+        assert [turns[place]["input_tokens"] for place in range(3)] == [8, 20, 32]
+        assert turns[1]["planned_monotonic_ns"] >= turns[0]["end_monotonic_ns"]
+
+
+def test_an_idle_server_has_no_requests_and_no_figures_of_them(tmp_path: Path) -> None:
+    config = experiment({"rate_per_s": 0}, window_s=0.5)
+    served, _ = run(tmp_path, config)
+    serving, tokens = record(served), served.tokens("hash")
+    assert (tokens.input, tokens.output, tokens.requests) == (0, 0, 0)
+    assert serving.ramp_up == "not needed"
+    assert serving.time_to_first_token.p50_s is None
+    assert serving.in_flight_mean == 0
+
+
+def test_a_ramps_load_rises_within_its_window(tmp_path: Path) -> None:
+    config = experiment({"arrivals": "ramp", "rate_per_s": 5, "rate_end_per_s": 60}, window_s=3)
+    served, phases = run(tmp_path, config, "--first-ms", "10", "--next-ms", "1")
+    assert phases == ["prepare", "measure", "drain"]
+    offered = [row["offered_requests_per_s"] for row in record(served).timeline]
+    assert offered[-1] > offered[0]
+    assert "not_steady" in served.validity()
+
+
+def test_too_many_failures_disqualify(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("timestamp,input_tokens,output_tokens\n0,4,4\n0.05,4,4\n0.1,4,4\n0.15,4,4\n")
+    config = experiment({"arrivals": "trace", "trace": str(trace)}, window_s=1)
+    codes = {name: code for code, name in FAULTS.items()}
+    served = engine(config, "--first-ms", "5", "--next-ms", "1")
+    try:
+        prompts = served.prompts
+        made = prompts.turn
+
+        def turn(conversation: int, place: int = 0):
+            plain = made(conversation, place)
+            if conversation % 4:
+                return plain
+            faulty = plain.request.__class__(plain.request.index, (codes["http_503"],), 4)
+            return plain.__class__(faulty, conversation, place)
+
+        prompts.turn = turn
+        window = measure_traffic(served, protocol(config), Marks(tmp_path / "marks"))
+        table = traffic_table(window.sent, served)
+    finally:
+        served.close()
+    told = {"ramp_up": window.ramp_up, "gauges": window.gauges, "client_cpu_s": 0.1}
+    judged = ServedRun.of(table, config, (window.start_ns, window.end_ns), told)
+    assert "HTTP 503" in judged.validity()["failed_requests"]
+    serving = record(judged)
+    assert serving.requests_failed == pytest.approx(serving.requests_sent / 4, abs=2)
+    assert serving.failures["refused"] >= serving.requests_failed
+
+
+def test_a_server_that_counts_otherwise_is_told(tmp_path: Path) -> None:
+    config = experiment({"rate_per_s": 20}, window_s=1, slo={"e2e_ms": 5})
+    served, _ = run(tmp_path, config, "--first-ms", "10", "--next-ms", "1")
+    assert "token_mismatch" not in served.validity()
+    assert record(served).slo_attained is False
+    assert record(served).energy_per_good_request_j is None
+
+
+def test_a_server_that_ends_under_traffic_fails_the_run(tmp_path: Path) -> None:
+    config = experiment({"rate_per_s": 20, "timeout_seconds": 2}, window_s=1)
+    served = engine(config, "--first-ms", "10", "--next-ms", "1", "--die-after-s", "0.8")
+    try:
+        with pytest.raises(BackendError, match="ended with exit code 3"):
+            measure_traffic(served, protocol(config), Marks(tmp_path / "marks"))
+    finally:
+        served.close()

@@ -1,0 +1,57 @@
+"""The limit of a run that the study does not limit: long enough, and in proportion."""
+
+from typing import Any
+
+import pytest
+
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.protocol import resolve_protocol
+from llenergymeasure.run.engine.time_limit import estimated_limit_s
+from llenergymeasure.workload.models.resolve import resolve_model
+from llenergymeasure.workload.prompts import build_workload
+
+
+def limit_s(on_gpu: bool = False, gap_s: float = 0.0, **settings: Any) -> float:
+    config = ExperimentConfig.model_validate({"model": "tiny-llama", "n": 4, **settings})
+    return estimated_limit_s(
+        config,
+        resolve_protocol(config, measured=on_gpu),
+        source=resolve_model(config),
+        workload=build_workload(config),
+        on_gpu=on_gpu,
+        gap_s=gap_s,
+    )
+
+
+def test_a_small_run_is_given_minutes_and_not_hours() -> None:
+    assert 600 < limit_s() < 3600
+
+
+def test_the_rests_are_on_top() -> None:
+    assert limit_s(gap_s=3600) == limit_s() + 3600
+    assert limit_s(protocol="publication") >= limit_s() + 300 + 3 * 30 + 60
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"n": 400},
+        {"max_output_tokens": 2000},
+        {"model": "llama-3.1-8b", "weights": "random"},
+        {"pytorch": {"torch_compile": True}},
+    ],
+)
+def test_more_to_do_is_given_more_time(more: dict[str, Any]) -> None:
+    assert limit_s(**more) > limit_s() + 60
+
+
+def test_a_gpu_is_given_less_than_a_cpu() -> None:
+    large = {"model": "llama-3.1-8b", "weights": "random", "protocol": "quick"}
+    assert limit_s(on_gpu=True, **large) < limit_s(**large) / 3
+
+
+def test_an_unknown_model_is_taken_for_a_large_one() -> None:
+    config = ExperimentConfig.model_validate({"model": "someone/something", "n": 4})
+    protocol = resolve_protocol(config, measured=False)
+    unknown = estimated_limit_s(config, protocol, source=None, workload=None, on_gpu=False)
+    assert unknown > limit_s(model="llama-3.1-8b", weights="random")
