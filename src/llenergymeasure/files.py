@@ -80,18 +80,29 @@ def locked(path: Path, owner: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(handle):
             holder = os.pread(handle, 400, 0).decode(errors="replace").strip()
             raise StudyLockedError(
                 f"{path.parent} is in use by {holder or 'another process'}; wait for it to end"
-            ) from None
+            )
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{owner} (pid {os.getpid()})\n".encode(), 0)
         yield
     finally:
         os.close(handle)
+
+
+def try_lock(handle: int, *, shared: bool = False) -> bool:
+    """Lock an open file without waiting; return whether it is locked now (flock(2)).
+
+    The kernel frees the lock when the last process that has this file open ends.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _umask() -> int:

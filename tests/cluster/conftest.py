@@ -6,9 +6,9 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from runners.conftest import base_root, images, sif
 
 from cluster.slurm import NODES, Cluster
+from containers.conftest import base_root, images, sif
 from nvml_sim import sim
 from support.studies import ROOT
 

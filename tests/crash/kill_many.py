@@ -4,8 +4,9 @@
 
 One study is run undisturbed. Then the same study is begun again and again in folders of its own,
 while one process after another is killed at random moments: Snakemake, a run's supervisor, its
-recorder, engine or finisher, or all of them at once, as when a login session or a machine ends. A
-study that was killed is called again until it is complete. After every kill and every call:
+recorder, engine or what computes the result, or all of them at once, as when a login session or a
+machine ends. A study that was killed is called again until it is complete. After every kill and
+every call:
 
 - no process of a workflow that ended is left,
 - every result that was finished before is still there, with the same SHA-256,
@@ -56,7 +57,7 @@ _MODULES = {
     "supervisor": "scripts/measure_",
     "engine": "measure.engine_process",
     "recorder": "recording.recorder",
-    "finish": "measure.finish",
+    "finish": "build_result",
 }
 
 

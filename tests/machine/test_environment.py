@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hardware.conftest import LIMITED, UUID
 
 from llenergymeasure.machine.environment import environment, provenance
 from llenergymeasure.machine.host import host
 from llenergymeasure.machine.software import (
-    REMOVED,
     container,
     cuda_runtime,
     packages,
     variables,
-    without_secrets,
 )
+from llenergymeasure.redact import REMOVED, without_secrets
+from machine.conftest import LIMITED, UUID
 from nvml_sim import sim
 
 GATHER = "import json\nfrom llenergymeasure.machine.environment import environment\n"

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hardware.conftest import LIMITED, UUID, read_back
 
 from llenergymeasure.machine.gpus.guard import Guard, GuardError, repair_left_limits
 from llenergymeasure.machine.gpus.locks import GpuBusyError, lock_gpus
+from machine.conftest import LIMITED, UUID, read_back
 from nvml_sim import sim
 
 AS_FOUND = (400.0, 1980)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.results.outcome import process_start_ticks, read_outcome
+from llenergymeasure.processes import start_ticks
+from llenergymeasure.results.outcome import read_outcome
 
 
 def running(**changes):
@@ -77,7 +78,7 @@ def test_process_number_of_another_process_is_lost(tmp_path):
 
 def test_a_clock_that_was_set_changes_nothing_where_the_kernels_ticks_are_known(tmp_path):
     long_ago = (datetime.now(UTC) - timedelta(days=1)).isoformat()
-    ticks = process_start_ticks(os.getpid())
+    ticks = start_ticks(os.getpid())
     alive = running(pid=os.getpid(), started_at=long_ago, pid_start_ticks=ticks)
     assert read(tmp_path, alive).status == "running"
     another = read(tmp_path, {**alive, "pid_start_ticks": ticks - 1})

@@ -1,5 +1,6 @@
 """The faults that are injected into one real study, and what must be recorded of each."""
 
+import contextlib
 import os
 import resource
 import signal
@@ -11,7 +12,7 @@ from typing import Any
 
 from support.saboteur import RunView, Step, at, send, send_to
 
-ENGINE, RECORDER, FINISHER = "engine_process", "recording.recorder", "measure.finish"
+ENGINE, RECORDER, FINISH = "engine_process", "recording.recorder", "build_result"
 RESTS = {"baseline": {"enabled": True, "duration_seconds": 5}}
 LONG = {"window": {"min_seconds": 2}}
 WARM = {"warmup": {"enabled": True, "n_warmup": 1, "thermal_floor_seconds": 2}}
@@ -30,6 +31,7 @@ class Fault:
         inject: does it.
         phase: which the outcome names; null where none.
         settings: of its experiment.
+        measured: whether the next call finishes what was measured, and measures nothing.
         kept: whether the run has a result, so that the next call has nothing to do there.
     """
 
@@ -41,6 +43,7 @@ class Fault:
     inject: Step | None = None
     phase: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    measured: bool = False
 
     @property
     def kept(self) -> bool:
@@ -77,26 +80,49 @@ def in_settle(inject: Callable[[RunView], None]) -> Step:
 
 
 def finishing(run: RunView) -> bool:
-    """Hold the finisher from when it waits, and interrupt the run once it is to compute."""
-    finisher = run.child(FINISHER)
-    if finisher is None:
+    """Hold what computes the result, and interrupt the run."""
+    finish = run.child(FINISH)
+    if finish is None:
         return False
-    os.kill(finisher, signal.SIGSTOP)
-    if run.child(ENGINE) is not None or run.child(RECORDER) is not None:
-        return False
-    time.sleep(0.5)
+    os.kill(finish, signal.SIGSTOP)
     os.kill(run.supervisor(), signal.SIGINT)
     time.sleep(0.5)
-    os.kill(finisher, signal.SIGCONT)
+    os.kill(finish, signal.SIGCONT)
     return True
 
 
-def finisher_gone(run: RunView) -> bool:
-    finisher = run.child(FINISHER)
-    if finisher is None or run.phase != "measure":
+def finish_killed(run: RunView) -> bool:
+    finish = run.child(FINISH)
+    if finish is None:
         return False
-    os.kill(finisher, signal.SIGKILL)
+    os.kill(finish, signal.SIGKILL)
     return True
+
+
+def measured(inject: Callable[[RunView], None]) -> Step:
+    """Inject as soon as the engine has written what it measured, while it still ends."""
+
+    def step(run: RunView) -> bool:
+        if run.phase != "idle_after":
+            return False
+        while not (run.folder / "work" / "engine.json").exists():
+            time.sleep(0.001)
+        inject(run)
+        return True
+
+    return step
+
+
+def stop_and_interrupt(run: RunView) -> None:
+    send_to(ENGINE, signal.SIGSTOP)(run)
+    send(signal.SIGTERM)(run)
+
+
+def kill_everything(run: RunView) -> None:
+    for pid in (run.supervisor(), run.child(ENGINE), run.child(RECORDER)):
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def hang(run: RunView) -> bool:
@@ -154,11 +180,43 @@ def faults(torn: Path, numberless: Path) -> list[Fault]:
         Fault(
             "sigint-finish",
             "SIGINT while the result is computed",
-            "interrupted",
-            130,
-            "SIGINT",
-            finishing,
-            "finish",
+            "completed",
+            0,
+            inject=finishing,
+        ),
+        Fault(
+            "teardown-segfault",
+            "the engine crashes in its teardown (SIGSEGV)",
+            "completed",
+            0,
+            inject=measured(send_to(ENGINE, signal.SIGSEGV)),
+            settings=RESTS,
+        ),
+        Fault(
+            "teardown-abort",
+            "the engine aborts in its teardown (SIGABRT)",
+            "completed",
+            0,
+            inject=measured(send_to(ENGINE, signal.SIGABRT)),
+            settings=RESTS,
+        ),
+        Fault(
+            "teardown-hang",
+            "the engine hangs in its teardown, and the run gets SIGTERM",
+            "completed",
+            0,
+            inject=measured(stop_and_interrupt),
+            settings=RESTS,
+        ),
+        Fault(
+            "measured-killed",
+            "everything is killed after the window, before the result is computed",
+            "lost",
+            None,
+            "ended without a word",
+            measured(kill_everything),
+            settings=RESTS,
+            measured=True,
         ),
         Fault(
             "sigterm",
@@ -237,12 +295,14 @@ def faults(torn: Path, numberless: Path) -> list[Fault]:
             settings=LONG,
         ),
         Fault(
-            "finisher-killed",
-            "what computes the result is killed while it waits",
-            "completed",
-            0,
-            inject=finisher_gone,
-            settings=LONG,
+            "finish-killed",
+            "what computes the result is killed",
+            "failed",
+            137,
+            "the next call finishes it",
+            finish_killed,
+            "finish",
+            measured=True,
         ),
         Fault(
             "no-room",

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "faults.md"
 sys.path[:0] = [str(ROOT / "tests")] if __name__ == "__main__" else []
 
-from measure.fault_list import Fault, faults  # noqa: E402 - found by the line above
+from run.fault_list import Fault, faults  # noqa: E402 - found by the line above
 
 STUDY = "tests/run/test_fault_study.py"
 MORE = "tests/run/test_faults_more.py"

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from measure.fault_list import Fault, faults
 
 from llenergymeasure.files import sha256
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.results.whole import is_whole
 from llenergymeasure.workload.models.tiny import tiny_llama_folder
+from run.fault_list import Fault, faults
 from support.hub import offer_model
 from support.saboteur import Saboteur
 from support.studies import living, result_times, snakemake, write_study
@@ -30,6 +30,7 @@ class Study:
     """What two calls of the workflow left."""
 
     runs: dict[str, Path]
+    measured: dict[str, dict[str, Any]]
     code: int
     outcomes: dict[str, dict[str, Any]]
     results: dict[str, tuple[str, dict[str, Any]]]
@@ -76,6 +77,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
     runs = {"good": by_number[1]} | {
         fault.id: by_number[number] for number, fault in enumerate(injected, start=2)
     }
+    measured = {
+        fault.id: json.loads((runs[fault.id] / "work" / "engine.json").read_text())["window"]
+        for fault in injected
+        if fault.measured
+    }
     outcomes = {
         name: read_outcome(run / "outcome.json").model_dump(by_alias=True)
         for name, run in runs.items()
@@ -96,6 +102,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
         second = snakemake(folder, *call, variables=variables, timeout_s=CALL_LIMIT_S)
     yield Study(
         runs,
+        measured,
         first.returncode,
         outcomes,
         kept,
@@ -124,6 +131,21 @@ def test_what_is_recorded_of(fault: Fault, study: Study) -> None:
         assert fault.id not in study.results
         assert fault.says in outcome["error"]["message"]
         assert outcome["error"]["message"]
+
+
+def test_what_was_measured_whole_is_finished_and_not_measured_again(study: Study) -> None:
+    for name, window in study.measured.items():
+        result = json.loads((study.runs[name] / "result.json").read_text())
+        assert result["window"]["start_monotonic_ns"] == window["start_ns"], name
+        assert is_whole(RunFolder(study.runs[name])), name
+    assert set(study.measured) == {"finish-killed", "measured-killed"}
+
+
+def test_an_engines_end_is_in_the_record(study: Study) -> None:
+    _, result = study.results["teardown-segfault"]
+    assert result["provenance"]["engine_end"]["returncode"] == -11
+    _, result = study.results["good"]
+    assert result["provenance"]["engine_end"] is None
 
 
 def test_the_workflow_fails_and_leaves_no_process(study: Study) -> None:

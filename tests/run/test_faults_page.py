@@ -3,7 +3,7 @@
 import ast
 import re
 
-from measure.faults_page import PAGE, ROOT, named_tests, page
+from run.faults_page import PAGE, ROOT, named_tests, page
 
 
 def test_the_page_is_the_list() -> None:

@@ -7,36 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-REMOVED = "[removed]"
+from llenergymeasure.redact import is_secret_name, without_secrets
 
 _RELEVANT = re.compile(
     r"^(CUDA_|NVIDIA_|HF_|TRANSFORMERS_|TORCH|PYTORCH_|VLLM_|SGLANG_|SGL_|TRTLLM_|TLLM_|FLASHINFER_"
     r"|TRITON_|NCCL_|OMP_|KMP_|GOMP_|MKL_|OPENBLAS_|MALLOC_|LD_PRELOAD$|SLURM_JOB_ID$"
     r"|SLURM_JOB_PARTITION$|SLURM_(STEP|JOB)_GPUS$|SLURMD_NODENAME$|SLURM_CPUS_|APPTAINER_NAME$"
     r"|LLEM_(?!NOTIFY$|PLAN$|QUIET$|DRIVEN$|OVERRIDES$|JOB$)|NVML_SIM_TRACE$|NVML_SIM_T0$|NVML_SIM_CLOCK$)"
-)
-_SECRET_NAME = re.compile(
-    r"TOKEN(?!IZER|S?_PER|S$)|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE|AUTH"
-    r"|COOKIE|SESSION|WEBHOOK",
-    re.IGNORECASE,
-)
-_SECRET_VALUE = re.compile(
-    r"""
-    (?<=://)[^/\s@]+(?=@)                                # user and password in an address
-    | \b(?:hf|api_org)_[A-Za-z0-9]{16,}                  # Hugging Face
-    | \bgh[pousr]_[A-Za-z0-9]{16,} | \bgithub_pat_\w{16,}
-    | \bglpat-[\w-]{16,}
-    | \b(?:sk|pk|rk)-[\w-]{16,}                          # OpenAI and others
-    | \bxox[abprs]-[\w-]{8,}                             # Slack
-    | \b(?:AKIA|ASIA)[A-Z0-9]{16}\b                      # AWS
-    | \bAIza[\w-]{30,}                                   # Google
-    | \bnvapi-[\w-]{16,}                                 # NVIDIA
-    | \beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*                  # JSON Web Token (RFC 7519)
-    | (?i:(?<=bearer\ )|(?<=basic\ ))[\w.~+/=-]{8,}
-    | (?i:(?<=token=)|(?<=key=)|(?<=secret=)|(?<=password=)|(?<=passwd=)|(?<=sig=)
-        |(?<=signature=)|(?<=credential=))[^&\s"',;]+
-    """,
-    re.VERBOSE,
 )
 
 
@@ -134,15 +111,10 @@ def variables(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         name: without_secrets(value)
         for name, value in sorted(environ.items())
-        if _RELEVANT.search(name) and not _SECRET_NAME.search(name) and not _hook(name, value)
+        if _RELEVANT.search(name) and not is_secret_name(name) and not _hook(name, value)
     }
 
 
 def _hook(name: str, value: str) -> bool:
     """Return whether a variable of ours holds an address: knowing one may be the right to it."""
     return name.startswith("LLEM_") and re.match(r"https?://", value.strip()) is not None
-
-
-def without_secrets(text: str) -> str:
-    """Return ``text`` with what looks like a password, key or token replaced."""
-    return _SECRET_VALUE.sub(REMOVED, text)

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import IO
 
 from llenergymeasure.errors import EXIT_FAILED, LlemError
+from llenergymeasure.processes import SignalPipe, boot_id, ignore_endings
 from llenergymeasure.recording.sampler import Loop
 from llenergymeasure.recording.samples import (
     HOST_DEVICE,
@@ -51,7 +52,6 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_TIMERSLACK = 29
 _TIMER_SLACK_NS = 1000
 _SWITCH_INTERVAL_S = 0.001
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _Stop() as stop:
             Recording(opened, options.out).run(stop, answer)
     except (LlemError, OSError) as error:
-        _end_undisturbed()
+        ignore_endings()
         code = error.exit_code if isinstance(error, LlemError) else EXIT_FAILED
         print(f"recorder: {error}", file=sys.stderr)
         _say(answer, {"ready": False, "error": str(error), "exit_code": code})
@@ -151,44 +151,32 @@ class Recording:
         }
 
 
-class _Stop:
-    """Waits for the end: standard input closed, or a signal."""
+class _Stop(SignalPipe):
+    """The end: standard input closed, or a signal other than SIGINT.
 
-    def __init__(self) -> None:
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._write, False)
+    A person's Ctrl-C is for the run; the run then ends the recorder.
+    """
 
     def __enter__(self) -> "_Stop":
-        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        for number in _ENDING:
-            signal.signal(number, lambda *_: None)
-        # A person's Ctrl-C is for the run; the run then ends the recorder.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _end_undisturbed()
-        signal.set_wakeup_fd(-1)
+        ignore_endings()
 
     def wait(self, timeout_s: float) -> bool:
         """Wait up to ``timeout_s``; return whether the end has come."""
         standard_input = sys.stdin.fileno()
-        ready, _, _ = select.select([standard_input, self._read], [], [], timeout_s)
-        if self._read in ready:
+        ready, _, _ = select.select([standard_input, self.handle], [], [], timeout_s)
+        if self.handle in ready:
             return True
         return standard_input in ready and os.read(standard_input, 4096) == b""
-
-
-def _end_undisturbed() -> None:
-    """Pass over what asks for the end from here on: it has come, and its status is our own."""
-    for number in _ENDING:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def header(sensors: Sequence[SensorInfo]) -> Header:
     """Return what stands before the samples of a recording that begins now."""
     return Header(
-        boot_id=_line(Path("/proc/sys/kernel/random/boot_id")),
+        boot_id=boot_id(),
         time_namespace=_time_namespace(),
         host=platform.node(),
         started_monotonic_ns=time.monotonic_ns(),

@@ -113,6 +113,11 @@ class RunFolder:
         return self.work / "engine.json"
 
     @property
+    def engine_end(self) -> Path:
+        """How the engine's process ended, where that was not by itself and well."""
+        return self.work / "engine_end.json"
+
+    @property
     def traffic(self) -> Path:
         """Every request of a run under traffic, written when all are answered."""
         return self.work / "traffic.parquet"

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from llenergymeasure.processes import boot_id, start_ticks
 from llenergymeasure.units import Status
 
 OUTCOME_NAME = "outcome.json"
@@ -86,12 +87,12 @@ def _lost(name: str, message: str) -> Outcome:
 def _death(outcome: Outcome) -> str | None:
     """Return why the process of a ``running`` outcome is surely dead; None if it may live."""
     same_host = outcome.host == socket.gethostname()
-    same_boot = outcome.boot_id == _boot_id()
+    same_boot = outcome.boot_id == boot_id()
     if same_host and outcome.boot_id is not None and not same_boot:
         return "the machine was started anew while it ran"
     if not (same_host and same_boot and outcome.pid is not None):
         return None
-    ticks = process_start_ticks(outcome.pid)
+    ticks = start_ticks(outcome.pid)
     if ticks is None:
         return f"its process {outcome.pid} ended without a word (killed?)"
     if _is_another(ticks, outcome):
@@ -105,26 +106,6 @@ def _is_another(ticks: int, outcome: Outcome) -> bool:
         return ticks != outcome.pid_start_ticks  # whatever the wall clock did since
     started, began = _wall_clock(ticks), _timestamp(outcome.started_at)
     return started is not None and began is not None and started > began + START_SLACK_S
-
-
-def _boot_id() -> str | None:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return None
-
-
-def process_start_ticks(pid: int) -> int | None:
-    """Return when a process began, in clock ticks since boot; None if dead or a zombie.
-
-    Source: proc(5), ``/proc/PID/stat`` fields 3 (state) and 22 (start time), counted after the
-    command's closing parenthesis.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in {"Z", "X"} else int(fields[19])
 
 
 def _wall_clock(ticks: int) -> float | None:

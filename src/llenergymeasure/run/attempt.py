@@ -1,4 +1,4 @@
-"""The outcome of a run, written by its supervisor (standard library only).
+"""One attempt at a run: its outcome, and the lock on it (standard library only).
 
 ``outcome.json`` holds the latest attempt and is replaced whole. Snakemake deletes it when the
 next attempt starts, so every start and end is also appended to ``attempts.jsonl``.
@@ -6,23 +6,28 @@ next attempt starts, so every start and end is also appended to ``attempts.jsonl
 
 import json
 import os
-import re
 import socket
 import sys
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.files import write_text
+from llenergymeasure.errors import LlemError
+from llenergymeasure.files import try_lock, write_text
 from llenergymeasure.machine.scheduler import current_job
+from llenergymeasure.processes import boot_id, start_ticks
+from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.layout import RunFolder
 
 LOG_TAIL_LINES = 40
-_SECRET = re.compile(
-    r"hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|(?i:(?<=authorization: bearer ))\S+"
-)
+
+LOCK_POLL_S = 0.25
+LOCK_WAIT_S = 900.0
+"""Longer than computing a result may take, which an earlier attempt is let do."""
 
 
 @dataclass
@@ -36,10 +41,10 @@ class Outcome:
     exit_code: int | None = None
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
-    pid_start_ticks: int | None = field(default_factory=lambda: _start_ticks())
-    boot_id: str = field(default_factory=lambda: boot_id())
+    pid_start_ticks: int | None = field(default_factory=lambda: start_ticks(os.getpid()))
+    boot_id: str | None = field(default_factory=boot_id)
     job: dict[str, Any] | None = field(default_factory=lambda: _job())
-    started_at: str = field(default_factory=lambda: utc_now())
+    started_at: str = field(default_factory=lambda: _utc_now())
     ended_at: str | None = None
     gpu_memory: dict[str, Any] | None = None
     log_tail: str = ""
@@ -58,7 +63,7 @@ class Outcome:
     ) -> None:
         """Write the end of this attempt, in the outcome and in the list of attempts."""
         self.status, self.exit_code, self.error = status, code, error
-        self.ended_at = utc_now()
+        self.ended_at = _utc_now()
         self.log_tail = log_tail(folder.log)
         self.write(folder)
         self._append(folder)
@@ -71,8 +76,53 @@ class Outcome:
             os.fsync(stream.fileno())
 
 
+class EarlierAttemptError(LlemError):
+    """An earlier attempt at the same run did not end in time."""
+
+
+class AttemptLock:
+    """The right to write into a run's folder; it goes with the process that holds it.
+
+    A workflow that is killed and called again at once finds its earlier run still ending: putting
+    limits back, or computing a result. Both would write into one folder.
+    """
+
+    def __init__(self, handle: int, *, waited: bool) -> None:
+        """Take an open, locked file; use ``take``."""
+        self._handle = handle
+        self.waited = waited
+        """Whether another attempt was running when this one asked."""
+
+    @classmethod
+    def take(
+        cls, folder: RunFolder, interrupted: Callable[[float], bool], wait_s: float = LOCK_WAIT_S
+    ) -> "AttemptLock | None":
+        """Wait for an earlier attempt to end; return None if ``interrupted`` said so first.
+
+        The lock is on the list of attempts, which every attempt writes to and nobody removes.
+
+        Raises:
+            EarlierAttemptError: it did not end in time.
+        """
+        folder.path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder.attempts, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        deadline = time.monotonic() + wait_s
+        waited = False
+        while not try_lock(handle):
+            waited = True
+            if interrupted(LOCK_POLL_S):
+                os.close(handle)
+                return None
+            if time.monotonic() > deadline:
+                os.close(handle)
+                raise EarlierAttemptError(
+                    f"an earlier attempt at {folder.path} still runs after {wait_s:g} s"
+                )
+        return cls(handle, waited=waited)
+
+
 def attempt(folder: RunFolder) -> int:
-    """Return how many attempts have begun: the number of the one at work."""
+    """Return how many attempts have begun: the number of the latest."""
     if not folder.attempts.is_file():
         return 0
     with folder.attempts.open(errors="replace") as stream:
@@ -85,21 +135,7 @@ def log_tail(path: Path, lines: int = LOG_TAIL_LINES) -> str:
         return ""
     with path.open(errors="replace") as stream:
         tail = deque(stream, maxlen=lines)
-    return _SECRET.sub("[secret]", "".join(tail))[-8000:]
-
-
-def boot_id() -> str:
-    """Return the kernel's id of this boot: a process id means nothing after another one."""
-    path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text().strip() if path.is_file() else ""
-
-
-def _start_ticks() -> int | None:
-    """Return when this process began, in clock ticks since boot (proc(5), field 22)."""
-    try:
-        return int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, IndexError, ValueError):
-        return None
+    return without_secrets("".join(tail))[-8000:]
 
 
 def _job() -> dict[str, Any] | None:
@@ -107,7 +143,7 @@ def _job() -> dict[str, Any] | None:
     return None if job is None else job.as_dict()
 
 
-def utc_now() -> str:
+def _utc_now() -> str:
     """Return the wall clock in ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 

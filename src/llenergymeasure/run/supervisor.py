@@ -17,41 +17,77 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import IO, Any
 
+from llenergymeasure import processes
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError
 from llenergymeasure.machine.gpus.memory_release import ask_release, told
+from llenergymeasure.processes import SignalPipe, python_module
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder
 from llenergymeasure.results.whole import is_whole
-from llenergymeasure.run import processes
-from llenergymeasure.run.attempt import Outcome, attempt, read_json
-from llenergymeasure.run.attempt_lock import AttemptLock, StillAtWorkError
+from llenergymeasure.run.attempt import (
+    AttemptLock,
+    EarlierAttemptError,
+    Outcome,
+    attempt,
+    read_json,
+)
 from llenergymeasure.run.circuit_breaker import Circuit, CircuitBrokenError
 from llenergymeasure.run.engine.phase_marks import read_marks
-from llenergymeasure.run.finisher import Finisher, wait
 from llenergymeasure.run.reserved_gpus import Reservation
-from llenergymeasure.run.signals import SignalPipe
+from llenergymeasure.units import DISQUALIFYING
 
 ENGINE_MODULE = "llenergymeasure.run.engine.engine_process"
+FINISH_MODULE = "llenergymeasure.run.result.build_result"
+
+_WORKFLOW_GONE = "the workflow that asked for the run ended"
 
 GRACE_S = 15.0
 """Seconds between SIGTERM and SIGKILL for what must end."""
 
 RECORDER_READY_S = 60.0
-FINISH_LIMIT_S = 600.0
+RELEASE_LIMIT_S = 180.0
+"""For an engine to end once it has written what it measured: then nothing is lost with it."""
 
-LOADED_PHASES = frozenset({"load", "warmup", "idle_loaded", "measure", "idle_after", "release"})
-"""From when on the finisher may get ready: rests before the load are to be undisturbed."""
+FINISH_LIMIT_S = 600.0
+FINISH_HURRIED_S = 120.0
+"""For computing the result, from when a signal has asked for the run's end."""
+
+POLL_S = 0.01
+
+
+class Cause(Enum):
+    """What ended an engine's process from outside."""
+
+    SIGNAL = "Interrupted"
+    WORKFLOW_GONE = "WorkflowGone"
+    TIME_LIMIT = "TimeoutError"
+    TEARDOWN_HUNG = "TeardownHung"
+    FINISH_HUNG = "FinishHung"
 
 
 @dataclass(frozen=True)
 class End:
-    """Why the engine's process is over: its return code, or what ended it from outside."""
+    """How a process of the run is over.
+
+    Attributes:
+        returncode: as of :mod:`subprocess`.
+        cause: what ended it from outside; None where it ended by itself.
+        message: that in words.
+        signal_number: the signal that asked for the end.
+    """
 
     returncode: int
-    cause: str | None = None
+    cause: Cause | None = None
+    message: str = ""
     signal_number: int | None = None
+
+    @property
+    def well(self) -> bool:
+        """Whether it ended by itself, and well."""
+        return self.cause is None and self.returncode == 0
 
 
 class Supervisor:
@@ -70,7 +106,6 @@ class Supervisor:
         self._engine_launcher = engine_launcher
         self._recorder: RecorderProcess | None = None
         self._recorder_lost = False
-        self._finisher = Finisher(self._start_waiting, folder.path)
         self._reservation: Reservation | None = None
         self._circuit = Circuit(folder.study.circuit)
 
@@ -81,7 +116,7 @@ class Supervisor:
         os.environ[RUN_VARIABLE] = str(self._folder.path)
         try:
             lock = AttemptLock.take(self._folder, signals.wait)
-        except StillAtWorkError as error:  # the outcome is the other attempt's to write
+        except EarlierAttemptError as error:  # the outcome is the other attempt's to write
             print(error, file=sys.stderr)
             return EXIT_FAILED
         if lock is None:
@@ -97,6 +132,9 @@ class Supervisor:
             outcome.begin(self._folder)
             return self._fail(outcome, EXIT_FAILED, _described(error))
         try:
+            left = self._finish_what_was_left(outcome, signals)
+            if left is not None:
+                return left
             self._clear()
         except OSError as error:
             outcome.begin(self._folder)
@@ -113,6 +151,11 @@ class Supervisor:
                 self._clean_up()
                 self._fail(outcome, EXIT_FAILED, _described(error))
                 raise
+
+    def _disqualified(self) -> bool:
+        """Return whether the result is kept out of the means."""
+        record = read_json(self._folder.result) or {}
+        return not DISQUALIFYING.isdisjoint(record.get("validity", ()))
 
     def _remove_products(self) -> None:
         """Remove what a run that did not end well has left of a result.
@@ -140,7 +183,9 @@ class Supervisor:
         run = f"run {self._spec['experiment']}/{self._spec['cycle']}"
         self._reservation = Reservation.make(config, run, signals.wait)
         if self._reservation is None:
-            return self._conclude(outcome, _interrupted(signals))
+            number = signals.take()
+            name = signal.Signals(number).name
+            return self._conclude(outcome, End(-number, Cause.SIGNAL, name, number))
         self._reservation.hold_limits(config.get("gpu") or {}, log)
         engine = self._start_engine(log)
         allotment = self._reservation.allotment
@@ -158,16 +203,55 @@ class Supervisor:
         processes.end_group(engine, 0.0)
         self._stop_recorder()
         self._put_limits_back()
-        self._check_memory(outcome)
-        if end.cause is None and end.returncode == 0:
-            end = self._finish(signals, outcome)
+        if end.cause is not Cause.SIGNAL:
+            self._check_memory(outcome)
+        if self._measured():
+            if end.cause is not Cause.SIGNAL and self._to_be_judged():
+                judging = self._judge(log, signals, started, outcome)
+                end = judging if judging.cause is not None else end
+            end = self._finish(signals, outcome, end)
         self._clean_up()
         return self._conclude(outcome, end)
+
+    def _measured(self) -> bool:
+        """Return whether the engine has written all that it measured."""
+        return read_json(self._folder.engine) is not None
+
+    def _to_be_judged(self) -> bool:
+        """Return whether the engine's end kept the study's command from judging the experiment."""
+        asked = self._spec.get("quality") or {}
+        done = read_json(self._folder.engine) or {}
+        judged = (done.get("quality") or {}).get("command") is not None
+        return asked.get("command") is not None and not judged
+
+    def _judge(self, log: IO[bytes], signals: SignalPipe, started: float, outcome: Outcome) -> End:
+        """Let an engine's process judge what another has measured."""
+        engine = self._start_engine(log)
+        end = self._watch(engine, signals, started, outcome)
+        processes.end_group(engine, 0.0)
+        return end
+
+    def _finish_what_was_left(self, outcome: Outcome, signals: SignalPipe) -> int | None:
+        """Finish the window that an earlier attempt measured whole before it was killed.
+
+        Returns:
+            The exit code; None where nothing was left, or what was left gives no valid result.
+        """
+        if is_whole(self._folder) or not (self._measured() and self._folder.stream.is_file()):
+            return None
+        outcome.begin(self._folder)
+        self._folder.spec.write_text(json.dumps(self._spec, indent=2))
+        end = self._finish(signals, outcome, End(0))
+        if end.cause is Cause.SIGNAL or (end.well and not self._disqualified()):
+            return self._conclude(outcome, end)
+        print("what an earlier attempt left gives no result: measured again", file=sys.stderr)
+        outcome.attempt += 1
+        outcome.phase = None
+        return None
 
     def _clean_up(self) -> None:
         """Leave nothing behind: no process, no changed limit, no locked card."""
         self._stop_recorder()
-        self._finisher.dismiss()
         if self._reservation is not None:
             # The guard is a descendant too: it has to be done before they are killed.
             self._reservation.release()
@@ -184,24 +268,17 @@ class Supervisor:
     def _start_engine(self, log: IO[bytes]) -> "subprocess.Popen[bytes]":
         """Start the engine's process here, or in the container that was made for it."""
         if self._engine_launcher is None:
-            command = [sys.executable, "-m", ENGINE_MODULE, "--out", str(self._folder.path)]
+            command = python_module(ENGINE_MODULE, "--out", str(self._folder.path))
         else:
             out = ["--out", str(self._folder.path), "--watch", str(os.getpid())]
             command = [*self._engine_launcher, *out]
         assert self._reservation is not None
         return processes.start(command, log, self._reservation.environment())
 
-    def _start_waiting(self, command: list[str]) -> "subprocess.Popen[bytes]":
-        """Start a process that is told over its standard input when to begin."""
-        assert self._reservation is not None
-        with self._folder.log.open("ab", buffering=0) as log:
-            environment = self._reservation.environment()
-            return processes.start(command, log, environment, stdin=subprocess.PIPE)
-
     def _check_memory(self, outcome: Outcome) -> None:
         """Tell whether the cards have their memory back, now that the engine is gone."""
         assert self._reservation is not None
-        processes.kill_descendants(spare=self._finisher.pid)
+        processes.kill_descendants()
         if self._spec["backend"] == "openai":
             return  # a server that is not the run's may keep what it took
         release = ask_release(self._reservation.allotment.memory_used_bytes)
@@ -230,36 +307,41 @@ class Supervisor:
         started: float,
         outcome: Outcome,
     ) -> End:
-        """Wait for the child, a signal, the time limit or the end of who asked for the run."""
-        poller = select.poll()
-        child_handle = os.pidfd_open(child.pid)
-        poller.register(child_handle, select.POLLIN)
-        poller.register(signals.handle, select.POLLIN)
+        """Wait for the child, a signal, a limit, or the end of who asked for the run."""
         watched = self._open_watched()
         if watched is None:
-            return self._end_child(child, "the workflow that asked for the run ended")
-        for handle in watched:
+            return self._end_child(child, Cause.WORKFLOW_GONE, _WORKFLOW_GONE)
+        child_handle = os.pidfd_open(child.pid)
+        poller = select.poll()
+        for handle in (child_handle, signals.handle, *watched):
             poller.register(handle, select.POLLIN)
+        released_at: float | None = None
         try:
             while True:
+                now = time.monotonic()
                 limit_s = self._limit_s()
-                left_s = None if limit_s is None else started + limit_s - time.monotonic()
-                if left_s is not None and left_s <= 0:
-                    return self._end_child(child, f"over its limit of {limit_s:g} s")
-                # Often until the finisher is started, which is to fall into the loading.
-                longest_ms = 1000 if self._finisher.started else 100
-                wait_ms = longest_ms if left_s is None else min(longest_ms, max(1, left_s * 1000))
-                ready = {handle for handle, _ in poller.poll(wait_ms)}
+                left_s = 1.0 if limit_s is None else started + limit_s - now
+                if left_s <= 0:
+                    return self._end_child(
+                        child, Cause.TIME_LIMIT, f"over its limit of {limit_s:g} s"
+                    )
+                if released_at is not None and now - released_at > RELEASE_LIMIT_S:
+                    return self._end_child(
+                        child,
+                        Cause.TEARDOWN_HUNG,
+                        f"not ended {RELEASE_LIMIT_S:g} s after its work",
+                    )
+                ready = {handle for handle, _ in poller.poll(1000 * min(1.0, left_s) + 1)}
                 self._note_phase(outcome)
-                if not self._finisher.started and outcome.phase in LOADED_PHASES:
-                    self._finisher.ready()
+                released_at = (released_at or now) if outcome.phase == "release" else None
                 if child_handle in ready:
                     return End(child.wait())
                 if signals.handle in ready:
                     number = signals.take()
-                    return self._end_child(child, signal.Signals(number).name, number)
+                    name = signal.Signals(number).name
+                    return self._end_child(child, Cause.SIGNAL, name, number)
                 if ready.intersection(watched):
-                    return self._end_child(child, "the workflow that asked for the run ended")
+                    return self._end_child(child, Cause.WORKFLOW_GONE, _WORKFLOW_GONE)
         finally:
             for handle in (child_handle, *watched):
                 os.close(handle)
@@ -272,7 +354,7 @@ class Supervisor:
         return None if limit_s is None else float(limit_s)
 
     def _open_watched(self) -> list[int] | None:
-        """Return pidfds on who asked for the run and on our parent; null if the first is gone.
+        """Return pidfds on who asked for the run and on our parent; None if the first is gone.
 
         They differ in a container, whose starter can be killed alone.
         """
@@ -303,9 +385,13 @@ class Supervisor:
             outcome.write(self._folder)
 
     def _end_child(
-        self, child: "subprocess.Popen[bytes]", cause: str, signal_number: int | None = None
+        self,
+        child: "subprocess.Popen[bytes]",
+        cause: Cause,
+        message: str,
+        signal_number: int | None = None,
     ) -> End:
-        return End(processes.end_group(child, GRACE_S), cause, signal_number)
+        return End(processes.end_group(child, GRACE_S), cause, message, signal_number)
 
     def _stop_recorder(self) -> None:
         if self._recorder is None:
@@ -317,44 +403,56 @@ class Supervisor:
             (self._folder.work / "recorder_lost").touch()
         self._recorder = None
 
-    def _finish(self, signals: SignalPipe, outcome: Outcome) -> End:
+    def _finish(self, signals: SignalPipe, outcome: Outcome, engine_end: End) -> End:
         """Compute the result from what the run left.
 
-        Who asked for the run may be gone by now: what was measured is kept all the same.
+        What was measured is kept whatever ended the engine, and whoever asks for an end now: the
+        limit is shorter then.
         """
+        if not engine_end.well:
+            how = {"returncode": engine_end.returncode, "message": engine_end.message}
+            self._folder.engine_end.write_text(json.dumps(how))
         outcome.phase = "finish"
-        child = self._finisher.begin()
-        code = wait(child, FINISH_LIMIT_S, signals.wait)
-        if code is not None:
-            return End(code)
-        if signals.wait(0.0):
-            end = _interrupted(signals)
-            processes.end_group(child, GRACE_S)
-            return end
-        return self._end_child(child, f"finishing took over {FINISH_LIMIT_S:g} s")
+        self._folder.error.unlink(missing_ok=True)
+        command = python_module(FINISH_MODULE, "--out", str(self._folder.path))
+        with self._folder.log.open("ab", buffering=0) as log:
+            child = processes.start(command, log)
+        number = engine_end.signal_number
+        deadline = time.monotonic() + (FINISH_LIMIT_S if number is None else FINISH_HURRIED_S)
+        while child.poll() is None and time.monotonic() < deadline:
+            if number is not None:
+                time.sleep(POLL_S)
+            elif signals.wait(POLL_S):
+                number = signals.take()
+                deadline = min(deadline, time.monotonic() + FINISH_HURRIED_S)
+        if child.poll() is not None:
+            code = child.wait()
+            return End(code, message=_finish_failed(code) if code < 0 else "")
+        processes.end_group(child, GRACE_S)
+        if number is not None:
+            return End(-number, Cause.SIGNAL, signal.Signals(number).name, number)
+        return End(-1, Cause.FINISH_HUNG, f"computing the result took over {FINISH_LIMIT_S:g} s")
 
     def _conclude(self, outcome: Outcome, end: End) -> int:
-        if end.cause is not None or end.returncode != 0:
-            self._remove_products()
-            self._name_phase_cut_short(outcome)
-        if end.signal_number is not None:
-            code = 128 + end.signal_number
-            outcome.end(self._folder, "interrupted", code, _error("Interrupted", end.cause))
+        if end.well:
+            shutil.rmtree(self._folder.work, ignore_errors=True)
+            self._folder.stream.unlink(missing_ok=True)
+            outcome.phase = None
+            outcome.end(self._folder, "completed", EXIT_OK)
+            self._circuit.remove()
+            return EXIT_OK
+        self._remove_products()
+        self._name_phase_cut_short(outcome)
+        if end.cause in (Cause.SIGNAL, Cause.WORKFLOW_GONE):
+            code = EXIT_FAILED if end.signal_number is None else 128 + end.signal_number
+            outcome.end(self._folder, "interrupted", code, _error("Interrupted", end.message))
             return code
-        if end.cause is not None and end.cause.startswith("over its limit"):
-            return self._fail(outcome, EXIT_FAILED, _error("TimeoutError", end.cause))
         if end.cause is not None:
-            outcome.end(self._folder, "interrupted", EXIT_FAILED, _error("Interrupted", end.cause))
-            return EXIT_FAILED
-        if end.returncode != 0:
-            error = read_json(self._folder.error) or _killed(end.returncode)
-            return self._fail(outcome, processes.exit_code(end.returncode), error)
-        shutil.rmtree(self._folder.work, ignore_errors=True)
-        self._folder.stream.unlink(missing_ok=True)
-        outcome.phase = None
-        outcome.end(self._folder, "completed", EXIT_OK)
-        self._circuit.remove()
-        return EXIT_OK
+            return self._fail(outcome, EXIT_FAILED, _error(end.cause.value, end.message))
+        error = read_json(self._folder.error)
+        if error is None:
+            error = _error("FinishKilled", end.message) if end.message else _killed(end.returncode)
+        return self._fail(outcome, processes.exit_code(end.returncode), error)
 
     def _name_phase_cut_short(self, outcome: Outcome) -> None:
         """Let the outcome name the phase that went wrong, not the release that followed it."""
@@ -373,9 +471,11 @@ class Supervisor:
         return code or EXIT_FAILED
 
 
-def _interrupted(signals: SignalPipe) -> End:
-    number = signals.take()
-    return End(-number, signal.Signals(number).name, number)
+def _finish_failed(code: int) -> str:
+    return (
+        f"what computes the result was killed by {signal.Signals(-code).name}; what was measured "
+        "is kept, and the next call finishes it"
+    )
 
 
 def _sensors(config: Mapping[str, Any]) -> str:

@@ -15,10 +15,10 @@ from typing import IO, Any, Protocol
 
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM
 from llenergymeasure.plan import Plan
+from llenergymeasure.processes import die_with_parent
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.run.circuit_breaker import Broken, Circuit
-from llenergymeasure.run.processes import die_with_parent
 from llenergymeasure.workflow.manifest import run_state
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.source import workflow_root

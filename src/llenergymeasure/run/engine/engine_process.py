@@ -24,8 +24,9 @@ from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, MeterError, 
 from llenergymeasure.files import write_text
 from llenergymeasure.machine.environment import environment
 from llenergymeasure.machine.gpus.busy_neighbours import at_work_beside
+from llenergymeasure.processes import die_with
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.run.attempt import report_failure
+from llenergymeasure.run.attempt import read_json, report_failure
 from llenergymeasure.run.engine.batch_window import cut_batches, measure_window
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.place_pin import hold_to_pin
@@ -36,7 +37,6 @@ from llenergymeasure.run.engine.time_limit import estimated_limit_s
 from llenergymeasure.run.engine.warmup import WarmUp
 from llenergymeasure.run.preflight.memory_need import memory_need
 from llenergymeasure.run.preflight.run_checks import Preflight, preflight
-from llenergymeasure.run.processes import die_with
 from llenergymeasure.run.result.flops import workload_flops
 from llenergymeasure.workload.prompts import build_workload
 from llenergymeasure.workload.requests import Request, Workload
@@ -82,6 +82,9 @@ class EngineRun:
             PreflightError: the run cannot start here; all reasons in one message.
             BackendError: the engine failed.
         """
+        if (measured := read_json(self._folder.engine)) is not None:
+            self._judge(measured)  # what another process of this run has measured
+            return
         surroundings_soon = ThreadPoolExecutor(1).submit(environment)
         backend = registry.get(self._spec.backend)
         with self._marks.phase("preflight"):

@@ -10,7 +10,6 @@ import json
 import statistics
 import sys
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,31 +65,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Write the result of the run in ``--out``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--wait", action="store_true", help="get ready, and begin on a line read")
     options = parser.parse_args(arguments)
     folder = RunFolder(options.out)
     try:
-        if options.wait and not _told_to_begin():
-            return EXIT_OK
         spec = RunSpec.model_validate_json(folder.spec.read_text())
         write_result(folder, spec, json.loads(folder.engine.read_text()))
     except BaseException as error:
         report_failure(folder, error)
         raise
     return EXIT_OK
-
-
-def _told_to_begin() -> bool:
-    """Get ready, then wait; return false where the other side went away without a word."""
-    source()
-    pa.array([0])  # looks for what it can convert from, once
-    return bool(sys.stdin.buffer.readline())
-
-
-@cache
-def source() -> dict[str, Any]:
-    """Return which version of this project computes the result, as it was when first asked."""
-    return provenance()
 
 
 def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Result:
@@ -232,11 +215,12 @@ def _result(
             },
         },
         provenance={
-            **source(),
+            **provenance(),
             # The engine's own, where this process works outside of its container.
             "python_executable": done["python_executable"],
             "container": done["environment"]["container"],
             "attempt": attempt(folder),
+            "engine_end": read_json(folder.engine_end),
             "workload": done["workload"],
             "preflight": done["preflight"],
             "settle": done["settle"],

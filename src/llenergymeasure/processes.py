@@ -1,0 +1,244 @@
+"""Child processes, signals, and what the kernel says of a process (standard library only)."""
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from llenergymeasure.errors import LlemError
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class ChildError(LlemError):
+    """A child process did not give its answer."""
+
+
+class SignalPipe:
+    """Signals as something to poll for, so that no handler runs amid other work.
+
+    Catches SIGINT, SIGTERM and SIGHUP from when it is made.
+    """
+
+    def __init__(self) -> None:
+        self.handle, write = os.pipe()
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in ENDING:
+            signal.signal(number, _ignore)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return whether a signal has come within ``timeout_s``."""
+        return bool(select.select([self.handle], [], [], timeout_s)[0])
+
+    def take(self) -> int:
+        """Return the number of the signal that came first."""
+        return os.read(self.handle, 1)[0]
+
+
+def _ignore(_number: int, _frame: Any) -> None:
+    """Do nothing: the wake-up pipe carries the signal."""
+
+
+def ignore_endings() -> None:
+    """Ignore SIGINT, SIGTERM and SIGHUP from here on: the end has come already."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
+
+
+def python_module(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module with this interpreter.
+
+    ``-P`` keeps the working folder off its path: what lies there is not ours.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def ask(
+    module: str, question: Any, limit_s: float, *arguments: str, log: IO[Any] | int | None = None
+) -> dict[str, Any]:
+    """Put a question to a module in a process of its own, and return its answer.
+
+    The child reads JSON from its standard input and prints one JSON object: a driver that hangs
+    takes the child along and not this process.
+
+    Args:
+        module: what to run.
+        question: anything JSON holds.
+        limit_s: how long it may take; then it is killed, and not waited for where the kernel
+            cannot end it.
+        arguments: of the command.
+        log: where its messages go; they are part of the error if not given.
+
+    Raises:
+        ChildError: it did not answer in time, failed, or said something else.
+    """
+    child = subprocess.Popen(
+        python_module(module, *arguments),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if log is None else log,
+        start_new_session=True,
+    )
+    try:
+        out, err = child.communicate(json.dumps(question).encode(), limit_s)
+    except subprocess.TimeoutExpired:
+        # A child in an uninterruptible call into a driver ends when that returns.
+        child.kill()
+        raise ChildError(f"no answer within {limit_s:g} s") from None
+    try:
+        answer: dict[str, Any] = json.loads(out)
+    except ValueError:
+        last = (err or b"").decode(errors="replace").strip().splitlines()[-1:]
+        raise ChildError(last[0] if last else f"it ended with {child.returncode}") from None
+    return answer
+
+
+def start(
+    command: Sequence[str], log: IO[bytes], environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start ``command`` in a session of its own; it is killed when this process dies.
+
+    Args:
+        command: program and arguments.
+        log: where its output goes.
+        environment: its whole environment; this process's own if not given.
+    """
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=None if environment is None else dict(environment),
+        start_new_session=True,
+        preexec_fn=die_with_parent,
+    )
+
+
+def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
+    """Ask the kernel for ``signal_number`` when the parent thread ends (prctl(2))."""
+    _libc.prctl(_PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0)
+
+
+def die_with(pid: int) -> None:
+    """Kill this process and its group when the process ``pid`` ends, which need be no relative."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        os.killpg(0, signal.SIGKILL)
+        return
+
+    def wait() -> None:
+        select.select([handle], [], [])
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ended, so that they can be found."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def signal_group(process: subprocess.Popen[bytes], signal_number: int) -> None:
+    """Send a signal to a child's whole process group; nothing happens if it is gone."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal_number)
+
+
+def end_group(process: subprocess.Popen[bytes], grace_s: float) -> int:
+    """End a child and its group: SIGTERM, then SIGKILL after ``grace_s``; return its code."""
+    if process.poll() is None:
+        signal_group(process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace_s)
+    signal_group(process, signal.SIGKILL)
+    return process.wait()
+
+
+def kill_descendants(grace_s: float = 2.0) -> list[int]:
+    """Kill every descendant of this process that is left; return those that were found.
+
+    Args:
+        grace_s: longest wait for them to be gone.
+    """
+    found = left = descendants(os.getpid())
+    deadline = time.monotonic() + grace_s
+    while left and time.monotonic() < deadline:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+        _reap()
+        left = descendants(os.getpid())
+    return found
+
+
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def exit_code(returncode: int) -> int:
+    """Return a shell's exit code for ``subprocess``'s: 128 + n for a signal n."""
+    return returncode if returncode >= 0 else 128 - returncode
+
+
+def boot_id() -> str | None:
+    """Return the kernel's id of this boot (random(4)): a process id means nothing after another."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
+def start_ticks(pid: int) -> int | None:
+    """Return when a process began, in clock ticks since boot; None if it is dead or a zombie."""
+    fields = _stat(pid)
+    return None if len(fields) < 20 or fields[0] in {"Z", "X"} else int(fields[19])
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the process ids of all living descendants of ``pid``."""
+    children: dict[int, list[int]] = {}
+    for each in pids():
+        fields = _stat(each)
+        if fields and fields[0] != "Z":
+            children.setdefault(int(fields[1]), []).append(each)
+    found: list[int] = []
+    todo = [pid]
+    while todo:
+        for child in children.get(todo.pop(), []):
+            found.append(child)
+            todo.append(child)
+    return found
+
+
+def pids() -> Iterator[int]:
+    """Yield the ids of all processes that can be seen."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            yield int(entry.name)
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the state on (proc(5)); empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
