@@ -13,9 +13,8 @@ from typing import Any
 from support.saboteur import RunView, Step, at, send, send_to
 
 ENGINE, RECORDER, FINISH = "engine_process", "recording.recorder", "build_result"
-RESTS = {"baseline": {"enabled": True, "duration_seconds": 5}}
+RESTS = {"baseline": {"enabled": True, "duration_seconds": 3}}
 LONG = {"window": {"min_seconds": 2}}
-WARM = {"warmup": {"enabled": True, "n_warmup": 1, "thermal_floor_seconds": 2}}
 
 
 @dataclass(frozen=True)
@@ -172,9 +171,7 @@ def faults(torn: Path, numberless: Path) -> list[Fault]:
     """
     return [
         interrupt("settle"),
-        interrupt("idle_before", RESTS),
         interrupt("load"),
-        interrupt("warmup", WARM),
         interrupt("measure", LONG),
         interrupt("idle_after", RESTS),
         Fault(
