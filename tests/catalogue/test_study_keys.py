@@ -204,7 +204,7 @@ def test_a_secret_reaches_no_message() -> None:
 
 def test_all_faults_are_told_at_once() -> None:
     message = refused(
-        backend="vllm", vllm={"engine": {"async_scheduling": "yes", "max_loras": 0, "seed": "x"}}
+        backend="vllm", vllm={"engine": {"async_scheduling": "maybe", "max_loras": 0, "seed": "x"}}
     )
     assert message.count("must be") == 3
 

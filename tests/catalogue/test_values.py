@@ -59,7 +59,11 @@ def test_fits(kind: Type, value: Any) -> None:
         (("float",), float("nan"), ": must be a finite number"),
         (("int", "bool"), "x", ": must be a whole number or true or false, without quotes"),
         ((CHOICES,), "fp88", ": must be one of auto, fp8, FULL, 3; did you mean fp8?"),
-        ((CHOICES,), True, "must be one of auto, fp8, FULL, 3; YAML reads yes, no, on and off"),
+        (
+            (CHOICES,),
+            True,
+            "must be one of auto, fp8, FULL, 3; text that reads true or false needs quotes",
+        ),
         ((CHOICES, "str"), "odd", "what a plugin adds goes into passthrough_kwargs"),
         (({"choices": ["only"]},), "other", ": must be only"),
         (({"list": ["int"]},), 4, ": must be a list"),

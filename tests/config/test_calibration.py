@@ -111,3 +111,11 @@ def test_the_band_without_a_calibration_is_what_published_cards_show(
     device: str, name: str, band: float
 ) -> None:
     assert uncalibrated(device, name).band == band
+
+
+def test_a_card_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "gains.yaml"
+    one = "  GPU-1: {gain: 1.05, u_gain_rel: 0.01, source: meter}\n"
+    path.write_text(f"gpus:\n{one}{one.replace('1.05', '0.95')}")
+    with pytest.raises(ConfigurationError, match="stands twice"):
+        read_calibration(path)

@@ -38,6 +38,38 @@ def test_override_takes_a_setting_out_of_a_group() -> None:
     assert value_at(loaded.experiments[0].config, "max_input_tokens") == 8
 
 
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        {"pytorch": [{"batch_size": 1}, {"batch_size": 8}]},
+        {"load": [{"pytorch": {"batch_size": 1}, "n": 4}, {"pytorch": {"batch_size": 8}}]},
+        {"pytorch.batch_size": [1, 8]},
+    ],
+)
+@pytest.mark.parametrize("given", [{"pytorch.batch_size": 4}, {"pytorch": {"batch_size": 4}}])
+def test_an_override_wins_however_the_study_writes_it(
+    sweep: dict[str, Any], given: dict[str, Any]
+) -> None:
+    loaded = study_from_mapping({"model": "tiny-llama", "sweep": sweep}, overrides=given)
+    assert {value_at(each.config, "pytorch.batch_size") for each in loaded.experiments} == {4}
+    assert "pytorch.batch_size" not in loaded.swept_keys
+
+
+def test_an_override_of_a_backend_is_for_that_backend_alone() -> None:
+    study = {"model": "tiny-llama", "backend": ["pytorch", "vllm"]}
+    loaded = study_from_mapping(study, overrides={"pytorch.batch_size": 4})
+    sizes = [value_at(each.config, "pytorch.batch_size") for each in loaded.experiments]
+    assert sizes == [4, None]
+    with pytest.raises(ConfigurationError, match=r"sglang.*which the study does not use"):
+        study_from_mapping(study, overrides={"sglang.engine.dtype": "bfloat16"})
+
+
+def test_an_override_leaves_a_free_mapping_whole() -> None:
+    study = {"model": "tiny-llama", "passthrough_kwargs": {"a": 1, "b": 2}}
+    loaded = study_from_mapping(study, overrides={"passthrough_kwargs": {"a": 3}})
+    assert loaded.experiments[0].model.passthrough_kwargs == {"a": 3}
+
+
 def test_override_of_execution_sweep_and_name() -> None:
     loaded = overridden("execution.n_cycles=7", "sweep.decoder.temperature=[0, 1]", "name=other")
     assert (loaded.name, loaded.n_cycles) == ("other", 7)

@@ -115,7 +115,11 @@ def run_study(
     study = with_runners(study, apptainer_offered=False)
     if isinstance(config, Mapping):
         study_file = folder.path / "study.yaml"
-        _write_study(study_file, {"name": study.name, **config})
+        mapping = {"name": study.name, **config}
+        if mapping.get("base") is not None:
+            # Read from here, it would be looked for beside the file that is written there.
+            mapping["base"] = str(Path(mapping["base"]).absolute())
+        _write_study(study_file, mapping)
     else:
         study_file = Path(config)
     remember(folder, StudyCall(study_file, {}, profile))
@@ -154,8 +158,8 @@ def _measure_once(
         "execution": _once(study.execution),
         "runners": {name: str(choice) for name, choice in study.runners.items()},
     }
-    if not mapping["runners"]:
-        del mapping["runners"]
+    mapping |= {"carbon": study.carbon, "quality": study.quality}
+    mapping = {key: value for key, value in mapping.items() if value not in (None, {})}
     study_file = folder / f"{study.name}.yaml"
     _write_study(study_file, mapping)
     once = load_study(study_file)

@@ -7,13 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from llenergymeasure.cli.results import study_folder
+from llenergymeasure.config.preferences import preferred_folder
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, LlemError, Problem
 from llenergymeasure.files import locked
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.clean import Leftover, as_plain, leftovers, machine_leftovers
 
 OWNER = "llem clean"
-DEFAULT = Path("results")
 _SHOWN = 40
 
 
@@ -21,7 +21,7 @@ def clean_command(path: Path | None, *, yes: bool, as_json: bool) -> int:
     """Show what nobody needs any more and remove it; return 1 if some of it would not go.
 
     Args:
-        path: a study, its results, or a folder of results; ``results`` if not given.
+        path: a study, its results, or a folder of results; the user's if not given.
         yes: remove without asking.
         as_json: print it for programs; nothing is asked then.
 
@@ -46,9 +46,9 @@ def clean_command(path: Path | None, *, yes: bool, as_json: bool) -> int:
 
 def _folders(path: Path | None) -> list[StudyFolder]:
     """Return the study's folder, or those of all studies below a folder of results."""
-    if path is None and not DEFAULT.is_dir():
+    root = path or preferred_folder(None)
+    if path is None and not root.is_dir():
         return []
-    root = path or DEFAULT
     if root.is_dir() and not (root / "plan.json").is_file():
         below = [StudyFolder(plan.parent) for plan in sorted(root.glob("*/plan.json"))]
         if path is not None and not below:

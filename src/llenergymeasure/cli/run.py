@@ -10,7 +10,8 @@ import yaml
 
 from llenergymeasure.cli.live import Live
 from llenergymeasure.cli.talk import Level, level, note
-from llenergymeasure.config.study import DEFAULT_RESULTS, Study
+from llenergymeasure.config.preferences import preferred_folder
+from llenergymeasure.config.study import Study
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.files import write_text
@@ -71,9 +72,10 @@ def resume_command(path: Path | None, profile: str | None) -> int:
         ConfigurationError: there is no such study.
     """
     if path is None:
-        folder = last_called(DEFAULT_RESULTS)
+        root = preferred_folder(None)
+        folder = last_called(root)
         if folder is None:
-            raise ConfigurationError(f"no study was run here: there is none in {DEFAULT_RESULTS}/")
+            raise ConfigurationError(f"no study was run here: there is none in {root}/")
         path = folder.path
     if path.is_dir():
         call = recall(StudyFolder(path))

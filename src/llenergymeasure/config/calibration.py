@@ -92,17 +92,14 @@ def read_calibration(path: Path) -> Calibration:
     Raises:
         ConfigurationError: the file cannot be used; every fault is named.
     """
-    import yaml
+    from llenergymeasure.config import strict_yaml
 
     try:
         raw = path.read_bytes()
-        content = yaml.safe_load(raw.decode())
     except OSError as error:
         message = f"this calibration file cannot be read: {error.strerror}"
         raise ConfigurationError(Problem(message, file=path)) from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigurationError(Problem(f"is no YAML or JSON: {reason}", file=path)) from error
+    content, _ = strict_yaml.parse(raw, path)
     entries = content.get("gpus") if isinstance(content, dict) else None
     if not isinstance(entries, dict) or not entries:
         raise ConfigurationError(

@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.fields import field_at, unknown_key_message
-from llenergymeasure.config.merging import NotASectionError, assigned, merged
+from llenergymeasure.config.merging import flattened, merged
 from llenergymeasure.config.messages import describe, problem
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
-from llenergymeasure.config.sweep import STUDY_ONLY
+from llenergymeasure.config.sweep import OWN_OF_A_STUDY, STUDY_ONLY
 from llenergymeasure.errors import ConfigurationError, Problem
 
 MAX_BASES = 20
@@ -25,11 +25,13 @@ class Document:
         values: plain values: mappings with text keys, lists, text, numbers, booleans, nulls.
         places: where each was written.
         file: the study file, if it was read from one.
+        overrides: settings of every experiment that win over what the study says.
     """
 
     values: dict[str, Any]
     places: dict[KeyPath, Place]
     file: Path | None
+    overrides: Mapping[tuple[str, ...], Any] = field(default_factory=dict)
 
     def problem(self, message: str, path: KeyPath, *, found: Any = ...) -> Problem:
         """Return a problem of this document."""
@@ -62,27 +64,49 @@ def document_from(values: Mapping[str, Any], origin: Path | None) -> Document:
 
 
 def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
-    """Return ``document`` with dotted keys set from outside, wherever it sets them itself.
+    """Return ``document`` with settings from outside, by dotted key, which win over its own.
 
-    A key that the sweep varies is then fixed, and no experiment sets it otherwise.
+    What is the study's (its name, execution, sweep, backends) is set here; the settings of
+    experiments are kept apart, for they are laid over each experiment after the expansion.
     """
     problems: list[Problem] = []
     plain = _plain(overrides, (), problems, None)
     if problems:
         raise ConfigurationError(problems)
     values, places = dict(document.values), dict(document.places)
+    settings: dict[tuple[str, ...], Any] = {}
     for key, value in plain.items():
         path = tuple(key.split("."))
         if not all(path):
             raise ConfigurationError(Problem("is no setting's name", key=key))
-        if path[0] == "sweep" and len(path) > 1:
-            path = ("sweep", ".".join(path[1:]))
-        _unset_elsewhere(values, path)
-        values = _set(values, path, value)
-        for place in [known for known in places if known[: len(path)] == path]:
-            del places[place]
-        places[path] = Place(None)
-    return replace(document, values=values, places=places)
+        if path[0] in STUDY_ONLY or path in _STUDY_WIDE:
+            if path[0] == "sweep" and len(path) > 1:
+                path = ("sweep", ".".join(path[1:]))
+            values = _set(values, path, value)
+            given = [path]
+        else:
+            settings |= (own := _settings(path, value))
+            given = list(own)
+        for outside in given:
+            for place in [known for known in places if known[: len(outside)] == outside]:
+                del places[place]
+            places[outside] = Place(None)
+    return replace(document, values=values, places=places, overrides=settings)
+
+
+_STUDY_WIDE = (("backend",), ("output_dir",))
+"""Settings that an expansion begins with."""
+
+
+def _settings(path: tuple[str, ...], value: Any) -> dict[tuple[str, ...], Any]:
+    """Return what an override sets, a mapping of a section taken apart."""
+    if field_at(path) is None:
+        message = unknown_key_message(path, STUDY_ONLY)
+        raise ConfigurationError(Problem(message, key=".".join(path), found=describe(value)))
+    nested = value
+    for part in reversed(path):
+        nested = {part: nested}
+    return flattened(nested)
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> Document:
@@ -118,7 +142,7 @@ def _with_base(document: Document, above: tuple[Path, ...]) -> Document:
         message = f"is the end of a chain of more than {MAX_BASES} bases; merge some"
         raise ConfigurationError(document.problem(message, ("base",), found=base))
     under = _read(path, above)
-    shared = {key: value for key, value in under.values.items() if key not in STUDY_ONLY}
+    shared = {key: value for key, value in under.values.items() if key not in OWN_OF_A_STUDY}
     places = {place: where for place, where in under.places.items() if place[:1] != ()}
     return replace(
         document,
@@ -159,53 +183,26 @@ def _plain(value: Any, path: KeyPath, problems: list[Problem], file: Path | None
     return None
 
 
-def _unset_elsewhere(values: dict[str, Any], path: tuple[str, ...]) -> None:
-    if path[0] in STUDY_ONLY:
-        return
-    sweep = values.get("sweep")
-    if isinstance(sweep, Mapping):
-        kept = {key: _without_in_group(item, path) for key, item in sweep.items()}
-        kept = {k: v for k, v in kept.items() if tuple(k.split(".")) != path and v is not None}
-        values["sweep"] = kept
-        if not kept:
+def _without_backends(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a study whose sweep and experiments name no backend."""
+    values = dict(values)
+    if isinstance(values.get("sweep"), Mapping):
+        values["sweep"] = {key: each for key, each in values["sweep"].items() if key != "backend"}
+        if not values["sweep"]:
             del values["sweep"]
-    experiments = values.get("experiments")
-    if isinstance(experiments, list):
-        values["experiments"] = [_without(entry, path) for entry in experiments]
-
-
-def _without_in_group(entries: Any, path: tuple[str, ...]) -> Any:
-    if not isinstance(entries, list) or not any(
-        isinstance(entry, Mapping) and ".".join(path) in entry for entry in entries
-    ):
-        return entries
-    kept = [
-        {key: value for key, value in entry.items() if key != ".".join(path)}
-        if isinstance(entry, Mapping)
-        else entry
-        for entry in entries
-    ]
-    kept = [entry for entry in kept if entry]
-    return kept or None
-
-
-def _without(entry: Any, path: tuple[str, ...]) -> Any:
-    if not isinstance(entry, Mapping) or path[0] not in entry:
-        return entry
-    if len(path) == 1:
-        return {key: value for key, value in entry.items() if key != path[0]}
-    return {**entry, path[0]: _without(entry[path[0]], path[1:])}
+    if isinstance(values.get("experiments"), list):
+        values["experiments"] = [
+            {key: each for key, each in entry.items() if key != "backend"}
+            if isinstance(entry, Mapping)
+            else entry
+            for entry in values["experiments"]
+        ]
+    return values
 
 
 def _set(values: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    if path[0] not in STUDY_ONLY:
-        if field_at(path) is None:
-            message = unknown_key_message(path, STUDY_ONLY)
-            raise ConfigurationError(Problem(message, key=".".join(path), found=describe(value)))
-        try:
-            return assigned(values, {path: value})
-        except NotASectionError as error:
-            raise ConfigurationError(Problem(str(error), key=".".join(path))) from None
+    if path == ("backend",):
+        values = _without_backends(values)
     if len(path) == 1:
         return {**values, path[0]: value}
     inside = values.get(path[0])

@@ -217,7 +217,8 @@ def _swept_keys(layout: Layout, experiments: list[Experiment]) -> tuple[str, ...
         values = {json.dumps(value_at(each.config, key), sort_keys=True) for each in experiments}
         if len(values) > 1:
             keys[key] = None
-    return tuple(key for key in keys if key not in ("backend", "output_dir"))
+    fixed = {"backend", "output_dir", *(".".join(path) for path in layout.document.overrides)}
+    return tuple(key for key in keys if key not in fixed)
 
 
 def _swept(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:

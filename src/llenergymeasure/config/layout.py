@@ -1,7 +1,8 @@
 """The parts of a study file, each checked on its own before any are combined."""
 
+import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,10 +73,25 @@ class Layout:
             raise ConfigurationError(self.problems)
 
     def candidates(self) -> Iterator[Candidate]:
-        """Yield the grid's points, then the explicit experiments."""
-        if self.axes or not self.entries:
-            yield from self._grid()
-        yield from self._explicit()
+        """Yield the grid's points, then the explicit experiments, each with what overrides it."""
+        grid = self._grid() if self.axes or not self.entries else ()
+        for candidate in itertools.chain(grid, self._explicit()):
+            yield self._overridden(candidate)
+
+    def _overridden(self, candidate: Candidate) -> Candidate:
+        settings = {
+            path: value
+            for path, value in self.document.overrides.items()
+            if path[0] not in BACKENDS or path[0] == candidate.values["backend"]
+        }
+        if not settings or candidate.failure is not None:
+            return candidate
+        own = {path: place for path, place in candidate.own.items() if path not in settings}
+        try:
+            return Candidate(assigned(candidate.values, settings), own)
+        except NotASectionError as error:
+            path = next(iter(settings))
+            return replace(candidate, failure=Rejection(path, str(error), ..., alone=True))
 
     def _grid(self) -> Iterator[Candidate]:
         bases = {name: self._shared_for(name) for name in self.sweep_backends}
@@ -287,8 +303,10 @@ class Layout:
         for entry in self.entries:
             given = entry.get("backend")
             used.update(self.shared_backends if given is None else [given])
+        overridden = {path[0] for path in self.document.overrides}
         for name in BACKENDS:
-            if self.problems or self.shared.get(name) is None or name in used:
+            given = self.shared.get(name) is not None or name in overridden
+            if self.problems or not given or name in used:
                 continue
             message = (
                 f"belongs to backend {name}, which the study does not use; "

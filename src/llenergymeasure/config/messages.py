@@ -203,7 +203,7 @@ def _literal(expected: str, value: Any) -> str:
     return f"{text}; {_QUOTES}" if isinstance(value, bool) else text
 
 
-_QUOTES = "YAML reads yes, no, on and off as true or false, so put such text in quotes"
+_QUOTES = "text that reads true or false needs quotes"
 
 
 def _type_message(kind: str, value: Any, fallback: str) -> str:

@@ -302,7 +302,11 @@ def _notify_in_environment() -> NotifyConfig | None:
     text = os.environ.get(NOTIFY_VARIABLE, "")
     if text.strip().lower() in ("none", "nobody", "off"):
         return None
-    values = strict_yaml.parse(text.encode())[0]
+    try:
+        values = strict_yaml.parse(text.encode())[0]
+    except ConfigurationError as error:
+        message = error.problems[0].message
+        raise ConfigurationError(Problem(message, key=NOTIFY_VARIABLE, found=text[:60])) from None
     if not isinstance(values, dict):
         message = "must be a mapping such as {webhook_env: NAME}, or none"
         raise ConfigurationError(Problem(message, key=NOTIFY_VARIABLE))

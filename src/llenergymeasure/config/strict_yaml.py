@@ -1,8 +1,9 @@
 """YAML read strictly: plain values only, each with the line it stands on.
 
 Beyond what a YAML reader checks: UTF-8 only, a size limit, no documents that grow when their
-aliases are expanded, no duplicate keys, no tags, no numbers that are not finite. Dates, base-60
-and zero-led integers of YAML 1.1 stay text, and ``1e-3`` is a number.
+aliases are expanded, no duplicate keys, no tags, no numbers that are not finite. Booleans are those
+of YAML 1.2, ``true`` and ``false``: ``on`` is a key like any other. Dates, base-60 and zero-led
+integers of YAML 1.1 stay text, and ``1e-3`` is a number.
 """
 
 import math
@@ -46,8 +47,8 @@ for _name, _pattern, _first in (
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
     (
         "bool",
-        r"^(?:yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$",
-        list("yYnNtTfFoO"),
+        r"^(?:true|True|TRUE|false|False|FALSE)$",
+        list("tTfF"),
     ),
     (
         "int",
@@ -269,7 +270,7 @@ class _Builder:
         if kind == "null":
             return None
         if kind == "bool":
-            return text.lower() in ("yes", "true", "on")
+            return text.lower() == "true"
         try:
             number = _integer(text) if kind == "int" else _number(text)
         except ValueError:

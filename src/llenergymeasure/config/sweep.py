@@ -24,17 +24,10 @@ from llenergymeasure.units import BACKENDS, BackendName
 MAX_POINTS = 200_000
 """More would take hours to plan and years to run."""
 
-STUDY_ONLY = (
-    "name",
-    "base",
-    "sweep",
-    "experiments",
-    "runners",
-    "execution",
-    "notify",
-    "carbon",
-    "quality",
-)
+OWN_OF_A_STUDY = ("name", "base", "sweep", "experiments", "runners", "execution")
+"""What a study does not take from its base."""
+
+STUDY_ONLY = (*OWN_OF_A_STUDY, "notify", "carbon", "quality")
 NOT_SWEPT = (*STUDY_ONLY, "output_dir")
 
 Setting = tuple[str, ...]

@@ -71,16 +71,7 @@ def left_jobs(folder: StudyFolder) -> list[QueuedJob]:
     """
     if shutil.which("squeue") is None:
         return []
-    try:
-        done = subprocess.run(
-            ["squeue", "--me", "--noheader", f"--format={_FORMAT}"],
-            capture_output=True,
-            text=True,
-            timeout=ASK_LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise _no_answer(f"nothing within {ASK_LIMIT_S:g} s") from None
+    done = _squeue(f"--format={_FORMAT}")
     if done.returncode != 0 and _IN_NO_CLUSTER in done.stderr:
         return []
     if done.returncode != 0:
@@ -96,8 +87,7 @@ def end_jobs(jobs: Sequence[QueuedJob]) -> None:
     Raises:
         PreflightError: some are still there after two minutes.
     """
-    numbers = list(dict.fromkeys(job.id for job in jobs))
-    subprocess.run(["scancel", *numbers], timeout=ASK_LIMIT_S, check=False)
+    numbers = cancel_jobs(jobs)
     deadline = time.monotonic() + GONE_LIMIT_S
     while left := _still_there(numbers):
         if time.monotonic() > deadline:
@@ -107,11 +97,40 @@ def end_jobs(jobs: Sequence[QueuedJob]) -> None:
         time.sleep(1)
 
 
+def cancel_jobs(jobs: Sequence[QueuedJob]) -> list[str]:
+    """Ask SLURM to end jobs; return their numbers.
+
+    Raises:
+        PreflightError: it does not answer.
+    """
+    numbers = list(dict.fromkeys(job.id for job in jobs))
+    try:
+        subprocess.run(["scancel", *numbers], timeout=ASK_LIMIT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise _no_answer(f"nothing within {ASK_LIMIT_S:g} s", "scancel") from None
+    return numbers
+
+
 def _still_there(numbers: Sequence[str]) -> list[str]:
-    command = ["squeue", "--noheader", "--format=%A", "--me"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_LIMIT_S, check=False)
+    """Return which jobs may still be there: all of them where squeue does not say."""
+    done = _squeue("--format=%A")
+    if done.returncode != 0:
+        return sorted(numbers)
     return sorted(set(done.stdout.split()).intersection(numbers))
 
 
-def _no_answer(said: str) -> PreflightError:
-    return PreflightError([Problem(f"SLURM's squeue does not answer: {said}")])
+def _squeue(*options: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            ["squeue", "--me", "--noheader", *options],
+            capture_output=True,
+            text=True,
+            timeout=ASK_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise _no_answer(f"nothing within {ASK_LIMIT_S:g} s") from None
+
+
+def _no_answer(said: str, command: str = "squeue") -> PreflightError:
+    return PreflightError([Problem(f"SLURM's {command} does not answer: {said}")])

@@ -3,28 +3,33 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM
+from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, LlemError
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import die_with_parent
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.run.circuit_breaker import Broken, Circuit
+from llenergymeasure.workflow.cluster import cancel_jobs, left_jobs
 from llenergymeasure.workflow.manifest import run_state
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workflow.study import DRIVEN_VARIABLE, OVERRIDES_VARIABLE
 
 POLL_S = 0.2
+CLOCK_SLACK_S = 2.0
+"""File systems' clocks may differ from this machine's by so much."""
+
 LOG_NAME = "snakemake.log"
 
 
@@ -119,6 +124,8 @@ class Drive:
         self._folder = folder
         self._view = view
         self._interruptions = 0
+        self._on_cluster = False
+        self._began_s = 0.0
         self._signal_number: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.complaint = ""
@@ -139,6 +146,8 @@ class Drive:
         progress = Progress(
             self._plan, self._folder, AT_ONCE if call.profile is None else AT_ONCE_ON_A_CLUSTER
         )
+        self._on_cluster = call.profile is not None
+        self._began_s = time.time()
         with self._signals(), log_path.open("wb") as log:
             self._process = self._start(log, call)
             self._follow(self._process, progress)
@@ -216,17 +225,25 @@ class Drive:
             self._process.send_signal(number)
 
     def _end_runs(self) -> None:
-        """Ask the supervisors of the runs at work to end them."""
+        """Ask the supervisors of the runs at work to end them; on a cluster, their jobs.
+
+        A process id means something on its own host alone.
+        """
         for run in self._plan.runs:
             folder = self._folder.run(run.experiment, run.cycle)
             if folder.result.is_file():
                 continue
             outcome = read_outcome(folder.outcome)
-            if outcome.status == "running" and outcome.pid is not None:
-                try:
+            if outcome.status != "running" or outcome.pid is None:
+                continue
+            if outcome.host == socket.gethostname():
+                with suppress(ProcessLookupError, PermissionError):
                     os.kill(outcome.pid, signal.SIGTERM)
-                except (ProcessLookupError, PermissionError):
-                    continue
+        if self._on_cluster:
+            try:
+                cancel_jobs(left_jobs(self._folder))
+            except LlemError as error:
+                self._view.say(f"the jobs may still be there: {error}")
 
     def _exit_code(self, returncode: int, log_path: Path) -> int:
         if self._signal_number == signal.SIGINT:
@@ -240,12 +257,21 @@ class Drive:
         return EXIT_FAILED
 
     def _anything_failed(self) -> bool:
-        """Return whether a run explains Snakemake's failure; if not, its own words must."""
-        states = [
-            run_state(self._folder.run(run.experiment, run.cycle))["status"]
-            for run in self._plan.runs
-        ]
-        return any(state in {"failed", "interrupted", "lost"} for state in states)
+        """Return whether a run of this call explains Snakemake's failure."""
+        for run in self._plan.runs:
+            folder = self._folder.run(run.experiment, run.cycle)
+            state = run_state(folder)["status"]
+            if state in {"failed", "interrupted", "lost"} and self._is_of_this_call(
+                folder.attempts
+            ):
+                return True
+        return False
+
+    def _is_of_this_call(self, attempts: Path) -> bool:
+        try:
+            return attempts.stat().st_mtime >= self._began_s - CLOCK_SLACK_S
+        except OSError:
+            return False
 
 
 def _its_error(log: str) -> str:

@@ -71,6 +71,14 @@ class EngineSection(Section):
         return dict(self.model_extra or {})
 
     @classmethod
+    def takes_boolean(cls, name: str) -> bool:
+        """Return whether a setting is true or false, and no text."""
+        knob = None if name in cls.model_fields else cls._any_knob(name)
+        if knob is None:
+            return super().takes_boolean(name)
+        return "bool" in knob.type and "str" not in knob.type
+
+    @classmethod
     def _any_knob(cls, name: str) -> Knob | None:
         catalogue, sections = cls.catalogue(), cls.catalogue_of[1]
         for section in sections:
@@ -84,7 +92,11 @@ class EngineSection(Section):
     def _fits_the_catalogue(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
-        errors = [error for name, value in data.items() for error in cls._errors(str(name), value)]
+        errors = [
+            error
+            for name, value in data.items()
+            for error in cls._errors(str(name), cls._read(str(name), value))
+        ]
         if errors:
             raise ValidationError.from_exception_data(cls.__name__, errors)
         return data

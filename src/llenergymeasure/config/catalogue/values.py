@@ -17,7 +17,7 @@ _WORDS = {
 }
 _BOUND_WORDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
-YES_AND_NO = "YAML reads yes, no, on and off as true or false, so put such text in quotes"
+YES_AND_NO = "text that reads true or false needs quotes"
 
 Path = tuple[str | int, ...]
 

@@ -1,0 +1,53 @@
+"""What a study file may hold, and what it takes from its base."""
+
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.config.loading import load_study
+from llenergymeasure.config.preferences import preferred_notify
+from llenergymeasure.errors import ConfigurationError
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_on_is_a_key_like_any_other(tmp_path: Path) -> None:
+    text = "model: tiny-llama\nnotify: {webhook_env: W, on: [failure]}\n"
+    notify = load_study(write(tmp_path, "s.yaml", text)).notify
+    assert notify is not None
+    assert list(notify.on) == ["failure"]
+
+
+def test_notify_in_the_environment_takes_on_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLEM_NOTIFY", "{command: [cat], on: [failure]}")
+    notify = preferred_notify(None)
+    assert notify is not None
+    assert list(notify.on) == ["failure"]
+
+
+def test_a_variable_that_is_no_yaml_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLEM_NOTIFY", "{command: [cat]")
+    with pytest.raises(ConfigurationError, match="LLEM_NOTIFY: is no valid YAML"):
+        preferred_notify(None)
+
+
+@pytest.mark.parametrize(("word", "value"), [("yes", True), ("off", False), ("true", True)])
+def test_words_for_booleans_are_read_where_one_is_asked_for(
+    tmp_path: Path, word: str, value: bool
+) -> None:
+    text = f"model: tiny-llama\nname: no\ndecoder: {{do_sample: {word}}}\n"
+    study = load_study(write(tmp_path, "s.yaml", text))
+    assert study.experiments[0].model.decoder.do_sample is value
+    assert study.name == "no"
+
+
+def test_what_a_site_declares_comes_from_a_base(tmp_path: Path) -> None:
+    write(tmp_path, "site.yaml", "name: site\ncarbon: {grid_gco2e_per_kwh: 250, source: grid}\n")
+    study = load_study(write(tmp_path, "s.yaml", "base: site.yaml\nmodel: tiny-llama\n"))
+    assert study.name == "s"
+    assert study.carbon is not None
+    assert study.carbon["grid_gco2e_per_kwh"] == 250

@@ -1,0 +1,98 @@
+"""What is asked of SLURM's commands, on commands of our own that answer as SLURM does."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.errors import PreflightError
+from llenergymeasure.files import write_text
+from llenergymeasure.plan import Plan, make_plan
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow import cluster, drive
+from llenergymeasure.workflow.cluster import QueuedJob, end_jobs, job_prefix, left_jobs
+from llenergymeasure.workflow.drive import Drive, Listener
+from llenergymeasure.workload.studies import load_study
+from support.studies import write_study
+
+JOB = QueuedJob("17", "llem-s-abc-1", "RUNNING", "")
+
+
+def command(folder: Path, name: str, script: str) -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(cluster, "GONE_LIMIT_S", 1.0)
+    command(folder, "scancel", f"echo $* >> {folder}/cancelled")
+    return folder
+
+
+def test_jobs_are_not_taken_for_gone_while_squeue_fails(slurm: Path) -> None:
+    command(slurm, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(PreflightError, match="17"):
+        end_jobs([JOB])
+
+
+def test_commands_that_hang_are_an_error(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "ASK_LIMIT_S", 0.2)
+    command(slurm, "squeue", "exec sleep 5")
+    with pytest.raises(PreflightError, match="squeue does not answer"):
+        left_jobs(StudyFolder(slurm))
+    command(slurm, "scancel", "exec sleep 5")
+    with pytest.raises(PreflightError, match="scancel does not answer"):
+        end_jobs([JOB])
+
+
+def planned(folder: Path) -> tuple[Path, Plan, StudyFolder]:
+    path = write_study(folder)
+    return path, make_plan(load_study(path)), StudyFolder(folder / "results" / "small")
+
+
+def running(folder: StudyFolder, run: Any, pid: int, host: str) -> None:
+    outcome = f'{{"status": "running", "attempt": 1, "host": "{host}", "pid": {pid}}}'
+    write_text(folder.run(run.experiment, run.cycle).outcome, outcome)
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_signal_goes_to_processes_of_this_host_alone(
+    slurm: Path, tmp_path: Path, here: bool
+) -> None:
+    study, plan, folder = planned(tmp_path)
+    command(slurm, "squeue", f"echo '17|{job_prefix(folder)}1|RUNNING|'")
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        host = socket.gethostname() if here else "gpu-node-17"
+        running(folder, plan.runs[0], stranger.pid, host)
+        driven = Drive(study, plan, folder, Listener())
+        driven._on_cluster = not here
+        driven._end_runs()
+        if here:
+            assert stranger.wait(10) == -signal.SIGTERM
+        else:
+            time.sleep(0.2)
+            assert stranger.poll() is None
+            assert (slurm / "cancelled").read_text() == "17\n"
+        stranger.kill()
+
+
+def test_an_old_failure_does_not_explain_a_new_error(tmp_path: Path) -> None:
+    study, plan, folder = planned(tmp_path)
+    run = folder.run(plan.runs[0].experiment, plan.runs[0].cycle)
+    write_text(run.outcome, '{"status": "failed", "attempt": 1}')
+    write_text(run.attempts, "{}\n")
+    os.utime(run.attempts, (1, 1))
+    driven = Drive(study, plan, folder, Listener())
+    code = driven.run(drive.Call(profile="nosuchprofile"))
+    assert code == 1
+    assert "nosuchprofile" in driven.complaint
