@@ -45,7 +45,9 @@ def test_an_experiment_leaves_nothing_behind(
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setattr("tempfile.tempdir", None)
     told: list[str] = []
-    result = run_experiment(**SETTINGS, progress=told.append)
+    carbon = {"grid_gco2e_per_kwh": 250.0, "source": "a test"}
+    quality = {"command": ["echo", "0.5"]}
+    result = run_experiment(**SETTINGS, carbon=carbon, quality=quality, progress=told.append)
     assert isinstance(result, ExperimentResult)
     assert result.folder is None
     assert _left(temporary) == []
@@ -63,6 +65,9 @@ def test_an_experiment_leaves_nothing_behind(
     assert result.energy_unavailable is None
     assert result.config["model"] == "tiny-llama"
     assert result.cycle == 1
+    assert result.record.energy.carbon_gco2e is not None
+    assert result.record.quality is not None
+    assert result.record.quality.score == 0.5
     assert len(result.samples()) > 0
     assert len(result.requests()) == result.record.tokens.requests
     assert json.loads(json.dumps(result.to_dict()))["experiment"] == result.experiment

@@ -70,13 +70,18 @@ def test_default_written_out_repeats_the_default() -> None:
     assert swept(loaded, "precision") == ["bf16", "fp16"]
 
 
-def test_invalid_points_are_left_out_each_with_its_configuration_and_reason() -> None:
-    loaded = study(sweep={"decoder.temperature": [0.5, 3], "n": [1, 2]})
-    assert len(loaded.experiments) == 2
-    assert [each.config["n"] for each in loaded.left_out] == [1, 2]
-    for each in loaded.left_out:
-        assert each.config["decoder"] == {"temperature": 3}
-        assert each.reason == "decoder.temperature: must be at least 0 and at most 2 (found 3)"
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        {"decoder.temperature": [0.5, 3], "n": [1, 2]},
+        {"decoder": [{"temperature": 0.5}, {"temperature": 3}]},
+    ],
+)
+def test_a_value_wrong_by_itself_is_an_error_in_a_sweep_too(sweep: dict[str, Any]) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"temperature.*must be at least 0 and at most 2 \(found 3\)"
+    ):
+        study(sweep=sweep)
 
 
 def test_settings_that_exclude_each_other_are_left_out() -> None:

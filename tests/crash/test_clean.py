@@ -57,6 +57,22 @@ def test_shows_first_and_removes_when_told(study: StudyFolder) -> None:
     assert len(list(study.path.glob("runs/*/*/outcome.json"))) == 1
 
 
+def test_what_was_measured_whole_stays_for_the_next_call(study: StudyFolder) -> None:
+    at = study.path.parents[1]
+    for work in study.path.glob("runs/*/*/work"):
+        (work / "engine.json").write_text("{}")
+    assert _names(at) == []
+
+
+def test_the_user_s_own_results_folder_is_looked_into(
+    study: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = study.path.parents[1]
+    (at / "results").rename(at / "mine")
+    monkeypatch.setenv("LLEM_OUTPUT_DIR", str(at / "mine"))
+    assert "work" in _names(at)
+
+
 def test_a_run_at_work_is_passed_over(study: StudyFolder) -> None:
     outcome = next(study.path.glob("runs/*/*/outcome.json"))
     alive = {"status": "running", "host": os.uname().nodename, "pid": os.getpid()}

@@ -17,7 +17,7 @@ STUDY: dict[str, Any] = {
     "model": "tiny-llama",
     "backend": ["pytorch", "vllm"],
     "decoder": {"preset": "deterministic"},
-    "sweep": {"precision": ["fp32", "bf16"], "decoder.temperature": [0.0, 5.0]},
+    "sweep": {"precision": ["fp32", "bf16"], "dataset.shared_prefix_len": [4, 5000]},
     "runners": {"vllm": "docker:vllm:1"},
     "execution": {"n_cycles": 2, "run_timeout_seconds": 90},
 }
@@ -165,12 +165,12 @@ def test_text_shows_runs_in_order_and_what_was_left_out() -> None:
     header = next(line for line in lines if line.startswith("order"))
     assert header.split() == [
         *("order", "experiment", "cycle", "backend", "runner"),
-        *("precision", "decoder.temperature"),
+        *("precision", "dataset.shared_prefix_len"),
     ]
     table = lines[lines.index(header) + 1 :]
     assert [line.split()[1] for line in table[:8]] == [run.experiment for run in made.runs]
     assert "Left out: 4 points" in text
-    assert "must be at least 0 and at most 2 (found 5.0)" in text
+    assert "shared_prefix_len" in text[text.index("Left out") :]
     assert "4 experiments x 2 cycles, shuffled" in text
     assert "by estimate" in text
 

@@ -15,7 +15,7 @@ from llenergymeasure.config.study import Study
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.files import write_text
-from llenergymeasure.plan import describe_plan
+from llenergymeasure.plan import describe_plan, left_out_lines
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.calls import StudyCall, last_called, recall, remember
@@ -101,6 +101,8 @@ def _run(call: StudyCall, study: Study, *, dry_run: bool) -> int:
     remember(folder, call)
     open_runs = to_do(plan, folder)
     note(f"{study.name}: {counted(len(plan.runs), 'run')}, {open_runs} to do, into {folder.path}")
+    for line in left_out_lines(plan):
+        note(line)
     how = Call(call.settings, call.profile)
     ended = drive_study(study, call.study_file, folder, Live(folder), how)
     if level() == Level.VERBOSE:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from llenergymeasure.config.layout import Candidate, Layout
 from llenergymeasure.config.merging import flattened
 from llenergymeasure.config.messages import Rejection, describe, redacted, rejections
 from llenergymeasure.config.rules import Breach, Shape, breaches
-from llenergymeasure.config.strict_yaml import KeyPath
+from llenergymeasure.config.strict_yaml import KeyPath, dotted
 from llenergymeasure.config.study import Experiment, LeftOut, Study, value_at
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BACKENDS, BackendName
@@ -155,8 +156,12 @@ class _Outcome:
         own = candidate.own
         for reason in reasons:
             found = reason.at((), self.document.places, lambda path: _written(path, own))
-            shared = reason.alone and not any(_related(path, reason.path) for path in own)
-            problems = self._shared_problems if shared else self._point_problems
+            setting = dotted(reason.path)
+            if found.key is not None and not found.key.partition("[")[0].endswith(setting):
+                # A group has a name of its own, which does not say what is wrong in it.
+                found = replace(found, message=f"{setting} {found.message}")
+            # A value that is wrong by itself is so wherever it stands, in a sweep too.
+            problems = self._shared_problems if reason.alone else self._point_problems
             if len(problems) <= SHOWN_PROBLEMS:
                 problems.setdefault(str(found), found)
         text = "; ".join(str(reason) for reason in reasons)
@@ -180,11 +185,6 @@ def _written(path: KeyPath, own: Mapping[tuple[str, ...], KeyPath]) -> KeyPath:
         if path[: len(setting)] == setting:
             return place
     return path
-
-
-def _related(one: KeyPath, other: KeyPath) -> bool:
-    length = min(len(one), len(other))
-    return one[:length] == other[:length]
 
 
 def _first(problems: Mapping[str, Problem]) -> list[Problem]:

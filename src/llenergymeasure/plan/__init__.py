@@ -1,6 +1,6 @@
 """From a study to its runs, in order. Pure: nothing is read or written but the plan's own file."""
 
-from llenergymeasure.plan.describe import describe_plan, engines_compared
+from llenergymeasure.plan.describe import describe_plan, engines_compared, left_out_lines
 from llenergymeasure.plan.estimate import estimate_duration_s
 from llenergymeasure.plan.making import make_plan
 from llenergymeasure.plan.model import Plan, PlannedRun
@@ -11,5 +11,6 @@ __all__ = [
     "describe_plan",
     "engines_compared",
     "estimate_duration_s",
+    "left_out_lines",
     "make_plan",
 ]

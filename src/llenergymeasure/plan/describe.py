@@ -47,7 +47,9 @@ def _lines(plan: Plan) -> Iterator[str]:
     hidden = len(plan.runs) - SHOWN_RUNS
     if hidden > 0:
         yield f"… and {_count(hidden, 'more run')}"
-    yield from _left_out(plan)
+    if plan.left_out:
+        yield ""
+        yield from left_out_lines(plan)
     yield from _engines(plan)
     for note in plan.notes:
         yield f"Note: {note}"
@@ -107,10 +109,10 @@ def _row(run: PlannedRun, keys: Sequence[str]) -> list[str]:
     return fixed + [_cell(run.swept.get(key)) for key in keys]
 
 
-def _left_out(plan: Plan) -> Iterator[str]:
+def left_out_lines(plan: Plan) -> Iterator[str]:
+    """Yield which points of the grid are not run, and why; nothing where all are."""
     if not plan.left_out:
         return
-    yield ""
     yield f"Left out: {_count(len(plan.left_out), 'point')}"
     for each in plan.left_out[:SHOWN_LEFT_OUT]:
         yield f"  {_point(each['config'], plan.swept_keys)}: {each['reason']}"

@@ -1,4 +1,4 @@
-"""Whether a run's result is whole: its record is there and vouches for the files beside it."""
+"""Whether a run's result is whole, or all of it but the result has been measured."""
 
 import json
 
@@ -14,4 +14,14 @@ def is_whole(folder: RunFolder) -> bool:
             sha256(folder.path / name) == digest for name, digest in names.items()
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def is_measured(folder: RunFolder) -> bool:
+    """Return whether a run's window was measured whole, and only its result is still missing."""
+    if is_whole(folder) or not folder.stream.is_file():
+        return False
+    try:
+        return isinstance(json.loads(folder.engine.read_text()), dict)
+    except (OSError, ValueError):
         return False

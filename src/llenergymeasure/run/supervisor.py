@@ -26,7 +26,7 @@ from llenergymeasure.machine.gpus.memory_release import ask_release, told
 from llenergymeasure.processes import SignalPipe, python_module
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder
-from llenergymeasure.results.whole import is_whole
+from llenergymeasure.results.whole import is_measured, is_whole
 from llenergymeasure.run.attempt import (
     AttemptLock,
     EarlierAttemptError,
@@ -205,17 +205,13 @@ class Supervisor:
         self._put_limits_back()
         if end.cause is not Cause.SIGNAL:
             self._check_memory(outcome)
-        if self._measured():
+        if is_measured(self._folder):
             if end.cause is not Cause.SIGNAL and self._to_be_judged():
                 judging = self._judge(log, signals, started, outcome)
                 end = judging if judging.cause is not None else end
             end = self._finish(signals, outcome, end)
         self._clean_up()
         return self._conclude(outcome, end)
-
-    def _measured(self) -> bool:
-        """Return whether the engine has written all that it measured."""
-        return read_json(self._folder.engine) is not None
 
     def _to_be_judged(self) -> bool:
         """Return whether the engine's end kept the study's command from judging the experiment."""
@@ -237,7 +233,7 @@ class Supervisor:
         Returns:
             The exit code; None where nothing was left, or what was left gives no valid result.
         """
-        if is_whole(self._folder) or not (self._measured() and self._folder.stream.is_file()):
+        if not is_measured(self._folder):
             return None
         outcome.begin(self._folder)
         self._folder.spec.write_text(json.dumps(self._spec, indent=2))

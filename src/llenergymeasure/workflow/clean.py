@@ -21,6 +21,7 @@ from llenergymeasure.machine.gpus.limit_records import left_paths
 from llenergymeasure.machine.shared_folder import shared_folder
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
+from llenergymeasure.results.whole import is_measured
 from llenergymeasure.workflow.cluster import end_jobs, left_jobs
 
 GRACE_S = 20.0
@@ -169,6 +170,8 @@ def _files(folder: StudyFolder, at_work: set[Path]) -> Iterator[Leftover]:
 
 
 def _files_of_run(run: RunFolder) -> Iterator[Leftover]:
+    if is_measured(run):
+        return  # the next call makes its result of what lies there
     finished = run.result.is_file()
     if run.work.is_dir():
         yield _file(run.work, "passed between the processes of a run that ended")
