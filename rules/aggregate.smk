@@ -4,7 +4,7 @@
 
 rule summary:
     input:
-        plan=study.plan_file,
+        plan=study.plan_input(),
         results=study.results(),
     output:
         study.tables(),

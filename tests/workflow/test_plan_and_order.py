@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from llenergymeasure.workflow.study import from_command_line
 from support.studies import ROOT, plan_of, snakemake, write_study
 
 
@@ -30,8 +31,33 @@ use rule * from energy as energy_*
     )
     done = snakemake(tmp_path, "-n", "energy_all", "-c1", snakefile=tmp_path / "Snakefile")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "results/inside/plan.json").is_file()
+    assert not (tmp_path / "results").exists()
     assert re.search(r"^energy_measure\s+2$", done.stdout + done.stderr, re.MULTILINE)
+
+
+def test_a_dry_run_writes_nothing_and_leaves_a_study_s_plan_alone(tmp_path: Path) -> None:
+    study = ("--configfile", str(write_study(tmp_path)))
+    done = snakemake(tmp_path, "-n", *study)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "results").exists()
+    plan = tmp_path / "results" / "small" / "plan.json"
+    plan.parent.mkdir(parents=True)
+    plan.write_text("{}")
+    for words in (["-np"], ["--summary"], ["--list-rules"]):
+        done = snakemake(tmp_path, *words, *study, "--config", "max_output_tokens=9")
+        assert done.returncode == 0, done.stderr
+    assert [path.name for path in plan.parent.iterdir()] == ["plan.json"]
+    assert plan.read_text() == "{}"
+
+
+def test_values_of_config_arrive_as_written() -> None:
+    given = {"np": "3", "dataset": {"input_len": "4"}, "model": "a/b", "precision": "fp32"}
+    assert from_command_line(given) == {
+        "n": 3,
+        "dataset": {"input_len": 4},
+        "model": "a/b",
+        "precision": "fp32",
+    }
 
 
 def test_a_bad_study_is_one_message_and_leaves_nothing(tmp_path: Path) -> None:

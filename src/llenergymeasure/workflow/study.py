@@ -3,14 +3,16 @@
 import atexit
 import json
 import os
+import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.notify import NotifyConfig
+from llenergymeasure.config.strict_yaml import parse
 from llenergymeasure.containers.images import sif_image
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import ConfigurationError, LlemError
@@ -94,6 +96,13 @@ class OpenStudy:
             f"{self.folder}/runs/{run.experiment}/{run.cycle}/result.json"
             for run in self._plan.runs
         ]
+
+    def plan_input(self) -> list[str]:
+        """Return the plan as an input: tables are older than a plan that was changed.
+
+        Where Snakemake is only asked what it would do, there may be none yet.
+        """
+        return [self.plan_file] if Path(self.plan_file).is_file() else []
 
     def tables(self) -> list[str]:
         """Return the study's tables."""
@@ -270,9 +279,32 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
         plan = planned(study, folder)
         opened = OpenStudy(plan, folder, workflow, study.notify)
         if workflow.is_main_process:
-            _write_plan(plan, folder)
+            if not only_looks(sys.argv):
+                _write_plan(plan, folder)
             os.environ[PLAN_VARIABLE] = str(folder.plan)
         return opened
+
+
+def only_looks(arguments: Sequence[str]) -> bool:
+    """Return whether Snakemake was called to say something and run nothing.
+
+    While the Snakefile is read, Snakemake has not said yet how it will execute.
+    """
+    clusters = (word for word in arguments if re.fullmatch(r"-[a-zA-Z]+", word))
+    return not _LOOKING.isdisjoint(arguments) or any(
+        letter in word for word in clusters for letter in "nlSD"
+    )
+
+
+_LOOKING = frozenset(
+    {
+        *("--dry-run", "--dryrun", "--lint", "--list-rules", "--list", "--list-target-rules"),
+        *("--summary", "--detailed-summary", "--dag", "--rulegraph", "--filegraph", "--d3dag"),
+        *("--list-changes", "--list-input-changes", "--list-params-changes", "--containerize"),
+        *("--export-cwl", "--print-compilation", "--unlock", "--cleanup-metadata", "--archive"),
+    }
+)
+"""Source: Snakemake 9, ``snakemake --help``."""
 
 
 def _one_for_all(values: Mapping[str, Any]) -> Any:
@@ -297,7 +329,7 @@ def _apptainer_offered(workflow: Any) -> bool:
 
 def _load(workflow: Any, config: Mapping[str, Any]) -> Any:
     """Return the study from ``--configfile``, from a module's config, or the default one."""
-    overrides = dict(workflow.config_settings.config)
+    overrides = from_command_line(workflow.config_settings.config)
     overrides |= json.loads(os.environ.get(OVERRIDES_VARIABLE, "{}"))
     given = list(workflow.overwrite_configfiles)
     if _is_module(workflow):
@@ -311,6 +343,26 @@ def _load(workflow: Any, config: Mapping[str, Any]) -> Any:
     if not default.is_file():
         default = workflow_root() / "config" / "config.yaml"
     return load_study(default, overrides)
+
+
+def from_command_line(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``--config`` sets.
+
+    It takes no name of one letter, so ``np`` stands for ``n``, the number of prompts.
+    """
+    return {"n" if key == "np" else key: _as_written(value) for key, value in given.items()}
+
+
+def _as_written(value: Any) -> Any:
+    """Return a value of ``--config``, whose plain scalars Snakemake hands on as text."""
+    if isinstance(value, Mapping):
+        return {key: _as_written(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_as_written(each) for each in value]
+    if isinstance(value, str):
+        with suppress(ConfigurationError):
+            return parse(value.encode())[0]
+    return value
 
 
 def _is_module(workflow: Any) -> bool:
