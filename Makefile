@@ -29,7 +29,7 @@ demo: $(STAMP) ## set up and run the default study on this machine
 	@$(BIN)/llem run config/config.yaml
 
 test: $(STAMP) nvml-sim ## set up and run the tests
-	@$(BIN)/python -m pytest -m "not slow and not system"
+	@$(BIN)/python -m pytest -m "not slow and not system" --numprocesses 2 --dist loadfile
 
 test-all: $(STAMP) nvml-sim ## the slow tests and those that need system parts too
 	@$(BIN)/python -m pytest
