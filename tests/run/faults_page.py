@@ -20,7 +20,7 @@ STUDY = "tests/run/test_fault_study.py"
 MORE = "tests/run/test_faults_more.py"
 LOST = "tests/run/test_lost_disk.py"
 PREFLIGHT = "tests/run/test_preflight.py"
-GUARD = "tests/machine/test_guard.py"
+LIMITS = "tests/machine/test_limits.py"
 
 
 @dataclass(frozen=True)
@@ -174,18 +174,18 @@ SINGLE = [
         "tests/run/test_faults.py::test_a_spec_that_cannot_be_read_is_a_configuration_error",
     ),
     Row(
-        "a run that holds a power limit is killed",
-        "the guard puts the limit back",
-        "none",
-        "finds the card as delivered",
-        f"{GUARD}::test_limits_come_back_however_the_supervisor_ends",
-    ),
-    Row(
-        "the guard and the run it guards are killed",
-        "the limit stays until the next start",
+        "the supervisor of a run that holds a power limit is killed",
+        "the limit stays until the next start, the workflow's end or `llem clean`",
         "none",
         "puts it back first",
-        f"{GUARD}::test_what_a_killed_guard_and_supervisor_left_is_mended_by_the_next_start",
+        f"{LIMITS}::test_what_a_killed_supervisor_left_is_put_back_by_the_next_start",
+    ),
+    Row(
+        "the driver hangs when a power limit is to be put back",
+        "`restored: false` with the reason under `environment.gpu_limits`; the record stays",
+        "unchanged",
+        "puts it back first",
+        f"{LIMITS}::test_a_driver_that_hangs_is_never_taken_for_one_that_has_put_back",
     ),
     Row(
         "a GPU does not give its memory back",
