@@ -84,9 +84,7 @@ def test_all_cards_or_none(tmp_path: Path) -> None:
 def test_each_run_gets_the_first_cards_that_no_other_has(tmp_path: Path) -> None:
     first, second = lock(tmp_path, *CARDS, count=1), lock(tmp_path, *CARDS, count=2)
     assert (first.uuids, second.uuids) == (("GPU-a",), ("GPU-b", "GPU-c"))
-    with pytest.raises(
-        GpuBusyError, match=r"1 of the 3 .* is not free\. In use: GPU GPU-a by"
-    ):
+    with pytest.raises(GpuBusyError, match=r"1 of the 3 .* is not free\. In use: GPU GPU-a by"):
         lock(tmp_path, *CARDS, count=1)
     first.release()
     assert lock(tmp_path, *CARDS, count=1).uuids == ("GPU-a",)

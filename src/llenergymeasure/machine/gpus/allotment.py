@@ -142,8 +142,13 @@ def ask_allotment(config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S) -> Al
         ) from None
     if "refused" in answer:
         raise GpuAllotmentError(answer["refused"])
-    lists = {name: tuple(answer.pop(name)) for name in ("uuids", "usable", "warnings")}
-    return Allotment(**lists, **answer)
+    return Allotment(
+        tuple(answer["uuids"]),
+        tuple(answer["usable"]),
+        answer["chosen"],
+        tuple(answer["warnings"]),
+        answer["memory_used_bytes"],
+    )
 
 
 def allot(config: Mapping[str, Any]) -> Allotment:
