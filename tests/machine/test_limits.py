@@ -22,6 +22,7 @@ from llenergymeasure.machine.gpus.locks import GpuBusyError, GpuLocks, lock_gpus
 from machine.conftest import LIMITED, UUID, read_back
 from nvml_sim import sim
 from support.limits import AS_FOUND, HELD, held_by_another, killed_while_holding
+from support.studies import llem
 
 BOTH = Limits(250, 1200)
 RESTORED = {"restored": True, "unchanged_meanwhile": True, "left": {}}
@@ -127,6 +128,20 @@ def test_what_a_killed_supervisor_left_is_put_back_by_the_next_start(
     assert restore_left() == {UUID: None}
     assert read_back(environment) == AS_FOUND
     assert (restore_left(), left_limits(), records(environment)) == ({}, [], [])
+
+
+def test_clean_shows_what_a_killed_run_left_and_puts_it_back(
+    simulated: Any, tmp_path: Path
+) -> None:
+    environment = simulated()
+    killed_while_holding(environment)
+    shown = json.loads(llem(tmp_path, "clean", "--json", variables=environment).stdout)
+    assert [(each["kind"], each["name"]) for each in shown] == [("GPU limit", UUID)]
+    assert read_back(environment) == HELD
+    done = llem(tmp_path, "clean", "--yes", variables=environment)
+    assert done.returncode == 0, done.stderr
+    assert read_back(environment) == AS_FOUND
+    assert json.loads(llem(tmp_path, "clean", "--json", variables=environment).stdout) == []
 
 
 def test_a_living_runs_limits_are_left_alone(simulated: Any) -> None:

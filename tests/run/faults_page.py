@@ -182,7 +182,7 @@ SINGLE = [
     ),
     Row(
         "the driver hangs when a power limit is to be put back",
-        "`restored: false` with the reason under `environment.gpu_limits`; the record stays",
+        "`restored: false` with the reason under `provenance.gpu_limits`; the record stays",
         "unchanged",
         "puts it back first",
         f"{LIMITS}::test_a_driver_that_hangs_is_never_taken_for_one_that_has_put_back",
