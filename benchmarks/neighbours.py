@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
 from single_runs import make_spec
 
-from llenergymeasure.machine.gpus.sharing import AT_ONCE_VARIABLE, cpu_shares
+from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE, cpu_shares
 from nvml_sim import sim
 
 SETTINGS: dict[str, Any] = {

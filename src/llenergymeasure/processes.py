@@ -23,6 +23,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+KILLED_S = 1.0
+"""Longest wait for a child that was killed to be gone."""
+
+
 class ChildError(LlemError):
     """A child process did not give its answer."""
 
@@ -69,7 +73,12 @@ def python_module(module: str, *arguments: str) -> list[str]:
 
 
 def ask(
-    module: str, question: Any, limit_s: float, *arguments: str, log: IO[Any] | int | None = None
+    module: str,
+    question: Any,
+    limit_s: float,
+    *arguments: str,
+    log: IO[Any] | int | None = None,
+    inherit: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Put a question to a module in a process of its own, and return its answer.
 
@@ -83,6 +92,7 @@ def ask(
             cannot end it.
         arguments: of the command.
         log: where its messages go; they are part of the error if not given.
+        inherit: open files that it holds too, such as locks on what it works on.
 
     Raises:
         ChildError: it did not answer in time, failed, or said something else.
@@ -93,12 +103,18 @@ def ask(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if log is None else log,
         start_new_session=True,
+        pass_fds=tuple(inherit),
     )
     try:
         out, err = child.communicate(json.dumps(question).encode(), limit_s)
     except subprocess.TimeoutExpired:
-        # A child in an uninterruptible call into a driver ends when that returns.
         child.kill()
+        for pipe in (child.stdin, child.stdout, child.stderr):
+            if pipe is not None:
+                pipe.close()
+        # A child in an uninterruptible call into a driver ends only when that returns.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(KILLED_S)
         raise ChildError(f"no answer within {limit_s:g} s") from None
     try:
         answer: dict[str, Any] = json.loads(out)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.machine.gpus.sharing import cpu_shares
+from llenergymeasure.machine.cpu_share import cpu_shares
 from nvml_sim import sim
 from support.studies import snakemake, write_study
 

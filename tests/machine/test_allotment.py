@@ -20,6 +20,11 @@ THREE = [sim.Device(uuid=uuid) for uuid in (FIRST, SECOND, THIRD)]
         ({"backend": "pytorch", "pytorch": {"num_processes": 2}}, Demand(2)),
         ({"backend": "pytorch", "pytorch": {"device_map": "cpu"}}, Demand(0)),
         ({"backend": "pytorch", "pytorch": {"device_map": "auto"}}, Demand(None)),
+        ({"backend": "pytorch", "pytorch": {"device_map": "cuda"}}, Demand(1, needed=True)),
+        (
+            {"backend": "pytorch", "pytorch": {"device_map": "cuda:0"}},
+            Demand(1, first=0, needed=True),
+        ),
         (
             {"backend": "pytorch", "pytorch": {"device_map": "cuda:1"}},
             Demand(1, first=1, needed=True),
@@ -77,7 +82,10 @@ def test_as_many_as_needed_in_cudas_order(simulated: Any) -> None:
     assert ask(machine, {"backend": "pytorch"})["uuids"] == [FIRST]
     two = {"backend": "vllm", "vllm": {"tensor_parallel_size": 2}}
     assert ask(machine, two)["uuids"] == [FIRST, SECOND]
+    assert ask(machine, two)["usable"] == [FIRST, SECOND, THIRD]
     assert ask(machine, {"backend": "openai"})["uuids"] == [FIRST, SECOND, THIRD]
+    by_place = ask(machine, {"backend": "pytorch", "pytorch": {"device_map": "cuda:1"}})
+    assert (by_place["uuids"], by_place["usable"]) == ([SECOND], [SECOND])
 
 
 def test_what_the_scheduler_allots_is_respected(simulated: Any) -> None:
@@ -113,4 +121,4 @@ def test_a_machine_without_a_driver_has_none() -> None:
 
 def test_a_driver_that_does_not_answer_is_an_error_with_a_way_out(simulated: Any) -> None:
     refused = ask(simulated(*THREE), {"backend": "pytorch"}, limit_s=0.001)
-    assert "did not answer within 0.001 s; see whether nvidia-smi does" in refused["error"]
+    assert "no answer within 0.001 s; see whether nvidia-smi does" in refused["error"]

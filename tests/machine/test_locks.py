@@ -45,8 +45,11 @@ def another_run(
         process.kill()
 
 
-def lock(folder: Path, *uuids: str, wait_s: float = 0.0):
-    return lock_gpus(uuids, "this run", wait_s=wait_s, folder=folder)
+def lock(folder: Path, *uuids: str, count: int | None = None, wait_s: float = 0.0):
+    return lock_gpus(uuids, "this run", count=count, wait_s=wait_s, folder=folder)
+
+
+CARDS = ("GPU-a", "GPU-b", "GPU-c")
 
 
 def test_a_second_run_is_refused_and_told_who_holds_the_card(tmp_path: Path) -> None:
@@ -76,6 +79,39 @@ def test_all_cards_or_none(tmp_path: Path) -> None:
             lock(tmp_path, "GPU-c", "GPU-a", "GPU-b")
         with lock(tmp_path, "GPU-a", "GPU-c"):
             pass
+
+
+def test_each_run_gets_the_first_cards_that_no_other_has(tmp_path: Path) -> None:
+    first, second = lock(tmp_path, *CARDS, count=1), lock(tmp_path, *CARDS, count=2)
+    assert (first.uuids, second.uuids) == (("GPU-a",), ("GPU-b", "GPU-c"))
+    with pytest.raises(GpuBusyError, match=r"1 of the 3 .* is not free\. In use: GPU GPU-a by"):
+        lock(tmp_path, *CARDS, count=1)
+    first.release()
+    assert lock(tmp_path, *CARDS, count=1).uuids == ("GPU-a",)
+
+
+def test_a_run_that_waits_for_several_holds_none(tmp_path: Path) -> None:
+    with lock(tmp_path, "GPU-b", "GPU-c"):
+        with pytest.raises(GpuBusyError):
+            lock(tmp_path, *CARDS, count=2)
+        assert lock(tmp_path, *CARDS, count=1).uuids == ("GPU-a",)
+
+
+def test_runs_that_wait_for_the_same_cards_in_other_orders_get_them_in_turn(tmp_path: Path) -> None:
+    got = []
+
+    def take(*uuids: str) -> None:
+        with lock(tmp_path, *uuids, wait_s=60) as locks:
+            time.sleep(0.05)
+            got.append(locks.uuids)
+
+    orders = [("GPU-a", "GPU-b"), ("GPU-b", "GPU-a")] * 3
+    threads = [threading.Thread(target=take, args=order) for order in orders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == sorted(orders)
 
 
 def test_a_process_that_inherits_the_locks_holds_them_too(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
-"""The computer a run was made on: processor, memory, kernel. What cannot be read is null."""
+"""The computer a run was made on: processor, memory, kernel. What cannot be read is None."""
 
 import os
 import platform
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 _CPUS = Path("/sys/devices/system/cpu")
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def host() -> dict[str, Any]:
@@ -34,7 +36,7 @@ def cpu() -> dict[str, Any]:
         "sockets": len({line for line in described if line.startswith("physical id")}) or None,
         "logical_count": os.cpu_count(),
         "usable_count": len(os.sched_getaffinity(0)),
-        "quota_count": _quota(),
+        "quota_count": cpu_quota(),
         "governors": _governors(),
         "boost": _boost(),
         "hyperthreading": _flag(_CPUS / "smt/active"),
@@ -51,23 +53,42 @@ def memory_bytes(name: str) -> int | None:
 
 
 def memory_limit_bytes() -> int | None:
-    """Return what the control group (a container, a scheduler's job) allows; null if unlimited."""
-    for path in (_CGROUP / "memory.max", _CGROUP / "memory/memory.limit_in_bytes"):
-        text = _text(path)
-        if text is not None and text.isdigit():
-            limit = int(text)
-            total = memory_bytes("MemTotal")
-            # Version 1 says "unlimited" with a number near 2^63.
-            return limit if total is None or limit < total else None
+    """Return what the control groups (a container, a scheduler's job) allow; None if unlimited."""
+    names = ("memory.max", "memory.limit_in_bytes")
+    texts = [_text(group / name) for group in _groups("memory") for name in names]
+    found = [int(text) for text in texts if text is not None and text.isdigit()]
+    total = memory_bytes("MemTotal")
+    # Version 1 says "unlimited" with a number near 2^63.
+    return min((limit for limit in found if total is None or limit < total), default=None)
+
+
+def cpu_quota() -> float | None:
+    """Return how many processors' time the control groups allow; None if unlimited."""
+    quotas = (_quota(group) for group in _groups("cpu"))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _quota(group: Path) -> float | None:
+    version_1 = [_text(group / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period")]
+    for numbers in ((_text(group / "cpu.max") or "").split(), version_1):
+        if len(numbers) == 2 and all(number.isdigit() for number in numbers):
+            return int(numbers[0]) / int(numbers[1])
     return None
 
 
-def _quota() -> float | None:
-    """Return how many processors' time the control group allows; null if unlimited."""
-    parts = (_text(_CGROUP / "cpu.max") or "").split()
-    if len(parts) == 2 and parts[0].isdigit():
-        return int(parts[0]) / int(parts[1])
-    return None
+def _groups(controller: str) -> Iterator[Path]:
+    """Yield the control groups that may limit this process: its own and all above (cgroups(7)).
+
+    Where the tree is a container's, the group by which the host calls it is not in it, and its root
+    is this container's group.
+    """
+    for line in _lines(_OWN_GROUPS):
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = _CGROUP / controller if controllers else _CGROUP
+        own = PurePosixPath(path.lstrip("/"))
+        yield from (root / group for group in (own, *own.parents))
 
 
 def _governors() -> dict[str, int] | None:

@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from llenergymeasure import processes
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError
+from llenergymeasure.files import write_text
 from llenergymeasure.machine.gpus.memory_release import ask_release, told
 from llenergymeasure.processes import SignalPipe, python_module
 from llenergymeasure.recording.client import RecorderProcess
@@ -36,7 +37,7 @@ from llenergymeasure.run.attempt import (
 )
 from llenergymeasure.run.circuit_breaker import Circuit, CircuitBrokenError
 from llenergymeasure.run.engine.phase_marks import read_marks
-from llenergymeasure.run.reserved_gpus import Reservation
+from llenergymeasure.run.reserved_gpus import Reservation, put_back_left_limits
 from llenergymeasure.units import DISQUALIFYING
 
 ENGINE_MODULE = "llenergymeasure.run.engine.engine_process"
@@ -132,6 +133,7 @@ class Supervisor:
             outcome.begin(self._folder)
             return self._fail(outcome, EXIT_FAILED, _described(error))
         try:
+            put_back_left_limits()
             left = self._finish_what_was_left(outcome, signals)
             if left is not None:
                 return left
@@ -186,7 +188,8 @@ class Supervisor:
             number = signals.take()
             name = signal.Signals(number).name
             return self._conclude(outcome, End(-number, Cause.SIGNAL, name, number))
-        self._reservation.hold_limits(config.get("gpu") or {}, log)
+        self._reservation.hold_limits(config.get("gpu") or {})
+        self._write_limits()
         engine = self._start_engine(log)
         allotment = self._reservation.allotment
         self._recorder = RecorderProcess.start(
@@ -248,18 +251,26 @@ class Supervisor:
     def _clean_up(self) -> None:
         """Leave nothing behind: no process, no changed limit, no locked card."""
         self._stop_recorder()
+        changed = False
         if self._reservation is not None:
-            # The guard is a descendant too: it has to be done before they are killed.
+            self._put_limits_back()
             self._reservation.release()
+            changed = self._reservation.changed
             self._reservation = None
         processes.kill_descendants()
+        if changed:
+            # Whoever did not answer is dead by now, or has the card's lock until its driver does.
+            put_back_left_limits()
 
     def _put_limits_back(self) -> None:
         assert self._reservation is not None
         self._reservation.put_back()
-        limits = self._reservation.limits()
-        if limits is not None:
-            self._folder.limits.write_text(json.dumps(limits))
+        self._write_limits()
+
+    def _write_limits(self) -> None:
+        assert self._reservation is not None
+        if self._reservation.limits is not None:
+            write_text(self._folder.limits, json.dumps(self._reservation.limits))
 
     def _start_engine(self, log: IO[bytes]) -> "subprocess.Popen[bytes]":
         """Start the engine's process here, or in the container that was made for it."""

@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import LlemError
-from llenergymeasure.machine.gpus.guard import repair_left_limits
-from llenergymeasure.machine.gpus.limit_records import left_paths
-from llenergymeasure.machine.shared_folder import shared_folder
+from llenergymeasure.machine.gpus.limits import left_limits, restore_left
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.results.whole import is_measured
@@ -77,18 +75,17 @@ def machine_leftovers() -> Iterator[Leftover]:
                 "its launcher was killed",
                 lambda identity=identity: remove_container(engine, identity),  # type: ignore[misc]
             )
-    place = shared_folder().path
-    if left_paths(place):
-        names = ", ".join(path.name for path in left_paths(place))
+    names = left_limits()
+    if names:
         yield Leftover(
-            "GPU limit", names, "put back as found, if its guard was killed", _repair_limits
+            "GPU limit", ", ".join(names), "the run that set it was killed", _restore_limits
         )
 
 
-def _repair_limits() -> None:
-    failed = [one for one in repair_left_limits() if not one["repaired"]]
+def _restore_limits() -> None:
+    failed = [f"GPU {uuid}: {reason}" for uuid, reason in restore_left().items() if reason]
     if failed:
-        raise LlemError("; ".join(f"{one['uuid']}: {one['reason']}" for one in failed))
+        raise LlemError("; ".join(failed))
 
 
 def _jobs(folder: StudyFolder) -> Iterator[Leftover]:

@@ -17,11 +17,12 @@ from llenergymeasure.containers.images import sif_image
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import ConfigurationError, LlemError
 from llenergymeasure.files import locked, write_if_changed
+from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.machine.gpus.allotment import gpus_needed
-from llenergymeasure.machine.gpus.sharing import AT_ONCE_VARIABLE
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
+from llenergymeasure.run.reserved_gpus import put_back_left_limits
 from llenergymeasure.units import BackendName
 from llenergymeasure.workflow.cluster import end_jobs, left_jobs, name_jobs
 from llenergymeasure.workflow.lost import conclude_lost
@@ -229,6 +230,8 @@ class OpenStudy:
     def end(self, _log: Any = None) -> None:
         """Bring manifest and tables up to date and say what came out.
 
+        GPU limits of a run whose supervisor was killed are put back first.
+
         Where runs are missing the tables are written all the same, over what completed, with a
         time stamp so old that the next call makes them anew.
         """
@@ -236,6 +239,7 @@ class OpenStudy:
         from llenergymeasure.report.page import write_report
         from llenergymeasure.report.text import study_text
 
+        put_back_left_limits()
         runs = self._look()
         if any(run["status"] != "completed" for run in runs):
             write_tables(self._folder.path, partial=True)

@@ -4,6 +4,8 @@ import math
 import os
 from pathlib import Path
 
+from llenergymeasure.machine.host import cpu_quota
+
 SMALL_MODEL_PARAMETERS = 100_000_000
 """Below this, handing work to a second thread costs more than it saves."""
 
@@ -33,7 +35,8 @@ def usable_cores() -> int:
     """Return the physical cores this process may use: by affinity and by cgroup quota."""
     processors = os.sched_getaffinity(0)
     cores = {_core(processor) for processor in processors}
-    return max(1, min(len(cores), _quota()))
+    quota = cpu_quota()
+    return max(1, len(cores) if quota is None else min(len(cores), math.floor(quota)))
 
 
 def _core(processor: int) -> str:
@@ -43,12 +46,3 @@ def _core(processor: int) -> str:
         return (topology / "thread_siblings_list").read_text().strip()
     except OSError:
         return str(processor)
-
-
-def _quota() -> int:
-    """Return the whole processors that cgroup v2 grants; a large number if it sets no limit."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return 1_000_000
-    return 1_000_000 if quota == "max" else max(1, math.floor(int(quota) / int(period)))

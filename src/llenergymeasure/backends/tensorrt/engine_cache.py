@@ -154,15 +154,15 @@ class EngineCache:
             try:
                 if self.has(key):
                     return handle, True
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                ours = files.try_lock(handle)
+            except BaseException:
+                os.close(handle)
+                raise
+            if not ours:
                 # Another one has found nothing there either; one of us will be first.
                 os.close(handle)
                 time.sleep(random.uniform(0.01, 0.05))
                 continue
-            except BaseException:
-                os.close(handle)
-                raise
             # Going from a share to the whole is not atomic (flock(2)): it may have been built.
             if self.has(key):
                 fcntl.flock(handle, fcntl.LOCK_SH)

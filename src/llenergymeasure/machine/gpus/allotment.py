@@ -6,15 +6,17 @@ The supervisor asks in a process of its own: a driver that hangs must not take i
 import contextlib
 import ctypes
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from llenergymeasure.errors import LlemError
+from llenergymeasure.processes import ChildError, ask
 
 ASK_LIMIT_S = 60.0
+
+_MODULE = "llenergymeasure.machine.gpus.allotment"
 
 _PARALLEL = (
     "tensor_parallel_size",
@@ -36,13 +38,13 @@ class Demand:
     """How many GPUs an experiment computes on.
 
     Attributes:
-        count: the first so many in CUDA's order; null for all that are visible.
-        first: place of the first one in that order.
+        count: so many; None for all that are visible.
+        first: place of the first one in CUDA's order, if the study names it; else any will do.
         needed: whether it cannot run without a GPU.
     """
 
     count: int | None
-    first: int = 0
+    first: int | None = None
     needed: bool = False
 
 
@@ -52,19 +54,27 @@ class Allotment:
 
     Attributes:
         uuids: in CUDA's order; empty on a machine without.
-        named: whether the study names them, so that the engine has to be told.
+        usable: those of which as many will do, the preferred first.
+        chosen: whether the engine has to be told, so that it uses these and no others.
         warnings: what may make the choice wrong.
         memory_used_bytes: in use on each at this moment; those that do not say are left out.
     """
 
     uuids: tuple[str, ...] = ()
-    named: bool = False
+    usable: tuple[str, ...] = ()
+    chosen: bool = False
     warnings: tuple[str, ...] = ()
     memory_used_bytes: Mapping[str, int] = field(default_factory=dict, compare=False)
 
+    def taking(self, uuids: tuple[str, ...]) -> "Allotment":
+        """Return it with these cards, chosen from the usable ones, for its own."""
+        used = {uuid: n for uuid, n in self.memory_used_bytes.items() if uuid in uuids}
+        chosen = self.chosen or len(uuids) < len(self.usable)
+        return replace(self, uuids=uuids, chosen=chosen, memory_used_bytes=used)
+
     def environment(self) -> dict[str, str]:
         """Return what an engine's environment needs so that it uses these GPUs."""
-        return {"CUDA_VISIBLE_DEVICES": ",".join(self.uuids)} if self.named else {}
+        return {"CUDA_VISIBLE_DEVICES": ",".join(self.uuids)} if self.chosen else {}
 
 
 def demand(config: Mapping[str, Any]) -> Demand:
@@ -80,14 +90,14 @@ def demand(config: Mapping[str, Any]) -> Demand:
         return Demand(None, needed=needed)
     if backend == "pytorch":
         return _pytorch(section, needed)
-    told = section | (section.get("engine") or {}) | (config.get("passthrough_kwargs") or {})
-    if told.get("device") == "cpu":
+    settings = section | (section.get("engine") or {}) | (config.get("passthrough_kwargs") or {})
+    if settings.get("device") == "cpu":
         return Demand(0)
     count = 1
     for name in _PARALLEL:
         # SGLang's copies of the attention alone share the GPUs of tensor parallelism.
-        if name != "dp_size" or not told.get("enable_dp_attention"):
-            count *= int(told.get(name) or 1)
+        if name != "dp_size" or not settings.get("enable_dp_attention"):
+            count *= int(settings.get(name) or 1)
     return Demand(count, needed=needed)
 
 
@@ -97,7 +107,7 @@ def gpus_needed(config: Mapping[str, Any]) -> int:
     if named is not None:
         return len(named)
     wanted = demand(config)
-    return 1 if wanted.count is None else wanted.first + wanted.count
+    return 1 if wanted.count is None else (wanted.first or 0) + wanted.count
 
 
 def _pytorch(section: Mapping[str, Any], needed: bool) -> Demand:
@@ -108,57 +118,41 @@ def _pytorch(section: Mapping[str, Any], needed: bool) -> Demand:
     if kind == "cpu":
         return Demand(0)
     if kind == "cuda":
-        return Demand(1, first=int(number) if number.isdigit() else 0, needed=True)
+        return Demand(1, first=int(number) if number.isdigit() else None, needed=True)
     return Demand(None, needed=needed)
 
 
-def ask_allotment(
-    config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S, *, every: bool = False
-) -> Allotment:
+def ask_allotment(config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S) -> Allotment:
     """Return the GPUs of an experiment, asked for in a process of its own.
 
     Args:
         config: the resolved experiment.
         limit_s: how long the driver may take.
-        every: all it may use rather than the first ones, for a choice among them.
 
     Raises:
         GpuAllotmentError: those it names are not there, or the driver does not answer.
     """
-    wanted = demand(config)
-    if wanted.count == 0 or not _driver_there():
+    if demand(config).count == 0 or not _driver_there():
         return Allotment()
-    command = [sys.executable, "-m", "llenergymeasure.machine.gpus.allotment"]
-    command += ["--every"] if every else []
     try:
-        done = subprocess.run(
-            command,
-            input=json.dumps(dict(config)),
-            capture_output=True,
-            text=True,
-            timeout=limit_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+        answer = ask(_MODULE, dict(config), limit_s)
+    except ChildError as error:
         raise GpuAllotmentError(
-            f"the NVIDIA driver did not answer within {limit_s:g} s; see whether nvidia-smi does"
+            f"the GPUs cannot be listed: {error}; see whether nvidia-smi does"
         ) from None
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise GpuAllotmentError(f"the GPUs cannot be listed: {last[0]}")
-    answer = json.loads(done.stdout)
     if "refused" in answer:
         raise GpuAllotmentError(answer["refused"])
     return Allotment(
         tuple(answer["uuids"]),
-        answer["named"],
+        tuple(answer["usable"]),
+        answer["chosen"],
         tuple(answer["warnings"]),
         answer["memory_used_bytes"],
     )
 
 
-def allot(config: Mapping[str, Any], *, every: bool = False) -> Allotment:
-    """Return the GPUs of an experiment, or every one it may use, through NVML in this process.
+def allot(config: Mapping[str, Any]) -> Allotment:
+    """Return the GPUs of an experiment through NVML in this process, as if all were free.
 
     Raises:
         GpuAllotmentError: those it names are not among those this process may use.
@@ -171,26 +165,28 @@ def allot(config: Mapping[str, Any], *, every: bool = False) -> Allotment:
     names = (config.get("gpu") or {}).get("devices")
     if names is not None:
         try:
-            usable = inventory.Inventory(seen.gpus, there.driver, there.unavailable)
-            chosen = inventory.named([str(name) for name in names], usable)
+            there = inventory.Inventory(seen.gpus, there.driver, there.unavailable)
+            chosen = inventory.named([str(name) for name in names], there)
         except ConfigurationError as error:
             raise GpuAllotmentError(f"gpu.{error}") from error
-        return Allotment(tuple(gpu.uuid for gpu in chosen.gpus), True, seen.warnings)
+        uuids = tuple(gpu.uuid for gpu in chosen.gpus)
+        return Allotment(uuids, uuids, True, seen.warnings)
     wanted = demand(config)
-    last = None if wanted.count is None else wanted.first + wanted.count
-    used = seen.gpus if every else seen.gpus[wanted.first : last]
-    return Allotment(tuple(gpu.uuid for gpu in used), False, seen.warnings)
+    usable = tuple(gpu.uuid for gpu in seen.gpus)
+    if wanted.first is not None:
+        usable = usable[wanted.first :][: wanted.count]
+    return Allotment(usable[: wanted.count], usable, False, seen.warnings)
 
 
 def _with_memory(found: Allotment) -> Allotment:
-    """Return it with what is in use on each card, to tell later whether a run gave it all back."""
+    """Return it with what is in use on each card, to see later whether a run gave it all back."""
     import pynvml
 
     from llenergymeasure.machine.gpus import inventory
 
     used: dict[str, int] = {}
     for gpu in inventory.discover().gpus:
-        if gpu.uuid in found.uuids:
+        if gpu.uuid in found.usable:
             with contextlib.suppress(pynvml.NVMLError):
                 used[gpu.uuid] = inventory.memory_used_bytes(gpu)
     return replace(found, memory_used_bytes=used)
@@ -208,8 +204,7 @@ def _driver_there() -> bool:
 def main() -> int:
     """Answer one configuration on standard input with one JSON object on standard output."""
     try:
-        found = allot(json.load(sys.stdin), every="--every" in sys.argv)
-        answer = asdict(_with_memory(found))
+        answer = asdict(_with_memory(allot(json.load(sys.stdin))))
     except GpuAllotmentError as error:
         answer = {"refused": str(error)}
     print(json.dumps(answer))

@@ -1,223 +1,325 @@
-"""Setting a GPU's power limit and clock, and putting them back, through NVML.
+"""Limits on GPUs for the time of a run, put back on every way out (standard library only).
 
-Everything that is set is read back. NVML can lock clocks but has no way to ask how they were
-locked before: putting back means to unlock, the driver's default.
+What a card's limits were is on disk before anything is set. The supervisor, which outlives the
+engine, puts them back; where it was killed itself, the next start of a run on this machine, the end
+of its workflow or ``llem clean`` does. Setting and putting back are short processes of their own: a
+driver that hangs must not take the supervisor along.
+
+Only who holds a card's lock works on its record, so that a record of a card that is free is one
+whose run is dead, also when that was in another container.
 """
 
+import contextlib
+import json
 import os
-import re
+import stat
+import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.errors import LlemError
-from llenergymeasure.machine.gpus.state import power_limit_w
+from llenergymeasure import files
+from llenergymeasure.machine.gpus.card_limits import Card, Limits, LimitsError, open_nvml
+from llenergymeasure.machine.gpus.locks import GpuBusyError, GpuLocks, file_safe, lock_gpus
+from llenergymeasure.machine.shared_folder import shared_folder
+from llenergymeasure.processes import ChildError, ask, boot_id
 
-CLOCK_STEP_MHZ = 15
-"""Distance between two clocks a data-centre GPU supports; a locked one may read one off."""
+ANSWER_S = 60.0
+RESTORE_TRIES = 3
+RESTORE_PAUSE_S = 1.0
 
-CLOCK_WAIT_S = 3.0
-"""A clock follows its lock within this, or it is not locked."""
+_MODULE = "llenergymeasure.machine.gpus.limits"
+_FORMAT = 1
 
 
-class LimitsError(LlemError):
-    """A limit was refused, or did not hold when it was read back."""
+def hold_limits(
+    locks: GpuLocks, limits: Limits, *, answer_s: float = ANSWER_S
+) -> dict[str, dict[str, Any]]:
+    """Set limits on the cards that are locked; return what was read back, by UUID.
+
+    Raises:
+        LimitsError: refused, with the reason. Nothing is changed then, or a record of it stays.
+    """
+    try:
+        answer = _ask(locks, {"set": asdict(limits), "devices": locks.uuids}, answer_s)
+    except ChildError as error:
+        # It may be at work yet, and holds the locks then: who gets them next puts back.
+        answer = {"refused": f"{error}; what it may have set is put back by the next start"}
+    if "refused" in answer:
+        raise LimitsError(f"the GPU's limits cannot be set: {answer['refused']}")
+    held: dict[str, dict[str, Any]] = answer["held"]
+    return held
+
+
+def restore_limits(
+    locks: GpuLocks, uuids: Sequence[str] | None = None, *, answer_s: float = ANSWER_S
+) -> dict[str, Any]:
+    """Put the limits of locked cards back, and return how that went.
+
+    Args:
+        locks: of the cards.
+        uuids: some of them; all if not given.
+        answer_s: how long the driver may take.
+
+    Returns:
+        ``restored``: whether nothing of what was set is left, as read back;
+        ``unchanged_meanwhile``: whether the power limits held to the end (None if that is not
+        known); ``left``: what could not be put back and why, by UUID. The records of these stay
+        for the next start.
+    """
+    devices = locks.uuids if uuids is None else tuple(uuids)
+    try:
+        return _ask(locks, {"devices": devices}, answer_s)
+    except ChildError as error:
+        left = dict.fromkeys(devices, str(error))
+        return {"restored": False, "unchanged_meanwhile": None, "left": left}
+
+
+def restore_left(
+    held: GpuLocks | None = None, folder: Path | None = None, *, answer_s: float = ANSWER_S
+) -> dict[str, str | None]:
+    """Put back what killed runs left; costs a look into a folder if there is nothing.
+
+    Args:
+        held: locks that this process has: what was left on these cards is put back too.
+        folder: where records are; the machine's shared folder if not given.
+        answer_s: how long the driver may take.
+
+    Returns:
+        For each card the reason if it was not put back, else None.
+    """
+    done: dict[str, str | None] = {}
+    if held is not None:
+        mine = [uuid for uuid in recorded(held.folder) if uuid in held.uuids]
+        left = restore_limits(held, mine, answer_s=answer_s)["left"] if mine else {}
+        done |= {uuid: left.get(uuid) for uuid in mine}
+    for uuid, locks in _left(folder):
+        done[uuid] = restore_limits(locks, answer_s=answer_s)["left"].get(uuid)
+    return done
+
+
+def left_limits(folder: Path | None = None) -> list[str]:
+    """Return the cards whose limits killed runs of this user left."""
+    return [uuid for uuid, _ in _left(folder)]
+
+
+def recorded(folder: Path) -> list[str]:
+    """Return the cards of this user's records, those of living runs included.
+
+    Other users' are passed over: what stands in them could make root set anything.
+    """
+    prefix = _path(folder, "").stem
+    return sorted(path.stem.removeprefix(prefix) for path in folder.glob(f"{prefix}*.json"))
+
+
+def _left(folder: Path | None) -> Iterator[tuple[str, GpuLocks]]:
+    place = shared_folder().path if folder is None else folder
+    for uuid in recorded(place):
+        with contextlib.suppress(GpuBusyError):
+            locks = lock_gpus([uuid], "who puts limits back", wait_s=0, folder=place)
+            assert locks is not None
+            with locks:
+                yield uuid, locks
+
+
+def _ask(locks: GpuLocks, question: dict[str, Any], answer_s: float) -> dict[str, Any]:
+    """Ask a process that holds the locks too: nobody gets a card while it works on it."""
+    question = {**question, "folder": str(locks.folder)}
+    return ask(_MODULE, question, answer_s, inherit=locks.handles)
+
+
+def _with_left(reason: str, left: dict[str, str]) -> str:
+    if not left:
+        return reason
+    cards = "; ".join(f"GPU {uuid}: {why}" for uuid, why in left.items())
+    return f"{reason}; not put back yet, the next start tries again: {cards}"
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a run asks for; null leaves a thing alone.
+class LimitRecord:
+    """One card's limits before and as they were set.
 
     Attributes:
-        power_limit_w: power limit in W.
-        sm_clock_mhz: clock the multiprocessors are locked to, in MHz.
+        uuid: the card.
+        power_limit_before_w: None if the power limit is not changed.
+        power_limit_set_w: None likewise.
+        sm_clock_set_mhz: the clock that is locked; None if it is not changed.
+        boot_id: the kernel's id of this boot; limits do not outlive one.
     """
 
-    power_limit_w: float | None = None
-    sm_clock_mhz: int | None = None
+    uuid: str
+    power_limit_before_w: float | None
+    power_limit_set_w: float | None
+    sm_clock_set_mhz: int | None
+    boot_id: str | None
 
 
-class Card:
-    """One card whose limits are to be changed."""
+def _path(folder: Path, uuid: str) -> Path:
+    return folder / f"limits-{os.geteuid()}-{file_safe(uuid)}.json"
 
-    def __init__(self, uuid: str) -> None:
-        """Find the card.
 
-        Raises:
-            LimitsError: it does not answer.
-        """
-        import pynvml
-
-        self.uuid = uuid
-        self.power_changed = False
-        self.clock_changed = False
-        try:
-            self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-        except pynvml.NVMLError as error:
-            raise LimitsError(f"GPU {uuid} does not answer: {error}") from error
-
-    def power_limit_w(self) -> float | None:
-        """Return the power limit that is set."""
-        return power_limit_w(self._handle)
-
-    def sm_clock_mhz(self) -> int | None:
-        """Return the multiprocessors' clock at this moment."""
-        import pynvml
-
-        value: int | None = self._ask("nvmlDeviceGetClockInfo", pynvml.NVML_CLOCK_SM)
-        return value
-
-    def check(self, limits: Limits) -> None:
-        """Say what of ``limits`` this card cannot do, before anything is set.
-
-        Raises:
-            LimitsError: out of the card's range, or not supported.
-        """
-        if limits.power_limit_w is not None:
-            self._check_power(limits.power_limit_w)
-        if limits.sm_clock_mhz is not None:
-            self._check_clock(limits.sm_clock_mhz)
-
-    def apply(self, limits: Limits) -> dict[str, Any]:
-        """Set ``limits``, read them back, and return what was read.
-
-        Raises:
-            LimitsError: not permitted, or another value is there afterwards.
-        """
-        read: dict[str, Any] = {}
-        if limits.power_limit_w is not None:
-            self.set_power_limit(limits.power_limit_w)
-            read["power_limit_w"] = self.power_limit_w()
-            read["enforced_power_limit_w"] = self._enforced_w()
-        if limits.sm_clock_mhz is not None:
-            read["sm_clock_mhz"] = self._lock_clock(limits.sm_clock_mhz)
-        return read
-
-    def set_power_limit(self, limit_w: float) -> None:
-        """Set the power limit and read it back.
-
-        Raises:
-            LimitsError: not permitted, or another value is there afterwards.
-        """
-        self._do("power_limit_w", "nvmlDeviceSetPowerManagementLimit", round(limit_w * 1000))
-        self.power_changed = True
-        now_w = self.power_limit_w()
-        if now_w is None or abs(now_w - limit_w) > 0.001:
-            raise LimitsError(
-                f"GPU {self.uuid}: the power limit was set to {limit_w:g} W, but reads {now_w} W"
-            )
-
-    def unlock_clock(self) -> None:
-        """Let the clocks move again.
-
-        Raises:
-            LimitsError: not permitted.
-        """
-        self._do("sm_clock_mhz", "nvmlDeviceResetGpuLockedClocks")
-
-    def _lock_clock(self, clock_mhz: int) -> int:
-        self._do("sm_clock_mhz", "nvmlDeviceSetGpuLockedClocks", clock_mhz, clock_mhz)
-        self.clock_changed = True
-        deadline = time.monotonic() + CLOCK_WAIT_S
-        while True:
-            now_mhz = self.sm_clock_mhz()
-            if now_mhz is not None and now_mhz <= clock_mhz + CLOCK_STEP_MHZ:
-                return now_mhz
-            if time.monotonic() > deadline:
-                raise LimitsError(
-                    f"GPU {self.uuid}: the clock was locked to {clock_mhz} MHz, but reads "
-                    f"{now_mhz} MHz"
-                )
-            time.sleep(0.05)
-
-    def _check_power(self, limit_w: float) -> None:
-        bounds = self._ask("nvmlDeviceGetPowerManagementLimitConstraints")
-        if bounds is None or self.power_limit_w() is None:
-            raise LimitsError(f"GPU {self.uuid} has no power limit that can be set")
-        low_w, high_w = bounds[0] / 1000, bounds[1] / 1000
-        if not low_w <= limit_w <= high_w:
-            raise LimitsError(
-                f"gpu.power_limit_w: GPU {self.uuid} takes {low_w:g} to {high_w:g} W "
-                f"(found {limit_w:g})"
-            )
-
-    def _check_clock(self, clock_mhz: int) -> None:
-        supported = self._supported_clocks()
-        if not supported:
-            raise LimitsError(f"GPU {self.uuid} does not say which clocks it supports")
-        if clock_mhz in supported:
-            return
-        near = sorted(supported, key=lambda mhz: abs(mhz - clock_mhz))[:2]
+def _write(folder: Path, record: LimitRecord) -> None:
+    """Write a record and wait until it is on the disk."""
+    path = _path(folder, record.uuid)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        handle = os.open(path, flags, 0o600)
+    except FileExistsError:
         raise LimitsError(
-            f"gpu.sm_clock_mhz: GPU {self.uuid} supports {min(supported)} to {max(supported)} MHz "
-            f"in steps, near it {' and '.join(str(mhz) for mhz in sorted(near))} "
-            f"(found {clock_mhz})"
-        )
-
-    def _supported_clocks(self) -> list[int]:
-        """Return the clocks the card supports at its highest memory clock, the one used for work.
-
-        On NVIDIA GPUs the multiprocessors run at the graphics clock.
-        """
-        memory = self._ask("nvmlDeviceGetSupportedMemoryClocks") or []
-        if not memory:
-            return []
-        return list(self._ask("nvmlDeviceGetSupportedGraphicsClocks", max(memory)) or [])
-
-    def _enforced_w(self) -> float | None:
-        limit_mw = self._ask("nvmlDeviceGetEnforcedPowerLimit")
-        return None if limit_mw is None else limit_mw / 1000
-
-    def _ask(self, function: str, *arguments: Any) -> Any:
-        import pynvml
-
-        try:
-            return getattr(pynvml, function)(self._handle, *arguments)
-        except pynvml.NVMLError:
-            return None
-
-    def _do(self, setting: str, function: str, *arguments: Any) -> None:
-        import pynvml
-
-        try:
-            getattr(pynvml, function)(self._handle, *arguments)
-        except pynvml.NVMLError_NoPermission as error:
-            raise LimitsError(
-                f"gpu.{setting}: not permitted on GPU {self.uuid}; it takes root, or an "
-                "administrator who sets it for you; leave it out to run with what is set"
-            ) from error
-        except pynvml.NVMLError_NotSupported as error:
-            raise LimitsError(f"gpu.{setting}: GPU {self.uuid} does not support it") from error
-        except pynvml.NVMLError as error:
-            raise LimitsError(f"gpu.{setting}: GPU {self.uuid} refused it: {error}") from error
+            f"GPU {record.uuid}: {path} is there, so an earlier run's limits are not put back "
+            "yet; `llem clean` says why"
+        ) from None
+    try:
+        with os.fdopen(handle, "w") as stream:
+            json.dump({"format": _FORMAT, **asdict(record)}, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        files.sync_folder(folder)
+    except OSError:
+        path.unlink()
+        raise
 
 
-def open_nvml() -> None:
-    """Start NVML, unless what would answer is not what may be changed.
-
-    A test must never change a real card: under pytest, and wherever a simulated card is asked
-    for (``NVML_SIM_TRACE``), the library that was loaded has to be the simulated one.
+def _read(path: Path) -> LimitRecord | None:
+    """Return a record; None if it is not whole: then nothing had been set yet.
 
     Raises:
-        LimitsError: no driver, or a real card under test.
+        LimitsError: somebody else made it.
+        OSError: it cannot be read.
     """
-    import pynvml
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as stream:
+        found = os.fstat(stream.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            raise LimitsError(f"{path} belongs to somebody else; delete it")
+        try:
+            content: dict[str, Any] = json.load(stream)
+            if content.pop("format") != _FORMAT:
+                return None
+            return LimitRecord(**content)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
 
-    simulated = os.environ.get("NVML_SIM_TRACE")
-    if "PYTEST_CURRENT_TEST" in os.environ and not simulated:
-        raise LimitsError("limits are never set on a real GPU by a test")
+
+def main() -> int:
+    """Set limits or put them back, as the JSON on standard input says, and answer in JSON."""
+    question = json.load(sys.stdin)
+    folder, uuids = Path(question["folder"]), question["devices"]
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        raise LimitsError(f"limits need an NVIDIA driver: {error}") from error
-    if simulated and not all(b"NVML_SIM_TRACE" in path.read_bytes() for path in _loaded()):
-        raise LimitsError("a simulated GPU is asked for, but the real driver answers")
+        answer = (
+            {"held": _set(folder, uuids, Limits(**question["set"]))}
+            if "set" in question
+            else _restore(folder, uuids)
+        )
+    except (LimitsError, OSError) as error:
+        answer = {"refused": str(error)}
+    print(json.dumps(answer))
+    return 0
 
 
-def _loaded() -> Sequence[Path]:
-    """Return the NVML libraries in this process's memory map."""
-    maps = Path("/proc/self/maps").read_text()
-    found = {Path(name) for name in re.findall(r"(?m)\s(/.*libnvidia-ml\.so.*)$", maps)}
-    return sorted(found) or [Path("/dev/null")]
+def _set(folder: Path, uuids: Sequence[str], limits: Limits) -> dict[str, Any]:
+    """Set the limits on every card or on none; return what was read back, by UUID.
+
+    Raises:
+        LimitsError: a card refused; the others are as they were, or the reason says which not.
+    """
+    open_nvml()
+    cards = [Card(uuid) for uuid in uuids]
+    for card in cards:
+        card.check(limits)
+    held: dict[str, Any] = {}
+    done: list[tuple[Card, LimitRecord]] = []
+    try:
+        for card in cards:
+            before_w = None if limits.power_limit_w is None else card.power_limit_w()
+            record = LimitRecord(
+                card.uuid, before_w, limits.power_limit_w, limits.sm_clock_mhz, boot_id()
+            )
+            _write(folder, record)
+            done.append((card, record))
+            held[card.uuid] = {"power_limit_before_w": before_w, **card.apply(limits)}
+    except (LimitsError, OSError) as error:
+        left = {}
+        for card, record in done:
+            try:
+                _put_back(card, _as_done(card, record))
+                _path(folder, card.uuid).unlink()
+            except (LimitsError, OSError) as why:
+                left[card.uuid] = str(why)
+        raise LimitsError(_with_left(str(error), left)) from error
+    return held
+
+
+def _as_done(card: Card, record: LimitRecord) -> LimitRecord:
+    """Return of ``record`` what this process did change: a refusal leaves nothing to put back."""
+    return replace(
+        record,
+        power_limit_before_w=record.power_limit_before_w if card.power_changed else None,
+        power_limit_set_w=card.power_limit_w() if card.power_changed else None,
+        sm_clock_set_mhz=record.sm_clock_set_mhz if card.clock_changed else None,
+    )
+
+
+def _restore(folder: Path, uuids: Sequence[str]) -> dict[str, Any]:
+    left = {}
+    unchanged = True
+    for uuid in uuids:
+        path = _path(folder, uuid)
+        try:
+            record = _read(path)
+            if record is not None and record.boot_id == boot_id():
+                open_nvml()
+                unchanged &= _put_back(Card(record.uuid), record)
+            path.unlink()
+        except (LimitsError, OSError) as error:
+            left[uuid] = str(error)
+    return {
+        "restored": not left,
+        "unchanged_meanwhile": None if left else unchanged,
+        "left": left,
+    }
+
+
+def _put_back(card: Card, record: LimitRecord) -> bool:
+    """Restore one card, in several tries; return whether its power limit was still as set.
+
+    A power limit that somebody else has set since stays as it is.
+
+    Raises:
+        LimitsError: it could not be restored.
+    """
+    now_w = card.power_limit_w()
+    set_w = record.power_limit_set_w
+    if set_w is not None and now_w is None:
+        raise LimitsError(f"GPU {card.uuid}: its power limit cannot be read")
+    unchanged = set_w is None or now_w is None or abs(now_w - set_w) <= 0.001
+    for _ in range(RESTORE_TRIES - 1):
+        try:
+            _try_to_put_back(card, record, power=unchanged)
+        except LimitsError:
+            time.sleep(RESTORE_PAUSE_S)
+        else:
+            return unchanged
+    _try_to_put_back(card, record, power=unchanged)
+    return unchanged
+
+
+def _try_to_put_back(card: Card, record: LimitRecord, *, power: bool) -> None:
+    reasons = []
+    if power and record.power_limit_before_w is not None:
+        try:
+            card.set_power_limit(record.power_limit_before_w)
+        except LimitsError as error:
+            reasons.append(str(error))
+    if record.sm_clock_set_mhz is not None:
+        try:
+            card.unlock_clock()
+        except LimitsError as error:
+            reasons.append(str(error))
+    if reasons:
+        raise LimitsError("; ".join(reasons))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

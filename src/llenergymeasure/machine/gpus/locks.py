@@ -6,41 +6,49 @@ file is for people, and means nothing once nobody holds the lock.
 """
 
 import errno
-import fcntl
 import getpass
 import os
+import random
 import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llenergymeasure.errors import LlemError
+from llenergymeasure.files import try_lock
 from llenergymeasure.machine.shared_folder import shared_folder
 
 POLL_S = 0.25
 
 
 class GpuBusyError(LlemError):
-    """Another run holds a GPU, and did not let go of it in the time given."""
+    """Other runs hold GPUs, and did not let go of them in the time given."""
 
 
 class GpuLocks:
     """The locks of a run's GPUs; a context manager, or ``release`` when done."""
 
-    def __init__(self, uuids: Sequence[str], handles: Sequence[int]) -> None:
-        """Take held locks; use :func:`lock_gpus`."""
-        self.uuids = tuple(uuids)
-        self._handles = list(handles)
+    def __init__(self, folder: Path) -> None:
+        """Hold none yet; use :func:`lock_gpus`."""
+        self.folder = folder
+        self.waited = False
+        """Whether other runs held them when they were asked for."""
+        self._handles: dict[str, int] = {}
+
+    @property
+    def uuids(self) -> tuple[str, ...]:
+        """The cards, in the order in which they were asked for."""
+        return tuple(self._handles)
 
     @property
     def handles(self) -> tuple[int, ...]:
         """The open files: a process that inherits them holds the locks too, until both let go."""
-        return tuple(self._handles)
+        return tuple(self._handles.values())
 
     def release(self) -> None:
         """Let go, as far as this process is concerned."""
         while self._handles:
-            os.close(self._handles.pop())
+            os.close(self._handles.popitem()[1])
 
     def __enter__(self) -> "GpuLocks":
         """Return the locks."""
@@ -50,84 +58,78 @@ class GpuLocks:
         """Let go of them."""
         self.release()
 
+    def take(self, uuids: Sequence[str], count: int, owner: str) -> dict[str, str]:
+        """Lock the first ``count`` free cards, or none; return the busy ones and who has them."""
+        busy = {}
+        try:
+            for uuid in uuids:
+                if len(self._handles) == count:
+                    break
+                handle = _open(self.folder / _file_name(uuid))
+                self._handles[uuid] = handle
+                if not try_lock(handle):
+                    busy[uuid] = _written(handle)
+                    os.close(self._handles.pop(uuid))
+        except BaseException:
+            self.release()
+            raise
+        if len(self._handles) < count:
+            self.release()
+        for handle in self.handles:
+            _write(handle, f"{owner} (pid {os.getpid()}, user {_user()})")
+        return busy
+
 
 def lock_gpus(
     uuids: Sequence[str],
     owner: str,
     *,
+    count: int | None = None,
     wait_s: float,
     folder: Path | None = None,
     interrupted: Callable[[float], bool] | None = None,
 ) -> GpuLocks | None:
-    """Hold the lock of every card named, or none of them.
-
-    They are taken in the order of their names, so that two runs never wait for each other.
+    """Hold the locks of ``count`` of the cards, the first that are free; while waiting, of none.
 
     Args:
         uuids: the cards; none gives locks that hold nothing.
         owner: who asks, in words, for whoever comes second.
+        count: how many of them; all if not given.
         wait_s: longest wait for all of them together; 0 tries once.
         folder: where the locks are; the machine's shared folder if not given.
         interrupted: rests for so many seconds and returns whether to give up.
 
     Returns:
-        The locks; null if ``interrupted`` said so.
+        The locks; None if ``interrupted`` said so.
 
     Raises:
-        GpuBusyError: another run holds one of them.
+        GpuBusyError: other runs hold too many of them.
     """
-    place = shared_folder().path if folder is None else folder
+    locks = GpuLocks(shared_folder().path if folder is None else folder)
+    needed = len(uuids) if count is None else count
     rest = _sleep if interrupted is None else interrupted
     deadline = time.monotonic() + wait_s
-    locks = GpuLocks((), ())
-    try:
-        for uuid in sorted(set(uuids)):
-            handle = _lock_one(place / _file_name(uuid), uuid, owner, deadline, wait_s, rest)
-            if handle is None:
-                locks.release()
-                return None
-            locks = GpuLocks((*locks.uuids, uuid), (*locks.handles, handle))
-    except BaseException:
-        locks.release()
-        raise
-    return locks
-
-
-def _lock_one(
-    path: Path,
-    uuid: str,
-    owner: str,
-    deadline: float,
-    wait_s: float,
-    rest: Callable[[float], bool],
-) -> int | None:
-    handle = _open(path)
-    try:
-        if _wait(handle, uuid, deadline, wait_s, rest):
-            _write(handle, f"{owner} (pid {os.getpid()}, user {_user()})")
-            return handle
-    except BaseException:
-        os.close(handle)
-        raise
-    os.close(handle)
-    return None
-
-
-def _wait(
-    handle: int, uuid: str, deadline: float, wait_s: float, rest: Callable[[float], bool]
-) -> bool:
-    """Return whether the lock is ours; false if waiting was interrupted."""
-    while not _taken(handle):
+    while True:
+        busy = locks.take(uuids, needed, owner)
+        if len(locks.uuids) == needed:
+            return locks
         left_s = deadline - time.monotonic()
         if left_s <= 0:
-            waited = f" after {wait_s:g} s of waiting" if wait_s else ""
-            raise GpuBusyError(
-                f"GPU {uuid} is in use{waited} by {_written(handle)}; wait for it to end, or "
-                "choose another GPU (CUDA_VISIBLE_DEVICES or gpu.devices)"
-            )
-        if rest(min(POLL_S, left_s)):
-            return False
-    return True
+            raise GpuBusyError(_too_few(busy, needed, len(uuids), wait_s))
+        locks.waited = True
+        # At random, so that two that wait for several cards do not keep taking each other's.
+        if rest(min(POLL_S * random.uniform(0.5, 1.5), left_s)):
+            return None
+
+
+def _too_few(busy: dict[str, str], needed: int, usable: int, wait_s: float) -> str:
+    waited = f" after {wait_s:g} s of waiting" if wait_s else ""
+    holders = "; ".join(f"GPU {uuid} by {holder}" for uuid, holder in busy.items())
+    return (
+        f"{needed} of the {usable} GPUs that may be used {'is' if needed == 1 else 'are'} not "
+        f"free{waited}. In use: {holders}; wait for it to end, or choose another GPU "
+        "(CUDA_VISIBLE_DEVICES or gpu.devices)"
+    )
 
 
 def _open(path: Path) -> int:
@@ -153,15 +155,6 @@ def _open(path: Path) -> int:
         return handle
 
 
-def _taken(handle: int) -> bool:
-    """Try once; whether the lock is ours now."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _write(handle: int, text: str) -> None:
     try:
         os.ftruncate(handle, 0)
@@ -178,7 +171,12 @@ def _written(handle: int) -> str:
 
 
 def _file_name(uuid: str) -> str:
-    return f"gpu-{re.sub(r'[^A-Za-z0-9.-]', '_', uuid)}.lock"
+    return f"gpu-{file_safe(uuid)}.lock"
+
+
+def file_safe(uuid: str) -> str:
+    """Return a card's name as it stands in file names; a UUID is one already."""
+    return re.sub(r"[^A-Za-z0-9.-]", "_", uuid)
 
 
 def _user() -> str:

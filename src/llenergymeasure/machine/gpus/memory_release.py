@@ -6,17 +6,20 @@ process of its own: a driver that hangs must not take it along.
 """
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from typing import Any
+
+from llenergymeasure.processes import ChildError, ask
 
 LIMIT_S = 10.0
 """Longest wait for the memory: the driver takes well below a second when nothing is wrong."""
 
 ANSWER_S = 30.0
 POLL_S = 0.1
+
+_MODULE = "llenergymeasure.machine.gpus.memory_release"
 
 SLACK_BYTES = 200_000_000
 """A driver that has just worked may keep somewhat more of an idle card to itself than before."""
@@ -31,27 +34,15 @@ def ask_release(before_bytes: Mapping[str, int], limit_s: float = LIMIT_S) -> di
 
     Returns:
         By UUID: ``before_bytes``, ``after_bytes``, ``released``, ``waited_s``, and ``processes``
-        that still compute there. ``{"unavailable": why}`` where NVML does not say; null without
+        that still compute there. ``{"unavailable": why}`` where NVML does not say; None without
         cards.
     """
     if not before_bytes:
         return None
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "llenergymeasure.machine.gpus.memory_release", str(limit_s)],
-            input=json.dumps(dict(before_bytes)),
-            capture_output=True,
-            text=True,
-            timeout=limit_s + ANSWER_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return {"unavailable": f"the driver did not answer within {limit_s + ANSWER_S:g} s"}
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        return {"unavailable": last[0]}
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+        return ask(_MODULE, dict(before_bytes), limit_s + ANSWER_S, str(limit_s))
+    except ChildError as error:
+        return {"unavailable": str(error)}
 
 
 def told(release: Mapping[str, Any] | None) -> list[str]:

@@ -1,0 +1,78 @@
+"""Processors of its own for each of several runs on one machine (standard library only).
+
+Who may run how many at a time is Snakemake's to say (``--cores N --resources gpu=K``); which
+processors are free is seen from locks that the kernel keeps (flock(2)), so that a run that is
+killed frees them.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from llenergymeasure.files import try_lock
+from llenergymeasure.machine.shared_folder import shared_folder
+
+AT_ONCE_VARIABLE = "LLEM_RUNS_AT_ONCE"
+"""Says to a run with how many others it shares the machine; one, itself, if it is not set."""
+
+_CPUS = Path("/sys/devices/system/cpu")
+
+
+def runs_at_once(environ: Mapping[str, str]) -> int:
+    """Return how many runs share this machine."""
+    text = environ.get(AT_ONCE_VARIABLE, "")
+    return max(1, int(text)) if text.isdigit() else 1
+
+
+def take_cpu_share(at_once: int, folder: Path | None = None) -> frozenset[int] | None:
+    """Keep this process and its children to the first free one of ``at_once`` equal shares.
+
+    It is theirs until this process ends. Whole cores: threads that share a core stay together. None
+    where the machine has fewer cores than shares, or every share is taken: the run then goes where
+    the kernel puts it.
+    """
+    place = shared_folder().path if folder is None else folder
+    for number, cpus in enumerate(cpu_shares(at_once) if at_once > 1 else ()):
+        name = f"cpus-{os.geteuid()}-{number + 1}-of-{at_once}.lock"
+        handle = os.open(place / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if try_lock(handle):
+            os.sched_setaffinity(0, cpus)
+            return cpus
+        os.close(handle)
+    return None
+
+
+def cpu_shares(count: int) -> list[frozenset[int]]:
+    """Return this process's processors in ``count`` shares of whole cores; none if too few."""
+    cores = _cores(os.sched_getaffinity(0))
+    size = len(cores) // count
+    if size == 0:
+        return []
+    return [
+        frozenset().union(*cores[number * size : (number + 1) * size]) for number in range(count)
+    ]
+
+
+def _cores(cpus: Iterable[int]) -> list[frozenset[int]]:
+    """Return processors by core, in the order of their numbers."""
+    left = set(cpus)
+    cores = []
+    for cpu in sorted(left):
+        if cpu in left:
+            core = (_siblings(cpu) | {cpu}) & left
+            left -= core
+            cores.append(frozenset(core))
+    return cores
+
+
+def _siblings(cpu: int) -> set[int]:
+    """Return the processors on one core, as the kernel lists them: ``0,64`` or ``0-1``."""
+    try:
+        text = (_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text()
+    except OSError:
+        return set()
+    found: set[int] = set()
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found

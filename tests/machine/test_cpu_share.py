@@ -1,0 +1,69 @@
+"""Runs side by side: each on processors of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from llenergymeasure.machine.cpu_share import cpu_shares, runs_at_once, take_cpu_share
+
+
+def test_shares_are_equal_and_overlap_nowhere():
+    usable = os.sched_getaffinity(0)
+    assert cpu_shares(1) == [usable]
+    assert cpu_shares(len(usable) + 1) == []
+    for count in range(2, len(usable) + 1):
+        shares = cpu_shares(count)
+        if shares:
+            assert len(shares) == count
+            assert len(frozenset().union(*shares)) == sum(map(len, shares))
+            assert frozenset().union(*shares) <= usable
+
+
+TAKE = """
+import os, sys
+from pathlib import Path
+from llenergymeasure.machine.cpu_share import take_cpu_share
+share = take_cpu_share(2, Path(sys.argv[1]))
+print(sorted(os.sched_getaffinity(0)) if share else None, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(len(cpu_shares(2)) < 2, reason="fewer than two cores")
+def test_a_process_has_its_share_until_it_ends_however_it_ends(tmp_path):
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", TAKE, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    told = [process.stdout.readline().strip() for process in started]
+    assert sorted(told) == sorted(str(sorted(share)) for share in cpu_shares(2))
+    before = os.sched_getaffinity(0)
+    assert take_cpu_share(2, tmp_path) is None
+    assert os.sched_getaffinity(0) == before
+    started[0].kill()
+    started[0].wait()
+    try:
+        assert str(sorted(take_cpu_share(2, tmp_path))) == told[0]
+    finally:
+        os.sched_setaffinity(0, before)
+        for process in started:
+            process.communicate()
+
+
+@pytest.mark.parametrize(("told", "count"), [("", 1), ("4", 4), ("0", 1), ("many", 1)])
+def test_how_many_run_at_once(told, count):
+    assert runs_at_once({"LLEM_RUNS_AT_ONCE": told}) == count
+
+
+def test_a_run_alone_has_all_processors(tmp_path):
+    before = os.sched_getaffinity(0)
+    assert take_cpu_share(1, tmp_path) is None
+    assert os.sched_getaffinity(0) == before
+    assert list(tmp_path.iterdir()) == []

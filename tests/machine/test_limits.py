@@ -1,0 +1,385 @@
+"""Limits on the simulated card through the real nvidia-ml-py; kills are real."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.machine.gpus.card_limits import Limits, LimitsError
+from llenergymeasure.machine.gpus.limits import (
+    hold_limits,
+    left_limits,
+    restore_left,
+    restore_limits,
+)
+from llenergymeasure.machine.gpus.locks import GpuBusyError, GpuLocks, lock_gpus
+from machine.conftest import LIMITED, UUID, read_back
+from nvml_sim import sim
+from support.limits import AS_FOUND, HELD, held_by_another, killed_while_holding
+from support.studies import llem
+
+BOTH = Limits(250, 1200)
+RESTORED = {"restored": True, "unchanged_meanwhile": True, "left": {}}
+
+
+def lock(*uuids: str) -> GpuLocks:
+    locks = lock_gpus(uuids or [UUID], "this run", wait_s=0)
+    assert locks is not None
+    return locks
+
+
+def hang(environment: dict[str, str], *, hanging: bool = True) -> None:
+    """From now on a call on the card takes a minute, to processes that start; or none again."""
+    path = Path(environment["NVML_SIM_TRACE"])
+    trace = json.loads(path.read_text())
+    for device in trace["devices"]:
+        device["sensor"] = {"call_ms": {"other": 60_000}} if hanging else {}
+    path.write_text(json.dumps(trace))
+
+
+def records(environment: dict[str, str]) -> list[Path]:
+    return sorted(Path(environment["LLEM_RUNTIME_DIR"]).glob("limits-*"))
+
+
+def test_limits_are_set_read_back_and_put_back(simulated: Any) -> None:
+    environment = simulated()
+    with lock() as locks:
+        assert hold_limits(locks, BOTH) == {
+            UUID: {
+                "power_limit_before_w": 400.0,
+                "power_limit_w": 250.0,
+                "enforced_power_limit_w": 250.0,
+                "sm_clock_mhz": 1200,
+            }
+        }
+        assert read_back(environment) == HELD
+        assert restore_limits(locks) == RESTORED
+    assert read_back(environment) == AS_FOUND
+    assert records(environment) == []
+
+
+def test_the_limit_that_was_found_comes_back_and_not_the_default(simulated: Any) -> None:
+    environment = simulated()
+    set_limit(environment, 300)
+    with lock() as locks:
+        hold_limits(locks, Limits(200))
+        assert read_back(environment)[0] == 200
+        restore_limits(locks)
+    assert read_back(environment)[0] == 300
+
+
+def test_one_limit_alone_leaves_the_other_alone(simulated: Any) -> None:
+    environment = simulated()
+    with lock() as locks:
+        hold_limits(locks, Limits(sm_clock_mhz=600))
+        assert read_back(environment) == (400.0, 600)
+        restore_limits(locks)
+    assert read_back(environment) == AS_FOUND
+
+
+def test_a_driver_that_hangs_is_never_taken_for_one_that_has_put_back(simulated: Any) -> None:
+    environment = simulated()
+    with lock() as locks:
+        hold_limits(locks, BOTH)
+        hang(environment)
+        began = time.monotonic()
+        assert restore_limits(locks, answer_s=2) == {
+            "restored": False,
+            "unchanged_meanwhile": None,
+            "left": {UUID: "no answer within 2 s"},
+        }
+        assert time.monotonic() - began < 10
+    hang(environment, hanging=False)
+    assert read_back(environment) == HELD
+    assert len(records(environment)) == 1
+    assert restore_left() == {UUID: None}
+    assert read_back(environment) == AS_FOUND
+
+
+def test_a_driver_that_hangs_while_limits_are_set_leaves_a_record(simulated: Any) -> None:
+    environment = simulated()
+    with lock() as locks:
+        hold_limits(locks, BOTH)
+        hang(environment)
+        (record,) = records(environment)
+        content = record.read_text()
+        record.unlink()
+        with pytest.raises(LimitsError, match="no answer within 2 s; what it may have set is put"):
+            hold_limits(locks, BOTH, answer_s=2)
+        record.write_text(content)
+    hang(environment, hanging=False)
+    assert restore_left() == {UUID: None}
+    assert read_back(environment) == AS_FOUND
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+def test_what_a_killed_supervisor_left_is_put_back_by_the_next_start(
+    simulated: Any, number: int
+) -> None:
+    environment = simulated()
+    killed_while_holding(environment, number)
+    assert left_limits() == [UUID]
+    assert restore_left() == {UUID: None}
+    assert read_back(environment) == AS_FOUND
+    assert (restore_left(), left_limits(), records(environment)) == ({}, [], [])
+
+
+def test_clean_shows_what_a_killed_run_left_and_puts_it_back(
+    simulated: Any, tmp_path: Path
+) -> None:
+    environment = simulated()
+    killed_while_holding(environment)
+    shown = json.loads(llem(tmp_path, "clean", "--json", variables=environment).stdout)
+    assert [(each["kind"], each["name"]) for each in shown] == [("GPU limit", UUID)]
+    assert read_back(environment) == HELD
+    done = llem(tmp_path, "clean", "--yes", variables=environment)
+    assert done.returncode == 0, done.stderr
+    assert read_back(environment) == AS_FOUND
+    assert json.loads(llem(tmp_path, "clean", "--json", variables=environment).stdout) == []
+
+
+def test_a_living_runs_limits_are_left_alone(simulated: Any) -> None:
+    environment = simulated()
+    with held_by_another(environment):
+        assert restore_left() == {}
+        assert left_limits() == []
+        assert read_back(environment) == HELD
+
+
+def test_nobody_gets_the_card_while_a_process_works_on_its_limits(simulated: Any) -> None:
+    environment = simulated()
+    locks = lock()
+    hold_limits(locks, BOTH)
+    code = "import os, sys; os.kill(os.getpid(), 19)"
+    with subprocess.Popen([sys.executable, "-c", code], pass_fds=locks.handles) as worker:
+        locks.release()
+        with pytest.raises(GpuBusyError):
+            lock()
+        assert restore_left() == {}
+        assert read_back(environment) == HELD
+        worker.kill()
+    assert restore_left() == {UUID: None}
+
+
+def test_limits_that_could_not_be_put_back_are_not_taken_for_those_found(simulated: Any) -> None:
+    environment = simulated()
+    killed_while_holding(environment)
+    with (
+        lock() as locks,
+        pytest.raises(LimitsError, match="an earlier run's limits are not put back yet"),
+    ):
+        hold_limits(locks, Limits(150))
+    assert restore_left() == {UUID: None}
+    assert read_back(environment) == AS_FOUND
+
+
+def test_what_somebody_set_after_a_kill_is_left_as_it_is(simulated: Any) -> None:
+    environment = simulated()
+    killed_while_holding(environment)
+    set_limit(environment, 450)
+    assert restore_left() == {UUID: None}
+    assert read_back(environment) == (450.0, 1980)
+
+
+def test_a_limit_that_somebody_changes_during_the_run_stays_and_is_reported(
+    simulated: Any,
+) -> None:
+    environment = simulated()
+    with lock() as locks:
+        hold_limits(locks, BOTH)
+        set_limit(environment, 450)
+        assert restore_limits(locks) == {**RESTORED, "unchanged_meanwhile": False}
+    assert read_back(environment) == (450.0, 1980)
+
+
+def test_a_card_that_is_lost_is_not_restored(simulated: Any) -> None:
+    environment = simulated()
+    with lock() as locks:
+        hold_limits(locks, BOTH)
+        path = Path(environment["NVML_SIM_TRACE"])
+        whole = path.read_text()
+        trace = json.loads(whole)
+        trace["devices"][0]["fail_after_s"] = -1
+        path.write_text(json.dumps(trace))
+        closed = restore_limits(locks)
+        assert closed["restored"] is False
+        assert UUID in closed["left"]
+        path.write_text(whole)
+        assert restore_limits(locks) == RESTORED
+    assert read_back(environment) == AS_FOUND
+
+
+def test_limits_of_another_boot_are_forgotten(simulated: Any) -> None:
+    environment = simulated()
+    killed_while_holding(environment)
+    (record,) = records(environment)
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps({**content, "boot_id": "another"}))
+    assert restore_left() == {UUID: None}
+    assert read_back(environment)[0] == 250
+    assert records(environment) == []
+
+
+def test_half_a_record_means_that_nothing_was_set_yet(simulated: Any) -> None:
+    environment = simulated()
+    folder = Path(environment["LLEM_RUNTIME_DIR"])
+    folder.mkdir()
+    (folder / f"limits-{os.geteuid()}-{UUID}.json").write_text('{"format": 1, "uu')
+    assert restore_left() == {UUID: None}
+    assert records(environment) == []
+    assert read_back(environment) == AS_FOUND
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_record_that_somebody_else_made_sets_nothing(simulated: Any) -> None:
+    environment = simulated()
+    killed_while_holding(environment)
+    (record,) = records(environment)
+    os.chown(record, 65534, 65534)
+    (reason,) = restore_left().values()
+    assert reason is not None
+    assert "belongs to somebody else" in reason
+    assert read_back(environment) == HELD
+
+
+def test_a_planted_link_is_not_followed(simulated: Any, tmp_path: Path) -> None:
+    environment = simulated()
+    folder = Path(environment["LLEM_RUNTIME_DIR"])
+    folder.mkdir()
+    target = tmp_path / "precious"
+    target.write_text("as it was")
+    (folder / f"limits-{os.geteuid()}-{UUID}.json").symlink_to(target)
+    with lock() as locks, pytest.raises(LimitsError, match="not put back yet"):
+        hold_limits(locks, BOTH)
+    (reason,) = restore_left().values()
+    assert reason is not None
+    assert target.read_text() == "as it was"
+    assert read_back(environment) == AS_FOUND
+
+
+REFUSALS = [
+    ({"power_limit_w": 99.0}, {}, r"gpu\.power_limit_w: .*takes 100 to 500 W \(found 99\)"),
+    ({"power_limit_w": 501.0}, {}, r"takes 100 to 500 W \(found 501\)"),
+    ({"sm_clock_mhz": 100}, {}, r"gpu\.sm_clock_mhz: .*supports 210 to 1980 MHz"),
+    ({"sm_clock_mhz": 1201}, {}, r"near it 1200 and 1215 \(found 1201\)"),
+    (
+        {"power_limit_w": 250.0},
+        {"permission": {"set_power_limit": False}},
+        r"gpu\.power_limit_w: not permitted .*takes root",
+    ),
+    (
+        {"sm_clock_mhz": 1200},
+        {"permission": {"set_clocks": False}},
+        r"gpu\.sm_clock_mhz: not permitted",
+    ),
+    (
+        {"power_limit_w": 250.0},
+        {"not_supported": ["nvmlDeviceGetPowerManagementLimitConstraints"]},
+        "no power limit that can be set",
+    ),
+    (
+        {"sm_clock_mhz": 1200},
+        {"not_supported": ["nvmlDeviceSetGpuLockedClocks"]},
+        r"gpu\.sm_clock_mhz: .*does not support it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("wish", "keys", "reason"), REFUSALS)
+def test_a_refusal_says_why_and_changes_nothing(
+    simulated: Any, wish: dict[str, Any], keys: dict[str, Any], reason: str
+) -> None:
+    environment = simulated(sim.Device(keys={**LIMITED, **keys}))
+    with lock() as locks, pytest.raises(LimitsError, match=reason):
+        hold_limits(locks, Limits(**wish))
+    assert read_back(environment) == AS_FOUND
+    assert records(environment) == []
+
+
+def test_all_cards_or_none(simulated: Any) -> None:
+    first, second = ("GPU-first", "GPU-second")
+    strict = {**LIMITED, "permission": {"set_clocks": False}}
+    environment = simulated(
+        sim.Device(uuid=first, keys=LIMITED), sim.Device(uuid=second, keys=strict)
+    )
+    with (
+        lock(first, second) as locks,
+        pytest.raises(LimitsError, match=f"not permitted on GPU {second}"),
+    ):
+        hold_limits(locks, BOTH)
+    for uuid in (first, second):
+        assert read_back(environment, uuid) == AS_FOUND
+
+
+def test_an_unknown_card_is_refused(simulated: Any) -> None:
+    simulated()
+    with (
+        lock("GPU-other") as locks,
+        pytest.raises(LimitsError, match="GPU GPU-other does not answer"),
+    ):
+        hold_limits(locks, BOTH)
+
+
+def test_without_a_driver_the_reason_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    monkeypatch.setenv("NVML_SIM_TRACE", str(tmp_path / "none"))
+    monkeypatch.setenv("LLEM_RUNTIME_DIR", str(tmp_path))
+    with (
+        lock() as locks,
+        pytest.raises(LimitsError, match=r"cannot be set: (limits need|a simulated GPU)"),
+    ):
+        hold_limits(locks, BOTH)
+
+
+def test_a_test_never_sets_a_real_cards_limits(
+    simulated: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulated()
+    monkeypatch.delenv("NVML_SIM_TRACE")
+    with lock() as locks, pytest.raises(LimitsError, match="never set on a real GPU by a test"):
+        hold_limits(locks, BOTH)
+
+
+def test_a_library_that_is_not_the_simulated_one_is_refused(
+    simulated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = simulated()
+    source = tmp_path / "real.c"
+    source.write_text("int nvmlInitWithFlags(unsigned flags) { return (int)flags; }\n")
+    library = tmp_path / "libnvidia-ml.so.1"
+    subprocess.run(
+        [os.environ.get("CC", "gcc"), "-shared", "-fPIC", "-o", library, source], check=True
+    )
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"{tmp_path}:{environment['LD_LIBRARY_PATH']}")
+    with lock() as locks, pytest.raises(LimitsError, match="but the real driver answers"):
+        hold_limits(locks, BOTH)
+
+
+def set_limit(environment: dict[str, str], limit_w: float) -> None:
+    code = (
+        "import sys, pynvml\n"
+        "pynvml.nvmlInit()\n"
+        "card = pynvml.nvmlDeviceGetHandleByUUID(sys.argv[1])\n"
+        "pynvml.nvmlDeviceSetPowerManagementLimit(card, int(sys.argv[2]))\n"
+    )
+    done = sim.run_python(code, environment, UUID, str(round(limit_w * 1000)))
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_a_supervisor_imports_is_the_standard_library_alone() -> None:
+    code = (
+        "import sys\n"
+        "from llenergymeasure.machine.gpus import allotment, limits, locks, memory_release\n"
+        "others = {name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names)\n"
+        "print(sorted(name for name in others if not name.startswith('_')))\n"
+    )
+    done = sim.run_python(code, dict(os.environ))
+    assert done.stdout.strip() == "['llenergymeasure']", done.stdout + done.stderr
