@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -225,19 +225,23 @@ def boot_id() -> str | None:
 
 def start_ticks(pid: int) -> int | None:
     """Return when a process began, in clock ticks since boot; None if it is dead or a zombie."""
-    fields = _stat(pid)
+    fields = stat_fields(pid)
     return None if len(fields) < 20 or fields[0] in {"Z", "X"} else int(fields[19])
 
 
 def descendants(pid: int) -> list[int]:
     """Return the process ids of all living descendants of ``pid``."""
+    every = {each: fields for each in pids() if (fields := stat_fields(each))}
+    return below({pid}, {each: fields for each, fields in every.items() if fields[0] != "Z"})
+
+
+def below(roots: Collection[int], every: Mapping[int, Sequence[str]]) -> list[int]:
+    """Return which of ``every`` process, by its ``stat_fields``, descend from one of the roots."""
     children: dict[int, list[int]] = {}
-    for each in pids():
-        fields = _stat(each)
-        if fields and fields[0] != "Z":
-            children.setdefault(int(fields[1]), []).append(each)
+    for each, fields in every.items():
+        children.setdefault(int(fields[1]), []).append(each)
     found: list[int] = []
-    todo = [pid]
+    todo = list(roots)
     while todo:
         for child in children.get(todo.pop(), []):
             found.append(child)
@@ -245,16 +249,15 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def pids() -> Iterator[int]:
+def pids(proc: Path = Path("/proc")) -> Iterator[int]:
     """Yield the ids of all processes that can be seen."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            yield int(entry.name)
+    yield from (int(entry.name) for entry in proc.iterdir() if entry.name.isdigit())
 
 
-def _stat(pid: int) -> list[str]:
+def stat_fields(pid: int, proc: Path = Path("/proc")) -> list[str]:
     """Return the fields of /proc/PID/stat from the state on (proc(5)); empty if it is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        text = (proc / str(pid) / "stat").read_text(errors="replace")
     except OSError:
         return []
+    return text.rpartition(")")[2].split()

@@ -70,10 +70,20 @@ VALIDITY: Mapping[str, Code] = {
     ),
     "recorder_lost": Code(True, "The recording ends before the window does."),
     "sample_gap": Code(True, "The power sensor gave nothing for too long inside the window."),
+    "stalled": Code(
+        True,
+        "The machine was suspended, a process of the run was stopped, or a batch took far longer "
+        "than its like: the window holds time in which nothing was done.",
+    ),
     "counter_unverified": Code(
         False,
         "Nothing shows whether the energy counter sees all of the time; the interval holds what it "
         "may have missed.",
+    ),
+    "cpu_contended": Code(
+        False,
+        "Other processes, other virtual machines or a quota took part of the CPUs that the run may "
+        "use; where the CPUs are metered the run has other_process too.",
     ),
     "graphics_process": Code(
         False, "A desktop, a game or the like drew on the device; its energy is in the run's."

@@ -1,7 +1,6 @@
 """The wall clock is set while a run is at work: nothing that counts depends on it."""
 
 import json
-import shutil
 import subprocess
 import sys
 from datetime import datetime
@@ -11,25 +10,18 @@ import pytest
 
 from llenergymeasure.results.outcome import read_outcome
 from support.attempts import start
+from support.clocks import jumping_clock
 from support.studies import environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.system]
 
-SOURCE = Path(__file__).resolve().parents[1] / "support" / "jumping_clock.c"
 YEAR_S = 365 * 86_400
 
 
 @pytest.fixture
 def clock(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     """A file with the seconds that the wall clock is ahead, and the variables that make it so."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    library, ahead = tmp_path / "jumping_clock.so", tmp_path / "ahead"
-    command = [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(SOURCE), "-ldl"]
-    subprocess.run(command, check=True)
-    ahead.write_text("0")
-    return ahead, {"LD_PRELOAD": str(library), "JUMPING_CLOCK": str(ahead)}
+    return jumping_clock(tmp_path, "JUMPING_CLOCK")
 
 
 def test_the_clock_jumps_where_it_is_said_to(clock: tuple[Path, dict[str, str]]) -> None:

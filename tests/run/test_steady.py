@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from llenergymeasure.run.result.trend import CHANGE_MAX, P_MAX, steadiness, trend
+from llenergymeasure.run.result.trend import CHANGE_MAX, P_MAX, far_slower, steadiness, trend
 
 NS = 1_000_000_000
 
@@ -106,3 +106,25 @@ def test_the_significance_is_students(count: int) -> None:
     assert found.p_value == pytest.approx(expected.pvalue, abs=0.002)
     mean = sum(values) / count
     assert found.relative_change == pytest.approx(expected.slope * (count - 1) / mean)
+
+
+def test_a_batch_far_slower_than_its_like_is_named() -> None:
+    durations_s = [0.5] * 10
+    durations_s[6] = 2.5
+    ((start_ns, end_ns), usual_s) = next(iter(far_slower(*batches(durations_s, [64] * 10))))
+    assert (start_ns, end_ns) == (3 * NS, 5.5 * NS)
+    assert usual_s == 0.5
+
+
+@pytest.mark.parametrize(
+    ("durations_s", "tokens"),
+    [
+        ([0.5] * 9 + [1.4], [64] * 10),  # a second is the least
+        ([2.0] * 9 + [5.0], [64] * 10),  # and so is three times
+        ([0.5] * 9 + [5.0], [64] * 9 + [640]),  # another batch
+        ([0.5, 0.5, 5.0], [64] * 3),  # too few to know what is usual
+        ([20.0], [64]),
+    ],
+)
+def test_what_the_work_explains_is_no_stall(durations_s: list[float], tokens: list[int]) -> None:
+    assert list(far_slower(*batches(durations_s, tokens))) == []

@@ -1,6 +1,6 @@
-/* A wall clock that can be set, for one process tree: preloaded before libc, it adds to what
- * CLOCK_REALTIME shows the seconds that stand in the file $JUMPING_CLOCK. CLOCK_MONOTONIC, and all
- * else, is the system's own. */
+/* Clocks that can be set, for one process tree: preloaded before libc, it adds to what
+ * CLOCK_REALTIME shows the seconds that stand in the file $JUMPING_CLOCK, and to CLOCK_BOOTTIME
+ * those in $JUMPING_BOOT_CLOCK. CLOCK_MONOTONIC, and all else, is the system's own. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -9,8 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-static long ahead_s(void) {
-    const char *path = getenv("JUMPING_CLOCK");
+static long ahead_s(const char *variable) {
+    const char *path = getenv(variable);
     int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     char text[32] = "0";
     if (file >= 0) {
@@ -27,7 +27,9 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
         real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
     int code = real(clock, now);
     if (code == 0 && clock == CLOCK_REALTIME)
-        now->tv_sec += ahead_s();
+        now->tv_sec += ahead_s("JUMPING_CLOCK");
+    if (code == 0 && clock == CLOCK_BOOTTIME)
+        now->tv_sec += ahead_s("JUMPING_BOOT_CLOCK");
     return code;
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration
 from llenergymeasure.energy import validity
 from llenergymeasure.energy.device import Device
+from llenergymeasure.energy.disturbance import CpuUse, cpu_contended, cpu_use, stalled
 from llenergymeasure.energy.footprint import per_1000_requests_wh
 from llenergymeasure.energy.readings import (
     CARD_SCOPES,
@@ -45,6 +46,7 @@ class Account:
         unavailable: why there is no headline, if there is none.
         cards: each card's channels.
         headline_sources: what the headline is made from.
+        cpu_use: who used the CPUs over the window.
     """
 
     window: tuple[int, int]
@@ -55,6 +57,7 @@ class Account:
     unavailable: str | None = None
     cards: tuple[Device, ...] = field(default=(), repr=False)
     headline_sources: tuple[Source, ...] = field(default=(), repr=False)
+    cpu_use: CpuUse = field(default_factory=CpuUse)
 
     @property
     def headline(self) -> tuple[Reading, ...]:
@@ -121,6 +124,7 @@ def account(
     calibration: Calibration = NO_CALIBRATION,
     known: KnownCards | None = None,
     recorder_lost: bool = False,
+    own_server: bool = True,
     precision: float = PRECISION,
 ) -> Account:
     """Compute the energy of a run.
@@ -135,6 +139,7 @@ def account(
         calibration: gains found against an external meter.
         known: how cards' channels behave, where a probe has found it.
         recorder_lost: whether whoever watched the recorder saw it end too early.
+        own_server: whether all that works for the run is the run's own.
         precision: relative half width that the window is expected to reach.
 
     Returns:
@@ -156,15 +161,17 @@ def account(
     chosen, unavailable = choose(sources, missing, window, headline)
     readings = [source.reading(*window, phases, headline=source in chosen) for source in sources]
     cards = tuple(device for device in opened if device.info.scope in CARD_SCOPES)
+    use = cpu_use(samples, window, own_server=own_server)
     return Account(
         window,
         (*readings, *missing),
         tuple(_phase(chosen, phase) for phase in phases),
-        _doubts(samples, chosen, window, phases, precision, lost=recorder_lost),
+        _doubts(samples, chosen, window, phases, precision, use, lost=recorder_lost),
         tuple(_card(device, window, known) for device in cards),
         unavailable,
         cards,
         tuple(chosen),
+        use,
     )
 
 
@@ -174,6 +181,7 @@ def _doubts(
     window: tuple[int, int],
     phases: Sequence[PhaseSpan],
     precision: float,
+    use: CpuUse,
     *,
     lost: bool,
 ) -> dict[str, str]:
@@ -193,6 +201,9 @@ def _doubts(
     cards |= {device.removeprefix("module:") for device in cards}
     if cards:
         doubts += validity.surroundings(samples, measured[0].info.sensor, cards, window)
+    scopes = {each.info.scope for each in measured}
+    doubts += cpu_contended(use, cpu_metered=bool(scopes & {"cpu", "host"}))
+    doubts += stalled(samples, window)
     found: dict[str, list[str]] = {}
     for code, reason in doubts:
         found.setdefault(code, []).append(reason)

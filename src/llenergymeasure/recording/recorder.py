@@ -45,6 +45,8 @@ from llenergymeasure.sensors.behaviour import (
     published_behaviour,
     resolution,
 )
+from llenergymeasure.sensors.foreign_processes import RunProcesses
+from llenergymeasure.sensors.host_cpu import HostCpu
 from llenergymeasure.sensors.registry import AUTO, Opened, open_sensors
 
 FLUSH_S = 0.5
@@ -63,8 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         opened = open_sensors(
             options.sensors, options.devices, options.run_pid, engine_pid=options.engine_pid
         )
+        run = RunProcesses(options.run_pid or os.getppid(), engine_pid=options.engine_pid)
         with _Stop() as stop:
-            Recording(opened, options.out).run(stop, answer)
+            Recording(opened, options.out, HostCpu(run)).run(stop, answer)
     except (LlemError, OSError) as error:
         ignore_endings()
         code = error.exit_code if isinstance(error, LlemError) else EXIT_FAILED
@@ -81,12 +84,14 @@ class Recording:
         loops: what reads, each in a thread of its own where ``run`` is used.
     """
 
-    def __init__(self, opened: Opened, out: Path) -> None:
-        """Take the sensors, and the stream to write."""
+    def __init__(self, opened: Opened, out: Path, host: HostCpu | None = None) -> None:
+        """Take the sensors, the stream to write, and what looks at the host's CPUs."""
         self._opened = opened
         self._header = header(opened.infos)
         self._writer = SamplesWriter(out, self._header)
         channels = opened.channels()
+        if host is not None:
+            channels += host.channels(HOST_DEVICE, RECORDER)
         self._rows: deque[Row] = deque()
         slow = [channel for channel in channels if _is_slow(channel)]
         fast = [channel for channel in channels if not _is_slow(channel)]

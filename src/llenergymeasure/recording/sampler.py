@@ -226,7 +226,8 @@ class Loop:
             return
         if now_ns >= self._next_beat_ns:
             self._next_beat_ns = now_ns + HEARTBEAT_NS
-            self._write(Row(now_ns, HOST_DEVICE, RECORDER, "heartbeat"))
+            ahead_s = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+            self._write(Row(now_ns, HOST_DEVICE, RECORDER, "heartbeat", ahead_s))
         if now_ns >= self._next_cost_ns:
             self._write_costs(now_ns)
 

@@ -22,6 +22,16 @@ Quantity = Literal[
     "power_limit_w",
     "stranger_pid",
     "graphics_pid",
+    "cpu_total_s",
+    "cpu_busy_s",
+    "cpu_steal_s",
+    "cpu_own_s",
+    "machine_total_s",
+    "machine_busy_s",
+    "cpu_pressure_s",
+    "quota_periods",
+    "quota_throttled",
+    "stopped_pid",
     "heartbeat",
     "recorder_cpu_s",
     "read_s",
@@ -36,7 +46,9 @@ Quantity = Literal[
 - ``power_model_w``: the guess of a model, the mean over (``t_before_ns``, ``t_ns``].
 - ``throttle_reasons``: NVML's bit mask. ``stranger_pid``: a compute process that is not of the
   run, its name in the note; ``graphics_pid``: one that draws on the card.
-- ``heartbeat``: the recorder lives; the last one, noted ``stopped``, says that it ended well.
+- ``cpu_*``, ``machine_*``, ``quota_*``, ``stopped_pid``: see :mod:`.host_cpu`.
+- ``heartbeat``: the recorder lives; the last one, noted ``stopped``, says that it ended well. Its
+  value is by how much CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC, in s: it rises by a suspension.
 - ``recorder_cpu_s``: CPU time the recorder has used so far; ``read_s``: the mean time an energy
   or power read of that sensor and device took since the row before.
 - ``unavailable``: that sensor does not answer (any more) for that device; the note is

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llenergymeasure.machine.gpus.inventory import Gpu, compute_processes, graphics_processes
+from llenergymeasure.processes import stat_fields
 from llenergymeasure.sensors.base import SensorError
 
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
@@ -110,7 +111,7 @@ class RunProcesses:
         key = (pid, self._started(pid))
         if key in self._ours:
             return True
-        roots = self._roots()
+        roots = self.roots()
         ancestor: int | None = pid
         while ancestor is not None and ancestor > 0:
             if ancestor in roots:
@@ -119,11 +120,13 @@ class RunProcesses:
             ancestor = self._parent(ancestor)
         return False
 
-    def _roots(self) -> set[int]:
+    def roots(self) -> set[int]:
+        """Return the processes at the roots of the run's trees, as far as they are known now."""
         try:
-            return {self._run_pid, int(self._engine_pid.read_text() if self._engine_pid else 0)}
+            engine = int(self._engine_pid.read_text()) if self._engine_pid else self._run_pid
         except (OSError, ValueError):
-            return {self._run_pid}
+            engine = self._run_pid
+        return {self._run_pid, engine}
 
     def _exists(self, pid: int) -> bool:
         if pid <= 0:
@@ -138,19 +141,12 @@ class RunProcesses:
             return False
         return True
 
-    def _stat(self, pid: int) -> list[str]:
-        """Return the fields of ``/proc/PID/stat`` after the name; empty if it is gone."""
-        try:
-            return (self._proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return []
-
     def _parent(self, pid: int) -> int | None:
-        fields = self._stat(pid)
+        fields = stat_fields(pid, self._proc)
         return int(fields[1]) if fields else None
 
     def _started(self, pid: int) -> str:
-        fields = self._stat(pid)
+        fields = stat_fields(pid, self._proc)
         return fields[19] if fields else ""
 
     def _name(self, pid: int) -> str:

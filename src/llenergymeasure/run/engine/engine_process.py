@@ -35,6 +35,7 @@ from llenergymeasure.run.engine.sensor_resolution import sensors_need_s
 from llenergymeasure.run.engine.settle import read_gpus, settle
 from llenergymeasure.run.engine.time_limit import estimated_limit_s
 from llenergymeasure.run.engine.warmup import WarmUp
+from llenergymeasure.run.preflight.cpu_checks import CpuWatch
 from llenergymeasure.run.preflight.memory_need import memory_need
 from llenergymeasure.run.preflight.run_checks import Preflight, preflight
 from llenergymeasure.run.result.flops import workload_flops
@@ -151,9 +152,12 @@ class EngineRun:
 
     def _preflight(self, backend: Backend) -> tuple[Preflight, Workload]:
         """Return what was found and the workload; errors count unless the study passes them."""
+        watch = CpuWatch.of_run(os.getppid())
         found = preflight(self._config, backend, self._folder.path, run_pid=os.getppid())
         if found.errors and not self._spec.skip_preflight:
             raise PreflightError(found.errors)
+        if self._spec.backend != "openai":  # a server that runs already may be at work
+            found.warnings += watch.warnings()
         return found, found.workload or build_workload(self._config)
 
     def _load(self, backend: Backend, found: Preflight) -> Engine:

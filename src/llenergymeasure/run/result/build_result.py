@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.energy.account import Account
+from llenergymeasure.energy.disturbance import OTHERS_MAX, cpu_use
 from llenergymeasure.errors import EXIT_OK
 from llenergymeasure.files import replacing, sha256, write_text
 from llenergymeasure.machine.environment import provenance
@@ -38,7 +39,7 @@ from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.run.result.flops import flops_record
 from llenergymeasure.run.result.run_energy import BATCH_FIELDS, RunEnergy, run_energy
 from llenergymeasure.run.result.traffic_result import ServedRun, served_run
-from llenergymeasure.run.result.trend import steadiness
+from llenergymeasure.run.result.trend import far_slower, steadiness
 from llenergymeasure.run.result.utilisation import power_inside, throttle_history, utilisation
 from llenergymeasure.sensors.behaviour import load_characterised
 from llenergymeasure.units import NS_PER_S
@@ -91,6 +92,7 @@ def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Resu
         characterised=load_characterised(samples.header.sensors),
         carbon=spec.carbon,
         recorder_lost=(folder.work / "recorder_lost").exists(),
+        own_server=spec.backend != "openai",
         precision=done["protocol"].get("precision"),
     )
     served = served_run(folder, spec, done)
@@ -151,11 +153,19 @@ def _result(
         record = served.energy(record, tokens, spec.carbon)
     inside = (window.start_monotonic_ns, window.end_monotonic_ns)
     drawn = power_inside(samples, inside, done["devices"]) if done["computes_on_gpu"] else None
-    steady = steadiness(done["window"]["completions"], done["window"]["batch_of_request"], drawn)
+    completions, batches = done["window"]["completions"], done["window"]["batch_of_request"]
+    steady = steadiness(completions, batches, drawn)
     gpus = _gpus(done, energy.account, samples)
     validity = dict(energy.account.validity)
     if steady["steady"] is False and record.kind == "measured":
         validity["not_steady"] = "throughput or power has a trend within the window; see steadiness"
+    for span, usual_s in far_slower(completions, batches):
+        strangers = cpu_use(samples, span).others_share or 0.0
+        if strangers <= OTHERS_MAX:
+            took_s = (span[1] - span[0]) / NS_PER_S
+            validity.setdefault(
+                "stalled", f"a batch took {took_s:.2f} s, and its like {usual_s:.2f} s"
+            )
     beside = done.get("beside") or {}
     neighbours = sorted({card["uuid"] for seen in beside.values() for card in seen})
     if neighbours and record.kind == "measured":

@@ -66,6 +66,7 @@ def run_energy(
     characterised: Mapping[tuple[str, str], Characterised],
     carbon: Mapping[str, Any] | None = None,
     recorder_lost: bool = False,
+    own_server: bool = True,
     precision: float | None = None,
 ) -> RunEnergy:
     """Compute a run's energy.
@@ -80,6 +81,7 @@ def run_energy(
         characterised: what probes have found of the cards' sensors.
         carbon: what the study declares of the place; null where it declares nothing.
         recorder_lost: whether the recorder ended too early.
+        own_server: whether all that works for the run is the run's own.
         precision: what the window was to reach.
 
     Raises:
@@ -96,6 +98,7 @@ def run_energy(
         calibration=calibration,
         known={key: each.behaviour for key, each in characterised.items()},
         recorder_lost=recorder_lost,
+        own_server=own_server,
         precision=precision or PRECISION,
     )
     batches = batches_of(requests)
@@ -123,6 +126,7 @@ def run_energy(
                 (card.info.device, card.info.name) for card in made.cards
             ),
             "recorder_cost": asdict(recorder_cost(samples)),
+            "cpu_use": asdict(made.cpu_use),
             "known_sensors": [each.as_dict() for each in characterised.values()],
             "energy_method": METHOD,
         },

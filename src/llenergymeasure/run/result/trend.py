@@ -7,9 +7,9 @@ chance: a long window makes any tiny slope significant, a short one makes noise 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
+from statistics import NormalDist, median
 from typing import Any
 
 from llenergymeasure.units import NS_PER_S
@@ -21,6 +21,10 @@ P_MAX = 0.01
 """Chance of so clear a trend where there is none."""
 
 FEWEST_VALUES = 5
+FEWEST_LIKE = 4
+SLOWER, SLOWER_S = 3.0, 1.0
+"""A batch that took so many times as long as its like, and so many seconds longer, stood still."""
+
 POWER_BLOCK_S = 1.0
 """Power is averaged over this before a line is fitted: neighbouring samples say the same."""
 
@@ -129,21 +133,46 @@ def steadiness(
 def _throughput_trend(
     completions: Sequence[Mapping[str, Any]], batch_of_request: Sequence[int]
 ) -> Trend | None:
+    rates = []
+    for (_, _, tokens), spans in _alike(completions, batch_of_request).items():
+        rates.append(
+            [
+                ((start_ns + end_ns) / 2 / NS_PER_S, tokens * NS_PER_S / (end_ns - start_ns))
+                for start_ns, end_ns in spans
+                if tokens and end_ns > start_ns
+            ]
+        )
+    return trend([group for group in rates if group])
+
+
+def far_slower(
+    completions: Sequence[Mapping[str, Any]], batch_of_request: Sequence[int]
+) -> Iterator[tuple[tuple[int, int], float]]:
+    """Yield start and end in ns of batches far slower than their like, with those's median in s."""
+    for spans in _alike(completions, batch_of_request).values():
+        usual_s = median(end_ns - start_ns for start_ns, end_ns in spans) / NS_PER_S
+        for start_ns, end_ns in spans:
+            took_s = (end_ns - start_ns) / NS_PER_S
+            if len(spans) >= FEWEST_LIKE and took_s > max(SLOWER * usual_s, usual_s + SLOWER_S):
+                yield (start_ns, end_ns), usual_s
+
+
+def _alike(
+    completions: Sequence[Mapping[str, Any]], batch_of_request: Sequence[int]
+) -> dict[tuple[int, int, int], list[tuple[int, int]]]:
+    """Return start and end in ns of batches of the same size: requests, tokens in, tokens out."""
     batches: dict[int, list[Mapping[str, Any]]] = {}
     for completion, batch in zip(completions, batch_of_request, strict=True):
         batches.setdefault(batch, []).append(completion)
-    alike: dict[tuple[int, int, int], list[tuple[float, float]]] = {}
+    alike: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
     for members in batches.values():
+        tokens_in, tokens_out = (
+            sum(one[f"{way}_tokens"] for one in members) for way in ("input", "output")
+        )
         start_ns = min(one["start_monotonic_ns"] for one in members)
         end_ns = max(one["end_monotonic_ns"] for one in members)
-        tokens = sum(one["output_tokens"] for one in members)
-        if tokens == 0 or end_ns <= start_ns:
-            continue
-        size = (len(members), sum(one["input_tokens"] for one in members), tokens)
-        middle_s = (start_ns + end_ns) / 2 / NS_PER_S
-        rate = tokens * NS_PER_S / (end_ns - start_ns)
-        alike.setdefault(size, []).append((middle_s, rate))
-    return trend(list(alike.values()))
+        alike.setdefault((len(members), tokens_in, tokens_out), []).append((start_ns, end_ns))
+    return alike
 
 
 def _blocks(times_s: Sequence[float], powers_w: Sequence[float]) -> list[tuple[float, float]]:

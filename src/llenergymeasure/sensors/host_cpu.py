@@ -1,0 +1,170 @@
+"""What the CPUs did for the run and for others, and whether a process of the run stands still.
+
+Others' time is the CPUs' busy time less that of the run's own processes. Everything here counts
+up, as the kernel does: a window's share is a difference of two moments. Rows are the host's:
+
+- ``cpu_total_s``, ``cpu_busy_s``, ``cpu_steal_s``: time of the CPUs that the run may use, of it in
+  use (user, nice, system; interrupts belong to nobody) and taken by the hypervisor (/proc/stat).
+- ``machine_total_s``, ``machine_busy_s``: the same of all CPUs of the machine.
+- ``cpu_own_s``: CPU time of the run's processes, of those that ended too.
+- ``cpu_pressure_s``: how long something waited for a CPU (PSI, "some").
+- ``quota_periods``, ``quota_throttled``: periods of the control groups that limit the run's CPU
+  time, and those in which they held it back.
+- ``stopped_pid``: a process of the run that is stopped (state T), its name in the note.
+"""
+
+import contextlib
+import os
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from llenergymeasure.processes import below, pids, stat_fields
+from llenergymeasure.sensors.base import Channel, Every, SensorError, Value
+from llenergymeasure.sensors.foreign_processes import RunProcesses
+
+TOTALS_S = 1.0
+STOPS_S = 0.2
+"""How often to look for a stopped process: a stop of half a second is met twice."""
+
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+_BUSY = 3
+"""The first fields of a line of /proc/stat: user, nice, system."""
+_COUNTED = 8
+"""Its fields up to steal time: guests' time is in user and nice already."""
+_STEAL = 7
+
+
+class HostCpu:
+    """Reads the CPUs and the run's processes."""
+
+    def __init__(
+        self,
+        run: RunProcesses,
+        proc: Path = Path("/proc"),
+        cgroups: Path = Path("/sys/fs/cgroup"),
+        cpus: Collection[int] | None = None,
+    ) -> None:
+        """Take whose processes are the run's.
+
+        Args:
+            run: knows the roots of their trees.
+            proc: where the kernel describes processes and CPUs.
+            cgroups: where control groups are mounted.
+            cpus: numbers of the CPUs that the run may use; those of this process if not given.
+        """
+        self._run, self._proc, self._cgroups = run, proc, cgroups
+        self._cpus = {f"cpu{number}" for number in cpus or os.sched_getaffinity(0)}
+        self._own: list[int] = []
+
+    def channels(self, device: str, sensor: str) -> list[Channel]:
+        """Return what there is to read, as rows of this device and sensor."""
+        return [
+            Channel(device, sensor, ("cpu_total_s",), self.totals, Every(TOTALS_S)),
+            Channel(device, sensor, ("stopped_pid",), self.stopped, Every(STOPS_S)),
+        ]
+
+    def totals(self) -> list[Value]:
+        """Return all that counts up.
+
+        Raises:
+            SensorError: the kernel does not say what the CPUs do.
+        """
+        every = self._every()
+        roots = self._run.roots()
+        self._own = below(roots, every)
+        tree = {*roots.intersection(every), *self._own}
+        values = [*self._cpu_times(), Value("cpu_own_s", sum(_used_s(every[pid]) for pid in tree))]
+        groups = {group for pid in tree for group in self._limits(pid)}
+        if groups:
+            throttling = [_numbers(group / "cpu.stat") for group in groups]
+            periods, throttled = (
+                sum(one.get(name, 0.0) for one in throttling)
+                for name in ("nr_periods", "nr_throttled")
+            )
+            values += [Value("quota_periods", periods), Value("quota_throttled", throttled)]
+        pressure = _text(self._proc / "pressure" / "cpu").partition("total=")[2].split()
+        if pressure:
+            values.append(Value("cpu_pressure_s", int(pressure[0]) / 1e6))
+        return values
+
+    def stopped(self) -> list[Value]:
+        """Return the run's processes that are stopped, as of those that ``totals`` saw last."""
+        return [
+            Value("stopped_pid", float(pid), self.name(pid))
+            for pid in self._own
+            if stat_fields(pid, self._proc)[:1] == ["T"]
+        ]
+
+    def others(self) -> dict[int, float]:
+        """Return the CPU time, in s, of each process that is not the run's."""
+        every = self._every()
+        own = {*self._run.roots(), *below(self._run.roots(), every)}
+        return {pid: _used_s(fields) for pid, fields in every.items() if pid not in own}
+
+    def name(self, pid: int) -> str:
+        """Return a process's name."""
+        return _text(self._proc / str(pid) / "comm").strip() or "unknown"
+
+    def _every(self) -> dict[int, list[str]]:
+        found = ((pid, stat_fields(pid, self._proc)) for pid in pids(self._proc))
+        return {pid: fields for pid, fields in found if len(fields) > 14}
+
+    def _cpu_times(self) -> list[Value]:
+        """Return the time, busy time and stolen time of our CPUs, and of all, in s."""
+        lines = [line.split() for line in _text(self._proc / "stat").splitlines()]
+        times = {
+            line[0]: [int(ticks) * _TICK_S for ticks in line[1 : 1 + _COUNTED]]
+            for line in lines
+            if line and line[0].startswith("cpu")
+        }
+        machine = times.get("cpu", [])
+        if not any(machine):
+            raise SensorError("/proc/stat says nothing of the CPUs here")
+        # A container's own /proc/stat may number the CPUs otherwise.
+        ours = [times[cpu] for cpu in self._cpus if cpu in times] or [machine]
+        return [
+            Value("cpu_total_s", sum(map(sum, ours))),
+            Value("cpu_busy_s", sum(sum(one[:_BUSY]) for one in ours)),
+            Value("cpu_steal_s", sum(one[_STEAL] for one in ours)),
+            Value("machine_total_s", sum(machine)),
+            Value("machine_busy_s", sum(machine[:_BUSY])),
+        ]
+
+    def _limits(self, pid: int) -> Iterator[Path]:
+        """Yield the control groups with a limit of CPU time that a process is in."""
+        for line in _text(self._proc / str(pid) / "cgroup").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            for base in {controllers, "cpu"} if controllers else {".", "unified"}:
+                group = self._cgroups / base
+                for folder in (group, *_steps(group, path)):
+                    if _limited(folder):
+                        yield folder
+
+
+def _steps(base: Path, path: str) -> Iterator[Path]:
+    for part in path.strip("/").split("/"):
+        base /= part
+        yield base
+
+
+def _limited(group: Path) -> bool:
+    quota = _text(group / "cpu.max") or _text(group / "cpu.cfs_quota_us")
+    return quota[:1].isdigit()
+
+
+def _used_s(fields: Sequence[str]) -> float:
+    """Return a process's CPU time with that of its children that have ended (proc(5))."""
+    return sum(int(ticks) for ticks in fields[11:15]) * _TICK_S
+
+
+def _numbers(path: Path) -> dict[str, float]:
+    found = (line.split() for line in _text(path).splitlines())
+    return {words[0]: float(words[1]) for words in found if len(words) == 2}
+
+
+def _text(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text(errors="replace")
+    return ""

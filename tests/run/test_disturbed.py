@@ -1,0 +1,126 @@
+"""Real runs that are disturbed from outside say so, and their preflight does."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.run.preflight.cpu_checks import CpuWatch
+from llenergymeasure.sensors.base import SensorError, Value
+from llenergymeasure.units import DISQUALIFYING
+from support.attempts import start
+from support.clocks import jumping_clock
+
+ENGINE = "engine_process"
+WINDOW = {"min_seconds": 4}
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """So many processes that do nothing but use a CPU."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.system
+@pytest.mark.parametrize("stop_s", [0.5, 1.5, 4.0])
+def test_an_engine_that_was_stopped_is_stalled(tmp_path: Path, stop_s: float) -> None:
+    attempt = start(tmp_path, window=WINDOW)
+    attempt.wait_for_phase("measure")
+    time.sleep(1.2)  # the run's processes are known to the recorder by then
+    engine = attempt.child(ENGINE)
+    os.kill(engine, signal.SIGSTOP)
+    time.sleep(stop_s)
+    os.kill(engine, signal.SIGCONT)
+    assert attempt.process.wait(180) == 0
+    result = attempt.result()
+    assert "stalled" in result["validity"]
+    assert f"process {engine}" in result["provenance"]["validity_details"]["stalled"]
+
+
+@pytest.mark.slow
+@pytest.mark.system
+def test_strangers_on_the_cpus_are_in_the_preflight_and_the_record(tmp_path: Path) -> None:
+    with busy(2 * (os.cpu_count() or 1)):
+        attempt = start(tmp_path, window=WINDOW)
+        assert attempt.process.wait(240) == 0
+    result = attempt.result()
+    assert "cpu_contended" in result["validity"]
+    assert not DISQUALIFYING & set(result["validity"])  # an estimate: marked
+    use = result["provenance"]["cpu_use"]
+    assert use["others_share"] > 0.3
+    assert use["own_cpus"] > 0
+    (warning,) = [
+        each["message"]
+        for each in result["provenance"]["preflight"]
+        if "other processes use" in each["message"]
+    ]
+    assert "python" in warning
+
+
+@pytest.mark.slow
+@pytest.mark.system
+def test_a_machine_that_is_suspended_within_the_window(tmp_path: Path) -> None:
+    ahead, variables = jumping_clock(tmp_path, "JUMPING_BOOT_CLOCK")
+    attempt = start(tmp_path / "made", variables=variables, window=WINDOW)
+    attempt.wait_for_phase("measure")
+    time.sleep(1)
+    ahead.write_text("3600")
+    assert attempt.process.wait(180) == 0
+    told = attempt.result()["provenance"]["validity_details"]["stalled"]
+    assert "the machine was suspended for 3600.0 s" in told
+
+
+class Cpus:
+    """What reads the CPUs, with made-up numbers: each look, others have used so much more."""
+
+    def __init__(self, others: float, *, known: bool = True) -> None:
+        self._others, self._known, self._looks = others, known, 0
+
+    def totals(self) -> list[Value]:
+        if not self._known:
+            raise SensorError("nothing")
+        self._looks += 1
+        total, own = 4.0 * self._looks, 1.0 * self._looks
+        busy_s = own + self._others * total
+        return [
+            Value("cpu_total_s", total),
+            Value("cpu_busy_s", busy_s),
+            Value("cpu_own_s", own),
+        ]
+
+    def others(self) -> dict[int, float]:
+        return {10: 5.0, 20: 1.0 * self._looks, 30: 3.0 * self._looks}
+
+    def name(self, pid: int) -> str:
+        return {20: "browser", 30: "miner"}[pid]
+
+
+@pytest.fixture
+def look(monkeypatch: pytest.MonkeyPatch) -> Callable[[Cpus], list[str]]:
+    monkeypatch.setattr("llenergymeasure.run.preflight.cpu_checks.LEAST_S", 0.0)
+    return lambda cpus: [str(each) for each in CpuWatch(cpus).warnings()]  # type: ignore[arg-type]
+
+
+def test_the_preflight_names_who_uses_the_cpus_most(look: Callable[[Cpus], list[str]]) -> None:
+    (told,) = look(Cpus(0.3))
+    assert "other processes use 30% of the CPUs now: miner (pid 30), browser (pid 20);" in told
+
+
+@pytest.mark.parametrize("cpus", [Cpus(0.0), Cpus(0.04), Cpus(0.9, known=False)])
+def test_the_preflight_says_nothing_of_a_quiet_machine(
+    look: Callable[[Cpus], list[str]], cpus: Cpus
+) -> None:
+    assert look(cpus) == []

@@ -1,0 +1,146 @@
+"""Who uses the CPUs, with made-up folders in place of /proc and the control groups'."""
+
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.sensors.base import SensorError
+from llenergymeasure.sensors.foreign_processes import RunProcesses
+from llenergymeasure.sensors.host_cpu import HostCpu
+
+RUN, ENGINE, WORKER, SERVER, OTHER = 100, 200, 300, 400, 900
+TICK_S = 0.01
+
+
+class Machine:
+    """A machine of four CPUs, of which the run may use 0 and 1."""
+
+    def __init__(self, folder: Path) -> None:
+        self.proc, self.cgroups = folder / "proc", folder / "cgroup"
+        self.engine_pid = folder / "engine.pid"
+        self.proc.mkdir()
+        self.cpus([1] * 10, [1] * 10)
+        self.process(1, 0, name="init")
+        self.process(RUN, 1)
+        self.process(ENGINE, RUN)
+        self.process(WORKER, ENGINE)
+        self.process(OTHER, 1, name="miner")
+        run = RunProcesses(RUN, self.proc, self.engine_pid)
+        self.host = HostCpu(run, self.proc, self.cgroups, cpus={0, 1})
+
+    def cpus(self, ours: list[int], theirs: list[int]) -> None:
+        """Set the ticks of each of our two CPUs, and of each of the two others."""
+        lines = {"cpu": [2 * a + 2 * b for a, b in zip(ours, theirs, strict=True)]}
+        lines |= {f"cpu{number}": ours if number < 2 else theirs for number in range(4)}
+        text = "\n".join(f"{name} {' '.join(map(str, ticks))}" for name, ticks in lines.items())
+        (self.proc / "stat").write_text(f"{text}\nintr 5 6\n")
+
+    def process(
+        self,
+        pid: int,
+        parent: int,
+        ticks: tuple[int, ...] = (0, 0, 0, 0),
+        *,
+        state: str = "S",
+        name: str = "python",
+        cgroup: str = "0::/\n",
+    ) -> None:
+        folder = self.proc / str(pid)
+        folder.mkdir(exist_ok=True)
+        fields = [state, str(parent), *["0"] * 9, *map(str, ticks), *["0"] * 8]
+        (folder / "stat").write_text(f"{pid} ({name} (x)) {' '.join(fields)}")
+        (folder / "comm").write_text(f"{name}\n")
+        (folder / "cgroup").write_text(cgroup)
+
+    def totals(self) -> dict[str, float | None]:
+        return {value.quantity: value.value for value in self.host.totals()}
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_the_cpus_that_the_run_may_use_and_the_machine_are_counted_apart(machine: Machine) -> None:
+    machine.cpus([100, 20, 30, 500, 7, 1, 2, 40, 9, 9], [10, 0, 0, 90, 0, 0, 0, 0, 0, 0])
+
+    totals = machine.totals()
+
+    assert totals["cpu_total_s"] == pytest.approx(2 * 700 * TICK_S)
+    assert totals["cpu_busy_s"] == pytest.approx(2 * 150 * TICK_S)
+    assert totals["cpu_steal_s"] == pytest.approx(2 * 40 * TICK_S)
+    assert totals["machine_total_s"] == pytest.approx((1400 + 200) * TICK_S)
+    assert totals["machine_busy_s"] == pytest.approx((300 + 20) * TICK_S)
+
+
+def test_the_runs_processes_are_its_tree_with_those_that_ended(machine: Machine) -> None:
+    machine.process(RUN, 1, (1, 1, 0, 0))
+    machine.process(ENGINE, RUN, (100, 10, 30, 5))
+    machine.process(WORKER, ENGINE, (40, 4, 0, 0), state="Z")
+    machine.process(OTHER, 1, (5000, 0, 0, 0))
+    assert machine.totals()["cpu_own_s"] == pytest.approx(191 * TICK_S)
+    assert machine.host.others() == {1: 0.0, OTHER: 50.0}
+
+
+def test_an_engine_that_is_no_child_of_the_run_is_the_runs_all_the_same(machine: Machine) -> None:
+    machine.process(SERVER, 1, (70, 0, 0, 0))
+    assert machine.totals()["cpu_own_s"] == 0
+    machine.engine_pid.write_text(str(SERVER))
+    assert machine.totals()["cpu_own_s"] == pytest.approx(0.7)
+
+
+def test_a_process_that_is_stopped_is_named_until_it_goes_on(machine: Machine) -> None:
+    machine.host.totals()
+    assert machine.host.stopped() == []
+    machine.process(WORKER, ENGINE, state="T", name="worker")
+    machine.process(OTHER, 1, state="T")
+    machine.process(RUN, 1, state="T")  # it only watches
+    (found,) = machine.host.stopped()
+    assert (found.quantity, found.value, found.note) == ("stopped_pid", WORKER, "worker")
+    machine.process(WORKER, ENGINE, state="S")
+    assert machine.host.stopped() == []
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "group", "quota"),
+    [
+        ("0::/jobs/run\n", "jobs/run", "cpu.max"),
+        ("0::/jobs/run\n", "jobs", "cpu.max"),  # a limit above holds below
+        ("0::/\n", ".", "cpu.max"),  # a container's own
+        ("3:cpuset:/\n2:cpu,cpuacct:/run\n0::/\n", "cpu,cpuacct/run", "cpu.cfs_quota_us"),
+        ("2:cpu:/run\n0::/\n", "cpu/run", "cpu.cfs_quota_us"),
+    ],
+)
+def test_periods_in_which_the_control_group_held_it_back(
+    machine: Machine, cgroup: str, group: str, quota: str
+) -> None:
+    machine.process(ENGINE, RUN, cgroup=cgroup)
+    folder = machine.cgroups / group
+    folder.mkdir(parents=True)
+    (folder / "cpu.stat").write_text("nr_periods 80\nnr_throttled 20\nthrottled_usec 5\n")
+    (folder / quota).write_text("max 100000\n" if quota == "cpu.max" else "-1\n")
+    assert "quota_periods" not in machine.totals()
+
+    (folder / quota).write_text("150000 100000\n" if quota == "cpu.max" else "150000\n")
+
+    totals = machine.totals()
+    assert (totals["quota_periods"], totals["quota_throttled"]) == (80, 20)
+
+
+def test_pressure_where_the_kernel_tells_it(machine: Machine) -> None:
+    assert "cpu_pressure_s" not in machine.totals()
+    (machine.proc / "pressure").mkdir()
+    text = "some avg10=1.00 avg60=0.5 avg300=0.1 total=2500000\nfull avg10=0.00 total=7\n"
+    (machine.proc / "pressure" / "cpu").write_text(text)
+    assert machine.totals()["cpu_pressure_s"] == 2.5
+
+
+def test_a_kernel_that_says_nothing_is_no_quiet_machine(machine: Machine) -> None:
+    (machine.proc / "stat").write_text("cpu 0 0 0 0 0 0 0 0 0 0\n")
+    with pytest.raises(SensorError, match="says nothing of the CPUs"):
+        machine.host.totals()
+
+
+def test_a_containers_own_numbers_of_its_cpus(machine: Machine) -> None:
+    (machine.proc / "stat").write_text("cpu 30 0 0 70 0 0 0 0 0 0\ncpu7 30 0 0 70 0 0 0 0 0 0\n")
+    assert machine.totals()["cpu_busy_s"] == pytest.approx(0.3)
