@@ -126,7 +126,7 @@ def ask_allotment(
         GpuAllotmentError: those it names are not there, or the driver does not answer.
     """
     wanted = demand(config)
-    if wanted.count == 0 or not _driver_there():
+    if wanted.count == 0 or not driver_there():
         return Allotment()
     command = [sys.executable, "-m", "llenergymeasure.machine.gpus.allotment"]
     command += ["--every"] if every else []
@@ -196,7 +196,7 @@ def _with_memory(found: Allotment) -> Allotment:
     return replace(found, memory_used_bytes=used)
 
 
-def _driver_there() -> bool:
+def driver_there() -> bool:
     """Whether NVML's library is; loading it asks the driver nothing yet."""
     try:
         ctypes.CDLL("libnvidia-ml.so.1")
