@@ -27,6 +27,7 @@ class Problem:
         found: the value found there, shortened for display.
         file: the file to blame.
         line: its line, counted from 1.
+        fatal: whether it keeps what is asked for from being done; else a warning.
     """
 
     message: str
@@ -34,6 +35,7 @@ class Problem:
     found: str | None = None
     file: Path | None = None
     line: int | None = None
+    fatal: bool = True
 
     def __str__(self) -> str:
         """Return ``file:line: key: message (found …)`` with the parts that are known."""

@@ -8,7 +8,7 @@ import pytest
 from catalogue.releases import SGLANG, unpack
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.run.preflight import engine_version
-from llenergymeasure.run.preflight.engine_version import look_at_release
+from llenergymeasure.run.preflight.engine_version import check_engine_version
 
 
 def experiment(backend: str = "sglang", **values: Any) -> ExperimentConfig:
@@ -16,7 +16,7 @@ def experiment(backend: str = "sglang", **values: Any) -> ExperimentConfig:
 
 
 def told(config: ExperimentConfig) -> dict[str | None, tuple[str, bool]]:
-    return {each.key: (each.message, fatal) for each, fatal in look_at_release(config)}
+    return {each.key: (each.message, each.fatal) for each in check_engine_version(config)}
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.run.preflight.memory_need import MemoryNeed, memory_need
+from llenergymeasure.run.preflight.memory import MemoryNeed, memory_need
 from llenergymeasure.workload.models.resolve import resolve_model
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.run.preflight.memory_text import memory_lines
+from llenergymeasure.run.preflight.forecast import Forecast
 from nvml_sim import sim
 from support.studies import llem, write_study
 
@@ -16,8 +16,8 @@ LLAMA_8B = {"model": "llama-3.1-8b", "weights": "random", "precision": "bf16"}
 
 TELL = """
 import json, sys
-from llenergymeasure.run.preflight.memory_text import memory_lines
-print("\\n".join(memory_lines(json.loads(sys.argv[1]))))
+from llenergymeasure.run.preflight.forecast import Forecast
+print("\\n".join(Forecast().memory_lines(json.loads(sys.argv[1]))))
 """
 
 
@@ -60,7 +60,7 @@ def test_what_is_not_known_is_said() -> None:
         {**LLAMA_8B, "backend": "tensorrt"},
         {"model": "Qwen/Qwen3-8B", "backend": "pytorch", "precision": "bf16"},
     ]
-    absent, needs_gpu, known = memory_lines(configs)
+    absent, needs_gpu, known = Forecast().memory_lines(configs)
     assert "not known here: the hub has its dimensions" in absent
     assert "at least 16." in known
     assert "it needs a GPU" in needs_gpu

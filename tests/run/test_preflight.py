@@ -11,7 +11,7 @@ import pytest
 
 from llenergymeasure.backends import registry
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.run.preflight.run_checks import Preflight, preflight
+from llenergymeasure.run.preflight.checks import Preflight, preflight
 from nvml_sim import sim
 
 UUID = "GPU-51b0cafe-0000-4000-8000-000000000000"
@@ -22,7 +22,7 @@ import json, os, sys
 from pathlib import Path
 from llenergymeasure.backends import registry
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.run.preflight.run_checks import preflight
+from llenergymeasure.run.preflight.checks import preflight
 told = json.loads(sys.argv[1])
 config = ExperimentConfig.model_validate(told["config"])
 found = preflight(

@@ -132,16 +132,17 @@ def resume(
 @app.command()
 def plan(
     study: StudyArgument,
+    profile: ProfileOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
 ) -> None:
     """Show what a study would run, and what is left out.
 
     Prints the runs in order, each point that was left out with its reason, and how long it may
-    take. Nothing is run.
+    take; with a cluster's profile, also what does not fit into its jobs. Nothing is run.
     """
     from llenergymeasure.cli.plan import plan_command
 
-    plan_command(study, as_json=as_json)
+    plan_command(study, as_json=as_json, profile=profile)
 
 
 @app.command()

@@ -9,17 +9,19 @@ from typing import Any
 import yaml
 
 from llenergymeasure.cli.live import Live
+from llenergymeasure.cli.plan import plan_lines
 from llenergymeasure.cli.talk import Level, level, note
 from llenergymeasure.config.preferences import preferred_folder
 from llenergymeasure.config.study import Study
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.files import write_text
-from llenergymeasure.plan import describe_plan, left_out_lines
+from llenergymeasure.plan import left_out_lines
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.calls import StudyCall, last_called, recall, remember
 from llenergymeasure.workflow.drive import LOG_NAME, Call
+from llenergymeasure.workflow.profile import forecast_for, job_request, misfits
 from llenergymeasure.workflow.stopping import planned, precision
 from llenergymeasure.workflow.whole import drive_study, to_do
 from llenergymeasure.workload.studies import load_study, study_from_mapping
@@ -96,13 +98,17 @@ def _run(call: StudyCall, study: Study, *, dry_run: bool) -> int:
     folder = StudyFolder(Path(study.results_root) / study.name)
     plan = planned(study, folder)
     if dry_run:
-        print(describe_plan(plan))
+        print("\n".join(plan_lines(plan, call.profile)))
         return EXIT_OK
     remember(folder, call)
     open_runs = to_do(plan, folder)
     note(f"{study.name}: {counted(len(plan.runs), 'run')}, {open_runs} to do, into {folder.path}")
     for line in left_out_lines(plan):
         note(line)
+    request = job_request(call.profile)
+    if request is not None and open_runs:
+        for problem in misfits(plan, request, forecast_for(request)):
+            note(f"Does not fit: {problem}")
     how = Call(call.settings, call.profile)
     ended = drive_study(study, call.study_file, folder, Live(folder), how)
     if level() == Level.VERBOSE:

@@ -1,16 +1,16 @@
 """From a study to its runs, in order. Pure: nothing is read or written but the plan's own file."""
 
 from llenergymeasure.plan.describe import describe_plan, engines_compared, left_out_lines
-from llenergymeasure.plan.estimate import estimate_duration_s
+from llenergymeasure.plan.estimate import Estimates
 from llenergymeasure.plan.making import make_plan
 from llenergymeasure.plan.model import Plan, PlannedRun
 
 __all__ = [
+    "Estimates",
     "Plan",
     "PlannedRun",
     "describe_plan",
     "engines_compared",
-    "estimate_duration_s",
     "left_out_lines",
     "make_plan",
 ]

@@ -6,20 +6,26 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llenergymeasure.plan.equivalents import equivalent_lines, equivalents
-from llenergymeasure.plan.estimate import estimate_duration_s
+from llenergymeasure.plan.estimate import Estimates, duration
 from llenergymeasure.plan.fairness import fairness, unlike
 from llenergymeasure.plan.model import Plan, PlannedRun
 from llenergymeasure.plan.precision import longest, precision_lines
 
 SHOWN_RUNS = 40
 SHOWN_LEFT_OUT = 20
+SHOWN_UNKNOWN = 4
 _CELL = 40
 _PLACES = {"local": "on this machine", "apptainer": "in Apptainer", "docker": "in Docker"}
 
 
-def describe_plan(plan: Plan) -> str:
-    """Return what will be run and in which order, what was left out and why, and how long."""
-    return "\n".join(_lines(plan)) + "\n"
+def describe_plan(plan: Plan, estimates: Estimates | None = None) -> str:
+    """Return what will be run and in which order, what was left out and why, and how long.
+
+    Args:
+        plan: the plan.
+        estimates: how long runs take, by who knows models and devices; else by the settings alone.
+    """
+    return "\n".join(_lines(plan, estimates or Estimates())) + "\n"
 
 
 def engines_compared(plan: Plan) -> dict[str, Any]:
@@ -32,14 +38,15 @@ def engines_compared(plan: Plan) -> dict[str, Any]:
     return {} if found is None else {"fairness": found, "equivalent": equivalents(plan)}
 
 
-def _lines(plan: Plan) -> Iterator[str]:
+def _lines(plan: Plan, estimates: Estimates) -> Iterator[str]:
     order = plan.execution.get("cycle_order")
     experiments = len(plan.experiments)
     yield f"Study {plan.study}: {_count(len(plan.runs), 'run')}"
     yield f"  {_count(experiments, 'experiment')} x {_cycles(plan)}, {order}"
-    yield f"  about {_estimated(plan)}, one run after the other"
+    yield f"  {_estimated(plan, estimates)}, one run after the other"
     if plan.execution.get("precision_target") is not None:
-        yield f"  with all cycles that it may take: {_estimated(longest(plan))}"
+        yield f"  with all cycles that it may take: {_estimated(longest(plan), estimates)}"
+    yield from _not_in_the_estimate(plan, estimates)
     yield from precision_lines(plan)
     yield from _runners(plan)
     yield ""
@@ -62,14 +69,21 @@ def _cycles(plan: Plan) -> str:
     return _count(most, "cycle") if least == most else f"{least} to {most} cycles"
 
 
-def _estimated(plan: Plan) -> str:
-    quick, standard = (estimate_duration_s(plan, measured) for measured in (False, True))
+def _estimated(plan: Plan, estimates: Estimates) -> str:
+    quick, standard = (estimates.plan(plan, measured) for measured in (False, True))
     if quick == standard:
-        return f"{_duration(quick)} by estimate"
+        return f"{quick} by estimate"
     return (
-        f"{_duration(standard)} by estimate where a sensor measures, "
-        f"{_duration(quick)} where energy is only estimated"
+        f"{standard} by estimate where a sensor measures, "
+        f"{duration(quick.seconds)} where energy is only estimated"
     )
+
+
+def _not_in_the_estimate(plan: Plan, estimates: Estimates) -> Iterator[str]:
+    unknown = estimates.plan(plan).unknown
+    if unknown:
+        shown = [*unknown[:SHOWN_UNKNOWN], *(["…"] if len(unknown) > SHOWN_UNKNOWN else [])]
+        yield f"  not counted, as not known here: {', '.join(shown)}"
 
 
 def _engines(plan: Plan) -> Iterator[str]:
@@ -141,13 +155,3 @@ def _cell(value: Any) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{round(seconds)} s"
-    if minutes < 120:
-        return f"{minutes} min"
-    hours = seconds / 3600
-    return f"{hours:.0f} h" if hours < 72 else f"{hours / 24:.0f} days"

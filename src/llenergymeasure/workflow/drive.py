@@ -15,13 +15,17 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, LlemError
+from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import die_with_parent
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.run.circuit_breaker import Broken, Circuit
+from llenergymeasure.run.preflight.forecast import Forecast
+from llenergymeasure.sensors.rapl import RaplSensor
 from llenergymeasure.workflow.cluster import cancel_jobs, left_jobs
 from llenergymeasure.workflow.manifest import run_state
+from llenergymeasure.workflow.profile import profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workflow.study import DRIVEN_VARIABLE, OVERRIDES_VARIABLE
@@ -91,7 +95,7 @@ class Call:
         words = [sys.executable, "-m", "snakemake", *self.targets]
         words += ["--snakefile", str(root / "Snakefile"), "--configfile", str(study_file)]
         # Snakemake would lay the default profile, which it finds beside the rules, over another.
-        return [*words, "--workflow-profile", "none", "--profile", self._profile(root / "profiles")]
+        return [*words, "--workflow-profile", "none", "--profile", profile_place(self.profile)]
 
     def variables(self) -> dict[str, str]:
         """Return this process's environment with what Snakemake is told by it."""
@@ -99,12 +103,6 @@ class Call:
         if self.overrides:
             told[OVERRIDES_VARIABLE] = json.dumps(dict(self.overrides))
         return os.environ | dict(self.environment) | told
-
-    def _profile(self, ours: Path) -> str:
-        name = self.profile or "default"
-        if Path(name).is_dir() or not (ours / name).is_dir():
-            return name
-        return str(ours / name)
 
 
 class Drive:
@@ -143,11 +141,14 @@ class Drive:
         call = call or Call()
         self._folder.path.mkdir(parents=True, exist_ok=True)
         log_path = self._folder.path / LOG_NAME
-        progress = Progress(
-            self._plan, self._folder, AT_ONCE if call.profile is None else AT_ONCE_ON_A_CLUSTER
-        )
         self._on_cluster = call.profile is not None
         self._began_s = time.time()
+        # This process lives as long as the study: with NVML open in it no driver would unload.
+        gpus = call.profile is not None or driver_there()
+        estimates = Forecast(here=not gpus).estimates
+        measured = gpus or bool(RaplSensor().channels())
+        at_once = AT_ONCE if call.profile is None else AT_ONCE_ON_A_CLUSTER
+        progress = Progress(self._plan, self._folder, at_once, estimates, measured=measured)
         with self._signals(), log_path.open("wb") as log:
             self._process = self._start(log, call)
             self._follow(self._process, progress)

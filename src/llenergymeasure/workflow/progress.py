@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.plan import Plan, PlannedRun
+from llenergymeasure.plan import Estimates, Plan, PlannedRun
+from llenergymeasure.plan.estimate import Estimate
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.run.engine.phase_marks import read_marks
@@ -38,8 +39,24 @@ class Ended:
 class Progress:
     """Sees each run's end once, in the order in which they end, and keeps how they ended."""
 
-    def __init__(self, plan: Plan, folder: StudyFolder, at_once: int = AT_ONCE) -> None:
-        """Take a plan; what is complete already counts as done, and as nothing of this call."""
+    def __init__(
+        self,
+        plan: Plan,
+        folder: StudyFolder,
+        at_once: int = AT_ONCE,
+        estimates: Estimates | None = None,
+        *,
+        measured: bool = False,
+    ) -> None:
+        """Take a plan; what is complete already counts as done, and as nothing of this call.
+
+        Args:
+            plan: the plan.
+            folder: its results.
+            at_once: so many of the runs next in line may be at work.
+            estimates: how long runs take, by who knows models and devices.
+            measured: whether a sensor measures where they are.
+        """
         self._folder = folder
         self._at_once = at_once
         self._total = len(plan.runs)
@@ -51,6 +68,14 @@ class Progress:
             if not folder.run(run.experiment, run.cycle).result.is_file()
         }
         self._done_before = self._total - len(self._open)
+        estimates = estimates or Estimates()
+        by_experiment: dict[str, Estimate] = {}
+        for run in self._open.values():
+            if run.experiment not in by_experiment:
+                by_experiment[run.experiment] = estimates.run(run.config, measured)
+        self._estimates = by_experiment
+        self._open_s = sum(self._estimated_s(run) for run in self._open.values())
+        self._ended_s = 0.0
 
     def next_runs(self) -> list[PlannedRun]:
         """Return the runs next in line, those at work among them."""
@@ -66,6 +91,8 @@ class Progress:
             del self._open[run.experiment, run.cycle]
             self._ends.append({**outcome, "experiment": run.experiment})
             self._last_end_ns = time.time_ns()
+            self._open_s -= self._estimated_s(run)
+            self._ended_s += self._estimated_s(run)
             done = self._total - len(self._open)
             told = f"[{done}/{self._total}] {_named(run)}: {self._told(run, outcome)}"
             ended.append(Ended(run, outcome, told))
@@ -83,23 +110,29 @@ class Progress:
             parts.append(f"running {self._doing(at_work[0])}")
         elif at_work:
             parts.append(f"{len(at_work)} running")
-        left_s = self.left_s()
+        left = self.left()
         if not self._open:
             parts.append("writing tables and report")
-        elif left_s is not None:
-            parts.append(f"about {_duration(left_s)} left")
+        elif left is not None:
+            parts.append(f"{left} left")
         return ", ".join(parts)
 
-    def left_s(self) -> float | None:
-        """Return how long the rest may take, by what the runs of this call took, in seconds.
+    def left(self) -> Estimate | None:
+        """Return how long the rest may take: the plan's estimate, set right by the runs so far.
 
-        Null until one has ended.
+        None while on a cluster no run has ended: how many it does at a time is not known then.
         """
-        if not self._ends:
+        since_s = (time.time_ns() - self._last_end_ns) / NS_PER_S
+        if self._ends:
+            took_s = (self._last_end_ns - self._started_ns) / NS_PER_S
+            return Estimate(max(0.0, self._open_s * took_s / self._ended_s - since_s))
+        if self._at_once > AT_ONCE:
             return None
-        each_ns = (self._last_end_ns - self._started_ns) / len(self._ends)
-        since_ns = time.time_ns() - self._last_end_ns
-        return max(0.0, each_ns * len(self._open) - since_ns) / NS_PER_S
+        unknown = next((each.unknown for each in self._estimates.values() if each.unknown), ())
+        return Estimate(max(0.0, self._open_s - since_s), unknown)
+
+    def _estimated_s(self, run: PlannedRun) -> float:
+        return self._estimates[run.experiment].seconds + run.gap_s
 
     def _count(self, status: str) -> int:
         return sum(end["status"] == status for end in self._ends)
@@ -165,11 +198,3 @@ def _number(result: Path) -> str:
     if energy["per_output_token_j"] is None:
         return f"completed, no energy: {energy.get('unavailable')}"
     return f"{energy['per_output_token_j']:.4g} J per output token, {energy['kind']}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -132,7 +132,7 @@ def ask_allotment(config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S) -> Al
     Raises:
         GpuAllotmentError: those it names are not there, or the driver does not answer.
     """
-    if demand(config).count == 0 or not _driver_there():
+    if demand(config).count == 0 or not driver_there():
         return Allotment()
     try:
         answer = ask(_MODULE, dict(config), limit_s)
@@ -192,7 +192,7 @@ def _with_memory(found: Allotment) -> Allotment:
     return replace(found, memory_used_bytes=used)
 
 
-def _driver_there() -> bool:
+def driver_there() -> bool:
     """Whether NVML's library is; loading it asks the driver nothing yet."""
     try:
         ctypes.CDLL("libnvidia-ml.so.1")

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, MeterError, 
 from llenergymeasure.files import write_text
 from llenergymeasure.machine.environment import environment
 from llenergymeasure.machine.gpus.busy_neighbours import at_work_beside
+from llenergymeasure.plan.estimate import limit_s
 from llenergymeasure.processes import die_with
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.attempt import read_json, report_failure
@@ -33,11 +35,11 @@ from llenergymeasure.run.engine.place_pin import hold_to_pin
 from llenergymeasure.run.engine.quality import command_score, perplexity
 from llenergymeasure.run.engine.sensor_resolution import sensors_need_s
 from llenergymeasure.run.engine.settle import read_gpus, settle
-from llenergymeasure.run.engine.time_limit import estimated_limit_s
 from llenergymeasure.run.engine.warmup import WarmUp
+from llenergymeasure.run.preflight.checks import Preflight, preflight
 from llenergymeasure.run.preflight.cpu_checks import CpuWatch
-from llenergymeasure.run.preflight.memory_need import memory_need
-from llenergymeasure.run.preflight.run_checks import Preflight, preflight
+from llenergymeasure.run.preflight.forecast import known_of
+from llenergymeasure.run.preflight.memory import memory_need
 from llenergymeasure.run.result.flops import workload_flops
 from llenergymeasure.workload.prompts import build_workload
 from llenergymeasure.workload.requests import Request, Workload
@@ -157,7 +159,7 @@ class EngineRun:
         if found.errors and not self._spec.skip_preflight:
             raise PreflightError(found.errors)
         if self._spec.backend != "openai":  # a server that runs already may be at work
-            found.warnings += watch.warnings()
+            found = replace(found, warnings=(*found.warnings, *watch.warnings()))
         return found, found.workload or build_workload(self._config)
 
     def _load(self, backend: Backend, found: Preflight) -> Engine:
@@ -216,18 +218,12 @@ class EngineRun:
 
     def _tell_time_limit(self, protocol: ProtocolSettings, found: Preflight) -> None:
         """Tell the supervisor a generous limit; one that the study sets is in force before."""
-        limit_s = estimated_limit_s(
-            self._config,
-            protocol,
-            source=found.source,
-            workload=found.workload,
-            on_gpu=bool(found.cards),
-            gap_s=self._spec.gap_s,
-        )
+        known = known_of(self._config, found.source, found.cards, found.workload)
+        most_s = limit_s(self._config, protocol, known, self._spec.gap_s)
         asked = self._spec.quality
-        if limit_s is not None and asked is not None and asked.get("command") is not None:
-            limit_s += float(asked["timeout_seconds"])
-        write_text(self._folder.time_limit, json.dumps(limit_s))
+        if asked is not None and asked.get("command") is not None:
+            most_s += float(asked["timeout_seconds"])
+        write_text(self._folder.time_limit, json.dumps(most_s))
 
     def _wait_for_recorder(self) -> list[dict[str, Any]]:
         """Return what the recorder's sensors are, once it samples."""

@@ -46,7 +46,8 @@ class CpuWatch:
         who = f": {', '.join(names)}" if names else ""
         yield Problem(
             f"other processes use {share:.0%} of the CPUs now{who}; beyond {OTHERS_MAX:.0%} a run "
-            "gets slower and costs more than it would alone: end them or wait"
+            "gets slower and costs more than it would alone: end them or wait",
+            fatal=False,
         )
 
     def _look(self) -> tuple[dict[str, float], dict[int, float]] | None:

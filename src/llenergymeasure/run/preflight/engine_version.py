@@ -17,11 +17,8 @@ from llenergymeasure.errors import ConfigurationError, Problem
 SHOWN = 8
 _WHATS = {"added": "more", "removed": "missing", "altered": "altered"}
 
-Found = tuple[Problem, bool]
-"""A problem, and whether it is an error."""
 
-
-def look_at_release(config: ExperimentConfig) -> Iterator[Found]:
+def check_engine_version(config: ExperimentConfig) -> Iterator[Problem]:
     """Yield what the engine installed here has otherwise; nothing where it is the catalogue's."""
     package = PACKAGES.get(config.backend)
     if package is None or find_spec(package) is None:
@@ -29,24 +26,22 @@ def look_at_release(config: ExperimentConfig) -> Iterator[Found]:
     try:
         differences: Mapping[str, Any] | None = running_differences(config.backend)
     except ConfigurationError as error:
-        yield Problem(f"which settings it knows could not be read: {error}", key="backend"), False
+        message = f"which settings it knows could not be read: {error}"
+        yield Problem(message, key="backend", fatal=False)
         return
     if differences is None or not any(differences[what] for what in _WHATS):
         return
     here = f"{package} {differences['engine_version']}, installed here,"
-    yield _summary(here, differences), False
+    yield _summary(here, differences)
     for key, name in _set(config):
         if name in differences["removed"]:
-            message = (
-                f"{here} has no such setting; remove it, or install {package} "
-                f"{differences['catalogue_version']}"
+            version = differences["catalogue_version"]
+            yield Problem(
+                f"{here} has no such setting; remove it, or install {package} {version}", key=key
             )
-            yield Problem(message, key=key), True
         elif name in differences["altered"]:
-            yield (
-                Problem(f"{here} has it otherwise: {differences['altered'][name]}", key=key),
-                False,
-            )
+            message = f"{here} has it otherwise: {differences['altered'][name]}"
+            yield Problem(message, key=key, fatal=False)
 
 
 def _summary(here: str, differences: Mapping[str, Any]) -> Problem:
@@ -59,6 +54,7 @@ def _summary(here: str, differences: Mapping[str, Any]) -> Problem:
         f"{here} is not the {differences['catalogue_version']} that settings were checked "
         f"against: {'; '.join(parts)}",
         key="backend",
+        fatal=False,
     )
 
 

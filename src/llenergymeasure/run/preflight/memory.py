@@ -1,16 +1,23 @@
-"""What an experiment needs of memory at the least: weights, and the cache for what is asked."""
+"""What an experiment needs of memory at the least, weights and cache, and whether it is there."""
 
 import re
 from dataclasses import dataclass
+from enum import Enum
+from functools import cache
 from typing import Any
 
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.machine.gpus.inventory import Gpu
+from llenergymeasure.machine.host import memory_bytes, memory_limit_bytes
 from llenergymeasure.workload.models.resolve import ModelSource
 from llenergymeasure.workload.requests import Workload
 
 _BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0}
 _EIGHT_BITS = re.compile(r"fp8|int8|w8a8|8bit|modelopt$|ptpc")
 _GB, _MB = 1e9, 1e6
+
+TIGHT = 0.9
+"""Share of the memory that weights and cache may take before it is likely to be too little."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ def memory_need(
     shape = source.architecture
     if shape is None or config.backend == "openai":
         return None
-    longest = _longest(config, workload)
+    longest = longest_tokens(config, workload)
     if shape.sliding_window is not None:
         longest = min(longest, shape.sliding_window)
     sequences = _sequences(config, workload)
@@ -90,7 +97,8 @@ def engine_setting(config: ExperimentConfig, name: str) -> Any:
     return given.get(name, getattr(section, name, None))
 
 
-def _longest(config: ExperimentConfig, workload: Workload | None) -> int:
+def longest_tokens(config: ExperimentConfig, workload: Workload | None) -> int:
+    """Return the tokens of the longest sequence, prompt and output together."""
     if workload is None or not workload.requests:
         return config.max_input_tokens + config.max_output_tokens
     return max(
@@ -113,6 +121,79 @@ def _sequences(config: ExperimentConfig, workload: Workload | None) -> int:
 def _cache_bytes(config: ExperimentConfig) -> float:
     asked = engine_setting(config, "kv_cache_dtype")
     return 1.0 if asked is not None and "fp8" in asked else _BYTES[config.precision]
+
+
+class MemoryVerdict(Enum):
+    """Whether a model fits, in words."""
+
+    FITS = "fits"
+    TIGHT = "tight, activations may no longer fit"
+    SPILLS = "what is too much goes to slower memory"
+    TOO_LARGE = "too large, the preflight will refuse it"
+
+
+@dataclass(frozen=True)
+class Room:
+    """Memory for one copy of the model.
+
+    Attributes:
+        bytes: what can be had at most.
+        name: where it is, in words.
+        spills: whether what does not fit goes elsewhere, slowly, instead of failing.
+    """
+
+    bytes: int
+    name: str
+    spills: bool = False
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        return f"{self.name} is {self.bytes / _GB:.1f} GB"
+
+
+def memory_verdict(need: MemoryNeed, room: Room) -> MemoryVerdict:
+    """Return whether there is room for what is needed."""
+    if need.bytes <= TIGHT * room.bytes:
+        return MemoryVerdict.FITS
+    if need.bytes <= room.bytes:
+        return MemoryVerdict.TIGHT
+    return MemoryVerdict.SPILLS if room.spills else MemoryVerdict.TOO_LARGE
+
+
+def memory_here(config: ExperimentConfig, cards: tuple[Gpu, ...]) -> Room | None:
+    """Return the memory of these cards, or of this machine without any; None if not known."""
+    if cards:
+        return _gpu_room(config, cards)
+    size = _machine_bytes()
+    return None if size is None else Room(size // copies(config), "this machine's memory")
+
+
+@cache
+def _machine_bytes() -> int | None:
+    known = [size for size in (memory_bytes("MemTotal"), memory_limit_bytes()) if size is not None]
+    return min(known, default=None)
+
+
+def copies(config: ExperimentConfig) -> int:
+    """Return how many processes each hold the model."""
+    return (config.pytorch and config.pytorch.num_processes) or 1
+
+
+def _gpu_room(config: ExperimentConfig, cards: tuple[Gpu, ...]) -> Room | None:
+    known = [card.memory_total_bytes for card in cards if card.memory_total_bytes is not None]
+    if len(known) < len(cards):
+        return None
+    section: Any = getattr(config, config.backend)
+    if config.backend == "pytorch":
+        spread = section is not None and section.device_map is not None
+        if spread and ":" not in section.device_map and section.device_map != "cuda":
+            return Room(sum(known), f"the memory of {len(known)} GPUs", spills=True)
+        return Room(min(known), f"the memory of GPU {cards[0].name}")
+    share = engine_setting(config, "gpu_memory_utilization")
+    share = engine_setting(config, "mem_fraction_static") if share is None else share
+    offload = engine_setting(config, "cpu_offload_gb") or 0.0
+    room = sum(known) * (share or 1.0) + offload * 2**30 * len(known)
+    return Room(round(room), f"what the engine may use of {len(known)} GPUs")
 
 
 def _size(size_bytes: float) -> str:

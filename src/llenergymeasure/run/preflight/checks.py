@@ -1,0 +1,172 @@
+"""Everything that would make a run fail or mislead, found at once and before any GPU time.
+
+A check is a function ``check_…(…) -> Iterator[Problem]``; each problem says itself whether it is
+fatal.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.backends.base import Backend, Serving
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.rules import breaches
+from llenergymeasure.errors import ConfigurationError, LlemError, Problem
+from llenergymeasure.machine.disk import free_bytes, why_not_writable
+from llenergymeasure.machine.gpus.allotment import allot, demand
+from llenergymeasure.machine.gpus.inventory import Gpu, discover
+from llenergymeasure.run.preflight.engine_version import check_engine_version
+from llenergymeasure.run.preflight.gpu_checks import check_gpu_count, check_gpus
+from llenergymeasure.run.preflight.model_checks import check_model
+from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
+from llenergymeasure.workload.prompts import build_workload, read_dataset
+from llenergymeasure.workload.requests import Workload
+from llenergymeasure.workload.studies import shape_of
+
+RESULTS_LEAST_BYTES = 100_000_000
+RESULTS_FEW_BYTES = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was found.
+
+    Attributes:
+        errors: why the run cannot start.
+        warnings: what the reader of its result should know.
+        source: where the model comes from; None if it cannot be had.
+        workload: what the engine will be asked; None if it could not be made.
+        cards: the GPUs the run will use, in CUDA's order.
+    """
+
+    errors: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+    source: ModelSource | None = None
+    workload: Workload | None = None
+    cards: tuple[Gpu, ...] = ()
+
+    def as_dict(self) -> dict[str, list[dict[str, Any]]]:
+        """Return errors and warnings as plain values, for the record."""
+        return {
+            "errors": [_plain(one) for one in self.errors],
+            "warnings": [_plain(one) for one in self.warnings],
+        }
+
+
+def preflight(
+    config: ExperimentConfig, backend: Backend, folder: Path, *, run_pid: int
+) -> Preflight:
+    """Look at everything a run needs, before it takes any GPU time.
+
+    What the model and data set are made of, but not the weights, is fetched here if need be.
+
+    Args:
+        config: the experiment.
+        backend: its engine.
+        folder: where the run's results go.
+        run_pid: the process at the root of the run's tree; GPU processes outside it are others'.
+    """
+    found = [*backend.problems(config), *check_engine_version(config)]
+    found += check_server(config, backend)
+    source: ModelSource | None = None
+    workload: Workload | None = None
+    cards: tuple[Gpu, ...] = ()
+    with _collected(found, "model"):
+        source = resolve_model(config)
+    with _collected(found, "dataset"):
+        if source is not None:
+            workload = build_workload(config)
+        elif config.synthetic() is None:
+            read_dataset(str(config.dataset))
+    with _collected(found, None):
+        cards = _cards(config, found)
+        found += check_gpus(config, cards, run_pid)
+    found += check_rules(config, source, cards)
+    found += check_folder(folder)
+    if source is not None:
+        found += check_model(config, source, workload, cards)
+    found = list(dict.fromkeys(found))
+    return Preflight(
+        errors=tuple(problem for problem in found if problem.fatal),
+        warnings=tuple(problem for problem in found if not problem.fatal),
+        source=source,
+        workload=workload,
+        cards=cards,
+    )
+
+
+def check_server(config: ExperimentConfig, backend: Backend) -> Iterator[Problem]:
+    """Yield why traffic cannot be sent to this engine's server."""
+    if not config.served:
+        return
+    if not isinstance(backend, Serving):
+        text = f"backend {backend.name} has no server to send traffic to; remove this section"
+        yield Problem(text, key="serving")
+        return
+    found: list[Problem] = []
+    with _collected(found, "serving"):
+        backend.server(config, 0)
+    yield from found
+
+
+def check_rules(
+    config: ExperimentConfig, source: ModelSource | None, cards: tuple[Gpu, ...]
+) -> Iterator[Problem]:
+    """Yield settings that do not go together, now that the model and the GPUs are known."""
+    architecture = None if source is None else source.architecture
+    shape = None if architecture is None else shape_of(architecture)
+    capabilities = [card.compute_capability for card in cards if card.compute_capability]
+    for breach in breaches(config, shape, min(capabilities, default=None)):
+        yield Problem(str(breach), key=breach.key)
+
+
+def check_folder(folder: Path) -> Iterator[Problem]:
+    """Yield why results cannot be written, or soon no longer."""
+    reason = why_not_writable(folder)
+    if reason is not None:
+        message = f"results cannot be written: {reason}; fix that, or set output_dir"
+        yield Problem(message, file=folder)
+    free = free_bytes(folder)
+    if free is not None and free < RESULTS_FEW_BYTES:
+        message = f"only {free / 1e6:.0f} MB are free for results; make room"
+        yield Problem(message, file=folder, fatal=free < RESULTS_LEAST_BYTES)
+
+
+def _cards(config: ExperimentConfig, found: list[Problem]) -> tuple[Gpu, ...]:
+    """Return the GPUs of the run; none where it computes on the CPU."""
+    plain = config.model_dump(exclude_none=True)
+    wanted = demand(plain)
+    if wanted.count == 0:
+        return ()
+    inventory = discover()
+    allotment = allot(plain)
+    found += [Problem(text, fatal=False) for text in allotment.warnings]
+    by_uuid = {gpu.uuid: gpu for gpu in inventory.gpus}
+    cards = tuple(by_uuid[uuid] for uuid in allotment.uuids)
+    found += check_gpu_count(config, wanted, inventory, len(cards))
+    return cards
+
+
+@contextmanager
+def _collected(found: list[Problem], key: str | None) -> Iterator[None]:
+    """Add the error that the block ends with to those found."""
+    try:
+        yield
+    except ConfigurationError as error:
+        found += error.problems
+    except LlemError as error:
+        found.append(Problem(str(error), key=key))
+    except ImportError as error:
+        # The backend has named what is not installed already, and better.
+        if not any(problem.fatal for problem in found):
+            found.append(Problem(f"{error.name} is not installed", key="backend"))
+
+
+def _plain(problem: Problem) -> dict[str, Any]:
+    return {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in asdict(problem).items()
+        if value is not None and key != "fatal"
+    }

@@ -1,0 +1,221 @@
+"""What is known of a plan's runs before any is made: models, devices, time and memory.
+
+Nothing is fetched; the preflight looks again on the machine where a run is.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import LlemError
+from llenergymeasure.machine.gpus.allotment import allot, demand
+from llenergymeasure.machine.gpus.inventory import Gpu, discover
+from llenergymeasure.machine.gpus.peak_rates import peak
+from llenergymeasure.plan.estimate import Device, Estimates, Known, ModelSize, Work
+from llenergymeasure.run.preflight.memory import (
+    MemoryNeed,
+    Room,
+    bytes_per_weight,
+    copies,
+    memory_here,
+    memory_need,
+    memory_verdict,
+)
+from llenergymeasure.run.preflight.model_checks import stored_bytes, weights_here
+from llenergymeasure.workload.models.hub import cached_file
+from llenergymeasure.workload.models.known import TINY_LLAMA, known_architecture
+from llenergymeasure.workload.models.resolve import ModelSource, looks_like_folder, resolve_model
+from llenergymeasure.workload.requests import Workload
+
+SHOWN = 20
+"""Lines on memory, the largest needs first where there are more."""
+
+CORE_FLOPS_PER_S, CORE_BYTES_PER_S, CPU_BYTES_PER_S = 1e10, 5e9, 1e11
+"""Guess: what a processor's core computes and reads, and what all of them can read at most."""
+
+
+class Forecast:
+    """Looks at the machine and at each model once, for all runs of a plan."""
+
+    def __init__(self, *, here: bool = True, job_bytes: int | None = None) -> None:
+        """Take where the runs will be.
+
+        Args:
+            here: on this machine; else in jobs of a cluster whose machines are not known.
+            job_bytes: how much of its machine's memory such a job is given.
+        """
+        self._here = here
+        self._job_bytes = job_bytes
+        self._sources: dict[str, ModelSource | str] = {}
+        self._cards: dict[str, tuple[Gpu, ...] | str] = {}
+        self.estimates = Estimates(self.known)
+
+    def known(self, config: ExperimentConfig) -> Known:
+        """Return what is known of an experiment's model and device."""
+        cards = self._cards_of(config)
+        known = known_of(config, self._source(config), () if isinstance(cards, str) else cards)
+        if not self._here:
+            what = "GPUs" if isinstance(cards, str) else "processors"
+            return replace(known, device=f"the speed of the cluster's {what}")
+        return replace(known, device="its GPU's speed") if isinstance(cards, str) else known
+
+    def memory_lines(self, configs: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+        """Yield what the experiments need at the least and whether it is there.
+
+        Args:
+            configs: the resolved configuration of each experiment.
+        """
+        said = Counter(self._memory(self.estimates.config(content)) for content in configs)
+        shown = list(said) if len(said) <= SHOWN else sorted(said, reverse=True)[:SHOWN]
+        for each in shown:
+            experiments = "1 experiment" if said[each] == 1 else f"{said[each]} experiments"
+            yield f"  {experiments}: {each[1]}"
+        if len(said) > SHOWN:
+            rest = said.total() - sum(said[each] for each in shown)
+            yield f"  … and {rest} experiments that need no more than the last of these"
+
+    def job_memory_need(self, config: ExperimentConfig) -> int | None:
+        """Return what an experiment needs of its machine's memory at the least, in bytes.
+
+        None where it computes on GPUs, or the model is not known here.
+        """
+        need = self._need(config)
+        on_cpu = self._cards_of(config) == ()
+        return need.bytes * copies(config) if isinstance(need, MemoryNeed) and on_cpu else None
+
+    def _memory(self, config: ExperimentConfig) -> tuple[int, str]:
+        """Return the bytes that an experiment needs, and in words whether they are there."""
+        if config.backend == "openai":
+            return 0, "a server that runs already has its memory"
+        need, cards = self._need(config), self._cards_of(config)
+        if isinstance(need, str):
+            return 0, f"not known here: {need}"
+        if not self._here and isinstance(cards, str):
+            return need.bytes, f"{need}; {cards} is not known here"
+        if isinstance(cards, str):
+            return 0, f"not known here: {cards}"
+        room = self._room(config, cards)
+        if room is None:
+            return need.bytes, f"{need}; the memory there is not known here"
+        return need.bytes, f"{need}; {room}: {memory_verdict(need, room).value}"
+
+    def _room(self, config: ExperimentConfig, cards: tuple[Gpu, ...]) -> Room | None:
+        if self._here:
+            return memory_here(config, cards)
+        if self._job_bytes is None:
+            return None
+        return Room(self._job_bytes // copies(config), "the job's memory (mem_mb)")
+
+    def _need(self, config: ExperimentConfig) -> MemoryNeed | str:
+        source = self._source(config)
+        if isinstance(source, str):
+            return source
+        need = memory_need(config, source, None)
+        return "the dimensions of this model's family are not known" if need is None else need
+
+    def _cards_of(self, config: ExperimentConfig) -> tuple[Gpu, ...] | str:
+        """Return the GPUs of an experiment, none where it computes on the CPU; or why not known."""
+        given = {"backend", "gpu", "passthrough_kwargs", config.backend}
+        key = config.model_dump_json(include=given)
+        if key not in self._cards:
+            self._cards[key] = self._allotted(config.model_dump(exclude_none=True))
+        return self._cards[key]
+
+    def _allotted(self, content: Mapping[str, Any]) -> tuple[Gpu, ...] | str:
+        wanted = demand(content)
+        if wanted.count == 0:
+            return ()
+        if not self._here:
+            return "the memory of the cluster's GPUs"
+        try:
+            cards = tuple(self._gpus[uuid] for uuid in allot(content).uuids)
+        except LlemError as error:
+            return str(error)
+        if not cards and (wanted.needed or content["backend"] not in ("pytorch", "openai")):
+            return "it needs a GPU, and this machine has none"
+        return cards
+
+    @cached_property
+    def _gpus(self) -> dict[str, Gpu]:
+        return {gpu.uuid: gpu for gpu in discover().gpus}
+
+    def _source(self, config: ExperimentConfig) -> ModelSource | str:
+        """Return where an experiment's model comes from, asked once each; or why not known."""
+        given = {"model", "weights", "backend", "passthrough_kwargs", config.backend}
+        key = config.model_dump_json(include=given)
+        if key not in self._sources:
+            try:
+                self._sources[key] = _known_here(config) or resolve_model(config)
+            except LlemError as error:
+                self._sources[key] = str(error).splitlines()[0]
+            except ImportError as error:
+                self._sources[key] = f"{error.name} is not installed"
+        return self._sources[key]
+
+
+def known_of(
+    config: ExperimentConfig,
+    source: ModelSource | str | None,
+    cards: tuple[Gpu, ...],
+    workload: Workload | None = None,
+) -> Known:
+    """Return what an estimate of time needs to know.
+
+    Args:
+        config: the experiment.
+        source: its model; None, or why, where that is not known.
+        cards: the GPUs it computes on; on this machine's processors without any.
+        workload: its requests; without them they are taken to be as the configuration says.
+    """
+    work = None
+    if workload is not None and workload.requests:
+        prompts = (len(request.prompt_token_ids) for request in workload.requests)
+        answers = (request.max_output_tokens for request in workload.requests)
+        work = Work(len(workload.requests), max(prompts), max(answers))
+    return Known(_model_size(config, source), _device(config, cards), work)
+
+
+def _model_size(config: ExperimentConfig, source: ModelSource | str | None) -> ModelSize | str:
+    if not isinstance(source, ModelSource) or source.architecture is None:
+        return f"the size of {config.model}"
+    shape = source.architecture
+    idle_experts = max(0, shape.experts - shape.experts_per_token)
+    return ModelSize(
+        parameters=shape.parameters() - shape.layers * idle_experts * shape.mlp_weights(),
+        weights_bytes=shape.parameters() * bytes_per_weight(config, source),
+        layers=shape.layers,
+        to_fetch_bytes=0.0 if weights_here(config, source) else stored_bytes(config, source) or 0.0,
+    )
+
+
+def _device(config: ExperimentConfig, cards: tuple[Gpu, ...]) -> Device | str:
+    if not cards:
+        cores = len(os.sched_getaffinity(0))
+        reads = min(CPU_BYTES_PER_S, cores * CORE_BYTES_PER_S)
+        return Device(f"{cores} processors", cores * CORE_FLOPS_PER_S, reads)
+    rate = peak(cards[0].name)
+    if rate is None:
+        return f"the speed of GPU {cards[0].name}"
+    # Processes of pytorch each do a share of the requests; layers on several cards take turns.
+    at_once = 1 if config.backend == "pytorch" else len(cards)
+    return Device(cards[0].name, at_once * rate.flops_per_s, at_once * rate.bytes_per_s)
+
+
+def _known_here(config: ExperimentConfig) -> ModelSource | str | None:
+    """Return what is known of a model that would have to be asked for on the hub; a plan does not.
+
+    None for one that is here: built in, in a folder, or in the hub's cache.
+    """
+    name = config.model
+    if config.weights == "random" or name == TINY_LLAMA or looks_like_folder(name):
+        return None
+    if "/" not in name or cached_file(name, "config.json", None) is not None:
+        return None
+    architecture = known_architecture(name)
+    if architecture is None:
+        return "the hub has its dimensions; the preflight fetches them"
+    return ModelSource(name, name, False, {}, architecture)

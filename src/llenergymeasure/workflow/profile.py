@@ -1,0 +1,156 @@
+"""What a Snakemake profile asks a cluster for, and which runs of a plan do not fit into that."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llenergymeasure.errors import Problem
+from llenergymeasure.machine.gpus.allotment import gpus_needed
+from llenergymeasure.plan import Plan
+from llenergymeasure.plan.estimate import duration
+from llenergymeasure.run.preflight.forecast import Forecast
+from llenergymeasure.workflow.source import workflow_root
+
+RULE = "measure"
+_ON_THIS_MACHINE = ("local", "dryrun", "touch", None)
+_MIB = 2**20
+"""What SLURM counts memory in."""
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What each measured run's job is given on a cluster.
+
+    Attributes:
+        file: the profile's file.
+        runtime_s: after which the scheduler ends it; None where the profile does not say.
+        runtime_key: where that stands.
+        memory_bytes: of its machine's memory; None where the profile does not say.
+        memory_key: where that stands.
+    """
+
+    file: Path
+    runtime_s: float | None = None
+    runtime_key: str = ""
+    memory_bytes: int | None = None
+    memory_key: str = ""
+
+
+def profile_place(name: str | None) -> str:
+    """Return what Snakemake is given as its profile: a folder, a name it knows, or one of ours."""
+    name = name or "default"
+    ours = workflow_root() / "profiles" / name
+    return name if Path(name).is_dir() or not ours.is_dir() else str(ours)
+
+
+def job_request(profile: str | None) -> JobRequest | None:
+    """Return what a profile asks a cluster for; None where runs stay on this machine.
+
+    A profile that cannot be found or read is Snakemake's to complain of.
+    """
+    if profile is None:
+        return None
+    from snakemake.cli import get_profile_dir
+
+    found = get_profile_dir(profile_place(profile))
+    if found is None:
+        return None
+    try:
+        settings = yaml.safe_load(found[1].read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    if not isinstance(settings, dict) or settings.get("executor") in _ON_THIS_MACHINE:
+        return None
+    minutes, runtime_key = _asked(settings, "runtime")
+    megabytes, memory_key = _asked(settings, "mem_mb", "mem")
+    return JobRequest(
+        found[1],
+        None if minutes is None else 60 * minutes,
+        runtime_key,
+        None if megabytes is None else round(megabytes * _MIB),
+        memory_key,
+    )
+
+
+def forecast_for(request: JobRequest | None) -> Forecast:
+    """Return what is known of runs here, or in jobs on a cluster."""
+    if request is None:
+        return Forecast()
+    return Forecast(here=False, job_bytes=request.memory_bytes)
+
+
+def misfits(plan: Plan, request: JobRequest, forecast: Forecast) -> Iterator[Problem]:
+    """Yield which runs do not fit into the time and the memory of their jobs."""
+    configs = {run.experiment: run.config for run in plan.runs}.values()
+    if request.runtime_s is not None:
+        taken = [forecast.estimates.run(each, measured=gpus_needed(each) > 0) for each in configs]
+        long = [each for each in taken if each.seconds > request.runtime_s]
+        if long:
+            longest = max(long, key=lambda each: each.seconds)
+            yield Problem(
+                f"{_runs_of(len(long))} take {longest} by estimate, and the cluster ends a job "
+                f"after {duration(request.runtime_s)}; ask for {_minutes(longest.seconds)} minutes",
+                key=request.runtime_key,
+                found=f"{request.runtime_s / 60:g} min",
+                file=request.file,
+                fatal=False,
+            )
+    if request.memory_bytes is not None:
+        needs = [forecast.job_memory_need(forecast.estimates.config(each)) for each in configs]
+        large = [need for need in needs if need is not None and need > request.memory_bytes]
+        if large:
+            yield Problem(
+                f"{_runs_of(len(large))} need at least {max(large) / 1e9:.1f} GB for weights and "
+                f"cache, and a job is given {request.memory_bytes / 1e9:.1f} GB; ask for "
+                f"{math.ceil(1.25 * max(large) / _MIB)} MB",
+                key=request.memory_key,
+                found=f"{request.memory_bytes / _MIB:g} MB",
+                file=request.file,
+                fatal=False,
+            )
+
+
+def _runs_of(experiments: int) -> str:
+    return f"the runs of {experiments} experiment{'s' if experiments > 1 else ''}"
+
+
+def _minutes(seconds: float) -> int:
+    """Return twice the time, in whole minutes: an estimate may be wrong by that."""
+    return math.ceil(2 * seconds / 60)
+
+
+def _asked(settings: Mapping[str, Any], *names: str) -> tuple[float | None, str]:
+    """Return what a measured run is given of a resource, and the key that says so."""
+    from snakemake.exceptions import WorkflowError
+    from snakemake.resources import Resource
+
+    rules = settings.get("set-resources") or {}
+    of_rule = (
+        rules.get(RULE)
+        if isinstance(rules, Mapping)
+        else [pair.partition(":")[2] for pair in rules if str(pair).startswith(f"{RULE}:")]
+    )
+    given = {
+        f"set-resources.{RULE}": _mapping(of_rule),
+        "default-resources": _mapping(settings.get("default-resources")),
+    }
+    for place, resources in given.items():
+        for name in resources.keys() & set(names):
+            try:
+                value = Resource.parse_human_friendly(name, resources[name])
+                return float(str(value).strip("'\"")), f"{place}.{name}"
+            except (ValueError, WorkflowError):
+                return None, ""  # an expression, which Snakemake alone can work out
+    return None, ""
+
+
+def _mapping(given: Any) -> dict[str, Any]:
+    """Return resources that a profile may give as a mapping or as a list of ``NAME=VALUE``."""
+    if isinstance(given, Mapping):
+        return dict(given)
+    pairs = (str(each).partition("=") for each in given or ())
+    return {name: value for name, _, value in pairs}

@@ -1,0 +1,115 @@
+"""What a cluster's jobs are given, beside what the runs of a plan need."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llenergymeasure.errors import Problem
+from llenergymeasure.plan import make_plan
+from llenergymeasure.workflow.profile import forecast_for, job_request, misfits
+from llenergymeasure.workload.studies import study_from_mapping
+from support.studies import llem, write_study
+
+
+def profile(folder: Path, **settings: Any) -> str:
+    place = folder / "cluster"
+    place.mkdir(exist_ok=True)
+    (place / "config.yaml").write_text(yaml.safe_dump({"executor": "slurm", **settings}))
+    return str(place)
+
+
+def found(profile: str, **study: Any) -> list[Problem]:
+    plan = make_plan(study_from_mapping({"model": "tiny-llama", **study}))
+    request = job_request(profile)
+    assert request is not None
+    return list(misfits(plan, request, forecast_for(request)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "minutes", "mebibytes"),
+    [
+        ({"default-resources": {"runtime": 240, "mem_mb": 16000}}, 240, 16000),
+        ({"default-resources": ["runtime='4h'", "mem_mb=500"]}, 240, 500),
+        ({"default-resources": {"mem": "16 GB"}}, None, 16000),
+        ({"default-resources": {"runtime": "attempt * 10"}}, None, None),
+        (
+            {"default-resources": {"runtime": 1}, "set-resources": {"measure": {"runtime": 9}}},
+            9,
+            None,
+        ),
+        (
+            {"set-resources": ["measure:runtime=7", "report:runtime=1"]},
+            7,
+            None,
+        ),
+        ({}, None, None),
+    ],
+)
+def test_what_a_job_is_given_is_read_as_snakemake_reads_it(
+    tmp_path: Path, settings: dict[str, Any], minutes: float | None, mebibytes: int | None
+) -> None:
+    request = job_request(profile(tmp_path, **settings))
+    assert request is not None
+    assert request.runtime_s == (None if minutes is None else 60 * minutes)
+    assert request.memory_bytes == (None if mebibytes is None else mebibytes * 2**20)
+
+
+def test_a_profile_of_this_machine_asks_for_no_job(tmp_path: Path) -> None:
+    assert job_request(None) is None
+    assert job_request("default") is None
+    assert job_request("no-such-profile") is None
+    assert job_request(profile(tmp_path, executor="local")) is None
+    shipped = job_request("slurm")
+    assert shipped is not None
+    assert shipped.runtime_key == "default-resources.runtime"
+
+
+def test_runs_longer_than_the_job_are_named_with_what_to_ask_for(tmp_path: Path) -> None:
+    place = profile(tmp_path, **{"default-resources": {"runtime": 1}})
+    long = {"window": {"min_seconds": 70}, "sweep": {"n": [1, 2]}}
+    (problem,) = found(place, **long)
+    assert not problem.fatal
+    assert problem.key == "default-resources.runtime"
+    assert problem.file == tmp_path / "cluster" / "config.yaml"
+    assert "the runs of 2 experiments take at least" in problem.message
+    assert "ends a job after 1 min; ask for" in problem.message
+    assert problem.found == "1 min"
+    assert found(profile(tmp_path, **{"default-resources": {"runtime": 30}}), **long) == []
+
+
+def test_models_larger_than_the_job_s_memory_are_named(tmp_path: Path) -> None:
+    cpu = {
+        "model": "llama-3.1-8b",
+        "weights": "random",
+        "protocol": "quick",
+        "pytorch": {"device_map": "cpu"},
+    }
+    (problem,) = found(profile(tmp_path, **{"default-resources": {"mem_mb": 8000}}), **cpu)
+    assert problem.key == "default-resources.mem_mb"
+    assert problem.found == "8000 MB"
+    assert "need at least 16.1 GB for weights and cache, and a job is given 8.4 GB" in str(problem)
+    assert found(profile(tmp_path, **{"default-resources": {"mem_mb": 32000}}), **cpu) == []
+    gpu = {**cpu, "pytorch": {}}
+    assert found(profile(tmp_path, **{"default-resources": {"mem_mb": 8000}}), **gpu) == []
+
+
+def test_the_plan_says_it_and_nothing_of_the_login_node(tmp_path: Path) -> None:
+    resources = {"runtime": 1, "mem_mb": 16000}
+    study = write_study(
+        tmp_path,
+        window={"min_seconds": 70},
+        experiments=[{"n": 1}, {"pytorch": {"device_map": "cpu"}}],
+    )
+    place = profile(tmp_path, **{"default-resources": resources})
+    done = llem(tmp_path, "plan", str(study), "--profile", place)
+    assert done.returncode == 0, done.stderr
+    assert "this machine" not in done.stdout.partition("Memory, at the least:")[2]
+    assert "the memory of the cluster's GPUs is not known here" in done.stdout
+    assert "the job's memory (mem_mb) is 16.8 GB: fits" in done.stdout
+    assert "the speed of the cluster's GPUs" in done.stdout
+    assert f"Does not fit: {place}/config.yaml: default-resources.runtime: the runs" in done.stdout
+    here = llem(tmp_path, "plan", str(study))
+    assert "Does not fit" not in here.stdout
+    assert "this machine's memory is" in here.stdout

@@ -1,0 +1,66 @@
+"""How long the rest of a study may take: the plan's estimate, set right by the runs so far."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.plan import Estimates, Plan, make_plan
+from llenergymeasure.plan.estimate import Known
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow.progress import AT_ONCE_ON_A_CLUSTER, Progress
+from llenergymeasure.workload.studies import study_from_mapping
+
+
+def planned() -> Plan:
+    """Return a plan of a short run and then a long one."""
+    windows = [{"window": {"min_seconds": seconds}} for seconds in (10, 1000)]
+    study = {"model": "tiny-llama", "protocol": "quick", "experiments": windows}
+    execution = {"n_cycles": 1, "cycle_order": "sequential"}
+    return make_plan(study_from_mapping({**study, "execution": execution}))
+
+
+def end(folder: StudyFolder, plan: Plan, place: int) -> None:
+    run = plan.runs[place]
+    path = folder.run(run.experiment, run.cycle).outcome
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"status": "completed", "pid": os.getpid()}))
+
+
+def test_before_the_first_end_it_is_the_plan_s_own_estimate(tmp_path: Path) -> None:
+    plan, folder = planned(), StudyFolder(tmp_path)
+    progress = Progress(plan, folder)
+    assert "0/2 done, at least 17 min left" in progress.line()
+    left = progress.left()
+    assert left is not None
+    assert left.seconds == pytest.approx(Estimates().plan(plan, measured=False).seconds, abs=5)
+    on_cluster = Progress(plan, folder, AT_ONCE_ON_A_CLUSTER)
+    assert on_cluster.left() is None
+
+
+def test_a_long_run_to_come_counts_as_long(tmp_path: Path) -> None:
+    plan, folder = planned(), StudyFolder(tmp_path)
+    progress = Progress(plan, folder)
+    time.sleep(0.05)
+    end(folder, plan, 0)
+    assert len(progress.look()) == 1
+    left = progress.left()
+    assert left is not None
+    assert not left.unknown
+    short, long = (Estimates().run(run.config, measured=False).seconds for run in plan.runs)
+    took_s = (progress._last_end_ns - progress._started_ns) / 1e9
+    assert left.seconds == pytest.approx(took_s * long / short, rel=0.2)
+
+
+def test_what_is_known_of_models_and_devices_counts(tmp_path: Path) -> None:
+    from llenergymeasure.plan.estimate import Device, ModelSize
+
+    slow = Known(ModelSize(8e9, 16e9, 32), Device("CPU", 1e10, 1e10))
+    folder = StudyFolder(tmp_path)
+    progress = Progress(planned(), folder, estimates=Estimates(lambda _: slow))
+    left = progress.left()
+    assert left is not None
+    assert not left.unknown
+    assert left.seconds > 100 * 1000
