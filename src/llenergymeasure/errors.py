@@ -98,5 +98,9 @@ class ResultsError(LlemError):
     """A results folder or file is not what it should be."""
 
 
+class RecordVersionError(ResultsError):
+    """A record of a version that this program does not read: neither damaged nor usable."""
+
+
 class StudyLockedError(LlemError):
     """Another process is at work on the same results folder."""

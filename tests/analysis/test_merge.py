@@ -115,7 +115,7 @@ def test_record_of_another_run_is_not_taken(tmp_path, plan):
     folder = StudyFolder(tmp_path)
     first, second = plan["runs"][:2]
     shutil.copy(folder.run(first["experiment"], 1).row, folder.run(second["experiment"], 1).row)
-    with pytest.raises(ResultsError, match="is the record of run"):
+    with pytest.raises(ResultsError, match="not those that result"):
         merge_runs(plan, tmp_path)
 
 

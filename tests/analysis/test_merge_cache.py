@@ -1,6 +1,8 @@
 """Merging again reads what is new and nothing else, and is never stale."""
 
+import json
 import os
+import random
 import struct
 
 import pyarrow as pa
@@ -10,8 +12,17 @@ import pytest
 from llenergymeasure.analysis.merge import Merge, merge_runs
 from llenergymeasure.analysis.merge_cache import CACHE_NAME
 from llenergymeasure.analysis.tables import TABLE_NAMES, write_tables
+from llenergymeasure.errors import ResultsError
+from llenergymeasure.files import sha256
 from llenergymeasure.results.layout import StudyFolder
-from results.synthetic import make_plan, make_result, write_complete_study, write_plan, write_result
+from results.synthetic import (
+    make_plan,
+    make_result,
+    vouch_again,
+    write_complete_study,
+    write_plan,
+    write_result,
+)
 
 CONFIGS = [{"model": "tiny-llama", "pytorch": {"batch_size": size}} for size in (1, 8)]
 SWEPT = ["pytorch.batch_size"]
@@ -25,7 +36,7 @@ def plan():
 @pytest.fixture(autouse=True)
 def _files_are_settled(monkeypatch):
     """Take files for settled at once, as they are two seconds later."""
-    monkeypatch.setattr("llenergymeasure.analysis.merge_cache.SETTLED_NS", -(10**10))
+    monkeypatch.setattr("llenergymeasure.results.whole.SETTLED_NS", -(10**10))
 
 
 def merged(plan, folder, **settings):
@@ -33,6 +44,32 @@ def merged(plan, folder, **settings):
     merge = Merge(plan, folder, **settings)
     table = pa.concat_tables(merge.batches())
     return table, merge.runs_read
+
+
+@pytest.mark.parametrize("name", ["result.json", "run.parquet", "outcome.json"])
+def test_a_run_that_is_no_longer_whole_is_not_taken_from_the_cache(tmp_path, plan, name):
+    write_complete_study(tmp_path, plan)
+    run = StudyFolder(tmp_path).run(plan["runs"][0]["experiment"], 1)
+    kept = {"status": "completed", "result_sha256": sha256(run.result)}
+    run.outcome.write_text(json.dumps(kept))
+    merged(plan, tmp_path)
+    content = (run.path / name).read_text(errors="surrogateescape")
+    (run.path / name).write_text(content.replace("0", "1", 1), errors="surrogateescape")
+    if name == "outcome.json":
+        run.outcome.write_text(json.dumps({**kept, "result_sha256": "0" * 64}))
+    table, _ = merged(plan, tmp_path, tolerant=True)
+    assert table["status"].to_pylist()[0] == "lost"
+    assert name.replace("outcome", "result") in table["error_message"].to_pylist()[0]
+
+
+def test_a_record_of_a_later_version_is_refused_in_one_line(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    run = StudyFolder(tmp_path).run(plan["runs"][0]["experiment"], 1)
+    record = json.loads(run.result.read_text())
+    run.result.write_text(json.dumps({**record, "schema_version": 99}))
+    for tolerant in (False, True):
+        with pytest.raises(ResultsError, match=r"record version 99; this program reads up to 1$"):
+            merged(plan, tmp_path, tolerant=tolerant)
 
 
 def row_file(folder, run):
@@ -81,6 +118,7 @@ def test_a_file_changed_in_place_with_its_old_size_and_time_is_read_again(tmp_pa
         stream.seek(0)
         stream.write(content.replace(energy_j, struct.pack("<d", 77.0)))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    vouch_again(StudyFolder(tmp_path).run(plan["runs"][0]["experiment"], 1))
     after = path.stat()
     assert (after.st_size, after.st_ino, after.st_mtime_ns) == (
         before.st_size,
@@ -94,7 +132,7 @@ def test_a_file_changed_in_place_with_its_old_size_and_time_is_read_again(tmp_pa
 
 def test_a_file_that_may_still_change_unseen_is_not_kept(tmp_path, plan, monkeypatch):
     write_complete_study(tmp_path, plan)
-    monkeypatch.setattr("llenergymeasure.analysis.merge_cache.SETTLED_NS", 3600 * 10**9)
+    monkeypatch.setattr("llenergymeasure.results.whole.SETTLED_NS", 3600 * 10**9)
     merged(plan, tmp_path)
     assert merged(plan, tmp_path)[1] == 10
 
@@ -137,6 +175,23 @@ def test_a_damaged_cache_is_as_good_as_none(tmp_path, plan, damage):
     assert merged(plan, tmp_path)[1] == 0
 
 
+def test_every_flipped_bit_of_a_cache_still_gives_the_right_table(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    first, _ = merged(plan, tmp_path)
+    path = tmp_path / CACHE_NAME
+    whole = path.read_bytes()
+    rng = random.Random(20261126)
+    for _ in range(60):
+        bit = rng.randrange(8 * len(whole))
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        again, read = merged(plan, tmp_path)
+        assert again.equals(first), f"bit {bit}"
+        assert read == 10, f"bit {bit} was not noticed"
+    assert merged(plan, tmp_path)[1] == 0
+
+
 def test_a_damaged_row_is_never_kept(tmp_path, plan):
     write_complete_study(tmp_path, plan)
     path = row_file(tmp_path, plan["runs"][0])
@@ -154,6 +209,7 @@ def test_rows_of_an_older_version_merge_with_those_of_this_one(tmp_path, plan):
     write_complete_study(tmp_path, plan)
     path = row_file(tmp_path, plan["runs"][1])
     pq.write_table(pq.read_table(path).drop_columns(["mfu", "host"]), path)
+    vouch_again(StudyFolder(tmp_path).run(plan["runs"][1]["experiment"], 1))
     rows = merge_runs(plan, tmp_path)["host"].to_pylist()
     assert rows[1] is None
     assert rows[0] == rows[2] == "node-1"

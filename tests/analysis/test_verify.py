@@ -1,6 +1,7 @@
 """Every figure of a study follows from what was recorded, or `llem verify` says which does not."""
 
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from llenergymeasure.analysis.verify.runs import check_run
 from llenergymeasure.analysis.verify.study import verify_study
 from llenergymeasure.files import sha256
 from llenergymeasure.results.layout import TABLE_NAMES, RunFolder
+from llenergymeasure.results.whole import is_whole
 from support.studies import llem, write_study
 
 
@@ -53,11 +55,18 @@ def change_record(run: RunFolder, *keys: Any, value: Any) -> None:
     run.result.write_text(json.dumps(record))
 
 
+def keep_hash(run: RunFolder) -> None:
+    """Let the outcome hold the record's hash as it now is."""
+    outcome = json.loads(run.outcome.read_text())
+    run.outcome.write_text(json.dumps({**outcome, "result_sha256": sha256(run.result)}))
+
+
 def vouch(run: RunFolder) -> None:
     """Let the record vouch for its siblings as they now are."""
     record = json.loads(run.result.read_text())
     record["files"] = {name: sha256(run.path / name) for name in record["files"]}
     run.result.write_text(json.dumps(record))
+    keep_hash(run)
 
 
 def figures(found: list[Difference]) -> set[str]:
@@ -108,10 +117,51 @@ def test_a_figure_of_the_record(study: Path, keys: tuple[Any, ...], figure: str)
     assert f"result.json:{figure}" in figures(verify_study(study).differences)
 
 
+def test_every_changed_digit_of_the_record(study: Path) -> None:
+    run = a_run(study)
+    whole = run.result.read_text()
+    kept = json.loads(run.outcome.read_text())["result_sha256"]
+    assert kept == sha256(run.result)
+    digits = [place for place, each in enumerate(whole) if each.isdigit()]
+    for place in random.Random(1).sample(digits, 150):
+        other = str((int(whole[place]) + 1) % 10)
+        run.result.write_text(whole[:place] + other + whole[place + 1 :])
+        assert not is_whole(run), whole[place - 40 : place + 1]
+    assert "result.json:sha256" in figures(verify_study(study).differences)
+    run.result.write_text(whole)
+    assert is_whole(run)
+
+
+def test_a_record_whose_hash_was_not_kept_is_valid_and_said(study: Path) -> None:
+    run = a_run(study)
+    outcome = json.loads(run.outcome.read_text())
+    del outcome["result_sha256"]
+    run.outcome.write_text(json.dumps(outcome))
+    found = verify_study(study)
+    assert (found.differences, found.unhashed) == ([], 1)
+    done = llem(study.parents[1], "verify", str(study))
+    assert done.returncode == 0
+    assert "small: no hash was kept of 1 of 2 runs" in done.stderr
+
+
+def test_a_record_of_a_later_version_is_refused(study: Path) -> None:
+    run = a_run(study)
+    change_record(run, "schema_version", value=99)
+    keep_hash(run)
+    said = f"{run.result}: has record version 99; this program reads up to 1"
+    for command in ("verify", "report", "status"):
+        done = llem(study.parents[1], command, str(study))
+        assert (done.returncode, done.stderr) == (1, f"llem: {said}\n"), command
+    done = llem(study.parents[1], "run", "study.yaml")
+    assert done.returncode == 1
+    assert "has record version 99" in done.stderr
+
+
 def test_a_difference_below_the_last_digits_is_none(study: Path) -> None:
     run = a_run(study)
     gross_j = json.loads(run.result.read_text())["energy"]["gross_j"]
     change_record(run, "energy", "gross_j", value=gross_j * (1 + 1e-12))
+    keep_hash(run)
     assert [str(each) for each in check_run(run, {})] == []
 
 

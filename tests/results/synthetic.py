@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.files import write_text
+from llenergymeasure.files import sha256, write_text
 from llenergymeasure.ids import experiment_id, study_design_hash
-from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.record import (
     Energy,
     Flops,
@@ -165,7 +165,15 @@ def write_result(folder: Path, result: Result, swept: Sequence[str] = ()) -> Non
     """Write one run's row and record."""
     run = StudyFolder(folder).run(result.experiment, result.cycle)
     write_run_row(run.row, run_row(result, {key: lookup(result.config, key) for key in swept}))
-    write_text(run.result, result.model_dump_json())
+    vouched = result.model_copy(update={"files": {run.row.name: sha256(run.row)}})
+    write_text(run.result, vouched.model_dump_json())
+
+
+def vouch_again(run: RunFolder) -> None:
+    """Let a run's record name the hashes of the files as they are now."""
+    record = json.loads(run.result.read_text())
+    record["files"] = {name: sha256(run.path / name) for name in record["files"]}
+    write_text(run.result, json.dumps(record))
 
 
 def write_outcome(folder: Path, run: Mapping[str, Any], **outcome: Any) -> None:

@@ -20,12 +20,9 @@ from llenergymeasure.analysis.merge_cache import (
     MergeCache,
     MergeCacheWriter,
     Place,
-    Stamp,
-    is_settled,
-    stamp,
 )
 from llenergymeasure.analysis.temperatures import flag_start_temperatures
-from llenergymeasure.errors import ResultsError
+from llenergymeasure.errors import RecordVersionError, ResultsError
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import Outcome, OutcomeError, read_outcome
 from llenergymeasure.results.row_file import Row, read_run_row
@@ -37,15 +34,13 @@ from llenergymeasure.results.table import (
     setting_array,
     setting_columns,
 )
+from llenergymeasure.results.whole import Stamp, damage, stamp
 
 BATCH_RUNS = 512
 """Rows gathered before they are packed: thousands of one-row chunks would cost 20 times more."""
 
 READERS = 2
 """Threads that read: one waits for a file while the other takes one apart."""
-
-NO_FILE: Stamp = (0, 0, 0, 0)
-"""Stands for the stamp of a row that a record vouches for and that is not there."""
 
 Planned = Mapping[str, Any]
 
@@ -115,7 +110,7 @@ class Merge:
                 rows = self._rows(batch, readers)
                 settled = batch.settled()
                 kept += len(settled)
-                writer.add(_taken(rows, settled), [batch.stamp(at) for at in settled])
+                writer.add(_taken(rows, [at for at, _ in settled]), [each for _, each in settled])
                 yield self._settings.joined(rows, planned)
             writer.worthwhile = self.runs_read > 0 or kept != len(cache)
 
@@ -157,7 +152,7 @@ class _Batch:
         self._folder, self._cache = folder, cache
         self._looked_ns = time.time_ns()
         self._runs = [f"{folder.path}/runs/{run['experiment']}/{run['cycle']}" for run in planned]
-        self._stamps = [self._stamp(run) for run in self._runs]
+        self._stamps = [stamp(run) for run in self._runs]
         self.cached: list[int] = []
         self.new: list[int] = []
         self.absent: list[int] = []
@@ -173,40 +168,22 @@ class _Batch:
                 continue
             self.cached.append(number)
             self._places.append(place)
-        self.cached_rows = self._take_cached()
-
-    def _take_cached(self) -> pa.Table:
-        """Return the rows in the cache; where it turns out damaged, they are to be read."""
-        try:
-            return self._cache.take(self._places)
-        except (OSError, pa.ArrowException):
-            self.new = sorted(self.new + self.cached)
-            self.cached = []
-            return RUN_SCHEMA.empty_table()
-
-    def stamp(self, number: int) -> Stamp:
-        """Return the stamp that a run's row goes with."""
-        return self._stamps[number] or NO_FILE
-
-    @staticmethod
-    def _stamp(run: str) -> Stamp | None:
-        """Return the stamp of a finished run's row; its record, written last, must be there."""
-        if stamp(f"{run}/result.json") is None:
-            return None
-        return stamp(f"{run}/run.parquet") or NO_FILE
+        self.cached_rows = self._cache.take(self._places)
 
     def read(self, readers: Executor, *, tolerant: bool) -> pa.Table:
         """Return the rows of the files to read, in the order of ``new``.
 
         Raises:
             ResultsError: one is damaged, or another run's. If ``tolerant``, the run becomes
-                ``absent`` instead.
+                ``absent`` instead, but for a record of another version of this program.
         """
         found: list[Row] = []
         share = -(-len(self.new) // READERS) or 1
         shares = [self.new[at : at + share] for at in range(0, len(self.new), share)]
         answers = chain.from_iterable(readers.map(self._read_some, shares))
         for number, answer in zip(self.new, answers, strict=True):
+            if isinstance(answer, RecordVersionError):
+                raise answer
             if isinstance(answer, ResultsError):
                 self._damage[number] = answer
             else:
@@ -225,32 +202,28 @@ class _Batch:
             return Outcome(status="lost", error=error)
         return _outcome(RunFolder(Path(self._runs[number])))
 
-    def settled(self) -> list[int]:
-        """Return the numbers of the runs whose rows may be kept for the next merge."""
-        return sorted(
-            number
-            for number in (*self.cached, *self.new)
-            if is_settled(self.stamp(number), self._looked_ns)
-        )
+    def settled(self) -> list[tuple[int, Stamp]]:
+        """Return the runs whose rows may be kept for the next merge, with their stamps."""
+        found = [(number, self._stamps[number]) for number in sorted([*self.cached, *self.new])]
+        return [
+            (number, each)
+            for number, each in found
+            if each is not None and each.is_settled(self._looked_ns)
+        ]
 
     def _read_some(self, numbers: Sequence[int]) -> "list[Row | ResultsError]":
         """Return the rows of some runs, or why there is none."""
         return [self._read_one(number) for number in numbers]
 
     def _read_one(self, number: int) -> "Row | ResultsError":
-        path = f"{self._runs[number]}/run.parquet"
+        run = RunFolder(Path(self._runs[number]))
         try:
-            row = read_run_row(path)
+            found = damage(run)
+            if found is None:
+                return read_run_row(run.row)
         except ResultsError as error:
             return error
-        asked = self.planned[number]["experiment"], self.planned[number]["cycle"]
-        found = row["experiment"], row["cycle"]
-        if found == asked:
-            return row
-        return ResultsError(
-            f"{path} is the record of run {found[0]}/{found[1]}, not of {asked[0]}/{asked[1]}; "
-            "move it back or delete its folder to measure anew"
-        )
+        return ResultsError(f"{found}; running the study again measures it again")
 
 
 class _Settings:

@@ -12,7 +12,7 @@ def verify_command(path: Path, *, as_json: bool) -> bool:
 
     Raises:
         ConfigurationError: there is no plan yet.
-        ResultsError: the plan cannot be read.
+        ResultsError: the plan cannot be read, or another version wrote a record.
     """
     from llenergymeasure.analysis.verify.study import verify_study
 
@@ -24,6 +24,13 @@ def verify_command(path: Path, *, as_json: bool) -> bool:
         print(each)
     runs = f"{found.runs} run{'' if found.runs == 1 else 's'}"
     missing = f"; {found.missing} planned without a result" if found.missing else ""
+    if found.unhashed:
+        print(
+            f"{found.study}: no hash was kept of {found.unhashed} of {runs} (made by an earlier "
+            "version, or killed at the very end): a change in a record where nothing can be "
+            "recomputed would not show",
+            file=sys.stderr,
+        )
     if found.differences:
         print(
             f"{found.study}: {len(found.differences)} differences in {runs}{missing}",

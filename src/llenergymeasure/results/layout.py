@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+SCHEMA_VERSION = 1
+"""Of the record; a later one is refused."""
+
 RUN_VARIABLE = "LLENERGYMEASURE_RUN"
 """Names the run's folder to all of its processes, so that none can be left unfound."""
 

@@ -50,6 +50,10 @@ class Outcome(BaseModel):
     job: dict[str, Any] | None = Field(default=None, description="the scheduler's, on a cluster")
     started_at: str | None = Field(default=None, description="UTC, ISO 8601")
     ended_at: str | None = Field(default=None, description="UTC, ISO 8601")
+    result_sha256: str | None = Field(
+        default=None,
+        description="of result.json as it was written; absent in the first edition",
+    )
     log_tail: str | None = None
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.results.record import SCHEMA_VERSION, Result
+from llenergymeasure.results.record import Result
+from llenergymeasure.results.whole import check_version
 
 
 def read_result(path: Path) -> Result:
@@ -25,11 +26,7 @@ def read_result(path: Path) -> Result:
         raise ResultsError(f"{path}: no record can be read: {error.strerror}") from None
     except ValueError as error:
         raise ResultsError(f"{path}: is no JSON: {error}") from None
-    version = stored.get("schema_version") if isinstance(stored, dict) else None
-    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
-        raise ResultsError(
-            f"{path}: has record version {version}; this program reads up to {SCHEMA_VERSION}"
-        )
+    check_version(stored, path)
     return _validated(stored, path)
 
 

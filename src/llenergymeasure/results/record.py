@@ -9,10 +9,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from llenergymeasure.results.base import Record
+from llenergymeasure.results.layout import SCHEMA_VERSION
 from llenergymeasure.results.serving import Serving
 from llenergymeasure.units import Kind, Scope
-
-SCHEMA_VERSION = 1
 
 
 class Phase(Record):

@@ -1,25 +1,195 @@
-"""Whether a run's result is whole, or all of it but the result has been measured."""
+"""Whether a run's result is whole, or all but it measured: the one place that says so.
 
+A record is whole where it is for the run whose folder it stands in, its own bytes are those that
+were written (the hash is kept in ``outcome.json``, apart from it), and the files beside it have the
+hashes that it names. Resume, status, merge, tables and ``verify`` all ask here.
+"""
+
+import hashlib
 import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from llenergymeasure.errors import RecordVersionError
 from llenergymeasure.files import sha256
-from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.results.layout import SCHEMA_VERSION, RunFolder
+from llenergymeasure.units import NS_PER_S
+
+SETTLED_NS = 2 * NS_PER_S
+"""A file changed this shortly before it was looked at may change again without a newer time stamp:
+file systems keep time in ticks of up to two seconds. What was found of it is not kept."""
+
+_FILES = ("result.json", "outcome.json", "run.parquet", "samples.parquet", "requests.parquet")
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is wrong with a finished run's files.
+
+    Attributes:
+        file: the file to blame.
+        what: what is wrong with it.
+        figure: ``sha256`` where its bytes are not those that were written.
+        wanted: the hash that was written down.
+        found: the hash of what is there.
+    """
+
+    file: Path
+    what: str
+    figure: str = ""
+    wanted: str | None = None
+    found: str | None = None
+
+    def __str__(self) -> str:
+        """Return it in words, with the file's path."""
+        return f"{self.file}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What identifies the content of a finished run's files without reading them.
+
+    Attributes:
+        digest: of every file's size, inode and time stamps.
+        changed_ns: when one of them changed last, by the wall clock.
+    """
+
+    digest: str
+    changed_ns: int
+
+    def is_settled(self, looked_ns: int) -> bool:
+        """Return whether a change after ``looked_ns`` would show in the stamp."""
+        return self.changed_ns < looked_ns - SETTLED_NS
 
 
 def is_whole(folder: RunFolder) -> bool:
-    """Return whether a run's record is there and its siblings have the hashes it names."""
+    """Return whether a run's record is there, is its own, and its files are as written.
+
+    Raises:
+        RecordVersionError: a later version of this program wrote it.
+    """
+    return damage(folder) is None
+
+
+def damage(folder: RunFolder) -> Damage | None:
+    """Return the first thing that is wrong with a run's result; None where it is whole.
+
+    Raises:
+        RecordVersionError: a later version of this program wrote it.
+    """
+    return next(damages(folder), None)
+
+
+def damages(folder: RunFolder) -> Iterator[Damage]:
+    """Yield everything that is wrong with a run's result.
+
+    Raises:
+        RecordVersionError: a later version of this program wrote it.
+        PermissionError: a file may not be read.
+    """
     try:
-        names = json.loads(folder.result.read_text())["files"]
-        return bool(names) and all(
-            sha256(folder.path / name) == digest for name, digest in names.items()
+        content = folder.result.read_bytes()
+    except PermissionError:
+        raise
+    except OSError as error:
+        yield Damage(folder.result, f"cannot be read: {error.strerror}")
+        return
+    wanted, found = recorded_hash(folder), hashlib.sha256(content).hexdigest()
+    if wanted not in (None, found):
+        what = "its bytes are not those that were written (by the hash in outcome.json)"
+        yield Damage(folder.result, what, "sha256", wanted, found)
+    try:
+        record = json.loads(content)
+    except ValueError as error:
+        yield Damage(folder.result, f"is no JSON: {error}")
+        return
+    reason = _no_record(record, folder)
+    if reason is not None:
+        yield Damage(folder.result, reason)
+        return
+    for name, digest in record["files"].items():
+        yield from _sibling(folder.path / name, digest)
+
+
+def recorded_hash(folder: RunFolder) -> str | None:
+    """Return the record's hash as its supervisor wrote it down; None where it was not kept."""
+    try:
+        outcome = json.loads(folder.outcome.read_bytes())
+        kept = outcome["result_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return kept if isinstance(kept, str) else None
+
+
+def check_version(record: Any, path: Path) -> None:
+    """Refuse what is no record of a version that this program reads.
+
+    Raises:
+        RecordVersionError: it has another version, or none.
+    """
+    version = record.get("schema_version") if isinstance(record, dict) else None
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
+        raise RecordVersionError(
+            f"{path}: has record version {version}; this program reads up to {SCHEMA_VERSION}"
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+
+
+def stamp(run: str) -> Stamp | None:
+    """Return the stamp of the run in a folder; None where it has no record."""
+    found: list[tuple[int, int, int, int] | None] = []
+    changed_ns = 0
+    for name in _FILES:
+        try:
+            each = os.stat(f"{run}/{name}")  # noqa: PTH116 - Paths for 100,000 runs cost seconds
+        except (FileNotFoundError, NotADirectoryError):
+            if not found:
+                return None
+            found.append(None)
+            continue
+        found.append((each.st_size, each.st_ino, each.st_mtime_ns, each.st_ctime_ns))
+        changed_ns = max(changed_ns, each.st_ctime_ns)
+    return Stamp(hashlib.sha256(repr(found).encode()).hexdigest()[:32], changed_ns)
+
+
+def _no_record(record: Any, folder: RunFolder) -> str | None:
+    """Return why parsed JSON is not this run's record; None if it is."""
+    if not isinstance(record, dict) or not isinstance(record.get("files"), dict):
+        return "is no record of a run"
+    check_version(record, folder.result)
+    asked = folder.path.parent.name, folder.path.name
+    found = str(record.get("experiment")), str(record.get("cycle"))
+    if found != asked:
+        return f"is the record of run {'/'.join(found)}, not of {'/'.join(asked)}"
+    if folder.row.name not in record["files"]:
+        return f"does not vouch for {folder.row.name}"
+    return None
+
+
+def _sibling(path: Path, wanted: str) -> Iterator[Damage]:
+    try:
+        found = sha256(path)
+    except PermissionError:
+        raise
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        what = "it is missing" if missing else f"cannot be read: {error.strerror}"
+        yield Damage(path, f"{what}, and the record vouches for it")
+        return
+    if found != wanted:
+        what = "its bytes are not those that result.json vouches for"
+        yield Damage(path, what, "sha256", wanted, found)
 
 
 def is_measured(folder: RunFolder) -> bool:
-    """Return whether a run's window was measured whole, and only its result is still missing."""
-    if is_whole(folder) or not folder.stream.is_file():
+    """Return whether a run's window was measured whole, and only its result is still missing.
+
+    Raises:
+        RecordVersionError: a later version of this program wrote a record there.
+    """
+    if not folder.stream.is_file() or is_whole(folder):
         return False
     try:
         return isinstance(json.loads(folder.engine.read_text()), dict)

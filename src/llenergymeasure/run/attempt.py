@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import LlemError
-from llenergymeasure.files import try_lock, write_text
+from llenergymeasure.files import sha256, try_lock, write_text
 from llenergymeasure.machine.scheduler import current_job
 from llenergymeasure.processes import boot_id, start_ticks
 from llenergymeasure.redact import without_secrets
@@ -47,6 +47,7 @@ class Outcome:
     started_at: str = field(default_factory=lambda: _utc_now())
     ended_at: str | None = None
     gpu_memory: dict[str, Any] | None = None
+    result_sha256: str | None = None
     log_tail: str = ""
 
     def begin(self, folder: RunFolder) -> None:
@@ -65,6 +66,8 @@ class Outcome:
         self.status, self.exit_code, self.error = status, code, error
         self.ended_at = _utc_now()
         self.log_tail = log_tail(folder.log)
+        # Kept apart from the record, so that a change of any byte of it shows.
+        self.result_sha256 = sha256(folder.result) if status == "completed" else None
         self.write(folder)
         self._append(folder)
 

@@ -6,18 +6,18 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from llenergymeasure.analysis.verify.difference import RELATIVE, Difference, differences
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.energy.account import METHOD
-from llenergymeasure.errors import LlemError
-from llenergymeasure.files import sha256
+from llenergymeasure.errors import LlemError, ResultsError
 from llenergymeasure.recording.samples import read_samples
 from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.results.reading import read_result
 from llenergymeasure.results.record import Energy, Footprint, Result
 from llenergymeasure.results.row_file import read_written_row
 from llenergymeasure.results.table import run_row
+from llenergymeasure.results.whole import damages
 from llenergymeasure.run.result.build_result import quantile
 from llenergymeasure.run.result.run_energy import run_energy
 from llenergymeasure.run.result.traffic_result import ServedRun
@@ -48,29 +48,27 @@ def check_run(folder: RunFolder, swept: Mapping[str, Any]) -> Iterator[Differenc
     Args:
         folder: the run's.
         swept: the settings that the study sweeps, by dotted key.
+
+    Raises:
+        RecordVersionError: another version of this program wrote the record.
     """
+    found = [
+        Difference(each.file, each.figure, each.wanted, each.found, each.what)
+        for each in damages(folder)
+    ]
+    yield from found
     try:
-        result = Result.model_validate_json(folder.result.read_text())
-    except (OSError, ValueError) as error:
-        first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        yield Difference(folder.result, what=f"cannot be read: {first}")
+        result = read_result(folder.result)
+    except ResultsError as error:
+        if not found:
+            yield Difference(folder.result, what=str(error).removeprefix(f"{folder.result}: "))
         return
-    yield from _hashes(folder, result)
     try:
         yield from _figures(folder, result)
         yield from _row(folder, result, swept)
     except (LlemError, OSError, pa.ArrowException, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         yield Difference(folder.path, what=f"its figures cannot be recomputed: {reason}")
-
-
-def _hashes(folder: RunFolder, result: Result) -> Iterator[Difference]:
-    for name, wanted in result.files.items():
-        path = folder.path / name
-        if not path.is_file():
-            yield Difference(path, what="it is missing, and the record vouches for it")
-        elif (found := sha256(path)) != wanted:
-            yield Difference(path, "sha256", wanted, found)
 
 
 def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:

@@ -10,6 +10,7 @@ from llenergymeasure.analysis.verify.runs import check_run
 from llenergymeasure.analysis.verify.tables import check_tables
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.whole import recorded_hash
 
 
 @dataclass
@@ -20,12 +21,14 @@ class Verification:
         study: its name.
         runs: how many finished runs were recomputed.
         missing: how many planned runs have no record.
+        unhashed: how many records have no hash of their own that is kept apart from them.
         differences: what does not match.
     """
 
     study: str
     runs: int = 0
     missing: int = 0
+    unhashed: int = 0
     differences: list[Difference] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -34,6 +37,7 @@ class Verification:
             "study": self.study,
             "runs": self.runs,
             "missing": self.missing,
+            "unhashed": self.unhashed,
             "differences": [each.as_dict() for each in self.differences],
         }
 
@@ -45,7 +49,7 @@ def verify_study(study_dir: Path) -> Verification:
         study_dir: the study's folder, with its ``plan.json``; nothing in it is changed.
 
     Raises:
-        ResultsError: there is no plan that can be read.
+        ResultsError: there is no plan that can be read, or a record of another version.
     """
     folder = StudyFolder(study_dir)
     plan = Plan.read(folder.plan)
@@ -62,4 +66,5 @@ def _runs(plan: Plan, folder: StudyFolder, found: Verification) -> Iterator[Diff
             found.missing += 1
             continue
         found.runs += 1
+        found.unhashed += recorded_hash(place) is None
         yield from check_run(place, run.swept)
