@@ -2,23 +2,23 @@
 
 import json
 import os
-import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from llenergymeasure.containers.calls import ContainerError, call, reason
 from llenergymeasure.containers.mounts import Mount
 from llenergymeasure.containers.runner_choice import container_command
-from llenergymeasure.errors import LlemError
 from llenergymeasure.machine.host import memory_bytes, memory_limit_bytes
+from llenergymeasure.processes import boot_id, start_ticks
 
 ASK_LIMIT_S = 60.0
+PULL_LIMIT_S = 6 * 3600.0
+OWNER_LABEL = "llenergymeasure.owner"
 CDI_FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))
 """Where descriptions of devices lie. Source: Container Device Interface specification."""
-
-
-class ContainerError(LlemError):
-    """A container cannot be started here, or did not start."""
 
 
 @dataclass(frozen=True)
@@ -51,26 +51,19 @@ def find_engine() -> Engine:
         asked = os.environ.get("LLEM_DOCKER", "docker or podman")
         raise ContainerError(f"no command {asked} here: install Docker or Podman, or set runners")
     try:
-        done = subprocess.run(
-            [command, "info", "--format", "{{json .}}"],
-            capture_output=True,
-            text=True,
-            timeout=ASK_LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ContainerError(
-            f"{command}'s daemon does not answer within {ASK_LIMIT_S:g} s"
-        ) from None
+        done = call([command, "info", "--format", "{{json .}}"], ASK_LIMIT_S)
+    except ContainerError as error:
+        raise ContainerError(_unreachable(command, str(error))) from None
     try:
-        told = json.loads(done.stdout)
+        info = json.loads(done.stdout)
     except ValueError:
-        told = {}
+        info = None
     # Docker's command exits with 0 and a list of errors in some versions.
-    errors = told.get("ServerErrors") or ([done.stderr.strip()] if done.returncode else [])
-    if errors:
-        raise ContainerError(_unreachable(command, str(errors[0]).splitlines()[-1]))
-    return _podman(command, told) if "host" in told else _docker(command, told)
+    if not isinstance(info, dict) or done.returncode or info.get("ServerErrors"):
+        errors = info.get("ServerErrors") if isinstance(info, dict) else None
+        said = str(errors[0]).splitlines()[-1] if errors else reason(done)
+        raise ContainerError(_unreachable(command, said))
+    return _podman(command, info) if "host" in info else _docker(command, info)
 
 
 def shares_process_ids(engine: Engine) -> bool:
@@ -83,28 +76,20 @@ def shares_process_ids(engine: Engine) -> bool:
     return engine.podman or not engine.rootless or not old
 
 
-def _docker(command: str, told: Mapping[str, object]) -> Engine:
-    options = told.get("SecurityOptions")
-    runtimes = told.get("Runtimes")
+def _docker(command: str, info: Mapping[str, Any]) -> Engine:
     return Engine(
         command,
-        rootless=any("rootless" in str(each) for each in options)
-        if isinstance(options, list)
-        else False,
-        nvidia_runtime=isinstance(runtimes, dict) and "nvidia" in runtimes,
-        version=str(told.get("ServerVersion", "")),
+        rootless=any("rootless" in str(each) for each in info.get("SecurityOptions") or ()),
+        nvidia_runtime="nvidia" in (info.get("Runtimes") or ()),
+        version=str(info.get("ServerVersion", "")),
     )
 
 
-def _podman(command: str, told: Mapping[str, object]) -> Engine:
-    host, version = told.get("host"), told.get("version")
-    security = host.get("security") if isinstance(host, dict) else None
-    return Engine(
-        command,
-        podman=True,
-        rootless=isinstance(security, dict) and bool(security.get("rootless")),
-        version=str(version.get("Version", "")) if isinstance(version, dict) else "",
-    )
+def _podman(command: str, info: Mapping[str, Any]) -> Engine:
+    security = info["host"].get("security") or {}
+    version = (info.get("version") or {}).get("Version", "")
+    rootless = bool(security.get("rootless"))
+    return Engine(command, podman=True, rootless=rootless, version=str(version))
 
 
 def _unreachable(command: str, said: str) -> str:
@@ -118,6 +103,99 @@ def _unreachable(command: str, said: str) -> str:
     return f"{command}'s daemon{place} does not answer: start it, or set DOCKER_HOST ({said})"
 
 
+def inspect_image(engine: Engine, image: str) -> dict[str, Any] | None:
+    """Return what Docker knows of an image; None if it has none by that name.
+
+    Raises:
+        ContainerError: the daemon does not answer.
+    """
+    done = call([engine.command, "image", "inspect", image], ASK_LIMIT_S)
+    if done.returncode != 0:
+        return None
+    try:
+        found: list[dict[str, Any]] = json.loads(done.stdout)
+    except ValueError:
+        raise ContainerError(f"{engine.command} image inspect answered no JSON") from None
+    return found[0] if found else None
+
+
+def image_digest(engine: Engine, image: str) -> str | None:
+    """Return the digest under which an image was pulled, else its id; None if it is not here.
+
+    Both are ``sha256:…``; an image that was built here has an id alone.
+
+    Raises:
+        ContainerError: the daemon does not answer.
+    """
+    found = inspect_image(engine, image)
+    if found is None:
+        return None
+    for name in found.get("RepoDigests") or []:
+        return str(name).rpartition("@")[2]
+    identity = str(found["Id"])
+    return identity if identity.startswith("sha256:") else f"sha256:{identity}"
+
+
+def pull(engine: Engine, image: str) -> None:
+    """Fetch an image that is not here.
+
+    Raises:
+        ContainerError: it cannot be had.
+    """
+    if inspect_image(engine, image) is not None:
+        return
+    print(f"Fetching the image {image} …", file=sys.stderr, flush=True)
+    done = call([engine.command, "pull", "--quiet", image], PULL_LIMIT_S)
+    if done.returncode != 0:
+        raise ContainerError(reason(done))
+
+
+def owner(pid: int) -> str:
+    """Return what tells a process from every other: boot, process id, and its start."""
+    return f"{boot_id()}:{pid}:{start_ticks(pid)}"
+
+
+def abandoned(engine: Engine) -> list[str]:
+    """Return the ids of containers whose launcher was killed.
+
+    Raises:
+        ContainerError: the daemon does not answer.
+    """
+    listing = ("ps", "--all", "--quiet", "--filter", f"label={OWNER_LABEL}")
+    listed = call([engine.command, *listing], ASK_LIMIT_S).stdout.split()
+    if not listed:
+        return []
+    template = '{{.Id}} {{index .Config.Labels "' + OWNER_LABEL + '"}}'
+    # One that has gone since is named on standard error alone.
+    done = call([engine.command, "inspect", "--format", template, *listed], ASK_LIMIT_S)
+    pairs = [line.split() for line in done.stdout.splitlines()]
+    return [pair[0] for pair in pairs if len(pair) == 2 and not _lives(pair[1])]
+
+
+def _lives(whose: str) -> bool:
+    pid = whose.split(":")[1] if whose.count(":") == 2 else ""
+    return pid.isdigit() and owner(int(pid)) == whose
+
+
+def remove_abandoned(engine: Engine) -> None:
+    """Remove containers whose launcher was killed.
+
+    Raises:
+        ContainerError: the daemon does not answer.
+    """
+    for identity in abandoned(engine):
+        remove_container(engine, identity)
+
+
+def remove_container(engine: Engine, name: str) -> None:
+    """End and remove a container; nothing if it is gone.
+
+    Raises:
+        ContainerError: the daemon does not answer.
+    """
+    call([engine.command, "rm", "--force", name], ASK_LIMIT_S)
+
+
 @dataclass(frozen=True)
 class Container:
     """One container to run.
@@ -127,11 +205,10 @@ class Container:
         command: program and arguments.
         mounts: what it sees of the host.
         variables: its environment, apart from the image's own.
-        name: its name; Docker's choice if null.
+        name: its name; Docker's choice if None.
         workdir: where the command starts.
         gpus: UUIDs of the cards it sees.
         network: whether it has any but its own loopback.
-        labels: what its owner is found by.
     """
 
     image: str
@@ -142,7 +219,6 @@ class Container:
     workdir: Path | None = None
     gpus: Sequence[str] = ()
     network: bool = False
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_command(engine: Engine, container: Container) -> list[str]:
@@ -163,8 +239,7 @@ def run_command(engine: Engine, container: Container) -> list[str]:
         words += [f"--name={container.name}"]
     if container.workdir is not None:
         words += [f"--workdir={container.workdir}"]
-    for name, value in sorted(container.labels.items()):
-        words += ["--label", f"{name}={value}"]
+    words += [f"--label={OWNER_LABEL}={owner(os.getpid())}"]
     for mount in container.mounts:
         words += ["--mount", mount.for_docker()]
     for name, value in sorted(_home(container.variables).items()):
