@@ -72,13 +72,15 @@ def _apptainer(image: str, surroundings: Surroundings) -> None:
 def _docker(image: str, surroundings: Surroundings) -> None:
     engine = docker.find_engine()
     docker.remove_abandoned(engine)
-    container = docker.Container(
-        image=image,
-        command=[PYTHON, "-c", STATEMENT],
+    words = docker.run_command(
+        engine,
+        image,
+        [PYTHON, "-c", STATEMENT],
+        name=f"llem-start-{os.getpid()}",
         mounts=surroundings.mounts,
         variables=surroundings.variables,
     )
-    subprocess.run(docker.run_command(engine, container), check=True)
+    subprocess.run(words, check=True)
 
 
 if __name__ == "__main__":

@@ -203,8 +203,7 @@ ENGINE = docker.Engine("docker", nvidia_runtime=True)
 
 
 def _words(engine: docker.Engine = ENGINE, **settings: object) -> list[str]:
-    container = docker.Container(image="i:1", command=["python3", "x.py"], **settings)  # type: ignore[arg-type]
-    return docker.run_command(engine, container)
+    return docker.run_command(engine, "i:1", ["python3", "x.py"], name="n", **settings)  # type: ignore[arg-type]
 
 
 def test_a_container_has_no_network_and_a_root_that_cannot_be_written() -> None:

@@ -86,16 +86,17 @@ def check_docker(
     if not look:
         return []
     name = f"llem-look-{backend}-{os.getpid()}"
-    container = docker.Container(
-        image=image,
-        command=inside_command(backend, surroundings, len(uuids)),
+    words = docker.run_command(
+        engine,
+        image,
+        inside_command(backend, surroundings, len(uuids)),
+        name=name,
         mounts=surroundings.mounts,
         variables=surroundings.variables,
-        name=name,
         workdir=surroundings.results,
         gpus=uuids,
     )
-    complaints = list(_complaints(docker.run_command(engine, container), {}))
+    complaints = list(_complaints(words, {}))
     if complaints:
         with suppress(ContainerError):  # its own are among the complaints
             docker.remove_container(engine, name)

@@ -1,11 +1,15 @@
-"""Docker and its like: what is here, what it can do, and the call that runs a container."""
+"""Docker and its like: what is here, what it can do, and the call that runs a container.
+
+Whatever asks the daemon raises :class:`ContainerError` where that does not answer.
+"""
 
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from llenergymeasure.containers.calls import ContainerError, call, reason
@@ -103,32 +107,17 @@ def _unreachable(command: str, said: str) -> str:
     return f"{command}'s daemon{place} does not answer: start it, or set DOCKER_HOST ({said})"
 
 
-def inspect_image(engine: Engine, image: str) -> dict[str, Any] | None:
-    """Return what Docker knows of an image; None if it has none by that name.
+def image_digest(engine: Engine, image: str) -> str | None:
+    """Return the digest under which an image was pulled, else its id; None if it is not here.
 
-    Raises:
-        ContainerError: the daemon does not answer.
+    Both are ``sha256:…``; an image that was built here has an id alone.
     """
     done = call([engine.command, "image", "inspect", image], ASK_LIMIT_S)
     if done.returncode != 0:
         return None
     try:
-        found: list[dict[str, Any]] = json.loads(done.stdout)
-    except ValueError:
-        raise ContainerError(f"{engine.command} image inspect answered no JSON") from None
-    return found[0] if found else None
-
-
-def image_digest(engine: Engine, image: str) -> str | None:
-    """Return the digest under which an image was pulled, else its id; None if it is not here.
-
-    Both are ``sha256:…``; an image that was built here has an id alone.
-
-    Raises:
-        ContainerError: the daemon does not answer.
-    """
-    found = inspect_image(engine, image)
-    if found is None:
+        found: dict[str, Any] = json.loads(done.stdout)[0]
+    except (ValueError, IndexError):
         return None
     for name in found.get("RepoDigests") or []:
         return str(name).rpartition("@")[2]
@@ -137,12 +126,8 @@ def image_digest(engine: Engine, image: str) -> str | None:
 
 
 def pull(engine: Engine, image: str) -> None:
-    """Fetch an image that is not here.
-
-    Raises:
-        ContainerError: it cannot be had.
-    """
-    if inspect_image(engine, image) is not None:
+    """Fetch an image that is not here; it is an error where that cannot be had."""
+    if image_digest(engine, image) is not None:
         return
     print(f"Fetching the image {image} …", file=sys.stderr, flush=True)
     done = call([engine.command, "pull", "--quiet", image], PULL_LIMIT_S)
@@ -156,11 +141,7 @@ def owner(pid: int) -> str:
 
 
 def abandoned(engine: Engine) -> list[str]:
-    """Return the ids of containers whose launcher was killed.
-
-    Raises:
-        ContainerError: the daemon does not answer.
-    """
+    """Return the ids of containers whose launcher was killed."""
     listing = ("ps", "--all", "--quiet", "--filter", f"label={OWNER_LABEL}")
     listed = call([engine.command, *listing], ASK_LIMIT_S).stdout.split()
     if not listed:
@@ -178,85 +159,62 @@ def _lives(whose: str) -> bool:
 
 
 def remove_abandoned(engine: Engine) -> None:
-    """Remove containers whose launcher was killed.
-
-    Raises:
-        ContainerError: the daemon does not answer.
-    """
+    """Remove containers whose launcher was killed."""
     for identity in abandoned(engine):
         remove_container(engine, identity)
 
 
 def remove_container(engine: Engine, name: str) -> None:
-    """End and remove a container; nothing if it is gone.
-
-    Raises:
-        ContainerError: the daemon does not answer.
-    """
+    """End and remove a container; nothing if it is gone."""
     call([engine.command, "rm", "--force", name], ASK_LIMIT_S)
 
 
-@dataclass(frozen=True)
-class Container:
-    """One container to run.
-
-    Attributes:
-        image: its name.
-        command: program and arguments.
-        mounts: what it sees of the host.
-        variables: its environment, apart from the image's own.
-        name: its name; Docker's choice if None.
-        workdir: where the command starts.
-        gpus: UUIDs of the cards it sees.
-        network: whether it has any but its own loopback.
-    """
-
-    image: str
-    command: Sequence[str]
-    mounts: Sequence[Mount] = ()
-    variables: Mapping[str, str] = field(default_factory=dict)
-    name: str | None = None
-    workdir: Path | None = None
-    gpus: Sequence[str] = ()
-    network: bool = False
-
-
-def run_command(engine: Engine, container: Container) -> list[str]:
+def run_command(
+    engine: Engine,
+    image: str,
+    command: Sequence[str],
+    *,
+    name: str,
+    mounts: Sequence[Mount] = (),
+    variables: Mapping[str, str] = MappingProxyType({}),
+    workdir: Path | None = None,
+    gpus: Sequence[str] = (),
+    network: bool = False,
+) -> list[str]:
     """Return the command that runs a container, removes it afterwards, and exits with its code.
 
     It shares the host's process ids, as Apptainer's do: NVML names GPU processes by them, and a
     run ends itself when the process that asked for it does. All else is its own: the root is
     read-only, scratch is in memory, and only what is mounted is seen.
+
+    Args:
+        engine: what runs it.
+        image: its name.
+        command: program and arguments.
+        name: the container's.
+        mounts: what it sees of the host.
+        variables: its environment, apart from the image's own.
+        workdir: where the command starts.
+        gpus: UUIDs of the cards it sees.
+        network: whether it has any but its own loopback.
     """
-    words = [engine.command, "run", "--rm", "--pid=host", "--read-only", "--cap-drop=ALL"]
-    words += ["--security-opt=no-new-privileges", "--tmpfs=/tmp:rw,exec,mode=1777"]
-    words += ["--network=bridge"] if container.network else ["--network=none"]
+    words = [engine.command, "run", "--rm", f"--name={name}", "--pid=host", "--read-only"]
+    words += ["--cap-drop=ALL", "--security-opt=no-new-privileges"]
+    words += ["--tmpfs=/tmp:rw,exec,mode=1777", f"--network={'bridge' if network else 'none'}"]
+    # Results belong to who asked for them: without root, the container's root is this user.
+    words += ["--user=0:0" if engine.rootless else f"--user={os.getuid()}:{os.getgid()}"]
     # A run is known dead or alive by the host's name and the process id in its outcome.
-    words += [f"--hostname={os.uname().nodename}", *_user(engine)]
-    words += _limits()
-    words += _gpus(engine, container.gpus)
-    if container.name is not None:
-        words += [f"--name={container.name}"]
-    if container.workdir is not None:
-        words += [f"--workdir={container.workdir}"]
-    words += [f"--label={OWNER_LABEL}={owner(os.getpid())}"]
-    for mount in container.mounts:
+    words += [f"--hostname={os.uname().nodename}", f"--label={OWNER_LABEL}={owner(os.getpid())}"]
+    words += [*_limits(), *_gpus(engine, gpus)]
+    words += [] if workdir is None else [f"--workdir={workdir}"]
+    for mount in mounts:
         words += ["--mount", mount.for_docker()]
-    for name, value in sorted(_home(container.variables).items()):
-        words += ["--env", f"{name}={value}"]
-    program, *arguments = container.command
-    return [*words, f"--entrypoint={program}", container.image, *arguments]
-
-
-def _home(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables with a home and a name: libraries ask, and the image knows no user."""
-    return {"HOME": "/tmp", "USER": "llem", "LOGNAME": "llem", **variables}
-
-
-def _user(engine: Engine) -> list[str]:
-    """Return who the process is, so that results belong to who asked for them."""
-    # Without root, the container's root is this user.
-    return ["--user=0:0" if engine.rootless else f"--user={os.getuid()}:{os.getgid()}"]
+    # Libraries ask for a home and a name, and the image knows no such user.
+    home = {"HOME": "/tmp", "USER": "llem", "LOGNAME": "llem"}
+    for variable, value in sorted({**home, **variables}.items()):
+        words += ["--env", f"{variable}={value}"]
+    program, *arguments = command
+    return [*words, f"--entrypoint={program}", image, *arguments]
 
 
 def _limits() -> list[str]:

@@ -111,19 +111,25 @@ def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
     surroundings = Surroundings.of(
         [task.config], task.writable, options.scripts, meter_inside=task.meter_inside
     )
+    name = f"llem-{task.name.replace('/', '-')}-{os.getpid()}"
     try:
-        container = docker.Container(
-            image=options.image,
-            command=task.command(os.getpid()),
+        words = docker.run_command(
+            engine,
+            options.image,
+            task.command(os.getpid()),
+            name=name,
             mounts=surroundings.mounts,
             variables={**surroundings.variables, **image_variables(options.image, digest)},
-            name=f"llem-{task.name.replace('/', '-')}-{os.getpid()}",
             workdir=Path.cwd(),
             gpus=visible_uuids(),
             network=needs_network(task.config),
         )
-        launch = _Launch(engine, container, task)
-        ended = launch.wait(ends)
+        launch = _Launch(words, task)
+        try:
+            ended = launch.wait(ends)
+        finally:
+            if launch.end() != 0:
+                _remove(engine, name)
         asked = signals.take() if ended == signals.handle else signal.SIGTERM
         return launch.exit_code(asked if ended in ends else None)
     finally:
@@ -131,56 +137,45 @@ def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
 
 
 class _Launch:
-    """One container of Docker, from its start to its removal."""
+    """One container of Docker, from its start to its end."""
 
-    def __init__(self, engine: docker.Engine, container: docker.Container, task: Task) -> None:
-        self._engine = engine
-        self._container = container
+    def __init__(self, words: list[str], task: Task) -> None:
         self._task = task
         self._inside: int | None = None
         """A pidfd of the process inside, whose id is the host's too; once that has begun."""
         task.folder.path.mkdir(parents=True, exist_ok=True)
         self._client = subprocess.Popen(
-            docker.run_command(engine, container),
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
+            words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
         )
         self._said: deque[bytes] = deque(maxlen=20)
         self._listener = threading.Thread(target=self._hand_on, daemon=True)
         self._listener.start()
 
     def wait(self, ends: list[int]) -> int:
-        """Wait for the container's end or one of ``ends``, end what is left, and say which it was.
+        """Wait for the container's end, or one of ``ends``; return what has come.
 
         Raises:
             ContainerError: the container did not start in time.
         """
-        try:
-            return self._wait(ends)
-        finally:
-            self._end()
-            self._listener.join(1.0)
-
-    def _wait(self, ends: list[int]) -> int:
         client = os.pidfd_open(self._client.pid)
         deadline = time.monotonic() + START_LIMIT_S
         while time.monotonic() < deadline:
-            handles = [*ends, client, *([] if self._inside is None else [self._inside])]
-            ready, _, _ = select.select(handles, [], [], POLL_S if self._inside is None else None)
+            inside = [] if self._inside is None else [self._inside]
+            limit_s = None if inside else POLL_S
+            ready, _, _ = select.select([*ends, client, *inside], [], [], limit_s)
             if ready:
                 return ready[0]
-            if self._inside is None and self._look():
+            if self._look():
                 deadline = float("inf")
-        raise ContainerError(
-            f"{self._engine.command} run did not start the container within {START_LIMIT_S:g} s"
-        )
+        raise ContainerError(f"Docker did not start the container within {START_LIMIT_S:g} s")
 
     def _look(self) -> bool:
         """Return whether the process inside has begun and is not over; get a handle on it."""
         pid = self._task.pid()
+        if pid is None:
+            return False
         try:
-            handle = None if pid is None else os.pidfd_open(pid)
+            handle = os.pidfd_open(pid)
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             return False
@@ -188,50 +183,46 @@ class _Launch:
         self._inside = handle if str(os.getpid()).encode() in words else None
         return True
 
-    def _end(self) -> None:
-        """End what is left of the container, with the daemon or without it."""
+    def end(self) -> int:
+        """End what is left, with the daemon or without it; return the code of Docker's command."""
         if self._inside is None:
             self._look()
         if self._inside is not None:
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                if self._over(0.0) or not self._signal(number) or self._over(GRACE_S):
-                    break
+            self._end_inside(self._inside)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._client.wait(RETURN_LIMIT_S)
         signal_group(self._client, signal.SIGKILL)
-        if self._client.wait() != 0:
+        code = self._client.wait()
+        self._listener.join(1.0)
+        return code
+
+    def _end_inside(self, inside: int) -> None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if select.select([inside], [], [], 0)[0]:
+                return
             try:
-                docker.remove_container(self._engine, str(self._container.name))
-            except ContainerError as error:
-                left = f"{error}; {self._container.name} may be left"
-                print(f"{left}: the next start, or llem clean, removes it", file=sys.stderr)
-
-    def _over(self, wait_s: float) -> bool:
-        """Return whether the process inside ends within a time."""
-        assert self._inside is not None
-        return bool(select.select([self._inside], [], [], wait_s)[0])
-
-    def _signal(self, number: signal.Signals) -> bool:
-        assert self._inside is not None
-        try:
-            signal.pidfd_send_signal(self._inside, number)
-        except OSError:  # gone, or another user's: left to the daemon
-            return False
-        return True
+                signal.pidfd_send_signal(inside, number)
+            except OSError:  # over, or another user's: then the container's removal ends it
+                return
+            select.select([inside], [], [], GRACE_S)
 
     def exit_code(self, asked: int | None) -> int:
-        """Return the code of the container, which ended as ``asked`` by a signal, if by one."""
+        """Return the run's code, and write its outcome where it did not come to that.
+
+        Args:
+            asked: the signal that asked for its end; None where none did.
+        """
         code = self._client.returncode
         begun = self._inside is not None or self._task.pid() is not None
-        if not begun and code != 0:
+        if not begun and code != 0 and asked is not None:
+            name = signal.Signals(asked).name
+            self._task.fail(f"{name} before the run began", 128 + asked, "interrupted")
+        elif not begun and code != 0:
             said = b"".join(self._said).decode(errors="replace").strip()[-2000:]
-            if asked is None:
-                self._task.fail(said or f"exit code {code}", code)
-            else:
-                message = f"{signal.Signals(asked).name} before the run began"
-                self._task.fail(message, 128 + asked, "interrupted")
+            self._task.fail(said or f"exit code {code}", code)
         if code < 0 and begun and self._task.meter_inside:  # Docker did not return
-            code = (read_json(self._task.folder.outcome) or {}).get("exit_code", code)
+            meant = (read_json(self._task.folder.outcome) or {}).get("exit_code")
+            code = code if meant is None else meant
         if code < 0 and asked is not None:
             return 128 + asked
         return EXIT_FAILED if code < 0 or code in DOCKER_CODES else code
@@ -242,6 +233,14 @@ class _Launch:
             self._said.append(line)
             sys.stderr.buffer.write(line)
             sys.stderr.buffer.flush()
+
+
+def _remove(engine: docker.Engine, name: str) -> None:
+    try:
+        docker.remove_container(engine, name)
+    except ContainerError as error:
+        left = f"{error}; {name} may be left: the next start, or llem clean, removes it"
+        print(left, file=sys.stderr)
 
 
 def needs_network(config: dict[str, Any]) -> bool:
