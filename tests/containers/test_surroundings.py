@@ -117,6 +117,19 @@ def test_source_is_read_only_and_results_are_not(
     assert {str(each.source): each.read_only for each in offline.mounts}[str(tmp_path / "hf")]
 
 
+def test_a_cache_behind_a_link_is_bound_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, link in (("LLEM_CACHE", "cache"), ("HF_HOME", "hf")):
+        (tmp_path / "disk" / link).mkdir(parents=True)
+        (tmp_path / link).symlink_to(tmp_path / "disk" / link)
+        monkeypatch.setenv(name, str(tmp_path / link))
+    found = Surroundings.of([], tmp_path / "results", tmp_path)
+    places = {tmp_path / "disk" / "cache", tmp_path / "disk" / "hf"}
+    assert places <= {each.source for each in found.mounts}
+    assert {found.variables["LLEM_CACHE"], found.variables["HF_HOME"]} == {str(p) for p in places}
+
+
 def test_a_folder_of_links_brings_what_they_point_at(tmp_path: Path) -> None:
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
     blobs.mkdir()

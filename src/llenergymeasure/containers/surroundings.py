@@ -87,7 +87,7 @@ class Surroundings:
 
 def _mounts(configs: Iterable[Mapping[str, Any]], results: Path, scripts: Path) -> list[Mount]:
     """Return what runs of these configurations need bound, outer folders first."""
-    cache, hub = cache_folder().absolute(), hugging_face_home(os.environ)
+    cache, hub = cache_folder().resolve(), hugging_face_home(os.environ)
     read_only = offline()
     for folder in (results, cache, *(() if read_only else (hub,))):
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,12 +120,15 @@ def _bindings_mount() -> Mount:
 
 
 def hugging_face_home(environ: Mapping[str, str]) -> Path:
-    """Return the Hugging Face cache. Source: huggingface_hub, "Environment variables"."""
+    """Return the Hugging Face cache. Source: huggingface_hub, "Environment variables".
+
+    Without links: Apptainer cannot bind to a link in a folder that it has bound already.
+    """
     if home := environ.get("HF_HOME"):
-        return Path(home).expanduser().absolute()
+        return Path(home).expanduser().resolve()
     shared = environ.get("XDG_CACHE_HOME")
     base = Path(shared).expanduser() if shared else Path.home() / ".cache"
-    return base.absolute() / "huggingface"
+    return (base / "huggingface").resolve()
 
 
 def inside_variables(environ: Mapping[str, str]) -> dict[str, str]:
@@ -142,7 +145,7 @@ def inside_variables(environ: Mapping[str, str]) -> dict[str, str]:
         **passed,
         **handed_on(environ),
         "HF_HOME": str(hugging_face_home(environ)),
-        "LLEM_CACHE": str(cache_folder().absolute()),
+        "LLEM_CACHE": str(cache_folder().resolve()),
         "PYTHONPATH": INSIDE,
         "PYTHONNOUSERSITE": "1",
         # What lies in the working folder is not ours to import.
