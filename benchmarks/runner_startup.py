@@ -19,8 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llenergymeasure.containers import docker
-from llenergymeasure.containers.apptainer import call_variables
-from llenergymeasure.containers.docker_launcher import remove_abandoned
+from llenergymeasure.containers.apptainer import call_variables, exec_command
 from llenergymeasure.containers.surroundings import PYTHON, Surroundings, nvidia_here
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,20 +65,22 @@ def _local() -> None:
 
 def _apptainer(image: str, surroundings: Surroundings) -> None:
     variables = call_variables(surroundings.mounts, surroundings.variables, nvidia=nvidia_here())
-    call = ["apptainer", "--silent", "exec", "--home", str(Path.cwd()), image]
-    subprocess.run([*call, PYTHON, "-c", STATEMENT], env=os.environ | variables, check=True)
+    words = exec_command(image, [PYTHON, "-c", STATEMENT])
+    subprocess.run(words, env=os.environ | variables, check=True)
 
 
 def _docker(image: str, surroundings: Surroundings) -> None:
     engine = docker.find_engine()
-    remove_abandoned(engine)
-    container = docker.Container(
-        image=image,
-        command=[PYTHON, "-c", STATEMENT],
+    docker.remove_abandoned(engine)
+    words = docker.run_command(
+        engine,
+        image,
+        [PYTHON, "-c", STATEMENT],
+        name=f"llem-start-{os.getpid()}",
         mounts=surroundings.mounts,
         variables=surroundings.variables,
     )
-    subprocess.run(docker.run_command(engine, container), check=True)
+    subprocess.run(words, check=True)
 
 
 if __name__ == "__main__":

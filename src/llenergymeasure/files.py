@@ -2,11 +2,13 @@
 
 import fcntl
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from llenergymeasure.errors import StudyLockedError
 
@@ -41,6 +43,15 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """Write ``content`` to ``path`` as UTF-8, whole or not at all."""
     write_bytes(path, content.encode())
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return a JSON object from ``path``; None if it is absent or not whole."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def write_if_changed(path: Path, content: bytes) -> bool:

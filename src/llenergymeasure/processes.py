@@ -170,7 +170,7 @@ def adopt_orphans() -> None:
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def signal_group(process: subprocess.Popen[bytes], signal_number: int) -> None:
+def signal_group(process: subprocess.Popen[Any], signal_number: int) -> None:
     """Send a signal to a child's whole process group; nothing happens if it is gone."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal_number)

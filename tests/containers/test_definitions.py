@@ -122,10 +122,12 @@ def test_definition_for_docker(
     tar.stdout.close()
     assert build_docker(backend, base="llem-base:stand-in") == local_tag(backend)
     surroundings = Surroundings.of([], tmp_path / "results", ROOT / "scripts")
-    container = docker.Container(
-        image=local_tag(backend),
-        command=["env"],
+    call = docker.run_command(
+        docker.find_engine(),
+        local_tag(backend),
+        ["env"],
+        name="llem-look",
         mounts=surroundings.mounts,
         variables=surroundings.variables,
     )
-    _look(docker.run_command(docker.find_engine(), container), backend, surroundings)
+    _look(call, backend, surroundings)

@@ -1,6 +1,9 @@
 """What a container sees of the host, and what never gets in."""
 
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,11 +14,16 @@ from llenergymeasure.containers.apptainer import (
     image_for_snakemake,
     missing_capabilities,
 )
-from llenergymeasure.containers.docker_launcher import needs_network, owner
+from llenergymeasure.containers.docker import owner
 from llenergymeasure.containers.images import SifImage, sif_image
+from llenergymeasure.containers.launcher import needs_network
 from llenergymeasure.containers.mounts import Mount, data_paths
-from llenergymeasure.containers.surroundings import Surroundings
-from llenergymeasure.containers.variables import HubToken, inside_variables
+from llenergymeasure.containers.surroundings import (
+    HubToken,
+    Surroundings,
+    inside_variables,
+    left_tokens,
+)
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.machine.software import built_digest
 
@@ -39,6 +47,7 @@ def test_only_what_can_change_a_result_gets_in() -> None:
     assert inside["HF_HUB_OFFLINE"] == "1"
     assert inside["VLLM_ATTENTION_BACKEND"] == "FLASH_ATTN"
     assert inside["PYTHONPATH"] == "/opt/llem"
+    assert inside["PYTHONSAFEPATH"] == "1"
     absent = set(host) - {"CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "VLLM_ATTENTION_BACKEND"}
     assert not absent & set(inside)
     assert "hf_abcdefghijklmnop" not in str(inside)
@@ -64,6 +73,31 @@ def test_a_token_file_of_the_users_own_is_kept(tmp_path: Path) -> None:
     assert own.exists()
 
 
+def test_a_token_whose_process_was_killed_is_removed_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    script = (
+        "import os, signal\n"
+        "from llenergymeasure.containers.surroundings import HubToken\n"
+        "print(HubToken(os.environ).path, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    left, held = Path(done.stdout.strip()), HubToken(os.environ)
+    assert left.read_text() == "hf_secret"
+    assert list(left_tokens()) == [left]
+    found = Surroundings.of([], tmp_path / "results", tmp_path)
+    assert not left.exists()
+    assert held.path is not None
+    assert held.path.exists()
+    held.close()
+    found.token.close()
+    assert not list(tmp_path.glob("*llem-token-*"))
+
+
 def test_source_is_read_only_and_results_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +115,19 @@ def test_source_is_read_only_and_results_are_not(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     offline = Surroundings.of([], tmp_path / "results", tmp_path)
     assert {str(each.source): each.read_only for each in offline.mounts}[str(tmp_path / "hf")]
+
+
+def test_a_cache_behind_a_link_is_bound_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, link in (("LLEM_CACHE", "cache"), ("HF_HOME", "hf")):
+        (tmp_path / "disk" / link).mkdir(parents=True)
+        (tmp_path / link).symlink_to(tmp_path / "disk" / link)
+        monkeypatch.setenv(name, str(tmp_path / link))
+    found = Surroundings.of([], tmp_path / "results", tmp_path)
+    places = {tmp_path / "disk" / "cache", tmp_path / "disk" / "hf"}
+    assert places <= {each.source for each in found.mounts}
+    assert {found.variables["LLEM_CACHE"], found.variables["HF_HOME"]} == {str(p) for p in places}
 
 
 def test_a_folder_of_links_brings_what_they_point_at(tmp_path: Path) -> None:
@@ -169,8 +216,7 @@ ENGINE = docker.Engine("docker", nvidia_runtime=True)
 
 
 def _words(engine: docker.Engine = ENGINE, **settings: object) -> list[str]:
-    container = docker.Container(image="i:1", command=["python3", "x.py"], **settings)  # type: ignore[arg-type]
-    return docker.run_command(engine, container)
+    return docker.run_command(engine, "i:1", ["python3", "x.py"], name="n", **settings)  # type: ignore[arg-type]
 
 
 def test_a_container_has_no_network_and_a_root_that_cannot_be_written() -> None:
@@ -203,15 +249,19 @@ def test_files_belong_to_who_asked_with_and_without_a_root_daemon(
     assert "--user=0:0" in _words(docker.Engine("podman", podman=True, rootless=True))
 
 
-def test_a_network_only_where_something_must_be_fetched(tmp_path: Path) -> None:
+def test_a_network_only_where_something_must_be_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     data = tmp_path / "data.jsonl"
     data.write_text("")
     hub = {"model": "owner/name", "dataset": "synthetic"}
-    assert needs_network(hub, {})
-    assert not needs_network(hub, {"HF_HUB_OFFLINE": "1"})
-    assert not needs_network({"model": "tiny-llama", "dataset": "synthetic"}, {})
-    assert not needs_network({"model": str(tmp_path), "dataset": str(data)}, {})
-    assert needs_network({"model": "tiny-llama", "dataset": "owner/data"}, {})
+    assert needs_network(hub)
+    assert not needs_network({"model": "tiny-llama", "dataset": "synthetic"})
+    assert not needs_network({"model": str(tmp_path), "dataset": str(data)})
+    assert needs_network({"model": "tiny-llama", "dataset": "owner/data"})
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert not needs_network(hub)
 
 
 def test_an_owner_is_told_from_a_later_process_of_the_same_number() -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from llenergymeasure.containers.calls import ContainerError
 from llenergymeasure.containers.images import SifImage
 from llenergymeasure.containers.mounts import Mount
 from llenergymeasure.containers.runner_choice import apptainer_command
@@ -55,6 +56,18 @@ def environment_inside(variables: Mapping[str, str]) -> dict[str, str]:
 
 def _prefix() -> str:
     return "SINGULARITY" if apptainer_command() == "singularity" else "APPTAINER"
+
+
+def exec_command(image: str, words: Sequence[str]) -> list[str]:
+    """Return the call that runs ``words`` in an image, as Snakemake's own does.
+
+    Raises:
+        ContainerError: there is no Apptainer here.
+    """
+    command = apptainer_command()
+    if command is None:
+        raise ContainerError("there is no command apptainer here: install Apptainer")
+    return [command, "--silent", "exec", "--home", str(Path.cwd()), image, *words]
 
 
 def missing_capabilities(status: Path = Path("/proc/self/status")) -> list[str]:

@@ -2,20 +2,20 @@
 
 import json
 import os
-import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 import llenergymeasure
 from llenergymeasure.containers import docker
-from llenergymeasure.containers.apptainer import call_variables
-from llenergymeasure.containers.images import SifImage, image_problem, inspect_image
+from llenergymeasure.containers.apptainer import call_variables, exec_command
+from llenergymeasure.containers.calls import ContainerError, call, reason
+from llenergymeasure.containers.images import SifImage, image_problem
 from llenergymeasure.containers.runner_choice import PACKAGES, apptainer_command, container_command
 from llenergymeasure.containers.surroundings import (
+    INSIDE,
     PYTHON,
     SCRIPTS,
     Surroundings,
@@ -25,15 +25,13 @@ from llenergymeasure.errors import Problem
 from llenergymeasure.machine.environment import source_hash
 from llenergymeasure.machine.gpus.inventory import discover, visible
 from llenergymeasure.machine.gpus.state import cuda_driver_version
+from llenergymeasure.processes import boot_id
 from llenergymeasure.units import BackendName
 
 LOOK_LIMIT_S = 600.0
 """For a first look into a large image on a cold network disk."""
 
-PULL_LIMIT_S = 6 * 3600.0
 RESULTS_LEAST_BYTES = 100_000_000
-
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def check_apptainer(
@@ -48,21 +46,20 @@ def check_apptainer(
         look: whether to look inside, which makes sense where the runs will be.
     """
     key = f"runners.{backend}"
-    command = apptainer_command()
-    if command is None:
-        return [Problem("there is no command apptainer here: install Apptainer", key=key)]
+    try:
+        words = exec_command(image.location, ())
+    except ContainerError as error:
+        return [Problem(str(error), key=key)]
     wrong = image_problem(backend, image)
     if wrong is not None:
         return [wrong]
     if image.path is None or not look:
         return []
-    gpus = _gpu_count()
+    words += inside_command(backend, surroundings, _gpu_count())
     variables = call_variables(surroundings.mounts, surroundings.variables, nvidia=nvidia_here())
-    call = [command, "--silent", "exec", "--home", str(Path.cwd()), image.location]
-    call += inside_command(backend, surroundings, gpus)
     return [
         Problem(f"the image cannot be used: {each}", key=key, file=image.path)
-        for each in _complaints(call, variables)
+        for each in _complaints(words, variables)
     ]
 
 
@@ -71,40 +68,56 @@ def check_docker(
 ) -> list[Problem]:
     """Return what keeps a backend's runs from Docker; an image that is not here is pulled."""
     key = f"runners.{backend}"
+    uuids = visible_uuids()
     try:
         engine = docker.find_engine()
-    except docker.ContainerError as error:
+        docker.remove_abandoned(engine)
+    except ContainerError as error:
         return [Problem(str(error), key=key)]
-    if not docker.shares_process_ids(engine):
-        message = (
-            f"rootless Docker {engine.version} cannot share process ids, by which NVML names what "
-            "is on a GPU: update it to 23 or newer, or use Podman (LLEM_DOCKER=podman)"
-        )
+    message = _shortcoming(engine, uuids)
+    if message is not None:
         return [Problem(message, key=key)]
-    absent = _pull(engine, backend, image)
-    if absent is not None:
-        return [Problem(absent, key=key, found=image)]
-    uuids = visible_uuids()
-    if uuids and not engine.nvidia_runtime and not docker.cdi_described():
-        message = (
-            f"{engine.command} cannot give GPUs to containers: install the NVIDIA container "
-            "toolkit and register it (nvidia-ctk runtime configure)"
-        )
-        return [Problem(message, key=key)]
+    try:
+        docker.pull(engine, image)
+    except ContainerError as error:
+        remedy = f"make images BACKEND={backend} RUNNER=docker, or name another"
+        message = f"the image is not here and cannot be fetched ({error}): {remedy}"
+        return [Problem(message, key=key, found=image)]
     if not look:
         return []
-    container = docker.Container(
-        image=image,
-        command=inside_command(backend, surroundings, len(uuids)),
+    name = f"llem-look-{backend}-{os.getpid()}"
+    words = docker.run_command(
+        engine,
+        image,
+        inside_command(backend, surroundings, len(uuids)),
+        name=name,
         mounts=surroundings.mounts,
         variables=surroundings.variables,
         workdir=surroundings.results,
         gpus=uuids,
     )
+    complaints = list(_complaints(words, {}))
+    if complaints:
+        with suppress(ContainerError):  # its own are among the complaints
+            docker.remove_container(engine, name)
     return [
-        Problem(f"the image cannot be used: {each}", key=key, found=image)
-        for each in _complaints(docker.run_command(engine, container), {})
+        Problem(f"the image cannot be used: {each}", key=key, found=image) for each in complaints
     ]
+
+
+def _shortcoming(engine: docker.Engine, uuids: Sequence[str]) -> str | None:
+    """Return what an engine cannot do that runs need."""
+    if not docker.shares_process_ids(engine):
+        return (
+            f"rootless Docker {engine.version} cannot share process ids, by which NVML names what "
+            "is on a GPU: update it to 23 or newer, or use Podman (LLEM_DOCKER=podman)"
+        )
+    if uuids and not engine.nvidia_runtime and not docker.cdi_described():
+        return (
+            f"{engine.command} cannot give GPUs to containers: install the NVIDIA container "
+            "toolkit and register it (nvidia-ctk runtime configure)"
+        )
+    return None
 
 
 _INSTALL = {
@@ -140,11 +153,11 @@ def visible_uuids() -> tuple[str, ...]:
 
 def inside_command(backend: str, surroundings: Surroundings, gpus: int) -> list[str]:
     """Return the command that looks around in a container."""
-    words = [PYTHON, "-m", "llenergymeasure.containers.in_container"]
+    words = [PYTHON, f"{INSIDE}/llenergymeasure/containers/in_container.py"]
     words += ["--source-hash", source_hash(Path(llenergymeasure.__file__).parent)]
     words += ["--writable", str(surroundings.results), "--writable"]
     words += [surroundings.variables["LLEM_CACHE"], "--free", str(RESULTS_LEAST_BYTES)]
-    words += ["--boot-id", Path("/proc/sys/kernel/random/boot_id").read_text().strip()]
+    words += ["--boot-id", boot_id() or ""]
     words += ["--pid-namespace", str(Path("/proc/self/ns/pid").readlink())]
     words += [] if surroundings.meter_inside else ["--no-meter"]
     words += ["--monotonic-ns", str(time.monotonic_ns()), "--gpus", str(gpus)]
@@ -159,53 +172,12 @@ def _gpu_count() -> int:
     return len(discover().gpus) if nvidia_here() else 0
 
 
-def _pull(engine: docker.Engine, backend: str, image: str) -> str | None:
-    """Fetch an image that is not here; return why it cannot be had."""
-    if inspect_image(engine.command, image) is not None:
-        return None
-    print(f"Fetching the image {image} …", file=sys.stderr, flush=True)
-    done = subprocess.run(
-        [engine.command, "pull", "--quiet", image],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PULL_LIMIT_S,
-        check=False,
-    )
-    if done.returncode == 0:
-        return None
-    return (
-        f"the image is not here and cannot be fetched ({_last_line(done.stderr)}): "
-        f"make images BACKEND={backend} RUNNER=docker, or name another"
-    )
-
-
-def _complaints(call: Sequence[str], variables: Mapping[str, str]) -> Iterator[str]:
+def _complaints(words: Sequence[str], variables: Mapping[str, str]) -> Iterator[str]:
     """Run the look inside and yield what it found wrong, or why it could not be had."""
     try:
-        done = subprocess.run(
-            call,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env=os.environ | dict(variables),
-            timeout=LOOK_LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        yield f"it did not answer within {LOOK_LIMIT_S:g} s"
-        return
-    lines = done.stdout.strip().splitlines()
-    try:
-        told = json.loads(lines[-1])
-        yield from (str(each) for each in told["problems"])
+        done = call(words, LOOK_LIMIT_S, variables)
+        yield from (str(each) for each in json.loads(done.stdout.splitlines()[-1])["problems"])
+    except ContainerError as error:
+        yield str(error)
     except (IndexError, ValueError, KeyError, TypeError):
-        yield _last_line(done.stderr) or f"its Python ended with {done.returncode}"
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in _COLOUR.sub("", text).splitlines() if line.strip()]
-    # Docker's last line points at its help.
-    told = [line for line in lines if not line.startswith(("See 'docker", "Run 'docker"))]
-    return told[-1] if told else ""
+        yield reason(done)

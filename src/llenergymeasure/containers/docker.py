@@ -1,24 +1,28 @@
-"""Docker and its like: what is here, what it can do, and the call that runs a container."""
+"""Docker and its like: what is here, what it can do, and the call that runs a container.
+
+Whatever asks the daemon raises :class:`ContainerError` where that does not answer.
+"""
 
 import json
 import os
-import subprocess
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
+from llenergymeasure.containers.calls import ContainerError, call, reason
 from llenergymeasure.containers.mounts import Mount
 from llenergymeasure.containers.runner_choice import container_command
-from llenergymeasure.errors import LlemError
 from llenergymeasure.machine.host import memory_bytes, memory_limit_bytes
+from llenergymeasure.processes import boot_id, start_ticks
 
 ASK_LIMIT_S = 60.0
+PULL_LIMIT_S = 6 * 3600.0
+OWNER_LABEL = "llenergymeasure.owner"
 CDI_FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))
 """Where descriptions of devices lie. Source: Container Device Interface specification."""
-
-
-class ContainerError(LlemError):
-    """A container cannot be started here, or did not start."""
 
 
 @dataclass(frozen=True)
@@ -51,26 +55,19 @@ def find_engine() -> Engine:
         asked = os.environ.get("LLEM_DOCKER", "docker or podman")
         raise ContainerError(f"no command {asked} here: install Docker or Podman, or set runners")
     try:
-        done = subprocess.run(
-            [command, "info", "--format", "{{json .}}"],
-            capture_output=True,
-            text=True,
-            timeout=ASK_LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ContainerError(
-            f"{command}'s daemon does not answer within {ASK_LIMIT_S:g} s"
-        ) from None
+        done = call([command, "info", "--format", "{{json .}}"], ASK_LIMIT_S)
+    except ContainerError as error:
+        raise ContainerError(_unreachable(command, str(error))) from None
     try:
-        told = json.loads(done.stdout)
+        info = json.loads(done.stdout)
     except ValueError:
-        told = {}
+        info = None
     # Docker's command exits with 0 and a list of errors in some versions.
-    errors = told.get("ServerErrors") or ([done.stderr.strip()] if done.returncode else [])
-    if errors:
-        raise ContainerError(_unreachable(command, str(errors[0]).splitlines()[-1]))
-    return _podman(command, told) if "host" in told else _docker(command, told)
+    if not isinstance(info, dict) or done.returncode or info.get("ServerErrors"):
+        errors = info.get("ServerErrors") if isinstance(info, dict) else None
+        said = str(errors[0]).splitlines()[-1] if errors else reason(done)
+        raise ContainerError(_unreachable(command, said))
+    return _podman(command, info) if "host" in info else _docker(command, info)
 
 
 def shares_process_ids(engine: Engine) -> bool:
@@ -83,28 +80,20 @@ def shares_process_ids(engine: Engine) -> bool:
     return engine.podman or not engine.rootless or not old
 
 
-def _docker(command: str, told: Mapping[str, object]) -> Engine:
-    options = told.get("SecurityOptions")
-    runtimes = told.get("Runtimes")
+def _docker(command: str, info: Mapping[str, Any]) -> Engine:
     return Engine(
         command,
-        rootless=any("rootless" in str(each) for each in options)
-        if isinstance(options, list)
-        else False,
-        nvidia_runtime=isinstance(runtimes, dict) and "nvidia" in runtimes,
-        version=str(told.get("ServerVersion", "")),
+        rootless=any("rootless" in str(each) for each in info.get("SecurityOptions") or ()),
+        nvidia_runtime="nvidia" in (info.get("Runtimes") or ()),
+        version=str(info.get("ServerVersion", "")),
     )
 
 
-def _podman(command: str, told: Mapping[str, object]) -> Engine:
-    host, version = told.get("host"), told.get("version")
-    security = host.get("security") if isinstance(host, dict) else None
-    return Engine(
-        command,
-        podman=True,
-        rootless=isinstance(security, dict) and bool(security.get("rootless")),
-        version=str(version.get("Version", "")) if isinstance(version, dict) else "",
-    )
+def _podman(command: str, info: Mapping[str, Any]) -> Engine:
+    security = info["host"].get("security") or {}
+    version = (info.get("version") or {}).get("Version", "")
+    rootless = bool(security.get("rootless"))
+    return Engine(command, podman=True, rootless=rootless, version=str(version))
 
 
 def _unreachable(command: str, said: str) -> str:
@@ -118,70 +107,114 @@ def _unreachable(command: str, said: str) -> str:
     return f"{command}'s daemon{place} does not answer: start it, or set DOCKER_HOST ({said})"
 
 
-@dataclass(frozen=True)
-class Container:
-    """One container to run.
+def image_digest(engine: Engine, image: str) -> str | None:
+    """Return the digest under which an image was pulled, else its id; None if it is not here.
 
-    Attributes:
-        image: its name.
-        command: program and arguments.
-        mounts: what it sees of the host.
-        variables: its environment, apart from the image's own.
-        name: its name; Docker's choice if null.
-        workdir: where the command starts.
-        gpus: UUIDs of the cards it sees.
-        network: whether it has any but its own loopback.
-        labels: what its owner is found by.
+    Both are ``sha256:…``; an image that was built here has an id alone.
     """
+    done = call([engine.command, "image", "inspect", image], ASK_LIMIT_S)
+    if done.returncode != 0:
+        return None
+    try:
+        found: dict[str, Any] = json.loads(done.stdout)[0]
+    except (ValueError, IndexError):
+        return None
+    for name in found.get("RepoDigests") or []:
+        return str(name).rpartition("@")[2]
+    identity = str(found["Id"])
+    return identity if identity.startswith("sha256:") else f"sha256:{identity}"
 
-    image: str
-    command: Sequence[str]
-    mounts: Sequence[Mount] = ()
-    variables: Mapping[str, str] = field(default_factory=dict)
-    name: str | None = None
-    workdir: Path | None = None
-    gpus: Sequence[str] = ()
-    network: bool = False
-    labels: Mapping[str, str] = field(default_factory=dict)
+
+def pull(engine: Engine, image: str) -> None:
+    """Fetch an image that is not here; it is an error where that cannot be had."""
+    if image_digest(engine, image) is not None:
+        return
+    print(f"Fetching the image {image} …", file=sys.stderr, flush=True)
+    done = call([engine.command, "pull", "--quiet", image], PULL_LIMIT_S)
+    if done.returncode != 0:
+        raise ContainerError(reason(done))
 
 
-def run_command(engine: Engine, container: Container) -> list[str]:
+def owner(pid: int) -> str:
+    """Return what tells a process from every other: boot, process id, and its start."""
+    return f"{boot_id()}:{pid}:{start_ticks(pid)}"
+
+
+def abandoned(engine: Engine) -> list[str]:
+    """Return the ids of containers whose launcher was killed."""
+    listing = ("ps", "--all", "--quiet", "--filter", f"label={OWNER_LABEL}")
+    listed = call([engine.command, *listing], ASK_LIMIT_S).stdout.split()
+    if not listed:
+        return []
+    template = '{{.Id}} {{index .Config.Labels "' + OWNER_LABEL + '"}}'
+    # One that has gone since is named on standard error alone.
+    done = call([engine.command, "inspect", "--format", template, *listed], ASK_LIMIT_S)
+    pairs = [line.split() for line in done.stdout.splitlines()]
+    return [pair[0] for pair in pairs if len(pair) == 2 and not _lives(pair[1])]
+
+
+def _lives(whose: str) -> bool:
+    pid = whose.split(":")[1] if whose.count(":") == 2 else ""
+    return pid.isdigit() and owner(int(pid)) == whose
+
+
+def remove_abandoned(engine: Engine) -> None:
+    """Remove containers whose launcher was killed."""
+    for identity in abandoned(engine):
+        remove_container(engine, identity)
+
+
+def remove_container(engine: Engine, name: str) -> None:
+    """End and remove a container; nothing if it is gone."""
+    call([engine.command, "rm", "--force", name], ASK_LIMIT_S)
+
+
+def run_command(
+    engine: Engine,
+    image: str,
+    command: Sequence[str],
+    *,
+    name: str,
+    mounts: Sequence[Mount] = (),
+    variables: Mapping[str, str] = MappingProxyType({}),
+    workdir: Path | None = None,
+    gpus: Sequence[str] = (),
+    network: bool = False,
+) -> list[str]:
     """Return the command that runs a container, removes it afterwards, and exits with its code.
 
     It shares the host's process ids, as Apptainer's do: NVML names GPU processes by them, and a
     run ends itself when the process that asked for it does. All else is its own: the root is
     read-only, scratch is in memory, and only what is mounted is seen.
+
+    Args:
+        engine: what runs it.
+        image: its name.
+        command: program and arguments.
+        name: the container's.
+        mounts: what it sees of the host.
+        variables: its environment, apart from the image's own.
+        workdir: where the command starts.
+        gpus: UUIDs of the cards it sees.
+        network: whether it has any but its own loopback.
     """
-    words = [engine.command, "run", "--rm", "--pid=host", "--read-only", "--cap-drop=ALL"]
-    words += ["--security-opt=no-new-privileges", "--tmpfs=/tmp:rw,exec,mode=1777"]
-    words += ["--network=bridge"] if container.network else ["--network=none"]
+    words = [engine.command, "run", "--rm", f"--name={name}", "--pid=host", "--read-only"]
+    words += ["--cap-drop=ALL", "--security-opt=no-new-privileges"]
+    words += ["--tmpfs=/tmp:rw,exec,mode=1777", f"--network={'bridge' if network else 'none'}"]
+    # Results belong to who asked for them: without root, the container's root is this user.
+    words += ["--user=0:0" if engine.rootless else f"--user={os.getuid()}:{os.getgid()}"]
     # A run is known dead or alive by the host's name and the process id in its outcome.
-    words += [f"--hostname={os.uname().nodename}", *_user(engine)]
-    words += _limits()
-    words += _gpus(engine, container.gpus)
-    if container.name is not None:
-        words += [f"--name={container.name}"]
-    if container.workdir is not None:
-        words += [f"--workdir={container.workdir}"]
-    for name, value in sorted(container.labels.items()):
-        words += ["--label", f"{name}={value}"]
-    for mount in container.mounts:
+    words += [f"--hostname={os.uname().nodename}", f"--label={OWNER_LABEL}={owner(os.getpid())}"]
+    words += [*_limits(), *_gpus(engine, gpus)]
+    words += [] if workdir is None else [f"--workdir={workdir}"]
+    for mount in mounts:
         words += ["--mount", mount.for_docker()]
-    for name, value in sorted(_home(container.variables).items()):
-        words += ["--env", f"{name}={value}"]
-    program, *arguments = container.command
-    return [*words, f"--entrypoint={program}", container.image, *arguments]
-
-
-def _home(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables with a home and a name: libraries ask, and the image knows no user."""
-    return {"HOME": "/tmp", "USER": "llem", "LOGNAME": "llem", **variables}
-
-
-def _user(engine: Engine) -> list[str]:
-    """Return who the process is, so that results belong to who asked for them."""
-    # Without root, the container's root is this user.
-    return ["--user=0:0" if engine.rootless else f"--user={os.getuid()}:{os.getgid()}"]
+    # Libraries ask for a home and a name, and the image knows no such user.
+    home = {"HOME": "/tmp", "USER": "llem", "LOGNAME": "llem"}
+    for variable, value in sorted({**home, **variables}.items()):
+        words += ["--env", f"{variable}={value}"]
+    program, *arguments = command
+    return [*words, f"--entrypoint={program}", image, *arguments]
 
 
 def _limits() -> list[str]:

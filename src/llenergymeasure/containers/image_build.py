@@ -14,7 +14,8 @@ from pathlib import Path
 
 import llenergymeasure
 from llenergymeasure.containers.apptainer import missing_capabilities
-from llenergymeasure.containers.docker import find_engine
+from llenergymeasure.containers.calls import call
+from llenergymeasure.containers.docker import ASK_LIMIT_S, find_engine
 from llenergymeasure.containers.images import SifImage, containers_folder, image_folder, local_tag
 from llenergymeasure.containers.runner_choice import PACKAGES, apptainer_command
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, LlemError, Problem
@@ -136,8 +137,7 @@ def build_docker(backend: str, tag: str | None = None, base: str | None = None) 
 
 
 def _buildkit(command: str) -> bool:
-    done = subprocess.run([command, "buildx", "version"], capture_output=True, check=False)
-    return done.returncode == 0
+    return call([command, "buildx", "version"], ASK_LIMIT_S).returncode == 0
 
 
 def _copied(definition: Path) -> list[str]:

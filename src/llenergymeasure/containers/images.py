@@ -2,10 +2,8 @@
 
 import json
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import llenergymeasure
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -14,8 +12,6 @@ from llenergymeasure.workload.cache import cache_folder
 
 DIGESTS = "digests.json"
 """Digests of .sif files by path, size and time: hashing one of 15 GB takes half a minute."""
-
-QUERY_LIMIT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -32,13 +28,13 @@ class SifImage:
 
     @property
     def path(self) -> Path | None:
-        """The file or folder; null for an address."""
+        """The file or folder; None for an address."""
         return None if "://" in self.location else Path(self.location)
 
     def digest(self) -> str | None:
         """Return ``sha256:…`` of the file, or what its address is pinned to.
 
-        Null for a folder, whose content can change under a run, and for an unpinned address.
+        None for a folder, whose content can change under a run, and for an unpinned address.
         """
         if self.path is None:
             _, mark, pinned = self.location.partition("@sha256:")
@@ -100,35 +96,6 @@ def released() -> dict[str, str]:
     return {str(backend): str(image) for backend, image in content.items()}
 
 
-def docker_digest(command: str, image: str) -> str | None:
-    """Return the digest under which an image was pulled, else its id; null if it is not here.
-
-    Both are ``sha256:…``; an image that was built here has an id alone.
-    """
-    found = inspect_image(command, image)
-    if found is None:
-        return None
-    for name in found.get("RepoDigests") or []:
-        return str(name).rpartition("@")[2]
-    identity = str(found["Id"])
-    return identity if identity.startswith("sha256:") else f"sha256:{identity}"
-
-
-def inspect_image(command: str, image: str) -> dict[str, Any] | None:
-    """Return what Docker knows of an image; null if it has none by that name."""
-    done = subprocess.run(
-        [command, "image", "inspect", image],
-        capture_output=True,
-        text=True,
-        timeout=QUERY_LIMIT_S,
-        check=False,
-    )
-    if done.returncode != 0:
-        return None
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found[0] if found else None
-
-
 def _file_digest(path: Path) -> str:
     """Return the SHA-256 of a file, remembered as long as its size and time stay."""
     state = path.stat()
@@ -148,7 +115,7 @@ def _file_digest(path: Path) -> str:
 
 
 def image_problem(backend: str, image: SifImage) -> Problem | None:
-    """Return what is wrong with an image's file; null where it can be tried."""
+    """Return what is wrong with an image's file; None where it can be tried."""
     if image.path is None or image.path.exists():
         return None
     remedy = f"make images BACKEND={backend} RUNNER=apptainer, or name another"

@@ -10,7 +10,7 @@ import llenergymeasure
 from llenergymeasure.files import sha256
 from llenergymeasure.machine.gpus.state import cuda_driver_version, gpu_state
 from llenergymeasure.machine.host import host
-from llenergymeasure.machine.scheduler import current_job
+from llenergymeasure.machine.scheduler import job_facts
 from llenergymeasure.machine.software import container, software
 
 
@@ -21,8 +21,7 @@ def environment() -> dict[str, Any]:
     here would use, in their state at this moment: gather it while a run is at rest.
     ``job`` is the scheduler's, null outside of any.
     """
-    job = current_job()
-    found = {**host(), **software(os.environ), "job": None if job is None else job.as_dict()}
+    found = {**host(), **software(os.environ), "job": job_facts()}
     cards = gpus()
     if cards:
         found["cuda_driver"] = cuda_driver_version()

@@ -34,10 +34,6 @@ class Job:
     account: str | None = None
     cluster: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
-
 
 def current_job(environ: Mapping[str, str] | None = None) -> Job | None:
     """Return the job that this environment belongs to; null outside of any."""
@@ -58,7 +54,13 @@ def current_job(environ: Mapping[str, str] | None = None) -> Job | None:
     )
 
 
+def job_facts(environ: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+    """Return the job as plain values; None outside of any."""
+    job = current_job(environ)
+    return None if job is None else asdict(job)
+
+
 def handed_on(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variable that tells a process in a container its job; none outside of any."""
-    job = current_job(environ)
-    return {} if job is None else {HANDED_ON: json.dumps(job.as_dict())}
+    job = job_facts(environ)
+    return {} if job is None else {HANDED_ON: json.dumps(job)}

@@ -22,19 +22,15 @@ from typing import IO, Any
 
 from llenergymeasure import processes
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError
-from llenergymeasure.files import write_text
+from llenergymeasure.files import read_json, write_text
 from llenergymeasure.machine.gpus.memory_release import ask_release, told
+from llenergymeasure.machine.scheduler import job_facts
 from llenergymeasure.processes import SignalPipe, python_module
 from llenergymeasure.recording.client import RecorderProcess
+from llenergymeasure.results.attempt import Outcome, attempts_begun
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder
 from llenergymeasure.results.whole import is_measured, is_whole
-from llenergymeasure.run.attempt import (
-    AttemptLock,
-    EarlierAttemptError,
-    Outcome,
-    attempt,
-    read_json,
-)
+from llenergymeasure.run.attempt_lock import AttemptLock, EarlierAttemptError
 from llenergymeasure.run.circuit_breaker import Circuit, CircuitBrokenError
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.run.reserved_gpus import Reservation, put_back_left_limits
@@ -122,7 +118,7 @@ class Supervisor:
             return EXIT_FAILED
         if lock is None:
             return 128 + signals.take()
-        outcome = Outcome(attempt=attempt(self._folder) + 1)
+        outcome = Outcome(attempt=attempts_begun(self._folder) + 1, job=job_facts())
         if lock.waited and is_whole(self._folder):
             # Its workflow was killed while the earlier attempt was finishing: nothing to do.
             outcome.end(self._folder, "completed", EXIT_OK)

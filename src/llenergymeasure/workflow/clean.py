@@ -11,7 +11,9 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,20 +62,20 @@ def leftovers(folder: StudyFolder) -> Iterator[Leftover]:
 
 def machine_leftovers() -> Iterator[Leftover]:
     """Yield what this user's killed runs left on the machine, whatever the study."""
-    from llenergymeasure.containers.docker import ContainerError, find_engine
-    from llenergymeasure.containers.docker_launcher import abandoned, remove_container
+    from llenergymeasure.containers import docker
+    from llenergymeasure.containers.calls import ContainerError
+    from llenergymeasure.containers.surroundings import left_tokens
 
-    try:
-        engine = find_engine()
-    except ContainerError:
-        engine = None
-    if engine is not None:
-        for identity in abandoned(engine):
+    for path in left_tokens():
+        yield _file(path, "the hub's token, of a process that was killed")
+    with suppress(ContainerError):
+        engine = docker.find_engine()
+        for identity in docker.abandoned(engine):
             yield Leftover(
                 "container",
                 identity,
                 "its launcher was killed",
-                lambda identity=identity: remove_container(engine, identity),  # type: ignore[misc]
+                partial(docker.remove_container, engine, identity),
             )
     names = left_limits()
     if names:

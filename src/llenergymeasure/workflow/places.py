@@ -18,6 +18,7 @@ from llenergymeasure.containers.surroundings import (
 )
 from llenergymeasure.errors import ConfigurationError, PreflightError, Problem
 from llenergymeasure.plan import Plan
+from llenergymeasure.processes import python_module
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.units import BackendName, RunnerName
 from llenergymeasure.workflow.source import workflow_root
@@ -64,7 +65,9 @@ class Places:
         runner = self._runners[backend]
         local = [sys.executable, str(workflow_root() / "scripts" / f"measure_{backend}.py")]
         if runner == "docker":
-            launcher = self._docker_launcher(backend)
+            launcher = self._launcher(
+                backend, docker_image(backend, self._plan.images.get(backend))
+            )
             return [*local, *_around(launcher)] if self._meter_outside else launcher
         if runner == "apptainer":
             image = self._sif[backend]
@@ -72,15 +75,14 @@ class Places:
             env = ["env", *(f"{key}={value}" for key, value in named.items())]
             if not self._meter_outside:
                 return [*env, *worker_command(backend)]
-            launcher = [sys.executable, "-m", "llenergymeasure.containers.apptainer_launcher"]
-            return [*env, *local, *_around([*launcher, "--image", image.location])]
+            return [*env, *local, *_around(self._launcher(backend, image.location))]
         return local
 
-    def _docker_launcher(self, backend: BackendName) -> list[str]:
+    def _launcher(self, backend: BackendName, image: str) -> list[str]:
         return [
-            *(sys.executable, "-m", "llenergymeasure.containers.docker_launcher"),
-            *("--backend", backend, "--scripts", str(workflow_root() / "scripts")),
-            *("--image", docker_image(backend, self._plan.images.get(backend))),
+            *python_module("llenergymeasure.containers.launcher"),
+            *("--runner", self._runners[backend], "--backend", backend, "--image", image),
+            *("--scripts", str(workflow_root() / "scripts")),
             *(["--engine"] if self._meter_outside else []),
         ]
 

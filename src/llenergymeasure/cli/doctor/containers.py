@@ -1,9 +1,9 @@
 """Apptainer, Docker and Podman: whether they answer, and whether they can pass a GPU in."""
 
-import subprocess
 from collections.abc import Iterator
 
 from llenergymeasure.cli.doctor.finding import Finding
+from llenergymeasure.containers.calls import ContainerError, call
 from llenergymeasure.containers.docker import CDI_FOLDERS, Engine, find_engine
 from llenergymeasure.containers.runner_choice import apptainer_command, container_command
 from llenergymeasure.containers.surroundings import nvidia_here
@@ -24,15 +24,9 @@ def _apptainer() -> Finding:
         remedy = "needed only for runners: {…: apptainer}; see the page Containers"
         return Finding("Apptainer", "absent", "no command apptainer", remedy)
     try:
-        done = subprocess.run(
-            [command, "--version"],
-            capture_output=True,
-            text=True,
-            timeout=_ASK_LIMIT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding("Apptainer", "wrong", f"{command} does not answer ({type(error).__name__})")
+        done = call([command, "--version"], _ASK_LIMIT_S)
+    except ContainerError as error:
+        return Finding("Apptainer", "wrong", str(error))
     if done.returncode != 0:
         return Finding("Apptainer", "wrong", f"{command}: {done.stderr.strip()}", "reinstall it")
     return Finding("Apptainer", "ok", done.stdout.strip())

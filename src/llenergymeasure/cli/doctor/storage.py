@@ -9,7 +9,7 @@ from llenergymeasure.cli.doctor.finding import Finding
 from llenergymeasure.config.preferences import preferred_folder
 from llenergymeasure.containers.container_checks import RESULTS_LEAST_BYTES
 from llenergymeasure.containers.images import image_folder
-from llenergymeasure.containers.variables import hugging_face_home
+from llenergymeasure.containers.surroundings import hugging_face_home
 from llenergymeasure.machine.disk import free_bytes, why_not_writable
 from llenergymeasure.workload.cache import cache_folder
 from llenergymeasure.workload.models.hub import offline

@@ -22,13 +22,13 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
 from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, MeterError, PreflightError
-from llenergymeasure.files import write_text
+from llenergymeasure.files import read_json, write_text
 from llenergymeasure.machine.environment import environment
 from llenergymeasure.machine.gpus.busy_neighbours import at_work_beside
 from llenergymeasure.plan.estimate import limit_s
 from llenergymeasure.processes import die_with
+from llenergymeasure.results.attempt import report_failure
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.run.attempt import read_json, report_failure
 from llenergymeasure.run.engine.batch_window import cut_batches, measure_window
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.place_pin import hold_to_pin

@@ -20,9 +20,10 @@ from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.energy.account import Account
 from llenergymeasure.energy.disturbance import OTHERS_MAX, cpu_use
 from llenergymeasure.errors import EXIT_OK
-from llenergymeasure.files import replacing, sha256, write_text
+from llenergymeasure.files import read_json, replacing, sha256, write_text
 from llenergymeasure.machine.environment import provenance
 from llenergymeasure.recording.samples import Samples, read_samples, write_samples
+from llenergymeasure.results.attempt import attempts_begun, report_failure
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import (
     Performance,
@@ -34,7 +35,6 @@ from llenergymeasure.results.record import (
 )
 from llenergymeasure.results.row_file import write_run_row
 from llenergymeasure.results.table import run_row
-from llenergymeasure.run.attempt import attempt, read_json, report_failure
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.run.result.flops import flops_record
 from llenergymeasure.run.result.run_energy import BATCH_FIELDS, RunEnergy, run_energy
@@ -229,7 +229,7 @@ def _result(
             # The engine's own, where this process works outside of its container.
             "python_executable": done["python_executable"],
             "container": done["environment"]["container"],
-            "attempt": attempt(folder),
+            "attempt": attempts_begun(folder),
             "engine_end": read_json(folder.engine_end),
             "workload": done["workload"],
             "preflight": done["preflight"],

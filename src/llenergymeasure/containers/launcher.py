@@ -1,0 +1,257 @@
+"""Run one run in a container, as if it were a local process.
+
+In Docker it starts the container, hands on its output and exit code, ends it on a signal or when
+the process that asked for it is gone, and removes what launchers that were killed left behind.
+With Apptainer it becomes ``apptainer exec``: signals, exit code and death are the container's own.
+
+With ``--engine`` the container holds the engine's process alone: the supervisor that asked for it
+works outside, with the meter.
+"""
+
+import argparse
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.containers import apptainer, docker
+from llenergymeasure.containers.calls import ContainerError
+from llenergymeasure.containers.container_checks import visible_uuids
+from llenergymeasure.containers.surroundings import Surroundings, image_variables, inside_variables
+from llenergymeasure.containers.tasks import Task
+from llenergymeasure.errors import EXIT_CONFIGURATION, EXIT_FAILED, LlemError
+from llenergymeasure.files import read_json
+from llenergymeasure.processes import SignalPipe, signal_group
+from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.workload.models.hub import offline
+
+START_LIMIT_S = 900.0
+"""From the call of Docker to the first sign of the process inside, on a cold network disk."""
+
+GRACE_S = 45.0
+"""Between SIGTERM and SIGKILL: longer than what the supervisor inside gives its own children."""
+
+RETURN_LIMIT_S = 60.0
+"""For Docker to return once the process inside has ended."""
+
+POLL_S = 0.5
+
+DOCKER_CODES = frozenset({125, 126, 127})
+"""Exit codes of ``docker run`` itself: no container, or its command cannot run."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one run; return the exit code of its supervisor, or 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        task = _task(options)
+    except (OSError, ValueError, KeyError) as error:
+        print(f"{options.spec or options.out}: {error}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    try:
+        if options.runner == "apptainer":
+            _become_apptainer(options, task)
+        return _run_in_docker(options, task)
+    except (LlemError, OSError) as error:
+        print(f"run {task.name} failed: {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # a full disk: the message above has to do
+            task.fail(str(error), EXIT_FAILED)
+        return EXIT_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runner", choices=("docker", "apptainer"), required=True)
+    parser.add_argument("--backend", required=True)
+    parser.add_argument("--image", required=True)
+    parser.add_argument("--scripts", type=Path, required=True, help="the workers' folder")
+    parser.add_argument("--out", type=Path, required=True, help="the run's folder")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run", help="EXPERIMENT/CYCLE, of the plan that --spec names")
+    what.add_argument("--engine", action="store_true", help="the engine's process alone")
+    parser.add_argument("--spec", type=Path, help="the study's plan")
+    parser.add_argument("--watch", type=int, help="end the run when this process ends")
+    return parser
+
+
+def _task(options: argparse.Namespace) -> Task:
+    folder = RunFolder(options.out.absolute())
+    if options.engine:
+        return Task.engine_alone(folder)
+    return Task.whole_run(options.spec, options.run, options.backend, folder)
+
+
+def _become_apptainer(options: argparse.Namespace, task: Task) -> None:
+    """Become the container; what it is to see stands in variables that the workflow has set."""
+    words = apptainer.exec_command(options.image, task.command(options.watch))
+    # The supervisor's choice of cards is younger than what the workflow has set.
+    variables = apptainer.environment_inside(inside_variables(os.environ))
+    os.execvpe(words[0], words, os.environ | variables)
+
+
+def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
+    """Run the container; return the exit code of what it held."""
+    signals = SignalPipe()
+    ends = [signals.handle]
+    if options.watch is not None:
+        try:
+            ends.append(os.pidfd_open(options.watch))
+        except ProcessLookupError:
+            raise ContainerError("the process that asked for the run ended before it") from None
+    engine = docker.find_engine()
+    docker.remove_abandoned(engine)
+    digest = docker.image_digest(engine, options.image)
+    surroundings = Surroundings.of(
+        [task.config], task.writable, options.scripts, meter_inside=task.meter_inside
+    )
+    name = f"llem-{task.name.replace('/', '-')}-{os.getpid()}"
+    try:
+        words = docker.run_command(
+            engine,
+            options.image,
+            task.command(os.getpid()),
+            name=name,
+            mounts=surroundings.mounts,
+            variables={**surroundings.variables, **image_variables(options.image, digest)},
+            workdir=Path.cwd(),
+            gpus=visible_uuids(),
+            network=needs_network(task.config),
+        )
+        launch = _Launch(words, task)
+        try:
+            ended = launch.wait(ends)
+        finally:
+            if launch.end() != 0:
+                _remove(engine, name)
+        asked = signals.take() if ended == signals.handle else signal.SIGTERM
+        return launch.exit_code(asked if ended in ends else None)
+    finally:
+        surroundings.token.close()
+
+
+class _Launch:
+    """One container of Docker, from its start to its end."""
+
+    def __init__(self, words: list[str], task: Task) -> None:
+        self._task = task
+        self._inside: int | None = None
+        """A pidfd of the process inside, whose id is the host's too; once that has begun."""
+        task.folder.path.mkdir(parents=True, exist_ok=True)
+        self._client = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        self._said: deque[bytes] = deque(maxlen=20)
+        self._listener = threading.Thread(target=self._hand_on, daemon=True)
+        self._listener.start()
+
+    def wait(self, ends: list[int]) -> int:
+        """Wait for the container's end, or one of ``ends``; return what has come.
+
+        Raises:
+            ContainerError: the container did not start in time.
+        """
+        client = os.pidfd_open(self._client.pid)
+        deadline = time.monotonic() + START_LIMIT_S
+        while time.monotonic() < deadline:
+            inside = [] if self._inside is None else [self._inside]
+            limit_s = None if inside else POLL_S
+            ready, _, _ = select.select([*ends, client, *inside], [], [], limit_s)
+            if ready:
+                return ready[0]
+            if self._look():
+                deadline = float("inf")
+        raise ContainerError(f"Docker did not start the container within {START_LIMIT_S:g} s")
+
+    def _look(self) -> bool:
+        """Return whether the process inside has begun and is not over; get a handle on it."""
+        pid = self._task.pid()
+        if pid is None:
+            return False
+        try:
+            handle = os.pidfd_open(pid)
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return False
+        # In a container with process ids of its own the number is another's.
+        self._inside = handle if str(os.getpid()).encode() in words else None
+        return True
+
+    def end(self) -> int:
+        """End what is left, with the daemon or without it; return the code of Docker's command."""
+        if self._inside is None:
+            self._look()
+        if self._inside is not None:
+            self._end_inside(self._inside)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._client.wait(RETURN_LIMIT_S)
+        signal_group(self._client, signal.SIGKILL)
+        code = self._client.wait()
+        self._listener.join(1.0)
+        return code
+
+    def _end_inside(self, inside: int) -> None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if select.select([inside], [], [], 0)[0]:
+                return
+            try:
+                signal.pidfd_send_signal(inside, number)
+            except OSError:  # over, or another user's: then the container's removal ends it
+                return
+            select.select([inside], [], [], GRACE_S)
+
+    def exit_code(self, asked: int | None) -> int:
+        """Return the run's code, and write its outcome where it did not come to that.
+
+        Args:
+            asked: the signal that asked for its end; None where none did.
+        """
+        code = self._client.returncode
+        begun = self._inside is not None or self._task.pid() is not None
+        if not begun and code != 0 and asked is not None:
+            name = signal.Signals(asked).name
+            self._task.fail(f"{name} before the run began", 128 + asked, "interrupted")
+        elif not begun and code != 0:
+            said = b"".join(self._said).decode(errors="replace").strip()[-2000:]
+            self._task.fail(said or f"exit code {code}", code)
+        if code < 0 and begun and self._task.meter_inside:  # Docker did not return
+            meant = (read_json(self._task.folder.outcome) or {}).get("exit_code")
+            code = code if meant is None else meant
+        if code < 0 and asked is not None:
+            return 128 + asked
+        return EXIT_FAILED if code < 0 or code in DOCKER_CODES else code
+
+    def _hand_on(self) -> None:
+        assert self._client.stderr is not None
+        for line in self._client.stderr:
+            self._said.append(line)
+            sys.stderr.buffer.write(line)
+            sys.stderr.buffer.flush()
+
+
+def _remove(engine: docker.Engine, name: str) -> None:
+    try:
+        docker.remove_container(engine, name)
+    except ContainerError as error:
+        left = f"{error}; {name} may be left: the next start, or llem clean, removes it"
+        print(left, file=sys.stderr)
+
+
+def needs_network(config: dict[str, Any]) -> bool:
+    """Return whether a run has to fetch its model or data: only then does it get a network."""
+    if offline():
+        return False
+    model, dataset = str(config.get("model", "")), config.get("dataset")
+    fetched = config.get("weights") != "random" and "/" in model and not Path(model).exists()
+    data = isinstance(dataset, str) and dataset != "synthetic" and not Path(dataset).exists()
+    return fetched or data
+
+
+if __name__ == "__main__":
+    sys.exit(main())

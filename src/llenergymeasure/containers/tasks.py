@@ -1,0 +1,97 @@
+"""What a container is started for: a whole run, or its engine with the meter outside."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.containers.calls import ContainerError
+from llenergymeasure.containers.surroundings import ENGINE, worker_command
+from llenergymeasure.files import read_json, try_lock
+from llenergymeasure.machine.scheduler import job_facts
+from llenergymeasure.results.attempt import Outcome, attempts_begun, report_failure
+from llenergymeasure.results.layout import RunFolder
+
+
+@dataclass(frozen=True)
+class Task:
+    """What runs in one container.
+
+    Attributes:
+        name: EXPERIMENT/CYCLE.
+        config: the resolved experiment.
+        folder: the run's.
+        writable: the study's folder, or the run's own where the container holds its engine alone.
+        words: the command, up to where it writes and whom it must not outlive.
+        earlier: how many attempts at the run have begun before; None for an engine alone.
+    """
+
+    name: str
+    config: dict[str, Any]
+    folder: RunFolder
+    writable: Path
+    words: Sequence[str]
+    earlier: int | None = None
+
+    @classmethod
+    def whole_run(cls, plan: Path, name: str, backend: str, folder: RunFolder) -> "Task":
+        """Return a run of a plan: supervisor, meter and engine, all in the container.
+
+        Raises:
+            OSError: the plan cannot be read.
+            ValueError: it is no plan, or has no such run.
+        """
+        words = [*worker_command(backend), "--spec", str(plan.absolute()), "--run", name]
+        experiment, _, cycle = name.partition("/")
+        for entry in json.loads(plan.read_text())["runs"]:
+            if entry["experiment"] == experiment and str(entry["cycle"]) == cycle:
+                study, earlier = plan.absolute().parent, attempts_begun(folder)
+                return cls(name, entry["config"], folder, study, words, earlier)
+        raise ValueError(f"the plan holds no run {name}")
+
+    @classmethod
+    def engine_alone(cls, folder: RunFolder) -> "Task":
+        """Return the engine of the run whose supervisor outside has made ``folder`` ready.
+
+        Raises:
+            OSError: there is no spec in it.
+        """
+        spec = json.loads(folder.spec.read_text())
+        folder.engine_pid.unlink(missing_ok=True)  # of an engine before it, whose work is judged
+        name = f"{spec['experiment']}/{spec['cycle']}"
+        return cls(name, spec["config"], folder, folder.path, ENGINE)
+
+    @property
+    def meter_inside(self) -> bool:
+        """Whether the meter works in the container too."""
+        return self.earlier is not None
+
+    def command(self, watch: int) -> list[str]:
+        """Return the command, for a process that it must not outlive."""
+        return [*self.words, "--out", str(self.folder.path), "--watch", str(watch)]
+
+    def pid(self) -> int | None:
+        """Return the id of the process inside, once it has begun."""
+        if self.earlier is not None:
+            begun = attempts_begun(self.folder) > self.earlier
+            return (read_json(self.folder.outcome) or {}).get("pid") if begun else None
+        try:
+            return int(self.folder.engine_pid.read_text())
+        except (OSError, ValueError):
+            return None
+
+    def fail(self, message: str, code: int, status: str = "failed") -> None:
+        """Write why it ended, in the place of a process that did not come to it."""
+        if self.earlier is None:
+            report_failure(self.folder, ContainerError(f"{message} (exit code {code})"))
+            return
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        with self.folder.attempts.open("a") as lock:
+            if not try_lock(lock.fileno()) or self.pid() is not None:
+                return  # the outcome is another's to write: of an attempt at work, or of this one
+            outcome = Outcome(self.earlier + 1, phase="container", job=job_facts())
+            outcome.begin(self.folder)
+            kind = ContainerError.__name__ if status == "failed" else status.capitalize()
+            error = {"class": kind, "message": " ".join(message.split())}
+            outcome.end(self.folder, status, code, error, tail="")

@@ -1,0 +1,132 @@
+"""One attempt at a run, as it is written down (standard library only).
+
+``outcome.json`` holds the latest attempt and is replaced whole. Snakemake deletes it when the
+next attempt starts, so every start and end is also appended to ``attempts.jsonl``. The reader is
+:mod:`.outcome`.
+"""
+
+import json
+import os
+import socket
+import sys
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.files import write_text
+from llenergymeasure.processes import boot_id, start_ticks
+from llenergymeasure.redact import without_secrets
+from llenergymeasure.results.layout import RunFolder
+
+LOG_TAIL_LINES = 40
+_TAIL_LENGTH = 8000
+_MESSAGE_LENGTH = 4000
+
+
+def utc_now() -> str:
+    """Return the wall clock in ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _own_start_ticks() -> int | None:
+    return start_ticks(os.getpid())
+
+
+@dataclass
+class Outcome:
+    """How one attempt stands or ended."""
+
+    attempt: int
+    status: str = "running"
+    phase: str | None = None
+    error: dict[str, str] | None = None
+    exit_code: int | None = None
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    pid_start_ticks: int | None = field(default_factory=_own_start_ticks)
+    boot_id: str | None = field(default_factory=boot_id)
+    job: dict[str, Any] | None = None
+    started_at: str = field(default_factory=utc_now)
+    ended_at: str | None = None
+    gpu_memory: dict[str, Any] | None = None
+    result_sha256: str | None = None
+    log_tail: str = ""
+
+    def begin(self, folder: RunFolder) -> None:
+        """Write that this attempt is running."""
+        self._append(folder)
+        self.write(folder)
+
+    def write(self, folder: RunFolder) -> None:
+        """Replace ``outcome.json``."""
+        write_text(folder.outcome, json.dumps(asdict(self), indent=2) + "\n")
+
+    def end(
+        self,
+        folder: RunFolder,
+        status: str,
+        code: int,
+        error: dict[str, str] | None = None,
+        tail: str | None = None,
+    ) -> None:
+        """Write the end of this attempt, in the outcome and in the list of attempts.
+
+        Args:
+            folder: the run's.
+            status: ``completed``, ``failed`` or ``interrupted``.
+            code: of the process.
+            error: ``class`` and ``message``.
+            tail: of what was printed; the run's log's if not given.
+        """
+        self.status, self.exit_code = status, code
+        self.error = error and {key: without_secrets(text) for key, text in error.items()}
+        self.ended_at = utc_now()
+        self.log_tail = log_tail(folder.log) if tail is None else tail
+        self.write(folder)
+        self._append(folder)
+
+    def _append(self, folder: RunFolder) -> None:
+        line = json.dumps({key: value for key, value in asdict(self).items() if key != "log_tail"})
+        with folder.attempts.open("a") as stream:
+            stream.write(f"{line}\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def attempts_begun(folder: RunFolder) -> int:
+    """Return how many attempts have begun: the number of the latest."""
+    if not folder.attempts.is_file():
+        return 0
+    with folder.attempts.open(errors="replace") as stream:
+        return sum(_status(line) == "running" for line in stream)
+
+
+def _status(line: str) -> str | None:
+    try:
+        attempt = json.loads(line)
+    except ValueError:  # an attempt that was killed while it wrote
+        return None
+    return attempt.get("status") if isinstance(attempt, dict) else None
+
+
+def log_tail(path: Path, lines: int = LOG_TAIL_LINES) -> str:
+    """Return the last lines of a log, with what looks like a credential struck out."""
+    if not path.is_file():
+        return ""
+    with path.open(errors="replace") as stream:
+        tail = deque(stream, maxlen=lines)
+    return without_secrets("".join(tail))[-_TAIL_LENGTH:]
+
+
+def report_failure(folder: RunFolder, error: BaseException) -> None:
+    """Say to the supervisor why a process of the run gave up.
+
+    Where even that cannot be written (a full disk) the log says so and the first error stands.
+    """
+    message = without_secrets(str(error) or type(error).__name__)[:_MESSAGE_LENGTH]
+    try:
+        write_text(folder.error, json.dumps({"class": type(error).__name__, "message": message}))
+    except OSError as second:
+        print(f"cannot write {folder.error}: {second}", file=sys.stderr)

@@ -1,0 +1,58 @@
+"""The right to write into a run's folder (standard library only)."""
+
+import os
+import time
+from collections.abc import Callable
+
+from llenergymeasure.errors import LlemError
+from llenergymeasure.files import try_lock
+from llenergymeasure.results.layout import RunFolder
+
+LOCK_POLL_S = 0.25
+LOCK_WAIT_S = 900.0
+"""Longer than computing a result may take, which an earlier attempt is let do."""
+
+
+class EarlierAttemptError(LlemError):
+    """An earlier attempt at the same run did not end in time."""
+
+
+class AttemptLock:
+    """The right to write into a run's folder; it goes with the process that holds it.
+
+    A workflow that is killed and called again at once finds its earlier run still ending: putting
+    limits back, or computing a result. Both would write into one folder.
+    """
+
+    def __init__(self, handle: int, *, waited: bool) -> None:
+        """Take an open, locked file; use ``take``."""
+        self._handle = handle
+        self.waited = waited
+        """Whether another attempt was running when this one asked."""
+
+    @classmethod
+    def take(
+        cls, folder: RunFolder, interrupted: Callable[[float], bool], wait_s: float = LOCK_WAIT_S
+    ) -> "AttemptLock | None":
+        """Wait for an earlier attempt to end; return None if ``interrupted`` said so first.
+
+        The lock is on the list of attempts, which every attempt writes to and nobody removes.
+
+        Raises:
+            EarlierAttemptError: it did not end in time.
+        """
+        folder.path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder.attempts, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        deadline = time.monotonic() + wait_s
+        waited = False
+        while not try_lock(handle):
+            waited = True
+            if interrupted(LOCK_POLL_S):
+                os.close(handle)
+                return None
+            if time.monotonic() > deadline:
+                os.close(handle)
+                raise EarlierAttemptError(
+                    f"an earlier attempt at {folder.path} still runs after {wait_s:g} s"
+                )
+        return cls(handle, waited=waited)

@@ -1,0 +1,241 @@
+"""A daemon that hangs or dies at any step is one clear message, and nothing is left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.containers import container_checks, docker
+from llenergymeasure.containers.container_checks import check_docker
+from llenergymeasure.containers.surroundings import Surroundings
+from llenergymeasure.workflow.clean import machine_leftovers
+from support.studies import ROOT, environment, living
+
+DOCKER = """#!/bin/sh
+echo "$@" >> "$FAKE/calls"
+[ "$1" = "$HANGS" ] && sleep 300
+[ "$1" = "$DIES" ] && kill -9 $$
+case "$1" in
+  info) echo '{"ServerVersion": "27.0"}' ;;
+  ps) [ ! -e "$FAKE/left" ] || echo left ;;
+  inspect) echo "left another-boot:1:2" ;;
+  image) [ ! -e "$FAKE/absent" ] && echo '[{"Id": "sha256:00"}]' ;;
+  run)
+    if [ -e "$FAKE/supervisor" ]; then
+      for last; do :; done
+      setsid "$PYTHON" "$FAKE/supervisor" --watch "$last" & sleep 300
+    fi
+    echo "docker: Error response from daemon: no room, token=abcdefgh12345678." >&2
+    echo "See 'docker run --help'." >&2
+    exit 125 ;;
+esac
+"""
+
+SUPERVISOR = """
+import signal, sys, time
+from pathlib import Path
+from llenergymeasure.results.attempt import Outcome
+from llenergymeasure.results.layout import RunFolder
+def end(status, code):
+    outcome.end(folder, status, code)
+    sys.exit(code)
+folder = RunFolder(Path({folder!r}))
+outcome = Outcome(1)
+signal.signal(signal.SIGTERM, lambda *_: end("interrupted", 143))
+outcome.begin(folder)
+time.sleep({seconds})
+end("completed", 0)
+"""
+
+LAUNCH = """
+import sys
+from llenergymeasure.containers import docker, launcher
+docker.ASK_LIMIT_S, launcher.START_LIMIT_S, launcher.RETURN_LIMIT_S = 1, 2, 1
+sys.exit(launcher.main())
+"""
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Path:
+    command = tmp_path / "docker"
+    command.write_text(DOCKER)
+    command.chmod(0o755)
+    return tmp_path
+
+
+def _variables(fake: Path, **more: str) -> dict[str, str]:
+    ours = {"LLEM_DOCKER": str(fake / "docker"), "FAKE": str(fake), "PYTHON": sys.executable}
+    secret = {"HF_TOKEN": "hf_abcdefghijklmnopqrstu", "XDG_RUNTIME_DIR": str(fake)}
+    return {"HANGS": "-", "DIES": "-", **ours, **secret, **more}
+
+
+def _start(fake: Path, **variables: str) -> "subprocess.Popen[str]":
+    plan = fake / "results" / "plan.json"
+    plan.parent.mkdir()
+    run = {"experiment": "abc", "cycle": 1, "config": {"model": "tiny-llama"}}
+    plan.write_text(json.dumps({"runs": [run]}))
+    words = ["--runner", "docker", "--backend", "pytorch", "--image", "i:1", "--run", "abc/1"]
+    words += ["--spec", str(plan), "--out", str(_folder(fake)), "--scripts", str(ROOT / "scripts")]
+    return subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, *words],
+        cwd=fake,
+        env=environment(**_variables(fake, **variables)),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _folder(fake: Path) -> Path:
+    return fake / "results/runs/abc/1"
+
+
+def _outcome(fake: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((_folder(fake) / "outcome.json").read_text())
+    return found
+
+
+def _nothing_is_left(fake: Path, said: str) -> None:
+    assert "Traceback" not in said
+    assert not list(fake.glob("*llem-token-*"))
+    assert not living(str(fake))
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        ("info", "info did not answer within 1 s"),
+        ("ps", "ps did not answer within 1 s"),
+        ("inspect", "inspect did not answer within 1 s"),
+        ("image", "image inspect did not answer within 1 s"),
+        ("run", "did not start the container within 2 s"),
+        ("rm", "rm did not answer within 1 s"),
+    ],
+)
+def test_it_hangs_before_the_run(fake: Path, step: str, told: str) -> None:
+    if step in ("inspect", "rm"):
+        (fake / "left").touch()
+    process = _start(fake, HANGS=step)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    outcome = _outcome(fake)
+    assert outcome["status"] == "failed"
+    assert outcome["error"]["class"] == "ContainerError"  # type: ignore[index]
+    assert told in outcome["error"]["message"]  # type: ignore[index]
+    _nothing_is_left(fake, said)
+    if step == "run":
+        assert f"rm --force llem-abc-1-{process.pid}" in (fake / "calls").read_text()
+
+
+@pytest.mark.parametrize("step", ["info", "ps", "image", "run", "rm"])
+def test_it_dies_before_the_run(fake: Path, step: str) -> None:
+    process = _start(fake, DIES=step)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    error = _outcome(fake)["error"]
+    assert error["class"] == "ContainerError"  # type: ignore[index]
+    told = {"info": "does not answer", "run": "exit code -9"}.get(step, "no room, token=[removed]")
+    assert told in error["message"]  # type: ignore[index]
+    _nothing_is_left(fake, said)
+
+
+def _supervise(fake: Path, seconds: float) -> None:
+    folder = str(_folder(fake))
+    (fake / "supervisor").write_text(SUPERVISOR.format(folder=folder, seconds=seconds))
+
+
+def test_it_hangs_once_the_run_is_done(fake: Path) -> None:
+    _supervise(fake, 3)
+    process = _start(fake)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert _outcome(fake)["status"] == "completed"
+    _nothing_is_left(fake, said)
+
+
+def test_a_signal_reaches_the_run_without_the_daemon(fake: Path) -> None:
+    _supervise(fake, 300)
+    process = _start(fake, HANGS="rm")
+    deadline = time.monotonic() + 60
+    while not (_folder(fake) / "outcome.json").is_file():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert _outcome(fake)["status"] == "interrupted"
+    assert "the next start, or llem clean, removes it" in said
+    _nothing_is_left(fake, said)
+
+
+def test_a_signal_before_the_run_began(fake: Path) -> None:
+    process = _start(fake, HANGS="run")
+    deadline = time.monotonic() + 60
+    while "run " not in (fake / "calls").read_text() if (fake / "calls").is_file() else True:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert _outcome(fake)["status"] == "interrupted"
+    _nothing_is_left(fake, said)
+
+
+@pytest.mark.parametrize("step", ["info", "ps", "image", "pull", "run", "rm"])
+def test_the_preflight_names_what_hangs(
+    fake: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in _variables(fake, HANGS=step).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(docker, "ASK_LIMIT_S", 0.5)
+    monkeypatch.setattr(docker, "PULL_LIMIT_S", 0.5)
+    monkeypatch.setattr(container_checks, "LOOK_LIMIT_S", 0.5)
+    (fake / {"pull": "absent", "rm": "left"}.get(step, "none")).touch()
+    surroundings = Surroundings.of([], fake / "results", ROOT / "scripts")
+    try:
+        (problem,) = check_docker("pytorch", "i:1", surroundings)
+    finally:
+        surroundings.token.close()
+    assert "did not answer within 0.5 s" in str(problem)
+    if step == "run":
+        assert f"rm --force llem-look-pytorch-{os.getpid()}" in (fake / "calls").read_text()
+    assert not living(str(fake))
+
+
+def test_clean_finds_containers_and_tokens_and_passes_over_a_daemon_that_hangs(
+    fake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in _variables(fake).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(docker, "ASK_LIMIT_S", 0.5)
+    (fake / "left").touch()
+    token = fake / "llem-token-left"
+    token.touch(mode=0o600)
+    found = [each for each in machine_leftovers() if each.name in ("left", str(token))]
+    assert {each.kind for each in found} == {"file", "container"}
+    for each in found:
+        each.remove()
+    assert not token.exists()
+    assert "rm --force left" in (fake / "calls").read_text()
+    monkeypatch.setenv("HANGS", "inspect")
+    assert "container" not in {each.kind for each in machine_leftovers()}
+
+
+def test_apptainers_reason_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = tmp_path / "apptainer"
+    command.write_text(
+        "#!/bin/sh\necho 'INFO:    Converting SIF file' >&2\n"
+        "printf '\\033[31mFATAL:\\033[0m   while extracting a.sif: extract command failed\\n' >&2\n"
+        "echo ': exit status 1' >&2\nexit 255\n"
+    )
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "a.sif").touch()
+    surroundings = Surroundings.of([], tmp_path / "results", ROOT / "scripts")
+    image = container_checks.SifImage(str(tmp_path / "a.sif"))
+    (problem,) = container_checks.check_apptainer("pytorch", image, surroundings)
+    assert "while extracting a.sif: extract command failed : exit status 1" in problem.message
