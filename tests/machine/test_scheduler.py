@@ -1,6 +1,18 @@
 """Which job of a scheduler a process is in, as the scheduler's variables say it."""
 
-from llenergymeasure.machine.scheduler import current_job, handed_on
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.machine.scheduler import (
+    current_job,
+    handed_on,
+    memory_kills,
+    time_limit_over,
+)
 
 SLURM = {
     "SLURM_JOB_ID": "4711",
@@ -39,3 +51,59 @@ def test_in_a_container_a_job_is_told_without_the_schedulers_own_variables() -> 
     assert not [name for name in told if name.startswith("SLURM")]
     assert current_job(told) == current_job(SLURM)
     assert handed_on({"PATH": "/bin"}) == {}
+
+
+def controller(folder: Path, monkeypatch: pytest.MonkeyPatch, says: str) -> None:
+    """Put a controller's command on the path that says the same of every job."""
+    command = folder / "scontrol"
+    command.write_text(f"#!/bin/sh\n{says}\n")
+    command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
+TIMED_OUT = (
+    "echo 'JobId=4711 JobState=COMPLETING Reason=TimeLimit RunTime=00:01:20 TimeLimit=00:01:00'"
+)
+CANCELLED = "echo 'JobId=4711 JobState=CANCELLED Reason=None TimeLimit=1-00:00:00'"
+
+
+def test_outside_of_a_job_no_limit_is_over() -> None:
+    assert time_limit_over({}) is None
+
+
+def test_the_controller_s_reason_tells_a_limit_from_scancel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller(tmp_path, monkeypatch, TIMED_OUT)
+    said = time_limit_over(SLURM)
+    assert said is not None
+    assert said.startswith("SLURM's time limit of 1 min was over; give the job more")
+    controller(tmp_path, monkeypatch, CANCELLED)
+    assert time_limit_over(SLURM) is None
+    ended = {**SLURM, "SLURM_JOB_START_TIME": "100", "SLURM_JOB_END_TIME": "220"}
+    assert time_limit_over(ended) is None
+
+
+@pytest.mark.parametrize("says", ["exit 1", "exec sleep 60"])
+def test_without_the_controller_the_time_of_the_job_s_end_tells_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    monkeypatch.setattr("llenergymeasure.machine.scheduler.ASK_LIMIT_S", 0.3)
+    controller(tmp_path, monkeypatch, says)
+    now = int(time.time())
+    over = {**SLURM, "SLURM_JOB_START_TIME": f"{now - 120}", "SLURM_JOB_END_TIME": f"{now}"}
+    assert "time limit of 2 min was over" in (time_limit_over(over) or "")
+    assert time_limit_over({**over, "SLURM_JOB_END_TIME": f"{now + 3600}"}) is None
+    assert time_limit_over(SLURM) is None
+
+
+def test_kills_for_memory_are_counted_in_the_process_s_own_group(tmp_path: Path) -> None:
+    own = tmp_path / "cgroup"
+    own.write_text("0::/job_1/step_0\n")
+    group = tmp_path / "job_1" / "step_0"
+    group.mkdir(parents=True)
+    (group / "memory.events").write_text("low 0\nhigh 0\nmax 7\noom 2\noom_kill 2\n")
+    assert memory_kills(tmp_path, own) == 2
+    own.write_text("4:memory:/job_1\n")
+    assert memory_kills(tmp_path, own) is None
+    assert memory_kills(tmp_path, tmp_path / "absent") is None

@@ -13,7 +13,7 @@ from llenergymeasure.config.loading import study_from_mapping
 from llenergymeasure.config.protocol import resolve_protocol
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.plan import Estimates, Plan, describe_plan, make_plan
-from llenergymeasure.plan.estimate import Device, Known, ModelSize, limit_s, run_estimate
+from llenergymeasure.plan.estimate import Device, Known, ModelSize, Work, limit_s, run_estimate
 
 STUDY: dict[str, Any] = {
     "name": "demo",
@@ -194,7 +194,8 @@ def test_the_estimate_is_near_what_an_h100_took() -> None:
             "baseline": {"duration_seconds": 5},
         }
     )
-    found = run_estimate(config, resolve_protocol(config, True), Known(LLAMA_8B, H100))
+    work = Work(requests=32, input_tokens=512, output_tokens=128, at_once=8)
+    found = run_estimate(config, resolve_protocol(config, True), Known(LLAMA_8B, H100), work)
     assert 58 / 2 < found.seconds < 58 * 2
 
 
@@ -208,10 +209,12 @@ def test_what_an_estimate_does_not_know_it_names() -> None:
 
 def test_the_limit_is_the_same_estimate_many_times_over() -> None:
     config = ExperimentConfig.model_validate({"model": "any", "protocol": "standard", "n": 50})
-    protocol = resolve_protocol(config, True)
+    protocol, work = resolve_protocol(config, True), Work(50, 512, 128, 1)
     for known in (Known(LLAMA_8B, H100), Known(), Known(LLAMA_8B, Device("CPU", 2e10, 1e10))):
-        assert limit_s(config, protocol, known) > 5 * run_estimate(config, protocol, known).seconds
-    assert limit_s(config, protocol, Known()) > limit_s(config, protocol, Known(LLAMA_8B, H100))
+        expected_s = run_estimate(config, protocol, known, work).seconds
+        assert limit_s(config, protocol, known, work) > 5 * expected_s
+    fast = limit_s(config, protocol, Known(LLAMA_8B, H100), work)
+    assert limit_s(config, protocol, Known(), work) > fast
 
 
 def test_text_shows_runs_in_order_and_what_was_left_out() -> None:

@@ -1,6 +1,7 @@
 """Faults injected into a real run: the outcome says what happened, and nothing is left behind."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -36,6 +37,22 @@ def test_a_signal_ends_the_run_and_what_was_recorded_stays(tmp_path: Path) -> No
     assert attempt.outcome()["status"] == "interrupted"
     assert (attempt.folder / "samples.arrows").stat().st_size > 0
     attempt.nothing_left()
+
+
+def test_a_run_that_its_job_s_time_limit_ends_says_so(tmp_path: Path) -> None:
+    controller = tmp_path / "bin" / "scontrol"
+    controller.parent.mkdir()
+    controller.write_text("#!/bin/sh\necho JobId=$3 Reason=TimeLimit TimeLimit=00:01:00\n")
+    controller.chmod(0o755)
+    path = f"{controller.parent}:{os.environ['PATH']}"
+    attempt = start(tmp_path, variables={"SLURM_JOB_ID": "7", "PATH": path})
+    attempt.wait_for_phase("load")
+    attempt.process.send_signal(signal.SIGTERM)
+    assert attempt.process.wait(60) == 143
+    outcome = attempt.outcome()
+    assert outcome["status"] == "interrupted"
+    message = outcome["error"]["message"]
+    assert message.startswith("SIGTERM: SLURM's time limit of 1 min was over; give the job more")
 
 
 def test_a_run_ends_with_the_workflow_that_asked_for_it(tmp_path: Path) -> None:

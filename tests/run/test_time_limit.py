@@ -8,7 +8,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import resolve_protocol
 from llenergymeasure.machine.gpus.inventory import Gpu
 from llenergymeasure.plan import estimate
-from llenergymeasure.run.preflight.forecast import known_of
+from llenergymeasure.run.preflight.forecast import known_of, work_of
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.prompts import build_workload
 
@@ -16,8 +16,9 @@ from llenergymeasure.workload.prompts import build_workload
 def limit_s(on_gpu: bool = False, gap_s: float = 0.0, **settings: Any) -> float:
     config = ExperimentConfig.model_validate({"model": "tiny-llama", "n": 4, **settings})
     cards = (Gpu(0, "GPU-0", "a card of no known speed"),) if on_gpu else ()
-    known = known_of(config, resolve_model(config), cards, build_workload(config))
-    return estimate.limit_s(config, resolve_protocol(config, measured=on_gpu), known, gap_s)
+    known = known_of(config, resolve_model(config), cards)
+    work = work_of(config, build_workload(config))
+    return estimate.limit_s(config, resolve_protocol(config, measured=on_gpu), known, work, gap_s)
 
 
 def test_a_small_run_is_given_minutes_and_not_hours() -> None:
@@ -50,5 +51,5 @@ def test_a_gpu_is_given_less_than_a_cpu() -> None:
 def test_an_unknown_model_is_taken_for_a_large_one() -> None:
     config = ExperimentConfig.model_validate({"model": "someone/something", "n": 4})
     protocol = resolve_protocol(config, measured=False)
-    unknown = estimate.limit_s(config, protocol, known_of(config, None, ()))
+    unknown = estimate.limit_s(config, protocol, known_of(config, None, ()), work_of(config, None))
     assert unknown > limit_s(model="llama-3.1-8b", weights="random")

@@ -6,12 +6,24 @@ VARIABLES".
 
 import json
 import os
+import re
+import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 HANDED_ON = "LLEM_JOB"
 """The job, as JSON, in a container: there SLURM's own variables would make MPI call srun."""
+
+END_SPARE_S = 10.0
+"""Clocks of a cluster's machines may differ by so much."""
+
+ASK_LIMIT_S = 3.0
+"""A job over its limit has 30 s from SIGTERM to SIGKILL, and more to do in them."""
+
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -64,3 +76,63 @@ def handed_on(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variable that tells a process in a container its job; none outside of any."""
     job = job_facts(environ)
     return {} if job is None else {HANDED_ON: json.dumps(job)}
+
+
+def time_limit_over(environ: Mapping[str, str] | None = None) -> str | None:
+    """Return in words that this process's job is over its time; None where not, or not known.
+
+    For when the job is being ended: newer SLURM gives the time of its end in a variable, and the
+    controller knows the reason.
+    """
+    found = os.environ if environ is None else environ
+    number = found.get("SLURM_JOB_ID")
+    if not number:
+        return None
+    end, begin = (found.get(f"SLURM_JOB_{name}_TIME", "") for name in ("END", "START"))
+    if end.isdigit() and time.time() < int(end) - END_SPARE_S:
+        return None
+    said = _controller_says(number)
+    over = end.isdigit() if said is None else "Reason=TimeLimit" in said
+    if not over:
+        return None
+    minutes = _minutes(said or "")
+    if minutes is None and end.isdigit() and begin.isdigit():
+        minutes = (int(end) - int(begin)) / 60
+    limit = "SLURM's time limit" if minutes is None else f"SLURM's time limit of {minutes:g} min"
+    return (
+        f"{limit} was over; give the job more: runtime in the profile, or "
+        "--default-resources runtime=MINUTES"
+    )
+
+
+def _controller_says(number: str) -> str | None:
+    """Return what SLURM's controller knows of a job; None where it cannot be asked."""
+    command = ["scontrol", "show", "job", number]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=ASK_LIMIT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
+
+
+def _minutes(said: str) -> float | None:
+    """Return a job's time limit, which SLURM writes as ``[DAYS-]HH:MM:SS``."""
+    given = re.search(r"TimeLimit=(?:(\d+)-)?(\d+):(\d+):(\d+)", said)
+    if given is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in given.groups())
+    return 1440 * days + 60 * hours + minutes + seconds / 60
+
+
+def memory_kills(root: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> int | None:
+    """Return how many processes of this one's control group the kernel has killed for memory.
+
+    None where it does not count them: without control groups of version 2.
+    """
+    try:
+        line = next(line for line in own.read_text().splitlines() if line.startswith("0::"))
+        events = (root / line[3:].lstrip("/") / "memory.events").read_text()
+    except (OSError, StopIteration):
+        return None
+    counts = dict(each.split() for each in events.splitlines())
+    return int(counts.get("oom_kill", 0))

@@ -9,7 +9,7 @@ ends what hangs, and hurries nobody.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
@@ -63,21 +63,39 @@ class ModelSize:
     to_fetch_bytes: float = 0.0
 
 
-@dataclass(frozen=True)
-class Work:
-    """A pass over an experiment's requests: how many, and the longest of them in tokens."""
+class Work(NamedTuple):
+    """A pass over an experiment's requests.
+
+    Attributes:
+        requests: how many.
+        input_tokens: of the longest prompt.
+        output_tokens: of the longest answer.
+        at_once: sequences in a batch.
+    """
 
     requests: int
     input_tokens: int
     output_tokens: int
+    at_once: int
 
     @classmethod
-    def of(cls, config: ExperimentConfig) -> "Work":
-        """Return what the configuration says, without making the requests."""
-        synthetic = config.synthetic()
-        if synthetic is None:
-            return cls(config.n, config.max_input_tokens, config.max_output_tokens)
-        return cls(synthetic.n or config.n, synthetic.input_len, synthetic.output_len)
+    def of(cls, config: ExperimentConfig, content: Mapping[str, Any]) -> "Work":
+        """Return what the settings say, without making the requests.
+
+        Args:
+            config: the experiment, but for its sizes.
+            content: its resolved configuration.
+        """
+        at_once = SEQUENCES_AT_ONCE
+        if config.backend == "pytorch":
+            at_once = (content.get("pytorch") or {}).get("batch_size") or 1
+        requests = content.get("n", config.n)
+        if isinstance(config.dataset, str):
+            longest_in = content.get("max_input_tokens", config.max_input_tokens)
+            longest_out = content.get("max_output_tokens", config.max_output_tokens)
+            return cls(requests, longest_in, longest_out, at_once)
+        made = config.dataset
+        return cls(made.n or requests, made.input_len, made.output_len, at_once)
 
 
 @dataclass(frozen=True)
@@ -86,7 +104,6 @@ class Known:
 
     model: ModelSize | str = "the model's size"
     device: Device | str = "the device's speed"
-    work: Work | None = None
 
 
 @dataclass(frozen=True)
@@ -119,16 +136,22 @@ def nothing_known(_config: ExperimentConfig) -> Known:
     return Known()
 
 
-def run_estimate(config: ExperimentConfig, protocol: ProtocolSettings, known: Known) -> Estimate:
+def run_estimate(
+    config: ExperimentConfig, protocol: ProtocolSettings, known: Known, work: Work
+) -> Estimate:
     """Return how long one run takes, without the study's rest before it."""
     # A running server's speed is nobody's to know, and the window's length does not hang on it.
     needed = () if config.backend == "openai" else (known.model, known.device)
     unknown = tuple(each for each in needed if isinstance(each, str))
-    return Estimate(_run_s(config, protocol, known, slower=1.0), unknown)
+    return Estimate(_run_s(config, protocol, known, work, slower=1.0), unknown)
 
 
 def limit_s(
-    config: ExperimentConfig, protocol: ProtocolSettings, known: Known, gap_s: float = 0.0
+    config: ExperimentConfig,
+    protocol: ProtocolSettings,
+    known: Known,
+    work: Work,
+    gap_s: float = 0.0,
 ) -> float:
     """Return a generous wall-clock limit of one run, in whole minutes as seconds.
 
@@ -136,36 +159,42 @@ def limit_s(
         config: the experiment.
         protocol: its phases' lengths.
         known: its model and device; without them a large one and a slow one are assumed.
+        work: its requests.
         gap_s: the study's rest before it.
     """
     if isinstance(known.model, str):
         known = replace(known, model=_LARGE)
     if isinstance(known.device, str):
         known = replace(known, device=_SLOW_GPU)
-    most_s = LIMIT_SPARE_S + gap_s + _run_s(config, protocol, known, slower=LIMIT_TIMES)
+    most_s = LIMIT_SPARE_S + gap_s + _run_s(config, protocol, known, work, slower=LIMIT_TIMES)
     if config.serving is not None:
         most_s += 2 * config.serving.timeout_s
     return math.ceil(most_s / 60) * 60.0
 
 
 class Estimates:
-    """How long a plan's runs take; experiments that differ in nothing that counts share one."""
+    """How long a plan's runs take.
+
+    What checking a configuration, its model and its device costs is spent once for all experiments
+    that differ in sizes, seeds and the like alone.
+    """
 
     def __init__(self, knows: Knows = nothing_known) -> None:
         """Take who knows models and devices."""
         self._knows = knows
-        self._configs: dict[str, ExperimentConfig] = {}
-        self._estimates: dict[tuple[str, bool], Estimate] = {}
+        self._shapes: dict[str, _Shape] = {}
+        self._of_experiment: dict[tuple[str, bool], Estimate] = {}
 
     def plan(self, plan: Plan, measured: bool = True) -> Estimate:
         """Return how long all runs take, one after the other, with the rests between them."""
-        each: dict[str, Estimate] = {}
-        seconds = 0.0
+        of_experiment = self._of_experiment
+        seconds, unknown = 0.0, dict[str, None]()
         for run in plan.runs:
-            if run.experiment not in each:
-                each[run.experiment] = self.run(run.config, measured)
-            seconds += each[run.experiment].seconds + run.gap_s
-        unknown = dict.fromkeys(name for one in each.values() for name in one.unknown)
+            key = run.experiment, measured
+            if key not in of_experiment:
+                of_experiment[key] = self.run(run.config, measured)
+            seconds += of_experiment[key].seconds + run.gap_s
+            unknown |= dict.fromkeys(of_experiment[key].unknown)
         return Estimate(seconds, tuple(unknown))
 
     def run(self, content: Mapping[str, Any], measured: bool = True) -> Estimate:
@@ -175,27 +204,43 @@ class Estimates:
             content: the configuration.
             measured: whether a sensor measures, on which ``protocol: auto`` depends.
         """
-        key = _key(content), measured
-        if key not in self._estimates:
-            config = self.config(content)
-            protocol = resolve_protocol(config, measured)
-            self._estimates[key] = run_estimate(config, protocol, self._knows(config))
-        return self._estimates[key]
+        shape = self._shape(content)
+        work = Work.of(shape.config, content)
+        return run_estimate(shape.config, shape.protocol[measured], shape.known, work)
 
     def config(self, content: Mapping[str, Any]) -> ExperimentConfig:
         """Return those of an experiment's settings that time or memory depend on."""
-        key = _key(content)
-        if key not in self._configs:
-            timed = {name: value for name, value in content.items() if name not in _COST_NOTHING}
-            self._configs[key] = ExperimentConfig.model_validate(timed)
-        return self._configs[key]
+        config = self._shape(content).config
+        sizes: dict[str, Any] = {name: content[name] for name in _SIZES if name in content}
+        batch_size = (content.get("pytorch") or {}).get("batch_size")
+        if batch_size is not None and config.pytorch is not None:
+            sizes["pytorch"] = config.pytorch.model_copy(update={"batch_size": batch_size})
+        return config.model_copy(update=sizes)
+
+    def _shape(self, content: Mapping[str, Any]) -> "_Shape":
+        rest = {key: value for key, value in content.items() if key not in _NOT_IN_SHAPE}
+        if "pytorch" in rest:
+            rest["pytorch"] = {**rest["pytorch"], "batch_size": None}
+        key = repr(rest)
+        if key not in self._shapes:
+            config = ExperimentConfig.model_validate(rest)
+            protocol = {each: resolve_protocol(config, each) for each in (False, True)}
+            self._shapes[key] = _Shape(config, protocol, self._knows(config))
+        return self._shapes[key]
 
 
+@dataclass(frozen=True)
+class _Shape:
+    """What experiments have in common that differ in sizes alone."""
+
+    config: ExperimentConfig
+    protocol: Mapping[bool, ProtocolSettings]
+    known: Known
+
+
+_SIZES = ("n", "max_input_tokens", "max_output_tokens")
 _COST_NOTHING = ("random_seed", "decoder", "energy", "dataset_order", "output_dir", "slo")
-
-
-def _key(content: Mapping[str, Any]) -> str:
-    return repr([each for each in content.items() if each[0] not in _COST_NOTHING])
+_NOT_IN_SHAPE = frozenset(_SIZES + _COST_NOTHING)
 
 
 def duration(seconds: float) -> str:
@@ -209,11 +254,16 @@ def duration(seconds: float) -> str:
 
 
 def _run_s(
-    config: ExperimentConfig, protocol: ProtocolSettings, known: Known, *, slower: float
+    config: ExperimentConfig,
+    protocol: ProtocolSettings,
+    known: Known,
+    work: Work,
+    *,
+    slower: float,
 ) -> float:
     """Return the length of a run whose guessed parts take ``slower`` times as long."""
     waited = min(1.0, WAITED_SHARE * slower)
-    batch_s, batches = _batch(config, known)
+    batch_s, batches = _batch(config, known, work)
     batch_s *= slower
     start_s = START_S.get(config.backend, ENGINE_START_S) + _load_s(config, known)
     idle_s = 2 * protocol.idle_before_s + protocol.idle_after_s
@@ -247,18 +297,14 @@ def _load_s(config: ExperimentConfig, known: Known) -> float:
     return load_s
 
 
-def _batch(config: ExperimentConfig, known: Known) -> tuple[float, int]:
+def _batch(config: ExperimentConfig, known: Known, work: Work) -> tuple[float, int]:
     """Return how long a batch takes, 0 where that is not known, and how many a pass has."""
-    work = known.work or Work.of(config)
-    size, beams = SEQUENCES_AT_ONCE, 1
-    if config.backend == "pytorch":
-        size = (config.pytorch and config.pytorch.batch_size) or 1
-        beams = (config.pytorch and config.pytorch.num_beams) or 1
-    size = min(work.requests, size)
+    size = min(work.requests, work.at_once)
     batches = math.ceil(work.requests / size)
     model, device = known.model, known.device
     if isinstance(model, str) or isinstance(device, str) or config.backend == "openai":
         return 0.0, batches
+    beams = (config.pytorch and config.pytorch.num_beams) or 1
     token_s = 2 * model.parameters * size * beams / (PREFILL_SHARE * device.flops_per_s)
     weights_s = model.weights_bytes / (DECODE_SHARE * device.bytes_per_s)
     layers_s = model.layers * LAYER_S * (1.0 if config.backend == "pytorch" else CAPTURED_SHARE)

@@ -24,7 +24,8 @@ from llenergymeasure import processes
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError
 from llenergymeasure.files import read_json, write_text
 from llenergymeasure.machine.gpus.memory_release import ask_release, told
-from llenergymeasure.machine.scheduler import job_facts
+from llenergymeasure.machine.host import memory_limit_bytes
+from llenergymeasure.machine.scheduler import job_facts, memory_kills, time_limit_over
 from llenergymeasure.processes import SignalPipe, python_module
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.results.attempt import Outcome, attempts_begun
@@ -105,6 +106,7 @@ class Supervisor:
         self._recorder_lost = False
         self._reservation: Reservation | None = None
         self._circuit = Circuit(folder.study.circuit)
+        self._memory_kills = memory_kills()
 
     def run(self) -> int:
         """Do the run; return 0, 1, or 128 + n after signal n."""
@@ -448,13 +450,20 @@ class Supervisor:
         self._name_phase_cut_short(outcome)
         if end.cause in (Cause.SIGNAL, Cause.WORKFLOW_GONE):
             code = EXIT_FAILED if end.signal_number is None else 128 + end.signal_number
-            outcome.end(self._folder, "interrupted", code, _error("Interrupted", end.message))
+            over = time_limit_over() if end.signal_number == signal.SIGTERM else None
+            message = end.message if over is None else f"{end.message}: {over}"
+            outcome.end(self._folder, "interrupted", code, _error("Interrupted", message))
             return code
         if end.cause is not None:
             return self._fail(outcome, EXIT_FAILED, _error(end.cause.value, end.message))
         error = read_json(self._folder.error)
         if error is None:
-            error = _error("FinishKilled", end.message) if end.message else _killed(end.returncode)
+            out_of_memory = (memory_kills() or 0) > (self._memory_kills or 0)
+            error = (
+                _error("FinishKilled", end.message)
+                if end.message
+                else _killed(end.returncode, out_of_memory=out_of_memory)
+            )
         return self._fail(outcome, processes.exit_code(end.returncode), error)
 
     def _name_phase_cut_short(self, outcome: Outcome) -> None:
@@ -495,10 +504,19 @@ def _described(error: BaseException) -> dict[str, str]:
     return _error(type(error).__name__, str(error))
 
 
-def _killed(returncode: int) -> dict[str, str]:
+def _killed(returncode: int, *, out_of_memory: bool) -> dict[str, str]:
     """Describe an engine's process that ended without saying why."""
     if returncode >= 0:
         return _error("EngineExit", f"the engine's process ended with exit code {returncode}")
     name = signal.Signals(-returncode).name
-    hint = "; the usual cause is the system running out of memory" if name == "SIGKILL" else ""
+    hint, limit = "", memory_limit_bytes()
+    if out_of_memory and limit is not None:
+        hint = (
+            f": what the run may use of memory is {limit / 1e9:.1f} GB, and it took more; give its "
+            "job or container more (mem_mb in a cluster's profile)"
+        )
+    elif out_of_memory:
+        hint = ": the system ran out of memory"
+    elif name == "SIGKILL":
+        hint = "; the usual cause is the system running out of memory"
     return _error("EngineKilled", f"the engine's process was killed by {name}{hint}")

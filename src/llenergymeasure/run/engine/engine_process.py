@@ -38,7 +38,7 @@ from llenergymeasure.run.engine.settle import read_gpus, settle
 from llenergymeasure.run.engine.warmup import WarmUp
 from llenergymeasure.run.preflight.checks import Preflight, preflight
 from llenergymeasure.run.preflight.cpu_checks import CpuWatch
-from llenergymeasure.run.preflight.forecast import known_of
+from llenergymeasure.run.preflight.forecast import known_of, work_of
 from llenergymeasure.run.preflight.memory import memory_need
 from llenergymeasure.run.result.flops import workload_flops
 from llenergymeasure.workload.prompts import build_workload
@@ -218,8 +218,9 @@ class EngineRun:
 
     def _tell_time_limit(self, protocol: ProtocolSettings, found: Preflight) -> None:
         """Tell the supervisor a generous limit; one that the study sets is in force before."""
-        known = known_of(self._config, found.source, found.cards, found.workload)
-        most_s = limit_s(self._config, protocol, known, self._spec.gap_s)
+        known = known_of(self._config, found.source, found.cards)
+        work = work_of(self._config, found.workload)
+        most_s = limit_s(self._config, protocol, known, work, self._spec.gap_s)
         asked = self._spec.quality
         if asked is not None and asked.get("command") is not None:
             most_s += float(asked["timeout_seconds"])

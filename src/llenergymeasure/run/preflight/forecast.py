@@ -158,10 +158,7 @@ class Forecast:
 
 
 def known_of(
-    config: ExperimentConfig,
-    source: ModelSource | str | None,
-    cards: tuple[Gpu, ...],
-    workload: Workload | None = None,
+    config: ExperimentConfig, source: ModelSource | str | None, cards: tuple[Gpu, ...]
 ) -> Known:
     """Return what an estimate of time needs to know.
 
@@ -169,14 +166,18 @@ def known_of(
         config: the experiment.
         source: its model; None, or why, where that is not known.
         cards: the GPUs it computes on; on this machine's processors without any.
-        workload: its requests; without them they are taken to be as the configuration says.
     """
-    work = None
-    if workload is not None and workload.requests:
-        prompts = (len(request.prompt_token_ids) for request in workload.requests)
-        answers = (request.max_output_tokens for request in workload.requests)
-        work = Work(len(workload.requests), max(prompts), max(answers))
-    return Known(_model_size(config, source), _device(config, cards), work)
+    return Known(_model_size(config, source), _device(config, cards))
+
+
+def work_of(config: ExperimentConfig, workload: Workload | None) -> Work:
+    """Return the work of an experiment; without its requests, as the configuration says."""
+    work = Work.of(config, config.model_dump(exclude_none=True))
+    if workload is None or not workload.requests:
+        return work
+    longest_in = max(len(request.prompt_token_ids) for request in workload.requests)
+    longest_out = max(request.max_output_tokens for request in workload.requests)
+    return Work(len(workload.requests), longest_in, longest_out, work.at_once)
 
 
 def _model_size(config: ExperimentConfig, source: ModelSource | str | None) -> ModelSize | str:
