@@ -28,12 +28,12 @@ from llenergymeasure.errors import (
     LlemError,
     RunFailedError,
 )
-from llenergymeasure.files import write_text
+from llenergymeasure.files import locked, write_text
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.workflow.calls import StudyCall, remember
-from llenergymeasure.workflow.drive import Call, Drive, Listener
+from llenergymeasure.workflow.drive import OWNER, Call, Drive, Listener
 from llenergymeasure.workflow.whole import drive_study
 from llenergymeasure.workload.studies import load_study, study_from_mapping
 
@@ -113,15 +113,16 @@ def run_study(
     root = Path(study.results_root) if directory is None else Path(directory).absolute()
     folder = StudyFolder(root / study.name)
     study = with_runners(study, apptainer_offered=False)
-    if isinstance(config, Mapping):
-        study_file = folder.path / "study.yaml"
-        _write_study(study_file, {"name": study.name, **config})
-    else:
-        study_file = Path(config)
-    remember(folder, StudyCall(study_file, {}, profile))
     environment = {} if directory is None else {FOLDER_VARIABLE: str(root)}
     call = Call(profile=profile, environment=environment)
-    ended = drive_study(study, study_file, folder, Listener(progress), call)
+    with locked(folder.lock, OWNER) as lock:
+        if isinstance(config, Mapping):
+            study_file = folder.path / "study.yaml"
+            _write_study(study_file, {"name": study.name, **config})
+        else:
+            study_file = Path(config)
+        remember(folder, StudyCall(study_file, {}, profile))
+        ended = drive_study(study, study_file, folder, Listener(progress), call, lock)
     _check(ended.code, ended.complaint)
     return load_results(folder.path)
 
@@ -167,8 +168,9 @@ def _measure_once(
         targets=(str(run.result),),
         environment={**(environment or {}), FOLDER_VARIABLE: str(folder / "results")},
     )
-    drive = Drive(study_file, plan, results, Listener(progress))
-    _check_run(drive.run(call), drive, run, plan)
+    with locked(results.lock, OWNER) as lock:
+        drive = Drive(study_file, plan, results, Listener(progress), lock)
+        _check_run(drive.run(call), drive, run, plan)
     return run
 
 

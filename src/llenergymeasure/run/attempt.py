@@ -10,7 +10,8 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,6 +123,20 @@ class AttemptLock:
                     f"an earlier attempt at {folder.path} still runs after {wait_s:g} s"
                 )
         return cls(handle, waited=waited)
+
+
+@contextmanager
+def unattended(folder: RunFolder) -> Iterator[bool]:
+    """Hold a run's folder while no attempt is at work in it; yield whether it is held."""
+    try:
+        handle = os.open(folder.attempts, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except FileNotFoundError:  # no folder
+        yield False
+        return
+    try:
+        yield try_lock(handle)
+    finally:
+        os.close(handle)
 
 
 def attempt(folder: RunFolder) -> int:

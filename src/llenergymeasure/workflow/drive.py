@@ -1,7 +1,10 @@
 """Drives Snakemake on one study: progress, two-stage interruption, news of the end, exit code."""
 
+import errno
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +22,15 @@ from llenergymeasure.processes import die_with_parent
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.run.circuit_breaker import Broken, Circuit
-from llenergymeasure.workflow.manifest import run_state
+from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workflow.study import DRIVEN_VARIABLE, OVERRIDES_VARIABLE
 
 POLL_S = 0.2
+OWNER = "llem"
+"""Who holds a study's lock, for whoever comes second."""
+
 LOG_NAME = "snakemake.log"
 
 
@@ -105,7 +111,9 @@ class Call:
 class Drive:
     """One call of Snakemake on one study, watched to its end."""
 
-    def __init__(self, study_file: Path, plan: Plan, folder: StudyFolder, view: View) -> None:
+    def __init__(
+        self, study_file: Path, plan: Plan, folder: StudyFolder, view: View, lock: int
+    ) -> None:
         """Take a study and who watches.
 
         Args:
@@ -113,11 +121,14 @@ class Drive:
             plan: the same, planned.
             folder: where its results go.
             view: who watches.
+            lock: the open file of the study's lock, which the caller holds. Snakemake inherits it,
+                so that nobody else begins as long as either lives.
         """
         self._study_file = study_file
         self._plan = plan
         self._folder = folder
         self._view = view
+        self._lock = lock
         self._interruptions = 0
         self._signal_number: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -134,15 +145,15 @@ class Drive:
         thread signals are left to the program.
         """
         call = call or Call()
-        self._folder.path.mkdir(parents=True, exist_ok=True)
         log_path = self._folder.path / LOG_NAME
         progress = Progress(
             self._plan, self._folder, AT_ONCE if call.profile is None else AT_ONCE_ON_A_CLUSTER
         )
-        with self._signals(), log_path.open("wb") as log:
+        with self._signals(), log_path.open("w+b") as log:
             self._process = self._start(log, call)
             self._follow(self._process, progress)
-        return self._exit_code(self._process.returncode, log_path)
+            log.seek(0)
+            return self._exit_code(self._process.returncode, log.read().decode(errors="replace"))
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -167,6 +178,7 @@ class Drive:
             stderr=subprocess.STDOUT,
             cwd=call.folder,
             env=call.variables(),
+            pass_fds=(self._lock,),
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
@@ -228,7 +240,7 @@ class Drive:
                 except (ProcessLookupError, PermissionError):
                     continue
 
-    def _exit_code(self, returncode: int, log_path: Path) -> int:
+    def _exit_code(self, returncode: int, log: str) -> int:
         if self._signal_number == signal.SIGINT:
             return EXIT_SIGINT
         if self._signal_number == signal.SIGTERM:
@@ -236,16 +248,28 @@ class Drive:
         if returncode == 0:
             return EXIT_OK
         if not self._anything_failed():
-            self.complaint = _its_error(log_path.read_text(errors="replace"))
+            self.complaint = self._explanation(log)
         return EXIT_FAILED
 
     def _anything_failed(self) -> bool:
         """Return whether a run explains Snakemake's failure; if not, its own words must."""
-        states = [
-            run_state(self._folder.run(run.experiment, run.cycle))["status"]
-            for run in self._plan.runs
+        found = {run["status"] for run in states(self._plan, self._folder)}
+        return not found.isdisjoint({"failed", "interrupted", "lost"})
+
+    def _explanation(self, log: str) -> str:
+        """Return why Snakemake failed where no run did: the rule's own words if it has any."""
+        if not (self._folder.path / LOG_NAME).is_file():
+            return f"llem: {self._folder.path} was removed while the study was at work\n"
+        said = [
+            path.read_text(errors="replace").strip()
+            for rule in dict.fromkeys(re.findall(r"^Error in rule (\w+):", log, re.MULTILINE))
+            for path in sorted((self._folder.path / "logs").glob(f"{rule}*.log"))
         ]
-        return any(state in {"failed", "interrupted", "lost"} for state in states)
+        if any(said):
+            return "".join(f"{each}\n" for each in said if each)
+        if shutil.disk_usage(self._folder.path).free == 0:
+            return f"llem: {self._folder.path}: {os.strerror(errno.ENOSPC)}\n"
+        return _its_error(log)
 
 
 def _its_error(log: str) -> str:
