@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 from llenergymeasure.analysis.tables import write_tables
+from llenergymeasure.errors import in_one_line
 
 if __name__ == "__main__":
-    write_tables(Path(sys.argv[1]), partial=False)
+    with in_one_line():
+        write_tables(Path(sys.argv[1]), partial=False)

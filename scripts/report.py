@@ -3,7 +3,9 @@
 import sys
 from pathlib import Path
 
+from llenergymeasure.errors import in_one_line
 from llenergymeasure.report.page import write_report
 
 if __name__ == "__main__":
-    write_report(Path(sys.argv[1]), partial=False)
+    with in_one_line():
+        write_report(Path(sys.argv[1]), partial=False)

@@ -1,6 +1,11 @@
 """The error tree: each error knows the exit code it ends the command with."""
 
-from collections.abc import Sequence
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +20,39 @@ class LlemError(Exception):
     """Base of every error that is shown to a person as a message, not as a traceback."""
 
     exit_code = EXIT_FAILED
+
+
+def as_message(error: OSError) -> str:
+    """Return what the system refused, in one line: the place and the cause."""
+    if error.errno is None:
+        return (str(error).splitlines() or [type(error).__name__])[0]
+    places = [str(place) for place in (error.filename, error.filename2) if place is not None]
+    if not places:
+        places = ["the output cannot be written"] if error.errno == errno.ENOSPC else []
+    return ": ".join([*(places and [" to ".join(places)]), os.strerror(error.errno)])
+
+
+@contextmanager
+def in_one_line(verbose: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Let an error that a person can do something about end the program with one message.
+
+    Args:
+        verbose: whether the traceback is wanted too, asked when there is one.
+    """
+    try:
+        yield
+    except (LlemError, OSError) as error:
+        if verbose():
+            traceback.print_exc()
+        message = as_message(error) if isinstance(error, OSError) else str(error)
+        with suppress(OSError):
+            print(f"llem: {message}", file=sys.stderr, flush=True)
+        if isinstance(error, LlemError):
+            sys.exit(error.exit_code)
+        with suppress(OSError):
+            # What is left to write would fail again at the interpreter's end, with its own code.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,18 @@ import fcntl
 import hashlib
 import json
 import os
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import StudyLockedError
+
+LOCK_TOLD_S = 0.1
+"""By then whoever took a lock has written who it is."""
 
 
 @contextmanager
@@ -30,6 +35,10 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
+    except OSError as error:
+        if error.errno is not None:  # writers do not say where, and a reader has to know
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -62,6 +71,12 @@ def write_if_changed(path: Path, content: bytes) -> bool:
     return True
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder."""
+    for path in folder.glob(".*.part"):
+        path.unlink(missing_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename inside ``folder`` durable."""
     handle = os.open(folder, os.O_RDONLY)
@@ -78,8 +93,10 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def locked(path: Path, owner: str) -> Iterator[None]:
+def locked(path: Path, owner: str) -> Iterator[int]:
     """Hold an exclusive lock on ``path``; the kernel frees it when the process ends.
+
+    Yields the open file: a child that inherits it holds the lock too, as long as it lives.
 
     Args:
         path: the lock file; its folder is made if missing. It stays behind, empty of meaning.
@@ -92,13 +109,14 @@ def locked(path: Path, owner: str) -> Iterator[None]:
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         if not try_lock(handle):
+            time.sleep(LOCK_TOLD_S)
             holder = os.pread(handle, 400, 0).decode(errors="replace").strip()
             raise StudyLockedError(
                 f"{path.parent} is in use by {holder or 'another process'}; wait for it to end"
             )
         os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{owner} (pid {os.getpid()})\n".encode(), 0)
-        yield
+        os.pwrite(handle, f"{owner} (pid {os.getpid()} on {socket.gethostname()})\n".encode(), 0)
+        yield handle
     finally:
         os.close(handle)
 

@@ -1,66 +1,111 @@
 """The state of a large study is told without a look at every file, and is the same."""
 
 import json
+import os
+import random
 import shutil
 from pathlib import Path
 
 import pytest
 
-from llenergymeasure.plan import Plan, make_plan
-from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.plan import Plan, PlannedRun, make_plan
+from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.whole import Damage, damage
 from llenergymeasure.workflow import manifest
 from llenergymeasure.workload.studies import study_from_mapping
+from results.synthetic import make_result, write_result
 from support.studies import SMALL
 
 STUDY = {**SMALL, "sweep": {"n": [1, 2, 3]}, "execution": {"n_cycles": 2}}
+
+
+def write_whole(folder: StudyFolder, run: PlannedRun) -> None:
+    """Leave a whole result of a planned run."""
+    names = ("experiment", "cycle", "order", "backend", "runner", "config")
+    write_result(folder.path, make_result({name: getattr(run, name) for name in names}))
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> tuple[Plan, StudyFolder]:
     """A plan of six runs: one complete, one failed, the rest not begun."""
     plan, folder = make_plan(study_from_mapping(STUDY)), StudyFolder(tmp_path)
-    first, second = (folder.run(run.experiment, run.cycle) for run in plan.runs[:2])
-    for run in (first, second):
-        run.path.mkdir(parents=True)
-    first.result.write_text("{}")
+    second = folder.run(plan.runs[1].experiment, plan.runs[1].cycle)
+    second.path.mkdir(parents=True)
+    write_whole(folder, plan.runs[0])
     second.outcome.write_text(json.dumps({"status": "failed", "attempt": 1}))
     return plan, folder
 
 
 def test_it_says_what_a_look_at_every_file_says(study: tuple[Plan, StudyFolder]) -> None:
     plan, folder = study
-    assert manifest.quick_states(plan, folder) == manifest.states(plan, folder)
+    assert manifest.states(plan, folder) == manifest.states(plan, folder, full=True)
     manifest.write_manifest(plan, folder)
-    third = folder.run(plan.runs[2].experiment, plan.runs[2].cycle)
-    third.path.mkdir(parents=True)
-    third.result.write_text("{}")
-    found = manifest.quick_states(plan, folder)
-    assert found == manifest.states(plan, folder)
+    write_whole(folder, plan.runs[2])
+    found = manifest.states(plan, folder)
+    assert found == manifest.states(plan, folder, full=True)
     assert manifest.count(found) == {"completed": 2, "failed": 1, "missing": 3}
 
 
-def test_what_was_complete_or_never_begun_is_not_looked_at(
+def looked_at(
+    plan: Plan, folder: StudyFolder, monkeypatch: pytest.MonkeyPatch, **settings: bool
+) -> list[RunFolder]:
+    """Return the finished runs whose files are read to tell the states."""
+    looked: list[RunFolder] = []
+
+    def look(run: RunFolder) -> Damage | None:
+        looked.append(run)
+        return damage(run)
+
+    monkeypatch.setattr(manifest, "damage", look)
+    manifest.states(plan, folder, **settings)
+    return looked
+
+
+def test_what_was_whole_and_has_not_changed_is_not_read(
+    study: tuple[Plan, StudyFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, folder = study
+    monkeypatch.setattr("llenergymeasure.results.whole.SETTLED_NS", -(10**10))
+    manifest.write_manifest(plan, folder)
+    first = folder.run(plan.runs[0].experiment, 1)
+    assert looked_at(plan, folder, monkeypatch) == []
+    assert looked_at(plan, folder, monkeypatch, full=True) == [first]
+    os.utime(first.row)
+    assert looked_at(plan, folder, monkeypatch) == [first]
+
+
+def test_what_was_written_just_now_is_read_again(
     study: tuple[Plan, StudyFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, folder = study
     manifest.write_manifest(plan, folder)
-    looked = []
-    look = manifest.run_state
-    monkeypatch.setattr(manifest, "run_state", lambda run: looked.append(run) or look(run))
-    manifest.quick_states(plan, folder)
-    failed = folder.run(plan.runs[1].experiment, plan.runs[1].cycle)
-    assert looked == [failed]
+    assert len(looked_at(plan, folder, monkeypatch)) == 1
+
+
+def test_no_flipped_bit_of_a_manifest_makes_a_run_complete(
+    study: tuple[Plan, StudyFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, folder = study
+    monkeypatch.setattr("llenergymeasure.results.whole.SETTLED_NS", -(10**10))
+    manifest.write_manifest(plan, folder)
+    right, whole = manifest.states(plan, folder), folder.manifest.read_bytes()
+    rng = random.Random(7)
+    for bit in [rng.randrange(8 * len(whole)) for _ in range(300)]:
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        folder.manifest.write_bytes(flipped)
+        assert manifest.states(plan, folder) == right
 
 
 def test_a_run_whose_folder_was_removed_is_missing(study: tuple[Plan, StudyFolder]) -> None:
     plan, folder = study
     manifest.write_manifest(plan, folder)
     shutil.rmtree(folder.run(plan.runs[0].experiment, plan.runs[0].cycle).path)
-    assert manifest.quick_states(plan, folder) == manifest.states(plan, folder)
+    assert manifest.states(plan, folder) == manifest.states(plan, folder, full=True)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"runs": [{}]}'])
 def test_a_damaged_manifest_is_passed_over(study: tuple[Plan, StudyFolder], content: str) -> None:
     plan, folder = study
     folder.manifest.write_text(content)
-    assert manifest.quick_states(plan, folder) == manifest.states(plan, folder)
+    assert manifest.states(plan, folder) == manifest.states(plan, folder, full=True)

@@ -95,6 +95,19 @@ def test_flags_say_which_runs_are_left_out(tmp_path, plan):
     assert "1 left out of the means" in text
 
 
+def test_runs_on_unlike_machines_are_counted_and_the_difference_is_named(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    for run in plan["runs"]:
+        if run["cycle"] == 2:
+            gpus = [{"uuid": "GPU-2", "name": "NVIDIA H100", "driver": "560.1"}]
+            result = make_result(run, environment={"host": "node-2", "gpus": gpus})
+            write_result(tmp_path, result, SWEPT)
+    text = text_of(tmp_path)
+    assert "6 of 6 runs completed, 2 left out of the means" in text
+    assert "2 made on an unlike machine (gpu_name: NVIDIA H200 in the mean" in text
+    assert "not NVIDIA H100" in text
+
+
 def test_no_text_of_a_run_reaches_the_terminal_raw(tmp_path, plan):
     write_plan(tmp_path, {**plan, "study": "demo\x1b]0;owned\x07"})
     error = {"class": "E\x1b[2J", "message": "line\r\nover\x1b[31m\u202e"}

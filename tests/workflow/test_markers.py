@@ -15,7 +15,9 @@ def _run(study: Path, cycle: int) -> Path:
     folder.mkdir(parents=True)
     (folder / "run.parquet").write_bytes(b"row")
     digest = sha256(folder / "run.parquet")
-    (folder / "result.json").write_text(json.dumps({"files": {"run.parquet": digest}}))
+    named = {"schema_version": 1, "experiment": "0123456789ab", "cycle": cycle}
+    record = {**named, "files": {"run.parquet": digest}}
+    (folder / "result.json").write_text(json.dumps(record))
     return folder
 
 

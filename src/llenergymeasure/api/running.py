@@ -28,12 +28,12 @@ from llenergymeasure.errors import (
     LlemError,
     RunFailedError,
 )
-from llenergymeasure.files import write_text
+from llenergymeasure.files import locked, write_text
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.workflow.calls import StudyCall, remember
-from llenergymeasure.workflow.drive import Call, Drive, Listener
+from llenergymeasure.workflow.drive import OWNER, Call, Drive, Listener
 from llenergymeasure.workflow.whole import drive_study
 from llenergymeasure.workload.studies import load_study, study_from_mapping
 
@@ -113,19 +113,20 @@ def run_study(
     root = Path(study.results_root) if directory is None else Path(directory).absolute()
     folder = StudyFolder(root / study.name)
     study = with_runners(study, apptainer_offered=False)
-    if isinstance(config, Mapping):
-        study_file = folder.path / "study.yaml"
-        mapping = {"name": study.name, **config}
-        if mapping.get("base") is not None:
-            # Read from here, it would be looked for beside the file that is written there.
-            mapping["base"] = str(Path(mapping["base"]).absolute())
-        _write_study(study_file, mapping)
-    else:
-        study_file = Path(config)
-    remember(folder, StudyCall(study_file, {}, profile))
     environment = {} if directory is None else {FOLDER_VARIABLE: str(root)}
     call = Call(profile=profile, environment=environment)
-    ended = drive_study(study, study_file, folder, Listener(progress), call)
+    with locked(folder.lock, OWNER) as lock:
+        if isinstance(config, Mapping):
+            study_file = folder.path / "study.yaml"
+            mapping = {"name": study.name, **config}
+            if mapping.get("base") is not None:
+                # Read from here, it would be looked for beside the file that is written there.
+                mapping["base"] = str(Path(mapping["base"]).absolute())
+            _write_study(study_file, mapping)
+        else:
+            study_file = Path(config)
+        remember(folder, StudyCall(study_file, {}, profile))
+        ended = drive_study(study, study_file, folder, Listener(progress), call, lock)
     _check(ended.code, ended.complaint)
     return load_results(folder.path)
 
@@ -171,8 +172,9 @@ def _measure_once(
         targets=(str(run.result),),
         environment={**(environment or {}), FOLDER_VARIABLE: str(folder / "results")},
     )
-    drive = Drive(study_file, plan, results, Listener(progress))
-    _check_run(drive.run(call), drive, run, plan)
+    with locked(results.lock, OWNER) as lock:
+        drive = Drive(study_file, plan, results, Listener(progress), lock)
+        _check_run(drive.run(call), drive, run, plan)
     return run
 
 

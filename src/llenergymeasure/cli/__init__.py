@@ -3,6 +3,8 @@
 import sys
 from typing import NoReturn
 
+from llenergymeasure.errors import EXIT_CONFIGURATION, in_one_line
+
 
 def main() -> NoReturn:
     """Run the command and exit with its code; an error is told in one message."""
@@ -11,27 +13,21 @@ def main() -> NoReturn:
 
     from llenergymeasure.cli.app import app
     from llenergymeasure.cli.talk import Level, level
-    from llenergymeasure.errors import EXIT_CONFIGURATION, LlemError
 
     # Newer releases of typer hold a copy of click; this is UsageError in both.
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
-    try:
-        code = get_command(app).main(prog_name="llem", standalone_mode=False)
-    except LlemError as error:
-        if level() == Level.VERBOSE:
-            import traceback
-
-            traceback.print_exc()
-        print(f"llem: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except usage_error as error:
-        print(_usage_error(error), file=sys.stderr)
-        sys.exit(EXIT_CONFIGURATION)
-    except typer.Abort:
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
+    with in_one_line(lambda: level() == Level.VERBOSE):
+        try:
+            code = get_command(app).main(prog_name="llem", standalone_mode=False)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            sys.stderr.close()
+            sys.exit(141)
+        except usage_error as error:
+            print(_usage_error(error), file=sys.stderr)
+            sys.exit(EXIT_CONFIGURATION)
+        except typer.Abort:
+            sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
 
 

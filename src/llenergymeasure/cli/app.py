@@ -150,7 +150,7 @@ def status(
     study: Annotated[Path, typer.Argument(help="a study's file or its results folder")],
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
     full: Annotated[
-        bool, typer.Option("--full", help="look at every run's files, not at the manifest")
+        bool, typer.Option("--full", help="read every run's files, changed or not")
     ] = False,
 ) -> None:
     """Print what is done, running, failed or missing."""

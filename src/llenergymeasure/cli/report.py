@@ -6,6 +6,7 @@ from llenergymeasure.cli.results import study_folder
 from llenergymeasure.files import locked
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.whole import is_whole
 from llenergymeasure.workflow.study import OWNER
 
 
@@ -34,4 +35,4 @@ def report_command(path: Path) -> Path:
 
 def _incomplete(folder: StudyFolder) -> bool:
     runs = Plan.read(folder.plan).runs
-    return any(not folder.run(run.experiment, run.cycle).result.is_file() for run in runs)
+    return any(not is_whole(folder.run(run.experiment, run.cycle)) for run in runs)

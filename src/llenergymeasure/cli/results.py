@@ -8,7 +8,7 @@ from pathlib import Path
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.manifest import count, quick_states, states, told_precision
+from llenergymeasure.workflow.manifest import count, states, told_precision
 from llenergymeasure.workflow.stopping import precision
 from llenergymeasure.workload.studies import load_study
 
@@ -36,18 +36,18 @@ def status_command(path: Path, *, as_json: bool, full: bool = False) -> None:
     Args:
         path: a study's file or results folder.
         as_json: for programs.
-        full: look at every run's files, and believe nothing that the manifest says.
+        full: read every run's files, also those that have not changed since they were last read.
     """
     folder = study_folder(path)
     plan = Plan.read(folder.plan)
-    runs = states(plan, folder) if full else quick_states(plan, folder)
+    runs = states(plan, folder, full=full)
     if as_json:
-        head = {"study": plan.study, "counts": count(runs), **told_precision(plan, folder)}
+        head = {"study": plan.study, "counts": count(runs), **told_precision(plan, folder, runs)}
         print(json.dumps({**head, "runs": runs}, indent=1))
         return
     counts = ", ".join(f"{number} {status}" for status, number in sorted(count(runs).items()))
     print(f"{plan.study}: {len(runs)} runs: {counts}")
-    reached = precision(plan, folder)
+    reached = precision(plan, folder, sum(run["status"] != "completed" for run in runs))
     if reached is not None:
         print(reached)
     for run in runs:

@@ -15,15 +15,17 @@ from llenergymeasure.config.preferences import preferred_folder
 from llenergymeasure.config.study import Study
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
-from llenergymeasure.files import write_text
+from llenergymeasure.files import locked, write_text
 from llenergymeasure.plan import left_out_lines
 from llenergymeasure.report.wording import counted
-from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow.calls import StudyCall, last_called, recall, remember
-from llenergymeasure.workflow.drive import LOG_NAME, Call
+from llenergymeasure.workflow.damaged import damaged
+from llenergymeasure.workflow.drive import LOG_NAME, OWNER, Call
+from llenergymeasure.workflow.manifest import open_runs, write_manifest
 from llenergymeasure.workflow.profile import forecast_for, job_request, misfits
 from llenergymeasure.workflow.stopping import planned, precision
-from llenergymeasure.workflow.whole import drive_study, to_do
+from llenergymeasure.workflow.whole import drive_study
 from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 PROMPTS_OF_ONE = 10
@@ -58,9 +60,7 @@ def run_command(
     mapping = _study_of_one(settings)
     study = study_from_mapping(mapping)
     file = Path(study.results_root) / study.name / "study.yaml"
-    if not dry_run:
-        write_text(file, yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True))
-    return _run(StudyCall(file, {}, profile), study, dry_run=dry_run)
+    return _run(StudyCall(file, {}, profile), study, dry_run=dry_run, mapping=mapping)
 
 
 def resume_command(path: Path | None, profile: str | None) -> int:
@@ -93,31 +93,40 @@ def resume_command(path: Path | None, profile: str | None) -> int:
     return _run(call, load_study(call.study_file, call.settings), dry_run=False)
 
 
-def _run(call: StudyCall, study: Study, *, dry_run: bool) -> int:
+def _run(
+    call: StudyCall, study: Study, *, dry_run: bool, mapping: Mapping[str, Any] | None = None
+) -> int:
+    """Run a study; ``mapping`` is what its file is to hold where there is none yet."""
     study = with_runners(study, apptainer_offered=False)
     folder = StudyFolder(Path(study.results_root) / study.name)
     plan = planned(study, folder)
     if dry_run:
         print("\n".join(plan_lines(plan, call.profile)))
         return EXIT_OK
-    remember(folder, call)
-    open_runs = to_do(plan, folder)
-    note(f"{study.name}: {counted(len(plan.runs), 'run')}, {open_runs} to do, into {folder.path}")
-    for line in left_out_lines(plan):
-        note(line)
-    request = job_request(call.profile)
-    if request is not None and open_runs:
-        for problem in misfits(plan, request, forecast_for(request)):
-            note(f"Does not fit: {problem}")
-    how = Call(call.settings, call.profile)
-    ended = drive_study(study, call.study_file, folder, Live(folder), how)
+    with locked(folder.lock, OWNER) as lock:
+        if mapping is not None:
+            content = yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True)
+            write_text(call.study_file, content)
+        remember(folder, call)
+        runs = write_manifest(plan, folder)
+        to_do = sum(run["status"] != "completed" for run in runs)
+        note(f"{study.name}: {counted(len(plan.runs), 'run')}, {to_do} to do, into {folder.path}")
+        for line in (*damaged(runs), *left_out_lines(plan)):
+            note(line)
+        request = job_request(call.profile)
+        if request is not None and to_do:
+            for problem in misfits(plan, request, forecast_for(request)):
+                note(f"Does not fit: {problem}")
+        how = Call(call.settings, call.profile)
+        ended = drive_study(study, call.study_file, folder, Live(folder), how, lock)
     if level() == Level.VERBOSE:
         sys.stderr.write((folder.path / LOG_NAME).read_text(errors="replace"))
     else:
         sys.stderr.write(ended.complaint)
-    if open_runs == 0 and ended.code == EXIT_OK:
+    if to_do == 0 and ended.code == EXIT_OK:
         note("Nothing to be done: every run is complete.")
-    reached = precision(planned(study, folder), folder)
+    longest = planned(study, folder)
+    reached = precision(longest, folder, open_runs(longest, folder))
     if reached is not None:
         note(str(reached))
     return _tell(folder, ended.code)
@@ -140,7 +149,8 @@ def _tell(folder: StudyFolder, code: int) -> int:
     """Print the study's text and return the exit code: 1 too if every run was disqualified."""
     from llenergymeasure.report.text import study_text
 
-    if not (folder.path / "runs.parquet").is_file():
+    tables = [folder.path / name for name in (RUNS_NAME, SUMMARY_NAME)]
+    if not all(path.is_file() for path in tables):
         return code
     print(study_text(folder.path), flush=True)
     print(f"Report: {folder.path / 'report.html'}", flush=True)

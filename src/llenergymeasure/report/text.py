@@ -25,6 +25,7 @@ LABEL_LIMIT = 44
 LISTED_EXPERIMENTS = 60
 LISTED_FAILURES = 12
 LISTED_RUNS = 3
+LISTED_DIFFERENCES = 3
 
 Row = Mapping[str, Any]
 
@@ -57,16 +58,33 @@ def _head(rows: Sequence[Row], runs: Sequence[Row]) -> str:
     study = next((run["study"] for run in runs if run["study"]), "study")
     done = sum(run["status"] == "completed" for run in runs)
     lines = [f"{plain(study)}: {done} of {counted(len(runs), 'run')} completed"]
-    left_out = sum(row["n_disqualified"] + row["n_other_meter"] for row in rows)
+    left_out, reasons = _left_out(rows)
     if left_out:
         lines[0] += f", {left_out} left out of the means"
-    lines += [f"Energy: {meter}" for _, meter in meters(rows)]
+        lines += reasons
+    energies = [f"Energy: {meter}" for _, meter in meters(rows)]
+    lines += energies
     if not done:
         lines.append("No run completed: there is no energy to report.")
-    elif len(lines) == 1:
+    elif not energies:
         reasons = [run["energy_unavailable"] for run in runs if run["energy_unavailable"]]
         lines.append(f"Energy: not observed ({plain(reasons[0]) if reasons else 'no sensor'})")
     return "\n".join(lines)
+
+
+def _left_out(rows: Sequence[Row]) -> tuple[int, list[str]]:
+    """Return how many measured runs are in no mean, and a line for each reason."""
+    reasons = {
+        "n_disqualified": "disqualified; Validity below names the codes",
+        "n_other_meter": "with energy of another kind, sensor or scope than the mean's",
+        "n_other_machine": "made on an unlike machine",
+    }
+    counts = {name: sum(row[name] for row in rows) for name in reasons}
+    differs = dict.fromkeys(plain(each) for row in rows for each in row["differs"] or ())
+    lines = [f"  {number} {reasons[name]}" for name, number in counts.items() if number]
+    if counts["n_other_machine"] and differs:
+        lines[-1] += f" ({'; '.join(list(differs)[:LISTED_DIFFERENCES])})"
+    return sum(counts.values()), lines
 
 
 def _experiments(rows: Sequence[Row]) -> str:

@@ -98,7 +98,8 @@ def damages(folder: RunFolder) -> Iterator[Damage]:
         yield Damage(folder.result, f"cannot be read: {error.strerror}")
         return
     wanted, found = recorded_hash(folder), hashlib.sha256(content).hexdigest()
-    if wanted not in (None, found):
+    changed = wanted not in (None, found)
+    if changed:
         what = "its bytes are not those that were written (by the hash in outcome.json)"
         yield Damage(folder.result, what, "sha256", wanted, found)
     try:
@@ -106,7 +107,12 @@ def damages(folder: RunFolder) -> Iterator[Damage]:
     except ValueError as error:
         yield Damage(folder.result, f"is no JSON: {error}")
         return
-    reason = _no_record(record, folder)
+    try:
+        reason = _no_record(record, folder)
+    except RecordVersionError:
+        if changed:  # what it says of itself is no more than a changed byte
+            return
+        raise
     if reason is not None:
         yield Damage(folder.result, reason)
         return
@@ -158,6 +164,8 @@ def _no_record(record: Any, folder: RunFolder) -> str | None:
     """Return why parsed JSON is not this run's record; None if it is."""
     if not isinstance(record, dict) or not isinstance(record.get("files"), dict):
         return "is no record of a run"
+    if type(record.get("schema_version")) is not int:
+        return "has no record version"
     check_version(record, folder.result)
     asked = folder.path.parent.name, folder.path.name
     found = str(record.get("experiment")), str(record.get("cycle"))

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from llenergymeasure.errors import LlemError
 from llenergymeasure.files import try_lock
@@ -56,3 +57,17 @@ class AttemptLock:
                     f"an earlier attempt at {folder.path} still runs after {wait_s:g} s"
                 )
         return cls(handle, waited=waited)
+
+
+@contextmanager
+def unattended(folder: RunFolder) -> Iterator[bool]:
+    """Hold a run's folder while no attempt is at work in it; yield whether it is held."""
+    try:
+        handle = os.open(folder.attempts, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except FileNotFoundError:  # no folder
+        yield False
+        return
+    try:
+        yield try_lock(handle)
+    finally:
+        os.close(handle)

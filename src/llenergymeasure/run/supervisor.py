@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from llenergymeasure import processes
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError
-from llenergymeasure.files import read_json, write_text
+from llenergymeasure.files import read_json, remove_unfinished, write_text
 from llenergymeasure.machine.gpus.memory_release import ask_release, told
 from llenergymeasure.machine.host import memory_limit_bytes
 from llenergymeasure.machine.scheduler import job_facts, memory_kills, time_limit_over
@@ -121,22 +121,18 @@ class Supervisor:
         if lock is None:
             return 128 + signals.take()
         outcome = Outcome(attempt=attempts_begun(self._folder) + 1, job=job_facts())
-        if lock.waited and is_whole(self._folder):
-            # Its workflow was killed while the earlier attempt was finishing: nothing to do.
-            outcome.end(self._folder, "completed", EXIT_OK)
-            return EXIT_OK
         try:
+            if lock.waited and is_whole(self._folder):
+                # Its workflow was killed while the earlier attempt was finishing: nothing to do.
+                outcome.end(self._folder, "completed", EXIT_OK)
+                return EXIT_OK
             self._circuit.refuse_if_broken()
-        except CircuitBrokenError as error:
-            outcome.begin(self._folder)
-            return self._fail(outcome, EXIT_FAILED, _described(error))
-        try:
             put_back_left_limits()
             left = self._finish_what_was_left(outcome, signals)
             if left is not None:
                 return left
             self._clear()
-        except OSError as error:
+        except (OSError, LlemError) as error:
             outcome.begin(self._folder)
             return self._fail(outcome, EXIT_FAILED, _described(error))
         outcome.begin(self._folder)
@@ -170,6 +166,7 @@ class Supervisor:
         shutil.rmtree(self._folder.work, ignore_errors=True)
         self._folder.stream.unlink(missing_ok=True)
         self._folder.log.unlink(missing_ok=True)
+        remove_unfinished(self._folder.path)
         self._remove_products()
         self._folder.work.mkdir(parents=True, exist_ok=True)
         self._folder.skip.unlink(missing_ok=True)  # one that came amid the clearing

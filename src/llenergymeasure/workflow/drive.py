@@ -1,7 +1,10 @@
 """Drives Snakemake on one study: progress, two-stage interruption, news of the end, exit code."""
 
+import errno
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,13 +27,15 @@ from llenergymeasure.run.circuit_breaker import Broken, Circuit
 from llenergymeasure.run.preflight.forecast import Forecast
 from llenergymeasure.sensors.rapl import RaplSensor
 from llenergymeasure.workflow.cluster import cancel_jobs, left_jobs
-from llenergymeasure.workflow.manifest import run_state
+from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.profile import profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workflow.study import DRIVEN_VARIABLE, OVERRIDES_VARIABLE
 
 POLL_S = 0.2
+OWNER = "llem"
+"""Who holds a study's lock, for whoever comes second."""
 CLOCK_SLACK_S = 2.0
 """File systems' clocks may differ from this machine's by so much."""
 
@@ -108,7 +113,9 @@ class Call:
 class Drive:
     """One call of Snakemake on one study, watched to its end."""
 
-    def __init__(self, study_file: Path, plan: Plan, folder: StudyFolder, view: View) -> None:
+    def __init__(
+        self, study_file: Path, plan: Plan, folder: StudyFolder, view: View, lock: int
+    ) -> None:
         """Take a study and who watches.
 
         Args:
@@ -116,11 +123,14 @@ class Drive:
             plan: the same, planned.
             folder: where its results go.
             view: who watches.
+            lock: the open file of the study's lock, which the caller holds. Snakemake inherits it,
+                so that nobody else begins as long as either lives.
         """
         self._study_file = study_file
         self._plan = plan
         self._folder = folder
         self._view = view
+        self._lock = lock
         self._interruptions = 0
         self._on_cluster = False
         self._began_s = 0.0
@@ -139,7 +149,6 @@ class Drive:
         thread signals are left to the program.
         """
         call = call or Call()
-        self._folder.path.mkdir(parents=True, exist_ok=True)
         log_path = self._folder.path / LOG_NAME
         self._on_cluster = call.profile is not None
         self._began_s = time.time()
@@ -149,10 +158,11 @@ class Drive:
         measured = gpus or bool(RaplSensor().channels())
         at_once = AT_ONCE if call.profile is None else AT_ONCE_ON_A_CLUSTER
         progress = Progress(self._plan, self._folder, at_once, estimates, measured=measured)
-        with self._signals(), log_path.open("wb") as log:
+        with self._signals(), log_path.open("w+b") as log:
             self._process = self._start(log, call)
             self._follow(self._process, progress)
-        return self._exit_code(self._process.returncode, log_path)
+            log.seek(0)
+            return self._exit_code(self._process.returncode, log.read().decode(errors="replace"))
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -177,6 +187,7 @@ class Drive:
             stderr=subprocess.STDOUT,
             cwd=call.folder,
             env=call.variables(),
+            pass_fds=(self._lock,),
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
@@ -246,7 +257,7 @@ class Drive:
             except LlemError as error:
                 self._view.say(f"the jobs may still be there: {error}")
 
-    def _exit_code(self, returncode: int, log_path: Path) -> int:
+    def _exit_code(self, returncode: int, log: str) -> int:
         if self._signal_number == signal.SIGINT:
             return EXIT_SIGINT
         if self._signal_number == signal.SIGTERM:
@@ -254,25 +265,37 @@ class Drive:
         if returncode == 0:
             return EXIT_OK
         if not self._anything_failed():
-            self.complaint = _its_error(log_path.read_text(errors="replace"))
+            self.complaint = self._explanation(log)
         return EXIT_FAILED
 
     def _anything_failed(self) -> bool:
         """Return whether a run of this call explains Snakemake's failure."""
-        for run in self._plan.runs:
-            folder = self._folder.run(run.experiment, run.cycle)
-            state = run_state(folder)["status"]
-            if state in {"failed", "interrupted", "lost"} and self._is_of_this_call(
-                folder.attempts
-            ):
-                return True
-        return False
+        return any(
+            run["status"] in {"failed", "interrupted", "lost"}
+            and self._is_of_this_call(self._folder.run(run["experiment"], run["cycle"]).attempts)
+            for run in states(self._plan, self._folder)
+        )
 
     def _is_of_this_call(self, attempts: Path) -> bool:
         try:
             return attempts.stat().st_mtime >= self._began_s - CLOCK_SLACK_S
         except OSError:
             return False
+
+    def _explanation(self, log: str) -> str:
+        """Return why Snakemake failed where no run did: the rule's own words if it has any."""
+        if not (self._folder.path / LOG_NAME).is_file():
+            return f"llem: {self._folder.path} was removed while the study was at work\n"
+        said = [
+            path.read_text(errors="replace").strip()
+            for rule in dict.fromkeys(re.findall(r"^Error in rule (\w+):", log, re.MULTILINE))
+            for path in sorted((self._folder.path / "logs").glob(f"{rule}*.log"))
+        ]
+        if any(said):
+            return "".join(f"{each}\n" for each in said if each)
+        if shutil.disk_usage(self._folder.path).free == 0:
+            return f"llem: {self._folder.path}: {os.strerror(errno.ENOSPC)}\n"
+        return _its_error(log)
 
 
 def _its_error(log: str) -> str:

@@ -14,6 +14,7 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.units import NS_PER_S
+from llenergymeasure.workflow.manifest import states
 
 AT_ONCE = 8
 """So many of the runs next in line are looked at: more than one machine does at a time."""
@@ -62,10 +63,15 @@ class Progress:
         self._total = len(plan.runs)
         self._started_ns = self._last_end_ns = time.time_ns()
         self._ends: list[dict[str, Any]] = []
+        waiting = {
+            (run["experiment"], run["cycle"])
+            for run in states(plan, folder)
+            if run["status"] != "completed"
+        }
         self._open = {
             (run.experiment, run.cycle): run
             for run in plan.runs
-            if not folder.run(run.experiment, run.cycle).result.is_file()
+            if (run.experiment, run.cycle) in waiting
         }
         self._done_before = self._total - len(self._open)
         estimates = estimates or Estimates()
@@ -169,8 +175,9 @@ class Progress:
             outcome: dict[str, Any] = json.loads(path.read_text())
         except (OSError, ValueError):
             return None
-        if outcome["status"] == "running" and read_outcome(path).status != "running":
-            return {**outcome, "status": "lost"}
+        if outcome["status"] == "running" and (now := read_outcome(path)).status != "running":
+            error = now.error and {"class": now.error.class_, "message": now.error.message}
+            return {**outcome, "status": now.status, "error": error}
         return outcome
 
     def _told(self, run: PlannedRun, outcome: Mapping[str, Any]) -> str:

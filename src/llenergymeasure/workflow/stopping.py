@@ -14,6 +14,7 @@ from llenergymeasure.config.study import Study
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ResultsError
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
+from llenergymeasure.results.whole import is_whole
 
 SETTINGS = ("precision_target", "max_cycles", "n_cycles")
 """What a decision rests on: with another one of these it is made anew, from the same pilot."""
@@ -95,19 +96,22 @@ class Precision:
         return asdict(self)
 
 
-def precision(plan: Plan, folder: StudyFolder) -> Precision | None:
+def precision(plan: Plan, folder: StudyFolder, open_runs: int) -> Precision | None:
     """Return how far the study is; null without a precision target.
 
     Whether the target is reached stands in the summary, which is asked where all runs are done.
+
+    Args:
+        plan: the study's.
+        folder: its results.
+        open_runs: how many of its runs have no result.
     """
     target = plan.execution.get("precision_target")
     if target is None:
         return None
     count: dict[str, int] = {}
-    open_runs = 0
     for run in plan.runs:
         count[run.experiment] = count.get(run.experiment, 0) + 1
-        open_runs += not folder.run(run.experiment, run.cycle).result.is_file()
     decided = decisions(plan, folder)
     to_come = sum(max(0, decided[each]["cycles"] - count[each]) for each in decided)
     reached = {} if open_runs or to_come else _reached(folder)
@@ -136,7 +140,7 @@ def _decision(plan: Plan, folder: StudyFolder, experiment: str) -> dict[str, Any
     """Return what an experiment's pilot decides; null where it is not complete."""
     pilot_cycles = int(plan.execution["n_cycles"])
     runs = [folder.run(experiment, cycle) for cycle in range(1, pilot_cycles + 1)]
-    if not all(run.result.is_file() for run in runs):
+    if not all(is_whole(run) for run in runs):
         return None
     from llenergymeasure.analysis.selection import select
     from llenergymeasure.analysis.stopping import METRIC, decide

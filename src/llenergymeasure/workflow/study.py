@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.strict_yaml import parse
 from llenergymeasure.containers.images import sif_image
 from llenergymeasure.containers.runner_choice import with_runners
-from llenergymeasure.errors import ConfigurationError, LlemError
+from llenergymeasure.errors import ConfigurationError, LlemError, as_message
 from llenergymeasure.files import locked, write_if_changed
 from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.machine.gpus.allotment import gpus_needed
@@ -25,6 +25,7 @@ from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.reserved_gpus import put_back_left_limits
 from llenergymeasure.units import BackendName
 from llenergymeasure.workflow.cluster import end_jobs, left_jobs, name_jobs
+from llenergymeasure.workflow.damaged import damaged, make_room
 from llenergymeasure.workflow.lost import conclude_lost
 from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.markers import keep_finished
@@ -190,7 +191,7 @@ class OpenStudy:
             PreflightError: a container that runs need cannot be used.
         """
         with _as_workflow_error():
-            self._lock.enter_context(locked(self._folder.lock, OWNER))
+            self._lock.enter_context(_lock(self._folder))
             atexit.register(self._lock.close)
             if not self._workflow.local_exec:
                 self._take_cluster()
@@ -233,8 +234,12 @@ class OpenStudy:
         GPU limits of a run whose supervisor was killed are put back first.
 
         Where runs are missing the tables are written all the same, over what completed, with a
-        time stamp so old that the next call makes them anew.
+        time stamp so old that the next call makes them again.
         """
+        with _as_workflow_error():
+            self._end()
+
+    def _end(self) -> None:
         from llenergymeasure.analysis.tables import write_tables
         from llenergymeasure.report.page import write_report
         from llenergymeasure.report.text import study_text
@@ -246,7 +251,8 @@ class OpenStudy:
             write_report(self._folder.path, partial=True)
         if not os.environ.get("LLEM_QUIET"):
             print(study_text(self._folder.path), file=sys.stderr, flush=True)
-            reached = precision(self._plan, self._folder)
+            open_runs = sum(run["status"] != "completed" for run in runs)
+            reached = precision(self._plan, self._folder, open_runs)
             if reached is not None:
                 _say(str(reached))
         broken = self._circuit.broken()
@@ -284,7 +290,8 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
         opened = OpenStudy(plan, folder, workflow, study.notify)
         if workflow.is_main_process:
             if not only_looks(sys.argv):
-                _write_plan(plan, folder)
+                _prepare(plan, folder)
+            _distrust_checksums(workflow, folder)
             os.environ[PLAN_VARIABLE] = str(folder.plan)
         return opened
 
@@ -376,17 +383,42 @@ def _is_module(workflow: Any) -> bool:
     return main not in {root / "Snakefile", root / "workflow" / "Snakefile"}
 
 
-def _write_plan(plan: Plan, folder: StudyFolder) -> None:
-    """Write the plan if its bytes changed, and keep what finished in spite of a crash.
+def _prepare(plan: Plan, folder: StudyFolder) -> None:
+    """Write the plan if its bytes changed, keep what finished in spite of a crash, and make room.
 
     A plan that is at work is left alone: the same plan passes, another one is refused.
     """
     content = plan.to_json_bytes()
-    if folder.plan.is_file() and folder.plan.read_bytes() == content and _is_locked(folder):
+    same = folder.plan.is_file() and folder.plan.read_bytes() == content
+    if same and not os.environ.get(DRIVEN_VARIABLE) and _is_locked(folder):
         return
-    with locked(folder.lock, OWNER):
+    with _lock(folder):
         write_if_changed(folder.plan, content)
         keep_finished(folder.path)
+        # Before Snakemake looks: it takes every record that exists for a finished run.
+        runs = write_manifest(plan, folder)
+        for line in damaged(runs):
+            _say(line)
+        make_room(runs, folder)
+
+
+def _distrust_checksums(workflow: Any, folder: StudyFolder) -> None:
+    """Let time stamps alone decide where a table or the report is older than the plan.
+
+    Snakemake takes an output of any age for up to date where its inputs have the checksums of an
+    earlier time: tables of a study that failed since would stay for good once it is complete again.
+    """
+    planned_ns = folder.plan.stat().st_mtime_ns
+    paths = [folder.path / name for name in (*TABLE_NAMES, "report.html")]
+    if any(path.is_file() and path.stat().st_mtime_ns < planned_ns for path in paths):
+        workflow.dag_settings.max_checksum_file_size = 0
+
+
+def _lock(folder: StudyFolder) -> AbstractContextManager[Any]:
+    """Return what holds the study's lock; nothing where ``llem``, which started us, holds it."""
+    if os.environ.get(DRIVEN_VARIABLE):
+        return nullcontext()
+    return locked(folder.lock, OWNER)
 
 
 def _is_locked(folder: StudyFolder) -> bool:
@@ -408,7 +440,8 @@ class _as_workflow_error:  # noqa: N801 - reads as a context manager
         return None
 
     def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
-        if isinstance(error, LlemError):
+        if isinstance(error, LlemError | OSError):
             from snakemake.exceptions import WorkflowError
 
-            raise WorkflowError(str(error)) from None
+            message = as_message(error) if isinstance(error, OSError) else str(error)
+            raise WorkflowError(message) from None

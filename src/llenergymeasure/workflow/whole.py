@@ -8,6 +8,7 @@ from llenergymeasure.plan import Plan
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.drive import Call, Drive, View
+from llenergymeasure.workflow.manifest import open_runs
 from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
 from llenergymeasure.workflow.stopping import carried_through, planned
 
@@ -25,13 +26,8 @@ class Ended:
     complaint: str
 
 
-def to_do(plan: Plan, folder: StudyFolder) -> int:
-    """Return how many runs of a plan have no result yet."""
-    return sum(not folder.run(run.experiment, run.cycle).result.is_file() for run in plan.runs)
-
-
 def drive_study(
-    study: Study, study_file: Path, folder: StudyFolder, view: View, call: Call
+    study: Study, study_file: Path, folder: StudyFolder, view: View, call: Call, lock: int
 ) -> Ended:
     """Make every run of a study that is missing, then tables and report.
 
@@ -41,9 +37,10 @@ def drive_study(
         folder: where its results go.
         view: who watches.
         call: how Snakemake is called.
+        lock: the open file of the study's lock, which the caller holds.
     """
     plan = planned(study, folder)
-    anything = to_do(plan, folder) > 0
+    anything = open_runs(plan, folder) > 0
     if anything:
         warn_of_missing_variables(study.notify, view.say)
     complaint, broken = "", None
@@ -51,8 +48,8 @@ def drive_study(
     def drive(now: Plan) -> int:
         nonlocal complaint, broken
         if now is not plan:
-            view.say(f"{counted(to_do(now, folder), 'more run')} for the precision target")
-        drive = Drive(study_file, now, folder, view)
+            view.say(f"{counted(open_runs(now, folder), 'more run')} for the precision target")
+        drive = Drive(study_file, now, folder, view, lock)
         code = drive.run(call)
         complaint, broken = drive.complaint, drive.broken
         return code

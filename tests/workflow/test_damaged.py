@@ -1,0 +1,103 @@
+"""A damaged result is named and measured again, and what is left of it stays.
+
+Where nothing has to be measured the results are synthetic: what is looked at is the workflow.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.plan import make_plan
+from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.whole import is_whole
+from llenergymeasure.workload.studies import load_study
+from results.synthetic import make_result, write_result
+from support.studies import llem, snakemake, write_study
+
+pytestmark = pytest.mark.slow
+
+
+def leave_results(folder: Path, study: Path) -> list[RunFolder]:
+    """Leave a synthetic result for every run of a study, as if it had been measured."""
+    results = StudyFolder(folder / "results" / "small")
+    runs = make_plan(load_study(study)).runs
+    for run in runs:
+        names = ("experiment", "cycle", "order", "backend", "runner", "config")
+        write_result(results.path, make_result({name: getattr(run, name) for name in names}))
+    return [results.run(run.experiment, run.cycle) for run in runs]
+
+
+def swap(one: RunFolder, other: RunFolder) -> None:
+    one.path.rename(one.path.with_name("9"))
+    other.path.rename(one.path)
+    one.path.with_name("9").rename(other.path)
+
+
+def test_bare_snakemake_measures_damaged_runs_again(tmp_path: Path) -> None:
+    study = write_study(tmp_path, experiments=[{"n": n} for n in range(1, 7)])
+    runs = leave_results(tmp_path, study)
+    swapped, other, empty, cut, strange, whole = runs
+    swap(swapped, other)
+    empty.result.write_bytes(b"")
+    half = cut.result.read_bytes()[: cut.result.stat().st_size // 2]
+    cut.result.write_bytes(half)
+    shutil.copy(whole.row, strange.row)
+    left = [
+        StudyFolder(tmp_path / "results/small").path / ".runs.parquet.abc.part",
+        whole.path / ".outcome.json.abc.part",
+    ]
+    for path in left:
+        path.write_bytes(b"half")
+
+    done = snakemake(tmp_path, "--configfile", str(study), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    for run in runs[:5]:
+        assert f"Damaged: {run.path.relative_to(tmp_path)}/" in done.stderr
+        assert not run.result.exists()
+    assert "measure        5" in done.stdout + done.stderr
+    assert (cut.path / "damaged-1" / "result.json").read_bytes() == half
+    assert (strange.path / "damaged-1" / "run.parquet").read_bytes() == whole.row.read_bytes()
+    assert is_whole(whole)
+    assert not (whole.path / "damaged-1").exists()
+    assert not any(path.exists() for path in left)
+
+    empty.result.write_bytes(b"")
+    said = llem(tmp_path, "status", "results/small").stdout
+    assert "6 runs: 1 completed, 1 lost, 4 missing" in said
+    assert "DamagedRecord" in said
+    snakemake(tmp_path, "--configfile", str(study), "--dry-run")
+    assert (empty.path / "damaged-2" / "result.json").read_bytes() == b""
+
+
+def test_llem_measures_a_damaged_run_again(tmp_path: Path) -> None:
+    study = write_study(tmp_path, experiments=[{"n": 1}, {"n": 2}])
+    first, second = leave_results(tmp_path, study)
+    kept = second.result.read_bytes()
+    first.result.write_bytes(b"")
+    done = llem(tmp_path, "run", str(study))
+    assert done.returncode == 0, done.stderr
+    assert "small: 2 runs, 1 to do" in done.stderr
+    assert f"Damaged: {first.path.relative_to(tmp_path)}/result.json: is no JSON" in done.stderr
+    assert is_whole(first)
+    assert json.loads(first.outcome.read_text())["result_sha256"]
+    assert second.result.read_bytes() == kept
+    assert "Nothing to be done" in llem(tmp_path, "run", str(study)).stderr
+
+
+def test_partial_tables_never_stand_where_complete_ones_were(tmp_path: Path) -> None:
+    results = tmp_path / "results" / "small"
+    study = write_study(tmp_path, experiments=[{"n": 1}])
+    leave_results(tmp_path, study)
+    assert llem(tmp_path, "run", str(study)).returncode == 0
+    complete = {name: (results / name).read_bytes() for name in ("summary.csv", "report.html")}
+    write_study(tmp_path, experiments=[{"n": 1}, {"model": "someone/absent"}])
+    assert llem(tmp_path, "run", str(study)).returncode == 1
+    assert (results / "summary.csv").read_bytes() != complete["summary.csv"]
+    write_study(tmp_path, experiments=[{"n": 1}])
+    done = llem(tmp_path, "run", str(study))
+    assert done.returncode == 0, done.stderr
+    for name, content in complete.items():
+        assert (results / name).read_bytes() == content, name
+    assert "Nothing to be done" in llem(tmp_path, "run", str(study)).stderr
