@@ -408,6 +408,8 @@ def _distrust_checksums(workflow: Any, folder: StudyFolder) -> None:
     Snakemake takes an output of any age for up to date where its inputs have the checksums of an
     earlier time: tables of a study that failed since would stay for good once it is complete again.
     """
+    if not folder.plan.is_file():  # a dry run of a study that never ran
+        return
     planned_ns = folder.plan.stat().st_mtime_ns
     paths = [folder.path / name for name in (*TABLE_NAMES, "report.html")]
     if any(path.is_file() and path.stat().st_mtime_ns < planned_ns for path in paths):
