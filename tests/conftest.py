@@ -5,6 +5,11 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A machine that does other work too is slow now and then; that is no fault of a test's.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 os.environ.setdefault(
     "LLEM_CACHE", str(Path(__file__).resolve().parents[1] / "build" / "test-cache")

@@ -254,3 +254,36 @@ def test_runner_of_an_unused_backend_is_noted() -> None:
     assert set(loaded.runners) == {"pytorch"}
     assert loaded.runner("pytorch").image == "image.sif"
     assert any("vllm" in note for note in loaded.notes)
+
+
+def test_points_of_the_same_work_are_measured_once_and_named() -> None:
+    loaded = study(
+        decoder={"do_sample": False}, sweep={"decoder.temperature": [0.5, 1.0], "n": [1, 2]}
+    )
+    assert len(loaded.experiments) == 2
+    first = {each.config["n"]: each.id for each in loaded.experiments}
+    assert [
+        (each.experiment, each.config["decoder"]["temperature"]) for each in loaded.same_as
+    ] == [
+        (first[1], 1.0),
+        (first[2], 1.0),
+    ]
+    assert all("greedy decoding" in each.reason for each in loaded.same_as)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sweep": {"decoder.temperature": [0.5, 1.0]}},
+        {"sweep": {"decoder.repetition_penalty": [1.0, 1.1]}, "decoder": {"temperature": 0}},
+        {
+            "backend": "vllm",
+            "decoder": {"temperature": 0},
+            "sweep": {"decoder.top_k": [1, 5], "vllm.sampling.temperature": [0.7]},
+        },
+    ],
+)
+def test_points_of_other_work_are_not_merged(settings: dict[str, Any]) -> None:
+    loaded = study(**settings)
+    assert len(loaded.experiments) == 2
+    assert loaded.same_as == ()

@@ -67,6 +67,14 @@ def test_plan_is_read_back_whole(tmp_path: Path) -> None:
     assert read.to_json_bytes() == made.to_json_bytes()
 
 
+def test_points_of_the_same_work_are_in_the_plan_and_its_text() -> None:
+    made = plan(sweep={"decoder.top_k": [1, 5]}, backend="pytorch")
+    (same,) = json.loads(made.to_json_bytes())["same_as"]
+    assert set(same) == {"config", "experiment", "reason"}
+    assert same["experiment"] in made.experiments
+    assert "Measured once with another: 1 point" in describe_plan(made)
+
+
 def test_nothing_left_out_is_an_empty_list() -> None:
     assert json.loads(plan(sweep={"n": [1]}).to_json_bytes())["left_out"] == []
 

@@ -23,7 +23,7 @@ from llenergymeasure.config.merging import flattened
 from llenergymeasure.config.messages import Rejection, describe, redacted, rejections
 from llenergymeasure.config.rules import Breach, Shape, breaches
 from llenergymeasure.config.strict_yaml import KeyPath, dotted
-from llenergymeasure.config.study import Experiment, LeftOut, Study, value_at
+from llenergymeasure.config.study import Experiment, LeftOut, SameAs, Study, value_at
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BACKENDS, BackendName
 
@@ -64,6 +64,7 @@ def expand(document: Document, shape_of: ShapeOf | None = None) -> Study:
             for each in experiments
         ),
         left_out=tuple(outcome.left_out),
+        same_as=tuple(outcome.same_as),
         execution=layout.execution,
         n_cycles=n_cycles,
         runners={
@@ -85,6 +86,8 @@ class _Outcome:
         self.document = document
         self._shape_of = shape_of
         self.left_out: list[LeftOut] = []
+        self.same_as: list[SameAs] = []
+        self._by_work: dict[str, str] = {}
         self.repeats = 0
         self._found: dict[str, Experiment] = {}
         self._shared_problems: dict[str, Problem] = {}
@@ -127,6 +130,11 @@ class _Outcome:
         if name in self._found:
             self.repeats += 1
             return
+        work, reason = _work(model, config)
+        first = self._by_work.setdefault(work, name)
+        if first != name:
+            self.same_as.append(SameAs(config, first, reason))
+            return
         self._found[name] = Experiment(name, config, model, {})
 
     def _calibration_faults(self, path: str | None) -> list[Rejection]:
@@ -166,6 +174,26 @@ class _Outcome:
                 problems.setdefault(str(found), found)
         text = "; ".join(str(reason) for reason in reasons)
         self.left_out.append(LeftOut(redacted(candidate.values), text))
+
+
+_SAMPLING = ("preset", "temperature", "do_sample", "top_k", "top_p", "min_p")
+"""What a choice among tokens takes, and greedy decoding does not look at."""
+
+
+def _work(model: ExperimentConfig, config: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what identifies the work that an experiment asks for, and the rule that found it."""
+    reason = ""
+    engine = config.get(model.backend)
+    own = engine.get("sampling") if isinstance(engine, Mapping) else None
+    if model.decoder.greedy and not own and "passthrough_kwargs" not in config:
+        decoder = config.get("decoder", {})
+        kept = {key: value for key, value in decoder.items() if key not in _SAMPLING}
+        config = {**config, "decoder": {**kept, "greedy": True}}
+        reason = (
+            "greedy decoding (do_sample false, or temperature 0) takes the likeliest token "
+            "whatever temperature, top_k, top_p and min_p say"
+        )
+    return json.dumps(config, sort_keys=True), reason
 
 
 def _unknown_shape(_model: str) -> Shape | None:

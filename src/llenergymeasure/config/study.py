@@ -38,6 +38,21 @@ class LeftOut:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class SameAs:
+    """A point that would do the work of an experiment, and is not measured a second time.
+
+    Attributes:
+        config: the point, as an experiment's.
+        experiment: the id of the one that is measured.
+        reason: the rule by which their work is the same.
+    """
+
+    config: dict[str, Any]
+    experiment: str
+    reason: str
+
+
 @dataclass(frozen=True)
 class Study:
     """What one study file says.
@@ -47,6 +62,7 @@ class Study:
         origin: the file it was read from.
         experiments: each once, in the order of the file.
         left_out: the points that cannot be run.
+        same_as: the points whose work another experiment does already.
         execution: how the runs follow each other, as given.
         n_cycles: cycles of each experiment, as resolved.
         runners: where a backend runs, of those that the study uses and says it of.
@@ -71,6 +87,7 @@ class Study:
     results_root: Path = DEFAULT_RESULTS
     swept_keys: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    same_as: tuple[SameAs, ...] = ()
 
     def runner(self, backend: BackendName) -> RunnerChoice:
         """Return where ``backend`` runs."""

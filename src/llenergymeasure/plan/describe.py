@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llenergymeasure.plan.equivalents import equivalent_lines, equivalents
@@ -54,7 +54,7 @@ def _lines(plan: Plan, estimates: Estimates) -> Iterator[str]:
     hidden = len(plan.runs) - SHOWN_RUNS
     if hidden > 0:
         yield f"… and {_count(hidden, 'more run')}"
-    if plan.left_out:
+    if plan.left_out or plan.same_as:
         yield ""
         yield from left_out_lines(plan)
     yield from _engines(plan)
@@ -125,12 +125,23 @@ def _row(run: PlannedRun, keys: Sequence[str]) -> list[str]:
 
 def left_out_lines(plan: Plan) -> Iterator[str]:
     """Yield which points of the grid are not run, and why; nothing where all are."""
-    if not plan.left_out:
+    yield from _points("Left out", plan.left_out, plan.swept_keys)
+    merged = [
+        {**each, "reason": f"as {each['experiment']}, for {each['reason']}"}
+        for each in plan.same_as
+    ]
+    yield from _points("Measured once with another", merged, plan.swept_keys)
+
+
+def _points(
+    title: str, points: Sequence[Mapping[str, Any]], swept_keys: Sequence[str]
+) -> Iterator[str]:
+    if not points:
         return
-    yield f"Left out: {_count(len(plan.left_out), 'point')}"
-    for each in plan.left_out[:SHOWN_LEFT_OUT]:
-        yield f"  {_point(each['config'], plan.swept_keys)}: {each['reason']}"
-    hidden = len(plan.left_out) - SHOWN_LEFT_OUT
+    yield f"{title}: {_count(len(points), 'point')}"
+    for each in points[:SHOWN_LEFT_OUT]:
+        yield f"  {_point(each['config'], swept_keys)}: {each['reason']}"
+    hidden = len(points) - SHOWN_LEFT_OUT
     if hidden > 0:
         yield f"  … and {hidden} more"
 

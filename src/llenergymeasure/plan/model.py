@@ -50,6 +50,7 @@ class Plan:
         study_design_hash: the hash of its ordered experiments.
         runs: in the order to run them.
         left_out: what cannot be run: ``config`` as it was written, and ``reason``.
+        same_as: what another experiment's runs stand for: ``config``, ``experiment``, ``reason``.
         swept_keys: dotted names of the settings that vary.
         execution: how the runs follow each other: ``n_cycles``, ``cycle_order`` and so on.
         images: the image of each backend whose runner was given one.
@@ -72,6 +73,7 @@ class Plan:
     stopping: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     carbon: Mapping[str, Any] | None = None
     quality: Mapping[str, Any] | None = None
+    same_as: tuple[dict[str, Any], ...] = ()
 
     def spec(self, experiment: str, cycle: int) -> RunSpec:
         """Return what the run's process is told.
@@ -147,6 +149,8 @@ class Plan:
         yield _lines(self._run_lines())
         yield b',\n"left_out": '
         yield _lines(_dump(each) for each in self.left_out)
+        yield b',\n"same_as": '
+        yield _lines(_dump(each) for each in self.same_as)
         yield b"\n}\n"
 
     def _run_lines(self) -> Iterator[str]:
@@ -190,6 +194,7 @@ class Plan:
                 study_design_hash=stored["study_design_hash"],
                 runs=tuple(PlannedRun(**run) for run in stored["runs"]),
                 left_out=tuple(stored["left_out"]),
+                same_as=tuple(stored.get("same_as", ())),
                 swept_keys=tuple(stored["swept"]),
                 execution=stored["execution"],
                 images=stored["images"],
