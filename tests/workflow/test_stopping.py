@@ -79,7 +79,7 @@ def test_it_begins_with_the_pilot_and_says_what_it_may_cost(folder):
 
 def test_the_next_start_adds_what_the_spread_asks_for(folder):
     run_all(written(study(), folder), folder, (STEADY, SHAKY))
-    found = precision(planned(study(), folder), folder)
+    found = precision(planned(study(), folder), folder, open_runs=0)
     assert (found.reached, found.short) == (False, 0)
     plan = written(study(), folder)
     # s = 0.0158 on the logarithm, t(0.975, 4) = 2.776: (2.776 s / ln 1.02)^2 = 4.9, so 5; with
@@ -161,7 +161,7 @@ def test_a_pilot_that_cannot_tell_asks_for_nothing(folder):
 def test_without_a_target_nothing_changes(folder):
     plain = study_from_mapping({**STUDY, "execution": {"n_cycles": 2}})
     assert b"stopping" not in written(plain, folder).to_json_bytes()
-    assert precision(planned(plain, folder), folder) is None
+    assert precision(planned(plain, folder), folder, open_runs=0) is None
     assert "precision_reached" not in json.loads(_manifest(plain, folder))
 
 
