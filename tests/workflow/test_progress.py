@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 
 from llenergymeasure.plan import Estimates, Plan, make_plan
 from llenergymeasure.plan.estimate import Known
+from llenergymeasure.processes import boot_id
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.progress import AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workload.studies import study_from_mapping
+from support.studies import SMALL
 
 
 def planned() -> Plan:
@@ -64,3 +67,18 @@ def test_what_is_known_of_models_and_devices_counts(tmp_path: Path) -> None:
     assert left is not None
     assert not left.unknown
     assert left.seconds > 100 * 1000
+
+
+def test_a_run_that_ended_without_a_word_is_said_to_be_lost_and_why(tmp_path: Path) -> None:
+    plan, folder = make_plan(study_from_mapping(SMALL)), StudyFolder(tmp_path)
+    progress = Progress(plan, folder)
+    (run,) = plan.runs
+    place = folder.run(run.experiment, run.cycle)
+    place.path.mkdir(parents=True)
+    left = {"status": "running", "phase": "measure", "host": socket.gethostname()}
+    left |= {"pid": 2**22 + 1, "boot_id": boot_id(), "error": None}
+    place.outcome.write_text(json.dumps(left))
+    (ended,) = progress.look()
+    assert ended.told.endswith(
+        "lost in measure: ProcessGone: its process 4194305 ended without a word (killed?)"
+    )

@@ -9,7 +9,7 @@ from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.files import write_bytes
 from llenergymeasure.plan import describe_plan
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.manifest import open_runs, write_manifest
+from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.stopping import carried_through, planned, precision
 from llenergymeasure.workload.studies import study_from_mapping
 from results.synthetic import make_result, write_result
@@ -77,13 +77,9 @@ def test_it_begins_with_the_pilot_and_says_what_it_may_cost(folder):
     assert "with all cycles that it may take: " in text
 
 
-def reached(plan, folder):
-    return precision(plan, folder, open_runs(plan, folder))
-
-
 def test_the_next_start_adds_what_the_spread_asks_for(folder):
     run_all(written(study(), folder), folder, (STEADY, SHAKY))
-    found = reached(planned(study(), folder), folder)
+    found = precision(planned(study(), folder), folder, open_runs=0)
     assert (found.reached, found.short) == (False, 0)
     plan = written(study(), folder)
     # s = 0.0158 on the logarithm, t(0.975, 4) = 2.776: (2.776 s / ln 1.02)^2 = 4.9, so 5; with
@@ -165,7 +161,7 @@ def test_a_pilot_that_cannot_tell_asks_for_nothing(folder):
 def test_without_a_target_nothing_changes(folder):
     plain = study_from_mapping({**STUDY, "execution": {"n_cycles": 2}})
     assert b"stopping" not in written(plain, folder).to_json_bytes()
-    assert reached(planned(plain, folder), folder) is None
+    assert precision(planned(plain, folder), folder, open_runs=0) is None
     assert "precision_reached" not in json.loads(_manifest(plain, folder))
 
 

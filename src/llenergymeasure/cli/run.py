@@ -119,7 +119,7 @@ def _run(
                 note(f"Does not fit: {problem}")
         how = Call(call.settings, call.profile)
         ended = drive_study(study, call.study_file, folder, Live(folder), how, lock)
-    if level() == Level.VERBOSE:
+    if level() == Level.VERBOSE and (folder.path / LOG_NAME).is_file():
         sys.stderr.write((folder.path / LOG_NAME).read_text(errors="replace"))
     else:
         sys.stderr.write(ended.complaint)

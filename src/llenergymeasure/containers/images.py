@@ -1,7 +1,9 @@
 """Images: what each backend's is called, where it lies, and the digest that names its content."""
 
+import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,21 +99,30 @@ def released() -> dict[str, str]:
 
 
 def _file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file, remembered as long as its size and time stay."""
+    """Return the SHA-256 of a file, remembered as long as its size, inode and times stay.
+
+    What is remembered stands under a hash that covers it too: a damaged memory is none.
+    """
     state = path.stat()
-    key = f"{path.resolve()}:{state.st_size}:{state.st_mtime_ns}"
+    stamp = (state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
+    key = f"{path.resolve()}:{':'.join(map(str, stamp))}"
     memory = image_folder() / DIGESTS
     try:
-        known: dict[str, str] = json.loads(memory.read_text())
-    except (OSError, ValueError):
+        known: dict[str, str] = dict(json.loads(memory.read_text()))
+    except (OSError, ValueError, TypeError):
         known = {}
-    if key not in known:
-        known[key] = f"sha256:{sha256(path)}"
-        try:
-            write_text(memory, json.dumps(known, indent=1) + "\n")
-        except OSError:
-            return known[key]
-    return known[key]
+    digest, _, check = str(known.get(key, "")).partition(" ")
+    if check and check == _check(key, digest):
+        return digest
+    digest = f"sha256:{sha256(path)}"
+    known[key] = f"{digest} {_check(key, digest)}"
+    with suppress(OSError):
+        write_text(memory, json.dumps(known, indent=1) + "\n")
+    return digest
+
+
+def _check(key: str, digest: str) -> str:
+    return hashlib.sha256(f"{key} {digest}".encode()).hexdigest()[:16]
 
 
 def image_problem(backend: str, image: SifImage) -> Problem | None:

@@ -264,7 +264,9 @@ class Drive:
             return EXIT_SIGTERM
         if returncode == 0:
             return EXIT_OK
-        if not self._anything_failed():
+        if not (self._folder.path / LOG_NAME).is_file():
+            self.complaint = f"llem: {self._folder.path} was removed while the study was at work\n"
+        elif not self._anything_failed():
             self.complaint = self._explanation(log)
         return EXIT_FAILED
 
@@ -284,8 +286,6 @@ class Drive:
 
     def _explanation(self, log: str) -> str:
         """Return why Snakemake failed where no run did: the rule's own words if it has any."""
-        if not (self._folder.path / LOG_NAME).is_file():
-            return f"llem: {self._folder.path} was removed while the study was at work\n"
         said = [
             path.read_text(errors="replace").strip()
             for rule in dict.fromkeys(re.findall(r"^Error in rule (\w+):", log, re.MULTILINE))

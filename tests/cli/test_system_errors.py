@@ -1,0 +1,136 @@
+"""What the system refuses is one line with its cause and its place, and never a traceback."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.files import locked
+from llenergymeasure.plan import make_plan
+from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.workload.studies import load_study
+from results.synthetic import make_result, write_result
+from support.studies import ROOT, environment, llem, write_study
+
+FAILS_TO_SYNC = """
+import os, runpy, sys
+def fsync(_handle):
+    raise OSError({number}, os.strerror({number}))
+os.fsync = fsync
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A study with a plan and a synthetic result; return its results folder."""
+    file = write_study(tmp_path)
+    plan, results = make_plan(load_study(file)), StudyFolder(tmp_path / "results" / "small")
+    (run,) = plan.runs
+    names = ("experiment", "cycle", "order", "backend", "runner", "config")
+    write_result(results.path, make_result({name: getattr(run, name) for name in names}))
+    results.plan.write_bytes(plan.to_json_bytes())
+    return results.path
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"), [(28, "No space left on device"), (5, "Input/output error")]
+)
+def test_a_disk_that_fails_while_tables_are_merged(study: Path, number: int, cause: str) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", FAILS_TO_SYNC.format(number=number)),
+            *(str(ROOT / "scripts/aggregate.py"), str(study)),
+        ],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"llem: {study}/")
+    assert cause in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_output_that_cannot_be_written(study: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", "from llenergymeasure.cli import main; main()", "status", study],
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "llem: the output cannot be written: No space left on device\n"
+
+
+def test_a_report_that_cannot_be_written_by_command(study: Path) -> None:
+    (study / "figures").write_text("in the way")
+    done = llem(study, "report", str(study))
+    assert done.returncode == 1
+    assert done.stderr == f"llem: {study}/figures: File exists\n"
+
+
+@pytest.mark.slow
+def test_a_report_that_cannot_be_written_by_the_workflow(study: Path, tmp_path: Path) -> None:
+    (study / "figures").write_text("in the way")
+    done = llem(tmp_path, "run", "study.yaml")
+    assert done.returncode == 1
+    assert "llem: results/small/figures: File exists" in done.stderr.splitlines()
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) < 5
+
+
+def test_a_study_in_use_is_left_as_it_is(study: Path, tmp_path: Path) -> None:
+    (study / "snakemake.log").write_text("the other's")
+    (study / ".call.json").write_text("{}")
+    with locked(study / ".lock", "llem"):
+        done = llem(tmp_path, "run", "study.yaml", "--cycles", "2")
+    assert done.returncode == 1
+    where = f"pid {os.getpid()} on {os.uname().nodename}"
+    wanted = f"llem: results/small is in use by llem ({where}); wait for it to end\n"
+    assert done.stderr == wanted
+    assert (study / "snakemake.log").read_text() == "the other's"
+    assert (study / ".call.json").read_text() == "{}"
+
+
+def test_tables_that_were_not_made_yet_are_no_difference(study: Path, tmp_path: Path) -> None:
+    file = write_study(tmp_path, execution={"n_cycles": 2})
+    StudyFolder(study).plan.write_bytes(make_plan(load_study(file)).to_json_bytes())
+    for path in StudyFolder(study).path.glob("runs/*/1/*"):
+        path.unlink()
+    done = llem(tmp_path, "verify", str(study), "--json")
+    assert (done.returncode, json.loads(done.stdout)["differences"]) == (0, [])
+    assert json.loads(done.stdout)["missing"] == 2
+
+
+@pytest.mark.slow
+def test_a_folder_deleted_beneath_a_study_at_work(tmp_path: Path) -> None:
+    write_study(tmp_path, window={"min_seconds": 5})
+    results = tmp_path / "results" / "small"
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from llenergymeasure.cli import main; main()", "run", "study.yaml"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 200
+    while not any(RunFolder(each).marks.is_file() for each in results.glob("runs/*/1")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    shutil.rmtree(results, ignore_errors=True)
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert "llem: results/small was removed while the study was at work" in said
+    assert "Traceback" not in said
