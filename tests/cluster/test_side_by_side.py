@@ -20,7 +20,8 @@ def test_two_runs_at_a_time_share_neither_card_nor_processor(tmp_path: Path) -> 
     if library is None:
         pytest.skip(reason)
     cards = [sim.Device(uuid=f"GPU-{name}") for name in "ab"]
-    variables = sim.environment(sim.Trace(cards).write(tmp_path), base={})
+    base = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    variables = sim.environment(sim.Trace(cards).write(tmp_path), base=base)
     study = write_study(
         tmp_path,
         experiments=[{"random_seed": seed} for seed in (1, 2, 3, 4)],

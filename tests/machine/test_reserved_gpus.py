@@ -116,6 +116,13 @@ def test_of_the_cards_that_a_scheduler_allots(monkeypatch: pytest.MonkeyPatch) -
     assert reserve(rest=at_once) is None
 
 
+@pytest.mark.usefixtures("three")
+def test_what_only_slurms_variable_names_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_STEP_GPUS", "2")
+    found = reserve()
+    assert (cards(found), told(found)) == ((THIRD,), THIRD)
+
+
 def test_a_run_keeps_what_it_holds_and_then_how_it_was_put_back(simulated: Any) -> None:
     environment = simulated()
     gpu = {"power_limit_w": 250}

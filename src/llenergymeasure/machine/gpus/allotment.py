@@ -175,7 +175,9 @@ def allot(config: Mapping[str, Any]) -> Allotment:
     usable = tuple(gpu.uuid for gpu in seen.gpus)
     if wanted.first is not None:
         usable = usable[wanted.first :][: wanted.count]
-    return Allotment(usable[: wanted.count], usable, False, seen.warnings)
+    # A scheduler that has set no more than its own variable leaves the engine unaware of it.
+    unaware = wanted.first is None and seen.source.startswith("SLURM")
+    return Allotment(usable[: wanted.count], usable, unaware, seen.warnings)
 
 
 def _with_memory(found: Allotment) -> Allotment:

@@ -15,14 +15,14 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure import files
 from llenergymeasure.machine.gpus.card_limits import Card, Limits, LimitsError, open_nvml
-from llenergymeasure.machine.gpus.locks import GpuBusyError, GpuLocks, file_safe, lock_gpus
+from llenergymeasure.machine.gpus.locks import GpuLocks, file_safe
 from llenergymeasure.machine.shared_folder import shared_folder
 from llenergymeasure.processes import ChildError, ask, boot_id
 
@@ -91,18 +91,19 @@ def restore_left(
         For each card the reason if it was not put back, else None.
     """
     done: dict[str, str | None] = {}
-    if held is not None:
-        mine = [uuid for uuid in recorded(held.folder) if uuid in held.uuids]
-        left = restore_limits(held, mine, answer_s=answer_s)["left"] if mine else {}
-        done |= {uuid: left.get(uuid) for uuid in mine}
-    for uuid, locks in _left(folder):
-        done[uuid] = restore_limits(locks, answer_s=answer_s)["left"].get(uuid)
+    with _left(folder) as free:
+        for locks in (free,) if held is None else (held, free):
+            uuids = _recorded(locks)
+            if uuids:
+                left = restore_limits(locks, uuids, answer_s=answer_s)["left"]
+                done |= {uuid: left.get(uuid) for uuid in uuids}
     return done
 
 
 def left_limits(folder: Path | None = None) -> list[str]:
     """Return the cards whose limits killed runs of this user left."""
-    return [uuid for uuid, _ in _left(folder)]
+    with _left(folder) as locks:
+        return _recorded(locks)
 
 
 def recorded(folder: Path) -> list[str]:
@@ -111,17 +112,28 @@ def recorded(folder: Path) -> list[str]:
     Other users' are passed over: what stands in them could make root set anything.
     """
     prefix = _path(folder, "").stem
-    return sorted(path.stem.removeprefix(prefix) for path in folder.glob(f"{prefix}*.json"))
+    found = []
+    for path in folder.glob(f"{prefix}*.json"):
+        with contextlib.suppress(FileNotFoundError):  # put back since
+            if _is_own(path.lstat()):
+                found.append(path.stem.removeprefix(prefix))
+    return sorted(found)
 
 
-def _left(folder: Path | None) -> Iterator[tuple[str, GpuLocks]]:
-    place = shared_folder().path if folder is None else folder
-    for uuid in recorded(place):
-        with contextlib.suppress(GpuBusyError):
-            locks = lock_gpus([uuid], "who puts limits back", wait_s=0, folder=place)
-            assert locks is not None
-            with locks:
-                yield uuid, locks
+def _recorded(locks: GpuLocks) -> list[str]:
+    return [uuid for uuid in recorded(locks.folder) if uuid in locks.uuids]
+
+
+def _left(folder: Path | None) -> GpuLocks:
+    """Lock the cards that have a record and are free: their runs are dead."""
+    locks = GpuLocks(shared_folder().path if folder is None else folder)
+    left = recorded(locks.folder)
+    locks.take(left, len(left), "who puts limits back")
+    return locks
+
+
+def _is_own(found: os.stat_result) -> bool:
+    return found.st_uid == os.geteuid()
 
 
 def _ask(locks: GpuLocks, question: dict[str, Any], answer_s: float) -> dict[str, Any]:
@@ -168,8 +180,10 @@ def _write(folder: Path, record: LimitRecord) -> None:
         handle = os.open(path, flags, 0o600)
     except FileExistsError:
         raise LimitsError(
-            f"GPU {record.uuid}: {path} is there, so an earlier run's limits are not put back "
-            "yet; `llem clean` says why"
+            f"GPU {record.uuid}: an earlier run's limits are not put back yet; `llem clean` says "
+            "why"
+            if _is_own(path.lstat())
+            else f"{path} belongs to somebody else; delete it"
         ) from None
     try:
         with os.fdopen(handle, "w") as stream:
@@ -191,7 +205,7 @@ def _read(path: Path) -> LimitRecord | None:
     """
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as stream:
         found = os.fstat(stream.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        if not (stat.S_ISREG(found.st_mode) and _is_own(found)):
             raise LimitsError(f"{path} belongs to somebody else; delete it")
         try:
             content: dict[str, Any] = json.load(stream)

@@ -59,7 +59,7 @@ class GpuLocks:
         self.release()
 
     def take(self, uuids: Sequence[str], count: int, owner: str) -> dict[str, str]:
-        """Lock the first ``count`` free cards, or none; return the busy ones and who has them."""
+        """Lock the first ``count`` free cards, or fewer; return the busy ones and who has them."""
         busy = {}
         try:
             for uuid in uuids:
@@ -73,8 +73,6 @@ class GpuLocks:
         except BaseException:
             self.release()
             raise
-        if len(self._handles) < count:
-            self.release()
         for handle in self.handles:
             _write(handle, f"{owner} (pid {os.getpid()}, user {_user()})")
         return busy
@@ -113,6 +111,7 @@ def lock_gpus(
         busy = locks.take(uuids, needed, owner)
         if len(locks.uuids) == needed:
             return locks
+        locks.release()
         left_s = deadline - time.monotonic()
         if left_s <= 0:
             raise GpuBusyError(_too_few(busy, needed, len(uuids), wait_s))
