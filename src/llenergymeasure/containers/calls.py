@@ -9,6 +9,7 @@ from itertools import takewhile
 
 from llenergymeasure import processes
 from llenergymeasure.errors import LlemError
+from llenergymeasure.redact import without_secrets
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _REASON = re.compile(r"(FATAL|ERROR|Error|docker)\b.*:")
@@ -58,8 +59,9 @@ def call(
 
 
 def reason(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the line of a failed command's messages that says why, with what follows it."""
-    lines = [line.strip() for line in _COLOUR.sub("", done.stderr).splitlines()]
+    """Return the line of a failed command's messages that says why, without any secret."""
+    text = without_secrets(_COLOUR.sub("", done.stderr))
+    lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith(_HELP)]
     for place in range(len(lines) - 1, -1, -1):
         if _REASON.match(lines[place]):

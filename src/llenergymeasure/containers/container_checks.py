@@ -12,7 +12,7 @@ import llenergymeasure
 from llenergymeasure.containers import docker
 from llenergymeasure.containers.apptainer import call_variables, exec_command
 from llenergymeasure.containers.calls import ContainerError, call, reason
-from llenergymeasure.containers.images import SifImage, image_problem
+from llenergymeasure.containers.images import SifImage
 from llenergymeasure.containers.runner_choice import PACKAGES, apptainer_command, container_command
 from llenergymeasure.containers.surroundings import (
     INSIDE,
@@ -50,9 +50,9 @@ def check_apptainer(
         words = exec_command(image.location, ())
     except ContainerError as error:
         return [Problem(str(error), key=key)]
-    wrong = image_problem(backend, image)
-    if wrong is not None:
-        return [wrong]
+    if image.path is not None and not image.path.exists():
+        remedy = f"make images BACKEND={backend} RUNNER=apptainer, or name another"
+        return [Problem(f"there is no such image; {remedy}", key=key, file=image.path)]
     if image.path is None or not look:
         return []
     words += inside_command(backend, surroundings, _gpu_count())

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,17 +78,17 @@ def build_sif(backend: str, out: Path | None = None, base: str | None = None) ->
     out.parent.mkdir(parents=True, exist_ok=True)
     _check_room(backend, out.parent, base)
     part = out.with_name(f".{out.stem}.part.sif")
-    call = [command, "build", "--force", "--mksquashfs-args", COMPRESSION]
-    call += ["--build-arg", f"version={llenergymeasure.__version__}"]
+    words = [command, "build", "--force", "--mksquashfs-args", COMPRESSION]
+    words += ["--build-arg", f"version={llenergymeasure.__version__}"]
     if base is not None:
         kind, address = _base(base)
-        call += ["--build-arg", f"bootstrap={kind}", "--build-arg", f"base={address}"]
+        words += ["--build-arg", f"bootstrap={kind}", "--build-arg", f"base={address}"]
     folder = containers_folder()
     environment = dict(os.environ)
     if dropped := missing_capabilities():
         environment["APPTAINER_DROP_CAPS"] = ",".join(dropped)
     try:
-        _call([*call, str(part), str(folder / f"{backend}.def")], folder.parent, environment)
+        _build([*words, str(part), str(folder / f"{backend}.def")], folder.parent, environment)
         part.replace(out)
         # A run in the same call of the workflow was described before there was an image.
         digest, size_bytes = SifImage(str(out)).digest(), out.stat().st_size
@@ -115,34 +116,22 @@ def build_docker(backend: str, tag: str | None = None, base: str | None = None) 
     engine = find_engine()
     tag = tag or local_tag(backend)
     folder = containers_folder()
-    call = [engine.command, "build", "--network=host", "--tag", tag]
-    call += ["--build-arg", f"VERSION={llenergymeasure.__version__}"]
-    if base is not None:
-        call += ["--build-arg", f"BASE={base}"]
+    words = [engine.command, "build", "--network=host", "--tag", tag]
+    words += ["--build-arg", f"VERSION={llenergymeasure.__version__}"]
+    words += [] if base is None else ["--build-arg", f"BASE={base}"]
     # The files that definitions copy, and not the whole repository with its results.
     definition = folder / f"{backend}.Dockerfile"
     environment = dict(os.environ)
-    if not _buildkit(engine.command):
+    if call([engine.command, "buildx", "version"], ASK_LIMIT_S).returncode != 0:
         environment["DOCKER_BUILDKIT"] = "0"
-    context = image_folder() / f"context-{backend}-{os.getpid()}"
-    try:
-        for name in _copied(definition):
-            target = context / name
+    lines = definition.read_text().splitlines()
+    with tempfile.TemporaryDirectory(prefix="llem-build-") as context:
+        for name in (line.split()[1] for line in lines if line.startswith("COPY ")):
+            target = Path(context) / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder.parent / name, target)
-        _call([*call, "--file", str(definition), str(context)], folder.parent, environment)
-    finally:
-        shutil.rmtree(context, ignore_errors=True)
+        _build([*words, "--file", str(definition), context], folder.parent, environment)
     return tag
-
-
-def _buildkit(command: str) -> bool:
-    return call([command, "buildx", "version"], ASK_LIMIT_S).returncode == 0
-
-
-def _copied(definition: Path) -> list[str]:
-    lines = definition.read_text().splitlines()
-    return [line.split()[1] for line in lines if line.startswith("COPY ")]
 
 
 def _check_room(backend: str, folder: Path, base: str | None) -> None:
@@ -162,7 +151,7 @@ def _check_room(backend: str, folder: Path, base: str | None) -> None:
             )
 
 
-def _call(command: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
+def _build(command: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
     done = subprocess.run(
         command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=2, check=False
     )

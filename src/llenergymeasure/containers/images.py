@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import llenergymeasure
-from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.files import sha256, write_text
 from llenergymeasure.workload.cache import cache_folder
 
@@ -123,11 +123,3 @@ def _file_digest(path: Path) -> str:
 
 def _check(key: str, digest: str) -> str:
     return hashlib.sha256(f"{key} {digest}".encode()).hexdigest()[:16]
-
-
-def image_problem(backend: str, image: SifImage) -> Problem | None:
-    """Return what is wrong with an image's file; None where it can be tried."""
-    if image.path is None or image.path.exists():
-        return None
-    remedy = f"make images BACKEND={backend} RUNNER=apptainer, or name another"
-    return Problem(f"there is no such image; {remedy}", key=f"runners.{backend}", file=image.path)

@@ -1,7 +1,7 @@
 """Run in a container before the first run: can this image do what will be asked of it?
 
 Standard library only, and no syntax newer than Python 3.9's, so that it can say what is missing.
-Prints one JSON object: ``facts`` about the container and ``problems``, a sentence each.
+Prints one JSON object: ``problems``, a sentence each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 NEEDED = {
     "httptools": "0.6",
@@ -49,15 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--script", help="a worker's script, whose --selfcheck must pass")
     options = parser.parse_args(arguments)
     problems = list(_found(options))
-    facts: dict[str, Any] = {
-        "python": sys.version.split()[0],
-        "packages": {name: _version(name) for name in NEEDED},
-    }
     if options.script and not problems:
-        told, more = _selfcheck(options.script)
-        facts["selfcheck"] = told
-        problems += more
-    print(json.dumps({"facts": facts, "problems": problems}))
+        problems = _selfcheck(options.script)
+    print(json.dumps({"problems": problems}))
     return 1 if problems else 0
 
 
@@ -179,17 +172,16 @@ def _image_cuda() -> str | None:
     return f"{build[1]}.{build[2]}" if build else os.environ.get("CUDA_VERSION")
 
 
-def _selfcheck(script: str) -> tuple[Any, list[str]]:
+def _selfcheck(script: str) -> list[str]:
     done = subprocess.run([sys.executable, script, "--selfcheck"], capture_output=True, check=False)
     try:
-        told = json.loads(done.stdout.decode())
-        problems = [str(each) for each in told["problems"]]
+        problems = [str(each) for each in json.loads(done.stdout.decode())["problems"]]
     except (ValueError, KeyError, TypeError):
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        return None, [f"the worker does not start in it: {lines[-1]}"]
+        return [f"the worker does not start in it: {lines[-1]}"]
     if done.returncode and not problems:
-        problems = [f"the worker's self-check ended with {done.returncode}"]
-    return told, problems
+        return [f"the worker's self-check ended with {done.returncode}"]
+    return problems
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ In Docker it starts the container, hands on its output and exit code, ends it on
 the process that asked for it is gone, and removes what launchers that were killed left behind.
 With Apptainer it becomes ``apptainer exec``: signals, exit code and death are the container's own.
 
-With ``--engine`` the container holds the engine's process alone: the supervisor that asked for it
+Without ``--run`` the container holds the engine's process alone: the supervisor that asked for it
 works outside, with the meter.
 """
 
@@ -73,17 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image", required=True)
     parser.add_argument("--scripts", type=Path, required=True, help="the workers' folder")
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--run", help="EXPERIMENT/CYCLE, of the plan that --spec names")
-    what.add_argument("--engine", action="store_true", help="the engine's process alone")
     parser.add_argument("--spec", type=Path, help="the study's plan")
+    parser.add_argument("--run", help="EXPERIMENT/CYCLE of it; without, the engine's process alone")
     parser.add_argument("--watch", type=int, help="end the run when this process ends")
     return parser
 
 
 def _task(options: argparse.Namespace) -> Task:
     folder = RunFolder(options.out.absolute())
-    if options.engine:
+    if options.run is None:
         return Task.engine_alone(folder)
     return Task.whole_run(options.spec, options.run, options.backend, folder)
 

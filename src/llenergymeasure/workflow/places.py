@@ -65,9 +65,7 @@ class Places:
         runner = self._runners[backend]
         local = [sys.executable, str(workflow_root() / "scripts" / f"measure_{backend}.py")]
         if runner == "docker":
-            launcher = self._launcher(
-                backend, docker_image(backend, self._plan.images.get(backend))
-            )
+            launcher = self._launcher(backend, self._docker_image(backend))
             return [*local, *_around(launcher)] if self._meter_outside else launcher
         if runner == "apptainer":
             image = self._sif[backend]
@@ -78,12 +76,14 @@ class Places:
             return [*env, *local, *_around(self._launcher(backend, image.location))]
         return local
 
+    def _docker_image(self, backend: BackendName) -> str:
+        return docker_image(backend, self._plan.images.get(backend))
+
     def _launcher(self, backend: BackendName, image: str) -> list[str]:
         return [
             *python_module("llenergymeasure.containers.launcher"),
             *("--runner", self._runners[backend], "--backend", backend, "--image", image),
             *("--scripts", str(workflow_root() / "scripts")),
-            *(["--engine"] if self._meter_outside else []),
         ]
 
     def container(self, backend: BackendName) -> str | None:
@@ -122,7 +122,7 @@ class Places:
             if image is not None and not _to_be_built(image):
                 problems += check_apptainer(backend, image, self._surroundings(), look=look)
             elif self._runners[backend] == "docker":
-                name = docker_image(backend, self._plan.images.get(backend))
+                name = self._docker_image(backend)
                 problems += check_docker(backend, name, self._surroundings(), look=look)
             elif self._runners[backend] == "local" and look:
                 problems += check_local(backend)
