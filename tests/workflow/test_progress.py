@@ -64,3 +64,14 @@ def test_what_is_known_of_models_and_devices_counts(tmp_path: Path) -> None:
     assert left is not None
     assert not left.unknown
     assert left.seconds > 100 * 1000
+
+
+def test_what_a_run_s_preflight_warned_of_is_passed_on(tmp_path: Path) -> None:
+    plan, folder = planned(), StudyFolder(tmp_path)
+    progress = Progress(plan, folder)
+    end(folder, plan, 0)
+    run = plan.runs[0]
+    warned = {"preflight": [{"message": "has ECC off"}], "workload": {"notes": ["prompts cut"]}}
+    folder.run(run.experiment, run.cycle).result.write_text(json.dumps({"provenance": warned}))
+    (ended,) = progress.look()
+    assert ended.notes == ("has ECC off", "prompts cut")
