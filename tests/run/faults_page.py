@@ -230,6 +230,11 @@ CHECKS = [
         "test_the_cache_counts_towards_memory",
     ),
     (
+        "the model's weights are a pointer of Git LFS, or some of their files are missing",
+        "error, with the file",
+        "test_weights_that_git_left_as_a_pointer_are_refused",
+    ),
+    (
         "a sequence is longer than the model's positions",
         "error",
         "test_a_sequence_longer_than_learned_positions_is_refused",

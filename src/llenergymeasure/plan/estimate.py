@@ -113,18 +113,13 @@ class Estimate:
     seconds: float
     unknown: tuple[str, ...] = ()
 
-    @property
-    def about(self) -> str:
-        """Whether it is the length or the least one, as a word."""
-        return "at least" if self.unknown else "about"
-
     def __str__(self) -> str:
         """Return it in words."""
-        return f"{self.about} {duration(self.seconds)}"
+        return f"{'at least' if self.unknown else 'about'} {duration(self.seconds)}"
 
 
 _LARGE = ModelSize(1e10, 4e10, 64, to_fetch_bytes=2e10)
-_SLOW_GPU = Device("a slow GPU", 2e13, 3e11)
+_SLOW_GPU = Device("a slow GPU", 1e13, 1e11)
 """What a limit takes for what is not known."""
 
 Knows = Callable[[ExperimentConfig], Known]

@@ -21,9 +21,11 @@ from llenergymeasure.run.preflight.memory import (
     Room,
     bytes_per_weight,
     copies,
+    engine_setting,
     memory_here,
     memory_need,
     memory_verdict,
+    spread,
 )
 from llenergymeasure.run.preflight.model_checks import stored_bytes, weights_here
 from llenergymeasure.workload.models.hub import cached_file
@@ -198,6 +200,8 @@ def _device(config: ExperimentConfig, cards: tuple[Gpu, ...]) -> Device | str:
         cores = len(os.sched_getaffinity(0))
         reads = min(CPU_BYTES_PER_S, cores * CORE_BYTES_PER_S)
         return Device(f"{cores} processors", cores * CORE_FLOPS_PER_S, reads)
+    if spread(config) or engine_setting(config, "cpu_offload_gb"):
+        return "the speed of what is laid beside the GPU"
     rate = peak(cards[0].name)
     if rate is None:
         return f"the speed of GPU {cards[0].name}"

@@ -179,14 +179,18 @@ def copies(config: ExperimentConfig) -> int:
     return (config.pytorch and config.pytorch.num_processes) or 1
 
 
+def spread(config: ExperimentConfig) -> bool:
+    """Return whether transformers may lay a model's parts wherever there is room."""
+    placed = config.pytorch and config.pytorch.device_map
+    return bool(placed) and ":" not in str(placed) and placed not in ("cuda", "cpu")
+
+
 def _gpu_room(config: ExperimentConfig, cards: tuple[Gpu, ...]) -> Room | None:
     known = [card.memory_total_bytes for card in cards if card.memory_total_bytes is not None]
     if len(known) < len(cards):
         return None
-    section: Any = getattr(config, config.backend)
     if config.backend == "pytorch":
-        spread = section is not None and section.device_map is not None
-        if spread and ":" not in section.device_map and section.device_map != "cuda":
+        if spread(config):
             return Room(sum(known), f"the memory of {len(known)} GPUs", spills=True)
         return Room(min(known), f"the memory of GPU {cards[0].name}")
     share = engine_setting(config, "gpu_memory_utilization")
