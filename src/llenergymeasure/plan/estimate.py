@@ -212,6 +212,13 @@ class Estimates:
             sizes["pytorch"] = config.pytorch.model_copy(update={"batch_size": batch_size})
         return config.model_copy(update=sizes)
 
+    def memory_key(self, content: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Return what experiments have in common that need the same memory."""
+        config = self._shape(content).config
+        work = Work.of(config, content)
+        longest = work.input_tokens + work.output_tokens
+        return id(config), min(work.requests, work.at_once), longest
+
     def _shape(self, content: Mapping[str, Any]) -> "_Shape":
         rest = {key: value for key, value in content.items() if key not in _NOT_IN_SHAPE}
         if "pytorch" in rest:

@@ -71,7 +71,15 @@ class Forecast:
         Args:
             configs: the resolved configuration of each experiment.
         """
-        said = Counter(self._memory(self.estimates.config(content)) for content in configs)
+        keys: Counter[tuple[int, int, int]] = Counter()
+        examples: dict[tuple[int, int, int], Mapping[str, Any]] = {}
+        for content in configs:
+            key = self.estimates.memory_key(content)
+            keys[key] += 1
+            examples.setdefault(key, content)
+        said: Counter[tuple[int, str]] = Counter()
+        for key, content in examples.items():
+            said[self._memory(self.estimates.config(content))] += keys[key]
         shown = list(said) if len(said) <= SHOWN else sorted(said, reverse=True)[:SHOWN]
         for each in shown:
             experiments = "1 experiment" if said[each] == 1 else f"{said[each]} experiments"

@@ -100,7 +100,10 @@ def engine_setting(config: ExperimentConfig, name: str) -> Any:
 def longest_tokens(config: ExperimentConfig, workload: Workload | None) -> int:
     """Return the tokens of the longest sequence, prompt and output together."""
     if workload is None or not workload.requests:
-        return config.max_input_tokens + config.max_output_tokens
+        made = config.synthetic()
+        if made is None:
+            return config.max_input_tokens + config.max_output_tokens
+        return made.input_len + made.output_len
     return max(
         len(request.prompt_token_ids) + request.max_output_tokens for request in workload.requests
     )
