@@ -35,10 +35,11 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from llenergymeasure.workload.studies import load_study
-from llenergymeasure.plan import describe_plan, make_plan
+from llenergymeasure.cli.plan import plan_lines
+from llenergymeasure.plan import make_plan
 plan = make_plan(load_study(Path(sys.argv[1])))
 content = plan.to_json_bytes()
-describe_plan(plan)
+list(plan_lines(plan, None))
 print(len(plan.runs), len(content))
 """
 

@@ -66,6 +66,25 @@ def test_what_is_not_known_is_said() -> None:
     assert "it needs a GPU" in needs_gpu
 
 
+def test_of_many_needs_the_largest_are_shown_and_none_is_lost() -> None:
+    configs = [
+        {"model": "tiny-llama", "backend": "pytorch", "n": n, "max_output_tokens": 100 * m}
+        for n in (1, 2)
+        for m in range(1, 31)
+    ]
+    lines = list(Forecast().memory_lines(configs))
+    assert len(lines) == 21
+    assert lines[0].startswith("  2 experiments: at least ")
+    assert "of up to 3512 tokens" in lines[0]
+    assert lines[-1] == "  … and 20 experiments that need no more than the last of these"
+
+
+def test_prompts_that_are_made_have_their_own_lengths() -> None:
+    made = {"input_len": 100, "output_len": 20}
+    (line,) = Forecast().memory_lines([{**LLAMA_8B, "backend": "pytorch", "dataset": made}])
+    assert "of up to 120 tokens" in line
+
+
 def test_the_plan_says_it(tmp_path: Any) -> None:
     done = llem(tmp_path, "plan", str(write_study(tmp_path, sweep={"n": [1, 2]})))
     assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,11 @@ import pytest
 
 from llenergymeasure.backends import registry
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.run.preflight import model_checks
 from llenergymeasure.run.preflight.checks import Preflight, preflight
+from llenergymeasure.workload.models.known import known_architecture
+from llenergymeasure.workload.models.resolve import ModelSource
+from llenergymeasure.workload.models.tiny import tiny_llama_folder
 from nvml_sim import sim
 
 UUID = "GPU-51b0cafe-0000-4000-8000-000000000000"
@@ -131,6 +136,52 @@ def test_a_sequence_longer_than_learned_positions_is_refused(tmp_path: Path) -> 
     found = on_cpu(tmp_path, model="gpt2", weights="random", n=1, max_output_tokens=1000)
     (error,) = found.errors
     assert "take up to 1512 tokens together, and this model is made for 1024" in str(error)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 8388608\n"
+
+
+def own_model(folder: Path) -> Path:
+    """Return a folder with a model of the study's own, without weights."""
+    place = shutil.copytree(tiny_llama_folder(), folder / "model")
+    for path in place.glob("*.safetensors*"):
+        path.unlink()
+    return place
+
+
+def test_weights_that_git_left_as_a_pointer_are_refused(tmp_path: Path) -> None:
+    folder = own_model(tmp_path)
+    (folder / "model.safetensors").write_text(POINTER)
+    (error,) = on_cpu(tmp_path / "run", model=str(folder)).errors
+    assert error.file == folder / "model.safetensors"
+    assert "holds a pointer of Git LFS and no weights; run git lfs pull there" in str(error)
+
+
+def test_shards_that_are_missing_are_named(tmp_path: Path) -> None:
+    folder = own_model(tmp_path)
+    index = {"weight_map": {"a": "1.safetensors", "b": "2.safetensors", "c": "3.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "2.safetensors").write_bytes(b"\0" * 2000)
+    (error,) = on_cpu(tmp_path / "run", model=str(folder)).errors
+    assert error.file == folder / "model.safetensors.index.json"
+    assert "2 of the 3 files it names are not there: 1.safetensors, 3.safetensors" in str(error)
+
+
+def test_a_cache_with_the_index_alone_has_no_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted download."""
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "1.safetensors"}}))
+    here = {index.name: index}
+    monkeypatch.setattr(model_checks, "cached_file", lambda _model, name, _revision: here.get(name))
+    source = ModelSource("owner/name", "owner/name", False, {}, known_architecture("gpt2"))
+    config = ExperimentConfig.model_validate({"model": "owner/name"})
+    assert not model_checks.weights_here(config, source)
+    (error,) = model_checks.check_model(config, source, None, ())
+    assert "its weights are not in the local cache of the hub" in str(error)
+    here["1.safetensors"] = index
+    assert model_checks.weights_here(config, source)
 
 
 def test_missing_packages_are_named_once(tmp_path: Path) -> None:

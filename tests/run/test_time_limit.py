@@ -13,12 +13,14 @@ from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.prompts import build_workload
 
 
-def limit_s(on_gpu: bool = False, gap_s: float = 0.0, **settings: Any) -> float:
+def limit_s(card: Gpu | None = None, gap_s: float = 0.0, **settings: Any) -> float:
     config = ExperimentConfig.model_validate({"model": "tiny-llama", "n": 4, **settings})
-    cards = (Gpu(0, "GPU-0", "a card of no known speed"),) if on_gpu else ()
+    cards = () if card is None else (card,)
     known = known_of(config, resolve_model(config), cards)
     work = work_of(config, build_workload(config))
-    return estimate.limit_s(config, resolve_protocol(config, measured=on_gpu), known, work, gap_s)
+    return estimate.limit_s(
+        config, resolve_protocol(config, measured=card is not None), known, work, gap_s
+    )
 
 
 def test_a_small_run_is_given_minutes_and_not_hours() -> None:
@@ -45,7 +47,7 @@ def test_more_to_do_is_given_more_time(more: dict[str, Any]) -> None:
 
 def test_a_gpu_is_given_less_than_a_cpu() -> None:
     large = {"model": "llama-3.1-8b", "weights": "random", "protocol": "quick"}
-    assert limit_s(on_gpu=True, **large) < limit_s(**large) / 3
+    assert limit_s(Gpu(0, "GPU-0", "of no known speed"), **large) < limit_s(**large) / 3
 
 
 def test_an_unknown_model_is_taken_for_a_large_one() -> None:
@@ -53,3 +55,10 @@ def test_an_unknown_model_is_taken_for_a_large_one() -> None:
     protocol = resolve_protocol(config, measured=False)
     unknown = estimate.limit_s(config, protocol, known_of(config, None, ()), work_of(config, None))
     assert unknown > limit_s(model="llama-3.1-8b", weights="random")
+
+
+def test_what_is_not_all_on_the_gpu_is_given_more_time() -> None:
+    config = {"model": "llama-3.1-8b", "weights": "random", "n": 4}
+    h100 = Gpu(0, "GPU-0", "NVIDIA H100 80GB HBM3")
+    whole = limit_s(h100, **config)
+    assert limit_s(h100, pytorch={"device_map": "auto"}, **config) > 3 * whole

@@ -74,7 +74,7 @@ def test_runs_longer_than_the_job_are_named_with_what_to_ask_for(tmp_path: Path)
     assert problem.key == "default-resources.runtime"
     assert problem.file == tmp_path / "cluster" / "config.yaml"
     assert "the runs of 2 experiments take at least" in problem.message
-    assert "ends a job after 1 min; ask for" in problem.message
+    assert "ends a job after 60 s; ask for" in problem.message
     assert problem.found == "1 min"
     assert found(profile(tmp_path, **{"default-resources": {"runtime": 30}}), **long) == []
 

@@ -82,3 +82,14 @@ def test_a_run_that_ended_without_a_word_is_said_to_be_lost_and_why(tmp_path: Pa
     assert ended.told.endswith(
         "lost in measure: ProcessGone: its process 4194305 ended without a word (killed?)"
     )
+
+
+def test_what_a_run_s_preflight_warned_of_is_passed_on(tmp_path: Path) -> None:
+    plan, folder = planned(), StudyFolder(tmp_path)
+    progress = Progress(plan, folder)
+    end(folder, plan, 0)
+    run = plan.runs[0]
+    warned = {"preflight": [{"message": "has ECC off"}], "workload": {"notes": ["prompts cut"]}}
+    folder.run(run.experiment, run.cycle).result.write_text(json.dumps({"provenance": warned}))
+    (ended,) = progress.look()
+    assert ended.notes == ("has ECC off", "prompts cut")

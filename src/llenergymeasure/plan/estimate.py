@@ -113,18 +113,13 @@ class Estimate:
     seconds: float
     unknown: tuple[str, ...] = ()
 
-    @property
-    def about(self) -> str:
-        """Whether it is the length or the least one, as a word."""
-        return "at least" if self.unknown else "about"
-
     def __str__(self) -> str:
         """Return it in words."""
-        return f"{self.about} {duration(self.seconds)}"
+        return f"{'at least' if self.unknown else 'about'} {duration(self.seconds)}"
 
 
 _LARGE = ModelSize(1e10, 4e10, 64, to_fetch_bytes=2e10)
-_SLOW_GPU = Device("a slow GPU", 2e13, 3e11)
+_SLOW_GPU = Device("a slow GPU", 1e13, 1e11)
 """What a limit takes for what is not known."""
 
 Knows = Callable[[ExperimentConfig], Known]
@@ -216,6 +211,13 @@ class Estimates:
         if batch_size is not None and config.pytorch is not None:
             sizes["pytorch"] = config.pytorch.model_copy(update={"batch_size": batch_size})
         return config.model_copy(update=sizes)
+
+    def memory_key(self, content: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Return what experiments have in common that need the same memory."""
+        config = self._shape(content).config
+        work = Work.of(config, content)
+        longest = work.input_tokens + work.output_tokens
+        return id(config), min(work.requests, work.at_once), longest
 
     def _shape(self, content: Mapping[str, Any]) -> "_Shape":
         rest = {key: value for key, value in content.items() if key not in _NOT_IN_SHAPE}

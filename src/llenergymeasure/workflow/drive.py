@@ -131,6 +131,7 @@ class Drive:
         self._folder = folder
         self._view = view
         self._lock = lock
+        self._noted: set[str] = set()
         self._interruptions = 0
         self._on_cluster = False
         self._began_s = 0.0
@@ -214,6 +215,10 @@ class Drive:
     def _tell_of_ends(self, progress: Progress) -> None:
         for ended in progress.look():
             self._view.say(ended.told)
+            for note in ended.notes:
+                if note not in self._noted:  # once a study: most hold for every run
+                    self._noted.add(note)
+                    self._view.say(f"Note: {note}")
 
     def _on_interrupt(self, _number: int, _frame: object) -> None:
         self._signal_number = signal.SIGINT

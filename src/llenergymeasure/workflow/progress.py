@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure.errors import Problem
 from llenergymeasure.plan import Estimates, Plan, PlannedRun
 from llenergymeasure.plan.estimate import Estimate
 from llenergymeasure.results.layout import StudyFolder
@@ -30,11 +31,13 @@ class Ended:
         run: which.
         outcome: its ``outcome.json``.
         told: how it ended, in words.
+        notes: what a reader of its result should know, by its preflight and its workload.
     """
 
     run: PlannedRun
     outcome: Mapping[str, Any]
     told: str
+    notes: tuple[str, ...] = ()
 
 
 class Progress:
@@ -101,7 +104,8 @@ class Progress:
             self._ended_s += self._estimated_s(run)
             done = self._total - len(self._open)
             told = f"[{done}/{self._total}] {_named(run)}: {self._told(run, outcome)}"
-            ended.append(Ended(run, outcome, told))
+            notes = _notes(self._folder.run(run.experiment, run.cycle).result)
+            ended.append(Ended(run, outcome, told, notes))
         return ended
 
     def line(self) -> str:
@@ -192,6 +196,16 @@ class Progress:
 def _named(run: PlannedRun) -> str:
     settings = " ".join(f"{key}={value}" for key, value in run.swept.items())
     return f"{run.experiment} cycle {run.cycle}" + (f" ({settings})" if settings else "")
+
+
+def _notes(result: Path) -> tuple[str, ...]:
+    """Return what a finished run's preflight warned of, and what was done to its prompts."""
+    try:
+        said = json.loads(result.read_text())["provenance"]
+        warned = [str(Problem(each["message"], key=each.get("key"))) for each in said["preflight"]]
+        return (*warned, *said["workload"]["notes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
 
 
 def _number(result: Path) -> str:

@@ -4,11 +4,10 @@ A check is a function ``check_…(…) -> Iterator[Problem]``; each problem says
 fatal.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from llenergymeasure.backends.base import Backend, Serving
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -27,6 +26,9 @@ from llenergymeasure.workload.studies import shape_of
 
 RESULTS_LEAST_BYTES = 100_000_000
 RESULTS_FEW_BYTES = 1_000_000_000
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,19 +72,14 @@ def preflight(
     """
     found = [*backend.problems(config), *check_engine_version(config)]
     found += check_server(config, backend)
-    source: ModelSource | None = None
-    workload: Workload | None = None
-    cards: tuple[Gpu, ...] = ()
-    with _collected(found, "model"):
-        source = resolve_model(config)
-    with _collected(found, "dataset"):
-        if source is not None:
-            workload = build_workload(config)
-        elif config.synthetic() is None:
-            read_dataset(str(config.dataset))
-    with _collected(found, None):
-        cards = _cards(config, found)
-        found += check_gpus(config, cards, run_pid)
+    workload = None
+    source = _obtained(found, "model", resolve_model, config)
+    if source is not None:
+        workload = _obtained(found, "dataset", build_workload, config)
+    elif config.synthetic() is None:
+        _obtained(found, "dataset", read_dataset, str(config.dataset))
+    cards = _obtained(found, None, _cards, config, found) or ()
+    found += check_gpus(config, cards, run_pid)
     found += check_rules(config, source, cards)
     found += check_folder(folder)
     if source is not None:
@@ -106,8 +103,7 @@ def check_server(config: ExperimentConfig, backend: Backend) -> Iterator[Problem
         yield Problem(text, key="serving")
         return
     found: list[Problem] = []
-    with _collected(found, "serving"):
-        backend.server(config, 0)
+    _obtained(found, "serving", backend.server, config, 0)
     yield from found
 
 
@@ -149,11 +145,12 @@ def _cards(config: ExperimentConfig, found: list[Problem]) -> tuple[Gpu, ...]:
     return cards
 
 
-@contextmanager
-def _collected(found: list[Problem], key: str | None) -> Iterator[None]:
-    """Add the error that the block ends with to those found."""
+def _obtained(
+    found: list[Problem], key: str | None, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T | None:
+    """Return what ``make`` gives; its error becomes one of those found."""
     try:
-        yield
+        return make(*args, **kwargs)
     except ConfigurationError as error:
         found += error.problems
     except LlemError as error:
@@ -162,6 +159,7 @@ def _collected(found: list[Problem], key: str | None) -> Iterator[None]:
         # The backend has named what is not installed already, and better.
         if not any(problem.fatal for problem in found):
             found.append(Problem(f"{error.name} is not installed", key="backend"))
+    return None
 
 
 def _plain(problem: Problem) -> dict[str, Any]:

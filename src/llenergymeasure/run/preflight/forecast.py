@@ -21,9 +21,11 @@ from llenergymeasure.run.preflight.memory import (
     Room,
     bytes_per_weight,
     copies,
+    engine_setting,
     memory_here,
     memory_need,
     memory_verdict,
+    spread,
 )
 from llenergymeasure.run.preflight.model_checks import stored_bytes, weights_here
 from llenergymeasure.workload.models.hub import cached_file
@@ -69,7 +71,15 @@ class Forecast:
         Args:
             configs: the resolved configuration of each experiment.
         """
-        said = Counter(self._memory(self.estimates.config(content)) for content in configs)
+        keys: Counter[tuple[int, int, int]] = Counter()
+        examples: dict[tuple[int, int, int], Mapping[str, Any]] = {}
+        for content in configs:
+            key = self.estimates.memory_key(content)
+            keys[key] += 1
+            examples.setdefault(key, content)
+        said: Counter[tuple[int, str]] = Counter()
+        for key, content in examples.items():
+            said[self._memory(self.estimates.config(content))] += keys[key]
         shown = list(said) if len(said) <= SHOWN else sorted(said, reverse=True)[:SHOWN]
         for each in shown:
             experiments = "1 experiment" if said[each] == 1 else f"{said[each]} experiments"
@@ -198,6 +208,8 @@ def _device(config: ExperimentConfig, cards: tuple[Gpu, ...]) -> Device | str:
         cores = len(os.sched_getaffinity(0))
         reads = min(CPU_BYTES_PER_S, cores * CORE_BYTES_PER_S)
         return Device(f"{cores} processors", cores * CORE_FLOPS_PER_S, reads)
+    if spread(config) or engine_setting(config, "cpu_offload_gb"):
+        return "the speed of what is laid beside the GPU"
     rate = peak(cards[0].name)
     if rate is None:
         return f"the speed of GPU {cards[0].name}"

@@ -100,7 +100,10 @@ def engine_setting(config: ExperimentConfig, name: str) -> Any:
 def longest_tokens(config: ExperimentConfig, workload: Workload | None) -> int:
     """Return the tokens of the longest sequence, prompt and output together."""
     if workload is None or not workload.requests:
-        return config.max_input_tokens + config.max_output_tokens
+        made = config.synthetic()
+        if made is None:
+            return config.max_input_tokens + config.max_output_tokens
+        return made.input_len + made.output_len
     return max(
         len(request.prompt_token_ids) + request.max_output_tokens for request in workload.requests
     )
@@ -179,14 +182,18 @@ def copies(config: ExperimentConfig) -> int:
     return (config.pytorch and config.pytorch.num_processes) or 1
 
 
+def spread(config: ExperimentConfig) -> bool:
+    """Return whether transformers may lay a model's parts wherever there is room."""
+    placed = config.pytorch and config.pytorch.device_map
+    return bool(placed) and ":" not in str(placed) and placed not in ("cuda", "cpu")
+
+
 def _gpu_room(config: ExperimentConfig, cards: tuple[Gpu, ...]) -> Room | None:
     known = [card.memory_total_bytes for card in cards if card.memory_total_bytes is not None]
     if len(known) < len(cards):
         return None
-    section: Any = getattr(config, config.backend)
     if config.backend == "pytorch":
-        spread = section is not None and section.device_map is not None
-        if spread and ":" not in section.device_map and section.device_map != "cuda":
+        if spread(config):
             return Room(sum(known), f"the memory of {len(known)} GPUs", spills=True)
         return Room(min(known), f"the memory of GPU {cards[0].name}")
     share = engine_setting(config, "gpu_memory_utilization")

@@ -1,5 +1,6 @@
 """Whether a model can be had, and fits: on the disk, in memory, in its own length."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,9 @@ _WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 
+_POINTER = b"version https://git-lfs"
+SHOWN_SHARDS = 3
+
 
 def check_model(
     config: ExperimentConfig,
@@ -43,7 +47,8 @@ def weights_here(config: ExperimentConfig, source: ModelSource) -> bool:
     """Whether no weights have to be fetched: a folder, random ones, a server's, or cached ones."""
     if source.folder is not None or source.random or config.backend == "openai":
         return True
-    return any(cached_file(source.name, name, source.revision) for name in _WEIGHT_FILES)
+    first = _weights_file(source)
+    return first is not None and not _missing(source, first)
 
 
 def stored_bytes(config: ExperimentConfig, source: ModelSource) -> int | None:
@@ -54,7 +59,10 @@ def stored_bytes(config: ExperimentConfig, source: ModelSource) -> int | None:
 
 
 def _check_weights(config: ExperimentConfig, source: ModelSource) -> Iterator[Problem]:
-    """Yield why weights that are still to be fetched will not come, or not fit the cache."""
+    """Yield why weights are none, or why those still to be fetched will not come, or not fit."""
+    first = None if source.random or config.backend == "openai" else _weights_file(source)
+    if first is not None:
+        yield from _check_weight_files(source, first)
     if weights_here(config, source):
         return
     if offline():
@@ -73,6 +81,55 @@ def _check_weights(config: ExperimentConfig, source: ModelSource) -> Iterator[Pr
             "room, or set HF_HOME to a larger disk"
         )
         yield Problem(message, key="model", found=source.name, file=cache)
+
+
+def _check_weight_files(source: ModelSource, first: Path) -> Iterator[Problem]:
+    shards = _shards(first)
+    missing = _missing(source, first)
+    if missing and source.folder is not None:
+        names = ", ".join(missing[:SHOWN_SHARDS]) + (", …" if len(missing) > SHOWN_SHARDS else "")
+        yield Problem(
+            f"{len(missing)} of the {len(shards)} files it names are not there: {names}; fetch "
+            "them, or the model again",
+            file=first,
+        )
+    for path in (first, *(_file(source, name) for name in shards)):
+        if path is not None and _is_pointer(path):
+            text = "holds a pointer of Git LFS and no weights; run git lfs pull there"
+            yield Problem(text, file=path)
+            return
+
+
+def _is_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_POINTER)) == _POINTER
+
+
+def _weights_file(source: ModelSource) -> Path | None:
+    """Return the weights, or the index of their shards: in the model's folder or the cache."""
+    found = (_file(source, name) for name in _WEIGHT_FILES)
+    return next((path for path in found if path is not None), None)
+
+
+def _missing(source: ModelSource, first: Path) -> list[str]:
+    """Return the shards that an index names and that are not there."""
+    return [name for name in _shards(first) if _file(source, name) is None]
+
+
+def _shards(first: Path) -> list[str]:
+    if first.suffix != ".json":
+        return []
+    try:
+        return sorted(set(json.loads(first.read_text())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return []  # The engine says what is wrong with it.
+
+
+def _file(source: ModelSource, name: str) -> Path | None:
+    if source.folder is None:
+        return cached_file(source.name, name, source.revision)
+    path = source.folder / name
+    return path if path.is_file() else None
 
 
 def _hub_cache() -> Path | None:
