@@ -89,6 +89,20 @@ def test_an_engine_that_is_no_child_of_the_run_is_the_runs_all_the_same(machine:
     assert machine.totals()["cpu_own_s"] == pytest.approx(0.7)
 
 
+def test_who_came_later_is_told_apart_too(machine: Machine) -> None:
+    machine.totals()
+    machine.process(OTHER + 1, OTHER, (900, 0, 0, 0))
+    machine.process(WORKER + 1, WORKER, (50, 0, 0, 0))
+    assert machine.totals()["cpu_own_s"] == pytest.approx(0.5)
+    # A number of a stranger that is used again by a process of the run.
+    for file in (machine.proc / str(OTHER)).iterdir():
+        file.unlink()
+    (machine.proc / str(OTHER)).rmdir()
+    machine.totals()
+    machine.process(OTHER, ENGINE, (25, 0, 0, 0))
+    assert machine.totals()["cpu_own_s"] == pytest.approx(0.75)
+
+
 def test_a_process_that_is_stopped_is_named_until_it_goes_on(machine: Machine) -> None:
     machine.host.totals()
     assert machine.host.stopped() == []

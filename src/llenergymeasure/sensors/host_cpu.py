@@ -15,7 +15,7 @@ up, as the kernel does: a window's share is a difference of two moments. Rows ar
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from llenergymeasure.processes import below, pids, stat_fields
@@ -54,7 +54,9 @@ class HostCpu:
         """
         self._run, self._proc, self._cgroups = run, proc, cgroups
         self._cpus = {f"cpu{number}" for number in cpus or os.sched_getaffinity(0)}
-        self._own: list[int] = []
+        self._roots: set[int] = set()
+        self._own: set[int] = set()
+        self._strangers: set[int] = set()
 
     def channels(self, device: str, sensor: str) -> list[Channel]:
         """Return what there is to read, as rows of this device and sensor."""
@@ -69,10 +71,8 @@ class HostCpu:
         Raises:
             SensorError: the kernel does not say what the CPUs do.
         """
-        every = self._every()
-        roots = self._run.roots()
-        self._own = below(roots, every)
-        tree = {*roots.intersection(every), *self._own}
+        every = self._not_strangers()
+        tree = self._own | self._roots.intersection(every)
         values = [*self._cpu_times(), Value("cpu_own_s", sum(_used_s(every[pid]) for pid in tree))]
         groups = {group for pid in tree for group in self._limits(pid)}
         if groups:
@@ -97,7 +97,7 @@ class HostCpu:
 
     def others(self) -> dict[int, float]:
         """Return the CPU time, in s, of each process that is not the run's."""
-        every = self._every()
+        every = self._stats(pids(self._proc))
         own = {*self._run.roots(), *below(self._run.roots(), every)}
         return {pid: _used_s(fields) for pid, fields in every.items() if pid not in own}
 
@@ -105,8 +105,25 @@ class HostCpu:
         """Return a process's name."""
         return _text(self._proc / str(pid) / "comm").strip() or "unknown"
 
-    def _every(self) -> dict[int, list[str]]:
-        found = ((pid, stat_fields(pid, self._proc)) for pid in pids(self._proc))
+    def _not_strangers(self) -> dict[int, list[str]]:
+        """Return what is known of each process that may be the run's, and find out which are.
+
+        A process that descends from none of the roots never will, so it is looked at only once:
+        a large machine has thousands.
+        """
+        listed, roots = set(pids(self._proc)), self._run.roots()
+        # A number that is gone may come back as another process.
+        self._strangers = self._strangers & listed if roots == self._roots else set()
+        every = self._stats(listed - self._strangers)
+        self._roots, self._own = roots, set(below(roots, every))
+        known = {0, *self._strangers, *every}
+        self._strangers |= {
+            pid for pid in every.keys() - self._own - roots if int(every[pid][1]) in known
+        }
+        return every
+
+    def _stats(self, numbers: Iterable[int]) -> dict[int, list[str]]:
+        found = ((pid, stat_fields(pid, self._proc)) for pid in numbers)
         return {pid: fields for pid, fields in found if len(fields) > 14}
 
     def _cpu_times(self) -> list[Value]:
