@@ -5,26 +5,21 @@ It writes the outcome whatever happens: an engine's segfault, an out-of-memory k
 time limit, or the death of the workflow that asked for the run.
 """
 
-import contextlib
 import json
 import os
-import select
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from llenergymeasure import processes
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError
 from llenergymeasure.files import read_json, remove_unfinished, write_text
 from llenergymeasure.machine.gpus.memory_release import ask_release, told
-from llenergymeasure.machine.host import memory_limit_bytes
 from llenergymeasure.machine.scheduler import job_facts, memory_kills, time_limit_over
 from llenergymeasure.processes import SignalPipe, python_module
 from llenergymeasure.recording.client import RecorderProcess
@@ -33,17 +28,22 @@ from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder
 from llenergymeasure.results.whole import is_measured, is_whole
 from llenergymeasure.run.attempt_lock import AttemptLock, EarlierAttemptError
 from llenergymeasure.run.circuit_breaker import Circuit, CircuitBrokenError
+from llenergymeasure.run.ending import (
+    GRACE_S,
+    Cause,
+    End,
+    described,
+    engine_killed,
+    finish_killed,
+    outcome_error,
+    wait_for_end,
+)
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.run.reserved_gpus import Reservation, put_back_left_limits
 from llenergymeasure.units import DISQUALIFYING
 
 ENGINE_MODULE = "llenergymeasure.run.engine.engine_process"
 FINISH_MODULE = "llenergymeasure.run.result.build_result"
-
-_WORKFLOW_GONE = "the workflow that asked for the run ended"
-
-GRACE_S = 15.0
-"""Seconds between SIGTERM and SIGKILL for what must end."""
 
 RECORDER_READY_S = 60.0
 RELEASE_LIMIT_S = 180.0
@@ -55,37 +55,7 @@ FINISH_HURRIED_S = 120.0
 
 POLL_S = 0.01
 
-
-class Cause(Enum):
-    """What ended an engine's process from outside."""
-
-    SIGNAL = "Interrupted"
-    WORKFLOW_GONE = "WorkflowGone"
-    TIME_LIMIT = "TimeoutError"
-    TEARDOWN_HUNG = "TeardownHung"
-    FINISH_HUNG = "FinishHung"
-
-
-@dataclass(frozen=True)
-class End:
-    """How a process of the run is over.
-
-    Attributes:
-        returncode: as of :mod:`subprocess`.
-        cause: what ended it from outside; None where it ended by itself.
-        message: that in words.
-        signal_number: the signal that asked for the end.
-    """
-
-    returncode: int
-    cause: Cause | None = None
-    message: str = ""
-    signal_number: int | None = None
-
-    @property
-    def well(self) -> bool:
-        """Whether it ended by itself, and well."""
-        return self.cause is None and self.returncode == 0
+now_s = time.monotonic
 
 
 class Supervisor:
@@ -134,7 +104,7 @@ class Supervisor:
             self._clear()
         except (OSError, LlemError) as error:
             outcome.begin(self._folder)
-            return self._fail(outcome, EXIT_FAILED, _described(error))
+            return self._fail(outcome, EXIT_FAILED, described(error))
         outcome.begin(self._folder)
         started = time.monotonic()
         with self._folder.log.open("ab", buffering=0) as log:
@@ -142,10 +112,10 @@ class Supervisor:
                 return self._attempt(outcome, log, signals, started)
             except LlemError as error:
                 self._clean_up()
-                return self._fail(outcome, error.exit_code, _described(error))
+                return self._fail(outcome, error.exit_code, described(error))
             except Exception as error:  # the outcome must be written whatever went wrong
                 self._clean_up()
-                self._fail(outcome, EXIT_FAILED, _described(error))
+                self._fail(outcome, EXIT_FAILED, described(error))
                 raise
 
     def _disqualified(self) -> bool:
@@ -309,44 +279,21 @@ class Supervisor:
         started: float,
         outcome: Outcome,
     ) -> End:
-        """Wait for the child, a signal, a limit, or the end of who asked for the run."""
-        watched = self._open_watched()
-        if watched is None:
-            return self._end_child(child, Cause.WORKFLOW_GONE, _WORKFLOW_GONE)
-        child_handle = os.pidfd_open(child.pid)
-        poller = select.poll()
-        for handle in (child_handle, signals.handle, *watched):
-            poller.register(handle, select.POLLIN)
+        """Wait for the engine's end, and keep the outcome's phase current meanwhile."""
         released_at: float | None = None
-        try:
-            while True:
-                now = time.monotonic()
-                limit_s = self._limit_s()
-                left_s = 1.0 if limit_s is None else started + limit_s - now
-                if left_s <= 0:
-                    return self._end_child(
-                        child, Cause.TIME_LIMIT, f"over its limit of {limit_s:g} s"
-                    )
-                if released_at is not None and now - released_at > RELEASE_LIMIT_S:
-                    return self._end_child(
-                        child,
-                        Cause.TEARDOWN_HUNG,
-                        f"not ended {RELEASE_LIMIT_S:g} s after its work",
-                    )
-                ready = {handle for handle, _ in poller.poll(1000 * min(1.0, left_s) + 1)}
-                self._note_phase(outcome)
-                released_at = (released_at or now) if outcome.phase == "release" else None
-                if child_handle in ready:
-                    return End(child.wait())
-                if signals.handle in ready:
-                    number = signals.take()
-                    name = signal.Signals(number).name
-                    return self._end_child(child, Cause.SIGNAL, name, number)
-                if ready.intersection(watched):
-                    return self._end_child(child, Cause.WORKFLOW_GONE, _WORKFLOW_GONE)
-        finally:
-            for handle in (child_handle, *watched):
-                os.close(handle)
+
+        def limits() -> Iterator[tuple[float, Cause, str]]:
+            nonlocal released_at
+            self._note_phase(outcome)
+            limit_s = self._limit_s()
+            if limit_s is not None:
+                yield started + limit_s, Cause.TIME_LIMIT, f"over its limit of {limit_s:g} s"
+            released_at = (released_at or now_s()) if outcome.phase == "release" else None
+            if released_at is not None:
+                message = f"not ended {RELEASE_LIMIT_S:g} s after its work"
+                yield released_at + RELEASE_LIMIT_S, Cause.TEARDOWN_HUNG, message
+
+        return wait_for_end(child, signals, self._watched_pid, limits)
 
     def _limit_s(self) -> float | None:
         """Return the study's limit, else the one the engine's process reckoned, once it has."""
@@ -354,24 +301,6 @@ class Supervisor:
         if limit_s is None and self._folder.time_limit.is_file():
             limit_s = json.loads(self._folder.time_limit.read_text())
         return None if limit_s is None else float(limit_s)
-
-    def _open_watched(self) -> list[int] | None:
-        """Return pidfds on who asked for the run and on our parent; None if the first is gone.
-
-        They differ in a container, whose starter can be killed alone.
-        """
-        if self._watched_pid is None:
-            return []
-        if self._watched_pid == os.getppid():
-            processes.die_with_parent(signal.SIGTERM)
-        try:
-            watched = [os.pidfd_open(self._watched_pid)]
-        except ProcessLookupError:
-            return None
-        if os.getppid() not in (0, 1, self._watched_pid):
-            with contextlib.suppress(ProcessLookupError):
-                watched.append(os.pidfd_open(os.getppid()))
-        return watched
 
     def _note_phase(self, outcome: Outcome) -> None:
         """Keep the outcome's phase current, so that even a lost run says how far it came."""
@@ -385,15 +314,6 @@ class Supervisor:
         if phase != outcome.phase:
             outcome.phase = phase
             outcome.write(self._folder)
-
-    def _end_child(
-        self,
-        child: "subprocess.Popen[bytes]",
-        cause: Cause,
-        message: str,
-        signal_number: int | None = None,
-    ) -> End:
-        return End(processes.end_group(child, GRACE_S), cause, message, signal_number)
 
     def _stop_recorder(self) -> None:
         if self._recorder is None:
@@ -429,7 +349,7 @@ class Supervisor:
                 deadline = min(deadline, time.monotonic() + FINISH_HURRIED_S)
         if child.poll() is not None:
             code = child.wait()
-            return End(code, message=_finish_failed(code) if code < 0 else "")
+            return End(code, message=finish_killed(code) if code < 0 else "")
         processes.end_group(child, GRACE_S)
         if number is not None:
             return End(-number, Cause.SIGNAL, signal.Signals(number).name, number)
@@ -449,17 +369,17 @@ class Supervisor:
             code = EXIT_FAILED if end.signal_number is None else 128 + end.signal_number
             over = time_limit_over() if end.signal_number == signal.SIGTERM else None
             message = end.message if over is None else f"{end.message}: {over}"
-            outcome.end(self._folder, "interrupted", code, _error("Interrupted", message))
+            outcome.end(self._folder, "interrupted", code, outcome_error("Interrupted", message))
             return code
         if end.cause is not None:
-            return self._fail(outcome, EXIT_FAILED, _error(end.cause.value, end.message))
+            return self._fail(outcome, EXIT_FAILED, outcome_error(end.cause.value, end.message))
         error = read_json(self._folder.error)
         if error is None:
             out_of_memory = (memory_kills() or 0) > (self._memory_kills or 0)
             error = (
-                _error("FinishKilled", end.message)
+                outcome_error("FinishKilled", end.message)
                 if end.message
-                else _killed(end.returncode, out_of_memory=out_of_memory)
+                else engine_killed(end.returncode, out_of_memory=out_of_memory)
             )
         return self._fail(outcome, processes.exit_code(end.returncode), error)
 
@@ -480,40 +400,7 @@ class Supervisor:
         return code or EXIT_FAILED
 
 
-def _finish_failed(code: int) -> str:
-    return (
-        f"what computes the result was killed by {signal.Signals(-code).name}; what was measured "
-        "is kept, and the next call finishes it"
-    )
-
-
 def _sensors(config: Mapping[str, Any]) -> str:
     """Return the recorder's sensors: always the automatic ones, and one that the study names."""
     named = (config.get("energy") or {}).get("backend") or "auto"
     return "auto" if named in {"auto", "none"} else f"auto,{named}"
-
-
-def _error(kind: str, message: str | None) -> dict[str, str]:
-    return {"class": kind, "message": message or ""}
-
-
-def _described(error: BaseException) -> dict[str, str]:
-    return _error(type(error).__name__, str(error))
-
-
-def _killed(returncode: int, *, out_of_memory: bool) -> dict[str, str]:
-    """Describe an engine's process that ended without saying why."""
-    if returncode >= 0:
-        return _error("EngineExit", f"the engine's process ended with exit code {returncode}")
-    name = signal.Signals(-returncode).name
-    hint, limit = "", memory_limit_bytes()
-    if out_of_memory and limit is not None:
-        hint = (
-            f": what the run may use of memory is {limit / 1e9:.1f} GB, and it took more; give its "
-            "job or container more (mem_mb in a cluster's profile)"
-        )
-    elif out_of_memory:
-        hint = ": the system ran out of memory"
-    elif name == "SIGKILL":
-        hint = "; the usual cause is the system running out of memory"
-    return _error("EngineKilled", f"the engine's process was killed by {name}{hint}")

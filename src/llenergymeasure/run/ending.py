@@ -1,0 +1,159 @@
+"""How the processes of a run end, and what is said of it (standard library only)."""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from llenergymeasure import processes
+from llenergymeasure.machine.host import memory_limit_bytes
+from llenergymeasure.processes import SignalPipe
+
+GRACE_S = 15.0
+"""Seconds between SIGTERM and SIGKILL for what must end."""
+
+LOOK_S = 1.0
+"""How often limits are looked at."""
+
+_WORKFLOW_GONE = "the workflow that asked for the run ended"
+
+
+class Cause(Enum):
+    """What ended an engine's process from outside."""
+
+    SIGNAL = "Interrupted"
+    WORKFLOW_GONE = "WorkflowGone"
+    TIME_LIMIT = "TimeoutError"
+    TEARDOWN_HUNG = "TeardownHung"
+    FINISH_HUNG = "FinishHung"
+
+
+@dataclass(frozen=True)
+class End:
+    """How a process of the run is over.
+
+    Attributes:
+        returncode: as of :mod:`subprocess`.
+        cause: what ended it from outside; None where it ended by itself.
+        message: that in words.
+        signal_number: the signal that asked for the end.
+    """
+
+    returncode: int
+    cause: Cause | None = None
+    message: str = ""
+    signal_number: int | None = None
+
+    @property
+    def well(self) -> bool:
+        """Whether it ended by itself, and well."""
+        return self.cause is None and self.returncode == 0
+
+
+Limits = Callable[[], Iterable[tuple[float, Cause, str]]]
+"""Gives the moments (on the monotonic clock) by which a process is to end, with cause and words."""
+
+
+def wait_for_end(
+    child: "subprocess.Popen[bytes]",
+    signals: SignalPipe,
+    watched_pid: int | None,
+    limits: Limits,
+) -> End:
+    """Wait for a child's end, a signal, a limit, or the end of who asked for the run.
+
+    In all cases but the first the child is ended, with its group.
+    """
+
+    def ended(cause: Cause, message: str, number: int | None = None) -> End:
+        return End(processes.end_group(child, GRACE_S), cause, message, number)
+
+    watched = _open_watched(watched_pid)
+    if watched is None:
+        return ended(Cause.WORKFLOW_GONE, _WORKFLOW_GONE)
+    child_handle = os.pidfd_open(child.pid)
+    poller = select.poll()
+    for handle in (child_handle, signals.handle, *watched):
+        poller.register(handle, select.POLLIN)
+    try:
+        while True:
+            left_s = LOOK_S
+            for until_s, cause, message in limits():
+                left_s = min(left_s, until_s - time.monotonic())
+                if left_s <= 0:
+                    return ended(cause, message)
+            ready = {handle for handle, _ in poller.poll(1000 * left_s + 1)}
+            if ready:
+                list(limits())  # looks at the phase that the run came to
+            if child_handle in ready:
+                return End(child.wait())
+            if signals.handle in ready:
+                number = signals.take()
+                return ended(Cause.SIGNAL, signal.Signals(number).name, number)
+            if ready.intersection(watched):
+                return ended(Cause.WORKFLOW_GONE, _WORKFLOW_GONE)
+    finally:
+        for handle in (child_handle, *watched):
+            os.close(handle)
+
+
+def _open_watched(watched_pid: int | None) -> list[int] | None:
+    """Return pidfds on who asked for the run and on our parent; None if the first is gone.
+
+    They differ in a container, whose starter can be killed alone.
+    """
+    if watched_pid is None:
+        return []
+    if watched_pid == os.getppid():
+        processes.die_with_parent(signal.SIGTERM)
+    try:
+        watched = [os.pidfd_open(watched_pid)]
+    except ProcessLookupError:
+        return None
+    if os.getppid() not in (0, 1, watched_pid):
+        with contextlib.suppress(ProcessLookupError):
+            watched.append(os.pidfd_open(os.getppid()))
+    return watched
+
+
+def outcome_error(kind: str, message: str | None) -> dict[str, str]:
+    """Return an outcome's error."""
+    return {"class": kind, "message": message or ""}
+
+
+def described(raised: BaseException) -> dict[str, str]:
+    """Return an exception as an outcome's error."""
+    return outcome_error(type(raised).__name__, str(raised))
+
+
+def engine_killed(returncode: int, *, out_of_memory: bool) -> dict[str, str]:
+    """Describe an engine's process that ended without saying why."""
+    if returncode >= 0:
+        return outcome_error(
+            "EngineExit", f"the engine's process ended with exit code {returncode}"
+        )
+    name = signal.Signals(-returncode).name
+    hint, limit = "", memory_limit_bytes()
+    if out_of_memory and limit is not None:
+        hint = (
+            f": what the run may use of memory is {limit / 1e9:.1f} GB, and it took more; give "
+            "its job or container more (mem_mb in a cluster's profile)"
+        )
+    elif out_of_memory:
+        hint = ": the system ran out of memory"
+    elif name == "SIGKILL":
+        hint = "; the usual cause is the system running out of memory"
+    return outcome_error("EngineKilled", f"the engine's process was killed by {name}{hint}")
+
+
+def finish_killed(code: int) -> str:
+    """Say that what computes the result was killed, and what becomes of the run."""
+    return (
+        f"what computes the result was killed by {signal.Signals(-code).name}; what was measured "
+        "is kept, and the next call finishes it"
+    )
