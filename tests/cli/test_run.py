@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cli.commands import called
+from llenergymeasure.workflow.whole import Ended
 from support.studies import environment, llem, write_study
 
 CODE = "from llenergymeasure.cli import main; main()"
@@ -96,6 +97,22 @@ def test_a_dry_run_runs_and_writes_nothing(
     assert one.code == 0
     assert "Study run-tiny-llama: 1 run" in one.out
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
+def test_runs_that_do_not_fit_a_cluster_s_jobs_are_named_before_they_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("llenergymeasure.cli.run.drive_study", lambda *_: Ended(0, ""))
+    profile = tmp_path / "cluster"
+    profile.mkdir()
+    (profile / "config.yaml").write_text("executor: slurm\ndefault-resources: {runtime: 1}\n")
+    study = str(write_study(tmp_path, window={"min_seconds": 70}))
+    said = called(monkeypatch, capsys, "run", study, "--profile", str(profile))
+    assert "Does not fit:" in said.err
+    assert f"{profile}/config.yaml: default-resources.runtime: the runs of 1 experiment" in said.err
+    dry = called(monkeypatch, capsys, "run", study, "--profile", str(profile), "--dry-run")
+    assert "Does not fit:" in dry.out
 
 
 @pytest.mark.slow
