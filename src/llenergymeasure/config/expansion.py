@@ -165,7 +165,7 @@ class _Outcome:
         for reason in reasons:
             found = reason.at((), self.document.places, lambda path: _written(path, own))
             setting = dotted(reason.path)
-            if found.key is not None and not found.key.partition("[")[0].endswith(setting):
+            if found.key is not None and setting.partition("[")[0] not in found.key:
                 # A group has a name of its own, which does not say what is wrong in it.
                 found = replace(found, message=f"{setting} {found.message}")
             # A value that is wrong by itself is so wherever it stands, in a sweep too.
