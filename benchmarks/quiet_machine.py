@@ -25,6 +25,8 @@ sys.path[:0] = [str(ROOT / "benchmarks")]
 
 from single_runs import make_spec, run_spec
 
+from llenergymeasure.processes import die_with_parent
+
 SETTINGS: dict[str, Any] = {
     "model": "tiny-llama",
     "dataset": "synthetic",
@@ -88,7 +90,8 @@ def _run(count: int) -> dict[str, Any]:
 @contextmanager
 def _busy(count: int) -> Iterator[None]:
     """Have so many processes that do nothing but use a CPU."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    command = [sys.executable, "-c", "while True: pass"]
+    loops = [subprocess.Popen(command, preexec_fn=die_with_parent) for _ in range(count)]
     try:
         yield
     finally:

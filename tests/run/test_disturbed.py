@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from llenergymeasure.processes import die_with_parent
 from llenergymeasure.run.preflight.cpu_checks import CpuWatch
 from llenergymeasure.sensors.base import SensorError, Value
 from llenergymeasure.units import DISQUALIFYING
@@ -24,7 +25,8 @@ WINDOW = {"min_seconds": 4}
 @contextmanager
 def busy(count: int) -> Iterator[None]:
     """So many processes that do nothing but use a CPU."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    command = [sys.executable, "-c", "while True: pass"]
+    loops = [subprocess.Popen(command, preexec_fn=die_with_parent) for _ in range(count)]
     try:
         yield
     finally:
