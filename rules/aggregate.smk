@@ -5,7 +5,7 @@
 rule summary:
     input:
         plan=study.plan_input(),
-        results=study.results(),
+        results=study.merged,
     output:
         study.tables(),
     log:

@@ -5,7 +5,6 @@
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Any
 from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.energy.validity import surroundings
 from llenergymeasure.errors import MeterError
+from llenergymeasure.processes import python_module
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.recording.samples import Samples, read_samples, write_samples
 from llenergymeasure.sensors.base import SensorInfo
@@ -30,7 +30,7 @@ REST_S = 3.0
 _STANDARD_ERROR = 2
 """Where a command's output goes: standard output is for what was found."""
 
-OWN_LOAD = (sys.executable, "-m", "llenergymeasure.sensors.stepping_load")
+OWN_LOAD = tuple(python_module("llenergymeasure.sensors.stepping_load"))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import json
 import os
 import select
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from llenergymeasure.errors import EXIT_CONFIGURATION, ConfigurationError, MeterError
+from llenergymeasure.processes import python_module
 
 _LONGEST_LINE = 1 << 20
 
@@ -46,7 +46,7 @@ class RecorderProcess:
             engine_pid: a file that will hold the root of one more tree of the run's processes.
             log: where its messages go; this process's standard error if not given.
         """
-        command = [sys.executable, "-m", "llenergymeasure.recording.recorder", "--out", str(out)]
+        command = python_module("llenergymeasure.recording.recorder", "--out", str(out))
         command += ["--sensors", sensors, "--run-pid", str(run_pid or os.getpid())]
         if engine_pid is not None:
             command += ["--engine-pid", str(engine_pid)]

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ from typing import IO, Any, Protocol
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, LlemError
 from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
-from llenergymeasure.processes import die_with_parent
+from llenergymeasure.processes import die_with_parent, python_module
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.run.circuit_breaker import Broken, Circuit
@@ -97,7 +96,7 @@ class Call:
     def command(self, study_file: Path) -> list[str]:
         """Return the command that runs this workflow on a study."""
         root = workflow_root()
-        words = [sys.executable, "-m", "snakemake", *self.targets]
+        words = python_module("snakemake", *self.targets)
         words += ["--snakefile", str(root / "Snakefile"), "--configfile", str(study_file)]
         # Snakemake would lay the default profile, which it finds beside the rules, over another.
         return [*words, "--workflow-profile", "none", "--profile", profile_place(self.profile)]

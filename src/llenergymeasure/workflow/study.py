@@ -106,6 +106,11 @@ class OpenStudy:
         """
         return [self.plan_file] if Path(self.plan_file).is_file() else []
 
+    def merged(self, _wildcards: Any) -> list[str]:
+        """Return what the tables are made from, when Snakemake asks while it takes stock."""
+        _distrust_checksums(self._workflow, self._folder)
+        return self.results()
+
     def tables(self) -> list[str]:
         """Return the study's tables."""
         return [self.file(name) for name in TABLE_NAMES]
@@ -291,7 +296,6 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
         if workflow.is_main_process:
             if not only_looks(sys.argv):
                 _prepare(plan, folder)
-            _distrust_checksums(workflow, folder)
             os.environ[PLAN_VARIABLE] = str(folder.plan)
         return opened
 
@@ -413,7 +417,7 @@ def _distrust_checksums(workflow: Any, folder: StudyFolder) -> None:
     planned_ns = folder.plan.stat().st_mtime_ns
     paths = [folder.path / name for name in (*TABLE_NAMES, "report.html")]
     if any(path.is_file() and path.stat().st_mtime_ns < planned_ns for path in paths):
-        workflow.dag_settings.max_checksum_file_size = 0
+        workflow.dag.max_checksum_file_size = 0
 
 
 def _lock(folder: StudyFolder) -> AbstractContextManager[Any]:

@@ -1,12 +1,12 @@
 """How the pytorch backend's server is started, and what it cannot do."""
 
 import json
-import sys
 from collections.abc import Iterator
 
 from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
+from llenergymeasure.processes import python_module
 
 SERVED_NAME = "llem"
 
@@ -39,7 +39,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     told = json.dumps(config.model_dump(mode="json", exclude_none=True))
     module = "llenergymeasure.backends.serving.pytorch_server"
     return ServerCommand(
-        argv=(sys.executable, "-m", module, "--port", str(port), "--config", told),
+        argv=tuple(python_module(module, "--port", str(port), "--config", told)),
         base_url=f"http://127.0.0.1:{port}/v1",
         model=SERVED_NAME,
         metrics_path="/metrics",

@@ -1,7 +1,6 @@
 """SGLang's own OpenAI-compatible server: how it is started, asked and read."""
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from llenergymeasure.backends.sglang.arguments import (
 from llenergymeasure.config.catalogue import store
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
+from llenergymeasure.processes import python_module
 from llenergymeasure.workload.models.resolve import resolve_model
 
 SERVED_NAME = "llem"
@@ -89,7 +89,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
             f"SGLang's server takes no engine.{missing[0]}: remove it, or the section serving"
         )
     arguments |= {"served_model_name": SERVED_NAME, "enable_metrics": True}
-    command = [sys.executable, "-m", "sglang.launch_server", "--host", "127.0.0.1"]
+    command = python_module("sglang.launch_server", "--host", "127.0.0.1")
     return ServerCommand(
         argv=(*command, "--port", str(port), *_spelt(arguments)),
         base_url=f"http://127.0.0.1:{port}/v1",

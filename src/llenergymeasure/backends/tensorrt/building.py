@@ -14,6 +14,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.machine.gpus.allotment import allot
 from llenergymeasure.machine.gpus.inventory import discover
+from llenergymeasure.processes import python_module
 from llenergymeasure.workload.models.content import model_content
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 
@@ -139,7 +140,7 @@ def _gpus(config: ExperimentConfig) -> tuple[str, ...]:
 
 
 def _in_its_own_process(arguments: dict[str, Any], folder: Path) -> None:
-    command = [sys.executable, "-m", "llenergymeasure.backends.tensorrt.building", str(folder)]
+    command = python_module("llenergymeasure.backends.tensorrt.building", str(folder))
     done = subprocess.run(
         command, input=json.dumps(arguments), text=True, stderr=subprocess.PIPE, check=False
     )

@@ -1,7 +1,6 @@
 """vLLM's own OpenAI-compatible server: how it is started, asked and read."""
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from llenergymeasure.backends.vllm.arguments import (
 from llenergymeasure.config.catalogue import store
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
+from llenergymeasure.processes import python_module
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 
 SERVED_NAME = "llem"
@@ -66,7 +66,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
         ConfigurationError: the model's name means nothing.
     """
     source = resolve_model(config)
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1"]
+    command = python_module("vllm.entrypoints.openai.api_server", "--host", "127.0.0.1")
     return ServerCommand(
         argv=(*command, "--port", str(port), *_spelt(_arguments(config, source))),
         base_url=f"http://127.0.0.1:{port}/v1",
