@@ -89,7 +89,7 @@ def _check(result: dict[str, Any], local: dict[str, Any]) -> None:
     described = [[[each[name] for name in names] for each in result["energy"]["readings"]]]
     described += [[[each[name] for name in names] for each in local["energy"]["readings"]]]
     assert described[0] == described[1]
-    # The engine's packages are the image's, although those of what computes the result are this machine's.
+    # The engine's packages are the image's, although the result is computed on this machine.
     assert "pyarrow" not in result["environment"]["packages"]
     assert "pyarrow" in local["environment"]["packages"]
 
