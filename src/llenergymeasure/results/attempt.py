@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.files import write_text
+from llenergymeasure.files import sha256, write_text
 from llenergymeasure.processes import boot_id, start_ticks
 from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.layout import RunFolder
@@ -84,6 +84,8 @@ class Outcome:
         self.error = error and {key: without_secrets(text) for key, text in error.items()}
         self.ended_at = utc_now()
         self.log_tail = log_tail(folder.log) if tail is None else tail
+        # Kept apart from the record, so that a change of any byte of it shows.
+        self.result_sha256 = sha256(folder.result) if status == "completed" else None
         self.write(folder)
         self._append(folder)
 
