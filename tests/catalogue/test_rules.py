@@ -407,3 +407,13 @@ def test_shape_of_a_local_folder(tmp_path: Any) -> None:
     assert model_shape(str(folder)) == Shape(heads=8, kv_heads=2, layers=3, max_positions=None)
     assert model_shape(str(tmp_path)) is None
     assert model_shape("someone/unknown") is None
+
+
+def test_a_longer_context_goes_where_the_study_or_a_variable_allows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    longer = {"max_model_len": 4096}
+    assert found(vllm(**longer)) != []
+    assert found(vllm(**longer, hf_overrides={"max_position_embeddings": 8192})) == []
+    monkeypatch.setenv("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")
+    assert found(vllm(**longer)) == []

@@ -154,7 +154,8 @@ def import_root(docker_host: str, root: Path, name: str) -> None:
     )
     assert tar.stdout is not None
     tar.stdout.close()
-    assert tar.wait() == 0
+    # 1: a file changed meanwhile, as when another test makes links to the same files.
+    assert tar.wait() in (0, 1)
 
 
 def build(backend: str, runner: str, base: Path | str, images: Path, **variables: str) -> None:

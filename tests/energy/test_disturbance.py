@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from llenergymeasure.energy.account import account
-from llenergymeasure.energy.disturbance import OTHERS_MAX, cpu_use
+from llenergymeasure.energy.disturbance import cpu_use
 from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, Row, Samples
 from llenergymeasure.sensors.base import Quantity
+from llenergymeasure.sensors.host_cpu import OTHERS_MAX
 from llenergymeasure.units import DISQUALIFYING
 from support import energy_card as card
 

@@ -13,7 +13,7 @@ from typing import Any
 from support.saboteur import RunView, Step, at, send, send_to
 
 ENGINE, RECORDER, FINISH = "engine_process", "recording.recorder", "build_result"
-RESTS = {"baseline": {"enabled": True, "duration_seconds": 3}}
+RESTS = {"baseline": {"enabled": True, "duration_seconds": 5}}
 LONG = {"window": {"min_seconds": 2}}
 
 

@@ -86,7 +86,10 @@ def resume_command(path: Path | None, profile: str | None) -> int:
             raise ConfigurationError(Problem(message, file=path))
     else:
         study = load_study(path)
-        call = recall(StudyFolder(Path(study.results_root) / study.name))
+        try:
+            call = recall(StudyFolder(Path(study.results_root) / study.name))
+        except ConfigurationError:  # its file has another name now: this one
+            call = None
         if call is None or not call.study_file.samefile(path):
             call = StudyCall(path)
     call = StudyCall(call.study_file, call.settings, profile or call.profile)

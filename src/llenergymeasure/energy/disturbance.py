@@ -7,15 +7,11 @@ import numpy as np
 
 from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, Samples
 from llenergymeasure.sensors.base import Quantity
-from llenergymeasure.sensors.host_cpu import STOPS_S
+from llenergymeasure.sensors.host_cpu import OTHERS_MAX, STOPS_S
 from llenergymeasure.units import NS_PER_S
 
 Span = tuple[int, int]
 Doubt = tuple[str, str]
-
-OTHERS_MAX = 0.05
-"""Largest part of the CPUs' time, of those that the run may use, that strangers or the hypervisor
-may take; and of a quota's periods that may be throttled. See docs/method.md, section 7."""
 
 SUSPENDED_S = 0.1
 

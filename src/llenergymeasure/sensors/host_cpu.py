@@ -26,6 +26,10 @@ TOTALS_S = 1.0
 STOPS_S = 0.2
 """How often to look for a stopped process: a stop of half a second is met twice."""
 
+OTHERS_MAX = 0.05
+"""Largest part of the CPUs' time, of those that the run may use, that strangers or the hypervisor
+may take; and of a quota's periods that may be throttled. See docs/method.md, section 7."""
+
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _BUSY = 3
 """The first fields of a line of /proc/stat: user, nice, system."""

@@ -1,5 +1,6 @@
 """Checks that more than one engine makes in the same way."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,6 +26,11 @@ class Method:
     capability: int
     precisions: frozenset[str]
 
+
+_MODEL_OVERRIDES = frozenset(
+    {"hf_overrides", "rope_scaling", "json_model_override_args", "hf_config_path"}
+)
+"""Engines' arguments that change what a model is made for."""
 
 HALF = frozenset({"fp16", "bf16"})
 BF16 = frozenset({"bf16"})
@@ -56,7 +62,14 @@ def enough_layers(facts: Facts, key: str, size: int | None) -> Found:
 
 
 def within_positions(facts: Facts, key: str, length: int | None, override: str) -> Found:
-    """The longest context asked for is one the model was made for."""
+    """The longest context asked for is one the model was made for.
+
+    Where the study overrides the model's own configuration, or the variable is set that lets an
+    engine go on, the engine is believed.
+    """
+    name, _, value = override.partition("=")
+    if not _MODEL_OVERRIDES.isdisjoint(facts.engine) or os.environ.get(name) == value:
+        return
     positions = None if facts.shape is None else facts.shape.max_positions
     if positions is not None and length is not None and length > positions:
         yield (

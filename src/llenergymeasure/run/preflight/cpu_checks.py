@@ -3,11 +3,10 @@
 import time
 from collections.abc import Iterator
 
-from llenergymeasure.energy.disturbance import OTHERS_MAX
 from llenergymeasure.errors import Problem
 from llenergymeasure.sensors.base import SensorError
 from llenergymeasure.sensors.foreign_processes import RunProcesses
-from llenergymeasure.sensors.host_cpu import HostCpu
+from llenergymeasure.sensors.host_cpu import OTHERS_MAX, HostCpu
 
 LEAST_S = 0.5
 """Shorter looks say little: the kernel counts in ticks of 10 ms."""

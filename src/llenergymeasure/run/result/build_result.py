@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.energy.account import Account
-from llenergymeasure.energy.disturbance import OTHERS_MAX, cpu_use
+from llenergymeasure.energy.disturbance import cpu_use
 from llenergymeasure.errors import EXIT_OK
 from llenergymeasure.files import read_json, replacing, sha256, write_text
 from llenergymeasure.machine.environment import provenance
@@ -42,6 +42,7 @@ from llenergymeasure.run.result.traffic_result import ServedRun, served_run
 from llenergymeasure.run.result.trend import far_slower, steadiness
 from llenergymeasure.run.result.utilisation import power_inside, throttle_history, utilisation
 from llenergymeasure.sensors.behaviour import load_characterised
+from llenergymeasure.sensors.host_cpu import OTHERS_MAX
 from llenergymeasure.units import NS_PER_S
 
 REQUEST_SCHEMA = pa.schema(
