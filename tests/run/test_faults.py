@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.run import supervisor
+from llenergymeasure.run import ending
 from support.attempts import SCRIPT, start
 
 pytestmark = pytest.mark.slow
@@ -57,10 +57,10 @@ def test_a_run_that_its_job_s_time_limit_ends_says_so(tmp_path: Path) -> None:
 
 
 def test_a_kill_for_memory_names_what_the_run_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "memory_limit_bytes", lambda: 16_000_000_000)
-    said = supervisor._killed(-signal.SIGKILL, out_of_memory=True)["message"]
+    monkeypatch.setattr(ending, "memory_limit_bytes", lambda: 16_000_000_000)
+    said = ending.engine_killed(-signal.SIGKILL, out_of_memory=True)["message"]
     assert "killed by SIGKILL: what the run may use of memory is 16.0 GB" in said
-    assert "usual cause" in supervisor._killed(-signal.SIGKILL, out_of_memory=False)["message"]
+    assert "usual cause" in ending.engine_killed(-signal.SIGKILL, out_of_memory=False)["message"]
 
 
 def test_a_run_ends_with_the_workflow_that_asked_for_it(tmp_path: Path) -> None:
