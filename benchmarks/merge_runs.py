@@ -9,6 +9,7 @@ all.
 """
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import resource
@@ -140,6 +141,7 @@ def _write_runs(study: Any, runs: Sequence[dict[str, Any]]) -> None:
 def _write_part(study: Any, runs: Sequence[dict[str, Any]], energies_j: Sequence[float]) -> None:
     import pyarrow as pa
 
+    from llenergymeasure.results.layout import SCHEMA_VERSION
     from llenergymeasure.results.row_file import row_content
     from llenergymeasure.results.table import RUN_SCHEMA
 
@@ -153,8 +155,12 @@ def _write_part(study: Any, runs: Sequence[dict[str, Any]], energies_j: Sequence
         row |= {"energy_gross_j": energy_j, "energy_per_output_token_j": energy_j / 2048}
         folder = study.run(run["experiment"], run["cycle"])
         folder.path.mkdir(parents=True, exist_ok=True)
-        folder.row.write_bytes(row_content(row))
-        folder.result.write_text("{}")
+        content = row_content(row)
+        folder.row.write_bytes(content)
+        record = {name: run[name] for name in ("experiment", "cycle")}
+        record |= {"schema_version": SCHEMA_VERSION}
+        record |= {"files": {folder.row.name: hashlib.sha256(content).hexdigest()}}
+        folder.result.write_text(json.dumps(record))
 
 
 def measured(step: Callable[..., tuple[float, int]], *arguments: Any) -> dict[str, float]:

@@ -45,6 +45,16 @@ class Clock(SteppedClock):
         """Pass the time; nobody waits."""
         self.wake(self.now_ns + int(seconds * 1e9))
 
+    CLOCK_BOOTTIME = time.CLOCK_BOOTTIME
+
+    def clock_gettime(self, _clock: int) -> float:
+        """Return the boot's clock: the machine is never suspended."""
+        return self.now_ns / 1e9
+
+    def monotonic(self) -> float:
+        """Return the time."""
+        return self.now_ns / 1e9
+
     def process_time(self) -> float:
         """Return the CPU time that this process has really used."""
         return time.process_time()

@@ -11,6 +11,7 @@ machine the processor time is the one to compare.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -151,6 +152,7 @@ def prepare(folder: Path, runs: list[tuple[str, int]]) -> None:
     """Write every run's row and record where the stand-in takes them from."""
     import pyarrow as pa
 
+    from llenergymeasure.results.layout import SCHEMA_VERSION
     from llenergymeasure.results.row_file import row_content
     from llenergymeasure.results.table import RUN_SCHEMA
 
@@ -161,8 +163,11 @@ def prepare(folder: Path, runs: list[tuple[str, int]]) -> None:
         place = folder / "prepared" / experiment / str(cycle)
         place.mkdir(parents=True)
         row |= {"experiment": experiment, "cycle": cycle, "order": order}
-        (place / "run.parquet").write_bytes(row_content(row))
-        (place / "result.json").write_text("{}")
+        content = row_content(row)
+        (place / "run.parquet").write_bytes(content)
+        record = {"schema_version": SCHEMA_VERSION, "experiment": experiment, "cycle": cycle}
+        record |= {"files": {"run.parquet": hashlib.sha256(content).hexdigest()}}
+        (place / "result.json").write_text(json.dumps(record))
 
 
 def snakemake(source: Path, *arguments: str) -> list[str]:
