@@ -147,7 +147,8 @@ def test_a_study_always_writes_where_asked_and_says_what_failed(tmp_path: Path) 
     assert (failed.status, failed.error_class, failed.cycle) == ("failed", "BackendError", 1)
     assert "no-such-adapter" in str(failed.error_message)
     assert failed.log.is_file()
-    assert failed.experiment in told[1]
+    ends = [line for line in told if not line.startswith("Note: ")]
+    assert failed.experiment in ends[1]
     assert str(result) == "small: 1 of 2 runs completed"
     assert result.paths.folder == tmp_path / "there" / "small"
     assert not (tmp_path / "results").exists()
