@@ -71,9 +71,7 @@ def test_a_bad_study_is_one_message_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "order", ["sequential", "interleaved", "shuffled", "reverse", "latin_square"]
-)
+@pytest.mark.parametrize("order", ["shuffled", "reverse"])
 def test_runs_start_in_the_planned_order(tmp_path: Path, order: str) -> None:
     study = write_study(
         tmp_path,
