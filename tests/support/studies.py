@@ -46,7 +46,7 @@ def snakemake(
     *arguments: str,
     snakefile: Path = ROOT / "Snakefile",
     variables: Mapping[str, str] | None = None,
-    timeout_s: float = 240,
+    timeout_s: float = 480,
 ) -> subprocess.CompletedProcess[str]:
     """Run Snakemake in ``folder`` and return what it said."""
     return subprocess.run(
@@ -64,7 +64,7 @@ def llem(
     folder: Path,
     *arguments: str,
     variables: Mapping[str, str] | None = None,
-    timeout_s: float = 240,
+    timeout_s: float = 480,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``llem`` in ``folder`` and return what it said."""
     return subprocess.run(
