@@ -16,6 +16,19 @@ os.environ.setdefault(
 )
 
 
+LONGEST = ("test_commands.py", "test_fault_study.py")
+"""Files to begin with where several processes share the slow tests."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file in one process (``--dist loadgroup``), but for pages, which share nothing."""
+    for item in items:
+        page = item.path.name == "test_commands.py" and item.get_closest_marker("slow")
+        item.add_marker(pytest.mark.xdist_group(item.name if page else item.location[0]))
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
