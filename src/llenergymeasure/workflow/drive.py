@@ -215,8 +215,9 @@ class Drive:
         for ended in progress.look():
             self._view.say(ended.told)
             for note in ended.notes:
-                if note not in self._noted:  # once a study: most hold for every run
-                    self._noted.add(note)
+                kind = _kind_of(note)
+                if kind not in self._noted:  # once a study: most hold for every run
+                    self._noted.add(kind)
                     self._view.say(f"Note: {note}")
 
     def _on_interrupt(self, _number: int, _frame: object) -> None:
@@ -300,6 +301,11 @@ class Drive:
         if shutil.disk_usage(self._folder.path).free == 0:
             return f"llem: {self._folder.path}: {os.strerror(errno.ENOSPC)}\n"
         return _its_error(log)
+
+
+def _kind_of(note: str) -> str:
+    """Return what two runs' notes share if they say the same with other figures and processes."""
+    return re.sub(r": [^:;]*\(pid \d+\)|[\d.]+", "", note)
 
 
 def _its_error(log: str) -> str:
