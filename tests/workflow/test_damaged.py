@@ -12,6 +12,7 @@ import pytest
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.whole import is_whole
+from llenergymeasure.workflow.study import prepare
 from llenergymeasure.workload.studies import load_study
 from results.synthetic import make_result, write_result
 from support.studies import llem, snakemake, write_study
@@ -35,7 +36,10 @@ def swap(one: RunFolder, other: RunFolder) -> None:
     one.path.with_name("9").rename(other.path)
 
 
-def test_bare_snakemake_measures_damaged_runs_again(tmp_path: Path) -> None:
+def test_bare_snakemake_measures_damaged_runs_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     study = write_study(tmp_path, experiments=[{"n": n} for n in range(1, 7)])
     runs = leave_results(tmp_path, study)
     swapped, other, empty, cut, strange, whole = runs
@@ -55,7 +59,11 @@ def test_bare_snakemake_measures_damaged_runs_again(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for run in runs[:5]:
         assert f"Damaged: {run.path.relative_to(tmp_path)}/" in done.stderr
-        assert not run.result.exists()
+        assert run.result.exists()
+    plan, folder = make_plan(load_study(study)), StudyFolder(Path("results/small"))
+    prepare(plan, folder)
+    assert not any(run.result.exists() for run in runs[:5])
+    done = snakemake(tmp_path, "--configfile", str(study), "--dry-run")
     assert "measure        5" in done.stdout + done.stderr
     assert (cut.path / "damaged-1" / "result.json").read_bytes() == half
     assert (strange.path / "damaged-1" / "run.parquet").read_bytes() == whole.row.read_bytes()
@@ -67,7 +75,7 @@ def test_bare_snakemake_measures_damaged_runs_again(tmp_path: Path) -> None:
     said = llem(tmp_path, "status", "results/small").stdout
     assert "6 runs: 1 completed, 1 lost, 4 missing" in said
     assert "DamagedRecord" in said
-    snakemake(tmp_path, "--configfile", str(study), "--dry-run")
+    prepare(plan, folder)
     assert (empty.path / "damaged-2" / "result.json").read_bytes() == b""
 
 

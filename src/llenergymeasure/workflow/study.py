@@ -27,7 +27,7 @@ from llenergymeasure.units import BackendName
 from llenergymeasure.workflow.cluster import end_jobs, left_jobs, name_jobs
 from llenergymeasure.workflow.damaged import damaged, make_room
 from llenergymeasure.workflow.lost import conclude_lost
-from llenergymeasure.workflow.manifest import write_manifest
+from llenergymeasure.workflow.manifest import states, write_manifest
 from llenergymeasure.workflow.markers import keep_finished
 from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
 from llenergymeasure.workflow.pinning import pin_options
@@ -294,8 +294,11 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
         plan = planned(study, folder)
         opened = OpenStudy(plan, folder, workflow, study.notify)
         if workflow.is_main_process:
-            if not only_looks(sys.argv):
-                _prepare(plan, folder)
+            if only_looks(sys.argv):
+                for line in damaged(states(plan, folder)):
+                    _say(line)
+            else:
+                prepare(plan, folder)
             os.environ[PLAN_VARIABLE] = str(folder.plan)
         return opened
 
@@ -387,7 +390,7 @@ def _is_module(workflow: Any) -> bool:
     return main not in {root / "Snakefile", root / "workflow" / "Snakefile"}
 
 
-def _prepare(plan: Plan, folder: StudyFolder) -> None:
+def prepare(plan: Plan, folder: StudyFolder) -> None:
     """Write the plan if its bytes changed, keep what finished in spite of a crash, and make room.
 
     A plan that is at work is left alone: the same plan passes, another one is refused.
