@@ -70,7 +70,7 @@ def start(
     script = ROOT / "scripts" / f"measure_{run.backend}.py"
     path = folder / "told.json"
     path.write_text(json.dumps({**document, **(spec or {})}))
-    out = folder / "run"
+    out = folder / "runs" / run.experiment / str(run.cycle)
     process = subprocess.Popen(
         [sys.executable, str(script), "--spec", str(path), "--out", str(out), *arguments],
         env=environment(**(variables or {})),
