@@ -137,7 +137,7 @@ class Workflow:
             outcome = self.outcome(run)
             return outcome.get("status") == "running" and outcome.get("phase") == phase
 
-        wait_for(there, 180)
+        wait_for(there, 420)
         return self.outcome(run)
 
 

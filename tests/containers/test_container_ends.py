@@ -85,7 +85,7 @@ class Study:
         assert {key: times[key] for key in self.finished} == self.finished
 
 
-def wait_for(condition: Callable[[], bool], said: Callable[[], str], limit_s: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], said: Callable[[], str], limit_s: float = 300) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, said()

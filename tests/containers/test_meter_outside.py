@@ -178,7 +178,7 @@ def _measuring(marks: Path) -> bool:
     return '"measure"' in marks.read_text()
 
 
-def _wait(condition: Any, folder: Path, limit_s: float = 120) -> None:
+def _wait(condition: Any, folder: Path, limit_s: float = 300) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, (folder / "said").read_text()[-3000:]

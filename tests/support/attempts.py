@@ -48,7 +48,7 @@ def command_of(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
-def wait_for(condition: Callable[[], bool], limit_s: float = 90) -> None:
+def wait_for(condition: Callable[[], bool], limit_s: float = 240) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
