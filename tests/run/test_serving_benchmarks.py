@@ -8,6 +8,8 @@ import pytest
 from nvml_sim import sim
 from support.studies import ROOT
 
+pytestmark = pytest.mark.quiet
+
 
 def benchmark(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
