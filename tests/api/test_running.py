@@ -66,7 +66,8 @@ def test_an_experiment_leaves_nothing_behind(
     assert result.energy_unavailable is None
     assert result.config["model"] == "tiny-llama"
     assert result.cycle == 1
-    assert result.record.energy.carbon_gco2e is not None
+    assert result.record.energy.footprint is not None
+    assert result.record.energy.footprint.carbon_gco2e is not None
     assert result.record.quality is not None
     assert result.record.quality.score == 0.5
     assert len(result.samples()) > 0
