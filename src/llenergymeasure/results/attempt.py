@@ -85,7 +85,8 @@ class Outcome:
         self.ended_at = utc_now()
         self.log_tail = log_tail(folder.log) if tail is None else tail
         # Kept apart from the record, so that a change of any byte of it shows.
-        self.result_sha256 = sha256(folder.result) if status == "completed" else None
+        whole = status == "completed" and folder.result.is_file()
+        self.result_sha256 = sha256(folder.result) if whole else None
         self.write(folder)
         self._append(folder)
 
