@@ -112,7 +112,7 @@ def test_the_server_is_told_the_same_and_listens_here_alone() -> None:
             }
         },
     )
-    assert command.argv[1:3] == ("-m", "sglang.launch_server")
+    assert command.argv[1:4] == ("-P", "-m", "sglang.launch_server")
     assert option(command, "--host") == "127.0.0.1"
     assert option(command, "--port") == "12345"
     assert command.base_url == "http://127.0.0.1:12345/v1"
