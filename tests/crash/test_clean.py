@@ -64,13 +64,11 @@ def test_what_was_measured_whole_stays_for_the_next_call(study: StudyFolder) -> 
     assert _names(at) == []
 
 
-def test_the_user_s_own_results_folder_is_looked_into(
-    study: StudyFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_user_s_own_results_folder_is_looked_into(study: StudyFolder) -> None:
     at = study.path.parents[1]
     (at / "results").rename(at / "mine")
-    monkeypatch.setenv("LLEM_OUTPUT_DIR", str(at / "mine"))
-    assert "work" in _names(at)
+    done = llem(at, "clean", "--json", variables={"LLEM_OUTPUT_DIR": str(at / "mine")})
+    assert "work" in [Path(each["name"]).name for each in json.loads(done.stdout)]
 
 
 def test_a_run_at_work_is_passed_over(study: StudyFolder) -> None:

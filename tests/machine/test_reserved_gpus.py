@@ -20,7 +20,7 @@ RESTORED = {"restored": True, "unchanged_meanwhile": True, "left": {}}
 @pytest.fixture(autouse=True)
 def driver(monkeypatch: pytest.MonkeyPatch) -> None:
     """Children find the simulated driver; this process was not started with it."""
-    monkeypatch.setattr(allotment, "_driver_there", lambda: True)
+    monkeypatch.setattr(allotment, "driver_there", lambda: True)
 
 
 @pytest.fixture

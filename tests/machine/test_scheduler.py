@@ -3,6 +3,7 @@
 import os
 import stat
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def test_outside_of_any_job_there_is_none() -> None:
 def test_a_job_says_its_number_partition_and_node() -> None:
     job = current_job(SLURM)
     assert job is not None
-    assert job.as_dict() == {
+    assert asdict(job) == {
         "scheduler": "slurm",
         "id": "4711",
         "partition": "gpu",
