@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.errors import PreflightError
-from llenergymeasure.files import write_text
+from llenergymeasure.files import locked, write_text
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow import cluster, drive
@@ -74,9 +74,10 @@ def test_a_signal_goes_to_processes_of_this_host_alone(
     with subprocess.Popen(["sleep", "60"]) as stranger:
         host = socket.gethostname() if here else "gpu-node-17"
         running(folder, plan.runs[0], stranger.pid, host)
-        driven = Drive(study, plan, folder, Listener())
-        driven._on_cluster = not here
-        driven._end_runs()
+        with locked(folder.lock, "a test") as lock:
+            driven = Drive(study, plan, folder, Listener(), lock)
+            driven._on_cluster = not here
+            driven._end_runs()
         if here:
             assert stranger.wait(10) == -signal.SIGTERM
         else:
@@ -92,7 +93,8 @@ def test_an_old_failure_does_not_explain_a_new_error(tmp_path: Path) -> None:
     write_text(run.outcome, '{"status": "failed", "attempt": 1}')
     write_text(run.attempts, "{}\n")
     os.utime(run.attempts, (1, 1))
-    driven = Drive(study, plan, folder, Listener())
-    code = driven.run(drive.Call(profile="nosuchprofile"))
+    with locked(folder.lock, "a test") as lock:
+        driven = Drive(study, plan, folder, Listener(), lock)
+        code = driven.run(drive.Call(profile="nosuchprofile"))
     assert code == 1
     assert "nosuchprofile" in driven.complaint
