@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from nvml_sim import sim
+
 # A machine that does other work too is slow now and then; that is no fault of a test's.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
@@ -14,6 +16,15 @@ settings.load_profile("suite")
 os.environ.setdefault(
     "LLEM_CACHE", str(Path(__file__).resolve().parents[1] / "build" / "test-cache")
 )
+
+
+@pytest.fixture(scope="session")
+def library() -> Path:
+    """The simulated card's library, built; without a compiler its tests are skipped."""
+    path, reason = sim.library_or_reason()
+    if path is None:
+        pytest.skip(reason)
+    return path
 
 
 LONGEST = ("test_commands.py", "test_fault_study.py")

@@ -77,7 +77,6 @@ def ask(
     question: Any,
     limit_s: float,
     *arguments: str,
-    log: IO[Any] | int | None = None,
     inherit: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Put a question to a module in a process of its own, and return its answer.
@@ -91,7 +90,6 @@ def ask(
         limit_s: how long it may take; then it is killed, and not waited for where the kernel
             cannot end it.
         arguments: of the command.
-        log: where its messages go; they are part of the error if not given.
         inherit: open files that it holds too, such as locks on what it works on.
 
     Raises:
@@ -101,7 +99,7 @@ def ask(
         python_module(module, *arguments),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE if log is None else log,
+        stderr=subprocess.PIPE,
         start_new_session=True,
         pass_fds=tuple(inherit),
     )
@@ -119,7 +117,7 @@ def ask(
     try:
         answer: dict[str, Any] = json.loads(out)
     except ValueError:
-        last = (err or b"").decode(errors="replace").strip().splitlines()[-1:]
+        last = err.decode(errors="replace").strip().splitlines()[-1:]
         raise ChildError(last[0] if last else f"it ended with {child.returncode}") from None
     return answer
 

@@ -14,15 +14,6 @@ LIMITED = {
 }
 
 
-@pytest.fixture(scope="session")
-def library() -> Path:
-    """The built library; without a compiler these tests are skipped."""
-    path, reason = sim.library_or_reason()
-    if path is None:
-        pytest.skip(reason)
-    return path
-
-
 @pytest.fixture
 def simulated(
     tmp_path: Path,

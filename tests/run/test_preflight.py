@@ -44,14 +44,6 @@ def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-@pytest.fixture(scope="session")
-def library() -> Path:
-    path, reason = sim.library_or_reason()
-    if path is None:
-        pytest.skip(reason)
-    return path
-
-
 @pytest.fixture
 def look(tmp_path: Path, library: Path) -> Any:  # noqa: ARG001 - builds it
     """Looks at the cards given, in a process of its own, and returns what it found."""

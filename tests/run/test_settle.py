@@ -44,14 +44,6 @@ print(json.dumps(found))
 """
 
 
-@pytest.fixture(scope="session")
-def library() -> Path:
-    path, reason = sim.library_or_reason()
-    if path is None:
-        pytest.skip(reason)
-    return path
-
-
 @pytest.fixture
 def settled(tmp_path: Path, library: Path) -> Any:  # noqa: ARG001 - builds it
     """Settles on the cards given, in a process of its own, and returns what came of it."""

@@ -130,10 +130,10 @@ class _Outcome:
         if name in self._found:
             self.repeats += 1
             return
-        work, reason = _work(model, config)
-        first = self._by_work.setdefault(work, name)
+        work = _greedy_work(model, config)
+        first = name if work is None else self._by_work.setdefault(work, name)
         if first != name:
-            self.same_as.append(SameAs(config, first, reason))
+            self.same_as.append(SameAs(config, first, _GREEDY))
             return
         self._found[name] = Experiment(name, config, model, {})
 
@@ -180,20 +180,21 @@ _SAMPLING = ("preset", "temperature", "do_sample", "top_k", "top_p", "min_p")
 """What a choice among tokens takes, and greedy decoding does not look at."""
 
 
-def _work(model: ExperimentConfig, config: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what identifies the work that an experiment asks for, and the rule that found it."""
-    reason = ""
+_GREEDY = (
+    "greedy decoding (do_sample false, or temperature 0) takes the likeliest token "
+    "whatever temperature, top_k, top_p and min_p say"
+)
+
+
+def _greedy_work(model: ExperimentConfig, config: Mapping[str, Any]) -> str | None:
+    """Return what identifies the work of an experiment that decodes greedily; None for others."""
     engine = config.get(model.backend)
     own = engine.get("sampling") if isinstance(engine, Mapping) else None
-    if model.decoder.greedy and not own and "passthrough_kwargs" not in config:
-        decoder = config.get("decoder", {})
-        kept = {key: value for key, value in decoder.items() if key not in _SAMPLING}
-        config = {**config, "decoder": {**kept, "greedy": True}}
-        reason = (
-            "greedy decoding (do_sample false, or temperature 0) takes the likeliest token "
-            "whatever temperature, top_k, top_p and min_p say"
-        )
-    return json.dumps(config, sort_keys=True), reason
+    if not model.decoder.greedy or own or "passthrough_kwargs" in config:
+        return None
+    decoder = config.get("decoder", {})
+    kept = {key: value for key, value in decoder.items() if key not in _SAMPLING}
+    return json.dumps({**config, "decoder": kept}, sort_keys=True)
 
 
 def _unknown_shape(_model: str) -> Shape | None:

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from llenergymeasure.config.catalogue.reserved import CREDENTIALS
 from llenergymeasure.config.catalogue.section import FAULT as CATALOGUE_FAULT
+from llenergymeasure.config.catalogue.values import YES_AND_NO
 from llenergymeasure.config.fields import submodels, unknown_key_message
 from llenergymeasure.config.nearest import nearest_names
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
@@ -200,10 +201,7 @@ def _literal(expected: str, value: Any) -> str:
     near = nearest_names(value, names) if isinstance(value, str) else []
     if near:
         return f"{text}; did you mean {near[0]}?"
-    return f"{text}; {_QUOTES}" if isinstance(value, bool) else text
-
-
-_QUOTES = "text that reads true or false needs quotes"
+    return f"{text}; {YES_AND_NO}" if isinstance(value, bool) else text
 
 
 def _type_message(kind: str, value: Any, fallback: str) -> str:
@@ -212,7 +210,7 @@ def _type_message(kind: str, value: Any, fallback: str) -> str:
         return f"is not valid: {fallback[0].lower()}{fallback[1:]}"
     if kind == "string_type":
         if isinstance(value, bool):
-            return f"{message}; {_QUOTES}"
+            return f"{message}; {YES_AND_NO}"
         return f"{message}, in quotes" if isinstance(value, int | float) else message
     if isinstance(value, str) and kind not in ("dict_type", "model_type", "list_type"):
         return f"{message}, without quotes"

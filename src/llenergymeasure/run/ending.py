@@ -49,6 +49,12 @@ class End:
     message: str = ""
     signal_number: int | None = None
 
+    @classmethod
+    def by_signal(cls, number: int, returncode: int | None = None) -> "End":
+        """Return the end that a signal asked for; its own code where the child had none."""
+        code = -number if returncode is None else returncode
+        return cls(code, Cause.SIGNAL, signal.Signals(number).name, number)
+
     @property
     def well(self) -> bool:
         """Whether it ended by itself, and well."""
@@ -70,8 +76,8 @@ def wait_for_end(
     In all cases but the first the child is ended, with its group.
     """
 
-    def ended(cause: Cause, message: str, number: int | None = None) -> End:
-        return End(processes.end_group(child, GRACE_S), cause, message, number)
+    def ended(cause: Cause, message: str) -> End:
+        return End(processes.end_group(child, GRACE_S), cause, message)
 
     watched = _open_watched(watched_pid)
     if watched is None:
@@ -93,8 +99,7 @@ def wait_for_end(
             if child_handle in ready:
                 return End(child.wait())
             if signals.handle in ready:
-                number = signals.take()
-                return ended(Cause.SIGNAL, signal.Signals(number).name, number)
+                return End.by_signal(signals.take(), processes.end_group(child, GRACE_S))
             if ready.intersection(watched):
                 return ended(Cause.WORKFLOW_GONE, _WORKFLOW_GONE)
     finally:

@@ -55,8 +55,6 @@ FINISH_HURRIED_S = 120.0
 
 POLL_S = 0.01
 
-now_s = time.monotonic
-
 
 class Supervisor:
     """One attempt at one run."""
@@ -150,9 +148,7 @@ class Supervisor:
         run = f"run {self._spec['experiment']}/{self._spec['cycle']}"
         self._reservation = Reservation.make(config, run, signals.wait)
         if self._reservation is None:
-            number = signals.take()
-            name = signal.Signals(number).name
-            return self._conclude(outcome, End(-number, Cause.SIGNAL, name, number))
+            return self._conclude(outcome, End.by_signal(signals.take()))
         self._reservation.hold_limits(config.get("gpu") or {})
         self._write_limits()
         engine = self._start_engine(log)
@@ -288,7 +284,7 @@ class Supervisor:
             limit_s = self._limit_s()
             if limit_s is not None:
                 yield started + limit_s, Cause.TIME_LIMIT, f"over its limit of {limit_s:g} s"
-            released_at = (released_at or now_s()) if outcome.phase == "release" else None
+            released_at = (released_at or time.monotonic()) if outcome.phase == "release" else None
             if released_at is not None:
                 message = f"not ended {RELEASE_LIMIT_S:g} s after its work"
                 yield released_at + RELEASE_LIMIT_S, Cause.TEARDOWN_HUNG, message
@@ -352,7 +348,7 @@ class Supervisor:
             return End(code, message=finish_killed(code) if code < 0 else "")
         processes.end_group(child, GRACE_S)
         if number is not None:
-            return End(-number, Cause.SIGNAL, signal.Signals(number).name, number)
+            return End.by_signal(number)
         return End(-1, Cause.FINISH_HUNG, f"computing the result took over {FINISH_LIMIT_S:g} s")
 
     def _conclude(self, outcome: Outcome, end: End) -> int:

@@ -53,14 +53,6 @@ engine.close()
 """
 
 
-@pytest.fixture(scope="session")
-def library() -> Path:
-    path, reason = sim.library_or_reason()
-    if path is None:
-        pytest.skip(reason)
-    return path
-
-
 @pytest.fixture
 def variables(tmp_path: Path, library: Path) -> dict[str, str]:  # noqa: ARG001 - builds it
     """A simulated card, the stand-in on the path, and a cache of engines of the test's own."""

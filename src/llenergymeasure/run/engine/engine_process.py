@@ -154,11 +154,12 @@ class EngineRun:
 
     def _preflight(self, backend: Backend) -> tuple[Preflight, Workload]:
         """Return what was found and the workload; errors count unless the study passes them."""
-        watch = CpuWatch.of_run(os.getppid())
+        # A server that runs already may be at work.
+        watch = None if self._spec.backend == "openai" else CpuWatch.of_run(os.getppid())
         found = preflight(self._config, backend, self._folder.path, run_pid=os.getppid())
         if found.errors and not self._spec.skip_preflight:
             raise PreflightError(found.errors)
-        if self._spec.backend != "openai":  # a server that runs already may be at work
+        if watch is not None:
             found = replace(found, warnings=(*found.warnings, *watch.warnings()))
         return found, found.workload or build_workload(self._config)
 
