@@ -13,6 +13,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.files import sha256
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.engine.quality import command_score, perplexity
+from llenergymeasure.run.result.build_result import quality_record
 from support.studies import llem, plan_of, write_study
 
 TEXTS = "def main():\n\nreturn the value of self\nclass Foo(object):\n"
@@ -147,3 +148,15 @@ def test_asking_for_nothing_is_refused(tmp_path: Path) -> None:
     done = llem(tmp_path, "plan", str(write_study(tmp_path, quality={"max_text_tokens": 5})))
     assert done.returncode == 2
     assert "texts, command or both" in done.stderr
+
+
+def test_a_score_that_was_never_given_has_a_reason() -> None:
+    asked = {"command": ["judge"], "timeout_seconds": 9}
+    ended = quality_record(asked, None)
+    assert ended is not None
+    assert (ended.score, ended.command) == (None, ["judge"])
+    assert ended.score_unavailable == "the run was ended before the command judged it"
+    judged = quality_record(asked, {"command": ["judge"], "score": 0.5})
+    assert judged is not None
+    assert (judged.score, judged.score_unavailable) == (0.5, None)
+    assert quality_record(None, None) is None

@@ -204,7 +204,7 @@ def _result(
             ),
         ),
         serving=None if served is None else served.record(record, energy.account),
-        quality=Quality(**done["quality"]) if done.get("quality") else None,
+        quality=quality_record(spec.quality, done.get("quality")),
         flops=flops_record(
             done["flops"],
             requests=tokens.requests,
@@ -245,6 +245,21 @@ def _result(
             **energy.provenance,
         },
     )
+
+
+def quality_record(asked: dict[str, Any] | None, done: dict[str, Any] | None) -> Quality | None:
+    """Return what was found of the answers' quality, and why a score asked for is missing.
+
+    Args:
+        asked: the study's ``quality`` section.
+        done: what the engine's process wrote.
+    """
+    found = dict(done or {})
+    command = (asked or {}).get("command")
+    if command is not None and "command" not in found:
+        reason = "the run was ended before the command judged it"
+        found |= {"command": list(command), "score_unavailable": reason}
+    return Quality(**found) if found else None
 
 
 def _on_cpu(done: dict[str, Any]) -> bool:
