@@ -3,9 +3,11 @@
 import os
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from nvml_sim import sim
 
@@ -27,17 +29,24 @@ def library() -> Path:
     return path
 
 
-LONGEST = ("test_commands.py", "test_fault_study.py")
+LONGEST = ("test_commands.py", "test_fault_study.py", "test_resume.py", "test_study_on_slurm.py")
 """Files to begin with where several processes share the slow tests."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file in one process (``--dist loadgroup``), but for pages, which share nothing."""
-    for item in items:
-        page = item.path.name == "test_commands.py" and item.get_closest_marker("slow")
-        item.add_marker(pytest.mark.xdist_group(item.name if page else item.location[0]))
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+class _ByFile(LoadScopeScheduling):
+    """Keep a file in one process, but for the documentation's pages, which share nothing."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return nodeid if path == "tests/docs/test_commands.py" else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _ByFile(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

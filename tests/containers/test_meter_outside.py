@@ -125,8 +125,15 @@ def test_the_meter_inside_is_refused_before_the_first_run(tmp_path: Path, bare_r
     assert "meter: host" in done.stderr
 
 
-@pytest.mark.parametrize("ended", ["all", "supervisor", "workflow"])
-@pytest.mark.parametrize("runner", ["apptainer", "docker"])
+@pytest.mark.parametrize(
+    ("runner", "ended"),
+    [
+        ("apptainer", "supervisor"),
+        ("apptainer", "workflow"),
+        ("docker", "supervisor"),
+        ("docker", "all"),
+    ],
+)
 def test_whatever_ends_nothing_runs_on(
     tmp_path: Path, runner: str, ended: str, request: pytest.FixtureRequest
 ) -> None:

@@ -9,7 +9,7 @@ from crash.kill_many import kill_many
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
-def test_a_score_of_kills(tmp_path: Path) -> None:
+def test_a_few_kills(tmp_path: Path) -> None:
     said: list[str] = []
-    done = kill_many(tmp_path.resolve(), kills=20, seed=20, say=said.append)
-    assert done.total() == 20, said
+    done = kill_many(tmp_path.resolve(), kills=8, seed=20, say=said.append)
+    assert done.total() == 8, said

@@ -71,12 +71,11 @@ def test_a_bad_study_is_one_message_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", ["shuffled", "reverse"])
-def test_runs_start_in_the_planned_order(tmp_path: Path, order: str) -> None:
+def test_runs_start_in_the_planned_order(tmp_path: Path) -> None:
     study = write_study(
         tmp_path,
         experiments=[{"n": 1}, {"n": 2}],
-        execution={"n_cycles": 2, "cycle_order": order, "shuffle_seed": 3},
+        execution={"n_cycles": 2, "cycle_order": "shuffled", "shuffle_seed": 3},
     )
     done = snakemake(tmp_path, "--configfile", str(study))
     assert done.returncode == 0, done.stderr
