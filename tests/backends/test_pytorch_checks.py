@@ -11,6 +11,8 @@ from llenergymeasure.backends import registry
 from llenergymeasure.backends.pytorch import checks
 from llenergymeasure.backends.pytorch.threads import choose_threads, usable_cores
 from llenergymeasure.config.experiment import ExperimentConfig
+from nvml_sim import sim
+from support.recording import card_environment, uuid
 
 HOPPER, TURING = (9, 0), (7, 5)
 
@@ -22,11 +24,11 @@ def problems(**values: Any) -> dict[str | None, str]:
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "_compute_capabilities", list)
+    monkeypatch.setattr(checks, "_compute_capabilities", lambda _config: [])
 
 
 def on(monkeypatch: pytest.MonkeyPatch, *gpus: tuple[int, int]) -> None:
-    monkeypatch.setattr(checks, "_compute_capabilities", lambda: list(gpus))
+    monkeypatch.setattr(checks, "_compute_capabilities", lambda _config: list(gpus))
     monkeypatch.setattr(checks, "why_no_cuda", lambda: None)
 
 
@@ -184,3 +186,29 @@ def test_threads() -> None:
     assert choose_threads(large, asked=None, on_gpu=True) == 1
     assert choose_threads(small, asked=3, on_gpu=True) == 3
     assert choose_threads(large, asked=None, on_gpu=False, processes=10_000) == 1
+
+
+@pytest.mark.parametrize(
+    ("listed", "devices", "refused"),
+    [("0", None, True), ("1", None, False), (None, [1], False), (None, [0], True)],
+)
+def test_bfloat16_is_looked_for_on_the_card_that_is_meant(
+    tmp_path: Path, listed: str | None, devices: list[int] | None, refused: bool
+) -> None:
+    cards = [
+        sim.Device(uuid=uuid(1), keys={"compute_capability": [6, 1], "pci": "00000000:01:00.0"}),
+        sim.Device(uuid=uuid(2), keys={"compute_capability": [8, 0], "pci": "00000000:02:00.0"}),
+    ]
+    more = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    if listed is not None:
+        more["CUDA_VISIBLE_DEVICES"] = listed
+    study = {"model": "tiny-llama", "gpu": None if devices is None else {"devices": devices}}
+    source = (
+        "from llenergymeasure.backends.pytorch import checks\n"
+        "from llenergymeasure.config.experiment import ExperimentConfig\n"
+        f"config = ExperimentConfig.model_validate({study!r})\n"
+        "print([each.message for each in checks.find_problems(config)])"
+    )
+    done = sim.run_python(source, card_environment(tmp_path, cards, **more))
+    assert done.returncode == 0, done.stderr
+    assert ("has no bfloat16" in done.stdout) == refused

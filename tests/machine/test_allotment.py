@@ -18,6 +18,7 @@ THREE = [sim.Device(uuid=uuid) for uuid in (FIRST, SECOND, THIRD)]
     [
         ({"backend": "pytorch"}, Demand(1)),
         ({"backend": "pytorch", "pytorch": {"num_processes": 2}}, Demand(2)),
+        ({"backend": "pytorch", "pytorch": {"tensor_parallel_size": 2}}, Demand(2)),
         ({"backend": "pytorch", "pytorch": {"device_map": "cpu"}}, Demand(0)),
         ({"backend": "pytorch", "pytorch": {"device_map": "auto"}}, Demand(None)),
         ({"backend": "pytorch", "pytorch": {"device_map": "cuda"}}, Demand(1, needed=True)),

@@ -1,6 +1,7 @@
 """Which GPUs there are, and which a process would use."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,53 @@ def test_without_a_driver_the_reason_and_a_remedy_are_given() -> None:
         pytest.skip("this machine has NVIDIA GPUs")
     assert answer["unavailable"]
     assert answer["remedy"]
+
+
+@pytest.mark.parametrize("listed", [None, "0"])
+def test_a_card_that_is_off_the_bus_is_none_of_cudas(tmp_path: Path, listed: str | None) -> None:
+    cards = [
+        sim.Device(uuid=uuid(1)),
+        sim.Device(uuid=uuid(2), keys={"fail_after_s": 0}),
+        sim.Device(uuid=uuid(3)),
+    ]
+    environ = {} if listed is None else {"CUDA_VISIBLE_DEVICES": listed}
+    answer = _ask(
+        f"answer = asdict(visible(discover(), {environ!r}))", card_environment(tmp_path, cards)
+    )
+
+    assert isinstance(answer, dict)
+    expected = [uuid(1), uuid(3)] if listed is None else [uuid(1)]
+    assert [gpu["uuid"] for gpu in answer["gpus"]] == expected
+    (warning,) = answer["warnings"]
+    assert "GPU 1 of NVML does not answer" in warning
+
+
+def test_cudas_second_is_the_third_where_the_second_is_off_the_bus() -> None:
+    dead = replace(GPUS[2], pci_bus_id="", unavailable="GPU is lost")  # 41: the second on the bus
+    three = Inventory((*GPUS[:2], dead))
+
+    assert _uuids(visible(three, {"CUDA_VISIBLE_DEVICES": "1"})) == [THIRD]
+
+
+def test_where_no_card_answers_whoever_looks_learns_why() -> None:
+    dead = Inventory(tuple(replace(gpu, unavailable="GPU is lost") for gpu in GPUS))
+
+    assert {gpu.unavailable for gpu in visible(dead, {}).gpus} == {"GPU is lost"}
+
+
+def test_another_packages_bindings_are_named_with_the_remedy(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "pynvml.py").write_text("def nvmlInit(): pass\n")
+    answer = _ask(
+        f"import sys; sys.path.insert(0, {str(old)!r}); answer = asdict(discover())",
+        {"PATH": "/usr/bin:/bin"},
+    )
+
+    assert isinstance(answer, dict)
+    assert answer["gpus"] == []
+    assert str(old) in answer["unavailable"]
+    assert "nvidia-ml-py" in answer["remedy"]
 
 
 def test_processes_on_a_card(tmp_path: Path) -> None:

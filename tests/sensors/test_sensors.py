@@ -235,6 +235,25 @@ def test_zeus_reads_the_same_card_beside_nvml(tmp_path: Path) -> None:
     assert zeus == pytest.approx(nvml, abs=50.0)
 
 
+def test_a_card_that_zeus_cannot_read_takes_no_other_sensor_along(tmp_path: Path) -> None:
+    pytest.importorskip("zeus")
+    old = sim.Device(
+        name="NVIDIA GeForce GTX 1080 Ti",
+        uuid=uuid(1),
+        keys={
+            "compute_capability": [6, 1],
+            "counter_supported": False,
+            "not_supported": [185, 186],
+        },
+    )
+    infos = _describe("nvml,zeus", card_environment(tmp_path, [old]))
+
+    assert isinstance(infos, list)
+    by_sensor = {info["sensor"]: info for info in infos}
+    assert by_sensor["nvml"]["unavailable"] is None
+    assert "Not Supported" in by_sensor["zeus"]["unavailable"]
+
+
 def test_zeus_that_sees_nothing_is_unavailable_not_zero() -> None:
     pytest.importorskip("zeus")
     infos = _describe("zeus", {"PATH": os.environ.get("PATH", "")})

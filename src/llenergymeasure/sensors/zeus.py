@@ -109,11 +109,11 @@ class ZeusSensor:
         except Exception as error:  # whatever a third party's probing may raise
             self._reasons.append(f"no {what}: {error}")
             return
-        answering = [reader for reader in found if not _silent(reader)]
-        self._readers += answering
-        if not answering:
-            zero = "answers 0 only" if found else "none found"
-            self._reasons.append(f"no {what}: {zero}")
+        reasons = [_why_silent(reader) for reader in found]
+        self._readers += [reader for reader, why in zip(found, reasons, strict=True) if why is None]
+        if not any(why is None for why in reasons):
+            why = reasons[0] if reasons else "none found"
+            self._reasons.append(f"no {what}: {why}")
 
 
 def worth_trying() -> bool:
@@ -214,9 +214,12 @@ def _milli(quantity: Quantity, call: Callable[[], float | None]) -> Callable[[],
     return read
 
 
-def _silent(reader: _Reader) -> bool:
-    """Whether it answers nothing but zero, now and a moment later."""
-    if any(value.value for value in reader.read()):
-        return False
-    time.sleep(_SECOND_LOOK_S)
-    return not any(value.value for value in reader.read())
+def _why_silent(reader: _Reader) -> str | None:
+    """Return why it gives nothing, now and a moment later; None if it gives something."""
+    try:
+        if any(value.value for value in reader.read()):
+            return None
+        time.sleep(_SECOND_LOOK_S)
+        return None if any(value.value for value in reader.read()) else "answers 0 only"
+    except SensorError as error:
+        return str(error)

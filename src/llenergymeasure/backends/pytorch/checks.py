@@ -1,5 +1,6 @@
 """Why a configuration cannot run here, found without importing the engine."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from llenergymeasure.backends.pytorch.passthrough import FORBIDDEN, RESERVED
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
+from llenergymeasure.machine.gpus.allotment import GpuAllotmentError, allotted_cards
 from llenergymeasure.machine.gpus.state import cuda_driver_version
 
 _BF16_CAPABILITY = (8, 0)
@@ -19,7 +21,7 @@ _BF16_CAPABILITY = (8, 0)
 def find_problems(config: ExperimentConfig) -> list[Problem]:
     """Return all reasons at once; none if it can run."""
     settings = config.pytorch or PyTorchConfig()
-    gpus = _compute_capabilities()
+    gpus = _compute_capabilities(config)
     return [
         *_packages(config, settings, gpus),
         *_precision(config, gpus),
@@ -37,28 +39,12 @@ def find_problems(config: ExperimentConfig) -> list[Problem]:
 Capability = tuple[int, int]
 
 
-def _compute_capabilities() -> list[Capability]:
-    """Return each visible GPU's compute capability; none where there is no NVIDIA driver."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and visible.strip() in ("", "-1"):
-        return []
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        found = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            found.append(tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle)))
-    except pynvml.NVMLError:
-        return []
-    finally:
-        pynvml.nvmlShutdown()
-    count = len(found) if visible is None else len([name for name in visible.split(",") if name])
-    return found[:count]
+def _compute_capabilities(config: ExperimentConfig) -> list[Capability]:
+    """Return the compute capability of each GPU of the experiment; none without a driver."""
+    with contextlib.suppress(GpuAllotmentError):  # the preflight's own look reports it
+        cards = allotted_cards(config.model_dump(exclude_none=True))
+        return [card.compute_capability for card in cards if card.compute_capability]
+    return []
 
 
 def _packages(

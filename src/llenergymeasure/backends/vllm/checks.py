@@ -10,6 +10,7 @@ from llenergymeasure.backends.vllm.arguments import given_engine
 from llenergymeasure.backends.vllm.device import built_for_cpu, on_cpu
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
+from llenergymeasure.machine.gpus.allotment import GpuAllotmentError, allotted_cards
 from llenergymeasure.machine.gpus.inventory import discover, visible
 
 _OURS = {"dtype": "precision", "seed": "random_seed"}
@@ -43,7 +44,10 @@ def _package() -> Iterator[Problem]:
 def _device(config: ExperimentConfig) -> Iterator[Problem]:
     if built_for_cpu():
         return
-    gpus = visible(discover()).gpus
+    try:
+        gpus = allotted_cards(config.model_dump(exclude_none=True))
+    except GpuAllotmentError:  # the preflight's own look reports it
+        return
     if not gpus and find_spec("vllm") is not None:
         yield Problem(
             "this build of vLLM needs an NVIDIA GPU, and none is visible here; vLLM has builds "

@@ -9,10 +9,13 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llenergymeasure.errors import LlemError
 from llenergymeasure.processes import ChildError, ask
+
+if TYPE_CHECKING:
+    from llenergymeasure.machine.gpus.inventory import Gpu
 
 ASK_LIMIT_S = 60.0
 
@@ -113,7 +116,8 @@ def gpus_needed(config: Mapping[str, Any]) -> int:
 def _pytorch(section: Mapping[str, Any], needed: bool) -> Demand:
     placed = section.get("device_map")
     if placed is None:
-        return Demand(int(section.get("num_processes") or 1), needed=needed)
+        processes = section.get("num_processes") or section.get("tensor_parallel_size") or 1
+        return Demand(int(processes), needed=needed)
     kind, _, number = str(placed).partition(":")
     if kind == "cpu":
         return Demand(0)
@@ -178,6 +182,18 @@ def allot(config: Mapping[str, Any]) -> Allotment:
     # A scheduler that has set no more than its own variable leaves the engine unaware of it.
     unaware = wanted.first is None and seen.source.startswith("SLURM")
     return Allotment(usable[: wanted.count], usable, unaware, seen.warnings)
+
+
+def allotted_cards(config: Mapping[str, Any]) -> tuple["Gpu", ...]:
+    """Return the GPUs of an experiment as NVML describes them, in CUDA's order.
+
+    Raises:
+        GpuAllotmentError: those it names are not among those this process may use.
+    """
+    from llenergymeasure.machine.gpus import inventory
+
+    by_uuid = {gpu.uuid: gpu for gpu in inventory.discover().gpus}
+    return tuple(by_uuid[uuid] for uuid in allot(config).uuids)
 
 
 def _with_memory(found: Allotment) -> Allotment:

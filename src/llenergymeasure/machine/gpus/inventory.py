@@ -12,6 +12,8 @@ from typing import Any
 from llenergymeasure.errors import ConfigurationError, Problem
 
 NO_DRIVER = "no NVIDIA driver (libnvidia-ml.so.1 is not there)"
+_NEEDED_NAMES = ("NVML_POWER_SCOPE_GPU", "nvmlDeviceGetCurrentClocksEventReasons")
+_OWN_BINDINGS = "pip uninstall pynvml; pip install --force-reinstall nvidia-ml-py"
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,9 @@ def discover() -> Inventory:
     """Ask NVML for all cards; a machine without any gives an empty inventory with the reason."""
     import pynvml
 
+    foreign = bindings_problem()
+    if foreign is not None:
+        return Inventory(unavailable=foreign, remedy=_OWN_BINDINGS)
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
@@ -156,6 +161,18 @@ def memory_used_bytes(gpu: Gpu) -> int:
     return int(pynvml.nvmlDeviceGetMemoryInfo(handle(gpu)).used)
 
 
+def bindings_problem() -> str | None:
+    """Return why the module ``pynvml`` that is imported here is not NVIDIA's own of today.
+
+    Another distribution, ``pynvml`` up to 11.5, installs an old copy under the same name.
+    """
+    import pynvml
+
+    if all(hasattr(pynvml, name) for name in _NEEDED_NAMES):
+        return None
+    return f"the NVML bindings in {pynvml.__file__} are too old, or another package's"
+
+
 def visible(inventory: Inventory, environ: Mapping[str, str] | None = None) -> Selection:
     """Return the cards that a CUDA process with this environment would use, in CUDA's order.
 
@@ -164,17 +181,30 @@ def visible(inventory: Inventory, environ: Mapping[str, str] | None = None) -> S
     unless the scheduler already hides the other cards.
     """
     environ = os.environ if environ is None else environ
-    ordered = _in_cuda_order(inventory.gpus)
+    answering = tuple(gpu for gpu in inventory.gpus if gpu.unavailable is None)
+    if not answering:
+        # Whoever looks at them learns why none can be used.
+        return Selection(inventory.gpus, "all")
+    dead = tuple(
+        f"GPU {gpu.index} of NVML does not answer ({gpu.unavailable}): CUDA does not count it"
+        for gpu in inventory.gpus
+        if gpu.unavailable is not None
+    )
+    chosen = _chosen(_in_cuda_order(answering), environ)
+    return Selection(chosen.gpus, chosen.source, chosen.warnings + dead)
+
+
+def _chosen(ordered: Sequence[Gpu], environ: Mapping[str, str]) -> Selection:
     listed = environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         return _listed(listed, ordered, environ)
     for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS"):
         indices = _indices(environ.get(name, ""))
-        by_index = {gpu.index: gpu for gpu in inventory.gpus}
-        if indices and len(indices) < len(by_index) and indices <= by_index.keys():
+        there = {gpu.index for gpu in ordered}
+        if indices and len(indices) < len(there) and indices <= there:
             chosen = tuple(gpu for gpu in ordered if gpu.index in indices)
             return Selection(chosen, name)
-    return Selection(ordered, "all")
+    return Selection(tuple(ordered), "all")
 
 
 def named(names: Sequence[str], inventory: Inventory) -> Selection:
@@ -209,6 +239,12 @@ def _nothing(error: Exception) -> Inventory:
             unavailable=NO_DRIVER,
             remedy="on a machine with an NVIDIA GPU install its driver; in a container pass the "
             "GPU in (apptainer --nv, docker --gpus)",
+        )
+    if isinstance(error, pynvml.NVMLError_NoPermission):
+        return Inventory(
+            unavailable=f"NVML does not start: {error}",
+            remedy="this user may not open /dev/nvidia*: ask for the group that owns them, or for "
+            "a GPU of the job",
         )
     return Inventory(
         unavailable=f"NVML does not start: {error}",
@@ -256,7 +292,8 @@ def power_limits_w(device: Any) -> dict[str, float]:
 
 
 def _in_cuda_order(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
-    return tuple(sorted(gpus, key=lambda gpu: (gpu.pci_bus_id, gpu.index)))
+    # One that does not say where it sits comes last.
+    return tuple(sorted(gpus, key=lambda gpu: (not gpu.pci_bus_id, gpu.pci_bus_id, gpu.index)))
 
 
 def _listed(listed: str, ordered: Sequence[Gpu], environ: Mapping[str, str]) -> Selection:

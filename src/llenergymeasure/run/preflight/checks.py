@@ -14,8 +14,8 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.rules import breaches
 from llenergymeasure.errors import ConfigurationError, LlemError, Problem
 from llenergymeasure.machine.disk import free_bytes, why_not_writable
-from llenergymeasure.machine.gpus.allotment import allot, demand
-from llenergymeasure.machine.gpus.inventory import Gpu, discover
+from llenergymeasure.machine.gpus.allotment import allot, demand, driver_there
+from llenergymeasure.machine.gpus.inventory import Gpu, bindings_problem, discover
 from llenergymeasure.run.preflight.engine_version import check_engine_version
 from llenergymeasure.run.preflight.gpu_checks import check_gpu_count, check_gpus
 from llenergymeasure.run.preflight.model_checks import check_model
@@ -139,6 +139,10 @@ def _cards(config: ExperimentConfig, found: list[Problem]) -> tuple[Gpu, ...]:
     inventory = discover()
     allotment = allot(plain)
     found += [Problem(text, fatal=False) for text in allotment.warnings]
+    foreign = bindings_problem()
+    if foreign is not None and driver_there():
+        # Without them a GPU's energy would be left out, and an estimate of the rest taken for it.
+        found.append(Problem(f"{foreign}; {inventory.remedy}", key="energy"))
     by_uuid = {gpu.uuid: gpu for gpu in inventory.gpus}
     cards = tuple(by_uuid[uuid] for uuid in allotment.uuids)
     found += check_gpu_count(config, wanted, inventory, len(cards))
