@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.serving import ServingConfig
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.workload.arrivals import arrival_offsets
 from llenergymeasure.workload.arrivals_trace import read_trace
+from llenergymeasure.workload.conversations import TrafficPrompts
 
 AZURE = (
     "TIMESTAMP,ContextTokens,GeneratedTokens\n"
@@ -111,7 +113,12 @@ def test_a_trace_is_replayed_at_another_speed_and_starts_over(tmp_path: Path) ->
     [
         ("time,in,out\n1,2,3\n", "is no trace"),
         ("timestamp,input_tokens,output_tokens\n1,two,3\n", "a row that is none"),
-        ("timestamp,input_tokens,output_tokens\n1,-2,3\n", "below 0"),
+        ("timestamp,input_tokens,output_tokens\n1,-2,3\n", "no number of tokens: -2"),
+        ("timestamp,input_tokens,output_tokens\n1,2.5,3\n", "no number of tokens: 2.5"),
+        ("timestamp,input_tokens,output_tokens\n1,inf,3\n", "no number of tokens: inf"),
+        (f"timestamp,input_tokens,output_tokens\n1,{'9' * 20},3\n", "no number of tokens: 9"),
+        ("timestamp,input_tokens,output_tokens\n0,1,1\nnan,2,2\n1,3,3\n", "no time: nan"),
+        ("timestamp,input_tokens,output_tokens\ninf,2,3\n", "no time: inf"),
         ("timestamp,input_tokens,output_tokens\n", "no request"),
     ],
 )
@@ -141,3 +148,46 @@ def test_traffic_that_does_not_fit_together_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=says):
         ServingConfig.model_validate(settings)
+
+
+def test_a_mooncake_trace_is_read_in_milliseconds(tmp_path: Path) -> None:
+    path = tmp_path / "mooncake.jsonl"
+    rows = [(27482, 6955, 52), (30535, 6472, 26)]
+    path.write_text(
+        "".join(
+            f'{{"timestamp": {at}, "input_length": {asked}, "output_length": {said}, '
+            '"hash_ids": [1, 2]}\n'
+            for at, asked, said in rows
+        )
+    )
+    trace = read_trace(path)
+    assert trace.offset_s == pytest.approx([0, 3.053])
+    assert trace.lengths(1) == (6472, 26)
+    path.write_text('{"timestamp": 1, "input_length": 2}\n')
+    with pytest.raises(ConfigurationError, match="a row that is none"):
+        read_trace(path.rename(tmp_path / "short.jsonl"))
+
+
+def test_a_replay_may_begin_later_in_the_trace(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text("timestamp,input_tokens,output_tokens\n5,1,1\n105,2,2\n106,3,3\n")
+    trace = read_trace(path, 50.0)
+    assert trace.offset_s.tolist() == [0, 1]
+    assert trace.lengths(0) == (2, 2)
+    with pytest.raises(ConfigurationError, match=r"trace_start_seconds.*ends 101 s after"):
+        read_trace(path, 200.0)
+
+
+def test_a_trace_without_a_request_in_the_window_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text("timestamp,input_tokens,output_tokens\n0,5,5\n100,5,5\n200,5,5\n")
+    traffic = {"arrivals": "trace", "trace": str(path)}
+    study = {
+        "model": "tiny-llama",
+        "serving": traffic,
+        "window": {"min_seconds": 3},
+    }
+    with pytest.raises(ConfigurationError, match="1 request in the 63 s"):
+        TrafficPrompts(ExperimentConfig.model_validate(study))
+    faster = {**study, "serving": {**traffic, "trace_speed": 2.0}}
+    assert TrafficPrompts(ExperimentConfig.model_validate(faster)).trace is not None

@@ -96,6 +96,52 @@ def test_sharegpt_names_of_roles(tmp_path: Path) -> None:
     assert record.messages == ({"role": "user", "content": "Hi"},)
 
 
+@pytest.mark.parametrize("answering", ["gpt", "chatgpt", "bing", "bard", "model", "Assistant"])
+def test_whoever_answers_the_answer_is_no_part_of_the_prompt(
+    tmp_path: Path, answering: str
+) -> None:
+    chat = [{"from": "Human", "value": "2 + 2?"}, {"from": answering, "value": "4"}]
+    (record,) = read_file(write(tmp_path / "data.jsonl", [{"conversation": chat}]))
+    assert record.messages == ({"role": "user", "content": "2 + 2?"},)
+
+
+def test_chats_that_ask_nothing_are_left_out_and_counted(tmp_path: Path) -> None:
+    asked = {"conversations": [{"from": "human", "value": "Hi"}]}
+    rows: list[Any] = [
+        {"conversations": []},
+        asked,
+        {"conversations": []},
+        {"conversations": [{"from": "gpt", "value": "Hello"}]},
+        {"conversations": [{"from": "human", "value": " "}]},
+    ]
+    path = tmp_path / "ShareGPT_V3.json"
+    path.write_text(json.dumps(rows))
+    data = read_file(path)
+    assert [record.row for record in data] == [2]
+    assert data.notes == (
+        "2 rows of ShareGPT_V3.json are left out: conversations is empty",
+        "1 rows of ShareGPT_V3.json are left out: conversations asks nothing",
+        "1 rows of ShareGPT_V3.json are left out: conversations ends with an empty question",
+    )
+    path.write_text(json.dumps([{"conversations": []}]))
+    with pytest.raises(ConfigurationError, match="holds no prompts; 1 rows of"):
+        read_file(path)
+
+
+def test_lines_of_text_are_prompts(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("first\n\nsecond \n")
+    assert [record.text for record in read_file(path)] == ["first", "second "]
+
+
+def test_half_characters_are_replaced_and_noted(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"prompt": "bad \\ud83d half"}\n{"prompt": "\\ud83d\\ude00"}\n')
+    data = read_file(path)
+    assert [record.text for record in data] == ["bad \ufffd half", "\U0001f600"]
+    assert data.notes[0].startswith("1 rows of data.jsonl hold halves of characters")
+
+
 def test_sources_are_kept(tmp_path: Path) -> None:
     rows = [{"prompt": "a", "source": "x"}, {"prompt": "b", "source": "y"}]
     for kind in (".jsonl", ".csv", ".parquet"):
@@ -113,7 +159,7 @@ def test_sources_are_kept(tmp_path: Path) -> None:
         ('{"answer": "x"}', "a row needs one of prompt"),
         ("{}", "a row needs one of prompt"),
         ('{"messages": "hi"}', "should be a list of messages"),
-        ('{"messages": []}', "messages is empty"),
+        ('{"messages": [{"role": "narrator", "content": "x"}]}', "role 'narrator'; known are"),
         ('{"messages": [3]}', "should be a mapping, not int"),
         ('{"messages": [{"role": "user"}]}', "needs a role and a content"),
         ('{"instruction": "a", "input": 3}', "input should be text, not int"),
@@ -163,7 +209,7 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="holds no prompts"):
         read_file(tmp_path / "empty.jsonl")
     (tmp_path / "data.docx").write_text("")
-    with pytest.raises(ConfigurationError, match=r"\.jsonl, \.csv, \.parquet"):
+    with pytest.raises(ConfigurationError, match=r"\.jsonl, \.json, \.csv, \.parquet, \.txt"):
         read_file(tmp_path / "data.docx")
 
 

@@ -23,7 +23,7 @@ model: {model}
 # Engines; several are compared: [pytorch, vllm].
 backend: {backend}
 
-# Prompts: synthetic ones of fixed length, a .jsonl, .csv or .parquet file, or a data set's id.
+# Prompts: synthetic of fixed length, a file (.jsonl, .csv, .parquet, .txt), or a data set's id.
 dataset: synthetic
 n: {n}                       # how many prompts
 max_input_tokens: {input}

@@ -28,6 +28,7 @@ _OF_SOME: dict[str, tuple[Arrivals, ...]] = {
     "burstiness": ("gamma",),
     "concurrency": ("closed",),
     "trace_speed": ("trace",),
+    "trace_start_seconds": ("trace",),
 }
 
 
@@ -153,11 +154,18 @@ class ServingConfig(Section):
         default=None,
         min_length=1,
         max_length=4096,
-        description="CSV file of arrivals and lengths, in the formats of the Azure LLM inference "
-        "traces and of BurstGPT, or with the columns timestamp, input_tokens, output_tokens.",
+        description="File of arrivals and lengths, in the formats of the Azure LLM inference "
+        "traces, of BurstGPT and of Mooncake (JSON Lines), or CSV with the columns timestamp, "
+        "input_tokens, output_tokens.",
     )
     trace_speed: float | None = Field(
         default=None, gt=0, le=1e6, description="How many times as fast the trace is replayed."
+    )
+    trace_start_seconds: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e9,
+        description="How long after the trace's first request its replay begins; default: 0.",
     )
     endpoint: Endpoint = Field(
         default="completions",

@@ -2,12 +2,15 @@
 
 Read are the columns of the Azure LLM inference traces (TIMESTAMP, ContextTokens, GeneratedTokens:
 github.com/Azure/AzurePublicDataset), of BurstGPT (Timestamp, Request tokens, Response tokens:
-github.com/HPMLL/BurstGPT), and plain timestamp, input_tokens, output_tokens.
+github.com/HPMLL/BurstGPT), and plain timestamp, input_tokens, output_tokens; and the JSON Lines of
+Mooncake (timestamp in milliseconds, input_length, output_length: github.com/kvcache-ai/Mooncake).
 """
 
 import csv
 import functools
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +25,9 @@ _COLUMNS = (
     ("timestamp", "request tokens", "response tokens"),
     ("timestamp", "input_tokens", "output_tokens"),
 )
+_MOONCAKE = ("timestamp", "input_length", "output_length")
 _KEY = "serving.trace"
+_MOST_TOKENS = 10**9
 
 
 @dataclass(frozen=True)
@@ -52,15 +57,21 @@ class Trace:
 
 
 @functools.lru_cache(maxsize=4)
-def read_trace(path: Path) -> Trace:
-    """Return the trace in a CSV file.
+def read_trace(path: Path, start_s: float = 0.0) -> Trace:
+    """Return the trace in a file.
+
+    Args:
+        path: a CSV file, or one in JSON Lines.
+        start_s: how long after its first request the part begins that is returned.
 
     Raises:
-        ConfigurationError: it cannot be read, or a row is none; the message names the line.
+        ConfigurationError: it cannot be read, a row is none (the message names the line), or
+            nothing comes after ``start_s``.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows, unanswered = _rows(path, csv.reader(file))
+            lines = _json_lines(file) if path.suffix == ".jsonl" else _csv_lines(path, file)
+            rows, unanswered = _rows(path, lines)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigurationError(
             Problem(f"cannot be read: {error}", key=_KEY, found=str(path))
@@ -70,6 +81,17 @@ def read_trace(path: Path) -> Trace:
             Problem("holds no request that was answered", key=_KEY, found=str(path))
         )
     rows.sort(key=lambda row: row[0])
+    begin_s = rows[0][0] + start_s
+    last_s = rows[-1][0] - rows[0][0]
+    rows = [row for row in rows if row[0] >= begin_s]
+    if not rows:
+        raise ConfigurationError(
+            Problem(
+                f"the trace {path} ends {last_s:.9g} s after its first request",
+                key="serving.trace_start_seconds",
+                found=f"{start_s:g}",
+            )
+        )
     first_s = rows[0][0]
     return Trace(
         offset_s=np.array([row[0] - first_s for row in rows]),
@@ -79,7 +101,12 @@ def read_trace(path: Path) -> Trace:
     )
 
 
-def _rows(path: Path, lines: Iterator[list[str]]) -> tuple[list[tuple[float, int, int]], int]:
+_Fields = tuple[int, Sequence[str], str]
+"""A line's number, its time, lengths of prompt and answer, and what it says."""
+
+
+def _csv_lines(path: Path, file: Iterable[str]) -> Iterator[_Fields]:
+    lines = csv.reader(file)
     heading = [name.strip().lower() for name in next(lines, [])]
     columns = next((names for names in _COLUMNS if set(names) <= set(heading)), None)
     if columns is None:
@@ -95,19 +122,36 @@ def _rows(path: Path, lines: Iterator[list[str]]) -> tuple[list[tuple[float, int
             )
         )
     places = [heading.index(name) for name in columns]
-    rows, unanswered = [], 0
     for number, line in enumerate(lines, start=2):
-        if not line:
+        if line:
+            yield number, [line[place] for place in places if place < len(line)], ",".join(line)
+
+
+def _json_lines(file: Iterable[str]) -> Iterator[_Fields]:
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
             continue
         try:
-            at_s, asked, answered = (line[place] for place in places)
+            values = json.loads(line)
+            at_ms, asked, answered = (values[name] for name in _MOONCAKE)
+            fields = [str(float(at_ms) / 1000), str(asked), str(answered)]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            fields = []
+        yield number, fields, line
+
+
+def _rows(path: Path, lines: Iterable[_Fields]) -> tuple[list[tuple[float, int, int]], int]:
+    rows, unanswered = [], 0
+    for number, fields, line in lines:
+        try:
+            at_s, asked, answered = fields
             row = (_seconds(at_s), _tokens(asked), _tokens(answered))
-        except (ValueError, IndexError) as error:
+        except ValueError as error:
             raise ConfigurationError(
                 Problem(
                     f"a row that is none: {error}",
                     key=_KEY,
-                    found=",".join(line)[:80],
+                    found=line.strip()[:80],
                     file=path,
                     line=number,
                 )
@@ -120,22 +164,29 @@ def _rows(path: Path, lines: Iterator[list[str]]) -> tuple[list[tuple[float, int
 
 
 def _tokens(text: str) -> int:
-    tokens = int(float(text))
-    if tokens < 0:
-        raise ValueError("a length below 0")
-    return tokens
+    tokens = float(text)
+    if not 0 <= tokens <= _MOST_TOKENS or tokens != int(tokens):
+        raise ValueError(f"no number of tokens: {text[:40]}")
+    return int(tokens)
 
 
 def _seconds(text: str) -> float:
     """Return a time stamp in seconds: a number, or a date and time."""
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        # Seven decimals, as in the Azure trace of 2023, are one more than datetime takes.
-        day, _, fraction = text.strip().partition(".")
-        digits = "".join(c for c in fraction if c.isdigit() or c in "+-:")
-        zone = next((digits[i:] for i, c in enumerate(digits) if c in "+-"), "")
-        decimals = digits[: len(digits) - len(zone)]
-        whole = datetime.fromisoformat(day + zone)
-        whole = whole if whole.tzinfo else whole.replace(tzinfo=UTC)
-        return whole.timestamp() + (float(f"0.{decimals}") if decimals else 0.0)
+        return _date_s(text)
+    if not math.isfinite(number):
+        raise ValueError(f"no time: {text}")
+    return number
+
+
+def _date_s(text: str) -> float:
+    # Seven decimals, as in the Azure trace of 2023, are one more than datetime takes.
+    day, _, fraction = text.strip().partition(".")
+    digits = "".join(c for c in fraction if c.isdigit() or c in "+-:")
+    zone = next((digits[i:] for i, c in enumerate(digits) if c in "+-"), "")
+    decimals = digits[: len(digits) - len(zone)]
+    whole = datetime.fromisoformat(day + zone)
+    whole = whole if whole.tzinfo else whole.replace(tzinfo=UTC)
+    return whole.timestamp() + (float(f"0.{decimals}") if decimals else 0.0)

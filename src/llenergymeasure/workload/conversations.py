@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.protocol import resolve_protocol
 from llenergymeasure.config.serving import ONE_USER, LengthConfig, ServingConfig
+from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.workload.arrivals import arrival_offsets
 from llenergymeasure.workload.arrivals_trace import Trace, read_trace
 from llenergymeasure.workload.draws import Draws
 from llenergymeasure.workload.lengths import draw_lengths
@@ -43,8 +46,12 @@ class TrafficPrompts:
     def __init__(self, config: ExperimentConfig, workload: Workload | None = None) -> None:
         self.serving: ServingConfig = config.serving or ONE_USER
         self.seed = config.random_seed
-        trace = self.serving.trace
-        self.trace: Trace | None = None if trace is None else read_trace(Path(trace).expanduser())
+        trace, start_s = self.serving.trace, self.serving.trace_start_seconds or 0.0
+        self.trace: Trace | None = (
+            None if trace is None else read_trace(Path(trace).expanduser(), start_s)
+        )
+        if self.trace is not None and self.serving.arrivals == "trace":
+            _refuse_silence(config, self.serving, self.trace)
         self._workload = workload
         self._token_ids: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         if workload is None:
@@ -159,3 +166,21 @@ class TrafficPrompts:
             return (words * (count // len(words) + 1))[:count]
         raw = Draws(self.seed, stream + (100 if answer_part else 0), index).raw(count)
         return tuple(self._token_ids[raw % np.uint64(len(self._token_ids))].tolist())
+
+
+def _refuse_silence(config: ExperimentConfig, serving: ServingConfig, trace: Trace) -> None:
+    """Raise if nothing arrives within the window, wherever in the ramp-up it opens."""
+    # Where a sensor measures windows are no shorter than elsewhere.
+    window_s = resolve_protocol(config, measured=True).window_min_s
+    longest_s = serving.ramp_up_max_s + window_s
+    offsets = arrival_offsets(serving, longest_s, config.random_seed, trace)
+    if not np.any(offsets > 0):
+        raise ConfigurationError(
+            Problem(
+                f"the trace has 1 request in the {longest_s:g} s of ramp-up and window; begin "
+                "later in it (serving.trace_start_seconds), replay it faster "
+                "(serving.trace_speed), or measure for longer (window.min_seconds)",
+                key="serving.trace",
+                found=str(serving.trace),
+            )
+        )

@@ -7,7 +7,7 @@ from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.workload.conversations import TrafficPrompts
 from llenergymeasure.workload.datasets.files import READERS, read_file
 from llenergymeasure.workload.datasets.hub import is_hub_name, read_hub
-from llenergymeasure.workload.datasets.record import Record
+from llenergymeasure.workload.datasets.record import Dataset, Record
 from llenergymeasure.workload.datasets.synthetic import synthetic_prompts
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.order import choose, ordered
@@ -50,7 +50,7 @@ def _batch_workload(config: ExperimentConfig) -> Workload:
     return _from_texts(config, str(config.dataset))
 
 
-def read_dataset(name: str) -> list[Record]:
+def read_dataset(name: str) -> Dataset:
     """Return the prompts of a data set by its name: a local file or folder, or an id on the hub.
 
     Raises:
@@ -63,7 +63,7 @@ def read_dataset(name: str) -> list[Record]:
     if not is_hub_name(name) and not path.is_dir():
         raise ConfigurationError(
             Problem(
-                "neither synthetic, nor aienergyscore, nor a .jsonl, .csv or .parquet file, nor "
+                f"neither synthetic, nor aienergyscore, nor a file ({', '.join(READERS)}), nor "
                 "an id on the hub (owner/name)",
                 key="dataset",
                 found=name,
@@ -94,7 +94,9 @@ def _from_texts(config: ExperimentConfig, name: str) -> Workload:
                 Problem(f"row {record.row} of {name} has no tokens", key="dataset")
             )
     cut = [tuple(ids[: config.max_input_tokens]) for ids in whole]
-    notes = _notes(config, name, len(available), sum(map(len, whole)) - sum(map(len, cut)))
+    notes = available.notes + _notes(
+        config, name, len(available), sum(map(len, whole)) - sum(map(len, cut))
+    )
     times = [index % len(distinct) for index in range(config.n)]
     records = [distinct[index] for index in times]
     prompts = [cut[index] for index in times]

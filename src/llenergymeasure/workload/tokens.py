@@ -78,9 +78,11 @@ class Tokenizer:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(
                 location, revision=source.revision, trust_remote_code=trust_remote_code
             )
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except Exception as error:
+            # Its libraries raise bare exceptions for a file of a later version of themselves.
             raise BackendError(
-                f"model {source.name}: its tokenizer cannot be loaded: {error}"
+                f"model {source.name}: its tokenizer cannot be loaded: {error}; the model may need "
+                "newer packages tokenizers and transformers"
             ) from error
 
     def encode(self, records: Sequence[Record]) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""Prompts from a local file: JSON Lines, CSV or Parquet."""
+"""Prompts from a local file: JSON, JSON Lines, CSV, Parquet, or lines of text."""
 
 import csv
 import json
@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.workload.datasets.record import CHAT_COLUMNS, TEXT_COLUMNS, Record, Rows
+from llenergymeasure.workload.datasets.record import CHAT_COLUMNS, TEXT_COLUMNS, Dataset, Rows
 
 _LONGEST_FIELD = 2**31 - 1
 
 
-def read_file(path: Path) -> list[Record]:
+def read_file(path: Path) -> Dataset:
     """Return the prompts of a file, in its order.
 
     Raises:
@@ -33,7 +33,7 @@ def read_file(path: Path) -> list[Record]:
         raise _unreadable(path, f"is not UTF-8 text: {error.reason}") from error
     except OSError as error:
         raise _unreadable(path, f"cannot be read: {error.strerror or error}") from error
-    return rows.records()
+    return rows.dataset()
 
 
 def _read_json_lines(path: Path, rows: Rows) -> None:
@@ -46,10 +46,36 @@ def _read_json_lines(path: Path, rows: Rows) -> None:
             except (ValueError, RecursionError) as error:
                 rows.problem(number, f"is not JSON: {error}")
                 continue
-            if not isinstance(values, Mapping):
-                rows.problem(number, f"should be a mapping, not {type(values).__name__}")
-                continue
-            rows.add(number, values)
+            _add(rows, number, values)
+
+
+def _read_json(path: Path, rows: Rows) -> None:
+    """Read a list of mappings, as ShareGPT's own file is, or what is JSON Lines after all."""
+    text = path.read_text(encoding="utf-8-sig")
+    if not text.lstrip().startswith("["):
+        _read_json_lines(path, rows)
+        return
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, f"is not JSON: {error}") from error
+    for number, values in enumerate(content, start=1):
+        _add(rows, number, values)
+
+
+def _add(rows: Rows, number: int, values: object) -> None:
+    if isinstance(values, Mapping):
+        rows.add(number, values)
+    else:
+        rows.problem(number, f"should be a mapping, not {type(values).__name__}")
+
+
+def _read_lines(path: Path, rows: Rows) -> None:
+    """Read one prompt a line; empty lines are none."""
+    with path.open(encoding="utf-8-sig") as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                rows.add(number, {"prompt": line.rstrip("\n")})
 
 
 def _read_csv(path: Path, rows: Rows) -> None:
@@ -85,8 +111,10 @@ def _read_parquet(path: Path, rows: Rows) -> None:
 
 READERS: Mapping[str, Callable[[Path, Rows], None]] = {
     ".jsonl": _read_json_lines,
+    ".json": _read_json,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
+    ".txt": _read_lines,
 }
 """Readers by the file name's ending."""
 

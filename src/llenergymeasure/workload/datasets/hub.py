@@ -5,17 +5,19 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from llenergymeasure.errors import BackendError, ConfigurationError, Problem
-from llenergymeasure.workload.datasets.record import Record, Rows
+from llenergymeasure.workload.datasets.record import Dataset, Rows
 
 ALIASES: Mapping[str, str] = MappingProxyType({"aienergyscore": "AIEnergyScore/text_generation"})
 """Short names: ``aienergyscore`` is AI Energy Score's set of 1,000 prompts for text generation."""
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?")
 _SPLITS = ("train", "test", "validation")
-_WAY_OUT = "use dataset: synthetic, or the path of a local .jsonl, .csv or .parquet file"
+_WAY_OUT = (
+    "use dataset: synthetic, or the path of a local .json, .jsonl, .csv, .parquet or .txt file"
+)
 
 
-def read_hub(name: str) -> list[Record]:
+def read_hub(name: str) -> Dataset:
     """Return the prompts of a data set on the hub, or of a folder of its kind, in its order.
 
     The split is ``train`` if there is one, else ``test``, ``validation``, or the first. A colon
@@ -51,7 +53,7 @@ def read_hub(name: str) -> list[Record]:
     rows = Rows(None, f"dataset {name}")
     for number, values in enumerate(splits[split], start=1):
         rows.add(number, values)
-    return rows.records()
+    return rows.dataset()
 
 
 def is_hub_name(name: str) -> bool:

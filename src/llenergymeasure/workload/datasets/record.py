@@ -1,6 +1,8 @@
 """One prompt as it stands in a data set, before any tokenizer has seen it."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,20 @@ from llenergymeasure.errors import ConfigurationError, Problem
 TEXT_COLUMNS = ("prompt", "text", "instruction", "input", "question")
 """Columns a prompt is read from, the first that is there. ``instruction`` takes ``input`` along."""
 
-CHAT_COLUMNS = ("messages", "conversations")
+CHAT_COLUMNS = ("messages", "conversations", "conversation")
 """Columns of chats, read where none of the text columns is there."""
 
 _MOST_PROBLEMS = 10
-_ROLES = {"human": "user", "gpt": "assistant"}
-"""ShareGPT's names of the roles, and those that chat templates know."""
+_ROLES = {
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(
+        ("assistant", "gpt", "chatgpt", "bing", "bard", "model", "bot", "ai", "claude"), "assistant"
+    ),
+    **{name: name for name in ("system", "developer", "tool", "function", "ipython")},
+}
+"""Names of roles in published collections (ShareGPT, OpenAssistant, LMSYS), as templates know them.
+"""
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -35,8 +45,37 @@ class Record:
     messages: tuple[Mapping[str, str], ...] = ()
 
 
+@dataclass(frozen=True)
+class Dataset(Sequence[Record]):
+    """The prompts of a data set.
+
+    Attributes:
+        records: in its order.
+        notes: what was left out of it or replaced in it, as sentences.
+    """
+
+    records: Sequence[Record]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Return the number of prompts."""
+        return len(self.records)
+
+    def __getitem__(self, place: Any) -> Any:
+        """Return a prompt, or those of a slice."""
+        return self.records[place]
+
+    def __iter__(self) -> Iterator[Record]:
+        """Go through the prompts."""
+        return iter(self.records)
+
+
 class _BadRowError(Exception):
     """A row that holds no usable prompt; says why."""
+
+
+class _NoQuestionError(Exception):
+    """A chat in which nothing is asked, of which published collections hold many; says what."""
 
 
 class Rows:
@@ -47,6 +86,8 @@ class Rows:
         self._name = name
         self._records: list[Record] = []
         self._problems: list[Problem] = []
+        self._left_out: Counter[str] = Counter()
+        self._replaced = 0
 
     def problem(self, row: int, message: str) -> None:
         """Note what is wrong in a row.
@@ -69,12 +110,18 @@ class Rows:
             place: the row's line in the file, where that differs.
         """
         try:
-            self._records.append(_record(row, values))
+            record = _record(row, values)
         except _BadRowError as error:
             self.problem(place or row, str(error))
+        except _NoQuestionError as error:
+            self._left_out[str(error)] += 1
+        else:
+            whole = _without_half_characters(record)
+            self._replaced += whole != record
+            self._records.append(whole)
 
-    def records(self) -> list[Record]:
-        """Return all records.
+    def dataset(self) -> Dataset:
+        """Return all prompts.
 
         Raises:
             ConfigurationError: rows were bad, or there were none.
@@ -82,9 +129,22 @@ class Rows:
         if self._problems:
             raise ConfigurationError(self._problems)
         if not self._records:
-            problem = Problem("holds no prompts", file=self._file, key=None)
-            raise ConfigurationError(problem if self._file else f"{self._name} holds no prompts")
-        return self._records
+            message = "; ".join(["holds no prompts", *self._notes()])
+            problem = Problem(message, file=self._file, key=None)
+            raise ConfigurationError(problem if self._file else f"{self._name} {message}")
+        return Dataset(self._records, self._notes())
+
+    def _notes(self) -> tuple[str, ...]:
+        notes = [
+            f"{count} rows of {self._name} are left out: {why}"
+            for why, count in self._left_out.items()
+        ]
+        if self._replaced:
+            notes.append(
+                f"{self._replaced} rows of {self._name} hold halves of characters (lone "
+                "surrogates), which stand as U+FFFD in their prompts"
+            )
+        return tuple(notes)
 
 
 def _record(row: int, values: Mapping[str, Any]) -> Record:
@@ -126,10 +186,14 @@ def _messages(column: str, value: Any) -> tuple[Mapping[str, str], ...]:
         raise _BadRowError(f"{column} should be a list of messages, not {type(value).__name__}")
     messages = tuple(_message(column, item) for item in value)
     if not messages:
-        raise _BadRowError(f"{column} is empty")
+        raise _NoQuestionError(f"{column} is empty")
     # The answer is what the model under test shall write.
-    while len(messages) > 1 and messages[-1]["role"] == "assistant":
+    while messages and messages[-1]["role"] == "assistant":
         messages = messages[:-1]
+    if not messages or messages[-1]["role"] in ("system", "developer"):
+        raise _NoQuestionError(f"{column} asks nothing")
+    if not messages[-1]["content"].strip():
+        raise _NoQuestionError(f"{column} ends with an empty question")
     return messages
 
 
@@ -140,4 +204,19 @@ def _message(column: str, item: Any) -> Mapping[str, str]:
     content = item.get("content", item.get("value"))
     if not isinstance(role, str) or not isinstance(content, str):
         raise _BadRowError(f"a message in {column} needs a role and a content, both text")
-    return {"role": _ROLES.get(role, role), "content": content}
+    known = _ROLES.get(role.lower())
+    if known is None:
+        raise _BadRowError(
+            f"a message in {column} has the role {role[:40]!r}; known are {', '.join(_ROLES)}"
+        )
+    return {"role": known, "content": content}
+
+
+def _without_half_characters(record: Record) -> Record:
+    """Return a record as UTF-8 can hold it."""
+    messages = tuple(
+        {name: _LONE_SURROGATE.sub("\ufffd", value) for name, value in message.items()}
+        for message in record.messages
+    )
+    text = _LONE_SURROGATE.sub("\ufffd", record.text)
+    return Record(record.row, record.source, text, messages)
