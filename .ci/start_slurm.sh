@@ -90,7 +90,10 @@ JobRequeue=1
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2,sched_min_interval=0
 PropagateResourceLimits=NONE
 NodeName=n[1-$nodes] NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 11))-$((port + 10 + nodes)) CPUs=$cpus Boards=1 SocketsPerBoard=1 CoresPerSocket=$cpus ThreadsPerCore=1 RealMemory=$memory_mb Gres=gpu:$gpus State=UNKNOWN
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP DefMemPerCPU=100
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP DefMemPerCPU=100 PriorityTier=10
 CONF
 for name in slurm gres cgroup; do
   ln -sfn "$folder/etc/$name.conf" "/etc/slurm/$name.conf"

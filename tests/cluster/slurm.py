@@ -131,6 +131,14 @@ class Workflow:
             return outcome
         return {}
 
+    def earlier_attempts(self, run: Mapping[str, Any]) -> list[str]:
+        """Return how the attempts at a run ended, but for the last."""
+        place = f"results/*/runs/{run['experiment']}/{run['cycle']}/attempts.jsonl"
+        (path,) = self.folder.glob(place)
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        ends = {line["attempt"]: line["status"] for line in lines}
+        return [ends[attempt] for attempt in sorted(ends)[:-1]]
+
     def wait_for_phase(self, run: Mapping[str, Any], phase: str) -> dict[str, Any]:
         def there() -> bool:
             assert self.process.poll() is None, self.log()

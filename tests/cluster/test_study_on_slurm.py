@@ -89,7 +89,9 @@ def test_every_fate_of_a_job_and_the_next_call_finishes_the_rest(
     assert (by_run[0]["status"], by_run[0]["error_class"]) == ("interrupted", "Interrupted")
     assert (by_run[1]["status"], by_run[1]["error_class"]) == ("failed", "TimeoutError")
     assert rows[large["experiment"], 1]["status"] in {"interrupted", "lost"}
-    assert rows[lost["experiment"], lost["cycle"]]["status"] == "lost"
+    # SLURM queues the job of a lost node again, and its attempt is on record.
+    assert rows[lost["experiment"], lost["cycle"]]["status"] == "completed"
+    assert first.earlier_attempts(lost) == ["lost"]
     absent = [row for row in by_run if row["model"] == ABSENT]
     assert [row["status"] for row in absent] == ["failed"] * 2
     assert all(ABSENT in row["error_message"] for row in absent)
@@ -122,6 +124,24 @@ def _each_on_its_own_card(rows: list[dict[str, Any]]) -> None:
     assert len({row["slurm_job_id"] for row in rows}) == 24
     for row in rows:
         assert row["gpu_uuid"] in {f"GPU-{row['host']}-0", f"GPU-{row['host']}-1"}, row
+
+
+def test_preempted_jobs_run_again_by_themselves(cluster: Cluster, tmp_path: Path) -> None:
+    write_study(
+        tmp_path,
+        window={"min_seconds": 20},
+        experiments=[{"random_seed": 1}, {"random_seed": 2}],
+        execution={"n_cycles": 1, "cycle_order": "sequential"},
+    )
+    workflow = cluster.workflow(tmp_path)
+    wait_for(lambda: bool(list(tmp_path.glob("results/small/plan.json"))), 120)
+    runs = workflow.plan()["runs"]
+    workflow.wait_for_phase(runs[0], "measure")
+    urgent = ["--partition=urgent", "--nodes=2", "--gpus-per-node=2", "--wrap=sleep 5"]
+    subprocess.run(["sbatch", "--output=/dev/null", *urgent], timeout=30, check=True)
+    assert workflow.end() == 0, workflow.log()
+    assert "2 of 2 runs completed" in workflow.log()
+    assert workflow.earlier_attempts(runs[0])[0] in {"interrupted", "lost"}
 
 
 def test_a_killed_workflow_leaves_jobs_that_the_next_call_ends_where_they_are_pinned(

@@ -43,8 +43,8 @@ class QueuedJob:
     comment: str
 
 
-def name_jobs(workflow: Any, folder: StudyFolder) -> None:
-    """Let the jobs of this workflow go by the study's name in ``squeue``.
+def name_jobs(workflow: Any, folder: StudyFolder) -> bool:
+    """Let the jobs of this workflow go by the study's name in ``squeue``; return whether they do.
 
     The executor of snakemake-executor-plugin-slurm names jobs after a random number, by which it
     asks for their states later; the study's name is put before it. Without that plugin, or with
@@ -52,8 +52,10 @@ def name_jobs(workflow: Any, folder: StudyFolder) -> None:
     """
     executor: Any = getattr(workflow.scheduler, "_executor", None)
     number = getattr(executor, "run_uuid", None)
-    if isinstance(number, str):
-        executor.run_uuid = f"{job_prefix(folder)}{number.rpartition('_')[2][:8]}"
+    if not isinstance(number, str):
+        return False
+    executor.run_uuid = f"{job_prefix(folder)}{number.rpartition('_')[2][:8]}"
+    return True
 
 
 def job_prefix(folder: StudyFolder) -> str:

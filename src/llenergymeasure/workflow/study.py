@@ -15,7 +15,13 @@ from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.strict_yaml import parse
 from llenergymeasure.containers.images import sif_image
 from llenergymeasure.containers.runner_choice import with_runners
-from llenergymeasure.errors import ConfigurationError, LlemError, as_message
+from llenergymeasure.errors import (
+    ConfigurationError,
+    LlemError,
+    PreflightError,
+    Problem,
+    as_message,
+)
 from llenergymeasure.files import locked, write_if_changed
 from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.machine.gpus.allotment import gpus_needed
@@ -32,6 +38,7 @@ from llenergymeasure.workflow.markers import keep_finished
 from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
 from llenergymeasure.workflow.pinning import pin_options
 from llenergymeasure.workflow.places import Places
+from llenergymeasure.workflow.queue_watch import QueueWatch
 from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workflow.stopping import planned, precision
 from llenergymeasure.workload.studies import load_study, study_from_mapping
@@ -222,11 +229,22 @@ class OpenStudy:
 
     def _take_cluster(self) -> None:
         """End the jobs that a killed workflow left in the queue, and name those to come."""
+        if getattr(self._workflow.executor_settings, "array_jobs", None):
+            raise PreflightError(
+                [
+                    Problem(
+                        "all tasks of a job array get the first one's resources, and most are "
+                        "never submitted where jobs are submitted at a rate; leave it out",
+                        key="--slurm-array-jobs",
+                    )
+                ]
+            )
         left = left_jobs(self._folder)
         if left:
             print(f"Ending {len(left)} jobs of an earlier workflow", file=sys.stderr, flush=True)
             end_jobs(left)
-        name_jobs(self._workflow, self._folder)
+        if name_jobs(self._workflow, self._folder):
+            QueueWatch(self._folder, _say).start()
         if "gpu" in dict(self._workflow.resource_settings.resources):
             _say(
                 f"The whole cluster has {self._at_once} GPU of work at a time, for resources say "

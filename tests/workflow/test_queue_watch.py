@@ -1,0 +1,54 @@
+"""A workflow on SLURM that waits for nothing is ended; one that waits for something never is."""
+
+import subprocess
+import sys
+
+import pytest
+
+LEFT = "QueuedJob('7', 'llem-small-ab-cd', 'PENDING', '')"
+SCRIPT = """
+import subprocess, sys, time
+from pathlib import Path
+from llenergymeasure.errors import PreflightError, Problem
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow.cluster import QueuedJob
+from llenergymeasure.workflow.queue_watch import QueueWatch
+
+def ask(folder):
+    {ask}
+
+{before}
+watch = QueueWatch(StudyFolder(Path(".")), print, limit_s=0.5, interval_s=0.05, ask=ask)
+watch.start()
+time.sleep({wait_s})
+print("went on", flush=True)
+"""
+
+
+def _run(ask: str, *, before: str = "", wait_s: float = 2.0) -> subprocess.CompletedProcess[str]:
+    code = SCRIPT.format(ask=ask, before=before, wait_s=wait_s)
+    return subprocess.run(
+        [sys.executable, "-u", "-c", code], capture_output=True, text=True, check=False
+    )
+
+
+def test_where_nothing_is_left_the_workflow_is_ended_and_says_why() -> None:
+    done = _run("return []", wait_s=60)
+    assert done.returncode == -15
+    assert "the same call makes the rest" in done.stdout
+    assert "went on" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("ask", "before"),
+    [
+        (f"return [{LEFT}]", ""),
+        ("raise PreflightError([Problem('SLURM does not answer')])", ""),
+        ("return []", "child = subprocess.Popen(['sleep', '4'])"),
+    ],
+    ids=["a job in the queue", "a controller that does not answer", "a rule that runs here"],
+)
+def test_what_may_still_happen_is_waited_for(ask: str, before: str) -> None:
+    done = _run(ask, before=before)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "went on\n"
