@@ -70,6 +70,7 @@ def test_it_sees_cards_and_what_is_wrong(tmp_path: Path) -> None:
     variables |= {
         "XDG_CONFIG_HOME": str(tmp_path / "xdg"),
         "LLEM_OUTPUT_DIR": str(file / "results"),
+        "XDG_CACHE_HOME": str(file / "cache"),
         "LLEM_DOCKER": "no-such-docker",
         "HF_HUB_OFFLINE": "1",
     }
@@ -81,6 +82,8 @@ def test_it_sees_cards_and_what_is_wrong(tmp_path: Path) -> None:
     assert "measured" in found["nvml"]["detail"]
     assert "a measurement" not in found
     assert found["your settings"]["state"] == "wrong"
+    assert found["Snakemake's cache"]["state"] == "wrong"
+    assert "XDG_CACHE_HOME" in found["Snakemake's cache"]["remedy"]
     assert found["Docker"]["state"] == "absent"
     assert "HF_HUB_OFFLINE" in found["hub"]["detail"]
 

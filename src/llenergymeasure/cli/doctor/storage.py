@@ -15,6 +15,9 @@ from llenergymeasure.workload.cache import cache_folder
 from llenergymeasure.workload.models.hub import offline
 
 _GIB = 1024**3
+_SOURCES_BYTES = 10_000_000
+"""Snakemake keeps copies of a workflow's own files there."""
+
 _LOW_BYTES = 5 * _GIB
 """A small model's weights fit in less; an engine's image takes more."""
 
@@ -24,6 +27,11 @@ def storage() -> Iterator[Finding]:
     folder = preferred_folder(None)
     yield _folder("results", folder, RESULTS_LEAST_BYTES, "choose another in output_dir")
     yield _folder("cache", cache_folder(), RESULTS_LEAST_BYTES, "choose another in LLEM_CACHE")
+    if importlib.util.find_spec("snakemake") is not None:
+        from snakemake.common import get_appdirs
+
+        folder = Path(get_appdirs().user_cache_dir)
+        yield _folder("Snakemake's cache", folder, _SOURCES_BYTES, "choose another: XDG_CACHE_HOME")
     images = image_folder()
     if images.is_dir():
         yield _folder("images", images, RESULTS_LEAST_BYTES, "choose another in LLEM_IMAGES")
