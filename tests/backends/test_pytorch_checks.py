@@ -11,6 +11,7 @@ from llenergymeasure.backends import registry
 from llenergymeasure.backends.pytorch import checks
 from llenergymeasure.backends.pytorch.threads import choose_threads, usable_cores
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.installation import install_command
 from nvml_sim import sim
 from support.recording import card_environment, uuid
 
@@ -160,7 +161,7 @@ def test_passthrough_keeps_off_what_has_a_name() -> None:
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "torch" else 1)
-    assert "llenergymeasure[pytorch]" in problems()["backend"]
+    assert install_command("pytorch") in problems()["backend"]
 
 
 def test_looking_imports_no_engine() -> None:

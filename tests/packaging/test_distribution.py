@@ -19,7 +19,7 @@ from support.studies import environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-NAME = f"llenergymeasure-{llenergymeasure.__version__}"
+NAME = f"llenergymeasure_workflow-{llenergymeasure.__version__}"
 
 
 def _run(command: Sequence[str], folder: Path, **variables: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from support.studies import ROOT
 
-OWN = "llenergymeasure-0.1.0-py3-none-any.whl"
+OWN = "llenergymeasure_workflow-0.1.0-py3-none-any.whl"
 
 
 @pytest.fixture

@@ -4,16 +4,27 @@ import sys
 from typing import NoReturn
 
 from llenergymeasure.errors import EXIT_CONFIGURATION, in_one_line
+from llenergymeasure.installation import install_command, namesake
 
 
 def main() -> NoReturn:
     """Run the command and exit with its code; an error is told in one message."""
-    import typer
+    try:
+        import typer
+    except ImportError:
+        print(
+            f"llem: the command line's own packages are missing: {install_command('host')}",
+            file=sys.stderr,
+        )
+        sys.exit(EXIT_CONFIGURATION)
     from typer.main import get_command
 
     from llenergymeasure.cli.app import app
     from llenergymeasure.cli.talk import Level, level
 
+    other = namesake()
+    if other is not None:
+        print(f"llem: {other}", file=sys.stderr)
     # Newer releases of typer hold a copy of click; this is UsageError in both.
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     with in_one_line(lambda: level() == Level.VERBOSE):

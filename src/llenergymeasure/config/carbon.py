@@ -87,8 +87,8 @@ def grid_of(country: str) -> tuple[float, str]:
     package = importlib.util.find_spec("codecarbon")
     if package is None or package.origin is None:
         raise ConfigurationError(
-            "country is looked up in codecarbon, which is not installed here: install "
-            "llenergymeasure[host], or give grid_gco2e_per_kwh"
+            "country is looked up in codecarbon, which is not installed here: "
+            "pip install codecarbon, or give grid_gco2e_per_kwh"
         )
     try:
         table = json.loads((Path(package.origin).parent / _TABLE).read_text())

@@ -22,6 +22,7 @@ from llenergymeasure.containers.surroundings import (
     nvidia_here,
 )
 from llenergymeasure.errors import Problem
+from llenergymeasure.installation import install_command
 from llenergymeasure.machine.environment import source_hash
 from llenergymeasure.machine.gpus.inventory import discover, visible
 from llenergymeasure.machine.gpus.state import cuda_driver_version
@@ -121,7 +122,6 @@ def _shortcoming(engine: docker.Engine, uuids: Sequence[str]) -> str | None:
 
 
 _INSTALL = {
-    "pytorch": "pip install 'llenergymeasure[pytorch]'",
     "vllm": "pip install -r envs/vllm.txt (without a GPU, .ci/install_vllm.sh)",
     "sglang": "pip install -r envs/sglang.txt",
     "tensorrt": "use its image: NVIDIA gives it in no other form",
@@ -138,9 +138,10 @@ def check_local(backend: BackendName) -> list[Problem]:
     if not absent:
         return []
     runner = "apptainer" if apptainer_command() and not container_command() else "docker"
+    remedy = _INSTALL.get(backend) or install_command(backend)
     message = (
-        f"{' and '.join(absent)} cannot be imported here, where its runs would be: "
-        f"{_INSTALL[backend]}, in the environment that llem runs in, or give it a container "
+        f"{' and '.join(absent)} cannot be imported here, where its runs would be: {remedy}, "
+        "in the environment that llem runs in, or give it a container "
         f"(runners: {{{backend}: {runner}}})"
     )
     return [Problem(message, key=f"runners.{backend}", found="local")]

@@ -35,7 +35,7 @@ class CodecarbonSensor:
         self._remedy: str | None = None
         if importlib.util.find_spec("codecarbon") is None:
             self._reason = "the package codecarbon is not installed here"
-            self._remedy = "pip install codecarbon (it is in the extra llenergymeasure[host])"
+            self._remedy = "pip install codecarbon"
             return
         try:
             with _quiet(), _settled_environment():

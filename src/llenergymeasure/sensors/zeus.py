@@ -88,7 +88,7 @@ class ZeusSensor:
                 kind="measured",
                 scope="gpu",
                 unavailable="; ".join(self._reasons),
-                remedy="pip install zeus (it is in the extra llenergymeasure[zeus]); for AMD GPUs "
+                remedy="pip install zeus; for AMD GPUs "
                 "amdsmi too; for CPUs without root its daemon zeusd",
             )
         ]

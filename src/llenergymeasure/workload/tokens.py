@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure.errors import BackendError, ConfigurationError, Problem
+from llenergymeasure.installation import install_command
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.hub import cached_file
 from llenergymeasure.workload.models.known import known_architecture
@@ -71,8 +72,8 @@ class Tokenizer:
             from transformers import AutoTokenizer
         except ImportError as error:
             raise BackendError(
-                "prompts that are text need the transformers package: "
-                "pip install 'llenergymeasure[pytorch]'; or use dataset: synthetic"
+                f"prompts that are text need the transformers package: "
+                f"{install_command('pytorch')}; or use dataset: synthetic"
             ) from error
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(

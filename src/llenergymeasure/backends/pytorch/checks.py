@@ -11,6 +11,7 @@ from llenergymeasure.backends.pytorch.passthrough import FORBIDDEN, RESERVED
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
+from llenergymeasure.installation import install_command
 from llenergymeasure.machine.gpus.allotment import GpuAllotmentError, allotted_cards
 from llenergymeasure.machine.gpus.state import cuda_driver_version
 
@@ -58,7 +59,7 @@ def _packages(
     missing = [package for package in needed if find_spec(package) is None]
     if missing:
         yield Problem(
-            f"{' and '.join(missing)} not installed: pip install 'llenergymeasure[pytorch]'",
+            f"{' and '.join(missing)} not installed: {install_command('pytorch')}",
             key="backend",
             found="pytorch",
         )

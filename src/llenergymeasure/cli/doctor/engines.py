@@ -10,6 +10,7 @@ from llenergymeasure.backends.registry import names
 from llenergymeasure.cli.doctor.finding import Finding
 from llenergymeasure.containers.runner_choice import PACKAGES, apptainer_command, container_command
 from llenergymeasure.errors import LlemError
+from llenergymeasure.installation import install_command
 from llenergymeasure.machine.gpus.inventory import discover, visible
 
 IMPORT_LIMIT_S = 180.0
@@ -27,8 +28,6 @@ built = None if torch is None else torch.version.cuda
 print("\\n" + json.dumps({"versions": found, "cuda": cuda, "built": built}))
 """
 
-_EXTRAS = {"pytorch": "pip install 'llenergymeasure[pytorch]'"}
-
 
 def engines() -> Iterator[Finding]:
     """Look at each engine's package, and say what runs it otherwise."""
@@ -43,7 +42,7 @@ def engines() -> Iterator[Finding]:
             "an engine",
             "wrong",
             "none can be used here, and there is no Docker, Podman or Apptainer",
-            "pip install 'llenergymeasure[host,pytorch]', or install a container runtime",
+            f"{install_command('pytorch')}, or install a container runtime",
         )
 
 
@@ -53,7 +52,9 @@ def _engine(backend: str, packages: tuple[str, ...]) -> Finding:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         detail = f"not here: {', '.join(missing)}"
-        remedy = _EXTRAS.get(backend, f"give it an image: runners: {{{backend}: docker}}")
+        remedy = f"give it an image: runners: {{{backend}: docker}}"
+        if backend == "pytorch":
+            remedy = install_command("pytorch")
         return Finding(backend, "absent", detail, remedy)
     try:
         done = subprocess.run(

@@ -9,6 +9,7 @@ import llenergymeasure
 from llenergymeasure.cli.doctor.finding import Finding
 from llenergymeasure.config.preferences import preferences_in_force, user_configuration
 from llenergymeasure.errors import LlemError
+from llenergymeasure.installation import install_command
 from llenergymeasure.machine.shared_folder import shared_folder
 from llenergymeasure.workflow.source import workflow_root
 
@@ -36,7 +37,7 @@ def _host_side() -> Finding:
         except importlib.metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
-        remedy = "pip install 'llenergymeasure[host]'"
+        remedy = install_command("host")
         return Finding("planning and reports", "wrong", f"not here: {', '.join(missing)}", remedy)
     return Finding("planning and reports", "ok", ", ".join(versions))
 

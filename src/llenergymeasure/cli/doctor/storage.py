@@ -10,6 +10,7 @@ from llenergymeasure.config.preferences import preferred_folder
 from llenergymeasure.containers.container_checks import RESULTS_LEAST_BYTES
 from llenergymeasure.containers.images import image_folder
 from llenergymeasure.containers.surroundings import hugging_face_home
+from llenergymeasure.installation import install_command
 from llenergymeasure.machine.disk import free_bytes, why_not_writable
 from llenergymeasure.workload.cache import cache_folder
 from llenergymeasure.workload.models.hub import offline
@@ -76,7 +77,7 @@ def hub() -> Iterator[Finding]:
         yield Finding("hub", "ok", "asked for models that are not cached")
     yield _token(home)
     if importlib.util.find_spec("datasets") is None:
-        remedy = "needed only for data sets of the hub: pip install 'llenergymeasure[datasets]'"
+        remedy = f"needed only for data sets of the hub: {install_command('datasets')}"
         yield Finding("data sets of the hub", "absent", "no package datasets", remedy)
     else:
         yield Finding("data sets of the hub", "ok", "the package datasets is here")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from llenergymeasure.errors import BackendError, ConfigurationError, Problem
+from llenergymeasure.installation import install_command
 from llenergymeasure.workload.datasets.record import Dataset, Rows
 
 ALIASES: Mapping[str, str] = MappingProxyType({"aienergyscore": "AIEnergyScore/text_generation"})
@@ -33,7 +34,7 @@ def read_hub(name: str) -> Dataset:
         raise ConfigurationError(
             Problem(
                 "data sets on the hub need the extra datasets: "
-                f"pip install 'llenergymeasure[datasets]'; or {_WAY_OUT}",
+                f"{install_command('datasets')}; or {_WAY_OUT}",
                 key="dataset",
                 found=name,
             )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import BackendError
+from llenergymeasure.installation import install_command
 
 
 def offline() -> bool:
@@ -41,7 +42,7 @@ def fetch_file(model: str, filename: str, revision: str | None) -> Path:
     except ImportError as error:
         raise BackendError(
             f"model {model} needs the huggingface_hub package to be fetched: "
-            "pip install 'llenergymeasure[pytorch]'"
+            f"{install_command('pytorch')}"
         ) from error
     if offline():
         raise BackendError(f"model {model}: {_NOT_CACHED} and HF_HUB_OFFLINE forbids to fetch it")

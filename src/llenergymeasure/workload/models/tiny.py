@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure.errors import BackendError
+from llenergymeasure.installation import install_command
 from llenergymeasure.workload.cache import cache_folder, made_once
 from llenergymeasure.workload.models.architecture import Architecture
 from llenergymeasure.workload.models.known import TINY_LLAMA, TINY_LLAMA_ARCHITECTURE
@@ -162,7 +163,7 @@ def _tokenizer_json(vocab_size: int) -> str:
         from tokenizers.trainers import BpeTrainer
     except ImportError as error:
         raise BackendError(
-            f"{TINY_LLAMA} needs the tokenizers package: pip install 'llenergymeasure[pytorch]'"
+            f"{TINY_LLAMA} needs the tokenizers package: {install_command('pytorch')}"
         ) from error
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -1,0 +1,63 @@
+"""How this copy is installed: what adds packages to it, and what else is there of its name."""
+
+import json
+import shlex
+import sys
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+DISTRIBUTION = "llenergymeasure-workflow"
+
+_OTHER = "llenergymeasure"
+"""Another author's distribution, with a module and a command of the same names as these."""
+
+
+def install_command(extra: str) -> str:
+    """Return what installs the packages of one of this project's extras here.
+
+    For an editable clone that is the clone with the extra; else, as from a wheel, which no index
+    need hold, the packages by their names. Code that was only copied here (into an image) has no
+    extras: its packages belong into the image.
+    """
+    try:
+        installed = metadata.distribution(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return (
+            f"add the packages of its extra {extra} (pyproject.toml) to this environment or image"
+        )
+    pip = f"{shlex.quote(sys.executable)} -m pip install"
+    clone = _clone(installed)
+    if clone is not None:
+        return f"{pip} -e {shlex.quote(f'{clone}[{extra}]')}"
+    return f"{pip} {' '.join(map(shlex.quote, _requirements(installed, extra)))}"
+
+
+def _clone(installed: metadata.Distribution) -> Path | None:
+    """Return the folder an editable installation takes its code from (PEP 610)."""
+    origin = json.loads(installed.read_text("direct_url.json") or "{}")
+    if not origin.get("dir_info", {}).get("editable"):
+        return None
+    folder = Path(unquote(urlsplit(origin["url"]).path))
+    return folder if (folder / "pyproject.toml").is_file() else None
+
+
+def _requirements(installed: metadata.Distribution, extra: str) -> list[str]:
+    lines = [line.partition(";") for line in installed.requires or ()]
+    marks = {f'extra == "{extra}"', f"extra == '{extra}'"}
+    return [name.strip() for name, _, condition in lines if condition.strip() in marks]
+
+
+def namesake() -> str | None:
+    """Return in words that the other distribution of this name is installed here too."""
+    try:
+        other = metadata.distribution(_OTHER)
+    except metadata.PackageNotFoundError:
+        return None
+    if _clone(other) is not None:  # this project's, from when it had that name
+        return None
+    return (
+        f"{_OTHER} {other.version}, another program with the same command and module, is installed "
+        f"in {sys.prefix} too; each overwrites files of the other: pip uninstall {_OTHER}, then "
+        f"install {DISTRIBUTION} again, or give each an environment of its own"
+    )
