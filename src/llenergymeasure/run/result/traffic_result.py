@@ -21,6 +21,7 @@ from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig
 from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.energy.account import Account
 from llenergymeasure.energy.footprint import Declared, footprint
+from llenergymeasure.plan.fairness import may_end_early
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import Energy, Tokens
 from llenergymeasure.results.serving import Latency, Serving
@@ -30,6 +31,7 @@ from llenergymeasure.run.result.offered_load import (
     over_saturation,
     within,
 )
+from llenergymeasure.run.result.traffic_requests import arrivals
 from llenergymeasure.units import J_PER_WH, NS_PER_S
 
 FAILED_SHARE_MAX = 0.01
@@ -38,8 +40,8 @@ FAILED_SHARE_MAX = 0.01
 LATENESS_P99_MAX_S = 0.005
 """Lateness of sending past which the client is said to be too slow for the rate."""
 
-COUNT_SHARE_MAX = 0.01
-"""Share of the checked prompts that the server may count otherwise."""
+ODD_SHARE_MAX = 0.01
+"""Share of the prompts or answers that may be other than they should, in each way."""
 
 MOST_STRETCHES = 120
 PERCENTILES = (50, 90, 95, 99)
@@ -177,6 +179,9 @@ class ServedRun:
             time_per_output_token=self.latency("time_per_output_token_s"),
             request_latency=self.latency("latency_s"),
             tokens_per_part=_tokens_per_part(good),
+            answers_empty=sum(self._empty),
+            answers_other_length=sum(self._other_length),
+            answers_at_once=sum(self._at_once),
             slo=None if slo is None else slo.model_dump(exclude_none=True),
             slo_share=share,
             slo_attained=None
@@ -219,11 +224,23 @@ class ServedRun:
                 f"1 % of the requests were sent more than {late * 1e3:.1f} ms after their time; "
                 f"the client keeps up where it is at most {LATENESS_P99_MAX_S * 1e3:g} ms"
             )
-        if checked and sum(checked) > COUNT_SHARE_MAX * len(checked):
-            found["token_mismatch"] = (
-                f"the server counts {sum(checked)} of {len(checked)} prompts otherwise than "
-                "the model's tokenizer"
-            )
+        asked = sum(row["output_tokens_asked"] for row in self._answers)
+        given = sum(row["output_tokens"] for row in self._answers)
+        for code, odd, what in (
+            ("token_mismatch", checked, "prompts are counted otherwise by the model's tokenizer"),
+            ("undercounted_answers", self._undercounted, "answers came in more parts than tokens"),
+            (
+                "length_mismatch",
+                self._other_length,
+                f"answers had other than the tokens asked for: {given} of {asked}",
+            ),
+            ("empty_answers", self._empty, "answers had no token"),
+            ("buffered_stream", self._at_once, "answers of several tokens came all at once"),
+        ):
+            if sum(odd) > ODD_SHARE_MAX * len(odd):
+                found[code] = f"{sum(odd)} of {len(odd)} {what}"
+        if not sent and not self.tokens("").output and self._traffic_was_to_come:
+            found["no_requests"] = "no request was to be sent within the window, and none answered"
         flight = self._in_flight
         if self._over_saturated(flight):
             found["over_saturated"] = (
@@ -254,9 +271,9 @@ class ServedRun:
         return percentiles(np.array([value for value in values if value is not None]))
 
     def inter_token_latency(self) -> Latency:
-        """Return the percentiles of the times between parts of an answer, pooled."""
+        """Return the percentiles of the times between arrivals of an answer, pooled."""
         gaps = [
-            np.diff(np.asarray(row["token_monotonic_ns"], dtype=np.int64)) / NS_PER_S
+            np.diff(arrivals(row["token_monotonic_ns"])) / NS_PER_S
             for row in self._sent
             if row["failure"] is None
         ]
@@ -270,6 +287,43 @@ class ServedRun:
             for row in self._rows
             if row["failure"] is None and row["input_tokens_expected"] is not None
         ]
+
+    @cached_property
+    def _answers(self) -> list[dict[str, Any]]:
+        """Return the whole answers of the traffic: any of them may have a part in the window."""
+        return [row for row in self._rows if row["failure"] is None]
+
+    @cached_property
+    def _empty(self) -> list[bool]:
+        return [row["output_tokens"] == 0 for row in self._answers]
+
+    @cached_property
+    def _other_length(self) -> list[bool]:
+        """Return, for each answer, whether it has other than the tokens asked for."""
+        may_end = may_end_early(self.config.model_dump(exclude_none=True))
+        least = self.config.decoder.min_new_tokens or 0
+        return [
+            row["output_tokens"] < min(least if may_end else asked, asked)
+            for row in self._answers
+            for asked in (row["output_tokens_asked"],)
+        ]
+
+    @cached_property
+    def _undercounted(self) -> list[bool]:
+        return [row["output_tokens"] < len(row["token_monotonic_ns"]) for row in self._answers]
+
+    @cached_property
+    def _at_once(self) -> list[bool]:
+        """Return, for each answer of several tokens, whether all came at once."""
+        return [
+            len(arrivals(row["token_monotonic_ns"])) == 1
+            for row in self._answers
+            if row["output_tokens"] > 1
+        ]
+
+    @property
+    def _traffic_was_to_come(self) -> bool:
+        return self.serving.rate_per_s != 0 or self.serving.arrivals == "ramp"
 
     def _gauge(self, name: str) -> list[float]:
         return [
@@ -301,6 +355,7 @@ class ServedRun:
             seconds = (high - low) / NS_PER_S
             planned = [row for row in sent if low <= row["planned_monotonic_ns"] < high]
             first = [row["time_to_first_token_s"] for row in planned if row["failure"] is None]
+            first = [value for value in first if value is not None]
             drawn = account.stretch(low, high)
             rows.append(
                 {
@@ -345,11 +400,12 @@ def _met(table: pa.Table, slo: SloConfig | None) -> pa.Array:
         "latency_s": slo.e2e_ms,
     }
     met = np.array([failure is None for failure in table["failure"].to_pylist()], dtype=bool)
+    one_token = np.array([count == 1 for count in table["output_tokens"].to_pylist()], dtype=bool)
     for column, limit_ms in limits.items():
         if limit_ms is not None:
-            # An answer of one token has no time per further one, and keeps any limit on it.
-            values = table[column].fill_null(0.0).to_numpy()
-            met &= values <= limit_ms / 1e3
+            # What is not known is not kept. But an answer of one token has no further one.
+            kept = table[column].fill_null(np.inf).to_numpy() <= limit_ms / 1e3
+            met &= kept | one_token if column == "time_per_output_token_s" else kept
     return pa.array(met)
 
 
@@ -359,7 +415,7 @@ def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 
 def _tokens_per_part(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    parts = sum(len(row["token_monotonic_ns"]) for row in rows)
+    parts = sum(len(arrivals(row["token_monotonic_ns"])) for row in rows)
     return sum(row["output_tokens"] for row in rows) / parts if parts else None
 
 
