@@ -78,8 +78,8 @@ VALIDITY: Mapping[str, Code] = {
     ),
     "buffered_stream": Code(
         False,
-        "Answers came all at once: the time of their first token is that of their last, and times "
-        "between tokens are not known.",
+        "Answers came all at once, held back by the server or a proxy or read late by the client: "
+        "the times between their tokens are not known.",
     ),
     "counter_unverified": Code(
         False,

@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llenergymeasure.backends.serving.exchange import Exchange, clean
+from llenergymeasure.backends.serving.exchange import Exchange, Failure, clean
 
 Piece = tuple[int, bytes | bytearray]
 """When bytes came, CLOCK_MONOTONIC in ns, and the bytes."""
@@ -53,8 +53,9 @@ def read_answer(exchange: Exchange, pieces: Sequence[Piece], *, whole: bool) -> 
         for at_ns, data in _events(pieces):
             answer.take(at_ns, data)
         answer.judge(pieces, whole=whole)
-    except _AnswerError as failed:
-        exchange.fail(failed.how, str(failed), ended_ns)
+    except _MalformedError as failed:
+        exchange.token_ns = array("q", [at_ns for at_ns, _ in answer.parts])
+        exchange.fail(failed.kind, str(failed), ended_ns)
     exchange.end_ns = ended_ns
 
 
@@ -63,12 +64,16 @@ def says_done(pieces: Sequence[Piece]) -> bool:
     return b"".join(data for _, data in pieces[-16:]).rstrip().endswith(_DONE)
 
 
-class _AnswerError(Exception):
-    """The answer is none; ``how`` is the kind of failure."""
+class _MalformedError(Exception):
+    """The answer is not what the interface promises."""
 
-    def __init__(self, how: Any, message: str) -> None:
-        super().__init__(message)
-        self.how = how
+    kind: Failure = "malformed"
+
+
+class _TruncatedError(_MalformedError):
+    """It broke off."""
+
+    kind: Failure = "truncated"
 
 
 class _Reading:
@@ -76,7 +81,7 @@ class _Reading:
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._parts: list[tuple[int, bool]] = []
+        self.parts: list[tuple[int, bool]] = []
         """When each part came that may hold a token, and whether it shows one."""
         self._usage: Mapping[str, Any] | None = None
         self._done = False
@@ -90,41 +95,37 @@ class _Reading:
         self._events += 1
         if self._events > self._most_events:
             asked = self._exchange.asked_tokens
-            raise _AnswerError("malformed", f"over {self._most_events} events for {asked} tokens")
+            raise _MalformedError(f"over {self._most_events} events for {asked} tokens")
         try:
             self._event(at_ns, json.loads(data))
         except (ValueError, TypeError, AttributeError, RecursionError):
             shown = data[:80].decode(errors="replace")
-            raise _AnswerError("malformed", f"an event that is not one: {shown}") from None
+            raise _MalformedError(f"an event that is not one: {shown}") from None
 
     def judge(self, pieces: Sequence[Piece], *, whole: bool) -> None:
         exchange = self._exchange
         if not self._done and not (whole and exchange.finish_reason):
             if whole and not self._events:
                 start = b"".join(data for _, data in pieces[:8])[:80].decode(errors="replace")
-                raise _AnswerError("malformed", f"the answer is no stream of events: {start}")
-            raise _AnswerError("truncated", "the answer ended without saying that it is complete")
+                raise _MalformedError(f"the answer is no stream of events: {start}")
+            raise _TruncatedError("the answer ended without saying that it is complete")
         if self._usage is None:
-            raise _AnswerError("malformed", "the answer came without usage, so nothing counts")
+            raise _MalformedError("the answer came without usage, so nothing counts")
         most = exchange.sent_bytes + _TEMPLATE_TOKENS
-        exchange.input_tokens = _count(
-            self._usage, "prompt_tokens", most, "that the request can hold"
-        )
-        tokens = _count(self._usage, "completion_tokens", exchange.asked_tokens, "tokens asked for")
-        shown = sum(shows for _, shows in self._parts)
+        exchange.input_tokens = _count(self._usage, "prompt_tokens", most)
+        tokens = _count(self._usage, "completion_tokens", exchange.asked_tokens)
+        shown = sum(shows for _, shows in self.parts)
         if shown and not tokens:
-            raise _AnswerError(
-                "malformed", f"usage tells of no tokens, and {shown} parts held some"
-            )
-        if tokens and not self._parts:
-            raise _AnswerError("malformed", "usage tells of tokens, and none came")
+            raise _MalformedError(f"usage tells of no tokens, and {shown} parts held some")
+        if tokens and not self.parts:
+            raise _MalformedError("usage tells of tokens, and none came")
         exchange.output_tokens = tokens
-        exchange.token_ns = array("q", _token_times(self._parts, tokens))
+        exchange.token_ns = array("q", _token_times(self.parts, tokens))
 
     def _event(self, at_ns: int, event: Any) -> None:
         error = event.get("error") or (event if event.get("object") == "error" else None)
         if error:
-            raise _AnswerError("truncated", f"the server gave up: {json.dumps(error)[:300]}")
+            raise _TruncatedError(f"the server gave up: {json.dumps(error)[:300]}")
         usage = event.get("usage") or self._usage
         if not isinstance(usage, dict | None):
             raise TypeError
@@ -135,13 +136,13 @@ class _Reading:
                 self._ended(reason)
             shows = _shows_token(choice)
             if shows or not (reason or "role" in (choice.get("delta") or ())):
-                self._parts.append((at_ns, shows))
+                self.parts.append((at_ns, shows))
 
     def _ended(self, reason: Any) -> None:
         name = reason.get("type") if isinstance(reason, dict) else reason
         self._exchange.finish_reason = clean(str(name)[:80])
         if str(name).lower() in _GAVE_UP:
-            raise _AnswerError("truncated", f"the server gave up: finish_reason {name}")
+            raise _TruncatedError(f"the server gave up: finish_reason {name}")
 
 
 def _shows_token(choice: Mapping[str, Any]) -> bool:
@@ -162,35 +163,26 @@ def _token_times(parts: Sequence[tuple[int, bool]], tokens: int) -> list[int]:
     """
     leading = next((place for place, (_, shows) in enumerate(parts) if shows), 0)
     none = leading if len(parts) < tokens else len(parts) - tokens
-    found = []
-    for at_ns, shows in parts:
-        if not shows and none > 0:
-            none -= 1
-        else:
-            found.append(at_ns)
-    return found
+    empty = [place for place, (_, shows) in enumerate(parts) if not shows]
+    left_out = set(empty[: max(0, none)])
+    return [at_ns for place, (at_ns, _) in enumerate(parts) if place not in left_out]
 
 
-def _count(usage: Mapping[str, Any], name: str, most: int, limit: str) -> int:
-    """Return one of usage's counts, a whole number from 0 to ``most``."""
+def _count(usage: Mapping[str, Any], name: str, most: int) -> int:
+    """Return one of usage's counts; some servers write it as text."""
     if name not in usage:
         has = clean(", ".join(map(str, usage)))[:100]
-        raise _AnswerError("malformed", f"usage has no {name}; it has {has}")
+        raise _MalformedError(f"usage has no {name}; it has {has}")
     value = usage[name]
-    number = _whole_number(value)
+    if isinstance(value, str):
+        number = int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
+    else:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        number = int(value) if is_number and value % 1 == 0 else None
     if number is not None and 0 <= number <= most:
         return number
     shown = type(value).__name__ if isinstance(value, list | dict) else json.dumps(value)[:40]
-    raise _AnswerError(
-        "malformed", f"usage.{name} is {shown}, no count from 0 to the {most} {limit}"
-    )
-
-
-def _whole_number(value: Any) -> int | None:
-    if isinstance(value, str):
-        return int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return int(value) if is_number and value % 1 == 0 else None
+    raise _MalformedError(f"usage.{name} is {shown}, and no whole number from 0 to {most}")
 
 
 def _events(pieces: Sequence[Piece]) -> Iterator[tuple[int, bytes]]:

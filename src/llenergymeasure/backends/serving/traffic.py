@@ -10,6 +10,9 @@ from llenergymeasure.backends.serving.exchange import Exchange, Outgoing
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workload.conversations import TrafficPrompts, Turn
 
+FAILED_PAUSE_NS = NS_PER_S
+"""A user of a closed loop whose request failed waits so long before the next."""
+
 
 @dataclass(frozen=True)
 class Sent:
@@ -122,7 +125,8 @@ class Traffic:
                 sent.exchange.end_ns, pause_s, self._prompts.turn(turn.conversation, following)
             )
         elif self.users:
-            self._begin_conversation(sent.exchange.end_ns, rested=False)
+            pause_ns = 0 if sent.exchange.failure is None else FAILED_PAUSE_NS
+            self._begin_conversation(sent.exchange.end_ns + pause_ns, rested=False)
 
     def _begin_conversation(self, after_ns: int, *, rested: bool = True) -> None:
         conversation = next(self._conversations)

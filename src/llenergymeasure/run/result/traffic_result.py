@@ -41,7 +41,16 @@ LATENESS_P99_MAX_S = 0.005
 """Lateness of sending past which the client is said to be too slow for the rate."""
 
 ODD_SHARE_MAX = 0.01
-"""Share of the prompts or answers that may be other than they should, in each way."""
+"""Share of the prompts or answers that may be odd, in each way."""
+
+ODD = {
+    "token_mismatch": "prompts are counted otherwise by the model's tokenizer",
+    "length_mismatch": "answers had other than the tokens asked for",
+    "undercounted_answers": "answers came in more parts than tokens were counted",
+    "empty_answers": "answers had no token",
+    "buffered_stream": "answers of several tokens came all at once",
+}
+"""Codes of odd prompts and answers, and what is odd of so many."""
 
 MOST_STRETCHES = 120
 PERCENTILES = (50, 90, 95, 99)
@@ -159,8 +168,8 @@ class ServedRun:
         slo = self.config.slo
         share = len(kept) / len(sent) if sent and slo is not None else None
         flight = self._in_flight
-        lateness = np.array([row["lateness_s"] for row in sent if row["lateness_s"] is not None])
-        checked = self._checked
+        lateness = self._lateness_s
+        checked = self._odd["token_mismatch"]
         completed = self.tokens("").requests
         waiting = self._gauge("waiting")
         return Serving(
@@ -179,9 +188,9 @@ class ServedRun:
             time_per_output_token=self.latency("time_per_output_token_s"),
             request_latency=self.latency("latency_s"),
             tokens_per_part=_tokens_per_part(good),
-            answers_empty=sum(self._empty),
-            answers_other_length=sum(self._other_length),
-            answers_at_once=sum(self._at_once),
+            answers_empty=sum(self._odd["empty_answers"]),
+            answers_other_length=sum(self._odd["length_mismatch"]),
+            answers_at_once=sum(self._odd["buffered_stream"]),
             slo=None if slo is None else slo.model_dump(exclude_none=True),
             slo_share=share,
             slo_attained=None
@@ -208,7 +217,7 @@ class ServedRun:
     def validity(self) -> dict[str, str]:
         """Return reasons to doubt the run that come of its traffic: code to explanation."""
         found = {}
-        sent, checked = self._sent, self._checked
+        sent = self._sent
         failed = [row for row in sent if row["failure"] is not None]
         if sent and len(failed) > FAILED_SHARE_MAX * len(sent):
             first = failed[0]
@@ -216,30 +225,17 @@ class ServedRun:
                 f"{len(failed)} of {len(sent)} requests failed, more than {FAILED_SHARE_MAX:.0%}; "
                 f"the first: {first['failure']}: {first['failure_message']}"
             )
-        late = _percentile(
-            np.array([row["lateness_s"] for row in sent if row["lateness_s"] is not None]), 99
-        )
+        late = _percentile(self._lateness_s, 99)
         if late is not None and late > LATENESS_P99_MAX_S and self.serving.open_loop:
             found["late_sends"] = (
                 f"1 % of the requests were sent more than {late * 1e3:.1f} ms after their time; "
                 f"the client keeps up where it is at most {LATENESS_P99_MAX_S * 1e3:g} ms"
             )
-        asked = sum(row["output_tokens_asked"] for row in self._answers)
-        given = sum(row["output_tokens"] for row in self._answers)
-        for code, odd, what in (
-            ("token_mismatch", checked, "prompts are counted otherwise by the model's tokenizer"),
-            ("undercounted_answers", self._undercounted, "answers came in more parts than tokens"),
-            (
-                "length_mismatch",
-                self._other_length,
-                f"answers had other than the tokens asked for: {given} of {asked}",
-            ),
-            ("empty_answers", self._empty, "answers had no token"),
-            ("buffered_stream", self._at_once, "answers of several tokens came all at once"),
-        ):
+        for code, odd in self._odd.items():
             if sum(odd) > ODD_SHARE_MAX * len(odd):
-                found[code] = f"{sum(odd)} of {len(odd)} {what}"
-        if not sent and not self.tokens("").output and self._traffic_was_to_come:
+                found[code] = f"{sum(odd)} of {len(odd)} {ODD[code]}"
+        idle = self.serving.rate_per_s == 0 and self.serving.arrivals != "ramp"
+        if not sent and not self.tokens("").output and not idle:
             found["no_requests"] = "no request was to be sent within the window, and none answered"
         flight = self._in_flight
         if self._over_saturated(flight):
@@ -262,6 +258,10 @@ class ServedRun:
     def _sent(self) -> list[dict[str, Any]]:
         return [row for row in self._rows if row["in_window"]]
 
+    @property
+    def _lateness_s(self) -> NDArray[np.float64]:
+        return np.array([row["lateness_s"] for row in self._sent if row["lateness_s"] is not None])
+
     def _inside(self, at_ns: int | None) -> bool:
         return at_ns is not None and self.window[0] <= at_ns < self.window[1]
 
@@ -280,50 +280,27 @@ class ServedRun:
         return percentiles(np.concatenate([np.zeros(0), *gaps]))
 
     @cached_property
-    def _checked(self) -> list[bool]:
-        """Return, for each prompt counted here and by the server, whether they differ."""
-        return [
-            row["input_tokens"] != row["input_tokens_expected"]
-            for row in self._rows
-            if row["failure"] is None and row["input_tokens_expected"] is not None
-        ]
+    def _odd(self) -> dict[str, list[bool]]:
+        """Return, for each way in which prompts and answers can be odd, which ones are.
 
-    @cached_property
-    def _answers(self) -> list[dict[str, Any]]:
-        """Return the whole answers of the traffic: any of them may have a part in the window."""
-        return [row for row in self._rows if row["failure"] is None]
-
-    @cached_property
-    def _empty(self) -> list[bool]:
-        return [row["output_tokens"] == 0 for row in self._answers]
-
-    @cached_property
-    def _other_length(self) -> list[bool]:
-        """Return, for each answer, whether it has other than the tokens asked for."""
+        All answers of the traffic are looked at: any may have a part in the window.
+        """
         may_end = may_end_early(self.config.model_dump(exclude_none=True))
         least = self.config.decoder.min_new_tokens or 0
-        return [
-            row["output_tokens"] < min(least if may_end else asked, asked)
-            for row in self._answers
-            for asked in (row["output_tokens_asked"],)
-        ]
-
-    @cached_property
-    def _undercounted(self) -> list[bool]:
-        return [row["output_tokens"] < len(row["token_monotonic_ns"]) for row in self._answers]
-
-    @cached_property
-    def _at_once(self) -> list[bool]:
-        """Return, for each answer of several tokens, whether all came at once."""
-        return [
-            len(arrivals(row["token_monotonic_ns"])) == 1
-            for row in self._answers
-            if row["output_tokens"] > 1
-        ]
-
-    @property
-    def _traffic_was_to_come(self) -> bool:
-        return self.serving.rate_per_s != 0 or self.serving.arrivals == "ramp"
+        found: dict[str, list[bool]] = {code: [] for code in ODD}
+        for row in self._rows:
+            if row["failure"] is not None:
+                continue
+            tokens, asked = row["output_tokens"], row["output_tokens_asked"]
+            parts, expected = row["token_monotonic_ns"], row["input_tokens_expected"]
+            found["empty_answers"].append(tokens == 0)
+            found["length_mismatch"].append(tokens < (min(least, asked) if may_end else asked))
+            found["undercounted_answers"].append(tokens < len(parts))
+            if tokens > 1:
+                found["buffered_stream"].append(len(arrivals(parts)) == 1)
+            if expected is not None:
+                found["token_mismatch"].append(row["input_tokens"] != expected)
+        return found
 
     def _gauge(self, name: str) -> list[float]:
         return [
