@@ -23,11 +23,11 @@ Broken = tuple[Failure, str]
 class Answer:
     """What came back on a connection so far."""
 
-    __slots__ = ("ends_with_connection", "has_length", "pieces", "status", "whole")
+    __slots__ = ("ends_with_connection", "pieces", "status", "whole")
 
     def __init__(self) -> None:
         self.status: int | None = None
-        self.has_length = self.ends_with_connection = False
+        self.ends_with_connection = True
         self.pieces: list[tuple[int, bytearray]] = []
         self.whole = False
 
@@ -61,13 +61,7 @@ class Connection(asyncio.BufferedProtocol):
     def send(
         self, request: bytes, most_bytes: int, done: Callable[[Answer, Broken | None], None]
     ) -> None:
-        """Send a request.
-
-        Args:
-            request: the bytes.
-            most_bytes: an answer of more is broken off.
-            done: gets the answer and, if the connection failed, how.
-        """
+        """Send a request; ``done`` gets its answer, if of so many bytes, or how that failed."""
         assert self._transport is not None
         assert self._done is None
         self._answer = Answer()
@@ -116,15 +110,13 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
 
     def on_header(self, name: bytes, _value: bytes) -> None:
-        """Note whether the message itself says where it ends."""
+        """Note whether the message itself says where it ends (RFC 9112, 6.3)."""
         if name.lower() in (b"content-length", b"transfer-encoding"):
-            self._answer.has_length = True
+            self._answer.ends_with_connection = False
 
     def on_headers_complete(self) -> None:
         """Keep the status code."""
-        answer = self._answer
-        answer.status = self._parser.get_status_code()
-        answer.ends_with_connection = not answer.has_length  # RFC 9112, 6.3
+        self._answer.status = self._parser.get_status_code()
 
     def on_body(self, data: bytes) -> None:
         """Keep a piece of the body and its time."""
@@ -150,8 +142,9 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Tell whoever waits, and the pool."""
         self._transport = None
-        if error is None and self._answer.ends_with_connection:
-            self._answer.whole = True
+        answer = self._answer
+        if error is None and answer.status is not None and answer.ends_with_connection:
+            answer.whole = True
             self._finish(None)
         self._finish(("truncated", f"the connection was closed: {error or 'by the server'}"))
         self._gone(self)

@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llenergymeasure.backends.serving.exchange import Exchange, Failure, clean
+from llenergymeasure.backends.serving.exchange import Exchange, clean
 
 Piece = tuple[int, bytes | bytearray]
 """When bytes came, CLOCK_MONOTONIC in ns, and the bytes."""
@@ -20,7 +20,7 @@ _DATA = b"data:"
 _DONE = b"[DONE]"
 _KEEP_ALIVE = (b"", b"ping")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_LINE = re.compile(rb"([^\r\n]*)(?:\r\n|\r|\n|\Z)")
+_BLANK = (b"\n", b"\r\n", b"\r")
 
 _TEMPLATE_TOKENS = 65_536
 """Tokens that a chat template and a server's own system prompt may add to what was sent."""
@@ -53,9 +53,10 @@ def read_answer(exchange: Exchange, pieces: Sequence[Piece], *, whole: bool) -> 
         for at_ns, data in _events(pieces):
             answer.take(at_ns, data)
         answer.judge(pieces, whole=whole)
-    except _MalformedError as failed:
+    except _AnswerError as failed:
         exchange.token_ns = array("q", [at_ns for at_ns, _ in answer.parts])
-        exchange.fail(failed.kind, str(failed), ended_ns)
+        kind, message = failed.args
+        exchange.fail(kind, message, ended_ns)
     exchange.end_ns = ended_ns
 
 
@@ -64,16 +65,8 @@ def says_done(pieces: Sequence[Piece]) -> bool:
     return b"".join(data for _, data in pieces[-16:]).rstrip().endswith(_DONE)
 
 
-class _MalformedError(Exception):
-    """The answer is not what the interface promises."""
-
-    kind: Failure = "malformed"
-
-
-class _TruncatedError(_MalformedError):
-    """It broke off."""
-
-    kind: Failure = "truncated"
+class _AnswerError(Exception):
+    """The answer is none: the kind of failure, and the reason."""
 
 
 class _Reading:
@@ -95,37 +88,39 @@ class _Reading:
         self._events += 1
         if self._events > self._most_events:
             asked = self._exchange.asked_tokens
-            raise _MalformedError(f"over {self._most_events} events for {asked} tokens")
+            raise _AnswerError("malformed", f"over {self._most_events} events for {asked} tokens")
         try:
             self._event(at_ns, json.loads(data))
         except (ValueError, TypeError, AttributeError, RecursionError):
             shown = data[:80].decode(errors="replace")
-            raise _MalformedError(f"an event that is not one: {shown}") from None
+            raise _AnswerError("malformed", f"an event that is not one: {shown}") from None
 
     def judge(self, pieces: Sequence[Piece], *, whole: bool) -> None:
         exchange = self._exchange
         if not self._done and not (whole and exchange.finish_reason):
             if whole and not self._events:
                 start = b"".join(data for _, data in pieces[:8])[:80].decode(errors="replace")
-                raise _MalformedError(f"the answer is no stream of events: {start}")
-            raise _TruncatedError("the answer ended without saying that it is complete")
+                raise _AnswerError("malformed", f"the answer is no stream of events: {start}")
+            raise _AnswerError("truncated", "the answer ended without saying that it is complete")
         if self._usage is None:
-            raise _MalformedError("the answer came without usage, so nothing counts")
+            raise _AnswerError("malformed", "the answer came without usage, so nothing counts")
         most = exchange.sent_bytes + _TEMPLATE_TOKENS
         exchange.input_tokens = _count(self._usage, "prompt_tokens", most)
         tokens = _count(self._usage, "completion_tokens", exchange.asked_tokens)
         shown = sum(shows for _, shows in self.parts)
         if shown and not tokens:
-            raise _MalformedError(f"usage tells of no tokens, and {shown} parts held some")
+            raise _AnswerError(
+                "malformed", f"usage tells of no tokens, and {shown} parts held some"
+            )
         if tokens and not self.parts:
-            raise _MalformedError("usage tells of tokens, and none came")
+            raise _AnswerError("malformed", "usage tells of tokens, and none came")
         exchange.output_tokens = tokens
         exchange.token_ns = array("q", _token_times(self.parts, tokens))
 
     def _event(self, at_ns: int, event: Any) -> None:
         error = event.get("error") or (event if event.get("object") == "error" else None)
         if error:
-            raise _TruncatedError(f"the server gave up: {json.dumps(error)[:300]}")
+            raise _AnswerError("truncated", f"the server gave up: {json.dumps(error)[:300]}")
         usage = event.get("usage") or self._usage
         if not isinstance(usage, dict | None):
             raise TypeError
@@ -142,7 +137,7 @@ class _Reading:
         name = reason.get("type") if isinstance(reason, dict) else reason
         self._exchange.finish_reason = clean(str(name)[:80])
         if str(name).lower() in _GAVE_UP:
-            raise _TruncatedError(f"the server gave up: finish_reason {name}")
+            raise _AnswerError("truncated", f"the server gave up: finish_reason {name}")
 
 
 def _shows_token(choice: Mapping[str, Any]) -> bool:
@@ -172,7 +167,7 @@ def _count(usage: Mapping[str, Any], name: str, most: int) -> int:
     """Return one of usage's counts; some servers write it as text."""
     if name not in usage:
         has = clean(", ".join(map(str, usage)))[:100]
-        raise _MalformedError(f"usage has no {name}; it has {has}")
+        raise _AnswerError("malformed", f"usage has no {name}; it has {has}")
     value = usage[name]
     if isinstance(value, str):
         number = int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
@@ -182,7 +177,9 @@ def _count(usage: Mapping[str, Any], name: str, most: int) -> int:
     if number is not None and 0 <= number <= most:
         return number
     shown = type(value).__name__ if isinstance(value, list | dict) else json.dumps(value)[:40]
-    raise _MalformedError(f"usage.{name} is {shown}, and no whole number from 0 to {most}")
+    raise _AnswerError(
+        "malformed", f"usage.{name} is {shown}, and no whole number from 0 to {most}"
+    )
 
 
 def _events(pieces: Sequence[Piece]) -> Iterator[tuple[int, bytes]]:
@@ -191,32 +188,31 @@ def _events(pieces: Sequence[Piece]) -> Iterator[tuple[int, bytes]]:
     A blank line ends an event (WHATWG HTML, 9.2.6). Lines that make no event together are taken
     for one event each, as some servers leave the blank lines out.
     """
-    body = b"".join(data for _, data in pieces)
-    start = len(_BYTE_ORDER_MARK) if body.startswith(_BYTE_ORDER_MARK) else 0
-    held: list[tuple[int, bytes]] = []
+    body = b"".join(data for _, data in pieces).removeprefix(_BYTE_ORDER_MARK)
     came = iter(pieces)
-    at_ns, reached = 0, 0
-    for line in _LINE.finditer(body, start):
-        content = line[1]
-        if content.startswith(_DATA):
-            while reached < line.end():
-                at_ns, data = next(came)
-                reached += len(data)
-            held.append((at_ns, content[len(_DATA) :].strip()))
-        elif not content:
-            yield from _joined(held)
+    at_ns, end = 0, sum(len(data) for _, data in pieces) - len(body)
+    reached = 0
+    held: list[tuple[int, bytes]] = []
+    for line in body.splitlines(keepends=True):
+        end += len(line)
+        if line.startswith(_DATA):
+            while reached < end:
+                at_ns, piece = next(came)
+                reached += len(piece)
+            data = line[len(_DATA) :].strip()
+            if data not in _KEEP_ALIVE:
+                held.append((at_ns, data))
+        elif held and line in _BLANK:
+            yield from held if len(held) == 1 else _joined(held)
             held.clear()
     yield from _joined(held)
 
 
-def _joined(lines: Sequence[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    told = [line for line in lines if line[1] not in _KEEP_ALIVE]
-    if len(told) > 1:
-        together = b"\n".join(data for _, data in told)
-        try:
-            json.loads(together)
-        except (ValueError, RecursionError):
-            yield from told
-            return
-        told = [(told[-1][0], together)]
-    yield from told
+def _joined(lines: Sequence[tuple[int, bytes]]) -> Sequence[tuple[int, bytes]]:
+    """Return several lines of data as the one event that they make, or as one each."""
+    together = b"\n".join(data for _, data in lines)
+    try:
+        json.loads(together)
+    except (ValueError, RecursionError):
+        return lines
+    return [(lines[-1][0], together)]
