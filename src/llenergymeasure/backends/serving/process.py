@@ -19,7 +19,6 @@ GRACE_S = 30.0
 FOREIGN_READY_S = 10.0
 """A server that is running already has to answer by then."""
 
-LOOK_MOST_S = 5.0
 _LOOK_S = 0.1
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -95,7 +94,7 @@ class ServerProcess:
                     f"the server ended with exit code {self._child.returncode} before it was "
                     "ready; its own words stand in run.log"
                 )
-            reason = _not_ready(self._command, min(LOOK_MOST_S, deadline - time.monotonic()))
+            reason = _not_ready(self._command, min(5.0, deadline - time.monotonic()))
             if not reason:
                 return
             time.sleep(_LOOK_S)

@@ -281,10 +281,7 @@ class ServedRun:
 
     @cached_property
     def _odd(self) -> dict[str, list[bool]]:
-        """Return, for each way in which prompts and answers can be odd, which ones are.
-
-        All answers of the traffic are looked at: any may have a part in the window.
-        """
+        """Return, for each way to be odd, which of the traffic's prompts or whole answers are."""
         may_end = may_end_early(self.config.model_dump(exclude_none=True))
         least = self.config.decoder.min_new_tokens or 0
         found: dict[str, list[bool]] = {code: [] for code in ODD}
