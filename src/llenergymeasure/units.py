@@ -58,6 +58,7 @@ VALIDITY: Mapping[str, Code] = {
     "mig_slice": Code(
         True, "The run had a slice of a card (MIG), and the energy is that of the whole card."
     ),
+    "no_requests": Code(True, "Traffic was to come, and the window held no request and no answer."),
     "not_comparable": Code(
         True,
         "The run answered other prompts or gave another number of tokens than the runs it stands "
@@ -75,6 +76,11 @@ VALIDITY: Mapping[str, Code] = {
         "The machine was suspended, a process of the run was stopped, or a batch took far longer "
         "than its like: the window holds time in which nothing was done.",
     ),
+    "buffered_stream": Code(
+        False,
+        "Answers came all at once, held back by the server or a proxy or read late by the client: "
+        "the times between their tokens are not known.",
+    ),
     "counter_unverified": Code(
         False,
         "Nothing shows whether the energy counter sees all of the time; the interval holds what it "
@@ -85,10 +91,16 @@ VALIDITY: Mapping[str, Code] = {
         "Other processes, other virtual machines or a quota took part of the CPUs that the run may "
         "use; where the CPUs are metered the run has other_process too.",
     ),
+    "empty_answers": Code(False, "More than 1 % of the answers had no token."),
     "graphics_process": Code(
         False, "A desktop, a game or the like drew on the device; its energy is in the run's."
     ),
     "late_sends": Code(False, "The client could not send all requests at their times."),
+    "length_mismatch": Code(
+        False,
+        "More than 1 % of the answers had other than the tokens asked for: a request is not the "
+        "work that it was to be.",
+    ),
     "not_steady": Code(False, "Speed or power had not settled when the window began."),
     "over_saturated": Code(False, "Requests came faster than they were answered."),
     "rest_not_steady": Code(
@@ -114,6 +126,11 @@ VALIDITY: Mapping[str, Code] = {
     "throttled": Code(False, "The device lowered its clocks for heat or power during the window."),
     "token_mismatch": Code(
         False, "The server counted prompts otherwise than the model's tokenizer."
+    ),
+    "undercounted_answers": Code(
+        False,
+        "The server counted fewer tokens than the parts in which it sent its answers: energy per "
+        "token may be too high.",
     ),
     "undersampled": Code(
         False,

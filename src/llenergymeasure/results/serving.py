@@ -32,10 +32,19 @@ class Serving(Record):
     offered_requests_per_s: float = Field(description="sent over the window's length")
     completed_requests_per_s: float = Field(description="completed over the window's length")
     time_to_first_token: Latency
-    inter_token_latency: Latency = Field(description="between parts of an answer, pooled")
+    inter_token_latency: Latency = Field(description="between arrivals of an answer, pooled")
     time_per_output_token: Latency = Field(description="mean of an answer's after its first")
     request_latency: Latency = Field(description="to the last token")
-    tokens_per_part: float | None = Field(description="output tokens in a streamed part, mean")
+    tokens_per_part: float | None = Field(
+        description="output tokens that came at once, mean; parts less than 0.1 ms apart did"
+    )
+    answers_empty: int | None = Field(default=None, description="whole answers without a token")
+    answers_other_length: int | None = Field(
+        default=None, description="whole answers of other than the tokens asked for"
+    )
+    answers_at_once: int | None = Field(
+        default=None, description="whole answers of several tokens that came all at once"
+    )
     slo: dict[str, Any] | None = Field(default=None, description="the limits in force")
     slo_share: float | None = Field(
         default=None, description="of the requests sent, failed ones included, that kept them all"

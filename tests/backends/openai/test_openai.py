@@ -18,7 +18,9 @@ from llenergymeasure.backends.base import Running, ServerCommand, Serving
 from llenergymeasure.backends.openai.owner import server_root
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
+from support import misbehaving_server as ways
 from support.attempts import start, wait_for
+from support.misbehaving_server import misbehaving
 from support.serving_server import Server, running
 from support.studies import environment, write_study
 
@@ -203,3 +205,25 @@ def test_a_server_that_is_not_there_is_told(tmp_path: Path) -> None:
     error = attempt.outcome()["error"]
     assert error["class"] == "BackendError"
     assert url in error["message"]
+
+
+@pytest.mark.slow
+def test_an_answer_without_a_token_and_odd_words_lose_no_run(tmp_path: Path) -> None:
+    with misbehaving() as odd:
+        nothing = [ways.event(ways.part("", "stop")), ways.event(ways.counted(output=0)), ways.DONE]
+        odd.way = lambda number: ways.answer() if number % 8 else ways.answer([], nothing)
+        deep = b"[" * 500 + b"]" * 500
+        odd.page = lambda: [ways.page(b'{"id": "m\\ud800", "deep": ' + deep + b"}")]
+        attempt = start(
+            tmp_path,
+            backend="openai",
+            openai={"base_url": odd.base_url},
+            max_output_tokens=ways.TOKENS,
+            max_input_tokens=ways.PROMPT,
+            window={"min_seconds": 1.0},
+        )
+        assert attempt.process.wait(120) == 0
+    result = attempt.result()
+    assert {"empty_answers", "length_mismatch"} <= set(result["validity"])
+    assert "answers had no token" in result["provenance"]["validity_details"]["empty_answers"]
+    assert result["environment"]["engine"]["resolved_config"]["settings"]["id"] == "m\ufffd"

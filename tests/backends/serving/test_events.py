@@ -23,7 +23,7 @@ def read(*events: Any, done: bool = True, whole: bool = True, cut: int | None = 
     pieces = [(100, body)]
     if cut is not None:
         pieces = [(100 + at, body[at : at + cut]) for at in range(0, len(body), cut)]
-    exchange = Exchange(0, 0, sent_ns=1)
+    exchange = Exchange(0, 0, sent_ns=1, asked_tokens=4)
     read_answer(exchange, pieces, whole=whole)
     return exchange
 
@@ -39,7 +39,7 @@ def test_events_split_anywhere_are_the_same(cut: int | None) -> None:
 def test_a_part_has_the_time_of_its_last_byte() -> None:
     event = b"data: " + json.dumps(text("a", "stop")).encode() + b"\n\n"
     usage = b"data: " + json.dumps(USAGE).encode() + b"\n\ndata: [DONE]\n\n"
-    exchange = Exchange(0, 0, sent_ns=1)
+    exchange = Exchange(0, 0, sent_ns=1, asked_tokens=4)
     pieces = [(100, event[:5]), (200, event[5:-1]), (250, event[-1:] + usage)]
     read_answer(exchange, pieces, whole=True)
     assert list(exchange.token_ns) == [200]
@@ -54,9 +54,8 @@ def test_half_a_character_is_a_token_and_an_empty_end_is_none() -> None:
 @pytest.mark.parametrize(
     ("events", "options", "failure"),
     [
-        ([text("a"), USAGE], {}, "truncated"),
-        ([text("a", "stop"), USAGE], {"done": False}, "truncated"),
-        ([text("a", "stop"), USAGE], {"whole": False}, "truncated"),
+        ([text("a"), USAGE], {"done": False}, "truncated"),
+        ([text("a", "stop"), USAGE], {"done": False, "whole": False}, "truncated"),
         ([text("a", "stop")], {}, "malformed"),
         ([END, USAGE], {}, "malformed"),
         ([text("a"), {"error": {"message": "out of memory"}}], {}, "truncated"),
@@ -71,6 +70,11 @@ def test_what_is_no_whole_answer_is_told(
     assert read(*events, **options).failure == failure
 
 
+def test_an_answer_is_whole_by_its_own_mark_or_by_http_and_a_reason() -> None:
+    assert read(text("a"), text("b"), USAGE, whole=False).failure is None
+    assert read(text("a"), text("b", "stop"), USAGE, done=False).failure is None
+
+
 def test_reasoning_and_tool_calls_are_output() -> None:
     deltas = [
         {"role": "assistant", "content": ""},
@@ -80,7 +84,30 @@ def test_reasoning_and_tool_calls_are_output() -> None:
     ]
     events = [{"choices": [{"delta": delta, "finish_reason": None}]} for delta in deltas]
     last = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
-    assert len(read(*events, last, USAGE).token_ns) == 3
+    three = {"usage": {"prompt_tokens": 3, "completion_tokens": 3}}
+    assert len(read(*events, last, three).token_ns) == 3
+
+
+@pytest.mark.parametrize(
+    ("parts", "tokens", "first"),
+    [
+        (["", "a", "b", "c"], 3, 1),  # before anything was computed
+        (["", "a", "b", "c"], 4, 0),  # half a character
+        (["", "a", "b"], 4, 1),  # several tokens a part: nothing needs the empty one
+        (["", "", ""], 3, 0),  # a server that sends no text
+    ],
+)
+def test_an_empty_part_before_the_first_text_is_a_token_where_one_is_missing(
+    parts: list[str], tokens: int, first: int
+) -> None:
+    usage = {"usage": {"prompt_tokens": 3, "completion_tokens": tokens}}
+    body = b"".join(b"data: " + json.dumps(text(each)).encode() + b"\n\n" for each in parts)
+    end = b"data: " + json.dumps(usage).encode() + b"\n\ndata: [DONE]\n\n"
+    lines = body.split(b"\n\n")[:-1]
+    pieces = [(place, line + b"\n\n") for place, line in enumerate(lines)]
+    exchange = Exchange(0, 0, sent_ns=1, asked_tokens=4)
+    read_answer(exchange, [*pieces, (9, end)], whole=True)
+    assert exchange.first_ns == first
 
 
 def test_gauges_add_up_and_shares_are_averaged() -> None:

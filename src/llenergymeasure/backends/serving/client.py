@@ -7,13 +7,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from llenergymeasure.backends.serving.connection import Answer, Connection
-from llenergymeasure.backends.serving.events import read_answer
-from llenergymeasure.backends.serving.exchange import Exchange
+from llenergymeasure.backends.serving.connection import Answer, Broken, Connection
+from llenergymeasure.backends.serving.events import read_answer, says_done
+from llenergymeasure.backends.serving.exchange import Exchange, Failure, Outgoing
+from llenergymeasure.backends.serving.open_files import connections_allowed
+from llenergymeasure.config.serving import MAX_TOKENS
 from llenergymeasure.errors import BackendError
 
 IDLE_MOST_S = 2.0
 """A connection unused for longer is not used again: servers close theirs after 5 s (uvicorn)."""
+
+PAGE_BYTES = 4 << 20
+"""A page about the server itself has no more."""
+
+ANSWER_BYTES = 16 << 20
+TOKEN_BYTES = 64 << 10
+"""A streamed answer has no more than these, the second for each token asked for: an event of one
+token takes some 300 bytes, and with the likeliest tokens beside it some thousand."""
 
 Done = Callable[[Exchange], None]
 
@@ -22,7 +32,9 @@ class StreamingClient:
     """Sends requests to one server on this machine and times their tokens.
 
     There is no limit to the requests in flight: none is ever held back because others have not
-    been answered. Use it inside one running event loop.
+    been answered. Where this process may open no more files they are refused, and leave room for
+    what else it opens. Every answer has a limit in bytes and in time. Use it inside one running
+    event loop.
 
     Args:
         base_url: where the server's interface begins, with its ``/v1``.
@@ -35,25 +47,29 @@ class StreamingClient:
             raise BackendError(f"{base_url}: the client speaks plain http, on this machine alone")
         self._host = parts.hostname or "127.0.0.1"
         self._port = parts.port or 80
+        host = f"[{self._host}]" if ":" in self._host else self._host
         self._prefix = parts.path.rstrip("/")
         key = f"Authorization: Bearer {api_key}\r\n" if api_key else ""
-        self._headers = f"Host: {self._host}:{self._port}\r\nUser-Agent: llenergymeasure\r\n{key}"
+        self._headers = f"Host: {host}:{self._port}\r\nUser-Agent: llenergymeasure\r\n{key}"
         self._free: list[tuple[float, Connection]] = []
         self._connections: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
+        self._most_sockets = connections_allowed()
+        self._sockets = 0
         self.in_flight = 0
 
-    def request(self, path: str, body: Mapping[str, Any]) -> bytes:
-        """Return a POST below the base address as the bytes to send."""
+    def request(self, path: str, body: Mapping[str, Any]) -> Outgoing:
+        """Return a POST below the base address, ready to send."""
         content = json.dumps(body, separators=(",", ":")).encode()
         head = (
             f"POST {self._prefix}{path} HTTP/1.1\r\n{self._headers}"
             f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         )
-        return head.encode() + content
+        return Outgoing(head.encode() + content, _tokens_asked(body))
 
-    def stream(self, exchange: Exchange, request: bytes, timeout_s: float, done: Done) -> None:
+    def stream(self, exchange: Exchange, request: Outgoing, timeout_s: float, done: Done) -> None:
         """Send a request now; ``done`` is called once, when it is answered or has failed."""
+        exchange.asked_tokens, exchange.sent_bytes = request.asked_tokens, len(request.content)
         exchange.sent_ns = time.monotonic_ns()
         _Stream(self, exchange, request, timeout_s, done).start()
 
@@ -67,11 +83,11 @@ class StreamingClient:
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Answer] = loop.create_future()
 
-        def done(answer: Answer, failure: str | None) -> None:
+        def done(answer: Answer, broken: Broken | None) -> None:
             if answered.done():
                 return
-            if failure is not None:
-                answered.set_exception(ConnectionError(failure))
+            if broken is not None:
+                answered.set_exception(ConnectionError(broken[1]))
             else:
                 answered.set_result(answer)
 
@@ -79,7 +95,7 @@ class StreamingClient:
             connection = await self.connect()
             try:
                 head = f"GET {path} HTTP/1.1\r\n{self._headers}\r\n"
-                connection.send(head.encode(), done)
+                connection.send(head.encode(), PAGE_BYTES, done)
                 answer = await answered
             except BaseException:
                 connection.abort()
@@ -103,11 +119,21 @@ class StreamingClient:
             OSError: the server takes none.
         """
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(
-            lambda: Connection(self._keep, self._forget), self._host, self._port
-        )
+        self._sockets += 1
+        try:
+            _, connection = await loop.create_connection(
+                lambda: Connection(self._keep, self._forget), self._host, self._port
+            )
+        except BaseException:
+            self._sockets -= 1
+            raise
         self._connections.add(connection)
         return connection
+
+    @property
+    def full(self) -> bool:
+        """Whether no further connection may be opened for a request."""
+        return self._sockets >= self._most_sockets
 
     def run(self, work: Any) -> None:
         """Run a coroutine on the side."""
@@ -128,6 +154,7 @@ class StreamingClient:
         self._free.append((time.monotonic(), connection))
 
     def _forget(self, connection: Connection) -> None:
+        self._sockets -= 1
         self._connections.discard(connection)
 
 
@@ -140,7 +167,7 @@ class _Stream:
         self,
         client: StreamingClient,
         exchange: Exchange,
-        request: bytes,
+        request: Outgoing,
         timeout_s: float,
         done: Done,
     ) -> None:
@@ -159,10 +186,14 @@ class _Stream:
             self._client.run(self._connect())
 
     async def _connect(self) -> None:
+        if self._client.full:
+            self._fail("refused", "no connection: as many are open as this process may open files")
+            return
         try:
             connection = await self._client.connect()
-        except OSError as error:
-            self._fail("refused", f"no connection: {error}")
+        except (OSError, UnicodeError) as error:
+            if not self._exchange.end_ns:
+                self._fail("refused", f"no connection: {error}")
             return
         if self._exchange.end_ns:
             connection.abort()
@@ -171,38 +202,39 @@ class _Stream:
 
     def _send(self, connection: Connection) -> None:
         self._connection = connection
-        connection.send(self._request, self._answered)
+        request = self._request
+        most_bytes = ANSWER_BYTES + TOKEN_BYTES * request.asked_tokens
+        connection.send(request.content, most_bytes, self._answered)
 
-    def _answered(self, answer: Answer, failure: str | None) -> None:
-        exchange = self._exchange
-        stale = failure is not None and answer.status is None and not answer.pieces
+    def _answered(self, answer: Answer, broken: Broken | None) -> None:
+        stale = broken is not None and answer.status is None and not answer.pieces
         if stale and self._connection is not None and self._connection.used > 1:
             # The server closed it as we wrote: nothing of the request can have been answered.
-            exchange.resent = True
+            self._exchange.resent = True
             self._client.run(self._connect())
-            return
-        now_ns = time.monotonic_ns()
-        if answer.status is None:
-            kind: Any = "malformed" if (failure or "").startswith("not HTTP") else "refused"
-            self._fail(kind, failure or "no answer")
-            return
-        if answer.status != 200:
+        elif answer.status not in (None, 200):
             text = b"".join(piece for _, piece in answer.pieces).decode(errors="replace")
             self._fail("refused", f"HTTP {answer.status}: {text}")
-            return
-        if failure is not None and failure.startswith("not HTTP"):
-            self._fail("malformed", failure)
-            return
-        exchange.end_ns = now_ns
-        read_answer(exchange, answer.pieces, whole=answer.whole)
+        elif broken is not None and broken[0] == "malformed":
+            self._fail(*broken)
+        elif answer.status is None:
+            self._fail("refused", "no answer" if broken is None else broken[1])
+        else:
+            self._read(answer)
+
+    def _read(self, answer: Answer) -> None:
+        self._exchange.end_ns = time.monotonic_ns()
+        read_answer(self._exchange, answer.pieces, whole=answer.whole)
         self._over()
 
     def _time_out(self, timeout_s: float) -> None:
-        if self._connection is not None:
-            self._connection.abort()
+        answer = None if self._connection is None else self._connection.abort()
+        if answer is not None and answer.status == 200 and says_done(answer.pieces):
+            self._read(answer)  # The server forgot to end its HTTP message.
+            return
         self._fail("timed_out", f"no complete answer within {timeout_s:g} s")
 
-    def _fail(self, kind: Any, message: str) -> None:
+    def _fail(self, kind: Failure, message: str) -> None:
         self._exchange.fail(kind, message, time.monotonic_ns())
         self._over()
 
@@ -210,3 +242,13 @@ class _Stream:
         self._timer.cancel()
         self._client.in_flight -= 1
         self._done(self._exchange)
+
+
+def _tokens_asked(body: Mapping[str, Any]) -> int:
+    """Return the most tokens that the answers to a request may have together.
+
+    Servers that know the newer name of the limit take that one first.
+    """
+    said = {name: value for name, value in body.items() if isinstance(value, int)}
+    longest = said.get("max_completion_tokens", said.get("max_tokens", MAX_TOKENS))
+    return int(longest * max(1, said.get("n", 1), said.get("best_of", 1)))

@@ -9,19 +9,26 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from llenergymeasure.backends.serving.events import Piece
+from llenergymeasure.backends.serving.exchange import Failure
 
 BUFFER_BYTES = 65_536
+
+_READ_BYTES = 128
+"""What keeping what one read brought takes besides its bytes: a bound on bytes counts it too."""
+
+Broken = tuple[Failure, str]
+"""How a connection failed, and the reason in words."""
 
 
 class Answer:
     """What came back on a connection so far."""
 
-    __slots__ = ("pieces", "status", "whole")
+    __slots__ = ("ends_with_connection", "pieces", "status", "whole")
 
     def __init__(self) -> None:
         self.status: int | None = None
-        self.pieces: list[Piece] = []
+        self.ends_with_connection = True
+        self.pieces: list[tuple[int, bytearray]] = []
         self.whole = False
 
 
@@ -39,32 +46,37 @@ class Connection(asyncio.BufferedProtocol):
         import httptools
 
         self._parser_type: Any = httptools.HttpResponseParser
-        self._parser_error: Any = httptools.HttpParserError
+        self._parser_errors: Any = (httptools.HttpParserError, httptools.HttpParserUpgrade)
         self._parser: Any = None
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._idle, self._gone = idle, gone
         self._answer = Answer()
-        self._done: Callable[[Answer, str | None], None] | None = None
+        self._done: Callable[[Answer, Broken | None], None] | None = None
         self._now_ns = 0
+        self._bytes_left = self._most_bytes = 0
         self.used = 0
 
-    def send(self, request: bytes, done: Callable[[Answer, str | None], None]) -> None:
-        """Send a request; ``done`` gets its answer and, if the connection failed, the reason."""
+    def send(
+        self, request: bytes, most_bytes: int, done: Callable[[Answer, Broken | None], None]
+    ) -> None:
+        """Send a request; ``done`` gets its answer, if of so many bytes, or how that failed."""
         assert self._transport is not None
         assert self._done is None
         self._answer = Answer()
         self._parser = self._parser_type(self)
         self._done = done
+        self._bytes_left = self._most_bytes = most_bytes
         self.used += 1
         self._transport.write(request)
 
-    def abort(self) -> None:
-        """Close at once, without a word to whoever waits."""
+    def abort(self) -> Answer:
+        """Close at once, without a word to whoever waits; return what came so far."""
         self._done = None
         if self._transport is not None:
             self._transport.abort()
+        return self._answer
 
     @property
     def open(self) -> bool:
@@ -86,22 +98,39 @@ class Connection(asyncio.BufferedProtocol):
         if self._done is None:
             self.abort()  # Bytes that nobody asked for.
             return
+        self._bytes_left -= nbytes + _READ_BYTES
+        if self._bytes_left < 0:
+            self._finish(("malformed", f"more than {self._most_bytes} bytes came: it has no end"))
+            self.abort()
+            return
         try:
             self._parser.feed_data(self._view[:nbytes])
-        except self._parser_error as error:
-            self._finish(f"not HTTP: {error}")
+        except self._parser_errors as error:
+            self._finish(("malformed", f"not HTTP: {error}"))
             self.abort()
 
-    def on_status(self, _reason: bytes) -> None:
+    def on_header(self, name: bytes, _value: bytes) -> None:
+        """Note whether the message itself says where it ends (RFC 9112, 6.3)."""
+        if name.lower() in (b"content-length", b"transfer-encoding"):
+            self._answer.ends_with_connection = False
+
+    def on_headers_complete(self) -> None:
         """Keep the status code."""
         self._answer.status = self._parser.get_status_code()
 
     def on_body(self, data: bytes) -> None:
         """Keep a piece of the body and its time."""
-        self._answer.pieces.append((self._now_ns, data))
+        pieces = self._answer.pieces
+        if pieces and pieces[-1][0] == self._now_ns:
+            pieces[-1][1].extend(data)
+        else:
+            pieces.append((self._now_ns, bytearray(data)))
 
     def on_message_complete(self) -> None:
         """Hand the answer over; the connection is free again if the server keeps it."""
+        if (self._answer.status or 0) < 200:
+            self._answer = Answer()  # An interim answer (RFC 9110, 15.2): the final one follows.
+            return
         self._answer.whole = True
         keeps = self._parser.should_keep_alive()
         self._finish(None)
@@ -113,10 +142,14 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Tell whoever waits, and the pool."""
         self._transport = None
-        self._finish(f"the connection was closed: {error or 'by the server'}")
+        answer = self._answer
+        if error is None and answer.status is not None and answer.ends_with_connection:
+            answer.whole = True
+            self._finish(None)
+        self._finish(("truncated", f"the connection was closed: {error or 'by the server'}"))
         self._gone(self)
 
-    def _finish(self, failure: str | None) -> None:
+    def _finish(self, failure: Broken | None) -> None:
         done, self._done = self._done, None
         if done is not None:
             done(self._answer, failure)

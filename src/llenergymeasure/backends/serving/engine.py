@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from llenergymeasure.backends.base import Backend, Completion, ServerCommand, Serving
 from llenergymeasure.backends.serving.client import StreamingClient
-from llenergymeasure.backends.serving.exchange import Exchange
+from llenergymeasure.backends.serving.exchange import Exchange, Outgoing, clean
 from llenergymeasure.backends.serving.metrics import read_gauges
 from llenergymeasure.backends.serving.process import ServerProcess, free_port
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -24,6 +25,9 @@ WARM_UP_FROM = 1 << 40
 
 WARM_UP_AT_ONCE = 8
 WARM_UP_BATCHES = 16
+
+_DEEPEST = 32
+"""Levels of a server's own settings that are recorded."""
 
 T = TypeVar("T")
 
@@ -74,9 +78,11 @@ class ServedEngine:
         needs_text = chat or not command.takes_token_ids
         self._text = _Text(config, chat=chat) if needs_text else None
         self._cache_shares: list[float] = []
+        self._answered = self._failed = 0
+        # First, as it raises the limit of open files, which a server of ours needs too.
+        self.client = StreamingClient(command.base_url, command.api_key)
         self._process = ServerProcess(command)
         self._runner = asyncio.Runner()
-        self.client = self._runner.run(self._open_client())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the client's event loop."""
@@ -87,8 +93,8 @@ class ServedEngine:
         count = (self.batch_size or 1) * WARM_UP_BATCHES
         return [self.prompts.turn(WARM_UP_FROM + number).request for number in range(count)]
 
-    def encode(self, turn: Turn) -> bytes:
-        """Return a request as the bytes to send."""
+    def encode(self, turn: Turn) -> Outgoing:
+        """Return a request ready to send."""
         return self._encode(turn.request)
 
     @property
@@ -103,15 +109,18 @@ class ServedEngine:
         return self._text.count(request)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """Ask all at once and return the answers in their order.
+        """Ask all at once and return the answers in their order, less those that failed.
 
         Raises:
-            BackendError: one of them failed.
+            BackendError: of all requests so far more failed than were answered.
         """
         exchanges = self._runner.run(self._ask(requests))
-        for exchange in exchanges:
-            if exchange.failure is not None:
-                raise BackendError(f"the server failed: {exchange.failure}: {exchange.message}")
+        good = [exchange for exchange in exchanges if exchange.failure is None]
+        self._answered += len(good)
+        self._failed += len(exchanges) - len(good)
+        if self._failed > self._answered:
+            failed = next(each for each in exchanges if each.failure is not None)
+            raise BackendError(f"the server failed: {failed.failure}: {failed.message}")
         return [
             Completion(
                 index=exchange.index,
@@ -122,7 +131,7 @@ class ServedEngine:
                 first_token_monotonic_ns=exchange.first_ns,
                 finish_reason=exchange.finish_reason,
             )
-            for exchange in exchanges
+            for exchange in good
         ]
 
     def synchronize(self) -> None:
@@ -184,9 +193,6 @@ class ServedEngine:
             self._runner.close()
             self._process.close()
 
-    async def _open_client(self) -> StreamingClient:
-        return StreamingClient(self.command.base_url, self.command.api_key)
-
     async def _ask(self, requests: Sequence[Request]) -> list[Exchange]:
         loop = asyncio.get_running_loop()
         all_done: asyncio.Future[None] = loop.create_future()
@@ -212,11 +218,11 @@ class ServedEngine:
             return None
         try:
             status, page = await self.client.get(self.command.settings_path, timeout_s=30.0)
-            return json.loads(page) if status == 200 else f"the server answers {status}"
-        except (OSError, TimeoutError, ValueError) as error:
-            return f"not had: {error}"
+            return _plain(json.loads(page)) if status == 200 else f"the server answers {status}"
+        except (OSError, TimeoutError, ValueError, RecursionError) as error:
+            return f"not had: {error or type(error).__name__}"
 
-    def _encode(self, request: Request) -> bytes:
+    def _encode(self, request: Request) -> Outgoing:
         asked: dict[str, Any] = {"model": self.command.model}
         if self._text is None:
             asked["prompt"] = request.prompt_token_ids
@@ -225,6 +231,21 @@ class ServedEngine:
         asked |= {"max_tokens": request.max_output_tokens, **self.command.body}
         asked |= {"stream": True, "stream_options": {"include_usage": True}}
         return self.client.request(self._path, asked)
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Return what a server says of itself as any reader of JSON takes it, however odd it is."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, list | dict) and depth > _DEEPEST:
+        return "nested deeper than is recorded"
+    if isinstance(value, list):
+        return [_plain(each, depth + 1) for each in value]
+    if isinstance(value, dict):
+        return {clean(name): _plain(each, depth + 1) for name, each in value.items()}
+    return value
 
 
 class _Text:

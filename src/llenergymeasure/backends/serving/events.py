@@ -1,27 +1,46 @@
 """The server-sent events of a streamed answer: read when it has ended, timed while it came.
 
 While an answer comes in only its bytes and their time are kept, so that reading one answer never
-delays the time stamps of another's tokens by more than one answer takes to read.
+delays the time stamps of another's tokens by more than one answer takes to read. Nothing that a
+server writes raises an error here: what cannot be read is a failed request.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llenergymeasure.backends.serving.exchange import Exchange
+from llenergymeasure.backends.serving.exchange import Exchange, clean
+
+Piece = tuple[int, bytes | bytearray]
+"""When bytes came, CLOCK_MONOTONIC in ns, and the bytes."""
 
 _DATA = b"data:"
 _DONE = b"[DONE]"
+_KEEP_ALIVE = (b"", b"ping")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BLANK = (b"\n", b"\r\n", b"\r")
 
-Piece = tuple[int, bytes]
-"""When bytes came, CLOCK_MONOTONIC in ns, and the bytes."""
+_TEMPLATE_TOKENS = 65_536
+"""Tokens that a chat template and a server's own system prompt may add to what was sent."""
+
+_EVENTS_SPARE = 1_000
+_EVENTS_A_TOKEN = 16
+"""An answer of more events than these allow has no end that would be worth reading."""
+
+_GAVE_UP = frozenset(
+    {"abort", "aborted", "cancel", "cancelled", "canceled", "content_filter", "error", "failed"}
+    | {"insufficient_system_resource", "not_finished", "rejected", "timed_out", "timeout"}
+)
+"""Finish reasons of answers that are not what was asked for, as servers name them."""
 
 
 def read_answer(exchange: Exchange, pieces: Sequence[Piece], *, whole: bool) -> None:
     """Fill in an exchange from the body of its answer.
 
-    A part counts as output if it carries text, or is neither the answer's end nor the mere
-    announcement of a role: some tokens are no text yet (half a character).
+    It is complete if it says ``[DONE]``, or gives a finish reason and its HTTP message is whole.
+    The last usage counts: some servers send a running one with each part.
 
     Args:
         exchange: gets token times, usage and finish reason, or the way it failed.
@@ -29,61 +48,171 @@ def read_answer(exchange: Exchange, pieces: Sequence[Piece], *, whole: bool) -> 
         whole: whether the HTTP answer itself was complete.
     """
     ended_ns = pieces[-1][0] if pieces else exchange.end_ns
-    done = False
-    for at_ns, data in _events(pieces):
-        if data == _DONE:
-            done = True
-            continue
-        try:
-            event = json.loads(data)
-            _take(exchange, at_ns, event)
-        except (ValueError, TypeError, AttributeError, KeyError, IndexError):
-            shown = data[:80].decode(errors="replace")
-            exchange.fail("malformed", f"an event that is not one: {shown}", ended_ns)
-            return
-        if exchange.failure is not None:
-            exchange.end_ns = ended_ns
-            return
-    if not whole or not done or exchange.finish_reason is None:
-        exchange.fail("truncated", "the answer ended without saying that it is complete", ended_ns)
-    elif exchange.output_tokens is None:
-        exchange.fail("malformed", "the answer came without usage, so nothing counts", ended_ns)
-    elif exchange.output_tokens and not exchange.token_ns:
-        exchange.fail("malformed", "usage tells of tokens, and none came", ended_ns)
+    answer = _Reading(exchange)
+    try:
+        for at_ns, data in _events(pieces):
+            answer.take(at_ns, data)
+        answer.judge(pieces, whole=whole)
+    except _AnswerError as failed:
+        exchange.token_ns = array("q", [at_ns for at_ns, _ in answer.parts])
+        kind, message = failed.args
+        exchange.fail(kind, message, ended_ns)
     exchange.end_ns = ended_ns
 
 
-def _take(exchange: Exchange, at_ns: int, event: Any) -> None:
-    if event.get("error"):
-        exchange.fail("truncated", f"the server gave up: {json.dumps(event['error'])}", at_ns)
-        return
-    usage = event.get("usage")
-    if usage:
-        exchange.input_tokens = int(usage["prompt_tokens"])
-        exchange.output_tokens = int(usage.get("completion_tokens") or 0)
-    for choice in event.get("choices") or ():
-        reason = choice.get("finish_reason")
-        if reason is not None:
-            exchange.finish_reason = str(reason)
-        if _is_output(choice, ended=reason is not None):
-            exchange.token_ns.append(at_ns)
+def says_done(pieces: Sequence[Piece]) -> bool:
+    """Return whether the body so far ends with the interface's own mark of the end."""
+    return b"".join(data for _, data in pieces[-16:]).rstrip().endswith(_DONE)
 
 
-def _is_output(choice: dict[str, Any], *, ended: bool) -> bool:
+class _AnswerError(Exception):
+    """The answer is none: the kind of failure, and the reason."""
+
+
+class _Reading:
+    """What the events of one answer have said so far."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self.parts: list[tuple[int, bool]] = []
+        """When each part came that may hold a token, and whether it shows one."""
+        self._usage: Mapping[str, Any] | None = None
+        self._done = False
+        self._events = 0
+        self._most_events = _EVENTS_SPARE + _EVENTS_A_TOKEN * exchange.asked_tokens
+
+    def take(self, at_ns: int, data: bytes) -> None:
+        if data == _DONE:
+            self._done = True
+            return
+        self._events += 1
+        if self._events > self._most_events:
+            asked = self._exchange.asked_tokens
+            raise _AnswerError("malformed", f"over {self._most_events} events for {asked} tokens")
+        try:
+            self._event(at_ns, json.loads(data))
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            shown = data[:80].decode(errors="replace")
+            raise _AnswerError("malformed", f"an event that is not one: {shown}") from None
+
+    def judge(self, pieces: Sequence[Piece], *, whole: bool) -> None:
+        exchange = self._exchange
+        if not self._done and not (whole and exchange.finish_reason):
+            if whole and not self._events:
+                start = b"".join(data for _, data in pieces[:8])[:80].decode(errors="replace")
+                raise _AnswerError("malformed", f"the answer is no stream of events: {start}")
+            raise _AnswerError("truncated", "the answer ended without saying that it is complete")
+        if self._usage is None:
+            raise _AnswerError("malformed", "the answer came without usage, so nothing counts")
+        most = exchange.sent_bytes + _TEMPLATE_TOKENS
+        exchange.input_tokens = _count(self._usage, "prompt_tokens", most)
+        tokens = _count(self._usage, "completion_tokens", exchange.asked_tokens)
+        shown = sum(shows for _, shows in self.parts)
+        if shown and not tokens:
+            raise _AnswerError(
+                "malformed", f"usage tells of no tokens, and {shown} parts held some"
+            )
+        if tokens and not self.parts:
+            raise _AnswerError("malformed", "usage tells of tokens, and none came")
+        exchange.output_tokens = tokens
+        exchange.token_ns = array("q", _token_times(self.parts, tokens))
+
+    def _event(self, at_ns: int, event: Any) -> None:
+        error = event.get("error") or (event if event.get("object") == "error" else None)
+        if error:
+            raise _AnswerError("truncated", f"the server gave up: {json.dumps(error)[:300]}")
+        usage = event.get("usage") or self._usage
+        if not isinstance(usage, dict | None):
+            raise TypeError
+        self._usage = usage
+        for choice in event.get("choices") or ():
+            reason = choice.get("finish_reason")
+            if reason:
+                self._ended(reason)
+            shows = _shows_token(choice)
+            if shows or not (reason or "role" in (choice.get("delta") or ())):
+                self.parts.append((at_ns, shows))
+
+    def _ended(self, reason: Any) -> None:
+        name = reason.get("type") if isinstance(reason, dict) else reason
+        self._exchange.finish_reason = clean(str(name)[:80])
+        if str(name).lower() in _GAVE_UP:
+            raise _AnswerError("truncated", f"the server gave up: finish_reason {name}")
+
+
+def _shows_token(choice: Mapping[str, Any]) -> bool:
+    """Return whether a part holds output that can be seen: some tokens are no text yet."""
     delta = choice.get("delta")
     if delta is None:
-        return bool(choice.get("text")) or not ended
-    for name in ("content", "reasoning_content", "reasoning", "tool_calls"):
-        if delta.get(name):
-            return True
-    return not ended and "role" not in delta
+        return bool(choice.get("text") or choice.get("token_ids"))
+    names = ("content", "reasoning_content", "reasoning", "tool_calls")
+    return any(delta.get(name) for name in names)
 
 
-def _events(pieces: Sequence[Piece]) -> Iterator[Piece]:
-    """Yield the data of each event with the time at which its last byte came."""
-    rest = b""
-    for at_ns, piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n") if rest else piece.split(b"\n")
-        for line in lines:
-            if line.startswith(_DATA):
-                yield at_ns, line[len(_DATA) :].strip()
+def _token_times(parts: Sequence[tuple[int, bool]], tokens: int) -> list[int]:
+    """Return when the parts came that hold tokens.
+
+    An empty part is half a character, or a sign of life that holds none: some servers begin with
+    one before they have computed anything. So an empty part counts only where the tokens need it,
+    and those before the first text only where each part is one token.
+    """
+    leading = next((place for place, (_, shows) in enumerate(parts) if shows), 0)
+    none = leading if len(parts) < tokens else len(parts) - tokens
+    empty = [place for place, (_, shows) in enumerate(parts) if not shows]
+    left_out = set(empty[: max(0, none)])
+    return [at_ns for place, (at_ns, _) in enumerate(parts) if place not in left_out]
+
+
+def _count(usage: Mapping[str, Any], name: str, most: int) -> int:
+    """Return one of usage's counts; some servers write it as text."""
+    if name not in usage:
+        has = clean(", ".join(map(str, usage)))[:100]
+        raise _AnswerError("malformed", f"usage has no {name}; it has {has}")
+    value = usage[name]
+    if isinstance(value, str):
+        number = int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
+    else:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        number = int(value) if is_number and value % 1 == 0 else None
+    if number is not None and 0 <= number <= most:
+        return number
+    shown = type(value).__name__ if isinstance(value, list | dict) else json.dumps(value)[:40]
+    raise _AnswerError(
+        "malformed", f"usage.{name} is {shown}, and no whole number from 0 to {most}"
+    )
+
+
+def _events(pieces: Sequence[Piece]) -> Iterator[tuple[int, bytes]]:
+    """Yield the data of each event with the time at which its last line was whole.
+
+    A blank line ends an event (WHATWG HTML, 9.2.6). Lines that make no event together are taken
+    for one event each, as some servers leave the blank lines out.
+    """
+    body = b"".join(data for _, data in pieces).removeprefix(_BYTE_ORDER_MARK)
+    came = iter(pieces)
+    at_ns, end = 0, sum(len(data) for _, data in pieces) - len(body)
+    reached = 0
+    held: list[tuple[int, bytes]] = []
+    for line in body.splitlines(keepends=True):
+        end += len(line)
+        if line.startswith(_DATA):
+            while reached < end:
+                at_ns, piece = next(came)
+                reached += len(piece)
+            data = line[len(_DATA) :].strip()
+            if data not in _KEEP_ALIVE:
+                held.append((at_ns, data))
+        elif held and line in _BLANK:
+            yield from held if len(held) == 1 else _joined(held)
+            held.clear()
+    yield from _joined(held)
+
+
+def _joined(lines: Sequence[tuple[int, bytes]]) -> Sequence[tuple[int, bytes]]:
+    """Return several lines of data as the one event that they make, or as one each."""
+    together = b"\n".join(data for _, data in lines)
+    try:
+        json.loads(together)
+    except (ValueError, RecursionError):
+        return lines
+    return [(lines[-1][0], together)]

@@ -1,4 +1,4 @@
-"""One request over HTTP and what came back, with the time of every token."""
+"""One request over HTTP and what came back, with the time of every part."""
 
 from array import array
 from dataclasses import dataclass, field
@@ -13,6 +13,19 @@ off; an answer that is not what the interface promises."""
 FAILURES: tuple[Failure, ...] = ("refused", "timed_out", "truncated", "malformed")
 
 
+@dataclass(frozen=True)
+class Outgoing:
+    """A request as the bytes to send, and the most tokens its answers may have together."""
+
+    content: bytes
+    asked_tokens: int
+
+
+def clean(text: str) -> str:
+    """Return a server's text with U+FFFD for each half of a character, which no file can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 @dataclass
 class Exchange:
     """One request and its answer. Times are CLOCK_MONOTONIC in nanoseconds.
@@ -21,6 +34,8 @@ class Exchange:
         index: its place in the sequence of requests.
         planned_ns: when it was to be sent, settled before anything of it was known.
         sent_ns: when it was sent; 0 if it never was.
+        sent_bytes: its length; 0 if it never was.
+        asked_tokens: most that its answer may have; 0 if it never was.
         end_ns: when the answer was complete or had failed; 0 while it runs.
         token_ns: when each part of the answer that holds output came.
         input_tokens: by the server's account; null if it gave none.
@@ -34,6 +49,8 @@ class Exchange:
     index: int
     planned_ns: int
     sent_ns: int = 0
+    sent_bytes: int = 0
+    asked_tokens: int = 0
     end_ns: int = 0
     token_ns: "array[int]" = field(default_factory=lambda: array("q"))
     input_tokens: int | None = None
@@ -56,5 +73,5 @@ class Exchange:
     def fail(self, failure: Failure, message: str, at_ns: int) -> None:
         """Mark it as failed; the first reason stays."""
         if self.failure is None:
-            self.failure, self.message = failure, message[:300]
+            self.failure, self.message = failure, clean(message[:300])
         self.end_ns = self.end_ns or at_ns

@@ -1,5 +1,6 @@
 """What a server says of itself while it works: its queue, and its cache's share in use."""
 
+import math
 from collections.abc import Mapping
 
 GAUGES = ("running", "waiting", "kv_cache_share")
@@ -39,6 +40,7 @@ def _value(line: str) -> float | None:
     """Return a sample's value, which follows its labels; a time stamp may follow it."""
     rest = line.rpartition("}")[2] if "{" in line else line.partition(" ")[2]
     try:
-        return float(rest.split()[0])
+        value = float(rest.split()[0])
     except (ValueError, IndexError):
         return None
+    return value if math.isfinite(value) else None

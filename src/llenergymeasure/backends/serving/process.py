@@ -1,20 +1,23 @@
 """An engine's server as a child: started, waited for, and ended with all it has started."""
 
+import asyncio
 import contextlib
 import ctypes
-import http.client
 import os
 import signal
 import socket
 import subprocess
 import time
-from urllib.parse import urlsplit
 
 from llenergymeasure.backends.base import ServerCommand
+from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.errors import BackendError
 
 GRACE_S = 30.0
 """Seconds between SIGTERM and SIGKILL."""
+
+FOREIGN_READY_S = 10.0
+"""A server that is running already has to answer by then."""
 
 _LOOK_S = 0.1
 _PR_SET_PDEATHSIG = 1
@@ -82,7 +85,7 @@ class ServerProcess:
         child.wait()
 
     def _wait_ready(self) -> None:
-        limit_s = self._command.ready_limit_s if self._child is not None else 10.0
+        limit_s = self._command.ready_limit_s if self._child is not None else FOREIGN_READY_S
         deadline = time.monotonic() + limit_s
         reason = "no answer"
         while time.monotonic() < deadline:
@@ -91,7 +94,7 @@ class ServerProcess:
                     f"the server ended with exit code {self._child.returncode} before it was "
                     "ready; its own words stand in run.log"
                 )
-            reason = _not_ready(self._command)
+            reason = _not_ready(self._command, min(5.0, deadline - time.monotonic()))
             if not reason:
                 return
             time.sleep(_LOOK_S)
@@ -100,19 +103,23 @@ class ServerProcess:
         )
 
 
-def _not_ready(command: ServerCommand) -> str:
+def _not_ready(command: ServerCommand, timeout_s: float) -> str:
     """Return why the server takes no requests yet; empty if it does."""
-    parts = urlsplit(command.base_url)
-    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=5)
-    headers = {"Authorization": f"Bearer {command.api_key}"} if command.api_key else {}
     try:
-        connection.request("GET", command.ready_path, headers=headers)
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
+        status = asyncio.run(_status(command, timeout_s))
+    except TimeoutError:
+        return f"{command.ready_path} was not answered in time"
+    except OSError as error:
         return str(error) or type(error).__name__
-    finally:
-        connection.close()
     return "" if status == 200 else f"{command.ready_path} answers {status}"
+
+
+async def _status(command: ServerCommand, timeout_s: float) -> int:
+    client = StreamingClient(command.base_url, command.api_key)
+    try:
+        return (await client.get(command.ready_path, timeout_s))[0]
+    finally:
+        await client.close()
 
 
 def _die_with_parent() -> None:

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from llenergymeasure.backends.serving.client import StreamingClient
-from llenergymeasure.backends.serving.exchange import Exchange
+from llenergymeasure.backends.serving.exchange import Exchange, Outgoing
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workload.conversations import TrafficPrompts, Turn
+
+FAILED_PAUSE_NS = NS_PER_S
+"""A user of a closed loop whose request failed waits so long before the next."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Traffic:
     Args:
         client: sends.
         prompts: makes the requests.
-        encode: turns a request into the bytes to send.
+        encode: makes a request ready to send.
         timeout_s: a request without a whole answer after this long has failed.
     """
 
@@ -36,7 +39,7 @@ class Traffic:
         self,
         client: StreamingClient,
         prompts: TrafficPrompts,
-        encode: Callable[[Turn], bytes],
+        encode: Callable[[Turn], Outgoing],
         timeout_s: float,
     ) -> None:
         self._client = client
@@ -44,7 +47,7 @@ class Traffic:
         self._encode = encode
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
-        self._plan: list[tuple[int, Turn, bytes]] = []
+        self._plan: list[tuple[int, Turn, Outgoing]] = []
         self._next = 0
         self._stopped = False
         self._conversations: Iterator[int] = iter(())
@@ -105,7 +108,7 @@ class Traffic:
         if not self._stopped:
             self._schedule()
 
-    def _send(self, turn: Turn, body: bytes, planned_ns: int) -> None:
+    def _send(self, turn: Turn, body: Outgoing, planned_ns: int) -> None:
         exchange = Exchange(turn.request.index, planned_ns)
         sent = Sent(turn, exchange)
         self.sent.append(sent)
@@ -122,7 +125,8 @@ class Traffic:
                 sent.exchange.end_ns, pause_s, self._prompts.turn(turn.conversation, following)
             )
         elif self.users:
-            self._begin_conversation(sent.exchange.end_ns, rested=False)
+            pause_ns = 0 if sent.exchange.failure is None else FAILED_PAUSE_NS
+            self._begin_conversation(sent.exchange.end_ns + pause_ns, rested=False)
 
     def _begin_conversation(self, after_ns: int, *, rested: bool = True) -> None:
         conversation = next(self._conversations)
@@ -137,6 +141,6 @@ class Traffic:
         body = self._encode(turn)
         self._loop.call_at(planned_ns / NS_PER_S, self._send_unless_stopped, turn, body, planned_ns)
 
-    def _send_unless_stopped(self, turn: Turn, body: bytes, planned_ns: int) -> None:
+    def _send_unless_stopped(self, turn: Turn, body: Outgoing, planned_ns: int) -> None:
         if not self._stopped:
             self._send(turn, body, planned_ns)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from llenergymeasure.backends.base import Backend, Serving
+from llenergymeasure.backends.serving.open_files import connections_allowed
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.rules import breaches
+from llenergymeasure.config.serving import ONE_USER
 from llenergymeasure.errors import ConfigurationError, LlemError, Problem
 from llenergymeasure.machine.disk import free_bytes, why_not_writable
 from llenergymeasure.machine.gpus.allotment import allot, demand, driver_there
@@ -105,6 +107,10 @@ def check_server(config: ExperimentConfig, backend: Backend) -> Iterator[Problem
     found: list[Problem] = []
     _obtained(found, "serving", backend.server, config, 0)
     yield from found
+    users, most = (config.serving or ONE_USER).concurrency or 0, connections_allowed()
+    if users > most:
+        text = f"open files allow {most} connections (ulimit -Hn): requests of more users fail"
+        yield Problem(text, key="serving.concurrency", found=str(users), fatal=False)
 
 
 def check_rules(

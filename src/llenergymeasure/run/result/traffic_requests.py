@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.backends.serving.traffic import Sent
@@ -18,6 +19,7 @@ TRAFFIC_SCHEMA = pa.schema(
         ("input_tokens", pa.int64()),
         ("input_tokens_expected", pa.int64()),
         ("output_tokens", pa.int64()),
+        ("output_tokens_asked", pa.int64()),
         ("planned_monotonic_ns", pa.int64()),
         ("start_monotonic_ns", pa.int64()),
         ("first_token_monotonic_ns", pa.int64()),
@@ -38,6 +40,10 @@ TRAFFIC_SCHEMA = pa.schema(
 )
 """``in_window`` and ``slo_met`` are filled in when the run is finished."""
 
+ARRIVAL_NS = 100_000
+"""Parts that follow each other faster came at once: no engine gives one answer 10,000 tokens a
+second, and what holds them back writes them out in one go."""
+
 CHECKED_REQUESTS = 200
 """Prompts counted with the tokenizer at most, where they were sent as text."""
 
@@ -55,6 +61,7 @@ def traffic_table(sent: Sequence[Sent], engine: ServedEngine) -> pa.Table:
         last_ns = exchange.token_ns[-1] if exchange.token_ns else None
         good = exchange.failure is None
         outputs = exchange.output_tokens or 0
+        streamed = len(arrivals(exchange.token_ns)) > 1
         rows.append(
             {
                 "request": number,
@@ -64,6 +71,7 @@ def traffic_table(sent: Sequence[Sent], engine: ServedEngine) -> pa.Table:
                 "input_tokens": exchange.input_tokens,
                 "input_tokens_expected": _expected(engine, one, number),
                 "output_tokens": exchange.output_tokens,
+                "output_tokens_asked": exchange.asked_tokens,
                 "planned_monotonic_ns": exchange.planned_ns,
                 "start_monotonic_ns": exchange.sent_ns or None,
                 "first_token_monotonic_ns": first_ns,
@@ -72,7 +80,7 @@ def traffic_table(sent: Sequence[Sent], engine: ServedEngine) -> pa.Table:
                 "lateness_s": exchange.lateness_s,
                 "time_to_first_token_s": _since(exchange.planned_ns, first_ns),
                 "time_per_output_token_s": (last_ns - first_ns) / NS_PER_S / (outputs - 1)
-                if good and first_ns is not None and last_ns is not None and outputs > 1
+                if good and streamed and first_ns and last_ns and outputs > 1
                 else None,
                 "latency_s": _since(exchange.planned_ns, last_ns or exchange.end_ns)
                 if good
@@ -85,6 +93,12 @@ def traffic_table(sent: Sequence[Sent], engine: ServedEngine) -> pa.Table:
             }
         )
     return pa.Table.from_pylist(rows, schema=TRAFFIC_SCHEMA)
+
+
+def arrivals(token_ns: Sequence[int]) -> NDArray[np.int64]:
+    """Return when output came, parts that came at once counted as one arrival."""
+    times = np.asarray(token_ns, dtype=np.int64)
+    return times[np.diff(times, prepend=-ARRIVAL_NS) >= ARRIVAL_NS]
 
 
 def _expected(engine: ServedEngine, one: Sent, number: int) -> int | None:

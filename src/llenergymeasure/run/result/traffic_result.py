@@ -21,6 +21,7 @@ from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig
 from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.energy.account import Account
 from llenergymeasure.energy.footprint import Declared, footprint
+from llenergymeasure.plan.fairness import may_end_early
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import Energy, Tokens
 from llenergymeasure.results.serving import Latency, Serving
@@ -30,6 +31,7 @@ from llenergymeasure.run.result.offered_load import (
     over_saturation,
     within,
 )
+from llenergymeasure.run.result.traffic_requests import arrivals
 from llenergymeasure.units import J_PER_WH, NS_PER_S
 
 FAILED_SHARE_MAX = 0.01
@@ -38,8 +40,17 @@ FAILED_SHARE_MAX = 0.01
 LATENESS_P99_MAX_S = 0.005
 """Lateness of sending past which the client is said to be too slow for the rate."""
 
-COUNT_SHARE_MAX = 0.01
-"""Share of the checked prompts that the server may count otherwise."""
+ODD_SHARE_MAX = 0.01
+"""Share of the prompts or answers that may be odd, in each way."""
+
+ODD = {
+    "token_mismatch": "prompts are counted otherwise by the model's tokenizer",
+    "length_mismatch": "answers had other than the tokens asked for",
+    "undercounted_answers": "answers came in more parts than tokens were counted",
+    "empty_answers": "answers had no token",
+    "buffered_stream": "answers of several tokens came all at once",
+}
+"""Codes of odd prompts and answers, and what is odd of so many."""
 
 MOST_STRETCHES = 120
 PERCENTILES = (50, 90, 95, 99)
@@ -157,8 +168,8 @@ class ServedRun:
         slo = self.config.slo
         share = len(kept) / len(sent) if sent and slo is not None else None
         flight = self._in_flight
-        lateness = np.array([row["lateness_s"] for row in sent if row["lateness_s"] is not None])
-        checked = self._checked
+        lateness = self._lateness_s
+        checked = self._odd["token_mismatch"]
         completed = self.tokens("").requests
         waiting = self._gauge("waiting")
         return Serving(
@@ -177,6 +188,9 @@ class ServedRun:
             time_per_output_token=self.latency("time_per_output_token_s"),
             request_latency=self.latency("latency_s"),
             tokens_per_part=_tokens_per_part(good),
+            answers_empty=sum(self._odd["empty_answers"]),
+            answers_other_length=sum(self._odd["length_mismatch"]),
+            answers_at_once=sum(self._odd["buffered_stream"]),
             slo=None if slo is None else slo.model_dump(exclude_none=True),
             slo_share=share,
             slo_attained=None
@@ -203,7 +217,7 @@ class ServedRun:
     def validity(self) -> dict[str, str]:
         """Return reasons to doubt the run that come of its traffic: code to explanation."""
         found = {}
-        sent, checked = self._sent, self._checked
+        sent = self._sent
         failed = [row for row in sent if row["failure"] is not None]
         if sent and len(failed) > FAILED_SHARE_MAX * len(sent):
             first = failed[0]
@@ -211,19 +225,18 @@ class ServedRun:
                 f"{len(failed)} of {len(sent)} requests failed, more than {FAILED_SHARE_MAX:.0%}; "
                 f"the first: {first['failure']}: {first['failure_message']}"
             )
-        late = _percentile(
-            np.array([row["lateness_s"] for row in sent if row["lateness_s"] is not None]), 99
-        )
+        late = _percentile(self._lateness_s, 99)
         if late is not None and late > LATENESS_P99_MAX_S and self.serving.open_loop:
             found["late_sends"] = (
                 f"1 % of the requests were sent more than {late * 1e3:.1f} ms after their time; "
                 f"the client keeps up where it is at most {LATENESS_P99_MAX_S * 1e3:g} ms"
             )
-        if checked and sum(checked) > COUNT_SHARE_MAX * len(checked):
-            found["token_mismatch"] = (
-                f"the server counts {sum(checked)} of {len(checked)} prompts otherwise than "
-                "the model's tokenizer"
-            )
+        for code, odd in self._odd.items():
+            if sum(odd) > ODD_SHARE_MAX * len(odd):
+                found[code] = f"{sum(odd)} of {len(odd)} {ODD[code]}"
+        idle = self.serving.rate_per_s == 0 and self.serving.arrivals != "ramp"
+        if not sent and not self.tokens("").output and not idle:
+            found["no_requests"] = "no request was to be sent within the window, and none answered"
         flight = self._in_flight
         if self._over_saturated(flight):
             found["over_saturated"] = (
@@ -245,6 +258,10 @@ class ServedRun:
     def _sent(self) -> list[dict[str, Any]]:
         return [row for row in self._rows if row["in_window"]]
 
+    @property
+    def _lateness_s(self) -> NDArray[np.float64]:
+        return np.array([row["lateness_s"] for row in self._sent if row["lateness_s"] is not None])
+
     def _inside(self, at_ns: int | None) -> bool:
         return at_ns is not None and self.window[0] <= at_ns < self.window[1]
 
@@ -254,22 +271,33 @@ class ServedRun:
         return percentiles(np.array([value for value in values if value is not None]))
 
     def inter_token_latency(self) -> Latency:
-        """Return the percentiles of the times between parts of an answer, pooled."""
+        """Return the percentiles of the times between arrivals of an answer, pooled."""
         gaps = [
-            np.diff(np.asarray(row["token_monotonic_ns"], dtype=np.int64)) / NS_PER_S
+            np.diff(arrivals(row["token_monotonic_ns"])) / NS_PER_S
             for row in self._sent
             if row["failure"] is None
         ]
         return percentiles(np.concatenate([np.zeros(0), *gaps]))
 
     @cached_property
-    def _checked(self) -> list[bool]:
-        """Return, for each prompt counted here and by the server, whether they differ."""
-        return [
-            row["input_tokens"] != row["input_tokens_expected"]
-            for row in self._rows
-            if row["failure"] is None and row["input_tokens_expected"] is not None
-        ]
+    def _odd(self) -> dict[str, list[bool]]:
+        """Return, for each way to be odd, which of the traffic's prompts or whole answers are."""
+        may_end = may_end_early(self.config.model_dump(exclude_none=True))
+        least = self.config.decoder.min_new_tokens or 0
+        found: dict[str, list[bool]] = {code: [] for code in ODD}
+        for row in self._rows:
+            if row["failure"] is not None:
+                continue
+            tokens, asked = row["output_tokens"], row["output_tokens_asked"]
+            parts, expected = row["token_monotonic_ns"], row["input_tokens_expected"]
+            found["empty_answers"].append(tokens == 0)
+            found["length_mismatch"].append(tokens < (min(least, asked) if may_end else asked))
+            found["undercounted_answers"].append(tokens < len(parts))
+            if tokens > 1:
+                found["buffered_stream"].append(len(arrivals(parts)) == 1)
+            if expected is not None:
+                found["token_mismatch"].append(row["input_tokens"] != expected)
+        return found
 
     def _gauge(self, name: str) -> list[float]:
         return [
@@ -301,6 +329,7 @@ class ServedRun:
             seconds = (high - low) / NS_PER_S
             planned = [row for row in sent if low <= row["planned_monotonic_ns"] < high]
             first = [row["time_to_first_token_s"] for row in planned if row["failure"] is None]
+            first = [value for value in first if value is not None]
             drawn = account.stretch(low, high)
             rows.append(
                 {
@@ -345,11 +374,12 @@ def _met(table: pa.Table, slo: SloConfig | None) -> pa.Array:
         "latency_s": slo.e2e_ms,
     }
     met = np.array([failure is None for failure in table["failure"].to_pylist()], dtype=bool)
+    one_token = np.array([count == 1 for count in table["output_tokens"].to_pylist()], dtype=bool)
     for column, limit_ms in limits.items():
         if limit_ms is not None:
-            # An answer of one token has no time per further one, and keeps any limit on it.
-            values = table[column].fill_null(0.0).to_numpy()
-            met &= values <= limit_ms / 1e3
+            # What is not known is not kept. But an answer of one token has no further one.
+            kept = table[column].fill_null(np.inf).to_numpy() <= limit_ms / 1e3
+            met &= kept | one_token if column == "time_per_output_token_s" else kept
     return pa.array(met)
 
 
@@ -359,7 +389,7 @@ def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 
 def _tokens_per_part(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    parts = sum(len(row["token_monotonic_ns"]) for row in rows)
+    parts = sum(len(arrivals(row["token_monotonic_ns"])) for row in rows)
     return sum(row["output_tokens"] for row in rows) / parts if parts else None
 
 
