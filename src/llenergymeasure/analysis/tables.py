@@ -71,7 +71,7 @@ def write_tables(study_dir: Path, *, partial: bool) -> None:
     runs = write_runs(Merge(plan, study_dir, tolerant=partial), study_dir, partial=partial)
     summary = summarise(runs, plan)
     labels = labels_of(summary.select(["experiment", "label"]).to_pylist())
-    related = relate(runs, labels, str(plan["study_design_hash"]))
+    related = relate(runs, labels, str(plan["study_design_hash"]), plan["runs"])
     tables = {name: _rounded(table) for name, table in {"summary": summary, **related}.items()}
     for file_name in TABLE_NAMES:
         if file_name == RUNS_NAME:
