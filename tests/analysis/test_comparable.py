@@ -29,7 +29,9 @@ def on(host: str = "node-1", **gpu: Any) -> dict[str, Any]:
     return {"environment": {"host": host, "gpus": [card]}}
 
 
-def study(folder: Path, configs: list[dict[str, Any]], *how: dict[str, Any], cycles: int = 1) -> Any:
+def study(
+    folder: Path, configs: list[dict[str, Any]], *how: dict[str, Any], cycles: int = 1
+) -> Any:
     """Return what may be compared in a study, and its experiments' ids."""
     plan = make_plan(configs, [], cycles=cycles)
     write_plan(folder, plan)
@@ -126,7 +128,9 @@ def test_one_token_of_difference_keeps_both_means_and_parts_the_pair(tmp_path: P
     assert [row["comparison_group"] for row in rows] == [1, 2, 1]
     assert "400 and 401" in rows[1]["not_comparable"]
     pairs = read_table(tmp_path, "comparisons.parquet").to_pylist()
-    apart = [pair["unavailable"] or "" for pair in pairs if pair["experiment_b"] == rows[1]["experiment"]]
+    apart = [
+        pair["unavailable"] or "" for pair in pairs if pair["experiment_b"] == rows[1]["experiment"]
+    ]
     assert all("not comparable: other work: input tokens" in text for text in apart)
     levels = read_table(tmp_path, "levels.parquet").to_pylist()
     assert not any(row["level"] == "vllm" and row["ratio"] is not None for row in levels)

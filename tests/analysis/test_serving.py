@@ -14,7 +14,6 @@ from llenergymeasure.analysis.serving import (
     served_groups,
 )
 
-
 RATE = "serving.rate_per_s"
 
 

@@ -207,4 +207,4 @@ def _told(one: Values, other: Values) -> str:
 def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
-    return value[:12] if len(value) == _HASH_DIGITS else value
+    return str(value)[:12] if len(value) == _HASH_DIGITS else str(value)

@@ -48,7 +48,9 @@ def study_runs(folders: Sequence[Path]) -> pa.Table:
     plans = [read_plan(StudyFolder(path).plan) for path in folders]
     named = Counter(plan["study"] for plan in plans)
     tables = [
-        _renamed(merge_runs(plan, path), path) if named[plan["study"]] > 1 else merge_runs(plan, path)
+        _renamed(merge_runs(plan, path), path)
+        if named[plan["study"]] > 1
+        else merge_runs(plan, path)
         for plan, path in zip(plans, folders, strict=True)
     ]
     names = dict.fromkeys(name for table in tables for name in table.column_names)

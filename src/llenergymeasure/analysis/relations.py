@@ -1,7 +1,7 @@
 """Tables that relate experiments to each other: comparisons, effects, levels and fronts.
 
-What may be compared is decided in :mod:`llenergymeasure.analysis.comparable`: pairs that may not say
-why, and effects and fronts are those of its first group.
+What may be compared is decided in :mod:`llenergymeasure.analysis.comparable`: pairs that may not be
+say why, and effects and fronts are those of its first group.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -175,9 +175,8 @@ class _Study:
         group = self._first_group()
         points = pareto(group, seed_of(self._design, "front"))
         others = [name for name in self._used if name not in group]
-        reason = "no run is in the mean, or it may not be compared with the others"
         points += [
-            Point(objective, direction, name, unavailable=reason)
+            Point(objective, direction, name, unavailable=self._outside(name))
             for objective, direction in dict.fromkeys((p.objective, p.direction) for p in points)
             for name in others
         ]
@@ -188,6 +187,10 @@ class _Study:
 
     def _blocks(self, group: Used, metric: str) -> Blocks:
         return blocks(group, self._started, metric)
+
+    def _outside(self, experiment: str) -> str:
+        reason = self._comparable.outside.get(experiment)
+        return "no run is in the mean" if reason is None else f"{NOT_COMPARABLE}{reason}"
 
     def _first_group(self) -> Used:
         """Return the experiments of the first comparable group that have a mean."""
