@@ -1,6 +1,6 @@
-"""Studies on disk whose sentences are known: null, unpaired, of two meters, of one cycle, and so on."""
+"""Studies on disk whose sentences are known: null, unpaired, of two meters, of one cycle."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,33 @@ def on(host: str = "node-1", name: str = "NVIDIA H200", uuid: str = GPU) -> dict
 
 
 def write_study(
-    folder: Path, made: Made, *, sizes: tuple[int, ...] = (1, 2), cycles: int = 5, **plan_more: Any
+    folder: Path,
+    made: Made,
+    *,
+    configs: Sequence[Mapping[str, Any]] = (config(1), config(2)),
+    cycles: int = 5,
+    sequential: bool = False,
 ) -> None:
-    """Write a study and its tables; runs of a cycle follow each other."""
-    plan = {**make_plan([config(size) for size in sizes], SWEPT, cycles=cycles), **plan_more}
+    """Write a study and its tables.
+
+    Args:
+        folder: of the study.
+        made: gives each run's record.
+        configs: one an experiment.
+        cycles: of each.
+        sequential: all cycles of an experiment before the next one's, else cycle by cycle.
+    """
+    plan = make_plan(configs, SWEPT, cycles=cycles)
+    place = {run["experiment"]: number for number, run in enumerate(plan["runs"][: len(configs)])}
+    if sequential:
+        plan["runs"].sort(key=lambda run: place[run["experiment"]])
+        plan["runs"] = [{**run, "order": at} for at, run in enumerate(plan["runs"], start=1)]
     write_plan(folder, plan)
-    for place, run in enumerate(plan["runs"]):
-        write_result(folder, make_result(run, **made(run, place % len(sizes))))
+    for run in plan["runs"]:
+        write_result(folder, make_result(run, **made(run, place[run["experiment"]])))
     write_tables(folder, partial=False)
 
 
-def tables(folder: Path, *names: str) -> list[list[dict[str, Any]]]:
-    return [read_table(folder, f"{name}.parquet").to_pylist() for name in names]
+def table(folder: Path, name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = read_table(folder, f"{name}.parquet").to_pylist()
+    return rows

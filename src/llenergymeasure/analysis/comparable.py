@@ -169,7 +169,7 @@ def _apart(one: _Facts, other: _Facts) -> str | None:
 
 
 def _measured_apart(one: _Facts, other: _Facts) -> str | None:
-    if one.meter != other.meter:
+    if one.meter != other.meter and None not in (one.meter[0], other.meter[0]):
         return f"energy is {_meter_words(one.meter)} and {_meter_words(other.meter)}"
     differing = {
         name: (mine, others)
@@ -197,7 +197,7 @@ def _unlike_work(one: _Facts, other: _Facts) -> str | None:
 
 def _meter_words(meter: Meter) -> str:
     kind, sensor, scopes = meter
-    return "not observed" if kind is None else f"{kind} by {sensor} ({', '.join(scopes)})"
+    return f"{kind} by {sensor} ({', '.join(scopes)})"
 
 
 def _told(one: Values, other: Values) -> str:
