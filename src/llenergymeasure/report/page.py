@@ -18,7 +18,7 @@ from llenergymeasure.report.figures import FIGURE_NAMES, Figure, draw
 from llenergymeasure.report.relations import relations_content
 from llenergymeasure.report.serving import serving_content
 from llenergymeasure.report.traces import FIGURE_NAME as TRACES
-from llenergymeasure.report.traces import power_figure
+from llenergymeasure.report.traces import SHOWN_RUNS, power_figure
 from llenergymeasure.report.wording import counted, plain, scale_for
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.table import RUN_SCHEMA
@@ -88,6 +88,7 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
         "experiments_total": len(summary),
         "declared": experiments.declared(summary, runs),
         "drawn": SHOWN_EXPERIMENTS,
+        "traced": SHOWN_RUNS,
         "token_unit": token.unit,
         "request_unit": request.unit,
         "runs_total": len(runs),
