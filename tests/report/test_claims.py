@@ -102,9 +102,12 @@ CLAIMS = {
     "paired over 5 cycles": {"apart", "null", "missing level"},
     "unpaired, 5 and 5 runs": {"unpaired", "unpaired null"},
     "Inconclusive": {"null", "unpaired null", "one cycle"},
+    "a drift, or a difference of the machines, would look the same": {"unpaired"},
+    "Student t intervals over runs": set(STUDIES) - {"one cycle"},
+    "all values together": set(STUDIES) - {"two meters", "two machines", "one token"},
     "Not shown to use more than it": set(),
-    "not ranked against": {"two meters", "two machines", "one token"},
-    "Not to be compared with": {"two meters", "two machines", "one token"},
+    "not ranked with the rest": {"two meters", "two machines", "one token"},
+    "Not to be compared with the rest": {"two meters", "two machines", "one token"},
     "input tokens a request are 400 and 401": {"one token"},
     "host is node-2 and node-1": {"two machines"},
     "measured by nvml (gpu) and measured by rapl": {"two meters"},
@@ -209,7 +212,7 @@ def test_the_interval_of_a_chosen_pair_holds_for_all_pairs_and_no_less() -> None
 @pytest.mark.parametrize(
     ("row", "part"),
     [
-        ({**PAIR, "p_holm": 0.2}, "p = 0.2 after Holm, paired over 5 cycles). More cycles"),
+        ({**PAIR, "p_holm": 0.2}, "p = 0.2 after Holm; paired over 5 cycles). More cycles"),
         ({**PAIR, "p_holm": 0.2, "cycles_to_decide": 12}, "About 12 cycles (execution.n_cycles)"),
         ({**PAIR, "p_holm": None, "unavailable": "ratio: one run"}, "is shown (ratio: one run)"),
         ({**PAIR, "unavailable": "not comparable: other work"}, "may not be compared: other work."),

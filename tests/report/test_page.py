@@ -156,7 +156,7 @@ def test_estimated_is_not_ranked_against_measured(tmp_path, plan):
         write_result(tmp_path, make_result(run, **how))
     text = report(tmp_path).text
     assert (
-        "1 experiment is not ranked against the first 1: energy is measured by nvml (gpu) and"
+        "1 experiment is not ranked with the rest: energy is measured by nvml (gpu) and"
         in text
     )
     assert "1 experiment that may not be compared with these is in the table alone" in text

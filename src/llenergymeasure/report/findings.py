@@ -85,8 +85,9 @@ def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[
     sentences += precision_missed(told)
     bands = [row["energy_u_sys_rel"] for row in told if row["energy_u_sys_rel"]]
     if bands:
+        which = "all values" if len(groups) == 1 else "all values of one meter and card"
         sentences.append(
-            f"Beside these intervals, the sensor's gain may shift all values together by "
+            f"Apart from that, the sensor's gain may shift {which} together by "
             f"±{percent(max(bands))}."
         )
     return sentences
@@ -132,7 +133,7 @@ def not_ranked(groups: Sequence[Sequence[Row]]) -> list[str]:
     more = f"; and {len(reasons) - LISTED_REASONS} more" if len(reasons) > LISTED_REASONS else ""
     number = counted(len(others), "experiment")
     verb = "is" if len(others) == 1 else "are"
-    return [f"{number} {verb} not ranked against the first {len(groups[0])}: {text}{more}."]
+    return [f"{number} {verb} not ranked with the rest: {text}{more}."]
 
 
 def precision_missed(summary: Iterable[Row]) -> list[str]:

@@ -16,10 +16,10 @@ def method(summary: Sequence[Row], runs: Sequence[Row]) -> str:
     how = listed([meter for _, meter in meters(told)])
     windows = [row["window_s_mean"] for row in told if row["window_s_mean"] is not None]
     sizes = sorted({row["n"] for row in told})
-    n = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    n = counted(sizes[0], "run") if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} runs"
     bands = [row["energy_u_sys_rel"] for row in told if row["energy_u_sys_rel"] is not None]
     text = (
-        f"Energy was {how} over windows of {_span(windows)} s, with n = {n} runs in each mean; "
+        f"Energy was {how} over windows of {_span(windows)} s, with {n} in each mean; "
         f"model loading and warm-up are outside the window. {intervals(told)}"
     )
     if bands:
@@ -43,6 +43,8 @@ def intervals(told: Sequence[Row]) -> str:
     Args:
         told: experiments with energy.
     """
+    if not any(row["interval_method"] for row in told):
+        return "One run has no interval"
     text = "Intervals are two-sided 95 % Student t intervals over runs"
     if any(row["interval_method"] == "stein" for row in told):
         text += (

@@ -84,14 +84,14 @@ def relations_content(study_dir: Path) -> Relations:
 
 def _pair(row: Row) -> dict[str, str]:
     differs = listed(row["differs"] or [])
-    reason = row["unavailable"] if row["p_holm"] is None else None
+    reason = row["unavailable"] if row["method"] != "paired" or row["p_holm"] is None else None
     return {
         "a": plain(row["label_a"], 80),
         "b": plain(row["label_b"], 80),
         "change": NOTHING if row["ratio"] is None else change(row["ratio"]),
         "interval": _interval(row),
         "p": p_value(row["p_holm"]),
-        "verdict": "differ" if shown(row) else "open" if reason is None else "not compared",
+        "verdict": "differ" if shown(row) else "not compared" if row["p_holm"] is None else "open",
         "how": how(row),
         "note": plain("; ".join(filter(None, (differs, reason))), 240),
     }

@@ -99,9 +99,8 @@ def not_compared(rows: Sequence[Row]) -> str:
     for row in rows:
         if row["not_comparable"]:
             reasons.setdefault(row["not_comparable"], []).append(row["experiment"])
-    first = sum(row["comparison_group"] == 1 for row in rows)
     return "\n".join(
-        f"Not to be compared with {counted(first, 'experiment')} above: {', '.join(names[:3])}"
+        f"Not to be compared with the rest: {', '.join(names[:3])}"
         f"{f' and {len(names) - 3} more' if len(names) > 3 else ''} ({plain(reason, 200)})"
         for reason, names in list(reasons.items())[:LISTED_DIFFERENCES]
     )

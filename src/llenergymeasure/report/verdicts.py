@@ -83,6 +83,11 @@ def difference_sentence(pairs: Pairs, least: Row, most: Row) -> str | None:
     )
     if row["differs"]:
         sentence += f" Beside their settings they differ in {plain(listed(row['differs']), 120)}."
+    if row["method"] == "unpaired":
+        sentence += (
+            " Their cycles were not blocks in time on one machine: a drift, or a difference of the "
+            "machines, would look the same."
+        )
     return sentence
 
 
@@ -115,7 +120,7 @@ def inconclusive_sentence(pairs: Pairs, experiments: Sequence[Row]) -> str:
         else f"About {cycles:,.0f} cycles (execution.n_cycles) would decide one of the size seen."
     )
     extremes = f"{both}: " if whole else ""
-    return f"{claim} ({extremes}p {_equal(row['p_holm'])} after Holm, {how(row)}). {wanted}"
+    return f"{claim} ({extremes}p {_equal(row['p_holm'])} after Holm; {how(row)}). {wanted}"
 
 
 def _joint_interval(row: Row, tested: int) -> tuple[float, float]:
