@@ -57,6 +57,16 @@ def one_token_more(run: Any, place: int) -> dict[str, Any]:
     return {**apart(run, place), "tokens": tokens}
 
 
+def shorter_answers(run: Any, place: int) -> dict[str, Any]:
+    tokens = (2000, 2000, 1000)[place]
+    done = Tokens(input=8000, output=tokens, requests=20, prompt_hash="a" * 64)
+    return {**apart(run, place), "tokens": done, "output_tokens": tokens}
+
+
+def estimated(made: Made) -> Made:
+    return lambda run, place: {**made(run, place), "kind": "estimated", "source": "codecarbon"}
+
+
 BACKENDS = [{**config(1), "backend": name} for name in ("pytorch", "vllm")]
 STUDIES: dict[str, tuple[Made, dict[str, Any]]] = {
     "apart": (apart, {"configs": FOUR}),
@@ -68,19 +78,25 @@ STUDIES: dict[str, tuple[Made, dict[str, Any]]] = {
     "missing level": (missing_level, {"configs": FOUR}),
     "one cycle": (apart, {"configs": FOUR, "cycles": 1}),
     "one token": (one_token_more, {"configs": BACKENDS}),
+    "other work": (
+        shorter_answers,
+        {"configs": [*BACKENDS, {**BACKENDS[1], "max_output_tokens": 50}]},
+    ),
+    "estimated": (estimated(apart), {"configs": FOUR}),
+    "estimated null": (estimated(null), {"configs": FOUR}),
 }
 
 
 @pytest.fixture(scope="module")
-def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def text_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     @cache
-    def folder(name: str) -> Path:
-        path = tmp_path_factory.mktemp(name.replace(" ", "-"))
+    def text(name: str) -> str:
+        folder = tmp_path_factory.mktemp(name.replace(" ", "-"))
         made, how = STUDIES[name]
-        write_study(path, made, **how)
-        return path
+        write_study(folder, made, **how)
+        return said(folder)
 
-    return folder
+    return text
 
 
 def said(folder: Path) -> str:
@@ -93,15 +109,21 @@ def said(folder: Path) -> str:
     return "\n".join([*sentences, study_text(folder)])
 
 
+SHOWN = {"apart", "unpaired", "missing level", "other work", "estimated"}
+"""Studies in which the least is shown to use less than the most."""
+
 CLAIMS = {
-    "Least energy:": {"apart", "unpaired", "missing level"},
-    "Most:": {"apart", "unpaired", "missing level"},
-    "less energy per output token than": {"apart", "unpaired", "missing level"},
-    "verdict: differ": {"apart", "unpaired", "missing level"},
-    "explains": {"apart", "unpaired", "missing level"},
-    "paired over 5 cycles": {"apart", "null", "missing level"},
+    "Least energy:": SHOWN,
+    "Most:": SHOWN,
+    "less energy per output token than": SHOWN,
+    "verdict: differ": SHOWN,
+    "explains": SHOWN - {"other work"},
+    "paired over 5 cycles": SHOWN - {"unpaired"} | {"null", "estimated null"},
     "unpaired, 5 and 5 runs": {"unpaired", "unpaired null"},
-    "Inconclusive": {"null", "unpaired null", "one cycle"},
+    "Inconclusive": {"null", "unpaired null", "estimated null", "one cycle"},
+    "estimated to use": {"estimated"},
+    "Estimated means": {"estimated null"},
+    "1 experiment is not compared with pytorch: other work: output tokens a": {"other work"},
     "a drift, or a difference of the machines, would look the same": {"unpaired"},
     "Student t intervals over runs": set(STUDIES) - {"one cycle"},
     "all values together": set(STUDIES) - {"two meters", "two machines", "one token"},
@@ -122,9 +144,9 @@ CLAIMS = {
 @pytest.mark.parametrize("study", STUDIES)
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_a_claim_stands_where_it_is_true_and_nowhere_else(
-    folder_of: Callable[[str], Path], claim: str, study: str
+    text_of: Callable[[str], str], claim: str, study: str
 ) -> None:
-    assert (claim in said(folder_of(study))) == (study in CLAIMS[claim])
+    assert (claim in text_of(study)) == (study in CLAIMS[claim])
 
 
 def test_an_experiment_that_may_be_as_good_as_the_best_is_named(tmp_path: Path) -> None:
@@ -215,7 +237,6 @@ def test_the_interval_of_a_chosen_pair_holds_for_all_pairs_and_no_less() -> None
         ({**PAIR, "p_holm": 0.2}, "p = 0.2 after Holm; paired over 5 cycles). More cycles"),
         ({**PAIR, "p_holm": 0.2, "cycles_to_decide": 12}, "About 12 cycles (execution.n_cycles)"),
         ({**PAIR, "p_holm": None, "unavailable": "ratio: one run"}, "is shown (ratio: one run)"),
-        ({**PAIR, "unavailable": "not comparable: other work"}, "may not be compared: other work."),
         ({**PAIR, "experiment_b": "c"}, "were not compared with each other"),
         ({**PAIR, "ratio": 0.9}, "point in opposite ways"),
     ],

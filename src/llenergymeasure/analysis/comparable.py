@@ -95,18 +95,14 @@ class Comparable:
     def groups(self) -> list[tuple[str, ...]]:
         """The experiments that have runs, in groups of which all may be compared.
 
-        Measured energy comes before estimated, and what most can be compared with before the rest.
+        Measured energy comes before estimated, and what most experiments are before the rest.
         Backends that were planned to do other work are in one group all the same, because the
         study asks for both; :meth:`why_not` parts them pair by pair.
         """
         classes: dict[_Facts, list[str]] = {}
         for experiment, facts in self._facts.items():
             classes.setdefault(facts, []).append(experiment)
-        reach = {
-            one: sum(len(classes[other]) for other in classes if not _apart(one, other))
-            for one in classes
-        }
-        left = sorted(classes, key=lambda facts: (kind_rank(facts.meter[0]), -reach[facts]))
+        left = sorted(classes, key=lambda facts: (kind_rank(facts.meter[0]), -len(classes[facts])))
         place = {experiment: number for number, experiment in enumerate(self._facts)}
         found = []
         while left:

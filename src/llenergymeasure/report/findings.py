@@ -100,27 +100,41 @@ def finding(group: Sequence[Row], pairs: Pairs) -> list[str]:
         group: the experiments by their means, least first.
         pairs: the compared pairs, on energy per output token.
     """
+    best = group[0]
+    ranked = [row for row in group if pairs.barred(best, row) is None]
+    return [*_ranking(ranked, pairs), *other_work(group, pairs), *imprecise(best)]
+
+
+def _ranking(group: Sequence[Row], pairs: Pairs) -> list[str]:
     best, worst = group[0], group[-1]
     scale = scale_for((row[f"{TOKEN}_mean"] for row in group), "J")
     verb = "is estimated to use" if best["kind"] == "estimated" else "used"
     if len(group) == 1:
-        sentences = [f"{_name(best)} {verb} {_quantity(best, scale)} per output token."]
-        return sentences + imprecise(best)
+        return [f"{_name(best)} {verb} {_quantity(best, scale)} per output token."]
     difference = difference_sentence(pairs, best, worst)
     if difference is None:
+        means = "Estimated means" if best["kind"] == "estimated" else "Means"
         return [
-            f"Means of energy per output token lie between {_quantity(best, scale)} with "
+            f"{means} of energy per output token lie between {_quantity(best, scale)} with "
             f"{_name(best)} and {_quantity(worst, scale)} with {_name(worst)}.",
             inconclusive_sentence(pairs, group),
-            *imprecise(best),
         ]
     return [
         f"Least energy: {_name(best)} {verb} {_quantity(best, scale)} per output token.",
         f"Most: {_name(worst)} with {_quantity(worst, scale)}.",
         difference,
         *undecided(group, pairs),
-        *imprecise(best),
     ]
+
+
+def other_work(group: Sequence[Row], pairs: Pairs) -> list[str]:
+    """Return how many experiments of other backends did other work than the best, by the plan."""
+    reasons = [pairs.barred(group[0], row) for row in group]
+    found = list(filter(None, reasons))
+    if not found:
+        return []
+    number, verb = counted(len(found), "experiment"), "is" if len(found) == 1 else "are"
+    return [f"{number} {verb} not compared with {_name(group[0])}: {plain(found[0], 200)}."]
 
 
 def not_ranked(groups: Sequence[Sequence[Row]]) -> list[str]:

@@ -37,6 +37,11 @@ class Pairs:
             return False
         return bool((row["ratio"] < 1) == (row["experiment_b"] == one["experiment"]))
 
+    def barred(self, one: Row, other: Row) -> str | None:
+        """Return why two experiments may not be compared; None if they may."""
+        reason = (self.of(one, other) or {}).get("unavailable") or ""
+        return reason.removeprefix(NOT_COMPARABLE) if reason.startswith(NOT_COMPARABLE) else None
+
     def any_shown(self, experiments: Sequence[Row]) -> bool:
         """Return whether any two of the experiments are shown to differ."""
         among = {row["experiment"] for row in experiments}
@@ -103,9 +108,6 @@ def inconclusive_sentence(pairs: Pairs, experiments: Sequence[Row]) -> str:
     row = pairs.of(least, most)
     if row is None:
         return f"Inconclusive: {both} were not compared with each other."
-    if (row["unavailable"] or "").startswith(NOT_COMPARABLE):
-        reason = row["unavailable"].removeprefix(NOT_COMPARABLE)
-        return f"{both} may not be compared: {plain(reason, 300)}."
     whole = len(experiments) > 2 and not pairs.any_shown(experiments)
     among = f"the {len(experiments)} experiments" if whole else both
     claim = f"Inconclusive: no difference between {among} is shown"
