@@ -3,14 +3,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llenergymeasure.report.wording import (
+    change,
+    changes,
     counted,
     listed,
+    p_value,
     percent,
     plain,
     rounded,
     rounded_range,
     scale_for,
     scopes_text,
+    shortened,
     width,
     with_half_width,
 )
@@ -99,3 +103,31 @@ def test_words():
     assert listed([]) == ""
     assert scopes_text(["cpu", "dram"]) == "CPU and memory"
     assert scopes_text(None) == "unknown scope"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (0.85, 0.91, "9.0 % to 15 % less"),
+        (0.97, 1.02, "3.0 % less to 2.0 % more"),
+        (1.02, 1.5, "2.0 % to 50 % more"),
+        (1.5, 3.0, "50 % more to 3 times"),
+        (2.5, 3.0, "2.5 to 3 times"),
+    ],
+)
+def test_ratios_are_told_as_what_they_save_or_add(low, high, told):
+    assert changes(low, high) == told
+
+
+def test_a_ratio_is_less_more_or_times():
+    assert [change(each) for each in (0.5, 1.12, 6.21)] == ["50 % less", "12 % more", "6.2 times"]
+
+
+def test_p_values_have_two_digits():
+    assert [p_value(each) for each in (None, 0.0001, 0.0123, 1.0)] == ["-", "< 0.001", "0.012", "1"]
+
+
+def test_long_names_are_cut_in_their_middle():
+    names = [shortened(f"{'long/' * 20}{end}", 30) for end in ("one", "two")]
+    assert names[0] != names[1]
+    assert all(len(name) == 30 for name in names)

@@ -18,7 +18,7 @@ from llenergymeasure.report.figures import FIGURE_NAMES, Figure, draw
 from llenergymeasure.report.relations import relations_content
 from llenergymeasure.report.serving import serving_content
 from llenergymeasure.report.traces import FIGURE_NAME as TRACES
-from llenergymeasure.report.traces import power_figure
+from llenergymeasure.report.traces import SHOWN_RUNS, power_figure
 from llenergymeasure.report.wording import counted, plain, scale_for
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.table import RUN_SCHEMA
@@ -52,10 +52,12 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
     summary = findings.ranked(summary)
     used = findings.runs_in_means(summary, runs)
     trend = findings.order_trend(summary, runs)
-    relations = relations_content(study_dir, summary)
-    figures = draw(summary, used, findings.order_points(summary, runs), trend, relations.front)
+    relations = relations_content(study_dir)
+    drawn = findings.drawn_together(summary)
+    figures = draw(drawn, used, findings.order_points(summary, runs), trend, relations.front)
     traces = power_figure(study_dir, summary, used)
-    serving = serving_content(runs, _settings(runs))
+    group_of = {row["experiment"]: row["comparison_group"] for row in summary}
+    serving = serving_content(runs, _settings(runs), group_of)
     drawings = {**figures, **(serving.figures if serving else {})}
     if traces is not None:
         drawings[TRACES] = traces
@@ -64,8 +66,10 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
         _write(path.with_suffix(".svg"), figure.svg.encode(), partial=partial)
         _write(path.with_suffix(".png"), figure.png, partial=partial)
     content = {**_content(plan, summary, runs), "trend": findings.trend_sentence(trend)}
-    told = findings.headline(summary, runs, relations.apart)
-    content["headline"] = _with_difference(told, relations.headline)
+    content["headline"] = findings.headline(summary, runs, relations.verdicts)
+    groups = findings.comparable_groups(summary)
+    content["drawn_total"] = len(drawn)
+    content["not_drawn"] = sum(map(len, groups)) - len(drawn) if groups else 0
     page = _render(figures=figures, serving=serving, relations=relations, traces=traces, **content)
     _write(study_dir / PAGE_NAME, page.encode(), partial=partial)
 
@@ -82,7 +86,9 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
         "estimated": any(row["kind"] == "estimated" for row in summary),
         "experiments": experiments.table_rows(summary[:LISTED_EXPERIMENTS], token, request),
         "experiments_total": len(summary),
+        "declared": experiments.declared(summary, runs),
         "drawn": SHOWN_EXPERIMENTS,
+        "traced": SHOWN_RUNS,
         "token_unit": token.unit,
         "request_unit": request.unit,
         "runs_total": len(runs),
@@ -103,11 +109,6 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
             (run["llenergymeasure_version"] for run in runs if run["llenergymeasure_version"]), None
         ),
     }
-
-
-def _with_difference(sentences: list[str], difference: str | None) -> list[str]:
-    """Return the headline with how far the best and the worst are apart after both are named."""
-    return sentences if difference is None else [*sentences[:2], difference, *sentences[2:]]
 
 
 def _settings(runs: list[dict[str, Any]]) -> list[str]:
