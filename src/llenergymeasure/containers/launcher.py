@@ -27,7 +27,7 @@ from llenergymeasure.containers.container_checks import visible_uuids
 from llenergymeasure.containers.surroundings import Surroundings, image_variables, inside_variables
 from llenergymeasure.containers.tasks import Task
 from llenergymeasure.errors import EXIT_CONFIGURATION, EXIT_FAILED, LlemError
-from llenergymeasure.files import read_json
+from llenergymeasure.files import make_folder, read_json
 from llenergymeasure.processes import SignalPipe, signal_group
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.workload.models.hub import offline
@@ -141,7 +141,7 @@ class _Launch:
         self._task = task
         self._inside: int | None = None
         """A pidfd of the process inside, whose id is the host's too; once that has begun."""
-        task.folder.path.mkdir(parents=True, exist_ok=True)
+        make_folder(task.folder.path)
         self._client = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
         )

@@ -7,7 +7,6 @@ time limit, or the death of the workflow that asked for the run.
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,14 @@ from typing import IO, Any
 
 from llenergymeasure import processes
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError
-from llenergymeasure.files import read_json, remove_unfinished, write_text
+from llenergymeasure.files import (
+    make_folder,
+    open_file,
+    read_json,
+    remove,
+    remove_unfinished,
+    write_text,
+)
 from llenergymeasure.machine.gpus.memory_release import ask_release, told
 from llenergymeasure.machine.scheduler import job_facts, memory_kills, time_limit_over
 from llenergymeasure.processes import SignalPipe, python_module
@@ -105,7 +111,7 @@ class Supervisor:
             return self._fail(outcome, EXIT_FAILED, described(error))
         outcome.begin(self._folder)
         started = time.monotonic()
-        with self._folder.log.open("ab", buffering=0) as log:
+        with self._log() as log:
             try:
                 return self._attempt(outcome, log, signals, started)
             except LlemError as error:
@@ -115,6 +121,10 @@ class Supervisor:
                 self._clean_up()
                 self._fail(outcome, EXIT_FAILED, described(error))
                 raise
+
+    def _log(self) -> IO[bytes]:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        return os.fdopen(open_file(self._folder.log, flags), "ab", buffering=0)
 
     def _disqualified(self) -> bool:
         """Return whether the result is kept out of the means."""
@@ -127,18 +137,17 @@ class Supervisor:
         The workflow asks for the record alone, so the files beside it are this one's to remove.
         """
         for path in self._folder.products:
-            path.unlink(missing_ok=True)
+            remove(path)
 
     def _clear(self) -> None:
         """Make room: what an earlier attempt left for a look goes now."""
-        shutil.rmtree(self._folder.work, ignore_errors=True)
-        self._folder.stream.unlink(missing_ok=True)
-        self._folder.log.unlink(missing_ok=True)
+        for path in (self._folder.work, self._folder.stream, self._folder.log):
+            remove(path)
         remove_unfinished(self._folder.path)
         self._remove_products()
-        self._folder.work.mkdir(parents=True, exist_ok=True)
-        self._folder.skip.unlink(missing_ok=True)  # one that came amid the clearing
-        self._folder.spec.write_text(json.dumps(self._spec, indent=2))
+        make_folder(self._folder.work)
+        remove(self._folder.skip)  # one that came amid the clearing
+        write_text(self._folder.spec, json.dumps(self._spec, indent=2))
 
     def _attempt(
         self, outcome: Outcome, log: IO[bytes], signals: SignalPipe, started: float
@@ -200,7 +209,7 @@ class Supervisor:
         if not is_measured(self._folder):
             return None
         outcome.begin(self._folder)
-        self._folder.spec.write_text(json.dumps(self._spec, indent=2))
+        write_text(self._folder.spec, json.dumps(self._spec, indent=2))
         end = self._finish(signals, outcome, End(0))
         if end.cause is Cause.SIGNAL or (end.well and not self._disqualified()):
             return self._conclude(outcome, end)
@@ -253,7 +262,7 @@ class Supervisor:
         if release is None:
             return
         outcome.gpu_memory = release
-        self._folder.gpu_memory.write_text(json.dumps(release))
+        write_text(self._folder.gpu_memory, json.dumps(release))
         for line in told(release):
             print(line, file=sys.stderr)
 
@@ -264,9 +273,7 @@ class Supervisor:
         except Exception as error:
             ready = {"ready": False, "error": str(error), "sensors": []}
             self._recorder_lost = True
-        temporary = self._folder.recorder.with_suffix(".part")
-        temporary.write_text(json.dumps(ready))
-        temporary.replace(self._folder.recorder)
+        write_text(self._folder.recorder, json.dumps(ready))
 
     def _watch(
         self,
@@ -329,11 +336,11 @@ class Supervisor:
         """
         if not engine_end.well:
             how = {"returncode": engine_end.returncode, "message": engine_end.message}
-            self._folder.engine_end.write_text(json.dumps(how))
+            write_text(self._folder.engine_end, json.dumps(how))
         outcome.phase = "finish"
-        self._folder.error.unlink(missing_ok=True)
+        remove(self._folder.error)
         command = python_module(FINISH_MODULE, "--out", str(self._folder.path))
-        with self._folder.log.open("ab", buffering=0) as log:
+        with self._log() as log:
             child = processes.start(command, log)
         number = engine_end.signal_number
         deadline = time.monotonic() + (FINISH_LIMIT_S if number is None else FINISH_HURRIED_S)
@@ -353,8 +360,8 @@ class Supervisor:
 
     def _conclude(self, outcome: Outcome, end: End) -> int:
         if end.well:
-            shutil.rmtree(self._folder.work, ignore_errors=True)
-            self._folder.stream.unlink(missing_ok=True)
+            remove(self._folder.work)
+            remove(self._folder.stream)
             outcome.phase = None
             outcome.end(self._folder, "completed", EXIT_OK)
             self._circuit.remove()
