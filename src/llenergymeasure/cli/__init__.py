@@ -4,6 +4,7 @@ import sys
 from typing import NoReturn
 
 from llenergymeasure.errors import EXIT_CONFIGURATION, in_one_line
+from llenergymeasure.screen import say
 
 
 def main() -> NoReturn:
@@ -24,7 +25,7 @@ def main() -> NoReturn:
             sys.stderr.close()
             sys.exit(141)
         except usage_error as error:
-            print(_usage_error(error), file=sys.stderr)
+            say(_usage_error(error))
             sys.exit(EXIT_CONFIGURATION)
         except typer.Abort:
             sys.exit(130)

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -46,6 +45,7 @@ from llenergymeasure.run.ending import (
 )
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.run.reserved_gpus import Reservation, put_back_left_limits
+from llenergymeasure.screen import say
 from llenergymeasure.units import DISQUALIFYING
 
 ENGINE_MODULE = "llenergymeasure.run.engine.engine_process"
@@ -90,7 +90,7 @@ class Supervisor:
         try:
             lock = AttemptLock.take(self._folder, signals.wait)
         except EarlierAttemptError as error:  # the outcome is the other attempt's to write
-            print(error, file=sys.stderr)
+            say(str(error))
             return EXIT_FAILED
         if lock is None:
             return 128 + signals.take()
@@ -213,7 +213,7 @@ class Supervisor:
         end = self._finish(signals, outcome, End(0))
         if end.cause is Cause.SIGNAL or (end.well and not self._disqualified()):
             return self._conclude(outcome, end)
-        print("what an earlier attempt left gives no result: measured again", file=sys.stderr)
+        say("what an earlier attempt left gives no result: measured again")
         outcome.attempt += 1
         outcome.phase = None
         return None
@@ -264,7 +264,7 @@ class Supervisor:
         outcome.gpu_memory = release
         write_text(self._folder.gpu_memory, json.dumps(release))
         for line in told(release):
-            print(line, file=sys.stderr)
+            say(line)
 
     def _announce_recorder(self, recorder: RecorderProcess) -> None:
         """Tell the engine's process which sensors work: it waits for this before it begins."""
@@ -399,7 +399,7 @@ class Supervisor:
             self._circuit.add_failure(self._spec["experiment"], error)
         where = f" in phase {outcome.phase}" if outcome.phase else ""
         run = f"{self._spec['experiment']}/{self._spec['cycle']}"
-        print(f"run {run} failed{where}: {error['class']}: {error['message']}", file=sys.stderr)
+        say(f"run {run} failed{where}: {error['class']}: {error['message']}")
         return code or EXIT_FAILED
 
 
