@@ -75,8 +75,8 @@ def _open_below(outer: int, name: str, path: Path, *, make: bool) -> int:
 
 def _link(path: Path) -> ResultsError:
     return ResultsError(
-        f"{path} is a link; in a results folder none is followed to write or delete. Look where "
-        "it leads, and remove it"
+        f"{path} is a link, and none is followed here to write or to delete. Look where it leads, "
+        "and remove it"
     )
 
 
