@@ -26,7 +26,7 @@ TOKEN_FILE = f"{INSIDE}/hf_token"
 PYTHON = "python3"
 """The interpreter's name in every image."""
 
-ENGINE = (PYTHON, "-m", "llenergymeasure.run.engine.engine_process")
+ENGINE = (PYTHON, "-P", "-m", "llenergymeasure.run.engine.engine_process")
 """The command of an engine's process alone, for a supervisor outside its container."""
 
 _TOKEN_PREFIX = "llem-token-"

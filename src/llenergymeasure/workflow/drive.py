@@ -20,7 +20,7 @@ from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGTE
 from llenergymeasure.files import open_file
 from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
-from llenergymeasure.processes import die_with_parent, python_module
+from llenergymeasure.processes import SAFE_PATH_VARIABLE, die_with_parent, python_module
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.run.circuit_breaker import Broken, Circuit
@@ -104,7 +104,7 @@ class Call:
 
     def variables(self) -> dict[str, str]:
         """Return this process's environment with what Snakemake is told by it."""
-        told = {"LLEM_QUIET": "1", DRIVEN_VARIABLE: "1"}
+        told = {"LLEM_QUIET": "1", DRIVEN_VARIABLE: "1", SAFE_PATH_VARIABLE: "1"}
         if self.overrides:
             told[OVERRIDES_VARIABLE] = json.dumps(dict(self.overrides))
         return os.environ | dict(self.environment) | told

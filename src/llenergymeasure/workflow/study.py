@@ -20,6 +20,8 @@ from llenergymeasure.files import locked, write_if_changed
 from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.machine.gpus.allotment import gpus_needed
 from llenergymeasure.plan import Plan
+from llenergymeasure.plan.trust import runs_or_sends
+from llenergymeasure.processes import SAFE_PATH_VARIABLE
 from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.reserved_gpus import put_back_left_limits
@@ -80,6 +82,8 @@ class OpenStudy:
         self.plan_file = str(folder.plan)
         self._apptainer_offered = _apptainer_offered(workflow)
         self._at_once = _runs_at_once(workflow)
+        if workflow.is_main_process:
+            os.environ[SAFE_PATH_VARIABLE] = "1"
         if workflow.is_main_process and self._at_once > 1:
             os.environ[AT_ONCE_VARIABLE] = str(self._at_once)
         self._places = Places(plan, folder, apptainer_offered=self._apptainer_offered)
@@ -203,6 +207,8 @@ class OpenStudy:
                 self._take_cluster()
             if not os.environ.get(DRIVEN_VARIABLE):
                 warn_of_missing_variables(self._notify, say)
+                for line in runs_or_sends(self._plan, self._notify):
+                    say(line)
             states = self._look()
             if any(each["status"] == "completed" for each in states):
                 self._circuit.remove()
