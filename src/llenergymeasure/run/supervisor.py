@@ -28,6 +28,7 @@ from llenergymeasure.machine.gpus.memory_release import ask_release, told
 from llenergymeasure.machine.scheduler import job_facts, memory_kills, time_limit_over
 from llenergymeasure.processes import SignalPipe, python_module
 from llenergymeasure.recording.client import RecorderProcess
+from llenergymeasure.redact import keep_secret
 from llenergymeasure.results.attempt import Outcome, attempts_begun
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder
 from llenergymeasure.results.whole import is_measured, is_whole
@@ -73,6 +74,7 @@ class Supervisor:
         engine_launcher: list[str] | None = None,
     ) -> None:
         self._spec = spec
+        keep_secret([(spec["config"].get("openai") or {}).get("api_key_env")])
         self._folder = folder
         self._watched_pid = watched_pid
         self._engine_launcher = engine_launcher
