@@ -139,7 +139,7 @@ def _check_room(backend: str, folder: Path, base: str | None) -> None:
     needed = ROOM_BYTES[backend] if base is None else OWN_BASE_ROOM_BYTES
     for place, setting in (
         (folder, "LLEM_IMAGES"),
-        (Path(os.environ.get("APPTAINER_TMPDIR", "/tmp")), "APPTAINER_TMPDIR"),
+        (Path(os.environ.get("APPTAINER_TMPDIR", "/tmp")), "APPTAINER_TMPDIR"),  # noqa: S108 - only asked how full
     ):
         free = free_bytes(place)
         if free is not None and free < needed:

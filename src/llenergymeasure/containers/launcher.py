@@ -92,7 +92,7 @@ def _become_apptainer(options: argparse.Namespace, task: Task) -> None:
     words = apptainer.exec_command(options.image, task.command(options.watch))
     # The supervisor's choice of cards is younger than what the workflow has set.
     variables = apptainer.environment_inside(inside_variables(os.environ))
-    os.execvpe(words[0], words, os.environ | variables)
+    os.execvpe(words[0], words, os.environ | variables)  # noqa: S606 - as it should
 
 
 def _run_in_docker(options: argparse.Namespace, task: Task) -> int:

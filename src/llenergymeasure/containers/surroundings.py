@@ -29,7 +29,7 @@ PYTHON = "python3"
 ENGINE = (PYTHON, "-P", "-m", "llenergymeasure.run.engine.engine_process")
 """The command of an engine's process alone, for a supervisor outside its container."""
 
-_TOKEN_PREFIX = "llem-token-"
+_TOKEN_PREFIX = "llem-token-"  # noqa: S105 - a file's name
 _HUB_CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE")
 _SIMULATED = ("NVML_SIM_TRACE", "NVML_SIM_STATE")
 """Files of a simulated card, which tests put in place of a real one."""

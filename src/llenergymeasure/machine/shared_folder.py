@@ -10,7 +10,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-COMMON = Path("/tmp/llenergymeasure")
+COMMON = Path("/tmp/llenergymeasure")  # noqa: S108 - what lies in it is checked
 _MODE = 0o1777
 
 

@@ -158,7 +158,7 @@ def _post(notify: NotifyConfig, event: Event, content: bytes) -> None:
     }
     if notify.token_env is not None:
         headers["Authorization"] = f"Bearer {_variable(notify.token_env)}"
-    request = Request(address, content, headers, method="POST")
+    request = Request(address, content, headers, method="POST")  # noqa: S310 - checked above
     _within(notify.timeout_seconds, lambda: _send(request, notify.timeout_seconds))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.workload.datasets.files import only_a_file
 
 _COLUMNS = (
     ("timestamp", "contexttokens", "generatedtokens"),
@@ -58,6 +59,7 @@ def read_trace(path: Path) -> Trace:
     Raises:
         ConfigurationError: it cannot be read, or a row is none; the message names the line.
     """
+    only_a_file(path, _KEY)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows, unanswered = _rows(path, csv.reader(file))
