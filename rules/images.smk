@@ -15,5 +15,5 @@ rule image:
     message:
         "Building the {wildcards.backend} image"
     shell:
-        "exec {params.python:q} -m llenergymeasure.containers.image_build {wildcards.backend}"
+        "exec {params.python:q} -P -m llenergymeasure.containers.image_build {wildcards.backend}"
         " --runner apptainer --out {output.sif:q} > {log:q} 2>&1"

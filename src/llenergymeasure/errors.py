@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from llenergymeasure.screen import say
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
@@ -46,7 +48,7 @@ def in_one_line(verbose: Callable[[], bool] = lambda: False) -> Iterator[None]:
             traceback.print_exc()
         message = as_message(error) if isinstance(error, OSError) else str(error)
         with suppress(OSError):
-            print(f"llem: {message}", file=sys.stderr, flush=True)
+            say(f"llem: {message}")
         if isinstance(error, LlemError):
             sys.exit(error.exit_code)
         with suppress(OSError):

@@ -1,21 +1,131 @@
-"""Files that are whole or absent: write beside, fsync, replace."""
+"""Files that are whole or absent (write beside, fsync, replace), and where they may be."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import secrets
+import shutil
 import socket
-import tempfile
+import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.errors import StudyLockedError
+from llenergymeasure.errors import ResultsError, StudyLockedError
 
 LOCK_TOLD_S = 0.1
 """By then whoever took a lock has written who it is."""
+
+
+@contextmanager
+def opened(folder: Path, *, make: bool = False) -> Iterator[Path]:
+    """Yield a folder by a path that stays its own whatever becomes of its name meanwhile.
+
+    Below a results folder (one with a plan) no link is followed: the folder may be somebody
+    else's, and what is written or deleted there must not be elsewhere.
+
+    Args:
+        folder: the folder.
+        make: make it where it is missing.
+
+    Raises:
+        ResultsError: a link is on the way.
+    """
+    root = next((each for each in (*folder.parents[3::-1], folder) if _has_plan(each)), folder)
+    if make:
+        root.mkdir(parents=True, exist_ok=True)
+    handle = os.open(root, _FOLDER)
+    at = root
+    try:
+        for name in folder.relative_to(root).parts:
+            at /= name
+            outer = handle
+            handle = _open_below(outer, name, at, make=make)
+            os.close(outer)
+        place = Path(f"/proc/self/fd/{handle}")
+        with _named(place, folder):
+            yield place
+    finally:
+        os.close(handle)
+
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def _has_plan(folder: Path) -> bool:
+    return (folder / "plan.json").is_file()
+
+
+def _open_below(outer: int, name: str, path: Path, *, make: bool) -> int:
+    if make:
+        with suppress(FileExistsError):
+            os.mkdir(name, dir_fd=outer)
+    try:
+        return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=outer)
+    except OSError as error:
+        if path.is_symlink():
+            raise _link(path) from None
+        error.filename = str(path)
+        raise
+
+
+def _link(path: Path) -> ResultsError:
+    return ResultsError(
+        f"{path} is a link, and none is followed here to write or to delete. Look where it leads, "
+        "and remove it"
+    )
+
+
+@contextmanager
+def _named(place: Path, folder: Path) -> Iterator[None]:
+    """Let errors name a file as people know it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            error.filename = str(error.filename).replace(str(place), str(folder), 1)
+        raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that may be there already."""
+    with opened(folder, make=True):
+        pass
+
+
+def open_file(path: Path, flags: int, mode: int = 0o666) -> int:
+    """Return an open file to write to: a regular one, through no link, and without waiting.
+
+    Raises:
+        ResultsError: it is a link.
+        OSError: it cannot be opened, or is a pipe, a device or the like.
+    """
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with opened(path.parent) as folder:
+        try:
+            handle = os.open(folder / path.name, flags, mode)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise _link(path) from None
+            raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "is no file that can be written to", str(path))
+    return handle
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all in it; of a link the link itself."""
+    with suppress(FileNotFoundError), opened(path.parent) as folder:
+        inside = folder / path.name
+        if inside.is_dir() and not inside.is_symlink():
+            shutil.rmtree(inside)
+        else:
+            inside.unlink()
 
 
 @contextmanager
@@ -24,23 +134,21 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The folder is made if missing. If the block raises, ``path`` is left as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        if error.errno is not None:  # writers do not say where, and a reader has to know
-            error.filename = str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    with opened(path.parent, make=True) as folder:
+        temporary = folder / f".{path.name}.{secrets.token_hex(4)}.part"
+        try:
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(folder / path.name)
+            sync_folder(folder)
+        except OSError as error:
+            if error.errno is not None:  # writers do not say where, and a reader has to know
+                error.filename, error.filename2 = str(path), None
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -73,8 +181,9 @@ def write_if_changed(path: Path, content: bytes) -> bool:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove the temporary files that killed processes left in a folder."""
-    for path in folder.glob(".*.part"):
-        path.unlink(missing_ok=True)
+    with suppress(FileNotFoundError), opened(folder) as place:
+        for path in place.glob(".*.part"):
+            path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -105,8 +214,8 @@ def locked(path: Path, owner: str) -> Iterator[int]:
     Raises:
         StudyLockedError: another process holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    make_folder(path.parent)
+    handle = open_file(path, os.O_RDWR | os.O_CREAT)
     try:
         if not try_lock(handle):
             time.sleep(LOCK_TOLD_S)
@@ -132,10 +241,3 @@ def try_lock(handle: int, *, shared: bool = False) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _umask() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("Umask:"):
-            return int(line.split()[1], 8)
-    return 0o022

@@ -23,6 +23,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+SAFE_PATH_VARIABLE = "PYTHONSAFEPATH"
+"""Is to Python what ``-P`` is, for the processes that Snakemake starts for us (on clusters too)."""
+
 KILLED_S = 1.0
 """Longest wait for a child that was killed to be gone."""
 
@@ -70,6 +73,12 @@ def python_module(module: str, *arguments: str) -> list[str]:
     ``-P`` keeps the working folder off its path: what lies there is not ours.
     """
     return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def users_environment(**variables: str) -> dict[str, str]:
+    """Return the environment of a command of the user's own, with ``variables``: as it was."""
+    own = {key: value for key, value in os.environ.items() if key != SAFE_PATH_VARIABLE}
+    return own | variables
 
 
 def ask(

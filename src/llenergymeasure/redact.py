@@ -1,11 +1,16 @@
 """Secrets taken out of text before it reaches a file (standard library only)."""
 
+import base64
 import os
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
 
 REMOVED = "[removed]"
+
+IN_USE_VARIABLE = "LLEM_IN_USE"
+"""Names the variables that hold what a study sends as a key, whatever they are called."""
 
 _SECRET_VALUE = re.compile(
     r"""
@@ -35,10 +40,28 @@ _SECRET_NAME = re.compile(
 _SHORTEST = 8
 """Characters of a variable's value below which it is too common a text to be struck out."""
 
+_SECRET_ARGUMENT = re.compile(
+    r"^token$|(^|_)(api_key|(hf|auth|access)_token|password|passwd|secret|credentials?|proxies)$",
+    re.IGNORECASE,
+)
+
 
 def is_secret_name(name: str) -> bool:
     """Return whether a variable of this name holds a secret."""
     return _SECRET_NAME.search(name) is not None
+
+
+def secret_argument(value: Any, name: str = "") -> str | None:
+    """Return the dotted name of the first argument that is given a secret; null if none is."""
+    if isinstance(value, Mapping):
+        inner = (secret_argument(each, f"{name}.{key}".strip(".")) for key, each in value.items())
+        return next((found for found in inner if found), None)
+    if isinstance(value, list | tuple):
+        return next((name for each in value if secret_argument(each, name)), None)
+    is_secret = isinstance(value, str) and (
+        _SECRET_ARGUMENT.search(name.rpartition(".")[2]) or _SECRET_VALUE.search(value)
+    )
+    return name if value and is_secret else None
 
 
 def without_secrets(text: str, environ: Mapping[str, str] | None = None) -> str:
@@ -48,11 +71,57 @@ def without_secrets(text: str, environ: Mapping[str, str] | None = None) -> str:
         text: what is to be written.
         environ: variables whose secrets are struck out literally; this process's if not given.
     """
-    known = {
-        value
-        for name, value in (os.environ if environ is None else environ).items()
-        if len(value) >= _SHORTEST and is_secret_name(name) and not Path(value).exists()
-    }
-    for value in sorted(known, key=len, reverse=True):
-        text = text.replace(value, REMOVED)
-    return _SECRET_VALUE.sub(REMOVED, text)
+    return _struck(text, _known(os.environ if environ is None else environ))
+
+
+def without_secrets_in(value: Any) -> Any:
+    """Return plain values, as JSON holds them, with the secrets in their texts replaced."""
+    return _within(value, _known(os.environ))
+
+
+def keep_secret(names: Iterable[str | None]) -> None:
+    """Let the values of these variables be secrets, for this process and its children."""
+    known = os.environ.get(IN_USE_VARIABLE, "").split()
+    os.environ[IN_USE_VARIABLE] = " ".join(sorted({*known, *filter(None, names)}))
+
+
+def _known(environ: Mapping[str, str]) -> re.Pattern[str] | None:
+    """Return what finds the secrets of an environment, in all forms that text may have them in."""
+    in_use = environ.get(IN_USE_VARIABLE, "").split()
+    values = (
+        value.strip()
+        for name, value in environ.items()
+        if name in in_use or (is_secret_name(name) and not os.path.exists(value))  # noqa: PTH110
+    )
+    forms = {form for value in values if len(value) >= _SHORTEST for form in _forms(value)}
+    if not forms:
+        return None
+    return re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Yield a secret as it is, in a URL, in hexadecimal, and within base64 of a longer text."""
+    content = secret.encode(errors="surrogateescape")
+    yield secret
+    yield quote(content, safe="")
+    yield content.hex()
+    yield content.hex().upper()
+    for before in range(3):
+        whole = (before + len(content)) * 8 // 6  # signs that no neighbour has a part in
+        for alphabet in (b"+/", b"-_"):
+            encoded = base64.b64encode(bytes(before) + content, alphabet).decode()
+            yield encoded[(0, 2, 3)[before] : whole]
+
+
+def _struck(text: str, known: re.Pattern[str] | None) -> str:
+    return _SECRET_VALUE.sub(REMOVED, text if known is None else known.sub(REMOVED, text))
+
+
+def _within(value: Any, known: re.Pattern[str] | None) -> Any:
+    if isinstance(value, str):
+        return _struck(value, known)
+    if isinstance(value, Mapping):
+        return {_within(key, known): _within(each, known) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_within(each, known) for each in value]
+    return value

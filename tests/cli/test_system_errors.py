@@ -77,7 +77,7 @@ def test_a_report_that_cannot_be_written_by_command(study: Path) -> None:
     (study / "figures").write_text("in the way")
     done = llem(study, "report", str(study))
     assert done.returncode == 1
-    assert done.stderr == f"llem: {study}/figures: File exists\n"
+    assert done.stderr == f"llem: {study}/figures: Not a directory\n"
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,23 @@ def test_a_process_has_its_share_until_it_ends_however_it_ends(tmp_path):
         os.sched_setaffinity(0, before)
         for process in started:
             process.communicate()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, None], ids=["pipe", "folder", "link"])
+@pytest.mark.skipif(len(cpu_shares(2)) < 2, reason="fewer than two cores")
+def test_what_is_no_lock_is_passed_over(tmp_path, make, capsys):
+    place = tmp_path / f"cpus-{os.geteuid()}-1-of-2.lock"
+    if make is None:
+        place.symlink_to(tmp_path / "elsewhere")
+    else:
+        make(place)
+    before, second = os.sched_getaffinity(0), cpu_shares(2)[1]
+    try:
+        assert take_cpu_share(2, tmp_path) == second
+    finally:
+        os.sched_setaffinity(0, before)
+    assert place.name in capsys.readouterr().err
+    assert not (tmp_path / "elsewhere").exists()
 
 
 @pytest.mark.parametrize(("told", "count"), [("", 1), ("4", 4), ("0", 1), ("many", 1)])

@@ -243,9 +243,12 @@ def test_a_record_that_somebody_else_made_sets_nothing(simulated: Any) -> None:
     (record,) = records(environment)
     os.chown(record, 65534, 65534)
     assert restore_left() == {}
-    with lock() as locks, pytest.raises(LimitsError, match="belongs to somebody else; delete it"):
+    with lock() as locks:
         hold_limits(locks, Limits(150))
+        assert read_back(environment)[0] == 150
+        assert restore_limits(locks)["restored"]
     assert read_back(environment) == HELD
+    assert records(environment) == [record]
 
 
 def test_a_planted_link_is_not_followed(simulated: Any, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from llenergymeasure.machine.shared_folder import shared_folder
 HOLD = """
 import os, sys
 from pathlib import Path
+from typing import Any
 from llenergymeasure.machine.gpus.locks import lock_gpus
 if sys.argv[2] != "same":
     os.setuid(int(sys.argv[2]))
@@ -171,9 +173,20 @@ def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     target = tmp_path / "precious"
     target.write_text("as it was")
     (tmp_path / "gpu-GPU-a.lock").symlink_to(target)
-    with pytest.raises(OSError, match="symbolic links"):
+    with pytest.raises(GpuBusyError, match=r"gpu-GPU-a\.lock, which is no lock; remove it"):
         lock(tmp_path, "GPU-a")
     assert target.read_text() == "as it was"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir], ids=["pipe", "folder"])
+def test_what_is_no_lock_is_passed_over_and_nobody_waits_for_it(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "gpu-GPU-a.lock")
+    with lock(tmp_path, "GPU-a", "GPU-b", count=1) as locks:
+        assert locks.uuids == ("GPU-b",)
+    began = time.monotonic()
+    with pytest.raises(GpuBusyError, match="which is no lock; remove it"):
+        lock(tmp_path, "GPU-a", wait_s=0.5)
+    assert time.monotonic() - began < 5
 
 
 def test_the_shared_folder_is_for_all_users(tmp_path: Path) -> None:
@@ -185,6 +198,21 @@ def test_the_shared_folder_is_for_all_users(tmp_path: Path) -> None:
     assert found.for_all_users
     assert stat.S_IMODE(found.path.stat().st_mode) == 0o1777
     assert shared_folder(tmp_path / "common") == found
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "for_all"),
+    [(0o1777, 65534, True), (0o777, 65534, False), (0o777, 0, False), (0o2770, 0, True)],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_where_others_can_remove_a_lock_is_not_shared(
+    tmp_path: Path, mode: int, owner: int, for_all: bool
+) -> None:
+    common = tmp_path / "common"
+    common.mkdir()
+    common.chmod(mode)
+    os.chown(common, owner, owner)
+    assert shared_folder(common).for_all_users == for_all
 
 
 def test_where_the_common_folder_is_a_link_a_users_own_is_used(tmp_path: Path) -> None:

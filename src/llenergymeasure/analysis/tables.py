@@ -28,12 +28,15 @@ from llenergymeasure.results.layout import (
     StudyFolder,
 )
 from llenergymeasure.results.table import RUN_SCHEMA
+from llenergymeasure.screen import printable
 
 __all__ = [
     "RUNS_NAME",
     "SUMMARY_CSV_NAME",
     "SUMMARY_NAME",
     "TABLE_NAMES",
+    "harmless",
+    "harmless_text",
     "read_plan",
     "read_table",
     "write_file",
@@ -181,4 +184,19 @@ def _write_csv(table: pa.Table, path: Path) -> None:
             lists = table.column(place).to_pylist()
             joined = [None if each is None else ";".join(map(str, each)) for each in lists]
             table = table.set_column(place, field.name, pa.array(joined, pa.string()))
-    csv.write_csv(table, path, csv.WriteOptions(quoting_style="needed"))
+    csv.write_csv(harmless(table), path, csv.WriteOptions(quoting_style="needed"))
+
+
+def harmless(table: pa.Table) -> pa.Table:
+    """Return a table whose texts no spreadsheet takes for a formula and no terminal obeys."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            texts = [each and harmless_text(each) for each in table.column(place).to_pylist()]
+            table = table.set_column(place, field, pa.array(texts, pa.string()))
+    return table
+
+
+def harmless_text(text: str) -> str:
+    """Return a cell's text: none that is a formula, or steers what shows it."""
+    shown = printable(text)
+    return f"'{shown}" if shown.startswith(("=", "+", "-", "@", "\t")) else shown

@@ -5,6 +5,7 @@ from typing import NoReturn
 
 from llenergymeasure.errors import EXIT_CONFIGURATION, in_one_line
 from llenergymeasure.installation import install_command, namesake
+from llenergymeasure.screen import say
 
 
 def main() -> NoReturn:
@@ -35,7 +36,7 @@ def main() -> NoReturn:
             sys.stderr.close()
             sys.exit(141)
         except usage_error as error:
-            print(_usage_error(error), file=sys.stderr)
+            say(_usage_error(error))
             sys.exit(EXIT_CONFIGURATION)
         except typer.Abort:
             sys.exit(130)

@@ -8,6 +8,7 @@ import time
 
 from llenergymeasure.cli.talk import Level, level, note
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.screen import steer
 from llenergymeasure.workflow.progress import Progress
 from llenergymeasure.workflow.skip import resting
 
@@ -44,8 +45,7 @@ class Live:
     def clear(self) -> None:
         """Take the last line away."""
         if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            steer("\r\x1b[K")
             self._shown = ""
 
     def _status(self, progress: Progress) -> str:

@@ -112,7 +112,9 @@ def _print_groups(
     elif as_csv:
         from pyarrow import csv
 
-        csv.write_csv(table, sys.stdout.buffer)
+        from llenergymeasure.analysis.tables import harmless
+
+        csv.write_csv(harmless(table), sys.stdout.buffer)
     else:
         from llenergymeasure.report.groups import groups_text
 

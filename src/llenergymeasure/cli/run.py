@@ -17,13 +17,14 @@ from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.files import locked, write_text
 from llenergymeasure.plan import left_out_lines
+from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow.calls import StudyCall, last_called, recall, remember
 from llenergymeasure.workflow.damaged import damaged
 from llenergymeasure.workflow.drive import LOG_NAME, OWNER, Call
 from llenergymeasure.workflow.manifest import open_runs, write_manifest
-from llenergymeasure.workflow.profile import forecast_for, job_request, misfits
+from llenergymeasure.workflow.profile import forecast_for, is_ours, job_request, misfits
 from llenergymeasure.workflow.stopping import planned, precision
 from llenergymeasure.workflow.whole import drive_study
 from llenergymeasure.workload.studies import load_study, study_from_mapping
@@ -71,7 +72,7 @@ def resume_command(path: Path | None, profile: str | None) -> int:
         profile: another profile than last time.
 
     Raises:
-        ConfigurationError: there is no such study.
+        ConfigurationError: there is no such study, or it is not for this user to resume unseen.
     """
     if path is None:
         root = preferred_folder(None)
@@ -92,7 +93,13 @@ def resume_command(path: Path | None, profile: str | None) -> int:
             call = None
         if call is None or not call.study_file.samefile(path):
             call = StudyCall(path)
+    if profile is None and call.profile is not None and not is_ours(call.profile):
+        message = (
+            f"was run with a profile that is not ours; --profile {call.profile} takes it again"
+        )
+        raise ConfigurationError(Problem(message, file=path))
     call = StudyCall(call.study_file, call.settings, profile or call.profile)
+    note(f"Resuming {call}")
     return _run(call, load_study(call.study_file, call.settings), dry_run=False)
 
 
@@ -104,7 +111,7 @@ def _run(
     folder = StudyFolder(Path(study.results_root) / study.name)
     plan = planned(study, folder)
     if dry_run:
-        print("\n".join(plan_lines(plan, call.profile)))
+        print("\n".join(plan_lines(plan, call.profile, study.notify)))
         return EXIT_OK
     with locked(folder.lock, OWNER) as lock:
         if mapping is not None:
@@ -114,7 +121,8 @@ def _run(
         runs = write_manifest(plan, folder)
         to_do = sum(run["status"] != "completed" for run in runs)
         note(f"{study.name}: {counted(len(plan.runs), 'run')}, {to_do} to do, into {folder.path}")
-        for line in (*damaged(runs), *left_out_lines(plan)):
+        told = runs_or_sends(plan, study.notify) if to_do else []
+        for line in (*damaged(runs), *left_out_lines(plan), *told):
             note(line)
         request = job_request(call.profile)
         if request is not None and to_do:

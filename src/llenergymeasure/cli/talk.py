@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from llenergymeasure.screen import only_printable
+
 Command = Callable[..., Any]
 
 
@@ -52,7 +54,8 @@ def with_verbosity(command: Command) -> Command:
         if quiet and verbose:
             raise typer.BadParameter("give -q or -v, not both")
         set_level(Level.QUIET if quiet else Level.VERBOSE if verbose else Level.NORMAL)
-        return command(*arguments, **options)
+        with only_printable():
+            return command(*arguments, **options)
 
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)

@@ -135,13 +135,19 @@ def _with_base(document: Document, above: tuple[Path, ...]) -> Document:
     if not path.is_file():
         message = "no such file; base is a path relative to the file that names it"
         raise ConfigurationError(document.problem(message, ("base",), found=base))
+    if path.suffix.lower() not in (".yaml", ".yml", ".json"):
+        message = "is no study's file by its name, which ends in .yaml, .yml or .json"
+        raise ConfigurationError(document.problem(message, ("base",), found=base))
     if path.resolve() in above:
         message = "leads back to itself; remove one base"
         raise ConfigurationError(document.problem(message, ("base",), found=base))
     if len(above) >= MAX_BASES:
         message = f"is the end of a chain of more than {MAX_BASES} bases; merge some"
         raise ConfigurationError(document.problem(message, ("base",), found=base))
-    under = _read(path, above)
+    try:
+        under = _read(path, above)
+    except ConfigurationError as error:  # what a file that is no study holds is not to be shown
+        raise ConfigurationError([replace(each, found=None) for each in error.problems]) from None
     shared = {key: value for key, value in under.values.items() if key not in OWN_OF_A_STUDY}
     places = {place: where for place, where in under.places.items() if place[:1] != ()}
     return replace(

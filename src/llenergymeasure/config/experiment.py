@@ -11,8 +11,10 @@ from llenergymeasure.config.backends.sglang import SGLangConfig
 from llenergymeasure.config.backends.tensorrt import TensorRTConfig
 from llenergymeasure.config.backends.vllm import VLLMConfig
 from llenergymeasure.config.gpu import GpuConfig
+from llenergymeasure.config.listener import moves_listener
 from llenergymeasure.config.section import Section
 from llenergymeasure.config.serving import ServingConfig, SloConfig
+from llenergymeasure.redact import secret_argument
 from llenergymeasure.units import BACKENDS, BackendName
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -323,6 +325,31 @@ class ExperimentConfig(Section):
             raise ValueError(
                 f"passthrough_kwargs may not set {', '.join(clash)}; set it at the top level"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _holds_no_secret(self) -> "ExperimentConfig":
+        own = getattr(self, self.backend)
+        given = {"passthrough_kwargs": self.passthrough_kwargs or {}}
+        given |= {} if own is None else {self.backend: own.model_dump(exclude_none=True)}
+        name = secret_argument(given)
+        if name is not None:
+            raise ValueError(
+                f"{name} holds a secret, which would be written into the results; give it by the "
+                "environment"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _moves_no_listener(self) -> "ExperimentConfig":
+        engine = getattr(getattr(self, self.backend), "engine", None)
+        listed = {} if engine is None else engine.model_dump(exclude_none=True)
+        for name, value in {**listed, **(self.passthrough_kwargs or {})}.items():
+            if self.backend != "pytorch" and moves_listener(name, value):
+                raise ValueError(
+                    f"{name} is not for a study: the engine's server listens on this machine "
+                    "alone, at a free port"
+                )
         return self
 
     @property

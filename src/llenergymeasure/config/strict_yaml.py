@@ -20,6 +20,9 @@ from llenergymeasure.errors import ConfigurationError, Problem
 MAX_BYTES = 8 * 1024 * 1024
 MAX_NODES = 500_000
 MAX_DEPTH = 50
+MAX_KEYS = 2_000
+"""Of one mapping: each that is not known costs a search for what may have been meant."""
+MAX_DIGITS = 100
 
 KeyPath = tuple[str | int, ...]
 
@@ -75,12 +78,11 @@ def read(path: Path) -> tuple[Any, dict[KeyPath, Place]]:
     try:
         if path.is_dir():
             raise ConfigurationError(Problem("is a folder; name a YAML file in it", file=path))
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ConfigurationError(
-                Problem(f"is too large: {size} bytes, at most {MAX_BYTES} are read", file=path)
-            )
-        content = path.read_bytes()
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            message = f"is too large: at most {MAX_BYTES} bytes are read"
+            raise ConfigurationError(Problem(message, file=path))
     except FileNotFoundError:
         raise ConfigurationError(Problem("no such file; check the path", file=path)) from None
     except (OSError, ValueError) as error:
@@ -134,16 +136,24 @@ def _decode(content: bytes, file: Path | None) -> str:
 
 def _check_shape(text: str, file: Path | None) -> None:
     """Refuse what would take the reader too deep, before anything recursive sees it."""
-    depth = nodes = 0
+    nodes = 0
+    left: list[float] = [math.inf]  # how many values each open collection may still have
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.NodeEvent):
             nodes += 1
+            left[-1] -= 1
+        what = None
+        if left[-1] < 0:
+            what = f"a mapping of more than {MAX_KEYS} keys"
         if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
+            left.append(2 * MAX_KEYS if isinstance(event, yaml.MappingStartEvent) else math.inf)
         elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > MAX_DEPTH or nodes > MAX_NODES:
-            what = f"nested deeper than {MAX_DEPTH}" if depth > MAX_DEPTH else _too_many()
+            left.pop()
+        if len(left) > MAX_DEPTH + 1:
+            what = f"nested deeper than {MAX_DEPTH}"
+        if nodes > MAX_NODES:
+            what = _too_many()
+        if what is not None:
             mark = event.start_mark
             line = None if mark is None else mark.line + 1
             raise ConfigurationError(Problem(f"is {what}; make it simpler", file=file, line=line))
@@ -312,13 +322,19 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
+def _digits(text: str) -> str:
+    if len(text) > MAX_DIGITS:
+        raise ValueError("too many digits")
+    return text.replace("_", "").lower()
+
+
 def _integer(text: str) -> int:
-    digits = text.replace("_", "").lower()
+    digits = _digits(text)
     return int(digits, 0) if digits.lstrip("+-")[:2] in ("0x", "0o", "0b") else int(digits)
 
 
 def _number(text: str) -> int | float:
-    digits = text.replace("_", "").lower()
+    digits = _digits(text)
     if digits.lstrip("+-") in (".inf", ".nan"):
         return math.nan
     number = float(digits)

@@ -5,7 +5,6 @@ Whatever asks the daemon raises :class:`ContainerError` where that does not answ
 
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from llenergymeasure.containers.mounts import Mount
 from llenergymeasure.containers.runner_choice import container_command
 from llenergymeasure.machine.host import memory_bytes, memory_limit_bytes
 from llenergymeasure.processes import boot_id, start_ticks
+from llenergymeasure.screen import say
 
 ASK_LIMIT_S = 60.0
 PULL_LIMIT_S = 6 * 3600.0
@@ -129,7 +129,7 @@ def pull(engine: Engine, image: str) -> None:
     """Fetch an image that is not here; it is an error where that cannot be had."""
     if image_digest(engine, image) is not None:
         return
-    print(f"Fetching the image {image} …", file=sys.stderr, flush=True)
+    say(f"Fetching the image {image} …")
     done = call([engine.command, "pull", "--quiet", image], PULL_LIMIT_S)
     if done.returncode != 0:
         raise ContainerError(reason(done))
@@ -210,7 +210,7 @@ def run_command(
     for mount in mounts:
         words += ["--mount", mount.for_docker()]
     # Libraries ask for a home and a name, and the image knows no such user.
-    home = {"HOME": "/tmp", "USER": "llem", "LOGNAME": "llem"}
+    home = {"HOME": "/tmp", "USER": "llem", "LOGNAME": "llem"}  # noqa: S108 - the container's own
     for variable, value in sorted({**home, **variables}.items()):
         words += ["--env", f"{variable}={value}"]
     program, *arguments = command

@@ -22,6 +22,7 @@ from llenergymeasure.containers.runner_choice import PACKAGES, apptainer_command
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, LlemError, Problem
 from llenergymeasure.files import write_text
 from llenergymeasure.machine.disk import free_bytes
+from llenergymeasure.screen import say
 
 ROOM_BYTES = {"pytorch": 25e9, "vllm": 50e9, "sglang": 60e9, "tensorrt": 90e9}
 """Free space to build on an official base: its layers, its tree, and the image."""
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             built = build_docker(options.backend, options.tag, options.base)
     except LlemError as error:
-        print(f"{options.backend}: {error}", file=sys.stderr)
+        say(f"{options.backend}: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_FAILED
@@ -138,7 +139,7 @@ def _check_room(backend: str, folder: Path, base: str | None) -> None:
     needed = ROOM_BYTES[backend] if base is None else OWN_BASE_ROOM_BYTES
     for place, setting in (
         (folder, "LLEM_IMAGES"),
-        (Path(os.environ.get("APPTAINER_TMPDIR", "/tmp")), "APPTAINER_TMPDIR"),
+        (Path(os.environ.get("APPTAINER_TMPDIR", "/tmp")), "APPTAINER_TMPDIR"),  # noqa: S108 - only asked how full
     ):
         free = free_bytes(place)
         if free is not None and free < needed:

@@ -27,9 +27,10 @@ from llenergymeasure.containers.container_checks import visible_uuids
 from llenergymeasure.containers.surroundings import Surroundings, image_variables, inside_variables
 from llenergymeasure.containers.tasks import Task
 from llenergymeasure.errors import EXIT_CONFIGURATION, EXIT_FAILED, LlemError
-from llenergymeasure.files import read_json
+from llenergymeasure.files import make_folder, read_json
 from llenergymeasure.processes import SignalPipe, signal_group
 from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.screen import say
 from llenergymeasure.workload.models.hub import offline
 
 START_LIMIT_S = 900.0
@@ -53,14 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         task = _task(options)
     except (OSError, ValueError, KeyError) as error:
-        print(f"{options.spec or options.out}: {error}", file=sys.stderr)
+        say(f"{options.spec or options.out}: {error}")
         return EXIT_CONFIGURATION
     try:
         if options.runner == "apptainer":
             _become_apptainer(options, task)
         return _run_in_docker(options, task)
     except (LlemError, OSError) as error:
-        print(f"run {task.name} failed: {error}", file=sys.stderr)
+        say(f"run {task.name} failed: {error}")
         with contextlib.suppress(OSError):  # a full disk: the message above has to do
             task.fail(str(error), EXIT_FAILED)
         return EXIT_FAILED
@@ -91,7 +92,7 @@ def _become_apptainer(options: argparse.Namespace, task: Task) -> None:
     words = apptainer.exec_command(options.image, task.command(options.watch))
     # The supervisor's choice of cards is younger than what the workflow has set.
     variables = apptainer.environment_inside(inside_variables(os.environ))
-    os.execvpe(words[0], words, os.environ | variables)
+    os.execvpe(words[0], words, os.environ | variables)  # noqa: S606 - as it should
 
 
 def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
@@ -141,7 +142,7 @@ class _Launch:
         self._task = task
         self._inside: int | None = None
         """A pidfd of the process inside, whose id is the host's too; once that has begun."""
-        task.folder.path.mkdir(parents=True, exist_ok=True)
+        make_folder(task.folder.path)
         self._client = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
         )
@@ -238,7 +239,7 @@ def _remove(engine: docker.Engine, name: str) -> None:
         docker.remove_container(engine, name)
     except ContainerError as error:
         left = f"{error}; {name} may be left: the next start, or llem clean, removes it"
-        print(left, file=sys.stderr)
+        say(left)
 
 
 def needs_network(config: dict[str, Any]) -> bool:

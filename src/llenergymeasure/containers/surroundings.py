@@ -26,10 +26,10 @@ TOKEN_FILE = f"{INSIDE}/hf_token"
 PYTHON = "python3"
 """The interpreter's name in every image."""
 
-ENGINE = (PYTHON, "-m", "llenergymeasure.run.engine.engine_process")
+ENGINE = (PYTHON, "-P", "-m", "llenergymeasure.run.engine.engine_process")
 """The command of an engine's process alone, for a supervisor outside its container."""
 
-_TOKEN_PREFIX = "llem-token-"
+_TOKEN_PREFIX = "llem-token-"  # noqa: S105 - a file's name
 _HUB_CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE")
 _SIMULATED = ("NVML_SIM_TRACE", "NVML_SIM_STATE")
 """Files of a simulated card, which tests put in place of a real one."""

@@ -1,6 +1,7 @@
 """What a container is started for: a whole run, or its engine with the meter outside."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from llenergymeasure.containers.calls import ContainerError
 from llenergymeasure.containers.surroundings import ENGINE, worker_command
-from llenergymeasure.files import read_json, try_lock
+from llenergymeasure.files import make_folder, open_file, read_json, try_lock
 from llenergymeasure.machine.scheduler import job_facts
 from llenergymeasure.results.attempt import Outcome, attempts_begun, report_failure
 from llenergymeasure.results.layout import RunFolder
@@ -86,8 +87,8 @@ class Task:
         if self.earlier is None:
             report_failure(self.folder, ContainerError(f"{message} (exit code {code})"))
             return
-        self.folder.path.mkdir(parents=True, exist_ok=True)
-        with self.folder.attempts.open("a") as lock:
+        make_folder(self.folder.path)
+        with os.fdopen(open_file(self.folder.attempts, os.O_RDWR | os.O_CREAT), "a") as lock:
             if not try_lock(lock.fileno()) or self.pid() is not None:
                 return  # the outcome is another's to write: of an attempt at work, or of this one
             outcome = Outcome(self.earlier + 1, phase="container", job=job_facts())

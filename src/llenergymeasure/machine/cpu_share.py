@@ -9,8 +9,10 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from llenergymeasure.files import try_lock
+from llenergymeasure.errors import LlemError
+from llenergymeasure.files import open_file, try_lock
 from llenergymeasure.machine.shared_folder import shared_folder
+from llenergymeasure.screen import say
 
 AT_ONCE_VARIABLE = "LLEM_RUNS_AT_ONCE"
 """Says to a run with how many others it shares the machine; one, itself, if it is not set."""
@@ -34,7 +36,11 @@ def take_cpu_share(at_once: int, folder: Path | None = None) -> frozenset[int] |
     place = shared_folder().path if folder is None else folder
     for number, cpus in enumerate(cpu_shares(at_once) if at_once > 1 else ()):
         name = f"cpus-{os.geteuid()}-{number + 1}-of-{at_once}.lock"
-        handle = os.open(place / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            handle = open_file(place / name, os.O_RDWR | os.O_CREAT, 0o600)
+        except (OSError, LlemError) as error:  # what somebody else put there is no share of ours
+            say(f"processors are not shared out by {place / name}: {error}")
+            continue
         if try_lock(handle):
             os.sched_setaffinity(0, cpus)
             return cpus

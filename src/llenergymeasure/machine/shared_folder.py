@@ -10,7 +10,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-COMMON = Path("/tmp/llenergymeasure")
+COMMON = Path("/tmp/llenergymeasure")  # noqa: S108 - what lies in it is checked
 _MODE = 0o1777
 
 
@@ -48,9 +48,16 @@ def shared_folder(common: Path | None = None) -> SharedFolder:
 
 
 def _usable(path: Path) -> bool:
-    """Whether it is a real folder that can be written to; a link could lead anywhere."""
+    """Whether it is a real folder that can be written to, where locks stay whoever made it.
+
+    A link could lead anywhere. Without the sticky bit whoever may write there can remove another's
+    lock: only root's folder for a group is believed then.
+    """
     found = path.lstat()
-    return stat.S_ISDIR(found.st_mode) and os.access(path, os.W_OK | os.X_OK)
+    if not (stat.S_ISDIR(found.st_mode) and os.access(path, os.W_OK | os.X_OK)):
+        return False
+    known = found.st_uid in (0, os.geteuid()) and not found.st_mode & stat.S_IWOTH
+    return bool(found.st_mode & stat.S_ISVTX) or known
 
 
 def _own(path: Path) -> SharedFolder:

@@ -22,7 +22,7 @@ from llenergymeasure.report.wording import (
 )
 
 Row: TypeAlias = Mapping[str, Any]
-TOKEN = "energy_per_output_token_j"
+TOKEN = "energy_per_output_token_j"  # noqa: S105 - of text
 WIDE_REL = 0.1
 """From this half width on, relative to the mean, the page says that runs are too few."""
 SHOWN_GROUPS = 3

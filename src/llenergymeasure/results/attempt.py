@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.files import sha256, write_text
+from llenergymeasure.files import open_file, sha256, write_text
 from llenergymeasure.processes import boot_id, start_ticks
 from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.layout import RunFolder
@@ -92,7 +92,8 @@ class Outcome:
 
     def _append(self, folder: RunFolder) -> None:
         line = json.dumps({key: value for key, value in asdict(self).items() if key != "log_tail"})
-        with folder.attempts.open("a") as stream:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        with os.fdopen(open_file(folder.attempts, flags), "a") as stream:
             stream.write(f"{line}\n")
             stream.flush()
             os.fsync(stream.fileno())

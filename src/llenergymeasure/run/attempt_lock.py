@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from llenergymeasure.errors import LlemError
-from llenergymeasure.files import try_lock
+from llenergymeasure.files import make_folder, open_file, try_lock
 from llenergymeasure.results.layout import RunFolder
 
 LOCK_POLL_S = 0.25
@@ -42,8 +42,8 @@ class AttemptLock:
         Raises:
             EarlierAttemptError: it did not end in time.
         """
-        folder.path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder.attempts, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        make_folder(folder.path)
+        handle = open_file(folder.attempts, os.O_RDWR | os.O_CREAT)
         deadline = time.monotonic() + wait_s
         waited = False
         while not try_lock(handle):
@@ -63,7 +63,7 @@ class AttemptLock:
 def unattended(folder: RunFolder) -> Iterator[bool]:
     """Hold a run's folder while no attempt is at work in it; yield whether it is held."""
     try:
-        handle = os.open(folder.attempts, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        handle = open_file(folder.attempts, os.O_RDWR | os.O_CREAT)
     except FileNotFoundError:  # no folder
         yield False
         return

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import LlemError
-from llenergymeasure.files import write_text
+from llenergymeasure.files import open_file, write_text
 
 FEWEST_FAILURES = 3
 """Failures alike that end a study: two can be chance, a fourth says nothing new."""
@@ -82,8 +82,8 @@ class Circuit:
     def add_failure(self, experiment: str, error: Mapping[str, Any]) -> None:
         """Note how a run failed. What cannot be written ends nothing: it is a saving, no result."""
         line = json.dumps({"experiment": experiment, "error": dict(error)}) + "\n"
-        with contextlib.suppress(OSError):
-            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+        with contextlib.suppress(OSError, LlemError):
+            handle = open_file(self._path, os.O_WRONLY | os.O_APPEND)
             try:
                 os.write(handle, line.encode())
             finally:

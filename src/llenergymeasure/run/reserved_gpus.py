@@ -1,7 +1,6 @@
 """The GPUs of one run: found, locked, held at the limits it asks for (standard library only)."""
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from llenergymeasure.machine.gpus.allotment import Allotment, ask_allotment
 from llenergymeasure.machine.gpus.card_limits import Limits
 from llenergymeasure.machine.gpus.limits import hold_limits, restore_left, restore_limits
 from llenergymeasure.machine.gpus.locks import GpuLocks, lock_gpus
+from llenergymeasure.screen import say
 
 LOCK_WAIT_S = 3600.0
 """A neighbour's run may hold a card for long; an hour covers one of publication length."""
@@ -95,7 +95,4 @@ def put_back_left_limits(locks: GpuLocks | None = None) -> None:
     """Put back what killed runs left on cards that are free or locked here; report failures."""
     for uuid, reason in restore_left(locks).items():
         if reason is not None:
-            print(
-                f"GPU {uuid} is still at the limits of a run that was killed: {reason}",
-                file=sys.stderr,
-            )
+            say(f"GPU {uuid} is still at the limits of a run that was killed: {reason}")

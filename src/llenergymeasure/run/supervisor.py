@@ -7,10 +7,8 @@ time limit, or the death of the workflow that asked for the run.
 
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -18,11 +16,19 @@ from typing import IO, Any
 
 from llenergymeasure import processes
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError
-from llenergymeasure.files import read_json, remove_unfinished, write_text
+from llenergymeasure.files import (
+    make_folder,
+    open_file,
+    read_json,
+    remove,
+    remove_unfinished,
+    write_text,
+)
 from llenergymeasure.machine.gpus.memory_release import ask_release, told
 from llenergymeasure.machine.scheduler import job_facts, memory_kills, time_limit_over
 from llenergymeasure.processes import SignalPipe, python_module
 from llenergymeasure.recording.client import RecorderProcess
+from llenergymeasure.redact import keep_secret
 from llenergymeasure.results.attempt import Outcome, attempts_begun
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder
 from llenergymeasure.results.whole import is_measured, is_whole
@@ -40,6 +46,7 @@ from llenergymeasure.run.ending import (
 )
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.run.reserved_gpus import Reservation, put_back_left_limits
+from llenergymeasure.screen import say
 from llenergymeasure.units import DISQUALIFYING
 
 ENGINE_MODULE = "llenergymeasure.run.engine.engine_process"
@@ -67,6 +74,7 @@ class Supervisor:
         engine_launcher: list[str] | None = None,
     ) -> None:
         self._spec = spec
+        keep_secret([(spec["config"].get("openai") or {}).get("api_key_env")])
         self._folder = folder
         self._watched_pid = watched_pid
         self._engine_launcher = engine_launcher
@@ -84,7 +92,7 @@ class Supervisor:
         try:
             lock = AttemptLock.take(self._folder, signals.wait)
         except EarlierAttemptError as error:  # the outcome is the other attempt's to write
-            print(error, file=sys.stderr)
+            say(str(error))
             return EXIT_FAILED
         if lock is None:
             return 128 + signals.take()
@@ -105,7 +113,7 @@ class Supervisor:
             return self._fail(outcome, EXIT_FAILED, described(error))
         outcome.begin(self._folder)
         started = time.monotonic()
-        with self._folder.log.open("ab", buffering=0) as log:
+        with self._log() as log:
             try:
                 return self._attempt(outcome, log, signals, started)
             except LlemError as error:
@@ -115,6 +123,10 @@ class Supervisor:
                 self._clean_up()
                 self._fail(outcome, EXIT_FAILED, described(error))
                 raise
+
+    def _log(self) -> IO[bytes]:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        return os.fdopen(open_file(self._folder.log, flags), "ab", buffering=0)
 
     def _disqualified(self) -> bool:
         """Return whether the result is kept out of the means."""
@@ -127,18 +139,17 @@ class Supervisor:
         The workflow asks for the record alone, so the files beside it are this one's to remove.
         """
         for path in self._folder.products:
-            path.unlink(missing_ok=True)
+            remove(path)
 
     def _clear(self) -> None:
         """Make room: what an earlier attempt left for a look goes now."""
-        shutil.rmtree(self._folder.work, ignore_errors=True)
-        self._folder.stream.unlink(missing_ok=True)
-        self._folder.log.unlink(missing_ok=True)
+        for path in (self._folder.work, self._folder.stream, self._folder.log):
+            remove(path)
         remove_unfinished(self._folder.path)
         self._remove_products()
-        self._folder.work.mkdir(parents=True, exist_ok=True)
-        self._folder.skip.unlink(missing_ok=True)  # one that came amid the clearing
-        self._folder.spec.write_text(json.dumps(self._spec, indent=2))
+        make_folder(self._folder.work)
+        remove(self._folder.skip)  # one that came amid the clearing
+        write_text(self._folder.spec, json.dumps(self._spec, indent=2))
 
     def _attempt(
         self, outcome: Outcome, log: IO[bytes], signals: SignalPipe, started: float
@@ -200,11 +211,11 @@ class Supervisor:
         if not is_measured(self._folder):
             return None
         outcome.begin(self._folder)
-        self._folder.spec.write_text(json.dumps(self._spec, indent=2))
+        write_text(self._folder.spec, json.dumps(self._spec, indent=2))
         end = self._finish(signals, outcome, End(0))
         if end.cause is Cause.SIGNAL or (end.well and not self._disqualified()):
             return self._conclude(outcome, end)
-        print("what an earlier attempt left gives no result: measured again", file=sys.stderr)
+        say("what an earlier attempt left gives no result: measured again")
         outcome.attempt += 1
         outcome.phase = None
         return None
@@ -253,9 +264,9 @@ class Supervisor:
         if release is None:
             return
         outcome.gpu_memory = release
-        self._folder.gpu_memory.write_text(json.dumps(release))
+        write_text(self._folder.gpu_memory, json.dumps(release))
         for line in told(release):
-            print(line, file=sys.stderr)
+            say(line)
 
     def _announce_recorder(self, recorder: RecorderProcess) -> None:
         """Tell the engine's process which sensors work: it waits for this before it begins."""
@@ -264,9 +275,7 @@ class Supervisor:
         except Exception as error:
             ready = {"ready": False, "error": str(error), "sensors": []}
             self._recorder_lost = True
-        temporary = self._folder.recorder.with_suffix(".part")
-        temporary.write_text(json.dumps(ready))
-        temporary.replace(self._folder.recorder)
+        write_text(self._folder.recorder, json.dumps(ready))
 
     def _watch(
         self,
@@ -329,11 +338,11 @@ class Supervisor:
         """
         if not engine_end.well:
             how = {"returncode": engine_end.returncode, "message": engine_end.message}
-            self._folder.engine_end.write_text(json.dumps(how))
+            write_text(self._folder.engine_end, json.dumps(how))
         outcome.phase = "finish"
-        self._folder.error.unlink(missing_ok=True)
+        remove(self._folder.error)
         command = python_module(FINISH_MODULE, "--out", str(self._folder.path))
-        with self._folder.log.open("ab", buffering=0) as log:
+        with self._log() as log:
             child = processes.start(command, log)
         number = engine_end.signal_number
         deadline = time.monotonic() + (FINISH_LIMIT_S if number is None else FINISH_HURRIED_S)
@@ -353,8 +362,8 @@ class Supervisor:
 
     def _conclude(self, outcome: Outcome, end: End) -> int:
         if end.well:
-            shutil.rmtree(self._folder.work, ignore_errors=True)
-            self._folder.stream.unlink(missing_ok=True)
+            remove(self._folder.work)
+            remove(self._folder.stream)
             outcome.phase = None
             outcome.end(self._folder, "completed", EXIT_OK)
             self._circuit.remove()
@@ -392,7 +401,7 @@ class Supervisor:
             self._circuit.add_failure(self._spec["experiment"], error)
         where = f" in phase {outcome.phase}" if outcome.phase else ""
         run = f"{self._spec['experiment']}/{self._spec['cycle']}"
-        print(f"run {run} failed{where}: {error['class']}: {error['message']}", file=sys.stderr)
+        say(f"run {run} failed{where}: {error['class']}: {error['message']}")
         return code or EXIT_FAILED
 
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from llenergymeasure.errors import EXIT_CONFIGURATION
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.supervisor import Supervisor
+from llenergymeasure.screen import say
 
 
 def run_as_script(backend: str) -> NoReturn:
@@ -31,10 +32,10 @@ def main(backend: str, arguments: list[str] | None = None) -> int:
     try:
         spec = read_spec(options.spec, options.run)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        print(f"{options.spec}: {error}", file=sys.stderr)
+        say(f"{options.spec}: {error}")
         return EXIT_CONFIGURATION
     if spec["backend"] != backend:
-        print(f"{options.spec}: backend is {spec['backend']}, not {backend}", file=sys.stderr)
+        say(f"{options.spec}: backend is {spec['backend']}, not {backend}")
         return EXIT_CONFIGURATION
     launcher = json.loads(options.engine_launcher) if options.engine_launcher else None
     return Supervisor(spec, RunFolder(options.out.absolute()), options.watch, launcher).run()

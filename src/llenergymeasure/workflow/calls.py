@@ -1,6 +1,7 @@
 """How a study was last started, so that it can be taken up again with the same words."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,16 @@ from llenergymeasure.files import write_text
 from llenergymeasure.results.layout import StudyFolder
 
 NAME = ".call.json"
+
+SETTINGS = frozenset(
+    {
+        *("backend", "n", "pytorch.batch_size", "precision", "dataset", "max_input_tokens"),
+        *("max_output_tokens", "weights", "protocol", "execution.n_cycles"),
+        *("execution.cycle_order", "execution.experiment_gap_seconds"),
+        "execution.cycle_gap_seconds",
+    }
+)
+"""What ``llem run`` sets over a study."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,12 @@ class StudyCall:
     settings: Mapping[str, Any] = field(default_factory=dict)
     profile: str | None = None
 
+    def __str__(self) -> str:
+        """Return it in words."""
+        given = [f"{key}={value}" for key, value in self.settings.items()]
+        given += [] if self.profile is None else [f"profile {self.profile}"]
+        return " with ".join([str(self.study_file), *([", ".join(given)] if given else [])])
+
 
 def remember(folder: StudyFolder, call: StudyCall) -> None:
     """Keep how a study was started, in its results."""
@@ -41,14 +58,26 @@ def remember(folder: StudyFolder, call: StudyCall) -> None:
 def recall(folder: StudyFolder) -> StudyCall | None:
     """Return how a study was last started; null if it was not by ``llem``.
 
+    A results folder may come from anybody: what it says is taken for which study and with which
+    settings, and for nothing that could run something else.
+
     Raises:
-        ConfigurationError: the study's file is gone.
+        ConfigurationError: the study's file is gone, or somebody else started it.
     """
+    path = folder.path / NAME
     try:
-        stored = json.loads((folder.path / NAME).read_text())
-        call = StudyCall(Path(stored["study_file"]), stored["settings"], stored["profile"])
+        stored = json.loads(path.read_text())
+        call = StudyCall(Path(stored["study_file"]), dict(stored["settings"]), stored["profile"])
+        owners = {path.stat().st_uid, folder.path.stat().st_uid}
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    if owners != {os.geteuid()}:
+        message = f"somebody else ran this; look at its study, then: llem run {call.study_file}"
+        raise ConfigurationError(Problem(message, file=folder.path))
+    unknown = sorted(call.settings.keys() - SETTINGS)
+    if unknown:
+        message = f"no command of ours sets {', '.join(unknown)}; run the study by its file"
+        raise ConfigurationError(Problem(message, file=path))
     if not call.study_file.is_file():
         message = "the study that was run here is gone; put it back, or run another file"
         raise ConfigurationError(Problem(message, file=call.study_file))

@@ -7,7 +7,6 @@ kernel keeps the locks), so the study's own and those of GPUs stay.
 
 import json
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.errors import LlemError
+from llenergymeasure.errors import LlemError, ResultsError
+from llenergymeasure.files import opened, remove
 from llenergymeasure.machine.gpus.limits import left_limits, restore_left
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
@@ -164,8 +164,17 @@ def _files(folder: StudyFolder, at_work: set[Path]) -> Iterator[Leftover]:
         if path.is_file() and _is_temporary(path):
             yield _file(path, "a file that was being written")
     for path in sorted(folder.path.glob("runs/*/*")):
-        if path.is_dir() and path.resolve() not in at_work:
+        if _is_inside(path) and path.resolve() not in at_work:
             yield from _files_of_run(RunFolder(path))
+
+
+def _is_inside(folder: Path) -> bool:
+    """Return whether it is a folder of the study itself, and no link that leads elsewhere."""
+    try:
+        with opened(folder):
+            return True
+    except (ResultsError, NotADirectoryError):
+        return False
 
 
 def _files_of_run(run: RunFolder) -> Iterator[Leftover]:
@@ -193,13 +202,7 @@ def _is_temporary(path: Path) -> bool:
 
 
 def _file(path: Path, reason: str) -> Leftover:
-    def remove() -> None:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-    return Leftover("file", str(path), reason, remove, _size(path))
+    return Leftover("file", str(path), reason, partial(remove, path), _size(path))
 
 
 def _size(path: Path) -> int:

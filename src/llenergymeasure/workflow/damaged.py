@@ -5,9 +5,10 @@ first time stays beside it in ``damaged-1``, ``damaged-2`` and so on.
 """
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from llenergymeasure.files import remove_unfinished, sync_folder
+from llenergymeasure.files import remove, remove_unfinished, sync_folder
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.run.attempt_lock import unattended
 from llenergymeasure.workflow.manifest import DAMAGED
@@ -33,8 +34,11 @@ def make_room(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
         states: the runs with their states.
         folder: the study's folder.
     """
-    for place in (folder.path, folder.path / "figures", folder.path / "logs"):
+    logs = folder.path / "logs"
+    for place in (folder.path, folder.path / "figures", folder.path / "pins", logs):
         remove_unfinished(place)
+    for link in filter(Path.is_symlink, logs.glob("*")):  # Snakemake's rules would follow it
+        remove(link)
     for each in states:
         run = folder.run(each["experiment"], each["cycle"])
         with unattended(run) as mine:

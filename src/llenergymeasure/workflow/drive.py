@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, LlemError
+from llenergymeasure.files import open_file
 from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
-from llenergymeasure.processes import die_with_parent, python_module
+from llenergymeasure.processes import SAFE_PATH_VARIABLE, die_with_parent, python_module
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.run.circuit_breaker import Broken, Circuit
@@ -103,7 +104,7 @@ class Call:
 
     def variables(self) -> dict[str, str]:
         """Return this process's environment with what Snakemake is told by it."""
-        told = {"LLEM_QUIET": "1", DRIVEN_VARIABLE: "1"}
+        told = {"LLEM_QUIET": "1", DRIVEN_VARIABLE: "1", SAFE_PATH_VARIABLE: "1"}
         if self.overrides:
             told[OVERRIDES_VARIABLE] = json.dumps(dict(self.overrides))
         return os.environ | dict(self.environment) | told
@@ -150,6 +151,7 @@ class Drive:
         """
         call = call or Call()
         log_path = self._folder.path / LOG_NAME
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
         self._on_cluster = call.profile is not None
         self._began_s = time.time()
         # This process lives as long as the study: with NVML open in it no driver would unload.
@@ -158,7 +160,7 @@ class Drive:
         measured = gpus or bool(RaplSensor().channels())
         at_once = AT_ONCE if call.profile is None else AT_ONCE_ON_A_CLUSTER
         progress = Progress(self._plan, self._folder, at_once, estimates, measured=measured)
-        with self._signals(), log_path.open("w+b") as log:
+        with self._signals(), os.fdopen(open_file(log_path, flags), "w+b") as log:
             self._process = self._start(log, call)
             self._follow(self._process, progress)
             log.seek(0)

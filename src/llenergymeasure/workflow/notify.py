@@ -29,6 +29,7 @@ import llenergymeasure
 from llenergymeasure.config.loopback import is_loopback
 from llenergymeasure.config.notify import Event, NotifyConfig, address_problem
 from llenergymeasure.plan import Plan
+from llenergymeasure.processes import users_environment
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.units import MISSING
 from llenergymeasure.workflow.manifest import count, states
@@ -157,7 +158,7 @@ def _post(notify: NotifyConfig, event: Event, content: bytes) -> None:
     }
     if notify.token_env is not None:
         headers["Authorization"] = f"Bearer {_variable(notify.token_env)}"
-    request = Request(address, content, headers, method="POST")
+    request = Request(address, content, headers, method="POST")  # noqa: S310 - checked above
     _within(notify.timeout_seconds, lambda: _send(request, notify.timeout_seconds))
 
 
@@ -250,7 +251,7 @@ def _run(notify: NotifyConfig, event: Event, content: bytes) -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env=os.environ | {"LLEM_EVENT": event},
+            env=users_environment(LLEM_EVENT=event),
             start_new_session=True,
         )
     except (OSError, ValueError) as error:

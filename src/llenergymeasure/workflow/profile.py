@@ -41,10 +41,17 @@ class JobRequest:
 
 
 def profile_place(name: str | None) -> str:
-    """Return what Snakemake is given as its profile: a folder, a name it knows, or one of ours."""
+    """Return what Snakemake is given as its profile: one of ours by its name, or as it was given.
+
+    A folder that happens to lie here under the name of one of ours is not meant: ``./slurm`` is.
+    """
     name = name or "default"
-    ours = workflow_root() / "profiles" / name
-    return name if Path(name).is_dir() or not ours.is_dir() else str(ours)
+    return str(workflow_root() / "profiles" / name) if is_ours(name) else name
+
+
+def is_ours(profile: str) -> bool:
+    """Return whether a profile is named that came with the workflow."""
+    return "/" not in profile and (workflow_root() / "profiles" / profile / "config.yaml").is_file()
 
 
 def job_request(profile: str | None) -> JobRequest | None:

@@ -26,9 +26,12 @@ from llenergymeasure.files import locked, write_if_changed
 from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.machine.gpus.allotment import gpus_needed
 from llenergymeasure.plan import Plan
+from llenergymeasure.plan.trust import runs_or_sends
+from llenergymeasure.processes import SAFE_PATH_VARIABLE
 from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.reserved_gpus import put_back_left_limits
+from llenergymeasure.screen import printable, say
 from llenergymeasure.units import BackendName
 from llenergymeasure.workflow.cluster import end_jobs, left_jobs, name_jobs
 from llenergymeasure.workflow.damaged import damaged, make_room
@@ -86,6 +89,8 @@ class OpenStudy:
         self.plan_file = str(folder.plan)
         self._apptainer_offered = _apptainer_offered(workflow)
         self._at_once = _runs_at_once(workflow)
+        if workflow.is_main_process:
+            os.environ[SAFE_PATH_VARIABLE] = "1"
         if workflow.is_main_process and self._at_once > 1:
             os.environ[AT_ONCE_VARIABLE] = str(self._at_once)
         self._places = Places(plan, folder, apptainer_offered=self._apptainer_offered)
@@ -208,7 +213,9 @@ class OpenStudy:
             if not self._workflow.local_exec:
                 self._take_cluster()
             if not os.environ.get(DRIVEN_VARIABLE):
-                warn_of_missing_variables(self._notify, _say)
+                warn_of_missing_variables(self._notify, say)
+                for line in runs_or_sends(self._plan, self._notify):
+                    say(line)
             states = self._look()
             if any(each["status"] == "completed" for each in states):
                 self._circuit.remove()
@@ -241,12 +248,12 @@ class OpenStudy:
             )
         left = left_jobs(self._folder)
         if left:
-            print(f"Ending {len(left)} jobs of an earlier workflow", file=sys.stderr, flush=True)
+            say(f"Ending {len(left)} jobs of an earlier workflow")
             end_jobs(left)
         if name_jobs(self._workflow, self._folder):
             QueueWatch(self._folder, _say).start()
         if "gpu" in dict(self._workflow.resource_settings.resources):
-            _say(
+            say(
                 f"The whole cluster has {self._at_once} GPU of work at a time, for resources say "
                 "so: take the profile with --workflow-profile, or --resources without gpu"
             )
@@ -273,18 +280,18 @@ class OpenStudy:
             write_tables(self._folder.path, partial=True)
             write_report(self._folder.path, partial=True)
         if not os.environ.get("LLEM_QUIET"):
-            print(study_text(self._folder.path), file=sys.stderr, flush=True)
+            say(study_text(self._folder.path))
             open_runs = sum(run["status"] != "completed" for run in runs)
             reached = precision(self._plan, self._folder, open_runs)
             if reached is not None:
-                _say(str(reached))
+                say(str(reached))
         broken = self._circuit.broken()
         if broken is not None and not os.environ.get("LLEM_QUIET"):
-            _say(str(broken))
+            say(str(broken))
         if not os.environ.get(DRIVEN_VARIABLE):
             # ``llem`` tells by itself: it outlives a killed Snakemake.
             reason = None if broken is None else str(broken)
-            tell(self._notify, News.of(self._plan, self._folder, reason), _say)
+            tell(self._notify, News.of(self._plan, self._folder, reason), say)
         self._circuit.remove()
 
 
@@ -314,7 +321,7 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
         if workflow.is_main_process:
             if only_looks(sys.argv):
                 for line in damaged(states(plan, folder)):
-                    _say(line)
+                    say(line)
             else:
                 prepare(plan, folder)
             os.environ[PLAN_VARIABLE] = str(folder.plan)
@@ -423,7 +430,7 @@ def prepare(plan: Plan, folder: StudyFolder) -> None:
         # Before Snakemake looks: it takes every record that exists for a finished run.
         runs = write_manifest(plan, folder)
         for line in damaged(runs):
-            _say(line)
+            say(line)
         make_room(runs, folder)
 
 
@@ -456,10 +463,6 @@ def _is_locked(folder: StudyFolder) -> bool:
         return True
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 class _as_workflow_error:  # noqa: N801 - reads as a context manager
     """Turn our errors into Snakemake's, which it prints without a traceback."""
 
@@ -471,4 +474,4 @@ class _as_workflow_error:  # noqa: N801 - reads as a context manager
             from snakemake.exceptions import WorkflowError
 
             message = as_message(error) if isinstance(error, OSError) else str(error)
-            raise WorkflowError(message) from None
+            raise WorkflowError(printable(message)) from None

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.workload.datasets.files import only_a_file
 
 _COLUMNS = (
     ("timestamp", "contexttokens", "generatedtokens"),
@@ -68,6 +69,7 @@ def read_trace(path: Path, start_s: float = 0.0) -> Trace:
         ConfigurationError: it cannot be read, a row is none (the message names the line), or
             nothing comes after ``start_s``.
     """
+    only_a_file(path, _KEY)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = _json_lines(file) if path.suffix == ".jsonl" else _csv_lines(path, file)

@@ -58,7 +58,7 @@ def read_dataset(name: str) -> Dataset:
         BackendError: a data set on the hub cannot be had.
     """
     path = Path(name).expanduser()
-    if path.is_file() or path.suffix.lower() in READERS:
+    if (path.exists() and not path.is_dir()) or path.suffix.lower() in READERS:
         return read_file(path)
     if not is_hub_name(name) and not path.is_dir():
         raise ConfigurationError(

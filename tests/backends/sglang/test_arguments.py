@@ -151,15 +151,14 @@ def test_what_stands_in_the_way_is_told_at_once(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     config = experiment(
         lora={"adapter_path": "adapter"},
-        passthrough_kwargs={"dtype": "half", "api_key": "x", "port": 1},
+        passthrough_kwargs={"dtype": "half", "served_model_name": "x"},
     )
     keys = [problem.key for problem in registry.get("sglang").problems(config)]
-    assert keys[-5:] == [
+    assert keys[-4:] == [
         "sglang.engine.device",
         "lora",
         "passthrough_kwargs.dtype",
-        "passthrough_kwargs.api_key",
-        "passthrough_kwargs.port",
+        "passthrough_kwargs.served_model_name",
     ]
     on_cpu = experiment(sglang={"engine": {"device": "cpu"}})
     assert [problem.key for problem in registry.get("sglang").problems(on_cpu)] in (

@@ -10,6 +10,7 @@ from llenergymeasure.backends.openai.owner import server_root
 from llenergymeasure.config.backends.openai import OpenAIConfig
 from llenergymeasure.config.experiment import DecoderConfig, ExperimentConfig
 from llenergymeasure.errors import BackendError, Problem
+from llenergymeasure.redact import keep_secret
 
 ENGINE_UNKNOWN = "unknown: a server that was already running; what it says of itself is in settings"
 
@@ -40,6 +41,7 @@ class OpenAIBackend:
         settings = _settings(config)
         path = urlsplit(settings.base_url).path.rstrip("/")
         key = None if settings.api_key_env is None else os.environ.get(settings.api_key_env)
+        keep_secret([settings.api_key_env])
         return ServerCommand(
             argv=(),
             base_url=settings.base_url,

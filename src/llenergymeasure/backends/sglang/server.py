@@ -89,9 +89,10 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
             f"SGLang's server takes no engine.{missing[0]}: remove it, or the section serving"
         )
     arguments |= {"served_model_name": SERVED_NAME, "enable_metrics": True}
-    command = python_module("sglang.launch_server", "--host", "127.0.0.1")
+    command = python_module("sglang.launch_server")
+    listener = ("--host", "127.0.0.1", "--port", str(port))  # last: the last one holds
     return ServerCommand(
-        argv=(*command, "--port", str(port), *_spelt(arguments)),
+        argv=(*command, *_spelt(arguments), *listener),
         base_url=f"http://127.0.0.1:{port}/v1",
         model=SERVED_NAME,
         environment=environment(config),

@@ -15,6 +15,7 @@ from llenergymeasure.errors import BackendError
 from llenergymeasure.machine.gpus.allotment import allot
 from llenergymeasure.machine.gpus.inventory import discover
 from llenergymeasure.processes import python_module
+from llenergymeasure.screen import say
 from llenergymeasure.workload.models.content import model_content
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 
@@ -146,7 +147,7 @@ def _in_its_own_process(arguments: dict[str, Any], folder: Path) -> None:
     )
     if done.returncode != 0:
         last = [line for line in done.stderr.splitlines() if line.strip()][-1:] or ["no message"]
-        print(done.stderr, file=sys.stderr)
+        say(done.stderr)
         raise BackendError(f"TensorRT-LLM did not build an engine: {last[0]}")
 
 

@@ -66,9 +66,10 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
         ConfigurationError: the model's name means nothing.
     """
     source = resolve_model(config)
-    command = python_module("vllm.entrypoints.openai.api_server", "--host", "127.0.0.1")
+    command = python_module("vllm.entrypoints.openai.api_server")
+    listener = ("--host", "127.0.0.1", "--port", str(port))  # last: the last one holds
     return ServerCommand(
-        argv=(*command, "--port", str(port), *_spelt(_arguments(config, source))),
+        argv=(*command, *_spelt(_arguments(config, source)), *listener),
         base_url=f"http://127.0.0.1:{port}/v1",
         model=SERVED_NAME,
         # Its development mode tells the settings in force; only this machine can reach it.

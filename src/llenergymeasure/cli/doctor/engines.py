@@ -58,7 +58,7 @@ def _engine(backend: str, packages: tuple[str, ...]) -> Finding:
         return Finding(backend, "absent", detail, remedy)
     try:
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", _TRY, *packages],
+            [sys.executable, "-P", "-W", "ignore", "-c", _TRY, *packages],
             capture_output=True,
             text=True,
             timeout=IMPORT_LIMIT_S,

@@ -46,7 +46,7 @@ class OpenAIConfig(Section):
     )
     metrics_path: str | None = Field(
         default=None,
-        pattern=r"^/",
+        pattern=r"^/[!-~]*$",
         max_length=2048,
         description="Where the server tells its state as Prometheus text, from its root.",
         examples=["/metrics"],
@@ -66,6 +66,8 @@ class OpenAIConfig(Section):
             host = parts.hostname or ""
         except ValueError as error:
             raise ValueError(f"no valid address: {error}") from None
+        if not (value.isascii() and value.isprintable()) or " " in value:
+            raise ValueError("no valid address: it has blanks or signs that no address has")
         if parts.scheme not in ("http", "https"):
             raise ValueError("must start with http:// or https://")
         if parts.username is not None or parts.password is not None:

@@ -12,7 +12,7 @@ whose run is dead, also when that was in another container.
 import contextlib
 import json
 import os
-import stat
+import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure import files
+from llenergymeasure.errors import LlemError
 from llenergymeasure.machine.gpus.card_limits import Card, Limits, LimitsError, open_nvml
 from llenergymeasure.machine.gpus.locks import GpuLocks, file_safe
 from llenergymeasure.machine.shared_folder import shared_folder
@@ -111,13 +112,17 @@ def recorded(folder: Path) -> list[str]:
 
     Other users' are passed over: what stands in them could make root set anything.
     """
-    prefix = _path(folder, "").stem
-    found = []
+    return sorted(_own_records(folder))
+
+
+def _own_records(folder: Path) -> dict[str, Path]:
+    prefix = f"limits-{os.geteuid()}-"
+    found = {}
     for path in folder.glob(f"{prefix}*.json"):
         with contextlib.suppress(FileNotFoundError):  # put back since
             if _is_own(path.lstat()):
-                found.append(path.stem.removeprefix(prefix))
-    return sorted(found)
+                found[path.stem.removeprefix(prefix).partition(_OTHER_NAME)[0]] = path
+    return found
 
 
 def _recorded(locks: GpuLocks) -> list[str]:
@@ -168,22 +173,28 @@ class LimitRecord:
     boot_id: str | None
 
 
+_OTHER_NAME = "~"
+"""Begins what a record's name has more than others', where somebody else took its name."""
+
+
 def _path(folder: Path, uuid: str) -> Path:
-    return folder / f"limits-{os.geteuid()}-{file_safe(uuid)}.json"
+    """Return this user's record of a card, or where it is to be: never what others put there."""
+    name = f"limits-{os.geteuid()}-{file_safe(uuid)}"
+    free = folder / f"{name}.json"
+    if os.path.lexists(free):
+        free = folder / f"{name}{_OTHER_NAME}{secrets.token_hex(4)}.json"
+    return _own_records(folder).get(file_safe(uuid), free)
 
 
 def _write(folder: Path, record: LimitRecord) -> None:
     """Write a record and wait until it is on the disk."""
     path = _path(folder, record.uuid)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        handle = os.open(path, flags, 0o600)
+        handle = files.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise LimitsError(
             f"GPU {record.uuid}: an earlier run's limits are not put back yet; `llem clean` says "
             "why"
-            if _is_own(path.lstat())
-            else f"{path} belongs to somebody else; delete it"
         ) from None
     try:
         with os.fdopen(handle, "w") as stream:
@@ -203,9 +214,8 @@ def _read(path: Path) -> LimitRecord | None:
         LimitsError: somebody else made it.
         OSError: it cannot be read.
     """
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as stream:
-        found = os.fstat(stream.fileno())
-        if not (stat.S_ISREG(found.st_mode) and _is_own(found)):
+    with os.fdopen(files.open_file(path, os.O_RDONLY), "rb") as stream:
+        if not _is_own(os.fstat(stream.fileno())):
             raise LimitsError(f"{path} belongs to somebody else; delete it")
         try:
             content: dict[str, Any] = json.load(stream)
@@ -226,7 +236,7 @@ def main() -> int:
             if "set" in question
             else _restore(folder, uuids)
         )
-    except (LimitsError, OSError) as error:
+    except (LlemError, OSError) as error:
         answer = {"refused": str(error)}
     print(json.dumps(answer))
     return 0
@@ -253,13 +263,13 @@ def _set(folder: Path, uuids: Sequence[str], limits: Limits) -> dict[str, Any]:
             _write(folder, record)
             done.append((card, record))
             held[card.uuid] = {"power_limit_before_w": before_w, **card.apply(limits)}
-    except (LimitsError, OSError) as error:
+    except (LlemError, OSError) as error:
         left = {}
         for card, record in done:
             try:
                 _put_back(card, _as_done(card, record))
                 _path(folder, card.uuid).unlink()
-            except (LimitsError, OSError) as why:
+            except (LlemError, OSError) as why:
                 left[card.uuid] = str(why)
         raise LimitsError(_with_left(str(error), left)) from error
     return held
@@ -279,14 +289,14 @@ def _restore(folder: Path, uuids: Sequence[str]) -> dict[str, Any]:
     left = {}
     unchanged = True
     for uuid in uuids:
-        path = _path(folder, uuid)
         try:
+            path = _path(folder, uuid)
             record = _read(path)
             if record is not None and record.boot_id == boot_id():
                 open_nvml()
                 unchanged &= _put_back(Card(record.uuid), record)
             path.unlink()
-        except (LimitsError, OSError) as error:
+        except (LlemError, OSError) as error:
             left[uuid] = str(error)
     return {
         "restored": not left,

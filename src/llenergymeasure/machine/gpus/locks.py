@@ -10,12 +10,14 @@ import getpass
 import os
 import random
 import re
+import stat
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from llenergymeasure.errors import LlemError
-from llenergymeasure.files import try_lock
+from llenergymeasure.files import open_file, try_lock
 from llenergymeasure.machine.shared_folder import shared_folder
 
 POLL_S = 0.25
@@ -65,7 +67,11 @@ class GpuLocks:
             for uuid in uuids:
                 if len(self._handles) == count:
                     break
-                handle = _open(self.folder / _file_name(uuid))
+                path = self.folder / _file_name(uuid)
+                handle = _open(path)
+                if handle is None:
+                    busy[uuid] = f"someone who left {path}, which is no lock; remove it"
+                    continue
                 self._handles[uuid] = handle
                 if not try_lock(handle):
                     busy[uuid] = _written(handle)
@@ -131,23 +137,25 @@ def _too_few(busy: dict[str, str], needed: int, usable: int, wait_s: float) -> s
     )
 
 
-def _open(path: Path) -> int:
-    """Open a lock file that any user may have made.
+def _open(path: Path) -> int | None:
+    """Open a lock file that any user may have made; None if what lies there is none.
 
     Without O_CREAT first: in a sticky folder the kernel refuses O_CREAT on another user's file
     (fs.protected_regular in proc_sys_fs(5)).
     """
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(path.lstat().st_mode):
+                return None
         try:
-            return os.open(path, flags)
+            return open_file(path, os.O_RDWR)
         except PermissionError:
             # Made under a strict umask: a lock needs no more than to read (flock(2)).
-            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            return open_file(path, os.O_RDONLY)
         except FileNotFoundError:
             pass
         try:
-            handle = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+            handle = open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         except FileExistsError:
             continue
         os.fchmod(handle, 0o666)

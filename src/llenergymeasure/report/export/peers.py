@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from llenergymeasure.analysis.tables import harmless_text
 from llenergymeasure.report.findings import TOKEN, ranked
 from llenergymeasure.report.wording import plain
 from llenergymeasure.units import J_PER_WH
@@ -153,5 +154,7 @@ def _csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
     names = list(columns or (rows[0] if rows else ()))
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        texts = {key: harmless_text(each) for key, each in row.items() if isinstance(each, str)}
+        writer.writerow({**row, **texts})
     return text.getvalue()

@@ -1,5 +1,6 @@
 """The summary as a table for a paper: LaTeX or Markdown."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -26,8 +27,13 @@ def markdown(summary: Sequence[Row]) -> str:
     """Return the summary as a Markdown table, least energy first."""
     header, rows = _cells(summary)
     lines = [header, ["---", "---:", "---", "---:", "---:", "---:"], *rows]
-    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    escaped = [[_markdown(cell) for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped) + "\n\n" + _note(summary) + "\n"
+
+
+def _markdown(cell: str) -> str:
+    """Return text that makes no cell, no tag, no link and no image of its own."""
+    return re.sub(r"([|\\`\[\]])", r"\\\1", cell).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def latex(summary: Sequence[Row]) -> str:

@@ -27,6 +27,7 @@ from llenergymeasure.machine.environment import environment
 from llenergymeasure.machine.gpus.busy_neighbours import at_work_beside
 from llenergymeasure.plan.estimate import limit_s
 from llenergymeasure.processes import die_with
+from llenergymeasure.redact import without_secrets, without_secrets_in
 from llenergymeasure.results.attempt import report_failure
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.engine.batch_window import cut_batches, measure_window
@@ -41,6 +42,7 @@ from llenergymeasure.run.preflight.cpu_checks import CpuWatch
 from llenergymeasure.run.preflight.forecast import known_of, work_of
 from llenergymeasure.run.preflight.memory import memory_need
 from llenergymeasure.run.result.flops import workload_flops
+from llenergymeasure.screen import say
 from llenergymeasure.workload.prompts import build_workload
 from llenergymeasure.workload.requests import Request, Workload
 
@@ -63,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BaseException as error:
         report_failure(folder, error)
         if isinstance(error, LlemError):
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            say(without_secrets(f"{type(error).__name__}: {error}"))
             return EXIT_FAILED
         raise
     return EXIT_OK
@@ -146,7 +148,7 @@ class EngineRun:
                 "flops": workload_flops(found.source, workload),
                 "quality": self._perplexity(engine),
             }
-            write_text(self._folder.engine, json.dumps(document, default=str))
+            self._write(document)
         finally:
             with self._marks.phase("release"):
                 engine.close()
@@ -215,7 +217,12 @@ class EngineRun:
         with self._marks.phase("judge"):
             score = command_score(self._folder, asked)
         document["quality"] = {**(document["quality"] or {}), **score}
-        write_text(self._folder.engine, json.dumps(document, default=str))
+        self._write(document)
+
+    def _write(self, document: dict[str, Any]) -> None:
+        """Write what the engine did: what a server or a library has said may hold a key."""
+        plain = json.loads(json.dumps(document, default=str))
+        write_text(self._folder.engine, json.dumps(without_secrets_in(plain)))
 
     def _tell_time_limit(self, protocol: ProtocolSettings, found: Preflight) -> None:
         """Tell the supervisor a generous limit; one that the study sets is in force before."""

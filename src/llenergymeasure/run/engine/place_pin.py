@@ -12,7 +12,7 @@ from typing import Any
 
 from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.errors import PreflightError, Problem
-from llenergymeasure.files import sync_folder
+from llenergymeasure.files import make_folder, sync_folder
 from llenergymeasure.machine.scheduler import current_job
 from llenergymeasure.results.layout import StudyFolder
 
@@ -60,7 +60,7 @@ def _place(surroundings: Mapping[str, Any]) -> dict[str, str]:
 
 def _claim(path: Path, place: Mapping[str, str]) -> dict[str, str]:
     """Return the claim that holds: this one, if it is the first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     own = path.with_name(f".{path.name}.{place['node']}.{os.getpid()}.part")
     with own.open("w") as stream:
         json.dump(dict(place), stream)

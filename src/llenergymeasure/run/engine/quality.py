@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from llenergymeasure.backends.base import Engine, Scoring
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import ConfigurationError, LlemError, Problem
 from llenergymeasure.files import sha256
+from llenergymeasure.processes import users_environment
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.resolve import resolve_model
@@ -66,7 +66,7 @@ def command_score(folder: RunFolder, asked: Mapping[str, Any]) -> dict[str, Any]
     try:
         done = subprocess.run(
             command,
-            env=os.environ | {"LLEM_EXPERIMENT": str(settings)},
+            env=users_environment(LLEM_EXPERIMENT=str(settings)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.backends.serving.traffic import Sent
+from llenergymeasure.redact import without_secrets_in
 from llenergymeasure.units import NS_PER_S
 
 TRAFFIC_SCHEMA = pa.schema(
@@ -92,7 +93,7 @@ def traffic_table(sent: Sequence[Sent], engine: ServedEngine) -> pa.Table:
                 "resent": exchange.resent,
             }
         )
-    return pa.Table.from_pylist(rows, schema=TRAFFIC_SCHEMA)
+    return pa.Table.from_pylist(without_secrets_in(rows), schema=TRAFFIC_SCHEMA)
 
 
 def arrivals(token_ns: Sequence[int]) -> NDArray[np.int64]:

@@ -18,6 +18,7 @@ def read_file(path: Path) -> Dataset:
         ConfigurationError: the file cannot be read, or rows are malformed: up to ten of them are
             named by number.
     """
+    only_a_file(path, "dataset")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         known = ", ".join(READERS)
@@ -34,6 +35,13 @@ def read_file(path: Path) -> Dataset:
     except OSError as error:
         raise _unreadable(path, f"cannot be read: {error.strerror or error}") from error
     return rows.dataset()
+
+
+def only_a_file(path: Path, key: str) -> None:
+    """Refuse what has no end or would be waited for: a pipe, a device, a folder."""
+    if path.exists() and not path.is_file():
+        message = "is no file, but a folder, a pipe or a device; name a file"
+        raise ConfigurationError(Problem(message, key=key, file=path))
 
 
 def _read_json_lines(path: Path, rows: Rows) -> None:

@@ -1,0 +1,177 @@
+"""Below a results folder no link is followed to write or to delete, whoever made it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure import files
+from llenergymeasure.errors import LlemError
+from llenergymeasure.plan import make_plan
+from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.run.attempt_lock import AttemptLock
+from llenergymeasure.run.circuit_breaker import Circuit
+from llenergymeasure.workflow.damaged import make_room
+from llenergymeasure.workload.studies import load_study
+from results.synthetic import make_result, write_result
+from support.studies import llem, write_study
+
+KEPT = "what I wrote\n"
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    """A colleague's results."""
+    folder = StudyFolder(tmp_path / "results" / "small")
+    plan = make_plan(load_study(write_study(tmp_path, experiments=[{"n": 1}, {"n": 2}])))
+    for run in plan.runs:
+        names = ("experiment", "cycle", "order", "backend", "runner", "config")
+        write_result(folder.path, make_result({name: getattr(run, name) for name in names}))
+    files.write_bytes(folder.plan, plan.to_json_bytes())
+    return folder.path
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A folder of one's own, with what a hostile link would have overwritten or deleted."""
+    folder = tmp_path / "mine"
+    (folder / "1" / "work").mkdir(parents=True)
+    for name in ("notes.txt", ".old.part", "1/samples.arrows", "1/.half.part", "1/work/note"):
+        (folder / name).write_text(KEPT)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_written_through(theirs: Path, mine: Path) -> None:
+    (theirs / ".lock").unlink(missing_ok=True)
+    (theirs / ".lock").symlink_to(mine / "notes.txt")
+    before = contents(mine)
+    for command in (("report",), ("clean", "--yes")):
+        done = llem(theirs.parents[1], command[0], str(theirs), *command[1:])
+        assert done.returncode == 1
+        assert ".lock" in done.stderr
+        assert "link" in done.stderr
+    assert contents(mine) == before
+
+
+def test_clean_deletes_nothing_behind_a_link(theirs: Path, mine: Path) -> None:
+    (theirs / "runs" / "0123456789ab").symlink_to(mine)
+    before = contents(mine)
+    done = llem(theirs.parents[1], "clean", str(theirs), "--yes")
+    assert done.returncode == 0, done.stderr
+    assert contents(mine) == before
+
+
+def test_clean_removes_a_link_itself_where_it_stands_for_a_leftover(
+    theirs: Path, mine: Path
+) -> None:
+    run = next(theirs.glob("runs/*/*"))
+    (run / "work").symlink_to(mine)
+    before = contents(mine)
+    assert llem(theirs.parents[1], "clean", str(theirs), "--yes").returncode == 0
+    assert not (run / "work").is_symlink()
+    assert contents(mine) == before
+
+
+def test_report_writes_no_figure_through_a_link(theirs: Path, mine: Path) -> None:
+    (theirs / "figures").symlink_to(mine)
+    before = contents(mine)
+    done = llem(theirs.parents[1], "report", str(theirs))
+    assert done.returncode == 1
+    assert "figures is a link" in done.stderr
+    assert contents(mine) == before
+
+
+def test_a_folder_that_one_names_oneself_may_be_a_link(theirs: Path, tmp_path: Path) -> None:
+    (tmp_path / "short").symlink_to(theirs)
+    done = llem(tmp_path, "report", "short")
+    assert done.returncode == 0, done.stderr
+    assert (theirs / "report.html").is_file()
+
+
+@pytest.mark.parametrize("at", ["runs", "runs/a", "runs/a/1", "logs", "pins"])
+def test_nothing_is_made_written_or_removed_behind_a_link(
+    tmp_path: Path, mine: Path, at: str
+) -> None:
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / "plan.json").write_text("{}")
+    link = study / at
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(mine)
+    before = contents(mine)
+    for attempt in (
+        lambda: files.write_text(link / "notes.txt", "theirs"),
+        lambda: files.make_folder(link / "new"),
+        lambda: files.remove(link / "notes.txt"),
+        lambda: files.remove(link / "1"),
+        lambda: files.remove_unfinished(link),
+        lambda: os.close(files.open_file(link / "notes.txt", os.O_WRONLY | os.O_TRUNC)),
+    ):
+        with pytest.raises(LlemError, match="is a link"):
+            attempt()
+    assert contents(mine) == before
+
+
+def test_what_was_changed_into_a_link_meanwhile_is_written_where_it_was(tmp_path: Path) -> None:
+    """Its owner can swap a folder while it is written to."""
+    (tmp_path / "plan.json").write_text("{}")
+    (tmp_path / "mine").mkdir()
+    path = tmp_path / "figures" / "a.svg"
+    with files.replacing(path) as temporary:
+        (tmp_path / "figures").rename(tmp_path / "away")
+        (tmp_path / "figures").symlink_to(tmp_path / "mine")
+        temporary.write_text("drawing")
+    assert (tmp_path / "away" / "a.svg").read_text() == "drawing"
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir], ids=["pipe", "folder"])
+def test_only_a_file_is_opened_to_be_written_and_nobody_waits(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+    place = tmp_path / "attempts.jsonl"
+    make(place)
+    with pytest.raises((LlemError, OSError), match=r"attempts\.jsonl"):
+        files.open_file(place, os.O_RDWR)
+
+
+def test_a_run_makes_nothing_behind_links_in_its_folder(tmp_path: Path, mine: Path) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    run = RunFolder(tmp_path / "runs" / "a" / "1")
+    run.path.parent.mkdir(parents=True)
+    run.path.symlink_to(mine / "1")
+    before = contents(mine)
+    with pytest.raises(LlemError, match="is a link"):
+        AttemptLock.take(run, lambda _: True)
+    run.path.unlink()
+    run.path.mkdir()
+    run.attempts.symlink_to(mine / "notes.txt")
+    with pytest.raises((LlemError, OSError), match=r"attempts\.jsonl"):
+        AttemptLock.take(run, lambda _: True)
+    (tmp_path / "circuit.jsonl").symlink_to(mine / "notes.txt")
+    Circuit(tmp_path / "circuit.jsonl").add_failure("a", {})
+    assert contents(mine) == before
+
+
+def test_a_workflow_begins_in_no_folder_that_leads_elsewhere(theirs: Path, mine: Path) -> None:
+    """Snakemake itself writes and deletes, and follows links."""
+    plan = json.loads((theirs / "plan.json").read_text())
+    states = [{**run, "status": "completed"} for run in plan["runs"]]
+    (theirs / "logs").mkdir()
+    (theirs / "logs" / "summary.log").symlink_to(mine / "notes.txt")
+    before = contents(mine)
+    make_room(states, StudyFolder(theirs))
+    assert list((theirs / "logs").iterdir()) == []
+    run = theirs / "runs" / plan["runs"][0]["experiment"]
+    run.rename(theirs / "runs" / "away")
+    run.symlink_to(mine)
+    with pytest.raises(LlemError, match="is a link"):
+        make_room(states, StudyFolder(theirs))
+    assert contents(mine) == before

@@ -1,0 +1,112 @@
+"""A results folder is data: resume takes a study and its settings from it, and shows them."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.cli import app as command_line
+from llenergymeasure.cli import run as run_module
+from llenergymeasure.cli.run import resume_command
+from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow.calls import NAME, SETTINGS, StudyCall, remember
+from llenergymeasure.workflow.profile import profile_place
+from llenergymeasure.workflow.source import workflow_root
+from support.studies import write_study
+
+
+@pytest.fixture
+def resumed(monkeypatch: pytest.MonkeyPatch) -> list[StudyCall]:
+    """What would have been run."""
+    calls: list[StudyCall] = []
+
+    def run(call: StudyCall, *_: Any, **__: Any) -> int:
+        calls.append(call)
+        return 0
+
+    monkeypatch.setattr(run_module, "_run", run)
+    return calls
+
+
+def left(folder: Path, profile: str | None = None, **settings: Any) -> Path:
+    results = StudyFolder(folder / "results" / "small")
+    results.path.mkdir(parents=True)
+    remember(results, StudyCall(write_study(folder), settings, profile))
+    return results.path
+
+
+def test_the_call_is_shown(tmp_path: Path, resumed: list[StudyCall], capsys: Any) -> None:
+    folder = left(tmp_path, "slurm", n=3)
+    assert resume_command(folder, None) == 0
+    assert resumed == [StudyCall(tmp_path / "study.yaml", {"n": 3}, "slurm")]
+    assert f"Resuming {tmp_path}/study.yaml with n=3, profile slurm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("profile", ["/tmp/theirs", "./slurm", "..", "mine", "../slurm"])
+def test_a_profile_that_is_not_ours_is_taken_where_it_is_said_again(
+    tmp_path: Path, resumed: list[StudyCall], profile: str
+) -> None:
+    folder = left(tmp_path, profile)
+    with pytest.raises(ConfigurationError, match=rf"--profile {profile}"):
+        resume_command(folder, None)
+    assert resumed == []
+    assert resume_command(folder, profile) == 0
+    assert [each.profile for each in resumed] == [profile]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("whose", [".", NAME])
+def test_what_somebody_else_started_is_not_resumed_unseen(
+    tmp_path: Path, resumed: list[StudyCall], whose: str
+) -> None:
+    folder = left(tmp_path)
+    os.chown(folder / whose, 65534, 65534)
+    with pytest.raises(ConfigurationError, match=r"somebody else .* llem run .*study\.yaml"):
+        resume_command(folder, None)
+    assert resumed == []
+    assert resume_command(tmp_path / "study.yaml", None) == 0
+
+
+@pytest.mark.parametrize("key", ["notify.command", "quality", "openai.base_url", "output_dir"])
+def test_only_what_a_command_line_sets_is_taken(
+    tmp_path: Path, resumed: list[StudyCall], key: str
+) -> None:
+    folder = left(tmp_path)
+    stored = json.loads((folder / NAME).read_text())
+    (folder / NAME).write_text(json.dumps({**stored, "settings": {key: ["touch", "owned"]}}))
+    with pytest.raises(ConfigurationError, match=key):
+        resume_command(folder, None)
+    assert resumed == []
+
+
+def test_what_the_command_line_sets_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+
+    def run(_study: Path, settings: dict[str, Any], **_: Any) -> int:
+        told.update(settings)
+        return 0
+
+    monkeypatch.setattr(run_module, "run_command", run)
+    options = dict.fromkeys(("backend", "precision", "dataset", "weights", "protocol"), "1")
+    numbers = dict.fromkeys(("n", "batch_size", "max_input_tokens", "max_output_tokens"), 1)
+    with pytest.raises(BaseException):  # noqa: B017, PT011 - typer's own end
+        command_line.run(
+            study=Path("study.yaml"), cycles=1, order="x", no_gaps=True, **options, **numbers
+        )
+    assert set(told) == SETTINGS
+
+
+@pytest.mark.parametrize("name", ["default", "slurm"])
+def test_a_folder_here_is_no_profile_unless_it_is_named_as_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    shutil.copytree(workflow_root() / "profiles" / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert profile_place(name) == str(workflow_root() / "profiles" / name)
+    assert profile_place(None) == str(workflow_root() / "profiles" / "default")
+    assert profile_place(f"./{name}") == f"./{name}"
+    assert profile_place("theirs") == "theirs"

@@ -1,0 +1,89 @@
+"""What comes from outside never steers a terminal."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.errors import ConfigurationError, in_one_line
+from llenergymeasure.plan import make_plan
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.screen import only_printable, printable, steer
+from llenergymeasure.workload.studies import load_study
+from results.synthetic import write_outcome
+from support.studies import llem, write_study
+
+HOSTILE = "\x1b[2J\x1b]0;owned\x07\u202egnp.exe\x00\x9b1m\r"
+STEERING = set(HOSTILE) - set("[2J]0;ownedgnp.exe1m")
+
+
+@pytest.mark.parametrize("sign", [*STEERING, "\u2066", "\u200b", "\u2028", "\ud800", "\U000e0041"])
+def test_what_steers_is_written_out(sign: str) -> None:
+    shown = printable(f"a{sign}b")
+    assert shown.isprintable()
+    assert json.loads(f'"{shown}"') == f"a{sign}b"
+
+
+@pytest.mark.parametrize("text", ["two\nlines\tand a tab", "µJ ± 1 %, 1\u00a0234", "模型 é ✓", ""])
+def test_other_text_stays(text: str) -> None:
+    assert printable(text) == text
+
+
+def test_whoever_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    with only_printable():
+        print(HOSTILE)
+        print(HOSTILE, file=sys.stderr)
+        steer("\r\x1b[K")
+    out, err = capsys.readouterr()
+    assert not STEERING & set(out)
+    assert err.endswith("\r\x1b[K")
+    assert not STEERING & set(err.removesuffix("\r\x1b[K"))
+    print("\x1b", end="")
+    assert capsys.readouterr().out == "\x1b"
+
+
+def test_an_error_s_message(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), in_one_line():
+        raise ConfigurationError(HOSTILE)
+    assert not STEERING & set(capsys.readouterr().err)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A study's results with a hostile word wherever a results folder may have one."""
+    study = write_study(tmp_path, notify={"command": [f"mail{HOSTILE}".replace("\x00", "")]})
+    plan = make_plan(load_study(study))
+    results = StudyFolder(tmp_path / "results" / "small")
+    results.path.mkdir(parents=True)
+    document = json.loads(plan.to_json_bytes())
+    document["notes"] = [HOSTILE]
+    document["study"] = f"small{HOSTILE}"
+    results.plan.write_text(json.dumps(document))
+    error = {"class": f"Odd{HOSTILE}", "message": HOSTILE}
+    write_outcome(results.path, document["runs"][0], status="failed", error=error)
+    (results.path / f".{HOSTILE}.part".replace("\x00", "")).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("status", "results/small"),
+        ("plan", "study.yaml"),
+        ("verify", "results/small"),
+        ("clean", "results/small"),
+        ("results", "results/small"),
+        ("report", "results/small"),
+        ("status", f"nowhere{HOSTILE}".replace("\x00", "")),
+        (f"no-such{HOSTILE}".replace("\x00", ""),),
+    ],
+    ids=lambda arguments: arguments[0][:7],
+)
+def test_every_command(folder: Path, arguments: tuple[str, ...]) -> None:
+    done = llem(folder, *arguments)
+    assert "Traceback" not in done.stderr
+    assert not STEERING & set(done.stdout + done.stderr), os.linesep.join(
+        [done.stdout, done.stderr]
+    )

@@ -1,0 +1,106 @@
+"""A key is in no file and no message, however a server has written it back."""
+
+import base64
+import json
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.redact import (
+    REMOVED,
+    keep_secret,
+    without_secrets,
+    without_secrets_in,
+)
+from llenergymeasure.workload.studies import study_from_mapping
+
+KEY = "c4n4ry/+with signs=&%"
+
+FORMS = {
+    "plain": KEY,
+    "header": f"Authorization: Bearer {KEY}",
+    "url": quote(KEY, safe=""),
+    "hex": KEY.encode().hex(),
+    "HEX": KEY.encode().hex().upper(),
+    **{
+        f"base64 after {len(before)}": base64.b64encode(f"{before}{KEY} and more".encode()).decode()
+        for before in ("", "k", "ke", "Bearer ", '{"key": "')
+    },
+    "base64url": base64.urlsafe_b64encode(f"x{KEY}".encode()).decode(),
+}
+
+
+@pytest.fixture(autouse=True)
+def _in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_SERVER", KEY)
+    monkeypatch.setenv("LLEM_IN_USE", "")
+    keep_secret(["MY_SERVER", None])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_key_that_a_server_echoes(form: str) -> None:
+    said = f"401: {FORMS[form]} is not allowed"
+    left = without_secrets(said)
+    assert REMOVED in left
+    core = base64.b64encode(KEY.encode()[3:-3])[2:-4].decode()
+    for part in (KEY, KEY[4:], quote(KEY, safe=""), KEY.encode().hex(), core):
+        assert part.lower() not in left.lower()
+    document = {"models": [{said: said}], "n": 1, "none": None}
+    assert FORMS[form] not in json.dumps(without_secrets_in(document))
+    assert without_secrets_in(document)["n"] == 1
+
+
+def test_other_text_stays() -> None:
+    document = {"argv": ["--model", "/models/Llama-3.1-8B"], "rate": 1.5, "ok": True}
+    assert without_secrets_in(document) == document
+    assert without_secrets("c4n4ry") == "c4n4ry"
+
+
+def test_what_is_too_short_to_be_a_key_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_SERVER", "EMPTY")
+    assert without_secrets("EMPTY") == "EMPTY"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"passthrough_kwargs": {"token": "anything"}},
+        {"passthrough_kwargs": {"hub": {"api_key": "anything"}}},
+        {"passthrough_kwargs": {"headers": ["Bearer abcdefgh12345"]}},
+        {"passthrough_kwargs": {"x": "hf_AbCdEfGhIjKlMnOpQrSt"}},
+        {"backend": "vllm", "vllm": {"engine": {"tokenizer": "https://me:word@host/x"}}},
+        {
+            "backend": "openai",
+            "openai": {"base_url": "http://127.0.0.1:1", "body": {"user": "sk-0123456789abcdefg"}},
+        },
+        {"backend": "openai", "openai": {"base_url": "http://127.0.0.1:1/?api_key=abcdef"}},
+    ],
+)
+def test_a_study_that_holds_one_is_refused_and_it_is_not_repeated(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="by the environment") as refused:
+        study_from_mapping({"model": "tiny-llama", **settings})
+    for secret in ("anything", "abcdefgh12345", "AbCdEf", "word@", "0123456789", "abcdef"):
+        assert secret not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "given", [{"pad_token": "<pad>"}, {"token": True}, {"tokenizer_mode": "slow"}, {"token": None}]
+)
+def test_what_only_sounds_like_one_is_taken(given: dict[str, Any]) -> None:
+    study_from_mapping({"model": "tiny-llama", "passthrough_kwargs": given})
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        {"base_url": "http://127.0.0.1:1/\r\nX: y"},
+        {"base_url": "http://127.0.0.1:1/a b"},
+        {"base_url": "http://127.0.0.1:1", "metrics_path": "/metrics\r\nX: y"},
+        {"base_url": "http://127.0.0.1:1", "metrics_path": "/metrics HTTP/1.1"},
+    ],
+)
+def test_an_address_has_one_line(server: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match="openai"):
+        study_from_mapping({"model": "tiny-llama", "backend": "openai", "openai": server})

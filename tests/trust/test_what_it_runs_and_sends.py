@@ -1,0 +1,140 @@
+"""What a study runs and sends is said before it does, and no study moves a server off loopback."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.backends.sglang import server as sglang
+from llenergymeasure.backends.vllm import server as vllm
+from llenergymeasure.cli.plan import plan_lines
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.plan import make_plan
+from llenergymeasure.plan.trust import runs_or_sends
+from llenergymeasure.workload.studies import study_from_mapping
+from support.studies import llem, write_study
+
+
+def told(**settings: Any) -> str:
+    study = study_from_mapping({"model": "tiny-llama", **settings})
+    return "\n".join(runs_or_sends(make_plan(study), study.notify))
+
+
+VLLM = {"backend": "vllm"}
+SERVER = {"backend": "openai"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (
+            {"quality": {"command": ["sh", "-c", "touch owned"]}},
+            "runs the command sh -c 'touch owned' after each run (quality.command)",
+        ),
+        ({"notify": {"command": ["mail", "me"]}}, "runs the command mail me at its end"),
+        ({"notify": {"webhook": "https://x.example/secret"}}, "tells x.example of its end"),
+        (
+            {"notify": {"webhook": "https://x.example/secret", "token_env": "HOME"}},
+            "sends the variable HOME to x.example",
+        ),
+        ({"notify": {"webhook_env": "HOOK"}}, "tells the address in HOOK of its end"),
+        (
+            {"pytorch": {"trust_remote_code": True}},
+            "lets the model bring code: pytorch.trust_remote_code: True",
+        ),
+        ({**VLLM, "vllm": {"engine": {"worker_cls": "a.B"}}}, "loads code: vllm.engine.worker_cls"),
+        (
+            {**VLLM, "passthrough_kwargs": {"middleware": "a.b"}},
+            "passthrough_kwargs.middleware: a.b",
+        ),
+        (
+            {**VLLM, "passthrough_kwargs": {"reasoning_parser_plugin": "/x.py"}},
+            "loads code: passthrough_kwargs.reasoning_parser_plugin: /x.py",
+        ),
+        (
+            {**VLLM, "vllm": {"engine": {"kv_transfer_config": {"kv_connector_module_path": "a"}}}},
+            "kv_transfer_config.kv_connector_module_path: a",
+        ),
+        (
+            {**SERVER, "openai": {"base_url": "http://127.0.0.1:8000", "api_key_env": "AWS_KEY"}},
+            "sends the variable AWS_KEY to 127.0.0.1:8000 (openai.api_key_env)",
+        ),
+        (
+            {
+                **SERVER,
+                "openai": {
+                    "base_url": "http://x.example",
+                    "api_key_env": "HOME",
+                    "allow_remote": True,
+                },
+            },
+            "sends the variable HOME to x.example, unencrypted",
+        ),
+        (
+            {**SERVER, "openai": {"base_url": "https://x.example/v1", "allow_remote": True}},
+            "sends its prompts to x.example",
+        ),
+    ],
+)
+def test_it_is_said(settings: dict[str, Any], line: str) -> None:
+    assert line in told(**settings)
+    assert "/secret" not in told(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"quality": {"texts": __file__}},
+        {"pytorch": {"trust_remote_code": False}},
+        {**VLLM, "vllm": {"engine": {"worker_cls": "auto", "enforce_eager": True}}},
+        {**SERVER, "openai": {"base_url": "http://localhost:8000/v1"}},
+    ],
+)
+def test_where_there_is_nothing_nothing_is_said(settings: dict[str, Any]) -> None:
+    assert told(**settings) == ""
+
+
+def test_plan_and_run_say_it_before_the_first_run(tmp_path: Path) -> None:
+    command = ["touch", str(tmp_path / "owned")]
+    study = study_from_mapping({"model": "tiny-llama", "quality": {"command": command}})
+    lines = list(plan_lines(make_plan(study), None, study.notify))
+    assert lines[-2:] == [
+        "This study:",
+        f"  runs the command {' '.join(command)} after each run (quality.command)",
+    ]
+    file = write_study(tmp_path, quality={"command": command}, model="someone/absent")
+    done = llem(tmp_path, "run", str(file))
+    assert done.stderr.index("after each run (quality.command)") < done.stderr.index("[1/1]")
+
+
+LISTENERS = [
+    ("host", "0.0.0.0"),
+    ("hos", "0.0.0.0"),
+    ("Host", "0.0.0.0"),
+    ("port", 80),
+    ("uds", "/tmp/s"),
+    ("fd", 3),
+    ("config", "other.yaml"),
+    ("api-key", "x"),
+    ("ssl_keyfile", "x"),
+    ("max_num_seqs", "--uds=/tmp/s"),
+    ("max_num_seqs", ["4", "--host", "0.0.0.0"]),
+]
+
+
+@pytest.mark.parametrize("backend", ["vllm", "sglang", "tensorrt"])
+@pytest.mark.parametrize(("name", "value"), LISTENERS)
+def test_no_argument_moves_the_listener(backend: str, name: str, value: Any) -> None:
+    study = {"model": "tiny-llama", "backend": backend, "passthrough_kwargs": {name: value}}
+    with pytest.raises(ConfigurationError, match="listens on this machine alone"):
+        study_from_mapping(study)
+
+
+@pytest.mark.parametrize(("backend", "server"), [("vllm", vllm), ("sglang", sglang)])
+def test_ours_is_the_last_word(backend: Any, server: Any) -> None:
+    config = ExperimentConfig(model="tiny-llama", backend=backend, passthrough_kwargs={"x": 1})
+    command = server.server_command(config, 4321)
+    assert command.argv[-4:] == ("--host", "127.0.0.1", "--port", "4321")
+    assert "--x" in command.argv

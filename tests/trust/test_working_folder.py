@@ -1,0 +1,59 @@
+"""Nothing in the working folder is taken for code of ours, or of what we run."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.containers.surroundings import ENGINE
+from llenergymeasure.processes import python_module, users_environment
+from llenergymeasure.workflow.drive import Call
+from support.studies import ROOT, llem, snakemake, write_study
+
+NAMES = ("token.py", "select.py", "logging.py", "json.py", "llenergymeasure/__init__.py")
+
+
+def plant(folder: Path) -> None:
+    for name in NAMES:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(
+            f"open({str(folder / 'imported')!r}, 'w')\nraise SystemExit(0)\n"
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bare", [False, True], ids=["llem", "snakemake"])
+def test_a_study_passes_over_modules_that_lie_where_it_is_run(tmp_path: Path, bare: bool) -> None:
+    plant(tmp_path)
+    judge = tmp_path / "judge" / "judge.py"
+    judge.parent.mkdir()
+    (judge.parent / "score_of_mine.py").write_text("SCORE = 7\n")
+    judge.write_text("from score_of_mine import SCORE\nprint(SCORE)\n")
+    study = write_study(tmp_path, quality={"command": ["python", str(judge)]})
+    safe = {"PYTHONSAFEPATH": "1"}  # as the installed commands are: they are no python -m
+    done = (
+        snakemake(tmp_path, "--configfile", str(study), variables=safe)
+        if bare
+        else llem(tmp_path, "run", str(study), variables=safe)
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "imported").exists()
+    assert '"score": 7' in next(tmp_path.glob("results/small/runs/*/*/result.json")).read_text()
+
+
+def test_every_child_of_ours_is_started_without_the_working_folder() -> None:
+    assert python_module("m")[1] == "-P"
+    assert ENGINE[1] == "-P"
+    assert Call().variables()["PYTHONSAFEPATH"] == "1"
+    starts = re.compile(r'executable, "-[cm]"|python:q} -m|PYTHON, "-m"')
+    for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "rules").glob("*.smk")]:
+        assert not starts.search(path.read_text()), path
+
+
+def test_a_user_s_command_has_its_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    given = users_environment(LLEM_EVENT="finish")
+    assert "PYTHONSAFEPATH" not in given
+    assert given["LLEM_EVENT"] == "finish"
+    assert given["PATH"] == os.environ["PATH"]
