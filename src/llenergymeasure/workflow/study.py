@@ -251,7 +251,7 @@ class OpenStudy:
             say(f"Ending {len(left)} jobs of an earlier workflow")
             end_jobs(left)
         if name_jobs(self._workflow, self._folder):
-            QueueWatch(self._folder, _say).start()
+            QueueWatch(self._folder, say).start()
         if "gpu" in dict(self._workflow.resource_settings.resources):
             say(
                 f"The whole cluster has {self._at_once} GPU of work at a time, for resources say "
