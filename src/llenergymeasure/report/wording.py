@@ -90,6 +90,15 @@ def percent(share: float | None) -> str:
     return f"{share * 100:.{decimals}f} %"
 
 
+def shortened(text: object, limit: int) -> str:
+    """Return plain text cut in its middle: names that begin alike differ at their ends."""
+    line = plain(text)
+    if len(line) <= limit:
+        return line
+    tail = limit // 2
+    return f"{line[: limit - tail - 3]}...{line[-tail:]}"
+
+
 def plain(text: object, limit: int | None = None) -> str:
     """Return text on one line, without characters that steer a terminal or a page.
 

@@ -1,0 +1,125 @@
+"""Energy against a second objective: every experiment, and the Pareto front as a line."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from llenergymeasure.report.charts import (
+    BEYOND,
+    NO_ENERGY,
+    SHOWN_EXPERIMENTS,
+    Axis,
+    interval_marks,
+    kind_of,
+    kind_points,
+)
+from llenergymeasure.report.figures import (
+    COLOURS,
+    NARROW,
+    WIDE,
+    Chart,
+    Figure,
+    drawn,
+    layer,
+    no_figure,
+    numbers,
+    texts,
+)
+from llenergymeasure.report.wording import listed, plain, shortened
+
+Row: TypeAlias = Mapping[str, Any]
+
+ENERGY = "energy_per_output_token_j"
+LABEL_LENGTH, NARROW_LABEL_LENGTH = 30, 20
+
+
+def front_figure(
+    summary: Sequence[Row], front: Collection[str], metric: str, title: str, unit: str
+) -> Figure:
+    """Return energy per output token against another quantity.
+
+    Those on the front have their names, the others their row in the table of experiments.
+
+    Args:
+        summary: the experiments, in the order of the table.
+        front: the ids of those that none beats in both.
+        metric: the other quantity.
+        title: what it is.
+        unit: its unit.
+    """
+    heading = f"Energy per output token against {title.lower()}"
+    shown = [
+        (str(number), row)
+        for number, row in enumerate(summary, start=1)
+        if row[f"{ENERGY}_mean"] is not None and row[f"{metric}_mean"] is not None
+    ][:SHOWN_EXPERIMENTS]
+    if not shown:
+        return no_figure(heading, NO_ENERGY)
+    energy = Axis.over([row for _, row in shown], ENERGY, "Energy per output token", "J")
+    other = Axis.over([row for _, row in shown], metric, title, unit)
+    rows = [
+        {
+            **energy.values(row),
+            **{f"x_{name}": value for name, value in other.values(row).items()},
+            "kind": row["kind"] or "unknown",
+            "number": number,
+            "name": plain(row["label"]),
+            "front": row["experiment"] in front,
+        }
+        for number, row in shown
+    ]
+    best = [row["name"] for row in rows if row["front"]]
+    text = f"On the Pareto front: {listed(best[:8])}." if best else "No Pareto front was computed."
+    cut = any(
+        energy.beyond(row["low"], row["high"]) or other.beyond(row["x_low"], row["x_high"])
+        for row in rows
+    )
+    return drawn(
+        lambda wide: _scatter(rows, energy, other, wide=wide), heading, text, BEYOND if cut else ""
+    )
+
+
+def _scatter(rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, *, wide: bool) -> Chart:
+    x, y = other.channel("x_value"), energy.channel("value")
+    colour = kind_of()
+    across = ("x_low", "x_high")
+    line = {"type": "line", "strokeWidth": 2, "color": COLOURS["green"]}
+    on_front = [row for row in rows if row["front"]]
+    return {
+        "layer": [
+            layer(on_front, line, x=x, y=y, order=numbers("x_value")),
+            *interval_marks(rows, energy, "y", x=x, color=colour),
+            *interval_marks(rows, other, "x", fields=across, y=y, color=colour),
+            kind_points(rows, x, y),
+            *_labels(rows, energy, other, LABEL_LENGTH if wide else NARROW_LABEL_LENGTH),
+        ],
+        "width": WIDE - 60 if wide else NARROW - 56,
+        "height": 340 if wide else 280,
+    }
+
+
+def _labels(
+    rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, length: int
+) -> Iterator[Chart]:
+    """Yield names of those on the front and numbers of the others, towards the middle."""
+    for is_front, colour, height in ((True, "ink", -15), (False, "muted", -8)):
+        for is_right, align, shift in ((False, "left", 5), (True, "right", -5)):
+            chosen = [
+                {**row, "text": shortened(row["name"], length) if is_front else row["number"]}
+                for row in rows
+                if row["front"] == is_front and _is_right(row["x_value"], other) == is_right
+            ]
+            mark = {"type": "text", "align": align, "dx": shift, "dy": height, "fontSize": 12.5}
+            yield layer(
+                chosen,
+                {**mark, "color": COLOURS[colour]},
+                x=other.channel("x_value"),
+                y=energy.channel("value"),
+                text=texts("text"),
+            )
+
+
+def _is_right(value: float, axis: Axis) -> bool:
+    """Return whether a point lies so far to the right that its label stands on its left."""
+    if axis.logarithmic:
+        return value > (axis.low * axis.high) ** 0.5
+    return value > (axis.low + axis.high) / 2
