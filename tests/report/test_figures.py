@@ -24,7 +24,7 @@ def experiment(
 
 def marks_of(rows: list[Any], along: Any = "x") -> tuple[Axis, list[dict[str, Any]]]:
     axis = Axis.over(rows, TOKEN, "Energy", "J")
-    return axis, interval_marks([axis.values(row) for row in rows], axis, along)
+    return axis, interval_marks([axis.values(row) for row in rows], axis, along, {})
 
 
 @pytest.mark.parametrize(("along", "head"), [("x", "triangle-right"), ("y", "triangle-up")])

@@ -140,11 +140,11 @@ def interval_marks(
     rows: Iterable[Row],
     axis: Axis,
     along: Literal["x", "y"],
+    across: Mapping[str, Channel],
     *,
     fields: tuple[str, str] = ("low", "high"),
     width: float = 1.5,
     options: Mapping[str, Any] | None = None,
-    **across: Channel,
 ) -> list[Chart]:
     """Return the intervals of ``rows``, with an arrow head where one goes on beyond the axis.
 
@@ -152,10 +152,10 @@ def interval_marks(
         rows: each with its interval's ends, or None, under the names in ``fields``.
         axis: on which they lie.
         along: which of the two axes that is.
+        across: the other channels: the place on the other axis, and the colour.
         fields: the names of the ends.
         width: of the line.
         options: of the axis's encoding.
-        across: the other channels: the place on the other axis, and the colour.
     """
     low, high = fields
     known = [row for row in rows if row[low] is not None]
@@ -226,6 +226,7 @@ def _rows(rows: Sequence[Row], ticks: Sequence[Row], axis: Axis, *, wide: bool) 
     along = {"axis": {"tickCount": 8 if wide else 5}}
     x = axis.channel("value", **along)
     colour = kind_of()
+    across = {"y": y, "color": colour}
     tick = {"type": "tick", "thickness": 1, "size": 13, "opacity": 0.6, "color": COLOURS["muted"]}
     own = {"type": "rule", "strokeWidth": 1.5, "strokeDash": [3, 3]}
     own_ends = {"x": axis.channel("own_low", **along), "x2": {"field": "own_high"}}
@@ -239,7 +240,7 @@ def _rows(rows: Sequence[Row], ticks: Sequence[Row], axis: Axis, *, wide: bool) 
         "layer": [
             layer(ticks, tick, x=x, y=y),
             layer(rows, own, y=y, color=colour, **own_ends),
-            *interval_marks(rows, axis, "x", width=2.5, options=along, y=y, color=colour),
+            *interval_marks(rows, axis, "x", across, width=2.5, options=along),
             kind_points(rows, x, y),
             layer(rows, names, x={"value": -name_width if wide else 0}, y=y, text=texts("label")),
             layer(rows, values, x={"value": value_place}, y=y, text=texts("shown")),

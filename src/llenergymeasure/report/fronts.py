@@ -1,5 +1,6 @@
 """Energy against a second objective: every experiment, and the Pareto front as a line."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -56,7 +57,7 @@ def front_figure(
         return no_figure(heading, NO_ENERGY)
     energy = Axis.over([row for _, row in shown], ENERGY, "Energy per output token", "J")
     other = Axis.over([row for _, row in shown], metric, title, unit)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             **energy.values(row),
             **{f"x_{name}": value for name, value in other.values(row).items()},
@@ -81,14 +82,14 @@ def front_figure(
 def _scatter(rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, *, wide: bool) -> Chart:
     x, y = other.channel("x_value"), energy.channel("value")
     colour = kind_of()
-    across = ("x_low", "x_high")
+    ends = ("x_low", "x_high")
     line = {"type": "line", "strokeWidth": 2, "color": COLOURS["green"]}
     on_front = [row for row in rows if row["front"]]
     return {
         "layer": [
             layer(on_front, line, x=x, y=y, order=numbers("x_value")),
-            *interval_marks(rows, energy, "y", x=x, color=colour),
-            *interval_marks(rows, other, "x", fields=across, y=y, color=colour),
+            *interval_marks(rows, energy, "y", {"x": x, "color": colour}),
+            *interval_marks(rows, other, "x", {"y": y, "color": colour}, fields=ends),
             kind_points(rows, x, y),
             *_labels(rows, energy, other, LABEL_LENGTH if wide else NARROW_LABEL_LENGTH),
         ],
@@ -121,5 +122,5 @@ def _labels(
 def _is_right(value: float, axis: Axis) -> bool:
     """Return whether a point lies so far to the right that its label stands on its left."""
     if axis.logarithmic:
-        return value > (axis.low * axis.high) ** 0.5
+        return value > math.sqrt(axis.low * axis.high)
     return value > (axis.low + axis.high) / 2

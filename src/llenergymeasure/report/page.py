@@ -76,9 +76,9 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
     serving = serving_content(runs, _settings(runs))
     drawings = {**sweeps, **figures, **traces, **(serving.figures if serving else {})}
     for name, figure in drawings.items():
-        for suffix, content in (("svg", figure.svg.encode()), ("pdf", figure.pdf)):
+        for suffix, drawing in (("svg", figure.svg.encode()), ("pdf", figure.pdf)):
             path = study_dir / FIGURES_FOLDER / f"{name}.{suffix}"
-            _write(path, content, partial=partial)
+            _write(path, drawing, partial=partial)
     content = {**_content(plan, summary, runs), "trend": findings.trend_sentence(trend)}
     told = findings.headline(summary, runs, relations.apart)
     content["headline"] = _with_difference(told, relations.headline)

@@ -158,7 +158,7 @@ def _sentences(name: str, knee: Knee | None, curve: LoadCurve | None) -> list[st
 def _energy_latency(groups: Mapping[Key, Sequence[Row]], names: Mapping[Key, str]) -> Figure:
     """Return energy per output token against latency, of the experiments' means."""
     token = scale_for((run[_ENERGY] for members in groups.values() for run in members), "J")
-    values = [
+    values: list[dict[str, Any]] = [
         {
             "group": name,
             "latency": 1e3 * fmean(run[_LATENCY] for run in used),

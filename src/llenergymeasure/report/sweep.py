@@ -294,7 +294,7 @@ def _panel(sweep: Sweep, axis: Axis, *, wide: bool) -> Chart:
     return {
         "layer": [
             *([line] if sweep.numeric else []),
-            *interval_marks(rows, axis, "y", options=shown, **channels),
+            *interval_marks(rows, axis, "y", channels, options=shown),
             points,
         ],
         "title": axis.title,

@@ -95,8 +95,8 @@ def trace_figures(
     ]
     figures = {}
     note = (
-        f"{len(traces)} of {counted(len(runs), 'run')} in the means: the one nearest to its mean of "
-        f"each of {len(traces)} of {counted(len(summary), 'experiment')}, those with the least "
+        f"{len(traces)} of {counted(len(runs), 'run')} in the means: the one nearest to its mean "
+        f"of each of {len(traces)} of {counted(len(summary), 'experiment')}, those with the least "
         "energy first."
     )
     if traces:
