@@ -256,17 +256,21 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="markdown, latex, citation, energy-score, mlperf, codecarbon or ro-crate",
+            help="markdown, latex, citation, energy-score or ro-crate",
         ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="the file to write; else standard output")
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="quantities of a table, comma-separated, by their names in summary.csv"),
+    ] = None,
 ) -> None:
     """Write a study's results in the forms that papers and other tools read."""
     from llenergymeasure.cli.export import export_command
 
-    export_command(path, form, out)
+    export_command(path, form, out, columns)
 
 
 @app.command()

@@ -91,7 +91,7 @@ class Axis:
         """Return the axis that shows the means of ``rows`` and what it can of their intervals."""
         rows = list(rows)
         means = [row[f"{metric}_mean"] for row in rows]
-        scale = scale_for(means, unit) if unit in ("J", "W", "s") else Scale(1.0, unit)
+        scale = scale_for(means, unit)
         least, most = scale(min(means)), scale(max(means))
         ends = [row[f"{metric}_ci95_{end}"] for row in rows for end in ("low", "high")]
         known = [scale(end) for end in ends if end is not None]

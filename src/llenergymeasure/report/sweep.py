@@ -89,6 +89,8 @@ def sweep_figures(summary: Sequence[Row], offered: Mapping[str, float]) -> dict[
         offered: requests offered a second by experiment, where there were any.
     """
     rows = [row for row in summary if row["energy_per_output_token_j_mean"] is not None]
+    if not rows:
+        return {}
     meters = Counter(meter_of(row) for row in rows)
     compared = [row for row in rows if meter_of(row) == meters.most_common(1)[0][0]]
     settings = swept_settings(compared)
@@ -109,22 +111,24 @@ def sweep_figures(summary: Sequence[Row], offered: Mapping[str, float]) -> dict[
     return figures
 
 
+def varied_settings(rows: Sequence[Row]) -> list[str]:
+    """Return the columns of the settings in which experiments differ."""
+    names = [*SETTING_COLUMNS, *(name for name in rows[0] if name not in SUMMARY_SCHEMA.names)]
+    return [name for name in names if len({str(row[name]) for row in rows}) > 1]
+
+
 def swept_settings(rows: Sequence[Row]) -> list[str]:
     """Return the settings in which experiments differ: load, then numbers, then texts.
 
     Of settings that always change together the first stands for all.
     """
-    names = [
-        *SETTING_COLUMNS,
-        *(name for name in (rows or [{}])[0] if name not in SUMMARY_SCHEMA.names),
-    ]
     partitions: dict[tuple[int, ...], str] = {}
     for name in sorted(
-        names, key=lambda name: (name not in LOAD_SETTINGS, name in SETTING_COLUMNS)
+        varied_settings(rows),
+        key=lambda name: (name not in LOAD_SETTINGS, name in SETTING_COLUMNS),
     ):
         values = [str(row[name]) for row in rows]
-        if len(set(values)) > 1:
-            partitions.setdefault(tuple(map(values.index, values)), name)
+        partitions.setdefault(tuple(map(values.index, values)), name)
     return sorted(
         partitions.values(),
         key=lambda name: (
