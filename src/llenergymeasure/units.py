@@ -58,11 +58,6 @@ VALIDITY: Mapping[str, Code] = {
     "mig_slice": Code(
         True, "The run had a slice of a card (MIG), and the energy is that of the whole card."
     ),
-    "not_comparable": Code(
-        True,
-        "The run answered other prompts or gave another number of tokens than the runs it stands "
-        "beside.",
-    ),
     "other_process": Code(
         True,
         "Another process computed on the same device during the window; its energy cannot be told "

@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import stats
 
@@ -97,6 +99,8 @@ def test_several_studies_are_one(tmp_path):
         ("fp32", 8),
     ]
     by_precision = summarise_by(runs, ["precision"], METRIC).to_pylist()
+    assert all(row[f"{METRIC}_ci95_low"] is None for row in by_precision)
+    assert by_precision[0]["interval_unavailable"].startswith("not every study has every")
     assert [(row["studies"], row["experiments"]) for row in by_precision] == [(2, 2), (2, 2)]
 
 
@@ -116,8 +120,6 @@ def test_a_setting_of_several_types_becomes_text(tmp_path):
         ("driver_version", {"environment": environment(driver="560.2")}),
         ("power_limit_w", {"environment": environment(limit=500.0)}),
         ("engine_version", {"environment": environment(engine="4.9")}),
-        ("validity", {"environment": environment(), "validity": ["throttled"]}),
-        ("validity", {"environment": environment(), "validity": ["other_process"]}),
     ],
 )
 def test_what_differs_is_refused_unless_it_is_asked_for(tmp_path, name, other):
@@ -138,6 +140,61 @@ def test_all_differences_are_one_message(tmp_path):
     with pytest.raises(ConfigurationError, match="--pool gpu_name,driver_version") as refused:
         summarise_by(runs, ["precision"], METRIC)
     assert "gpu_name (NVIDIA A100, NVIDIA H200 where precision=bf16)" in str(refused.value)
+
+
+@pytest.mark.parametrize("code", ["throttled", "temperature_drift", "not_steady"])
+def test_a_marking_code_of_some_cycles_parts_nothing(tmp_path, code):
+    plan = write_study(tmp_path, CONFIGS[:1])
+    write_result(tmp_path, make_result(plan["runs"][1], energy_j=1020.0, validity=[code]))
+    (row,) = summarise_by(study_runs([tmp_path]), ["experiment"], METRIC).to_pylist()
+    assert (row["n"], row["n_disqualified"]) == (3, 0)
+
+
+def test_what_a_disqualified_run_was_made_with_is_not_asked(tmp_path):
+    plan = write_study(tmp_path, CONFIGS[:1], environment=environment())
+    odd = {"environment": environment("NVIDIA A100"), "validity": ["other_process"]}
+    write_result(tmp_path, make_result(plan["runs"][0], **odd))
+    (row,) = summarise_by(study_runs([tmp_path]), ["precision"], METRIC).to_pylist()
+    assert (row["n"], row["n_disqualified"]) == (2, 1)
+
+
+def test_over_several_studies_the_studies_are_the_repeats(tmp_path):
+    levels = {"one": 1000.0, "two": 1050.0, "three": 1020.0}
+    for study, level in levels.items():
+        spread = [level - 1, level, level + 1]
+        write_study(
+            tmp_path / study, CONFIGS[:1], study=study, energy=lambda r, s=spread: s[r["cycle"] - 1]
+        )
+    runs = study_runs([tmp_path / study for study in levels])
+    (row,) = summarise_by(runs, ["precision"], METRIC).to_pylist()
+    per_token = [level / 2000 for level in levels.values()]
+    assert (row["interval_method"], row["studies"], row["n"]) == ("studies", 3, 9)
+    half_width = stats.t.ppf(0.975, 2) * stats.sem(per_token)
+    assert row[f"{METRIC}_ci95_high"] - row[f"{METRIC}_mean"] == pytest.approx(half_width, rel=0.1)
+
+
+def test_studies_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    for folder in ("one", "two"):
+        write_study(tmp_path / folder, CONFIGS[:1])
+    runs = study_runs([tmp_path / "one", tmp_path / "two"])
+    (row,) = summarise_by(runs, ["precision"], METRIC).to_pylist()
+    assert (row["interval_method"], row["studies"]) == ("studies", 2)
+
+
+@pytest.mark.parametrize("between", [0.0, 0.01, 0.03])
+def test_the_interval_over_studies_holds_the_truth(tmp_path, between):
+    for study in ("one", "two", "three"):
+        write_study(tmp_path / study, CONFIGS[:2], cycles=5, study=study)
+    runs = study_runs([tmp_path / study for study in ("one", "two", "three")])
+    of_study = np.unique(runs["study"].to_pylist(), return_inverse=True)[1]
+    of_cycle = 5 * of_study + runs["cycle"].to_numpy() - 1
+    place, rng, hits = runs.schema.get_field_index(METRIC), np.random.default_rng(1), 0
+    for _ in range(300):
+        logs = rng.normal(0, between, 3)[of_study] + rng.normal(0, 0.01, 15)[of_cycle]
+        drawn = runs.set_column(place, METRIC, pa.array(np.exp(logs)))
+        (row,) = summarise_by(drawn, ["model"], METRIC).to_pylist()
+        hits += row[f"{METRIC}_ci95_low"] <= 1 <= row[f"{METRIC}_ci95_high"]
+    assert hits / 300 >= 0.93
 
 
 def test_measured_and_estimated_energy_have_no_common_mean(tmp_path):
@@ -161,7 +218,7 @@ def test_disqualified_runs_are_counted_and_never_averaged(tmp_path):
     write_result(
         tmp_path, make_result(plan["runs"][0], energy_j=9e9, validity=["channel_mismatch"])
     )
-    (row,) = summarise_by(study_runs([tmp_path]), ["precision"], METRIC, ["validity"]).to_pylist()
+    (row,) = summarise_by(study_runs([tmp_path]), ["precision"], METRIC).to_pylist()
     assert (row["n"], row["n_disqualified"]) == (2, 1)
     assert row[f"{METRIC}_mean"] < 1
 

@@ -14,10 +14,21 @@ from llenergymeasure.analysis.serving import (
     served_groups,
 )
 
+RATE = "serving.rate_per_s"
+
 
 def run(rate: float, **more: Any) -> dict[str, Any]:
     return {
+        "experiment": f"e{rate:g}",
+        "cycle": 1,
         "status": "completed",
+        "energy_source": "nvml",
+        "energy_scopes": ["gpu"],
+        "host": "node-1",
+        "gpu_name": "H100",
+        "gpu_uuid": "GPU-1",
+        "driver_version": "570",
+        "power_limit_w": 700.0,
         "kind": "measured",
         "validity": [],
         "backend": "vllm",
@@ -103,6 +114,21 @@ def test_the_knee_is_where_a_server_stops_keeping_up(
 
 
 def test_runs_are_together_that_differ_in_load_alone() -> None:
-    runs = [run(1), run(2), run(1, backend="sglang"), run(1, offered_requests_per_s=None)]
-    groups = served_groups(runs, ["serving.rate_per_s"])
+    runs = [run(1), run(2), run(3, backend="sglang"), run(1, offered_requests_per_s=None)]
+    groups = served_groups(runs, [RATE], {})
     assert [len(members) for members in groups.values()] == [2, 1]
+
+
+def test_no_line_goes_through_two_machines_or_two_meters() -> None:
+    l4 = {"host": "node-2", "gpu_name": "L4"}
+    runs = [run(1), run(2), run(4), run(8, **l4), run(16, **l4)]
+    group_of = {"e1": 1, "e2": 1, "e4": 1, "e8": 2, "e16": 2}
+    groups = served_groups(runs, [RATE], group_of)
+    assert [len(members) for members in groups.values()] == [3, 2]
+    assert [dict(key.values)["gpu_name"] for key in groups] == ["H100", "L4"]
+
+
+def test_an_odd_run_of_an_experiment_is_in_no_group() -> None:
+    moved = run(1, cycle=3, gpu_name="L4", power_mean_w=20.0)
+    (members,) = served_groups([run(1), run(1, cycle=2), moved], [RATE], {"e1": 1}).values()
+    assert [member["cycle"] for member in members] == [1, 2]

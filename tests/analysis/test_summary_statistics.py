@@ -135,4 +135,4 @@ def test_measured_and_estimated_experiments_are_not_compared():
         row for row in tables["pareto"].to_pylist() if row["objective"] == "output_tokens_per_s"
     ]
     assert [row["on_front"] is None for row in front] == [False, False, True]
-    assert "another kind" in front[2]["unavailable"]
+    assert "not comparable: energy is measured by nvml" in front[2]["unavailable"]

@@ -16,6 +16,8 @@ def run(rate: float, **more: Any) -> dict[str, Any]:
         "cycle": 1,
         "status": "completed",
         "kind": "measured",
+        "energy_source": "nvml",
+        "energy_scopes": ["gpu"],
         "validity": [],
         "backend": "vllm",
         "model": "tiny-llama",
@@ -26,7 +28,7 @@ def run(rate: float, **more: Any) -> dict[str, Any]:
         "over_saturated": rate > 6,
         "requests_failed": 0,
         "power_mean_w": 100 + 3 * min(rate, 6.0),
-        "energy_u95_j": 10.0,
+        "energy_u95_j": 0.1,
         "window_s": 10.0,
         "energy_per_output_token_j": (100 + 3 * rate) / max(rate, 1) / 32,
         "request_latency_p95_s": 0.1 * rate,
@@ -39,7 +41,7 @@ def run(rate: float, **more: Any) -> dict[str, Any]:
 
 
 def test_knee_and_curve_are_told_and_drawn() -> None:
-    content = serving_content([run(rate) for rate in (1, 2, 4, 8)], [RATE])
+    content = serving_content([run(rate) for rate in (1, 2, 4, 8)], [RATE], {})
     assert content is not None
     assert "keeps up with 4 and no longer with 8" in content.sentences[0]
     assert "100" in content.sentences[1]
@@ -52,18 +54,70 @@ def test_knee_and_curve_are_told_and_drawn() -> None:
 
 
 def test_groups_are_named_by_what_they_differ_in() -> None:
-    runs = [run(rate, backend=name) for name in ("vllm", "sglang") for rate in (1, 2)]
-    content = serving_content(runs, [RATE])
+    runs = [
+        run(rate, backend=name, experiment=f"{name}{rate}")
+        for name in ("vllm", "sglang")
+        for rate in (1, 2)
+    ]
+    content = serving_content(runs, [RATE], {})
     assert content is not None
     assert [sentence.split(":")[0] for sentence in content.sentences] == ["vllm", "sglang"]
 
 
 def test_without_traffic_there_is_nothing_to_say() -> None:
-    assert serving_content([run(1, offered_requests_per_s=None)], []) is None
+    assert serving_content([run(1, offered_requests_per_s=None)], [], {}) is None
 
 
 def test_runs_without_energy_or_answers_are_listed_all_the_same() -> None:
     idle = run(0, energy_per_output_token_j=None, request_latency_p95_s=None, power_mean_w=None)
-    content = serving_content([idle], [RATE])
+    content = serving_content([idle], [RATE], {})
     assert content is not None
     assert len(content.rows) == 1
+
+
+def test_models_whose_names_begin_alike_keep_their_own_sentences() -> None:
+    folder = "/data/models/of/a/long/name/that/goes/on/and/on/to/more/than/sixty"
+    runs = [
+        run(rate, model=f"{folder}/{model}", experiment=f"{model}{rate}", power_mean_w=watts * rate)
+        for model, watts in (("one", 10), ("two", 20))
+        for rate in (1, 2, 4)
+    ]
+    content = serving_content(runs, [RATE], {})
+    assert content is not None
+    lines = [sentence for sentence in content.sentences if "for each request more" in sentence]
+    assert [sentence.split(":")[0].rpartition("/")[2] for sentence in lines] == ["one", "two"]
+    assert "and 10" in lines[0]
+    assert "and 20" in lines[1]
+
+
+def test_no_line_is_told_through_two_machines() -> None:
+    rates = {1: "H100", 2: "H100", 4: "H100", 3: "L4", 5: "L4"}
+    runs = [
+        run(rate, gpu_name=name, power_mean_w=(100 + 3 * rate) / (1 if name == "H100" else 5))
+        for rate, name in rates.items()
+    ]
+    group_of = {f"{rate:012x}": 1 if name == "H100" else 2 for rate, name in rates.items()}
+    content = serving_content(runs, [RATE], group_of)
+    assert content is not None
+    text = " ".join(content.sentences)
+    assert "H100: 100.000 ± 0.079 W at no load" in text
+    assert "L4: kept up with every rate" in text
+    assert text.count("for each request more") == 1
+    assert "Not drawn, because they may not be compared with what is: L4" in text
+
+
+def test_a_slope_that_is_not_shown_is_not_told() -> None:
+    watts = {1: 100.0, 2: 103.0, 4: 99.0, 6: 101.0}
+    runs = [run(rate, power_mean_w=power, energy_u95_j=None) for rate, power in watts.items()]
+    content = serving_content(runs, [RATE], {})
+    assert content is not None
+    assert "that power changes with load is not shown" in " ".join(content.sentences)
+    assert "for each request more" not in " ".join(content.sentences)
+
+
+def test_runs_left_out_of_the_lines_are_counted() -> None:
+    runs = [run(1), run(1, cycle=2), run(1, cycle=3, gpu_name="L4"), run(1, cycle=4, gpu_name="H1")]
+    runs[0]["gpu_name"] = runs[1]["gpu_name"] = "H1"
+    content = serving_content(runs, [RATE], {})
+    assert content is not None
+    assert content.sentences[-1].startswith("1 run of another meter or machine")

@@ -1,3 +1,4 @@
+import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.analysis.tables import read_table, write_tables
@@ -114,6 +115,15 @@ def test_no_text_of_a_run_reaches_the_terminal_raw(tmp_path, plan):
     write_outcome(tmp_path, plan["runs"][0], status="failed", phase="lo\nad", error=error)
     text = text_of(tmp_path, partial=True)
     assert all(line.isprintable() for line in text.splitlines())
+
+
+def test_a_summary_of_an_older_version_is_told_as_far_as_it_goes(tmp_path, plan):
+    write_complete_study(tmp_path, plan)
+    write_tables(tmp_path, partial=False)
+    path = tmp_path / "summary.parquet"
+    new = ("comparison_group", "not_comparable", "carbon_per_1000_requests_gco2e_mean")
+    pq.write_table(pq.read_table(path).drop_columns(list(new)), path)
+    assert "6 of 6 runs completed" in study_text(tmp_path)
 
 
 def test_text_needs_the_tables(tmp_path):

@@ -15,7 +15,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from llenergymeasure.analysis.fairness import flag_unlike_work
 from llenergymeasure.analysis.merge_cache import (
     MergeCache,
     MergeCacheWriter,
@@ -49,9 +48,8 @@ def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = Fal
     """Return one row for every planned run, sorted by its place in the plan.
 
     The fixed columns come from each run's ``run.parquet``, the swept settings from the plan.
-    ``order`` is the place in this plan; when a run really began is ``started_at``. What only all
-    runs together show of one, an odd start temperature or other work, is added to its
-    ``validity``.
+    ``order`` is the place in this plan; when a run really began is ``started_at``. An odd start
+    temperature, which only all runs together show, is added to a run's ``validity``.
 
     Args:
         plan: ``plan.json``, parsed.
@@ -93,7 +91,7 @@ class Merge:
             ResultsError: a finished run's record is damaged or another's.
         """
         rows = pa.concat_tables([self.schema.empty_table(), *self.batches()])
-        return flag_unlike_work(flag_start_temperatures(rows.combine_chunks()), self._planned)
+        return flag_start_temperatures(rows.combine_chunks())
 
     def batches(self) -> Iterator[pa.Table]:
         """Yield the table :data:`BATCH_RUNS` rows at a time, and keep the rows for the next merge.

@@ -1,12 +1,15 @@
 """Means by any factor, over one study or several, of runs that may be averaged.
 
-What was not made alike is not averaged unless it is asked for: another GPU, driver, power limit,
-engine version or validity within a group is refused, and energy of another kind, sensor or scope
-always is. Runs with a disqualifying code are counted and never in a mean.
+What was not made alike is not averaged unless it is asked for: another GPU, driver, power limit or
+engine version within a group is refused, and energy of another kind, sensor or scope always is.
+Runs with a disqualifying code are counted and never in a mean, and what they were made with is not
+asked; the other codes are shown elsewhere and part nothing.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,13 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llenergymeasure.analysis.merge import merge_runs
-from llenergymeasure.analysis.statistics import Reals, t_quantile
+from llenergymeasure.analysis.selection import MACHINE_COLUMNS
+from llenergymeasure.analysis.statistics import Reals, estimate
 from llenergymeasure.analysis.tables import read_plan
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.units import DISQUALIFYING
 
-POOLABLE = ("gpu_name", "driver_version", "power_limit_w", "engine_version", "validity")
+POOLABLE = MACHINE_COLUMNS
 """What must be the same within a group unless it is asked to be averaged over."""
 
 METER = ("kind", "energy_source", "energy_scopes")
@@ -36,10 +40,19 @@ _KEYS = ("study", "experiment", "cycle", "status")
 def study_runs(folders: Sequence[Path]) -> pa.Table:
     """Return all runs of several studies in one table; a setting that one lacks is null there.
 
+    Studies of one name are told apart by their folders.
+
     Raises:
         ResultsError: a plan or a finished run's record cannot be read.
     """
-    tables = [merge_runs(read_plan(StudyFolder(path).plan), path) for path in folders]
+    plans = [read_plan(StudyFolder(path).plan) for path in folders]
+    named = Counter(plan["study"] for plan in plans)
+    tables = [
+        _renamed(merge_runs(plan, path), path)
+        if named[plan["study"]] > 1
+        else merge_runs(plan, path)
+        for plan, path in zip(plans, folders, strict=True)
+    ]
     names = dict.fromkeys(name for table in tables for name in table.column_names)
     for name in names:
         kinds = {table.schema.field(name).type for table in tables if name in table.column_names}
@@ -48,14 +61,22 @@ def study_runs(folders: Sequence[Path]) -> pa.Table:
     return pa.concat_tables(tables, promote_options="permissive")
 
 
+def _renamed(runs: pa.Table, path: Path) -> pa.Table:
+    field = runs.schema.field("study")
+    texts = pa.array([f"{name} ({path})" for name in runs["study"].to_pylist()], field.type)
+    return runs.set_column(runs.schema.get_field_index("study"), field, texts)
+
+
 def summarise_by(
     runs: pa.Table, by: Sequence[str], metric: str, pool: Iterable[str] = ()
 ) -> pa.Table:
     """Return the mean and its 95 % interval for every group of runs.
 
-    Each experiment counts alike, whatever the number of its runs. Where every cycle holds each
-    experiment of the group once, the interval is that of the cycles' means (t, n - 1); otherwise
-    it adds up the experiments' own (Welch-Satterthwaite).
+    Each experiment counts alike, whatever the number of its runs. Over several studies the repeats
+    are the studies, for what a study's cycles share (a day, a room, a start of the machine) is no
+    spread between them: the interval is that of the studies' means, if each has every experiment of
+    the group. Within one study, where every cycle holds each experiment of the group once, it is
+    that of the cycles' means; otherwise it adds up the experiments' own (Welch-Satterthwaite).
 
     Args:
         runs: one row a run.
@@ -78,16 +99,17 @@ def summarise_by(
     failed, done = table.filter(pc.invert(completed)), table.filter(completed)
     observed = pc.fill_null(pc.is_finite(done[metric].cast(pa.float64())), False)
     blind, done = done.filter(pc.invert(observed)), done.filter(observed)
-    _refuse_unlike(done, by, metric, pool)
     codes = pc.unique(done["validity"]).to_pylist()
     bad = [text for text in codes if text and DISQUALIFYING & set(text.split(";"))]
     left_out = pc.is_in(done["validity"], pa.array(bad, pa.string()))
+    used = done.filter(pc.invert(left_out))
+    _refuse_unlike(used, by, metric, pool)
     others = {
         "n_disqualified": done.filter(left_out),
         "n_not_observed": blind,
         "n_failed": failed,
     }
-    return _Groups(by, metric, done.filter(pc.invert(left_out)), others).table()
+    return _Groups(by, metric, used, others).table()
 
 
 def _check_names(runs: pa.Table, by: Sequence[str], metric: str, pool: Sequence[str]) -> None:
@@ -156,10 +178,9 @@ class _Groups:
         self, by: Sequence[str], metric: str, used: pa.Table, others: Mapping[str, pa.Table]
     ) -> None:
         self._by, self._metric = list(by), metric
-        keys = [*self._by, *(name for name in ("experiment",) if name not in by)]
-        blocks = [*self._by, *(name for name in ("study", "cycle") if name not in by)]
-        self._cells = self._aggregated(used, keys)
-        self._blocks = self._aggregated(used, blocks)
+        self._cells = self._aggregated(used, "experiment")
+        self._of_studies = self._aggregated(used, "study", "experiment")
+        self._of_cycles = self._aggregated(used, "cycle")
         self._studies = self._counted(used, "study")
         self._others = {name: self._counts(table) for name, table in others.items()}
 
@@ -190,44 +211,46 @@ class _Groups:
             none = {"experiments": 0, "studies": 0, "n": 0, **others}
             return {**none, "interval_unavailable": "no run of the group can be averaged"}
         count, mean, variance = self._cells[group]
-        center = float(mean.mean())
-        half_width, method, reason = self._interval(group, count, variance)
+        interval = self._interval(group)
         return {
             "experiments": len(count),
             "studies": self._studies.get(group, 0),
             "n": int(count.sum()),
             **others,
-            f"{self._metric}_mean": center,
+            f"{self._metric}_mean": float(mean.mean()) if interval.mean is None else interval.mean,
             f"{self._metric}_sd": _root(float(variance[0])) if len(count) == 1 else None,
-            f"{self._metric}_ci95_low": None if half_width is None else center - half_width,
-            f"{self._metric}_ci95_high": None if half_width is None else center + half_width,
-            "interval_method": method,
-            "interval_unavailable": reason,
+            f"{self._metric}_ci95_low": interval.low,
+            f"{self._metric}_ci95_high": interval.high,
+            "interval_method": interval.method,
+            "interval_unavailable": interval.unavailable,
         }
 
-    def _interval(
-        self, group: tuple[Any, ...], count: Reals, variance: Reals
-    ) -> tuple[float | None, str | None, str | None]:
-        """Return half width, method and why there is none."""
-        in_block, block_mean, _ = self._blocks[group]
-        blocks = len(block_mean)
-        if blocks >= 2 and (in_block == len(count)).all():
-            spread = float(np.std(block_mean, ddof=1)) / math.sqrt(blocks)
-            return t_quantile(blocks - 1) * spread, "cycles", None
+    def _interval(self, group: tuple[Any, ...]) -> "_Interval":
+        count, mean, variance = self._cells[group]
+        studies = self._studies.get(group, 0)
+        if studies > 1:
+            _, of_each, _ = self._of_studies[group]
+            if len(of_each) != studies * len(count):
+                return _Interval(unavailable="not every study has every experiment of the group")
+            return _t(of_each.reshape(studies, -1).mean(axis=1), "studies")
+        in_cycle, of_cycle, _ = self._of_cycles[group]
+        if len(of_cycle) >= 2 and (in_cycle == len(count)).all():
+            return _t(of_cycle, "cycles")
         if (count < 2).any():
-            return None, None, "an experiment of the group has a single run"
+            return _Interval(unavailable="an experiment of the group has a single run")
         parts = variance / count
-        total = float(parts.sum())
+        total, center = float(parts.sum()), float(mean.mean())
         if total == 0:
-            return 0.0, "experiments", None
+            return _Interval(center, center, center, "experiments")
         freedom = total**2 / float((parts**2 / (count - 1)).sum())
         half_width = _t_quantile(freedom) * math.sqrt(total) / len(count)
-        return half_width, "experiments", None
+        return _Interval(center, center - half_width, center + half_width, "experiments")
 
     def _aggregated(
-        self, table: pa.Table, keys: list[str]
+        self, table: pa.Table, *below: str
     ) -> dict[tuple[Any, ...], tuple[Reals, Reals, Reals]]:
         """Return counts, means and variances below each group, one value for each further key."""
+        keys = [*self._by, *(name for name in below if name not in self._by)]
         options = pc.VarianceOptions(ddof=1)
         found = table.group_by(keys).aggregate(
             [(self._metric, "count"), (self._metric, "mean"), (self._metric, "variance", options)]
@@ -253,6 +276,22 @@ class _Groups:
         found = table.group_by(self._by).aggregate([(name, "count_distinct")])
         groups = zip(*(found[key].to_pylist() for key in self._by), strict=True)
         return dict(zip(groups, found[f"{name}_count_distinct"].to_pylist(), strict=True))
+
+
+@dataclass(frozen=True)
+class _Interval:
+    """A 95 % interval, the mean of what it is over, and what that is; or why there is none."""
+
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    method: str | None = None
+    unavailable: str | None = None
+
+
+def _t(means: Reals, method: str) -> _Interval:
+    found = estimate(means.tolist())
+    return _Interval(found.mean, found.ci95_low, found.ci95_high, method)
 
 
 _PARTS = ("mean", "sd", "ci95_low", "ci95_high")

@@ -1,7 +1,7 @@
 """Tables that relate experiments to each other: comparisons, effects, levels and fronts.
 
-Energies of different kind or sensor are never set against each other: experiments are compared
-among those of their own meter, and effects and fronts are those of the prevailing one.
+What may be compared is decided in :mod:`llenergymeasure.analysis.comparable`: pairs that may not be
+say why, and effects and fronts are those of its first group.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,11 +11,11 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from llenergymeasure.analysis.blocks import Blocks, blocks
+from llenergymeasure.analysis.comparable import Comparable
 from llenergymeasure.analysis.comparison import Comparison, compare, with_holm
 from llenergymeasure.analysis.effects import Level, Term, effects
-from llenergymeasure.analysis.fairness import WORK_COLUMNS, unlike_work
 from llenergymeasure.analysis.pareto import OBJECTIVES, Point, pareto
-from llenergymeasure.analysis.selection import Meter, Row, meter_of, used_runs
+from llenergymeasure.analysis.selection import Meter, Row, selections
 from llenergymeasure.analysis.statistics import seed_of
 from llenergymeasure.analysis.summary import NEEDED_COLUMNS, SETTING_COLUMNS
 from llenergymeasure.results.table import RUN_SCHEMA
@@ -30,6 +30,9 @@ COMPARED = (
 
 SURROUNDINGS = ("host", "gpu_name", "gpu_uuid", "driver_version", "power_limit_w")
 """What two compared experiments may differ in beside their settings; named where they do."""
+
+NOT_COMPARABLE = "not comparable: "
+"""How ``unavailable`` begins where two experiments may not be compared."""
 
 Used: TypeAlias = Mapping[str, Sequence[Row]]
 
@@ -77,19 +80,25 @@ SCHEMAS = {
 }
 
 
-def relate(runs: pa.Table, labels: Mapping[str, str], design_hash: str) -> dict[str, pa.Table]:
+def relate(
+    runs: pa.Table,
+    labels: Mapping[str, str],
+    design_hash: str,
+    planned: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, pa.Table]:
     """Return the four tables by name, in the order of :data:`SCHEMAS`.
 
     Args:
         runs: one row a run.
         labels: a short name for every experiment.
         design_hash: the study's; it seeds what is drawn at random.
+        planned: the plan's runs, with their settings.
     """
     settings = [name for name in runs.column_names if name not in RUN_SCHEMA.names]
     objectives = [name for name in OBJECTIVES if name in runs.column_names]
-    columns = dict.fromkeys([*NEEDED_COLUMNS, *WORK_COLUMNS, *settings, *objectives])
+    columns = dict.fromkeys([*NEEDED_COLUMNS, *settings, *objectives])
     rows = runs.select(list(columns)).to_pylist()
-    study = _Study(rows, [*SETTING_COLUMNS, *settings], labels, design_hash)
+    study = _Study(rows, [*SETTING_COLUMNS, *settings], labels, design_hash, planned)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
     for metric in COMPARED:
         found["comparisons"] += study.comparisons(metric)
@@ -109,14 +118,17 @@ class _Study:
         factors: Sequence[str],
         labels: Mapping[str, str],
         design_hash: str,
+        planned: Sequence[Mapping[str, Any]],
     ) -> None:
         self._labels, self._factors, self._design = labels, factors, design_hash
         self._started = [row for row in rows if row["status"] == "completed"]
-        self._used = used_runs(rows)
-        self._groups: dict[Meter, dict[str, Sequence[Row]]] = {}
-        for experiment, used in self._used.items():
-            if used:
-                self._groups.setdefault(meter_of(used[0]), {})[experiment] = used
+        chosen = selections(rows)
+        self._used = {name: each.used for name, each in chosen.items()}
+        self._comparable = Comparable(chosen, planned)
+        self._meters: dict[Meter, dict[str, Sequence[Row]]] = {}
+        for name, each in chosen.items():
+            if each.used:
+                self._meters.setdefault(each.meter, {})[name] = each.used
         self._surroundings = {
             name: [{row[column] for row in used} - {None} for column in SURROUNDINGS]
             for name, used in self._used.items()
@@ -125,7 +137,7 @@ class _Study:
     def comparisons(self, metric: str) -> list[dict[str, Any]]:
         """Return every pair of one quantity as rows."""
         found: list[Comparison] = []
-        for group in self._groups.values():
+        for group in self._meters.values():
             seed = seed_of(self._design, f"pair:{metric}")
             found += map(self._fair, compare(self._blocks(group, metric), seed))
         return [
@@ -140,17 +152,17 @@ class _Study:
         ]
 
     def _fair(self, found: Comparison) -> Comparison:
-        """Return a comparison, or that there is none between engines that did unlike work."""
-        one, other = self._used[found.experiment_a][0], self._used[found.experiment_b][0]
-        reason = unlike_work(one, other)
+        """Return a comparison, or why there is none."""
+        names = (found.experiment_a, found.experiment_b)
+        reason = self._comparable.why_not(*names)
         if reason is None:
             return found
-        names = (found.experiment_a, found.experiment_b)
+        reason = f"{NOT_COMPARABLE}{reason}"
         return Comparison(*names, None, None, found.n_a, found.n_b, unavailable=reason)
 
     def effects(self, metric: str) -> tuple[list[Term], list[Level]]:
         """Return what the settings do to one quantity."""
-        group = self._prevailing()
+        group = self._first_group()
         values = {
             name: [used[0][name] for used in group.values()]
             for name in self._factors
@@ -160,12 +172,11 @@ class _Study:
 
     def front(self) -> list[dict[str, Any]]:
         """Return every experiment's place for each objective as rows."""
-        group = self._prevailing()
+        group = self._first_group()
         points = pareto(group, seed_of(self._design, "front"))
         others = [name for name in self._used if name not in group]
-        reason = "no run is in the mean, or its energy is of another kind or sensor"
         points += [
-            Point(objective, direction, name, unavailable=reason)
+            Point(objective, direction, name, unavailable=self._outside(name))
             for objective, direction in dict.fromkeys((p.objective, p.direction) for p in points)
             for name in others
         ]
@@ -177,18 +188,18 @@ class _Study:
     def _blocks(self, group: Used, metric: str) -> Blocks:
         return blocks(group, self._started, metric)
 
-    def _prevailing(self) -> Used:
-        """Return the experiments of the meter that most have, measured before estimated."""
-        ranks = {"measured": 0, "estimated": 1}
+    def _outside(self, experiment: str) -> str:
+        reason = self._comparable.outside.get(experiment)
+        return "no run is in the mean" if reason is None else f"{NOT_COMPARABLE}{reason}"
 
-        def rank(meter: Meter) -> tuple[int, int, str]:
-            return ranks.get(meter[0] or "", 2), -len(self._groups[meter]), str(meter)
-
-        return self._groups[min(self._groups, key=rank)] if self._groups else {}
+    def _first_group(self) -> Used:
+        """Return the experiments of the first comparable group that have a mean."""
+        groups = ([name for name in each if self._used[name]] for each in self._comparable.groups)
+        return {name: self._used[name] for name in next(filter(None, groups), [])}
 
     def _differs(self, one: str, other: str) -> list[str]:
         pairs = zip(SURROUNDINGS, self._surroundings[one], self._surroundings[other], strict=True)
-        return [name for name, of_one, of_other in pairs if of_one and of_other != of_one]
+        return [name for name, of_one, of_other in pairs if of_one != of_other]
 
 
 def labels_of(summary: Iterable[Row]) -> dict[str, str]:

@@ -3,7 +3,8 @@
 A run is in the mean if it completed, carries no disqualifying code, has energy of the prevailing
 meter, and was made on the prevailing machine: the same kind of GPU under the same driver and power
 limit, with the same engine. A measured joule and an estimated one have no common mean, and neither
-have two cards. What is left out is counted and named.
+have two cards. What is left out is counted and named. What may be compared across experiments is in
+:mod:`llenergymeasure.analysis.comparable`.
 """
 
 from collections import Counter
@@ -30,6 +31,7 @@ class Selection:
 
     Attributes:
         used: runs in the mean.
+        alike: completed runs of that meter and machine, disqualified ones among them.
         failed: how many ended without a result.
         pending: how many have not ended or not begun.
         disqualified: how many carry a disqualifying code.
@@ -40,6 +42,7 @@ class Selection:
     """
 
     used: tuple[Row, ...]
+    alike: tuple[Row, ...]
     failed: int
     pending: int
     disqualified: int
@@ -53,14 +56,18 @@ def select(members: Sequence[Row]) -> Selection:
     """Return which of an experiment's runs are in its mean."""
     completed = [row for row in members if row["status"] == "completed"]
     sound = [row for row in completed if in_means(row)]
-    meter = _prevailing_meter(sound or completed)
+    judged = sound or completed
+    meter = _prevailing_meter(judged)
+    machine = _prevailing_machine([row for row in judged if meter_of(row) == meter])
+    alike = [
+        row for row in completed if meter_of(row) == meter and _agree(machine_of(row), machine)
+    ]
     of_meter = [row for row in sound if meter_of(row) == meter]
-    machine = _prevailing_machine(of_meter)
-    used = [row for row in of_meter if _agree(machine_of(row), machine)]
     others = [row for row in of_meter if not _agree(machine_of(row), machine)]
     pending = sum(row["status"] in PENDING for row in members)
     return Selection(
-        used=tuple(used),
+        used=tuple(row for row in alike if in_means(row)),
+        alike=tuple(alike),
         failed=len(members) - len(completed) - pending,
         pending=pending,
         disqualified=len(completed) - len(sound),
@@ -71,12 +78,17 @@ def select(members: Sequence[Row]) -> Selection:
     )
 
 
-def used_runs(rows: Iterable[Row]) -> dict[str, tuple[Row, ...]]:
-    """Return the runs in the mean of each experiment, in the order of their first rows."""
+def selections(rows: Iterable[Row]) -> dict[str, Selection]:
+    """Return the selection of each experiment, in the order of their first rows."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["experiment"], []).append(row)
-    return {experiment: select(members).used for experiment, members in groups.items()}
+    return {experiment: select(members) for experiment, members in groups.items()}
+
+
+def kind_rank(kind: str | None) -> int:
+    """Return the rank of a kind of energy: measured, then estimated, then none."""
+    return {"measured": 0, "estimated": 1}.get(kind or "", 2)
 
 
 def in_means(row: Row) -> bool:
@@ -105,8 +117,7 @@ def _prevailing_meter(rows: Sequence[Row]) -> Meter:
     if not rows:
         return None, None, ()
     counts = Counter(meter_of(row) for row in rows)
-    ranks = {"measured": 0, "estimated": 1}
-    return min(counts, key=lambda meter: (ranks.get(meter[0] or "", 2), -counts[meter], str(meter)))
+    return min(counts, key=lambda meter: (kind_rank(meter[0]), -counts[meter], str(meter)))
 
 
 def _prevailing_machine(rows: Sequence[Row]) -> Machine:

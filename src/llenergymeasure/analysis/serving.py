@@ -6,13 +6,14 @@ intercept is the power of waiting, the slope the energy of one request more.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from llenergymeasure.analysis.selection import in_means
+from llenergymeasure.analysis.comparable import MACHINE
+from llenergymeasure.analysis.selection import Row, in_means, selections
 from llenergymeasure.analysis.statistics import t_quantile
 
 FEWEST_POINTS = 3
@@ -25,6 +26,24 @@ LOAD_SETTINGS = (
     "serving.trace_speed",
 )
 """Settings that are the load itself: runs that differ in nothing else lie on one line."""
+
+
+OWN = ("backend", "model", "precision")
+SURROUNDINGS = ("kind", "energy_source", *MACHINE)
+"""What two groups that may not be compared can differ in beside their settings."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """What the runs of a group have in common.
+
+    Attributes:
+        group: the number of those that may be compared.
+        values: their settings, and the meter and machine of the first, by column.
+    """
+
+    group: int | None
+    values: tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -114,7 +133,7 @@ def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
     )
 
 
-def load_points(runs: Sequence[Mapping[str, Any]]) -> list[LoadPoint]:
+def load_points(runs: Sequence[Row]) -> list[LoadPoint]:
     """Return the points of runs that count, keep up, and have a measured energy.
 
     The slope of an estimate would be that of the model which guessed it.
@@ -135,7 +154,7 @@ def load_points(runs: Sequence[Mapping[str, Any]]) -> list[LoadPoint]:
     return points
 
 
-def find_knee(runs: Sequence[Mapping[str, Any]]) -> Knee | None:
+def find_knee(runs: Sequence[Row]) -> Knee | None:
     """Return where a server stops keeping up, from runs at several rates.
 
     A rate is sustained if no run at it was over-saturated or missed its slo, and so was every
@@ -165,22 +184,36 @@ def find_knee(runs: Sequence[Mapping[str, Any]]) -> Knee | None:
 
 
 def served_groups(
-    runs: Sequence[Mapping[str, Any]], settings: Sequence[str]
-) -> dict[tuple[tuple[str, Any], ...], list[Mapping[str, Any]]]:
+    runs: Sequence[Row], settings: Sequence[str], group_of: Mapping[str, int | None]
+) -> dict[Key, list[Row]]:
     """Return the runs under traffic, those that differ in their load alone together.
+
+    Runs that were metered otherwise or made on another machine than most of their experiment are in
+    no group, and experiments that may not be compared are in groups of their own.
 
     Args:
         runs: rows of ``runs.parquet``.
         settings: the columns of the swept settings.
+        group_of: the ``comparison_group`` of each experiment.
 
     Returns:
-        The settings that a group has in common, and its runs.
+        The runs of each group, by what they have in common.
     """
     shared = [name for name in settings if name not in LOAD_SETTINGS]
-    groups: dict[tuple[tuple[str, Any], ...], list[Mapping[str, Any]]] = {}
-    for run in runs:
-        if run["offered_requests_per_s"] is None:
-            continue
-        key = tuple((name, run[name]) for name in ("backend", "model", "precision", *shared))
+    surroundings: dict[int | None, tuple[tuple[str, Any], ...]] = {}
+    groups: dict[Key, list[Row]] = {}
+    for run in _alike(runs):
+        number = group_of.get(run["experiment"])
+        around = surroundings.setdefault(number, tuple(_items(run, SURROUNDINGS)))
+        key = Key(number, (*_items(run, (*OWN, *shared)), *around))
         groups.setdefault(key, []).append(run)
     return groups
+
+
+def _alike(runs: Sequence[Row]) -> Iterator[Row]:
+    for chosen in selections(runs).values():
+        yield from (run for run in chosen.alike if run["offered_requests_per_s"] is not None)
+
+
+def _items(run: Row, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    return ((name, run[name]) for name in names)

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from llenergymeasure.analysis import stopping
+from llenergymeasure.analysis.comparable import COLUMNS as COMPARED_COLUMNS
+from llenergymeasure.analysis.comparable import Comparable
 from llenergymeasure.analysis.selection import MACHINE_COLUMNS, Row, Selection, select
 from llenergymeasure.analysis.statistics import bca_interval, estimate, outliers, seed_of
 from llenergymeasure.results.table import RUN_SCHEMA, setting_array
@@ -32,6 +34,8 @@ METRICS = (
     "energy_per_good_request_j",
     "perplexity",
     "quality_score",
+    "carbon_per_1000_requests_gco2e",
+    "cost_per_1000_requests",
 )
 STATISTICS = ("mean", "sd", "ci95_low", "ci95_high", "bca95_low", "bca95_high")
 COVERAGE_FACTOR = 1.96
@@ -53,6 +57,8 @@ SUMMARY_SCHEMA = pa.schema(
         ("n_other_meter", pa.int64()),
         ("n_other_machine", pa.int64()),
         ("differs", _TEXTS),
+        ("comparison_group", pa.int64()),
+        ("not_comparable", pa.string()),
         *((name, pa.string()) for name in SETTING_COLUMNS),
         ("kind", pa.string()),
         ("energy_source", pa.string()),
@@ -80,16 +86,17 @@ SUMMARY_SCHEMA = pa.schema(
 """``n`` runs are in the means; ``n_failed`` ended without a result and ``n_pending`` have not
 ended; ``n_disqualified`` carry a disqualifying code; ``n_other_meter`` have energy of another
 kind, sensor or scope; ``n_other_machine`` were made on another GPU model, driver, power limit or
-engine, in what ``differs`` says. ``energy_u95_rel``, ``energy_shared_u95_rel`` and
-``energy_u_sys_rel`` are the means of the runs' own ``u95_j``, ``shared_u95_j`` and ``u_sys_j`` over
-their gross energy; ``validity`` is every code seen, left-out runs included."""
+engine, in what ``differs`` says. Experiments of one ``comparison_group`` may be compared, and
+``not_comparable`` says what parts one from group 1. ``energy_u95_rel``, ``energy_shared_u95_rel``
+and ``energy_u_sys_rel`` are the means of the runs' own ``u95_j``, ``shared_u95_j`` and ``u_sys_j``
+over their gross energy; ``validity`` is every code seen, left-out runs included."""
 
 NEEDED_COLUMNS = (
     *("experiment", "cycle", "order", "status", "kind", "energy_source", "energy_scopes"),
     *("validity", "window_s", "energy_gross_j", "energy_u95_j", "energy_u_sys_j", "study"),
     *("energy_shared_u95_j",),
     *("study_design_hash", "host", "gpu_uuid", "started_at", "start_temperature_celsius"),
-    *("peak_memory_bytes", *SETTING_COLUMNS, *MACHINE_COLUMNS, *METRICS),
+    *("peak_memory_bytes", *SETTING_COLUMNS, *MACHINE_COLUMNS, *METRICS, *COMPARED_COLUMNS),
 )
 """Columns of ``runs.parquet`` that the statistics read: a large study's others stay on disk."""
 
@@ -108,15 +115,28 @@ def summarise(runs: pa.Table, plan: Mapping[str, Any] | None = None) -> pa.Table
     """
     settings = [name for name in runs.column_names if name not in RUN_SCHEMA.names]
     groups: dict[str, list[Row]] = {}
-    for row in runs.select([*NEEDED_COLUMNS, *settings]).to_pylist():
+    for row in runs.select([*dict.fromkeys(NEEDED_COLUMNS), *settings]).to_pylist():
         groups.setdefault(row["experiment"], []).append(row)
     labels = _labels([members[0] for members in groups.values()], settings)
     selections = [select(members) for members in groups.values()]
     plan = plan or {}
+    comparable = Comparable(dict(zip(groups, selections, strict=True)), plan.get("runs") or ())
+    group_of = {
+        experiment: number
+        for number, members in enumerate(comparable.groups, start=1)
+        for experiment in members
+    }
     execution = plan.get("execution") or {}
     rows = [
-        {**_summary_row(members, selection, execution), "label": label}
-        for members, selection, label in zip(groups.values(), selections, labels, strict=True)
+        {
+            **_summary_row(members, selection, execution),
+            "label": label,
+            "comparison_group": group_of.get(experiment),
+            "not_comparable": comparable.outside.get(experiment),
+        }
+        for (experiment, members), selection, label in zip(
+            groups.items(), selections, labels, strict=True
+        )
     ]
     _add_bootstrap(rows, selections, str(plan.get("study_design_hash")))
     table = pa.Table.from_pylist(rows, schema=SUMMARY_SCHEMA)

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from llenergymeasure.analysis.merge import Merge
-from llenergymeasure.analysis.relations import labels_of, relate
-from llenergymeasure.analysis.summary import summarise
+from llenergymeasure.analysis.relations import SCHEMAS, labels_of, relate
+from llenergymeasure.analysis.summary import SUMMARY_SCHEMA, summarise
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import replacing
 from llenergymeasure.results.layout import (
@@ -27,6 +27,7 @@ from llenergymeasure.results.layout import (
     TABLE_NAMES,
     StudyFolder,
 )
+from llenergymeasure.results.table import RUN_SCHEMA
 
 __all__ = [
     "RUNS_NAME",
@@ -45,6 +46,12 @@ DERIVED_DIGITS = 12
 
 ROW_GROUP = 65_536
 """Rows written at once."""
+
+_SCHEMAS: dict[str, pa.Schema] = {
+    RUNS_NAME: RUN_SCHEMA,
+    SUMMARY_NAME: SUMMARY_SCHEMA,
+    **{f"{name}.parquet": schema for name, schema in SCHEMAS.items()},
+}
 
 PARTIAL_MTIME_S = 86_400
 """Time stamp of files written after a failure: 2 January 1970, older than any input.
@@ -71,7 +78,7 @@ def write_tables(study_dir: Path, *, partial: bool) -> None:
     runs = write_runs(Merge(plan, study_dir, tolerant=partial), study_dir, partial=partial)
     summary = summarise(runs, plan)
     labels = labels_of(summary.select(["experiment", "label"]).to_pylist())
-    related = relate(runs, labels, str(plan["study_design_hash"]))
+    related = relate(runs, labels, str(plan["study_design_hash"]), plan["runs"])
     tables = {name: _rounded(table) for name, table in {"summary": summary, **related}.items()}
     for file_name in TABLE_NAMES:
         if file_name == RUNS_NAME:
@@ -110,18 +117,22 @@ def read_plan(path: Path) -> dict[str, Any]:
 
 
 def read_table(study_dir: Path, name: str) -> pa.Table:
-    """Return one of the study's tables.
+    """Return one of the study's tables; a column that its writer did not know yet is null.
 
     Raises:
         ResultsError: it is absent or damaged.
     """
     path = study_dir / name
     try:
-        return pq.ParquetFile(path).read()
+        table = pq.ParquetFile(path).read()
     except FileNotFoundError:
         raise ResultsError(f"{path} is not there; merge the study's runs first") from None
     except (OSError, pa.ArrowException) as error:
         raise ResultsError(f"{path} cannot be read as Parquet: {error}") from error
+    for field in _SCHEMAS.get(name, ()):
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table
 
 
 def write_file(path: Path, write: Callable[[Path], object], *, partial: bool) -> None:

@@ -17,11 +17,11 @@ from llenergymeasure.analysis.tables import RUNS_NAME, read_table
 from llenergymeasure.cli.results import study_folder
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.report.text import aligned
-from llenergymeasure.report.wording import NOTHING, plain, rounded_range, shortened
+from llenergymeasure.report.verdicts import how, shown
+from llenergymeasure.report.wording import NOTHING, p_value, plain, rounded_range, shortened
 
 Row: TypeAlias = Mapping[str, Any]
 
-ENOUGH = 0.05
 LABEL_LIMIT = 44
 _CONDITION = re.compile(r"\s*(\w+)\s*(>=|<=|>|<)\s*(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)\s*")
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
@@ -154,9 +154,9 @@ def _text(rows: Sequence[Row]) -> str:
             row["metric"],
             NOTHING if row["ratio"] is None else f"{row['ratio']:.4g}",
             rounded_range(row["ci95_low"], row["ci95_high"]),
-            NOTHING if row["p_holm"] is None else f"{row['p_holm']:.2g}",
+            p_value(row["p_holm"]),
             _verdict(row),
-            _how(row),
+            how(row) if row["ratio"] is not None else shortened(row["unavailable"] or NOTHING, 120),
         ]
         for row in rows
     ]
@@ -166,12 +166,4 @@ def _text(rows: Sequence[Row]) -> str:
 def _verdict(row: Row) -> str:
     if row["ratio"] is None:
         return "not compared"
-    return "differ" if row["p_holm"] is not None and row["p_holm"] < ENOUGH else "inconclusive"
-
-
-def _how(row: Row) -> str:
-    if row["ratio"] is None:
-        return shortened(row["unavailable"] or NOTHING, 120)
-    if row["method"] == "paired":
-        return f"paired over {row['n']} cycles"
-    return f"unpaired, {row['n_a']} and {row['n_b']} runs"
+    return "differ" if shown(row) else "inconclusive"

@@ -80,6 +80,11 @@ def work_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return work | ({"answers": answers} if answers else {})
 
 
+def planned_work(config: Mapping[str, Any]) -> str:
+    """Return what an experiment is to do as text: the same for the same work."""
+    return _key(work_of(config))
+
+
 def may_end_early(config: Mapping[str, Any]) -> bool:
     """Whether answers may be shorter than asked for, by the study's own wish."""
     least = (config.get("decoder") or {}).get("min_new_tokens")
@@ -94,7 +99,7 @@ def same_work(configs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]
     """
     groups: dict[str, list[str]] = {}
     for experiment, config in configs.items():
-        groups.setdefault(_key(work_of(config)), []).append(experiment)
+        groups.setdefault(planned_work(config), []).append(experiment)
     return [tuple(members) for members in groups.values()]
 
 

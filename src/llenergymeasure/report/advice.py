@@ -1,6 +1,5 @@
 """Runs without a result: why, and what a person can do about it."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,60 +8,52 @@ from llenergymeasure.report.wording import plain
 
 MESSAGE_LIMIT = 600
 
-_BY_WORDS = (
-    (
-        r"RecordGone|DamagedRecord",
-        "Its files were removed or damaged after it completed: bring them back, or delete the "
-        "run's folder and run the study again.",
-    ),
-    (
-        r"out ?of ?memory|OutOfMemory|CUDA_ERROR_OUT_OF_MEMORY|\bMemoryError\b",
-        "Model and batch did not fit into memory: lower the batch size or the number of "
-        "concurrent sequences, shorten prompts or outputs, or choose a smaller precision.",
-    ),
-    (
-        r"\bSIGKILL\b|\bsignal 9\b|\bKilled\b|\bexit(?:ed)?(?: code)? 137\b",
-        "Something killed the process, most often for memory: look at the kernel's log and the "
-        "job's memory limit.",
-    ),
-    (
-        r"timed? ?out|Timeout",
-        "It took longer than it may: raise execution.run_timeout_seconds, or give the run less "
-        "to do.",
-    ),
-    (
-        r"ModuleNotFoundError|ImportError|No module named",
-        "A package is missing where the run was made: install the backend's requirements file "
-        "from envs/, or run in the backend's image.",
-    ),
-    (
-        r"GatedRepo|RepositoryNotFound|HfHubHTTPError|LocalEntryNotFound|ConnectionError"
-        r"|\b40[134]\b|offline",
-        "Model or data set could not be fetched: check its name, the network and the access "
-        "token, or name a local copy.",
-    ),
-    (
-        r"PermissionError|Permission denied|NVML_ERROR_NO_PERMISSION",
-        "The user of the run may not do this: check the rights on the file or device it names.",
-    ),
-    (
-        r"No space left",
-        "The disk is full: make room, or point output_dir elsewhere.",
-    ),
-    (
-        r"PreflightError",
-        "The machine was not fit for the run; nothing was measured. Mend what the message names.",
-    ),
-    (
-        r"MeterError|NVMLError",
-        "A sensor or the recorder failed: try it alone with `llem meter -- sleep 5`.",
-    ),
-    (
-        r"ConfigurationError|BackendError|ValidationError|ValueError|TypeError",
-        "The engine refused a setting or could not load the model: the message names it; change "
-        "it in the study.",
-    ),
+_MEMORY = (
+    "Model and batch did not fit into memory: lower the batch size or the number of concurrent "
+    "sequences, shorten prompts or outputs, or choose a smaller precision."
 )
+_PACKAGE = (
+    "A package is missing where the run was made: install the backend's requirements file from "
+    "envs/, or run in the backend's image."
+)
+_FETCH = (
+    "Model or data set could not be fetched: check its name, the network and the access token, or "
+    "name a local copy."
+)
+_REFUSED = (
+    "The engine refused a setting or could not load the model: the message names it; change it in "
+    "the study."
+)
+_METER = "A sensor or the recorder failed: try it alone with `llem meter -- sleep 5`."
+_RECORD = (
+    "Its files were removed or damaged after it completed: bring them back, or delete the run's "
+    "folder and run the study again."
+)
+_BY_CLASS = {
+    "RecordGone": _RECORD,
+    "DamagedRecord": _RECORD,
+    "OutOfMemoryError": _MEMORY,
+    "MemoryError": _MEMORY,
+    "TimeoutError": "It took longer than it may: raise execution.run_timeout_seconds, or give the "
+    "run less to do.",
+    "ModuleNotFoundError": _PACKAGE,
+    "ImportError": _PACKAGE,
+    "GatedRepoError": _FETCH,
+    "RepositoryNotFoundError": _FETCH,
+    "HfHubHTTPError": _FETCH,
+    "LocalEntryNotFoundError": _FETCH,
+    "ConnectionError": _FETCH,
+    "PermissionError": "The user of the run may not do this: check the rights on the file or "
+    "device it names.",
+    "PreflightError": "The machine was not fit for the run; nothing was measured. Fix what the "
+    "message names.",
+    "MeterError": _METER,
+    "NVMLError": _METER,
+    "ConfigurationError": _REFUSED,
+    "BackendError": _REFUSED,
+}
+"""What to do by the class of the error, which says what happened; a message is for people."""
+
 _BY_STATUS = {
     "running": "It was at work when these tables were written.",
     "missing": "It was never started: run the study again to make it.",
@@ -70,7 +61,7 @@ _BY_STATUS = {
     "lost": "It ended without a word, as after a power cut or a kill: run the study again, and "
     "look at its log if it happens twice.",
 }
-_ELSE = "Look at its log, mend the cause, and run the study again."
+_ELSE = "Look at its log, fix the cause, and run the study again."
 
 
 @dataclass(frozen=True)
@@ -115,7 +106,7 @@ def failures(runs: Iterable[Mapping[str, Any]]) -> list[Failure]:
             phase,
             error_class,
             None if message is None else plain(message, MESSAGE_LIMIT),
-            advise(status, error_class, message),
+            advise(status, error_class),
             tuple(members),
         )
         for (status, phase, error_class, message), members in grouped.items()
@@ -126,12 +117,8 @@ def _line(text: str | None) -> str | None:
     return None if text is None else plain(text)
 
 
-def advise(status: str, error_class: str | None, message: str | None) -> str:
+def advise(status: str, error_class: str | None) -> str:
     """Return what to do about a run that ended so."""
-    if status not in {"failed", "lost"}:
-        return _BY_STATUS.get(status, _ELSE)
-    words = f"{error_class or ''} {message or ''}"
-    for pattern, advice in _BY_WORDS:
-        if re.search(pattern, words):
-            return advice
+    if status in {"failed", "lost"} and error_class in _BY_CLASS:
+        return _BY_CLASS[error_class]
     return _BY_STATUS.get(status, _ELSE)

@@ -10,6 +10,30 @@ from llenergymeasure.report.wording import NOTHING, Scale, percent, plain, round
 
 Row: TypeAlias = Mapping[str, Any]
 REQUEST = "energy_per_request_j"
+CARBON, COST = "carbon_per_1000_requests_gco2e", "cost_per_1000_requests"
+LEFT_OUT = {
+    "n_disqualified": "disqualified",
+    "n_other_meter": "other meter",
+    "n_other_machine": "other machine",
+    "n_failed": "failed",
+    "n_pending": "not run",
+}
+"""Columns that count an experiment's runs outside its mean, and their words."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What the study declares that gives its energy a carbon and a cost.
+
+    Attributes:
+        carbon: whether any experiment has a carbon.
+        cost: whether any has a cost.
+        currency: of the costs.
+    """
+
+    carbon: bool
+    cost: bool
+    currency: str
 
 
 @dataclass(frozen=True)
@@ -27,6 +51,8 @@ class TableRow:
     power: str
     speed: str
     latency: str
+    carbon: str
+    cost: str
     flags: str
 
 
@@ -38,6 +64,16 @@ class Flag:
     runs: int
     meaning: str
     consequence: str
+
+
+def declared(summary: Sequence[Row], runs: Iterable[Row]) -> Declared:
+    """Return which of carbon and cost the study's experiments have."""
+    currencies = dict.fromkeys(run["cost_currency"] for run in runs if run["cost_currency"])
+    return Declared(
+        carbon=any(row[f"{CARBON}_mean"] is not None for row in summary),
+        cost=any(row[f"{COST}_mean"] is not None for row in summary),
+        currency=plain("/".join(currencies), 20),
+    )
 
 
 def table_rows(summary: Sequence[Row], token: Scale, request: Scale) -> list[TableRow]:
@@ -59,19 +95,16 @@ def _table_row(number: int, row: Row, token: Scale, request: Scale) -> TableRow:
         power=_with_half_width(row, "power_mean_w"),
         speed=_with_half_width(row, "output_tokens_per_s"),
         latency=rounded(row["request_latency_p50_s_mean"]),
+        carbon=_with_half_width(row, CARBON),
+        cost=_with_half_width(row, COST),
         flags=plain(", ".join(row["validity"] or ())),
     )
 
 
 def _run_counts(row: Row) -> str:
-    parts = [
-        (row["n_disqualified"], "disqualified"),
-        (row["n_other_meter"], "other meter"),
-        (row["n_failed"], "failed"),
-        (row["n_pending"], "not run"),
-    ]
-    rest = [f"{number} {word}" for number, word in parts if number]
-    return f"{row['n']}" + (f" ({', '.join(rest)})" if rest else "")
+    rest = [f"{row[name]} {words}" for name, words in LEFT_OUT.items() if row[name]]
+    differs = f": {'; '.join(row['differs'])}" if row["differs"] else ""
+    return plain(f"{row['n']}" + (f" ({', '.join(rest)}{differs})" if rest else ""), 240)
 
 
 def _with_half_width(row: Row, metric: str, scale: Scale | None = None) -> str:

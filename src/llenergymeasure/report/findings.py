@@ -1,15 +1,19 @@
-"""What the study found, in sentences: the least and the most energy, and whether it drifted."""
+"""What the study found, in sentences: the least and the most energy, and whether it drifted.
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+Only experiments of one comparable group are ranked, and only where their pairs show a difference.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.drift import Drift, drift
-from llenergymeasure.analysis.selection import in_means, meter_of, used_runs
+from llenergymeasure.analysis.selection import in_means, kind_rank, meter_of, selections
 from llenergymeasure.report.charts import STATES, OrderPoint
+from llenergymeasure.report.verdicts import Pairs, difference_sentence, inconclusive_sentence
 from llenergymeasure.report.wording import (
     Scale,
     counted,
-    listed,
     percent,
     plain,
     rounded,
@@ -21,67 +25,142 @@ Row: TypeAlias = Mapping[str, Any]
 TOKEN = "energy_per_output_token_j"
 WIDE_REL = 0.1
 """From this half width on, relative to the mean, the page says that runs are too few."""
-KIND_RANK = {"measured": 0, "estimated": 1}
+SHOWN_GROUPS = 3
+LISTED_REASONS = 3
 
 
 def ranked(summary: Sequence[Row]) -> list[Row]:
-    """Return experiments by energy per output token, measured ones first, unknown ones last."""
+    """Return experiments by energy per output token, each comparable group by itself.
+
+    Measured groups come first, experiments without a mean last.
+    """
     return sorted(
         summary,
         key=lambda row: (
             row[f"{TOKEN}_mean"] is None,
-            KIND_RANK.get(row["kind"] or "", 2),
+            kind_rank(row["kind"]),
+            row["comparison_group"] or 0,
             row[f"{TOKEN}_mean"] or 0.0,
         ),
     )
 
 
+def comparable_groups(summary: Sequence[Row]) -> list[list[Row]]:
+    """Return the ranked experiments that have a mean, group by group.
+
+    Args:
+        summary: the experiments, ranked.
+    """
+    told = [row for row in summary if row[f"{TOKEN}_mean"] is not None]
+    return [list(members) for _, members in groupby(told, lambda row: row["comparison_group"])]
+
+
+def drawn_together(summary: Sequence[Row]) -> list[Row]:
+    """Return the experiments that one axis may hold: those of the first group."""
+    groups = comparable_groups(summary)
+    return groups[0] if groups else list(summary)
+
+
 def runs_in_means(summary: Sequence[Row], runs: Iterable[Row]) -> list[Row]:
     """Return the runs that the means of ``summary`` are over."""
     known = {row["experiment"] for row in summary}
-    used = used_runs(run for run in runs if run["experiment"] in known)
-    return [run for members in used.values() for run in members]
+    chosen = selections(run for run in runs if run["experiment"] in known)
+    return [run for each in chosen.values() for run in each.used]
 
 
-def headline(summary: Sequence[Row], runs: Sequence[Row], apart: Collection[str] = ()) -> list[str]:
-    """Return the study's finding in a few sentences, each with its interval.
+def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[str]:
+    """Return the study's finding in a few sentences.
 
     Args:
         summary: the experiments, ranked.
         runs: every planned run.
-        apart: experiments that a paired comparison tells from the best.
+        pairs: the compared pairs, on energy per output token.
     """
-    told = [row for row in summary if row[f"{TOKEN}_mean"] is not None]
-    if not told:
+    groups = comparable_groups(summary)
+    if not groups:
         return [_no_energy(runs)]
-    kind = told[0]["kind"]
-    peers = [row for row in told if row["kind"] == kind]
-    scale = scale_for((row[f"{TOKEN}_mean"] for row in peers), "J")
-    verb = "is estimated to use" if kind == "estimated" else "used"
-    best, worst = peers[0], peers[-1]
-    if len(peers) == 1:
-        sentences = [f"{_name(best)} {verb} {_quantity(best, scale)} per output token."]
-    else:
-        ratio = worst[f"{TOKEN}_mean"] / best[f"{TOKEN}_mean"]
-        sentences = [
-            f"Least energy: {_name(best)} {verb} {_quantity(best, scale)} per output token.",
-            f"Most: {_name(worst)} with {_quantity(worst, scale)}, {ratio:.2g} times as much.",
-            *_undecided(peers, apart),
-        ]
-    sentences += _imprecise(best)
-    bands = [row["energy_u_sys_rel"] for row in peers if row["energy_u_sys_rel"]]
+    told = [row for group in groups for row in group]
+    sentences = [sentence for group in groups[:SHOWN_GROUPS] for sentence in finding(group, pairs)]
+    sentences += not_ranked(groups)
+    sentences += precision_missed(told)
+    bands = [row["energy_u_sys_rel"] for row in told if row["energy_u_sys_rel"]]
     if bands:
+        which = "all values" if len(groups) == 1 else "all values of one meter and card"
         sentences.append(
-            f"Beside these intervals, the sensor's gain may shift all values together by "
+            f"Apart from that, the sensor's gain may shift {which} together by "
             f"±{percent(max(bands))}."
         )
-    others = len(told) - len(peers)
-    if others:
-        sentences.append(
-            f"{counted(others, 'experiment')} with estimated energy "
-            f"{'is' if others == 1 else 'are'} not ranked against measured ones."
-        )
     return sentences
+
+
+def finding(group: Sequence[Row], pairs: Pairs) -> list[str]:
+    """Return what the experiments of one comparable group show.
+
+    Args:
+        group: the experiments by their means, least first.
+        pairs: the compared pairs, on energy per output token.
+    """
+    best = group[0]
+    ranked = [row for row in group if pairs.barred(best, row) is None]
+    return [*_ranking(ranked, pairs), *other_work(group, pairs), *imprecise(best)]
+
+
+def _ranking(group: Sequence[Row], pairs: Pairs) -> list[str]:
+    best, worst = group[0], group[-1]
+    scale = scale_for((row[f"{TOKEN}_mean"] for row in group), "J")
+    verb = "is estimated to use" if best["kind"] == "estimated" else "used"
+    if len(group) == 1:
+        return [f"{_name(best)} {verb} {_quantity(best, scale)} per output token."]
+    difference = difference_sentence(pairs, best, worst)
+    if difference is None:
+        means = "Estimated means" if best["kind"] == "estimated" else "Means"
+        return [
+            f"{means} of energy per output token lie between {_quantity(best, scale)} with "
+            f"{_name(best)} and {_quantity(worst, scale)} with {_name(worst)}.",
+            inconclusive_sentence(pairs, group),
+        ]
+    return [
+        f"Least energy: {_name(best)} {verb} {_quantity(best, scale)} per output token.",
+        f"Most: {_name(worst)} with {_quantity(worst, scale)}.",
+        difference,
+        *undecided(group, pairs),
+    ]
+
+
+def other_work(group: Sequence[Row], pairs: Pairs) -> list[str]:
+    """Return how many experiments of other backends did other work than the best, by the plan."""
+    reasons = [pairs.barred(group[0], row) for row in group]
+    found = list(filter(None, reasons))
+    if not found:
+        return []
+    number, verb = counted(len(found), "experiment"), "is" if len(found) == 1 else "are"
+    return [f"{number} {verb} not compared with {_name(group[0])}: {plain(found[0], 200)}."]
+
+
+def not_ranked(groups: Sequence[Sequence[Row]]) -> list[str]:
+    """Return why experiments of several groups are not ranked together."""
+    if len(groups) < 2:
+        return []
+    others = [row for group in groups[1:] for row in group]
+    reasons = list(dict.fromkeys(row["not_comparable"] for row in others if row["not_comparable"]))
+    text = "; ".join(plain(reason, 200) for reason in reasons[:LISTED_REASONS])
+    more = f"; and {len(reasons) - LISTED_REASONS} more" if len(reasons) > LISTED_REASONS else ""
+    number = counted(len(others), "experiment")
+    verb = "is" if len(others) == 1 else "are"
+    return [f"{number} {verb} not ranked with the rest: {text}{more}."]
+
+
+def precision_missed(summary: Iterable[Row]) -> list[str]:
+    """Return which experiments fell short of the precision that the study asks for."""
+    asked = [row for row in summary if row["precision_target"] is not None]
+    missed = [row for row in asked if not row["precision_reached"]]
+    if not missed:
+        return []
+    target = percent(asked[0]["precision_target"])
+    return [
+        f"The precision asked for, ±{target} of energy per output token, is not reached by "
+        f"{len(missed)} of {counted(len(asked), 'experiment')}."
+    ]
 
 
 def _no_energy(runs: Sequence[Row]) -> str:
@@ -114,7 +193,7 @@ def _quantity(row: Row, scale: Scale) -> str:
     return f"{shown} {scale.unit} (95 % interval {reach}, n = {row['n']})"
 
 
-def _imprecise(best: Row) -> list[str]:
+def imprecise(best: Row) -> list[str]:
     """Return a sentence where the interval is too wide to build on."""
     mean, high = best[f"{TOKEN}_mean"], best[f"{TOKEN}_ci95_high"]
     if high is None or high - mean <= WIDE_REL * mean:
@@ -123,33 +202,28 @@ def _imprecise(best: Row) -> list[str]:
     return [f"At ±{share} the interval is wide: more cycles (execution.n_cycles) would narrow it."]
 
 
-def _undecided(peers: Sequence[Row], apart: Collection[str]) -> list[str]:
-    """Return a sentence where neither intervals nor pairs part the best from the next."""
-    best_high = peers[0][f"{TOKEN}_ci95_high"]
-    if best_high is None or any(row[f"{TOKEN}_ci95_low"] is None for row in peers):
-        return ["With single runs among them, the ranking may be chance."]
-    close = [
-        row
-        for row in peers[1:]
-        if row[f"{TOKEN}_ci95_low"] <= best_high and row["experiment"] not in apart
-    ]
+def undecided(group: Sequence[Row], pairs: Pairs) -> list[str]:
+    """Return the experiments that are not shown to use more than the best."""
+    close = [row for row in group[1:] if not pairs.less(group[0], row)]
     if not close:
         return []
-    names = listed([_name(row) for row in close[:3]])
+    names = "; ".join(_name(row) for row in close[:3])
     more = f" and {len(close) - 3} more" if len(close) > 3 else ""
-    return [f"Its interval overlaps that of {names}{more}: which of them is least is open."]
+    return [f"Not shown to use more than it: {names}{more}. Which of them is least is open."]
 
 
 def order_points(summary: Sequence[Row], runs: Sequence[Row]) -> list[OrderPoint]:
     """Return each run against its experiment's mean, by the order in which runs began."""
     means = {row["experiment"]: row for row in summary}
+    used = {(run["experiment"], run["cycle"]) for run in runs_in_means(summary, runs)}
     points = []
     for position, run in enumerate(_by_start(runs), start=1):
         row = means[run["experiment"]]
         mean = row[f"{TOKEN}_mean"]
         if row["n"] < 2 or not mean or run[TOKEN] is None or meter_of(run) != meter_of(row):
             continue
-        state = STATES[2] if not in_means(run) else STATES[1] if run["validity"] else STATES[0]
+        is_used = (run["experiment"], run["cycle"]) in used
+        state = STATES[2] if not is_used else STATES[1] if run["validity"] else STATES[0]
         points.append(OrderPoint(position, run[TOKEN] / mean - 1, state))
     return points
 

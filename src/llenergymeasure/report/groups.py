@@ -38,7 +38,9 @@ def groups_text(table: pa.Table, group_by: Sequence[str], metric: str) -> str:
                 str(row["experiments"]),
                 str(row["n"]),
                 rounded(mean, half_width),
-                rounded_range(low, high) if low is not None else row["interval_unavailable"],
+                f"{rounded_range(low, high)} over {row['interval_method']}"
+                if low is not None
+                else row["interval_unavailable"],
                 ", ".join(others) or NOTHING,
             ]
         )

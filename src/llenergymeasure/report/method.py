@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from llenergymeasure.report.wording import listed, percent, plain, rounded, scopes_text
+from llenergymeasure.report.wording import counted, listed, percent, plain, rounded, scopes_text
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -16,22 +16,18 @@ def method(summary: Sequence[Row], runs: Sequence[Row]) -> str:
     how = listed([meter for _, meter in meters(told)])
     windows = [row["window_s_mean"] for row in told if row["window_s_mean"] is not None]
     sizes = sorted({row["n"] for row in told})
-    n = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    n = counted(sizes[0], "run") if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} runs"
     bands = [row["energy_u_sys_rel"] for row in told if row["energy_u_sys_rel"] is not None]
     text = (
-        f"Energy was {how} over windows of {_span(windows)} s, with n = {n} runs in each mean; "
-        "model loading and warm-up are outside the window. Intervals are two-sided 95 % Student t "
-        "intervals over runs"
+        f"Energy was {how} over windows of {_span(windows)} s, with {n} in each mean; "
+        f"model loading and warm-up are outside the window. {intervals(told)}"
     )
     if bands:
         text += (
             f"; the sensor's gain band of ±{percent(max(bands))} is common to all runs, is not "
             "shrunk by repeats and is not part of the intervals"
         )
-    left_out = sum(row["n_disqualified"] + row["n_other_meter"] for row in summary)
-    if left_out:
-        stand = "run stands" if left_out == 1 else "runs stand"
-        text += f". {left_out} {stand} outside the means, disqualified or of another meter"
+    text += "".join(f". {sentence}" for sentence in (*precision(told), *left_out(summary)))
     hashes = {run["prompt_hash"] for run in runs if run["prompt_hash"]}
     if len(hashes) > 1:
         text += (
@@ -39,6 +35,55 @@ def method(summary: Sequence[Row], runs: Sequence[Row]) -> str:
             "energy per token is not like for like between them"
         )
     return f"{text}."
+
+
+def intervals(told: Sequence[Row]) -> str:
+    """Return what the intervals are; with a precision target those of energy a token are Stein's.
+
+    Args:
+        told: experiments with energy.
+    """
+    if not any(row["interval_method"] for row in told):
+        return "One run has no interval"
+    text = "Intervals are two-sided 95 % Student t intervals over runs"
+    if any(row["interval_method"] == "stein" for row in told):
+        text += (
+            "; that of energy per output token takes its spread from the pilot's cycles alone, on "
+            "the logarithm (two-stage procedure, Stein 1945)"
+        )
+    return text
+
+
+def precision(told: Sequence[Row]) -> list[str]:
+    """Return whether the precision that the study asks for was reached; nothing without one."""
+    asked = [row for row in told if row["precision_target"] is not None]
+    if not asked:
+        return []
+    reached = sum(bool(row["precision_reached"]) for row in asked)
+    text = (
+        f"The spread of the pilot's cycles set their number, for ±"
+        f"{percent(asked[0]['precision_target'])} of energy per output token, which "
+        f"{reached} of {counted(len(asked), 'experiment')} reached"
+    )
+    wanted = [row["cycles_needed"] for row in asked if not row["precision_reached"]]
+    most = max((number for number in wanted if number is not None), default=None)
+    return [text if most is None else f"{text}; {most} cycles would be needed"]
+
+
+def left_out(summary: Sequence[Row]) -> list[str]:
+    """Return how many completed runs are in no mean, and why."""
+    reasons = {
+        "n_disqualified": "disqualified",
+        "n_other_meter": "of another meter",
+        "n_other_machine": "of another machine",
+    }
+    counts = {words: sum(row[name] for row in summary) for name, words in reasons.items()}
+    parts = [f"{number} {words}" for words, number in counts.items() if number]
+    if not parts:
+        return []
+    total = sum(counts.values())
+    stand = "run stands" if total == 1 else "runs stand"
+    return [f"{total} {stand} outside the means: {', '.join(parts)}"]
 
 
 def meters(summary: Sequence[Row]) -> list[tuple[str, str]]:

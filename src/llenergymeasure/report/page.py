@@ -65,23 +65,27 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
     summary = findings.ranked(planned)
     used = findings.runs_in_means(summary, runs)
     trend = findings.order_trend(summary, runs)
-    relations = relations_content(study_dir, summary)
+    relations = relations_content(study_dir)
+    shown = findings.drawn_together(summary)
     offered = _offered(used)
-    sweeps = sweep_figures(planned, offered)
+    sweeps = sweep_figures(shown, offered)
     figures = {
-        **_figures(study_dir, summary, used, served=bool(offered)),
+        **_figures(study_dir, shown, used, served=bool(offered)),
         "energy_order": charts.order(findings.order_points(summary, runs), trend),
     }
     traces = trace_figures(study_dir, summary, used)
-    serving = serving_content(runs, _settings(runs))
+    group_of = {row["experiment"]: row["comparison_group"] for row in summary}
+    serving = serving_content(runs, _settings(runs), group_of)
     drawings = {**sweeps, **figures, **traces, **(serving.figures if serving else {})}
     for name, figure in drawings.items():
         for suffix, drawing in (("svg", figure.svg.encode()), ("pdf", figure.pdf)):
             path = study_dir / FIGURES_FOLDER / f"{name}.{suffix}"
             _write(path, drawing, partial=partial)
     content = {**_content(plan, summary, runs), "trend": findings.trend_sentence(trend)}
-    told = findings.headline(summary, runs, relations.apart)
-    content["headline"] = _with_difference(told, relations.headline)
+    content["headline"] = findings.headline(summary, runs, relations.verdicts)
+    groups = findings.comparable_groups(summary)
+    content["drawn_total"] = len(shown)
+    content["not_drawn"] = sum(map(len, groups)) - len(shown) if groups else 0
     content["files"] = drawings
     page = _render(
         sections=_sections(content, sweeps, relations, serving, traces),
@@ -186,6 +190,7 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
         "estimated": any(row["kind"] == "estimated" for row in summary),
         "experiments": experiments.table_rows(summary[:LISTED_EXPERIMENTS], token, request),
         "experiments_total": len(summary),
+        "declared": experiments.declared(summary, runs),
         "drawn": SHOWN_EXPERIMENTS,
         "token_unit": token.unit,
         "request_unit": request.unit,
@@ -210,11 +215,6 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
             (run["llenergymeasure_version"] for run in runs if run["llenergymeasure_version"]), None
         ),
     }
-
-
-def _with_difference(sentences: list[str], difference: str | None) -> list[str]:
-    """Return the headline with how far the best and the worst are apart after both are named."""
-    return sentences if difference is None else [*sentences[:2], difference, *sentences[2:]]
 
 
 def _settings(runs: list[dict[str, Any]]) -> list[str]:

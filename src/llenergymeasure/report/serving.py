@@ -1,12 +1,14 @@
 """What the page says of runs under traffic: energy against latency, power against load."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from llenergymeasure.analysis.selection import used_runs
+from llenergymeasure.analysis.selection import in_means, selections
 from llenergymeasure.analysis.serving import (
+    Key,
     Knee,
     LoadCurve,
     find_knee,
@@ -34,6 +36,7 @@ from llenergymeasure.report.wording import (
     plain,
     rounded,
     scale_for,
+    shortened,
     with_half_width,
 )
 
@@ -41,6 +44,7 @@ Row = Mapping[str, Any]
 
 FIGURE_NAMES = ("serving_energy_latency", "serving_power_load")
 LISTED_RUNS = 200
+NAME_LIMIT = 60
 _LATENCY = "request_latency_p95_s"
 _ENERGY = "energy_per_output_token_j"
 
@@ -62,36 +66,45 @@ class ServingContent:
     energy_unit: str
 
 
-def serving_content(runs: Sequence[Row], settings: Sequence[str]) -> ServingContent | None:
+def serving_content(
+    runs: Sequence[Row], settings: Sequence[str], group_of: Mapping[str, int | None]
+) -> ServingContent | None:
     """Return the page's part on traffic; null if no run had any.
 
     Args:
         runs: rows of ``runs.parquet``.
         settings: the columns of the swept settings.
+        group_of: the ``comparison_group`` of each experiment.
     """
     served = [run for run in runs if run["offered_requests_per_s"] is not None]
     if not served:
         return None
-    groups = served_groups(served, settings)
+    groups = served_groups(served, settings, group_of)
     names = _names(list(groups))
+    odd = len(served) - sum(map(len, groups.values()))
     curves = {name: load_curve(load_points(members)) for name, members in _named(groups, names)}
     token = scale_for((run[_ENERGY] for run in served), "J")
+    first = min((key.group or 0 for key in groups), default=0)
+    shown = {key: members for key, members in groups.items() if (key.group or 0) == first}
+    apart = [names[key] for key in groups if key not in shown]
     return ServingContent(
         figures={
-            FIGURE_NAMES[0]: _energy_latency(groups, names),
-            FIGURE_NAMES[1]: _power_load(groups, names, curves),
+            FIGURE_NAMES[0]: _energy_latency(shown, names),
+            FIGURE_NAMES[1]: _power_load(shown, names, curves),
         },
         rows=[_row(run, token) for run in served[:LISTED_RUNS]],
         sentences=[
             sentence
             for name, members in _named(groups, names)
-            for sentence in _sentences(name, find_knee(members), curves[name])
-        ],
+            for sentence in (
+                *knee_sentence(name, find_knee(members)),
+                *line_sentence(name, curves[name]),
+            )
+        ]
+        + odd_sentence(odd)
+        + apart_sentence(apart),
         energy_unit=token.unit,
     )
-
-
-Key = tuple[tuple[str, Any], ...]
 
 
 def _named(
@@ -103,13 +116,19 @@ def _named(
 def _names(keys: Sequence[Key]) -> dict[Key, str]:
     """Return a name for each group from what the groups differ in."""
     varied = [
-        name for place, (name, _) in enumerate(keys[0]) if len({key[place][1] for key in keys}) > 1
+        name
+        for place, (name, _) in enumerate(keys[0].values)
+        if len({key.values[place][1] for key in keys}) > 1
     ]
-    return {
-        key: plain(
-            ", ".join(str(value) for name, value in key if name in varied) or str(key[0][1]), 60
-        )
+    texts = {
+        key: plain(", ".join(str(value) for name, value in key.values if name in varied))
+        or plain(key.values[0][1])
         for key in keys
+    }
+    seen = Counter(texts.values())
+    return {
+        key: text if seen[text] == 1 else f"{text} (group {key.group})"
+        for key, text in texts.items()
     }
 
 
@@ -136,23 +155,52 @@ def _row(run: Row, token: Any) -> dict[str, str]:
     }
 
 
-def _sentences(name: str, knee: Knee | None, curve: LoadCurve | None) -> list[str]:
-    found = []
-    if knee is not None and knee.failed_per_s is not None:
-        kept = "no rate asked" if knee.sustained_per_s is None else f"{knee.sustained_per_s:g}"
-        found.append(
-            f"{name}: keeps up with {kept} and no longer with {knee.failed_per_s:g} requests a "
-            "second: the knee lies between."
-        )
-    elif knee is not None:
-        found.append(f"{name}: kept up with every rate, the highest {knee.sustained_per_s:g}/s.")
-    if curve is not None:
-        found.append(
-            f"{name}: {with_half_width(curve.intercept_w, curve.intercept_half_w)} W at no load, "
-            f"and {with_half_width(curve.slope_j, curve.slope_half_j)} J for each request more "
-            f"(95 % intervals, {curve.points} runs)."
-        )
-    return found
+def knee_sentence(name: str, knee: Knee | None) -> list[str]:
+    """Return between which rates a server stopped keeping up; nothing where no rate is asked."""
+    name = shortened(name, NAME_LIMIT)
+    if knee is None:
+        return []
+    if knee.failed_per_s is None:
+        return [f"{name}: kept up with every rate, the highest {knee.sustained_per_s:g}/s."]
+    kept = "no rate asked" if knee.sustained_per_s is None else f"{knee.sustained_per_s:g}"
+    return [
+        f"{name}: keeps up with {kept} and no longer with {knee.failed_per_s:g} requests a "
+        "second: the knee lies between."
+    ]
+
+
+def line_sentence(name: str, curve: LoadCurve | None) -> list[str]:
+    """Return a group's power at no load and for each request more, where the slope is shown."""
+    if curve is None:
+        return []
+    name = shortened(name, NAME_LIMIT)
+    slope = with_half_width(curve.slope_j, curve.slope_half_j)
+    basis = f"95 % intervals, {curve.points} runs"
+    if abs(curve.slope_j) <= curve.slope_half_j:
+        return [
+            f"{name}: that power changes with load is not shown ({slope} J a request, {basis})."
+        ]
+    power = with_half_width(curve.intercept_w, curve.intercept_half_w)
+    return [f"{name}: {power} W at no load, and {slope} J for each request more ({basis})."]
+
+
+def odd_sentence(odd: int) -> list[str]:
+    """Return how many runs are in no group because of their meter or machine."""
+    if not odd:
+        return []
+    verb = "is" if odd == 1 else "are"
+    return [
+        f"{counted(odd, 'run')} of another meter or machine than the rest of "
+        f"{'its' if odd == 1 else 'their'} experiment {verb} in no line and no figure."
+    ]
+
+
+def apart_sentence(names: Sequence[str]) -> list[str]:
+    """Return which groups are not drawn, because they may not be compared with those that are."""
+    if not names:
+        return []
+    listing = "; ".join(shortened(name, NAME_LIMIT) for name in names)
+    return [f"Not drawn, because they may not be compared with what is: {listing}."]
 
 
 def _energy_latency(groups: Mapping[Key, Sequence[Row]], names: Mapping[Key, str]) -> Figure:
@@ -167,8 +215,9 @@ def _energy_latency(groups: Mapping[Key, Sequence[Row]], names: Mapping[Key, str
             "state": _state(used),
         }
         for name, members in _named(groups, names)
-        for used in used_runs(members).values()
-        if used and all(run[_ENERGY] is not None and run[_LATENCY] is not None for run in used)
+        for chosen in selections(members).values()
+        if (used := chosen.used)
+        and all(run[_ENERGY] is not None and run[_LATENCY] is not None for run in used)
     ]
     values = [{**value, "label": f"{value['load']:.3g}/s"} for value in values]
     title = "Energy per output token against latency under load"
@@ -217,7 +266,7 @@ def _power_load(
         }
         for name, members in _named(groups, names)
         for run in members
-        if run["status"] == "completed" and run["power_mean_w"] is not None
+        if in_means(run) and run["power_mean_w"] is not None
     ]
     title = "Power against load"
     if not values:
@@ -225,8 +274,8 @@ def _power_load(
     most = max(value["load"] for value in values)
     ends = [
         {"group": name, "load": load, "power": curve.intercept_w + curve.slope_j * load}
-        for name, curve in curves.items()
-        if curve is not None
+        for name, _ in _named(groups, names)
+        if (curve := curves[name]) is not None
         for load in (0.0, most)
     ]
     x = numbers("load", title="Requests answered a second")

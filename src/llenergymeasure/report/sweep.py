@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from llenergymeasure.analysis.selection import meter_of
 from llenergymeasure.analysis.serving import LOAD_SETTINGS
 from llenergymeasure.analysis.summary import SETTING_COLUMNS, SUMMARY_SCHEMA
 from llenergymeasure.report.charts import BEYOND, KINDS, Axis, interval_marks
@@ -85,26 +84,17 @@ def sweep_figures(summary: Sequence[Row], offered: Mapping[str, float]) -> dict[
     """Return a figure for each swept setting, the one of most interest first.
 
     Args:
-        summary: the experiments.
+        summary: the experiments that one axis may hold.
         offered: requests offered a second by experiment, where there were any.
     """
     rows = [row for row in summary if row["energy_per_output_token_j_mean"] is not None]
-    if not rows:
-        return {}
-    meters = Counter(meter_of(row) for row in rows)
-    compared = [row for row in rows if meter_of(row) == meters.most_common(1)[0][0]]
-    settings = swept_settings(compared)
+    settings = swept_settings(rows) if rows else []
     figures = {}
     for setting in settings[:SHOWN_SETTINGS]:
         others = [name for name in settings if name != setting]
-        sweep = sweep_of(compared, setting, others, offered)
+        sweep = sweep_of(rows, setting, others, offered)
         if sweep is None:
             continue
-        if len(compared) < len(rows):
-            sweep.notes.append(
-                f"{counted(len(rows) - len(compared), 'experiment')} whose energy is of another "
-                "sensor or scope cannot stand on these axes."
-            )
         quantities = SERVING_QUANTITIES if offered else QUANTITIES
         slug = re.sub(r"[^A-Za-z0-9_-]+", "_", setting)[:60]
         figures[f"against_{slug}"] = _figure(sweep, quantities)

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from llenergymeasure.analysis.tables import RUNS_NAME, SUMMARY_NAME, read_table
 from llenergymeasure.report.advice import Failure, failures
+from llenergymeasure.report.experiments import CARBON, COST, Declared, declared
 from llenergymeasure.report.method import meters
 from llenergymeasure.report.wording import (
     NOTHING,
@@ -49,7 +50,12 @@ def summary_text(summary: pa.Table, runs: pa.Table, study_dir: Path | None = Non
         study_dir: the study's folder, to name logs by their full path.
     """
     rows, run_rows = summary.to_pylist(), runs.to_pylist()
-    blocks = [_head(rows, run_rows), _experiments(rows), _flags(run_rows)]
+    blocks = [
+        _head(rows, run_rows),
+        _experiments(rows, declared(rows, run_rows)),
+        not_compared(rows),
+        _flags(run_rows),
+    ]
     blocks.append(_failures(failures(run_rows), study_dir))
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -87,7 +93,20 @@ def _left_out(rows: Sequence[Row]) -> tuple[int, list[str]]:
     return sum(counts.values()), lines
 
 
-def _experiments(rows: Sequence[Row]) -> str:
+def not_compared(rows: Sequence[Row]) -> str:
+    """Return which experiments may not be compared with the first group's, and why."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if row["not_comparable"]:
+            reasons.setdefault(row["not_comparable"], []).append(row["experiment"])
+    return "\n".join(
+        f"Not to be compared with the rest: {', '.join(names[:3])}"
+        f"{f' and {len(names) - 3} more' if len(names) > 3 else ''} ({plain(reason, 200)})"
+        for reason, names in list(reasons.items())[:LISTED_DIFFERENCES]
+    )
+
+
+def _experiments(rows: Sequence[Row], given: Declared) -> str:
     token = scale_for((row["energy_per_output_token_j_mean"] for row in rows), "J")
     request = scale_for((row["energy_per_request_j_mean"] for row in rows), "J")
     header = [
@@ -101,7 +120,15 @@ def _experiments(rows: Sequence[Row]) -> str:
         "W",
         "token/s",
     ]
-    lines = [header]
+    footprint = [
+        (name, f"{unit}/1000 requests")
+        for name, unit, is_declared in (
+            (CARBON, "gCO2e", given.carbon),
+            (COST, given.currency, given.cost),
+        )
+        if is_declared
+    ]
+    lines = [[*header, *(words for _, words in footprint)]]
     for row in rows[:LISTED_EXPERIMENTS]:
         per_token = [
             None if value is None else token(value)
@@ -124,6 +151,7 @@ def _experiments(rows: Sequence[Row]) -> str:
                 rounded(None if per_request is None else request(per_request)),
                 rounded(row["power_mean_w_mean"]),
                 rounded(row["output_tokens_per_s_mean"]),
+                *(rounded(row[f"{name}_mean"]) for name, _ in footprint),
             ]
         )
     text = aligned(lines, left=(0, 1, 3))

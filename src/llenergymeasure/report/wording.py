@@ -94,6 +94,28 @@ def percent(share: float | None) -> str:
     return f"{share * 100:.{decimals}f} %"
 
 
+def change(ratio: float) -> str:
+    """Return a ratio as what it saves or adds: ``9 % less``, ``12 % more``, ``2.5 times``."""
+    if ratio >= 2:
+        return f"{ratio:.2g} times"
+    return f"{percent(abs(ratio - 1))} {'less' if ratio < 1 else 'more'}"
+
+
+def changes(low: float, high: float) -> str:
+    """Return an interval of ratios: ``9 % to 15 % less``, ``3 % less to 2 % more``."""
+    nearer, farther = (high, low) if high <= 1 else (low, high)
+    first, last = change(nearer), change(farther)
+    word = f" {last.rpartition(' ')[2]}"
+    return f"{first.removesuffix(word)} to {last}"
+
+
+def p_value(p: float | None) -> str:
+    """Return a p value with two digits, a small one as ``< 0.001``."""
+    if p is None:
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
 def shortened(text: object, limit: int) -> str:
     """Return plain text cut in its middle: names that begin alike differ at their ends."""
     line = plain(text)

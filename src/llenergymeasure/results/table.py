@@ -89,7 +89,6 @@ RUN_SCHEMA = pa.schema(
         ("flops_confidence", _TEXT),
         ("window_s", _REAL),
         ("validity", _CODES),
-        ("differs_in", _TEXT),
         ("runner", _TEXT),
         ("model", _TEXT),
         ("precision", _TEXT),

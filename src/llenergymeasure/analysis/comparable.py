@@ -1,0 +1,206 @@
+"""What may be compared, decided once: rankings, pairs, fronts, load lines and figures ask here.
+
+Two experiments may be compared if their energy is of the same kind, sensors and scopes, and their
+runs had the same GPU model, driver and power limit, and a host and a card in common. Experiments of
+two backends must also have done the same work: what one backend does when its own settings vary is
+its user's to compare. All of this is a property of the pair: each of the two keeps its own mean.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from llenergymeasure.analysis.selection import Meter, Row, Selection, kind_rank
+from llenergymeasure.plan.fairness import configs_of, may_end_early, planned_work
+
+Values: TypeAlias = frozenset[Any]
+"""What an experiment's runs have in one column; what is not known is not among it."""
+
+MACHINE = {
+    "gpu_name": "GPU",
+    "driver_version": "driver",
+    "power_limit_w": "power limit in W",
+    "host": "host",
+    "gpu_uuid": "card",
+}
+"""Columns that tell two machines apart, and their words."""
+
+WORK = (
+    "model",
+    "precision",
+    "prompts",
+    "input tokens a request",
+    "output tokens a request",
+)
+"""What two backends must have in common to have done the same work."""
+
+COLUMNS = (
+    *("backend", "model", "precision", "prompt_hash", "input_tokens", "output_tokens"),
+    *("requests", "offered_requests_per_s", *MACHINE),
+)
+"""Columns of ``runs.parquet`` that are looked at, beside those of the selection."""
+
+_HASH_DIGITS = 64
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is compared of an experiment; experiments of equal facts may be compared.
+
+    Attributes:
+        meter: kind, sensor and scopes of its energy.
+        machine: its values of :data:`MACHINE`.
+        limit_asked: the power limit that the study sets; two that differ are a setting.
+        backend: its backend.
+        planned: what it was to do.
+        work: its values of :data:`WORK`.
+    """
+
+    meter: Meter
+    machine: tuple[Values, ...]
+    limit_asked: float | None
+    backend: str
+    planned: str
+    work: tuple[Values, ...]
+
+
+class Comparable:
+    """Which experiments of a study may be compared, and why others may not."""
+
+    def __init__(
+        self, selections: Mapping[str, Selection], planned: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """Take what the runs of each experiment have in common.
+
+        Args:
+            selections: of the experiments' runs.
+            planned: the plan's runs, with their settings.
+        """
+        configs = configs_of(planned)
+        self._facts = {
+            experiment: _facts(chosen.meter, chosen.alike, configs.get(experiment) or {})
+            for experiment, chosen in selections.items()
+            if chosen.alike
+        }
+
+    def why_not(self, one: str, other: str) -> str | None:
+        """Return why two experiments may not be compared; None if they may, or one has no run."""
+        if one not in self._facts or other not in self._facts:
+            return None
+        a, b = self._facts[one], self._facts[other]
+        return _measured_apart(a, b) or _unlike_work(a, b)
+
+    @cached_property
+    def groups(self) -> list[tuple[str, ...]]:
+        """The experiments that have runs, in groups of which all may be compared.
+
+        Measured energy comes before estimated, and what most experiments are before the rest.
+        Backends that were planned to do other work are in one group all the same, because the
+        study asks for both; :meth:`why_not` parts them pair by pair.
+        """
+        classes: dict[_Facts, list[str]] = {}
+        for experiment, facts in self._facts.items():
+            classes.setdefault(facts, []).append(experiment)
+        left = sorted(classes, key=lambda facts: (kind_rank(facts.meter[0]), -len(classes[facts])))
+        place = {experiment: number for number, experiment in enumerate(self._facts)}
+        found = []
+        while left:
+            chosen: list[_Facts] = []
+            for facts in left:
+                if not any(_apart(facts, each) for each in chosen):
+                    chosen.append(facts)
+            left = [facts for facts in left if facts not in chosen]
+            members = [experiment for facts in chosen for experiment in classes[facts]]
+            found.append(tuple(sorted(members, key=place.__getitem__)))
+        return found
+
+    @cached_property
+    def outside(self) -> dict[str, str]:
+        """Why each experiment that is not in the first group is not."""
+        found = {}
+        for experiment in (name for members in self.groups[1:] for name in members):
+            facts = self._facts[experiment]
+            reasons = (_apart(self._facts[each], facts) for each in self.groups[0])
+            found[experiment] = next(filter(None, reasons))
+        return found
+
+
+def _facts(meter: Meter, runs: Sequence[Row], config: Mapping[str, Any]) -> _Facts:
+    return _Facts(
+        meter=meter,
+        machine=tuple(_values(runs, name) for name in MACHINE),
+        limit_asked=(config.get("gpu") or {}).get("power_limit_w"),
+        backend=runs[0]["backend"],
+        planned=planned_work(config),
+        work=(
+            *(_values(runs, name) for name in ("model", "precision", "prompt_hash")),
+            frozenset(_a_request(runs, "input_tokens")),
+            frozenset() if may_end_early(config) else frozenset(_a_request(runs, "output_tokens")),
+        ),
+    )
+
+
+def _values(runs: Iterable[Row], name: str) -> Values:
+    """Return the values of a column; of cards each by itself."""
+    known = {run[name] for run in runs} - {None}
+    if name == "gpu_uuid":
+        return frozenset(card for cards in known for card in cards.split(", "))
+    return frozenset(known)
+
+
+def _a_request(runs: Iterable[Row], name: str) -> Iterator[float]:
+    """Yield tokens a request; under traffic a window holds whichever requests arrived in it."""
+    for run in runs:
+        if run["requests"] and run[name] is not None and run["offered_requests_per_s"] is None:
+            yield run[name] / run["requests"]
+
+
+def _apart(one: _Facts, other: _Facts) -> str | None:
+    """Return why two are in different groups: measured apart, or other work than was planned."""
+    if one == other:
+        return None
+    broken = _unlike_work(one, other) if one.planned == other.planned else None
+    return _measured_apart(one, other) or broken
+
+
+def _measured_apart(one: _Facts, other: _Facts) -> str | None:
+    if one.meter != other.meter and None not in (one.meter[0], other.meter[0]):
+        return f"energy is {_meter_words(one.meter)} and {_meter_words(other.meter)}"
+    differing = {
+        name: (mine, others)
+        for name, mine, others in zip(MACHINE, one.machine, other.machine, strict=True)
+        if mine and others and not mine & others
+    }
+    if one.limit_asked != other.limit_asked:
+        differing.pop("power_limit_w", None)
+    if "host" in differing:
+        differing.pop("gpu_uuid", None)
+    told = [f"{MACHINE[name]} is {_told(*values)}" for name, values in differing.items()]
+    return f"other machines: {', '.join(told)}" if told else None
+
+
+def _unlike_work(one: _Facts, other: _Facts) -> str | None:
+    if one.backend == other.backend:
+        return None
+    told = [
+        f"{name} {'is' if name in ('model', 'precision') else 'are'} {_told(mine, others)}"
+        for name, mine, others in zip(WORK, one.work, other.work, strict=True)
+        if mine and others and mine != others
+    ]
+    return f"other work: {', '.join(told)}" if told else None
+
+
+def _meter_words(meter: Meter) -> str:
+    kind, sensor, scopes = meter
+    return f"{kind} by {sensor} ({', '.join(scopes)})"
+
+
+def _told(one: Values, other: Values) -> str:
+    return " and ".join(" or ".join(sorted(map(_short, values))) for values in (one, other))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)[:12] if len(value) == _HASH_DIGITS else str(value)

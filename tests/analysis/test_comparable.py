@@ -1,0 +1,143 @@
+"""What may be compared: meter, machine and work part experiments, and nothing else does."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.analysis.comparable import Comparable
+from llenergymeasure.analysis.merge import merge_runs
+from llenergymeasure.analysis.selection import selections
+from llenergymeasure.analysis.tables import read_table, write_tables
+from llenergymeasure.results.record import Tokens
+from results.synthetic import GPU, make_plan, make_result, write_plan, write_result
+
+HASH, OTHER_HASH = "a" * 64, "b" * 64
+BASE = {"model": "tiny-llama", "precision": "bf16", "max_output_tokens": 16}
+PYTORCH = {**BASE, "backend": "pytorch", "pytorch": {"batch_size": 8}}
+VLLM = {**BASE, "backend": "vllm", "vllm": {"engine": {"max_num_seqs": 8}}}
+SGLANG = {**BASE, "backend": "sglang"}
+DONE = Tokens(input=4000, output=160, requests=10, prompt_hash=HASH)
+
+
+def did(**changes: Any) -> dict[str, Any]:
+    return {"tokens": DONE.model_copy(update=changes)}
+
+
+def on(host: str = "node-1", **gpu: Any) -> dict[str, Any]:
+    card = {"uuid": GPU, "name": "NVIDIA H200", "driver": "570.1", "power_limit_w": 700.0, **gpu}
+    return {"environment": {"host": host, "gpus": [card]}}
+
+
+def study(
+    folder: Path, configs: list[dict[str, Any]], *how: dict[str, Any], cycles: int = 1
+) -> Any:
+    """Return what may be compared in a study, and its experiments' ids."""
+    plan = make_plan(configs, [], cycles=cycles)
+    write_plan(folder, plan)
+    for place, run in enumerate(plan["runs"]):
+        write_result(folder, make_result(run, **{**did(), **how[place % len(configs)]}))
+    rows = merge_runs(plan, folder).to_pylist()
+    ids = [run["experiment"] for run in plan["runs"][: len(configs)]]
+    return Comparable(selections(rows), plan["runs"]), ids
+
+
+TWO = [PYTORCH, {**PYTORCH, "pytorch": {"batch_size": 1}}]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "reason"),
+    [
+        ({}, {}, None),
+        ({}, {"kind": "estimated", "source": "codecarbon"}, "measured by nvml (gpu) and estimated"),
+        ({}, {"source": "zeus"}, "energy is measured by nvml (gpu) and measured by zeus (gpu)"),
+        (on(), on(), None),
+        (on(), on("node-2"), "other machines: host is node-1 and node-2"),
+        (on(), on(name="NVIDIA A100"), "other machines: GPU is NVIDIA H200 and NVIDIA A100"),
+        (on(), on(driver="560"), "driver is 570.1 and 560"),
+        (on(), on(power_limit_w=400.0), "power limit in W is 700 and 400"),
+        (on(), on(uuid="GPU-2"), f"card is {GPU} and GPU-2"),
+        (on(), on(driver=None), None),
+        (did(), did(output=150), None),  # One backend's own settings are its user's to compare.
+    ],
+)
+def test_two_experiments_of_one_backend(
+    tmp_path: Path, one: dict[str, Any], other: dict[str, Any], reason: str | None
+) -> None:
+    comparable, (a, b) = study(tmp_path, TWO, one, other)
+    for pair in ((a, b), (b, a)):
+        told = comparable.why_not(*pair)
+        assert (told is None) == (reason is None)
+    assert reason is None or reason in comparable.why_not(a, b)
+    assert len(comparable.groups) == (1 if reason is None else 2)
+
+
+def test_a_power_limit_that_the_study_sets_is_a_setting(tmp_path: Path) -> None:
+    configs = [{**PYTORCH, "gpu": {"power_limit_w": limit}} for limit in (700.0, 400.0)]
+    comparable, (a, b) = study(tmp_path, configs, on(), on(power_limit_w=400.0))
+    assert comparable.why_not(a, b) is None
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (did(), None),
+        (did(input=8000, output=320, requests=20), None),  # Twice the passes, the same work.
+        (did(input=4010), "other work: input tokens a request are 400 and 401"),
+        (did(output=150), "other work: output tokens a request are 16 and 15"),
+        (did(prompt_hash=OTHER_HASH), f"prompts are {HASH[:12]} and {OTHER_HASH[:12]}"),
+    ],
+)
+def test_two_backends_must_have_done_the_same_work(
+    tmp_path: Path, other: dict[str, Any], reason: str | None
+) -> None:
+    comparable, (a, b) = study(tmp_path, [PYTORCH, VLLM], did(), other)
+    told = comparable.why_not(a, b)
+    assert (told is None) == (reason is None)
+    assert reason is None or reason in told
+
+
+def test_answers_that_may_end_early_are_not_counted(tmp_path: Path) -> None:
+    configs = [{**config, "decoder": {"min_new_tokens": 4}} for config in (PYTORCH, VLLM)]
+    comparable, (a, b) = study(tmp_path, configs, did(), did(output=150))
+    assert comparable.why_not(a, b) is None
+
+
+def test_work_that_was_planned_otherwise_parts_the_pair_and_not_the_groups(tmp_path: Path) -> None:
+    shorter = {**VLLM, "max_output_tokens": 8}
+    comparable, (a, b) = study(tmp_path, [PYTORCH, shorter], did(), did(output=80))
+    assert "output tokens a request are 16 and 8" in comparable.why_not(a, b)
+    assert comparable.groups == [(a, b)]
+
+
+def test_measured_experiments_are_first_and_the_rest_say_what_parts_them(tmp_path: Path) -> None:
+    estimated = {"kind": "estimated", "source": "codecarbon"}
+    configs = [{**PYTORCH, "pytorch": {"batch_size": size}} for size in (1, 2, 4)]
+    comparable, (a, b, c) = study(tmp_path, configs, estimated, {}, estimated)
+    assert comparable.groups == [(b,), (a, c)]
+    assert set(comparable.outside) == {a, c}
+    assert "energy is measured by nvml (gpu) and estimated by codecarbon" in comparable.outside[a]
+
+
+def test_one_token_of_difference_keeps_both_means_and_parts_the_pair(tmp_path: Path) -> None:
+    study(tmp_path, [PYTORCH, VLLM, SGLANG], did(), did(input=4010), did(), cycles=3)
+    write_tables(tmp_path, partial=False)
+    rows = read_table(tmp_path, "summary.parquet").to_pylist()
+    assert [row["n"] for row in rows] == [3, 3, 3]
+    assert all(row["energy_per_output_token_j_mean"] is not None for row in rows)
+    assert [row["comparison_group"] for row in rows] == [1, 2, 1]
+    assert "400 and 401" in rows[1]["not_comparable"]
+    pairs = read_table(tmp_path, "comparisons.parquet").to_pylist()
+    apart = [
+        pair["unavailable"] or "" for pair in pairs if pair["experiment_b"] == rows[1]["experiment"]
+    ]
+    assert all("not comparable: other work: input tokens" in text for text in apart)
+    levels = read_table(tmp_path, "levels.parquet").to_pylist()
+    assert not any(row["level"] == "vllm" and row["ratio"] is not None for row in levels)
+
+
+def test_a_code_of_an_older_table_leaves_its_run_in_the_mean(tmp_path: Path) -> None:
+    comparable, _ = study(tmp_path, TWO, {"validity": ["not_comparable"]}, {})
+    assert len(comparable.groups) == 1
+    rows = merge_runs(make_plan(TWO, [], cycles=1), tmp_path).to_pylist()
+    assert all(chosen.used for chosen in selections(rows).values())

@@ -1,0 +1,54 @@
+"""Studies on disk whose sentences are known: null, unpaired, of two meters, of one cycle."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.analysis.tables import read_table, write_tables
+from results.synthetic import GPU, make_plan, make_result, write_plan, write_result
+
+SWEPT = ["pytorch.batch_size"]
+Made = Callable[[Mapping[str, Any], int], dict[str, Any]]
+"""What a run's record holds, from the run and the place of its experiment."""
+
+
+def config(size: int, **more: Any) -> dict[str, Any]:
+    return {"model": "tiny-llama", "precision": "bf16", "pytorch": {"batch_size": size}, **more}
+
+
+def on(host: str = "node-1", name: str = "NVIDIA H200", uuid: str = GPU) -> dict[str, Any]:
+    card = {"uuid": uuid, "name": name, "driver": "570.1", "power_limit_w": 700.0}
+    return {"environment": {"host": host, "gpus": [card]}}
+
+
+def write_study(
+    folder: Path,
+    made: Made,
+    *,
+    configs: Sequence[Mapping[str, Any]] = (config(1), config(2)),
+    cycles: int = 5,
+    sequential: bool = False,
+) -> None:
+    """Write a study and its tables.
+
+    Args:
+        folder: of the study.
+        made: gives each run's record.
+        configs: one an experiment.
+        cycles: of each.
+        sequential: all cycles of an experiment before the next one's, else cycle by cycle.
+    """
+    plan = make_plan(configs, SWEPT, cycles=cycles)
+    place = {run["experiment"]: number for number, run in enumerate(plan["runs"][: len(configs)])}
+    if sequential:
+        plan["runs"].sort(key=lambda run: place[run["experiment"]])
+        plan["runs"] = [{**run, "order": at} for at, run in enumerate(plan["runs"], start=1)]
+    write_plan(folder, plan)
+    for run in plan["runs"]:
+        write_result(folder, make_result(run, **made(run, place[run["experiment"]])))
+    write_tables(folder, partial=False)
+
+
+def table(folder: Path, name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = read_table(folder, f"{name}.parquet").to_pylist()
+    return rows
