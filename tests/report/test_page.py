@@ -121,6 +121,17 @@ def test_a_study_without_samples_has_no_power_over_time(complete):
     assert "Power over time" not in report(complete).text
 
 
+def test_pairs_with_the_first_experiment_come_first_and_all_are_folded(tmp_path):
+    configs = [{**CONFIGS[0], "pytorch": {"batch_size": size}} for size in (1, 2, 4)]
+    write_complete_study(tmp_path, make_plan(configs, SWEPT))
+    page = report(tmp_path)
+    assert "Against batch_size=1, the first experiment that the plan runs" in page.text
+    source = (tmp_path / "report.html").read_text()
+    shown, _, folded = source[source.index('id="relations"') :].partition("<details>")
+    assert shown.count('scope="row"') - 2 == 2  # two levels, then two pairs
+    assert "3 of 3 pairs" in folded
+
+
 def test_the_page_holds_the_study_file(tmp_path, plan):
     written = {"model": "tiny-llama", "sweep": {"pytorch.batch_size": [1, 8]}}
     write_complete_study(tmp_path, {**plan, "written": written, "overrides": {"n": 4}})

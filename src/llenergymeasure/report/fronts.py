@@ -101,26 +101,25 @@ def _scatter(rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, *, wide:
 def _labels(
     rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, length: int
 ) -> Iterator[Chart]:
-    """Yield names of those on the front and numbers of the others, towards the middle."""
-    for is_front, colour, height in ((True, "ink", -15), (False, "muted", -8)):
-        for is_right, align, shift in ((False, "left", 5), (True, "right", -5)):
-            chosen = [
-                {**row, "text": shortened(row["name"], length) if is_front else row["number"]}
-                for row in rows
-                if row["front"] == is_front and _is_right(row["x_value"], other) == is_right
-            ]
-            mark = {"type": "text", "align": align, "dx": shift, "dy": height, "fontSize": 12.5}
-            yield layer(
-                chosen,
-                {**mark, "color": COLOURS[colour]},
-                x=other.channel("x_value"),
-                y=energy.channel("value"),
-                text=texts("text"),
-            )
+    """Yield names of those on the front, below it where nothing else is, and numbers of others."""
+    for row in rows:
+        is_right = _is_upper(row["x_value"], other, 0.5)
+        is_below = row["front"] and _is_upper(row["value"], energy, 0.12)
+        mark = {
+            "type": "text",
+            "align": "right" if is_right else "left",
+            "dx": -5 if is_right else 5,
+            "dy": 14 if is_below else -9,
+            "fontSize": 12.5,
+            "color": COLOURS["ink" if row["front"] else "muted"],
+        }
+        text = shortened(row["name"], length) if row["front"] else row["number"]
+        x, y = other.channel("x_value"), energy.channel("value")
+        yield layer([{**row, "text": text}], mark, x=x, y=y, text=texts("text"))
 
 
-def _is_right(value: float, axis: Axis) -> bool:
-    """Return whether a point lies so far to the right that its label stands on its left."""
+def _is_upper(value: float, axis: Axis, share: float) -> bool:
+    """Return whether a value lies beyond a share of an axis's length."""
     if axis.logarithmic:
-        return value > math.sqrt(axis.low * axis.high)
-    return value > (axis.low + axis.high) / 2
+        return math.log(value / axis.low) > share * math.log(axis.high / axis.low)
+    return value > axis.low + share * (axis.high - axis.low)
