@@ -7,7 +7,8 @@ rule summary:
         plan=study.plan_input(),
         results=study.merged,
     output:
-        study.tables(),
+        report(study.tables(".csv"), category="Tables"),
+        study.tables(".parquet"),
     log:
         study.file("logs/summary.log"),
     priority: -1

@@ -6,7 +6,7 @@ rule report:
         runs=study.file("runs.parquet"),
         summary=study.file("summary.parquet"),
     output:
-        page=study.file("report.html"),
+        page=report(study.file("report.html"), category="Report"),
     log:
         study.file("logs/report.log"),
     priority: -1

@@ -32,20 +32,46 @@ def exported(study: Path, form: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def test_markdown_has_a_line_an_experiment(study, capsys):
+def test_markdown_has_a_column_a_setting_and_a_line_an_experiment(study, capsys):
     lines = exported(study, "markdown", capsys).splitlines()
-    assert lines[0].startswith("| Experiment | n | Kind | Energy per output token (")
-    assert [line.split(" | ")[0] for line in lines[2:4]] in (
-        ["| batch_size=1", "| batch_size=8"],
-        ["| batch_size=8", "| batch_size=1"],
+    assert lines[0].startswith("| pytorch.batch_size | n | Energy per output token (")
+    assert sorted(line.split(" | ")[0] for line in lines[2:4]) == ["| 1", "| 8"]
+    assert lines[-1] == (
+        "demo: means over cycles and 95 % intervals. Energy is measured (GPU). Device: NVIDIA H200."
     )
 
 
-def test_latex_escapes_what_would_break_it(study, capsys):
+def test_latex_has_caption_label_and_escapes(study, capsys):
     text = exported(study, "latex", capsys)
-    assert r"batch\_size=8 & 3 & measured &" in text
-    assert text.count(r"\\") == 3
-    assert r"$\pm$" in text or "±" not in text
+    assert (
+        r"\caption{demo: means over cycles and 95 \% intervals. Energy is measured (GPU)." in text
+    )
+    assert r"\label{tab:demo}" in text
+    assert r"pytorch.batch\_size & n & Energy per output token" in text
+    assert r"\begin{tabular}{lrrrr}" in text
+    assert text.count(r" \\") == 3
+
+
+def test_kind_scope_and_device_have_columns_where_they_differ(tmp_path, capsys):
+    plan = make_plan(CONFIGS, ["pytorch.batch_size"])
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        guessed = {"kind": "estimated", "source": "codecarbon"}
+        how = guessed if run["config"]["pytorch"]["batch_size"] == 8 else {}
+        write_result(tmp_path, make_result(run, **how), plan["swept"])
+    write_tables(tmp_path, partial=False)
+    text = exported(tmp_path, "latex", capsys)
+    assert r"pytorch.batch\_size & Kind & Scope & n" in text
+    assert "8 & estimated & CPU & 3" in text
+    assert "Energy is" not in text
+
+
+def test_the_columns_of_a_table_can_be_chosen(study, capsys):
+    export_command(study, "latex", None, "power_mean_w, request_latency_p95_s")
+    text = capsys.readouterr().out
+    assert r"batch\_size & n & Mean power (W) & request\_latency\_p95\_s (s) \\" in text
+    with pytest.raises(ConfigurationError, match="--columns"):
+        export_command(study, "latex", None, "energy")
 
 
 def test_the_citation_fixes_the_study(study, capsys):
@@ -66,31 +92,6 @@ def test_watt_hours_per_thousand_queries(tmp_path, capsys):
     (row,) = csv.DictReader(io.StringIO(exported(tmp_path, "energy-score", capsys)))
     assert float(row["wh_per_1000_queries"]) == pytest.approx(50_000 / 3600)
     assert (row["model"], row["kind"], row["n"]) == ("tiny-llama", "measured", "2")
-
-
-def test_mlperf_says_that_it_is_none(study, capsys):
-    told = json.loads(exported(study, "mlperf", capsys))
-    assert "not an MLPerf result" in told["note"]
-    assert {each["scenario"] for each in told["results"]} == {"Offline"}
-    assert all(each["samples_per_second"] > 0 for each in told["results"])
-
-
-def test_codecarbon_leaves_emissions_empty_without_a_grid(study, capsys):
-    rows = list(csv.DictReader(io.StringIO(exported(study, "codecarbon", capsys))))
-    assert len(rows) == 6
-    for row in rows:
-        assert row["emissions"] == ""
-        assert float(row["energy_consumed"]) > 0
-        assert row["energy_consumed"] == row["gpu_energy"]
-
-
-def test_codecarbon_computes_emissions_from_what_the_study_declares(study, capsys):
-    path = study / "plan.json"
-    plan = json.loads(path.read_text())
-    path.write_text(json.dumps({**plan, "carbon": {"grid_gco2e_per_kwh": 500, "pue": 1.2}}))
-    for row in csv.DictReader(io.StringIO(exported(study, "codecarbon", capsys))):
-        kwh = float(row["energy_consumed"])
-        assert float(row["emissions"]) == pytest.approx(kwh * 1.2 * 0.5)
 
 
 def test_a_crate_holds_everything_with_its_hash(study, tmp_path, capsys):

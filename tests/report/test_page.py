@@ -1,7 +1,9 @@
+import html
 import html.parser
 import re
 
 import pytest
+import yaml
 
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.errors import ResultsError
@@ -109,12 +111,54 @@ def test_power_over_time_shows_the_phases_of_a_run_per_experiment(tmp_path, plan
     page = report(tmp_path)
     assert "Power over time" in page.text
     drawn = (tmp_path / "figures" / "power_over_time.svg").read_text()
-    for word in ("Power (W)", "°C", "batch_size=8", "measure", "load"):
+    for word in (">W<", "55 to 55 °C", "batch_size=8", "measure", "load"):
         assert word in drawn
+    assert drawn.count("Time from the start of the window") == 1
+    assert "2 of 6 runs in the means: the one nearest to its mean of each of 2" in page.text
 
 
 def test_a_study_without_samples_has_no_power_over_time(complete):
     assert "Power over time" not in report(complete).text
+
+
+def test_pairs_with_the_first_experiment_come_first_and_all_are_folded(tmp_path):
+    configs = [{**CONFIGS[0], "pytorch": {"batch_size": size}} for size in (1, 2, 4)]
+    write_complete_study(tmp_path, make_plan(configs, SWEPT))
+    page = report(tmp_path)
+    assert "Against batch_size=1, the first experiment that the plan runs" in page.text
+    source = (tmp_path / "report.html").read_text()
+    shown, _, folded = source[source.index('id="relations"') :].partition("<details>")
+    assert shown.count('scope="row"') - 2 == 2  # two levels, then two pairs
+    assert "3 of 3 pairs" in folded
+
+
+def test_the_page_holds_the_study_file(tmp_path, plan):
+    written = {"model": "tiny-llama", "sweep": {"pytorch.batch_size": [1, 8]}}
+    write_complete_study(tmp_path, {**plan, "written": written, "overrides": {"n": 4}})
+    page = report(tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    shown = html.unescape(text.split("<summary>The study file</summary>")[1])
+    file = shown.partition('<pre tabindex="0">')[2].partition("</pre>")[0]
+    assert yaml.safe_load(file) == written
+    assert "# set over it: n: 4" in page.text
+
+
+def test_the_first_lines_say_what_was_measured_on_what(complete):
+    text = report(complete).text
+    head = text[: text.index("Least energy")]
+    for words in ("Model tiny-llama", "Device NVIDIA H200", "Engine pytorch; transformers 5.0"):
+        assert words in head
+    assert "2026-03-01" in head
+    assert "measured by nvml (GPU)" in head
+
+
+def test_the_first_figure_is_energy_against_the_swept_setting(complete):
+    page = report(complete)
+    first = next(attrs["aria-label"] for tag, attrs in page.elements if tag == "svg")
+    assert first.startswith(
+        "Energy per output token and other quantities against pytorch.batch_size"
+    )
+    assert (complete / "figures" / "against_pytorch_batch_size.pdf").is_file()
 
 
 def test_notes_of_the_plan_are_passed_on(tmp_path, plan):
@@ -195,10 +239,15 @@ def test_every_figure_is_there_and_drawn_on_the_page(complete):
     page = report(complete)
     for name in FIGURE_FILES:
         content = (complete / name).read_bytes()
-        start = b"<svg" if name.endswith(".svg") else b"\x89PNG"
-        assert content.startswith(start)
-    assert sum(tag == "figure" for tag, _ in page.elements) == 4
-    assert sum(tag == "svg" for tag, _ in page.elements) == 8
+        assert content.startswith(b"<svg" if name.endswith(".svg") else b"%PDF")
+    assert sum(tag == "figure" for tag, _ in page.elements) == 6
+    images = [attrs for tag, attrs in page.elements if tag == "svg"]
+    assert len(images) == 12
+    assert all(image["role"] == "img" and image["aria-label"] for image in images)
+    assert (
+        "<title>Energy per output token</title>"
+        in (complete / "figures" / "energy_per_output_token.svg").read_text()
+    )
     token = (complete / "figures" / "energy_per_output_token.svg").read_text()
     assert "Energy per output token (mJ)" in token
     assert "batch_size=8" in token
@@ -207,7 +256,8 @@ def test_every_figure_is_there_and_drawn_on_the_page(complete):
 
 
 def test_the_same_study_gives_the_same_bytes(tmp_path, plan):
-    names = ("report.html", *FIGURE_FILES)
+    drawings = [name for name in FIGURE_FILES if name.endswith(".svg")]
+    names = ("report.html", *drawings)
     for folder in ("one", "two"):
         write_complete_study(tmp_path / folder, plan)
         report(tmp_path / folder)

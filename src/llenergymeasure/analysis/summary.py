@@ -297,14 +297,14 @@ def _labels(experiments: Sequence[Row], settings: Sequence[str]) -> list[str]:
     labels = [_label(row, varied) for row in experiments]
     seen = Counter(labels)
     return [
-        label if seen[label] == 1 else f"{label}, {row['experiment']}"
+        label if seen[label] == 1 else f"{label} · {row['experiment']}"
         for label, row in zip(labels, experiments, strict=True)
     ]
 
 
 def _label(row: Row, varied: Sequence[str]) -> str:
     parts = [_label_part(name, row[name]) for name in varied if row[name] is not None]
-    return ", ".join(parts) or row["model"] or row["experiment"]
+    return " · ".join(parts) or row["model"] or row["experiment"]
 
 
 def _label_part(name: str, value: Any) -> str:

@@ -218,6 +218,28 @@ def results(
 
 
 @app.command()
+def compare(
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="a study; with --study, an experiment's id")
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="what is compared with A")],
+    study: Annotated[
+        Path | None, typer.Option(metavar="STUDY", help="the study that both experiments are of")
+    ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(help="exit with 1 if so, e.g. 'energy_per_output_token_j > 1.02' (B over A)"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Compare two studies experiment by experiment, or two experiments of one study."""
+    from llenergymeasure.cli.compare import compare_command
+
+    passed = compare_command(a, b, study=study, fail_if=fail_if or [], as_json=as_json)
+    raise typer.Exit(EXIT_OK if passed else EXIT_FAILED)
+
+
+@app.command()
 def report(
     path: Annotated[Path, typer.Argument(metavar="STUDY", help="a study file or results folder")],
 ) -> None:
@@ -234,17 +256,21 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="markdown, latex, citation, energy-score, mlperf, codecarbon or ro-crate",
+            help="markdown, latex, citation, energy-score or ro-crate",
         ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="the file to write; else standard output")
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="quantities of a table, comma-separated, by their names in summary.csv"),
+    ] = None,
 ) -> None:
     """Write a study's results in the forms that papers and other tools read."""
     from llenergymeasure.cli.export import export_command
 
-    export_command(path, form, out)
+    export_command(path, form, out, columns)
 
 
 @app.command()

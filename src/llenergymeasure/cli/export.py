@@ -8,22 +8,21 @@ from llenergymeasure.cli.results import study_folder
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import write_text
 
-Format = Literal[
-    "markdown", "latex", "citation", "energy-score", "mlperf", "codecarbon", "ro-crate"
-]
+Format = Literal["markdown", "latex", "citation", "energy-score", "ro-crate"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
-def export_command(path: Path, form: str, out: Path | None) -> None:
+def export_command(path: Path, form: str, out: Path | None, columns: str | None = None) -> None:
     """Write a study's results in one form, to a file or to standard output.
 
     Args:
         path: the study's file or results folder.
         form: one of :data:`FORMATS`.
         out: the file to write; ``ro-crate`` needs one.
+        columns: the quantities of a table for a paper, comma-separated.
 
     Raises:
-        ConfigurationError: no such form, no file for a ZIP, or no results yet.
+        ConfigurationError: no such form or column, no file for a ZIP, or no results yet.
         ResultsError: plan or tables cannot be read.
     """
     from llenergymeasure.analysis.tables import RUNS_NAME, SUMMARY_NAME, read_plan, read_table
@@ -32,6 +31,9 @@ def export_command(path: Path, form: str, out: Path | None) -> None:
         raise ConfigurationError(
             Problem(f"is none of {', '.join(FORMATS)}", key="--format", found=form)
         )
+    chosen = [name.strip() for name in (columns or "").split(",") if name.strip()]
+    if chosen and form not in ("markdown", "latex"):
+        raise ConfigurationError("--columns is for --format latex and markdown")
     folder = study_folder(path)
     plan = read_plan(folder.plan)
     summary = read_table(folder.path, SUMMARY_NAME).to_pylist()
@@ -40,7 +42,7 @@ def export_command(path: Path, form: str, out: Path | None) -> None:
         starts = [run["started_at"] for run in runs if run["started_at"]]
         _crate(folder.path, plan, out, max(starts, default=None))
         return
-    text = _text(form, plan, summary, runs)
+    text = _text(form, plan, summary, runs, chosen)
     if out is None:
         sys.stdout.write(text)
         return
@@ -58,19 +60,20 @@ def _crate(folder: Path, plan: dict[str, Any], out: Path | None, measured_at: st
 
 
 def _text(
-    form: str, plan: dict[str, Any], summary: list[dict[str, Any]], runs: list[dict[str, Any]]
+    form: str,
+    plan: dict[str, Any],
+    summary: list[dict[str, Any]],
+    runs: list[dict[str, Any]],
+    columns: list[str],
 ) -> str:
-    from llenergymeasure.report.export import citation, peers, text_tables
+    from llenergymeasure.report.export.citation import citation
+    from llenergymeasure.report.export.energy_score import energy_score
+    from llenergymeasure.report.export.text_tables import latex, markdown, table
 
-    study = str(plan["study"])
-    if form == "markdown":
-        return text_tables.markdown(summary)
-    if form == "latex":
-        return text_tables.latex(summary)
     if form == "citation":
-        return citation.citation(plan, runs)
+        return citation(plan, runs)
     if form == "energy-score":
-        return peers.energy_score(summary)
-    if form == "mlperf":
-        return peers.mlperf(summary, runs, study)
-    return peers.codecarbon(runs, study, plan.get("carbon"))
+        return energy_score(summary)
+    study = str(plan["study"])
+    told = table(summary, runs, study, columns)
+    return markdown(told) if form == "markdown" else latex(told, study)

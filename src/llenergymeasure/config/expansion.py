@@ -76,6 +76,8 @@ def expand(document: Document, shape_of: ShapeOf | None = None) -> Study:
         results_root=layout.results_root,
         swept_keys=swept_keys,
         notes=tuple(_notes(document, layout, outcome, experiments, n_cycles)),
+        written={key: value for key, value in document.values.items() if key != "notify"},
+        overrides={".".join(path): value for path, value in document.overrides.items()},
     )
 
 

@@ -72,6 +72,8 @@ class Study:
         results_root: folder that holds the study's own.
         swept_keys: dotted names of the settings that vary, the backend apart.
         notes: what a reader should know before running it, a sentence each.
+        written: the study as it was written, its base merged in, without whom it notifies.
+        overrides: dotted names of settings that were set over it, and their values.
     """
 
     name: str
@@ -88,6 +90,8 @@ class Study:
     swept_keys: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
     same_as: tuple[SameAs, ...] = ()
+    written: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def runner(self, backend: BackendName) -> RunnerChoice:
         """Return where ``backend`` runs."""

@@ -50,6 +50,8 @@ def make_plan(study: Study, stopping: Mapping[str, Mapping[str, Any]] | None = N
         notes=study.notes,
         carbon=study.carbon,
         quality=study.quality,
+        written=study.written,
+        overrides=study.overrides,
     )
 
 

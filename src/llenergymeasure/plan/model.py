@@ -59,6 +59,8 @@ class Plan:
         stopping: under a precision target, what the pilot of an experiment decided, by experiment.
         carbon: figures that carbon and cost are computed with; null if none are declared.
         quality: what is asked of the answers' quality; null for nothing.
+        written: the study as it was written; empty in plans of earlier versions.
+        overrides: dotted names of settings that were set over it, and their values.
     """
 
     study: str
@@ -74,6 +76,8 @@ class Plan:
     carbon: Mapping[str, Any] | None = None
     quality: Mapping[str, Any] | None = None
     same_as: tuple[dict[str, Any], ...] = ()
+    written: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def spec(self, experiment: str, cycle: int) -> RunSpec:
         """Return what the run's process is told.
@@ -141,6 +145,8 @@ class Plan:
             **({"stopping": dict(self.stopping)} if self.stopping else {}),
             **({} if self.carbon is None else {"carbon": dict(self.carbon)}),
             **({} if self.quality is None else {"quality": dict(self.quality)}),
+            "written": dict(self.written),
+            "overrides": dict(self.overrides),
         }
         yield b"{\n"
         for key, value in {**head, **more}.items():
@@ -203,6 +209,8 @@ class Plan:
                 stopping=stored.get("stopping", {}),
                 carbon=stored.get("carbon"),
                 quality=stored.get("quality"),
+                written=stored.get("written", {}),
+                overrides=stored.get("overrides", {}),
             )
         except (KeyError, TypeError) as error:
             raise ResultsError(f"{path}: is no plan: {error}") from None

@@ -1,44 +1,54 @@
-"""The study's charts, as Vega-Lite through Altair.
+"""The parts that the study's charts share, and those of means and of the order of runs."""
 
-Colours are those of :data:`COLOURS` exactly, so that the page can exchange them in its dark
-dress. Texts of a study go in as data, never into an expression.
-"""
-
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from llenergymeasure.analysis.drift import Drift
-from llenergymeasure.report.wording import Scale, plain, rounded, scale_for, with_half_width
+from llenergymeasure.report.figures import (
+    COLOURS,
+    NARROW,
+    WIDE,
+    Channel,
+    Chart,
+    Figure,
+    drawn,
+    layer,
+    no_figure,
+    numbers,
+    texts,
+)
+from llenergymeasure.report.wording import (
+    Scale,
+    counted,
+    percent,
+    rounded,
+    scale_for,
+    shortened,
+    with_half_width,
+)
 
-COLOURS = {
-    "ink": "#1d2126",
-    "muted": "#5a636e",
-    "line": "#dce1e6",
-    "paper": "#ffffff",
-    "measured": "#0072b2",
-    "estimated": "#c04a00",
-    "flag": "#a8326e",
-}
-"""Blue and vermilion stay apart under the common colour blindnesses (after Okabe and Ito,
-2008); shape says the same: filled circles are measured, hollow diamonds estimated."""
+NAME_LENGTH = 34
+"""Characters of a name that fit beside the rows, and above them on a phone."""
+CHARACTER_WIDTH, VALUE_WIDTH = 8, 130
+"""In pixels: of a name's widest common font, and of the values on the right."""
 
-WIDE, NARROW = 800, 340
-NAME_WIDTH, VALUE_WIDTH = 240, 130
 SHOWN_EXPERIMENTS = 40
-LOG_RATIO, SCATTER_LOG_RATIO = 20.0, 8.0
-"""From these ratios of largest to smallest mean on, axes are logarithmic."""
+LOG_RATIO = 20.0
+"""From this ratio of largest to smallest mean on, an axis is logarithmic."""
 HEADROOM = 1.15
-"""A linear axis ends this far above the largest value and, at most, three times the mean:
-beyond, an interval of two or three runs would squeeze all else."""
+REACH = 3.0
+"""An axis ends this far above its largest value and, at most, three times beyond the means: an
+interval of two or three runs would squeeze all else. An arrow head says that it goes on."""
 
 MIN_REACH_PERCENT = 1.0
 KINDS = ("measured", "estimated", "unknown")
 STATES = ("in means", "flagged", "left out")
+BEYOND = "An arrow head marks an interval that goes on beyond the axis."
+NO_ENERGY = "No run with energy to show"
 
 Row: TypeAlias = Mapping[str, Any]
-Chart: TypeAlias = Any
-Channel: TypeAlias = Any
 
 
 @dataclass(frozen=True)
@@ -56,9 +66,116 @@ class OrderPoint:
     state: str
 
 
-def intervals(
-    summary: Sequence[Row], runs: Sequence[Row], metric: str, work: str, *, wide: bool
-) -> Chart:
+@dataclass(frozen=True)
+class Axis:
+    """The axis of one quantity of the experiments, which it takes from their rows.
+
+    Attributes:
+        metric: the quantity's name in the summary.
+        title: what it is, with its unit.
+        scale: the unit of the axis.
+        low: where it begins.
+        high: where it ends.
+        logarithmic: whether equal steps are equal ratios.
+    """
+
+    metric: str
+    title: str
+    scale: Scale
+    low: float
+    high: float
+    logarithmic: bool
+
+    @classmethod
+    def over(cls, rows: Iterable[Row], metric: str, title: str, unit: str) -> "Axis":
+        """Return the axis that shows the means of ``rows`` and what it can of their intervals."""
+        rows = list(rows)
+        means = [row[f"{metric}_mean"] for row in rows]
+        scale = scale_for(means, unit)
+        least, most = scale(min(means)), scale(max(means))
+        ends = [row[f"{metric}_ci95_{end}"] for row in rows for end in ("low", "high")]
+        known = [scale(end) for end in ends if end is not None]
+        high = min(max([most, *known]) * HEADROOM, REACH * most)
+        titled = f"{title} ({scale.unit})"
+        if least > 0 and most / least > LOG_RATIO:
+            low = max(min([least, *known]) / HEADROOM, least / REACH)
+            return cls(metric, titled, scale, low, high, logarithmic=True)
+        return cls(metric, titled, scale, 0.0, high or 1.0, logarithmic=False)
+
+    def values(self, row: Row) -> dict[str, float | None]:
+        """Return an experiment's mean and its interval's ends in the unit of the axis."""
+        return {
+            name: None
+            if row[f"{self.metric}_{part}"] is None
+            else self.scale(row[f"{self.metric}_{part}"])
+            for name, part in (("value", "mean"), ("low", "ci95_low"), ("high", "ci95_high"))
+        }
+
+    def channel(self, field: str, **options: Any) -> Channel:
+        """Return the encoding of a field along this axis."""
+        scale = {
+            "type": "log" if self.logarithmic else "linear",
+            "domain": [self.low, self.high],
+            "nice": False,
+            "clamp": True,
+        }
+        axis = {
+            **options.pop("axis", {}),
+            **({"values": self._ticks()} if self.logarithmic else {}),
+        }
+        return numbers(field, **{"scale": scale, "title": self.title, "axis": axis, **options})
+
+    def _ticks(self) -> list[float]:
+        """Return the ticks of a logarithmic axis: 1, 2 and 5 times the powers of ten in it."""
+        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)))
+        ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+        return [tick for tick in ticks if self.low <= tick <= self.high]
+
+    def beyond(self, low: float | None, high: float | None) -> bool:
+        """Return whether an interval goes on beyond the axis."""
+        return low is not None and high is not None and (low < self.low or high > self.high)
+
+
+def interval_marks(
+    rows: Iterable[Row],
+    axis: Axis,
+    along: Literal["x", "y"],
+    across: Mapping[str, Channel],
+    *,
+    fields: tuple[str, str] = ("low", "high"),
+    width: float = 1.5,
+    options: Mapping[str, Any] | None = None,
+) -> list[Chart]:
+    """Return the intervals of ``rows``, with an arrow head where one goes on beyond the axis.
+
+    Args:
+        rows: each with its interval's ends, or None, under the names in ``fields``.
+        axis: on which they lie.
+        along: which of the two axes that is.
+        across: the other channels: the place on the other axis, and the colour.
+        fields: the names of the ends.
+        width: of the line.
+        options: of the axis's encoding.
+    """
+    low, high = fields
+    known = [row for row in rows if row[low] is not None]
+    ends = {along: axis.channel(low, **(options or {})), f"{along}2": {"field": high}}
+    rules = layer(known, {"type": "rule", "strokeWidth": width}, **ends, **across)
+    down, up = ("left", "right") if along == "x" else ("down", "up")
+    layers = [rules]
+    for toward, edge, beyond in (
+        (down, axis.low, [row for row in known if row[low] < axis.low]),
+        (up, axis.high, [row for row in known if row[high] > axis.high]),
+    ):
+        if beyond:
+            mark = {"type": "point", "size": 70, "opacity": 1, "filled": True}
+            heads = [{**row, "end": edge} for row in beyond]
+            end = {along: axis.channel("end", **(options or {}))}
+            layers.append(layer(heads, {**mark, "shape": f"triangle-{toward}"}, **end, **across))
+    return layers
+
+
+def intervals(summary: Sequence[Row], runs: Sequence[Row], metric: str, work: str) -> Figure:
     """Return experiments as rows: mean, 95 % interval, and a tick for each run in the mean.
 
     Where one run leaves no interval, a dashed line is the meter's own 95 % uncertainty.
@@ -68,270 +185,152 @@ def intervals(
         runs: the runs in the means.
         metric: the energy's column in ``runs``.
         work: what the energy is for, in words.
-        wide: for a page's full width; names stand above the rows otherwise.
     """
-    import altair as alt
-
+    title = f"Energy per {work}"
     shown = [row for row in summary if row[f"{metric}_mean"] is not None][:SHOWN_EXPERIMENTS]
     if not shown:
-        return message("No run with energy to show", wide=wide)
-    scale = scale_for((row[f"{metric}_mean"] for row in shown), "J")
-    rows = [
-        {"place": place, "label": plain(row["label"], 80), **_energy(row, metric, scale)}
-        for place, row in enumerate(shown)
-    ]
+        return no_figure(title, NO_ENERGY)
+    axis = Axis.over(shown, metric, title, "J")
+    rows = [{"place": place, **_named(row, axis)} for place, row in enumerate(shown)]
     places = {row["experiment"]: place for place, row in enumerate(shown)}
     ticks = [
-        {"place": places[run["experiment"]], "value": scale(run[metric])}
+        {"place": places[run["experiment"]], "value": axis.scale(run[metric])}
         for run in runs
         if run["experiment"] in places and run[metric] is not None
     ]
-    axis = _axis_scale(rows, logarithmic=_ratio(rows, "value") > LOG_RATIO)
-    title = f"Energy per {work} ({scale.unit})"
-    y = alt.Y("place:O", axis=None, scale=alt.Scale(padding=0.5))
-    base = alt.Chart(alt.Data(values=rows)).encode(y=y)
-
-    def x(name: str) -> Channel:
-        ticks = alt.Axis(tickCount=8 if wide else 5)
-        return alt.X(f"{name}:Q", title=title, scale=axis, axis=ticks)
-
-    own = base.mark_rule(strokeWidth=1.5, strokeDash=[3, 3]).encode(
-        x=x("own_low"), x2="own_high:Q", color=_kind(alt.Color)
-    )
-    single = (
-        alt.Chart(alt.Data(values=ticks))
-        .mark_tick(thickness=1, size=13, opacity=0.6, color=COLOURS["muted"])
-        .encode(x=x("value"), y=y)
-    )
-    span = base.mark_rule(strokeWidth=2.5).encode(x=x("low"), x2="high:Q", color=_kind(alt.Color))
-    means = _points(base).encode(x=x("value"))
-    names = base.mark_text(
-        align="right" if wide else "left",
-        baseline="middle",
-        dy=0 if wide else -16,
-        limit=NAME_WIDTH - 14 if wide else NARROW - VALUE_WIDTH,
-        color=COLOURS["ink"],
-        fontSize=13.5,
-    ).encode(x=alt.value(-12 if wide else 0), text="label:N")
-    plot_width = WIDE - NAME_WIDTH - VALUE_WIDTH if wide else NARROW - 20
-    figures = base.mark_text(
-        align="left" if wide else "right",
-        baseline="middle",
-        dy=0 if wide else -16,
-        color=COLOURS["muted"],
-        fontSize=13.5,
-    ).encode(x=alt.value(plot_width + 14 if wide else plot_width), text="shown:N")
-    return alt.layer(single, own, span, means, names, figures).properties(
-        width=plot_width, height=(28 if wide else 46) * len(rows)
+    told = "; ".join(f"{row['label']}: {row['shown']} {axis.scale.unit}" for row in rows)
+    cut = any(axis.beyond(row["low"], row["high"]) for row in rows)
+    return drawn(
+        lambda wide: _rows(rows, ticks, axis, wide=wide), title, told, BEYOND if cut else ""
     )
 
 
-def throughput(summary: Sequence[Row], front: Collection[str], *, wide: bool) -> Chart:
-    """Return energy per output token against throughput; numbers are the table's rows.
-
-    Args:
-        summary: the experiments, in the order of the table.
-        front: those that none beats in both; a dashed line joins them.
-        wide: for a page's full width.
-    """
-    import altair as alt
-
-    metric, speed = "energy_per_output_token_j", "output_tokens_per_s"
-    numbered = [
-        (number, row)
-        for number, row in enumerate(summary, start=1)
-        if row[f"{metric}_mean"] is not None and row[f"{speed}_mean"]
-    ][:SHOWN_EXPERIMENTS]
-    if not numbered:
-        return message("No run with energy to show", wide=wide)
-    scale = scale_for((row[f"{metric}_mean"] for _, row in numbered), "J")
-    rows = [
-        {
-            "number": str(number),
-            "front": row["experiment"] in front,
-            **_energy(row, metric, scale),
-            "speed": row[f"{speed}_mean"],
-            "speed_low": row[f"{speed}_ci95_low"],
-            "speed_high": row[f"{speed}_ci95_high"],
-        }
-        for number, row in numbered
-    ]
-    logarithmic = any(_ratio(rows, name) > SCATTER_LOG_RATIO for name in ("value", "speed"))
-    axis_x = _axis_scale(rows, "speed", "speed_high", logarithmic=logarithmic)
-    axis_y = _axis_scale(rows, logarithmic=logarithmic)
-    base = alt.Chart(alt.Data(values=rows))
-
-    def x(name: str) -> Channel:
-        return alt.X(f"{name}:Q", title="Throughput (output tokens/s)", scale=axis_x)
-
-    def y(name: str) -> Channel:
-        return alt.Y(f"{name}:Q", title=f"Energy per output token ({scale.unit})", scale=axis_y)
-
-    colour = _kind(alt.Color)
-    joined = (
-        alt.Chart(alt.Data(values=[row for row in rows if row["front"]]))
-        .mark_line(strokeWidth=1.2, strokeDash=[5, 4], color=COLOURS["muted"])
-        .encode(x=x("speed"), y=y("value"), order="speed:Q")
-    )
-    rise = base.mark_rule(strokeWidth=1.5).encode(
-        x=x("speed"), y=y("low"), y2="high:Q", color=colour
-    )
-    run = base.mark_rule(strokeWidth=1.5).encode(
-        x=x("speed_low"), x2="speed_high:Q", y=y("value"), color=colour
-    )
-    points = _points(base).encode(x=x("speed"), y=y("value"))
-    numbers = [
-        alt.Chart(alt.Data(values=rows[first::2]))
-        .mark_text(align=align, dx=shift, dy=-shift, fontSize=12.5, color=COLOURS["ink"])
-        .encode(x=x("speed"), y=y("value"), text="number:N")
-        for first, align, shift in ((0, "left", 8), (1, "right", -8))
-    ]
-    return alt.layer(joined, rise, run, points, *numbers).properties(
-        width=WIDE - 60 if wide else NARROW - 56, height=340 if wide else 280
-    )
+def _named(row: Row, axis: Axis) -> dict[str, Any]:
+    values = axis.values(row)
+    mean, high = values["value"], values["high"]
+    own = row["energy_u95_rel"] if high is None else None
+    return {
+        **values,
+        "label": shortened(row["label"], NAME_LENGTH),
+        "kind": row["kind"] or "unknown",
+        "shown": f"{rounded(mean)} (1 run)"
+        if mean is None or high is None
+        else with_half_width(mean, high - mean),
+        "own_low": None if own is None or mean is None else mean * (1 - own),
+        "own_high": None if own is None or mean is None else mean * (1 + own),
+    }
 
 
-def order(points: Sequence[OrderPoint], trend: Drift | None, *, wide: bool) -> Chart:
+def _rows(rows: Sequence[Row], ticks: Sequence[Row], axis: Axis, *, wide: bool) -> Chart:
+    y = {"field": "place", "type": "ordinal", "axis": None, "scale": {"padding": 0.5}}
+    along = {"axis": {"tickCount": 8 if wide else 5}}
+    x = axis.channel("value", **along)
+    colour = kind_of()
+    across = {"y": y, "color": colour}
+    tick = {"type": "tick", "thickness": 1, "size": 13, "opacity": 0.6, "color": COLOURS["muted"]}
+    own = {"type": "rule", "strokeWidth": 1.5, "strokeDash": [3, 3]}
+    own_ends = {"x": axis.channel("own_low", **along), "x2": {"field": "own_high"}}
+    text = {"type": "text", "baseline": "middle", "dy": 0 if wide else -16, "fontSize": 13.5}
+    name_width = CHARACTER_WIDTH * max(len(row["label"]) for row in rows) + 12
+    plot_width = WIDE - name_width - VALUE_WIDTH if wide else NARROW - 20
+    names = {**text, "align": "left", "color": COLOURS["ink"]}
+    values = {**text, "align": "left" if wide else "right", "color": COLOURS["muted"]}
+    value_place = plot_width + 14 if wide else plot_width
+    return {
+        "layer": [
+            layer(ticks, tick, x=x, y=y),
+            layer(rows, own, y=y, color=colour, **own_ends),
+            *interval_marks(rows, axis, "x", across, width=2.5, options=along),
+            kind_points(rows, x, y),
+            layer(rows, names, x={"value": -name_width if wide else 0}, y=y, text=texts("label")),
+            layer(rows, values, x={"value": value_place}, y=y, text=texts("shown")),
+        ],
+        "width": plot_width,
+        "height": (28 if wide else 46) * len(rows),
+        # Other fonts than the drawer's may be wider.
+        "padding": {"left": 6, "right": 30 if wide else 6, "top": 6, "bottom": 6},
+    }
+
+
+def order(points: Sequence[OrderPoint], trend: Drift | None) -> Figure:
     """Return each run's energy against its experiment's mean, in the order they began.
 
     A run that was left out may lie beyond the axis: it is drawn at its edge.
     """
-    import altair as alt
-
+    title = "Energy of each run against its experiment's mean, by order"
     if not points:
-        return message("Needs two runs of one experiment", wide=wide)
+        return no_figure(title, "Needs two runs of one experiment")
+    apart = [abs(point.deviation) for point in points if point.state != STATES[2]]
+    text = (
+        f"{counted(len(points), 'run')}, at most {percent(max(apart, default=0.0))} from the mean."
+    )
+    return drawn(lambda wide: _order(points, trend, wide=wide), title, text)
+
+
+def _order(points: Sequence[OrderPoint], trend: Drift | None, *, wide: bool) -> Chart:
     values = [
         {"position": point.position, "deviation": 100 * point.deviation, "state": point.state}
         for point in points
     ]
-    counted = [100 * abs(point.deviation) for point in points if point.state != STATES[2]]
-    reach = 1.2 * max([MIN_REACH_PERCENT, *counted])
+    inside = [100 * abs(point.deviation) for point in points if point.state != STATES[2]]
+    reach = 1.2 * max([MIN_REACH_PERCENT, *inside])
     last = max(point.position for point in points)
-    x = alt.X(
-        "position:Q",
+    x = numbers(
+        "position",
         title="Run, in the order in which they began",
-        scale=alt.Scale(domain=[0.5, last + 0.5], nice=False),
-        axis=alt.Axis(tickMinStep=1, format="d", tickCount=min(last, 10 if wide else 5)),
+        scale={"domain": [0.5, last + 0.5], "nice": False},
+        axis={"tickMinStep": 1, "format": "d", "tickCount": min(last, 10 if wide else 5)},
     )
-    y = alt.Y(
-        "deviation:Q",
+    y = numbers(
+        "deviation",
         title="Energy against its experiment's mean (%)",
-        scale=alt.Scale(domain=[-reach, reach], clamp=True),
+        scale={"domain": [-reach, reach], "clamp": True},
     )
     colours = [COLOURS["measured"], COLOURS["flag"], COLOURS["muted"]]
-    legend = alt.Legend(title=None, orient="top")
-    dots = (
-        alt.Chart(alt.Data(values=values))
-        .mark_point(size=48, opacity=0.9, strokeWidth=1.8)
-        .encode(
-            x=x,
-            y=y,
-            color=alt.Color(
-                "state:N", legend=legend, scale=alt.Scale(domain=STATES, range=colours)
-            ),
-            shape=alt.Shape(
-                "state:N",
-                legend=legend,
-                scale=alt.Scale(domain=STATES, range=["circle", "triangle-up", "cross"]),
-            ),
-        )
+    shapes = ["circle", "triangle-up", "cross"]
+    zero = layer([{"deviation": 0}], {"type": "rule", "color": COLOURS["muted"]}, y=y)
+    line = {"type": "line", "color": COLOURS["ink"], "strokeWidth": 1.5, "strokeDash": [6, 4]}
+    dots = layer(
+        values,
+        {"type": "point", "size": 48, "opacity": 0.9, "strokeWidth": 1.8},
+        x=x,
+        y=y,
+        color=texts("state", title=None, scale={"domain": STATES, "range": colours}),
+        shape=texts("state", title=None, scale={"domain": STATES, "range": shapes}),
     )
-    zero = (
-        alt.Chart(alt.Data(values=[{"deviation": 0}])).mark_rule(color=COLOURS["muted"]).encode(y=y)
-    )
-    line = (
-        alt.Chart(alt.Data(values=_trend_ends(points, trend)))
-        .mark_line(color=COLOURS["ink"], strokeWidth=1.5, strokeDash=[6, 4])
-        .encode(x=x, y=y)
-    )
-    return alt.layer(zero, line, dots).properties(
-        width=WIDE - 60 if wide else NARROW - 50, height=260 if wide else 240
-    )
+    return {
+        "layer": [zero, layer(_trend_ends(points, trend), line, x=x, y=y), dots],
+        "width": WIDE - 60 if wide else NARROW - 50,
+        "height": 260 if wide else 240,
+    }
 
 
 def _trend_ends(points: Sequence[OrderPoint], trend: Drift | None) -> list[dict[str, float]]:
     if trend is None:
         return []
-    counted = [point.position for point in points if point.state != STATES[2]]
-    centre = sum(counted) / len(counted)
+    counted_in = [point.position for point in points if point.state != STATES[2]]
+    centre = sum(counted_in) / len(counted_in)
     return [
         {"position": place, "deviation": 100 * trend.per_run * (place - centre)}
-        for place in (min(counted), max(counted))
+        for place in (min(counted_in), max(counted_in))
     ]
 
 
-def _energy(row: Row, metric: str, scale: Scale) -> dict[str, Any]:
-    mean = scale(row[f"{metric}_mean"])
-    low, high = row[f"{metric}_ci95_low"], row[f"{metric}_ci95_high"]
-    own = None if low is not None else row["energy_u95_rel"]
-    return {
-        "kind": row["kind"] or "unknown",
-        "value": mean,
-        "low": None if low is None else scale(low),
-        "high": None if high is None else scale(high),
-        "shown": _shown(mean, None if high is None else scale(high) - mean),
-        "own_low": None if own is None else mean * (1 - own),
-        "own_high": None if own is None else mean * (1 + own),
-    }
-
-
-def _shown(mean: float, half_width: float | None) -> str:
-    if half_width is None:
-        return f"{rounded(mean)} (1 run)"
-    return with_half_width(mean, half_width)
-
-
-def _points(base: Chart) -> Chart:
+def kind_points(rows: Sequence[Row], x: Channel, y: Channel) -> Chart:
     """Return the means' marks: filled circles where measured, hollow diamonds where estimated."""
-    import altair as alt
-
-    return base.mark_point(size=46, opacity=1, strokeWidth=1.8).encode(
-        shape=alt.Shape(
-            "kind:N",
-            legend=None,
-            scale=alt.Scale(domain=KINDS, range=["circle", "diamond", "square"]),
-        ),
-        stroke=_kind(alt.Stroke),
-        fill=_kind(alt.Fill, ("measured", "paper", "paper")),
+    shapes = {"domain": KINDS, "range": ["circle", "diamond", "square"]}
+    return layer(
+        rows,
+        {"type": "point", "size": 46, "opacity": 1, "strokeWidth": 1.8},
+        x=x,
+        y=y,
+        shape=texts("kind", legend=None, scale=shapes),
+        stroke=kind_of(),
+        fill=kind_of(("measured", "paper", "paper")),
     )
 
 
-def _kind(channel: Any, colours: Iterable[str] = ("measured", "estimated", "muted")) -> Channel:
-    import altair as alt
-
-    scale = alt.Scale(domain=KINDS, range=[COLOURS[name] for name in colours])
-    return channel("kind:N", legend=None, scale=scale)
-
-
-def _axis_scale(
-    rows: Sequence[Row], mean: str = "value", high: str = "high", *, logarithmic: bool
-) -> Any:
-    """Return a scale from zero, or a logarithmic one; what reaches beyond is drawn to its edge."""
-    import altair as alt
-
-    means = [row[mean] for row in rows]
-    top = max(row[high] or row[mean] for row in rows)
-    if logarithmic and min(means) > 0:
-        return alt.Scale(
-            type="log", domain=[min(means) / 1.5, max(means) * 1.5], clamp=True, nice=False
-        )
-    end = min(top * HEADROOM, 3 * max(means))
-    return alt.Scale(domain=[0, end or 1], clamp=True, nice=True)
-
-
-def _ratio(rows: Sequence[Row], name: str) -> float:
-    """Return how many times the smallest mean the largest is; 1 where that has no sense."""
-    values = [row[name] for row in rows]
-    return max(values) / min(values) if min(values) > 0 else 1.0
-
-
-def message(text: str, *, wide: bool) -> Chart:
-    """Return a chart that says why there is none."""
-    import altair as alt
-
-    return (
-        alt.Chart(alt.Data(values=[{}]))
-        .mark_text(fontSize=14, color=COLOURS["muted"])
-        .encode(text=alt.value(text))
-        .properties(width=WIDE - 20 if wide else NARROW - 20, height=90)
-    )
+def kind_of(colours: Iterable[str] = ("measured", "estimated", "muted")) -> Channel:
+    """Return a colour that says whether energy was measured or estimated."""
+    scale = {"domain": KINDS, "range": [COLOURS[name] for name in colours]}
+    return texts("kind", legend=None, scale=scale)

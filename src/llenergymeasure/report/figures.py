@@ -1,24 +1,71 @@
-"""The study's figures as SVG and PNG, drawn without a network.
+"""A chart drawn as a figure: SVG at two widths and PDF, without a network.
 
-Every figure is drawn twice, for a page's full width and for a phone's.
+A chart is a Vega-Lite specification. Colours are those of :data:`COLOURS` exactly, so that the page
+can exchange them in its dark dress. Texts of a study go in as data or titles, never into an
+expression.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-from llenergymeasure.analysis.drift import Drift
-from llenergymeasure.report import charts
-from llenergymeasure.report.charts import COLOURS, OrderPoint, Row
+from llenergymeasure.report.wording import plain
 
-FIGURE_NAMES = (
-    "energy_per_output_token",
-    "energy_per_request",
-    "energy_throughput",
-    "energy_order",
-)
-FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
-PNG_SCALE = 2.0
+Chart: TypeAlias = dict[str, Any]
+Channel: TypeAlias = dict[str, Any]
+
+COLOURS = {
+    "ink": "#1d2126",
+    "muted": "#5a636e",
+    "line": "#dce1e6",
+    "paper": "#ffffff",
+    "measured": "#0072b2",
+    "estimated": "#c04a00",
+    "flag": "#a8326e",
+    "green": "#00795c",
+    "gold": "#8a6d00",
+}
+"""Blue and vermilion stay apart under the common colour blindnesses (after Okabe and Ito,
+2008); shape says the same: filled circles are measured, hollow diamonds estimated."""
+
+WIDE, NARROW = 800, 340
+
+_CONFIG = {
+    "font": "Helvetica, Arial, 'Liberation Sans', sans-serif",
+    "background": COLOURS["paper"],
+    "padding": 6,
+    "aria": False,  # the drawing is one image with one text
+    "view": {"stroke": None},
+    "axis": {
+        "domainColor": COLOURS["muted"],
+        "tickColor": COLOURS["muted"],
+        "gridColor": COLOURS["line"],
+        "labelColor": COLOURS["muted"],
+        "titleColor": COLOURS["ink"],
+        "labelFontSize": 13,
+        "titleFontSize": 13.5,
+        "titleFontWeight": "normal",
+        "titlePadding": 10,
+        # Labels at the ends that are pushed inwards run into their neighbours.
+        "labelFlush": False,
+        "labelOverlap": "greedy",
+        "labelSeparation": 6,
+    },
+    "legend": {
+        "orient": "top",
+        "labelColor": COLOURS["ink"],
+        "titleColor": COLOURS["ink"],
+        "titleFontWeight": "normal",
+        "labelFontSize": 13,
+        "titleFontSize": 13,
+    },
+    "title": {
+        "anchor": "start",
+        "fontSize": 13.5,
+        "color": COLOURS["ink"],
+        "fontWeight": "normal",
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -26,72 +73,71 @@ class Figure:
     """One figure, drawn.
 
     Attributes:
+        title: what it shows, in a few words.
+        text: what it says, for who cannot see it.
+        note: what its caption must add, such as what is not drawn; empty for nothing.
         svg: for a page's full width.
         narrow_svg: for a phone.
-        png: the full width at twice its size.
+        pdf: the full width, for a paper.
     """
 
+    title: str
+    text: str
+    note: str
     svg: str
     narrow_svg: str
-    png: bytes
+    pdf: bytes
 
 
-def draw(
-    summary: Sequence[Row],
-    runs: Sequence[Row],
-    order: Sequence[OrderPoint],
-    trend: Drift | None,
-    front: Collection[str] = (),
-) -> dict[str, Figure]:
-    """Return every figure of :data:`FIGURE_NAMES`; one without data says so in its place.
-
-    Args:
-        summary: the experiments, in the order to show them.
-        runs: the runs that are in their means.
-        order: the runs of the order plot.
-        trend: the trend over the order, if there is one to tell.
-        front: experiments that none beats in both energy and throughput.
-    """
-    token, request = "energy_per_output_token_j", "energy_per_request_j"
-    return {
-        FIGURE_NAMES[0]: drawn(
-            lambda wide: charts.intervals(summary, runs, token, "output token", wide=wide)
-        ),
-        FIGURE_NAMES[1]: drawn(
-            lambda wide: charts.intervals(summary, runs, request, "request", wide=wide)
-        ),
-        FIGURE_NAMES[2]: drawn(lambda wide: charts.throughput(summary, front, wide=wide)),
-        FIGURE_NAMES[3]: drawn(lambda wide: charts.order(order, trend, wide=wide)),
-    }
-
-
-def drawn(chart: Callable[[bool], Any]) -> Figure:
+def drawn(chart: Callable[[bool], Chart], title: str, text: str, note: str = "") -> Figure:
     """Return a chart drawn at both widths; ``chart`` gets whether it is the wide one."""
     import vl_convert
 
-    wide, narrow = (_dressed(chart(is_wide)).to_dict() for is_wide in (True, False))
+    wide, narrow = (
+        vl_convert.vegalite_to_svg({**chart(is_wide), "config": _CONFIG}, allowed_base_urls=[])
+        for is_wide in (True, False)
+    )
+    title, text = plain(title), plain(text)
     return Figure(
-        svg=vl_convert.vegalite_to_svg(wide, allowed_base_urls=[]),
-        narrow_svg=vl_convert.vegalite_to_svg(narrow, allowed_base_urls=[]),
-        png=vl_convert.vegalite_to_png(wide, scale=PNG_SCALE, allowed_base_urls=[]),
+        title=title,
+        text=text,
+        note=note,
+        svg=_titled(wide, title, text),
+        narrow_svg=_titled(narrow, title, text),
+        pdf=vl_convert.svg_to_pdf(wide),
     )
 
 
-def _dressed(chart: Any) -> Any:
-    """Return a chart with the house's fonts and lines; roles for readers are the page's."""
-    return (
-        chart.configure(font=FONT, background=COLOURS["paper"], padding=6, aria=False)
-        .configure_view(stroke=None)
-        .configure_axis(
-            domainColor=COLOURS["muted"],
-            tickColor=COLOURS["muted"],
-            gridColor=COLOURS["line"],
-            labelColor=COLOURS["muted"],
-            titleColor=COLOURS["ink"],
-            labelFontSize=13,
-            titleFontSize=13.5,
-            titleFontWeight="normal",
-            titlePadding=10,
-        )
-        .configure_legend(labelColor=COLOURS["ink"], labelFontSize=13)
-    )
+def no_figure(title: str, reason: str) -> Figure:
+    """Return a figure that says why there is none."""
+
+    def chart(wide: bool) -> Chart:
+        words = {"type": "text", "fontSize": 14, "color": COLOURS["muted"]}
+        width = WIDE - 20 if wide else NARROW - 20
+        return {**layer([{}], words, text={"value": reason}), "width": width, "height": 90}
+
+    return drawn(chart, title, reason)
+
+
+def layer(rows: Sequence[Any], mark: str | dict[str, Any], **encoding: Channel) -> Chart:
+    """Return one layer of a chart: rows drawn as marks."""
+    return {"data": {"values": list(rows)}, "mark": mark, "encoding": encoding}
+
+
+def numbers(name: str, **options: Any) -> Channel:
+    """Return the encoding of a field of numbers."""
+    return {"field": name, "type": "quantitative", **options}
+
+
+def texts(name: str, **options: Any) -> Channel:
+    """Return the encoding of a field of texts."""
+    return {"field": name, "type": "nominal", **options}
+
+
+def _titled(svg: str, title: str, text: str) -> str:
+    """Return a drawing that is one image with a title and a text, for who hears it read."""
+    from markupsafe import escape
+
+    head, end, body = svg.partition(">")
+    label = escape(f"{title}. {text}")
+    return f'{head} role="img" aria-label="{label}"{end}<title>{escape(title)}</title>{body}'

@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
+
+import yaml
 
 from llenergymeasure.analysis.tables import (
     RUNS_NAME,
@@ -11,33 +14,43 @@ from llenergymeasure.analysis.tables import (
     read_table,
     write_file,
 )
-from llenergymeasure.report import experiments, findings, method
+from llenergymeasure.report import charts, experiments, findings, method
 from llenergymeasure.report.advice import failures
-from llenergymeasure.report.charts import COLOURS, SHOWN_EXPERIMENTS
-from llenergymeasure.report.figures import FIGURE_NAMES, Figure, draw
-from llenergymeasure.report.relations import relations_content
+from llenergymeasure.report.charts import SHOWN_EXPERIMENTS
+from llenergymeasure.report.figures import COLOURS, Figure
+from llenergymeasure.report.fronts import front_figure
+from llenergymeasure.report.relations import Relations, relations_content
 from llenergymeasure.report.serving import serving_content
-from llenergymeasure.report.traces import FIGURE_NAME as TRACES
-from llenergymeasure.report.traces import SHOWN_RUNS, power_figure
-from llenergymeasure.report.wording import counted, plain, scale_for
-from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.report.sweep import sweep_figures
+from llenergymeasure.report.traces import trace_figures
+from llenergymeasure.report.wording import counted, plain, scale_for, shortened
+from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
 from llenergymeasure.results.table import RUN_SCHEMA
 
 PAGE_NAME = "report.html"
 FIGURES_FOLDER = "figures"
+FIGURE_NAMES = (
+    "energy_per_output_token",
+    "energy_per_request",
+    "energy_throughput",
+    "energy_latency",
+    "energy_order",
+)
+"""The figures that every study has; others follow from what it swept and recorded."""
 FIGURE_FILES = tuple(
-    f"{FIGURES_FOLDER}/{name}.{suffix}" for name in FIGURE_NAMES for suffix in ("svg", "png")
+    f"{FIGURES_FOLDER}/{name}.{suffix}" for name in FIGURE_NAMES for suffix in ("svg", "pdf")
 )
 LISTED_EXPERIMENTS = 200
 LISTED_FAILURES = 50
 LISTED_RUNS = 8
 LISTED_LEFT_OUT = 100
+LISTED_FACTS = 4
 
 
 def write_report(study_dir: Path, *, partial: bool) -> None:
     """Write ``report.html`` and ``figures/`` from the study's plan and tables.
 
-    The same tables give the same bytes.
+    The same tables give the same bytes, but for the PDF files, whose parts stand in any order.
 
     Args:
         study_dir: the study's folder, with ``plan.json`` and the merged tables.
@@ -47,31 +60,121 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
         ResultsError: plan or tables are absent or damaged.
     """
     plan = read_plan(StudyFolder(study_dir).plan)
-    summary = read_table(study_dir, SUMMARY_NAME).to_pylist()
+    planned = read_table(study_dir, SUMMARY_NAME).to_pylist()
     runs = read_table(study_dir, RUNS_NAME).to_pylist()
-    summary = findings.ranked(summary)
+    summary = findings.ranked(planned)
     used = findings.runs_in_means(summary, runs)
     trend = findings.order_trend(summary, runs)
     relations = relations_content(study_dir)
-    drawn = findings.drawn_together(summary)
-    figures = draw(drawn, used, findings.order_points(summary, runs), trend, relations.front)
-    traces = power_figure(study_dir, summary, used)
+    shown = findings.drawn_together(summary)
+    offered = _offered(used)
+    sweeps = sweep_figures(shown, offered)
+    figures = {
+        **_figures(study_dir, shown, used, served=bool(offered)),
+        "energy_order": charts.order(findings.order_points(summary, runs), trend),
+    }
+    traces = trace_figures(study_dir, summary, used)
     group_of = {row["experiment"]: row["comparison_group"] for row in summary}
     serving = serving_content(runs, _settings(runs), group_of)
-    drawings = {**figures, **(serving.figures if serving else {})}
-    if traces is not None:
-        drawings[TRACES] = traces
+    drawings = {**sweeps, **figures, **traces, **(serving.figures if serving else {})}
     for name, figure in drawings.items():
-        path = study_dir / FIGURES_FOLDER / name
-        _write(path.with_suffix(".svg"), figure.svg.encode(), partial=partial)
-        _write(path.with_suffix(".png"), figure.png, partial=partial)
+        for suffix, drawing in (("svg", figure.svg.encode()), ("pdf", figure.pdf)):
+            path = study_dir / FIGURES_FOLDER / f"{name}.{suffix}"
+            _write(path, drawing, partial=partial)
     content = {**_content(plan, summary, runs), "trend": findings.trend_sentence(trend)}
     content["headline"] = findings.headline(summary, runs, relations.verdicts)
     groups = findings.comparable_groups(summary)
-    content["drawn_total"] = len(drawn)
-    content["not_drawn"] = sum(map(len, groups)) - len(drawn) if groups else 0
-    page = _render(figures=figures, serving=serving, relations=relations, traces=traces, **content)
+    content["drawn_total"] = len(shown)
+    content["not_drawn"] = sum(map(len, groups)) - len(shown) if groups else 0
+    content["files"] = drawings
+    page = _render(
+        sections=_sections(content, sweeps, relations, serving, traces),
+        sweeps=sweeps,
+        figures=figures,
+        serving=serving,
+        relations=relations,
+        traces=traces,
+        **content,
+    )
     _write(study_dir / PAGE_NAME, page.encode(), partial=partial)
+
+
+def _figures(
+    study_dir: Path, summary: list[Any], used: list[Any], *, served: bool
+) -> dict[str, Figure]:
+    pareto = read_table(study_dir, "pareto.parquet").to_pylist()
+
+    def against(metric: str, title: str, unit: str) -> Figure:
+        front = {
+            row["experiment"] for row in pareto if row["objective"] == metric and row["on_front"]
+        }
+        return front_figure(summary, front, metric, title, unit)
+
+    token, request = "energy_per_output_token_j", "energy_per_request_j"
+    return {
+        token.removesuffix("_j"): charts.intervals(summary, used, token, "output token"),
+        request.removesuffix("_j"): charts.intervals(summary, used, request, "request"),
+        "energy_throughput": against("output_tokens_per_s", "Throughput", "output tokens/s"),
+        "energy_latency": against("request_latency_p95_s", "Request latency, 95th percentile", "s")
+        if served
+        else against("request_latency_p50_s", "Median request latency", "s"),
+    }
+
+
+def _offered(used: list[Any]) -> dict[str, float]:
+    """Return the mean load offered to each experiment that was under traffic."""
+    loads: dict[str, list[float]] = {}
+    for run in used:
+        if run["offered_requests_per_s"] is not None:
+            loads.setdefault(run["experiment"], []).append(run["offered_requests_per_s"])
+    return {experiment: fmean(values) for experiment, values in loads.items()}
+
+
+def _sections(
+    content: Mapping[str, Any],
+    sweeps: object,
+    relations: Relations,
+    serving: object,
+    traces: object,
+) -> list[tuple[str, str]]:
+    """Return the sections that the page has, for its navigation."""
+    named: list[tuple[str, str, object]] = [
+        ("sweep", "Against the settings", sweeps),
+        ("token", "Energy per token", True),
+        ("request", "Energy per request", True),
+        ("throughput", "Throughput and latency", True),
+        ("fronts", "Best for two things", relations.fronts),
+        ("relations", "What makes the difference", relations.levels or relations.pairs),
+        ("serving", "Under traffic", serving),
+        ("traces", "Power over time", traces),
+        ("experiments", "Experiments", True),
+        ("order", "Order", True),
+        ("flags", "Flags", content["flags"]),
+        ("failures", "Failures", content["failures"]),
+        ("left-out", "Left out", content["left_out"]),
+        ("method", "Method", True),
+        ("repeat", "Cite and repeat", True),
+    ]
+    return [(anchor, name) for anchor, name, has in named if has]
+
+
+def _head(facts: Mapping[str, list[str]], plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what was measured on what, for the lines under the title."""
+    protocols = dict.fromkeys(
+        plain(run["config"]["protocol"]) for run in plan["runs"] if "protocol" in run["config"]
+    )
+    lines = {
+        "Model": facts.get("Model"),
+        "Device": facts.get("GPU") or (["no GPU"] if facts.get("Host") else None),
+        "Engine": [*facts.get("Backend", []), *facts.get("Engine", [])],
+        "Protocol": list(protocols),
+        "Runs began": facts.get("Runs began"),
+    }
+    return [
+        (name, "; ".join(values[:LISTED_FACTS]) + (" …" if len(values) > LISTED_FACTS else ""))
+        for name, values in lines.items()
+        if values
+    ]
 
 
 def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[str, Any]:
@@ -79,6 +182,7 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
     request = scale_for((row["energy_per_request_j_mean"] for row in summary), "J")
     failed = failures(runs)
     left_out = plan.get("left_out") or []
+    provenance = method.provenance(plan, runs)
     return {
         "study": plain(plan["study"]),
         "design": plain(plan["study_design_hash"]),
@@ -88,7 +192,6 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
         "experiments_total": len(summary),
         "declared": experiments.declared(summary, runs),
         "drawn": SHOWN_EXPERIMENTS,
-        "traced": SHOWN_RUNS,
         "token_unit": token.unit,
         "request_unit": request.unit,
         "runs_total": len(runs),
@@ -98,12 +201,15 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
         "failures_total": len(failed),
         "failed_runs": sum(len(failure.runs) for failure in failed),
         "listed_runs": LISTED_RUNS,
-        "labels": {row["experiment"]: plain(row["label"], 120) for row in summary},
+        "labels": {row["experiment"]: shortened(row["label"], 120) for row in summary},
         "left_out": [_left_out(item) for item in left_out[:LISTED_LEFT_OUT]],
         "left_out_total": len(left_out),
         "method": method.method(summary, runs),
         "notes": [plain(note, 400) for note in plan.get("notes") or []],
-        "provenance": method.provenance(plan, runs),
+        "head": _head(dict(provenance), plan),
+        "study_yaml": _study_file(plan),
+        "tables": TABLE_NAMES,
+        "provenance": provenance,
         "mixtures": method.mixtures(runs),
         "version": next(
             (run["llenergymeasure_version"] for run in runs if run["llenergymeasure_version"]), None
@@ -116,10 +222,23 @@ def _settings(runs: list[dict[str, Any]]) -> list[str]:
     return [name for name in (runs[0] if runs else {}) if name not in RUN_SCHEMA.names]
 
 
+def _study_file(plan: Mapping[str, Any]) -> str:
+    """Return the study as it was written; empty where the plan does not hold it.
+
+    Beyond ASCII all is escaped: a name may hold characters that steer the page.
+    """
+    if not plan.get("written"):
+        return ""
+    overrides = plan.get("overrides") or {}
+    over = yaml.safe_dump(dict(overrides), sort_keys=False) if overrides else ""
+    text: str = yaml.safe_dump(dict(plan["written"]), sort_keys=False, width=100)
+    return text + "".join(f"# set over it: {line}\n" for line in over.splitlines())
+
+
 def _left_out(item: dict[str, Any]) -> dict[str, str]:
     settings = _dotted(item.get("config") or {})
     return {
-        "config": plain(", ".join(f"{key}={value}" for key, value in settings), 300),
+        "config": plain(" · ".join(f"{key}={value}" for key, value in settings), 300),
         "reason": plain(item.get("reason", "no reason was given"), 400),
     }
 
@@ -154,15 +273,7 @@ def _render(**content: Any) -> str:
 
 
 def _drawing(figure: Figure) -> str:
-    return (
-        f'<div class="wide">{_hidden(figure.svg)}</div>'
-        f'<div class="narrow">{_hidden(figure.narrow_svg)}</div>'
-    )
-
-
-def _hidden(svg: str) -> str:
-    """Return a drawing that readers aloud pass over: caption and table say what it shows."""
-    return svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+    return f'<div class="wide">{figure.svg}</div><div class="narrow">{figure.narrow_svg}</div>'
 
 
 def _write(path: Path, content: bytes, *, partial: bool) -> None:

@@ -23,9 +23,8 @@ Row: TypeAlias = Mapping[str, Any]
 LISTED_PAIRS = 30
 LISTED_LEVELS = 60
 
-_SPEED = "output_tokens_per_s"
 _OBJECTIVES = {
-    _SPEED: "throughput",
+    "output_tokens_per_s": "throughput",
     "request_latency_p50_s": "median request latency",
     "request_latency_p95_s": "95th percentile of request latency",
     "time_to_first_token_p50_s": "median time to the first token",
@@ -38,21 +37,21 @@ class Relations:
     """The page's part on how experiments differ.
 
     Attributes:
-        pairs: the table of pairs, the surest first, as texts.
+        baseline: the pairs with the experiment that the plan runs first, as texts.
+        pairs: all pairs, the surest first, as texts.
         pairs_total: how many there are.
         levels: the table of settings' values against their first.
         terms: what share of the variation each setting explains, as sentences.
         fronts: who is best for energy and one other objective, as sentences.
-        front: experiments on the front of energy against throughput.
         verdicts: what the pairs show.
     """
 
+    baseline: list[dict[str, str]]
     pairs: list[dict[str, str]]
     pairs_total: int
     levels: list[dict[str, str]]
     terms: list[str]
     fronts: list[str]
-    front: frozenset[str]
     verdicts: Pairs
 
 
@@ -65,19 +64,17 @@ def relations_content(study_dir: Path) -> Relations:
     names = ("comparisons", "effects", "levels", "pareto")
     tables = {name: read_table(study_dir, f"{name}.parquet").to_pylist() for name in names}
     pairs = [row for row in tables["comparisons"] if row["metric"] == TOKEN]
+    first = pairs[0]["experiment_a"] if pairs else None
+    baseline = [row for row in pairs if row["experiment_a"] == first]
     pairs.sort(key=lambda row: (row["p_holm"] is None, row["p_holm"] or 0.0, row["ratio"] or 0.0))
     levels = [row for row in tables["levels"] if row["metric"] == TOKEN]
     return Relations(
+        baseline=[_pair(row) for row in baseline[:LISTED_PAIRS]],
         pairs=[_pair(row) for row in pairs[:LISTED_PAIRS]],
         pairs_total=len(pairs),
         levels=[_level(row) for row in levels[:LISTED_LEVELS]],
         terms=_terms(row for row in tables["effects"] if row["metric"] == TOKEN),
         fronts=_fronts(tables["pareto"]),
-        front=frozenset(
-            row["experiment"]
-            for row in tables["pareto"]
-            if row["objective"] == _SPEED and row["on_front"]
-        ),
         verdicts=Pairs(pairs),
     )
 

@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
-from llenergymeasure.analysis.selection import in_means
+from llenergymeasure.analysis.selection import in_means, selections
 from llenergymeasure.analysis.serving import (
     Key,
     Knee,
@@ -15,8 +16,20 @@ from llenergymeasure.analysis.serving import (
     load_points,
     served_groups,
 )
-from llenergymeasure.report.charts import COLOURS, NARROW, WIDE, Chart, message
-from llenergymeasure.report.figures import Figure, drawn
+from llenergymeasure.report.charts import NO_ENERGY
+from llenergymeasure.report.figures import (
+    COLOURS,
+    NARROW,
+    WIDE,
+    Channel,
+    Chart,
+    Figure,
+    drawn,
+    layer,
+    no_figure,
+    numbers,
+    texts,
+)
 from llenergymeasure.report.wording import (
     counted,
     percent,
@@ -76,8 +89,8 @@ def serving_content(
     apart = [names[key] for key in groups if key not in shown]
     return ServingContent(
         figures={
-            FIGURE_NAMES[0]: drawn(lambda wide: _energy_latency(shown, names, wide=wide)),
-            FIGURE_NAMES[1]: drawn(lambda wide: _power_load(shown, names, curves, wide=wide)),
+            FIGURE_NAMES[0]: _energy_latency(shown, names),
+            FIGURE_NAMES[1]: _power_load(shown, names, curves),
         },
         rows=[_row(run, token) for run in served[:LISTED_RUNS]],
         sentences=[
@@ -190,71 +203,74 @@ def apart_sentence(names: Sequence[str]) -> list[str]:
     return [f"Not drawn, because they may not be compared with what is: {listing}."]
 
 
-def _energy_latency(
-    groups: Mapping[Key, Sequence[Row]], names: Mapping[Key, str], *, wide: bool
-) -> Chart:
-    """Return energy per output token against latency; numbers are the rates asked."""
-    import altair as alt
-
+def _energy_latency(groups: Mapping[Key, Sequence[Row]], names: Mapping[Key, str]) -> Figure:
+    """Return energy per output token against latency, of the experiments' means."""
     token = scale_for((run[_ENERGY] for members in groups.values() for run in members), "J")
-    values = [
+    values: list[dict[str, Any]] = [
         {
             "group": name,
-            "latency": run[_LATENCY] * 1e3,
-            "energy": token(run[_ENERGY]),
-            "load": run["offered_requests_per_s"],
-            "label": f"{run['offered_requests_per_s']:.3g}/s",
-            "state": "over-saturated" if run["over_saturated"] else "keeps up",
+            "latency": 1e3 * fmean(run[_LATENCY] for run in used),
+            "energy": token(fmean(run[_ENERGY] for run in used)),
+            "load": fmean(run["offered_requests_per_s"] for run in used),
+            "state": _state(used),
         }
         for name, members in _named(groups, names)
-        for run in members
-        if in_means(run) and run[_ENERGY] is not None and run[_LATENCY] is not None
+        for chosen in selections(members).values()
+        if (used := chosen.used)
+        and all(run[_ENERGY] is not None and run[_LATENCY] is not None for run in used)
     ]
+    values = [{**value, "label": f"{value['load']:.3g}/s"} for value in values]
+    title = "Energy per output token against latency under load"
     if not values:
-        return message("No run with energy and answers to show", wide=wide)
-    base = alt.Chart(alt.Data(values=values))
-    x = alt.X("latency:Q", title="95th percentile of the time to the last token (ms)")
-    y = alt.Y("energy:Q", title=f"Energy per output token ({token.unit})")
-    line = base.mark_line(strokeWidth=1.2, color=COLOURS["muted"], strokeDash=[4, 3]).encode(
-        x=x, y=y, order="load:Q", detail="group:N"
+        return no_figure(title, NO_ENERGY)
+    told = [
+        f"{each['group']} at {each['label']}: {rounded(each['energy'])} {token.unit} and "
+        f"{rounded(each['latency'])} ms"
+        for each in values
+    ]
+    many = len(groups) > 1
+    return drawn(
+        lambda wide: _by_load(values, token.unit, many=many, wide=wide), title, "; ".join(told)
     )
-    points = base.mark_point(size=70, filled=True, opacity=1).encode(
-        x=x,
-        y=y,
-        color=_state_colour(),
-        shape=alt.Shape("group:N", title=None, legend=alt.Legend(orient="top"))
-        if len(groups) > 1
-        else alt.value("circle"),
-    )
-    labels = base.mark_text(align="left", dx=8, dy=-6, fontSize=12, color=COLOURS["ink"]).encode(
-        x=x, y=y, text="label:N"
-    )
-    return alt.layer(line, points, labels).properties(**_size(wide=wide))
+
+
+def _by_load(values: Sequence[Row], unit: str, *, many: bool, wide: bool) -> Chart:
+    """Return means by energy and latency, joined as the load rises; numbers are offered loads."""
+    x = numbers("latency", title="95th percentile of the time to the last token (ms)")
+    y = numbers("energy", title=f"Energy per output token ({unit})")
+    shape = texts("group", title=None) if many else {"value": "circle"}
+    line = {"type": "line", "strokeWidth": 1.2, "color": COLOURS["muted"], "strokeDash": [4, 3]}
+    label = {"type": "text", "align": "left", "dx": 8, "dy": -6, "fontSize": 12}
+    return {
+        "layer": [
+            layer(values, line, x=x, y=y, order=numbers("load"), detail=texts("group")),
+            layer(values, _POINT, x=x, y=y, color=_state_colour(), shape=shape),
+            layer(values, {**label, "color": COLOURS["ink"]}, x=x, y=y, text=texts("label")),
+        ],
+        **_size(wide=wide),
+    }
 
 
 def _power_load(
     groups: Mapping[Key, Sequence[Row]],
     names: Mapping[Key, str],
     curves: Mapping[str, LoadCurve | None],
-    *,
-    wide: bool,
-) -> Chart:
+) -> Figure:
     """Return power against the requests answered a second, and the line through them."""
-    import altair as alt
-
     values = [
         {
             "group": name,
             "load": run["requests_per_s"],
             "power": run["power_mean_w"],
-            "state": "over-saturated" if run["over_saturated"] else "keeps up",
+            "state": _state([run]),
         }
         for name, members in _named(groups, names)
         for run in members
         if in_means(run) and run["power_mean_w"] is not None
     ]
+    title = "Power against load"
     if not values:
-        return message("No run with energy to show", wide=wide)
+        return no_figure(title, NO_ENERGY)
     most = max(value["load"] for value in values)
     ends = [
         {"group": name, "load": load, "power": curve.intercept_w + curve.slope_j * load}
@@ -262,37 +278,28 @@ def _power_load(
         if (curve := curves[name]) is not None
         for load in (0.0, most)
     ]
-    x = alt.X("load:Q", title="Requests answered a second")
-    y = alt.Y("power:Q", title="Power (W)", scale=alt.Scale(zero=True))
-    line = (
-        alt.Chart(alt.Data(values=ends))
-        .mark_line(strokeWidth=1.2, color=COLOURS["muted"])
-        .encode(x=x, y=y, detail="group:N")
-    )
-    points = (
-        alt.Chart(alt.Data(values=values))
-        .mark_point(size=70, filled=True, opacity=1)
-        .encode(
-            x=x,
-            y=y,
-            color=_state_colour(),
-        )
-    )
-    return alt.layer(line, points).properties(**_size(wide=wide))
+    x = numbers("load", title="Requests answered a second")
+    y = numbers("power", title="Power (W)", scale={"zero": True})
+    line = {"type": "line", "strokeWidth": 1.2, "color": COLOURS["muted"]}
+    marks = [
+        layer(ends, line, x=x, y=y, detail=texts("group")),
+        layer(values, _POINT, x=x, y=y, color=_state_colour()),
+    ]
+    text = f"{counted(len(values), 'run')}; the lines are given in words above."
+    return drawn(lambda wide: {"layer": marks, **_size(wide=wide)}, title, text)
 
 
-def _state_colour() -> Any:
+_POINT = {"type": "point", "size": 70, "filled": True, "opacity": 1}
+
+
+def _state(runs: Sequence[Row]) -> str:
+    return "over-saturated" if any(run["over_saturated"] for run in runs) else "keeps up"
+
+
+def _state_colour() -> Channel:
     """Return the colours of runs that keep up and of those that do not."""
-    import altair as alt
-
-    return alt.Color(
-        "state:N",
-        title=None,
-        scale=alt.Scale(
-            domain=["keeps up", "over-saturated"], range=[COLOURS["measured"], COLOURS["flag"]]
-        ),
-        legend=alt.Legend(orient="top"),
-    )
+    states = {"keeps up": COLOURS["measured"], "over-saturated": COLOURS["flag"]}
+    return texts("state", title=None, scale={"domain": [*states], "range": [*states.values()]})
 
 
 def _size(*, wide: bool) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Power and temperature over the time of single runs, their phases in colour.
+"""Power over the time of single runs, their phases in colour, and the energy of each phase.
 
 One run stands for each experiment: of those in the means the one nearest to the mean.
 """
@@ -14,18 +14,29 @@ from numpy.typing import NDArray
 
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.recording.samples import Samples, read_samples
-from llenergymeasure.report.charts import COLOURS, NARROW, WIDE, Chart
-from llenergymeasure.report.figures import Figure, drawn
+from llenergymeasure.report.figures import (
+    COLOURS,
+    NARROW,
+    WIDE,
+    Channel,
+    Chart,
+    Figure,
+    drawn,
+    layer,
+    numbers,
+    texts,
+)
 from llenergymeasure.report.findings import TOKEN
-from llenergymeasure.report.wording import plain
+from llenergymeasure.report.wording import counted, rounded, scale_for, shortened
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.units import NS_PER_S
 
 Row: TypeAlias = Mapping[str, Any]
 
-FIGURE_NAME = "power_over_time"
+POWER_NAME, PHASES_NAME = "power_over_time", "energy_by_phase"
 SHOWN_RUNS = 6
+PANEL_HEIGHT = 82
 POINTS = 400
 """Points drawn of a run: each the mean over so much of its time."""
 
@@ -41,7 +52,7 @@ _COLOURS = {
     "load": "#7a5195",
     "warmup": "#e69f00",
     "measure": "#0072b2",
-    "other": "#c9d0d6",
+    "other": "#57ab86",
 }
 """Phases by kind; named in the legend too, for nobody is to rely on the colours."""
 
@@ -51,25 +62,30 @@ class Trace:
     """One run's series, in s from the start of its window.
 
     Attributes:
-        label: the experiment and cycle.
+        label: the experiment and cycle, and how warm the warmest card was where that is known.
         power: (time, W) of all devices together.
-        temperature: (time, °C) of the warmest card; empty without one.
         phases: name, start and end.
+        energies: kind of phase and energy in J, of the phases whose energy is known.
     """
 
     label: str
     power: list[tuple[float, float]]
-    temperature: list[tuple[float, float]]
     phases: list[tuple[str, float, float]]
+    energies: list[tuple[str, float]]
 
 
-def power_figure(study_dir: Path, summary: Sequence[Row], runs: Sequence[Row]) -> Figure | None:
-    """Return power over time of up to :data:`SHOWN_RUNS` runs; null if no run has a series.
+def trace_figures(
+    study_dir: Path, summary: Sequence[Row], runs: Sequence[Row]
+) -> dict[str, Figure]:
+    """Return power over time, and energy by phase, of up to :data:`SHOWN_RUNS` runs.
 
     Args:
         study_dir: the study's folder.
         summary: the experiments, ranked.
         runs: the runs in their means.
+
+    Returns:
+        The figures for which any of these runs has the data.
     """
     traces = [
         trace
@@ -77,9 +93,24 @@ def power_figure(study_dir: Path, summary: Sequence[Row], runs: Sequence[Row]) -
         if (run := _typical(row, runs)) is not None
         and (trace := _trace(StudyFolder(study_dir), row, run)) is not None
     ]
-    if not traces:
-        return None
-    return drawn(lambda wide: _chart(traces, wide=wide))
+    figures = {}
+    note = (
+        f"{len(traces)} of {counted(len(runs), 'run')} in the means: the one nearest to its mean "
+        f"of each of {len(traces)} of {counted(len(summary), 'experiment')}, those with the least "
+        "energy first."
+    )
+    if traces:
+        peaks = [max(value for _, value in trace.power) for trace in traces]
+        text = f"Highest power of each: {', '.join(rounded(peak) for peak in peaks)} W."
+        figures[POWER_NAME] = drawn(
+            lambda wide: _power_chart(traces, wide=wide), "Power over time", text, note
+        )
+    if any(trace.energies for trace in traces):
+        text = "; ".join(_phases_text(trace) for trace in traces if trace.energies)
+        figures[PHASES_NAME] = drawn(
+            lambda wide: _phases_chart(traces, wide=wide), "Energy by phase", text, note
+        )
+    return figures
 
 
 def _typical(row: Row, runs: Sequence[Row]) -> Row | None:
@@ -102,16 +133,20 @@ def _trace(study: StudyFolder, row: Row, run: Row) -> Trace | None:
     if not power:
         return None
     return Trace(
-        f"{plain(row['label'], 60)}, cycle {run['cycle']}",
-        power,
-        _temperature(samples, zero_ns),
-        [
+        label=f"{shortened(row['label'], 44)}, cycle {run['cycle']}{_warmth(samples)}",
+        power=power,
+        phases=[
             (
                 each["name"],
                 (each["start_monotonic_ns"] - zero_ns) / NS_PER_S,
                 (each["end_monotonic_ns"] - zero_ns) / NS_PER_S,
             )
             for each in record["phases"]
+        ],
+        energies=[
+            (_kind(each["phase"]), each["energy_j"])
+            for each in record["energy"]["phases"]
+            if each["energy_j"] is not None
         ],
     )
 
@@ -139,15 +174,17 @@ def _power(samples: Samples, sensor: str, zero_ns: int) -> list[tuple[float, flo
     return _thinned(grid, whole)
 
 
-def _temperature(samples: Samples, zero_ns: int) -> list[tuple[float, float]]:
-    warmest: list[tuple[float, float]] = []
-    for info in samples.header.sensors:
-        found = samples.series(info.device, info.sensor, "temperature_celsius")
-        seen = found.value[~np.isnan(found.value)]
-        if len(seen) > 1 and (not warmest or seen.max() > max(value for _, value in warmest)):
-            keep = ~np.isnan(found.value)
-            warmest = _thinned((found.t_ns[keep] - zero_ns) / NS_PER_S, seen)
-    return warmest
+def _warmth(samples: Samples) -> str:
+    """Return the span of temperatures of the warmest card; empty where none is known."""
+    found = [
+        samples.series(info.device, info.sensor, "temperature_celsius").value
+        for info in samples.header.sensors
+    ]
+    known = [values[~np.isnan(values)] for values in found]
+    warmest = max((each for each in known if len(each)), key=np.max, default=None)
+    if warmest is None:
+        return ""
+    return f", {warmest.min():.0f} to {warmest.max():.0f} °C"
 
 
 def _thinned(
@@ -159,74 +196,79 @@ def _thinned(
     return [(float(np.mean(times_s[each])), float(np.mean(values[each]))) for each in places]
 
 
-def _chart(traces: Sequence[Trace], *, wide: bool) -> Chart:
-    import altair as alt
+def _power_chart(traces: Sequence[Trace], *, wide: bool) -> Chart:
+    """Return a panel for each run, all over the same time and power."""
+    moments = [at for trace in traces for _, *ends in trace.phases for at in ends]
+    moments += [at for trace in traces for at in (trace.power[0][0], trace.power[-1][0])]
+    time = {"scale": {"domain": [min(moments), max(moments)], "nice": False}}
+    most = max(value for trace in traces for _, value in trace.power)
+    power = {
+        "title": "W",
+        "scale": {"domain": [0, 1.05 * most], "nice": False},
+        "axis": {"tickCount": 3, "titleAngle": 0},
+    }
+    inner = {**time, "title": None, "axis": {"labels": False}}
+    last = {**time, "title": "Time from the start of the window (s)"}
+    shown = [
+        _panel(trace, last if trace is traces[-1] else inner, power, wide=wide) for trace in traces
+    ]
+    return {"vconcat": shown, "spacing": 8}
 
-    panels = []
-    for trace in traces:
-        panels.append(_panel(trace, wide=wide))
-        if trace.temperature:
-            panels.append(_temperature_panel(trace, wide=wide))
-    return alt.vconcat(*panels, spacing=14)
 
-
-def _panel(trace: Trace, *, wide: bool) -> Chart:
-    import altair as alt
-
-    kinds = list(_COLOURS)
+def _panel(trace: Trace, time: Mapping[str, Any], power: Mapping[str, Any], *, wide: bool) -> Chart:
     bands = [
         {"phase": _kind(name), "start": start, "end": end} for name, start, end in trace.phases
     ]
-    colour = alt.Color(
-        "phase:N",
-        scale=alt.Scale(domain=kinds, range=list(_COLOURS.values())),
-        legend=alt.Legend(title=None, orient="top"),
+    points = [{"start": at, "power": value} for at, value in trace.power]
+    line = {"type": "line", "strokeWidth": 1.3, "color": COLOURS["ink"]}
+    shade = {"type": "rect", "opacity": 0.25}
+    x = numbers("start", **time)
+    return {
+        "layer": [
+            layer(bands, shade, x=x, x2={"field": "end"}, color=_phase_colour()),
+            layer(points, {**line, "interpolate": "step-after"}, x=x, y=numbers("power", **power)),
+        ],
+        "title": trace.label,
+        "width": _width(wide=wide),
+        "height": PANEL_HEIGHT,
+    }
+
+
+def _phases_chart(traces: Sequence[Trace], *, wide: bool) -> Chart:
+    """Return a bar for each run, from the energies of its phases."""
+    scale = scale_for((energy for trace in traces for _, energy in trace.energies), "J")
+    values = [
+        {"run": trace.label, "phase": kind, "energy": scale(energy), "place": place}
+        for trace in traces
+        for place, (kind, energy) in enumerate(trace.energies)
+    ]
+    names = {"labelLimit": 300 if wide else 120, "domain": False, "ticks": False}
+    chart = layer(
+        values,
+        "bar",
+        x=numbers("energy", title=f"Energy ({scale.unit})", stack="zero"),
+        y=texts("run", title=None, sort=[trace.label for trace in traces], axis=names),
+        color=_phase_colour(),
+        order=numbers("place"),
     )
-    x = _time_axis(trace)
-    shades = (
-        alt.Chart(alt.Data(values=bands))
-        .mark_rect(opacity=0.25)
-        .encode(x=x, x2="end:Q", color=colour)
-    )
-    line = (
-        alt.Chart(alt.Data(values=[{"start": at, "power": value} for at, value in trace.power]))
-        .mark_line(strokeWidth=1.3, color=COLOURS["ink"], interpolate="step-after")
-        .encode(x=x, y=alt.Y("power:Q", title="Power (W)", scale=alt.Scale(zero=True)))
-    )
-    title = alt.Title(trace.label, anchor="start", fontSize=13.5, color=COLOURS["ink"])
-    return alt.layer(shades, line).properties(title=title, **_size(130, wide=wide))
+    width = _width(wide=wide) - (310 if wide else 130)
+    return {**chart, "width": width, "height": 30 * len(traces)}
 
 
-def _temperature_panel(trace: Trace, *, wide: bool) -> Chart:
-    import altair as alt
-
-    values = [{"start": at, "celsius": value} for at, value in trace.temperature]
-    return (
-        alt.Chart(alt.Data(values=values))
-        .mark_line(strokeWidth=1.3, color=COLOURS["flag"])
-        .encode(
-            x=_time_axis(trace),
-            y=alt.Y("celsius:Q", title="°C", scale=alt.Scale(zero=False)),
-        )
-        .properties(**_size(60, wide=wide))
-    )
+def _phases_text(trace: Trace) -> str:
+    scale = scale_for((energy for _, energy in trace.energies), "J")
+    told = [f"{kind} {rounded(scale(energy))} {scale.unit}" for kind, energy in trace.energies]
+    return f"{trace.label}: {', '.join(told)}"
 
 
-def _time_axis(trace: Trace) -> Any:
-    import altair as alt
-
-    starts = [start for _, start, _ in trace.phases] or [trace.power[0][0]]
-    ends = [end for _, _, end in trace.phases] or [trace.power[-1][0]]
-    return alt.X(
-        "start:Q",
-        title="Time from the start of the window (s)",
-        scale=alt.Scale(domain=[min(starts), max(ends)], nice=False, clamp=True),
-    )
+def _phase_colour() -> Channel:
+    scale = {"domain": list(_COLOURS), "range": list(_COLOURS.values())}
+    return texts("phase", title=None, scale=scale)
 
 
 def _kind(phase: str) -> str:
     return "idle" if phase.startswith("idle") else phase if phase in _COLOURS else "other"
 
 
-def _size(height: int, *, wide: bool) -> dict[str, int]:
-    return {"width": WIDE - 60 if wide else NARROW - 56, "height": height}
+def _width(*, wide: bool) -> int:
+    return WIDE - 60 if wide else NARROW - 56

@@ -12,6 +12,7 @@ NOISE_REL = 1e-6
 """Below this share of the value a half width comes from rounding, not from a sensor."""
 
 _PREFIXES = ((6, "M"), (3, "k"), (0, ""), (-3, "m"), (-6, "µ"), (-9, "n"))
+PREFIXED = frozenset({"J", "W", "s"})
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 SCOPE_WORDS = {
     "gpu": "GPU",
@@ -40,9 +41,12 @@ class Scale:
 
 
 def scale_for(values: Iterable[float | None], unit: str) -> Scale:
-    """Return the prefix under which the largest of ``values`` lies between 1 and 1000."""
+    """Return the prefix under which the largest of ``values`` lies between 1 and 1000.
+
+    Units that are not in :data:`PREFIXED`, such as tokens/s, get none.
+    """
     largest = max((abs(value) for value in values if value is not None), default=0.0)
-    if largest == 0:
+    if largest == 0 or unit not in PREFIXED:
         return Scale(1.0, unit)
     for exponent, prefix in _PREFIXES:
         if largest >= 10.0**exponent:

@@ -123,9 +123,9 @@ class OpenStudy:
         _distrust_checksums(self._workflow, self._folder)
         return self.results()
 
-    def tables(self) -> list[str]:
-        """Return the study's tables."""
-        return [self.file(name) for name in TABLE_NAMES]
+    def tables(self, suffix: str = "") -> list[str]:
+        """Return the study's tables, or those whose names end in ``suffix``."""
+        return [self.file(name) for name in TABLE_NAMES if name.endswith(suffix)]
 
     def report(self) -> str:
         """Return the page that a person reads."""

@@ -13,7 +13,7 @@ from llenergymeasure.installation import install_command
 from llenergymeasure.machine.shared_folder import shared_folder
 from llenergymeasure.workflow.source import workflow_root
 
-_HOST_PACKAGES = ("snakemake", "duckdb", "scipy", "altair", "jinja2")
+_HOST_PACKAGES = ("snakemake", "duckdb", "scipy", "vl-convert-python", "jinja2")
 
 
 def program() -> Iterator[Finding]:

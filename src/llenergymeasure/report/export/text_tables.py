@@ -2,12 +2,37 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from llenergymeasure.report.findings import TOKEN, ranked
-from llenergymeasure.report.wording import plain, scale_for, with_half_width
+from llenergymeasure.analysis.selection import selections
+from llenergymeasure.analysis.summary import METRICS
+from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.report.findings import ranked
+from llenergymeasure.report.sweep import varied_settings
+from llenergymeasure.report.wording import (
+    NOTHING,
+    Scale,
+    listed,
+    plain,
+    rounded,
+    rounded_range,
+    scale_for,
+    scopes_text,
+    shortened,
+)
 
 Row: TypeAlias = Mapping[str, Any]
+
+DEFAULT_COLUMNS = ("energy_per_output_token_j", "energy_per_request_j", "output_tokens_per_s")
+_TITLES = {
+    "energy_per_output_token_j": "Energy per output token",
+    "energy_per_request_j": "Energy per request",
+    "power_mean_w": "Mean power",
+    "output_tokens_per_s": "Throughput",
+}
+_UNITS = {"output_tokens_per_s": "tokens/s", "goodput_requests_per_s": "requests/s"}
+_SUFFIXES = {"_j": "J", "_w": "W", "_s": "s"}
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -23,12 +48,72 @@ _LATEX = {
 }
 
 
-def markdown(summary: Sequence[Row]) -> str:
-    """Return the summary as a Markdown table, least energy first."""
-    header, rows = _cells(summary)
-    lines = [header, ["---", "---:", "---", "---:", "---:", "---:"], *rows]
+@dataclass(frozen=True)
+class Table:
+    """A table of the experiments, least energy first, as texts.
+
+    Attributes:
+        header: the columns' names.
+        rows: one an experiment.
+        texts: how many columns on the left are texts.
+        caption: what it shows, and what is the same in all rows.
+    """
+
+    header: list[str]
+    rows: list[list[str]]
+    texts: int
+    caption: str
+
+
+def table(
+    summary: Sequence[Row], runs: Sequence[Row], study: str, columns: Sequence[str] = ()
+) -> Table:
+    """Return the table: a column for each setting that varies, and one for each quantity.
+
+    Kind, scope and device have columns where they differ, and stand in the caption elsewhere.
+
+    Args:
+        summary: the experiments.
+        runs: one row a run.
+        study: its name.
+        columns: the quantities, by their names in the summary; :data:`DEFAULT_COLUMNS` if empty.
+
+    Raises:
+        ConfigurationError: there is no such quantity.
+    """
+    for name in columns:
+        if name not in METRICS:
+            raise ConfigurationError(
+                Problem(f"is none of {', '.join(METRICS)}", key="--columns", found=name)
+            )
+    rows = ranked(summary)
+    used = {name: chosen.used for name, chosen in selections(runs).items()}
+    about = {
+        "Kind": [row["kind"] or NOTHING for row in rows],
+        "Scope": [scopes_text(row["energy_scopes"]) if row["kind"] else NOTHING for row in rows],
+        "Device": [_devices(used.get(row["experiment"], ())) for row in rows],
+    }
+    same = {name: values[0] for name, values in about.items() if len(set(values)) == 1}
+    texts = {name: [_setting(row[name]) for row in rows] for name in varied_settings(rows)}
+    if not texts:
+        texts = {"experiment": [plain(row["label"], 120) for row in rows]}
+    texts |= {name: values for name, values in about.items() if name not in same}
+    numbers = [_quantity(rows, name) for name in columns or DEFAULT_COLUMNS]
+    cells = [*texts.values(), [str(row["n"]) for row in rows], *(values for _, values in numbers)]
+    return Table(
+        header=[*(plain(name, 60) for name in texts), "n", *(title for title, _ in numbers)],
+        rows=[list(line) for line in zip(*cells, strict=True)],
+        texts=len(texts),
+        caption=_caption(study, same),
+    )
+
+
+def markdown(told: Table) -> str:
+    """Return a table as Markdown."""
+    rule = ["---"] * told.texts + ["---:"] * (len(told.header) - told.texts)
+    lines = [told.header, rule, *told.rows]
     escaped = [[_markdown(cell) for cell in line] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in escaped) + "\n\n" + _note(summary) + "\n"
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped) + f"\n\n{told.caption}\n"
 
 
 def _markdown(cell: str) -> str:
@@ -36,55 +121,73 @@ def _markdown(cell: str) -> str:
     return re.sub(r"([|\\`\[\]])", r"\\\1", cell).replace("&", "&amp;").replace("<", "&lt;")
 
 
-def latex(summary: Sequence[Row]) -> str:
-    """Return the summary as a LaTeX table (package booktabs), least energy first."""
-    header, rows = _cells(summary)
-    lines = [" & ".join(_tex(cell) for cell in line) + r" \\" for line in rows]
+def latex(told: Table, study: str) -> str:
+    """Return a table as LaTeX (package booktabs), with its caption and a label."""
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", study).strip("-") or "study"
     return "\n".join(
         [
-            r"\begin{tabular}{lrlrrr}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_tex(told.caption)}}}",
+            rf"\label{{tab:{slug}}}",
+            rf"\begin{{tabular}}{{{'l' * told.texts}{'r' * (len(told.header) - told.texts)}}}",
             r"\toprule",
-            " & ".join(_tex(cell) for cell in header) + r" \\",
+            _tex_line(told.header),
             r"\midrule",
-            *lines,
+            *map(_tex_line, told.rows),
             r"\bottomrule",
             r"\end{tabular}",
-            f"% {_note(summary)}",
+            r"\end{table}",
             "",
         ]
     )
 
 
-def _cells(summary: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    rows = ranked(summary)
-    token = scale_for((row[f"{TOKEN}_mean"] for row in rows), "J")
-    request = scale_for((row["energy_per_request_j_mean"] for row in rows), "J")
-    header = ["Experiment", "n", "Kind", f"Energy per output token ({token.unit})"]
-    header += [f"Energy per request ({request.unit})", "Output tokens/s"]
-    return header, [
-        [
-            plain(row["label"], 120),
-            str(row["n"]),
-            row["kind"] or "none",
-            _value(row, TOKEN, token.factor),
-            _value(row, "energy_per_request_j", request.factor),
-            _value(row, "output_tokens_per_s", 1.0),
-        ]
-        for row in rows
-    ]
+def _caption(study: str, same: Mapping[str, str]) -> str:
+    caption = f"{plain(study, 80)}: means over cycles and 95 % intervals."
+    kind = same.get("Kind")
+    if kind not in (None, NOTHING):
+        scope = f" ({same['Scope']})" if "Scope" in same else ""
+        caption += f" Energy is {kind}{scope}."
+    if same.get("Device", NOTHING) != NOTHING:
+        caption += f" Device: {same['Device']}."
+    return caption
 
 
-def _value(row: Row, metric: str, factor: float) -> str:
-    mean, high = row[f"{metric}_mean"], row[f"{metric}_ci95_high"]
-    half_width = None if mean is None or high is None else (high - mean) * factor
-    return with_half_width(None if mean is None else mean * factor, half_width)
+def _quantity(rows: Sequence[Row], metric: str) -> tuple[str, list[str]]:
+    """Return a quantity's header and its cells: the mean, and its interval where there is one."""
+    unit = _UNITS.get(metric) or _SUFFIXES.get(metric[-2:], "")
+    scale = scale_for((row[f"{metric}_mean"] for row in rows), unit)
+    title = _TITLES.get(metric, metric) + (f" ({scale.unit})" if unit else "")
+    return title, [_cell(row, metric, scale) for row in rows]
 
 
-def _note(summary: Sequence[Row]) -> str:
-    kinds = {row["kind"] for row in summary if row["kind"]}
-    told = "Mean and half width of the 95 % interval over cycles."
-    return f"{told} Estimated energy is a model's guess." if "estimated" in kinds else told
+def _cell(row: Row, metric: str, scale: Scale) -> str:
+    mean, low, high = (
+        None if row[f"{metric}_{part}"] is None else scale(row[f"{metric}_{part}"])
+        for part in ("mean", "ci95_low", "ci95_high")
+    )
+    if low is None or high is None:
+        return rounded(mean)
+    return f"{rounded(mean, (high - low) / 2)} ({rounded_range(low, high)})"
+
+
+def _setting(value: Any) -> str:
+    return (
+        NOTHING
+        if value is None
+        else shortened(f"{value:g}" if isinstance(value, float) else value, 60)
+    )
+
+
+def _devices(runs: Sequence[Row]) -> str:
+    names = dict.fromkeys(plain(run["gpu_name"], 60) for run in runs if run["gpu_name"])
+    return listed(list(names)) or NOTHING
+
+
+def _tex_line(cells: Sequence[str]) -> str:
+    return " & ".join(map(_tex, cells)) + r" \\"
 
 
 def _tex(text: str) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in text).replace("±", r"$\pm$")
+    return "".join(_LATEX.get(sign, sign) for sign in text)

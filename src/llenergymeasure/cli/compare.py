@@ -1,0 +1,169 @@
+"""``llem compare``: how one study, or one experiment, relates to another; a guard for a CI."""
+
+import json
+import operator
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import pyarrow as pa
+
+from llenergymeasure.analysis.relations import COMPARED
+from llenergymeasure.analysis.sides import Match, compare_sides, of_experiment
+from llenergymeasure.analysis.summary import summarise
+from llenergymeasure.analysis.tables import RUNS_NAME, read_table
+from llenergymeasure.cli.results import study_folder
+from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.report.text import aligned
+from llenergymeasure.report.verdicts import how, shown
+from llenergymeasure.report.wording import NOTHING, p_value, plain, rounded_range, shortened
+
+Row: TypeAlias = Mapping[str, Any]
+
+LABEL_LIMIT = 44
+_CONDITION = re.compile(r"\s*(\w+)\s*(>=|<=|>|<)\s*(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)\s*")
+_OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+
+
+class Condition(NamedTuple):
+    """What must not hold: a quantity's ratio, B over A, above or below a limit."""
+
+    text: str
+    metric: str
+    holds: Callable[[float], bool]
+
+
+def compare_command(
+    a: str, b: str, *, study: Path | None, fail_if: Sequence[str], as_json: bool
+) -> bool:
+    """Print how B relates to A; return whether no condition of ``fail_if`` held.
+
+    Args:
+        a: a study's file or results folder; with ``study``, an experiment's id or its beginning.
+        b: the same, for what is compared.
+        study: the study that both experiments are of.
+        fail_if: conditions on ratios, such as ``energy_per_output_token_j > 1.02``.
+        as_json: for programs.
+
+    Raises:
+        ConfigurationError: a condition cannot be read or has nothing to be tested on, or the two
+            have nothing in common.
+        ResultsError: plan or tables cannot be read.
+    """
+    conditions = [condition(text) for text in fail_if]
+    matches = _two_studies(Path(a), Path(b)) if study is None else _two_experiments(study, a, b)
+    rows = compare_sides(matches)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print(_text(rows))
+    held = [line for each in conditions for line in _held(each, rows)]
+    for line in held:
+        print(line, file=sys.stderr)
+    return not held
+
+
+def condition(text: str) -> Condition:
+    """Return a condition that was written as ``QUANTITY > NUMBER``.
+
+    Raises:
+        ConfigurationError: it is written otherwise, or there is no such quantity.
+    """
+    found = _CONDITION.fullmatch(text)
+    if found is None:
+        raise ConfigurationError(
+            Problem("is not QUANTITY > NUMBER (or >=, <, <=)", key="--fail-if", found=text)
+        )
+    metric, sign, number = found.groups()
+    if metric not in COMPARED:
+        raise ConfigurationError(
+            Problem(f"is none of {', '.join(COMPARED)}", key="--fail-if", found=metric)
+        )
+    compare, limit = _OPERATORS[sign], float(number)
+    return Condition(f"{metric} {sign} {number}", metric, lambda ratio: compare(ratio, limit))
+
+
+def _held(each: Condition, rows: Sequence[Row]) -> list[str]:
+    """Return a line for each pair in which a condition holds."""
+    lines = []
+    members = [row for row in rows if row["metric"] == each.metric]
+    if not members:
+        raise ConfigurationError(f"--fail-if: no two runs have {each.metric} to compare")
+    for row in members:
+        if row["ratio"] is None:
+            reason = plain(row["unavailable"] or "there is no ratio", 300)
+            raise ConfigurationError(f"--fail-if: {row['label']} cannot be compared: {reason}")
+        if each.holds(row["ratio"]):
+            lines.append(
+                f"{plain(row['label'], 90)}: {each.text} holds, the ratio is {row['ratio']:.4g}"
+            )
+    return lines
+
+
+def _two_studies(a: Path, b: Path) -> list[Match]:
+    folders = [study_folder(path).path for path in (a, b)]
+    of_a, of_b = (read_table(folder, RUNS_NAME) for folder in folders)
+    labels = _labels(of_a)
+    common = [each for each in labels if each in set(of_b["experiment"].to_pylist())]
+    if not common:
+        raise ConfigurationError(
+            f"{a} and {b} have no experiment in common; to compare two experiments of one study "
+            "give their ids and --study"
+        )
+    return [
+        Match(labels[each], of_experiment(of_a, each), of_experiment(of_b, each)) for each in common
+    ]
+
+
+def _two_experiments(study: Path, a: str, b: str) -> list[Match]:
+    folder = study_folder(study).path
+    runs = read_table(folder, RUNS_NAME)
+    labels = _labels(runs)
+    one, other = (_experiment(name, labels) for name in (a, b))
+    label = f"{labels[other]} against {labels[one]}"
+    return [Match(label, of_experiment(runs, one), of_experiment(runs, other))]
+
+
+def _labels(runs: pa.Table) -> dict[str, str]:
+    summary = summarise(runs).select(["experiment", "label"]).to_pylist()
+    return {row["experiment"]: row["label"] for row in summary}
+
+
+def _experiment(name: str, labels: Mapping[str, str]) -> str:
+    """Return the id that begins with ``name``."""
+    found = [each for each in labels if each.startswith(name)]
+    if len(found) != 1:
+        known = "; ".join(f"{each} ({plain(label, 60)})" for each, label in labels.items())
+        count = "no experiment" if not found else f"{len(found)} experiments"
+        raise ConfigurationError(f"{count} of the study begins with {name}; there are {known}")
+    return found[0]
+
+
+def _text(rows: Sequence[Row]) -> str:
+    lines = [["experiment", "quantity", "B/A", "95 % interval", "p", "verdict", "how"]]
+    lines += [
+        [
+            shortened(row["label"], LABEL_LIMIT),
+            row["metric"],
+            NOTHING if row["ratio"] is None else f"{row['ratio']:.4g}",
+            rounded_range(row["ci95_low"], row["ci95_high"]),
+            p_value(row["p_holm"]),
+            _verdict(row),
+            how(row) if row["ratio"] is not None else shortened(row["unavailable"] or NOTHING, 120),
+        ]
+        for row in rows
+    ]
+    return aligned(lines, left=(0, 1, 5, 6))
+
+
+def _verdict(row: Row) -> str:
+    if row["ratio"] is None:
+        return "not compared"
+    return "differ" if shown(row) else "inconclusive"

@@ -1,0 +1,125 @@
+"""Energy against a second objective: every experiment, and the Pareto front as a line."""
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from llenergymeasure.report.charts import (
+    BEYOND,
+    NO_ENERGY,
+    SHOWN_EXPERIMENTS,
+    Axis,
+    interval_marks,
+    kind_of,
+    kind_points,
+)
+from llenergymeasure.report.figures import (
+    COLOURS,
+    NARROW,
+    WIDE,
+    Chart,
+    Figure,
+    drawn,
+    layer,
+    no_figure,
+    numbers,
+    texts,
+)
+from llenergymeasure.report.wording import listed, plain, shortened
+
+Row: TypeAlias = Mapping[str, Any]
+
+ENERGY = "energy_per_output_token_j"
+LABEL_LENGTH, NARROW_LABEL_LENGTH = 30, 20
+
+
+def front_figure(
+    summary: Sequence[Row], front: Collection[str], metric: str, title: str, unit: str
+) -> Figure:
+    """Return energy per output token against another quantity.
+
+    Those on the front have their names, the others their row in the table of experiments.
+
+    Args:
+        summary: the experiments, in the order of the table.
+        front: the ids of those that none beats in both.
+        metric: the other quantity.
+        title: what it is.
+        unit: its unit.
+    """
+    heading = f"Energy per output token against {title.lower()}"
+    shown = [
+        (str(number), row)
+        for number, row in enumerate(summary, start=1)
+        if row[f"{ENERGY}_mean"] is not None and row[f"{metric}_mean"] is not None
+    ][:SHOWN_EXPERIMENTS]
+    if not shown:
+        return no_figure(heading, NO_ENERGY)
+    energy = Axis.over([row for _, row in shown], ENERGY, "Energy per output token", "J")
+    other = Axis.over([row for _, row in shown], metric, title, unit)
+    rows: list[dict[str, Any]] = [
+        {
+            **energy.values(row),
+            **{f"x_{name}": value for name, value in other.values(row).items()},
+            "kind": row["kind"] or "unknown",
+            "number": number,
+            "name": plain(row["label"]),
+            "front": row["experiment"] in front,
+        }
+        for number, row in shown
+    ]
+    best = [row["name"] for row in rows if row["front"]]
+    text = f"On the Pareto front: {listed(best[:8])}." if best else "No Pareto front was computed."
+    cut = any(
+        energy.beyond(row["low"], row["high"]) or other.beyond(row["x_low"], row["x_high"])
+        for row in rows
+    )
+    return drawn(
+        lambda wide: _scatter(rows, energy, other, wide=wide), heading, text, BEYOND if cut else ""
+    )
+
+
+def _scatter(rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, *, wide: bool) -> Chart:
+    x, y = other.channel("x_value"), energy.channel("value")
+    colour = kind_of()
+    ends = ("x_low", "x_high")
+    line = {"type": "line", "strokeWidth": 2, "color": COLOURS["green"]}
+    on_front = [row for row in rows if row["front"]]
+    return {
+        "layer": [
+            layer(on_front, line, x=x, y=y, order=numbers("x_value")),
+            *interval_marks(rows, energy, "y", {"x": x, "color": colour}),
+            *interval_marks(rows, other, "x", {"y": y, "color": colour}, fields=ends),
+            kind_points(rows, x, y),
+            *_labels(rows, energy, other, LABEL_LENGTH if wide else NARROW_LABEL_LENGTH),
+        ],
+        "width": WIDE - 60 if wide else NARROW - 56,
+        "height": 340 if wide else 280,
+    }
+
+
+def _labels(
+    rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, length: int
+) -> Iterator[Chart]:
+    """Yield names of those on the front, below it where nothing else is, and numbers of others."""
+    for row in rows:
+        is_right = _is_upper(row["x_value"], other, 0.5)
+        is_below = row["front"] and _is_upper(row["value"], energy, 0.12)
+        mark = {
+            "type": "text",
+            "align": "right" if is_right else "left",
+            "dx": -5 if is_right else 5,
+            "dy": 14 if is_below else -9,
+            "fontSize": 12.5,
+            "color": COLOURS["ink" if row["front"] else "muted"],
+        }
+        text = shortened(row["name"], length) if row["front"] else row["number"]
+        x, y = other.channel("x_value"), energy.channel("value")
+        yield layer([{**row, "text": text}], mark, x=x, y=y, text=texts("text"))
+
+
+def _is_upper(value: float, axis: Axis, share: float) -> bool:
+    """Return whether a value lies beyond a share of an axis's length."""
+    if axis.logarithmic:
+        return math.log(value / axis.low) > share * math.log(axis.high / axis.low)
+    return value > axis.low + share * (axis.high - axis.low)

@@ -1,0 +1,321 @@
+"""What the study is made for: each quantity's mean against each setting that was swept.
+
+A second setting is told by colour and shape. Further ones stand at the values that most
+experiments share, and the caption says so.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from llenergymeasure.analysis.serving import LOAD_SETTINGS
+from llenergymeasure.analysis.summary import SETTING_COLUMNS, SUMMARY_SCHEMA
+from llenergymeasure.report.charts import BEYOND, KINDS, Axis, interval_marks
+from llenergymeasure.report.figures import (
+    COLOURS,
+    NARROW,
+    WIDE,
+    Channel,
+    Chart,
+    Figure,
+    drawn,
+    layer,
+    numbers,
+    texts,
+)
+from llenergymeasure.report.wording import counted, listed, plain, rounded, shortened
+
+Row: TypeAlias = Mapping[str, Any]
+
+QUANTITIES = (
+    ("energy_per_output_token_j", "Energy per output token", "J"),
+    ("output_tokens_per_s", "Throughput", "output tokens/s"),
+    ("power_mean_w", "Mean power", "W"),
+    ("request_latency_p50_s", "Median request latency", "s"),
+)
+SERVING_QUANTITIES = (
+    *QUANTITIES[:3],
+    ("goodput_requests_per_s", "Goodput", "requests/s"),
+    ("request_latency_p95_s", "Request latency, 95th percentile", "s"),
+    ("time_to_first_token_p99_s", "Time to first token, 99th percentile", "s"),
+)
+SHOWN_SETTINGS = 4
+SERIES = (
+    ("measured", "circle"),
+    ("estimated", "square"),
+    ("flag", "triangle-up"),
+    ("green", "diamond"),
+    ("gold", "triangle-down"),
+    ("muted", "cross"),
+)
+"""Colour and shape of the second setting's values: as many are drawn."""
+LOG2_RATIO = 8.0
+"""A numeric setting that spans this factor stands on a logarithmic axis of base 2."""
+LISTED_TICKS = 10
+OFFERED = "Requests offered per second"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The experiments of one figure.
+
+    Attributes:
+        title: the setting along the axis, or the load that it asks for.
+        numeric: whether the setting is a number.
+        rows: the experiments, each with its place ``x`` and its ``series``.
+        x_values: the places, in their order.
+        series: the second setting's name; empty for none.
+        series_values: its values as texts, in their order.
+        notes: what is not drawn, and what stands still, as sentences.
+    """
+
+    title: str
+    numeric: bool
+    rows: list[dict[str, Any]]
+    x_values: list[Any]
+    series: str
+    series_values: list[str]
+    notes: list[str]
+
+
+def sweep_figures(summary: Sequence[Row], offered: Mapping[str, float]) -> dict[str, Figure]:
+    """Return a figure for each swept setting, the one of most interest first.
+
+    Args:
+        summary: the experiments that one axis may hold.
+        offered: requests offered a second by experiment, where there were any.
+    """
+    rows = [row for row in summary if row["energy_per_output_token_j_mean"] is not None]
+    settings = swept_settings(rows) if rows else []
+    figures = {}
+    for setting in settings[:SHOWN_SETTINGS]:
+        others = [name for name in settings if name != setting]
+        sweep = sweep_of(rows, setting, others, offered)
+        if sweep is None:
+            continue
+        quantities = SERVING_QUANTITIES if offered else QUANTITIES
+        slug = re.sub(r"[^A-Za-z0-9_-]+", "_", setting)[:60]
+        figures[f"against_{slug}"] = _figure(sweep, quantities)
+    return figures
+
+
+def varied_settings(rows: Sequence[Row]) -> list[str]:
+    """Return the columns of the settings in which experiments differ."""
+    names = [*SETTING_COLUMNS, *(name for name in rows[0] if name not in SUMMARY_SCHEMA.names)]
+    return [name for name in names if len({str(row[name]) for row in rows}) > 1]
+
+
+def swept_settings(rows: Sequence[Row]) -> list[str]:
+    """Return the settings in which experiments differ: load, then numbers, then texts.
+
+    Of settings that always change together the first stands for all.
+    """
+    partitions: dict[tuple[int, ...], str] = {}
+    for name in sorted(
+        varied_settings(rows),
+        key=lambda name: (name not in LOAD_SETTINGS, name in SETTING_COLUMNS),
+    ):
+        values = [str(row[name]) for row in rows]
+        partitions.setdefault(tuple(map(values.index, values)), name)
+    return sorted(
+        partitions.values(),
+        key=lambda name: (
+            name not in LOAD_SETTINGS,
+            not _is_numeric(rows, name),
+            -len({row[name] for row in rows}),
+        ),
+    )
+
+
+def _is_numeric(rows: Sequence[Row], name: str) -> bool:
+    return all(
+        row[name] is None
+        or (isinstance(row[name], int | float) and not isinstance(row[name], bool))
+        for row in rows
+    )
+
+
+def sweep_of(
+    rows: Sequence[Row], setting: str, others: Sequence[str], offered: Mapping[str, float]
+) -> Sweep | None:
+    """Return the experiments that one figure draws; None where fewer than two places are left."""
+    having = [row for row in rows if row[setting] is not None]
+    fitting = [name for name in others if len({str(row[name]) for row in having}) <= len(SERIES)]
+    series = next(iter(fitting), "")
+    held = [name for name in others if name != series]
+    kept, notes = _held(having, held)
+    if len({row[setting] for row in kept}) < 2:
+        return None
+    if len(having) < len(rows):
+        notes.append(f"{counted(len(rows) - len(having), 'experiment')} without it are not drawn.")
+    by_load = setting in LOAD_SETTINGS and all(row["experiment"] in offered for row in kept)
+    numeric = _is_numeric(kept, setting)
+
+    def place(row: Row) -> Any:
+        return (
+            offered[row["experiment"]]
+            if by_load
+            else row[setting]
+            if numeric
+            else _text(row[setting])
+        )
+
+    placed = [
+        {**row, "x": place(row), "series": _text(row[series]) if series else ""} for row in kept
+    ]
+    x_values = list(dict.fromkeys(row["x"] for row in placed))
+    return Sweep(
+        title=OFFERED if by_load else plain(setting, 60),
+        numeric=numeric,
+        rows=placed,
+        x_values=sorted(x_values),
+        series=series,
+        series_values=_ordered(kept, series) if series else [""],
+        notes=notes,
+    )
+
+
+def _held(rows: Sequence[Row], names: Sequence[str]) -> tuple[list[Row], list[str]]:
+    """Return the experiments that share the most common values of ``names``, and a word on it."""
+    varied = [name for name in names if len({str(row[name]) for row in rows}) > 1]
+    if not varied:
+        return list(rows), []
+    counts = Counter(tuple(str(row[name]) for name in varied) for row in rows)
+    chosen = counts.most_common(1)[0][0]
+    kept = [row for row in rows if tuple(str(row[name]) for name in varied) == chosen]
+    told = listed(
+        [
+            f"{plain(name, 40)}={plain(value, 40)}"
+            for name, value in zip(varied, chosen, strict=True)
+        ]
+    )
+    return kept, [
+        f"Drawn at {told}; {counted(len(rows) - len(kept), 'more experiment')} in the table."
+    ]
+
+
+def _ordered(rows: Sequence[Row], name: str) -> list[str]:
+    numeric = _is_numeric(rows, name)
+    values = sorted(
+        {row[name] for row in rows},
+        key=lambda value: (value is None, value or 0 if numeric else str(value)),
+    )
+    return list(dict.fromkeys(map(_text, values)))
+
+
+def _text(value: Any) -> str:
+    return (
+        "not set"
+        if value is None
+        else f"{value:g}"
+        if isinstance(value, float)
+        else shortened(value, 30)
+    )
+
+
+def _figure(sweep: Sweep, quantities: Sequence[tuple[str, str, str]]) -> Figure:
+    axes = []
+    for metric, title, unit in quantities:
+        known = [row for row in sweep.rows if row[f"{metric}_mean"] is not None]
+        if known:
+            axes.append(Axis.over(known, metric, title, unit))
+    cut = any(
+        axis.beyond(values["low"], values["high"])
+        for axis in axes
+        for values in map(axis.values, sweep.rows)
+    )
+    notes = [*sweep.notes, *([BEYOND] if cut else [])]
+    return drawn(
+        lambda wide: _panels(sweep, axes, wide=wide),
+        f"{axes[0].title.partition(' (')[0]} and other quantities against {sweep.title}",
+        _told(sweep, axes[0]),
+        " ".join(notes),
+    )
+
+
+def _told(sweep: Sweep, axis: Axis) -> str:
+    """Return the means of the first quantity, in words."""
+    parts = []
+    for series in sweep.series_values:
+        rows = [row for row in sweep.rows if row["series"] == series]
+        rows.sort(key=lambda row: sweep.x_values.index(row["x"]))
+        means = ", ".join(
+            f"{rounded(axis.values(row)['value'])} at {_text(row['x'])}" for row in rows
+        )
+        parts.append(f"{sweep.series}={series}: {means}" if sweep.series else means)
+    return f"{axis.title}: {'; '.join(parts)}."
+
+
+def _panels(sweep: Sweep, axes: Sequence[Axis], *, wide: bool) -> Chart:
+    return {
+        "concat": [_panel(sweep, axis, wide=wide) for axis in axes],
+        "columns": 2 if wide else 1,
+        "spacing": {"row": 18, "column": 26},
+        "resolve": {"scale": {"color": "shared", "shape": "shared"}},
+    }
+
+
+def _panel(sweep: Sweep, axis: Axis, *, wide: bool) -> Chart:
+    rows = [
+        {
+            "x": row["x"],
+            "series": row["series"],
+            "kind": row["kind"] or "unknown",
+            **axis.values(row),
+        }
+        for row in sweep.rows
+        if row[f"{axis.metric}_mean"] is not None
+    ]
+    shown = {"title": None, "axis": {"tickCount": 5}}
+    y = axis.channel("value", **shown)
+    channels = {
+        "x": place_channel(sweep),
+        "color": _series(sweep, [COLOURS[name] for name, _ in SERIES]),
+    }
+    if not sweep.numeric and sweep.series:
+        channels["xOffset"] = texts("series", sort=sweep.series_values)
+    line = layer(rows, {"type": "line", "strokeWidth": 1.5}, y=y, **channels)
+    points = layer(
+        rows,
+        {"type": "point", "size": 55, "opacity": 1, "filled": True, "strokeWidth": 1.8},
+        y=y,
+        shape=_series(sweep, [shape for _, shape in SERIES]),
+        fillOpacity=texts("kind", legend=None, scale={"domain": KINDS, "range": [1, 0, 0]}),
+        **channels,
+    )
+    return {
+        "layer": [
+            *([line] if sweep.numeric else []),
+            *interval_marks(rows, axis, "y", channels, options=shown),
+            points,
+        ],
+        "title": axis.title,
+        "width": (WIDE - 150) // 2 if wide else NARROW - 60,
+        "height": 190 if wide else 170,
+    }
+
+
+def place_channel(sweep: Sweep) -> Channel:
+    """Return the setting's axis: of base 2 where it spans a large factor, or of categories."""
+    if not sweep.numeric:
+        return texts("x", title=sweep.title, sort=sweep.x_values, axis={"labelAngle": 0})
+    least, most = sweep.x_values[0], sweep.x_values[-1]
+    axis: dict[str, Any] = {"grid": False, "format": ".3~r" if sweep.title == OFFERED else ".12~r"}
+    if len(sweep.x_values) <= LISTED_TICKS:
+        axis["values"] = sweep.x_values
+    if least > 0 and most / least >= LOG2_RATIO:
+        edge = (most / least) ** 0.04
+        scale = {"type": "log", "base": 2, "domain": [least / edge, most * edge], "nice": False}
+    else:
+        edge = 0.04 * (most - least)
+        scale = {"domain": [least - edge, most + edge], "nice": False, "zero": False}
+    return numbers("x", title=sweep.title, scale=scale, axis=axis)
+
+
+def _series(sweep: Sweep, looks: Sequence[str]) -> Channel:
+    """Return the second setting as colour or shape."""
+    scale = {"domain": sweep.series_values, "range": looks[: len(sweep.series_values)]}
+    title = plain(sweep.series, 40)
+    return texts("series", title=title, scale=scale, **({} if sweep.series else {"legend": None}))

@@ -1,0 +1,101 @@
+"""``llem compare``: two studies, or two experiments of one, and its guard."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.analysis.tables import write_tables
+from llenergymeasure.cli.compare import compare_command, condition
+from llenergymeasure.errors import ConfigurationError
+from results.synthetic import make_plan, make_result, write_plan, write_result
+
+TOKEN = "energy_per_output_token_j"
+CONFIGS = [{"model": "tiny-llama", "pytorch": {"batch_size": size}} for size in (1, 8)]
+NOISE = (1.0, 1.01, 0.995, 1.004)
+
+
+def study(folder: Path, level: float = 1.0, cycles: int = 4, hour: int = 12, **how) -> Path:
+    plan = make_plan(CONFIGS, ["pytorch.batch_size"], cycles=cycles)
+    write_plan(folder, plan)
+    for run in plan["runs"]:
+        size = run["config"]["pytorch"]["batch_size"]
+        energy_j = level * 1000 / size**0.5 * NOISE[(run["cycle"] - 1 + hour) % 4]
+        result = make_result(run, energy_j=energy_j, **how)
+        began = f"2026-03-01T{hour}:{run['order']:02d}:00+00:00"
+        result = result.model_copy(update={"provenance": {"recording": {"started_at": began}}})
+        write_result(folder, result, plan["swept"])
+    write_tables(folder, partial=False)
+    return folder
+
+
+def compared(a, b, *fail_if, within=None):
+    return compare_command(str(a), str(b), study=within, fail_if=fail_if, as_json=False)
+
+
+def test_two_studies_are_compared_experiment_by_experiment(tmp_path, capsys):
+    a, b = study(tmp_path / "a"), study(tmp_path / "b", level=1.05, hour=13)
+    assert compared(a, b)
+    lines = [line for line in capsys.readouterr().out.splitlines() if TOKEN in line]
+    assert [line.split()[0] for line in lines] == ["batch_size=1", "batch_size=8"]
+    assert all("1.05" in line and "differ" in line for line in lines)
+    assert all("unpaired, 4 and 4 runs" in line for line in lines)
+
+
+def test_two_experiments_of_a_study_are_paired_by_cycle(tmp_path, capsys):
+    folder = study(tmp_path)
+    ids = [run["experiment"] for run in json.loads((folder / "plan.json").read_text())["runs"]]
+    assert compared(ids[0][:8], ids[1], within=folder)
+    out = capsys.readouterr().out
+    assert "0.3536" in out
+    assert "paired over 4 cycles" in out
+
+
+def test_no_difference_is_inconclusive(tmp_path, capsys):
+    a, b = study(tmp_path / "a"), study(tmp_path / "b", level=1.001, hour=13)
+    assert compared(a, b)
+    out = capsys.readouterr().out
+    assert "inconclusive" in out
+    assert "differ" not in out
+
+
+def test_the_guard_says_what_held(tmp_path, capsys):
+    a, b = study(tmp_path / "a"), study(tmp_path / "b", level=1.05, hour=13)
+    assert not compared(a, b, f"{TOKEN} > 1.02")
+    assert f"batch_size=1: {TOKEN} > 1.02 holds, the ratio is 1.05" in capsys.readouterr().err
+    assert compared(a, b, f"{TOKEN} > 1.06", f"{TOKEN}<1")
+
+
+def test_a_guard_that_has_nothing_to_test_is_an_error(tmp_path):
+    a, b = study(tmp_path / "a", cycles=1), study(tmp_path / "b", cycles=1)
+    assert compared(a, b)
+    with pytest.raises(ConfigurationError, match="needs two runs"):
+        compared(a, b, f"{TOKEN} > 1.02")
+
+
+def test_energies_of_two_meters_are_not_compared(tmp_path):
+    a = study(tmp_path / "a")
+    b = study(tmp_path / "b", kind="estimated", source="codecarbon")
+    with pytest.raises(ConfigurationError):
+        compared(a, b, f"{TOKEN} > 1.02")
+
+
+@pytest.mark.parametrize(
+    "text", ["energy > 1", f"{TOKEN} = 1", f"{TOKEN} > x", "", "__import__ > 1"]
+)
+def test_a_bad_condition_is_refused(text):
+    with pytest.raises(ConfigurationError, match="--fail-if"):
+        condition(text)
+
+
+def test_what_has_nothing_in_common_is_said(tmp_path):
+    a = study(tmp_path / "a")
+    plan = make_plan([{"model": "other"}], [])
+    write_plan(tmp_path / "b", plan)
+    for run in plan["runs"]:
+        write_result(tmp_path / "b", make_result(run))
+    write_tables(tmp_path / "b", partial=False)
+    with pytest.raises(ConfigurationError, match="no experiment in common"):
+        compared(a, tmp_path / "b")
+    with pytest.raises(ConfigurationError, match="no experiment of the study begins with zz"):
+        compared("zz", "zz", within=a)

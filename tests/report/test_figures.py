@@ -1,0 +1,125 @@
+"""Axes, intervals and the figures against settings, as specifications: nothing is drawn here."""
+
+from typing import Any
+
+import pytest
+
+from llenergymeasure.analysis.summary import SUMMARY_SCHEMA
+from llenergymeasure.report.charts import Axis, interval_marks
+from llenergymeasure.report.sweep import place_channel, sweep_figures, sweep_of, swept_settings
+
+TOKEN = "energy_per_output_token_j"
+BATCH = "pytorch.batch_size"
+
+
+def experiment(
+    mean: float, low: float | None = None, high: float | None = None, **more: Any
+) -> Any:
+    row = dict.fromkeys(SUMMARY_SCHEMA.names)
+    energy = {f"{TOKEN}_mean": mean, f"{TOKEN}_ci95_low": low, f"{TOKEN}_ci95_high": high}
+    meter = {"kind": "measured", "energy_source": "nvml", "energy_scopes": ["gpu"]}
+    label = ", ".join(map(str, more.values()))
+    return {**row, "experiment": label, "label": label, "n": 3, **meter, **energy, **more}
+
+
+def marks_of(rows: list[Any], along: Any = "x") -> tuple[Axis, list[dict[str, Any]]]:
+    axis = Axis.over(rows, TOKEN, "Energy", "J")
+    return axis, interval_marks([axis.values(row) for row in rows], axis, along, {})
+
+
+@pytest.mark.parametrize(("along", "head"), [("x", "triangle-right"), ("y", "triangle-up")])
+def test_an_interval_beyond_the_axis_ends_in_an_arrow_head(along, head):
+    axis, marks = marks_of([experiment(3, 1, 40), experiment(4, 3.9, 4.1)], along)
+    assert axis.high < 40
+    assert [mark["mark"].get("shape") for mark in marks[1:]] == [head]
+    assert [each["end"] for each in marks[1]["data"]["values"]] == [axis.high]
+    assert axis.beyond(1, 40)
+
+
+def test_an_interval_below_zero_ends_in_an_arrow_head_at_zero():
+    axis, marks = marks_of([experiment(3, -1, 7)])
+    assert [mark["mark"].get("shape") for mark in marks[1:]] == ["triangle-left"]
+    assert marks[1]["data"]["values"][0]["end"] == axis.low == 0
+
+
+def test_intervals_within_the_axis_have_no_arrow_heads():
+    axis, marks = marks_of([experiment(3, 2.9, 3.1), experiment(4, 3.9, 4.1)])
+    assert len(marks) == 1
+    assert not axis.beyond(2.9, 3.1)
+
+
+def test_means_far_apart_stand_on_a_logarithmic_axis_with_their_intervals():
+    axis, marks = marks_of([experiment(1, 0.8, 1.2), experiment(100, 90, 190)])
+    assert axis.logarithmic
+    assert axis.low < 800  # mJ
+    assert len(marks) == 1
+
+
+def grid(**values: list[Any]) -> list[Any]:
+    names = [name.replace("__", ".") for name in values]
+    rows: list[dict[str, Any]] = [{}]
+    for name, choices in zip(names, values.values(), strict=True):
+        rows = [{**row, name: choice} for row in rows for choice in choices]
+    return [experiment(1.0 + place, **row) for place, row in enumerate(rows)]
+
+
+def test_numbers_come_before_texts_and_load_before_all():
+    rows = grid(precision=["bf16", "fp8"], pytorch__batch_size=[1, 8], serving__rate_per_s=[1, 2])
+    assert swept_settings(rows) == ["serving.rate_per_s", BATCH, "precision"]
+
+
+def test_settings_that_move_together_have_one_figure():
+    rows = [
+        experiment(1, runner="local", backend="pytorch"),
+        experiment(2, runner="docker", backend="vllm"),
+    ]
+    assert swept_settings(rows) == ["backend"]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"), [([1, 2, 32], "log"), ([1, 2, 4], None), ([0, 2, 32], None)]
+)
+def test_a_number_that_spans_a_factor_of_eight_is_on_an_axis_of_base_two(values, kind):
+    sweep = sweep_of(grid(pytorch__batch_size=values), BATCH, [], {})
+    channel = place_channel(sweep)
+    assert channel["scale"].get("type") == kind
+    assert channel["scale"].get("base") == (2 if kind else None)
+    assert channel["axis"]["values"] == values
+
+
+def test_texts_are_categories():
+    sweep = sweep_of(grid(precision=["fp8", "bf16"]), "precision", [], {})
+    channel = place_channel(sweep)
+    assert (channel["type"], channel["sort"]) == ("nominal", ["bf16", "fp8"])
+
+
+def test_a_third_setting_stands_still_and_the_caption_says_where():
+    rows = grid(pytorch__batch_size=[1, 8], precision=["bf16", "fp8"], max_output_tokens=[16, 32])
+    sweep = sweep_of(rows, BATCH, ["precision", "max_output_tokens"], {})
+    assert {row["max_output_tokens"] for row in sweep.rows} == {16}
+    assert sweep.notes == ["Drawn at max_output_tokens=16; 4 more experiments in the table."]
+
+
+def test_a_setting_of_another_engine_is_not_drawn_and_said():
+    rows = [*grid(pytorch__batch_size=[1, 8]), experiment(5, **{BATCH: None})]
+    sweep = sweep_of(rows, BATCH, [], {})
+    assert len(sweep.rows) == 2
+    assert sweep.notes == ["1 experiment without it are not drawn."]
+
+
+def test_under_traffic_the_axis_is_the_load_that_was_offered():
+    rows = grid(serving__rate_per_s=[1, 2])
+    offered = {row["experiment"]: 0.9 * row["serving.rate_per_s"] for row in rows}
+    sweep = sweep_of(rows, "serving.rate_per_s", [], offered)
+    assert sweep.title == "Requests offered per second"
+    assert sweep.x_values == [0.9, 1.8]
+
+
+def test_a_figure_tells_its_means_in_words():
+    (figure,) = sweep_figures(grid(pytorch__batch_size=[1, 8]), {}).values()
+    assert figure.text == "Energy per output token (J): 1.00 at 1, 2.00 at 8."
+    assert figure.note == ""
+
+
+def test_one_experiment_has_no_figure_against_settings():
+    assert sweep_figures([experiment(1)], {}) == {}
