@@ -11,7 +11,7 @@ from llenergymeasure.config.backends.sglang import SGLangConfig
 from llenergymeasure.config.backends.tensorrt import TensorRTConfig
 from llenergymeasure.config.backends.vllm import VLLMConfig
 from llenergymeasure.config.gpu import GpuConfig
-from llenergymeasure.config.listener import moves_listener
+from llenergymeasure.config.listener import is_listener, is_option
 from llenergymeasure.config.section import Section
 from llenergymeasure.config.serving import ServingConfig, SloConfig
 from llenergymeasure.redact import secret_argument
@@ -344,12 +344,14 @@ class ExperimentConfig(Section):
     def _moves_no_listener(self) -> "ExperimentConfig":
         engine = getattr(getattr(self, self.backend), "engine", None)
         listed = {} if engine is None else engine.model_dump(exclude_none=True)
-        for name, value in {**listed, **(self.passthrough_kwargs or {})}.items():
-            if self.backend != "pytorch" and moves_listener(name, value):
-                raise ValueError(
-                    f"{name} is not for a study: the engine's server listens on this machine "
-                    "alone, at a free port"
-                )
+        passed = self.passthrough_kwargs or {} if self.backend != "pytorch" else {}
+        moving = [name for name in passed if is_listener(name)]
+        moving += [name for name, value in {**listed, **passed}.items() if is_option(value)]
+        if moving:
+            raise ValueError(
+                f"{moving[0]} is not for a study: the engine's server listens on this machine "
+                "alone, at a free port"
+            )
         return self
 
     @property

@@ -6,10 +6,13 @@ _ARGUMENTS = ("host", "port", "uds", "fd", "config", "api_key", "grpc", "ssl_key
 """Command lines take them shortened too, and ``config`` names a file of any others."""
 
 
-def moves_listener(name: str, value: Any) -> bool:
-    """Return whether an argument is for the listener, or its value would be read as another's."""
+def is_listener(name: str) -> bool:
+    """Return whether an argument is for the listener."""
     plain = name.replace("-", "_").strip("_").lower()
+    return any(each.startswith(plain) for each in _ARGUMENTS)
+
+
+def is_option(value: Any) -> bool:
+    """Return whether a value would be read as an argument of its own on a command line."""
     values = value if isinstance(value, list | tuple) else [value]
-    return any(each.startswith(plain) for each in _ARGUMENTS) or any(
-        isinstance(each, str) and each.startswith("--") for each in values
-    )
+    return any(isinstance(each, str) and each.startswith("--") for each in values)
