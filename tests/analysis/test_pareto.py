@@ -24,9 +24,9 @@ def places(used):
 def test_the_front_and_who_beats_the_others():
     found = places(
         {
-            "cheap": runs((1.0, 9.0), (1.1, 9.1)),
-            "quick": runs((3.0, 1.0), (3.1, 1.1)),
-            "worse": runs((3.5, 9.5), (3.6, 9.6)),
+            "cheap": runs(*[(1.0, 9.0), (1.1, 9.1)] * 3),
+            "quick": runs(*[(3.0, 1.0), (3.1, 1.1)] * 3),
+            "worse": runs(*[(3.5, 9.5), (3.6, 9.6)] * 3),
         }
     )
     assert {name: point.on_front for name, point in found.items()} == {
@@ -71,11 +71,37 @@ def test_what_all_runs_of_a_cycle_share_does_not_make_a_front_uncertain():
     assert places(used)["worse"].front_share == 0.0
 
 
-def test_one_cycle_has_a_front_and_no_stability():
-    found = places({"a": runs((1.0, 1.0)), "b": runs((2.0, 2.0))})
+@pytest.mark.parametrize("cycles", [1, 2, 4])
+def test_few_cycles_have_a_front_and_no_share(cycles):
+    found = places({"a": runs(*[(1.0, 1.0)] * cycles), "b": runs(*[(2.0, 2.0)] * cycles)})
     assert (found["a"].on_front, found["b"].on_front) == (True, False)
     assert found["a"].front_share is None
-    assert found["a"].unavailable == "front_share: it needs two cycles"
+    assert found["a"].unavailable == "front_share: it needs 5 cycles"
+
+
+@pytest.mark.parametrize("cycles", [5, 7])
+@pytest.mark.parametrize("value", [0.3, 17.3, 1e-9])
+@pytest.mark.parametrize("experiments", [5, 33])
+def test_the_last_bit_of_equal_values_puts_no_one_on_the_front(experiments, value, cycles):
+    found = places(
+        {
+            f"e{number}": runs(*[(1.0 + 0.1 * number, value)] * cycles)
+            for number in range(experiments)
+        }
+    )
+    assert [name for name, point in found.items() if point.on_front] == ["e0"]
+    assert {point.dominated_by for point in found.values()} == {None, "e0"}
+    assert {point.front_share for point in found.values()} == {0.0, 1.0}
+
+
+def test_equal_experiments_are_all_on_the_front():
+    found = places({name: runs(*[(0.1, 0.3)] * 7) for name in "abcde"})
+    assert all(point.on_front and point.front_share == 1.0 for point in found.values())
+
+
+def test_a_real_difference_is_no_tie():
+    found = places({"a": runs(*[(1.0, 0.3)] * 5), "b": runs(*[(1.0 + 1e-9, 0.3)] * 5)})
+    assert (found["a"].on_front, found["b"].on_front) == (True, False)
 
 
 def test_an_experiment_without_the_objective_says_so():

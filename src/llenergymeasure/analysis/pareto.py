@@ -29,6 +29,13 @@ OBJECTIVES: dict[str, Literal["min", "max"]] = {
 """What energy is traded against, and which way is better; those that no run has are passed over."""
 
 DRAWS = 1000
+
+MIN_CYCLES = 5
+"""Fewer cycles can be drawn in too few ways for a share to mean anything."""
+
+DIGITS = 12
+"""Means that agree in so many significant digits are equal: what is left is the arithmetic's."""
+
 ELEMENTS = 4_000_000
 """Numbers held at once, so that memory does not grow with the experiments."""
 
@@ -44,7 +51,8 @@ class Point:
         energy_per_output_token_j: its mean, in J.
         value: its mean of the objective.
         on_front: whether no other experiment is at least as good in both and better in one.
-        front_share: share of resampled studies in which it is on the front.
+        front_share: share of resampled studies in which it is on the front; None with fewer than
+            :data:`MIN_CYCLES` cycles.
         dominated_by: of those that beat it, the one with the least energy.
         unavailable: what cannot be told, and why.
     """
@@ -134,7 +142,7 @@ def _points(
             on_front=bool(on[column]),
             front_share=share if known else None,
             dominated_by=None if beaten[column] < 0 else list(used)[beaten[column]],
-            unavailable=None if known else "front_share: it needs two cycles",
+            unavailable=None if known else f"front_share: it needs {MIN_CYCLES} cycles",
         )
 
 
@@ -149,17 +157,30 @@ def _by_cycle(used: Mapping[str, Sequence[Row]], cycles: Sequence[int], name: st
 
 
 def _weighted(weights: Reals, values: Reals) -> Reals:
-    """Return the mean of each column under each row of weights; NaN where nothing weighs."""
+    """Return the mean of each column under each row of weights; NaN where nothing weighs.
+
+    A product of matrices may add up its columns in different orders: without rounding, means of
+    the same values could differ in the last bit and one would "beat" the other.
+    """
     known = np.isfinite(values)
     with np.errstate(invalid="ignore", divide="ignore"):
         means: Reals = (weights @ np.where(known, values, 0.0)) / (weights @ known.astype(float))
-    return means
+    return _rounded(means)
+
+
+def _rounded(values: Reals) -> Reals:
+    """Return values to :data:`DIGITS` significant digits, so that equal means compare as equal."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        magnitude = np.where(values == 0, 0.0, np.floor(np.log10(np.abs(values))))
+    scale = 10.0 ** (DIGITS - 1 - magnitude)
+    rounded: Reals = np.round(values * scale) / scale
+    return rounded
 
 
 def _shares(energy: Reals, value: Reals, seed: Sequence[int]) -> Reals:
     """Return each experiment's share of draws on the front, of those in which it has a run."""
     cycles, experiments = energy.shape
-    if cycles < 2:
+    if cycles < MIN_CYCLES:
         return np.full(experiments, np.nan)
     rng = np.random.default_rng(seed)
     on, there = np.zeros(experiments), np.zeros(experiments)
@@ -171,7 +192,7 @@ def _shares(energy: Reals, value: Reals, seed: Sequence[int]) -> Reals:
         on += front(drawn_energy, drawn_value).sum(axis=0)
         there += np.isfinite(drawn_energy).sum(axis=0)
         left -= rows
-    repeated = np.isfinite(energy).sum(axis=0) >= 2
+    repeated = np.isfinite(energy).sum(axis=0) >= MIN_CYCLES
     with np.errstate(invalid="ignore", divide="ignore"):
         shares: Reals = np.where(repeated & (there > 0), on / there, np.nan)
     return shares

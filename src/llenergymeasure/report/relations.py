@@ -172,7 +172,7 @@ def _level(row: Row) -> dict[str, str]:
         "interval": NOTHING
         if row["ci95_low"] is None
         else _span(row["ci95_low"], row["ci95_high"]),
-        "p": _p(row["p"]),
+        "p": _p(row["p_holm"]),
         "note": plain(row["unavailable"] or "", 160),
     }
 
