@@ -122,3 +122,42 @@ def test_the_front_is_what_no_point_beats(points):
         for p in points
     ]
     assert front(energy, value)[0].tolist() == expected
+
+
+def drawn(seed, levels, cycles=6, noise=0.01):
+    """Return experiments at levels of energy and latency, with noise in both."""
+    rng = np.random.default_rng(seed)
+    return {
+        str(number): runs(*[level * np.exp(rng.normal(0, noise, 2)) for _ in range(cycles)])
+        for number, level in enumerate(map(np.array, levels))
+    }
+
+
+def test_what_is_worse_in_both_is_beaten_and_a_trade_off_is_not():
+    found = places(drawn(1, [(1.0, 1.0), (1.3, 1.3), (0.7, 1.4)]))
+    assert found["1"].beaten_p_holm < 0.05
+    assert found["0"].beaten_p_holm == found["2"].beaten_p_holm == 1.0
+
+
+@pytest.mark.parametrize("experiments", [2, 12])
+def test_equal_experiments_are_rarely_called_beaten(experiments):
+    alarms = 0
+    for seed in range(150):
+        study = drawn(seed, [(1.0, 1.0)] * experiments, cycles=5)
+        for rows in study.values():
+            for row in rows:
+                row[LATENCY] = 0.3  # equal quality: energy alone decides
+        alarms += any(point.beaten_p_holm < 0.05 for point in places(study).values())
+    assert alarms / 150 <= 0.1
+
+
+def test_equal_in_one_and_better_in_the_other_beats_and_equal_in_both_does_not():
+    found = places({"a": runs(*[(1.0, 2.0)] * 5), "b": runs(*[(1.1, 2.0)] * 5)})
+    assert (found["a"].beaten_p_holm, found["b"].beaten_p_holm) == (1.0, 0.0)
+    same = places({"a": runs(*[(1.0, 2.0)] * 5), "b": runs(*[(1.0, 2.0)] * 5)})
+    assert {point.beaten_p_holm for point in same.values()} == {1.0}
+
+
+def test_one_cycle_beats_no_one():
+    found = places({"a": runs((1.0, 1.0)), "b": runs((2.0, 2.5))})
+    assert found["b"].beaten_p_holm == 1.0

@@ -16,7 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure.analysis.blocks import Blocks, Reals
-from llenergymeasure.analysis.statistics import ROUNDING
+from llenergymeasure.analysis.statistics import (
+    ROUNDING,
+    column_means,
+    column_variances,
+    t_quantile,
+)
 
 MAX_ALL_PAIRS = 40
 """Up to so many experiments every pair is compared; of more, each with the first one planned."""
@@ -84,10 +89,11 @@ def compare(data: Blocks) -> list[Comparison]:
     unpaired = ~paired & (n_a >= 2) & (n_b >= 2)
     methods = [paired, unpaired]
     with np.errstate(invalid="ignore", divide="ignore"):
-        of_a, of_b = _variance(logs_a) / n_a, _variance(logs_b) / n_b
+        of_a, of_b = column_variances(logs_a) / n_a, column_variances(logs_b) / n_b
         welch = (of_a + of_b) ** 2 / (of_a**2 / (n_a - 1) + of_b**2 / (n_b - 1))
-        center = np.select(methods, [_mean(differences), _mean(logs_b) - _mean(logs_a)], np.nan)
-        square = np.select(methods, [_variance(differences) / shared, of_a + of_b], np.nan)
+        apart = column_means(logs_b) - column_means(logs_a)
+        center = np.select(methods, [column_means(differences), apart], np.nan)
+        square = np.select(methods, [column_variances(differences) / shared, of_a + of_b], np.nan)
         freedom = np.select(methods, [shared - 1.0, welch], np.nan)
     half_width, p = _t_interval(center, np.sqrt(square), freedom)
     return [
@@ -122,11 +128,14 @@ def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return the comparisons with what depends on how many of them there are together."""
     p_values = np.array([np.nan if each.p is None else each.p for each in comparisons])
     tests = int(np.isfinite(p_values).sum())
-    corrected = [
-        replace(each, p_holm=_known(p_holm))
+    return [
+        replace(
+            each,
+            p_holm=_known(p_holm),
+            cycles_to_decide=cycles_to_decide(each, tests) if p_holm >= LEVEL else None,
+        )
         for each, p_holm in zip(comparisons, holm(p_values), strict=True)
     ]
-    return [replace(each, cycles_to_decide=cycles_to_decide(each, tests)) for each in corrected]
 
 
 def cycles_to_decide(found: Comparison, tests: int) -> int | None:
@@ -137,18 +146,13 @@ def cycles_to_decide(found: Comparison, tests: int) -> int | None:
     it tells 10 from 100, not 10 from 12.
 
     Args:
-        found: a comparison, its p value corrected.
+        found: a comparison.
         tests: how many pairs of the quantity were tested.
     """
-    from scipy.stats import t
-
-    if found.p is None or found.p_holm is None or found.p_holm < LEVEL:
+    if found.ratio is None or found.ci95_high is None or found.degrees_of_freedom is None:
         return None
-    assert found.ratio is not None
-    assert found.ci95_high is not None
-    assert found.degrees_of_freedom is not None
     runs = found.n or max(found.n_a, found.n_b)
-    error = math.log(found.ci95_high / found.ratio) / t.ppf(0.975, found.degrees_of_freedom)
+    error = math.log(found.ci95_high / found.ratio) / t_quantile(found.degrees_of_freedom)
     seen = abs(math.log(found.ratio)) / (error * math.sqrt(runs))
     enough = np.flatnonzero(seen * np.sqrt(_CYCLES) >= _errors_needed(tests))
     return max(int(_CYCLES[enough[0]]), runs + 1) if len(enough) else None
@@ -231,24 +235,6 @@ def _reasons(n_a: int, n_b: int, *, paired: bool, blocked: bool, told: bool) -> 
         yield f"pairing: {why}"
     if not told:
         yield "interval: the runs do not differ at all"
-
-
-def _mean(values: Reals) -> Reals:
-    """Return the mean of each column over what is known; NaN where nothing is."""
-    present = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        mean: Reals = np.where(present, values, 0.0).sum(axis=0) / present.sum(axis=0)
-    return mean
-
-
-def _variance(values: Reals) -> Reals:
-    """Return the sample variance of each column over what is known; NaN below two values."""
-    present = np.isfinite(values)
-    n = present.sum(axis=0)
-    left = np.where(present, values - _mean(values), 0.0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        variance: Reals = np.where(n >= 2, (left * left).sum(axis=0) / (n - 1), np.nan)
-    return variance
 
 
 def _exp(value: float) -> float | None:

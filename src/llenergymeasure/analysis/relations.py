@@ -64,7 +64,8 @@ PARETO_SCHEMA = pa.schema(
     [
         *(("objective", _TEXT), ("direction", _TEXT), ("experiment", _TEXT), ("label", _TEXT)),
         *(("energy_per_output_token_j", _REAL), ("value", _REAL), ("on_front", _FLAG)),
-        *(("front_share", _REAL), ("dominated_by", _TEXT), ("unavailable", _TEXT)),
+        *(("front_share", _REAL), ("beaten_p_holm", _REAL)),
+        *(("dominated_by", _TEXT), ("unavailable", _TEXT)),
     ]
 )
 SCHEMAS = {

@@ -149,6 +149,24 @@ def _widening(lag1: float, n: int) -> float:
     return math.sqrt(inflation * (n - 1) / (n - inflation))
 
 
+def column_means(values: Reals) -> Reals:
+    """Return the mean along the first axis over what is known; NaN where nothing is."""
+    present = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        mean: Reals = np.where(present, values, 0.0).sum(axis=0) / present.sum(axis=0)
+    return mean
+
+
+def column_variances(values: Reals) -> Reals:
+    """Return the sample variance along the first axis; NaN below two known values."""
+    present = np.isfinite(values)
+    n = present.sum(axis=0)
+    left = np.where(present, values - column_means(values), 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance: Reals = np.where(n >= 2, (left * left).sum(axis=0) / (n - 1), np.nan)
+    return variance
+
+
 @cache
 def t_quantile(degrees_of_freedom: float, confidence: float = CONFIDENCE) -> float:
     """Return the two-sided quantile of Student's t distribution."""
