@@ -7,8 +7,9 @@ import pytest
 from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.recording.samples import Header, Row, make_samples, write_samples
-from llenergymeasure.report.findings import order_trend, trend_sentence
+from llenergymeasure.report.findings import TOKEN, order_trend, trend_sentence
 from llenergymeasure.report.page import FIGURE_FILES, write_report
+from llenergymeasure.report.relations import relations_content
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.units import DISQUALIFYING
@@ -325,6 +326,25 @@ def test_no_drift_is_claimed_that_the_runs_do_not_show(tmp_path, study, told):
     summary = read_table(tmp_path, "summary.parquet").to_pylist()
     runs = read_table(tmp_path, "runs.parquet").to_pylist()
     assert trend_sentence(order_trend(summary, runs)).startswith(told)
+
+
+def test_levels_show_the_p_value_corrected_for_all_of_them(tmp_path):
+    configs = [
+        {"model": "tiny-llama", "precision": "bf16", "pytorch": {"batch_size": size}}
+        for size in (1, 2, 4, 8)
+    ]
+    plan = make_plan(configs, SWEPT, cycles=5)
+    noise = random.Random(3)
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        write_result(tmp_path, make_result(run, energy_j=noise.gauss(1000, 10)))
+    write_tables(tmp_path, partial=False)
+    levels = read_table(tmp_path, "levels.parquet").to_pylist()
+    corrected = [row["p_holm"] for row in levels if row["metric"] == TOKEN]
+    summary = read_table(tmp_path, "summary.parquet").to_pylist()
+    shown = [float(row["p"]) for row in relations_content(tmp_path, summary).levels]
+    assert shown == [pytest.approx(p, rel=0.05) for p in corrected]
+    assert corrected != [row["p"] for row in levels if row["metric"] == TOKEN]
 
 
 def test_machines_that_differ_are_named(tmp_path, plan):

@@ -32,9 +32,6 @@ MIN_CYCLES = 5
 Levels: TypeAlias = Mapping[str, Sequence[Any]]
 """Of each factor, its value in each experiment."""
 
-Codes: TypeAlias = Mapping[str, NDArray[np.intp]]
-"""Of each factor, the number of its level in each experiment with data."""
-
 NO_DATA = "no data: no run in the means has this quantity"
 
 
@@ -101,54 +98,30 @@ def effects(data: Blocks, factors: Levels) -> tuple[list[Term], list[Level]]:
     """
     present = np.isfinite(data.logs)
     known = [bool(column.any()) for column in present.T]
-    logs = data.logs[present.any(axis=1)][:, known]
-    # A run that failed may not tell all of its settings: there, None is no level.
-    planned = {
-        name: list(
-            dict.fromkeys(
-                _text(value)
-                for value, has in zip(values, known, strict=True)
-                if has or value is not None
-            )
-        )
-        for name, values in factors.items()
-    }
-    planned = {name: levels for name, levels in planned.items() if len(levels) > 1}
-    if not planned or not any(known):
+    if not any(known):
         return [], []
-    observed = {
-        name: [_text(value) for value in compress(factors[name], known)] for name in planned
-    }
-    levels_of = {
-        name: [level for level in levels if level in observed[name]]
-        for name, levels in planned.items()
-    }
-    varying = {
-        name: np.array([levels.index(value) for value in observed[name]])
-        for name, levels in levels_of.items()
-        if len(levels) > 1
-    }
+    logs = data.logs[present.any(axis=1)][:, known]
+    named = [_factor(name, values, known) for name, values in factors.items()]
+    named = [each for each in named if len(each.levels) + len(each.empty) > 1]
+    varying = {each.name: each for each in named if len(each.levels) > 1}
     terms = [
-        Term(name, "main", unavailable="only one of its values has data")
-        for name in planned
-        if name not in varying
+        Term(each.name, "main", unavailable="only one of its values has data")
+        for each in named
+        if each.name not in varying
     ]
-    width = sum(int(codes.max()) for codes in varying.values()) + len(logs)
+    width = sum(len(each.levels) - 1 for each in varying.values()) + len(logs)
     if width > MAX_COLUMNS:
         reason = f"the settings have {width} levels together; up to {MAX_COLUMNS} are analysed"
         return [*terms, *(Term(name, "main", unavailable=reason) for name in varying)], []
-    told: dict[tuple[str, str], Level] = {}
+    levels = [
+        Level(each.name, level, each.levels[0], unavailable=NO_DATA)
+        for each in named
+        for level in each.empty
+    ]
     if varying:
         model = _Model(logs, varying)
         terms += _terms(model)
-        found = _levels(model, levels_of, _by_cycle(logs, varying))
-        told = {(each.factor, each.level): each for each in found}
-    levels = [
-        told.get((name, level)) or Level(name, level, levels_of[name][0], unavailable=NO_DATA)
-        for name, all_levels in planned.items()
-        for level in all_levels
-        if level != levels_of[name][0]
-    ]
+        levels = [*_levels(model, varying, _by_cycle(logs, varying)), *levels]
     corrected = holm(np.array([np.nan if each.p is None else each.p for each in levels]))
     return terms, [
         replace(each, p_holm=None if np.isnan(p_holm) else float(p_holm))
@@ -156,10 +129,41 @@ def effects(data: Blocks, factors: Levels) -> tuple[list[Term], list[Level]]:
     ]
 
 
+@dataclass(frozen=True)
+class _Factor:
+    """A setting of the experiments with data.
+
+    Attributes:
+        name: of the setting.
+        levels: its values that have data, in the order of the study.
+        empty: its values that have none.
+        codes: of each experiment with data, which of ``levels`` it has.
+    """
+
+    name: str
+    levels: tuple[str, ...]
+    empty: tuple[str, ...]
+    codes: NDArray[np.intp]
+
+
+def _factor(name: str, values: Sequence[Any], known: Sequence[bool]) -> _Factor:
+    # A run that failed may not tell all of its settings: there, None is no level.
+    told = [
+        _text(value) for value, has in zip(values, known, strict=True) if has or value is not None
+    ]
+    observed = [_text(value) for value in compress(values, known)]
+    seen = set(observed)
+    levels = [level for level in dict.fromkeys(told) if level in seen]
+    empty = [level for level in dict.fromkeys(told) if level not in seen]
+    code_of = {level: code for code, level in enumerate(levels)}
+    codes = np.array([code_of[value] for value in observed], np.intp)
+    return _Factor(name, tuple(levels), tuple(empty), codes)
+
+
 class _Model:
     """The design as columns in groups, and its normal equations."""
 
-    def __init__(self, logs: Reals, factors: Codes) -> None:
+    def __init__(self, logs: Reals, factors: Mapping[str, _Factor]) -> None:
         rows, columns = np.nonzero(np.isfinite(logs))
         y = logs[rows, columns]
         self.n = len(y)
@@ -168,8 +172,8 @@ class _Model:
         if len(set(rows)) > 1:
             parts["cycle"] = _dummies(np.unique(rows, return_inverse=True)[1])
             self.role["cycle"] = "block"
-        for name, codes in factors.items():
-            parts[name] = _dummies(codes[columns])
+        for name, factor in factors.items():
+            parts[name] = _dummies(factor.codes[columns])
             self.role[name] = "main"
         width = sum(part.shape[1] for part in parts.values())
         self.left_out: list[str] = []
@@ -248,8 +252,8 @@ def _term(model: _Model, name: str) -> Term:
     return Term(name, role, freedom, squares, share, f, p)
 
 
-def _by_cycle(logs: Reals, factors: Codes) -> dict[tuple[str, int], Reals] | None:
-    """Return each level's difference to the first, one value a cycle, by factor and code.
+def _by_cycle(logs: Reals, factors: Mapping[str, _Factor]) -> dict[tuple[str, str], Reals] | None:
+    """Return each level's difference to the first, one value a cycle, by factor and level.
 
     Where every cycle holds every experiment, the model's coefficients are the means of those of
     its cycles, whose spread is right however unlike the experiments' own are. None where cycles
@@ -257,18 +261,18 @@ def _by_cycle(logs: Reals, factors: Codes) -> dict[tuple[str, int], Reals] | Non
     """
     if len(logs) < MIN_CYCLES or not np.isfinite(logs).all():
         return None
-    columns, names = [np.ones((logs.shape[1], 1))], [("", 0)]
-    for factor, codes in factors.items():
-        columns.append(_dummies(codes))
-        names += [(factor, code) for code in range(1, int(codes.max()) + 1)]
+    columns, names = [np.ones((logs.shape[1], 1))], [("", "")]
+    for name, factor in factors.items():
+        columns.append(_dummies(factor.codes))
+        names += [(name, level) for level in factor.levels[1:]]
     weights = np.linalg.pinv(np.hstack(columns))
     return dict(zip(names, weights @ logs.T, strict=True))
 
 
 def _levels(
     model: _Model,
-    levels_of: Mapping[str, Sequence[str]],
-    by_cycle: Mapping[tuple[str, int], Reals] | None,
+    factors: Mapping[str, _Factor],
+    by_cycle: Mapping[tuple[str, str], Reals] | None,
 ) -> Iterator[Level]:
     """Yield each level's ratio to the first, from the model of main effects.
 
@@ -285,33 +289,31 @@ def _levels(
     gram = model.gram[np.ix_(at, at)]
     column_of = {int(column): place for place, column in enumerate(at)}
     mean_square = model.rest / model.freedom if model.freedom > 0 else np.nan
-    for factor, role in model.role.items():
-        if role != "main":
-            continue
-        reference, *others = levels_of[factor]
-        for code, level in enumerate(others, start=1):
-            column = column_of[model.groups[factor].start + code - 1]
+    for name, factor in factors.items():
+        reference, *others = factor.levels
+        for number, level in enumerate(others):
+            column = column_of[model.groups[name].start + number]
             estimable = np.allclose(gram @ inverse @ identity[column], identity[column], atol=1e-6)
             if not estimable:
                 reason = "ratio: it cannot be told from other settings that change with it"
-                yield Level(factor, level, reference, unavailable=reason)
+                yield Level(name, level, reference, unavailable=reason)
                 continue
             center = float(coefficients[column])
             error = float(np.sqrt(max(inverse[column, column], 0.0) * mean_square))
             freedom = model.freedom
             if by_cycle is not None:
-                differences = by_cycle[factor, code]
+                differences = by_cycle[name, level]
                 freedom = len(differences) - 1
                 error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
             ratio = float(np.exp(center))
             if not error > ROUNDING:
                 reason = "interval: no repeats are left to judge it by"
-                yield Level(factor, level, reference, ratio, unavailable=reason)
+                yield Level(name, level, reference, ratio, unavailable=reason)
                 continue
             quantile = t_quantile(freedom)
             low, high = np.exp([center - quantile * error, center + quantile * error])
             p = float(2 * t.sf(abs(center) / error, freedom))
-            yield Level(factor, level, reference, ratio, float(low), float(high), p)
+            yield Level(name, level, reference, ratio, float(low), float(high), p)
 
 
 def _dummies(codes: NDArray[np.intp]) -> Reals:
