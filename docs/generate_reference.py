@@ -129,10 +129,10 @@ def fields_page() -> str:
         "",
         "One row an experiment. For each of "
         + ", ".join(f"`{name}`" for name in METRICS)
-        + " there are six columns: "
+        + " there are four columns: "
         + ", ".join(f"`_{name}`" for name in STATISTICS)
-        + " (mean, standard deviation and the ends of the two-sided 95 % Student t interval over "
-        "the runs in the mean, and of the BCa bootstrap interval from five runs on). The swept "
+        + " (arithmetic mean, standard deviation and the ends of the two-sided 95 % Student t "
+        "interval over the runs in the mean, on the logarithm where all are positive). The swept "
         "settings follow.",
         "",
         *_columns(_without_metrics(SUMMARY_SCHEMA), meanings["summary"]),

@@ -24,9 +24,9 @@ def places(used):
 def test_the_front_and_who_beats_the_others():
     found = places(
         {
-            "cheap": runs((1.0, 9.0), (1.1, 9.1)),
-            "quick": runs((3.0, 1.0), (3.1, 1.1)),
-            "worse": runs((3.5, 9.5), (3.6, 9.6)),
+            "cheap": runs(*[(1.0, 9.0), (1.1, 9.1)] * 3),
+            "quick": runs(*[(3.0, 1.0), (3.1, 1.1)] * 3),
+            "worse": runs(*[(3.5, 9.5), (3.6, 9.6)] * 3),
         }
     )
     assert {name: point.on_front for name, point in found.items()} == {
@@ -71,11 +71,37 @@ def test_what_all_runs_of_a_cycle_share_does_not_make_a_front_uncertain():
     assert places(used)["worse"].front_share == 0.0
 
 
-def test_one_cycle_has_a_front_and_no_stability():
-    found = places({"a": runs((1.0, 1.0)), "b": runs((2.0, 2.0))})
+@pytest.mark.parametrize("cycles", [1, 2, 4])
+def test_few_cycles_have_a_front_and_no_share(cycles):
+    found = places({"a": runs(*[(1.0, 1.0)] * cycles), "b": runs(*[(2.0, 2.0)] * cycles)})
     assert (found["a"].on_front, found["b"].on_front) == (True, False)
     assert found["a"].front_share is None
-    assert found["a"].unavailable == "front_share: it needs two cycles"
+    assert found["a"].unavailable == "front_share: it needs 5 cycles"
+
+
+@pytest.mark.parametrize("cycles", [5, 7])
+@pytest.mark.parametrize("value", [0.3, 17.3, 1e-9])
+@pytest.mark.parametrize("experiments", [5, 33])
+def test_the_last_bit_of_equal_values_puts_no_one_on_the_front(experiments, value, cycles):
+    found = places(
+        {
+            f"e{number}": runs(*[(1.0 + 0.1 * number, value)] * cycles)
+            for number in range(experiments)
+        }
+    )
+    assert [name for name, point in found.items() if point.on_front] == ["e0"]
+    assert {point.dominated_by for point in found.values()} == {None, "e0"}
+    assert {point.front_share for point in found.values()} == {0.0, 1.0}
+
+
+def test_equal_experiments_are_all_on_the_front():
+    found = places({name: runs(*[(0.1, 0.3)] * 7) for name in "abcde"})
+    assert all(point.on_front and point.front_share == 1.0 for point in found.values())
+
+
+def test_a_real_difference_is_no_tie():
+    found = places({"a": runs(*[(1.0, 0.3)] * 5), "b": runs(*[(1.0 + 1e-9, 0.3)] * 5)})
+    assert (found["a"].on_front, found["b"].on_front) == (True, False)
 
 
 def test_an_experiment_without_the_objective_says_so():
@@ -96,3 +122,42 @@ def test_the_front_is_what_no_point_beats(points):
         for p in points
     ]
     assert front(energy, value)[0].tolist() == expected
+
+
+def drawn(seed, levels, cycles=6, noise=0.01):
+    """Return experiments at levels of energy and latency, with noise in both."""
+    rng = np.random.default_rng(seed)
+    return {
+        str(number): runs(*[level * np.exp(rng.normal(0, noise, 2)) for _ in range(cycles)])
+        for number, level in enumerate(map(np.array, levels))
+    }
+
+
+def test_what_is_worse_in_both_is_beaten_and_a_trade_off_is_not():
+    found = places(drawn(1, [(1.0, 1.0), (1.3, 1.3), (0.7, 1.4)]))
+    assert found["1"].beaten_p_holm < 0.05
+    assert found["0"].beaten_p_holm == found["2"].beaten_p_holm == 1.0
+
+
+@pytest.mark.parametrize("experiments", [2, 12])
+def test_equal_experiments_are_rarely_called_beaten(experiments):
+    alarms = 0
+    for seed in range(150):
+        study = drawn(seed, [(1.0, 1.0)] * experiments, cycles=5)
+        for rows in study.values():
+            for row in rows:
+                row[LATENCY] = 0.3  # equal quality: energy alone decides
+        alarms += any(point.beaten_p_holm < 0.05 for point in places(study).values())
+    assert alarms / 150 <= 0.1
+
+
+def test_equal_in_one_and_better_in_the_other_beats_and_equal_in_both_does_not():
+    found = places({"a": runs(*[(1.0, 2.0)] * 5), "b": runs(*[(1.1, 2.0)] * 5)})
+    assert (found["a"].beaten_p_holm, found["b"].beaten_p_holm) == (1.0, 0.0)
+    same = places({"a": runs(*[(1.0, 2.0)] * 5), "b": runs(*[(1.0, 2.0)] * 5)})
+    assert {point.beaten_p_holm for point in same.values()} == {1.0}
+
+
+def test_one_cycle_beats_no_one():
+    found = places({"a": runs((1.0, 1.0)), "b": runs((2.0, 2.5))})
+    assert found["b"].beaten_p_holm == 1.0

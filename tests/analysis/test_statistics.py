@@ -1,11 +1,14 @@
+"""Means and their intervals, correlated cycles, and outliers, against what is known of them."""
+
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from llenergymeasure.analysis.drift import drift
-from llenergymeasure.analysis.statistics import estimate
+from llenergymeasure.analysis.statistics import autocorrelation, estimate, outliers
 
 # Two-sided 95 % quantiles of Student's t from printed tables (degrees of freedom: quantile).
 PRINTED_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262, 29: 2.045}
@@ -15,22 +18,41 @@ PRINTED_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262, 29: 2.045}
 def test_interval_follows_the_printed_table(freedom, quantile):
     n = freedom + 1
     values = [10.0 + (-1) ** place * (place + 1) / 7 for place in range(n)]
+    logs = [math.log(value) for value in values]
     mean = sum(values) / n
-    sd = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
     result = estimate(values)
     assert result.mean == pytest.approx(mean, rel=1e-12)
-    assert result.sd == pytest.approx(sd, rel=1e-12)
-    half_width = quantile * sd / math.sqrt(n)
-    assert result.ci95_high - result.mean == pytest.approx(half_width, rel=3e-4)
-    assert result.mean - result.ci95_low == pytest.approx(half_width, rel=3e-4)
+    assert result.sd == pytest.approx(stats.tstd(values), rel=1e-12)
+    half_width = quantile * stats.tstd(logs) / math.sqrt(n)
+    assert math.log(result.ci95_high / mean) == pytest.approx(half_width, rel=3e-4)
+    assert math.log(mean / result.ci95_low) == pytest.approx(half_width, rel=3e-4)
 
 
 def test_worked_example():
-    # mean 3, sd sqrt(2.5), t(0.975, 4) = 2.7764451051977987: half width 1.9632432...
-    result = estimate([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert (result.n, result.mean) == (5, 3.0)
-    assert result.ci95_low == pytest.approx(3 - 1.963243161055, abs=1e-9)
-    assert result.ci95_high == pytest.approx(3 + 1.963243161055, abs=1e-9)
+    # mean log spread of 1, e, e²: 1; t(0.975, 2) / sqrt(3) = 2.4841377
+    result = estimate([1.0, math.e, math.e**2])
+    assert result.mean == pytest.approx((1 + math.e + math.e**2) / 3)
+    assert result.ci95_low == pytest.approx(result.mean * math.exp(-2.48413771), rel=1e-8)
+    assert result.ci95_high == pytest.approx(result.mean * math.exp(2.48413771), rel=1e-8)
+
+
+def test_a_positive_quantity_has_an_interval_above_zero():
+    assert estimate([1.0, 39.0]).ci95_low > 0
+
+
+def test_values_of_zero_have_a_plain_interval_that_stops_there():
+    values = [0.0, 0.0, 3.0, 1.0]
+    low, high = stats.t.interval(0.95, 3, loc=1.0, scale=stats.sem(values))
+    assert low < 0
+    assert estimate(values).ci95_low == 0.0
+    assert estimate(values).ci95_high == pytest.approx(high)
+
+
+def test_negative_values_have_the_plain_interval():
+    values = [-1.0, 2.0, 0.5]
+    low, high = stats.t.interval(0.95, 2, loc=0.5, scale=stats.sem(values))
+    found = estimate(values)
+    assert (found.ci95_low, found.ci95_high) == (pytest.approx(low), pytest.approx(high))
 
 
 def test_one_value_has_no_interval():
@@ -54,52 +76,74 @@ def test_interval_scales_with_its_values_and_holds_the_mean(values, factor):
     assert scaled.sd == pytest.approx(factor * plain.sd, rel=1e-6, abs=tolerance)
 
 
-def test_interval_covers_the_true_mean_95_times_in_100():
-    import random
-
-    rng = random.Random(7)
-    covered = 0
-    for _ in range(4000):
-        result = estimate([rng.gauss(1.0, 0.1) for _ in range(4)])
-        covered += result.ci95_low <= 1.0 <= result.ci95_high
-    assert 0.94 <= covered / 4000 <= 0.96
-
-
-def test_drift_finds_the_trend_under_different_levels():
-    experiments, positions, energies = [], [], []
-    for position in range(12):
-        experiment = "ab"[position % 2]
-        level = {"a": 100.0, "b": 5000.0}[experiment]
-        wobble = 0.0005 * (-1) ** (position // 2)
-        experiments.append(experiment)
-        positions.append(position)
-        energies.append(level * (1 + 0.01 * (position - 5.5) + wobble))
-    found = drift(experiments, positions, energies)
-    assert found.per_run == pytest.approx(0.01, rel=0.02)
-    assert found.detected
-    assert found.runs == 12
+@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("shape", ["normal", "lognormal"])
+def test_interval_holds_the_true_mean_at_a_spread_of_a_quarter(shape, n):
+    rng = np.random.default_rng([7, n])
+    sigma = math.sqrt(math.log1p(0.25**2))
+    if shape == "normal":
+        runs = np.abs(rng.normal(1.0, 0.25, (2000, n)))
+    else:
+        runs = np.exp(rng.normal(-(sigma**2) / 2, sigma, (2000, n)))
+    found = [estimate(row.tolist()) for row in runs]
+    held = np.mean([each.ci95_low <= 1.0 <= each.ci95_high for each in found])
+    assert 0.93 <= held <= 0.97
 
 
-def test_difference_between_experiments_is_no_drift():
-    energies = [100.0, 101.0, 99.0, 100.0, 5000.0, 4950.0, 5050.0, 5000.0]
-    found = drift(list("aaaabbbb"), list(range(8)), energies)
-    assert not found.detected
-    assert abs(found.per_run) < 0.01
+def series(rng, n, correlation):
+    """Return a first-order autoregression around 1 with a spread of 1 %."""
+    noise = rng.normal(0, 1, n)
+    values = [noise[0]]
+    for each in noise[1:]:
+        values.append(correlation * values[-1] + math.sqrt(1 - correlation**2) * each)
+    return (1 + 0.01 * np.array(values)).tolist()
 
 
-def test_drift_needs_repeats():
-    assert drift(["a", "b", "c", "d", "e"], [1, 2, 3, 4, 5], [1.0, 2.0, 3.0, 4.0, 5.0]) is None
-    assert drift(["a", "a"], [1, 2], [1.0, 1.1]) is None
-    assert drift([], [], []) is None
+def test_lag1_by_hand():
+    # deviations -2, -1, 0, 1, 2: (2 + 0 + 0 + 2) / 10
+    assert autocorrelation([1.0, 2.0, 3.0, 4.0, 5.0]).lag1 == pytest.approx(0.4)
 
 
-def test_drift_interval_covers_no_trend_95_times_in_100():
-    import random
+def test_a_trend_over_cycles_is_a_correlation_and_widens():
+    values = [1.00, 1.01, 1.02, 1.03, 1.04, 1.05]
+    found = estimate(values)
+    logs = np.log(values)
+    plain = stats.t.ppf(0.975, 5) * stats.sem(logs)
+    assert found.correlated is True
+    assert math.log(found.ci95_high / found.mean) > 1.5 * plain
 
-    rng = random.Random(11)
-    experiments = [name for _ in range(4) for name in "abc"]
-    found = 0
-    for _ in range(2000):
-        energies = [rng.gauss(level, level * 0.02) for _ in range(4) for level in (10, 50, 200)]
-        found += drift(experiments, list(range(12)), energies).detected
-    assert 0.035 <= found / 2000 <= 0.065
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, 2.0], [2.0] * 6])
+def test_too_few_or_equal_values_tell_no_correlation(values):
+    found = autocorrelation(values)
+    assert (found.lag1, found.correlated, found.widening) == (None, None, 1.0)
+
+
+@pytest.mark.parametrize("n", [5, 10, 20])
+def test_independent_cycles_are_rarely_called_correlated(n):
+    rng = np.random.default_rng([1, n])
+    found = [autocorrelation(series(rng, n, 0.0)) for _ in range(1500)]
+    assert np.mean([each.correlated is True for each in found]) <= 0.07
+    assert all(each.widening == 1.0 for each in found if each.correlated is not True)
+
+
+@pytest.mark.parametrize("n", [3, 5, 10, 20])
+def test_correlated_cycles_are_covered_or_never_called_independent(n):
+    rng = np.random.default_rng([2, n])
+    found = [estimate(series(rng, n, 0.6)) for _ in range(1500)]
+    sound = [each.ci95_low <= 1 <= each.ci95_high or each.correlated is not False for each in found]
+    assert np.mean(sound) >= 0.95
+    assert np.mean([each.correlated is False for each in found]) <= 0.08
+
+
+def test_many_correlated_cycles_are_told_and_covered():
+    rng = np.random.default_rng(3)
+    found = [estimate(series(rng, 30, 0.6)) for _ in range(500)]
+    assert np.mean([each.correlated is True for each in found]) >= 0.85
+    assert np.mean([each.ci95_low <= 1 <= each.ci95_high for each in found]) >= 0.87
+
+
+def test_normal_values_have_few_outliers():
+    rng = np.random.default_rng(2)
+    flagged = sum(bool(outliers(rng.normal(0, 1, 8).tolist())) for _ in range(1000))
+    assert flagged / 1000 < 0.025

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from scipy import stats
 
@@ -34,7 +36,8 @@ def test_means_and_intervals_are_those_of_scipy(runs):
     energies = [1000.0, 1020.0, 985.0, 1003.0, 998.0]
     (found,) = summary_of([row(run, energy_j=j) for run, j in zip(runs, energies, strict=True)])
     per_token = [energy / 2000 for energy in energies]
-    low, high = stats.t.interval(0.95, 4, loc=sum(per_token) / 5, scale=stats.sem(per_token))
+    half_width = stats.t.ppf(0.975, 4) * stats.sem([math.log(value) for value in per_token])
+    low, high = (sum(per_token) / 5 * math.exp(sign * half_width) for sign in (-1, 1))
     assert found["n"] == 5
     assert found["energy_per_output_token_j_mean"] == pytest.approx(sum(per_token) / 5)
     assert found["energy_per_output_token_j_sd"] == pytest.approx(stats.tstd(per_token))

@@ -1,14 +1,17 @@
 import html
 import html.parser
+import random
 import re
 
 import pytest
 import yaml
 
-from llenergymeasure.analysis.tables import write_tables
+from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.recording.samples import Header, Row, make_samples, write_samples
+from llenergymeasure.report.findings import TOKEN, order_trend, trend_sentence
 from llenergymeasure.report.page import FIGURE_FILES, write_report
+from llenergymeasure.report.relations import relations_content
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.units import DISQUALIFYING
@@ -333,13 +336,60 @@ def test_energy_that_was_not_observed_has_its_reason(tmp_path, plan):
     assert "No energy was observed: no sensor." in report(tmp_path).text
 
 
+def drifting(folder, cycles=6, *, mixed=True, jump=0.0, slope=0.02):
+    """Write a study whose energy rises with the order, and jumps between cycles."""
+    plan = make_plan(CONFIGS, SWEPT, cycles=cycles)
+    for run in plan["runs"]:
+        if mixed and run["cycle"] % 2:
+            run["order"] += 1 if run["order"] % 2 else -1
+    write_plan(folder, plan)
+    jumps = random.Random(1)
+    of_cycle = [1 + jumps.gauss(0, jump) for _ in range(cycles)]
+    for run in plan["runs"]:
+        noise = 1 + 0.001 * (run["order"] * 7 % 5)
+        level = (1 + slope * run["order"]) * of_cycle[run["cycle"] - 1] * noise
+        write_result(folder, make_result(run, energy_j=1000 * level))
+
+
 def test_drift_with_the_order_is_told(tmp_path):
-    plan = make_plan(CONFIGS, SWEPT, cycles=6)
+    drifting(tmp_path)
+    assert "Energy drifted with the order" in report(tmp_path).text
+
+
+@pytest.mark.parametrize(
+    ("study", "told"),
+    [
+        ({"slope": 0.0, "jump": 0.03}, "No drift with the order shows"),
+        ({"mixed": False}, "Whether energy drifted over the study cannot be told"),
+        ({"cycles": 1}, "Whether energy drifted over the study cannot be told"),
+    ],
+    ids=["cycles that jump", "always the same order", "one cycle"],
+)
+def test_no_drift_is_claimed_that_the_runs_do_not_show(tmp_path, study, told):
+    drifting(tmp_path, **study)
+    write_tables(tmp_path, partial=False)
+    summary = read_table(tmp_path, "summary.parquet").to_pylist()
+    runs = read_table(tmp_path, "runs.parquet").to_pylist()
+    assert trend_sentence(order_trend(summary, runs)).startswith(told)
+
+
+def test_levels_show_the_p_value_corrected_for_all_of_them(tmp_path):
+    configs = [
+        {"model": "tiny-llama", "precision": "bf16", "pytorch": {"batch_size": size}}
+        for size in (1, 2, 4, 8)
+    ]
+    plan = make_plan(configs, SWEPT, cycles=5)
+    noise = random.Random(3)
     write_plan(tmp_path, plan)
     for run in plan["runs"]:
-        wobble = 1 + 0.001 * (run["order"] % 3)
-        write_result(tmp_path, make_result(run, energy_j=(1000 + 20 * run["order"]) * wobble))
-    assert "Energy drifted with the order" in report(tmp_path).text
+        write_result(tmp_path, make_result(run, energy_j=noise.gauss(1000, 10)))
+    write_tables(tmp_path, partial=False)
+    levels = read_table(tmp_path, "levels.parquet").to_pylist()
+    corrected = [row["p_holm"] for row in levels if row["metric"] == TOKEN]
+    summary = read_table(tmp_path, "summary.parquet").to_pylist()
+    shown = [float(row["p"]) for row in relations_content(tmp_path, summary).levels]
+    assert shown == [pytest.approx(p, rel=0.05) for p in corrected]
+    assert corrected != [row["p"] for row in levels if row["metric"] == TOKEN]
 
 
 def test_machines_that_differ_are_named(tmp_path, plan):

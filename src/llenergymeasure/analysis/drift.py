@@ -1,9 +1,11 @@
-"""Whether energy followed the order of the runs: heat, neighbours or ageing leave such a trend."""
+"""Whether a quantity followed the order of the runs: heat, neighbours or ageing leave a trend."""
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from llenergymeasure.analysis.blocks import Blocks, Reals
 from llenergymeasure.analysis.statistics import t_quantile
 
 MIN_DEGREES_OF_FREEDOM = 2
@@ -14,7 +16,7 @@ class Drift:
     """A straight trend over the order of the runs, common to all experiments.
 
     Attributes:
-        per_run: relative change of energy from one run to the next (0.01 is 1 %).
+        per_run: relative change from one run to the next (0.01 is 1 %).
         ci95_low: lower end of its 95 % interval.
         ci95_high: upper end.
         runs: runs it rests on.
@@ -31,37 +33,55 @@ class Drift:
         return not self.ci95_low <= 0 <= self.ci95_high
 
 
-def drift(
-    experiments: Sequence[str], positions: Sequence[float], energies_j: Sequence[float]
-) -> Drift | None:
-    """Return the common trend of energy along the order; None if the runs cannot tell.
+def drift(data: Blocks) -> Drift | None:
+    """Return the common trend along the order of the runs; None where they cannot tell.
 
-    Least squares on energy relative to its experiment's mean, with a level for each experiment
-    (the "within" estimator of panel data: Wooldridge, Econometric Analysis of Cross Section and
-    Panel Data, ch. 10.5), so that differences between experiments are no trend.
-
-    Args:
-        experiments: the experiment of each run.
-        positions: its place in the order in which runs began.
-        energies_j: its energy, for one unit of work.
+    Least squares on the logarithm with a level for each experiment and, where cycles hold more
+    than one run, for each cycle (the "within" estimator of panel data: Wooldridge, Econometric
+    Analysis of Cross Section and Panel Data, ch. 10). What all runs of a cycle share is no trend:
+    without the cycles' levels, five cycles of a machine with moods would pass for as many
+    independent runs as they hold. The runs cannot tell where each experiment has the same place in
+    every cycle, because then the levels follow any trend.
     """
-    groups: dict[str, list[tuple[float, float]]] = {}
-    for experiment, position, energy_j in zip(experiments, positions, energies_j, strict=True):
-        groups.setdefault(experiment, []).append((position, energy_j))
-    pairs: list[tuple[float, float]] = []
-    levels = 0
-    for members in groups.values():
-        mean_x = sum(x for x, _ in members) / len(members)
-        mean_y = sum(y for _, y in members) / len(members)
-        if len(members) < 2 or mean_y <= 0:
-            continue
-        levels += 1
-        pairs.extend((x - mean_x, y / mean_y - 1) for x, y in members)
-    freedom = len(pairs) - levels - 1
-    spread = math.fsum(x * x for x, _ in pairs)
-    if freedom < MIN_DEGREES_OF_FREEDOM or spread == 0:
+    present = np.isfinite(data.logs)
+    by_cycle = bool((present.sum(axis=1) > 1).any())
+    levels = int(present.any(axis=0).sum())
+    if by_cycle:
+        levels += int(present.any(axis=1).sum()) - 1
+    freedom = int(present.sum()) - levels - 1
+    if freedom < MIN_DEGREES_OF_FREEDOM:
         return None
-    slope = math.fsum(x * y for x, y in pairs) / spread
-    residual = math.fsum((y - slope * x) ** 2 for x, y in pairs)
-    half_width = t_quantile(freedom) * math.sqrt(residual / freedom / spread)
-    return Drift(slope, slope - half_width, slope + half_width, len(pairs))
+    places = np.where(present, data.places, np.nan)
+    x, y = _within(places, by_cycle=by_cycle), _within(data.logs, by_cycle=by_cycle)
+    spread = float(np.nansum(x * x))
+    if spread <= 1e-9 * float(np.nansum((places - np.nanmean(places)) ** 2)):
+        return None
+    slope = float(np.nansum(x * y)) / spread
+    residual = float(np.nansum((y - slope * x) ** 2))
+    half_width = t_quantile(freedom) * float(np.sqrt(residual / freedom / spread))
+    low, middle, high = np.expm1([slope - half_width, slope, slope + half_width])
+    return Drift(float(middle), float(low), float(high), int(present.sum()))
+
+
+def _within(values: Reals, *, by_cycle: bool) -> Reals:
+    """Return the residuals of a level for each experiment (column) and, if asked, cycle (row).
+
+    Taking out the means of columns and rows in turn converges to the least squares fit of both; it
+    is exact at once where no value is missing.
+    """
+    present = np.isfinite(values)
+    in_column, in_row = _counts(present, 0), _counts(present, 1)
+    left = np.where(present, values, 0.0)
+    for _ in range(1 if present.all() or not by_cycle else 200):
+        before = left
+        left = np.where(present, left - left.sum(axis=0, keepdims=True) / in_column, 0.0)
+        if by_cycle:
+            left = np.where(present, left - left.sum(axis=1, keepdims=True) / in_row, 0.0)
+        if np.abs(left - before).max(initial=0.0) < 1e-13:
+            break
+    return np.where(present, left, np.nan)
+
+
+def _counts(present: NDArray[np.bool_], axis: int) -> Reals:
+    counts: Reals = np.maximum(present.sum(axis=axis, keepdims=True), 1).astype(np.float64)
+    return counts

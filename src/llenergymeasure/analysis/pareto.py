@@ -1,8 +1,10 @@
 """Trade-offs: experiments that no other beats in energy and a second objective at once.
 
-How sure it is that one belongs to this front is told by resampling the cycles: each draw takes
-whole cycles, so that what all experiments of a cycle share stays shared, and the front is drawn
-anew. The share of draws in which an experiment is on it is its stability.
+The front is that of the means. How it would look with other cycles is shown by resampling: each
+draw takes whole cycles, so that what all experiments of a cycle share stays shared. The share of
+draws in which an experiment is on the front is a description and no test: of many equal experiments
+most are off the front in nearly all draws. Whether another one really beats an experiment in both
+is a test of its own, corrected for all of them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +14,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from llenergymeasure.analysis.statistics import Reals
+from llenergymeasure.analysis.comparison import MAX_ALL_PAIRS, holm
+from llenergymeasure.analysis.statistics import (
+    ROUNDING,
+    Reals,
+    column_means,
+    column_variances,
+)
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -29,6 +37,13 @@ OBJECTIVES: dict[str, Literal["min", "max"]] = {
 """What energy is traded against, and which way is better; those that no run has are passed over."""
 
 DRAWS = 1000
+
+MIN_CYCLES = 5
+"""Fewer cycles can be drawn in too few ways for a share to mean anything."""
+
+DIGITS = 12
+"""Means that agree in so many significant digits are equal: what is left is the arithmetic's."""
+
 ELEMENTS = 4_000_000
 """Numbers held at once, so that memory does not grow with the experiments."""
 
@@ -44,7 +59,10 @@ class Point:
         energy_per_output_token_j: its mean, in J.
         value: its mean of the objective.
         on_front: whether no other experiment is at least as good in both and better in one.
-        front_share: share of resampled studies in which it is on the front.
+        front_share: share of resampled studies in which it is on the front; None with fewer than
+            :data:`MIN_CYCLES` cycles.
+        beaten_p_holm: p value of there being none that beats it in both, corrected for all
+            experiments; None beyond :data:`MAX_ALL_PAIRS` of them.
         dominated_by: of those that beat it, the one with the least energy.
         unavailable: what cannot be told, and why.
     """
@@ -56,6 +74,7 @@ class Point:
     value: float | None = None
     on_front: bool | None = None
     front_share: float | None = None
+    beaten_p_holm: float | None = None
     dominated_by: str | None = None
     unavailable: str | None = None
 
@@ -117,6 +136,7 @@ def _points(
     mean_energy, mean_value = _weighted(ones, energy), _weighted(ones, value)
     on = front(mean_energy, mean_value)[0]
     shares = _shares(energy, value, seed)
+    beaten_p = _beaten_p(energy, value)
     beaten = _beaten_by(mean_energy[0], mean_value[0], on)
     for column, experiment in enumerate(used):
         if not both[:, column].any():
@@ -133,8 +153,9 @@ def _points(
             value=float(sign * mean_value[0, column]),
             on_front=bool(on[column]),
             front_share=share if known else None,
+            beaten_p_holm=float(beaten_p[column]) if np.isfinite(beaten_p[column]) else None,
             dominated_by=None if beaten[column] < 0 else list(used)[beaten[column]],
-            unavailable=None if known else "front_share: it needs two cycles",
+            unavailable=None if known else f"front_share: it needs {MIN_CYCLES} cycles",
         )
 
 
@@ -149,17 +170,30 @@ def _by_cycle(used: Mapping[str, Sequence[Row]], cycles: Sequence[int], name: st
 
 
 def _weighted(weights: Reals, values: Reals) -> Reals:
-    """Return the mean of each column under each row of weights; NaN where nothing weighs."""
+    """Return the mean of each column under each row of weights; NaN where nothing weighs.
+
+    A product of matrices may add up its columns in different orders: without rounding, means of
+    the same values could differ in the last bit and one would "beat" the other.
+    """
     known = np.isfinite(values)
     with np.errstate(invalid="ignore", divide="ignore"):
         means: Reals = (weights @ np.where(known, values, 0.0)) / (weights @ known.astype(float))
-    return means
+    return _rounded(means)
+
+
+def _rounded(values: Reals) -> Reals:
+    """Return values to :data:`DIGITS` significant digits, so that equal means compare as equal."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        magnitude = np.where(values == 0, 0.0, np.floor(np.log10(np.abs(values))))
+    scale = 10.0 ** (DIGITS - 1 - magnitude)
+    rounded: Reals = np.round(values * scale) / scale
+    return rounded
 
 
 def _shares(energy: Reals, value: Reals, seed: Sequence[int]) -> Reals:
     """Return each experiment's share of draws on the front, of those in which it has a run."""
     cycles, experiments = energy.shape
-    if cycles < 2:
+    if cycles < MIN_CYCLES:
         return np.full(experiments, np.nan)
     rng = np.random.default_rng(seed)
     on, there = np.zeros(experiments), np.zeros(experiments)
@@ -171,10 +205,45 @@ def _shares(energy: Reals, value: Reals, seed: Sequence[int]) -> Reals:
         on += front(drawn_energy, drawn_value).sum(axis=0)
         there += np.isfinite(drawn_energy).sum(axis=0)
         left -= rows
-    repeated = np.isfinite(energy).sum(axis=0) >= 2
+    repeated = np.isfinite(energy).sum(axis=0) >= MIN_CYCLES
     with np.errstate(invalid="ignore", divide="ignore"):
         shares: Reals = np.where(repeated & (there > 0), on / there, np.nan)
     return shares
+
+
+def _beaten_p(energy: Reals, value: Reals) -> Reals:
+    """Return each experiment's p value of there being no other that beats it in both.
+
+    Another one beats it only if it is better in each of the two, so the larger p value of the two
+    counts (intersection-union test: Berger 1982, Technometrics 24, 295-300). The least over the
+    others is corrected for their number (Bonferroni), and then for all experiments (Holm).
+    """
+    experiments = energy.shape[1]
+    if not 1 < experiments <= MAX_ALL_PAIRS:
+        return np.full(experiments, np.nan)
+    p_values = np.maximum(_p_no_better(energy, ties=False), _p_no_better(value, ties=True))
+    p_values[~np.isfinite(p_values)] = 1.0
+    least = np.minimum(p_values.min(axis=1) * (experiments - 1), 1.0)
+    return holm(np.where(np.isfinite(energy).any(axis=0), least, np.nan))
+
+
+def _p_no_better(values: Reals, *, ties: bool) -> Reals:
+    """Return the one-sided p value of column j being no better than column i, by i and j.
+
+    The t test is paired by cycle. Where all differences are the same there is nothing to test: it
+    is better or not, and equals count as better if ``ties``.
+    """
+    from scipy.stats import t
+
+    differences = values[:, :, None] - values[:, None, :]
+    n = np.isfinite(differences).sum(axis=0)
+    center, error = column_means(differences), np.sqrt(column_variances(differences) / n)
+    rounding = ROUNDING * np.abs(column_means(values))[:, None]
+    exact = error <= rounding
+    better = center >= -rounding if ties else center > rounding
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p_values: Reals = np.where(exact, np.where(better, 0.0, 1.0), t.sf(center / error, n - 1))
+    return p_values
 
 
 def _beaten_by(energy: Reals, value: Reals, on: NDArray[np.bool_]) -> NDArray[np.intp]:

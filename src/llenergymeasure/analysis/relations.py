@@ -45,31 +45,30 @@ COMPARISONS_SCHEMA = pa.schema(
         *(("label_a", _TEXT), ("label_b", _TEXT), ("method", _TEXT)),
         *(("n", _WHOLE), ("n_a", _WHOLE), ("n_b", _WHOLE)),
         *(("ratio", _REAL), ("ci95_low", _REAL), ("ci95_high", _REAL)),
-        *(("bca95_low", _REAL), ("bca95_high", _REAL), ("ratio_unadjusted", _REAL)),
-        *(("adjusted_for", _TEXTS), ("effect_size", _REAL), ("degrees_of_freedom", _REAL)),
-        *(("p", _REAL), ("p_holm", _REAL), ("order_difference_mean", _REAL)),
-        *(("differs", _TEXTS), ("unavailable", _TEXT)),
+        *(("degrees_of_freedom", _REAL), ("p", _REAL), ("p_holm", _REAL)),
+        *(("cycles_to_decide", _WHOLE), ("differs", _TEXTS), ("unavailable", _TEXT)),
     ]
 )
 EFFECTS_SCHEMA = pa.schema(
     [
         *(("metric", _TEXT), ("term", _TEXT), ("role", _TEXT), ("degrees_of_freedom", _WHOLE)),
         *(("sum_of_squares", _REAL), ("share", _REAL), ("f", _REAL), ("p", _REAL)),
-        *(("p_holm", _REAL), ("slope", _REAL), ("unavailable", _TEXT)),
+        *(("p_holm", _REAL), ("unavailable", _TEXT)),
     ]
 )
 LEVELS_SCHEMA = pa.schema(
     [
         *(("metric", _TEXT), ("factor", _TEXT), ("level", _TEXT), ("reference", _TEXT)),
         *(("ratio", _REAL), ("ci95_low", _REAL), ("ci95_high", _REAL), ("p", _REAL)),
-        ("unavailable", _TEXT),
+        *(("p_holm", _REAL), ("unavailable", _TEXT)),
     ]
 )
 PARETO_SCHEMA = pa.schema(
     [
         *(("objective", _TEXT), ("direction", _TEXT), ("experiment", _TEXT), ("label", _TEXT)),
         *(("energy_per_output_token_j", _REAL), ("value", _REAL), ("on_front", _FLAG)),
-        *(("front_share", _REAL), ("dominated_by", _TEXT), ("unavailable", _TEXT)),
+        *(("front_share", _REAL), ("beaten_p_holm", _REAL)),
+        *(("dominated_by", _TEXT), ("unavailable", _TEXT)),
     ]
 )
 SCHEMAS = {
@@ -124,6 +123,8 @@ class _Study:
         self._started = [row for row in rows if row["status"] == "completed"]
         chosen = selections(rows)
         self._used = {name: each.used for name, each in chosen.items()}
+        first = {row["experiment"]: row for row in reversed(rows)}
+        self._settings = {name: (*used, first[name])[0] for name, used in self._used.items()}
         self._comparable = Comparable(chosen, planned)
         self._meters: dict[Meter, dict[str, Sequence[Row]]] = {}
         for name, each in chosen.items():
@@ -138,8 +139,7 @@ class _Study:
         """Return every pair of one quantity as rows."""
         found: list[Comparison] = []
         for group in self._meters.values():
-            seed = seed_of(self._design, f"pair:{metric}")
-            found += map(self._fair, compare(self._blocks(group, metric), seed))
+            found += map(self._fair, compare(self._blocks(group, metric)))
         return [
             {
                 "metric": metric,
@@ -161,14 +161,15 @@ class _Study:
         return Comparison(*names, None, None, found.n_a, found.n_b, unavailable=reason)
 
     def effects(self, metric: str) -> tuple[list[Term], list[Level]]:
-        """Return what the settings do to one quantity."""
+        """Return what the settings do to one quantity.
+
+        Experiments that stand outside of the first comparable group go in without data, so that
+        their levels are named.
+        """
         group = self._first_group()
-        values = {
-            name: [used[0][name] for used in group.values()]
-            for name in self._factors
-            if len(group) > 1
-        }
-        return effects(self._blocks(group, metric), values)
+        used = {name: group.get(name, ()) for name in self._used}
+        values = {name: [row[name] for row in self._settings.values()] for name in self._factors}
+        return effects(self._blocks(used, metric), values)
 
     def front(self) -> list[dict[str, Any]]:
         """Return every experiment's place for each objective as rows."""

@@ -2,9 +2,11 @@
 
 A pilot of a few cycles gives the spread; the number of cycles is set from it once, before any
 further cycle is run, and the interval takes its spread from the pilot alone. Its half width then
-is at most the target and its coverage exactly 95 %, whatever the true spread (Stein 1945, Ann.
-Math. Stat. 16, 243-258). Looking at the interval after every cycle and stopping when it is narrow
-covers less, because it stops where the spread happens to look small.
+is at most the target and its coverage exactly 95 %, whatever the true spread, if cycles are
+independent and their logarithms normal (Stein 1945, Ann. Math. Stat. 16, 243-258). Where cycles are
+seen to be correlated, more are asked for and the interval is wider. Looking at the interval after
+every cycle and stopping when it is narrow covers less, because it stops where the spread happens to
+look small.
 
 All of it is on the logarithm of the energy, where a relative target is a fixed width.
 """
@@ -14,7 +16,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llenergymeasure.analysis.statistics import t_quantile
+from llenergymeasure.analysis.statistics import around, autocorrelation, t_quantile
 
 METRIC = "energy_per_output_token_j"
 """The quantity whose precision is asked for."""
@@ -48,7 +50,7 @@ def decide(
     """Return how many cycles an experiment needs.
 
     Args:
-        pilot: energies of the pilot's usable runs, in any unit.
+        pilot: energies of the pilot's usable runs, in any unit, in the order of time.
         pilot_cycles: cycles of the pilot, usable or not; those that are not are made up for.
         precision_target: half width of the 95 % interval over the mean.
         max_cycles: the most it is given.
@@ -58,7 +60,7 @@ def decide(
         few = f"only {len(usable)} of the pilot's runs can be used; {MIN_PILOT} would do"
         return Decision(pilot_cycles, None, len(usable), None, few)
     spread = _log_sd(usable)
-    width = t_quantile(len(usable) - 1) * spread / math.log1p(precision_target)
+    width = _one_run_half_width(usable, usable) / math.log1p(precision_target)
     needed = max(len(usable), math.ceil(width**2 - 1e-9))
     asked = max(needed + pilot_cycles - len(usable), pilot_cycles)
     reason = None
@@ -68,15 +70,24 @@ def decide(
 
 
 def interval(pilot: Sequence[float], values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean of ``values`` with the pilot's spread.
+    """Return the 95 % interval around the mean of ``values`` with the pilot's spread.
 
-    Null where the pilot has fewer than :data:`MIN_PILOT` values.
+    None where the pilot has fewer than :data:`MIN_PILOT` values.
+
+    Args:
+        pilot: energies of the pilot's usable runs.
+        values: energies of all usable runs, the pilot's included, in the order of time.
     """
     if len(pilot) < MIN_PILOT or min(*pilot, *values) <= 0:
         return None
-    half_width = t_quantile(len(pilot) - 1) * _log_sd(pilot) / math.sqrt(len(values))
-    mean = statistics.fmean(values)
-    return mean * math.exp(-half_width), mean * math.exp(half_width)
+    half_width = _one_run_half_width(pilot, values) / math.sqrt(len(values))
+    return around(statistics.fmean(values), half_width)
+
+
+def _one_run_half_width(pilot: Sequence[float], values: Sequence[float]) -> float:
+    """Return the half width of the logarithm's interval if a single run were made."""
+    found = autocorrelation([math.log(value) for value in values])
+    return t_quantile(len(pilot) - 1) * _log_sd(pilot) * found.widening
 
 
 def _log_sd(values: Sequence[float]) -> float:

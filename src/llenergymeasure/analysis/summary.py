@@ -16,7 +16,7 @@ from llenergymeasure.analysis import stopping
 from llenergymeasure.analysis.comparable import COLUMNS as COMPARED_COLUMNS
 from llenergymeasure.analysis.comparable import Comparable
 from llenergymeasure.analysis.selection import MACHINE_COLUMNS, Row, Selection, select
-from llenergymeasure.analysis.statistics import bca_interval, estimate, outliers, seed_of
+from llenergymeasure.analysis.statistics import Estimate, estimate, outliers
 from llenergymeasure.results.table import RUN_SCHEMA, setting_array
 
 ENERGY = stopping.METRIC
@@ -37,7 +37,7 @@ METRICS = (
     "carbon_per_1000_requests_gco2e",
     "cost_per_1000_requests",
 )
-STATISTICS = ("mean", "sd", "ci95_low", "ci95_high", "bca95_low", "bca95_high")
+STATISTICS = ("mean", "sd", "ci95_low", "ci95_high")
 COVERAGE_FACTOR = 1.96
 """Half width of a 95 % interval over its standard deviation, as the meter gives ``u95_j``."""
 SETTING_COLUMNS = ("backend", "model", "precision", "runner")
@@ -69,6 +69,8 @@ SUMMARY_SCHEMA = pa.schema(
         (f"{ENERGY}_total95_high", pa.float64()),
         ("interval_method", pa.string()),
         ("interval_unavailable", pa.string()),
+        ("cycles_lag1", pa.float64()),
+        ("cycles_correlated", pa.bool_()),
         ("energy_u95_rel", pa.float64()),
         ("energy_shared_u95_rel", pa.float64()),
         ("energy_u_sys_rel", pa.float64()),
@@ -109,9 +111,8 @@ def summarise(runs: pa.Table, plan: Mapping[str, Any] | None = None) -> pa.Table
 
     Args:
         runs: one row a run.
-        plan: ``plan.json``, parsed: its design hash seeds the bootstrap, and where its
-            ``execution`` has a ``precision_target``, the interval of the energy per output token
-            takes its spread from the pilot's cycles.
+        plan: ``plan.json``, parsed: where its ``execution`` has a ``precision_target``, the
+            interval of the energy per output token takes its spread from the pilot's cycles.
     """
     settings = [name for name in runs.column_names if name not in RUN_SCHEMA.names]
     groups: dict[str, list[Row]] = {}
@@ -138,7 +139,6 @@ def summarise(runs: pa.Table, plan: Mapping[str, Any] | None = None) -> pa.Table
             groups.items(), selections, labels, strict=True
         )
     ]
-    _add_bootstrap(rows, selections, str(plan.get("study_design_hash")))
     table = pa.Table.from_pylist(rows, schema=SUMMARY_SCHEMA)
     for name in settings:
         values = [members[0][name] for members in groups.values()]
@@ -150,7 +150,7 @@ def summarise(runs: pa.Table, plan: Mapping[str, Any] | None = None) -> pa.Table
 def _summary_row(
     members: Sequence[Row], chosen: Selection, execution: Mapping[str, Any]
 ) -> dict[str, Any]:
-    used = chosen.used
+    used = sorted(chosen.used, key=lambda run: (run["started_at"] or "", run["order"]))
     kind, source, scopes = chosen.meter
     first = members[0]
     completed = [row for row in members if row["status"] == "completed"]
@@ -174,18 +174,18 @@ def _summary_row(
         "window_s_mean": estimate(_values(used, "window_s")).mean,
         "validity": sorted({code for member in completed for code in member["validity"] or ()}),
     }
-    for metric in METRICS:
-        result = estimate(_values(used, metric))
-        for name in ("mean", "sd", "ci95_low", "ci95_high"):
+    found = {metric: estimate(_values(used, metric)) for metric in METRICS}
+    for metric, result in found.items():
+        for name in STATISTICS:
             row[f"{metric}_{name}"] = getattr(result, name)
-    _add_energy(row, used)
+    _add_energy(row, used, found[ENERGY])
     _add_precision(row, used, execution)
     _add_total(row)
     return row
 
 
-def _add_energy(row: dict[str, Any], used: Sequence[Row]) -> None:
-    """Add the median, the outliers, and the parts of the variance.
+def _add_energy(row: dict[str, Any], used: Sequence[Row], found: Estimate) -> None:
+    """Add the median, the outliers, whether cycles are correlated, and the parts of the variance.
 
     What the meter's own randomness explains (``u95_j`` less what repeats share) is the part within
     runs; the rest of the spread is between cycles.
@@ -194,6 +194,7 @@ def _add_energy(row: dict[str, Any], used: Sequence[Row]) -> None:
     row["outlier_cycles"] = [used[place]["cycle"] for place in outliers(values)]
     row["interval_method"] = "t" if len(values) > 1 else None
     row["interval_unavailable"] = _no_interval(len(used), values)
+    row["cycles_lag1"], row["cycles_correlated"] = found.lag1, found.correlated
     if not values:
         return
     row[f"{ENERGY}_median"] = float(np.median(values))
@@ -227,51 +228,35 @@ def _add_precision(row: dict[str, Any], used: Sequence[Row], execution: Mapping[
     decision = stopping.decide(pilot, pilot_cycles, target, execution["max_cycles"])
     row["precision_target"] = target
     row["cycles_needed"] = decision.needed
-    row["precision_reached"] = decision.needed is not None and len(values) >= decision.needed
+    row["precision_reached"] = False
     ends = stopping.interval(pilot, values) if values else None
     if ends is not None:
         row["interval_method"] = "stein"
         row[f"{ENERGY}_ci95_low"], row[f"{ENERGY}_ci95_high"] = ends
+        row["precision_reached"] = ends[1] <= row[f"{ENERGY}_mean"] * (1 + target) * (1 + 1e-9)
 
 
 def _add_total(row: dict[str, Any]) -> None:
     """Add the interval of the true energy: chance, what repeats share, and the sensor's gain.
 
-    All are half widths of independent 95 % intervals and add in quadrature (JCGM 100:2008, 5.1.2).
-    What a sensor does not see, and channels that disagree, are off the same way in every cycle: no
-    number of cycles makes that smaller (F.1.1.2).
+    All are half widths of independent 95 % intervals and add in quadrature (JCGM 100:2008, 5.1.2),
+    here those of the logarithm, so that the lower end is never below zero: each part alone moves
+    the ends as far as it says, and a part of 100 % or more moves the lower end to zero. What a
+    sensor does not see, and channels that disagree, are off the same way in every cycle: no number
+    of cycles makes that smaller (F.1.1.2).
     """
     mean, band = row[f"{ENERGY}_mean"], row["energy_u_sys_rel"]
     low, high = row[f"{ENERGY}_ci95_low"], row[f"{ENERGY}_ci95_high"]
-    if low is None or band is None:
+    if low is None or band is None or mean <= 0:
         return
-    shared_j = (row["energy_shared_u95_rel"] or 0.0) * mean
-    row[f"{ENERGY}_total95_low"] = mean - math.hypot(mean - low, band * mean, shared_j)
-    row[f"{ENERGY}_total95_high"] = mean + math.hypot(high - mean, band * mean, shared_j)
-
-
-def _add_bootstrap(
-    rows: Sequence[dict[str, Any]], selections: Sequence[Selection], design: str
-) -> None:
-    """Add the bootstrap's interval of every mean; experiments of as many runs at once."""
-    by_count: dict[int, list[int]] = {}
-    for place, chosen in enumerate(selections):
-        by_count.setdefault(len(chosen.used), []).append(place)
-    for n, members in by_count.items():
-        for metric in METRICS:
-            found = [(place, _values(selections[place].used, metric)) for place in members]
-            told = [(place, values) for place, values in found if values]
-            if not n or not told:
-                continue
-            matrix = np.array([values for _, values in told])
-            low, high = bca_interval(matrix, seed_of(design, f"mean:{metric}"))
-            for number, (place, _) in enumerate(told):
-                rows[place][f"{metric}_bca95_low"] = _known(low[number])
-                rows[place][f"{metric}_bca95_high"] = _known(high[number])
-
-
-def _known(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    parts = (band, row["energy_shared_u95_rel"] or 0.0)
+    up = math.hypot(math.log(high / mean), *(math.log1p(part) for part in parts))
+    row[f"{ENERGY}_total95_high"] = mean * math.exp(up)
+    if low <= 0 or max(parts) >= 1:
+        row[f"{ENERGY}_total95_low"] = 0.0
+        return
+    down = math.hypot(math.log(mean / low), *(math.log1p(-part) for part in parts))
+    row[f"{ENERGY}_total95_low"] = mean * math.exp(-down)
 
 
 def _values(rows: Sequence[Row], name: str) -> list[float]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeAlias
 
+from llenergymeasure.analysis.blocks import blocks
 from llenergymeasure.analysis.drift import Drift, drift
 from llenergymeasure.analysis.selection import in_means, kind_rank, meter_of, selections
 from llenergymeasure.report.charts import STATES, OrderPoint
@@ -230,16 +231,10 @@ def order_points(summary: Sequence[Row], runs: Sequence[Row]) -> list[OrderPoint
 
 def order_trend(summary: Sequence[Row], runs: Sequence[Row]) -> Drift | None:
     """Return the trend of energy along the order, over the runs in the means."""
-    placed = {
-        (run["experiment"], run["cycle"]): position
-        for position, run in enumerate(_by_start(runs), start=1)
-    }
-    used = [run for run in runs_in_means(summary, runs) if run[TOKEN] is not None]
-    return drift(
-        [run["experiment"] for run in used],
-        [placed[run["experiment"], run["cycle"]] for run in used],
-        [run[TOKEN] for run in used],
-    )
+    known = {row["experiment"] for row in summary}
+    chosen = selections(run for run in runs if run["experiment"] in known)
+    used = {name: each.used for name, each in chosen.items()}
+    return drift(blocks(used, _by_start(runs), TOKEN))
 
 
 def _by_start(runs: Sequence[Row]) -> list[Row]:
@@ -250,7 +245,10 @@ def _by_start(runs: Sequence[Row]) -> list[Row]:
 def trend_sentence(trend: Drift | None) -> str:
     """Return what the trend along the order says."""
     if trend is None:
-        return "There are too few repeats to tell whether energy drifted over the study."
+        return (
+            "Whether energy drifted over the study cannot be told: that takes repeats whose order "
+            "differs from cycle to cycle."
+        )
     low, high = percent(trend.ci95_low), percent(trend.ci95_high)
     size = f"{percent(trend.per_run)} a run (95 % interval {low} to {high}, {trend.runs} runs)"
     if trend.detected:

@@ -101,7 +101,7 @@ def _level(row: Row) -> dict[str, str]:
         "reference": plain(row["reference"], 60),
         "change": NOTHING if row["ratio"] is None else change(row["ratio"]),
         "interval": _interval(row),
-        "p": p_value(row.get("p_holm")),
+        "p": p_value(row["p_holm"]),
         "note": plain(row["unavailable"] or "", 160),
     }
 

@@ -1,0 +1,87 @@
+"""A trend along the order of the runs: found where it is, and not where cycles differ."""
+
+import numpy as np
+import pytest
+
+from analysis.test_comparison import study
+from llenergymeasure.analysis.drift import drift
+
+
+def shuffled(rng, experiments, cycles):
+    return np.array([rng.permutation(experiments) + 1.0 + c * experiments for c in range(cycles)])
+
+
+def null_study(rng, experiments, cycles, jump):
+    logs = rng.normal(0, 0.01, (cycles, experiments)) + rng.normal(0, jump, (cycles, 1))
+    return study(logs, order=shuffled(rng, experiments, cycles))
+
+
+def test_a_trend_is_found_under_different_levels():
+    rng = np.random.default_rng(7)
+    order = shuffled(rng, 3, 6)
+    logs = np.log([1.0, 5.0, 0.2]) + rng.normal(0, 0.001, (6, 3)) + 0.01 * order
+    found = drift(study(logs, order=order))
+    assert found.per_run == pytest.approx(np.expm1(0.01), rel=0.05)
+    assert found.ci95_low <= found.per_run <= found.ci95_high
+    assert (found.detected, found.runs) == (True, 18)
+
+
+@pytest.mark.parametrize(("experiments", "cycles"), [(2, 5), (4, 5), (12, 5)])
+@pytest.mark.parametrize("jump", [0.0, 0.03])
+def test_cycles_that_differ_are_no_trend(experiments, cycles, jump):
+    rng = np.random.default_rng([5, experiments, cycles])
+    found = [drift(null_study(rng, experiments, cycles, jump)) for _ in range(600)]
+    detected = [each.detected for each in found if each is not None]
+    assert len(detected) > 500
+    assert np.mean(detected) <= 0.07
+
+
+def test_missing_runs_do_not_make_a_trend():
+    rng = np.random.default_rng(6)
+    detected = []
+    for _ in range(200):
+        data = null_study(rng, 4, 5, 0.03)
+        data.logs[rng.random((5, 4)) < 0.15] = np.nan
+        detected.append(drift(data))
+    assert np.mean([each is not None and each.detected for each in detected]) <= 0.08
+
+
+def test_levels_and_slope_are_the_least_squares_fit_with_missing_runs():
+    rng = np.random.default_rng(8)
+    order = shuffled(rng, 4, 5)
+    logs = rng.normal(0, 0.01, (5, 4)) + rng.normal(0, 0.03, (5, 1)) + 0.002 * order
+    logs[1, 2] = logs[3, 0] = np.nan
+    found = drift(study(logs, order=order))
+    rows, columns = np.nonzero(np.isfinite(logs))
+    design = np.column_stack(
+        [
+            order[rows, columns],
+            *(columns == each for each in range(4)),
+            *(rows == each for each in range(1, 5)),
+        ]
+    ).astype(float)
+    slope = np.linalg.lstsq(design, logs[rows, columns])[0][0]
+    assert np.log1p(found.per_run) == pytest.approx(slope, rel=1e-6)
+
+
+def test_one_experiment_shows_its_trend_over_cycles():
+    order = np.arange(1.0, 9)[:, None]
+    logs = 0.01 * order + 0.001 * np.array([[1, -1, 1, 1, -1, -1, 1, -1]]).T
+    assert drift(study(logs, order=order)).detected
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        study([[0.0, 0.1], [0.1, 0.3]]),
+        study([[0.0, 0.1, 0.2, 0.3, 0.4]]),
+        study(np.random.default_rng(9).normal(0, 0.01, (6, 4))),
+        study(
+            np.random.default_rng(9).normal(0, 0.01, (6, 2)),
+            order=np.transpose([np.arange(1, 7), np.arange(7, 13)]),
+        ),
+    ],
+    ids=["too few", "one cycle", "always the same place", "one experiment after the other"],
+)
+def test_runs_that_cannot_tell_claim_nothing(data):
+    assert drift(data) is None

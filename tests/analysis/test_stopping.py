@@ -1,0 +1,47 @@
+"""A precision target: how many cycles the pilot asks for, and the interval that goes with it."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from llenergymeasure.analysis.statistics import estimate
+from llenergymeasure.analysis.stopping import decide, interval
+
+RISING = [100.0, 101.0, 102.0, 103.0, 104.0]
+MIXED = [100.0, 104.0, 101.0, 103.0, 102.0]
+
+
+def test_the_interval_is_around_the_arithmetic_mean_with_the_pilots_spread():
+    values = [*MIXED, 101.5, 102.5]
+    half_width = stats.t.ppf(0.975, 4) * stats.tstd(np.log(MIXED)) / math.sqrt(7)
+    low, high = interval(MIXED, values)
+    assert low == pytest.approx(np.mean(values) * math.exp(-half_width))
+    assert high == pytest.approx(np.mean(values) * math.exp(half_width))
+
+
+def test_a_pilot_whose_cycles_follow_each_other_asks_for_more():
+    rising, mixed = (decide(each, 5, 0.02, 100) for each in (RISING, MIXED))
+    assert rising.pilot_cv == pytest.approx(mixed.pilot_cv)
+    assert rising.needed > 1.5 * mixed.needed
+
+
+def test_a_target_on_correlated_cycles_is_covered_or_they_are_not_called_independent():
+    rng = np.random.default_rng(4)
+    sound = []
+    for _ in range(400):
+        noise = rng.normal(0, 1, 20)
+        for place in range(1, 20):
+            noise[place] = 0.6 * noise[place - 1] + 0.8 * noise[place]
+        values = np.exp(0.02 * noise)
+        decision = decide(values[:5], 5, 0.02, 20)
+        used = values[: decision.cycles].tolist()
+        low, high = interval(values[:5], used)
+        sound.append(low <= 1 <= high or estimate(used).correlated is not False)
+    assert np.mean(sound) >= 0.93
+
+
+def test_values_that_are_not_positive_have_no_interval():
+    assert interval([1.0, 2.0, 0.0], [1.0, 2.0, 0.0]) is None
+    assert interval([1.0, 2.0], [1.0, 2.0]) is None
