@@ -1,6 +1,7 @@
 """Means by any factor over several studies, and what is never averaged silently."""
 
 import json
+import math
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +41,8 @@ def test_one_experiment_has_its_own_t_interval(tmp_path):
     write_study(tmp_path, CONFIGS[:1], energy=lambda run: values[run["cycle"] - 1])
     (row,) = summarise_by(study_runs([tmp_path]), ["precision"], METRIC).to_pylist()
     per_token = [value / 2000 for value in values]
-    low, high = stats.t.interval(0.95, 2, stats.tmean(per_token), stats.sem(per_token))
+    spread = math.exp(stats.t.ppf(0.975, 2) * stats.sem(np.log(per_token)))
+    low, high = stats.tmean(per_token) / spread, stats.tmean(per_token) * spread
     assert (row["precision"], row["n"], row["experiments"]) == ("bf16", 3, 1)
     assert row[f"{METRIC}_mean"] == pytest.approx(stats.tmean(per_token))
     assert row[f"{METRIC}_sd"] == pytest.approx(stats.tstd(per_token))
@@ -58,12 +60,12 @@ def test_over_a_factor_the_cycles_are_what_repeats(tmp_path):
     rows = summarise_by(study_runs([tmp_path]), ["precision"], METRIC).to_pylist()
     assert [row["precision"] for row in rows] == ["bf16", "fp32"]
     block_means = [(3000 + extra) / 2000 for extra in (0.0, 10.0, 20.0)]
-    half_width = stats.t.ppf(0.975, 2) * stats.sem(block_means)
+    spread = math.exp(stats.t.ppf(0.975, 2) * stats.sem(np.log(block_means)))
     for row in rows:
         assert row["interval_method"] == "cycles"
         assert (row["experiments"], row["n"]) == (2, 6)
         assert row[f"{METRIC}_mean"] == pytest.approx(1.505)
-        assert row[f"{METRIC}_ci95_high"] - 1.505 == pytest.approx(half_width)
+        assert row[f"{METRIC}_ci95_high"] == pytest.approx(1.505 * spread)
 
 
 def test_missing_runs_do_not_shift_the_mean_towards_the_others(tmp_path):

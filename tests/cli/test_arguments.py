@@ -35,6 +35,7 @@ WRONG = {
     "status": [["--no-such-option"], [], ["gone.yaml"], ["."]],
     "skip": [["--no-such-option"], [], ["gone.yaml"], ["."]],
     "results": [["--no-such-option"], [], ["gone.yaml"], ["."]],
+    "compare": [["--no-such-option"], [], ["gone.yaml", "."], ["a", "b", "c"]],
     "meter": [["--no-such-option"], [], ["--devices"], ["--devices", "GPU-x", "--", "true"]],
     "sensors": [["--no-such-option"], ["x"]],
     "doctor": [["--no-such-option"], ["x"]],

@@ -166,9 +166,8 @@ def test_equal_studies_are_told_apart_in_five_per_cent_at_most() -> None:
         logs = rng.normal(0, 0.01, (cycles, experiments)) + rng.normal(0, 0.02, (cycles, 1))
         order = np.array([rng.permutation(experiments) for _ in range(cycles)], float)
         order += experiments * np.arange(cycles)[:, None]
-        blank = np.full_like(logs, np.nan)
-        data = Blocks(names, tuple(range(cycles)), logs, order, blank, np.zeros_like(logs))
-        pairs = Pairs(asdict(each) | {"differs": []} for each in compare(data, [1]))
+        data = Blocks(names, tuple(range(cycles)), logs, order, np.zeros_like(logs))
+        pairs = Pairs(asdict(each) | {"differs": []} for each in compare(data))
         means = [
             {"experiment": name, "label": name, "kind": "measured", "mean": value}
             for name, value in zip(names, np.exp(logs).mean(axis=0), strict=True)
