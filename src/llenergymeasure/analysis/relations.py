@@ -4,8 +4,10 @@ Energies of different kind or sensor are never set against each other: experimen
 among those of their own meter, and effects and fronts are those of the prevailing one.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -30,6 +32,11 @@ COMPARED = (
 
 SURROUNDINGS = ("host", "gpu_name", "gpu_uuid", "driver_version", "power_limit_w")
 """What two compared experiments may differ in beside their settings; named where they do."""
+
+LENGTH = "output_tokens_per_request"
+LENGTHS_APART = 1.05
+"""Ratio of answers' mean lengths past which a comparison names them too: its joules a request are
+of unlike answers."""
 
 Used: TypeAlias = Mapping[str, Sequence[Row]]
 
@@ -121,6 +128,7 @@ class _Study:
             name: [{row[column] for row in used} - {None} for column in SURROUNDINGS]
             for name, used in self._used.items()
         }
+        self._lengths = {name: _mean_length(used) for name, used in self._used.items()}
 
     def comparisons(self, metric: str) -> list[dict[str, Any]]:
         """Return every pair of one quantity as rows."""
@@ -188,7 +196,15 @@ class _Study:
 
     def _differs(self, one: str, other: str) -> list[str]:
         pairs = zip(SURROUNDINGS, self._surroundings[one], self._surroundings[other], strict=True)
-        return [name for name, of_one, of_other in pairs if of_one and of_other != of_one]
+        found = [name for name, of_one, of_other in pairs if of_one and of_other != of_one]
+        short, long = sorted((self._lengths[one], self._lengths[other]))
+        return [*found, LENGTH] if long > LENGTHS_APART * short else found
+
+
+def _mean_length(used: Sequence[Row]) -> float:
+    """Return the mean tokens of an answer; not a number, which differs by nothing, if unknown."""
+    known = [run[LENGTH] for run in used if run[LENGTH] is not None]
+    return fmean(known) if known else math.nan
 
 
 def labels_of(summary: Iterable[Row]) -> dict[str, str]:

@@ -5,11 +5,13 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from llenergymeasure import ids
 from llenergymeasure.config.backends.openai import OpenAIConfig
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.backends.sglang import SGLangConfig
 from llenergymeasure.config.backends.tensorrt import TensorRTConfig
 from llenergymeasure.config.backends.vllm import VLLMConfig
+from llenergymeasure.config.chat import OWN_TEMPLATE, ChatConfig
 from llenergymeasure.config.gpu import GpuConfig
 from llenergymeasure.config.section import Section
 from llenergymeasure.config.serving import ServingConfig, SloConfig
@@ -18,6 +20,7 @@ from llenergymeasure.units import BACKENDS, BackendName
 Precision = Literal["fp32", "fp16", "bf16"]
 DatasetOrder = Literal["interleaved", "grouped", "shuffled", "given", "length"]
 Weights = Literal["pretrained", "random"]
+AnswerLength = Literal["fixed", "natural"]
 ProtocolName = Literal["auto", "quick", "standard", "publication"]
 Preset = Literal["deterministic", "standard", "creative", "factual"]
 EnergySource = Literal["auto", "nvml", "rapl", "zeus", "codecarbon", "none"]
@@ -27,6 +30,8 @@ TINY_LLAMA = "tiny-llama"
 
 MAX_PROMPTS = 10_000_000
 MAX_TOKENS = 10_000_000
+SEEDS = 2**31
+"""Seeds that every engine takes."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "deterministic": {"temperature": 0.0, "do_sample": False},
@@ -94,7 +99,10 @@ class DecoderConfig(Section):
         default=None, ge=0, le=1, description="Least probability, relative to the likeliest token."
     )
     min_new_tokens: int | None = Field(
-        default=None, ge=1, le=MAX_TOKENS, description="Fewest tokens to generate."
+        default=None,
+        ge=1,
+        le=MAX_TOKENS,
+        description="Fewest tokens to generate; an answer may end by itself after so many.",
     )
 
     @model_validator(mode="before")
@@ -256,6 +264,18 @@ class ExperimentConfig(Section):
     max_output_tokens: int = Field(
         default=128, ge=1, le=MAX_TOKENS, description="Most tokens generated for a prompt."
     )
+    answer_length: AnswerLength | None = Field(
+        default=None,
+        description="fixed, the default, writes exactly the tokens asked for, so that engines "
+        "compare. natural lets answers end by themselves, at max_output_tokens at the latest; "
+        "where tokens are sampled, each cycle draws answers of its own.",
+    )
+    chat: ChatConfig | None = Field(
+        default=None,
+        description="Ask as a chat model's users do; default: texts are sent bare, and rows with "
+        "messages through the model's own template.",
+        examples=[{"template": "auto", "system": "You are a helpful assistant."}],
+    )
     protocol: ProtocolName = Field(
         default="auto",
         description="How carefully to measure: quick (windows of 1 s, no idle phases), standard "
@@ -317,6 +337,46 @@ class ExperimentConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _answers_can_end(self) -> "ExperimentConfig":
+        if self.answer_length == "fixed" and self.decoder.min_new_tokens is not None:
+            raise ValueError(
+                "answer_length: fixed lets no answer end by itself, and decoder.min_new_tokens "
+                "says after how many tokens it may; remove one of them"
+            )
+        if self.answer_length == "natural" and self.weights == "random":
+            raise ValueError(
+                "random weights end their answers by chance, which says nothing of the model's; "
+                "use weights: pretrained, or remove answer_length"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _texts_can_be_chats(self) -> "ExperimentConfig":
+        serving = self.serving
+        if self.chat is None:
+            return self
+        if self.synthetic() is not None:
+            raise ValueError(
+                "chat is about texts, and synthetic prompts are token ids; name a dataset, or "
+                "remove chat"
+            )
+        if serving is not None and serving.turns is not None:
+            raise ValueError(
+                "serving.turns joins prompts as token ids, which no chat template does; give whole "
+                "conversations in the data set (messages), or remove chat"
+            )
+        if (
+            serving is not None
+            and serving.endpoint == "chat"
+            and self.chat.template != OWN_TEMPLATE
+        ):
+            raise ValueError(
+                "with serving.endpoint: chat the server puts messages through its own template; "
+                "use chat.template: auto, or endpoint: completions"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _passthrough_hides_nothing(self) -> "ExperimentConfig":
         clash = sorted(set(self.passthrough_kwargs or ()) & set(type(self).model_fields))
         if clash:
@@ -329,6 +389,23 @@ class ExperimentConfig(Section):
     def served(self) -> bool:
         """Whether the engine is a server under traffic, not batches in the run's own process."""
         return self.serving is not None or self.backend == "openai"
+
+    @property
+    def fewest_tokens(self) -> int | None:
+        """The fewest tokens of an answer that may end by itself; null where none may."""
+        least = self.decoder.min_new_tokens
+        return least or 1 if self.answer_length == "natural" else least
+
+    def drawn_in(self, cycle: int) -> "ExperimentConfig":
+        """Return what an engine is told in a cycle: a seed of its own for answers drawn anew.
+
+        All experiments of a cycle have the same one. Greedy answers, and those of a fixed
+        length, are not drawn anew.
+        """
+        if self.answer_length != "natural" or self.decoder.greedy:
+            return self
+        drawn = ids.digest({"random_seed": self.random_seed, "cycle": cycle})
+        return self.model_copy(update={"random_seed": int(drawn, 16) % SEEDS})
 
     def synthetic(self) -> SyntheticDataset | None:
         """Return the synthetic data set with every value filled in; null for any other."""

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llenergymeasure.config.chat import OWN_TEMPLATE, ChatConfig
 from llenergymeasure.errors import BackendError, ConfigurationError, Problem
 from llenergymeasure.installation import install_command
 from llenergymeasure.workload.datasets.record import Record
@@ -46,16 +49,24 @@ def ordinary_token_ids(source: ModelSource) -> NDArray[np.int64]:
 
 
 class Tokenizer:
-    """A model's own tokenizer."""
+    """A model's own tokenizer, and the template that chats go through.
 
-    def __init__(self, source: ModelSource, *, trust_remote_code: bool) -> None:
+    Args:
+        source: the model.
+        trust_remote_code: whether the model may bring code of its own.
+        chat: what the study says of chats; by default they go through the model's own template.
+    """
+
+    def __init__(
+        self, source: ModelSource, *, trust_remote_code: bool, chat: ChatConfig | None = None
+    ) -> None:
         """Load it.
 
         Raises:
             ConfigurationError: there is none, as with an architecture that is only a table entry.
             BackendError: the package is missing, or the tokenizer cannot be loaded.
         """
-        self._model = source.name
+        self._model, self._chats = source.name, chat or ChatConfig()
         location = source.location
         if source.random and source.folder and not _has_tokenizer(source.folder):
             if "/" not in source.name or not HUB_ID.fullmatch(source.name):
@@ -87,7 +98,7 @@ class Tokenizer:
             ) from error
 
     def encode(self, records: Sequence[Record]) -> list[list[int]]:
-        """Return the token ids of each prompt; chats go through the model's chat template.
+        """Return the token ids of each prompt; chats go through the chat template.
 
         Raises:
             ConfigurationError: a chat comes and the model has no template, or refuses it.
@@ -103,21 +114,59 @@ class Tokenizer:
         text: str = self._tokenizer.decode(token_ids, clean_up_tokenization_spaces=False)
         return text
 
-    def _chat(self, record: Record) -> list[int]:
-        if not self._tokenizer.chat_template:
-            raise ConfigurationError(
-                Problem(
-                    f"row {record.row} is a chat, but model {self._model} has no chat template; "
-                    "give prompts as plain text",
-                    key="dataset",
+    @cached_property
+    def template(self) -> str | None:
+        """The chat template in force; null where the model has none, or the study wants none.
+
+        Raises:
+            ConfigurationError: it is a file that cannot be read.
+        """
+        if not self._chats.templated:
+            return None
+        if self._chats.template != OWN_TEMPLATE:
+            return _template_file(self._chats.template)
+        own = self._tokenizer.chat_template
+        template: str | None = own.get("default") if isinstance(own, dict) else own
+        return template or None
+
+    def shortened(self, record: Record, most: int) -> tuple[Record, list[int]]:
+        """Return a chat whose last message is cut so that all of it takes ``most`` tokens.
+
+        Raises:
+            ConfigurationError: the template and the other messages alone take more.
+        """
+        *before, last = record.messages
+        words = self._tokenizer(last["content"], add_special_tokens=False, verbose=False)
+        content, kept = list(words["input_ids"]), most
+        while True:
+            # Half a character at the end would take more tokens than it had.
+            text = self.decode(content[:kept]).rstrip("\ufffd")
+            record = replace(record, messages=(*before, {**last, "content": text}))
+            ids = self._chat(record)
+            if len(ids) <= most:
+                return record, ids
+            kept = min(kept, len(content)) - (len(ids) - most)
+            if kept < 1:
+                raise ConfigurationError(
+                    Problem(
+                        f"row {record.row} has no room for a question: its chat template and its "
+                        f"other messages take {most - kept} tokens",
+                        key="max_input_tokens",
+                        found=str(most),
+                    )
                 )
-            )
+
+    def _chat(self, record: Record) -> list[int]:
+        if self.template is None:
+            raise ConfigurationError(self._no_template(record))
         try:
             ids = self._tokenizer.apply_chat_template(
                 [dict(message) for message in record.messages],
+                chat_template=self.template,
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=False,
+                **(self._chats.arguments or {}),
             )
         except Exception as error:
             # A template is a program of the model's author: it raises what it likes.
@@ -125,6 +174,27 @@ class Tokenizer:
                 Problem(f"row {record.row}: the model's chat template refused it: {error}")
             ) from error
         return list(ids)
+
+    def _no_template(self, record: Record) -> Problem:
+        if not self._chats.templated:
+            text = f"row {record.row} is a chat, which nothing but a template makes a prompt of"
+            return Problem(text, key="chat.template", found=self._chats.template)
+        return Problem(
+            f"row {record.row} is to be asked as a chat, but model {self._model} has no chat "
+            "template, as base models have none; give prompts as plain text without chat, or a "
+            "template (chat.template: FILE)",
+            key="chat.template",
+        )
+
+
+def _template_file(name: str) -> str:
+    try:
+        return Path(name).expanduser().read_text("utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(
+            Problem(f"this chat template cannot be read: {reason}", key="chat.template", found=name)
+        ) from error
 
 
 def _has_tokenizer(folder: Path) -> bool:

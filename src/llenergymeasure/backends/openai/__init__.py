@@ -21,7 +21,7 @@ class OpenAIBackend:
 
     def problems(self, config: ExperimentConfig) -> list[Problem]:
         """Return why ``config`` cannot run here; whether the server answers is seen on loading."""
-        return [*_address(config), *_key(config), *_not_ours(config)]
+        return [*_address(config), *_key(config), *_not_ours(config), *_not_natural(config)]
 
     def versions(self) -> dict[str, str]:
         """Return nothing: a server does not tell what it is made of."""
@@ -66,10 +66,10 @@ def request_body(config: ExperimentConfig) -> dict[str, Any]:
     its nulls leave fields out.
     """
     body: dict[str, Any] = {"seed": config.random_seed, **_choice(config.decoder)}
-    if config.decoder.min_new_tokens is None:
+    if config.fewest_tokens is None:
         body["ignore_eos"] = True
     else:
-        body["min_tokens"] = config.decoder.min_new_tokens
+        body["min_tokens"] = config.fewest_tokens
     merged: Mapping[str, Any] = body | (_settings(config).body or {})
     return {name: value for name, value in merged.items() if value is not None}
 
@@ -119,6 +119,15 @@ def _not_ours(config: ExperimentConfig) -> Iterator[Problem]:
         )
     if config.lora is not None:
         yield Problem("cannot be put on a server that runs already; start it so", key="lora")
+
+
+def _not_natural(config: ExperimentConfig) -> Iterator[Problem]:
+    body = _settings(config).body or {}
+    if config.answer_length == "natural":
+        for name in ("seed", "ignore_eos"):
+            if body.get(name):
+                text = f"answer_length: natural settles {name}; remove it, or set it to null"
+                yield Problem(text, key=f"openai.body.{name}")
 
 
 BACKEND: Backend = OpenAIBackend()

@@ -41,7 +41,7 @@ from llenergymeasure.run.preflight.cpu_checks import CpuWatch
 from llenergymeasure.run.preflight.forecast import known_of, work_of
 from llenergymeasure.run.preflight.memory import memory_need
 from llenergymeasure.run.result.flops import workload_flops
-from llenergymeasure.workload.prompts import build_workload
+from llenergymeasure.workload.prompts import build_workload, traffic_prompts
 from llenergymeasure.workload.requests import Request, Workload
 
 RECORDER_WAIT_S = 90.0
@@ -76,6 +76,7 @@ class EngineRun:
         self._spec = spec
         self._folder = folder
         self._config = ExperimentConfig.model_validate(spec.config)
+        self._drawn = self._config.drawn_in(spec.cycle)
         self._marks = Marks(folder.marks)
 
     def run(self) -> None:
@@ -126,7 +127,7 @@ class EngineRun:
             self._rest("idle_after", protocol.idle_after_s)
             document = {
                 "protocol": protocol.as_dict(),
-                "workload": _told(workload),
+                "workload": {**_told(workload), "sampling_seed": self._sampling_seed()},
                 "window": window,
                 "serving": traffic,
                 "peak_memory_bytes": memory,
@@ -165,13 +166,13 @@ class EngineRun:
 
     def _load(self, backend: Backend, found: Preflight) -> Engine:
         if not self._config.served:
-            return backend.load(self._config)
+            return backend.load(self._drawn)
         from llenergymeasure.run.engine import served
 
         if isinstance(backend, Running):
             # What it does on a GPU is the run's work, and no stranger's.
             write_text(self._folder.engine_pid, str(backend.process(self._config) or os.getpid()))
-        return served.load(backend, self._config, found.cards)
+        return served.load(backend, self._drawn, found.cards, traffic_prompts(self._config))
 
     def _measure(
         self,
@@ -240,6 +241,10 @@ class EngineRun:
         sensors: list[dict[str, Any]] = ready["sensors"]
         return sensors
 
+    def _sampling_seed(self) -> int | None:
+        """Return the seed of this cycle's answers; null where greedy decoding draws none."""
+        return None if self._config.decoder.greedy else self._drawn.random_seed
+
     def _rest(self, phase: str, duration_s: float) -> None:
         if duration_s > 0:
             with self._marks.phase(phase):
@@ -267,6 +272,7 @@ def _told(workload: Workload) -> dict[str, Any]:
         "input_tokens": workload.input_tokens,
         "output_tokens": workload.output_tokens,
         "notes": list(workload.notes),
+        "chat_template_sha256": workload.template_sha256,
     }
 
 
