@@ -8,26 +8,6 @@ from llenergymeasure.config.section import Section
 
 OWN_TEMPLATE, NO_TEMPLATE = "auto", "none"
 
-_SETTLED = frozenset(
-    {
-        "add_generation_prompt",
-        "chat_template",
-        "continue_final_message",
-        "conversation",
-        "max_length",
-        "messages",
-        "padding",
-        "return_assistant_tokens_mask",
-        "return_dict",
-        "return_tensors",
-        "sanitize_control_tokens",
-        "tokenize",
-        "tokenizer_kwargs",
-        "truncation",
-    }
-)
-"""Arguments of transformers' ``apply_chat_template`` that are no variables of a template."""
-
 
 class ChatConfig(Section):
     """Texts of the data set as a user's messages, through a chat template."""
@@ -58,9 +38,6 @@ class ChatConfig(Section):
             raise ValueError(
                 "template: none has no place for system and arguments; remove them, or template"
             )
-        settled = sorted(_SETTLED & set(self.arguments or ()))
-        if settled:
-            raise ValueError(f"arguments.{settled[0]} is no variable of a template; remove it")
         return self
 
     @property

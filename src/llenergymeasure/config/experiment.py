@@ -14,7 +14,7 @@ from llenergymeasure.config.backends.vllm import VLLMConfig
 from llenergymeasure.config.chat import OWN_TEMPLATE, ChatConfig
 from llenergymeasure.config.gpu import GpuConfig
 from llenergymeasure.config.section import Section
-from llenergymeasure.config.serving import ServingConfig, SloConfig
+from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig
 from llenergymeasure.units import BACKENDS, BackendName
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -340,36 +340,29 @@ class ExperimentConfig(Section):
     def _answers_can_end(self) -> "ExperimentConfig":
         if self.answer_length == "fixed" and self.decoder.min_new_tokens is not None:
             raise ValueError(
-                "answer_length: fixed lets no answer end by itself, and decoder.min_new_tokens "
-                "says after how many tokens it may; remove one of them"
+                "with decoder.min_new_tokens answers may end by themselves; remove it, or "
+                "answer_length: fixed"
             )
         if self.answer_length == "natural" and self.weights == "random":
             raise ValueError(
-                "random weights end their answers by chance, which says nothing of the model's; "
-                "use weights: pretrained, or remove answer_length"
+                "random weights end their answers by chance; use weights: pretrained, or remove "
+                "answer_length: natural"
             )
         return self
 
     @model_validator(mode="after")
     def _texts_can_be_chats(self) -> "ExperimentConfig":
-        serving = self.serving
-        if self.chat is None:
+        chat, serving = self.chat, self.serving or ONE_USER
+        if chat is None:
             return self
         if self.synthetic() is not None:
+            raise ValueError("chat is about texts, and synthetic prompts are none; name a dataset")
+        if serving.turns is not None:
             raise ValueError(
-                "chat is about texts, and synthetic prompts are token ids; name a dataset, or "
-                "remove chat"
+                "serving.turns joins token ids, which no chat template does; remove it, and give "
+                "whole conversations in the data set (messages)"
             )
-        if serving is not None and serving.turns is not None:
-            raise ValueError(
-                "serving.turns joins prompts as token ids, which no chat template does; give whole "
-                "conversations in the data set (messages), or remove chat"
-            )
-        if (
-            serving is not None
-            and serving.endpoint == "chat"
-            and self.chat.template != OWN_TEMPLATE
-        ):
+        if serving.endpoint == "chat" and chat.template != OWN_TEMPLATE:
             raise ValueError(
                 "with serving.endpoint: chat the server puts messages through its own template; "
                 "use chat.template: auto, or endpoint: completions"

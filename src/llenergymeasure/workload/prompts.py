@@ -18,13 +18,18 @@ from llenergymeasure.workload.order import choose, ordered
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
 from llenergymeasure.workload.tokens import Tokenizer, ordinary_token_ids
 
+_DATED = (
+    "the chat template can write the day's date into prompts, which then differ from day to day; "
+    "chat.arguments may set it (date_string in Llama's)"
+)
+
 
 def build_workload(config: ExperimentConfig) -> Workload:
     """Return the requests of an experiment; the same for the same configuration everywhere.
 
     Synthetic prompts have the lengths the data set gives. Others are cut to
-    ``max_input_tokens`` (their beginning is kept; of a chat the last message is cut, and its
-    template stays whole) and ask for ``max_output_tokens``.
+    ``max_input_tokens`` (their beginning is kept; with ``chat`` the last message is cut, and
+    the template stays whole) and ask for ``max_output_tokens``.
 
     Raises:
         ConfigurationError: the data set or a row of it cannot be used.
@@ -99,24 +104,25 @@ def _from_texts(config: ExperimentConfig, name: str) -> Workload:
             raise ConfigurationError(
                 Problem(f"row {record.row} of {name} has no tokens", key="dataset")
             )
-    long = [at for at, ids in enumerate(whole) if len(ids) > most and distinct[at].messages]
-    fitted = list(whole)
-    for at in long:
-        distinct[at], fitted[at] = tokenizer.shortened(distinct[at], most)
-    cut = [tuple(ids[:most]) for ids in fitted]
     template = tokenizer.template if any(record.messages for record in distinct) else None
+    cut = [tuple(ids[:most]) for ids in whole]
+    for at, ids in enumerate(whole):
+        if len(ids) > most and distinct[at].messages:
+            if config.chat is None:
+                distinct[at] = replace(distinct[at], messages=())  # no whole chat any more
+            else:
+                distinct[at], cut[at] = tokenizer.shortened(distinct[at], most)
     notes = available.notes + _notes(
         config, name, len(available), sum(map(len, whole)) - sum(map(len, cut))
     )
     if template is not None and "strftime_now" in template:
-        notes += _dated(config.chat)
+        notes += (_DATED,)
     times = [index % len(distinct) for index in range(config.n)]
     records = [distinct[index] for index in times]
     prompts = [cut[index] for index in times]
     made = _workload(config, records, prompts, config.max_output_tokens, notes)
-    if template is None:
-        return made
-    return replace(made, template_sha256=hashlib.sha256(template.encode()).hexdigest())
+    hashed = None if template is None else hashlib.sha256(template.encode()).hexdigest()
+    return replace(made, template_sha256=hashed)
 
 
 def _as_asked(record: Record, chat: ChatConfig | None) -> Record:
@@ -127,15 +133,6 @@ def _as_asked(record: Record, chat: ChatConfig | None) -> Record:
     if chat.system is not None and messages[0]["role"] not in ("system", "developer"):
         messages = ({"role": "system", "content": chat.system}, *messages)
     return replace(record, text="", messages=messages)
-
-
-def _dated(chat: ChatConfig | None) -> tuple[str, ...]:
-    if chat is not None and "date_string" in (chat.arguments or {}):
-        return ()
-    return (
-        "the chat template may write the day's date into prompts, which then differ from day to "
-        "day; chat.arguments.date_string sets it in Llama's",
-    )
 
 
 def _notes(config: ExperimentConfig, name: str, available: int, cut: int) -> tuple[str, ...]:

@@ -8,17 +8,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt as token ids, and how many tokens to generate for it.
-
-    Attributes:
-        messages: the chat that the token ids are, for interfaces that take nothing else; empty for
-            a plain prompt.
-    """
+    """One prompt as token ids, and how many tokens to generate for it."""
 
     index: int
     prompt_token_ids: tuple[int, ...]
     max_output_tokens: int
     messages: tuple[Mapping[str, str], ...] = field(default=(), compare=False, repr=False)
+    """The chat that the token ids are, for interfaces that take nothing else; else empty."""
 
 
 @dataclass(frozen=True)

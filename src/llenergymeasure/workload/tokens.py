@@ -129,7 +129,7 @@ class Tokenizer:
         template: str | None = own.get("default") if isinstance(own, dict) else own
         return template or None
 
-    def shortened(self, record: Record, most: int) -> tuple[Record, list[int]]:
+    def shortened(self, record: Record, most: int) -> tuple[Record, tuple[int, ...]]:
         """Return a chat whose last message is cut so that all of it takes ``most`` tokens.
 
         Raises:
@@ -144,21 +144,21 @@ class Tokenizer:
             record = replace(record, messages=(*before, {**last, "content": text}))
             ids = self._chat(record)
             if len(ids) <= most:
-                return record, ids
+                return record, tuple(ids)
             kept = min(kept, len(content)) - (len(ids) - most)
             if kept < 1:
-                raise ConfigurationError(
-                    Problem(
-                        f"row {record.row} has no room for a question: its chat template and its "
-                        f"other messages take {most - kept} tokens",
-                        key="max_input_tokens",
-                        found=str(most),
-                    )
-                )
+                text = f"row {record.row}: its chat without its last message takes {most - kept}"
+                key, found = "max_input_tokens", str(most)
+                raise ConfigurationError(Problem(f"{text} tokens", key=key, found=found))
 
     def _chat(self, record: Record) -> list[int]:
         if self.template is None:
-            raise ConfigurationError(self._no_template(record))
+            text = (
+                f"row {record.row} is to be asked as a chat, and there is no chat template for "
+                f"{self._model} (base models have none); give one (chat.template: FILE), or plain "
+                "texts without chat"
+            )
+            raise ConfigurationError(Problem(text, key="chat.template"))
         try:
             ids = self._tokenizer.apply_chat_template(
                 [dict(message) for message in record.messages],
@@ -175,26 +175,13 @@ class Tokenizer:
             ) from error
         return list(ids)
 
-    def _no_template(self, record: Record) -> Problem:
-        if not self._chats.templated:
-            text = f"row {record.row} is a chat, which nothing but a template makes a prompt of"
-            return Problem(text, key="chat.template", found=self._chats.template)
-        return Problem(
-            f"row {record.row} is to be asked as a chat, but model {self._model} has no chat "
-            "template, as base models have none; give prompts as plain text without chat, or a "
-            "template (chat.template: FILE)",
-            key="chat.template",
-        )
-
 
 def _template_file(name: str) -> str:
     try:
         return Path(name).expanduser().read_text("utf-8")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigurationError(
-            Problem(f"this chat template cannot be read: {reason}", key="chat.template", found=name)
-        ) from error
+        problem = Problem(f"cannot be read: {error}", key="chat.template", found=name)
+        raise ConfigurationError(problem) from error
 
 
 def _has_tokenizer(folder: Path) -> bool:

@@ -21,7 +21,7 @@ class OpenAIBackend:
 
     def problems(self, config: ExperimentConfig) -> list[Problem]:
         """Return why ``config`` cannot run here; whether the server answers is seen on loading."""
-        return [*_address(config), *_key(config), *_not_ours(config), *_not_natural(config)]
+        return [*_address(config), *_key(config), *_not_ours(config)]
 
     def versions(self) -> dict[str, str]:
         """Return nothing: a server does not tell what it is made of."""
@@ -119,15 +119,6 @@ def _not_ours(config: ExperimentConfig) -> Iterator[Problem]:
         )
     if config.lora is not None:
         yield Problem("cannot be put on a server that runs already; start it so", key="lora")
-
-
-def _not_natural(config: ExperimentConfig) -> Iterator[Problem]:
-    body = _settings(config).body or {}
-    if config.answer_length == "natural":
-        for name in ("seed", "ignore_eos"):
-            if body.get(name):
-                text = f"answer_length: natural settles {name}; remove it, or set it to null"
-                yield Problem(text, key=f"openai.body.{name}")
 
 
 BACKEND: Backend = OpenAIBackend()

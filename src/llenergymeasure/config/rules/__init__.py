@@ -10,6 +10,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "vllm": (*vllm.RULES, NATURAL),
     "sglang": (*sglang.RULES, NATURAL),
     "tensorrt": (*tensorrt.RULES, NATURAL),
+    "openai": (NATURAL,),
 }
 
 

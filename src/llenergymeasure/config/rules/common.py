@@ -148,7 +148,9 @@ def _natural_answers(facts: Facts) -> Found:
     """Answers that end by themselves are drawn anew in each cycle, by the study's own seed."""
     if facts.config.answer_length != "natural":
         return
-    for part, given in (("engine", facts.engine), ("sampling", facts.sampling)):
+    openai = facts.config.openai
+    body = (openai and openai.body) or {}
+    for part, given in (("engine", facts.engine), ("sampling", facts.sampling), ("body", body)):
         for name in ("seed", "random_seed", "sampling_seed", "ignore_eos"):
             if given.get(name):
                 key = f"{facts.config.backend}.{part}.{name}"

@@ -144,7 +144,7 @@ class EngineRun:
                 "warmup_result": warmup,
                 "environment": surroundings,
                 "python_executable": sys.executable,
-                "flops": workload_flops(found.source, workload),
+                "flops": workload_flops(found.source, self._lengths(workload, window)),
                 "quality": self._perplexity(engine),
             }
             write_text(self._folder.engine, json.dumps(document, default=str))
@@ -240,6 +240,13 @@ class EngineRun:
             raise MeterError(f"the recorder did not start: {ready.get('error')}")
         sensors: list[dict[str, Any]] = ready["sensors"]
         return sensors
+
+    def _lengths(self, workload: Workload, window: dict[str, Any]) -> list[tuple[int, int]]:
+        """Return the tokens of prompts and answers: as asked, or as they came if they may end."""
+        if self._config.fewest_tokens is not None:
+            return [(one["input_tokens"], one["output_tokens"]) for one in window["completions"]]
+        asked = workload.requests
+        return [(len(each.prompt_token_ids), each.max_output_tokens) for each in asked]
 
     def _sampling_seed(self) -> int | None:
         """Return the seed of this cycle's answers; null where greedy decoding draws none."""
