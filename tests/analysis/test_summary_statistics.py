@@ -136,3 +136,26 @@ def test_measured_and_estimated_experiments_are_not_compared():
     ]
     assert [row["on_front"] is None for row in front] == [False, False, True]
     assert "another kind" in front[2]["unavailable"]
+
+
+@pytest.mark.parametrize(("tokens", "apart"), [(2090, False), (2120, True), (1890, True)])
+def test_answers_of_unlike_length_are_named_in_a_comparison(tokens, apart):
+    runs = rows(VALUES, sizes=(1, 8)).to_pylist()
+    for run in runs:
+        if run["pytorch.batch_size"] == 8:
+            run["output_tokens_per_request"] *= tokens / 2000
+    table = rows_table(runs)
+    labels = labels_of(summarise(table).to_pylist())
+    for pair in relate(table, labels, "d")["comparisons"].to_pylist():
+        assert ("output_tokens_per_request" in pair["differs"]) is apart
+
+
+def test_lengths_that_are_not_known_are_no_difference():
+    runs = rows(VALUES, sizes=(1, 8)).to_pylist()
+    for run in runs[::2]:
+        run["output_tokens_per_request"] = None
+    table = rows_table(runs)
+    labels = labels_of(summarise(table).to_pylist())
+    assert all(
+        not pair["differs"] for pair in relate(table, labels, "d")["comparisons"].to_pylist()
+    )
