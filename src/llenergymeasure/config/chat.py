@@ -16,8 +16,8 @@ class ChatConfig(Section):
         default=OWN_TEMPLATE,
         min_length=1,
         max_length=4096,
-        description="auto is the model's own chat template; none sends texts bare; else a file "
-        "with a template in Jinja.",
+        description="Chat template: auto, the model's own; none, texts are sent bare; else a file "
+        "in Jinja.",
         examples=["auto", "none", "template.jinja"],
     )
     system: str | None = Field(
