@@ -191,7 +191,7 @@ def test_at_the_chat_endpoint_messages_are_sent_and_said(data: str) -> None:
         ({"dataset": "x", "chat": {"template": "none", "system": "y"}}, "template: none"),
         (
             {"dataset": "x", "serving": {"arrivals": "poisson", "rate_per_s": 1, "turns": 2}},
-            "serving.turns joins token ids",
+            "serving.turns joins",
         ),
         (
             {
@@ -199,7 +199,7 @@ def test_at_the_chat_endpoint_messages_are_sent_and_said(data: str) -> None:
                 "chat": {"template": "a.jinja"},
                 "serving": {"arrivals": "poisson", "rate_per_s": 1, "endpoint": "chat"},
             },
-            "its own template",
+            "server has its own template",
         ),
     ],
 )

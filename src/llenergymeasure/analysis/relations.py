@@ -35,8 +35,7 @@ SURROUNDINGS = ("host", "gpu_name", "gpu_uuid", "driver_version", "power_limit_w
 
 LENGTH = "output_tokens_per_request"
 LENGTHS_APART = 1.05
-"""Ratio of answers' mean lengths past which a comparison names them too: its joules a request are
-of unlike answers."""
+"""Ratio of answers' mean lengths past which a comparison names them too."""
 
 Used: TypeAlias = Mapping[str, Sequence[Row]]
 

@@ -20,7 +20,6 @@ from llenergymeasure.units import BACKENDS, BackendName
 Precision = Literal["fp32", "fp16", "bf16"]
 DatasetOrder = Literal["interleaved", "grouped", "shuffled", "given", "length"]
 Weights = Literal["pretrained", "random"]
-AnswerLength = Literal["fixed", "natural"]
 ProtocolName = Literal["auto", "quick", "standard", "publication"]
 Preset = Literal["deterministic", "standard", "creative", "factual"]
 EnergySource = Literal["auto", "nvml", "rapl", "zeus", "codecarbon", "none"]
@@ -30,8 +29,6 @@ TINY_LLAMA = "tiny-llama"
 
 MAX_PROMPTS = 10_000_000
 MAX_TOKENS = 10_000_000
-SEEDS = 2**31
-"""Seeds that every engine takes."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "deterministic": {"temperature": 0.0, "do_sample": False},
@@ -264,7 +261,7 @@ class ExperimentConfig(Section):
     max_output_tokens: int = Field(
         default=128, ge=1, le=MAX_TOKENS, description="Most tokens generated for a prompt."
     )
-    answer_length: AnswerLength | None = Field(
+    answer_length: Literal["fixed", "natural"] | None = Field(
         default=None,
         description="fixed, the default, writes exactly the tokens asked for, so that engines "
         "compare. natural lets answers end by themselves, at max_output_tokens at the latest; "
@@ -274,7 +271,6 @@ class ExperimentConfig(Section):
         default=None,
         description="Ask as a chat model's users do; default: texts are sent bare, and rows with "
         "messages through the model's own template.",
-        examples=[{"template": "auto", "system": "You are a helpful assistant."}],
     )
     protocol: ProtocolName = Field(
         default="auto",
@@ -358,14 +354,11 @@ class ExperimentConfig(Section):
         if self.synthetic() is not None:
             raise ValueError("chat is about texts, and synthetic prompts are none; name a dataset")
         if serving.turns is not None:
-            raise ValueError(
-                "serving.turns joins token ids, which no chat template does; remove it, and give "
-                "whole conversations in the data set (messages)"
-            )
+            raise ValueError("serving.turns joins token ids, no chat template does; remove it")
         if serving.endpoint == "chat" and chat.template != OWN_TEMPLATE:
             raise ValueError(
-                "with serving.endpoint: chat the server puts messages through its own template; "
-                "use chat.template: auto, or endpoint: completions"
+                "at serving.endpoint: chat the server has its own template; use template: auto, or "
+                "endpoint: completions"
             )
         return self
 
@@ -390,15 +383,14 @@ class ExperimentConfig(Section):
         return least or 1 if self.answer_length == "natural" else least
 
     def drawn_in(self, cycle: int) -> "ExperimentConfig":
-        """Return what an engine is told in a cycle: a seed of its own for answers drawn anew.
+        """Return what an engine is told in a cycle: natural answers are drawn by its own seed.
 
-        All experiments of a cycle have the same one. Greedy answers, and those of a fixed
-        length, are not drawn anew.
+        It is the same for all experiments of a cycle, and one that every engine takes.
         """
         if self.answer_length != "natural" or self.decoder.greedy:
             return self
         drawn = ids.digest({"random_seed": self.random_seed, "cycle": cycle})
-        return self.model_copy(update={"random_seed": int(drawn, 16) % SEEDS})
+        return self.model_copy(update={"random_seed": int(drawn, 16) % 2**31})
 
     def synthetic(self) -> SyntheticDataset | None:
         """Return the synthetic data set with every value filled in; null for any other."""

@@ -84,11 +84,9 @@ def work_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def may_end_early(config: Mapping[str, Any]) -> bool:
     """Whether answers may be shorter than asked for, by the study's own wish."""
-    least = (config.get("decoder") or {}).get("min_new_tokens")
-    natural = config.get("answer_length") == "natural"
-    return (
-        natural or least is not None or bool((work_of(config).get("answers") or {}).get("may_end"))
-    )
+    least, work = (config.get("decoder") or {}).get("min_new_tokens"), work_of(config)
+    natural = work.get("answer_length") or (work.get("answers") or {}).get("may_end")
+    return bool(least or natural)
 
 
 def same_work(configs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:

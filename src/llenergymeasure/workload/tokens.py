@@ -49,13 +49,7 @@ def ordinary_token_ids(source: ModelSource) -> NDArray[np.int64]:
 
 
 class Tokenizer:
-    """A model's own tokenizer, and the template that chats go through.
-
-    Args:
-        source: the model.
-        trust_remote_code: whether the model may bring code of its own.
-        chat: what the study says of chats; by default they go through the model's own template.
-    """
+    """A model's own tokenizer, and the template that chats go through: its own unless told."""
 
     def __init__(
         self, source: ModelSource, *, trust_remote_code: bool, chat: ChatConfig | None = None
@@ -116,11 +110,7 @@ class Tokenizer:
 
     @cached_property
     def template(self) -> str | None:
-        """The chat template in force; null where the model has none, or the study wants none.
-
-        Raises:
-            ConfigurationError: it is a file that cannot be read.
-        """
+        """The chat template in force; null where the model has none, or the study wants none."""
         if not self._chats.templated:
             return None
         if self._chats.template != OWN_TEMPLATE:

@@ -148,11 +148,10 @@ def _natural_answers(facts: Facts) -> Found:
     """Answers that end by themselves are drawn anew in each cycle, by the study's own seed."""
     if facts.config.answer_length != "natural":
         return
-    openai = facts.config.openai
-    body = (openai and openai.body) or {}
+    body = (facts.config.openai and facts.config.openai.body) or {}
     for part, given in (("engine", facts.engine), ("sampling", facts.sampling), ("body", body)):
         for name in ("seed", "random_seed", "sampling_seed", "ignore_eos"):
-            if given.get(name):
+            if given.get(name) is not None and given[name] is not False:
                 key = f"{facts.config.backend}.{part}.{name}"
                 yield key, f"answer_length: natural settles {name}; remove it"
 

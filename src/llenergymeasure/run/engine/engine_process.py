@@ -127,7 +127,7 @@ class EngineRun:
             self._rest("idle_after", protocol.idle_after_s)
             document = {
                 "protocol": protocol.as_dict(),
-                "workload": {**_told(workload), "sampling_seed": self._sampling_seed()},
+                "workload": _told(workload, self._drawn),
                 "window": window,
                 "serving": traffic,
                 "peak_memory_bytes": memory,
@@ -248,10 +248,6 @@ class EngineRun:
         asked = workload.requests
         return [(len(each.prompt_token_ids), each.max_output_tokens) for each in asked]
 
-    def _sampling_seed(self) -> int | None:
-        """Return the seed of this cycle's answers; null where greedy decoding draws none."""
-        return None if self._config.decoder.greedy else self._drawn.random_seed
-
     def _rest(self, phase: str, duration_s: float) -> None:
         if duration_s > 0:
             with self._marks.phase(phase):
@@ -272,7 +268,7 @@ def _warmup_requests(engine: Engine, workload: Workload) -> Sequence[Request]:
     return engine.warmup_requests() if isinstance(engine, Warming) else workload.requests
 
 
-def _told(workload: Workload) -> dict[str, Any]:
+def _told(workload: Workload, drawn: ExperimentConfig) -> dict[str, Any]:
     return {
         "prompt_hash": workload.prompt_hash,
         "requests": len(workload.requests),
@@ -280,6 +276,7 @@ def _told(workload: Workload) -> dict[str, Any]:
         "output_tokens": workload.output_tokens,
         "notes": list(workload.notes),
         "chat_template_sha256": workload.template_sha256,
+        "sampling_seed": None if drawn.decoder.greedy else drawn.random_seed,
     }
 
 

@@ -20,13 +20,7 @@ from llenergymeasure.workload.conversations import TrafficPrompts
 def load(
     backend: Backend, config: ExperimentConfig, cards: Sequence[Gpu], prompts: TrafficPrompts
 ) -> ServedEngine:
-    """Start the engine's server, or find the one that runs.
-
-    Args:
-        backend: the engine.
-        config: what it is told in this cycle.
-        cards: the GPUs it may use.
-        prompts: the experiment's requests, the same in every cycle.
+    """Start the engine's server, or find the one that runs, as ``config`` says for this cycle.
 
     Raises:
         BackendError: it has none, or that did not come up.
