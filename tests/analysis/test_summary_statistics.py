@@ -200,3 +200,26 @@ def test_a_level_without_tokens_or_without_runs_says_that_it_has_no_data(silent)
         assert told[str(silent)]["unavailable"].startswith("no data")
         assert {row["reference"] for row in told.values()} == {str(sound[0])}
         assert told[str(sound[1])]["ratio"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("tokens", "apart"), [(2090, False), (2120, True), (1890, True)])
+def test_answers_of_unlike_length_are_named_in_a_comparison(tokens, apart):
+    runs = rows(VALUES, sizes=(1, 8)).to_pylist()
+    for run in runs:
+        if run["pytorch.batch_size"] == 8:
+            run["output_tokens_per_request"] *= tokens / 2000
+    table = rows_table(runs)
+    labels = labels_of(summarise(table).to_pylist())
+    for pair in relate(table, labels, "d")["comparisons"].to_pylist():
+        assert ("output_tokens_per_request" in pair["differs"]) is apart
+
+
+def test_lengths_that_are_not_known_are_no_difference():
+    runs = rows(VALUES, sizes=(1, 8)).to_pylist()
+    for run in runs[::2]:
+        run["output_tokens_per_request"] = None
+    table = rows_table(runs)
+    labels = labels_of(summarise(table).to_pylist())
+    assert all(
+        not pair["differs"] for pair in relate(table, labels, "d")["comparisons"].to_pylist()
+    )

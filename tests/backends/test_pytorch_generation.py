@@ -206,6 +206,30 @@ def test_the_end_of_sequence_ends_only_where_asked(load: Load) -> None:
     done = ending.generate(batch)
     assert [each.output_tokens for each in done] == [5, 5]
     assert {each.finish_reason for each in done} == {"stop"}
+    natural = load(decoder=greedy, answer_length="natural", pytorch={"batch_size": 2})
+    only_end(natural)
+    assert [each.output_tokens for each in natural.generate(batch)] == [2, 2]
+
+
+def test_each_cycle_draws_natural_answers_of_its_own() -> None:
+    """With an output head by which one token in twelve ends an answer."""
+
+    def lengths(cycle: int, **values: Any) -> list[int]:
+        config = experiment(answer_length="natural", pytorch={"batch_size": 4}, **values)
+        engine: Any = registry.get("pytorch").load(config.drawn_in(cycle))
+        model = engine._open().model
+        model.lm_head = torch.nn.Linear(256, 2048, bias=True, dtype=model.dtype)
+        with torch.no_grad():
+            model.lm_head.weight.zero_()
+            model.lm_head.bias.fill_(-1e4)
+            model.lm_head.bias[1:13] = 0.0
+        batch = [request(at, 5, 100) for at in range(4)]
+        found = [each.output_tokens for each in engine.generate(batch)]
+        engine.close()
+        return found
+
+    assert lengths(1) == lengths(1) != lengths(2)
+    assert lengths(1, precision="fp32") == lengths(1)
 
 
 def test_values_that_are_no_numbers_fail_the_run(load: Load) -> None:

@@ -275,6 +275,18 @@ BROKEN: list[Case] = [
         {"backend": "tensorrt", "tensorrt": {"sampling": {"n": 3, "best_of": 2}}},
         "fewer than the 3 answers",
     ),
+    *(
+        ("seeds and ends of natural answers", {"answer_length": "natural", **own}, "settles")
+        for own in (
+            {"backend": "vllm", "vllm": {"engine": {"seed": 42}}},
+            {"backend": "sglang", "sglang": {"sampling": {"sampling_seed": 3}}},
+            {"backend": "tensorrt", "tensorrt": {"sampling": {"ignore_eos": True}}},
+            {
+                "backend": "openai",
+                "openai": {"base_url": "http://127.0.0.1:1/v1", "body": {"seed": 0}},
+            },
+        )
+    ),
 ]
 
 

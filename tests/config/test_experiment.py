@@ -93,3 +93,52 @@ def test_password_in_an_address_reaches_no_message_and_no_plan() -> None:
     )
     (left_out,) = loaded.left_out
     assert "hunter2" not in f"{left_out.reason}{left_out.config}"
+
+
+def natural(**values: Any) -> ExperimentConfig:
+    return ExperimentConfig(model="x", answer_length="natural", **values)
+
+
+def test_answers_may_end_where_the_study_says_so() -> None:
+    assert ExperimentConfig(model="x").fewest_tokens is None
+    assert ExperimentConfig(model="x", answer_length="fixed").fewest_tokens is None
+    assert ExperimentConfig(model="x", decoder={"min_new_tokens": 3}).fewest_tokens == 3
+    assert natural().fewest_tokens == 1
+    assert natural(decoder={"min_new_tokens": 3}).fewest_tokens == 3
+
+
+def test_natural_answers_are_drawn_anew_in_each_cycle() -> None:
+    seeds = [natural().drawn_in(cycle).random_seed for cycle in range(1, 101)]
+    assert len(set(seeds)) == 100
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    # The same for all experiments of a cycle, and everywhere.
+    assert natural(precision="fp16").drawn_in(1).random_seed == seeds[0] == 1342812844
+    assert natural(random_seed=7).drawn_in(1).random_seed != seeds[0]
+    assert natural().drawn_in(1).model_copy(update={"random_seed": 42}) == natural()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"answer_length": "fixed"},
+        {"decoder": {"min_new_tokens": 1}},
+        {"answer_length": "natural", "decoder": {"temperature": 0.0}},
+        {"answer_length": "natural", "decoder": {"do_sample": False}},
+    ],
+)
+def test_all_others_are_told_the_same_in_every_cycle(settings: dict[str, Any]) -> None:
+    config = ExperimentConfig(model="x", **settings)
+    assert config.drawn_in(3) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"answer_length": "fixed", "decoder": {"min_new_tokens": 1}}, "remove it"),
+        ({"answer_length": "natural", "weights": "random"}, "by chance"),
+    ],
+)
+def test_answers_that_cannot_be_as_asked_are_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        ExperimentConfig(model="x", **settings)

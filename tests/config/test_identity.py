@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.loading import study_from_mapping
+from llenergymeasure.errors import ConfigurationError
 
 # These ids name results that people have paid for. A change here orphans them: a new setting
 # must default to null, and a changed meaning needs a new hash version.
@@ -79,6 +80,8 @@ def test_ids_stay_as_they_are(name: str, study: dict[str, Any]) -> None:
         {"name": "another", "execution": {"n_cycles": 9}, "output_dir": "elsewhere"},
         {"runners": {"pytorch": "docker"}},
         {"backend": "pytorch"},
+        {"answer_length": "fixed"},
+        {"answer_length": None, "chat": None},
     ],
 )
 def test_what_does_not_change_the_measurement_does_not_change_the_id(extra: dict[str, Any]) -> None:
@@ -87,7 +90,13 @@ def test_what_does_not_change_the_measurement_does_not_change_the_id(extra: dict
 
 @pytest.mark.parametrize(
     "extra",
-    [{"n": 99}, {"random_seed": 1}, {"protocol": "quick"}, {"pytorch": {"batch_size": 1}}],
+    [
+        {"n": 99},
+        {"random_seed": 1},
+        {"protocol": "quick"},
+        {"pytorch": {"batch_size": 1}},
+        {"answer_length": "natural"},
+    ],
 )
 def test_what_changes_the_measurement_changes_the_id(extra: dict[str, Any]) -> None:
     assert only_id({"model": "tiny-llama", **extra}) != only_id({"model": "tiny-llama"})
@@ -124,6 +133,27 @@ def test_local_model_counts_by_content(tmp_path: Path) -> None:
     assert changed != same
     (two / "config.json").rename(two / "settings.json")
     assert only_id({"model": str(two)}) not in (same, changed)
+
+
+def test_a_chat_template_counts_by_content(tmp_path: Path) -> None:
+    data, template = tmp_path / "prompts.jsonl", tmp_path / "template.jinja"
+    data.write_text('{"prompt": "a"}\n')
+    template.write_text("one")
+
+    def named(chat: dict[str, Any] | None) -> str:
+        return only_id({"model": "tiny-llama", "dataset": str(data), "chat": chat})
+
+    before = named({"template": str(template)})
+    assert named({}) == named({"template": "auto"})
+    assert len({before, named({}), named({"template": "none"}), named(None)}) == 4
+    assert named({"system": "x"}) != named({"arguments": {"x": True}}) != named({})
+    moved = tmp_path / "moved.jinja"
+    moved.write_text("one")
+    assert named({"template": str(moved)}) == before
+    template.write_text("two")
+    assert named({"template": str(template)}) != before
+    with pytest.raises(ConfigurationError, match="no such file"):
+        named({"template": "absent.jinja"})
 
 
 def test_local_data_counts_by_content(tmp_path: Path) -> None:

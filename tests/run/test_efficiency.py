@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.machine.gpus.peak_rates import peak
 from llenergymeasure.recording.samples import Header, Row, make_samples
 from llenergymeasure.results.record import Flops
-from llenergymeasure.run.result.flops import flops_record
+from llenergymeasure.run.result.flops import flops_record, workload_flops
 from llenergymeasure.run.result.utilisation import power_inside, throttle_history, utilisation
+from llenergymeasure.workload.models.resolve import resolve_model
 
 KNOWN = {
     "per_output_token": 1e10,
@@ -161,3 +163,19 @@ def test_reasons_to_slow_down_are_told_when_they_change() -> None:
         {"t_monotonic_ns": 6, "reasons": []},
     ]
     assert throttle_history(samples, "silent") is None
+
+
+def test_operations_are_those_of_the_lengths_that_came() -> None:
+    source = resolve_model(ExperimentConfig(model="tiny-llama"))
+    asked = workload_flops(source, [(8, 100)] * 2)
+    came = workload_flops(source, [(8, 100), (8, 50)])
+    assert came["prefill_per_request"] == asked["prefill_per_request"]
+    assert 0.7 < came["decode_per_request"] / asked["decode_per_request"] < 0.76
+    assert came["per_output_token"] == pytest.approx(2 * came["per_request"] / 150)
+
+
+def test_no_operations_are_claimed_of_answers_whose_lengths_are_not_known() -> None:
+    source = resolve_model(ExperimentConfig(model="tiny-llama"))
+    unknown = workload_flops(source, [])
+    assert (unknown["per_output_token"], unknown["method"]) == (None, "none")
+    assert "traffic" in unknown["confidence"]

@@ -4,8 +4,10 @@ What may be compared is decided in :mod:`llenergymeasure.analysis.comparable`: p
 say why, and effects and fronts are those of its first group.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -33,6 +35,9 @@ SURROUNDINGS = ("host", "gpu_name", "gpu_uuid", "driver_version", "power_limit_w
 
 NOT_COMPARABLE = "not comparable: "
 """How ``unavailable`` begins where two experiments may not be compared."""
+LENGTH = "output_tokens_per_request"
+LENGTHS_APART = 1.05
+"""Ratio of answers' mean lengths past which a comparison names them too."""
 
 Used: TypeAlias = Mapping[str, Sequence[Row]]
 
@@ -134,6 +139,7 @@ class _Study:
             name: [{row[column] for row in used} - {None} for column in SURROUNDINGS]
             for name, used in self._used.items()
         }
+        self._lengths = {name: _mean_length(used) for name, used in self._used.items()}
 
     def comparisons(self, metric: str) -> list[dict[str, Any]]:
         """Return every pair of one quantity as rows."""
@@ -200,7 +206,15 @@ class _Study:
 
     def _differs(self, one: str, other: str) -> list[str]:
         pairs = zip(SURROUNDINGS, self._surroundings[one], self._surroundings[other], strict=True)
-        return [name for name, of_one, of_other in pairs if of_one != of_other]
+        found = [name for name, of_one, of_other in pairs if of_one != of_other]
+        short, long = sorted((self._lengths[one], self._lengths[other]))
+        return [*found, LENGTH] if long > LENGTHS_APART * short else found
+
+
+def _mean_length(used: Sequence[Row]) -> float:
+    """Return the mean tokens of an answer; not a number, which differs by nothing, if unknown."""
+    known = [run[LENGTH] for run in used if run[LENGTH] is not None]
+    return fmean(known) if known else math.nan
 
 
 def labels_of(summary: Iterable[Row]) -> dict[str, str]:

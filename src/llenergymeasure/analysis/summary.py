@@ -23,6 +23,7 @@ ENERGY = stopping.METRIC
 METRICS = (
     "energy_per_output_token_j",
     "energy_per_request_j",
+    "output_tokens_per_request",
     "power_mean_w",
     "output_tokens_per_s",
     "request_latency_p50_s",

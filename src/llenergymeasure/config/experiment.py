@@ -5,15 +5,17 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from llenergymeasure import ids
 from llenergymeasure.config.backends.openai import OpenAIConfig
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.backends.sglang import SGLangConfig
 from llenergymeasure.config.backends.tensorrt import TensorRTConfig
 from llenergymeasure.config.backends.vllm import VLLMConfig
+from llenergymeasure.config.chat import OWN_TEMPLATE, ChatConfig
 from llenergymeasure.config.gpu import GpuConfig
 from llenergymeasure.config.listener import is_listener, is_option
 from llenergymeasure.config.section import Section
-from llenergymeasure.config.serving import ServingConfig, SloConfig
+from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig
 from llenergymeasure.redact import secret_argument
 from llenergymeasure.units import BACKENDS, BackendName
 
@@ -96,7 +98,10 @@ class DecoderConfig(Section):
         default=None, ge=0, le=1, description="Least probability, relative to the likeliest token."
     )
     min_new_tokens: int | None = Field(
-        default=None, ge=1, le=MAX_TOKENS, description="Fewest tokens to generate."
+        default=None,
+        ge=1,
+        le=MAX_TOKENS,
+        description="Fewest tokens to generate; an answer may end by itself after so many.",
     )
 
     @model_validator(mode="before")
@@ -258,6 +263,17 @@ class ExperimentConfig(Section):
     max_output_tokens: int = Field(
         default=128, ge=1, le=MAX_TOKENS, description="Most tokens generated for a prompt."
     )
+    answer_length: Literal["fixed", "natural"] | None = Field(
+        default=None,
+        description="fixed, the default, writes exactly the tokens asked for, so that engines "
+        "compare. natural lets answers end by themselves, at max_output_tokens at the latest; "
+        "where tokens are sampled, each cycle draws answers of its own.",
+    )
+    chat: ChatConfig | None = Field(
+        default=None,
+        description="Ask as a chat model's users do; default: texts are sent bare, and rows with "
+        "messages through the model's own template.",
+    )
     protocol: ProtocolName = Field(
         default="auto",
         description="How carefully to measure: quick (windows of 1 s, no idle phases), standard "
@@ -319,6 +335,36 @@ class ExperimentConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _answers_can_end(self) -> "ExperimentConfig":
+        if self.answer_length == "fixed" and self.decoder.min_new_tokens is not None:
+            raise ValueError(
+                "with decoder.min_new_tokens answers may end by themselves; remove it, or "
+                "answer_length: fixed"
+            )
+        if self.answer_length == "natural" and self.weights == "random":
+            raise ValueError(
+                "random weights end their answers by chance; use weights: pretrained, or remove "
+                "answer_length: natural"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _texts_can_be_chats(self) -> "ExperimentConfig":
+        chat, serving = self.chat, self.serving or ONE_USER
+        if chat is None:
+            return self
+        if self.synthetic() is not None:
+            raise ValueError("chat is about texts, and synthetic prompts are none; name a dataset")
+        if serving.turns is not None:
+            raise ValueError("serving.turns joins token ids, no chat template does; remove it")
+        if serving.endpoint == "chat" and chat.template != OWN_TEMPLATE:
+            raise ValueError(
+                "at serving.endpoint: chat the server has its own template; use template: auto, or "
+                "endpoint: completions"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _passthrough_hides_nothing(self) -> "ExperimentConfig":
         clash = sorted(set(self.passthrough_kwargs or ()) & set(type(self).model_fields))
         if clash:
@@ -358,6 +404,22 @@ class ExperimentConfig(Section):
     def served(self) -> bool:
         """Whether the engine is a server under traffic, not batches in the run's own process."""
         return self.serving is not None or self.backend == "openai"
+
+    @property
+    def fewest_tokens(self) -> int | None:
+        """The fewest tokens of an answer that may end by itself; null where none may."""
+        least = self.decoder.min_new_tokens
+        return least or 1 if self.answer_length == "natural" else least
+
+    def drawn_in(self, cycle: int) -> "ExperimentConfig":
+        """Return what an engine is told in a cycle: natural answers are drawn by its own seed.
+
+        It is the same for all experiments of a cycle, and one that every engine takes.
+        """
+        if self.answer_length != "natural" or self.decoder.greedy:
+            return self
+        drawn = ids.digest({"random_seed": self.random_seed, "cycle": cycle})
+        return self.model_copy(update={"random_seed": int(drawn, 16) % 2**31})
 
     def synthetic(self) -> SyntheticDataset | None:
         """Return the synthetic data set with every value filled in; null for any other."""

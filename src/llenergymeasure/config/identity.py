@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure import files, ids
+from llenergymeasure.config.chat import NO_TEMPLATE, OWN_TEMPLATE
 from llenergymeasure.config.experiment import SYNTHETIC, TINY_LLAMA
 from llenergymeasure.errors import ConfigurationError, Problem
 
 DATA_SUFFIXES = frozenset({".json", ".jsonl", ".csv", ".parquet", ".txt"})
 CALIBRATION_SUFFIXES = frozenset({".json", ".yaml", ".yml"})
+TEMPLATE_SUFFIXES = frozenset({".jinja", ".jinja2", ".j2", ".txt"})
 
 LOCAL_SETTINGS: Mapping[str, frozenset[str]] = {
     "model": frozenset(),
@@ -21,10 +23,15 @@ LOCAL_SETTINGS: Mapping[str, frozenset[str]] = {
     "tensorrt.engine_path": frozenset(),
     "energy.calibration": CALIBRATION_SUFFIXES,
     "serving.trace": DATA_SUFFIXES,
+    "chat.template": TEMPLATE_SUFFIXES,
 }
 """Settings that may name a file or folder here, with the endings that only a file has."""
 
-_BUILT_IN = {"model": TINY_LLAMA, "dataset": SYNTHETIC}
+_BUILT_IN = {
+    "model": (TINY_LLAMA,),
+    "dataset": (SYNTHETIC,),
+    "chat.template": (OWN_TEMPLATE, NO_TEMPLATE),
+}
 
 _REMEMBERED_BYTES = 1024 * 1024
 """Files smaller than this are hashed anew each time: that is quicker than looking them up."""
@@ -86,7 +93,7 @@ def _written(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str] | N
         place[section] = dict(inside)
         place = place[section]
     value = place.get(name)
-    return (place, name) if isinstance(value, str) and value != _BUILT_IN.get(key) else None
+    return (place, name) if isinstance(value, str) and value not in _BUILT_IN.get(key, ()) else None
 
 
 class Identifier:
@@ -99,8 +106,8 @@ class Identifier:
     def experiment_id(self, config: dict[str, Any]) -> str:
         """Return the id of a resolved configuration.
 
-        Where results go and the name of a preset do not count, and what is read from this
-        machine counts by its content: a renamed folder holds the same model.
+        Where results go, the name of a preset and a default written out do not count, and what
+        is read from this machine counts by its content: a renamed folder holds the same model.
 
         Raises:
             ConfigurationError: a local file or folder is missing or cannot be read.
@@ -109,6 +116,8 @@ class Identifier:
         decoder = counted.get("decoder")
         if isinstance(decoder, dict) and "preset" in decoder:
             counted["decoder"] = {k: v for k, v in decoder.items() if k != "preset"}
+        if counted.get("answer_length") == "fixed":
+            del counted["answer_length"]
         for key, suffixes in LOCAL_SETTINGS.items():
             self._by_content(counted, key, suffixes)
         return ids.experiment_id(counted)

@@ -22,6 +22,8 @@ WORK = (
     "random_seed",
     "max_input_tokens",
     "max_output_tokens",
+    "answer_length",
+    "chat",
     "decoder",
     "lora",
     "serving",
@@ -65,7 +67,7 @@ def work_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
     ``answers`` is what an engine's own section says of their number and length.
     """
-    work = {name: config[name] for name in WORK if config.get(name) is not None}
+    work = {name: config[name] for name in WORK if config.get(name) not in (None, "fixed")}
     backend = str(config.get("backend"))
     section = config.get(backend) or {}
     sampling = section.get("sampling") or {}
@@ -87,8 +89,9 @@ def planned_work(config: Mapping[str, Any]) -> str:
 
 def may_end_early(config: Mapping[str, Any]) -> bool:
     """Whether answers may be shorter than asked for, by the study's own wish."""
-    least = (config.get("decoder") or {}).get("min_new_tokens")
-    return least is not None or bool((work_of(config).get("answers") or {}).get("may_end"))
+    least, work = (config.get("decoder") or {}).get("min_new_tokens"), work_of(config)
+    natural = work.get("answer_length") or (work.get("answers") or {}).get("may_end")
+    return bool(least or natural)
 
 
 def same_work(configs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:

@@ -37,6 +37,11 @@ class Tokens(Record):
     output: int
     requests: int
     prompt_hash: str = Field(description="SHA-256 over the prompts' token ids and asked lengths")
+    output_sd: float | None = Field(
+        default=None,
+        description="standard deviation of the output tokens of an answer, over the answers that "
+        "ended inside the window; null below two",
+    )
 
 
 class Reading(Record):

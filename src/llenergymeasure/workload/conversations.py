@@ -4,6 +4,7 @@ A request is the same whenever and in whatever order it is asked for, on every e
 traffic at different rates asks the same questions.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +80,8 @@ class TrafficPrompts:
             asked, answer = self._lengths_of(index + place)
             prompt = history + self._new_tokens(index + place, conversation, asked, history)
             if place == turn:
-                return Turn(Request(index + turn, prompt, answer), conversation, turn)
+                request = Request(index + turn, prompt, answer, self._messages(index))
+                return Turn(request, conversation, turn)
             history = prompt + self._drawn(_TOKENS, index + place, answer, answer_part=True)
         raise ValueError(f"turn {turn} comes before the first")
 
@@ -96,12 +98,15 @@ class TrafficPrompts:
         requests = tuple(
             self.turn(number // self.turns, number % self.turns).request for number in range(count)
         )
-        return Workload(requests, prompt_hash(requests), self._notes())
+        template = None if self._workload is None else self._workload.template_sha256
+        return Workload(requests, prompt_hash(requests), self._notes(), template)
 
     def _notes(self) -> tuple[str, ...]:
         notes = [] if self._workload is None else list(self._workload.notes)
         if self._workload is not None:
             notes.append("prompts come from the data set in turn, and again once all were sent")
+        if self.serving.endpoint == "chat":
+            notes.append("prompts are sent as messages, which the server's own template renders")
         if self.trace is not None and self.trace.unanswered:
             notes.append(
                 f"{self.trace.unanswered} requests of the trace had no answer and are left out"
@@ -137,6 +142,12 @@ class TrafficPrompts:
         shared = 0 if history else self._shared(asked)
         own = self._drawn(_TOKENS, index, asked - shared)
         return self._prefix(conversation, shared) + own
+
+    def _messages(self, index: int) -> tuple[Mapping[str, str], ...]:
+        """Return the chat that a request is; none where turns are joined as token ids."""
+        if self._workload is None or self.turns > 1:
+            return ()
+        return self._workload.requests[index % len(self._workload.requests)].messages
 
     def _shared(self, asked: int) -> int:
         """Return how many tokens of a first prompt are shared: by ratio, else the data set's."""

@@ -1,7 +1,11 @@
 """An experiment's workload: from its data set to requests in batch order."""
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from llenergymeasure.config.chat import ChatConfig
 from llenergymeasure.config.experiment import ExperimentConfig, SyntheticDataset
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.workload.conversations import TrafficPrompts
@@ -14,12 +18,18 @@ from llenergymeasure.workload.order import choose, ordered
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
 from llenergymeasure.workload.tokens import Tokenizer, ordinary_token_ids
 
+_DATED = (
+    "the chat template can write the day's date into prompts, which then differ from day to day; "
+    "chat.arguments may set it (date_string in Llama's)"
+)
+
 
 def build_workload(config: ExperimentConfig) -> Workload:
     """Return the requests of an experiment; the same for the same configuration everywhere.
 
     Synthetic prompts have the lengths the data set gives. Others are cut to
-    ``max_input_tokens`` (their beginning is kept) and ask for ``max_output_tokens``.
+    ``max_input_tokens`` (their beginning is kept; with ``chat`` the last message is cut, and
+    the template stays whole) and ask for ``max_output_tokens``.
 
     Raises:
         ConfigurationError: the data set or a row of it cannot be used.
@@ -83,24 +93,46 @@ def _synthetic(config: ExperimentConfig, dataset: SyntheticDataset) -> Workload:
 
 
 def _from_texts(config: ExperimentConfig, name: str) -> Workload:
-    available = read_dataset(name)
-    distinct = choose(available, min(config.n, len(available)))
+    available, most = read_dataset(name), config.max_input_tokens
+    chosen = choose(available, min(config.n, len(available)))
+    distinct = [_as_asked(record, config.chat) for record in chosen]
     trust = bool(config.pytorch and config.pytorch.trust_remote_code)
-    tokenizer = Tokenizer(resolve_model(config), trust_remote_code=trust)
+    tokenizer = Tokenizer(resolve_model(config), trust_remote_code=trust, chat=config.chat)
     whole = tokenizer.encode(distinct)
     for record, ids in zip(distinct, whole, strict=True):
         if not ids:
             raise ConfigurationError(
                 Problem(f"row {record.row} of {name} has no tokens", key="dataset")
             )
-    cut = [tuple(ids[: config.max_input_tokens]) for ids in whole]
+    template = tokenizer.template if any(record.messages for record in distinct) else None
+    cut = [tuple(ids[:most]) for ids in whole]
+    for at, ids in enumerate(whole):
+        if len(ids) > most and distinct[at].messages:
+            if config.chat is None:
+                distinct[at] = replace(distinct[at], messages=())  # no whole chat any more
+            else:
+                distinct[at], cut[at] = tokenizer.shortened(distinct[at], most)
     notes = available.notes + _notes(
         config, name, len(available), sum(map(len, whole)) - sum(map(len, cut))
     )
+    if template is not None and "strftime_now" in template:
+        notes += (_DATED,)
     times = [index % len(distinct) for index in range(config.n)]
     records = [distinct[index] for index in times]
     prompts = [cut[index] for index in times]
-    return _workload(config, records, prompts, config.max_output_tokens, notes)
+    made = _workload(config, records, prompts, config.max_output_tokens, notes)
+    hashed = None if template is None else hashlib.sha256(template.encode()).hexdigest()
+    return replace(made, template_sha256=hashed)
+
+
+def _as_asked(record: Record, chat: ChatConfig | None) -> Record:
+    """Return a prompt as the chat it is to be; as it stands where the study asks for none."""
+    if chat is None or not chat.templated:
+        return record
+    messages = record.messages or ({"role": "user", "content": record.text},)
+    if chat.system is not None and messages[0]["role"] not in ("system", "developer"):
+        messages = ({"role": "system", "content": chat.system}, *messages)
+    return replace(record, text="", messages=messages)
 
 
 def _notes(config: ExperimentConfig, name: str, available: int, cut: int) -> tuple[str, ...]:
@@ -114,7 +146,7 @@ def _notes(config: ExperimentConfig, name: str, available: int, cut: int) -> tup
 
 def _workload(
     config: ExperimentConfig,
-    records: list[Record],
+    records: Sequence[Record],
     prompts: list[tuple[int, ...]],
     output_len: int,
     notes: tuple[str, ...],
@@ -122,6 +154,7 @@ def _workload(
     lengths = [len(prompt) for prompt in prompts]
     positions = ordered(records, lengths, config.dataset_order, config.random_seed)
     requests = tuple(
-        Request(index, prompts[position], output_len) for index, position in enumerate(positions)
+        Request(index, prompts[position], output_len, records[position].messages)
+        for index, position in enumerate(positions)
     )
     return Workload(requests, prompt_hash(requests), notes)

@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -12,6 +13,8 @@ class Request:
     index: int
     prompt_token_ids: tuple[int, ...]
     max_output_tokens: int
+    messages: tuple[Mapping[str, str], ...] = field(default=(), compare=False, repr=False)
+    """The chat that the token ids are, for interfaces that take nothing else; else empty."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,13 @@ class Workload:
         requests: in batch order; ``index`` counts from 0 in this order.
         prompt_hash: what was asked, apart from its order (see :func:`prompt_hash`).
         notes: what the reader of a result should know, such as prompts used twice.
+        template_sha256: of the chat template; null where no prompt went through one.
     """
 
     requests: tuple[Request, ...]
     prompt_hash: str
     notes: tuple[str, ...] = field(default=())
+    template_sha256: str | None = None
 
     @property
     def input_tokens(self) -> int:

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llenergymeasure.config.chat import OWN_TEMPLATE, ChatConfig
 from llenergymeasure.errors import BackendError, ConfigurationError, Problem
 from llenergymeasure.installation import install_command
 from llenergymeasure.workload.datasets.record import Record
@@ -46,16 +49,18 @@ def ordinary_token_ids(source: ModelSource) -> NDArray[np.int64]:
 
 
 class Tokenizer:
-    """A model's own tokenizer."""
+    """A model's own tokenizer, and the template that chats go through: its own unless told."""
 
-    def __init__(self, source: ModelSource, *, trust_remote_code: bool) -> None:
+    def __init__(
+        self, source: ModelSource, *, trust_remote_code: bool, chat: ChatConfig | None = None
+    ) -> None:
         """Load it.
 
         Raises:
             ConfigurationError: there is none, as with an architecture that is only a table entry.
             BackendError: the package is missing, or the tokenizer cannot be loaded.
         """
-        self._model = source.name
+        self._model, self._chats = source.name, chat or ChatConfig()
         location = source.location
         if source.random and source.folder and not _has_tokenizer(source.folder):
             if "/" not in source.name or not HUB_ID.fullmatch(source.name):
@@ -87,7 +92,7 @@ class Tokenizer:
             ) from error
 
     def encode(self, records: Sequence[Record]) -> list[list[int]]:
-        """Return the token ids of each prompt; chats go through the model's chat template.
+        """Return the token ids of each prompt; chats go through the chat template.
 
         Raises:
             ConfigurationError: a chat comes and the model has no template, or refuses it.
@@ -103,21 +108,55 @@ class Tokenizer:
         text: str = self._tokenizer.decode(token_ids, clean_up_tokenization_spaces=False)
         return text
 
+    @cached_property
+    def template(self) -> str | None:
+        """The chat template in force; null where the model has none, or the study wants none."""
+        if not self._chats.templated:
+            return None
+        if self._chats.template != OWN_TEMPLATE:
+            return _template_file(self._chats.template)
+        own = self._tokenizer.chat_template
+        template: str | None = own.get("default") if isinstance(own, dict) else own
+        return template or None
+
+    def shortened(self, record: Record, most: int) -> tuple[Record, tuple[int, ...]]:
+        """Return a chat whose last message is cut so that all of it takes ``most`` tokens.
+
+        Raises:
+            ConfigurationError: the template and the other messages alone take more.
+        """
+        *before, last = record.messages
+        words = self._tokenizer(last["content"], add_special_tokens=False, verbose=False)
+        content, kept = list(words["input_ids"]), most
+        while True:
+            # Half a character at the end would take more tokens than it had.
+            text = self.decode(content[:kept]).rstrip("\ufffd")
+            record = replace(record, messages=(*before, {**last, "content": text}))
+            ids = self._chat(record)
+            if len(ids) <= most:
+                return record, tuple(ids)
+            kept = min(kept, len(content)) - (len(ids) - most)
+            if kept < 1:
+                text = f"row {record.row}: its chat without its last message takes {most - kept}"
+                key, found = "max_input_tokens", str(most)
+                raise ConfigurationError(Problem(f"{text} tokens", key=key, found=found))
+
     def _chat(self, record: Record) -> list[int]:
-        if not self._tokenizer.chat_template:
-            raise ConfigurationError(
-                Problem(
-                    f"row {record.row} is a chat, but model {self._model} has no chat template; "
-                    "give prompts as plain text",
-                    key="dataset",
-                )
+        if self.template is None:
+            text = (
+                f"row {record.row} is to be asked as a chat, and there is no chat template for "
+                f"{self._model} (base models have none); give one (chat.template: FILE), or plain "
+                "texts without chat"
             )
+            raise ConfigurationError(Problem(text, key="chat.template"))
         try:
             ids = self._tokenizer.apply_chat_template(
                 [dict(message) for message in record.messages],
+                chat_template=self.template,
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=False,
+                **(self._chats.arguments or {}),
             )
         except Exception as error:
             # A template is a program of the model's author: it raises what it likes.
@@ -125,6 +164,14 @@ class Tokenizer:
                 Problem(f"row {record.row}: the model's chat template refused it: {error}")
             ) from error
         return list(ids)
+
+
+def _template_file(name: str) -> str:
+    try:
+        return Path(name).expanduser().read_text("utf-8")
+    except (OSError, ValueError) as error:
+        problem = Problem(f"cannot be read: {error}", key="chat.template", found=name)
+        raise ConfigurationError(problem) from error
 
 
 def _has_tokenizer(folder: Path) -> bool:

@@ -83,6 +83,15 @@ def test_sampling(decoder: dict[str, Any], body: dict[str, Any]) -> None:
     assert asked(decoder=decoder).body == body
 
 
+def test_answers_that_end_by_themselves() -> None:
+    body = asked(answer_length="natural", decoder={"temperature": 0}).body
+    assert body == {"seed": 42, "temperature": 0.0, "min_tokens": 1}
+    drawn = experiment(answer_length="natural").drawn_in(2)
+    backend = registry.get("openai")
+    assert isinstance(backend, Serving)
+    assert backend.server(drawn, 1).body["seed"] == drawn.random_seed != 42
+
+
 def test_fields_of_the_request_can_be_set_and_left_out() -> None:
     body = asked({"body": {"ignore_eos": None, "min_tokens": 128}}, decoder={"temperature": 0}).body
     assert body == {"seed": 42, "temperature": 0.0, "min_tokens": 128}

@@ -78,6 +78,12 @@ def test_choice_of_tokens_and_equal_counts(decoder: Any, told: dict[str, Any]) -
 
 
 def test_an_answer_may_end_early_where_the_study_says_so() -> None:
+    natural = sampling_parameters(experiment(answer_length="natural"), 5)
+    assert natural["min_new_tokens"] == 1
+    assert "ignore_eos" not in natural
+    # Of the tokens that end an answer SGLang asks its tokenizer.
+    assert arguments(answer_length="natural")["skip_tokenizer_init"] is False
+    assert arguments()["skip_tokenizer_init"] is True
     found = sampling_parameters(experiment(decoder={"min_new_tokens": 9}), 5)
     assert found["min_new_tokens"] == 5
     assert "ignore_eos" not in found
@@ -140,6 +146,7 @@ def test_the_server_is_asked_for_the_same_sampling() -> None:
         "seed": 4,
     }
     assert server(decoder={"min_new_tokens": 3}).body["min_tokens"] == 3
+    assert server(answer_length="natural").body["min_tokens"] == 1
 
 
 def test_what_the_server_cannot_be_asked_is_refused() -> None:

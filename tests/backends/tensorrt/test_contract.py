@@ -257,6 +257,18 @@ def test_the_server_is_told_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         backend.server(asking, 1)
 
 
+def test_natural_answers_end_by_themselves_and_are_drawn_by_the_cycle_s_seed() -> None:
+    config = ExperimentConfig.model_validate(
+        {"model": "tiny-llama", "backend": "tensorrt", "answer_length": "natural"}
+    ).drawn_in(2)
+    backend = registry.get("tensorrt")
+    assert isinstance(backend, Serving)
+    body = backend.server(config, 4321).body
+    assert (body["min_tokens"], body["seed"]) == (1, config.random_seed)
+    assert "ignore_eos" not in body
+    assert config.random_seed != 42
+
+
 def test_without_the_engine_or_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     config = ExperimentConfig.model_validate(

@@ -90,6 +90,12 @@ def test_end_of_sequence_is_ignored_unless_a_fewest_is_given() -> None:
     assert (told["min_tokens"], told["stop_token_ids"]) == (32, [1])
 
 
+def test_natural_answers_end_by_themselves() -> None:
+    told = sampling_of(answer_length="natural")
+    assert "ignore_eos" not in told
+    assert (told["min_tokens"], told["stop_token_ids"]) == (1, [1])
+
+
 def test_greedy_and_sampled() -> None:
     assert sampling_of(decoder=GREEDY)["temperature"] == 0
     told = sampling_of(decoder={"temperature": 0.5, "top_k": 7, "top_p": 0.9, "min_p": 0.1})

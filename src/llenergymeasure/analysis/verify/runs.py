@@ -18,7 +18,7 @@ from llenergymeasure.results.record import Energy, Footprint, Result
 from llenergymeasure.results.row_file import read_written_row
 from llenergymeasure.results.table import run_row
 from llenergymeasure.results.whole import damages
-from llenergymeasure.run.result.build_result import quantile
+from llenergymeasure.run.result.build_result import quantile, spread
 from llenergymeasure.run.result.run_energy import run_energy
 from llenergymeasure.run.result.traffic_result import ServedRun
 from llenergymeasure.sensors.behaviour import Characterised
@@ -103,6 +103,8 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
         recomputed["performance"] = served.performance(tokens)
     else:
         recomputed["performance"] = _latencies(requests)
+    if result.tokens.output_sd is None:
+        del recomputed["tokens"]["output_sd"]  # as in records of before there was one
     if result.provenance.get("energy_method") != METHOD:
         recorded = {key: _picked(getattr(result, key), recomputed[key]) for key in recomputed}
         yield from differences(folder.result, recorded, recomputed)
@@ -195,6 +197,7 @@ def _tokens(requests: pa.Table) -> dict[str, Any]:
         "input": sum(requests["input_tokens"].to_pylist()),
         "output": sum(requests["output_tokens"].to_pylist()),
         "requests": requests.num_rows,
+        "output_sd": spread(requests["output_tokens"].to_pylist()),
     }
 
 

@@ -68,10 +68,10 @@ def request_body(config: ExperimentConfig) -> dict[str, Any]:
     its nulls leave fields out.
     """
     body: dict[str, Any] = {"seed": config.random_seed, **_choice(config.decoder)}
-    if config.decoder.min_new_tokens is None:
+    if config.fewest_tokens is None:
         body["ignore_eos"] = True
     else:
-        body["min_tokens"] = config.decoder.min_new_tokens
+        body["min_tokens"] = config.fewest_tokens
     merged: Mapping[str, Any] = body | (_settings(config).body or {})
     return {name: value for name, value in merged.items() if value is not None}
 

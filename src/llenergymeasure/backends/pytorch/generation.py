@@ -23,8 +23,8 @@ def generation_config(
 ) -> GenerationConfig:
     """Return transformers' settings for an experiment.
 
-    Without ``decoder.min_new_tokens`` the end of sequence is ignored, so that every run of a
-    comparison writes exactly the tokens asked for. With it, a sequence may end after so many.
+    The end of sequence is ignored where the study asks for answers of a fixed length, so that
+    every run of a comparison writes exactly the tokens asked for.
     """
     settings = config.pytorch or PyTorchConfig()
     options: dict[str, Any] = {
@@ -36,7 +36,7 @@ def generation_config(
         "disable_compile": True,
         **_sampling(config.decoder),
     }
-    least = config.decoder.min_new_tokens
+    least = config.fewest_tokens
     if least is not None and eos_token_ids:
         options["min_new_tokens"] = min(least, max_new_tokens)
         options["eos_token_id"] = list(eos_token_ids)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from llenergymeasure.backends.base import Backend, Completion, ServerCommand, Serving
@@ -249,23 +249,31 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 
 class _Text:
-    """Prompts as text, for servers and interfaces that take no token ids."""
+    """Prompts as text or messages, for servers and interfaces that take no token ids."""
 
     def __init__(self, config: ExperimentConfig, *, chat: bool) -> None:
         trust = bool(config.pytorch and config.pytorch.trust_remote_code)
-        self._tokenizer = Tokenizer(resolve_model(config), trust_remote_code=trust)
+        self._tokenizer = Tokenizer(
+            resolve_model(config), trust_remote_code=trust, chat=config.chat
+        )
         self._chat = chat
+        arguments = config.chat.arguments if config.chat else None
+        self._more = {"chat_template_kwargs": arguments} if arguments else {}
 
     def asked(self, request: Request) -> dict[str, Any]:
-        text = self._tokenizer.decode(request.prompt_token_ids)
         if self._chat:
-            return {"messages": [{"role": "user", "content": text}]}
-        return {"prompt": text}
+            return {"messages": self._messages(request), **self._more}
+        return {"prompt": self._tokenizer.decode(request.prompt_token_ids)}
 
     def count(self, request: Request) -> int | None:
         from llenergymeasure.workload.datasets.record import Record
 
-        text = self._tokenizer.decode(request.prompt_token_ids)
-        messages = ({"role": "user", "content": text},) if self._chat else ()
-        record = Record(1, "", "" if self._chat else text, messages)
+        if self._chat:
+            record = Record(1, "", messages=tuple(self._messages(request)))
+        else:
+            record = Record(1, "", self._tokenizer.decode(request.prompt_token_ids))
         return len(self._tokenizer.encode([record])[0])
+
+    def _messages(self, request: Request) -> Sequence[Mapping[str, str]]:
+        text = self._tokenizer.decode
+        return request.messages or [{"role": "user", "content": text(request.prompt_token_ids)}]

@@ -54,10 +54,10 @@ class Batcher:
                 "max_batch_tokens": CPU_BATCH_TOKENS,
                 "use_async_batching": False,
             }
+        settings = generation_config(config, config.max_output_tokens, loaded.eos_token_ids)
+        settings.min_new_tokens = None  # it has no least length; an answer's end is a token too
         self._manager: Any = loaded.model.init_continuous_batching(
-            generation_config=generation_config(
-                config, config.max_output_tokens, loaded.eos_token_ids
-            ),
+            generation_config=settings,
             continuous_batching_config=ContinuousBatchingConfig(**options),
         )
         self.open = 0
@@ -94,7 +94,7 @@ class Answer:
         self._connection, self._batcher = connection, batcher
         self._prompt_tokens = len(asked["prompt"])
         self._model = asked.get("model")
-        self._told = 0
+        self._told, self._most = 0, int(asked["max_tokens"])
 
     def take(self, output: Any) -> None:
         """Send the tokens that are new in a result of the batcher."""
@@ -109,8 +109,8 @@ class Answer:
             self._send({"error": {"message": str(output.error)}})
         else:
             usage = {"prompt_tokens": self._prompt_tokens, "completion_tokens": self._told}
-            reason = {"index": 0, "text": "", "token_ids": [], "finish_reason": "length"}
-            self._event([reason])
+            reason = "length" if self._told >= self._most else "stop"
+            self._event([{"index": 0, "text": "", "token_ids": [], "finish_reason": reason}])
             self._event([], usage=usage)
         self._connection.end()
 

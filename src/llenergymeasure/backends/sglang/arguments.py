@@ -29,12 +29,13 @@ def engine_arguments(config: ExperimentConfig, source: ModelSource) -> dict[str,
     """Return the arguments of ``sglang.Engine``, less those that only a server has.
 
     The tokenizer is left out: prompts go in and answers come out as token ids, on every backend.
+    A least length alone needs it: SGLang asks it for the tokens that end an answer.
     """
     return {
         "model_path": source.location,
         "dtype": DTYPES[config.precision],
         "random_seed": config.random_seed,
-        "skip_tokenizer_init": True,
+        "skip_tokenizer_init": config.fewest_tokens is None,
         **({"load_format": "dummy"} if source.random else {}),
         **given_engine(config),
     }
@@ -43,18 +44,18 @@ def engine_arguments(config: ExperimentConfig, source: ModelSource) -> dict[str,
 def sampling_parameters(config: ExperimentConfig, max_output_tokens: int) -> dict[str, Any]:
     """Return SGLang's sampling parameters for one request.
 
-    Without ``decoder.min_new_tokens`` the end of sequence is ignored, so that every run of a
-    comparison writes exactly the tokens asked for. With it, a sequence may end after so many.
+    The end of sequence is ignored where the study asks for answers of a fixed length, so that
+    every run of a comparison writes exactly the tokens asked for.
     """
     decoder = config.decoder
     options: dict[str, Any] = {
         "max_new_tokens": max_output_tokens,
         **sampling_choice(decoder, greedy={"temperature": 0.0}, no_top_k=NO_TOP_K),
     }
-    if decoder.min_new_tokens is None:
+    if config.fewest_tokens is None:
         options["ignore_eos"] = True
     else:
-        options["min_new_tokens"] = min(decoder.min_new_tokens, max_output_tokens)
+        options["min_new_tokens"] = min(config.fewest_tokens, max_output_tokens)
     section = config.sglang.sampling if config.sglang else None
     return options if section is None else options | section.given()
 

@@ -47,8 +47,8 @@ def sampling_parameters(
 ) -> dict[str, Any]:
     """Return the arguments of ``SamplingParams`` for one request.
 
-    Without ``decoder.min_new_tokens`` the end of sequence is ignored, so that every run of a
-    comparison writes exactly the tokens asked for. With it, a sequence may end after so many.
+    The end of sequence is ignored where the study asks for answers of a fixed length, so that
+    every run of a comparison writes exactly the tokens asked for.
     """
     decoder = config.decoder
     options: dict[str, Any] = {
@@ -59,10 +59,10 @@ def sampling_parameters(
         "seed": config.random_seed,
         **sampling_choice(decoder, greedy={"top_k": 1}),
     }
-    if decoder.min_new_tokens is None:
+    if config.fewest_tokens is None:
         options["ignore_eos"] = True
     else:
-        options["min_tokens"] = min(decoder.min_new_tokens, max_output_tokens)
+        options["min_tokens"] = min(config.fewest_tokens, max_output_tokens)
     section = settings(config).sampling
     return options if section is None else options | section.given()
 

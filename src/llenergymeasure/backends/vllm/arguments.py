@@ -72,19 +72,19 @@ def sampling_parameters(
 ) -> dict[str, Any]:
     """Return vLLM's sampling parameters for one request.
 
-    Without ``decoder.min_new_tokens`` the end of sequence is ignored, so that every run of a
-    comparison writes exactly the tokens asked for. With it, a sequence may end after so many;
-    vLLM without its tokenizer has to be told which tokens end one.
+    The end of sequence is ignored where the study asks for answers of a fixed length, so that
+    every run of a comparison writes exactly the tokens asked for. Where answers may end by
+    themselves, vLLM without its tokenizer has to be told which tokens end one.
     """
     decoder = config.decoder
     options: dict[str, Any] = {
         "max_tokens": max_output_tokens,
         **sampling_choice(decoder, greedy={"temperature": 0.0}),
     }
-    if decoder.min_new_tokens is None:
+    if config.fewest_tokens is None:
         options["ignore_eos"] = True
     else:
-        options["min_tokens"] = min(decoder.min_new_tokens, max_output_tokens)
+        options["min_tokens"] = min(config.fewest_tokens, max_output_tokens)
         options["stop_token_ids"] = eos_token_ids(source)
     if not needs_text(config):
         options["detokenize"] = False
@@ -98,7 +98,7 @@ def beam_parameters(config: ExperimentConfig, max_output_tokens: int) -> dict[st
         return None
     given = section.model_dump(exclude_none=True, exclude={"early_stopping"})
     defaults = {"beam_width": 1, "max_tokens": max_output_tokens}
-    return defaults | {"ignore_eos": config.decoder.min_new_tokens is None} | given
+    return defaults | {"ignore_eos": config.fewest_tokens is None} | given
 
 
 def eos_token_ids(source: ModelSource) -> list[int]:

@@ -2,13 +2,15 @@
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.rules import pytorch, sglang, tensorrt, vllm
+from llenergymeasure.config.rules.common import NATURAL
 from llenergymeasure.config.rules.rule import Breach, Capability, Facts, Rule, Shape
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "pytorch": pytorch.RULES,
-    "vllm": vllm.RULES,
-    "sglang": sglang.RULES,
-    "tensorrt": tensorrt.RULES,
+    "vllm": (*vllm.RULES, NATURAL),
+    "sglang": (*sglang.RULES, NATURAL),
+    "tensorrt": (*tensorrt.RULES, NATURAL),
+    "openai": (NATURAL,),
 }
 
 

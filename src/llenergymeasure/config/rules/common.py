@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llenergymeasure.config.rules.rule import Facts, Found
+from llenergymeasure.config.rules.rule import Facts, Found, Rule
 
 DTYPES: Mapping[str, frozenset[str]] = {
     "fp32": frozenset({"float", "float32"}),
@@ -142,3 +142,22 @@ def share_above_zero(facts: Facts) -> Found:
     """A share of zero leaves no token to choose."""
     if facts.sampling.get("top_p", facts.config.decoder.top_p) == 0:
         yield "decoder.top_p", "a share of 0 leaves no token to choose; 1 is off"
+
+
+def _natural_answers(facts: Facts) -> Found:
+    """Answers that end by themselves are drawn anew in each cycle, by the study's own seed."""
+    if facts.config.answer_length != "natural":
+        return
+    body = (facts.config.openai and facts.config.openai.body) or {}
+    for part, given in (("engine", facts.engine), ("sampling", facts.sampling), ("body", body)):
+        for name in ("seed", "random_seed", "sampling_seed", "ignore_eos"):
+            if given.get(name) is not None and given[name] is not False:
+                key = f"{facts.config.backend}.{part}.{name}"
+                yield key, f"answer_length: natural settles {name}; remove it"
+
+
+NATURAL = Rule(
+    "seeds and ends of natural answers",
+    "fairness: every engine of a study draws a cycle's answers by the same seed",
+    _natural_answers,
+)

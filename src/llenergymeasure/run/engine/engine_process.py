@@ -43,7 +43,7 @@ from llenergymeasure.run.preflight.forecast import known_of, work_of
 from llenergymeasure.run.preflight.memory import memory_need
 from llenergymeasure.run.result.flops import workload_flops
 from llenergymeasure.screen import say
-from llenergymeasure.workload.prompts import build_workload
+from llenergymeasure.workload.prompts import build_workload, traffic_prompts
 from llenergymeasure.workload.requests import Request, Workload
 
 RECORDER_WAIT_S = 90.0
@@ -78,6 +78,7 @@ class EngineRun:
         self._spec = spec
         self._folder = folder
         self._config = ExperimentConfig.model_validate(spec.config)
+        self._drawn = self._config.drawn_in(spec.cycle)
         self._marks = Marks(folder.marks)
 
     def run(self) -> None:
@@ -128,7 +129,7 @@ class EngineRun:
             self._rest("idle_after", protocol.idle_after_s)
             document = {
                 "protocol": protocol.as_dict(),
-                "workload": _told(workload),
+                "workload": _told(workload, self._drawn),
                 "window": window,
                 "serving": traffic,
                 "peak_memory_bytes": memory,
@@ -145,7 +146,7 @@ class EngineRun:
                 "warmup_result": warmup,
                 "environment": surroundings,
                 "python_executable": sys.executable,
-                "flops": workload_flops(found.source, workload),
+                "flops": workload_flops(found.source, self._lengths(workload, window)),
                 "quality": self._perplexity(engine),
             }
             self._write(document)
@@ -167,13 +168,13 @@ class EngineRun:
 
     def _load(self, backend: Backend, found: Preflight) -> Engine:
         if not self._config.served:
-            return backend.load(self._config)
+            return backend.load(self._drawn)
         from llenergymeasure.run.engine import served
 
         if isinstance(backend, Running):
             # What it does on a GPU is the run's work, and no stranger's.
             write_text(self._folder.engine_pid, str(backend.process(self._config) or os.getpid()))
-        return served.load(backend, self._config, found.cards)
+        return served.load(backend, self._drawn, found.cards, traffic_prompts(self._config))
 
     def _measure(
         self,
@@ -247,6 +248,13 @@ class EngineRun:
         sensors: list[dict[str, Any]] = ready["sensors"]
         return sensors
 
+    def _lengths(self, workload: Workload, window: dict[str, Any]) -> list[tuple[int, int]]:
+        """Return the tokens of prompts and answers: as asked, or as they came if they may end."""
+        if self._config.fewest_tokens is not None:
+            return [(one["input_tokens"], one["output_tokens"]) for one in window["completions"]]
+        asked = workload.requests
+        return [(len(each.prompt_token_ids), each.max_output_tokens) for each in asked]
+
     def _rest(self, phase: str, duration_s: float) -> None:
         if duration_s > 0:
             with self._marks.phase(phase):
@@ -267,13 +275,15 @@ def _warmup_requests(engine: Engine, workload: Workload) -> Sequence[Request]:
     return engine.warmup_requests() if isinstance(engine, Warming) else workload.requests
 
 
-def _told(workload: Workload) -> dict[str, Any]:
+def _told(workload: Workload, drawn: ExperimentConfig) -> dict[str, Any]:
     return {
         "prompt_hash": workload.prompt_hash,
         "requests": len(workload.requests),
         "input_tokens": workload.input_tokens,
         "output_tokens": workload.output_tokens,
         "notes": list(workload.notes),
+        "chat_template_sha256": workload.template_sha256,
+        "sampling_seed": None if drawn.decoder.greedy else drawn.random_seed,
     }
 
 

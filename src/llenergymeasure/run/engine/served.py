@@ -14,17 +14,19 @@ from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.traffic_window import measure_traffic
 from llenergymeasure.run.result.traffic_requests import traffic_table
-from llenergymeasure.workload.prompts import traffic_prompts
+from llenergymeasure.workload.conversations import TrafficPrompts
 
 
-def load(backend: Backend, config: ExperimentConfig, cards: Sequence[Gpu]) -> ServedEngine:
-    """Start the engine's server, or find the one that runs.
+def load(
+    backend: Backend, config: ExperimentConfig, cards: Sequence[Gpu], prompts: TrafficPrompts
+) -> ServedEngine:
+    """Start the engine's server, or find the one that runs, as ``config`` says for this cycle.
 
     Raises:
         BackendError: it has none, or that did not come up.
     """
     devices = tuple(card.uuid for card in cards)
-    return open_server(backend, config, devices, traffic_prompts(config))
+    return open_server(backend, config, devices, prompts)
 
 
 def measure(

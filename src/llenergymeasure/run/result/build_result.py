@@ -147,6 +147,7 @@ def _result(
         output=_total(requests, "output_tokens"),
         requests=requests.num_rows,
         prompt_hash=done["workload"]["prompt_hash"],
+        output_sd=spread(requests["output_tokens"].to_pylist()),
     )
     record = energy.record
     if served is not None:
@@ -310,6 +311,11 @@ def _phases(folder: RunFolder) -> list[Phase]:
 
 def _total(requests: pa.Table, column: str) -> int:
     return sum(requests[column].to_pylist())
+
+
+def spread(lengths: list[int]) -> float | None:
+    """Return the standard deviation of answers' lengths; null below two answers."""
+    return statistics.stdev(lengths) if len(lengths) > 1 else None
 
 
 def _speed(requests: pa.Table, tokens: Tokens, done: dict[str, Any]) -> dict[str, Any]:

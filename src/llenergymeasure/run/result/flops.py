@@ -1,12 +1,13 @@
 """What the work came to in operations: their number, their energy, and the share of the peak.
 
 The operations follow from the model's dimensions and the asked lengths, the same for every
-engine. Model FLOPs utilisation (MFU) is their rate over the makers' peak rate of the cards (the
-PaLM paper, Chowdhery et al. 2022, arXiv:2204.02311, section 4.1).
+engine; where answers may end by themselves, from the lengths that came. Model FLOPs utilisation
+(MFU) is their rate over the makers' peak rate of the cards (the PaLM paper, Chowdhery et al. 2022,
+arXiv:2204.02311, section 4.1).
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llenergymeasure.machine.gpus.peak_rates import peak
@@ -15,38 +16,41 @@ from llenergymeasure.workload.models.flops import estimate_flops
 
 if TYPE_CHECKING:  # what finishes a run needs neither, and a run waits for its imports
     from llenergymeasure.workload.models.resolve import ModelSource
-    from llenergymeasure.workload.requests import Workload
 
 _AT_PEAK_RATE = ("bf16", "fp16")
 
 
-def workload_flops(source: "ModelSource | None", workload: "Workload") -> dict[str, Any]:
-    """Return the operations of the whole workload, prefill and decode apart.
+def workload_flops(
+    source: "ModelSource | None", lengths: Iterable[tuple[int, int]]
+) -> dict[str, Any]:
+    """Return the operations of requests, prefill and decode apart.
+
+    Args:
+        source: the model.
+        lengths: tokens of each prompt and of its answer; none where they cannot be told.
 
     Returns:
         ``per_output_token`` (prompts included), ``per_request``, ``prefill_per_request``,
-        ``decode_per_request``: means over the workload, null where the model's dimensions are not
+        ``decode_per_request``: means over the requests, null where the model's dimensions are not
         known; ``method``, ``confidence``.
     """
     architecture = None if source is None else source.architecture
-    if architecture is None:
-        return {
-            "per_output_token": None,
-            "method": "none",
-            "confidence": "the dimensions of this model's family are not known here",
-        }
+    counted = Counter(lengths)
+    if architecture is None or not counted:
+        unknown = "the dimensions of this model's family are not known here"
+        if architecture is not None:
+            unknown = "answers under traffic end where they like"
+        return {"per_output_token": None, "method": "none", "confidence": unknown}
     prefill = decode = 0.0
-    lengths = Counter(
-        (len(request.prompt_token_ids), request.max_output_tokens) for request in workload.requests
-    )
-    for (prompt, output), count in lengths.items():
+    for (prompt, output), count in counted.items():
         estimate = estimate_flops(architecture, prompt, output)
         assert estimate is not None
         prefill += count * estimate.prefill
         decode += count * estimate.decode
-    requests = len(workload.requests)
+    requests = counted.total()
+    written = sum(output * count for (_, output), count in counted.items())
     return {
-        "per_output_token": (prefill + decode) / workload.output_tokens,
+        "per_output_token": (prefill + decode) / written,
         "per_request": (prefill + decode) / requests,
         "prefill_per_request": prefill / requests,
         "decode_per_request": decode / requests,

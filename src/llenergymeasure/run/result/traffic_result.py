@@ -104,6 +104,7 @@ class ServedRun:
         good = [row for row in self._rows if row["failure"] is None]
         first = [row for row in good if self._inside(row["first_token_monotonic_ns"])]
         done = [row for row in good if self._inside(row["end_monotonic_ns"])]
+        lengths = [row["output_tokens"] for row in done]
         output = 0.0
         for row in good:
             parts = np.asarray(row["token_monotonic_ns"], dtype=np.int64)
@@ -115,6 +116,7 @@ class ServedRun:
             output=round(output),
             requests=len(done),
             prompt_hash=prompt_hash,
+            output_sd=float(np.std(lengths, ddof=1)) if len(lengths) > 1 else None,
         )
 
     def performance(self, tokens: Tokens) -> dict[str, Any]:

@@ -1,0 +1,48 @@
+"""What goes to a server's chat endpoint: messages, and variables of its template."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.serving_runs import engine, experiment
+
+SERVING = {"arrivals": "closed", "concurrency": 1, "endpoint": "chat"}
+
+
+def body_of(folder: Path, row: dict[str, Any], **more: Any) -> tuple[dict[str, Any], int | None]:
+    """Return a request as the server gets it, and how many tokens are expected of its prompt."""
+    data = folder / "prompts.jsonl"
+    data.write_text(json.dumps(row) + "\n")
+    config = experiment(SERVING, dataset=str(data), n=1, max_input_tokens=64, **more)
+    served = engine(config)
+    try:
+        turn = served.prompts.turn(0)
+        _, _, content = served.encode(turn).partition(b"\r\n\r\n")
+        return json.loads(content), served.expected_input_tokens(turn.request)
+    finally:
+        served.close()
+
+
+def test_a_plain_prompt_is_a_user_s_message_behind_the_system_s(tmp_path: Path) -> None:
+    chat = {"system": "Be kind.", "arguments": {"enable_thinking": False}}
+    body, expected = body_of(tmp_path, {"prompt": "Hello"}, chat=chat)
+    assert body["messages"] == [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Hello"},
+    ]
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
+    assert "prompt" not in body
+    assert expected is not None
+    assert expected > 4
+
+
+@pytest.mark.parametrize("more", [{}, {"chat": {}}])
+def test_a_row_s_messages_go_through_one_template_alone(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    messages = [{"role": "user", "content": "Hello"}]
+    body, _ = body_of(tmp_path, {"messages": messages}, **more)
+    assert body["messages"] == messages
+    assert "chat_template_kwargs" not in body

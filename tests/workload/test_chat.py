@@ -1,0 +1,208 @@
+"""Texts as chats: through the model's template, a file's, or none, with what a study adds."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.workload.models.resolve import resolve_model
+from llenergymeasure.workload.models.tiny import tiny_llama_folder
+from llenergymeasure.workload.prompts import build_workload, traffic_prompts
+from llenergymeasure.workload.requests import Workload
+from llenergymeasure.workload.tokens import Tokenizer
+
+TEMPLATE = (
+    "{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[{{ mood | default('plain') }}]{% endif %}"
+)
+ROWS: list[dict[str, Any]] = [
+    {"prompt": "What is energy?"},
+    {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]},
+    {
+        "messages": [
+            {"role": "user", "content": "One?"},
+            {"role": "assistant", "content": "Two."},
+            {"role": "user", "content": "Three?"},
+        ]
+    },
+]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return str(path)
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> str:
+    path = tmp_path / "template.jinja"
+    path.write_text(TEMPLATE)
+    return str(path)
+
+
+def experiment(**values: Any) -> ExperimentConfig:
+    return ExperimentConfig.model_validate({"model": "tiny-llama", "n": 3, **values})
+
+
+def workload(**values: Any) -> Workload:
+    return build_workload(experiment(**values))
+
+
+def texts(made: Workload) -> list[str]:
+    tokenizer = Tokenizer(resolve_model(experiment()), trust_remote_code=False)
+    return [tokenizer.decode(request.prompt_token_ids) for request in made.requests]
+
+
+def model_with(folder: Path, template: str | None) -> str:
+    """Return a copy of the tiny model with another chat template, or without one."""
+    shutil.copytree(tiny_llama_folder(), folder)
+    place = folder / "tokenizer_config.json"
+    settings = json.loads(place.read_text())
+    del settings["chat_template"]
+    place.write_text(json.dumps(settings | ({"chat_template": template} if template else {})))
+    return str(folder)
+
+
+def test_a_file_s_template_with_a_system_message_and_arguments(data: str, template: str) -> None:
+    chat = {"template": template, "system": "Be kind.", "arguments": {"mood": "calm"}}
+    made = workload(dataset=data, dataset_order="given", chat=chat)
+    assert texts(made) == [
+        "[system] Be kind.\n[user] What is energy?\n[calm]",
+        "[system] Be brief.\n[user] Why?\n[calm]",
+        "[system] Be kind.\n[user] One?\n[assistant] Two.\n[user] Three?\n[calm]",
+    ]
+    assert made.template_sha256 == hashlib.sha256(TEMPLATE.encode()).hexdigest()
+
+
+def test_the_model_s_own_template_is_for_plain_prompts_too(data: str) -> None:
+    plain, chatted = (workload(dataset=data, dataset_order="given", **more) for more in CHATTED)
+    words = plain.requests[0].prompt_token_ids[1:]
+    assert chatted.requests[0].prompt_token_ids == (0, 2, *words, 1, 3)
+    # Rows with messages go through it with and without the section.
+    assert chatted.requests[1:] == plain.requests[1:]
+    assert chatted.template_sha256 == plain.template_sha256 is not None
+    assert chatted.prompt_hash != plain.prompt_hash
+
+
+CHATTED: tuple[dict[str, Any], ...] = ({}, {"chat": {}})
+
+
+def test_arguments_change_the_prompts_and_their_hash(data: str, template: str) -> None:
+    calm, wild = (
+        workload(dataset=data, chat={"template": template, "arguments": {"mood": mood}})
+        for mood in ("calm", "wild")
+    )
+    assert calm.prompt_hash != wild.prompt_hash
+    assert calm.template_sha256 == wild.template_sha256
+
+
+def test_bare_texts_have_no_template_s_hash(tmp_path: Path) -> None:
+    path = tmp_path / "plain.jsonl"
+    path.write_text(json.dumps(ROWS[0]) + "\n")
+    default, none = (
+        workload(dataset=str(path), n=1, **more) for more in ({}, {"chat": {"template": "none"}})
+    )
+    assert default == none
+    assert none.template_sha256 is None
+
+
+def test_a_base_model_without_a_template_is_told(tmp_path: Path, data: str, template: str) -> None:
+    base = model_with(tmp_path / "base", None)
+    with pytest.raises(ConfigurationError, match=r"row 1 .*no chat template .*base models"):
+        workload(model=base, dataset=data, chat={})
+    assert texts(workload(model=base, dataset=data, chat={"template": template}))
+
+
+def test_without_a_template_a_chat_is_no_prompt(data: str) -> None:
+    with pytest.raises(ConfigurationError, match="row 2 is to be asked as a chat"):
+        workload(dataset=data, chat={"template": "none"})
+
+
+def test_a_template_that_is_not_there_is_told(data: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read") as caught:
+        workload(dataset=data, chat={"template": "nowhere"})
+    assert caught.value.problems[0].key == "chat.template"
+
+
+def test_a_long_chat_keeps_its_template_whole(tmp_path: Path, template: str) -> None:
+    path = tmp_path / "long.jsonl"
+    path.write_text(json.dumps({"prompt": "energy, wärme and 力 of the model " * 50}) + "\n")
+    for most in (40, 41, 42, 43):
+        made = workload(
+            dataset=str(path),
+            n=1,
+            max_input_tokens=most,
+            chat={"template": template, "system": "x"},
+        )
+        (text,) = texts(made)
+        assert text.startswith("[system] x\n[user] energy, wärme")
+        assert text.endswith("\n[plain]")
+        assert most - 4 <= len(made.requests[0].prompt_token_ids) <= most
+        assert f"cut to {most} tokens" in made.notes[-1]
+        assert made.requests[0].messages[-1]["content"] in text
+    with pytest.raises(ConfigurationError, match=r"without its last message takes \d+ tokens"):
+        workload(dataset=str(path), n=1, max_input_tokens=8, chat={"template": template})
+
+
+def test_a_template_that_tells_the_date_is_noted(tmp_path: Path, data: str) -> None:
+    dated = "{{ strftime_now('%d %b') }}" + TEMPLATE
+    model = model_with(tmp_path / "dated", dated)
+    assert "differ from day to day" in workload(model=model, dataset=data, chat={}).notes[-1]
+    assert not any("day" in note for note in workload(dataset=data, chat={}).notes)
+
+
+def test_traffic_asks_the_same_chats(data: str, template: str) -> None:
+    chat = {"template": template}
+    closed = {"arrivals": "closed", "concurrency": 1}
+    batches = workload(dataset=data, chat=chat)
+    traffic = workload(dataset=data, chat=chat, serving=closed)
+    assert [each.prompt_token_ids for each in traffic.requests] == [
+        each.prompt_token_ids for each in batches.requests
+    ]
+    assert traffic.template_sha256 == batches.template_sha256
+
+
+def test_at_the_chat_endpoint_messages_are_sent_and_said(data: str) -> None:
+    serving = {"arrivals": "closed", "concurrency": 1, "endpoint": "chat"}
+    config = experiment(
+        dataset=data, dataset_order="given", chat={"system": "Be kind."}, serving=serving
+    )
+    prompts = traffic_prompts(config)
+    assert prompts.turn(0).request.messages == (
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "What is energy?"},
+    )
+    assert prompts.turn(4).request.messages[0]["content"] == "Be brief."
+    assert any("sent as messages" in note for note in build_workload(config).notes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, "synthetic prompts are none"),
+        ({"dataset": {"input_len": 4}}, "synthetic prompts are none"),
+        ({"dataset": "x", "chat": {"template": "none", "system": "y"}}, "template: none"),
+        (
+            {"dataset": "x", "serving": {"arrivals": "poisson", "rate_per_s": 1, "turns": 2}},
+            "serving.turns joins",
+        ),
+        (
+            {
+                "dataset": "x",
+                "chat": {"template": "a.jinja"},
+                "serving": {"arrivals": "poisson", "rate_per_s": 1, "endpoint": "chat"},
+            },
+            "server has its own template",
+        ),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        experiment(**{"chat": {}, **settings})
