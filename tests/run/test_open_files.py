@@ -1,6 +1,7 @@
 """More requests under way than files may be open: the limit is raised, or it is said."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from llenergymeasure.backends import registry
 from llenergymeasure.run.preflight import checks
 from support.serving_runs import experiment
+from support.studies import ROOT
 
 RUN = """
 import json, resource, sys
@@ -44,6 +46,7 @@ def outcome(folder: Path, *limits: int) -> list[Any]:
         pytest.skip(f"this process may not open {limits[1]} files")
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(folder), *map(str, limits)],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
         capture_output=True,
         text=True,
         timeout=120,

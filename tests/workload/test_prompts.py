@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError, ConfigurationError
+from llenergymeasure.installation import install_command
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.known import KNOWN
 from llenergymeasure.workload.order import choose, ordered
@@ -203,7 +205,7 @@ def test_a_data_set_that_means_nothing() -> None:
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ConfigurationError, match=r"llenergymeasure\[datasets\]") as caught:
+    with pytest.raises(ConfigurationError, match=re.escape(install_command("datasets"))) as caught:
         read_dataset("aienergyscore")
     assert "dataset: synthetic" in str(caught.value)
 

@@ -19,7 +19,7 @@ def body_of(folder: Path, row: dict[str, Any], **more: Any) -> tuple[dict[str, A
     served = engine(config)
     try:
         turn = served.prompts.turn(0)
-        _, _, content = served.encode(turn).partition(b"\r\n\r\n")
+        _, _, content = served.encode(turn).content.partition(b"\r\n\r\n")
         return json.loads(content), served.expected_input_tokens(turn.request)
     finally:
         served.close()

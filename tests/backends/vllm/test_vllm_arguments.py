@@ -149,13 +149,12 @@ def test_what_cannot_be_done_is_told() -> None:
     found = problems(
         lora={"adapter_id": "a/b"},
         vllm={"engine": {"data_parallel_size": 2}},
-        passthrough_kwargs={"dtype": "half", "hf_token": "x", "fine": 1},
+        passthrough_kwargs={"dtype": "half", "fine": 1},
     )
     assert set(found) == {
         "lora",
         "vllm.engine.data_parallel_size",
         "passthrough_kwargs.dtype",
-        "passthrough_kwargs.hf_token",
     }
 
 
