@@ -1,12 +1,15 @@
 """Files are whole or as they were; a lock is held by one and freed by the kernel."""
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llenergymeasure import files
 from llenergymeasure.errors import StudyLockedError
 from llenergymeasure.files import locked, replacing, write_if_changed, write_text
 
@@ -66,3 +69,28 @@ def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
         child.kill()
     with locked(path, "parent"):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_there_are_no_locks_it_goes_on_and_says_so_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+) -> None:
+    def refusing(code: int) -> Any:
+        def refuse(*_: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        return refuse
+
+    monkeypatch.setattr(files.fcntl, "flock", refusing(number))
+    with (tmp_path / "lock").open("w") as file:
+        assert files.try_lock(file.fileno())
+        assert files.try_lock(file.fileno())
+    said = capsys.readouterr().err
+    assert said.count("has no locks") == 1
+    assert str(tmp_path) in said
+    monkeypatch.setattr(files.fcntl, "flock", refusing(errno.EIO))
+    with (tmp_path / "lock").open("w") as file, pytest.raises(OSError, match="Input/output"):
+        files.try_lock(file.fileno())

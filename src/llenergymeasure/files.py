@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -16,9 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import ResultsError, StudyLockedError
+from llenergymeasure.screen import say
 
 LOCK_TOLD_S = 0.1
 """By then whoever took a lock has written who it is."""
+
+_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
+"""What flock answers on NFS before version 4, or Lustre mounted without it."""
 
 
 @contextmanager
@@ -233,11 +238,24 @@ def locked(path: Path, owner: str) -> Iterator[int]:
 def try_lock(handle: int, *, shared: bool = False) -> bool:
     """Lock an open file without waiting; return whether it is locked now (flock(2)).
 
-    The kernel frees the lock when the last process that has this file open ends.
+    The kernel frees the lock when the last process that has this file open ends. On a file system
+    without locks it counts as locked, which is said once.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        _say_without_locks(str(Path(f"/proc/self/fd/{handle}").readlink().parent))
     return True
+
+
+@functools.cache
+def _say_without_locks(folder: str) -> None:
+    say(
+        f"{folder}: this file system has no locks (flock): two workflows on one folder are not "
+        "kept apart here; choose another output_dir, or see to it that there is one at a time"
+    )

@@ -280,6 +280,19 @@ def test_a_precision_target_is_described_with_its_method_and_whether_it_was_met(
     assert findings.precision_missed(summary) == []
 
 
+@pytest.mark.parametrize("correlated", [True, False, None])
+def test_cycles_that_are_alike_or_too_few_to_tell_are_said(
+    tmp_path: Path, correlated: bool | None
+) -> None:
+    write_study(tmp_path, apart)
+    summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")
+    for row in summary:
+        row["cycles_correlated"] = correlated
+    text = method.method(summary, runs)
+    assert ("In 2 of 2 experiments successive cycles are alike" in text) == (correlated is True)
+    assert ("cycles are too few to tell whether they are" in text) == (correlated is None)
+
+
 def test_declared_carbon_and_cost_are_shown_and_undeclared_ones_are_not(tmp_path: Path) -> None:
     write_study(tmp_path, apart)
     summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")

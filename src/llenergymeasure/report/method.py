@@ -27,7 +27,8 @@ def method(summary: Sequence[Row], runs: Sequence[Row]) -> str:
             f"; the sensor's gain band of ±{percent(max(bands))} is common to all runs, is not "
             "shrunk by repeats and is not part of the intervals"
         )
-    text += "".join(f". {sentence}" for sentence in (*precision(told), *left_out(summary)))
+    said = (*precision(told), *independence(told), *left_out(summary))
+    text += "".join(f". {sentence}" for sentence in said)
     hashes = {run["prompt_hash"] for run in runs if run["prompt_hash"]}
     if len(hashes) > 1:
         text += (
@@ -45,13 +46,32 @@ def intervals(told: Sequence[Row]) -> str:
     """
     if not any(row["interval_method"] for row in told):
         return "One run has no interval"
-    text = "Intervals are two-sided 95 % Student t intervals over runs"
+    text = "Intervals are two-sided 95 % Student t intervals over runs, on the logarithm"
     if any(row["interval_method"] == "stein" for row in told):
         text += (
             "; that of energy per output token takes its spread from the pilot's cycles alone, on "
             "the logarithm (two-stage procedure, Stein 1945)"
         )
     return text
+
+
+def independence(told: Sequence[Row]) -> list[str]:
+    """Return whether successive cycles are independent, which a t interval takes for granted."""
+    repeated = [row for row in told if row["n"] > 1]
+    alike = sum(row["cycles_correlated"] is True for row in repeated)
+    open_ = sum(row["cycles_correlated"] is None for row in repeated)
+    said = []
+    if alike:
+        said.append(
+            f"In {alike} of {counted(len(repeated), 'experiment')} successive cycles are alike, "
+            "and the intervals are widened for it"
+        )
+    if open_:
+        said.append(
+            f"In {open_} of {counted(len(repeated), 'experiment')} the cycles are too few to tell "
+            "whether they are independent, which the intervals take for granted"
+        )
+    return said
 
 
 def precision(told: Sequence[Row]) -> list[str]:
