@@ -88,9 +88,15 @@ class Cluster:
 
     def revive_node(self, node: str) -> None:
         """Start a killed node's daemon, once the controller has noticed that it was gone."""
-        wait_for(lambda: "down" in told("sinfo", "-h", "-N", "-n", node, "-o", "%T"), 90)
+
+        def lost() -> bool:
+            # A job that is to run again completes, as SLURM has it, until the daemon is back.
+            state = told("sinfo", "-h", "-N", "-n", node, "-o", "%T")
+            return "down" in state or "completing*" in state
+
+        wait_for(lost, 90)
         subprocess.run(["slurmd", "-N", node], timeout=30, check=True)
-        wait_for(lambda: "down" not in told("sinfo", "-h", "-N", "-n", node, "-o", "%T"), 90)
+        wait_for(lambda: not lost(), 90)
 
 
 @dataclass
