@@ -31,7 +31,7 @@ demo: $(STAMP) ## set up and run the default study on this machine
 test: $(STAMP) nvml-sim ## set up and run the tests
 	@$(BIN)/python -m pytest -m "not slow and not system" --numprocesses 2 --dist loadfile
 
-test-all: $(STAMP) nvml-sim ## the slow tests and those that need system parts too
+test-all: $(STAMP) nvml-sim ## every test, the long ones too: two hours
 	@$(BIN)/python -m pytest
 
 check: $(STAMP) lint types architecture lint-rules docs ## lint, format, types, layers, rules, pages

@@ -141,3 +141,27 @@ def test_a_code_of_an_older_table_leaves_its_run_in_the_mean(tmp_path: Path) -> 
     assert len(comparable.groups) == 1
     rows = merge_runs(make_plan(TWO, [], cycles=1), tmp_path).to_pylist()
     assert all(chosen.used for chosen in selections(rows).values())
+
+
+@pytest.mark.parametrize(
+    ("cards", "apart"),
+    [
+        (("1", "2", "3", "4"), False),  # what parts cards is in the spread of each experiment
+        (("1", "2", "1", "3"), True),  # the first had one card alone, and the second had others
+        (("1", "1", "1", "2"), False),
+        (("1, 2", "3, 4", "1, 2", "3, 4"), True),
+    ],
+)
+def test_runs_on_several_cards_hold_their_difference_in_their_spread(
+    tmp_path: Path, cards: tuple[str, ...], apart: bool
+) -> None:
+    plan = make_plan(TWO, [], cycles=2)
+    write_plan(tmp_path, plan)
+    for run, each in zip(plan["runs"], cards, strict=True):
+        gpus = [on(uuid=f"GPU-{name}")["environment"]["gpus"][0] for name in each.split(", ")]
+        where = {"environment": {"host": "node-1", "gpus": gpus}}
+        write_result(tmp_path, make_result(run, **{**did(), **where}))
+    rows = merge_runs(plan, tmp_path).to_pylist()
+    one, other = dict.fromkeys(run["experiment"] for run in plan["runs"])
+    told = Comparable(selections(rows), plan["runs"]).why_not(one, other)
+    assert (told is not None) == apart

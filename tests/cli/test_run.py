@@ -117,6 +117,7 @@ def test_runs_that_do_not_fit_a_cluster_s_jobs_are_named_before_they_begin(
     assert "Does not fit:" in dry.out
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_profile_is_found_by_name_or_folder_and_a_wrong_one_is_told(tmp_path: Path) -> None:
     study = write_study(tmp_path)

@@ -60,6 +60,7 @@ def _hashes(folder: Path) -> dict[Path, str]:
     return {path: sha256(path) for path in runs.glob("*/*/result.json")}
 
 
+@pytest.mark.long
 def test_every_fate_of_a_job_and_the_next_call_finishes_the_rest(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def test_apptainer(ordinary: Sequence[str], base_root: Path, tmp_path: Path) -> 
     assert "1 of 1 run completed" in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_rootless_podman(
     ordinary: Sequence[str], base_root: Path, tmp_path: Path, podman: dict[str, str]

@@ -35,6 +35,7 @@ def test_a_run_that_was_at_work_on_a_machine_that_is_gone_is_lost(tmp_path: Path
     assert conclude_lost([after], folder) == 0
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_copied_folder_is_gone_on_with_elsewhere(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -48,9 +49,17 @@ def _with_commands() -> list[Path]:
     return [page for page in pages() if any(block.runs for block in blocks(page.read_text()))]
 
 
+LONG = ("api.md", "cli.md", "statistics.md", "troubleshooting.md", "tutorial.md")
+
+
+def _marked(each: list[Path]) -> list[Any]:
+    long = pytest.mark.long
+    return [pytest.param(page, marks=long if page.name in LONG else ()) for page in each]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("page", _with_commands(), ids=_name)
+@pytest.mark.parametrize("page", _marked(_with_commands()), ids=_name)
 def test_commands_do_what_the_page_says(page: Path, tmp_path: Path) -> None:
     _clone(tmp_path)
     compare = not _something_is_measured()

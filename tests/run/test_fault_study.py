@@ -19,7 +19,7 @@ from support.hub import offer_model
 from support.saboteur import Saboteur
 from support.studies import living, result_times, snakemake, write_study
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3600)]
 
 LIST = faults(Path("torn"), Path("numberless"))
 CALL_LIMIT_S = 1500.0

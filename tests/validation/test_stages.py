@@ -67,6 +67,7 @@ def test_what_is_run_is_kept_and_gives_a_page(tmp_path: Path) -> None:
     assert not [*(tmp_path / "temporary").iterdir()]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_stages_in_a_row(tmp_path: Path) -> None:

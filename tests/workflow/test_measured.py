@@ -33,7 +33,7 @@ def _results(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("backend", ["auto", "zeus"])
+@pytest.mark.parametrize("backend", ["auto", pytest.param("zeus", marks=pytest.mark.long)])
 def test_energy_is_measured_and_holds_the_truth(
     tmp_path: Path, card: dict[str, str], backend: str
 ) -> None:

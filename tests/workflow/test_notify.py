@@ -233,6 +233,7 @@ def test_llem_tells_of_finish_failure_and_a_broken_circuit(
     assert TOKEN not in written
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_bare_snakemake_tells_too_and_a_dead_hook_fails_nothing(
     tmp_path: Path, listener: Listener

@@ -25,6 +25,7 @@ def start(folder: Path, study: Path, **streams: Any) -> "subprocess.Popen[bytes]
     )
 
 
+@pytest.mark.long
 def test_a_rest_is_skipped_from_anywhere(tmp_path: Path) -> None:
     study = write_study(tmp_path, execution=LONG)
     assert llem(tmp_path, "skip", str(study)).returncode == 2

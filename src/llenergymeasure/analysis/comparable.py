@@ -1,7 +1,8 @@
 """What may be compared, decided once: rankings, pairs, fronts, load lines and figures ask here.
 
 Two experiments may be compared if their energy is of the same kind, sensors and scopes, and their
-runs had the same GPU model, driver and power limit, and a host and a card in common. Experiments of
+runs had the same GPU model, driver and power limit, and a host and a card in common, or several of
+each, so that what parts these is in their spread. Experiments of
 two backends must also have done the same work: what one backend does when its own settings vary is
 its user's to compare. All of this is a property of the pair: each of the two keeps its own mean.
 """
@@ -35,6 +36,9 @@ WORK = (
 )
 """What two backends must have in common to have done the same work."""
 
+_SPREAD = ("host", "gpu_uuid")
+"""Where runs of one experiment had several of these, their spread holds what parts them."""
+
 COLUMNS = (
     *("backend", "model", "precision", "prompt_hash", "input_tokens", "output_tokens"),
     *("requests", "offered_requests_per_s", *MACHINE),
@@ -51,6 +55,7 @@ class _Facts:
     Attributes:
         meter: kind, sensor and scopes of its energy.
         machine: its values of :data:`MACHINE`.
+        fixed: of :data:`MACHINE`, what was the same in all its runs.
         limit_asked: the power limit that the study sets; two that differ are a setting.
         backend: its backend.
         planned: what it was to do.
@@ -59,6 +64,7 @@ class _Facts:
 
     meter: Meter
     machine: tuple[Values, ...]
+    fixed: frozenset[str]
     limit_asked: float | None
     backend: str
     planned: str
@@ -130,6 +136,7 @@ def _facts(meter: Meter, runs: Sequence[Row], config: Mapping[str, Any]) -> _Fac
     return _Facts(
         meter=meter,
         machine=tuple(_values(runs, name) for name in MACHINE),
+        fixed=frozenset(name for name in MACHINE if len({run[name] for run in runs}) == 1),
         limit_asked=(config.get("gpu") or {}).get("power_limit_w"),
         backend=runs[0]["backend"],
         planned=planned_work(config),
@@ -171,6 +178,7 @@ def _measured_apart(one: _Facts, other: _Facts) -> str | None:
         name: (mine, others)
         for name, mine, others in zip(MACHINE, one.machine, other.machine, strict=True)
         if mine and others and not mine & others
+        if name not in _SPREAD or name in one.fixed | other.fixed
     }
     if one.limit_asked != other.limit_asked:
         differing.pop("power_limit_w", None)

@@ -52,6 +52,7 @@ def record(run: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_every_request_is_answered_and_counted(run: Path, record: dict[str, Any]) -> None:
     assert record["serving"]["requests_failed"] == 0
     assert record["serving"]["requests_completed"] > 0
