@@ -186,7 +186,7 @@ def write_if_changed(path: Path, content: bytes) -> bool:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove the temporary files that killed processes left in a folder."""
-    with suppress(FileNotFoundError), opened(folder) as place:
+    with suppress(FileNotFoundError, NotADirectoryError), opened(folder) as place:
         for path in place.glob(".*.part"):
             path.unlink(missing_ok=True)
 
