@@ -30,11 +30,10 @@ def failed(attempt: Attempt) -> dict[str, Any]:
 
 
 def mended(folder: Path, model: Path, name: str) -> None:
-    """Put a file of the model right and hold that the next attempt at the run completes."""
+    """Put a file right, which makes it another model, and hold that its run completes."""
     shutil.copy(tiny_llama_folder() / name, model)
     again = start(folder, model=str(model))
     assert again.process.wait(180) == 0
-    assert again.outcome()["attempt"] == 2
 
 
 @pytest.fixture

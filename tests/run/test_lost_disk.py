@@ -70,7 +70,7 @@ def test_a_disk_that_is_lost_ends_the_run_and_the_next_call_makes_it(
     disk.unmount()
     disk.mount()
     assert not (attempt.folder / "result.json").exists()
-    again = start(disk.folder)
+    again = start(disk.folder, window={"min_seconds": 4})
     assert again.process.wait(120) == 0
     assert again.outcome()["status"] == "completed"
     assert again.outcome()["attempt"] == 2
