@@ -1,4 +1,4 @@
-"""Text from outside (studies, servers, results) on its way to a terminal: it must not steer it."""
+"""Text from outside (studies, servers, results) on its way to a file or a terminal."""
 
 import sys
 import unicodedata
@@ -16,6 +16,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(_escaped(sign) if _steers(sign) else sign for sign in text)
+
+
+def clean(text: str) -> str:
+    """Return text with U+FFFD for each half of a character, which no file can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _steers(sign: str) -> bool:

@@ -2,9 +2,9 @@
 
 Two experiments may be compared if their energy is of the same kind, sensors and scopes, and their
 runs had the same GPU model, driver and power limit, and a host and a card in common, or several of
-each, so that what parts these is in their spread. Experiments of
-two backends must also have done the same work: what one backend does when its own settings vary is
-its user's to compare. All of this is a property of the pair: each of the two keeps its own mean.
+each, so that what parts these is in their spread. Experiments of two backends must also have done
+the same work: what one backend does when its own settings vary is its user's to compare. All of
+this is a property of the pair: each of the two keeps its own mean.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

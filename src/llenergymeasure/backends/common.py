@@ -1,12 +1,17 @@
 """What the engines' modules have in common: versions, and what none of their own engines takes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from llenergymeasure.config.catalogue.reserved import why_reserved
 from llenergymeasure.config.experiment import DecoderConfig, ExperimentConfig
 from llenergymeasure.errors import Problem
+
+Capability = tuple[int, int]
+
+_BF16_CAPABILITY = (8, 0)
+"""Compute capability from which NVIDIA GPUs have bfloat16 units (CUDA C++ Programming Guide)."""
 
 
 def installed_versions(packages: Sequence[str]) -> dict[str, str]:
@@ -18,6 +23,23 @@ def installed_versions(packages: Sequence[str]) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def bfloat16_problems(config: ExperimentConfig, cards: Iterable[Capability]) -> Iterator[Problem]:
+    """Yield that a card of the experiment cannot compute in the precision it asks for.
+
+    Args:
+        config: the experiment.
+        cards: the compute capability of each of its NVIDIA GPUs that tells it.
+    """
+    lacking = next((card for card in cards if card < _BF16_CAPABILITY), None)
+    if config.precision == "bf16" and lacking is not None:
+        major, minor = lacking
+        yield Problem(
+            f"this GPU (compute capability {major}.{minor}) has no bfloat16; use fp16 or fp32",
+            key="precision",
+            found="bf16",
+        )
 
 
 def sampling_choice(

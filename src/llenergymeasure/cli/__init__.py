@@ -13,10 +13,7 @@ def main() -> NoReturn:
     try:
         import typer
     except ImportError:
-        print(
-            f"llem: the command line's own packages are missing: {install_command('host')}",
-            file=sys.stderr,
-        )
+        say(f"llem: the command line's own packages are missing: {install_command('host')}")
         sys.exit(EXIT_CONFIGURATION)
     from typer.main import get_command
 
@@ -25,7 +22,7 @@ def main() -> NoReturn:
 
     other = namesake()
     if other is not None:
-        print(f"llem: {other}", file=sys.stderr)
+        say(f"llem: {other}")
     # Newer releases of typer hold a copy of click; this is UsageError in both.
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     with in_one_line(lambda: level() == Level.VERBOSE):

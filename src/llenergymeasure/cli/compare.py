@@ -8,12 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-import pyarrow as pa
-
-from llenergymeasure.analysis.relations import COMPARED
+from llenergymeasure.analysis.relations import COMPARED, labels_of
 from llenergymeasure.analysis.sides import Match, compare_sides, of_experiment
-from llenergymeasure.analysis.summary import summarise
-from llenergymeasure.analysis.tables import RUNS_NAME, read_table
+from llenergymeasure.analysis.tables import RUNS_NAME, SUMMARY_NAME, read_table
 from llenergymeasure.cli.results import study_folder
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.report.text import aligned
@@ -110,7 +107,7 @@ def _held(each: Condition, rows: Sequence[Row]) -> list[str]:
 def _two_studies(a: Path, b: Path) -> list[Match]:
     folders = [study_folder(path).path for path in (a, b)]
     of_a, of_b = (read_table(folder, RUNS_NAME) for folder in folders)
-    labels = _labels(of_a)
+    labels = _labels(folders[0])
     common = [each for each in labels if each in set(of_b["experiment"].to_pylist())]
     if not common:
         raise ConfigurationError(
@@ -125,15 +122,14 @@ def _two_studies(a: Path, b: Path) -> list[Match]:
 def _two_experiments(study: Path, a: str, b: str) -> list[Match]:
     folder = study_folder(study).path
     runs = read_table(folder, RUNS_NAME)
-    labels = _labels(runs)
+    labels = _labels(folder)
     one, other = (_experiment(name, labels) for name in (a, b))
     label = f"{labels[other]} against {labels[one]}"
     return [Match(label, of_experiment(runs, one), of_experiment(runs, other))]
 
 
-def _labels(runs: pa.Table) -> dict[str, str]:
-    summary = summarise(runs).select(["experiment", "label"]).to_pylist()
-    return {row["experiment"]: row["label"] for row in summary}
+def _labels(folder: Path) -> dict[str, str]:
+    return labels_of(read_table(folder, SUMMARY_NAME).to_pylist())
 
 
 def _experiment(name: str, labels: Mapping[str, str]) -> str:

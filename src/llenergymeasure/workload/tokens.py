@@ -77,7 +77,7 @@ class Tokenizer:
             from transformers import AutoTokenizer
         except ImportError as error:
             raise BackendError(
-                f"prompts that are text need the transformers package: "
+                "prompts that are text need the transformers package: "
                 f"{install_command('pytorch')}; or use dataset: synthetic"
             ) from error
         try:

@@ -18,9 +18,9 @@ from llenergymeasure.results.record import Energy, Footprint, Result
 from llenergymeasure.results.row_file import read_written_row
 from llenergymeasure.results.table import run_row
 from llenergymeasure.results.whole import damages
-from llenergymeasure.run.result.build_result import quantile, spread
+from llenergymeasure.run.result.build_result import quantile
 from llenergymeasure.run.result.run_energy import run_energy
-from llenergymeasure.run.result.traffic_result import ServedRun
+from llenergymeasure.run.result.traffic_result import ServedRun, spread
 from llenergymeasure.sensors.behaviour import Characterised
 
 _IN_PROPORTION = (

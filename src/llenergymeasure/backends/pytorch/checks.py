@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from llenergymeasure.backends.common import Capability, bfloat16_problems
 from llenergymeasure.backends.pytorch.passthrough import FORBIDDEN, RESERVED
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -15,9 +16,6 @@ from llenergymeasure.installation import install_command
 from llenergymeasure.machine.gpus.allotment import GpuAllotmentError, allotted_cards
 from llenergymeasure.machine.gpus.state import cuda_driver_version
 
-_BF16_CAPABILITY = (8, 0)
-"""Compute capability from which NVIDIA GPUs have bfloat16 units (CUDA C++ Programming Guide)."""
-
 
 def find_problems(config: ExperimentConfig) -> list[Problem]:
     """Return all reasons at once; none if it can run."""
@@ -25,7 +23,7 @@ def find_problems(config: ExperimentConfig) -> list[Problem]:
     gpus = _compute_capabilities(config)
     return [
         *_packages(config, settings, gpus),
-        *_precision(config, gpus),
+        *bfloat16_problems(config, gpus),
         *_quantization(config, settings, gpus),
         *_attention(config, settings, gpus),
         *_decoding(settings),
@@ -35,9 +33,6 @@ def find_problems(config: ExperimentConfig) -> list[Problem]:
         *_adapter(config),
         *_passthrough(config),
     ]
-
-
-Capability = tuple[int, int]
 
 
 def _compute_capabilities(config: ExperimentConfig) -> list[Capability]:
@@ -67,17 +62,6 @@ def _packages(
         yield Problem(
             "a built-in architecture has no code of its own; remove trust_remote_code",
             key="pytorch.trust_remote_code",
-        )
-
-
-def _precision(config: ExperimentConfig, gpus: list[Capability]) -> Iterator[Problem]:
-    lacking = [gpu for gpu in gpus if gpu < _BF16_CAPABILITY]
-    if config.precision == "bf16" and lacking:
-        major, minor = lacking[0]
-        yield Problem(
-            f"this GPU (compute capability {major}.{minor}) has no bfloat16; use fp16 or fp32",
-            key="precision",
-            found="bf16",
         )
 
 

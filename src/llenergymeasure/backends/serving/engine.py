@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 from llenergymeasure.backends.base import Backend, Completion, ServerCommand, Serving
 from llenergymeasure.backends.serving.client import StreamingClient
-from llenergymeasure.backends.serving.exchange import Exchange, Outgoing, clean
+from llenergymeasure.backends.serving.exchange import Exchange, Outgoing
 from llenergymeasure.backends.serving.metrics import read_gauges
 from llenergymeasure.backends.serving.process import ServerProcess, free_port
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.serving import ONE_USER
 from llenergymeasure.errors import BackendError
+from llenergymeasure.screen import clean
 from llenergymeasure.workload.conversations import TrafficPrompts, Turn
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request

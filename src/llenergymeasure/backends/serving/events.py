@@ -11,7 +11,8 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llenergymeasure.backends.serving.exchange import Exchange, clean
+from llenergymeasure.backends.serving.exchange import Exchange
+from llenergymeasure.screen import clean
 
 Piece = tuple[int, bytes | bytearray]
 """When bytes came, CLOCK_MONOTONIC in ns, and the bytes."""

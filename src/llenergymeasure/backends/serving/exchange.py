@@ -4,6 +4,7 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Literal
 
+from llenergymeasure.screen import clean
 from llenergymeasure.units import NS_PER_S
 
 Failure = Literal["refused", "timed_out", "truncated", "malformed"]
@@ -19,11 +20,6 @@ class Outgoing:
 
     content: bytes
     asked_tokens: int
-
-
-def clean(text: str) -> str:
-    """Return a server's text with U+FFFD for each half of a character, which no file can hold."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 @dataclass

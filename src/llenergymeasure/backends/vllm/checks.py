@@ -5,7 +5,11 @@ import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from llenergymeasure.backends.common import adapter_problems, passthrough_problems
+from llenergymeasure.backends.common import (
+    adapter_problems,
+    bfloat16_problems,
+    passthrough_problems,
+)
 from llenergymeasure.backends.vllm.arguments import given_engine
 from llenergymeasure.backends.vllm.device import built_for_cpu, on_cpu
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -14,8 +18,6 @@ from llenergymeasure.machine.gpus.allotment import GpuAllotmentError, allotted_c
 from llenergymeasure.machine.gpus.inventory import discover, visible
 
 _OURS = {"dtype": "precision", "seed": "random_seed"}
-_BF16_CAPABILITY = (8, 0)
-"""Compute capability from which NVIDIA GPUs have bfloat16 units (CUDA C++ Programming Guide)."""
 
 
 def find_problems(config: ExperimentConfig) -> list[Problem]:
@@ -55,15 +57,9 @@ def _device(config: ExperimentConfig) -> Iterator[Problem]:
             key="backend",
             found="vllm",
         )
-    old = [card.compute_capability for card in gpus if card.compute_capability]
-    lacking = [each for each in old if each < _BF16_CAPABILITY]
-    if config.precision == "bf16" and lacking:
-        major, minor = lacking[0]
-        yield Problem(
-            f"this GPU (compute capability {major}.{minor}) has no bfloat16; use fp16 or fp32",
-            key="precision",
-            found="bf16",
-        )
+    yield from bfloat16_problems(
+        config, (card.compute_capability for card in gpus if card.compute_capability)
+    )
 
 
 def _compiler(config: ExperimentConfig) -> Iterator[Problem]:

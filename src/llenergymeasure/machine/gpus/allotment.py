@@ -15,7 +15,7 @@ from llenergymeasure.errors import LlemError
 from llenergymeasure.processes import ChildError, ask
 
 if TYPE_CHECKING:
-    from llenergymeasure.machine.gpus.inventory import Gpu
+    from llenergymeasure.machine.gpus.inventory import Gpu, Inventory
 
 ASK_LIMIT_S = 60.0
 
@@ -155,8 +155,12 @@ def ask_allotment(config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S) -> Al
     )
 
 
-def allot(config: Mapping[str, Any]) -> Allotment:
+def allot(config: Mapping[str, Any], found: "Inventory | None" = None) -> Allotment:
     """Return the GPUs of an experiment through NVML in this process, as if all were free.
+
+    Args:
+        config: the resolved experiment.
+        found: the cards of this machine; asked for if None.
 
     Raises:
         GpuAllotmentError: those it names are not among those this process may use.
@@ -164,7 +168,7 @@ def allot(config: Mapping[str, Any]) -> Allotment:
     from llenergymeasure.errors import ConfigurationError
     from llenergymeasure.machine.gpus import inventory
 
-    there = inventory.discover()
+    there = inventory.discover() if found is None else found
     seen = inventory.visible(there)
     names = (config.get("gpu") or {}).get("devices")
     if names is not None:
@@ -192,8 +196,8 @@ def allotted_cards(config: Mapping[str, Any]) -> tuple["Gpu", ...]:
     """
     from llenergymeasure.machine.gpus import inventory
 
-    by_uuid = {gpu.uuid: gpu for gpu in inventory.discover().gpus}
-    return tuple(by_uuid[uuid] for uuid in allot(config).uuids)
+    found = inventory.discover()
+    return found.of(allot(config, found).uuids)
 
 
 def _with_memory(found: Allotment) -> Allotment:

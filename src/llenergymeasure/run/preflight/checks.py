@@ -143,14 +143,13 @@ def _cards(config: ExperimentConfig, found: list[Problem]) -> tuple[Gpu, ...]:
     if wanted.count == 0:
         return ()
     inventory = discover()
-    allotment = allot(plain)
+    allotment = allot(plain, inventory)
     found += [Problem(text, fatal=False) for text in allotment.warnings]
     foreign = bindings_problem()
     if foreign is not None and driver_there():
         # Without them a GPU's energy would be left out, and an estimate of the rest taken for it.
         found.append(Problem(f"{foreign}; {inventory.remedy}", key="energy"))
-    by_uuid = {gpu.uuid: gpu for gpu in inventory.gpus}
-    cards = tuple(by_uuid[uuid] for uuid in allotment.uuids)
+    cards = inventory.of(allotment.uuids)
     found += check_gpu_count(config, wanted, inventory, len(cards))
     return cards
 

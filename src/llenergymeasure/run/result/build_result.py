@@ -38,7 +38,7 @@ from llenergymeasure.results.table import run_row
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.run.result.flops import flops_record
 from llenergymeasure.run.result.run_energy import BATCH_FIELDS, RunEnergy, run_energy
-from llenergymeasure.run.result.traffic_result import ServedRun, served_run
+from llenergymeasure.run.result.traffic_result import ServedRun, served_run, spread
 from llenergymeasure.run.result.trend import far_slower, steadiness
 from llenergymeasure.run.result.utilisation import power_inside, throttle_history, utilisation
 from llenergymeasure.sensors.behaviour import load_characterised
@@ -311,11 +311,6 @@ def _phases(folder: RunFolder) -> list[Phase]:
 
 def _total(requests: pa.Table, column: str) -> int:
     return sum(requests[column].to_pylist())
-
-
-def spread(lengths: list[int]) -> float | None:
-    """Return the standard deviation of answers' lengths; null below two answers."""
-    return statistics.stdev(lengths) if len(lengths) > 1 else None
 
 
 def _speed(requests: pa.Table, tokens: Tokens, done: dict[str, Any]) -> dict[str, Any]:

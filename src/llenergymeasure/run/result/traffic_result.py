@@ -5,6 +5,7 @@ ended in it, wherever they began. Latencies belong to requests that were to be s
 whenever they ended, so that a slow answer is never left out for being slow.
 """
 
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ class ServedRun:
             output=round(output),
             requests=len(done),
             prompt_hash=prompt_hash,
-            output_sd=float(np.std(lengths, ddof=1)) if len(lengths) > 1 else None,
+            output_sd=spread(lengths),
         )
 
     def performance(self, tokens: Tokens) -> dict[str, Any]:
@@ -388,6 +389,11 @@ def _met(table: pa.Table, slo: SloConfig | None) -> pa.Array:
 def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
     place = table.schema.get_field_index(name)
     return table.set_column(place, table.schema.field(place), values)
+
+
+def spread(lengths: Sequence[int]) -> float | None:
+    """Return the standard deviation of answers' lengths; null below two answers."""
+    return statistics.stdev(lengths) if len(lengths) > 1 else None
 
 
 def _tokens_per_part(rows: Sequence[Mapping[str, Any]]) -> float | None:

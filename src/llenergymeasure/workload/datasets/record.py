@@ -1,6 +1,5 @@
 """One prompt as it stands in a data set, before any tokenizer has seen it."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.screen import clean
 
 TEXT_COLUMNS = ("prompt", "text", "instruction", "input", "question")
 """Columns a prompt is read from, the first that is there. ``instruction`` takes ``input`` along."""
@@ -25,7 +25,6 @@ _ROLES = {
 }
 """Names of roles in published collections (ShareGPT, OpenAssistant, LMSYS), as templates know them.
 """
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -215,8 +214,6 @@ def _message(column: str, item: Any) -> Mapping[str, str]:
 def _without_half_characters(record: Record) -> Record:
     """Return a record as UTF-8 can hold it."""
     messages = tuple(
-        {name: _LONE_SURROGATE.sub("\ufffd", value) for name, value in message.items()}
-        for message in record.messages
+        {name: clean(value) for name, value in message.items()} for message in record.messages
     )
-    text = _LONE_SURROGATE.sub("\ufffd", record.text)
-    return Record(record.row, record.source, text, messages)
+    return Record(record.row, record.source, clean(record.text), messages)
