@@ -51,6 +51,7 @@ STAGES = (
     Stage("pulses", 75, 130, meters.pulses),
     Stage("faults", 59, 170, studies.faults),
     Stage("vllm", 146, 290, studies.vllm),
+    Stage("serving", 150, 290, studies.serving),
     Stage("buffer", 72, 120, polling.buffer),
     Stage("study", 215, 330, studies.study),
     Stage("standard", 150, 260, studies.standard),

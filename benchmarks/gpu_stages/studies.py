@@ -137,6 +137,32 @@ def standard(place: Place) -> None:
 
 def vllm(place: Place) -> None:
     """Run vLLM at 8 and 64 sequences, where it is installed."""
+    points = [
+        {"dataset": _prompts(count), "vllm.engine.max_num_seqs": at_once}
+        for count, at_once in ((64, 8), (256, 64))
+    ]
+    more = {"window": {"min_seconds": 8}, "sweep": {"load": points}}
+    _run_vllm(place, "vllm", more)
+
+
+def serving(place: Place) -> None:
+    """Run vLLM's server under two rates of requests, where it is installed."""
+    setting = Setting.now()
+    long = 16 if setting.simulated else 512
+    traffic = {
+        "arrivals": "poisson",
+        "input_tokens": {"tokens": long},
+        "output_tokens": {"tokens": long // 4},
+    }
+    more: dict[str, Any] = {
+        "serving": traffic,
+        "window": {"min_seconds": setting.seconds(20, 4)},
+        "sweep": {"serving.rate_per_s": [2, 16]},
+    }
+    _run_vllm(place, "serving", more)
+
+
+def _run_vllm(place: Place, name: str, more: Mapping[str, Any]) -> None:
     if importlib.util.find_spec("vllm") is None:
         place.save(not_run="vLLM is not installed", line="vLLM is not installed")
         return
@@ -144,23 +170,14 @@ def vllm(place: Place) -> None:
         # vLLM 0.26 asks flashinfer whether it can sample, and ends where it is missing.
         os.environ["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
     engine: dict[str, Any] = {"max_model_len": 1024, "gpu_memory_utilization": 0.6}
-    engine["compilation_config"] = {
-        "mode": 0,
-        "cudagraph_mode": "FULL_DECODE_ONLY",
-        "cudagraph_capture_sizes": [1, 8, 64],
-    }
-    points = [
-        {"dataset": _prompts(count), "vllm.engine.max_num_seqs": at_once}
-        for count, at_once in ((64, 8), (256, 64))
-    ]
-    more: dict[str, Any] = {
-        "backend": "vllm",
-        "protocol": "quick",
-        "window": {"min_seconds": 8},
-        "vllm": {"engine": engine},
-        "sweep": {"load": points},
-    }
-    run_study(place, "vllm", _architecture(**more), limit_s=280)
+    if not Setting.now().simulated:
+        engine["compilation_config"] = {
+            "mode": 0,
+            "cudagraph_mode": "FULL_DECODE_ONLY",
+            "cudagraph_capture_sizes": [1, 8, 64],
+        }
+    study = {"backend": "vllm", "protocol": "quick", "vllm": {"engine": engine}, **more}
+    run_study(place, name, _architecture(**study), limit_s=280)
 
 
 def faults(place: Place) -> None:
