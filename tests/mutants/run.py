@@ -1,4 +1,4 @@
-"""Put each fault of ``mutants.py`` into a copy of the package and say whether a test notices it.
+"""Put each fault of ``faults.py`` into a copy of the package and say whether a test notices it.
 
 ``python tests/mutants/run.py`` runs them all, and ends with 1 where one survives; with words
 behind it only those whose file, text or meaning holds one of them. Takes some minutes.
@@ -12,11 +12,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from faults import MUTANTS, Mutant
+
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
-sys.path.insert(0, str(TESTS))
-
-from mutants.mutants import MUTANTS, Mutant  # noqa: E402 - found by the line above
 
 
 def main(words: Sequence[str]) -> int:

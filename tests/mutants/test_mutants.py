@@ -2,7 +2,7 @@
 
 import pytest
 
-from mutants.mutants import MUTANTS, Mutant
+from mutants.faults import MUTANTS, Mutant
 from support.studies import ROOT
 
 SOURCE = ROOT / "src" / "llenergymeasure"

@@ -135,7 +135,7 @@ def texts(name: str, **options: Any) -> Channel:
     return {"field": name, "type": "nominal", **options}
 
 
-_MARK_ROLES = re.compile(r' role="graphics-\w+" aria-roledescription="[^"]*"')
+_MARK_ROLES = re.compile(r' role="graphics-\w+" aria-roledescription="[^"]*"( aria-label="[^"]*")?')
 """Each mark as an image of its own, without a name: noise to who hears the page read."""
 
 
