@@ -500,9 +500,7 @@ MUTANTS = (
         "    if found != wanted:\n",
         "    if False:\n",
         "figures of a file that is not the one that was written",
-        (
-            "analysis/test_merge_cache.py::test_a_run_that_is_no_longer_whole_is_not_taken_from_the_cache",
-        ),
+        ("analysis/test_merge.py::test_record_of_another_run_is_not_taken",),
     ),
     Mutant(
         "results/row_file.py",

@@ -15,3 +15,9 @@ def test_only_those_on_the_front_are_said_to_be() -> None:
     assert figure.text == "On the Pareto front: best."
     none = front_figure(rows, (), SPEED, "Throughput", "tokens/s")
     assert none.text == "No Pareto front was computed."
+
+
+def test_a_drawing_is_one_image_with_one_text() -> None:
+    figure = front_figure([], (), SPEED, "Throughput", "tokens/s")
+    for svg in (figure.svg, figure.narrow_svg):
+        assert svg.count("role=") == svg.count("aria-label=") == 1
