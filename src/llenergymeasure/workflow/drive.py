@@ -34,6 +34,8 @@ from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workflow.study import DRIVEN_VARIABLE, OVERRIDES_VARIABLE
 
 POLL_S = 0.2
+REFRESH_S = 1.0
+"""A look at the runs costs a little of the machine that is being measured."""
 OWNER = "llem"
 """Who holds a study's lock, for whoever comes second."""
 CLOCK_SLACK_S = 2.0
@@ -56,11 +58,12 @@ class View(Protocol):
 
 
 class Listener:
-    """A view that passes on what is said, and shows nothing between."""
+    """A view that passes on what is said, and each run's phases."""
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
-        """Take who listens; nobody if null."""
+        """Take who listens; nobody if None."""
         self._say = say
+        self._looked_at = 0.0
 
     def say(self, line: str) -> None:
         """Pass it on."""
@@ -68,12 +71,25 @@ class Listener:
             self._say(line)
 
     def wait(self, timeout_s: float, progress: Progress) -> None:
-        """Wait."""
-        del progress
+        """Wait, and pass on what phase a run is in."""
         time.sleep(timeout_s)
+        if self._say is not None and self.is_due():
+            self.say_phases(progress)
 
     def clear(self) -> None:
         """Nothing is shown that would have to go."""
+
+    def is_due(self) -> bool:
+        """Return whether it is time to look at the runs."""
+        if time.monotonic() - self._looked_at < REFRESH_S:
+            return False
+        self._looked_at = time.monotonic()
+        return True
+
+    def say_phases(self, progress: Progress) -> None:
+        """Say which runs have come to another phase."""
+        for line in progress.phases():
+            self.say(line)
 
 
 @dataclass(frozen=True)
@@ -226,10 +242,10 @@ class Drive:
         self._signal_number = signal.SIGINT
         self._interruptions += 1
         if self._interruptions == 1:
-            self._view.say("Stopping after the run at work; interrupt again to end it now.")
+            self._view.say("Stopping after the current run; interrupt again to end it now.")
             self._signal_snakemake(signal.SIGTERM)
         elif self._interruptions == 2:
-            self._view.say("Ending the run at work.")
+            self._view.say("Ending the current run.")
             self._end_runs()
         else:
             self._signal_snakemake(signal.SIGKILL)
@@ -312,6 +328,9 @@ def _kind_of(note: str) -> str:
 
 def _its_error(log: str) -> str:
     """Return what Snakemake said from its first error on; all of it if it named none."""
+    ours = re.search(r"^StudyError:\n((?:.+\n?)+)", log, re.MULTILINE)
+    if ours is not None:
+        return f"llem: {ours[1]}"
     lines = log.splitlines(keepends=True)
     first = next((place for place, line in enumerate(lines) if "Error" in line), 0)
     return "".join(lines[first:])

@@ -6,8 +6,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.reserved_gpus import put_back_left_limits
 from llenergymeasure.screen import printable, say
 from llenergymeasure.units import BackendName
+from llenergymeasure.workflow.calls import StudyCall, remember
 from llenergymeasure.workflow.cluster import end_jobs, left_jobs, name_jobs
 from llenergymeasure.workflow.damaged import damaged, make_room
 from llenergymeasure.workflow.lost import conclude_lost
@@ -315,7 +316,7 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
         # What llem adds by itself, for a study that asks for it, offers it to no other backend.
         offered = _apptainer_offered(workflow) and not os.environ.get(DRIVEN_VARIABLE)
         study = with_runners(_load(workflow, config), apptainer_offered=offered)
-        folder = StudyFolder(Path(study.results_root) / study.name)
+        folder = StudyFolder.of(study)
         plan = planned(study, folder)
         opened = OpenStudy(plan, folder, workflow, study.notify)
         if workflow.is_main_process:
@@ -323,6 +324,9 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
                 for line in damaged(states(plan, folder)):
                     say(line)
             else:
+                if study.origin is not None and not os.environ.get(DRIVEN_VARIABLE):
+                    for line in remember(folder, StudyCall(study.origin)):
+                        say(line)
                 prepare(plan, folder)
             os.environ[PLAN_VARIABLE] = str(folder.plan)
         return opened
@@ -463,15 +467,18 @@ def _is_locked(folder: StudyFolder) -> bool:
         return True
 
 
-class _as_workflow_error:  # noqa: N801 - reads as a context manager
-    """Turn our errors into Snakemake's, which it prints without a traceback."""
+@contextmanager
+def _as_workflow_error() -> Iterator[None]:
+    """Turn our errors into one of Snakemake's, which it prints without where it was raised."""
+    try:
+        yield
+    except (LlemError, OSError) as error:
+        from snakemake.exceptions import WorkflowError
 
-    def __enter__(self) -> None:
-        return None
+        class StudyError(WorkflowError):  # type: ignore[misc]
+            """What keeps a study from being run."""
 
-    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
-        if isinstance(error, LlemError | OSError):
-            from snakemake.exceptions import WorkflowError
+            __traceback__ = property(lambda _: None, lambda _, _traceback: None)
 
-            message = as_message(error) if isinstance(error, OSError) else str(error)
-            raise WorkflowError(printable(message)) from None
+        message = as_message(error) if isinstance(error, OSError) else str(error)
+        raise StudyError(printable(message)) from None
