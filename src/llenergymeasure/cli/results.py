@@ -9,8 +9,9 @@ import typer
 from llenergymeasure.cli.output import JsonOption, StudyArgument, names_in, print_json
 from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.plan import Plan
+from llenergymeasure.plan import Plan, left_out_lines
 from llenergymeasure.report.wording import counted
+from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.manifest import count, precision_of, states
 from llenergymeasure.workflow.stopping import precision
 
@@ -82,6 +83,8 @@ def results(
         from llenergymeasure.report.text import study_text
 
         print(study_text(folders[0]))
+        for line in left_out_lines(Plan.read(StudyFolder(folders[0]).plan)):
+            print(line)
         return
     from llenergymeasure.analysis.pooling import study_runs, summarise_by
 

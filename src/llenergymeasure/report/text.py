@@ -9,6 +9,7 @@ import pyarrow as pa
 from llenergymeasure.analysis.tables import RUNS_NAME, SUMMARY_NAME, read_table
 from llenergymeasure.report.advice import Failure, failures
 from llenergymeasure.report.experiments import CARBON, COST, Declared, declared
+from llenergymeasure.report.findings import ranked
 from llenergymeasure.report.method import meters
 from llenergymeasure.report.wording import (
     NOTHING,
@@ -49,7 +50,7 @@ def summary_text(summary: pa.Table, runs: pa.Table, study_dir: Path | None = Non
         runs: one row a run.
         study_dir: the study's folder, to name logs by their full path.
     """
-    rows, run_rows = summary.to_pylist(), runs.to_pylist()
+    rows, run_rows = ranked(summary.to_pylist()), runs.to_pylist()
     blocks = [
         _head(rows, run_rows),
         _experiments(rows, declared(rows, run_rows)),

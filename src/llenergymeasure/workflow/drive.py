@@ -27,6 +27,7 @@ from llenergymeasure.run.circuit_breaker import Broken, Circuit
 from llenergymeasure.run.preflight.forecast import Forecast
 from llenergymeasure.sensors.rapl import RaplSensor
 from llenergymeasure.workflow.cluster import cancel_jobs, left_jobs
+from llenergymeasure.workflow.hub_models import need_models
 from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.profile import profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
@@ -161,6 +162,9 @@ class Drive:
     def run(self, call: Call | None = None) -> int:
         """Run the workflow; return 0, 1, 130 or 143.
 
+        Raises:
+            PreflightError: a model that runs need is neither here nor to be fetched.
+
         The first SIGINT lets the run at work end and starts no new one; the second ends it now;
         a third ends Snakemake too. SIGTERM is both stages at once. Outside a program's main
         thread signals are left to the program.
@@ -176,6 +180,8 @@ class Drive:
         measured = gpus or bool(RaplSensor().channels())
         at_once = AT_ONCE if call.profile is None else AT_ONCE_ON_A_CLUSTER
         progress = Progress(self._plan, self._folder, at_once, estimates, measured=measured)
+        if call.profile is None and not self._plan.execution.get("skip_preflight"):
+            need_models(progress.open_configs())
         with self._signals(), os.fdopen(open_file(log_path, flags), "w+b") as log:
             self._process = self._start(log, call)
             self._follow(self._process, progress)

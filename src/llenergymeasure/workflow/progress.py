@@ -106,6 +106,10 @@ class Progress:
         """Return the runs next in line, those at work among them."""
         return list(islice(self._open.values(), self._at_once))
 
+    def open_configs(self) -> list[dict[str, Any]]:
+        """Return the configurations with runs to do, each once."""
+        return list({run.experiment: run.config for run in self._open.values()}.values())
+
     def look(self) -> list[Ended]:
         """Return the runs that ended since the last look; Snakemake starts them in order."""
         ended = []

@@ -36,6 +36,7 @@ from llenergymeasure.units import BackendName
 from llenergymeasure.workflow.calls import StudyCall, remember
 from llenergymeasure.workflow.cluster import end_jobs, left_jobs, name_jobs
 from llenergymeasure.workflow.damaged import damaged, make_room
+from llenergymeasure.workflow.hub_models import need_models
 from llenergymeasure.workflow.lost import conclude_lost
 from llenergymeasure.workflow.manifest import states, write_manifest
 from llenergymeasure.workflow.markers import keep_finished
@@ -228,6 +229,9 @@ class OpenStudy:
                     run.backend for run in self._plan.runs if run.experiment in to_do
                 )
                 self._places.check(backends, look=bool(self._workflow.local_exec))
+                if self._workflow.local_exec and not os.environ.get(DRIVEN_VARIABLE):
+                    configs = {run.experiment: run.config for run in self._plan.runs}
+                    need_models(configs[each] for each in to_do)
 
     def _look(self) -> list[dict[str, Any]]:
         """Return every run's state while none is at work, and write the manifest."""
