@@ -82,7 +82,7 @@ def results(
     if len(folders) == 1 and not (group_by or metric or pool or as_json or as_csv):
         from llenergymeasure.report.text import study_text
 
-        print(study_text(folders[0]))
+        print(study_text(folders[0]), end="")
         for line in left_out_lines(Plan.read(StudyFolder(folders[0]).plan)):
             print(line)
         return

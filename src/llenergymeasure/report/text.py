@@ -155,7 +155,7 @@ def _experiments(rows: Sequence[Row], given: Declared) -> str:
                 *(rounded(row[f"{name}_mean"]) for name, _ in footprint),
             ]
         )
-    text = aligned(lines, left=(0, 1, 3), spare=(0, 6, 3, 7))
+    text = aligned(lines, left=(0, 1, 3), spare=(0, 6, 7, 3))
     rest = len(rows) - LISTED_EXPERIMENTS
     return text if rest <= 0 else f"{text}\n... and {rest:,} more in summary.csv"
 
