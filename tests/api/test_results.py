@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -79,5 +80,5 @@ def test_the_typed_settings_are_those_of_the_schema() -> None:
     assert spec.loader is not None
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
-    names = [line.split(":")[0].strip() for line in made.settings_types().splitlines()[10:]]
+    names = re.findall(r"^    (\w+): ", made.settings_types(), re.MULTILINE)
     assert names == list(Settings.__annotations__)
