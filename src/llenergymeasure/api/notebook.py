@@ -12,7 +12,7 @@ class SavedFigure:
     """A figure of a study, which a notebook draws.
 
     Attributes:
-        path: its SVG; the PDF beside it has the same name.
+        path: its SVG; the PDF next to it has the same name.
     """
 
     path: Path

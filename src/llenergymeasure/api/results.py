@@ -27,11 +27,11 @@ class ExperimentResult:
     """One finished run.
 
     Energies are those of the window, the headline sensor's, in joules; what was not observed is
-    null.
+    None.
 
     Attributes:
         record: everything in ``result.json``, typed.
-        folder: where its files are; null if none were kept.
+        folder: where its files are; None if none were kept.
     """
 
     record: Result = field(repr=False)

@@ -123,7 +123,7 @@ def run_study(
             study_file = folder.path / "study.yaml"
             mapping = {"name": study.name, **config}
             if mapping.get("base") is not None:
-                # Read from here, it would be looked for beside the file that is written there.
+                # Read from here, it would be looked for next to the file that is written there.
                 mapping["base"] = str(Path(mapping["base"]).absolute())
             _write_study(study_file, mapping)
         else:

@@ -119,7 +119,7 @@ def _settings() -> Finding:
     try:
         chosen = [each for each in preferences_in_force() if each.origin != "built in"]
     except LlemError as error:
-        return Finding("your settings", "wrong", str(error), "mend it, or see `llem prefs --help`")
+        return Finding("your settings", "wrong", str(error), "fix it; `llem prefs` names the file")
     told = ", ".join(f"{each.key} ({each.origin.split(':')[0]})" for each in chosen)
     where = str(path) if path.is_file() else f"none in {path}"
     return Finding("your settings", "ok", f"{where}{'; set: ' if told else ''}{told}")

@@ -51,7 +51,7 @@ class Finding:
         name: what it is.
         state: whether it works.
         detail: what was seen.
-        remedy: what would make it work; null where nothing has to be done.
+        remedy: what would make it work; None where nothing has to be done.
     """
 
     name: str
@@ -185,7 +185,7 @@ def _engine(backend: str, packages: tuple[str, ...]) -> Finding:
         return Finding(backend, "wrong", f"its import takes more than {IMPORT_LIMIT_S:g} s")
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-        remedy = "install it anew in an environment of its own, or give it an image"
+        remedy = "reinstall it in an environment of its own, or give it an image"
         return Finding(backend, "wrong", f"cannot be imported: {last}", remedy)
     found = json.loads(done.stdout.strip().splitlines()[-1])
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
@@ -196,7 +196,7 @@ def _engine(backend: str, packages: tuple[str, ...]) -> Finding:
             "wrong",
             f"{versions}: NVML sees a GPU, and this PyTorch (built {built}) cannot use it",
             "install a PyTorch that is built for a CUDA which the driver can run; a run would "
-            "compute on the CPU beside the GPU, and is refused",
+            "compute on the CPU next to the GPU, and is refused",
         )
     device = {True: ", CUDA works", False: ", on the CPU: torch sees no CUDA device"}
     return Finding(backend, "ok", f"{versions}{device.get(found['cuda'], '')}")

@@ -29,7 +29,7 @@ class PlannedRun:
         config: the settings that are set.
         swept: the value of each setting that the study varies.
         gap_s: rest before it.
-        timeout_s: its wall-clock limit; null for none.
+        timeout_s: its wall-clock limit; None for none.
     """
 
     experiment: str
@@ -59,8 +59,8 @@ class Plan:
         runner_reasons: why each backend's runner was chosen.
         notes: what a reader should know before running it, a sentence each.
         stopping: under a precision target, what the pilot of an experiment decided, by experiment.
-        carbon: figures that carbon and cost are computed with; null if none are declared.
-        quality: what is asked of the answers' quality; null for nothing.
+        carbon: figures that carbon and cost are computed with; None if none are declared.
+        quality: what is asked of the answers' quality; None for nothing.
         written: the study as it was written; empty in plans of earlier versions.
         overrides: dotted names of settings that were set over it, and their values.
     """
@@ -130,7 +130,7 @@ class Plan:
         """Return the plan as JSON, a line for each run; the same plan gives the same bytes.
 
         Args:
-            more: keys told beside the plan's own, which reading it back leaves aside.
+            more: keys told next to the plan's own, which reading it back leaves aside.
         """
         return b"".join(self._json_parts(more or {}))
 

@@ -69,7 +69,7 @@ def remember(folder: StudyFolder, call: StudyCall) -> list[str]:
 
 
 def recall(folder: StudyFolder) -> StudyCall | None:
-    """Return how a study was last started; null if it was not by ``llem``.
+    """Return how a study was last started; None if it was not by ``llem``.
 
     A results folder may come from anybody: what it says is taken for which study and with which
     settings, and for nothing that could run something else.
@@ -101,6 +101,6 @@ def recall(folder: StudyFolder) -> StudyCall | None:
 
 
 def last_called(root: Path) -> StudyFolder | None:
-    """Return the study below ``root`` that ``llem`` started last; null if there is none."""
+    """Return the study below ``root`` that ``llem`` started last; None if there is none."""
     found = [(path.stat().st_mtime, path) for path in root.glob(f"*/{NAME}")]
     return StudyFolder(max(found)[1].parent) if found else None

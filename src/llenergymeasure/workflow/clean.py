@@ -1,6 +1,6 @@
 """What killed runs and workflows left behind: found first, removed when told to.
 
-Nothing that is finished and nothing at work is touched: whoever cleans holds the study's lock, and
+Nothing that is finished or running is touched: whoever cleans holds the study's lock, and
 a run whose process lives is passed over. A lock file means nothing once nobody holds it (the
 kernel keeps the locks), so the study's own and those of GPUs stay.
 """
@@ -257,7 +257,7 @@ def _snakemake_locks(folder: StudyFolder) -> Iterator[Leftover]:
             continue
         if paths and all(_is_below(path, folder.path) for path in paths):
             yield Leftover(
-                "lock", str(lock), "Snakemake's lock; no workflow is at work", lock.unlink
+                "lock", str(lock), "Snakemake's lock; no workflow is running", lock.unlink
             )
 
 

@@ -46,7 +46,7 @@ LOG_NAME = "snakemake.log"
 
 
 class View(Protocol):
-    """What a person, or nobody, sees of a study at work."""
+    """What a person, or nobody, sees of a running study."""
 
     def say(self, line: str) -> None:
         """Hear of something that happened."""
@@ -99,8 +99,8 @@ class Call:
 
     Attributes:
         overrides: settings that win over the study's, by dotted key.
-        profile: its profile: a folder, a name it knows, or one of ours; null for the default.
-        folder: where it works and keeps its own state; this process's if null.
+        profile: its profile: a folder, a name it knows, or one of ours; None for the default.
+        folder: where it works and keeps its own state; this process's if None.
         targets: the files to make; all if empty.
         environment: variables set for it.
     """
@@ -116,12 +116,12 @@ class Call:
         root = workflow_root()
         words = python_module("snakemake", *self.targets)
         words += ["--snakefile", str(root / "Snakefile"), "--configfile", str(study_file)]
-        # Snakemake would lay the default profile, which it finds beside the rules, over another.
+        # Snakemake would lay the default profile, which it finds next to the rules, over another.
         return [*words, "--workflow-profile", "none", "--profile", profile_place(self.profile)]
 
     def variables(self) -> dict[str, str]:
         """Return this process's environment with what Snakemake is told by it."""
-        told = {"LLEM_QUIET": "1", DRIVEN_VARIABLE: "1", SAFE_PATH_VARIABLE: "1"}
+        told = {DRIVEN_VARIABLE: "1", SAFE_PATH_VARIABLE: "1"}
         if self.overrides:
             told[OVERRIDES_VARIABLE] = json.dumps(dict(self.overrides))
         return os.environ | dict(self.environment) | told
@@ -165,7 +165,7 @@ class Drive:
         Raises:
             PreflightError: a model that runs need is neither here nor to be fetched.
 
-        The first SIGINT lets the run at work end and starts no new one; the second ends it now;
+        The first SIGINT lets the current run end and starts no new one; the second ends it now;
         a third ends Snakemake too. SIGTERM is both stages at once. Outside a program's main
         thread signals are left to the program.
         """
@@ -266,7 +266,7 @@ class Drive:
             self._process.send_signal(number)
 
     def _end_runs(self) -> None:
-        """Ask the supervisors of the runs at work to end them; on a cluster, their jobs.
+        """Ask the supervisors of the running runs to end them; on a cluster, their jobs.
 
         A process id means something on its own host alone.
         """
@@ -294,7 +294,7 @@ class Drive:
         if returncode == 0:
             return EXIT_OK
         if not (self._folder.path / LOG_NAME).is_file():
-            self.complaint = f"llem: {self._folder.path} was removed while the study was at work\n"
+            self.complaint = f"llem: {self._folder.path} was removed while the study was running\n"
         elif not self._anything_failed():
             self.complaint = self._explanation(log)
         return EXIT_FAILED

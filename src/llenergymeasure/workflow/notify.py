@@ -47,7 +47,7 @@ class News:
         folder: where its results are.
         counts: how many runs are in each state.
         failures: the first runs that have no result, each with its error.
-        reason: why it was ended early; null if it was not.
+        reason: why it was ended early; None if it was not.
     """
 
     event: Event

@@ -1,4 +1,4 @@
-"""How far a study is: which runs ended and how, what is at work, and how long the rest may take."""
+"""How far a study is: which runs ended and how, what is running, and how long the rest may take."""
 
 import json
 import time
@@ -71,7 +71,7 @@ class Progress:
         Args:
             plan: the plan.
             folder: its results.
-            at_once: so many of the runs next in line may be at work.
+            at_once: so many of the runs next in line may run at once.
             estimates: how long runs take, by who knows models and devices.
             measured: whether a sensor measures where they are.
         """
@@ -103,7 +103,7 @@ class Progress:
         self._ended_s = 0.0
 
     def next_runs(self) -> list[PlannedRun]:
-        """Return the runs next in line, those at work among them."""
+        """Return the runs next in line, those that run among them."""
         return list(islice(self._open.values(), self._at_once))
 
     def open_configs(self) -> list[dict[str, Any]]:
@@ -215,7 +215,7 @@ class Progress:
         return phases[-1][0], phases[-1][1]
 
     def _outcome(self, run: PlannedRun) -> dict[str, Any] | None:
-        """Return what a run of this call has written of itself; null if nothing yet."""
+        """Return what a run of this call has written of itself; None if nothing yet."""
         path = self._folder.run(run.experiment, run.cycle).outcome
         try:
             if path.stat().st_mtime_ns < self._started_ns:

@@ -177,7 +177,7 @@ class OpenStudy:
         return lambda wildcards: start(self._backends[wildcards.experiment])
 
     def container(self) -> str | Callable[[Any], str | None]:
-        """Return the image that Snakemake starts a run in; null for none.
+        """Return the image that Snakemake starts a run in; None for none.
 
         Snakemake passes over it where Apptainer was not offered.
         """
@@ -206,7 +206,7 @@ class OpenStudy:
         Containers are looked at here, before the first run; a run looks at its machine itself.
 
         Raises:
-            StudyLockedError: another workflow is at work on the same folder.
+            StudyLockedError: another workflow is running on the same folder.
             PreflightError: a container that runs need cannot be used.
         """
         with _as_workflow_error():
@@ -234,7 +234,7 @@ class OpenStudy:
                     need_models(configs[each] for each in to_do)
 
     def _look(self) -> list[dict[str, Any]]:
-        """Return every run's state while none is at work, and write the manifest."""
+        """Return every run's state while none is running, and write the manifest."""
         states = write_manifest(self._plan, self._folder)
         lost = conclude_lost(states, self._folder)
         return write_manifest(self._plan, self._folder) if lost else states
@@ -284,17 +284,13 @@ class OpenStudy:
         if any(run["status"] != "completed" for run in runs):
             write_tables(self._folder.path, partial=True)
             write_report(self._folder.path, partial=True)
-        if not os.environ.get("LLEM_QUIET"):
+        if not os.environ.get(DRIVEN_VARIABLE):  # ``llem`` says it by itself, and outlives us
             say(study_text(self._folder.path))
             open_runs = sum(run["status"] != "completed" for run in runs)
-            reached = precision(self._plan, self._folder, open_runs)
-            if reached is not None:
-                say(str(reached))
-        broken = self._circuit.broken()
-        if broken is not None and not os.environ.get("LLEM_QUIET"):
-            say(str(broken))
-        if not os.environ.get(DRIVEN_VARIABLE):
-            # ``llem`` tells by itself: it outlives a killed Snakemake.
+            broken = self._circuit.broken()
+            for word in (precision(self._plan, self._folder, open_runs), broken):
+                if word is not None:
+                    say(str(word))
             reason = None if broken is None else str(broken)
             tell(self._notify, News.of(self._plan, self._folder, reason), say)
         self._circuit.remove()
@@ -426,7 +422,7 @@ def _is_module(workflow: Any) -> bool:
 def prepare(plan: Plan, folder: StudyFolder) -> None:
     """Write the plan if its bytes changed, keep what finished in spite of a crash, and make room.
 
-    A plan that is at work is left alone: the same plan passes, another one is refused.
+    A plan that is being run is left alone: the same plan passes, another one is refused.
     """
     content = plan.to_json_bytes()
     same = folder.plan.is_file() and folder.plan.read_bytes() == content
