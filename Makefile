@@ -66,8 +66,9 @@ nvml-sim: ## the simulated card that the tests measure against (needs a C compil
 	@if command -v $${CC:-cc} >/dev/null; then $(MAKE) --no-print-directory -C tests/nvml_sim OUT=$(abspath build/nvml_sim); \
 	else echo "no C compiler: tests against the simulated card will be skipped"; fi
 
-schema: $(STAMP) ## generate config/study.schema.json
+schema: $(STAMP) ## generate config/study.schema.json and the typed settings
 	@$(BIN)/python -m llenergymeasure.config.schema
+	@$(BIN)/python tools/settings_types.py
 
 images: $(STAMP) ## an engine's image: BACKEND=pytorch RUNNER=apptainer [BASE=…]
 	@test -n "$(BACKEND)" -a -n "$(RUNNER)" || { echo "usage: make images BACKEND=pytorch|vllm|sglang|tensorrt RUNNER=apptainer|docker [BASE=FOLDER_OR_IMAGE]" >&2; exit 2; }

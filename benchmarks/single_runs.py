@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.plan import make_plan
+from llenergymeasure.run.worker import read_spec
 from llenergymeasure.workload.studies import study_from_mapping
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,8 +19,10 @@ def make_spec(settings: Mapping[str, Any], gap_s: float = 0.0) -> dict[str, Any]
     """Return the spec of the first run of a study with these settings, with a rest before it."""
     plan = make_plan(study_from_mapping({"name": "benchmark", **settings}))
     run = plan.runs[0]
-    spec: dict[str, Any] = json.loads(plan.spec(run.experiment, run.cycle).model_dump_json())
-    return {**spec, "gap_s": gap_s}
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "plan.json"
+        path.write_bytes(plan.to_json_bytes())
+        return {**read_spec(path, f"{run.experiment}/{run.cycle}"), "gap_s": gap_s}
 
 
 def run_spec(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -1,8 +1,12 @@
 """Text from outside (studies, servers, results) on its way to a file or a terminal."""
 
+import io
+import re
+import shutil
 import sys
+import textwrap
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,13 +41,87 @@ def say(line: str) -> None:
     print(printable(line), file=sys.stderr, flush=True)
 
 
+def columns(stream: Any = None) -> int | None:
+    """Return how wide the terminal is that standard output, or a stream, goes to; else None."""
+    stream = sys.stdout if stream is None else stream
+    try:
+        return shutil.get_terminal_size().columns if stream.isatty() else None
+    except ValueError:  # it is closed
+        return None
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return text whose lines are broken between words, the rest of each further to the right."""
+    return "\n".join(_wrapped(line, width) for line in text.split("\n"))
+
+
+def _wrapped(line: str, width: int) -> str:
+    if len(line) <= width:
+        return line
+    indent = re.match(r" *(?:[-✓✗] )?", line)
+    hanging = " " * min(len(indent[0] if indent else "") + 2, width // 2)
+    return textwrap.fill(
+        line,
+        width,
+        subsequent_indent=hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+        replace_whitespace=False,
+    )
+
+
+def aligned(lines: Sequence[Sequence[str]], left: Sequence[int], spare: Sequence[int] = ()) -> str:
+    """Return lines of cells as columns that fit the terminal.
+
+    Args:
+        lines: of cells, the header first.
+        left: columns that are set to the left, the others to the right; these may be broken.
+        spare: columns to leave out where the terminal is too narrow, the first one first.
+    """
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    width = columns() or 1_000_000
+    widest = [max(cell_len(line[place]) for line in lines) for place in range(len(lines[0]))]
+    kept = list(range(len(widest)))
+    hidden = []
+    for place in spare:
+        least = sum(min(widest[each], _LEAST) if each in left else widest[each] for each in kept)
+        if least + 2 * (len(kept) - 1) <= width:
+            break
+        kept.remove(place)
+        hidden.append(lines[0][place])
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for place in kept:
+        side: Any = "left" if place in left else "right"
+        table.add_column(justify=side, no_wrap=place not in left, overflow="fold", min_width=None)
+    for line in lines:
+        table.add_row(*(Text(line[place]) for place in kept))
+    console = Console(file=io.StringIO(), width=min(width, sum(widest) + 2 * len(widest) + 2))
+    with console.capture() as capture:
+        console.print(table)
+    text = "\n".join(line.rstrip() for line in capture.get().splitlines())
+    return f"{text}\n(too narrow for: {', '.join(hidden)})" if hidden else text
+
+
+_LEAST = 16
+"""Signs of a column that is broken."""
+
+
 class _Screen:
-    """A stream to which only printable text goes."""
+    """A stream to which only printable text goes, wrapped to its terminal."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
+        width = columns(self.stream)
+        return self.unwrapped(text if width is None else wrapped(text, width))
+
+    def unwrapped(self, text: str) -> int:
         written: int = self.stream.write(printable(text))
         return written
 

@@ -1,15 +1,12 @@
-"""``llem config`` and ``llem catalogue``."""
+"""``llem config``."""
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from catalogue.releases import VLLM, unpack
 from llenergymeasure.cli.app import app
-from llenergymeasure.config.catalogue import store
 from llenergymeasure.errors import ConfigurationError
 
 
@@ -62,46 +59,7 @@ def test_for_programs() -> None:
 def test_what_fits_nothing_is_told_with_the_nearest() -> None:
     assert "did you mean radix" in problem("config", "sglang", "radixx")
     assert "did you mean vllm?" in problem("config", "vlm")
-    assert "pytorch, vllm, sglang, tensorrt" in problem("catalogue", "openai")
-
-
-def test_a_release_is_read_into_a_file_and_compared_with_the_one_before(tmp_path: Path) -> None:
-    out = tmp_path / "vllm.json"
-    folder = unpack(VLLM, tmp_path / "one")
-    text = output("catalogue", "vllm", "--wheel", str(folder), "--out", str(out))
-    assert "vllm 9.9.1" in text
-    assert "engine: 11 knobs, 9 of them for a study to set" in text
-    newer = {
-        **VLLM,
-        "vllm/_version.py": "__version__ = '9.9.2'\n",
-        "vllm/engine/arg_utils.py": VLLM["vllm/engine/arg_utils.py"].replace(
-            'model: str = "x"', 'model: str = "x"\n    fresh: int = 1'
-        ),
-    }
-    folder = unpack(newer, tmp_path / "two")
-    text = output("catalogue", "vllm", "--wheel", str(folder), "--out", str(out))
-    assert "Since 9.9.1" in text
-    assert "added: engine.fresh" in text
-    stored = store.from_json(json.loads(out.read_text()))
-    assert stored.version == "9.9.2"
-    assert stored.changes is not None
-    assert stored.changes.added == ("engine.fresh",)
-    # The same release again keeps what changed since the one before it.
-    before = out.read_bytes()
-    output("catalogue", "vllm", "--wheel", str(folder), "--out", str(out))
-    assert out.read_bytes() == before
-
-
-def test_what_is_known_is_said_without_reading_a_release() -> None:
-    text = output("catalogue", "sglang")
-    assert "sglang 0.5" in text
-    assert "Since" in text
-    assert "Incomplete" in output("catalogue", "tensorrt")
-
-
-def test_one_release_at_a_time(tmp_path: Path) -> None:
-    message = problem("catalogue", "vllm", "--wheel", str(tmp_path), "--installed")
-    assert "not both" in message
+    assert "pytorch, vllm, sglang, tensorrt" in problem("config", "openai")
 
 
 def test_no_engine_is_imported() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.analysis.tables import write_tables
-from llenergymeasure.cli.compare import compare_command, condition
-from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.cli.compare import compare, condition
+from llenergymeasure.errors import EXIT_OK, ConfigurationError
 from results.synthetic import make_plan, make_result, write_plan, write_result
 
 TOKEN = "energy_per_output_token_j"
@@ -30,7 +30,7 @@ def study(folder: Path, level: float = 1.0, cycles: int = 4, hour: int = 12, **h
 
 
 def compared(a, b, *fail_if, within=None):
-    return compare_command(str(a), str(b), study=within, fail_if=fail_if, as_json=False)
+    return compare(str(a), str(b), study=within, fail_if=list(fail_if)) == EXIT_OK
 
 
 def test_two_studies_are_compared_experiment_by_experiment(tmp_path, capsys):

@@ -20,12 +20,13 @@ METER = """
 import json, sys
 from pathlib import Path
 from llenergymeasure.errors import LlemError
-from llenergymeasure.cli.meter import run_meter
+from llenergymeasure.cli.meter import meter
 options = json.loads(sys.argv[1])
 for key in ("json_path", "samples_path"):
     options[key] = Path(options[key]) if options.get(key) else None
+options["no_align"] = not options.pop("align", True)
 try:
-    sys.exit(run_meter(sys.argv[2:], **options))
+    sys.exit(meter(sys.argv[2:], **options))
 except LlemError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
@@ -177,8 +178,8 @@ def kept(*arguments, **options):
     with llenergymeasure.meter(*arguments, **options) as energy:
         metered.append(energy)
         yield energy
-command.meter = kept
-command.run_meter(["sleep", "1"], json_path=folder / "m.json", samples_path=folder / "s.parquet")
+command.metered_block = kept
+command.meter(["sleep", "1"], json_path=folder / "m.json", samples_path=folder / "s.parquet")
 (energy,) = metered
 again = account(read_samples(folder / "s.parquet"), energy.account.window, energy._marks)
 print(json.dumps({

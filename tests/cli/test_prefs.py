@@ -20,6 +20,13 @@ def _own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+def own(text: str) -> Path:
+    path = user_configuration()
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    return path
+
+
 def _shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
 ) -> dict[str, tuple[object, str]]:
@@ -35,7 +42,7 @@ def test_environment_study_file_and_built_in_in_this_order(
     assert _shown(monkeypatch, capsys)["output_dir"] == ("results", "built in")
     assert load_study(bare).results_root == Path("results")
 
-    assert called(monkeypatch, capsys, "prefs", "output_dir", "~/energy").code == 0
+    own("output_dir: ~/energy\n")
     origin = f"file: {user_configuration()}"
     assert _shown(monkeypatch, capsys)["output_dir"] == ("~/energy", origin)
     assert load_study(bare).results_root == Path.home() / "energy"
@@ -52,15 +59,14 @@ def test_environment_study_file_and_built_in_in_this_order(
 
 
 def test_whom_to_tell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    said = called(monkeypatch, capsys, "prefs", "notify.webhook_env", "HOOK")
-    assert said.code == 0, said.err
+    own("notify: {webhook_env: HOOK}\n")
     told = study_from_mapping(SMALL).notify
     assert told is not None
     assert told.webhook_env == "HOOK"
     assert _shown(monkeypatch, capsys)["notify"][0] == "the webhook in HOOK"
-    own = study_from_mapping({**SMALL, "notify": {"command": ["true"]}}).notify
-    assert own is not None
-    assert own.command == ["true"]
+    given = study_from_mapping({**SMALL, "notify": {"command": ["true"]}}).notify
+    assert given is not None
+    assert given.command == ["true"]
     monkeypatch.setenv("LLEM_NOTIFY", "none")
     assert study_from_mapping(SMALL).notify is None
     assert _shown(monkeypatch, capsys)["notify"] == ("nobody", "environment: LLEM_NOTIFY")
@@ -74,25 +80,11 @@ def test_an_address_is_not_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     address = "https://hooks.example.org/T0SECRET"
-    assert called(monkeypatch, capsys, "prefs", "notify.webhook", address).code == 0
-    said = called(monkeypatch, capsys, "prefs", "--show-origin")
+    own(f"notify: {{webhook: '{address}'}}\n")
+    said = called(monkeypatch, capsys, "prefs")
     assert "a webhook" in said.out
+    assert f"{user_configuration()} holds your own settings" in said.err
     assert "T0SECRET" not in said.out + said.err
-
-
-def test_set_and_taken_out(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = called(monkeypatch, capsys, "prefs", "runners.pytorch", "docker:mine:1")
-    assert f"runners.pytorch set in {user_configuration()}" in said.err
-    assert _shown(monkeypatch, capsys, "runners.pytorch")["runners.pytorch"][0] == "docker:mine:1"
-    assert len(_shown(monkeypatch, capsys, "runners")) == 5
-    monkeypatch.setenv("LLEM_RUNNER_PYTORCH", "local")
-    shown = _shown(monkeypatch, capsys)["runners.pytorch"]
-    assert shown == ("local", "environment: LLEM_RUNNER_PYTORCH")
-    monkeypatch.delenv("LLEM_RUNNER_PYTORCH")
-    assert called(monkeypatch, capsys, "prefs", "runners.pytorch", "--unset").code == 0
-    assert _shown(monkeypatch, capsys)["runners.pytorch"] == ("automatic", "built in")
 
 
 @pytest.mark.parametrize(
@@ -108,9 +100,7 @@ def test_set_and_taken_out(
 def test_a_file_that_cannot_be_used_is_named(
     text: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = user_configuration()
-    path.parent.mkdir(parents=True)
-    path.write_text(text)
+    path = own(text)
     said = called(monkeypatch, capsys, "prefs")
     assert said.code == 2
     assert told in said.err

@@ -132,5 +132,5 @@ def test_a_folder_deleted_beneath_a_study_at_work(tmp_path: Path) -> None:
     shutil.rmtree(results, ignore_errors=True)
     _, said = process.communicate(timeout=200)
     assert process.returncode == 1
-    assert "llem: results/small was removed while the study was at work" in said
+    assert "llem: results/small was removed while the study was running" in said
     assert "Traceback" not in said

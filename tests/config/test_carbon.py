@@ -9,6 +9,7 @@ from llenergymeasure.config.loading import study_from_mapping
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import make_plan
 from llenergymeasure.plan.model import Plan
+from support.attempts import spec_of
 
 
 def study(carbon: Any) -> Any:
@@ -19,11 +20,10 @@ def test_what_is_declared_reaches_every_run_and_changes_no_id(tmp_path) -> None:
     carbon = {"grid_gco2e_per_kwh": 50, "pue": 1.3, "source": "ours"}
     declared, plain = make_plan(study(carbon)), make_plan(study(None))
     assert declared.experiments == plain.experiments
-    run = declared.runs[0]
-    spec = declared.spec(run.experiment, run.cycle)
-    assert spec.carbon == {"grid_gco2e_per_kwh": 50.0, "pue": 1.3, "source": "ours"}
-    assert plain.spec(run.experiment, run.cycle).carbon is None
-    (tmp_path / "plan.json").write_bytes(declared.to_json_bytes())
+    path = tmp_path / "plan.json"
+    assert spec_of(plain, path)["carbon"] is None
+    spec = spec_of(declared, path)
+    assert spec["carbon"] == {"grid_gco2e_per_kwh": 50.0, "pue": 1.3, "source": "ours"}
     assert Plan.read(tmp_path / "plan.json") == declared
 
 

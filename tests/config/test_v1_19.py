@@ -249,8 +249,7 @@ def test_gaps_and_execution_are_honoured() -> None:
     assert gaps[1:18] == [5.0] * 17
     assert gaps[18] == 15.0
     skipping = make_plan(study("swept_backend_and_experiments"))
-    run = skipping.runs[0]
-    assert skipping.spec(run.experiment, run.cycle).skip_preflight
+    assert skipping.execution["skip_preflight"]
 
 
 def test_explicit_experiments_follow_the_sweep_and_merge_over_the_shared() -> None:

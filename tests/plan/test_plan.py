@@ -14,6 +14,8 @@ from llenergymeasure.config.protocol import resolve_protocol
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.plan import Estimates, Plan, describe_plan, make_plan
 from llenergymeasure.plan.estimate import Device, Known, ModelSize, Work, limit_s, run_estimate
+from llenergymeasure.run.worker import read_spec
+from support.attempts import spec_of
 
 STUDY: dict[str, Any] = {
     "name": "demo",
@@ -98,18 +100,18 @@ def test_damaged_plan_is_told(content: str, said: str, tmp_path: Path) -> None:
         Plan.read(tmp_path / "gone.json")
 
 
-def test_spec_is_what_the_run_is_told() -> None:
+def test_spec_is_what_the_run_is_told(tmp_path: Path) -> None:
     made = plan(execution={"n_cycles": 2, "run_timeout_seconds": 90, "skip_preflight": True})
     run = made.runs[-1]
-    spec = made.spec(run.experiment, run.cycle)
-    assert (spec.study, spec.order, spec.backend) == ("demo", run.order, run.backend)
-    assert (spec.timeout_s, spec.skip_preflight) == (90, True)
-    config = ExperimentConfig(**spec.config)
+    spec = spec_of(made, tmp_path / "plan.json", -1)
+    assert (spec["study"], spec["order"], spec["backend"]) == ("demo", run.order, run.backend)
+    assert (spec["timeout_s"], spec["skip_preflight"]) == (90, True)
+    config = ExperimentConfig(**spec["config"])
     assert config.model_dump(exclude_none=True, include={"decoder", "precision"}) == {
         key: run.config[key] for key in ("decoder", "precision")
     }
-    with pytest.raises(ResultsError, match=f"no run {run.experiment}/3"):
-        made.spec(run.experiment, 3)
+    with pytest.raises(ValueError, match=f"no run {run.experiment}/3"):
+        read_spec(tmp_path / "plan.json", f"{run.experiment}/3")
 
 
 def test_images_are_kept_by_backend() -> None:

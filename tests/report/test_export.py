@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.analysis.tables import write_tables
-from llenergymeasure.cli.export import FORMATS, export_command
+from llenergymeasure.cli.export import FORMATS, export
 from llenergymeasure.errors import ConfigurationError
 from results.synthetic import make_plan, make_result, write_complete_study, write_plan, write_result
 
@@ -28,7 +28,7 @@ def study(tmp_path: Path) -> Path:
 
 
 def exported(study: Path, form: str, capsys: pytest.CaptureFixture[str]) -> str:
-    export_command(study, form, None)
+    export(study, form, None)
     return capsys.readouterr().out
 
 
@@ -67,11 +67,11 @@ def test_kind_scope_and_device_have_columns_where_they_differ(tmp_path, capsys):
 
 
 def test_the_columns_of_a_table_can_be_chosen(study, capsys):
-    export_command(study, "latex", None, "power_mean_w, request_latency_p95_s")
+    export(study, "latex", None, "power_mean_w, request_latency_p95_s")
     text = capsys.readouterr().out
     assert r"batch\_size & n & Mean power (W) & request\_latency\_p95\_s (s) \\" in text
     with pytest.raises(ConfigurationError, match="--columns"):
-        export_command(study, "latex", None, "energy")
+        export(study, "latex", None, "energy")
 
 
 def test_the_citation_fixes_the_study(study, capsys):
@@ -96,7 +96,7 @@ def test_watt_hours_per_thousand_queries(tmp_path, capsys):
 
 def test_a_crate_holds_everything_with_its_hash(study, tmp_path, capsys):
     out = tmp_path / "crate.zip"
-    export_command(study, "ro-crate", out)
+    export(study, "ro-crate", out)
     capsys.readouterr()
     with zipfile.ZipFile(out) as archive:
         told = json.loads(archive.read("ro-crate-metadata.json"))
@@ -114,14 +114,14 @@ def test_a_crate_holds_everything_with_its_hash(study, tmp_path, capsys):
 
 def test_the_same_study_gives_the_same_crate(study, tmp_path):
     for name in ("one.zip", "two.zip"):
-        export_command(study, "ro-crate", tmp_path / name)
+        export(study, "ro-crate", tmp_path / name)
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
 
 
 @pytest.mark.parametrize(("form", "told"), [("pdf", "is none of"), ("ro-crate", "--out")])
 def test_what_cannot_be_written_is_said(study, form, told):
     with pytest.raises(ConfigurationError, match=told):
-        export_command(study, form, None)
+        export(study, form, None)
 
 
 @pytest.mark.parametrize("form", [form for form in FORMATS if form != "ro-crate"])

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.config.loading import study_from_mapping
-from llenergymeasure.plan import make_plan
+from llenergymeasure.plan import Plan, make_plan
+from llenergymeasure.run.worker import read_spec
 from support.studies import ROOT, SMALL, environment, living
 
 SCRIPT = ROOT / "scripts" / "measure_pytorch.py"
@@ -55,6 +56,13 @@ def wait_for(condition: Callable[[], bool], limit_s: float = 240) -> None:
         time.sleep(0.02)
 
 
+def spec_of(plan: Plan, path: Path, place: int = 0) -> dict[str, Any]:
+    """Write a plan and return what one of its runs reads of it."""
+    path.write_bytes(plan.to_json_bytes())
+    run = plan.runs[place]
+    return read_spec(path, f"{run.experiment}/{run.cycle}")
+
+
 def start(
     folder: Path,
     *arguments: str,
@@ -65,8 +73,8 @@ def start(
     """Start the first run of a small study with these settings, changed as ``spec`` says."""
     plan = make_plan(study_from_mapping({**SMALL, **settings}))
     run = plan.runs[0]
-    document = json.loads(plan.spec(run.experiment, run.cycle).model_dump_json())
     folder.mkdir(parents=True, exist_ok=True)
+    document = spec_of(plan, folder / "plan.json")
     script = ROOT / "scripts" / f"measure_{run.backend}.py"
     path = folder / "told.json"
     path.write_text(json.dumps({**document, **(spec or {})}))

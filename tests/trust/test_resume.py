@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.cli import app as command_line
 from llenergymeasure.cli import run as run_module
-from llenergymeasure.cli.run import resume_command
+from llenergymeasure.cli.run import BATCH_KEYS, resume, run
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.calls import NAME, SETTINGS, StudyCall, remember
@@ -41,7 +40,7 @@ def left(folder: Path, profile: str | None = None, **settings: Any) -> Path:
 
 def test_the_call_is_shown(tmp_path: Path, resumed: list[StudyCall], capsys: Any) -> None:
     folder = left(tmp_path, "slurm", n=3)
-    assert resume_command(folder, None) == 0
+    assert resume(folder, None) == 0
     assert resumed == [StudyCall(tmp_path / "study.yaml", {"n": 3}, "slurm")]
     assert f"Resuming {tmp_path}/study.yaml with n=3, profile slurm" in capsys.readouterr().err
 
@@ -52,9 +51,9 @@ def test_a_profile_that_is_not_ours_is_taken_where_it_is_said_again(
 ) -> None:
     folder = left(tmp_path, profile)
     with pytest.raises(ConfigurationError, match=rf"--profile {profile}"):
-        resume_command(folder, None)
+        resume(folder, None)
     assert resumed == []
-    assert resume_command(folder, profile) == 0
+    assert resume(folder, profile) == 0
     assert [each.profile for each in resumed] == [profile]
 
 
@@ -66,9 +65,9 @@ def test_what_somebody_else_started_is_not_resumed_unseen(
     folder = left(tmp_path)
     os.chown(folder / whose, 65534, 65534)
     with pytest.raises(ConfigurationError, match=r"somebody else .* llem run .*study\.yaml"):
-        resume_command(folder, None)
+        resume(folder, None)
     assert resumed == []
-    assert resume_command(tmp_path / "study.yaml", None) == 0
+    assert resume(tmp_path / "study.yaml", None) == 0
 
 
 @pytest.mark.parametrize("key", ["notify.command", "quality", "openai.base_url", "output_dir"])
@@ -79,25 +78,16 @@ def test_only_what_a_command_line_sets_is_taken(
     stored = json.loads((folder / NAME).read_text())
     (folder / NAME).write_text(json.dumps({**stored, "settings": {key: ["touch", "owned"]}}))
     with pytest.raises(ConfigurationError, match=key):
-        resume_command(folder, None)
+        resume(folder, None)
     assert resumed == []
 
 
-def test_what_the_command_line_sets_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: dict[str, Any] = {}
-
-    def run(_study: Path, settings: dict[str, Any], **_: Any) -> int:
-        told.update(settings)
-        return 0
-
-    monkeypatch.setattr(run_module, "run_command", run)
-    options = dict.fromkeys(("backend", "precision", "dataset", "weights", "protocol"), "1")
-    numbers = dict.fromkeys(("n", "batch_size", "max_input_tokens", "max_output_tokens"), 1)
-    with pytest.raises(BaseException):  # noqa: B017, PT011 - typer's own end
-        command_line.run(
-            study=Path("study.yaml"), cycles=1, order="x", no_gaps=True, **options, **numbers
-        )
-    assert set(told) == SETTINGS
+def test_what_the_command_line_sets_is_known(tmp_path: Path, resumed: list[StudyCall]) -> None:
+    options = {"backend": "pytorch", "precision": "bf16", "dataset": "synthetic"}
+    options |= {"weights": "random", "protocol": "quick", "order": "shuffled"}
+    numbers = dict.fromkeys(("n", "batch_size", "max_input_tokens", "max_output_tokens"), 8)
+    run(study=write_study(tmp_path), cycles=1, no_gaps=True, **options, **numbers)
+    assert set(resumed[0].settings) | set(BATCH_KEYS.values()) == SETTINGS
 
 
 @pytest.mark.parametrize("name", ["default", "slurm"])

@@ -41,7 +41,7 @@ class Probed:
         info: the card.
         found: how its channels behave.
         kept: whether it is kept for later recordings.
-        reason: why it is not; null if it is.
+        reason: why it is not; None if it is.
     """
 
     info: SensorInfo

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure.api.notebook import html_table
 from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration
 from llenergymeasure.energy.account import Account, account
 from llenergymeasure.energy.margins import MARGIN_S, MARGINS
@@ -136,6 +137,18 @@ class Metered:
         if self.energy_u95_j is not None and self.energy_u_sys_j is not None:
             spread = f" ± {self.energy_u95_j:.3g} (gain: ± {self.energy_u_sys_j:.3g})"
         return f"{self.energy_j:.4g}{spread} J in {self.window_s:.3f} s, {self.kind}, {scopes}"
+
+    def __repr__(self) -> str:
+        """Return the headline between angle brackets, or that it is not known yet."""
+        return f"<Metered {self if self._account is not None else 'until the block has ended'}>"
+
+    def _repr_html_(self) -> str:
+        if self._account is None:
+            return html_table(repr(self), ())
+        names = ("device", "sensor", "kind", "scope", "channel", "gross_j", "gross_u95_j")
+        return html_table(
+            str(self), [{name: getattr(each, name) for name in names} for each in self.readings]
+        )
 
     @property
     def _ended(self) -> Energy:

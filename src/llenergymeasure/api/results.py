@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from llenergymeasure.api.notebook import SavedFigure, html_table
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ExperimentResult:
     """One finished run.
 
     Energies are those of the window, the headline sensor's, in joules; what was not observed is
-    null.
+    None.
 
     Attributes:
         record: everything in ``result.json``, typed.
-        folder: where its files are; null if none were kept.
+        folder: where its files are; None if none were kept.
     """
 
     record: Result = field(repr=False)
@@ -136,6 +137,19 @@ class ExperimentResult:
             f"output token, {self.kind}, {self.output_tokens_per_s:.4g} tokens/s"
         )
 
+    def __repr__(self) -> str:
+        """Return its headline between angle brackets."""
+        return f"<ExperimentResult {self}>"
+
+    def _repr_html_(self) -> str:
+        names = [
+            *("energy_per_output_token_j", "energy_per_request_j", "energy_j", "energy_u95_j"),
+            *("power_mean_w", "output_tokens_per_s", "window_s", "kind"),
+        ]
+        shown = [{"": name, "value": getattr(self, name)} for name in names]
+        shown.append({"": "validity", "value": ", ".join(self.validity) or "no doubts"})
+        return html_table(str(self), shown)
+
     def _table(self, name: str) -> pa.Table:
         if name in self._tables:
             return self._tables[name]
@@ -179,7 +193,7 @@ class StudyPaths:
     report: Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StudyResult:
     """A study's results, as far as they go.
 
@@ -237,6 +251,73 @@ class StudyResult:
         """
         return _read_table(self.paths.summary).to_pandas()
 
+    def table(self) -> "pd.DataFrame":
+        """Return the settings of each experiment with its energy, interval and throughput.
+
+        The interval is that of the mean over the cycles, without the sensor's gain; None where one
+        cycle alone counts.
+
+        Raises:
+            ResultsError: the table was not written yet.
+        """
+        energy = "energy_per_output_token_j"
+        names = {
+            "n": "n",
+            "kind": "kind",
+            f"{energy}_mean": energy,
+            f"{energy}_ci95_low": "low",
+            f"{energy}_ci95_high": "high",
+            "output_tokens_per_s_mean": "output_tokens_per_s",
+            "power_mean_w_mean": "power_mean_w",
+        }
+        swept = Plan.read(self.paths.plan).swept_keys
+        settings = [key for key in ("model", "backend", *swept) if key in self.summary]
+        return self.summary[[*dict.fromkeys(settings), *names]].rename(columns=names)
+
+    @property
+    def comparisons(self) -> "pd.DataFrame":
+        """Pairs of experiments: ratio, interval and p value of each quantity."""
+        return self._merged("comparisons")
+
+    @property
+    def effects(self) -> "pd.DataFrame":
+        """How much each swept setting explains of each quantity."""
+        return self._merged("effects")
+
+    @property
+    def levels(self) -> "pd.DataFrame":
+        """What each value of a swept setting changes against the first."""
+        return self._merged("levels")
+
+    @property
+    def pareto(self) -> "pd.DataFrame":
+        """The experiments that no other is better than in two quantities at once."""
+        return self._merged("pareto")
+
+    def figure(self, name: str) -> SavedFigure:
+        """Return one of the report's figures, which a notebook draws.
+
+        Raises:
+            ResultsError: there is none of that name; the error names those that are there.
+        """
+        path = self.paths.folder / "figures" / f"{name}.svg"
+        if not path.is_file():
+            there = ", ".join(sorted(each.stem for each in path.parent.glob("*.svg"))) or "none"
+            raise ResultsError(f"{self.paths.folder} has no figure {name}; there are {there}")
+        return SavedFigure(path)
+
+    def _merged(self, name: str) -> "pd.DataFrame":
+        return _read_table(self.paths.folder / f"{name}.parquet").to_pandas()
+
+    def __repr__(self) -> str:
+        """Return how far it is between angle brackets."""
+        return f"<StudyResult {self}>"
+
+    def _repr_html_(self) -> str:
+        if not self.paths.summary.is_file():
+            return html_table(str(self), ())
+        return html_table(str(self), self.table().to_dict("records"))
+
     def __str__(self) -> str:
         """Return how far it is in one line."""
         done = sum(run["status"] == "completed" for run in self._states)
@@ -258,7 +339,9 @@ def load_results(path: Path | str) -> StudyResult:
     """
     folder = StudyFolder(Path(path))
     if not folder.plan.is_file():
-        raise ResultsError(f"{path}: holds no study: there is no {folder.plan.name}")
+        inside = ", ".join(str(plan.parent) for plan in sorted(folder.path.glob("*/plan.json")))
+        hint = f"; its folders hold {inside}" if inside else f": there is no {folder.plan.name}"
+        raise ResultsError(f"{path}: holds no study{hint}")
     return StudyResult(Plan.read(folder.plan).study, _paths(folder))
 
 

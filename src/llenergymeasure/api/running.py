@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import yaml
 
@@ -15,6 +15,7 @@ from llenergymeasure.api.results import (
     load_result,
     load_results,
 )
+from llenergymeasure.api.settings import Settings
 from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.identity import with_absolute_paths
 from llenergymeasure.config.preferences import FOLDER_VARIABLE
@@ -47,7 +48,7 @@ def run_experiment(
     *,
     directory: Path | str | None = None,
     progress: Progress | None = None,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> ExperimentResult:
     """Measure one experiment once.
 
@@ -56,7 +57,7 @@ def run_experiment(
             where ``settings`` say all.
         directory: folder to keep the run's files in; where it holds the same run already, that
             is returned. Without it the run is made in a temporary folder, and nothing is left.
-        progress: hears in a line how the run ended.
+        progress: is called with a line for each phase of the run, and one for how it ended.
         **settings: settings of the experiment, which win over ``config``, such as
             ``model="tiny-llama"`` or ``pytorch={"batch_size": 8}``.
 
@@ -90,6 +91,7 @@ def run_study(
     directory: Path | str | None = None,
     profile: str | None = None,
     progress: Progress | None = None,
+    **settings: Unpack[Settings],
 ) -> StudyResult:
     """Run a study: make every run that is missing, then tables and report.
 
@@ -99,7 +101,8 @@ def run_study(
         config: the study, as a mapping or the path of its file.
         directory: what that folder goes under; the study's ``output_dir`` if not given.
         profile: the Snakemake profile to run under, such as ``slurm``.
-        progress: hears a line for each run that ends.
+        progress: is called with a line for each phase of a run, and one for each run that ends.
+        **settings: settings that win over the study's, wherever it sets them.
 
     Returns:
         What came out, runs without a result included: look at its ``failed``.
@@ -109,23 +112,25 @@ def run_study(
         KeyboardInterrupt: it was interrupted; what had finished is kept.
         LlemError: the workflow did not start.
     """
-    study = _load(config, {})
+    study = _load(config, settings)
     root = Path(study.results_root) if directory is None else Path(directory).absolute()
     folder = StudyFolder(root / study.name)
     study = with_runners(study, apptainer_offered=False)
     environment = {} if directory is None else {FOLDER_VARIABLE: str(root)}
-    call = Call(profile=profile, environment=environment)
+    call = Call(_plain(settings), profile, environment=environment)
     with locked(folder.lock, OWNER) as lock:
         if isinstance(config, Mapping):
             study_file = folder.path / "study.yaml"
             mapping = {"name": study.name, **config}
             if mapping.get("base") is not None:
-                # Read from here, it would be looked for beside the file that is written there.
+                # Read from here, it would be looked for next to the file that is written there.
                 mapping["base"] = str(Path(mapping["base"]).absolute())
             _write_study(study_file, mapping)
         else:
             study_file = Path(config)
-        remember(folder, StudyCall(study_file, {}, profile))
+        for line in remember(folder, StudyCall(study_file, call.overrides, profile)):
+            if progress is not None:
+                progress(line)
         ended = drive_study(study, study_file, folder, Listener(progress), call, lock)
     _check(ended.code, ended.complaint)
     return load_results(folder.path)

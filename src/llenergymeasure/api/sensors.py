@@ -35,7 +35,7 @@ def sensors_report(devices: str | None = None) -> dict[str, Any]:
 
     Returns:
         ``{"sensors": [SensorInfo as mappings, each with "observed" and "known"], "selected_by",
-        "warnings"}``; ``known`` is what was found of a card's channels before, or null.
+        "warnings"}``; ``known`` is what was found of a card's channels before, or None.
 
     Raises:
         MeterError: the recorder did not start.

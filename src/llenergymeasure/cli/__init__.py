@@ -1,15 +1,19 @@
 """``llem``: the command line."""
 
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 from llenergymeasure.errors import EXIT_CONFIGURATION, in_one_line
 from llenergymeasure.installation import install_command, namesake
-from llenergymeasure.screen import say
+from llenergymeasure.screen import only_printable, say
 
 
 def main() -> NoReturn:
-    """Run the command and exit with its code; an error is told in one message."""
+    """Run the command and exit with its code; an error is one message."""
+    for stream in (sys.stdout, sys.stderr):  # a sign that the terminal's encoding lacks is a ?
+        with suppress(AttributeError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         import typer
     except ImportError:
@@ -18,14 +22,15 @@ def main() -> NoReturn:
     from typer.main import get_command
 
     from llenergymeasure.cli.app import app
-    from llenergymeasure.cli.talk import Level, level
+    from llenergymeasure.cli.output import Level, level, set_level
 
+    set_level(Level.NORMAL)
     other = namesake()
-    if other is not None:
-        say(f"llem: {other}")
     # Newer releases of typer hold a copy of click; this is UsageError in both.
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
-    with in_one_line(lambda: level() == Level.VERBOSE):
+    with only_printable(), in_one_line(lambda: level() == Level.VERBOSE):
+        if other is not None:
+            say(f"llem: {other}")
         try:
             code = get_command(app).main(prog_name="llem", standalone_mode=False)
             sys.stdout.flush()
@@ -47,5 +52,5 @@ def _usage_error(error: BaseException) -> str:
         return message
     context = getattr(error, "ctx", None)
     command = "llem" if context is None else str(context.command_path)
-    told = " ".join(message.split()).rstrip(".")
-    return f"{command}: {told[:1].lower()}{told[1:]}; see {command} --help"
+    line = " ".join(message.split()).rstrip(".")
+    return f"{command}: {line[:1].lower()}{line[1:]}; see {command} --help"

@@ -1,42 +1,53 @@
 """``llem clean``: what killed runs and workflows left, shown first, removed when agreed."""
 
-import json
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Annotated
 
-from llenergymeasure.cli.results import study_folder
+import typer
+
+from llenergymeasure.cli.output import JsonOption, print_json
+from llenergymeasure.cli.studies import studies_in, study_folder
 from llenergymeasure.config.preferences import preferred_folder
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, LlemError, Problem
 from llenergymeasure.files import locked
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.clean import Leftover, as_plain, leftovers, machine_leftovers
+from llenergymeasure.workflow.clean import Leftover, compiled_engines, leftovers, machine_leftovers
 
 OWNER = "llem clean"
 _SHOWN = 40
 
 
-def clean_command(path: Path | None, *, yes: bool, as_json: bool) -> int:
-    """Show what nobody needs any more and remove it; return 1 if some of it would not go.
+def clean(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[STUDY|RESULTS]",
+            help="a study, its results, or a folder of results; default: yours",
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="remove without asking")] = False,
+    engines: Annotated[
+        bool,
+        typer.Option("--engines", help="the compiled engines of TensorRT-LLM too, kept for reuse"),
+    ] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Show what killed runs left behind, and remove it.
 
-    Args:
-        path: a study, its results, or a folder of results; the user's if not given.
-        yes: remove without asking.
-        as_json: print it for programs; nothing is asked then.
-
-    Raises:
-        ConfigurationError: there are no results.
-        StudyLockedError: a workflow is at work on one of them.
+    Processes, cluster jobs, containers, locks, temporary files and half-written results. What is
+    finished and what is running is never touched.
     """
     with ExitStack() as held:
         found: list[Leftover] = []
         for folder in _folders(path):
             held.enter_context(locked(folder.lock, OWNER))
             found += leftovers(folder)
-        found += machine_leftovers()
+        found += [*machine_leftovers(), *(compiled_engines() if engines else ())]
         if as_json:
-            print(json.dumps([as_plain(each) for each in found], indent=1))
+            print_json([each.as_dict() for each in found])
         else:
             _show(found)
         if not found or not (yes or (not as_json and _agreed())):
@@ -50,7 +61,7 @@ def _folders(path: Path | None) -> list[StudyFolder]:
     if path is None and not root.is_dir():
         return []
     if root.is_dir() and not (root / "plan.json").is_file():
-        below = [StudyFolder(plan.parent) for plan in sorted(root.glob("*/plan.json"))]
+        below = studies_in(root)
         if path is not None and not below:
             raise ConfigurationError(Problem("holds no results of any study", file=path))
         return below

@@ -1,21 +1,23 @@
 """``llem compare``: how one study, or one experiment, relates to another; a guard for a CI."""
 
-import json
 import operator
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
+
+import typer
 
 from llenergymeasure.analysis.relations import COMPARED, labels_of
 from llenergymeasure.analysis.sides import Match, compare_sides, of_experiment
 from llenergymeasure.analysis.tables import RUNS_NAME, SUMMARY_NAME, read_table
-from llenergymeasure.cli.results import study_folder
-from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.report.text import aligned
+from llenergymeasure.cli.output import JsonOption, print_json
+from llenergymeasure.cli.studies import study_folder
+from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.report.verdicts import how, shown
 from llenergymeasure.report.wording import NOTHING, p_value, plain, rounded_range, shortened
+from llenergymeasure.screen import aligned
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -37,34 +39,32 @@ class Condition(NamedTuple):
     holds: Callable[[float], bool]
 
 
-def compare_command(
-    a: str, b: str, *, study: Path | None, fail_if: Sequence[str], as_json: bool
-) -> bool:
-    """Print how B relates to A; return whether no condition of ``fail_if`` held.
-
-    Args:
-        a: a study's file or results folder; with ``study``, an experiment's id or its beginning.
-        b: the same, for what is compared.
-        study: the study that both experiments are of.
-        fail_if: conditions on ratios, such as ``energy_per_output_token_j > 1.02``.
-        as_json: for programs.
-
-    Raises:
-        ConfigurationError: a condition cannot be read or has nothing to be tested on, or the two
-            have nothing in common.
-        ResultsError: plan or tables cannot be read.
-    """
-    conditions = [condition(text) for text in fail_if]
+def compare(
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="a study; with --study, an experiment's id")
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="what is compared with A")],
+    study: Annotated[
+        Path | None, typer.Option(metavar="STUDY", help="the study that both experiments are of")
+    ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(help="exit with 1 if so, e.g. 'energy_per_output_token_j > 1.02' (B over A)"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Compare two studies experiment by experiment, or two experiments of one study."""
+    conditions = [condition(text) for text in fail_if or ()]
     matches = _two_studies(Path(a), Path(b)) if study is None else _two_experiments(study, a, b)
     rows = compare_sides(matches)
     if as_json:
-        print(json.dumps(rows, indent=1))
+        print_json(rows)
     else:
         print(_text(rows))
     held = [line for each in conditions for line in _held(each, rows)]
     for line in held:
         print(line, file=sys.stderr)
-    return not held
+    return EXIT_FAILED if held else EXIT_OK
 
 
 def condition(text: str) -> Condition:
@@ -156,7 +156,7 @@ def _text(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return aligned(lines, left=(0, 1, 5, 6))
+    return aligned(lines, left=(0, 1, 3, 5, 6), spare=(4, 3))
 
 
 def _verdict(row: Row) -> str:

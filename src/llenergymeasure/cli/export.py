@@ -1,10 +1,13 @@
 """``llem export``: a study's results in the forms that others read."""
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from llenergymeasure.cli.results import study_folder
+import typer
+
+from llenergymeasure.cli.output import StudyArgument, names_in, raw
+from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import write_text
 
@@ -12,29 +15,30 @@ Format = Literal["markdown", "latex", "citation", "energy-score", "ro-crate"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
-def export_command(path: Path, form: str, out: Path | None, columns: str | None = None) -> None:
-    """Write a study's results in one form, to a file or to standard output.
-
-    Args:
-        path: the study's file or results folder.
-        form: one of :data:`FORMATS`.
-        out: the file to write; ``ro-crate`` needs one.
-        columns: the quantities of a table for a paper, comma-separated.
-
-    Raises:
-        ConfigurationError: no such form or column, no file for a ZIP, or no results yet.
-        ResultsError: plan or tables cannot be read.
-    """
+def export(
+    study: StudyArgument = None,
+    form: Annotated[
+        str, typer.Option("--format", help="markdown, latex, citation, energy-score or ro-crate")
+    ] = "markdown",
+    out: Annotated[
+        Path | None, typer.Option(help="the file to write; else standard output")
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="quantities of a table, comma-separated, by their names in summary.csv"),
+    ] = None,
+) -> None:
+    """Write a study's results in the forms that papers and other tools read."""
     from llenergymeasure.analysis.tables import RUNS_NAME, SUMMARY_NAME, read_plan, read_table
 
     if form not in FORMATS:
         raise ConfigurationError(
             Problem(f"is none of {', '.join(FORMATS)}", key="--format", found=form)
         )
-    chosen = [name.strip() for name in (columns or "").split(",") if name.strip()]
+    chosen = names_in(columns)
     if chosen and form not in ("markdown", "latex"):
         raise ConfigurationError("--columns is for --format latex and markdown")
-    folder = study_folder(path)
+    folder = study_folder(study)
     plan = read_plan(folder.plan)
     summary = read_table(folder.path, SUMMARY_NAME).to_pylist()
     runs = read_table(folder.path, RUNS_NAME).to_pylist()
@@ -44,7 +48,7 @@ def export_command(path: Path, form: str, out: Path | None, columns: str | None 
         return
     text = _text(form, plan, summary, runs, chosen)
     if out is None:
-        sys.stdout.write(text)
+        raw(text)
         return
     write_text(out, text)
     print(out)
@@ -64,7 +68,7 @@ def _text(
     plan: dict[str, Any],
     summary: list[dict[str, Any]],
     runs: list[dict[str, Any]],
-    columns: list[str],
+    columns: Sequence[str],
 ) -> str:
     from llenergymeasure.report.export.citation import citation
     from llenergymeasure.report.export.energy_score import energy_score
@@ -75,5 +79,5 @@ def _text(
     if form == "energy-score":
         return energy_score(summary)
     study = str(plan["study"])
-    told = table(summary, runs, study, columns)
-    return markdown(told) if form == "markdown" else latex(told, study)
+    made = table(summary, runs, study, list(columns))
+    return markdown(made) if form == "markdown" else latex(made, study)

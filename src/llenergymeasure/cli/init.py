@@ -4,9 +4,12 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, NamedTuple
 
+import typer
+
+from llenergymeasure.cli.run import BATCH_KEYS
 from llenergymeasure.config.loading import study_from_mapping
 from llenergymeasure.config.strict_yaml import parse
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -47,15 +50,8 @@ weights: random
 """
 
 
-@dataclass(frozen=True)
-class Question:
-    """One thing to ask.
-
-    Attributes:
-        key: what the answer is for.
-        text: the question.
-        default: the answer if none is given.
-    """
+class Question(NamedTuple):
+    """One thing to ask: what the answer is for, the question, the answer if none is given."""
 
     key: str
     text: str
@@ -74,24 +70,15 @@ QUESTIONS = (
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
-_BATCH_KEYS = {
-    "pytorch": "pytorch.batch_size",
-    "vllm": "vllm.engine.max_num_seqs",
-    "sglang": "sglang.engine.max_running_requests",
-}
 
-
-def init_command(path: Path, *, defaults: bool, force: bool) -> None:
-    """Write a study from the answers to a few questions.
-
-    Args:
-        path: where to.
-        defaults: ask nothing.
-        force: write over what is there.
-
-    Raises:
-        ConfigurationError: the file is there, nobody can be asked, or an answer cannot be used.
-    """
+def init(
+    path: Annotated[Path, typer.Argument(metavar="[STUDY.yaml]", help="where to write it")] = Path(
+        "study.yaml"
+    ),
+    defaults: Annotated[bool, typer.Option("--defaults", help="ask nothing")] = False,
+    force: Annotated[bool, typer.Option("--force", help="write over what is there")] = False,
+) -> None:
+    """Write a study of your own from a few questions."""
     if path.exists() and not force:
         raise ConfigurationError(Problem("is there already; --force writes over it", file=path))
     if path.suffix not in (".yaml", ".yml"):
@@ -112,7 +99,7 @@ def init_command(path: Path, *, defaults: bool, force: bool) -> None:
 def study_text(answers: Mapping[str, str], path: Path) -> str:
     """Return the study that the answers describe."""
     backend = answers["backend"]
-    key = _BATCH_KEYS.get(backend)
+    key = BATCH_KEYS.get(backend)
     return TEMPLATE.format(
         file=path,
         name=path.stem if _PLAIN.fullmatch(path.stem) else json.dumps(path.stem),

@@ -1,4 +1,4 @@
-"""What a person sees of a study at work: a changing line at a terminal, plain ones in a pipe."""
+"""What a person sees of a running study: a changing line at a terminal, plain ones in a pipe."""
 
 import os
 import select
@@ -6,24 +6,22 @@ import shutil
 import sys
 import time
 
-from llenergymeasure.cli.talk import Level, level, note
+from llenergymeasure.cli.output import Level, level, note
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import steer
+from llenergymeasure.workflow.drive import Listener
 from llenergymeasure.workflow.progress import Progress
 from llenergymeasure.workflow.skip import resting
 
-REFRESH_S = 1.0
-"""A look at the runs costs a little of the machine that is being measured."""
 
-
-class Live:
+class Live(Listener):
     """Says each run's end; at a terminal a last line shows how far it is, and Enter ends a rest."""
 
     def __init__(self, folder: StudyFolder) -> None:
-        """Take the folder of the study at work."""
+        """Take the folder of the running study."""
+        super().__init__(note)
         self._folder = folder
         self._shown = ""
-        self._looked_at = 0.0
 
     def say(self, line: str) -> None:
         """Say a line of its own."""
@@ -33,14 +31,14 @@ class Live:
     def wait(self, timeout_s: float, progress: Progress) -> None:
         """Wait so long, show how far it is, and let Enter end the rest of a run that rests."""
         if _enter(timeout_s):
-            for rest in resting(progress.next_runs(), self._folder):
-                rest.skip()
-                self.say(f"Rest before {rest.run.experiment} cycle {rest.run.cycle} skipped.")
-        if level() == Level.QUIET or not sys.stderr.isatty():
+            for rest in resting(progress.plan, self._folder, progress.next_runs()):
+                self.say(rest.skip())
+        if level() == Level.QUIET or not self.is_due():
             return
-        if time.monotonic() - self._looked_at >= REFRESH_S:
-            self._looked_at = time.monotonic()
+        if sys.stderr.isatty():
             self._show(self._status(progress))
+        else:
+            self.say_phases(progress)
 
     def clear(self) -> None:
         """Take the last line away."""
@@ -49,11 +47,11 @@ class Live:
             self._shown = ""
 
     def _status(self, progress: Progress) -> str:
-        rests = resting(progress.next_runs(), self._folder)
+        rests = resting(progress.plan, self._folder, progress.next_runs())
         if not rests:
             return progress.line()
         skips = "; Enter skips it" if _person_in_front() else ""
-        return f"{rests[0].told()}{skips}"
+        return f"{rests[0]}{skips}"
 
     def _show(self, line: str) -> None:
         line = line[: shutil.get_terminal_size().columns - 1]

@@ -5,10 +5,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from llenergymeasure.api.metering import Metered, meter
+import typer
+
+from llenergymeasure.api.metering import Metered
+from llenergymeasure.api.metering import meter as metered_block
 from llenergymeasure.cli.metered_command import Ended, run_command
+from llenergymeasure.cli.sensors import DevicesOption
 from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration, read_calibration
 from llenergymeasure.errors import EXIT_CONFIGURATION
 from llenergymeasure.files import write_text
@@ -16,41 +20,37 @@ from llenergymeasure.recording.cost import recorder_cost
 from llenergymeasure.results.record import Reading
 from llenergymeasure.units import NS_PER_S
 
+CONTEXT = {"allow_interspersed_args": False, "ignore_unknown_options": False}
 
-def run_meter(
-    command: Sequence[str],
-    *,
-    json_path: Path | None = None,
-    samples_path: Path | None = None,
-    devices: str | None = None,
-    align: bool = True,
-    require: bool = False,
-    calibration_path: Path | None = None,
+
+def meter(
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND …", help="what to measure")],
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="write the readings here")
+    ] = None,
+    samples_path: Annotated[
+        Path | None, typer.Option("--samples", help="keep the time series here (Parquet)")
+    ] = None,
+    devices: DevicesOption = None,
+    no_align: Annotated[
+        bool, typer.Option("--no-align", help="do not rest before the command and after it")
+    ] = False,
+    require: Annotated[
+        bool, typer.Option("--require", help="exit with 2 if nothing can be measured")
+    ] = False,
+    calibration_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration", metavar="FILE", help="the GPUs' gains against an external meter"
+        ),
+    ] = None,
 ) -> int:
-    """Run a command and report what energy it took.
-
-    Args:
-        command: program and arguments.
-        json_path: where to write the readings, as JSON.
-        samples_path: where to keep the time series (``.parquet``, or ``.arrows`` as recorded).
-        devices: GPUs by UUID or NVML index joined by commas; those a CUDA process would see if
-            not given.
-        align: rest a little before the command and after it, so that its ends are exact.
-        require: do not run the command where nothing can be measured (an estimate does not
-            count).
-        calibration_path: gains found against an external meter.
-
-    Returns:
-        The command's exit code, 128 + n if signal n ended it; 2 if nothing can be measured and
-        that is required.
-
-    Raises:
-        MeterError: the recorder did not start.
-        ConfigurationError: the devices are not there, or the calibration cannot be used.
-    """
+    """Measure the energy of any command, as perf stat does."""
     calibration = NO_CALIBRATION if calibration_path is None else read_calibration(calibration_path)
     ended: Ended | None = None
-    with meter(devices, align=align, samples=samples_path, calibration=calibration) as metered:
+    with metered_block(
+        devices, align=not no_align, samples=samples_path, calibration=calibration
+    ) as metered:
         for warning in metered.ready["warnings"]:
             print(f"llem: {warning}", file=sys.stderr)
         if _measures(metered.ready) or not require:

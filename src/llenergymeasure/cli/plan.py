@@ -1,12 +1,16 @@
 """``llem plan``: what a study would do."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from llenergymeasure.cli.output import JsonOption, ProfileOption, raw
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.containers.runner_choice import with_runners
-from llenergymeasure.plan import Plan, describe_plan, engines_compared
+from llenergymeasure.plan import Plan, describe_plan
+from llenergymeasure.plan.fairness import fairness
 from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.profile import forecast_for, job_request, misfits
@@ -14,14 +18,23 @@ from llenergymeasure.workflow.stopping import planned
 from llenergymeasure.workload.studies import load_study
 
 
-def plan_command(study_file: Path, *, as_json: bool, profile: str | None = None) -> None:
-    """Print the plan of ``study_file``, as text or as the JSON that outside programs read."""
-    study = with_runners(load_study(study_file), apptainer_offered=False)
-    plan = planned(study, StudyFolder(Path(study.results_root) / study.name))
+def plan(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="the study file")],
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a study would run, and what is left out.
+
+    Prints the runs in order, each point that was left out with its reason, and how long it may
+    take; with a cluster's profile, also what does not fit into its jobs. Nothing is run.
+    """
+    read = with_runners(load_study(study), apptainer_offered=False)
+    made = planned(read, StudyFolder.of(read))
     if as_json:
-        sys.stdout.write(plan.to_json_bytes(engines_compared(plan)).decode())
-        return
-    print("\n".join(plan_lines(plan, profile, study.notify)))
+        compared = fairness(made)
+        raw(made.to_json_bytes({} if compared is None else {"fairness": compared}).decode())
+    else:
+        print("\n".join(plan_lines(made, profile, read.notify)))
 
 
 def plan_lines(plan: Plan, profile: str | None, notify: NotifyConfig | None) -> Iterator[str]:
@@ -30,7 +43,7 @@ def plan_lines(plan: Plan, profile: str | None, notify: NotifyConfig | None) -> 
     Args:
         plan: the plan.
         profile: the Snakemake profile it is to run under.
-        notify: whom the study tells of its end.
+        notify: whom the study notifies of its end.
     """
     request = job_request(profile)
     forecast = forecast_for(request)

@@ -1,52 +1,45 @@
 """``llem status`` and ``llem results``: what a study has so far."""
 
-import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.plan import Plan
+import typer
+
+from llenergymeasure.cli.output import JsonOption, StudyArgument, names_in, print_json
+from llenergymeasure.cli.studies import study_folder
+from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.plan import Plan, left_out_lines
+from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.manifest import count, states, told_precision
+from llenergymeasure.workflow.manifest import count, precision_of, states
 from llenergymeasure.workflow.stopping import precision
-from llenergymeasure.workload.studies import load_study
+
+PLAIN_METRICS = {
+    "energy": "energy_per_output_token_j",
+    "power": "power_mean_w",
+    "throughput": "output_tokens_per_s",
+}
+"""Words that stand for a column."""
 
 
-def study_folder(path: Path) -> StudyFolder:
-    """Return the results folder that ``path`` is, or that the study file at ``path`` writes to.
-
-    Raises:
-        ConfigurationError: there is no plan yet.
-    """
-    folder = StudyFolder(path)
-    if path.is_file():
-        study = load_study(path)
-        folder = StudyFolder(Path(study.results_root) / study.name)
-    if not folder.plan.is_file():
-        raise ConfigurationError(
-            Problem(f"no results yet in {folder.path}; `llem run {path}` makes them", file=path)
-        )
-    return folder
-
-
-def status_command(path: Path, *, as_json: bool, full: bool = False) -> None:
-    """Print how many runs are in each state, and those that failed.
-
-    Args:
-        path: a study's file or results folder.
-        as_json: for programs.
-        full: read every run's files, also those that have not changed since they were last read.
-    """
-    folder = study_folder(path)
+def status(
+    study: StudyArgument = None,
+    as_json: JsonOption = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="read every run's files, changed or not")
+    ] = False,
+) -> None:
+    """Print what is done, running, failed or missing."""
+    folder = study_folder(study)
     plan = Plan.read(folder.plan)
     runs = states(plan, folder, full=full)
     if as_json:
-        head = {"study": plan.study, "counts": count(runs), **told_precision(plan, folder, runs)}
-        print(json.dumps({**head, "runs": runs}, indent=1))
+        head = {"study": plan.study, "counts": count(runs), **precision_of(plan, folder, runs)}
+        print_json({**head, "runs": runs})
         return
-    counts = ", ".join(f"{number} {status}" for status, number in sorted(count(runs).items()))
-    print(f"{plan.study}: {len(runs)} runs: {counts}")
+    counts = ", ".join(f"{number} {state}" for state, number in sorted(count(runs).items()))
+    print(f"{plan.study}: {counted(len(runs), 'run')}: {counts}")
     reached = precision(plan, folder, sum(run["status"] != "completed" for run in runs))
     if reached is not None:
         print(reached)
@@ -56,59 +49,51 @@ def status_command(path: Path, *, as_json: bool, full: bool = False) -> None:
             print(f"  {where}: {run['status']}: {run['error_class']}: {run['error_message']}")
 
 
-def results_command(
-    paths: Sequence[Path],
-    *,
-    group_by: str | None = None,
-    metric: str | None = None,
-    pool: str | None = None,
-    as_json: bool = False,
-    as_csv: bool = False,
+def results(
+    studies: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[STUDY …]", help="studies' files or results folders; default: the last one run"
+        ),
+    ] = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="columns whose values make a group, comma-separated")
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="what is averaged: energy, power, throughput, or a column of runs.parquet; "
+            "default energy_per_output_token_j"
+        ),
+    ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(help="average over these all the same: gpu_name, driver_version, …"),
+    ] = None,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="for spreadsheets")] = False,
 ) -> None:
-    """Print what has been measured: one study's summary, or means by any factor over all.
-
-    Args:
-        paths: studies' files or results folders.
-        group_by: columns whose values make a group, comma-separated.
-        metric: what is averaged.
-        pool: what may differ within a group, comma-separated.
-        as_json: for programs.
-        as_csv: for spreadsheets.
-
-    Raises:
-        ConfigurationError: a name is not known, or runs differ in what would be averaged.
-    """
+    """Print the summary table of a study, or means by any factor over one study or several."""
     if as_json and as_csv:
         raise ConfigurationError("give --json or --csv, not both")
-    folders = [study_folder(path).path for path in paths]
+    folders = [study_folder(path).path for path in studies or (None,)]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigurationError("a study is named twice: its runs would count twice")
-    plain = not (group_by or metric or pool or as_json or as_csv)
-    if plain and len(folders) == 1:
+    if len(folders) == 1 and not (group_by or metric or pool or as_json or as_csv):
         from llenergymeasure.report.text import study_text
 
-        print(study_text(folders[0]))
+        print(study_text(folders[0]), end="")
+        for line in left_out_lines(Plan.read(StudyFolder(folders[0]).plan)):
+            print(line)
         return
-    grouping = _split(group_by) or ["experiment"]
-    averaged = metric or "energy_per_output_token_j"
-    _print_groups(folders, grouping, averaged, _split(pool), as_json=as_json, as_csv=as_csv)
-
-
-def _print_groups(
-    folders: Sequence[Path],
-    group_by: Sequence[str],
-    metric: str,
-    pool: Sequence[str],
-    *,
-    as_json: bool,
-    as_csv: bool,
-) -> None:
     from llenergymeasure.analysis.pooling import study_runs, summarise_by
 
-    table = summarise_by(study_runs(folders), group_by, metric, pool)
+    groups, pooled = names_in(group_by) or ["experiment"], names_in(pool)
+    averaged = PLAIN_METRICS.get(metric or "energy", metric)
+    table = summarise_by(study_runs(folders), groups, str(averaged), pooled)
     if as_json:
-        head = {"metric": metric, "group_by": list(group_by), "pooled": list(pool)}
-        print(json.dumps({**head, "groups": table.to_pylist()}, indent=1))
+        head = {"metric": averaged, "group_by": list(groups), "pooled": list(pooled)}
+        print_json({**head, "groups": table.to_pylist()})
     elif as_csv:
         from pyarrow import csv
 
@@ -118,8 +103,4 @@ def _print_groups(
     else:
         from llenergymeasure.report.groups import groups_text
 
-        print(groups_text(table, group_by, metric))
-
-
-def _split(names: str | None) -> list[str]:
-    return [name.strip() for name in (names or "").split(",") if name.strip()]
+        print(groups_text(table, groups, str(averaged)))

@@ -4,18 +4,21 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 import yaml
 
 from llenergymeasure.cli.live import Live
+from llenergymeasure.cli.output import Level, ProfileOption, StudyArgument, level, note
 from llenergymeasure.cli.plan import plan_lines
-from llenergymeasure.cli.talk import Level, level, note
+from llenergymeasure.config.loading import parse_overrides
 from llenergymeasure.config.preferences import preferred_folder
 from llenergymeasure.config.study import Study
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.files import locked, write_text
+from llenergymeasure.machine.disk import why_not_writable
 from llenergymeasure.plan import left_out_lines
 from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.report.wording import counted
@@ -32,99 +35,154 @@ from llenergymeasure.workload.studies import load_study, study_from_mapping
 PROMPTS_OF_ONE = 10
 """For one number on the spot: a study's default of 100 would take minutes on a CPU."""
 
+BATCH_KEYS = {
+    "pytorch": "pytorch.batch_size",
+    "vllm": "vllm.engine.max_num_seqs",
+    "sglang": "sglang.engine.max_running_requests",
+    "tensorrt": "tensorrt.engine.max_batch_size",
+}
+"""What says how many requests an engine works on at once."""
 
-def run_command(
-    study_file: Path | None,
-    settings: Mapping[str, Any],
-    *,
-    dry_run: bool,
-    profile: str | None = None,
+
+def run(
+    study: Annotated[
+        Path | None, typer.Argument(metavar="[STUDY.yaml]", help="a study to run to its report")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="one model, in place of a study")
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help="pytorch, vllm, …")] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", "-n", help="how many prompts; for one model 10")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="requests at once")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="synthetic, a file, or a data set's id")
+    ] = None,
+    max_input_tokens: Annotated[int | None, typer.Option(help="longest prompt")] = None,
+    max_output_tokens: Annotated[int | None, typer.Option(help="longest answer")] = None,
+    weights: Annotated[str | None, typer.Option(help="pretrained or random")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="auto, quick, standard or publication")
+    ] = None,
+    cycles: Annotated[int | None, typer.Option(help="repetitions of each experiment")] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            help="order of the runs: sequential, interleaved, shuffled, reverse or latin_square"
+        ),
+    ] = None,
+    no_gaps: Annotated[bool, typer.Option("--no-gaps", help="no rests between runs")] = False,
+    more: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="any setting of a study, over its own"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what would run, and run nothing")
+    ] = False,
+    profile: ProfileOption = None,
 ) -> int:
-    """Run a study with overrides, or a study of one made of ``settings``; return the exit code.
+    """Run a study, or one model.
 
-    Args:
-        study_file: the study; null for one model.
-        settings: what the command line sets, by dotted key.
-        dry_run: only say what would run.
-        profile: the Snakemake profile to run it under.
-
-    Raises:
-        ConfigurationError: neither or both were given, or the settings cannot be used.
+    What is complete is never measured again: the same command after a failure or an
+    interruption makes what is missing. For one number: llem run --model tiny-llama
     """
-    if study_file is not None and "model" in settings:
+    settings = {
+        "model": model,
+        "backend": backend,
+        "n": n,
+        BATCH_KEYS.get(backend or "pytorch", "pytorch.batch_size"): batch_size,
+        "precision": precision,
+        "dataset": dataset,
+        "max_input_tokens": max_input_tokens,
+        "max_output_tokens": max_output_tokens,
+        "weights": weights,
+        "protocol": protocol,
+        "execution.n_cycles": cycles,
+        "execution.cycle_order": order,
+    }
+    if no_gaps:
+        settings |= {"execution.experiment_gap_seconds": 0, "execution.cycle_gap_seconds": 0}
+    given = {key: value for key, value in settings.items() if value is not None}
+    given |= parse_overrides(more or ())
+    if study is not None and model is not None:
         raise ConfigurationError("give either a study file or --model, not both")
-    if study_file is None and "model" not in settings:
+    if study is None and "model" not in given:
         raise ConfigurationError("say what to run: a STUDY.yaml, or --model with a model's name")
-    if study_file is not None:
-        call = StudyCall(study_file, settings, profile)
-        return _run(call, load_study(study_file, settings), dry_run=dry_run)
-    mapping = _study_of_one(settings)
-    study = study_from_mapping(mapping)
-    file = Path(study.results_root) / study.name / "study.yaml"
-    return _run(StudyCall(file, {}, profile), study, dry_run=dry_run, mapping=mapping)
+    if study is not None:
+        call = StudyCall(study, given, profile)
+        return _run(call, load_study(study, given), dry_run=dry_run)
+    mapping = _study_of_one(given)
+    one = study_from_mapping(mapping)
+    call = StudyCall(StudyFolder.of(one).path / "study.yaml", {}, profile)
+    return _run(call, one, dry_run=dry_run, mapping=mapping)
 
 
-def resume_command(path: Path | None, profile: str | None) -> int:
-    """Go on with a study: make what is missing and try again what failed; return the exit code.
+def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
+    """Go on with a study that was interrupted.
 
-    Args:
-        path: its file or its results folder; null for the one that was started last here.
-        profile: another profile than last time.
-
-    Raises:
-        ConfigurationError: there is no such study, or it is not for this user to resume unseen.
+    Makes what is missing and tries again what failed, with the options of the last time.
     """
-    if path is None:
+    if study is None:
         root = preferred_folder(None)
         folder = last_called(root)
         if folder is None:
             raise ConfigurationError(f"no study was run here: there is none in {root}/")
-        path = folder.path
+        study = folder.path
+    call = _call_of(study)
+    if profile is None and call.profile is not None and not is_ours(call.profile):
+        message = (
+            f"was run with a profile that is not ours; --profile {call.profile} takes it again"
+        )
+        raise ConfigurationError(Problem(message, file=study))
+    call = StudyCall(call.study_file, call.settings, profile or call.profile)
+    note(f"Resuming {call}")
+    return _run(call, load_study(call.study_file, call.settings), dry_run=False)
+
+
+def _call_of(path: Path) -> StudyCall:
+    """Return how the study of a file or folder was started last; a file as it is, if it was not."""
     if path.is_dir():
         call = recall(StudyFolder(path))
         if call is None:
             message = "holds no study that `llem run` started; name the study's file"
             raise ConfigurationError(Problem(message, file=path))
-    else:
-        study = load_study(path)
-        try:
-            call = recall(StudyFolder(Path(study.results_root) / study.name))
-        except ConfigurationError:  # its file has another name now: this one
-            call = None
-        if call is None or not call.study_file.samefile(path):
-            call = StudyCall(path)
-    if profile is None and call.profile is not None and not is_ours(call.profile):
-        message = (
-            f"was run with a profile that is not ours; --profile {call.profile} takes it again"
-        )
-        raise ConfigurationError(Problem(message, file=path))
-    call = StudyCall(call.study_file, call.settings, profile or call.profile)
-    note(f"Resuming {call}")
-    return _run(call, load_study(call.study_file, call.settings), dry_run=False)
+        return call
+    try:
+        call = recall(StudyFolder.of(load_study(path)))
+    except ConfigurationError:  # its file has another name now: this one
+        if not path.is_file():
+            raise
+        call = None
+    if call is None or not call.study_file.samefile(path):
+        return StudyCall(path)
+    return call
 
 
 def _run(
     call: StudyCall, study: Study, *, dry_run: bool, mapping: Mapping[str, Any] | None = None
 ) -> int:
     """Run a study; ``mapping`` is what its file is to hold where there is none yet."""
+    request = job_request(call.profile)
     study = with_runners(study, apptainer_offered=False)
-    folder = StudyFolder(Path(study.results_root) / study.name)
+    folder = StudyFolder.of(study)
     plan = planned(study, folder)
     if dry_run:
         print("\n".join(plan_lines(plan, call.profile, study.notify)))
         return EXIT_OK
+    _need_place_for_snakemake()
     with locked(folder.lock, OWNER) as lock:
         if mapping is not None:
             content = yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True)
             write_text(call.study_file, content)
-        remember(folder, call)
+        shared = remember(folder, call)
         runs = write_manifest(plan, folder)
         to_do = sum(run["status"] != "completed" for run in runs)
         note(f"{study.name}: {counted(len(plan.runs), 'run')}, {to_do} to do, into {folder.path}")
-        told = runs_or_sends(plan, study.notify) if to_do else []
-        for line in (*damaged(runs), *left_out_lines(plan), *told):
+        said = runs_or_sends(plan, study.notify) if to_do else []
+        for line in (*shared, *damaged(runs), *left_out_lines(plan), *said):
             note(line)
-        request = job_request(call.profile)
         if request is not None and to_do:
             for problem in misfits(plan, request, forecast_for(request)):
                 note(f"Does not fit: {problem}")
@@ -140,7 +198,14 @@ def _run(
     reached = precision(longest, folder, open_runs(longest, folder))
     if reached is not None:
         note(str(reached))
-    return _tell(folder, ended.code)
+    return _print_results(folder, ended.code)
+
+
+def _need_place_for_snakemake() -> None:
+    reason = why_not_writable(Path())
+    if reason is not None:
+        message = f"{reason}: Snakemake keeps its state where you are; go to a folder of yours"
+        raise ConfigurationError(Problem(message, file=Path.cwd()))
 
 
 def _study_of_one(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,7 +221,7 @@ def _study_of_one(settings: Mapping[str, Any]) -> dict[str, Any]:
     return mapping
 
 
-def _tell(folder: StudyFolder, code: int) -> int:
+def _print_results(folder: StudyFolder, code: int) -> int:
     """Print the study's text and return the exit code: 1 too if every run was disqualified."""
     from llenergymeasure.report.text import study_text
 
@@ -174,7 +239,7 @@ def _tell(folder: StudyFolder, code: int) -> int:
 def _every_run_disqualified(folder: StudyFolder) -> bool:
     import pyarrow.parquet as pq
 
-    summary = pq.read_table(folder.path / "summary.parquet", columns=["n", "n_disqualified"])
+    summary = pq.read_table(folder.path / SUMMARY_NAME, columns=["n", "n_disqualified"])
     in_means: int = sum(summary["n"].to_pylist())
     disqualified: int = sum(summary["n_disqualified"].to_pylist())
     return in_means == 0 and disqualified > 0

@@ -1,21 +1,20 @@
-"""``llem skip``: end the rest before the run at work."""
+"""``llem skip``: end a rest that somebody waits for."""
 
 import sys
-from pathlib import Path
 
-from llenergymeasure.cli.results import study_folder
+from llenergymeasure.cli.output import StudyArgument
+from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
 from llenergymeasure.plan import Plan
 from llenergymeasure.workflow.skip import resting
 
 
-def skip_command(path: Path) -> int:
-    """End the rest of every run of a study that rests now; return 1 if none does."""
-    folder = study_folder(path)
-    rests = resting(Plan.read(folder.plan).runs, folder)
+def skip(study: StudyArgument = None) -> int:
+    """Skip the waiting time before the next run."""
+    folder = study_folder(study)
+    rests = resting(Plan.read(folder.plan), folder)
     for rest in rests:
-        rest.skip()
-        print(f"Rest before {rest.run.experiment} cycle {rest.run.cycle} skipped.")
+        print(rest.skip())
     if not rests:
         print("llem: no run of this study is resting now", file=sys.stderr)
         return EXIT_FAILED

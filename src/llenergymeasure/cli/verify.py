@@ -1,28 +1,25 @@
 """``llem verify``: whether every figure of a study follows from what was recorded."""
 
-import json
 import sys
-from pathlib import Path
 
-from llenergymeasure.cli.results import study_folder
+from llenergymeasure.cli.output import JsonOption, StudyArgument, print_json
+from llenergymeasure.cli.studies import study_folder
+from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
+from llenergymeasure.report.wording import counted
 
 
-def verify_command(path: Path, *, as_json: bool) -> bool:
-    """Recompute a study's figures, print what does not match, and return whether all does.
-
-    Raises:
-        ConfigurationError: there is no plan yet.
-        ResultsError: the plan cannot be read, or another version wrote a record.
-    """
+def verify(study: StudyArgument = None, as_json: JsonOption = False) -> int:
+    """Recompute every figure of a study from its raw samples, and say which do not match."""
     from llenergymeasure.analysis.verify.study import verify_study
 
-    found = verify_study(study_folder(path).path)
+    found = verify_study(study_folder(study).path)
+    code = EXIT_FAILED if found.differences else EXIT_OK
     if as_json:
-        print(json.dumps(found.as_dict(), indent=1, default=str))
-        return not found.differences
+        print_json(found.as_dict())
+        return code
     for each in found.differences:
         print(each)
-    runs = f"{found.runs} run{'' if found.runs == 1 else 's'}"
+    runs = counted(found.runs, "run")
     missing = f"; {found.missing} planned without a result" if found.missing else ""
     if found.unhashed:
         print(
@@ -32,10 +29,8 @@ def verify_command(path: Path, *, as_json: bool) -> bool:
             file=sys.stderr,
         )
     if found.differences:
-        print(
-            f"{found.study}: {len(found.differences)} differences in {runs}{missing}",
-            file=sys.stderr,
-        )
-        return False
-    print(f"{found.study}: {runs} and all tables follow from what was recorded{missing}")
-    return True
+        differences = counted(len(found.differences), "difference")
+        print(f"{found.study}: {differences} in {runs}{missing}", file=sys.stderr)
+    else:
+        print(f"{found.study}: {runs} and all tables follow from what was recorded{missing}")
+    return code

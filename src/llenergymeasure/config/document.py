@@ -8,6 +8,7 @@ from typing import Any
 
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.fields import field_at, unknown_key_message
+from llenergymeasure.config.file_paths import from_folder
 from llenergymeasure.config.merging import flattened, merged
 from llenergymeasure.config.messages import describe, problem
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
@@ -120,6 +121,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> Document:
     if not isinstance(values, dict):
         message = "a study must be a mapping of settings to values"
         raise ConfigurationError(Problem(message, found=describe(values), file=path, line=1))
+    values = from_folder(values, path.parent)
     return _with_base(Document(values, places, path), (*above, resolved))
 
 

@@ -27,7 +27,7 @@ LOCAL_SETTINGS: Mapping[str, frozenset[str]] = {
 }
 """Settings that may name a file or folder here, with the endings that only a file has."""
 
-_BUILT_IN = {
+BUILT_IN = {
     "model": (TINY_LLAMA,),
     "dataset": (SYNTHETIC,),
     "chat.template": (OWN_TEMPLATE, NO_TEMPLATE),
@@ -93,7 +93,7 @@ def _written(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str] | N
         place[section] = dict(inside)
         place = place[section]
     value = place.get(name)
-    return (place, name) if isinstance(value, str) and value not in _BUILT_IN.get(key, ()) else None
+    return (place, name) if isinstance(value, str) and value not in BUILT_IN.get(key, ()) else None
 
 
 class Identifier:

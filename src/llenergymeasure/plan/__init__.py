@@ -1,6 +1,6 @@
 """From a study to its runs, in order. Pure: nothing is read or written but the plan's own file."""
 
-from llenergymeasure.plan.describe import describe_plan, engines_compared, left_out_lines
+from llenergymeasure.plan.describe import describe_plan, left_out_lines
 from llenergymeasure.plan.estimate import Estimates
 from llenergymeasure.plan.making import make_plan
 from llenergymeasure.plan.model import Plan, PlannedRun
@@ -10,7 +10,6 @@ __all__ = [
     "Plan",
     "PlannedRun",
     "describe_plan",
-    "engines_compared",
     "left_out_lines",
     "make_plan",
 ]

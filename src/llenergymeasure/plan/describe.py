@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llenergymeasure.plan.equivalents import equivalent_lines, equivalents
 from llenergymeasure.plan.estimate import Estimates, duration
 from llenergymeasure.plan.fairness import fairness, unlike
 from llenergymeasure.plan.model import Plan, PlannedRun
 from llenergymeasure.plan.precision import longest, precision_lines
+from llenergymeasure.screen import aligned
 
 SHOWN_RUNS = 40
 SHOWN_LEFT_OUT = 20
@@ -28,16 +28,6 @@ def describe_plan(plan: Plan, estimates: Estimates | None = None) -> str:
     return "\n".join(_lines(plan, estimates or Estimates())) + "\n"
 
 
-def engines_compared(plan: Plan) -> dict[str, Any]:
-    """Return what a comparison of engines has to be read with; empty for one backend.
-
-    ``fairness`` says which experiments do the same work, ``equivalent`` shows the engines' knobs
-    side by side.
-    """
-    found = fairness(plan)
-    return {} if found is None else {"fairness": found, "equivalent": equivalents(plan)}
-
-
 def _lines(plan: Plan, estimates: Estimates) -> Iterator[str]:
     order = plan.execution.get("cycle_order")
     experiments = len(plan.experiments)
@@ -50,7 +40,7 @@ def _lines(plan: Plan, estimates: Estimates) -> Iterator[str]:
     yield from precision_lines(plan)
     yield from _runners(plan)
     yield ""
-    yield from _table(plan)
+    yield _table(plan)
     hidden = len(plan.runs) - SHOWN_RUNS
     if hidden > 0:
         yield f"… and {_count(hidden, 'more run')}"
@@ -87,10 +77,10 @@ def _not_in_the_estimate(plan: Plan, estimates: Estimates) -> Iterator[str]:
 
 
 def _engines(plan: Plan) -> Iterator[str]:
-    found = engines_compared(plan)
-    if not found:
+    found = fairness(plan)
+    if found is None:
         return
-    groups = found["fairness"]["same_work"]
+    groups = found["same_work"]
     shared = sum(len(group) for group in groups)
     yield ""
     yield (
@@ -99,7 +89,6 @@ def _engines(plan: Plan) -> Iterator[str]:
     )
     for each in unlike(plan):
         yield f"Not comparable: {each}"
-    yield from equivalent_lines(found["equivalent"])
 
 
 def _runners(plan: Plan) -> Iterator[str]:
@@ -109,13 +98,10 @@ def _runners(plan: Plan) -> Iterator[str]:
         yield f"  {backend} runs {_PLACES[runners[backend]]}{image} ({reason})"
 
 
-def _table(plan: Plan) -> Iterator[str]:
+def _table(plan: Plan) -> str:
     header = ["order", "experiment", "cycle", "backend", "runner", *plan.swept_keys]
     rows = [_row(run, plan.swept_keys) for run in plan.runs[:SHOWN_RUNS]]
-    widths = [max(len(row[place]) for row in [header, *rows]) for place in range(len(header))]
-    for row in [header, *rows]:
-        cells = zip(row, widths, strict=True)
-        yield "  ".join(cell.ljust(width) for cell, width in cells).rstrip()
+    return aligned([header, *rows], left=range(1, len(header)), spare=(4, 1))
 
 
 def _row(run: PlannedRun, keys: Sequence[str]) -> list[str]:

@@ -124,7 +124,7 @@ def unlike(plan: Plan) -> list[Unlike]:
 
 
 def fairness(plan: Plan) -> dict[str, Any] | None:
-    """Return what the plan's settings say of fairness, as plain values; null for one backend.
+    """Return what the plan's settings say of fairness, as plain values; None for one backend.
 
     ``same_work`` groups experiments that do the same work on several backends; ``not_comparable``
     are those without a counterpart.

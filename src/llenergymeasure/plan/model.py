@@ -7,11 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.units import BackendName, RunnerName
 
 PLAN_VERSION = 1
+
+_PLAIN_VALUES = ("backend", "model", "precision")
+"""Settings whose values need no name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class PlannedRun:
         config: the settings that are set.
         swept: the value of each setting that the study varies.
         gap_s: rest before it.
-        timeout_s: its wall-clock limit; null for none.
+        timeout_s: its wall-clock limit; None for none.
     """
 
     experiment: str
@@ -57,8 +59,8 @@ class Plan:
         runner_reasons: why each backend's runner was chosen.
         notes: what a reader should know before running it, a sentence each.
         stopping: under a precision target, what the pilot of an experiment decided, by experiment.
-        carbon: figures that carbon and cost are computed with; null if none are declared.
-        quality: what is asked of the answers' quality; null for nothing.
+        carbon: figures that carbon and cost are computed with; None if none are declared.
+        quality: what is asked of the answers' quality; None for nothing.
         written: the study as it was written; empty in plans of earlier versions.
         overrides: dotted names of settings that were set over it, and their values.
     """
@@ -79,31 +81,6 @@ class Plan:
     written: Mapping[str, Any] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
-    def spec(self, experiment: str, cycle: int) -> RunSpec:
-        """Return what the run's process is told.
-
-        Raises:
-            ResultsError: the plan has no such run.
-        """
-        run = self.run(experiment, cycle)
-        return RunSpec(
-            study=self.study,
-            study_design_hash=self.study_design_hash,
-            experiment=run.experiment,
-            cycle=run.cycle,
-            order=run.order,
-            backend=run.backend,
-            runner=run.runner,
-            config=run.config,
-            gap_s=run.gap_s,
-            timeout_s=run.timeout_s,
-            skip_preflight=bool(self.execution.get("skip_preflight", False)),
-            pin=self.execution.get("pin"),
-            pin_scope=self.execution.get("pin_scope"),
-            carbon=None if self.carbon is None else dict(self.carbon),
-            quality=None if self.quality is None else dict(self.quality),
-        )
-
     def run(self, experiment: str, cycle: int) -> PlannedRun:
         """Return the run of an experiment in a cycle.
 
@@ -114,6 +91,31 @@ class Plan:
         if found is None:
             raise ResultsError(f"the plan of {self.study} has no run {experiment}/{cycle}")
         return found
+
+    def label(self, run: PlannedRun) -> str:
+        """Return what tells a run from the others, for people: its settings and its cycle."""
+        return f"{self._labels[run.experiment]}, cycle {run.cycle}"
+
+    @cached_property
+    def _labels(self) -> dict[str, str]:
+        """The settings in which each experiment differs from another one, as in the report."""
+        varied = {
+            run.experiment: {"backend": run.backend, **dict(_leaves(run.swept))}
+            for run in self.runs
+        }
+        keys = dict.fromkeys(key for settings in varied.values() for key in settings)
+        differing = [
+            key for key in keys if len({_dump(each.get(key)) for each in varied.values()}) > 1
+        ]
+        return {
+            run.experiment: " · ".join(
+                _named(key, varied[run.experiment][key])
+                for key in differing
+                if varied[run.experiment].get(key) is not None
+            )
+            or str(run.config.get("model", run.experiment))
+            for run in self.runs
+        }
 
     @property
     def experiments(self) -> tuple[str, ...]:
@@ -128,7 +130,7 @@ class Plan:
         """Return the plan as JSON, a line for each run; the same plan gives the same bytes.
 
         Args:
-            more: keys told beside the plan's own, which reading it back leaves aside.
+            more: keys told next to the plan's own, which reading it back leaves aside.
         """
         return b"".join(self._json_parts(more or {}))
 
@@ -214,6 +216,20 @@ class Plan:
             )
         except (KeyError, TypeError) as error:
             raise ResultsError(f"{path}: is no plan: {error}") from None
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every setting below sections with its dotted name."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _named(key: str, value: Any) -> str:
+    text = value if isinstance(value, str) else _dump(value)
+    return text if key in _PLAIN_VALUES else f"{key.rpartition('.')[2]}={text}"
 
 
 def _dump(value: Any) -> str:

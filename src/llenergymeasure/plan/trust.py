@@ -19,7 +19,7 @@ _CODE = re.compile(
 
 
 def runs_or_sends(plan: Plan, notify: NotifyConfig | None) -> list[str]:
-    """Return what a study runs beside its engines and sends to whom, a line each; empty if nothing.
+    """Return what a study runs besides its engines and sends to whom, a line each; or nothing.
 
     Args:
         plan: the study's.

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from llenergymeasure.report.text import aligned
 from llenergymeasure.report.wording import AS_IS, NOTHING, mean_text, plain, rounded_range
+from llenergymeasure.screen import aligned
 
 LABEL_LIMIT = 40
 

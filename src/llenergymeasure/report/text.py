@@ -9,6 +9,7 @@ import pyarrow as pa
 from llenergymeasure.analysis.tables import RUNS_NAME, SUMMARY_NAME, read_table
 from llenergymeasure.report.advice import Failure, failures
 from llenergymeasure.report.experiments import CARBON, COST, Declared, declared
+from llenergymeasure.report.findings import ranked
 from llenergymeasure.report.method import meters
 from llenergymeasure.report.wording import (
     NOTHING,
@@ -18,9 +19,9 @@ from llenergymeasure.report.wording import (
     rounded,
     rounded_range,
     scale_for,
-    width,
 )
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.screen import aligned
 from llenergymeasure.units import DISQUALIFYING
 
 LABEL_LIMIT = 44
@@ -50,7 +51,7 @@ def summary_text(summary: pa.Table, runs: pa.Table, study_dir: Path | None = Non
         runs: one row a run.
         study_dir: the study's folder, to name logs by their full path.
     """
-    rows, run_rows = summary.to_pylist(), runs.to_pylist()
+    rows, run_rows = ranked(summary.to_pylist()), runs.to_pylist()
     blocks = [
         _head(rows, run_rows),
         _experiments(rows, declared(rows, run_rows)),
@@ -147,7 +148,7 @@ def _experiments(rows: Sequence[Row], given: Declared) -> str:
                 *(rounded(row[f"{name}_mean"]) for name, _ in footprint),
             ]
         )
-    text = aligned(lines, left=(0, 1, 3))
+    text = aligned(lines, left=(0, 1, 3), spare=(0, 6, 7, 3))
     rest = len(rows) - LISTED_EXPERIMENTS
     return text if rest <= 0 else f"{text}\n... and {rest:,} more in summary.csv"
 
@@ -186,19 +187,6 @@ def _failures(found: Sequence[Failure], study_dir: Path | None) -> str:
     if rest > 0:
         lines.append(f"  ... and {rest} more reasons; see runs.parquet")
     return "\n".join(lines)
-
-
-def aligned(lines: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    """Return lines of cells as columns, those in ``left`` to the left and the others right."""
-    widths = [max(width(line[place]) for line in lines) for place in range(len(lines[0]))]
-    out = []
-    for line in lines:
-        cells = []
-        for place, cell in enumerate(line):
-            pad = " " * (widths[place] - width(cell))
-            cells.append(cell + pad if place in left else pad + cell)
-        out.append("  ".join(cells).rstrip())
-    return "\n".join(out)
 
 
 def _ascii(text: str) -> str:

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llenergymeasure.config.study import Study
 
 SCHEMA_VERSION = 1
 """Of the record; a later one is refused."""
@@ -156,6 +160,11 @@ class StudyFolder:
     """The folder of one study, ``results/<study>``."""
 
     path: Path
+
+    @classmethod
+    def of(cls, study: "Study") -> "StudyFolder":
+        """Return where a study's results go."""
+        return cls(Path(study.results_root) / study.name)
 
     @property
     def plan(self) -> Path:

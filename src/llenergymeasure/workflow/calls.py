@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ NAME = ".call.json"
 
 SETTINGS = frozenset(
     {
-        *("backend", "n", "pytorch.batch_size", "precision", "dataset", "max_input_tokens"),
+        *("backend", "n", "precision", "dataset", "max_input_tokens"),
+        *("pytorch.batch_size", "vllm.engine.max_num_seqs"),
+        *("sglang.engine.max_running_requests", "tensorrt.engine.max_batch_size"),
         *("max_output_tokens", "weights", "protocol", "execution.n_cycles"),
         *("execution.cycle_order", "execution.experiment_gap_seconds"),
         "execution.cycle_gap_seconds",
     }
 )
-"""What ``llem run`` sets over a study."""
+"""What ``llem run`` sets over a study by options of its own."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +48,28 @@ class StudyCall:
         return " with ".join([str(self.study_file), *([", ".join(given)] if given else [])])
 
 
-def remember(folder: StudyFolder, call: StudyCall) -> None:
-    """Keep how a study was started, in its results."""
+def remember(folder: StudyFolder, call: StudyCall) -> list[str]:
+    """Keep how a study was started, in its results; return who else keeps results there."""
+    path, other = folder.path / NAME, None
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        other = Path(json.loads(path.read_text())["study_file"])
     content = {
         "study_file": str(call.study_file.absolute()),
         "settings": dict(call.settings),
         "profile": call.profile,
     }
-    write_text(folder.path / NAME, json.dumps(content, indent=1) + "\n")
+    write_text(path, json.dumps(content, indent=1) + "\n")
+    if other is None or not other.is_file() or other.samefile(call.study_file):
+        return []
+    return [
+        f"Note: {folder.path} held the results of {other} until now, which has the same name: its "
+        f"runs are kept, tables and report become those of {call.study_file}. Another name: in "
+        "one of them parts them"
+    ]
 
 
 def recall(folder: StudyFolder) -> StudyCall | None:
-    """Return how a study was last started; null if it was not by ``llem``.
+    """Return how a study was last started; None if it was not by ``llem``.
 
     A results folder may come from anybody: what it says is taken for which study and with which
     settings, and for nothing that could run something else.
@@ -76,7 +89,10 @@ def recall(folder: StudyFolder) -> StudyCall | None:
         raise ConfigurationError(Problem(message, file=folder.path))
     unknown = sorted(call.settings.keys() - SETTINGS)
     if unknown:
-        message = f"no command of ours sets {', '.join(unknown)}; run the study by its file"
+        message = (
+            f"was run with {', '.join(unknown)}, which no option of ours sets and a results folder "
+            "may not: run the study by its file, with --set"
+        )
         raise ConfigurationError(Problem(message, file=path))
     if not call.study_file.is_file():
         message = "the study that was run here is gone; put it back, or run another file"
@@ -85,6 +101,6 @@ def recall(folder: StudyFolder) -> StudyCall | None:
 
 
 def last_called(root: Path) -> StudyFolder | None:
-    """Return the study below ``root`` that ``llem`` started last; null if there is none."""
+    """Return the study below ``root`` that ``llem`` started last; None if there is none."""
     found = [(path.stat().st_mtime, path) for path in root.glob(f"*/{NAME}")]
     return StudyFolder(max(found)[1].parent) if found else None

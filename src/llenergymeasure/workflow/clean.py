@@ -1,11 +1,10 @@
 """What killed runs and workflows left behind: found first, removed when told to.
 
-Nothing that is finished and nothing at work is touched: whoever cleans holds the study's lock, and
+Nothing that is finished or running is touched: whoever cleans holds the study's lock, and
 a run whose process lives is passed over. A lock file means nothing once nobody holds it (the
 kernel keeps the locks), so the study's own and those of GPUs stay.
 """
 
-import json
 import os
 import signal
 import time
@@ -14,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llenergymeasure.errors import LlemError, ResultsError
 from llenergymeasure.files import opened, remove
@@ -23,6 +22,9 @@ from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.results.whole import is_measured
 from llenergymeasure.workflow.cluster import end_jobs, left_jobs
+
+if TYPE_CHECKING:
+    from llenergymeasure.backends.tensorrt.engine_cache import EngineCache, StoredEngine
 
 GRACE_S = 20.0
 """A run has fifteen seconds to end; then it is killed."""
@@ -45,6 +47,11 @@ class Leftover:
     reason: str
     remove: Callable[[], None]
     size_bytes: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        names = ("kind", "name", "reason", "size_bytes")
+        return {name: getattr(self, name) for name in names}
 
 
 def leftovers(folder: StudyFolder) -> Iterator[Leftover]:
@@ -84,6 +91,31 @@ def machine_leftovers() -> Iterator[Leftover]:
         )
 
 
+def compiled_engines() -> Iterator[Leftover]:
+    """Yield the engines that TensorRT-LLM compiled for later runs; those in use stay."""
+    from llenergymeasure.backends.tensorrt.engine_cache import EngineCache
+
+    cache = EngineCache()
+    for path in cache.leftovers():
+        yield Leftover(
+            "engine", str(path), "left by a broken-off build", partial(cache.clear, path)
+        )
+    for engine in cache.engines():
+        yield Leftover(
+            "engine",
+            f"{engine.hash} of {engine.model_name}",
+            f"compiled by TensorRT-LLM {engine.key.tensorrt_llm} in {engine.build_s:.0f} s, used "
+            f"last {engine.used_s / 86_400:.0f} days ago",
+            partial(_remove_engine, cache, engine),
+            engine.bytes,
+        )
+
+
+def _remove_engine(cache: "EngineCache", engine: "StoredEngine") -> None:
+    if not cache.remove(engine):
+        raise LlemError("a run is using it")
+
+
 def _restore_limits() -> None:
     failed = [f"GPU {uuid}: {reason}" for uuid, reason in restore_left().items() if reason]
     if failed:
@@ -96,7 +128,7 @@ def _jobs(folder: StudyFolder) -> Iterator[Leftover]:
             "job",
             f"{job.id} {job.name} ({job.state.lower()}, {job.comment})",
             "its workflow is gone",
-            lambda job=job: end_jobs([job]),  # type: ignore[misc]
+            partial(end_jobs, [job]),
         )
 
 
@@ -122,7 +154,7 @@ def _processes(folder: StudyFolder, at_work: set[Path]) -> Iterator[Leftover]:
             "process",
             f"{entry.name} {_command(entry)}",
             f"left by {run.relative_to(runs)}, whose supervisor is dead",
-            lambda entry=entry, run=run: _end(entry, run),  # type: ignore[misc]
+            partial(_end, entry, run),
         )
 
 
@@ -225,17 +257,9 @@ def _snakemake_locks(folder: StudyFolder) -> Iterator[Leftover]:
             continue
         if paths and all(_is_below(path, folder.path) for path in paths):
             yield Leftover(
-                "lock", str(lock), "Snakemake's lock; no workflow is at work", lock.unlink
+                "lock", str(lock), "Snakemake's lock; no workflow is running", lock.unlink
             )
 
 
 def _is_below(path: str, folder: Path) -> bool:
     return Path(path).resolve().is_relative_to(folder.resolve())
-
-
-def as_plain(found: Leftover) -> dict[str, Any]:
-    """Return a leftover as plain values, for programs."""
-    return json.loads(json.dumps({key: getattr(found, key) for key in _TOLD}))  # type: ignore[no-any-return]
-
-
-_TOLD = ("kind", "name", "reason", "size_bytes")

@@ -1,7 +1,7 @@
 """What a workflow does on SLURM: names its jobs, and ends those that an earlier one left.
 
 A workflow that is killed leaves its jobs in the queue, and Snakemake does not find them again.
-They would measure beside the new ones, so they are ended before these are submitted.
+They would measure next to the new ones, so they are ended before these are submitted.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """What must go before a workflow takes stock: damaged results, and files half written.
 
 A damaged result is put aside, never deleted: its run is measured again, and what was left of the
-first time stays beside it in ``damaged-1``, ``damaged-2`` and so on.
+first time stays next to it in ``damaged-1``, ``damaged-2`` and so on.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ from llenergymeasure.workflow.manifest import DAMAGED
 def damaged(states: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return in words which runs are damaged and what becomes of them."""
     return [
-        f"Damaged: {run['error_message']}. The run is measured again; its files stay beside it "
+        f"Damaged: {run['error_message']}. The run is measured again; its files stay next to it "
         "in a folder damaged-N"
         for run in states
         if run.get("error_class") == DAMAGED
@@ -27,7 +27,7 @@ def damaged(states: Iterable[Mapping[str, Any]]) -> list[str]:
 def make_room(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
     """Put damaged results aside, and remove what killed processes were writing.
 
-    Only for whoever holds the study's lock. A run whose earlier attempt is still at work is left
+    Only for whoever holds the study's lock. A run whose earlier attempt still runs is left
     alone.
 
     Args:
@@ -49,7 +49,7 @@ def make_room(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
 
 
 def _set_aside(run: RunFolder) -> None:
-    """Move a run's result and outcome into a folder of their own beside them."""
+    """Move a run's result and outcome into a folder of their own next to them."""
     number = 1
     while (place := run.path / f"damaged-{number}").exists():
         number += 1

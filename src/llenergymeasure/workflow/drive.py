@@ -27,6 +27,7 @@ from llenergymeasure.run.circuit_breaker import Broken, Circuit
 from llenergymeasure.run.preflight.forecast import Forecast
 from llenergymeasure.sensors.rapl import RaplSensor
 from llenergymeasure.workflow.cluster import cancel_jobs, left_jobs
+from llenergymeasure.workflow.hub_models import need_models
 from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.profile import profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
@@ -34,6 +35,8 @@ from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workflow.study import DRIVEN_VARIABLE, OVERRIDES_VARIABLE
 
 POLL_S = 0.2
+REFRESH_S = 1.0
+"""A look at the runs costs a little of the machine that is being measured."""
 OWNER = "llem"
 """Who holds a study's lock, for whoever comes second."""
 CLOCK_SLACK_S = 2.0
@@ -43,7 +46,7 @@ LOG_NAME = "snakemake.log"
 
 
 class View(Protocol):
-    """What a person, or nobody, sees of a study at work."""
+    """What a person, or nobody, sees of a running study."""
 
     def say(self, line: str) -> None:
         """Hear of something that happened."""
@@ -56,11 +59,12 @@ class View(Protocol):
 
 
 class Listener:
-    """A view that passes on what is said, and shows nothing between."""
+    """A view that passes on what is said, and each run's phases."""
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
-        """Take who listens; nobody if null."""
+        """Take who listens; nobody if None."""
         self._say = say
+        self._looked_at = 0.0
 
     def say(self, line: str) -> None:
         """Pass it on."""
@@ -68,12 +72,25 @@ class Listener:
             self._say(line)
 
     def wait(self, timeout_s: float, progress: Progress) -> None:
-        """Wait."""
-        del progress
+        """Wait, and pass on what phase a run is in."""
         time.sleep(timeout_s)
+        if self._say is not None and self.is_due():
+            self.say_phases(progress)
 
     def clear(self) -> None:
         """Nothing is shown that would have to go."""
+
+    def is_due(self) -> bool:
+        """Return whether it is time to look at the runs."""
+        if time.monotonic() - self._looked_at < REFRESH_S:
+            return False
+        self._looked_at = time.monotonic()
+        return True
+
+    def say_phases(self, progress: Progress) -> None:
+        """Say which runs have come to another phase."""
+        for line in progress.phases():
+            self.say(line)
 
 
 @dataclass(frozen=True)
@@ -82,8 +99,8 @@ class Call:
 
     Attributes:
         overrides: settings that win over the study's, by dotted key.
-        profile: its profile: a folder, a name it knows, or one of ours; null for the default.
-        folder: where it works and keeps its own state; this process's if null.
+        profile: its profile: a folder, a name it knows, or one of ours; None for the default.
+        folder: where it works and keeps its own state; this process's if None.
         targets: the files to make; all if empty.
         environment: variables set for it.
     """
@@ -99,12 +116,12 @@ class Call:
         root = workflow_root()
         words = python_module("snakemake", *self.targets)
         words += ["--snakefile", str(root / "Snakefile"), "--configfile", str(study_file)]
-        # Snakemake would lay the default profile, which it finds beside the rules, over another.
+        # Snakemake would lay the default profile, which it finds next to the rules, over another.
         return [*words, "--workflow-profile", "none", "--profile", profile_place(self.profile)]
 
     def variables(self) -> dict[str, str]:
         """Return this process's environment with what Snakemake is told by it."""
-        told = {"LLEM_QUIET": "1", DRIVEN_VARIABLE: "1", SAFE_PATH_VARIABLE: "1"}
+        told = {DRIVEN_VARIABLE: "1", SAFE_PATH_VARIABLE: "1"}
         if self.overrides:
             told[OVERRIDES_VARIABLE] = json.dumps(dict(self.overrides))
         return os.environ | dict(self.environment) | told
@@ -145,7 +162,10 @@ class Drive:
     def run(self, call: Call | None = None) -> int:
         """Run the workflow; return 0, 1, 130 or 143.
 
-        The first SIGINT lets the run at work end and starts no new one; the second ends it now;
+        Raises:
+            PreflightError: a model that runs need is neither here nor to be fetched.
+
+        The first SIGINT lets the current run end and starts no new one; the second ends it now;
         a third ends Snakemake too. SIGTERM is both stages at once. Outside a program's main
         thread signals are left to the program.
         """
@@ -160,6 +180,8 @@ class Drive:
         measured = gpus or bool(RaplSensor().channels())
         at_once = AT_ONCE if call.profile is None else AT_ONCE_ON_A_CLUSTER
         progress = Progress(self._plan, self._folder, at_once, estimates, measured=measured)
+        if call.profile is None and not self._plan.execution.get("skip_preflight"):
+            need_models(progress.open_configs())
         with self._signals(), os.fdopen(open_file(log_path, flags), "w+b") as log:
             self._process = self._start(log, call)
             self._follow(self._process, progress)
@@ -226,10 +248,10 @@ class Drive:
         self._signal_number = signal.SIGINT
         self._interruptions += 1
         if self._interruptions == 1:
-            self._view.say("Stopping after the run at work; interrupt again to end it now.")
+            self._view.say("Stopping after the current run; interrupt again to end it now.")
             self._signal_snakemake(signal.SIGTERM)
         elif self._interruptions == 2:
-            self._view.say("Ending the run at work.")
+            self._view.say("Ending the current run.")
             self._end_runs()
         else:
             self._signal_snakemake(signal.SIGKILL)
@@ -244,7 +266,7 @@ class Drive:
             self._process.send_signal(number)
 
     def _end_runs(self) -> None:
-        """Ask the supervisors of the runs at work to end them; on a cluster, their jobs.
+        """Ask the supervisors of the running runs to end them; on a cluster, their jobs.
 
         A process id means something on its own host alone.
         """
@@ -272,7 +294,7 @@ class Drive:
         if returncode == 0:
             return EXIT_OK
         if not (self._folder.path / LOG_NAME).is_file():
-            self.complaint = f"llem: {self._folder.path} was removed while the study was at work\n"
+            self.complaint = f"llem: {self._folder.path} was removed while the study was running\n"
         elif not self._anything_failed():
             self.complaint = self._explanation(log)
         return EXIT_FAILED
@@ -312,6 +334,9 @@ def _kind_of(note: str) -> str:
 
 def _its_error(log: str) -> str:
     """Return what Snakemake said from its first error on; all of it if it named none."""
+    ours = re.search(r"^StudyError:\n((?:.+\n?)+)", log, re.MULTILINE)
+    if ours is not None:
+        return f"llem: {ours[1]}"
     lines = log.splitlines(keepends=True)
     first = next((place for place, line in enumerate(lines) if "Error" in line), 0)
     return "".join(lines[first:])

@@ -1,8 +1,8 @@
-"""Runs whose machine went away: said to be running by their outcome, and at work nowhere.
+"""Runs whose machine went away: said to be running by their outcome, and running nowhere.
 
 A process on this machine can be looked for; one on a node that was lost, or on the machine from
 which a results folder was copied, cannot. Whoever holds the study's lock knows all the same that
-no run is at work.
+no run is running.
 """
 
 import json

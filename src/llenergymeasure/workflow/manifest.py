@@ -105,10 +105,8 @@ def count(runs: Iterable[dict[str, Any]]) -> dict[str, int]:
     return dict(Counter(run["status"] for run in runs))
 
 
-def told_precision(
-    plan: Plan, folder: StudyFolder, runs: Iterable[dict[str, Any]]
-) -> dict[str, Any]:
-    """Return how far a precision target is, as the manifest and ``llem status`` tell it."""
+def precision_of(plan: Plan, folder: StudyFolder, runs: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return how far a precision target is, for the manifest and ``llem status``."""
     found = precision(plan, folder, sum(run["status"] != "completed" for run in runs))
     if found is None:
         return {}
@@ -122,7 +120,7 @@ def write_manifest(plan: Plan, folder: StudyFolder) -> list[dict[str, Any]]:
     document = {
         "study": plan.study,
         "study_design_hash": plan.study_design_hash,
-        **told_precision(plan, folder, runs),
+        **precision_of(plan, folder, runs),
         "counts": count(runs),
         "runs": runs,
         "whole": {

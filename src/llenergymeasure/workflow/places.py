@@ -87,7 +87,7 @@ class Places:
         ]
 
     def container(self, backend: BackendName) -> str | None:
-        """Return the image that Snakemake starts a backend's runs in; null for none."""
+        """Return the image that Snakemake starts a backend's runs in; None for none."""
         image = self._sif.get(backend)
         return None if image is None or self._meter_outside else image_for_snakemake(image, LINKS)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from llenergymeasure.errors import Problem
+from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.machine.gpus.allotment import gpus_needed
 from llenergymeasure.plan import Plan
 from llenergymeasure.plan.estimate import duration
@@ -57,7 +57,10 @@ def is_ours(profile: str) -> bool:
 def job_request(profile: str | None) -> JobRequest | None:
     """Return what a profile asks a cluster for; None where runs stay on this machine.
 
-    A profile that cannot be found or read is Snakemake's to complain of.
+    A profile that cannot be read is Snakemake's to complain of.
+
+    Raises:
+        ConfigurationError: there is no such profile.
     """
     if profile is None:
         return None
@@ -65,7 +68,9 @@ def job_request(profile: str | None) -> JobRequest | None:
 
     found = get_profile_dir(profile_place(profile))
     if found is None:
-        return None
+        ours = sorted(each.parent.name for each in workflow_root().glob("profiles/*/config.yaml"))
+        message = f"no such profile: there are {', '.join(ours)}, and folders with a config.yaml"
+        raise ConfigurationError(Problem(message, key="--profile", found=profile))
     try:
         settings = yaml.safe_load(found[1].read_text())
     except (OSError, ValueError, yaml.YAMLError):

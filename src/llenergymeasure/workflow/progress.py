@@ -1,4 +1,4 @@
-"""How far a study is: which runs ended and how, what is at work, and how long the rest may take."""
+"""How far a study is: which runs ended and how, what is running, and how long the rest may take."""
 
 import json
 import time
@@ -21,6 +21,20 @@ AT_ONCE = 8
 """So many of the runs next in line are looked at: more than one machine does at a time."""
 
 AT_ONCE_ON_A_CLUSTER = 256
+
+TABLES_S = 8.0
+TABLES_OF_A_RUN_S = 0.05
+"""How long tables, figures and page take at the end; measured on two cores of a laptop."""
+
+PHASE_NAMES = {
+    "idle_before": "idle before",
+    "load": "loading",
+    "warmup": "warming up",
+    "measure": "measuring",
+    "idle_after": "idle after",
+    "settle": "resting",
+}
+"""The phases in words, as far as their names are none."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +71,13 @@ class Progress:
         Args:
             plan: the plan.
             folder: its results.
-            at_once: so many of the runs next in line may be at work.
+            at_once: so many of the runs next in line may run at once.
             estimates: how long runs take, by who knows models and devices.
             measured: whether a sensor measures where they are.
         """
+        self.plan = plan
         self._folder = folder
+        self._phases: dict[tuple[str, int], str] = {}
         self._at_once = at_once
         self._total = len(plan.runs)
         self._started_ns = self._last_end_ns = time.time_ns()
@@ -87,8 +103,12 @@ class Progress:
         self._ended_s = 0.0
 
     def next_runs(self) -> list[PlannedRun]:
-        """Return the runs next in line, those at work among them."""
+        """Return the runs next in line, those that run among them."""
         return list(islice(self._open.values(), self._at_once))
+
+    def open_configs(self) -> list[dict[str, Any]]:
+        """Return the configurations with runs to do, each once."""
+        return list({run.experiment: run.config for run in self._open.values()}.values())
 
     def look(self) -> list[Ended]:
         """Return the runs that ended since the last look; Snakemake starts them in order."""
@@ -103,43 +123,64 @@ class Progress:
             self._open_s -= self._estimated_s(run)
             self._ended_s += self._estimated_s(run)
             done = self._total - len(self._open)
-            told = f"[{done}/{self._total}] {_named(run)}: {self._told(run, outcome)}"
+            told = f"[{done}/{self._total}] {self.plan.label(run)}: {self._told(run, outcome)}"
             notes = _notes(self._folder.run(run.experiment, run.cycle).result)
             ended.append(Ended(run, outcome, told, notes))
         return ended
 
     def line(self) -> str:
-        """Return in one line what is done, failed and at work, and how long the rest may take."""
+        """Return in one line how long the rest may take, what is done, failed and running."""
         completed = self._done_before + self._count("completed")
-        parts = [f"{completed}/{self._total} done"]
+        left = self.left()
+        parts = [] if left is None else [f"{left} left"]
+        parts.append(f"{completed}/{self._total} done")
         failed = len(self._ends) - self._count("completed")
         if failed:
             parts.append(f"{failed} failed")
-        at_work = self._at_work()
-        if len(at_work) == 1:
-            parts.append(f"running {self._doing(at_work[0])}")
-        elif at_work:
-            parts.append(f"{len(at_work)} running")
-        left = self.left()
+        running = self._running()
+        if len(running) == 1:
+            parts.append(self._doing(running[0]))
+        elif running:
+            parts.append(f"{len(running)} running")
         if not self._open:
             parts.append("writing tables and report")
-        elif left is not None:
-            parts.append(f"{left} left")
-        return ", ".join(parts)
+        return "; ".join(parts)
+
+    def phases(self) -> list[str]:
+        """Return a line for each run that is in another phase than at the last look.
+
+        None on a cluster, where many runs are under way at a time.
+        """
+        if self._at_once > AT_ONCE:
+            return []
+        lines = []
+        for run in self._running():
+            phase, key = self._phase(run), (run.experiment, run.cycle)
+            if phase is not None and phase[0] != self._phases.get(key):
+                self._phases[key] = phase[0]
+                place, left = self._total - len(self._open) + 1, self.left()
+                told = f"[{place}/{self._total}] {self.plan.label(run)}: {_words(phase[0])}"
+                lines.append(told if left is None else f"{told}; {left} left")
+        return lines
 
     def left(self) -> Estimate | None:
-        """Return how long the rest may take: the plan's estimate, set right by the runs so far.
+        """Return how long the rest may take: the plan's estimate, corrected by the runs so far.
 
-        None while on a cluster no run has ended: how many it does at a time is not known then.
+        What the tables and the report take at the end is in it. None while on a cluster no run has
+        ended: how many it does at a time is not known then.
         """
         since_s = (time.time_ns() - self._last_end_ns) / NS_PER_S
+        tables_s = TABLES_S + TABLES_OF_A_RUN_S * self._total
+        if not self._open:
+            return Estimate(max(1.0, tables_s - since_s))
         if self._ends:
             took_s = (self._last_end_ns - self._started_ns) / NS_PER_S
-            return Estimate(max(0.0, self._open_s * took_s / self._ended_s - since_s))
+            left_s = max(0.0, self._open_s * took_s / self._ended_s - since_s)
+            return Estimate(left_s + tables_s)
         if self._at_once > AT_ONCE:
             return None
         unknown = next((each.unknown for each in self._estimates.values() if each.unknown), ())
-        return Estimate(max(0.0, self._open_s - since_s), unknown)
+        return Estimate(max(0.0, self._open_s - since_s) + tables_s, unknown)
 
     def _estimated_s(self, run: PlannedRun) -> float:
         return self._estimates[run.experiment].seconds + run.gap_s
@@ -147,7 +188,7 @@ class Progress:
     def _count(self, status: str) -> int:
         return sum(end["status"] == status for end in self._ends)
 
-    def _at_work(self) -> list[PlannedRun]:
+    def _running(self) -> list[PlannedRun]:
         found = []
         for run in self.next_runs():
             outcome = self._outcome(run)
@@ -157,21 +198,24 @@ class Progress:
 
     def _doing(self, run: PlannedRun) -> str:
         """Return a run with the phase it is in."""
-        name = f"{run.experiment} cycle {run.cycle}"
-        marks = self._folder.run(run.experiment, run.cycle).marks
-        phases = read_marks(marks) if marks.is_file() else []
-        if not phases:
-            return name
-        phase, since_ns, until_ns = phases[-1]
-        if until_ns is not None:
-            return name
-        seconds = (time.monotonic_ns() - since_ns) / NS_PER_S
+        phase = self._phase(run)
+        if phase is None:
+            return self.plan.label(run)
+        seconds = (time.monotonic_ns() - phase[1]) / NS_PER_S
         # On another machine's clock the difference means nothing.
         since = f" {seconds:.0f} s" if 0 <= seconds < 86_400 else ""
-        return f"{name} ({phase}{since})"
+        return f"{self.plan.label(run)}: {_words(phase[0])}{since}"
+
+    def _phase(self, run: PlannedRun) -> tuple[str, int] | None:
+        """Return the phase that a run is in and when it began."""
+        marks = self._folder.run(run.experiment, run.cycle).marks
+        phases = read_marks(marks) if marks.is_file() else []
+        if not phases or phases[-1][2] is not None:
+            return None
+        return phases[-1][0], phases[-1][1]
 
     def _outcome(self, run: PlannedRun) -> dict[str, Any] | None:
-        """Return what a run of this call has written of itself; null if nothing yet."""
+        """Return what a run of this call has written of itself; None if nothing yet."""
         path = self._folder.run(run.experiment, run.cycle).outcome
         try:
             if path.stat().st_mtime_ns < self._started_ns:
@@ -193,9 +237,8 @@ class Progress:
         return f"{outcome['status']}{where}: {error.get('class')}: {message[0] if message else ''}"
 
 
-def _named(run: PlannedRun) -> str:
-    settings = " ".join(f"{key}={value}" for key, value in run.swept.items())
-    return f"{run.experiment} cycle {run.cycle}" + (f" ({settings})" if settings else "")
+def _words(phase: str) -> str:
+    return PHASE_NAMES.get(phase, phase.replace("_", " "))
 
 
 def _notes(result: Path) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from llenergymeasure.files import open_file
-from llenergymeasure.plan import PlannedRun
+from llenergymeasure.plan import Plan, PlannedRun
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.units import NS_PER_S
@@ -24,31 +24,36 @@ class Rest:
 
     Attributes:
         run: which.
+        label: its settings and cycle, for people.
         folder: its folder.
         since_ns: when the rest began, CLOCK_MONOTONIC.
     """
 
     run: PlannedRun
+    label: str
     folder: RunFolder
     since_ns: int
 
-    def told(self) -> str:
+    def __str__(self) -> str:
         """Return how long it has rested, out of how long at least."""
         rested_s = (time.monotonic_ns() - self.since_ns) / NS_PER_S
         left_s = self.run.gap_s - rested_s
         more = f"{left_s:.0f} s to go" if left_s > 0 else f"{rested_s:.0f} s, until it is steady"
-        return f"Resting before {self.run.experiment} cycle {self.run.cycle}: {more}"
+        return f"Resting before {self.label}: {more}"
 
-    def skip(self) -> None:
-        """End the rest; it takes effect when the run looks next, within a second."""
+    def skip(self) -> str:
+        """End the rest when the run looks next, within a second; return what was done."""
         if self.folder.work.is_dir():
             os.close(open_file(self.folder.skip, os.O_WRONLY | os.O_CREAT))
+        return f"Rest before {self.label} skipped."
 
 
-def resting(runs: Iterable[PlannedRun], folder: StudyFolder) -> list[Rest]:
-    """Return the runs that rest now and were not told yet to go on."""
+def resting(
+    plan: Plan, folder: StudyFolder, runs: Iterable[PlannedRun] | None = None
+) -> list[Rest]:
+    """Return the runs, of all or of some, that rest now and were not told yet to go on."""
     found = []
-    for run in runs:
+    for run in plan.runs if runs is None else runs:
         place = folder.run(run.experiment, run.cycle)
         if not place.marks.is_file() or place.skip.exists():
             continue
@@ -56,5 +61,5 @@ def resting(runs: Iterable[PlannedRun], folder: StudyFolder) -> list[Rest]:
         if not marks or marks[-1][0] != SETTLE or marks[-1][2] is not None:
             continue
         if run_state(place)["status"] == "running":
-            found.append(Rest(run, place, marks[-1][1]))
+            found.append(Rest(run, plan.label(run), place, marks[-1][1]))
     return found

@@ -1,4 +1,4 @@
-"""Where the rules, scripts and profiles are: beside the package, or inside an installed wheel."""
+"""Where the rules, scripts and profiles are: next to the package, or inside an installed wheel."""
 
 from pathlib import Path
 
@@ -17,5 +17,5 @@ def workflow_root() -> Path:
         if (folder / "Snakefile").is_file() and (folder / "rules").is_dir():
             return folder
     raise ConfigurationError(
-        f"no Snakefile beside {package}: reinstall llenergymeasure, or run inside its repository"
+        f"no Snakefile next to {package}: reinstall llenergymeasure, or run inside its repository"
     )

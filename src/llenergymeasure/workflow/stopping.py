@@ -1,4 +1,4 @@
-"""A precision target in a study at work: when the number of cycles is fixed, and what is left.
+"""A precision target in a running study: when the number of cycles is fixed, and what is left.
 
 The plan begins with a pilot. Where an experiment's pilot is complete when a workflow starts, its
 number of cycles is set from it and written into the plan by the main process; from then on it
@@ -17,7 +17,7 @@ from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
 from llenergymeasure.results.whole import is_whole
 
 SETTINGS = ("precision_target", "max_cycles", "n_cycles")
-"""What a decision rests on: with another one of these it is made anew, from the same pilot."""
+"""What a decision rests on: with another one of these it is made again, from the same pilot."""
 
 
 def planned(study: Study, folder: StudyFolder) -> Plan:
@@ -97,7 +97,7 @@ class Precision:
 
 
 def precision(plan: Plan, folder: StudyFolder, open_runs: int) -> Precision | None:
-    """Return how far the study is; null without a precision target.
+    """Return how far the study is; None without a precision target.
 
     Whether the target is reached stands in the summary, which is asked where all runs are done.
 
@@ -137,7 +137,7 @@ def _frozen(plan: Plan, folder: StudyFolder) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _decision(plan: Plan, folder: StudyFolder, experiment: str) -> dict[str, Any] | None:
-    """Return what an experiment's pilot decides; null where it is not complete."""
+    """Return what an experiment's pilot decides; None where it is not complete."""
     pilot_cycles = int(plan.execution["n_cycles"])
     runs = [folder.run(experiment, cycle) for cycle in range(1, pilot_cycles + 1)]
     if not all(is_whole(run) for run in runs):

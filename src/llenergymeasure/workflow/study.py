@@ -6,8 +6,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,10 @@ from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.reserved_gpus import put_back_left_limits
 from llenergymeasure.screen import printable, say
 from llenergymeasure.units import BackendName
+from llenergymeasure.workflow.calls import StudyCall, remember
 from llenergymeasure.workflow.cluster import end_jobs, left_jobs, name_jobs
 from llenergymeasure.workflow.damaged import damaged, make_room
+from llenergymeasure.workflow.hub_models import need_models
 from llenergymeasure.workflow.lost import conclude_lost
 from llenergymeasure.workflow.manifest import states, write_manifest
 from llenergymeasure.workflow.markers import keep_finished
@@ -175,7 +177,7 @@ class OpenStudy:
         return lambda wildcards: start(self._backends[wildcards.experiment])
 
     def container(self) -> str | Callable[[Any], str | None]:
-        """Return the image that Snakemake starts a run in; null for none.
+        """Return the image that Snakemake starts a run in; None for none.
 
         Snakemake passes over it where Apptainer was not offered.
         """
@@ -204,7 +206,7 @@ class OpenStudy:
         Containers are looked at here, before the first run; a run looks at its machine itself.
 
         Raises:
-            StudyLockedError: another workflow is at work on the same folder.
+            StudyLockedError: another workflow is running on the same folder.
             PreflightError: a container that runs need cannot be used.
         """
         with _as_workflow_error():
@@ -227,9 +229,12 @@ class OpenStudy:
                     run.backend for run in self._plan.runs if run.experiment in to_do
                 )
                 self._places.check(backends, look=bool(self._workflow.local_exec))
+                if self._workflow.local_exec and not os.environ.get(DRIVEN_VARIABLE):
+                    configs = {run.experiment: run.config for run in self._plan.runs}
+                    need_models(configs[each] for each in to_do)
 
     def _look(self) -> list[dict[str, Any]]:
-        """Return every run's state while none is at work, and write the manifest."""
+        """Return every run's state while none is running, and write the manifest."""
         states = write_manifest(self._plan, self._folder)
         lost = conclude_lost(states, self._folder)
         return write_manifest(self._plan, self._folder) if lost else states
@@ -279,17 +284,13 @@ class OpenStudy:
         if any(run["status"] != "completed" for run in runs):
             write_tables(self._folder.path, partial=True)
             write_report(self._folder.path, partial=True)
-        if not os.environ.get("LLEM_QUIET"):
+        if not os.environ.get(DRIVEN_VARIABLE):  # ``llem`` says it by itself, and outlives us
             say(study_text(self._folder.path))
             open_runs = sum(run["status"] != "completed" for run in runs)
-            reached = precision(self._plan, self._folder, open_runs)
-            if reached is not None:
-                say(str(reached))
-        broken = self._circuit.broken()
-        if broken is not None and not os.environ.get("LLEM_QUIET"):
-            say(str(broken))
-        if not os.environ.get(DRIVEN_VARIABLE):
-            # ``llem`` tells by itself: it outlives a killed Snakemake.
+            broken = self._circuit.broken()
+            for word in (precision(self._plan, self._folder, open_runs), broken):
+                if word is not None:
+                    say(str(word))
             reason = None if broken is None else str(broken)
             tell(self._notify, News.of(self._plan, self._folder, reason), say)
         self._circuit.remove()
@@ -315,7 +316,7 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
         # What llem adds by itself, for a study that asks for it, offers it to no other backend.
         offered = _apptainer_offered(workflow) and not os.environ.get(DRIVEN_VARIABLE)
         study = with_runners(_load(workflow, config), apptainer_offered=offered)
-        folder = StudyFolder(Path(study.results_root) / study.name)
+        folder = StudyFolder.of(study)
         plan = planned(study, folder)
         opened = OpenStudy(plan, folder, workflow, study.notify)
         if workflow.is_main_process:
@@ -323,6 +324,9 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
                 for line in damaged(states(plan, folder)):
                     say(line)
             else:
+                if study.origin is not None and not os.environ.get(DRIVEN_VARIABLE):
+                    for line in remember(folder, StudyCall(study.origin)):
+                        say(line)
                 prepare(plan, folder)
             os.environ[PLAN_VARIABLE] = str(folder.plan)
         return opened
@@ -418,7 +422,7 @@ def _is_module(workflow: Any) -> bool:
 def prepare(plan: Plan, folder: StudyFolder) -> None:
     """Write the plan if its bytes changed, keep what finished in spite of a crash, and make room.
 
-    A plan that is at work is left alone: the same plan passes, another one is refused.
+    A plan that is being run is left alone: the same plan passes, another one is refused.
     """
     content = plan.to_json_bytes()
     same = folder.plan.is_file() and folder.plan.read_bytes() == content
@@ -463,15 +467,18 @@ def _is_locked(folder: StudyFolder) -> bool:
         return True
 
 
-class _as_workflow_error:  # noqa: N801 - reads as a context manager
-    """Turn our errors into Snakemake's, which it prints without a traceback."""
+@contextmanager
+def _as_workflow_error() -> Iterator[None]:
+    """Turn our errors into one of Snakemake's, which it prints without where it was raised."""
+    try:
+        yield
+    except (LlemError, OSError) as error:
+        from snakemake.exceptions import WorkflowError
 
-    def __enter__(self) -> None:
-        return None
+        class StudyError(WorkflowError):  # type: ignore[misc]
+            """What keeps a study from being run."""
 
-    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
-        if isinstance(error, LlemError | OSError):
-            from snakemake.exceptions import WorkflowError
+            __traceback__ = property(lambda _: None, lambda _, _traceback: None)
 
-            message = as_message(error) if isinstance(error, OSError) else str(error)
-            raise WorkflowError(printable(message)) from None
+        message = as_message(error) if isinstance(error, OSError) else str(error)
+        raise StudyError(printable(message)) from None

@@ -2,17 +2,44 @@
 
 import json
 import os
+import socket
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from llenergymeasure.errors import BackendError
 from llenergymeasure.installation import install_command
+
+REACH_LIMIT_S = 2.0
 
 
 def offline() -> bool:
     """Whether the hub must not be asked (``HF_HUB_OFFLINE`` or ``TRANSFORMERS_OFFLINE``)."""
     switches = (os.environ.get("HF_HUB_OFFLINE"), os.environ.get("TRANSFORMERS_OFFLINE"))
     return any(value is not None and value.upper() in _TRUE for value in switches)
+
+
+def why_out_of_reach() -> str | None:
+    """Return why the hub cannot be asked, found within two seconds; None if it seems to answer."""
+    if offline():
+        return "HF_HUB_OFFLINE forbids to fetch it"
+    address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    if address.scheme in getproxies():
+        return None
+    place = str(address.hostname), address.port or {"http": 80}.get(address.scheme, 443)
+    answers: list[bool] = []
+
+    def ask() -> None:
+        with suppress(OSError), socket.create_connection(place, REACH_LIMIT_S):
+            answers.append(True)
+
+    asking = threading.Thread(target=ask, daemon=True)  # names are looked up without a limit
+    asking.start()
+    asking.join(REACH_LIMIT_S)
+    return None if answers else f"{place[0]} cannot be reached"
 
 
 def fetch_config(model: str, revision: str | None) -> dict[str, Any]:

@@ -1,0 +1,103 @@
+"""How much a command says, and how: ``-q`` leaves the result and errors, ``-v`` shows more."""
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Level(IntEnum):
+    """How much is said."""
+
+    QUIET = 0
+    NORMAL = 1
+    VERBOSE = 2
+
+
+_level = Level.NORMAL
+
+
+def level() -> Level:
+    """Return how much this command says."""
+    return _level
+
+
+def set_level(new: Level) -> None:
+    """Say so much from here on; other libraries are heard with ``-v`` alone."""
+    global _level
+    _level = new
+    if new == Level.VERBOSE:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+        return
+    warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
+def _quiet(asked: bool) -> None:
+    if asked:
+        set_level(Level.QUIET)
+
+
+def _verbose(asked: bool) -> None:
+    if asked and _level == Level.QUIET:
+        raise typer.BadParameter("give -q or -v, not both")
+    if asked:
+        set_level(Level.VERBOSE)
+
+
+def _option(*names: str, callback: Any, says: str) -> Any:
+    """Return an option that every command has and no command's function takes."""
+    return typer.Option(*names, callback=callback, expose_value=False, help=says)
+
+
+QuietOption = Annotated[
+    bool, _option("--quiet", "-q", callback=_quiet, says="the result and errors only")
+]
+VerboseOption = Annotated[
+    bool,
+    _option(
+        "--verbose",
+        "-v",
+        callback=_verbose,
+        says="what libraries say too, and where errors are from",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="for programs")]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(help="where the runs go: a Snakemake profile, such as slurm", metavar="PROFILE"),
+]
+StudyArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[STUDY]", help="a study's file or results folder; default: the last one run"
+    ),
+]
+
+
+def note(text: str) -> None:
+    """Say what is no result: to standard error, unless ``-q`` was given."""
+    if _level > Level.QUIET:
+        print(text, file=sys.stderr, flush=True)
+
+
+def raw(text: str) -> None:
+    """Print a document for programs: its lines are not wrapped, whatever the terminal."""
+    stream = sys.stdout
+    getattr(stream, "unwrapped", stream.write)(text)
+
+
+def print_json(value: Any) -> None:
+    """Print a value for programs."""
+    raw(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def names_in(text: str | None) -> Sequence[str]:
+    """Return names that were given with commas between them."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]

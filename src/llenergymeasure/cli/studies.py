@@ -1,0 +1,64 @@
+"""Which study a command is about: the one that is named, or the last one that was run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from llenergymeasure.cli.output import note
+from llenergymeasure.config.preferences import preferred_folder
+from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workload.studies import load_study
+
+
+def study_folder(path: Path | None) -> StudyFolder:
+    """Return a study's results: by its file or folder, or the last ones in a folder of results.
+
+    Args:
+        path: what was named; the user's folder of results if None.
+
+    Raises:
+        ConfigurationError: there is no plan yet.
+    """
+    root = preferred_folder(None) if path is None else path
+    if root.is_file():
+        folder = StudyFolder.of(load_study(root))
+    elif path is not None and not root.exists():
+        message = (
+            f"no such study file or results folder; {_named(studies_in(preferred_folder(None)))}"
+        )
+        raise ConfigurationError(Problem(message, file=path))
+    elif StudyFolder(root).plan.is_file():
+        folder = StudyFolder(root)
+    else:
+        return _last(root)
+    if not folder.plan.is_file():
+        message = f"no results yet in {folder.path}; `llem run {path}` makes them"
+        raise ConfigurationError(Problem(message, file=path))
+    return folder
+
+
+def studies_in(root: Path) -> list[StudyFolder]:
+    """Return the studies in a folder of results, the one run last first."""
+    found = [StudyFolder(plan.parent) for plan in root.glob("*/plan.json")]
+    return sorted(found, key=_run_at, reverse=True)
+
+
+def _run_at(folder: StudyFolder) -> float:
+    marks = (folder.manifest, folder.plan)
+    return max((mark.stat().st_mtime for mark in marks if mark.is_file()), default=0.0)
+
+
+def _last(root: Path) -> StudyFolder:
+    found = studies_in(root)
+    if not found:
+        message = "no study was run here yet; `llem run STUDY.yaml` runs one"
+        raise ConfigurationError(Problem(message, file=root))
+    others = "" if len(found) == 1 else f"; {_named(found[1:])}"
+    note(f"{found[0].path}, the last study that was run{others}")
+    return found[0]
+
+
+def _named(folders: Sequence[StudyFolder]) -> str:
+    if not folders:
+        return "`llem run STUDY.yaml` runs a study"
+    return f"others: {', '.join(str(each.path) for each in folders)}"

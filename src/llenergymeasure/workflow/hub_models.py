@@ -1,0 +1,47 @@
+"""Models that a study has to fetch and cannot: said once and at its start, not by every run."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import LlemError, PreflightError, Problem
+from llenergymeasure.run.preflight.model_checks import weights_here
+from llenergymeasure.workload.models.hub import cached_file, why_out_of_reach
+from llenergymeasure.workload.models.known import TINY_LLAMA
+from llenergymeasure.workload.models.resolve import looks_like_folder, resolve_model
+
+
+def need_models(configs: Iterable[Mapping[str, Any]]) -> None:
+    """Make sure that models which are not here can be asked for.
+
+    Args:
+        configs: the resolved configurations of the experiments with runs to do on this machine.
+
+    Raises:
+        PreflightError: the hub cannot be reached; names the models.
+    """
+    by_model = {str(each["model"]): each for each in configs if _from_the_hub(each)}
+    absent = [name for name, config in by_model.items() if not _is_here(name, config)]
+    reason = why_out_of_reach() if absent else None
+    if reason is not None:
+        message = (
+            f"not in the local cache of the hub, and {reason}; fetch it first, or name a local "
+            "folder, tiny-llama, or an architecture with weights: random"
+        )
+        raise PreflightError([Problem(message, key="model", found=", ".join(absent))])
+
+
+def _from_the_hub(config: Mapping[str, Any]) -> bool:
+    name = str(config["model"])
+    elsewhere = config.get("weights") == "random" or config["backend"] == "openai"
+    return "/" in name and name != TINY_LLAMA and not elsewhere and not looks_like_folder(name)
+
+
+def _is_here(name: str, config: Mapping[str, Any]) -> bool:
+    if cached_file(name, "config.json", None) is None:
+        return False
+    checked = ExperimentConfig.model_validate(config)
+    try:
+        return weights_here(checked, resolve_model(checked))
+    except LlemError:  # the run's own preflight says what is wrong with it
+        return True

@@ -1,0 +1,84 @@
+"""What a program and a notebook see of results that are there."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure import ResultsError, StudyResult, load_results
+from llenergymeasure.analysis.tables import write_tables
+from llenergymeasure.api.notebook import html_table
+from llenergymeasure.api.settings import Settings
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.plan import make_plan
+from llenergymeasure.report.page import write_report
+from llenergymeasure.workload.studies import study_from_mapping
+from results.synthetic import make_result, write_plan, write_result
+
+SIZES = (1, 8)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+    folder = tmp_path_factory.mktemp("results") / "seen"
+    written = {"name": "seen", "model": "tiny-llama", "execution": {"n_cycles": 3}}
+    made = make_plan(study_from_mapping({**written, "sweep": {"pytorch.batch_size": list(SIZES)}}))
+    plan = json.loads(made.to_json_bytes())
+    write_plan(folder, plan)
+    for run in plan["runs"]:
+        energy_j = 1000 / run["config"]["pytorch"]["batch_size"] * (1 + 0.01 * run["cycle"])
+        write_result(folder, make_result(run, energy_j=energy_j), plan["swept"])
+    write_tables(folder, partial=False)
+    write_report(folder, partial=False)
+    return load_results(folder)
+
+
+def test_the_table_holds_settings_energy_interval_and_throughput(study: StudyResult) -> None:
+    table = study.table()
+    assert sorted(table["pytorch.batch_size"]) == list(SIZES)
+    assert list(table["n"]) == [3, 3]
+    token = "energy_per_output_token_j"
+    assert {token, "low", "high", "output_tokens_per_s", "kind"} <= set(table)
+    assert (table["low"] < table[token]).all()
+
+
+def test_the_merged_tables_are_there(study: StudyResult) -> None:
+    assert len(study.comparisons)
+    assert len(study.levels)
+    assert len(study.effects)
+    assert len(study.pareto)
+
+
+def test_a_figure_is_drawn_and_a_wrong_name_names_those_that_are(study: StudyResult) -> None:
+    figure = study.figure("energy_per_output_token")
+    assert figure._repr_svg_().startswith("<svg")
+    with pytest.raises(ResultsError, match=r"there are .*energy_latency, energy_order"):
+        study.figure("energie")
+
+
+def test_a_notebook_shows_results_and_not_their_folders(study: StudyResult) -> None:
+    assert repr(study) == f"<StudyResult {study.name}: 6 of 6 runs completed>"
+    assert "<td>8</td>" in study._repr_html_()
+    result = study.completed[0]
+    assert "J per output token" in repr(result)
+    assert "energy_per_output_token_j" in result._repr_html_()
+    assert "&lt;b&gt;" in html_table("<b>", [{"a": None}])
+
+
+def test_a_folder_of_studies_names_them(study: StudyResult) -> None:
+    with pytest.raises(ResultsError, match=r"its folders hold .*seen"):
+        load_results(study.paths.folder.parent)
+
+
+def test_the_typed_settings_are_those_of_the_schema() -> None:
+    assert set(ExperimentConfig.model_fields) <= set(Settings.__annotations__)
+    spec = importlib.util.spec_from_file_location("made", ROOT / "tools" / "settings_types.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    names = re.findall(r"^    (\w+): ", made.settings_types(), re.MULTILINE)
+    assert names == list(Settings.__annotations__)

@@ -1,0 +1,163 @@
+"""What a person sees: wrapped text, tables that fit, the last study, refusals in one line."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.commands import called
+from llenergymeasure import screen
+from llenergymeasure.analysis.tables import write_tables
+from llenergymeasure.plan import make_plan
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workload.studies import study_from_mapping
+from results.synthetic import make_result, write_plan, write_result
+from support.studies import SMALL, llem, write_study
+
+WIDTHS = (60, 80, 120)
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> int:
+    """A terminal of so many columns."""
+    width = int(request.param)
+    monkeypatch.setattr(screen, "columns", lambda _stream=None: width)
+    return width
+
+
+def made(root: Path, name: str, at: float, **settings: Any) -> Path:
+    """Leave a study that was run at a time."""
+    folder = root / name
+    plan = json.loads(
+        make_plan(study_from_mapping({**SMALL, "name": name, **settings})).to_json_bytes()
+    )
+    write_plan(folder, plan)
+    for run in plan["runs"]:
+        write_result(folder, make_result(run, energy_j=100.0), plan["swept"])
+    write_tables(folder, partial=False)
+    os.utime(folder / "plan.json", (at, at))
+    return folder
+
+
+def test_words_are_wrapped_with_a_hanging_indent() -> None:
+    text = "  ✓ a finding: that is much too long for the terminal\nshort"
+    assert screen.wrapped(text, 30) == (
+        "  ✓ a finding: that is much\n      too long for the\n      terminal\nshort"
+    )
+    long = "x" * 90
+    assert screen.wrapped(f"see {long} there", 60).splitlines() == ["see", f"  {long}", "  there"]
+
+
+@pytest.mark.parametrize("wide", WIDTHS, indirect=True)
+def test_a_table_fits_and_says_what_it_leaves_out(wide: int) -> None:
+    head = ["experiment", "settings", "n", "J/token", "95 % interval", "W"]
+    label = "bf16 · batch_size=8 · 日本語の長い名前"
+    row = ["23669e75554b", label, "3", "0.2", "0.1 to 0.3", "28"]
+    lines = screen.aligned([head, row], left=(0, 1), spare=(0, 5)).splitlines()
+    assert max(map(len, lines)) <= wide
+    assert ("too narrow for: experiment" in lines[-1]) == (wide == WIDTHS[0])
+
+
+@pytest.mark.parametrize("wide", WIDTHS, indirect=True)
+@pytest.mark.parametrize("command", ["status", "results", "plan"])
+def test_every_line_fits(
+    command: str,
+    wide: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = {"precision": ["fp32", "bf16"], "pytorch.batch_size": [1, 8]}
+    named = made(tmp_path / "results", "small", 1e9, sweep=sweep)
+    path = write_study(tmp_path, sweep=sweep) if command == "plan" else named
+    said = called(monkeypatch, capsys, command, str(path))
+    assert said.code == 0, said.err
+    assert max(map(len, said.out.splitlines())) <= wide
+
+
+def test_the_last_study_is_taken_and_the_others_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place, name in enumerate(("old", "new", "middle")):
+        made(tmp_path / "results", name, (1e9, 3e9, 2e9)[place])
+    for command in ("status", "results"):
+        said = called(monkeypatch, capsys, command)
+        assert said.code == 0, said.err
+        assert "1 run" in said.out
+        assert "results/new, the last study that was run; others: results/middle, results/old" in (
+            said.err
+        )
+    said = called(monkeypatch, capsys, "status", "results")
+    assert said.out.startswith("new: ")
+    said = called(monkeypatch, capsys, "status", "nope")
+    assert said.code == 2
+    assert "nope: no such study file or results folder; others: results/new" in said.err
+
+
+def test_a_plain_word_finds_its_metric_and_merged_points_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    greedy = {"decoder": {"preset": "deterministic"}, "sweep": {"decoder.temperature": [0.5, 1.0]}}
+    folder = made(tmp_path, "small", 1e9, **greedy)
+    said = called(monkeypatch, capsys, "results", str(folder), "--metric", "energy", "--json")
+    assert json.loads(said.out)["metric"] == "energy_per_output_token_j"
+    said = called(monkeypatch, capsys, "results", str(folder))
+    assert "Measured once with another: 1 point" in said.out
+
+
+def test_settings_from_the_command_line_win(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = str(write_study(tmp_path, sweep={"pytorch": [{"batch_size": 1}, {"batch_size": 8}]}))
+    said = called(monkeypatch, capsys, "run", study, "--dry-run", "--set", "pytorch.batch_size=4")
+    assert said.code == 0, said.err
+    assert "1 experiment x 1 cycle" in said.out
+    said = called(monkeypatch, capsys, "run", study, "--dry-run", "--set", "pytorch.batch_siz=4")
+    assert said.code == 2
+    assert "did you mean" in said.err
+    said = called(monkeypatch, capsys, "run", study, "--set", "n")
+    assert "must be KEY=VALUE" in said.err
+
+
+def test_a_start_that_is_refused_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = str(write_study(tmp_path))
+    said = called(monkeypatch, capsys, "run", study, "--profile", "slrum", "--dry-run")
+    assert said.code == 2
+    assert said.err.count("\n") == 1
+    assert "no such profile: there are default, slurm" in said.err
+    monkeypatch.setattr("llenergymeasure.cli.run.why_not_writable", lambda _: "Read-only")
+    said = called(monkeypatch, capsys, "run", study)
+    assert said.code == 2
+    assert said.err.count("\n") == 1
+    assert "Snakemake keeps its state" in said.err
+    assert not StudyFolder(tmp_path / "results" / "small").path.exists()
+
+
+def test_an_encoding_that_lacks_signs_is_no_traceback(tmp_path: Path) -> None:
+    said = llem(tmp_path, "results", "--help", variables={"PYTHONIOENCODING": "iso-8859-1"})
+    assert said.returncode == 0, said.stderr
+    assert "[STUDY ?]" in said.stdout
+
+
+@pytest.mark.slow
+def test_docker_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    docker = folder / "docker"
+    docker.write_text("#!/bin/sh\necho 'Cannot connect to the Docker daemon' >&2; exit 1\n")
+    docker.chmod(0o755)
+    study = write_study(tmp_path, backend="vllm", runners={"vllm": "docker"})
+    variables = {"PATH": f"{folder}:{os.environ['PATH']}"}
+    said = llem(tmp_path, "run", str(study), variables=variables)
+    assert said.returncode == 1
+    assert "WorkflowError" not in said.stderr
+    (line,) = said.stderr.splitlines()[1:]
+    assert line.startswith("llem: runners.vllm: docker's daemon does not answer")

@@ -1,0 +1,43 @@
+"""Paths in a study file are relative to the file that names them."""
+
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.config.loading import load_study
+
+
+def test_files_beside_a_study_and_beside_its_base_are_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    for folder in (tmp_path, shared):
+        (folder / "prompts.jsonl").write_text('{"prompt": "hello"}\n')
+        (folder / "texts.txt").write_text("some words to be judged by\n")
+    (shared / "base.yaml").write_text("quality: {texts: texts.txt}\n")
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "base: shared/base.yaml\nmodel: tiny-llama\n"
+        "sweep: {dataset: [prompts.jsonl, shared/prompts.jsonl, synthetic]}\n"
+    )
+    (tmp_path / "synthetic").mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    read = load_study(Path("../study.yaml"))
+    found = [each.config["dataset"] for each in read.experiments]
+    assert found == ["../prompts.jsonl", "synthetic"]  # the two files are the same by content
+    assert read.quality is not None
+    assert Path(read.quality["texts"]) == elsewhere / "../shared/texts.txt"
+
+
+def test_a_path_from_the_working_folder_is_still_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "hello"}\n')
+    (tmp_path / "studies" / "s.yaml").write_text("model: tiny-llama\ndataset: prompts.jsonl\n")
+    monkeypatch.chdir(tmp_path)
+    (experiment,) = load_study(Path("studies/s.yaml")).experiments
+    assert experiment.config["dataset"] == "prompts.jsonl"

@@ -1,0 +1,58 @@
+"""A model that is not here and cannot be fetched is said once, before anything runs."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.errors import PreflightError
+from llenergymeasure.workflow.hub_models import need_models
+from support.studies import llem, write_study
+
+
+def config(model: str, **settings: str) -> dict[str, str]:
+    return {"model": model, "backend": "pytorch", **settings}
+
+
+@pytest.fixture
+def nothing_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
+
+
+@pytest.mark.usefixtures("nothing_listens")
+def test_all_models_are_named_in_one_message() -> None:
+    with pytest.raises(PreflightError, match=r"127\.0\.0\.1 cannot be reached") as error:
+        need_models([config("owner/one"), config("owner/one", precision="fp32"), config("o/two")])
+    assert str(error.value).endswith("(found owner/one, o/two)")
+
+
+@pytest.mark.usefixtures("nothing_listens")
+def test_what_is_not_fetched_is_not_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "owner" / "mine"
+    folder.mkdir(parents=True)
+    need_models([config("tiny-llama"), config(str(folder)), config("o/m", weights="random")])
+    need_models([{"model": "o/served", "backend": "openai"}])
+
+
+def test_a_hub_that_answers_is_left_to_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
+        need_models([config("owner/one")])
+
+
+@pytest.mark.slow
+def test_llem_run_says_it_in_one_line(tmp_path: Path) -> None:
+    done = llem(tmp_path, "run", str(write_study(tmp_path, model="owner/unknown")))
+    assert done.returncode == 1
+    assert done.stderr.count("owner/unknown") == 1
+    assert "HF_HUB_OFFLINE forbids to fetch it" in done.stderr
+    assert not list((tmp_path / "results/small/runs").glob("*/*/outcome.json"))

@@ -1,0 +1,32 @@
+"""Two studies of one name do not share a results folder in silence."""
+
+from pathlib import Path
+
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow.calls import StudyCall, recall, remember
+from support.studies import snakemake, write_study
+
+
+def test_another_file_of_the_same_name_is_named(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path / "results" / "same")
+    folder.path.mkdir(parents=True)
+    one, two = (tmp_path / name for name in ("one.yaml", "two.yaml"))
+    one.write_text("model: tiny-llama\n")
+    two.write_text("model: tiny-llama\n")
+    assert remember(folder, StudyCall(one)) == []
+    assert remember(folder, StudyCall(one)) == []
+    (line,) = remember(folder, StudyCall(two))
+    assert str(one) in line
+    assert str(two) in line
+    call = recall(folder)
+    assert call is not None
+    assert call.study_file == two
+    two.unlink()  # renamed: nobody else
+    assert remember(folder, StudyCall(one)) == []
+
+
+def test_a_look_by_snakemake_leaves_no_trace(tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    done = snakemake(tmp_path, "-n", "--configfile", str(study))
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "results").exists()
