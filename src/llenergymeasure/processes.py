@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import select
@@ -32,6 +33,10 @@ KILLED_S = 1.0
 
 class ChildError(LlemError):
     """A child process did not give its answer."""
+
+
+class RefusedError(ChildError):
+    """A child process answered that it cannot do what was asked."""
 
 
 class SignalPipe:
@@ -82,30 +87,25 @@ def users_environment(**variables: str) -> dict[str, str]:
 
 
 def ask(
-    module: str,
-    question: Any,
-    limit_s: float,
-    *arguments: str,
-    inherit: Sequence[int] = (),
+    function: str, *arguments: Any, limit_s: float, inherit: Sequence[int] = ()
 ) -> dict[str, Any]:
-    """Put a question to a module in a process of its own, and return its answer.
+    """Return what a function answers in a process of its own.
 
-    The child reads JSON from its standard input and prints one JSON object: a driver that hangs
-    takes the child along and not this process.
+    A driver that hangs takes that process along and not this one.
 
     Args:
-        module: what to run.
-        question: anything JSON holds.
+        function: ``MODULE:NAME``; its arguments and its answer are what JSON holds.
+        arguments: for it.
         limit_s: how long it may take; then it is killed, and not waited for where the kernel
             cannot end it.
-        arguments: of the command.
-        inherit: open files that it holds too, such as locks on what it works on.
+        inherit: open files that the child holds too, such as locks on what it works on.
 
     Raises:
+        RefusedError: the function raised one of our errors, or OSError.
         ChildError: it did not answer in time, failed, or said something else.
     """
     child = subprocess.Popen(
-        python_module(module, *arguments),
+        [sys.executable, "-P", "-c", f"from {__name__} import answer; answer()", function],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -113,7 +113,7 @@ def ask(
         pass_fds=tuple(inherit),
     )
     try:
-        out, err = child.communicate(json.dumps(question).encode(), limit_s)
+        out, err = child.communicate(json.dumps(arguments).encode(), limit_s)
     except subprocess.TimeoutExpired:
         child.kill()
         for pipe in (child.stdin, child.stdout, child.stderr):
@@ -124,11 +124,25 @@ def ask(
             child.wait(KILLED_S)
         raise ChildError(f"no answer within {limit_s:g} s") from None
     try:
-        answer: dict[str, Any] = json.loads(out)
+        said: dict[str, Any] = json.loads(out)
     except ValueError:
         last = err.decode(errors="replace").strip().splitlines()[-1:]
         raise ChildError(last[0] if last else f"it ended with {child.returncode}") from None
-    return answer
+    if "refused" in said:
+        raise RefusedError(said["refused"])
+    answered: dict[str, Any] = said["answer"]
+    return answered
+
+
+def answer() -> None:
+    """In the child of :func:`ask`: call the function, and print its answer."""
+    module, _, name = sys.argv[1].partition(":")
+    function = getattr(importlib.import_module(module), name)
+    try:
+        said = {"answer": function(*json.load(sys.stdin))}
+    except (LlemError, OSError) as error:
+        said = {"refused": str(error)}
+    print(json.dumps(said))
 
 
 def start(

@@ -337,32 +337,8 @@ def test_without_a_driver_the_reason_is_told(
     monkeypatch.setenv("LLEM_RUNTIME_DIR", str(tmp_path))
     with (
         lock() as locks,
-        pytest.raises(LimitsError, match=r"cannot be set: (limits need|a simulated GPU)"),
+        pytest.raises(LimitsError, match="cannot be set: limits need"),
     ):
-        hold_limits(locks, BOTH)
-
-
-def test_a_test_never_sets_a_real_cards_limits(
-    simulated: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    simulated()
-    monkeypatch.delenv("NVML_SIM_TRACE")
-    with lock() as locks, pytest.raises(LimitsError, match="never set on a real GPU by a test"):
-        hold_limits(locks, BOTH)
-
-
-def test_a_library_that_is_not_the_simulated_one_is_refused(
-    simulated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    environment = simulated()
-    source = tmp_path / "real.c"
-    source.write_text("int nvmlInitWithFlags(unsigned flags) { return (int)flags; }\n")
-    library = tmp_path / "libnvidia-ml.so.1"
-    subprocess.run(
-        [os.environ.get("CC", "gcc"), "-shared", "-fPIC", "-o", library, source], check=True
-    )
-    monkeypatch.setenv("LD_LIBRARY_PATH", f"{tmp_path}:{environment['LD_LIBRARY_PATH']}")
-    with lock() as locks, pytest.raises(LimitsError, match="but the real driver answers"):
         hold_limits(locks, BOTH)
 
 

@@ -2,12 +2,14 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.errors import ConfigurationError, PreflightError, Problem
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow.cluster import left_jobs, waiting
 from llenergymeasure.workflow.manifest import count, states, told_precision
 from llenergymeasure.workflow.stopping import precision
 from llenergymeasure.workload.studies import load_study
@@ -50,10 +52,18 @@ def status_command(path: Path, *, as_json: bool, full: bool = False) -> None:
     reached = precision(plan, folder, sum(run["status"] != "completed" for run in runs))
     if reached is not None:
         print(reached)
+    for line in _queued(folder):
+        print(line)
     for run in runs:
         if run["status"] in {"failed", "interrupted", "lost"}:
             where = folder.run(run["experiment"], run["cycle"]).path
             print(f"  {where}: {run['status']}: {run['error_class']}: {run['error_message']}")
+
+
+def _queued(folder: StudyFolder) -> Iterator[str]:
+    """Yield why jobs of a study wait on a cluster; nothing where there is none, or it is silent."""
+    with suppress(PreflightError):
+        yield from waiting(left_jobs(folder))
 
 
 def results_command(

@@ -17,7 +17,6 @@ from llenergymeasure.containers.runner_choice import PACKAGES, apptainer_command
 from llenergymeasure.containers.surroundings import (
     INSIDE,
     PYTHON,
-    SCRIPTS,
     Surroundings,
     nvidia_here,
 )
@@ -165,7 +164,7 @@ def inside_command(backend: str, surroundings: Surroundings, gpus: int) -> list[
     driver_cuda = cuda_driver_version() if gpus else None
     if driver_cuda:
         words += ["--driver-cuda", str(driver_cuda)]
-    return [*words, "--script", f"{SCRIPTS}/measure_{backend}.py"]
+    return [*words, "--backend", backend]
 
 
 def _gpu_count() -> int:

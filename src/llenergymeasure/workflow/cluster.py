@@ -9,7 +9,8 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from llenergymeasure.results.layout import StudyFolder
 
 ASK_LIMIT_S = 60.0
 GONE_LIMIT_S = 120.0
-_FORMAT = "%A|%j|%T|%k"
+_FORMAT = "%A|%j|%T|%r|%k"
 _IN_NO_CLUSTER = "Could not establish a configuration source"
 """What SLURM's commands end with where they are installed and no cluster is configured.
 
@@ -34,28 +35,82 @@ class QueuedJob:
         id: its number.
         name: ``llem-STUDY-FOLDER-CALL``, the last two as short hashes.
         state: ``PENDING``, ``RUNNING`` and so on.
+        reason: why it does not run, in SLURM's words.
         comment: the rule and wildcards, as Snakemake's executor writes them.
     """
 
     id: str
     name: str
     state: str
-    comment: str
+    reason: str = ""
+    comment: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has not begun."""
+        return self.state == "PENDING"
+
+    @property
+    def never_starts(self) -> bool:
+        """Whether it cannot begin as it was submitted, however long it waits."""
+        return self.waits and self.reason.startswith(_NEVER)
 
 
-def name_jobs(workflow: Any, folder: StudyFolder) -> bool:
-    """Let the jobs of this workflow go by the study's name in ``squeue``; return whether they do.
+_NEVER = (
+    *("PartitionConfig", "BadConstraints", "PartitionNodeLimit", "PartitionTimeLimit"),
+    *("InvalidAccount", "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed"),
+    *("AssocMaxWallDurationPerJobLimit", "QOSMaxWallDurationPerJobLimit"),
+)
+"""Reasons that no other job's end removes. Source: squeue(1), "JOB REASON CODES"."""
+
+
+def adopt_executor(workflow: Any, folder: StudyFolder) -> bool:
+    """Name the jobs of this workflow after the study, and let none of them be forgotten.
 
     The executor of snakemake-executor-plugin-slurm names jobs after a random number, by which it
     asks for their states later; the study's name is put before it. Without that plugin, or with
     one that keeps the number elsewhere, nothing happens.
+
+    Returns:
+        Whether it is that executor.
     """
     executor: Any = getattr(workflow.scheduler, "_executor", None)
     number = getattr(executor, "run_uuid", None)
     if not isinstance(number, str):
         return False
     executor.run_uuid = f"{job_prefix(folder)}{number.rpartition('_')[2][:8]}"
+    _keep_unanswered_jobs(executor)
     return True
+
+
+def _keep_unanswered_jobs(executor: Any) -> None:
+    """Let the executor look again at jobs of which a look has said nothing.
+
+    Where SLURM does not answer it gives back no job, and Snakemake would wait for all of them for
+    ever without asking again.
+    """
+    look, ended = executor.check_active_jobs, set()
+
+    def noting(report: Callable[..., Any]) -> Callable[..., Any]:
+        def reported(job: Any, *args: Any, **kwargs: Any) -> Any:
+            ended.add(id(job))
+            return report(job, *args, **kwargs)
+
+        return reported
+
+    async def look_and_keep(active: Sequence[Any]) -> AsyncIterator[Any]:
+        ended.clear()
+        said = set()
+        async for job in look(active):
+            said.add(id(job))
+            yield job
+        for job in active:
+            if id(job) not in said | ended:
+                yield job
+
+    executor.report_job_success = noting(executor.report_job_success)
+    executor.report_job_error = noting(executor.report_job_error)
+    executor.check_active_jobs = look_and_keep
 
 
 def job_prefix(folder: StudyFolder) -> str:
@@ -79,8 +134,22 @@ def left_jobs(folder: StudyFolder) -> list[QueuedJob]:
     if done.returncode != 0:
         raise _no_answer(done.stderr.strip())
     prefix = job_prefix(folder)
-    told = [line.split("|", 3) for line in done.stdout.splitlines()]
+    told = [line.split("|", 4) for line in done.stdout.splitlines()]
     return [QueuedJob(*parts) for parts in told if parts[1].startswith(prefix)]
+
+
+def waiting(jobs: Iterable[QueuedJob]) -> Iterator[str]:
+    """Yield in words why jobs have not begun, a line for each reason that SLURM gives."""
+    for (reason, never), count in Counter(
+        (job.reason, job.never_starts) for job in jobs if job.waits
+    ).items():
+        line = f"{count} {'job waits' if count == 1 else 'jobs wait'} in SLURM's queue: {reason}"
+        way_out = (
+            ", which never ends by itself: no node of the partition gives what a job asks for, or "
+            "it may not be asked for. Change the profile (mem_mb, cpus_per_task, runtime, "
+            "slurm_partition, slurm_account) and call again"
+        )
+        yield f"{line}{way_out if never else ''}"
 
 
 def end_jobs(jobs: Sequence[QueuedJob]) -> None:

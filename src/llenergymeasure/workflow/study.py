@@ -33,7 +33,7 @@ from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.reserved_gpus import put_back_left_limits
 from llenergymeasure.screen import printable, say
 from llenergymeasure.units import BackendName
-from llenergymeasure.workflow.cluster import end_jobs, left_jobs, name_jobs
+from llenergymeasure.workflow.cluster import adopt_executor, end_jobs, left_jobs
 from llenergymeasure.workflow.damaged import damaged, make_room
 from llenergymeasure.workflow.lost import conclude_lost
 from llenergymeasure.workflow.manifest import states, write_manifest
@@ -250,7 +250,7 @@ class OpenStudy:
         if left:
             say(f"Ending {len(left)} jobs of an earlier workflow")
             end_jobs(left)
-        if name_jobs(self._workflow, self._folder):
+        if adopt_executor(self._workflow, self._folder):
             QueueWatch(self._folder, say).start()
         if "gpu" in dict(self._workflow.resource_settings.resources):
             say(

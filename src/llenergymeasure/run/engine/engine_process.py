@@ -24,7 +24,7 @@ from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, MeterError, PreflightError
 from llenergymeasure.files import read_json, write_text
 from llenergymeasure.machine.environment import environment
-from llenergymeasure.machine.gpus.busy_neighbours import at_work_beside
+from llenergymeasure.machine.gpus.state import at_work_beside
 from llenergymeasure.plan.estimate import limit_s
 from llenergymeasure.processes import die_with
 from llenergymeasure.redact import without_secrets, without_secrets_in
