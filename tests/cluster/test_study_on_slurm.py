@@ -208,13 +208,17 @@ def test_jobs_that_can_never_start_are_named_and_one_interrupt_ends_the_study(
     shipped = (ROOT / "profiles/slurm/config.yaml").read_text()
     profile.write_text(shipped.replace("cpus_per_task: 8", "cpus_per_task: 64"))
     main = "from llenergymeasure.cli import main; main()"
-    with subprocess.Popen(
-        [sys.executable, "-c", main, "run", "study.yaml", "--profile", "./larger"],
-        cwd=tmp_path,
-        env=environment(**cluster.variables()),
-        stderr=(tmp_path / "said").open("w"),
-    ) as process:
-        wait_for(lambda: "never ends by itself" in (tmp_path / "said").read_text(), 240)
+    said = tmp_path / "said"
+    with (
+        said.open("w") as stream,
+        subprocess.Popen(
+            [sys.executable, "-c", main, "run", "study.yaml", "--profile", "./larger"],
+            cwd=tmp_path,
+            env=environment(**cluster.variables()),
+            stderr=stream,
+        ) as process,
+    ):
+        wait_for(lambda: "never ends by itself" in said.read_text(), 240)
         assert "PartitionConfig, which never ends" in llem(tmp_path, "status", "study.yaml").stdout
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 130
