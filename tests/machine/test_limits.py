@@ -92,7 +92,7 @@ def test_a_driver_that_hangs_is_never_taken_for_one_that_has_put_back(simulated:
         assert restore_limits(locks, answer_s=2) == {
             "restored": False,
             "unchanged_meanwhile": None,
-            "left": {UUID: "no answer within 2 s"},
+            "left": {UUID: "the driver did not answer within 2 s"},
         }
         assert time.monotonic() - began < 10
     hang(environment, hanging=False)
@@ -110,7 +110,9 @@ def test_a_driver_that_hangs_while_limits_are_set_leaves_a_record(simulated: Any
         (record,) = records(environment)
         content = record.read_text()
         record.unlink()
-        with pytest.raises(LimitsError, match="no answer within 2 s; what it may have set is put"):
+        with pytest.raises(
+            LimitsError, match="the driver did not answer within 2 s; what it may have set is put"
+        ):
             hold_limits(locks, BOTH, answer_s=2)
         record.write_text(content)
     hang(environment, hanging=False)

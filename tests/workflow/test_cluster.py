@@ -51,10 +51,10 @@ def test_jobs_are_not_taken_for_gone_while_squeue_fails(slurm: Path) -> None:
 def test_commands_that_hang_are_an_error(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "ASK_LIMIT_S", 0.2)
     command(slurm, "squeue", "exec sleep 5")
-    with pytest.raises(PreflightError, match="squeue does not answer"):
+    with pytest.raises(PreflightError, match="squeue did not answer"):
         left_jobs(StudyFolder(slurm))
     command(slurm, "scancel", "exec sleep 5")
-    with pytest.raises(PreflightError, match="scancel does not answer"):
+    with pytest.raises(PreflightError, match="scancel 17 did not answer"):
         end_jobs([JOB])
 
 

@@ -55,10 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _found(options: argparse.Namespace) -> Iterator[str]:
     yield from _python_problems(() if options.no_meter else METER_NEEDED)
+    if sys.version_info < PYTHON:
+        return
     yield from _same_machine(options)
     for folder in options.writable:
         yield from _write_problems(folder, options.free)
-    if options.source_hash and sys.version_info >= PYTHON:
+    if options.source_hash:
         yield from _source_problems(options.source_hash)
     if options.gpus:
         yield from _gpu_problems(options.gpus)
@@ -97,11 +99,9 @@ def _numbers(version: str) -> list[int]:
 
 def _same_machine(options: argparse.Namespace) -> Iterator[str]:
     if options.boot_id:
-        try:
-            here = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        except OSError as error:
-            here = str(error)
-        if here != options.boot_id:
+        from llenergymeasure.processes import boot_id
+
+        if boot_id() != options.boot_id:
             yield (
                 "it runs on another machine than this one (a remote daemon, or Docker's virtual "
                 "machine): energy read there would be another machine's"

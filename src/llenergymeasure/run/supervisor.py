@@ -25,7 +25,8 @@ from llenergymeasure.files import (
     write_text,
 )
 from llenergymeasure.machine.gpus.memory_release import ask_release, told
-from llenergymeasure.machine.scheduler import job_facts, memory_kills, time_limit_over
+from llenergymeasure.machine.host import memory_kills
+from llenergymeasure.machine.scheduler import job_facts, time_limit_over
 from llenergymeasure.processes import SignalPipe, python_module
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.redact import keep_secret

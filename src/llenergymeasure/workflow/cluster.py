@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llenergymeasure.errors import PreflightError, Problem
+from llenergymeasure.processes import ChildError, completed
 from llenergymeasure.results.layout import StudyFolder
 
 ASK_LIMIT_S = 60.0
@@ -175,10 +176,7 @@ def cancel_jobs(jobs: Sequence[QueuedJob]) -> list[str]:
         PreflightError: it does not answer.
     """
     numbers = list(dict.fromkeys(job.id for job in jobs))
-    try:
-        subprocess.run(["scancel", *numbers], timeout=ASK_LIMIT_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise _no_answer(f"nothing within {ASK_LIMIT_S:g} s", "scancel") from None
+    _asked("scancel", *numbers)
     return numbers
 
 
@@ -190,18 +188,16 @@ def _still_there(numbers: Sequence[str]) -> list[str]:
     return sorted(set(done.stdout.split()).intersection(numbers))
 
 
-def _squeue(*options: str) -> subprocess.CompletedProcess[str]:
+def _squeue(*options: str) -> "subprocess.CompletedProcess[str]":
+    return _asked("squeue", "--me", "--noheader", *options)
+
+
+def _asked(*command: str) -> "subprocess.CompletedProcess[str]":
     try:
-        return subprocess.run(
-            ["squeue", "--me", "--noheader", *options],
-            capture_output=True,
-            text=True,
-            timeout=ASK_LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise _no_answer(f"nothing within {ASK_LIMIT_S:g} s") from None
+        return completed(command, ASK_LIMIT_S)
+    except ChildError as error:
+        raise _no_answer(str(error)) from None
 
 
-def _no_answer(said: str, command: str = "squeue") -> PreflightError:
-    return PreflightError([Problem(f"SLURM's {command} does not answer: {said}")])
+def _no_answer(said: str) -> PreflightError:
+    return PreflightError([Problem(f"SLURM does not answer: {said}")])

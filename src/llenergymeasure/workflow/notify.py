@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.client import HTTPMessage
@@ -30,6 +30,7 @@ from llenergymeasure.config.loopback import is_loopback
 from llenergymeasure.config.notify import Event, NotifyConfig, address_problem
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import users_environment
+from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.units import MISSING
 from llenergymeasure.workflow.manifest import count, states
@@ -137,7 +138,7 @@ def tell(notify: NotifyConfig | None, news: News, say: Say) -> None:
         try:
             way(notify, news.event, content)
         except NotToldError as error:
-            say(f"notify: {who} was not told: {_without_secrets(str(error), notify)}")
+            say(f"notify: {who} was not told: {without_secrets(str(error), also=_secrets(notify))}")
         except Exception as error:  # a study is worth more than its news
             say(f"notify: {who} was not told: {type(error).__name__}")
 
@@ -267,11 +268,7 @@ def _run(notify: NotifyConfig, event: Event, content: bytes) -> None:
         raise NotToldError(f"it ended with {process.returncode}{''.join(f': {x}' for x in last)}")
 
 
-def _without_secrets(text: str, notify: NotifyConfig) -> str:
-    """Return ``text`` without the address and the token, whoever put them there."""
-    named = (name for name in (notify.webhook_env, notify.token_env) if name is not None)
-    secrets: Iterable[str | None] = (notify.webhook, *map(os.environ.get, named))
-    for secret in secrets:
-        if secret and secret.strip():
-            text = text.replace(secret.strip(), "…")
-    return text
+def _secrets(notify: NotifyConfig) -> Iterator[str | None]:
+    """Yield the address and the token, wherever they are given."""
+    yield notify.webhook
+    yield from (os.environ.get(name) for name in (notify.webhook_env, notify.token_env) if name)
