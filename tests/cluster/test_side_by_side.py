@@ -2,10 +2,7 @@
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +10,8 @@ import pytest
 
 from llenergymeasure.machine.cpu_share import cpu_shares
 from nvml_sim import sim
-from support.attempts import wait_for
-from support.studies import environment, snakemake, write_study
+from support.attempts import Attempt, command_of, start, wait_for
+from support.studies import living, snakemake, write_study
 
 pytestmark = pytest.mark.slow
 
@@ -60,18 +57,6 @@ def test_two_runs_at_a_time_share_neither_card_nor_processor(tmp_path: Path) -> 
         assert one["environment"]["gpus"][0]["uuid"] != other["environment"]["gpus"][0]["uuid"]
 
 
-def start_llem(
-    folder: Path, command: str, study: Path, variables: Mapping[str, str]
-) -> "subprocess.Popen[bytes]":
-    main = "from llenergymeasure.cli import main; main()"
-    return subprocess.Popen(
-        [sys.executable, "-c", main, command, str(study)],
-        cwd=folder,
-        env=environment(**variables),
-        stderr=subprocess.DEVNULL,
-    )
-
-
 def test_two_studies_use_a_card_each_and_a_third_the_first_that_becomes_free(
     tmp_path: Path,
 ) -> None:
@@ -82,32 +67,45 @@ def test_two_studies_use_a_card_each_and_a_third_the_first_that_becomes_free(
     base = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     variables = sim.environment(sim.Trace(cards).write(tmp_path), base=base)
     variables["LLEM_RUNTIME_DIR"] = str(tmp_path / "runtime")
-    with ExitStack() as workflows:
-        called = {}
-        for name, window_s in (("long", 60), ("short", 15), ("waits", 0.2)):
-            folder = tmp_path / name
-            folder.mkdir()
-            study = write_study(folder, name=name, window={"min_seconds": window_s})
-            called[name] = workflows.enter_context(start_llem(folder, "run", study, variables))
-            if name != "waits":
-                wait_for(lambda folder=folder: _phase(folder) == "measure")  # type: ignore[misc]
-        assert [process.wait(240) for process in called.values()] == [0, 0, 0]
-    used = {name: _card(tmp_path / name) for name in called}
-    assert {used["long"], used["short"]} == {"GPU-a", "GPU-b"}
-    assert used["waits"] == used["short"]
+
+    def begin(name: str) -> Attempt:
+        return start(tmp_path / name, variables=variables, window={"min_seconds": 3600})
+
+    one = begin("one")
+    wait_for(lambda: _card(one) is not None)
+    two = begin("two")
+    wait_for(lambda: _card(two) is not None)
+    assert {_card(one), _card(two)} == {"GPU-a", "GPU-b"}
+    third, freed = begin("third"), _card(two)
+    wait_for(lambda: _phase(third) == "reserve")
+    time.sleep(2)
+    assert _phase(third) == "reserve", "both cards are taken"
+    two.process.terminate()
+    wait_for(lambda: _card(third) is not None)
+    assert _card(third) == freed
+    for attempt in (one, third):
+        attempt.process.terminate()
+    assert [each.process.wait(60) for each in (one, two, third)] == [143] * 3
 
 
-def _phase(folder: Path) -> str | None:
-    found = [
-        json.loads(path.read_text()) for path in folder.glob("results/*/runs/*/1/outcome.json")
-    ]
-    return found[0]["phase"] if found else None
+def _phase(attempt: Attempt) -> str | None:
+    try:
+        return str(attempt.outcome()["phase"])
+    except FileNotFoundError:
+        return None
 
 
-def _card(folder: Path) -> str:
-    (path,) = folder.glob("results/*/runs/*/1/result.json")
-    (card,) = json.loads(path.read_text())["environment"]["gpus"]
-    return str(card["uuid"])
+def _card(attempt: Attempt) -> str | None:
+    """Return the card that the run's engine is told to use, once that is at work."""
+    for pid in living(str(attempt.folder)):
+        try:
+            words, variables = command_of(pid), Path(f"/proc/{pid}/environ").read_text()
+        except OSError:
+            continue
+        if "engine_process" in words:
+            told = dict(each.partition("=")[::2] for each in variables.split("\0"))
+            return told.get("CUDA_VISIBLE_DEVICES")
+    return None
 
 
 def _overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:

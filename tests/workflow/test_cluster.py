@@ -1,14 +1,11 @@
 """What is asked of SLURM's commands, on commands of our own that answer as SLURM does."""
 
-import asyncio
 import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -101,47 +98,3 @@ def test_an_old_failure_does_not_explain_a_new_error(tmp_path: Path) -> None:
         code = driven.run(drive.Call(profile="nosuchprofile"))
     assert code == 1
     assert "nosuchprofile" in driven.complaint
-
-
-class _Executor:
-    """Does with jobs as snakemake-executor-plugin-slurm does."""
-
-    run_uuid = "snakemake_01234567"
-
-    def __init__(self) -> None:
-        self.answers: list[dict[str, str] | None] = []
-
-    def report_job_success(self, job: str) -> None:
-        """Take note that it ended."""
-
-    def report_job_error(self, job: str, msg: str) -> None:
-        """Take note that it failed."""
-
-    async def check_active_jobs(self, active: list[str]) -> AsyncIterator[str]:
-        answer = self.answers.pop(0)
-        for job in active if answer is not None else ():
-            state = (answer or {}).get(job)
-            if state == "COMPLETED":
-                self.report_job_success(job)
-            elif state == "FAILED":
-                self.report_job_error(job, msg="failed")
-            else:
-                yield job
-
-
-def test_jobs_of_which_slurm_says_nothing_are_asked_for_again(tmp_path: Path) -> None:
-    executor = _Executor()
-    workflow = SimpleNamespace(scheduler=SimpleNamespace(_executor=executor))
-    assert cluster.adopt_executor(workflow, StudyFolder(tmp_path))
-    assert executor.run_uuid.endswith("-01234567")
-
-    def still_active(answer: dict[str, str] | None) -> list[str]:
-        async def look() -> list[str]:
-            executor.answers.append(answer)
-            return [job async for job in executor.check_active_jobs(["a", "b", "c"])]
-
-        return asyncio.run(look())
-
-    assert still_active(None) == ["a", "b", "c"]
-    assert still_active({"a": "COMPLETED", "b": "FAILED"}) == ["c"]
-    assert still_active({}) == ["a", "b", "c"]

@@ -1,4 +1,4 @@
-"""What a workflow does on SLURM: names its jobs, and ends those that an earlier one left.
+"""What a workflow asks of SLURM: its jobs in the queue, and the end of those left by another.
 
 A workflow that is killed leaves its jobs in the queue, and Snakemake does not find them again.
 They would measure beside the new ones, so they are ended before these are submitted.
@@ -10,9 +10,8 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from llenergymeasure.errors import PreflightError, Problem
 from llenergymeasure.processes import ChildError, completed
@@ -63,55 +62,6 @@ _NEVER = (
     *("AssocMaxWallDurationPerJobLimit", "QOSMaxWallDurationPerJobLimit"),
 )
 """Reasons that no other job's end removes. Source: squeue(1), "JOB REASON CODES"."""
-
-
-def adopt_executor(workflow: Any, folder: StudyFolder) -> bool:
-    """Name the jobs of this workflow after the study, and let none of them be forgotten.
-
-    The executor of snakemake-executor-plugin-slurm names jobs after a random number, by which it
-    asks for their states later; the study's name is put before it. Without that plugin, or with
-    one that keeps the number elsewhere, nothing happens.
-
-    Returns:
-        Whether it is that executor.
-    """
-    executor: Any = getattr(workflow.scheduler, "_executor", None)
-    number = getattr(executor, "run_uuid", None)
-    if not isinstance(number, str):
-        return False
-    executor.run_uuid = f"{job_prefix(folder)}{number.rpartition('_')[2][:8]}"
-    _keep_unanswered_jobs(executor)
-    return True
-
-
-def _keep_unanswered_jobs(executor: Any) -> None:
-    """Let the executor look again at jobs of which a look has said nothing.
-
-    Where SLURM does not answer it gives back no job, and Snakemake would wait for all of them for
-    ever without asking again.
-    """
-    look, ended = executor.check_active_jobs, set()
-
-    def noting(report: Callable[..., Any]) -> Callable[..., Any]:
-        def reported(job: Any, *args: Any, **kwargs: Any) -> Any:
-            ended.add(id(job))
-            return report(job, *args, **kwargs)
-
-        return reported
-
-    async def look_and_keep(active: Sequence[Any]) -> AsyncIterator[Any]:
-        ended.clear()
-        said = set()
-        async for job in look(active):
-            said.add(id(job))
-            yield job
-        for job in active:
-            if id(job) not in said | ended:
-                yield job
-
-    executor.report_job_success = noting(executor.report_job_success)
-    executor.report_job_error = noting(executor.report_job_error)
-    executor.check_active_jobs = look_and_keep
 
 
 def job_prefix(folder: StudyFolder) -> str:

@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,8 +26,6 @@ from llenergymeasure.machine.shared_folder import shared_folder
 from llenergymeasure.processes import ChildError, RefusedError, ask, boot_id
 
 ANSWER_S = 60.0
-RESTORE_TRIES = 3
-RESTORE_PAUSE_S = 1.0
 
 _FORMAT = 1
 
@@ -291,7 +288,7 @@ def put_back(place: str, uuids: Sequence[str]) -> dict[str, Any]:
 
 
 def _put_back(card: Card, record: LimitRecord) -> bool:
-    """Restore one card, in several tries; return whether its power limit was still as set.
+    """Restore one card; return whether its power limit was still as set.
 
     A power limit that somebody else has set since stays as it is.
 
@@ -303,20 +300,8 @@ def _put_back(card: Card, record: LimitRecord) -> bool:
     if set_w is not None and now_w is None:
         raise LimitsError(f"GPU {card.uuid}: its power limit cannot be read")
     unchanged = set_w is None or now_w is None or abs(now_w - set_w) <= 0.001
-    for _ in range(RESTORE_TRIES - 1):
-        try:
-            _try_to_put_back(card, record, power=unchanged)
-        except LimitsError:
-            time.sleep(RESTORE_PAUSE_S)
-        else:
-            return unchanged
-    _try_to_put_back(card, record, power=unchanged)
-    return unchanged
-
-
-def _try_to_put_back(card: Card, record: LimitRecord, *, power: bool) -> None:
     reasons = []
-    if power and record.power_limit_before_w is not None:
+    if unchanged and record.power_limit_before_w is not None:
         try:
             card.set_power_limit(record.power_limit_before_w)
         except LimitsError as error:
@@ -328,3 +313,4 @@ def _try_to_put_back(card: Card, record: LimitRecord, *, power: bool) -> None:
             reasons.append(str(error))
     if reasons:
         raise LimitsError("; ".join(reasons))
+    return unchanged
