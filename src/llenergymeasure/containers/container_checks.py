@@ -53,6 +53,9 @@ def check_apptainer(
     if image.path is not None and not image.path.exists():
         remedy = f"make images BACKEND={backend} RUNNER=apptainer, or name another"
         return [Problem(f"there is no such image; {remedy}", key=key, file=image.path)]
+    if ":" in str(Path.cwd()):
+        text = "Apptainer takes no folder with a colon in its name; call from another"
+        return [Problem(text, key=key, file=Path.cwd())]
     if image.path is None or not look:
         return []
     words += inside_command(backend, surroundings, _gpu_count())
