@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -111,7 +112,16 @@ def _host_side() -> Finding:
     if missing:
         remedy = install_command("host")
         return Finding("planning and reports", "wrong", f"not here: {', '.join(missing)}", remedy)
+    least = re.search(r'min_version\("(.*)"\)', (workflow_root() / "Snakefile").read_text())
+    there = importlib.metadata.version("snakemake")
+    if least is not None and _numbers(there) < _numbers(least[1]):
+        detail = f"snakemake {there}, and the workflow needs {least[1]} or newer"
+        return Finding("planning and reports", "wrong", detail, install_command("host"))
     return Finding("planning and reports", "ok", ", ".join(versions))
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def _settings() -> Finding:

@@ -231,15 +231,14 @@ def _apptainer() -> Finding:
 
 
 def _docker() -> Iterator[Finding]:
-    command = container_command()
-    if command is None:
-        remedy = "needed only for runners: {…: docker}; see the page Containers"
+    remedy = "needed only for runners: {…: docker}; see the page Containers"
+    if container_command() is None:
         yield Finding("Docker", "absent", "neither docker nor podman", remedy)
         return
     try:
         engine = find_engine()
-    except LlemError as error:
-        yield Finding("Docker", "wrong", str(error))
+    except LlemError as error:  # on a login node the client is often there alone
+        yield Finding("Docker", "absent", str(error), remedy)
         return
     name = "Podman" if engine.podman else "Docker"
     rootless = ", rootless" if engine.rootless else ""

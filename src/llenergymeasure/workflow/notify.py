@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -24,6 +24,7 @@ from llenergymeasure.config.loopback import is_loopback
 from llenergymeasure.config.notify import Event, NotifyConfig, address_problem
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import users_environment
+from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.units import MISSING
 from llenergymeasure.workflow.manifest import count, states
@@ -130,7 +131,8 @@ def tell(notify: NotifyConfig | None, news: News, say: Say) -> None:
     for who, way in (("the webhook", _post), ("the command", _run)):
         problem = _problem(partial(way, notify, news.event, content), notify.timeout_seconds)
         if problem is not None:
-            say(f"notify: {who} was not notified: {_without_secrets(problem, notify)}")
+            plain = without_secrets(problem, also=_secrets(notify))
+            say(f"notify: {who} was not notified: {plain}")
 
 
 def _problem(work: Callable[[], None], timeout_s: float) -> str | None:
@@ -236,11 +238,7 @@ def _run(notify: NotifyConfig, event: Event, content: bytes) -> None:
         raise NotNotifiedError(f"it ended with {process.returncode}{last}")
 
 
-def _without_secrets(text: str, notify: NotifyConfig) -> str:
-    """Return ``text`` without the address and the token, whoever put them there."""
-    named = (name for name in (notify.webhook_env, notify.token_env) if name is not None)
-    secrets: Iterable[str | None] = (notify.webhook, *map(os.environ.get, named))
-    for secret in secrets:
-        if secret and secret.strip():
-            text = text.replace(secret.strip(), "…")
-    return text
+def _secrets(notify: NotifyConfig) -> Iterator[str | None]:
+    """Yield the address and the token, wherever they are given."""
+    yield notify.webhook
+    yield from (os.environ.get(name) for name in (notify.webhook_env, notify.token_env) if name)
