@@ -48,7 +48,6 @@ def test_the_table_holds_settings_energy_interval_and_throughput(study: StudyRes
 def test_the_merged_tables_are_there(study: StudyResult) -> None:
     assert len(study.comparisons)
     assert len(study.levels)
-    assert len(study.effects)
     assert len(study.pareto)
 
 

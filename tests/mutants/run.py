@@ -4,14 +4,19 @@
 behind it only those whose file, text or meaning holds one of them. Takes some minutes.
 """
 
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import hypothesis  # noqa: F401 - imported once, for all forks
+import pyarrow.parquet  # noqa: F401
+import pydantic  # noqa: F401
+import pytest
+import scipy.stats  # noqa: F401
 from faults import MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,24 +42,42 @@ def caught(package: Path, mutant: Mutant) -> bool:
     """Return whether a test fails with the fault, and print it."""
     path = package / mutant.file
     sound = path.read_text()
-    path.write_text(sound.replace(mutant.old, mutant.new))
+    _write(path, sound.replace(mutant.old, mutant.new))
     found = not passes(package, mutant.tests)
-    path.write_text(sound)
+    _write(path, sound)
     print(f"{'caught  ' if found else 'SURVIVED'}  {mutant.file}: {mutant.told}", flush=True)
     return found
 
 
+def _write(path: Path, text: str) -> None:
+    """Write a module; its bytecode may be taken for that of the new text, and goes."""
+    path.write_text(text)
+    for compiled in path.parent.glob(f"__pycache__/{path.stem}.*"):
+        compiled.unlink()
+
+
 def passes(package: Path, tests: Sequence[str]) -> bool:
-    """Return whether the tests pass with a copy of the package."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
-    command += ["-m", "not slow and not system", *(str(TESTS / test) for test in tests)]
-    # A changed file may have its old size and second: no bytecode is kept of it.
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    environment["PYTHONPATH"] = f"{package.parent}{os.pathsep}{TESTS}"
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode not in (0, 1):
-        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    return done.returncode == 0
+    """Return whether the tests pass with a copy of the package.
+
+    They run in a fork of this process, which has imported what takes longest.
+    """
+    child = multiprocessing.get_context("fork").Process(target=_test, args=(package, tests))
+    child.start()
+    child.join()
+    if child.exitcode not in (0, 1):
+        raise SystemExit(f"pytest ended with {child.exitcode} on {' '.join(tests)}")
+    return child.exitcode == 0
+
+
+def _test(package: Path, tests: Sequence[str]) -> None:
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (package.parent, TESTS)))
+    sys.path[:0] = [str(package.parent), str(TESTS)]
+    os.chdir(ROOT)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    options = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow and not system"]
+    os._exit(pytest.main([*options, *(str(TESTS / test) for test in tests)]))
 
 
 if __name__ == "__main__":

@@ -280,11 +280,6 @@ class StudyResult:
         return self._merged("comparisons")
 
     @property
-    def effects(self) -> "pd.DataFrame":
-        """How much each swept setting explains of each quantity."""
-        return self._merged("effects")
-
-    @property
     def levels(self) -> "pd.DataFrame":
         """What each value of a swept setting changes against the first."""
         return self._merged("levels")

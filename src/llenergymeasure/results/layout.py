@@ -29,6 +29,16 @@ TABLE_NAMES = (
 """The merged tables of a study, in its folder."""
 
 
+class _Below:
+    """A path below a folder: the attribute of a class that has the folder's ``path``."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def __get__(self, folder: "RunFolder | StudyFolder", owner: type) -> Path:
+        return folder.path.joinpath(*self._names)
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of one run, ``results/<study>/runs/<experiment>/<cycle>``.
@@ -44,115 +54,54 @@ class RunFolder:
         """The folder of its study."""
         return StudyFolder(self.path.parents[2])
 
-    @property
-    def result(self) -> Path:
-        """The record for people; written last."""
-        return self.path / "result.json"
-
-    @property
-    def row(self) -> Path:
-        """The record as one flat row."""
-        return self.path / "run.parquet"
-
-    @property
-    def samples(self) -> Path:
-        """The sensors' time series of a complete run."""
-        return self.path / "samples.parquet"
-
-    @property
-    def requests(self) -> Path:
-        """One row a request."""
-        return self.path / "requests.parquet"
+    result = _Below("result.json")
+    """The record for people; written last."""
+    row = _Below("run.parquet")
+    """The record as one flat row."""
+    samples = _Below("samples.parquet")
+    """The sensors' time series of a complete run."""
+    requests = _Below("requests.parquet")
+    """One row a request."""
 
     @property
     def products(self) -> tuple[Path, ...]:
         """What a complete run leaves, the record that vouches for the others first."""
         return (self.result, self.row, self.samples, self.requests)
 
-    @property
-    def outcome(self) -> Path:
-        """How the latest attempt ended."""
-        return self.path / "outcome.json"
-
-    @property
-    def attempts(self) -> Path:
-        """Every attempt's end, one JSON line each; never deleted by the workflow."""
-        return self.path / "attempts.jsonl"
-
-    @property
-    def stream(self) -> Path:
-        """What the recorder streams to while the run is at work."""
-        return self.path / "samples.arrows"
-
-    @property
-    def log(self) -> Path:
-        """What the run's processes printed."""
-        return self.path / "run.log"
-
-    @property
-    def work(self) -> Path:
-        """Files between the run's own processes."""
-        return self.path / "work"
-
-    @property
-    def spec(self) -> Path:
-        """What this run was told."""
-        return self.work / "spec.json"
-
-    @property
-    def recorder(self) -> Path:
-        """What the recorder said when it was ready."""
-        return self.work / "recorder.json"
-
-    @property
-    def engine_pid(self) -> Path:
-        """The engine's process: in a container of its own it is no child of the supervisor's."""
-        return self.work / "engine.pid"
-
-    @property
-    def marks(self) -> Path:
-        """Phase marks, one JSON line each, appended as they happen."""
-        return self.work / "marks.jsonl"
-
-    @property
-    def engine(self) -> Path:
-        """What the engine did, written when it is done."""
-        return self.work / "engine.json"
-
-    @property
-    def engine_end(self) -> Path:
-        """How the engine's process ended, where that was not by itself and well."""
-        return self.work / "engine_end.json"
-
-    @property
-    def traffic(self) -> Path:
-        """Every request of a run under traffic, written when all are answered."""
-        return self.work / "traffic.parquet"
-
-    @property
-    def skip(self) -> Path:
-        """Ends the rest before the run as soon as it appears."""
-        return self.work / "skip"
-
-    @property
-    def time_limit(self) -> Path:
-        """The wall-clock limit that the engine's process reckoned, in seconds."""
-        return self.work / "time_limit.json"
-
-    @property
-    def limits(self) -> Path:
-        """The GPU limits that were held, and how they were put back."""
-        return self.work / "limits.json"
-
-    @property
-    def gpu_memory(self) -> Path:
-        """What was in use on the run's GPUs before it and after its engine's end."""
-        return self.work / "gpu_memory.json"
-
-    @property
-    def error(self) -> Path:
-        """Why a process of the run gave up."""
-        return self.work / "error.json"
+    outcome = _Below("outcome.json")
+    """How the latest attempt ended."""
+    attempts = _Below("attempts.jsonl")
+    """Every attempt's end, one JSON line each; never deleted by the workflow."""
+    stream = _Below("samples.arrows")
+    """What the recorder streams to while the run is at work."""
+    log = _Below("run.log")
+    """What the run's processes printed."""
+    work = _Below("work")
+    """Files between the run's own processes."""
+    spec = _Below("work", "spec.json")
+    """What this run was told."""
+    recorder = _Below("work", "recorder.json")
+    """What the recorder said when it was ready."""
+    engine_pid = _Below("work", "engine.pid")
+    """The engine's process: in a container of its own it is no child of the supervisor's."""
+    marks = _Below("work", "marks.jsonl")
+    """Phase marks, one JSON line each, appended as they happen."""
+    engine = _Below("work", "engine.json")
+    """What the engine did, written when it is done."""
+    engine_end = _Below("work", "engine_end.json")
+    """How the engine's process ended, where that was not by itself and well."""
+    traffic = _Below("work", "traffic.parquet")
+    """Every request of a run under traffic, written when all are answered."""
+    skip = _Below("work", "skip")
+    """Ends the rest before the run as soon as it appears."""
+    time_limit = _Below("work", "time_limit.json")
+    """The wall-clock limit that the engine's process reckoned, in seconds."""
+    limits = _Below("work", "limits.json")
+    """The GPU limits that were held, and how they were put back."""
+    gpu_memory = _Below("work", "gpu_memory.json")
+    """What was in use on the run's GPUs before it and after its engine's end."""
+    error = _Below("work", "error.json")
+    """Why a process of the run gave up."""
 
 
 @dataclass(frozen=True)
@@ -166,25 +115,14 @@ class StudyFolder:
         """Return where a study's results go."""
         return cls(Path(study.results_root) / study.name)
 
-    @property
-    def plan(self) -> Path:
-        """Every run's id, place in the order and resolved configuration."""
-        return self.path / "plan.json"
-
-    @property
-    def manifest(self) -> Path:
-        """A cache of every run's state, for people."""
-        return self.path / "manifest.json"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the one workflow that may run this study."""
-        return self.path / ".lock"
-
-    @property
-    def circuit(self) -> Path:
-        """How the runs of the workflow at work failed, while none has completed."""
-        return self.path / "circuit.jsonl"
+    plan = _Below("plan.json")
+    """Every run's id, place in the order and resolved configuration."""
+    manifest = _Below("manifest.json")
+    """A cache of every run's state, for people."""
+    lock = _Below(".lock")
+    """Held by the one workflow that may run this study."""
+    circuit = _Below("circuit.jsonl")
+    """How the runs of the workflow at work failed, while none has completed."""
 
     def pin(self, experiment: str | None) -> Path:
         """Where the study, or one experiment, is kept: claimed by its first run."""

@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from llenergymeasure.processes import boot_id, start_ticks
 from llenergymeasure.units import Status
 
-OUTCOME_NAME = "outcome.json"
 START_SLACK_S = 60.0
 """Where only wall-clock times are known: a process that began this much later than the attempt
 wears its number again; smaller differences may come from the clock being set."""
