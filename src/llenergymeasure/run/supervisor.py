@@ -341,7 +341,7 @@ class Supervisor:
         if not engine_end.well:
             how = {"returncode": engine_end.returncode, "message": engine_end.message}
             write_text(self._folder.engine_end, json.dumps(how))
-        outcome.phase = "finish"
+        self._note(outcome, "finish")
         remove(self._folder.error)
         command = python_module(FINISH_MODULE, "--out", str(self._folder.path))
         with self._log() as log:
