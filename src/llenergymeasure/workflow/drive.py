@@ -181,7 +181,8 @@ class Drive:
         at_once = AT_ONCE if call.profile is None else AT_ONCE_ON_A_CLUSTER
         progress = Progress(self._plan, self._folder, at_once, estimates, measured=measured)
         if call.profile is None and not self._plan.execution.get("skip_preflight"):
-            need_models(progress.open_configs())
+            for line in need_models(progress.open_configs()):
+                self._view.say(line)
         with self._signals(), os.fdopen(open_file(log_path, flags), "w+b") as log:
             self._process = self._start(log, call)
             self._follow(self._process, progress)
