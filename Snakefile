@@ -14,14 +14,8 @@ wildcard_constraints:
     cycle="[1-9][0-9]*",
 
 
-localrules:
-    all,
-    image,
-    summary,
-    report,
-
-
 rule all:
+    localrule: True
     default_target: True
     input:
         study.results(),

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from llenergymeasure.analysis.blocks import Blocks
 from llenergymeasure.analysis.comparison import LEVEL, Comparison, compare, with_holm
 from llenergymeasure.analysis.drift import drift
-from llenergymeasure.analysis.effects import effects
+from llenergymeasure.analysis.levels import levels
 from llenergymeasure.analysis.pareto import pareto
 from llenergymeasure.analysis.statistics import autocorrelation, estimate
 from llenergymeasure.analysis.stopping import METRIC, decide, interval
@@ -167,7 +167,7 @@ def claims(data: Blocks) -> tuple[float, ...]:
     trend = drift(data)
     count = len(data.experiments)
     factors = {"one": [place // 2 for place in range(count)], "other": [0, 1] * (count // 2)}
-    _, levels = effects(data, factors)
+    found = levels(data, factors)
     quality = {
         name: [
             {"cycle": cycle, METRIC: energy, "quality_score": 0.3}
@@ -179,7 +179,7 @@ def claims(data: Blocks) -> tuple[float, ...]:
         best_claimed(data, pairs) is not None,
         any(_shown(each.p_holm) for each in pairs),
         np.nan if trend is None else trend.detected,
-        any(_shown(each.p_holm) for each in levels),
+        any(_shown(each.p_holm) for each in found),
         any(_shown(point.beaten_p_holm) for point in pareto(quality, [1])),
     )
 
@@ -250,7 +250,7 @@ def _ratio_holds(n: int, rng: np.random.Generator) -> bool:
 def _level_holds(n: int, rng: np.random.Generator) -> bool:
     data = simulated(SCENARIOS[1], 4, n, rng)
     data.logs[:, 2:] += 0.1
-    level = effects(data, {"one": [0, 0, 1, 1], "other": [0, 1, 0, 1]})[1][0]
+    level = levels(data, {"one": [0, 0, 1, 1], "other": [0, 1, 0, 1]})[0]
     return _holds(level.ci95_low, level.ci95_high, float(np.exp(0.1)))
 
 

@@ -56,7 +56,7 @@ def _measure_all(folder: Path, arguments: argparse.Namespace) -> bool:
     print(line("merge", first), flush=True)
     write_study(folder, count + new)
     again = measured(merge, folder)
-    print(line("merge again", again, f"{new} new, {again['read']:,.0f} files read"), flush=True)
+    print(line("merge again", again, f"{new} new"), flush=True)
     grouped = measured(group_by, folder)
     print(line("group by", grouped, f"{grouped['read']:,.0f} groups"), flush=True)
     few = min(arguments.pandas_runs, count)
@@ -188,30 +188,27 @@ def _measure(
 
 
 def merge(folder: Path) -> tuple[float, int]:
-    """Merge into ``runs.parquet`` as the workflow does; return the energies' sum and files read."""
+    """Merge into ``runs.parquet`` as the workflow does; return the energies' sum and the rows."""
     import pyarrow.compute as pc
 
-    from llenergymeasure.analysis.merge import Merge
     from llenergymeasure.analysis.tables import write_runs
 
-    work = Merge(json.loads((folder / "plan.json").read_bytes()), folder)
-    runs = write_runs(work, folder, partial=False)
-    return float(pc.sum(runs["energy_gross_j"]).as_py()), work.runs_read
+    plan = json.loads((folder / "plan.json").read_bytes())
+    runs = write_runs(plan, folder, partial=False)
+    return float(pc.sum(runs["energy_gross_j"]).as_py()), runs.num_rows
 
 
 def merge_first(folder: Path, count: int) -> tuple[float, int]:
     """Merge the first runs alone, without what was read before."""
     import pyarrow.compute as pc
 
-    from llenergymeasure.analysis.merge import Merge
     from llenergymeasure.analysis.merge_cache import CACHE_NAME
     from llenergymeasure.analysis.tables import write_runs
 
-    (folder / CACHE_NAME).unlink()
+    (folder / CACHE_NAME).unlink(missing_ok=True)
     plan = json.loads((folder / "plan.json").read_bytes())
-    work = Merge({**plan, "runs": plan["runs"][:count]}, folder)
-    runs = write_runs(work, folder, partial=False)
-    return float(pc.sum(runs["energy_gross_j"]).as_py()), work.runs_read
+    runs = write_runs({**plan, "runs": plan["runs"][:count]}, folder, partial=False)
+    return float(pc.sum(runs["energy_gross_j"]).as_py()), runs.num_rows
 
 
 def group_by(folder: Path) -> tuple[float, int]:

@@ -30,7 +30,8 @@ from llenergymeasure.recording.samples import SCHEMA as SAMPLES_SCHEMA
 from llenergymeasure.report.flags import consequence
 from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.record import Result
-from llenergymeasure.results.table import RUN_SCHEMA
+from llenergymeasure.results.serving import Latency
+from llenergymeasure.results.table import COLUMNS, RUN_SCHEMA
 from llenergymeasure.run.result.build_result import REQUEST_SCHEMA
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA
 from llenergymeasure.units import BACKENDS, VALIDITY
@@ -123,7 +124,7 @@ def fields_page() -> str:
         "",
         "One row a run. The swept settings follow, a column each, under their dotted keys.",
         "",
-        *_columns(RUN_SCHEMA, meanings["runs"]),
+        *_columns(RUN_SCHEMA, _run_meanings(meanings["runs"])),
         "",
         "## summary.parquet and summary.csv",
         "",
@@ -159,7 +160,7 @@ def fields_page() -> str:
         "",
         "The record of a finished run. It is written last and holds the SHA-256 of its siblings.",
         "",
-        *_record(Result, meanings["result"]),
+        *_record(Result, {**_of_record(meanings["runs"]), **meanings["result"]}),
         "",
         "## outcome.json",
         "",
@@ -179,6 +180,23 @@ def fields_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _run_meanings(meanings: Mapping[str, str]) -> dict[str, str]:
+    """Return what each column of a run means: as its field of the record does, where that says."""
+    described = dict(_fields(Result, ""))
+    found = {name: described.get(str(source)) for name, source in COLUMNS.items()}
+    return {**{name: text for name, text in found.items() if text}, **meanings}
+
+
+def _of_record(meanings: Mapping[str, str]) -> dict[str, str]:
+    """Return what the fields of the record mean that are columns of a run, by their paths."""
+    described = dict(_fields(Result, ""))
+    return {
+        source: meanings[name]
+        for name, source in COLUMNS.items()
+        if isinstance(source, str) and described.get(source) is None
+    }
+
+
 def _relations(meanings: Mapping[str, Any]) -> Iterator[str]:
     """Yield the tables that relate experiments to each other."""
     for name, schema in SCHEMAS.items():
@@ -189,7 +207,6 @@ def _relations(meanings: Mapping[str, Any]) -> Iterator[str]:
 RELATIONS = {
     "comparisons": "One row for each quantity and pair of experiments: every pair of up to "
     f"{MAX_ALL_PAIRS} experiments, beyond that each with the first one planned.",
-    "effects": "One row for each quantity and term of the analysis of variance.",
     "levels": "One row for each quantity, setting and value of it.",
     "pareto": "One row for each objective and experiment.",
 }
@@ -334,7 +351,10 @@ def _fields(model: Any, prefix: str) -> Iterator[tuple[str, str | None]]:
             yield path, field.description
         is_list = str(field.annotation).startswith("list")
         for record in inner:
-            yield from _fields(record, f"{path}[]." if is_list else f"{path}.")
+            found = _fields(record, f"{path}[]." if is_list else f"{path}.")
+            if record is Latency:
+                found = ((each, f"{text} of the {field.description}") for each, text in found)
+            yield from found
 
 
 def _is_record(part: Any) -> bool:

@@ -3,6 +3,7 @@
 
 
 rule summary:
+    localrule: True
     input:
         plan=study.plan_input(),
         results=study.merged,

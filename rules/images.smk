@@ -2,6 +2,7 @@
 
 
 rule image:
+    localrule: True
     output:
         sif=study.image_pattern,
     log:

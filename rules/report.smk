@@ -2,6 +2,7 @@
 
 
 rule report:
+    localrule: True
     input:
         runs=study.file("runs.parquet"),
         summary=study.file("summary.parquet"),

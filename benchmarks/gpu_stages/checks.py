@@ -50,7 +50,7 @@ def judge(folder: Path) -> list[Check]:
             found.append(llem_exit(name, study, each, codes))
         for run in runs:
             title = name if run["study"] == name else f"{name}, {run['study']}"
-            found += run_checks(f"{title}, {run['name']}", run, limit_w)
+            found += run_checks(f"{title}, {run['name']}", run, run["limit_w"] or limit_w)
         for window in figures.windows(folder / name):
             found += window_checks(f"{name}, {window['window']}", window)
     if "meter_on_over_off" in stages.get("engine", {}):

@@ -335,6 +335,8 @@ def _run(path: Path) -> dict[str, Any]:
         "counter_w": None if counter is None else counter.counted_w(*span),
         "average_w": None if average is None else average.held_mean(*span),
         "temperatures_celsius": None if heat is None else (min(heat.value), max(heat.value)),
+        "limit_w": next(iter(_limits(record)), None),
+        "split": energy.get("split") or {},
         "validity": list(record["validity"]),
         "released": [
             each.get("released")
@@ -345,6 +347,11 @@ def _run(path: Path) -> dict[str, Any]:
         "settle": provenance.get("settle"),
         "warmup": record.get("warmup_result"),
     }
+
+
+def _limits(record: dict[str, Any]) -> list[float]:
+    cards = record.get("environment", {}).get("gpus") or []
+    return [each["power_limit_w"] for each in cards if each.get("power_limit_w")]
 
 
 def energy_s(span: tuple[float, float]) -> float | None:

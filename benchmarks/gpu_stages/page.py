@@ -19,6 +19,7 @@ KEPT = {
     "pulses": "recordings of our meter and nvidia-smi's readings beside rest, work and pulses",
     "faults": "two `llem run` started at once, and the run that was refused",
     "vllm": "`llem run` with vLLM",
+    "serving": "`llem run` with vLLM's server under two rates",
     "buffer": "the driver's own buffer of power samples beside the counter and known steps",
     "study": "`llem run` at three batch sizes and with a long prompt",
     "standard": "one `llem run` with the default protocol",
@@ -54,7 +55,7 @@ def text(folder: Path) -> str:
     seen = {name: figures.windows(folder / name) for name in ("engine", "pulses")}
     runs = [
         run
-        for name in ("first", "study", "standard", "vllm", "faults")
+        for name in ("first", "study", "standard", "vllm", "serving", "faults")
         for run in figures.runs(folder / name)
     ]
     parts = [
@@ -65,6 +66,7 @@ def text(folder: Path) -> str:
         _buffer(figures.buffer(folder / "buffer")),
         _windows(seen),
         _runs(runs, str(card.get("name"))),
+        _split(runs),
         _default_protocol(runs),
         _cost(stages.get("engine", {}).get("meter_on_over_off"), runs),
         _checks(judge(folder)),
@@ -312,6 +314,24 @@ def _runs(runs: Sequence[Mapping[str, Any]], card: str) -> list[str]:
                     "",
                 ]
     return lines
+
+
+def _split(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what prompts and answers cost, each per token."""
+    rows = [
+        (
+            f"{run['study']}: {run['name']}",
+            f"{split['prefill_per_input_token_j']:.4f} ± {split['prefill_u95_j']:.4f}",
+            f"{split['decode_per_output_token_j']:.4f} ± {split['decode_u95_j']:.4f}",
+            _percent(split["unexplained_rel"], 1),
+        )
+        for run in runs
+        if (split := run["split"]).get("prefill_per_input_token_j") is not None
+    ]
+    if not rows:
+        return []
+    heads = ("run", "prefill, J/input token", "decode, J/output token", "unexplained of a tick")
+    return ["## Prefill and decode", "", *_table(heads, rows), ""]
 
 
 def _default_protocol(runs: Sequence[Mapping[str, Any]]) -> list[str]:

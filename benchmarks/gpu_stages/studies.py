@@ -26,28 +26,28 @@ _KEPT = ("result.json", "outcome.json", "samples.parquet")
 
 
 def run_study(place: Place, name: str, study: Mapping[str, Any], *, limit_s: float) -> int | str:
-    """Run a study with ``llem run``; keep each run's record and recording; return its exit."""
-    file = place.work / f"{name}.yaml"
-    file.write_text(yaml.safe_dump({"name": name, **study}, sort_keys=False))
-    shutil.copy(file, place.kept / file.name)
+    """Run a study with ``llem run`` and keep what it says; return its exit."""
+    file_name = f"{name}.yaml"
+    text = yaml.safe_dump({"name": name, **study}, sort_keys=False)
+    for folder in (place.work, place.kept):
+        (folder / file_name).write_text(text)
     began = time.monotonic()
+    log = place.kept / f"{name}.log"  # as it comes: a stage that is ended keeps what was said
     ended: int | str
-    try:
-        done = subprocess.run(
-            [*LLEM, "run", file.name],
-            cwd=place.work,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=limit_s * Setting.now().patience,
-            check=False,
-        )
-        ended, said = done.returncode, done.stdout
-    except subprocess.TimeoutExpired as error:
-        ended, said = "over its limit", (error.stdout or b"").decode(errors="replace")
+    with log.open("w") as file:
+        try:
+            ended = subprocess.run(
+                [*LLEM, "run", file_name],
+                cwd=place.work,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                timeout=limit_s * Setting.now().patience,
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            ended = "over its limit"
+    said = log.read_text(errors="replace")
     print(said[-4000:], flush=True)
-    for folder in sorted((place.work / "results" / name / "runs").glob("*/*")):
-        _keep_run(folder, place, name)
     took_s = round(time.monotonic() - began, 1)
     studies = place.found.setdefault("studies", {})
     studies[name] = {"exit": ended, "took_s": took_s}
@@ -57,10 +57,16 @@ def run_study(place: Place, name: str, study: Mapping[str, Any], *, limit_s: flo
     return ended
 
 
+def keep_runs(place: Place) -> None:
+    """Keep the records and recordings of all runs, also of a stage that was ended."""
+    for folder in sorted((place.work / "results").glob("*/runs/*/*")):
+        _keep_run(folder, place, folder.parents[2].name)
+
+
 def _keep_run(folder: Any, place: Place, study: str) -> None:
     """Keep what a run left; of one without a recording in Parquet, the stream."""
     kept = place.kept / study / f"{folder.parent.name}-{folder.name}"
-    kept.mkdir(parents=True)
+    kept.mkdir(parents=True, exist_ok=True)
     for name in _KEPT:
         with contextlib.suppress(OSError):
             shutil.copy(folder / name, kept / name)
@@ -120,7 +126,7 @@ def study(place: Place) -> None:
         "window": {"min_seconds": setting.seconds(10, 1), "min_batches": 2},
         "sweep": {"load": points},
     }
-    run_study(place, "study", _architecture(**more), limit_s=325)
+    run_study(place, "study", _architecture(**more), limit_s=350)
 
 
 def standard(place: Place) -> None:
@@ -132,11 +138,37 @@ def standard(place: Place) -> None:
         "dataset": _prompts(8),
         "pytorch": {"batch_size": 8},
     }
-    run_study(place, "standard", _architecture(**more), limit_s=255)
+    run_study(place, "standard", _architecture(**more), limit_s=390)
 
 
 def vllm(place: Place) -> None:
     """Run vLLM at 8 and 64 sequences, where it is installed."""
+    points = [
+        {"dataset": _prompts(count), "vllm.engine.max_num_seqs": at_once}
+        for count, at_once in ((64, 8), (256, 64))
+    ]
+    more = {"window": {"min_seconds": 8}, "sweep": {"load": points}}
+    _run_vllm(place, "vllm", more)
+
+
+def serving(place: Place) -> None:
+    """Run vLLM's server under two rates of requests, where it is installed."""
+    setting = Setting.now()
+    long = 16 if setting.simulated else 512
+    traffic = {
+        "arrivals": "poisson",
+        "input_tokens": {"tokens": long},
+        "output_tokens": {"tokens": long // 4},
+    }
+    more: dict[str, Any] = {
+        "serving": traffic,
+        "window": {"min_seconds": setting.seconds(20, 4)},
+        "sweep": {"serving.rate_per_s": [2, 16]},
+    }
+    _run_vllm(place, "serving", more)
+
+
+def _run_vllm(place: Place, name: str, more: Mapping[str, Any]) -> None:
     if importlib.util.find_spec("vllm") is None:
         place.save(not_run="vLLM is not installed", line="vLLM is not installed")
         return
@@ -144,23 +176,14 @@ def vllm(place: Place) -> None:
         # vLLM 0.26 asks flashinfer whether it can sample, and ends where it is missing.
         os.environ["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
     engine: dict[str, Any] = {"max_model_len": 1024, "gpu_memory_utilization": 0.6}
-    engine["compilation_config"] = {
-        "mode": 0,
-        "cudagraph_mode": "FULL_DECODE_ONLY",
-        "cudagraph_capture_sizes": [1, 8, 64],
-    }
-    points = [
-        {"dataset": _prompts(count), "vllm.engine.max_num_seqs": at_once}
-        for count, at_once in ((64, 8), (256, 64))
-    ]
-    more: dict[str, Any] = {
-        "backend": "vllm",
-        "protocol": "quick",
-        "window": {"min_seconds": 8},
-        "vllm": {"engine": engine},
-        "sweep": {"load": points},
-    }
-    run_study(place, "vllm", _architecture(**more), limit_s=280)
+    if not Setting.now().simulated:
+        engine["compilation_config"] = {
+            "mode": 0,
+            "cudagraph_mode": "FULL_DECODE_ONLY",
+            "cudagraph_capture_sizes": [1, 8, 64],
+        }
+    study = {"backend": "vllm", "protocol": "quick", "vllm": {"engine": engine}, **more}
+    run_study(place, name, _architecture(**study), limit_s=390 if name == "serving" else 280)
 
 
 def faults(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import select
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,6 +34,10 @@ KILLED_S = 1.0
 
 class ChildError(LlemError):
     """A child process did not give its answer."""
+
+
+class RefusedError(ChildError):
+    """A child process answered that it cannot do what was asked."""
 
 
 class SignalPipe:
@@ -81,54 +87,108 @@ def users_environment(**variables: str) -> dict[str, str]:
     return own | variables
 
 
-def ask(
-    module: str,
-    question: Any,
+def completed(
+    command: Sequence[str],
     limit_s: float,
-    *arguments: str,
+    *,
+    given: str | None = None,
+    environment: Mapping[str, str] | None = None,
     inherit: Sequence[int] = (),
-) -> dict[str, Any]:
-    """Put a question to a module in a process of its own, and return its answer.
-
-    The child reads JSON from its standard input and prints one JSON object: a driver that hangs
-    takes the child along and not this process.
+    name: str | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; return its exit code and what it printed.
 
     Args:
-        module: what to run.
-        question: anything JSON holds.
-        limit_s: how long it may take; then it is killed, and not waited for where the kernel
-            cannot end it.
-        arguments: of the command.
-        inherit: open files that it holds too, such as locks on what it works on.
+        command: program and arguments.
+        limit_s: how long it may take; then it is killed with its children, and not waited for
+            where the kernel cannot end it, as in a call into a driver that hangs.
+        given: its standard input; empty if not given.
+        environment: its whole environment; this process's own if not given.
+        inherit: open files that it holds too.
+        name: what messages call it; its first words if not given.
 
     Raises:
+        ChildError: it cannot be started, or did not end in time.
+    """
+    try:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=None if environment is None else dict(environment),
+            start_new_session=True,
+            pass_fds=tuple(inherit),
+        )
+    except OSError as error:
+        raise ChildError(f"{command[0]} cannot be started: {error.strerror}") from None
+    try:
+        out, err = child.communicate(given, limit_s)
+    except subprocess.TimeoutExpired:
+        name = name or " ".join(list(takewhile(lambda word: word[:1] != "-", command))[:3])
+        raise ChildError(f"{name} did not answer within {limit_s:g} s") from None
+    finally:
+        if child.poll() is None:
+            _abandon(child)
+    return subprocess.CompletedProcess(command, child.returncode, out, err)
+
+
+def _abandon(child: "subprocess.Popen[str]") -> None:
+    signal_group(child, signal.SIGKILL)
+    for pipe in (child.stdin, child.stdout, child.stderr):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(KILLED_S)
+
+
+def ask(
+    function: str, *arguments: Any, limit_s: float, inherit: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Return what a function answers in a process of its own.
+
+    A driver that hangs takes that process along and not this one.
+
+    Args:
+        function: ``MODULE:NAME``; its arguments and its answer are what JSON holds.
+        arguments: for it.
+        limit_s: how long it may take.
+        inherit: open files that the child holds too, such as locks on what it works on.
+
+    Raises:
+        RefusedError: the function raised one of our errors, or OSError.
         ChildError: it did not answer in time, failed, or said something else.
     """
-    child = subprocess.Popen(
-        python_module(module, *arguments),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        pass_fds=tuple(inherit),
+    done = completed(
+        [sys.executable, "-P", "-c", f"from {__name__} import answer; answer()", function],
+        limit_s,
+        given=json.dumps(arguments),
+        inherit=inherit,
+        name="the driver",
     )
     try:
-        out, err = child.communicate(json.dumps(question).encode(), limit_s)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        for pipe in (child.stdin, child.stdout, child.stderr):
-            if pipe is not None:
-                pipe.close()
-        # A child in an uninterruptible call into a driver ends only when that returns.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(KILLED_S)
-        raise ChildError(f"no answer within {limit_s:g} s") from None
-    try:
-        answer: dict[str, Any] = json.loads(out)
+        said: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
-        last = err.decode(errors="replace").strip().splitlines()[-1:]
-        raise ChildError(last[0] if last else f"it ended with {child.returncode}") from None
-    return answer
+        last = done.stderr.strip().splitlines()[-1:]
+        raise ChildError(last[0] if last else f"it ended with {done.returncode}") from None
+    if "refused" in said:
+        raise RefusedError(said["refused"])
+    answered: dict[str, Any] = said["answer"]
+    return answered
+
+
+def answer() -> None:
+    """In the child of :func:`ask`: call the function, and print its answer."""
+    module, _, name = sys.argv[1].partition(":")
+    function = getattr(importlib.import_module(module), name)
+    try:
+        said = {"answer": function(*json.load(sys.stdin))}
+    except (LlemError, OSError) as error:
+        said = {"refused": str(error)}
+    print(json.dumps(said))
 
 
 def start(

@@ -64,14 +64,17 @@ def secret_argument(value: Any, name: str = "") -> str | None:
     return name if value and is_secret else None
 
 
-def without_secrets(text: str, environ: Mapping[str, str] | None = None) -> str:
+def without_secrets(
+    text: str, environ: Mapping[str, str] | None = None, also: Iterable[str | None] = ()
+) -> str:
     """Return ``text`` with what looks like a password, key or token replaced.
 
     Args:
         text: what is to be written.
         environ: variables whose secrets are struck out literally; this process's if not given.
+        also: further texts to strike out.
     """
-    return _struck(text, _known(os.environ if environ is None else environ))
+    return _struck(text, _known(os.environ if environ is None else environ, also))
 
 
 def without_secrets_in(value: Any) -> Any:
@@ -85,15 +88,17 @@ def keep_secret(names: Iterable[str | None]) -> None:
     os.environ[IN_USE_VARIABLE] = " ".join(sorted({*known, *filter(None, names)}))
 
 
-def _known(environ: Mapping[str, str]) -> re.Pattern[str] | None:
+def _known(environ: Mapping[str, str], also: Iterable[str | None] = ()) -> re.Pattern[str] | None:
     """Return what finds the secrets of an environment, in all forms that text may have them in."""
     in_use = environ.get(IN_USE_VARIABLE, "").split()
-    values = (
+    values = [
         value.strip()
         for name, value in environ.items()
         if name in in_use or (is_secret_name(name) and not os.path.exists(value))  # noqa: PTH110
-    )
-    forms = {form for value in values if len(value) >= _SHORTEST for form in _forms(value)}
+    ]
+    values = [value for value in values if len(value) >= _SHORTEST]
+    values += [value.strip() for value in also if value and value.strip()]
+    forms = {form for value in values for form in _forms(value)}
     if not forms:
         return None
     return re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))

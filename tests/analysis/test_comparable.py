@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.analysis import comparable
 from llenergymeasure.analysis.comparable import Comparable
 from llenergymeasure.analysis.merge import merge_runs
 from llenergymeasure.analysis.selection import selections
 from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.results.record import Tokens
+from llenergymeasure.results.table import run_row
 from results.synthetic import GPU, make_plan, make_result, write_plan, write_result
 
 HASH, OTHER_HASH = "a" * 64, "b" * 64
@@ -64,18 +66,18 @@ TWO = [PYTORCH, {**PYTORCH, "pytorch": {"batch_size": 1}}]
 def test_two_experiments_of_one_backend(
     tmp_path: Path, one: dict[str, Any], other: dict[str, Any], reason: str | None
 ) -> None:
-    comparable, (a, b) = study(tmp_path, TWO, one, other)
+    told_apart, (a, b) = study(tmp_path, TWO, one, other)
     for pair in ((a, b), (b, a)):
-        told = comparable.why_not(*pair)
+        told = told_apart.why_not(*pair)
         assert (told is None) == (reason is None)
-    assert reason is None or reason in comparable.why_not(a, b)
-    assert len(comparable.groups) == (1 if reason is None else 2)
+    assert reason is None or reason in told_apart.why_not(a, b)
+    assert len(told_apart.groups) == (1 if reason is None else 2)
 
 
 def test_a_power_limit_that_the_study_sets_is_a_setting(tmp_path: Path) -> None:
     configs = [{**PYTORCH, "gpu": {"power_limit_w": limit}} for limit in (700.0, 400.0)]
-    comparable, (a, b) = study(tmp_path, configs, on(), on(power_limit_w=400.0))
-    assert comparable.why_not(a, b) is None
+    told_apart, (a, b) = study(tmp_path, configs, on(), on(power_limit_w=400.0))
+    assert told_apart.why_not(a, b) is None
 
 
 @pytest.mark.parametrize(
@@ -91,32 +93,32 @@ def test_a_power_limit_that_the_study_sets_is_a_setting(tmp_path: Path) -> None:
 def test_two_backends_must_have_done_the_same_work(
     tmp_path: Path, other: dict[str, Any], reason: str | None
 ) -> None:
-    comparable, (a, b) = study(tmp_path, [PYTORCH, VLLM], did(), other)
-    told = comparable.why_not(a, b)
+    told_apart, (a, b) = study(tmp_path, [PYTORCH, VLLM], did(), other)
+    told = told_apart.why_not(a, b)
     assert (told is None) == (reason is None)
     assert reason is None or reason in told
 
 
 def test_answers_that_may_end_early_are_not_counted(tmp_path: Path) -> None:
     configs = [{**config, "decoder": {"min_new_tokens": 4}} for config in (PYTORCH, VLLM)]
-    comparable, (a, b) = study(tmp_path, configs, did(), did(output=150))
-    assert comparable.why_not(a, b) is None
+    told_apart, (a, b) = study(tmp_path, configs, did(), did(output=150))
+    assert told_apart.why_not(a, b) is None
 
 
 def test_work_that_was_planned_otherwise_parts_the_pair_and_not_the_groups(tmp_path: Path) -> None:
     shorter = {**VLLM, "max_output_tokens": 8}
-    comparable, (a, b) = study(tmp_path, [PYTORCH, shorter], did(), did(output=80))
-    assert "output tokens a request are 16 and 8" in comparable.why_not(a, b)
-    assert comparable.groups == [(a, b)]
+    told_apart, (a, b) = study(tmp_path, [PYTORCH, shorter], did(), did(output=80))
+    assert "output tokens a request are 16 and 8" in told_apart.why_not(a, b)
+    assert told_apart.groups == [(a, b)]
 
 
 def test_measured_experiments_are_first_and_the_rest_say_what_parts_them(tmp_path: Path) -> None:
     estimated = {"kind": "estimated", "source": "codecarbon"}
     configs = [{**PYTORCH, "pytorch": {"batch_size": size}} for size in (1, 2, 4)]
-    comparable, (a, b, c) = study(tmp_path, configs, estimated, {}, estimated)
-    assert comparable.groups == [(b,), (a, c)]
-    assert set(comparable.outside) == {a, c}
-    assert "energy is measured by nvml (gpu) and estimated by codecarbon" in comparable.outside[a]
+    told_apart, (a, b, c) = study(tmp_path, configs, estimated, {}, estimated)
+    assert told_apart.groups == [(b,), (a, c)]
+    assert set(told_apart.outside) == {a, c}
+    assert "energy is measured by nvml (gpu) and estimated by codecarbon" in told_apart.outside[a]
 
 
 def test_one_token_of_difference_keeps_both_means_and_parts_the_pair(tmp_path: Path) -> None:
@@ -137,8 +139,8 @@ def test_one_token_of_difference_keeps_both_means_and_parts_the_pair(tmp_path: P
 
 
 def test_a_code_of_an_older_table_leaves_its_run_in_the_mean(tmp_path: Path) -> None:
-    comparable, _ = study(tmp_path, TWO, {"validity": ["not_comparable"]}, {})
-    assert len(comparable.groups) == 1
+    told_apart, _ = study(tmp_path, TWO, {"validity": ["not_comparable"]}, {})
+    assert len(told_apart.groups) == 1
     rows = merge_runs(make_plan(TWO, [], cycles=1), tmp_path).to_pylist()
     assert all(chosen.used for chosen in selections(rows).values())
 
@@ -165,3 +167,22 @@ def test_runs_on_several_cards_hold_their_difference_in_their_spread(
     one, other = dict.fromkeys(run["experiment"] for run in plan["runs"])
     told = Comparable(selections(rows), plan["runs"]).why_not(one, other)
     assert (told is not None) == apart
+
+
+def test_groups_are_found_without_looking_at_every_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+    measured_apart = comparable._measured_apart
+
+    def counted(one: Any, other: Any) -> str | None:
+        nonlocal looked
+        looked += 1
+        return measured_apart(one, other)
+
+    monkeypatch.setattr(comparable, "_measured_apart", counted)
+    rows = [run_row(make_result(run), {}) for run in make_plan([PYTORCH], [], cycles=1)["runs"]]
+    many = [
+        {**rows[0], "experiment": f"{number:012x}", "prompt_hash": f"{number:064x}"}
+        for number in range(500)
+    ]
+    assert len(Comparable(selections(many)).groups) == 1
+    assert looked <= 500

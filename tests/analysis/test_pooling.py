@@ -82,6 +82,20 @@ def test_missing_runs_do_not_shift_the_mean_towards_the_others(tmp_path):
     assert row[f"{METRIC}_ci95_low"] < row[f"{METRIC}_mean"] < row[f"{METRIC}_ci95_high"]
 
 
+@pytest.mark.parametrize("least", [0.1, 0.0, -0.1])
+def test_over_incomplete_cycles_no_interval_goes_where_no_value_can(tmp_path, least):
+    write_study(tmp_path, CONFIGS[:2])
+    runs = study_runs([tmp_path])
+    values = pa.array([9.0, 1.0, least, 2.0, 5.0, None])  # The last cycle lacks an experiment.
+    place = runs.schema.get_field_index(METRIC)
+    drawn = runs.set_column(place, METRIC, values)
+    (row,) = summarise_by(drawn, ["model"], METRIC).to_pylist()
+    assert row["interval_method"] == "experiments"
+    low, high = row[f"{METRIC}_ci95_low"], row[f"{METRIC}_ci95_high"]
+    assert np.sign(low) == np.sign(least)
+    assert low < row[f"{METRIC}_mean"] < high
+
+
 def test_single_runs_have_no_interval_and_say_so(tmp_path):
     write_study(tmp_path, cycles=1)
     row = summarise_by(study_runs([tmp_path]), ["precision"], METRIC).to_pylist()[0]

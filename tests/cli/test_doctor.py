@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.cli.doctor.program import _host_side
 from nvml_sim import sim
 from support.recording import card_environment
 from support.studies import llem
@@ -98,3 +99,10 @@ def test_a_torch_that_cannot_use_the_card_is_not_ticked_off(tmp_path: Path) -> N
     assert "refused" in found["pytorch"]["remedy"]
     hidden = card_environment(tmp_path, [sim.Device()], CUDA_VISIBLE_DEVICES="")
     assert _found(tmp_path, hidden)["pytorch"]["state"] == "ok"
+
+
+def test_a_snakemake_that_a_run_refuses_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda _name: "9.3.1")
+    found = _host_side()
+    assert found.state == "wrong"
+    assert "snakemake 9.3.1, and the workflow needs 9.27 or newer" in found.detail

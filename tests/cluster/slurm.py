@@ -68,6 +68,15 @@ class Cluster:
         names = ("LD_LIBRARY_PATH", "NVML_SIM_T0", "NVML_SIM_TRACE", "PYTHONPATH")
         return {name: self.cards[name] for name in names}
 
+    def kill_controller(self) -> None:
+        """Take the controller away, as an upgrade or a failed machine does."""
+        os.kill(int((self.folder / "run/slurmctld.pid").read_text()), signal.SIGKILL)
+
+    def revive_controller(self) -> None:
+        """Start it again from the state that it keeps on disk."""
+        subprocess.run(["slurmctld"], timeout=60, check=True)
+        wait_for(lambda: subprocess.run(["scontrol", "ping"], check=False).returncode == 0, 60)
+
     def kill_node(self, node: str) -> None:
         """Let a node vanish: its daemons first, so that nobody reports the end of its jobs."""
         daemon = int((self.folder / "run" / f"slurmd.{node}.pid").read_text())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from llenergymeasure.machine.cpu_share import cpu_shares
 from nvml_sim import sim
-from support.studies import snakemake, write_study
+from support.attempts import Attempt, command_of, start, wait_for
+from support.studies import living, snakemake, write_study
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +55,57 @@ def test_two_runs_at_a_time_share_neither_card_nor_processor(tmp_path: Path) -> 
     assert beside, "no two runs were ever at work together"
     for one, other in beside:
         assert one["environment"]["gpus"][0]["uuid"] != other["environment"]["gpus"][0]["uuid"]
+
+
+def test_two_studies_use_a_card_each_and_a_third_the_first_that_becomes_free(
+    tmp_path: Path,
+) -> None:
+    library, reason = sim.library_or_reason()
+    if library is None:
+        pytest.skip(reason)
+    cards = [sim.Device(uuid=f"GPU-{name}") for name in "ab"]
+    base = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    variables = sim.environment(sim.Trace(cards).write(tmp_path), base=base)
+    variables["LLEM_RUNTIME_DIR"] = str(tmp_path / "runtime")
+
+    def begin(name: str) -> Attempt:
+        return start(tmp_path / name, variables=variables, window={"min_seconds": 3600})
+
+    one = begin("one")
+    wait_for(lambda: _card(one) is not None)
+    two = begin("two")
+    wait_for(lambda: _card(two) is not None)
+    assert {_card(one), _card(two)} == {"GPU-a", "GPU-b"}
+    third, freed = begin("third"), _card(two)
+    wait_for(lambda: _phase(third) == "reserve")
+    time.sleep(2)
+    assert _phase(third) == "reserve", "both cards are taken"
+    two.process.terminate()
+    wait_for(lambda: _card(third) is not None)
+    assert _card(third) == freed
+    for attempt in (one, third):
+        attempt.process.terminate()
+    assert [each.process.wait(60) for each in (one, two, third)] == [143] * 3
+
+
+def _phase(attempt: Attempt) -> str | None:
+    try:
+        return str(attempt.outcome()["phase"])
+    except FileNotFoundError:
+        return None
+
+
+def _card(attempt: Attempt) -> str | None:
+    """Return the card that the run's engine is told to use, once that is at work."""
+    for pid in living(str(attempt.folder)):
+        try:
+            words, variables = command_of(pid), Path(f"/proc/{pid}/environ").read_text()
+        except OSError:
+            continue
+        if "engine_process" in words:
+            told = dict(each.partition("=")[::2] for each in variables.split("\0"))
+            return told.get("CUDA_VISIBLE_DEVICES")
+    return None
 
 
 def _overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -1,7 +1,10 @@
 """A study of 24 runs on a real SLURM, with everything that a cluster does to jobs."""
 
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 
 from cluster.slurm import Cluster, queue, wait_for
 from llenergymeasure.files import sha256
-from support.studies import write_study
+from support.studies import ROOT, environment, llem, write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]
 
@@ -169,3 +172,54 @@ def test_a_killed_workflow_leaves_jobs_that_the_next_call_ends_where_they_are_pi
     assert [row["status"] for row in rows] == ["completed"] * 3
     assert not left.intersection(row["slurm_job_id"] for row in rows)
     assert len({row["host"] for row in rows}) == 1, "pinned to one node"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("away_s", [60, 600])
+def test_a_controller_that_was_away_ends_in_a_complete_study(
+    cluster: Cluster, tmp_path: Path, away_s: int
+) -> None:
+    write_study(
+        tmp_path,
+        window={"min_seconds": 5},
+        experiments=[{"random_seed": 1}, {"random_seed": 2}, {"random_seed": 3}],
+        execution={"n_cycles": 1, "cycle_order": "sequential"},
+    )
+    workflow = cluster.workflow(tmp_path)
+    wait_for(lambda: bool(list(tmp_path.glob("results/small/plan.json"))), 120)
+    workflow.wait_for_phase(workflow.plan()["runs"][0], "measure")
+    cluster.kill_controller()
+    try:
+        time.sleep(away_s)
+    finally:
+        cluster.revive_controller()
+    assert workflow.end() == 0, workflow.log()
+    assert "3 of 3 runs completed" in workflow.log()
+    assert not queue("%A")
+
+
+@pytest.mark.long
+def test_jobs_that_can_never_start_are_named_and_one_interrupt_ends_the_study(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    write_study(tmp_path)
+    profile = tmp_path / "larger" / "config.yaml"
+    profile.parent.mkdir()
+    shipped = (ROOT / "profiles/slurm/config.yaml").read_text()
+    profile.write_text(shipped.replace("cpus_per_task: 8", "cpus_per_task: 64"))
+    main = "from llenergymeasure.cli import main; main()"
+    said = tmp_path / "said"
+    with (
+        said.open("w") as stream,
+        subprocess.Popen(
+            [sys.executable, "-c", main, "run", "study.yaml", "--profile", "./larger"],
+            cwd=tmp_path,
+            env=environment(**cluster.variables()),
+            stderr=stream,
+        ) as process,
+    ):
+        wait_for(lambda: "never ends by itself" in said.read_text(), 240)
+        assert "PartitionConfig, which never ends" in llem(tmp_path, "status", "study.yaml").stdout
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 130
+    assert not queue("%A")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.containers import in_container
+from llenergymeasure.containers import apptainer, in_container
 from llenergymeasure.containers.container_checks import check_apptainer, check_docker
 from llenergymeasure.containers.image_build import main as build_main
 from llenergymeasure.containers.images import SifImage
@@ -92,6 +92,16 @@ def test_no_apptainer(surroundings: Surroundings, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PATH", "/nowhere")
     told = _one(check_apptainer("pytorch", SifImage("/a.sif"), surroundings))
     assert "install Apptainer" in told
+
+
+def test_a_folder_with_a_colon(
+    surroundings: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apptainer, "apptainer_command", lambda: "apptainer")
+    (tmp_path / "a:b").mkdir()
+    monkeypatch.chdir(tmp_path / "a:b")
+    told = _one(check_apptainer("pytorch", SifImage("docker://a"), surroundings))
+    assert "takes no folder with a colon" in told
 
 
 def test_no_docker(surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ CALL_LIMIT_S = 600.0
 VICTIMS = ("snakemake", "supervisor", "engine", "recorder", "finish", "any", "all")
 _MODULES = {
     "supervisor": "scripts/measure_",
-    "engine": "measure.engine_process",
+    "engine": "engine.engine_process",
     "recorder": "recording.recorder",
     "finish": "build_result",
 }

@@ -122,4 +122,6 @@ def test_a_machine_without_a_driver_has_none() -> None:
 
 def test_a_driver_that_does_not_answer_is_an_error_with_a_way_out(simulated: Any) -> None:
     refused = ask(simulated(*THREE), {"backend": "pytorch"}, limit_s=0.001)
-    assert "no answer within 0.001 s; see whether nvidia-smi does" in refused["error"]
+    assert (
+        "the driver did not answer within 0.001 s; see whether nvidia-smi does" in refused["error"]
+    )

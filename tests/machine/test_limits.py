@@ -92,7 +92,7 @@ def test_a_driver_that_hangs_is_never_taken_for_one_that_has_put_back(simulated:
         assert restore_limits(locks, answer_s=2) == {
             "restored": False,
             "unchanged_meanwhile": None,
-            "left": {UUID: "no answer within 2 s"},
+            "left": {UUID: "the driver did not answer within 2 s"},
         }
         assert time.monotonic() - began < 10
     hang(environment, hanging=False)
@@ -110,7 +110,9 @@ def test_a_driver_that_hangs_while_limits_are_set_leaves_a_record(simulated: Any
         (record,) = records(environment)
         content = record.read_text()
         record.unlink()
-        with pytest.raises(LimitsError, match="no answer within 2 s; what it may have set is put"):
+        with pytest.raises(
+            LimitsError, match="the driver did not answer within 2 s; what it may have set is put"
+        ):
             hold_limits(locks, BOTH, answer_s=2)
         record.write_text(content)
     hang(environment, hanging=False)
@@ -337,32 +339,8 @@ def test_without_a_driver_the_reason_is_told(
     monkeypatch.setenv("LLEM_RUNTIME_DIR", str(tmp_path))
     with (
         lock() as locks,
-        pytest.raises(LimitsError, match=r"cannot be set: (limits need|a simulated GPU)"),
+        pytest.raises(LimitsError, match="cannot be set: limits need"),
     ):
-        hold_limits(locks, BOTH)
-
-
-def test_a_test_never_sets_a_real_cards_limits(
-    simulated: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    simulated()
-    monkeypatch.delenv("NVML_SIM_TRACE")
-    with lock() as locks, pytest.raises(LimitsError, match="never set on a real GPU by a test"):
-        hold_limits(locks, BOTH)
-
-
-def test_a_library_that_is_not_the_simulated_one_is_refused(
-    simulated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    environment = simulated()
-    source = tmp_path / "real.c"
-    source.write_text("int nvmlInitWithFlags(unsigned flags) { return (int)flags; }\n")
-    library = tmp_path / "libnvidia-ml.so.1"
-    subprocess.run(
-        [os.environ.get("CC", "gcc"), "-shared", "-fPIC", "-o", library, source], check=True
-    )
-    monkeypatch.setenv("LD_LIBRARY_PATH", f"{tmp_path}:{environment['LD_LIBRARY_PATH']}")
-    with lock() as locks, pytest.raises(LimitsError, match="but the real driver answers"):
         hold_limits(locks, BOTH)
 
 

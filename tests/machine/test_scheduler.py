@@ -11,7 +11,6 @@ import pytest
 from llenergymeasure.machine.scheduler import (
     current_job,
     handed_on,
-    memory_kills,
     time_limit_over,
 )
 
@@ -96,15 +95,3 @@ def test_without_the_controller_the_time_of_the_job_s_end_tells_it(
     assert "time limit of 2 min was over" in (time_limit_over(over) or "")
     assert time_limit_over({**over, "SLURM_JOB_END_TIME": f"{now + 3600}"}) is None
     assert time_limit_over(SLURM) is None
-
-
-def test_kills_for_memory_are_counted_in_the_process_s_own_group(tmp_path: Path) -> None:
-    own = tmp_path / "cgroup"
-    own.write_text("0::/job_1/step_0\n")
-    group = tmp_path / "job_1" / "step_0"
-    group.mkdir(parents=True)
-    (group / "memory.events").write_text("low 0\nhigh 0\nmax 7\noom 2\noom_kill 2\n")
-    assert memory_kills(tmp_path, own) == 2
-    own.write_text("4:memory:/job_1\n")
-    assert memory_kills(tmp_path, own) is None
-    assert memory_kills(tmp_path, tmp_path / "absent") is None

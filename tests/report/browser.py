@@ -106,8 +106,10 @@ class Browser:
             continue
 
     def value(self, expression: str) -> Any:
-        """Return the value of a JavaScript expression."""
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """Return the value of a JavaScript expression, or of the promise that it is."""
+        found = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         return found["result"].get("value")
 
     def picture(self) -> bytes:

@@ -68,6 +68,23 @@ def test_the_first_stop_of_the_tab_key_leads_to_the_results(browser: Browser, pa
     assert browser.value("document.activeElement.getAttribute('href')") == "#main"
 
 
+AXE = os.environ.get("AXE_CORE", "")
+SERIOUS = """axe.run().then(found => found.violations
+  .filter(each => each.impact == "serious" || each.impact == "critical")
+  .map(each => each.id + ": " + each.nodes[0].html))"""
+
+
+@pytest.mark.skipif(
+    not AXE, reason="AXE_CORE names no axe.min.js, such as of: npm install axe-core"
+)
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("name", WIDTHS)
+def test_axe_finds_nothing_serious(browser: Browser, page: Path, name: str, dark: bool) -> None:
+    browser.open(page, WIDTHS[name], dark=dark)
+    browser.value(f"{Path(AXE).read_text()}; 0")
+    assert browser.value(SERIOUS) == []
+
+
 def test_it_prints(browser: Browser, page: Path) -> None:
     browser.open(page, WIDTHS["desktop"])
     printed = browser.call("Page.printToPDF", printBackground=True)

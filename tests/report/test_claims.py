@@ -105,7 +105,7 @@ def said(folder: Path) -> str:
     relations = relations_content(folder)
     verdicts = [f"verdict: {row['verdict']}" for row in relations.pairs]
     sentences = findings.headline(summary, runs, relations.verdicts)
-    sentences += [*relations.terms, *verdicts, method.method(summary, runs)]
+    sentences += [*verdicts, method.method(summary, runs)]
     return "\n".join([*sentences, study_text(folder)])
 
 
@@ -117,7 +117,6 @@ CLAIMS = {
     "Most:": SHOWN,
     "less energy per output token than": SHOWN,
     "verdict: differ": SHOWN,
-    "explains": SHOWN - {"other work"},
     "paired over 5 cycles": SHOWN - {"unpaired"} | {"null", "estimated null"},
     "unpaired, 5 and 5 runs": {"unpaired", "unpaired null"},
     "Inconclusive": {"null", "unpaired null", "estimated null", "one cycle"},

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.analysis.summary import SUMMARY_SCHEMA
-from llenergymeasure.report.charts import Axis, interval_marks
+from llenergymeasure.report.charts import Axis, interval_marks, kind_points
 from llenergymeasure.report.sweep import place_channel, sweep_figures, sweep_of, swept_settings
 
 TOKEN = "energy_per_output_token_j"
@@ -123,3 +123,10 @@ def test_a_figure_tells_its_means_in_words():
 
 def test_one_experiment_has_no_figure_against_settings():
     assert sweep_figures([experiment(1)], {}) == {}
+
+
+def test_an_estimate_differs_from_a_measurement_in_shape_and_not_in_colour_alone():
+    shape = kind_points([], {}, {})["encoding"]["shape"]["scale"]
+    measured, estimated, unknown = shape["range"]
+    assert shape["domain"] == ("measured", "estimated", "unknown")
+    assert len({measured, estimated, unknown}) == 3

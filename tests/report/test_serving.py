@@ -121,3 +121,10 @@ def test_runs_left_out_of_the_lines_are_counted() -> None:
     content = serving_content(runs, [RATE], {})
     assert content is not None
     assert content.sentences[-1].startswith("1 run of another meter or machine")
+
+
+def test_disqualified_runs_are_no_points_of_power_against_load() -> None:
+    runs = [run(1), run(2), run(4, validity=["other_process"])]
+    content = serving_content(runs, [RATE], {})
+    assert content is not None
+    assert content.figures["serving_power_load"].text.startswith("2 runs")

@@ -16,7 +16,7 @@ from llenergymeasure.report.wording import (
     scopes_text,
     shortened,
     width,
-    with_half_width,
+    with_interval,
 )
 
 
@@ -38,11 +38,13 @@ def test_digits_follow_the_interval(value, half_width, text):
     assert rounded(value, half_width) == text
 
 
-def test_half_width_stands_beside_its_value_unless_it_is_rounding_noise():
-    assert with_half_width(0.21184, 0.00503) == "0.2118 ± 0.0050"
-    assert with_half_width(28.0, 4e-15) == "28.0"
-    assert with_half_width(28.0, None) == "28.0"
-    assert with_half_width(None, None) == "-"
+def test_how_far_an_interval_reaches_stands_beside_its_value():
+    assert with_interval(0.21184, 0.20681, 0.21687) == "0.2118 ± 0.0050"
+    assert with_interval(1.0, 0.8, 1.25) == "1.00 +0.25 -0.20"
+    assert with_interval(2.0, 0.001, 4000.0) == "2 +3,998 -2"
+    assert with_interval(28.0, 28.0 - 4e-15, 28.0 + 4e-15) == "28.0"
+    assert with_interval(28.0, None, None) == "28.0"
+    assert with_interval(None, None, None) == "-"
 
 
 def test_ends_of_an_interval_share_their_digits():

@@ -6,6 +6,7 @@ import pytest
 
 from llenergymeasure.results.outcome import Outcome, read_outcome
 from llenergymeasure.results.table import (
+    COLUMNS,
     MISSING,
     RUN_SCHEMA,
     failed_row,
@@ -44,6 +45,26 @@ def test_row_of_a_run_is_its_record_flat():
     assert row["pytorch.batch_size"] == 8
     assert row["error_class"] is None
     assert list(row) == [*RUN_SCHEMA.names, "pytorch.batch_size"]
+
+
+NAMED_OTHERWISE = {
+    "input_tokens": "tokens.input",
+    "output_tokens": "tokens.output",
+    "output_tokens_sd": "tokens.output_sd",
+    "window_s": "window.duration_s",
+    "cost_currency": "energy.footprint.currency",
+}
+"""Columns whose names are not those of their field."""
+
+
+def test_a_column_is_the_field_that_its_name_says():
+    fields = {name: source for name, source in COLUMNS.items() if isinstance(source, str)}
+    for name, source in fields.items():
+        section, _, leaf = source.rpartition(".")
+        words = {leaf, f"{section.split('.')[0]}_{leaf}", f"{section.rpartition('.')[2]}_{leaf}"}
+        words |= {source.replace(".", "_")}
+        assert name in words or NAMED_OTHERWISE[name] == source
+    assert len(set(fields.values())) == len(fields)
 
 
 def test_row_names_the_node_by_the_schedulers_name_and_the_job():

@@ -12,7 +12,7 @@ import pytest
 
 from llenergymeasure.backends import registry
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.run.preflight import model_checks
+from llenergymeasure.run.preflight import checks, model_checks
 from llenergymeasure.run.preflight.checks import Preflight, preflight
 from llenergymeasure.workload.models.known import known_architecture
 from llenergymeasure.workload.models.resolve import ModelSource
@@ -315,3 +315,11 @@ def test_a_torch_that_cannot_use_the_card_is_refused_with_what_to_do(look: Any) 
     quiet = {"errors": [], "warnings": [], "cards": []}
     assert look(sim.Device(), computes=False, visible="") == quiet
     assert look(sim.Device(), computes=False, config={"pytorch": {"device_map": "cpu"}}) == quiet
+
+
+def test_a_limit_on_addresses_that_would_hang_the_result_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks.resource, "getrlimit", lambda _: (500_000 * 1024, -1))
+    (error,) = on_cpu(tmp_path).errors
+    assert "0.5 GB of addresses (ulimit -v)" in str(error)

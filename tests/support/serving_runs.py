@@ -60,11 +60,6 @@ def run(folder: Path, config: ExperimentConfig, *arguments: str) -> tuple[Served
         table = traffic_table(window.sent, served)
     finally:
         served.close()
-    told = {
-        "ramp_up": window.ramp_up,
-        "gauges": window.gauges,
-        "client_cpu_s": window.client_cpu_s,
-    }
-    told = json.loads(json.dumps(told))
+    told = json.loads(json.dumps(window.besides()))
     phases = [name for name, _, _ in read_marks(folder / "marks.jsonl")]
     return ServedRun.of(table, config, (window.start_ns, window.end_ns), told), phases

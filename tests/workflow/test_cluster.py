@@ -20,7 +20,7 @@ from llenergymeasure.workflow.drive import Drive, Listener
 from llenergymeasure.workload.studies import load_study
 from support.studies import write_study
 
-JOB = QueuedJob("17", "llem-s-abc-1", "RUNNING", "")
+JOB = QueuedJob("17", "llem-s-abc-1", "RUNNING")
 
 
 def command(folder: Path, name: str, script: str) -> None:
@@ -48,10 +48,10 @@ def test_jobs_are_not_taken_for_gone_while_squeue_fails(slurm: Path) -> None:
 def test_commands_that_hang_are_an_error(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "ASK_LIMIT_S", 0.2)
     command(slurm, "squeue", "exec sleep 5")
-    with pytest.raises(PreflightError, match="squeue does not answer"):
+    with pytest.raises(PreflightError, match="squeue did not answer"):
         left_jobs(StudyFolder(slurm))
     command(slurm, "scancel", "exec sleep 5")
-    with pytest.raises(PreflightError, match="scancel does not answer"):
+    with pytest.raises(PreflightError, match="scancel 17 did not answer"):
         end_jobs([JOB])
 
 
@@ -70,7 +70,7 @@ def test_a_signal_goes_to_processes_of_this_host_alone(
     slurm: Path, tmp_path: Path, here: bool
 ) -> None:
     study, plan, folder = planned(tmp_path)
-    command(slurm, "squeue", f"echo '17|{job_prefix(folder)}1|RUNNING|'")
+    command(slurm, "squeue", f"echo '17|{job_prefix(folder)}1|RUNNING|None|'")
     with subprocess.Popen(["sleep", "60"]) as stranger:
         host = socket.gethostname() if here else "gpu-node-17"
         running(folder, plan.runs[0], stranger.pid, host)

@@ -68,7 +68,7 @@ def test_a_silent_or_dripping_server_is_given_up(listener: Listener, path: str) 
     began = time.monotonic()
     (said,) = _told({"webhook": listener.address(path), "timeout_seconds": 0.5})
     assert time.monotonic() - began < 15
-    assert said.startswith("notify: the webhook was not told: ")
+    assert said.startswith("notify: the webhook was not notified: ")
     assert "no answer" in said
 
 
@@ -90,11 +90,11 @@ def test_what_goes_wrong_is_one_line_without_address_or_token(
     monkeypatch.setenv("HOOK_TOKEN", TOKEN)
     address = listener.address("/broken/services/T0SECRET")
     (said,) = _told({"webhook": address, "token_env": "HOOK_TOKEN"})
-    assert said == "notify: the webhook was not told: 127.0.0.1 answered 500"
+    assert said == "notify: the webhook was not notified: 127.0.0.1 answered 500"
     with listening() as gone:
         closed = gone.address("/T0SECRET")
     (said,) = _told({"webhook": closed, "token_env": "HOOK_TOKEN"})
-    assert said == "notify: the webhook was not told: 127.0.0.1 cannot be reached " + (
+    assert said == "notify: the webhook was not notified: 127.0.0.1 cannot be reached " + (
         "(Connection refused)"
     )
     monkeypatch.setenv("HOOK", "http://example.com/T0SECRET")
@@ -103,7 +103,7 @@ def test_what_goes_wrong_is_one_line_without_address_or_token(
     assert "T0SECRET" not in said
     monkeypatch.delenv("HOOK")
     (said,) = _told({"webhook_env": "HOOK"})
-    assert said == "notify: the webhook was not told: the environment variable HOOK is not set"
+    assert said == "notify: the webhook was not notified: the environment variable HOOK is not set"
 
 
 def test_a_command_gets_the_news_on_its_standard_input(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_command_gets_the_news_on_its_standard_input(tmp_path: Path) -> None:
 
 def test_a_command_that_fails_or_hangs_is_told_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     (said,) = _told({"command": ["sh", "-c", "echo no mail here >&2; exit 7"]})
-    assert said == "notify: the command was not told: it ended with 7: no mail here"
+    assert said == "notify: the command was not notified: it ended with 7: no mail here"
     (said,) = _told({"command": ["no-such-program-xyz"]})
     assert "no-such-program-xyz cannot be run" in said
     began = time.monotonic()
@@ -219,7 +219,7 @@ def test_llem_tells_of_finish_failure_and_a_broken_circuit(
     )
     assert done.returncode == 1
     assert listener.events() == ["finish", "failure"]
-    assert "notify: the webhook was not told: 127.0.0.1 answered 500" in done.stderr
+    assert "notify: the webhook was not notified: 127.0.0.1 answered 500" in done.stderr
     assert listener.heard[1]["failures"][0]["status"] == "failed"
 
     many = write_study(tmp_path, name="many", notify=hook, sweep={"n": [1, 2, 3, 4, 5]}, **gone)
@@ -244,7 +244,7 @@ def test_bare_snakemake_tells_too_and_a_dead_hook_fails_nothing(
     done = snakemake(tmp_path, "--configfile", str(study), variables=variables)
     assert done.returncode == 0, done.stderr
     assert listener.events() == ["finish"]
-    assert "notify: the webhook was not told" in done.stderr
+    assert "notify: the webhook was not notified" in done.stderr
 
     wrong = write_study(tmp_path, name="wrong", notify=hook, model="someone/no-such-model")
     variables["HOOK"] = listener.address("/ok/T0SECRET")

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-LEFT = "QueuedJob('7', 'llem-small-ab-cd', 'PENDING', '')"
+LEFT = "QueuedJob('7', 'llem-small-ab-cd', 'PENDING', 'Resources')"
+STUCK = "QueuedJob('7', 'llem-small-ab-cd', 'PENDING', 'PartitionConfig')"
 SCRIPT = """
 import subprocess, sys, time
 from pathlib import Path
@@ -37,6 +38,13 @@ def test_where_nothing_is_left_the_workflow_is_ended_and_says_why() -> None:
     assert done.returncode == -15
     assert "the same call makes the rest" in done.stdout
     assert "went on" not in done.stdout
+
+
+def test_a_job_that_can_never_start_is_named_once_and_ends_the_workflow() -> None:
+    done = _run(f"return [{STUCK}]", wait_s=60)
+    assert done.returncode == -15
+    assert done.stdout.count("1 job waits in SLURM's queue: PartitionConfig, which never ends") == 1
+    assert "mem_mb" in done.stdout
 
 
 @pytest.mark.parametrize(

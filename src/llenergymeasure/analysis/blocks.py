@@ -80,3 +80,27 @@ def places(
 
 def _host(row: Row) -> str:
     return row["host"] or ""
+
+
+def centred(values: Reals, *, by_cycle: bool) -> Reals:
+    """Return what is left beside a level for each experiment (column) and, if asked, cycle (row).
+
+    Taking out the means of columns and rows in turn converges to the least squares fit of both; it
+    is exact at once where no value is missing.
+    """
+    present = np.isfinite(values)
+    in_column, in_row = _counts(present, 0), _counts(present, 1)
+    left = np.where(present, values, 0.0)
+    for _ in range(1 if present.all() or not by_cycle else 200):
+        before = left
+        left = np.where(present, left - left.sum(axis=0, keepdims=True) / in_column, 0.0)
+        if by_cycle:
+            left = np.where(present, left - left.sum(axis=1, keepdims=True) / in_row, 0.0)
+        if np.abs(left - before).max(initial=0.0) < 1e-13:
+            break
+    return np.where(present, left, np.nan)
+
+
+def _counts(present: NDArray[np.bool_], axis: int) -> Reals:
+    counts: Reals = np.maximum(present.sum(axis=axis, keepdims=True), 1).astype(np.float64)
+    return counts

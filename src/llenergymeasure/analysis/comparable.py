@@ -7,9 +7,10 @@ the same work: what one backend does when its own settings vary is its user's to
 this is a property of the pair: each of the two keeps its own mean.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.selection import Meter, Row, Selection, kind_rank
@@ -105,31 +106,71 @@ class Comparable:
         Backends that were planned to do other work are in one group all the same, because the
         study asks for both; :meth:`why_not` parts them pair by pair.
         """
-        classes: dict[_Facts, list[str]] = {}
-        for experiment, facts in self._facts.items():
-            classes.setdefault(facts, []).append(experiment)
-        left = sorted(classes, key=lambda facts: (kind_rank(facts.meter[0]), -len(classes[facts])))
-        place = {experiment: number for number, experiment in enumerate(self._facts)}
-        found = []
-        while left:
-            chosen: list[_Facts] = []
-            for facts in left:
-                if not any(_apart(facts, each) for each in chosen):
-                    chosen.append(facts)
-            left = [facts for facts in left if facts not in chosen]
-            members = [experiment for facts in chosen for experiment in classes[facts]]
-            found.append(tuple(sorted(members, key=place.__getitem__)))
-        return found
+        return [tuple(sorted(group.experiments, key=self._place)) for group in self._groups]
 
     @cached_property
     def outside(self) -> dict[str, str]:
         """Why each experiment that is not in the first group is not."""
-        found = {}
-        for experiment in (name for members in self.groups[1:] for name in members):
-            facts = self._facts[experiment]
-            reasons = (_apart(self._facts[each], facts) for each in self.groups[0])
-            found[experiment] = next(filter(None, reasons))
+        others = [name for group in self._groups[1:] for name in group.experiments]
+        reasons = {name: self._groups[0].why_not(self._facts[name]) for name in others}
+        return {name: reason for name, reason in reasons.items() if reason is not None}
+
+    @cached_property
+    def _groups(self) -> list["_Group"]:
+        alike: dict[_Facts, list[str]] = {}
+        for experiment, facts in self._facts.items():
+            alike.setdefault(facts, []).append(experiment)
+        left = sorted(alike, key=lambda facts: (kind_rank(facts.meter[0]), -len(alike[facts])))
+        found = []
+        while left:
+            group = _Group()
+            others = []
+            for facts in left:
+                if group.why_not(facts) is None:
+                    group.add(facts, alike[facts])
+                else:
+                    others.append(facts)
+            found.append(group)
+            left = others
         return found
+
+    @cached_property
+    def _place(self) -> Callable[[str], int]:
+        return {experiment: number for number, experiment in enumerate(self._facts)}.__getitem__
+
+
+class _Group:
+    """Experiments of which all may be compared.
+
+    Of those alike in what is looked at one stands for all, so that a study of many experiments is
+    not looked at pair by pair.
+    """
+
+    def __init__(self) -> None:
+        self.experiments: list[str] = []
+        self._measured: dict[object, _Facts] = {}
+        self._done: dict[str, dict[str, dict[object, _Facts]]] = {}
+
+    def add(self, facts: _Facts, experiments: Iterable[str]) -> None:
+        """Take experiments of these facts in."""
+        self.experiments += experiments
+        seen = (facts.meter, facts.machine, facts.fixed, facts.limit_asked)
+        self._measured.setdefault(seen, facts)
+        of_backend = self._done.setdefault(facts.planned, {}).setdefault(facts.backend, {})
+        of_backend.setdefault(facts.work, facts)
+
+    def why_not(self, facts: _Facts) -> str | None:
+        """Return why experiments of these facts are not of the group; None if they may be.
+
+        They were measured apart from one that is in it, or did other work by the same plan.
+        """
+        asked = self._done.get(facts.planned, {})
+        by_others = (each for name, each in asked.items() if name != facts.backend)
+        reasons = chain(
+            (_measured_apart(each, facts) for each in self._measured.values()),
+            (_unlike_work(each, facts) for done in by_others for each in done.values()),
+        )
+        return next(filter(None, reasons), None)
 
 
 def _facts(meter: Meter, runs: Sequence[Row], config: Mapping[str, Any]) -> _Facts:
@@ -161,14 +202,6 @@ def _a_request(runs: Iterable[Row], name: str) -> Iterator[float]:
     for run in runs:
         if run["requests"] and run[name] is not None and run["offered_requests_per_s"] is None:
             yield run[name] / run["requests"]
-
-
-def _apart(one: _Facts, other: _Facts) -> str | None:
-    """Return why two are in different groups: measured apart, or other work than was planned."""
-    if one == other:
-        return None
-    broken = _unlike_work(one, other) if one.planned == other.planned else None
-    return _measured_apart(one, other) or broken
 
 
 def _measured_apart(one: _Facts, other: _Facts) -> str | None:

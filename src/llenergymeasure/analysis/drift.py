@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from llenergymeasure.analysis.blocks import Blocks, Reals
+from llenergymeasure.analysis.blocks import Blocks, centred
 from llenergymeasure.analysis.statistics import t_quantile
 
 MIN_DEGREES_OF_FREEDOM = 2
@@ -52,7 +51,7 @@ def drift(data: Blocks) -> Drift | None:
     if freedom < MIN_DEGREES_OF_FREEDOM:
         return None
     places = np.where(present, data.places, np.nan)
-    x, y = _within(places, by_cycle=by_cycle), _within(data.logs, by_cycle=by_cycle)
+    x, y = centred(places, by_cycle=by_cycle), centred(data.logs, by_cycle=by_cycle)
     spread = float(np.nansum(x * x))
     if spread <= 1e-9 * float(np.nansum((places - np.nanmean(places)) ** 2)):
         return None
@@ -61,27 +60,3 @@ def drift(data: Blocks) -> Drift | None:
     half_width = t_quantile(freedom) * float(np.sqrt(residual / freedom / spread))
     low, middle, high = np.expm1([slope - half_width, slope, slope + half_width])
     return Drift(float(middle), float(low), float(high), int(present.sum()))
-
-
-def _within(values: Reals, *, by_cycle: bool) -> Reals:
-    """Return the residuals of a level for each experiment (column) and, if asked, cycle (row).
-
-    Taking out the means of columns and rows in turn converges to the least squares fit of both; it
-    is exact at once where no value is missing.
-    """
-    present = np.isfinite(values)
-    in_column, in_row = _counts(present, 0), _counts(present, 1)
-    left = np.where(present, values, 0.0)
-    for _ in range(1 if present.all() or not by_cycle else 200):
-        before = left
-        left = np.where(present, left - left.sum(axis=0, keepdims=True) / in_column, 0.0)
-        if by_cycle:
-            left = np.where(present, left - left.sum(axis=1, keepdims=True) / in_row, 0.0)
-        if np.abs(left - before).max(initial=0.0) < 1e-13:
-            break
-    return np.where(present, left, np.nan)
-
-
-def _counts(present: NDArray[np.bool_], axis: int) -> Reals:
-    counts: Reals = np.maximum(present.sum(axis=axis, keepdims=True), 1).astype(np.float64)
-    return counts

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from llenergymeasure.analysis.merge import merge_runs
 from llenergymeasure.analysis.selection import MACHINE_COLUMNS
-from llenergymeasure.analysis.statistics import Reals, estimate
+from llenergymeasure.analysis.statistics import Reals, around, estimate, t_quantile
 from llenergymeasure.analysis.tables import read_plan
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.results.layout import StudyFolder
@@ -181,8 +181,11 @@ class _Groups:
         self._cells = self._aggregated(used, "experiment")
         self._of_studies = self._aggregated(used, "study", "experiment")
         self._of_cycles = self._aggregated(used, "cycle")
-        self._studies = self._counted(used, "study")
-        self._others = {name: self._counts(table) for name, table in others.items()}
+        self._studies = self._of_groups(used, "study", "count_distinct")
+        self._least = self._of_groups(used, metric, "min")
+        self._others = {
+            name: self._of_groups(table, "status", "count") for name, table in others.items()
+        }
 
     def table(self) -> pa.Table:
         """Return one row a group, sorted by the group's values."""
@@ -243,8 +246,13 @@ class _Groups:
         if total == 0:
             return _Interval(center, center, center, "experiments")
         freedom = total**2 / float((parts**2 / (count - 1)).sum())
-        half_width = _t_quantile(freedom) * math.sqrt(total) / len(count)
-        return _Interval(center, center - half_width, center + half_width, "experiments")
+        half_width = t_quantile(freedom) * math.sqrt(total) / len(count)
+        if self._least[group] > 0:
+            # To first order the error of the logarithm is the relative one: never below zero.
+            return _Interval(center, *around(center, half_width / center), "experiments")
+        low = center - half_width
+        low = max(low, 0.0) if self._least[group] == 0 else low
+        return _Interval(center, low, center + half_width, "experiments")
 
     def _aggregated(
         self, table: pa.Table, *below: str
@@ -265,17 +273,11 @@ class _Groups:
             for group, at in places.items()
         }
 
-    def _counts(self, table: pa.Table) -> dict[tuple[Any, ...], int]:
-        found = table.group_by(self._by).aggregate([([], "count_all")])
+    def _of_groups(self, table: pa.Table, name: str, function: str) -> dict[tuple[Any, ...], Any]:
+        """Return one figure of each group, such as its least value of a column."""
+        found = table.group_by(self._by).aggregate([(name, function)])
         groups = zip(*(found[key].to_pylist() for key in self._by), strict=True)
-        return dict(zip(groups, found["count_all"].to_pylist(), strict=True))
-
-    def _counted(self, table: pa.Table, name: str) -> dict[tuple[Any, ...], int]:
-        if name in self._by:
-            return dict.fromkeys(self._cells, 1)
-        found = table.group_by(self._by).aggregate([(name, "count_distinct")])
-        groups = zip(*(found[key].to_pylist() for key in self._by), strict=True)
-        return dict(zip(groups, found[f"{name}_count_distinct"].to_pylist(), strict=True))
+        return dict(zip(groups, found[f"{name}_{function}"].to_pylist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -296,12 +298,6 @@ def _t(means: Reals, method: str) -> _Interval:
 
 _PARTS = ("mean", "sd", "ci95_low", "ci95_high")
 _AGGREGATES = ("count", "mean", "variance")
-
-
-def _t_quantile(freedom: float) -> float:
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, freedom))
 
 
 def _root(variance: float) -> float | None:

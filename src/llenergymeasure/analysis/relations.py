@@ -1,7 +1,7 @@
-"""Tables that relate experiments to each other: comparisons, effects, levels and fronts.
+"""Tables that relate experiments to each other: comparisons, levels and fronts.
 
 What may be compared is decided in :mod:`llenergymeasure.analysis.comparable`: pairs that may not be
-say why, and effects and fronts are those of its first group.
+say why, and levels and fronts are those of its first group.
 """
 
 import math
@@ -15,7 +15,7 @@ import pyarrow as pa
 from llenergymeasure.analysis.blocks import Blocks, blocks
 from llenergymeasure.analysis.comparable import Comparable
 from llenergymeasure.analysis.comparison import Comparison, compare, with_holm
-from llenergymeasure.analysis.effects import Level, Term, effects
+from llenergymeasure.analysis.levels import levels
 from llenergymeasure.analysis.pareto import OBJECTIVES, Point, pareto
 from llenergymeasure.analysis.selection import Meter, Row, selections
 from llenergymeasure.analysis.statistics import seed_of
@@ -54,13 +54,6 @@ COMPARISONS_SCHEMA = pa.schema(
         *(("cycles_to_decide", _WHOLE), ("differs", _TEXTS), ("unavailable", _TEXT)),
     ]
 )
-EFFECTS_SCHEMA = pa.schema(
-    [
-        *(("metric", _TEXT), ("term", _TEXT), ("role", _TEXT), ("degrees_of_freedom", _WHOLE)),
-        *(("sum_of_squares", _REAL), ("share", _REAL), ("f", _REAL), ("p", _REAL)),
-        *(("p_holm", _REAL), ("unavailable", _TEXT)),
-    ]
-)
 LEVELS_SCHEMA = pa.schema(
     [
         *(("metric", _TEXT), ("factor", _TEXT), ("level", _TEXT), ("reference", _TEXT)),
@@ -78,7 +71,6 @@ PARETO_SCHEMA = pa.schema(
 )
 SCHEMAS = {
     "comparisons": COMPARISONS_SCHEMA,
-    "effects": EFFECTS_SCHEMA,
     "levels": LEVELS_SCHEMA,
     "pareto": PARETO_SCHEMA,
 }
@@ -90,7 +82,7 @@ def relate(
     design_hash: str,
     planned: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, pa.Table]:
-    """Return the four tables by name, in the order of :data:`SCHEMAS`.
+    """Return the three tables by name, in the order of :data:`SCHEMAS`.
 
     Args:
         runs: one row a run.
@@ -106,9 +98,7 @@ def relate(
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
     for metric in COMPARED:
         found["comparisons"] += study.comparisons(metric)
-        terms, levels = study.effects(metric)
-        found["effects"] += [{"metric": metric, **asdict(each)} for each in terms]
-        found["levels"] += [{"metric": metric, **asdict(each)} for each in levels]
+        found["levels"] += study.levels(metric)
     found["pareto"] = study.front()
     return {name: pa.Table.from_pylist(found[name], schema=SCHEMAS[name]) for name in SCHEMAS}
 
@@ -166,8 +156,8 @@ class _Study:
         reason = f"{NOT_COMPARABLE}{reason}"
         return Comparison(*names, None, None, found.n_a, found.n_b, unavailable=reason)
 
-    def effects(self, metric: str) -> tuple[list[Term], list[Level]]:
-        """Return what the settings do to one quantity.
+    def levels(self, metric: str) -> list[dict[str, Any]]:
+        """Return what the values of each setting do to one quantity as rows.
 
         Experiments that stand outside of the first comparable group go in without data, so that
         their levels are named.
@@ -175,7 +165,8 @@ class _Study:
         group = self._first_group()
         used = {name: group.get(name, ()) for name in self._used}
         values = {name: [row[name] for row in self._settings.values()] for name in self._factors}
-        return effects(self._blocks(used, metric), values)
+        found = levels(self._blocks(used, metric), values)
+        return [{"metric": metric, **asdict(each)} for each in found]
 
     def front(self) -> list[dict[str, Any]]:
         """Return every experiment's place for each objective as rows."""

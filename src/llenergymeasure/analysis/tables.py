@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from llenergymeasure.analysis.merge import Merge
+from llenergymeasure.analysis.merge import merge_runs
 from llenergymeasure.analysis.relations import SCHEMAS, labels_of, relate
 from llenergymeasure.analysis.summary import SUMMARY_SCHEMA, summarise
 from llenergymeasure.errors import ResultsError
@@ -78,7 +78,7 @@ def write_tables(study_dir: Path, *, partial: bool) -> None:
         ResultsError: the plan or a finished run's record cannot be read.
     """
     plan = read_plan(StudyFolder(study_dir).plan)
-    runs = write_runs(Merge(plan, study_dir, tolerant=partial), study_dir, partial=partial)
+    runs = write_runs(plan, study_dir, partial=partial)
     summary = summarise(runs, plan)
     labels = labels_of(summary.select(["experiment", "label"]).to_pylist())
     related = relate(runs, labels, str(plan["study_design_hash"]), plan["runs"])
@@ -91,13 +91,13 @@ def write_tables(study_dir: Path, *, partial: bool) -> None:
         write_file(study_dir / file_name, _writer(write, tables[name]), partial=partial)
 
 
-def write_runs(merge: Merge, study_dir: Path, *, partial: bool) -> pa.Table:
+def write_runs(plan: Mapping[str, Any], study_dir: Path, *, partial: bool) -> pa.Table:
     """Merge the study's runs, write their table, and return it.
 
     Raises:
         ResultsError: a finished run's record cannot be read.
     """
-    runs = merge.table()
+    runs = merge_runs(plan, study_dir, tolerant=partial)
     write_file(study_dir / RUNS_NAME, _writer(_write_parquet, runs), partial=partial)
     return runs
 

@@ -3,7 +3,6 @@
 import ast
 from collections import UserDict
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -92,9 +91,8 @@ def _shared(quiet: QuietOption = False, verbose: VerboseOption = False) -> None:
 
 def _first_line(name: str) -> str:
     """Return what a command does, from its source: to import them all takes two seconds."""
-    found = find_spec(f"llenergymeasure.cli.{MODULES[name]}")
-    source = Path(str(found.origin)).read_text("utf-8") if found is not None else ""
-    for node in ast.parse(source).body:
+    source = Path(__file__).with_name(f"{MODULES[name]}.py")
+    for node in ast.parse(source.read_text("utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return (ast.get_docstring(node) or "").partition("\n")[0]
     return ""

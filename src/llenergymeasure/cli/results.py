@@ -1,6 +1,8 @@
 """``llem status`` and ``llem results``: what a study has so far."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -8,10 +10,11 @@ import typer
 
 from llenergymeasure.cli.output import JsonOption, StudyArgument, names_in, print_json
 from llenergymeasure.cli.studies import study_folder
-from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.errors import ConfigurationError, PreflightError
 from llenergymeasure.plan import Plan, left_out_lines
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow.cluster import left_jobs, waiting
 from llenergymeasure.workflow.manifest import count, precision_of, states
 from llenergymeasure.workflow.stopping import precision
 
@@ -43,10 +46,18 @@ def status(
     reached = precision(plan, folder, sum(run["status"] != "completed" for run in runs))
     if reached is not None:
         print(reached)
+    for line in _queued(folder):
+        print(line)
     for run in runs:
         if run["status"] in {"failed", "interrupted", "lost"}:
             where = folder.run(run["experiment"], run["cycle"]).path
             print(f"  {where}: {run['status']}: {run['error_class']}: {run['error_message']}")
+
+
+def _queued(folder: StudyFolder) -> Iterator[str]:
+    """Yield why jobs of a study wait on a cluster; nothing where there is none, or it is silent."""
+    with suppress(PreflightError):
+        yield from waiting(left_jobs(folder))
 
 
 def results(

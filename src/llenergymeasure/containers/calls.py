@@ -2,10 +2,8 @@
 
 import os
 import re
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 
 from llenergymeasure import processes
 from llenergymeasure.errors import LlemError
@@ -23,39 +21,15 @@ class ContainerError(LlemError):
 def call(
     words: Sequence[str], limit_s: float, variables: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a container command to its end; return its exit code and what it printed.
-
-    Args:
-        words: the command.
-        limit_s: how long it may take; then it is killed with its children.
-        variables: added to this process's environment.
+    """Run a container command to its end, with ``variables`` added to this environment's.
 
     Raises:
         ContainerError: it cannot be started, or did not end in time.
     """
     try:
-        child = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            env=os.environ | dict(variables or {}),
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise ContainerError(f"{words[0]} cannot be started: {error.strerror}") from None
-    with child:
-        try:
-            out, err = child.communicate(timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            name = " ".join(list(takewhile(lambda word: word[0] != "-", words))[:3])
-            raise ContainerError(f"{name} did not answer within {limit_s:g} s") from None
-        finally:
-            if child.poll() is None:
-                processes.signal_group(child, signal.SIGKILL)
-    return subprocess.CompletedProcess(words, child.returncode, out, err)
+        return processes.completed(words, limit_s, environment=os.environ | dict(variables or {}))
+    except processes.ChildError as error:
+        raise ContainerError(str(error)) from None
 
 
 def reason(done: subprocess.CompletedProcess[str]) -> str:

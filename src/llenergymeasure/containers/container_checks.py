@@ -17,7 +17,6 @@ from llenergymeasure.containers.runner_choice import PACKAGES, apptainer_command
 from llenergymeasure.containers.surroundings import (
     INSIDE,
     PYTHON,
-    SCRIPTS,
     Surroundings,
     nvidia_here,
 )
@@ -54,6 +53,9 @@ def check_apptainer(
     if image.path is not None and not image.path.exists():
         remedy = f"make images BACKEND={backend} RUNNER=apptainer, or name another"
         return [Problem(f"there is no such image; {remedy}", key=key, file=image.path)]
+    if ":" in str(Path.cwd()):
+        text = "Apptainer takes no folder with a colon in its name; call from another"
+        return [Problem(text, key=key, file=Path.cwd())]
     if image.path is None or not look:
         return []
     words += inside_command(backend, surroundings, _gpu_count())
@@ -165,7 +167,7 @@ def inside_command(backend: str, surroundings: Surroundings, gpus: int) -> list[
     driver_cuda = cuda_driver_version() if gpus else None
     if driver_cuda:
         words += ["--driver-cuda", str(driver_cuda)]
-    return [*words, "--script", f"{SCRIPTS}/measure_{backend}.py"]
+    return [*words, "--backend", backend]
 
 
 def _gpu_count() -> int:

@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -45,21 +44,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--boot-id", help="the host's")
     parser.add_argument("--pid-namespace", help="the host's")
     parser.add_argument("--monotonic-ns", type=int, help="the host's clock, just now")
-    parser.add_argument("--script", help="a worker's script, whose --selfcheck must pass")
+    parser.add_argument("--backend", help="whose engine must be able to run")
     options = parser.parse_args(arguments)
     problems = list(_found(options))
-    if options.script and not problems:
-        problems = _selfcheck(options.script)
+    if options.backend and not problems:
+        problems = _engine_problems(options.backend)
     print(json.dumps({"problems": problems}))
     return 1 if problems else 0
 
 
 def _found(options: argparse.Namespace) -> Iterator[str]:
     yield from _python_problems(() if options.no_meter else METER_NEEDED)
+    if sys.version_info < PYTHON:
+        return
     yield from _same_machine(options)
     for folder in options.writable:
         yield from _write_problems(folder, options.free)
-    if options.source_hash and sys.version_info >= PYTHON:
+    if options.source_hash:
         yield from _source_problems(options.source_hash)
     if options.gpus:
         yield from _gpu_problems(options.gpus)
@@ -98,11 +99,9 @@ def _numbers(version: str) -> list[int]:
 
 def _same_machine(options: argparse.Namespace) -> Iterator[str]:
     if options.boot_id:
-        try:
-            here = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        except OSError as error:
-            here = str(error)
-        if here != options.boot_id:
+        from llenergymeasure.processes import boot_id
+
+        if boot_id() != options.boot_id:
             yield (
                 "it runs on another machine than this one (a remote daemon, or Docker's virtual "
                 "machine): energy read there would be another machine's"
@@ -172,16 +171,18 @@ def _image_cuda() -> str | None:
     return f"{build[1]}.{build[2]}" if build else os.environ.get("CUDA_VERSION")
 
 
-def _selfcheck(script: str) -> list[str]:
-    done = subprocess.run([sys.executable, script, "--selfcheck"], capture_output=True, check=False)
+def _engine_problems(backend: str) -> list[str]:
+    """Return what keeps a backend's engine from running, asked of the mounted source."""
+    needed = {"openai": {"openai": {"base_url": "http://127.0.0.1:8000/v1"}}}
     try:
-        problems = [str(each) for each in json.loads(done.stdout.decode())["problems"]]
-    except (ValueError, KeyError, TypeError):
-        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        return [f"the worker does not start in it: {lines[-1]}"]
-    if done.returncode and not problems:
-        return [f"the worker's self-check ended with {done.returncode}"]
-    return problems
+        from llenergymeasure.backends import registry
+        from llenergymeasure.config.experiment import ExperimentConfig
+
+        settings = {"model": "tiny-llama", "backend": backend, **needed.get(backend, {})}
+        config = ExperimentConfig.model_validate(settings)
+        return [str(problem) for problem in registry.get(backend).problems(config)]
+    except Exception as error:  # an engine that breaks on import included
+        return [f"the worker does not start in it: {error}"]
 
 
 if __name__ == "__main__":

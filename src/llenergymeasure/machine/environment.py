@@ -1,7 +1,6 @@
 """The machine and the software a run was made with, gathered in one place."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from llenergymeasure.machine.gpus.state import cuda_driver_version, gpu_state
 from llenergymeasure.machine.host import host
 from llenergymeasure.machine.scheduler import job_facts
 from llenergymeasure.machine.software import container, software
+from llenergymeasure.processes import ChildError, completed
 
 
 def environment() -> dict[str, Any]:
@@ -56,14 +56,9 @@ def source_hash(folder: Path) -> str:
 
 
 def _commit(folder: Path) -> str | None:
+    describe = ("describe", "--always", "--dirty", "--abbrev=40")
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        done = completed(["git", "-C", str(folder), *describe], 5.0)
+    except ChildError:
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None

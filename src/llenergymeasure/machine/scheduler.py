@@ -7,12 +7,12 @@ VARIABLES".
 import json
 import os
 import re
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
+
+from llenergymeasure.processes import ChildError, completed
 
 HANDED_ON = "LLEM_JOB"
 """The job, as JSON, in a container: there SLURM's own variables would make MPI call srun."""
@@ -22,8 +22,6 @@ END_SPARE_S = 10.0
 
 ASK_LIMIT_S = 3.0
 """A job over its limit has 30 s from SIGTERM to SIGKILL, and more to do in them."""
-
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -107,12 +105,11 @@ def time_limit_over(environ: Mapping[str, str] | None = None) -> str | None:
 
 def _controller_says(number: str) -> str | None:
     """Return what SLURM's controller knows of a job; None where it cannot be asked."""
-    command = ["scontrol", "show", "job", number]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=ASK_LIMIT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        done = completed(["scontrol", "show", "job", number], ASK_LIMIT_S)
+    except ChildError:
         return None
-    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None
 
 
 def _minutes(said: str) -> float | None:
@@ -122,17 +119,3 @@ def _minutes(said: str) -> float | None:
         return None
     days, hours, minutes, seconds = (int(part or 0) for part in given.groups())
     return 1440 * days + 60 * hours + minutes + seconds / 60
-
-
-def memory_kills(root: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> int | None:
-    """Return how many processes of this one's control group the kernel has killed for memory.
-
-    None where it does not count them: without control groups of version 2.
-    """
-    try:
-        line = next(line for line in own.read_text().splitlines() if line.startswith("0::"))
-        events = (root / line[3:].lstrip("/") / "memory.events").read_text()
-    except (OSError, StopIteration):
-        return None
-    counts = dict(each.split() for each in events.splitlines())
-    return int(counts.get("oom_kill", 0))

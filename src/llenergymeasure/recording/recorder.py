@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO
 
 from llenergymeasure.errors import EXIT_FAILED, LlemError
-from llenergymeasure.processes import SignalPipe, boot_id, ignore_endings
+from llenergymeasure.processes import SignalPipe, boot_id, die_with_parent, ignore_endings
 from llenergymeasure.recording.sampler import Loop
 from llenergymeasure.recording.samples import (
     HOST_DEVICE,
@@ -50,7 +50,6 @@ from llenergymeasure.sensors.host_cpu import HostCpu
 from llenergymeasure.sensors.registry import AUTO, Opened, open_sensors
 
 FLUSH_S = 0.5
-_PR_SET_PDEATHSIG = 1
 _PR_SET_TIMERSLACK = 29
 _TIMER_SLACK_NS = 1000
 _SWITCH_INTERVAL_S = 0.001
@@ -215,7 +214,7 @@ def _settle(parent_pid: int | None) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     if parent_pid is None:
         return
-    libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    die_with_parent(signal.SIGTERM)
     if os.getppid() != parent_pid:
         raise SystemExit("recorder: its parent has already ended")
 

@@ -26,12 +26,12 @@ from llenergymeasure.report.wording import (
     rounded,
     scale_for,
     shortened,
-    with_half_width,
+    with_interval,
 )
 
 NAME_LENGTH = 34
 """Characters of a name that fit beside the rows, and above them on a phone."""
-CHARACTER_WIDTH, VALUE_WIDTH = 8, 130
+CHARACTER_WIDTH, VALUE_WIDTH = 8, 150
 """In pixels: of a name's widest common font, and of the values on the right."""
 
 SHOWN_EXPERIMENTS = 40
@@ -104,12 +104,7 @@ class Axis:
 
     def values(self, row: Row) -> dict[str, float | None]:
         """Return an experiment's mean and its interval's ends in the unit of the axis."""
-        return {
-            name: None
-            if row[f"{self.metric}_{part}"] is None
-            else self.scale(row[f"{self.metric}_{part}"])
-            for name, part in (("value", "mean"), ("low", "ci95_low"), ("high", "ci95_high"))
-        }
+        return dict(zip(("value", "low", "high"), self.scale.of(row, self.metric), strict=True))
 
     def channel(self, field: str, **options: Any) -> Channel:
         """Return the encoding of a field along this axis."""
@@ -215,7 +210,7 @@ def _named(row: Row, axis: Axis) -> dict[str, Any]:
         "kind": row["kind"] or "unknown",
         "shown": f"{rounded(mean)} (1 run)"
         if mean is None or high is None
-        else with_half_width(mean, high - mean),
+        else with_interval(mean, values["low"], high),
         "own_low": None if own is None or mean is None else mean * (1 - own),
         "own_high": None if own is None or mean is None else mean * (1 + own),
     }

@@ -6,7 +6,15 @@ from typing import Any, TypeAlias
 
 from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.flags import consequence, meaning
-from llenergymeasure.report.wording import NOTHING, Scale, percent, plain, rounded, with_half_width
+from llenergymeasure.report.wording import (
+    AS_IS,
+    NOTHING,
+    Scale,
+    percent,
+    plain,
+    rounded,
+    with_interval,
+)
 
 Row: TypeAlias = Mapping[str, Any]
 REQUEST = "energy_per_request_j"
@@ -89,14 +97,14 @@ def _table_row(number: int, row: Row, token: Scale, request: Scale) -> TableRow:
         label=plain(row["label"], 120),
         kind=row["kind"] or NOTHING,
         runs=_run_counts(row),
-        per_token=_with_half_width(row, TOKEN, token),
+        per_token=_with_interval(row, TOKEN, token),
         spread=NOTHING if sd is None or not mean else percent(sd / mean),
-        per_request=_with_half_width(row, REQUEST, request),
-        power=_with_half_width(row, "power_mean_w"),
-        speed=_with_half_width(row, "output_tokens_per_s"),
+        per_request=_with_interval(row, REQUEST, request),
+        power=_with_interval(row, "power_mean_w"),
+        speed=_with_interval(row, "output_tokens_per_s"),
         latency=rounded(row["request_latency_p50_s_mean"]),
-        carbon=_with_half_width(row, CARBON),
-        cost=_with_half_width(row, COST),
+        carbon=_with_interval(row, CARBON),
+        cost=_with_interval(row, COST),
         flags=plain(", ".join(row["validity"] or ())),
     )
 
@@ -107,14 +115,8 @@ def _run_counts(row: Row) -> str:
     return plain(f"{row['n']}" + (f" ({', '.join(rest)}{differs})" if rest else ""), 240)
 
 
-def _with_half_width(row: Row, metric: str, scale: Scale | None = None) -> str:
-    mean, high = row[f"{metric}_mean"], row[f"{metric}_ci95_high"]
-    half_width = None if mean is None or high is None else high - mean
-    return with_half_width(_in(scale, mean), _in(scale, half_width))
-
-
-def _in(scale: Scale | None, value: float | None) -> float | None:
-    return value if scale is None or value is None else scale(value)
+def _with_interval(row: Row, metric: str, scale: Scale = AS_IS) -> str:
+    return with_interval(*scale.of(row, metric))
 
 
 def flags(runs: Iterable[Row]) -> list[Flag]:

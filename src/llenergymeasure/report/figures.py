@@ -5,6 +5,7 @@ can exchange them in its dark dress. Texts of a study go in as data or titles, n
 expression.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -134,10 +135,15 @@ def texts(name: str, **options: Any) -> Channel:
     return {"field": name, "type": "nominal", **options}
 
 
+_MARK_ROLES = re.compile(r' role="graphics-\w+" aria-roledescription="[^"]*"( aria-label="[^"]*")?')
+"""Each mark as an image of its own, without a name: noise to who hears the page read."""
+
+
 def _titled(svg: str, title: str, text: str) -> str:
     """Return a drawing that is one image with a title and a text, for who hears it read."""
     from markupsafe import escape
 
     head, end, body = svg.partition(">")
+    body = _MARK_ROLES.sub("", body)
     label = escape(f"{title}. {text}")
     return f'{head} role="img" aria-label="{label}"{end}<title>{escape(title)}</title>{body}'

@@ -15,6 +15,7 @@ from llenergymeasure.report.verdicts import Pairs, difference_sentence, inconclu
 from llenergymeasure.report.wording import (
     Scale,
     counted,
+    mean_text,
     percent,
     plain,
     rounded,
@@ -25,7 +26,7 @@ from llenergymeasure.report.wording import (
 Row: TypeAlias = Mapping[str, Any]
 TOKEN = "energy_per_output_token_j"  # noqa: S105 - of text
 WIDE_REL = 0.1
-"""From this half width on, relative to the mean, the page says that runs are too few."""
+"""Where an interval reaches this far above the mean, the page says that runs are too few."""
 SHOWN_GROUPS = 3
 LISTED_REASONS = 3
 
@@ -183,24 +184,25 @@ def _name(row: Row) -> str:
 
 
 def _quantity(row: Row, scale: Scale) -> str:
-    mean = row[f"{TOKEN}_mean"]
-    low, high = row[f"{TOKEN}_ci95_low"], row[f"{TOKEN}_ci95_high"]
+    mean, low, high = scale.of(row, TOKEN)
     if low is None or high is None:
         own = row["energy_u95_rel"]
         doubt = "" if own is None else f"; the meter alone ±{percent(own)}"
-        return f"{rounded(scale(mean))} {scale.unit} (one run, no interval{doubt})"
-    shown = rounded(scale(mean), scale((high - low) / 2))
-    reach = rounded_range(scale(low), scale(high))
-    return f"{shown} {scale.unit} (95 % interval {reach}, n = {row['n']})"
+        return f"{rounded(mean)} {scale.unit} (one run, no interval{doubt})"
+    reach = rounded_range(low, high)
+    return f"{mean_text(mean, low, high)} {scale.unit} (95 % interval {reach}, n = {row['n']})"
 
 
 def imprecise(best: Row) -> list[str]:
-    """Return a sentence where the interval is too wide to build on."""
+    """Return a sentence where the interval is too wide to build on; up is its wider side."""
     mean, high = best[f"{TOKEN}_mean"], best[f"{TOKEN}_ci95_high"]
     if high is None or high - mean <= WIDE_REL * mean:
         return []
     share = percent((high - mean) / mean)
-    return [f"At ±{share} the interval is wide: more cycles (execution.n_cycles) would narrow it."]
+    return [
+        f"The interval is wide, it reaches {share} above the mean: more cycles "
+        "(execution.n_cycles) would narrow it."
+    ]
 
 
 def undecided(group: Sequence[Row], pairs: Pairs) -> list[str]:

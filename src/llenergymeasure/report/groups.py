@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from llenergymeasure.report.wording import NOTHING, plain, rounded, rounded_range
+from llenergymeasure.report.wording import AS_IS, NOTHING, mean_text, plain, rounded_range
 from llenergymeasure.screen import aligned
 
 LABEL_LIMIT = 40
@@ -21,8 +21,7 @@ def groups_text(table: pa.Table, group_by: Sequence[str], metric: str) -> str:
     header = [*group_by, "experiments", "n", metric, "95 % interval", "not in the mean"]
     lines = [header]
     for row in table.to_pylist():
-        mean, low, high = (row[f"{metric}_{part}"] for part in ("mean", "ci95_low", "ci95_high"))
-        half_width = None if low is None else (high - low) / 2
+        mean, low, high = AS_IS.of(row, metric)
         others = [
             f"{row[name]} {told}"
             for name, told in (
@@ -37,7 +36,7 @@ def groups_text(table: pa.Table, group_by: Sequence[str], metric: str) -> str:
                 *(NOTHING if row[n] is None else plain(row[n], LABEL_LIMIT) for n in group_by),
                 str(row["experiments"]),
                 str(row["n"]),
-                rounded(mean, half_width),
+                mean_text(mean, low, high),
                 f"{rounded_range(low, high)} over {row['interval_method']}"
                 if low is not None
                 else row["interval_unavailable"],

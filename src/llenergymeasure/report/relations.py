@@ -1,20 +1,19 @@
 """What relates experiments to each other, as the page tells it: pairs, settings, fronts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.report.findings import TOKEN
-from llenergymeasure.report.verdicts import ENOUGH, Pairs, how, shown
+from llenergymeasure.report.verdicts import Pairs, how, shown
 from llenergymeasure.report.wording import (
     NOTHING,
     change,
     changes,
     listed,
     p_value,
-    percent,
     plain,
 )
 
@@ -41,7 +40,6 @@ class Relations:
         pairs: all pairs, the surest first, as texts.
         pairs_total: how many there are.
         levels: the table of settings' values against their first.
-        terms: what share of the variation each setting explains, as sentences.
         fronts: who is best for energy and one other objective, as sentences.
         verdicts: what the pairs show.
     """
@@ -50,7 +48,6 @@ class Relations:
     pairs: list[dict[str, str]]
     pairs_total: int
     levels: list[dict[str, str]]
-    terms: list[str]
     fronts: list[str]
     verdicts: Pairs
 
@@ -61,7 +58,7 @@ def relations_content(study_dir: Path) -> Relations:
     Raises:
         ResultsError: a table is absent or damaged.
     """
-    names = ("comparisons", "effects", "levels", "pareto")
+    names = ("comparisons", "levels", "pareto")
     tables = {name: read_table(study_dir, f"{name}.parquet").to_pylist() for name in names}
     pairs = [row for row in tables["comparisons"] if row["metric"] == TOKEN]
     first = pairs[0]["experiment_a"] if pairs else None
@@ -73,7 +70,6 @@ def relations_content(study_dir: Path) -> Relations:
         pairs=[_pair(row) for row in pairs[:LISTED_PAIRS]],
         pairs_total=len(pairs),
         levels=[_level(row) for row in levels[:LISTED_LEVELS]],
-        terms=_terms(row for row in tables["effects"] if row["metric"] == TOKEN),
         fronts=_fronts(tables["pareto"]),
         verdicts=Pairs(pairs),
     )
@@ -108,22 +104,6 @@ def _level(row: Row) -> dict[str, str]:
 
 def _interval(row: Row) -> str:
     return NOTHING if row["ci95_low"] is None else changes(row["ci95_low"], row["ci95_high"])
-
-
-def _terms(effects: Iterable[Row]) -> list[str]:
-    """Return what share of the variation the settings explain that are shown to matter."""
-    found = []
-    for row in sorted(effects, key=lambda row: -(row["share"] or 0.0)):
-        is_shown = row["p_holm"] is not None and row["p_holm"] < ENOUGH
-        if not is_shown or row["share"] is None or row["role"] not in ("main", "interaction"):
-            continue
-        what = "Together beyond each alone, " if row["role"] == "interaction" else ""
-        p = p_value(row["p_holm"])
-        found.append(
-            f"{what}{plain(row['term'], 80)} explains {percent(row['share'])} of the variation "
-            f"between runs (p {p if p.startswith('<') else f'= {p}'} after Holm)."
-        )
-    return found
 
 
 def _fronts(pareto: Sequence[Row]) -> list[str]:

@@ -37,7 +37,7 @@ from llenergymeasure.report.wording import (
     rounded,
     scale_for,
     shortened,
-    with_half_width,
+    with_interval,
 )
 
 Row = Mapping[str, Any]
@@ -174,14 +174,18 @@ def line_sentence(name: str, curve: LoadCurve | None) -> list[str]:
     if curve is None:
         return []
     name = shortened(name, NAME_LIMIT)
-    slope = with_half_width(curve.slope_j, curve.slope_half_j)
+    slope = _plus_minus(curve.slope_j, curve.slope_half_j)
     basis = f"95 % intervals, {curve.points} runs"
     if abs(curve.slope_j) <= curve.slope_half_j:
         return [
             f"{name}: that power changes with load is not shown ({slope} J a request, {basis})."
         ]
-    power = with_half_width(curve.intercept_w, curve.intercept_half_w)
+    power = _plus_minus(curve.intercept_w, curve.intercept_half_w)
     return [f"{name}: {power} W at no load, and {slope} J for each request more ({basis})."]
+
+
+def _plus_minus(value: float, half_width: float) -> str:
+    return with_interval(value, value - half_width, value + half_width)
 
 
 def odd_sentence(odd: int) -> list[str]:

@@ -14,6 +14,7 @@ from llenergymeasure.report.method import meters
 from llenergymeasure.report.wording import (
     NOTHING,
     counted,
+    mean_text,
     plain,
     rounded,
     rounded_range,
@@ -131,25 +132,17 @@ def _experiments(rows: Sequence[Row], given: Declared) -> str:
     ]
     lines = [[*header, *(words for _, words in footprint)]]
     for row in rows[:LISTED_EXPERIMENTS]:
-        per_token = [
-            None if value is None else token(value)
-            for value in (
-                row[f"energy_per_output_token_j_{part}"]
-                for part in ("mean", "ci95_low", "ci95_high")
-            )
-        ]
-        mean, low, high = per_token
-        half_width = None if low is None or high is None else (high - low) / 2
-        per_request = row["energy_per_request_j_mean"]
+        mean, low, high = token.of(row, "energy_per_output_token_j")
+        per_request, *_ = request.of(row, "energy_per_request_j")
         lines.append(
             [
                 row["experiment"],
                 plain(row["label"], LABEL_LIMIT),
                 str(row["n"]),
                 row["kind"] or NOTHING,
-                rounded(mean, half_width),
+                mean_text(mean, low, high),
                 rounded_range(low, high),
-                rounded(None if per_request is None else request(per_request)),
+                rounded(per_request),
                 rounded(row["power_mean_w_mean"]),
                 rounded(row["output_tokens_per_s_mean"]),
                 *(rounded(row[f"{name}_mean"]) for name, _ in footprint),

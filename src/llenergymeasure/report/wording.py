@@ -2,8 +2,12 @@
 
 import math
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Interval: TypeAlias = tuple[float | None, float | None, float | None]
+"""A mean and its interval's ends."""
 
 NOTHING = "-"
 """What stands for null."""
@@ -39,6 +43,22 @@ class Scale:
         """Return a value of the base unit in this one."""
         return value * self.factor
 
+    def of(self, row: Mapping[str, Any], metric: str) -> Interval:
+        """Return the mean of a quantity and its interval's ends in this unit, each None if unknown.
+
+        Args:
+            row: of the summary.
+            metric: the quantity.
+        """
+        mean, low, high = (
+            None if value is None else self(value)
+            for value in (row[f"{metric}_{part}"] for part in ("mean", "ci95_low", "ci95_high"))
+        )
+        return mean, low, high
+
+
+AS_IS = Scale(1.0, "")
+
 
 def scale_for(values: Iterable[float | None], unit: str) -> Scale:
     """Return the prefix under which the largest of ``values`` lies between 1 and 1000.
@@ -65,14 +85,26 @@ def rounded(value: float | None, half_width: float | None = None) -> str:
     return f"{value:,.{_decimals(value, half_width)}f}"
 
 
-def with_half_width(value: float | None, half_width: float | None) -> str:
-    """Return ``value ± half_width``.
+def with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """Return a value and how far its interval reaches: ``51 ± 2``, or ``51 +2.4 -1.9``.
 
-    The value stands alone where its half width is null or no more than arithmetic's own noise.
+    Intervals on the logarithm reach further up than down: where that shows in the digits, both
+    distances stand. The value stands alone where it has no interval or one of arithmetic's noise.
     """
-    if value is None or half_width is None or half_width <= NOISE_REL * abs(value):
+    if value is None or low is None or high is None:
         return rounded(value)
-    return f"{rounded(value, half_width)} ± {rounded(half_width, half_width)}"
+    up, down = high - value, value - low
+    wider = max(up, down)
+    if wider <= NOISE_REL * abs(value):
+        return rounded(value)
+    above, below = rounded(up, wider), rounded(down, wider)
+    reach = f"± {above}" if above == below else f"+{above} -{below}"
+    return f"{rounded(value, wider)} {reach}"
+
+
+def mean_text(mean: float | None, low: float | None, high: float | None) -> str:
+    """Return a mean with the digits that its interval bears, the interval standing elsewhere."""
+    return rounded(mean, None if low is None or high is None else (high - low) / 2)
 
 
 def rounded_range(low: float | None, high: float | None) -> str:

@@ -22,7 +22,7 @@ TABLE_NAMES = (
     SUMMARY_CSV_NAME,
     *(
         f"{name}.{suffix}"
-        for name in ("comparisons", "effects", "levels", "pareto")
+        for name in ("comparisons", "levels", "pareto")
         for suffix in ("parquet", "csv")
     ),
 )

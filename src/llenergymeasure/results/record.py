@@ -36,11 +36,14 @@ class Tokens(Record):
     input: int
     output: int
     requests: int
-    prompt_hash: str = Field(description="SHA-256 over the prompts' token ids and asked lengths")
+    prompt_hash: str = Field(
+        description="SHA-256 over the prompts' token ids and the asked lengths; runs compare "
+        "only where it is the same"
+    )
     output_sd: float | None = Field(
         default=None,
-        description="standard deviation of the output tokens of an answer, over the answers that "
-        "ended inside the window; null below two",
+        description="standard deviation of the output tokens of an answer, over the answers "
+        "that ended inside the window",
     )
 
 
@@ -88,7 +91,8 @@ class TokenSplit(Record):
 
     method: Literal["ticks", "marks", "regression"] | None = Field(
         default=None,
-        description="least squares over the counter's steps; the others are of earlier versions",
+        description="how prefill and decode were told apart: ticks (the counter's steps); marks or "
+        "regression in results of earlier versions",
     )
     prefill_per_input_token_j: float | None = None
     prefill_u95_j: float | None = Field(
@@ -123,16 +127,24 @@ class Footprint(Record):
 class Energy(Record):
     """All readings of the window and what follows from the headline ones."""
 
-    kind: Kind | None = Field(description="kind of the headline readings; null if there is none")
-    source: str | None = Field(description="sensor of the headline readings")
-    scopes: list[Scope] = Field(default_factory=list, description="what the headline covers")
+    kind: Kind | None = Field(description="measured or estimated; null if there is no energy")
+    source: str | None = Field(description="sensor of the headline")
+    scopes: list[Scope] = Field(
+        default_factory=list, description="what the headline covers, such as gpu, or cpu and dram"
+    )
     readings: list[Reading]
     gross_j: float | None
     net_j: float | None = None
-    u95_j: float | None = Field(default=None, description="of gross_j")
+    u95_j: float | None = Field(
+        default=None,
+        description="half width of the 95 % interval of the gross energy; the sensor's gain is "
+        "not in it",
+    )
     net_u95_j: float | None = None
     shared_u95_j: float | None = Field(
-        default=None, description="of u95_j, what repeats share: it does not average out"
+        default=None,
+        description="of u95_j, what repeats share (time not seen, channels that disagree); it "
+        "does not average out",
     )
     bound_j: float | None = None
     u_sys_j: float | None = None
@@ -144,7 +156,7 @@ class Energy(Record):
     split: TokenSplit | None = None
     footprint: Footprint | None = None
     phases: list[PhaseEnergy] = Field(default_factory=list)
-    unavailable: str | None = Field(default=None, description="why gross_j is null")
+    unavailable: str | None = Field(default=None, description="why there is no energy")
 
 
 class Performance(Record):
@@ -158,27 +170,33 @@ class Performance(Record):
     request_latency_p95_s: float | None = None
     time_to_first_token_p50_s: float | None = None
     peak_memory_bytes: int | None = Field(
-        default=None, description="of the device during the window; of the process on a CPU"
+        default=None,
+        description="most memory in use during the window, of the device; of the process on a CPU",
     )
     memory_scope: Literal["device", "process"] | None = None
     weights_bytes: int | None = Field(
-        default=None, description="of one copy of the model, reckoned from its dimensions"
+        default=None,
+        description="what one copy of the weights takes, reckoned from the model's dimensions",
     )
     kv_cache_bytes: int | None = Field(
-        default=None, description="keys and values of the longest batch, reckoned likewise"
+        default=None,
+        description="what the keys and values of the longest batch take, reckoned likewise",
     )
     kv_cache_share_mean: float | None = Field(
-        default=None, description="mean share of the key-value cache in use, by the engine"
+        default=None,
+        description="mean share of the key-value cache in use during the window, by the "
+        "engine's own account (0 to 1)",
     )
     kv_cache_share_max: float | None = Field(default=None, description="largest such share")
     gpu_utilization_percent: float | None = Field(
         default=None, description="mean share of the window in which a kernel ran, by NVML"
     )
     memory_utilization_percent: float | None = Field(
-        default=None, description="mean share in which device memory was read or written"
+        default=None,
+        description="mean share of the window in which device memory was read or written",
     )
     device_memory_used_max_bytes: int | None = Field(
-        default=None, description="most in use on the GPUs at work, whoever used it"
+        default=None, description="most memory in use on the GPUs at work, whoever used it"
     )
     utilization_unavailable: str | None = Field(default=None, description="why it is null")
 
@@ -186,11 +204,17 @@ class Performance(Record):
 class Quality(Record):
     """Quality of the answers, as far as the study asks for it; measured after the window."""
 
-    perplexity: float | None = Field(default=None, description="per token, on the study's texts")
+    perplexity: float | None = Field(
+        default=None,
+        description="perplexity per token on the study's texts, of the engine that was "
+        "measured; lower is better",
+    )
     perplexity_tokens: int | None = Field(default=None, description="tokens it is the mean over")
     texts_sha256: str | None = Field(default=None, description="of the file of texts")
     perplexity_unavailable: str | None = Field(default=None, description="why it is null")
-    score: float | None = Field(default=None, description="of the study's command")
+    score: float | None = Field(
+        default=None, description="score of the study's own command; higher is better"
+    )
     command: list[str] | None = Field(default=None, description="that gave the score")
     score_unavailable: str | None = Field(default=None, description="why it is null")
 
@@ -206,9 +230,13 @@ class Flops(Record):
     confidence: str
     per_s: float | None = Field(default=None, description="operations a second of the work")
     energy_per_tflop_j: float | None = Field(
-        default=None, description="gross energy of the window over 10^12 operations"
+        default=None, description="gross energy over 10^12 operations"
     )
-    mfu: float | None = Field(default=None, description="model FLOPs utilisation: per_s over peak")
+    mfu: float | None = Field(
+        default=None,
+        description="model FLOPs utilisation, the operations' rate over the makers' peak rate "
+        "of the GPUs; null where none is known, and the record says why",
+    )
     peak_per_s: float | None = Field(
         default=None, description="the makers' dense 16-bit rate of all cards at work"
     )
@@ -232,7 +260,7 @@ class Result(Record):
     protocol: dict[str, Any] = Field(description="every protocol setting as it was in force")
     phases: list[Phase]
     window: Window
-    batches: int = Field(description="batches inside the window")
+    batches: int = Field(description="whole batches inside the window")
     tokens: Tokens
     energy: Energy
     performance: Performance

@@ -7,14 +7,17 @@ key. Not observed is null. ``validity`` is a list of codes here and ``;``-joined
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 import pyarrow as pa
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from llenergymeasure.ids import canonical_json
 from llenergymeasure.results.outcome import Outcome
-from llenergymeasure.results.record import Energy, Result, TokenSplit
-from llenergymeasure.results.serving import TRAFFIC_REALS, traffic_columns
+from llenergymeasure.results.record import Result
+from llenergymeasure.results.serving import Latency
 from llenergymeasure.units import MISSING
 
 TABLE_VERSION = 1
@@ -23,95 +26,149 @@ _TEXT = pa.string()
 _WHOLE = pa.int64()
 _REAL = pa.float64()
 _CODES = pa.list_(pa.field("element", pa.string()))  # as Parquet names it: no cast on reading
+_TYPES = {str: _TEXT, int: _WHOLE, float: _REAL, bool: pa.bool_(), list: _CODES}
+
+_LATENCIES = (
+    *("time_to_first_token", "inter_token_latency", "time_per_output_token", "request_latency"),
+)
+_IN_EVERY_RUN = ("time_to_first_token_p50_s", "request_latency_p50_s", "request_latency_p95_s")
+"""Percentiles that runs without traffic have too: they stand with the record's performance."""
+
+COLUMNS: dict[str, str | pa.DataType] = {
+    "experiment": "experiment",
+    "cycle": "cycle",
+    "order": "order",
+    "status": _TEXT,
+    "backend": "backend",
+    "kind": "energy.kind",
+    "energy_gross_j": "energy.gross_j",
+    "energy_net_j": "energy.net_j",
+    "energy_u95_j": "energy.u95_j",
+    "energy_net_u95_j": "energy.net_u95_j",
+    "energy_shared_u95_j": "energy.shared_u95_j",
+    "energy_bound_j": "energy.bound_j",
+    "energy_u_sys_j": "energy.u_sys_j",
+    "energy_per_output_token_j": "energy.per_output_token_j",
+    "energy_per_input_token_j": "energy.per_input_token_j",
+    "energy_per_request_j": "energy.per_request_j",
+    "energy_per_1000_requests_wh": "energy.per_1000_requests_wh",
+    "energy_prefill_per_input_token_j": "energy.split.prefill_per_input_token_j",
+    "energy_decode_per_output_token_j": "energy.split.decode_per_output_token_j",
+    "energy_split_method": "energy.split.method",
+    "carbon_per_1000_requests_gco2e": "energy.footprint.carbon_per_1000_requests_gco2e",
+    "cost_per_1000_requests": "energy.footprint.cost_per_1000_requests",
+    "cost_currency": "energy.footprint.currency",
+    "power_mean_w": "energy.power_mean_w",
+    "energy_source": "energy.source",
+    "energy_scopes": "energy.scopes",
+    "energy_unavailable": "energy.unavailable",
+    "input_tokens": "tokens.input",
+    "output_tokens": "tokens.output",
+    "requests": "tokens.requests",
+    "output_tokens_per_request": _REAL,
+    "output_tokens_sd": "tokens.output_sd",
+    "batches": "batches",
+    "prompt_hash": "tokens.prompt_hash",
+    "output_tokens_per_s": "performance.output_tokens_per_s",
+    "total_tokens_per_s": "performance.total_tokens_per_s",
+    "requests_per_s": "performance.requests_per_s",
+    "batch_latency_mean_s": "performance.batch_latency_mean_s",
+    "request_latency_p50_s": "performance.request_latency_p50_s",
+    "request_latency_p95_s": "performance.request_latency_p95_s",
+    "time_to_first_token_p50_s": "performance.time_to_first_token_p50_s",
+    **{
+        f"{latency}_{share}": f"serving.{latency}.{share}"
+        for latency in _LATENCIES
+        for share in Latency.model_fields
+        if f"{latency}_{share}" not in _IN_EVERY_RUN
+    },
+    "offered_requests_per_s": "serving.offered_requests_per_s",
+    "goodput_requests_per_s": "serving.goodput_requests_per_s",
+    "slo_share": "serving.slo_share",
+    "energy_per_good_request_j": "serving.energy_per_good_request_j",
+    "in_flight_mean": "serving.in_flight_mean",
+    "waiting_mean": "serving.waiting_mean",
+    "idle_power_w": "serving.idle_power_w",
+    "send_lateness_p99_s": "serving.send_lateness_p99_s",
+    "client_cpu_share": "serving.client_cpu_share",
+    "requests_failed": "serving.requests_failed",
+    "slo_attained": "serving.slo_attained",
+    "over_saturated": "serving.over_saturated",
+    "perplexity": "quality.perplexity",
+    "quality_score": "quality.score",
+    "peak_memory_bytes": "performance.peak_memory_bytes",
+    "memory_scope": "performance.memory_scope",
+    "weights_bytes": "performance.weights_bytes",
+    "kv_cache_bytes": "performance.kv_cache_bytes",
+    "kv_cache_share_mean": "performance.kv_cache_share_mean",
+    "kv_cache_share_max": "performance.kv_cache_share_max",
+    "gpu_utilization_percent": "performance.gpu_utilization_percent",
+    "memory_utilization_percent": "performance.memory_utilization_percent",
+    "device_memory_used_max_bytes": "performance.device_memory_used_max_bytes",
+    "flops_per_output_token": "flops.per_output_token",
+    "flops_prefill_per_request": "flops.prefill_per_request",
+    "flops_decode_per_request": "flops.decode_per_request",
+    "energy_per_tflop_j": "flops.energy_per_tflop_j",
+    "mfu": "flops.mfu",
+    "flops_method": "flops.method",
+    "flops_confidence": "flops.confidence",
+    "window_s": "window.duration_s",
+    "validity": "validity",
+    "runner": "runner",
+    "model": _TEXT,
+    "precision": _TEXT,
+    "gpu_name": _TEXT,
+    "gpu_uuid": _TEXT,
+    "driver_version": _TEXT,
+    "power_limit_w": _REAL,
+    "engine_version": _TEXT,
+    "llenergymeasure_version": _TEXT,
+    "host": _TEXT,
+    "slurm_job_id": _TEXT,
+    "slurm_partition": _TEXT,
+    "start_temperature_celsius": _REAL,
+    "started_monotonic_ns": _WHOLE,
+    "started_at": _TEXT,
+    "phase": _TEXT,
+    "error_class": _TEXT,
+    "error_message": _TEXT,
+    "attempt": _WHOLE,
+    "study": "study",
+    "study_design_hash": "study_design_hash",
+}
+"""Every fixed column: the field of the record that it is, or its type where it is worked out here.
+
+A field gives the column its type, its value and its meaning.
+"""
+
+
+def record_field(path: str) -> FieldInfo:
+    """Return the field of the record at a dotted path."""
+    model: type[BaseModel] = Result
+    *parents, name = path.split(".")
+    for parent in parents:
+        model = _kind(model.model_fields[parent].annotation)
+    return model.model_fields[name]
+
+
+def _kind(annotation: Any) -> Any:
+    """Return the class of an annotation's values, None apart."""
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return str
+    if origin is list or isinstance(annotation, type):
+        return origin or annotation
+    (kind,) = (part for part in get_args(annotation) if part is not NoneType)
+    return _kind(kind)
+
 
 RUN_SCHEMA = pa.schema(
     [
-        ("experiment", _TEXT),
-        ("cycle", _WHOLE),
-        ("order", _WHOLE),
-        ("status", _TEXT),
-        ("backend", _TEXT),
-        ("kind", _TEXT),
-        ("energy_gross_j", _REAL),
-        ("energy_net_j", _REAL),
-        ("energy_u95_j", _REAL),
-        ("energy_net_u95_j", _REAL),
-        ("energy_shared_u95_j", _REAL),
-        ("energy_bound_j", _REAL),
-        ("energy_u_sys_j", _REAL),
-        ("energy_per_output_token_j", _REAL),
-        ("energy_per_input_token_j", _REAL),
-        ("energy_per_request_j", _REAL),
-        ("energy_per_1000_requests_wh", _REAL),
-        ("energy_prefill_per_input_token_j", _REAL),
-        ("energy_decode_per_output_token_j", _REAL),
-        ("energy_split_method", _TEXT),
-        ("carbon_per_1000_requests_gco2e", _REAL),
-        ("cost_per_1000_requests", _REAL),
-        ("cost_currency", _TEXT),
-        ("power_mean_w", _REAL),
-        ("energy_source", _TEXT),
-        ("energy_scopes", _CODES),
-        ("energy_unavailable", _TEXT),
-        ("input_tokens", _WHOLE),
-        ("output_tokens", _WHOLE),
-        ("requests", _WHOLE),
-        ("output_tokens_per_request", _REAL),
-        ("output_tokens_sd", _REAL),
-        ("batches", _WHOLE),
-        ("prompt_hash", _TEXT),
-        ("output_tokens_per_s", _REAL),
-        ("total_tokens_per_s", _REAL),
-        ("requests_per_s", _REAL),
-        ("batch_latency_mean_s", _REAL),
-        ("request_latency_p50_s", _REAL),
-        ("request_latency_p95_s", _REAL),
-        ("time_to_first_token_p50_s", _REAL),
-        *((name, _REAL) for name in TRAFFIC_REALS),
-        ("requests_failed", _WHOLE),
-        ("slo_attained", pa.bool_()),
-        ("over_saturated", pa.bool_()),
-        ("perplexity", _REAL),
-        ("quality_score", _REAL),
-        ("peak_memory_bytes", _WHOLE),
-        ("memory_scope", _TEXT),
-        ("weights_bytes", _WHOLE),
-        ("kv_cache_bytes", _WHOLE),
-        ("kv_cache_share_mean", _REAL),
-        ("kv_cache_share_max", _REAL),
-        ("gpu_utilization_percent", _REAL),
-        ("memory_utilization_percent", _REAL),
-        ("device_memory_used_max_bytes", _WHOLE),
-        ("flops_per_output_token", _REAL),
-        ("flops_prefill_per_request", _REAL),
-        ("flops_decode_per_request", _REAL),
-        ("energy_per_tflop_j", _REAL),
-        ("mfu", _REAL),
-        ("flops_method", _TEXT),
-        ("flops_confidence", _TEXT),
-        ("window_s", _REAL),
-        ("validity", _CODES),
-        ("runner", _TEXT),
-        ("model", _TEXT),
-        ("precision", _TEXT),
-        ("gpu_name", _TEXT),
-        ("gpu_uuid", _TEXT),
-        ("driver_version", _TEXT),
-        ("power_limit_w", _REAL),
-        ("engine_version", _TEXT),
-        ("llenergymeasure_version", _TEXT),
-        ("host", _TEXT),
-        ("slurm_job_id", _TEXT),
-        ("slurm_partition", _TEXT),
-        ("start_temperature_celsius", _REAL),
-        ("started_monotonic_ns", _WHOLE),
-        ("started_at", _TEXT),
-        ("phase", _TEXT),
-        ("error_class", _TEXT),
-        ("error_message", _TEXT),
-        ("attempt", _WHOLE),
-        ("study", _TEXT),
-        ("study_design_hash", _TEXT),
+        (
+            name,
+            _TYPES[_kind(record_field(source).annotation)] if isinstance(source, str) else source,
+        )
+        for name, source in COLUMNS.items()
     ],
     metadata={"llenergymeasure.table_version": str(TABLE_VERSION)},
 )
@@ -125,51 +182,14 @@ def run_row(result: Result, swept: Mapping[str, Any]) -> dict[str, Any]:
         swept: the swept settings by dotted key; those that are fixed columns already
             (``precision``, ``model``, …) are not repeated.
     """
-    energy, tokens, speed = result.energy, result.tokens, result.performance
+    tokens = result.tokens
     row: dict[str, Any] = {
-        "experiment": result.experiment,
-        "cycle": result.cycle,
-        "order": result.order,
+        **{
+            name: _at(result, source) for name, source in COLUMNS.items() if isinstance(source, str)
+        },
         "status": result.status,
-        "backend": result.backend,
-        "kind": energy.kind,
-        "energy_gross_j": energy.gross_j,
-        "energy_net_j": energy.net_j,
-        "energy_u95_j": energy.u95_j,
-        "energy_net_u95_j": energy.net_u95_j,
-        "energy_shared_u95_j": energy.shared_u95_j,
-        "energy_bound_j": energy.bound_j,
-        "energy_u_sys_j": energy.u_sys_j,
-        "energy_per_output_token_j": energy.per_output_token_j,
-        "energy_per_input_token_j": energy.per_input_token_j,
-        "energy_per_request_j": energy.per_request_j,
-        "energy_per_1000_requests_wh": energy.per_1000_requests_wh,
-        **_apart(energy),
-        "perplexity": result.quality and result.quality.perplexity,
-        "quality_score": result.quality and result.quality.score,
-        "power_mean_w": energy.power_mean_w,
-        "energy_source": energy.source,
-        "energy_scopes": sorted(set(energy.scopes)),
-        "energy_unavailable": energy.unavailable,
-        "input_tokens": tokens.input,
-        "output_tokens": tokens.output,
-        "requests": tokens.requests,
+        "energy_scopes": sorted(set(result.energy.scopes)),
         "output_tokens_per_request": tokens.output / tokens.requests if tokens.requests else None,
-        "output_tokens_sd": tokens.output_sd,
-        "batches": result.batches,
-        "prompt_hash": tokens.prompt_hash,
-        **{name: value for name, value in speed.model_dump().items() if name in _NAMES},
-        **traffic_columns(result.serving),
-        "flops_per_output_token": result.flops.per_output_token,
-        "flops_prefill_per_request": result.flops.prefill_per_request,
-        "flops_decode_per_request": result.flops.decode_per_request,
-        "energy_per_tflop_j": result.flops.energy_per_tflop_j,
-        "mfu": result.flops.mfu,
-        "flops_method": result.flops.method,
-        "flops_confidence": result.flops.confidence,
-        "window_s": result.window.duration_s,
-        "validity": list(result.validity),
-        "runner": result.runner,
         "model": _text(result.config.get("model")),
         "precision": _text(result.config.get("precision")),
         **_surroundings(result),
@@ -177,8 +197,6 @@ def run_row(result: Result, swept: Mapping[str, Any]) -> dict[str, Any]:
             (phase.start_monotonic_ns for phase in result.phases),
             default=result.window.start_monotonic_ns,
         ),
-        "study": result.study,
-        "study_design_hash": result.study_design_hash,
     }
     return _completed_row(row, swept)
 
@@ -294,17 +312,11 @@ def _completed_row(row: dict[str, Any], swept: Mapping[str, Any]) -> dict[str, A
     return full
 
 
-def _apart(energy: Energy) -> dict[str, Any]:
-    """Return prefill and decode, carbon and cost, where they are known."""
-    split, place = energy.split or TokenSplit(), energy.footprint
-    return {
-        "energy_prefill_per_input_token_j": split.prefill_per_input_token_j,
-        "energy_decode_per_output_token_j": split.decode_per_output_token_j,
-        "energy_split_method": split.method,
-        "carbon_per_1000_requests_gco2e": place and place.carbon_per_1000_requests_gco2e,
-        "cost_per_1000_requests": place and place.cost_per_1000_requests,
-        "cost_currency": place and place.currency,
-    }
+def _at(part: Any, path: str) -> Any:
+    """Return the value at a dotted path of the record; None where a part of the way is absent."""
+    for name in path.split("."):
+        part = None if part is None else getattr(part, name)
+    return part
 
 
 def _surroundings(result: Result) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from llenergymeasure.files import (
     write_text,
 )
 from llenergymeasure.machine.gpus.memory_release import ask_release, told
-from llenergymeasure.machine.scheduler import job_facts, memory_kills, time_limit_over
+from llenergymeasure.machine.host import memory_kills
+from llenergymeasure.machine.scheduler import job_facts, time_limit_over
 from llenergymeasure.processes import SignalPipe, python_module
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.redact import keep_secret
@@ -293,7 +294,8 @@ class Supervisor:
             limit_s = self._limit_s()
             if limit_s is not None:
                 yield started + limit_s, Cause.TIME_LIMIT, f"over its limit of {limit_s:g} s"
-            released_at = (released_at or time.monotonic()) if outcome.phase == "release" else None
+            over = self._folder.engine.is_file() and outcome.phase != "judge"
+            released_at = (released_at or time.monotonic()) if over else None
             if released_at is not None:
                 message = f"not ended {RELEASE_LIMIT_S:g} s after its work"
                 yield released_at + RELEASE_LIMIT_S, Cause.TEARDOWN_HUNG, message

@@ -23,12 +23,6 @@ def run_as_script(backend: str) -> NoReturn:
 def main(backend: str, arguments: list[str] | None = None) -> int:
     """Run one cycle of one experiment; return the exit code."""
     options = _parser(backend).parse_args(arguments)
-    if options.selfcheck:
-        from llenergymeasure.run.selfcheck import selfcheck
-
-        return selfcheck(backend)
-    if options.spec is None or options.out is None:
-        _parser(backend).error("--spec and --out are required")
     try:
         spec = read_spec(options.spec, options.run)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -45,16 +39,17 @@ def _parser(backend: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"measure_{backend}.py", description=f"Measure one run of the {backend} backend."
     )
-    parser.add_argument("--spec", type=Path, help="a plan.json (with --run) or one run's spec.json")
+    parser.add_argument(
+        "--spec", type=Path, required=True, help="a plan.json (with --run) or one run's spec.json"
+    )
     parser.add_argument("--run", help="EXPERIMENT/CYCLE, to pick from a plan")
-    parser.add_argument("--out", type=Path, help="the run's folder")
+    parser.add_argument("--out", type=Path, required=True, help="the run's folder")
     parser.add_argument("--watch", type=int, help="end the run when this process ends")
     parser.add_argument(
         "--engine-launcher",
         metavar="JSON",
         help="a command that starts the engine elsewhere, given --out and --watch",
     )
-    parser.add_argument("--selfcheck", action="store_true", help="say what works in here")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What a workflow does on SLURM: names its jobs, and ends those that an earlier one left.
+"""What a workflow asks of SLURM: its jobs in the queue, and the end of those left by another.
 
 A workflow that is killed leaves its jobs in the queue, and Snakemake does not find them again.
 They would measure next to the new ones, so they are ended before these are submitted.
@@ -9,16 +9,17 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from llenergymeasure.errors import PreflightError, Problem
+from llenergymeasure.processes import ChildError, completed
 from llenergymeasure.results.layout import StudyFolder
 
 ASK_LIMIT_S = 60.0
 GONE_LIMIT_S = 120.0
-_FORMAT = "%A|%j|%T|%k"
+_FORMAT = "%A|%j|%T|%r|%k"
 _IN_NO_CLUSTER = "Could not establish a configuration source"
 """What SLURM's commands end with where they are installed and no cluster is configured.
 
@@ -34,28 +35,33 @@ class QueuedJob:
         id: its number.
         name: ``llem-STUDY-FOLDER-CALL``, the last two as short hashes.
         state: ``PENDING``, ``RUNNING`` and so on.
+        reason: why it does not run, in SLURM's words.
         comment: the rule and wildcards, as Snakemake's executor writes them.
     """
 
     id: str
     name: str
     state: str
-    comment: str
+    reason: str = ""
+    comment: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has not begun."""
+        return self.state == "PENDING"
+
+    @property
+    def never_starts(self) -> bool:
+        """Whether it cannot begin as it was submitted, however long it waits."""
+        return self.waits and self.reason.startswith(_NEVER)
 
 
-def name_jobs(workflow: Any, folder: StudyFolder) -> bool:
-    """Let the jobs of this workflow go by the study's name in ``squeue``; return whether they do.
-
-    The executor of snakemake-executor-plugin-slurm names jobs after a random number, by which it
-    asks for their states later; the study's name is put before it. Without that plugin, or with
-    one that keeps the number elsewhere, nothing happens.
-    """
-    executor: Any = getattr(workflow.scheduler, "_executor", None)
-    number = getattr(executor, "run_uuid", None)
-    if not isinstance(number, str):
-        return False
-    executor.run_uuid = f"{job_prefix(folder)}{number.rpartition('_')[2][:8]}"
-    return True
+_NEVER = (
+    *("PartitionConfig", "BadConstraints", "PartitionNodeLimit", "PartitionTimeLimit"),
+    *("InvalidAccount", "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed"),
+    *("AssocMaxWallDurationPerJobLimit", "QOSMaxWallDurationPerJobLimit"),
+)
+"""Reasons that no other job's end removes. Source: squeue(1), "JOB REASON CODES"."""
 
 
 def job_prefix(folder: StudyFolder) -> str:
@@ -79,8 +85,22 @@ def left_jobs(folder: StudyFolder) -> list[QueuedJob]:
     if done.returncode != 0:
         raise _no_answer(done.stderr.strip())
     prefix = job_prefix(folder)
-    told = [line.split("|", 3) for line in done.stdout.splitlines()]
+    told = [line.split("|", 4) for line in done.stdout.splitlines()]
     return [QueuedJob(*parts) for parts in told if parts[1].startswith(prefix)]
+
+
+def waiting(jobs: Iterable[QueuedJob]) -> Iterator[str]:
+    """Yield in words why jobs have not begun, a line for each reason that SLURM gives."""
+    for (reason, never), count in Counter(
+        (job.reason, job.never_starts) for job in jobs if job.waits
+    ).items():
+        line = f"{count} {'job waits' if count == 1 else 'jobs wait'} in SLURM's queue: {reason}"
+        way_out = (
+            ", which never ends by itself: no node of the partition gives what a job asks for, or "
+            "it may not be asked for. Change the profile (mem_mb, cpus_per_task, runtime, "
+            "slurm_partition, slurm_account) and call again"
+        )
+        yield f"{line}{way_out if never else ''}"
 
 
 def end_jobs(jobs: Sequence[QueuedJob]) -> None:
@@ -106,10 +126,7 @@ def cancel_jobs(jobs: Sequence[QueuedJob]) -> list[str]:
         PreflightError: it does not answer.
     """
     numbers = list(dict.fromkeys(job.id for job in jobs))
-    try:
-        subprocess.run(["scancel", *numbers], timeout=ASK_LIMIT_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise _no_answer(f"nothing within {ASK_LIMIT_S:g} s", "scancel") from None
+    _asked("scancel", *numbers)
     return numbers
 
 
@@ -121,18 +138,16 @@ def _still_there(numbers: Sequence[str]) -> list[str]:
     return sorted(set(done.stdout.split()).intersection(numbers))
 
 
-def _squeue(*options: str) -> subprocess.CompletedProcess[str]:
+def _squeue(*options: str) -> "subprocess.CompletedProcess[str]":
+    return _asked("squeue", "--me", "--noheader", *options)
+
+
+def _asked(*command: str) -> "subprocess.CompletedProcess[str]":
     try:
-        return subprocess.run(
-            ["squeue", "--me", "--noheader", *options],
-            capture_output=True,
-            text=True,
-            timeout=ASK_LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise _no_answer(f"nothing within {ASK_LIMIT_S:g} s") from None
+        return completed(command, ASK_LIMIT_S)
+    except ChildError as error:
+        raise _no_answer(str(error)) from None
 
 
-def _no_answer(said: str, command: str = "squeue") -> PreflightError:
-    return PreflightError([Problem(f"SLURM's {command} does not answer: {said}")])
+def _no_answer(said: str) -> PreflightError:
+    return PreflightError([Problem(f"SLURM does not answer: {said}")])

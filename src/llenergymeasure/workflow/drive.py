@@ -16,8 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, EXIT_SIGTERM, LlemError
+from llenergymeasure.errors import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_SIGINT,
+    EXIT_SIGTERM,
+    LlemError,
+    PreflightError,
+    Problem,
+)
 from llenergymeasure.files import open_file
+from llenergymeasure.machine.disk import why_not_writable
 from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import SAFE_PATH_VARIABLE, die_with_parent, python_module
@@ -26,11 +35,12 @@ from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.run.circuit_breaker import Broken, Circuit
 from llenergymeasure.run.preflight.forecast import Forecast
 from llenergymeasure.sensors.rapl import RaplSensor
-from llenergymeasure.workflow.cluster import cancel_jobs, left_jobs
+from llenergymeasure.workflow.cluster import cancel_jobs, left_jobs, waiting
 from llenergymeasure.workflow.hub_models import need_models
 from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.profile import profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
+from llenergymeasure.workflow.queue_watch import LOOK_INTERVAL_S
 from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workflow.study import DRIVEN_VARIABLE, OVERRIDES_VARIABLE
 
@@ -151,7 +161,7 @@ class Drive:
         self._noted: set[str] = set()
         self._interruptions = 0
         self._on_cluster = False
-        self._began_s = 0.0
+        self._began_s = self._next_look_s = 0.0
         self._signal_number: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.complaint = ""
@@ -180,6 +190,7 @@ class Drive:
         measured = gpus or bool(RaplSensor().channels())
         at_once = AT_ONCE if call.profile is None else AT_ONCE_ON_A_CLUSTER
         progress = Progress(self._plan, self._folder, at_once, estimates, measured=measured)
+        check_snakemakes_cache()
         if call.profile is None and not self._plan.execution.get("skip_preflight"):
             for line in need_models(progress.open_configs()):
                 self._view.say(line)
@@ -226,6 +237,7 @@ class Drive:
         circuit = Circuit(self._folder.circuit)
         while process.poll() is None:
             self._tell_of_ends(progress)
+            self._tell_of_jobs_that_never_start()
             if self.broken is not None:
                 self._end_runs()  # again: one may have been starting
             elif (broken := circuit.broken(process.pid)) is not None:
@@ -245,12 +257,23 @@ class Drive:
                     self._noted.add(kind)
                     self._view.say(f"Note: {note}")
 
+    def _tell_of_jobs_that_never_start(self) -> None:
+        if not self._on_cluster or time.monotonic() < self._next_look_s:
+            return
+        self._next_look_s = time.monotonic() + LOOK_INTERVAL_S
+        with suppress(LlemError):  # SLURM does not answer just now
+            stuck = [job for job in left_jobs(self._folder) if job.never_starts]
+            for line in set(waiting(stuck)) - self._noted:
+                self._noted.add(line)
+                self._view.say(line)
+
     def _on_interrupt(self, _number: int, _frame: object) -> None:
         self._signal_number = signal.SIGINT
         self._interruptions += 1
         if self._interruptions == 1:
             self._view.say("Stopping after the current run; interrupt again to end it now.")
             self._signal_snakemake(signal.SIGTERM)
+            self._cancel_jobs(waiting_only=True)
         elif self._interruptions == 2:
             self._view.say("Ending the current run.")
             self._end_runs()
@@ -281,11 +304,18 @@ class Drive:
             if outcome.host == socket.gethostname():
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(outcome.pid, signal.SIGTERM)
-        if self._on_cluster:
-            try:
-                cancel_jobs(left_jobs(self._folder))
-            except LlemError as error:
-                self._view.say(f"the jobs may still be there: {error}")
+        self._cancel_jobs()
+
+    def _cancel_jobs(self, *, waiting_only: bool = False) -> None:
+        """Cancel the study's jobs on a cluster: Snakemake would wait for those that wait."""
+        if not self._on_cluster:
+            return
+        try:
+            jobs = left_jobs(self._folder)
+            if ending := [job for job in jobs if job.waits or not waiting_only]:
+                cancel_jobs(ending)
+        except LlemError as error:
+            self._view.say(f"the jobs may still be there: {error}")
 
     def _exit_code(self, returncode: int, log: str) -> int:
         if self._signal_number == signal.SIGINT:
@@ -326,6 +356,19 @@ class Drive:
         if shutil.disk_usage(self._folder.path).free == 0:
             return f"llem: {self._folder.path}: {os.strerror(errno.ENOSPC)}\n"
         return _its_error(log)
+
+
+def check_snakemakes_cache() -> None:
+    """Refuse to begin where Snakemake could not keep its copies of the workflow's files.
+
+    Raises:
+        PreflightError: its folder cannot be written to.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "snakemake")
+    reason = why_not_writable(folder)
+    if reason is not None:
+        text = f"Snakemake's cache cannot be written: {reason}; choose another: XDG_CACHE_HOME"
+        raise PreflightError([Problem(text, file=folder)])
 
 
 def _kind_of(note: str) -> str:

@@ -1,6 +1,6 @@
-"""Telling somebody that a study has ended: by webhook, by command, and never at its expense.
+"""Notifying somebody that a study has ended: by webhook, by command, and never at its expense.
 
-What cannot be told is said in one line and changes nothing: not the results, not the exit code.
+What fails is said in one line and changes nothing: not the results, not the exit code.
 """
 
 import json
@@ -9,33 +9,30 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.client import HTTPMessage
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import (
-    HTTPRedirectHandler,
-    OpenerDirector,
-    ProxyHandler,
-    Request,
-    build_opener,
-)
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 import llenergymeasure
 from llenergymeasure.config.loopback import is_loopback
 from llenergymeasure.config.notify import Event, NotifyConfig, address_problem
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import users_environment
+from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.units import MISSING
 from llenergymeasure.workflow.manifest import count, states
 
 NEWS_VERSION = 1
 LISTED_FAILURES = 5
+GRACE_S = 1.0
+"""For a socket or a command to notice its own limit first, and say what it was."""
 
 Say = Callable[[str], None]
 
@@ -51,7 +48,7 @@ class News:
         folder: where its results are.
         counts: how many runs are in each state.
         failures: the first runs that have no result, each with its error.
-        reason: why it was ended early; null if it was not.
+        reason: why it was ended early; None if it was not.
     """
 
     event: Event
@@ -109,37 +106,54 @@ class News:
         }
 
 
-class NotToldError(Exception):
-    """Why somebody could not be told; the message holds no address and no secret."""
+class NotNotifiedError(Exception):
+    """Why somebody could not be notified; the message holds no address and no secret."""
 
 
 def warn_of_missing_variables(notify: NotifyConfig | None, say: Say) -> None:
-    """Say at a study's start what would keep its end from being told."""
-    if notify is None:
-        return
-    for name in (notify.webhook_env, notify.token_env):
+    """Say at a study's start what would keep anybody from being notified of its end."""
+    for name in () if notify is None else (notify.webhook_env, notify.token_env):
         if name is not None and not os.environ.get(name):
-            say(f"notify: the environment variable {name} is not set, so nobody will be told")
+            say(f"notify: the environment variable {name} is not set, so nobody will be notified")
 
 
 def tell(notify: NotifyConfig | None, news: News, say: Say) -> None:
-    """Tell whom the study names; what goes wrong is said in a line and passed over.
+    """Notify whom the study names; what goes wrong is said in a line and passed over.
 
     Args:
-        notify: whom to tell, and of what; null for nobody.
-        news: what to tell.
-        say: hears what could not be told.
+        notify: whom to notify, and of what; None for nobody.
+        news: what to say.
+        say: is called with what went wrong.
     """
     if notify is None or not notify.wants(news.event):
         return
     content = json.dumps(news.document(), ensure_ascii=False).encode()
     for who, way in (("the webhook", _post), ("the command", _run)):
+        problem = _problem(partial(way, notify, news.event, content), notify.timeout_seconds)
+        if problem is not None:
+            plain = without_secrets(problem, also=_secrets(notify))
+            say(f"notify: {who} was not notified: {plain}")
+
+
+def _problem(work: Callable[[], None], timeout_s: float) -> str | None:
+    """Do ``work`` within so many seconds altogether; return what went wrong.
+
+    A socket's own limit starts again with each byte, so the work is in a thread of its own.
+    """
+    problems: list[str] = []
+
+    def watched() -> None:
         try:
-            way(notify, news.event, content)
-        except NotToldError as error:
-            say(f"notify: {who} was not told: {_without_secrets(str(error), notify)}")
+            work()
+        except NotNotifiedError as error:
+            problems.append(str(error))
         except Exception as error:  # a study is worth more than its news
-            say(f"notify: {who} was not told: {type(error).__name__}")
+            problems.append(type(error).__name__)
+
+    thread = threading.Thread(target=watched, daemon=True)
+    thread.start()
+    thread.join(timeout_s + GRACE_S)
+    return f"no answer within {timeout_s:g} s" if thread.is_alive() else next(iter(problems), None)
 
 
 def _post(notify: NotifyConfig, event: Event, content: bytes) -> None:
@@ -148,7 +162,7 @@ def _post(notify: NotifyConfig, event: Event, content: bytes) -> None:
         address = _variable(notify.webhook_env)
         wrong = address_problem(address)
         if wrong is not None:
-            raise NotToldError(f"the address in {notify.webhook_env} {wrong}")
+            raise NotNotifiedError(f"the address in {notify.webhook_env} {wrong}")
     if address is None:
         return
     headers = {
@@ -158,29 +172,35 @@ def _post(notify: NotifyConfig, event: Event, content: bytes) -> None:
     }
     if notify.token_env is not None:
         headers["Authorization"] = f"Bearer {_variable(notify.token_env)}"
+    host = urlsplit(address).hostname or ""
+    proxies = [ProxyHandler({})] if is_loopback(host) else []
     request = Request(address, content, headers, method="POST")  # noqa: S310 - checked above
-    _within(notify.timeout_seconds, lambda: _send(request, notify.timeout_seconds))
+    try:
+        build_opener(_NoRedirect(), *proxies).open(request, timeout=notify.timeout_seconds).close()
+    except HTTPError as error:
+        error.close()
+        raise NotNotifiedError(f"{host} answered {error.code}") from None
+    except OSError as error:  # URLError, whose reason may be another one, is one too
+        reason = error.reason if isinstance(error, URLError) else error
+        raise NotNotifiedError(f"{host} cannot be reached ({_kind(reason)})") from None
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """Follows nothing: whoever is notified must be whom the study names."""
+
+    def redirect_request(self, *given: Any) -> None:
+        """Refuse."""
+        _request, response, code, *_, address = given
+        response.close()
+        there = urlsplit(address).hostname or "nowhere"
+        raise NotNotifiedError(f"it redirects ({code}) to {there}, and no redirect is followed")
 
 
 def _variable(name: str) -> str:
     value = os.environ.get(name, "").strip()
-    if not value or not value.isprintable():
-        raise NotToldError(f"the environment variable {name} is not set")
+    if not value:
+        raise NotNotifiedError(f"the environment variable {name} is not set")
     return value
-
-
-def _send(request: Request, timeout_s: float) -> None:
-    host = urlsplit(request.full_url).hostname or ""
-    try:
-        with _opener(host).open(request, timeout=timeout_s):
-            return
-    except HTTPError as error:
-        error.close()
-        raise NotToldError(f"{host} answered {error.code}") from None
-    except URLError as error:
-        raise NotToldError(f"{host} cannot be reached ({_kind(error.reason)})") from None
-    except OSError as error:
-        raise NotToldError(f"{host} cannot be reached ({_kind(error)})") from None
 
 
 def _kind(reason: object) -> str:
@@ -190,56 +210,6 @@ def _kind(reason: object) -> str:
     if isinstance(reason, OSError) and reason.strerror:
         return reason.strerror
     return type(reason).__name__
-
-
-def _opener(host: str) -> OpenerDirector:
-    """Return what sends to ``host``: no redirect is followed, no proxy used on this machine."""
-    handlers: list[Any] = [_NoRedirect()]
-    if is_loopback(host):
-        handlers.append(ProxyHandler({}))
-    return build_opener(*handlers)
-
-
-class _NoRedirect(HTTPRedirectHandler):
-    """Follows nothing: whoever is told must be whom the study names."""
-
-    def redirect_request(
-        self,
-        req: Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: HTTPMessage,
-        newurl: str,
-    ) -> Request | None:
-        """Refuse."""
-        del req, msg, headers
-        fp.close()
-        there = urlsplit(newurl).hostname or "nowhere"
-        raise NotToldError(f"it redirects ({code}) to {there}, and no redirect is followed")
-
-
-def _within(timeout_s: float, work: Callable[[], None]) -> None:
-    """Do ``work`` in so many seconds altogether: a socket's own limit starts anew with each byte.
-
-    Raises:
-        NotToldError: it took longer, or raised this itself.
-    """
-    raised: list[BaseException] = []
-
-    def watched() -> None:
-        try:
-            work()
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=watched, daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    if thread.is_alive():
-        raise NotToldError(f"no answer within {timeout_s:g} s")
-    if raised:
-        raise raised[0]
 
 
 def _run(notify: NotifyConfig, event: Event, content: bytes) -> None:
@@ -255,23 +225,20 @@ def _run(notify: NotifyConfig, event: Event, content: bytes) -> None:
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
-        raise NotToldError(f"{notify.command[0]} cannot be run ({_kind(error)})") from None
+        raise NotNotifiedError(f"{notify.command[0]} cannot be run ({_kind(error)})") from None
     try:
-        _, told = process.communicate(content, notify.timeout_seconds)
+        _, said = process.communicate(content, notify.timeout_seconds)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        raise NotToldError(f"not done within {notify.timeout_seconds:g} s, so ended") from None
+        limit = f"{notify.timeout_seconds:g} s"
+        raise NotNotifiedError(f"not done within {limit}, so ended") from None
     if process.returncode != 0:
-        last = told.decode(errors="replace").strip().splitlines()[-1:]
-        raise NotToldError(f"it ended with {process.returncode}{''.join(f': {x}' for x in last)}")
+        last = "".join(f": {line}" for line in said.decode(errors="replace").split("\n")[-2:-1])
+        raise NotNotifiedError(f"it ended with {process.returncode}{last}")
 
 
-def _without_secrets(text: str, notify: NotifyConfig) -> str:
-    """Return ``text`` without the address and the token, whoever put them there."""
-    named = (name for name in (notify.webhook_env, notify.token_env) if name is not None)
-    secrets: Iterable[str | None] = (notify.webhook, *map(os.environ.get, named))
-    for secret in secrets:
-        if secret and secret.strip():
-            text = text.replace(secret.strip(), "…")
-    return text
+def _secrets(notify: NotifyConfig) -> Iterator[str | None]:
+    """Yield the address and the token, wherever they are given."""
+    yield notify.webhook
+    yield from (os.environ.get(name) for name in (notify.webhook_env, notify.token_env) if name)

@@ -3,11 +3,11 @@
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llenergymeasure.plan import Plan
+from llenergymeasure.processes import ChildError, completed
 from llenergymeasure.results.layout import StudyFolder
 
 ASK_LIMIT_S = 60.0
@@ -73,16 +73,10 @@ def parse_nodes(text: str, partition: str | None) -> list[Node]:
 
 def _nodes(partition: str | None) -> list[Node]:
     try:
-        done = subprocess.run(
-            ["sinfo", "--noheader", "-N", "-o", "%N|%G|%T|%P"],
-            capture_output=True,
-            text=True,
-            timeout=ASK_LIMIT_S,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
+        done = completed(["sinfo", "--noheader", "-N", "-o", "%N|%G|%T|%P"], ASK_LIMIT_S)
+    except ChildError:
         return []
-    return parse_nodes(done.stdout, partition)
+    return parse_nodes(done.stdout, partition) if done.returncode == 0 else []
 
 
 def _claimed(folder: StudyFolder, experiment: str | None) -> str | None:

@@ -1,8 +1,7 @@
-"""Ends a workflow on SLURM whose executor waits for jobs that are no longer there.
+"""Ends a workflow on SLURM that waits for jobs that are no longer there, or can never start.
 
-Snakemake's executor forgets its jobs where the controller does not answer at the wrong moment, a
-job may vanish without a word, and an option may keep jobs from being submitted. In each case
-Snakemake waits for ever, and everything that was measured is there already.
+A job may vanish without a word, ask for more than any node has, or never be submitted. In each
+case Snakemake waits for ever, and everything that was measured is there already.
 """
 
 import os
@@ -14,7 +13,7 @@ from collections.abc import Callable, Sequence
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.processes import descendants
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.cluster import QueuedJob, left_jobs
+from llenergymeasure.workflow.cluster import QueuedJob, left_jobs, waiting
 
 QUIET_LIMIT_S = 300.0
 """More than the profile's latency-wait and the time between two looks of the executor together."""
@@ -45,6 +44,7 @@ class QueueWatch(threading.Thread):
         super().__init__(name="queue watch", daemon=True)
         self._folder, self._say, self._ask = folder, say, ask
         self._limit_s, self._interval_s = limit_s, interval_s
+        self._said: set[str] = set()
 
     def run(self) -> None:
         """Look until nothing has been left for too long, and then end this process by SIGTERM."""
@@ -54,8 +54,8 @@ class QueueWatch(threading.Thread):
             if self._something_is_left():
                 last = time.monotonic()
         self._say(
-            f"No job of this study has been in SLURM's queue for {self._limit_s / 60:g} minutes, "
-            "and Snakemake still waits for one: its executor has lost it. What was measured is "
+            f"No job of this study that could still run has been in SLURM's queue for "
+            f"{self._limit_s / 60:g} minutes, and Snakemake waits for one. What was measured is "
             "there; the same call makes the rest"
         )
         os.kill(os.getpid(), signal.SIGTERM)
@@ -65,6 +65,11 @@ class QueueWatch(threading.Thread):
         if descendants(os.getpid()):
             return True
         try:
-            return bool(self._ask(self._folder))
+            jobs = self._ask(self._folder)
         except PreflightError:  # a controller that does not answer may still have them
             return True
+        for line in waiting(job for job in jobs if job.never_starts):
+            if line not in self._said:
+                self._said.add(line)
+                self._say(line)
+        return any(not job.never_starts for job in jobs)

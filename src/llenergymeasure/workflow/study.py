@@ -34,8 +34,9 @@ from llenergymeasure.run.reserved_gpus import put_back_left_limits
 from llenergymeasure.screen import printable, say
 from llenergymeasure.units import BackendName
 from llenergymeasure.workflow.calls import StudyCall, remember
-from llenergymeasure.workflow.cluster import end_jobs, left_jobs, name_jobs
+from llenergymeasure.workflow.cluster import end_jobs, left_jobs
 from llenergymeasure.workflow.damaged import damaged, make_room
+from llenergymeasure.workflow.executors import adopt_executors
 from llenergymeasure.workflow.hub_models import need_models
 from llenergymeasure.workflow.lost import conclude_lost
 from llenergymeasure.workflow.manifest import states, write_manifest
@@ -212,8 +213,9 @@ class OpenStudy:
         with _as_workflow_error():
             self._lock.enter_context(_lock(self._folder))
             atexit.register(self._lock.close)
+            by_name = adopt_executors(self._workflow, self._folder, say)
             if not self._workflow.local_exec:
-                self._take_cluster()
+                self._take_cluster(by_name=by_name)
             if not os.environ.get(DRIVEN_VARIABLE):
                 warn_of_missing_variables(self._notify, say)
                 for line in runs_or_sends(self._plan, self._notify):
@@ -240,8 +242,8 @@ class OpenStudy:
         lost = conclude_lost(states, self._folder)
         return write_manifest(self._plan, self._folder) if lost else states
 
-    def _take_cluster(self) -> None:
-        """End the jobs that a killed workflow left in the queue, and name those to come."""
+    def _take_cluster(self, *, by_name: bool) -> None:
+        """End the jobs that a killed workflow left in the queue, and watch those to come."""
         if getattr(self._workflow.executor_settings, "array_jobs", None):
             raise PreflightError(
                 [
@@ -256,7 +258,7 @@ class OpenStudy:
         if left:
             say(f"Ending {len(left)} jobs of an earlier workflow")
             end_jobs(left)
-        if name_jobs(self._workflow, self._folder):
+        if by_name:
             QueueWatch(self._folder, say).start()
         if "gpu" in dict(self._workflow.resource_settings.resources):
             say(

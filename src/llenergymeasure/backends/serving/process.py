@@ -1,10 +1,7 @@
 """An engine's server as a child: started, waited for, and ended with all it has started."""
 
 import asyncio
-import contextlib
-import ctypes
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -12,6 +9,7 @@ import time
 from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.errors import BackendError
+from llenergymeasure.processes import die_with_parent, end_group
 
 GRACE_S = 30.0
 """Seconds between SIGTERM and SIGKILL."""
@@ -20,8 +18,6 @@ FOREIGN_READY_S = 10.0
 """A server that is running already has to answer by then."""
 
 _LOOK_S = 0.1
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def free_port() -> int:
@@ -53,7 +49,7 @@ class ServerProcess:
                     stdin=subprocess.DEVNULL,
                     env={**os.environ, **command.environment},
                     process_group=0,
-                    preexec_fn=_die_with_parent,
+                    preexec_fn=die_with_parent,
                 )
             except OSError as error:
                 raise BackendError(f"the server cannot be started: {error}") from error
@@ -75,14 +71,8 @@ class ServerProcess:
     def close(self) -> None:
         """End it and all it has started; wait until it is gone."""
         child, self._child = self._child, None
-        if child is None:
-            return
-        if child.poll() is None:
-            _signal_group(child.pid, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(GRACE_S)
-        _signal_group(child.pid, signal.SIGKILL)
-        child.wait()
+        if child is not None:
+            end_group(child, GRACE_S)
 
     def _wait_ready(self) -> None:
         limit_s = self._command.ready_limit_s if self._child is not None else FOREIGN_READY_S
@@ -120,12 +110,3 @@ async def _status(command: ServerCommand, timeout_s: float) -> int:
         return (await client.get(command.ready_path, timeout_s))[0]
     finally:
         await client.close()
-
-
-def _die_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-
-
-def _signal_group(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)

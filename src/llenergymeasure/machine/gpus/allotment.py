@@ -5,21 +5,17 @@ The supervisor asks in a process of its own: a driver that hangs must not take i
 
 import contextlib
 import ctypes
-import json
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from llenergymeasure.errors import LlemError
-from llenergymeasure.processes import ChildError, ask
+from llenergymeasure.processes import ChildError, RefusedError, ask
 
 if TYPE_CHECKING:
     from llenergymeasure.machine.gpus.inventory import Gpu, Inventory
 
 ASK_LIMIT_S = 60.0
-
-_MODULE = "llenergymeasure.machine.gpus.allotment"
 
 _PARALLEL = (
     "tensor_parallel_size",
@@ -139,20 +135,15 @@ def ask_allotment(config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S) -> Al
     if demand(config).count == 0 or not driver_there():
         return Allotment()
     try:
-        answer = ask(_MODULE, dict(config), limit_s)
+        answer = ask(f"{__name__}:allotment_now", dict(config), limit_s=limit_s)
+    except RefusedError as error:
+        raise GpuAllotmentError(str(error)) from None
     except ChildError as error:
         raise GpuAllotmentError(
             f"the GPUs cannot be listed: {error}; see whether nvidia-smi does"
         ) from None
-    if "refused" in answer:
-        raise GpuAllotmentError(answer["refused"])
-    return Allotment(
-        tuple(answer["uuids"]),
-        tuple(answer["usable"]),
-        answer["chosen"],
-        tuple(answer["warnings"]),
-        answer["memory_used_bytes"],
-    )
+    lists = {name: tuple(each) for name, each in answer.items() if isinstance(each, list)}
+    return Allotment(**{**answer, **lists})
 
 
 def allot(config: Mapping[str, Any], found: "Inventory | None" = None) -> Allotment:
@@ -200,18 +191,20 @@ def allotted_cards(config: Mapping[str, Any]) -> tuple["Gpu", ...]:
     return found.of(allot(config, found).uuids)
 
 
-def _with_memory(found: Allotment) -> Allotment:
-    """Return it with what is in use on each card, to see later whether a run gave it all back."""
+def allotment_now(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the GPUs of an experiment with what is in use on each: was it all given back later?"""
     import pynvml
 
     from llenergymeasure.machine.gpus import inventory
 
+    there = inventory.discover()
+    found = allot(config, there)
     used: dict[str, int] = {}
-    for gpu in inventory.discover().gpus:
+    for gpu in there.gpus:
         if gpu.uuid in found.usable:
             with contextlib.suppress(pynvml.NVMLError):
                 used[gpu.uuid] = inventory.memory_used_bytes(gpu)
-    return replace(found, memory_used_bytes=used)
+    return asdict(replace(found, memory_used_bytes=used))
 
 
 def driver_there() -> bool:
@@ -221,17 +214,3 @@ def driver_there() -> bool:
     except OSError:
         return False
     return True
-
-
-def main() -> int:
-    """Answer one configuration on standard input with one JSON object on standard output."""
-    try:
-        answer = asdict(_with_memory(allot(json.load(sys.stdin))))
-    except GpuAllotmentError as error:
-        answer = {"refused": str(error)}
-    print(json.dumps(answer))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,15 +4,12 @@ Everything that is set is read back. NVML can lock clocks but has no way to ask 
 locked before: putting back means to unlock, the driver's default.
 """
 
-import os
-import re
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import LlemError
+from llenergymeasure.machine.gpus.inventory import nvml_value
 from llenergymeasure.machine.gpus.state import power_limit_w
 
 CLOCK_STEP_MHZ = 15
@@ -66,7 +63,7 @@ class Card:
         """Return the multiprocessors' clock at this moment."""
         import pynvml
 
-        value: int | None = self._ask("nvmlDeviceGetClockInfo", pynvml.NVML_CLOCK_SM)
+        value: int | None = nvml_value("nvmlDeviceGetClockInfo", self._handle, pynvml.NVML_CLOCK_SM)
         return value
 
     def check(self, limits: Limits) -> None:
@@ -133,7 +130,7 @@ class Card:
             time.sleep(0.05)
 
     def _check_power(self, limit_w: float) -> None:
-        bounds = self._ask("nvmlDeviceGetPowerManagementLimitConstraints")
+        bounds = nvml_value("nvmlDeviceGetPowerManagementLimitConstraints", self._handle)
         if bounds is None or self.power_limit_w() is None:
             raise LimitsError(f"GPU {self.uuid} has no power limit that can be set")
         low_w, high_w = bounds[0] / 1000, bounds[1] / 1000
@@ -161,22 +158,16 @@ class Card:
 
         On NVIDIA GPUs the multiprocessors run at the graphics clock.
         """
-        memory = self._ask("nvmlDeviceGetSupportedMemoryClocks") or []
+        memory = nvml_value("nvmlDeviceGetSupportedMemoryClocks", self._handle) or []
         if not memory:
             return []
-        return list(self._ask("nvmlDeviceGetSupportedGraphicsClocks", max(memory)) or [])
+        return list(
+            nvml_value("nvmlDeviceGetSupportedGraphicsClocks", self._handle, max(memory)) or []
+        )
 
     def _enforced_w(self) -> float | None:
-        limit_mw = self._ask("nvmlDeviceGetEnforcedPowerLimit")
+        limit_mw = nvml_value("nvmlDeviceGetEnforcedPowerLimit", self._handle)
         return None if limit_mw is None else limit_mw / 1000
-
-    def _ask(self, function: str, *arguments: Any) -> Any:
-        import pynvml
-
-        try:
-            return getattr(pynvml, function)(self._handle, *arguments)
-        except pynvml.NVMLError:
-            return None
 
     def _do(self, setting: str, function: str, *arguments: Any) -> None:
         import pynvml
@@ -195,29 +186,14 @@ class Card:
 
 
 def open_nvml() -> None:
-    """Start NVML, unless what would answer is not what may be changed.
-
-    A test must never change a real card: under pytest, and wherever a simulated card is asked
-    for (``NVML_SIM_TRACE``), the library that was loaded has to be the simulated one.
+    """Start NVML.
 
     Raises:
-        LimitsError: no driver, or a real card under test.
+        LimitsError: there is no driver.
     """
     import pynvml
 
-    simulated = os.environ.get("NVML_SIM_TRACE")
-    if "PYTEST_CURRENT_TEST" in os.environ and not simulated:
-        raise LimitsError("limits are never set on a real GPU by a test")
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         raise LimitsError(f"limits need an NVIDIA driver: {error}") from error
-    if simulated and not all(b"NVML_SIM_TRACE" in path.read_bytes() for path in _loaded()):
-        raise LimitsError("a simulated GPU is asked for, but the real driver answers")
-
-
-def _loaded() -> Sequence[Path]:
-    """Return the NVML libraries in this process's memory map."""
-    maps = Path("/proc/self/maps").read_text()
-    found = {Path(name) for name in re.findall(r"(?m)\s(/.*libnvidia-ml\.so.*)$", maps)}
-    return sorted(found) or [Path("/dev/null")]

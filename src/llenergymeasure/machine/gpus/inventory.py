@@ -106,8 +106,8 @@ def discover() -> Inventory:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         return _nothing(error)
-    driver = _try(pynvml.nvmlSystemGetDriverVersion)
-    count = _try(pynvml.nvmlDeviceGetCount) or 0
+    driver = nvml_value("nvmlSystemGetDriverVersion")
+    count = nvml_value("nvmlDeviceGetCount") or 0
     if count == 0:
         return Inventory(
             driver=driver,
@@ -266,31 +266,29 @@ def _describe(index: int, driver: str | None) -> Gpu:
         uuid = str(pynvml.nvmlDeviceGetUUID(device))
     except pynvml.NVMLError as error:
         return Gpu(index, f"gpu:{index}", "unknown", driver=driver, unavailable=str(error))
-    memory = _try(pynvml.nvmlDeviceGetMemoryInfo, device)
-    pci = _try(pynvml.nvmlDeviceGetPciInfo, device)
-    mig = _try(pynvml.nvmlDeviceGetMigMode, device)
+    memory = nvml_value("nvmlDeviceGetMemoryInfo", device)
+    pci = nvml_value("nvmlDeviceGetPciInfo", device)
+    mig = nvml_value("nvmlDeviceGetMigMode", device)
     return Gpu(
         index=index,
         uuid=uuid,
-        name=str(_try(pynvml.nvmlDeviceGetName, device) or "unknown"),
+        name=str(nvml_value("nvmlDeviceGetName", device) or "unknown"),
         pci_bus_id="" if pci is None else _text(pci.busId).lower(),
         driver=driver,
         memory_total_bytes=None if memory is None else int(memory.total),
         power_limit_w=power_limits_w(device),
         mig_enabled=None if mig is None else mig[0] == pynvml.NVML_DEVICE_MIG_ENABLE,
-        compute_capability=_try(pynvml.nvmlDeviceGetCudaComputeCapability, device),
+        compute_capability=nvml_value("nvmlDeviceGetCudaComputeCapability", device),
     )
 
 
 def power_limits_w(device: Any) -> dict[str, float]:
     """Return the power limits NVML tells of a handle, in W."""
-    import pynvml
-
     limits = {
-        "enforced": _try(pynvml.nvmlDeviceGetEnforcedPowerLimit, device),
-        "default": _try(pynvml.nvmlDeviceGetPowerManagementDefaultLimit, device),
+        "enforced": nvml_value("nvmlDeviceGetEnforcedPowerLimit", device),
+        "default": nvml_value("nvmlDeviceGetPowerManagementDefaultLimit", device),
     }
-    bounds = _try(pynvml.nvmlDeviceGetPowerManagementLimitConstraints, device)
+    bounds = nvml_value("nvmlDeviceGetPowerManagementLimitConstraints", device)
     if bounds is not None:
         limits["min"], limits["max"] = bounds
     return {name: value / 1000 for name, value in limits.items() if value is not None}
@@ -343,13 +341,11 @@ def _fits(name: str, uuid: str) -> bool:
 
 
 def _parent(name: str, ordered: Sequence[Gpu]) -> Gpu | None:
-    import pynvml
-
-    part = _try(pynvml.nvmlDeviceGetHandleByUUID, name)
+    part = nvml_value("nvmlDeviceGetHandleByUUID", name)
     whole = (
-        None if part is None else _try(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, part)
+        None if part is None else nvml_value("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", part)
     )
-    uuid = None if whole is None else _try(pynvml.nvmlDeviceGetUUID, whole)
+    uuid = None if whole is None else nvml_value("nvmlDeviceGetUUID", whole)
     return next((gpu for gpu in ordered if gpu.uuid == uuid), None)
 
 
@@ -374,11 +370,11 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _try(call: Any, *arguments: Any) -> Any:
-    """Return what NVML says, or null where this card or driver cannot say it."""
+def nvml_value(function: str, *arguments: Any) -> Any:
+    """Return what a function of NVML says, or None where this card or driver cannot say it."""
     import pynvml
 
     try:
-        return call(*arguments)
+        return getattr(pynvml, function)(*arguments)
     except pynvml.NVMLError:
         return None

@@ -13,8 +13,6 @@ import contextlib
 import json
 import os
 import secrets
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,13 +23,10 @@ from llenergymeasure.errors import LlemError
 from llenergymeasure.machine.gpus.card_limits import Card, Limits, LimitsError, open_nvml
 from llenergymeasure.machine.gpus.locks import GpuLocks, file_safe
 from llenergymeasure.machine.shared_folder import shared_folder
-from llenergymeasure.processes import ChildError, ask, boot_id
+from llenergymeasure.processes import ChildError, RefusedError, ask, boot_id
 
 ANSWER_S = 60.0
-RESTORE_TRIES = 3
-RESTORE_PAUSE_S = 1.0
 
-_MODULE = "llenergymeasure.machine.gpus.limits"
 _FORMAT = 1
 
 
@@ -44,14 +39,13 @@ def hold_limits(
         LimitsError: refused, with the reason. Nothing is changed then, or a record of it stays.
     """
     try:
-        answer = _ask(locks, {"set": asdict(limits), "devices": locks.uuids}, answer_s)
+        return _ask(locks, "set_limits", (locks.uuids, asdict(limits)), answer_s)
+    except RefusedError as error:
+        reason = str(error)
     except ChildError as error:
         # It may be at work yet, and holds the locks then: who gets them next puts back.
-        answer = {"refused": f"{error}; what it may have set is put back by the next start"}
-    if "refused" in answer:
-        raise LimitsError(f"the GPU's limits cannot be set: {answer['refused']}")
-    held: dict[str, dict[str, Any]] = answer["held"]
-    return held
+        reason = f"{error}; what it may have set is put back by the next start"
+    raise LimitsError(f"the GPU's limits cannot be set: {reason}")
 
 
 def restore_limits(
@@ -72,7 +66,7 @@ def restore_limits(
     """
     devices = locks.uuids if uuids is None else tuple(uuids)
     try:
-        return _ask(locks, {"devices": devices}, answer_s)
+        return _ask(locks, "put_back", (devices,), answer_s)
     except ChildError as error:
         left = dict.fromkeys(devices, str(error))
         return {"restored": False, "unchanged_meanwhile": None, "left": left}
@@ -141,10 +135,12 @@ def _is_own(found: os.stat_result) -> bool:
     return found.st_uid == os.geteuid()
 
 
-def _ask(locks: GpuLocks, question: dict[str, Any], answer_s: float) -> dict[str, Any]:
+def _ask(
+    locks: GpuLocks, function: str, arguments: Sequence[Any], answer_s: float
+) -> dict[str, Any]:
     """Ask a process that holds the locks too: nobody gets a card while it works on it."""
-    question = {**question, "folder": str(locks.folder)}
-    return ask(_MODULE, question, answer_s, inherit=locks.handles)
+    question = (f"{__name__}:{function}", str(locks.folder), *arguments)
+    return ask(*question, limit_s=answer_s, inherit=locks.handles)
 
 
 def _with_left(reason: str, left: dict[str, str]) -> str:
@@ -226,28 +222,13 @@ def _read(path: Path) -> LimitRecord | None:
             return None
 
 
-def main() -> int:
-    """Set limits or put them back, as the JSON on standard input says, and answer in JSON."""
-    question = json.load(sys.stdin)
-    folder, uuids = Path(question["folder"]), question["devices"]
-    try:
-        answer = (
-            {"held": _set(folder, uuids, Limits(**question["set"]))}
-            if "set" in question
-            else _restore(folder, uuids)
-        )
-    except (LlemError, OSError) as error:
-        answer = {"refused": str(error)}
-    print(json.dumps(answer))
-    return 0
-
-
-def _set(folder: Path, uuids: Sequence[str], limits: Limits) -> dict[str, Any]:
-    """Set the limits on every card or on none; return what was read back, by UUID.
+def set_limits(place: str, uuids: Sequence[str], asked: dict[str, Any]) -> dict[str, Any]:
+    """Set limits on every card or on none, in this process; return what was read back, by UUID.
 
     Raises:
         LimitsError: a card refused; the others are as they were, or the reason says which not.
     """
+    folder, limits = Path(place), Limits(**asked)
     open_nvml()
     cards = [Card(uuid) for uuid in uuids]
     for card in cards:
@@ -285,8 +266,9 @@ def _as_done(card: Card, record: LimitRecord) -> LimitRecord:
     )
 
 
-def _restore(folder: Path, uuids: Sequence[str]) -> dict[str, Any]:
-    left = {}
+def put_back(place: str, uuids: Sequence[str]) -> dict[str, Any]:
+    """Restore what the records of these cards say, in this process; return how that went."""
+    folder, left = Path(place), {}
     unchanged = True
     for uuid in uuids:
         try:
@@ -306,7 +288,7 @@ def _restore(folder: Path, uuids: Sequence[str]) -> dict[str, Any]:
 
 
 def _put_back(card: Card, record: LimitRecord) -> bool:
-    """Restore one card, in several tries; return whether its power limit was still as set.
+    """Restore one card; return whether its power limit was still as set.
 
     A power limit that somebody else has set since stays as it is.
 
@@ -318,20 +300,8 @@ def _put_back(card: Card, record: LimitRecord) -> bool:
     if set_w is not None and now_w is None:
         raise LimitsError(f"GPU {card.uuid}: its power limit cannot be read")
     unchanged = set_w is None or now_w is None or abs(now_w - set_w) <= 0.001
-    for _ in range(RESTORE_TRIES - 1):
-        try:
-            _try_to_put_back(card, record, power=unchanged)
-        except LimitsError:
-            time.sleep(RESTORE_PAUSE_S)
-        else:
-            return unchanged
-    _try_to_put_back(card, record, power=unchanged)
-    return unchanged
-
-
-def _try_to_put_back(card: Card, record: LimitRecord, *, power: bool) -> None:
     reasons = []
-    if power and record.power_limit_before_w is not None:
+    if unchanged and record.power_limit_before_w is not None:
         try:
             card.set_power_limit(record.power_limit_before_w)
         except LimitsError as error:
@@ -343,7 +313,4 @@ def _try_to_put_back(card: Card, record: LimitRecord, *, power: bool) -> None:
             reasons.append(str(error))
     if reasons:
         raise LimitsError("; ".join(reasons))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return unchanged

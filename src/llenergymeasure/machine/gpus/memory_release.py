@@ -5,8 +5,6 @@ found, or a driver in trouble. The next run would start on a fuller card. The su
 process of its own: a driver that hangs must not take it along.
 """
 
-import json
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -18,8 +16,6 @@ LIMIT_S = 10.0
 
 ANSWER_S = 30.0
 POLL_S = 0.1
-
-_MODULE = "llenergymeasure.machine.gpus.memory_release"
 
 SLACK_BYTES = 200_000_000
 """A driver that has just worked may keep somewhat more of an idle card to itself than before."""
@@ -40,7 +36,8 @@ def ask_release(before_bytes: Mapping[str, int], limit_s: float = LIMIT_S) -> di
     if not before_bytes:
         return None
     try:
-        return ask(_MODULE, dict(before_bytes), limit_s + ANSWER_S, str(limit_s))
+        function = f"{__name__}:wait_for_release"
+        return ask(function, dict(before_bytes), limit_s, limit_s=limit_s + ANSWER_S)
     except ChildError as error:
         return {"unavailable": str(error)}
 
@@ -103,13 +100,3 @@ def _processes(card: Any) -> list[int]:
         return [process.pid for process in inventory.compute_processes(card)]
     except pynvml.NVMLError:
         return []
-
-
-def main() -> int:
-    """Answer what stands on standard input with one JSON object on standard output."""
-    print(json.dumps(wait_for_release(json.load(sys.stdin), float(sys.argv[1]))))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

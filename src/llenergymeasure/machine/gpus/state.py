@@ -1,9 +1,10 @@
 """How a GPU is set and how it is doing: everything NVML tells that can change an energy."""
 
+from collections.abc import Collection
 from typing import Any
 
 from llenergymeasure.machine.gpus import inventory
-from llenergymeasure.machine.gpus.inventory import Gpu
+from llenergymeasure.machine.gpus.inventory import Gpu, nvml_value
 
 THROTTLE_REASONS = {
     0x1: "gpu_idle",
@@ -36,45 +37,71 @@ def gpu_state(gpu: Gpu) -> dict[str, Any]:
         handle = inventory.handle(gpu)
     except pynvml.NVMLError as error:
         return {"uuid": gpu.uuid, "name": gpu.name, "unavailable": str(error)}
+    memory = nvml_value("nvmlDeviceGetMemoryInfo", handle)
     return {
         "uuid": gpu.uuid,
         "name": gpu.name,
         "index": gpu.index,
         "pci_bus_id": gpu.pci_bus_id or None,
-        "vbios": _ask("nvmlDeviceGetVbiosVersion", handle),
+        "vbios": nvml_value("nvmlDeviceGetVbiosVersion", handle),
         "driver_version": gpu.driver,
         "compute_capability": _dotted(gpu.compute_capability),
         "memory_total_bytes": gpu.memory_total_bytes,
-        "memory_used_bytes": _memory_used(handle),
+        "memory_used_bytes": None if memory is None else int(memory.used),
         "power_limit_w": power_limit_w(handle),
         "power_limits_w": dict(inventory.power_limits_w(handle)),
-        "sm_clock_mhz": _clock("nvmlDeviceGetClockInfo", handle),
-        "sm_clock_max_mhz": _clock("nvmlDeviceGetMaxClockInfo", handle),
-        "memory_clock_mhz": _ask("nvmlDeviceGetClockInfo", handle, pynvml.NVML_CLOCK_MEM),
+        "sm_clock_mhz": nvml_value("nvmlDeviceGetClockInfo", handle, pynvml.NVML_CLOCK_SM),
+        "sm_clock_max_mhz": nvml_value("nvmlDeviceGetMaxClockInfo", handle, pynvml.NVML_CLOCK_SM),
+        "memory_clock_mhz": nvml_value("nvmlDeviceGetClockInfo", handle, pynvml.NVML_CLOCK_MEM),
         "application_clocks_mhz": _pair("nvmlDeviceGetApplicationsClock", handle),
         "application_clocks_default_mhz": _pair("nvmlDeviceGetDefaultApplicationsClock", handle),
         "throttle_reasons": throttle_reasons(handle),
-        "temperature_celsius": _temperature(handle),
-        "persistence_mode": _flag(_ask("nvmlDeviceGetPersistenceMode", handle)),
-        "ecc": _current_and_pending(_ask("nvmlDeviceGetEccMode", handle)),
-        "mig": _current_and_pending(_ask("nvmlDeviceGetMigMode", handle)),
+        "temperature_celsius": nvml_value(
+            "nvmlDeviceGetTemperature", handle, pynvml.NVML_TEMPERATURE_GPU
+        ),
+        "persistence_mode": _flag(nvml_value("nvmlDeviceGetPersistenceMode", handle)),
+        "ecc": _current_and_pending(nvml_value("nvmlDeviceGetEccMode", handle)),
+        "mig": _current_and_pending(nvml_value("nvmlDeviceGetMigMode", handle)),
     }
 
 
 def power_limit_w(handle: Any) -> float | None:
     """Return the power limit that is set; null where NVML does not say."""
-    limit_mw = _ask("nvmlDeviceGetPowerManagementLimit", handle)
+    limit_mw = nvml_value("nvmlDeviceGetPowerManagementLimit", handle)
     return None if limit_mw is None else limit_mw / 1000
 
 
 def throttle_reasons(handle: Any) -> list[str] | None:
     """Return why the clocks are where they are now; null where NVML does not say."""
-    bits = _ask("nvmlDeviceGetCurrentClocksEventReasons", handle)
+    bits = nvml_value("nvmlDeviceGetCurrentClocksEventReasons", handle)
     if bits is None:
-        bits = _ask("nvmlDeviceGetCurrentClocksThrottleReasons", handle)
+        bits = nvml_value("nvmlDeviceGetCurrentClocksThrottleReasons", handle)
     if bits is None:
         return None
     return [name for bit, name in THROTTLE_REASONS.items() if bits & bit]
+
+
+def at_work_beside(own: Collection[str]) -> list[dict[str, Any]]:
+    """Return each GPU but the run's own that has a compute process now, and how many it has.
+
+    Only those that the scheduler or container lets this process see; none where NVML is not there.
+
+    Args:
+        own: UUIDs of the run's cards.
+    """
+    import pynvml
+
+    found = []
+    for gpu in inventory.discover().gpus:
+        if gpu.uuid in own or gpu.unavailable is not None:
+            continue
+        try:
+            processes = len(inventory.compute_processes(gpu))
+        except pynvml.NVMLError:
+            continue
+        if processes:
+            found.append({"uuid": gpu.uuid, "processes": processes})
+    return found
 
 
 def cuda_driver_version() -> str | None:
@@ -88,43 +115,15 @@ def cuda_driver_version() -> str | None:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
-def _ask(function: str, *arguments: Any) -> Any:
-    import pynvml
-
-    try:
-        return getattr(pynvml, function)(*arguments)
-    except pynvml.NVMLError:
-        return None
-
-
-def _clock(function: str, handle: Any) -> int | None:
-    import pynvml
-
-    value: int | None = _ask(function, handle, pynvml.NVML_CLOCK_SM)
-    return value
-
-
 def _pair(function: str, handle: Any) -> dict[str, int] | None:
     import pynvml
 
     found = {
-        "memory": _ask(function, handle, pynvml.NVML_CLOCK_MEM),
-        "graphics": _ask(function, handle, pynvml.NVML_CLOCK_GRAPHICS),
+        "memory": nvml_value(function, handle, pynvml.NVML_CLOCK_MEM),
+        "graphics": nvml_value(function, handle, pynvml.NVML_CLOCK_GRAPHICS),
     }
     known = {name: value for name, value in found.items() if value is not None}
     return known or None
-
-
-def _temperature(handle: Any) -> int | None:
-    import pynvml
-
-    value: int | None = _ask("nvmlDeviceGetTemperature", handle, pynvml.NVML_TEMPERATURE_GPU)
-    return value
-
-
-def _memory_used(handle: Any) -> int | None:
-    memory = _ask("nvmlDeviceGetMemoryInfo", handle)
-    return None if memory is None else int(memory.used)
 
 
 def _flag(value: int | None) -> bool | None:

@@ -14,8 +14,8 @@ from llenergymeasure.report.wording import (
     NOTHING,
     Scale,
     listed,
+    mean_text,
     plain,
-    rounded,
     rounded_range,
     scale_for,
     scopes_text,
@@ -163,13 +163,9 @@ def _quantity(rows: Sequence[Row], metric: str) -> tuple[str, list[str]]:
 
 
 def _cell(row: Row, metric: str, scale: Scale) -> str:
-    mean, low, high = (
-        None if row[f"{metric}_{part}"] is None else scale(row[f"{metric}_{part}"])
-        for part in ("mean", "ci95_low", "ci95_high")
-    )
-    if low is None or high is None:
-        return rounded(mean)
-    return f"{rounded(mean, (high - low) / 2)} ({rounded_range(low, high)})"
+    mean, low, high = scale.of(row, metric)
+    text = mean_text(mean, low, high)
+    return text if low is None else f"{text} ({rounded_range(low, high)})"
 
 
 def _setting(value: Any) -> str:

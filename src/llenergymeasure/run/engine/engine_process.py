@@ -24,7 +24,7 @@ from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, MeterError, PreflightError
 from llenergymeasure.files import read_json, write_text
 from llenergymeasure.machine.environment import environment
-from llenergymeasure.machine.gpus.busy_neighbours import at_work_beside
+from llenergymeasure.machine.gpus.state import at_work_beside
 from llenergymeasure.plan.estimate import limit_s
 from llenergymeasure.processes import die_with
 from llenergymeasure.redact import without_secrets, without_secrets_in
@@ -169,12 +169,13 @@ class EngineRun:
     def _load(self, backend: Backend, found: Preflight) -> Engine:
         if not self._config.served:
             return backend.load(self._drawn)
-        from llenergymeasure.run.engine import served
+        from llenergymeasure.backends.serving.engine import open_server
 
         if isinstance(backend, Running):
             # What it does on a GPU is the run's work, and no stranger's.
             write_text(self._folder.engine_pid, str(backend.process(self._config) or os.getpid()))
-        return served.load(backend, self._drawn, found.cards, traffic_prompts(self._config))
+        devices = tuple(card.uuid for card in found.cards)
+        return open_server(backend, self._drawn, devices, traffic_prompts(self._config))
 
     def _measure(
         self,
@@ -189,10 +190,12 @@ class EngineRun:
             window = measure_window(engine, batches, protocol, self._marks, margins=margins)
             return window.as_dict(), None
         from llenergymeasure.backends.serving.engine import ServedEngine
-        from llenergymeasure.run.engine import served
+        from llenergymeasure.run.engine.traffic_window import measure_traffic
 
         assert isinstance(engine, ServedEngine)
-        return served.measure(engine, protocol, self._marks, self._folder)
+        traffic = measure_traffic(engine, protocol, self._marks)
+        traffic.write_requests(self._folder.traffic, engine)
+        return traffic.as_dict(), traffic.besides()
 
     def _build(self, backend: Backend) -> dict[str, Any] | None:
         """Make what the engine needs once and is not there yet; return what was done."""

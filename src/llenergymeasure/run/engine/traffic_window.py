@@ -17,13 +17,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
+
+import pyarrow.parquet as pq
 
 from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.backends.serving.traffic import Sent, Traffic
 from llenergymeasure.config.protocol import ProtocolSettings
 from llenergymeasure.errors import BackendError
 from llenergymeasure.run.engine.phase_marks import Marks
+from llenergymeasure.run.result.traffic_requests import traffic_table
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workload.arrivals import arrival_offsets
 
@@ -69,6 +73,15 @@ class TrafficWindow:
             "completions": [],
             "batch_of_request": [],
         }
+
+    def besides(self) -> dict[str, Any]:
+        """Return in plain values what only a window of traffic has."""
+        names = ("ramp_up", "gauges", "client_cpu_s")
+        return {name: getattr(self, name) for name in names}
+
+    def write_requests(self, path: Path, engine: ServedEngine) -> None:
+        """Write the requests as a table."""
+        pq.write_table(traffic_table(self.sent, engine), path)
 
 
 def measure_traffic(

@@ -4,6 +4,7 @@ A check is a function ``check_…(…) -> Iterator[Problem]``; each problem says
 fatal.
 """
 
+import resource
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from llenergymeasure.workload.studies import shape_of
 
 RESULTS_LEAST_BYTES = 100_000_000
 RESULTS_FEW_BYTES = 1_000_000_000
+ADDRESS_SPACE_LEAST_BYTES = 2_000_000_000
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -83,7 +85,7 @@ def preflight(
     cards = _obtained(found, None, _cards, config, found) or ()
     found += check_gpus(config, cards, run_pid)
     found += check_rules(config, source, cards)
-    found += check_folder(folder)
+    found += [*check_folder(folder), *check_address_space()]
     if source is not None:
         found += check_model(config, source, workload, cards)
     found = list(dict.fromkeys(found))
@@ -134,6 +136,16 @@ def check_folder(folder: Path) -> Iterator[Problem]:
     if free is not None and free < RESULTS_FEW_BYTES:
         message = f"only {free / 1e6:.0f} MB are free for results; make room"
         yield Problem(message, file=folder, fatal=free < RESULTS_LEAST_BYTES)
+
+
+def check_address_space() -> Iterator[Problem]:
+    """Yield that a limit on addresses would hang what computes the result: no thread starts."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < ADDRESS_SPACE_LEAST_BYTES:
+        yield Problem(
+            f"a process may have {limit / 1e9:.1f} GB of addresses (ulimit -v), and libraries "
+            f"reserve more than they use; allow {ADDRESS_SPACE_LEAST_BYTES / 1e9:g} GB or more"
+        )
 
 
 def _cards(config: ExperimentConfig, found: list[Problem]) -> tuple[Gpu, ...]:

@@ -1,0 +1,189 @@
+"""What each value of a swept setting does to a quantity, the other settings being equal.
+
+Least squares on the logarithm of the quantity, with a coefficient for each value of each setting
+and each cycle. Effects on a logarithm are ratios: a setting that saves 10 % everywhere has one
+effect. Experiments without data are no part of it: a value of which nothing is known has no effect
+to report, and is never the reference.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import compress
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llenergymeasure.analysis.blocks import Blocks, Reals, centred
+from llenergymeasure.analysis.comparison import holm
+from llenergymeasure.analysis.statistics import ROUNDING, t_quantile
+
+MAX_COLUMNS = 400
+"""Columns of the model beyond which there is no table."""
+
+RANK_TOLERANCE = 1e-9
+
+MIN_CYCLES = 5
+"""From so many cycles on, a level's interval rests on the spread between them."""
+
+Levels: TypeAlias = Mapping[str, Sequence[Any]]
+"""Of each factor, its value in each experiment."""
+
+NO_DATA = "no data: no run in the means has this quantity"
+ALIASED = "ratio: it cannot be told from other settings that change with it"
+NO_REPEATS = "interval: no repeats are left to judge it by"
+
+
+@dataclass(frozen=True)
+class Level:
+    """What one level of a factor does, the others being equal.
+
+    Attributes:
+        factor: the setting.
+        level: its value, as text.
+        reference: the value compared with, the first in the study that has data.
+        ratio: of geometric means, over all settings of the others and all cycles.
+        ci95_low: lower end of the 95 % t interval.
+        ci95_high: upper end.
+        p: two-sided p value of no difference.
+        p_holm: the same, corrected for all levels of the quantity.
+        unavailable: what cannot be told, and why.
+    """
+
+    factor: str
+    level: str
+    reference: str
+    ratio: float | None = None
+    ci95_low: float | None = None
+    ci95_high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    unavailable: str | None = None
+
+
+def levels(data: Blocks, factors: Levels) -> list[Level]:
+    """Return every level of every factor against its first with data.
+
+    Args:
+        data: one quantity of the study's runs.
+        factors: the settings that vary, each with a value for each experiment of ``data``.
+    """
+    present = np.isfinite(data.logs)
+    known = [bool(column.any()) for column in present.T]
+    if not any(known):
+        return []
+    logs = data.logs[present.any(axis=1)][:, known]
+    named = [_factor(name, values, known) for name, values in factors.items()]
+    varying = [each for each in named if len(each.levels) > 1]
+    width = sum(len(each.levels) - 1 for each in varying) + len(logs)
+    found = []
+    if width > MAX_COLUMNS:
+        reason = f"the settings have {width} levels together; up to {MAX_COLUMNS} are analysed"
+        found = [
+            Level(each.name, level, each.levels[0], unavailable=reason)
+            for each in varying
+            for level in each.levels[1:]
+        ]
+    elif varying:
+        found = list(_judged(logs, varying))
+    found += [
+        Level(each.name, level, each.levels[0], unavailable=NO_DATA)
+        for each in named
+        for level in each.empty
+    ]
+    corrected = holm(np.array([np.nan if each.p is None else each.p for each in found]))
+    return [
+        replace(each, p_holm=None if np.isnan(p_holm) else float(p_holm))
+        for each, p_holm in zip(found, corrected, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Factor:
+    """A setting of the experiments with data.
+
+    Attributes:
+        name: of the setting.
+        levels: its values that have data, in the order of the study.
+        empty: its values that have none.
+        codes: of each experiment with data, which of ``levels`` it has.
+    """
+
+    name: str
+    levels: tuple[str, ...]
+    empty: tuple[str, ...]
+    codes: NDArray[np.intp]
+
+
+def _factor(name: str, values: Sequence[Any], known: Sequence[bool]) -> _Factor:
+    # A run that failed may not tell all of its settings: there, None is no level.
+    told = [
+        _text(value) for value, has in zip(values, known, strict=True) if has or value is not None
+    ]
+    observed = [_text(value) for value in compress(values, known)]
+    seen = set(observed)
+    levels = [level for level in dict.fromkeys(told) if level in seen]
+    empty = [level for level in dict.fromkeys(told) if level not in seen]
+    code_of = {level: code for code, level in enumerate(levels)}
+    codes = np.array([code_of[value] for value in observed], np.intp)
+    return _Factor(name, tuple(levels), tuple(empty), codes)
+
+
+def _judged(logs: Reals, factors: Sequence[_Factor]) -> Iterator[Level]:
+    """Yield each level's ratio to the first of its factor."""
+    from scipy.stats import t
+
+    by_experiment = [np.ones((logs.shape[1], 1)), *(_dummies(each.codes) for each in factors)]
+    design = np.hstack(by_experiment)
+    rows, columns = np.nonzero(np.isfinite(logs))
+    x, y = np.hstack([design[columns], _dummies(rows)]), logs[rows, columns]
+    gram = x.T @ x
+    inverse = np.linalg.pinv(gram, rcond=RANK_TOLERANCE, hermitian=True)
+    centers = inverse @ x.T @ (y - y.mean())
+    is_estimable = np.isclose(gram @ inverse, np.eye(len(gram)), atol=1e-6).all(axis=0)
+    errors, freedom = _errors(logs, design, np.diag(inverse))
+    named = [(factor, level) for factor in factors for level in factor.levels[1:]]
+    for column, (factor, level) in enumerate(named, start=1):
+        of_level = partial(Level, factor.name, level, factor.levels[0])
+        center, error = float(centers[column]), float(errors[column])
+        if not is_estimable[column]:
+            yield of_level(unavailable=ALIASED)
+        elif not error > ROUNDING:
+            yield of_level(math.exp(center), unavailable=NO_REPEATS)
+        else:
+            half_width = t_quantile(freedom) * error
+            ratio, low, high = np.exp([center, center - half_width, center + half_width]).tolist()
+            yield of_level(ratio, low, high, float(2 * t.sf(abs(center) / error, freedom)))
+
+
+def _errors(logs: Reals, design: Reals, variances: Reals) -> tuple[Reals, int]:
+    """Return the coefficients' standard errors and their degrees of freedom.
+
+    Where every one of many cycles holds every experiment, the coefficients are the means of those
+    of its cycles, whose spread is right however unlike the experiments' own are. Otherwise the
+    runs' spread around the levels of their experiment and cycle is taken to be the same for all.
+    """
+    present = np.isfinite(logs)
+    cycles, experiments = logs.shape
+    if cycles >= MIN_CYCLES and present.all():
+        of_cycles = np.linalg.pinv(design) @ logs.T
+        return of_cycles.std(axis=1, ddof=1) / math.sqrt(cycles), cycles - 1
+    freedom = int(present.sum()) - experiments - cycles + 1
+    square = (
+        float(np.nansum(centred(logs, by_cycle=True) ** 2)) / freedom if freedom > 0 else np.nan
+    )
+    return np.sqrt(np.maximum(variances, 0.0) * square), freedom
+
+
+def _dummies(codes: NDArray[np.intp]) -> Reals:
+    """Return one column for each level but the first."""
+    columns: Reals = (codes[:, None] == np.arange(1, int(codes.max()) + 1)).astype(np.float64)
+    return columns
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "not set" if value is None else str(value)

@@ -1,0 +1,276 @@
+"""``llem doctor``: what works on this machine, and the remedy for what does not."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import llenergymeasure
+from llenergymeasure.cli.doctor_machine import (
+    ASK_LIMIT_S,
+    GIB,
+    Finding,
+    containers,
+    engines,
+    gpus,
+    sensors,
+)
+from llenergymeasure.cli.output import JsonOption, Level, level, print_json
+from llenergymeasure.config.preferences import (
+    preferences_in_force,
+    preferred_folder,
+    user_configuration,
+)
+from llenergymeasure.containers.container_checks import RESULTS_LEAST_BYTES
+from llenergymeasure.containers.images import image_folder
+from llenergymeasure.containers.surroundings import hugging_face_home
+from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError
+from llenergymeasure.installation import install_command
+from llenergymeasure.machine.disk import free_bytes, why_not_writable
+from llenergymeasure.machine.shared_folder import shared_folder
+from llenergymeasure.workflow.source import workflow_root
+from llenergymeasure.workload.cache import cache_folder
+from llenergymeasure.workload.models.hub import offline
+
+_HOST_PACKAGES = ("snakemake", "duckdb", "scipy", "vl-convert-python", "jinja2")
+
+
+_PLUGIN = "snakemake_executor_plugin_slurm"
+_SOURCES_BYTES = 10_000_000
+"""Snakemake keeps copies of a workflow's own files there."""
+
+_LOW_BYTES = 5 * GIB
+"""A small model's weights fit in less; an engine's image takes more."""
+
+
+def doctor(as_json: JsonOption = False) -> int:
+    """Say what works on this machine, and how to fix the rest.
+
+    Ends with 1 if something that is here or needed does not work.
+    """
+    areas: dict[str, list[Finding]] = {}
+    for area, look in _LOOKS.items():
+        areas[area] = list(look())
+        if not as_json:
+            _print(area, areas[area])
+    wrong = [each for found in areas.values() for each in found if each.state == "wrong"]
+    if as_json:
+        document = {
+            "ok": not wrong,
+            "findings": [
+                {"area": area, **asdict(each)} for area, found in areas.items() for each in found
+            ],
+        }
+        print_json(document)
+    elif wrong:
+        print(f"\nWrong: {', '.join(each.name for each in wrong)}")
+    else:
+        print("\nNothing is wrong.")
+    return EXIT_FAILED if wrong else EXIT_OK
+
+
+def _print(area: str, found: list[Finding]) -> None:
+    encoding = (sys.stdout.encoding or "").lower()
+    marks = _MARKS if encoding.startswith("utf") else _PLAIN_MARKS
+    print(area)
+    for each in found:
+        if each.state == "ok" and level() == Level.QUIET:
+            continue
+        print(f"  {marks[each.state]} {each.name}: {each.detail}")
+        if each.remedy is not None:
+            print(f"      {each.remedy}")
+    sys.stdout.flush()
+
+
+def program() -> Iterator[Finding]:
+    """Look at what is installed of this project."""
+    python = f"Python {platform.python_version()} in {sys.prefix}"
+    yield Finding("llem", "ok", f"{llenergymeasure.__version__}, {python}")
+    yield _host_side()
+    try:
+        yield Finding("workflow", "ok", str(workflow_root() / "Snakefile"))
+    except LlemError as error:
+        yield Finding("workflow", "wrong", str(error))
+    yield _settings()
+    yield _locks()
+
+
+def _host_side() -> Finding:
+    versions, missing = [], []
+    for name in _HOST_PACKAGES:
+        try:
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        remedy = install_command("host")
+        return Finding("planning and reports", "wrong", f"not here: {', '.join(missing)}", remedy)
+    least = re.search(r'min_version\("(.*)"\)', (workflow_root() / "Snakefile").read_text())
+    there = importlib.metadata.version("snakemake")
+    if least is not None and _numbers(there) < _numbers(least[1]):
+        detail = f"snakemake {there}, and the workflow needs {least[1]} or newer"
+        return Finding("planning and reports", "wrong", detail, install_command("host"))
+    return Finding("planning and reports", "ok", ", ".join(versions))
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
+
+
+def _settings() -> Finding:
+    path = user_configuration()
+    try:
+        chosen = [each for each in preferences_in_force() if each.origin != "built in"]
+    except LlemError as error:
+        return Finding("your settings", "wrong", str(error), "fix it; `llem prefs` names the file")
+    told = ", ".join(f"{each.key} ({each.origin.split(':')[0]})" for each in chosen)
+    where = str(path) if path.is_file() else f"none in {path}"
+    return Finding("your settings", "ok", f"{where}{'; set: ' if told else ''}{told}")
+
+
+def _locks() -> Finding:
+    """Look at where runs of all users see which GPU is taken."""
+    name = "GPU locks"
+    try:
+        folder = shared_folder()
+    except OSError as error:
+        remedy = "name a folder that can be written to in LLEM_RUNTIME_DIR"
+        return Finding(name, "wrong", str(error), remedy)
+    if folder.for_all_users:
+        return Finding(name, "ok", f"{folder.path}, shared by all users")
+    detail = f"{folder.path} is this user's own: another user's run on the same GPU is not seen"
+    remedy = "let all users write to the common folder, or name one in LLEM_RUNTIME_DIR"
+    return Finding(name, "wrong", detail, remedy)
+
+
+def cluster() -> Iterator[Finding]:
+    """Look at SLURM."""
+    if shutil.which("sbatch") is None:
+        yield Finding("SLURM", "absent", "no command sbatch: this is no cluster's login node")
+        return
+    yield _controller()
+    if importlib.util.find_spec(_PLUGIN) is None:
+        remedy = "pip install snakemake-executor-plugin-slurm"
+        yield Finding("SLURM for Snakemake", "absent", "its plugin is not here", remedy)
+    else:
+        yield Finding("SLURM for Snakemake", "ok", _PLUGIN.replace("_", "-"))
+    job = os.environ.get("SLURM_JOB_ID")
+    if job:
+        yield Finding("this shell", "ok", f"inside job {job}: runs here use its allotment")
+
+
+def _controller() -> Finding:
+    try:
+        done = subprocess.run(
+            ["sinfo", "--noheader", "--format", "%P %D %a %G"],
+            capture_output=True,
+            text=True,
+            timeout=ASK_LIMIT_S,
+            check=False,
+        )
+    except FileNotFoundError:
+        return Finding("SLURM", "wrong", "sbatch is here and sinfo is not", "reinstall its clients")
+    except subprocess.TimeoutExpired:
+        return Finding("SLURM", "wrong", f"its controller is silent for {ASK_LIMIT_S:g} s")
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["no answer"])[-1]
+        remedy = "is this a login node of the cluster, and slurmctld running?"
+        return Finding("SLURM", "wrong", f"its controller does not answer: {said}", remedy)
+    partitions = [line.split() for line in done.stdout.splitlines() if line.strip()]
+    named = ", ".join(f"{name} ({nodes} nodes, {state})" for name, nodes, state, *_ in partitions)
+    return Finding("SLURM", "ok", named or "it answers, and has no partition")
+
+
+def storage() -> Iterator[Finding]:
+    """Look at where results, caches and images go."""
+    folder = preferred_folder(None)
+    yield _folder("results", folder, RESULTS_LEAST_BYTES, "choose another in output_dir")
+    yield _folder("cache", cache_folder(), RESULTS_LEAST_BYTES, "choose another in LLEM_CACHE")
+    if importlib.util.find_spec("snakemake") is not None:
+        from snakemake.common import get_appdirs
+
+        folder = Path(get_appdirs().user_cache_dir)
+        yield _folder("Snakemake's cache", folder, _SOURCES_BYTES, "choose another: XDG_CACHE_HOME")
+    images = image_folder()
+    if images.is_dir():
+        yield _folder("images", images, RESULTS_LEAST_BYTES, "choose another in LLEM_IMAGES")
+
+
+def _folder(name: str, path: Path, least_bytes: int, remedy: str) -> Finding:
+    there = path.is_dir()
+    reason = why_not_writable(path) if there else _parent_problem(path)
+    if reason is not None:
+        return Finding(name, "wrong", f"{path.absolute()}: {reason}", remedy)
+    free = free_bytes(path)
+    if free is None:
+        return Finding(name, "ok", f"{path.absolute()}, room not known")
+    told = f"{path.absolute()}, {free / GIB:.1f} GiB free{'' if there else ', made when needed'}"
+    if free < least_bytes:
+        return Finding(name, "wrong", f"{told}: too little", remedy)
+    return Finding(name, "ok", told)
+
+
+def _parent_problem(path: Path) -> str | None:
+    """Return why a folder that is not there could not be made; nothing is made to find out."""
+    at = path.absolute()
+    while not at.exists() and at != at.parent:
+        at = at.parent
+    if not at.is_dir():
+        return f"{at} is no folder"
+    return None if os.access(at, os.W_OK | os.X_OK) else f"{at} cannot be written to"
+
+
+def hub() -> Iterator[Finding]:
+    """Look at the Hugging Face hub's cache, network switch and token; the token is not shown."""
+    home = hugging_face_home(os.environ)
+    finding = _folder("hub cache", home, RESULTS_LEAST_BYTES, "choose another in HF_HOME")
+    free = free_bytes(home)
+    if finding.state == "ok" and free is not None and free < _LOW_BYTES:
+        remedy = "a model of 7 billion parameters takes 15 GB; choose another disk in HF_HOME"
+        finding = Finding("hub cache", "absent", f"{finding.detail}: little", remedy)
+    yield finding
+    if offline():
+        yield Finding("hub", "ok", "not asked: HF_HUB_OFFLINE is set; only what is cached is used")
+    else:
+        yield Finding("hub", "ok", "asked for models that are not cached")
+    yield _token(home)
+    if importlib.util.find_spec("datasets") is None:
+        remedy = f"needed only for data sets of the hub: {install_command('datasets')}"
+        yield Finding("data sets of the hub", "absent", "no package datasets", remedy)
+    else:
+        yield Finding("data sets of the hub", "ok", "the package datasets is here")
+
+
+def _token(home: Path) -> Finding:
+    named = os.environ.get("HF_TOKEN_PATH")
+    file = Path(named).expanduser() if named else home / "token"
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if os.environ.get(variable):
+            return Finding("hub token", "ok", f"in {variable}")
+    if file.is_file():
+        if os.access(file, os.R_OK):
+            return Finding("hub token", "ok", f"in {file}")
+        return Finding("hub token", "wrong", f"{file} cannot be read", "chmod u+r it")
+    remedy = "needed only for gated models: hf auth login, or set HF_TOKEN"
+    return Finding("hub token", "absent", "none", remedy)
+
+
+_LOOKS: dict[str, Callable[[], Iterator[Finding]]] = {
+    "This program": program,
+    "GPUs": gpus,
+    "Energy": sensors,
+    "Engines": engines,
+    "Containers": containers,
+    "Cluster": cluster,
+    "Disk": storage,
+    "Models and data": hub,
+}
+_MARKS = {"ok": "✓", "absent": "-", "wrong": "✗"}
+_PLAIN_MARKS = {"ok": "ok", "absent": "--", "wrong": "NO"}

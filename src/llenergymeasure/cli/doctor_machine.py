@@ -1,0 +1,262 @@
+"""What ``llem doctor`` looks at of the machine: GPUs, sensors, engines, containers."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from llenergymeasure.api.sensors import sensors_report
+from llenergymeasure.backends.registry import names
+from llenergymeasure.containers.calls import ContainerError, call
+from llenergymeasure.containers.docker import CDI_FOLDERS, Engine, find_engine
+from llenergymeasure.containers.runner_choice import PACKAGES, apptainer_command, container_command
+from llenergymeasure.containers.surroundings import nvidia_here
+from llenergymeasure.errors import LlemError
+from llenergymeasure.installation import install_command
+from llenergymeasure.machine.gpus.inventory import Gpu, compute_processes, discover, visible
+from llenergymeasure.machine.gpus.state import cuda_driver_version
+
+GIB = 1024**3
+ASK_LIMIT_S = 30.0
+"""For a command that asks another program how it is."""
+
+IMPORT_LIMIT_S = 180.0
+"""Engines read gigabytes of libraries on a first import from a network disk."""
+
+_TRY = """
+import importlib, json, sys
+found = {}
+for name in sys.argv[1:]:
+    module = importlib.import_module(name)
+    found[name] = str(getattr(module, "__version__", "?"))
+torch = sys.modules.get("torch")
+cuda = None if torch is None else bool(torch.cuda.is_available())
+built = None if torch is None else torch.version.cuda
+print("\\n" + json.dumps({"versions": found, "cuda": cuda, "built": built}))
+"""
+
+
+State = Literal["ok", "absent", "wrong"]
+"""It works; it is not here, which may be as it should; it is here or needed, and does not work."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: what it is.
+        state: whether it works.
+        detail: what was seen.
+        remedy: what would make it work; None where nothing has to be done.
+    """
+
+    name: str
+    state: State
+    detail: str
+    remedy: str | None = None
+
+
+def gpus() -> Iterator[Finding]:
+    """Look at the cards NVML shows, and which of them a run would use."""
+    inventory = discover()
+    if not inventory.gpus:
+        yield Finding("NVIDIA GPUs", "absent", str(inventory.unavailable), inventory.remedy)
+        return
+    cuda = cuda_driver_version()
+    yield Finding(
+        "NVIDIA driver",
+        "ok",
+        f"{inventory.driver}{'' if cuda is None else f', CUDA up to {cuda}'}",
+    )
+    for gpu in inventory.gpus:
+        yield _card(gpu)
+    try:
+        chosen = visible(inventory)
+    except LlemError as error:
+        yield Finding("GPUs of a run", "wrong", str(error))
+        return
+    names = ", ".join(gpu.uuid for gpu in chosen.gpus) or "none"
+    yield Finding("GPUs of a run", "ok", f"{names} (by {chosen.source})")
+    for warning in chosen.warnings:
+        yield Finding("GPUs of a run", "wrong", warning)
+
+
+def _card(gpu: Gpu) -> Finding:
+    name = f"GPU {gpu.index}"
+    if gpu.unavailable is not None:
+        return Finding(name, "wrong", f"{gpu.uuid}: {gpu.unavailable}")
+    memory = "" if gpu.memory_total_bytes is None else f", {gpu.memory_total_bytes / GIB:.0f} GiB"
+    mig = ", partitioned (MIG)" if gpu.mig_enabled else ""
+    detail = f"{gpu.name}, {gpu.uuid}{memory}{mig}"
+    try:
+        others = compute_processes(gpu)
+    except LlemError:
+        others = []
+    if others:
+        pids = ", ".join(str(each.pid) for each in others)
+        remedy = "a run refuses a GPU on which another process computes: end it, or use another"
+        return Finding(name, "wrong", f"{detail}; in use by process {pids}", remedy)
+    return Finding(name, "ok", detail)
+
+
+def sensors() -> Iterator[Finding]:
+    """Try every sensor, as ``llem sensors`` does."""
+    try:
+        found = sensors_report()["sensors"]
+    except LlemError as error:
+        yield Finding("recorder", "wrong", str(error))
+        return
+    by_sensor: dict[str, list[Mapping[str, Any]]] = {}
+    for each in found:
+        by_sensor.setdefault(each["sensor"], []).append(each)
+    for name, its in by_sensor.items():
+        yield _sensor(name, its)
+    if not any(each["kind"] == "measured" and each["unavailable"] is None for each in found):
+        yield Finding(
+            "a measurement",
+            "absent",
+            "no sensor measures here: energy can only be estimated",
+            "that is enough to try things out; for numbers to publish use a machine with a sensor",
+        )
+
+
+def _sensor(name: str, its: Sequence[Mapping[str, Any]]) -> Finding:
+    working = [each for each in its if each["unavailable"] is None]
+    if working:
+        told = ", ".join(f"{each['device']} ({each['kind']})" for each in working)
+        return Finding(name, "ok", told)
+    first = its[0]
+    refused = "permission" in str(first["unavailable"]).lower()
+    return Finding(
+        name,
+        "wrong" if refused else "absent",
+        str(first["unavailable"]),
+        _remedy(name, first["remedy"]),
+    )
+
+
+def _remedy(name: str, remedy: str | None) -> str | None:
+    """Return what would help; to install what is installed would not."""
+    if remedy is None or "pip install" not in remedy:
+        return remedy
+    return None if importlib.util.find_spec(name) is not None else remedy
+
+
+def engines() -> Iterator[Finding]:
+    """Look at each engine's package, and say what runs it otherwise."""
+    can_run = False
+    for backend, packages in PACKAGES.items():
+        finding = _engine(backend, packages)
+        can_run = can_run or finding.state == "ok"
+        yield finding
+    container = container_command() or apptainer_command()
+    if not can_run and container is None:
+        yield Finding(
+            "an engine",
+            "wrong",
+            "none can be used here, and there is no Docker, Podman or Apptainer",
+            f"{install_command('pytorch')}, or install a container runtime",
+        )
+
+
+def _engine(backend: str, packages: tuple[str, ...]) -> Finding:
+    if backend not in names():
+        return Finding(backend, "absent", "this version checks its settings and cannot run it yet")
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        detail = f"not here: {', '.join(missing)}"
+        remedy = f"give it an image: runners: {{{backend}: docker}}"
+        if backend == "pytorch":
+            remedy = install_command("pytorch")
+        return Finding(backend, "absent", detail, remedy)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-W", "ignore", "-c", _TRY, *packages],
+            capture_output=True,
+            text=True,
+            timeout=IMPORT_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Finding(backend, "wrong", f"its import takes more than {IMPORT_LIMIT_S:g} s")
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+        remedy = "reinstall it in an environment of its own, or give it an image"
+        return Finding(backend, "wrong", f"cannot be imported: {last}", remedy)
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    if found["cuda"] is False and _gpu_there():
+        built = "without CUDA" if found["built"] is None else f"for CUDA {found['built']}"
+        return Finding(
+            backend,
+            "wrong",
+            f"{versions}: NVML sees a GPU, and this PyTorch (built {built}) cannot use it",
+            "install a PyTorch that is built for a CUDA which the driver can run; a run would "
+            "compute on the CPU next to the GPU, and is refused",
+        )
+    device = {True: ", CUDA works", False: ", on the CPU: torch sees no CUDA device"}
+    return Finding(backend, "ok", f"{versions}{device.get(found['cuda'], '')}")
+
+
+def _gpu_there() -> bool:
+    """Return whether NVML sees a GPU that a run here would use."""
+    try:
+        return bool(visible(discover()).gpus)
+    except LlemError:
+        return False
+
+
+def containers() -> Iterator[Finding]:
+    """Look at what can run a container."""
+    yield _apptainer()
+    yield from _docker()
+
+
+def _apptainer() -> Finding:
+    command = apptainer_command()
+    if command is None:
+        remedy = "needed only for runners: {…: apptainer}; see the page Containers"
+        return Finding("Apptainer", "absent", "no command apptainer", remedy)
+    try:
+        done = call([command, "--version"], ASK_LIMIT_S)
+    except ContainerError as error:
+        return Finding("Apptainer", "wrong", str(error))
+    if done.returncode != 0:
+        return Finding("Apptainer", "wrong", f"{command}: {done.stderr.strip()}", "reinstall it")
+    return Finding("Apptainer", "ok", done.stdout.strip())
+
+
+def _docker() -> Iterator[Finding]:
+    remedy = "needed only for runners: {…: docker}; see the page Containers"
+    if container_command() is None:
+        yield Finding("Docker", "absent", "neither docker nor podman", remedy)
+        return
+    try:
+        engine = find_engine()
+    except LlemError as error:  # on a login node the client is often there alone
+        yield Finding("Docker", "absent", str(error), remedy)
+        return
+    name = "Podman" if engine.podman else "Docker"
+    rootless = ", rootless" if engine.rootless else ""
+    yield Finding(name, "ok", f"{engine.command}, version {engine.version}{rootless}")
+    if nvidia_here():
+        yield _toolkit(engine)
+
+
+def _toolkit(engine: Engine) -> Finding:
+    described = [str(path) for folder in CDI_FOLDERS for path in folder.glob("*nvidia*")]
+    if engine.nvidia_runtime:
+        return Finding("NVIDIA container toolkit", "ok", f"registered with {engine.command}")
+    if described:
+        return Finding("NVIDIA container toolkit", "ok", f"devices described in {described[0]}")
+    remedy = (
+        "install it, then: sudo nvidia-ctk runtime configure --runtime=docker && "
+        "sudo systemctl restart docker (Podman: sudo nvidia-ctk cdi generate "
+        "--output=/etc/cdi/nvidia.yaml)"
+    )
+    detail = f"not known to {engine.command}: its containers see no GPU"
+    return Finding("NVIDIA container toolkit", "wrong", detail, remedy)

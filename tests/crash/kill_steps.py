@@ -1,0 +1,415 @@
+"""Faults at every named step of single runs, and what must hold after each.
+
+    python tests/crash/kill_steps.py --moments 200 [--seed 1]
+
+The runs of one study are made without a workflow, under traffic to a server that exists only for
+the test, so that a run takes seconds; their power limit is held on a simulated card. At a random
+moment of a named step one of the run's processes, or all of them, get a signal, or the engine
+crashes, aborts, hangs or ends with 1 once it has written what it measured. Half of the runs are
+started as in a container, by the launcher, with a stand-in for Docker's command that runs what it
+is given on this machine. A run that is not whole is called again, with the next fault, and the
+third time without any.
+
+After every call:
+
+- no process of the run is left, no token is on the disk, and what the end of a workflow puts back
+  has put the power limit back,
+- a window that was measured whole is finished by the next call and not measured again,
+- a result that is whole stays as it is;
+
+and at the end the study is complete and ``llem verify`` finds no difference.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from llenergymeasure.analysis.tables import write_tables
+from llenergymeasure.config.loading import study_from_mapping
+from llenergymeasure.files import sha256, write_bytes, write_text
+from llenergymeasure.plan import make_plan
+from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
+from llenergymeasure.results.whole import is_measured, is_whole
+from nvml_sim import sim
+from support import serving_server
+from support.saboteur import RunView
+from support.studies import ROOT, SMALL, environment, llem
+
+UUID = "GPU-51b0cafe-0000-4000-8000-000000000000"
+AS_FOUND_W, HELD_W = 400, 250
+CALL_LIMIT_S = 300.0
+GONE_LIMIT_S = 60.0
+LONGEST_DELAY_S = 0.3
+"""After a step has begun: most steps of these runs are over by then, and the next have begun."""
+
+WITH_ENGINE = ("preflight", "load", "warmup", "ramp_up", "measure", "drain", "release")
+STEPS = ("start", "reserve", *WITH_ENGINE, "finish", "end")
+FAULTS = (
+    *("supervisor TERM", "supervisor INT", "supervisor KILL", "launcher TERM", "launcher KILL"),
+    *("engine SEGV", "engine ABRT", "engine KILL", "engine hangs", "recorder KILL"),
+    *("finish KILL", "all TERM", "all KILL"),
+)
+TEARDOWN = ("teardown exit 1", "teardown SEGV", "teardown ABRT", "teardown hangs")
+_MODULES = {
+    "launcher": "containers.launcher",
+    "supervisor": "measure_openai.py",
+    "engine": "engine_process",
+    "recorder": "recording.recorder",
+    "finish": "build_result",
+}
+
+TORN_DOWN = """
+import os, signal, threading, time
+from pathlib import Path
+words = Path("/proc/self/cmdline").read_text().split("\\0")
+how = os.environ.get("TEST_TEARDOWN")
+if how and any("engine_process" in word for word in words):
+    done = Path(words[words.index("--out") + 1], "work", "engine.json")
+    def end():
+        while not done.is_file():
+            time.sleep(0.001)
+        if how == "exit 1":
+            os._exit(1)
+        os.kill(os.getpid(), getattr(signal, "SIGSTOP" if how == "hangs" else f"SIG{how}"))
+    threading.Thread(target=end, daemon=True).start()
+"""
+"""As ``sitecustomize``: lets an engine's process end badly once its record is written."""
+
+DOCKER = """#!{python}
+import os, sys
+words = sys.argv[1:]
+if words[0] == "info":
+    print('{{"ServerVersion": "27.0"}}')
+elif words[0] == "image":
+    print('[{{"Id": "sha256:00"}}]')
+elif words[0] == "run":
+    entry = next(each for each in words if each.startswith("--entrypoint=")).partition("=")[2]
+    place = words.index("--entrypoint=" + entry) + 2
+    inside = [each.replace("/opt/llem", {root!r}) for each in words[place:]]
+    os.execv({python!r}, [{python!r}, *inside])
+"""
+
+
+class BrokenError(AssertionError):
+    """Something that must hold did not."""
+
+
+@dataclass
+class Moment:
+    """One fault: at which step, what, and how long after the step's beginning."""
+
+    step: str
+    fault: str
+    delay_s: float
+    hit: bool = False
+
+    @classmethod
+    def drawn(cls, draw: random.Random, *, in_container: bool) -> "Moment":
+        if draw.random() < 0.2:
+            return cls("start", draw.choice(TEARDOWN), 0.0)
+        fault = draw.choice([each for each in FAULTS if in_container or "launcher" not in each])
+        who = fault.partition(" ")[0]
+        steps = {"finish": ("finish",), "engine": WITH_ENGINE, "recorder": WITH_ENGINE}
+        return cls(draw.choice(steps.get(who, STEPS)), fault, draw.uniform(0, LONGEST_DELAY_S))
+
+    def __str__(self) -> str:
+        return f"{self.fault} in {self.step}+{self.delay_s:.2f} s"
+
+
+@dataclass
+class Study:
+    """The study, and what was done to it."""
+
+    folder: Path
+    variables: Mapping[str, str]
+    draw: random.Random
+    say: Callable[[str], None]
+    done: Counter[str] = field(default_factory=Counter)
+    finished_later: int = 0
+
+    @property
+    def results(self) -> StudyFolder:
+        return StudyFolder(self.folder / "results" / "small")
+
+    def make(self, name: str, moments: int) -> None:
+        """Make one run with up to two faults, and no more than ``moments``."""
+        run = RunFolder(self.results.path / "runs" / name)
+        in_container = self.draw.random() < 0.5
+        hits = 0
+        for attempt in range(4):
+            moment = None
+            if attempt < 2 and hits < moments:
+                moment = Moment.drawn(self.draw, in_container=in_container)
+            whole = {path: sha256(path) for path in run.products} if is_whole(run) else {}
+            if whole:
+                break
+            measured = _measured(run)
+            self._call(name, run, moment, in_container=in_container)
+            if moment is not None and moment.hit:
+                hits += 1
+                self.done[moment.fault] += 1
+                self.say(f"{name} {moment}: {_state(run)}")
+            self._must_hold(run, measured, moment)
+        _must(is_whole(run), f"{name} is not whole: {_state(run)}")
+
+    def _call(
+        self, name: str, run: RunFolder, moment: Moment | None, *, in_container: bool
+    ) -> None:
+        words = ["--spec", str(self.results.plan), "--run", name, "--out", str(run.path)]
+        words += ["--watch", str(os.getpid())]
+        script = [str(ROOT / "scripts" / "measure_openai.py")]
+        if in_container:
+            script = ["-P", "-m", "llenergymeasure.containers.launcher", "--runner", "docker"]
+            script += ["--backend", "openai", "--image", "i", "--scripts", str(ROOT / "scripts")]
+        variables = dict(self.variables)
+        if moment is not None and moment.fault in TEARDOWN:
+            variables["TEST_TEARDOWN"] = moment.fault.partition(" ")[2]
+        with (
+            (self.folder / "said.log").open("ab") as log,
+            subprocess.Popen(
+                [sys.executable, *script, *words],
+                cwd=self.folder,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+            ) as process,
+        ):
+            if moment is not None:
+                self._inject(process, run, moment)
+            try:
+                process.wait(CALL_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise BrokenError(f"{name} did not end: {moment}, {_state(run)}") from None
+
+    def _inject(self, process: "subprocess.Popen[bytes]", run: RunFolder, moment: Moment) -> None:
+        while not _has_come(moment.step, run):
+            if process.poll() is not None:
+                return
+            time.sleep(0.003)
+        time.sleep(moment.delay_s)
+        who, _, what = moment.fault.partition(" ")
+        if who == "teardown":
+            moment.hit = True
+            if what == "hangs":
+                _until(lambda: _measured(run) is not None or process.poll() is not None)
+                time.sleep(1.0)
+                _signal(_living(run, "supervisor"), signal.SIGTERM)
+            return
+        pids = _living(run, None if who == "all" else who)
+        number = signal.SIGSTOP if what == "hangs" else signal.Signals[f"SIG{what}"]
+        moment.hit = _signal(pids, number) > 0
+        if moment.hit and what == "hangs":
+            time.sleep(0.5)
+            _signal(_living(run, "supervisor"), signal.SIGTERM)
+
+    def _must_hold(
+        self, run: RunFolder, measured: dict[str, Any] | None, moment: Moment | None
+    ) -> None:
+        _until(lambda: not _living(run, None), GONE_LIMIT_S, f"{moment}: left {_living(run, None)}")
+        self._put_back()
+        tokens = list(self.folder.glob("**/*llem-token-*"))
+        if tokens:
+            # Left by a launcher that was killed: whatever looks next removes it.
+            _must(moment is not None and "KILL" in moment.fault, f"{moment}: {tokens}")
+            module = "llenergymeasure.containers.surroundings"
+            self._python(f"from {module} import remove_left_tokens; remove_left_tokens()")
+            _must(not list(self.folder.glob("**/*llem-token-*")), f"{moment}: a token is left")
+        if measured is not None and is_whole(run):
+            self.finished_later += 1
+            window = json.loads(run.result.read_text())["window"]
+            _must(window["start_monotonic_ns"] == measured["start_ns"], f"{moment}: measured again")
+        if measured is not None and not is_whole(run):
+            _must(_measured(run) == measured, f"{moment}: the window that was measured is gone")
+        if run.result.exists():
+            _must(is_whole(run), f"{moment}: a record that is not whole")
+
+    def _put_back(self) -> None:
+        self._python("from llenergymeasure.machine.gpus.limits import restore_left; restore_left()")
+        said = self._python(
+            "import pynvml as n; n.nvmlInit(); h = n.nvmlDeviceGetHandleByIndex(0)\n"
+            "print(n.nvmlDeviceGetPowerManagementLimit(h) // 1000)"
+        )
+        _must(int(said) == AS_FOUND_W, f"the power limit is at {said} W")
+        left = list((self.folder / "runtime").glob("limits-*"))
+        _must(not left, f"records of limits are left: {left}")
+
+    def _python(self, code: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=dict(self.variables),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        _must(done.returncode == 0, done.stderr)
+        return done.stdout
+
+
+def kill_at_steps(folder: Path, moments: int, seed: int, say: Callable[[str], None]) -> Study:
+    """Do as this module says; return the study with its count of faults.
+
+    Raises:
+        BrokenError: something that must hold did not.
+    """
+    library, reason = sim.library_or_reason()
+    _must(library is not None, reason)
+    (folder / "site").mkdir(parents=True)
+    (folder / "site" / "sitecustomize.py").write_text(TORN_DOWN)
+    docker = folder / "docker"
+    docker.write_text(DOCKER.format(python=sys.executable, root=str(ROOT)))
+    docker.chmod(docker.stat().st_mode | stat.S_IXUSR)
+    limits = {"default": AS_FOUND_W, "min": 100, "max": 500}
+    trace = sim.Trace([sim.Device(uuid=UUID, keys={"power_limit_w": limits})]).write(folder)
+    server = ("--first-ms", "1", "--next-ms", "1", "--slots", "8")
+    with serving_server.running(folder, *server) as running:
+        variables = environment(
+            **sim.environment(trace, state=folder / "state"),
+            LLEM_RUNTIME_DIR=str(folder / "runtime"),
+            LLEM_DOCKER=str(docker),
+            XDG_RUNTIME_DIR=str(folder),
+            HF_TOKEN="hf_abcdefghijklmnopqrstu",
+        )
+        places = [str(folder / "site"), str(ROOT / "src"), variables.get("PYTHONPATH", "")]
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, places))
+        study = Study(folder, variables, random.Random(seed), say)
+        names = _plan(study, running.base_url, moments)
+        made: list[str] = []
+        broken: list[str] = []
+        while (left := moments - study.done.total()) > 0:
+            made.append(next(names))
+            try:
+                study.make(made[-1], left)
+            except BrokenError as error:  # the others say more of what is wrong
+                say(f"{made.pop()} BROKEN: {error}")
+                broken.append(str(error))
+        _must_verify(study, made)
+    _must(not broken, "\n".join(broken))
+    return study
+
+
+def _plan(study: Study, base_url: str, moments: int) -> Iterator[str]:
+    settings = {
+        **SMALL,
+        "backend": "openai",
+        "openai": {"base_url": base_url},
+        "gpu": {"power_limit_w": HELD_W},
+        "sweep": {"random_seed": list(range(1, 2 * moments + 9))},
+    }
+    plan = make_plan(study_from_mapping(settings))
+    write_bytes(study.results.plan, plan.to_json_bytes())
+    yield from (f"{run.experiment}/{run.cycle}" for run in plan.runs)
+
+
+def _must_verify(study: Study, made: list[str]) -> None:
+    """Hold the runs that were made, as a study of its own, against its tables."""
+    plan = json.loads(study.results.plan.read_text())
+    plan["runs"] = [run for run in plan["runs"] if f"{run['experiment']}/{run['cycle']}" in made]
+    write_text(study.results.plan, json.dumps(plan))
+    write_tables(study.results.path, partial=False)
+    done = llem(study.folder, "verify", str(study.results.path))
+    _must(done.returncode == 0, done.stdout + done.stderr)
+
+
+def _has_come(step: str, run: RunFolder) -> bool:
+    if step == "start":
+        return True
+    outcome = RunView(run.path).outcome() or {}
+    if outcome.get("status") != "running":
+        return False
+    if step == "end":
+        return run.result.exists()
+    return step in (outcome.get("phase"), RunView(run.path).phase)
+
+
+def _living(run: RunFolder, who: str | None) -> list[int]:
+    """Return the processes of a run, all or those of a kind, by their environment and command."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            environ = (entry / "environ").read_bytes()
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        ours = str(run.path) in words or f"{RUN_VARIABLE}={run.path}".encode() in environ
+        kind = who is None or (_MODULES[who] in words and "docker run" not in words)
+        if ours and kind and state != "Z":
+            found.append(int(entry.name))
+    return found
+
+
+def _signal(pids: list[int], number: signal.Signals) -> int:
+    hit = 0
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+            hit += 1
+        except ProcessLookupError:
+            continue
+    return hit
+
+
+def _measured(run: RunFolder) -> dict[str, Any] | None:
+    if not is_measured(run):
+        return None
+    window: dict[str, Any] = json.loads(run.engine.read_text())["window"]
+    return window
+
+
+def _state(run: RunFolder) -> str:
+    outcome = RunView(run.path).outcome() or {}
+    error = (outcome.get("error") or {}).get("message", "")
+    kept = "whole" if is_whole(run) else "measured" if is_measured(run) else "nothing"
+    return f"{outcome.get('status')} {outcome.get('phase') or ''} ({kept}) {error[:80]}"
+
+
+def _until(holds: Callable[[], bool], limit_s: float = CALL_LIMIT_S, message: str = "") -> None:
+    deadline = time.monotonic() + limit_s
+    while not holds():
+        _must(time.monotonic() < deadline, message or "waited in vain")
+        time.sleep(0.02)
+
+
+def _must(holds: bool, message: str) -> None:
+    if not holds:
+        raise BrokenError(message)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--moments", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    began_s = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"{time.monotonic() - began_s:6.0f} s  {line}", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="kill-steps-") as folder:
+        study = kill_at_steps(Path(folder).resolve(), options.moments, options.seed, say)
+    said = ", ".join(f"{name} {count}" for name, count in sorted(study.done.items()))
+    say(f"{study.done.total()} faults ({said}); {study.finished_later} windows finished later")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,519 @@
+"""Deliberate faults in what a reader is told, and the tests that must notice each of them.
+
+One fault is one changed place. ``run.py`` puts them in, one at a time; whoever changes a line that
+stands here changes the fault with it.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault.
+
+    Attributes:
+        file: below ``src/llenergymeasure``.
+        old: text that stands there once.
+        new: what takes its place.
+        told: what a reader would be told wrongly.
+        tests: what pytest runs to notice it, below ``tests``.
+    """
+
+    file: str
+    old: str
+    new: str
+    told: str
+    tests: tuple[str, ...]
+
+
+_SUMMARY = "analysis/test_summary.py"
+_STATISTICS = "analysis/test_summary_statistics.py"
+_CLAIMS = "report/test_claims.py"
+_SENTENCE = f"{_CLAIMS}::test_a_claim_stands_where_it_is_true_and_nowhere_else"
+_LEFT_OUT = f"{_CLAIMS}::test_runs_of_another_machine_are_counted_named_and_drawn_as_left_out"
+_PRECISION = (
+    f"{_CLAIMS}::test_a_precision_target_is_described_with_its_method_and_whether_it_was_met"
+)
+_PAIRS = "analysis/test_comparison.py"
+_COMPARABLE = "analysis/test_comparable.py"
+
+MUTANTS = (
+    # Which runs are in a mean, and what may be compared.
+    Mutant(
+        "analysis/selection.py",
+        'return row["status"] == "completed" and not DISQUALIFYING & set(row["validity"] or ())',
+        'return row["status"] == "completed"',
+        "a mean that holds disqualified runs",
+        (f"{_SUMMARY}::test_disqualified_runs_are_counted_and_left_out",),
+    ),
+    Mutant(
+        "analysis/selection.py",
+        '{"measured": 0, "estimated": 1}',
+        '{"measured": 1, "estimated": 0}',
+        "a mean of guesses where there are measurements",
+        (f"{_SUMMARY}::test_measured_and_estimated_never_meet_in_a_mean",),
+    ),
+    Mutant(
+        "analysis/selection.py",
+        'MACHINE_COLUMNS = ("gpu_name", "driver_version",',
+        'MACHINE_COLUMNS = ("driver_version",',
+        "a mean over two models of GPU",
+        (_LEFT_OUT,),
+    ),
+    Mutant(
+        "analysis/selection.py",
+        "other_machine=len(others),",
+        "other_machine=0,",
+        "no run left out, although some were made on another machine",
+        (_LEFT_OUT,),
+    ),
+    Mutant(
+        "analysis/comparable.py",
+        "if one.meter != other.meter and None not in (one.meter[0], other.meter[0]):",
+        "if False:",
+        "GPU joules ranked against CPU joules",
+        (_COMPARABLE,),
+    ),
+    Mutant(
+        "analysis/comparable.py",
+        "if name not in _SPREAD or name in one.fixed | other.fixed",
+        "if name not in _SPREAD",
+        "a setting's effect that is another node's",
+        (_COMPARABLE,),
+    ),
+    Mutant(
+        "analysis/comparable.py",
+        "if one.limit_asked != other.limit_asked:",
+        "if True:",
+        "a setting's effect that is a lower power limit's",
+        (_COMPARABLE,),
+    ),
+    Mutant(
+        "analysis/comparable.py",
+        'frozenset(_a_request(runs, "input_tokens")),',
+        "frozenset(),",
+        "a faster engine that read fewer tokens",
+        (_COMPARABLE,),
+    ),
+    Mutant(
+        "analysis/comparable.py",
+        "asked = self._done.get(facts.planned, {})",
+        "asked: dict[str, dict[object, _Facts]] = {}",
+        "engines in one ranking that did other work by the same plan",
+        (_COMPARABLE,),
+    ),
+    # Pairs.
+    Mutant(
+        "analysis/comparison.py",
+        "factors = len(tested) - np.arange(len(tested))",
+        "factors = np.ones(len(tested))",
+        "differences by chance among many pairs",
+        (_PAIRS,),
+    ),
+    Mutant(
+        "analysis/comparison.py",
+        "t.ppf(0.975, freedom[told])",
+        "t.ppf(0.95, freedom[told])",
+        "a 90 % interval called 95 %",
+        (_PAIRS,),
+    ),
+    Mutant(
+        "analysis/comparison.py",
+        "paired = blocked & (shared >= MIN_SHARED_CYCLES)",
+        "paired = shared >= MIN_SHARED_CYCLES",
+        "a drift taken for a difference, as if the runs had been in blocks",
+        (_PAIRS,),
+    ),
+    Mutant(
+        "analysis/comparison.py",
+        "ratio=_exp(center[at]),",
+        "ratio=_exp(-center[at]),",
+        "more where it is less",
+        (_PAIRS,),
+    ),
+    Mutant(
+        "analysis/comparison.py",
+        "return max(int(_CYCLES[enough[0]]), runs + 1) if len(enough) else None",
+        "return runs + 1",
+        "that one more cycle would decide it",
+        (_PAIRS,),
+    ),
+    # Settings, trends, fronts.
+    Mutant(
+        "analysis/levels.py",
+        "if cycles >= MIN_CYCLES and present.all():",
+        "if False:",
+        "an interval too narrow for the noisier of the experiments",
+        ("analysis/test_levels.py",),
+    ),
+    Mutant(
+        "analysis/levels.py",
+        "p_holm=None if np.isnan(p_holm) else float(p_holm)",
+        "p_holm=each.p",
+        "effects by chance among many levels",
+        ("analysis/test_levels.py",),
+    ),
+    Mutant(
+        "analysis/levels.py",
+        "if not is_estimable[column]:",
+        "if False:",
+        "an effect of one setting that is another's",
+        ("analysis/test_levels.py",),
+    ),
+    Mutant(
+        "analysis/levels.py",
+        "levels = [level for level in dict.fromkeys(told) if level in seen]",
+        "levels = list(dict.fromkeys(told))",
+        "an effect of a value without data",
+        ("analysis/test_levels.py",),
+    ),
+    Mutant(
+        "analysis/drift.py",
+        "by_cycle = bool((present.sum(axis=1) > 1).any())",
+        "by_cycle = False",
+        "a drift where cycles differ by chance",
+        ("analysis/test_drift.py",),
+    ),
+    Mutant(
+        "analysis/pareto.py",
+        'sign = 1.0 if direction == "min" else -1.0',
+        "sign = 1.0",
+        "the slowest experiment as best for throughput",
+        ("analysis/test_pareto.py",),
+    ),
+    Mutant(
+        "analysis/pareto.py",
+        "return _rounded(means)",
+        "return means",
+        "the worst of equal experiments on the front",
+        ("analysis/test_pareto.py",),
+    ),
+    Mutant(
+        "analysis/pareto.py",
+        "if cycles < MIN_CYCLES:",
+        "if cycles < 2:",
+        "100 % sure after two cycles",
+        ("analysis/test_pareto.py",),
+    ),
+    # Means and their intervals.
+    Mutant(
+        "analysis/statistics.py",
+        "/ math.sqrt(n) * found.widening",
+        "/ math.sqrt(n)",
+        "an interval too narrow where cycles follow each other",
+        ("analysis/test_statistics.py",),
+    ),
+    Mutant(
+        "analysis/statistics.py",
+        "low, high = around(mean, half_width)",
+        "low, high = mean * (1 - half_width), mean * (1 + half_width)",
+        "an energy below zero",
+        ("analysis/test_statistics.py",),
+    ),
+    Mutant(
+        "analysis/stopping.py",
+        "t_quantile(len(pilot) - 1)",
+        "t_quantile(len(values) - 1)",
+        "a precision that the pilot cannot promise",
+        ("analysis/test_stopping.py",),
+    ),
+    Mutant(
+        "analysis/summary.py",
+        'parts = (band, row["energy_shared_u95_rel"] or 0.0)',
+        "parts = (band,)",
+        "that repeats shrink what the sensor never sees",
+        (f"{_SUMMARY}::test_what_repeats_share_goes_into_the_total_interval_undiminished",),
+    ),
+    Mutant(
+        "analysis/summary.py",
+        'row["precision_reached"] = ends[1] <= row[f"{ENERGY}_mean"] * (1 + target) * (1 + 1e-9)',
+        'row["precision_reached"] = True',
+        "a precision that was not reached",
+        (_STATISTICS,),
+    ),
+    Mutant(
+        "analysis/summary.py",
+        "return values if all(value is not None and math.isfinite(value) for value in values)"
+        " else []",
+        "return [value for value in values if value is not None and math.isfinite(value)]",
+        "a mean over fewer runs than n says",
+        (_SUMMARY,),
+    ),
+    Mutant(
+        "analysis/pooling.py",
+        "if studies > 1:",
+        "if False:",
+        "an interval over cycles of one day for what differs from day to day",
+        ("analysis/test_pooling.py::test_over_several_studies_the_studies_are_the_repeats",),
+    ),
+    Mutant(
+        "analysis/pooling.py",
+        "if self._least[group] > 0:",
+        "if False:",
+        "a pooled energy below zero",
+        (
+            "analysis/test_pooling.py::test_over_incomplete_cycles_no_interval_goes_where_no_value_can",
+        ),
+    ),
+    Mutant(
+        "analysis/pooling.py",
+        "aspects += [name for name in METER if name not in by]",
+        "pass",
+        "a mean of measurements and guesses",
+        ("analysis/test_pooling.py::test_measured_and_estimated_energy_have_no_common_mean",),
+    ),
+    Mutant(
+        "analysis/serving.py",
+        'if not in_means(run) or run["over_saturated"]:',
+        "if not in_means(run):",
+        "an energy per request from a server that no longer keeps up",
+        ("analysis/test_serving.py",),
+    ),
+    Mutant(
+        "analysis/serving.py",
+        'held = not run["over_saturated"] and run["slo_attained"] is not False',
+        'held = not run["over_saturated"]',
+        "a capacity at which the promised latencies were missed",
+        ("analysis/test_serving.py",),
+    ),
+    Mutant(
+        "analysis/temperatures.py",
+        'return abs(started - usual[str(row["host"]), str(row["gpu_uuid"])]) > BAND_CELSIUS',
+        'return started - usual[str(row["host"]), str(row["gpu_uuid"])] > BAND_CELSIUS',
+        "nothing of a run that began cold",
+        ("analysis/test_temperatures.py",),
+    ),
+    Mutant(
+        "analysis/merge.py",
+        "if now and number in found and now.is_settled(looked_ns)",
+        "if now and number in found",
+        "a figure of a file that was changed since",
+        ("analysis/test_merge_cache.py::test_a_file_that_may_still_change_unseen_is_not_kept",),
+    ),
+    Mutant(
+        "analysis/verify/difference.py",
+        "RELATIVE = 1e-9",
+        "RELATIVE = 1e-1",
+        "that a figure is right which is 10 % off",
+        ("analysis/test_difference.py",),
+    ),
+    # What the page and the terminal say.
+    Mutant(
+        "report/verdicts.py",
+        'return row["p_holm"] is not None and row["p_holm"] < ENOUGH',
+        'return row["p"] is not None and row["p"] < ENOUGH',
+        "that pairs differ which an uncorrected p value alone parts",
+        (f"{_CLAIMS}::test_no_difference_is_told_without_its_verdict",),
+    ),
+    Mutant(
+        "report/verdicts.py",
+        'return bool((row["ratio"] < 1) == (row["experiment_b"] == one["experiment"]))',
+        "return True",
+        "less energy where the pairs show more",
+        (f"{_CLAIMS}::test_no_difference_is_told_without_its_verdict",),
+    ),
+    Mutant(
+        "report/verdicts.py",
+        "ratio, low, high = 1 / ratio, 1 / high, 1 / low",
+        "ratio, low, high = 1 / ratio, low, high",
+        "an interval that does not hold its own ratio",
+        (f"{_CLAIMS}::test_a_difference_is_told_with_its_pair_and_what_else_differs",),
+    ),
+    Mutant(
+        "report/verdicts.py",
+        "wider = t.isf(0.025 / max(tested, 1), freedom) / t.isf(0.025, freedom)",
+        "wider = 1.0",
+        "a pair chosen after looking with the interval of one named before",
+        (f"{_CLAIMS}::test_the_interval_of_a_chosen_pair_holds_for_all_pairs_and_no_less",),
+    ),
+    Mutant(
+        "report/verdicts.py",
+        "return f\"unpaired, {row['n_a']} and {row['n_b']} runs\"",
+        "return f\"paired over {row['n_a']} cycles\"",
+        "that runs were paired by cycle which were hours apart",
+        (f"{_SENTENCE}[unpaired, 5 and 5 runs-unpaired null]",),
+    ),
+    Mutant(
+        "report/findings.py",
+        "ranked = [row for row in group if pairs.barred(best, row) is None]",
+        "ranked = list(group)",
+        "an engine as most wasteful that did other work",
+        (f"{_SENTENCE}[Least energy:-other work]",),
+    ),
+    Mutant(
+        "report/findings.py",
+        "    sentences += not_ranked(groups)\n",
+        "",
+        "nothing of experiments that no ranking holds",
+        (f"{_SENTENCE}[not ranked with the rest-two meters]",),
+    ),
+    Mutant(
+        "report/findings.py",
+        'missed = [row for row in asked if not row["precision_reached"]]',
+        "missed: list[Row] = []",
+        "nothing of a precision that was asked for and missed",
+        (_PRECISION,),
+    ),
+    Mutant(
+        "report/findings.py",
+        "state = STATES[2] if not is_used else",
+        "state = STATES[0] if not is_used else",
+        "a run left out of the mean drawn as part of it",
+        (_LEFT_OUT,),
+    ),
+    Mutant(
+        "report/findings.py",
+        "if trend.detected:",
+        "if True:",
+        "a drift that the runs do not show",
+        ("report/test_page.py::test_no_drift_is_claimed_that_the_runs_do_not_show",),
+    ),
+    Mutant(
+        "report/method.py",
+        'alike = sum(row["cycles_correlated"] is True for row in repeated)',
+        "alike = 0",
+        "nothing of cycles that follow each other",
+        (f"{_CLAIMS}::test_cycles_that_are_alike_or_too_few_to_tell_are_said",),
+    ),
+    Mutant(
+        "report/method.py",
+        'if any(row["interval_method"] == "stein" for row in told):',
+        "if False:",
+        "another interval than the one that is shown",
+        (_PRECISION,),
+    ),
+    Mutant(
+        "report/wording.py",
+        'reach = f"± {above}" if above == below else f"+{above} -{below}"',
+        'reach = f"± {above}"',
+        "the upper half of an interval as if it were both",
+        ("report/test_wording.py",),
+    ),
+    Mutant(
+        "report/wording.py",
+        "{'less' if ratio < 1 else 'more'}",
+        "{'more' if ratio < 1 else 'less'}",
+        "more where it is less",
+        ("report/test_wording.py",),
+    ),
+    Mutant(
+        "report/charts.py",
+        "        if beyond:\n",
+        "        if False:\n",
+        "an interval that ends at the axis although it goes on",
+        ("report/test_figures.py",),
+    ),
+    Mutant(
+        "report/charts.py",
+        '"range": ["circle", "diamond", "square"]',
+        '"range": ["circle", "circle", "square"]',
+        "a guess drawn as a measurement, but for its colour",
+        ("report/test_figures.py",),
+    ),
+    Mutant(
+        "report/fronts.py",
+        '"front": row["experiment"] in front,',
+        '"front": True,',
+        "every experiment on the Pareto front",
+        ("report/test_fronts.py",),
+    ),
+    Mutant(
+        "report/sweep.py",
+        "    return kept, [\n",
+        "    return kept, [] and [\n",
+        "a figure of some experiments as if of all",
+        ("report/test_figures.py",),
+    ),
+    Mutant(
+        "report/serving.py",
+        "if abs(curve.slope_j) <= curve.slope_half_j:",
+        "if False:",
+        "an energy of each request that the runs do not show",
+        ("report/test_serving.py",),
+    ),
+    Mutant(
+        "report/serving.py",
+        'if in_means(run) and run["power_mean_w"] is not None',
+        'if run["power_mean_w"] is not None',
+        "a disqualified run among the points of power against load",
+        ("report/test_serving.py",),
+    ),
+    Mutant(
+        "report/traces.py",
+        'return min(mine, key=lambda run: (abs(run[TOKEN] - mean), run["cycle"]))',
+        'return max(mine, key=lambda run: (abs(run[TOKEN] - mean), run["cycle"]))',
+        "the oddest run as the one nearest to the mean",
+        ("report/test_traces.py",),
+    ),
+    Mutant(
+        "report/text.py",
+        'lines[0] += f", {left_out} left out of the means"',
+        "pass",
+        "that all completed runs are in the means",
+        ("report/test_text.py::test_flags_say_which_runs_are_left_out",),
+    ),
+    Mutant(
+        "report/relations.py",
+        '"verdict": "differ" if shown(row)',
+        '"verdict": "differ" if row["ratio"] is not None',
+        "differ where it is open",
+        (f"{_SENTENCE}[verdict: differ-null]",),
+    ),
+    Mutant(
+        "report/advice.py",
+        '"OutOfMemoryError": _MEMORY,',
+        '"OutOfMemoryError": _PACKAGE,',
+        "to install a package where memory ran out",
+        ("report/test_advice.py",),
+    ),
+    Mutant(
+        "report/export/energy_score.py",
+        "1000 * energy_j / J_PER_WH",
+        "energy_j / J_PER_WH",
+        "a thousandth of the energy",
+        ("report/test_export.py::test_watt_hours_per_thousand_queries",),
+    ),
+    # What stands in the tables and what is believed of a run.
+    Mutant(
+        "results/table.py",
+        '"energy_net_j": "energy.net_j",',
+        '"energy_net_j": "energy.gross_j",',
+        "energy with the idle part as energy without it",
+        ("results/test_table.py",),
+    ),
+    Mutant(
+        "results/table.py",
+        "return None if isinstance(value, float) and not math.isfinite(value) else value",
+        "return value",
+        "not-a-number as a value",
+        ("results/test_table.py",),
+    ),
+    Mutant(
+        "results/table.py",
+        '"host": told.get("node") or host,',
+        '"host": host,',
+        "two names of one machine, which are then not compared",
+        ("results/test_table.py",),
+    ),
+    Mutant(
+        "results/whole.py",
+        "    if found != wanted:\n",
+        "    if False:\n",
+        "figures of a file that is not the one that was written",
+        ("analysis/test_merge.py::test_record_of_another_run_is_not_taken",),
+    ),
+    Mutant(
+        "results/row_file.py",
+        "if zlib.crc32(copy, zlib.crc32(_pages(content))) != expected:",
+        "if False:",
+        "the old figure of a row that was changed",
+        ("results/test_row_file.py",),
+    ),
+    Mutant(
+        "results/outcome.py",
+        "return ticks != outcome.pid_start_ticks  # whatever the wall clock did since",
+        "return False",
+        "that a run is at work whose process number is another's now",
+        ("results/test_outcome.py",),
+    ),
+)

@@ -1,0 +1,17 @@
+"""Power over time: which run stands for its experiment."""
+
+from llenergymeasure.report.findings import TOKEN
+from llenergymeasure.report.traces import _typical
+
+ROW = {"experiment": "a", f"{TOKEN}_mean": 2.0}
+
+
+def test_the_run_nearest_to_the_mean_stands_for_its_experiment() -> None:
+    energies_j = {1: 1.0, 2: 2.1, 3: 3.0, 4: 1.9}
+    runs = [{"experiment": "a", "cycle": n, TOKEN: energy_j} for n, energy_j in energies_j.items()]
+    others = [{"experiment": "b", "cycle": 9, TOKEN: 2.0}, {**runs[0], TOKEN: None, "cycle": 5}]
+    chosen = _typical(ROW, [*others, *runs])
+    assert chosen is not None
+    assert chosen["cycle"] in (2, 4)
+    assert _typical({**ROW, f"{TOKEN}_mean": None}, runs) is None
+    assert _typical(ROW, others) is None

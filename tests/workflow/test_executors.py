@@ -1,0 +1,89 @@
+"""What Snakemake's executors are kept from: forgetting jobs, and losing what was measured."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow.executors import adopt_executors
+
+WHOLE = Path(__file__).parents[1] / "results/fixtures/measured_v1/runs/8914e7a2493a/1"
+
+
+@dataclass(frozen=True)
+class Info:
+    """A submitted job."""
+
+    name: str
+    job: SimpleNamespace
+
+
+def info(name: str, *outputs: Path) -> Info:
+    return Info(name, SimpleNamespace(output=[str(path) for path in outputs]))
+
+
+class Executor:
+    """Does with jobs as snakemake-executor-plugin-slurm does."""
+
+    run_uuid = "snakemake_01234567"
+
+    def __init__(self) -> None:
+        self.answer: dict[str, str] | None = None
+        self.succeeded: list[str] = []
+        self.failed: list[str] = []
+
+    def report_job_success(self, job: Info) -> None:
+        self.succeeded.append(job.name)
+
+    def report_job_error(self, job: Info, msg: str) -> None:
+        self.failed.append(f"{job.name} {msg}")
+
+    async def check_active_jobs(self, active: Sequence[Info]) -> AsyncIterator[Info]:
+        for job in active if self.answer is not None else ():
+            state = (self.answer or {}).get(job.name, "RUNNING")
+            if state == "COMPLETED":
+                self.report_job_success(job)
+            elif state == "TIMEOUT":
+                self.report_job_error(job, msg="over its time")
+            else:
+                yield job
+
+    def still_active(self, jobs: Sequence[Info], answer: dict[str, str] | None) -> str:
+        async def look() -> str:
+            self.answer = answer
+            return "".join([job.name async for job in self.check_active_jobs(jobs)])
+
+        return asyncio.run(look())
+
+
+def adopted(folder: Path) -> Executor:
+    executor = Executor()
+    workflow = SimpleNamespace(scheduler=SimpleNamespace(_executor=executor))
+    assert adopt_executors(workflow, StudyFolder(folder), print)
+    return executor
+
+
+def test_jobs_of_which_slurm_says_nothing_are_asked_for_again(tmp_path: Path) -> None:
+    executor = adopted(tmp_path)
+    assert executor.run_uuid.startswith(f"llem-{tmp_path.name}-"[:40])
+    assert executor.run_uuid.endswith("-01234567")
+    jobs = [info(name) for name in "abc"]
+    assert executor.still_active(jobs, None) == "abc"
+    assert executor.still_active(jobs, {"a": "COMPLETED", "b": "TIMEOUT"}) == "c"
+    assert executor.still_active(jobs, {}) == "abc"
+    assert (executor.succeeded, executor.failed) == (["a"], ["b over its time"])
+
+
+def test_a_whole_result_is_kept_whatever_the_scheduler_says_of_its_job(tmp_path: Path) -> None:
+    whole, damaged = (tmp_path / name / WHOLE.parent.name / "1" for name in ("a", "b"))
+    for folder in (whole, damaged):
+        shutil.copytree(WHOLE, folder)
+    (damaged / "run.parquet").write_bytes(b"cut")
+    jobs = [info("a", whole / "result.json"), info("b", damaged / "result.json")]
+    executor = adopted(tmp_path)
+    assert executor.still_active(jobs, {"a": "TIMEOUT", "b": "TIMEOUT"}) == ""
+    assert executor.succeeded == ["a"]
+    assert executor.failed == ["b over its time"]
