@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llenergymeasure.cli.doctor.program import _host_side
 
+from llenergymeasure.cli.doctor import _host_side
 from nvml_sim import sim
 from support.recording import card_environment
 from support.studies import llem
