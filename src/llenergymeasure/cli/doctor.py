@@ -39,7 +39,7 @@ from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workload.cache import cache_folder
 from llenergymeasure.workload.models.hub import offline
 
-_HOST_PACKAGES = ("snakemake", "duckdb", "scipy", "vl-convert-python", "jinja2")
+_HOST_PACKAGES = ("snakemake", "scipy", "vl-convert-python", "jinja2")
 
 
 _PLUGIN = "snakemake_executor_plugin_slurm"
