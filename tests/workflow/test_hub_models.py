@@ -34,11 +34,17 @@ def test_all_models_are_named_in_one_message() -> None:
 
 
 @pytest.mark.usefixtures("nothing_listens")
+def test_experiments_that_have_their_model_are_not_kept_from_it() -> None:
+    (line,) = need_models([config("owner/one"), config("tiny-llama")])
+    assert "(found owner/one)" in line
+
+
+@pytest.mark.usefixtures("nothing_listens")
 def test_what_is_not_fetched_is_not_asked_for(tmp_path: Path) -> None:
     folder = tmp_path / "owner" / "mine"
     folder.mkdir(parents=True)
-    need_models([config("tiny-llama"), config(str(folder)), config("o/m", weights="random")])
-    need_models([{"model": "o/served", "backend": "openai"}])
+    here = [config("tiny-llama"), config(str(folder)), config("o/m", weights="random")]
+    assert need_models([*here, {"model": "o/served", "backend": "openai"}]) == []
 
 
 def test_a_hub_that_answers_is_left_to_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,13 +52,17 @@ def test_a_hub_that_answers_is_left_to_the_runs(monkeypatch: pytest.MonkeyPatch)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
-        need_models([config("owner/one")])
+        assert need_models([config("owner/one")]) == []
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert need_models([config("owner/one")]) == []
 
 
 @pytest.mark.slow
 def test_llem_run_says_it_in_one_line(tmp_path: Path) -> None:
-    done = llem(tmp_path, "run", str(write_study(tmp_path, model="owner/unknown")))
+    variables = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    study = write_study(tmp_path, model="owner/unknown")
+    done = llem(tmp_path, "run", str(study), variables=variables)
     assert done.returncode == 1
     assert done.stderr.count("owner/unknown") == 1
-    assert "HF_HUB_OFFLINE forbids to fetch it" in done.stderr
+    assert "127.0.0.1 cannot be reached" in done.stderr
     assert not list((tmp_path / "results/small/runs").glob("*/*/outcome.json"))

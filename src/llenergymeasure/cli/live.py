@@ -50,8 +50,8 @@ class Live(Listener):
         rests = resting(progress.plan, self._folder, progress.next_runs())
         if not rests:
             return progress.line()
-        skips = "; Enter skips it" if _person_in_front() else ""
-        return f"{rests[0]}{skips}"
+        # First, for what does not fit is cut off at the end.
+        return f"{'Enter skips it; ' if _person_in_front() else ''}{rests[0]}"
 
     def _show(self, line: str) -> None:
         line = line[: shutil.get_terminal_size().columns - 1]

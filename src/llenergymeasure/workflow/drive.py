@@ -192,7 +192,8 @@ class Drive:
         progress = Progress(self._plan, self._folder, at_once, estimates, measured=measured)
         check_snakemakes_cache()
         if call.profile is None and not self._plan.execution.get("skip_preflight"):
-            need_models(progress.open_configs())
+            for line in need_models(progress.open_configs()):
+                self._view.say(line)
         with self._signals(), os.fdopen(open_file(log_path, flags), "w+b") as log:
             self._process = self._start(log, call)
             self._follow(self._process, progress)

@@ -6,29 +6,39 @@ from typing import Any
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import LlemError, PreflightError, Problem
 from llenergymeasure.run.preflight.model_checks import weights_here
-from llenergymeasure.workload.models.hub import cached_file, why_out_of_reach
+from llenergymeasure.workload.models.hub import cached_file, offline, why_out_of_reach
 from llenergymeasure.workload.models.known import TINY_LLAMA
 from llenergymeasure.workload.models.resolve import looks_like_folder, resolve_model
 
 
-def need_models(configs: Iterable[Mapping[str, Any]]) -> None:
-    """Make sure that models which are not here can be asked for.
+def need_models(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Make sure that models which are not here can be asked for; return what to say of some.
+
+    Where the hub is switched off (HF_HUB_OFFLINE) runs fail at once and say so by themselves;
+    without a network each would try again and again for half a minute.
 
     Args:
         configs: the resolved configurations of the experiments with runs to do on this machine.
 
     Raises:
-        PreflightError: the hub cannot be reached; names the models.
+        PreflightError: the hub cannot be reached, and no experiment has its model; names them.
     """
-    by_model = {str(each["model"]): each for each in configs if _from_the_hub(each)}
+    given = list(configs)
+    if offline():
+        return []
+    by_model = {str(each["model"]): each for each in given if _from_the_hub(each)}
     absent = [name for name, config in by_model.items() if not _is_here(name, config)]
     reason = why_out_of_reach() if absent else None
-    if reason is not None:
-        message = (
-            f"not in the local cache of the hub, and {reason}; fetch it first, or name a local "
-            "folder, tiny-llama, or an architecture with weights: random"
-        )
-        raise PreflightError([Problem(message, key="model", found=", ".join(absent))])
+    if reason is None:
+        return []
+    message = (
+        f"not in the local cache of the hub, and {reason}; fetch it first, or name a local folder, "
+        "tiny-llama, or an architecture with weights: random"
+    )
+    problem = Problem(message, key="model", found=", ".join(absent))
+    if all(each["model"] in absent for each in given):
+        raise PreflightError([problem])
+    return [str(problem)]
 
 
 def _from_the_hub(config: Mapping[str, Any]) -> bool:

@@ -39,7 +39,7 @@ class Rest:
         rested_s = (time.monotonic_ns() - self.since_ns) / NS_PER_S
         left_s = self.run.gap_s - rested_s
         more = f"{left_s:.0f} s to go" if left_s > 0 else f"{rested_s:.0f} s, until it is steady"
-        return f"Resting before {self.label}: {more}"
+        return f"{more}: resting before {self.label}"
 
     def skip(self) -> str:
         """End the rest when the run looks next, within a second; return what was done."""

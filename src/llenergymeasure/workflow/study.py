@@ -233,7 +233,8 @@ class OpenStudy:
                 self._places.check(backends, look=bool(self._workflow.local_exec))
                 if self._workflow.local_exec and not os.environ.get(DRIVEN_VARIABLE):
                     configs = {run.experiment: run.config for run in self._plan.runs}
-                    need_models(configs[each] for each in to_do)
+                    for line in need_models(configs[each] for each in to_do):
+                        say(line)
 
     def _look(self) -> list[dict[str, Any]]:
         """Return every run's state while none is running, and write the manifest."""

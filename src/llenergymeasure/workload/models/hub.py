@@ -24,8 +24,6 @@ def offline() -> bool:
 
 def why_out_of_reach() -> str | None:
     """Return why the hub cannot be asked, found within two seconds; None if it seems to answer."""
-    if offline():
-        return "HF_HUB_OFFLINE forbids to fetch it"
     address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     if address.scheme in getproxies():
         return None
