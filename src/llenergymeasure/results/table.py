@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from llenergymeasure.ids import canonical_json
 from llenergymeasure.results.in_force import settings_in_force
+from llenergymeasure.results.notes import notes_of
 from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.record import Result
 from llenergymeasure.results.serving import Latency
@@ -116,6 +117,7 @@ COLUMNS: dict[str, str | pa.DataType] = {
     "flops_confidence": "flops.confidence",
     "window_s": "window.duration_s",
     "validity": "validity",
+    "notes": _CODES,
     "runner": "runner",
     "model": _TEXT,
     "precision": _TEXT,
@@ -195,6 +197,7 @@ def run_row(result: Result, swept: Mapping[str, Any]) -> dict[str, Any]:
         "status": result.status,
         "energy_scopes": sorted(set(result.energy.scopes)),
         "output_tokens_per_request": tokens.output / tokens.requests if tokens.requests else None,
+        "notes": notes_of(result.provenance),
         "settings_in_force": canonical_json(in_force) if in_force else None,
         "model": _text(result.config.get("model")),
         "precision": _text(result.config.get("precision")),
