@@ -19,6 +19,8 @@ from typing import Any
 from llenergymeasure.errors import ResultsError, StudyLockedError
 from llenergymeasure.screen import say
 
+_POINTER = b"version https://git-lfs"
+
 LOCK_TOLD_S = 0.1
 """By then whoever took a lock has written who it is."""
 
@@ -198,6 +200,16 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def pointer_of_lfs(path: Path) -> str | None:
+    """Return what is wrong with a file that Git LFS has left a pointer of; null for any other."""
+    try:
+        with path.open("rb") as file:
+            pointer = file.read(len(_POINTER)) == _POINTER
+    except OSError:
+        return None
+    return "holds a pointer of Git LFS, not the file itself; run git lfs pull" if pointer else None
 
 
 def sha256(path: Path) -> str:

@@ -76,6 +76,11 @@ VALIDITY: Mapping[str, Code] = {
         "Answers came all at once, held back by the server or a proxy or read late by the client: "
         "the times between their tokens are not known.",
     ),
+    "cached_prompts": Code(
+        False,
+        "The server found prompts in its prefix cache that the study asks it to compute: they cost "
+        "less than they would.",
+    ),
     "counter_unverified": Code(
         False,
         "Nothing shows whether the energy counter sees all of the time; the interval holds what it "
@@ -98,6 +103,9 @@ VALIDITY: Mapping[str, Code] = {
     ),
     "not_steady": Code(False, "Speed or power had not settled when the window began."),
     "over_saturated": Code(False, "Requests came faster than they were answered."),
+    "resolved_otherwise": Code(
+        False, "The engine has another value in force for a setting than the study asks for."
+    ),
     "rest_not_steady": Code(
         False, "The rest next to the work was not steady, and net energy is as unsure."
     ),

@@ -99,6 +99,74 @@ def test_two_backends_must_have_done_the_same_work(
     assert reason is None or reason in told
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "apart"),
+    [
+        ((HASH, OTHER_HASH), (HASH, OTHER_HASH), None),
+        ((HASH, OTHER_HASH), (HASH, None), None),  # a cycle that failed
+        ((HASH, None), (None, OTHER_HASH), "prompts are"),
+        ((HASH, OTHER_HASH), (OTHER_HASH, HASH), "prompts are"),
+    ],
+)
+def test_prompts_drawn_anew_are_compared_cycle_by_cycle(
+    tmp_path: Path, one: tuple[Any, Any], other: tuple[Any, Any], apart: str | None
+) -> None:
+    plan = make_plan([PYTORCH, VLLM], [], cycles=2)
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        hashed = (one if run["backend"] == "pytorch" else other)[run["cycle"] - 1]
+        if hashed is not None:
+            write_result(tmp_path, make_result(run, **did(prompt_hash=hashed)))
+    rows = merge_runs(plan, tmp_path).to_pylist()
+    a, b = dict.fromkeys(run["experiment"] for run in plan["runs"])
+    told = Comparable(selections(rows), plan["runs"]).why_not(a, b)
+    assert (told is None) == (apart is None)
+    assert apart is None or apart in told
+
+
+@pytest.mark.parametrize("code", ["length_mismatch", "cached_prompts", "token_mismatch"])
+def test_traffic_that_was_not_as_asked_for_is_compared_with_no_other_backends(
+    code: str,
+) -> None:
+    plan = make_plan([PYTORCH, VLLM], [], cycles=1)
+    rows = []
+    for run in plan["runs"]:
+        row = run_row(make_result(run, **did()), {}) | {"offered_requests_per_s": 5.0}
+        rows.append(row | {"validity": [code] if run["backend"] == "vllm" else []})
+    a, b = (run["experiment"] for run in plan["runs"])
+    told = Comparable(selections(rows), plan["runs"]).why_not(a, b)
+    assert told == f"other work: requests were not all as asked for ({code})"
+    for row in rows:
+        row["validity"] = []
+    assert Comparable(selections(rows), plan["runs"]).why_not(a, b) is None
+
+
+def test_settings_that_an_engine_resolved_alike_are_one_experiment(tmp_path: Path) -> None:
+    key = "vllm.engine.attention_backend"
+    asked = (None, "FLASH_ATTN", "TRITON_ATTN", "FLEX")
+    configs = [{**BASE, "backend": "vllm", "vllm": {"engine": {}}} for _ in asked]
+    for config, name in zip(configs, asked, strict=True):
+        config["vllm"]["engine"] = {"attention_backend": name, "max_num_seqs": 8}
+    plan = make_plan(configs, [key], cycles=2)
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        name = run["config"]["vllm"]["engine"]["attention_backend"]
+        ran = "FLEX" if name == "FLEX" else "CPU_ATTN"
+        result = make_result(run, **did())
+        engine = {"versions": {}, "resolved_config": {"workers": [{"attention": [ran]}]}}
+        result.environment["engine"] = engine
+        write_result(tmp_path, result, swept=[key])
+    write_tables(tmp_path, partial=False)
+    rows = read_table(tmp_path, "summary.parquet").to_pylist()
+    first = rows[0]["experiment"]
+    why = f"the engine ran it as experiment {first}: {key} is CPU_ATTN in both"
+    assert [row["not_comparable"] for row in rows] == [None, why, why, None]
+    assert [row["n"] for row in rows] == [2, 2, 2, 2]
+    pairs = read_table(tmp_path, "comparisons.parquet").to_pylist()
+    compared = {(one["experiment_a"], one["experiment_b"]) for one in pairs if one["ratio"]}
+    assert compared == {(first, rows[3]["experiment"])}
+
+
 def test_answers_that_may_end_early_are_not_counted(tmp_path: Path) -> None:
     configs = [{**config, "decoder": {"min_new_tokens": 4}} for config in (PYTORCH, VLLM)]
     told_apart, (a, b) = study(tmp_path, configs, did(), did(output=150))

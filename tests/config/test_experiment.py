@@ -117,6 +117,12 @@ def test_natural_answers_are_drawn_anew_in_each_cycle() -> None:
     assert natural().drawn_in(1).model_copy(update={"random_seed": 42}) == natural()
 
 
+def test_traffic_is_drawn_anew_in_each_cycle_by_the_same_seeds() -> None:
+    config = ExperimentConfig(model="x", serving={"rate_per_s": 1})
+    assert config.drawn_in(1).random_seed == natural().drawn_in(1).random_seed
+    assert config.drawn_in(1) != config.drawn_in(2)
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from llenergymeasure.cli.results import status
 from llenergymeasure.plan import Plan, PlannedRun, make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.whole import Damage, damage
@@ -109,3 +110,20 @@ def test_a_damaged_manifest_is_passed_over(study: tuple[Plan, StudyFolder], cont
     plan, folder = study
     folder.manifest.write_text(content)
     assert manifest.states(plan, folder) == manifest.states(plan, folder, full=True)
+
+
+def test_what_runs_were_warned_of_is_told_once(
+    study: tuple[Plan, StudyFolder], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, folder = study
+    folder.plan.write_bytes(plan.to_json_bytes())
+    for number, run in enumerate(plan.runs):
+        names = ("experiment", "cycle", "order", "backend", "runner", "config")
+        result = make_result({name: getattr(run, name) for name in names})
+        warned = [{"key": None, "message": f"{number} MiB of GPU-1\x1b[2J are in use"}]
+        result.provenance.update(preflight=warned, workload={"notes": []})
+        write_result(folder.path, result)
+    status(folder.path, as_json=False)
+    assert "  Note: 0 MiB of GPU-1\\u001b[2J are in use (6 runs)\n" in capsys.readouterr().out
+    status(folder.path, as_json=True)
+    assert json.loads(capsys.readouterr().out)["notes"] == ["0 MiB of GPU-1\x1b[2J are in use"]

@@ -169,6 +169,21 @@ def test_notes_of_the_plan_are_passed_on(tmp_path, plan):
     assert "swap_space has left vLLM" in report(tmp_path).text
 
 
+def test_what_runs_were_warned_of_is_said_once(tmp_path):
+    plan = make_plan(CONFIGS, SWEPT, cycles=2)
+    write_complete_study(tmp_path, plan)
+    for place, run in enumerate(plan["runs"]):
+        result = make_result(run)
+        warned = [{"key": "gpu", "message": f"a process (pid {place}) has 3 MB of GPU-{place}"}]
+        cut = ["prompts were cut to 9 tokens"] if place == 3 else []
+        result.provenance.update(preflight=warned, workload={"notes": cut})
+        write_result(tmp_path, result, swept=SWEPT)
+    page = report(tmp_path)
+    text = page if isinstance(page, str) else page.text
+    assert text.count("has 3 MB") == 1
+    assert "prompts were cut to 9 tokens (1 run)" in text
+
+
 def test_wide_intervals_ask_for_more_cycles(tmp_path):
     plan = make_plan(CONFIGS[:1], SWEPT, cycles=2)
     write_plan(tmp_path, plan)

@@ -48,6 +48,7 @@ def test_row_of_a_run_is_its_record_flat():
 
 
 NAMED_OTHERWISE = {
+    "input_tokens_cached": "tokens.input_cached",
     "input_tokens": "tokens.input",
     "output_tokens": "tokens.output",
     "output_tokens_sd": "tokens.output_sd",

@@ -146,7 +146,29 @@ def test_weights_that_git_left_as_a_pointer_are_refused(tmp_path: Path) -> None:
     (folder / "model.safetensors").write_text(POINTER)
     (error,) = on_cpu(tmp_path / "run", model=str(folder)).errors
     assert error.file == folder / "model.safetensors"
-    assert "holds a pointer of Git LFS and no weights; run git lfs pull there" in str(error)
+    assert "holds a pointer of Git LFS, not the file itself; run git lfs pull" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("config.json", {}),
+        ("tokenizer.json", {"dataset": "prompts.jsonl"}),
+        ("prompts.jsonl", {"dataset": "prompts.jsonl"}),
+        ("trace.csv", {"serving": {"arrivals": "trace", "trace": "trace.csv"}}),
+    ],
+)
+def test_any_other_file_that_git_left_as_a_pointer_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, settings: dict[str, Any]
+) -> None:
+    folder = own_model(tmp_path)
+    monkeypatch.chdir(folder)
+    (folder / "prompts.jsonl").write_text('{"prompt": "hello"}\n')
+    (folder / name).write_text(POINTER)
+    errors = on_cpu(tmp_path / "run", model=str(folder), **settings).errors
+    said = " ".join(map(str, errors))
+    assert f"{name}" in said
+    assert "holds a pointer of Git LFS, not the file itself; run git lfs pull" in said
 
 
 def test_shards_that_are_missing_are_named(tmp_path: Path) -> None:

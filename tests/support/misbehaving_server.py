@@ -449,6 +449,21 @@ MARKED = [
         per_part=1.0,
     ),
     good("prompts counted one longer", ends(prompt=17), "token_mismatch"),
+    good(
+        "prompts found in a prefix cache",
+        ends(prompt_tokens_details={"cached_tokens": 15}),
+        "cached_prompts",
+    ),
+    good("the same in DeepSeek's words", ends(prompt_cache_hit_tokens=15), "cached_prompts"),
+    good("a prompt's first token found there", ends(prompt_tokens_details={"cached_tokens": 1})),
+    *(
+        good(f"a cache that knows {odd}", ends(prompt_tokens_details={"cached_tokens": odd}))
+        for odd in (None, -5, 17, 10**30, True, "much", [15], float("nan"))
+    ),
+    *(
+        good(f"details that are {odd}", ends(prompt_tokens_details=odd))
+        for odd in (None, 15, [15], "15")
+    ),
     good("half a surrogate in a text", answer([event(part("\ud800"))] * TOKENS)),
     good("half a surrogate as finish reason", reasoned("\ud800")),
 ]

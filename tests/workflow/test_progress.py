@@ -12,8 +12,8 @@ from llenergymeasure.plan import Estimates, Plan, make_plan
 from llenergymeasure.plan.estimate import Known
 from llenergymeasure.processes import boot_id
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.notes import kind_of
 from llenergymeasure.run.engine.phase_marks import Marks
-from llenergymeasure.workflow.drive import _kind_of
 from llenergymeasure.workflow.progress import AT_ONCE_ON_A_CLUSTER, TABLES_S, Progress
 from llenergymeasure.workload.studies import study_from_mapping
 from support.studies import SMALL
@@ -100,9 +100,9 @@ def test_what_a_run_s_preflight_warned_of_is_passed_on(tmp_path: Path) -> None:
 
 def test_a_note_with_other_figures_is_the_same_note() -> None:
     busy = "other processes use {}% of the CPUs now: {}; beyond 5% a run gets slower"
-    first = _kind_of(busy.format(84, "timeout (pid 19443), python (pid 20549)"))
-    assert first == _kind_of(busy.format(7, "llem (pid 12)"))
-    assert first != _kind_of("GPU-1 has ECC off")
+    first = kind_of(busy.format(84, "timeout (pid 19443), python (pid 20549)"))
+    assert first == kind_of(busy.format(7, "llem (pid 12)"))
+    assert first != kind_of("GPU-1 has ECC off")
 
 
 def test_runs_go_by_their_settings_and_each_phase_is_said_once(tmp_path: Path) -> None:

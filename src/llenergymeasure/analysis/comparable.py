@@ -4,10 +4,12 @@ Two experiments may be compared if their energy is of the same kind, sensors and
 runs had the same GPU model, driver and power limit, and a host and a card in common, or several of
 each, so that what parts these is in their spread. Experiments of two backends must also have done
 the same work: what one backend does when its own settings vary is its user's to compare. All of
-this is a property of the pair: each of the two keeps its own mean.
+this is a property of the pair: each of the two keeps its own mean. And settings that an engine has
+resolved to the same values make one experiment, not two: only the first is compared.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -37,12 +39,15 @@ WORK = (
 )
 """What two backends must have in common to have done the same work."""
 
+_OTHER_WORK = frozenset({"cached_prompts", "empty_answers", "length_mismatch", "token_mismatch"})
+"""Codes of traffic in which requests were not what was asked for: no other backend did the same."""
+
 _SPREAD = ("host", "gpu_uuid")
 """Where runs of one experiment had several of these, their spread holds what parts them."""
 
 COLUMNS = (
     *("backend", "model", "precision", "prompt_hash", "input_tokens", "output_tokens"),
-    *("requests", "offered_requests_per_s", *MACHINE),
+    *("cycle", "requests", "offered_requests_per_s", "validity", "settings_in_force", *MACHINE),
 )
 """Columns of ``runs.parquet`` that are looked at, beside those of the selection."""
 
@@ -60,7 +65,8 @@ class _Facts:
         limit_asked: the power limit that the study sets; two that differ are a setting.
         backend: its backend.
         planned: what it was to do.
-        work: its values of :data:`WORK`.
+        work: its values of :data:`WORK`; its prompts each with the cycle that drew them.
+        odd: codes of :data:`_OTHER_WORK` that its traffic has.
     """
 
     meter: Meter
@@ -70,6 +76,7 @@ class _Facts:
     backend: str
     planned: str
     work: tuple[Values, ...]
+    odd: Values
 
 
 class Comparable:
@@ -90,13 +97,15 @@ class Comparable:
             for experiment, chosen in selections.items()
             if chosen.alike
         }
+        self._twins = _twins(selections, configs)
 
     def why_not(self, one: str, other: str) -> str | None:
         """Return why two experiments may not be compared; None if they may, or one has no run."""
         if one not in self._facts or other not in self._facts:
             return None
         a, b = self._facts[one], self._facts[other]
-        return _measured_apart(a, b) or _unlike_work(a, b)
+        twin = self._twins.get(other) or self._twins.get(one)
+        return twin or _measured_apart(a, b) or _unlike_work(a, b)
 
     @cached_property
     def groups(self) -> list[tuple[str, ...]]:
@@ -106,20 +115,23 @@ class Comparable:
         Backends that were planned to do other work are in one group all the same, because the
         study asks for both; :meth:`why_not` parts them pair by pair.
         """
-        return [tuple(sorted(group.experiments, key=self._place)) for group in self._groups]
+        found = [tuple(sorted(group.experiments, key=self._place)) for group in self._groups]
+        return found + [(twin,) for twin in self._twins]
 
     @cached_property
     def outside(self) -> dict[str, str]:
         """Why each experiment that is not in the first group is not."""
         others = [name for group in self._groups[1:] for name in group.experiments]
         reasons = {name: self._groups[0].why_not(self._facts[name]) for name in others}
-        return {name: reason for name, reason in reasons.items() if reason is not None}
+        apart = {name: reason for name, reason in reasons.items() if reason is not None}
+        return apart | self._twins
 
     @cached_property
     def _groups(self) -> list["_Group"]:
         alike: dict[_Facts, list[str]] = {}
         for experiment, facts in self._facts.items():
-            alike.setdefault(facts, []).append(experiment)
+            if experiment not in self._twins:
+                alike.setdefault(facts, []).append(experiment)
         left = sorted(alike, key=lambda facts: (kind_rank(facts.meter[0]), -len(alike[facts])))
         found = []
         while left:
@@ -157,7 +169,7 @@ class _Group:
         seen = (facts.meter, facts.machine, facts.fixed, facts.limit_asked)
         self._measured.setdefault(seen, facts)
         of_backend = self._done.setdefault(facts.planned, {}).setdefault(facts.backend, {})
-        of_backend.setdefault(facts.work, facts)
+        of_backend.setdefault((facts.work, facts.odd), facts)
 
     def why_not(self, facts: _Facts) -> str | None:
         """Return why experiments of these facts are not of the group; None if they may be.
@@ -182,11 +194,48 @@ def _facts(meter: Meter, runs: Sequence[Row], config: Mapping[str, Any]) -> _Fac
         backend=runs[0]["backend"],
         planned=planned_work(config),
         work=(
-            *(_values(runs, name) for name in ("model", "precision", "prompt_hash")),
+            *(_values(runs, name) for name in ("model", "precision")),
+            frozenset((run["cycle"], run["prompt_hash"]) for run in runs if run["prompt_hash"]),
             frozenset(_a_request(runs, "input_tokens")),
             frozenset() if may_end_early(config) else frozenset(_a_request(runs, "output_tokens")),
         ),
+        odd=frozenset(
+            code
+            for run in runs
+            if run["offered_requests_per_s"] is not None
+            for code in _OTHER_WORK.intersection(run["validity"] or ())
+        ),
     )
+
+
+def _twins(
+    selections: Mapping[str, Selection], configs: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """Return why experiments are not ones of their own: an earlier one has the same in force."""
+    firsts: dict[tuple[str, str], str] = {}
+    found = {}
+    for experiment, chosen in selections.items():
+        told = {run.get("settings_in_force") for run in chosen.alike}
+        text = told.pop() if len(told) == 1 else None
+        if text is None:
+            continue
+        in_force = json.loads(text)
+        others = json.dumps(_without(configs.get(experiment) or {}, set(in_force)), sort_keys=True)
+        first = firsts.setdefault((text, others), experiment)
+        if first != experiment:
+            how = ", ".join(f"{key} is {value}" for key, value in in_force.items())
+            found[experiment] = f"the engine ran it as experiment {first}: {how} in both"
+    return found
+
+
+def _without(config: Mapping[str, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """Return settings without those of some dotted keys, and without sections left empty."""
+    left = {
+        name: _without(value, keys, f"{prefix}{name}.") if isinstance(value, Mapping) else value
+        for name, value in config.items()
+        if f"{prefix}{name}" not in keys
+    }
+    return {name: value for name, value in left.items() if value not in ({}, None)}
 
 
 def _values(runs: Iterable[Row], name: str) -> Values:
@@ -224,12 +273,26 @@ def _measured_apart(one: _Facts, other: _Facts) -> str | None:
 def _unlike_work(one: _Facts, other: _Facts) -> str | None:
     if one.backend == other.backend:
         return None
-    told = [
-        f"{name} {'is' if name in ('model', 'precision') else 'are'} {_told(mine, others)}"
-        for name, mine, others in zip(WORK, one.work, other.work, strict=True)
-        if mine and others and mine != others
-    ]
+    told = []
+    for name, mine, others in zip(WORK, one.work, other.work, strict=True):
+        if name == "prompts":
+            mine, others = _of_common_cycles(mine, others)
+        if mine and others and mine != others:
+            verb = "is" if name in ("model", "precision") else "are"
+            told.append(f"{name} {verb} {_told(mine, others)}")
+    if odd := one.odd | other.odd:
+        told.append(f"requests were not all as asked for ({', '.join(sorted(odd))})")
     return f"other work: {', '.join(told)}" if told else None
+
+
+def _of_common_cycles(one: Values, other: Values) -> tuple[Values, Values]:
+    """Return the hashes of prompts of the first cycle in which two differ, else all of them."""
+    mine, others = dict(one), dict(other)
+    both = sorted(mine.keys() & others.keys())
+    cycle = next((cycle for cycle in both if mine[cycle] != others[cycle]), None)
+    if cycle is not None:
+        return frozenset({mine[cycle]}), frozenset({others[cycle]})
+    return (frozenset(),) * 2 if both else (frozenset(mine.values()), frozenset(others.values()))
 
 
 def _meter_words(meter: Meter) -> str:

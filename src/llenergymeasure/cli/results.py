@@ -1,19 +1,22 @@
 """``llem status`` and ``llem results``: what a study has so far."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from llenergymeasure.cli.output import JsonOption, StudyArgument, names_in, print_json
 from llenergymeasure.cli.studies import study_folder
-from llenergymeasure.errors import ConfigurationError, PreflightError
+from llenergymeasure.errors import ConfigurationError, PreflightError, ResultsError
 from llenergymeasure.plan import Plan, left_out_lines
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.notes import distinct
+from llenergymeasure.results.row_file import read_run_row
+from llenergymeasure.screen import printable
 from llenergymeasure.workflow.cluster import left_jobs, waiting
 from llenergymeasure.workflow.manifest import count, precision_of, states
 from llenergymeasure.workflow.stopping import precision
@@ -24,6 +27,9 @@ PLAIN_METRICS = {
     "throughput": "output_tokens_per_s",
 }
 """Words that stand for a column."""
+
+READ_NOTES = 200
+"""Finished runs whose notes a look at the state reads: of 10,000 it would take seconds."""
 
 
 def status(
@@ -39,6 +45,7 @@ def status(
     runs = states(plan, folder, full=full)
     if as_json:
         head = {"study": plan.study, "counts": count(runs), **precision_of(plan, folder, runs)}
+        head["notes"] = [note for note, _ in distinct(_notes(folder, runs))]
         print_json({**head, "runs": runs})
         return
     counts = ", ".join(f"{number} {state}" for state, number in sorted(count(runs).items()))
@@ -52,6 +59,16 @@ def status(
         if run["status"] in {"failed", "interrupted", "lost"}:
             where = folder.run(run["experiment"], run["cycle"]).path
             print(f"  {where}: {run['status']}: {run['error_class']}: {run['error_message']}")
+    for note, of in distinct(_notes(folder, runs)):
+        print(printable(f"  Note: {note}" + (f" ({of} runs)" if of > 1 else "")))
+
+
+def _notes(folder: StudyFolder, runs: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    """Yield the notes of finished runs: of the first ones, as most hold for all of a study."""
+    finished = [run for run in runs if run["status"] == "completed"]
+    for run in finished[:READ_NOTES]:
+        with suppress(ResultsError):
+            yield read_run_row(folder.run(run["experiment"], run["cycle"]).row)["notes"] or []
 
 
 def _queued(folder: StudyFolder) -> Iterator[str]:

@@ -412,11 +412,11 @@ class ExperimentConfig(Section):
         return least or 1 if self.answer_length == "natural" else least
 
     def drawn_in(self, cycle: int) -> "ExperimentConfig":
-        """Return what an engine is told in a cycle: natural answers are drawn by its own seed.
+        """Return what is drawn in a cycle by its own seed: traffic, and answers that are natural.
 
         It is the same for all experiments of a cycle, and one that every engine takes.
         """
-        if self.answer_length != "natural" or self.decoder.greedy:
+        if self.serving is None and (self.answer_length != "natural" or self.decoder.greedy):
             return self
         drawn = ids.digest({"random_seed": self.random_seed, "cycle": cycle})
         return self.model_copy(update={"random_seed": int(drawn, 16) % 2**31})

@@ -196,6 +196,11 @@ class ServingConfig(Section):
     shared_prefixes: int | None = Field(
         default=None, ge=1, le=1_000_000, description="How many such prefixes there are; default 1."
     )
+    cached_prompts: bool | None = Field(
+        default=None,
+        description="Whether a prefix cache may know prompts: with true every cycle's are the "
+        "same, and a data set's come again as they are. Default: false, each one is computed.",
+    )
     ramp_up_max_seconds: float | None = Field(
         default=None,
         ge=0,

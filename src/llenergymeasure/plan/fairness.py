@@ -94,6 +94,12 @@ def may_end_early(config: Mapping[str, Any]) -> bool:
     return bool(least or natural)
 
 
+def fewest_tokens(config: Mapping[str, Any], asked: int) -> int:
+    """Return the fewest tokens that an answer may have of those asked for."""
+    least = (config.get("decoder") or {}).get("min_new_tokens") or 0
+    return min(least, asked) if may_end_early(config) else asked
+
+
 def same_work(configs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Return the experiments in groups that do the same work, each group in the given order.
 

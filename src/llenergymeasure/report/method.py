@@ -29,10 +29,14 @@ def method(summary: Sequence[Row], runs: Sequence[Row]) -> str:
         )
     said = (*precision(told), *independence(told), *left_out(summary))
     text += "".join(f". {sentence}" for sentence in said)
-    hashes = {run["prompt_hash"] for run in runs if run["prompt_hash"]}
-    if len(hashes) > 1:
+    hashes: dict[int, set[str]] = {}
+    for run in runs:
+        if run["prompt_hash"]:
+            hashes.setdefault(run["cycle"], set()).add(run["prompt_hash"])
+    sets = max(map(len, hashes.values()), default=0)
+    if sets > 1:
         text += (
-            f". The experiments answered {len(hashes)} different sets of prompts or asked lengths: "
+            f". The experiments answered {sets} different sets of prompts or asked lengths: "
             "energy per token is not like for like between them"
         )
     return f"{text}."

@@ -1,6 +1,6 @@
 """The page that a person reads, and the figures beside it: whole, offline, without a script."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,6 +25,7 @@ from llenergymeasure.report.sweep import sweep_figures
 from llenergymeasure.report.traces import trace_figures
 from llenergymeasure.report.wording import counted, plain, scale_for, shortened
 from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
+from llenergymeasure.results.notes import distinct
 from llenergymeasure.results.table import RUN_SCHEMA
 
 PAGE_NAME = "report.html"
@@ -45,6 +46,7 @@ LISTED_FAILURES = 50
 LISTED_RUNS = 8
 LISTED_LEFT_OUT = 100
 LISTED_FACTS = 4
+LISTED_NOTES = 30
 
 
 def write_report(study_dir: Path, *, partial: bool) -> None:
@@ -205,7 +207,7 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
         "left_out": [_left_out(item) for item in left_out[:LISTED_LEFT_OUT]],
         "left_out_total": len(left_out),
         "method": method.method(summary, runs),
-        "notes": [plain(note, 400) for note in plan.get("notes") or []],
+        "notes": [plain(note, 400) for note in [*(plan.get("notes") or []), *_run_notes(runs)]],
         "head": _head(dict(provenance), plan),
         "study_yaml": _study_file(plan),
         "tables": TABLE_NAMES,
@@ -215,6 +217,12 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
             (run["llenergymeasure_version"] for run in runs if run["llenergymeasure_version"]), None
         ),
     }
+
+
+def _run_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what runs' preflights and workloads said, once each."""
+    said = distinct(run["notes"] for run in runs)[:LISTED_NOTES]
+    return [note if of == len(runs) else f"{note} ({counted(of, 'run')})" for note, of in said]
 
 
 def _settings(runs: list[dict[str, Any]]) -> list[str]:

@@ -37,8 +37,13 @@ class Tokens(Record):
     output: int
     requests: int
     prompt_hash: str = Field(
-        description="SHA-256 over the prompts' token ids and the asked lengths; runs compare "
-        "only where it is the same"
+        description="SHA-256 over the prompts' token ids and asked lengths; under traffic over the "
+        "first n of the cycle, without the marks that keep prefix caches from knowing them"
+    )
+    input_cached: int | None = Field(
+        default=None,
+        description="of the input tokens, found in the server's prefix cache by its own account; "
+        "null where it does not tell",
     )
     output_sd: float | None = Field(
         default=None,

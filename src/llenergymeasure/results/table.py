@@ -15,6 +15,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from llenergymeasure.ids import canonical_json
+from llenergymeasure.results.in_force import settings_in_force
+from llenergymeasure.results.notes import notes_of
 from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.record import Result
 from llenergymeasure.results.serving import Latency
@@ -63,6 +65,7 @@ COLUMNS: dict[str, str | pa.DataType] = {
     "energy_scopes": "energy.scopes",
     "energy_unavailable": "energy.unavailable",
     "input_tokens": "tokens.input",
+    "input_tokens_cached": "tokens.input_cached",
     "output_tokens": "tokens.output",
     "requests": "tokens.requests",
     "output_tokens_per_request": _REAL,
@@ -114,6 +117,7 @@ COLUMNS: dict[str, str | pa.DataType] = {
     "flops_confidence": "flops.confidence",
     "window_s": "window.duration_s",
     "validity": "validity",
+    "notes": _CODES,
     "runner": "runner",
     "model": _TEXT,
     "precision": _TEXT,
@@ -122,6 +126,7 @@ COLUMNS: dict[str, str | pa.DataType] = {
     "driver_version": _TEXT,
     "power_limit_w": _REAL,
     "engine_version": _TEXT,
+    "settings_in_force": _TEXT,
     "llenergymeasure_version": _TEXT,
     "host": _TEXT,
     "slurm_job_id": _TEXT,
@@ -183,6 +188,8 @@ def run_row(result: Result, swept: Mapping[str, Any]) -> dict[str, Any]:
             (``precision``, ``model``, …) are not repeated.
     """
     tokens = result.tokens
+    account = _mapping(result.environment.get("engine")).get("resolved_config")
+    in_force = settings_in_force(swept, result.backend, account)
     row: dict[str, Any] = {
         **{
             name: _at(result, source) for name, source in COLUMNS.items() if isinstance(source, str)
@@ -190,6 +197,8 @@ def run_row(result: Result, swept: Mapping[str, Any]) -> dict[str, Any]:
         "status": result.status,
         "energy_scopes": sorted(set(result.energy.scopes)),
         "output_tokens_per_request": tokens.output / tokens.requests if tokens.requests else None,
+        "notes": notes_of(result.provenance),
+        "settings_in_force": canonical_json(in_force) if in_force else None,
         "model": _text(result.config.get("model")),
         "precision": _text(result.config.get("precision")),
         **_surroundings(result),

@@ -31,6 +31,7 @@ from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import SAFE_PATH_VARIABLE, die_with_parent, python_module
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.notes import kind_of
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.run.circuit_breaker import Broken, Circuit
 from llenergymeasure.run.preflight.forecast import Forecast
@@ -252,7 +253,7 @@ class Drive:
         for ended in progress.look():
             self._view.say(ended.told)
             for note in ended.notes:
-                kind = _kind_of(note)
+                kind = kind_of(note)
                 if kind not in self._noted:  # once a study: most hold for every run
                     self._noted.add(kind)
                     self._view.say(f"Note: {note}")
@@ -369,11 +370,6 @@ def check_snakemakes_cache() -> None:
     if reason is not None:
         text = f"Snakemake's cache cannot be written: {reason}; choose another: XDG_CACHE_HOME"
         raise PreflightError([Problem(text, file=folder)])
-
-
-def _kind_of(note: str) -> str:
-    """Return what two runs' notes share if they say the same with other figures and processes."""
-    return re.sub(r": [^:;]*\(pid \d+\)|[\d.]+", "", note)
 
 
 def _its_error(log: str) -> str:

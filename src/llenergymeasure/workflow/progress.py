@@ -8,10 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.errors import Problem
 from llenergymeasure.plan import Estimates, Plan, PlannedRun
 from llenergymeasure.plan.estimate import Estimate
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.notes import notes_of
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.units import NS_PER_S
@@ -242,11 +242,8 @@ def _words(phase: str) -> str:
 
 
 def _notes(result: Path) -> tuple[str, ...]:
-    """Return what a finished run's preflight warned of, and what was done to its prompts."""
     try:
-        said = json.loads(result.read_text())["provenance"]
-        warned = [str(Problem(each["message"], key=each.get("key"))) for each in said["preflight"]]
-        return (*warned, *said["workload"]["notes"])
+        return tuple(notes_of(json.loads(result.read_text())["provenance"]))
     except (OSError, ValueError, KeyError, TypeError):
         return ()
 

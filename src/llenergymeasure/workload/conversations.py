@@ -1,11 +1,16 @@
 """The requests of traffic, each made from the seed and its place: prompts, answers' lengths, turns.
 
 A request is the same whenever and in whatever order it is asked for, on every engine, so that
-traffic at different rates asks the same questions.
+traffic at different rates asks the same questions. Each cycle has a seed of its own
+(``ExperimentConfig.drawn_in``). What no cycle repeats no prefix cache knows: prompts of a data set,
+and those sent to a server that lives on, get a mark, a few random tokens in place of their own.
 """
 
+import secrets
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,30 +28,57 @@ from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
 from llenergymeasure.workload.tokens import ordinary_token_ids
 
-_LENGTHS, _TOKENS, _PREFIX, _CHOICE, _THINK = 2, 3, 4, 5, 6
+_LENGTHS, _TOKENS, _PREFIX, _CHOICE, _THINK, _MARK = 2, 3, 4, 5, 6, 7
 """Streams of the seed; the first is the arrivals'."""
+
+MARK_TOKENS = 4
+"""What tells a prompt from the same one sent before; a vocabulary has over 2**32 of so many."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A request and its place in a conversation, both from 0."""
+    """A request and its place in a conversation, both from 0.
+
+    ``shared_tokens`` of its prompt may be in a prefix cache: the traffic shares them.
+    """
 
     request: Request
     conversation: int
     turn: int
+    shared_tokens: int = 0
+
+
+def content_seed(config: ExperimentConfig, cycle: int) -> int:
+    """Return the seed of what a cycle's prompts say; one of its own on a server that lives on."""
+    if config.serving is not None and config.serving.cached_prompts:
+        return config.random_seed
+    if config.backend == "openai":
+        return secrets.randbits(63)
+    return config.drawn_in(cycle).random_seed
 
 
 class TrafficPrompts:
     """Makes the requests of an experiment's traffic.
 
     Args:
-        config: the experiment.
+        config: the experiment, as drawn in its cycle.
         workload: the requests of its data set, where prompts come from one; they are cycled.
+        content_seed: of what prompts say, see :func:`content_seed`; null says what the workload
+            says everywhere, without marks.
     """
 
-    def __init__(self, config: ExperimentConfig, workload: Workload | None = None) -> None:
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        workload: Workload | None = None,
+        content_seed: int | None = None,
+    ) -> None:
         self.serving: ServingConfig = config.serving or ONE_USER
         self.seed = config.random_seed
+        self.content_seed = self.seed if content_seed is None else content_seed
+        self._config = config
+        marked = content_seed is not None and not self.serving.cached_prompts
+        self._first_marked = (0 if config.backend == "openai" else 1) if marked else None
         trace, start_s = self.serving.trace, self.serving.trace_start_seconds or 0.0
         self.trace: Trace | None = (
             None if trace is None else read_trace(Path(trace).expanduser(), start_s)
@@ -56,7 +88,7 @@ class TrafficPrompts:
         self._workload = workload
         self._token_ids: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         if workload is None:
-            self._token_ids = ordinary_token_ids(resolve_model(config))
+            self._token_ids = self._ordinary
         self._input, self._output = self._lengths(config)
         synthetic = config.synthetic()
         self._shared_tokens = (synthetic and synthetic.shared_prefix_len) or 0
@@ -81,7 +113,9 @@ class TrafficPrompts:
             prompt = history + self._new_tokens(index + place, conversation, asked, history)
             if place == turn:
                 request = Request(index + turn, prompt, answer, self._messages(index))
-                return Turn(request, conversation, turn)
+                first = self._shared(len(prompt)) if self._workload is None else self._head
+                shared = len(history) or first
+                return Turn(request, conversation, turn, shared)
             history = prompt + self._drawn(_TOKENS, index + place, answer, answer_part=True)
         raise ValueError(f"turn {turn} comes before the first")
 
@@ -105,6 +139,11 @@ class TrafficPrompts:
         notes = [] if self._workload is None else list(self._workload.notes)
         if self._workload is not None:
             notes.append("prompts come from the data set in turn, and again once all were sent")
+            if not self.serving.cached_prompts:
+                notes.append(
+                    f"what a prefix cache could know of them has {MARK_TOKENS} random tokens in "
+                    "place of its first; serving.cached_prompts leaves them as they are"
+                )
         if self.serving.endpoint == "chat":
             notes.append("prompts are sent as messages, which the server's own template renders")
         if self.trace is not None and self.trace.unanswered:
@@ -138,7 +177,9 @@ class TrafficPrompts:
         """Return what a turn adds; a conversation's first begins with the shared prefix."""
         if self._workload is not None:
             requests = self._workload.requests
-            return requests[index % len(requests)].prompt_token_ids
+            prompt = requests[index % len(requests)].prompt_token_ids
+            mark = () if history else self._mark(index)[: max(0, len(prompt) - self._head)]
+            return prompt[: self._head] + mark + prompt[self._head + len(mark) :]
         shared = 0 if history else self._shared(asked)
         own = self._drawn(_TOKENS, index, asked - shared)
         return self._prefix(conversation, shared) + own
@@ -147,7 +188,55 @@ class TrafficPrompts:
         """Return the chat that a request is; none where turns are joined as token ids."""
         if self._workload is None or self.turns > 1:
             return ()
-        return self._workload.requests[index % len(self._workload.requests)].messages
+        messages = self._workload.requests[index % len(self._workload.requests)].messages
+        mark = self._mark(index)
+        if not mark or not messages:
+            return messages
+        place = next((n for n, each in enumerate(messages) if each["role"] == "user"), 0)
+        told = {**messages[place], "content": f"{mark[0]} {mark[1]} {messages[place]['content']}"}
+        return (*messages[:place], told, *messages[place + 1 :])
+
+    def _mark(self, index: int) -> tuple[int, ...]:
+        """Return what tells a data set's prompt from the same one sent before; often nothing."""
+        around, place = divmod(index, len(self._earlier))
+        times = around * self._copies[place] + self._earlier[place]
+        if self._first_marked is None or times < self._first_marked:
+            return ()
+        raw = Draws(self.content_seed, _MARK, times).raw(MARK_TOKENS)
+        return tuple(self._ordinary[raw % np.uint64(len(self._ordinary))].tolist())
+
+    @cached_property
+    def _ordinary(self) -> NDArray[np.int64]:
+        return ordinary_token_ids(resolve_model(self._config))
+
+    @cached_property
+    def _earlier(self) -> list[int]:
+        """How often each prompt of the data set stands in it before."""
+        seen: Counter[tuple[int, ...]] = Counter()
+        earlier = []
+        for prompt in self._prompts:
+            earlier.append(seen[prompt])
+            seen[prompt] += 1
+        return earlier
+
+    @cached_property
+    def _copies(self) -> list[int]:
+        """How often each prompt of the data set stands in it."""
+        copies = Counter(self._prompts)
+        return [copies[prompt] for prompt in self._prompts]
+
+    @property
+    def _prompts(self) -> list[tuple[int, ...]]:
+        assert self._workload is not None
+        return [request.prompt_token_ids for request in self._workload.requests]
+
+    @cached_property
+    def _head(self) -> int:
+        """How many tokens all prompts of the data set begin with: a template's, a system's."""
+        least, most = min(self._prompts), max(self._prompts)  # all others lie between the two
+        pairs = enumerate(zip(least, most, strict=False))
+        unlike = next((at for at, (one, other) in pairs if one != other), len(least))
+        return 0 if least == most else unlike
 
     def _shared(self, asked: int) -> int:
         """Return how many tokens of a first prompt are shared: by ratio, else the data set's."""
@@ -175,7 +264,7 @@ class TrafficPrompts:
             source = self._workload.requests[index % len(self._workload.requests)]
             words = source.prompt_token_ids
             return (words * (count // len(words) + 1))[:count]
-        raw = Draws(self.seed, stream + (100 if answer_part else 0), index).raw(count)
+        raw = Draws(self.content_seed, stream + (100 if answer_part else 0), index).raw(count)
         return tuple(self._token_ids[raw % np.uint64(len(self._token_ids))].tolist())
 
 

@@ -40,17 +40,21 @@ def build_workload(config: ExperimentConfig) -> Workload:
     return _batch_workload(config)
 
 
-def traffic_prompts(config: ExperimentConfig) -> TrafficPrompts:
+def traffic_prompts(config: ExperimentConfig, content_seed: int | None = None) -> TrafficPrompts:
     """Return what makes the requests of an experiment's traffic.
 
     Without a section ``serving`` they are the requests of its batches, in their order.
+
+    Args:
+        config: the experiment, as drawn in its cycle.
+        content_seed: of what prompts say, see :class:`TrafficPrompts`.
 
     Raises:
         ConfigurationError: the data set, a row of it, or the trace cannot be used.
         BackendError: the model's tokenizer or a data set on the hub cannot be had.
     """
     made = config.serving is not None and config.synthetic() is not None
-    return TrafficPrompts(config, None if made else _batch_workload(config))
+    return TrafficPrompts(config, None if made else _batch_workload(config), content_seed)
 
 
 def _batch_workload(config: ExperimentConfig) -> Workload:

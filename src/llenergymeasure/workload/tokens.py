@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from llenergymeasure.config.chat import OWN_TEMPLATE, ChatConfig
 from llenergymeasure.errors import BackendError, ConfigurationError, Problem
+from llenergymeasure.files import pointer_of_lfs
 from llenergymeasure.installation import install_command
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.hub import cached_file
@@ -86,9 +87,12 @@ class Tokenizer:
             )
         except Exception as error:
             # Its libraries raise bare exceptions for a file of a later version of themselves.
+            wrong = f"{error}; the model may need newer packages tokenizers and transformers"
+            for path in () if source.folder is None else source.folder.glob("*token*"):
+                if (pointer := pointer_of_lfs(path)) is not None:
+                    wrong = f"{path.name} {pointer}"
             raise BackendError(
-                f"model {source.name}: its tokenizer cannot be loaded: {error}; the model may need "
-                "newer packages tokenizers and transformers"
+                f"model {source.name}: its tokenizer cannot be loaded: {wrong}"
             ) from error
 
     def encode(self, records: Sequence[Record]) -> list[list[int]]:

@@ -107,6 +107,7 @@ class _Reading:
             raise _AnswerError("malformed", "the answer came without usage, so nothing counts")
         most = exchange.sent_bytes + _TEMPLATE_TOKENS
         exchange.input_tokens = _count(self._usage, "prompt_tokens", most)
+        exchange.cached_tokens = _cached(self._usage, exchange.input_tokens)
         tokens = _count(self._usage, "completion_tokens", exchange.asked_tokens)
         shown = sum(shows for _, shows in self.parts)
         if shown and not tokens:
@@ -170,17 +171,28 @@ def _count(usage: Mapping[str, Any], name: str, most: int) -> int:
         has = clean(", ".join(map(str, usage)))[:100]
         raise _AnswerError("malformed", f"usage has no {name}; it has {has}")
     value = usage[name]
-    if isinstance(value, str):
-        number = int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
-    else:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        number = int(value) if is_number and value % 1 == 0 else None
+    number = _whole(value)
     if number is not None and 0 <= number <= most:
         return number
     shown = type(value).__name__ if isinstance(value, list | dict) else json.dumps(value)[:40]
     raise _AnswerError(
         "malformed", f"usage.{name} is {shown}, and no whole number from 0 to {most}"
     )
+
+
+def _cached(usage: Mapping[str, Any], prompt_tokens: int) -> int | None:
+    """Return how much of the prompt a prefix cache knew; null where usage does not tell it."""
+    details = usage.get("prompt_tokens_details")
+    told = details if isinstance(details, dict) else {}
+    number = _whole(told.get("cached_tokens", usage.get("prompt_cache_hit_tokens")))
+    return number if number is not None and 0 <= number <= prompt_tokens else None
+
+
+def _whole(value: Any) -> int | None:
+    if isinstance(value, str):
+        return int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return int(value) if is_number and value % 1 == 0 else None
 
 
 def _events(pieces: Sequence[Piece]) -> Iterator[tuple[int, bytes]]:

@@ -35,6 +35,7 @@ class Exchange:
         end_ns: when the answer was complete or had failed; 0 while it runs.
         token_ns: when each part of the answer that holds output came.
         input_tokens: by the server's account; null if it gave none.
+        cached_tokens: of the prompt, found in a prefix cache; null if it does not tell.
         output_tokens: likewise; parts of the answer are not counted for it.
         finish_reason: as the server gave it.
         failure: how it failed; null if it did not.
@@ -50,6 +51,7 @@ class Exchange:
     end_ns: int = 0
     token_ns: "array[int]" = field(default_factory=lambda: array("q"))
     input_tokens: int | None = None
+    cached_tokens: int | None = None
     output_tokens: int | None = None
     finish_reason: str | None = None
     failure: Failure | None = None

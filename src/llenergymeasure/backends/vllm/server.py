@@ -93,6 +93,7 @@ def _arguments(config: ExperimentConfig, source: ModelSource) -> dict[str, Any]:
     says of sampling is left aside: every request says its own.
     """
     arguments = engine_arguments(config, source)
+    arguments["enable_prompt_tokens_details"] = True  # usage tells what its prefix cache knew
     given = given_engine(config)
     if "skip_tokenizer_init" not in given and _has_tokenizer(source):
         arguments.pop("skip_tokenizer_init", None)

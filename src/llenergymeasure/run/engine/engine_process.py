@@ -43,6 +43,7 @@ from llenergymeasure.run.preflight.forecast import known_of, work_of
 from llenergymeasure.run.preflight.memory import memory_need
 from llenergymeasure.run.result.flops import workload_flops
 from llenergymeasure.screen import say
+from llenergymeasure.workload.conversations import content_seed
 from llenergymeasure.workload.prompts import build_workload, traffic_prompts
 from llenergymeasure.workload.requests import Request, Workload
 
@@ -79,6 +80,9 @@ class EngineRun:
         self._folder = folder
         self._config = ExperimentConfig.model_validate(spec.config)
         self._drawn = self._config.drawn_in(spec.cycle)
+        # Batches are the same in every cycle, so that cycles differ in nothing but chance.
+        self._asked = self._config if self._config.serving is None else self._drawn
+        self._content_seed = content_seed(self._config, spec.cycle) if self._config.served else None
         self._marks = Marks(folder.marks)
 
     def run(self) -> None:
@@ -129,7 +133,7 @@ class EngineRun:
             self._rest("idle_after", protocol.idle_after_s)
             document = {
                 "protocol": protocol.as_dict(),
-                "workload": _told(workload, self._drawn),
+                "workload": _told(workload) | self._seeds(),
                 "window": window,
                 "serving": traffic,
                 "peak_memory_bytes": memory,
@@ -159,12 +163,12 @@ class EngineRun:
         """Return what was found and the workload; errors count unless the study passes them."""
         # A server that runs already may be at work.
         watch = None if self._spec.backend == "openai" else CpuWatch.of_run(os.getppid())
-        found = preflight(self._config, backend, self._folder.path, run_pid=os.getppid())
+        found = preflight(self._asked, backend, self._folder.path, run_pid=os.getppid())
         if found.errors and not self._spec.skip_preflight:
             raise PreflightError(found.errors)
         if watch is not None:
             found = replace(found, warnings=(*found.warnings, *watch.warnings()))
-        return found, found.workload or build_workload(self._config)
+        return found, found.workload or build_workload(self._asked)
 
     def _load(self, backend: Backend, found: Preflight) -> Engine:
         if not self._config.served:
@@ -175,7 +179,8 @@ class EngineRun:
             # What it does on a GPU is the run's work, and no stranger's.
             write_text(self._folder.engine_pid, str(backend.process(self._config) or os.getpid()))
         devices = tuple(card.uuid for card in found.cards)
-        return open_server(backend, self._drawn, devices, traffic_prompts(self._config))
+        prompts = traffic_prompts(self._asked, self._content_seed)
+        return open_server(backend, self._drawn, devices, prompts)
 
     def _measure(
         self,
@@ -258,6 +263,16 @@ class EngineRun:
         asked = workload.requests
         return [(len(each.prompt_token_ids), each.max_output_tokens) for each in asked]
 
+    def _seeds(self) -> dict[str, Any]:
+        """Return what this cycle's draws came from; prompts by cycle have hashes by cycle."""
+        traffic = self._config.serving is not None
+        return {
+            "prompt_hash_version": 2 if traffic else 1,
+            "traffic_seed": self._drawn.random_seed if traffic else None,
+            "content_seed": self._content_seed,
+            "sampling_seed": None if self._drawn.decoder.greedy else self._drawn.random_seed,
+        }
+
     def _rest(self, phase: str, duration_s: float) -> None:
         if duration_s > 0:
             with self._marks.phase(phase):
@@ -278,7 +293,7 @@ def _warmup_requests(engine: Engine, workload: Workload) -> Sequence[Request]:
     return engine.warmup_requests() if isinstance(engine, Warming) else workload.requests
 
 
-def _told(workload: Workload, drawn: ExperimentConfig) -> dict[str, Any]:
+def _told(workload: Workload) -> dict[str, Any]:
     return {
         "prompt_hash": workload.prompt_hash,
         "requests": len(workload.requests),
@@ -286,7 +301,6 @@ def _told(workload: Workload, drawn: ExperimentConfig) -> dict[str, Any]:
         "output_tokens": workload.output_tokens,
         "notes": list(workload.notes),
         "chat_template_sha256": workload.template_sha256,
-        "sampling_seed": None if drawn.decoder.greedy else drawn.random_seed,
     }
 
 

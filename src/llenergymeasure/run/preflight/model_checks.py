@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
+from llenergymeasure.files import pointer_of_lfs
 from llenergymeasure.machine.disk import free_bytes
 from llenergymeasure.machine.gpus.inventory import Gpu
 from llenergymeasure.run.preflight.memory import (
@@ -27,7 +28,6 @@ _WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 
-_POINTER = b"version https://git-lfs"
 SHOWN_SHARDS = 3
 
 
@@ -94,15 +94,9 @@ def _check_weight_files(source: ModelSource, first: Path) -> Iterator[Problem]:
             file=first,
         )
     for path in (first, *(_file(source, name) for name in shards)):
-        if path is not None and _is_pointer(path):
-            text = "holds a pointer of Git LFS and no weights; run git lfs pull there"
-            yield Problem(text, file=path)
+        if path is not None and (pointer := pointer_of_lfs(path)) is not None:
+            yield Problem(pointer, file=path)
             return
-
-
-def _is_pointer(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_POINTER)) == _POINTER
 
 
 def _weights_file(source: ModelSource) -> Path | None:

@@ -16,14 +16,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.energy.account import Account
 from llenergymeasure.energy.disturbance import cpu_use
 from llenergymeasure.errors import EXIT_OK
 from llenergymeasure.files import read_json, replacing, sha256, write_text
 from llenergymeasure.machine.environment import provenance
+from llenergymeasure.plan.fairness import fewest_tokens, work_of
 from llenergymeasure.recording.samples import Samples, read_samples, write_samples
 from llenergymeasure.results.attempt import attempts_begun, report_failure
+from llenergymeasure.results.in_force import resolved_otherwise
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import (
     Performance,
@@ -38,7 +41,13 @@ from llenergymeasure.results.table import run_row
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.run.result.flops import flops_record
 from llenergymeasure.run.result.run_energy import BATCH_FIELDS, RunEnergy, run_energy
-from llenergymeasure.run.result.traffic_result import ServedRun, served_run, spread
+from llenergymeasure.run.result.traffic_result import (
+    ODD,
+    ODD_SHARE_MAX,
+    ServedRun,
+    served_run,
+    spread,
+)
 from llenergymeasure.run.result.trend import far_slower, steadiness
 from llenergymeasure.run.result.utilisation import power_inside, throttle_history, utilisation
 from llenergymeasure.sensors.behaviour import load_characterised
@@ -174,6 +183,13 @@ def _result(
         validity["shared_node"] = f"at work just before or after: {', '.join(neighbours)}"
     if served is not None:
         validity |= served.validity()
+    elif odd := other_lengths(spec.config, requests):
+        validity["length_mismatch"] = f"{odd} of {len(requests)} {ODD['length_mismatch']}"
+    otherwise = resolved_otherwise(spec.config, done["resolved_config"])
+    if otherwise:
+        validity["resolved_otherwise"] = "; ".join(
+            f"{key}: {how}" for key, how in otherwise.items()
+        )
     if record.kind == "measured" and "gpu" in record.scopes and _on_cpu(done):
         validity["computes_on_cpu"] = (
             "the engine computed on the CPU, and the energy is that of the GPU beside it"
@@ -261,6 +277,19 @@ def quality_record(asked: dict[str, Any] | None, done: dict[str, Any] | None) ->
         reason = "the run was ended before the command judged it"
         found |= {"command": list(command), "score_unavailable": reason}
     return Quality(**found) if found else None
+
+
+def other_lengths(config: dict[str, Any], requests: pa.Table) -> int:
+    """Return how many answers of batches have other than the tokens asked for, if over 1 %."""
+    experiment = ExperimentConfig.model_validate(config)
+    synthetic, answers = experiment.synthetic(), work_of(config).get("answers") or {}
+    asked = answers.get("longest") or (
+        synthetic.output_len if synthetic else experiment.max_output_tokens
+    )
+    most = asked * answers.get("number", 1)
+    least = fewest_tokens(config, asked) * answers.get("number", 1)
+    odd = sum(not least <= tokens <= most for tokens in requests["output_tokens"].to_pylist())
+    return odd if odd > ODD_SHARE_MAX * len(requests) else 0
 
 
 def _on_cpu(done: dict[str, Any]) -> bool:

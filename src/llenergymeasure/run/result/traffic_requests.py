@@ -19,6 +19,8 @@ TRAFFIC_SCHEMA = pa.schema(
         ("turn", pa.int64()),
         ("input_tokens", pa.int64()),
         ("input_tokens_expected", pa.int64()),
+        ("input_tokens_cached", pa.int64()),
+        ("input_tokens_shared", pa.int64()),
         ("output_tokens", pa.int64()),
         ("output_tokens_asked", pa.int64()),
         ("planned_monotonic_ns", pa.int64()),
@@ -71,6 +73,8 @@ def traffic_table(sent: Sequence[Sent], engine: ServedEngine) -> pa.Table:
                 "turn": one.turn.turn,
                 "input_tokens": exchange.input_tokens,
                 "input_tokens_expected": _expected(engine, one, number),
+                "input_tokens_cached": exchange.cached_tokens,
+                "input_tokens_shared": _shared(one),
                 "output_tokens": exchange.output_tokens,
                 "output_tokens_asked": exchange.asked_tokens,
                 "planned_monotonic_ns": exchange.planned_ns,
@@ -106,6 +110,12 @@ def _expected(engine: ServedEngine, one: Sent, number: int) -> int | None:
     if engine.counts_for_free or number < CHECKED_REQUESTS:
         return engine.expected_input_tokens(one.turn.request)
     return None
+
+
+def _shared(one: Sent) -> int:
+    """Return how much of a prompt the traffic shares, with what a chat's template adds to it."""
+    added = (one.exchange.input_tokens or 0) - len(one.turn.request.prompt_token_ids)
+    return one.turn.shared_tokens + max(0, added)
 
 
 def _since(planned_ns: int, at_ns: int | None) -> float | None:

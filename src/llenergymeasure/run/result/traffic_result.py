@@ -22,7 +22,7 @@ from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig
 from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.energy.account import Account
 from llenergymeasure.energy.footprint import Declared, footprint
-from llenergymeasure.plan.fairness import may_end_early
+from llenergymeasure.plan.fairness import fewest_tokens
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import Energy, Tokens
 from llenergymeasure.results.serving import Latency, Serving
@@ -46,12 +46,16 @@ ODD_SHARE_MAX = 0.01
 
 ODD = {
     "token_mismatch": "prompts are counted otherwise by the model's tokenizer",
+    "cached_prompts": "prompts were in the server's prefix cache, beyond what the traffic shares",
     "length_mismatch": "answers had other than the tokens asked for",
     "undercounted_answers": "answers came in more parts than tokens were counted",
     "empty_answers": "answers had no token",
     "buffered_stream": "answers of several tokens came all at once",
 }
 """Codes of odd prompts and answers, and what is odd of so many."""
+
+CACHED_SHARE_MAX = 0.1
+"""Share of a prompt that a prefix cache may know beyond what the traffic shares."""
 
 MOST_STRETCHES = 120
 PERCENTILES = (50, 90, 95, 99)
@@ -112,8 +116,10 @@ class ServedRun:
             if len(parts):
                 share = np.mean((parts >= self.window[0]) & (parts < self.window[1]))
                 output += float(share) * row["output_tokens"]
+        cached = [row["input_tokens_cached"] for row in first if _told_of_cache(row)]
         return Tokens(
             input=sum(row["input_tokens"] or 0 for row in first),
+            input_cached=sum(cached) if cached else None,
             output=round(output),
             requests=len(done),
             prompt_hash=prompt_hash,
@@ -285,8 +291,7 @@ class ServedRun:
     @cached_property
     def _odd(self) -> dict[str, list[bool]]:
         """Return, for each way to be odd, which of the traffic's prompts or whole answers are."""
-        may_end = may_end_early(self.config.model_dump(exclude_none=True))
-        least = self.config.decoder.min_new_tokens or 0
+        config = self.config.model_dump(exclude_none=True)
         found: dict[str, list[bool]] = {code: [] for code in ODD}
         for row in self._rows:
             if row["failure"] is not None:
@@ -294,10 +299,13 @@ class ServedRun:
             tokens, asked = row["output_tokens"], row["output_tokens_asked"]
             parts, expected = row["token_monotonic_ns"], row["input_tokens_expected"]
             found["empty_answers"].append(tokens == 0)
-            found["length_mismatch"].append(tokens < (min(least, asked) if may_end else asked))
+            found["length_mismatch"].append(tokens < fewest_tokens(config, asked))
             found["undercounted_answers"].append(tokens < len(parts))
             if tokens > 1:
                 found["buffered_stream"].append(len(arrivals(parts)) == 1)
+            if _told_of_cache(row) and not self.serving.cached_prompts:
+                beyond = row["input_tokens_cached"] - row["input_tokens_shared"]
+                found["cached_prompts"].append(beyond > CACHED_SHARE_MAX * row["input_tokens"])
             if expected is not None:
                 found["token_mismatch"].append(row["input_tokens"] != expected)
         return found
@@ -394,6 +402,10 @@ def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 def spread(lengths: Sequence[int]) -> float | None:
     """Return the standard deviation of answers' lengths; null below two answers."""
     return statistics.stdev(lengths) if len(lengths) > 1 else None
+
+
+def _told_of_cache(row: Mapping[str, Any]) -> bool:
+    return row.get("input_tokens_cached") is not None  # records of 0.1 have no such column
 
 
 def _tokens_per_part(rows: Sequence[Mapping[str, Any]]) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.files import pointer_of_lfs
 from llenergymeasure.workload.datasets.record import CHAT_COLUMNS, TEXT_COLUMNS, Dataset, Rows
 
 _LONGEST_FIELD = 2**31 - 1
@@ -38,9 +39,14 @@ def read_file(path: Path) -> Dataset:
 
 
 def only_a_file(path: Path, key: str) -> None:
-    """Refuse what has no end or would be waited for: a pipe, a device, a folder."""
+    """Refuse what has no end or would be waited for, and what stands in a file's place.
+
+    That is a pipe, a device, a folder; and a pointer that Git LFS has left.
+    """
+    message = pointer_of_lfs(path) if path.is_file() else None
     if path.exists() and not path.is_file():
         message = "is no file, but a folder, a pipe or a device; name a file"
+    if message is not None:
         raise ConfigurationError(Problem(message, key=key, file=path))
 
 

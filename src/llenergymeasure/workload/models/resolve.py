@@ -10,6 +10,7 @@ from typing import Any
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError, ConfigurationError, Problem
+from llenergymeasure.files import pointer_of_lfs
 from llenergymeasure.ids import digest
 from llenergymeasure.workload.cache import cache_folder, made_once
 from llenergymeasure.workload.models.architecture import Architecture
@@ -165,7 +166,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise BackendError(f"{path} cannot be read as JSON: {error}") from error
+        wrong = pointer_of_lfs(path) or f"cannot be read as JSON: {error}"
+        raise BackendError(f"{path} {wrong}") from error
     if not isinstance(content, dict):
         raise BackendError(f"{path} should hold a mapping, not {type(content).__name__}")
     return content

@@ -1,0 +1,33 @@
+"""What a run's preflight warned of, and what was done to its prompts: for whoever reads results."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from llenergymeasure.errors import Problem
+
+
+def notes_of(provenance: Mapping[str, Any]) -> list[str]:
+    """Return the notes of one run, from its record; none where that has no such parts."""
+    try:
+        warned = provenance["preflight"]
+        said = [str(Problem(each["message"], key=each.get("key"))) for each in warned]
+        return [*said, *map(str, provenance["workload"]["notes"])]
+    except (KeyError, TypeError):
+        return []
+
+
+def kind_of(note: str) -> str:
+    """Return what two runs' notes share if they say the same with other figures and processes."""
+    return re.sub(r": [^:;]*\(pid \d+\)|[\d.]+", "", note)
+
+
+def distinct(notes: Iterable[Iterable[str] | None]) -> list[tuple[str, int]]:
+    """Return the notes of a study's runs, the first of each kind, with the number of its runs."""
+    first: dict[str, str] = {}
+    runs: dict[str, int] = {}
+    for of_run in notes:
+        for kind, note in {kind_of(note): note for note in of_run or ()}.items():
+            first.setdefault(kind, note)
+            runs[kind] = runs.get(kind, 0) + 1
+    return [(note, runs[kind]) for kind, note in first.items()]

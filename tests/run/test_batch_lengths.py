@@ -1,0 +1,36 @@
+"""Answers of batches that are not as long as asked are said, as those of traffic are."""
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from llenergymeasure.run.result.build_result import other_lengths
+
+EIGHT = {"model": "m", "backend": "vllm", "max_output_tokens": 8}
+
+
+def sampled(**sampling: Any) -> dict[str, Any]:
+    return EIGHT | {"vllm": {"sampling": sampling}}
+
+
+@pytest.mark.parametrize(
+    ("config", "tokens", "odd"),
+    [
+        (EIGHT, [8] * 200, 0),
+        (EIGHT, [8] * 198 + [7] * 2, 0),  # 1 %
+        (EIGHT, [8] * 197 + [7] * 3, 3),
+        (EIGHT, [8, 9], 1),
+        (EIGHT | {"dataset": {"output_len": 5}}, [5, 5], 0),
+        (EIGHT | {"answer_length": "natural"}, [1, 8], 0),
+        (EIGHT | {"answer_length": "natural"}, [1, 9], 1),
+        (EIGHT | {"decoder": {"min_new_tokens": 3}}, [2, 3], 1),
+        (sampled(max_tokens=4), [4, 4], 0),
+        (sampled(n=2), [16, 15], 1),
+        (sampled(n=2, ignore_eos=False), [16, 2], 0),
+    ],
+)
+def test_answers_of_other_lengths_are_counted(
+    config: dict[str, Any], tokens: list[int], odd: int
+) -> None:
+    assert other_lengths(config, pa.table({"output_tokens": tokens})) == odd

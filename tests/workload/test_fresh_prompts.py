@@ -1,0 +1,140 @@
+"""Each cycle's prompts are its own, so that no prefix cache knows them; arrivals are all alike."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.workload.arrivals import arrival_offsets
+from llenergymeasure.workload.conversations import MARK_TOKENS, TrafficPrompts, content_seed
+from llenergymeasure.workload.prompts import build_workload, traffic_prompts
+
+OPENAI = {"backend": "openai", "openai": {"base_url": "http://127.0.0.1:1/v1"}}
+RATE = {"rate_per_s": 4}
+
+
+def experiment(**values: Any) -> ExperimentConfig:
+    settings = {"model": "tiny-llama", "n": 4, "serving": RATE, "max_input_tokens": 12}
+    return ExperimentConfig.model_validate(settings | values)
+
+
+def cycle(config: ExperimentConfig, number: int) -> TrafficPrompts:
+    """What a run of this cycle sends."""
+    asked = config if config.serving is None else config.drawn_in(number)
+    return traffic_prompts(asked, content_seed(config, number))
+
+
+def told(prompts: TrafficPrompts, *numbers: int) -> list[tuple[int, ...]]:
+    return [prompts.turn(number).request.prompt_token_ids for number in numbers]
+
+
+def texts(folder: Path, *prompts: str) -> str:
+    path = folder / "set.jsonl"
+    path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in prompts))
+    return str(path)
+
+
+def test_cycles_have_their_own_arrivals_and_experiments_of_a_cycle_the_same() -> None:
+    def offsets(config: ExperimentConfig, number: int) -> list[float]:
+        seed = cycle(config, number).seed
+        assert config.serving is not None
+        return arrival_offsets(config.serving, 20, seed).tolist()
+
+    vllm = experiment(backend="vllm", precision="fp16")
+    assert offsets(experiment(), 1) == offsets(vllm, 1) == offsets(experiment(**OPENAI), 1)
+    assert offsets(experiment(), 1) != offsets(experiment(), 2)
+    half = experiment(serving={"rate_per_s": 2})
+    twice = [2 * at for at in offsets(experiment(), 3) if 2 * at < 20]
+    assert offsets(half, 3) == pytest.approx(twice)
+
+
+def test_each_cycle_asks_something_else_and_experiments_of_a_cycle_the_same() -> None:
+    first = told(cycle(experiment(), 1), 0, 1, 2)
+    assert told(cycle(experiment(serving={"rate_per_s": 9}), 1), 0, 1, 2) == first
+    assert not set(told(cycle(experiment(), 2), *range(50))) & set(first)
+    hashes = [build_workload(experiment().drawn_in(number)).prompt_hash for number in (1, 1, 2)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_server_that_lives_on_is_never_asked_the_same_twice() -> None:
+    config = experiment(**OPENAI)
+    one, again = (cycle(config, 1) for _ in range(2))
+    assert one.content_seed != again.content_seed
+    assert not set(told(one, *range(50))) & set(told(again, *range(50)))
+    assert [len(each) for each in told(one, 0, 1)] == [12, 12]
+    # The record names what was asked apart from it, so that engines can be compared.
+    drawn = config.drawn_in(1)
+    assert build_workload(drawn).prompt_hash == build_workload(experiment().drawn_in(1)).prompt_hash
+
+
+def test_without_traffic_the_batches_prompts_are_marked_on_a_server_that_lives_on() -> None:
+    config = experiment(serving=None, **OPENAI)
+    batches = [each.prompt_token_ids for each in build_workload(config).requests]
+    sent = told(cycle(config, 1), *range(12))
+    assert len({each[:MARK_TOKENS] for each in sent}) == 3  # a mark for each time round
+    assert [each[MARK_TOKENS:] for each in sent] == [each[MARK_TOKENS:] for each in batches] * 3
+    assert not set(sent) & set(told(cycle(config, 1), *range(12)))
+
+
+def test_an_own_servers_data_set_is_as_it_is_at_first_and_marked_when_it_comes_again(
+    tmp_path: Path,
+) -> None:
+    said = ("what is the first one to be asked", "what is another one to ask", "what else is it")
+    config = experiment(dataset=texts(tmp_path, *said), n=3, max_input_tokens=32)
+    prompts = cycle(config, 1)
+    whole = [each.prompt_token_ids for each in build_workload(config).requests]
+    assert told(prompts, 0, 1, 2) == whole
+    later = told(prompts, *range(3, 30))
+    assert len({*whole, *later}) == 30
+    assert [len(each) for each in later] == [len(each) for each in whole] * 9
+    head = prompts.turn(0).shared_tokens
+    assert 0 < head < 6
+    assert {each[:head] for each in later} == {whole[0][:head]}
+    # So they are where a smaller set is asked for more requests than it holds.
+    more = cycle(config.model_copy(update={"n": 5}), 1)
+    assert told(more, 0, 1, 2) == whole
+    assert len({*told(more, *range(30))}) == 30
+    # The warm-up's are not those of the window.
+    warm = told(prompts, *range(1 << 40, (1 << 40) + 30))
+    assert not set(warm) & {*whole, *later}
+
+
+def test_chats_are_marked_in_the_users_own_words(tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
+    path.write_text(json.dumps({"messages": chat}) + "\n")
+    serving = {**RATE, "endpoint": "chat"}
+    config = experiment(dataset=str(path), serving=serving, max_input_tokens=64, **OPENAI)
+    prompts = cycle(config, 1)
+    said = [prompts.turn(number).request.messages for number in range(3)]
+    assert {each[0]["content"] for each in said} == {"be brief"}
+    assert all(each[1]["content"].endswith(" hello") for each in said)
+    assert len({each[1]["content"] for each in said}) == 3
+
+
+def test_a_study_may_ask_for_prompts_that_a_cache_knows(tmp_path: Path) -> None:
+    serving = {**RATE, "cached_prompts": True}
+    made = experiment(serving=serving, **OPENAI)
+    assert told(cycle(made, 1), 0, 1) == told(cycle(made, 2), 0, 1)
+    assert cycle(made, 1).seed != cycle(made, 2).seed  # arrivals are each cycle's own all the same
+    dataset = texts(tmp_path, "one", "two")
+    same = told(cycle(experiment(dataset=dataset, n=2, serving=serving), 1), *range(4))
+    assert same[:2] == same[2:]
+
+
+def test_what_traffic_shares_is_known() -> None:
+    alone = cycle(experiment(), 1)
+    assert alone.turn(7).shared_tokens == 0
+    serving = {**RATE, "shared_prefix_ratio": 0.5, "turns": 2}
+    talk = cycle(experiment(serving=serving, max_output_tokens=5), 1)
+    assert [talk.turn(3, turn).shared_tokens for turn in (0, 1)] == [6, 17]
+
+
+def test_the_reader_of_a_result_is_told(tmp_path: Path) -> None:
+    dataset = texts(tmp_path, "one", "two")
+    notes = " ".join(build_workload(experiment(dataset=dataset)).notes)
+    assert "random tokens in place of its first" in notes
+    same = experiment(dataset=dataset, serving={**RATE, "cached_prompts": True})
+    assert "random tokens" not in " ".join(build_workload(same).notes)
