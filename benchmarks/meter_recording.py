@@ -115,7 +115,7 @@ def record_channels(
     readers = [
         sampler.Reader(channel, rows.append)
         for channel in channels
-        if channel.quantities[0] not in ("memory_used_bytes", "sm_clock_mhz")
+        if channel.quantities[0] not in ("memory_used_bytes", "sm_clock_mhz", "memory_clock_mhz")
     ]
     due = [(reader.read(), number) for number, reader in enumerate(readers)]
     heapq.heapify(due)

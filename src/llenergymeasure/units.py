@@ -7,10 +7,10 @@ from typing import Literal
 Kind = Literal["measured", "estimated"]
 """Whether a sensor saw the energy or a model guessed it."""
 
-Scope = Literal["gpu", "cpu", "dram", "module", "host"]
-"""What a reading covers. Overlapping scopes are never added."""
+Scope = Literal["gpu", "cpu", "dram", "module", "host", "node"]
+"""What a reading covers. Overlapping scopes are never added; a node is the machine at its plug."""
 
-SensorName = Literal["nvml", "rapl", "zeus", "codecarbon"]
+SensorName = Literal["nvml", "rapl", "zeus", "codecarbon", "node"]
 
 BackendName = Literal["pytorch", "vllm", "sglang", "tensorrt", "openai"]
 BACKENDS: tuple[BackendName, ...] = ("pytorch", "vllm", "sglang", "tensorrt", "openai")

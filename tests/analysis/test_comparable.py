@@ -10,7 +10,7 @@ from llenergymeasure.analysis.comparable import Comparable
 from llenergymeasure.analysis.merge import merge_runs
 from llenergymeasure.analysis.selection import selections
 from llenergymeasure.analysis.tables import read_table, write_tables
-from llenergymeasure.results.record import Tokens
+from llenergymeasure.results.record import Clocks, Tokens
 from llenergymeasure.results.table import run_row
 from results.synthetic import GPU, make_plan, make_result, write_plan, write_result
 
@@ -29,6 +29,19 @@ def did(**changes: Any) -> dict[str, Any]:
 def on(host: str = "node-1", **gpu: Any) -> dict[str, Any]:
     card = {"uuid": GPU, "name": "NVIDIA H200", "driver": "570.1", "power_limit_w": 700.0, **gpu}
     return {"environment": {"host": host, "gpus": [card]}}
+
+
+def clocked(free: float | None = 1980.0, memory: float = 2619.0, heat: float = 0.0) -> Any:
+    top = free or 1620.0
+    return {
+        "clocks": Clocks(
+            sm_clock_median_mhz=top,
+            sm_clock_max_mhz=top,
+            sm_clock_free_mhz=free,
+            memory_clock_median_mhz=memory,
+            slowed_by_heat_share=heat,
+        )
+    }
 
 
 def study(
@@ -61,6 +74,15 @@ TWO = [PYTORCH, {**PYTORCH, "pytorch": {"batch_size": 1}}]
         (on(), on(uuid="GPU-2"), f"card is {GPU} and GPU-2"),
         (on(), on(driver=None), None),
         (did(), did(output=150), None),  # One backend's own settings are its user's to compare.
+        (clocked(), clocked(), None),
+        (clocked(), {}, None),
+        (clocked(), clocked(1965.0), None),  # one step
+        (clocked(), clocked(1410.0), "other clocks: SM clock is 1980 and 1410 MHz"),
+        (clocked(), clocked(None), None),  # held down by its power limit: the work's own doing
+        (clocked(1410.0), clocked(None), "SM clock is 1410 and 1620 or more MHz"),
+        (clocked(), clocked(memory=1593.0), "memory clock is 2619 and 1593 MHz"),
+        (clocked(), clocked(heat=0.04), None),
+        (clocked(), clocked(heat=0.4), "heat held them down for 0% and 40% of the time"),
     ],
 )
 def test_two_experiments_of_one_backend(
@@ -78,6 +100,21 @@ def test_a_power_limit_that_the_study_sets_is_a_setting(tmp_path: Path) -> None:
     configs = [{**PYTORCH, "gpu": {"power_limit_w": limit}} for limit in (700.0, 400.0)]
     told_apart, (a, b) = study(tmp_path, configs, on(), on(power_limit_w=400.0))
     assert told_apart.why_not(a, b) is None
+
+
+def test_a_clock_that_the_study_sets_is_a_setting(tmp_path: Path) -> None:
+    configs = [{**PYTORCH, "gpu": {"sm_clock_mhz": clock}} for clock in (1980, 1410)]
+    comparable, (a, b) = study(tmp_path, configs, clocked(), clocked(1410.0))
+    assert comparable.why_not(a, b) is None
+
+
+def test_cycles_at_several_clocks_have_what_parts_them_in_their_spread(tmp_path: Path) -> None:
+    plan = make_plan(TWO, [], cycles=2)
+    write_plan(tmp_path, plan)
+    for run, how in zip(plan["runs"], (1980.0, 1980.0, 1410.0, 1980.0), strict=True):
+        write_result(tmp_path, make_result(run, **{**did(), **clocked(how)}))
+    found = Comparable(selections(merge_runs(plan, tmp_path).to_pylist()), plan["runs"])
+    assert len(found.groups) == 1
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from llenergymeasure.analysis.statistics import autocorrelation, estimate, outliers
+from llenergymeasure.analysis.statistics import (
+    autocorrelation,
+    energy_per_correct,
+    estimate,
+    outliers,
+)
 
 # Two-sided 95 % quantiles of Student's t from printed tables (degrees of freedom: quantile).
 PRINTED_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262, 29: 2.045}
@@ -147,3 +152,40 @@ def test_normal_values_have_few_outliers():
     rng = np.random.default_rng(2)
     flagged = sum(bool(outliers(rng.normal(0, 1, 8).tolist())) for _ in range(1000))
     assert flagged / 1000 < 0.025
+
+
+@pytest.mark.parametrize(
+    ("cycles", "spread", "items", "share"),
+    [
+        (3, 0.002, 40, 0.3),
+        (3, 0.2, 40, 0.9),
+        (8, 0.03, 40, 0.9),
+        (8, 0.002, 200, 0.55),
+        (3, 0.03, 1000, 0.05),
+    ],
+)
+def test_the_interval_of_energy_per_right_answer_holds(
+    cycles: int, spread: float, items: int, share: float
+) -> None:
+    """Both are uncertain: energy by its cycles, the share of right answers by the questions."""
+    rng = np.random.default_rng([cycles, round(spread * 1000), items])
+    studies, truth = 4000, 50.0 / share
+    energies = 50.0 * np.exp(rng.normal(-(spread**2) / 2, spread, (studies, cycles)))
+    right = rng.binomial(items, share, studies)
+    held = known = 0
+    for values, correct in zip(energies, right, strict=True):
+        found = energy_per_correct(estimate(values.tolist()), correct / items, items)
+        if found is not None:
+            known += 1
+            held += found[1] <= truth <= found[2]
+    assert known > 0.95 * studies
+    assert held / known >= 0.93
+
+
+def test_energy_per_right_answer_is_the_ratio_and_has_none_of_nothing() -> None:
+    assert energy_per_correct(estimate([10.0, 10.0, 10.0]), 0.5, 40)[0] == 20
+    assert energy_per_correct(estimate([10.0]), 0.5, 40) == (20, None, None)
+    assert energy_per_correct(estimate([10.0, 11.0]), 0.0, 40) is None
+    assert energy_per_correct(estimate([]), 0.5, 40) is None
+    _, low, high = energy_per_correct(estimate([10.0] * 3), 1.0, 40)
+    assert (low, high) == (10, pytest.approx(10 * (1 + 1.96**2 / 40), rel=1e-3))

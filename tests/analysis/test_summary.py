@@ -6,6 +6,7 @@ from scipy import stats
 
 from llenergymeasure.analysis.summary import METRICS, SUMMARY_SCHEMA, summarise
 from llenergymeasure.results.outcome import Outcome
+from llenergymeasure.results.record import Clocks, Quality
 from llenergymeasure.results.table import failed_row, lookup, rows_table, run_row
 from results.synthetic import make_plan, make_result
 
@@ -166,6 +167,53 @@ def test_what_repeats_share_goes_into_the_total_interval_undiminished(runs):
     # It is no scatter between cycles, so it does not stand among the parts of that.
     assert found["energy_within_sd_rel"] == pytest.approx((0.31**2 - 0.3**2) ** 0.5 / 1.96)
     assert plain["energy_per_output_token_j_total95_high"] < mean * 1.1
+
+
+def test_the_clocks_of_all_runs_are_told(runs):
+    def clocks(low, share, *reasons):
+        return Clocks(
+            sm_clock_median_mhz=low + 30,
+            sm_clock_min_mhz=low,
+            sm_clock_max_mhz=1980,
+            slowed_share=share,
+            slowed_by=reasons,
+        )
+
+    states = [
+        clocks(1500, 0.5, "sw_power_cap"),
+        clocks(1900, 0.0),
+        clocks(1950, 0.1, "hw_slowdown"),
+    ]
+    rows = [row(run, clocks=each) for run, each in zip(runs[:3], states, strict=True)]
+    (found,) = summary_of([*rows, row(runs[3], clocks=None)])
+    assert found["sm_clock_min_mhz"] == 1500
+    assert found["sm_clock_max_mhz"] == 1980
+    assert found["sm_clock_median_mhz"] == 1930
+    assert found["slowed_share"] == pytest.approx(0.2)
+    assert found["slowed_by"] == ["hw_slowdown", "sw_power_cap"]
+    assert found["memory_clock_median_mhz"] is None
+
+
+def test_energy_of_a_right_answer_is_that_of_a_request_over_the_share_that_is_right(runs):
+    def judged(run, energy_j, **quality):
+        return row(run, energy_j=energy_j, quality=Quality(**quality))
+
+    energies = [1000.0, 1020.0, 985.0, 1003.0, 998.0]
+    score = {"score": 0.75, "correct": 30, "items": 40}
+    rows = [judged(run, j, **score) for run, j in zip(runs, energies, strict=True)]
+    (found,) = summary_of(rows)
+    request_j = found["energy_per_request_j_mean"]
+    assert found["energy_per_correct_j_mean"] == pytest.approx(request_j / 0.75)
+    # Equal scores of five cycles are the same 40 questions five times, and as uncertain as one.
+    assert found["energy_per_correct_j_ci95_high"] > found["energy_per_correct_j_mean"] * 1.15
+    assert found["energy_per_correct_j_ci95_low"] < found["energy_per_correct_j_mean"] * 0.93
+    (bare,) = summary_of([judged(run, 1000.0, score=0.75) for run in runs])
+    assert bare["energy_per_correct_j_mean"] is None
+    assert "how many answers were right" in bare["energy_per_correct_j_unavailable"]
+    (none,) = summary_of([judged(run, 1000.0, score=0.0, correct=0, items=40) for run in runs])
+    assert none["energy_per_correct_j_unavailable"] == "no answer was right"
+    (unasked,) = summary_of([row(run) for run in runs])
+    assert unasked["energy_per_correct_j_unavailable"] is None
 
 
 def test_answers_have_their_mean_length_and_its_interval(runs):

@@ -14,7 +14,7 @@ import pytest
 
 from llenergymeasure.cli.doctor import _host_side
 from nvml_sim import sim
-from support.recording import card_environment
+from support.recording import card_environment, uuid
 from support.studies import llem
 
 pytestmark = pytest.mark.slow
@@ -61,8 +61,14 @@ def test_it_is_right_about_this_machine(tmp_path: Path) -> None:
 
 @pytest.mark.system
 def test_it_sees_cards_and_what_is_wrong(tmp_path: Path) -> None:
-    busy = sim.Device(power_w=[(0.0, 100.0)], keys={"processes": [{"pid": 4711}]})
-    variables = card_environment(tmp_path, [busy])
+    busy = sim.Device(
+        power_w=[(0.0, 100.0)],
+        uuid=uuid(1),
+        keys={"processes": [{"pid": 4711}], "power_limit_w": {"default": 700, "max": 700}},
+    )
+    state = tmp_path / "state"
+    state.write_text(f"1 {uuid(1)} power_limit_mw 400000 0\n")
+    variables = card_environment(tmp_path, [sim.Device(), busy], NVML_SIM_STATE=str(state))
     wrong = tmp_path / "xdg" / "llenergymeasure" / "config.yaml"
     wrong.parent.mkdir(parents=True)
     wrong.write_text("runner: {}\n")
@@ -77,8 +83,12 @@ def test_it_sees_cards_and_what_is_wrong(tmp_path: Path) -> None:
     }
     found = _found(tmp_path, variables)
     assert found["NVIDIA driver"]["state"] == "ok"
-    assert found["GPU 0"]["state"] == "wrong"
-    assert "4711" in found["GPU 0"]["detail"]
+    assert found["GPU 1"]["state"] == "wrong"
+    assert "4711" in found["GPU 1"]["detail"]
+    assert found["GPU 0 settings"]["state"] == "ok"
+    assert "as delivered: power limit" in found["GPU 0 settings"]["detail"]
+    assert found["GPU 1 settings"]["state"] == "absent"
+    assert "power limit of 400 W, its default is 700 W" in found["GPU 1 settings"]["detail"]
     assert found["nvml"]["state"] == "ok"
     assert "measured" in found["nvml"]["detail"]
     assert "a measurement" not in found

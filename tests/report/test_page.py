@@ -13,6 +13,7 @@ from llenergymeasure.report.findings import TOKEN, order_trend, trend_sentence
 from llenergymeasure.report.page import FIGURE_FILES, write_report
 from llenergymeasure.report.relations import relations_content
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.record import Quality
 from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.units import DISQUALIFYING
 from results.synthetic import (
@@ -426,3 +427,22 @@ def test_report_needs_the_tables(tmp_path, plan):
     write_plan(tmp_path, plan)
     with pytest.raises(ResultsError, match="merge the study's runs first"):
         write_report(tmp_path, partial=False)
+
+
+def test_a_judged_study_shows_energy_against_quality_and_of_a_right_answer(tmp_path):
+    plan = make_plan(
+        [{"model": "tiny-llama", "precision": p} for p in ("fp32", "bf16")], ["precision"]
+    )
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        low = run["config"]["precision"] == "bf16"
+        score = Quality(score=0.7 if low else 0.8, correct=28 if low else 32, items=40)
+        energy_j = (800.0 if low else 1000.0) + run["cycle"]
+        write_result(tmp_path, make_result(run, energy_j=energy_j, quality=score))
+    write_tables(tmp_path, partial=False)
+    write_report(tmp_path, partial=False)
+    page = (tmp_path / "report.html").read_text()
+    assert '<h2 id="quality">' in page
+    assert "Energy against quality score: fp32; bf16." in page
+    assert "<td>70 %</td><td>57." in page
+    assert (tmp_path / "figures" / "energy_quality.svg").is_file()

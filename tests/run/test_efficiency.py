@@ -9,7 +9,12 @@ from llenergymeasure.machine.gpus.peak_rates import peak
 from llenergymeasure.recording.samples import Header, Row, make_samples
 from llenergymeasure.results.record import Flops
 from llenergymeasure.run.result.flops import flops_record, workload_flops
-from llenergymeasure.run.result.utilisation import power_inside, throttle_history, utilisation
+from llenergymeasure.run.result.utilisation import (
+    clock_state,
+    power_inside,
+    throttle_history,
+    utilisation,
+)
 from llenergymeasure.workload.models.resolve import resolve_model
 
 KNOWN = {
@@ -179,3 +184,55 @@ def test_no_operations_are_claimed_of_answers_whose_lengths_are_not_known() -> N
     unknown = workload_flops(source, [])
     assert (unknown["per_output_token"], unknown["method"]) == (None, "none")
     assert "traffic" in unknown["confidence"]
+
+
+SECOND = 1_000_000_000
+
+
+def looks(device: str, quantity: Any, *values: float) -> list[Row]:
+    """One look each half second."""
+    return [
+        Row(place * SECOND // 2, device, "nvml", quantity, value)
+        for place, value in enumerate(values)
+    ]
+
+
+def recorded(*rows: list[Row]) -> Any:
+    head = Header(None, None, "host", 0, "2026-01-01T00:00:00+00:00")
+    return make_samples([row for each in rows for row in each], head)
+
+
+def test_clocks_are_those_of_a_card_at_work_and_say_what_held_them_down() -> None:
+    samples = recorded(
+        looks("a", "sm_clock_mhz", 345, 1980, 1980, 1965, 1980, 1980, 1500, 1515, 345),
+        looks("a", "throttle_reasons", 0x1, 0, 0, 0, 0, 0, 0x4, 0x4 | 0x40, 0x1),
+        looks("a", "memory_clock_mhz", 1593, *[2619] * 8),
+        looks("other", "sm_clock_mhz", *[210] * 9),
+    )
+    found = clock_state(samples, (0, 5 * SECOND), ["a"], on_gpu=True)
+    assert found is not None
+    assert found.model_dump() == {
+        "sm_clock_median_mhz": 1980,
+        "sm_clock_min_mhz": 1500,
+        "sm_clock_max_mhz": 1980,
+        "memory_clock_median_mhz": 2619,
+        "memory_clock_min_mhz": 2619,
+        "memory_clock_max_mhz": 2619,
+        "sm_clock_free_mhz": 1980,
+        "slowed_share": pytest.approx(2 / 9),
+        "slowed_by_heat_share": pytest.approx(1 / 9),
+        "slowed_by": ["sw_power_cap", "hw_thermal_slowdown"],
+    }
+    capped = clock_state(samples, (3 * SECOND, 7 * SECOND // 2), ["a"], on_gpu=True)
+    assert capped is not None
+    assert (capped.sm_clock_max_mhz, capped.sm_clock_free_mhz) == (1515, None)
+    assert clock_state(samples, (0, 5 * SECOND), ["a"], on_gpu=False) is None
+    assert clock_state(samples, (0, 5 * SECOND), ["silent"], on_gpu=True) is None
+
+
+def test_of_a_card_that_gives_no_reasons_what_held_it_down_is_not_known() -> None:
+    samples = recorded(looks("a", "sm_clock_mhz", 1980, 1500))
+    found = clock_state(samples, (0, SECOND), ["a"], on_gpu=True)
+    assert found is not None
+    assert (found.sm_clock_median_mhz, found.sm_clock_free_mhz) == (1740, None)
+    assert (found.slowed_share, found.slowed_by) == (None, None)

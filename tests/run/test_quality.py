@@ -10,10 +10,15 @@ import pytest
 
 from llenergymeasure.backends import registry
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.quality import OWN_TASK
 from llenergymeasure.files import sha256
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.engine.quality import command_score, perplexity
+from llenergymeasure.run.engine.tasks import _OWN_ITEMS, task_score
 from llenergymeasure.run.result.build_result import quality_record
+from llenergymeasure.workload.datasets.record import Record
+from llenergymeasure.workload.models.resolve import resolve_model
+from llenergymeasure.workload.tokens import Tokenizer
 from support.studies import llem, plan_of, write_study
 
 TEXTS = "def main():\n\nreturn the value of self\nclass Foo(object):\n"
@@ -90,9 +95,16 @@ def test_a_command_sees_the_settings_and_its_last_line_is_the_score(tmp_path: Pa
     assert score(tmp_path, program)["score"] == 0.5
 
 
+def test_a_command_may_give_right_answers_of_all(tmp_path: Path) -> None:
+    found = score(tmp_path, "print(' 37 / 50 ')")
+    assert (found["score"], found["correct"], found["items"]) == (0.74, 37, 50)
+
+
 @pytest.mark.parametrize(
     ("program", "told"),
     [
+        ("print('7/5')", "its last line is no share: 7/5"),
+        ("print('0/0')", "its last line is no share: 0/0"),
         ("print('good')", "its last line is no number: good"),
         ("pass", "its last line is no number: nothing"),
         ("print('nan')", "no finite number"),
@@ -147,7 +159,59 @@ def test_texts_that_are_not_there_are_refused_at_once(tmp_path: Path) -> None:
 def test_asking_for_nothing_is_refused(tmp_path: Path) -> None:
     done = llem(tmp_path, "plan", str(write_study(tmp_path, quality={"max_text_tokens": 5})))
     assert done.returncode == 2
-    assert "texts, command or both" in done.stderr
+    assert "texts, command or both, or tasks" in done.stderr
+
+
+def test_a_run_has_one_score(tmp_path: Path) -> None:
+    both = {"command": ["judge"], "tasks": [OWN_TASK]}
+    done = llem(tmp_path, "plan", str(write_study(tmp_path, quality=both)))
+    assert done.returncode == 2
+    assert "a run has one score" in done.stderr
+
+
+def test_the_shipped_task_is_answered_by_the_engine_that_was_measured(loaded: Any) -> None:
+    """By hand: of each question, the choice that the engine takes to be likeliest."""
+    pytest.importorskip("lm_eval")
+    engine, config = loaded
+    found = task_score(engine, config, {"tasks": [OWN_TASK]})
+    assert "score_unavailable" not in found, found
+    tokenizer = Tokenizer(resolve_model(config), trust_remote_code=False)
+
+    def ids(text: str) -> list[int]:
+        return tokenizer.encode([Record(0, "", text)])[0]
+
+    items = [json.loads(line) for line in _OWN_ITEMS.read_text().splitlines()]
+    right = 0
+    for item in items:
+        before = len(ids(item["question"]))
+        sums = [
+            math.fsum(engine.log_likelihoods(ids(f"{item['question']} {choice}"))[before - 1 :])
+            for choice in item["choices"]
+        ]
+        right += sums.index(max(sums)) == item["answer"]
+    assert (found["correct"], found["items"]) == (right, 40)
+    assert found["score"] == right / 40
+    few = task_score(engine, config, {"tasks": [OWN_TASK], "task_items": 5})
+    assert few["items"] == 5
+
+
+def test_a_task_that_is_not_there_or_an_engine_that_cannot_has_a_reason(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, config = loaded
+    unknown = task_score(object(), config, {"tasks": [OWN_TASK]})  # type: ignore[arg-type]
+    assert unknown["score_unavailable"] == "pytorch gives no likelihoods of given text"
+    assert unknown["tasks"] == [OWN_TASK]
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    missing = task_score(engine, config, {"tasks": [OWN_TASK]})
+    assert "lm-eval is missing" in missing["score_unavailable"]
+
+
+def test_each_shipped_question_has_one_right_choice_of_four() -> None:
+    for line in _OWN_ITEMS.read_text().splitlines():
+        item = json.loads(line)
+        assert len(set(item["choices"])) == 4
+        assert item["answer"] in range(4)
 
 
 def test_a_score_that_was_never_given_has_a_reason() -> None:

@@ -1,14 +1,16 @@
 """What may be compared, decided once: rankings, pairs, fronts, load lines and figures ask here.
 
 Two experiments may be compared if their energy is of the same kind, sensors and scopes, and their
-runs had the same GPU model, driver and power limit, and a host and a card in common, or several of
-each, so that what parts these is in their spread. Experiments of two backends must also have done
-the same work: what one backend does when its own settings vary is its user's to compare. All of
-this is a property of the pair: each of the two keeps its own mean. And settings that an engine has
-resolved to the same values make one experiment, not two: only the first is compared.
+runs had the same GPU model, driver and power limit, clocks in the same state, and a host and a card
+in common, or several of each, so that what parts these is in their spread. Experiments of two
+backends must also have done the same work: what one backend does when its own settings vary is its
+user's to compare. All of this is a property of the pair: each of the two keeps its own mean. And
+settings that an engine has resolved to the same values make one experiment, not two: only the first
+is compared.
 """
 
 import json
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +22,8 @@ from llenergymeasure.plan.fairness import configs_of, may_end_early, planned_wor
 
 Values: TypeAlias = frozenset[Any]
 """What an experiment's runs have in one column; what is not known is not among it."""
+
+Span: TypeAlias = tuple[float, float]
 
 MACHINE = {
     "gpu_name": "GPU",
@@ -45,7 +49,15 @@ _OTHER_WORK = frozenset({"cached_prompts", "empty_answers", "length_mismatch", "
 _SPREAD = ("host", "gpu_uuid")
 """Where runs of one experiment had several of these, their spread holds what parts them."""
 
+CLOCK_APART = 0.02
+"""Clocks further apart than this have been set differently. A step is 15 MHz, below 1 %, and on the
+H100 whose recordings are in docs/validation the free clock of every run was the same."""
+
+HEAT_APART = 0.05
+"""So much more of the time held down by heat or the power supply is another state of the card."""
+
 COLUMNS = (
+    *("sm_clock_free_mhz", "sm_clock_max_mhz", "memory_clock_median_mhz", "slowed_by_heat_share"),
     *("backend", "model", "precision", "prompt_hash", "input_tokens", "output_tokens"),
     *("cycle", "requests", "offered_requests_per_s", "validity", "settings_in_force", *MACHINE),
 )
@@ -62,7 +74,10 @@ class _Facts:
         meter: kind, sensor and scopes of its energy.
         machine: its values of :data:`MACHINE`.
         fixed: of :data:`MACHINE`, what was the same in all its runs.
+        clocks: the SM clock that is set, the memory clock, and the share of time that heat held
+            them down: the least and the most in its runs, where known.
         limit_asked: the power limit that the study sets; two that differ are a setting.
+        clock_asked: likewise the SM clock.
         backend: its backend.
         planned: what it was to do.
         work: its values of :data:`WORK`; its prompts each with the cycle that drew them.
@@ -72,7 +87,9 @@ class _Facts:
     meter: Meter
     machine: tuple[Values, ...]
     fixed: frozenset[str]
+    clocks: tuple[Span | None, ...]
     limit_asked: float | None
+    clock_asked: int | None
     backend: str
     planned: str
     work: tuple[Values, ...]
@@ -166,7 +183,8 @@ class _Group:
     def add(self, facts: _Facts, experiments: Iterable[str]) -> None:
         """Take experiments of these facts in."""
         self.experiments += experiments
-        seen = (facts.meter, facts.machine, facts.fixed, facts.limit_asked)
+        asked = (facts.limit_asked, facts.clock_asked)
+        seen = (facts.meter, facts.machine, facts.fixed, facts.clocks, asked)
         self._measured.setdefault(seen, facts)
         of_backend = self._done.setdefault(facts.planned, {}).setdefault(facts.backend, {})
         of_backend.setdefault((facts.work, facts.odd), facts)
@@ -190,7 +208,13 @@ def _facts(meter: Meter, runs: Sequence[Row], config: Mapping[str, Any]) -> _Fac
         meter=meter,
         machine=tuple(_values(runs, name) for name in MACHINE),
         fixed=frozenset(name for name in MACHINE if len({run[name] for run in runs}) == 1),
+        clocks=(
+            _span(map(_set_clock, runs)),
+            _span((run["memory_clock_median_mhz"],) * 2 for run in runs),
+            _span((run["slowed_by_heat_share"],) * 2 for run in runs),
+        ),
         limit_asked=(config.get("gpu") or {}).get("power_limit_w"),
+        clock_asked=(config.get("gpu") or {}).get("sm_clock_mhz"),
         backend=runs[0]["backend"],
         planned=planned_work(config),
         work=(
@@ -246,6 +270,20 @@ def _values(runs: Iterable[Row], name: str) -> Values:
     return frozenset(known)
 
 
+def _set_clock(run: Row) -> tuple[float | None, float | None]:
+    """Return the SM clock that is set; of a run that was always held down only the least it is."""
+    free = run["sm_clock_free_mhz"]
+    return (run["sm_clock_max_mhz"], math.inf) if free is None else (free, free)
+
+
+def _span(ends: Iterable[tuple[float | None, float | None]]) -> Span | None:
+    """Return the least and the most in any run, in few digits; None where nothing is known."""
+    known = [(low, high) for low, high in ends if low is not None and high is not None]
+    if not known:
+        return None
+    return round(min(low for low, _ in known), 2), round(max(high for _, high in known), 2)
+
+
 def _a_request(runs: Iterable[Row], name: str) -> Iterator[float]:
     """Yield tokens a request; under traffic a window holds whichever requests arrived in it."""
     for run in runs:
@@ -267,7 +305,37 @@ def _measured_apart(one: _Facts, other: _Facts) -> str | None:
     if "host" in differing:
         differing.pop("gpu_uuid", None)
     told = [f"{MACHINE[name]} is {_told(*values)}" for name, values in differing.items()]
-    return f"other machines: {', '.join(told)}" if told else None
+    return f"other machines: {', '.join(told)}" if told else _unlike_clocks(one, other)
+
+
+def _unlike_clocks(one: _Facts, other: _Facts) -> str | None:
+    """Return in what the state of the clocks parts two: what was set from outside, and heat.
+
+    A clock that the power limit holds down is an outcome of the work and parts nothing.
+    """
+    told = []
+    for place, name in enumerate(("SM clock", "memory clock")):
+        mine, others = one.clocks[place], other.clocks[place]
+        asked = place == 0 and one.clock_asked != other.clock_asked
+        if asked or mine is None or others is None:
+            continue
+        (_, slow), (fast, _) = sorted((mine, others), key=lambda span: span[0])
+        if fast > (1 + CLOCK_APART) * slow:
+            told.append(f"{name} is {_mhz(mine)} and {_mhz(others)} MHz")
+    mine, others = one.clocks[2], other.clocks[2]
+    if mine and others and max(mine[0] - others[1], others[0] - mine[1]) > HEAT_APART:
+        told.append(f"heat held them down for {_percent(mine)} and {_percent(others)} of the time")
+    return f"other clocks: {', '.join(told)}" if told else None
+
+
+def _mhz(span: Span) -> str:
+    low, high = span
+    return f"{low:g}" + ("" if low == high else " or more" if math.isinf(high) else f" to {high:g}")
+
+
+def _percent(span: Span) -> str:
+    low, high = (f"{share:.0%}" for share in span)
+    return low if low == high else f"{low} to {high}"
 
 
 def _unlike_work(one: _Facts, other: _Facts) -> str | None:

@@ -100,6 +100,35 @@ def around(mean: float, log_half_width: float) -> tuple[float, float]:
     return mean * math.exp(-log_half_width), mean * math.exp(log_half_width)
 
 
+def energy_per_correct(
+    energy: Estimate, share: float, items: float
+) -> tuple[float, float | None, float | None] | None:
+    """Return energy per right answer and its 95 % interval; None if none was right.
+
+    Both parts are uncertain: the energy of a request by its cycles, the share of right answers by
+    the items, which stand for others like them and are the same in every cycle, so that cycles add
+    nothing. Its interval is Wilson's (1927, J. Am. Stat. Assoc. 22, 209-212); the distances of the
+    ends add in quadrature on the logarithm (Donner and Zou 2012, Stat. Methods Med. Res. 21,
+    347-359).
+
+    Args:
+        energy: of a request.
+        share: of right answers.
+        items: in one cycle.
+    """
+    if energy.mean is None or share <= 0:
+        return None
+    mean = energy.mean / share
+    if energy.ci95_low is None or energy.ci95_high is None or energy.ci95_low <= 0:
+        return mean, None, None
+    z = t_quantile(math.inf)
+    middle = (share + z * z / (2 * items)) / (1 + z * z / items)
+    half = math.sqrt(share * (1 - share) / items + (z / (2 * items)) ** 2) * z / (1 + z * z / items)
+    down = math.hypot(math.log(energy.mean / energy.ci95_low), math.log((middle + half) / share))
+    up = math.hypot(math.log(energy.ci95_high / energy.mean), math.log(share / (middle - half)))
+    return mean, mean * math.exp(-down), mean * math.exp(up)
+
+
 @dataclass(frozen=True)
 class Autocorrelation:
     """Whether successive values are alike, and what that does to the error of their mean.

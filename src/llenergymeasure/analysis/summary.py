@@ -6,7 +6,8 @@ counted in the row and stand in ``runs.parquet``.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,14 @@ from llenergymeasure.analysis import stopping
 from llenergymeasure.analysis.comparable import COLUMNS as COMPARED_COLUMNS
 from llenergymeasure.analysis.comparable import Comparable
 from llenergymeasure.analysis.selection import MACHINE_COLUMNS, Row, Selection, select
-from llenergymeasure.analysis.statistics import Estimate, estimate, outliers
-from llenergymeasure.results.table import RUN_SCHEMA, setting_array
+from llenergymeasure.analysis.statistics import Estimate, energy_per_correct, estimate, outliers
+from llenergymeasure.results.table import CLOCK_REALS, RUN_SCHEMA, setting_array
 
 ENERGY = stopping.METRIC
 METRICS = (
     "energy_per_output_token_j",
     "energy_per_request_j",
+    "energy_node_ratio",
     "output_tokens_per_request",
     "power_mean_w",
     "output_tokens_per_s",
@@ -38,6 +40,7 @@ METRICS = (
     "carbon_per_1000_requests_gco2e",
     "cost_per_1000_requests",
 )
+PER_CORRECT = "energy_per_correct_j"
 STATISTICS = ("mean", "sd", "ci95_low", "ci95_high")
 COVERAGE_FACTOR = 1.96
 """Half width of a 95 % interval over its standard deviation, as the meter gives ``u95_j``."""
@@ -81,7 +84,11 @@ SUMMARY_SCHEMA = pa.schema(
         ("precision_target", pa.float64()),
         ("precision_reached", pa.bool_()),
         ("cycles_needed", pa.int64()),
+        *((f"{PER_CORRECT}_{name}", pa.float64()) for name in ("mean", "ci95_low", "ci95_high")),
+        (f"{PER_CORRECT}_unavailable", pa.string()),
         ("window_s_mean", pa.float64()),
+        *((name, pa.float64()) for name in CLOCK_REALS),
+        ("slowed_by", _TEXTS),
         ("validity", _TEXTS),
     ],
     metadata=RUN_SCHEMA.metadata,
@@ -92,12 +99,13 @@ kind, sensor or scope; ``n_other_machine`` were made on another GPU model, drive
 engine, in what ``differs`` says. Experiments of one ``comparison_group`` may be compared, and
 ``not_comparable`` says what parts one from group 1. ``energy_u95_rel``, ``energy_shared_u95_rel``
 and ``energy_u_sys_rel`` are the means of the runs' own ``u95_j``, ``shared_u95_j`` and ``u_sys_j``
-over their gross energy; ``validity`` is every code seen, left-out runs included."""
+over their gross energy; clocks are the ends of the runs' ranges and the medians of the rest;
+``validity`` is every code seen, left-out runs included."""
 
 NEEDED_COLUMNS = (
     *("experiment", "cycle", "order", "status", "kind", "energy_source", "energy_scopes"),
     *("validity", "window_s", "energy_gross_j", "energy_u95_j", "energy_u_sys_j", "study"),
-    *("energy_shared_u95_j",),
+    *("energy_shared_u95_j", *CLOCK_REALS, "slowed_by", "quality_items", "quality_correct"),
     *("study_design_hash", "host", "gpu_uuid", "started_at", "start_temperature_celsius"),
     *("peak_memory_bytes", *SETTING_COLUMNS, *MACHINE_COLUMNS, *METRICS, *COMPARED_COLUMNS),
 )
@@ -173,16 +181,46 @@ def _summary_row(
         "energy_shared_u95_rel": _mean_share(used, "energy_shared_u95_j"),
         "energy_u_sys_rel": _mean_share(used, "energy_u_sys_j"),
         "window_s_mean": estimate(_values(used, "window_s")).mean,
+        **_clocks(used),
         "validity": sorted({code for member in completed for code in member["validity"] or ()}),
     }
     found = {metric: estimate(_values(used, metric)) for metric in METRICS}
     for metric, result in found.items():
         for name in STATISTICS:
             row[f"{metric}_{name}"] = getattr(result, name)
+    row |= _per_correct(used, found["energy_per_request_j"])
     _add_energy(row, used, found[ENERGY])
     _add_precision(row, used, execution)
     _add_total(row)
     return row
+
+
+def _per_correct(used: Sequence[Row], energy: Estimate) -> dict[str, Any]:
+    """Return the energy of a right answer: that of a request over the share that is right."""
+    items, correct = _values(used, "quality_items"), _values(used, "quality_correct")
+    if not items or energy.mean is None:
+        asked = any(run["quality_score"] is not None for run in used)
+        reason = "not every run tells energy and how many answers were right" if asked else None
+        return {f"{PER_CORRECT}_unavailable": reason}
+    found = energy_per_correct(energy, sum(correct) / sum(items), min(items))
+    if found is None:
+        return {f"{PER_CORRECT}_unavailable": "no answer was right"}
+    names = ("mean", "ci95_low", "ci95_high")
+    return {f"{PER_CORRECT}_{name}": each for name, each in zip(names, found, strict=True)}
+
+
+def _clocks(used: Sequence[Row]) -> dict[str, Any]:
+    """Return the clocks over all runs: the ends of their ranges, the middle, mean shares."""
+    over: dict[str, Callable[[list[float]], float]]
+    over = {"_min_": min, "_max_": max, "_share": fmean}
+    found: dict[str, Any] = {}
+    for name in CLOCK_REALS:
+        values = [run[name] for run in used if run[name] is not None]
+        summed = next((each for part, each in over.items() if part in name), median)
+        found[name] = summed(values) if values else None
+    reasons = [run["slowed_by"] for run in used if run["slowed_by"] is not None]
+    found["slowed_by"] = sorted({name for each in reasons for name in each}) if reasons else None
+    return found
 
 
 def _add_energy(row: dict[str, Any], used: Sequence[Row], found: Estimate) -> None:

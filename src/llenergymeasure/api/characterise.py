@@ -70,6 +70,22 @@ def probe(
             card meanwhile.
         ConfigurationError: the devices are not there.
     """
+    samples, edges_ns = record_load(devices, command or OWN_LOAD, samples_path)
+    return [
+        _judged(samples, info, edges_ns)
+        for info in samples.header.sensors
+        if info.unavailable is None
+    ]
+
+
+def record_load(
+    devices: str | None, command: Sequence[str], samples_path: Path | None
+) -> tuple[Samples, list[int]]:
+    """Record the cards while a load steps; return when it did too, where it says so.
+
+    Raises:
+        MeterError, ConfigurationError: as :func:`probe`.
+    """
     with tempfile.TemporaryDirectory(prefix="llem-probe-") as name:
         stream = Path(name) / "samples.arrows"
         recorder = RecorderProcess.start(stream, devices=devices, sensors="nvml")
@@ -89,11 +105,7 @@ def probe(
         if samples_path is not None:
             write_samples(samples, samples_path)
     _need_solitude(samples, (began_ns, ended_ns))
-    return [
-        _judged(samples, info, edges_ns)
-        for info in samples.header.sensors
-        if info.unavailable is None
-    ]
+    return samples, edges_ns
 
 
 def _need_cards(ready: dict[str, Any]) -> None:
@@ -106,10 +118,10 @@ def _need_cards(ready: dict[str, Any]) -> None:
 
 def _work(command: Sequence[str], steps: Path) -> list[int]:
     """Have the load run; return when it stepped, where it says so."""
-    own = not command
+    own = tuple(command[: len(OWN_LOAD)]) == OWN_LOAD
     try:
         done = subprocess.run(
-            OWN_LOAD if own else command,
+            command,
             stdin=subprocess.DEVNULL,
             stdout=_STANDARD_ERROR,
             stderr=subprocess.PIPE if own else None,

@@ -22,6 +22,9 @@ READY_S = 60.0
 STOP_S = 10.0
 _KEPT_AS = (".parquet", ".arrows")
 
+NODE_S = 8.0
+"""How long it rests before and after where the whole machine is metered: its meter is late."""
+
 AVERAGED_S = 1.2
 """How long the recording goes on where readings are means over a second, so that they cover the
 window's end."""
@@ -213,6 +216,7 @@ def meter(
         try:
             metered = Metered(recorder.wait_ready(READY_S))
             rests = align and _has_steps(metered.ready)
+            _rest(NODE_S if _has_node(metered.ready) else 0.0)
             before = _rest(MARGIN_S if rests else 0.0)
             start_ns = time.monotonic_ns()
             try:
@@ -221,6 +225,7 @@ def meter(
                 window = (start_ns, time.monotonic_ns())
                 after = _rest(MARGIN_S if rests else 0.0)
                 _rest(AVERAGED_S - MARGIN_S if _averages(metered.ready) else 0.0)
+                _rest(NODE_S if _has_node(metered.ready) else 0.0)
                 lost = recorder.stop(STOP_S) != 0
                 if rests:
                     metered._marks += [
@@ -242,7 +247,15 @@ def _rest(seconds: float) -> tuple[int, int]:
 
 def _has_steps(ready: Mapping[str, Any]) -> bool:
     """Return whether a sensor has values that come in steps."""
-    return any(each["kind"] == "measured" and each["quantities"] for each in ready["sensors"])
+    return any(
+        each["kind"] == "measured" and each["scope"] != "node" and each["quantities"]
+        for each in ready["sensors"]
+    )
+
+
+def _has_node(ready: Mapping[str, Any]) -> bool:
+    """Return whether the whole machine is metered too."""
+    return any(each["scope"] == "node" and each["quantities"] for each in ready["sensors"])
 
 
 def _averages(ready: Mapping[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from llenergymeasure.sensors.behaviour import (
     resolution,
 )
 
-ALL = "nvml,rapl,zeus,codecarbon"
+ALL = "nvml,rapl,zeus,codecarbon,node"
 _READY_S = 60.0
 _STOP_S = 10.0
 _WATCH_S = 2.0

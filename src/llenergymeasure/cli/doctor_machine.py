@@ -17,7 +17,12 @@ from llenergymeasure.containers.surroundings import nvidia_here
 from llenergymeasure.errors import LlemError
 from llenergymeasure.installation import install_command
 from llenergymeasure.machine.gpus.inventory import Gpu, compute_processes, discover, visible
-from llenergymeasure.machine.gpus.state import cuda_driver_version
+from llenergymeasure.machine.gpus.state import (
+    cuda_driver_version,
+    gpu_state,
+    megahertz,
+    unlike_delivered,
+)
 
 GIB = 1024**3
 ASK_LIMIT_S = 30.0
@@ -74,6 +79,8 @@ def gpus() -> Iterator[Finding]:
     )
     for gpu in inventory.gpus:
         yield _card(gpu)
+        if gpu.unavailable is None:
+            yield _settings(gpu)
     try:
         chosen = visible(inventory)
     except LlemError as error:
@@ -103,6 +110,23 @@ def _card(gpu: Gpu) -> Finding:
     return Finding(name, "ok", detail)
 
 
+def _settings(gpu: Gpu) -> Finding:
+    """Say whether a card is set as it was delivered; what is set on purpose is nothing wrong."""
+    name, state = f"GPU {gpu.index} settings", gpu_state(gpu)
+    changed = [state["unavailable"]] if "unavailable" in state else list(unlike_delivered(state))
+    if changed:
+        remedy = "what is set on purpose belongs into the study (gpu), or beside its numbers"
+        return Finding(name, "absent", f"not as delivered: {'; '.join(changed)}", remedy)
+    limit_w = state["power_limits_w"].get("default")
+    clocks = state["application_clocks_default_mhz"]
+    known = [] if limit_w is None else [f"power limit {limit_w:g} W"]
+    known += [] if clocks is None else [f"application clocks {megahertz(clocks)}"]
+    if not known:
+        return Finding(name, "absent", "the driver does not tell how the card was delivered")
+    told = f"as delivered: {', '.join(known)} (NVML does not tell of locked clocks)"
+    return Finding(name, "ok", told)
+
+
 def sensors() -> Iterator[Finding]:
     """Try every sensor, as ``llem sensors`` does."""
     try:
@@ -115,7 +139,8 @@ def sensors() -> Iterator[Finding]:
         by_sensor.setdefault(each["sensor"], []).append(each)
     for name, its in by_sensor.items():
         yield _sensor(name, its)
-    if not any(each["kind"] == "measured" and each["unavailable"] is None for each in found):
+    devices = [each for each in found if each["scope"] != "node"]
+    if not any(each["kind"] == "measured" and each["unavailable"] is None for each in devices):
         yield Finding(
             "a measurement",
             "absent",

@@ -94,7 +94,7 @@ def _document(
 
 def _measures(ready: Mapping[str, Any]) -> bool:
     return any(
-        sensor["kind"] == "measured" and sensor["unavailable"] is None
+        sensor["kind"] == "measured" and sensor["scope"] != "node" and sensor["unavailable"] is None
         for sensor in ready["sensors"]
     )
 

@@ -1,13 +1,16 @@
 """``llem sensors``: what can be measured here, and how the cards' sensors behave."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from llenergymeasure.api.calibrate import calibrate
 from llenergymeasure.api.characterise import Probed, probe
 from llenergymeasure.api.sensors import known_lines, known_report, sensors_report, sensors_text
 from llenergymeasure.cli.output import JsonOption, print_json
+from llenergymeasure.energy.against import Surely
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
 
 CONTEXT = {"allow_interspersed_args": False}
@@ -21,7 +24,8 @@ def sensors(
         list[str] | None,
         typer.Argument(
             metavar="[-- COMMAND …]",
-            help="with --characterise: what makes the GPUs work in bursts, in place of PyTorch",
+            help="what makes the GPUs work in bursts for --characterise or --calibrate-against, in "
+            "place of PyTorch",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -34,15 +38,42 @@ def sensors(
     ] = False,
     samples: Annotated[
         Path | None,
-        typer.Option(help="with --characterise: keep the recording here (Parquet)"),
+        typer.Option(
+            help="keep the recording here (Parquet); --calibrate-against takes one that is there"
+        ),
     ] = None,
+    calibrate_against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="log of an external meter (CSV of times and watts) over the recording: prints the "
+            "card's gain and offset as a calibration file",
+        ),
+    ] = None,
+    meter_accuracy: Annotated[
+        float, typer.Option(help="of that meter, half width at 95 %, relative")
+    ] = 0.01,
+    rest_watts: Annotated[
+        float | None, typer.Option(help="what it sees besides the card; default: it is on the card")
+    ] = None,
+    supply_efficiency: Annotated[
+        float, typer.Option(help="of the power supply between that meter and the card")
+    ] = 1.0,
     devices: DevicesOption = None,
 ) -> int:
     """List the sensors of this machine, how well they do, and what is missing and why."""
-    if load and not characterise:
+    if characterise and calibrate_against is not None:
+        raise typer.BadParameter("--characterise and --calibrate-against are two calls")
+    if load and not (characterise or calibrate_against):
         raise typer.BadParameter("a COMMAND is for --characterise; to meter one: llem meter")
-    if samples is not None and not characterise:
+    if samples is not None and not (characterise or calibrate_against):
         raise typer.BadParameter("--samples keeps the recording of --characterise")
+    if calibrate_against is not None:
+        known = Surely(meter_accuracy, rest_watts, supply_efficiency)
+        text, words = calibrate(calibrate_against, samples, known, devices, load or ())
+        print("\n".join(words), file=sys.stderr)
+        print(text, end="")
+        return EXIT_OK
     if not characterise:
         report = sensors_report(devices)
         if as_json:

@@ -1,6 +1,7 @@
 """A calibration file: how cards' sensors stand to an external meter."""
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -29,16 +30,22 @@ class Gain:
         band: relative half width at 95 % of what is left unknown.
         source: what the figures rest on.
         offset_w: power that is indicated where none is drawn.
+        u_offset_w: half width at 95 % of what is left unknown of that.
     """
 
     gain: float = 1.0
     band: float = GAIN_BAND
     source: str = "uncalibrated"
     offset_w: float = 0.0
+    u_offset_w: float = 0.0
 
     def true_energy(self, indicated_j: float, span_s: float) -> float:
         """Return the true energy of an indicated one."""
         return (indicated_j - self.offset_w * span_s) / self.gain
+
+    def unknown_j(self, true_j: float, span_s: float) -> float:
+        """Return the half width of what gain and offset leave unknown of a true energy."""
+        return math.hypot(abs(true_j) * self.band, self.u_offset_w * span_s / self.gain)
 
 
 def uncalibrated(device: str, name: str) -> Gain:
@@ -87,7 +94,8 @@ def read_calibration(path: Path) -> Calibration:
     """Read a calibration file, YAML or JSON: a mapping ``gpus`` of UUID or name to its gain.
 
     Each entry has ``gain`` (indicated over true), ``u_gain_rel`` (relative half width at 95 %),
-    ``source``, and where it is known ``offset_w`` (power indicated where none is drawn).
+    ``source``, and where they are known ``offset_w`` (power indicated where none is drawn) and
+    ``u_offset_w`` (its half width at 95 %).
 
     Raises:
         ConfigurationError: the file cannot be used; every fault is named.
@@ -113,18 +121,23 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def _gain(card: str, entry: Any, path: Path, problems: list[Problem]) -> Gain:
-    known = {"gain": (0.5, 2.0), "u_gain_rel": (0.0, 1.0), "offset_w": (-100.0, 100.0)}
+    known = {
+        "gain": (0.5, 2.0),
+        "u_gain_rel": (0.0, 1.0),
+        "offset_w": (-100.0, 100.0),
+        "u_offset_w": (0.0, 100.0),
+    }
     if not isinstance(entry, dict):
         problems.append(
             Problem("needs gain, u_gain_rel and source", f"gpus.{card}", repr(entry), path)
         )
         return Gain()
     unknown = sorted(set(entry) - {*known, "source"})
-    message = "is not known; gain, u_gain_rel, offset_w and source are"
+    message = "is not known; gain, u_gain_rel, offset_w, u_offset_w and source are"
     problems += [Problem(message, f"gpus.{card}.{key}", None, path) for key in unknown]
     numbers = {}
     for key, (low, high) in known.items():
-        value = entry.get(key, 0.0 if key == "offset_w" else None)
+        value = entry.get(key, 0.0 if key.endswith("offset_w") else None)
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
@@ -138,7 +151,8 @@ def _gain(card: str, entry: Any, path: Path, problems: list[Problem]) -> Gain:
     if not isinstance(source, str) or not source.strip():
         message = "needs a text: which meter, when, by whom"
         problems.append(Problem(message, f"gpus.{card}.source", repr(source), path))
-    return Gain(numbers["gain"], numbers["u_gain_rel"], str(source), numbers["offset_w"])
+    offset_w, u_offset_w = numbers["offset_w"], numbers["u_offset_w"]
+    return Gain(numbers["gain"], numbers["u_gain_rel"], str(source), offset_w, u_offset_w)
 
 
 def calibration_faults(path: Path) -> list[str]:

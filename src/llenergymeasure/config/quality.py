@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from llenergymeasure.config.section import Section
 
+OWN_TASK = "llem-small"
+
 
 class QualityConfig(Section):
     """Quality beside energy, after the window. None of it is part of an experiment's id."""
@@ -26,17 +28,30 @@ class QualityConfig(Section):
         min_length=1,
         description="Program and arguments that judge the experiment once its engine has been "
         "released: LLEM_EXPERIMENT names a JSON file with its settings. The last line it prints "
-        "is the score, a number; more is better.",
+        "is the score: a number, more is better; or right answers of all, as 37/50, which gives "
+        "energy per right answer too.",
         examples=[["python3", "judge.py", "--quick"]],
     )
+    tasks: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Tasks of lm-eval (an extra, quality) that are answered by choosing, asked of "
+        f"the engine that was measured; {OWN_TASK} is 40 easy questions that need no download.",
+        examples=[[OWN_TASK], ["arc_easy", "hellaswag"]],
+    )
+    task_items: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Items of each task; default: all."
+    )
     timeout_seconds: float = Field(
-        default=3600, gt=0, le=864_000, description="Wall-clock limit of the command."
+        default=3600, gt=0, le=864_000, description="Wall-clock limit of command or tasks."
     )
 
     @model_validator(mode="after")
     def _asks_something(self) -> "QualityConfig":
-        if self.texts is None and self.command is None:
-            raise ValueError("give texts, command or both")
+        if self.texts is None and self.command is None and self.tasks is None:
+            raise ValueError("give texts, command or both, or tasks")
+        if self.command is not None and self.tasks is not None:
+            raise ValueError("give command or tasks: a run has one score")
         return self
 
     def asked(self) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from llenergymeasure.energy import validity
 from llenergymeasure.energy.device import Device
 from llenergymeasure.energy.disturbance import CpuUse, cpu_contended, cpu_use, stalled
 from llenergymeasure.energy.footprint import per_1000_requests_wh
+from llenergymeasure.energy.node import SCOPE as NODE
+from llenergymeasure.energy.node import node_energy
 from llenergymeasure.energy.readings import (
     CARD_SCOPES,
     Source,
@@ -22,7 +24,7 @@ from llenergymeasure.energy.readings import (
 from llenergymeasure.energy.rest import PhaseSpan
 from llenergymeasure.energy.sums import EnergySum, total
 from llenergymeasure.recording.samples import Samples
-from llenergymeasure.results.record import Energy, PhaseEnergy, Reading
+from llenergymeasure.results.record import Energy, NodeEnergy, PhaseEnergy, Reading
 from llenergymeasure.sensors.behaviour import PRECISION, KnownCards
 from llenergymeasure.units import NS_PER_S
 
@@ -47,6 +49,7 @@ class Account:
         cards: each card's channels.
         headline_sources: what the headline is made from.
         cpu_use: who used the CPUs over the window.
+        node: the whole machine's energy; None where no meter of it was recorded.
     """
 
     window: tuple[int, int]
@@ -58,6 +61,7 @@ class Account:
     cards: tuple[Device, ...] = field(default=(), repr=False)
     headline_sources: tuple[Source, ...] = field(default=(), repr=False)
     cpu_use: CpuUse = field(default_factory=CpuUse)
+    node: NodeEnergy | None = None
 
     @property
     def headline(self) -> tuple[Reading, ...]:
@@ -106,6 +110,7 @@ class Account:
             per_request_j=_per(gross_j, requests),
             per_1000_requests_wh=per_1000_requests_wh(_per(gross_j, requests)),
             phases=list(self.phases),
+            node=self.node,
             unavailable=self.unavailable or self._why_no_energy(),
         )
 
@@ -151,6 +156,8 @@ def account(
     for info in samples.header.sensors:
         if info.scope in CARD_SCOPES and not _used(info.device, devices):
             continue
+        if info.scope == NODE:
+            continue  # never added to devices' energy, and never the headline
         probed = (known or {}).get((info.sensor, info.device))
         found, device = open_sources(samples, info, window, phases, calibration, probed)
         sources += found
@@ -160,6 +167,10 @@ def account(
             missing.append(missing_reading(samples, info))
     chosen, unavailable = choose(sources, missing, window, headline)
     readings = [source.reading(*window, phases, headline=source in chosen) for source in sources]
+    node = None
+    for info in (each for each in samples.header.sensors if each.scope == NODE):
+        of_node, node = node_energy(samples, info, window, phases, sources, calibration)
+        readings += of_node
     cards = tuple(device for device in opened if device.info.scope in CARD_SCOPES)
     use = cpu_use(samples, window, own_server=own_server)
     return Account(
@@ -172,6 +183,7 @@ def account(
         cards,
         tuple(chosen),
         use,
+        node,
     )
 
 

@@ -22,7 +22,7 @@ _TOUCH_S = 0.02
 
 CARD_SCOPES: tuple[Scope, ...] = ("gpu", "module")
 _SENSOR_ORDER = ("nvml", "zeus", "rapl", "codecarbon")
-_SCOPE_ORDER: tuple[Scope, ...] = ("gpu", "cpu", "dram", "module", "host")
+_SCOPE_ORDER: tuple[Scope, ...] = ("gpu", "cpu", "dram", "module", "host", "node")
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Source:
             "net_u95_j": net_u95_j,
             "shared_u95_j": stretch.shared_j / gain.gain,
             "bound_j": stretch.bound_j / gain.gain,
-            "u_sys_j": abs(gross_j) * gain.band,
+            "u_sys_j": gain.unknown_j(gross_j, span_s),
         }
 
 

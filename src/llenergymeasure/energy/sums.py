@@ -17,6 +17,7 @@ _PARTS: dict[Scope, frozenset[Scope]] = {
     "dram": frozenset({"dram"}),
     "module": frozenset({"gpu", "cpu", "dram", "module"}),
     "host": frozenset({"gpu", "cpu", "dram", "module", "host"}),
+    "node": frozenset({"gpu", "cpu", "dram", "module", "host", "node"}),
 }
 """What each scope holds. A module is a superchip with GPU, CPU and memory."""
 
@@ -28,7 +29,7 @@ class NotAdditiveError(MeterError):
 def overlap(device: str, scope: Scope, other_device: str, other_scope: Scope) -> bool:
     """Return whether two readings may hold the same joule."""
     if scope == other_scope:
-        return device == other_device or scope == "host"
+        return device == other_device or scope in ("host", "node")
     return bool(_PARTS[scope] & _PARTS[other_scope])
 
 

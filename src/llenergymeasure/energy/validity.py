@@ -12,6 +12,7 @@ import pyarrow as pa
 from llenergymeasure.energy.channel import Channel, Stretch
 from llenergymeasure.energy.device import Device
 from llenergymeasure.energy.rest import IdlePower
+from llenergymeasure.machine.gpus.state import LOWERED, THROTTLE_REASONS
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.sensors.behaviour import SHORTEST_PERIODS
 from llenergymeasure.units import NS_PER_S
@@ -30,15 +31,6 @@ GAP_FLOOR_S = 0.5
 
 DRIFT_CELSIUS = 3.0
 """Largest change of temperature over the window."""
-
-_SLOWED = {
-    0x4: "software power cap",
-    0x8: "hardware slowdown",
-    0x20: "software thermal slowdown",
-    0x40: "hardware thermal slowdown",
-    0x80: "hardware power brake",
-}
-"""NVML's clock event reasons that slow a card against its load (nvmlClocksEventReasons)."""
 
 
 def device_doubts(
@@ -177,8 +169,9 @@ def _throttled(samples: Samples, sensor: str, device: str, window: Span) -> Iter
     series = samples.series(device, sensor, "throttle_reasons")
     inside = (series.t_ns >= window[0]) & (series.t_ns <= window[1]) & ~np.isnan(series.value)
     masks = series.value[inside].astype(np.int64)
-    for bit, reason in _SLOWED.items():
-        if np.any(masks & bit):
+    for bit, name in THROTTLE_REASONS.items():
+        if name in LOWERED and np.any(masks & bit):
+            reason = name.replace("sw_", "software ").replace("hw_", "hardware ").replace("_", " ")
             yield (
                 "throttled",
                 f"{reason} in {np.mean(masks & bit != 0):.0%} of the looks at {device}",

@@ -94,10 +94,10 @@ class Recording:
         self._rows: deque[Row] = deque()
         slow = [channel for channel in channels if _is_slow(channel)]
         fast = [channel for channel in channels if not _is_slow(channel)]
-        self.loops = [
-            Loop(slow, self._append),
-            Loop(fast, self._append, beats=True),
-        ]
+        remote = [channel for channel in slow if _is_remote(channel)]
+        near = [channel for channel in slow if not _is_remote(channel)]
+        self.loops = [Loop(near, self._append), Loop(fast, self._append, beats=True)]
+        self.loops += [Loop(remote, self._append)] if remote else []
         self._threads = [threading.Thread(target=loop.run, daemon=True) for loop in self.loops]
 
     def run(self, stop: "_Stop", answer: IO[str]) -> None:
@@ -239,6 +239,10 @@ def _reported(
 
 def _is_slow(channel: Channel) -> bool:
     return isinstance(channel.pace, Every) and channel.pace.slow
+
+
+def _is_remote(channel: Channel) -> bool:
+    return isinstance(channel.pace, Every) and channel.pace.remote
 
 
 def _time_namespace() -> str | None:

@@ -113,8 +113,8 @@ class Reader:
     def _take(self, values: Sequence[Value], before_ns: int, after_ns: int) -> None:
         t_ns = (before_ns + after_ns) // 2
         for value in values:
-            back_ns = None if value.span_ns is None else t_ns - value.span_ns
-            self._row(t_ns, value, back_ns)
+            at_ns = t_ns if value.at_ns is None else value.at_ns
+            self._row(at_ns, value, None if value.span_ns is None else at_ns - value.span_ns)
 
     def _take_step(
         self, pace: Follow, values: Sequence[Value], before_ns: int, after_ns: int, *, last: bool

@@ -119,6 +119,23 @@ def _with_interval(row: Row, metric: str, scale: Scale = AS_IS) -> str:
     return with_interval(*scale.of(row, metric))
 
 
+def per_correct(summary: Iterable[Row]) -> list[dict[str, str]]:
+    """Return the energy of a right answer of each experiment that has one, as texts."""
+    name = "energy_per_correct_j"
+    return [
+        {
+            "label": plain(row["label"], 120),
+            "share": percent(row["quality_score_mean"]),
+            "mean": rounded(row[f"{name}_mean"]),
+            "interval": f"{rounded(row[f'{name}_ci95_low'])} to {rounded(row[f'{name}_ci95_high'])}"
+            if row[f"{name}_ci95_low"] is not None
+            else "one run has none",
+        }
+        for row in summary
+        if row[f"{name}_mean"] is not None
+    ]
+
+
 def flags(runs: Iterable[Row]) -> list[Flag]:
     """Return the validity codes that occurred, each with its meaning."""
     counts: dict[str, int] = {}

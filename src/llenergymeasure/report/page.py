@@ -89,6 +89,7 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
     content["drawn_total"] = len(shown)
     content["not_drawn"] = sum(map(len, groups)) - len(shown) if groups else 0
     content["files"] = drawings
+    content["judged"] = "energy_quality" in figures
     page = _render(
         sections=_sections(content, sweeps, relations, serving, traces),
         sweeps=sweeps,
@@ -113,7 +114,10 @@ def _figures(
         return front_figure(summary, front, metric, title, unit)
 
     token, request = "energy_per_output_token_j", "energy_per_request_j"
+    judged = any(row["quality_score_mean"] is not None for row in summary)
+    quality = {"energy_quality": against("quality_score", "Quality score", "")} if judged else {}
     return {
+        **quality,
         token.removesuffix("_j"): charts.intervals(summary, used, token, "output token"),
         request.removesuffix("_j"): charts.intervals(summary, used, request, "request"),
         "energy_throughput": against("output_tokens_per_s", "Throughput", "output tokens/s"),
@@ -145,6 +149,7 @@ def _sections(
         ("token", "Energy per token", True),
         ("request", "Energy per request", True),
         ("throughput", "Throughput and latency", True),
+        ("quality", "Quality", content["judged"]),
         ("fronts", "Best for two things", relations.fronts),
         ("relations", "What makes the difference", relations.levels or relations.pairs),
         ("serving", "Under traffic", serving),
@@ -193,6 +198,7 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
         "experiments": experiments.table_rows(summary[:LISTED_EXPERIMENTS], token, request),
         "experiments_total": len(summary),
         "declared": experiments.declared(summary, runs),
+        "correct": experiments.per_correct(summary[:LISTED_EXPERIMENTS]),
         "drawn": SHOWN_EXPERIMENTS,
         "token_unit": token.unit,
         "request_unit": request.unit,

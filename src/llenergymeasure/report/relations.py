@@ -28,6 +28,8 @@ _OBJECTIVES = {
     "request_latency_p95_s": "95th percentile of request latency",
     "time_to_first_token_p50_s": "median time to the first token",
     "peak_memory_bytes": "memory",
+    "quality_score": "quality score",
+    "perplexity": "perplexity",
 }
 
 

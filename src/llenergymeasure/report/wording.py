@@ -24,6 +24,7 @@ SCOPE_WORDS = {
     "dram": "memory",
     "module": "module",
     "host": "whole host",
+    "node": "whole node",
 }
 
 

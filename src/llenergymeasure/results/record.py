@@ -129,6 +129,43 @@ class Footprint(Record):
     source: str | None = Field(default=None, description="where the declared figures are from")
 
 
+class NodeEnergy(Record):
+    """Energy of the window of the whole machine at its plug, beside that of its devices.
+
+    It is never added to theirs: it holds them, and power supplies, fans and all the rest.
+    """
+
+    gross_j: float | None = Field(
+        default=None, description="energy of the window of the whole machine at its plug"
+    )
+    gross_u95_j: float | None = Field(
+        default=None, description="half width of its 95 % interval; the meter's gain is not in it"
+    )
+    u_sys_j: float | None = Field(default=None, description="half width of the meter's gain band")
+    lag_s: float | None = Field(
+        default=None,
+        description="how late the meter shows a step of the load; taken into account; negative if "
+        "its clock is behind",
+    )
+    lag_u95_s: float | None = Field(default=None, description="half width of its 95 % interval")
+    devices_j: float | None = Field(
+        default=None, description="energy of the measured GPUs, CPUs and memory together"
+    )
+    devices: list[str] = Field(default_factory=list, description="which they are")
+    ratio: float | None = Field(
+        default=None, description="energy of the whole machine over that of its measured devices"
+    )
+    ratio_low: float | None = Field(
+        default=None, description="least ratio that intervals and gains of both allow at once"
+    )
+    ratio_high: float | None = Field(default=None, description="most that they allow at once")
+    ratio_unavailable: str | None = Field(default=None, description="why there is no ratio")
+    notes: list[str] = Field(
+        default_factory=list, description="missing readings, a slow meter, a clock that is behind"
+    )
+    unavailable: str | None = Field(default=None, description="why gross_j is null")
+
+
 class Energy(Record):
     """All readings of the window and what follows from the headline ones."""
 
@@ -161,6 +198,9 @@ class Energy(Record):
     split: TokenSplit | None = None
     footprint: Footprint | None = None
     phases: list[PhaseEnergy] = Field(default_factory=list)
+    node: NodeEnergy | None = Field(
+        default=None, description="null where no meter of the whole machine was named"
+    )
     unavailable: str | None = Field(default=None, description="why there is no energy")
 
 
@@ -206,6 +246,48 @@ class Performance(Record):
     utilization_unavailable: str | None = Field(default=None, description="why it is null")
 
 
+class Clocks(Record):
+    """The GPUs' clocks over the window, by NVML; each field is a column of the runs' table.
+
+    Medians and ranges are over the looks at a card at work; of several cards, over all of them.
+    """
+
+    sm_clock_median_mhz: float | None = Field(
+        default=None, description="median of the multiprocessors' clock"
+    )
+    sm_clock_min_mhz: float | None = Field(
+        default=None, description="lowest clock of the multiprocessors"
+    )
+    sm_clock_max_mhz: float | None = Field(
+        default=None, description="highest clock of the multiprocessors"
+    )
+    memory_clock_median_mhz: float | None = Field(
+        default=None, description="median of the memory's clock"
+    )
+    memory_clock_min_mhz: float | None = Field(
+        default=None, description="lowest clock of the memory"
+    )
+    memory_clock_max_mhz: float | None = Field(
+        default=None, description="highest clock of the memory"
+    )
+    sm_clock_free_mhz: float | None = Field(
+        default=None,
+        description="highest clock of the multiprocessors while neither heat nor the power limit "
+        "held it down: what is set, by whomever; null if it was hardly ever free",
+    )
+    slowed_share: float | None = Field(
+        default=None,
+        description="share of the window's looks in which heat, the power limit or the power "
+        "supply held the clocks down; of the card that has most",
+    )
+    slowed_by_heat_share: float | None = Field(
+        default=None, description="the same share for heat or the power supply alone"
+    )
+    slowed_by: list[str] | None = Field(
+        default=None, description="NVML's reasons to hold the clocks down, by name"
+    )
+
+
 class Quality(Record):
     """Quality of the answers, as far as the study asks for it; measured after the window."""
 
@@ -218,8 +300,13 @@ class Quality(Record):
     texts_sha256: str | None = Field(default=None, description="of the file of texts")
     perplexity_unavailable: str | None = Field(default=None, description="why it is null")
     score: float | None = Field(
-        default=None, description="score of the study's own command; higher is better"
+        default=None, description="score of the study's own command or tasks; higher is better"
     )
+    correct: int | None = Field(
+        default=None, description="right answers, where the score is their share"
+    )
+    items: int | None = Field(default=None, description="questions that were asked")
+    tasks: list[str] | None = Field(default=None, description="of lm-eval, that gave the score")
     command: list[str] | None = Field(default=None, description="that gave the score")
     score_unavailable: str | None = Field(default=None, description="why it is null")
 
@@ -269,6 +356,9 @@ class Result(Record):
     tokens: Tokens
     energy: Energy
     performance: Performance
+    clocks: Clocks | None = Field(
+        default=None, description="null where no GPU does the work, or none was looked at"
+    )
     serving: Serving | None = Field(default=None, description="null without traffic")
     quality: Quality | None = Field(default=None, description="null if the study asks for none")
     flops: Flops

@@ -18,7 +18,7 @@ from llenergymeasure.ids import canonical_json
 from llenergymeasure.results.in_force import settings_in_force
 from llenergymeasure.results.notes import notes_of
 from llenergymeasure.results.outcome import Outcome
-from llenergymeasure.results.record import Result
+from llenergymeasure.results.record import Clocks, Result
 from llenergymeasure.results.serving import Latency
 from llenergymeasure.units import MISSING
 
@@ -36,6 +36,8 @@ _LATENCIES = (
 _IN_EVERY_RUN = ("time_to_first_token_p50_s", "request_latency_p50_s", "request_latency_p95_s")
 """Percentiles that runs without traffic have too: they stand with the record's performance."""
 
+CLOCK_REALS = tuple(name for name in Clocks.model_fields if name != "slowed_by")
+
 COLUMNS: dict[str, str | pa.DataType] = {
     "experiment": "experiment",
     "cycle": "cycle",
@@ -50,6 +52,11 @@ COLUMNS: dict[str, str | pa.DataType] = {
     "energy_shared_u95_j": "energy.shared_u95_j",
     "energy_bound_j": "energy.bound_j",
     "energy_u_sys_j": "energy.u_sys_j",
+    "energy_node_j": "energy.node.gross_j",
+    "energy_node_u95_j": "energy.node.gross_u95_j",
+    "energy_node_ratio": "energy.node.ratio",
+    "energy_node_ratio_low": "energy.node.ratio_low",
+    "energy_node_ratio_high": "energy.node.ratio_high",
     "energy_per_output_token_j": "energy.per_output_token_j",
     "energy_per_input_token_j": "energy.per_input_token_j",
     "energy_per_request_j": "energy.per_request_j",
@@ -99,6 +106,8 @@ COLUMNS: dict[str, str | pa.DataType] = {
     "over_saturated": "serving.over_saturated",
     "perplexity": "quality.perplexity",
     "quality_score": "quality.score",
+    "quality_correct": "quality.correct",
+    "quality_items": "quality.items",
     "peak_memory_bytes": "performance.peak_memory_bytes",
     "memory_scope": "performance.memory_scope",
     "weights_bytes": "performance.weights_bytes",
@@ -108,6 +117,7 @@ COLUMNS: dict[str, str | pa.DataType] = {
     "gpu_utilization_percent": "performance.gpu_utilization_percent",
     "memory_utilization_percent": "performance.memory_utilization_percent",
     "device_memory_used_max_bytes": "performance.device_memory_used_max_bytes",
+    **{name: f"clocks.{name}" for name in Clocks.model_fields},
     "flops_per_output_token": "flops.per_output_token",
     "flops_prefill_per_request": "flops.prefill_per_request",
     "flops_decode_per_request": "flops.decode_per_request",

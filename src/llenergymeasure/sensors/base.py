@@ -15,6 +15,7 @@ Quantity = Literal[
     "power_model_w",
     "temperature_celsius",
     "sm_clock_mhz",
+    "memory_clock_mhz",
     "memory_used_bytes",
     "utilization_gpu_percent",
     "utilization_memory_percent",
@@ -124,12 +125,14 @@ class Value(NamedTuple):
         note: what else is to be known about it.
         span_ns: how far back the value reaches: the age of a counter at most, or the stretch a
             mean is over; None where the recorder finds out by following the value.
+        at_ns: when it was so, CLOCK_MONOTONIC, where the source has a clock of its own.
     """
 
     quantity: Quantity
     value: float | None
     note: str | None = None
     span_ns: int | None = None
+    at_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -156,10 +159,12 @@ class Every:
     Attributes:
         period_s: how often.
         slow: the call may take long; it is made apart from the fast ones.
+        remote: it may take seconds; it is made apart from all others.
     """
 
     period_s: float
     slow: bool = True
+    remote: bool = False
 
 
 @dataclass(frozen=True)

@@ -264,6 +264,9 @@ class _Card:
             "sm_clock_mhz": lambda device: pynvml.nvmlDeviceGetClockInfo(
                 device, pynvml.NVML_CLOCK_SM
             ),
+            "memory_clock_mhz": lambda device: pynvml.nvmlDeviceGetClockInfo(
+                device, pynvml.NVML_CLOCK_MEM
+            ),
             "memory_used_bytes": lambda device: pynvml.nvmlDeviceGetMemoryInfo(device).used,
             "utilization_gpu_percent": utilization,
             "utilization_memory_percent": memory_utilization,

@@ -1,5 +1,6 @@
 """Which sensors are used here: those asked for by name, or all that add something."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import get_args
 
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.machine.gpus.inventory import Inventory, Selection, discover, named, visible
+from llenergymeasure.sensors import node as node_sensor
 from llenergymeasure.sensors import zeus as zeus_sensor
 from llenergymeasure.sensors.base import Channel, Sensor, SensorInfo
 from llenergymeasure.sensors.codecarbon import CodecarbonSensor
 from llenergymeasure.sensors.foreign_processes import RunProcesses
+from llenergymeasure.sensors.node import NodeSensor
 from llenergymeasure.sensors.nvml import NvmlSensor
 from llenergymeasure.sensors.rapl import RaplSensor
 from llenergymeasure.sensors.zeus import ZeusSensor
@@ -57,8 +60,8 @@ def open_sensors(
 ) -> Opened:
     """Open sensors; a machine without any gives only reasons.
 
-    ``auto`` takes NVML and RAPL, Zeus where the machine has what only Zeus reads, and CodeCarbon
-    where no CPU counter can be read.
+    ``auto`` takes NVML and RAPL, the node's meter if one is named, Zeus where the machine has what
+    only Zeus reads, and CodeCarbon where no CPU counter can be read.
 
     Args:
         asked: ``auto``, or names joined by commas; ``auto,zeus`` adds to the automatic.
@@ -84,6 +87,8 @@ def open_sensors(
     if "zeus" in names or (auto and zeus_sensor.worth_trying()):
         nvidia = selection.gpus if "zeus" in names else ()
         sensors.append(ZeusSensor(nvidia, cpus=not _sees_cpu(sensors)))
+    if "node" in names or (auto and os.environ.get(node_sensor.VARIABLE)):
+        sensors.append(NodeSensor())
     if "codecarbon" in names or (auto and not _sees_cpu(sensors)):
         sensors.append(CodecarbonSensor())
     return Opened(sensors, selection)

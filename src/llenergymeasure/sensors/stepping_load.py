@@ -1,11 +1,12 @@
 """A load that makes every visible GPU step between rest and work, for characterising its sensor.
 
-    python -m llenergymeasure.sensors.stepping_load [--steps 40] [--seed 1] [--hold SECONDS]
+    python -m llenergymeasure.sensors.stepping_load [--steps 40] [--slower 1] [--seed 1]
+        [--hold SECONDS]
 
 Steps come at times of no common measure, at least 1.35 s apart, so that a mean over 1 s settles
-between two of them. When each came, CLOCK_MONOTONIC in ns as the work was handed over or was done,
-is written to the file that ``LLEM_STEPS`` names. ``--hold`` works without a rest for so long, and
-writes when it began.
+between two of them, or so many times ``--slower``. When each came, CLOCK_MONOTONIC in ns as the
+work was handed over or was done, is written to the file that ``LLEM_STEPS`` names. ``--hold`` works
+without a rest for so long, and writes when it began.
 """
 
 import argparse
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Make the load; return 1 if there is no GPU to load."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--slower", type=float, default=1.0, help="times the length of a step")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--hold", type=float, help="work for so many seconds, without steps")
     options = parser.parse_args(arguments)
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell([time.monotonic_ns()])
         _work_for(work, options.hold)
         return EXIT_OK
-    _tell(steps(work, options.steps, random.Random(options.seed)))
+    _tell(steps(work, options.steps, random.Random(options.seed), options.slower))
     return EXIT_OK
 
 
@@ -54,17 +56,20 @@ def _tell(moments_ns: Sequence[int]) -> None:
         Path(path).write_text("".join(f"{moment_ns}\n" for moment_ns in moments_ns))
 
 
-def steps(work: Callable[[], None], count: int, chance: random.Random) -> list[int]:
+def steps(
+    work: Callable[[], None], count: int, chance: random.Random, slower: float = 1.0
+) -> list[int]:
     """Alternate between work and rest; return when each stretch began.
 
     Args:
         work: keeps the cards busy for some ms and returns when they are done.
         count: how many stretches, the first one at work.
         chance: where their lengths come from.
+        slower: times which they are longer.
     """
     edges_ns = []
     for number in range(count):
-        length_s = chance.uniform(SHORTEST_S, LONGEST_S)
+        length_s = slower * chance.uniform(SHORTEST_S, LONGEST_S)
         edges_ns.append(time.monotonic_ns())
         if number % 2 == 1:
             time.sleep(length_s)

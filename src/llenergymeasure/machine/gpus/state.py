@@ -1,6 +1,6 @@
 """How a GPU is set and how it is doing: everything NVML tells that can change an energy."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from llenergymeasure.machine.gpus import inventory
@@ -23,6 +23,9 @@ SLOWED = frozenset(
     {"hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown"}
 )
 """Reasons that no setting of ours explains: heat, or a power supply in trouble."""
+
+LOWERED = SLOWED | {"sw_power_cap"}
+"""Reasons for which a card runs below the clocks that are set: these, or its power limit."""
 
 
 def gpu_state(gpu: Gpu) -> dict[str, Any]:
@@ -63,6 +66,46 @@ def gpu_state(gpu: Gpu) -> dict[str, Any]:
         "ecc": _current_and_pending(nvml_value("nvmlDeviceGetEccMode", handle)),
         "mig": _current_and_pending(nvml_value("nvmlDeviceGetMigMode", handle)),
     }
+
+
+def unlike_delivered(state: dict[str, Any], asked_w: float | None = None) -> Iterator[str]:
+    """Yield in what a card is not as it was delivered, or not fit to be measured.
+
+    Args:
+        state: what :func:`gpu_state` gave.
+        asked_w: a power limit that is to be there.
+    """
+    if state["mig"] is not None and state["mig"]["current"]:
+        yield (
+            "is partitioned (MIG): its sensor sees the whole card, so that the energy of "
+            "one part cannot be separated from the others'"
+        )
+    if state["persistence_mode"] is False:
+        yield (
+            "is not in persistence mode: the driver may unload between runs, which changes "
+            "idle power and start-up; nvidia-smi -pm 1, as root"
+        )
+    limit_w, default_w = state["power_limit_w"], state["power_limits_w"].get("default")
+    if None not in (limit_w, default_w) and limit_w not in (default_w, asked_w):
+        yield (
+            f"has a power limit of {limit_w:g} W, its default is {default_w:g} W: results "
+            "will differ from those of a card as delivered"
+        )
+    clocks, usual = state["application_clocks_mhz"], state["application_clocks_default_mhz"]
+    if None not in (clocks, usual) and clocks != usual:
+        yield (
+            f"has its application clocks at {megahertz(clocks)}, not at its default "
+            f"{megahertz(usual)}"
+        )
+    slowed = sorted(SLOWED & set(state["throttle_reasons"] or ()))
+    if slowed:
+        yield f"is slowed down before the run begins: {', '.join(slowed)}"
+    ecc = state["ecc"]
+    if ecc is not None and not ecc["current"]:
+        yield "has ECC off: memory is larger and faster than with it"
+    if ecc is not None and ecc["current"] != ecc["pending"]:
+        after = "on" if ecc["pending"] else "off"
+        yield f"will have ECC {after} after its next reset: cycles may then differ"
 
 
 def power_limit_w(handle: Any) -> float | None:
@@ -136,3 +179,8 @@ def _current_and_pending(modes: Any) -> dict[str, bool] | None:
 
 def _dotted(version: tuple[int, int] | None) -> str | None:
     return None if version is None else f"{version[0]}.{version[1]}"
+
+
+def megahertz(clocks: dict[str, int]) -> str:
+    """Return a pair of clocks in words."""
+    return " and ".join(f"{mhz} MHz ({domain})" for domain, mhz in sorted(clocks.items()))

@@ -36,6 +36,7 @@ from llenergymeasure.run.engine.place_pin import hold_to_pin
 from llenergymeasure.run.engine.quality import command_score, perplexity
 from llenergymeasure.run.engine.sensor_resolution import sensors_need_s
 from llenergymeasure.run.engine.settle import read_gpus, settle
+from llenergymeasure.run.engine.tasks import task_score
 from llenergymeasure.run.engine.warmup import WarmUp
 from llenergymeasure.run.preflight.checks import Preflight, preflight
 from llenergymeasure.run.preflight.cpu_checks import CpuWatch
@@ -151,7 +152,7 @@ class EngineRun:
                 "environment": surroundings,
                 "python_executable": sys.executable,
                 "flops": workload_flops(found.source, self._lengths(workload, window)),
-                "quality": self._perplexity(engine),
+                "quality": self._quality(engine),
             }
             self._write(document)
         finally:
@@ -210,13 +211,18 @@ class EngineRun:
         with self._marks.phase("build"):
             return make()
 
-    def _perplexity(self, engine: Engine) -> dict[str, Any] | None:
-        """Return the engine's perplexity on the study's texts; null if it has none."""
-        asked = self._spec.quality
-        if asked is None or asked.get("texts") is None:
+    def _quality(self, engine: Engine) -> dict[str, Any] | None:
+        """Return what the loaded engine itself shows of its quality; null if nothing is asked."""
+        asked = self._spec.quality or {}
+        looks = {"texts": perplexity, "tasks": task_score}
+        wanted = [look for name, look in looks.items() if asked.get(name) is not None]
+        if not wanted:
             return None
+        found: dict[str, Any] = {}
         with self._marks.phase("quality"):
-            return perplexity(engine, self._config, asked)
+            for look in wanted:
+                found |= look(engine, self._config, asked)
+        return found
 
     def _judge(self, document: dict[str, Any]) -> None:
         """Let the study's own command judge the experiment, now that the engine is gone."""
@@ -239,7 +245,7 @@ class EngineRun:
         work = work_of(self._config, found.workload)
         most_s = limit_s(self._config, protocol, known, work, self._spec.gap_s)
         asked = self._spec.quality
-        if asked is not None and asked.get("command") is not None:
+        if asked is not None and (asked.get("command") or asked.get("tasks")):
             most_s += float(asked["timeout_seconds"])
         write_text(self._folder.time_limit, json.dumps(most_s))
 
@@ -323,7 +329,10 @@ def _available(sensors: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _measured(sensors: list[dict[str, Any]]) -> bool:
-    return any(sensor["kind"] == "measured" for sensor in _available(sensors))
+    """Return whether a device is measured; the whole node's meter stands beside the headline."""
+    return any(
+        sensor["kind"] == "measured" and sensor["scope"] != "node" for sensor in _available(sensors)
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -80,13 +81,18 @@ def command_score(folder: RunFolder, asked: Mapping[str, Any]) -> dict[str, Any]
     if done.returncode != 0:
         return {**told, "score_unavailable": f"the command ended with {done.returncode}"}
     lines = done.stdout.strip().splitlines()
+    last = lines[-1][:200] if lines else "nothing"
+    if counted := re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", last):
+        correct, items = int(counted[1]), int(counted[2])
+        if not 0 <= correct <= items or items == 0:
+            return {**told, "score_unavailable": f"its last line is no share: {last}"}
+        return {**told, "score": correct / items, "correct": correct, "items": items}
     try:
-        score = float(lines[-1])
-    except (IndexError, ValueError):
-        last = lines[-1][:200] if lines else "nothing"
+        score = float(last)
+    except ValueError:
         return {**told, "score_unavailable": f"its last line is no number: {last}"}
     if not math.isfinite(score):
-        return {**told, "score_unavailable": f"its last line is no finite number: {lines[-1]}"}
+        return {**told, "score_unavailable": f"its last line is no finite number: {last}"}
     return {**told, "score": score}
 
 

@@ -7,7 +7,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
 from llenergymeasure.machine.gpus.allotment import Demand
 from llenergymeasure.machine.gpus.inventory import Gpu, Inventory
-from llenergymeasure.machine.gpus.state import SLOWED, gpu_state
+from llenergymeasure.machine.gpus.state import gpu_state, unlike_delivered
 from llenergymeasure.sensors.base import SensorError
 from llenergymeasure.sensors.foreign_processes import RunProcesses
 
@@ -44,7 +44,7 @@ def check_gpus(config: ExperimentConfig, cards: Sequence[Gpu], run_pid: int) -> 
         # A server that is already running is at work on the card by right.
         if config.backend != "openai":
             yield from _in_use(name, card, state, running)
-        for text in _unlike_delivered(state, asked_w):
+        for text in unlike_delivered(state, asked_w):
             yield Problem(f"{name} {text}", fatal=False)
 
 
@@ -69,41 +69,3 @@ def _in_use(
             "it: one may be hidden in another container, or have died and left it",
             fatal=False,
         )
-
-
-def _unlike_delivered(state: dict[str, Any], asked_w: float | None) -> Iterator[str]:
-    if state["mig"] is not None and state["mig"]["current"]:
-        yield (
-            "is partitioned (MIG): its sensor sees the whole card, so that the energy of "
-            "one part cannot be separated from the others'"
-        )
-    if state["persistence_mode"] is False:
-        yield (
-            "is not in persistence mode: the driver may unload between runs, which changes "
-            "idle power and start-up; nvidia-smi -pm 1, as root"
-        )
-    limit_w, default_w = state["power_limit_w"], state["power_limits_w"].get("default")
-    if None not in (limit_w, default_w) and limit_w not in (default_w, asked_w):
-        yield (
-            f"has a power limit of {limit_w:g} W, its default is {default_w:g} W: results "
-            "will differ from those of a card as delivered"
-        )
-    clocks, usual = state["application_clocks_mhz"], state["application_clocks_default_mhz"]
-    if None not in (clocks, usual) and clocks != usual:
-        yield (
-            f"has its application clocks at {_megahertz(clocks)}, not at its default "
-            f"{_megahertz(usual)}"
-        )
-    slowed = sorted(SLOWED & set(state["throttle_reasons"] or ()))
-    if slowed:
-        yield f"is slowed down before the run begins: {', '.join(slowed)}"
-    ecc = state["ecc"]
-    if ecc is not None and not ecc["current"]:
-        yield "has ECC off: memory is larger and faster than with it"
-    if ecc is not None and ecc["current"] != ecc["pending"]:
-        after = "on" if ecc["pending"] else "off"
-        yield f"will have ECC {after} after its next reset: cycles may then differ"
-
-
-def _megahertz(clocks: dict[str, int]) -> str:
-    return " and ".join(f"{mhz} MHz ({domain})" for domain, mhz in sorted(clocks.items()))

@@ -49,7 +49,12 @@ from llenergymeasure.run.result.traffic_result import (
     spread,
 )
 from llenergymeasure.run.result.trend import far_slower, steadiness
-from llenergymeasure.run.result.utilisation import power_inside, throttle_history, utilisation
+from llenergymeasure.run.result.utilisation import (
+    clock_state,
+    power_inside,
+    throttle_history,
+    utilisation,
+)
 from llenergymeasure.sensors.behaviour import load_characterised
 from llenergymeasure.sensors.host_cpu import OTHERS_MAX
 from llenergymeasure.units import NS_PER_S
@@ -213,13 +218,9 @@ def _result(
             **(_speed(requests, tokens, done) if served is None else served.performance(tokens)),
             **done["memory"],
             **_cache_shares(done["engine_statistics"]),
-            **utilisation(
-                samples,
-                (window.start_monotonic_ns, window.end_monotonic_ns),
-                done["devices"],
-                on_gpu=bool(done["computes_on_gpu"]),
-            ),
+            **utilisation(samples, inside, done["devices"], on_gpu=bool(done["computes_on_gpu"])),
         ),
+        clocks=clock_state(samples, inside, done["devices"], on_gpu=bool(done["computes_on_gpu"])),
         serving=None if served is None else served.record(record, energy.account),
         quality=quality_record(spec.quality, done.get("quality")),
         flops=flops_record(

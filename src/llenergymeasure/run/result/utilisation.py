@@ -1,15 +1,19 @@
 """How busy the GPUs were inside the window, how full, and what they drew: from the samples."""
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from llenergymeasure.machine.gpus.state import THROTTLE_REASONS
-from llenergymeasure.recording.samples import Samples
+from llenergymeasure.machine.gpus.state import LOWERED, SLOWED, THROTTLE_REASONS
+from llenergymeasure.recording.samples import Samples, Series
+from llenergymeasure.results.record import Clocks
 from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.units import NS_PER_S
+
+Reals: TypeAlias = npt.NDArray[np.float64]
+Whole: TypeAlias = npt.NDArray[np.int64]
 
 SENSOR = "nvml"
 HISTORY_MOST = 1000
@@ -17,6 +21,10 @@ _MEANS: dict[str, Quantity] = {
     "gpu_utilization_percent": "utilization_gpu_percent",
     "memory_utilization_percent": "utilization_memory_percent",
 }
+FREE_LOOKS = 4
+"""Fewer looks may all have come while the clock was on its way up after it had been held down."""
+_IDLE = 0x1
+_LOWERED_BITS = {name: bit for bit, name in THROTTLE_REASONS.items() if name in LOWERED}
 _POWERS: tuple[Quantity, ...] = ("power_instant_w", "power_average_w", "power_usage_w")
 
 
@@ -53,6 +61,43 @@ def utilisation(
     return found
 
 
+def clock_state(
+    samples: Samples, window: tuple[int, int], devices: Collection[str], *, on_gpu: bool
+) -> Clocks | None:
+    """Return how the clocks stood inside the window; None if no GPU works, or none was looked at.
+
+    A card that rests says nothing of the clocks it works at: looks that NVML calls idle are left
+    out. Where a card gives no reasons all looks count, and what held it down is not known.
+    """
+    sm: list[Reals] = []
+    free: list[Reals] = []
+    memory: list[Reals] = []
+    shares: dict[str, list[float]] = {}
+    for device in devices if on_gpu else ():
+        masks = samples.series(device, SENSOR, "throttle_reasons")
+        t_ns, mhz = _known(samples, window, device, "sm_clock_mhz")
+        mask = _mask_at(masks, t_ns)
+        sm.append(mhz[(mask & _IDLE) == 0])
+        if len(masks):
+            free.append(mhz[(mask & (_IDLE | _bits(LOWERED))) == 0])
+        t_ns, mhz = _known(samples, window, device, "memory_clock_mhz")
+        memory.append(mhz[(_mask_at(masks, t_ns) & _IDLE) == 0])
+        mask = _known(samples, window, device, "throttle_reasons")[1].astype(np.int64)
+        for name, bits in {"": _bits(LOWERED), "heat": _bits(SLOWED), **_LOWERED_BITS}.items():
+            if len(mask):
+                shares.setdefault(name, []).append(float(np.mean(mask & bits != 0)))
+    if not any(map(len, (*sm, *memory))):
+        return None
+    return Clocks(
+        **_spread("sm_clock", np.concatenate(sm)),
+        **_spread("memory_clock", np.concatenate(memory)),
+        sm_clock_free_mhz=_highest(np.concatenate(free)) if free else None,
+        slowed_share=max(shares[""]) if shares else None,
+        slowed_by_heat_share=max(shares["heat"]) if shares else None,
+        slowed_by=[name for name in _LOWERED_BITS if any(shares[name])] if shares else None,
+    )
+
+
 def throttle_history(samples: Samples, device: str) -> list[dict[str, Any]] | None:
     """Return when a card's reasons to slow its clocks changed over the recording, and to which.
 
@@ -82,8 +127,8 @@ def power_inside(
 
     Null where a card's power was not measured inside the window.
     """
-    times_ns: npt.NDArray[np.int64] | None = None
-    total: npt.NDArray[np.float64] | None = None
+    times_ns: Whole | None = None
+    total: Reals | None = None
     for device in devices:
         t_ns, watts = _power_of(samples, window, device)
         if not len(t_ns):
@@ -97,31 +142,56 @@ def power_inside(
     return (times_ns / NS_PER_S).tolist(), total.tolist()
 
 
-def _power_of(
-    samples: Samples, window: tuple[int, int], device: str
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+def _power_of(samples: Samples, window: tuple[int, int], device: str) -> tuple[Whole, Reals]:
     """Return the best of a card's series of power inside the window; empty if there is none."""
-    for quantity in _POWERS:
-        series = samples.series(device, SENSOR, quantity)
-        known = (series.t_ns >= window[0]) & (series.t_ns <= window[1]) & ~np.isnan(series.value)
-        if known.any():
-            break
-    return series.t_ns[known], series.value[known]
+    found = (_known(samples, window, device, quantity) for quantity in _POWERS)
+    return next((each for each in found if len(each[0])), (np.zeros(0, np.int64), np.zeros(0)))
 
 
 def _inside(
     samples: Samples, window: tuple[int, int], devices: Collection[str], quantity: Quantity
-) -> list[npt.NDArray[np.float64]]:
+) -> list[Reals]:
     """Return each card's values inside the window."""
-    found = []
-    for device in devices:
-        series = samples.series(device, SENSOR, quantity)
-        inside = (series.t_ns >= window[0]) & (series.t_ns <= window[1])
-        values = series.value[inside]
-        found.append(values[~np.isnan(values)])
-    return found
+    return [_known(samples, window, device, quantity)[1] for device in devices]
 
 
-def _mean(values: list[npt.NDArray[np.float64]]) -> float | None:
+def _known(
+    samples: Samples, window: tuple[int, int], device: str, quantity: Quantity
+) -> tuple[Whole, Reals]:
+    """Return the times and values of a card's quantity inside the window."""
+    series = samples.series(device, SENSOR, quantity)
+    known = (series.t_ns >= window[0]) & (series.t_ns <= window[1]) & ~np.isnan(series.value)
+    return series.t_ns[known], series.value[known]
+
+
+def _mask_at(masks: Series, t_ns: Whole) -> Whole:
+    """Return the reasons in force at moments, by the last look before each; 0 without looks."""
+    known = ~np.isnan(masks.value)
+    if not known.any():
+        return np.zeros(len(t_ns), dtype=np.int64)
+    place = np.searchsorted(masks.t_ns[known], t_ns, side="right") - 1
+    return masks.value[known][np.maximum(place, 0)].astype(np.int64)
+
+
+def _bits(names: Collection[str]) -> int:
+    return sum(bit for bit, name in THROTTLE_REASONS.items() if name in names)
+
+
+def _spread(clock: str, mhz: Reals) -> dict[str, float | None]:
+    if not len(mhz):
+        return {}
+    return {
+        f"{clock}_median_mhz": float(np.median(mhz)),
+        f"{clock}_min_mhz": float(mhz.min()),
+        f"{clock}_max_mhz": float(mhz.max()),
+    }
+
+
+def _highest(mhz: Reals) -> float | None:
+    """Return the clock that a card comes to by itself; None where looks were too few for it."""
+    return float(mhz.max()) if len(mhz) >= FREE_LOOKS else None
+
+
+def _mean(values: list[Reals]) -> float | None:
     together = np.concatenate(values)
     return float(together.mean()) if len(together) else None

@@ -1,0 +1,167 @@
+"""Is a calibration right? Simulated cards of known gain, held against simulated external meters.
+
+Ten minutes of the card's own time are recorded with the recorder's reading code (no waiting), while
+its load steps; the meter's log is made from the card's true power, as late, coarse, noisy and slow
+as a meter is. Printed is how far gain, offset and lag are off, and what was said of it.
+
+    python benchmarks/node_calibration.py [--minutes 10] [--cards 3] [--seed 1]
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeAlias
+
+import meter_recording as recording
+import numpy as np
+import numpy.typing as npt
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from llenergymeasure.api.calibrate import calibrate
+from llenergymeasure.config.calibration import read_calibration
+from llenergymeasure.energy.against import Surely
+from llenergymeasure.errors import LlemError
+from llenergymeasure.recording.samples import write_samples
+from nvml_sim import sim
+
+Points: TypeAlias = list[tuple[float, float]]
+
+CARDS = ((0.942, -1.2), (1.044, -22.6), (1.0, 0.0), (0.93, 4.0), (1.127, 1.0))
+"""Gain and offset in W, as in the data of arXiv 2312.02741."""
+
+AVERAGE_S = 1.0
+"""What a meter of 1 Hz averages over."""
+
+
+@dataclass(frozen=True)
+class Meter:
+    """A meter: how late it is, its pace, its last digit, its noise, and its clock's error."""
+
+    name: str
+    lag_s: float = 2.0
+    period_s: float = 1.0
+    digit_w: float = 0.1
+    noise_w: float = 0.3
+    behind_s: float = 0.0
+    missing: tuple[float, float] = (0.0, 0.0)
+
+    def log(self, points: "Points", end_s: float, rng: np.random.Generator) -> str:
+        """Return its log: each line's time by its own clock, seconds since 1970."""
+        lines = ["time,watts"]
+        t_s = rng.uniform(self.lag_s + AVERAGE_S, self.lag_s + AVERAGE_S + self.period_s)
+        while t_s < end_s:
+            # Its mean lies lag_s before the line.
+            to_s = t_s - self.lag_s + AVERAGE_S / 2
+            true_w = float(np.diff(_energy_j(points, [to_s - AVERAGE_S, to_s]))[0]) / AVERAGE_S
+            watts = self.digit_w * round((true_w + rng.normal(0, self.noise_w)) / self.digit_w)
+            if not self.missing[0] <= t_s < self.missing[1]:
+                lines.append(f"{t_s - self.behind_s:.3f},{watts:.3f}")
+            t_s += self.period_s
+        return "\n".join(lines) + "\n"
+
+
+METERS = (
+    Meter("1 Hz, 2 s late"),
+    Meter("1 Hz, 2 s late, 1 W digits", digit_w=1.0),
+    Meter("1 Hz, clock 5 s behind", behind_s=5.0),
+    Meter("1 Hz, 90 s missing", missing=(200.0, 290.0)),
+    Meter("each 3 s, 6 s late", period_s=3.0, lag_s=6.0),
+    Meter("slow: each 60 s", period_s=60.0, lag_s=30.0),
+    Meter("clock an hour ahead", behind_s=-3600.0),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a line a card and meter; return 1 if a gain or offset is outside of its interval."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--cards", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+    rng = np.random.default_rng(options.seed)
+    library, reason = sim.library_or_reason()
+    if library is None:
+        print(reason, file=sys.stderr)
+        return 1
+    recording.load_library(library)
+    outside = 0
+    for gain, offset_w in CARDS[: options.cards]:
+        with tempfile.TemporaryDirectory() as name:
+            outside += _card(Path(name), gain, offset_w, 60 * options.minutes, rng)
+    return 1 if outside else 0
+
+
+def _card(
+    folder: Path, gain: float, offset_w: float, end_s: float, rng: np.random.Generator
+) -> int:
+    points = _steps(end_s, rng)
+    device = sim.Device(
+        name="Simulated GPU",
+        power_w=points,
+        sensor=sim.Sensor(
+            window_ms=100, gain=gain, offset_w=offset_w, counter_from="samples", counter_lag_ms=10
+        ),
+    )
+    clock = recording.SteppedClock(folder / "clock", rng)
+    inventory = recording.open_cards(sim.Trace([device]).write(folder), folder / "clock")
+    samples = recording.record(inventory, 0, clock, end_s)
+    recording.close_cards()
+    write_samples(samples, folder / "card.parquet")
+    began_s = datetime.fromisoformat(samples.header.started_at).astimezone(UTC).timestamp()
+    assert began_s == 0.0
+    outside = 0
+    for meter in METERS:
+        log = folder / "wall.csv"
+        log.write_text(meter.log(points, end_s, rng))
+        print(f"gain {gain:.3f}, offset {offset_w:+5.1f} W | {meter.name:<27}| ", end="")
+        try:
+            text, words = calibrate(log, folder / "card.parquet", Surely(accuracy=0.0))
+        except LlemError as error:
+            print(error)
+            continue
+        (folder / "made.yaml").write_text(text)
+        (found,) = read_calibration(folder / "made.yaml").gains.values()
+        off, off_w = found.gain / gain - 1, found.offset_w - offset_w
+        print(
+            f"gain {off:+.3%} (± {found.band:.3%}), "
+            f"offset {off_w:+.3f} W (± {found.u_offset_w:.3f});"
+            f" {'; '.join(word.strip() for word in words[2:])}"
+        )
+        outside += abs(off) > found.band or abs(off_w) > found.u_offset_w
+    return outside
+
+
+def _energy_j(points: Points, moments_s: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Return the true energy up to moments: power is linear between points."""
+    t_s, watts = np.array(points).T
+    pieces_j = np.diff(t_s) * (watts[1:] + watts[:-1]) / 2
+    at_s = np.asarray(moments_s)
+    place = np.clip(np.searchsorted(t_s, at_s, side="right") - 1, 0, len(t_s) - 2)
+    into_s = at_s - t_s[place]
+    spans_s = np.maximum(t_s[place + 1] - t_s[place], 1e-12)
+    rise_w = (watts[place + 1] - watts[place]) / spans_s * into_s
+    before_j = np.concatenate(([0.0], np.cumsum(pieces_j)))[place]
+    return np.asarray(before_j + into_s * (watts[place] + rise_w / 2))
+
+
+def _steps(end_s: float, rng: np.random.Generator) -> Points:
+    """Return power that steps between rest and loads, and wobbles a little at each."""
+    points: Points = []
+    t_s = 0.0
+    while t_s < end_s + 100:
+        resting = len(points) == 0 or points[-1][1] > 200
+        level_w = 90.0 if resting else float(rng.uniform(350, 680))
+        until_s = t_s + float(rng.uniform(13.5, 17.5))
+        while t_s < until_s:
+            points += [(t_s, level_w), (min(t_s + 0.5, until_s), level_w * rng.normal(1, 0.004))]
+            t_s = min(t_s + 0.5, until_s)
+    return points
+
+
+if __name__ == "__main__":
+    sys.exit(main())

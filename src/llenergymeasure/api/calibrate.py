@@ -1,0 +1,122 @@
+"""Calibrating a card: its sensor held against the log of an external meter over a stepping load."""
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from llenergymeasure.api.characterise import OWN_LOAD, record_load
+from llenergymeasure.energy.against import Held, Surely, hold_against
+from llenergymeasure.energy.device import open_device
+from llenergymeasure.energy.knots import Readings
+from llenergymeasure.errors import ConfigurationError, MeterError, Problem
+from llenergymeasure.files import sha256
+from llenergymeasure.recording.samples import Header, Samples, read_samples
+from llenergymeasure.sensors.base import SensorInfo
+from llenergymeasure.sensors.watt_log import MOST_BYTES, Logged, read_lines
+from llenergymeasure.units import NS_PER_S
+
+SLOW_LOAD = (*OWN_LOAD, "--steps", "40", "--slower", "10")
+"""Ten minutes of steps that a meter of 1 Hz can follow."""
+
+
+def calibrate(
+    log: Path,
+    recording: Path | None,
+    known: Surely,
+    devices: str | None = None,
+    command: Sequence[str] = (),
+) -> tuple[str, list[str]]:
+    """Return a calibration file of one card, and what was found in words.
+
+    Args:
+        log: the meter's, a CSV of times and watts.
+        recording: of the card over that time (``llem meter --samples``); one that is not there is
+            made while a load steps, and kept here.
+        known: what is known of the meter.
+        devices: the card, by UUID or NVML index, where there are several.
+        command: the load, in place of the project's own.
+
+    Raises:
+        ConfigurationError: the log cannot be used, or several cards were recorded.
+        MeterError: card and meter cannot be held against each other.
+    """
+    if recording is not None and recording.exists():
+        samples = read_samples(recording)
+    else:
+        samples, _ = record_load(devices, command or SLOW_LOAD, recording)
+    info = _the_card(samples, devices)
+    channels = open_device(samples, info).channels(0, 1)
+    if not channels:
+        raise MeterError(f"{info.device}: the recording holds no energy of this card")
+    held = hold_against(channels[0], _readings(_read(log), samples.header), known)
+    return _file(info, held, log, samples), _words(info, held)
+
+
+def _the_card(samples: Samples, devices: str | None) -> SensorInfo:
+    cards = [
+        each
+        for each in samples.header.sensors
+        if each.sensor == "nvml" and each.scope == "gpu" and each.unavailable is None
+        if devices is None or each.device == devices or len(samples.header.sensors) == 1
+    ]
+    if len(cards) != 1:
+        message = "one card at a time can be held against a meter; record it alone"
+        found = ", ".join(each.device for each in cards) or "none"
+        raise ConfigurationError(Problem(message, key="--devices", found=found))
+    return cards[0]
+
+
+def _read(log: Path) -> list[Logged]:
+    try:
+        with log.open("rb") as file:
+            start = max(file.seek(0, os.SEEK_END) - MOST_BYTES, 0)
+            file.seek(start)
+            return read_lines(file.read(MOST_BYTES).decode(errors="replace").splitlines())
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(
+            Problem(f"this meter's log cannot be used: {why}", file=log)
+        ) from error
+
+
+def _readings(lines: Sequence[Logged], header: Header) -> Readings:
+    """Return a log on the recording's time; a moment that is there twice counts once."""
+    began_s = datetime.fromisoformat(header.started_at).timestamp()
+    t_s = np.array([line.at_s - began_s for line in lines])
+    watts = np.array([line.watts for line in lines])
+    rising = np.concatenate(([True], np.diff(t_s) > 0))
+    return Readings(
+        header.started_monotonic_ns, t_s[rising], np.zeros(int(rising.sum())), watts[rising]
+    )
+
+
+def _file(info: SensorInfo, held: Held, log: Path, samples: Samples) -> str:
+    span_s = (
+        int(samples.table["t_ns"][-1].as_py()) - samples.header.started_monotonic_ns
+    ) / NS_PER_S
+    source = (
+        f"{log.name} (sha256 {sha256(log)[:12]}), {span_s:.0f} s from {samples.header.started_at}, "
+        f"{held.levels} levels"
+    )
+    entry = {
+        "gain": round(held.gain, 5),
+        "u_gain_rel": round(held.u_gain_rel, 5),
+        "offset_w": round(held.offset_w, 3),
+        "u_offset_w": round(held.u_offset_w, 3),
+        "source": source,
+    }
+    return yaml.safe_dump({"gpus": {info.device: entry}}, sort_keys=False, width=1000)
+
+
+def _words(info: SensorInfo, held: Held) -> list[str]:
+    return [
+        f"{info.device}  {info.name}",
+        f"  indicated = {held.gain:.4f} (± {held.u_gain_rel:.2%}) · true power "
+        f"{held.offset_w:+.2f} (± {held.u_offset_w:.2f}) W, from {held.levels} levels",
+        f"  the meter is {held.lag.lag_s:.2f} (± {held.lag.u95_s:.2f}) s late",
+        *(f"  {note}" for note in held.notes),
+    ]

@@ -1,0 +1,307 @@
+"""The node's energy beside that of its devices: aligned by a step of the load, never added to it.
+
+A meter of the whole machine has its own clock and is late: it averages, a BMC renews slowly, a log
+is flushed. How late is found where the load steps: the shift at which its power follows that of
+the devices best, and how far from it that still holds.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from llenergymeasure.config.calibration import Calibration
+from llenergymeasure.energy.channel import Channel
+from llenergymeasure.energy.knots import Floats, Knots
+from llenergymeasure.energy.readings import (
+    Source,
+    blank_reading,
+    missing_reading,
+    open_sources,
+)
+from llenergymeasure.energy.rest import PhaseSpan
+from llenergymeasure.energy.sums import overlap
+from llenergymeasure.recording.samples import Samples
+from llenergymeasure.results.record import NodeEnergy, Reading
+from llenergymeasure.sensors.base import SensorInfo
+from llenergymeasure.units import NS_PER_S, Scope
+
+SCOPE: Scope = "node"
+EARLIEST_S, LATEST_S = -30.0, 60.0
+"""Between these a meter's lag is looked for: its clock may be behind, or it may be slow."""
+
+FOLLOWS = 0.5
+"""Least share of the meter's variance that the devices must explain for a shift to count."""
+
+_RIVAL = 0.1
+_FEWEST = 8
+_GAP_SPACINGS = 2.5
+_SLOW_WINDOWS = 10
+"""A meter that gives fewer readings than this over a window is slow for it."""
+
+
+class NotAlignedError(Exception):
+    """Why a meter's time cannot be told from the recording."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How late a meter is against the devices, its clock and its own delay together.
+
+    Attributes:
+        lag_s: how long after the devices it shows a step; negative if its clock is behind.
+        u95_s: half width of the 95 % interval of that.
+    """
+
+    lag_s: float
+    u95_s: float
+
+
+def align(meter: Knots, devices: Sequence[Knots], follows: float = FOLLOWS) -> Alignment:
+    """Return how late a meter shows what devices draw.
+
+    Args:
+        meter: the late one.
+        devices: what it follows, together.
+        follows: least share of its variance that they must explain.
+
+    Raises:
+        NotAlignedError: nothing steps that both see.
+    """
+    rows = _Compared.of(meter, devices)
+    step_s = max(min(meter.spacing_s / 4, 0.5), 0.05)
+    shifts_s = np.arange(EARLIEST_S, LATEST_S + step_s, step_s)
+    left = np.array([rows.unexplained(shift_s) for shift_s in shifts_s])
+    if not np.isfinite(left).any() or np.nanmin(left) > 1 - follows:
+        raise NotAlignedError(
+            "no step of the load shows how late the meter is: its power does not follow the "
+            f"devices' at any shift from {EARLIEST_S:g} to {LATEST_S:g} s (a wrong clock, another "
+            "machine's meter, or an even load)"
+        )
+    best = int(np.nanargmin(left))
+    # Another shift that fits nearly as well makes it a guess which of them it is.
+    rivals_s = shifts_s[left <= max(2 * left[best], left[best] + _RIVAL)]
+    if np.any(np.diff(rivals_s) > 2 * step_s):
+        raise NotAlignedError("the load steps too regularly to show how late the meter is")
+    fine_s = np.linspace(shifts_s[best] - step_s, shifts_s[best] + step_s, 41)
+    finer = np.array([rows.unexplained(shift_s) for shift_s in fine_s])
+    lag_s = float(fine_s[int(np.nanargmin(finer))])
+    # Shifts that fit as well within the scatter (F distribution, two parameters; its residuals are
+    # correlated over a step, so that steps count and not readings).
+    limit = float(np.nanmin(finer)) * (1 + 8 / max(rows.steps, 4))
+    fitting_s = shifts_s[left <= limit]
+    if len(fitting_s) and (fitting_s[0] <= EARLIEST_S or fitting_s[-1] >= LATEST_S - step_s):
+        raise NotAlignedError("the load is too even, or steps too regularly, to show its lag")
+    reach_s = float(np.max(np.abs(fitting_s - lag_s))) if len(fitting_s) else 0.0
+    # Of readings further apart than they average, none need have seen when it stepped.
+    return Alignment(lag_s, reach_s + meter.spacing_s / 2)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A meter's mean powers between its knots, and the devices' cumulative energy."""
+
+    edges_s: Floats
+    power_w: Floats
+    devices: tuple[Knots, ...]
+    offsets_s: tuple[float, ...]
+
+    @classmethod
+    def of(cls, meter: Knots, devices: Sequence[Knots]) -> "_Compared":
+        if len(meter) < _FEWEST or not devices:
+            raise NotAlignedError(f"{len(meter)} readings are too few to show how late it is")
+        offsets_s = tuple((meter.origin_ns - each.origin_ns) / NS_PER_S for each in devices)
+        return cls(meter.t_s, meter.power_w, tuple(devices), offsets_s)
+
+    def devices_w(self, shift_s: float) -> Floats:
+        """Return the devices' mean powers so long before; NaN where they were not recorded."""
+        moments_s = self.edges_s - shift_s
+        total = np.zeros(len(moments_s))
+        for knots, offset_s in zip(self.devices, self.offsets_s, strict=True):
+            at_s = moments_s + offset_s
+            inside = (at_s >= knots.t_s[0]) & (at_s <= knots.t_s[-1])
+            total += np.where(inside, knots.at(at_s), np.nan)
+        return np.asarray(np.diff(total) / np.diff(self.edges_s))
+
+    def unexplained(self, shift_s: float) -> float:
+        """Return the share of the meter's variance that the devices leave; NaN from too few."""
+        x, y = self.devices_w(shift_s), self.power_w
+        known = np.isfinite(x)
+        if known.sum() < max(_FEWEST, 0.5 * len(y)):
+            return math.nan
+        x, y = x[known] - x[known].mean(), y[known] - y[known].mean()
+        if not (np.any(x) and np.any(y)):
+            return math.nan
+        slope = float(x @ y) / float(x @ x)
+        # Power that falls when the devices draw more is not theirs.
+        return 1.0 if slope <= 0 else 1 - float(x @ y) ** 2 / float(x @ x) / float(y @ y)
+
+    @property
+    def steps(self) -> int:
+        """Return how often the meter's power crossed its middle."""
+        middle_w = (float(self.power_w.max()) + float(self.power_w.min())) / 2
+        return int(np.count_nonzero(np.diff(self.power_w > middle_w)))
+
+
+def node_energy(
+    samples: Samples,
+    info: SensorInfo,
+    window: tuple[int, int],
+    phases: Sequence[PhaseSpan],
+    measured: Sequence[Source],
+    calibration: Calibration,
+) -> tuple[list[Reading], NodeEnergy]:
+    """Return the node's readings over a window, and how they stand to the devices'.
+
+    Args:
+        samples: the recording.
+        info: the node's meter.
+        window: in CLOCK_MONOTONIC ns.
+        phases: those of the run.
+        measured: the devices' sources, the better of each device first.
+        calibration: of the node's meter too, by the device ``node``.
+    """
+    sources, _ = open_sources(samples, info, window, phases, calibration, None)
+    devices = _disjoint(measured)
+    if not sources:
+        missing = missing_reading(samples, info)
+        return [missing], NodeEnergy(unavailable=missing.unavailable)
+    readings, found = [], []
+    for source in sources:
+        try:
+            aligned = align(source.channel.knots, [each.channel.knots for each in devices])
+        except NotAlignedError as error:
+            blank = blank_reading(info, source.channel.name, headline=False)
+            readings.append(blank.model_copy(update={"unavailable": str(error)}))
+            continue
+        reading = _reading(source, window, phases, aligned)
+        readings.append(reading)
+        if reading.gross_j is not None:
+            found.append((source, reading, aligned))
+    if not found:
+        return readings, NodeEnergy(unavailable=readings[0].unavailable)
+    source, reading, aligned = min(found, key=lambda each: each[1].gross_u95_j or 0.0)
+    record = NodeEnergy(
+        gross_j=reading.gross_j,
+        gross_u95_j=reading.gross_u95_j,
+        u_sys_j=reading.u_sys_j,
+        lag_s=aligned.lag_s,
+        lag_u95_s=aligned.u95_s,
+        notes=list(_notes(source.channel, window, aligned)),
+    )
+    return readings, _beside(record, [each.reading(*window, headline=True) for each in devices])
+
+
+def _disjoint(measured: Sequence[Source]) -> list[Source]:
+    """Return the sources whose energies the node's holds, none of them twice."""
+    chosen: list[Source] = []
+    for each in measured:
+        info = each.info
+        if info.kind == "measured" and not any(
+            overlap(info.device, info.scope, other.info.device, other.info.scope)
+            for other in chosen
+        ):
+            chosen.append(each)
+    return chosen
+
+
+def _reading(
+    source: Source, window: tuple[int, int], phases: Sequence[PhaseSpan], aligned: Alignment
+) -> Reading:
+    """Return the reading of a window by a meter that is late.
+
+    What a delay blurs is at most a mean over twice its length; what is unknown of the delay moves
+    both ends alike, over the range that power has around each.
+    """
+    lag_ns = round(aligned.lag_s * NS_PER_S)
+    late = [(name, start_ns + lag_ns, end_ns + lag_ns) for name, start_ns, end_ns in phases]
+    channel = source.channel
+    blurred = replace(channel, smear_s=max(channel.smear_s, 2 * aligned.lag_s))
+    window = (window[0] + lag_ns, window[1] + lag_ns)
+    reading = replace(source, channel=blurred).reading(*window, late, headline=False)
+    if reading.gross_j is None:
+        return reading
+    knots = channel.knots
+    ends_w = [_range_w(knots, knots.seconds(edge_ns), aligned.u95_s) for edge_ns in window]
+    more_j = math.hypot(aligned.u95_s * max(ends_w), _unread_j(knots, window))
+    update = {
+        name: None if value is None else math.hypot(value, more_j)
+        for name in ("u95_j", "gross_u95_j", "net_u95_j")
+        for value in (getattr(reading, name),)
+    }
+    return reading.model_copy(update={**update, "bound_j": (reading.bound_j or 0.0) + more_j})
+
+
+def _range_w(knots: Knots, t_s: float, around_s: float) -> float:
+    near = np.abs(knots.t_s[1:] - t_s) <= around_s + 2 * knots.spacing_s
+    return float(np.ptp(knots.power_w[near])) if near.any() else 0.0
+
+
+def _gaps_s(knots: Knots, window: tuple[int, int]) -> Floats:
+    """Return the lengths of the stretches inside a window over which readings are missing."""
+    start_s, end_s = knots.seconds(window[0]), knots.seconds(window[1])
+    spans_s = np.diff(knots.t_s)
+    inside = (knots.t_s[1:] > start_s) & (knots.t_s[:-1] < end_s)
+    return np.asarray(spans_s[inside & (spans_s > _GAP_SPACINGS * knots.spacing_s)])
+
+
+def _unread_j(knots: Knots, window: tuple[int, int]) -> float:
+    """Return what missing readings may hide: any power that was seen, over half of each gap."""
+    return float(np.ptp(knots.power_w)) * float(np.sum(_gaps_s(knots, window))) / 2
+
+
+def _notes(channel: Channel, window: tuple[int, int], aligned: Alignment) -> list[str]:
+    """Return what a reader must know of the meter, a sentence each."""
+    knots, notes = channel.knots, []
+    lag_ns = round(aligned.lag_s * NS_PER_S)
+    gaps_s = _gaps_s(knots, (window[0] + lag_ns, window[1] + lag_ns))
+    if len(gaps_s):
+        notes.append(
+            f"readings are missing over {float(np.sum(gaps_s)):.1f} s of the window; the interval "
+            "holds what they may have been"
+        )
+    renewed_s = float(np.median(np.diff(knots.t_s[_changes(knots)]))) if len(knots) > 3 else 0.0
+    window_s = (window[1] - window[0]) / NS_PER_S
+    if renewed_s * _SLOW_WINDOWS > window_s:
+        notes.append(f"the meter is slow: renewed each {renewed_s:.3g} s, for {window_s:.3g} s")
+    if aligned.lag_s < -aligned.u95_s:
+        notes.append(f"the meter's clock is behind by {-aligned.lag_s:.2f} s at least")
+    return notes
+
+
+def _changes(knots: Knots) -> Floats:
+    """Return the places at which power changed, the first and last included."""
+    changed = np.flatnonzero(np.diff(knots.power_w) != 0) + 1
+    return np.concatenate(([0], changed, [len(knots) - 1])).astype(np.int64)
+
+
+def _beside(record: NodeEnergy, parts: Sequence[Reading]) -> NodeEnergy:
+    """Return the node's record with its ratio to the devices' energy, each end at its worst."""
+    if not parts or any(each.gross_j is None for each in parts):
+        return record.model_copy(update={"ratio_unavailable": "no device's energy was measured"})
+    energy_j = math.fsum(each.gross_j or 0.0 for each in parts)
+    unsure_j = math.fsum(math.hypot(each.gross_u95_j or 0.0, each.u_sys_j or 0.0) for each in parts)
+    mine_j = record.gross_j or 0.0
+    off_j = math.hypot(record.gross_u95_j or 0.0, record.u_sys_j or 0.0)
+    update = {"devices_j": energy_j, "devices": [each.device for each in parts]}
+    if energy_j <= unsure_j:
+        return record.model_copy(
+            update={**update, "ratio_unavailable": "the devices' energy is unsure by all of it"}
+        )
+    high = (mine_j + off_j) / (energy_j - unsure_j)
+    notes = list(record.notes)
+    if high < 1:
+        notes.append(
+            f"the node's meter shows less than its devices ({high:.2f} times at most): one of them "
+            "is wrong, or it is another machine's"
+        )
+    return record.model_copy(
+        update={
+            **update,
+            "ratio": mine_j / energy_j,
+            "ratio_low": max(mine_j - off_j, 0.0) / (energy_j + unsure_j),
+            "ratio_high": high,
+            "notes": notes,
+        }
+    )

@@ -1,0 +1,117 @@
+"""One exchange over HTTP within bounds of bytes and time, whose errors hold no address or secret.
+
+No redirect is followed: whoever is asked must be whom the user names. On this machine no proxy is
+used.
+"""
+
+import threading
+from collections.abc import Callable
+from http.client import HTTPException, HTTPMessage
+from typing import IO, Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import (
+    HTTPRedirectHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+    build_opener,
+)
+
+from llenergymeasure.config.loopback import is_loopback
+
+
+class WebError(Exception):
+    """Why there was no exchange; the message holds no address and no secret."""
+
+
+def exchange(request: Request, timeout_s: float, most_bytes: int = 0) -> bytes:
+    """Send a request and return the answer's body.
+
+    Args:
+        request: its address has been checked.
+        timeout_s: for all of it.
+        most_bytes: more of an answer is refused; with 0 nothing of it is read.
+
+    Raises:
+        WebError: there was no answer in time, it was an error, or it was too long.
+    """
+    return _within(timeout_s, lambda: _send(request, timeout_s, most_bytes))
+
+
+def _send(request: Request, timeout_s: float, most_bytes: int) -> bytes:
+    host = urlsplit(request.full_url).hostname or ""
+    try:
+        with _opener(host).open(request, timeout=timeout_s) as answer:
+            body: bytes = answer.read(most_bytes + 1) if most_bytes else b""
+    except HTTPError as error:
+        error.close()
+        raise WebError(f"{host} answered {error.code}") from None
+    except URLError as error:
+        raise WebError(f"{host} cannot be reached ({_kind(error.reason)})") from None
+    except (OSError, HTTPException) as error:
+        raise WebError(f"{host} cannot be reached ({_kind(error)})") from None
+    if len(body) > most_bytes:
+        raise WebError(f"{host} answered more than {most_bytes} bytes")
+    return body
+
+
+def _kind(reason: object) -> str:
+    """Return what kind of failure it was; an error's own words may hold the address."""
+    if isinstance(reason, TimeoutError):
+        return "no answer in time"
+    if isinstance(reason, OSError) and reason.strerror:
+        return reason.strerror
+    return type(reason).__name__
+
+
+def _opener(host: str) -> OpenerDirector:
+    """Return what sends to ``host``: no redirect is followed, no proxy used on this machine."""
+    handlers: list[Any] = [_NoRedirect()]
+    if is_loopback(host):
+        handlers.append(ProxyHandler({}))
+    return build_opener(*handlers)
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """Follows nothing."""
+
+    def redirect_request(
+        self,
+        req: Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: HTTPMessage,
+        newurl: str,
+    ) -> Request | None:
+        """Refuse."""
+        del req, msg, headers
+        fp.close()
+        there = urlsplit(newurl).hostname or "nowhere"
+        raise WebError(f"it redirects ({code}) to {there}, and no redirect is followed")
+
+
+def _within(timeout_s: float, work: Callable[[], bytes]) -> bytes:
+    """Do ``work`` in so many seconds altogether: a socket's own limit starts anew with each byte.
+
+    Raises:
+        WebError: it took longer, or raised this itself.
+    """
+    done: list[bytes] = []
+    raised: list[BaseException] = []
+
+    def watched() -> None:
+        try:
+            done.append(work())
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=watched, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if thread.is_alive():
+        raise WebError(f"no answer within {timeout_s:g} s")
+    if raised:
+        raise raised[0]
+    return done[0]

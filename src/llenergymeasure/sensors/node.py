@@ -1,0 +1,328 @@
+"""The machine at its plug: a BMC that speaks Redfish, a meter that logs, or a command.
+
+Which one it is stands in ``LLEM_NODE_METER``: ``redfish:https://BMC``, ``csv:FILE`` or
+``command:PROGRAM ARGUMENTS``, which prints a power in W. It belongs to the machine and not to a
+study. A BMC's user and password are in ``LLEM_NODE_USER`` and ``LLEM_NODE_PASSWORD``, and are sent
+to it alone.
+
+Redfish: DMTF DSP0266 and its schemas Power (PowerControl, PowerConsumedWatts) and, in newer BMCs,
+EnvironmentMetrics (PowerWatts, EnergykWh).
+"""
+
+import base64
+import json
+import math
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urljoin, urlsplit
+from urllib.request import Request
+
+from llenergymeasure.config.loopback import is_loopback
+from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.machine.web import WebError, exchange
+from llenergymeasure.processes import die_with_parent, users_environment
+from llenergymeasure.sensors.base import (
+    Channel,
+    Every,
+    Quantity,
+    SensorError,
+    SensorInfo,
+    Value,
+)
+from llenergymeasure.sensors.watt_log import Columns, Logged, columns_of, logged, monotonic_ns
+
+NAME = "node"
+DEVICE = "node"
+VARIABLE, USER, PASSWORD = "LLEM_NODE_METER", "LLEM_NODE_USER", "LLEM_NODE_PASSWORD"
+
+ANSWER_S = 3.0
+"""A BMC or a command that takes longer has not answered."""
+REPLY_BYTES = 1 << 20
+"""No resource of a BMC has more."""
+_MOST_CHASSIS = 16
+_PACE = Every(1.0, remote=True)
+
+CLOCK_OFF_S = 60.0
+"""A log whose newest line is further from now is not by this machine's clock."""
+_TAIL_BYTES = 1 << 16
+_J_PER_KWH = 3.6e6
+
+
+class _Meter(Protocol):
+    """One way to read the node."""
+
+    name: str
+    quantities: tuple[Quantity, ...]
+
+    def read(self) -> Sequence[Value]:
+        """Return what is new; raises SensorError."""
+        ...
+
+
+class NodeSensor:
+    """The node's meter, if the environment names one."""
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        """Try the meter out once."""
+        self._meter: _Meter | None = None
+        self._reason: str | None = None
+        self._remedy: str | None = None
+        asked = (os.environ if environ is None else environ).get(VARIABLE, "")
+        if not asked:
+            self._reason = "no meter of the whole node is named"
+            self._remedy = f"{VARIABLE}=redfish:https://BMC, csv:FILE or command:PROGRAM names one"
+            return
+        try:
+            self._meter = _meter(asked, os.environ if environ is None else environ)
+            self._meter.read()
+        except SensorError as error:
+            self._reason, self._remedy = str(error), f"{VARIABLE} names this meter"
+
+    def describe(self) -> list[SensorInfo]:
+        """Return the one device there is."""
+        meter = self._meter
+        return [
+            SensorInfo(
+                device=DEVICE,
+                name="node" if meter is None else f"node ({meter.name})",
+                sensor=NAME,
+                kind="measured",
+                scope="node",
+                quantities=() if meter is None or self._reason else meter.quantities,
+                unavailable=self._reason,
+                remedy=self._remedy,
+            )
+        ]
+
+    def channels(self) -> list[Channel]:
+        """Return the one call there is; nothing if it fails."""
+        if self._meter is None or self._reason is not None:
+            return []
+        return [Channel(DEVICE, NAME, self._meter.quantities, self._meter.read, _PACE)]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _meter(asked: str, environ: Mapping[str, str]) -> _Meter:
+    kind, _, what = asked.partition(":")
+    if kind == "redfish" and _may_be_asked(what):
+        return _Redfish(what, environ.get(USER), environ.get(PASSWORD))
+    if kind == "csv" and what:
+        return _Log(Path(what).expanduser())
+    if kind == "command" and what.strip():
+        return _Command(shlex.split(what))
+    # What is there is not repeated: it may hold a password.
+    raise ConfigurationError(
+        Problem(
+            "needs redfish:https://BMC (user and password in "
+            f"{USER} and {PASSWORD}), csv:FILE or command:PROGRAM",
+            key=VARIABLE,
+        )
+    )
+
+
+def _may_be_asked(address: str) -> bool:
+    """Return whether a password may go there: no other machine gets one in the clear."""
+    parts = urlsplit(address)
+    safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+    return safe and bool(parts.hostname) and "@" not in address
+
+
+class _Redfish:
+    """A BMC. Each read is one request, so that nothing of a session is left behind."""
+
+    name = "Redfish"
+
+    def __init__(self, address: str, user: str | None, password: str | None) -> None:
+        self._headers = {"Accept": "application/json"}
+        if user is not None:
+            word = base64.b64encode(f"{user}:{password or ''}".encode()).decode()
+            self._headers["Authorization"] = f"Basic {word}"
+        self._counted: tuple[float, int] | None = None
+        found = list(self._readable(address))
+        if not found:
+            raise SensorError("no chassis of this BMC tells a power")
+        if len(found) > 1:
+            names = ", ".join(path for path, _ in found)
+            raise SensorError(f"several chassis tell a power, name one in the address: {names}")
+        self._resource = found[0][1]
+        counts = _energy_j(self._get(self._resource)) is not None
+        self.quantities: tuple[Quantity, ...] = ("power_usage_w",)
+        self.quantities += ("energy_counter_j",) if counts else ()
+
+    def read(self) -> Sequence[Value]:
+        before_ns = time.monotonic_ns()
+        reply = self._get(self._resource)
+        watts, joules = _power_w(reply), _energy_j(reply)
+        if watts is None:
+            raise SensorError("the BMC gave no power")
+        values = [Value("power_usage_w", watts)]
+        if joules is not None:
+            last, self._counted = self._counted, (joules, before_ns)
+            if last is not None and joules != last[0]:
+                # The step lies between this reply and the one before.
+                values.append(Value("energy_counter_j", joules, span_ns=before_ns - last[1]))
+        return values
+
+    def _readable(self, address: str) -> Iterator[tuple[str, str]]:
+        """Yield the chassis that tell a power, and the resource that does for each."""
+        path = urlsplit(address).path.strip("/")
+        root = urljoin(address, "/redfish/v1/Chassis")
+        members = [{"@odata.id": f"/{path}"}]
+        if not path.startswith("redfish/v1/Chassis/"):
+            members = _list(self._get(root).get("Members"))[:_MOST_CHASSIS]
+        for member in members:
+            chassis = _link(member)
+            if chassis is None:
+                continue
+            content = self._get(urljoin(root, chassis))
+            if _power_w(content) is not None:
+                yield chassis, urljoin(root, chassis)
+                continue
+            for name in ("EnvironmentMetrics", "Power"):
+                resource = _link(content.get(name))
+                if resource is None:
+                    continue
+                if _power_w(self._get(urljoin(root, resource))) is not None:
+                    yield chassis, urljoin(root, resource)
+                    break
+
+    def _get(self, address: str) -> dict[str, Any]:
+        request = Request(address, headers=self._headers)  # noqa: S310 - http or https, checked
+        try:
+            content = json.loads(exchange(request, ANSWER_S, REPLY_BYTES))
+        except WebError as error:
+            raise SensorError(f"the BMC: {error}") from None
+        except (ValueError, RecursionError):
+            raise SensorError("the BMC answered something that is no JSON") from None
+        if not isinstance(content, dict):
+            raise SensorError("the BMC answered something that is no resource")
+        return content
+
+
+def _power_w(resource: Mapping[str, Any]) -> float | None:
+    """Return the power that a resource tells: the first part of Power is the whole chassis."""
+    controls = _list(resource.get("PowerControl"))
+    told = [each.get("PowerConsumedWatts") for each in controls if isinstance(each, dict)]
+    return _number(_excerpt(resource.get("PowerWatts")), *told)
+
+
+def _energy_j(resource: Mapping[str, Any]) -> float | None:
+    kwh = _number(_excerpt(resource.get("EnergykWh")))
+    return None if kwh is None else kwh * _J_PER_KWH
+
+
+def _excerpt(sensor: Any) -> Any:
+    return sensor.get("Reading") if isinstance(sensor, dict) else None
+
+
+def _number(*values: Any) -> float | None:
+    """Return the first that is a number and none below zero; a BMC that knows nothing gives 0."""
+    for value in values:
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+            return float(value) if math.isfinite(value) else None
+    return None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _link(member: Any) -> str | None:
+    """Return where a reference leads: within this BMC alone."""
+    path = member.get("@odata.id") if isinstance(member, dict) else None
+    return path if isinstance(path, str) and path.startswith("/redfish/") else None
+
+
+class _Log:
+    """A file that a meter appends to; each line is at the time that it says."""
+
+    quantities: tuple[Quantity, ...] = ("power_usage_w",)
+
+    def __init__(self, path: Path) -> None:
+        self.name = f"log {path.name}"
+        self._path = path
+        self._rest = b""
+        self._columns = Columns()
+        try:
+            with path.open("rb") as file:
+                heading = file.readline(_TAIL_BYTES).decode(errors="replace")
+                self._columns = columns_of(heading) or self._columns
+                self._place = max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0)
+        except (OSError, ValueError) as error:
+            raise SensorError(f"{path.name}: {_reason(error)}") from error
+        newest = self._new_lines()[-1:]
+        off_s = newest[0].at_s - time.time() if newest else 0.0
+        if not newest:
+            raise SensorError(f"{path.name} has no line of a time and a power in W")
+        if abs(off_s) > CLOCK_OFF_S:
+            where = "ahead of" if off_s > 0 else "behind"
+            raise SensorError(
+                f"the newest line of {path.name} is {abs(off_s):.0f} s {where} this machine's "
+                "clock: the meter's clock is wrong, or it no longer writes"
+            )
+
+    def read(self) -> Sequence[Value]:
+        return [
+            Value("power_usage_w", line.watts, at_ns=monotonic_ns(line.at_s))
+            for line in self._new_lines()
+        ]
+
+    def _new_lines(self) -> list[Logged]:
+        try:
+            with self._path.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self._place:
+                    self._place, self._rest = 0, b""  # begun anew
+                file.seek(self._place)
+                content = self._rest + file.read(_TAIL_BYTES)
+                self._place = file.tell()
+        except OSError as error:
+            raise SensorError(f"{self._path.name}: {_reason(error)}") from error
+        whole, _, self._rest = content.rpartition(b"\n")
+        self._rest = self._rest[-_TAIL_BYTES:]
+        lines = whole.decode(errors="replace").splitlines()
+        return [each for line in lines if (each := logged(line, self._columns)) is not None]
+
+
+class _Command:
+    """A program that prints a power in W, run for each reading."""
+
+    quantities: tuple[Quantity, ...] = ("power_usage_w",)
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.name = f"command {Path(command[0]).name}"
+        self._command = command
+
+    def read(self) -> Sequence[Value]:
+        try:
+            done = subprocess.run(
+                self._command,
+                env=users_environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=ANSWER_S,
+                check=False,
+                preexec_fn=die_with_parent,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise SensorError(f"{self.name}: {_reason(error)}") from None
+        last = done.stdout[-256:].decode(errors="replace").split()[-1:]
+        try:
+            watts = _number(float(last[0])) if done.returncode == 0 else None
+        except (IndexError, ValueError):
+            watts = None
+        if watts is None:
+            raise SensorError(f"{self.name} ended with {done.returncode} and printed no power in W")
+        return (Value("power_usage_w", watts),)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"no answer within {ANSWER_S:g} s"
+    return getattr(error, "strerror", None) or str(error)

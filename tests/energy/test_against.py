@@ -1,0 +1,170 @@
+"""A card held against an external meter: known gains are found, and what cannot be has a word."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llenergymeasure.api.calibrate import calibrate
+from llenergymeasure.config.calibration import Gain, read_calibration
+from llenergymeasure.energy.against import Surely
+from llenergymeasure.errors import ConfigurationError, MeterError
+from llenergymeasure.recording.samples import Row, make_samples, write_samples
+from llenergymeasure.sensors.base import SensorInfo
+from nvml_sim import sim
+from support.recording import header, uuid
+from support.studies import llem
+
+ROOT = Path(__file__).resolve().parents[2]
+S = 1_000_000_000
+GPU = uuid(1)
+CARD = SensorInfo(
+    GPU, "Card", "nvml", "measured", "gpu", ("energy_counter_j",), power_limit_w={"max": 700}
+)
+BEGAN_S = 1735689600.0
+"""2025-01-01, as the recording's header says."""
+GAIN, OFFSET_W = 0.94, -3.0
+
+
+def true_j(t_s: Any, regular: bool = False) -> Any:
+    """Energy of a card that rests at 90 W and works at loads of its own, in turn."""
+    rng = np.random.default_rng(5)
+    spans_s = np.full(60, 15.0) if regular else rng.uniform(13, 18, 60)
+    watts = np.where(np.arange(60) % 2 == 0, 90.0, rng.uniform(400, 650, 60))
+    edges_s = np.concatenate(([0.0], np.cumsum(spans_s)))
+    return np.interp(t_s, edges_s, np.concatenate(([0.0], np.cumsum(watts * spans_s))))
+
+
+def recording(folder: Path, regular: bool = False) -> Path:
+    """Ten minutes of the card's counter, which shows ``GAIN`` of the truth and an offset."""
+    ticks_s = np.arange(0.1, 600, 0.1)
+    shown_j = GAIN * true_j(ticks_s, regular) + OFFSET_W * ticks_s
+    rows = [
+        Row(int(t_s * S), GPU, "nvml", "energy_counter_j", float(joules), int(t_s * S) - S // 1000)
+        for t_s, joules in zip(ticks_s, shown_j, strict=True)
+    ]
+    path = folder / "card.parquet"
+    write_samples(make_samples(rows, header(CARD)), path)
+    return path
+
+
+def wall(
+    folder: Path,
+    *,
+    lag_s: float = 2.0,
+    period_s: float = 1.0,
+    off_s: float = 0.0,
+    gone: Collection[int] = (),
+    rest_w: float = 0.0,
+    supply: float = 1.0,
+    regular: bool = False,
+) -> Path:
+    """A meter's log; each reading is a mean over a second that ends ``lag_s`` before it."""
+    lines = ["time,watts"]
+    for number, t_s in enumerate(np.arange(4.4, 598, period_s)):
+        ends_j = true_j(np.array([t_s - lag_s - 1.0, t_s - lag_s]), regular)
+        watts = float(np.diff(ends_j)[0])
+        if number not in gone:
+            lines.append(f"{BEGAN_S + off_s + t_s:.3f},{rest_w + watts / supply:.1f}")
+    path = folder / "wall.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+EXACT = Surely(accuracy=0.0)
+
+
+def held(folder: Path, known: Surely = EXACT, **meter: Any) -> tuple[Gain, str]:
+    card = recording(folder, meter.get("regular", False))
+    text, words = calibrate(wall(folder, **meter), card, known)
+    made = folder / "calibration.yaml"
+    made.write_text(text)
+    return read_calibration(made).gains[GPU], " ".join(words)
+
+
+@pytest.mark.parametrize(
+    ("meter", "word"),
+    [
+        ({}, "s late"),
+        ({"off_s": -6.0}, "behind at least"),
+        ({"gone": range(100, 130)}, "30 s of the log are missing, in 1 places"),
+    ],
+)
+def test_gain_and_offset_are_found_and_their_intervals_hold(
+    tmp_path: Path, meter: Any, word: str
+) -> None:
+    found, words = held(tmp_path, **meter)
+    assert found.gain == pytest.approx(GAIN, rel=0.005)
+    assert found.offset_w == pytest.approx(OFFSET_W, abs=1)
+    assert abs(found.gain / GAIN - 1) <= found.band + 1e-5
+    assert abs(found.offset_w - OFFSET_W) <= found.u_offset_w + 0.001
+    assert found.band < 0.005
+    assert word in words
+    energy_j = found.true_energy(GAIN * 5000.0 + OFFSET_W * 10, 10.0)
+    assert abs(energy_j - 5000) <= found.unknown_j(energy_j, 10.0) + 0.1
+
+
+def test_the_meters_own_accuracy_is_in_the_gains_uncertainty(tmp_path: Path) -> None:
+    found, _ = held(tmp_path, Surely(accuracy=0.01))
+    assert 0.01 <= found.band < 0.012
+
+
+def test_a_meter_on_the_whole_machine_must_say_what_else_it_sees(tmp_path: Path) -> None:
+    machine = {"rest_w": 240.0, "supply": 0.94}
+    with pytest.raises(MeterError, match="not on the card alone"):
+        held(tmp_path, **machine)
+    found, _ = held(tmp_path, Surely(0.0, 240.0, 0.94), **machine)
+    assert found.gain == pytest.approx(GAIN, rel=0.005)
+    assert found.offset_w == pytest.approx(OFFSET_W, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("meter", "word"),
+    [
+        ({"off_s": 3600.0}, "after the recording ends: its clock is wrong (a time zone"),
+        ({"off_s": -7200.0}, "before the recording begins: its clock is wrong"),
+        ({"off_s": 200.0}, "at any shift from -30 to 60 s (a wrong clock"),
+        ({"period_s": 60.0, "lag_s": 30.0}, "it is slow, renewed each 60 s"),
+        ({"period_s": 4.0, "lag_s": 6.0}, "let the load work and rest in turn, each for over"),
+        ({"off_s": 200.0, "regular": True}, "steps too regularly"),
+    ],
+)
+def test_what_cannot_be_held_against_it_has_a_word(tmp_path: Path, meter: Any, word: str) -> None:
+    with pytest.raises(MeterError) as raised:
+        held(tmp_path, **meter)
+    assert word in str(raised.value)
+
+
+def test_a_file_that_is_no_log_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("nothing\n")
+    with pytest.raises(ConfigurationError, match="no column of times and watts"):
+        calibrate(path, recording(tmp_path), Surely())
+
+
+def test_the_command_prints_a_file_that_the_meter_reads(tmp_path: Path) -> None:
+    log, card = wall(tmp_path), recording(tmp_path)
+    done = llem(tmp_path, "sensors", "--calibrate-against", str(log), "--samples", str(card))
+    assert done.returncode == 0, done.stderr
+    made = tmp_path / "made.yaml"
+    made.write_text(done.stdout)
+    assert read_calibration(made).gains[GPU].gain == pytest.approx(GAIN, rel=0.005)
+    assert "s late" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.system
+def test_ten_minutes_of_a_simulated_card_give_its_true_gain_and_offset() -> None:
+    if sim.library_or_reason()[0] is None:
+        pytest.skip("no simulated card")
+    command = [sys.executable, str(ROOT / "benchmarks" / "node_calibration.py"), "--cards", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.findall(r"\| gain ([+-][\d.]+)% .*?offset ([+-][\d.]+) W", done.stdout)
+    assert len(found) == 4
+    assert all(abs(float(off)) < 0.5 and abs(float(off_w)) < 1 for off, off_w in found)

@@ -1,0 +1,228 @@
+"""The node's meter: a BMC over Redfish, a log, a command; bounds, words, and a kept password."""
+
+import json
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.sensors import node
+from llenergymeasure.sensors.base import SensorError, SensorInfo, Value
+from llenergymeasure.sensors.node import NodeSensor
+from llenergymeasure.sensors.watt_log import read_lines
+from support.redfish import PASSWORD, USER, bmc, chassis, collection, environment, power
+
+KEYS = {"LLEM_NODE_USER": USER, "LLEM_NODE_PASSWORD": PASSWORD}
+
+
+def opened(meter: str, **variables: str) -> tuple[NodeSensor, SensorInfo]:
+    sensor = NodeSensor({"LLEM_NODE_METER": meter, **KEYS, **variables})
+    (info,) = sensor.describe()
+    return sensor, info
+
+
+def read(sensor: NodeSensor) -> list[Value]:
+    (channel,) = sensor.channels()
+    return list(channel.read())
+
+
+def test_an_older_bmc_tells_the_power_of_its_first_control() -> None:
+    resources = {
+        "": lambda: collection("Enclosure", "1"),
+        "Enclosure": lambda: chassis("Enclosure"),
+        "1": lambda: chassis("1", "Power"),
+        "1/Power": lambda: power(742, 310),
+    }
+    with bmc(resources) as address:
+        sensor, info = opened(f"redfish:{address}")
+        assert (info.scope, info.kind, info.unavailable) == ("node", "measured", None)
+        assert [(each.quantity, each.value) for each in read(sensor)] == [("power_usage_w", 742)]
+
+
+def test_a_newer_bmc_tells_energy_too_and_where_its_steps_lie() -> None:
+    kwh = iter([12.5, 12.5, 12.5, 12.501, 12.501])
+    resources = {
+        "1": lambda: chassis("1", "EnvironmentMetrics", "Power"),
+        "1/EnvironmentMetrics": lambda: environment(801.5, next(kwh, 12.501)),
+    }
+    with bmc(resources) as address:
+        sensor, info = opened(f"redfish:{address}/redfish/v1/Chassis/1")
+        assert info.quantities == ("power_usage_w", "energy_counter_j")
+        values = [each for _ in range(2) for each in read(sensor)]
+        steps = [each for each in values if each.quantity == "energy_counter_j"]
+        assert [each.value for each in steps] == [pytest.approx(12.501 * 3.6e6)]
+        assert steps[0].span_ns > 0
+
+
+@pytest.mark.parametrize(
+    ("resources", "word"),
+    [
+        ({"1": lambda: chassis("1")}, "no chassis of this BMC tells a power"),
+        (
+            {"1": lambda: chassis("1", "Power"), "1/Power": lambda: power(None)},
+            "no chassis of this BMC tells a power",
+        ),
+        ({"1": lambda: b" " * (node.REPLY_BYTES + 2)}, "more than 1048576 bytes"),
+        ({"1": lambda: b"<html>"}, "no JSON"),
+        ({"1": lambda: b"[]"}, "no resource"),
+        ({"1": lambda: b"[" * 100_000}, "no JSON"),
+        ({}, "answered 404"),
+    ],
+)
+def test_a_bmc_that_gives_no_power_says_why(resources: Any, word: str) -> None:
+    with bmc(resources) as address:
+        _, info = opened(f"redfish:{address}/redfish/v1/Chassis/1")
+    assert word in str(info.unavailable)
+
+
+def test_of_several_chassis_one_must_be_named() -> None:
+    resources = {"": lambda: collection("A", "B")}
+    for name in ("A", "B"):
+        resources[name] = lambda name=name: chassis(name, "Power")  # type: ignore[misc]
+        resources[f"{name}/Power"] = lambda: power(300)
+    with bmc(resources) as address:
+        _, info = opened(f"redfish:{address}")
+    assert "several chassis tell a power" in str(info.unavailable)
+
+
+def test_a_bmc_that_dribbles_does_not_hold_the_meter_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node, "ANSWER_S", 0.3)
+
+    def slow() -> bytes:
+        time.sleep(2)
+        return b"{}"
+
+    with bmc({"1": slow}) as address:
+        _, info = opened(f"redfish:{address}/redfish/v1/Chassis/1")
+    assert "no answer" in str(info.unavailable)
+
+
+def test_links_that_lead_elsewhere_are_not_followed() -> None:
+    away = {**chassis("1"), "Power": {"@odata.id": "//example.org/redfish/v1/Power"}}
+    with bmc({"1": lambda: away}) as address:
+        _, info = opened(f"redfish:{address}/redfish/v1/Chassis/1")
+    assert "no chassis of this BMC tells a power" in str(info.unavailable)
+
+
+@pytest.mark.parametrize(
+    "meter",
+    [
+        f"redfish:https://root:{PASSWORD}@bmc",
+        "redfish:http://bmc.example.org",
+        "redfish:file:///etc/passwd",
+        "ipmi:bmc",
+        "csv:",
+        PASSWORD,
+    ],
+)
+def test_what_names_no_meter_is_refused_and_not_repeated(meter: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        opened(meter)
+    assert "LLEM_NODE_METER" in str(raised.value)
+    assert PASSWORD not in str(raised.value)
+
+
+def test_without_its_password_a_bmc_says_so_and_nothing_shows_it() -> None:
+    with bmc({"1": lambda: chassis("1", "Power"), "1/Power": lambda: power(5)}) as address:
+        meter = f"redfish:{address}/redfish/v1/Chassis/1"
+        _, refused = opened(meter, LLEM_NODE_PASSWORD="another")
+        sensor, found = opened(meter)
+        assert "answered 401" in str(refused.unavailable)
+        assert found.unavailable is None
+        for shown in (repr(found), repr(refused), repr(sensor), repr(sensor.channels())):
+            assert PASSWORD not in shown
+
+
+def line(ago_s: float, watts: float) -> str:
+    at = datetime.now(UTC) - timedelta(seconds=ago_s)
+    return f"{at.isoformat()},{watts}\n"
+
+
+def test_a_logs_lines_are_at_their_own_times_and_only_whole_ones_count(tmp_path: Path) -> None:
+    path = tmp_path / "wall.csv"
+    path.write_text("Timestamp,Volt,Power (W)\n" + line(3, 1).replace(",1", ",230,401.5"))
+    sensor, info = opened(f"csv:{path}")
+    assert info.unavailable is None
+    assert "wall.csv" in info.name
+    half = line(1, 2).replace(",2", ",230,403.5")
+    with path.open("a") as file:
+        file.write(line(2, 3).replace(",3", ",230,402.5") + half[:20])
+    (value,) = read(sensor)
+    assert value.value == 402.5
+    assert (time.monotonic_ns() - value.at_ns) / 1e9 == pytest.approx(2, abs=1.5)
+    with path.open("a") as file:
+        file.write(half[20:])
+    assert [each.value for each in read(sensor)] == [403.5]
+    assert read(sensor) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (line(3600, 400), "s behind this machine's clock: the meter's clock is wrong"),
+        (line(-7200, 400), "s ahead of this machine's clock"),
+        ("a,b\n1,2\n", "names no column of times and watts"),
+        ("hello\n", "names no column"),
+        ("", "no line of a time and a power"),
+    ],
+)
+def test_a_log_that_cannot_be_used_says_why(tmp_path: Path, content: str, word: str) -> None:
+    path = tmp_path / "wall.csv"
+    path.write_text(content)
+    assert word in str(opened(f"csv:{path}")[1].unavailable)
+
+
+def test_a_log_that_is_not_there_or_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "wall.csv"
+    assert "No such file" in str(opened(f"csv:{path}")[1].unavailable)
+    path.write_text(line(1, 400) * 5)
+    sensor, _ = opened(f"csv:{path}")
+    path.write_text(line(0, 7))
+    assert [each.value for each in read(sensor)] == [7]
+
+
+def test_lines_without_a_heading_in_seconds_since_1970() -> None:
+    lines = ["# meter", "2.5,10", "1.5,9,x", "nan,1", "3,-1", "4"]
+    assert read_lines(lines) == [(1.5, 9), (2.5, 10)]
+
+
+@pytest.mark.parametrize(
+    ("program", "word"),
+    [
+        ("print('power'); print(512.25)", None),
+        ("print('no')", "printed no power in W"),
+        ("print(0)", "printed no power in W"),
+        ("raise SystemExit(3)", "ended with 3"),
+        ("import time; time.sleep(60)", "no answer within 0.5 s"),
+    ],
+)
+def test_a_command_prints_the_power(
+    tmp_path: Path, program: str, word: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if word and "no answer" in word:
+        monkeypatch.setattr(node, "ANSWER_S", 0.5)
+    script = tmp_path / "watts.py"
+    script.write_text(program)
+    sensor, info = opened(f"command:{sys.executable} {script}")
+    if word is not None:
+        assert word in str(info.unavailable)
+        return
+    assert [(each.quantity, each.value) for each in read(sensor)] == [("power_usage_w", 512.25)]
+
+
+def test_a_bmc_that_is_gone_is_a_sensors_error() -> None:
+    with bmc({"1": lambda: chassis("1", "Power"), "1/Power": lambda: power(5)}) as address:
+        sensor, _ = opened(f"redfish:{address}/redfish/v1/Chassis/1")
+    with pytest.raises(SensorError, match="cannot be reached"):
+        read(sensor)
+
+
+def test_no_meter_is_named() -> None:
+    (info,) = NodeSensor({}).describe()
+    assert "no meter of the whole node is named" in str(info.unavailable)
+    assert "LLEM_NODE_METER" in str(info.remedy)
+    assert json.dumps(info.quantities) == "[]"
