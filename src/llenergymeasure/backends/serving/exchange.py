@@ -36,6 +36,8 @@ class Exchange:
         token_ns: when each part of the answer that holds output came.
         input_tokens: by the server's account; null if it gave none.
         output_tokens: likewise; parts of the answer are not counted for it.
+        thinking_tokens: those of them that were thought before the answer.
+        thinking_differs: whether the server counts the thought otherwise; null if it does not.
         finish_reason: as the server gave it.
         failure: how it failed; null if it did not.
         message: what went wrong, in words.
@@ -51,6 +53,8 @@ class Exchange:
     token_ns: "array[int]" = field(default_factory=lambda: array("q"))
     input_tokens: int | None = None
     output_tokens: int | None = None
+    thinking_tokens: int | None = None
+    thinking_differs: bool | None = None
     finish_reason: str | None = None
     failure: Failure | None = None
     message: str | None = None
