@@ -50,6 +50,7 @@ def test_row_of_a_run_is_its_record_flat():
 NAMED_OTHERWISE = {
     "input_tokens": "tokens.input",
     "output_tokens": "tokens.output",
+    "thinking_tokens": "tokens.thinking",
     "output_tokens_sd": "tokens.output_sd",
     "window_s": "window.duration_s",
     "cost_currency": "energy.footprint.currency",
