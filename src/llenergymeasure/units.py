@@ -126,6 +126,10 @@ VALIDITY: Mapping[str, Code] = {
     "temperature_drift": Code(
         False, "The device's temperature moved during the window or differed at its start."
     ),
+    "thinking_mismatch": Code(
+        False,
+        "The server counted other tokens as thought than its answers show; what they show counts.",
+    ),
     "throttled": Code(False, "The device lowered its clocks for heat or power during the window."),
     "token_mismatch": Code(
         False, "The server counted prompts otherwise than the model's tokenizer."

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from llenergymeasure.errors import LlemError
 from llenergymeasure.cli.meter import meter
 options = json.loads(sys.argv[1])
-for key in ("json_path", "samples_path"):
+for key in ("json_path", "samples_path", "result_path"):
     options[key] = Path(options[key]) if options.get(key) else None
 options["no_align"] = not options.pop("align", True)
 try:
@@ -304,3 +304,93 @@ def test_a_device_that_is_not_there_is_an_error_that_lists_those_that_are(
 
     assert done.returncode == 2
     assert uuid(1) in done.stderr
+
+
+BENCHMARK = """
+import sys, time
+from pathlib import Path
+from support.benchmark_files import vllm
+start_ns = time.monotonic_ns()
+time.sleep(2)
+Path(sys.argv[1]).write_text(vllm(start_ns, time.monotonic_ns()))
+"""
+SERVER = """
+import socket, sys, time
+with socket.create_server(("127.0.0.1", 0)) as listening:
+    print(listening.getsockname()[1], flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """A server's address, and the variables of processes that see it compute on a card."""
+    command = [sys.executable, "-c", SERVER]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        port = process.stdout.readline().strip()
+        card = sim.Device(uuid=uuid(1), keys={"processes": [{"pid": process.pid}]})
+        yield f"http://127.0.0.1:{port}/v1", card_environment(tmp_path, [card])
+        process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("named", [True, False])
+def test_a_benchmarks_own_window_is_reported_and_its_server_is_no_stranger_once_named(
+    tmp_path: Path, server: tuple[str, dict[str, str]], named: bool
+) -> None:
+    url, variables = server
+    out, written = tmp_path / "meter.json", tmp_path / "bench.json"
+    path = os.pathsep.join(sys.path)
+
+    done = meter(
+        [sys.executable, "-c", BENCHMARK, str(written)],
+        {**variables, "PYTHONPATH": path},
+        json_path=out,
+        result_path=written,
+        server=url if named else None,
+    )
+
+    assert done.returncode == 0, done.stderr
+    document = json.loads(out.read_text())
+    (benchmark,) = document["benchmarks"]
+    whole = document["window"]
+    assert benchmark["window"]["start_monotonic_ns"] > whole["start_monotonic_ns"]
+    assert benchmark["window"]["end_monotonic_ns"] < whole["end_monotonic_ns"]
+    energy = benchmark["energy"]
+    per_token_j = energy["gross_j"] / benchmark["output_tokens"]
+    assert energy["per_output_token_j"] == pytest.approx(per_token_j)
+    assert energy["gross_j"] < _headline(document)["gross_j"]
+    assert energy["net_j"] is not None
+    assert ("other_process" in benchmark["validity"]) != named
+    assert "J an output token" in done.stderr
+    assert "J a request" in done.stderr
+
+
+def test_a_benchmark_that_wrote_nothing_costs_its_own_energy_alone(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
+    out = tmp_path / "meter.json"
+
+    done = meter(["sleep", "1"], variables, json_path=out, result_path=tmp_path / "none.json")
+
+    assert done.returncode == 2
+    document = json.loads(out.read_text())
+    assert document["benchmarks"] == []
+    assert "the command did not write it" in document["benchmarks_unavailable"]
+    assert "no energy of the benchmark" in done.stderr
+    assert _headline(document)["gross_j"] > 0
+
+
+def test_a_server_that_is_not_there_is_an_error_before_the_command(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
+    trace = tmp_path / "ran"
+
+    done = meter(["touch", str(trace)], variables, server="http://127.0.0.1:9")
+
+    assert done.returncode == 2
+    assert "127.0.0.1:9" in done.stderr
+    assert not trace.exists()

@@ -197,3 +197,30 @@ def test_the_footprint_of_a_window_is_its_energys() -> None:
     assert footprint(made.energy(), declared).cost_per_1000_requests is None
     nothing = account(card.recording([]), (card.ns(10), card.ns(50)))
     assert footprint(nothing.energy(), declared) is None
+
+
+@pytest.mark.parametrize("growth", [0.0, 0.08])
+def test_thought_is_the_first_part_of_decode_and_costs_what_decode_costs_then(
+    growth: float,
+) -> None:
+    share, covered = 0.75, []
+    for seed in range(8):
+        served = Served(lengths(40, seed), floor_s=0.006, growth=growth)
+        sensor = replace(card.H100, counter_lag_s=0.0125 * seed, counter_phase_s=0.011 * seed)
+        true_j = 0.0
+        batches = []
+        for batch in served.batches:
+            thinking = REQUESTS + round(share * batch.decoded_tokens)
+            batches.append(replace(batch, thinking_tokens=thinking))
+            assert batch.prefill_end_ns is not None
+            middle_s, end_s = (
+                (at - card.T0_NS) / 1e9 for at in (batch.prefill_end_ns, batch.end_ns)
+            )
+            true_j += float(served.power.energy(middle_s, middle_s + share * (end_s - middle_s)))
+        found = split_of(served.account(sensor), batches)
+        assert isinstance(found, TokenEnergy)
+        decode_j = found.decode_j * sum(batch.decoded_tokens for batch in batches)
+        assert found.thinking_j + found.answer_j == pytest.approx(decode_j)
+        assert found.thinking_j == pytest.approx(true_j, rel=0.002)
+        covered.append(abs(found.thinking_j - true_j) <= found.thinking_u95_j)
+    assert np.mean(covered) >= 0.93

@@ -51,6 +51,7 @@ NAMED_OTHERWISE = {
     "input_tokens_cached": "tokens.input_cached",
     "input_tokens": "tokens.input",
     "output_tokens": "tokens.output",
+    "thinking_tokens": "tokens.thinking",
     "output_tokens_sd": "tokens.output_sd",
     "window_s": "window.duration_s",
     "cost_currency": "energy.footprint.currency",

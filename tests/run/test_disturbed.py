@@ -15,7 +15,7 @@ from llenergymeasure.processes import die_with_parent
 from llenergymeasure.run.preflight.cpu_checks import CpuWatch
 from llenergymeasure.sensors.base import SensorError, Value
 from llenergymeasure.units import DISQUALIFYING
-from support.attempts import start
+from support.attempts import start, wait_for
 from support.clocks import jumping_clock
 
 ENGINE = "engine_process"
@@ -70,6 +70,41 @@ def test_strangers_on_the_cpus_are_in_the_preflight_and_the_record(tmp_path: Pat
         if "other processes use" in each["message"]
     ]
     assert "python" in warning
+
+
+@pytest.fixture
+def tenth_of_a_cpu() -> Iterator[Path]:
+    """A control group that holds what is in it to a tenth of a CPU, of version 1 or 2."""
+    root = Path("/sys/fs/cgroup")
+    base = root / "cpu" if (root / "cpu").is_dir() else root
+    group = base / f"llem-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        if (group / "cpu.cfs_quota_us").exists():
+            (group / "cpu.cfs_quota_us").write_text("10000")
+        else:
+            (group / "cpu.max").write_text("10000 100000")
+    except OSError as error:
+        if group.is_dir():
+            group.rmdir()
+        pytest.skip(f"no control group can be made here: {error}")
+    yield group
+    wait_for(lambda: not (group / "cgroup.procs").read_text(), 30)
+    group.rmdir()
+
+
+@pytest.mark.slow
+@pytest.mark.system
+def test_a_control_groups_quota_that_held_the_run_back(
+    tmp_path: Path, tenth_of_a_cpu: Path
+) -> None:
+    attempt = start(tmp_path, window=WINDOW)
+    attempt.wait_for_phase("measure")
+    (tenth_of_a_cpu / "cgroup.procs").write_text(str(attempt.child(ENGINE)))
+    assert attempt.process.wait(600) == 0
+    result = attempt.result()
+    assert result["provenance"]["cpu_use"]["throttled_share"] > 0.05
+    assert "quota held the run back" in result["provenance"]["validity_details"]["cpu_contended"]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration
 from llenergymeasure.energy.account import Account, account
 from llenergymeasure.energy.margins import MARGIN_S, MARGINS
 from llenergymeasure.errors import ConfigurationError, MeterError
+from llenergymeasure.files import write_text
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.recording.samples import Samples, read_samples, write_samples
 from llenergymeasure.results.record import Energy, PhaseEnergy, Reading
@@ -40,6 +42,7 @@ class Metered:
         """Made by :func:`meter`."""
         self.ready = ready
         self._marks: list[tuple[str, int, int]] = []
+        self._accounts: partial[Account] | None = None
         self._account: Account | None = None
         self._energy: Energy | None = None
         self._samples: Samples | None = None
@@ -120,6 +123,22 @@ class Metered:
             raise MeterError("the energy is known once the block has ended")
         return self._account
 
+    def within(self, start_ns: int, end_ns: int, *, own_server: bool = True) -> Account:
+        """Compute the same of a stretch inside the recording, as if it had been the block.
+
+        Args:
+            start_ns: its start, CLOCK_MONOTONIC.
+            end_ns: its end.
+            own_server: whether all that worked in it is the block's own: else nobody is taken for
+                a stranger on the CPUs.
+
+        Raises:
+            MeterError: the block has not ended.
+        """
+        if self._accounts is None:
+            raise MeterError("the energy is known once the block has ended")
+        return self._accounts(window=(start_ns, end_ns), own_server=own_server)
+
     @property
     def samples(self) -> Samples:
         """The recording.
@@ -164,14 +183,15 @@ class Metered:
     ) -> None:
         self._samples = read_samples(stream)
         known = load_characterised(self._samples.header.sensors)
-        self._account = account(
+        self._accounts = partial(
+            account,
             self._samples,
-            window,
-            self._marks,
+            phases=self._marks,
             calibration=calibration,
             known={key: each.behaviour for key, each in known.items()},
             recorder_lost=lost,
         )
+        self._account = self.within(*window)
 
 
 @contextmanager
@@ -181,6 +201,8 @@ def meter(
     align: bool = True,
     samples: Path | str | None = None,
     calibration: Calibration = NO_CALIBRATION,
+    server: str | None = None,
+    rest_s: float = 0.0,
 ) -> Iterator[Metered]:
     """Measure the energy of a block.
 
@@ -196,13 +218,18 @@ def meter(
         samples: where to keep the recording, a file named ``.parquet`` or ``.arrows``.
         calibration: the cards' gains against an external meter
             (``llenergymeasure.config.calibration.read_calibration``).
+        server: address of a server on this machine that works for the block: its processes are
+            then no strangers.
+        rest_s: rest so long before the block and after it, and take what is drawn then off: the
+            readings have net energies.
 
     Yields:
         What will hold the energy once the block has ended.
 
     Raises:
         MeterError: the recorder did not start.
-        ConfigurationError: the devices are not there, or ``samples`` has another ending.
+        ConfigurationError: the devices or the server are not there, or ``samples`` has another
+            ending.
     """
     kept = None if samples is None else Path(samples)
     if kept is not None and kept.suffix not in _KEPT_AS:
@@ -212,26 +239,30 @@ def meter(
         if kept is not None and kept.suffix == ".arrows":
             kept.parent.mkdir(parents=True, exist_ok=True)
             stream = kept
-        recorder = RecorderProcess.start(stream, devices=devices)
+        engine = None if server is None else _write_root(server, Path(name) / "engine_pid")
+        recorder = RecorderProcess.start(stream, devices=devices, engine_pid=engine)
         try:
             metered = Metered(recorder.wait_ready(READY_S))
             rests = align and _has_steps(metered.ready)
             _rest(NODE_S if _has_node(metered.ready) else 0.0)
-            before = _rest(MARGIN_S if rests else 0.0)
+            before = _rest(max(rest_s, MARGIN_S if rests else 0.0))
             start_ns = time.monotonic_ns()
             try:
                 yield metered
             finally:
                 window = (start_ns, time.monotonic_ns())
-                after = _rest(MARGIN_S if rests else 0.0)
+                after = _rest(max(rest_s, MARGIN_S if rests else 0.0))
                 _rest(AVERAGED_S - MARGIN_S if _averages(metered.ready) else 0.0)
                 _rest(NODE_S if _has_node(metered.ready) else 0.0)
                 lost = recorder.stop(STOP_S) != 0
                 if rests:
+                    margin_ns = round(MARGIN_S * NS_PER_S)
                     metered._marks += [
-                        (MARGINS[0], before[0], window[0]),
-                        (MARGINS[1], window[1], after[1]),
+                        (MARGINS[0], window[0] - margin_ns, window[0]),
+                        (MARGINS[1], window[1], window[1] + margin_ns),
                     ]
+                if rest_s:
+                    metered._marks += [("idle_before", *before), ("idle_after", *after)]
                 metered._end(stream, window, calibration, lost=lost)
                 if kept is not None and kept != stream:
                     write_samples(metered.samples, kept)
@@ -243,6 +274,20 @@ def _rest(seconds: float) -> tuple[int, int]:
     start_ns = time.monotonic_ns()
     time.sleep(seconds)
     return start_ns, time.monotonic_ns()
+
+
+def _write_root(server: str, path: Path) -> Path:
+    """Write the root of a server's processes where the recorder looks for it."""
+    from llenergymeasure.backends.openai.owner import server_root
+
+    root = server_root(server)
+    if root is None:
+        raise ConfigurationError(
+            f"server: nothing of ours listens at {server} on this machine; start it first. One on "
+            "another machine cannot be metered from here"
+        )
+    write_text(path, str(root))
+    return path
 
 
 def _has_steps(ready: Mapping[str, Any]) -> bool:

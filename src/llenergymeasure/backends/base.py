@@ -24,6 +24,9 @@ class Completion:
     end_monotonic_ns: int
     first_token_monotonic_ns: int | None = None
     finish_reason: str | None = None
+    thinking_tokens: int | None = None
+    """Those of its output that were thought before the answer; null where the model has no marker
+    of it."""
 
 
 class Engine(Protocol):

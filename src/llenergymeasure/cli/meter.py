@@ -2,23 +2,30 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from llenergymeasure.api.benchmark_energy import benchmark_energy
+from llenergymeasure.api.benchmarks import BenchmarkFile
 from llenergymeasure.api.metering import Metered
 from llenergymeasure.api.metering import meter as metered_block
 from llenergymeasure.cli.metered_command import Ended, run_command
 from llenergymeasure.cli.sensors import DevicesOption
 from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration, read_calibration
-from llenergymeasure.errors import EXIT_CONFIGURATION
+from llenergymeasure.errors import EXIT_CONFIGURATION, ConfigurationError
 from llenergymeasure.files import write_text
 from llenergymeasure.recording.cost import recorder_cost
 from llenergymeasure.results.record import Reading
+from llenergymeasure.screen import printable
 from llenergymeasure.units import NS_PER_S
+
+REST_S = 3.0
+"""How long to rest before a benchmark and after it, to know what is drawn without work."""
 
 CONTEXT = {"allow_interspersed_args": False, "ignore_unknown_options": False}
 
@@ -44,12 +51,32 @@ def meter(
             "--calibration", metavar="FILE", help="the GPUs' gains against an external meter"
         ),
     ] = None,
+    result_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--result",
+            metavar="FILE",
+            help="what a benchmark writes: report its joules a token and a request (vLLM, SGLang, "
+            "AIPerf, GuideLLM, llama-bench)",
+        ),
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="the server that the benchmark asks, on this machine"),
+    ] = None,
 ) -> int:
     """Measure the energy of any command, as perf stat does."""
+    written = None if result_path is None else BenchmarkFile(result_path)
     calibration = NO_CALIBRATION if calibration_path is None else read_calibration(calibration_path)
     ended: Ended | None = None
+    ahead_ns = [_wall_ahead_ns()]
     with metered_block(
-        devices, align=not no_align, samples=samples_path, calibration=calibration
+        devices,
+        align=not no_align,
+        samples=samples_path,
+        calibration=calibration,
+        server=server,
+        rest_s=REST_S if written else 0.0,
     ) as metered:
         for warning in metered.ready["warnings"]:
             print(f"llem: {warning}", file=sys.stderr)
@@ -59,12 +86,41 @@ def meter(
         print(f"llem: nothing can be measured here\n{_reasons(metered.ready)}", file=sys.stderr)
         return EXIT_CONFIGURATION
     document = _document(command, ended, metered, calibration)
+    exit_code = ended.exit_code
+    if written is not None and ended.error is None:
+        ahead_ns.append(_wall_ahead_ns())
+        found = _benchmarks(written, ended, ahead_ns, metered, server=server is not None)
+        document |= found
+        exit_code = exit_code or (EXIT_CONFIGURATION if found["benchmarks_unavailable"] else 0)
     if json_path is not None:
         write_text(json_path, json.dumps(document, indent=1) + "\n")
     # A command that could not be started has done nothing whose energy is of interest.
     said = _text(document, ended, metered) if ended.error is None else f"llem: {ended.error}"
     print(said, file=sys.stderr)
-    return ended.exit_code
+    return exit_code
+
+
+def _benchmarks(
+    written: BenchmarkFile,
+    ended: Ended,
+    ahead_ns: Sequence[int],
+    metered: Metered,
+    *,
+    server: bool,
+) -> dict[str, Any]:
+    """Return what the benchmarks took that a file tells of; a file that is no use loses nothing."""
+    try:
+        found = written.read(ended.started_ns, ended.ended_ns, ahead_ns)
+    except ConfigurationError as error:
+        return {"benchmarks": [], "benchmarks_unavailable": str(error)}
+    return {
+        "benchmarks": [benchmark_energy(metered, one, server=server) for one in found],
+        "benchmarks_unavailable": None,
+    }
+
+
+def _wall_ahead_ns() -> int:
+    return time.time_ns() - time.monotonic_ns()
 
 
 def _document(
@@ -126,7 +182,39 @@ def _text(document: dict[str, Any], ended: Ended, metered: Metered) -> str:
         lines.append(f"  {calibration['file']} names none of these GPUs: they are uncalibrated")
     reasons = document["validity_reasons"]
     lines += [f"  validity: {code}: {reason}" for code, reason in reasons.items()]
-    return "\n".join(lines)
+    for benchmark in document.get("benchmarks", ()):
+        lines += _benchmark_lines(benchmark)
+    if document.get("benchmarks_unavailable"):
+        lines += ["", f"  no energy of the benchmark: {document['benchmarks_unavailable']}"]
+    return printable("\n".join(lines))
+
+
+def _benchmark_lines(one: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a person reads of one benchmark."""
+    window, energy = one["window"], one["energy"]
+    unsure = f" (when is known to ± {window['unsure_s']:.2f} s)" if window["unsure_s"] else ""
+    yield ""
+    yield f" {one['tool']}: {one['what']}"
+    yield (
+        f"  {window['duration_s']:.3f} s{unsure}, {one['requests']} requests, "
+        f"{one['output_tokens']} output and {one['input_tokens']} input tokens"
+    )
+    if energy["gross_j"] is None:
+        yield f"  no energy: {energy['unavailable']}"
+    for name, unit in (
+        ("gross", "J"),
+        ("net", "J above the rest before and after"),
+        ("per_output_token", "J an output token"),
+        ("per_request", "J a request"),
+    ):
+        value, half = energy[f"{name}_j"], energy[f"{name}_u95_j"]
+        if value is not None:
+            spread = "" if half is None else f" ± {half:.3g}"
+            yield f"  {f'{value:.4g}{spread}':>32} {unit}"
+    if one["advice"]:
+        yield f"  to know when it began: {one['advice']}"
+    for code, reason in one["validity_reasons"].items():
+        yield f"  validity: {code}: {reason}"
 
 
 def _line(reading: Reading, duration_s: float) -> str:

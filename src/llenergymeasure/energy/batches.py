@@ -19,6 +19,7 @@ class Batch:
         first_token_ns: the earliest and the latest of its requests' first tokens; null if one of
             them has none.
         input_tokens, output_tokens, requests: what it holds.
+        thinking_tokens: those of its output that were thought before the answers.
     """
 
     start_ns: int
@@ -27,6 +28,7 @@ class Batch:
     input_tokens: int
     output_tokens: int
     requests: int
+    thinking_tokens: int = 0
 
     @property
     def decoded_tokens(self) -> int:

@@ -5,7 +5,8 @@ since the last one holds: so many seconds of prefill, of decode, and of neither.
 window the power of each follows by least squares (Lang and Rünger, Euro-Par 2013, combine readings
 of repeated executions in the same spirit), also where a phase is shorter than a step. Decode may
 draw more or less as answers grow; prefill is taken to draw the same in all batches. A request's
-first output token counts to prefill.
+first output token counts to prefill. What a model thinks comes before what it answers: of each
+decode the first part of the time, as large as its part of the tokens, with what decode draws then.
 """
 
 import math
@@ -43,6 +44,8 @@ class TokenEnergy:
         prefill_u95_j, decode_u95_j: half widths of the 95 % intervals.
         correlation: of the two errors.
         unexplained: root mean square of what the phases leave of a step's energy, relative.
+        thinking_j, answer_j: decode's energy of the window, that of thought and that of answers.
+        thinking_u95_j, answer_u95_j: half widths of their 95 % intervals.
     """
 
     prefill_j: float
@@ -51,6 +54,10 @@ class TokenEnergy:
     decode_u95_j: float
     correlation: float
     unexplained: float
+    thinking_j: float = 0.0
+    answer_j: float = 0.0
+    thinking_u95_j: float = 0.0
+    answer_u95_j: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -83,12 +90,14 @@ def split_energy(channels: Sequence[Channel], batches: Sequence[Batch]) -> Token
         return NoSplit("no tokens went in, or none came out after the first")
     if any(each.name != "counter" or each.nature == "sum" for each in channels) or not channels:
         return NoSplit("it takes an energy counter that sees all of the time")
-    fits = [_fit(channel.knots, marked) for channel in channels]
+    # A first token is prefill's, also one of thought.
+    thinking = sum(max(0, each.thinking_tokens - each.requests) for each in ordered)
+    fits = [_fit(channel.knots, marked, thinking / decoded_tokens) for channel in channels]
     found = [each for each in fits if isinstance(each, _Fit)]
     if len(found) < len(fits):
         return next(each for each in fits if isinstance(each, NoSplit))
     covariance = np.sum([each.covariance for each in found], axis=0)
-    per_token = np.array([1 / input_tokens, 1 / decoded_tokens])
+    per_token = np.array([1 / input_tokens, 1 / decoded_tokens, 1.0, 1.0])
     energy_j = np.sum([each.energy_j for each in found], axis=0) * per_token
     u95_j = COVERAGE_FACTOR * np.sqrt(np.diag(covariance)) * per_token
     return TokenEnergy(
@@ -98,19 +107,23 @@ def split_energy(channels: Sequence[Channel], batches: Sequence[Batch]) -> Token
         float(u95_j[1]),
         float(covariance[0, 1] / math.sqrt(covariance[0, 0] * covariance[1, 1])),
         max(each.unexplained for each in found),
+        *map(float, (*energy_j[2:], *u95_j[2:])),
     )
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """Prefill's and decode's energy in J, their covariance, and the share left unexplained."""
+    """What steps tell: energies of prefill, decode, its thought and its answers in J, and the rest.
+
+    With their covariance, and the share of the steps' energy that is left unexplained.
+    """
 
     energy_j: Floats
     covariance: Floats
     unexplained: float
 
 
-def _fit(knots: Knots, marked: Sequence[tuple[Batch, int]]) -> _Fit | NoSplit:
+def _fit(knots: Knots, marked: Sequence[tuple[Batch, int]], thinking: float) -> _Fit | NoSplit:
     seconds = knots.seconds
     prefills = [(seconds(batch.start_ns), seconds(end_ns)) for batch, end_ns in marked]
     decodes = [(seconds(end_ns), seconds(batch.end_ns)) for batch, end_ns in marked]
@@ -122,7 +135,7 @@ def _fit(knots: Knots, marked: Sequence[tuple[Batch, int]]) -> _Fit | NoSplit:
         return NoSplit(f"the window holds {max(len(t_s) - 1, 0)} steps; {_LEAST_STEPS} are needed")
 
     def fitted(lag_s: float) -> _Fit | NoSplit:
-        return _least_squares(t_s - lag_s, energy_j, prefills, decodes)
+        return _least_squares(t_s - lag_s, energy_j, prefills, decodes, thinking)
 
     lags_s = _LAGS_S
     while True:
@@ -145,7 +158,7 @@ def _fit(knots: Knots, marked: Sequence[tuple[Batch, int]]) -> _Fit | NoSplit:
 
 
 def _least_squares(
-    t_s: Floats, energy_j: Floats, prefills: Spans, decodes: Spans
+    t_s: Floats, energy_j: Floats, prefills: Spans, decodes: Spans, thinking: float
 ) -> _Fit | NoSplit:
     prefill_s, decode_s = _within(t_s, prefills), _within(t_s, decodes)
     grown_s2 = _grown_within(t_s, decodes)
@@ -154,15 +167,18 @@ def _least_squares(
     columns = [prefill_s, decode_s]
     # Of the whole window, whose first and last moments the steps within it leave out.
     whole = np.array([prefills[0][0], decodes[-1][1]])
+    decode_whole_s, grown_whole_s2 = _within(whole, decodes)[0], _grown_within(whole, decodes)[0]
+    first_s2 = _grown_within(whole, decodes, thinking)[0]
     total = [
-        np.array([_within(whole, prefills)[0], 0.0]),
-        np.array([0.0, _within(whole, decodes)[0]]),
+        np.array([_within(whole, prefills)[0], 0.0, 0.0, 0.0]),
+        decode_whole_s * np.array([0.0, 1.0, thinking, 1 - thinking]),
     ]
-    for extra, of_decode in ((grown_s2, _grown_within(whole, decodes)[0]), (rest_s, 0.0)):
+    of_grown = np.array([0.0, grown_whole_s2, first_s2, grown_whole_s2 - first_s2])
+    for extra, of_extra in ((grown_s2, of_grown), (rest_s, np.zeros(4))):
         # A term that hardly varies cannot be told from the others, and says nothing.
         if np.linalg.norm(extra) > 1e-3 * np.linalg.norm(decode_s):
             columns.append(extra)
-            total.append(np.array([0.0, of_decode]))
+            total.append(of_extra)
     design = np.column_stack(columns)
     scale = np.linalg.norm(design, axis=0)
     if not scale.all() or np.linalg.cond(design / scale) > _WORST_CONDITION:
@@ -193,15 +209,18 @@ def _within(t_s: Floats, spans: Spans) -> Floats:
     return np.diff(up_to)
 
 
-def _grown_within(t_s: Floats, spans: Spans) -> Floats:
-    """Return the integral of the time since a span's start, less its mean, between moments."""
+def _grown_within(t_s: Floats, spans: Spans, share: float = 1.0) -> Floats:
+    """Return the integral of the time since a span's start, less its mean, between moments.
+
+    Of each span so large a first part is taken.
+    """
     starts, ends = np.array(spans).T
     middle_s = float(np.mean(ends - starts)) / 2
 
     def whole(length_s: Floats) -> Floats:
         return np.asarray(length_s**2 / 2 - middle_s * length_s)
 
-    sums = np.concatenate(([0.0], np.cumsum(whole(ends - starts))))
+    sums = np.concatenate(([0.0], np.cumsum(whole(share * (ends - starts)))))
     place = np.maximum(np.searchsorted(starts, t_s, side="right") - 1, 0)
-    inside = np.clip(t_s - starts[place], 0.0, (ends - starts)[place])
+    inside = np.clip(t_s - starts[place], 0.0, share * (ends - starts)[place])
     return np.diff(sums[place] + whole(inside))

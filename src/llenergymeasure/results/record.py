@@ -45,6 +45,10 @@ class Tokens(Record):
         description="of the input tokens, found in the server's prefix cache by its own account; "
         "null where it does not tell",
     )
+    thinking: int | None = Field(
+        default=None,
+        description="output tokens of thought, before the answers; null where there was none",
+    )
     output_sd: float | None = Field(
         default=None,
         description="standard deviation of the output tokens of an answer, over the answers "
@@ -112,6 +116,22 @@ class TokenSplit(Record):
         default=None, description="what the two leave of a batch's energy, root mean square"
     )
     unavailable: str | None = Field(default=None, description="why they cannot be told apart")
+
+
+class ThinkingEnergy(Record):
+    """Energy of what the model thought and of what it answered."""
+
+    method: Literal["split", "tokens"] = Field(
+        description="split: decode's energy over the time of each, prefill apart; tokens: every "
+        "output token has the same part of the window's energy, as what one of each costs cannot "
+        "be told apart, and the intervals are that of the window's energy alone"
+    )
+    thinking_j: float = Field(description="of the output tokens of thought")
+    thinking_u95_j: float | None = Field(
+        default=None, description="half width of its 95 % interval"
+    )
+    answer_j: float = Field(description="of the other output tokens")
+    answer_u95_j: float | None = Field(default=None, description="half width of its 95 % interval")
 
 
 class Footprint(Record):
@@ -196,6 +216,9 @@ class Energy(Record):
     per_request_j: float | None = None
     per_1000_requests_wh: float | None = None
     split: TokenSplit | None = None
+    thinking: ThinkingEnergy | None = Field(
+        default=None, description="null where no answer held thought"
+    )
     footprint: Footprint | None = None
     phases: list[PhaseEnergy] = Field(default_factory=list)
     node: NodeEnergy | None = Field(

@@ -18,6 +18,7 @@ from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.hub import cached_file
 from llenergymeasure.workload.models.known import known_architecture
 from llenergymeasure.workload.models.resolve import HUB_ID, ModelSource
+from llenergymeasure.workload.thinking import ThinkingMarks
 
 
 def ordinary_token_ids(source: ModelSource) -> NDArray[np.int64]:
@@ -47,6 +48,12 @@ def ordinary_token_ids(source: ModelSource) -> NDArray[np.int64]:
     if ids.size == 0:
         raise BackendError(f"model {source.name}: its vocabulary holds special tokens alone")
     return ids
+
+
+def thinking_marks(source: ModelSource) -> ThinkingMarks | None:
+    """Return the tokens that begin and end a model's thought; None where it has none."""
+    added = (_tokenizer_file(source) or {}).get("added_tokens") or []
+    return ThinkingMarks.of({str(token.get("content")): int(token["id"]) for token in added})
 
 
 class Tokenizer:

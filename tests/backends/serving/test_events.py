@@ -126,3 +126,65 @@ def test_gauges_add_up_and_shares_are_averaged() -> None:
         "kv_cache_share": "vllm:kv_cache_usage_perc",
     }
     assert read_gauges(page, names) == {"running": 7.0, "kv_cache_share": 0.5}
+
+
+def answer(
+    parts: list[str], tokens: int, field: str = "content", told: int | None = None
+) -> Exchange:
+    """A chat's answer; parts that begin with `~` are thought by the server's own field."""
+    events = []
+    for part in parts:
+        name = "reasoning_content" if part.startswith("~") else field
+        events.append({"choices": [{"delta": {name: part.lstrip("~")}, "finish_reason": None}]})
+    usage: dict[str, Any] = {"prompt_tokens": 3, "completion_tokens": tokens}
+    if told is not None:
+        usage["completion_tokens_details"] = {"reasoning_tokens": told}
+    body = b"".join(
+        b"data: " + json.dumps(event).encode() + b"\n\n"
+        for event in [*events, {"choices": [], "usage": usage}]
+    )
+    exchange = Exchange(0, 0, sent_ns=1, asked_tokens=100)
+    read_answer(exchange, [(100, body + b"data: [DONE]\n\n")], whole=True)
+    assert exchange.failure is None, exchange.message
+    return exchange
+
+
+@pytest.mark.parametrize(
+    ("parts", "tokens", "thought"),
+    [
+        (["~let", "~me", "yes"], 3, 2),
+        (["<think>", "let", "me", "</think>", "yes"], 5, 4),
+        (["<th", "ink>", "let", "</thi", "nk>", "yes"], 6, 5),  # cut anywhere
+        (["let", "me", "</think>", "yes"], 4, 3),  # begun by the template, in the prompt
+        (["\n<think>", "let", "me"], 3, 3),  # cut off within its thought
+        (["[THINK]", "let", "[/THINK]", "yes", "no"], 5, 3),
+        (["~let me", "yes no"], 8, 4),  # several tokens a part
+        (["what", "does", "<think>", "mean"], 4, 0),
+        (["yes"], 1, 0),
+    ],
+)
+def test_what_was_thought_is_counted_apart(parts: list[str], tokens: int, thought: int) -> None:
+    found = answer(parts, tokens)
+
+    assert found.output_tokens == tokens
+    assert found.thinking_tokens == thought
+    assert found.thinking_differs is None
+
+
+@pytest.mark.parametrize(
+    ("parts", "tokens", "told", "thought", "differs"),
+    [
+        (["~let"] * 20 + ["yes"] * 20, 42, 21, 21, False),  # markers are counted or not
+        (["yes"] * 40, 40, 40, 0, True),  # a plain answer, called thought
+        (["yes"] * 10, 40, 30, 30, False),  # thought that the server hides
+        (["yes"] * 40, 40, 0, 0, False),
+        (["~let"] * 30 + ["yes"] * 10, 40, 0, 30, True),
+        (["yes"] * 4, 4, 9, 0, None),  # more than there are: no count
+    ],
+)
+def test_a_servers_own_count_of_thought_is_checked(
+    parts: list[str], tokens: int, told: int, thought: int, differs: bool | None
+) -> None:
+    found = answer(parts, tokens, told=told)
+
+    assert (found.thinking_tokens, found.thinking_differs) == (thought, differs)

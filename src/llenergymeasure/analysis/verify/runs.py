@@ -20,6 +20,7 @@ from llenergymeasure.results.table import run_row
 from llenergymeasure.results.whole import damages
 from llenergymeasure.run.result.build_result import quantile
 from llenergymeasure.run.result.run_energy import run_energy
+from llenergymeasure.run.result.thinking_energy import thinking_total
 from llenergymeasure.run.result.traffic_result import ServedRun, spread
 from llenergymeasure.sensors.behaviour import Characterised
 
@@ -196,6 +197,7 @@ def _tokens(requests: pa.Table) -> dict[str, Any]:
     return {
         "input": sum(requests["input_tokens"].to_pylist()),
         "output": sum(requests["output_tokens"].to_pylist()),
+        "thinking": thinking_total(requests),
         "requests": requests.num_rows,
         "output_sd": spread(requests["output_tokens"].to_pylist()),
     }

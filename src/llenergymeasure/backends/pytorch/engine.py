@@ -53,7 +53,9 @@ class PyTorchEngine:
         longest = max(request.max_output_tokens for request in requests)
         try:
             options = generation_config(self._config, longest, loaded.eos_token_ids)
-            return generate_batch(loaded.model, requests, options, loaded.device, self.synchronize)
+            return generate_batch(
+                loaded.model, requests, options, loaded.device, self.synchronize, loaded.thinking
+            )
         except torch.cuda.OutOfMemoryError as error:
             raise BackendError(
                 f"out of GPU memory with {len(requests)} requests in a batch; lower "

@@ -13,6 +13,7 @@ from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import DecoderConfig, ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.requests import Request
+from llenergymeasure.workload.thinking import ThinkingMarks
 
 _PADDING_ID = 0
 """Any valid id will do: the attention mask hides it."""
@@ -123,6 +124,7 @@ def generate_batch(
     options: GenerationConfig,
     device: torch.device,
     synchronize: Callable[[], None],
+    marks: ThinkingMarks | None = None,
 ) -> list[Completion]:
     """Answer one batch; all its requests start and end together.
 
@@ -156,7 +158,7 @@ def generate_batch(
     written = sequences[:, input_ids.shape[1] :].tolist()
     stops = frozenset(options.eos_token_id or ())
     return [
-        _completion(request, tokens, stops, (start, first_token.monotonic_ns, end))
+        _completion(request, tokens, stops, (start, first_token.monotonic_ns, end), marks)
         for request, tokens in zip(requests, written, strict=True)
     ]
 
@@ -182,14 +184,17 @@ def _completion(
     tokens: list[int],
     stops: frozenset[int],
     times: tuple[int, int | None, int],
+    marks: ThinkingMarks | None,
 ) -> Completion:
     start, first, end = times
     answer = tokens[: request.max_output_tokens]
     stop = next((place for place, token in enumerate(answer, start=1) if token in stops), None)
+    answer = answer[:stop]
     return Completion(
         index=request.index,
         input_tokens=len(request.prompt_token_ids),
-        output_tokens=len(answer) if stop is None else stop,
+        output_tokens=len(answer),
+        thinking_tokens=None if marks is None else marks.count(request.prompt_token_ids, answer),
         start_monotonic_ns=start,
         end_monotonic_ns=end,
         first_token_monotonic_ns=first,

@@ -16,6 +16,8 @@ from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig, LoraConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
+from llenergymeasure.workload.thinking import ThinkingMarks
+from llenergymeasure.workload.tokens import thinking_marks
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -29,6 +31,7 @@ class LoadedModel:
         source: where it came from.
         device: where its inputs go.
         eos_token_ids: the end-of-sequence ids its checkpoint names.
+        thinking: the tokens that begin and end its thought; null if it has none.
         parameters: their number, adapters included.
         threads: CPU threads torch computes with.
     """
@@ -37,6 +40,7 @@ class LoadedModel:
     source: ModelSource
     device: torch.device
     eos_token_ids: tuple[int, ...]
+    thinking: ThinkingMarks | None
     parameters: int
     threads: int
 
@@ -90,7 +94,8 @@ def load_model(config: ExperimentConfig) -> LoadedModel:
             f"model {config.model} cannot be loaded: {type(error).__name__}: {error}"
         ) from error
     parameters = int(model.num_parameters())
-    return LoadedModel(model, source, device, eos, parameters, set_threads(parameters))
+    threads = set_threads(parameters)
+    return LoadedModel(model, source, device, eos, thinking_marks(source), parameters, threads)
 
 
 def _silence() -> None:

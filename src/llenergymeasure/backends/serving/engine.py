@@ -131,6 +131,7 @@ class ServedEngine:
                 end_monotonic_ns=exchange.end_ns,
                 first_token_monotonic_ns=exchange.first_ns,
                 finish_reason=exchange.finish_reason,
+                thinking_tokens=exchange.thinking_tokens,
             )
             for exchange in good
         ]

@@ -13,6 +13,7 @@ from typing import Any
 
 from llenergymeasure.backends.serving.exchange import Exchange
 from llenergymeasure.screen import clean
+from llenergymeasure.workload.thinking import judged, thinking_parts
 
 Piece = tuple[int, bytes | bytearray]
 """When bytes came, CLOCK_MONOTONIC in ns, and the bytes."""
@@ -29,6 +30,9 @@ _TEMPLATE_TOKENS = 65_536
 _EVENTS_SPARE = 1_000
 _EVENTS_A_TOKEN = 16
 """An answer of more events than these allow has no end that would be worth reading."""
+
+_THOUGHT = ("reasoning_content", "reasoning")
+"""Fields in which servers send what a model thinks before it answers."""
 
 _GAVE_UP = frozenset(
     {"abort", "aborted", "cancel", "cancelled", "canceled", "content_filter", "error", "failed"}
@@ -77,6 +81,8 @@ class _Reading:
         self._exchange = exchange
         self.parts: list[tuple[int, bool]] = []
         """When each part came that may hold a token, and whether it shows one."""
+        self._shown: list[tuple[bool, str]] = []
+        """Of each that shows one whether the server calls it thought, and its text."""
         self._usage: Mapping[str, Any] | None = None
         self._done = False
         self._events = 0
@@ -117,6 +123,10 @@ class _Reading:
         if tokens and not self.parts:
             raise _AnswerError("malformed", "usage tells of tokens, and none came")
         exchange.output_tokens = tokens
+        thought = thinking_parts(self._shown)
+        exchange.thinking_tokens, exchange.thinking_differs = judged(
+            thought, shown, tokens, _thinking_told(self._usage, tokens)
+        )
         exchange.token_ns = array("q", _token_times(self.parts, tokens))
 
     def _event(self, at_ns: int, event: Any) -> None:
@@ -132,6 +142,8 @@ class _Reading:
             if reason:
                 self._ended(reason)
             shows = _shows_token(choice)
+            if shows:
+                self._shown.append(_thought(choice))
             if shows or not (reason or "role" in (choice.get("delta") or ())):
                 self.parts.append((at_ns, shows))
 
@@ -147,8 +159,21 @@ def _shows_token(choice: Mapping[str, Any]) -> bool:
     delta = choice.get("delta")
     if delta is None:
         return bool(choice.get("text") or choice.get("token_ids"))
-    names = ("content", "reasoning_content", "reasoning", "tool_calls")
-    return any(delta.get(name) for name in names)
+    return any(delta.get(name) for name in ("content", *_THOUGHT, "tool_calls"))
+
+
+def _thought(choice: Mapping[str, Any]) -> tuple[bool, str]:
+    """Return whether the server calls a part thought, and its text."""
+    delta = choice.get("delta") or {}
+    text = delta.get("content") or choice.get("text")
+    return any(delta.get(name) for name in _THOUGHT), text if isinstance(text, str) else ""
+
+
+def _thinking_told(usage: Mapping[str, Any], most: int) -> int | None:
+    """Return how many tokens the server says were thought; null if it does not, or not rightly."""
+    details = usage.get("completion_tokens_details")
+    told = (details if isinstance(details, Mapping) else usage).get("reasoning_tokens")
+    return told if type(told) is int and 0 <= told <= most else None
 
 
 def _token_times(parts: Sequence[tuple[int, bool]], tokens: int) -> list[int]:

@@ -37,6 +37,8 @@ class Exchange:
         input_tokens: by the server's account; null if it gave none.
         cached_tokens: of the prompt, found in a prefix cache; null if it does not tell.
         output_tokens: likewise; parts of the answer are not counted for it.
+        thinking_tokens: those of them that were thought before the answer.
+        thinking_differs: whether the server counts the thought otherwise; null if it does not.
         finish_reason: as the server gave it.
         failure: how it failed; null if it did not.
         message: what went wrong, in words.
@@ -53,6 +55,8 @@ class Exchange:
     input_tokens: int | None = None
     cached_tokens: int | None = None
     output_tokens: int | None = None
+    thinking_tokens: int | None = None
+    thinking_differs: bool | None = None
     finish_reason: str | None = None
     failure: Failure | None = None
     message: str | None = None

@@ -23,6 +23,8 @@ from llenergymeasure.errors import BackendError
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request
+from llenergymeasure.workload.thinking import ThinkingMarks
+from llenergymeasure.workload.tokens import thinking_marks
 
 _EXTENSION = "llenergymeasure.backends.vllm.worker.WorkerExtension"
 _PLACES = ("_name_or_path", "model", "tokenizer", "served_model_name")
@@ -43,6 +45,7 @@ class VLLMEngine:
         """
         self._config = config
         self._source = resolve_model(config)
+        self._thinking = thinking_marks(self._source)
         arguments = engine_arguments(config, self._source)
         self._llm: Any = None
         try:
@@ -86,7 +89,7 @@ class VLLMEngine:
         ended_ns = time.monotonic_ns()
         complete = _completion if beams is None else _beam_completion
         return [
-            complete(request, answer, started_ns, ended_ns)
+            complete(request, answer, started_ns, ended_ns, self._thinking)
             for request, answer in zip(requests, answers, strict=True)
         ]
 
@@ -212,7 +215,9 @@ def _counted(llm: Any) -> StepCounter | None:
     return counter
 
 
-def _completion(request: Request, answer: Any, started_ns: int, ended_ns: int) -> Completion:
+def _completion(
+    request: Request, answer: Any, started_ns: int, ended_ns: int, marks: ThinkingMarks | None
+) -> Completion:
     """Return what came back for one request: of several answers to it, all tokens together.
 
     vLLM's engine stamps tokens on CLOCK_MONOTONIC, as its steps hand them over.
@@ -227,6 +232,9 @@ def _completion(request: Request, answer: Any, started_ns: int, ended_ns: int) -
         index=request.index,
         input_tokens=len(answer.prompt_token_ids),
         output_tokens=sum(len(each.token_ids) for each in answer.outputs),
+        thinking_tokens=None
+        if marks is None
+        else sum(marks.count(request.prompt_token_ids, each.token_ids) for each in answer.outputs),
         start_monotonic_ns=started_ns,
         end_monotonic_ns=min(max(end_ns, started_ns), ended_ns),
         first_token_monotonic_ns=round(first_s * NS_PER_S) if first_s else None,
@@ -234,13 +242,18 @@ def _completion(request: Request, answer: Any, started_ns: int, ended_ns: int) -
     )
 
 
-def _beam_completion(request: Request, answer: Any, started_ns: int, ended_ns: int) -> Completion:
+def _beam_completion(
+    request: Request, answer: Any, started_ns: int, ended_ns: int, marks: ThinkingMarks | None
+) -> Completion:
     best = answer.sequences[0]
     prompt = len(request.prompt_token_ids)
     return Completion(
         index=request.index,
         input_tokens=prompt,
         output_tokens=len(best.tokens) - prompt,
+        thinking_tokens=None
+        if marks is None
+        else marks.count(request.prompt_token_ids, best.tokens[prompt:]),
         start_monotonic_ns=started_ns,
         end_monotonic_ns=ended_ns,
         finish_reason=best.finish_reason,

@@ -41,6 +41,7 @@ from llenergymeasure.results.table import run_row
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.run.result.flops import flops_record
 from llenergymeasure.run.result.run_energy import BATCH_FIELDS, RunEnergy, run_energy
+from llenergymeasure.run.result.thinking_energy import thinking_total
 from llenergymeasure.run.result.traffic_result import (
     ODD,
     ODD_SHARE_MAX,
@@ -66,6 +67,7 @@ REQUEST_SCHEMA = pa.schema(
         ("batch", pa.int64()),
         ("input_tokens", pa.int64()),
         ("output_tokens", pa.int64()),
+        ("thinking_tokens", pa.int64()),
         ("start_monotonic_ns", pa.int64()),
         ("first_token_monotonic_ns", pa.int64()),
         ("end_monotonic_ns", pa.int64()),
@@ -159,6 +161,7 @@ def _result(
     tokens = Tokens(
         input=_total(requests, "input_tokens"),
         output=_total(requests, "output_tokens"),
+        thinking=thinking_total(requests),
         requests=requests.num_rows,
         prompt_hash=done["workload"]["prompt_hash"],
         output_sd=spread(requests["output_tokens"].to_pylist()),

@@ -15,6 +15,7 @@ from llenergymeasure.energy.split import POOR_FIT, NoSplit, TokenEnergy, split_e
 from llenergymeasure.recording.cost import recorder_cost
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.results.record import Energy, TokenSplit
+from llenergymeasure.run.result.thinking_energy import thinking_total, with_thinking
 from llenergymeasure.sensors.behaviour import PRECISION, Characterised
 
 BATCH_FIELDS = [
@@ -112,6 +113,12 @@ def run_energy(
         input_tokens=_total(requests, "input_tokens"),
         requests=requests.num_rows,
     )
+    record = with_thinking(
+        record,
+        _total(requests, "output_tokens"),
+        thinking_total(requests),
+        split if isinstance(split, TokenEnergy) else None,
+    )
     return RunEnergy(
         made,
         record.model_copy(
@@ -151,6 +158,7 @@ def _batch(rows: Sequence[Mapping[str, Any]]) -> Batch:
         input_tokens=sum(row["input_tokens"] for row in rows),
         output_tokens=sum(row["output_tokens"] for row in rows),
         requests=len(rows),
+        thinking_tokens=sum(row.get("thinking_tokens") or 0 for row in rows),
     )
 
 

@@ -32,6 +32,7 @@ from llenergymeasure.run.result.offered_load import (
     over_saturation,
     within,
 )
+from llenergymeasure.run.result.thinking_energy import with_thinking
 from llenergymeasure.run.result.traffic_requests import arrivals
 from llenergymeasure.units import J_PER_WH, NS_PER_S
 
@@ -51,6 +52,7 @@ ODD = {
     "undercounted_answers": "answers came in more parts than tokens were counted",
     "empty_answers": "answers had no token",
     "buffered_stream": "answers of several tokens came all at once",
+    "thinking_mismatch": "answers show other than the thought that the server counted",
 }
 """Codes of odd prompts and answers, and what is odd of so many."""
 
@@ -110,17 +112,24 @@ class ServedRun:
         first = [row for row in good if self._inside(row["first_token_monotonic_ns"])]
         done = [row for row in good if self._inside(row["end_monotonic_ns"])]
         lengths = [row["output_tokens"] for row in done]
-        output = 0.0
+        output = thinking = 0.0
         for row in good:
             parts = np.asarray(row["token_monotonic_ns"], dtype=np.int64)
             if len(parts):
                 share = np.mean((parts >= self.window[0]) & (parts < self.window[1]))
                 output += float(share) * row["output_tokens"]
+                # Thought comes first.
+                thought = row.get("thinking_tokens") or 0
+                first_parts = parts[: round(len(parts) * thought / (row["output_tokens"] or 1))]
+                if thought and len(first_parts):
+                    inside = (first_parts >= self.window[0]) & (first_parts < self.window[1])
+                    thinking += float(np.mean(inside)) * thought
         cached = [row["input_tokens_cached"] for row in first if _told_of_cache(row)]
         return Tokens(
             input=sum(row["input_tokens"] or 0 for row in first),
             input_cached=sum(cached) if cached else None,
             output=round(output),
+            thinking=round(thinking) or None,
             requests=len(done),
             prompt_hash=prompt_hash,
             output_sd=spread(lengths),
@@ -159,6 +168,7 @@ class ServedRun:
                 else per_request * 1000 / J_PER_WH,
             }
         )
+        counted = with_thinking(counted, tokens.output, tokens.thinking)
         if not carbon:
             return counted
         return counted.model_copy(update={"footprint": footprint(counted, Declared(**carbon))})
@@ -306,6 +316,8 @@ class ServedRun:
             if _told_of_cache(row) and not self.serving.cached_prompts:
                 beyond = row["input_tokens_cached"] - row["input_tokens_shared"]
                 found["cached_prompts"].append(beyond > CACHED_SHARE_MAX * row["input_tokens"])
+            if row.get("thinking_differs") is not None:
+                found["thinking_mismatch"].append(row["thinking_differs"])
             if expected is not None:
                 found["token_mismatch"].append(row["input_tokens"] != expected)
         return found

@@ -1,0 +1,85 @@
+"""What of an answer a model thought before it answered: between markers, or as its server says.
+
+Servers that know the markers send thought in a field of its own; of others the text holds them.
+Templates of some models open the thought in the prompt, so that the answer holds its end alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+MARKERS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"))
+"""Begin and end of thought: DeepSeek-R1, Qwen3 and most others; Mistral's; Seed-OSS's."""
+
+_DIFFERS_TOKENS = 4
+_DIFFERS_SHARE = 0.1
+"""By how many tokens, or by what share of an answer's, a server's count may differ from what the
+answer shows: it counts its markers or not, and parts may hold several tokens."""
+
+
+def thinking_parts(shown: Sequence[tuple[bool, str]]) -> int:
+    """Return how many of an answer's parts are thought.
+
+    Args:
+        shown: of each part that holds output, whether the server calls it thought, and its text.
+    """
+    named = sum(is_thought for is_thought, _ in shown)
+    if named:
+        return named
+    text = "".join(part for _, part in shown)
+    for begin, end in MARKERS:
+        at = text.find(end)
+        if at < 0 and not text.lstrip().startswith(begin):
+            continue
+        stop = len(text) if at < 0 else at + len(end)
+        count = offset = 0
+        for _, part in shown:
+            count += offset < stop
+            offset += len(part)
+        return count
+    return 0
+
+
+@dataclass(frozen=True)
+class ThinkingMarks:
+    """A vocabulary's tokens that begin and end thought."""
+
+    begins: frozenset[int]
+    ends: frozenset[int]
+
+    @classmethod
+    def of(cls, vocabulary: Mapping[str, int]) -> "ThinkingMarks | None":
+        """Return the marks among a tokenizer's added tokens; None where there are none."""
+        begins, ends = (
+            frozenset(vocabulary[text] for text in texts if text in vocabulary)
+            for texts in zip(*MARKERS, strict=True)
+        )
+        return cls(begins, ends) if ends else None
+
+    def count(self, prompt: Sequence[int], answer: Sequence[int]) -> int:
+        """Return how many of an answer's tokens are thought, its marks with it."""
+        end = next((at for at, token in enumerate(answer, start=1) if token in self.ends), None)
+        if end is not None:
+            return end
+        marks = [token for token in prompt if token in self.begins | self.ends]
+        opened = bool(marks) and marks[-1] in self.begins
+        return len(answer) if opened or self.begins.intersection(answer[:2]) else 0
+
+
+def judged(thought: int, shown: int, tokens: int, told: int | None) -> tuple[int, bool | None]:
+    """Return an answer's tokens of thought, and whether the server's count differs from them.
+
+    What is seen counts. A server's count counts where it hides the thought: then fewer parts came
+    than it says the answer has tokens. SGLang has called plain answers thought.
+
+    Args:
+        thought: how many parts are thought.
+        shown: how many parts hold output.
+        tokens: the answer's tokens, thought and all.
+        told: how many of them were thought, by the server; None if it does not say.
+    """
+    seen = round(tokens * thought / shown) if shown else 0
+    if told is None:
+        return seen, None
+    if not thought and shown <= tokens - told:
+        return told, False
+    return seen, abs(seen - told) > max(_DIFFERS_TOKENS, _DIFFERS_SHARE * tokens)

@@ -1,0 +1,193 @@
+"""Energy of the window of a benchmark that was metered as a command."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.api.benchmark_energy import benchmark_energy
+from llenergymeasure.api.benchmarks import FORMATS, Benchmark, BenchmarkFile
+from llenergymeasure.api.metering import meter
+from llenergymeasure.errors import ConfigurationError
+from nvml_sim import sim
+from support import benchmark_files as files
+from support.recording import card_environment, environment, uuid
+
+S = 1_000_000_000
+
+FORMS: dict[str, Callable[..., str]] = {
+    "vllm": files.vllm,
+    "vllm_without_details": lambda start, end: files.vllm(start, end, detailed=False),
+    "sglang": files.sglang,
+    "aiperf": files.aiperf,
+    "guidellm": files.guidellm,
+    "llama_bench": files.llama_bench,
+}
+EXACT = {"vllm", "aiperf", "guidellm"}
+
+
+def ahead_ns() -> int:
+    return time.time_ns() - time.monotonic_ns()
+
+
+@pytest.fixture
+def work() -> tuple[int, int]:
+    """Two seconds of work, half a second ago."""
+    end_ns = time.monotonic_ns() - S // 2
+    return end_ns - 2 * S, end_ns
+
+
+def read(path: Path, content: str, started_ns: int, before: str | None = None) -> list[Benchmark]:
+    """What is read where a command writes this file."""
+    if before is not None:
+        path.write_text(before)
+    file = BenchmarkFile(path)
+    time.sleep(0.02)
+    path.write_text(content)
+    return file.read(started_ns, time.monotonic_ns(), [ahead_ns()])
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_format_gives_its_counts_and_a_range_that_holds_its_work(
+    tmp_path: Path, work: tuple[int, int], name: str
+) -> None:
+    start_ns, end_ns = work
+
+    (found,) = read(tmp_path / "result.json", FORMS[name](*work), start_ns - S)
+
+    assert (found.requests, found.failed_requests) == (files.REQUESTS, 0)
+    assert found.input_tokens == files.INPUT_TOKENS
+    assert found.output_tokens == files.OUTPUT_TOKENS
+    assert found.duration_ns == pytest.approx(end_ns - start_ns, abs=10_000)
+    slack_ns = 5_000_000
+    assert found.began_ns[0] - slack_ns <= start_ns <= found.began_ns[1] + slack_ns
+    assert (found.unsure_s < 0.1) == (name in EXACT)
+    assert (found.advice is None) == (name in EXACT)
+    assert found.what not in ("", "None")
+
+
+def test_every_format_is_tried_here() -> None:
+    assert len(FORMATS) == len(FORMS) - 1
+
+
+@pytest.mark.parametrize("name", ["sglang", "vllm"])
+def test_lines_of_earlier_benchmarks_are_left_out(
+    tmp_path: Path, work: tuple[int, int], name: str
+) -> None:
+    # vLLM puts the end of line before what it appends.
+    old = FORMS[name](work[0] - 900 * S, work[1] - 900 * S) + "\n" * (name == "vllm")
+    path = tmp_path / "result.jsonl"
+
+    (found,) = read(path, old + FORMS[name](*work), work[0] - S, before=old)
+
+    assert found.began_ns[0] >= work[0] - S
+
+
+def test_tests_of_one_file_bound_each_other(tmp_path: Path) -> None:
+    end_ns = time.monotonic_ns()
+    first, second = (end_ns - 9 * S, end_ns - 6 * S), (end_ns - 5 * S, end_ns - S)
+    tests = [json.loads(files.llama_bench(*span))[0] for span in (first, second)]
+    content = "\n".join(json.dumps(test) for test in tests)
+
+    prompt, generation = read(tmp_path / "bench.jsonl", content, end_ns - 20 * S)
+
+    assert prompt.began_ns[0] <= first[0] <= prompt.began_ns[1] <= second[0] + S - 3 * S
+    assert generation.began_ns[0] <= second[0] <= generation.began_ns[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "none of the formats"),
+        ("no json", "none of the formats"),
+        ('{"a": 1}', "none of the formats"),
+        ("[1, 2]", "none of the formats"),
+        ('{"aiperf_version": "1"}', "not as aiperf profile .* has no 'benchmark_duration'"),
+        ('{"benchmarks": [], "metadata": {}}', "no benchmark"),
+        ('{"benchmarks": 3, "metadata": {}}', "not as guidellm"),
+    ],
+)
+def test_a_file_that_is_no_use_is_named_with_the_reason(
+    tmp_path: Path, content: str, says: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=rf"--result .*result\.json: .*{says}"):
+        read(tmp_path / "result.json", content, time.monotonic_ns())
+
+
+def changed(name: str, **values: Any) -> Callable[[int, int], str]:
+    def made(start_ns: int, end_ns: int) -> str:
+        document = json.loads(FORMS[name](start_ns, end_ns))
+        (document[0] if isinstance(document, list) else document).update(values)
+        return json.dumps(document)
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        (changed("aiperf", is_complete=False, incomplete_reason="stalled"), "stalled"),
+        (changed("llama_bench", n_depth=512), "n-depth"),
+        (changed("vllm", duration=0.0), "not within"),
+        (changed("vllm", duration=float("nan")), "not as vllm"),
+        (changed("vllm", completed="many"), "not as vllm"),
+        (changed("vllm", total_output_tokens=-4), "not as vllm"),
+        (lambda start, end: files.vllm(start - 900 * S, end - 900 * S), "not within"),
+        (lambda start, end: files.guidellm(start + 900 * S, end + 900 * S), "not within"),
+    ],
+)
+def test_what_cannot_be_a_benchmark_of_this_command_is_refused(
+    tmp_path: Path, work: tuple[int, int], form: Callable[..., str], says: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        read(tmp_path / "result.json", form(*work), work[0] - S)
+
+
+def test_an_old_file_is_not_taken_for_the_commands(tmp_path: Path, work: tuple[int, int]) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(files.vllm(*work))
+    file = BenchmarkFile(path)
+
+    with pytest.raises(ConfigurationError, match="did not write it"):
+        file.read(work[0] - S, time.monotonic_ns(), [ahead_ns()])
+
+
+def test_a_folder_that_is_not_there_is_an_error_before_the_benchmark(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="is not there"):
+        BenchmarkFile(tmp_path / "nowhere" / "result.json")
+
+
+@pytest.mark.slow
+def test_the_energy_is_that_of_the_benchmarks_own_window(tmp_path: Path) -> None:
+    card = sim.Device(power_w=[(0.0, 100.0), (60.0, 700.0)], uuid=uuid(1))
+    variables = card_environment(tmp_path, [card])
+    written = {name: BenchmarkFile(tmp_path / name) for name in FORMS}
+    with environment(variables), meter(rest_s=2.0) as metered:
+        ahead, started_ns = [ahead_ns()], time.monotonic_ns()
+        time.sleep(1.0)
+        start_ns = time.monotonic_ns()
+        time.sleep(4.0)
+        end_ns = time.monotonic_ns()
+        for name, form in FORMS.items():
+            (tmp_path / name).write_text(form(start_ns, end_ns))
+        time.sleep(0.5)
+    ahead.append(ahead_ns())
+
+    t0_ns = int(variables["NVML_SIM_T0"])
+    true_j = card.true_energy_j((start_ns - t0_ns) / 1e9, (end_ns - t0_ns) / 1e9)
+    for name, file in written.items():
+        (benchmark,) = file.read(started_ns, time.monotonic_ns(), ahead)
+        found = benchmark_energy(metered, benchmark, server=True)
+        energy = found["energy"]
+        assert abs(energy["gross_j"] - true_j) <= energy["gross_u95_j"], name
+        assert (energy["placing_j"] > 0.01 * true_j) == (name not in EXACT), name
+        per_token_j = energy["per_output_token_j"]
+        assert per_token_j == pytest.approx(energy["gross_j"] / files.OUTPUT_TOKENS)
+        assert energy["per_request_j"] == pytest.approx(energy["gross_j"] / files.REQUESTS)
+        identity_w = per_token_j * found["output_tokens_per_s"]
+        assert identity_w == pytest.approx(energy["power_mean_w"])
+        assert energy["net_j"] < energy["gross_j"]
+        assert energy["net_u95_j"] > 0

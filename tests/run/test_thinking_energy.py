@@ -1,0 +1,96 @@
+"""Tokens and joules of thought in a record: under traffic, and where decode is told apart."""
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from llenergymeasure.energy.split import TokenEnergy
+from llenergymeasure.results.record import Energy
+from llenergymeasure.run.result.thinking_energy import thinking_total, with_thinking
+from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA
+from llenergymeasure.run.result.traffic_result import ServedRun
+from support.serving_runs import experiment
+
+S = 1_000_000_000
+ENERGY = Energy(kind="measured", source="nvml", readings=[], gross_j=100.0, u95_j=4.0)
+
+
+def answered(thinking: int | None, differs: bool | None, start_s: int) -> dict[str, Any]:
+    """Ten tokens, one a second."""
+    return {
+        "planned_monotonic_ns": start_s * S,
+        "start_monotonic_ns": start_s * S,
+        "first_token_monotonic_ns": (start_s + 1) * S,
+        "last_token_monotonic_ns": (start_s + 10) * S,
+        "end_monotonic_ns": (start_s + 10) * S,
+        "token_monotonic_ns": [(start_s + number) * S for number in range(1, 11)],
+        "input_tokens": 3,
+        "output_tokens": 10,
+        "output_tokens_asked": 10,
+        "thinking_tokens": thinking,
+        "thinking_differs": differs,
+        "finish_reason": "length",
+    }
+
+
+def served(*rows: dict[str, Any], window_s: tuple[int, int] = (0, 20)) -> ServedRun:
+    table = pa.Table.from_pylist(list(rows), schema=TRAFFIC_SCHEMA)
+    config = experiment({"arrivals": "closed", "concurrency": 2})
+    told = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
+    window = (window_s[0] * S, window_s[1] * S)
+    return ServedRun.of(table, config, window, told)
+
+
+def test_under_traffic_every_token_has_the_same_part_of_the_energy() -> None:
+    run = served(answered(6, False, 0), answered(0, None, 0))
+
+    tokens = run.tokens("")
+    energy = run.energy(ENERGY, tokens).thinking
+
+    assert (tokens.output, tokens.thinking) == (20, 6)
+    assert energy is not None
+    assert energy.method == "tokens"
+    assert (energy.thinking_j, energy.answer_j) == (30.0, 70.0)
+    assert energy.thinking_u95_j == pytest.approx(1.2)
+
+
+def test_thought_counts_in_the_window_in_which_it_came() -> None:
+    whole = served(answered(6, None, 0))
+    thought, answer = (
+        served(answered(6, None, 0), window_s=window_s).tokens("") for window_s in ((0, 4), (7, 20))
+    )
+
+    assert whole.tokens("").thinking == 6
+    assert (thought.output, thought.thinking) == (3, 3)
+    assert (answer.output, answer.thinking) == (4, None)
+
+
+@pytest.mark.parametrize(("differs", "marked"), [(True, True), (False, False), (None, False)])
+def test_a_servers_wrong_count_of_thought_is_a_code(differs: bool | None, marked: bool) -> None:
+    run = served(answered(0, differs, 0), answered(0, differs, 1))
+
+    assert ("thinking_mismatch" in run.validity()) == marked
+    assert run.energy(ENERGY, run.tokens("")).thinking is None
+
+
+def test_where_decode_is_told_apart_its_own_split_counts() -> None:
+    split = TokenEnergy(0.1, 0.5, 0.01, 0.02, 0.0, 0.01, 30.0, 50.0, 1.0, 2.0)
+
+    found = with_thinking(ENERGY, 160, 60, split).thinking
+
+    assert found is not None
+    assert found.method == "split"
+    assert (found.thinking_j, found.answer_j) == (30.0, 50.0)
+    assert (found.thinking_u95_j, found.answer_u95_j) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("column", "total"), [([3, None, 4], 7), ([0, 0], None), ([None], None), ([], None)]
+)
+def test_none_of_thought_is_not_observed(column: list[int | None], total: int | None) -> None:
+    table = pa.table({"thinking_tokens": pa.array(column, pa.int64())})
+
+    assert thinking_total(table) == total
+    assert thinking_total(pa.table({"output_tokens": [1]})) is None
+    assert with_thinking(ENERGY, 10, total and None) == ENERGY
