@@ -24,7 +24,7 @@ import numpy as np
 from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import Serving
 from llenergymeasure.backends.serving.engine import ServedEngine
-from llenergymeasure.backends.serving.process import free_port
+from llenergymeasure.backends.serving.process import KEY_VARIABLE, free_port
 from llenergymeasure.backends.serving.traffic import Traffic
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.workload.arrivals import arrival_offsets
@@ -69,6 +69,7 @@ def main() -> int:
     command = backend.server(config, free_port())
     print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
     engine = ServedEngine(command, config, (), traffic_prompts(config))
+    os.environ["OPENAI_API_KEY"] = os.environ[KEY_VARIABLE]  # as vLLM's benchmark takes it
     assert config.serving is not None
     offsets = arrival_offsets(config.serving, options.seconds, config.random_seed).tolist()
     try:

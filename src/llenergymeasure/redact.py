@@ -9,6 +9,9 @@ from urllib.parse import quote
 
 REMOVED = "[removed]"
 
+KEY_PLACE = "{api_key}"
+"""Stands where a server gets the key that its run makes for it."""
+
 IN_USE_VARIABLE = "LLEM_IN_USE"
 """Names the variables that hold what a study sends as a key, whatever they are called."""
 
@@ -57,11 +60,13 @@ def secret_argument(value: Any, name: str = "") -> str | None:
         inner = (secret_argument(each, f"{name}.{key}".strip(".")) for key, each in value.items())
         return next((found for found in inner if found), None)
     if isinstance(value, list | tuple):
-        return next((name for each in value if secret_argument(each, name)), None)
-    is_secret = isinstance(value, str) and (
-        _SECRET_ARGUMENT.search(name.rpartition(".")[2]) or _SECRET_VALUE.search(value)
-    )
-    return name if value and is_secret else None
+        options = ["", *(str(each).lstrip("-").replace("-", "_") for each in value)]
+        pairs = zip(options, value, strict=False)
+        found = (secret_argument(each, name) or secret_argument(each, key) for key, each in pairs)
+        return name if any(found) else None
+    plain = value.replace(KEY_PLACE, "") if isinstance(value, str) else ""
+    is_secret = _SECRET_ARGUMENT.search(name.rpartition(".")[2]) or _SECRET_VALUE.search(plain)
+    return name if plain and is_secret else None
 
 
 def without_secrets(

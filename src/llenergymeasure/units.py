@@ -55,6 +55,11 @@ VALIDITY: Mapping[str, Code] = {
     ),
     "counter_reset": Code(True, "The energy counter started over within the window."),
     "failed_requests": Code(True, "More than 1 % of the requests failed."),
+    "foreign_requests": Code(
+        True,
+        "The server answered requests that the run did not send; their energy cannot be told "
+        "apart.",
+    ),
     "mig_slice": Code(
         True, "The run had a slice of a card (MIG), and the energy is that of the whole card."
     ),

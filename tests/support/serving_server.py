@@ -158,6 +158,7 @@ class Engine:
             f'sim:running{{model="sim"}} {float(self.running)}\n'
             f'sim:waiting{{model="sim"}} {float(len(self.waiting))}\n'
             f"sim:cache {self.running / self.options.slots:.4f}\n"
+            f"sim:requests {self.counted + (self.options.uninvited if self.counted > 9 else 0)}\n"
         ).encode()
 
 
@@ -299,6 +300,7 @@ def main() -> None:
     parser.add_argument("--per-input-us", type=float, default=0.0)
     parser.add_argument("--slots", type=int, default=1_000_000)
     parser.add_argument("--die-after-s", type=float)
+    parser.add_argument("--uninvited", type=int, default=0, help="requests of others, counted late")
     parser.add_argument("--load-file", type=Path)
     parser.add_argument("--log", type=Path)
     asyncio.run(serve(parser.parse_args()))

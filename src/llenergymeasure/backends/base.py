@@ -136,20 +136,25 @@ class ServerCommand:
     waits until it is ready, sends all traffic and ends it; a backend says only what is in here.
 
     Attributes:
-        argv: program and arguments; empty for a server that is running already.
+        argv: program and arguments, with ``{api_key}`` where the run's own key goes; empty for a
+            server that is running already.
         base_url: where the interface begins, such as ``http://127.0.0.1:8000/v1``.
         model: the name the server knows the model by.
-        environment: variables set over this process's own.
+        environment: variables set over this process's own; ``{api_key}`` as in ``argv``.
         ready_path: answers 200 once requests are taken, from the server's root.
+        ready_once_answered: whether it may say so before the model is loaded, so that it counts
+            as loaded once it has answered a request.
         body: fields added to every request as this engine names them: sampling, and that
             end-of-sequence is ignored.
         takes_token_ids: whether a completion's ``prompt`` may be a list of token ids.
         metrics_path: Prometheus text, from the server's root; null where there is none.
-        gauges: the metric's name for ``running`` and ``waiting`` (requests) and
-            ``kv_cache_share`` (0 to 1), those that this engine has.
+        gauges: the metric's name for ``running`` and ``waiting`` (requests),
+            ``kv_cache_share`` (0 to 1) and ``requests`` (answered so far), those that this
+            engine has.
         settings_path: answers the settings in force as JSON, from the server's root.
         settings: what is known of the settings in force without asking.
-        api_key: sent as a bearer token; never written anywhere.
+        api_key: sent as a bearer token to a server that is running already; never written
+            anywhere.
         ready_limit_s: how long the start may take.
     """
 
@@ -158,6 +163,7 @@ class ServerCommand:
     model: str
     environment: Mapping[str, str] = field(default_factory=dict)
     ready_path: str = "/health"
+    ready_once_answered: bool = False
     body: Mapping[str, Any] = field(default_factory=dict)
     takes_token_ids: bool = True
     metrics_path: str | None = None
@@ -173,7 +179,10 @@ class Running(Protocol):
     """What a backend may have besides: a server that somebody else has started."""
 
     def process(self, config: ExperimentConfig) -> int | None:
-        """Return the process at the root of the server's; null where it is not to be seen."""
+        """Return the process at the root of the server's; null where it is not to be seen.
+
+        Null too where the run starts the server itself.
+        """
 
 
 @runtime_checkable

@@ -6,12 +6,13 @@ from typing import Any, Literal, get_args
 from pydantic import Field, model_validator
 
 from llenergymeasure import ids
-from llenergymeasure.config.backends.openai import OpenAIConfig
+from llenergymeasure.config.backends.openai import OF_THE_RUN, OpenAIConfig, value_at
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.backends.sglang import SGLangConfig
 from llenergymeasure.config.backends.tensorrt import TensorRTConfig
 from llenergymeasure.config.backends.vllm import VLLMConfig
 from llenergymeasure.config.chat import OWN_TEMPLATE, ChatConfig
+from llenergymeasure.config.external_server import is_external
 from llenergymeasure.config.gpu import GpuConfig
 from llenergymeasure.config.listener import is_listener, is_option
 from llenergymeasure.config.section import Section
@@ -305,7 +306,7 @@ class ExperimentConfig(Section):
     sglang: SGLangConfig | None = Field(default=None, description="Settings of sglang alone.")
     tensorrt: TensorRTConfig | None = Field(default=None, description="Settings of tensorrt alone.")
     openai: OpenAIConfig | None = Field(
-        default=None, description="Settings of a server that is already running."
+        default=None, description="Settings of openai: any server that speaks its interface."
     )
     passthrough_kwargs: dict[str, Any] | None = Field(
         default=None,
@@ -330,8 +331,22 @@ class ExperimentConfig(Section):
             raise ValueError("slo judges answers under traffic; add serving, or remove slo")
         if self.backend == "openai" and self.openai is None:
             raise ValueError(
-                "backend openai needs openai.base_url, the address of the running server"
+                "backend openai needs openai.base_url, the address of the running server, or "
+                "openai.command, which starts one"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fills_its_command(self) -> "ExperimentConfig":
+        if self.openai is None:
+            return self
+        known = self.command_values()
+        for name in self.openai.placeholders():
+            if name not in OF_THE_RUN and value_at(known, name) is None:
+                raise ValueError(
+                    f"openai.command has {{{name}}}, which is neither in openai.values nor a "
+                    "setting that has a value"
+                )
         return self
 
     @model_validator(mode="after")
@@ -404,6 +419,16 @@ class ExperimentConfig(Section):
     def served(self) -> bool:
         """Whether the engine is a server under traffic, not batches in the run's own process."""
         return self.serving is not None or self.backend == "openai"
+
+    @property
+    def external_server(self) -> bool:
+        """Whether a server that somebody else has started does the work."""
+        return is_external(self.model_dump(include={"backend", "openai"}))
+
+    def command_values(self) -> dict[str, Any]:
+        """Return what the placeholders of ``openai.command`` stand for, less those of a run."""
+        own = {} if self.openai is None else self.openai.values or {}
+        return {**self.model_dump(exclude_none=True), **own}
 
     @property
     def fewest_tokens(self) -> int | None:

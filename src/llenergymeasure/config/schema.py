@@ -5,6 +5,7 @@
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,12 +126,16 @@ def _tidy(schema: Schema) -> Schema:
 
 def _sweep_schema(settings: Schema, definitions: Schema) -> Schema:
     axes = {}
+    anything = {"anyOf": [{"type": "array", "minItems": 1}, {"$ref": "#/$defs/Range"}]}
+    patterns = {sweep_pattern(section): anything for section in ENGINE_SECTIONS}
     own = {section.__name__: set(section.model_fields) for section in ENGINE_SECTIONS}
     for key, setting in _paths(settings, definitions, "", own):
         described = {"description": setting["description"]} if "description" in setting else {}
         values: Schema = {"type": "array", "minItems": 1, "items": _any_value(setting)}
         ranges = [{"$ref": "#/$defs/Range"}] if _is_number(setting) else []
         axes[key] = {**described, "anyOf": [values, *ranges]}
+        if _is_mapping(setting):
+            patterns[rf"^{re.escape(key)}\..+$"] = anything
     definitions["Range"] = _range_schema()
     return {
         "type": "object",
@@ -138,12 +143,7 @@ def _sweep_schema(settings: Schema, definitions: Schema) -> Schema:
         "description": "What varies: every combination is an experiment. A key that starts with a "
         "backend's name applies to that backend alone.",
         "properties": axes,
-        "patternProperties": {
-            sweep_pattern(section): {
-                "anyOf": [{"type": "array", "minItems": 1}, {"$ref": "#/$defs/Range"}]
-            }
-            for section in ENGINE_SECTIONS
-        },
+        "patternProperties": patterns,
         "additionalProperties": {
             "description": "Settings that move together, under a label of your own.",
             "type": "array",
@@ -184,6 +184,11 @@ def _any_value(setting: Schema) -> Schema:
 def _is_number(setting: Schema) -> bool:
     parts = [setting, *setting.get("anyOf", [])]
     return any(part.get("type") in ("integer", "number") for part in parts)
+
+
+def _is_mapping(setting: Schema) -> bool:
+    """Whether a setting is a mapping of any keys."""
+    return any(part.get("type") == "object" for part in (setting, *setting.get("anyOf", [])))
 
 
 def _range_schema() -> Schema:

@@ -66,14 +66,28 @@ def _choose(
     else:
         choice = _automatic(backend, apptainer_offered=apptainer_offered)
     if backend == "openai" and choice.runner != "local":
-        message = "openai measures a server that already runs; its runner can only be local"
-        raise ConfigurationError(Problem(message, key=f"runners.{backend}", found=str(choice)))
+        _check_servers_image(study, choice)
     return choice
+
+
+def _check_servers_image(study: Study, choice: RunnerChoice) -> None:
+    """Refuse a container for a server that runs already, and one of an image nobody named.
+
+    Raises:
+        ConfigurationError: it is one of these.
+    """
+    message = None
+    if any(each.model.external_server for each in study.experiments):
+        message = "openai.base_url is of a server that already runs; its runner can only be local"
+    elif choice.image is None:
+        message = f"name the image that has the server: {choice.runner}:IMAGE"
+    if message is not None:
+        raise ConfigurationError(Problem(message, key="runners.openai", found=str(choice)))
 
 
 def _automatic(backend: BackendName, *, apptainer_offered: bool) -> RunnerChoice:
     if backend == "openai":
-        return RunnerChoice(reason="automatic: its server already runs")
+        return RunnerChoice(reason="automatic: its server is one of this machine")
     if apptainer_offered:
         return RunnerChoice("apptainer", reason="automatic: --use-apptainer was given")
     names = PACKAGES[backend]

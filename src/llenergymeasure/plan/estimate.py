@@ -136,7 +136,7 @@ def run_estimate(
 ) -> Estimate:
     """Return how long one run takes, without the study's rest before it."""
     # A running server's speed is nobody's to know, and the window's length does not hang on it.
-    needed = () if config.backend == "openai" else (known.model, known.device)
+    needed = () if config.external_server else (known.model, known.device)
     unknown = tuple(each for each in needed if isinstance(each, str))
     return Estimate(_run_s(config, protocol, known, work, slower=1.0), unknown)
 
@@ -289,7 +289,7 @@ def _run_s(
 
 
 def _load_s(config: ExperimentConfig, known: Known) -> float:
-    if config.backend == "openai":
+    if config.external_server:
         return 0.0
     compiles = config.backend == "tensorrt" or (config.pytorch and config.pytorch.torch_compile)
     load_s = COMPILE_S if compiles else 0.0
@@ -304,7 +304,7 @@ def _batch(config: ExperimentConfig, known: Known, work: Work) -> tuple[float, i
     size = min(work.requests, work.at_once)
     batches = math.ceil(work.requests / size)
     model, device = known.model, known.device
-    if isinstance(model, str) or isinstance(device, str) or config.backend == "openai":
+    if isinstance(model, str) or isinstance(device, str) or config.external_server:
         return 0.0, batches
     beams = (config.pytorch and config.pytorch.num_beams) or 1
     token_s = 2 * model.parameters * size * beams / (PREFILL_SHARE * device.flops_per_s)

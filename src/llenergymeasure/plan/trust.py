@@ -38,6 +38,9 @@ def runs_or_sends(plan: Plan, notify: NotifyConfig | None) -> list[str]:
 
 def _code(config: Mapping[str, Any]) -> Iterator[str]:
     backend = str(config.get("backend"))
+    command = (config.get("openai") or {}).get("command")
+    if command:
+        yield f"starts the server {shlex.join(command)} (openai.command)"
     for place in (backend, "passthrough_kwargs"):
         for key, value in _settings(config.get(place), place):
             if value not in (False, "auto", "") and _CODE.search(key.rpartition(".")[2]):
@@ -56,12 +59,14 @@ def _settings(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 def _sent(config: Mapping[str, Any]) -> Iterator[str]:
     server = config.get("openai") or {}
-    address = urlsplit(str(server.get("base_url", "")))
+    if "base_url" not in server:
+        return
+    address = urlsplit(str(server["base_url"]))
     if server.get("api_key_env"):
         plainly = "" if address.scheme == "https" or _is_here(address.hostname) else ", unencrypted"
         key = server["api_key_env"]
         yield f"sends the variable {key} to {address.netloc}{plainly} (openai.api_key_env)"
-    if server and not _is_here(address.hostname):
+    if not _is_here(address.hostname):
         yield f"sends its prompts to {address.netloc} (openai.base_url)"
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from llenergymeasure import processes
+from llenergymeasure.config.external_server import is_external
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError
 from llenergymeasure.files import (
     make_folder,
@@ -259,7 +260,7 @@ class Supervisor:
         """Tell whether the cards have their memory back, now that the engine is gone."""
         assert self._reservation is not None
         processes.kill_descendants()
-        if self._spec["backend"] == "openai":
+        if is_external(self._spec["config"]):
             return  # a server that is not the run's may keep what it took
         release = ask_release(self._reservation.allotment.memory_used_bytes)
         if release is None:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import Running, ServerCommand, Serving
-from llenergymeasure.backends.openai.owner import server_root
+from llenergymeasure.backends.serving.listener import server_root
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from support import misbehaving_server as ways
@@ -126,7 +126,7 @@ def test_what_cannot_be_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     keys = [problem.key for problem in registry.get("openai").problems(config)]
     assert keys == ["openai.base_url", "passthrough_kwargs", "lora"]
-    with pytest.raises(BackendError, match="already running"):
+    with pytest.raises(BackendError, match="nothing to load"):
         registry.get("openai").load(config)
 
 

@@ -1,18 +1,24 @@
-"""Any server that is already running and speaks the OpenAI interface; whose engine is not known."""
+"""Any server that speaks the OpenAI interface: running already, or started by its command."""
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from llenergymeasure.backends.base import Backend, Engine, ServerCommand
-from llenergymeasure.backends.openai.owner import server_root
-from llenergymeasure.config.backends.openai import OpenAIConfig
+from llenergymeasure.backends.serving.listener import server_root
+from llenergymeasure.config.backends.openai import OpenAIConfig, fill
 from llenergymeasure.config.experiment import DecoderConfig, ExperimentConfig
 from llenergymeasure.errors import BackendError, Problem
+from llenergymeasure.files import sha256
+from llenergymeasure.processes import SAFE_PATH_VARIABLE
 from llenergymeasure.redact import keep_secret
+from llenergymeasure.workload.models.resolve import resolve_model
 
 ENGINE_UNKNOWN = "unknown: a server that was already running; what it says of itself is in settings"
+ENGINE_BY_COMMAND = "the server of openai.command; what it says of itself is in settings"
 
 
 class OpenAIBackend:
@@ -22,7 +28,7 @@ class OpenAIBackend:
 
     def problems(self, config: ExperimentConfig) -> list[Problem]:
         """Return why ``config`` cannot run here; whether the server answers is seen on loading."""
-        return [*_address(config), *_key(config), *_not_ours(config)]
+        return [*_address(config), *_program(config), *_key(config), *_not_ours(config)]
 
     def versions(self) -> dict[str, str]:
         """Return nothing: a server does not tell what it is made of."""
@@ -34,31 +40,65 @@ class OpenAIBackend:
         Raises:
             BackendError: always.
         """
-        raise BackendError("a server that is already running has nothing to load in this process")
+        raise BackendError("a server has nothing to load in this process")
 
-    def server(self, config: ExperimentConfig, port: int) -> ServerCommand:  # noqa: ARG002
-        """Return how the running server is asked; nothing is started."""
+    def server(self, config: ExperimentConfig, port: int) -> ServerCommand:
+        """Return how the running server is asked, or how the command's own is started."""
         settings = _settings(config)
-        path = urlsplit(settings.base_url).path.rstrip("/")
+        if settings.command is not None:
+            return _by_command(config, settings.command, port)
+        assert settings.base_url is not None
         key = None if settings.api_key_env is None else os.environ.get(settings.api_key_env)
         keep_secret([settings.api_key_env])
         return ServerCommand(
             argv=(),
             base_url=settings.base_url,
             model=settings.model or config.model,
-            ready_path=f"{path}/models",
-            body=request_body(config),
-            takes_token_ids=settings.prompts != "text",
-            metrics_path=settings.metrics_path,
-            gauges={str(name): metric for name, metric in (settings.gauges or {}).items()},
-            settings_path=f"{path}/models",
             settings={"engine": ENGINE_UNKNOWN},
             api_key=key,
+            **_asked(config, settings.base_url),
         )
 
     def process(self, config: ExperimentConfig) -> int | None:
-        """Return the process at the root of the server's; null where it is not to be seen."""
-        return server_root(_settings(config).base_url)
+        """Return the process at the root of a running server's; null where there is none to see."""
+        address = _settings(config).base_url
+        return None if address is None else server_root(address)
+
+
+def _by_command(config: ExperimentConfig, command: list[str], port: int) -> ServerCommand:
+    settings, location = _settings(config), resolve_model(config).location
+    values = {**config.command_values(), "model": location, "port": port}
+    argv = tuple(fill(text, values) for text in command)
+    base_url = f"http://127.0.0.1:{port}/v1"
+    given = {name: fill(text, values) for name, text in (settings.environment or {}).items()}
+    program = shutil.which(argv[0])
+    return ServerCommand(
+        argv=argv,
+        base_url=base_url,
+        model=settings.model or location,
+        # It is the user's own program, which may import what lies beside it.
+        environment={SAFE_PATH_VARIABLE: "", **given},
+        ready_once_answered=True,
+        settings={
+            "engine": ENGINE_BY_COMMAND,
+            "program_sha256": None if program is None else sha256(Path(program)),
+        },
+        **_asked(config, base_url),
+    )
+
+
+def _asked(config: ExperimentConfig, base_url: str) -> dict[str, Any]:
+    """Return how a server of this interface is asked and read, whoever started it."""
+    settings = _settings(config)
+    path = urlsplit(base_url).path.rstrip("/")
+    return {
+        "ready_path": f"{path}/models",
+        "body": request_body(config),
+        "takes_token_ids": settings.prompts != "text",
+        "metrics_path": settings.metrics_path,
+        "gauges": {str(name): metric for name, metric in (settings.gauges or {}).items()},
+        "settings_path": f"{path}/models",
+    }
 
 
 def request_body(config: ExperimentConfig) -> dict[str, Any]:
@@ -96,12 +136,21 @@ def _settings(config: ExperimentConfig) -> OpenAIConfig:
 
 def _address(config: ExperimentConfig) -> Iterator[Problem]:
     address = _settings(config).base_url
-    if urlsplit(address).scheme != "http":
+    if address is not None and urlsplit(address).scheme != "http":
         yield Problem(
             "the client speaks plain http, as on one machine; give an http:// address",
             key="openai.base_url",
             found=address,
         )
+
+
+def _program(config: ExperimentConfig) -> Iterator[Problem]:
+    command = _settings(config).command
+    if command is None:
+        return
+    program = fill(command[0], config.command_values())
+    if shutil.which(program) is None:
+        yield Problem("there is no such program here", key="openai.command", found=program)
 
 
 def _key(config: ExperimentConfig) -> Iterator[Problem]:
@@ -115,12 +164,12 @@ def _key(config: ExperimentConfig) -> Iterator[Problem]:
 def _not_ours(config: ExperimentConfig) -> Iterator[Problem]:
     if config.passthrough_kwargs:
         yield Problem(
-            "reaches no engine: the server runs already; fields of its requests go into "
-            "openai.body",
+            "reaches no engine: a server's arguments go into openai.command, and fields of its "
+            "requests into openai.body",
             key="passthrough_kwargs",
         )
     if config.lora is not None:
-        yield Problem("cannot be put on a server that runs already; start it so", key="lora")
+        yield Problem("is the server's to load: start it with the adapter", key="lora")
 
 
 BACKEND: Backend = OpenAIBackend()

@@ -57,6 +57,7 @@ class StreamingClient:
         self._most_sockets = connections_allowed()
         self._sockets = 0
         self.in_flight = 0
+        self.answers_asked = 0
 
     def request(self, path: str, body: Mapping[str, Any]) -> Outgoing:
         """Return a POST below the base address, ready to send."""
@@ -65,7 +66,8 @@ class StreamingClient:
             f"POST {self._prefix}{path} HTTP/1.1\r\n{self._headers}"
             f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         )
-        return Outgoing(head.encode() + content, _tokens_asked(body))
+        answers = _answers_asked(body)
+        return Outgoing(head.encode() + content, answers * _tokens_asked(body), answers)
 
     def stream(self, exchange: Exchange, request: Outgoing, timeout_s: float, done: Done) -> None:
         """Send a request now; ``done`` is called once, when it is answered or has failed."""
@@ -203,6 +205,7 @@ class _Stream:
     def _send(self, connection: Connection) -> None:
         self._connection = connection
         request = self._request
+        self._client.answers_asked += request.answers
         most_bytes = ANSWER_BYTES + TOKEN_BYTES * request.asked_tokens
         connection.send(request.content, most_bytes, self._answered)
 
@@ -245,10 +248,15 @@ class _Stream:
 
 
 def _tokens_asked(body: Mapping[str, Any]) -> int:
-    """Return the most tokens that the answers to a request may have together.
+    """Return the most tokens that an answer may have.
 
     Servers that know the newer name of the limit take that one first.
     """
     said = {name: value for name, value in body.items() if isinstance(value, int)}
-    longest = said.get("max_completion_tokens", said.get("max_tokens", MAX_TOKENS))
-    return int(longest * max(1, said.get("n", 1), said.get("best_of", 1)))
+    return int(said.get("max_completion_tokens", said.get("max_tokens", MAX_TOKENS)))
+
+
+def _answers_asked(body: Mapping[str, Any]) -> int:
+    """Return how many answers a server may make of a request."""
+    asked = [body.get(name) for name in ("n", "best_of")]
+    return max([1, *(number for number in asked if isinstance(number, int))])

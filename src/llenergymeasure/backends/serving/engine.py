@@ -5,13 +5,14 @@ import json
 import math
 import time
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from llenergymeasure.backends.base import Backend, Completion, ServerCommand, Serving
 from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.exchange import Exchange, Outgoing
 from llenergymeasure.backends.serving.metrics import read_gauges
-from llenergymeasure.backends.serving.process import ServerProcess, free_port
+from llenergymeasure.backends.serving.process import ServerProcess, free_port, key_for
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.serving import ONE_USER
 from llenergymeasure.errors import BackendError
@@ -27,6 +28,7 @@ WARM_UP_FROM = 1 << 40
 WARM_UP_AT_ONCE = 8
 WARM_UP_BATCHES = 16
 
+_LOOK_S = 0.1
 _DEEPEST = 32
 """Levels of a server's own settings that are recorded."""
 
@@ -80,10 +82,20 @@ class ServedEngine:
         self._text = _Text(config, chat=chat) if needs_text else None
         self._cache_shares: list[float] = []
         self._answered = self._failed = 0
+        key = key_for(command)
         # First, as it raises the limit of open files, which a server of ours needs too.
-        self.client = StreamingClient(command.base_url, command.api_key)
-        self._process = ServerProcess(command)
+        self.client = StreamingClient(command.base_url, key)
+        self._process = ServerProcess(command, key)
         self._runner = asyncio.Runner()
+        self._requests_before = 0.0
+        try:
+            if command.ready_once_answered:
+                self._wait_for_an_answer()
+            counted = self.run(self.gauges()).get("requests", 0.0)
+            self._requests_before = max(0.0, counted - self.client.answers_asked)
+        except BaseException:
+            self.close()
+            raise
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the client's event loop."""
@@ -168,7 +180,10 @@ class ServedEngine:
         }
 
     async def gauges(self) -> dict[str, float]:
-        """Return the server's queue and cache; empty where it does not tell."""
+        """Return the server's queue and cache; empty where it does not tell.
+
+        ``foreign_requests`` are those that it has answered beyond what this client has asked.
+        """
         command = self.command
         if command.metrics_path is None or not command.gauges:
             return {}
@@ -181,6 +196,9 @@ class ServedEngine:
         found = read_gauges(page.decode(errors="replace"), command.gauges)
         if "kv_cache_share" in found:
             self._cache_shares.append(found["kv_cache_share"])
+        if "requests" in found:
+            more = found["requests"] - self._requests_before - self.client.answers_asked
+            found["foreign_requests"] = max(0.0, more)
         return found
 
     def ended(self) -> int | None:
@@ -194,6 +212,25 @@ class ServedEngine:
         finally:
             self._runner.close()
             self._process.close()
+
+    def _wait_for_an_answer(self) -> None:
+        """Ask for one token until it comes: some servers load the model when they are asked.
+
+        Raises:
+            BackendError: the server ended, refused the request, or took too long.
+        """
+        request = replace(self.prompts.turn(WARM_UP_FROM - 1).request, max_output_tokens=1)
+        deadline = time.monotonic() + self.command.ready_limit_s
+        while True:
+            (exchange,) = self.run(self._ask([request]))
+            if exchange.failure is None:
+                return
+            loading = f"{exchange.message}".startswith("HTTP 503")
+            if self.ended() is not None or not loading or time.monotonic() > deadline:
+                raise BackendError(
+                    f"the server answers no request: {exchange.failure}: {exchange.message}"
+                )
+            time.sleep(_LOOK_S)
 
     async def _ask(self, requests: Sequence[Request]) -> list[Exchange]:
         loop = asyncio.get_running_loop()

@@ -16,10 +16,11 @@ FAILURES: tuple[Failure, ...] = ("refused", "timed_out", "truncated", "malformed
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A request as the bytes to send, and the most tokens its answers may have together."""
+    """A request as the bytes to send, how many answers it asks for, and their most tokens."""
 
     content: bytes
     asked_tokens: int
+    answers: int = 1
 
 
 @dataclass

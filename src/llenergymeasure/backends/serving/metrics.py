@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-GAUGES = ("running", "waiting", "kv_cache_share")
+GAUGES = ("running", "waiting", "kv_cache_share", "requests")
 
 _SHARES = frozenset({"kv_cache_share"})
 

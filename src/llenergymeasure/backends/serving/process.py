@@ -2,20 +2,30 @@
 
 import asyncio
 import os
+import secrets
+import shutil
 import socket
 import subprocess
 import time
+from urllib.parse import urlsplit
 
 from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.serving.client import StreamingClient
+from llenergymeasure.backends.serving.guard import GRACE_S
+from llenergymeasure.backends.serving.listener import own_listener
 from llenergymeasure.errors import BackendError
-from llenergymeasure.processes import die_with_parent, end_group
+from llenergymeasure.processes import end_group, python_module
+from llenergymeasure.redact import KEY_PLACE, keep_secret
 
-GRACE_S = 30.0
-"""Seconds between SIGTERM and SIGKILL."""
+KEY_VARIABLE = "LLEM_SERVER_KEY"
+"""Holds the key of a run's own server, in this process and in our own server's."""
 
 FOREIGN_READY_S = 10.0
 """A server that is running already has to answer by then."""
+
+_GUARD = "llenergymeasure.backends.serving.guard"
+_SPARE_S = 2.0
+"""For the guard to end what the server has left."""
 
 _LOOK_S = 0.1
 
@@ -27,42 +37,56 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def key_for(command: ServerCommand) -> str | None:
+    """Return the key of a server: a new one where the run starts it and it takes one.
+
+    Whatever the server says of it, it is a secret to all that this process writes.
+    """
+    if not any(KEY_PLACE in text for text in (*command.argv, *command.environment.values())):
+        return command.api_key
+    os.environ[KEY_VARIABLE] = secrets.token_urlsafe(32)
+    keep_secret([KEY_VARIABLE])
+    return os.environ[KEY_VARIABLE]
+
+
 class ServerProcess:
     """A server that answers; nothing is started or ended where it was running already.
 
-    Its output goes where this process's own goes.
+    Its output goes where this process's own goes. Nothing is sent to its port before the socket
+    that listens there is shown to be its own.
 
     Args:
         command: how to start and reach it.
+        key: what it is to be asked with.
 
     Raises:
-        BackendError: it ended, or was not ready within its limit.
+        BackendError: it ended, was not ready within its limit, or another has its port.
     """
 
-    def __init__(self, command: ServerCommand) -> None:
-        self._command = command
+    def __init__(self, command: ServerCommand, key: str | None) -> None:
+        self._command, self._key = command, key
+        self._port = urlsplit(command.base_url).port or 80
         self._child: subprocess.Popen[bytes] | None = None
         if command.argv:
-            try:
-                self._child = subprocess.Popen(
-                    command.argv,
-                    stdin=subprocess.DEVNULL,
-                    env={**os.environ, **command.environment},
-                    process_group=0,
-                    preexec_fn=die_with_parent,
-                )
-            except OSError as error:
-                raise BackendError(f"the server cannot be started: {error}") from error
+            self._child = self._start()
         try:
             self._wait_ready()
         except BaseException:
             self.close()
             raise
 
-    @property
-    def pid(self) -> int | None:
-        """Its process id; null where it is not ours."""
-        return None if self._child is None else self._child.pid
+    def _start(self) -> "subprocess.Popen[bytes]":
+        command, key = self._command, self._key or ""
+        if shutil.which(command.argv[0]) is None:
+            raise BackendError(f"the server cannot be started: there is no {command.argv[0]} here")
+        given = {name: text.replace(KEY_PLACE, key) for name, text in command.environment.items()}
+        argv = [text.replace(KEY_PLACE, key) for text in command.argv]
+        return subprocess.Popen(
+            python_module(_GUARD, str(os.getpid()), *argv),
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **given},
+            process_group=0,
+        )
 
     def ended(self) -> int | None:
         """Return its exit code if it has ended by itself; null while it lives."""
@@ -72,7 +96,7 @@ class ServerProcess:
         """End it and all it has started; wait until it is gone."""
         child, self._child = self._child, None
         if child is not None:
-            end_group(child, GRACE_S)
+            end_group(child, GRACE_S + _SPARE_S)
 
     def _wait_ready(self) -> None:
         limit_s = self._command.ready_limit_s if self._child is not None else FOREIGN_READY_S
@@ -80,11 +104,12 @@ class ServerProcess:
         reason = "no answer"
         while time.monotonic() < deadline:
             if self._child is not None and self._child.poll() is not None:
+                own_listener(self._port, self._child.pid)  # or another has its port
                 raise BackendError(
                     f"the server ended with exit code {self._child.returncode} before it was "
                     "ready; its own words stand in run.log"
                 )
-            reason = _not_ready(self._command, min(5.0, deadline - time.monotonic()))
+            reason = self._not_ready(min(5.0, deadline - time.monotonic()))
             if not reason:
                 return
             time.sleep(_LOOK_S)
@@ -92,20 +117,26 @@ class ServerProcess:
             f"the server at {self._command.base_url} was not ready within {limit_s:g} s: {reason}"
         )
 
+    def _not_ready(self, timeout_s: float) -> str:
+        """Return why the server takes no requests yet; empty if it does.
 
-def _not_ready(command: ServerCommand, timeout_s: float) -> str:
-    """Return why the server takes no requests yet; empty if it does."""
-    try:
-        status = asyncio.run(_status(command, timeout_s))
-    except TimeoutError:
-        return f"{command.ready_path} was not answered in time"
-    except OSError as error:
-        return str(error) or type(error).__name__
-    return "" if status == 200 else f"{command.ready_path} answers {status}"
+        Raises:
+            BackendError: another process has its port.
+        """
+        command = self._command
+        if self._child is not None and not own_listener(self._port, self._child.pid):
+            return f"it does not listen on port {self._port}"
+        try:
+            status = asyncio.run(_status(command, self._key, timeout_s))
+        except TimeoutError:
+            return f"{command.ready_path} was not answered in time"
+        except OSError as error:
+            return str(error) or type(error).__name__
+        return "" if status == 200 else f"{command.ready_path} answers {status}"
 
 
-async def _status(command: ServerCommand, timeout_s: float) -> int:
-    client = StreamingClient(command.base_url, command.api_key)
+async def _status(command: ServerCommand, key: str | None, timeout_s: float) -> int:
+    client = StreamingClient(command.base_url, key)
     try:
         return (await client.get(command.ready_path, timeout_s))[0]
     finally:

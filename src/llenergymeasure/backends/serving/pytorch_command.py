@@ -4,9 +4,11 @@ import json
 from collections.abc import Iterator
 
 from llenergymeasure.backends.base import ServerCommand
+from llenergymeasure.backends.serving.process import KEY_VARIABLE
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.processes import python_module
+from llenergymeasure.redact import KEY_PLACE
 
 SERVED_NAME = "llem"
 
@@ -42,8 +44,9 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
         argv=tuple(python_module(module, "--port", str(port), "--config", told)),
         base_url=f"http://127.0.0.1:{port}/v1",
         model=SERVED_NAME,
+        environment={KEY_VARIABLE: KEY_PLACE},
         metrics_path="/metrics",
-        gauges={"running": "llem:running", "waiting": "llem:waiting"},
+        gauges={name: f"llem:{name}" for name in ("running", "waiting", "requests")},
     )
 
 

@@ -10,11 +10,14 @@ not turned into text: they are not in-process either.
 import argparse
 import asyncio
 import json
+import os
+import secrets
 import signal
 from typing import Any
 
 from llenergymeasure.backends.pytorch.generation import generation_config
 from llenergymeasure.backends.pytorch.loading import LoadedModel, load_model
+from llenergymeasure.backends.serving.process import KEY_VARIABLE
 from llenergymeasure.config.experiment import ExperimentConfig
 
 CPU_SEQUENCES = 64
@@ -60,8 +63,7 @@ class Batcher:
             generation_config=settings,
             continuous_batching_config=ContinuousBatchingConfig(**options),
         )
-        self.open = 0
-        self._count = 0
+        self.open = self.count = 0
 
     def start(self) -> None:
         """Begin to work."""
@@ -73,8 +75,8 @@ class Batcher:
 
     def add(self, prompt: list[int], max_tokens: int, answer: "Answer") -> None:
         """Queue a request; ``answer`` hears of each token on the event loop."""
-        self._count += 1
-        name = f"request-{self._count}"
+        self.count += 1
+        name = f"request-{self.count}"
         self.open += 1
         self._manager.register_result_handler(name, answer.take)
         self._manager.add_request(
@@ -128,8 +130,10 @@ class Connection(asyncio.Protocol):
         import httptools
 
         self._batcher = batcher
+        self._key = f"Bearer {os.environ.get(KEY_VARIABLE, '')}".encode()
         self._parser: Any = httptools.HttpRequestParser(self)
         self._url = self._body = b""
+        self._asked_with = ""
         self._transport: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -139,6 +143,11 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what came."""
         self._parser.feed_data(data)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep what the request is asked with."""
+        if name.lower() == b"authorization":
+            self._asked_with = value.decode(errors="replace")
 
     def on_url(self, url: bytes) -> None:
         """Keep a part of the path."""
@@ -151,12 +160,17 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Answer a whole request."""
         url, body, self._url, self._body = self._url, self._body, b"", b""
+        asked_with, self._asked_with = self._asked_with, ""
         if url == b"/health":
             self._plain(b"{}")
         elif url == b"/metrics":
             waiting = self._batcher.waiting()
             running = max(0, self._batcher.open - waiting)
-            self._plain(f"llem:running {running}\nllem:waiting {waiting}\n".encode(), b"text/plain")
+            page = f"llem:running {running}\nllem:waiting {waiting}\n"
+            page += f"llem:requests {self._batcher.count}\n"
+            self._plain(page.encode(), b"text/plain")
+        elif not secrets.compare_digest(asked_with.encode(), self._key):
+            self._plain(b'{"error": "not the run\'s key"}', status=b"401 Unauthorized")
         elif url == b"/v1/completions":
             self._complete(body)
         else:

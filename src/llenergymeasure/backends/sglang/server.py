@@ -104,6 +104,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
             "running": "sglang:num_running_reqs",
             "waiting": "sglang:num_queue_reqs",
             "kv_cache_share": "sglang:token_usage",
+            "requests": "sglang:num_requests_total",
         },
         settings_path="/server_info",
     )

@@ -16,6 +16,7 @@ from llenergymeasure.config.catalogue import store
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.processes import python_module
+from llenergymeasure.redact import KEY_PLACE
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 
 SERVED_NAME = "llem"
@@ -73,7 +74,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
         base_url=f"http://127.0.0.1:{port}/v1",
         model=SERVED_NAME,
         # Its development mode tells the settings in force; only this machine can reach it.
-        environment=environment(config) | {"VLLM_SERVER_DEV_MODE": "1"},
+        environment=environment(config) | {"VLLM_SERVER_DEV_MODE": "1", "VLLM_API_KEY": KEY_PLACE},
         ready_path="/health",
         body=request_body(config, source),
         metrics_path="/metrics",
@@ -81,6 +82,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
             "running": "vllm:num_requests_running",
             "waiting": "vllm:num_requests_waiting",
             "kv_cache_share": "vllm:kv_cache_usage_perc",
+            "requests": "vllm:request_success_total",
         },
         settings_path="/server_info?config_format=json",
     )

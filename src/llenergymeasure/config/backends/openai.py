@@ -1,30 +1,62 @@
-"""Settings of a server that is already running and speaks the OpenAI interface."""
+"""Settings of any server that speaks the OpenAI interface, running already or to be started."""
 
+import json
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from llenergymeasure.config.loopback import is_loopback
 from llenergymeasure.config.section import Section
+
+_PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.]*)\}")
+OF_THE_RUN = ("model", "port", "api_key")
+"""Placeholders that each run fills in by itself."""
+
+_RUNNING_ALONE = ("allow_remote", "api_key_env")
 
 
 class OpenAIConfig(Section):
     """Settings of the openai backend. The server runs on this machine: its energy is metered."""
 
+    command: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Program and arguments of the server, which each run then starts and ends. "
+        "{port} is where on 127.0.0.1 it is to listen, {model} the model's folder or id, {api_key} "
+        "the run's own key; {NAME} is one of values, or any setting by its dotted name.",
+        examples=[["llama-server", "--model", "{model}/model.gguf", "--port", "{port}"]],
+    )
+    environment: dict[str, str] | None = Field(
+        default=None,
+        description="Variables of the command, with the same placeholders.",
+        examples=[{"LLAMA_API_KEY": "{api_key}"}],
+    )
+    values: dict[str, str | int | float | bool] | None = Field(
+        default=None,
+        description="What the command's own placeholders stand for; each can be swept.",
+        examples=[{"threads": 4}],
+    )
     allow_remote: bool | None = Field(
         default=None,
         description="Take a server on another machine too. The energy recorded stays this "
         "machine's, which then is the client's alone.",
     )
-    base_url: str = Field(
+    base_url: str | None = Field(
+        default=None,
         min_length=1,
         max_length=2048,
-        description="Address of the server, on this machine unless allow_remote is set.",
+        description="Address of a server that is running already, on this machine unless "
+        "allow_remote is set.",
         examples=["http://127.0.0.1:8000/v1"],
     )
     model: str | None = Field(
-        default=None, min_length=1, description="Name the server knows the model by."
+        default=None,
+        min_length=1,
+        description="Name the server knows the model by; default: what {model} stands for with "
+        "command, else the study's model.",
     )
     api_key_env: str | None = Field(
         default=None,
@@ -51,16 +83,18 @@ class OpenAIConfig(Section):
         description="Where the server tells its state as Prometheus text, from its root.",
         examples=["/metrics"],
     )
-    gauges: dict[Literal["running", "waiting", "kv_cache_share"], str] | None = Field(
+    gauges: dict[Literal["running", "waiting", "kv_cache_share", "requests"], str] | None = Field(
         default=None,
-        description="Names of the server's metrics for requests at work and in its queue, and "
-        "for the share of the key-value cache in use (0 to 1).",
+        description="Names of the server's metrics for requests at work and in its queue, for "
+        "the share of the key-value cache in use (0 to 1), and for the requests answered so far.",
         examples=[{"running": "llamacpp:requests_processing"}],
     )
 
     @field_validator("base_url")
     @classmethod
-    def _on_this_machine(cls, value: str, info: ValidationInfo) -> str:
+    def _on_this_machine(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
         try:
             parts = urlsplit(value)
             host = parts.hostname or ""
@@ -78,3 +112,58 @@ class OpenAIConfig(Section):
                 "metered; allow_remote: true takes any other"
             )
         return value
+
+    @model_validator(mode="after")
+    def _runs_or_is_started(self) -> "OpenAIConfig":
+        if (self.command is None) == (self.base_url is None):
+            raise ValueError(
+                "give base_url, the address of a server that is running, or command, which starts "
+                "one, and not both"
+            )
+        if self.command is None:
+            given = [name for name in ("environment", "values") if getattr(self, name) is not None]
+            if given:
+                raise ValueError(f"{given[0]} belongs to command; remove it")
+            return self
+        given = [name for name in _RUNNING_ALONE if getattr(self, name) is not None]
+        if given:
+            raise ValueError(
+                f"{given[0]} belongs to base_url; a server that is started has {{api_key}}"
+            )
+        names = set(self.placeholders())
+        if "port" not in names:
+            raise ValueError("command has no {port}: the run chooses where the server listens")
+        unused = sorted(set(self.values or ()) - names)
+        if unused:
+            raise ValueError(
+                f"values.{unused[0]} is nowhere in command: write {{{unused[0]}}} where it goes"
+            )
+        return self
+
+    def placeholders(self) -> Iterator[str]:
+        """Yield the names that command and environment have in braces."""
+        for text in (*(self.command or ()), *(self.environment or {}).values()):
+            yield from _PLACE.findall(text)
+
+
+def fill(text: str, values: Mapping[str, Any]) -> str:
+    """Return a text of a command with its placeholders filled in, as far as ``values`` has them.
+
+    Texts stand as they are, all else as JSON writes it. A dotted name leads into ``values``.
+    """
+
+    def filled(match: re.Match[str]) -> str:
+        value = value_at(values, match[1])
+        if value is None:
+            return match[0]
+        return value if isinstance(value, str) else json.dumps(value)
+
+    return _PLACE.sub(filled, text)
+
+
+def value_at(values: Mapping[str, Any], name: str) -> Any:
+    """Return the value by a dotted name; None where there is none."""
+    found: Any = values
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found

@@ -163,7 +163,7 @@ class EngineRun:
     def _preflight(self, backend: Backend) -> tuple[Preflight, Workload]:
         """Return what was found and the workload; errors count unless the study passes them."""
         # A server that runs already may be at work.
-        watch = None if self._spec.backend == "openai" else CpuWatch.of_run(os.getppid())
+        watch = None if self._asked.external_server else CpuWatch.of_run(os.getppid())
         found = preflight(self._asked, backend, self._folder.path, run_pid=os.getppid())
         if found.errors and not self._spec.skip_preflight:
             raise PreflightError(found.errors)

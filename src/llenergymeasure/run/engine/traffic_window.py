@@ -138,6 +138,7 @@ class _Run:
                 await traffic.drained(serving.timeout_s + DRAIN_SPARE_S)
         finally:
             gauges.cancel()
+        await self._read_gauges_once()  # all that was asked is answered, and counted
         window.sent = traffic.sent
         return window
 
@@ -183,11 +184,14 @@ class _Run:
 
     async def _read_gauges(self) -> None:
         while True:
-            at_ns = time.monotonic_ns()
-            found = await self._engine.gauges()
-            if found:
-                self._window.gauges.append((at_ns, found))
+            await self._read_gauges_once()
             await asyncio.sleep(GAUGE_EVERY_S)
+
+    async def _read_gauges_once(self) -> None:
+        at_ns = time.monotonic_ns()
+        found = await self._engine.gauges()
+        if found:
+            self._window.gauges.append((at_ns, found))
 
 
 def _ramp_up_s(traffic: Traffic) -> float | None:

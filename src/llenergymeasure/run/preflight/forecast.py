@@ -100,7 +100,7 @@ class Forecast:
     def _memory(self, config: ExperimentConfig) -> tuple[int, str]:
         """Return the bytes that an experiment needs, and in words whether they are there."""
         if config.backend == "openai":
-            return 0, "a server that runs already has its memory"
+            return 0, "what the server needs is its own to know"
         need, cards = self._need(config), self._cards_of(config)
         if isinstance(need, str):
             return 0, f"not known here: {need}"

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.external_server import is_external
 from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.energy.account import Account
 from llenergymeasure.energy.disturbance import cpu_use
@@ -109,7 +110,7 @@ def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Resu
         characterised=load_characterised(samples.header.sensors),
         carbon=spec.carbon,
         recorder_lost=(folder.work / "recorder_lost").exists(),
-        own_server=spec.backend != "openai",
+        own_server=not is_external(spec.config),
         precision=done["protocol"].get("precision"),
     )
     served = served_run(folder, spec, done)

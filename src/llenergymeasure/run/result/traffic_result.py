@@ -256,6 +256,12 @@ class ServedRun:
         idle = self.serving.rate_per_s == 0 and self.serving.arrivals != "ramp"
         if not sent and not self.tokens("").output and not idle:
             found["no_requests"] = "no request was to be sent within the window, and none answered"
+        gauges = [values for _, values in self.told["gauges"]]
+        foreign = max((values.get("foreign_requests", 0) for values in gauges), default=0)
+        if foreign:
+            found["foreign_requests"] = (
+                f"the server counts {foreign:.0f} requests more than the run has sent"
+            )
         flight = self._in_flight
         if self._over_saturated(flight):
             found["over_saturated"] = (

@@ -1,0 +1,268 @@
+"""A server by its command: what it is started with, who may answer for it, and how it ends."""
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from llenergymeasure.backends import registry
+from llenergymeasure.backends.base import ServerCommand, Serving
+from llenergymeasure.backends.serving import listener, process
+from llenergymeasure.backends.serving.process import ServerProcess, free_port, key_for
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.containers.runner_choice import with_runners
+from llenergymeasure.errors import BackendError, ConfigurationError
+from llenergymeasure.workload.studies import study_from_mapping
+from support import serving_server
+from support.attempts import start, wait_for
+from support.studies import living
+
+SERVER = serving_server.command("{port}")
+
+
+def experiment(openai: dict[str, Any], **values: Any) -> ExperimentConfig:
+    settings = {"model": "tiny-llama", "backend": "openai", **values, "openai": openai}
+    return ExperimentConfig.model_validate(settings)
+
+
+def started(openai: dict[str, Any], **values: Any) -> ServerCommand:
+    backend = registry.get("openai")
+    assert isinstance(backend, Serving)
+    return backend.server(experiment(openai, **values), 4321)
+
+
+def test_placeholders_are_the_run_s_the_command_s_own_and_any_setting() -> None:
+    told = started(
+        {
+            "command": [
+                *("serve", "{model}", "--at=127.0.0.1:{port}", "--threads", "{threads}"),
+                *("--tokens", "{max_output_tokens}", "--users={serving.concurrency}"),
+                *("--json", '{"a": {}, "flash": {flash}}'),
+            ],
+            "environment": {"KEY": "{api_key}"},
+            "values": {"threads": 2, "flash": True},
+        },
+        max_output_tokens=7,
+        serving={"arrivals": "closed", "concurrency": 3},
+    )
+    program, model, *rest = told.argv
+    assert program == "serve"
+    assert Path(model, "config.json").is_file()
+    assert told.model == model
+    assert rest == [
+        *("--at=127.0.0.1:4321", "--threads", "2", "--tokens", "7", "--users=3"),
+        *("--json", '{"a": {}, "flash": true}'),
+    ]
+    assert told.environment["KEY"] == "{api_key}"
+    assert told.base_url == "http://127.0.0.1:4321/v1"
+    assert told.ready_path == "/v1/models"
+
+
+@pytest.mark.parametrize(
+    ("openai", "word"),
+    [
+        ({"command": ["serve"]}, "no {port}"),
+        ({"command": ["serve", "{port}", "{threads}"]}, "{threads}"),
+        ({"command": ["serve", "{port}"], "values": {"threads": 1}}, "values.threads"),
+        ({"command": ["serve", "{port}"], "base_url": "http://127.0.0.1:1"}, "not both"),
+        ({}, "give base_url"),
+        ({"base_url": "http://127.0.0.1:1", "values": {"a": 1}}, "belongs to command"),
+        ({"command": ["serve", "{port}"], "api_key_env": "HOME"}, "{api_key}"),
+        ({"command": ["serve", "{port}", "--api-key", "abcdefgh"]}, "holds a secret"),
+        ({"command": ["serve", "{port}"], "environment": {"API_KEY": "abcd"}}, "holds a secret"),
+    ],
+)
+def test_what_means_nothing_is_refused(openai: dict[str, Any], word: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        experiment(openai)
+    assert word in str(caught.value)
+
+
+def test_a_swept_value_is_an_experiment_each() -> None:
+    study = study_from_mapping(
+        {
+            "model": "tiny-llama",
+            "backend": "openai",
+            "openai": {"command": ["serve", "{port}", "-t", "{threads}"]},
+            "sweep": {"openai.values.threads": [1, 2]},
+        }
+    )
+    values = [each.model.openai.values for each in study.experiments if each.model.openai]
+    assert values == [{"threads": 1}, {"threads": 2}]
+    assert len({each.id for each in study.experiments}) == 2
+
+
+def test_a_program_that_is_missing_is_told_beforehand() -> None:
+    config = experiment({"command": ["no-such-server", "{port}"]})
+    (problem,) = registry.get("openai").problems(config)
+    assert problem.key == "openai.command"
+
+
+@pytest.mark.parametrize(
+    ("openai", "runner", "word"),
+    [
+        ({"base_url": "http://127.0.0.1:1"}, "docker:an-image", "can only be local"),
+        ({"command": ["serve", "{port}"]}, "docker", "name the image"),
+        ({"command": ["serve", "{port}"]}, "docker:an-image", None),
+    ],
+)
+def test_an_image_is_for_a_server_that_is_started(
+    openai: dict[str, Any], runner: str, word: str | None
+) -> None:
+    study = study_from_mapping(
+        {
+            "model": "tiny-llama",
+            "backend": "openai",
+            "openai": openai,
+            "runners": {"openai": runner},
+        }
+    )
+    if word is None:
+        chosen = with_runners(study, apptainer_offered=False).runners["openai"]
+        assert str(chosen) == runner
+        return
+    with pytest.raises(ConfigurationError, match=word):
+        with_runners(study, apptainer_offered=False)
+
+
+def own(port: int, *argv: str) -> ServerCommand:
+    argv = argv or tuple(serving_server.command(str(port)))
+    return ServerCommand(argv, f"http://127.0.0.1:{port}/v1", "sim", ready_limit_s=60)
+
+
+@pytest.fixture
+def squatter(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, list[bytes]]]:
+    """Another process that has the port, and what it has heard."""
+    monkeypatch.setattr(listener, "_STRANGER_S", 0.3)
+    code = (
+        "import socket\n"
+        "server = socket.create_server(('127.0.0.1', 0))\n"
+        "print(server.getsockname()[1], flush=True)\n"
+        "while True:\n"
+        "    print(server.accept()[0].recv(1), flush=True)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    heard: list[bytes] = []
+    yield int(child.stdout.readline()), heard
+    child.kill()
+    heard += child.stdout.read().splitlines()
+    child.stdout.close()
+    child.wait()
+    assert heard == []
+
+
+@pytest.mark.parametrize("argv", [(), (sys.executable, "-c", "import time; time.sleep(60)")])
+def test_a_port_that_another_process_has_is_refused_and_gets_no_word(
+    squatter: tuple[int, list[bytes]], argv: tuple[str, ...]
+) -> None:
+    port, _ = squatter
+    with pytest.raises(BackendError, match="taken by another process"):
+        ServerProcess(own(port, *argv), None)
+
+
+def test_a_server_that_other_machines_reach_is_refused() -> None:
+    port = free_port()
+    code = f"import http.server as h; h.HTTPServer(('0.0.0.0', {port}), None).serve_forever()"
+    with pytest.raises(BackendError, match=r"listens on 0\.0\.0\.0"):
+        ServerProcess(own(port, sys.executable, "-c", code), None)
+    assert not living(f"'0.0.0.0', {port}")
+
+
+def test_addresses_as_the_kernel_writes_them() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        (found,) = listener._listening(server.getsockname()[1])
+        assert str(found.address) == "::1"
+        assert not found.takes_ours
+        assert found.uid == os.getuid()
+    with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
+        (found,) = listener._listening(server.getsockname()[1])
+        assert found.takes_ours
+        assert not found.address.is_loopback
+
+
+def test_each_server_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLEM_IN_USE", "")
+    monkeypatch.setenv(process.KEY_VARIABLE, "")
+    told = own(1)
+    assert key_for(told) is None
+    takes = replace(told, environment={"KEY": "{api_key}"})
+    first, second = key_for(takes), key_for(takes)
+    assert first != second
+    assert len(first or "") > 30
+    assert process.KEY_VARIABLE in os.environ["LLEM_IN_USE"]
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_that_a_server_started_outlives_the_run(tmp_path: Path, end: int) -> None:
+    """A worker in a session of its own, below a server whose run is killed."""
+    mark = f"worker-of-{tmp_path.name}"
+    worker = f"{sys.executable} -c 'import time; time.sleep(600)' {mark}"
+    server = shlex.join(serving_server.command("{port}")).replace("'{port}'", "{port}")
+    script = tmp_path / "serve.sh"
+    script.write_text(f"setsid {worker} &\n{server.replace('{port}', '$1')} &\nwait\n")
+    attempt = start(
+        tmp_path,
+        backend="openai",
+        openai={"command": ["bash", str(script), "{port}"], "model": "sim"},
+        window={"min_seconds": 120.0},
+    )
+    attempt.wait_for_phase("measure")
+    assert living(mark)
+    victim = attempt.process.pid
+    os.kill(victim, end)
+    attempt.process.wait(60)
+    wait_for(lambda: not living(mark) and not living(str(script)), 60)
+
+
+def test_llem_measures_it_from_start_to_end(tmp_path: Path) -> None:
+    attempt = start(
+        tmp_path,
+        backend="openai",
+        openai={
+            "command": [*SERVER, "--next-ms", "{gap_ms}"],
+            "environment": {"LLEM_TEST_KEY": "{api_key}"},
+            "values": {"gap_ms": 1.5},
+            "model": "sim",
+            "gauges": {"requests": "sim:requests"},
+            "metrics_path": "/metrics",
+        },
+        window={"min_seconds": 1.0},
+    )
+    assert attempt.process.wait(240) == 0
+    result = attempt.result()
+    engine = result["environment"]["engine"]["resolved_config"]
+    assert engine["server"]["argv"][-1] == "1.5"
+    assert engine["server"]["environment"]["LLEM_TEST_KEY"] == "{api_key}"
+    assert len(engine["program_sha256"]) == 64
+    assert result["tokens"]["output"] > 0
+    assert "foreign_requests" not in result["validity"]
+    assert "load" in [phase["name"] for phase in result["phases"]]
+    attempt.nothing_left()
+
+
+def test_a_stranger_s_requests_are_a_code(tmp_path: Path) -> None:
+    """The server says it has answered one more than the run has asked."""
+    attempt = start(
+        tmp_path,
+        backend="openai",
+        openai={
+            "command": [*SERVER, "--next-ms", "1", "--uninvited", "1"],
+            "model": "sim",
+            "gauges": {"requests": "sim:requests"},
+            "metrics_path": "/metrics",
+        },
+        window={"min_seconds": 1.0},
+    )
+    assert attempt.process.wait(240) == 0
+    result = attempt.result()
+    assert "foreign_requests" in result["validity"]

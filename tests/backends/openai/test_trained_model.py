@@ -1,0 +1,158 @@
+"""A trained model on three engines, llama.cpp's server among them, started by its command."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from support.attempts import command_of, start, wait_for
+from support.studies import ROOT, environment, living, result_times, snakemake, write_study
+from support.trained import llama_cpp, trained_model
+from support.vllm import vllm_python, vllm_variables
+
+pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]
+
+TOKENS = 4
+QUESTIONS: list[dict[str, Any]] = [
+    {"prompt": "What is the capital of France?"},
+    {
+        "messages": [
+            {"role": "user", "content": "Name a colour."},
+            {"role": "assistant", "content": "Blue."},
+            {"role": "user", "content": "Another one?"},
+        ]
+    },
+]
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+    return path
+
+
+def chats(questions: Path) -> dict[str, Any]:
+    return {
+        "model": str(trained_model()),
+        "dataset": str(questions),
+        "n": len(QUESTIONS),
+        "max_input_tokens": 128,
+        "max_output_tokens": TOKENS,
+        "chat": {"system": "Be brief."},
+        "decoder": {"preset": "deterministic"},
+        "window": {"min_seconds": 0.5},
+        "warmup": {"enabled": False},
+    }
+
+
+def test_three_engines_get_the_same_prompts_and_count_alike(
+    tmp_path: Path, questions: Path
+) -> None:
+    write_study(
+        tmp_path,
+        **chats(questions),
+        backend=["pytorch", "vllm", "openai"],
+        pytorch={"batch_size": 2},
+        vllm={"engine": {"enforce_eager": True, "max_model_len": 256}},
+        openai=llama_cpp(),
+        runners={"pytorch": "local", "vllm": "local"},
+    )
+    done = subprocess.run(
+        [vllm_python(), "-c", "from llenergymeasure.cli import main; main()", "run", "study.yaml"],
+        cwd=tmp_path,
+        env=environment(**vllm_variables()),
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
+    said = f"{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
+    rows = pq.read_table(tmp_path / "results" / "small" / "runs.parquet").to_pylist()
+    ended = {row["backend"]: row["status"] for row in rows}
+    assert ended == dict.fromkeys(("pytorch", "vllm", "openai"), "completed"), said
+    assert len({row["prompt_hash"] for row in rows}) == 1
+    lengths = {}
+    for path in tmp_path.glob("results/*/runs/*/*/requests.parquet"):
+        backend = json.loads(path.with_name("result.json").read_text())["backend"]
+        asked = pq.read_table(path).to_pylist()
+        lengths[backend] = {(row["input_tokens"], row["output_tokens"]) for row in asked}
+    assert len(lengths["pytorch"]) == len(QUESTIONS)
+    assert {each for _, each in lengths["pytorch"]} == {TOKENS}
+    assert lengths["vllm"] == lengths["pytorch"]
+    assert lengths["openai"] <= lengths["pytorch"]
+    assert lengths["openai"]
+
+
+def test_llama_cpp_renders_chats_as_the_model_s_own_template_does(
+    tmp_path: Path, questions: Path
+) -> None:
+    attempt = start(
+        tmp_path,
+        **chats(questions),
+        backend="openai",
+        openai=llama_cpp(),
+        serving={"arrivals": "closed", "concurrency": 1, "endpoint": "chat"},
+    )
+    assert attempt.process.wait(600) == 0
+    rows = pq.read_table(attempt.folder / "requests.parquet").to_pylist()
+    good = [row for row in rows if row["failure"] is None]
+    assert good
+    assert all(row["input_tokens"] == row["input_tokens_expected"] for row in good)
+    assert attempt.result()["validity"].count("token_mismatch") == 0
+    attempt.nothing_left()
+
+
+def test_a_sweep_of_its_threads_killed_in_the_middle_is_completed(tmp_path: Path) -> None:
+    section = llama_cpp()
+    write_study(
+        tmp_path,
+        model=str(trained_model()),
+        backend="openai",
+        # This study's servers are told from all others by a word on their command line.
+        openai=section | {"command": [*section["command"], "--name", str(tmp_path)]},
+        sweep={"openai.values.threads": [1, 2]},
+        window={"min_seconds": 1.0},
+        execution={"n_cycles": 2, "cycle_order": "sequential"},
+    )
+    with (tmp_path / "log").open("wb") as log:
+        first = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
+                *("--configfile", "study.yaml"),
+            ],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        wait_for(lambda: bool(result_times(tmp_path)) and bool(servers(tmp_path)), 900)
+        before = result_times(tmp_path)
+        runs = [pid for pid in living(str(tmp_path)) if "scripts/measure_" in command_of(pid)]
+        for pid in (first.pid, *runs):
+            os.kill(pid, signal.SIGKILL)
+    finally:
+        first.kill()
+        first.wait()
+    wait_for(lambda: not servers(tmp_path), 60)
+    done = snakemake(tmp_path, "--configfile", "study.yaml", timeout_s=1500)
+    assert done.returncode == 0, done.stderr
+    after = result_times(tmp_path)
+    assert len(after) == 4
+    assert before.items() <= after.items()
+    rows = pq.read_table(tmp_path / "results" / "small" / "runs.parquet").to_pylist()
+    assert [row["status"] for row in rows] == ["completed"] * 4
+    assert not servers(tmp_path)
+
+
+def servers(folder: Path) -> list[int]:
+    """Return the servers of a study that are alive."""
+    return [pid for pid in living(str(folder)) if "llama_server.py" in command_of(pid)]
