@@ -1,17 +1,22 @@
-"""The knobs of a backend as a person looks for them: names, types, defaults and help."""
+"""An engine's parameters as a person looks for them: names, types, defaults and help."""
 
-import json
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llenergymeasure.config.catalogue.knob import BOUNDS, Knob, type_text
-from llenergymeasure.config.catalogue.section import EngineSection
+from llenergymeasure.config.engine_parameters import (
+    Schema,
+    default_text,
+    load,
+    parameters,
+    type_text,
+)
+from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.fields import ENGINE_SECTIONS
 
 WIDTH = 100
-_SYMBOLS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+_SYMBOLS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 
 @dataclass(frozen=True)
@@ -32,16 +37,6 @@ class Shown:
     help: str
     note: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return {
-            "key": self.key,
-            "type": self.type,
-            "default": self.default,
-            "help": self.help,
-            "note": self.note,
-        }
-
 
 def matching(backend: str, pattern: str | None) -> list[Shown]:
     """Return the settings of a backend whose name holds every word of ``pattern``.
@@ -56,7 +51,7 @@ def matching(backend: str, pattern: str | None) -> list[Shown]:
     return [each for each in everything if all(word in each.help.lower() for word in words)]
 
 
-def knob_lines(backend: str, found: Sequence[Shown], *, brief: bool) -> Iterator[str]:
+def setting_lines(backend: str, found: Sequence[Shown], *, brief: bool) -> Iterator[str]:
     """Yield the lines that show settings; ``brief`` leaves their help out."""
     for each in found:
         default = "" if each.default is None else f" = {each.default}"
@@ -76,34 +71,27 @@ def knob_lines(backend: str, found: Sequence[Shown], *, brief: bool) -> Iterator
 
 
 def _sections(backend: str) -> list[type[EngineSection]]:
-    return [each for each in ENGINE_SECTIONS if each.catalogue_of[0] == backend]
+    return [each for each in ENGINE_SECTIONS if each.owner() == backend]
 
 
 def _shown(section: type[EngineSection]) -> Iterator[Shown]:
-    catalogue, parts = section.catalogue(), section.catalogue_of[1]
-    knobs: dict[str, Knob] = {}
-    for part in parts:
-        knobs |= catalogue.sections.get(part, {})
-    for name in dict.fromkeys([*section.model_fields, *knobs]):
-        knob = knobs.get(name)
-        if knob is None:
-            field = section.model_fields[name]
-            note = f"not among the arguments of {catalogue.package} {catalogue.version}"
-            kind = _annotation_text(field.annotation)
-            yield Shown(f"{section.study_path}.{name}", kind, None, field.description or "", note)
+    engine, known = load(section.owner()), parameters(section.study_path)
+    for name in dict.fromkeys([*section.model_fields, *known]):
+        own = section.model_fields.get(name)
+        described = (own.description or "") if own is not None else ""
+        key = f"{section.study_path}.{name}"
+        schema = known.get(name)
+        if schema is None:
+            note = f"not among the arguments of {engine['x-package']} {engine['x-version']}"
+            kind = _annotation_text(own.annotation if own is not None else None)
+            yield Shown(key, kind, None, described, note)
             continue
         reason = section.refusal(name)
         note_or_none = f"not for a study to set: it {reason}" if reason else None
-        if reason is None and knob.deprecated:
+        if reason is None and schema.get("deprecated"):
             note_or_none = "deprecated by the engine"
-        own = section.model_fields.get(name)
-        yield Shown(
-            f"{section.study_path}.{name}",
-            _type_with_bounds(knob),
-            default_text(knob),
-            knob.help or ((own.description or "") if own is not None else ""),
-            note_or_none,
-        )
+        text = schema.get("description") or described
+        yield Shown(key, _type_with_bounds(schema), default_text(schema), text, note_or_none)
 
 
 def _annotation_text(annotation: Any) -> str:
@@ -111,13 +99,6 @@ def _annotation_text(annotation: Any) -> str:
     return name.replace("typing.", "").replace(" | None", "").replace("NoneType", "null")
 
 
-def _type_with_bounds(knob: Knob) -> str:
-    bounds = [f"{_SYMBOLS[name]} {knob.bounds[name]:g}" for name in BOUNDS if name in knob.bounds]
-    return f"{type_text(knob.type)}{' ' + ', '.join(bounds) if bounds else ''}"
-
-
-def default_text(knob: Knob) -> str | None:
-    """Return a knob's default as text; null where it has none."""
-    if knob.default_text is not None:
-        return knob.default_text
-    return None if knob.default is None else json.dumps(knob.default, ensure_ascii=False)
+def _type_with_bounds(schema: Schema) -> str:
+    bounds = [f"{sign} {schema[key]:g}" for key, sign in _SYMBOLS.items() if key in schema]
+    return f"{type_text(schema)}{' ' + ', '.join(bounds) if bounds else ''}"

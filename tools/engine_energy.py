@@ -1,4 +1,4 @@
-"""The knobs that change what a token costs in energy, and how: our words, not the engines'."""
+"""The parameters that change what a token costs in energy, and how: our words."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Knobs under ``pytorch`` without a field of their own reach transformers where they belong."""
+"""Parameters of transformers under ``pytorch`` reach it where they belong."""
 
 from llenergymeasure.backends.pytorch.passthrough import generation_arguments, loading_arguments
 from llenergymeasure.config.experiment import ExperimentConfig

@@ -1,4 +1,4 @@
-"""``llem config``."""
+"""``llem config``: an engine's parameters by words."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ def problem(*arguments: str) -> str:
     return str(caught.value)
 
 
-def test_knobs_by_part_of_their_name_with_help() -> None:
+def test_parameters_by_part_of_their_name_with_help() -> None:
     text = output("config", "vllm", "kv")
     assert "vllm.engine.kv_cache_dtype: " in text
     assert '"fp8_e4m3"' in text
@@ -32,7 +32,7 @@ def test_knobs_by_part_of_their_name_with_help() -> None:
     assert "max_loras" not in text
 
 
-def test_knobs_by_several_words_and_by_help() -> None:
+def test_parameters_by_several_words_and_by_help() -> None:
     assert "vllm.engine.enable_prefix_caching" in output("config", "vllm", "prefix caching")
     assert "sglang.engine.disable_radix_cache" in output("config", "sglang", "RadixAttention")
 

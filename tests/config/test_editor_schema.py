@@ -1,13 +1,12 @@
-"""The engines' knobs in the JSON Schema of a study file."""
+"""The engines' parameters in the JSON Schema of a study file."""
 
 from typing import Any
 
 import jsonschema
 import pytest
 
-from llenergymeasure.config.catalogue.json_schema import knob_properties
 from llenergymeasure.config.fields import ENGINE_SECTIONS
-from llenergymeasure.config.schema import study_schema
+from llenergymeasure.config.schema import parameter_properties, study_schema
 
 VALIDATOR = jsonschema.Draft202012Validator(study_schema())
 
@@ -15,7 +14,7 @@ VALIDATOR = jsonschema.Draft202012Validator(study_schema())
 @pytest.mark.parametrize(
     "study",
     [
-        {"vllm": {"engine": {"monokernel": True, "performance_mode": "balanced"}}},
+        {"vllm": {"engine": {"enable_mfu_metrics": True, "performance_mode": "balanced"}}},
         {"vllm": {"engine": {"compilation_config": {"mode": 3}}}},
         {"sweep": {"sglang.engine.enable_mixed_chunk": [True, False]}},
         {"sweep": {"vllm.engine.stream_interval": {"pow2": {"min": 1, "max": 4}}}},
@@ -30,8 +29,8 @@ def test_agrees_with_what_loads(study: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "study",
     [
-        {"vllm": {"engine": {"monokernl": True}}},
-        {"vllm": {"engine": {"monokernel": "yes"}}},
+        {"vllm": {"engine": {"enable_mfu_metric": True}}},
+        {"vllm": {"engine": {"enable_mfu_metrics": "yes"}}},
         {"vllm": {"engine": {"performance_mode": "turbo"}}},
         {"vllm": {"engine": {"max_loras": 0}}},
         {"vllm": {"engine": {"hf_token": "secret"}}},
@@ -42,8 +41,10 @@ def test_refuses_what_does_not_load(study: dict[str, Any]) -> None:
     assert list(VALIDATOR.iter_errors({"model": "x", **study}))
 
 
-def test_every_knob_is_described_for_editors() -> None:
+def test_every_parameter_is_described_for_editors() -> None:
     definitions = study_schema()["$defs"]
     for section in ENGINE_SECTIONS:
-        assert set(knob_properties(section)) <= set(definitions[section.__name__]["properties"])
+        assert set(parameter_properties(section)) <= set(
+            definitions[section.__name__]["properties"]
+        )
         assert definitions[section.__name__]["additionalProperties"] is False

@@ -1,4 +1,4 @@
-"""Every knob of an engine as a key of a study: taken, checked, and told what would do."""
+"""Every parameter of an engine as a key of a study: taken, checked, and told what would do."""
 
 import subprocess
 import sys
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from llenergymeasure.config.catalogue.knob import Knob
-from llenergymeasure.config.catalogue.section import EngineSection
+from llenergymeasure.config.engine_parameters import Schema, choices, forms
+from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import ENGINE_SECTIONS
 from llenergymeasure.config.loading import study_from_mapping
@@ -16,40 +16,52 @@ from llenergymeasure.config.study import Study, value_at
 from llenergymeasure.errors import ConfigurationError
 
 WRONG = object()
-SAMPLES: dict[str, Any] = {"bool": True, "int": 1, "float": 0.5, "str": "text", "any": 1}
+SAMPLES: dict[str, Any] = {
+    "boolean": True,
+    "integer": 1,
+    "number": 0.5,
+    "string": "text",
+    "any": 1,
+    "array": [],
+    "object": {},
+}
 
 
-def right(knob: Knob) -> Any:
-    """Return a value the knob takes."""
-    if knob.default is not None:
-        return knob.default
-    part = knob.type[0]
-    if isinstance(part, str):
-        return max([SAMPLES[part], *(limit for limit in knob.bounds.values() if part == "int")])
-    (form, inner), *_ = part.items()
-    return {"choices": lambda: inner[0], "list": list, "dict": dict, "class": dict}[form]()
+def right(schema: Schema) -> Any:
+    """Return a value the parameter takes."""
+    if schema.get("default") is not None:
+        return schema["default"]
+    if choices(schema):
+        return choices(schema)[0]
+    kind = next(each for each in SAMPLES if each in forms(schema))
+    least = [schema[key] for key in ("minimum", "exclusiveMinimum") if key in schema]
+    return max([SAMPLES[kind], *least]) if kind == "integer" else SAMPLES[kind]
 
 
-def wrong(knob: Knob) -> Any:
-    """Return a value the knob cannot take; ``WRONG`` where it takes anything."""
-    forms = {next(iter(part)) if isinstance(part, dict) else part for part in knob.type}
-    if "any" in forms:
+def wrong(schema: Schema) -> Any:
+    """Return a value the parameter cannot take; ``WRONG`` where it takes anything."""
+    kinds = forms(schema)
+    if "any" in kinds:
         return WRONG
-    if not forms & {"dict", "class"}:
+    if "object" not in kinds:
         return {"no": "mapping"}
-    return ["no list"] if "list" not in forms else 1.5
+    return ["no list"] if "array" not in kinds else 1.5
 
 
-def wrong_text(knob: Knob) -> str | None:
-    """Return a text the knob cannot take; null where text is among what it takes."""
-    if knob.choices and isinstance(knob.type[0], dict) and "choices" in knob.type[0]:
+def wrong_text(schema: Schema) -> str | None:
+    """Return a text the parameter cannot take; None where text is among what it takes."""
+    if choices(schema) and forms(schema) <= {"enum", "string"}:
         return "no-such-choice"
-    return "many" if knob.type[0] in ("bool", "int", "float") and len(knob.type) == 1 else None
+    return "many" if forms(schema) <= {"boolean", "integer", "number"} else None
 
 
-def knobs(section: type[EngineSection]) -> list[Knob]:
-    found = [section.knob(name) for name in section.names()]
-    return [knob for knob in found if knob is not None and knob.type != ("python",)]
+def settable(section: type[EngineSection]) -> dict[str, Schema]:
+    found = {name: section.parameter(name) for name in section.names()}
+    return {
+        name: schema
+        for name, schema in found.items()
+        if schema is not None and forms(schema) != {"nothing"}
+    }
 
 
 def experiment(section: type[EngineSection], settings: dict[str, Any]) -> ExperimentConfig:
@@ -71,47 +83,47 @@ def loaded(**study: Any) -> Study:
 
 
 @pytest.mark.parametrize("section", ENGINE_SECTIONS, ids=lambda section: section.study_path)
-def test_every_knob_takes_what_the_engine_takes(section: type[EngineSection]) -> None:
-    for knob in knobs(section):
-        if knob.name in ("load_in_4bit", "cache_implementation", "attn_implementation"):
+def test_every_parameter_takes_what_the_engine_takes(section: type[EngineSection]) -> None:
+    for name, schema in settable(section).items():
+        if name in ("load_in_4bit", "cache_implementation", "attn_implementation"):
             continue
-        value = right(knob)
-        config = experiment(section, {knob.name: value}).model_dump(exclude_none=True)
-        assert value_at(config, f"{section.study_path}.{knob.name}") == value
+        value = right(schema)
+        config = experiment(section, {name: value}).model_dump(exclude_none=True)
+        assert value_at(config, f"{section.study_path}.{name}") == value
 
 
 @pytest.mark.parametrize("section", ENGINE_SECTIONS, ids=lambda section: section.study_path)
-def test_every_knob_refuses_another_type_by_name(section: type[EngineSection]) -> None:
-    for knob in knobs(section):
-        value = wrong(knob)
+def test_every_parameter_refuses_another_type_by_name(section: type[EngineSection]) -> None:
+    for name, schema in settable(section).items():
+        value = wrong(schema)
         if value is WRONG:
             continue
         with pytest.raises(ValidationError) as caught:
-            experiment(section, {knob.name: value})
-        assert any(knob.name in error["loc"] for error in caught.value.errors())
+            experiment(section, {name: value})
+        assert any(name in error["loc"] for error in caught.value.errors())
 
 
 @pytest.mark.parametrize(
-    ("section", "least"), [("vllm.engine", 250), ("sglang.engine", 530), ("vllm.sampling", 30)]
+    ("section", "least"), [("vllm.engine", 245), ("sglang.engine", 530), ("vllm.sampling", 30)]
 )
-def test_knobs_can_be_swept_and_a_wrong_point_is_an_error(section: str, least: int) -> None:
+def test_parameters_can_be_swept_and_a_wrong_point_is_an_error(section: str, least: int) -> None:
     found = next(each for each in ENGINE_SECTIONS if each.study_path == section)
     backend = section.partition(".")[0]
-    assert len(knobs(found)) >= least
+    assert len(settable(found)) >= least
     # Those that a rule holds together with the study or the model.
     skip = {"dtype", "seed", "random_seed", "max_model_len", "context_length"}
     checked = 0
-    for knob in knobs(found):
-        bad = wrong_text(knob)
-        if knob.name in skip or bad is None or checked == 60:
+    for name, schema in settable(found).items():
+        bad = wrong_text(schema)
+        if name in skip or bad is None or checked == 60:
             continue
-        study = loaded(backend=backend, sweep={f"{section}.{knob.name}": [right(knob)]})
-        assert len(study.experiments) == 1, knob.name
+        study = loaded(backend=backend, sweep={f"{section}.{name}": [right(schema)]})
+        assert len(study.experiments) == 1, name
         with pytest.raises(ConfigurationError) as caught:
-            loaded(backend=backend, sweep={f"{section}.{knob.name}": [right(knob), bad]})
-        assert f"{section}.{knob.name}[1]: must be" in str(caught.value)
-        if knob.choices:
-            assert str(knob.choices[0]) in str(caught.value)
+            loaded(backend=backend, sweep={f"{section}.{name}": [right(schema), bad]})
+        assert f"{section}.{name}[1]: must be" in str(caught.value)
+        if choices(schema):
+            assert str(choices(schema)[0]) in str(caught.value)
         checked += 1
     assert checked >= (30 if "engine" in section else 10)
 
@@ -141,8 +153,8 @@ def test_knobs_can_be_swept_and_a_wrong_point_is_an_error(section: str, least: i
             ("must be one of balanced, interactivity, throughput", "turbo"),
         ),
         (
-            {"backend": "vllm", "vllm": {"engine": {"kv_cache_dtype": "fp9"}}},
-            ("must be one of auto", "fp8_e4m3", "passthrough_kwargs"),
+            {"backend": "vllm", "vllm": {"engine": {"quantization": "zzz"}}},
+            ("must be one of awq", "compressed-tensors", "passthrough_kwargs"),
         ),
         (
             {"backend": "vllm", "vllm": {"engine": {"max_loras": 0}}},
@@ -171,7 +183,7 @@ def test_knobs_can_be_swept_and_a_wrong_point_is_an_error(section: str, least: i
         ({"pytorch": {"temperature": 0.5}}, ("set decoder.temperature",)),
         ({"pytorch": {"eos_token_id": 5}}, ("counted as output",)),
         (
-            {"backend": "vllm", "vllm": {"sampling": {"_eos_token_id": 5}}},
+            {"backend": "vllm", "vllm": {"sampling": {"output_kind": 1}}},
             ("set by the engine itself",),
         ),
         (
@@ -220,7 +232,7 @@ def test_a_class_by_its_path_and_an_enumeration_in_small_letters_are_taken() -> 
     assert study.experiments[0].config["vllm"]["engine"]["attention_backend"] == "flash_attn"
 
 
-def test_ranges_and_keys_inside_a_knob_can_be_swept() -> None:
+def test_ranges_and_keys_inside_a_parameter_can_be_swept() -> None:
     study = loaded(
         backend="vllm",
         sweep={
@@ -233,12 +245,15 @@ def test_ranges_and_keys_inside_a_knob_can_be_swept() -> None:
     ]
 
 
-def test_an_unset_knob_leaves_the_id_alone() -> None:
+def test_an_unset_parameter_leaves_the_id_alone() -> None:
     typed = loaded(backend="vllm", vllm={"engine": {"max_num_seqs": None}}).experiments[0].id
-    untyped = loaded(backend="vllm", vllm={"engine": {"monokernel": None}}).experiments[0].id
+    untyped = (
+        loaded(backend="vllm", vllm={"engine": {"enable_mfu_metrics": None}}).experiments[0].id
+    )
     assert typed == untyped
     assert (
-        untyped != loaded(backend="vllm", vllm={"engine": {"monokernel": True}}).experiments[0].id
+        untyped
+        != loaded(backend="vllm", vllm={"engine": {"enable_mfu_metrics": True}}).experiments[0].id
     )
 
 
@@ -292,7 +307,7 @@ WATCH = """
 import sys
 opened = []
 def hook(event, args):
-    if event == "open" and "catalogue/data" in str(args[0]):
+    if event == "open" and "engine_parameters" in str(args[0]) and str(args[0]).endswith(".json"):
         opened.append(str(args[0]).rsplit("/", 1)[-1])
 sys.addaudithook(hook)
 from llenergymeasure.config.loading import study_from_mapping
@@ -308,10 +323,13 @@ print(any(name in sys.modules for name in ("torch", "transformers", "vllm", "sgl
         ({"model": "x"}, ""),
         ({"model": "x", "pytorch": {"batch_size": 4}}, "pytorch.json"),
         ({"model": "x", "backend": "vllm"}, ""),
-        ({"model": "x", "backend": "vllm", "vllm": {"engine": {"monokernel": True}}}, "vllm.json"),
+        (
+            {"model": "x", "backend": "vllm", "vllm": {"engine": {"enable_mfu_metrics": True}}},
+            "vllm.json",
+        ),
     ],
 )
-def test_only_the_catalogues_a_study_needs_are_read(study: dict[str, Any], files: str) -> None:
+def test_only_the_files_a_study_needs_are_read(study: dict[str, Any], files: str) -> None:
     program = WATCH.replace("{study}", repr(study))
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
