@@ -61,6 +61,7 @@ docs: $(STAMP) ## build the documentation into site/, any warning an error
 
 reference: $(STAMP) ## generate the documentation's reference pages
 	@$(BIN)/python docs/generate_reference.py
+	@$(BIN)/python tools/engine_pages.py
 
 nvml-sim: ## the simulated card that the tests measure against (needs a C compiler)
 	@if command -v $${CC:-cc} >/dev/null; then $(MAKE) --no-print-directory -C tests/nvml_sim OUT=$(abspath build/nvml_sim); \

@@ -39,7 +39,7 @@ from llenergymeasure.cli.plan import plan_lines
 from llenergymeasure.plan import make_plan
 plan = make_plan(load_study(Path(sys.argv[1])))
 content = plan.to_json_bytes()
-list(plan_lines(plan, None))
+list(plan_lines(plan, None, None))
 print(len(plan.runs), len(content))
 """
 

@@ -216,7 +216,7 @@ PAGES = {"reference.md": reference_page, "fields.md": fields_page}
 
 
 def _described(definition: Schema, path: str) -> dict[str, Any]:
-    """Return a section's settings without those that only the engine's catalogue describes."""
+    """Return a section's settings without those that only the engine describes."""
     properties: dict[str, Any] = definition.get("properties", {})
     model = _model_at(path)
     return {name: inner for name, inner in properties.items() if name in model.model_fields}

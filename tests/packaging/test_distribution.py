@@ -83,7 +83,7 @@ def test_both_are_complete(dist: Path) -> None:
     ]
     assert [name for name in workflow if f"llenergymeasure/_workflow/{name}" not in held] == []
     assert "llenergymeasure/py.typed" in held
-    assert "llenergymeasure/config/catalogue/data/vllm.json" in held
+    assert "llenergymeasure/config/engine_parameters/vllm.json" in held
     assert "llenergymeasure/report/templates/page.html" in held
     assert f"{NAME}.dist-info/licenses/LICENSE" in held
     assert not [name for name in held if name.startswith(("tests/", "docs/"))]

@@ -7,9 +7,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from llenergymeasure.backends.sglang.server import IN_PROCESS_ALONE, server_command
-from llenergymeasure.config.catalogue import store
-from llenergymeasure.config.catalogue.knob import Knob
-from llenergymeasure.config.catalogue.reserved import why_reserved
+from llenergymeasure.config.engine_parameters import Schema, choices, forms, parameters
+from llenergymeasure.config.engine_parameters.reserved import why_reserved
 from llenergymeasure.config.experiment import ExperimentConfig
 from support.attempts import start
 from support.sglang_cpu import ON_CPU
@@ -29,16 +28,16 @@ def experiment(engine: dict[str, Any]) -> ExperimentConfig:
     )
 
 
-def sample(knob: Knob) -> Any:
+def sample(schema: Schema) -> Any:
     """Return a value other than the default, of a kind that a command line can carry."""
-    part = knob.type[0]
-    if isinstance(part, dict) and "choices" in part:
-        return next((each for each in part["choices"] if each != knob.default), None)
-    if part == "bool":
-        return knob.default is not True
-    if part == "int":
-        return max([1, *(int(limit) + 1 for limit in knob.bounds.values())])
-    return {"float": 0.5, "str": "text"}.get(str(part))
+    if choices(schema):
+        return next((each for each in choices(schema) if each != schema.get("default")), None)
+    if "boolean" in forms(schema):
+        return schema.get("default") is not True
+    if "integer" in forms(schema):
+        limits = [schema[key] for key in ("minimum", "exclusiveMinimum") if key in schema]
+        return max([1, *(int(limit) + 1 for limit in limits)])
+    return 0.5 if "number" in forms(schema) else "text" if "string" in forms(schema) else None
 
 
 def test_every_knob_is_spelt_as_the_command_line_takes_it() -> None:
@@ -48,9 +47,9 @@ def test_every_knob_is_spelt_as_the_command_line_takes_it() -> None:
     ServerArgs.add_cli_args(parser)
     checked = 0
     wrong = {}
-    for name, knob in store.load("sglang").sections["engine"].items():
-        value = sample(knob)
-        if value is None or knob.internal or knob.deprecated or name in SKIPPED:
+    for name, schema in parameters("sglang.engine").items():
+        value = sample(schema)
+        if value is None or schema.get("readOnly") or schema.get("deprecated") or name in SKIPPED:
             continue
         if why_reserved("sglang.engine", name) is not None:
             continue

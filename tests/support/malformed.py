@@ -129,8 +129,8 @@ CASES = [
     Bad("window", MODEL + "window: {min_seconds: 0}\n", ("window.min_seconds", "more than 0")),
     Bad(
         "memory share",
-        MODEL + "backend: vllm\nvllm: {engine: {gpu_memory_utilization: 1}}\n",
-        ("vllm.engine.gpu_memory_utilization", "less than 1", "1"),
+        MODEL + "backend: vllm\nvllm: {engine: {gpu_memory_utilization: 1.5}}\n",
+        ("vllm.engine.gpu_memory_utilization", "at most 1", "1.5"),
     ),
     Bad(
         "negative cycles",

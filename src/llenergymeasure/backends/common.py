@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from llenergymeasure.config.catalogue.reserved import why_reserved
+from llenergymeasure.config.engine_parameters.reserved import why_reserved
 from llenergymeasure.config.experiment import DecoderConfig, ExperimentConfig
 from llenergymeasure.errors import Problem
 

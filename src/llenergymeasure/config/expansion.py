@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from llenergymeasure.config import protocol, retired
+from llenergymeasure.config import old_names, protocol
 from llenergymeasure.config.calibration import calibration_faults
 from llenergymeasure.config.document import Document
 from llenergymeasure.config.execution import (
@@ -276,4 +276,4 @@ def _notes(
     unused = [name for name in layout.runners if name not in _used(experiments)]
     if unused:
         yield f"runners names {', '.join(unused)}, which no experiment uses"
-    yield from retired.notes(each.model for each in experiments)
+    yield from old_names.notes(each.config for each in experiments)

@@ -12,19 +12,12 @@ from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.backends.sglang import SGLangEngineConfig, SGLangSamplingConfig
 from llenergymeasure.config.backends.tensorrt import TensorRTEngineConfig, TensorRTSamplingConfig
 from llenergymeasure.config.backends.vllm import VLLMEngineConfig, VLLMSamplingConfig
-from llenergymeasure.config.catalogue.knob import Knob
-from llenergymeasure.config.catalogue.section import EngineSection
+from llenergymeasure.config.engine_parameters import Schema, forms
+from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.config.nearest import nearest_names
+from llenergymeasure.config.nearest import did_you_mean, nearest_names
+from llenergymeasure.config.old_names import FORMER_NAMES
 from llenergymeasure.config.strict_yaml import KeyPath
-
-# Names from before version 2 of the original tool.
-_FORMER_NAMES = {
-    "model_name": "model",
-    "fp_precision": "precision",
-    "num_input_prompts": "n",
-    "extra_metadata": "passthrough_kwargs",
-}
 
 ENGINE_SECTIONS: tuple[type[EngineSection], ...] = (
     PyTorchConfig,
@@ -35,7 +28,7 @@ ENGINE_SECTIONS: tuple[type[EngineSection], ...] = (
     TensorRTEngineConfig,
     TensorRTSamplingConfig,
 )
-"""The parts of a study file that an engine's catalogue describes."""
+"""The parts of a study file that an engine describes."""
 
 
 def submodels(annotation: Any) -> list[type[BaseModel]]:
@@ -60,29 +53,27 @@ def takes_whole_numbers_only(annotation: Any) -> bool:
 
 
 def field_in(model: type[BaseModel], name: str) -> FieldInfo | None:
-    """Return a model's setting by its name, an engine's knobs included; null if there is none."""
+    """Return a model's setting by its name, an engine's parameter too; None if there is none."""
     field = model.model_fields.get(name)
     if field is not None or not issubclass(model, EngineSection):
         return field
-    knob = model.knob(name)
-    return None if knob is None else _as_field(knob)
+    parameter = model.parameter(name)
+    return None if parameter is None else _as_field(parameter)
 
 
-def _as_field(knob: Knob) -> FieldInfo:
-    """Return a knob of an engine as a setting of a model would be."""
-    parts: set[str] = {
-        next(iter(part)) if isinstance(part, Mapping) else part for part in knob.type
-    }
+def _as_field(parameter: Schema) -> FieldInfo:
+    """Return an engine's parameter as a setting of a model would be."""
+    kinds = forms(parameter)
     annotation: Any = Any
-    if parts & {"dict", "class"}:
+    if "object" in kinds:
         annotation = dict[str, Any] | None
-    elif parts == {"int"}:
+    elif kinds == {"integer"}:
         annotation = int | None
-    elif "int" in parts or "float" in parts:
+    elif kinds & {"integer", "number"}:
         annotation = float | None
-    elif "list" in parts:
+    elif "array" in kinds:
         annotation = list[Any] | None
-    return FieldInfo(annotation=annotation, default=None, description=knob.help or None)
+    return FieldInfo(annotation=annotation, default=None)
 
 
 def field_at(path: tuple[str, ...]) -> FieldInfo | None:
@@ -136,7 +127,7 @@ def unknown_key_message(path: tuple[str, ...], also: tuple[str, ...] = ()) -> st
         return reason
     nearest = suggestions(path, also)
     if nearest:
-        return f"unknown key; did you mean {' or '.join(nearest)}?"
+        return f"unknown key{did_you_mean(nearest)}"
     if section is not None:
         return section.unknown(path[-1])
     siblings = _siblings(path[:-1]) + (also if len(path) == 1 else ())
@@ -149,15 +140,15 @@ def suggestions(path: tuple[str, ...], also: tuple[str, ...] = ()) -> list[str]:
     section = _engine_section(path[:-1])
     if section is not None and section.alias(name) is not None:
         return [".".join((*path[:-1], str(section.alias(name))))]
-    if name in _FORMER_NAMES:
-        return [_FORMER_NAMES[name]]
+    if name in FORMER_NAMES:
+        return [FORMER_NAMES[name]]
     prefix = path[:-1]
     siblings = _siblings(prefix) + (also if not prefix else ())
     close = nearest_names(name, siblings)
     if close:
         return [".".join((*prefix, close[0]))]
     elsewhere = [known for known in all_paths() if known.rsplit(".", 1)[-1] == name]
-    elsewhere += [f"{each.study_path}.{name}" for each in ENGINE_SECTIONS if each.knob(name)]
+    elsewhere += [f"{each.study_path}.{name}" for each in ENGINE_SECTIONS if each.parameter(name)]
     if elsewhere:
         return list(dict.fromkeys(elsewhere))[:2]
     if section is not None:

@@ -15,7 +15,7 @@ from llenergymeasure.config.fields import unknown_key_message, unknown_keys
 from llenergymeasure.config.merging import NotASectionError, assigned, flattened, merged
 from llenergymeasure.config.messages import Rejection, rejections
 from llenergymeasure.config.names import study_name
-from llenergymeasure.config.nearest import nearest_names
+from llenergymeasure.config.nearest import among
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.preferences import preferred_folder, preferred_notify
 from llenergymeasure.config.quality import QualityConfig
@@ -190,7 +190,8 @@ class Layout:
             known = tuple(model.model_fields)
             for each in rejections(error, given, model):
                 if len(each.path) == 1 and each.path[0] not in known:
-                    each = _unknown_among(known, each)
+                    message = f"unknown key{among(each.path[0], known)}"
+                    each = Rejection(each.path, message, each.found, alone=True)
                 self.problems.append(each.at((name,), self.document.places))
             return None
 
@@ -319,9 +320,3 @@ def _value(values: Any, path: KeyPath) -> Any:
     for part in path:
         values = values[part]
     return values
-
-
-def _unknown_among(known: tuple[str, ...], rejection: Rejection) -> Rejection:
-    near = nearest_names(str(rejection.path[0]), known)
-    hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-    return Rejection(rejection.path, f"unknown key; {hint}", rejection.found, alone=True)

@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from llenergymeasure.config.catalogue.reserved import CREDENTIALS
-from llenergymeasure.config.catalogue.section import FAULT as CATALOGUE_FAULT
-from llenergymeasure.config.catalogue.values import YES_AND_NO
+from llenergymeasure.config.engine_parameters.check import YES_AND_NO
+from llenergymeasure.config.engine_parameters.reserved import CREDENTIALS
+from llenergymeasure.config.engine_parameters.section import FAULT as ENGINE_FAULT
 from llenergymeasure.config.fields import submodels, unknown_key_message
-from llenergymeasure.config.nearest import nearest_names
+from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
 from llenergymeasure.errors import Problem
 
@@ -179,7 +179,7 @@ def _message(details: ErrorDetails, path: KeyPath, value: Any, model: type[BaseM
         return _literal(str(context["expected"]), value)
     if kind == "value_error":
         return str(context["error"])
-    if kind == CATALOGUE_FAULT:
+    if kind == ENGINE_FAULT:
         return str(details["msg"])
     if kind == "string_pattern_mismatch":
         return "must be a plain name of letters, digits and _"
@@ -200,7 +200,7 @@ def _literal(expected: str, value: Any) -> str:
     text = f"must be {'' if ' or ' not in listed else 'one of '}{listed}"
     near = nearest_names(value, names) if isinstance(value, str) else []
     if near:
-        return f"{text}; did you mean {near[0]}?"
+        return f"{text}{did_you_mean(near[:1])}"
     return f"{text}; {YES_AND_NO}" if isinstance(value, bool) else text
 
 

@@ -13,11 +13,14 @@ from typing import Any
 
 from llenergymeasure import files
 from llenergymeasure.config.carbon import CarbonConfig
-from llenergymeasure.config.catalogue.json_schema import knob_properties, sweep_pattern
+from llenergymeasure.config.engine_parameters import Schema as Described
+from llenergymeasure.config.engine_parameters import forms, load, parameters
+from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import ENGINE_SECTIONS
 from llenergymeasure.config.notify import NotifyConfig
+from llenergymeasure.config.old_names import FORMER_FIELDS
 from llenergymeasure.config.quality import QualityConfig
 from llenergymeasure.config.sweep import NOT_SWEPT
 from llenergymeasure.units import BACKENDS
@@ -26,6 +29,8 @@ DEFAULT_PATH = Path("config/study.schema.json")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 Schema = dict[str, Any]
+
+DESCRIPTION_LENGTH = 160
 
 
 def study_schema() -> Schema:
@@ -97,13 +102,75 @@ def _experiment_schema() -> Schema:
     definitions["QualityConfig"] = _tidy(QualityConfig.model_json_schema())
     for section in ENGINE_SECTIONS:
         described = definitions[section.__name__]
-        described["properties"] = described.get("properties", {}) | knob_properties(section)
+        described["properties"] = described.get("properties", {}) | parameter_properties(section)
         described["additionalProperties"] = False
+    for backend in dict.fromkeys(section.owner() for section in ENGINE_SECTIONS):
+        definitions |= {
+            f"{backend}.{name}": _for_editors(backend, each)
+            for name, each in load(backend).get("$defs", {}).items()
+        }
+    _former_fields(definitions)
     energy = definitions["EnergyConfig"]["properties"]["backend"]
     energy["enum"] = [*energy["enum"], None]
     del energy["type"]
     schema.pop("required", None)
     return schema
+
+
+def _former_fields(definitions: Schema) -> None:
+    """Add the fields of engines' classes that studies may still give under an older name."""
+    for key, names in FORMER_FIELDS.items():
+        section, _, parameter = key.rpartition(".")
+        described = parameters(section)[parameter]["$ref"].rpartition("/")[2]
+        fields = definitions[f"{section.partition('.')[0]}.{described}"]["properties"]
+        for former, today in names.items():
+            fields[former] = {**fields[today], "deprecated": True}
+
+
+def parameter_properties(section: type[EngineSection]) -> Schema:
+    """Return the schema of each parameter that a section takes and has no field of its own for."""
+    return {
+        name: _for_editors(section.owner(), parameter)
+        for name in section.names()
+        if name not in section.model_fields and (parameter := section.parameter(name)) is not None
+    }
+
+
+def _for_editors(backend: str, schema: Any) -> Any:
+    """Return an engine's schema as a part of the study's: its classes named, its texts short."""
+    if isinstance(schema, list):
+        return [_for_editors(backend, each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    result = {
+        key: _for_editors(backend, each) for key, each in schema.items() if not key.startswith("x-")
+    }
+    if isinstance(schema.get("$ref"), str):
+        result["$ref"] = schema["$ref"].replace("#/$defs/", f"#/$defs/{backend}.")
+    if isinstance(schema.get("description"), str):
+        result["description"] = _first_sentence(schema["description"])
+    return result
+
+
+def _first_sentence(text: str) -> str:
+    sentence = re.split(r"(?<=[.:]) ", text, maxsplit=1)[0]
+    if len(sentence) <= DESCRIPTION_LENGTH:
+        return sentence
+    return f"{sentence[: DESCRIPTION_LENGTH - 1].rsplit(' ', 1)[0]}…"
+
+
+def sweep_pattern(section: type[EngineSection]) -> str:
+    """Return what matches a sweep's key for a parameter, or for a key inside one."""
+    own = section.model_fields
+    names = [re.escape(name) for name in section.names() if name not in own]
+    inside = [re.escape(name) for name in own if _is_mapping(section.parameter(name))]
+    parts = [rf"({'|'.join(names)})(\..+)?"] if names else []
+    parts += [rf"({'|'.join(inside)})\..+"] if inside else []
+    return rf"^{re.escape(section.study_path)}\.({'|'.join(parts)})$"
+
+
+def _is_mapping(parameter: Described | None) -> bool:
+    return parameter is not None and "object" in forms(parameter)
 
 
 def _tidy(schema: Schema) -> Schema:

@@ -16,7 +16,7 @@ from llenergymeasure.config.fields import (
     unknown_keys,
 )
 from llenergymeasure.config.messages import Places, problem
-from llenergymeasure.config.nearest import nearest_names
+from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.config.strict_yaml import KeyPath
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BACKENDS, BackendName
@@ -225,8 +225,7 @@ def _bad_item(setting: Setting, item: Any, where: KeyPath, places: Places) -> Pr
 def unknown_backend(name: Any, where: KeyPath, places: Places) -> Problem:
     """Return the problem of a name that is no backend."""
     near = nearest_names(name, list(BACKENDS)) if isinstance(name, str) else []
-    hint = f"; did you mean {near[0]}?" if near else ""
-    message = f"is no backend: there are {', '.join(BACKENDS)}{hint}"
+    message = f"is no backend: there are {', '.join(BACKENDS)}{did_you_mean(near[:1])}"
     return problem(message, where, places, found=name)
 
 

@@ -1,7 +1,7 @@
 """Arguments a study hands to transformers as they are: which go to loading, which to generation.
 
-They are the knobs under ``pytorch`` that have no field of their own there, checked against the
-catalogue when the study was read, and ``passthrough_kwargs``, unchecked, which win.
+They are the knobs under ``pytorch`` that have no field of their own there, checked against
+what transformers takes when the study was read, and ``passthrough_kwargs``, unchecked, which win.
 """
 
 from typing import Any

@@ -12,7 +12,7 @@ from llenergymeasure.backends.sglang.arguments import (
     on_cpu,
     sampling_parameters,
 )
-from llenergymeasure.config.catalogue.reserved import CREDENTIALS
+from llenergymeasure.config.engine_parameters.reserved import CREDENTIALS
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.machine.gpus.allotment import allot

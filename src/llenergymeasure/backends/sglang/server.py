@@ -10,7 +10,7 @@ from llenergymeasure.backends.sglang.arguments import (
     environment,
     sampling_parameters,
 )
-from llenergymeasure.config.catalogue import store
+from llenergymeasure.config.engine_parameters import parameters
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.processes import python_module
@@ -131,20 +131,20 @@ def request_body(config: ExperimentConfig) -> dict[str, Any]:
 def _spelt(arguments: Mapping[str, Any]) -> Iterator[str]:
     """Yield the arguments as SGLang's command line takes them.
 
-    Where the catalogue has another spelling, the command line knows that one for certain; a
+    Where the engine names another spelling, the command line knows that one for certain; a
     switch that is off by default is turned off by leaving it out.
     """
-    knobs = store.load("sglang").sections["engine"]
+    known = parameters("sglang.engine")
     for name, value in arguments.items():
         if value is None:
             continue
-        knob = knobs.get(name)
-        spelling = knob.aliases[0] if knob is not None and knob.aliases else name
+        parameter = known.get(name, {})
+        spelling = next(iter(parameter.get("x-aliases", ())), name)
         option = "--" + spelling.replace("_", "-")
         if value is True:
             yield option
         elif value is False:
-            if knob is None or knob.default is not False:
+            if parameter.get("default") is not False:
                 yield f"--no-{spelling.replace('_', '-')}"
         elif isinstance(value, list) and name not in _JSON_LISTS:
             yield from (option, *(str(each) for each in value))

@@ -6,7 +6,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
-from llenergymeasure.config.catalogue.reserved import CREDENTIALS
+from llenergymeasure.config.engine_parameters.reserved import CREDENTIALS
 
 _LEFT_OUT = frozenset({"hf_config", "hf_text_config", "static_forward_context", "instance_id"})
 """The model's own configuration, which stands in the record by itself; the loaded layers, and a

@@ -12,7 +12,6 @@ from llenergymeasure.backends.vllm.arguments import (
     given_sampling,
     sampling_parameters,
 )
-from llenergymeasure.config.catalogue import store
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.processes import python_module
@@ -130,14 +129,10 @@ def request_body(config: ExperimentConfig, source: ModelSource) -> dict[str, Any
 
 def _spelt(arguments: Mapping[str, Any]) -> Iterator[str]:
     """Yield the arguments as vLLM's command line takes them."""
-    knobs = store.load("vllm").sections["engine"]
     for name, value in arguments.items():
         if value is None:
             continue
-        knob = knobs.get(name)
-        spelling = (knob.aliases[0] if knob is not None and knob.aliases else name).replace(
-            "_", "-"
-        )
+        spelling = name.replace("_", "-")
         if isinstance(value, bool):
             yield f"--{spelling}" if value else f"--no-{spelling}"
         elif isinstance(value, list):

@@ -1,21 +1,20 @@
 """Settings of transformers on PyTorch. A null leaves the engine's own default.
 
-Whatever ``from_pretrained`` and ``GenerationConfig`` take is taken, checked against their
-catalogue; those below are ours, those of the original tool and those used most.
+Whatever ``from_pretrained`` and ``GenerationConfig`` take is taken, checked as they
+describe it; those below are ours, those of the original tool and those used most.
 """
 
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from llenergymeasure.config.catalogue.section import EngineSection
+from llenergymeasure.config.engine_parameters.section import EngineSection
 
 
 class PyTorchConfig(EngineSection):
     """Settings of the pytorch backend."""
 
     study_path: ClassVar[str] = "pytorch"
-    catalogue_of: ClassVar[tuple[str, tuple[str, ...]]] = ("pytorch", ("loading", "generation"))
 
     batch_size: int | None = Field(
         default=None, ge=1, le=1_000_000, description="Prompts in a batch; default 1."

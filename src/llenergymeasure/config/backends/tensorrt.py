@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from llenergymeasure.config.catalogue.section import EngineSection
+from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.section import Section
 
 _OF_COMPILED_ENGINES = frozenset({"build_config", "quant_config", "calib_config", "fast_build"})
@@ -14,7 +14,6 @@ class TensorRTEngineConfig(EngineSection):
     """Arguments of TensorRT-LLM's ``LLM``, under its own names."""
 
     study_path: ClassVar[str] = "tensorrt.engine"
-    catalogue_of: ClassVar[tuple[str, tuple[str, ...]]] = ("tensorrt", ("engine",))
 
     backend: Literal["pytorch", "tensorrt"] | None = Field(
         default=None,
@@ -27,7 +26,6 @@ class TensorRTSamplingConfig(EngineSection):
     """Sampling parameters of TensorRT-LLM; they win over the decoder's, there alone."""
 
     study_path: ClassVar[str] = "tensorrt.sampling"
-    catalogue_of: ClassVar[tuple[str, tuple[str, ...]]] = ("tensorrt", ("sampling",))
 
 
 class TensorRTConfig(Section):
@@ -57,6 +55,8 @@ class TensorRTConfig(Section):
 
     @model_validator(mode="after")
     def _said_once(self) -> "TensorRTConfig":
+        if not self.compiled and (self.quantization or self.engine_path):
+            raise ValueError("quantization and engine_path need engine.backend: tensorrt")
         engine = self.engine.extras() if self.engine is not None else {}
         for ours, theirs in (
             ("max_batch_size", "max_batch_size"),

@@ -84,7 +84,7 @@ def preflight(
         _obtained(found, "dataset", read_dataset, str(config.dataset))
     cards = _obtained(found, None, _cards, config, found) or ()
     found += check_gpus(config, cards, run_pid)
-    found += check_rules(config, source, cards)
+    found += check_rules(config, source)
     found += [*check_folder(folder), *check_address_space()]
     if source is not None:
         found += check_model(config, source, workload, cards)
@@ -115,14 +115,11 @@ def check_server(config: ExperimentConfig, backend: Backend) -> Iterator[Problem
         yield Problem(text, key="serving.concurrency", found=str(users), fatal=False)
 
 
-def check_rules(
-    config: ExperimentConfig, source: ModelSource | None, cards: tuple[Gpu, ...]
-) -> Iterator[Problem]:
-    """Yield settings that do not go together, now that the model and the GPUs are known."""
+def check_rules(config: ExperimentConfig, source: ModelSource | None) -> Iterator[Problem]:
+    """Yield settings that do not go together, now that the model is known."""
     architecture = None if source is None else source.architecture
     shape = None if architecture is None else shape_of(architecture)
-    capabilities = [card.compute_capability for card in cards if card.compute_capability]
-    for breach in breaches(config, shape, min(capabilities, default=None)):
+    for breach in breaches(config, shape):
         yield Problem(str(breach), key=breach.key)
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from llenergymeasure.config.catalogue import store
-from llenergymeasure.config.rules.tensorrt import COMPILED_ALONE, PYTORCH_ALONE
+from llenergymeasure.config.engine_parameters import parameters
 from tensorrt_llm.llmapi import BuildConfig, CalibConfig, QuantConfig
 from tensorrt_llm.llmapi.llm_args import BaseSparseAttentionConfig, DecodingBaseConfig
 from tensorrt_llm.sampling import SamplingParams
@@ -22,6 +21,62 @@ _OBJECTS = {
     "sparse_attention_config": BaseSparseAttentionConfig,
     "speculative_config": DecodingBaseConfig,
 }
+
+COMPILED_ALONE = frozenset(
+    {
+        "batching_type",
+        "build_config",
+        "calib_config",
+        "embedding_parallel_mode",
+        "enable_prompt_adapter",
+        "enable_tqdm",
+        "extended_runtime_perf_knob_config",
+        "fast_build",
+        "max_prompt_adapter_token",
+        "normalize_log_probs",
+        "quant_config",
+        "workspace",
+    }
+)
+"""Arguments of ``TrtLlmArgs`` that ``TorchLlmArgs`` refuses."""
+
+PYTORCH_ALONE = frozenset(
+    {
+        "allreduce_strategy",
+        "attention_dp_config",
+        "attn_backend",
+        "batch_wait_max_tokens_ratio",
+        "batch_wait_timeout_iters",
+        "batch_wait_timeout_ms",
+        "checkpoint_format",
+        "checkpoint_loader",
+        "cuda_graph_config",
+        "disable_flashinfer_sampling",
+        "disable_overlap_scheduler",
+        "enable_autotuner",
+        "enable_iter_perf_stats",
+        "enable_iter_req_stats",
+        "enable_layerwise_nvtx_marker",
+        "enable_min_latency",
+        "enable_sleep",
+        "force_dynamic_quantization",
+        "garbage_collection_gen0_threshold",
+        "kv_connector_config",
+        "max_stats_len",
+        "mm_encoder_only",
+        "moe_config",
+        "nvfp4_gemm_config",
+        "perf_metrics_max_requests",
+        "print_iter_log",
+        "ray_placement_config",
+        "ray_worker_extension_cls",
+        "sampler_force_async_worker",
+        "sampler_type",
+        "stream_interval",
+        "torch_compile_config",
+    }
+)
+"""Arguments of ``TorchLlmArgs`` that ``TrtLlmArgs`` refuses."""
 
 
 class _Arguments:
@@ -48,7 +103,7 @@ class _LLM:
         tokenizer_revision: str | None = None,
         **kwargs: Any,
     ) -> None:
-        fields = store.load("tensorrt").sections["engine"]
+        fields = parameters("tensorrt.engine")
         for name, value in kwargs.items():
             if name not in fields or name in self.refused:
                 raise ValueError(f"{type(self).__name__}: Extra inputs are not permitted: {name}")
@@ -56,7 +111,9 @@ class _LLM:
                 raise TypeError(f"{name} must be a {_OBJECTS[name].__name__}")
         if not Path(model).is_dir():
             raise ValueError(f"{model} does not exist")
-        defaults = {name: knob.default for name, knob in fields.items() if name not in self.refused}
+        defaults = {
+            name: each.get("default") for name, each in fields.items() if name not in self.refused
+        }
         self.args = _Arguments(
             {
                 **defaults,

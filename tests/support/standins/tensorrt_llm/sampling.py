@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from llenergymeasure.config.catalogue import store
+from llenergymeasure.config.engine_parameters import parameters
 from tensorrt_llm.llmapi import GuidedDecodingParams
 
 
 class SamplingParams:
     def __init__(self, **given: Any) -> None:
-        fields = store.load("tensorrt").sections["sampling"]
+        fields = parameters("tensorrt.sampling")
         unknown = sorted(set(given) - set(fields))
         if unknown:
             raise TypeError(f"SamplingParams got an unexpected keyword argument {unknown[0]!r}")
-        values = {name: knob.default for name, knob in fields.items()} | given
+        values = {name: each.get("default") for name, each in fields.items()} | given
         if values["best_of"] is not None and values["best_of"] < values["n"]:
             raise ValueError("best_of cannot be less than n")
         grammar = values["guided_decoding"]

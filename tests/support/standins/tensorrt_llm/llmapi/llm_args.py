@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from llenergymeasure.config.catalogue import store
+from llenergymeasure.config.engine_parameters import choices, load, parameters
 
 
 class Configuration:
@@ -20,11 +20,12 @@ class _Dispatching:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "_Dispatching":
-        catalogue, kind = store.load("tensorrt"), data.pop(cls.told_by, None)
-        for part in catalogue.sections["engine"][cls.argument].type:
-            fields = catalogue.classes[part["class"]]
-            if kind in fields[cls.told_by].choices:
-                _refuse_others(part["class"], data)
+        kind = data.pop(cls.told_by, None)
+        argument = parameters("tensorrt.engine")[cls.argument]
+        for part in argument.get("anyOf", [argument]):
+            name = part["$ref"].rpartition("/")[2]
+            if kind in choices(load("tensorrt")["$defs"][name]["properties"][cls.told_by]):
+                _refuse_others(name, data)
                 return cls(kind, data)
         raise ValueError(f"Invalid {cls.told_by}: {kind}")
 
@@ -40,6 +41,6 @@ class BaseSparseAttentionConfig(_Dispatching):
 
 
 def _refuse_others(name: str, given: dict[str, Any]) -> None:
-    unknown = sorted(set(given) - set(store.load("tensorrt").classes[name]))
+    unknown = sorted(set(given) - set(load("tensorrt")["$defs"][name]["properties"]))
     if unknown:
         raise ValueError(f"{name}: Extra inputs are not permitted: {unknown[0]}")

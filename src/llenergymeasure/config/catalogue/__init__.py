@@ -1,1 +1,0 @@
-"""Every argument of each engine, read from its release: names, types, defaults, choices, help."""

@@ -1,0 +1,160 @@
+"""Whether a value fits an engine's parameter, and what to say where it does not."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from llenergymeasure.config.engine_parameters import Schema, choices, forms, load, parameters
+from llenergymeasure.config.nearest import among, did_you_mean, nearest_names
+from llenergymeasure.config.old_names import FORMER_FIELDS
+
+Path = tuple[str | int, ...]
+
+YES_AND_NO = "text that reads true or false needs quotes"
+
+_PLUGIN = "; what a plugin adds goes into passthrough_kwargs"
+_WORDS = {
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "array": "a list",
+    "object": "a mapping",
+}
+_BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "more than",
+    "maximum": "at most",
+    "exclusiveMaximum": "less than",
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a value cannot be.
+
+    Attributes:
+        path: where, below the parameter.
+        message: what would do.
+        found: the value that is wrong.
+    """
+
+    path: Path
+    message: str
+    found: Any
+
+
+def faults(study_path: str, name: str, value: Any) -> Iterator[Fault]:
+    """Yield why a value cannot be that of an engine's parameter; nothing if it can."""
+    validator = _validator(study_path, name)
+    if validator is None or value is None:
+        return
+    if isinstance(value, float) and not math.isfinite(value):
+        yield Fault((), "must be a finite number", value)
+        return
+    former = FORMER_FIELDS.get(f"{study_path}.{name}", {})
+    if isinstance(value, Mapping):
+        value = {former.get(key, key): item for key, item in value.items()}
+    for error in validator.iter_errors(_without_nulls(value)):
+        yield from _faults(error, ())
+
+
+@lru_cache(maxsize=4096)
+def _validator(study_path: str, name: str) -> Any:
+    """Return what checks a parameter; None where jsonschema is not installed.
+
+    An engine's image may lack it. The study was checked where it was planned, and the engine
+    checks its parameters itself.
+    """
+    try:
+        from jsonschema import Draft4Validator, Draft202012Validator, validators
+    except ImportError:
+        return None
+    # Draft 4 is the last in which 1.0 is no integer.
+    kind = validators.extend(  # type: ignore[no-untyped-call]
+        Draft202012Validator, {"enum": _listed}, type_checker=Draft4Validator.TYPE_CHECKER
+    )
+    definitions = load(study_path.partition(".")[0]).get("$defs", {})
+    return kind({"$defs": definitions, **parameters(study_path)[name]})
+
+
+def _listed(_validator: Any, listed: list[Any], value: Any, _schema: Any) -> Iterator[Any]:
+    """Check a value against listed ones; an enumeration's names are taken in any case."""
+    from jsonschema import ValidationError
+
+    if isinstance(value, str) and value.upper() in listed:
+        return
+    if not any(each == value and type(each) is type(value) for each in listed):
+        yield ValidationError("is not listed")
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        kept = {str(key): item for key, item in value.items() if item is not None}
+        return {key: _without_nulls(item) for key, item in kept.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nulls(item) for item in value if item is not None]
+    return value
+
+
+def _faults(error: Any, above: Path) -> Iterator[Fault]:
+    path: Path = (*above, *error.path)
+    if error.validator == "additionalProperties":
+        known = tuple(error.schema.get("properties", ()))
+        for key in error.instance:
+            if key not in known:
+                yield Fault((*path, key), _unknown(key, known), error.instance[key])
+        return
+    if error.validator == "not":
+        yield Fault(path, "takes a Python object, which no study file can hold", error.instance)
+        return
+    if error.validator in _BOUNDS:
+        bounds = [
+            f"{word} {error.schema[key]:g}" for key, word in _BOUNDS.items() if key in error.schema
+        ]
+        yield Fault(path, f"must be {' and '.join(bounds)}", error.instance)
+        return
+    deeper = [each for each in error.context or () if each.path or _says_more(each)]
+    if deeper:
+        for each in deeper:
+            yield from _faults(each, path)
+        return
+    yield Fault(path, _expected(error.schema, error.instance), error.instance)
+
+
+def _says_more(error: Any) -> bool:
+    """Whether a value has the form of an alternative, and is wrong inside it."""
+    return error.validator in ("additionalProperties", *_BOUNDS)
+
+
+def _unknown(name: str, known: tuple[str, ...]) -> str:
+    return f"unknown key{among(name, known)}"
+
+
+def _expected(schema: Schema, value: Any) -> str:
+    listed, kinds = choices(schema), forms(schema) - {"enum"}
+    open_to_plugins = any("pattern" in each for each in schema.get("anyOf", ()))
+    words = [_WORDS.get(each, each) for each in _WORDS if each in kinds]
+    if open_to_plugins and isinstance(value, str):
+        words = [word for word in words if word != "text"]
+    if listed:
+        shown = ", ".join(
+            str(each).lower() if isinstance(each, bool) else str(each) for each in listed
+        )
+        words.insert(0, f"one of {shown}" if len(listed) > 1 else shown)
+    text = f"must be {' or '.join(words)}"
+    if isinstance(value, str):
+        near = nearest_names(value, [each for each in listed if isinstance(each, str)])
+        if near:
+            return f"{text}{did_you_mean(near[:1])}"
+        if open_to_plugins:
+            return f"{text}{_PLUGIN}"
+        if not listed and kinds & {"boolean", "integer", "number"}:
+            return f"{text}, without quotes"
+    if isinstance(value, bool) and (listed or "string" in kinds):
+        return f"{text}; {YES_AND_NO}"
+    if isinstance(value, int | float) and "string" in kinds:
+        return f"{text}, in quotes"
+    return text

@@ -1,0 +1,325 @@
+"""Settings that do not go together, found before anything runs.
+
+An engine checks its own parameters, and its own words are shown. Here stands only what no engine
+says, or what it says late: after it has loaded a model, or by cutting answers short in silence.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llenergymeasure.config.experiment import ExperimentConfig
+
+Capability = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What rules need to know of a model.
+
+    Attributes:
+        heads: attention heads a layer.
+        kv_heads: key and value heads a layer.
+        layers: transformer blocks.
+        max_positions: longest sequence, in tokens; None where its configuration leaves it open.
+        experts: experts a layer; 0 for a dense model.
+    """
+
+    heads: int
+    kv_heads: int
+    layers: int
+    max_positions: int | None
+    experts: int = 0
+
+
+@dataclass(frozen=True)
+class Names:
+    """What an engine calls the parameters that rules look at; None for what it does not have."""
+
+    tensor_parallel: str | None = None
+    pipeline_parallel: str | None = None
+    context: str | None = None
+    dtype: str | None = None
+    seed: str | None = None
+    least_tokens: str | None = None
+    most_tokens: str | None = None
+    long_context_variable: str | None = None
+
+
+NAMES = {
+    "pytorch": Names(tensor_parallel="pytorch.tensor_parallel_size"),
+    "vllm": Names(
+        tensor_parallel="vllm.engine.tensor_parallel_size",
+        pipeline_parallel="vllm.engine.pipeline_parallel_size",
+        context="vllm.engine.max_model_len",
+        dtype="vllm.engine.dtype",
+        seed="vllm.engine.seed",
+        least_tokens="vllm.sampling.min_tokens",
+        most_tokens="vllm.sampling.max_tokens",
+        long_context_variable="VLLM_ALLOW_LONG_MAX_MODEL_LEN",
+    ),
+    "sglang": Names(
+        tensor_parallel="sglang.engine.tp_size",
+        pipeline_parallel="sglang.engine.pp_size",
+        context="sglang.engine.context_length",
+        dtype="sglang.engine.dtype",
+        seed="sglang.engine.random_seed",
+        least_tokens="sglang.sampling.min_new_tokens",
+        most_tokens="sglang.sampling.max_new_tokens",
+        long_context_variable="SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN",
+    ),
+    "tensorrt": Names(
+        tensor_parallel="tensorrt.engine.tensor_parallel_size",
+        pipeline_parallel="tensorrt.engine.pipeline_parallel_size",
+        context="tensorrt.engine.max_seq_len",
+        dtype="tensorrt.engine.dtype",
+        seed="tensorrt.sampling.seed",
+        least_tokens="tensorrt.sampling.min_tokens",
+        most_tokens="tensorrt.sampling.max_tokens",
+    ),
+    "openai": Names(),
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a rule is given; a rule that needs what is not known says nothing.
+
+    Attributes:
+        config: the experiment.
+        names: what its engine calls the parameters.
+        settings: the settings of its engine that are set, by dotted name.
+        shape: the model's, if it is known.
+    """
+
+    config: ExperimentConfig
+    names: Names
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    shape: Shape | None = None
+
+    def number(self, name: str | None) -> int | None:
+        """Return the whole number that a setting has; None for any other, or none."""
+        value = self.settings.get(name or "")
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    def of_sampling(self, name: str, default: Any = None) -> Any:
+        """Return a sampling parameter of the engine's section, or else ``default``."""
+        return self.settings.get(f"{self.config.backend}.sampling.{name}", default)
+
+    def has(self, *names: str) -> bool:
+        """Return whether one of these parameters of the engine is set, and on."""
+        return any(self.settings.get(f"{self.config.backend}.engine.{name}") for name in names)
+
+
+@dataclass(frozen=True)
+class Breach:
+    """Settings that do not go together: the one to change, and what is wrong and would do."""
+
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return self.message
+
+
+Found = Iterator[tuple[str, str]]
+"""The key to change and the message, for each breach."""
+
+PRECISIONS: Mapping[str, frozenset[str]] = {
+    "fp32": frozenset({"float", "float32"}),
+    "fp16": frozenset({"half", "float16"}),
+    "bf16": frozenset({"bfloat16"}),
+}
+"""How engines spell each precision of a study."""
+
+MODEL_OVERRIDES = ("hf_overrides", "rope_scaling", "json_model_override_args", "hf_config_path")
+"""Engines' parameters that change what a model is made for."""
+
+
+def heads_divide(facts: Facts) -> Found:
+    """Attention heads split evenly over tensor parallel GPUs; KV heads split, or repeat, evenly."""
+    ours = "tensorrt.tp_size" if facts.config.backend == "tensorrt" else None
+    for key in filter(None, (facts.names.tensor_parallel, ours)):
+        size, shape = facts.number(key), facts.shape
+        # With data parallel attention each GPU holds all heads of its share of the requests.
+        if (
+            shape is None
+            or not size
+            or size == 1
+            or facts.has("enable_dp_attention", "attn_dp_size")
+        ):
+            continue
+        if shape.heads % size:
+            fit = [str(each) for each in range(1, shape.heads + 1) if shape.heads % each == 0]
+            yield (
+                key,
+                f"{size} does not divide the model's {shape.heads} attention heads; "
+                f"use {', '.join(fit)}",
+            )
+            continue
+        few, many = sorted((shape.kv_heads, size))
+        if many % few:
+            yield (
+                key,
+                f"the model's {shape.kv_heads} key and value heads neither split nor repeat "
+                f"evenly over {size} GPUs",
+            )
+
+
+def stages_have_layers(facts: Facts) -> Found:
+    """Each pipeline stage holds at least one layer."""
+    key = facts.names.pipeline_parallel
+    size = facts.number(key)
+    if key and facts.shape is not None and size is not None and size > facts.shape.layers:
+        yield key, f"{size} stages are more than the model's {facts.shape.layers} layers"
+
+
+def context_within_positions(facts: Facts) -> Found:
+    """The longest context asked for is one the model was made for.
+
+    Where the study overrides the model's own configuration, or the variable is set that lets an
+    engine go on, the engine decides.
+    """
+    key, variable = facts.names.context, facts.names.long_context_variable
+    if key is None or variable is None or facts.has(*MODEL_OVERRIDES):
+        return
+    length = facts.number(key)
+    positions = None if facts.shape is None else facts.shape.max_positions
+    if (
+        positions is None
+        or length is None
+        or length <= positions
+        or os.environ.get(variable) == "1"
+    ):
+        return
+    yield (
+        key,
+        f"{length} tokens are more than the {positions} the model is made for; lower it, or "
+        f"set {variable}=1 where the engine runs",
+    )
+
+
+def workload_fits(facts: Facts) -> Found:
+    """Prompt and answer fit into the context, or engines cut answers short in silence."""
+    synthetic, length = facts.config.synthetic(), facts.number(facts.names.context)
+    if synthetic is None or length is None:
+        return
+    answer = facts.number(facts.names.most_tokens) or synthetic.output_len
+    longest = synthetic.input_len + answer
+    if 0 < length < longest:
+        yield (
+            str(facts.names.context),
+            f"prompt and answer take {longest} tokens together, more than the context of "
+            f"{length}; raise it, or lower max_input_tokens or max_output_tokens",
+        )
+
+
+def one_precision(facts: Facts) -> Found:
+    """An engine's own data type, where it is set, is the study's precision."""
+    dtype, precision = facts.settings.get(facts.names.dtype or ""), facts.config.precision
+    if isinstance(dtype, str) and dtype not in ("auto", *PRECISIONS[precision]):
+        message = f"is {dtype}, but precision is {precision}; set precision alone"
+        yield str(facts.names.dtype), message
+
+
+def one_seed(facts: Facts) -> Found:
+    """An engine's own seed, where it is set, is the study's."""
+    seed, ours = facts.number(facts.names.seed), facts.config.random_seed
+    if seed is not None and seed != ours:
+        yield str(facts.names.seed), f"is {seed}, but random_seed is {ours}; set that alone"
+
+
+def least_below_most(facts: Facts) -> Found:
+    """The fewest tokens asked for are no more than the most."""
+    least = facts.number(facts.names.least_tokens)
+    most = facts.number(facts.names.most_tokens)
+    least = facts.config.decoder.min_new_tokens if least is None else least
+    most = facts.config.max_output_tokens if most is None else most
+    if facts.names.least_tokens and least is not None and least > most:
+        key = facts.names.least_tokens
+        yield key, f"the fewest tokens ({least}) are more than the most ({most})"
+
+
+def greedy_gives_one(facts: Facts) -> Found:
+    """Greedy decoding gives the same answer every time."""
+    number, decoder = facts.of_sampling("n"), facts.config.decoder
+    greedy = not decoder.do_sample or facts.of_sampling("temperature", decoder.temperature) == 0
+    if (
+        isinstance(number, int)
+        and number > 1
+        and greedy
+        and not facts.of_sampling("use_beam_search")
+    ):
+        key = f"{facts.config.backend}.sampling.n"
+        yield key, f"asks for {number} answers of greedy decoding, which are all the same; sample"
+
+
+def a_share_is_left(facts: Facts) -> Found:
+    """A share of zero leaves no token to choose."""
+    share = facts.of_sampling("top_p", facts.config.decoder.top_p)
+    if facts.config.backend in ("vllm", "sglang") and share == 0:
+        yield "decoder.top_p", "a share of 0 leaves no token to choose; 1 is off"
+
+
+def natural_answers(facts: Facts) -> Found:
+    """Answers that end by themselves are drawn in each cycle by the study's own seed."""
+    if facts.config.answer_length != "natural" or facts.config.backend == "pytorch":
+        return
+    for part in ("engine", "sampling", "body"):
+        for name in ("seed", "random_seed", "sampling_seed", "ignore_eos"):
+            key = f"{facts.config.backend}.{part}.{name}"
+            if facts.settings.get(key) not in (None, False):
+                yield key, f"answer_length: natural settles {name}; remove it"
+
+
+def prompt_lookup_alone(facts: Facts) -> Found:
+    """Prompt lookup works on one prompt at a time, without beams, with a cache."""
+    settings = facts.config.pytorch
+    if settings is None or settings.prompt_lookup_num_tokens is None:
+        return
+    key = "pytorch.prompt_lookup_num_tokens"
+    if (settings.batch_size or 1) > 1:
+        yield key, "works on one prompt at a time; set pytorch.batch_size: 1"
+    if (settings.num_beams or 1) > 1:
+        yield key, "does not go with beams; set pytorch.num_beams: 1"
+    if settings.use_cache is False:
+        yield key, "needs the cache; remove pytorch.use_cache: false"
+
+
+RULES: tuple[Callable[[Facts], Found], ...] = (
+    heads_divide,
+    stages_have_layers,
+    context_within_positions,
+    workload_fits,
+    one_precision,
+    one_seed,
+    least_below_most,
+    greedy_gives_one,
+    a_share_is_left,
+    natural_answers,
+    prompt_lookup_alone,
+)
+
+
+def breaches(config: ExperimentConfig, shape: Shape | None = None) -> list[Breach]:
+    """Return which settings of an experiment do not go together.
+
+    Args:
+        config: the experiment.
+        shape: the model's, if it is known.
+    """
+    section = getattr(config, config.backend)
+    if section is None and config.backend == "pytorch":
+        return []  # All of its rules are about its own section.
+    given = {} if section is None else section.model_dump(exclude_none=True)
+    facts = Facts(config, NAMES[config.backend], dict(_flat(config.backend, given)), shape)
+    return [Breach(key, message) for rule in RULES for key, message in rule(facts)]
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        yield f"{prefix}.{name}", value
+        if name in ("engine", "sampling", "body"):
+            yield from _flat(f"{prefix}.{name}", value)

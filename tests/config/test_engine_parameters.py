@@ -1,0 +1,337 @@
+"""Every parameter of an engine as a key of a study: taken, checked, and told what would do."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from llenergymeasure.config.engine_parameters import Schema, choices, forms
+from llenergymeasure.config.engine_parameters.section import EngineSection
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.fields import ENGINE_SECTIONS
+from llenergymeasure.config.loading import study_from_mapping
+from llenergymeasure.config.study import Study, value_at
+from llenergymeasure.errors import ConfigurationError
+
+WRONG = object()
+SAMPLES: dict[str, Any] = {
+    "boolean": True,
+    "integer": 1,
+    "number": 0.5,
+    "string": "text",
+    "any": 1,
+    "array": [],
+    "object": {},
+}
+
+
+def right(schema: Schema) -> Any:
+    """Return a value the parameter takes."""
+    if schema.get("default") is not None:
+        return schema["default"]
+    if choices(schema):
+        return choices(schema)[0]
+    kind = next(each for each in SAMPLES if each in forms(schema))
+    least = [schema[key] for key in ("minimum", "exclusiveMinimum") if key in schema]
+    return max([SAMPLES[kind], *least]) if kind == "integer" else SAMPLES[kind]
+
+
+def wrong(schema: Schema) -> Any:
+    """Return a value the parameter cannot take; ``WRONG`` where it takes anything."""
+    kinds = forms(schema)
+    if "any" in kinds:
+        return WRONG
+    if "object" not in kinds:
+        return {"no": "mapping"}
+    return ["no list"] if "array" not in kinds else 1.5
+
+
+def wrong_text(schema: Schema) -> str | None:
+    """Return a text the parameter cannot take; None where text is among what it takes."""
+    if choices(schema) and forms(schema) <= {"enum", "string"}:
+        return "no-such-choice"
+    return "many" if forms(schema) <= {"boolean", "integer", "number"} else None
+
+
+def settable(section: type[EngineSection]) -> dict[str, Schema]:
+    found = {name: section.parameter(name) for name in section.names()}
+    return {
+        name: schema
+        for name, schema in found.items()
+        if schema is not None and forms(schema) != {"nothing"}
+    }
+
+
+def experiment(section: type[EngineSection], settings: dict[str, Any]) -> ExperimentConfig:
+    backend, _, part = section.study_path.partition(".")
+    values = {part: settings} if part else settings
+    return ExperimentConfig.model_validate(
+        {"model": "tiny-llama", "backend": backend, backend: values}
+    )
+
+
+def refused(**study: Any) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        study_from_mapping({"model": "tiny-llama", **study})
+    return str(caught.value)
+
+
+def loaded(**study: Any) -> Study:
+    return study_from_mapping({"model": "tiny-llama", **study})
+
+
+@pytest.mark.parametrize("section", ENGINE_SECTIONS, ids=lambda section: section.study_path)
+def test_every_parameter_takes_what_the_engine_takes(section: type[EngineSection]) -> None:
+    for name, schema in settable(section).items():
+        if name in ("load_in_4bit", "cache_implementation", "attn_implementation"):
+            continue
+        value = right(schema)
+        config = experiment(section, {name: value}).model_dump(exclude_none=True)
+        assert value_at(config, f"{section.study_path}.{name}") == value
+
+
+@pytest.mark.parametrize("section", ENGINE_SECTIONS, ids=lambda section: section.study_path)
+def test_every_parameter_refuses_another_type_by_name(section: type[EngineSection]) -> None:
+    for name, schema in settable(section).items():
+        value = wrong(schema)
+        if value is WRONG:
+            continue
+        with pytest.raises(ValidationError) as caught:
+            experiment(section, {name: value})
+        assert any(name in error["loc"] for error in caught.value.errors())
+
+
+@pytest.mark.parametrize(
+    ("section", "least"), [("vllm.engine", 245), ("sglang.engine", 530), ("vllm.sampling", 30)]
+)
+def test_parameters_can_be_swept_and_a_wrong_point_is_an_error(section: str, least: int) -> None:
+    found = next(each for each in ENGINE_SECTIONS if each.study_path == section)
+    backend = section.partition(".")[0]
+    assert len(settable(found)) >= least
+    # Those that a rule holds together with the study or the model.
+    skip = {"dtype", "seed", "random_seed", "max_model_len", "context_length"}
+    checked = 0
+    for name, schema in settable(found).items():
+        bad = wrong_text(schema)
+        if name in skip or bad is None or checked == 60:
+            continue
+        study = loaded(backend=backend, sweep={f"{section}.{name}": [right(schema)]})
+        assert len(study.experiments) == 1, name
+        with pytest.raises(ConfigurationError) as caught:
+            loaded(backend=backend, sweep={f"{section}.{name}": [right(schema), bad]})
+        assert f"{section}.{name}[1]: must be" in str(caught.value)
+        if choices(schema):
+            assert str(choices(schema)[0]) in str(caught.value)
+        checked += 1
+    assert checked >= (30 if "engine" in section else 10)
+
+
+@pytest.mark.parametrize(
+    ("study", "words"),
+    [
+        (
+            {"backend": "vllm", "vllm": {"engine": {"kv_cache_dtpye": "fp8"}}},
+            ("vllm.engine.kv_cache_dtpye", "did you mean vllm.engine.kv_cache_dtype?"),
+        ),
+        (
+            {"backend": "sglang", "sglang": {"engine": {"tensor_parallel_size": 2}}},
+            ("did you mean sglang.engine.tp_size?",),
+        ),
+        (
+            {"backend": "sglang", "sglang": {"engine": {"zzz_zzz": 2}}},
+            ("sglang 0.5", "no such setting", "llem config sglang"),
+        ),
+        (
+            {"backend": "vllm", "sweep": {"vllm.engine.async_schedulin": [True]}},
+            ("did you mean vllm.engine.async_scheduling?",),
+        ),
+        ({"stream_interval": 2}, ("vllm.engine.stream_interval",)),
+        (
+            {"backend": "vllm", "vllm": {"engine": {"performance_mode": "turbo"}}},
+            ("must be one of balanced, interactivity, throughput", "turbo"),
+        ),
+        (
+            {"backend": "vllm", "vllm": {"engine": {"quantization": "zzz"}}},
+            ("must be one of awq", "compressed-tensors", "passthrough_kwargs"),
+        ),
+        (
+            {"backend": "vllm", "vllm": {"engine": {"max_loras": 0}}},
+            ("vllm.engine.max_loras: must be at least 1", "0"),
+        ),
+        (
+            {"backend": "vllm", "vllm": {"engine": {"attention_config": {"backnd": "X"}}}},
+            ("vllm.engine.attention_config.backnd: unknown key; did you mean backend?",),
+        ),
+        (
+            {"backend": "vllm", "vllm": {"engine": {"attention_config": {"backend": "X"}}}},
+            ("vllm.engine.attention_config.backend: must be one of FLASH_ATTN",),
+        ),
+        (
+            {"backend": "vllm", "vllm": {"engine": {"numa_bind_nodes": [1, "x"]}}},
+            ("vllm.engine.numa_bind_nodes[1]: must be a whole number",),
+        ),
+        (
+            {"backend": "sglang", "sglang": {"engine": {"host": "0.0.0.0"}}},
+            ("sglang.engine.host", "this machine alone"),
+        ),
+        (
+            {"backend": "vllm", "vllm": {"engine": {"hf_token": "secret"}}},
+            ("vllm.engine.hf_token", "HF_TOKEN"),
+        ),
+        ({"pytorch": {"temperature": 0.5}}, ("set decoder.temperature",)),
+        ({"pytorch": {"eos_token_id": 5}}, ("counted as output",)),
+        (
+            {"backend": "vllm", "vllm": {"sampling": {"output_kind": 1}}},
+            ("set by the engine itself",),
+        ),
+        (
+            {"backend": "tensorrt", "tensorrt": {"engine": {"zzz": 5}}},
+            ("incomplete", "passthrough_kwargs"),
+        ),
+        (
+            {"backend": "tensorrt", "tensorrt": {"engine": {"max_batchsize": 5}}},
+            ("did you mean tensorrt.engine.max_batch_size?",),
+        ),
+        (
+            {
+                "backend": "tensorrt",
+                "tensorrt": {"tp_size": 2, "engine": {"tensor_parallel_size": 2}},
+            },
+            ("are the same setting",),
+        ),
+    ],
+)
+def test_what_cannot_be_is_told_with_what_would_do(
+    study: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    message = refused(**study)
+    for word in words:
+        assert word in message
+
+
+def test_a_secret_reaches_no_message() -> None:
+    assert "secret" not in refused(backend="vllm", vllm={"engine": {"hf_token": "secret"}})
+
+
+def test_all_faults_are_told_at_once() -> None:
+    message = refused(
+        backend="vllm", vllm={"engine": {"async_scheduling": "maybe", "max_loras": 0, "seed": "x"}}
+    )
+    assert message.count("must be") == 3
+
+
+def test_a_class_by_its_path_and_an_enumeration_in_small_letters_are_taken() -> None:
+    study = loaded(
+        backend="vllm",
+        vllm={
+            "engine": {"scheduler_cls": "my.module.Scheduler", "attention_backend": "flash_attn"}
+        },
+    )
+    assert study.experiments[0].config["vllm"]["engine"]["attention_backend"] == "flash_attn"
+
+
+def test_ranges_and_keys_inside_a_parameter_can_be_swept() -> None:
+    study = loaded(
+        backend="vllm",
+        sweep={
+            "vllm.engine.stream_interval": {"pow2": {"min": 1, "max": 4}},
+            "vllm.engine.compilation_config.mode": [0, 3],
+        },
+    )
+    assert [each.swept["vllm.engine.stream_interval"] for each in study.experiments] == [
+        *(1, 1, 2, 2, 4, 4)
+    ]
+
+
+def test_an_unset_parameter_leaves_the_id_alone() -> None:
+    typed = loaded(backend="vllm", vllm={"engine": {"max_num_seqs": None}}).experiments[0].id
+    untyped = (
+        loaded(backend="vllm", vllm={"engine": {"enable_mfu_metrics": None}}).experiments[0].id
+    )
+    assert typed == untyped
+    assert (
+        untyped
+        != loaded(backend="vllm", vllm={"engine": {"enable_mfu_metrics": True}}).experiments[0].id
+    )
+
+
+def test_older_names_of_vllm_become_todays() -> None:
+    config = ExperimentConfig.model_validate(
+        {
+            "model": "x",
+            "backend": "vllm",
+            "vllm": {
+                "engine": {
+                    "swap_space": 4,
+                    "speculative_model": "draft",
+                    "num_speculative_tokens": 3,
+                    "attention": {"backend": "FLASH_ATTN", "use_cudnn_prefill": True},
+                    "compilation_config": {"level": 3},
+                    "max_num_seqs": 8,
+                }
+            },
+        }
+    )
+    assert config.vllm is not None
+    assert config.vllm.engine is not None
+    arguments = config.vllm.engine.arguments()
+    assert arguments == {
+        "max_num_seqs": 8,
+        "speculative_config": {"model": "draft", "num_speculative_tokens": 3},
+        "attention_config": {"backend": "FLASH_ATTN"},
+        "compilation_config": {"mode": 3},
+    }
+    # What they become is what today's vLLM takes.
+    type(config.vllm.engine).model_validate(arguments)
+
+
+def test_older_names_are_noted() -> None:
+    notes = loaded(
+        backend="vllm",
+        vllm={
+            "engine": {
+                "attention": {"use_cudnn_prefill": True},
+                "compilation_config": {"level": 3},
+            }
+        },
+    ).notes
+    text = "\n".join(notes)
+    assert "attention_config" in text
+    assert "use_cudnn_prefill" in text
+    assert "calls it mode" in text
+
+
+WATCH = """
+import sys
+opened = []
+def hook(event, args):
+    if event == "open" and "engine_parameters" in str(args[0]) and str(args[0]).endswith(".json"):
+        opened.append(str(args[0]).rsplit("/", 1)[-1])
+sys.addaudithook(hook)
+from llenergymeasure.config.loading import study_from_mapping
+study_from_mapping({study})
+print(",".join(sorted(set(opened))))
+print(any(name in sys.modules for name in ("torch", "transformers", "vllm", "sglang")))
+"""
+
+
+@pytest.mark.parametrize(
+    ("study", "files"),
+    [
+        ({"model": "x"}, ""),
+        ({"model": "x", "pytorch": {"batch_size": 4}}, "pytorch.json"),
+        ({"model": "x", "backend": "vllm"}, ""),
+        (
+            {"model": "x", "backend": "vllm", "vllm": {"engine": {"enable_mfu_metrics": True}}},
+            "vllm.json",
+        ),
+    ],
+)
+def test_only_the_files_a_study_needs_are_read(study: dict[str, Any], files: str) -> None:
+    program = WATCH.replace("{study}", repr(study))
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [files, "False"]
