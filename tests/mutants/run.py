@@ -12,8 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import hypothesis  # noqa: F401 - imported once, for all forks
-import pyarrow.parquet  # noqa: F401
+import pyarrow.parquet  # noqa: F401 - imported once, for all forks
 import pydantic  # noqa: F401
 import pytest
 import scipy.stats  # noqa: F401
@@ -77,7 +76,11 @@ def _test(package: Path, tests: Sequence[str]) -> None:
     os.dup2(silence, 1)
     os.dup2(silence, 2)
     options = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow and not system"]
-    os._exit(pytest.main([*options, *(str(TESTS / test) for test in tests)]))
+    code = pytest.ExitCode.INTERNAL_ERROR
+    try:
+        code = pytest.main([*options, *(str(TESTS / test) for test in tests)])
+    finally:
+        os._exit(code)
 
 
 if __name__ == "__main__":
