@@ -215,7 +215,9 @@ class Supervisor:
         outcome.begin(self._folder)
         write_text(self._folder.spec, json.dumps(self._spec, indent=2))
         end = self._finish(signals, outcome, End(0))
-        if end.cause is Cause.SIGNAL or (end.well and not self._disqualified()):
+        # What was killed or asked to end has not judged what was measured: the next call goes on.
+        cut_short = end.cause is Cause.SIGNAL or end.returncode < 0
+        if cut_short or (end.well and not self._disqualified()):
             return self._conclude(outcome, end)
         say("what an earlier attempt left gives no result: measured again")
         outcome.attempt += 1
