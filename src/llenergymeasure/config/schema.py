@@ -201,7 +201,7 @@ def _sweep_schema(settings: Schema, definitions: Schema) -> Schema:
         values: Schema = {"type": "array", "minItems": 1, "items": _any_value(setting)}
         ranges = [{"$ref": "#/$defs/Range"}] if _is_number(setting) else []
         axes[key] = {**described, "anyOf": [values, *ranges]}
-        if _is_mapping(setting):
+        if _takes_any_keys(setting):
             patterns[rf"^{re.escape(key)}\..+$"] = anything
     definitions["Range"] = _range_schema()
     return {
@@ -253,7 +253,7 @@ def _is_number(setting: Schema) -> bool:
     return any(part.get("type") in ("integer", "number") for part in parts)
 
 
-def _is_mapping(setting: Schema) -> bool:
+def _takes_any_keys(setting: Schema) -> bool:
     """Whether a setting is a mapping of any keys."""
     return any(part.get("type") == "object" for part in (setting, *setting.get("anyOf", [])))
 
