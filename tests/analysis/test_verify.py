@@ -215,6 +215,30 @@ def test_a_cell_of_a_table(study: Path) -> None:
     assert {"summary.parquet:row 1.n", "summary.parquet:row 2.n"} <= found
 
 
+@pytest.mark.parametrize(
+    ("backend", "missing"),
+    [("pytorch", {"result.json:validity"}), ("openai", set())],
+)
+def test_a_server_that_is_not_the_runs_makes_no_strangers(
+    study: Path, backend: str, missing: set[str]
+) -> None:
+    run = a_run(study)
+    table = pq.read_table(run.samples)
+    rows = table.to_pylist()
+    every = {row["t_ns"]: row["value"] for row in rows if row["quantity"] == "cpu_total_s"}
+    for row in rows:
+        if row["quantity"] == "cpu_busy_s":
+            row["value"] = every[row["t_ns"]]  # all CPUs worked, and not for this process
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), run.samples)
+    record = json.loads(run.result.read_text())
+    record["validity"] = [code for code in record["validity"] if code != "cpu_contended"]
+    record["config"]["backend"] = record["backend"] = backend
+    record["config"]["openai"] = {"base_url": "http://127.0.0.1:8000/v1"}
+    run.result.write_text(json.dumps(record))
+    vouch(run)
+    assert figures([*check_run(run, {})]) & {"result.json:validity"} == missing
+
+
 def test_a_run_that_is_missing_is_no_difference(study: Path) -> None:
     shutil.rmtree(a_run(study).path)
     found = verify_study(study)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from llenergymeasure.analysis.verify.difference import RELATIVE, Difference, differences
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.external_server import is_external
 from llenergymeasure.energy.account import METHOD
 from llenergymeasure.errors import LlemError, ResultsError
 from llenergymeasure.recording.samples import read_samples
@@ -94,6 +95,7 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
         characterised={(each.sensor, each.device): each for each in known},
         carbon=_declared(result.energy.footprint),
         recorder_lost="recorder_lost" in details,
+        own_server=not is_external(result.config),
         precision=result.protocol.get("precision"),
     )
     record, recomputed = energy.record, {"tokens": _tokens(requests)}
