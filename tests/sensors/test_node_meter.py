@@ -163,16 +163,16 @@ def test_a_logs_lines_are_at_their_own_times_and_only_whole_ones_count(tmp_path:
 @pytest.mark.parametrize(
     ("content", "word"),
     [
-        (line(3600, 400), "s behind this machine's clock: the meter's clock is wrong"),
-        (line(-7200, 400), "s ahead of this machine's clock"),
+        (3600, "s behind this machine's clock: the meter's clock is wrong"),
+        (-7200, "s ahead of this machine's clock"),
         ("a,b\n1,2\n", "names no column of times and watts"),
         ("hello\n", "names no column"),
         ("", "no line of a time and a power"),
     ],
 )
-def test_a_log_that_cannot_be_used_says_why(tmp_path: Path, content: str, word: str) -> None:
+def test_a_log_that_cannot_be_used_says_why(tmp_path: Path, content: str | int, word: str) -> None:
     path = tmp_path / "wall.csv"
-    path.write_text(content)
+    path.write_text(content if isinstance(content, str) else line(content, 400))
     assert word in str(opened(f"csv:{path}")[1].unavailable)
 
 
