@@ -38,6 +38,16 @@ def test_levels_hold_where_experiments_spread_unlike():
     assert 0.92 <= held / 200 <= 0.985
 
 
+def test_a_noisy_experiment_has_an_interval_as_wide_as_its_own_spread():
+    held = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        logs = rng.normal(0, 1, (5, 8)) * [*[0.003] * 7, 0.04]
+        noisy = levels(study(logs), {"batch": list(range(8))})[-1]
+        held += noisy.ci95_low <= 1 <= noisy.ci95_high
+    assert held / 200 >= 0.9  # What the quiet ones would give it holds in two of three.
+
+
 def test_unequal_numbers_of_runs_do_not_shift_a_level():
     data = crossed(noise=1e-6)
     data.logs[1:, 3] = np.nan

@@ -94,6 +94,16 @@ def test_the_last_bit_of_equal_values_puts_no_one_on_the_front(experiments, valu
     assert {point.front_share for point in found.values()} == {0.0, 1.0}
 
 
+def test_means_that_differ_by_the_order_of_a_sum_are_equal():
+    scores = [0.1, 0.2, 0.3]
+    assert sum(scores) > sum(scores[::-1])
+    cheap = runs(*((1.0, score) for score in scores[::-1]), objective="quality_score")
+    dear = runs(*((2.0, score) for score in scores), objective="quality_score")
+    found = places({"cheap": cheap, "dear": dear})
+    assert (found["cheap"].on_front, found["dear"].on_front) == (True, False)
+    assert found["dear"].dominated_by == "cheap"
+
+
 def test_equal_experiments_are_all_on_the_front():
     found = places({name: runs(*[(0.1, 0.3)] * 7) for name in "abcde"})
     assert all(point.on_front and point.front_share == 1.0 for point in found.values())

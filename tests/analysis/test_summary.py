@@ -118,8 +118,12 @@ def test_speed_is_told_where_no_energy_was_seen(runs):
 
 
 def test_metric_that_some_runs_lack_is_null(runs):
-    (found,) = summary_of([row(run) for run in runs])
-    assert found["time_to_first_token_p50_s_mean"] is None
+    first_s = "time_to_first_token_p50_s"
+    known = [{**row(run), first_s: 0.1 + 0.01 * run["cycle"]} for run in runs]
+    (found,) = summary_of(known)
+    assert found[f"{first_s}_mean"] == pytest.approx(0.13)
+    (found,) = summary_of([*known[:-1], {**known[-1], first_s: None}])
+    assert (found["n"], found[f"{first_s}_mean"]) == (5, None)
 
 
 def test_label_names_what_differs():

@@ -190,8 +190,8 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/pareto.py",
-        "if cycles < MIN_CYCLES:",
-        "if cycles < 2:",
+        "MIN_CYCLES = 5",
+        "MIN_CYCLES = 2",
         "100 % sure after two cycles",
         ("analysis/test_pareto.py",),
     ),

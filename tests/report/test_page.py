@@ -97,7 +97,6 @@ def test_pairs_by_cycle_part_what_overlapping_intervals_do_not(tmp_path, plan):
     text = report(tmp_path).text
     assert "Inconclusive" not in text
     assert "batch_size=8 uses 10.0 % less energy per output token than batch_size=1" in text
-    assert "pytorch.batch_size explains" in text
 
 
 def test_power_over_time_shows_the_phases_of_a_run_per_experiment(tmp_path, plan):
@@ -190,7 +189,9 @@ def test_wide_intervals_ask_for_more_cycles(tmp_path):
     write_plan(tmp_path, plan)
     for run in plan["runs"]:
         write_result(tmp_path, make_result(run, energy_j=1000.0 + 100 * run["cycle"]))
-    assert "the interval is wide: more cycles" in report(tmp_path).text
+    text = report(tmp_path).text
+    assert "The interval is wide, it reaches" in text
+    assert "above the mean: more cycles" in text
 
 
 def test_single_runs_get_no_interval(tmp_path):
