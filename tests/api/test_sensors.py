@@ -32,6 +32,7 @@ def test_a_card_is_listed_with_what_was_seen_of_its_pace(tmp_path: Path) -> None
         "rapl",
         "zeus",
         "codecarbon",
+        "node",
     }
     json.dumps(report)
     text = sensors_text(report)

@@ -286,12 +286,12 @@ def test_local_files_are_found_and_count_by_their_content(
     lora = tmp_path / "lora.yaml"
     lora.write_text("model: gpt2\nlora: {adapter_path: ./adapter, merge_weights: true}\n")
     (with_adapter,) = load_study(lora).experiments
-    assert value_at(with_adapter.config, "lora.adapter_path") == "./adapter"
+    assert value_at(with_adapter.config, "lora.adapter_path") == str(tmp_path / "adapter")
     assert value_at(with_adapter.config, "lora.merge_weights") is True
     lora.write_text("model: gpt2\nlora: {adapter_path: ./moved, merge_weights: true}\n")
     assert load_study(lora).experiments[0].id == with_adapter.id
     engine = tmp_path / "engine.yaml"
     engine.write_text("model: gpt2\nbackend: tensorrt\ntensorrt: {engine_path: ./engine}\n")
     (with_engine,) = load_study(engine).experiments
-    assert value_at(with_engine.config, "tensorrt.engine_path") == "./engine"
+    assert value_at(with_engine.config, "tensorrt.engine_path") == str(tmp_path / "engine")
     assert make_plan(load_study(engine)).runs

@@ -53,6 +53,8 @@ NAMED_OTHERWISE = {
     "output_tokens": "tokens.output",
     "thinking_tokens": "tokens.thinking",
     "output_tokens_sd": "tokens.output_sd",
+    "energy_node_j": "energy.node.gross_j",
+    "energy_node_u95_j": "energy.node.gross_u95_j",
     "window_s": "window.duration_s",
     "cost_currency": "energy.footprint.currency",
 }

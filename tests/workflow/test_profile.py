@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from llenergymeasure.errors import Problem
+from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.plan import make_plan
 from llenergymeasure.workflow.profile import forecast_for, job_request, misfits
 from llenergymeasure.workload.studies import study_from_mapping
@@ -59,7 +59,8 @@ def test_what_a_job_is_given_is_read_as_snakemake_reads_it(
 def test_a_profile_of_this_machine_asks_for_no_job(tmp_path: Path) -> None:
     assert job_request(None) is None
     assert job_request("default") is None
-    assert job_request("no-such-profile") is None
+    with pytest.raises(ConfigurationError, match="no such profile"):
+        job_request("no-such-profile")
     assert job_request(profile(tmp_path, executor="local")) is None
     shipped = job_request("slurm")
     assert shipped is not None

@@ -278,7 +278,7 @@ def _rest(seconds: float) -> tuple[int, int]:
 
 def _write_root(server: str, path: Path) -> Path:
     """Write the root of a server's processes where the recorder looks for it."""
-    from llenergymeasure.backends.openai.owner import server_root
+    from llenergymeasure.backends.serving.listener import server_root
 
     root = server_root(server)
     if root is None:

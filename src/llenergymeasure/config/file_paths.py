@@ -21,7 +21,11 @@ def from_folder(value: Any, folder: Path, path: KeyPath = ()) -> Any:
     if isinstance(value, list):
         return [from_folder(each, folder, path) for each in value]
     named = ".".join(str(part) for part in path)
-    if not isinstance(value, str) or not any(f".{named}".endswith(f".{key}") for key in FILES):
+    if (
+        not isinstance(value, str)
+        or not value
+        or not any(f".{named}".endswith(f".{key}") for key in FILES)
+    ):
         return value
     builtin = any(value in names for names in BUILT_IN.values())
     return value if builtin else _seen_from_here(value, folder)
