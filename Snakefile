@@ -15,12 +15,12 @@ wildcard_constraints:
 
 
 rule all:
-    localrule: True
     default_target: True
     input:
         study.results(),
         study.tables(),
         study.report(),
+    localrule: True
 
 
 include: "rules/images.smk"

@@ -3,7 +3,6 @@
 
 
 rule summary:
-    localrule: True
     input:
         plan=study.plan_input(),
         results=study.merged,
@@ -13,6 +12,7 @@ rule summary:
     log:
         study.file("logs/summary.log"),
     priority: -1
+    localrule: True
     conda:
         "../envs/host.yaml"
     params:

@@ -2,13 +2,13 @@
 
 
 rule image:
-    localrule: True
     output:
         sif=study.image_pattern,
     log:
         study.file("logs/image-{backend}.log"),
     wildcard_constraints:
         backend="pytorch|vllm|sglang|tensorrt",
+    localrule: True
     conda:
         "../envs/host.yaml"
     params:

@@ -2,7 +2,6 @@
 
 
 rule report:
-    localrule: True
     input:
         runs=study.file("runs.parquet"),
         summary=study.file("summary.parquet"),
@@ -11,6 +10,7 @@ rule report:
     log:
         study.file("logs/report.log"),
     priority: -1
+    localrule: True
     conda:
         "../envs/host.yaml"
     params:
