@@ -53,8 +53,10 @@ def test_an_experiment_leaves_nothing_behind(
     assert _left(temporary) == []
     assert _left(tmp_path) == ["temporary"]
     # What else the machine does may be said beside it.
-    (ended,) = [line for line in told if not line.startswith("Note: ")]
-    assert result.experiment in ended
+    *phases, ended = [line for line in told if not line.startswith("Note: ")]
+    assert phases
+    assert all(line.startswith("[1/1] tiny-llama, cycle 1: ") for line in (*phases, ended))
+    assert "per output token" in ended
 
     assert result.kind in ("measured", "estimated")
     assert result.energy_j is not None
@@ -148,8 +150,9 @@ def test_a_study_always_writes_where_asked_and_says_what_failed(tmp_path: Path) 
     assert (failed.status, failed.error_class, failed.cycle) == ("failed", "BackendError", 1)
     assert "no-such-adapter" in str(failed.error_message)
     assert failed.log.is_file()
-    ends = [line for line in told if not line.startswith("Note: ")]
-    assert failed.experiment in ends[1]
+    (said,) = [line for line in told if "failed in" in line]
+    assert said.startswith("[2/2] ")
+    assert "BackendError" in said
     assert str(result) == "small: 1 of 2 runs completed"
     assert result.paths.folder == tmp_path / "there" / "small"
     assert not (tmp_path / "results").exists()
