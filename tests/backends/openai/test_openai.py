@@ -198,7 +198,7 @@ def test_llem_run_measures_it_one_request_at_a_time(server: Server, tmp_path: Pa
     tokens = result["tokens"]
     # The window's ends may each cut one: of it the tokens count that came within.
     assert abs(tokens["output"] - 4 * tokens["requests"]) < 4
-    assert tokens["input"] == 8 * tokens["requests"]
+    assert abs(tokens["input"] - 8 * tokens["requests"]) in (0, 8)
     requests = pq.read_table(path.parent / "requests.parquet")
     starts = requests["start_monotonic_ns"].to_pylist()
     ends = requests["end_monotonic_ns"].to_pylist()
