@@ -150,6 +150,20 @@ def test_what_goes_together_passes(settings: dict[str, Any]) -> None:
     assert found(settings) == []
 
 
+def test_traffics_own_lengths_are_those_that_must_fit() -> None:
+    def traffic(prompt: dict[str, Any]) -> dict[str, Any]:
+        return {
+            **vllm(max_model_len=64),
+            "serving": {"rate_per_s": 1, "input_tokens": prompt, "output_tokens": {"tokens": 4}},
+        }
+
+    assert found(traffic({"tokens": 16})) == []
+    assert any("84 tokens together" in each for each in found(traffic({"tokens": 80})))
+    bounded = {"distribution": "uniform", "min_tokens": 8, "max_tokens": 100}
+    assert any("104 tokens together" in each for each in found(traffic(bounded)))
+    assert found(traffic({"distribution": "lognormal", "mean_tokens": 50, "cv": 1})) == []
+
+
 def test_what_is_not_known_breaks_nothing() -> None:
     assert found(vllm(tensor_parallel_size=5, max_model_len=10**6), shape=None) == []
     open_ended = Shape(heads=4, kv_heads=4, layers=4, max_positions=None)

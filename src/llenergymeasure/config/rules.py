@@ -206,8 +206,13 @@ def workload_fits(facts: Facts) -> Found:
     synthetic, length = facts.config.synthetic(), facts.number(facts.names.context)
     if synthetic is None or length is None:
         return
-    answer = facts.number(facts.names.most_tokens) or synthetic.output_len
-    longest = synthetic.input_len + answer
+    traffic = facts.config.serving
+    prompt, answer = synthetic.input_len, synthetic.output_len
+    if traffic is not None and traffic.input_tokens is not None:
+        prompt = traffic.input_tokens.longest or 0
+    if traffic is not None and traffic.output_tokens is not None:
+        answer = traffic.output_tokens.longest or 0
+    longest = prompt + (facts.number(facts.names.most_tokens) or answer)
     if 0 < length < longest:
         yield (
             str(facts.names.context),

@@ -59,6 +59,11 @@ class LengthConfig(Section):
         default=None, ge=1, le=MAX_TOKENS, description="Longer ones become this long."
     )
 
+    @property
+    def longest(self) -> int | None:
+        """The most tokens there can be; None where the study does not say."""
+        return self.tokens or self.max_tokens
+
     @model_validator(mode="after")
     def _complete(self) -> "LengthConfig":
         needed = {
