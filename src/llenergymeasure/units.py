@@ -16,7 +16,6 @@ BackendName = Literal["pytorch", "vllm", "sglang", "tensorrt", "openai"]
 BACKENDS: tuple[BackendName, ...] = ("pytorch", "vllm", "sglang", "tensorrt", "openai")
 
 RunnerName = Literal["local", "apptainer", "docker"]
-RUNNERS: tuple[RunnerName, ...] = ("local", "apptainer", "docker")
 
 Status = Literal["running", "completed", "failed", "interrupted", "lost"]
 """How a run's latest attempt ended; ``lost`` is never written by the run, only concluded."""

@@ -5,9 +5,10 @@ import pytest
 from scipy import stats
 
 from llenergymeasure.analysis.summary import METRICS, SUMMARY_SCHEMA, summarise
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.record import Clocks, Quality
-from llenergymeasure.results.table import failed_row, lookup, rows_table, run_row
+from llenergymeasure.results.table import failed_row, rows_table, run_row
 from results.synthetic import make_plan, make_result
 
 SWEPT = ["pytorch.batch_size"]
@@ -21,7 +22,7 @@ def configs(*sizes):
 
 
 def row(run, swept=SWEPT, **settings):
-    values = {key: lookup(run["config"], key) for key in swept}
+    values = {key: value_at(run["config"], key) for key in swept}
     return run_row(make_result(run, **settings), values)
 
 

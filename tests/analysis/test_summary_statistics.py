@@ -8,7 +8,8 @@ from scipy import stats
 
 from llenergymeasure.analysis.relations import labels_of, relate
 from llenergymeasure.analysis.summary import summarise
-from llenergymeasure.results.table import lookup, rows_table, run_row
+from llenergymeasure.config.dotted import value_at
+from llenergymeasure.results.table import rows_table, run_row
 from results.synthetic import GPU, make_plan, make_result
 
 SWEPT = ["pytorch.batch_size"]
@@ -28,7 +29,7 @@ def rows(values, sizes=(8,), **settings):
     for run in plan["runs"]:
         each = settings.get("by_cycle", {}).get(run["cycle"], {})
         result = make_result(run, energy_j=values[run["cycle"] - 1], **each)
-        found.append(run_row(result, {key: lookup(run["config"], key) for key in SWEPT}))
+        found.append(run_row(result, {key: value_at(run["config"], key) for key in SWEPT}))
     return rows_table(found)
 
 

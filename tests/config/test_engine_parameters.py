@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.engine_parameters import Schema, choices, forms
 from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import ENGINE_SECTIONS
 from llenergymeasure.config.loading import study_from_mapping
-from llenergymeasure.config.study import Study, value_at
+from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ConfigurationError
 
 WRONG = object()

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.loading import load_study, parse_overrides, study_from_mapping
-from llenergymeasure.config.study import Study, value_at
+from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ConfigurationError
 
 STUDY: dict[str, Any] = {

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.loading import study_from_mapping
-from llenergymeasure.config.study import Study, value_at
+from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ConfigurationError
 
 

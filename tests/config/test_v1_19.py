@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.loading import load_study
 from llenergymeasure.config.protocol import resolve_protocol
-from llenergymeasure.config.study import Study, value_at
+from llenergymeasure.config.study import Study
 from llenergymeasure.plan import make_plan
 
 FOLDER = Path(__file__).parent / "v1_19"

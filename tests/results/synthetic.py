@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.files import sha256, write_text
 from llenergymeasure.ids import experiment_id, study_design_hash
 from llenergymeasure.results.layout import RunFolder, StudyFolder
@@ -20,7 +21,7 @@ from llenergymeasure.results.record import (
     Window,
 )
 from llenergymeasure.results.row_file import write_run_row
-from llenergymeasure.results.table import lookup, run_row
+from llenergymeasure.results.table import run_row
 
 GPU = "GPU-11111111-2222-3333-4444-555555555555"
 SECOND_NS = 1_000_000_000
@@ -164,7 +165,7 @@ def write_plan(folder: Path, plan: Mapping[str, Any]) -> None:
 def write_result(folder: Path, result: Result, swept: Sequence[str] = ()) -> None:
     """Write one run's row and record."""
     run = StudyFolder(folder).run(result.experiment, result.cycle)
-    write_run_row(run.row, run_row(result, {key: lookup(result.config, key) for key in swept}))
+    write_run_row(run.row, run_row(result, {key: value_at(result.config, key) for key in swept}))
     vouched = result.model_copy(update={"files": {run.row.name: sha256(run.row)}})
     write_text(run.result, vouched.model_dump_json())
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pytest
 
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.results.outcome import Outcome, read_outcome
 from llenergymeasure.results.table import (
     COLUMNS,
     MISSING,
     RUN_SCHEMA,
     failed_row,
-    lookup,
     row_schema,
     run_row,
     setting_array,
@@ -172,9 +172,9 @@ def test_settings_of_mixed_types_become_text(values, texts):
 
 
 def test_lookup_of_a_setting_that_is_not_there_is_null():
-    assert lookup(CONFIG, "pytorch.batch_size") == 8
-    assert lookup(CONFIG, "vllm.engine.max_num_seqs") is None
-    assert lookup(CONFIG, "model.name") is None
+    assert value_at(CONFIG, "pytorch.batch_size") == 8
+    assert value_at(CONFIG, "vllm.engine.max_num_seqs") is None
+    assert value_at(CONFIG, "model.name") is None
 
 
 def test_outcome_of_the_writer_is_read(tmp_path):

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from llenergymeasure.analysis.merge_cache import MergeCache, write_cache
 from llenergymeasure.analysis.temperatures import flag_start_temperatures
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.errors import RecordVersionError, ResultsError
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.outcome import Outcome, OutcomeError, read_outcome
@@ -22,7 +23,6 @@ from llenergymeasure.results.row_file import Row, read_run_row
 from llenergymeasure.results.table import (
     RUN_SCHEMA,
     failed_row,
-    lookup,
     rows_table,
     setting_array,
     setting_columns,
@@ -159,7 +159,7 @@ def _with_settings(rows: pa.Table, planned: Sequence[Planned], keys: Sequence[st
     """Return the rows with the swept settings as columns, each of one type for the whole study."""
     configs = {run["experiment"]: run.get("config") or {} for run in planned}
     for key, name in setting_columns(keys).items():
-        column = setting_array([lookup(config, key) for config in configs.values()])
+        column = setting_array([value_at(config, key) for config in configs.values()])
         value_of = dict(zip(configs, column.to_pylist(), strict=True))
         values = [value_of[run["experiment"]] for run in planned]
         rows = rows.append_column(name, pa.array(values, column.type))

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,7 +10,6 @@ from llenergymeasure.config.section import Section
 from llenergymeasure.units import BackendName, RunnerName
 
 CycleOrder = Literal["sequential", "interleaved", "shuffled", "reverse", "latin_square"]
-CYCLE_ORDERS: tuple[CycleOrder, ...] = get_args(CycleOrder)
 
 DEFAULT_CYCLES = 3
 MAX_CYCLES = 10_000

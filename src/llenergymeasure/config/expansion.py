@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from llenergymeasure.config import old_names, protocol
 from llenergymeasure.config.calibration import calibration_faults
 from llenergymeasure.config.document import Document
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.execution import (
     DEFAULT_CYCLES,
     PILOT_CYCLES,
@@ -23,7 +24,7 @@ from llenergymeasure.config.merging import flattened
 from llenergymeasure.config.messages import Rejection, describe, redacted, rejections
 from llenergymeasure.config.rules import Breach, Shape, breaches
 from llenergymeasure.config.strict_yaml import KeyPath, dotted
-from llenergymeasure.config.study import Experiment, LeftOut, SameAs, Study, value_at
+from llenergymeasure.config.study import Experiment, LeftOut, SameAs, Study
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BACKENDS, BackendName
 

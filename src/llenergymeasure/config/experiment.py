@@ -1,17 +1,18 @@
 """One experiment: every setting that defines a cell of the grid, with its bounds and meaning."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from llenergymeasure import ids
-from llenergymeasure.config.backends.openai import OF_THE_RUN, OpenAIConfig, value_at
+from llenergymeasure.config.backends.openai import OF_THE_RUN, OpenAIConfig
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.backends.sglang import SGLangConfig
 from llenergymeasure.config.backends.tensorrt import TensorRTConfig
 from llenergymeasure.config.backends.vllm import VLLMConfig
 from llenergymeasure.config.chat import OWN_TEMPLATE, ChatConfig
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.external_server import is_external
 from llenergymeasure.config.gpu import GpuConfig
 from llenergymeasure.config.listener import is_listener, is_option
@@ -423,7 +424,8 @@ class ExperimentConfig(Section):
     @property
     def external_server(self) -> bool:
         """Whether a server that somebody else has started does the work."""
-        return is_external(self.model_dump(include={"backend", "openai"}))
+        own = {} if self.openai is None else {"command": self.openai.command}
+        return is_external({"backend": self.backend, "openai": own})
 
     def command_values(self) -> dict[str, Any]:
         """Return what the placeholders of ``openai.command`` stand for, less those of a run."""
@@ -458,6 +460,3 @@ class ExperimentConfig(Section):
             output_len=self.max_output_tokens,
             seed=self.random_seed,
         )
-
-
-PROTOCOLS: tuple[ProtocolName, ...] = get_args(ProtocolName)

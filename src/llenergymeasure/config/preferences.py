@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from llenergymeasure.config import strict_yaml
@@ -23,7 +22,6 @@ from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.section import Section
 from llenergymeasure.config.study import DEFAULT_RESULTS
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.files import write_text
 from llenergymeasure.units import BACKENDS, BackendName
 
 FOLDER_VARIABLE = "LLEM_OUTPUT_DIR"
@@ -213,30 +211,6 @@ def preferences_in_force(study_file: Path | None = None) -> list[Preference]:
     return found
 
 
-def set_preference(key: str, value: Any) -> None:
-    """Write one setting into the user's file; a null takes it away.
-
-    Raises:
-        ConfigurationError: there is no such setting, or the value does not fit it.
-    """
-    path = user_configuration()
-    values = _stored(path)
-    *parents, last = key.split(".")
-    place = values
-    for parent in parents:
-        inside = place.setdefault(parent, {})
-        if not isinstance(inside, dict):
-            raise ConfigurationError(Problem("has no parts", key=parent, file=path))
-        place = inside
-    if value is None and last not in place:
-        raise ConfigurationError(Problem("is not set in the file", key=key, file=path))
-    place[last] = value
-    kept = _without_nulls(values)
-    _checked(kept, path)
-    text = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True) if kept else "{}\n"
-    write_text(path, f"# What `llem prefs` shows and sets.\n{text}")
-
-
 class _SourcesOf:
     """Who can say what a setting is, the strongest first."""
 
@@ -321,12 +295,3 @@ def _notify_in_environment() -> NotifyConfig | None:
 
 def _shown(notify: NotifyConfig | None) -> str | None:
     return None if notify is None else notify.whom()
-
-
-def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
-    kept: dict[str, Any] = {}
-    for key, value in values.items():
-        value = _without_nulls(value) if isinstance(value, Mapping) else value
-        if value is not None and value != {}:
-            kept[key] = value
-    return kept

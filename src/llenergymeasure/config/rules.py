@@ -203,8 +203,9 @@ def context_within_positions(facts: Facts) -> Found:
 
 def workload_fits(facts: Facts) -> Found:
     """Prompt and answer fit into the context, or engines cut answers short in silence."""
-    synthetic, length = facts.config.synthetic(), facts.number(facts.names.context)
-    if synthetic is None or length is None:
+    length = facts.number(facts.names.context)
+    synthetic = None if length is None else facts.config.synthetic()
+    if length is None or synthetic is None:
         return
     traffic = facts.config.serving
     prompt, answer = synthetic.input_len, synthetic.output_len

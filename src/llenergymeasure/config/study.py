@@ -96,13 +96,3 @@ class Study:
     def runner(self, backend: BackendName) -> RunnerChoice:
         """Return where ``backend`` runs."""
         return self.runners.get(backend, RunnerChoice())
-
-
-def value_at(config: Mapping[str, Any], key: str) -> Any:
-    """Return the value of a dotted key; null where it is not set."""
-    at: Any = config
-    for part in key.split("."):
-        if not isinstance(at, Mapping) or part not in at:
-            return None
-        at = at[part]
-    return at

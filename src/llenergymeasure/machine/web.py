@@ -7,7 +7,7 @@ used.
 import threading
 from collections.abc import Callable
 from http.client import HTTPException, HTTPMessage
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import (
@@ -19,6 +19,8 @@ from urllib.request import (
 )
 
 from llenergymeasure.config.loopback import is_loopback
+
+Done = TypeVar("Done")
 
 
 class WebError(Exception):
@@ -36,10 +38,11 @@ def exchange(request: Request, timeout_s: float, most_bytes: int = 0) -> bytes:
     Raises:
         WebError: there was no answer in time, it was an error, or it was too long.
     """
-    return _within(timeout_s, lambda: _send(request, timeout_s, most_bytes))
+    return within(timeout_s, lambda: send(request, timeout_s, most_bytes))
 
 
-def _send(request: Request, timeout_s: float, most_bytes: int) -> bytes:
+def send(request: Request, timeout_s: float, most_bytes: int = 0) -> bytes:
+    """As :func:`exchange`, but the time is that of each step, and starts anew with each byte."""
     host = urlsplit(request.full_url).hostname or ""
     try:
         with _opener(host).open(request, timeout=timeout_s) as answer:
@@ -48,15 +51,15 @@ def _send(request: Request, timeout_s: float, most_bytes: int) -> bytes:
         error.close()
         raise WebError(f"{host} answered {error.code}") from None
     except URLError as error:
-        raise WebError(f"{host} cannot be reached ({_kind(error.reason)})") from None
+        raise WebError(f"{host} cannot be reached ({failure_kind(error.reason)})") from None
     except (OSError, HTTPException) as error:
-        raise WebError(f"{host} cannot be reached ({_kind(error)})") from None
+        raise WebError(f"{host} cannot be reached ({failure_kind(error)})") from None
     if len(body) > most_bytes:
         raise WebError(f"{host} answered more than {most_bytes} bytes")
     return body
 
 
-def _kind(reason: object) -> str:
+def failure_kind(reason: object) -> str:
     """Return what kind of failure it was; an error's own words may hold the address."""
     if isinstance(reason, TimeoutError):
         return "no answer in time"
@@ -92,13 +95,18 @@ class _NoRedirect(HTTPRedirectHandler):
         raise WebError(f"it redirects ({code}) to {there}, and no redirect is followed")
 
 
-def _within(timeout_s: float, work: Callable[[], bytes]) -> bytes:
+def within(timeout_s: float, work: Callable[[], Done], grace_s: float = 0.0) -> Done:
     """Do ``work`` in so many seconds altogether: a socket's own limit starts anew with each byte.
 
+    Args:
+        timeout_s: how long it may take.
+        work: what is done, in a thread of its own; what it raises is raised here.
+        grace_s: how much longer it gets to notice that limit by itself, and say what it was at.
+
     Raises:
-        WebError: it took longer, or raised this itself.
+        WebError: it took longer.
     """
-    done: list[bytes] = []
+    done: list[Done] = []
     raised: list[BaseException] = []
 
     def watched() -> None:
@@ -109,7 +117,7 @@ def _within(timeout_s: float, work: Callable[[], bytes]) -> bytes:
 
     thread = threading.Thread(target=watched, daemon=True)
     thread.start()
-    thread.join(timeout_s)
+    thread.join(timeout_s + grace_s)
     if thread.is_alive():
         raise WebError(f"no answer within {timeout_s:g} s")
     if raised:

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure.config.dotted import leaves
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.units import BackendName, RunnerName
 
@@ -100,8 +101,7 @@ class Plan:
     def _labels(self) -> dict[str, str]:
         """The settings in which each experiment differs from another one, as in the report."""
         varied = {
-            run.experiment: {"backend": run.backend, **dict(_leaves(run.swept))}
-            for run in self.runs
+            run.experiment: {"backend": run.backend, **dict(leaves(run.swept))} for run in self.runs
         }
         keys = dict.fromkeys(key for settings in varied.values() for key in settings)
         differing = [
@@ -216,15 +216,6 @@ class Plan:
             )
         except (KeyError, TypeError) as error:
             raise ResultsError(f"{path}: is no plan: {error}") from None
-
-
-def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every setting below sections with its dotted name."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _named(key: str, value: Any) -> str:

@@ -1,6 +1,6 @@
 """The page that a person reads, and the figures beside it: whole, offline, without a script."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,6 +14,7 @@ from llenergymeasure.analysis.tables import (
     read_table,
     write_file,
 )
+from llenergymeasure.config.dotted import leaves
 from llenergymeasure.report import charts, experiments, findings, method
 from llenergymeasure.report.advice import failures
 from llenergymeasure.report.charts import SHOWN_EXPERIMENTS
@@ -250,20 +251,11 @@ def _study_file(plan: Mapping[str, Any]) -> str:
 
 
 def _left_out(item: dict[str, Any]) -> dict[str, str]:
-    settings = _dotted(item.get("config") or {})
+    settings = leaves(item.get("config") or {})
     return {
         "config": plain(" · ".join(f"{key}={value}" for key, value in settings), 300),
         "reason": plain(item.get("reason", "no reason was given"), 400),
     }
-
-
-def _dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every setting with its dotted key."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _dotted(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _render(**content: Any) -> str:

@@ -46,7 +46,6 @@ _POWER: tuple[Quantity, ...] = (
     "power_average_w",
     "power_model_w",
 )
-_WINDOW = "measure"
 _COLOURS = {
     "idle": "#9aa4af",
     "load": "#7a5195",

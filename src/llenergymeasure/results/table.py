@@ -268,16 +268,6 @@ def failed_row(
     return _completed_row(row, swept)
 
 
-def lookup(config: Mapping[str, Any], key: str) -> Any:
-    """Return the setting under a dotted key, or None where it is not set."""
-    value: Any = config
-    for part in key.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return None
-        value = value[part]
-    return value
-
-
 def setting_columns(keys: Iterable[str], reserved: Iterable[str] = ()) -> dict[str, str]:
     """Return the column of every swept key that is no fixed column already.
 

@@ -72,13 +72,14 @@ class NodeSensor:
         self._meter: _Meter | None = None
         self._reason: str | None = None
         self._remedy: str | None = None
-        asked = (os.environ if environ is None else environ).get(VARIABLE, "")
+        environ = os.environ if environ is None else environ
+        asked = environ.get(VARIABLE, "")
         if not asked:
             self._reason = "no meter of the whole node is named"
             self._remedy = f"{VARIABLE}=redfish:https://BMC, csv:FILE or command:PROGRAM names one"
             return
         try:
-            self._meter = _meter(asked, os.environ if environ is None else environ)
+            self._meter = _meter(asked, environ)
             self._meter.read()
         except SensorError as error:
             self._reason, self._remedy = str(error), f"{VARIABLE} names this meter"

@@ -8,20 +8,17 @@ import os
 import signal
 import socket
 import subprocess
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+from urllib.request import Request
 
 import llenergymeasure
-from llenergymeasure.config.loopback import is_loopback
 from llenergymeasure.config.notify import Event, NotifyConfig, address_problem
+from llenergymeasure.machine.web import WebError, failure_kind, send, within
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import users_environment
 from llenergymeasure.redact import without_secrets
@@ -136,24 +133,14 @@ def tell(notify: NotifyConfig | None, news: News, say: Say) -> None:
 
 
 def _problem(work: Callable[[], None], timeout_s: float) -> str | None:
-    """Do ``work`` within so many seconds altogether; return what went wrong.
-
-    A socket's own limit starts again with each byte, so the work is in a thread of its own.
-    """
-    problems: list[str] = []
-
-    def watched() -> None:
-        try:
-            work()
-        except NotNotifiedError as error:
-            problems.append(str(error))
-        except Exception as error:  # a study is worth more than its news
-            problems.append(type(error).__name__)
-
-    thread = threading.Thread(target=watched, daemon=True)
-    thread.start()
-    thread.join(timeout_s + GRACE_S)
-    return f"no answer within {timeout_s:g} s" if thread.is_alive() else next(iter(problems), None)
+    """Do ``work`` within so many seconds altogether; return what went wrong."""
+    try:
+        within(timeout_s, work, GRACE_S)
+    except (NotNotifiedError, WebError) as error:
+        return str(error)
+    except Exception as error:  # a study is worth more than its news
+        return type(error).__name__
+    return None
 
 
 def _post(notify: NotifyConfig, event: Event, content: bytes) -> None:
@@ -172,28 +159,8 @@ def _post(notify: NotifyConfig, event: Event, content: bytes) -> None:
     }
     if notify.token_env is not None:
         headers["Authorization"] = f"Bearer {_variable(notify.token_env)}"
-    host = urlsplit(address).hostname or ""
-    proxies = [ProxyHandler({})] if is_loopback(host) else []
     request = Request(address, content, headers, method="POST")  # noqa: S310 - checked above
-    try:
-        build_opener(_NoRedirect(), *proxies).open(request, timeout=notify.timeout_seconds).close()
-    except HTTPError as error:
-        error.close()
-        raise NotNotifiedError(f"{host} answered {error.code}") from None
-    except OSError as error:  # URLError, whose reason may be another one, is one too
-        reason = error.reason if isinstance(error, URLError) else error
-        raise NotNotifiedError(f"{host} cannot be reached ({_kind(reason)})") from None
-
-
-class _NoRedirect(HTTPRedirectHandler):
-    """Follows nothing: whoever is notified must be whom the study names."""
-
-    def redirect_request(self, *given: Any) -> None:
-        """Refuse."""
-        _request, response, code, *_, address = given
-        response.close()
-        there = urlsplit(address).hostname or "nowhere"
-        raise NotNotifiedError(f"it redirects ({code}) to {there}, and no redirect is followed")
+    send(request, notify.timeout_seconds)
 
 
 def _variable(name: str) -> str:
@@ -201,15 +168,6 @@ def _variable(name: str) -> str:
     if not value:
         raise NotNotifiedError(f"the environment variable {name} is not set")
     return value
-
-
-def _kind(reason: object) -> str:
-    """Return what kind of failure it was; an error's own words may hold the address."""
-    if isinstance(reason, TimeoutError):
-        return "no answer in time"
-    if isinstance(reason, OSError) and reason.strerror:
-        return reason.strerror
-    return type(reason).__name__
 
 
 def _run(notify: NotifyConfig, event: Event, content: bytes) -> None:
@@ -225,7 +183,9 @@ def _run(notify: NotifyConfig, event: Event, content: bytes) -> None:
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
-        raise NotNotifiedError(f"{notify.command[0]} cannot be run ({_kind(error)})") from None
+        raise NotNotifiedError(
+            f"{notify.command[0]} cannot be run ({failure_kind(error)})"
+        ) from None
     try:
         _, said = process.communicate(content, notify.timeout_seconds)
     except subprocess.TimeoutExpired:

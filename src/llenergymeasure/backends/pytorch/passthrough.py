@@ -6,19 +6,11 @@ what transformers takes when the study was read, and ``passthrough_kwargs``, unc
 
 from typing import Any
 
+from llenergymeasure.config.engine_parameters.reserved import COUNTED, NAMED_IN_STUDY
 from llenergymeasure.config.experiment import ExperimentConfig
 
 RESERVED = {
-    "max_new_tokens": "max_output_tokens",
-    "max_length": "max_output_tokens",
-    "min_new_tokens": "decoder.min_new_tokens",
-    "min_length": "decoder.min_new_tokens",
-    "temperature": "decoder.temperature",
-    "do_sample": "decoder.do_sample",
-    "top_k": "decoder.top_k",
-    "top_p": "decoder.top_p",
-    "min_p": "decoder.min_p",
-    "repetition_penalty": "decoder.repetition_penalty",
+    **NAMED_IN_STUDY,
     "num_beams": "pytorch.num_beams",
     "use_cache": "pytorch.use_cache",
     "cache_implementation": "pytorch.cache_implementation",
@@ -26,8 +18,6 @@ RESERVED = {
     "length_penalty": "pytorch.length_penalty",
     "no_repeat_ngram_size": "pytorch.no_repeat_ngram_size",
     "prompt_lookup_num_tokens": "pytorch.prompt_lookup_num_tokens",
-    "dtype": "precision",
-    "torch_dtype": "precision",
     "attn_implementation": "pytorch.attn_implementation",
     "device_map": "pytorch.device_map",
     "max_memory": "pytorch.max_memory",
@@ -35,22 +25,10 @@ RESERVED = {
     "trust_remote_code": "pytorch.trust_remote_code",
     "load_in_4bit": "pytorch.load_in_4bit",
     "load_in_8bit": "pytorch.load_in_8bit",
-    "quantization_config": "pytorch.load_in_4bit or pytorch.load_in_8bit",
 }
 """Arguments with a name of their own in the study, which must be used instead."""
 
-FORBIDDEN = frozenset(
-    {
-        "eos_token_id",
-        "num_return_sequences",
-        "output_loading_info",
-        "return_dict_in_generate",
-        "stop_strings",
-        "max_time",
-        "tp_plan",
-        "tp_size",
-    }
-)
+FORBIDDEN = frozenset({*COUNTED, "tp_plan", "tp_size"})
 """Arguments that would change what is counted as output, or how many processes are at work."""
 
 

@@ -11,8 +11,6 @@ Failure = Literal["refused", "timed_out", "truncated", "malformed"]
 """How a request can fail: no connection or an HTTP error; no end in time; an answer that breaks
 off; an answer that is not what the interface promises."""
 
-FAILURES: tuple[Failure, ...] = ("refused", "timed_out", "truncated", "malformed")
-
 
 @dataclass(frozen=True)
 class Outgoing:

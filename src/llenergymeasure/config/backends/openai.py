@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.loopback import is_loopback
 from llenergymeasure.config.section import Section
 
@@ -159,11 +160,3 @@ def fill(text: str, values: Mapping[str, Any]) -> str:
         return value if isinstance(value, str) else json.dumps(value)
 
     return _PLACE.sub(filled, text)
-
-
-def value_at(values: Mapping[str, Any], name: str) -> Any:
-    """Return the value by a dotted name; None where there is none."""
-    found: Any = values
-    for part in name.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return found

@@ -6,7 +6,7 @@ _CREDENTIAL = "would be written into the results; give it by the environment: {}
 _COUNTS = "would change what is counted as output, so it may not be set"
 _ADDRESS = "is not for a study: the server listens on this machine alone, at a free port"
 
-_PYTORCH = {
+NAMED_IN_STUDY = {
     "max_new_tokens": "max_output_tokens",
     "max_length": "max_output_tokens",
     "min_new_tokens": "decoder.min_new_tokens",
@@ -20,6 +20,21 @@ _PYTORCH = {
     "dtype": "precision",
     "torch_dtype": "precision",
     "quantization_config": "pytorch.load_in_4bit or pytorch.load_in_8bit",
+}
+"""Arguments of transformers that have a name of their own in a study, and no field of their own."""
+
+COUNTED = (
+    "eos_token_id",
+    "num_return_sequences",
+    "output_loading_info",
+    "return_dict_in_generate",
+    "stop_strings",
+    "max_time",
+)
+"""Arguments of transformers that would change what is counted as output."""
+
+_PYTORCH = {
+    **NAMED_IN_STUDY,
     "tp_plan": "pytorch.tensor_parallel_size",
     "tp_size": "pytorch.tensor_parallel_size",
     "distributed_config": "pytorch.tensor_parallel_size",
@@ -29,17 +44,7 @@ _PYTORCH = {
 RESERVED: Mapping[str, Mapping[str, str]] = {
     "pytorch": {
         **{name: f"has a name of its own in a study; set {key}" for name, key in _PYTORCH.items()},
-        **dict.fromkeys(
-            (
-                "eos_token_id",
-                "num_return_sequences",
-                "output_loading_info",
-                "return_dict_in_generate",
-                "stop_strings",
-                "max_time",
-            ),
-            _COUNTS,
-        ),
+        **dict.fromkeys(COUNTED, _COUNTS),
         "token": _CREDENTIAL.format("HF_TOKEN"),
         "proxies": _CREDENTIAL.format("HTTPS_PROXY"),
     },
@@ -62,7 +67,7 @@ RESERVED: Mapping[str, Mapping[str, str]] = {
     },
     "tensorrt.engine": {
         "model": "is the study's own model; set model",
-        "enable_build_cache": "has no use here: built engines are kept, see llem engines list",
+        "enable_build_cache": "has no use here: built engines are kept, see `llem clean --engines`",
     },
 }
 """By section of the study file and knob, what to tell."""

@@ -1,0 +1,21 @@
+"""Settings by their dotted names."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def value_at(settings: Mapping[str, Any], name: str) -> Any:
+    """Return the value by a dotted name; None where there is none."""
+    found: Any = settings
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every setting below sections with its dotted name."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
