@@ -64,10 +64,12 @@ def task_score(
 
 def _own_task() -> dict[str, Any]:
     """Return the task that ships with this package: 40 questions with four choices each."""
+    from datasets import Dataset  # lm-eval needs it itself
+
     items = [json.loads(line) for line in _OWN_ITEMS.read_text().splitlines()]
     return {
         "task": OWN_TASK,
-        "custom_dataset": lambda **_: {"test": items},
+        "custom_dataset": lambda **_: {"test": Dataset.from_list(items)},
         "test_split": "test",
         "output_type": "multiple_choice",
         "doc_to_text": "{{question}}",
