@@ -24,7 +24,7 @@ def read(*events: Any, done: bool = True, whole: bool = True, cut: int | None = 
     if cut is not None:
         pieces = [(100 + at, body[at : at + cut]) for at in range(0, len(body), cut)]
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=4)
-    read_answer(exchange, pieces, whole=whole)
+    list(read_answer(exchange, pieces, whole=whole))
     return exchange
 
 
@@ -41,9 +41,19 @@ def test_a_part_has_the_time_of_its_last_byte() -> None:
     usage = b"data: " + json.dumps(USAGE).encode() + b"\n\ndata: [DONE]\n\n"
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=4)
     pieces = [(100, event[:5]), (200, event[5:-1]), (250, event[-1:] + usage)]
-    read_answer(exchange, pieces, whole=True)
+    list(read_answer(exchange, pieces, whole=True))
     assert list(exchange.token_ns) == [200]
     assert exchange.end_ns == 250
+
+
+def test_a_long_answer_is_read_in_steps_between_which_others_bytes_get_their_time() -> None:
+    told = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2000}}
+    body = b"".join(b"data: " + json.dumps(text("a")).encode() + b"\n\n" for _ in range(2000))
+    tail = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in (END, told))
+    exchange = Exchange(0, 0, sent_ns=1, asked_tokens=2000)
+    steps = list(read_answer(exchange, [(100, body + tail + b"data: [DONE]\n\n")], whole=True))
+    assert (exchange.failure, exchange.output_tokens) == (None, 2000)
+    assert len(steps) > 200
 
 
 def test_half_a_character_is_a_token_and_an_empty_end_is_none() -> None:
@@ -106,7 +116,7 @@ def test_an_empty_part_before_the_first_text_is_a_token_where_one_is_missing(
     lines = body.split(b"\n\n")[:-1]
     pieces = [(place, line + b"\n\n") for place, line in enumerate(lines)]
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=4)
-    read_answer(exchange, [*pieces, (9, end)], whole=True)
+    list(read_answer(exchange, [*pieces, (9, end)], whole=True))
     assert exchange.first_ns == first
 
 
@@ -144,7 +154,7 @@ def answer(
         for event in [*events, {"choices": [], "usage": usage}]
     )
     exchange = Exchange(0, 0, sent_ns=1, asked_tokens=100)
-    read_answer(exchange, [(100, body + b"data: [DONE]\n\n")], whole=True)
+    list(read_answer(exchange, [(100, body + b"data: [DONE]\n\n")], whole=True))
     assert exchange.failure is None, exchange.message
     return exchange
 

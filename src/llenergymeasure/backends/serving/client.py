@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -226,8 +226,15 @@ class _Stream:
             self._read(answer)
 
     def _read(self, answer: Answer) -> None:
+        self._timer.cancel()
         self._exchange.end_ns = time.monotonic_ns()
-        read_answer(self._exchange, answer.pieces, whole=answer.whole)
+        self._read_on(read_answer(self._exchange, answer.pieces, whole=answer.whole))
+
+    def _read_on(self, steps: Iterator[None]) -> None:
+        """Read a step; others' bytes get their time before the next."""
+        for _ in steps:
+            asyncio.get_running_loop().call_soon(self._read_on, steps)
+            return
         self._over()
 
     def _time_out(self, timeout_s: float) -> None:

@@ -1,8 +1,8 @@
 """The server-sent events of a streamed answer: read when it has ended, timed while it came.
 
-While an answer comes in only its bytes and their time are kept, so that reading one answer never
-delays the time stamps of another's tokens by more than one answer takes to read. Nothing that a
-server writes raises an error here: what cannot be read is a failed request.
+While an answer comes in only its bytes and their time are kept, and it is read a few events at a
+time, so that reading a long answer does not delay the time stamps of others' tokens. Nothing that
+a server writes raises an error here: what cannot be read is a failed request.
 """
 
 import json
@@ -31,8 +31,8 @@ _EVENTS_SPARE = 1_000
 _EVENTS_A_TOKEN = 16
 """An answer of more events than these allow has no end that would be worth reading."""
 
-_THOUGHT = ("reasoning_content", "reasoning")
-"""Fields in which servers send what a model thinks before it answers."""
+_EVENTS_A_STEP = 8
+"""An event takes some 25 µs to read on a processor that was idle before."""
 
 _GAVE_UP = frozenset(
     {"abort", "aborted", "cancel", "cancelled", "canceled", "content_filter", "error", "failed"}
@@ -41,8 +41,8 @@ _GAVE_UP = frozenset(
 """Finish reasons of answers that are not what was asked for, as servers name them."""
 
 
-def read_answer(exchange: Exchange, pieces: Sequence[Piece], *, whole: bool) -> None:
-    """Fill in an exchange from the body of its answer.
+def read_answer(exchange: Exchange, pieces: Sequence[Piece], *, whole: bool) -> Iterator[None]:
+    """Fill in an exchange from the body of its answer; yield between each few of its events.
 
     It is complete if it says ``[DONE]``, or gives a finish reason and its HTTP message is whole.
     The last usage counts: some servers send a running one with each part.
@@ -55,8 +55,10 @@ def read_answer(exchange: Exchange, pieces: Sequence[Piece], *, whole: bool) -> 
     ended_ns = pieces[-1][0] if pieces else exchange.end_ns
     answer = _Reading(exchange)
     try:
-        for at_ns, data in _events(pieces):
+        for number, (at_ns, data) in enumerate(_events(pieces), start=1):
             answer.take(at_ns, data)
+            if number % _EVENTS_A_STEP == 0:
+                yield
         answer.judge(pieces, whole=whole)
     except _AnswerError as failed:
         exchange.token_ns = array("q", [at_ns for at_ns, _ in answer.parts])
@@ -141,11 +143,12 @@ class _Reading:
             reason = choice.get("finish_reason")
             if reason:
                 self._ended(reason)
-            shows = _shows_token(choice)
-            if shows:
-                self._shown.append(_thought(choice))
-            if shows or not (reason or "role" in (choice.get("delta") or ())):
-                self.parts.append((at_ns, shows))
+            shown = _shown(choice)
+            if shown is not None:
+                self._shown.append(shown)
+                self.parts.append((at_ns, True))
+            elif not (reason or "role" in (choice.get("delta") or ())):
+                self.parts.append((at_ns, False))
 
     def _ended(self, reason: Any) -> None:
         name = reason.get("type") if isinstance(reason, dict) else reason
@@ -154,19 +157,22 @@ class _Reading:
             raise _AnswerError("truncated", f"the server gave up: finish_reason {name}")
 
 
-def _shows_token(choice: Mapping[str, Any]) -> bool:
-    """Return whether a part holds output that can be seen: some tokens are no text yet."""
+def _shown(choice: Mapping[str, Any]) -> tuple[bool, str] | None:
+    """Return whether the server calls a part thought, and its text; None where it shows no output.
+
+    Some tokens are no text yet. Each part of each answer passes here while others are timed.
+    """
     delta = choice.get("delta")
     if delta is None:
-        return bool(choice.get("text") or choice.get("token_ids"))
-    return any(delta.get(name) for name in ("content", *_THOUGHT, "tool_calls"))
-
-
-def _thought(choice: Mapping[str, Any]) -> tuple[bool, str]:
-    """Return whether the server calls a part thought, and its text."""
-    delta = choice.get("delta") or {}
-    text = delta.get("content") or choice.get("text")
-    return any(delta.get(name) for name in _THOUGHT), text if isinstance(text, str) else ""
+        text, thought = choice.get("text"), False
+        shows = text or choice.get("token_ids")
+    else:
+        text = delta.get("content")
+        thought = bool(delta.get("reasoning_content") or delta.get("reasoning"))
+        shows = text or thought or delta.get("tool_calls")
+    if not shows:
+        return None
+    return thought, text if isinstance(text, str) else ""
 
 
 def _thinking_told(usage: Mapping[str, Any], most: int) -> int | None:
