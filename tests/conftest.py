@@ -1,6 +1,7 @@
 """What holds for all tests: a cache of their own, and in CI no test may be skipped."""
 
 import os
+import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class _ByFile(LoadScopeScheduling):
-    """Keep a file in one process, but for the documentation's pages, which share nothing."""
+    """Keep a file in one process, but for the documentation's pages, which share nothing.
+
+    What needs a Docker daemon is kept in one process too: each daemon takes minutes to be given
+    an image of two gigabytes.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
-        return nodeid if path == "tests/docs/test_commands.py" else path
+        if path == "tests/docs/test_commands.py":
+            return nodeid
+        docker = r"tests/containers/.*(docker|daemon)"
+        return "docker" if re.match(docker, nodeid, re.IGNORECASE) else path
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:

@@ -26,6 +26,14 @@ def base_root() -> Path:
     return path
 
 
+def own_root(base: Path, name: str) -> Path:
+    """Return where this process of the tests may make a root tree beside the base, on its disk."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    folder = base.with_name(f"{base.name}-{name}{worker}")
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def images(base_root: Path) -> Path:
     """The folder of images for Apptainer."""
@@ -63,7 +71,8 @@ def daemon() -> Iterator["Daemon"]:
         for mount in Path("/proc/mounts").read_text().splitlines():
             if mount.split()[1].startswith(f"{folder}/"):
                 subprocess.run(["umount", mount.split()[1]], check=False)
-        shutil.rmtree(folder)
+        # A minute's work on some disks, for which nothing here has to wait.
+        subprocess.run(["setsid", "--fork", "rm", "-rf", folder], check=True)
 
 
 @pytest.fixture(scope="session")

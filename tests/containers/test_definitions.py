@@ -14,6 +14,7 @@ from subprocess import PIPE
 
 import pytest
 
+from containers.conftest import own_root
 from llenergymeasure.containers.container_checks import inside_command
 from llenergymeasure.containers.images import containers_folder, local_tag
 from llenergymeasure.containers.surroundings import Surroundings
@@ -52,8 +53,7 @@ def test_what_images_hold_is_what_the_look_inside_asks_for() -> None:
 
 @pytest.fixture(scope="module")
 def stand_in(base_root: Path) -> Iterator[Path]:
-    folder = base_root.with_name("test-stand-in")
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = own_root(base_root, "without-engine")
     packages = "./usr/local/lib/python3.11/dist-packages"
     heavy = [f"{packages}/{name}{end}" for name in HEAVY for end in ("", "-*.dist-info")]
     without = [f"--exclude={path}" for path in heavy]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from containers.conftest import own_root
 from llenergymeasure.results.outcome import read_outcome
 from support.studies import ROOT, environment, living, snakemake, write_study
 
@@ -25,8 +26,7 @@ def bare_root(base_root: Path) -> Path:
     """A folder image of the engine without what the meter needs."""
     if shutil.which("apptainer") is None:
         pytest.skip("no apptainer: .ci/install_apptainer.sh installs it")
-    root = base_root.with_name(f"{base_root.name}-without-meter")
-    shutil.rmtree(root, ignore_errors=True)
+    root = own_root(base_root, "without-meter")
     # Hard links: a second tree of a gigabyte for nothing.
     subprocess.run(["cp", "--archive", "--link", base_root, root], check=True)
     for path in _of_the_meter(root):

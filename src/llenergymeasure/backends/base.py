@@ -1,6 +1,6 @@
 """The protocol that every engine is put behind."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -111,20 +111,6 @@ class Backend(Protocol):
 
         Raises:
             BackendError: the engine refused a setting or the model.
-        """
-
-
-@runtime_checkable
-class Building(Protocol):
-    """What a backend may have besides: something made once, before an engine can be loaded."""
-
-    def to_build(self, config: ExperimentConfig) -> Callable[[], dict[str, Any]] | None:
-        """Return what makes it, which tells what it did; null if nothing has to be made.
-
-        It is called in a phase of its own, ``build``, whose time and energy are recorded apart.
-
-        Raises:
-            BackendError: the model cannot be had.
         """
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llenergymeasure.errors import LlemError, ResultsError
 from llenergymeasure.files import opened, remove
@@ -22,9 +22,6 @@ from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.results.whole import is_measured
 from llenergymeasure.workflow.cluster import end_jobs, left_jobs
-
-if TYPE_CHECKING:
-    from llenergymeasure.backends.tensorrt.engine_cache import EngineCache, StoredEngine
 
 GRACE_S = 20.0
 """A run has fifteen seconds to end; then it is killed."""
@@ -92,28 +89,18 @@ def machine_leftovers() -> Iterator[Leftover]:
 
 
 def compiled_engines() -> Iterator[Leftover]:
-    """Yield the engines that TensorRT-LLM compiled for later runs; those in use stay."""
-    from llenergymeasure.backends.tensorrt.engine_cache import EngineCache
+    """Yield the caches of engines that TensorRT-LLM compiled for later runs."""
+    from llenergymeasure.backends.tensorrt.build_cache import engines_folder
 
-    cache = EngineCache()
-    for path in cache.leftovers():
-        yield Leftover(
-            "engine", str(path), "left by a broken-off build", partial(cache.clear, path)
-        )
-    for engine in cache.engines():
+    for path in sorted(engines_folder().glob("*")):
+        unused_days = (time.time() - path.stat().st_mtime) / 86_400
         yield Leftover(
             "engine",
-            f"{engine.hash} of {engine.model_name}",
-            f"compiled by TensorRT-LLM {engine.key.tensorrt_llm} in {engine.build_s:.0f} s, used "
-            f"last {engine.used_s / 86_400:.0f} days ago",
-            partial(_remove_engine, cache, engine),
-            engine.bytes,
+            str(path),
+            f"compiled by TensorRT-LLM for later runs, the last {unused_days:.0f} days ago",
+            partial(remove, path),
+            _size(path),
         )
-
-
-def _remove_engine(cache: "EngineCache", engine: "StoredEngine") -> None:
-    if not cache.remove(engine):
-        raise LlemError("a run is using it")
 
 
 def _restore_limits() -> None:

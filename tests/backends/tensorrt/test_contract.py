@@ -16,8 +16,8 @@ from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import Serving
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
+from llenergymeasure.workload.models.resolve import resolve_model
 from nvml_sim import sim
-from support.attempts import start
 
 pytest.importorskip("tokenizers")
 
@@ -29,6 +29,7 @@ from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import statistics_of
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
+from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.prompts import build_workload
 config = ExperimentConfig.model_validate(json.loads(sys.argv[1]))
 backend = registry.get("tensorrt")
@@ -50,6 +51,15 @@ print(json.dumps({
     "versions": backend.versions(),
 }, default=str))
 engine.close()
+"""
+
+CACHE = """
+import json, sys
+from llenergymeasure.backends.tensorrt.build_cache import cache_variables
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.workload.models.resolve import resolve_model
+config = ExperimentConfig.model_validate(json.loads(sys.argv[1]))
+print(json.dumps(cache_variables(config, resolve_model(config))))
 """
 
 
@@ -145,7 +155,7 @@ def test_random_weights_are_the_engine_s_own_dummies(variables: dict[str, str]) 
 
 
 @pytest.mark.slow
-def test_a_compiled_engine_is_built_once_and_only_run_with_what_running_takes(
+def test_a_compiled_engine_is_kept_by_the_engine_s_own_cache(
     variables: dict[str, str], tmp_path: Path
 ) -> None:
     settings = {
@@ -159,16 +169,12 @@ def test_a_compiled_engine_is_built_once_and_only_run_with_what_running_takes(
     assert answer["class"] == "CompilingLLM"
     held = answer["resolved"]["engine"]
     assert held["kv_cache_config"] == {"free_gpu_memory_fraction": 0.5}
-    assert held["build_config"] is None
-    (engine,) = (tmp_path / "engines").glob("*/llem-engine.json")
-    assert engine.parent.name == answer["resolved"]["compiled"]
-    facts = json.loads(engine.read_text())
-    assert facts["key"]["tensorrt_llm"] == "1.2.1"
-    assert facts["key"]["options"]["quant_config"] == {"quant_algo": "FP8"}
-    assert "kv_cache_config" not in facts["key"]["options"]
+    assert answer["resolved"]["compiled"]
+    (engine,) = (tmp_path / "engines").glob("*/engine-*/metadata.json")
     before = engine.stat().st_ino
     told(variables, tensorrt=settings)
-    assert engine.stat().st_ino == before
+    (again,) = (tmp_path / "engines").glob("*/engine-*/metadata.json")
+    assert (again, again.stat().st_ino) == (engine, before)
 
 
 @pytest.mark.slow
@@ -179,7 +185,6 @@ def test_an_engine_that_is_there_already_is_taken(
     (tmp_path / "mine" / "config.json").write_text("{}")
     answer = told(variables, tensorrt={"engine_path": str(tmp_path / "mine")})
     assert answer["class"] == "CompilingLLM"
-    assert answer["resolved"]["compiled"] is None
     assert not (tmp_path / "engines").exists()
 
 
@@ -188,34 +193,45 @@ def test_what_the_engine_refuses_is_told_as_it_tells_it(variables: dict[str, str
     assert "Extra inputs are not permitted: no_such_option" in answer["refused"]
 
 
-@pytest.mark.slow
-def test_building_is_a_phase_of_its_own_with_its_energy(
+def test_a_cache_is_one_model_s_content_on_one_set_of_cards(
     variables: dict[str, str], tmp_path: Path
 ) -> None:
-    settings = {
-        "backend": "tensorrt",
-        "tensorrt": {"engine": {"backend": "tensorrt"}},
-        "variables": variables,
-        # The card's counter has to have ticked inside of it.
-        "window": {"min_seconds": 1.0},
+    """The engine's own key knows the model's path alone, and no card."""
+
+    def cache(**values: Any) -> dict[str, str]:
+        config = {"backend": "tensorrt", "model": str(tmp_path / "model"), **values}
+        done = sim.run_python(CACHE, variables, json.dumps(config))
+        assert done.returncode == 0, done.stderr
+        found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+    model = tmp_path / "model"
+    model.mkdir()
+    dimensions = resolve_model(ExperimentConfig(model="tiny-llama")).config
+    (model / "config.json").write_text(json.dumps(dict(dimensions)))
+    compiled = {"engine": {"backend": "tensorrt"}}
+    first = cache(tensorrt=compiled)
+    assert first["TLLM_LLMAPI_BUILD_CACHE"] == "1"
+    assert Path(first["TLLM_LLMAPI_BUILD_CACHE_ROOT"]).parent == tmp_path / "engines"
+    assert cache(tensorrt=compiled, precision="fp16") == first
+    (model / "weights.bin").write_text("others")
+    assert cache(tensorrt=compiled) != first
+    assert cache() == {}
+    assert cache(tensorrt={"engine_path": str(model)}) == {}
+
+
+def test_an_engine_from_elsewhere_gets_what_running_takes_alone() -> None:
+    from llenergymeasure.backends.tensorrt.arguments import engine_arguments
+
+    section = {"engine_path": "there", "engine": {"kv_cache_config": {"dtype": "fp8"}}}
+    config = ExperimentConfig.model_validate(
+        {"model": "tiny-llama", "backend": "tensorrt", "tensorrt": section}
+    )
+    assert engine_arguments(config, resolve_model(config)) == {
+        "model": "there",
+        "skip_tokenizer_init": True,
+        "kv_cache_config": {"dtype": "fp8"},
     }
-    built: list[dict[str, Any]] = []
-    for name in ("first", "second"):
-        attempt = start(tmp_path / name, **settings)
-        assert attempt.process.wait(120) == 0, (attempt.folder / "outcome.json").read_text()
-        built.append(attempt.result())
-    first, second = built
-    phases = [phase["name"] for phase in first["phases"]]
-    assert phases.index("build") < phases.index("load")
-    (energy,) = [each for each in first["energy"]["phases"] if each["phase"] == "build"]
-    assert energy["energy_j"] > 0
-    # The stand-in takes 0.3 s to compile, the card 100 W.
-    assert energy["duration_s"] >= 0.3
-    told_of = first["environment"]["engine"]["built"]
-    assert told_of["built"]
-    assert told_of["build_s"] >= 0.3
-    assert "build" not in [phase["name"] for phase in second["phases"]]
-    assert second["environment"]["engine"]["built"] is None
 
 
 def test_the_server_is_told_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,9 +3,6 @@
 Written against its published sources and never run: no release was at hand.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 from llenergymeasure.backends.base import Backend, Engine, ServerCommand
 from llenergymeasure.backends.common import installed_versions
 from llenergymeasure.backends.tensorrt.checks import find_problems
@@ -35,17 +32,6 @@ class TensorRTBackend:
     def versions(self) -> dict[str, str]:
         """Return the versions of what is installed."""
         return installed_versions(_PACKAGES)
-
-    def to_build(self, config: ExperimentConfig) -> Callable[[], dict[str, Any]] | None:
-        """Return what builds the compiled engine of ``config``; null if none is to be built.
-
-        Raises:
-            BackendError: the model cannot be had.
-            ConfigurationError: the model's name means nothing.
-        """
-        from llenergymeasure.backends.tensorrt.building import to_build
-
-        return to_build(config)
 
     def load(self, config: ExperimentConfig) -> Engine:
         """Start the engine and load the model.

@@ -13,6 +13,48 @@ QUANTISATION = {"int8_sq": "W8A8_SQ_PER_CHANNEL", "int4_awq": "W4A16_AWQ", "fp8"
 """``QuantAlgo`` of each method (``QuantConfig._get_modelopt_qformat`` in TensorRT-LLM)."""
 
 
+_RUNTIME_ALONE = frozenset(
+    {
+        "batching_type",
+        "cache_transceiver_config",
+        "enable_chunked_prefill",
+        "enable_tqdm",
+        "env_overrides",
+        "extended_runtime_perf_knob_config",
+        "fail_fast_on_attention_window_too_large",
+        "gather_generation_logits",
+        "guided_decoding_backend",
+        "iter_stats_max_iterations",
+        "kv_cache_config",
+        "normalize_log_probs",
+        "num_postprocess_workers",
+        "otlp_traces_endpoint",
+        "peft_cache_config",
+        "postprocess_tokenizer_dir",
+        "request_stats_max_iterations",
+        "return_perf_metrics",
+        "scheduler_config",
+        "skip_tokenizer_init",
+        "workspace",
+    }
+)
+"""Arguments that an engine is run with, and not built with: all that one from elsewhere takes."""
+
+_CONFIGURATIONS = {
+    "build_config": "BuildConfig",
+    "calib_config": "CalibConfig",
+    "quant_config": "QuantConfig",
+}
+"""Arguments that are objects of ``tensorrt_llm.llmapi``, which a study gives as mappings."""
+
+_DISPATCHED = {
+    "sparse_attention_config": "BaseSparseAttentionConfig",
+    "speculative_config": "DecodingBaseConfig",
+}
+"""Arguments of several kinds, told apart by one of their keys: ``from_dict`` of a base class of
+``tensorrt_llm.llmapi.llm_args`` makes them, where a release has it; others take the mapping."""
+
+
 def settings(config: ExperimentConfig) -> TensorRTConfig:
     """Return the section of the study; its defaults where there is none."""
     return config.tensorrt or TensorRTConfig()
@@ -39,7 +81,26 @@ def engine_arguments(config: ExperimentConfig, source: ModelSource) -> dict[str,
         ours["tensor_parallel_size"] = section.tp_size
     if section.quantization is not None:
         ours["quant_config"] = {"quant_algo": QUANTISATION[section.quantization]}
-    return ours | given | (config.passthrough_kwargs or {})
+    told = ours | given | (config.passthrough_kwargs or {})
+    if section.engine_path is None:
+        return told
+    run = {name: value for name, value in told.items() if name in _RUNTIME_ALONE}
+    return run | {"model": section.engine_path}
+
+
+def configured(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments with mappings turned into TensorRT-LLM's own configurations."""
+    from tensorrt_llm import llmapi
+
+    told = dict(arguments)
+    for name, kind in _CONFIGURATIONS.items():
+        if isinstance(told.get(name), dict):
+            told[name] = getattr(llmapi, kind)(**told[name])
+    for name, kind in _DISPATCHED.items():
+        if isinstance(told.get(name), dict):
+            make = getattr(getattr(llmapi.llm_args, kind), "from_dict", dict)
+            told[name] = make(dict(told[name]))
+    return told
 
 
 def sampling_parameters(

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import json
+import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -13,12 +14,12 @@ from tensorrt_llm.llmapi import GuidedDecodingParams
 
 from llenergymeasure.backends.base import Completion
 from llenergymeasure.backends.tensorrt.arguments import (
+    configured,
     engine_arguments,
     sampling_parameters,
     settings,
 )
-from llenergymeasure.backends.tensorrt.building import RUNTIME_ALONE, configured, obtain
-from llenergymeasure.backends.tensorrt.engine_cache import EngineLease
+from llenergymeasure.backends.tensorrt.build_cache import cache_variables
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.machine.gpus.allotment import allot
@@ -46,7 +47,6 @@ class TensorRTEngine:
         self._config = config
         self._source = resolve_model(config)
         self.devices = allot(config.model_dump(exclude_none=True)).uuids
-        self._lease: EngineLease | None = None
         self._llm: Any = None
         self._passes = itertools.count()
         try:
@@ -112,7 +112,7 @@ class TensorRTEngine:
         return {
             "engine": engine,
             "sampling": sampling_parameters(self._config, self._source, longest),
-            "compiled": None if self._lease is None else self._lease.folder.name,
+            "compiled": settings(self._config).compiled,
             "prefix_cache": "apart for each pass" if self._salts else "kept between passes",
             "weights": "random" if self._source.random else "pretrained",
         }
@@ -147,23 +147,15 @@ class TensorRTEngine:
         llm, self._llm = self._llm, None
         if llm is not None:
             llm.shutdown()
-        if self._lease is not None:
-            self._lease.release()
 
     def _start(self) -> Any:
         arguments = configured(engine_arguments(self._config, self._source))
-        section = settings(self._config)
-        if not section.compiled:
+        if not settings(self._config).compiled:
             return tensorrt_llm.LLM(**arguments)
         from tensorrt_llm._tensorrt_engine import LLM
 
-        if section.engine_path is not None:
-            folder = section.engine_path
-        else:
-            self._lease = obtain(self._config)
-            folder = str(self._lease.folder)
-        running = {name: value for name, value in arguments.items() if name in RUNTIME_ALONE}
-        return LLM(model=folder, **running)
+        os.environ.update(cache_variables(self._config, self._source))
+        return LLM(**arguments)
 
     def _sampling(self, requests: Sequence[Request]) -> list[Any]:
         return [

@@ -11,7 +11,7 @@ from llenergymeasure.backends.tensorrt.arguments import (
     sampling_parameters,
     settings,
 )
-from llenergymeasure.backends.tensorrt.building import RUNTIME_ALONE, obtain
+from llenergymeasure.backends.tensorrt.build_cache import cache_variables
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.ids import digest
@@ -56,12 +56,11 @@ _TAKEN = frozenset(
 def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     """Return how the server is started on a port of 127.0.0.1.
 
-    Its arguments go into a file of options, so that every one of the engine's can be given. A
-    compiled engine comes from the cache.
+    Its arguments go into a file of options, so that every one of the engine's can be given.
 
     Raises:
-        BackendError: a sampling parameter has no name in the server's interface, or there is no
-            engine and none can be built.
+        BackendError: a sampling parameter has no name in the server's interface, or the model's
+            files cannot be read.
         ConfigurationError: the model's name means nothing.
     """
     source, section = resolve_model(config), settings(config)
@@ -69,22 +68,16 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     model = arguments.pop("model")
     del arguments["skip_tokenizer_init"]
     body = request_body(config)
-    if section.compiled:
-        arguments = {name: value for name, value in arguments.items() if name in RUNTIME_ALONE}
-        model = section.engine_path
-        if model is None:
-            lease = obtain(config)
-            lease.release()
-            model = str(lease.folder)
     backend = "tensorrt" if section.compiled else "pytorch"
     command = ["trtllm-serve", "serve", str(model), "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend", backend, "--extra_llm_api_options", _options_file(arguments)]
-    if section.compiled:
+    if section.engine_path is not None:
         command += ["--tokenizer", source.location]
     return ServerCommand(
         argv=tuple(command),
         base_url=f"http://127.0.0.1:{port}/v1",
         model=str(model),
+        environment=cache_variables(config, source),
         body=body,
         settings={"engine": {**arguments, "backend": backend}},
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Backend, Building, Engine, Running, Warming, statistics_of
+from llenergymeasure.backends.base import Backend, Engine, Running, Warming, statistics_of
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
 from llenergymeasure.config.spec import RunSpec
@@ -107,7 +107,6 @@ class EngineRun:
         cards = [card.uuid for card in found.cards]
         protocol = protocol.long_enough_for(sensors_need_s(sensors, cards, protocol.precision))
         self._tell_time_limit(protocol, found)
-        built = self._build(backend)
         with self._marks.phase("settle"):
             look = read_gpus(found.cards)
             settled = settle(look, protocol, self._spec.gap_s, self._folder.skip)
@@ -144,7 +143,6 @@ class EngineRun:
                 "computes_on_gpu": bool(engine.devices),
                 "resolved_config": engine.resolved_config(),
                 "versions": backend.versions(),
-                "built": built,
                 "beside": beside,
                 "preflight": found.as_dict()["warnings"],
                 "settle": settled,
@@ -202,14 +200,6 @@ class EngineRun:
         traffic = measure_traffic(engine, protocol, self._marks)
         traffic.write_requests(self._folder.traffic, engine)
         return traffic.as_dict(), traffic.besides()
-
-    def _build(self, backend: Backend) -> dict[str, Any] | None:
-        """Make what the engine needs once and is not there yet; return what was done."""
-        make = backend.to_build(self._config) if isinstance(backend, Building) else None
-        if make is None:
-            return None
-        with self._marks.phase("build"):
-            return make()
 
     def _quality(self, engine: Engine) -> dict[str, Any] | None:
         """Return what the loaded engine itself shows of its quality; null if nothing is asked."""

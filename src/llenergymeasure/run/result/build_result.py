@@ -244,7 +244,6 @@ def _result(
                 "versions": done["versions"],
                 "resolved_config": done["resolved_config"],
                 "statistics": done["engine_statistics"],
-                "built": done["built"],
             },
         },
         provenance={

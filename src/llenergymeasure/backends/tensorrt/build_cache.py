@@ -1,0 +1,40 @@
+"""TensorRT-LLM's own cache of compiled engines, in a folder of ours.
+
+Its key holds its release and all that is built in, but the model's path alone, and not the card:
+so each model's content and set of cards has a cache of its own. One run at a time has a card, so
+no two build in one cache at once, which TensorRT-LLM makes fail.
+"""
+
+import os
+from pathlib import Path
+
+from llenergymeasure.backends.tensorrt.arguments import settings
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.ids import digest
+from llenergymeasure.machine.gpus.allotment import allot
+from llenergymeasure.workload.models.content import model_content
+from llenergymeasure.workload.models.resolve import ModelSource
+
+SWITCH = "TLLM_LLMAPI_BUILD_CACHE"
+ROOT = "TLLM_LLMAPI_BUILD_CACHE_ROOT"
+"""Read by ``LLM`` and by ``trtllm-serve`` (``tensorrt_llm/llmapi/build_cache.py``)."""
+
+
+def engines_folder() -> Path:
+    """Return where engines are kept: ``$LLEM_ENGINES``, or ``~/.llenergymeasure/trt-engines``."""
+    own = os.environ.get("LLEM_ENGINES")
+    return Path(own) if own else Path.home() / ".llenergymeasure" / "trt-engines"
+
+
+def cache_variables(config: ExperimentConfig, source: ModelSource) -> dict[str, str]:
+    """Return the variables that have TensorRT-LLM keep the engine; none where it compiles none.
+
+    Raises:
+        BackendError: the model's files cannot be read.
+    """
+    section = settings(config)
+    if not section.compiled or section.engine_path is not None:
+        return {}
+    cards = allot(config.model_dump(exclude_none=True)).uuids
+    name = digest([model_content(source), *cards])[:16]
+    return {SWITCH: "1", ROOT: str(engines_folder() / name)}
