@@ -143,6 +143,7 @@ def test_the_containers_process_is_killed(at_work: Study) -> None:
     assert read_outcome(at_work.second / "outcome.json").status == "lost"
 
 
+@pytest.mark.long
 def test_what_started_the_container_is_killed(at_work: Study) -> None:
     os.kill(at_work.starter(), signal.SIGKILL)
     at_work.is_over()

@@ -49,7 +49,7 @@ def _with_commands() -> list[Path]:
     return [page for page in pages() if any(block.runs for block in blocks(page.read_text()))]
 
 
-LONG = ("api.md", "cli.md", "statistics.md", "troubleshooting.md", "tutorial.md")
+LONG = ("api.md", "cli.md", "results.md", "statistics.md", "troubleshooting.md", "tutorial.md")
 
 
 def _marked(each: list[Path]) -> list[Any]:
