@@ -55,11 +55,10 @@ engine.close()
 
 CACHE = """
 import json, sys
-from llenergymeasure.backends.tensorrt.build_cache import cache_variables
+from llenergymeasure.backends.tensorrt.build_cache import environment
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.workload.models.resolve import resolve_model
 config = ExperimentConfig.model_validate(json.loads(sys.argv[1]))
-print(json.dumps(cache_variables(config, resolve_model(config))))
+print(json.dumps(environment(config)))
 """
 
 

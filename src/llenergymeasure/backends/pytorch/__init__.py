@@ -56,7 +56,7 @@ class PyTorchBackend:
         Raises:
             BackendError: a setting means nothing to it.
         """
-        from llenergymeasure.backends.serving.pytorch_command import server_command
+        from llenergymeasure.backends.pytorch.server import server_command
 
         return server_command(config, port)
 

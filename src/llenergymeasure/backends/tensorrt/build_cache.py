@@ -13,7 +13,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.ids import digest
 from llenergymeasure.machine.gpus.allotment import allot
 from llenergymeasure.workload.models.content import model_content
-from llenergymeasure.workload.models.resolve import ModelSource
+from llenergymeasure.workload.models.resolve import resolve_model
 
 SWITCH = "TLLM_LLMAPI_BUILD_CACHE"
 ROOT = "TLLM_LLMAPI_BUILD_CACHE_ROOT"
@@ -26,15 +26,16 @@ def engines_folder() -> Path:
     return Path(own) if own else Path.home() / ".llenergymeasure" / "trt-engines"
 
 
-def cache_variables(config: ExperimentConfig, source: ModelSource) -> dict[str, str]:
+def environment(config: ExperimentConfig) -> dict[str, str]:
     """Return the variables that have TensorRT-LLM keep the engine; none where it compiles none.
 
     Raises:
         BackendError: the model's files cannot be read.
+        ConfigurationError: the model's name means nothing.
     """
     section = settings(config)
     if not section.compiled or section.engine_path is not None:
         return {}
     cards = allot(config.model_dump(exclude_none=True)).uuids
-    name = digest([model_content(source), *cards])[:16]
+    name = digest([model_content(resolve_model(config)), *cards])[:16]
     return {SWITCH: "1", ROOT: str(engines_folder() / name)}

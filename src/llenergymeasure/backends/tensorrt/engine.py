@@ -3,7 +3,6 @@
 import inspect
 import itertools
 import json
-import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,6 @@ from llenergymeasure.backends.tensorrt.arguments import (
     sampling_parameters,
     settings,
 )
-from llenergymeasure.backends.tensorrt.build_cache import cache_variables
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.machine.gpus.allotment import allot
@@ -154,7 +152,6 @@ class TensorRTEngine:
             return tensorrt_llm.LLM(**arguments)
         from tensorrt_llm._tensorrt_engine import LLM
 
-        os.environ.update(cache_variables(self._config, self._source))
         return LLM(**arguments)
 
     def _sampling(self, requests: Sequence[Request]) -> list[Any]:

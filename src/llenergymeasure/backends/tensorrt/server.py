@@ -11,7 +11,7 @@ from llenergymeasure.backends.tensorrt.arguments import (
     sampling_parameters,
     settings,
 )
-from llenergymeasure.backends.tensorrt.build_cache import cache_variables
+from llenergymeasure.backends.tensorrt.build_cache import environment
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.ids import digest
@@ -77,7 +77,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
         argv=tuple(command),
         base_url=f"http://127.0.0.1:{port}/v1",
         model=str(model),
-        environment=cache_variables(config, source),
+        environment=environment(config),
         body=body,
         settings={"engine": {**arguments, "backend": backend}},
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.backends.serving.pytorch_command import server_command
+from llenergymeasure.backends.pytorch.server import server_command
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from support.attempts import start

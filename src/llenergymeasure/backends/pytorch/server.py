@@ -39,7 +39,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     if reasons:
         raise BackendError("; ".join(reasons))
     told = json.dumps(config.model_dump(mode="json", exclude_none=True))
-    module = "llenergymeasure.backends.serving.pytorch_server"
+    module = "llenergymeasure.backends.pytorch.server_process"
     return ServerCommand(
         argv=tuple(python_module(module, "--port", str(port), "--config", told)),
         base_url=f"http://127.0.0.1:{port}/v1",
