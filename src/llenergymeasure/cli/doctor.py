@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -35,6 +34,7 @@ from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError
 from llenergymeasure.installation import install_command
 from llenergymeasure.machine.disk import free_bytes, why_not_writable
 from llenergymeasure.machine.shared_folder import shared_folder
+from llenergymeasure.processes import ChildError, completed
 from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workload.cache import cache_folder
 from llenergymeasure.workload.models.hub import offline
@@ -168,17 +168,9 @@ def cluster() -> Iterator[Finding]:
 
 def _controller() -> Finding:
     try:
-        done = subprocess.run(
-            ["sinfo", "--noheader", "--format", "%P %D %a %G"],
-            capture_output=True,
-            text=True,
-            timeout=ASK_LIMIT_S,
-            check=False,
-        )
-    except FileNotFoundError:
-        return Finding("SLURM", "wrong", "sbatch is here and sinfo is not", "reinstall its clients")
-    except subprocess.TimeoutExpired:
-        return Finding("SLURM", "wrong", f"its controller is silent for {ASK_LIMIT_S:g} s")
+        done = completed(["sinfo", "--noheader", "--format", "%P %D %a %G"], ASK_LIMIT_S)
+    except ChildError as error:
+        return Finding("SLURM", "wrong", str(error), "are its clients whole, its controller up?")
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["no answer"])[-1]
         remedy = "is this a login node of the cluster, and slurmctld running?"

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from llenergymeasure.machine.gpus.state import (
     megahertz,
     unlike_delivered,
 )
+from llenergymeasure.processes import ChildError, completed
 
 GIB = 1024**3
 ASK_LIMIT_S = 30.0
@@ -198,16 +198,11 @@ def _engine(backend: str, packages: tuple[str, ...]) -> Finding:
         if backend == "pytorch":
             remedy = install_command("pytorch")
         return Finding(backend, "absent", detail, remedy)
+    command = [sys.executable, "-P", "-W", "ignore", "-c", _TRY, *packages]
     try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-W", "ignore", "-c", _TRY, *packages],
-            capture_output=True,
-            text=True,
-            timeout=IMPORT_LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return Finding(backend, "wrong", f"its import takes more than {IMPORT_LIMIT_S:g} s")
+        done = completed(command, IMPORT_LIMIT_S, name="its import")
+    except ChildError as error:
+        return Finding(backend, "wrong", str(error))
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
         remedy = "reinstall it in an environment of its own, or give it an image"
