@@ -288,3 +288,45 @@ def test_points_of_other_work_are_not_merged(settings: dict[str, Any]) -> None:
     loaded = study(**settings)
     assert len(loaded.experiments) == 2
     assert loaded.same_as == ()
+
+
+def test_a_backend_is_an_axis_like_any_other() -> None:
+    loaded = study(
+        sweep={
+            "n": [4, 8],
+            "backend": ["pytorch", "vllm"],
+            "vllm.engine.max_num_seqs": [1, 2],
+            "max_output_tokens": [16, 32],
+        }
+    )
+    points = [
+        (each.model.n, each.model.backend, value_at(each.config, "vllm.engine.max_num_seqs"))
+        for each in loaded.experiments
+    ]
+    of_four = [
+        *[(4, "pytorch", None)] * 2,
+        *[(4, "vllm", 1)] * 2,
+        *[(4, "vllm", 2)] * 2,
+    ]
+    assert points == [*of_four, *((8, *rest) for _, *rest in of_four)]
+
+
+def test_a_left_out_point_of_a_named_backend_is_found_where_it_was_written() -> None:
+    groups = [
+        {"backend": "pytorch", "n": 4},
+        {"backend": "vllm", "n": "many"},
+    ]
+    with pytest.raises(ConfigurationError, match=r"sweep\.engines\[1\]"):
+        study(sweep={"engines": groups})
+
+
+def test_an_empty_entry_of_a_group_is_the_study_as_it_is() -> None:
+    loaded = study(
+        backend=["pytorch", "vllm"],
+        sweep={
+            "cache": [{}, {"pytorch.use_cache": True, "pytorch.cache_implementation": "static"}]
+        },
+    )
+    assert swept(loaded, "pytorch.use_cache") == [None, True, None]
+    with pytest.raises(ConfigurationError, match="sets nothing"):
+        study(sweep={"cache": [{}]})

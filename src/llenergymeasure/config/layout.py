@@ -98,12 +98,12 @@ class Layout:
         for point in points(self.axes, self.sweep_backends):
             values = {**bases[point.backend], "backend": point.backend}
             try:
-                yield Candidate(assigned(values, point.settings), point.steps)
+                yield Candidate(assigned(values, point.settings), point.written)
             except NotASectionError as error:
                 path = next(iter(point.settings))
                 written = {".".join(key): value for key, value in point.settings.items()}
                 rejection = Rejection(path, str(error), ..., alone=False)
-                yield Candidate({**values, **written}, point.steps, rejection)
+                yield Candidate({**values, **written}, point.written, rejection)
 
     def _explicit(self) -> Iterator[Candidate]:
         for place, entry in enumerate(self.entries):

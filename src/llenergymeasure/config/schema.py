@@ -215,7 +215,7 @@ def _sweep_schema(settings: Schema, definitions: Schema) -> Schema:
             "description": "Settings that move together, under a label of your own.",
             "type": "array",
             "minItems": 1,
-            "items": {"type": "object", "minProperties": 1},
+            "items": {"type": "object"},
         },
     }
 

@@ -1,5 +1,6 @@
 """The sweep's grammar: what a study varies, and the points of its grid."""
 
+import heapq
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,9 @@ STUDY_ONLY = (*OWN_OF_A_STUDY, "notify", "carbon", "quality")
 NOT_SWEPT = (*STUDY_ONLY, "output_dir")
 
 Setting = tuple[str, ...]
+Step = tuple[int, Mapping[Setting, Any]]
+"""One entry of an axis, with its place in the list."""
+
 _BACKEND: Setting = ("backend",)
 
 
@@ -52,41 +56,41 @@ class Axis:
         return tuple(dict.fromkeys(setting for entry in self.entries for setting in entry))
 
     @property
-    def is_group(self) -> bool:
-        """Whether several settings move together under a label of the user's own."""
-        return tuple(self.label.split(".")) not in self.settings
-
-    @property
     def names_backend(self) -> bool:
         """Whether each of its entries says which backend it is for."""
         return _BACKEND in self.settings
 
-    def for_backend(self, backend: BackendName) -> "Axis | None":
-        """Return the axis as it applies to ``backend``; null if it does not.
+    def steps_for(self, backend: BackendName) -> list[Step]:
+        """Return the steps along the axis that ``backend`` takes; one that sets nothing if none.
 
         A setting of another backend is left off, except where the entry names its backend: that
-        contradiction is kept, so that the point is left out and told.
+        contradiction is kept, so that the point is left out and reported.
         """
-        if not self.is_group and not self.names_backend:
-            scope = scope_of(self.settings[0])
-            return self if scope in (None, backend) else None
+        steps = list(enumerate(self.entries))
         if self.names_backend:
-            chosen = [entry for entry in self.entries if entry[_BACKEND] == backend]
-            return Axis(self.label, tuple(chosen))
-        entries = tuple(
-            {s: value for s, value in entry.items() if scope_of(s) in (None, backend)}
-            for entry in self.entries
-        )
-        return Axis(self.label, entries) if any(entries) else None
+            return [(place, entry) for place, entry in steps if entry[_BACKEND] == backend]
+        own = [
+            (place, {s: value for s, value in entry.items() if scope_of(s) in (None, backend)})
+            for place, entry in steps
+        ]
+        return own if any(entry for _, entry in own) else [(0, {})]
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point of the grid: the backend, what it sets, and where along each axis it stands."""
+    """One point of the grid.
+
+    Attributes:
+        backend: the engine.
+        settings: what it sets.
+        written: where each setting was written.
+        steps: where along each axis it stands.
+    """
 
     backend: BackendName
     settings: Mapping[Setting, Any]
-    steps: Mapping[Setting, KeyPath]
+    written: Mapping[Setting, KeyPath]
+    steps: tuple[int, ...]
 
 
 def scope_of(setting: Setting) -> BackendName | None:
@@ -139,27 +143,29 @@ def backends_scoped(axes: Sequence[Axis]) -> dict[BackendName, str]:
 
 def count_points(axes: Sequence[Axis], backends: Sequence[BackendName]) -> int:
     """Return how many points the grid has, without making them."""
-    total = 0
-    for backend in backends:
-        applying = [axis.for_backend(backend) for axis in axes]
-        total += math.prod(len(axis.entries) for axis in applying if axis is not None)
-    return total
+    return sum(math.prod(len(axis.steps_for(name)) for axis in axes) for name in backends)
 
 
 def points(axes: Sequence[Axis], backends: Sequence[BackendName]) -> Iterator[Point]:
-    """Yield the points of the grid, backend by backend, the last axis of the file fastest."""
-    for backend in backends:
-        applying = [each for axis in axes if (each := axis.for_backend(backend)) is not None]
-        numbered = [list(enumerate(axis.entries)) for axis in applying]
-        for steps in itertools.product(*numbered):
-            settings: dict[Setting, Any] = {}
-            where: dict[Setting, KeyPath] = {}
-            for axis, (place, entry) in zip(applying, steps, strict=True):
-                for setting, value in entry.items():
-                    settings[setting] = value
-                    where[setting] = ("sweep", axis.label, place)
-            settings.pop(_BACKEND, None)
-            yield Point(backend, settings, where)
+    """Yield the points of the grid, the last axis of the file fastest.
+
+    Where no axis names the backend, it is the slowest.
+    """
+    of_each = [_points_of(name, axes) for name in backends]
+    if any(axis.names_backend for axis in axes):
+        return heapq.merge(*of_each, key=lambda point: point.steps)
+    return itertools.chain(*of_each)
+
+
+def _points_of(backend: BackendName, axes: Sequence[Axis]) -> Iterator[Point]:
+    for chosen in itertools.product(*(axis.steps_for(backend) for axis in axes)):
+        settings: dict[Setting, Any] = {}
+        written: dict[Setting, KeyPath] = {}
+        for axis, (place, entry) in zip(axes, chosen, strict=True):
+            settings.update(entry)
+            written.update(dict.fromkeys(entry, ("sweep", axis.label, place)))
+        settings.pop(_BACKEND, None)
+        yield Point(backend, settings, written, tuple(place for place, _ in chosen))
 
 
 def _axis(key: str, value: Any, places: Places) -> Axis:
@@ -250,7 +256,7 @@ def _group(label: str, value: list[Any], places: Places) -> Axis:
     entries: list[Mapping[Setting, Any]] = []
     for place, item in enumerate(value):
         here = (*where, place)
-        if not isinstance(item, Mapping) or not item:
+        if not isinstance(item, Mapping):
             message = "each entry of a group must be a mapping of settings to values"
             problems.append(problem(message, here, places, found=item))
             continue
@@ -258,6 +264,8 @@ def _group(label: str, value: list[Any], places: Places) -> Axis:
         for setting, inner in entry.items():
             problems += _bad_setting(setting, inner, (*here, ".".join(setting)), places)
         entries.append(entry)
+    if not problems and not any(entries):
+        problems.append(problem("sets nothing in any entry; remove it", where, places))
     if 0 < sum(_BACKEND in entry for entry in entries) < len(entries):
         message = "names a backend in some entries only; name one in each, or in none"
         problems.append(problem(message, where, places))
