@@ -142,6 +142,19 @@ def test_half_characters_are_replaced_and_noted(tmp_path: Path) -> None:
     assert data.notes[0].startswith("1 rows of data.jsonl hold halves of characters")
 
 
+def test_a_line_of_provenance_is_no_prompt_and_is_noted(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(
+        '{"_provenance": "owner/prompts", "_commit": "0123abc", "_license": "apache-2.0"}\n'
+        '{"prompt": "first"}\n{"prompt": "second"}\n'
+    )
+    read = read_file(path)
+    assert [record.text for record in read] == ["first", "second"]
+    assert [record.row for record in read] == [2, 3]
+    (note,) = read.notes
+    assert "provenance owner/prompts, commit 0123abc" in note
+
+
 def test_sources_are_kept(tmp_path: Path) -> None:
     rows = [{"prompt": "a", "source": "x"}, {"prompt": "b", "source": "y"}]
     for kind in (".jsonl", ".csv", ".parquet"):

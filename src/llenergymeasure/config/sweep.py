@@ -66,10 +66,10 @@ class Axis:
         A setting of another backend is left off, except where the entry names its backend: that
         contradiction is kept, so that the point is left out and reported.
         """
-        steps = list(enumerate(self.entries))
+        steps: list[Step] = list(enumerate(self.entries))
         if self.names_backend:
             return [(place, entry) for place, entry in steps if entry[_BACKEND] == backend]
-        own = [
+        own: list[Step] = [
             (place, {s: value for s, value in entry.items() if scope_of(s) in (None, backend)})
             for place, entry in steps
         ]

@@ -87,6 +87,7 @@ class Rows:
         self._problems: list[Problem] = []
         self._left_out: Counter[str] = Counter()
         self._replaced = 0
+        self._provenance: list[str] = []
 
     def problem(self, row: int, message: str) -> None:
         """Note what is wrong in a row.
@@ -101,13 +102,17 @@ class Rows:
             raise ConfigurationError(self._problems)
 
     def add(self, row: int, values: Mapping[str, Any], place: int | None = None) -> None:
-        """Take a row in, or note why not.
+        """Take a row in, or note why not; one of ``_names`` alone says where the rest is from.
 
         Args:
             row: counted from 1.
             values: its columns.
             place: the row's line in the file, where that differs.
         """
+        if values and all(str(name).startswith("_") for name in values):
+            said = (f"{str(name).strip('_')} {clean(str(value))}" for name, value in values.items())
+            self._provenance.append(f"{self._name} says of itself: {', '.join(said)}")
+            return
         try:
             record = _record(row, values)
         except _BadRowError as error:
@@ -134,7 +139,7 @@ class Rows:
         return Dataset(self._records, self._notes())
 
     def _notes(self) -> tuple[str, ...]:
-        notes = [
+        notes = self._provenance + [
             f"{count} rows of {self._name} are left out: {why}"
             for why, count in self._left_out.items()
         ]
