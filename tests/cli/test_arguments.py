@@ -40,6 +40,7 @@ WRONG = {
     "sensors": [["--no-such-option"], ["x"]],
     "doctor": [["--no-such-option"], ["x"]],
     "init": [["--no-such-option"], ["study.txt"], ["a.yaml", "b.yaml"], ["there.yaml"]],
+    "convert": [["--no-such-option"], [], ["gone.yaml"], ["study.yaml"]],
     "config": [["--no-such-option"], [], ["pytroch"], ["pytorch", "no_such_knob_at_all"]],
     "prefs": [
         ["--no-such-option"],

@@ -330,3 +330,35 @@ def test_an_empty_entry_of_a_group_is_the_study_as_it_is() -> None:
     assert swept(loaded, "pytorch.use_cache") == [None, True, None]
     with pytest.raises(ConfigurationError, match="sets nothing"):
         study(sweep={"cache": [{}]})
+
+
+def test_a_setting_of_all_backends_may_be_swept_on_one_alone() -> None:
+    loaded = study(
+        backend=["pytorch", "vllm"],
+        sweep={"pytorch.precision": ["fp32", "fp16"], "vllm.decoder.temperature": [0.5, 0.7]},
+    )
+    assert [
+        (each.model.backend, each.model.precision, each.model.decoder.temperature)
+        for each in loaded.experiments
+    ] == [
+        ("pytorch", "fp32", 1.0),
+        ("pytorch", "fp16", 1.0),
+        ("vllm", "bf16", 0.5),
+        ("vllm", "bf16", 0.7),
+    ]
+    assert loaded.swept_keys == ("precision", "decoder.temperature")
+
+
+@pytest.mark.parametrize(
+    ("sweep", "why"),
+    [
+        ({"pytorch.precision": ["fp16"], "precision": ["bf16"]}, "which pytorch.precision sets"),
+        ({"pytorch.precision": ["fp17"]}, r"sweep\.pytorch\.precision\[0\].*did you mean"),
+        ({"pytorch.backend": ["vllm"]}, "unknown key"),
+        ({"pytorch.execution.n_cycles": [1]}, "unknown key"),
+        ({"pytorch.vllm.engine.max_num_seqs": [1]}, "unknown key"),
+    ],
+)
+def test_what_no_backend_has_for_itself(sweep: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        study(sweep=sweep)

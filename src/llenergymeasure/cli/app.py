@@ -28,6 +28,7 @@ MODULES = {
     "sensors": "sensors",
     "doctor": "doctor",
     "init": "init",
+    "convert": "convert",
     "config": "config",
     "prefs": "prefs",
 }

@@ -11,6 +11,7 @@ from llenergymeasure.config.fields import field_at, unknown_key_message
 from llenergymeasure.config.file_paths import from_folder
 from llenergymeasure.config.merging import flattened, merged
 from llenergymeasure.config.messages import describe, problem
+from llenergymeasure.config.old_names import in_the_originals_format
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
 from llenergymeasure.config.sweep import OWN_OF_A_STUDY, STUDY_ONLY
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -126,6 +127,12 @@ def _read(path: Path, above: tuple[Path, ...]) -> Document:
 
 
 def _with_base(document: Document, above: tuple[Path, ...]) -> Document:
+    if in_the_originals_format(document.values):
+        message = (
+            "is a study in the format of LLenergyMeasure 0.6 or later, which is another than that "
+            f"of v1.19; `llem convert {document.file or 'OLD.yaml'} > new.yaml` rewrites it"
+        )
+        raise ConfigurationError(Problem(message, file=document.file))
     base = document.values.get("base")
     if base is None:
         return document

@@ -25,6 +25,7 @@ from llenergymeasure.config.messages import Rejection, describe, redacted, rejec
 from llenergymeasure.config.rules import Breach, Shape, breaches
 from llenergymeasure.config.strict_yaml import KeyPath, dotted
 from llenergymeasure.config.study import Experiment, LeftOut, SameAs, Study
+from llenergymeasure.config.sweep import meant
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BACKENDS, BackendName
 
@@ -241,7 +242,8 @@ def _used(experiments: Iterable[Experiment]) -> list[BackendName]:
 
 def _swept_keys(layout: Layout, experiments: list[Experiment]) -> tuple[str, ...]:
     """Return what varies: all that the sweep sets, and what differs between experiments."""
-    keys = dict.fromkeys(".".join(setting) for axis in layout.axes for setting in axis.settings)
+    swept = (meant(setting) for axis in layout.axes for setting in axis.settings)
+    keys = dict.fromkeys(".".join(setting) for setting in swept)
     explicit = dict.fromkeys(
         ".".join(path) for entry in layout.entries for path in flattened(entry)
     )

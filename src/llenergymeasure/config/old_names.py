@@ -1,4 +1,8 @@
-"""Names that studies of earlier releases use, ours and the engines': what stands for them now."""
+"""Names that earlier releases use, the original tool's and the engines': what stands for them now.
+
+Studies of the original's v1.19 are read as they are. Those of its releases 0.6 and later have
+another format: `convert` rewrites them by the table ``ORIGINAL``.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -37,6 +41,123 @@ REPLACED = {
     },
 }
 """Settings that are still read, with a word on what replaced them."""
+
+
+ENGINES = {"transformers": "pytorch", "vllm": "vllm", "tensorrt": "tensorrt"}
+"""What the original calls an engine, and its backend."""
+
+STRUCTURE = (
+    *("base", "engine", "sweep", "experiments", "runners", "images"),
+    *("name", "study_name", "study_execution", "output"),
+)
+"""Keys of its studies that are no settings of an experiment; a base's are not taken."""
+
+MARKS = ("task", "study_execution", "serving_mode", "study_name", "measurement", "harness")
+"""Keys that only studies in the original's later format have."""
+
+ORIGINAL: Mapping[str, str] = {
+    "name": "name",
+    "study_name": "name",
+    "version": "",
+    "serving_mode": "",
+    "engine": "backend",
+    "sampling_preset": "decoder.preset",
+    "passthrough_kwargs": "passthrough_kwargs",
+    "model": "model",
+    "dataset.source": "dataset",
+    "dataset.n_prompts": "n",
+    "dataset.order": "dataset_order",
+    "task.model": "model",
+    "task.dataset.source": "dataset",
+    "task.dataset.n_prompts": "n",
+    "task.dataset.order": "dataset_order",
+    "task.max_input_tokens": "max_input_tokens",
+    "task.max_output_tokens": "max_output_tokens",
+    "task.random_seed": "random_seed",
+    "measurement.energy_sampler": "energy.backend",
+    "measurement.baseline": "baseline",
+    "measurement.warmup": "warmup",
+    "measurement.warmup.n_prompts": "warmup.n_warmup",
+    "offline.warmup": "warmup",
+    "offline.warmup.n_prompts": "warmup.n_warmup",
+    "server.traffic.rate": "serving.rate_per_s",
+    "server.traffic.arrival": "serving.arrivals",
+    "server.traffic.burstiness": "serving.burstiness",
+    "server.traffic.window_seconds": "window.min_seconds",
+    "server.traffic.slo": "slo",
+    "study_execution": "execution",
+    "study_execution.experiment_order": "execution.cycle_order",
+    "study_execution.experiment_timeout_seconds": "execution.run_timeout_seconds",
+    "study_execution.gpu_indices": "gpu.devices",
+    "output.results_dir": "output_dir",
+    "output.save_timeseries": "",
+    "transformers": "pytorch",
+    "transformers.engine_params": "pytorch",
+    "transformers.llem_execution": "pytorch",
+    "harness.transformers": "pytorch",
+    "transformers.dtype": "precision",
+    "transformers.engine_params.dtype": "precision",
+    "transformers.engine_params.tp_size": "pytorch.tensor_parallel_size",
+    "transformers.sampling": "decoder",
+    "transformers.sampling_params": "decoder",
+    "vllm": "vllm.engine",
+    "vllm.engine": "vllm.engine",
+    "vllm.engine_params": "vllm.engine",
+    "vllm.dtype": "precision",
+    "vllm.engine_params.dtype": "precision",
+    "vllm.attention": "vllm.engine.attention_config",
+    "vllm.engine_params.attention": "vllm.engine.attention_config",
+    "vllm.engine_params.beam_search": "vllm.beam_search",
+    "vllm.sampling": "vllm.sampling",
+    "vllm.sampling_params": "vllm.sampling",
+    "vllm.sampling.ignore_eos": "answer_length",
+    "vllm.sampling_params.ignore_eos": "answer_length",
+    "tensorrt": "tensorrt.engine",
+    "tensorrt.engine_params": "tensorrt.engine",
+    "tensorrt.dtype": "precision",
+    "tensorrt.engine_params.dtype": "precision",
+    "tensorrt.calib": "tensorrt.engine.calib_config",
+    "tensorrt.sampling": "tensorrt.sampling",
+    "tensorrt.sampling_params": "tensorrt.sampling",
+    "tensorrt.sampling.ignore_eos": "answer_length",
+    "tensorrt.sampling_params.ignore_eos": "answer_length",
+}
+"""What stands for a key of the original's releases 0.6 and later, and for all that is below it.
+
+Nothing stands for a key that says what is so here anyway.
+"""
+
+ORIGINAL_VALUES: Mapping[str, Mapping[Any, Any]] = {
+    "backend": ENGINES,
+    "precision": {
+        **dict.fromkeys(("float16", "half"), "fp16"),
+        "bfloat16": "bf16",
+        **dict.fromkeys(("float32", "float"), "fp32"),
+        "auto": None,
+    },
+    "energy.backend": {None: "none"},
+    "answer_length": {True: "fixed", False: "natural"},
+    "execution.cycle_order": {"interleave": "interleaved", "shuffle": "shuffled"},
+    "runners": {"process": "local", "container": "docker"},
+    "tensorrt.engine.backend": {"trt": "tensorrt"},
+}
+"""What stands for a value of the original's, by the key that it has here."""
+
+ORIGINAL_DEFAULTS: Mapping[str, Any] = {
+    "dataset": "aienergyscore",
+    "max_input_tokens": 256,
+    "max_output_tokens": 256,
+    "answer_length": "natural",
+}
+"""What its studies mean without saying it, and ours do not."""
+
+
+def in_the_originals_format(values: Mapping[str, Any]) -> bool:
+    """Whether a study is in the format of the original's releases 0.6 and later."""
+    listed = values.get("experiments")
+    entries = listed if isinstance(listed, list) else []
+    parts = [part for part in (values, *entries) if isinstance(part, Mapping)]
+    return any(mark in part for part in parts for mark in MARKS)
 
 
 def of_vllm_today(given: Mapping[str, Any]) -> dict[str, Any]:

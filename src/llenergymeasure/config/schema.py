@@ -203,12 +203,14 @@ def _sweep_schema(settings: Schema, definitions: Schema) -> Schema:
         axes[key] = {**described, "anyOf": [values, *ranges]}
         if _takes_any_keys(setting):
             patterns[rf"^{re.escape(key)}\..+$"] = anything
+    of_all = "|".join(name for name in settings if name not in (*NOT_SWEPT, *BACKENDS, "backend"))
+    patterns[rf"^({'|'.join(BACKENDS)})\.({of_all})(\..+)?$"] = anything
     definitions["Range"] = _range_schema()
     return {
         "type": "object",
         "minProperties": 1,
         "description": "What varies: every combination is an experiment. A key that starts with a "
-        "backend's name applies to that backend alone.",
+        "backend's name applies to that backend alone: pytorch.precision is the precision there.",
         "properties": axes,
         "patternProperties": patterns,
         "additionalProperties": {

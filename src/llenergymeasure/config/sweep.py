@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from llenergymeasure.config import ranges
@@ -98,6 +99,16 @@ def scope_of(setting: Setting) -> BackendName | None:
     return next((name for name in BACKENDS if setting[0] == name), None)
 
 
+@lru_cache(maxsize=4096)
+def meant(setting: Setting) -> Setting:
+    """Return what a key of the sweep sets: ``pytorch.precision`` is the precision on pytorch."""
+    shared = setting[1:]
+    if scope_of(setting) is None or not shared or field_at(setting) is not None:
+        return setting
+    of_all = scope_of(shared) is None and shared[0] not in (*NOT_SWEPT, "backend")
+    return shared if of_all and field_at(shared) is not None else setting
+
+
 def parse_axes(sweep: Any, places: Places) -> list[Axis]:
     """Return the axes of a study's ``sweep``, in the order of the file.
 
@@ -162,8 +173,9 @@ def _points_of(backend: BackendName, axes: Sequence[Axis]) -> Iterator[Point]:
         settings: dict[Setting, Any] = {}
         written: dict[Setting, KeyPath] = {}
         for axis, (place, entry) in zip(axes, chosen, strict=True):
-            settings.update(entry)
-            written.update(dict.fromkeys(entry, ("sweep", axis.label, place)))
+            for setting, value in entry.items():
+                settings[meant(setting)] = value
+                written[meant(setting)] = ("sweep", axis.label, place)
         settings.pop(_BACKEND, None)
         yield Point(backend, settings, written, tuple(place for place, _ in chosen))
 
@@ -174,7 +186,7 @@ def _axis(key: str, value: Any, places: Places) -> Axis:
     if setting[0] in NOT_SWEPT:
         message = "is no setting of an experiment and cannot be swept; write it at the top level"
         raise ConfigurationError(problem(message, where, places))
-    if field_at(setting) is not None:
+    if field_at(meant(setting)) is not None:
         return Axis(key, tuple({setting: item} for item in _values(setting, value, places)))
     if _is_group(value):
         return _group(key, value, places)
@@ -184,7 +196,7 @@ def _axis(key: str, value: Any, places: Places) -> Axis:
 
 def _values(setting: Setting, value: Any, places: Places) -> list[Any]:
     where: KeyPath = ("sweep", ".".join(setting))
-    field = field_at(setting)
+    field = field_at(meant(setting))
     annotation = None if field is None else field.annotation
     if isinstance(value, Mapping):
         if takes_mapping(annotation):
@@ -211,6 +223,7 @@ def _values(setting: Setting, value: Any, places: Places) -> list[Any]:
 
 
 def _bad_item(setting: Setting, item: Any, where: KeyPath, places: Places) -> Problem | None:
+    setting = meant(setting)
     field = field_at(setting)
     if isinstance(item, Mapping) and field is not None:
         if not takes_mapping(field.annotation):
@@ -278,7 +291,7 @@ def _bad_setting(setting: Setting, value: Any, where: KeyPath, places: Places) -
     if setting[0] in NOT_SWEPT:
         message = "is no setting of an experiment and cannot be swept"
         return [problem(message, where, places)]
-    if field_at(setting) is None:
+    if field_at(meant(setting)) is None:
         return [problem(unknown_key_message(setting), where, places, found=value)]
     bad = _bad_item(setting, value, where, places)
     return [] if bad is None else [bad]
@@ -290,12 +303,17 @@ def _set_twice(axes: Sequence[Axis], places: Places) -> list[Problem]:
     for axis in axes:
         for setting in axis.settings:
             for other, label in owners.items():
-                shared = min(len(setting), len(other))
-                if label != axis.label and setting[:shared] == other[:shared]:
+                apart = len({scope_of(setting), scope_of(other)} - {None}) > 1
+                if label != axis.label and not apart and _overlap(meant(setting), meant(other)):
                     message = f"sets {'.'.join(setting)}, which {label} sets too; keep one"
                     problems.append(problem(message, ("sweep", axis.label), places))
             owners.setdefault(setting, axis.label)
     return problems
+
+
+def _overlap(one: Setting, other: Setting) -> bool:
+    shared = min(len(one), len(other))
+    return one[:shared] == other[:shared]
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,34 @@
+"""``llem convert``: a study of the original tool's later releases, in our format."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from llenergymeasure.cli.output import note, raw
+from llenergymeasure.config.convert import convert as converted
+from llenergymeasure.workload.studies import study_from_mapping
+
+
+def convert(
+    old: Annotated[
+        Path, typer.Argument(metavar="OLD.yaml", help="the study of LLenergyMeasure 0.6 or later")
+    ],
+) -> None:
+    """Rewrite a study of LLenergyMeasure 0.6 or 0.7 as one of this tool.
+
+    Prints the new file; what of the old one has no counterpart here is named on stderr.
+    """
+    study, notes = converted(old)
+    written = yaml.safe_dump(
+        study, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100
+    )
+    raw(f"# Converted from {old.name}; `llem plan` shows what it runs.\n{written}")
+    for each in notes:
+        print(f"llem: {each}", file=sys.stderr)
+    made = study_from_mapping(study, old.resolve())  # its faults are better known now
+    note(f"experiments: {len(made.experiments)}, cycles of each: {made.n_cycles}")
+    for point in made.left_out:
+        print(f"llem: left out: {point.reason}", file=sys.stderr)

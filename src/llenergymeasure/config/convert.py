@@ -1,0 +1,215 @@
+"""Studies of the original tool's releases 0.6 and later, rewritten in our format."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.config import ranges, strict_yaml
+from llenergymeasure.config.execution import ExecutionConfig
+from llenergymeasure.config.fields import field_at
+from llenergymeasure.config.old_names import (
+    ENGINES,
+    ORIGINAL,
+    ORIGINAL_DEFAULTS,
+    ORIGINAL_VALUES,
+    STRUCTURE,
+    in_the_originals_format,
+)
+from llenergymeasure.config.sweep import meant
+from llenergymeasure.errors import ConfigurationError, Problem
+
+Settings = dict[str, Any]
+"""Settings by dotted name, as in a sweep: ``pytorch.precision`` is the precision there alone."""
+
+
+def convert(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return a study of the original's as one of ours, and what of it has no counterpart here.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or is no such study.
+    """
+    old, _ = strict_yaml.read(path)
+    if not isinstance(old, dict) or not in_the_originals_format(old):
+        message = "is no study in the format of LLenergyMeasure 0.6 or later; nothing to convert"
+        raise ConfigurationError(Problem(message, file=path))
+    if isinstance(old.get("base"), str):
+        base, _ = strict_yaml.read(path.parent / old["base"])
+        taken = base if isinstance(base, dict) else {}
+        old = {**{key: each for key, each in taken.items() if key not in STRUCTURE}, **old}
+    conversion = _Conversion(old)
+    return conversion.study(), list(conversion.notes)
+
+
+class _Conversion:
+    """One study on its way, and what was found on it."""
+
+    def __init__(self, old: Mapping[str, Any]) -> None:
+        self.notes: dict[str, None] = {}
+        self._old = old
+        self._sweep = dict(old.get("sweep") or {})
+        self._entries = list(old.get("experiments") or [])
+        self._engines = self._engines_of_the_grid()
+        self._used = {*self._engines, *(self._engine_of(entry) for entry in self._entries)}
+
+    def study(self) -> dict[str, Any]:
+        """Return the study."""
+        given = {key: value for key, value in self._old.items() if key not in STRUCTURE}
+        for key in ("study_name", "name", "study_execution", "output"):
+            given |= {key: self._old[key]} if key in self._old else {}
+        shared = self._settings(given)
+        own = {key: value for key, value in shared.items() if meant(_path(key)) != _path(key)}
+        study = _nested({**ORIGINAL_DEFAULTS, **{k: v for k, v in shared.items() if k not in own}})
+        if self._engines:
+            backends = [ENGINES[engine] for engine in self._engines]
+            study["backend"] = backends if len(backends) > 1 else backends[0]
+            study["sweep"] = {key: [value] for key, value in own.items()} | self._axes()
+        if self._entries:
+            study["experiments"] = [self._experiment(entry, own) for entry in self._entries]
+        study["runners"] = self._runners()
+        if "precision" not in str(study):
+            self.notes["dtype is not given: precision is bf16 here, not what the engine takes"] = (
+                None
+            )
+        ordered = dict.fromkeys(("name", "model", "backend")) | study
+        return {key: value for key, value in ordered.items() if value}
+
+    def _engine_of(self, entry: Mapping[str, Any]) -> str:
+        return str(entry.get("engine", self._old.get("engine", "transformers")))
+
+    def _engines_of_the_grid(self) -> list[str]:
+        """Return its engines, in the order in which the original takes them."""
+        if not self._sweep and self._entries:
+            return []
+        given = self._sweep.pop("engine", None) or self._old.get("engine")
+        scopes = {scope for key in self._sweep if (scope := _scope(_path(key))) is not None}
+        if isinstance(given, list):
+            return [str(engine) for engine in given]
+        return sorted(scopes.union([given] if given else [])) or ["transformers"]
+
+    def _settings(
+        self, values: Any, path: tuple[str, ...] = (), within: str | None = None
+    ) -> Settings:
+        """Return each setting below ``values``; what has no counterpart is noted.
+
+        Args:
+            values: what was written.
+            path: where.
+            within: the engine that it is for, whatever its name says.
+        """
+        if isinstance(values, Mapping) and (values or not path):
+            inner = (
+                self._settings(value, (*path, *_path(key)), within) for key, value in values.items()
+            )
+            return {key: value for each in inner for key, value in each.items()}
+        new = _today(path)
+        engine = _scope(path) or within
+        if new == "" or values == {} or (values is None and new != "energy.backend"):
+            return {}
+        if new is None or not _is_known(new):
+            self.notes[f"{'.'.join(path)} has no counterpart here, and is left out"] = None
+            return {}
+        alone = engine is not None and _path(new)[0] != ENGINES.get(engine) and len(self._used) > 1
+        key = f"{ENGINES[engine]}.{new}" if alone and engine is not None else new
+        return {key: _value(new, values)} if engine in (None, *self._used) else {}
+
+    def _axes(self) -> Settings:
+        """Return the sweep as the original expands it: groups, axes of all engines, axes of one."""
+        groups = [key for key, value in self._sweep.items() if _is_group(value)]
+        scoped = [key for key in self._sweep if _scope(_path(key)) is not None]
+        axes: Settings = {}
+        for key in sorted(self._sweep, key=lambda key: (key not in groups, key in scoped)):
+            value = self._sweep[key]
+            if key in groups:
+                scope = _scope(_path(key))
+                variants = [variant for entry in value for variant in _variants(entry)]
+                label = key if field_at(_path(key)) is None else f"{key} settings"
+                axes[label] = [self._settings(variant, (), scope) for variant in variants]
+                continue
+            listed = list(ranges.expand(value, False)) if isinstance(value, Mapping) else value
+            for each in listed if isinstance(listed, list) else [listed]:
+                for name, item in (self._settings(each, _path(key)) or {key: None}).items():
+                    axes.setdefault(name, []).append(item)
+        return {
+            key: value for key, value in axes.items() if any(each is not None for each in value)
+        }
+
+    def _experiment(self, entry: Mapping[str, Any], own: Settings) -> dict[str, Any]:
+        backend = ENGINES[self._engine_of(entry)]
+        given = own | self._settings({k: v for k, v in entry.items() if k != "engine"})
+        mine = {
+            ".".join(meant(_path(key))): value
+            for key, value in given.items()
+            if key not in own or key.startswith(f"{backend}.")
+        }
+        return {"backend": backend, **_nested(mine)}
+
+    def _runners(self) -> dict[str, str]:
+        words = ORIGINAL_VALUES["runners"]
+        given = {
+            name: words.get(each, each) for name, each in (self._old.get("runners") or {}).items()
+        }
+        images = {name: f"docker:{each}" for name, each in (self._old.get("images") or {}).items()}
+        return {
+            ENGINES[name]: each for name, each in {**given, **images}.items() if name in self._used
+        }
+
+
+def _path(key: Any) -> tuple[str, ...]:
+    return tuple(str(key).split("."))
+
+
+def _today(path: tuple[str, ...]) -> str | None:
+    """Return what stands for a key; empty where there is no need, None where there is nothing."""
+    for length in range(len(path), 0, -1):
+        new = ORIGINAL.get(".".join(path[:length]))
+        if new is not None:
+            return ".".join((new, *path[length:])) if new else ""
+    return None
+
+
+def _is_known(new: str) -> bool:
+    section, _, name = new.partition(".")
+    if section == "execution":
+        return name in ExecutionConfig.model_fields
+    return new == "name" or field_at(_path(new)) is not None
+
+
+def _value(new: str, value: Any) -> Any:
+    if new == "slo.percentile":
+        return value * 100
+    return value if isinstance(value, list) else ORIGINAL_VALUES.get(new, {}).get(value, value)
+
+
+def _scope(path: tuple[str, ...]) -> str | None:
+    """Return the engine that a key of the original belongs to."""
+    return next(
+        (part for part in path[:2] if part in ENGINES and path[0] in (part, "harness")), None
+    )
+
+
+def _is_group(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(each, Mapping) for each in value)
+
+
+def _variants(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what an entry of a group stands for: every combination of the values it lists."""
+    options = [
+        value
+        if isinstance(value, list) and value and not isinstance(value[0], list | dict)
+        else [value]
+        for value in entry.values()
+    ]
+    for chosen in itertools.product(*options):
+        yield dict(zip(entry, chosen, strict=True))
+
+
+def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    study: dict[str, Any] = {}
+    for key, value in settings.items():
+        *sections, name = _path(key)
+        place = study
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    return study

@@ -1,0 +1,46 @@
+"""``llem convert``: the new study on stdout, what has no counterpart on stderr."""
+
+from pathlib import Path
+
+import pytest
+
+from cli.commands import called
+from llenergymeasure.workload.studies import load_study
+
+OLD = """\
+study_name: old
+serving_mode: offline
+task: {model: gpt2, dataset: {source: synthetic, n_prompts: 4}}
+study_execution: {n_cycles: 2, max_consecutive_failures: 3}
+sweep: {transformers.engine_params.dtype: [float16, bfloat16]}
+"""
+
+
+def test_what_is_printed_can_be_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("old.yaml").write_text(OLD)
+    said = called(monkeypatch, capsys, "convert", "old.yaml")
+    assert said.code == 0
+    assert said.err.splitlines() == [
+        "llem: study_execution.max_consecutive_failures has no counterpart here, and is left out",
+        "experiments: 2, cycles of each: 2",
+    ]
+    Path("new.yaml").write_text(said.out)
+    assert len(load_study("new.yaml").experiments) == 2
+    refused = called(monkeypatch, capsys, "plan", "old.yaml")
+    assert refused.code == 2
+    assert "`llem convert old.yaml > new.yaml`" in refused.err
+    assert refused.err.count("\n") == 1
+
+
+def test_a_setting_that_newer_engines_refuse_is_named_after_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("old.yaml").write_text(OLD + "transformers: {engine_params: {num_beams: 0}}\n")
+    said = called(monkeypatch, capsys, "convert", "old.yaml")
+    assert said.code == 2
+    assert "num_beams: 0" in said.out
+    assert "num_beams: must be at least 1" in said.err
