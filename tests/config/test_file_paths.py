@@ -32,12 +32,28 @@ def test_files_beside_a_study_and_beside_its_base_are_found_from_anywhere(
     assert Path(read.quality["texts"]) == elsewhere / "../shared/texts.txt"
 
 
-def test_a_path_from_the_working_folder_is_still_found(
+def test_a_path_from_the_working_folder_is_still_found_and_reported_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "studies").mkdir()
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "hello"}\n')
-    (tmp_path / "studies" / "s.yaml").write_text("model: tiny-llama\ndataset: prompts.jsonl\n")
+    (tmp_path / "studies" / "s.yaml").write_text(
+        "model: tiny-llama\nsweep: {dataset: [prompts.jsonl, synthetic], n: [1, 2]}\n"
+    )
     monkeypatch.chdir(tmp_path)
-    (experiment,) = load_study(Path("studies/s.yaml")).experiments
-    assert experiment.config["dataset"] == "prompts.jsonl"
+    read = load_study(Path("studies/s.yaml"))
+    assert read.experiments[0].config["dataset"] == "prompts.jsonl"
+    (note,) = read.notes
+    assert note.startswith("dataset: prompts.jsonl is found from the working folder")
+    assert "relative to studies/s.yaml" in note
+
+
+@pytest.mark.parametrize("dataset", ["prompts.jsonl", "{folder}/prompts.jsonl", "synthetic"])
+def test_a_path_that_means_the_same_from_anywhere_is_not_reported(
+    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "hello"}\n')
+    dataset = dataset.format(folder=tmp_path)
+    (tmp_path / "s.yaml").write_text(f"model: tiny-llama\ndataset: {dataset}\n")
+    monkeypatch.chdir(tmp_path)
+    assert load_study(Path("s.yaml")).notes == ()

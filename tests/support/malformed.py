@@ -228,7 +228,13 @@ CASES = [
         ("sweep.n[0]", "sweep.n[1]", "least 1"),
     ),
     Bad("mixed group", MODEL + "sweep: {g: [{n: 1}, 2]}\n", ("sweep.g[1]", "mapping", "2")),
-    Bad("empty group entry", MODEL + "sweep: {g: [{n: 1}, {}]}\n", ("sweep.g[1]", "mapping")),
+    Bad("null group entry", MODEL + "sweep: {g: [{n: 1}, null]}\n", ("sweep.g[1]", "mapping")),
+    Bad("empty group", MODEL + "sweep: {g: [{}, {}]}\n", ("sweep.g", "sets nothing")),
+    Bad(
+        "the original's later format",
+        "serving_mode: offline\ntask: {model: gpt2}\n",
+        ("LLenergyMeasure 0.6 or later", "`llem convert study.yaml > new.yaml`"),
+    ),
     Bad("set twice", MODEL + "sweep: {n: [1], g: [{n: 2}]}\n", ("sweep.g", "which n sets too")),
     Bad("swept study key", MODEL + "sweep: {name: [a, b]}\n", ("sweep.name", "cannot be swept")),
     Bad(

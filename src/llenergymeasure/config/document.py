@@ -28,12 +28,14 @@ class Document:
         places: where each was written.
         file: the study file, if it was read from one.
         overrides: settings of every experiment that win over what the study says.
+        notes: what is to be said of how it was read.
     """
 
     values: dict[str, Any]
     places: dict[KeyPath, Place]
     file: Path | None
     overrides: Mapping[tuple[str, ...], Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def problem(self, message: str, path: KeyPath, *, found: Any = ...) -> Problem:
         """Return a problem of this document."""
@@ -122,8 +124,14 @@ def _read(path: Path, above: tuple[Path, ...]) -> Document:
     if not isinstance(values, dict):
         message = "a study must be a mapping of settings to values"
         raise ConfigurationError(Problem(message, found=describe(values), file=path, line=1))
-    values = from_folder(values, path.parent)
-    return _with_base(Document(values, places, path), (*above, resolved))
+    otherwise: dict[str, str] = {}
+    values = from_folder(values, path.parent, otherwise)
+    notes = tuple(
+        f"{key}: {value} is found from the working folder, as in earlier versions; write it "
+        f"relative to {path}, or it may be another file, or none, from another folder"
+        for key, value in otherwise.items()
+    )
+    return _with_base(Document(values, places, path, notes=notes), (*above, resolved))
 
 
 def _with_base(document: Document, above: tuple[Path, ...]) -> Document:
@@ -163,6 +171,7 @@ def _with_base(document: Document, above: tuple[Path, ...]) -> Document:
         document,
         values=merged(shared, document.values),
         places={**places, **document.places},
+        notes=(*under.notes, *document.notes),
     )
 
 

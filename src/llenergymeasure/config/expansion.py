@@ -266,6 +266,7 @@ def _notes(
     experiments: list[Experiment],
     n_cycles: int,
 ) -> Iterator[str]:
+    yield from document.notes
     given = document.values.get("name")
     if isinstance(given, str) and given != layout.name:
         yield f"the study's folder is named {layout.name}, for {describe(given)} is no plain name"

@@ -10,29 +10,32 @@ from llenergymeasure.config.strict_yaml import KeyPath
 FILES = (*LOCAL_SETTINGS, "quality.texts")
 
 
-def from_folder(value: Any, folder: Path, path: KeyPath = ()) -> Any:
+def from_folder(value: Any, folder: Path, otherwise: dict[str, str], path: KeyPath = ()) -> Any:
     """Return a study's values with each path that exists below ``folder`` as seen from here.
 
     What is not there keeps its words: it may be a model's id, or relative to the working folder as
-    it was in earlier versions.
+    it was in earlier versions. ``otherwise`` is given what is found there alone, by its key.
     """
     if isinstance(value, Mapping):
-        return {key: from_folder(each, folder, (*path, key)) for key, each in value.items()}
+        return {
+            key: from_folder(each, folder, otherwise, (*path, key)) for key, each in value.items()
+        }
     if isinstance(value, list):
-        return [from_folder(each, folder, path) for each in value]
+        return [from_folder(each, folder, otherwise, path) for each in value]
     named = ".".join(str(part) for part in path)
-    if (
-        not isinstance(value, str)
-        or not value
-        or not any(f".{named}".endswith(f".{key}") for key in FILES)
-    ):
-        return value
+    key = next((key for key in FILES if f".{named}".endswith(f".{key}")), None)
     builtin = any(value in names for names in BUILT_IN.values())
-    return value if builtin else _seen_from_here(value, folder)
-
-
-def _seen_from_here(value: str, folder: Path) -> str:
-    try:
-        return str(folder / value) if (folder / value).exists() else value
-    except (OSError, ValueError):
+    if key is None or builtin or not isinstance(value, str) or not value:
         return value
+    if _exists(folder / value):
+        return str(folder / value)
+    if _exists(Path(value)):
+        otherwise.setdefault(key, value)
+    return value
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
