@@ -106,3 +106,13 @@ def test_a_file_that_cannot_be_used_is_named(
     assert told in said.err
     assert str(path) in said.err
     assert path.read_text() == text
+
+
+def test_what_stands_in_the_files_place_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own("").unlink()
+    user_configuration().mkdir()
+    said = called(monkeypatch, capsys, "prefs")
+    assert said.code == 2
+    assert "is a folder" in said.err

@@ -114,6 +114,19 @@ class Backend(Protocol):
         """
 
 
+@runtime_checkable
+class Asking(Protocol):
+    """What a backend may have besides: an engine that judges settings before it loads a model."""
+
+    def refusal(self, config: ExperimentConfig) -> str | None:
+        """Return why the engine refuses ``config``, in its own words; None if it takes it.
+
+        Raises:
+            ConfigurationError: the model's name means nothing.
+            BackendError: the model cannot be had.
+        """
+
+
 @dataclass(frozen=True)
 class ServerCommand:
     """How an engine's own OpenAI-compatible server is started, reached and read.

@@ -181,7 +181,8 @@ def _run(
         to_do = sum(run["status"] != "completed" for run in runs)
         note(f"{study.name}: {counted(len(plan.runs), 'run')}, {to_do} to do, into {folder.path}")
         said = runs_or_sends(plan, study.notify) if to_do else []
-        for line in (*shared, *damaged(runs), *left_out_lines(plan), *said):
+        notes = [f"Note: {each}" for each in plan.notes]
+        for line in (*shared, *damaged(runs), *left_out_lines(plan), *notes, *said):
             note(line)
         if request is not None and to_do:
             for problem in misfits(plan, request, forecast_for(request)):

@@ -240,11 +240,7 @@ class _SourcesOf:
 
 
 def _stored(path: Path) -> dict[str, Any]:
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return {}
-    values = strict_yaml.parse(content, path)[0]
+    values = strict_yaml.read(path)[0] if os.path.lexists(path) else None
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -167,7 +167,7 @@ def inside_command(backend: str, surroundings: Surroundings, gpus: int) -> list[
     driver_cuda = cuda_driver_version() if gpus else None
     if driver_cuda:
         words += ["--driver-cuda", str(driver_cuda)]
-    return [*words, "--backend", backend]
+    return [*words, "--backend", backend, "--study", str(surroundings.results)]
 
 
 def _gpu_count() -> int:

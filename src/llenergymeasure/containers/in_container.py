@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 NEEDED = {
@@ -45,10 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pid-namespace", help="the host's")
     parser.add_argument("--monotonic-ns", type=int, help="the host's clock, just now")
     parser.add_argument("--backend", help="whose engine must be able to run")
+    parser.add_argument("--study", help="the folder of the study that it is asked about")
     options = parser.parse_args(arguments)
     problems = list(_found(options))
     if options.backend and not problems:
         problems = _engine_problems(options.backend)
+    if options.study and not problems:
+        _ask_engine(options.backend, options.study)
     print(json.dumps({"problems": problems}))
     return 1 if problems else 0
 
@@ -183,6 +187,15 @@ def _engine_problems(backend: str) -> list[str]:
         return [str(problem) for problem in registry.get(backend).problems(config)]
     except Exception as error:  # an engine that breaks on import included
         return [f"the worker does not start in it: {error}"]
+
+
+def _ask_engine(backend: str, folder: str) -> None:
+    """Keep what the engine says of the study's settings; where it cannot be asked, runs will."""
+    with suppress(Exception), redirect_stdout(sys.stderr):
+        from llenergymeasure.backends.refusals import ask
+        from llenergymeasure.results.layout import StudyFolder
+
+        ask(backend, StudyFolder(Path(folder)))
 
 
 if __name__ == "__main__":

@@ -124,6 +124,10 @@ class StudyFolder:
     circuit = _Below("circuit.jsonl")
     """How the runs of the workflow at work failed, while none has completed."""
 
+    def refused(self, backend: str) -> Path:
+        """Return what a backend's engine refuses, by experiment, in its own words."""
+        return self.path / f"refused-{backend}.json"
+
     def pin(self, experiment: str | None) -> Path:
         """Where the study, or one experiment, is kept: claimed by its first run."""
         return self.path / "pins" / f"{experiment or 'study'}.json"

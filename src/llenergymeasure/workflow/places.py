@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from llenergymeasure.backends.refusals import ask_here
 from llenergymeasure.containers.apptainer import call_variables, image_for_snakemake
 from llenergymeasure.containers.images import SifImage, docker_image, image_folder, sif_image
 from llenergymeasure.containers.mounts import Mount
@@ -17,6 +18,7 @@ from llenergymeasure.containers.surroundings import (
     worker_command,
 )
 from llenergymeasure.errors import ConfigurationError, PreflightError, Problem
+from llenergymeasure.files import remove
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import python_module
 from llenergymeasure.results.layout import StudyFolder
@@ -118,6 +120,7 @@ class Places:
 
         problems: list[Problem] = []
         for backend in backends:
+            remove(self._folder.refused(backend))  # of an earlier call, or another image
             image = self._sif.get(backend)
             if image is not None and not _to_be_built(image):
                 problems += check_apptainer(backend, image, self._surroundings(), look=look)
@@ -126,6 +129,8 @@ class Places:
                 problems += check_docker(backend, name, self._surroundings(), look=look)
             elif self._runners[backend] == "local" and look:
                 problems += check_local(backend)
+                if not problems:
+                    ask_here(backend, self._folder)
         if problems:
             raise PreflightError(problems)
 

@@ -1,8 +1,11 @@
 """vLLM: batches through its engine, or its own server."""
 
+import os
+
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.engine_package import EnginePackage
 from llenergymeasure.backends.vllm.arguments import environment
+from llenergymeasure.config.experiment import ExperimentConfig
 
 _PACKAGES = (
     "vllm",
@@ -16,4 +19,22 @@ _PACKAGES = (
     "compressed-tensors",
 )
 
-BACKEND: Backend = EnginePackage("vllm", "VLLMEngine", _PACKAGES, environment)
+
+class _VLLM(EnginePackage):
+    """vLLM, which also judges settings without loading a model."""
+
+    def refusal(self, config: ExperimentConfig) -> str | None:
+        """Return why vLLM refuses ``config``, in its own words; None if it takes it.
+
+        Raises:
+            ConfigurationError: the model's name means nothing.
+            BackendError: the model cannot be had.
+        """
+        # vLLM and torch read these when they are imported.
+        os.environ.update(environment(config))
+        from llenergymeasure.backends.vllm.refusal import refusal
+
+        return refusal(config)
+
+
+BACKEND: Backend = _VLLM("vllm", "VLLMEngine", _PACKAGES, environment)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from llenergymeasure.backends.base import Backend, Serving
+from llenergymeasure.backends.refusals import refusal_of
 from llenergymeasure.backends.serving.open_files import connections_allowed
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.rules import breaches
@@ -19,6 +20,7 @@ from llenergymeasure.errors import ConfigurationError, LlemError, Problem
 from llenergymeasure.machine.disk import free_bytes, why_not_writable
 from llenergymeasure.machine.gpus.allotment import allot, demand, driver_there
 from llenergymeasure.machine.gpus.inventory import Gpu, bindings_problem, discover
+from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.preflight.engine_version import check_engine_version
 from llenergymeasure.run.preflight.gpu_checks import check_gpu_count, check_gpus
 from llenergymeasure.run.preflight.model_checks import check_model
@@ -76,6 +78,7 @@ def preflight(
     """
     found = [*backend.problems(config), *check_engine_version(config)]
     found += check_server(config, backend)
+    found += check_engine_takes(config, folder)
     workload = None
     source = _obtained(found, "model", resolve_model, config)
     if source is not None:
@@ -113,6 +116,13 @@ def check_server(config: ExperimentConfig, backend: Backend) -> Iterator[Problem
     if users > most:
         text = f"open files allow {most} connections (ulimit -Hn): requests of more users fail"
         yield Problem(text, key="serving.concurrency", found=str(users), fatal=False)
+
+
+def check_engine_takes(config: ExperimentConfig, folder: Path) -> Iterator[Problem]:
+    """Yield what the engine said of these settings when it was asked at the study's start."""
+    words = refusal_of(RunFolder(folder), config.backend)
+    if words is not None:
+        yield Problem(f"{config.backend} refuses this experiment: {words}", key=config.backend)
 
 
 def check_rules(config: ExperimentConfig, source: ModelSource | None) -> Iterator[Problem]:

@@ -1,0 +1,76 @@
+"""What an engine refuses of a study's settings, asked of the engine itself before any GPU time.
+
+The engine is asked once, where its runs will be: in its image, or in this environment. What it
+answers stands in the study's folder in its own words, and a run that it refuses fails in its
+preflight. Where nothing was asked the engine refuses on loading.
+
+``python -m llenergymeasure.backends.refusals BACKEND FOLDER`` asks for the study in a folder.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.backends import registry
+from llenergymeasure.backends.base import Asking
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import LlemError
+from llenergymeasure.files import read_json, write_text
+from llenergymeasure.processes import ChildError, completed, python_module
+from llenergymeasure.results.layout import RunFolder, StudyFolder
+
+LIMIT_S = 600.0
+
+MOST_QUESTIONS = 1000
+"""Each takes tens of milliseconds; the rest of a larger study is refused on loading."""
+
+
+def ask(backend: str, folder: StudyFolder) -> None:
+    """Ask a backend's engine about each experiment of a study, and keep what it refuses."""
+    engine = registry.get(backend)
+    plan = read_json(folder.plan) or {}
+    configs = {
+        run["experiment"]: run["config"]
+        for run in plan.get("runs", ())
+        if run["backend"] == backend and _of_the_engine(run["config"])
+    }
+    refused: dict[str, str] = {}
+    if isinstance(engine, Asking):
+        for name in list(configs)[:MOST_QUESTIONS]:
+            words = _refusal(engine, configs[name])
+            refused |= {} if words is None else {name: words}
+    write_text(folder.refused(backend), json.dumps(refused, indent=1, ensure_ascii=False))
+
+
+def ask_here(backend: str, folder: StudyFolder) -> None:
+    """Ask in a process of its own: an engine that was imported cannot be left."""
+    if isinstance(registry.get(backend), Asking):
+        with suppress(ChildError):
+            module = "llenergymeasure.backends.refusals"
+            completed(python_module(module, backend, str(folder.path)), LIMIT_S)
+
+
+def refusal_of(run: RunFolder, backend: str) -> str | None:
+    """Return why an engine refuses a run's settings; None where it does not, or was not asked."""
+    known = read_json(run.study.refused(backend)) or {}
+    words = known.get(run.path.parent.name)
+    return words if isinstance(words, str) else None
+
+
+def _of_the_engine(config: Mapping[str, Any]) -> bool:
+    """Whether an experiment sets parameters that are the engine's to judge."""
+    return bool(config.get(config["backend"]) or config.get("passthrough_kwargs"))
+
+
+def _refusal(engine: Asking, config: Mapping[str, Any]) -> str | None:
+    try:
+        return engine.refusal(ExperimentConfig.model_validate(config))
+    except LlemError:  # a model that is not here is the run's own preflight's to report
+        return None
+
+
+if __name__ == "__main__":
+    ask(sys.argv[1], StudyFolder(Path(sys.argv[2])))
