@@ -27,7 +27,7 @@ def normalised(value: Any) -> Any:
     """
     if value is None or type(value) in _AS_IS:
         return value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict | Mapping):
         items = {str(key): normalised(item) for key, item in value.items()}
         return {key: item for key, item in items.items() if item is not None and item != {}}
     if isinstance(value, list | tuple):

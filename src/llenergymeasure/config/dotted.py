@@ -8,7 +8,7 @@ def value_at(settings: Mapping[str, Any], name: str) -> Any:
     """Return the value by a dotted name; None where there is none."""
     found: Any = settings
     for part in name.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
+        found = found.get(part) if isinstance(found, dict | Mapping) else None
     return found
 
 

@@ -1,6 +1,7 @@
 """One experiment: every setting that defines a cell of the grid, with its bounds and meaning."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -283,11 +284,17 @@ class ExperimentConfig(Section):
         "auto is standard where a sensor measures and quick where energy is only estimated. "
         "Any single setting given wins over it.",
     )
-    decoder: DecoderConfig = Field(default_factory=DecoderConfig, description="Token choice.")
-    warmup: WarmupConfig = Field(default_factory=WarmupConfig, description="Warm-up.")
-    baseline: BaselineConfig = Field(default_factory=BaselineConfig, description="Idle phases.")
-    window: WindowConfig = Field(default_factory=WindowConfig, description="Measured window.")
-    energy: EnergyConfig = Field(default_factory=EnergyConfig, description="Energy source.")
+    decoder: DecoderConfig = Field(
+        default_factory=cache(DecoderConfig), description="Token choice."
+    )
+    warmup: WarmupConfig = Field(default_factory=cache(WarmupConfig), description="Warm-up.")
+    baseline: BaselineConfig = Field(
+        default_factory=cache(BaselineConfig), description="Idle phases."
+    )
+    window: WindowConfig = Field(
+        default_factory=cache(WindowConfig), description="Measured window."
+    )
+    energy: EnergyConfig = Field(default_factory=cache(EnergyConfig), description="Energy source.")
     lora: LoraConfig | None = Field(default=None, description="LoRA adapter.")
     serving: ServingConfig | None = Field(
         default=None,

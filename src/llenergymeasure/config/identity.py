@@ -88,7 +88,7 @@ def _written(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str] | N
     place = values
     for section in sections:
         inside = place.get(section)
-        if not isinstance(inside, Mapping):
+        if not isinstance(inside, dict):
             return None
         place[section] = dict(inside)
         place = place[section]

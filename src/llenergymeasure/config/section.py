@@ -35,7 +35,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _set_values(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
+        if not isinstance(data, dict | Mapping):
             return data
         return {key: cls._read(str(key), value) for key, value in data.items() if value is not None}
 
