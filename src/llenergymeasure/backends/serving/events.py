@@ -110,8 +110,8 @@ class _Reading:
         if not self._done and not (whole and exchange.finish_reason):
             if whole and not self._events:
                 start = b"".join(data for _, data in pieces[:8]).decode(errors="replace")
-                shown = excerpt(start, 80)
-                raise _AnswerError("malformed", f"the answer is no stream of events: {shown}")
+                said = excerpt(start, 80)
+                raise _AnswerError("malformed", f"the answer is no stream of events: {said}")
             raise _AnswerError("truncated", "the answer ended without saying that it is complete")
         if self._usage is None:
             raise _AnswerError("malformed", "the answer came without usage, so nothing counts")
@@ -136,8 +136,8 @@ class _Reading:
     def _event(self, at_ns: int, event: Any) -> None:
         error = event.get("error") or (event if event.get("object") == "error" else None)
         if error:
-            shown = excerpt(json.dumps(error), 300)
-            raise _AnswerError("truncated", f"the server gave up: {shown}")
+            said = excerpt(json.dumps(error), 300)
+            raise _AnswerError("truncated", f"the server gave up: {said}")
         usage = event.get("usage") or self._usage
         if not isinstance(usage, dict | None):
             raise TypeError
