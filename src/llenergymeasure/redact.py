@@ -3,14 +3,17 @@
 import base64
 import os
 import re
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote
 
 REMOVED = "[removed]"
 
 KEY_PLACE = "{api_key}"
 """Stands where a server gets the key that its run makes for it."""
+
+KEY_VARIABLE = "LLEM_SERVER_KEY"
+"""Holds the key of a run's own server, in all processes of the run."""
 
 IN_USE_VARIABLE = "LLEM_IN_USE"
 """Names the variables that hold what a study sends as a key, whatever they are called."""
@@ -42,6 +45,12 @@ _SECRET_NAME = re.compile(
 
 _SHORTEST = 8
 """Characters of a variable's value below which it is too common a text to be struck out."""
+
+_ESCAPE = re.compile(r"[%\\]|&#")
+"""Is in a text in which signs are escaped, as in URLs, JSON or HTML."""
+
+_BEFORE_CUT = 1 << 16
+"""Signs of a long text that are looked at before it is cut."""
 
 _SECRET_ARGUMENT = re.compile(
     r"^token$|(^|_)(api_key|(hf|auth|access)_token|password|passwd|secret|credentials?|proxies)$",
@@ -87,13 +96,29 @@ def without_secrets_in(value: Any) -> Any:
     return _within(value, _known(os.environ))
 
 
+def excerpt(text: str, most: int) -> str:
+    """Return the beginning of a text from outside; a secret is struck out before it is cut."""
+    return text if len(text) <= most else without_secrets(text[:_BEFORE_CUT])[:most]
+
+
+def make_key() -> str:
+    """Return a new key for a run's own server, a secret from now on."""
+    os.environ[KEY_VARIABLE] = secrets.token_urlsafe(32)
+    keep_secret([KEY_VARIABLE])
+    return os.environ[KEY_VARIABLE]
+
+
 def keep_secret(names: Iterable[str | None]) -> None:
     """Let the values of these variables be secrets, for this process and its children."""
     known = os.environ.get(IN_USE_VARIABLE, "").split()
     os.environ[IN_USE_VARIABLE] = " ".join(sorted({*known, *filter(None, names)}))
 
 
-def _known(environ: Mapping[str, str], also: Iterable[str | None] = ()) -> re.Pattern[str] | None:
+_Known = tuple[re.Pattern[str], re.Pattern[str]]
+"""What finds an environment's secrets, and what finds them where signs are escaped."""
+
+
+def _known(environ: Mapping[str, str], also: Iterable[str | None] = ()) -> _Known | None:
     """Return what finds the secrets of an environment, in all forms that text may have them in."""
     in_use = environ.get(IN_USE_VARIABLE, "").split()
     values = [
@@ -103,17 +128,19 @@ def _known(environ: Mapping[str, str], also: Iterable[str | None] = ()) -> re.Pa
     ]
     values = [value for value in values if len(value) >= _SHORTEST]
     values += [value.strip() for value in also if value and value.strip()]
+    values.sort(key=len, reverse=True)
     forms = {form for value in values for form in _forms(value)}
     if not forms:
         return None
-    return re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
+    whole = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
+    escaped = "|".join("".join(map(_escaped, value)) for value in values)
+    return re.compile(whole), re.compile(escaped)
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Yield a secret as it is, in a URL, in hexadecimal, and within base64 of a longer text."""
+    """Yield a secret as it is, in hexadecimal, and within base64 of a longer text."""
     content = secret.encode(errors="surrogateescape")
     yield secret
-    yield quote(content, safe="")
     yield content.hex()
     yield content.hex().upper()
     for before in range(3):
@@ -123,11 +150,24 @@ def _forms(secret: str) -> Iterator[str]:
             yield encoded[(0, 2, 3)[before] : whole]
 
 
-def _struck(text: str, known: re.Pattern[str] | None) -> str:
-    return _SECRET_VALUE.sub(REMOVED, text if known is None else known.sub(REMOVED, text))
+def _escaped(sign: str) -> str:
+    """Return the pattern of a sign as it is, or escaped as in a URL, JSON or HTML."""
+    code = ord(sign)
+    url = "".join(f"%{byte:02x}" for byte in sign.encode(errors="surrogateescape"))
+    html = rf"&\#0{{0,4}}{code};|&\#x0{{0,4}}{code:x};"
+    return rf"(?:(?i:{url}|\\{{1,8}}u{code:04x}|{html})|\\{{0,8}}{re.escape(sign)})"
 
 
-def _within(value: Any, known: re.Pattern[str] | None) -> Any:
+def _struck(text: str, known: _Known | None) -> str:
+    if known is not None:
+        whole, escaped = known
+        text = whole.sub(REMOVED, text)
+        if _ESCAPE.search(text):
+            text = escaped.sub(REMOVED, text)
+    return _SECRET_VALUE.sub(REMOVED, text)
+
+
+def _within(value: Any, known: _Known | None) -> Any:
     if isinstance(value, str):
         return _struck(value, known)
     if isinstance(value, Mapping):

@@ -73,6 +73,17 @@ def test_output_that_cannot_be_written(study: Path) -> None:
     assert done.stderr == "llem: the output cannot be written: No space left on device\n"
 
 
+def test_a_cache_of_snakemake_s_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    file = write_study(tmp_path)
+    done = llem(tmp_path, "run", str(file), variables={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    assert done.returncode != 0
+    assert "Snakemake's cache cannot be written" in done.stderr
+    assert "choose another: XDG_CACHE_HOME" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "results").glob("*/runs/*"))
+
+
 def test_a_report_that_cannot_be_written_by_command(study: Path) -> None:
     (study / "figures").write_text("in the way")
     done = llem(study, "report", str(study))

@@ -87,7 +87,7 @@ def test_both_are_complete(dist: Path) -> None:
     assert "llenergymeasure/report/templates/page.html" in held
     assert f"{NAME}.dist-info/licenses/LICENSE" in held
     assert not [name for name in held if name.startswith(("tests/", "docs/"))]
-    assert "Requires-Python: >=3.11" in metadata
+    assert "Requires-Python: <3.14,>=3.11" in metadata
     assert "License-Expression: Apache-2.0" in metadata
     with tarfile.open(dist / f"{NAME}.tar.gz") as source:
         names = {name.partition("/")[2] for name in source.getnames()}

@@ -95,7 +95,7 @@ class MisbehavingServer:
                 steps = self.page() if head.startswith(b"GET") else self.way(number)
                 if not await self._answer(steps, writer):
                     return
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             writer.close()

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -10,20 +11,20 @@ import pytest
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.redact import (
     REMOVED,
+    excerpt,
     keep_secret,
     without_secrets,
     without_secrets_in,
 )
 from llenergymeasure.workload.studies import study_from_mapping
+from support.echoing_server import forms
 
 KEY = "c4n4ry/+with signs=&%"
 
 FORMS = {
-    "plain": KEY,
-    "header": f"Authorization: Bearer {KEY}",
-    "url": quote(KEY, safe=""),
-    "hex": KEY.encode().hex(),
-    "HEX": KEY.encode().hex().upper(),
+    **forms(KEY),
+    "url with slashes": quote(KEY),
+    "json in json": json.dumps(json.dumps(f'"{KEY}/"').replace("/", "\\/")),
     **{
         f"base64 after {len(before)}": base64.b64encode(f"{before}{KEY} and more".encode()).decode()
         for before in ("", "k", "ke", "Bearer ", '{"key": "')
@@ -50,6 +51,23 @@ def test_a_key_that_a_server_echoes(form: str) -> None:
     document = {"models": [{said: said}], "n": 1, "none": None}
     assert FORMS[form] not in json.dumps(without_secrets_in(document))
     assert without_secrets_in(document)["n"] == 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("most", [20, 40, 300])
+def test_a_text_is_cut_through_no_key(form: str, most: int) -> None:
+    for before in range(most - 12, most):
+        shown = excerpt("-" * before + f"{FORMS[form]} " * 3, most)
+        assert len(shown) <= most
+        for name, part in forms(KEY[:4]).items():
+            assert name in ("header", "base64", "base64 within") or part not in shown
+
+
+def test_a_server_cannot_make_the_search_long() -> None:
+    began_s = time.process_time()
+    for odd in ("\\", "\\u0063", "%63", "&#0", "c4n4ry/", "c4n4ry\\"):
+        excerpt(odd * 100_000, 300)
+    assert time.process_time() - began_s < 5
 
 
 def test_other_text_stays() -> None:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow import cluster, drive
 from llenergymeasure.workflow.cluster import QueuedJob, end_jobs, job_prefix, left_jobs
 from llenergymeasure.workflow.drive import Drive, Listener
+from llenergymeasure.workflow.study import OpenStudy
 from llenergymeasure.workload.studies import load_study
 from support.studies import write_study
 
@@ -43,6 +45,13 @@ def test_jobs_are_not_taken_for_gone_while_squeue_fails(slurm: Path) -> None:
     command(slurm, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(PreflightError, match="17"):
         end_jobs([JOB])
+
+
+def test_job_arrays_are_refused_before_anything_is_submitted() -> None:
+    study: Any = object.__new__(OpenStudy)
+    study._workflow = SimpleNamespace(executor_settings=SimpleNamespace(array_jobs=["measure"]))
+    with pytest.raises(PreflightError, match=r"--slurm-array-jobs.*leave it out"):
+        study._take_cluster(by_name=True)
 
 
 def test_commands_that_hang_are_an_error(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:

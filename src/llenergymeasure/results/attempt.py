@@ -83,6 +83,7 @@ class Outcome:
         self.status, self.exit_code = status, code
         self.error = error and {key: without_secrets(text) for key, text in error.items()}
         self.ended_at = utc_now()
+        _strike_secrets(folder.log)
         self.log_tail = log_tail(folder.log) if tail is None else tail
         # Kept apart from the record, so that a change of any byte of it shows.
         whole = status == "completed" and folder.result.is_file()
@@ -122,6 +123,19 @@ def log_tail(path: Path, lines: int = LOG_TAIL_LINES) -> str:
     with path.open(errors="replace") as stream:
         tail = deque(stream, maxlen=lines)
     return without_secrets("".join(tail))[-_TAIL_LENGTH:]
+
+
+def _strike_secrets(path: Path) -> None:
+    """Take out of a log what a server or an engine has printed of its keys."""
+    if not path.is_file():
+        return
+    with os.fdopen(open_file(path, os.O_RDWR), "r+", errors="surrogateescape", newline="") as log:
+        text = log.read()
+        struck = without_secrets(text)
+        if struck != text:
+            log.seek(0)
+            log.write(struck)
+            log.truncate()
 
 
 def report_failure(folder: RunFolder, error: BaseException) -> None:

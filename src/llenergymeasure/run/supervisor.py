@@ -30,7 +30,7 @@ from llenergymeasure.machine.host import memory_kills
 from llenergymeasure.machine.scheduler import job_facts, time_limit_over
 from llenergymeasure.processes import SignalPipe, python_module
 from llenergymeasure.recording.client import RecorderProcess
-from llenergymeasure.redact import keep_secret
+from llenergymeasure.redact import keep_secret, make_key
 from llenergymeasure.results.attempt import Outcome, attempts_begun
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder
 from llenergymeasure.results.whole import is_measured, is_whole
@@ -77,6 +77,7 @@ class Supervisor:
     ) -> None:
         self._spec = spec
         keep_secret([(spec["config"].get("openai") or {}).get("api_key_env")])
+        make_key()  # here, so that whoever writes of the run knows it
         self._folder = folder
         self._watched_pid = watched_pid
         self._engine_launcher = engine_launcher
@@ -402,6 +403,7 @@ class Supervisor:
 
     def _fail(self, outcome: Outcome, code: int, error: dict[str, str]) -> int:
         outcome.end(self._folder, "failed", code, error)
+        error = outcome.error or error  # without secrets
         if error["class"] != CircuitBrokenError.__name__:
             self._circuit.add_failure(self._spec["experiment"], error)
         where = f" in phase {outcome.phase}" if outcome.phase else ""

@@ -16,11 +16,12 @@ from pydantic import ValidationError
 
 from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import ServerCommand, Serving
-from llenergymeasure.backends.serving import listener, process
+from llenergymeasure.backends.serving import listener
 from llenergymeasure.backends.serving.process import ServerProcess, free_port, key_for
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import BackendError, ConfigurationError
+from llenergymeasure.redact import KEY_VARIABLE, make_key
 from llenergymeasure.workload.studies import study_from_mapping
 from support import serving_server
 from support.attempts import start, wait_for
@@ -190,16 +191,17 @@ def test_addresses_as_the_kernel_writes_them() -> None:
         assert not found.address.is_loopback
 
 
-def test_each_server_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_run_s_server_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLEM_IN_USE", "")
-    monkeypatch.setenv(process.KEY_VARIABLE, "")
+    monkeypatch.setenv(KEY_VARIABLE, "")
     told = own(1)
     assert key_for(told) is None
     takes = replace(told, environment={"KEY": "{api_key}"})
-    first, second = key_for(takes), key_for(takes)
-    assert first != second
-    assert len(first or "") > 30
-    assert process.KEY_VARIABLE in os.environ["LLEM_IN_USE"]
+    key = key_for(takes)
+    assert key == key_for(takes) == os.environ[KEY_VARIABLE]
+    assert len(key or "") > 30
+    assert KEY_VARIABLE in os.environ["LLEM_IN_USE"]
+    assert make_key() != key
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])

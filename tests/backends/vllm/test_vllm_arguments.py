@@ -195,6 +195,8 @@ def test_the_server_is_told_the_same_in_its_own_spelling() -> None:
     assert '{"mode": 0}' in command.argv
     assert "skip-tokenizer-init" not in line
     assert command.base_url == "http://127.0.0.1:8123/v1"
+    assert command.environment["VLLM_API_KEY"] == "{api_key}"
+    assert "api" not in line.replace("api_server", "")
 
 
 def test_a_bare_architecture_is_served_without_a_tokenizer() -> None:

@@ -4,11 +4,10 @@ import json
 from collections.abc import Iterator
 
 from llenergymeasure.backends.base import ServerCommand
-from llenergymeasure.backends.serving.process import KEY_VARIABLE
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.processes import python_module
-from llenergymeasure.redact import KEY_PLACE
+from llenergymeasure.redact import KEY_PLACE, KEY_VARIABLE
 
 SERVED_NAME = "llem"
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from llenergymeasure.backends.pytorch.generation import generation_config
 from llenergymeasure.backends.pytorch.loading import LoadedModel, load_model
-from llenergymeasure.backends.serving.process import KEY_VARIABLE
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.redact import KEY_VARIABLE
 
 CPU_SEQUENCES = 64
 """Sequences that the cache on a CPU has room for: there, transformers would take all memory."""

@@ -142,6 +142,8 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Tell whoever waits, and the pool."""
         self._transport = None
+        # They know each other, and within a window nothing collects what does.
+        self._parser = None
         answer = self._answer
         if error is None and answer.status is not None and answer.ends_with_connection:
             answer.whole = True

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llenergymeasure.backends.serving.exchange import Exchange
+from llenergymeasure.redact import excerpt
 from llenergymeasure.screen import clean
 from llenergymeasure.workload.thinking import judged, thinking_parts
 
@@ -101,15 +102,16 @@ class _Reading:
         try:
             self._event(at_ns, json.loads(data))
         except (ValueError, TypeError, AttributeError, RecursionError):
-            shown = data[:80].decode(errors="replace")
+            shown = excerpt(data.decode(errors="replace"), 80)
             raise _AnswerError("malformed", f"an event that is not one: {shown}") from None
 
     def judge(self, pieces: Sequence[Piece], *, whole: bool) -> None:
         exchange = self._exchange
         if not self._done and not (whole and exchange.finish_reason):
             if whole and not self._events:
-                start = b"".join(data for _, data in pieces[:8])[:80].decode(errors="replace")
-                raise _AnswerError("malformed", f"the answer is no stream of events: {start}")
+                start = b"".join(data for _, data in pieces[:8]).decode(errors="replace")
+                said = excerpt(start, 80)
+                raise _AnswerError("malformed", f"the answer is no stream of events: {said}")
             raise _AnswerError("truncated", "the answer ended without saying that it is complete")
         if self._usage is None:
             raise _AnswerError("malformed", "the answer came without usage, so nothing counts")
@@ -134,7 +136,8 @@ class _Reading:
     def _event(self, at_ns: int, event: Any) -> None:
         error = event.get("error") or (event if event.get("object") == "error" else None)
         if error:
-            raise _AnswerError("truncated", f"the server gave up: {json.dumps(error)[:300]}")
+            said = excerpt(json.dumps(error), 300)
+            raise _AnswerError("truncated", f"the server gave up: {said}")
         usage = event.get("usage") or self._usage
         if not isinstance(usage, dict | None):
             raise TypeError
@@ -152,7 +155,7 @@ class _Reading:
 
     def _ended(self, reason: Any) -> None:
         name = reason.get("type") if isinstance(reason, dict) else reason
-        self._exchange.finish_reason = clean(str(name)[:80])
+        self._exchange.finish_reason = clean(excerpt(str(name), 80))
         if str(name).lower() in _GAVE_UP:
             raise _AnswerError("truncated", f"the server gave up: finish_reason {name}")
 
@@ -199,13 +202,14 @@ def _token_times(parts: Sequence[tuple[int, bool]], tokens: int) -> list[int]:
 def _count(usage: Mapping[str, Any], name: str, most: int) -> int:
     """Return one of usage's counts; some servers write it as text."""
     if name not in usage:
-        has = clean(", ".join(map(str, usage)))[:100]
+        has = clean(excerpt(", ".join(map(str, usage)), 100))
         raise _AnswerError("malformed", f"usage has no {name}; it has {has}")
     value = usage[name]
     number = _whole(value)
     if number is not None and 0 <= number <= most:
         return number
-    shown = type(value).__name__ if isinstance(value, list | dict) else json.dumps(value)[:40]
+    nested = isinstance(value, list | dict)
+    shown = type(value).__name__ if nested else excerpt(json.dumps(value), 40)
     raise _AnswerError(
         "malformed", f"usage.{name} is {shown}, and no whole number from 0 to {most}"
     )

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import secrets
 import shutil
 import socket
 import subprocess
@@ -15,10 +14,7 @@ from llenergymeasure.backends.serving.guard import GRACE_S
 from llenergymeasure.backends.serving.listener import own_listener
 from llenergymeasure.errors import BackendError
 from llenergymeasure.processes import end_group, python_module
-from llenergymeasure.redact import KEY_PLACE, keep_secret
-
-KEY_VARIABLE = "LLEM_SERVER_KEY"
-"""Holds the key of a run's own server, in this process and in our own server's."""
+from llenergymeasure.redact import KEY_PLACE, KEY_VARIABLE, make_key
 
 FOREIGN_READY_S = 10.0
 """A server that is running already has to answer by then."""
@@ -38,15 +34,13 @@ def free_port() -> int:
 
 
 def key_for(command: ServerCommand) -> str | None:
-    """Return the key of a server: a new one where the run starts it and it takes one.
+    """Return the key of a server: the run's where the run starts it and it takes one.
 
     Whatever the server says of it, it is a secret to all that this process writes.
     """
     if not any(KEY_PLACE in text for text in (*command.argv, *command.environment.values())):
         return command.api_key
-    os.environ[KEY_VARIABLE] = secrets.token_urlsafe(32)
-    keep_secret([KEY_VARIABLE])
-    return os.environ[KEY_VARIABLE]
+    return os.environ.get(KEY_VARIABLE) or make_key()
 
 
 class ServerProcess:

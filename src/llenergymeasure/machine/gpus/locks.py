@@ -151,7 +151,7 @@ def _open(path: Path) -> int | None:
             return open_file(path, os.O_RDWR)
         except PermissionError:
             # Made under a strict umask: a lock needs no more than to read (flock(2)).
-            return open_file(path, os.O_RDONLY)
+            return _open_to_read(path)
         except FileNotFoundError:
             pass
         try:
@@ -160,6 +160,13 @@ def _open(path: Path) -> int | None:
             continue
         os.fchmod(handle, 0o666)
         return handle
+
+
+def _open_to_read(path: Path) -> int | None:
+    try:
+        return open_file(path, os.O_RDONLY)
+    except PermissionError:
+        return None
 
 
 def _write(handle: int, text: str) -> None:

@@ -13,6 +13,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import ConfigurationError, LlemError, Problem
 from llenergymeasure.files import sha256
 from llenergymeasure.processes import users_environment
+from llenergymeasure.redact import excerpt
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.resolve import resolve_model
@@ -81,7 +82,7 @@ def command_score(folder: RunFolder, asked: Mapping[str, Any]) -> dict[str, Any]
     if done.returncode != 0:
         return {**told, "score_unavailable": f"the command ended with {done.returncode}"}
     lines = done.stdout.strip().splitlines()
-    last = lines[-1][:200] if lines else "nothing"
+    last = excerpt(lines[-1], 200) if lines else "nothing"
     if counted := re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", last):
         correct, items = int(counted[1]), int(counted[2])
         if not 0 <= correct <= items or items == 0:

@@ -15,6 +15,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.quality import OWN_TASK
 from llenergymeasure.errors import LlemError
 from llenergymeasure.installation import install_command
+from llenergymeasure.redact import excerpt
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.tokens import Tokenizer
@@ -56,7 +57,7 @@ def task_score(
         )
         correct, items = _counted(found)
     except Exception as error:  # a task is a program of its author: it raises what it likes
-        return {**told, "score_unavailable": f"{type(error).__name__}: {error}"[:500]}
+        return {**told, "score_unavailable": excerpt(f"{type(error).__name__}: {error}", 500)}
     if not items:
         return {**told, "score_unavailable": "no task counts right answers (acc)"}
     return {**told, "score": correct / items, "correct": correct, "items": items}

@@ -15,6 +15,9 @@ TEXT_COLUMNS = ("prompt", "text", "instruction", "input", "question")
 CHAT_COLUMNS = ("messages", "conversations", "conversation")
 """Columns of chats, read where none of the text columns is there."""
 
+MOST_CHARACTERS = 1 << 30
+"""Text of a data set beyond which no more of it is read."""
+
 _MOST_PROBLEMS = 10
 _ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
@@ -88,6 +91,7 @@ class Rows:
         self._left_out: Counter[str] = Counter()
         self._replaced = 0
         self._provenance: list[str] = []
+        self._characters = 0
 
     def problem(self, row: int, message: str) -> None:
         """Note what is wrong in a row.
@@ -108,6 +112,9 @@ class Rows:
             row: counted from 1.
             values: its columns.
             place: the row's line in the file, where that differs.
+
+        Raises:
+            ConfigurationError: too much is wrong, or all texts together are too long.
         """
         if values and all(str(name).startswith("_") for name in values):
             said = (f"{str(name).strip('_')} {clean(str(value))}" for name, value in values.items())
@@ -123,6 +130,12 @@ class Rows:
             whole = _without_half_characters(record)
             self._replaced += whole != record
             self._records.append(whole)
+            self._characters += len(whole.text) + sum(len(m["content"]) for m in whole.messages)
+            if self._characters > MOST_CHARACTERS:
+                raise self._refused(
+                    f"holds more text than is read of a data set, {MOST_CHARACTERS} characters "
+                    f"(by row {row}); keep the rows that are to be asked"
+                )
 
     def dataset(self) -> Dataset:
         """Return all prompts.
@@ -133,10 +146,12 @@ class Rows:
         if self._problems:
             raise ConfigurationError(self._problems)
         if not self._records:
-            message = "; ".join(["holds no prompts", *self._notes()])
-            problem = Problem(message, file=self._file, key=None)
-            raise ConfigurationError(problem if self._file else f"{self._name} {message}")
+            raise self._refused("; ".join(["holds no prompts", *self._notes()]))
         return Dataset(self._records, self._notes())
+
+    def _refused(self, message: str) -> ConfigurationError:
+        problem = Problem(message, file=self._file)
+        return ConfigurationError(problem if self._file else f"{self._name} {message}")
 
     def _notes(self) -> tuple[str, ...]:
         notes = self._provenance + [

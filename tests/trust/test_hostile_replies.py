@@ -1,0 +1,117 @@
+"""Whatever a server replies, a request ends, in bounded memory, and counts nothing impossible."""
+
+import asyncio
+import gc
+import multiprocessing
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from llenergymeasure.backends.serving.client import StreamingClient
+from llenergymeasure.backends.serving.exchange import Exchange
+from llenergymeasure.backends.serving.traffic import Sent
+from llenergymeasure.run.result.traffic_requests import traffic_table
+from llenergymeasure.run.result.traffic_result import ServedRun
+from llenergymeasure.workload.conversations import Turn
+from llenergymeasure.workload.requests import Request
+from support.hostile_replies import serve
+from support.memory import memory_peak
+from support.misbehaving_server import PROMPT, TOKENS
+from support.serving_runs import experiment
+
+REPLIES = 1_200
+AT_ONCE = 4
+SEED = 20_240
+TIMEOUT_S = 0.4
+MOST_MEMORY_BYTES = 100_000_000
+
+TEMPLATE_TOKENS = 65_536
+"""What a server may add to a prompt, see `backends/serving/events.py`."""
+
+
+class Counted:
+    """Stands where the engine would be: every prompt is as long as it was sent."""
+
+    counts_for_free = True
+
+    def expected_input_tokens(self, request: Request) -> int:
+        return len(request.prompt_token_ids)
+
+
+@contextmanager
+def hostile(elsewhere: int) -> Iterator[str]:
+    """The server, in a process of its own, whose memory is not ours."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(SEED, elsewhere, theirs))
+    process.start()
+    try:
+        assert ours.poll(60)
+        yield ours.recv()
+    finally:
+        ours.send("end")
+        process.join(60)
+        process.close()
+
+
+def asked(base_url: str) -> list[Exchange]:
+    """Ask a few at a time until all replies have been had."""
+
+    async def go() -> list[Exchange]:
+        client = StreamingClient(base_url)
+        body = {"prompt": [1] * PROMPT, "max_tokens": TOKENS, "stream": True}
+        outgoing = client.request("/completions", body)
+        exchanges = [Exchange(number, time.monotonic_ns()) for number in range(REPLIES)]
+        left = iter(exchanges)
+
+        async def user() -> None:
+            for exchange in left:
+                over = asyncio.get_running_loop().create_future()
+                client.stream(exchange, outgoing, TIMEOUT_S, over.set_result)
+                await over
+
+        await asyncio.gather(*(user() for _ in range(AT_ONCE)))
+        assert client.in_flight == 0
+        await client.close()
+        return exchanges
+
+    return asyncio.run(go())
+
+
+@pytest.mark.slow
+def test_a_thousand_mutated_replies() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        elsewhere.setblocking(False)
+        with hostile(elsewhere.getsockname()[1]) as base_url:
+            gc.disable()  # as it is within a window
+            try:
+                with memory_peak() as peak:
+                    exchanges = asked(base_url)
+            finally:
+                gc.enable()
+        with pytest.raises(BlockingIOError):  # no redirect was followed
+            elsewhere.accept()
+    assert peak.grown_bytes < MOST_MEMORY_BYTES
+    failures = Counter(each.failure for each in exchanges)
+    # All kinds were had, or the replies do not reach what they are meant for.
+    assert set(failures) == {None, "refused", "timed_out", "truncated", "malformed"}
+    assert min(failures.values()) >= 20, failures
+    for each in exchanges:
+        assert each.end_ns - each.sent_ns < (TIMEOUT_S + 30) * 1e9
+        assert (each.failure is None) == (each.message is None)
+        for text in (each.message, each.finish_reason):
+            assert text is None or text.encode()
+        if each.failure is None:
+            assert each.output_tokens in range(TOKENS + 1)
+            assert each.input_tokens in range(each.sent_bytes + TEMPLATE_TOKENS + 1)
+    request = Request(0, (1,) * PROMPT, TOKENS)
+    sent = [Sent(Turn(request, each.index, 0), each) for each in exchanges]
+    config = experiment({"arrivals": "closed", "concurrency": AT_ONCE})
+    window = (exchanges[0].planned_ns, time.monotonic_ns())
+    told = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
+    table = traffic_table(sent, Counted())  # type: ignore[arg-type]
+    assert "failed_requests" in ServedRun.of(table, config, window, told).validity()
