@@ -111,5 +111,5 @@ def test_without_gaps_or_energy_nothing_is_made_up() -> None:
     assert found.pause_mean_s is found.waiting_conversations_mean is None
     nothing = Agents(5, 1).of(account(card.recording([]), WINDOW))
     assert nothing.energy_j is None
-    assert "too few" in nothing.unavailable
+    assert "too little" in nothing.unavailable
     assert nothing.duration_s > 0

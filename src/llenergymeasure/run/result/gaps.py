@@ -5,6 +5,7 @@ memory and clocks. Where others are answered meanwhile that costs no time of its
 drawn while nothing is under way is counted here, and apart that with a conversation in waiting.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -19,7 +20,7 @@ from llenergymeasure.units import NS_PER_S
 
 Span = tuple[int, int]
 
-UNAVAILABLE = "too few gaps are long enough for the sensors to show what is drawn in them"
+UNAVAILABLE = "the sensors show too little of the gaps: too few are long enough"
 FEWEST = 4
 """Gaps with an inside that it takes to say what the others draw."""
 
@@ -108,7 +109,7 @@ def _drawn(account: Account, spans: Sequence[Span]) -> tuple[float | None, float
         return 0.0, 0.0
     edge_ns = round(account.resolution_s * NS_PER_S)
     late_ns = round(LAG_ALLOWANCE_S * NS_PER_S)
-    shown, short_ns = [], []
+    shown, shared, short_ns = [], 0.0, []
     for low, high in spans:
         inner = (low + late_ns + edge_ns, high - edge_ns)
         length_ns = inner[1] - inner[0]
@@ -116,12 +117,16 @@ def _drawn(account: Account, spans: Sequence[Span]) -> tuple[float | None, float
         if part is None or part.gross_u95_j is None:
             short_ns.append(high - low)
         else:
-            shown.append((part.gross_j, part.gross_u95_j, length_ns, high - low))
+            shared_j = part.shared_u95_j or 0.0
+            random_j = math.sqrt(max(part.gross_u95_j**2 - shared_j**2, 0.0))
+            shown.append((part.gross_j, random_j, length_ns, high - low))
+            shared += shared_j * (high - low) / length_ns
     if not shown or (short_ns and len(shown) < FEWEST):
         return None, None
-    inside_j, inside_u95_j, inside_ns, whole_ns = np.array(shown, dtype=np.float64).T
+    inside_j, randoms_j, inside_ns, whole_ns = np.array(shown, dtype=np.float64).T
     energy_j = float(np.sum(inside_j * whole_ns / inside_ns))
-    u95_j = float(np.linalg.norm(inside_u95_j * whole_ns / inside_ns))
+    # Chance adds in quadrature, what all gaps share adds up.
+    u95_j = math.hypot(*(randoms_j * whole_ns / inside_ns), shared)
     mean = float(inside_j.sum() / inside_ns.sum())
     scatter = float(np.std(inside_j / inside_ns, ddof=1)) if short_ns else 0.0
     # Short gaps may differ from the others all the same way.
