@@ -85,6 +85,13 @@ def test_times_are_in_order(load: Load) -> None:
         assert before <= each.start_monotonic_ns < each.first_token_monotonic_ns
         assert each.first_token_monotonic_ns < each.end_monotonic_ns <= after
     assert len({(each.start_monotonic_ns, each.end_monotonic_ns) for each in done}) == 1
+    steps_ns = done[0].step_monotonic_ns
+    assert steps_ns is not None
+    assert len(steps_ns) == done[0].output_tokens
+    assert steps_ns[0] >= (done[0].first_token_monotonic_ns or 0)
+    assert list(steps_ns) == sorted(steps_ns)
+    assert steps_ns[-1] <= done[0].end_monotonic_ns
+    assert [each.step_monotonic_ns for each in done[1:]] == [None] * 3
 
 
 def test_padding_is_not_counted(load: Load) -> None:

@@ -48,6 +48,7 @@ def test_a_countrys_grid_is_codecarbons() -> None:
         ({"pue": 1.2}, "carbon", "give grid_gco2e_per_kwh"),
         ({"country": "DEU", "grid_gco2e_per_kwh": 3}, "carbon", "only one"),
         ({"price_per_kwh": 0.3}, "carbon", "currency"),
+        ({"country": "DEU", "embodied_kgco2e": 9}, "carbon", "lifetime_years need each other"),
         ({"gird": 3}, "carbon.gird", "gird"),
         ("DEU", "carbon", "mapping"),
     ],

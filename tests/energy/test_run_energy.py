@@ -59,6 +59,31 @@ def test_every_request_says_the_energy_of_its_batch() -> None:
     assert made.with_batches(requests()).schema.equals(REQUEST_SCHEMA)
 
 
+def test_unlike_requests_have_energies_of_their_own_that_add_up() -> None:
+    power, _, _ = phases_load()
+    rows = card.rows_of(power, card.Sensor(window_s=0.025), 60)
+    table = requests().to_pylist()
+    for row in table:
+        begin_s = 20 + 2 * row["batch"]
+        if row["request"] % 2:
+            row["output_tokens"] = 21
+        else:
+            row["step_monotonic_ns"] = [card.ns(begin_s + 0.4 + 0.032 * n) for n in range(51)]
+    unlike = pa.Table.from_pylist(table, schema=REQUEST_SCHEMA)
+    made = energy_of(rows, unlike, characterised=PROBED)
+    energies = made.with_batches(unlike).to_pylist()
+    total_j = sum(row["request_energy_j"] for row in energies)
+    assert total_j == pytest.approx(made.record.gross_j, rel=1e-12)
+    # Half of 0.4 s at 400 W and of 20 steps at 200 W; the other 30 steps are the longer one's.
+    shorter_j, longer_j = 80 + 20 * 0.032 * 100, 80 + 20 * 0.032 * 100 + 30 * 0.032 * 200
+    for row in energies:
+        true_j = shorter_j if row["request"] % 2 else longer_j
+        assert abs(row["request_energy_j"] - true_j) <= row["request_energy_u95_j"] < 0.05 * true_j
+    silent = energy_of(ROWS, unlike, characterised=PROBED).with_batches(unlike).to_pylist()
+    assert {row["request_energy_j"] for row in silent} == {None}
+    assert "unexplained" in silent[0]["request_energy_unavailable"]
+
+
 def phases_load() -> tuple[card.Power, float, float]:
     """400 W for the 0.4 s of each prefill, 200 W for the 1.6 s of each decode."""
     begins_s = 20 + 2.0 * np.arange(10)

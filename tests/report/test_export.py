@@ -4,19 +4,31 @@ import csv
 import hashlib
 import io
 import json
+import math
+import re
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from llenergymeasure.analysis.tables import write_tables
-from llenergymeasure.cli.export import FORMATS, export
+from llenergymeasure.cli.export import export
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.report.export.forms import FORMS
 from results.synthetic import make_plan, make_result, write_complete_study, write_plan, write_result
 
 CONFIGS = [
     {"model": "tiny-llama", "precision": "bf16", "pytorch": {"batch_size": size}} for size in (1, 8)
 ]
+
+CARBON = {
+    "grid_gco2e_per_kwh": 344.0,
+    "pue": 1.2,
+    "embodied_kgco2e": 1500.0,
+    "lifetime_years": 4.0,
+    "source": "ours",
+}
 
 
 @pytest.fixture
@@ -124,11 +136,121 @@ def test_what_cannot_be_written_is_said(study, form, told):
         export(study, form, None)
 
 
-@pytest.mark.parametrize("form", [form for form in FORMATS if form != "ro-crate"])
+@pytest.mark.parametrize("form", FORMS)
 def test_a_study_without_energy_has_every_form(tmp_path, capsys, form):
-    plan = make_plan(CONFIGS, ["pytorch.batch_size"], cycles=1)
+    plan = make_plan(CONFIGS, ["pytorch.batch_size"], cycles=1) | {"carbon": CARBON}
     write_plan(tmp_path, plan)
     for run in plan["runs"]:
         write_result(tmp_path, make_result(run, energy_j=None))
     write_tables(tmp_path, partial=False)
     assert exported(tmp_path, form, capsys)
+
+
+def declared_study(folder: Path, carbon: dict | None = CARBON) -> dict:
+    """Two cycles of one experiment: 1,000 and 1,200 J for 20 requests in 20 s each."""
+    plan = make_plan(CONFIGS[:1], [], cycles=2)
+    plan |= {} if carbon is None else {"carbon": carbon}
+    write_plan(folder, plan)
+    for run, energy_j in zip(plan["runs"], (1000.0, 1200.0), strict=True):
+        write_result(folder, make_result(run, energy_j=energy_j, output_tokens=2000))
+    write_tables(folder, partial=False)
+    return plan
+
+
+def impact_framework(manifest: dict, child: dict) -> dict[str, float]:
+    """What Impact Framework's builtin plugins make of a child's inputs."""
+    (values,) = (dict(each) for each in child["inputs"])
+    for name in child["pipeline"]["compute"]:
+        plugin = manifest["initialize"]["plugins"][name]
+        assert plugin["path"] == "builtin"
+        config = plugin["config"]
+        if plugin["method"] in ("Multiply", "Sum"):
+            parts = [values[part] for part in config["input-parameters"]]
+            made = math.prod(parts) if plugin["method"] == "Multiply" else sum(parts)
+            values[config["output-parameter"]] = made
+        elif plugin["method"] == "Divide":
+            values[config["output"]] = values[config["numerator"]] / values[config["denominator"]]
+        else:
+            made = values["carbon"] / values[config["functional-unit"]]
+            values[plugin["mapping"]["sci"]] = made
+    return values
+
+
+def test_an_sci_score_is_operational_and_embodied_carbon_per_functional_unit(tmp_path, capsys):
+    plan = declared_study(tmp_path)
+    manifest = yaml.safe_load(exported(tmp_path, "sci", capsys))
+    (child,) = manifest["tree"]["children"].values()
+    (output,) = child["outputs"]
+    operational_g = 2200 / 3.6e6 * 1.2 * 344
+    embodied_g = 1_500_000 * 40 / (4 * 365.25 * 24 * 3600)
+    assert output["carbon-operational"] == pytest.approx(operational_g, rel=1e-12)
+    assert output["carbon-embodied"] == pytest.approx(embodied_g, rel=1e-12)
+    total_g = operational_g + embodied_g
+    assert output["sci-per-request"] == pytest.approx(total_g / 40, rel=1e-12)
+    assert output["sci-per-output-token"] == pytest.approx(total_g / 4000, rel=1e-12)
+    assert output["sci-per-token"] == pytest.approx(total_g / output["tokens"], rel=1e-12)
+    assert output["tokens"] > output["output-tokens"] == 4000
+    low, high = output["sci-per-request-low"], output["sci-per-request-high"]
+    assert embodied_g / 40 < low < output["sci-per-request"] < high
+    recomputed = impact_framework(manifest, child)
+    numbers = {name: each for name, each in recomputed.items() if isinstance(each, int | float)}
+    assert {name: output[name] for name in numbers} == pytest.approx(numbers, rel=1e-12)
+    assert set(numbers) >= {f"sci-per-{one}" for one in ("request", "token", "output-token")}
+    assert plan["study_design_hash"] in manifest["description"]
+    assert (output["kind"], output["scopes"]) == ("measured", "gpu")
+
+
+@pytest.mark.parametrize("missing", ["grid_gco2e_per_kwh", "embodied_kgco2e", "lifetime_years"])
+def test_an_sci_score_is_not_made_up(tmp_path, missing):
+    declared_study(tmp_path, {key: value for key, value in CARBON.items() if key != missing})
+    with pytest.raises(ConfigurationError, match=f"carbon.{missing}.*nothing is measured again"):
+        export(tmp_path, "sci", None)
+
+
+def test_without_a_request_that_ended_there_is_no_score_of_one(tmp_path, capsys):
+    plan = make_plan(CONFIGS[:1], [], cycles=1) | {"carbon": CARBON}
+    write_plan(tmp_path, plan)
+    result = make_result(plan["runs"][0])
+    none_ended = result.tokens.model_copy(update={"requests": 0})
+    write_result(tmp_path, result.model_copy(update={"tokens": none_ended}))
+    write_tables(tmp_path, partial=False)
+    manifest = yaml.safe_load(exported(tmp_path, "sci", capsys))
+    (child,) = manifest["tree"]["children"].values()
+    assert "sci-request" not in child["pipeline"]["compute"]
+    assert "sci-per-request" not in child["outputs"][0]
+
+
+def test_spdx_holds_the_energy_of_inference_in_kilowatt_hours(tmp_path, capsys):
+    declared_study(tmp_path, None)
+    document = json.loads(exported(tmp_path, "spdx", capsys))
+    (package,) = (each for each in document["@graph"] if each["type"] == "ai_AIPackage")
+    (told,) = package["ai_energyConsumption"]["ai_inferenceEnergyConsumption"]
+    # 55 J a request on average: 55,000 J the thousand.
+    assert float(told["ai_energyQuantity"]) == pytest.approx(55_000 / 3.6e6, rel=1e-12)
+    assert re.fullmatch(r"\d+(\.\d*)?", told["ai_energyQuantity"])
+    assert told["ai_energyUnit"] == "kilowattHour"
+    assert "1,000 requests in kWh: mean of 2 runs, 95 % interval" in package["comment"]
+    assert "measured by nvml, scope gpu" in package["comment"]
+
+
+@pytest.mark.parametrize("energy_j", [1000.0, 1e-9, None])
+def test_spdx_is_valid_by_the_published_model(tmp_path, capsys, energy_j):
+    """The bindings are made from SPDX's own SHACL model and check types and counts."""
+    plan = make_plan(CONFIGS, ["pytorch.batch_size"], cycles=1)
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        write_result(tmp_path, make_result(run, energy_j=energy_j))
+    write_tables(tmp_path, partial=False)
+    spdx_python_model = pytest.importorskip("spdx_python_model")
+    model, objects = spdx_python_model.load_data(json.loads(exported(tmp_path, "spdx", capsys)))
+    assert not objects.missing_ids
+    packages = list(objects.foreach_type(model.ai_AIPackage))
+    assert len(packages) == 2
+    for package in packages:
+        objects_energy = package.ai_energyConsumption
+        assert (objects_energy is None) == (energy_j is None)
+        if objects_energy is None:
+            continue
+        (told,) = objects_energy.ai_inferenceEnergyConsumption
+        assert told.ai_energyUnit == model.ai_EnergyUnitType.kilowattHour
+        assert float(told.ai_energyQuantity) == pytest.approx(50 * energy_j / 3.6e6)

@@ -45,6 +45,8 @@ class Counted:
 class NoEnergy:
     """Stands where the recording would be: nothing was recorded."""
 
+    resolution_s = 0.0
+
     def stretch(self, *_: int) -> None:
         return None
 

@@ -26,6 +26,8 @@ from support.serving_runs import experiment, run
 
 
 class NoEnergy:
+    resolution_s = 0.0
+
     def stretch(self, *_):
         return None
 

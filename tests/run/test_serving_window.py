@@ -21,6 +21,8 @@ SPEED = ("--first-ms", str(FIRST_MS), "--next-ms", str(NEXT_MS))
 class NoEnergy:
     """Stands where the recording would be: nothing was recorded."""
 
+    resolution_s = 0.0
+
     def stretch(self, *_: int) -> None:
         return None
 

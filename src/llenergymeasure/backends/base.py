@@ -27,6 +27,9 @@ class Completion:
     thinking_tokens: int | None = None
     """Those of its output that were thought before the answer; null where the model has no marker
     of it."""
+    step_monotonic_ns: tuple[int, ...] | None = None
+    """When each token of the batch's longest answer was there, on the batch's first request alone;
+    null where the engine does not say its steps, or one gave more than a token an answer."""
 
 
 class Engine(Protocol):

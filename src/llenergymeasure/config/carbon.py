@@ -1,4 +1,4 @@
-"""What a study declares of the place its energy is drawn at: grid, PUE, price."""
+"""What a study declares of the place its energy is drawn at: grid, PUE, price, hardware."""
 
 import importlib.util
 import json
@@ -38,6 +38,17 @@ class CarbonConfig(Section):
         description="Power usage effectiveness: energy of the site over that of its computers.",
         examples=[1.2],
     )
+    embodied_kgco2e: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e6,
+        description="Kilograms of CO2 equivalent emitted in making all the hardware that a run "
+        "holds for itself, over its life: for SCI scores (llem export --format sci).",
+        examples=[1500],
+    )
+    lifetime_years: float | None = Field(
+        default=None, gt=0, le=50, description="Of that hardware.", examples=[4]
+    )
     price_per_kwh: float | None = Field(
         default=None, ge=0, le=1000, description="What a kWh costs.", examples=[0.25]
     )
@@ -60,6 +71,8 @@ class CarbonConfig(Section):
             raise ValueError("give grid_gco2e_per_kwh, country or price_per_kwh")
         if self.price_per_kwh is not None and self.currency is None:
             raise ValueError("price_per_kwh needs its currency")
+        if (self.embodied_kgco2e is None) != (self.lifetime_years is None):
+            raise ValueError("embodied_kgco2e and lifetime_years need each other")
         return self
 
     def declared(self) -> dict[str, Any]:

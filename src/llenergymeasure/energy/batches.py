@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from llenergymeasure.energy.account import Account
+from llenergymeasure.units import NS_PER_S
 
 _SAME_MOMENT = 0.01
 """How far apart, in a batch's lengths, its requests' first tokens may be to be one moment."""
@@ -20,6 +21,8 @@ class Batch:
             them has none.
         input_tokens, output_tokens, requests: what it holds.
         thinking_tokens: those of its output that were thought before the answers.
+        lengths: tokens of each request's prompt and of its answer.
+        steps_ns: when each token of its longest answer was there; empty if that is not known.
     """
 
     start_ns: int
@@ -29,6 +32,8 @@ class Batch:
     output_tokens: int
     requests: int
     thinking_tokens: int = 0
+    lengths: tuple[tuple[int, int], ...] = ()
+    steps_ns: tuple[int, ...] = ()
 
     @property
     def decoded_tokens(self) -> int:
@@ -60,15 +65,23 @@ class BatchEnergy:
     unavailable: str | None = None
 
 
-def batch_energies(account: Account, batches: Sequence[Batch]) -> list[BatchEnergy]:
-    """Return each batch's energy; what the sensor cannot tell is null with a reason."""
+def batch_energies(
+    account: Account, batches: Sequence[Batch], late_s: float = 0.0
+) -> list[BatchEnergy]:
+    """Return each batch's energy; what the sensor cannot tell is null with a reason.
+
+    Args:
+        account: the energy of any stretch.
+        batches: the window's.
+        late_s: how much later than the account takes it to the counter was found to count.
+    """
     if _overlap(batches):
         reason = "requests overlap in time: the sensor sees their sum alone"
         return [BatchEnergy(None, unavailable=reason)] * len(batches)
-    return [_energy(account, batch) for batch in batches]
+    return [_energy(account, batch, round(late_s * NS_PER_S)) for batch in batches]
 
 
-def _energy(account: Account, batch: Batch) -> BatchEnergy:
+def _energy(account: Account, batch: Batch, late_ns: int) -> BatchEnergy:
     span_s = (batch.end_ns - batch.start_ns) / 1e9
     if span_s < account.resolution_s:
         reason = (
@@ -76,7 +89,7 @@ def _energy(account: Account, batch: Batch) -> BatchEnergy:
             "between two values of the sensor"
         )
         return BatchEnergy(None, unavailable=reason)
-    whole = account.stretch(batch.start_ns, batch.end_ns)
+    whole = account.stretch(batch.start_ns + late_ns, batch.end_ns + late_ns)
     if whole is None:
         return BatchEnergy(None, unavailable="the recording does not cover it")
     return BatchEnergy(whole.gross_j, whole.gross_u95_j)

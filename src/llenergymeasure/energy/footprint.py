@@ -22,6 +22,7 @@ class Declared:
             (ISO/IEC 30134-2).
         price_per_kwh: what a kWh costs.
         currency: of the price.
+        embodied_kgco2e: emitted in making the hardware, over its lifetime_years; exports use it.
         source: where the figures are from.
     """
 
@@ -29,6 +30,8 @@ class Declared:
     pue: float = 1.0
     price_per_kwh: float | None = None
     currency: str | None = None
+    embodied_kgco2e: float | None = None
+    lifetime_years: float | None = None
     source: str | None = None
 
     def site_kwh(self, energy_j: float) -> float:

@@ -11,7 +11,7 @@ decode the first part of the time, as large as its part of the tokens, with what
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -46,6 +46,10 @@ class TokenEnergy:
         unexplained: root mean square of what the phases leave of a step's energy, relative.
         thinking_j, answer_j: decode's energy of the window, that of thought and that of answers.
         thinking_u95_j, answer_u95_j: half widths of their 95 % intervals.
+        powers_w: of prefill and of decode in W, and what decode's grows by in W/s, about the middle
+            of a decode of mean length, shape (3,).
+        powers_covariance: of their errors, shape (3, 3).
+        lag_s: how much later than its knots say the counter counts, by the steps themselves.
     """
 
     prefill_j: float
@@ -58,6 +62,9 @@ class TokenEnergy:
     answer_j: float = 0.0
     thinking_u95_j: float = 0.0
     answer_u95_j: float = 0.0
+    powers_w: Floats = field(default_factory=lambda: np.zeros(3))
+    powers_covariance: Floats = field(default_factory=lambda: np.zeros((3, 3)))
+    lag_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -96,9 +103,11 @@ def split_energy(channels: Sequence[Channel], batches: Sequence[Batch]) -> Token
     found = [each for each in fits if isinstance(each, _Fit)]
     if len(found) < len(fits):
         return next(each for each in fits if isinstance(each, NoSplit))
-    covariance = np.sum([each.covariance for each in found], axis=0)
+    powers_w = np.sum([each.energy_j[4:] for each in found], axis=0)
+    whole = np.sum([each.covariance for each in found], axis=0)
+    covariance = whole[:4, :4]
     per_token = np.array([1 / input_tokens, 1 / decoded_tokens, 1.0, 1.0])
-    energy_j = np.sum([each.energy_j for each in found], axis=0) * per_token
+    energy_j = np.sum([each.energy_j[:4] for each in found], axis=0) * per_token
     u95_j = COVERAGE_FACTOR * np.sqrt(np.diag(covariance)) * per_token
     return TokenEnergy(
         float(energy_j[0]),
@@ -107,20 +116,28 @@ def split_energy(channels: Sequence[Channel], batches: Sequence[Batch]) -> Token
         float(u95_j[1]),
         float(covariance[0, 1] / math.sqrt(covariance[0, 0] * covariance[1, 1])),
         max(each.unexplained for each in found),
-        *map(float, (*energy_j[2:], *u95_j[2:])),
+        float(energy_j[2]),
+        float(energy_j[3]),
+        float(u95_j[2]),
+        float(u95_j[3]),
+        powers_w=powers_w,
+        powers_covariance=whole[4:, 4:],
+        lag_s=float(np.median([each.lag_s for each in found])),
     )
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """What steps tell: energies of prefill, decode, its thought and its answers in J, and the rest.
+    """What steps tell: energies of prefill, decode, its thought and its answers in J.
 
-    With their covariance, and the share of the steps' energy that is left unexplained.
+    After them stand the powers that these follow from. With the covariance of all, the share of
+    the steps' energy that is left unexplained, and the counter's lag.
     """
 
     energy_j: Floats
     covariance: Floats
     unexplained: float
+    lag_s: float = 0.0
 
 
 def _fit(knots: Knots, marked: Sequence[tuple[Batch, int]], thinking: float) -> _Fit | NoSplit:
@@ -151,10 +168,11 @@ def _fit(knots: Knots, marked: Sequence[tuple[Batch, int]], thinking: float) -> 
     # What the lag that was found may be off, and the moments of the steps all together.
     early, late = fitted(lag_s - _FINEST_LAG_S), fitted(lag_s + _FINEST_LAG_S)
     if not isinstance(early, _Fit) or not isinstance(late, _Fit):
-        return best
+        return replace(best, lag_s=lag_s)
     by_lag_w = (late.energy_j - early.energy_j) / (2 * _FINEST_LAG_S)
     off_s = _FINEST_LAG_S / 2 + float(np.mean(knots.half_s[first:last])) / math.sqrt(3)
-    return replace(best, covariance=best.covariance + np.outer(by_lag_w, by_lag_w) * off_s**2)
+    covariance = best.covariance + np.outer(by_lag_w, by_lag_w) * off_s**2
+    return replace(best, covariance=covariance, lag_s=lag_s)
 
 
 def _least_squares(
@@ -170,11 +188,11 @@ def _least_squares(
     decode_whole_s, grown_whole_s2 = _within(whole, decodes)[0], _grown_within(whole, decodes)[0]
     first_s2 = _grown_within(whole, decodes, thinking)[0]
     total = [
-        np.array([_within(whole, prefills)[0], 0.0, 0.0, 0.0]),
-        decode_whole_s * np.array([0.0, 1.0, thinking, 1 - thinking]),
+        np.array([_within(whole, prefills)[0], 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]),
+        np.array([0.0, *decode_whole_s * np.array([1, thinking, 1 - thinking]), 0.0, 1.0, 0.0]),
     ]
-    of_grown = np.array([0.0, grown_whole_s2, first_s2, grown_whole_s2 - first_s2])
-    for extra, of_extra in ((grown_s2, of_grown), (rest_s, np.zeros(4))):
+    of_grown = np.array([0, grown_whole_s2, first_s2, grown_whole_s2 - first_s2, 0.0, 0.0, 1.0])
+    for extra, of_extra in ((grown_s2, of_grown), (rest_s, np.zeros(7))):
         # A term that hardly varies cannot be told from the others, and says nothing.
         if np.linalg.norm(extra) > 1e-3 * np.linalg.norm(decode_s):
             columns.append(extra)

@@ -16,6 +16,29 @@ class Latency(Record):
     p99_s: float | None = Field(default=None, description="99th percentile")
 
 
+class Gaps(Record):
+    """The part of the window in which no request was under way, and what it drew."""
+
+    duration_s: float = Field(description="time of the window in which no request was under way")
+    energy_j: float | None = Field(
+        default=None, description="gross energy of that time, part of the window's"
+    )
+    u95_j: float | None = Field(default=None, description="half width of its 95 % interval")
+    waiting_duration_s: float = Field(
+        description="of that time, while a conversation was between two of its turns: its cache "
+        "waits, and nothing is computed"
+    )
+    waiting_energy_j: float | None = Field(default=None, description="gross energy of that part")
+    waiting_u95_j: float | None = Field(default=None, description="half width of its 95 % interval")
+    waiting_conversations_mean: float | None = Field(
+        default=None, description="mean number of conversations that wait in that part"
+    )
+    pause_mean_s: float | None = Field(
+        default=None, description="mean time from an answer to its conversation's next turn"
+    )
+    unavailable: str | None = Field(default=None, description="why energies are null")
+
+
 class Serving(Record):
     """One run under traffic."""
 
@@ -95,6 +118,7 @@ class Serving(Record):
     client_cpu_share: float = Field(description="share of one core that the client took")
     input_tokens_checked: int = Field(description="requests whose prompt was counted here too")
     input_tokens_differ: int = Field(description="of those, the server counted otherwise")
+    gaps: Gaps | None = Field(default=None, description="null in records of before there was one")
     timeline: list[dict[str, float | int | None]] = Field(
         description="stretches of the window: load, queue, power and latency over time"
     )

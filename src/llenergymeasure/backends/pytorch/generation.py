@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -73,22 +74,22 @@ def _sampling(decoder: DecoderConfig) -> dict[str, Any]:
     return options if decoder.min_p is None else options | {"min_p": decoder.min_p}
 
 
-class _FirstToken:
-    """Stamps the moment the first token of a batch is there; never asks to stop.
+class _Steps:
+    """Stamps the moment each token of a batch is there; never asks to stop.
 
     The generation loop waits for the device after every token anyway, so waiting here once costs
-    nothing.
+    nothing. Waiting at every token would cost some: later ones are stamped when they are under way.
     """
 
     def __init__(self, synchronize: Callable[[], None]) -> None:
-        self.monotonic_ns: int | None = None
+        self.monotonic_ns: list[int] = []
         self._synchronize = synchronize
         self._go_on: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, _scores: Any, **_: Any) -> torch.Tensor:
-        if self.monotonic_ns is None:
+        if not self.monotonic_ns:
             self._synchronize()
-            self.monotonic_ns = time.monotonic_ns()
+        self.monotonic_ns.append(time.monotonic_ns())
         if self._go_on is None or len(self._go_on) != len(input_ids):
             self._go_on = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         return self._go_on
@@ -136,7 +137,7 @@ def generate_batch(
     """
     start = time.monotonic_ns()
     input_ids, mask = _left_padded(requests, device)
-    first_token = _FirstToken(synchronize)
+    steps = _Steps(synchronize)
     last_scores = _LastScores()
     try:
         sequences = model.generate(
@@ -144,7 +145,7 @@ def generate_batch(
             attention_mask=mask,
             generation_config=options,
             logits_processor=LogitsProcessorList([last_scores]),
-            stopping_criteria=StoppingCriteriaList([first_token]),
+            stopping_criteria=StoppingCriteriaList([steps]),
         )
         synchronize()
     except RuntimeError as error:
@@ -157,10 +158,14 @@ def generate_batch(
         raise BackendError(NOT_A_NUMBER)
     written = sequences[:, input_ids.shape[1] :].tolist()
     stops = frozenset(options.eos_token_id or ())
-    return [
-        _completion(request, tokens, stops, (start, first_token.monotonic_ns, end), marks)
+    first = steps.monotonic_ns[0] if steps.monotonic_ns else None
+    answers = [
+        _completion(request, tokens, stops, (start, first, end), marks)
         for request, tokens in zip(requests, written, strict=True)
     ]
+    if len(steps.monotonic_ns) == max(answer.output_tokens for answer in answers):
+        answers[0] = replace(answers[0], step_monotonic_ns=tuple(steps.monotonic_ns))
+    return answers
 
 
 def _left_padded(

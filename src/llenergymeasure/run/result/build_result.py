@@ -41,7 +41,7 @@ from llenergymeasure.results.row_file import write_run_row
 from llenergymeasure.results.table import run_row
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.run.result.flops import flops_record
-from llenergymeasure.run.result.run_energy import BATCH_FIELDS, RunEnergy, run_energy
+from llenergymeasure.run.result.run_energy import ENERGY_FIELDS, RunEnergy, run_energy
 from llenergymeasure.run.result.thinking_energy import thinking_total
 from llenergymeasure.run.result.traffic_result import (
     ODD,
@@ -75,7 +75,8 @@ REQUEST_SCHEMA = pa.schema(
         ("latency_s", pa.float64()),
         ("time_to_first_token_s", pa.float64()),
         ("finish_reason", pa.string()),
-        *BATCH_FIELDS,
+        ("step_monotonic_ns", pa.list_(pa.int64())),
+        *ENERGY_FIELDS,
     ]
 )
 

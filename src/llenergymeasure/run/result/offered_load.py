@@ -45,6 +45,11 @@ class InFlight:
         """Return its maximum over a stretch."""
         return int(np.max(self._pieces(start_ns, end_ns)[1]))
 
+    def at(self, moment_ns: int) -> int:
+        """Return how many there are at a moment."""
+        place = int(np.searchsorted(self.at_ns, moment_ns, side="right"))
+        return int(self.count[place - 1]) if place else 0
+
     def _pieces(self, start_ns: int, end_ns: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         low = int(np.searchsorted(self.at_ns, start_ns, side="right"))
         high = int(np.searchsorted(self.at_ns, end_ns, side="left"))

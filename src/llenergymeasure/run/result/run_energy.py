@@ -10,6 +10,7 @@ from llenergymeasure.config.calibration import calibration_of
 from llenergymeasure.energy.account import METHOD, Account, account
 from llenergymeasure.energy.batches import Batch, BatchEnergy, batch_energies
 from llenergymeasure.energy.footprint import Declared, footprint
+from llenergymeasure.energy.requests import RequestEnergy, request_energies
 from llenergymeasure.energy.rest import PhaseSpan
 from llenergymeasure.energy.split import POOR_FIT, NoSplit, TokenEnergy, split_energy
 from llenergymeasure.recording.cost import recorder_cost
@@ -18,12 +19,15 @@ from llenergymeasure.results.record import Energy, TokenSplit
 from llenergymeasure.run.result.thinking_energy import thinking_total, with_thinking
 from llenergymeasure.sensors.behaviour import PRECISION, Characterised
 
-BATCH_FIELDS = [
+ENERGY_FIELDS = [
     ("batch_energy_j", pa.float64()),
     ("batch_energy_u95_j", pa.float64()),
     ("batch_energy_unavailable", pa.string()),
+    ("request_energy_j", pa.float64()),
+    ("request_energy_u95_j", pa.float64()),
+    ("request_energy_unavailable", pa.string()),
 ]
-"""What the table of requests says of the batch that each was in."""
+"""What the table of requests says of the batch that each was in, and of each by itself."""
 
 
 @dataclass(frozen=True)
@@ -34,23 +38,30 @@ class RunEnergy:
         account: every reading, and stretches to ask for.
         record: the record's part on energy.
         batches: headline energy of each batch, by its number.
+        requests: of each batch's requests, in the table's order.
         provenance: what the figures rest on: calibration, recorder.
     """
 
     account: Account
     record: Energy
     batches: tuple[BatchEnergy, ...]
+    requests: tuple[tuple[RequestEnergy, ...], ...]
     provenance: dict[str, Any]
 
     def with_batches(self, requests: pa.Table) -> pa.Table:
-        """Return the table of requests with the energy of the batch each was in."""
-        mine = [self.batches[number] for number in requests["batch"].to_pylist()]
-        columns = (
-            [each.energy_j for each in mine],
-            [each.u95_j for each in mine],
-            [each.unavailable for each in mine],
+        """Return the table of requests with each one's energy, and that of its batch."""
+        numbers = requests["batch"].to_pylist()
+        places = [iter(members) for members in self.requests]
+        energies: Sequence[Sequence[BatchEnergy | RequestEnergy]] = (
+            [self.batches[number] for number in numbers],
+            [next(places[number]) for number in numbers],
         )
-        for (name, kind), values in zip(BATCH_FIELDS, columns, strict=True):
+        columns = [
+            [getattr(each, name) for each in mine]
+            for mine in energies
+            for name in ("energy_j", "u95_j", "unavailable")
+        ]
+        for (name, kind), values in zip(ENERGY_FIELDS, columns, strict=True):
             place = requests.schema.get_field_index(name)
             requests = requests.set_column(place, pa.field(name, kind), pa.array(values, kind))
         return requests
@@ -103,11 +114,15 @@ def run_energy(
         precision=precision or PRECISION,
     )
     batches = batches_of(requests)
-    energies = batch_energies(made, batches)
     split = _split(made, batches)
-    if isinstance(split, TokenEnergy) and split.unexplained > POOR_FIT:
-        reason = f"prefill and decode leave {split.unexplained:.0%} of the steps unexplained (rms)"
+    told = split if isinstance(split, TokenEnergy) else None
+    steps: TokenEnergy | NoSplit | None = split
+    if told is not None and told.unexplained > POOR_FIT:
+        reason = f"prefill and decode leave {told.unexplained:.0%} of the steps unexplained (rms)"
         made = replace(made, validity={**made.validity, "split_poor_fit": reason})
+        steps = NoSplit(reason)
+    late_s = steps.lag_s if isinstance(steps, TokenEnergy) else 0.0
+    energies = batch_energies(made, batches, late_s)
     record = made.energy(
         output_tokens=_total(requests, "output_tokens"),
         input_tokens=_total(requests, "input_tokens"),
@@ -117,7 +132,7 @@ def run_energy(
         record,
         _total(requests, "output_tokens"),
         thinking_total(requests),
-        split if isinstance(split, TokenEnergy) else None,
+        told,
     )
     return RunEnergy(
         made,
@@ -128,6 +143,7 @@ def run_energy(
             }
         ),
         tuple(energies),
+        request_energies(record.gross_j, batches, energies, steps),
         {
             "calibration": calibration.for_record(
                 (card.info.device, card.info.name) for card in made.cards
@@ -159,6 +175,8 @@ def _batch(rows: Sequence[Mapping[str, Any]]) -> Batch:
         output_tokens=sum(row["output_tokens"] for row in rows),
         requests=len(rows),
         thinking_tokens=sum(row.get("thinking_tokens") or 0 for row in rows),
+        lengths=tuple((row["input_tokens"], row["output_tokens"]) for row in rows),
+        steps_ns=tuple(rows[0].get("step_monotonic_ns") or ()),
     )
 
 

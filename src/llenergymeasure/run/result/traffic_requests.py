@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.backends.serving.traffic import Sent
+from llenergymeasure.energy.requests import STEPS_UNKNOWN
 from llenergymeasure.redact import without_secrets_in
 from llenergymeasure.units import NS_PER_S
 
@@ -41,6 +42,9 @@ TRAFFIC_SCHEMA = pa.schema(
         ("resent", pa.bool_()),
         ("in_window", pa.bool_()),
         ("slo_met", pa.bool_()),
+        ("request_energy_j", pa.float64()),
+        ("request_energy_u95_j", pa.float64()),
+        ("request_energy_unavailable", pa.string()),
     ]
 )
 """``in_window`` and ``slo_met`` are filled in when the run is finished."""
@@ -99,6 +103,7 @@ def traffic_table(sent: Sequence[Sent], engine: ServedEngine) -> pa.Table:
                 "failure": exchange.failure or (None if exchange.end_ns else "timed_out"),
                 "failure_message": exchange.message,
                 "resent": exchange.resent,
+                "request_energy_unavailable": STEPS_UNKNOWN,
             }
         )
     return pa.Table.from_pylist(without_secrets_in(rows), schema=TRAFFIC_SCHEMA)

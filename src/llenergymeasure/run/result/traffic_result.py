@@ -26,6 +26,7 @@ from llenergymeasure.plan.fairness import fewest_tokens
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import Energy, Tokens
 from llenergymeasure.results.serving import Latency, Serving
+from llenergymeasure.run.result.gaps import gap_energy
 from llenergymeasure.run.result.offered_load import (
     InFlight,
     growth_per_s,
@@ -230,6 +231,7 @@ class ServedRun:
             client_cpu_share=self.told["client_cpu_s"] / self.window_s,
             input_tokens_checked=len(checked),
             input_tokens_differ=sum(checked),
+            gaps=gap_energy(self._rows, flight, self.window, account, self.serving.turns or 1),
             timeline=self._timeline(flight, account),
         )
 

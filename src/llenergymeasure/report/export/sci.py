@@ -1,0 +1,141 @@
+"""A study's results as SCI scores: carbon of a token and of a request, the hardware's with it.
+
+Source: Software Carbon Intensity (ISO/IEC 21031:2024) and SCI for AI, the consumer's boundary:
+SCI = (E x I + M) per R. E is measured; I, the site's PUE and M are what the study declares. The
+form is a manifest of the Green Software Foundation's Impact Framework, whose ``if-run`` computes
+the outputs again from the inputs that stand beside them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import yaml
+
+from llenergymeasure.analysis.selection import selections
+from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.report.findings import TOKEN, ranked
+from llenergymeasure.report.wording import plain
+from llenergymeasure.units import J_PER_WH
+
+Row: TypeAlias = Mapping[str, Any]
+
+FUNCTIONAL_UNITS = {"output-tokens": "output-token", "tokens": "token", "requests": "request"}
+"""What is counted, and one of it; tokens are those that went in and those that came out."""
+
+_NEEDED = ("grid_gco2e_per_kwh", "embodied_kgco2e", "lifetime_years")
+_S_PER_YEAR = 365.25 * 24 * 3600
+
+
+def sci(plan: Mapping[str, Any], summary: Sequence[Row], runs: Sequence[Row]) -> str:
+    """Return the scores of each experiment that has energy, as a manifest in YAML.
+
+    Raises:
+        ConfigurationError: the study declares no grid, or no embodied carbon.
+    """
+    declared = plan.get("carbon") or {}
+    for name in _NEEDED:
+        if declared.get(name) is None:
+            remedy = "declare it in the study and call llem run; nothing is measured again"
+            raise ConfigurationError(Problem(f"an SCI score needs it: {remedy}", f"carbon.{name}"))
+    used = {name: chosen.used for name, chosen in selections(runs).items()}
+    rows = [row for row in ranked(summary) if row[f"{TOKEN}_mean"] is not None]
+    children = {row["experiment"]: _child(row, used[row["experiment"]], declared) for row in rows}
+    document = {
+        "name": plain(plan["study"], 80),
+        "description": _description(plan, declared, left_out=len(summary) - len(rows)),
+        "tags": {"kind": "sci", "category": "ml-inference"},
+        "initialize": {"plugins": _PLUGINS},
+        "tree": {"children": children},
+    }
+    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100))
+
+
+def _description(plan: Mapping[str, Any], declared: Row, left_out: int) -> str:
+    sources = plain(declared.get("source") or "not named", 1000)
+    return (
+        f"Study {plain(plan['study'], 80)}, design {plan['study_design_hash']}. SCI of inference "
+        "in gCO2eq per output token, per token in or out, and per request: sums over each "
+        "experiment's runs. Boundary: the devices of the scope named, within the measured windows; "
+        "loading, warm-up and rests are outside. Low and high are the 95 % interval of the energy; "
+        f"what is declared counts as exact. Source of PUE, grid and embodied carbon: {sources}. "
+        f"Experiments without energy, left out: {left_out}."
+    )
+
+
+def _product(of: Sequence[str], gives: str, method: str = "Multiply") -> dict[str, Any]:
+    config = {"input-parameters": list(of), "output-parameter": gives}
+    return {"path": "builtin", "method": method, "config": config}
+
+
+_PLUGINS: dict[str, dict[str, Any]] = {
+    "site-energy": _product(("energy-metered", "pue"), "energy"),
+    "operational": _product(("energy", "grid/carbon-intensity"), "carbon-operational"),
+    "time-share": {
+        "path": "builtin",
+        "method": "Divide",
+        "config": {"numerator": "duration", "denominator": "lifetime", "output": "time-share"},
+    },
+    "embodied": _product(("emissions-embodied-total", "time-share"), "carbon-embodied"),
+    "carbon": _product(("carbon-operational", "carbon-embodied"), "carbon", "Sum"),
+    **{
+        f"sci-{one}": {
+            "path": "builtin",
+            "method": "Sci",
+            "config": {"functional-unit": many},
+            "mapping": {"sci": f"sci-per-{one}"},
+        }
+        for many, one in FUNCTIONAL_UNITS.items()
+    },
+}
+
+
+def _child(row: Row, used: Sequence[Row], declared: Row) -> dict[str, Any]:
+    """Return an experiment: the sums over its runs in kWh and s, and what follows in gCO2eq."""
+    inputs = {
+        "timestamp": min(run["started_at"] for run in used),
+        "duration": sum(run["window_s"] for run in used),
+        "settings": plain(row["label"], 200),
+        "kind": row["kind"],
+        "scopes": ", ".join(row["energy_scopes"]),
+        "energy-metered": sum(run["energy_gross_j"] for run in used) / (1000 * J_PER_WH),
+        "pue": declared.get("pue", 1.0),
+        "grid/carbon-intensity": declared["grid_gco2e_per_kwh"],
+        "emissions-embodied-total": 1000 * declared["embodied_kgco2e"],
+        "lifetime": declared["lifetime_years"] * _S_PER_YEAR,
+        "output-tokens": sum(run["output_tokens"] for run in used),
+        "tokens": sum(run["input_tokens"] + run["output_tokens"] for run in used),
+        "requests": sum(run["requests"] for run in used),
+    }
+    # Without a request that ended there is no score of one.
+    steps = [name for name in _PLUGINS if name != "sci-request" or inputs["requests"]]
+    outputs = _outputs(inputs)
+    for end in ("low", "high"):
+        bound = row[f"{TOKEN}_total95_{end}"]
+        if bound is not None:
+            scores = _outputs(inputs, bound / row[f"{TOKEN}_mean"])
+            outputs |= {f"{name}-{end}": scores[name] for name in scores if "sci" in name}
+    return {
+        "pipeline": {"compute": steps},
+        "inputs": [inputs],
+        "outputs": [{**inputs, **outputs}],
+    }
+
+
+def _outputs(inputs: Mapping[str, Any], factor: float = 1.0) -> dict[str, float]:
+    """Return what the plugins compute, for an energy that is so many times as large."""
+    energy_kwh = factor * inputs["energy-metered"] * inputs["pue"]
+    operational_g = energy_kwh * inputs["grid/carbon-intensity"]
+    time_share = inputs["duration"] / inputs["lifetime"]
+    embodied_g = inputs["emissions-embodied-total"] * time_share
+    return {
+        "energy": energy_kwh,
+        "carbon-operational": operational_g,
+        "time-share": time_share,
+        "carbon-embodied": embodied_g,
+        "carbon": operational_g + embodied_g,
+        **{
+            f"sci-per-{one}": (operational_g + embodied_g) / inputs[many]
+            for many, one in FUNCTIONAL_UNITS.items()
+            if inputs[many]
+        },
+    }

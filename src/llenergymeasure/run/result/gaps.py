@@ -1,0 +1,133 @@
+"""What a server draws while no request is under way, as between the turns of an agent.
+
+A conversation whose next turn waits for a tool or a person keeps its cache, and the server its
+memory and clocks. Where others are answered meanwhile that costs no time of its own: only what is
+drawn while nothing is under way is counted here, and apart that with a conversation in waiting.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from llenergymeasure.energy.account import Account
+from llenergymeasure.energy.window import COVERAGE_FACTOR, LAG_ALLOWANCE_S
+from llenergymeasure.results.serving import Gaps
+from llenergymeasure.run.result.offered_load import InFlight
+from llenergymeasure.units import NS_PER_S
+
+Span = tuple[int, int]
+
+UNAVAILABLE = "the sensors show too little of the gaps: too few are long enough"
+FEWEST = 4
+"""Gaps with an inside that it takes to say what the others draw."""
+
+
+def gap_energy(
+    rows: Sequence[Mapping[str, Any]],
+    flight: InFlight,
+    window: Span,
+    account: Account,
+    turns: int = 1,
+) -> Gaps:
+    """Return what the server drew while no request was under way.
+
+    Args:
+        rows: the requests of the run.
+        flight: those under way.
+        window: start and end in CLOCK_MONOTONIC ns.
+        account: the energy of any stretch.
+        turns: of a whole conversation.
+    """
+    pauses = _pauses(rows, turns, window[1])
+    starts, ends = np.array(pauses, dtype=np.int64).reshape(-1, 2).T
+    waiting = InFlight.of(starts, ends)
+    idle = _gaps(flight, waiting, window)
+    held = [span for span in idle if waiting.at(span[0])]
+    held_ns = sum(high - low for low, high in held)
+    kept = sum(waiting.mean(*span) * (span[1] - span[0]) for span in held)
+    energy_j, u95_j = _drawn(account, idle)
+    held_j, held_u95_j = _drawn(account, held)
+    return Gaps(
+        duration_s=sum(high - low for low, high in idle) / NS_PER_S,
+        energy_j=energy_j,
+        u95_j=u95_j,
+        waiting_duration_s=held_ns / NS_PER_S,
+        waiting_energy_j=held_j,
+        waiting_u95_j=held_u95_j,
+        waiting_conversations_mean=kept / held_ns if held_ns else None,
+        pause_mean_s=float(np.mean(ends - starts)) / NS_PER_S if pauses else None,
+        unavailable=None if None not in (energy_j, held_j) else UNAVAILABLE,
+    )
+
+
+def _pauses(rows: Sequence[Mapping[str, Any]], turns: int, end_ns: int) -> list[Span]:
+    """Return from when to when conversations waited between an answer and their next turn.
+
+    A turn that was not sent before the traffic ended is waited for until the window's end; none
+    follows a failure.
+    """
+    sent = {(row["conversation"], row["turn"]): row["planned_monotonic_ns"] for row in rows}
+    found = []
+    for row in rows:
+        answered_ns, following = row["end_monotonic_ns"], row["turn"] + 1
+        if answered_ns is None or row["failure"] is not None or following >= turns:
+            continue
+        next_ns = sent.get((row["conversation"], following), max(answered_ns, end_ns))
+        found.append((answered_ns, next_ns))
+    return found
+
+
+def _gaps(flight: InFlight, waiting: InFlight, window: Span) -> list[Span]:
+    """Return stretches without a request under way, cut where a first conversation waits or none.
+
+    Neighbours that are alike in that are one.
+    """
+    changes = np.unique(np.concatenate((window, flight.at_ns, waiting.at_ns)))
+    inside = changes[(changes >= window[0]) & (changes <= window[1])]
+    found: list[Span] = []
+    for low, high in pairwise(inside.tolist()):
+        if flight.at(low):
+            continue
+        before = found[-1] if found else (0, 0)
+        if before[1] == low and bool(waiting.at(before[0])) == bool(waiting.at(low)):
+            low = found.pop()[0]
+        found.append((low, high))
+    return found
+
+
+def _drawn(account: Account, spans: Sequence[Span]) -> tuple[float | None, float | None]:
+    """Return the energy of several gaps together and the half width of its 95 % interval.
+
+    At its ends a gap shares a sensor's value with the work. So its power is that of its inside, as
+    far from the ends as a value may reach, over all of the gap; the power of gaps that are too
+    short to have an inside is the others' mean, as unsure as theirs differ.
+    """
+    if not spans:
+        return 0.0, 0.0
+    edge_ns = round(account.resolution_s * NS_PER_S)
+    late_ns = round(LAG_ALLOWANCE_S * NS_PER_S)
+    shown, shared, short_ns = [], 0.0, []
+    for low, high in spans:
+        inner = (low + late_ns + edge_ns, high - edge_ns)
+        length_ns = inner[1] - inner[0]
+        part = account.stretch(*inner) if length_ns >= max(edge_ns, 1) else None
+        if part is None or part.gross_u95_j is None:
+            short_ns.append(high - low)
+        else:
+            shared_j = part.shared_u95_j or 0.0
+            random_j = math.sqrt(max(part.gross_u95_j**2 - shared_j**2, 0.0))
+            shown.append((part.gross_j, random_j, length_ns, high - low))
+            shared += shared_j * (high - low) / length_ns
+    if not shown or (short_ns and len(shown) < FEWEST):
+        return None, None
+    inside_j, randoms_j, inside_ns, whole_ns = np.array(shown, dtype=np.float64).T
+    energy_j = float(np.sum(inside_j * whole_ns / inside_ns))
+    # Chance adds in quadrature, what all gaps share adds up.
+    u95_j = math.hypot(*(randoms_j * whole_ns / inside_ns), shared)
+    mean = float(inside_j.sum() / inside_ns.sum())
+    scatter = float(np.std(inside_j / inside_ns, ddof=1)) if short_ns else 0.0
+    # Short gaps may differ from the others all the same way.
+    return energy_j + mean * sum(short_ns), u95_j + COVERAGE_FACTOR * scatter * sum(short_ns)

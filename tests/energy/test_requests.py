@@ -1,0 +1,171 @@
+"""Energy of one request of a shared batch, on engines whose every step has a known cost."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from llenergymeasure.energy.account import Account, account
+from llenergymeasure.energy.batches import Batch, batch_energies
+from llenergymeasure.energy.requests import STEPS_UNKNOWN, RequestEnergy, request_energies
+from llenergymeasure.energy.split import NoSplit, TokenEnergy, split_energy
+from llenergymeasure.sensors.behaviour import Behaviour
+from support import energy_card as card
+
+REQUESTS, STEP_S, START_S = 8, 1 / 80, 2.0
+PREFILL_W, DECODE_W, GAP_W, REST_W = 640.0, 380.0, 140.0, 95.0
+
+
+class SharedBatches:
+    """Batches of unlike requests; a step's energy belongs to those that get a token in it.
+
+    Args:
+        seed: of the lengths.
+        batches: how many.
+        growth, longer: by what share of itself decode's power, and a step, grows in a second.
+        fewer: share of decode's power that goes when all requests but one have ended.
+        uneven: how far batches differ in power.
+        gap_s: between two batches.
+        alike: whether all requests of a batch are.
+    """
+
+    def __init__(
+        self, seed, batches=20, growth=0.05, longer=0.0, fewer=0.0, uneven=0.0, gap_s=0.005,
+        alike=False,
+    ) -> None:  # fmt: skip
+        rng = np.random.default_rng(seed)
+        edges_s, levels_w, t_s = [-10.0], [REST_W], START_S
+        self.batches: list[Batch] = []
+        true_j: list[np.ndarray] = []
+        for _ in range(batches):
+            size = 1 if alike else REQUESTS
+            prompts = np.resize(rng.integers(64, 1025, size), REQUESTS)
+            answers = np.resize(rng.integers(2, 257, size), REQUESTS)
+            level = 1 + uneven * rng.uniform(-1, 1)
+            start_s, prefill_s = t_s, 0.006 + prompts.sum() / 40_000
+            own_j = PREFILL_W * level * prefill_s * prompts / prompts.sum()
+            edges_s.append(t_s)
+            levels_w.append(PREFILL_W * level)
+            t_s += prefill_s
+            ends_s = [t_s]
+            for step in range(answers.max() - 1):
+                working = answers - 1 > step
+                power_w = DECODE_W * level * (1 + growth * step * STEP_S)
+                power_w *= 1 - fewer * (1 - working.mean())
+                step_s = STEP_S * (1 + longer * step * STEP_S)
+                own_j = own_j + power_w * step_s * working / working.sum()
+                edges_s.append(t_s)
+                levels_w.append(power_w)
+                t_s += step_s
+                ends_s.append(t_s)
+            true_j.append(own_j)
+            self.batches.append(
+                Batch(
+                    card.ns(start_s),
+                    card.ns(t_s),
+                    (card.ns(ends_s[0]), card.ns(ends_s[0])),
+                    int(prompts.sum()),
+                    int(answers.sum()),
+                    REQUESTS,
+                    lengths=tuple(zip(prompts.tolist(), answers.tolist(), strict=True)),
+                    steps_ns=tuple(map(card.ns, ends_s)),
+                )
+            )
+            edges_s.append(t_s)
+            levels_w.append(GAP_W)
+            t_s += gap_s
+        self.end_s = edges_s[-1]
+        levels_w[-1] = REST_W
+        self.power = card.Power(edges_s, levels_w)
+        of_all_j = np.concatenate(true_j)
+        self.true_j = of_all_j * float(self.power.energy(START_S, self.end_s)) / of_all_j.sum()
+
+    def account(self, sensor: card.Sensor = card.H100, nature: str = "independent") -> Account:
+        rows = card.counter_rows(self.power, sensor, self.end_s + 1)
+        return account(
+            card.recording(rows, card.info(quantities=("energy_counter_j",))),
+            (card.ns(START_S), card.ns(self.end_s)),
+            card.margins(START_S, self.end_s),
+            known={("nvml", card.UUID): Behaviour(nature, 0.1)},
+        )
+
+
+def energies_of(
+    made: Account, batches: list[Batch]
+) -> tuple[list[RequestEnergy], TokenEnergy | NoSplit]:
+    split = split_energy([each.channel for each in made.headline_sources], batches)
+    energies = batch_energies(made, batches, getattr(split, "lag_s", 0.0))
+    found = request_energies(made.total.gross_j, batches, energies, split)
+    return [each for members in found for each in members], split
+
+
+@pytest.mark.parametrize(
+    ("engine", "most_error"),
+    [
+        ({}, 0.005),
+        ({"growth": 0.1, "gap_s": 0.03}, 0.01),
+        ({"longer": 0.05}, 0.005),
+        ({"batches": 6}, 0.005),
+        ({"uneven": 0.1}, 0.01),
+        ({"fewer": 0.3}, 0.05),
+        ({"fewer": 0.3, "growth": 0.08, "longer": 0.02, "uneven": 0.05}, 0.05),
+    ],
+    ids=["plain", "gaps", "longer", "few", "uneven", "fewer", "all"],
+)
+def test_a_requests_energy_is_within_its_interval_and_all_add_up(engine, most_error) -> None:
+    covered, errors = [], []
+    for seed in range(8):
+        served = SharedBatches(seed, **engine)
+        sensor = replace(card.H100, counter_lag_s=0.0125 * seed, counter_phase_s=0.011 * seed)
+        made = served.account(sensor)
+        found, _ = energies_of(made, served.batches)
+        energy_j = np.array([each.energy_j for each in found])
+        assert float(np.sum(energy_j)) == pytest.approx(made.total.gross_j, rel=1e-12)
+        off_j = np.abs(energy_j - served.true_j)
+        covered += list(off_j <= [each.u95_j for each in found])
+        errors += list(off_j / served.true_j)
+    assert np.mean(covered) >= 0.93
+    assert np.quantile(errors, 0.95) < most_error
+
+
+def test_requests_that_are_alike_have_the_same_part_however_the_steps_went() -> None:
+    served = SharedBatches(1, batches=6, alike=True)
+    blind = [replace(batch, steps_ns=()) for batch in served.batches]
+    found, _ = energies_of(served.account(), blind)
+    assert [each.unavailable for each in found] == [None] * len(found)
+    assert found[0].energy_j == pytest.approx(found[7].energy_j, rel=1e-12)
+    off_j = [abs(each.energy_j - j) for each, j in zip(found, served.true_j, strict=True)]
+    assert all(off <= each.u95_j for off, each in zip(off_j, found, strict=True))
+
+
+def test_what_an_engine_does_not_say_is_not_made_up() -> None:
+    served = SharedBatches(2)
+    made = served.account()
+
+    def reasons(batches: list[Batch], account_: Account = made) -> set[str | None]:
+        found, _ = energies_of(account_, batches)
+        assert all(each.energy_j is None for each in found)
+        return {each.unavailable for each in found}
+
+    silent = [replace(each, steps_ns=()) for each in served.batches]
+    assert reasons(silent) == {STEPS_UNKNOWN}
+    several = [replace(each, steps_ns=each.steps_ns[::2]) for each in served.batches]
+    assert reasons(several) == {STEPS_UNKNOWN}
+    by_itself = [replace(each, first_token_ns=(each.start_ns, each.end_ns)) for each in silent]
+    assert reasons(by_itself) == {STEPS_UNKNOWN}
+    (overlapping,) = reasons([*served.batches, served.batches[0]])
+    assert "overlap" in overlapping
+    (sums,) = reasons(served.batches, served.account(nature="sum"))
+    assert "sees all of the time" in sums
+
+
+def test_a_batch_without_energy_leaves_the_others_theirs() -> None:
+    served = SharedBatches(3)
+    late = replace(served.batches[-1], start_ns=card.ns(900.0), end_ns=card.ns(901.0))
+    made = served.account()
+    batches = [*served.batches[:-1], replace(late, lengths=((5, 5),) * REQUESTS)]
+    split = split_energy([each.channel for each in made.headline_sources], served.batches)
+    found = request_energies(made.total.gross_j, batches, batch_energies(made, batches), split)
+    assert "does not cover" in found[-1][0].unavailable
+    assert all(each.energy_j is not None for members in found[:-1] for each in members)
+    assert request_energies(None, [], [], None) == ()
