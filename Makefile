@@ -57,7 +57,8 @@ lint-rules: $(STAMP)
 	@$(BIN)/snakemake --lint --snakefile workflow/Snakefile
 
 docs: $(STAMP) ## build the documentation into site/, any warning an error
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@$(BIN)/python tools/site_pages.py
+	@$(BIN)/zensical build --clean --strict
 
 reference: $(STAMP) ## generate the documentation's reference pages
 	@$(BIN)/python docs/generate_reference.py
@@ -79,4 +80,4 @@ offline-bundle: $(STAMP) ## one archive of wheels for a machine without a networ
 	@$(BIN)/python tools/offline_bundle.py $(if $(PYTHON_THERE),--python "$(PYTHON_THERE)") $(if $(EXTRAS),--extras "$(EXTRAS)")
 
 clean: ## remove what was built; results stay
-	@rm -rf build dist site .snakemake .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf build dist site .cache .snakemake .mypy_cache .pytest_cache .ruff_cache

@@ -72,7 +72,7 @@ def reference_page() -> str:
     own = {name: schema["properties"][name] for name in schema["properties"] if name != "sweep"}
     study_keys = ("name", "base", "experiments", "runners")
     lines = [
-        "# Study reference",
+        "# All settings of a study",
         NOTE,
         "",
         "Every setting, from the models that read the file. [Writing a study](study.md) says how "
@@ -113,7 +113,7 @@ def fields_page() -> str:
     """Return the page of every column and field of the results."""
     meanings = yaml.safe_load((HERE / "column_meanings.yaml").read_text())
     lines = [
-        "# Columns and fields",
+        "# All columns and fields",
         NOTE,
         "",
         "What stands in each file of a [results folder](results.md). Names carry their units; "
