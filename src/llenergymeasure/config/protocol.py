@@ -59,7 +59,7 @@ class ProtocolSettings:
         """Return the protocol with a window that the sensor can resolve; a study's own stays.
 
         Args:
-            sensor_s: the shortest window that reaches the precision; null where it is not known.
+            sensor_s: the shortest window that reaches the precision; None where it is not known.
         """
         if sensor_s is None or sensor_s <= self.window_min_s or self.window_min_source == "study":
             return self

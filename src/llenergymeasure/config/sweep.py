@@ -62,10 +62,10 @@ class Axis:
         return _BACKEND in self.settings
 
     def for_backend(self, backend: BackendName) -> "Axis | None":
-        """Return the axis as it applies to ``backend``; null if it does not.
+        """Return the axis as it applies to ``backend``; None if it does not.
 
         A setting of another backend is left off, except where the entry names its backend: that
-        contradiction is kept, so that the point is left out and told.
+        contradiction is kept, so that the point is left out and named.
         """
         if not self.is_group and not self.names_backend:
             scope = scope_of(self.settings[0])
@@ -90,7 +90,7 @@ class Point:
 
 
 def scope_of(setting: Setting) -> BackendName | None:
-    """Return the backend that a setting belongs to; null if it is for all."""
+    """Return the backend that a setting belongs to; None if it is for all."""
     return next((name for name in BACKENDS if setting[0] == name), None)
 
 
@@ -98,7 +98,7 @@ def parse_axes(sweep: Any, places: Places) -> list[Axis]:
     """Return the axes of a study's ``sweep``, in the order of the file.
 
     Raises:
-        ConfigurationError: keys or values that cannot be swept; all are told at once.
+        ConfigurationError: keys or values that cannot be swept; all are named at once.
     """
     where: KeyPath = ("sweep",)
     if not isinstance(sweep, Mapping):

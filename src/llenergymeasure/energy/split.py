@@ -1,4 +1,4 @@
-"""Energy of prefill and of decode: what an energy counter's steps tell with the phases' marks.
+"""Energy of prefill and of decode: what an energy counter's steps show with the phases' marks.
 
 A counter steps about ten times a second, and each step's energy is that of the phases that the time
 since the last one holds: so many seconds of prefill, of decode, and of neither. Over all steps of a
@@ -24,7 +24,7 @@ from llenergymeasure.energy.window import COVERAGE_FACTOR
 _LEAST_STEPS = 12
 _WORST_CONDITION = 30.0
 """Largest condition number of the scaled times (Belsley, Kuh and Welsch 1980: from 30 on
-coefficients can no longer be told apart)."""
+coefficients can no longer be separated)."""
 
 _LAGS_S = np.arange(0.0, 0.105, 0.005)
 """Lags of a counter that are tried: the one that leaves least unexplained is taken, and refined."""
@@ -62,7 +62,7 @@ class TokenEnergy:
 
 @dataclass(frozen=True)
 class NoSplit:
-    """Why prefill and decode cannot be told apart."""
+    """Why prefill and decode cannot be separated."""
 
     reason: str
 
@@ -113,7 +113,7 @@ def split_energy(channels: Sequence[Channel], batches: Sequence[Batch]) -> Token
 
 @dataclass(frozen=True)
 class _Fit:
-    """What steps tell: energies of prefill, decode, its thought and its answers in J, and the rest.
+    """What steps show: energies of prefill, decode, its thought and its answers in J, and the rest.
 
     With their covariance, and the share of the steps' energy that is left unexplained.
     """
@@ -175,14 +175,14 @@ def _least_squares(
     ]
     of_grown = np.array([0.0, grown_whole_s2, first_s2, grown_whole_s2 - first_s2])
     for extra, of_extra in ((grown_s2, of_grown), (rest_s, np.zeros(4))):
-        # A term that hardly varies cannot be told from the others, and says nothing.
+        # A term that hardly varies cannot be distinguished from the others, and says nothing.
         if np.linalg.norm(extra) > 1e-3 * np.linalg.norm(decode_s):
             columns.append(extra)
             total.append(of_extra)
     design = np.column_stack(columns)
     scale = np.linalg.norm(design, axis=0)
     if not scale.all() or np.linalg.cond(design / scale) > _WORST_CONDITION:
-        return NoSplit("the phases fall on the counter's steps too evenly to be told apart")
+        return NoSplit("the phases fall on the counter's steps too evenly to be separated")
     inverse = np.linalg.inv(design.T @ design)
     powers = inverse @ design.T @ rise_j
     left_j = rise_j - design @ powers
