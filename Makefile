@@ -4,12 +4,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# The environment is made anew when one of these changes.
+# The environment is made again when one of these changes.
 DEPENDENCY_FILES := pyproject.toml envs/constraints.txt envs/pytorch.txt
 DEPENDENCY_HASH := $(shell cat $(DEPENDENCY_FILES) 2>/dev/null | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.installed-$(DEPENDENCY_HASH)
 
-.PHONY: demo test test-all check lint format types lint-rules architecture docs reference nvml-sim schema images offline-bundle clean help
+.PHONY: demo test test-all check lint words format types lint-rules architecture docs reference nvml-sim schema images offline-bundle clean help
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -34,11 +34,14 @@ test: $(STAMP) nvml-sim ## set up and run the tests
 test-all: $(STAMP) nvml-sim ## every test, the long ones too: two hours
 	@$(BIN)/python -m pytest
 
-check: $(STAMP) lint types architecture lint-rules docs ## lint, format, types, layers, rules, pages
+check: $(STAMP) lint words types architecture lint-rules docs ## lint, format, words, types, layers, rules, pages
 
 lint: $(STAMP)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+
+words: $(STAMP) ## the field's words in pages, messages and docstrings
+	@$(BIN)/python tools/words.py
 
 format: $(STAMP) ## put all code into its form
 	@$(BIN)/ruff check --fix-only --quiet

@@ -32,7 +32,7 @@ MACHINE = {
     "host": "host",
     "gpu_uuid": "card",
 }
-"""Columns that tell two machines apart, and their words."""
+"""Columns that distinguish two machines, and their words."""
 
 WORK = (
     "model",
@@ -61,7 +61,7 @@ COLUMNS = (
     *("backend", "model", "precision", "prompt_hash", "input_tokens", "output_tokens"),
     *("cycle", "requests", "offered_requests_per_s", "validity", "settings_in_force", *MACHINE),
 )
-"""Columns of ``runs.parquet`` that are looked at, beside those of the selection."""
+"""Columns of ``runs.parquet`` that are looked at, in addition to those of the selection."""
 
 _HASH_DIGITS = 64
 

@@ -108,7 +108,7 @@ def _benchmarks(
     *,
     server: bool,
 ) -> dict[str, Any]:
-    """Return what the benchmarks took that a file tells of; a file that is no use loses nothing."""
+    """Return what the benchmarks took that a file reports; a file that is no use loses nothing."""
     try:
         found = written.read(ended.started_ns, ended.ended_ns, ahead_ns)
     except ConfigurationError as error:

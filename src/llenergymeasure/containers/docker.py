@@ -136,7 +136,7 @@ def pull(engine: Engine, image: str) -> None:
 
 
 def owner(pid: int) -> str:
-    """Return what tells a process from every other: boot, process id, and its start."""
+    """Return what distinguishes a process from every other: boot, process id, and its start."""
     return f"{boot_id()}:{pid}:{start_ticks(pid)}"
 
 

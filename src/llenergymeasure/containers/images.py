@@ -86,7 +86,7 @@ def containers_folder() -> Path:
     for folder in (package / "_workflow" / "containers", package.parents[1] / "containers"):
         if folder.is_dir():
             return folder
-    raise ConfigurationError(f"no image definitions beside {package}: reinstall llenergymeasure")
+    raise ConfigurationError(f"no image definitions next to {package}: reinstall llenergymeasure")
 
 
 def released() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The page that a person reads, and the figures beside it: whole, offline, without a script."""
+"""The page that a person reads, and the figures next to it: whole, offline, without a script."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

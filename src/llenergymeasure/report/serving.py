@@ -69,7 +69,7 @@ class ServingContent:
 def serving_content(
     runs: Sequence[Row], settings: Sequence[str], group_of: Mapping[str, int | None]
 ) -> ServingContent | None:
-    """Return the page's part on traffic; null if no run had any.
+    """Return the page's part on traffic; None if no run had any.
 
     Args:
         runs: rows of ``runs.parquet``.

@@ -1,7 +1,7 @@
 """Whether a run's result is whole, or all but it measured: the one place that says so.
 
 A record is whole where it is for the run whose folder it stands in, its own bytes are those that
-were written (the hash is kept in ``outcome.json``, apart from it), and the files beside it have the
+were written (the hash is kept in ``outcome.json``, apart from it), and the other files have the
 hashes that it names. Resume, status, merge, tables and ``verify`` all ask here.
 """
 

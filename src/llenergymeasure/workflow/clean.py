@@ -1,4 +1,4 @@
-"""What killed runs and workflows left behind: found first, removed when told to.
+"""What killed runs and workflows left behind: found first, removed when asked to.
 
 Nothing that is finished or running is touched: whoever cleans holds the study's lock, and
 a run whose process lives is passed over. A lock file means nothing once nobody holds it (the

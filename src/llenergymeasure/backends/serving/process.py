@@ -89,7 +89,7 @@ class ServerProcess:
         )
 
     def ended(self) -> int | None:
-        """Return its exit code if it has ended by itself; null while it lives."""
+        """Return its exit code if it has ended by itself; None while it lives."""
         return None if self._child is None else self._child.poll()
 
     def close(self) -> None:

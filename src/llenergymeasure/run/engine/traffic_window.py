@@ -195,7 +195,7 @@ class _Run:
 
 
 def _ramp_up_s(traffic: Traffic) -> float | None:
-    """Return how long the ramp-up has to be; null while the first answers are not in."""
+    """Return how long the ramp-up has to be; None while the first answers are not in."""
     first_ns = traffic.first_ns
     if first_ns is None or not traffic.sent:
         return None

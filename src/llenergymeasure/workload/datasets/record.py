@@ -78,7 +78,7 @@ class _NoQuestionError(Exception):
 
 
 class Rows:
-    """Gathers records and what is wrong with them, so that all of it can be told at once."""
+    """Gathers records and what is wrong with them, so that all of it can be reported at once."""
 
     def __init__(self, file: Path | None, name: str) -> None:
         self._file = file
