@@ -93,7 +93,7 @@ class BenchmarkFile:
     """The file that a benchmark is to write, looked at before it and after it."""
 
     def __init__(self, path: Path) -> None:
-        """Take the file as it is before the benchmark: what stands there is of an earlier one.
+        """Take the file as it is before the benchmark: what is there is of an earlier one.
 
         Raises:
             ConfigurationError: its folder is not there, or it cannot be read.

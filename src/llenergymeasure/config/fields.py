@@ -47,7 +47,7 @@ def takes_mapping(annotation: Any) -> bool:
 
 
 def takes_whole_numbers_only(annotation: Any) -> bool:
-    """Return whether a number of this type is whole."""
+    """Return whether a number of this type is an integer."""
     parts = _alternatives(annotation)
     return int in parts and float not in parts
 

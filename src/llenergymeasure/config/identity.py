@@ -79,7 +79,7 @@ def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _written(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str] | None:
-    """Return where a setting that may name a file stands in ``values``, and its name there.
+    """Return where a setting that may name a file is in ``values``, and its name there.
 
     The sections around it are copied, so that it can be replaced. None where it is not set, or
     names what is built in.

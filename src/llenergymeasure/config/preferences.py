@@ -1,6 +1,6 @@
 """A user's own settings: where results go, where engines run, whom to notify.
 
-They stand in one file in the user's configuration folder, and change nothing of what is measured:
+They are in one file in the user's configuration folder, and change nothing of what is measured:
 the same study has the same experiments for everyone. For each of them the environment wins over
 the study, the study over the file, and the file over what is built in.
 """

@@ -66,7 +66,7 @@ class ProtocolSettings:
         return replace(self, window_min_s=sensor_s, window_min_source="sensor")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values, as they stand in a run's record."""
+        """Return the settings as plain values, as they are in a run's record."""
         return asdict(self)
 
 

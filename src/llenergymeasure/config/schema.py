@@ -300,7 +300,7 @@ def _runners_schema() -> Schema:
 
 
 def schema_text() -> str:
-    """Return the schema as it stands in its file."""
+    """Return the schema as it is in its file."""
     return json.dumps(study_schema(), indent=2, ensure_ascii=False) + "\n"
 
 

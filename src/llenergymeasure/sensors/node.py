@@ -1,6 +1,6 @@
 """The machine at its plug: a BMC that speaks Redfish, a meter that logs, or a command.
 
-Which one it is stands in ``LLEM_NODE_METER``: ``redfish:https://BMC``, ``csv:FILE`` or
+Which one it is is in ``LLEM_NODE_METER``: ``redfish:https://BMC``, ``csv:FILE`` or
 ``command:PROGRAM ARGUMENTS``, which prints a power in W. It belongs to the machine and not to a
 study. A BMC's user and password are in ``LLEM_NODE_USER`` and ``LLEM_NODE_PASSWORD``, and are sent
 to it alone.
