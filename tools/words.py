@@ -26,6 +26,10 @@ WORDS = {
     r"hears|wears": "reads, gets, has",
     r"reckon(s|ed|ing)?": "compute, count",
     r"for ever": "forever, without end",
+    r"in silence": "silently",
+    r"(can|cannot|could) be had": "be fetched, be available",
+    r"(is|are|was|were|be|been|measured|stays?|left) whole": "complete",
+    r"(tokens|requests|operations|joules|J) a (second|token|request)|answered a second": "per",
 }
 PYTHON_WORDS = {r"null": "None"}
 NULLS = re.compile(
@@ -35,6 +39,7 @@ NULLS = re.compile(
 """Where *null* is right: what speaks of YAML, JSON and Parquet."""
 EXCEPTIONS = {
     "CHANGELOG.md": "what was published stays as it was",
+    "nvidia-h100-80gb-hbm3-580.159.04.md": "quotes the notes of its recordings",
 }
 
 _CODE = re.compile(

@@ -38,8 +38,8 @@ WORK = (
     "model",
     "precision",
     "prompts",
-    "input tokens a request",
-    "output tokens a request",
+    "input tokens per request",
+    "output tokens per request",
 )
 """What two backends must have in common to have done the same work."""
 
@@ -285,7 +285,7 @@ def _span(ends: Iterable[tuple[float | None, float | None]]) -> Span | None:
 
 
 def _a_request(runs: Iterable[Row], name: str) -> Iterator[float]:
-    """Yield tokens a request; under traffic a window holds whichever requests arrived in it."""
+    """Yield tokens per request; under traffic a window holds whichever requests arrived in it."""
     for run in runs:
         if run["requests"] and run[name] is not None and run["offered_requests_per_s"] is None:
             yield run[name] / run["requests"]

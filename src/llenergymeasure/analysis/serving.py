@@ -51,7 +51,7 @@ class LoadPoint:
     """One run: its load, its power, and how sure that is.
 
     Attributes:
-        load_per_s: requests answered a second.
+        load_per_s: requests answered per second.
         power_w: mean power of the window.
         u_w: standard uncertainty of the power; None where it is not known.
     """

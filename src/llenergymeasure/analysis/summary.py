@@ -1,7 +1,7 @@
 """One row an experiment: means over its cycles, with intervals.
 
 Which runs a mean covers is defined in :mod:`llenergymeasure.analysis.selection`; runs left out are
-counted in the row and stand in ``runs.parquet``.
+counted in the row and are in ``runs.parquet``.
 """
 
 import math

@@ -56,7 +56,7 @@ def meter(
         typer.Option(
             "--result",
             metavar="FILE",
-            help="what a benchmark writes: report its joules a token and a request (vLLM, SGLang, "
+            help="what a benchmark writes: report its joules per token and request (vLLM, SGLang, "
             "AIPerf, GuideLLM, llama-bench)",
         ),
     ] = None,
@@ -205,7 +205,7 @@ def _benchmark_lines(one: Mapping[str, Any]) -> Iterator[str]:
         ("gross", "J"),
         ("net", "J above the rest before and after"),
         ("per_output_token", "J an output token"),
-        ("per_request", "J a request"),
+        ("per_request", "J per request"),
     ):
         value, half = energy[f"{name}_j"], energy[f"{name}_u95_j"]
         if value is not None:

@@ -126,7 +126,7 @@ def image_digest(engine: Engine, image: str) -> str | None:
 
 
 def pull(engine: Engine, image: str) -> None:
-    """Fetch an image that is not here; it is an error where that cannot be had."""
+    """Fetch an image that is not here; it is an error where that cannot be fetched."""
     if image_digest(engine, image) is not None:
         return
     say(f"Fetching the image {image} …")

@@ -53,7 +53,7 @@ LISTED_NOTES = 30
 def write_report(study_dir: Path, *, partial: bool) -> None:
     """Write ``report.html`` and ``figures/`` from the study's plan and tables.
 
-    The same tables give the same bytes, but for the PDF files, whose parts stand in any order.
+    The same tables give the same bytes, but for the PDF files, whose parts are in any order.
 
     Args:
         study_dir: the study's folder, with ``plan.json`` and the merged tables.

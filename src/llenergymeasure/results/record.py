@@ -1,4 +1,4 @@
-"""The record of one run, as it stands in ``result.json``.
+"""The record of one run, as it is in ``result.json``.
 
 Names carry their units; what was not observed is null, never 0. Every time stamp is
 CLOCK_MONOTONIC in nanoseconds on the host that ran it.
@@ -343,7 +343,7 @@ class Flops(Record):
     decode_per_request: float | None = None
     method: str
     confidence: str
-    per_s: float | None = Field(default=None, description="operations a second of the work")
+    per_s: float | None = Field(default=None, description="operations per second of the work")
     energy_per_tflop_j: float | None = Field(
         default=None, description="gross energy over 10^12 operations"
     )

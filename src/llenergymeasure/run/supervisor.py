@@ -205,7 +205,7 @@ class Supervisor:
         return end
 
     def _finish_what_was_left(self, outcome: Outcome, signals: SignalPipe) -> int | None:
-        """Finish the window that an earlier attempt measured whole before it was killed.
+        """Finish the window that an earlier attempt measured completely before it was killed.
 
         Returns:
             The exit code; None where nothing was left, or what was left gives no valid result.

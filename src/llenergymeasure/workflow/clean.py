@@ -214,7 +214,7 @@ def _files_of_run(run: RunFolder) -> Iterator[Leftover]:
 
 
 def _is_temporary(path: Path) -> bool:
-    """Return whether a file's name is one that files are given before they are whole."""
+    """Return whether a file's name is one that files are given before they are complete."""
     return path.name.startswith(".") and (
         path.name.endswith(".part") or path.name.startswith(".writable.")
     )

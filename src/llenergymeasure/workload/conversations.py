@@ -211,7 +211,7 @@ class TrafficPrompts:
 
     @cached_property
     def _earlier(self) -> list[int]:
-        """How often each prompt of the data set stands in it before."""
+        """How often each prompt of the data set is in it before."""
         seen: Counter[tuple[int, ...]] = Counter()
         earlier = []
         for prompt in self._prompts:
@@ -221,7 +221,7 @@ class TrafficPrompts:
 
     @cached_property
     def _copies(self) -> list[int]:
-        """How often each prompt of the data set stands in it."""
+        """How often each prompt of the data set is in it."""
         copies = Counter(self._prompts)
         return [copies[prompt] for prompt in self._prompts]
 

@@ -44,7 +44,7 @@ _GAVE_UP = frozenset(
 def read_answer(exchange: Exchange, pieces: Sequence[Piece], *, whole: bool) -> Iterator[None]:
     """Fill in an exchange from the body of its answer; yield between each few of its events.
 
-    It is complete if it says ``[DONE]``, or gives a finish reason and its HTTP message is whole.
+    It is complete if it says ``[DONE]``, or gives a finish reason and its HTTP message is complete.
     The last usage counts: some servers send a running one with each part.
 
     Args:
@@ -225,7 +225,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _events(pieces: Sequence[Piece]) -> Iterator[tuple[int, bytes]]:
-    """Yield the data of each event with the time at which its last line was whole.
+    """Yield the data of each event with the time at which its last line was complete.
 
     A blank line ends an event (WHATWG HTML, 9.2.6). Lines that make no event together are taken
     for one event each, as some servers leave the blank lines out.

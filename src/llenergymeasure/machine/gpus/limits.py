@@ -104,7 +104,7 @@ def left_limits(folder: Path | None = None) -> list[str]:
 def recorded(folder: Path) -> list[str]:
     """Return the cards of this user's records, those of living runs included.
 
-    Other users' are passed over: what stands in them could make root set anything.
+    Other users' are passed over: what is in them could make root set anything.
     """
     return sorted(_own_records(folder))
 

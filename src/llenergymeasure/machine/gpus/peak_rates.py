@@ -12,7 +12,7 @@ class Peak:
     """A maker's own figure.
 
     Attributes:
-        flops_per_s: dense bf16 and fp16 operations a second, accumulating in fp32, no sparsity.
+        flops_per_s: dense bf16 and fp16 operations per second, accumulating in fp32, no sparsity.
         bytes_per_s: of its memory; where cards of the name differ, the least.
         source: where the maker says so.
     """

@@ -64,7 +64,7 @@ class TrafficWindow:
     client_cpu_s: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as the run's window in plain values; the requests stand in a file."""
+        """Return it as the run's window in plain values; the requests are in a file."""
         return {
             "start_ns": self.start_ns,
             "end_ns": self.end_ns,

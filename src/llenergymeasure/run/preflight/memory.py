@@ -140,7 +140,7 @@ class Room:
     """Memory for one copy of the model.
 
     Attributes:
-        bytes: what can be had at most.
+        bytes: what is available at most.
         name: where it is, in words.
         spills: whether what does not fit goes elsewhere, slowly, instead of failing.
     """

@@ -2,7 +2,7 @@
 
 It runs after the engine and the recorder have ended, in a process of its own, so that a crash
 while an engine tears down costs nothing that was measured. ``result.json`` is written last and
-holds the hashes of its siblings: where it stands, the run is whole.
+holds the hashes of its siblings: where it stands, the run is complete.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""One prompt as it stands in a data set, before any tokenizer has seen it."""
+"""One prompt as it is in a data set, before any tokenizer has seen it."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -65,7 +65,7 @@ def resolve_model(config: ExperimentConfig) -> ModelSource:
 
     Raises:
         ConfigurationError: the name means nothing, or the folder holds no model.
-        BackendError: the model cannot be had from the hub: offline, missing, or gated.
+        BackendError: the model cannot be fetched from the hub: offline, missing, or gated.
     """
     name = config.model
     revision = _revision(config)
