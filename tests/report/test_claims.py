@@ -122,7 +122,7 @@ CLAIMS = {
     "Inconclusive": {"null", "unpaired null", "estimated null", "one cycle"},
     "estimated to use": {"estimated"},
     "Estimated means": {"estimated null"},
-    "1 experiment is not compared with pytorch: other work: output tokens a": {"other work"},
+    "1 experiment is not compared with pytorch: other work: output tokens per": {"other work"},
     "a drift, or a difference of the machines, would look the same": {"unpaired"},
     "Student t intervals over runs": set(STUDIES) - {"one cycle"},
     "all values together": set(STUDIES) - {"two meters", "two machines", "one token"},
