@@ -51,7 +51,7 @@ _DISPATCHED = {
     "sparse_attention_config": "BaseSparseAttentionConfig",
     "speculative_config": "DecodingBaseConfig",
 }
-"""Arguments of several kinds, told apart by one of their keys: ``from_dict`` of a base class of
+"""Arguments of several kinds, distinguished by one of their keys: ``from_dict`` of a base class of
 ``tensorrt_llm.llmapi.llm_args`` makes them, where a release has it; others take the mapping."""
 
 
