@@ -4,12 +4,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# The environment is made anew when one of these changes.
+# The environment is made again when one of these changes.
 DEPENDENCY_FILES := pyproject.toml envs/constraints.txt envs/pytorch.txt
 DEPENDENCY_HASH := $(shell cat $(DEPENDENCY_FILES) 2>/dev/null | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.installed-$(DEPENDENCY_HASH)
 
-.PHONY: demo test test-all check lint format types lint-rules architecture docs reference nvml-sim schema images offline-bundle clean help
+.PHONY: demo test test-all check lint words format types lint-rules architecture docs reference nvml-sim schema images offline-bundle clean help
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -34,11 +34,14 @@ test: $(STAMP) nvml-sim ## set up and run the tests
 test-all: $(STAMP) nvml-sim ## every test, the long ones too: two hours
 	@$(BIN)/python -m pytest
 
-check: $(STAMP) lint types architecture lint-rules docs ## lint, format, types, layers, rules, pages
+check: $(STAMP) lint words types architecture lint-rules docs ## lint, format, words, types, layers, rules, pages
 
 lint: $(STAMP)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+
+words: $(STAMP) ## the field's words in pages, messages and docstrings
+	@$(BIN)/python tools/words.py
 
 format: $(STAMP) ## put all code into its form
 	@$(BIN)/ruff check --fix-only --quiet
@@ -57,7 +60,8 @@ lint-rules: $(STAMP)
 	@$(BIN)/snakemake --lint --snakefile workflow/Snakefile
 
 docs: $(STAMP) ## build the documentation into site/, any warning an error
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@$(BIN)/python tools/site_pages.py
+	@$(BIN)/zensical build --clean --strict
 
 reference: $(STAMP) ## generate the documentation's reference pages
 	@$(BIN)/python docs/generate_reference.py
@@ -79,4 +83,4 @@ offline-bundle: $(STAMP) ## one archive of wheels for a machine without a networ
 	@$(BIN)/python tools/offline_bundle.py $(if $(PYTHON_THERE),--python "$(PYTHON_THERE)") $(if $(EXTRAS),--extras "$(EXTRAS)")
 
 clean: ## remove what was built; results stay
-	@rm -rf build dist site .snakemake .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf build dist site .cache .snakemake .mypy_cache .pytest_cache .ruff_cache

@@ -1,6 +1,6 @@
 """Write the documentation's reference pages from the code: every setting, column and field.
 
-``python docs/generate_reference.py`` writes ``reference.md`` and ``fields.md`` beside this file;
+``python docs/generate_reference.py`` writes ``reference.md`` and ``fields.md`` next to this file;
 a test holds them to what it would write. The study's settings say what they mean in their models.
 The tables' columns do not: their meanings stand in ``column_meanings.yaml``, and a column without
 one, or a meaning without its column, is an error.
@@ -72,7 +72,7 @@ def reference_page() -> str:
     own = {name: schema["properties"][name] for name in schema["properties"] if name != "sweep"}
     study_keys = ("name", "base", "experiments", "runners")
     lines = [
-        "# Study reference",
+        "# All settings of a study",
         NOTE,
         "",
         "Every setting, from the models that read the file. [Writing a study](study.md) says how "
@@ -82,7 +82,7 @@ def reference_page() -> str:
         "",
         "## The study",
         "",
-        "Beside the settings of an experiment a study has these keys, and `sweep`, "
+        "In addition to the settings of an experiment, a study has these keys, and `sweep`, "
         "[`execution`](#execution), [`notify`](#notify), [`carbon`](#carbon) and "
         "[`quality`](#quality).",
         "",
@@ -113,7 +113,7 @@ def fields_page() -> str:
     """Return the page of every column and field of the results."""
     meanings = yaml.safe_load((HERE / "column_meanings.yaml").read_text())
     lines = [
-        "# Columns and fields",
+        "# All columns and fields",
         NOTE,
         "",
         "What stands in each file of a [results folder](results.md). Names carry their units; "

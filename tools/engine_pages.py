@@ -54,7 +54,7 @@ def _sections(backend: str, engine: Schema) -> dict[str, Schema]:
 
 def _lines(backend: str, engine: Schema) -> Iterator[str]:
     name, sections = _NAMES[backend], _sections(backend, engine)
-    yield f"# {name}: what can be set"
+    yield f"# {name}: all options"
     yield ""
     whole = "x-incomplete" not in engine
     origin = "As" if whole else "Copied out of the public sources of"

@@ -245,7 +245,7 @@ def fault_checks(folder: Path, *, simulated: bool) -> Iterator[Check]:
 
 
 def stranger_refused(message: str | None) -> Check:
-    title = "a run beside a stranger on the card is refused"
+    title = "a run next to a stranger on the card is refused"
     good = message is not None and "in use by" in message
     return Check(title, "ok" if good else "not ok", (message or "it was not refused")[:120])
 

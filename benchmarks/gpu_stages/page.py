@@ -14,13 +14,13 @@ KEPT = {
     "inventory": "`nvidia-smi -q`, and the installed packages",
     "first": "one `llem run`: its record and its recording",
     "raw": "counter, instant and average polled as fast as NVML answers; when the load stepped",
-    "engine": "recordings of our meter and nvidia-smi's readings beside one model",
+    "engine": "recordings of our meter and nvidia-smi's readings next to one model",
     "probe": "what the characterisation judged the sensor by, or its answer",
-    "pulses": "recordings of our meter and nvidia-smi's readings beside rest, work and pulses",
+    "pulses": "recordings of our meter and nvidia-smi's readings next to rest, work and pulses",
     "faults": "two `llem run` started at once, and the run that was refused",
     "vllm": "`llem run` with vLLM",
     "serving": "`llem run` with vLLM's server under two rates",
-    "buffer": "the driver's own buffer of power samples beside the counter and known steps",
+    "buffer": "the driver's own buffer of power samples next to the counter and known steps",
     "study": "`llem run` at three batch sizes and with a long prompt",
     "standard": "one `llem run` with the default protocol",
 }
@@ -34,7 +34,7 @@ PUBLISHED = {
 
 
 def write(folder: Path) -> Path:
-    """Write the page beside an output folder, named after the card; return its path."""
+    """Write the page next to an output folder, named after the card; return its path."""
     results = read_json(folder / RESULTS)
     path = folder.absolute().parent / f"{slug(results)}.md"
     path.write_text(text(folder))
@@ -136,7 +136,7 @@ def _sensor(raw: Mapping[str, Any], probe: Mapping[str, Any]) -> list[str]:
     )
     call, power = raw["counter_call_ms"], raw["power_call_ms"]
     lines = [
-        f"- {raw['polls']} polls beside steps, steady work and pulses. A read of the counter took "
+        f"- {raw['polls']} polls during steps, steady work and pulses. A read of the counter took "
         f"{call[0]:.1f} ms in the median, {call[1]:.1f} ms at most in 95 % and {call[2]:.0f} ms "
         f"once; one of both powers {power[0]:.3f} ms, {power[1]:.3f} and {power[2]:.1f} ms.",
         "- The old power call said the same as the average in "
@@ -192,7 +192,7 @@ def _stretches(found: Sequence[Mapping[str, Any]], title: str, words: str) -> li
         )
         for each in found
     ]
-    heads = ("load", "time at work", "counter, W", "average, W", "instant, W")
+    heads = ("load", "time under load", "counter, W", "average, W", "instant, W")
     return [f"## {title}", "", words, "", *_table(heads, rows), "", *_apart(found), ""]
 
 

@@ -59,7 +59,7 @@ def in_one_line(verbose: Callable[[], bool] = lambda: False) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong, told so that it can be mended.
+    """One thing wrong, described so that it can be fixed.
 
     Attributes:
         message: what is wrong and what would do, as one sentence or two.
@@ -143,4 +143,4 @@ class RecordVersionError(ResultsError):
 
 
 class StudyLockedError(LlemError):
-    """Another process is at work on the same results folder."""
+    """Another process is using the same results folder."""

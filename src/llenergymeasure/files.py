@@ -1,4 +1,4 @@
-"""Files that are whole or absent (write beside, fsync, replace), and where they may be."""
+"""Files that are complete or absent (temporary file, fsync, replace), and where they may be."""
 
 import errno
 import fcntl
@@ -137,7 +137,7 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; move it in, fsynced, if the block ends well.
+    """Yield a temporary path next to ``path``; move it in, fsynced, if the block ends well.
 
     The folder is made if missing. If the block raises, ``path`` is left as it was.
     """
@@ -203,7 +203,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def pointer_of_lfs(path: Path) -> str | None:
-    """Return what is wrong with a file that Git LFS has left a pointer of; null for any other."""
+    """Return what is wrong with a file that Git LFS has left a pointer of; None for any other."""
     try:
         with path.open("rb") as file:
             pointer = file.read(len(_POINTER)) == _POINTER

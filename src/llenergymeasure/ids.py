@@ -16,7 +16,7 @@ HASH_VERSION = 1
 ID_DIGITS = 12
 
 _AS_IS = (str, bool, int)
-"""Types that are their own canonical form; told apart first, for plans hash a great many."""
+"""Types that are their own canonical form; distinguished first, for plans hash a great many."""
 
 
 def normalised(value: Any) -> Any:

@@ -47,7 +47,7 @@ VALIDITY: Mapping[str, Code] = {
         "The energy counter and the power readings disagreed clearly, so neither is trusted.",
     ),
     "computes_on_cpu": Code(
-        True, "The engine computed on the CPU, and the energy is that of a GPU beside it."
+        True, "The engine computed on the CPU, and the energy is that of a GPU that it did not use."
     ),
     "counter_jump": Code(
         True, "The energy counter did not rise by what a device can draw within the window."
@@ -56,8 +56,7 @@ VALIDITY: Mapping[str, Code] = {
     "failed_requests": Code(True, "More than 1 % of the requests failed."),
     "foreign_requests": Code(
         True,
-        "The server answered requests that the run did not send; their energy cannot be told "
-        "apart.",
+        "The server answered requests that the run did not send; their energy is in the run's.",
     ),
     "mig_slice": Code(
         True, "The run had a slice of a card (MIG), and the energy is that of the whole card."
@@ -65,8 +64,7 @@ VALIDITY: Mapping[str, Code] = {
     "no_requests": Code(True, "Traffic was to come, and the window held no request and no answer."),
     "other_process": Code(
         True,
-        "Another process computed on the same device during the window; its energy cannot be told "
-        "apart.",
+        "Another process computed on the device during the window; its energy is in the run's.",
     ),
     "recorder_lost": Code(True, "The recording ends before the window does."),
     "sample_gap": Code(True, "The power sensor gave nothing for too long inside the window."),
@@ -155,4 +153,4 @@ DISQUALIFYING = frozenset(code for code, each in VALIDITY.items() if each.disqua
 """Validity codes that keep a run out of the means; it is still kept and shown."""
 
 MARKING = frozenset(VALIDITY) - DISQUALIFYING
-"""Validity codes that are shown beside a run that stays in the means."""
+"""Validity codes that are shown next to a run that stays in the means."""

@@ -122,8 +122,8 @@ def test_cycles_at_several_clocks_have_what_parts_them_in_their_spread(tmp_path:
     [
         (did(), None),
         (did(input=8000, output=320, requests=20), None),  # Twice the passes, the same work.
-        (did(input=4010), "other work: input tokens a request are 400 and 401"),
-        (did(output=150), "other work: output tokens a request are 16 and 15"),
+        (did(input=4010), "other work: input tokens per request are 400 and 401"),
+        (did(output=150), "other work: output tokens per request are 16 and 15"),
         (did(prompt_hash=OTHER_HASH), f"prompts are {HASH[:12]} and {OTHER_HASH[:12]}"),
     ],
 )
@@ -213,7 +213,7 @@ def test_answers_that_may_end_early_are_not_counted(tmp_path: Path) -> None:
 def test_work_that_was_planned_otherwise_parts_the_pair_and_not_the_groups(tmp_path: Path) -> None:
     shorter = {**VLLM, "max_output_tokens": 8}
     told_apart, (a, b) = study(tmp_path, [PYTORCH, shorter], did(), did(output=80))
-    assert "output tokens a request are 16 and 8" in told_apart.why_not(a, b)
+    assert "output tokens per request are 16 and 8" in told_apart.why_not(a, b)
     assert told_apart.groups == [(a, b)]
 
 

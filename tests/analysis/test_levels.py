@@ -60,7 +60,9 @@ def test_unequal_numbers_of_runs_do_not_shift_a_level():
 def test_settings_that_move_together_are_not_told_apart():
     found = levels(crossed(), {"backend": ["x", "x", "y", "y"], "port": [1, 1, 2, 2]})
     assert [level.ratio for level in found] == [None, None]
-    assert all("cannot be told from other settings" in level.unavailable for level in found)
+    assert all(
+        "cannot be distinguished from other settings" in level.unavailable for level in found
+    )
 
 
 @pytest.mark.parametrize("both", [0.0, 0.1])

@@ -119,7 +119,7 @@ def test_an_outlier_is_named_and_stays_in_the_mean():
 
 def test_one_run_says_why_it_has_no_interval():
     found = summary(VALUES[:1])
-    assert found["interval_unavailable"] == "one run has no spread to tell an interval from"
+    assert found["interval_unavailable"] == "one run has no spread to compute an interval from"
     assert found["interval_method"] is None
     assert found[f"{TOKEN}_total95_low"] is None
 

@@ -92,7 +92,7 @@ def test_an_address_is_not_shown(
     [
         ("runers: {}\n", "did you mean runners?"),
         ("output_dir: 3\n", "output_dir: must be text"),
-        ("notify: {}\n", "tells nobody"),
+        ("notify: {}\n", "notifies nobody"),
         ("- a\n", "must be a mapping"),
         ("a: [\n", "no valid YAML"),
     ],

@@ -13,7 +13,7 @@ FROM_ELSEWHERE = {
     "profiles.md": ROOT / "profiles/README.md",
     "simulated-card.md": ROOT / "tests/nvml_sim/README.md",
 }
-"""Pages of the site that docs/shared_pages.py takes from elsewhere in the repository."""
+"""Pages of the site that tools/site_pages.py takes from elsewhere in the repository."""
 
 
 def _links(text: str) -> list[str]:
@@ -37,5 +37,5 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_pages_taken_from_elsewhere_are_the_ones_the_site_takes() -> None:
-    hook = (ROOT / "docs" / "shared_pages.py").read_text()
+    hook = (ROOT / "tools" / "site_pages.py").read_text()
     assert set(re.findall(r'^    "([\w-]+\.md)": ROOT', hook, re.MULTILINE)) == set(FROM_ELSEWHERE)

@@ -21,7 +21,7 @@ from llenergymeasure.units import DISQUALIFYING, MARKING
         ("lost", "RecordGone", "removed or damaged"),
         ("interrupted", None, "stopped from outside"),
         ("missing", None, "never started"),
-        ("running", None, "at work"),
+        ("running", None, "It was running"),
     ],
 )
 def test_every_end_has_advice_that_fits(status, error_class, part):

@@ -122,14 +122,14 @@ CLAIMS = {
     "Inconclusive": {"null", "unpaired null", "estimated null", "one cycle"},
     "estimated to use": {"estimated"},
     "Estimated means": {"estimated null"},
-    "1 experiment is not compared with pytorch: other work: output tokens a": {"other work"},
+    "1 experiment is not compared with pytorch: other work: output tokens per": {"other work"},
     "a drift, or a difference of the machines, would look the same": {"unpaired"},
     "Student t intervals over runs": set(STUDIES) - {"one cycle"},
     "all values together": set(STUDIES) - {"two meters", "two machines", "one token"},
     "Not shown to use more than it": set(),
     "not ranked with the rest": {"two meters", "two machines", "one token"},
     "Not to be compared with the rest": {"two meters", "two machines", "one token"},
-    "input tokens a request are 400 and 401": {"one token"},
+    "input tokens per request are 400 and 401": {"one token"},
     "host is node-2 and node-1": {"two machines"},
     "measured by nvml (gpu) and measured by rapl": {"two meters"},
     "precision": set(),
@@ -203,7 +203,7 @@ def test_a_difference_is_told_with_its_pair_and_what_else_differs() -> None:
     )
     more = difference_sentence(Pairs([{**PAIR, "differs": ["host"]}]), A, B)
     assert more is not None
-    assert more.endswith("Beside their settings they differ in host.")
+    assert more.endswith("Apart from settings they differ in host.")
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_cycles_that_are_alike_or_too_few_to_tell_are_said(
         row["cycles_correlated"] = correlated
     text = method.method(summary, runs)
     assert ("In 2 of 2 experiments successive cycles are alike" in text) == (correlated is True)
-    assert ("cycles are too few to tell whether they are" in text) == (correlated is None)
+    assert ("cycles are too few to show whether they are" in text) == (correlated is None)
 
 
 def test_declared_carbon_and_cost_are_shown_and_undeclared_ones_are_not(tmp_path: Path) -> None:

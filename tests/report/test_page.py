@@ -377,8 +377,8 @@ def test_drift_with_the_order_is_told(tmp_path):
     ("study", "told"),
     [
         ({"slope": 0.0, "jump": 0.03}, "No drift with the order shows"),
-        ({"mixed": False}, "Whether energy drifted over the study cannot be told"),
-        ({"cycles": 1}, "Whether energy drifted over the study cannot be told"),
+        ({"mixed": False}, "Whether energy drifted over the study is not known"),
+        ({"cycles": 1}, "Whether energy drifted over the study is not known"),
     ],
     ids=["cycles that jump", "always the same order", "one cycle"],
 )

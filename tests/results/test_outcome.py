@@ -62,7 +62,7 @@ def test_zombie_is_dead(tmp_path):
 def test_running_before_a_reboot_is_lost(tmp_path):
     outcome = read(tmp_path, running(boot_id="11111111-2222-3333-4444-555555555555"))
     assert outcome.status == "lost"
-    assert "started anew" in outcome.error.message
+    assert "restarted" in outcome.error.message
 
 
 def test_process_number_of_another_process_is_lost(tmp_path):

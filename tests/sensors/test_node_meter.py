@@ -61,10 +61,10 @@ def test_a_newer_bmc_tells_energy_too_and_where_its_steps_lie() -> None:
 @pytest.mark.parametrize(
     ("resources", "word"),
     [
-        ({"1": lambda: chassis("1")}, "no chassis of this BMC tells a power"),
+        ({"1": lambda: chassis("1")}, "no chassis of this BMC reports a power"),
         (
             {"1": lambda: chassis("1", "Power"), "1/Power": lambda: power(None)},
-            "no chassis of this BMC tells a power",
+            "no chassis of this BMC reports a power",
         ),
         ({"1": lambda: b" " * (node.REPLY_BYTES + 2)}, "more than 1048576 bytes"),
         ({"1": lambda: b"<html>"}, "no JSON"),
@@ -86,7 +86,7 @@ def test_of_several_chassis_one_must_be_named() -> None:
         resources[f"{name}/Power"] = lambda: power(300)
     with bmc(resources) as address:
         _, info = opened(f"redfish:{address}")
-    assert "several chassis tell a power" in str(info.unavailable)
+    assert "several chassis report a power" in str(info.unavailable)
 
 
 def test_a_bmc_that_dribbles_does_not_hold_the_meter_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def test_links_that_lead_elsewhere_are_not_followed() -> None:
     away = {**chassis("1"), "Power": {"@odata.id": "//example.org/redfish/v1/Power"}}
     with bmc({"1": lambda: away}) as address:
         _, info = opened(f"redfish:{address}/redfish/v1/Chassis/1")
-    assert "no chassis of this BMC tells a power" in str(info.unavailable)
+    assert "no chassis of this BMC reports a power" in str(info.unavailable)
 
 
 @pytest.mark.parametrize(

@@ -33,12 +33,12 @@ SERVER = {"backend": "openai"}
             "runs the command sh -c 'touch owned' after each run (quality.command)",
         ),
         ({"notify": {"command": ["mail", "me"]}}, "runs the command mail me at its end"),
-        ({"notify": {"webhook": "https://x.example/secret"}}, "tells x.example of its end"),
+        ({"notify": {"webhook": "https://x.example/secret"}}, "notifies x.example of its end"),
         (
             {"notify": {"webhook": "https://x.example/secret", "token_env": "HOME"}},
             "sends the variable HOME to x.example",
         ),
-        ({"notify": {"webhook_env": "HOOK"}}, "tells the address in HOOK of its end"),
+        ({"notify": {"webhook_env": "HOOK"}}, "notifies the address in HOOK of its end"),
         (
             {"pytorch": {"trust_remote_code": True}},
             "lets the model bring code: pytorch.trust_remote_code: True",

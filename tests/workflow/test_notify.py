@@ -169,7 +169,7 @@ def test_https_and_this_machine_may_be_told(address: str) -> None:
 @pytest.mark.parametrize(
     ("notify", "told"),
     [
-        ({}, "tells nobody"),
+        ({}, "notifies nobody"),
         ({"webhook": "https://a.b", "webhook_env": "X"}, "not both"),
         ({"command": ["x"], "token_env": "X"}, "token_env"),
         ({"command": []}, "notify.command"),

@@ -83,7 +83,7 @@ def _host(row: Row) -> str:
 
 
 def centred(values: Reals, *, by_cycle: bool) -> Reals:
-    """Return what is left beside a level for each experiment (column) and, if asked, cycle (row).
+    """Return what is left after a level for each experiment (column) and, if asked, cycle (row).
 
     Taking out the means of columns and rows in turn converges to the least squares fit of both; it
     is exact at once where no value is missing.

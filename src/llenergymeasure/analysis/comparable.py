@@ -32,14 +32,14 @@ MACHINE = {
     "host": "host",
     "gpu_uuid": "card",
 }
-"""Columns that tell two machines apart, and their words."""
+"""Columns that distinguish two machines, and their words."""
 
 WORK = (
     "model",
     "precision",
     "prompts",
-    "input tokens a request",
-    "output tokens a request",
+    "input tokens per request",
+    "output tokens per request",
 )
 """What two backends must have in common to have done the same work."""
 
@@ -61,7 +61,7 @@ COLUMNS = (
     *("backend", "model", "precision", "prompt_hash", "input_tokens", "output_tokens"),
     *("cycle", "requests", "offered_requests_per_s", "validity", "settings_in_force", *MACHINE),
 )
-"""Columns of ``runs.parquet`` that are looked at, beside those of the selection."""
+"""Columns of ``runs.parquet`` that are looked at, in addition to those of the selection."""
 
 _HASH_DIGITS = 64
 
@@ -285,7 +285,7 @@ def _span(ends: Iterable[tuple[float | None, float | None]]) -> Span | None:
 
 
 def _a_request(runs: Iterable[Row], name: str) -> Iterator[float]:
-    """Yield tokens a request; under traffic a window holds whichever requests arrived in it."""
+    """Yield tokens per request; under traffic a window holds whichever requests arrived in it."""
     for run in runs:
         if run["requests"] and run[name] is not None and run["offered_requests_per_s"] is None:
             yield run[name] / run["requests"]

@@ -57,7 +57,7 @@ class Comparison:
         p_holm: the same, corrected for all pairs of the quantity.
         cycles_to_decide: cycles in all that would show a difference of this size; None where it
             is shown, or where more than :data:`MOST_CYCLES` would be needed.
-        unavailable: what cannot be told, and why.
+        unavailable: what is not known, and why.
     """
 
     experiment_a: str
@@ -143,7 +143,7 @@ def cycles_to_decide(found: Comparison, tests: int) -> int | None:
 
     The size and the spread are taken to be the true ones, and the level is the strictest that
     Holm's correction may ask for. The spread of few cycles is itself unsure, and so is this number:
-    it tells 10 from 100, not 10 from 12.
+    it distinguishes 10 from 100, not 10 from 12.
 
     Args:
         found: a comparison.
@@ -212,7 +212,7 @@ def _blocked(data: Blocks, first: NDArray[np.intp], second: NDArray[np.intp]) ->
 
 
 def _t_interval(center: Reals, error: Reals, freedom: Reals) -> tuple[Reals, Reals]:
-    """Return half width and p value; runs that differ by rounding alone tell nothing."""
+    """Return half width and p value; runs that differ by rounding alone show nothing."""
     from scipy.stats import t
 
     told = np.isfinite(error) & (error > ROUNDING)

@@ -33,13 +33,13 @@ class Drift:
 
 
 def drift(data: Blocks) -> Drift | None:
-    """Return the common trend along the order of the runs; None where they cannot tell.
+    """Return the common trend along the order of the runs; None where they do not show it.
 
     Least squares on the logarithm with a level for each experiment and, where cycles hold more
     than one run, for each cycle (the "within" estimator of panel data: Wooldridge, Econometric
     Analysis of Cross Section and Panel Data, ch. 10). What all runs of a cycle share is no trend:
     without the cycles' levels, five cycles of a machine with moods would pass for as many
-    independent runs as they hold. The runs cannot tell where each experiment has the same place in
+    independent runs as they hold. They do not show it where each experiment has the same place in
     every cycle, because then the levels follow any trend.
     """
     present = np.isfinite(data.logs)

@@ -32,7 +32,7 @@ Levels: TypeAlias = Mapping[str, Sequence[Any]]
 """Of each factor, its value in each experiment."""
 
 NO_DATA = "no data: no run in the means has this quantity"
-ALIASED = "ratio: it cannot be told from other settings that change with it"
+ALIASED = "ratio: it cannot be distinguished from other settings that change with it"
 NO_REPEATS = "interval: no repeats are left to judge it by"
 
 
@@ -49,7 +49,7 @@ class Level:
         ci95_high: upper end.
         p: two-sided p value of no difference.
         p_holm: the same, corrected for all levels of the quantity.
-        unavailable: what cannot be told, and why.
+        unavailable: what is not known, and why.
     """
 
     factor: str
@@ -118,7 +118,7 @@ class _Factor:
 
 
 def _factor(name: str, values: Sequence[Any], known: Sequence[bool]) -> _Factor:
-    # A run that failed may not tell all of its settings: there, None is no level.
+    # A run that failed may not have all of its settings: there, None is no level.
     told = [
         _text(value) for value, has in zip(values, known, strict=True) if has or value is not None
     ]

@@ -1,6 +1,6 @@
 """Rows of runs that were read before, so that merging again reads only what is new.
 
-One file beside the study's tables, ``.merged-rows.arrow``: the rows as they were read, each with
+One file next to the study's tables, ``.merged-rows.arrow``: the rows as they were read, each with
 the stamp of the run's files it came from, and the SHA-256 of all that at the end. A row counts only
 while its stamp is the same, and the file only while its hash holds. It is a cache and nothing else:
 whatever is wrong with it, the runs are read again.

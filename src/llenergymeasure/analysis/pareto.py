@@ -64,7 +64,7 @@ class Point:
         beaten_p_holm: p value of there being none that beats it in both, corrected for all
             experiments; None beyond :data:`MAX_ALL_PAIRS` of them.
         dominated_by: of those that beat it, the one with the least energy.
-        unavailable: what cannot be told, and why.
+        unavailable: what is not known, and why.
     """
 
     objective: str

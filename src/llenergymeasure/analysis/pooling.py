@@ -40,7 +40,7 @@ _KEYS = ("study", "experiment", "cycle", "status")
 def study_runs(folders: Sequence[Path]) -> pa.Table:
     """Return all runs of several studies in one table; a setting that one lacks is null there.
 
-    Studies of one name are told apart by their folders.
+    Studies of one name are distinguished by their folders.
 
     Raises:
         ResultsError: a plan or a finished run's record cannot be read.

@@ -31,7 +31,7 @@ COMPARED = (
 """Quantities that experiments are compared in."""
 
 SURROUNDINGS = ("host", "gpu_name", "gpu_uuid", "driver_version", "power_limit_w")
-"""What two compared experiments may differ in beside their settings; named where they do."""
+"""What two compared experiments may differ in, apart from their settings; named where they do."""
 
 NOT_COMPARABLE = "not comparable: "
 """How ``unavailable`` begins where two experiments may not be compared."""

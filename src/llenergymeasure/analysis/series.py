@@ -14,7 +14,7 @@ def study_series(study_dir: Path | str, name: Literal["samples", "requests"]) ->
     """Return the ``samples`` or ``requests`` of every finished run as one data set.
 
     It is a :class:`pyarrow.dataset.Dataset` with the columns of the runs' files, and ``experiment``
-    and ``cycle`` beside them; DuckDB, pandas and Polars query it too. Files that a filter on these
+    and ``cycle`` next to them; DuckDB, pandas and Polars query it too. Files that a filter on these
     two leaves out are not opened.
 
     Args:

@@ -30,7 +30,7 @@ LOAD_SETTINGS = (
 
 OWN = ("backend", "model", "precision")
 SURROUNDINGS = ("kind", "energy_source", *MACHINE)
-"""What two groups that may not be compared can differ in beside their settings."""
+"""What two groups that may not be compared can differ in, apart from their settings."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class LoadPoint:
     """One run: its load, its power, and how sure that is.
 
     Attributes:
-        load_per_s: requests answered a second.
+        load_per_s: requests answered per second.
         power_w: mean power of the window.
-        u_w: standard uncertainty of the power; null where it is not known.
+        u_w: standard uncertainty of the power; None where it is not known.
     """
 
     load_per_s: float
@@ -91,8 +91,8 @@ class Knee:
 
     Attributes:
         sustained_per_s: the highest rate that it kept up with (and, with an slo, kept the slo at);
-            null if it did at none.
-        failed_per_s: the lowest rate above it that it did not; null if it did at all.
+            None if it did at none.
+        failed_per_s: the lowest rate above it that it did not; None if it did at all.
     """
 
     sustained_per_s: float | None
@@ -100,7 +100,7 @@ class Knee:
 
 
 def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
-    """Fit the line by weighted least squares; null with fewer than three different loads.
+    """Fit the line by weighted least squares; None with fewer than three different loads.
 
     Weights are ``1/u²`` where every point's uncertainty is known, else all alike. The covariance
     is scaled by the reduced chi-squared where that is above 1 (R. T. Birge 1932, Phys. Rev. 40,
@@ -164,7 +164,7 @@ def find_knee(runs: Sequence[Row]) -> Knee | None:
         runs: rows of ``runs.parquet``.
 
     Returns:
-        Null where no run has a rate of its own, as with users in a closed loop.
+        None where no run has a rate of its own, as with users in a closed loop.
     """
     by_rate: dict[float, bool] = {}
     for run in runs:

@@ -4,7 +4,7 @@ Two kinds of doubt are kept apart. What differs from cycle to cycle (the machine
 and the random and resolution part of the meter, ``u95_j``) is in the spread of the cycles
 already: adding ``u95_j`` to an interval computed from them would count it twice. What is the
 same in every cycle (the sensor's gain, ``u_sys_j``) is in no spread and no number of cycles
-shrinks it: it stands beside the interval as a band of its own. (JCGM 100:2008, "GUM", 4.2 and
+shrinks it: it is reported next to the interval as a band of its own. (JCGM 100:2008, "GUM", 4.2 and
 4.3: evaluation of Type A and Type B, and F.1.1.2 on influences that repeats share.)
 """
 
@@ -50,7 +50,7 @@ class Estimate:
         ci95_low: lower end of the t interval; None below two values.
         ci95_high: upper end.
         lag1: correlation of successive values; None below three, or where they are equal.
-        correlated: whether that is more than chance; None where the values cannot tell.
+        correlated: whether that is more than chance; None where the values do not show it.
     """
 
     n: int
@@ -135,7 +135,7 @@ class Autocorrelation:
 
     Attributes:
         lag1: correlation of each value with the next; None below three values, or of equal ones.
-        correlated: whether that is more than chance; None where so few values cannot tell.
+        correlated: whether that is more than chance; None where so few values do not show it.
         widening: by how much the mean's standard error exceeds that of independent values; 1
             unless ``correlated``.
     """

@@ -22,7 +22,7 @@ METRIC = "energy_per_output_token_j"
 """The quantity whose precision is asked for."""
 
 MIN_PILOT = 3
-"""Usable runs that a pilot must have: two tell next to nothing of a spread."""
+"""Usable runs that a pilot must have: two show next to nothing of a spread."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Decision:
 
     Attributes:
         cycles: of the experiment in all, the pilot's included.
-        needed: runs in the mean that the target asks for; null where the pilot cannot tell.
+        needed: runs in the mean that the target asks for; None where the pilot does not show it.
         pilot_n: usable runs of the pilot.
-        pilot_cv: their coefficient of variation; null where the pilot cannot tell.
+        pilot_cv: their coefficient of variation; None where the pilot does not show it.
         reason: why there are not as many cycles as needed, if so.
     """
 

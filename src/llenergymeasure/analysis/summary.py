@@ -1,7 +1,7 @@
 """One row an experiment: means over its cycles, with intervals.
 
-Which runs a mean covers is told in :mod:`llenergymeasure.analysis.selection`; runs left out are
-counted in the row and stand in ``runs.parquet``.
+Which runs a mean covers is defined in :mod:`llenergymeasure.analysis.selection`; runs left out are
+counted in the row and are in ``runs.parquet``.
 """
 
 import math
@@ -200,7 +200,7 @@ def _per_correct(used: Sequence[Row], energy: Estimate) -> dict[str, Any]:
     items, correct = _values(used, "quality_items"), _values(used, "quality_correct")
     if not items or energy.mean is None:
         asked = any(run["quality_score"] is not None for run in used)
-        reason = "not every run tells energy and how many answers were right" if asked else None
+        reason = "not every run has its energy and how many answers were right" if asked else None
         return {f"{PER_CORRECT}_unavailable": reason}
     found = energy_per_correct(energy, sum(correct) / sum(items), min(items))
     if found is None:
@@ -254,7 +254,7 @@ def _no_interval(n: int, values: Sequence[float]) -> str | None:
         return "no run is in the mean"
     if not values:
         return "not every run in the mean has energy per output token"
-    return "one run has no spread to tell an interval from"
+    return "one run has no spread to compute an interval from"
 
 
 def _add_precision(row: dict[str, Any], used: Sequence[Row], execution: Mapping[str, Any]) -> None:

@@ -59,7 +59,7 @@ _SCHEMAS: dict[str, pa.Schema] = {
 PARTIAL_MTIME_S = 86_400
 """Time stamp of files written after a failure: 2 January 1970, older than any input.
 
-Snakemake then makes them anew once the missing runs are there. 0 would read as missing, the
+Snakemake then makes them again once the missing runs are there. 0 would read as missing, the
 present time as finished.
 """
 
@@ -139,7 +139,7 @@ def read_table(study_dir: Path, name: str) -> pa.Table:
 
 
 def write_file(path: Path, write: Callable[[Path], object], *, partial: bool) -> None:
-    """Let ``write`` fill a file beside ``path`` and move it in, back-dated if ``partial``."""
+    """Let ``write`` fill a file next to ``path`` and move it in, back-dated if ``partial``."""
     with replacing(path) as temporary:
         write(temporary)
         if partial:
@@ -177,7 +177,7 @@ def _write_csv(table: pa.Table, path: Path) -> None:
     """Write a table as text: lists joined by ``;``, null as nothing, all text in quotes.
 
     An id such as ``123e45678901`` looks like a number: it is quoted, and readers that guess
-    types (pandas, R) must still be told that ``experiment`` is text.
+    types (pandas, R) must still be given that ``experiment`` is text.
     """
     for place, field in enumerate(table.schema):
         if pa.types.is_list(field.type):

@@ -1,6 +1,6 @@
 """Whether runs began equally warm: a warmer chip draws more for the same work.
 
-It takes all runs of a study to tell: the first one of a morning is the odd one out, and only the
+It takes all runs of a study: the first one of a morning is the odd one out, and only the
 others show it. So it is looked at when they are merged, and the runs' own records stay as they are.
 """
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from llenergymeasure.results.table import RUN_SCHEMA
 
 BAND_CELSIUS = 3.0
-"""How far from the others' a run may start. NVML tells whole degrees; leakage power grows by some
+"""How far from the others' a run may start. NVML reports whole degrees; leakage power grows by some
 per cent over this much."""
 
 CODE = "temperature_drift"
@@ -22,7 +22,7 @@ def flag_start_temperatures(runs: pa.Table) -> pa.Table:
     """Return the runs with ``temperature_drift`` on those that began warmer or cooler than most.
 
     Each is compared with the median of all runs of the study on the same cards. Runs whose energy
-    was not measured, or that tell no temperature, are left as they are.
+    was not measured, or that have no temperature, are left as they are.
 
     Args:
         runs: one row a run, with the fixed columns.

@@ -45,7 +45,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark that a tool tells of.
+    """One benchmark that a tool reports.
 
     Attributes:
         tool: which wrote it.
@@ -93,7 +93,7 @@ class BenchmarkFile:
     """The file that a benchmark is to write, looked at before it and after it."""
 
     def __init__(self, path: Path) -> None:
-        """Take the file as it is before the benchmark: what stands there is of an earlier one.
+        """Take the file as it is before the benchmark: what is there is of an earlier one.
 
         Raises:
             ConfigurationError: its folder is not there, or it cannot be read.
@@ -117,7 +117,7 @@ class BenchmarkFile:
         """
         if not self._path.exists():
             raise self._error(
-                "the command did not write it; name the file that the benchmark is told to write"
+                "the command did not write it; name the file that the benchmark writes"
             )
         written_ns = self._path.stat().st_mtime_ns
         if written_ns == self._written_ns:
@@ -138,7 +138,7 @@ class BenchmarkFile:
             what = f"has no {error}" if isinstance(error, KeyError) else str(error)
             raise self._error(f"not as {form.tool} writes it: {what}") from error
         if not found:
-            raise self._error("it tells of no benchmark")
+            raise self._error("it reports no benchmark")
         return found
 
     def _within(self, found: Benchmark, moments: Moments) -> Benchmark:
@@ -190,7 +190,7 @@ class Format:
     Attributes:
         tool: its name.
         writes: whether a document is of it.
-        read: the benchmarks that documents tell of.
+        read: the benchmarks that documents report.
     """
 
     tool: str
@@ -246,7 +246,7 @@ def _sglang(documents: Sequence[Document], moments: Moments) -> list[Benchmark]:
                 sum(bool(error) for error in document.get("errors") or ()),
                 document["total_input_tokens"],
                 document["total_output_tokens"],
-                advice="a benchmark that is long beside the tool's own start: it does not write "
+                advice="a benchmark much longer than the tool's own start: it does not write "
                 "when it began",
             )
         )

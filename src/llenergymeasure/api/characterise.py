@@ -59,7 +59,7 @@ def probe(
         devices: GPUs by UUID or NVML index joined by commas; those a CUDA process would see if
             not given.
         command: what makes the cards work in bursts and ends after about a minute; steps between
-            rest and load that are each longer than 1.3 s and come at irregular times tell most.
+            rest and load that are each longer than 1.3 s and come at irregular times show most.
             Averaging windows and the counter's lag are found only by a load that knows when it
             stepped: it may append those moments (CLOCK_MONOTONIC in ns, one a line) to the file
             named in its environment's ``LLEM_STEPS``. The project's own load if empty.
@@ -100,7 +100,7 @@ def record_load(
         finally:
             status = recorder.stop(STOP_S)
         if status != 0:
-            raise MeterError("the recorder ended before it was told to; nothing was found")
+            raise MeterError("the recorder ended before it was asked to; nothing was found")
         samples = read_samples(stream)
         if samples_path is not None:
             write_samples(samples, samples_path)

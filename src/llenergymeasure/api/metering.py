@@ -49,7 +49,7 @@ class Metered:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Name a stretch inside the block; its energy stands in ``phases`` afterwards."""
+        """Name a stretch inside the block; its energy is in ``phases`` afterwards."""
         start_ns = time.monotonic_ns()
         try:
             yield

@@ -13,7 +13,7 @@ from llenergymeasure.workload.requests import Request
 class Completion:
     """What came back for one request; padding and the prompt are not counted as output.
 
-    Times are CLOCK_MONOTONIC in nanoseconds. ``first_token_monotonic_ns`` is null where the
+    Times are CLOCK_MONOTONIC in nanoseconds. ``first_token_monotonic_ns`` is None where the
     engine gives only whole answers.
     """
 
@@ -25,7 +25,7 @@ class Completion:
     first_token_monotonic_ns: int | None = None
     finish_reason: str | None = None
     thinking_tokens: int | None = None
-    """Those of its output that were thought before the answer; null where the model has no marker
+    """Those of its output that were thought before the answer; None where the model has no marker
     of it."""
     step_monotonic_ns: tuple[int, ...] | None = None
     """When each token of the batch's longest answer was there, on the batch's first request alone;
@@ -36,7 +36,7 @@ class Engine(Protocol):
     """A loaded engine, ready to generate."""
 
     batch_size: int | None
-    """Requests a call of :meth:`generate` takes at most; null if the engine batches by itself."""
+    """Requests a call of :meth:`generate` takes at most; None if the engine batches by itself."""
 
     devices: tuple[str, ...]
     """UUIDs of the GPUs it works on; empty on a CPU."""
@@ -51,7 +51,7 @@ class Engine(Protocol):
         """Return the settings in force, the engine's own defaults included."""
 
     def peak_memory_bytes(self) -> int | None:
-        """Return the peak device memory since the last call; null where there is no device."""
+        """Return the peak device memory since the last call; None where there is no device."""
 
     def close(self) -> None:
         """Give back memory and end helper processes."""
@@ -59,7 +59,7 @@ class Engine(Protocol):
 
 @runtime_checkable
 class Counting(Protocol):
-    """What an engine may have besides: its own account of the work."""
+    """What an engine may also have: its own account of the work."""
 
     def statistics(self) -> dict[str, Any]:
         """Return what the engine counted since the last call, or since it was loaded.
@@ -72,7 +72,7 @@ class Counting(Protocol):
 
 @runtime_checkable
 class Warming(Protocol):
-    """What an engine may have besides: requests of its own to warm up with."""
+    """What an engine may also have: requests of its own to warm up with."""
 
     def warmup_requests(self) -> Sequence[Request]:
         """Return requests like the measured ones, none of which they repeat."""
@@ -80,7 +80,7 @@ class Warming(Protocol):
 
 @runtime_checkable
 class Scoring(Protocol):
-    """What an engine may have besides: how likely it takes given text to be."""
+    """What an engine may also have: how likely it takes given text to be."""
 
     def log_likelihoods(self, token_ids: Sequence[int]) -> list[float]:
         """Return the natural logarithm of each token's likelihood after those before it.
@@ -149,7 +149,7 @@ class ServerCommand:
         body: fields added to every request as this engine names them: sampling, and that
             end-of-sequence is ignored.
         takes_token_ids: whether a completion's ``prompt`` may be a list of token ids.
-        metrics_path: Prometheus text, from the server's root; null where there is none.
+        metrics_path: Prometheus text, from the server's root; None where there is none.
         gauges: the metric's name for ``running`` and ``waiting`` (requests),
             ``kv_cache_share`` (0 to 1) and ``requests`` (answered so far), those that this
             engine has.
@@ -178,18 +178,18 @@ class ServerCommand:
 
 @runtime_checkable
 class Running(Protocol):
-    """What a backend may have besides: a server that somebody else has started."""
+    """What a backend may also have: a server that somebody else has started."""
 
     def process(self, config: ExperimentConfig) -> int | None:
-        """Return the process at the root of the server's; null where it is not to be seen.
+        """Return the process at the root of the server's; None where it is not to be seen.
 
-        Null too where the run starts the server itself.
+        None too where the run starts the server itself.
         """
 
 
 @runtime_checkable
 class Serving(Protocol):
-    """What a backend may have besides: its engine as a server.
+    """What a backend may also have: its engine as a server.
 
     An experiment with a ``serving`` section runs in this way: traffic over HTTP in place of
     batches in this process. Without the section a backend runs in-process by ``load``, unless

@@ -30,7 +30,7 @@ def bfloat16_problems(config: ExperimentConfig, cards: Iterable[Capability]) -> 
 
     Args:
         config: the experiment.
-        cards: the compute capability of each of its NVIDIA GPUs that tells it.
+        cards: the compute capability of each of its NVIDIA GPUs that reports it.
     """
     lacking = next((card for card in cards if card < _BF16_CAPABILITY), None)
     if config.precision == "bf16" and lacking is not None:

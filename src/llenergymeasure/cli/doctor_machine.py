@@ -115,15 +115,15 @@ def _settings(gpu: Gpu) -> Finding:
     name, state = f"GPU {gpu.index} settings", gpu_state(gpu)
     changed = [state["unavailable"]] if "unavailable" in state else list(unlike_delivered(state))
     if changed:
-        remedy = "what is set on purpose belongs into the study (gpu), or beside its numbers"
+        remedy = "what is set on purpose belongs into the study (gpu), or next to its numbers"
         return Finding(name, "absent", f"not as delivered: {'; '.join(changed)}", remedy)
     limit_w = state["power_limits_w"].get("default")
     clocks = state["application_clocks_default_mhz"]
     known = [] if limit_w is None else [f"power limit {limit_w:g} W"]
     known += [] if clocks is None else [f"application clocks {megahertz(clocks)}"]
     if not known:
-        return Finding(name, "absent", "the driver does not tell how the card was delivered")
-    told = f"as delivered: {', '.join(known)} (NVML does not tell of locked clocks)"
+        return Finding(name, "absent", "the driver does not say how the card was delivered")
+    told = f"as delivered: {', '.join(known)} (NVML does not report locked clocks)"
     return Finding(name, "ok", told)
 
 

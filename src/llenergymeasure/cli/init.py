@@ -117,7 +117,7 @@ def study_text(answers: Mapping[str, str], path: Path) -> str:
 
 def _asked() -> dict[str, str]:
     """Return the answers of the person at the terminal, each checked before the next is asked."""
-    print("Enter takes what stands in brackets.")
+    print("Enter takes what is in brackets.")
     answers: dict[str, str] = {}
     for question in QUESTIONS:
         answers[question.key] = _ask(question, answers, input)

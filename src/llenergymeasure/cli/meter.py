@@ -56,7 +56,7 @@ def meter(
         typer.Option(
             "--result",
             metavar="FILE",
-            help="what a benchmark writes: report its joules a token and a request (vLLM, SGLang, "
+            help="what a benchmark writes: report its joules per token and request (vLLM, SGLang, "
             "AIPerf, GuideLLM, llama-bench)",
         ),
     ] = None,
@@ -108,7 +108,7 @@ def _benchmarks(
     *,
     server: bool,
 ) -> dict[str, Any]:
-    """Return what the benchmarks took that a file tells of; a file that is no use loses nothing."""
+    """Return what the benchmarks took that a file reports; a file that is no use loses nothing."""
     try:
         found = written.read(ended.started_ns, ended.ended_ns, ahead_ns)
     except ConfigurationError as error:
@@ -205,7 +205,7 @@ def _benchmark_lines(one: Mapping[str, Any]) -> Iterator[str]:
         ("gross", "J"),
         ("net", "J above the rest before and after"),
         ("per_output_token", "J an output token"),
-        ("per_request", "J a request"),
+        ("per_request", "J per request"),
     ):
         value, half = energy[f"{name}_j"], energy[f"{name}_u95_j"]
         if value is not None:

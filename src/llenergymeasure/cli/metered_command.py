@@ -84,7 +84,7 @@ class _Forwarding:
 
     @property
     def process_group(self) -> int | None:
-        """What ``subprocess`` is to be told: 0 for a group of the command's own."""
+        """What ``subprocess`` gets: 0 for a group of the command's own."""
         return 0 if self._own_group else None
 
     def __enter__(self) -> "_Forwarding":

@@ -54,7 +54,8 @@ def sensors(
         float, typer.Option(help="of that meter, half width at 95 %, relative")
     ] = 0.01,
     rest_watts: Annotated[
-        float | None, typer.Option(help="what it sees besides the card; default: it is on the card")
+        float | None,
+        typer.Option(help="power of other parts that it sees; default: none"),
     ] = None,
     supply_efficiency: Annotated[
         float, typer.Option(help="of the power supply between that meter and the card")

@@ -63,7 +63,7 @@ class Calibration:
 
     Attributes:
         gains: each card's.
-        path: the file they are from; null if there is none.
+        path: the file they are from; None if there is none.
         sha256: of its bytes.
     """
 
@@ -76,7 +76,7 @@ class Calibration:
         return self.gains.get(device) or self.gains.get(name) or uncalibrated(device, name)
 
     def for_record(self, cards: Iterable[tuple[str, str]]) -> dict[str, Any] | None:
-        """Return which file gave which gains to these cards (UUID and name); null without one."""
+        """Return which file gave which gains to these cards (UUID and name); None without one."""
         if self.path is None:
             return None
         used = {uuid: asdict(self.of(uuid, name)) for uuid, name in cards if self.has(uuid, name)}

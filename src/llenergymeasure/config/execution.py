@@ -38,7 +38,7 @@ class ExecutionConfig(Section):
         gt=0,
         lt=1,
         description="Run each experiment until the 95 % interval of its energy per output token "
-        "is this narrow: half its width over the mean. Five pilot cycles tell how many it takes; "
+        "is this narrow: half its width over the mean. Five pilot cycles show how many it takes; "
         "the number is then fixed.",
         examples=[0.02],
     )
@@ -73,7 +73,7 @@ class ExecutionConfig(Section):
     )
     meter: Literal["inside", "host"] = Field(
         default="inside",
-        description="Where the meter of a run in a container works. inside: in the image, beside "
+        description="Where the meter of a run in a container works. inside: in the image, next to "
         "the engine; host: on this machine, around the container, for an image that cannot hold "
         "it (no pyarrow, no nvidia-ml-py).",
     )
@@ -105,7 +105,7 @@ class ExecutionConfig(Section):
 
     @property
     def cycles_at_most(self) -> int | None:
-        """The most cycles of an experiment under a precision target; null without one."""
+        """The most cycles of an experiment under a precision target; None without one."""
         if self.precision_target is None:
             return None
         return DEFAULT_MAX_CYCLES if self.max_cycles is None else self.max_cycles

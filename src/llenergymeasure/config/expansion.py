@@ -34,7 +34,7 @@ SHOWN_PROBLEMS = 20
 
 
 ShapeOf = Callable[[str], Shape | None]
-"""Gives a model's shape by its name; null where it is not known."""
+"""Gives a model's shape by its name; None where it is not known."""
 
 
 def expand(document: Document, shape_of: ShapeOf | None = None) -> Study:
@@ -45,7 +45,7 @@ def expand(document: Document, shape_of: ShapeOf | None = None) -> Study:
         shape_of: gives a model's shape, for the rules that need it; without it they are silent.
 
     Raises:
-        ConfigurationError: the study cannot be used; it tells every problem found.
+        ConfigurationError: the study cannot be used; it names every problem found.
     """
     layout = Layout(document)
     outcome = _Outcome(document, shape_of or _unknown_shape)
@@ -224,7 +224,7 @@ def _first(problems: Mapping[str, Problem]) -> list[Problem]:
     listed = list(problems.values())
     if len(listed) <= SHOWN_PROBLEMS:
         return listed
-    return [*listed[:SHOWN_PROBLEMS], Problem("there are more; mend these first")]
+    return [*listed[:SHOWN_PROBLEMS], Problem("there are more; fix these first")]
 
 
 def _cycles(execution: ExecutionConfig, experiments: Iterable[Experiment]) -> int:

@@ -41,7 +41,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "creative": {"temperature": 0.8, "do_sample": True, "top_p": 0.9, "repetition_penalty": 1.1},
     "factual": {"temperature": 0.3, "do_sample": True},
 }
-"""What a decoder preset stands for; a setting given beside it wins."""
+"""What a decoder preset stands for; a setting given as well wins."""
 
 
 class SyntheticDataset(Section):
@@ -79,7 +79,7 @@ class DecoderConfig(Section):
 
     preset: Preset | None = Field(
         default=None,
-        description="Named set of the values below; a value given beside it wins.",
+        description="Named set of the values below; a value given as well wins.",
         examples=["deterministic"],
     )
     temperature: float = Field(

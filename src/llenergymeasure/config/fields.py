@@ -47,7 +47,7 @@ def takes_mapping(annotation: Any) -> bool:
 
 
 def takes_whole_numbers_only(annotation: Any) -> bool:
-    """Return whether a number of this type is whole."""
+    """Return whether a number of this type is an integer."""
     parts = _alternatives(annotation)
     return int in parts and float not in parts
 
@@ -77,7 +77,7 @@ def _as_field(parameter: Schema) -> FieldInfo:
 
 
 def field_at(path: tuple[str, ...]) -> FieldInfo | None:
-    """Return the setting at a path below the experiment; null if there is none by that name.
+    """Return the setting at a path below the experiment; None if there is none by that name.
 
     A path inside a free mapping gives the mapping's own field.
     """
@@ -115,7 +115,7 @@ def all_paths() -> tuple[str, ...]:
 
 
 def unknown_key_message(path: tuple[str, ...], also: tuple[str, ...] = ()) -> str:
-    """Return what to tell about a key that is not known, with the nearest ones that are.
+    """Return what to say about a key that is not known, with the nearest ones that are.
 
     Args:
         path: the path of the key, below the experiment.
@@ -167,7 +167,7 @@ def _siblings(prefix: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _engine_section(path: tuple[str, ...]) -> type[EngineSection] | None:
-    """Return the engine's section that stands at a path; null if another, or none, does."""
+    """Return the engine's section that stands at a path; None if another, or none, does."""
     return next((each for each in ENGINE_SECTIONS if each.study_path == ".".join(path)), None)
 
 

@@ -34,15 +34,15 @@ BUILT_IN = {
 }
 
 _REMEMBERED_BYTES = 1024 * 1024
-"""Files smaller than this are hashed anew each time: that is quicker than looking them up."""
+"""Files smaller than this are hashed again each time: that is quicker than looking them up."""
 
 
 def local_path(value: str, suffixes: frozenset[str] = frozenset()) -> Path | None:
-    """Return the file or folder that ``value`` names on this machine; null if it is an id.
+    """Return the file or folder that ``value`` names on this machine; None if it is an id.
 
     Args:
         value: a model, adapter or data set as a study gives it; relative to the working folder.
-        suffixes: endings that only a file has, so that a missing one is told.
+        suffixes: endings that only a file has, so that a missing one is reported.
 
     Raises:
         ConfigurationError: ``value`` can only be a path, and nothing is there.
@@ -79,9 +79,9 @@ def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _written(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str] | None:
-    """Return where a setting that may name a file stands in ``values``, and its name there.
+    """Return where a setting that may name a file is in ``values``, and its name there.
 
-    The sections around it are copied, so that it can be replaced. Null where it is not set, or
+    The sections around it are copied, so that it can be replaced. None where it is not set, or
     names what is built in.
     """
     *sections, name = key.split(".")

@@ -178,7 +178,7 @@ class Layout:
         return asked
 
     def _section(self, name: str, given: Any, model: type[SectionT]) -> SectionT | None:
-        """Return a part that is the study's own; null if it is not given, or wrong."""
+        """Return a part that is the study's own; None if it is not given, or wrong."""
         if given is None:
             return None
         if not isinstance(given, Mapping):

@@ -24,7 +24,7 @@ def load_study(
         shape_of: gives a model's shape by its name, for rules that need it.
 
     Raises:
-        ConfigurationError: the study cannot be used; it tells every problem found.
+        ConfigurationError: the study cannot be used; it names every problem found.
     """
     document = read_document(Path(path))
     return expand(overridden(document, overrides) if overrides else document, shape_of)
@@ -45,7 +45,7 @@ def study_from_mapping(
         shape_of: gives a model's shape by its name, for rules that need it.
 
     Raises:
-        ConfigurationError: the study cannot be used; it tells every problem found.
+        ConfigurationError: the study cannot be used; it names every problem found.
     """
     document = document_from(mapping, origin)
     return expand(overridden(document, overrides) if overrides else document, shape_of)

@@ -73,7 +73,7 @@ def _complete_dataset(result: dict[str, Any], before: Any) -> None:
 
 
 def flattened(values: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
-    """Return each setting in ``values`` under its path; free mappings stay whole."""
+    """Return each setting in ``values`` under its path; free mappings are not split."""
     return dict(_leaves(values, ExperimentConfig, ()))
 
 

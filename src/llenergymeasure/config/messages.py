@@ -42,7 +42,7 @@ _TYPE_MESSAGES = {
 
 
 def describe(value: Any) -> str:
-    """Return ``value`` as it would stand in the file, cut to fit in a message."""
+    """Return ``value`` as it would appear in the file, cut to fit in a message."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, RecursionError):
@@ -150,7 +150,7 @@ def _whole(value: Any) -> bool:
 
 
 def _real_path(loc: tuple[int | str, ...], values: Any, kind: str) -> tuple[KeyPath, Any]:
-    """Return ``loc`` without the names of union branches, and the value that stands there."""
+    """Return ``loc`` without the names of union branches, and the value that is there."""
     path: list[str | int] = []
     at: Any = values
     for place, part in enumerate(loc):

@@ -1,4 +1,4 @@
-"""Whom to tell that a study has ended: a webhook, a command, or both."""
+"""Whom to notify that a study has ended: a webhook, a command, or both."""
 
 from typing import Literal, get_args
 from urllib.parse import urlsplit
@@ -15,7 +15,7 @@ _VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
 class NotifyConfig(Section):
-    """Whom to tell that the study has ended. None of it is part of an experiment's id."""
+    """Whom to notify that the study has ended. None of it is part of an experiment's id."""
 
     webhook: str | None = Field(
         default=None,
@@ -54,11 +54,11 @@ class NotifyConfig(Section):
     )
 
     def wants(self, event: Event) -> bool:
-        """Return whether an event is to be told."""
+        """Return whether an event is to be sent."""
         return self.on is None or event in self.on
 
     def whom(self) -> str:
-        """Return whom it tells, without an address: knowing that may be the right to use it."""
+        """Return whom it notifies, without an address: knowing that may be the right to use it."""
         ways = []
         if self.webhook is not None:
             ways.append("a webhook")
@@ -81,14 +81,14 @@ class NotifyConfig(Section):
         if self.webhook is not None and self.webhook_env is not None:
             raise ValueError("give webhook or webhook_env, not both")
         if self.webhook is None and self.webhook_env is None and self.command is None:
-            raise ValueError("tells nobody; give webhook, webhook_env or command")
+            raise ValueError("notifies nobody; give webhook, webhook_env or command")
         if self.token_env is not None and self.webhook is None and self.webhook_env is None:
             raise ValueError("token_env is sent to a webhook; give webhook or webhook_env")
         return self
 
 
 def address_problem(address: str) -> str | None:
-    """Return why nothing may be sent to an address; null if it may. It never repeats it."""
+    """Return why nothing may be sent to an address; None if it may. It never repeats it."""
     try:
         parts = urlsplit(address)
         host = parts.hostname or ""

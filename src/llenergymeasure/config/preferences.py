@@ -1,6 +1,6 @@
-"""A user's own settings: where results go, where engines run, whom to tell.
+"""A user's own settings: where results go, where engines run, whom to notify.
 
-They stand in one file in the user's configuration folder, and change nothing of what is measured:
+They are in one file in the user's configuration folder, and change nothing of what is measured:
 the same study has the same experiments for everyone. For each of them the environment wins over
 the study, the study over the file, and the file over what is built in.
 """
@@ -70,7 +70,7 @@ class Preferences(Section):
         description="Where each backend runs; default: what is found here.",
     )
     notify: NotifyConfig | None = Field(
-        default=None, description="Whom to tell that a study has ended; default nobody."
+        default=None, description="Whom to notify that a study has ended; default nobody."
     )
 
 
@@ -80,7 +80,7 @@ class Preference:
 
     Attributes:
         key: its dotted name.
-        value: the value, as it would be written; null where there is none.
+        value: the value, as it would be written; None where there is none.
         origin: who says so: a variable, a file, or what is built in.
     """
 
@@ -103,7 +103,7 @@ def user_preferences() -> Preferences:
     """Return what the user's file says; nothing where there is none.
 
     Raises:
-        ConfigurationError: the file cannot be used; it tells every problem found.
+        ConfigurationError: the file cannot be used; it names every problem found.
     """
     path = user_configuration()
     return _checked(_stored(path), path)
@@ -128,7 +128,7 @@ def preferred_folder(given: Path | None) -> Path:
 
 
 def preferred_notify(given: NotifyConfig | None) -> NotifyConfig | None:
-    """Return whom to tell of a study's end; null for nobody.
+    """Return whom to notify of a study's end; None for nobody.
 
     Args:
         given: what the study says, if anything.
@@ -147,7 +147,7 @@ def runner_variable(backend: BackendName) -> str:
 
 
 def runner_in_environment(backend: BackendName) -> RunnerChoice | None:
-    """Return the runner that the environment chooses for a backend; null if none.
+    """Return the runner that the environment chooses for a backend; None if none.
 
     Raises:
         ConfigurationError: the variable holds no runner.
@@ -165,7 +165,7 @@ def preferences_in_force(study_file: Path | None = None) -> list[Preference]:
     """Return every setting with its value and where that is from.
 
     Args:
-        study_file: a study whose word counts too; null for none.
+        study_file: a study whose word counts too; None for none.
 
     Raises:
         ConfigurationError: the study, the user's file or a variable cannot be used.

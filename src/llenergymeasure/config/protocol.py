@@ -59,14 +59,14 @@ class ProtocolSettings:
         """Return the protocol with a window that the sensor can resolve; a study's own stays.
 
         Args:
-            sensor_s: the shortest window that reaches the precision; null where it is not known.
+            sensor_s: the shortest window that reaches the precision; None where it is not known.
         """
         if sensor_s is None or sensor_s <= self.window_min_s or self.window_min_source == "study":
             return self
         return replace(self, window_min_s=sensor_s, window_min_source="sensor")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values, as they stand in a run's record."""
+        """Return the settings as plain values, as they are in a run's record."""
         return asdict(self)
 
 

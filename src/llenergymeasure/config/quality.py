@@ -10,7 +10,7 @@ OWN_TASK = "llem-small"
 
 
 class QualityConfig(Section):
-    """Quality beside energy, after the window. None of it is part of an experiment's id."""
+    """Quality of the answers, after the window. None of it is part of an experiment's id."""
 
     texts: str | None = Field(
         default=None,

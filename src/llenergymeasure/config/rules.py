@@ -1,7 +1,7 @@
 """Settings that do not go together, found before anything runs.
 
 An engine checks its own parameters, and its own words are shown. Here stands only what no engine
-says, or what it says late: after it has loaded a model, or by cutting answers short in silence.
+says, or what it says late: after it has loaded a model, or by cutting answers short silently.
 """
 
 import os
@@ -202,7 +202,7 @@ def context_within_positions(facts: Facts) -> Found:
 
 
 def workload_fits(facts: Facts) -> Found:
-    """Prompt and answer fit into the context, or engines cut answers short in silence."""
+    """Prompt and answer fit into the context, or engines cut answers short silently."""
     length = facts.number(facts.names.context)
     synthetic = None if length is None else facts.config.synthetic()
     if length is None or synthetic is None:

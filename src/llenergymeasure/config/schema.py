@@ -225,7 +225,7 @@ def _sweep_schema(settings: Schema, definitions: Schema) -> Schema:
 def _paths(
     properties: Schema, definitions: Schema, prefix: str, own: dict[str, set[str]]
 ) -> Iterator[tuple[str, Schema]]:
-    """Yield each setting with its dotted path; an engine's further knobs match a pattern."""
+    """Yield each setting with its dotted path; an engine's further parameters match a pattern."""
     for name, setting in properties.items():
         if not prefix and name in NOT_SWEPT:
             continue
@@ -302,7 +302,7 @@ def _runners_schema() -> Schema:
 
 
 def schema_text() -> str:
-    """Return the schema as it stands in its file."""
+    """Return the schema as it is in its file."""
     return json.dumps(study_schema(), indent=2, ensure_ascii=False) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What one run is told: the only thing that crosses from the planner into a run's process."""
+"""What one run gets: the only thing that crosses from the planner into a run's process."""
 
 from typing import Any, Literal
 

@@ -94,7 +94,7 @@ def parse(content: bytes, file: Path | None = None) -> tuple[Any, dict[KeyPath, 
     """Return the value of YAML bytes and the place of each key and item in it.
 
     Raises:
-        ConfigurationError: the content is not strict YAML; all problems are told at once.
+        ConfigurationError: the content is not strict YAML; all problems are named at once.
     """
     text = _decode(content, file)
     try:

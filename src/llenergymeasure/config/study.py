@@ -66,9 +66,9 @@ class Study:
         execution: how the runs follow each other, as given.
         n_cycles: cycles of each experiment, as resolved.
         runners: where a backend runs, of those that the study uses and says it of.
-        notify: whom to tell when it has ended.
-        carbon: figures that carbon and cost are computed with; null if none are declared.
-        quality: what is asked of the answers' quality; null for nothing.
+        notify: whom to notify when it has ended.
+        carbon: figures that carbon and cost are computed with; None if none are declared.
+        quality: what is asked of the answers' quality; None for nothing.
         results_root: folder that holds the study's own.
         swept_keys: dotted names of the settings that vary, the backend apart.
         notes: what a reader should know before running it, a sentence each.

@@ -95,7 +95,7 @@ class Point:
 
 
 def scope_of(setting: Setting) -> BackendName | None:
-    """Return the backend that a setting belongs to; null if it is for all."""
+    """Return the backend that a setting belongs to; None if it is for all."""
     return next((name for name in BACKENDS if setting[0] == name), None)
 
 
@@ -113,7 +113,7 @@ def parse_axes(sweep: Any, places: Places) -> list[Axis]:
     """Return the axes of a study's ``sweep``, in the order of the file.
 
     Raises:
-        ConfigurationError: keys or values that cannot be swept; all are told at once.
+        ConfigurationError: keys or values that cannot be swept; all are named at once.
     """
     where: KeyPath = ("sweep",)
     if not isinstance(sweep, Mapping):

@@ -1,4 +1,4 @@
-"""Apptainer: what Snakemake's own call of it is told through the environment.
+"""Apptainer: what Snakemake's own call of it gets through the environment.
 
 Snakemake writes ``apptainer exec --home CWD … IMAGE bash -c …``. Every option of ``exec`` can also
 be set by a variable, which reaches the jobs of any executor and needs no quoting in between.
@@ -33,7 +33,7 @@ def call_variables(
     """Return the variables that make ``apptainer exec`` do what a run needs.
 
     Args:
-        mounts: what is bound, besides what the site's configuration binds.
+        mounts: what is bound, in addition to what the site's configuration binds.
         inside: the run's environment; nothing else of the host's gets in (``--cleanenv``).
         nvidia: whether the host's driver libraries are brought in (``--nv``).
     """
@@ -85,7 +85,7 @@ def missing_capabilities(status: Path = Path("/proc/self/status")) -> list[str]:
 def image_for_snakemake(image: SifImage, links: Path) -> str:
     """Return how a rule may name an image.
 
-    Snakemake puts the path bare into a shell line and refuses spaces in it; a link beside the
+    Snakemake puts the path bare into a shell line and refuses spaces in it; a link next to the
     working directory stands in for a path that has any.
 
     Args:

@@ -126,7 +126,7 @@ def image_digest(engine: Engine, image: str) -> str | None:
 
 
 def pull(engine: Engine, image: str) -> None:
-    """Fetch an image that is not here; it is an error where that cannot be had."""
+    """Fetch an image that is not here; it is an error where that cannot be fetched."""
     if image_digest(engine, image) is not None:
         return
     say(f"Fetching the image {image} …")
@@ -136,7 +136,7 @@ def pull(engine: Engine, image: str) -> None:
 
 
 def owner(pid: int) -> str:
-    """Return what tells a process from every other: boot, process id, and its start."""
+    """Return what distinguishes a process from every other: boot, process id, and its start."""
     return f"{boot_id()}:{pid}:{start_ticks(pid)}"
 
 

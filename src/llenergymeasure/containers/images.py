@@ -86,7 +86,7 @@ def containers_folder() -> Path:
     for folder in (package / "_workflow" / "containers", package.parents[1] / "containers"):
         if folder.is_dir():
             return folder
-    raise ConfigurationError(f"no image definitions beside {package}: reinstall llenergymeasure")
+    raise ConfigurationError(f"no image definitions next to {package}: reinstall llenergymeasure")
 
 
 def released() -> dict[str, str]:
@@ -101,7 +101,7 @@ def released() -> dict[str, str]:
 def _file_digest(path: Path) -> str:
     """Return the SHA-256 of a file, remembered as long as its size, inode and times stay.
 
-    What is remembered stands under a hash that covers it too: a damaged memory is none.
+    What is remembered is under a hash that covers it too: a damaged memory is none.
     """
     state = path.stat()
     stamp = (state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)

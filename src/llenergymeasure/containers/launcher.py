@@ -88,7 +88,7 @@ def _task(options: argparse.Namespace) -> Task:
 
 
 def _become_apptainer(options: argparse.Namespace, task: Task) -> None:
-    """Become the container; what it is to see stands in variables that the workflow has set."""
+    """Become the container; what it is to see is in variables that the workflow has set."""
     words = apptainer.exec_command(options.image, task.command(options.watch))
     # The supervisor's choice of cards is younger than what the workflow has set.
     variables = apptainer.environment_inside(inside_variables(os.environ))

@@ -103,12 +103,12 @@ def _automatic(backend: BackendName, *, apptainer_offered: bool) -> RunnerChoice
 
 
 def apptainer_command() -> str | None:
-    """Return the name of Apptainer's command here; null if there is none."""
+    """Return the name of Apptainer's command here; None if there is none."""
     return next((name for name in ("apptainer", "singularity") if shutil.which(name)), None)
 
 
 def container_command() -> str | None:
-    """Return ``$LLEM_DOCKER``, else ``docker`` or ``podman``, whichever is here; else null."""
+    """Return ``$LLEM_DOCKER``, else ``docker`` or ``podman``, whichever is here; else None."""
     names = [os.environ["LLEM_DOCKER"]] if os.environ.get("LLEM_DOCKER") else ["docker", "podman"]
     return next((name for name in names if shutil.which(name)), None)
 

@@ -154,7 +154,7 @@ def inside_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def image_variables(image: str, digest: str | None) -> dict[str, str]:
-    """Return how a run learns which image it is in: nobody can tell from inside."""
+    """Return how a run learns which image it is in: it cannot be seen from inside."""
     return {"LLEM_IMAGE": image} | ({} if digest is None else {"LLEM_IMAGE_DIGEST": digest})
 
 

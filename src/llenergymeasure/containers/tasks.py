@@ -90,7 +90,7 @@ class Task:
         make_folder(self.folder.path)
         with os.fdopen(open_file(self.folder.attempts, os.O_RDWR | os.O_CREAT), "a") as lock:
             if not try_lock(lock.fileno()) or self.pid() is not None:
-                return  # the outcome is another's to write: of an attempt at work, or of this one
+                return  # the outcome is another's to write: of a running attempt, or of this one
             outcome = Outcome(self.earlier + 1, phase="container", job=job_facts())
             outcome.begin(self.folder)
             kind = ContainerError.__name__ if status == "failed" else status.capitalize()

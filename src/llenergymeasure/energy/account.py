@@ -1,6 +1,6 @@
 """From samples to the energy of a run: every reading, its interval, and reasons to doubt it.
 
-A pure function of the samples and the marks: windows can be cut anew without measuring again.
+A pure function of the samples and the marks: windows can be cut again without measuring again.
 """
 
 from collections.abc import Collection, Mapping, Sequence

@@ -22,7 +22,7 @@ _STEADY = 0.03
 """A card whose power varies by less than this share of its range is at a level."""
 _FEWEST_LEVELS = 6
 _LEAST_RANGE = 0.3
-"""Least range of the levels, over the highest, that tells a gain from an offset."""
+"""Least range of the levels, over the highest, that distinguishes a gain from an offset."""
 _APART_W = 40.0
 """A meter that sees so much more or less than a card is not on the card alone."""
 _GAP_SPACINGS = 1.5
@@ -35,7 +35,7 @@ class Surely:
 
     Attributes:
         accuracy: half width at 95 % of its own gain, relative.
-        rest_w: power that it sees besides the card; None: it is on the card alone.
+        rest_w: power that it sees in addition to the card; None: it is on the card alone.
         efficiency: of the supply between meter and card.
     """
 

@@ -17,7 +17,7 @@ class Batch:
 
     Attributes:
         start_ns, end_ns: from the first of its requests to the end of the last.
-        first_token_ns: the earliest and the latest of its requests' first tokens; null if one of
+        first_token_ns: the earliest and the latest of its requests' first tokens; None if one of
             them has none.
         input_tokens, output_tokens, requests: what it holds.
         thinking_tokens: those of its output that were thought before the answers.
@@ -42,7 +42,7 @@ class Batch:
 
     @property
     def prefill_end_ns(self) -> int | None:
-        """Return when prefill was over; null if its requests were not at one in that."""
+        """Return when prefill was over; None if its requests were not at one in that."""
         if self.first_token_ns is None:
             return None
         first_ns, last_ns = self.first_token_ns
@@ -55,9 +55,9 @@ class BatchEnergy:
     """The headline energy of a batch.
 
     Attributes:
-        energy_j: null if it cannot be told.
-        u95_j: half width of its 95 % interval; null for an estimate.
-        unavailable: why it is null.
+        energy_j: None if it cannot be determined.
+        u95_j: half width of its 95 % interval; None for an estimate.
+        unavailable: why it is None.
     """
 
     energy_j: float | None

@@ -20,7 +20,7 @@ _LOCAL_S = 0.25
 """How long a stretch at an end says what power is drawn there."""
 
 _FEW = 8
-"""Fewest independent readings whose scatter tells the error of their mean."""
+"""Fewest independent readings whose scatter shows the error of their mean."""
 
 LEAST_AUDIT_S = 3.0
 """Shortest stretch over which two channels are held against each other."""

@@ -310,7 +310,7 @@ class Lag:
 def counter_lag(knots: Knots, edges_s: Floats) -> Lag | None:
     """Return how late a counter shows steps whose times are known; None from too few clear ones.
 
-    The energy of the knots around a step, against the power before and after it, tells when the
+    The energy of the knots around a step, against the power before and after it, shows when the
     counter saw it.
     """
     lags_s = []

@@ -62,7 +62,7 @@ class Device:
     notes: tuple[str, ...] = ()
 
     def channels(self, start_ns: int, end_ns: int) -> list[Channel]:
-        """Return the channels there are, the one first that tells more of a window.
+        """Return the channels there are, the one first that shows more of a window.
 
         That is the counter, unless it is the sum of readings that miss part of the time and clearly
         missed some of it: then readings that see everything.

@@ -1,6 +1,6 @@
 """What energy means outside: watt-hours per 1,000 requests, carbon, cost.
 
-Grid factor, PUE and price are declared by whoever runs the study and stand beside the result:
+Grid factor, PUE and price are declared by whoever runs the study and shown next to the result:
 without them there is no figure.
 """
 
@@ -39,18 +39,18 @@ class Declared:
         return energy_j * self.pue / _J_PER_KWH
 
     def carbon_gco2e(self, energy_j: float) -> float | None:
-        """Return the emission in grams of CO2 equivalent; null without a grid factor."""
+        """Return the emission in grams of CO2 equivalent; None without a grid factor."""
         if self.grid_gco2e_per_kwh is None:
             return None
         return self.site_kwh(energy_j) * self.grid_gco2e_per_kwh
 
     def cost(self, energy_j: float) -> float | None:
-        """Return the cost in the currency of the price; null without one."""
+        """Return the cost in the currency of the price; None without one."""
         return None if self.price_per_kwh is None else self.site_kwh(energy_j) * self.price_per_kwh
 
 
 def footprint(energy: Energy, declared: Declared) -> Footprint | None:
-    """Return what a window's headline energy meant at a place; null if there is no energy."""
+    """Return what a window's headline energy meant at a place; None if there is no energy."""
     if energy.gross_j is None:
         return None
     thousand_j = None if energy.per_request_j is None else 1000 * energy.per_request_j
@@ -71,5 +71,5 @@ def footprint(energy: Energy, declared: Declared) -> Footprint | None:
 
 
 def per_1000_requests_wh(per_request_j: float | None) -> float | None:
-    """Return energy per 1,000 requests in Wh, the unit of AIEnergyScore; null if unknown."""
+    """Return energy per 1,000 requests in Wh, the unit of AIEnergyScore; None if unknown."""
     return None if per_request_j is None else 1000 * per_request_j / J_PER_WH

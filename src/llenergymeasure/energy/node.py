@@ -1,4 +1,4 @@
-"""The node's energy beside that of its devices: aligned by a step of the load, never added to it.
+"""The node's energy next to that of its devices: aligned by a step of the load, never added to it.
 
 A meter of the whole machine has its own clock and is late: it averages, a BMC renews slowly, a log
 is flushed. How late is found where the load steps: the shift at which its power follows that of
@@ -42,7 +42,7 @@ _SLOW_WINDOWS = 10
 
 
 class NotAlignedError(Exception):
-    """Why a meter's time cannot be told from the recording."""
+    """Why a meter's time cannot be determined from the recording."""
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,7 @@ def choose(
 ) -> tuple[list[Source], str | None]:
     """Choose the headline: one sensor, of each device one channel, nothing that overlaps.
 
-    Where a card was measured its energy is the headline; the host's stands beside it. A card of
+    Where a card was measured its energy is the headline; the host's is shown next to it. A card of
     the run that could not be read leaves no headline: the others' energy is not that of the run.
 
     Args:

@@ -1,4 +1,4 @@
-"""Energy of prefill and of decode: what an energy counter's steps tell with the phases' marks.
+"""Energy of prefill and of decode: what an energy counter's steps show with the phases' marks.
 
 A counter steps about ten times a second, and each step's energy is that of the phases that the time
 since the last one holds: so many seconds of prefill, of decode, and of neither. Over all steps of a
@@ -24,7 +24,7 @@ from llenergymeasure.energy.window import COVERAGE_FACTOR
 _LEAST_STEPS = 12
 _WORST_CONDITION = 30.0
 """Largest condition number of the scaled times (Belsley, Kuh and Welsch 1980: from 30 on
-coefficients can no longer be told apart)."""
+coefficients can no longer be separated)."""
 
 _LAGS_S = np.arange(0.0, 0.105, 0.005)
 """Lags of a counter that are tried: the one that leaves least unexplained is taken, and refined."""
@@ -69,7 +69,7 @@ class TokenEnergy:
 
 @dataclass(frozen=True)
 class NoSplit:
-    """Why prefill and decode cannot be told apart."""
+    """Why prefill and decode cannot be separated."""
 
     reason: str
 
@@ -200,7 +200,7 @@ def _least_squares(
     design = np.column_stack(columns)
     scale = np.linalg.norm(design, axis=0)
     if not scale.all() or np.linalg.cond(design / scale) > _WORST_CONDITION:
-        return NoSplit("the phases fall on the counter's steps too evenly to be told apart")
+        return NoSplit("the phases fall on the counter's steps too evenly to be separated")
     inverse = np.linalg.inv(design.T @ design)
     powers = inverse @ design.T @ rise_j
     left_j = rise_j - design @ powers

@@ -1,6 +1,6 @@
 """Reasons to doubt a window's energy: every code of the meter, each decided here.
 
-What each code means, and whether it keeps a run out of the means, stands in ``units.VALIDITY``. A
+What each code means, and whether it keeps a run out of the means, is in ``units.VALIDITY``. A
 fault never makes an energy zero: it makes it None, wider, or doubted.
 """
 

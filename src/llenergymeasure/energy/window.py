@@ -4,7 +4,7 @@ A channel knows the cumulative energy at its knots (a counter's ticks, a power r
 The energy of a window is the difference of that at its two ends, and an end lies between two knots.
 What it draws there is known in one of two ways:
 
-- beside rest: where the caller left the device without work next to the end (a margin), the energy
+- next to rest: where the caller left the device without work next to the end (a margin), the energy
   at the end is that of a knot in the margin, less or plus the margin's own power up to the end. At
   the closing end the knot is taken late enough for a counter that lags;
 - elsewhere it is interpolated. How far the truth may lie off the line is estimated from how much
@@ -26,7 +26,7 @@ LAG_ALLOWANCE_S = 0.1
 """How late a counter of unknown lag may count: one update period of all cards seen so far."""
 
 _AROUND_S = 2.0
-"""Half width of the stretch that tells how much power varies around an end."""
+"""Half width of the stretch that shows how much power varies around an end."""
 
 _OFF_LINE = 0.45
 """Energy off the line between two knots over (rms deviation of power times knot distance), in the
@@ -218,7 +218,7 @@ def _possible(
         e1 - low_w * max(before_s - half1, 0.0) - min(before_s - half1, 0.0) * high_w,
     )
     plain_j = float(knots.at(t_s))
-    # Knots that tell more or less than the device can draw leave only their own line.
+    # Knots that show more or less than the device can draw leave only their own line.
     return min(low_j, plain_j), max(high_j, plain_j)
 
 
@@ -226,7 +226,7 @@ def _step(knots: Knots, left: int, t_s: float) -> float | None:
     """Return the energy where power steps once between two knots; None if it does not.
 
     Where power is level over two knots before and over two after, the energy between the two
-    knots tells when it stepped.
+    knots shows when it stepped.
     """
     if left < 2 or left + 4 > len(knots):
         return None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def free_bytes(path: Path) -> int | None:
-    """Return what a process may still write where ``path`` is or will be; null if unknown."""
+    """Return what a process may still write where ``path`` is or will be; None if unknown."""
     try:
         found = os.statvfs(_nearest(path))
     except OSError:
@@ -15,7 +15,7 @@ def free_bytes(path: Path) -> int | None:
 
 
 def why_not_writable(folder: Path) -> str | None:
-    """Return why nothing can be written into a folder; null if something was, and removed.
+    """Return why nothing can be written into a folder; None if something was, and removed.
 
     A folder that is not there yet is made.
     """

@@ -15,11 +15,11 @@ from llenergymeasure.processes import ChildError, completed
 
 
 def environment() -> dict[str, Any]:
-    """Return what describes this machine and process; what cannot be read is null.
+    """Return what describes this machine and process; what cannot be read is None.
 
     Takes tens of ms, most of them to import NVML's bindings. ``gpus`` are those a CUDA process
     here would use, in their state at this moment: gather it while a run is at rest.
-    ``job`` is the scheduler's, null outside of any.
+    ``job`` is the scheduler's, None outside of any.
     """
     found = {**host(), **software(os.environ), "job": job_facts()}
     cards = gpus()

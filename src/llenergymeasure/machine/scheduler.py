@@ -46,7 +46,7 @@ class Job:
 
 
 def current_job(environ: Mapping[str, str] | None = None) -> Job | None:
-    """Return the job that this environment belongs to; null outside of any."""
+    """Return the job that this environment belongs to; None outside of any."""
     found = os.environ if environ is None else environ
     if found.get(HANDED_ON):
         return Job(**json.loads(found[HANDED_ON]))
@@ -71,7 +71,7 @@ def job_facts(environ: Mapping[str, str] | None = None) -> dict[str, Any] | None
 
 
 def handed_on(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variable that tells a process in a container its job; none outside of any."""
+    """Return the variable that gives a process in a container its job; none outside of any."""
     job = job_facts(environ)
     return {} if job is None else {HANDED_ON: json.dumps(job)}
 

@@ -57,7 +57,7 @@ def packages(folders: list[str] | None = None) -> dict[str, str]:
 
 
 def cuda_runtime(installed: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str] | None:
-    """Return the CUDA that programs here are built for, and where that was read; null if none."""
+    """Return the CUDA that programs here are built for, and where that was read; None if none."""
     torch = sys.modules.get("torch")
     loaded = getattr(getattr(torch, "version", None), "cuda", None)
     if loaded:
@@ -76,10 +76,10 @@ def cuda_runtime(installed: Mapping[str, str], environ: Mapping[str, str]) -> di
 
 
 def container(environ: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the container this runs in, as far as it can be told; null outside of one.
+    """Return the container this runs in, as far as it is known; None outside of one.
 
     From inside, nobody knows an image's digest: whoever started it says it in
-    ``LLEM_IMAGE_DIGEST``, or, of an image that was built just now, in a file beside it.
+    ``LLEM_IMAGE_DIGEST``, or, of an image that was built just now, in a file next to it.
     """
     image = environ.get("LLEM_IMAGE")
     digest = environ.get("LLEM_IMAGE_DIGEST") or built_digest(image)
@@ -94,7 +94,7 @@ def container(environ: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def built_digest(image: str | None) -> str | None:
-    """Return the digest that the build of an image has left beside it, if it is the image's."""
+    """Return the digest that the build of an image has left next to it, if it is the image's."""
     if image is None:
         return None
     try:

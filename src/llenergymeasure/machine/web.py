@@ -42,7 +42,7 @@ def exchange(request: Request, timeout_s: float, most_bytes: int = 0) -> bytes:
 
 
 def send(request: Request, timeout_s: float, most_bytes: int = 0) -> bytes:
-    """As :func:`exchange`, but the time is that of each step, and starts anew with each byte."""
+    """As :func:`exchange`, but the time is that of each step, and starts again with each byte."""
     host = urlsplit(request.full_url).hostname or ""
     try:
         with _opener(host).open(request, timeout=timeout_s) as answer:
@@ -96,7 +96,7 @@ class _NoRedirect(HTTPRedirectHandler):
 
 
 def within(timeout_s: float, work: Callable[[], Done], grace_s: float = 0.0) -> Done:
-    """Do ``work`` in so many seconds altogether: a socket's own limit starts anew with each byte.
+    """Do ``work`` in so many seconds altogether: a socket's own limit starts again with each byte.
 
     Args:
         timeout_s: how long it may take.

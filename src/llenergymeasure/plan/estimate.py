@@ -2,7 +2,7 @@
 
 The waits of a protocol are known; loading and computing follow from the model's size and the
 device's speed, which whoever asks passes in. What is not known is named, and the estimate is then
-the least that a run takes. The limit is the same reckoning for a machine many times as slow: it
+the least that a run takes. The limit is the same computation for a machine many times as slow: it
 ends what hangs, and hurries nobody.
 """
 
@@ -100,7 +100,7 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of an experiment besides its settings; words name what is not."""
+    """What is known of an experiment in addition to its settings; words name what is not."""
 
     model: ModelSize | str = "the model's size"
     device: Device | str = "the device's speed"
@@ -127,7 +127,7 @@ Knows = Callable[[ExperimentConfig], Known]
 
 
 def nothing_known(_config: ExperimentConfig) -> Known:
-    """Know nothing besides the settings."""
+    """Know nothing but the settings."""
     return Known()
 
 

@@ -1,7 +1,7 @@
 """Which experiments do the same work, so that their engines can be compared, and which do not.
 
 The contract: within a study all engines get the same prompts as token ids, write the same count
-of output tokens, and compute in the same data type. What the settings tell of it is found here,
+of output tokens, and compute in the same data type. What the settings show of it is found here,
 before anything runs; what the runs then did is held against it when they are merged.
 """
 

@@ -94,7 +94,7 @@ class Plan:
         return found
 
     def label(self, run: PlannedRun) -> str:
-        """Return what tells a run from the others, for people: its settings and its cycle."""
+        """Return a run's name for people: its settings and its cycle."""
         return f"{self._labels[run.experiment]}, cycle {run.cycle}"
 
     @cached_property
@@ -130,7 +130,7 @@ class Plan:
         """Return the plan as JSON, a line for each run; the same plan gives the same bytes.
 
         Args:
-            more: keys told next to the plan's own, which reading it back leaves aside.
+            more: keys given next to the plan's own, which reading it back leaves aside.
         """
         return b"".join(self._json_parts(more or {}))
 

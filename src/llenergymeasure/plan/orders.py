@@ -82,7 +82,7 @@ def _williams_row(experiments: int, cycles: int, cycle: int) -> list[int]:
     """Return a row of a Williams square (Williams 1949, Aust. J. Sci. Res. A 2, 149-168).
 
     Over as many cycles as experiments, twice as many where their number is odd, each experiment
-    stands in each place, and follows each other one, equally often. Fewer cycles take rows that
+    is in each place, and follows each other one, equally often. Fewer cycles take rows that
     are evenly spaced.
     """
     if cycles < experiments:

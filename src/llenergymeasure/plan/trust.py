@@ -19,11 +19,11 @@ _CODE = re.compile(
 
 
 def runs_or_sends(plan: Plan, notify: NotifyConfig | None) -> list[str]:
-    """Return what a study runs besides its engines and sends to whom, a line each; or nothing.
+    """Return what a study runs apart from its engines and sends to whom, a line each.
 
     Args:
         plan: the study's.
-        notify: whom it tells of its end.
+        notify: whom it notifies of its end.
     """
     found: dict[str, None] = {}
     for config in {run.experiment: run.config for run in plan.runs}.values():
@@ -79,7 +79,7 @@ def _news(notify: NotifyConfig) -> Iterator[str]:
     if notify.webhook is not None:
         where = str(urlsplit(notify.webhook).hostname)
     if notify.webhook is not None or notify.webhook_env is not None:
-        yield f"tells {where} of its end (notify)"
+        yield f"notifies {where} of its end (notify)"
     if notify.token_env is not None:
         yield f"sends the variable {notify.token_env} to {where} (notify.token_env)"
     if notify.command is not None:

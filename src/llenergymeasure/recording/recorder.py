@@ -2,7 +2,7 @@
 
 It shares no interpreter lock with the engine and survives the engine's crash. It ends when its
 standard input closes (whoever started it has ended, however), on SIGTERM, and, as a second line,
-when the kernel tells it that its parent died. Nothing but the last second is lost on SIGKILL.
+when the kernel signals that its parent died. Nothing but the last second is lost on SIGKILL.
 
     python -m llenergymeasure.recording.recorder --out samples.arrows [--devices UUID,…|none]
         [--sensors auto|nvml,…] [--run-pid PID] [--parent-pid PID]

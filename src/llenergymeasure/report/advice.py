@@ -55,7 +55,7 @@ _BY_CLASS = {
 """What to do by the class of the error, which says what happened; a message is for people."""
 
 _BY_STATUS = {
-    "running": "It was at work when these tables were written.",
+    "running": "It was running when these tables were written.",
     "missing": "It was never started: run the study again to make it.",
     "interrupted": "It was stopped from outside: run the study again to make it.",
     "lost": "It ended without a word, as after a power cut or a kill: run the study again, and "

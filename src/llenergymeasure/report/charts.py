@@ -30,7 +30,7 @@ from llenergymeasure.report.wording import (
 )
 
 NAME_LENGTH = 34
-"""Characters of a name that fit beside the rows, and above them on a phone."""
+"""Characters of a name that fit next to the rows, and above them on a phone."""
 CHARACTER_WIDTH, VALUE_WIDTH = 8, 150
 """In pixels: of a name's widest common font, and of the values on the right."""
 

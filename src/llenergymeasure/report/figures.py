@@ -136,11 +136,11 @@ def texts(name: str, **options: Any) -> Channel:
 
 
 _MARK_ROLES = re.compile(r' role="graphics-\w+" aria-roledescription="[^"]*"( aria-label="[^"]*")?')
-"""Each mark as an image of its own, without a name: noise to who hears the page read."""
+"""Each mark as an image of its own, without a name: noise for screen readers."""
 
 
 def _titled(svg: str, title: str, text: str) -> str:
-    """Return a drawing that is one image with a title and a text, for who hears it read."""
+    """Return a drawing that is one image with a title and a text, for screen readers."""
     from markupsafe import escape
 
     head, end, body = svg.partition(">")

@@ -248,7 +248,7 @@ def trend_sentence(trend: Drift | None) -> str:
     """Return what the trend along the order says."""
     if trend is None:
         return (
-            "Whether energy drifted over the study cannot be told: that takes repeats whose order "
+            "Whether energy drifted over the study is not known: that takes repeats whose order "
             "differs from cycle to cycle."
         )
     low, high = percent(trend.ci95_low), percent(trend.ci95_high)

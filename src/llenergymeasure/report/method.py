@@ -72,7 +72,7 @@ def independence(told: Sequence[Row]) -> list[str]:
         )
     if open_:
         said.append(
-            f"In {open_} of {counted(len(repeated), 'experiment')} the cycles are too few to tell "
+            f"In {open_} of {counted(len(repeated), 'experiment')} the cycles are too few to show "
             "whether they are independent, which the intervals take for granted"
         )
     return said

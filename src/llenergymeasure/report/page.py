@@ -1,4 +1,4 @@
-"""The page that a person reads, and the figures beside it: whole, offline, without a script."""
+"""The page that a person reads, and the figures next to it: whole, offline, without a script."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,7 +53,7 @@ LISTED_NOTES = 30
 def write_report(study_dir: Path, *, partial: bool) -> None:
     """Write ``report.html`` and ``figures/`` from the study's plan and tables.
 
-    The same tables give the same bytes, but for the PDF files, whose parts stand in any order.
+    The same tables give the same bytes, but for the PDF files, whose parts are in any order.
 
     Args:
         study_dir: the study's folder, with ``plan.json`` and the merged tables.

@@ -1,4 +1,4 @@
-"""What relates experiments to each other, as the page tells it: pairs, settings, fronts."""
+"""What relates experiments to each other, as the page shows it: pairs, settings, fronts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Relations:
 
     Attributes:
         baseline: the pairs with the experiment that the plan runs first, as texts.
-        pairs: all pairs, the surest first, as texts.
+        pairs: all pairs, the most significant first, as texts.
         pairs_total: how many there are.
         levels: the table of settings' values against their first.
         fronts: who is best for energy and one other objective, as sentences.

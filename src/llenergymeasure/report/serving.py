@@ -69,7 +69,7 @@ class ServingContent:
 def serving_content(
     runs: Sequence[Row], settings: Sequence[str], group_of: Mapping[str, int | None]
 ) -> ServingContent | None:
-    """Return the page's part on traffic; null if no run had any.
+    """Return the page's part on traffic; None if no run had any.
 
     Args:
         runs: rows of ``runs.parquet``.
@@ -178,7 +178,7 @@ def line_sentence(name: str, curve: LoadCurve | None) -> list[str]:
     basis = f"95 % intervals, {curve.points} runs"
     if abs(curve.slope_j) <= curve.slope_half_j:
         return [
-            f"{name}: that power changes with load is not shown ({slope} J a request, {basis})."
+            f"{name}: that power changes with load is not shown ({slope} J per request, {basis})."
         ]
     power = _plus_minus(curve.intercept_w, curve.intercept_half_w)
     return [f"{name}: {power} W at no load, and {slope} J for each request more ({basis})."]
@@ -260,7 +260,7 @@ def _power_load(
     names: Mapping[Key, str],
     curves: Mapping[str, LoadCurve | None],
 ) -> Figure:
-    """Return power against the requests answered a second, and the line through them."""
+    """Return power against the requests answered per second, and the line through them."""
     values = [
         {
             "group": name,
@@ -282,7 +282,7 @@ def _power_load(
         if (curve := curves[name]) is not None
         for load in (0.0, most)
     ]
-    x = numbers("load", title="Requests answered a second")
+    x = numbers("load", title="Requests answered per second")
     y = numbers("power", title="Power (W)", scale={"zero": True})
     line = {"type": "line", "strokeWidth": 1.2, "color": COLOURS["muted"]}
     marks = [

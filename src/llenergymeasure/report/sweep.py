@@ -1,6 +1,6 @@
 """What the study is made for: each quantity's mean against each setting that was swept.
 
-A second setting is told by colour and shape. Further ones stand at the values that most
+A second setting is shown by colour and shape. Further ones stand at the values that most
 experiments share, and the caption says so.
 """
 

@@ -121,7 +121,7 @@ def _typical(row: Row, runs: Sequence[Row]) -> Row | None:
 
 
 def _trace(study: StudyFolder, row: Row, run: Row) -> Trace | None:
-    """Return a run's series; null where its files are gone or hold none."""
+    """Return a run's series; None where its files are gone or hold none."""
     folder = study.run(run["experiment"], run["cycle"])
     try:
         samples, record = read_samples(folder.samples), _record(folder)

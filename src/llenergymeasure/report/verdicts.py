@@ -87,7 +87,7 @@ def difference_sentence(pairs: Pairs, least: Row, most: Row) -> str | None:
         f"({'; '.join(details)})."
     )
     if row["differs"]:
-        sentence += f" Beside their settings they differ in {plain(listed(row['differs']), 120)}."
+        sentence += f" Apart from settings they differ in {plain(listed(row['differs']), 120)}."
     if row["method"] == "unpaired":
         sentence += (
             " Their cycles were not blocks in time on one machine: a drift, or a difference of the "

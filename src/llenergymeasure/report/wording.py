@@ -10,7 +10,7 @@ Interval: TypeAlias = tuple[float | None, float | None, float | None]
 """A mean and its interval's ends."""
 
 NOTHING = "-"
-"""What stands for null."""
+"""What stands for None."""
 
 NOISE_REL = 1e-6
 """Below this share of the value a half width comes from rounding, not from a sensor."""
@@ -79,7 +79,7 @@ def scale_for(values: Iterable[float | None], unit: str) -> Scale:
 def rounded(value: float | None, half_width: float | None = None) -> str:
     """Return a number with as many digits as its interval bears: two of the half width.
 
-    Without an interval three significant digits stand. Null reads as a dash.
+    Without an interval three significant digits stand. None reads as a dash.
     """
     if value is None:
         return NOTHING

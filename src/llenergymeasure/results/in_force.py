@@ -14,12 +14,12 @@ _LEFT_TO_IT = ("auto", "default")
 
 
 def settings_in_force(swept: Mapping[str, Any], backend: str, resolved: Any) -> dict[str, Any]:
-    """Return the values in force of the swept settings of an engine, where it tells one of each.
+    """Return the values in force of the swept settings of an engine, where it reports one of each.
 
     Args:
         swept: the settings that the study sweeps, by dotted key; null leaves one to the engine.
         backend: the engine.
-        resolved: what the engine tells of its settings.
+        resolved: what the engine reports of its settings.
     """
     told = {key: _told(key, resolved) for key in swept if key.startswith(f"{backend}.")}
     return {key: values[0] for key, values in told.items() if len(values) == 1}
@@ -30,7 +30,7 @@ def resolved_otherwise(config: Mapping[str, Any], resolved: Any) -> dict[str, st
 
     Args:
         config: the experiment, only what is set.
-        resolved: what the engine tells of its settings.
+        resolved: what the engine reports of its settings.
     """
     backend = str(config.get("backend"))
     found = {}

@@ -73,13 +73,13 @@ class RunFolder:
     attempts = _Below("attempts.jsonl")
     """Every attempt's end, one JSON line each; never deleted by the workflow."""
     stream = _Below("samples.arrows")
-    """What the recorder streams to while the run is at work."""
+    """What the recorder streams to while the run lasts."""
     log = _Below("run.log")
     """What the run's processes printed."""
     work = _Below("work")
     """Files between the run's own processes."""
     spec = _Below("work", "spec.json")
-    """What this run was told."""
+    """What this run got."""
     recorder = _Below("work", "recorder.json")
     """What the recorder said when it was ready."""
     engine_pid = _Below("work", "engine.pid")
@@ -95,7 +95,7 @@ class RunFolder:
     skip = _Below("work", "skip")
     """Ends the rest before the run as soon as it appears."""
     time_limit = _Below("work", "time_limit.json")
-    """The wall-clock limit that the engine's process reckoned, in seconds."""
+    """The wall-clock limit that the engine's process computed, in seconds."""
     limits = _Below("work", "limits.json")
     """The GPU limits that were held, and how they were put back."""
     gpu_memory = _Below("work", "gpu_memory.json")
@@ -122,7 +122,7 @@ class StudyFolder:
     lock = _Below(".lock")
     """Held by the one workflow that may run this study."""
     circuit = _Below("circuit.jsonl")
-    """How the runs of the workflow at work failed, while none has completed."""
+    """How the runs of the current workflow failed, while none has completed."""
 
     def refused(self, backend: str) -> Path:
         """Return what a backend's engine refuses, by experiment, in its own words."""

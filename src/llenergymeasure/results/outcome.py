@@ -18,7 +18,7 @@ from llenergymeasure.units import Status
 
 START_SLACK_S = 60.0
 """Where only wall-clock times are known: a process that began this much later than the attempt
-wears its number again; smaller differences may come from the clock being set."""
+has its number again; smaller differences may come from the clock being set."""
 
 
 class OutcomeError(BaseModel):
@@ -92,7 +92,7 @@ def _death(outcome: Outcome) -> str | None:
     same_host = outcome.host == socket.gethostname()
     same_boot = outcome.boot_id == boot_id()
     if same_host and outcome.boot_id is not None and not same_boot:
-        return "the machine was started anew while it ran"
+        return "the machine was restarted while it ran"
     if not (same_host and same_boot and outcome.pid is not None):
         return None
     ticks = start_ticks(outcome.pid)
@@ -104,7 +104,7 @@ def _death(outcome: Outcome) -> str | None:
 
 
 def _is_another(ticks: int, outcome: Outcome) -> bool:
-    """Return whether a process that began at ``ticks`` only wears the number of the run's."""
+    """Return whether a process that began at ``ticks`` only has the number of the run's."""
     if outcome.pid_start_ticks is not None:
         return ticks != outcome.pid_start_ticks  # whatever the wall clock did since
     started, began = _wall_clock(ticks), _timestamp(outcome.started_at)

@@ -1,4 +1,4 @@
-"""The record of one run, as it stands in ``result.json``.
+"""The record of one run, as it is in ``result.json``.
 
 Names carry their units; what was not observed is null, never 0. Every time stamp is
 CLOCK_MONOTONIC in nanoseconds on the host that ran it.
@@ -43,7 +43,7 @@ class Tokens(Record):
     input_cached: int | None = Field(
         default=None,
         description="of the input tokens, found in the server's prefix cache by its own account; "
-        "null where it does not tell",
+        "null where it does not say",
     )
     thinking: int | None = Field(
         default=None,
@@ -100,7 +100,7 @@ class TokenSplit(Record):
 
     method: Literal["ticks", "marks", "regression"] | None = Field(
         default=None,
-        description="how prefill and decode were told apart: ticks (the counter's steps); marks or "
+        description="how prefill and decode were separated: ticks (the counter's steps); marks or "
         "regression in results of earlier versions",
     )
     prefill_per_input_token_j: float | None = None
@@ -115,7 +115,7 @@ class TokenSplit(Record):
     unexplained_rel: float | None = Field(
         default=None, description="what the two leave of a batch's energy, root mean square"
     )
-    unavailable: str | None = Field(default=None, description="why they cannot be told apart")
+    unavailable: str | None = Field(default=None, description="why they cannot be separated")
 
 
 class ThinkingEnergy(Record):
@@ -124,7 +124,7 @@ class ThinkingEnergy(Record):
     method: Literal["split", "tokens"] = Field(
         description="split: decode's energy over the time of each, prefill apart; tokens: every "
         "output token has the same part of the window's energy, as what one of each costs cannot "
-        "be told apart, and the intervals are that of the window's energy alone"
+        "be separated, and the intervals are that of the window's energy alone"
     )
     thinking_j: float = Field(description="of the output tokens of thought")
     thinking_u95_j: float | None = Field(
@@ -150,7 +150,7 @@ class Footprint(Record):
 
 
 class NodeEnergy(Record):
-    """Energy of the window of the whole machine at its plug, beside that of its devices.
+    """Energy of the window of the whole machine at its plug, next to that of its devices.
 
     It is never added to theirs: it holds them, and power supplies, fans and all the rest.
     """
@@ -244,11 +244,11 @@ class Performance(Record):
     memory_scope: Literal["device", "process"] | None = None
     weights_bytes: int | None = Field(
         default=None,
-        description="what one copy of the weights takes, reckoned from the model's dimensions",
+        description="what one copy of the weights takes, computed from the model's dimensions",
     )
     kv_cache_bytes: int | None = Field(
         default=None,
-        description="what the keys and values of the longest batch take, reckoned likewise",
+        description="what the keys and values of the longest batch take, computed likewise",
     )
     kv_cache_share_mean: float | None = Field(
         default=None,
@@ -264,7 +264,7 @@ class Performance(Record):
         description="mean share of the window in which device memory was read or written",
     )
     device_memory_used_max_bytes: int | None = Field(
-        default=None, description="most memory in use on the GPUs at work, whoever used it"
+        default=None, description="most memory in use on the run's GPUs, whoever used it"
     )
     utilization_unavailable: str | None = Field(default=None, description="why it is null")
 
@@ -272,7 +272,7 @@ class Performance(Record):
 class Clocks(Record):
     """The GPUs' clocks over the window, by NVML; each field is a column of the runs' table.
 
-    Medians and ranges are over the looks at a card at work; of several cards, over all of them.
+    Medians and ranges are over the looks at a card in use; of several cards, over all of them.
     """
 
     sm_clock_median_mhz: float | None = Field(
@@ -343,7 +343,7 @@ class Flops(Record):
     decode_per_request: float | None = None
     method: str
     confidence: str
-    per_s: float | None = Field(default=None, description="operations a second of the work")
+    per_s: float | None = Field(default=None, description="operations per second of the work")
     energy_per_tflop_j: float | None = Field(
         default=None, description="gross energy over 10^12 operations"
     )
@@ -353,7 +353,7 @@ class Flops(Record):
         "of the GPUs; null where none is known, and the record says why",
     )
     peak_per_s: float | None = Field(
-        default=None, description="the makers' dense 16-bit rate of all cards at work"
+        default=None, description="the makers' dense 16-bit rate of all cards in use"
     )
     peak_source: str | None = None
     mfu_unavailable: str | None = Field(default=None, description="why mfu is null")

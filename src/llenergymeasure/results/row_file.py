@@ -1,7 +1,7 @@
 """``run.parquet``: one run's row as a file, quick to read where there are thousands of them.
 
 Decoding a hundred columns of one value each takes Parquet's reader most of a millisecond. So the
-row also stands in the file's key-value metadata, as JSON: a copy that counts only while a checksum
+row is also in the file's key-value metadata, as JSON: a copy that counts only while a checksum
 over it and over the columns' pages holds. Whoever rewrites the file makes the copy void, and the
 columns are decoded.
 """

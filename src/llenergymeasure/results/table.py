@@ -1,6 +1,6 @@
 """A run as one flat row: the columns of ``run.parquet`` and ``runs.parquet``.
 
-The fixed columns stand in :data:`RUN_SCHEMA`; the swept settings follow, each under its dotted
+The fixed columns are in :data:`RUN_SCHEMA`; the swept settings follow, each under its dotted
 key. Not observed is null. ``validity`` is a list of codes here and ``;``-joined text in CSV.
 """
 

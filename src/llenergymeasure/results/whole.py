@@ -1,7 +1,7 @@
-"""Whether a run's result is whole, or all but it measured: the one place that says so.
+"""Whether a run's result is complete, or all but it measured: the one place that says so.
 
-A record is whole where it is for the run whose folder it stands in, its own bytes are those that
-were written (the hash is kept in ``outcome.json``, apart from it), and the files beside it have the
+A record is complete where it is for the run whose folder it stands in, its own bytes are those that
+were written (the hash is kept in ``outcome.json``, apart from it), and the other files have the
 hashes that it names. Resume, status, merge, tables and ``verify`` all ask here.
 """
 
@@ -75,7 +75,7 @@ def is_whole(folder: RunFolder) -> bool:
 
 
 def damage(folder: RunFolder) -> Damage | None:
-    """Return the first thing that is wrong with a run's result; None where it is whole.
+    """Return the first thing that is wrong with a run's result; None where it is complete.
 
     Raises:
         RecordVersionError: a later version of this program wrote it.
@@ -192,7 +192,7 @@ def _sibling(path: Path, wanted: str) -> Iterator[Damage]:
 
 
 def is_measured(folder: RunFolder) -> bool:
-    """Return whether a run's window was measured whole, and only its result is still missing.
+    """Return whether a run's window was measured completely, and only its result is still missing.
 
     Raises:
         RecordVersionError: a later version of this program wrote a record there.

@@ -61,7 +61,7 @@ class AttemptLock:
 
 @contextmanager
 def unattended(folder: RunFolder) -> Iterator[bool]:
-    """Hold a run's folder while no attempt is at work in it; yield whether it is held."""
+    """Hold a run's folder while no attempt is running in it; yield whether it is held."""
     try:
         handle = open_file(folder.attempts, os.O_RDWR | os.O_CREAT)
     except FileNotFoundError:  # no folder

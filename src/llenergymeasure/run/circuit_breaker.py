@@ -1,4 +1,4 @@
-"""The circuit breaker: a study whose every run fails the same way is ended, and told why.
+"""The circuit breaker: a study whose every run fails the same way is ended, with the reason.
 
 A missing driver or a model that cannot be reached fails each run alike; going through hundreds of
 them costs hours and says nothing new. The circuit is broken once :data:`FEWEST_FAILURES` runs
@@ -9,7 +9,7 @@ experiment therefore end nothing, and neither does a study that has something to
 The workflow closes the circuit when it begins, with a file in the study's folder; each run that
 fails writes a line into it, and one that completes takes it away. A run that finds the circuit
 broken refuses at once, whatever started it. The file is of one call of the workflow: the next one
-begins anew, so that a study continues as soon as the cause is mended. (Standard library only.)
+starts again, so that a study continues as soon as the cause is fixed. (Standard library only.)
 """
 
 import contextlib
@@ -90,10 +90,10 @@ class Circuit:
                 os.close(handle)
 
     def broken(self, pid: int | None = None) -> Broken | None:
-        """Return why no run should be started any more; null while they may be.
+        """Return why no run should be started any more; None while they may be.
 
         Args:
-            pid: the workflow that is asked about; any that is alive if null.
+            pid: the workflow that is asked about; any that is alive if None.
         """
         try:
             lines = [json.loads(line) for line in self._path.read_text().splitlines()]
@@ -113,13 +113,13 @@ class Circuit:
         if broken is not None:
             raise CircuitBrokenError(
                 f"not started, for the first {broken.runs} runs of the study all failed the same "
-                f"way: {broken.error_class}: {broken.message}. Mend that and call the workflow "
+                f"way: {broken.error_class}: {broken.message}. Fix that and call the workflow "
                 "again: it does the rest"
             )
 
 
 def broken_circuit(failures: Iterable[Mapping[str, Any]], experiments: int) -> Broken | None:
-    """Return why a study of which no run has completed should end; null while it may go on.
+    """Return why a study of which no run has completed should end; None while it may go on.
 
     Args:
         failures: the runs that failed, each with ``experiment`` and ``error`` (``class`` and

@@ -139,7 +139,7 @@ class Supervisor:
     def _remove_products(self) -> None:
         """Remove what a run that did not end well has left of a result.
 
-        The workflow asks for the record alone, so the files beside it are this one's to remove.
+        The workflow asks for the record alone, so the files next to it are this one's to remove.
         """
         for path in self._folder.products:
             remove(path)
@@ -206,7 +206,7 @@ class Supervisor:
         return end
 
     def _finish_what_was_left(self, outcome: Outcome, signals: SignalPipe) -> int | None:
-        """Finish the window that an earlier attempt measured whole before it was killed.
+        """Finish the window that an earlier attempt measured completely before it was killed.
 
         Returns:
             The exit code; None where nothing was left, or what was left gives no valid result.
@@ -260,7 +260,7 @@ class Supervisor:
         return processes.start(command, log, self._reservation.environment())
 
     def _check_memory(self, outcome: Outcome) -> None:
-        """Tell whether the cards have their memory back, now that the engine is gone."""
+        """Report whether the cards have their memory back, now that the engine is gone."""
         assert self._reservation is not None
         processes.kill_descendants()
         if is_external(self._spec["config"]):
@@ -274,7 +274,7 @@ class Supervisor:
             say(line)
 
     def _announce_recorder(self, recorder: RecorderProcess) -> None:
-        """Tell the engine's process which sensors work: it waits for this before it begins."""
+        """Notify the engine's process which sensors work: it waits for this before it begins."""
         try:
             ready = recorder.wait_ready(RECORDER_READY_S)
         except Exception as error:
@@ -307,7 +307,7 @@ class Supervisor:
         return wait_for_end(child, signals, self._watched_pid, limits)
 
     def _limit_s(self) -> float | None:
-        """Return the study's limit, else the one the engine's process reckoned, once it has."""
+        """Return the study's limit, else the one the engine's process computed, once it has."""
         limit_s = self._spec.get("timeout_s")
         if limit_s is None and self._folder.time_limit.is_file():
             limit_s = json.loads(self._folder.time_limit.read_text())

@@ -171,7 +171,7 @@ def _settled_environment() -> Iterator[None]:
     """Set what CodeCarbon reads from the environment when it is imported.
 
     In a job of SLURM it would take the job's share of processors and memory, by asking scontrol,
-    for the whole host's; it is not told that it is in one.
+    for the whole host's; it does not know that it is in one.
     """
     os.environ["CODECARBON_LOG_LEVEL"] = "critical"
     job = os.environ.pop("SLURM_JOB_ID", None)

@@ -16,7 +16,7 @@ from llenergymeasure.sensors.base import SensorError
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 """The inode the kernel gives the first one (PROC_PID_INIT_INO in linux/proc_ns.h)."""
 _HELPERS = frozenset({"nvidia-cuda-mps-server"})
-"""Compute contexts that work only for processes that are listed beside them."""
+"""Compute contexts that work only for processes that are listed next to them."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Stranger:
 
 
 class RunProcesses:
-    """Tells the run's processes from all others."""
+    """Distinguishes the run's processes from all others."""
 
     def __init__(
         self, run_pid: int, proc: Path = Path("/proc"), engine_pid: Path | None = None

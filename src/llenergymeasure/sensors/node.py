@@ -1,6 +1,6 @@
 """The machine at its plug: a BMC that speaks Redfish, a meter that logs, or a command.
 
-Which one it is stands in ``LLEM_NODE_METER``: ``redfish:https://BMC``, ``csv:FILE`` or
+Which one it is is in ``LLEM_NODE_METER``: ``redfish:https://BMC``, ``csv:FILE`` or
 ``command:PROGRAM ARGUMENTS``, which prints a power in W. It belongs to the machine and not to a
 study. A BMC's user and password are in ``LLEM_NODE_USER`` and ``LLEM_NODE_PASSWORD``, and are sent
 to it alone.
@@ -148,10 +148,10 @@ class _Redfish:
         self._counted: tuple[float, int] | None = None
         found = list(self._readable(address))
         if not found:
-            raise SensorError("no chassis of this BMC tells a power")
+            raise SensorError("no chassis of this BMC reports a power")
         if len(found) > 1:
             names = ", ".join(path for path, _ in found)
-            raise SensorError(f"several chassis tell a power, name one in the address: {names}")
+            raise SensorError(f"several chassis report a power, name one in the address: {names}")
         self._resource = found[0][1]
         counts = _energy_j(self._get(self._resource)) is not None
         self.quantities: tuple[Quantity, ...] = ("power_usage_w",)
@@ -172,7 +172,7 @@ class _Redfish:
         return values
 
     def _readable(self, address: str) -> Iterator[tuple[str, str]]:
-        """Yield the chassis that tell a power, and the resource that does for each."""
+        """Yield the chassis that report a power, and the resource that does for each."""
         path = urlsplit(address).path.strip("/")
         root = urljoin(address, "/redfish/v1/Chassis")
         members = [{"@odata.id": f"/{path}"}]
@@ -208,7 +208,7 @@ class _Redfish:
 
 
 def _power_w(resource: Mapping[str, Any]) -> float | None:
-    """Return the power that a resource tells: the first part of Power is the whole chassis."""
+    """Return the power that a resource reports: the first part of Power is the whole chassis."""
     controls = _list(resource.get("PowerControl"))
     told = [each.get("PowerConsumedWatts") for each in controls if isinstance(each, dict)]
     return _number(_excerpt(resource.get("PowerWatts")), *told)
@@ -279,7 +279,7 @@ class _Log:
         try:
             with self._path.open("rb") as file:
                 if file.seek(0, os.SEEK_END) < self._place:
-                    self._place, self._rest = 0, b""  # begun anew
+                    self._place, self._rest = 0, b""  # begun again
                 file.seek(self._place)
                 content = self._rest + file.read(_TAIL_BYTES)
                 self._place = file.tell()

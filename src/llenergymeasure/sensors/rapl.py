@@ -131,7 +131,7 @@ def _domains(root: Path) -> list[_Domain]:
 
 
 def _parts(root: Path, package: Path) -> Sequence[Path]:
-    """Return a package's parts, which the kernel shows inside it and beside it."""
+    """Return a package's parts, which the kernel shows inside it and next to it."""
     inside = _children(package, f"{package.name}:*", lambda _: True)
     return inside or _children(root, f"{package.name}:*", lambda _: True)
 

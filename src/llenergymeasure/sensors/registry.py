@@ -26,7 +26,7 @@ NAMES: tuple[SensorName, ...] = get_args(SensorName)
 
 @dataclass
 class Opened:
-    """The sensors at work, in order of preference.
+    """The sensors in use, in order of preference.
 
     Attributes:
         sensors: each may have several devices, or only reasons.

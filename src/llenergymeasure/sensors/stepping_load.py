@@ -63,7 +63,7 @@ def steps(
 
     Args:
         work: keeps the cards busy for some ms and returns when they are done.
-        count: how many stretches, the first one at work.
+        count: how many stretches, the first one with work.
         chance: where their lengths come from.
         slower: times which they are longer.
     """

@@ -2,7 +2,7 @@
 
 Zeus' own device objects are asked, the ones its monitor uses; the monitor itself is not, for it
 gives no GPU, no CPU and 0 J where it finds nothing. What answers zero twice is unavailable here.
-On an NVIDIA GPU, where asked for by name, it reads the same card beside NVML as a cross-check.
+On an NVIDIA GPU, where asked for by name, it reads the same card next to NVML as a cross-check.
 """
 
 import contextlib

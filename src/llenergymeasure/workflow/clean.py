@@ -1,4 +1,4 @@
-"""What killed runs and workflows left behind: found first, removed when told to.
+"""What killed runs and workflows left behind: found first, removed when asked to.
 
 Nothing that is finished or running is touched: whoever cleans holds the study's lock, and
 a run whose process lives is passed over. A lock file means nothing once nobody holds it (the
@@ -214,7 +214,7 @@ def _files_of_run(run: RunFolder) -> Iterator[Leftover]:
 
 
 def _is_temporary(path: Path) -> bool:
-    """Return whether a file's name is one that files are given before they are whole."""
+    """Return whether a file's name is one that files are given before they are complete."""
     return path.name.startswith(".") and (
         path.name.endswith(".part") or path.name.startswith(".writable.")
     )

@@ -131,7 +131,7 @@ class Call:
         return [*words, "--workflow-profile", "none", "--profile", profile_place(self.profile)]
 
     def variables(self) -> dict[str, str]:
-        """Return this process's environment with what Snakemake is told by it."""
+        """Return this process's environment with what Snakemake takes from it."""
         told = {DRIVEN_VARIABLE: "1", SAFE_PATH_VARIABLE: "1"}
         if self.overrides:
             told[OVERRIDES_VARIABLE] = json.dumps(dict(self.overrides))

@@ -28,7 +28,7 @@ def adopt_executors(workflow: Any, folder: StudyFolder, say: Callable[[str], Non
 
 
 def _keep_whole_results(executor: Any, say: Callable[[str], None]) -> None:
-    """Let a job whose record is whole have succeeded, whatever became of its process.
+    """Let a job whose record is complete have succeeded, whatever became of its process.
 
     Snakemake deletes what a failed job has made. But a scheduler that was away may take a job that
     ended well for one over its time, and a run may be killed once its record is written.
@@ -38,7 +38,7 @@ def _keep_whole_results(executor: Any, say: Callable[[str], None]) -> None:
     def report(job: Any, *args: Any, **kwargs: Any) -> None:
         records = [Path(path) for path in job.job.output if Path(path).name == "result.json"]
         if records and all(is_whole(RunFolder(path.absolute().parent)) for path in records):
-            say(f"{records[0].parent}: said to have failed, but its result is whole: kept")
+            say(f"{records[0].parent}: said to have failed, but its result is complete: kept")
             executor.report_job_success(job)
         else:
             report_error(job, *args, **kwargs)

@@ -57,7 +57,7 @@ def states(plan: Plan, folder: StudyFolder, *, full: bool = False) -> list[dict[
     Args:
         plan: the runs.
         folder: the study's.
-        full: read every finished run's files, also those that were whole when the manifest was
+        full: read every finished run's files, also those that were complete when the manifest was
             written and have the same sizes and time stamps since.
 
     Raises:
@@ -90,7 +90,7 @@ def _states(
 
 
 def _whole_before(folder: StudyFolder) -> dict[str, str]:
-    """Return the stamps of the runs that were whole when the manifest was written.
+    """Return the stamps of the runs that were complete when the manifest was written.
 
     A stamp is that of a run's own files, so a damaged manifest makes none of them whole.
     """

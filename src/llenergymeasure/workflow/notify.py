@@ -58,7 +58,7 @@ class News:
 
     @classmethod
     def of(cls, plan: Plan, folder: StudyFolder, broken: str | None = None) -> "News":
-        """Return what there is to tell of a study that has just ended.
+        """Return what there is to report of a study that has just ended.
 
         Args:
             plan: its plan.

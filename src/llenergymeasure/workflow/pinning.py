@@ -1,4 +1,4 @@
-"""Telling SLURM where the runs of a pinned study go; each run sees to it again when it begins."""
+"""Directs SLURM where the runs of a pinned study go; each run sees to it again when it begins."""
 
 import json
 import re
@@ -31,10 +31,10 @@ class Node:
 
 
 def pin_options(plan: Plan, folder: StudyFolder, partition: str | None) -> dict[str, str]:
-    """Return what sbatch has to be told for each experiment; empty where nothing is pinned.
+    """Return what sbatch has to be given for each experiment; empty where nothing is pinned.
 
     A study goes on where its first run was made; before there is one, where a node is most idle.
-    Where GPUs have no types in SLURM it cannot be told a model: runs on another one then refuse.
+    Where GPUs have no types in SLURM it cannot be given a model: runs on another one then refuse.
     """
     pin = plan.execution.get("pin")
     if pin is None or shutil.which("sinfo") is None:

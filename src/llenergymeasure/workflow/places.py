@@ -32,7 +32,7 @@ class Places:
     """The runner of each backend of a plan, made ready."""
 
     def __init__(self, plan: Plan, folder: StudyFolder, *, apptainer_offered: bool) -> None:
-        """Take a plan; where it uses Apptainer, tell Snakemake's calls of it what runs need.
+        """Take a plan; where it uses Apptainer, give Snakemake's calls of it what runs need.
 
         Raises:
             ConfigurationError: the plan asks for Apptainer and ``--use-apptainer`` is missing.
@@ -165,7 +165,7 @@ class Places:
         why = "; ".join(reasons[name] for name in self._sif if name in reasons)
         raise ConfigurationError(
             Problem(
-                f"{names} is to run in Apptainer ({why}), but Snakemake was not told to: add "
+                f"{names} is to run in Apptainer ({why}), but Snakemake was not asked to: add "
                 "--use-apptainer, or choose another runner",
                 key=f"runners.{next(iter(self._sif))}",
             )
@@ -173,7 +173,7 @@ class Places:
 
 
 def _around(launcher: list[str]) -> list[str]:
-    """Return how a supervisor on this machine is told to start its engine in a container."""
+    """Return how a supervisor on this machine is made to start its engine in a container."""
     return ["--engine-launcher", json.dumps(launcher)]
 
 

@@ -1,7 +1,7 @@
 """Ends a workflow on SLURM that waits for jobs that are no longer there, or can never start.
 
 A job may vanish without a word, ask for more than any node has, or never be submitted. In each
-case Snakemake waits for ever, and everything that was measured is there already.
+case Snakemake waits forever, and everything that was measured is there already.
 """
 
 import os
@@ -26,7 +26,7 @@ class QueueWatch(threading.Thread):
 
     Args:
         folder: the study's.
-        say: takes the line that tells why the workflow is ended.
+        say: takes the line that says why the workflow is ended.
         limit_s: how long nothing may be left before the workflow is ended.
         interval_s: seconds between two looks.
         ask: returns the study's jobs in the queue.

@@ -51,7 +51,7 @@ class Rest:
 def resting(
     plan: Plan, folder: StudyFolder, runs: Iterable[PlannedRun] | None = None
 ) -> list[Rest]:
-    """Return the runs, of all or of some, that rest now and were not told yet to go on."""
+    """Return the runs, of all or of some, that rest now and were not yet asked to go on."""
     found = []
     for run in plan.runs if runs is None else runs:
         place = folder.run(run.experiment, run.cycle)

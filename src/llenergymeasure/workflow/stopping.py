@@ -99,7 +99,7 @@ class Precision:
 def precision(plan: Plan, folder: StudyFolder, open_runs: int) -> Precision | None:
     """Return how far the study is; None without a precision target.
 
-    Whether the target is reached stands in the summary, which is asked where all runs are done.
+    Whether the target is reached is in the summary, which is asked where all runs are done.
 
     Args:
         plan: the study's.

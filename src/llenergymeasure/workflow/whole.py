@@ -1,4 +1,4 @@
-"""A whole study, driven from its first run to its last, and somebody told of its end."""
+"""A whole study, driven from its first run to its last, and a notification of its end."""
 
 from dataclasses import dataclass
 from pathlib import Path

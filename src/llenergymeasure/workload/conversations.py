@@ -32,7 +32,7 @@ _LENGTHS, _TOKENS, _PREFIX, _CHOICE, _THINK, _MARK = 2, 3, 4, 5, 6, 7
 """Streams of the seed; the first is the arrivals'."""
 
 MARK_TOKENS = 4
-"""What tells a prompt from the same one sent before; a vocabulary has over 2**32 of so many."""
+"""Makes a prompt differ from the same one sent before; a vocabulary has over 2**32 of so many."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class TrafficPrompts:
     Args:
         config: the experiment, as drawn in its cycle.
         workload: the requests of its data set, where prompts come from one; they are cycled.
-        content_seed: of what prompts say, see :func:`content_seed`; null says what the workload
+        content_seed: of what prompts say, see :func:`content_seed`; None says what the workload
             says everywhere, without marks.
     """
 
@@ -197,7 +197,7 @@ class TrafficPrompts:
         return (*messages[:place], told, *messages[place + 1 :])
 
     def _mark(self, index: int) -> tuple[int, ...]:
-        """Return what tells a data set's prompt from the same one sent before; often nothing."""
+        """Return what makes a data set's prompt differ from the one sent before; often nothing."""
         around, place = divmod(index, len(self._earlier))
         times = around * self._copies[place] + self._earlier[place]
         if self._first_marked is None or times < self._first_marked:
@@ -211,7 +211,7 @@ class TrafficPrompts:
 
     @cached_property
     def _earlier(self) -> list[int]:
-        """How often each prompt of the data set stands in it before."""
+        """How often each prompt of the data set is in it before."""
         seen: Counter[tuple[int, ...]] = Counter()
         earlier = []
         for prompt in self._prompts:
@@ -221,7 +221,7 @@ class TrafficPrompts:
 
     @cached_property
     def _copies(self) -> list[int]:
-        """How often each prompt of the data set stands in it."""
+        """How often each prompt of the data set is in it."""
         copies = Counter(self._prompts)
         return [copies[prompt] for prompt in self._prompts]
 

@@ -29,11 +29,11 @@ def build_workload(config: ExperimentConfig) -> Workload:
 
     Synthetic prompts have the lengths the data set gives. Others are cut to
     ``max_input_tokens`` (their beginning is kept; with ``chat`` the last message is cut, and
-    the template stays whole) and ask for ``max_output_tokens``.
+    the template stays complete) and ask for ``max_output_tokens``.
 
     Raises:
         ConfigurationError: the data set or a row of it cannot be used.
-        BackendError: the model's tokenizer or a data set on the hub cannot be had.
+        BackendError: the model's tokenizer or a data set on the hub cannot be fetched.
     """
     if config.serving is not None:
         return traffic_prompts(config).workload(config.n)
@@ -51,7 +51,7 @@ def traffic_prompts(config: ExperimentConfig, content_seed: int | None = None) -
 
     Raises:
         ConfigurationError: the data set, a row of it, or the trace cannot be used.
-        BackendError: the model's tokenizer or a data set on the hub cannot be had.
+        BackendError: the model's tokenizer or a data set on the hub cannot be fetched.
     """
     made = config.serving is not None and config.synthetic() is not None
     return TrafficPrompts(config, None if made else _batch_workload(config), content_seed)
@@ -69,7 +69,7 @@ def read_dataset(name: str) -> Dataset:
 
     Raises:
         ConfigurationError: the name means nothing, or a row cannot be used.
-        BackendError: a data set on the hub cannot be had.
+        BackendError: a data set on the hub cannot be fetched.
     """
     path = Path(name).expanduser()
     if (path.exists() and not path.is_dir()) or path.suffix.lower() in READERS:

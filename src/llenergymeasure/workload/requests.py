@@ -25,7 +25,7 @@ class Workload:
         requests: in batch order; ``index`` counts from 0 in this order.
         prompt_hash: what was asked, apart from its order (see :func:`prompt_hash`).
         notes: what the reader of a result should know, such as prompts used twice.
-        template_sha256: of the chat template; null where no prompt went through one.
+        template_sha256: of the chat template; None where no prompt went through one.
     """
 
     requests: tuple[Request, ...]

@@ -25,7 +25,7 @@ def load_study(path: Path | str, overrides: Mapping[str, Any] | None = None) -> 
         overrides: dotted keys and their values, which win over the file.
 
     Raises:
-        ConfigurationError: the study cannot be used; it tells every problem found.
+        ConfigurationError: the study cannot be used; it names every problem found.
     """
     return loading.load_study(path, overrides, model_shape)
 
@@ -43,14 +43,14 @@ def study_from_mapping(
         overrides: dotted keys and their values, which win over the mapping.
 
     Raises:
-        ConfigurationError: the study cannot be used; it tells every problem found.
+        ConfigurationError: the study cannot be used; it names every problem found.
     """
     return loading.study_from_mapping(mapping, origin, overrides, model_shape)
 
 
 @lru_cache(maxsize=1024)
 def model_shape(model: str) -> Shape | None:
-    """Return the shape of a model, from the built-in table or a local folder; else null.
+    """Return the shape of a model, from the built-in table or a local folder; else None.
 
     Nothing is fetched, and no cache is asked: a plan must not depend on what was fetched before.
     """

@@ -28,7 +28,7 @@ def ordinary_token_ids(source: ModelSource) -> NDArray[np.int64]:
     the special tokens that the configuration and the tokenizer's files name.
 
     Raises:
-        BackendError: the model's configuration does not tell its vocabulary.
+        BackendError: the model's configuration does not give its vocabulary.
     """
     known = source.architecture if source.architecture and source.architecture.text_tokens else None
     known = known or (None if source.folder else known_architecture(source.name))
@@ -37,7 +37,7 @@ def ordinary_token_ids(source: ModelSource) -> NDArray[np.int64]:
     content = source.config.get("text_config", source.config)
     size = content.get("vocab_size")
     if not isinstance(size, int) or size < 1:
-        raise BackendError(f"model {source.name}: its config.json tells no vocab_size")
+        raise BackendError(f"model {source.name}: its config.json gives no vocab_size")
     tokenizer = _tokenizer_file(source)
     special = set(_ids(content.get(f"{kind}_token_id") for kind in ("bos", "eos", "pad")))
     if tokenizer is not None:
@@ -57,7 +57,7 @@ def thinking_marks(source: ModelSource) -> ThinkingMarks | None:
 
 
 class Tokenizer:
-    """A model's own tokenizer, and the template that chats go through: its own unless told."""
+    """A model's own tokenizer, and the chat template: its own unless another is given."""
 
     def __init__(
         self, source: ModelSource, *, trust_remote_code: bool, chat: ChatConfig | None = None
@@ -121,7 +121,7 @@ class Tokenizer:
 
     @cached_property
     def template(self) -> str | None:
-        """The chat template in force; null where the model has none, or the study wants none."""
+        """The chat template in force; None where the model has none, or the study wants none."""
         if not self._chats.templated:
             return None
         if self._chats.template != OWN_TEMPLATE:

@@ -17,7 +17,7 @@ class Difference:
     Attributes:
         file: where it stands.
         figure: which one, as a dotted path; the file as a whole if empty.
-        recorded: what stands there.
+        recorded: what is there.
         recomputed: what its sources give.
         what: in words, where no two values say it.
     """

@@ -183,7 +183,7 @@ def _served(result: Result, requests: pa.Table, window: tuple[int, int]) -> Serv
 
 
 def _devices(result: Result) -> list[str]:
-    """Return the cards at work."""
+    """Return the cards in use."""
     return [str(each["uuid"]) for each in result.environment.get("gpus") or []]
 
 

@@ -34,7 +34,7 @@ def check_tables(study_dir: Path, *, partial: bool) -> Iterator[Difference]:
     with tempfile.TemporaryDirectory(prefix="llem-verify-") as name:
         fresh = Path(name)
         shutil.copyfile(StudyFolder(study_dir).plan, fresh / "plan.json")
-        # A copy of the plan beside the same runs, and no memory of an earlier merge.
+        # A copy of the plan next to the same runs, and no memory of an earlier merge.
         (fresh / "runs").symlink_to((study_dir / "runs").resolve(), target_is_directory=True)
         try:
             write_tables(fresh, partial=partial)
@@ -54,7 +54,7 @@ def _compare(stands: Path, fresh: Path) -> Iterator[Difference]:
     if stands.read_bytes() == fresh.read_bytes():
         return
     if stands.suffix != ".parquet":
-        # Its values are those of the Parquet table beside it.
+        # Its values are those of the Parquet table next to it.
         other = _columns(stands.with_suffix(".parquet")) != _columns(fresh.with_suffix(".parquet"))
         what = OTHER_VERSION if other else "its bytes are not what the runs give"
         yield Difference(stands, what=what)

@@ -31,7 +31,7 @@ class OpenAIBackend:
         return [*_address(config), *_program(config), *_key(config), *_not_ours(config)]
 
     def versions(self) -> dict[str, str]:
-        """Return nothing: a server does not tell what it is made of."""
+        """Return nothing: a server does not say what it is made of."""
         return {}
 
     def load(self, config: ExperimentConfig) -> Engine:  # noqa: ARG002
@@ -60,7 +60,7 @@ class OpenAIBackend:
         )
 
     def process(self, config: ExperimentConfig) -> int | None:
-        """Return the process at the root of a running server's; null where there is none to see."""
+        """Return the process at the root of a running server's; None where there is none to see."""
         address = _settings(config).base_url
         return None if address is None else server_root(address)
 
@@ -76,7 +76,7 @@ def _by_command(config: ExperimentConfig, command: list[str], port: int) -> Serv
         argv=argv,
         base_url=base_url,
         model=settings.model or location,
-        # It is the user's own program, which may import what lies beside it.
+        # It is the user's own program, which may import what lies next to it.
         environment={SAFE_PATH_VARIABLE: "", **given},
         ready_once_answered=True,
         settings={

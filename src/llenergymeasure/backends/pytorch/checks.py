@@ -166,7 +166,7 @@ def _beside_the_gpu(settings: PyTorchConfig, gpus: list[Capability]) -> Iterator
     reason = None if on_cpu or not gpus else why_no_cuda()
     if reason is not None:
         yield Problem(
-            f"NVML sees a GPU here, and this PyTorch would compute on the CPU beside it: {reason}. "
+            f"NVML sees a GPU here, and this PyTorch would compute on the CPU: {reason}. "
             "Install a PyTorch that is built for a CUDA which the driver can run "
             "(https://pytorch.org/get-started/locally), or set pytorch.device_map: cpu to run on "
             "the CPU on purpose: the energy is then the host's",

@@ -115,7 +115,7 @@ class PyTorchEngine:
         }
 
     def peak_memory_bytes(self) -> int | None:
-        """Return the peak memory of all its GPUs since the last call; null on a CPU."""
+        """Return the peak memory of all its GPUs since the last call; None on a CPU."""
         if not self._gpus:
             return None
         peak = sum(torch.cuda.max_memory_allocated(gpu) for gpu in self._gpus)

@@ -31,7 +31,7 @@ class LoadedModel:
         source: where it came from.
         device: where its inputs go.
         eos_token_ids: the end-of-sequence ids its checkpoint names.
-        thinking: the tokens that begin and end its thought; null if it has none.
+        thinking: the tokens that begin and end its thought; None if it has none.
         parameters: their number, adapters included.
         threads: CPU threads torch computes with.
     """
@@ -202,7 +202,7 @@ def _quantization(config: ExperimentConfig, settings: PyTorchConfig) -> dict[str
         "load_in_8bit": bool(settings.load_in_8bit),
     }
     if settings.load_in_4bit:
-        # bitsandbytes computes in fp32 unless told, whatever the precision asked for.
+        # bitsandbytes computes in fp32 unless configured, whatever the precision asked for.
         asked = settings.bnb_4bit_compute_dtype
         options["bnb_4bit_compute_dtype"] = (
             DTYPES[config.precision] if asked is None else getattr(torch, asked)

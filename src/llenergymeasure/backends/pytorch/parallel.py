@@ -27,7 +27,7 @@ class _ParallelEngine:
         return first | {"batch_size": self.batch_size}
 
     def peak_memory_bytes(self) -> int | None:
-        """Return the sum over the processes of their peaks since the last call; null on a CPU."""
+        """Return the sum over the processes of their peaks since the last call; None on a CPU."""
         peaks = self._workers.ask("peak_memory_bytes")
         return None if None in peaks else sum(peaks)
 

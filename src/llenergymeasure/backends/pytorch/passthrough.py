@@ -1,6 +1,6 @@
 """Arguments a study hands to transformers as they are: which go to loading, which to generation.
 
-They are the knobs under ``pytorch`` that have no field of their own there, checked against
+They are the parameters under ``pytorch`` that have no field of their own, checked against
 what transformers takes when the study was read, and ``passthrough_kwargs``, unchecked, which win.
 """
 
@@ -29,7 +29,7 @@ RESERVED = {
 """Arguments with a name of their own in the study, which must be used instead."""
 
 FORBIDDEN = frozenset({*COUNTED, "tp_plan", "tp_size"})
-"""Arguments that would change what is counted as output, or how many processes are at work."""
+"""Arguments that would change what is counted as output, or how many processes are used."""
 
 
 def loading_arguments(config: ExperimentConfig) -> dict[str, Any]:

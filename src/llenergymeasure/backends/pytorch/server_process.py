@@ -74,7 +74,7 @@ class Batcher:
         self._manager.stop(block=True, timeout=10.0)
 
     def add(self, prompt: list[int], max_tokens: int, answer: "Answer") -> None:
-        """Queue a request; ``answer`` hears of each token on the event loop."""
+        """Queue a request; ``answer`` gets each token on the event loop."""
         self.count += 1
         name = f"request-{self.count}"
         self.open += 1

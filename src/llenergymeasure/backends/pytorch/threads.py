@@ -19,7 +19,7 @@ def choose_threads(
     only spin; else the physical cores this process may use, shared among ``processes``.
 
     Args:
-        parameters: of the model; null if not known yet, which counts as large.
+        parameters: of the model; None if not known yet, which counts as large.
         asked: the setting in the study.
         on_gpu: whether the model computes on a GPU.
         processes: replicas that share the machine.
@@ -40,7 +40,7 @@ def usable_cores() -> int:
 
 
 def _core(processor: int) -> str:
-    """Return what names the physical core of a logical processor; itself where not told."""
+    """Return what names the physical core of a logical processor; itself where not reported."""
     topology = Path(f"/sys/devices/system/cpu/cpu{processor}/topology")
     try:
         return (topology / "thread_siblings_list").read_text().strip()

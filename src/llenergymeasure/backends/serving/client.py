@@ -23,7 +23,7 @@ PAGE_BYTES = 4 << 20
 ANSWER_BYTES = 16 << 20
 TOKEN_BYTES = 64 << 10
 """A streamed answer has no more than these, the second for each token asked for: an event of one
-token takes some 300 bytes, and with the likeliest tokens beside it some thousand."""
+token takes some 300 bytes, and with the likeliest tokens next to it some thousand."""
 
 Done = Callable[[Exchange], None]
 
@@ -105,7 +105,7 @@ class StreamingClient:
         return answer.status or 0, b"".join(piece for _, piece in answer.pieces)
 
     def idle_connection(self) -> Connection | None:
-        """Return an open connection that nobody uses; null if there is none."""
+        """Return an open connection that nobody uses; None if there is none."""
         now_s = time.monotonic()
         while self._free:
             since_s, connection = self._free.pop()

@@ -14,7 +14,7 @@ from llenergymeasure.backends.serving.exchange import Failure
 BUFFER_BYTES = 65_536
 
 _READ_BYTES = 128
-"""What keeping what one read brought takes besides its bytes: a bound on bytes counts it too."""
+"""What the content of one read takes in addition to its bytes: a bound on bytes counts it too."""
 
 Broken = tuple[Failure, str]
 """How a connection failed, and the reason in words."""
@@ -140,7 +140,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Tell whoever waits, and the pool."""
+        """Notify whoever waits, and the pool."""
         self._transport = None
         # They know each other, and within a window nothing collects what does.
         self._parser = None

@@ -166,11 +166,11 @@ class ServedEngine:
         }
 
     def peak_memory_bytes(self) -> int | None:
-        """Return null: the memory is the server's own."""
+        """Return None: the memory is the server's own."""
         return None
 
     def statistics(self) -> dict[str, Any]:
-        """Return the cache's share in use as the server told it since the last call."""
+        """Return the cache's share in use as the server reported it since the last call."""
         shares, self._cache_shares = self._cache_shares, []
         if not shares:
             return {}
@@ -180,7 +180,7 @@ class ServedEngine:
         }
 
     async def gauges(self) -> dict[str, float]:
-        """Return the server's queue and cache; empty where it does not tell.
+        """Return the server's queue and cache; empty where it does not say.
 
         ``foreign_requests`` are those that it has answered beyond what this client has asked.
         """
@@ -202,7 +202,7 @@ class ServedEngine:
         return found
 
     def ended(self) -> int | None:
-        """Return the server's exit code if it has ended; null while it lives."""
+        """Return the server's exit code if it has ended; None while it lives."""
         return self._process.ended()
 
     def close(self) -> None:

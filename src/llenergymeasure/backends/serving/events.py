@@ -45,7 +45,7 @@ _GAVE_UP = frozenset(
 def read_answer(exchange: Exchange, pieces: Sequence[Piece], *, whole: bool) -> Iterator[None]:
     """Fill in an exchange from the body of its answer; yield between each few of its events.
 
-    It is complete if it says ``[DONE]``, or gives a finish reason and its HTTP message is whole.
+    It is complete if it says ``[DONE]``, or gives a finish reason and its HTTP message is complete.
     The last usage counts: some servers send a running one with each part.
 
     Args:
@@ -121,11 +121,9 @@ class _Reading:
         tokens = _count(self._usage, "completion_tokens", exchange.asked_tokens)
         shown = sum(shows for _, shows in self.parts)
         if shown and not tokens:
-            raise _AnswerError(
-                "malformed", f"usage tells of no tokens, and {shown} parts held some"
-            )
+            raise _AnswerError("malformed", f"usage reports no tokens, and {shown} parts held some")
         if tokens and not self.parts:
-            raise _AnswerError("malformed", "usage tells of tokens, and none came")
+            raise _AnswerError("malformed", "usage reports tokens, and none came")
         exchange.output_tokens = tokens
         thought = thinking_parts(self._shown)
         exchange.thinking_tokens, exchange.thinking_differs = judged(
@@ -179,7 +177,7 @@ def _shown(choice: Mapping[str, Any]) -> tuple[bool, str] | None:
 
 
 def _thinking_told(usage: Mapping[str, Any], most: int) -> int | None:
-    """Return how many tokens the server says were thought; null if it does not, or not rightly."""
+    """Return how many tokens the server says were thought; None if it does not, or not rightly."""
     details = usage.get("completion_tokens_details")
     told = (details if isinstance(details, Mapping) else usage).get("reasoning_tokens")
     return told if type(told) is int and 0 <= told <= most else None
@@ -216,7 +214,7 @@ def _count(usage: Mapping[str, Any], name: str, most: int) -> int:
 
 
 def _cached(usage: Mapping[str, Any], prompt_tokens: int) -> int | None:
-    """Return how much of the prompt a prefix cache knew; null where usage does not tell it."""
+    """Return how much of the prompt a prefix cache knew; None where usage does not report it."""
     details = usage.get("prompt_tokens_details")
     told = details if isinstance(details, dict) else {}
     number = _whole(told.get("cached_tokens", usage.get("prompt_cache_hit_tokens")))
@@ -231,7 +229,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _events(pieces: Sequence[Piece]) -> Iterator[tuple[int, bytes]]:
-    """Yield the data of each event with the time at which its last line was whole.
+    """Yield the data of each event with the time at which its last line was complete.
 
     A blank line ends an event (WHATWG HTML, 9.2.6). Lines that make no event together are taken
     for one event each, as some servers leave the blank lines out.

@@ -34,13 +34,13 @@ class Exchange:
         asked_tokens: most that its answer may have; 0 if it never was.
         end_ns: when the answer was complete or had failed; 0 while it runs.
         token_ns: when each part of the answer that holds output came.
-        input_tokens: by the server's account; null if it gave none.
-        cached_tokens: of the prompt, found in a prefix cache; null if it does not tell.
+        input_tokens: by the server's account; None if it gave none.
+        cached_tokens: of the prompt, found in a prefix cache; None if it does not say.
         output_tokens: likewise; parts of the answer are not counted for it.
         thinking_tokens: those of them that were thought before the answer.
-        thinking_differs: whether the server counts the thought otherwise; null if it does not.
+        thinking_differs: whether the server counts the thought otherwise; None if it does not.
         finish_reason: as the server gave it.
-        failure: how it failed; null if it did not.
+        failure: how it failed; None if it did not.
         message: what went wrong, in words.
         resent: whether it went out again because the server had just closed the connection.
     """
@@ -64,12 +64,12 @@ class Exchange:
 
     @property
     def first_ns(self) -> int | None:
-        """When the first token came; null without one."""
+        """When the first token came; None without one."""
         return self.token_ns[0] if self.token_ns else None
 
     @property
     def lateness_s(self) -> float | None:
-        """How long after its time it was sent; null if it never was."""
+        """How long after its time it was sent; None if it never was."""
         return (self.sent_ns - self.planned_ns) / NS_PER_S if self.sent_ns else None
 
     def fail(self, failure: Failure, message: str, at_ns: int) -> None:

@@ -63,17 +63,17 @@ def own_listener(port: int, root: int) -> bool:
     for each in found:
         if not each.address.is_loopback:
             raise BackendError(
-                f"the server listens on {each.address}, where other machines reach it; tell it to "
+                f"the server listens on {each.address}, where other machines reach it; set it to "
                 "listen on 127.0.0.1 alone"
             )
     return any(each.takes_ours for each in found)
 
 
 def server_root(base_url: str) -> int | None:
-    """Return the process at the root of a running server's; null where it cannot be told.
+    """Return the process at the root of a running server's; None where it cannot be determined.
 
     That is the leader of the process group of whoever listens on the port, as servers start
-    their workers beside or below themselves; the listener alone, where we are in that group too.
+    their workers next to or below themselves; the listener alone, where we are in that group too.
     """
     inodes = {each.inode for each in _listening(urlsplit(base_url).port or 80)}
     listener = min((pid for pid in pids() if inodes & _sockets(pid)), default=None)

@@ -83,7 +83,7 @@ class ServerProcess:
         )
 
     def ended(self) -> int | None:
-        """Return its exit code if it has ended by itself; null while it lives."""
+        """Return its exit code if it has ended by itself; None while it lives."""
         return None if self._child is None else self._child.poll()
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class ServerProcess:
                 own_listener(self._port, self._child.pid)  # or another has its port
                 raise BackendError(
                     f"the server ended with exit code {self._child.returncode} before it was "
-                    "ready; its own words stand in run.log"
+                    "ready; its own words are in run.log"
                 )
             reason = self._not_ready(min(5.0, deadline - time.monotonic()))
             if not reason:

@@ -1,4 +1,4 @@
-"""From an experiment to what SGLang is told: engine arguments, sampling, environment."""
+"""From an experiment to what SGLang gets: engine arguments, sampling, environment."""
 
 import os
 from typing import Any
@@ -21,7 +21,7 @@ def given_engine(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def on_cpu(config: ExperimentConfig) -> bool:
-    """Whether the study asks for a CPU; SGLang takes a GPU unless told otherwise."""
+    """Whether the study asks for a CPU; SGLang takes a GPU unless configured otherwise."""
     return given_engine(config).get("device") == "cpu"
 
 

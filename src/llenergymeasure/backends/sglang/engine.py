@@ -107,7 +107,7 @@ class SGLangEngine:
     def log_likelihoods(self, token_ids: Sequence[int]) -> list[float]:
         """Return the natural logarithm of each token's likelihood after those before it.
 
-        SGLang tells it on the way to an answer, of which one token is drawn and dropped.
+        SGLang reports it on the way to an answer, of which one token is drawn and dropped.
 
         Raises:
             BackendError: SGLang failed, or the text is too long for it.
@@ -133,13 +133,13 @@ class SGLangEngine:
         """Wait until the scheduler has done all it was given.
 
         It launches a step before it has looked at the one before, so a single answer may come
-        while a step without any request left in it is still at work; a second one cannot.
+        while a step without any request left in it is still running; a second one cannot.
         """
         for _ in range(2):
             self._internal_state()
 
     def resolved_config(self) -> dict[str, Any]:
-        """Return the settings in force, as the running engine tells them."""
+        """Return the settings in force, as the running engine reports them."""
         told = dict(self._open().get_server_info())
         hidden = {*_LEFT_OUT, *CREDENTIALS}
         longest = sampling_parameters(self._config, self._config.max_output_tokens)
@@ -156,7 +156,7 @@ class SGLangEngine:
         return counted.as_dict() | _scheduler(self._internal_state())
 
     def peak_memory_bytes(self) -> int | None:
-        """Return null: the memory is held by SGLang's own processes, which tell only its plan."""
+        """Return None: the memory is held by SGLang's own processes, which report only its plan."""
         return None
 
     def close(self) -> None:
@@ -232,5 +232,5 @@ def _completion(
 
 
 def _scheduler_ended(*_: object) -> NoReturn:
-    """Take the signal by which SGLang's processes tell that one of them has failed."""
+    """Take the signal by which SGLang's processes report that one of them has failed."""
     raise BackendError("one of SGLang's own processes failed; its messages are in the run's log")

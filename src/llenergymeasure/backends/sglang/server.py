@@ -89,7 +89,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
             f"SGLang's server takes no engine.{missing[0]}: remove it, or the section serving"
         )
     arguments |= {"served_model_name": SERVED_NAME, "enable_metrics": True}
-    arguments["enable_cache_report"] = True  # usage tells what its prefix cache knew
+    arguments["enable_cache_report"] = True  # usage reports what its prefix cache knew
     command = python_module("sglang.launch_server")
     listener = ("--host", "127.0.0.1", "--port", str(port))  # last: the last one holds
     return ServerCommand(

@@ -1,4 +1,4 @@
-"""From an experiment to what TensorRT-LLM is told: engine arguments and sampling."""
+"""From an experiment to what TensorRT-LLM gets: engine arguments and sampling."""
 
 from typing import Any
 
@@ -51,7 +51,7 @@ _DISPATCHED = {
     "sparse_attention_config": "BaseSparseAttentionConfig",
     "speculative_config": "DecodingBaseConfig",
 }
-"""Arguments of several kinds, told apart by one of their keys: ``from_dict`` of a base class of
+"""Arguments of several kinds, distinguished by one of their keys: ``from_dict`` of a base class of
 ``tensorrt_llm.llmapi.llm_args`` makes them, where a release has it; others take the mapping."""
 
 
@@ -129,7 +129,7 @@ def sampling_parameters(
 
 
 def _end_id(source: ModelSource) -> int:
-    """Return the end-of-sequence id: without a tokenizer TensorRT-LLM wants it told; -1 is none."""
+    """Return the end-of-sequence id, which TensorRT-LLM needs without a tokenizer; -1 is none."""
     content = source.config.get("text_config", source.config)
     found = content.get("eos_token_id")
     if isinstance(found, list):

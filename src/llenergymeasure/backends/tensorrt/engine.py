@@ -137,7 +137,7 @@ class TensorRTEngine:
         return found
 
     def peak_memory_bytes(self) -> int | None:
-        """Return null: the memory is held by TensorRT-LLM's own processes."""
+        """Return None: the memory is held by TensorRT-LLM's own processes."""
         return None
 
     def close(self) -> None:

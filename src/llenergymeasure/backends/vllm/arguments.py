@@ -1,4 +1,4 @@
-"""From an experiment to what vLLM is told: engine arguments, sampling, environment."""
+"""From an experiment to what vLLM gets: engine arguments, sampling, environment."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def sampling_parameters(
 
     The end of sequence is ignored where the study asks for answers of a fixed length, so that
     every run of a comparison writes exactly the tokens asked for. Where answers may end by
-    themselves, vLLM without its tokenizer has to be told which tokens end one.
+    themselves, vLLM without its tokenizer has to be given which tokens end one.
     """
     decoder = config.decoder
     options: dict[str, Any] = {
@@ -92,7 +92,7 @@ def sampling_parameters(
 
 
 def beam_parameters(config: ExperimentConfig, max_output_tokens: int) -> dict[str, Any] | None:
-    """Return vLLM's parameters of beam search; null where the study asks for none."""
+    """Return vLLM's parameters of beam search; None where the study asks for none."""
     section = config.vllm.beam_search if config.vllm else None
     if section is None:
         return None
@@ -118,7 +118,7 @@ def _cpu_cache(config: ExperimentConfig, source: ModelSource) -> dict[str, int]:
     """Return the size of the key-value cache on a CPU, where the study does not say it.
 
     vLLM would take 92 % of the machine's memory, which a machine in use cannot give. It is made
-    for all sequences that can be at work at once, within a quarter GiB and half of what is free.
+    for all sequences that can run at once, within a quarter GiB and half of what is free.
     """
     given = given_engine(config)
     if {"kv_cache_memory_bytes", "gpu_memory_utilization"} & set(given):

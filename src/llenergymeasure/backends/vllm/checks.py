@@ -63,7 +63,7 @@ def _device(config: ExperimentConfig) -> Iterator[Problem]:
 
 
 def _compiler(config: ExperimentConfig) -> Iterator[Problem]:
-    """Say that vLLM would compile for the CPU, which it does unless told otherwise."""
+    """Say that vLLM would compile for the CPU, which it does unless configured otherwise."""
     if find_spec("vllm") is None or not on_cpu() or given_engine(config).get("enforce_eager"):
         return
     if not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++")):

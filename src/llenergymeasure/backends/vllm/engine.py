@@ -96,7 +96,7 @@ class VLLMEngine:
     def log_likelihoods(self, token_ids: Sequence[int]) -> list[float]:
         """Return the natural logarithm of each token's likelihood after those before it.
 
-        vLLM tells it on the way to an answer, of which one token is drawn and dropped.
+        vLLM reports it on the way to an answer, of which one token is drawn and dropped.
 
         Raises:
             BackendError: vLLM failed, or the text is too long for it.
@@ -143,7 +143,7 @@ class VLLMEngine:
         return {} if self._counter is None else self._counter.take()
 
     def peak_memory_bytes(self) -> int | None:
-        """Return the peak memory of all its GPUs since the last call; null on a CPU.
+        """Return the peak memory of all its GPUs since the last call; None on a CPU.
 
         vLLM takes its key-value cache whole when it starts, used or not.
         """
@@ -206,7 +206,7 @@ _PARTS = {
 
 
 def _counted(llm: Any) -> StepCounter | None:
-    """Add a counter to the loggers that vLLM hands its statistics; null where it keeps none."""
+    """Add a counter to the loggers that vLLM hands its statistics; None where it keeps none."""
     manager = llm.llm_engine.logger_manager
     if manager is None:
         return None

@@ -9,7 +9,7 @@ from typing import Any
 from llenergymeasure.config.engine_parameters.reserved import CREDENTIALS
 
 _LEFT_OUT = frozenset({"hf_config", "hf_text_config", "static_forward_context", "instance_id"})
-"""The model's own configuration, which stands in the record by itself; the loaded layers, and a
+"""The model's own configuration, which is in the record by itself; the loaded layers, and a
 name drawn at random."""
 
 _DEEPEST = 8

@@ -72,7 +72,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
         argv=(*command, *_spelt(_arguments(config, source)), *listener),
         base_url=f"http://127.0.0.1:{port}/v1",
         model=SERVED_NAME,
-        # Its development mode tells the settings in force; only this machine can reach it.
+        # Its development mode reports the settings in force; only this machine can reach it.
         environment=environment(config) | {"VLLM_SERVER_DEV_MODE": "1", "VLLM_API_KEY": KEY_PLACE},
         ready_path="/health",
         body=request_body(config, source),
@@ -94,7 +94,7 @@ def _arguments(config: ExperimentConfig, source: ModelSource) -> dict[str, Any]:
     says of sampling is left aside: every request says its own.
     """
     arguments = engine_arguments(config, source)
-    arguments["enable_prompt_tokens_details"] = True  # usage tells what its prefix cache knew
+    arguments["enable_prompt_tokens_details"] = True  # usage reports what its prefix cache knew
     given = given_engine(config)
     if "skip_tokenizer_init" not in given and _has_tokenizer(source):
         arguments.pop("skip_tokenizer_init", None)

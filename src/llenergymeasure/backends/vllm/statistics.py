@@ -68,7 +68,7 @@ class StepCounter(AggregateStatLoggerBase):  # type: ignore[misc]
     def take(self) -> dict[str, Any]:
         """Return the account and begin another.
 
-        ``steps`` are those that leave a sequence at work: the means go over them.
+        ``steps`` are those that leave a sequence in progress: the means go over them.
         """
         found: dict[str, Any] = {"steps": self._steps, **self._sums}
         if self._steps:

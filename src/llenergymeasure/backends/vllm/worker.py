@@ -13,7 +13,7 @@ class WorkerExtension:
     vllm_config: Any
 
     def llem_uuid(self) -> str | None:
-        """Return the UUID of the worker's GPU; null on a CPU."""
+        """Return the UUID of the worker's GPU; None on a CPU."""
         if self.device.type != "cuda":
             return None
         import torch
@@ -28,7 +28,7 @@ class WorkerExtension:
             torch.cuda.synchronize(self.device)
 
     def llem_peak_memory_bytes(self) -> int | None:
-        """Return the peak memory of the worker's GPU since the last call; null on a CPU."""
+        """Return the peak memory of the worker's GPU since the last call; None on a CPU."""
         if self.device.type != "cuda":
             return None
         import torch

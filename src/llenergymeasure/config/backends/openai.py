@@ -81,12 +81,12 @@ class OpenAIConfig(Section):
         default=None,
         pattern=r"^/[!-~]*$",
         max_length=2048,
-        description="Where the server tells its state as Prometheus text, from its root.",
+        description="Where the server reports its state as Prometheus text, from its root.",
         examples=["/metrics"],
     )
     gauges: dict[Literal["running", "waiting", "kv_cache_share", "requests"], str] | None = Field(
         default=None,
-        description="Names of the server's metrics for requests at work and in its queue, for "
+        description="Names of the server's metrics for requests in progress and in its queue, for "
         "the share of the key-value cache in use (0 to 1), and for the requests answered so far.",
         examples=[{"running": "llamacpp:requests_processing"}],
     )

@@ -19,7 +19,7 @@ ENGINES = ("pytorch", "vllm", "sglang", "tensorrt")
 def load(backend: str) -> Schema:
     """Return what the engine of a backend takes.
 
-    It describes the backend's section of a study. Beside JSON Schema's own keys it has
+    It describes the backend's section of a study. In addition to JSON Schema's own keys it has
     ``x-package``, ``x-version``, ``x-incomplete`` (why parameters may be missing), and for a
     parameter ``x-default`` (a default that JSON cannot hold), ``x-aliases`` (its other names on
     the engine's command line) and ``readOnly`` (the engine sets it by itself).

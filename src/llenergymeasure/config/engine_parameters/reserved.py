@@ -1,4 +1,4 @@
-"""Knobs that a study may not set in an engine's section: what sets them, or why nothing does."""
+"""Engine parameters that a study may not set: what sets them, or why nothing does."""
 
 from collections.abc import Mapping
 
@@ -70,11 +70,11 @@ RESERVED: Mapping[str, Mapping[str, str]] = {
         "enable_build_cache": "has no use here: built engines are kept, see `llem clean --engines`",
     },
 }
-"""By section of the study file and knob, what to tell."""
+"""By section of the study file and parameter, what to say."""
 
 
 def why_reserved(section: str, name: str) -> str | None:
-    """Return why a study may not set the knob ``name`` of ``section``; null if it may."""
+    """Return why a study may not set the parameter ``name`` of ``section``; None if it may."""
     return RESERVED.get(section, {}).get(name)
 
 
@@ -91,4 +91,4 @@ CREDENTIALS = frozenset(
         "webhook",
     }
 )
-"""Knobs whose value is a secret, and is shown in no message."""
+"""Engine parameters whose value is a secret, and is shown in no message."""

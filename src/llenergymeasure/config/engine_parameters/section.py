@@ -25,7 +25,7 @@ class EngineSection(Section):
     parameters, which are read when a study has such a section, and kept as an extra.
 
     Attributes:
-        study_path: where the section stands in a study file.
+        study_path: where the section is in a study file.
     """
 
     model_config = ConfigDict(extra="allow")

@@ -26,7 +26,7 @@ class Shown:
     Attributes:
         key: its dotted name in a study.
         type: of its values.
-        default: the engine's, as text; null where there is none.
+        default: the engine's, as text; None where there is none.
         help: what the engine, or this program, says of it.
         note: why a study may not set it, or that it is on its way out.
     """

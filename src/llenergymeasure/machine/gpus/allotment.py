@@ -54,7 +54,7 @@ class Allotment:
     Attributes:
         uuids: in CUDA's order; empty on a machine without.
         usable: those of which as many will do, the preferred first.
-        chosen: whether the engine has to be told, so that it uses these and no others.
+        chosen: whether the engine has to be given them, so that it uses these and no others.
         warnings: what may make the choice wrong.
         memory_used_bytes: in use on each at this moment; those that do not say are left out.
     """

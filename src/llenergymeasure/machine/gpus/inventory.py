@@ -22,7 +22,7 @@ class GpuProcess:
 
     Attributes:
         pid: as NVML names it; inside a container it may be the host's number.
-        memory_bytes: GPU memory it holds; null where NVML does not say.
+        memory_bytes: GPU memory it holds; None where NVML does not say.
     """
 
     pid: int
@@ -39,10 +39,10 @@ class Gpu:
         name: product name.
         pci_bus_id: ``domain:bus:device.function``.
         driver: driver version.
-        memory_total_bytes: null where NVML does not say.
-        power_limit_w: ``enforced``, ``min``, ``max``, ``default``: those that NVML tells.
-        mig_enabled: whether it is partitioned; null where it cannot be.
-        compute_capability: ``(major, minor)``; null where NVML does not say.
+        memory_total_bytes: None where NVML does not say.
+        power_limit_w: ``enforced``, ``min``, ``max``, ``default``: those that NVML reports.
+        mig_enabled: whether it is partitioned; None where it cannot be.
+        compute_capability: ``(major, minor)``; None where NVML does not say.
         unavailable: why nothing but the index is known, if it does not answer.
     """
 
@@ -141,7 +141,7 @@ def compute_processes(gpu: Gpu) -> list[GpuProcess]:
 
 
 def graphics_processes(gpu: Gpu) -> list[GpuProcess]:
-    """Return the processes that draw on a card; none where the driver cannot tell.
+    """Return the processes that draw on a card; none where the driver cannot say.
 
     Raises:
         pynvml.NVMLError: the card does not answer.
@@ -283,7 +283,7 @@ def _describe(index: int, driver: str | None) -> Gpu:
 
 
 def power_limits_w(device: Any) -> dict[str, float]:
-    """Return the power limits NVML tells of a handle, in W."""
+    """Return the power limits NVML reports of a handle, in W."""
     limits = {
         "enforced": nvml_value("nvmlDeviceGetEnforcedPowerLimit", device),
         "default": nvml_value("nvmlDeviceGetPowerManagementDefaultLimit", device),

@@ -43,7 +43,7 @@ def hold_limits(
     except RefusedError as error:
         reason = str(error)
     except ChildError as error:
-        # It may be at work yet, and holds the locks then: who gets them next puts back.
+        # It may still be running, and holds the locks then: who gets them next puts back.
         reason = f"{error}; what it may have set is put back by the next start"
     raise LimitsError(f"the GPU's limits cannot be set: {reason}")
 
@@ -104,7 +104,7 @@ def left_limits(folder: Path | None = None) -> list[str]:
 def recorded(folder: Path) -> list[str]:
     """Return the cards of this user's records, those of living runs included.
 
-    Other users' are passed over: what stands in them could make root set anything.
+    Other users' are passed over: what is in them could make root set anything.
     """
     return sorted(_own_records(folder))
 

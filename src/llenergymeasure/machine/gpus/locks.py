@@ -189,7 +189,7 @@ def _file_name(uuid: str) -> str:
 
 
 def file_safe(uuid: str) -> str:
-    """Return a card's name as it stands in file names; a UUID is one already."""
+    """Return a card's name as it is in file names; a UUID is one already."""
     return re.sub(r"[^A-Za-z0-9.-]", "_", uuid)
 
 

@@ -1,4 +1,4 @@
-"""Whether GPUs have their memory back after a run, told by NVML.
+"""Whether GPUs have their memory back after a run, as NVML reports it.
 
 An engine that is gone gives its memory back, or something of it still lives: a child that nobody
 found, or a driver in trouble. The next run would start on a fuller card. The supervisor asks in a

@@ -12,7 +12,7 @@ class Peak:
     """A maker's own figure.
 
     Attributes:
-        flops_per_s: dense bf16 and fp16 operations a second, accumulating in fp32, no sparsity.
+        flops_per_s: dense bf16 and fp16 operations per second, accumulating in fp32, no sparsity.
         bytes_per_s: of its memory; where cards of the name differ, the least.
         source: where the maker says so.
     """
@@ -58,10 +58,10 @@ _OTHER_CARDS = frozenset({"Ti", "D", "SUPER", "Laptop", "MIG"})
 
 
 def peak(name: str) -> Peak | None:
-    """Return a card's peak rate; null where its maker's figure is not known here.
+    """Return a card's peak rate; None where its maker's figure is not known here.
 
     Args:
-        name: as NVML tells it, such as ``NVIDIA A100-SXM4-80GB``.
+        name: as NVML reports it, such as ``NVIDIA A100-SXM4-80GB``.
     """
     words = f" {name.replace('-', ' ')} "
     for known, rate in _PEAKS:

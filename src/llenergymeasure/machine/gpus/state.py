@@ -1,4 +1,4 @@
-"""How a GPU is set and how it is doing: everything NVML tells that can change an energy."""
+"""How a GPU is set and how it is doing: everything NVML reports that can change an energy."""
 
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -31,7 +31,7 @@ LOWERED = SLOWED | {"sw_power_cap"}
 def gpu_state(gpu: Gpu) -> dict[str, Any]:
     """Return a card's identity, settings and condition as plain values.
 
-    What the card or driver does not tell is null. Clocks in MHz, power in W, memory in bytes.
+    What the card or driver does not say is None. Clocks in MHz, power in W, memory in bytes.
     NVML has no way to ask for locked clocks: ``sm_clock_mhz`` is the one at this moment.
     """
     import pynvml
@@ -109,13 +109,13 @@ def unlike_delivered(state: dict[str, Any], asked_w: float | None = None) -> Ite
 
 
 def power_limit_w(handle: Any) -> float | None:
-    """Return the power limit that is set; null where NVML does not say."""
+    """Return the power limit that is set; None where NVML does not say."""
     limit_mw = nvml_value("nvmlDeviceGetPowerManagementLimit", handle)
     return None if limit_mw is None else limit_mw / 1000
 
 
 def throttle_reasons(handle: Any) -> list[str] | None:
-    """Return why the clocks are where they are now; null where NVML does not say."""
+    """Return why the clocks are where they are now; None where NVML does not say."""
     bits = nvml_value("nvmlDeviceGetCurrentClocksEventReasons", handle)
     if bits is None:
         bits = nvml_value("nvmlDeviceGetCurrentClocksThrottleReasons", handle)

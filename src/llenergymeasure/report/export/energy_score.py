@@ -20,7 +20,7 @@ def energy_score(summary: Sequence[Row]) -> str:
     """Return Wh per 1,000 queries of each experiment, as AI Energy Score reports it, as CSV.
 
     Source: AI Energy Score documentation: GPU energy in watt-hours per 1,000 queries. There a
-    model's score holds for its data sets and hardware alone; here the settings stand beside it.
+    model's score holds for its data sets and hardware alone; here the settings are next to it.
     """
     intervals = (("", "mean"), ("_ci95_low", "ci95_low"), ("_ci95_high", "ci95_high"))
     return _csv(

@@ -70,7 +70,7 @@ def table(
 ) -> Table:
     """Return the table: a column for each setting that varies, and one for each quantity.
 
-    Kind, scope and device have columns where they differ, and stand in the caption elsewhere.
+    Kind, scope and device have columns where they differ, and are in the caption elsewhere.
 
     Args:
         summary: the experiments.

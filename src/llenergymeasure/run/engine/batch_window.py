@@ -42,7 +42,7 @@ class Window:
 
 
 def cut_batches(requests: Sequence[Request], batch_size: int | None) -> list[Sequence[Request]]:
-    """Return the batch plan: the requests in order, ``batch_size`` at a time; all at once if null.
+    """Return the batch plan: the requests in order, ``batch_size`` at a time; all at once if None.
 
     The last batch is smaller where the count does not divide.
     """

@@ -160,7 +160,7 @@ class EngineRun:
 
     def _preflight(self, backend: Backend) -> tuple[Preflight, Workload]:
         """Return what was found and the workload; errors count unless the study passes them."""
-        # A server that runs already may be at work.
+        # A server that runs already may be busy.
         watch = None if self._asked.external_server else CpuWatch.of_run(os.getppid())
         found = preflight(self._asked, backend, self._folder.path, run_pid=os.getppid())
         if found.errors and not self._spec.skip_preflight:
@@ -188,7 +188,7 @@ class EngineRun:
         protocol: ProtocolSettings,
         sensors: list[dict[str, Any]],
     ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """Return the window and, of an engine that is a server, what its traffic tells besides."""
+        """Return the window and, of an engine that is a server, its traffic."""
         if not self._config.served:
             margins = _measured(sensors)
             window = measure_window(engine, batches, protocol, self._marks, margins=margins)
@@ -202,7 +202,7 @@ class EngineRun:
         return traffic.as_dict(), traffic.besides()
 
     def _quality(self, engine: Engine) -> dict[str, Any] | None:
-        """Return what the loaded engine itself shows of its quality; null if nothing is asked."""
+        """Return what the loaded engine itself shows of its quality; None if nothing is asked."""
         asked = self._spec.quality or {}
         looks = {"texts": perplexity, "tasks": task_score}
         wanted = [look for name, look in looks.items() if asked.get(name) is not None]
@@ -230,7 +230,7 @@ class EngineRun:
         write_text(self._folder.engine, json.dumps(without_secrets_in(plain)))
 
     def _tell_time_limit(self, protocol: ProtocolSettings, found: Preflight) -> None:
-        """Tell the supervisor a generous limit; one that the study sets is in force before."""
+        """Give the supervisor a generous limit; one that the study sets is in force before."""
         known = known_of(self._config, found.source, found.cards)
         work = work_of(self._config, found.workload)
         most_s = limit_s(self._config, protocol, known, work, self._spec.gap_s)
@@ -301,7 +301,7 @@ def _told(workload: Workload) -> dict[str, Any]:
 
 
 def _memory(config: ExperimentConfig, found: Preflight, workload: Workload) -> dict[str, int]:
-    """Return what weights and cache take, reckoned; empty where the model's shape is not known."""
+    """Return what weights and cache take, computed; empty where the model's shape is not known."""
     need = None if found.source is None else memory_need(config, found.source, workload)
     if need is None:
         return {}
@@ -319,7 +319,7 @@ def _available(sensors: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _measured(sensors: list[dict[str, Any]]) -> bool:
-    """Return whether a device is measured; the whole node's meter stands beside the headline."""
+    """Return whether a device is measured; the whole node's meter is never the headline."""
     return any(
         sensor["kind"] == "measured" and sensor["scope"] != "node" for sensor in _available(sensors)
     )

@@ -38,7 +38,7 @@ class Marks:
 
 
 def read_marks(path: Path) -> list[tuple[str, int, int | None]]:
-    """Return ``(phase, start_ns, end_ns)`` in order; ``end_ns`` is null for one cut short.
+    """Return ``(phase, start_ns, end_ns)`` in order; ``end_ns`` is None for one cut short.
 
     A half-written last line is passed over.
     """

@@ -7,11 +7,11 @@ from typing import Any
 def sensors_need_s(
     sensors: Sequence[Mapping[str, Any]], devices: Collection[str], precision: float
 ) -> float | None:
-    """Return the shortest window that reaches a precision on all cards; null if none is known.
+    """Return the shortest window that reaches a precision on all cards; None if none is known.
 
     Args:
         sensors: what the recorder says of each sensor, with the ``resolution`` of those it knows.
-        devices: UUIDs of the cards at work.
+        devices: UUIDs of the cards in use.
         precision: relative half width of the energy's interval.
     """
     known = [

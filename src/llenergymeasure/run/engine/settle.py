@@ -21,7 +21,7 @@ from llenergymeasure.machine.gpus.inventory import Gpu
 
 POLL_S = 0.5
 WATCH_S = 20.0
-"""Stretch that a slope is taken over; NVML tells whole degrees, so a short one says nothing."""
+"""Stretch that a slope is taken over; NVML reports whole degrees, so a short one says nothing."""
 SLOPE_MAX_CELSIUS_PER_S = 0.04
 POWER_CHANGE_MAX = 0.05
 """Most change of power over the stretch, relative to its mean."""
@@ -91,7 +91,7 @@ def settle(
     Returns:
         ``reason``; ``waited_s``; ``first`` and ``start``: temperature and power by UUID when the
         rest began and when it ended, that is at the run's start; ``slope_celsius_per_s``: the
-        steepest at the end, null if it was not watched long enough.
+        steepest at the end, None if it was not watched long enough.
     """
     watch = Watch()
     began_s = clock()
@@ -143,7 +143,7 @@ class Watch:
             self._readings.popleft()
 
     def settled(self) -> bool:
-        """Return whether neither temperature nor power moves; false until it can be told."""
+        """Return whether neither temperature nor power moves; false until it is known."""
         slope = self.slope_celsius_per_s()
         change = self._power_change()
         if slope is None and change is None:
@@ -151,7 +151,7 @@ class Watch:
         return (slope or 0.0) <= SLOPE_MAX_CELSIUS_PER_S and (change or 0.0) <= POWER_CHANGE_MAX
 
     def slope_celsius_per_s(self) -> float | None:
-        """Return the steepest card's slope, up or down; null if not watched long enough."""
+        """Return the steepest card's slope, up or down; None if not watched long enough."""
         slopes = [
             abs(statistics.linear_regression(times_s, celsius).slope)
             for times_s, celsius in self._series("temperature_celsius")

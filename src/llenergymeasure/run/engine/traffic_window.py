@@ -64,7 +64,7 @@ class TrafficWindow:
     client_cpu_s: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as the run's window in plain values; the requests stand in a file."""
+        """Return it as the run's window in plain values; the requests are in a file."""
         return {
             "start_ns": self.start_ns,
             "end_ns": self.end_ns,
@@ -195,7 +195,7 @@ class _Run:
 
 
 def _ramp_up_s(traffic: Traffic) -> float | None:
-    """Return how long the ramp-up has to be; null while the first answers are not in."""
+    """Return how long the ramp-up has to be; None while the first answers are not in."""
     first_ns = traffic.first_ns
     if first_ns is None or not traffic.sent:
         return None

@@ -33,7 +33,7 @@ class WarmUp:
         engine: loaded.
         batches: the batch plan.
         protocol: how many, how long.
-        look: reads the GPUs; null where they are not to be watched.
+        look: reads the GPUs; None where they are not to be watched.
         clock: seconds that only go forward.
     """
 
@@ -62,8 +62,8 @@ class WarmUp:
 
         Returns:
             ``passes``, ``duration_s``; ``ended``: why; ``converged``: whether all that was asked
-            to settle did, null where nothing was; ``latency_cv`` of the latest batches (null if
-            too few); ``gpus_steady`` and ``slope_celsius_per_s``, null where they were not watched
+            to settle did, None where nothing was; ``latency_cv`` of the latest batches (None if
+            too few); ``gpus_steady`` and ``slope_celsius_per_s``, None where they were not watched
             (long enough); ``latencies_s``.
         """
         self._began_s = self._clock()

@@ -44,7 +44,7 @@ class Preflight:
     Attributes:
         errors: why the run cannot start.
         warnings: what the reader of its result should know.
-        source: where the model comes from; None if it cannot be had.
+        source: where the model comes from; None if it cannot be fetched.
         workload: what the engine will be asked; None if it could not be made.
         cards: the GPUs the run will use, in CUDA's order.
     """

@@ -1,4 +1,4 @@
-"""Whether others are at work on the CPUs before a run begins."""
+"""Whether others use the CPUs before a run begins."""
 
 import time
 from collections.abc import Iterator

@@ -209,7 +209,7 @@ def _device(config: ExperimentConfig, cards: tuple[Gpu, ...]) -> Device | str:
         reads = min(CPU_BYTES_PER_S, cores * CORE_BYTES_PER_S)
         return Device(f"{cores} processors", cores * CORE_FLOPS_PER_S, reads)
     if spread(config) or engine_setting(config, "cpu_offload_gb"):
-        return "the speed of what is laid beside the GPU"
+        return "the speed of what is kept outside the GPU"
     rate = peak(cards[0].name)
     if rate is None:
         return f"the speed of GPU {cards[0].name}"

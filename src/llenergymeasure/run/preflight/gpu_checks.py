@@ -41,7 +41,7 @@ def check_gpus(config: ExperimentConfig, cards: Sequence[Gpu], run_pid: int) -> 
         if "unavailable" in state:
             yield Problem(f"{name} does not answer: {state['unavailable']}; see nvidia-smi")
             continue
-        # A server that is already running is at work on the card by right.
+        # A server that is already running may use the card.
         if not config.external_server:
             yield from _in_use(name, card, state, running)
         for text in unlike_delivered(state, asked_w):

@@ -26,7 +26,7 @@ class MemoryNeed:
 
     Attributes:
         weights_bytes: of one copy of the model.
-        cache_bytes: keys and values of the sequences at work at once.
+        cache_bytes: keys and values of the sequences in progress at once.
         sequences: how many those are.
         tokens: of the longest of them, prompt and output together.
     """
@@ -54,7 +54,7 @@ class MemoryNeed:
 def memory_need(
     config: ExperimentConfig, source: ModelSource, workload: Workload | None
 ) -> MemoryNeed | None:
-    """Return what one copy of the model needs; null where its shape is not known here.
+    """Return what one copy of the model needs; None where its shape is not known here.
 
     An engine that batches by itself takes no more sequences than it has memory for: one has to
     fit. transformers takes the batch as it is asked to.
@@ -90,7 +90,7 @@ def bytes_per_weight(config: ExperimentConfig, source: ModelSource) -> float:
 
 
 def engine_setting(config: ExperimentConfig, name: str) -> Any:
-    """Return what the study sets of an engine's own arguments; null where it does not."""
+    """Return what the study sets of an engine's own arguments; None where it does not."""
     section: Any = getattr(config, config.backend)
     arguments = getattr(section, "engine", None)
     given = {} if arguments is None else arguments.given()
@@ -140,7 +140,7 @@ class Room:
     """Memory for one copy of the model.
 
     Attributes:
-        bytes: what can be had at most.
+        bytes: what is available at most.
         name: where it is, in words.
         spills: whether what does not fit goes elsewhere, slowly, instead of failing.
     """

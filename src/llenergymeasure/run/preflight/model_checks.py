@@ -1,4 +1,4 @@
-"""Whether a model can be had, and fits: on the disk, in memory, in its own length."""
+"""Whether a model can be fetched, and fits: on the disk, in memory, in its own length."""
 
 import json
 from collections.abc import Iterator

@@ -2,7 +2,7 @@
 
 It runs after the engine and the recorder have ended, in a process of its own, so that a crash
 while an engine tears down costs nothing that was measured. ``result.json`` is written last and
-holds the hashes of its siblings: where it stands, the run is whole.
+holds the hashes of its siblings: where it stands, the run is complete.
 """
 
 import argparse
@@ -190,7 +190,7 @@ def _result(
     beside = done.get("beside") or {}
     neighbours = sorted({card["uuid"] for seen in beside.values() for card in seen})
     if neighbours and record.kind == "measured":
-        validity["shared_node"] = f"at work just before or after: {', '.join(neighbours)}"
+        validity["shared_node"] = f"busy just before or after: {', '.join(neighbours)}"
     if served is not None:
         validity |= served.validity()
     elif odd := other_lengths(spec.config, requests):
@@ -202,7 +202,7 @@ def _result(
         )
     if record.kind == "measured" and "gpu" in record.scopes and _on_cpu(done):
         validity["computes_on_cpu"] = (
-            "the engine computed on the CPU, and the energy is that of the GPU beside it"
+            "the engine computed on the CPU, and the energy is that of the GPU that it did not use"
         )
     return Result(
         experiment=spec.experiment,

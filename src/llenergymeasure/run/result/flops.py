@@ -27,11 +27,11 @@ def workload_flops(
 
     Args:
         source: the model.
-        lengths: tokens of each prompt and of its answer; none where they cannot be told.
+        lengths: tokens of each prompt and of its answer; none where they cannot be determined.
 
     Returns:
         ``per_output_token`` (prompts included), ``per_request``, ``prefill_per_request``,
-        ``decode_per_request``: means over the requests, null where the model's dimensions are not
+        ``decode_per_request``: means over the requests, None where the model's dimensions are not
         known; ``method``, ``confidence``.
     """
     architecture = None if source is None else source.architecture
@@ -71,12 +71,12 @@ def flops_record(
     """Return the operations with what they cost and how near to the peak they came.
 
     Args:
-        flops: as :func:`workload_flops` tells them.
+        flops: as :func:`workload_flops` returns them.
         requests: answered inside the window.
         work_s: how long that took.
-        gross_j: headline energy of the window; null if there is none.
+        gross_j: headline energy of the window; None if there is none.
         precision: what the engine computes in.
-        gpus: names of the cards at work; null if they do not compute.
+        gpus: names of the cards in use; None if they do not compute.
     """
     per_request = flops.get("per_request")
     if per_request is None:

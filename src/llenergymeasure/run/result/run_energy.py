@@ -88,10 +88,10 @@ def run_energy(
         window: start and end in CLOCK_MONOTONIC ns.
         phases: name, start and end of each.
         requests: one row a request of the window.
-        devices: UUIDs of the cards at work.
+        devices: UUIDs of the cards in use.
         asked: the study's ``energy`` section.
         characterised: what probes have found of the cards' sensors.
-        carbon: what the study declares of the place; null where it declares nothing.
+        carbon: what the study declares of the place; None where it declares nothing.
         recorder_lost: whether the recorder ended too early.
         own_server: whether all that works for the run is the run's own.
         precision: what the window was to reach.

@@ -23,7 +23,7 @@ def with_thinking(
         energy: the part so far.
         output: output tokens of the window.
         thinking: those of them that were thought; None for none.
-        split: prefill and decode, where they can be told apart.
+        split: prefill and decode, where they can be separated.
     """
     if not thinking or energy.gross_j is None:
         return energy

@@ -74,7 +74,7 @@ class ServedRun:
         requests: every request, ``in_window`` and ``slo_met`` filled in.
         config: the experiment.
         window: start and end in CLOCK_MONOTONIC ns.
-        told: what the engine's process says besides: ramp-up, gauges, the client's CPU time.
+        told: what the engine's process says in addition: ramp-up, gauges, the client's CPU time.
     """
 
     requests: pa.Table
@@ -156,7 +156,7 @@ class ServedRun:
         Args:
             record: the part with the window's energy.
             tokens: what went in and came out.
-            carbon: what the study declares of the place; null where it declares nothing.
+            carbon: what the study declares of the place; None where it declares nothing.
         """
         per_request = _per(record.gross_j, tokens.requests)
         counted = record.model_copy(
@@ -377,7 +377,7 @@ class ServedRun:
 
 
 def served_run(folder: RunFolder, spec: RunSpec, done: Mapping[str, Any]) -> ServedRun | None:
-    """Return what a run under traffic left in its folder; null for a run without."""
+    """Return what a run under traffic left in its folder; None for a run without."""
     told = done.get("serving")
     if told is None:
         return None
@@ -387,7 +387,7 @@ def served_run(folder: RunFolder, spec: RunSpec, done: Mapping[str, Any]) -> Ser
 
 
 def percentiles(values_s: NDArray[np.float64]) -> Latency:
-    """Return the percentiles of values in s; null without any."""
+    """Return the percentiles of values in s; None without any."""
     return Latency(**{f"p{share}_s": _percentile(values_s, share) for share in PERCENTILES})
 
 
@@ -396,7 +396,7 @@ def _percentile(values: NDArray[np.float64], share: float) -> float | None:
 
 
 def _met(table: pa.Table, slo: SloConfig | None) -> pa.Array:
-    """Return whether each request kept every limit; null where there are none."""
+    """Return whether each request kept every limit; None where there are none."""
     if slo is None:
         return pa.nulls(table.num_rows, pa.bool_())
     limits = {
@@ -420,7 +420,7 @@ def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 
 def spread(lengths: Sequence[int]) -> float | None:
-    """Return the standard deviation of answers' lengths; null below two answers."""
+    """Return the standard deviation of answers' lengths; None below two answers."""
     return statistics.stdev(lengths) if len(lengths) > 1 else None
 
 

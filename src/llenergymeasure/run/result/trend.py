@@ -50,7 +50,7 @@ class Trend:
 
 
 def trend(groups: Sequence[Sequence[tuple[float, float]]]) -> Trend | None:
-    """Return the line common to all groups; null if the values are too few to tell.
+    """Return the line common to all groups; None if the values are too few to show it.
 
     Each group keeps a level of its own (the "within" estimator: Wooldridge, Econometric Analysis
     of Cross Section and Panel Data, ch. 10.5), so that differences between groups are no trend.
@@ -114,8 +114,8 @@ def steadiness(
         power: times in s and power in W inside the window, if measured.
 
     Returns:
-        ``steady`` (null if it cannot be told), ``throughput`` and ``power``: a trend each, or
-        null, ``change_max`` and ``p_max`` in force.
+        ``steady`` (None if it cannot be determined), ``throughput`` and ``power``: a trend each, or
+        None, ``change_max`` and ``p_max`` in force.
     """
     found = {
         "throughput": _throughput_trend(completions, batch_of_request),

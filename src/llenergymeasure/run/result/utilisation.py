@@ -39,13 +39,13 @@ def utilisation(
     Args:
         samples: the recording.
         window: start and end, CLOCK_MONOTONIC in ns.
-        devices: UUIDs of the cards at work.
+        devices: UUIDs of the cards in use.
         on_gpu: whether those cards compute.
 
     Returns:
         ``gpu_utilization_percent``, ``memory_utilization_percent``: means;
         ``device_memory_used_max_bytes``: the most in use on each card, summed,
-        whoever used it; ``utilization_unavailable``: why they are null.
+        whoever used it; ``utilization_unavailable``: why they are None.
     """
     if not on_gpu or not devices:
         return {"utilization_unavailable": "no GPU does the work"}
@@ -103,7 +103,7 @@ def throttle_history(samples: Samples, device: str) -> list[dict[str, Any]] | No
 
     Returns:
         ``t_monotonic_ns`` and ``reasons`` (NVML's, by name) of each change, the first reading
-        included, at most the first :data:`HISTORY_MOST`; null where the card does not say.
+        included, at most the first :data:`HISTORY_MOST`; None where the card does not say.
     """
     series = samples.series(device, SENSOR, "throttle_reasons")
     known = ~np.isnan(series.value)
@@ -125,7 +125,7 @@ def power_inside(
 ) -> tuple[list[float], list[float]] | None:
     """Return times in s and the power in W of all devices together, at the first one's samples.
 
-    Null where a card's power was not measured inside the window.
+    None where a card's power was not measured inside the window.
     """
     times_ns: Whole | None = None
     total: Reals | None = None

@@ -41,7 +41,7 @@ def read_file(path: Path) -> Dataset:
 
 
 def only_a_file(path: Path, key: str) -> None:
-    """Refuse what has no end or would be waited for, and what stands in a file's place.
+    """Refuse what has no end or would be waited for, and what is in a file's place.
 
     That is a pipe, a device, a folder; and a pointer that Git LFS has left.
     """

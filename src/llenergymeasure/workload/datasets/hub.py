@@ -26,7 +26,7 @@ def read_hub(name: str) -> Dataset:
 
     Raises:
         ConfigurationError: the ``datasets`` package is missing, or rows are malformed.
-        BackendError: the data set cannot be had.
+        BackendError: the data set cannot be fetched.
     """
     try:
         from datasets import load_dataset, utils
@@ -47,7 +47,7 @@ def read_hub(name: str) -> Dataset:
         # The library raises its own, the hub's, the transport's and pyarrow's errors here.
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise BackendError(
-            f"dataset {name} cannot be had from the hub ({type(error).__name__}: {reason[0]}); "
+            f"dataset {name} cannot be fetched from the hub ({type(error).__name__}: {reason[0]}); "
             f"{_WAY_OUT}"
         ) from error
     split = next((known for known in _SPLITS if known in splits), next(iter(splits)))

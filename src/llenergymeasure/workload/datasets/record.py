@@ -1,4 +1,4 @@
-"""One prompt as it stands in a data set, before any tokenizer has seen it."""
+"""One prompt as it is in a data set, before any tokenizer has seen it."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -81,7 +81,7 @@ class _NoQuestionError(Exception):
 
 
 class Rows:
-    """Gathers records and what is wrong with them, so that all of it can be told at once."""
+    """Gathers records and what is wrong with them, so that all of it can be reported at once."""
 
     def __init__(self, file: Path | None, name: str) -> None:
         self._file = file

@@ -27,7 +27,7 @@ class Architecture:
         max_positions: longest sequence it was made for, in tokens.
         norm_eps: epsilon of its norms.
         tied: whether the output head shares the embedding's weights.
-        rope_theta: base of the rotary embedding; null where positions are learned (GPT-2).
+        rope_theta: base of the rotary embedding; None where positions are learned (GPT-2).
         rope_scaling: Hugging Face's ``rope_scaling`` mapping.
         sliding_window: keys a token can see, if limited.
         experts: experts a layer; 0 for a dense model.
@@ -115,7 +115,7 @@ class Architecture:
 
         Args:
             bytes_per_weight: 4 for fp32, 2 for bf16 and fp16, about 0.5 for 4-bit.
-            batch_size: sequences at work at once.
+            batch_size: sequences in progress at once.
             tokens_per_sequence: prompt and output together.
             bytes_per_cache_value: that of the weights if not given.
         """
@@ -169,7 +169,7 @@ class Architecture:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], name: str) -> "Architecture | None":
-        """Return the architecture a ``config.json`` describes; null for a family not known here.
+        """Return the architecture a ``config.json`` describes; None for a family not known here.
 
         Raises:
             KeyError: the file lacks a dimension.

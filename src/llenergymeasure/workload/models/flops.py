@@ -50,10 +50,10 @@ def estimate_flops(
     output_len: int,
     parameters: int | None = None,
 ) -> FlopsEstimate | None:
-    """Return the operations of one request; null if neither shape nor size is known.
+    """Return the operations of one request; None if neither shape nor size is known.
 
     Args:
-        architecture: the model's dimensions; null for a family not known here.
+        architecture: the model's dimensions; None for a family not known here.
         input_len: tokens of the prompt, at least 1.
         output_len: tokens generated, at least 1.
         parameters: their number, to fall back on.

@@ -44,7 +44,7 @@ def fetch_config(model: str, revision: str | None) -> dict[str, Any]:
     """Return a model's ``config.json``, from the local cache if it is there.
 
     Raises:
-        BackendError: it cannot be had; the message tells offline, missing and gated apart.
+        BackendError: it cannot be fetched; the message distinguishes offline, missing and gated.
     """
     path = fetch_file(model, "config.json", revision)
     content = json.loads(path.read_text("utf-8"))
@@ -57,7 +57,7 @@ def fetch_file(model: str, filename: str, revision: str | None) -> Path:
     """Return the local path of one file of a model, downloaded if need be.
 
     Raises:
-        BackendError: it cannot be had; the message tells offline, missing and gated apart.
+        BackendError: it cannot be fetched; the message distinguishes offline, missing and gated.
     """
     cached = cached_file(model, filename, revision)
     if cached is not None:

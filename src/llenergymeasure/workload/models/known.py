@@ -260,7 +260,7 @@ _TRAINING = re.compile(r"-(instruct|chat|hf|base|it|bf16)(?=-|$)")
 
 
 def known_architecture(name: str) -> Architecture | None:
-    """Return the architecture a model name means; null if it is not in the table.
+    """Return the architecture a model name means; None if it is not in the table.
 
     Accepts the table's names, Hugging Face ids of the models' owners, any case, and the names of
     fine-tuned variants of the same shape (``-Instruct``, ``-chat``, ``-hf``).

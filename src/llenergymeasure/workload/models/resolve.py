@@ -39,7 +39,7 @@ class ModelSource:
         location: what an engine's loader takes: a folder, or an id on the hub.
         random: whether only the architecture is there, to be filled with random weights.
         config: the content of its ``config.json``.
-        architecture: its dimensions; null for a family whose shape is not known here.
+        architecture: its dimensions; None for a family whose shape is not known here.
         revision: on the hub, if asked for.
     """
 
@@ -52,7 +52,7 @@ class ModelSource:
 
     @property
     def folder(self) -> Path | None:
-        """Return the local folder; null for a model on the hub."""
+        """Return the local folder; None for a model on the hub."""
         path = Path(self.location)
         return path if path.is_dir() else None
 
@@ -65,7 +65,7 @@ def resolve_model(config: ExperimentConfig) -> ModelSource:
 
     Raises:
         ConfigurationError: the name means nothing, or the folder holds no model.
-        BackendError: the model cannot be had from the hub: offline, missing, or gated.
+        BackendError: the model cannot be fetched from the hub: offline, missing, or gated.
     """
     name = config.model
     revision = _revision(config)
@@ -87,7 +87,7 @@ def resolve_model(config: ExperimentConfig) -> ModelSource:
 
 
 def _revision(config: ExperimentConfig) -> str | None:
-    """Return the revision on the hub that the study asks the engine for; null for the newest."""
+    """Return the revision on the hub that the study asks the engine for; None for the newest."""
     section: Any = getattr(config, config.backend)
     arguments = section if config.backend == "pytorch" else getattr(section, "engine", None)
     given = {} if arguments is None else arguments.given()
@@ -101,7 +101,7 @@ def looks_like_folder(name: str) -> bool:
 
 
 def architecture_in_folder(name: str) -> Architecture | None:
-    """Return the architecture of a model in a local folder; null for a family not known here.
+    """Return the architecture of a model in a local folder; None for a family not known here.
 
     Raises:
         ConfigurationError: the folder is missing, or holds no model.
