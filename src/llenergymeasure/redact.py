@@ -64,7 +64,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def secret_argument(value: Any, name: str = "") -> str | None:
-    """Return the dotted name of the first argument that is given a secret; null if none is."""
+    """Return the dotted name of the first argument that is given a secret; None if none is."""
     if isinstance(value, dict | Mapping):
         inner = (secret_argument(each, f"{name}.{key}".strip(".")) for key, each in value.items())
         return next((found for found in inner if found), None)

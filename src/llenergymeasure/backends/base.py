@@ -29,7 +29,7 @@ class Completion:
     of it."""
     step_monotonic_ns: tuple[int, ...] | None = None
     """When each token of the batch's longest answer was there, on the batch's first request alone;
-    null where the engine does not say its steps, or one gave more than a token an answer."""
+    None where the engine does not say its steps, or one gave more than a token an answer."""
 
 
 class Engine(Protocol):
@@ -119,14 +119,14 @@ class Backend(Protocol):
 
 @runtime_checkable
 class Asking(Protocol):
-    """What a backend may have besides: an engine that judges settings before it loads a model."""
+    """What a backend may have in addition: an engine that judges settings without a model."""
 
     def refusal(self, config: ExperimentConfig) -> str | None:
         """Return why the engine refuses ``config``, in its own words; None if it takes it.
 
         Raises:
             ConfigurationError: the model's name means nothing.
-            BackendError: the model cannot be had.
+            BackendError: the model cannot be fetched.
         """
 
 

@@ -68,7 +68,7 @@ class BatchEnergy:
 def batch_energies(
     account: Account, batches: Sequence[Batch], late_s: float = 0.0
 ) -> list[BatchEnergy]:
-    """Return each batch's energy; what the sensor cannot tell is null with a reason.
+    """Return each batch's energy; what the sensor does not show is None with a reason.
 
     Args:
         account: the energy of any stretch.

@@ -43,7 +43,7 @@ def request_energies(
         window_j: the window's energy.
         batches: the window's.
         energies: theirs.
-        split: prefill and decode told apart.
+        split: prefill and decode separated.
     """
     middle_s = float(np.mean([_decode_s(each) for each in batches])) / 2 if batches else 0.0
     known_j = [each.energy_j for each in energies if each.energy_j is not None]
@@ -75,7 +75,7 @@ def _of_batch(
     elif isinstance(split, TokenEnergy):
         shares, errors = _shares(batch, split, middle_s)
     else:
-        reason = "prefill and decode cannot be told apart" if split is None else split.reason
+        reason = "prefill and decode cannot be separated" if split is None else split.reason
         return [RequestEnergy(unavailable=reason)] * count
     energy_j = scale * energy.energy_j
     if energy.u95_j is None:

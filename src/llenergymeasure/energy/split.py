@@ -128,7 +128,7 @@ def split_energy(channels: Sequence[Channel], batches: Sequence[Batch]) -> Token
 
 @dataclass(frozen=True)
 class _Fit:
-    """What steps tell: energies of prefill, decode, its thought and its answers in J.
+    """What steps show: energies of prefill, decode, its thought and its answers in J.
 
     After them stand the powers that these follow from. With the covariance of all, the share of
     the steps' energy that is left unexplained, and the counter's lag.
@@ -193,7 +193,7 @@ def _least_squares(
     ]
     of_grown = np.array([0, grown_whole_s2, first_s2, grown_whole_s2 - first_s2, 0.0, 0.0, 1.0])
     for extra, of_extra in ((grown_s2, of_grown), (rest_s, np.zeros(7))):
-        # A term that hardly varies cannot be told from the others, and says nothing.
+        # A term that hardly varies cannot be distinguished from the others, and says nothing.
         if np.linalg.norm(extra) > 1e-3 * np.linalg.norm(decode_s):
             columns.append(extra)
             total.append(of_extra)

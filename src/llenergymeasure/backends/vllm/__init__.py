@@ -28,7 +28,7 @@ class _VLLM(EnginePackage):
 
         Raises:
             ConfigurationError: the model's name means nothing.
-            BackendError: the model cannot be had.
+            BackendError: the model cannot be fetched.
         """
         # vLLM and torch read these when they are imported.
         os.environ.update(environment(config))

@@ -3,7 +3,7 @@
 Source: Software Carbon Intensity (ISO/IEC 21031:2024) and SCI for AI, the consumer's boundary:
 SCI = (E x I + M) per R. E is measured; I, the site's PUE and M are what the study declares. The
 form is a manifest of the Green Software Foundation's Impact Framework, whose ``if-run`` computes
-the outputs again from the inputs that stand beside them.
+the outputs again from the inputs that stand next to them.
 """
 
 from collections.abc import Mapping, Sequence
