@@ -129,7 +129,8 @@ class Channel:
             within=self.within,
             margins=margins,
             late_s=max(self.late_s - delay_s, 0.0),
-            early_s=self.early_s,
+            # If it is not late after all, the moved energy comes early.
+            early_s=self.early_s + delay_s,
         )
 
     def _sampling_error_j(self, start_s: float, end_s: float) -> float:
