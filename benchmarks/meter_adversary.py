@@ -5,6 +5,7 @@ reading code: every load on every kind of card, in windows cut at counter ticks,
 from rest to rest, without and after a probe. Zeus and polled power measure the same windows.
 
     make nvml-sim && python benchmarks/meter_adversary.py [--quick] [--windows N] [--json FILE]
+        [--loads "serve,low load"] [--sensors "A100 true,RAPL"]
     python benchmarks/meter_adversary.py --faults     what faulty counters and cards give
     python benchmarks/meter_adversary.py --net        energy above a rest that does not stand still
     python benchmarks/meter_adversary.py --split      prefill and decode apart
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="three loads, four kinds of cards")
     parser.add_argument("--windows", type=int, default=4, help="windows a combination")
+    parser.add_argument("--loads", type=_names, help="only these, separated by commas")
+    parser.add_argument("--sensors", type=_names, help="only these, separated by commas")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--json", type=Path, help="write windows and what must hold here")
@@ -61,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mode.add_argument("--split", action="store_true", help="prefill and decode apart")
     mode.add_argument("--real", type=int, metavar="N", help="windows by llem meter in real time")
     options = parser.parse_args(arguments)
+    known = {*LOADS, RAPL, *(model.name for model in MODELS)}
+    if unknown := {*(options.loads or ()), *(options.sensors or ())} - known:
+        parser.error(f"no such load or sensor: {', '.join(sorted(unknown))}")
     library, reason = sim.library_or_reason()
     if library is None:
         print(f"no simulated card: {reason}", file=sys.stderr)
@@ -74,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         content = {"rows": rows, "criteria": [{"met": m, "text": text} for m, text in met]}
         options.json.write_text(json.dumps(content, indent=1) + "\n")
     return 0 if all(holds for holds, _ in met) else 1
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _run(options: argparse.Namespace, library: Path) -> tuple[list[object], list[Criterion]]:
@@ -99,7 +109,9 @@ def _run(options: argparse.Namespace, library: Path) -> tuple[list[object], list
 
 def _measure(options: argparse.Namespace, library: Path) -> list[Window]:
     names = QUICK_MODELS if options.quick else tuple(model.name for model in MODELS)
-    loads = QUICK_LOADS if options.quick else tuple(LOADS)
+    loads = options.loads or (QUICK_LOADS if options.quick else tuple(LOADS))
+    names = tuple(name for name in options.sensors or names if name != RAPL)
+    rapl = (RAPL,) if not options.sensors or RAPL in options.sensors else ()
     lengths_s = (5.0,) if options.quick else (5.0, 20.0)
     pool = multiprocessing.get_context("spawn").Pool(
         options.jobs, recording.load_library, (library,)
@@ -113,7 +125,7 @@ def _measure(options: argparse.Namespace, library: Path) -> list[Window]:
                 repetition,
                 options.seed,
                 lengths_s,
-                (*names, RAPL),
+                (*names, *rapl),
                 known[repetition % PROBES],
                 real_zeus=repetition == 0,
             )

@@ -91,6 +91,11 @@ def silent(windows: Sequence[Window]) -> Iterator[Criterion]:
         worst = max(bad, key=lambda window: abs(window.error or 0.0))
         text += f"; worst {_told(worst)}"
     yield not bad, text
+    for cut, some in _grouped(windows, lambda window: (window.cut,)).items():
+        yield (
+            not any(is_silent(window) for window in some),
+            f"  {cut[0]}: {sum(is_silent(window) for window in some)} of {len(some)}",
+        )
 
 
 def _coverage(windows: Sequence[Window]) -> Iterator[Criterion]:

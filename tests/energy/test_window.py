@@ -166,6 +166,65 @@ def test_between_rests_a_window_is_exact_and_its_interval_holds_also_with_a_lag(
     assert outside <= 0.05 * 200
 
 
+@pytest.mark.parametrize("late_s", [0.0, 0.1])
+@pytest.mark.parametrize("off_s", [0.03, 0.06, 0.09])
+def test_work_that_reaches_into_the_margins_is_in_the_interval(off_s: float, late_s: float) -> None:
+    """Work that began before the mark, and goes on after it: what was not waited for."""
+    outside = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        start_s, end_s = rng.uniform(2, 3), rng.uniform(6, 7)
+        levels_w = rng.uniform(280, 320, 200)
+        edges_s = np.linspace(start_s - off_s, end_s + off_s, 200)
+        power = card.Power([-10.0, *edges_s], [90.0, *levels_w[:-1], 90.0])
+        energy_j, u95_j, _ = window_energy(
+            knots_of(power, rng.uniform(0, 0.1)),
+            start_s,
+            end_s,
+            REACH,
+            within=short_readings(power, seed),
+            margins=(Margin(start_s - 0.4, start_s), Margin(end_s, end_s + 0.4)),
+            late_s=late_s,
+        )
+        outside += abs(energy_j - float(power.energy(start_s, end_s))) > u95_j
+    assert outside <= 10
+
+
+@pytest.mark.parametrize("period_s", [0.0083, 0.033, 0.099, 0.3, 0.7])
+def test_margins_in_the_midst_of_a_load_are_not_taken_for_rest(period_s: float) -> None:
+    outside = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        power = card.square(period_s, 190, 450, 12, rng.uniform(0.3, 0.7))
+        start_s, end_s = rng.uniform(2, 3), rng.uniform(6, 7)
+        energy_j, u95_j, _ = window_energy(
+            knots_of(power, rng.uniform(0, 0.1)),
+            start_s,
+            end_s,
+            REACH,
+            within=short_readings(power, seed),
+            margins=(Margin(start_s - 0.4, start_s), Margin(end_s, end_s + 0.4)),
+        )
+        outside += abs(energy_j - float(power.energy(start_s, end_s))) > u95_j
+    assert outside <= 7
+
+
+@pytest.mark.parametrize("span_s", [0.12, 3.0])
+def test_a_reading_that_may_hold_some_work_does_not_make_a_margin_unrest(span_s: float) -> None:
+    """The first reading that holds work was renewed 4 ms after it began, by reads around that."""
+    power = card.Power([-10.0, 3.0, 3.0 + span_s], [90.0, 300.0, 90.0])
+    t_s = np.arange(0.004, WHOLE_S, 0.1)
+    power_w = power.energy(t_s - 0.025, t_s) / 0.025
+    readings = Readings(0, t_s - 0.005, np.full(len(t_s), 0.006), power_w)
+    beside = (Margin(2.6, 3.0), Margin(3.0 + span_s, 3.4 + span_s))
+    energy_j, u95_j, _ = window_energy(
+        knots_of(power, 0.05), 3.0, 3.0 + span_s, REACH,
+        within=(Within(readings, 0.025),), margins=beside,
+    )  # fmt: skip
+    assert energy_j == pytest.approx(300 * span_s, abs=1e-3)
+    assert u95_j < 0.02 * energy_j
+
+
 def test_a_counter_of_known_lag_needs_a_shorter_margin() -> None:
     power = card.work(3.0, 6.0)
     late = knots_of(power, 0.03, 0.06)

@@ -96,19 +96,12 @@ class Channel:
         start_s, end_s = self.knots.seconds(start_ns), self.knots.seconds(end_ns)
         if end_s <= start_s or not self.knots.covers(start_s, end_s):
             return None
-        energy_j, ends_j, bound_j = window_energy(
-            self.knots,
-            start_s,
-            end_s,
-            self.power_range,
-            within=self.within,
-            margins=margins,
-            late_s=self.late_s,
-            early_s=self.early_s,
-        )
+        energy_j, ends_j, bound_j = self._window(0.0, start_s, end_s, margins)
         unseen_j = self._sampling_error_j(start_s, end_s)
         smear_j = self._smear_j(start_s) + self._smear_j(end_s)
-        delay_j = self.delay_s * abs(self._power_w(end_s, 1) - self._power_w(start_s, -1))
+        delay_j = 0.0
+        if self.delay_s > 0:
+            delay_j = abs(self._window(self.delay_s, start_s, end_s, margins)[0] - energy_j)
         span_s = end_s - start_s
         mean_w = energy_j / span_s
         reach = self.power_range
@@ -116,8 +109,29 @@ class Channel:
         bound_j += (1 - self.share_seen) * hidden_w * span_s + smear_j + delay_j
         bound_j += self.smear_s * (reach.high_w - reach.low_w) / 4
         blind_j = COVERAGE_FACTOR * reach.excess(mean_w) * self.blind_s / math.sqrt(6)
-        random_j = math.hypot(ends_j, smear_j, delay_j, blind_j)
+        # From rest to work and back, what is late and what is smeared lose at both ends.
+        random_j = math.hypot(ends_j, smear_j + delay_j, blind_j)
         return Stretch(energy_j, random_j, unseen_j, max(bound_j, math.hypot(random_j, unseen_j)))
+
+    def _window(
+        self,
+        delay_s: float,
+        start_s: float,
+        end_s: float,
+        margins: tuple[Margin | None, Margin | None],
+    ) -> tuple[float, float, float]:
+        """Return ``window_energy`` if the channel is late by so much."""
+        return window_energy(
+            self.knots.earlier(delay_s),
+            start_s,
+            end_s,
+            self.power_range,
+            within=self.within,
+            margins=margins,
+            late_s=max(self.late_s - delay_s, 0.0),
+            # If it is not late after all, the moved energy comes early.
+            early_s=self.early_s + delay_s,
+        )
 
     def _sampling_error_j(self, start_s: float, end_s: float) -> float:
         if self.sampled is None:
@@ -152,11 +166,6 @@ class Channel:
         if self.short is not None:
             powers_w.append(self.short.power_w[np.abs(self.short.t_s - t_s) <= around_s])
         return max((float(np.ptp(each)) for each in powers_w if len(each)), default=0.0)
-
-    def _power_w(self, t_s: float, towards: int) -> float:
-        span_s = max(_LOCAL_S, 2 * self.knots.spacing_s)
-        pair = self.knots.at(np.array(sorted((t_s, t_s - towards * span_s))))
-        return float(pair[1] - pair[0]) / span_s
 
 
 def error_of_mean(values: Floats) -> float:

@@ -281,6 +281,9 @@ def _counter_channel(
     # A reading is held for a period after it was a mean over its window.
     period_s = part.update_period_s or readings.spacing_s
     delay_s = (period_s + (part.window_s or 0.0)) / 2
+    # A reading that holds half a step is held for a period: a quarter of that at worst. Where
+    # readings see but part of the time their sampling error has it.
+    smear_s = 2 * period_s if part.share_seen == 1.0 else period_s
     sampled = None if part.share_seen == 1.0 else readings
     share = part.share_seen or 0.0
     if behaviour.counter == "sum":
@@ -288,7 +291,7 @@ def _counter_channel(
         # what lies between.
         moved = replace(channel, knots=knots.earlier(delay_s), late_s=delay_s, early_s=delay_s)
         moved = replace(moved, within=(), sampled=sampled, share_seen=share)
-        return replace(moved, smear_s=period_s, blind_s=part.window_s or 0.0)
+        return replace(moved, smear_s=smear_s, blind_s=part.window_s or 0.0)
     late_s = max(channel.late_s, 2 * delay_s)
-    sparse = replace(channel, sampled=sampled, share_seen=share, smear_s=period_s)
+    sparse = replace(channel, sampled=sampled, share_seen=share, smear_s=smear_s)
     return replace(sparse, delay_s=delay_s, late_s=late_s, blind_s=part.window_s or 0.0)

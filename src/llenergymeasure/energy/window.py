@@ -34,9 +34,10 @@ middle between them: 1/4 for a square wave of the knots' period, more for what c
 
 _UNREST = 0.15
 """A margin in which power varies by more than this share of its mean is not at rest."""
-_STILL, _CONTRAST = 0.03, 0.95
-"""Nor, unless it varies by less than the one, is one that draws more than the other of the window's
-own mean power."""
+_FLAT = 0.05
+"""Nor is one that does not lie below all that the window draws, by the share above, unless it is
+flat next to the window: its range at most this share of the window's, and in that one's lower half.
+Nothing else distinguishes it from work that goes on."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,13 @@ class End:
         energy_j: cumulative, from the knots' zero.
         standard_j: its standard uncertainty.
         bound_j: what no load within the power range exceeds.
+        doubt_j: how far the work contradicts a rest next to it.
     """
 
     energy_j: float
     standard_j: float
     bound_j: float
+    doubt_j: float = 0.0
 
 
 def window_energy(
@@ -94,64 +97,83 @@ def window_energy(
         late_s: how late the energy may be counted at most.
         early_s: how early, where the knots were moved by a mean delay.
     """
-    mean_w = float(knots.at(end_s) - knots.at(start_s)) / max(end_s - start_s, 1e-9)
-    before, after = (
-        margin if margin is not None and _at_rest(knots, margin, end, within, mean_w) else None
-        for margin, end in zip(margins, (start_s - early_s, end_s + late_s), strict=True)
+    work_w = knots.power_w[(knots.t_s[:-1] >= start_s) & (knots.t_s[1:] <= end_s)]
+    if len(work_w) == 0:
+        work_w = np.diff(knots.at(np.array([start_s, end_s]))) / max(end_s - start_s, 1e-9)
+    start, end = (
+        _beside_rest(knots, (t_s, other_s), margin, off_s, work_w, power_range, within)
+        or _between_knots(knots, t_s, power_range, within)
+        for t_s, other_s, margin, off_s in (
+            (start_s, end_s, margins[0], early_s),
+            (end_s, start_s, margins[1], late_s),
+        )
     )
-    start = _beside_rest(knots, start_s, before, power_range, before=True, off_s=early_s)
-    end = _beside_rest(knots, end_s, after, power_range, before=False, off_s=late_s)
-    start = start or _between_knots(knots, start_s, power_range, within)
-    end = end or _between_knots(knots, end_s, power_range, within)
     # The ends are independent (GUM 5.1.2), and never further off than their bounds.
     bound_j = start.bound_j + end.bound_j
     u95_j = COVERAGE_FACTOR * math.hypot(start.standard_j, end.standard_j)
+    # What two marks are early and late by, both add.
+    u95_j += start.doubt_j + end.doubt_j
     return end.energy_j - start.energy_j, min(u95_j, bound_j), bound_j
 
 
 def _at_rest(
-    knots: Knots, margin: Margin, edge_s: float, within: Sequence[Within], mean_w: float
+    knots: Knots, low_s: float, high_s: float, work_w: Floats, within: Sequence[Within]
 ) -> bool:
-    """Return whether a margin is at rest: work that goes on there makes it none.
+    """Return whether a stretch is at rest: work that goes on there makes it none.
 
     Args:
         knots: the energy.
-        margin: the stretch that is said to be without work.
-        edge_s: where its part begins or ends that is used.
+        low_s: where the stretch begins.
+        high_s: where it ends.
+        work_w: the powers between the window's knots.
         within: as of ``window_energy``.
-        mean_w: the window's own mean power.
     """
-    low_s, high_s = (margin.start_s, edge_s) if margin.end_s <= edge_s else (edge_s, margin.end_s)
     inside = (knots.t_s >= low_s) & (knots.t_s <= high_s)
     powers_w = [np.diff(knots.energy_j[inside]) / np.diff(knots.t_s[inside])]
     for part in within:
-        # A reading shown in the margin is one of it if all that it is a mean over lies there.
-        near = (part.readings.t_s >= low_s + part.window_s) & (part.readings.t_s <= high_s)
-        powers_w.append(part.readings.power_w[near])
+        # A reading is one of the margin if all that it may be a mean over lies there.
+        each = part.readings
+        near = each.t_s - each.half_s >= low_s + part.window_s
+        near &= each.t_s + each.half_s <= high_s
+        powers_w.append(each.power_w[near])
     seen_w = np.concatenate(powers_w)
     if len(seen_w) == 0:
         return False
-    level_w = float(np.mean(seen_w))
-    unrest = float(np.ptp(seen_w)) / max(level_w, 1e-9)
-    return unrest <= _STILL or (unrest <= _UNREST and level_w <= _CONTRAST * mean_w)
+    level_w, range_w = float(np.mean(seen_w)), float(np.ptp(seen_w))
+    least_w, most_w = float(work_w.min()), float(work_w.max())
+    below = level_w <= (1 - _UNREST) * least_w
+    flat = range_w <= _FLAT * (most_w - least_w) and level_w <= (least_w + most_w) / 2
+    return range_w <= _UNREST * level_w and (below or flat)
 
 
 def _beside_rest(
     knots: Knots,
-    t_s: float,
+    ends_s: tuple[float, float],
     margin: Margin | None,
-    power_range: PowerRange,
-    *,
-    before: bool,
     off_s: float,
+    work_w: Floats,
+    power_range: PowerRange,
+    within: Sequence[Within],
 ) -> End | None:
-    """Return the energy at an end from the rest next to it; None if too little is known of that."""
+    """Return the energy at an end from the rest next to it; None if too little is known of that.
+
+    Args:
+        knots: the energy.
+        ends_s: the end, and the window's other one.
+        margin: what is said to be rest next to it, if anything is.
+        off_s: so much of the margin next to the end may hold the work's energy.
+        work_w: the powers between the window's knots.
+        power_range: as of ``window_energy``.
+        within: likewise.
+    """
     if margin is None:
         return None
+    t_s, other_s = ends_s
+    before = t_s < other_s
     from_s = margin.start_s if before else t_s + off_s
     to_s = t_s - off_s if before else margin.end_s
     inside = np.flatnonzero((knots.t_s >= from_s) & (knots.t_s <= to_s))
-    if len(inside) < 2:
+    if len(inside) < 2 or not _at_rest(knots, from_s, to_s, work_w, within):
         return None
     t, energy_j = knots.t_s[inside], knots.energy_j[inside]
     levels_w = np.diff(energy_j) / np.diff(t)
@@ -163,8 +185,50 @@ def _beside_rest(
     half_s = float(knots.half_s[inside].mean())
     timing_w = abs(level_w) * half_s / float(np.diff(t)[near])
     unsure_j = math.hypot(spread_w, timing_w) * abs(gap_s) + level_w * half_s / math.sqrt(3)
+    rest_j = float(energy_j[near]) + level_w * gap_s
+    doubt_j = _unexplained(knots, ends_s, rest_j, power_range, within)
     farthest_w = max(power_range.high_w - level_w, level_w - power_range.low_w, 0.0)
-    return End(float(energy_j[near]) + level_w * gap_s, unsure_j, farthest_w * abs(gap_s))
+    return End(rest_j, unsure_j, farthest_w * abs(gap_s), doubt_j)
+
+
+def _unexplained(
+    knots: Knots,
+    ends_s: tuple[float, float],
+    rest_j: float,
+    power_range: PowerRange,
+    within: Sequence[Within],
+) -> float:
+    """Return how far off an end may be where the work contradicts the rest; 0 where it does not.
+
+    It does where more was drawn between the work's next knot and the rest than the most power seen
+    next to the end explains: then work began early or went on in the margin, or was counted late.
+    How much of that is not the window's, the least power seen there shows.
+    """
+    t_s, other_s = ends_s
+    inner_s = t_s + math.copysign(min(_AROUND_S, abs(other_s - t_s)), other_s - t_s)
+    at = np.flatnonzero((knots.t_s >= min(t_s, inner_s)) & (knots.t_s <= max(t_s, inner_s)))
+    if len(at) < 2:
+        return 0.0
+    first = int(at[0] if t_s < other_s else at[-1])
+    apart_s = abs(float(knots.t_s[first]) - t_s)
+    drawn_j = abs(float(knots.energy_j[first]) - rest_j)
+    powers_w = [np.diff(knots.energy_j[at]) / np.diff(knots.t_s[at])]
+    low_s, high_s = float(knots.t_s[at[0]]), float(knots.t_s[at[-1]])
+    for part in within:
+        each = part.readings
+        powers_w.append(each.power_w[(each.t_s - part.window_s >= low_s) & (each.t_s <= high_s)])
+    seen_w = np.concatenate(powers_w)
+    most_w = float(seen_w.max())
+    window_s = min((part.window_s for part in within), default=knots.spacing_s)
+    # Pulses shorter than what was seen may have been above it.
+    hidden_j = min(
+        power_range.excess(most_w) * window_s / math.sqrt(12),
+        max(power_range.high_w - most_w, 0.0) * apart_s / math.sqrt(3),
+    )
+    timing_j = most_w * float(knots.half_s[first])
+    if drawn_j <= most_w * apart_s + COVERAGE_FACTOR * hidden_j + timing_j:
+        return 0.0
+    return drawn_j - float(seen_w.min()) * apart_s
 
 
 def _between_knots(
@@ -185,7 +249,7 @@ def _between_knots(
     # Off the line by nothing at a knot and most between two, like a bridge (4x(1-x) at its square).
     nearest = left if x < 0.5 else right
     distance_s = abs(t_s - float(knots.t_s[nearest]))
-    stray_w = _variation(knots, t_s, within)
+    stray_w = max(_variation(knots, t_s, within), _step_w(knots, left) / 4)
     off_j = min(_OFF_LINE * span_s * math.sqrt(4 * x * (1 - x)), 2 * distance_s) * stray_w
     mean_w = abs(float(knots.energy_j[right] - knots.energy_j[left])) / span_s
     # What is shorter than a reading's window, the readings do not show: pulses of just that length.
@@ -245,6 +309,18 @@ def _step(knots: Knots, left: int, t_s: float) -> float | None:
     if t_s <= step_s:
         return float(knots.energy_j[left]) + before_w * (t_s - start_s)
     return float(knots.energy_j[left + 1]) - after_w * (end_s - t_s)
+
+
+def _step_w(knots: Knots, left: int) -> float:
+    """Return by how much power differs between the knots before a knot and after the next one.
+
+    One step by so much, anywhere between the two, strays from the line by a quarter of it at most.
+    """
+    if left < 1 or left + 2 >= len(knots):
+        return 0.0
+    before_j, after_j = np.diff(knots.energy_j[left - 1 : left + 3])[[0, 2]]
+    before_s, after_s = np.diff(knots.t_s[left - 1 : left + 3])[[0, 2]]
+    return abs(float(after_j / after_s - before_j / before_s))
 
 
 def _variation(knots: Knots, t_s: float, within: Sequence[Within]) -> float:
