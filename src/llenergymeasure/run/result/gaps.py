@@ -91,8 +91,8 @@ def _gaps(flight: InFlight, waiting: InFlight, window: Span) -> list[Span]:
     for low, high in pairwise(inside.tolist()):
         if flight.at(low):
             continue
-        before = found[-1] if found else (0, 0)
-        if before[1] == low and bool(waiting.at(before[0])) == bool(waiting.at(low)):
+        goes_on = found and found[-1][1] == low
+        if goes_on and bool(waiting.at(found[-1][0])) == bool(waiting.at(low)):
             low = found.pop()[0]
         found.append((low, high))
     return found
