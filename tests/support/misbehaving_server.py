@@ -357,7 +357,7 @@ FINE = [
             CHUNKED,
             *[
                 step if isinstance(step, float) else b"%x;a=b\r\n%b\r\n" % (len(step), step)
-                for step in spaced([*PARTS, *TAIL], 0.002)
+                for step in spaced([*PARTS, *TAIL])
                 if not isinstance(step, str)
             ],
             b"0\r\nT: x\r\n\r\n",
