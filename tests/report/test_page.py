@@ -408,6 +408,17 @@ def test_levels_show_the_p_value_corrected_for_all_of_them(tmp_path):
     assert corrected != [row["p"] for row in levels if row["metric"] == TOKEN]
 
 
+def test_one_experiment_alone_is_best_of_nothing_and_differs_from_nothing(tmp_path, plan):
+    alone = plan["runs"][0]["experiment"]
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        if run["experiment"] == alone:
+            write_result(tmp_path, make_result(run))
+    write_tables(tmp_path, partial=True)
+    relations = relations_content(tmp_path)
+    assert (relations.levels, relations.pairs, relations.fronts) == ([], [], [])
+
+
 def test_machines_that_differ_are_named(tmp_path, plan):
     write_complete_study(tmp_path, plan)
     result = make_result(plan["runs"][0])

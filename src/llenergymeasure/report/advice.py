@@ -34,7 +34,7 @@ _BY_CLASS = {
     "DamagedRecord": _RECORD,
     "OutOfMemoryError": _MEMORY,
     "MemoryError": _MEMORY,
-    "TimeoutError": "It took longer than it may: raise execution.run_timeout_seconds, or give the "
+    "TimeoutError": "Longer than a run may take: raise execution.run_timeout_seconds, or give the "
     "run less to do.",
     "ModuleNotFoundError": _PACKAGE,
     "ImportError": _PACKAGE,
@@ -55,13 +55,13 @@ _BY_CLASS = {
 """What to do by the class of the error, which says what happened; a message is for people."""
 
 _BY_STATUS = {
-    "running": "It was running when these tables were written.",
-    "missing": "It was never started: run the study again to make it.",
-    "interrupted": "It was stopped from outside: run the study again to make it.",
-    "lost": "It ended without a word, as after a power cut or a kill: run the study again, and "
-    "look at its log if it happens twice.",
+    "running": "Still running when these tables were written.",
+    "missing": "Never started: run the study again.",
+    "interrupted": "Stopped from outside: run the study again.",
+    "lost": "Ended without a word, as after a power cut or a kill: run the study again, and "
+    "look at the log if it happens twice.",
 }
-_ELSE = "Look at its log, fix the cause, and run the study again."
+_ELSE = "Look at the log, fix the cause, and run the study again."
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,8 @@ def relations_content(study_dir: Path) -> Relations:
     baseline = [row for row in pairs if row["experiment_a"] == first]
     pairs.sort(key=lambda row: (row["p_holm"] is None, row["p_holm"] or 0.0, row["ratio"] or 0.0))
     levels = [row for row in tables["levels"] if row["metric"] == TOKEN]
+    if all(row["ratio"] is None for row in levels):
+        levels = []  # nothing to compare: the reasons stand with the runs that are left out
     return Relations(
         baseline=[_pair(row) for row in baseline[:LISTED_PAIRS]],
         pairs=[_pair(row) for row in pairs[:LISTED_PAIRS]],
@@ -111,8 +113,10 @@ def _interval(row: Row) -> str:
 def _fronts(pareto: Sequence[Row]) -> list[str]:
     found = []
     for objective, words in _OBJECTIVES.items():
-        best = [row for row in pareto if row["objective"] == objective and row["on_front"]]
-        if not best:
+        mine = [row for row in pareto if row["objective"] == objective]
+        compared = [row for row in mine if row["on_front"] is not None]
+        best = [row for row in compared if row["on_front"]]
+        if not best or len(compared) < 2:
             continue
         names = [f"{plain(row['label'], 60)}{_share(row['front_share'])}" for row in best[:8]]
         more = f" and {len(best) - 8} more" if len(best) > 8 else ""
