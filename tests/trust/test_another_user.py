@@ -236,7 +236,7 @@ def _key_of(attempt: Attempt) -> str:
 
 @pytest.mark.slow
 def test_a_port_taken_when_the_server_has_died_makes_no_result(tmp_path: Path) -> None:
-    attempt, port = served(tmp_path, "--die-after-s", "8", window_s=20.0)
+    attempt, port = served(tmp_path, "--die-after-s", "20", window_s=40.0)
     taker = (
         "deadline = time.monotonic() + 60\n"
         "while time.monotonic() < deadline:\n"
