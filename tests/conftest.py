@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Generator
+import shutil
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 from nvml_sim import sim
+from report.browser import Browser
 
 # A machine that does other work too is slow now and then; that is no fault of a test's.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -28,6 +30,15 @@ def library() -> Path:
     if path is None:
         pytest.skip(reason)
     return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium without a screen; where there is none its tests are skipped."""
+    if shutil.which("chromium") is None and shutil.which("google-chrome") is None:
+        pytest.skip("no chromium: apt install chromium")
+    with Browser() as opened:
+        yield opened
 
 
 LONGEST = ("test_commands.py", "test_fault_study.py", "test_resume.py", "test_study_on_slurm.py")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llenergymeasure.energy.knots import Knots, PowerRange, Readings, counter_knots, power_readings
-from llenergymeasure.energy.window import Margin, Within, window_energy
+from llenergymeasure.energy.window import LAG_ALLOWANCE_S, Margin, Within, window_energy
 from llenergymeasure.recording.samples import Row
 from support import energy_card as card
 
@@ -33,6 +33,27 @@ def short_readings(power: card.Power, seed: int) -> tuple[Within, ...]:
     t_s = np.arange(np.random.default_rng(seed).uniform(0, 0.1), WHOLE_S, 0.1)
     power_w = power.energy(t_s - 0.025, t_s) / 0.025
     return (Within(Readings(0, t_s, np.zeros(len(t_s)), power_w), 0.025),)
+
+
+def is_outside(
+    power: card.Power,
+    window: tuple[float, float],
+    phase_s: float,
+    seed: int,
+    late_s: float = LAG_ALLOWANCE_S,
+) -> bool:
+    """Whether a window between two margins of 0.4 s lies outside its interval."""
+    start_s, end_s = window
+    energy_j, u95_j, _ = window_energy(
+        knots_of(power, phase_s),
+        start_s,
+        end_s,
+        REACH,
+        within=short_readings(power, seed),
+        margins=(Margin(start_s - 0.4, start_s), Margin(end_s, end_s + 0.4)),
+        late_s=late_s,
+    )
+    return abs(energy_j - float(power.energy(start_s, end_s))) > u95_j
 
 
 loads = st.builds(
@@ -177,16 +198,7 @@ def test_work_that_reaches_into_the_margins_is_in_the_interval(off_s: float, lat
         levels_w = rng.uniform(280, 320, 200)
         edges_s = np.linspace(start_s - off_s, end_s + off_s, 200)
         power = card.Power([-10.0, *edges_s], [90.0, *levels_w[:-1], 90.0])
-        energy_j, u95_j, _ = window_energy(
-            knots_of(power, rng.uniform(0, 0.1)),
-            start_s,
-            end_s,
-            REACH,
-            within=short_readings(power, seed),
-            margins=(Margin(start_s - 0.4, start_s), Margin(end_s, end_s + 0.4)),
-            late_s=late_s,
-        )
-        outside += abs(energy_j - float(power.energy(start_s, end_s))) > u95_j
+        outside += is_outside(power, (start_s, end_s), rng.uniform(0, 0.1), seed, late_s)
     assert outside <= 10
 
 
@@ -197,15 +209,7 @@ def test_margins_in_the_midst_of_a_load_are_not_taken_for_rest(period_s: float) 
         rng = np.random.default_rng(seed)
         power = card.square(period_s, 190, 450, 12, rng.uniform(0.3, 0.7))
         start_s, end_s = rng.uniform(2, 3), rng.uniform(6, 7)
-        energy_j, u95_j, _ = window_energy(
-            knots_of(power, rng.uniform(0, 0.1)),
-            start_s,
-            end_s,
-            REACH,
-            within=short_readings(power, seed),
-            margins=(Margin(start_s - 0.4, start_s), Margin(end_s, end_s + 0.4)),
-        )
-        outside += abs(energy_j - float(power.energy(start_s, end_s))) > u95_j
+        outside += is_outside(power, (start_s, end_s), rng.uniform(0, 0.1), seed)
     assert outside <= 7
 
 

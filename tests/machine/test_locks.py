@@ -17,6 +17,7 @@ import pytest
 
 from llenergymeasure.machine.gpus.locks import GpuBusyError, lock_gpus
 from llenergymeasure.machine.shared_folder import shared_folder
+from support.users import kept_running
 
 HOLD = """
 import os, sys
@@ -35,16 +36,9 @@ sys.stdin.read()
 def another_run(
     folder: Path, *uuids: str, user: int | str = "same"
 ) -> Iterator["subprocess.Popen[str]"]:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder), str(user), *uuids],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
+    command = [sys.executable, "-c", HOLD, str(folder), str(user), *uuids]
+    with kept_running(command, "held") as process:
         yield process
-        process.kill()
 
 
 def lock(folder: Path, *uuids: str, count: int | None = None, wait_s: float = 0.0):

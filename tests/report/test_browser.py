@@ -1,8 +1,6 @@
 """The report in a real browser: at a desk and on a phone, light and dark, by keyboard."""
 
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,14 +18,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = llem(folder, "run", str(study))
     assert done.returncode == 0, done.stderr
     return folder / "results" / "small" / "report.html"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if shutil.which("chromium") is None and shutil.which("google-chrome") is None:
-        pytest.skip("no chromium: apt install chromium")
-    with Browser() as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 US, STRANGER = 65_533, 65_534
@@ -40,15 +40,19 @@ def as_user(user: int, code: str, *arguments: str, imports: str = "") -> str:
 
 @contextmanager
 def at_work(user: int, code: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    """Another user's process, until the block ends; it has printed a first line."""
+    """Another user's process, until the block ends; it has said that it is ready."""
+    with kept_running(_command(user, code, "", arguments), "ready") as process:
+        yield process
+
+
+@contextmanager
+def kept_running(command: Sequence[str], says: str) -> Iterator["subprocess.Popen[str]"]:
+    """A process until the block ends, from when it has printed a line."""
     with subprocess.Popen(
-        _command(user, code, "", arguments),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        assert process.stdout.readline() == f"{says}\n"
         yield process
         process.kill()
 

@@ -1,8 +1,7 @@
 """A backend whose engine comes as a package: its checks, arguments and server lie in a folder each.
 
 The folder of the engine ``NAME`` has ``checks.find_problems``, ``engine`` with the class of its
-engine, and ``server.server_command``. The last two are imported when they are used: engines are
-heavy.
+engine, and ``server.server_command``, each imported when it is used: engines are heavy.
 """
 
 import os

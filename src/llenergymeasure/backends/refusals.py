@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +32,17 @@ MOST_QUESTIONS = 1000
 def ask(backend: str, folder: StudyFolder) -> None:
     """Ask a backend's engine about each experiment of a study, and keep what it refuses."""
     engine = registry.get(backend)
-    plan = read_json(folder.plan) or {}
-    configs = {
-        run["experiment"]: run["config"]
-        for run in plan.get("runs", ())
-        if run["backend"] == backend and _of_the_engine(run["config"])
-    }
     refused: dict[str, str] = {}
     if isinstance(engine, Asking):
-        for name in list(configs)[:MOST_QUESTIONS]:
-            words = _refusal(engine, configs[name])
+        for name, config in _questions(backend, folder).items():
+            words = _refusal(engine, config)
             refused |= {} if words is None else {name: words}
     write_text(folder.refused(backend), json.dumps(refused, indent=1, ensure_ascii=False))
 
 
 def ask_here(backend: str, folder: StudyFolder) -> None:
     """Ask in a process of its own: an engine that was imported cannot be left."""
-    if isinstance(registry.get(backend), Asking):
+    if isinstance(registry.get(backend), Asking) and _questions(backend, folder):
         with suppress(ChildError):
             module = "llenergymeasure.backends.refusals"
             completed(python_module(module, backend, str(folder.path)), LIMIT_S)
@@ -58,6 +53,17 @@ def refusal_of(run: RunFolder, backend: str) -> str | None:
     known = read_json(run.study.refused(backend)) or {}
     words = known.get(run.path.parent.name)
     return words if isinstance(words, str) else None
+
+
+def _questions(backend: str, folder: StudyFolder) -> dict[str, Mapping[str, Any]]:
+    """Return the configurations of a study that the engine is asked about, by experiment."""
+    plan = read_json(folder.plan) or {}
+    configs = {
+        run["experiment"]: run["config"]
+        for run in plan.get("runs", ())
+        if run["backend"] == backend and _of_the_engine(run["config"])
+    }
+    return dict(islice(configs.items(), MOST_QUESTIONS))
 
 
 def _of_the_engine(config: Mapping[str, Any]) -> bool:

@@ -31,7 +31,10 @@ def clean(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="remove without asking")] = False,
     engines: Annotated[
         bool,
-        typer.Option("--engines", help="the compiled engines of TensorRT-LLM too, kept for reuse"),
+        typer.Option(
+            "--engines",
+            help="the compiled engines of TensorRT-LLM too, kept for reuse: while no run loads one",
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> int:

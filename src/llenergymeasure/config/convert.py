@@ -8,6 +8,7 @@ from typing import Any
 from llenergymeasure.config import ranges, strict_yaml
 from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.fields import field_at
+from llenergymeasure.config.merging import NotASectionError, assigned
 from llenergymeasure.config.old_names import (
     ENGINES,
     ORIGINAL,
@@ -27,7 +28,7 @@ def convert(path: Path) -> tuple[dict[str, Any], list[str]]:
     """Return a study of the original's as one of ours, and what of it has no counterpart here.
 
     Raises:
-        ConfigurationError: the file cannot be read, or is no such study.
+        ConfigurationError: the file cannot be read, is no such study, or contradicts itself.
     """
     old, _ = strict_yaml.read(path)
     if not isinstance(old, dict) or not in_the_originals_format(old):
@@ -38,7 +39,10 @@ def convert(path: Path) -> tuple[dict[str, Any], list[str]]:
         taken = base if isinstance(base, dict) else {}
         old = {**{key: each for key, each in taken.items() if key not in STRUCTURE}, **old}
     conversion = _Conversion(old)
-    return conversion.study(), list(conversion.notes)
+    try:
+        return conversion.study(), list(conversion.notes)
+    except NotASectionError as error:
+        raise ConfigurationError(Problem(str(error), file=path)) from error
 
 
 class _Conversion:
@@ -59,7 +63,8 @@ class _Conversion:
             given |= {key: self._old[key]} if key in self._old else {}
         shared = self._settings(given)
         own = {key: value for key, value in shared.items() if meant(_path(key)) != _path(key)}
-        study = _nested({**ORIGINAL_DEFAULTS, **{k: v for k, v in shared.items() if k not in own}})
+        of_all = {key: value for key, value in shared.items() if key not in own}
+        study = _nested({**ORIGINAL_DEFAULTS, **of_all})
         if self._engines:
             backends = [ENGINES[engine] for engine in self._engines]
             study["backend"] = backends if len(backends) > 1 else backends[0]
@@ -68,11 +73,13 @@ class _Conversion:
             study["experiments"] = [self._experiment(entry, own) for entry in self._entries]
         study["runners"] = self._runners()
         if "precision" not in str(study):
-            self.notes["dtype is not given: precision is bf16 here, not what the engine takes"] = (
-                None
-            )
+            self._note("dtype is not given: precision is bf16 here, not what the engine takes")
         ordered = dict.fromkeys(("name", "model", "backend")) | study
         return {key: value for key, value in ordered.items() if value}
+
+    def _note(self, text: str) -> None:
+        """Keep a note, once."""
+        self.notes[text] = None
 
     def _engine_of(self, entry: Mapping[str, Any]) -> str:
         return str(entry.get("engine", self._old.get("engine", "transformers")))
@@ -107,7 +114,7 @@ class _Conversion:
         if new == "" or values == {} or (values is None and new != "energy.backend"):
             return {}
         if new is None or not _is_known(new):
-            self.notes[f"{'.'.join(path)} has no counterpart here, and is left out"] = None
+            self._note(f"{'.'.join(path)} has no counterpart here, and is left out")
             return {}
         alone = engine is not None and _path(new)[0] != ENGINES.get(engine) and len(self._used) > 1
         key = f"{ENGINES[engine]}.{new}" if alone and engine is not None else new
@@ -204,12 +211,5 @@ def _variants(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield dict(zip(entry, chosen, strict=True))
 
 
-def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    study: dict[str, Any] = {}
-    for key, value in settings.items():
-        *sections, name = _path(key)
-        place = study
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[name] = value
-    return study
+def _nested(settings: Settings) -> dict[str, Any]:
+    return assigned({}, {_path(key): value for key, value in settings.items()})

@@ -93,11 +93,11 @@ def compiled_engines() -> Iterator[Leftover]:
     from llenergymeasure.backends.tensorrt.build_cache import engines_folder
 
     for path in sorted(engines_folder().glob("*")):
-        unused_days = (time.time() - path.stat().st_mtime) / 86_400
+        since_days = (time.time() - path.stat().st_mtime) / 86_400
         yield Leftover(
             "engine",
             str(path),
-            f"compiled by TensorRT-LLM for later runs, the last {unused_days:.0f} days ago",
+            f"compiled by TensorRT-LLM for later runs, the last {since_days:.0f} days ago",
             partial(remove, path),
             _size(path),
         )

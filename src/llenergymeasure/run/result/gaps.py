@@ -7,6 +7,7 @@ drawn while nothing is under way is counted here, and apart that with a conversa
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -48,8 +49,9 @@ def gap_energy(
     held = [span for span in idle if waiting.at(span[0])]
     held_ns = sum(high - low for low, high in held)
     kept = sum(waiting.mean(*span) * (span[1] - span[0]) for span in held)
-    energy_j, u95_j = _drawn(account, idle)
-    held_j, held_u95_j = _drawn(account, held)
+    insides = {span: _inside(account, span) for span in idle}
+    energy_j, u95_j = _drawn(insides, idle)
+    held_j, held_u95_j = _drawn(insides, held)
     return Gaps(
         duration_s=sum(high - low for low, high in idle) / NS_PER_S,
         energy_j=energy_j,
@@ -98,7 +100,31 @@ def _gaps(flight: InFlight, waiting: InFlight, window: Span) -> list[Span]:
     return found
 
 
-def _drawn(account: Account, spans: Sequence[Span]) -> tuple[float | None, float | None]:
+@dataclass(frozen=True)
+class _Inside:
+    """What a gap draws as far from its ends as a sensor's value may reach."""
+
+    length_ns: int
+    energy_j: float
+    random_u95_j: float
+    shared_u95_j: float
+
+
+def _inside(account: Account, span: Span) -> _Inside | None:
+    """Return the inside of a gap; None where it is too short to have one."""
+    edge_ns = round(account.resolution_s * NS_PER_S)
+    low, high = span[0] + round(LAG_ALLOWANCE_S * NS_PER_S) + edge_ns, span[1] - edge_ns
+    part = account.stretch(low, high) if high - low >= max(edge_ns, 1) else None
+    if part is None or part.gross_u95_j is None:
+        return None
+    shared_j = part.shared_u95_j or 0.0
+    random_j = math.sqrt(max(part.gross_u95_j**2 - shared_j**2, 0.0))
+    return _Inside(high - low, part.gross_j, random_j, shared_j)
+
+
+def _drawn(
+    insides: Mapping[Span, _Inside | None], spans: Sequence[Span]
+) -> tuple[float | None, float | None]:
     """Return the energy of several gaps together and the half width of its 95 % interval.
 
     At its ends a gap shares a sensor's value with the work. So its power is that of its inside, as
@@ -107,20 +133,14 @@ def _drawn(account: Account, spans: Sequence[Span]) -> tuple[float | None, float
     """
     if not spans:
         return 0.0, 0.0
-    edge_ns = round(account.resolution_s * NS_PER_S)
-    late_ns = round(LAG_ALLOWANCE_S * NS_PER_S)
     shown, shared, short_ns = [], 0.0, []
     for low, high in spans:
-        inner = (low + late_ns + edge_ns, high - edge_ns)
-        length_ns = inner[1] - inner[0]
-        part = account.stretch(*inner) if length_ns >= max(edge_ns, 1) else None
-        if part is None or part.gross_u95_j is None:
+        inside = insides[low, high]
+        if inside is None:
             short_ns.append(high - low)
         else:
-            shared_j = part.shared_u95_j or 0.0
-            random_j = math.sqrt(max(part.gross_u95_j**2 - shared_j**2, 0.0))
-            shown.append((part.gross_j, random_j, length_ns, high - low))
-            shared += shared_j * (high - low) / length_ns
+            shown.append((inside.energy_j, inside.random_u95_j, inside.length_ns, high - low))
+            shared += inside.shared_u95_j * (high - low) / inside.length_ns
     if not shown or (short_ns and len(shown) < FEWEST):
         return None, None
     inside_j, randoms_j, inside_ns, whole_ns = np.array(shown, dtype=np.float64).T

@@ -19,13 +19,16 @@ from llenergymeasure.results.record import Energy, TokenSplit
 from llenergymeasure.run.result.thinking_energy import thinking_total, with_thinking
 from llenergymeasure.sensors.behaviour import PRECISION, Characterised
 
+REQUEST_ENERGY_FIELDS = [
+    ("request_energy_j", pa.float64()),
+    ("request_energy_u95_j", pa.float64()),
+    ("request_energy_unavailable", pa.string()),
+]
 ENERGY_FIELDS = [
     ("batch_energy_j", pa.float64()),
     ("batch_energy_u95_j", pa.float64()),
     ("batch_energy_unavailable", pa.string()),
-    ("request_energy_j", pa.float64()),
-    ("request_energy_u95_j", pa.float64()),
-    ("request_energy_unavailable", pa.string()),
+    *REQUEST_ENERGY_FIELDS,
 ]
 """What the table of requests says of the batch that each was in, and of each by itself."""
 

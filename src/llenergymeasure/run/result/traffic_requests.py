@@ -10,6 +10,7 @@ from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.backends.serving.traffic import Sent
 from llenergymeasure.energy.requests import STEPS_UNKNOWN
 from llenergymeasure.redact import without_secrets_in
+from llenergymeasure.run.result.run_energy import REQUEST_ENERGY_FIELDS
 from llenergymeasure.units import NS_PER_S
 
 TRAFFIC_SCHEMA = pa.schema(
@@ -42,9 +43,7 @@ TRAFFIC_SCHEMA = pa.schema(
         ("resent", pa.bool_()),
         ("in_window", pa.bool_()),
         ("slo_met", pa.bool_()),
-        ("request_energy_j", pa.float64()),
-        ("request_energy_u95_j", pa.float64()),
-        ("request_energy_unavailable", pa.string()),
+        *REQUEST_ENERGY_FIELDS,
     ]
 )
 """``in_window`` and ``slo_met`` are filled in when the run is finished."""
