@@ -98,3 +98,10 @@ def test_studies_of_its_repository_and_a_base(tmp_path: Path) -> None:
 def test_a_study_of_ours_is_not_converted(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="nothing to convert"):
         converted("model: gpt2\n", tmp_path)
+
+
+def test_a_study_that_contradicts_itself_is_a_message(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"old\.yaml: .* warmup is set to a plain value"):
+        converted(
+            "model: gpt2\noffline: {warmup: 5}\nmeasurement: {warmup: {n_prompts: 3}}", tmp_path
+        )
