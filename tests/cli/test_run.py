@@ -12,7 +12,7 @@ import pytest
 
 from cli.commands import called
 from llenergymeasure.workflow.whole import Ended
-from support.studies import environment, llem, write_study
+from support.studies import SERVED, environment, llem, write_study
 
 CODE = "from llenergymeasure.cli import main; main()"
 
@@ -39,13 +39,13 @@ def _at_a_terminal(folder: Path, *arguments: str) -> tuple[int, str]:
 
 @pytest.mark.slow
 def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
-    study = write_study(tmp_path, sweep={"precision": ["fp32", "bf16"]})
+    study = write_study(tmp_path, **SERVED, sweep={"n": [1, 2]})
     code, said = _at_a_terminal(tmp_path, "run", str(study))
     assert code == 0, said
-    assert re.search(r"left; 0/2 done; fp32, cycle 1: \w[\w ]* \d+ s", said)
-    assert re.search(r"about \d+ s left; 1/2 done; bf16, cycle 1", said)
+    assert re.search(r"left; 0/2 done; n=1, cycle 1: \w[\w ]* \d+ s", said)
+    assert re.search(r"about \d+ s left; 1/2 done; n=2, cycle 1", said)
     assert re.search(r"about \d+ s left; 2/2 done; writing tables and report", said)
-    assert re.search(r"\r\x1b\[K\[2/2\] bf16, cycle 1: .*J per output token", said)
+    assert re.search(r"\r\x1b\[K\[2/2\] n=2, cycle 1: .*J per output token", said)
     shown = [line for line in re.split(r"\r\n|\r\x1b\[K", said) if "/2 done" in line]
     assert max(map(len, shown)) < 100
     code, said = _at_a_terminal(tmp_path, "run", "-q", str(study))
@@ -56,7 +56,7 @@ def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_pipe_gets_plain_lines_and_resume_goes_on(tmp_path: Path) -> None:
-    study = write_study(tmp_path, sweep={"precision": ["fp32", "bf16"]})
+    study = write_study(tmp_path, **SERVED, sweep={"n": [1, 2]})
     done = llem(tmp_path, "run", str(study), "--cycles", "2", "--order", "sequential", "--no-gaps")
     assert done.returncode == 0, done.stderr
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", done.stdout + done.stderr)
@@ -64,7 +64,7 @@ def test_a_pipe_gets_plain_lines_and_resume_goes_on(tmp_path: Path) -> None:
     # What else the machine does may be said beside them.
     ended = [line[:5] for line in done.stderr.splitlines() if "per output token" in line]
     assert ended == [f"[{n}/4]" for n in range(1, 5)]
-    assert re.search(r"^\[1/4\] fp32, cycle 1: loading; .* left$", done.stderr, re.MULTILINE)
+    assert re.search(r"^\[1/4\] n=1, cycle 1: loading; .* left$", done.stderr, re.MULTILINE)
     assert done.stdout.startswith("small: 4 of 4 runs completed")
     plan = json.loads((tmp_path / "results/small/plan.json").read_text())
     assert [run["cycle"] for run in plan["runs"]] == [1, 2, 1, 2]

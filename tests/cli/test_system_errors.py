@@ -15,7 +15,7 @@ from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.workload.studies import load_study
 from results.synthetic import make_result, write_result
-from support.studies import ROOT, environment, llem, write_study
+from support.studies import ROOT, SERVED, environment, llem, write_study
 
 FAILS_TO_SYNC = """
 import os, runpy, sys
@@ -126,7 +126,7 @@ def test_tables_that_were_not_made_yet_are_no_difference(study: Path, tmp_path: 
 
 @pytest.mark.slow
 def test_a_folder_deleted_beneath_a_study_at_work(tmp_path: Path) -> None:
-    write_study(tmp_path, window={"min_seconds": 5})
+    write_study(tmp_path, **SERVED, window={"min_seconds": 5})
     results = tmp_path / "results" / "small"
     process = subprocess.Popen(
         [sys.executable, "-c", "from llenergymeasure.cli import main; main()", "run", "study.yaml"],

@@ -11,7 +11,7 @@ import pytest
 
 from llenergymeasure.run.circuit_breaker import Circuit, CircuitBrokenError, broken_circuit
 from support.hub import offer_model
-from support.studies import living, llem, plan_of, result_times, snakemake, write_study
+from support.studies import SERVED, living, llem, plan_of, result_times, snakemake, write_study
 
 
 def failed(experiment: str, message: str = "no driver", kind: str = "BackendError") -> Any:
@@ -105,7 +105,7 @@ def outcomes(folder: Path) -> list[dict[str, Any] | None]:
 @pytest.mark.slow
 def test_llem_stops_a_study_of_six_alike_after_three(tmp_path: Path) -> None:
     absent = [{"model": "someone/absent", "n": n} for n in range(1, 7)]
-    study = write_study(tmp_path, experiments=absent)
+    study = write_study(tmp_path, **SERVED, experiments=absent)
     done = llem(tmp_path, "run", str(study))
     assert done.returncode == 1, done.stderr
     assert "The first 3 runs failed the same way" in done.stderr
@@ -122,7 +122,7 @@ def test_bare_snakemake_refuses_the_rest_and_the_next_call_does_it(tmp_path: Pat
     hub = tmp_path / "hub"
     hub.mkdir()
     experiments = [{"model": "someone/tiny", "n": n} for n in range(1, 5)]
-    study = write_study(tmp_path, experiments=experiments)
+    study = write_study(tmp_path, **SERVED, experiments=experiments)
     variables = {"HF_HUB_CACHE": str(hub)}
     done = snakemake(tmp_path, "--configfile", str(study), variables=variables)
     assert done.returncode == 1

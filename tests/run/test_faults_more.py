@@ -12,7 +12,7 @@ import pytest
 from llenergymeasure.workload.models.tiny import tiny_llama_folder
 from nvml_sim import sim
 from support.attempts import Attempt, start, wait_for
-from support.studies import living, result_times, snakemake, write_study
+from support.studies import SERVED, living, result_times, snakemake, write_study
 
 pytestmark = pytest.mark.slow
 
@@ -133,7 +133,7 @@ def test_results_on_a_file_system_that_is_read_only(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     study_folder = small_disk.parent
     (study_folder / "results").symlink_to(small_disk)
-    study = write_study(study_folder)
+    study = write_study(study_folder, **SERVED)
     done = snakemake(study_folder, "--configfile", str(study))
     assert done.returncode == 1
     assert "Read-only file system" in done.stderr

@@ -15,7 +15,7 @@ from llenergymeasure.results.whole import is_whole
 from llenergymeasure.workflow.study import prepare
 from llenergymeasure.workload.studies import load_study
 from results.synthetic import make_result, write_result
-from support.studies import llem, snakemake, write_study
+from support.studies import SERVED, llem, snakemake, write_study
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ def test_bare_snakemake_measures_damaged_runs_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    study = write_study(tmp_path, experiments=[{"n": n} for n in range(1, 7)])
+    study = write_study(tmp_path, **SERVED, experiments=[{"n": n} for n in range(1, 7)])
     runs = leave_results(tmp_path, study)
     swapped, other, empty, cut, strange, whole = runs
     swap(swapped, other)
@@ -80,7 +80,7 @@ def test_bare_snakemake_measures_damaged_runs_again(
 
 
 def test_llem_measures_a_damaged_run_again(tmp_path: Path) -> None:
-    study = write_study(tmp_path, experiments=[{"n": 1}, {"n": 2}])
+    study = write_study(tmp_path, **SERVED, experiments=[{"n": 1}, {"n": 2}])
     first, second = leave_results(tmp_path, study)
     kept = second.result.read_bytes()
     first.result.write_bytes(b"")
@@ -96,14 +96,14 @@ def test_llem_measures_a_damaged_run_again(tmp_path: Path) -> None:
 
 def test_partial_tables_never_stand_where_complete_ones_were(tmp_path: Path) -> None:
     results = tmp_path / "results" / "small"
-    study = write_study(tmp_path, experiments=[{"n": 1}])
+    study = write_study(tmp_path, **SERVED, experiments=[{"n": 1}])
     leave_results(tmp_path, study)
     assert llem(tmp_path, "run", str(study)).returncode == 0
     complete = {name: (results / name).read_bytes() for name in ("summary.csv", "report.html")}
-    write_study(tmp_path, experiments=[{"n": 1}, {"model": "someone/absent"}])
+    write_study(tmp_path, **SERVED, experiments=[{"n": 1}, {"model": "someone/absent"}])
     assert llem(tmp_path, "run", str(study)).returncode == 1
     assert (results / "summary.csv").read_bytes() != complete["summary.csv"]
-    write_study(tmp_path, experiments=[{"n": 1}])
+    write_study(tmp_path, **SERVED, experiments=[{"n": 1}])
     done = llem(tmp_path, "run", str(study))
     assert done.returncode == 0, done.stderr
     for name, content in complete.items():

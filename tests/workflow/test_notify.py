@@ -14,7 +14,7 @@ from llenergymeasure.config.notify import EVENTS, NotifyConfig, address_problem
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.workflow.notify import News, tell
 from support.listener import Listener, listening
-from support.studies import SMALL, llem, snakemake, write_study
+from support.studies import SERVED, SMALL, llem, snakemake, write_study
 
 TOKEN = "tok-8d1c0ffee"
 NEWS = News("finish", "small", "d" * 64, Path("results/small"), {"completed": 3})
@@ -204,7 +204,7 @@ def test_llem_tells_of_finish_failure_and_a_broken_circuit(
 ) -> None:
     hook = {"webhook_env": "HOOK", "token_env": "HOOK_TOKEN"}
     variables = {"HOOK": listener.address("/ok/T0SECRET"), "HOOK_TOKEN": TOKEN}
-    study = write_study(tmp_path, notify=hook)
+    study = write_study(tmp_path, **SERVED, notify=hook)
     done = llem(tmp_path, "run", str(study), variables=variables)
     assert done.returncode == 0, done.stderr
     assert listener.events() == ["finish"]
@@ -239,7 +239,7 @@ def test_bare_snakemake_tells_too_and_a_dead_hook_fails_nothing(
     tmp_path: Path, listener: Listener
 ) -> None:
     hook = {"webhook_env": "HOOK", "token_env": "HOOK_TOKEN", "timeout_seconds": 2}
-    study = write_study(tmp_path, notify=hook)
+    study = write_study(tmp_path, **SERVED, notify=hook)
     variables = {"HOOK": listener.address("/slow/T0SECRET"), "HOOK_TOKEN": TOKEN}
     done = snakemake(tmp_path, "--configfile", str(study), variables=variables)
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.workflow.study import from_command_line
-from support.studies import ROOT, plan_of, snakemake, write_study
+from support.studies import ROOT, SERVED, plan_of, snakemake, write_study
 
 
 @pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])
@@ -74,6 +74,7 @@ def test_a_bad_study_is_one_message_and_leaves_nothing(tmp_path: Path) -> None:
 def test_runs_start_in_the_planned_order(tmp_path: Path) -> None:
     study = write_study(
         tmp_path,
+        **SERVED,
         experiments=[{"n": 1}, {"n": 2}],
         execution={"n_cycles": 2, "cycle_order": "shuffled", "shuffle_seed": 3},
     )

@@ -14,6 +14,7 @@ import pytest
 from support.hub import offer_model
 from support.studies import (
     ROOT,
+    SERVED,
     environment,
     living,
     llem,
@@ -32,7 +33,7 @@ NOTHING = "Nothing to be done"
 def _three(folder: Path) -> Path:
     """Write a study of three experiments of which one wants a model that is not there yet."""
     two = [{"n": n} for n in (1, 2)]
-    return write_study(folder, experiments=[*two, {"model": REPOSITORY}])
+    return write_study(folder, **SERVED, experiments=[*two, {"model": REPOSITORY}])
 
 
 def test_fail_fail_again_fixed_nothing(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_fail_fail_again_fixed_nothing(tmp_path: Path) -> None:
 
 def test_everything_killed_in_mid_run(tmp_path: Path) -> None:
     study = write_study(
-        tmp_path, experiments=[{"n": n} for n in (1, 2, 3)], window={"min_seconds": 3}
+        tmp_path, **SERVED, experiments=[{"n": n} for n in (1, 2, 3)], window={"min_seconds": 3}
     )
     command = [sys.executable, "-c", "from llenergymeasure.cli import main; main()"]
     process = subprocess.Popen(
@@ -110,7 +111,7 @@ def test_everything_killed_in_mid_run(tmp_path: Path) -> None:
 
 def test_first_interrupt_lets_the_run_end_and_the_second_ends_it(tmp_path: Path) -> None:
     study = write_study(
-        tmp_path, experiments=[{"n": n} for n in (1, 2, 3)], window={"min_seconds": 4}
+        tmp_path, **SERVED, experiments=[{"n": n} for n in (1, 2, 3)], window={"min_seconds": 4}
     )
     command = [sys.executable, "-c", "from llenergymeasure.cli import main; main()"]
     for interrupts in (1, 2):
@@ -148,7 +149,7 @@ def plan_run(folder: Path, place: int) -> str:
 
 
 def test_second_workflow_on_the_same_study_is_refused(tmp_path: Path) -> None:
-    study = write_study(tmp_path, window={"min_seconds": 8})
+    study = write_study(tmp_path, **SERVED, window={"min_seconds": 8})
     first = subprocess.Popen(
         [
             *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.studies import environment, llem, result_times, write_study
+from support.studies import SERVED, environment, llem, result_times, write_study
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ def start(folder: Path, study: Path, **streams: Any) -> "subprocess.Popen[bytes]
 
 @pytest.mark.long
 def test_a_rest_is_skipped_from_anywhere(tmp_path: Path) -> None:
-    study = write_study(tmp_path, execution=LONG)
+    study = write_study(tmp_path, **SERVED, execution=LONG)
     assert llem(tmp_path, "skip", str(study)).returncode == 2
     process = start(tmp_path, study, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
@@ -45,7 +45,7 @@ def test_a_rest_is_skipped_from_anywhere(tmp_path: Path) -> None:
 
 
 def test_enter_at_a_terminal_skips_the_rest(tmp_path: Path) -> None:
-    study = write_study(tmp_path, execution=LONG)
+    study = write_study(tmp_path, **SERVED, execution=LONG)
     pid, terminal = pty.fork()
     if pid == 0:  # the child has the terminal in front
         os.chdir(tmp_path)

@@ -13,7 +13,7 @@ from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.stopping import carried_through, planned, precision
 from llenergymeasure.workload.studies import study_from_mapping
 from results.synthetic import make_result, write_result
-from support.studies import llem, plan_of, result_times, snakemake, write_study
+from support.studies import SERVED, llem, plan_of, result_times, snakemake, write_study
 
 STUDY = {
     "name": "sure",
@@ -211,7 +211,7 @@ def test_settings_that_contradict_each_other_are_one_message(execution, told):
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_bare_snakemake_says_that_a_second_call_goes_on_and_llem_run_goes_on(tmp_path):
-    file = write_study(tmp_path, execution={"precision_target": 0.00001, "max_cycles": 6})
+    file = write_study(tmp_path, **SERVED, execution={"precision_target": 0.00001, "max_cycles": 6})
     first = snakemake(tmp_path, "--configfile", str(file), timeout_s=700)
     assert first.returncode == 0, first.stderr
     assert "precision_reached: false" in first.stderr

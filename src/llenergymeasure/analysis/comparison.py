@@ -21,6 +21,8 @@ from llenergymeasure.analysis.statistics import (
     column_means,
     column_variances,
     t_quantile,
+    t_tail,
+    t_upper,
 )
 
 MAX_ALL_PAIRS = 40
@@ -164,9 +166,7 @@ _CYCLES = np.arange(2, MOST_CYCLES + 1)
 @cache
 def _errors_needed(tests: int) -> Reals:
     """Return for each of ``_CYCLES`` how many standard errors a difference must have."""
-    from scipy.stats import t
-
-    needed: Reals = t.isf(LEVEL / 2 / tests, _CYCLES - 1) + t.isf(1 - POWER, _CYCLES - 1)
+    needed: Reals = t_upper(LEVEL / 2 / tests, _CYCLES - 1) + t_upper(1 - POWER, _CYCLES - 1)
     return needed
 
 
@@ -213,12 +213,10 @@ def _blocked(data: Blocks, first: NDArray[np.intp], second: NDArray[np.intp]) ->
 
 def _t_interval(center: Reals, error: Reals, freedom: Reals) -> tuple[Reals, Reals]:
     """Return half width and p value; runs that differ by rounding alone show nothing."""
-    from scipy.stats import t
-
     told = np.isfinite(error) & (error > ROUNDING)
     half_width, p = np.full(error.shape, np.nan), np.full(error.shape, np.nan)
-    half_width[told] = t.ppf(0.975, freedom[told]) * error[told]
-    p[told] = 2 * t.sf(np.abs(center[told]) / error[told], freedom[told])
+    half_width[told] = t_upper(0.025, freedom[told]) * error[told]
+    p[told] = 2 * t_tail(np.abs(center[told]) / error[told], freedom[told])
     return half_width, p
 
 

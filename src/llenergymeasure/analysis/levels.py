@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from llenergymeasure.analysis.blocks import Blocks, Reals, centred
 from llenergymeasure.analysis.comparison import holm
-from llenergymeasure.analysis.statistics import ROUNDING, t_quantile
+from llenergymeasure.analysis.statistics import ROUNDING, t_quantile, t_tail
 
 MAX_COLUMNS = 400
 """Columns of the model beyond which there is no table."""
@@ -133,8 +133,6 @@ def _factor(name: str, values: Sequence[Any], known: Sequence[bool]) -> _Factor:
 
 def _judged(logs: Reals, factors: Sequence[_Factor]) -> Iterator[Level]:
     """Yield each level's ratio to the first of its factor."""
-    from scipy.stats import t
-
     by_experiment = [np.ones((logs.shape[1], 1)), *(_dummies(each.codes) for each in factors)]
     design = np.hstack(by_experiment)
     rows, columns = np.nonzero(np.isfinite(logs))
@@ -155,7 +153,7 @@ def _judged(logs: Reals, factors: Sequence[_Factor]) -> Iterator[Level]:
         else:
             half_width = t_quantile(freedom) * error
             ratio, low, high = np.exp([center, center - half_width, center + half_width]).tolist()
-            yield of_level(ratio, low, high, float(2 * t.sf(abs(center) / error, freedom)))
+            yield of_level(ratio, low, high, float(2 * t_tail(abs(center) / error, freedom)))
 
 
 def _errors(logs: Reals, design: Reals, variances: Reals) -> tuple[Reals, int]:

@@ -20,6 +20,7 @@ from llenergymeasure.analysis.statistics import (
     Reals,
     column_means,
     column_variances,
+    t_tail,
 )
 
 Row: TypeAlias = Mapping[str, Any]
@@ -233,8 +234,6 @@ def _p_no_better(values: Reals, *, ties: bool) -> Reals:
     The t test is paired by cycle. Where all differences are the same there is nothing to test: it
     is better or not, and equals count as better if ``ties``.
     """
-    from scipy.stats import t
-
     differences = values[:, :, None] - values[:, None, :]
     n = np.isfinite(differences).sum(axis=0)
     center, error = column_means(differences), np.sqrt(column_variances(differences) / n)
@@ -242,7 +241,7 @@ def _p_no_better(values: Reals, *, ties: bool) -> Reals:
     exact = error <= rounding
     better = center >= -rounding if ties else center > rounding
     with np.errstate(invalid="ignore", divide="ignore"):
-        p_values: Reals = np.where(exact, np.where(better, 0.0, 1.0), t.sf(center / error, n - 1))
+        p_values: Reals = np.where(exact, np.where(better, 0.0, 1.0), t_tail(center / error, n - 1))
     return p_values
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -199,9 +199,21 @@ def column_variances(values: Reals) -> Reals:
 @cache
 def t_quantile(degrees_of_freedom: float, confidence: float = CONFIDENCE) -> float:
     """Return the two-sided quantile of Student's t distribution."""
-    from scipy.stats import t
+    return float(t_upper(0.5 - confidence / 2, degrees_of_freedom))
 
-    return float(t.ppf(0.5 + confidence / 2, degrees_of_freedom))
+
+def t_upper(tail: Any, degrees_of_freedom: Any) -> Any:
+    """Return what Student's t exceeds with the probability ``tail``; numbers or arrays."""
+    from scipy.special import stdtrit  # scipy.stats takes a second to import
+
+    return -stdtrit(degrees_of_freedom, tail)
+
+
+def t_tail(value: Any, degrees_of_freedom: Any) -> Any:
+    """Return the probability that Student's t exceeds ``value``; numbers or arrays."""
+    from scipy.special import stdtr
+
+    return stdtr(degrees_of_freedom, -np.asarray(value))
 
 
 def seed_of(design_hash: str, purpose: str) -> list[int]:
@@ -216,8 +228,6 @@ def outliers(values: Sequence[float]) -> list[int]:
     Grubbs 1969 (Technometrics 11, 1-21), repeated on what is left while five values are. They are
     to be looked at, never dropped: a mean without them is the mean of other runs.
     """
-    from scipy.stats import t
-
     left = list(range(len(values)))
     found: list[int] = []
     while len(left) >= MIN_GRUBBS:
@@ -225,7 +235,7 @@ def outliers(values: Sequence[float]) -> list[int]:
         mean = statistics.fmean(values[place] for place in left)
         sd = statistics.stdev([values[place] for place in left])
         farthest = max(left, key=lambda place: abs(values[place] - mean))
-        quantile = float(t.isf(OUTLIER_LEVEL / (2 * n), n - 2))
+        quantile = float(t_upper(OUTLIER_LEVEL / (2 * n), n - 2))
         limit = (n - 1) / math.sqrt(n) * math.sqrt(quantile**2 / (n - 2 + quantile**2))
         if sd == 0 or abs(values[farthest] - mean) / sd <= limit:
             break

@@ -173,7 +173,7 @@ def _fitted(
     notes: Sequence[str],
 ) -> Held:
     """Fit meter = true / efficiency + rest by weighted least squares over the levels."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     weights = counts / counts.sum()
     centre_w = float(weights @ card_w)
@@ -202,7 +202,7 @@ def _fitted(
     offset_w = (rest_w - intercept_w) / slope
     # Of (rest - middle + slope · centre) / slope: centre and slope are independent of the middle.
     u_offset_w = math.hypot(u_middle_w, (centre_w - offset_w) * u_slope) / slope
-    quantile = float(t.ppf(0.975, free))
+    quantile = float(stdtrit(free, 0.975))
     return Held(
         gain=gain,
         u_gain_rel=math.hypot(quantile * u_slope / slope, known.accuracy),

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.relations import NOT_COMPARABLE
+from llenergymeasure.analysis.statistics import t_upper
 from llenergymeasure.report.wording import NOTHING, change, changes, listed, p_value, plain
 
 Row: TypeAlias = Mapping[str, Any]
@@ -127,10 +128,8 @@ def inconclusive_sentence(pairs: Pairs, experiments: Sequence[Row]) -> str:
 
 def _joint_interval(row: Row, tested: int) -> tuple[float, float]:
     """Return the interval of a pair's ratio that holds for all pairs tested together."""
-    from scipy.stats import t
-
     freedom = row["degrees_of_freedom"]
-    wider = t.isf(0.025 / max(tested, 1), freedom) / t.isf(0.025, freedom)
+    wider = t_upper(0.025 / max(tested, 1), freedom) / t_upper(0.025, freedom)
     center = math.log(row["ratio"])
     half_width = wider * (math.log(row["ci95_high"]) - center)
     return math.exp(center - half_width), math.exp(center + half_width)
