@@ -49,5 +49,4 @@ def test_what_a_site_declares_comes_from_a_base(tmp_path: Path) -> None:
     write(tmp_path, "site.yaml", "name: site\ncarbon: {grid_gco2e_per_kwh: 250, source: grid}\n")
     study = load_study(write(tmp_path, "s.yaml", "base: site.yaml\nmodel: tiny-llama\n"))
     assert study.name == "s"
-    assert study.carbon is not None
-    assert study.carbon["grid_gco2e_per_kwh"] == 250
+    assert study.sections["carbon"]["grid_gco2e_per_kwh"] == 250

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError
 
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.document import read_document
-from llenergymeasure.config.execution import RunnerChoice, runner_choice
-from llenergymeasure.config.messages import Rejection, describe, rejections
-from llenergymeasure.config.nearest import nearest_names
+from llenergymeasure.config.execution import RunnerChoice, RunnersConfig, runner_choice
+from llenergymeasure.config.messages import describe, rejections
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.section import Section
+from llenergymeasure.config.strict_yaml import Place
 from llenergymeasure.config.study import DEFAULT_RESULTS
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BACKENDS, BackendName
@@ -30,33 +30,6 @@ NOTIFY_VARIABLE = "LLEM_NOTIFY"
 BUILT_IN = "built in"
 
 
-class RunnerPreferences(Section):
-    """Where each backend runs: local, docker, docker:IMAGE, apptainer or apptainer:IMAGE."""
-
-    pytorch: str | None = None
-    vllm: str | None = None
-    sglang: str | None = None
-    tensorrt: str | None = None
-    openai: str | None = None
-
-    @field_validator("*")
-    @classmethod
-    def _is_a_runner(cls, value: str | None) -> str | None:
-        choice = RunnerChoice() if value is None else runner_choice(value)
-        if not isinstance(choice, RunnerChoice):
-            raise ValueError(choice)  # noqa: TRY004 - pydantic's way to refuse a value
-        return value
-
-    def choices(self) -> dict[BackendName, RunnerChoice]:
-        """Return the runners that are set, by backend."""
-        chosen: dict[BackendName, RunnerChoice] = {}
-        for backend in BACKENDS:
-            choice = runner_choice(getattr(self, backend))
-            if isinstance(choice, RunnerChoice):
-                chosen[backend] = choice
-        return chosen
-
-
 class Preferences(Section):
     """What the file of a user's own settings holds."""
 
@@ -65,8 +38,8 @@ class Preferences(Section):
         min_length=1,
         description=f"Folder that results go under; default {DEFAULT_RESULTS}.",
     )
-    runners: RunnerPreferences = Field(
-        default=RunnerPreferences(),
+    runners: RunnersConfig = Field(
+        default=RunnersConfig(),
         description="Where each backend runs; default: what is found here.",
     )
     notify: NotifyConfig | None = Field(
@@ -155,10 +128,11 @@ def runner_in_environment(backend: BackendName) -> RunnerChoice | None:
     value = os.environ.get(runner_variable(backend))
     if not value:
         return None
-    choice = runner_choice(value)
-    if isinstance(choice, str):
-        raise ConfigurationError(Problem(choice, key=runner_variable(backend), found=value))
-    return choice
+    try:
+        return runner_choice(value)
+    except ValueError as error:
+        problem = Problem(str(error), key=runner_variable(backend), found=value)
+        raise ConfigurationError(problem) from None
 
 
 def preferences_in_force(study_file: Path | None = None) -> list[Preference]:
@@ -252,20 +226,8 @@ def _checked(values: Mapping[str, Any], path: Path) -> Preferences:
     try:
         return Preferences.model_validate(values)
     except ValidationError as error:
-        problems = [_as_problem(each, path) for each in rejections(error, values, Preferences)]
-        raise ConfigurationError(problems) from None
-
-
-def _as_problem(rejection: Rejection, path: Path) -> Problem:
-    problem = rejection.at((), {})
-    message = problem.message
-    *parents, last = rejection.path
-    known = tuple((RunnerPreferences if parents == ["runners"] else Preferences).model_fields)
-    if parents in ([], ["runners"]) and last not in known:
-        near = nearest_names(str(last), list(known))
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        message = f"is no setting of a user's own; {hint}"
-    return Problem(message, key=problem.key, found=problem.found, file=path)
+        found = rejections(error, values, Preferences)
+        raise ConfigurationError([each.at((), {(): Place(path)}) for each in found]) from None
 
 
 def _notify_in_environment() -> NotifyConfig | None:

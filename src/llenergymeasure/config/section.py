@@ -1,9 +1,14 @@
 """The base of every part of a study file: strict types, no unknown keys, no changes later."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+FAULT = "fault"
+"""Kind of validation error whose message is meant for people as it is."""
 
 _WORDS = {"yes": True, "on": True, "no": False, "off": False}
 
@@ -45,3 +50,33 @@ class Section(BaseModel):
         if isinstance(value, str) and value.lower() in _WORDS and cls.takes_boolean(name):
             return _WORDS[value.lower()]
         return value
+
+
+class RunSection(Section):
+    """A section that is the study's, and that each of its runs is given."""
+
+    def for_run(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return self.model_dump(exclude_none=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong at a place below what is checked, and the value there."""
+
+    path: tuple[str | int, ...]
+    message: str
+    found: Any
+
+
+def refused(faults: Iterable[Fault]) -> ValidationError:
+    """Return what a validator raises for faults that it has found itself."""
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError(FAULT, "{reason}", {"reason": fault.message}),
+            loc=fault.path,
+            input=fault.found,
+        )
+        for fault in faults
+    ]
+    return ValidationError.from_exception_data("study", details)
