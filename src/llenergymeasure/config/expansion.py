@@ -24,6 +24,7 @@ from llenergymeasure.config.merging import flattened
 from llenergymeasure.config.messages import Rejection, describe, redacted, rejections
 from llenergymeasure.config.preferences import preferred_folder, preferred_notify
 from llenergymeasure.config.rules import Breach, Shape, breaches
+from llenergymeasure.config.section import Section
 from llenergymeasure.config.strict_yaml import KeyPath, dotted
 from llenergymeasure.config.study import Experiment, LeftOut, SameAs, Study
 from llenergymeasure.config.study_file import StudyFile
@@ -34,6 +35,7 @@ from llenergymeasure.units import BACKENDS, BackendName
 MAX_RUNS = 1_000_000
 SHOWN_PROBLEMS = 20
 
+_SETTINGS = tuple(name for name in ExperimentConfig.model_fields if name != "output_dir")
 
 ShapeOf = Callable[[str], Shape | None]
 """Gives a model's shape by its name; None where it is not known."""
@@ -98,6 +100,7 @@ class _Outcome:
         self._point_problems: dict[str, Problem] = {}
         self._identify = Identifier()
         self._calibrations: dict[str, list[str]] = {}
+        self._sections: dict[tuple[str, str], Section] = {}
 
     def take(self, candidate: Candidate) -> None:
         """Try one candidate."""
@@ -105,7 +108,7 @@ class _Outcome:
             self._reject(candidate, [candidate.failure])
             return
         try:
-            model = ExperimentConfig.model_validate(candidate.values)
+            model = self._model(candidate.values)
         except ValidationError as error:
             self._reject(candidate, rejections(error, candidate.values, ExperimentConfig))
             return
@@ -117,11 +120,12 @@ class _Outcome:
         if broken:
             self._reject(candidate, [_rejection(breach, candidate) for breach in broken])
             return
-        config = {
-            key: value
-            for key, value in model.model_dump(exclude_none=True).items()
-            if value != {} and key != "output_dir"
-        }
+        config = {}
+        for key in _SETTINGS:
+            value = getattr(model, key)
+            plain = value.plain if isinstance(value, Section) else value
+            if plain is not None and plain != {}:
+                config[key] = plain
         try:
             name = self._identify.experiment_id(config)
         except ConfigurationError as error:
@@ -140,6 +144,16 @@ class _Outcome:
             self.same_as.append(SameAs(config, first, _GREEDY))
             return
         self._found[name] = Experiment(name, config, model, {})
+
+    def _model(self, values: Mapping[str, Any]) -> ExperimentConfig:
+        """Return the experiment; sections that are the same in several are made once."""
+        known = {key: (key, repr(each)) for key, each in values.items() if isinstance(each, dict)}
+        ready = {key: self._sections[name] for key, name in known.items() if name in self._sections}
+        model = ExperimentConfig.model_validate({**values, **ready})
+        for key in known.keys() - ready.keys():
+            if isinstance(section := getattr(model, key), Section):
+                self._sections[known[key]] = section
+        return model
 
     def _calibration_faults(self, path: str | None) -> list[Rejection]:
         """Return what is wrong with a calibration file; each is read once."""

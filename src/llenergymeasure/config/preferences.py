@@ -150,67 +150,44 @@ def preferences_in_force(study_file: Path | None = None) -> list[Preference]:
         values = read_document(study_file).values
         named = {key: values[key] for key in Preferences.model_fields if key in values}
         study = _checked(named, study_file)
-    settings = _SourcesOf(path, str(study_file))
-    found = [
-        settings.choose(
-            "output_dir",
-            (FOLDER_VARIABLE, os.environ.get(FOLDER_VARIABLE) or None),
-            study.output_dir,
-            own.output_dir,
-            str(DEFAULT_RESULTS),
+    in_study, in_file = _as_written(study), _as_written(own)
+    found = []
+    for key, (variable, asked, built_in) in _of_environment().items():
+        ranked = (
+            (asked, f"environment: {variable}"),
+            (in_study[key], f"study: {study_file}"),
+            (in_file[key], f"file: {path}"),
+            (built_in, BUILT_IN),
         )
-    ]
-    for backend in BACKENDS:
-        asked = runner_in_environment(backend)
-        found.append(
-            settings.choose(
-                f"runners.{backend}",
-                (runner_variable(backend), None if asked is None else str(asked)),
-                getattr(study.runners, backend),
-                getattr(own.runners, backend),
-                "automatic",
-            )
-        )
-    variable = os.environ.get(NOTIFY_VARIABLE)
-    asked_to_tell = _shown(_notify_in_environment()) or "nobody" if variable else None
-    found.append(
-        settings.choose(
-            "notify",
-            (NOTIFY_VARIABLE, asked_to_tell),
-            _shown(study.notify),
-            _shown(own.notify),
-            "nobody",
-        )
-    )
+        value, origin = next(each for each in ranked if each[0] is not None)
+        found.append(Preference(key, value, origin))
     return found
 
 
-class _SourcesOf:
-    """Who can say what a setting is, the strongest first."""
+def _of_environment() -> dict[str, tuple[str, str | None, str]]:
+    """Return for each setting its variable, what that says, and what is built in."""
+    folder = os.environ.get(FOLDER_VARIABLE) or None
+    found = {"output_dir": (FOLDER_VARIABLE, folder, str(DEFAULT_RESULTS))}
+    for backend in BACKENDS:
+        chosen = runner_in_environment(backend)
+        asked = None if chosen is None else str(chosen)
+        found[f"runners.{backend}"] = (runner_variable(backend), asked, "automatic")
+    told = None
+    if os.environ.get(NOTIFY_VARIABLE):
+        notify = _notify_in_environment()
+        told = "nobody" if notify is None else notify.whom()
+    return {**found, "notify": (NOTIFY_VARIABLE, told, "nobody")}
 
-    def __init__(self, file: Path, study: str) -> None:
-        self._file = file
-        self._study = study
 
-    def choose(
-        self,
-        key: str,
-        variable: tuple[str, Any],
-        in_study: Any,
-        in_file: Any,
-        built_in: Any,
-    ) -> Preference:
-        name, in_environment = variable
-        ranked = (
-            (in_environment, f"environment: {name}"),
-            (in_study, f"study: {self._study}"),
-            (in_file, f"file: {self._file}"),
-        )
-        value, origin = next(
-            ((value, origin) for value, origin in ranked if value is not None),
-            (built_in, BUILT_IN),
-        )
-        return Preference(key, value, origin)
+def _as_written(given: Preferences) -> dict[str, str | None]:
+    runners = {name: getattr(given.runners, name) for name in BACKENDS}
+    return {
+        "output_dir": given.output_dir,
+        **{
+            f"runners.{name}": None if each is None else str(each) for name, each in runners.items()
+        },
+        "notify": None if given.notify is None else given.notify.whom(),
+    }
 
 
 def _stored(path: Path) -> dict[str, Any]:
@@ -249,7 +226,3 @@ def _notify_in_environment() -> NotifyConfig | None:
             each.at((NOTIFY_VARIABLE,), {}) for each in rejections(error, values, NotifyConfig)
         ]
         raise ConfigurationError(problems) from None
-
-
-def _shown(notify: NotifyConfig | None) -> str | None:
-    return None if notify is None else notify.whom()

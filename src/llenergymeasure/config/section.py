@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from functools import cached_property
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from llenergymeasure.redact import secret_argument
 
 FAULT = "fault"
 """Kind of validation error whose message is meant for people as it is."""
@@ -29,6 +32,23 @@ class Section(BaseModel):
         use_attribute_docstrings=False,
         hide_input_in_errors=True,
     )
+
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """What is set, as plain values; made once, so not to be changed."""
+        return self.model_dump(exclude_none=True)
+
+    @cached_property
+    def secret(self) -> str | None:
+        """The name of a setting that holds a secret; None if none does."""
+        return secret_argument(self.plain)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, with none of what was worked out from the values before ``update``."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in set(copied.__dict__) - set(type(self).model_fields):
+            del copied.__dict__[name]
+        return copied
 
     @classmethod
     def takes_boolean(cls, name: str) -> bool:
