@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llenergymeasure.ids import canonical_json, digest, experiment_id, study_design_hash
+from llenergymeasure.ids import (
+    HASH_VERSION,
+    canonical_json,
+    digest,
+    experiment_id,
+    study_design_hash,
+)
 
 _scalars = st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False)
 _configs = st.dictionaries(
@@ -27,6 +33,14 @@ def test_order_and_unset_values_do_not_matter(config: dict[str, Any]) -> None:
     assert experiment_id(config) == experiment_id(turned)
     assert experiment_id(config) == experiment_id({**config, unused: None})
     assert experiment_id(config) == experiment_id({**config, unused: {"a": None}})
+
+
+@given(st.lists(_configs, max_size=3))
+def test_what_experiments_share_is_written_once_and_means_the_same(configs: list[Any]) -> None:
+    written: dict[tuple[str, str], str] = {}
+    for config in ({**each, "model": "m"} for each in configs):
+        whole = digest({"config": config, "hash_version": HASH_VERSION})
+        assert experiment_id(config, written) == whole[:12]
 
 
 def test_numbers_are_normalised() -> None:

@@ -19,6 +19,9 @@ _AS_IS = (str, bool, int)
 """Types that are their own canonical form; distinguished first, for plans hash a great many."""
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 def normalised(value: Any) -> Any:
     """Return ``value`` with nulls and empty mappings dropped and whole floats as integers.
 
@@ -41,7 +44,7 @@ def normalised(value: Any) -> Any:
 
 def canonical_json(value: Any) -> str:
     """Return the one JSON text of ``value``: sorted keys, no spaces, nothing unset."""
-    return json.dumps(normalised(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _ENCODER.encode(normalised(value))
 
 
 def digest(value: Any) -> str:
@@ -49,14 +52,28 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-def experiment_id(config: Mapping[str, Any]) -> str:
+def experiment_id(
+    config: Mapping[str, Any], written: dict[tuple[str, str], str] | None = None
+) -> str:
     """Return the first 12 hex digits of the hash of a resolved configuration.
 
     Args:
         config: the settings that define the experiment, without execution or runner settings
             and with local files given by content hash.
+        written: settings as they are in canonical JSON, by name and ``repr``, kept from one of a
+            study's experiments to the next: they have most of their settings in common.
     """
-    return digest({"config": config, "hash_version": HASH_VERSION})[:ID_DIGITS]
+    written = {} if written is None else written
+    parts = []
+    for key in sorted(config):
+        name = key, repr(config[key])
+        if name not in written:
+            value = canonical_json(config[key])
+            written[name] = "" if value in ("null", "{}") else f"{canonical_json(key)}:{value}"
+        parts.append(written[name])
+    settings = ",".join(filter(None, parts))
+    whole = f'{{"config":{{{settings}}},"hash_version":{HASH_VERSION}}}'
+    return hashlib.sha256(whole.encode()).hexdigest()[:ID_DIGITS]
 
 
 def study_design_hash(experiments: Iterable[str]) -> str:

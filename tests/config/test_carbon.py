@@ -21,9 +21,9 @@ def test_what_is_declared_reaches_every_run_and_changes_no_id(tmp_path) -> None:
     declared, plain = make_plan(study(carbon)), make_plan(study(None))
     assert declared.experiments == plain.experiments
     path = tmp_path / "plan.json"
-    assert spec_of(plain, path)["carbon"] is None
+    assert spec_of(plain, path)["sections"] == {}
     spec = spec_of(declared, path)
-    assert spec["carbon"] == {"grid_gco2e_per_kwh": 50.0, "pue": 1.3, "source": "ours"}
+    assert spec["sections"]["carbon"] == {"grid_gco2e_per_kwh": 50.0, "pue": 1.3, "source": "ours"}
     assert Plan.read(tmp_path / "plan.json") == declared
 
 
@@ -32,7 +32,7 @@ def test_a_countrys_grid_is_codecarbons() -> None:
     assert 5 < grid < 100
     assert "Norway" in source
     assert "codecarbon" in source
-    assert study({"country": "NOR"}).carbon == {
+    assert study({"country": "NOR"}).sections["carbon"] == {
         "grid_gco2e_per_kwh": grid,
         "pue": 1.0,
         "source": source,

@@ -28,8 +28,7 @@ def test_files_beside_a_study_and_beside_its_base_are_found_from_anywhere(
     read = load_study(Path("../study.yaml"))
     found = [each.config["dataset"] for each in read.experiments]
     assert found == ["../prompts.jsonl", "synthetic"]  # the two files are the same by content
-    assert read.quality is not None
-    assert Path(read.quality["texts"]) == elsewhere / "../shared/texts.txt"
+    assert Path(read.sections["quality"]["texts"]) == elsewhere / "../shared/texts.txt"
 
 
 def test_a_path_from_the_working_folder_is_still_found_and_reported_once(

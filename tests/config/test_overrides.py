@@ -94,7 +94,7 @@ def test_override_of_the_backend_picks_one() -> None:
         ("decoder..top_k=3", "is no setting's name"),
         ("n=0", "n: must be at least 1"),
         ("execution.n_cycles=0", "execution.n_cycles: must be at least 1"),
-        ("execution.cycles=2", "did you mean n_cycles?"),
+        ("execution.cycles=2", "did you mean execution.n_cycles?"),
         ("model.x=1", "unknown key"),
     ],
 )

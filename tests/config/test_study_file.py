@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.loading import load_study
 from llenergymeasure.config.preferences import preferred_notify
+from llenergymeasure.config.section import RunSection
+from llenergymeasure.config.study_file import StudyFile
 from llenergymeasure.errors import ConfigurationError
 
 
@@ -49,5 +53,29 @@ def test_what_a_site_declares_comes_from_a_base(tmp_path: Path) -> None:
     write(tmp_path, "site.yaml", "name: site\ncarbon: {grid_gco2e_per_kwh: 250, source: grid}\n")
     study = load_study(write(tmp_path, "s.yaml", "base: site.yaml\nmodel: tiny-llama\n"))
     assert study.name == "s"
-    assert study.carbon is not None
-    assert study.carbon["grid_gco2e_per_kwh"] == 250
+    assert study.sections["carbon"]["grid_gco2e_per_kwh"] == 250
+
+
+class PlaceConfig(RunSection):
+    rack: int
+
+
+class WithPlace(StudyFile):
+    place: PlaceConfig | None = None
+
+
+def test_a_new_section_is_a_model_and_a_field() -> None:
+    study = WithPlace.model_validate({"name": "s", "model": "tiny-llama", "place": {"rack": 3}})
+    assert study.for_runs() == {"place": {"rack": 3}}
+    assert study.shared == {"model": "tiny-llama"}
+    schema = WithPlace.model_json_schema()
+    assert schema["$defs"]["PlaceConfig"]["properties"]["rack"]["type"] == "integer"
+    with pytest.raises(ValidationError, match=r"place.rack"):
+        WithPlace.model_validate({"name": "s", "place": {"rack": "3"}})
+
+
+def test_a_copy_of_a_section_works_its_values_out_anew() -> None:
+    section = PyTorchConfig(batch_size=1)
+    assert section.plain == {"batch_size": 1}
+    assert section.model_copy(update={"batch_size": 2}).plain == {"batch_size": 2}
+    assert section == PyTorchConfig(batch_size=1)

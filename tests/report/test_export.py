@@ -138,7 +138,7 @@ def test_what_cannot_be_written_is_said(study, form, told):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_study_without_energy_has_every_form(tmp_path, capsys, form):
-    plan = make_plan(CONFIGS, ["pytorch.batch_size"], cycles=1) | {"carbon": CARBON}
+    plan = make_plan(CONFIGS, ["pytorch.batch_size"], cycles=1) | {"sections": {"carbon": CARBON}}
     write_plan(tmp_path, plan)
     for run in plan["runs"]:
         write_result(tmp_path, make_result(run, energy_j=None))
@@ -149,7 +149,7 @@ def test_a_study_without_energy_has_every_form(tmp_path, capsys, form):
 def declared_study(folder: Path, carbon: dict | None = CARBON) -> dict:
     """Two cycles of one experiment: 1,000 and 1,200 J for 20 requests in 20 s each."""
     plan = make_plan(CONFIGS[:1], [], cycles=2)
-    plan |= {} if carbon is None else {"carbon": carbon}
+    plan |= {} if carbon is None else {"sections": {"carbon": carbon}}
     write_plan(folder, plan)
     for run, energy_j in zip(plan["runs"], (1000.0, 1200.0), strict=True):
         write_result(folder, make_result(run, energy_j=energy_j, output_tokens=2000))
@@ -208,7 +208,7 @@ def test_an_sci_score_is_not_made_up(tmp_path, missing):
 
 
 def test_without_a_request_that_ended_there_is_no_score_of_one(tmp_path, capsys):
-    plan = make_plan(CONFIGS[:1], [], cycles=1) | {"carbon": CARBON}
+    plan = make_plan(CONFIGS[:1], [], cycles=1) | {"sections": {"carbon": CARBON}}
     write_plan(tmp_path, plan)
     result = make_result(plan["runs"][0])
     none_ended = result.tokens.model_copy(update={"requests": 0})

@@ -102,7 +102,7 @@ CASES = [
     Bad("text as boolean", MODEL + "decoder: {do_sample: maybe}\n", ("do_sample", "true or false")),
     Bad("number as boolean", MODEL + "decoder: {do_sample: 1}\n", ("do_sample", "true or false")),
     Bad("list as model", "model: [a, b]\n", ("model", "must be text", '["a", "b"]'), 1),
-    Bad("boolean as text", MODEL + "name: false\n", ("name", "in quotes", "false"), 2),
+    Bad("boolean as text", MODEL + "name: false\n", ("name", "needs quotes", "false"), 2),
     Bad("number as model", "model: 7\n", ("model", "in quotes", "7")),
     Bad("section as number", MODEL + "decoder: 5\n", ("decoder", "must be a mapping", "5"), 2),
     Bad("section as list", MODEL + "warmup: [1]\n", ("warmup", "must be a mapping", "[1]")),
@@ -251,7 +251,7 @@ CASES = [
     Bad("swept backend", MODEL + "sweep: {backend: [pytorch, vlm]}\n", ("backend[1]", "vllm")),
     Bad(
         "backend twice",
-        MODEL + "backend: [vllm]\nsweep: {backend: [vllm]}\n",
+        MODEL + "backend: [vllm, pytorch]\nsweep: {backend: [vllm]}\n",
         ("backend", "keep one"),
     ),
     Bad(

@@ -164,7 +164,7 @@ def _measure_once(
         "execution": _once(study.execution),
         "runners": {name: str(choice) for name, choice in study.runners.items()},
     }
-    mapping |= {"carbon": study.carbon, "quality": study.quality}
+    mapping |= study.sections
     mapping = {key: value for key, value in mapping.items() if value not in (None, {})}
     study_file = folder / f"{study.name}.yaml"
     _write_study(study_file, mapping)

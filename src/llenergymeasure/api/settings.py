@@ -7,7 +7,6 @@ from typing import Any, Literal, TypedDict
 class Settings(TypedDict, total=False):
     """Settings by the names that a study file has for them; a section is a mapping."""
 
-    name: str
     model: str
     backend: Literal["pytorch", "vllm", "sglang", "tensorrt", "openai"] | Sequence[Any]
     weights: Literal["pretrained", "random"]
@@ -37,10 +36,11 @@ class Settings(TypedDict, total=False):
     openai: Mapping[str, Any] | None
     passthrough_kwargs: Mapping[str, Any] | None
     output_dir: str | None
+    name: str
     sweep: Mapping[str, Any]
     experiments: Sequence[Any]
     runners: Mapping[str, Any]
     execution: Mapping[str, Any]
-    notify: Mapping[str, Any]
-    carbon: Mapping[str, Any]
-    quality: Mapping[str, Any]
+    notify: Mapping[str, Any] | None
+    carbon: Mapping[str, Any] | None
+    quality: Mapping[str, Any] | None

@@ -2,19 +2,19 @@
 
 import importlib.util
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from llenergymeasure.config.section import Section
-from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.config.section import RunSection
 
 _TABLE = Path("data", "private_infra", "global_energy_mix.json")
 """Where CodeCarbon keeps its table of countries' grids, inside its package."""
 
 
-class CarbonConfig(Section):
+class CarbonConfig(RunSection):
     """Carbon and cost of the energy. None of it is part of an experiment's id."""
 
     grid_gco2e_per_kwh: float | None = Field(
@@ -75,12 +75,15 @@ class CarbonConfig(Section):
             raise ValueError("embodied_kgco2e and lifetime_years need each other")
         return self
 
-    def declared(self) -> dict[str, Any]:
-        """Return the figures that results are computed with, a country's grid looked up.
+    @field_validator("country")
+    @classmethod
+    def _is_in_the_table(cls, country: str | None) -> str | None:
+        if country is not None:
+            grid_of(country)
+        return country
 
-        Raises:
-            ConfigurationError: the country's grid is not known here.
-        """
+    def for_run(self) -> dict[str, Any]:
+        """Return the figures that results are computed with, a country's grid looked up."""
         figures = self.model_dump(exclude_none=True, exclude={"country"})
         if self.country is None:
             return figures
@@ -89,17 +92,18 @@ class CarbonConfig(Section):
         return {**figures, "grid_gco2e_per_kwh": grid, "source": "; ".join(sources)}
 
 
+@lru_cache
 def grid_of(country: str) -> tuple[float, str]:
     """Return a country's gCO2e per kWh from the table that CodeCarbon ships, and its source.
 
     CodeCarbon is not imported for that: it takes seconds.
 
     Raises:
-        ConfigurationError: CodeCarbon is not installed, or does not know the country.
+        ValueError: CodeCarbon is not installed, or does not know the country.
     """
     package = importlib.util.find_spec("codecarbon")
     if package is None or package.origin is None:
-        raise ConfigurationError(
+        raise ValueError(
             "country is looked up in codecarbon, which is not installed here: "
             "pip install codecarbon, or give grid_gco2e_per_kwh"
         )
@@ -110,7 +114,7 @@ def grid_of(country: str) -> tuple[float, str]:
             grid = float(entry["carbon_intensity"])
             return grid, f"{entry['country_name']}, mean of {entry['year']}, by codecarbon"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigurationError(
+        raise ValueError(
             f"codecarbon's table of grids cannot be read ({error}); give grid_gco2e_per_kwh"
         ) from error
-    raise ConfigurationError(f"codecarbon knows no grid of {country}; give grid_gco2e_per_kwh")
+    raise ValueError(f"codecarbon knows no grid of {country}; give grid_gco2e_per_kwh")

@@ -6,17 +6,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.fields import field_at, unknown_key_message
 from llenergymeasure.config.file_paths import from_folder
 from llenergymeasure.config.merging import flattened, merged
-from llenergymeasure.config.messages import describe, problem
+from llenergymeasure.config.messages import Rejection, describe, problem, rejections
 from llenergymeasure.config.old_names import in_the_originals_format
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
-from llenergymeasure.config.sweep import OWN_OF_A_STUDY, STUDY_ONLY
+from llenergymeasure.config.study_file import OF_A_STUDY, StudyFile, unknown_settings
 from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.units import BACKENDS
 
 MAX_BASES = 20
+
+_OWN_OF_EACH = ("name", "base", "sweep", "experiments", "runners", "execution")
+"""What a study does not take from its base."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
         path = tuple(key.split("."))
         if not all(path):
             raise ConfigurationError(Problem("is no setting's name", key=key))
-        if path[0] in STUDY_ONLY or path in _STUDY_WIDE:
+        if path[0] in OF_A_STUDY:
             if path[0] == "sweep" and len(path) > 1:
                 path = ("sweep", ".".join(path[1:]))
             values = _set(values, path, value)
@@ -98,14 +104,52 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
     return replace(document, values=values, places=places, overrides=settings)
 
 
-_STUDY_WIDE = (("backend",), ("output_dir",))
-"""Settings that an expansion begins with."""
+def checked(document: Document) -> StudyFile:
+    """Return a study whose every part can be used by itself.
+
+    Raises:
+        ConfigurationError: the parts that cannot; all are named at once.
+    """
+    default = "study" if document.file is None else document.file.stem
+    values = {key: each for key, each in document.values.items() if (key, each) != ("name", None)}
+    values = {"name": default} | values
+    shared = {key: each for key, each in values.items() if key not in OF_A_STUDY}
+    wrong = [
+        Rejection(fault.path, fault.message, fault.found, alone=True)
+        for fault in unknown_settings(shared, OF_A_STUDY)
+    ]
+    try:
+        study = StudyFile.model_validate(values)
+        wrong = wrong or _unused_sections(study, {path[0] for path in document.overrides})
+    except ValidationError as error:
+        wrong += rejections(error, values, StudyFile)
+    if wrong:
+        raise ConfigurationError([each.at((), document.places) for each in wrong])
+    return study
+
+
+def _unused_sections(study: StudyFile, overridden: set[str]) -> list[Rejection]:
+    used = set(study.grid_backends) if study.has_grid else set()
+    for entry in study.experiments:
+        given = entry.get("backend")
+        used.update(study.shared_backends if given is None else [given])
+    return [
+        Rejection(
+            (name,),
+            f"belongs to backend {name}, which the study does not use; "
+            f"set backend: {name} or remove this section",
+            ...,
+            alone=True,
+        )
+        for name in BACKENDS
+        if name not in used and (name in study.shared or name in overridden)
+    ]
 
 
 def _settings(path: tuple[str, ...], value: Any) -> dict[tuple[str, ...], Any]:
     """Return what an override sets, a mapping of a section taken apart."""
     if field_at(path) is None:
-        message = unknown_key_message(path, STUDY_ONLY)
+        message = unknown_key_message(path, OF_A_STUDY)
         raise ConfigurationError(Problem(message, key=".".join(path), found=describe(value)))
     nested = value
     for part in reversed(path):
@@ -165,7 +209,7 @@ def _with_base(document: Document, above: tuple[Path, ...]) -> Document:
         under = _read(path, above)
     except ConfigurationError as error:  # what a file that is no study holds is not to be shown
         raise ConfigurationError([replace(each, found=None) for each in error.problems]) from None
-    shared = {key: value for key, value in under.values.items() if key not in OWN_OF_A_STUDY}
+    shared = {key: value for key, value in under.values.items() if key not in _OWN_OF_EACH}
     places = {place: where for place, where in under.places.items() if place[:1] != ()}
     return replace(
         document,

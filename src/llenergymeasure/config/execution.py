@@ -2,12 +2,12 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainValidator, model_validator
 
 from llenergymeasure.config.section import Section
-from llenergymeasure.units import BackendName, RunnerName
+from llenergymeasure.units import BACKENDS, BackendName, RunnerName
 
 CycleOrder = Literal["sequential", "interleaved", "shuffled", "reverse", "latin_square"]
 
@@ -133,22 +133,51 @@ class RunnerChoice:
 Runners = dict[BackendName, RunnerChoice]
 
 
-def runner_choice(value: Any) -> RunnerChoice | str:
-    """Return what ``local``, ``docker`` or ``docker:IMAGE`` stands for, or what is wrong."""
-    if not isinstance(value, str):
-        return _RUNNER_FORMS
-    name, colon, image = value.partition(":")
+def runner_choice(value: Any) -> RunnerChoice:
+    """Return what ``local``, ``docker`` or ``docker:IMAGE`` stands for.
+
+    Raises:
+        ValueError: it is none of them; the message says what would do.
+    """
+    if isinstance(value, RunnerChoice):
+        return value
+    name, colon, image = value.partition(":") if isinstance(value, str) else ("", "", "")
     if name == "local" and not colon:
         return RunnerChoice()
     if name not in ("docker", "apptainer"):
-        return _RUNNER_FORMS
+        raise ValueError(_RUNNER_FORMS)
     runner: RunnerName = "docker" if name == "docker" else "apptainer"
     if not colon:
         return RunnerChoice(runner)
     file = name == "apptainer" and _IMAGE_FILE.fullmatch(image)
     if not file and not _IMAGE.fullmatch(image):
-        return f"names no valid image after {name}; it {_RUNNER_FORMS}"
+        raise ValueError(f"names no valid image after {name}; it {_RUNNER_FORMS}")
     return RunnerChoice(runner, image)
 
 
 _RUNNER_FORMS = "must be local, docker, docker:IMAGE, apptainer or apptainer:IMAGE"
+
+_Runner = Annotated[
+    RunnerChoice,
+    PlainValidator(
+        runner_choice,
+        json_schema_input_type=Annotated[
+            str, Field(pattern="^(local|docker(:.+)?|apptainer(:.+)?)$")
+        ],
+    ),
+]
+
+
+class RunnersConfig(Section):
+    """Where each backend runs: local, docker, docker:IMAGE, apptainer or apptainer:IMAGE."""
+
+    pytorch: _Runner | None = None
+    vllm: _Runner | None = None
+    sglang: _Runner | None = None
+    tensorrt: _Runner | None = None
+    openai: _Runner | None = None
+
+    def choices(self) -> Runners:
+        """Return the runners that are set, by backend."""
+        given = {name: getattr(self, name) for name in BACKENDS}
+        return {name: choice for name, choice in given.items() if choice is not None}

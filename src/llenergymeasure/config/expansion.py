@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from llenergymeasure.config import old_names, protocol
 from llenergymeasure.config.calibration import calibration_faults
-from llenergymeasure.config.document import Document
+from llenergymeasure.config.candidates import Candidate, candidates
+from llenergymeasure.config.document import Document, checked
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.execution import (
     DEFAULT_CYCLES,
@@ -19,12 +20,14 @@ from llenergymeasure.config.execution import (
 )
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.identity import Identifier
-from llenergymeasure.config.layout import Candidate, Layout
 from llenergymeasure.config.merging import flattened
 from llenergymeasure.config.messages import Rejection, describe, redacted, rejections
+from llenergymeasure.config.preferences import preferred_folder, preferred_notify
 from llenergymeasure.config.rules import Breach, Shape, breaches
+from llenergymeasure.config.section import Section
 from llenergymeasure.config.strict_yaml import KeyPath, dotted
 from llenergymeasure.config.study import Experiment, LeftOut, SameAs, Study
+from llenergymeasure.config.study_file import StudyFile
 from llenergymeasure.config.sweep import meant
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BACKENDS, BackendName
@@ -32,6 +35,7 @@ from llenergymeasure.units import BACKENDS, BackendName
 MAX_RUNS = 1_000_000
 SHOWN_PROBLEMS = 20
 
+_SETTINGS = tuple(name for name in ExperimentConfig.model_fields if name != "output_dir")
 
 ShapeOf = Callable[[str], Shape | None]
 """Gives a model's shape by its name; None where it is not known."""
@@ -47,19 +51,20 @@ def expand(document: Document, shape_of: ShapeOf | None = None) -> Study:
     Raises:
         ConfigurationError: the study cannot be used; it names every problem found.
     """
-    layout = Layout(document)
+    study = checked(document)
     outcome = _Outcome(document, shape_of or _unknown_shape)
-    for candidate in layout.candidates():
+    for candidate in candidates(study, document.overrides):
         outcome.take(candidate)
     experiments = outcome.experiments()
-    n_cycles = _cycles(layout.execution, experiments)
-    most = layout.execution.cycles_at_most or n_cycles
+    n_cycles = _cycles(study.execution, experiments)
+    most = study.execution.cycles_at_most or n_cycles
     if len(experiments) * most > MAX_RUNS:
         message = f"{len(experiments)} experiments x {most} cycles are more than {MAX_RUNS} runs"
         raise ConfigurationError(document.problem(message, ("execution", "n_cycles")))
-    swept_keys = _swept_keys(layout, experiments)
+    swept_keys = _swept_keys(study, document, experiments)
+    runners = study.runners.choices()
     return Study(
-        name=layout.name,
+        name=study.name,
         origin=document.file,
         experiments=tuple(
             Experiment(each.id, each.config, each.model, _swept(each.config, swept_keys))
@@ -67,17 +72,14 @@ def expand(document: Document, shape_of: ShapeOf | None = None) -> Study:
         ),
         left_out=tuple(outcome.left_out),
         same_as=tuple(outcome.same_as),
-        execution=layout.execution,
+        execution=study.execution,
         n_cycles=n_cycles,
-        runners={
-            name: layout.runners[name] for name in _used(experiments) if name in layout.runners
-        },
-        notify=layout.notify,
-        carbon=layout.carbon,
-        quality=layout.quality,
-        results_root=layout.results_root,
+        runners={name: runners[name] for name in _used(experiments) if name in runners},
+        notify=preferred_notify(study.notify),
+        sections=study.for_runs(),
+        results_root=preferred_folder(Path(study.output_dir) if study.output_dir else None),
         swept_keys=swept_keys,
-        notes=tuple(_notes(document, layout, outcome, experiments, n_cycles)),
+        notes=tuple(_notes(document, study, outcome, experiments, n_cycles)),
         written={key: value for key, value in document.values.items() if key != "notify"},
         overrides={".".join(path): value for path, value in document.overrides.items()},
     )
@@ -98,6 +100,7 @@ class _Outcome:
         self._point_problems: dict[str, Problem] = {}
         self._identify = Identifier()
         self._calibrations: dict[str, list[str]] = {}
+        self._sections: dict[tuple[str, str], Section] = {}
 
     def take(self, candidate: Candidate) -> None:
         """Try one candidate."""
@@ -105,7 +108,7 @@ class _Outcome:
             self._reject(candidate, [candidate.failure])
             return
         try:
-            model = ExperimentConfig.model_validate(candidate.values)
+            model = self._model(candidate.values)
         except ValidationError as error:
             self._reject(candidate, rejections(error, candidate.values, ExperimentConfig))
             return
@@ -117,11 +120,12 @@ class _Outcome:
         if broken:
             self._reject(candidate, [_rejection(breach, candidate) for breach in broken])
             return
-        config = {
-            key: value
-            for key, value in model.model_dump(exclude_none=True).items()
-            if value != {} and key != "output_dir"
-        }
+        config = {}
+        for key in _SETTINGS:
+            value = getattr(model, key)
+            plain = value.plain if isinstance(value, Section) else value
+            if plain is not None and plain != {}:
+                config[key] = plain
         try:
             name = self._identify.experiment_id(config)
         except ConfigurationError as error:
@@ -140,6 +144,16 @@ class _Outcome:
             self.same_as.append(SameAs(config, first, _GREEDY))
             return
         self._found[name] = Experiment(name, config, model, {})
+
+    def _model(self, values: Mapping[str, Any]) -> ExperimentConfig:
+        """Return the experiment; sections that are the same in several are made once."""
+        known = {key: (key, repr(each)) for key, each in values.items() if isinstance(each, dict)}
+        ready = {key: self._sections[name] for key, name in known.items() if name in self._sections}
+        model = ExperimentConfig.model_validate({**values, **ready})
+        for key in known.keys() - ready.keys():
+            if isinstance(section := getattr(model, key), Section):
+                self._sections[known[key]] = section
+        return model
 
     def _calibration_faults(self, path: str | None) -> list[Rejection]:
         """Return what is wrong with a calibration file; each is read once."""
@@ -240,18 +254,20 @@ def _used(experiments: Iterable[Experiment]) -> list[BackendName]:
     return [name for name in BACKENDS if name in used]
 
 
-def _swept_keys(layout: Layout, experiments: list[Experiment]) -> tuple[str, ...]:
+def _swept_keys(
+    study: StudyFile, document: Document, experiments: list[Experiment]
+) -> tuple[str, ...]:
     """Return what varies: all that the sweep sets, and what differs between experiments."""
-    swept = (meant(setting) for axis in layout.axes for setting in axis.settings)
+    swept = (meant(setting) for axis in study.sweep for setting in axis.settings)
     keys = dict.fromkeys(".".join(setting) for setting in swept)
     explicit = dict.fromkeys(
-        ".".join(path) for entry in layout.entries for path in flattened(entry)
+        ".".join(path) for entry in study.experiments for path in flattened(entry)
     )
     for key in explicit:
         values = {json.dumps(value_at(each.config, key), sort_keys=True) for each in experiments}
         if len(values) > 1:
             keys[key] = None
-    fixed = {"backend", "output_dir", *(".".join(path) for path in layout.document.overrides)}
+    fixed = {"backend", "output_dir", *(".".join(path) for path in document.overrides)}
     return tuple(key for key in keys if key not in fixed)
 
 
@@ -261,23 +277,23 @@ def _swept(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 
 def _notes(
     document: Document,
-    layout: Layout,
+    study: StudyFile,
     outcome: _Outcome,
     experiments: list[Experiment],
     n_cycles: int,
 ) -> Iterator[str]:
     yield from document.notes
     given = document.values.get("name")
-    if isinstance(given, str) and given != layout.name:
-        yield f"the study's folder is named {layout.name}, for {describe(given)} is no plain name"
+    if isinstance(given, str) and given != study.name:
+        yield f"the study's folder is named {study.name}, for {describe(given)} is no plain name"
     if outcome.repeats:
         yield f"{outcome.repeats} points repeat an earlier one and are run once"
-    if any("output_dir" in entry for entry in layout.entries):
+    if any("output_dir" in entry for entry in study.experiments):
         yield "output_dir in an experiment is not used: a study's results are kept together"
     wanted = max(protocol.cycles_min(each.model) for each in experiments)
     if n_cycles < wanted:
         yield f"the protocol asks for {wanted} cycles, but execution.n_cycles is {n_cycles}"
-    unused = [name for name in layout.runners if name not in _used(experiments)]
+    unused = [name for name in study.runners.choices() if name not in _used(experiments)]
     if unused:
         yield f"runners names {', '.join(unused)}, which no experiment uses"
     yield from old_names.notes(each.config for each in experiments)

@@ -1,7 +1,7 @@
 """One experiment: every setting that defines a cell of the grid, with its bounds and meaning."""
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -389,7 +389,9 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _passthrough_hides_nothing(self) -> "ExperimentConfig":
-        clash = sorted(set(self.passthrough_kwargs or ()) & set(type(self).model_fields))
+        if self.passthrough_kwargs is None:
+            return self
+        clash = sorted(set(self.passthrough_kwargs) & set(type(self).model_fields))
         if clash:
             raise ValueError(
                 f"passthrough_kwargs may not set {', '.join(clash)}; set it at the top level"
@@ -399,9 +401,10 @@ class ExperimentConfig(Section):
     @model_validator(mode="after")
     def _holds_no_secret(self) -> "ExperimentConfig":
         own = getattr(self, self.backend)
-        given = {"passthrough_kwargs": self.passthrough_kwargs or {}}
-        given |= {} if own is None else {self.backend: own.model_dump(exclude_none=True)}
-        name = secret_argument(given)
+        passed = self.passthrough_kwargs
+        name = None if passed is None else secret_argument(passed, "passthrough_kwargs")
+        if own is not None and own.secret is not None:
+            name = f"{self.backend}.{own.secret}"
         if name is not None:
             raise ValueError(
                 f"{name} holds a secret, which would be written into the results; give it by the "
@@ -412,7 +415,7 @@ class ExperimentConfig(Section):
     @model_validator(mode="after")
     def _moves_no_listener(self) -> "ExperimentConfig":
         engine = getattr(getattr(self, self.backend), "engine", None)
-        listed = {} if engine is None else engine.model_dump(exclude_none=True)
+        listed = {} if engine is None else engine.plain
         passed = self.passthrough_kwargs or {} if self.backend != "pytorch" else {}
         moving = [name for name in passed if is_listener(name)]
         moving += [name for name, value in {**listed, **passed}.items() if is_option(value)]
@@ -428,7 +431,7 @@ class ExperimentConfig(Section):
         """Whether the engine is a server under traffic, not batches in the run's own process."""
         return self.serving is not None or self.backend == "openai"
 
-    @property
+    @cached_property
     def external_server(self) -> bool:
         """Whether a server that somebody else has started does the work."""
         own = {} if self.openai is None else {"command": self.openai.command}
@@ -437,7 +440,7 @@ class ExperimentConfig(Section):
     def command_values(self) -> dict[str, Any]:
         """Return what the placeholders of ``openai.command`` stand for, less those of a run."""
         own = {} if self.openai is None else self.openai.values or {}
-        return {**self.model_dump(exclude_none=True), **own}
+        return {**self.plain, **own}
 
     @property
     def fewest_tokens(self) -> int | None:

@@ -76,12 +76,12 @@ def _as_field(parameter: Schema) -> FieldInfo:
     return FieldInfo(annotation=annotation, default=None)
 
 
-def field_at(path: tuple[str, ...]) -> FieldInfo | None:
-    """Return the setting at a path below the experiment; None if there is none by that name.
+def field_at(path: tuple[str, ...], root: type[BaseModel] = ExperimentConfig) -> FieldInfo | None:
+    """Return the setting at a path below ``root``; None if there is none by that name.
 
     A path inside a free mapping gives the mapping's own field.
     """
-    model: type[BaseModel] | None = ExperimentConfig
+    model: type[BaseModel] | None = root
     field: FieldInfo | None = None
     for part in path:
         if model is None:
@@ -114,39 +114,44 @@ def all_paths() -> tuple[str, ...]:
     return tuple(".".join(path) for path in _walk(ExperimentConfig, ()))
 
 
-def unknown_key_message(path: tuple[str, ...], also: tuple[str, ...] = ()) -> str:
+def unknown_key_message(
+    path: tuple[str, ...],
+    also: tuple[str, ...] = (),
+    root: type[BaseModel] = ExperimentConfig,
+) -> str:
     """Return what to say about a key that is not known, with the nearest ones that are.
 
     Args:
-        path: the path of the key, below the experiment.
-        also: further keys that are known where it stands, such as those of a study.
+        path: the path of the key, below ``root``.
+        also: further keys that are known at the top, such as those of a study.
+        root: what was checked.
     """
     section = _engine_section(path[:-1])
     reason = None if section is None else section.refusal(path[-1])
     if reason is not None:
         return reason
-    nearest = suggestions(path, also)
+    nearest = suggestions(path, also, root)
     if nearest:
         return f"unknown key{did_you_mean(nearest)}"
     if section is not None:
         return section.unknown(path[-1])
-    siblings = _siblings(path[:-1]) + (also if len(path) == 1 else ())
+    siblings = _siblings(path[:-1], also, root)
     return f"unknown key; known here: {', '.join(siblings)}" if siblings else "unknown key"
 
 
-def suggestions(path: tuple[str, ...], also: tuple[str, ...] = ()) -> list[str]:
+def suggestions(path: tuple[str, ...], also: tuple[str, ...], root: type[BaseModel]) -> list[str]:
     """Return the known dotted paths that ``path`` may stand for, best first, at most two."""
     name = path[-1]
     section = _engine_section(path[:-1])
     if section is not None and section.alias(name) is not None:
         return [".".join((*path[:-1], str(section.alias(name))))]
-    if name in FORMER_NAMES:
+    ours = root is ExperimentConfig
+    if ours and name in FORMER_NAMES:
         return [FORMER_NAMES[name]]
     prefix = path[:-1]
-    siblings = _siblings(prefix) + (also if not prefix else ())
-    close = nearest_names(name, siblings)
-    if close:
-        return [".".join((*prefix, close[0]))]
+    close = nearest_names(name, _siblings(prefix, also, root))
+    if close or not ours:
+        return [".".join((*prefix, each)) for each in close[:1]]
     elsewhere = [known for known in all_paths() if known.rsplit(".", 1)[-1] == name]
     elsewhere += [f"{each.study_path}.{name}" for each in ENGINE_SECTIONS if each.parameter(name)]
     if elsewhere:
@@ -156,10 +161,12 @@ def suggestions(path: tuple[str, ...], also: tuple[str, ...] = ()) -> list[str]:
     return nearest_names(".".join(path), all_paths(), cutoff=0.85)[:1]
 
 
-def _siblings(prefix: tuple[str, ...]) -> tuple[str, ...]:
+def _siblings(
+    prefix: tuple[str, ...], also: tuple[str, ...], root: type[BaseModel]
+) -> tuple[str, ...]:
     if not prefix:
-        return tuple(ExperimentConfig.model_fields)
-    field = field_at(prefix)
+        return (*root.model_fields, *also)
+    field = field_at(prefix, root)
     models = submodels(field.annotation) if field is not None else []
     if models and issubclass(models[0], EngineSection):
         return models[0].names()

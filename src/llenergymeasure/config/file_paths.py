@@ -22,10 +22,12 @@ def from_folder(value: Any, folder: Path, otherwise: dict[str, str], path: KeyPa
         }
     if isinstance(value, list):
         return [from_folder(each, folder, otherwise, path) for each in value]
+    if not isinstance(value, str) or not value:
+        return value
     named = ".".join(str(part) for part in path)
     key = next((key for key in FILES if f".{named}".endswith(f".{key}")), None)
     builtin = any(value in names for names in BUILT_IN.values())
-    if key is None or builtin or not isinstance(value, str) or not value:
+    if key is None or builtin:
         return value
     if _exists(folder / value):
         return str(folder / value)

@@ -27,6 +27,8 @@ LOCAL_SETTINGS: Mapping[str, frozenset[str]] = {
 }
 """Settings that may name a file or folder here, with the endings that only a file has."""
 
+_PARTS = {key: key.split(".") for key in LOCAL_SETTINGS}
+
 BUILT_IN = {
     "model": (TINY_LLAMA,),
     "dataset": (SYNTHETIC,),
@@ -84,7 +86,7 @@ def _written(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str] | N
     The sections around it are copied, so that it can be replaced. None where it is not set, or
     names what is built in.
     """
-    *sections, name = key.split(".")
+    *sections, name = _PARTS[key]
     place = values
     for section in sections:
         inside = place.get(section)
@@ -101,6 +103,7 @@ class Identifier:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, frozenset[str]], str | None] = {}
+        self._settings: dict[tuple[str, str], str] = {}
         self._cache = _HashCache()
 
     def experiment_id(self, config: dict[str, Any]) -> str:
@@ -119,8 +122,9 @@ class Identifier:
         if counted.get("answer_length") == "fixed":
             del counted["answer_length"]
         for key, suffixes in LOCAL_SETTINGS.items():
-            self._by_content(counted, key, suffixes)
-        return ids.experiment_id(counted)
+            if _PARTS[key][0] in counted:
+                self._by_content(counted, key, suffixes)
+        return ids.experiment_id(counted, self._settings)
 
     def save(self) -> None:
         """Remember the hashes of large files for the next study."""

@@ -12,9 +12,9 @@ from pydantic_core import ErrorDetails
 
 from llenergymeasure.config.engine_parameters.check import YES_AND_NO
 from llenergymeasure.config.engine_parameters.reserved import CREDENTIALS
-from llenergymeasure.config.engine_parameters.section import FAULT as ENGINE_FAULT
 from llenergymeasure.config.fields import submodels, unknown_key_message
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
+from llenergymeasure.config.section import FAULT
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
 from llenergymeasure.errors import Problem
 
@@ -174,17 +174,21 @@ def _message(details: ErrorDetails, path: KeyPath, value: Any, model: type[BaseM
     if kind == "missing":
         return "is missing; give it a value"
     if kind == "extra_forbidden":
-        return unknown_key_message(tuple(str(part) for part in path))
+        return unknown_key_message(tuple(str(part) for part in path), root=model)
     if kind == "literal_error":
         return _literal(str(context["expected"]), value)
     if kind == "value_error":
         return str(context["error"])
-    if kind == ENGINE_FAULT:
+    if kind == FAULT:
         return str(details["msg"])
     if kind == "string_pattern_mismatch":
         return "must be a plain name of letters, digits and _"
-    if kind in ("string_too_short", "too_short"):
+    if kind == "string_too_short":
         return "must not be empty"
+    if kind == "too_short":
+        return "must not be empty; list at least one, or remove it"
+    if kind == "too_long":
+        return f"lists {context['actual_length']}; at most {context['max_length']}"
     if kind == "string_too_long":
         return f"must be no longer than {context['max_length']} characters"
     if isinstance(value, float) and not math.isfinite(value):

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError
 
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.document import read_document
-from llenergymeasure.config.execution import RunnerChoice, runner_choice
-from llenergymeasure.config.messages import Rejection, describe, rejections
-from llenergymeasure.config.nearest import nearest_names
+from llenergymeasure.config.execution import RunnerChoice, RunnersConfig, runner_choice
+from llenergymeasure.config.messages import describe, rejections
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.section import Section
+from llenergymeasure.config.strict_yaml import Place
 from llenergymeasure.config.study import DEFAULT_RESULTS
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BACKENDS, BackendName
@@ -30,33 +30,6 @@ NOTIFY_VARIABLE = "LLEM_NOTIFY"
 BUILT_IN = "built in"
 
 
-class RunnerPreferences(Section):
-    """Where each backend runs: local, docker, docker:IMAGE, apptainer or apptainer:IMAGE."""
-
-    pytorch: str | None = None
-    vllm: str | None = None
-    sglang: str | None = None
-    tensorrt: str | None = None
-    openai: str | None = None
-
-    @field_validator("*")
-    @classmethod
-    def _is_a_runner(cls, value: str | None) -> str | None:
-        choice = RunnerChoice() if value is None else runner_choice(value)
-        if not isinstance(choice, RunnerChoice):
-            raise ValueError(choice)  # noqa: TRY004 - pydantic's way to refuse a value
-        return value
-
-    def choices(self) -> dict[BackendName, RunnerChoice]:
-        """Return the runners that are set, by backend."""
-        chosen: dict[BackendName, RunnerChoice] = {}
-        for backend in BACKENDS:
-            choice = runner_choice(getattr(self, backend))
-            if isinstance(choice, RunnerChoice):
-                chosen[backend] = choice
-        return chosen
-
-
 class Preferences(Section):
     """What the file of a user's own settings holds."""
 
@@ -65,8 +38,8 @@ class Preferences(Section):
         min_length=1,
         description=f"Folder that results go under; default {DEFAULT_RESULTS}.",
     )
-    runners: RunnerPreferences = Field(
-        default=RunnerPreferences(),
+    runners: RunnersConfig = Field(
+        default=RunnersConfig(),
         description="Where each backend runs; default: what is found here.",
     )
     notify: NotifyConfig | None = Field(
@@ -155,10 +128,11 @@ def runner_in_environment(backend: BackendName) -> RunnerChoice | None:
     value = os.environ.get(runner_variable(backend))
     if not value:
         return None
-    choice = runner_choice(value)
-    if isinstance(choice, str):
-        raise ConfigurationError(Problem(choice, key=runner_variable(backend), found=value))
-    return choice
+    try:
+        return runner_choice(value)
+    except ValueError as error:
+        problem = Problem(str(error), key=runner_variable(backend), found=value)
+        raise ConfigurationError(problem) from None
 
 
 def preferences_in_force(study_file: Path | None = None) -> list[Preference]:
@@ -176,67 +150,44 @@ def preferences_in_force(study_file: Path | None = None) -> list[Preference]:
         values = read_document(study_file).values
         named = {key: values[key] for key in Preferences.model_fields if key in values}
         study = _checked(named, study_file)
-    settings = _SourcesOf(path, str(study_file))
-    found = [
-        settings.choose(
-            "output_dir",
-            (FOLDER_VARIABLE, os.environ.get(FOLDER_VARIABLE) or None),
-            study.output_dir,
-            own.output_dir,
-            str(DEFAULT_RESULTS),
+    in_study, in_file = _as_written(study), _as_written(own)
+    found = []
+    for key, (variable, asked, built_in) in _of_environment().items():
+        ranked = (
+            (asked, f"environment: {variable}"),
+            (in_study[key], f"study: {study_file}"),
+            (in_file[key], f"file: {path}"),
+            (built_in, BUILT_IN),
         )
-    ]
-    for backend in BACKENDS:
-        asked = runner_in_environment(backend)
-        found.append(
-            settings.choose(
-                f"runners.{backend}",
-                (runner_variable(backend), None if asked is None else str(asked)),
-                getattr(study.runners, backend),
-                getattr(own.runners, backend),
-                "automatic",
-            )
-        )
-    variable = os.environ.get(NOTIFY_VARIABLE)
-    asked_to_tell = _shown(_notify_in_environment()) or "nobody" if variable else None
-    found.append(
-        settings.choose(
-            "notify",
-            (NOTIFY_VARIABLE, asked_to_tell),
-            _shown(study.notify),
-            _shown(own.notify),
-            "nobody",
-        )
-    )
+        value, origin = next(each for each in ranked if each[0] is not None)
+        found.append(Preference(key, value, origin))
     return found
 
 
-class _SourcesOf:
-    """Who can say what a setting is, the strongest first."""
+def _of_environment() -> dict[str, tuple[str, str | None, str]]:
+    """Return for each setting its variable, what that says, and what is built in."""
+    folder = os.environ.get(FOLDER_VARIABLE) or None
+    found = {"output_dir": (FOLDER_VARIABLE, folder, str(DEFAULT_RESULTS))}
+    for backend in BACKENDS:
+        chosen = runner_in_environment(backend)
+        asked = None if chosen is None else str(chosen)
+        found[f"runners.{backend}"] = (runner_variable(backend), asked, "automatic")
+    told = None
+    if os.environ.get(NOTIFY_VARIABLE):
+        notify = _notify_in_environment()
+        told = "nobody" if notify is None else notify.whom()
+    return {**found, "notify": (NOTIFY_VARIABLE, told, "nobody")}
 
-    def __init__(self, file: Path, study: str) -> None:
-        self._file = file
-        self._study = study
 
-    def choose(
-        self,
-        key: str,
-        variable: tuple[str, Any],
-        in_study: Any,
-        in_file: Any,
-        built_in: Any,
-    ) -> Preference:
-        name, in_environment = variable
-        ranked = (
-            (in_environment, f"environment: {name}"),
-            (in_study, f"study: {self._study}"),
-            (in_file, f"file: {self._file}"),
-        )
-        value, origin = next(
-            ((value, origin) for value, origin in ranked if value is not None),
-            (built_in, BUILT_IN),
-        )
-        return Preference(key, value, origin)
+def _as_written(given: Preferences) -> dict[str, str | None]:
+    runners = {name: getattr(given.runners, name) for name in BACKENDS}
+    return {
+        "output_dir": given.output_dir,
+        **{
+            f"runners.{name}": None if each is None else str(each) for name, each in runners.items()
+        },
+        "notify": None if given.notify is None else given.notify.whom(),
+    }
 
 
 def _stored(path: Path) -> dict[str, Any]:
@@ -252,20 +203,8 @@ def _checked(values: Mapping[str, Any], path: Path) -> Preferences:
     try:
         return Preferences.model_validate(values)
     except ValidationError as error:
-        problems = [_as_problem(each, path) for each in rejections(error, values, Preferences)]
-        raise ConfigurationError(problems) from None
-
-
-def _as_problem(rejection: Rejection, path: Path) -> Problem:
-    problem = rejection.at((), {})
-    message = problem.message
-    *parents, last = rejection.path
-    known = tuple((RunnerPreferences if parents == ["runners"] else Preferences).model_fields)
-    if parents in ([], ["runners"]) and last not in known:
-        near = nearest_names(str(last), list(known))
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        message = f"is no setting of a user's own; {hint}"
-    return Problem(message, key=problem.key, found=problem.found, file=path)
+        found = rejections(error, values, Preferences)
+        raise ConfigurationError([each.at((), {(): Place(path)}) for each in found]) from None
 
 
 def _notify_in_environment() -> NotifyConfig | None:
@@ -287,7 +226,3 @@ def _notify_in_environment() -> NotifyConfig | None:
             each.at((NOTIFY_VARIABLE,), {}) for each in rejections(error, values, NotifyConfig)
         ]
         raise ConfigurationError(problems) from None
-
-
-def _shown(notify: NotifyConfig | None) -> str | None:
-    return None if notify is None else notify.whom()

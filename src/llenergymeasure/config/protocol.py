@@ -1,14 +1,12 @@
 """How carefully a run measures: the named protocols and what a study's own settings change."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from llenergymeasure.config.experiment import ExperimentConfig
 
 ResolvedProtocol = Literal["quick", "standard", "publication"]
 WindowSource = Literal["protocol", "study", "sensor"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,28 @@ class ProtocolSettings:
 
 # Windows: end-point quantisation of a 0.1 s counter is 2 % at 5 s and 0.5 % at 20 s; results
 # meant for print take 60 s, as MLPerf Power does.
+_STANDARD = ProtocolSettings(
+    name="standard",
+    window_min_s=20.0,
+    min_batches=3,
+    idle_before_s=10.0,
+    idle_after_s=10.0,
+    settle_enabled=True,
+    settle_max_s=120.0,
+    warmup_enabled=True,
+    warmup_n=5,
+    warmup_floor_s=10.0,
+    warmup_convergence=True,
+    warmup_cv_threshold=0.05,
+    warmup_max_prompts=20,
+    warmup_window_size=5,
+    warmup_min_prompts=5,
+    cycles_min=3,
+    precision=0.02,
+)
 _NAMED: dict[ResolvedProtocol, ProtocolSettings] = {
-    "quick": ProtocolSettings(
+    "quick": replace(
+        _STANDARD,
         name="quick",
         window_min_s=1.0,
         min_batches=1,
@@ -81,52 +99,24 @@ _NAMED: dict[ResolvedProtocol, ProtocolSettings] = {
         idle_after_s=0.0,
         settle_enabled=False,
         settle_max_s=0.0,
-        warmup_enabled=True,
         warmup_n=1,
         warmup_floor_s=0.0,
         warmup_convergence=False,
-        warmup_cv_threshold=0.05,
-        warmup_max_prompts=20,
-        warmup_window_size=5,
-        warmup_min_prompts=5,
         cycles_min=1,
         precision=0.05,
     ),
-    "standard": ProtocolSettings(
-        name="standard",
-        window_min_s=20.0,
-        min_batches=3,
-        idle_before_s=10.0,
-        idle_after_s=10.0,
-        settle_enabled=True,
-        settle_max_s=120.0,
-        warmup_enabled=True,
-        warmup_n=5,
-        warmup_floor_s=10.0,
-        warmup_convergence=True,
-        warmup_cv_threshold=0.05,
-        warmup_max_prompts=20,
-        warmup_window_size=5,
-        warmup_min_prompts=5,
-        cycles_min=3,
-        precision=0.02,
-    ),
-    "publication": ProtocolSettings(
+    "standard": _STANDARD,
+    "publication": replace(
+        _STANDARD,
         name="publication",
         window_min_s=60.0,
         min_batches=5,
         idle_before_s=30.0,
         idle_after_s=30.0,
-        settle_enabled=True,
         settle_max_s=300.0,
-        warmup_enabled=True,
-        warmup_n=5,
         warmup_floor_s=30.0,
-        warmup_convergence=True,
         warmup_cv_threshold=0.03,
         warmup_max_prompts=60,
-        warmup_window_size=5,
-        warmup_min_prompts=5,
         cycles_min=5,
         precision=0.01,
     ),
@@ -146,31 +136,25 @@ def resolve_protocol(config: ExperimentConfig, measured: bool) -> ProtocolSettin
     named = _NAMED[protocol_name(config, measured)]
     warmup, window = config.warmup, config.window
     idle_before_s, idle_after_s = _idle(config, named)
-    warmup_n = _or(warmup.n_warmup, named.warmup_n)
-    warmup_min = _or(warmup.min_prompts, named.warmup_min_prompts)
-    window_size = _or(warmup.window_size, named.warmup_window_size)
-    return ProtocolSettings(
-        name=named.name,
-        window_min_s=_or(window.min_seconds, named.window_min_s),
-        window_min_source="protocol" if window.min_seconds is None else "study",
-        precision=_or(window.precision, named.precision),
-        min_batches=_or(window.min_batches, named.min_batches),
-        idle_before_s=idle_before_s,
-        idle_after_s=idle_after_s,
-        settle_enabled=named.settle_enabled,
-        settle_max_s=named.settle_max_s,
-        warmup_enabled=warmup.enabled,
-        warmup_n=warmup_n,
-        warmup_floor_s=_or(warmup.thermal_floor_seconds, named.warmup_floor_s),
-        warmup_convergence=_or(warmup.convergence_detection, named.warmup_convergence),
-        warmup_cv_threshold=_or(warmup.cv_threshold, named.warmup_cv_threshold),
-        warmup_max_prompts=max(
-            _or(warmup.max_prompts, named.warmup_max_prompts), warmup_n, warmup_min, window_size
-        ),
-        warmup_window_size=window_size,
-        warmup_min_prompts=warmup_min,
-        cycles_min=named.cycles_min,
-    )
+    own: dict[str, Any] = {
+        "window_min_s": window.min_seconds,
+        "window_min_source": None if window.min_seconds is None else "study",
+        "precision": window.precision,
+        "min_batches": window.min_batches,
+        "idle_before_s": idle_before_s,
+        "idle_after_s": idle_after_s,
+        "warmup_enabled": warmup.enabled,
+        "warmup_n": warmup.n_warmup,
+        "warmup_floor_s": warmup.thermal_floor_seconds,
+        "warmup_convergence": warmup.convergence_detection,
+        "warmup_cv_threshold": warmup.cv_threshold,
+        "warmup_max_prompts": warmup.max_prompts,
+        "warmup_window_size": warmup.window_size,
+        "warmup_min_prompts": warmup.min_prompts,
+    }
+    settings = replace(named, **{name: value for name, value in own.items() if value is not None})
+    needed = settings.warmup_n, settings.warmup_min_prompts, settings.warmup_window_size
+    return replace(settings, warmup_max_prompts=max(settings.warmup_max_prompts, *needed))
 
 
 def protocol_name(config: ExperimentConfig, measured: bool) -> ResolvedProtocol:
@@ -197,7 +181,3 @@ def _idle(config: ExperimentConfig, named: ProtocolSettings) -> tuple[float, flo
             named.idle_after_s or _IDLE_WHEN_ASKED_S,
         )
     return named.idle_before_s, named.idle_after_s
-
-
-def _or(given: T | None, named: T) -> T:
-    return named if given is None else given

@@ -1,15 +1,15 @@
 """What a study asks of the answers' quality, so that a cheaper but worse setting is visible."""
 
-from typing import Any
+from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from llenergymeasure.config.section import Section
+from llenergymeasure.config.section import RunSection
 
 OWN_TASK = "llem-small"
 
 
-class QualityConfig(Section):
+class QualityConfig(RunSection):
     """Quality of the answers, after the window. None of it is part of an experiment's id."""
 
     texts: str | None = Field(
@@ -54,6 +54,10 @@ class QualityConfig(Section):
             raise ValueError("give command or tasks: a run has one score")
         return self
 
-    def asked(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return self.model_dump(exclude_none=True)
+    @field_validator("texts")
+    @classmethod
+    def _is_a_file(cls, texts: str | None) -> str | None:
+        path = None if texts is None else Path(texts).expanduser().absolute()
+        if path is not None and not path.is_file():
+            raise ValueError("is no file here")
+        return None if path is None else str(path)

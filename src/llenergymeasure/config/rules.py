@@ -319,7 +319,7 @@ def breaches(config: ExperimentConfig, shape: Shape | None = None) -> list[Breac
     section = getattr(config, config.backend)
     if section is None and config.backend == "pytorch":
         return []  # All of its rules are about its own section.
-    given = {} if section is None else section.model_dump(exclude_none=True)
+    given = {} if section is None else section.plain
     facts = Facts(config, NAMES[config.backend], dict(_flat(config.backend, given)), shape)
     return [Breach(key, message) for rule in RULES for key, message in rule(facts)]
 

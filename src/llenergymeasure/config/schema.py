@@ -12,16 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure import files
-from llenergymeasure.config.carbon import CarbonConfig
 from llenergymeasure.config.engine_parameters import Schema as Described
 from llenergymeasure.config.engine_parameters import forms, load, parameters
 from llenergymeasure.config.engine_parameters.section import EngineSection
-from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import ENGINE_SECTIONS
-from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.old_names import FORMER_FIELDS
-from llenergymeasure.config.quality import QualityConfig
+from llenergymeasure.config.study_file import StudyFile
 from llenergymeasure.config.sweep import NOT_SWEPT
 from llenergymeasure.units import BACKENDS
 
@@ -39,67 +36,31 @@ def study_schema() -> Schema:
     It describes what an editor can check while typing. What depends on several values together
     is checked when the study is loaded.
     """
-    experiment = _experiment_schema()
-    definitions = experiment.pop("$defs")
-    settings: Schema = experiment["properties"]
-    shared = {
-        **settings,
-        "backend": {
-            "description": f"{settings['backend']['description']} A list compares several.",
-            "anyOf": [
-                settings["backend"],
-                {"type": "array", "items": settings["backend"], "minItems": 1},
-            ],
-        },
-    }
+    schema = _tidy(StudyFile.model_json_schema())
+    experiment = _tidy(ExperimentConfig.model_json_schema())
+    definitions = experiment["$defs"] | schema.pop("$defs")
+    _engines_words(definitions)
+    energy = definitions["EnergyConfig"]["properties"]["backend"]
+    energy["enum"] = [*energy["enum"], None]
+    del energy["type"]
+    del schema["required"]  # The name is the file's where none is written.
+    settings, own = experiment["properties"], schema["properties"]
+    one = {"type": "object", "additionalProperties": False, "properties": settings}
+    own["experiments"] |= {"items": one}
+    own["sweep"] |= _sweep_schema(settings, definitions)
     return {
         "$schema": DIALECT,
+        **schema,
         "title": "LLenergyMeasure study",
         "description": "What to measure: shared settings, a sweep over some, explicit experiments.",
-        "type": "object",
         "additionalProperties": False,
-        "properties": {
-            "name": {
-                "type": "string",
-                "minLength": 1,
-                "maxLength": 120,
-                "pattern": r"^[^/\\.][^/\\]*$",
-                "description": "Name of the study and of its results folder; default: the file's.",
-            },
-            "base": {
-                "type": "string",
-                "minLength": 1,
-                "description": "Study file to start from, relative to this one.",
-            },
-            **shared,
-            "sweep": _sweep_schema(settings, definitions),
-            "experiments": {
-                "type": "array",
-                "minItems": 1,
-                "description": "Explicit experiments, merged over the shared settings.",
-                "items": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "properties": settings,
-                },
-            },
-            "runners": _runners_schema(),
-            "execution": {"$ref": "#/$defs/ExecutionConfig"},
-            "notify": {"$ref": "#/$defs/NotifyConfig"},
-            "carbon": {"$ref": "#/$defs/CarbonConfig"},
-            "quality": {"$ref": "#/$defs/QualityConfig"},
-        },
+        "properties": settings | own,
         "$defs": definitions,
     }
 
 
-def _experiment_schema() -> Schema:
-    schema = _tidy(ExperimentConfig.model_json_schema())
-    definitions: Schema = schema["$defs"]
-    definitions["ExecutionConfig"] = _tidy(ExecutionConfig.model_json_schema())
-    definitions["NotifyConfig"] = _tidy(NotifyConfig.model_json_schema())
-    definitions["CarbonConfig"] = _tidy(CarbonConfig.model_json_schema())
-    definitions["QualityConfig"] = _tidy(QualityConfig.model_json_schema())
+def _engines_words(definitions: Schema) -> None:
+    """Add what engines describe themselves."""
     for section in ENGINE_SECTIONS:
         described = definitions[section.__name__]
         described["properties"] = described.get("properties", {}) | parameter_properties(section)
@@ -110,11 +71,6 @@ def _experiment_schema() -> Schema:
             for name, each in load(backend).get("$defs", {}).items()
         }
     _former_fields(definitions)
-    energy = definitions["EnergyConfig"]["properties"]["backend"]
-    energy["enum"] = [*energy["enum"], None]
-    del energy["type"]
-    schema.pop("required", None)
-    return schema
 
 
 def _former_fields(definitions: Schema) -> None:
@@ -209,8 +165,6 @@ def _sweep_schema(settings: Schema, definitions: Schema) -> Schema:
     return {
         "type": "object",
         "minProperties": 1,
-        "description": "What varies: every combination is an experiment. A key that starts with a "
-        "backend's name applies to that backend alone: pytorch.precision is the precision there.",
         "properties": axes,
         "patternProperties": patterns,
         "additionalProperties": {
@@ -287,17 +241,6 @@ def _range_schema() -> Schema:
     return {
         "description": "num evenly spaced numbers, the same on a log scale, or powers of two.",
         "anyOf": [spaced, under("log", spaced), under("pow2", powers)],
-    }
-
-
-def _runners_schema() -> Schema:
-    choice = {"type": "string", "pattern": "^(local|docker(:.+)?|apptainer(:.+)?)$"}
-    return {
-        "type": "object",
-        "minProperties": 1,
-        "additionalProperties": False,
-        "description": "Where each backend runs; default local.",
-        "properties": dict.fromkeys(BACKENDS, choice),
     }
 
 

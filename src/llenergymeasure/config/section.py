@@ -1,9 +1,17 @@
 """The base of every part of a study file: strict types, no unknown keys, no changes later."""
 
-from collections.abc import Mapping
-from typing import Any, get_args
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from llenergymeasure.redact import secret_argument
+
+FAULT = "fault"
+"""Kind of validation error whose message is meant for people as it is."""
 
 _WORDS = {"yes": True, "on": True, "no": False, "off": False}
 
@@ -25,6 +33,23 @@ class Section(BaseModel):
         hide_input_in_errors=True,
     )
 
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """What is set, as plain values; made once, so not to be changed."""
+        return self.model_dump(exclude_none=True)
+
+    @cached_property
+    def secret(self) -> str | None:
+        """The name of a setting that holds a secret; None if none does."""
+        return secret_argument(self.plain)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, with none of what was worked out from the values before ``update``."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in set(copied.__dict__) - set(type(self).model_fields):
+            del copied.__dict__[name]
+        return copied
+
     @classmethod
     def takes_boolean(cls, name: str) -> bool:
         """Return whether a setting is true or false, and no text."""
@@ -45,3 +70,33 @@ class Section(BaseModel):
         if isinstance(value, str) and value.lower() in _WORDS and cls.takes_boolean(name):
             return _WORDS[value.lower()]
         return value
+
+
+class RunSection(Section):
+    """A section that is the study's, and that each of its runs is given."""
+
+    def for_run(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return self.model_dump(exclude_none=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong at a place below what is checked, and the value there."""
+
+    path: tuple[str | int, ...]
+    message: str
+    found: Any
+
+
+def refused(faults: Iterable[Fault]) -> ValidationError:
+    """Return what a validator raises for faults that it has found itself."""
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError(FAULT, "{reason}", {"reason": fault.message}),
+            loc=fault.path,
+            input=fault.found,
+        )
+        for fault in faults
+    ]
+    return ValidationError.from_exception_data("study", details)

@@ -30,11 +30,8 @@ class RunSpec(BaseModel):
         default=None, description="what all runs have to share"
     )
     pin_scope: Literal["study", "experiment"] | None = None
-    carbon: dict[str, Any] | None = Field(
-        default=None, description="what the study declares of the place: grid, PUE, price"
-    )
-    quality: dict[str, Any] | None = Field(
-        default=None, description="what the study asks of the answers' quality"
+    sections: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="the study's own sections that runs are given"
     )
     swept: dict[str, Any] = Field(
         default_factory=dict, description="the settings the study sweeps, by dotted key"

@@ -98,13 +98,14 @@ def parse(content: bytes, file: Path | None = None) -> tuple[Any, dict[KeyPath, 
     """
     text = _decode(content, file)
     try:
-        _check_shape(text, file)
+        aliased = _check_shape(text, file)
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ConfigurationError(_syntax_problem(error, text, file)) from None
     if node is None:
         return None, {}
-    _Measure(file).expanded(node)
+    if aliased:
+        _Measure(file).expanded(node)
     builder = _Builder(file)
     value = builder.build(node, ())
     if builder.problems:
@@ -134,14 +135,19 @@ def _decode(content: bytes, file: Path | None) -> str:
     )
 
 
-def _check_shape(text: str, file: Path | None) -> None:
-    """Refuse what would take the reader too deep, before anything recursive sees it."""
+def _check_shape(text: str, file: Path | None) -> bool:
+    """Refuse what would take the reader too deep, before anything recursive sees it.
+
+    Return whether there are aliases, which may make it deeper, and larger.
+    """
+    aliased = False
     nodes = 0
     left: list[float] = [math.inf]  # how many values each open collection may still have
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.NodeEvent):
             nodes += 1
             left[-1] -= 1
+        aliased = aliased or isinstance(event, yaml.AliasEvent)
         what = None
         if left[-1] < 0:
             what = f"a mapping of more than {MAX_KEYS} keys"
@@ -157,6 +163,7 @@ def _check_shape(text: str, file: Path | None) -> None:
             mark = event.start_mark
             line = None if mark is None else mark.line + 1
             raise ConfigurationError(Problem(f"is {what}; make it simpler", file=file, line=line))
+    return aliased
 
 
 def _too_many() -> str:

@@ -67,8 +67,7 @@ class Study:
         n_cycles: cycles of each experiment, as resolved.
         runners: where a backend runs, of those that the study uses and says it of.
         notify: whom to notify when it has ended.
-        carbon: figures that carbon and cost are computed with; None if none are declared.
-        quality: what is asked of the answers' quality; None for nothing.
+        sections: what each run is given of the study's own sections, by name.
         results_root: folder that holds the study's own.
         swept_keys: dotted names of the settings that vary, the backend apart.
         notes: what a reader should know before running it, a sentence each.
@@ -84,8 +83,7 @@ class Study:
     n_cycles: int
     runners: Runners
     notify: NotifyConfig | None = None
-    carbon: dict[str, Any] | None = None
-    quality: dict[str, Any] | None = None
+    sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     results_root: Path = DEFAULT_RESULTS
     swept_keys: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())

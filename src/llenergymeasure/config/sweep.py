@@ -3,7 +3,7 @@
 import heapq
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,20 +17,16 @@ from llenergymeasure.config.fields import (
     unknown_key_message,
     unknown_keys,
 )
-from llenergymeasure.config.messages import Places, problem
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
+from llenergymeasure.config.section import Fault, refused
 from llenergymeasure.config.strict_yaml import KeyPath
-from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BACKENDS, BackendName
 
 MAX_POINTS = 200_000
 """More would take hours to plan and years to run."""
 
-OWN_OF_A_STUDY = ("name", "base", "sweep", "experiments", "runners", "execution")
-"""What a study does not take from its base."""
-
-STUDY_ONLY = (*OWN_OF_A_STUDY, "notify", "carbon", "quality")
-NOT_SWEPT = (*STUDY_ONLY, "output_dir")
+NOT_SWEPT = ("output_dir",)
+"""Settings of an experiment that are the study's."""
 
 Setting = tuple[str, ...]
 Step = tuple[int, Mapping[Setting, Any]]
@@ -109,30 +105,28 @@ def meant(setting: Setting) -> Setting:
     return shared if of_all and field_at(shared) is not None else setting
 
 
-def parse_axes(sweep: Any, places: Places) -> list[Axis]:
+def parse_axes(sweep: Any, reserved: Collection[str] = ()) -> tuple[Axis, ...]:
     """Return the axes of a study's ``sweep``, in the order of the file.
 
+    Args:
+        sweep: what was written.
+        reserved: keys of the study that are no settings of experiments.
+
     Raises:
-        ConfigurationError: keys or values that cannot be swept; all are named at once.
+        ValueError: keys or values that cannot be swept; all are named at once.
     """
-    where: KeyPath = ("sweep",)
     if not isinstance(sweep, Mapping):
-        message = "must be a mapping of settings to lists of values"
-        raise ConfigurationError(problem(message, where, places, found=sweep))
+        raise refused([Fault((), "must be a mapping of settings to lists of values", sweep)])
     if not sweep:
         message = "is empty; give it a setting and its values, or remove it"
-        raise ConfigurationError(problem(message, where, places))
-    problems: list[Problem] = []
-    axes: list[Axis] = []
-    for key, value in sweep.items():
-        try:
-            axes.append(_axis(key, value, places))
-        except ConfigurationError as error:
-            problems.extend(error.problems)
-    problems += _set_twice(axes, places)
-    if problems:
-        raise ConfigurationError(problems)
-    return axes
+        raise refused([Fault((), message, ...)])
+    faults: list[Fault] = []
+    axes = [_axis(key, value, reserved, faults) for key, value in sweep.items()]
+    made = tuple(axis for axis in axes if axis is not None)
+    faults += _set_twice(made)
+    if faults:
+        raise refused(faults)
+    return made
 
 
 def backends_named(axes: Sequence[Axis]) -> list[BackendName]:
@@ -180,80 +174,78 @@ def _points_of(backend: BackendName, axes: Sequence[Axis]) -> Iterator[Point]:
         yield Point(backend, settings, written, tuple(place for place, _ in chosen))
 
 
-def _axis(key: str, value: Any, places: Places) -> Axis:
+def _axis(key: str, value: Any, reserved: Collection[str], faults: list[Fault]) -> Axis | None:
+    """Return an axis; None where it cannot be, and why is added to ``faults``."""
     setting = tuple(key.split("."))
-    where: KeyPath = ("sweep", key)
-    if setting[0] in NOT_SWEPT:
+    before = len(faults)
+    entries: list[Mapping[Setting, Any]] = []
+    if setting[0] in reserved:
         message = "is no setting of an experiment and cannot be swept; write it at the top level"
-        raise ConfigurationError(problem(message, where, places))
-    if field_at(meant(setting)) is not None:
-        return Axis(key, tuple({setting: item} for item in _values(setting, value, places)))
-    if _is_group(value):
-        return _group(key, value, places)
-    message = unknown_key_message(setting)
-    raise ConfigurationError(problem(message, where, places, found=value))
+        faults.append(Fault((key,), message, value))
+    elif field_at(meant(setting)) is not None:
+        entries = [{setting: item} for item in _values(setting, value, faults)]
+    elif _is_group(value):
+        entries = _group(key, value, reserved, faults)
+    else:
+        faults.append(Fault((key,), unknown_key_message(setting), value))
+    return Axis(key, tuple(entries)) if len(faults) == before else None
 
 
-def _values(setting: Setting, value: Any, places: Places) -> list[Any]:
-    where: KeyPath = ("sweep", ".".join(setting))
+def _values(setting: Setting, value: Any, faults: list[Fault]) -> list[Any]:
+    key = ".".join(setting)
     field = field_at(meant(setting))
     annotation = None if field is None else field.annotation
+    message = None
     if isinstance(value, Mapping):
-        if takes_mapping(annotation):
-            message = f"needs a list of mappings, each a value of {where[1]}"
-            raise ConfigurationError(problem(message, where, places, found=value))
-        try:
-            return list(ranges.expand(value, takes_whole_numbers_only(annotation)))
-        except ranges.RangeError as error:
-            raise ConfigurationError(problem(str(error), where, places, found=value)) from None
-    if not isinstance(value, list):
+        if not takes_mapping(annotation):
+            try:
+                return list(ranges.expand(value, takes_whole_numbers_only(annotation)))
+            except ranges.RangeError as error:
+                message = str(error)
+        else:
+            message = f"needs a list of mappings, each a value of {key}"
+    elif not isinstance(value, list):
         message = f"needs a list of values, such as [{_shown(value)}]"
-        raise ConfigurationError(problem(message, where, places, found=value))
-    if not value:
+    elif not value:
         message = "has no values; list at least one, or remove it"
-        raise ConfigurationError(problem(message, where, places, found=value))
-    problems = [
-        bad
-        for place, item in enumerate(value)
-        if (bad := _bad_item(setting, item, (*where, place), places)) is not None
-    ]
-    if problems:
-        raise ConfigurationError(problems)
-    return value
+    if message is not None:
+        faults.append(Fault((key,), message, value))
+        return []
+    for place, item in enumerate(value):
+        faults += _faults_of_value(setting, item, (key, place))
+    return list(value)
 
 
-def _bad_item(setting: Setting, item: Any, where: KeyPath, places: Places) -> Problem | None:
+def _faults_of_value(setting: Setting, value: Any, where: KeyPath) -> Iterator[Fault]:
     setting = meant(setting)
     field = field_at(setting)
-    if isinstance(item, Mapping) and field is not None:
+    if isinstance(value, Mapping) and field is not None:
         if not takes_mapping(field.annotation):
-            message = f"{'.'.join(setting)} takes plain values, not a mapping"
-            return problem(message, where, places, found=item)
-        nested: dict[str, Any] = dict(item)
+            yield Fault(where, f"{'.'.join(setting)} takes plain values, not a mapping", value)
+            return
+        nested: dict[str, Any] = dict(value)
         for part in reversed(setting):
             nested = {part: nested}
         for unknown in unknown_keys(nested):
             message = unknown_key_message(tuple(str(part) for part in unknown))
-            path = (*where, *unknown[len(setting) :])
-            return problem(message, path, places)
-    if setting == _BACKEND and item not in BACKENDS:
-        return unknown_backend(item, where, places)
-    return None
+            yield Fault((*where, *unknown[len(setting) :]), message, ...)
+    elif setting == _BACKEND and value not in BACKENDS:
+        yield Fault(where, no_backend(value), value)
 
 
-def unknown_backend(name: Any, where: KeyPath, places: Places) -> Problem:
-    """Return the problem of a name that is no backend."""
+def no_backend(name: Any) -> str:
+    """Return what to say of a name that is no backend."""
     near = nearest_names(name, list(BACKENDS)) if isinstance(name, str) else []
-    message = f"is no backend: there are {', '.join(BACKENDS)}{did_you_mean(near[:1])}"
-    return problem(message, where, places, found=name)
+    return f"is no backend: there are {', '.join(BACKENDS)}{did_you_mean(near[:1])}"
 
 
 def _is_group(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(item, Mapping) for item in value)
 
 
-def _group(label: str, value: list[Any], places: Places) -> Axis:
-    where: KeyPath = ("sweep", label)
+def _group(
+    label: str, value: list[Any], reserved: Collection[str], faults: list[Fault]
+) -> list[Mapping[Setting, Any]]:
     sections = [
         name
         for name, field in ExperimentConfig.model_fields.items()
@@ -264,41 +256,35 @@ def _group(label: str, value: list[Any], places: Places) -> Axis:
         message = (
             f"is no setting, but near to {near[0]}; correct it, or give the group another label"
         )
-        raise ConfigurationError(problem(message, where, places))
-    problems: list[Problem] = []
+        faults.append(Fault((label,), message, ...))
+        return []
+    before = len(faults)
     entries: list[Mapping[Setting, Any]] = []
     for place, item in enumerate(value):
-        here = (*where, place)
         if not isinstance(item, Mapping):
             message = "each entry of a group must be a mapping of settings to values"
-            problems.append(problem(message, here, places, found=item))
+            faults.append(Fault((label, place), message, item))
             continue
         entry = {tuple(key.split(".")): inner for key, inner in item.items()}
         for setting, inner in entry.items():
-            problems += _bad_setting(setting, inner, (*here, ".".join(setting)), places)
+            where = (label, place, ".".join(setting))
+            if setting[0] in reserved:
+                message = "is no setting of an experiment and cannot be swept"
+                faults.append(Fault(where, message, inner))
+            elif field_at(meant(setting)) is None:
+                faults.append(Fault(where, unknown_key_message(setting), inner))
+            else:
+                faults += _faults_of_value(setting, inner, where)
         entries.append(entry)
-    if not problems and not any(entries):
-        problems.append(problem("sets nothing in any entry; remove it", where, places))
+    if len(faults) == before and not any(entries):
+        faults.append(Fault((label,), "sets nothing in any entry; remove it", ...))
     if 0 < sum(_BACKEND in entry for entry in entries) < len(entries):
         message = "names a backend in some entries only; name one in each, or in none"
-        problems.append(problem(message, where, places))
-    if problems:
-        raise ConfigurationError(problems)
-    return Axis(label, tuple(entries))
+        faults.append(Fault((label,), message, ...))
+    return entries
 
 
-def _bad_setting(setting: Setting, value: Any, where: KeyPath, places: Places) -> list[Problem]:
-    if setting[0] in NOT_SWEPT:
-        message = "is no setting of an experiment and cannot be swept"
-        return [problem(message, where, places)]
-    if field_at(meant(setting)) is None:
-        return [problem(unknown_key_message(setting), where, places, found=value)]
-    bad = _bad_item(setting, value, where, places)
-    return [] if bad is None else [bad]
-
-
-def _set_twice(axes: Sequence[Axis], places: Places) -> list[Problem]:
-    problems = []
+def _set_twice(axes: Sequence[Axis]) -> Iterator[Fault]:
     owners: dict[Setting, str] = {}
     for axis in axes:
         for setting in axis.settings:
@@ -306,9 +292,8 @@ def _set_twice(axes: Sequence[Axis], places: Places) -> list[Problem]:
                 apart = len({scope_of(setting), scope_of(other)} - {None}) > 1
                 if label != axis.label and not apart and _overlap(meant(setting), meant(other)):
                     message = f"sets {'.'.join(setting)}, which {label} sets too; keep one"
-                    problems.append(problem(message, ("sweep", axis.label), places))
+                    yield Fault((axis.label,), message, ...)
             owners.setdefault(setting, axis.label)
-    return problems
 
 
 def _overlap(one: Setting, other: Setting) -> bool:

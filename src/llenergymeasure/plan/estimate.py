@@ -178,6 +178,8 @@ class Estimates:
         """Take who knows models and devices."""
         self._knows = knows
         self._shapes: dict[str, _Shape] = {}
+        # By its id, with the configuration itself, so that the id stays its own.
+        self._seen: dict[int, tuple[Mapping[str, Any], _Shape]] = {}
         self._of_experiment: dict[tuple[str, bool], Estimate] = {}
 
     def plan(self, plan: Plan, measured: bool = True) -> Estimate:
@@ -220,6 +222,11 @@ class Estimates:
         return id(config), min(work.requests, work.at_once), longest
 
     def _shape(self, content: Mapping[str, Any]) -> "_Shape":
+        if id(content) not in self._seen:
+            self._seen[id(content)] = content, self._shape_of(content)
+        return self._seen[id(content)][1]
+
+    def _shape_of(self, content: Mapping[str, Any]) -> "_Shape":
         rest = {key: value for key, value in content.items() if key not in _NOT_IN_SHAPE}
         if "pytorch" in rest:
             rest["pytorch"] = {**rest["pytorch"], "batch_size": None}

@@ -48,8 +48,7 @@ def make_plan(study: Study, stopping: Mapping[str, Mapping[str, Any]] | None = N
             name: choice.reason for name, choice in study.runners.items() if choice.reason
         },
         notes=study.notes,
-        carbon=study.carbon,
-        quality=study.quality,
+        sections=study.sections,
         written=study.written,
         overrides=study.overrides,
     )

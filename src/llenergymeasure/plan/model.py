@@ -60,8 +60,7 @@ class Plan:
         runner_reasons: why each backend's runner was chosen.
         notes: what a reader should know before running it, a sentence each.
         stopping: under a precision target, what the pilot of an experiment decided, by experiment.
-        carbon: figures that carbon and cost are computed with; None if none are declared.
-        quality: what is asked of the answers' quality; None for nothing.
+        sections: what each run is given of the study's own sections, by name.
         written: the study as it was written; empty in plans of earlier versions.
         overrides: dotted names of settings that were set over it, and their values.
     """
@@ -76,8 +75,7 @@ class Plan:
     runner_reasons: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     stopping: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    carbon: Mapping[str, Any] | None = None
-    quality: Mapping[str, Any] | None = None
+    sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     same_as: tuple[dict[str, Any], ...] = ()
     written: Mapping[str, Any] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -145,8 +143,7 @@ class Plan:
             "swept": list(self.swept_keys),
             "notes": list(self.notes),
             **({"stopping": dict(self.stopping)} if self.stopping else {}),
-            **({} if self.carbon is None else {"carbon": dict(self.carbon)}),
-            **({} if self.quality is None else {"quality": dict(self.quality)}),
+            "sections": dict(self.sections),
             "written": dict(self.written),
             "overrides": dict(self.overrides),
         }
@@ -209,8 +206,7 @@ class Plan:
                 runner_reasons=stored["runner_reasons"],
                 notes=tuple(stored["notes"]),
                 stopping=stored.get("stopping", {}),
-                carbon=stored.get("carbon"),
-                quality=stored.get("quality"),
+                sections=stored.get("sections", {}),
                 written=stored.get("written", {}),
                 overrides=stored.get("overrides", {}),
             )

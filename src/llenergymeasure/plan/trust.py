@@ -28,7 +28,7 @@ def runs_or_sends(plan: Plan, notify: NotifyConfig | None) -> list[str]:
     found: dict[str, None] = {}
     for config in {run.experiment: run.config for run in plan.runs}.values():
         found |= dict.fromkeys((*_code(config), *_sent(config)))
-    judge = (plan.quality or {}).get("command")
+    judge = plan.sections.get("quality", {}).get("command")
     if judge:
         found[f"runs the command {shlex.join(judge)} after each run (quality.command)"] = None
     if notify is not None:

@@ -193,7 +193,7 @@ class Supervisor:
 
     def _to_be_judged(self) -> bool:
         """Return whether the engine's end kept the study's command from judging the experiment."""
-        asked = self._spec.get("quality") or {}
+        asked = self._spec.get("sections", {}).get("quality", {})
         done = read_json(self._folder.engine) or {}
         judged = (done.get("quality") or {}).get("command") is not None
         return asked.get("command") is not None and not judged

@@ -73,6 +73,6 @@ def read_spec(path: Path, run: str | None) -> dict[str, Any]:
             execution = document.get("execution", {})
             told = {name: execution.get(name) for name in ("pin", "pin_scope")}
             told["skip_preflight"] = bool(execution.get("skip_preflight"))
-            told |= {name: document.get(name) for name in ("carbon", "quality")}
+            told["sections"] = document.get("sections", {})
             return {**shared, **entry, **told}
     raise ValueError(f"the plan holds no run {run}")

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from llenergymeasure.config.engine_parameters import Schema, choices, forms, load, parameters
 from llenergymeasure.config.nearest import among, did_you_mean, nearest_names
 from llenergymeasure.config.old_names import FORMER_FIELDS
+from llenergymeasure.config.section import Fault
 
 Path = tuple[str | int, ...]
 
@@ -29,21 +29,6 @@ _BOUNDS = {
     "maximum": "at most",
     "exclusiveMaximum": "less than",
 }
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Why a value cannot be.
-
-    Attributes:
-        path: where, below the parameter.
-        message: what would do.
-        found: the value that is wrong.
-    """
-
-    path: Path
-    message: str
-    found: Any
 
 
 def faults(study_path: str, name: str, value: Any) -> Iterator[Fault]:

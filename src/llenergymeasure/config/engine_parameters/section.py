@@ -1,20 +1,17 @@
 """A part of the study file that takes every parameter of an engine, as the engine describes it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from pydantic import ConfigDict, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import ConfigDict, model_validator
 
 from llenergymeasure.config.engine_parameters import Schema, forms, load, parameters
-from llenergymeasure.config.engine_parameters.check import Fault, faults
+from llenergymeasure.config.engine_parameters.check import faults
 from llenergymeasure.config.engine_parameters.reserved import why_reserved
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
-from llenergymeasure.config.section import Section
-
-FAULT = "engine_parameter"
-"""Kind of validation error that the check of an engine's parameter raises."""
+from llenergymeasure.config.section import Fault, Section, refused
 
 
 class EngineSection(Section):
@@ -77,25 +74,21 @@ class EngineSection(Section):
     def _fits_the_engine(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
-        errors = [
-            error
+        found = [
+            replace(fault, path=(str(name), *fault.path))
             for name, value in data.items()
-            for error in cls._errors(str(name), cls._read(str(name), value))
+            if value is not None
+            for fault in cls._faults(str(name), cls._read(str(name), value))
         ]
-        if errors:
-            raise ValidationError.from_exception_data(cls.__name__, errors)
+        if found:
+            raise refused(found)
         return data
 
     @classmethod
-    def _errors(cls, name: str, value: Any) -> Iterator[InitErrorDetails]:
-        if value is None:
-            return
+    def _faults(cls, name: str, value: Any) -> Iterable[Fault]:
         if isinstance(value, bool | int | float | str):
-            found = _scalar_faults(cls, name, type(value).__name__, value)
-        else:
-            found = tuple(cls.faults(name, value))
-        for fault in found:
-            yield _error((name, *fault.path), fault.message, fault.found)
+            return _scalar_faults(cls, name, type(value).__name__, value)
+        return cls.faults(name, value)
 
     @classmethod
     def faults(cls, name: str, value: Any) -> Iterator[Fault]:
@@ -138,9 +131,3 @@ def _scalar_faults(
 ) -> tuple[Fault, ...]:
     """Return a plain value's faults; a grid asks for the same few again and again."""
     return tuple(section.faults(name, value))
-
-
-def _error(path: tuple[str | int, ...], message: str, found: Any) -> InitErrorDetails:
-    return InitErrorDetails(
-        type=PydanticCustomError(FAULT, "{reason}", {"reason": message}), loc=path, input=found
-    )

@@ -32,7 +32,7 @@ def sci(plan: Mapping[str, Any], summary: Sequence[Row], runs: Sequence[Row]) ->
     Raises:
         ConfigurationError: the study declares no grid, or no embodied carbon.
     """
-    declared = plan.get("carbon") or {}
+    declared = plan.get("sections", plan).get("carbon") or {}
     for name in _NEEDED:
         if declared.get(name) is None:
             remedy = "declare it in the study and call llem run; nothing is measured again"

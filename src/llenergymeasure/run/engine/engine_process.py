@@ -203,7 +203,7 @@ class EngineRun:
 
     def _quality(self, engine: Engine) -> dict[str, Any] | None:
         """Return what the loaded engine itself shows of its quality; None if nothing is asked."""
-        asked = self._spec.quality or {}
+        asked = self._spec.sections.get("quality") or {}
         looks = {"texts": perplexity, "tasks": task_score}
         wanted = [look for name, look in looks.items() if asked.get(name) is not None]
         if not wanted:
@@ -216,7 +216,7 @@ class EngineRun:
 
     def _judge(self, document: dict[str, Any]) -> None:
         """Let the study's own command judge the experiment, now that the engine is gone."""
-        asked = self._spec.quality
+        asked = self._spec.sections.get("quality")
         if asked is None or asked.get("command") is None:
             return
         with self._marks.phase("judge"):
@@ -234,7 +234,7 @@ class EngineRun:
         known = known_of(self._config, found.source, found.cards)
         work = work_of(self._config, found.workload)
         most_s = limit_s(self._config, protocol, known, work, self._spec.gap_s)
-        asked = self._spec.quality
+        asked = self._spec.sections.get("quality")
         if asked is not None and (asked.get("command") or asked.get("tasks")):
             most_s += float(asked["timeout_seconds"])
         write_text(self._folder.time_limit, json.dumps(most_s))

@@ -109,7 +109,7 @@ def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Resu
         devices=done["devices"],
         asked=spec.config.get("energy") or {},
         characterised=load_characterised(samples.header.sensors),
-        carbon=spec.carbon,
+        carbon=spec.sections.get("carbon"),
         recorder_lost=(folder.work / "recorder_lost").exists(),
         own_server=not is_external(spec.config),
         precision=done["protocol"].get("precision"),
@@ -171,7 +171,7 @@ def _result(
     record = energy.record
     if served is not None:
         tokens = served.tokens(tokens.prompt_hash)
-        record = served.energy(record, tokens, spec.carbon)
+        record = served.energy(record, tokens, spec.sections.get("carbon"))
     inside = (window.start_monotonic_ns, window.end_monotonic_ns)
     drawn = power_inside(samples, inside, done["devices"]) if done["computes_on_gpu"] else None
     completions, batches = done["window"]["completions"], done["window"]["batch_of_request"]
@@ -227,7 +227,7 @@ def _result(
         ),
         clocks=clock_state(samples, inside, done["devices"], on_gpu=bool(done["computes_on_gpu"])),
         serving=None if served is None else served.record(record, energy.account),
-        quality=quality_record(spec.quality, done.get("quality")),
+        quality=quality_record(spec.sections.get("quality"), done.get("quality")),
         flops=flops_record(
             done["flops"],
             requests=tokens.requests,

@@ -10,16 +10,17 @@ import json
 import struct
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from llenergymeasure.errors import BackendError
 from llenergymeasure.installation import install_command
 from llenergymeasure.workload.cache import cache_folder, made_once
 from llenergymeasure.workload.models.architecture import Architecture
 from llenergymeasure.workload.models.known import TINY_LLAMA, TINY_LLAMA_ARCHITECTURE
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 VERSION = 1
 """Raised when the content changes, so that a cache of an earlier release is not taken for it."""
@@ -101,6 +102,8 @@ def _write_safetensors(path: Path, tensors: dict[str, tuple[tuple[int, ...], byt
 
 
 def _tensors(architecture: Architecture) -> dict[str, tuple[tuple[int, ...], bytes]]:
+    import numpy as np
+
     bits = np.random.PCG64(_SEED)
     return {
         name: (shape, _ones(shape) if name.endswith("norm.weight") else _uniform(bits, shape))
@@ -136,12 +139,14 @@ def _shapes(architecture: Architecture) -> list[tuple[str, tuple[int, ...]]]:
     ]
 
 
-def _uniform(bits: np.random.PCG64, shape: tuple[int, ...]) -> bytes:
+def _uniform(bits: "np.random.PCG64", shape: tuple[int, ...]) -> bytes:
     """Return zero-mean values of the wanted standard deviation, as bfloat16 bytes.
 
     Only the raw stream is taken: NumPy keeps it the same in every release, its distributions not
     (NEP 19).
     """
+    import numpy as np
+
     raw = bits.random_raw(int(np.prod(shape)))
     unit = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
     half_width = _STANDARD_DEVIATION * np.sqrt(3.0)
@@ -149,12 +154,14 @@ def _uniform(bits: np.random.PCG64, shape: tuple[int, ...]) -> bytes:
 
 
 def _ones(shape: tuple[int, ...]) -> bytes:
+    import numpy as np
+
     return _bfloat16(np.ones(shape, dtype=np.float32))
 
 
-def _bfloat16(values: NDArray[np.float32]) -> bytes:
+def _bfloat16(values: "NDArray[np.float32]") -> bytes:
     """Return the upper halves of the values: bfloat16, rounded towards zero."""
-    return (values.view("<u4") >> np.uint32(16)).astype("<u2").tobytes()
+    return (values.view("<u4") >> 16).astype("<u2").tobytes()
 
 
 def _tokenizer_json(vocab_size: int) -> str:
