@@ -1,12 +1,14 @@
 """Which runs share a start of their server, and what that does to the order."""
 
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import Plan, describe_plan, make_plan
+from llenergymeasure.run.worker import followers, read_spec
 from llenergymeasure.workload.studies import study_from_mapping
 
 RATES = [1, 2, 4, 8, 16, 32]
@@ -87,3 +89,15 @@ def test_no_session_where_there_is_no_server_to_share(settings: dict[str, Any]) 
 def test_an_order_that_keeps_no_session_together_is_refused(order: str) -> None:
     with pytest.raises(ConfigurationError, match="share_server"):
         plan(execution={"share_server": True, "cycle_order": order})
+
+
+def test_a_run_is_followed_by_those_after_it_in_its_session(tmp_path: Path) -> None:
+    path, made = tmp_path / "plan.json", plan()
+    path.write_bytes(made.to_json_bytes())
+    place = 8  # the third of the second session
+    run = made.runs[place]
+    spec = read_spec(path, f"{run.experiment}/{run.cycle}")
+    assert [(each["experiment"], each["cycle"]) for each in followers(path, spec)] == [
+        (each.experiment, each.cycle) for each in made.runs[place + 1 : 12]
+    ]
+    assert Plan.read(path) == made

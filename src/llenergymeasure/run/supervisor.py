@@ -315,7 +315,9 @@ class Supervisor:
     def _put_limits_back(self) -> None:
         assert self._reservation is not None
         self._reservation.put_back()
-        self._write_limits()
+        for each in (self, *self.followers):
+            if each._reservation is not None:
+                each._write_limits()
 
     def _write_limits(self) -> None:
         assert self._reservation is not None
