@@ -82,6 +82,7 @@ def test_one_failing_rate_ends_its_server_and_costs_no_other_run(tmp_path: Path)
     outcome = json.loads(failing.outcome.read_text())
     assert (outcome["status"], outcome["attempt"]) == ("failed", 1)
     assert "server" in outcome["error"]["message"]
+    assert f"run.log of {first.path.parent.name}/1" in outcome["error"]["message"]
     assert "server" in done.stderr
 
     again = llem(tmp_path, "run", str(study))

@@ -229,7 +229,7 @@ class Supervisor:
             if not is_measured(before) or engine.poll() is not None or self._folder.last.exists():
                 break
             goes_on = each is not self.followers[-1]
-            its = each.measure_on(engine, self._reservation, log, signals, goes_on=goes_on)
+            its = each.measure_on(self, engine, log, signals, goes_on=goes_on)
             if its.cause in (Cause.SIGNAL, Cause.WORKFLOW_GONE):
                 return its
             before = each.folder
@@ -237,22 +237,25 @@ class Supervisor:
 
     def measure_on(
         self,
+        first: "Supervisor",
         engine: "subprocess.Popen[bytes]",
-        reservation: Reservation | None,
         log: IO[bytes],
         signals: SignalPipe,
         *,
         goes_on: bool,
     ) -> End:
-        """Measure this run on the server that an earlier one has left; its own job finishes it."""
+        """Measure this run on the server that the first has started; its own job finishes it."""
         outcome = Outcome(attempt=attempts_begun(self._folder) + 1, job=job_facts())
-        self._reservation = reservation
+        self._reservation = first._reservation
         self._write_limits()
         end = self._record(engine, log, signals, time.monotonic(), outcome, goes_on=goes_on)
         if is_measured(self._folder):
             conclude(self._folder, self._watched_pid, None)
         elif end.cause not in (Cause.SIGNAL, Cause.WORKFLOW_GONE) and not end.well:
-            conclude(self._folder, self._watched_pid, self._error(end))
+            error = self._error(end)
+            place = first.folder.path
+            error["message"] += f" (run.log of {place.parent.name}/{place.name} has what was said)"
+            conclude(self._folder, self._watched_pid, error)
         remove(self._folder.outcome)
         return end
 
