@@ -226,6 +226,8 @@ class Connection(asyncio.Protocol):
             prompt = prompt.split() if isinstance(prompt, str) else prompt
         first = prompt[0]
         fault = FAULTS.get(int(first)) if str(first).isdigit() else None
+        if len(prompt) == engine.options.die_at_input:
+            os._exit(3)
         number, engine.counted = engine.counted, engine.counted + 1
         if fault == "http_503":
             self._plain(b'{"error": "busy"}', status=b"503 Service Unavailable")
@@ -272,6 +274,9 @@ class Connection(asyncio.Protocol):
 
 async def serve(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
+    if options.starts:
+        with options.starts.open("a") as starts:
+            starts.write(f"{os.getpid()}\n")
     engine = Engine(options)
     server = await loop.create_server(
         lambda: Connection(engine), "127.0.0.1", options.port, backlog=4096
@@ -300,6 +305,8 @@ def main() -> None:
     parser.add_argument("--per-input-us", type=float, default=0.0)
     parser.add_argument("--slots", type=int, default=1_000_000)
     parser.add_argument("--die-after-s", type=float)
+    parser.add_argument("--die-at-input", type=int, help="tokens of a prompt that kills it")
+    parser.add_argument("--starts", type=Path, help="gets a line for each start")
     parser.add_argument("--uninvited", type=int, default=0, help="requests of others, counted late")
     parser.add_argument("--load-file", type=Path)
     parser.add_argument("--log", type=Path)

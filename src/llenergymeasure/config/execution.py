@@ -68,6 +68,13 @@ class ExecutionConfig(Section):
         le=2**63 - 1,
         description="Seed of the shuffled order; default: taken from the study's design hash.",
     )
+    share_server: bool | None = Field(
+        default=None,
+        description="true: experiments of a cycle that differ in their traffic alone (serving, "
+        "slo) are measured one after the other on one start of their server, and stay together in "
+        "the order. Runs of one machine outside of containers; elsewhere each starts its own.",
+        examples=[True],
+    )
     skip_preflight: bool = Field(
         default=False, description="Start runs without checking the machine first."
     )
@@ -101,6 +108,11 @@ class ExecutionConfig(Section):
             raise ValueError("give n_cycles or precision_target: the target sets the cycles itself")
         if self.pin is None and self.pin_scope is not None:
             raise ValueError("pin_scope needs pin: node or gpu_model")
+        if self.share_server and self.cycle_order in ("sequential", "latin_square"):
+            raise ValueError(
+                f"share_server keeps a cycle's runs on one server together, cycle_order: "
+                f"{self.cycle_order} does not; choose shuffled, interleaved or reverse"
+            )
         return self
 
     @property

@@ -25,6 +25,9 @@ class RunSpec(BaseModel):
     config: dict[str, Any] = Field(description="the resolved experiment: only what is set")
     gap_s: float = Field(default=0.0, ge=0, description="rest before this run")
     timeout_s: float | None = Field(default=None, gt=0, description="wall-clock limit")
+    session: int | None = Field(
+        default=None, ge=1, description="which runs may share its server: those of its number"
+    )
     skip_preflight: bool = False
     pin: Literal["node", "gpu_model"] | None = Field(
         default=None, description="what all runs have to share"

@@ -38,6 +38,7 @@ def _lines(plan: Plan, estimates: Estimates) -> Iterator[str]:
         yield f"  with all cycles that it may take: {_estimated(longest(plan), estimates)}"
     yield from _not_in_the_estimate(plan, estimates)
     yield from precision_lines(plan)
+    yield from _sessions(plan)
     yield from _runners(plan)
     yield ""
     yield _table(plan)
@@ -50,6 +51,18 @@ def _lines(plan: Plan, estimates: Estimates) -> Iterator[str]:
     yield from _engines(plan)
     for note in plan.notes:
         yield f"Note: {note}"
+
+
+def _sessions(plan: Plan) -> Iterator[str]:
+    """Yield how many starts of servers are shared, where the study asks for it."""
+    if not plan.execution.get("share_server"):
+        return
+    shared = [run.session for run in plan.runs if run.session is not None]
+    if not shared:
+        yield "  no runs of a cycle can share a server; docs/serving.md says which can"
+        return
+    starts = _count(len(set(shared)), "start")
+    yield f"  {_count(len(shared), 'run')} on {starts} of a server, on one machine, one at a time"
 
 
 def _cycles(plan: Plan) -> str:

@@ -9,6 +9,7 @@ from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.study import Study
 from llenergymeasure.plan.model import Plan, PlannedRun
 from llenergymeasure.plan.orders import Slot, extended, ordered
+from llenergymeasure.plan.sessions import numbered, together
 
 
 def make_plan(study: Study, stopping: Mapping[str, Mapping[str, Any]] | None = None) -> Plan:
@@ -28,6 +29,7 @@ def make_plan(study: Study, stopping: Mapping[str, Mapping[str, Any]] | None = N
         int(stopping.get(each.id, {}).get("cycles", study.n_cycles)) for each in study.experiments
     ]
     slots += extended(cycles, study.n_cycles, given.cycle_order, seed)
+    slots = together(study, slots)
     return Plan(
         study=study.name,
         study_design_hash=design_hash,
@@ -57,6 +59,7 @@ def make_plan(study: Study, stopping: Mapping[str, Mapping[str, Any]] | None = N
 def _runs(study: Study, slots: Sequence[Slot]) -> list[PlannedRun]:
     runs = []
     before: Slot | None = None
+    sessions = numbered(study, slots)
     for order, slot in enumerate(slots, start=1):
         index, cycle = slot
         experiment = study.experiments[index]
@@ -72,6 +75,7 @@ def _runs(study: Study, slots: Sequence[Slot]) -> list[PlannedRun]:
                 swept=experiment.swept,
                 gap_s=_gap_s(before, slot, study.execution),
                 timeout_s=study.execution.run_timeout_seconds,
+                session=sessions.get(slot),
             )
         )
         before = slot

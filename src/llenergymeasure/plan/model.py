@@ -31,6 +31,8 @@ class PlannedRun:
         swept: the value of each setting that the study varies.
         gap_s: rest before it.
         timeout_s: its wall-clock limit; None for none.
+        session: a number that it has in common with the runs whose server it shares; None where
+            it has its own.
     """
 
     experiment: str
@@ -42,6 +44,7 @@ class PlannedRun:
     swept: dict[str, Any] = field(default_factory=dict)
     gap_s: float = 0.0
     timeout_s: float | None = None
+    session: int | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,7 @@ class Plan:
                 "runner": run.runner,
                 "gap_s": run.gap_s,
                 "timeout_s": run.timeout_s,
+                **({} if run.session is None else {"session": run.session}),
             }
             yield f"{_dump(head)[:-1]}, {shared[run.experiment]}}}"
 

@@ -100,6 +100,10 @@ class RunFolder:
     """The GPU limits that were held, and how they were put back."""
     gpu_memory = _Below("work", "gpu_memory.json")
     """What was in use on the run's GPUs before it and after its engine's end."""
+    last = _Below("work", "last")
+    """Keeps other runs from beginning on this one's server."""
+    session = _Below("work", "session.json")
+    """Which workflow had it measured on the server of a run before it, and why not if it failed."""
     error = _Below("work", "error.json")
     """Why a process of the run gave up."""
 

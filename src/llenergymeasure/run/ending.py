@@ -70,10 +70,12 @@ def wait_for_end(
     signals: SignalPipe,
     watched_pid: int | None,
     limits: Limits,
+    done: Callable[[], bool] | None = None,
 ) -> End:
     """Wait for a child's end, a signal, a limit, or the end of who asked for the run.
 
-    In all cases but the first the child is ended, with its group.
+    In all cases but the first the child is ended, with its group. Where ``done`` is given and says
+    that all is done, the child goes on.
     """
 
     def ended(cause: Cause, message: str) -> End:
@@ -93,6 +95,8 @@ def wait_for_end(
                 left_s = min(left_s, until_s - time.monotonic())
                 if left_s <= 0:
                     return ended(cause, message)
+            if done is not None and done():
+                return End(0)
             ready = {handle for handle, _ in poller.poll(1000 * left_s + 1)}
             if ready:
                 list(limits())  # looks at the phase that the run came to

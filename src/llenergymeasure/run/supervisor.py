@@ -11,7 +11,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from typing import IO, Any
 
 from llenergymeasure import processes
@@ -48,6 +49,7 @@ from llenergymeasure.run.ending import (
 )
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.run.reserved_gpus import Reservation, put_back_left_limits
+from llenergymeasure.run.session import conclude, concluded, joining
 from llenergymeasure.screen import say
 from llenergymeasure.units import DISQUALIFYING
 
@@ -77,7 +79,8 @@ class Supervisor:
     ) -> None:
         self._spec = spec
         keep_secret([(spec["config"].get("openai") or {}).get("api_key_env")])
-        make_key()  # here, so that whoever writes of the run knows it
+        self.followers: list[Supervisor] = []
+        """The runs after it that share its server."""
         self._folder = folder
         self._watched_pid = watched_pid
         self._engine_launcher = engine_launcher
@@ -87,9 +90,15 @@ class Supervisor:
         self._circuit = Circuit(folder.study.circuit)
         self._memory_kills = memory_kills()
 
+    @property
+    def folder(self) -> RunFolder:
+        """Where the run goes."""
+        return self._folder
+
     def run(self) -> int:
         """Do the run; return 0, 1, or 128 + n after signal n."""
         signals = SignalPipe()
+        make_key()  # here, so that whoever writes of the run knows it
         processes.adopt_orphans()
         os.environ[RUN_VARIABLE] = str(self._folder.path)
         try:
@@ -110,14 +119,17 @@ class Supervisor:
             left = self._finish_what_was_left(outcome, signals)
             if left is not None:
                 return left
-            self._clear()
+            self.clear()
         except (OSError, LlemError) as error:
             outcome.begin(self._folder)
             return self._fail(outcome, EXIT_FAILED, described(error))
         outcome.begin(self._folder)
         started = time.monotonic()
-        with self._log() as log:
+        with self._log() as log, ExitStack() as held:
             try:
+                self.followers = list(joining(self.followers, held))
+                for each in self.followers:
+                    each.clear()
                 return self._attempt(outcome, log, signals, started)
             except LlemError as error:
                 self._clean_up()
@@ -144,7 +156,7 @@ class Supervisor:
         for path in self._folder.products:
             remove(path)
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         """Make room: what an earlier attempt left for a look goes now."""
         for path in (self._folder.work, self._folder.stream, self._folder.log):
             remove(path)
@@ -165,21 +177,10 @@ class Supervisor:
             return self._conclude(outcome, End.by_signal(signals.take()))
         self._reservation.hold_limits(config.get("gpu") or {})
         self._write_limits()
-        engine = self._start_engine(log)
-        allotment = self._reservation.allotment
-        self._recorder = RecorderProcess.start(
-            out=self._folder.stream,
-            run_pid=os.getpid(),
-            engine_pid=self._folder.engine_pid,
-            sensors=_sensors(config),
-            devices=allotment.uuids or None,
-            log=log,
-        )
-        # In a thread, so that signals are heard while the recorder starts.
-        threading.Thread(target=self._announce_recorder, args=[self._recorder], daemon=True).start()
-        end = self._watch(engine, signals, started, outcome)
+        engine = self._start_engine(log, (each.folder for each in self.followers))
+        end = self._record(engine, log, signals, started, outcome, goes_on=bool(self.followers))
+        end = self._measure_followers(engine, log, signals, end)
         processes.end_group(engine, 0.0)
-        self._stop_recorder()
         self._put_limits_back()
         if end.cause is not Cause.SIGNAL:
             self._check_memory(outcome)
@@ -190,6 +191,73 @@ class Supervisor:
             end = self._finish(signals, outcome, end)
         self._clean_up()
         return self._conclude(outcome, end)
+
+    def _record(
+        self,
+        engine: "subprocess.Popen[bytes]",
+        log: IO[bytes],
+        signals: SignalPipe,
+        started: float,
+        outcome: Outcome,
+        *,
+        goes_on: bool,
+    ) -> End:
+        """Record while the engine does this run; end it unless it goes on with another."""
+        assert self._reservation is not None
+        self._recorder = RecorderProcess.start(
+            out=self._folder.stream,
+            run_pid=os.getpid(),
+            engine_pid=self._folder.engine_pid,
+            sensors=_sensors(self._spec["config"]),
+            devices=self._reservation.allotment.uuids or None,
+            log=log,
+        )
+        # In a thread, so that signals are heard while the recorder starts.
+        threading.Thread(target=self._announce_recorder, args=[self._recorder], daemon=True).start()
+        end = self._watch(engine, signals, started, outcome, goes_on=goes_on)
+        if not goes_on:
+            processes.end_group(engine, 0.0)
+        self._stop_recorder()
+        return end
+
+    def _measure_followers(
+        self, engine: "subprocess.Popen[bytes]", log: IO[bytes], signals: SignalPipe, end: End
+    ) -> End:
+        """Measure the runs that share the server; return what ended this one's, or all of them."""
+        before = self._folder
+        for each in self.followers:
+            if not is_measured(before) or engine.poll() is not None or self._folder.last.exists():
+                break
+            goes_on = each is not self.followers[-1]
+            its = each.measure_on(self, engine, log, signals, goes_on=goes_on)
+            if its.cause in (Cause.SIGNAL, Cause.WORKFLOW_GONE):
+                return its
+            before = each.folder
+        return end
+
+    def measure_on(
+        self,
+        first: "Supervisor",
+        engine: "subprocess.Popen[bytes]",
+        log: IO[bytes],
+        signals: SignalPipe,
+        *,
+        goes_on: bool,
+    ) -> End:
+        """Measure this run on the server that the first has started; its own job finishes it."""
+        outcome = Outcome(attempt=attempts_begun(self._folder) + 1, job=job_facts())
+        self._reservation = first._reservation
+        self._write_limits()
+        end = self._record(engine, log, signals, time.monotonic(), outcome, goes_on=goes_on)
+        if is_measured(self._folder):
+            conclude(self._folder, self._watched_pid, None)
+        elif end.cause not in (Cause.SIGNAL, Cause.WORKFLOW_GONE) and not end.well:
+            error = self._error(end)
+            place = first.folder.path
+            error["message"] += f" (run.log of {place.parent.name}/{place.name} has what was said)"
+            conclude(self._folder, self._watched_pid, error)
+        remove(self._folder.outcome)
+        return end
 
     def _to_be_judged(self) -> bool:
         """Return whether the engine's end kept the study's command from judging the experiment."""
@@ -208,17 +276,25 @@ class Supervisor:
     def _finish_what_was_left(self, outcome: Outcome, signals: SignalPipe) -> int | None:
         """Finish the window that an earlier attempt measured completely before it was killed.
 
+        Or that the job of another run measured on their server; if it failed there, say so.
+
         Returns:
             The exit code; None where nothing was left, or what was left gives no valid result.
         """
+        shared = concluded(self._folder, self._watched_pid)
         if not is_measured(self._folder):
-            return None
+            if shared is None or shared["error"] is None:
+                return None
+            outcome.begin(self._folder)
+            self._name_phase_cut_short(outcome)
+            remove(self._folder.session)  # said once: another attempt measures it
+            return self._fail(outcome, EXIT_FAILED, shared["error"])
         outcome.begin(self._folder)
         write_text(self._folder.spec, json.dumps(self._spec, indent=2))
         end = self._finish(signals, outcome, End(0))
         # What was killed or asked to end has not judged what was measured: the next call goes on.
         cut_short = end.cause is Cause.SIGNAL or end.returncode < 0
-        if cut_short or (end.well and not self._disqualified()):
+        if shared or cut_short or (end.well and not self._disqualified()):
             return self._conclude(outcome, end)
         say("what an earlier attempt left gives no result: measured again")
         outcome.attempt += 1
@@ -242,17 +318,22 @@ class Supervisor:
     def _put_limits_back(self) -> None:
         assert self._reservation is not None
         self._reservation.put_back()
-        self._write_limits()
+        for each in (self, *self.followers):
+            if each._reservation is not None:
+                each._write_limits()
 
     def _write_limits(self) -> None:
         assert self._reservation is not None
         if self._reservation.limits is not None:
             write_text(self._folder.limits, json.dumps(self._reservation.limits))
 
-    def _start_engine(self, log: IO[bytes]) -> "subprocess.Popen[bytes]":
+    def _start_engine(
+        self, log: IO[bytes], then: Iterable[RunFolder] = ()
+    ) -> "subprocess.Popen[bytes]":
         """Start the engine's process here, or in the container that was made for it."""
         if self._engine_launcher is None:
-            command = python_module(ENGINE_MODULE, "--out", str(self._folder.path))
+            folders = [str(each.path) for each in (self._folder, *then)]
+            command = python_module(ENGINE_MODULE, "--out", *folders)
         else:
             out = ["--out", str(self._folder.path), "--watch", str(os.getpid())]
             command = [*self._engine_launcher, *out]
@@ -288,8 +369,13 @@ class Supervisor:
         signals: SignalPipe,
         started: float,
         outcome: Outcome,
+        *,
+        goes_on: bool = False,
     ) -> End:
-        """Wait for the engine's end, and keep the outcome's phase current meanwhile."""
+        """Wait for the engine's end, and keep the outcome's phase current meanwhile.
+
+        One that goes on with another run is waited for until it has measured this one.
+        """
         released_at: float | None = None
 
         def limits() -> Iterator[tuple[float, Cause, str]]:
@@ -304,7 +390,8 @@ class Supervisor:
                 message = f"not ended {RELEASE_LIMIT_S:g} s after its work"
                 yield released_at + RELEASE_LIMIT_S, Cause.TEARDOWN_HUNG, message
 
-        return wait_for_end(child, signals, self._watched_pid, limits)
+        done = self._folder.engine.is_file if goes_on else None
+        return wait_for_end(child, signals, self._watched_pid, limits, done)
 
     def _limit_s(self) -> float | None:
         """Return the study's limit, else the one the engine's process computed, once it has."""
@@ -382,17 +469,20 @@ class Supervisor:
             message = end.message if over is None else f"{end.message}: {over}"
             outcome.end(self._folder, "interrupted", code, outcome_error("Interrupted", message))
             return code
+        code = EXIT_FAILED if end.cause is not None else processes.exit_code(end.returncode)
+        return self._fail(outcome, code, self._error(end))
+
+    def _error(self, end: End) -> dict[str, str]:
+        """Return why the run failed, as far as its processes or their end say it."""
         if end.cause is not None:
-            return self._fail(outcome, EXIT_FAILED, outcome_error(end.cause.value, end.message))
+            return outcome_error(end.cause.value, end.message)
         error = read_json(self._folder.error)
-        if error is None:
-            out_of_memory = (memory_kills() or 0) > (self._memory_kills or 0)
-            error = (
-                outcome_error("FinishKilled", end.message)
-                if end.message
-                else engine_killed(end.returncode, out_of_memory=out_of_memory)
-            )
-        return self._fail(outcome, processes.exit_code(end.returncode), error)
+        if error is not None:
+            return error
+        if end.message:
+            return outcome_error("FinishKilled", end.message)
+        out_of_memory = (memory_kills() or 0) > (self._memory_kills or 0)
+        return engine_killed(end.returncode, out_of_memory=out_of_memory)
 
     def _name_phase_cut_short(self, outcome: Outcome) -> None:
         """Let the outcome name the phase that went wrong, not the release that followed it."""

@@ -32,7 +32,14 @@ def main(backend: str, arguments: list[str] | None = None) -> int:
         say(f"{options.spec}: backend is {spec['backend']}, not {backend}")
         return EXIT_CONFIGURATION
     launcher = json.loads(options.engine_launcher) if options.engine_launcher else None
-    return Supervisor(spec, RunFolder(options.out.absolute()), options.watch, launcher).run()
+    folder = RunFolder(options.out.absolute())
+    supervisor = Supervisor(spec, folder, options.watch, launcher)
+    if options.share:
+        supervisor.followers = [
+            Supervisor(each, folder.study.run(each["experiment"], each["cycle"]), options.watch)
+            for each in followers(options.spec, spec)
+        ]
+    return supervisor.run()
 
 
 def _parser(backend: str) -> argparse.ArgumentParser:
@@ -45,6 +52,11 @@ def _parser(backend: str) -> argparse.ArgumentParser:
     parser.add_argument("--run", help="EXPERIMENT/CYCLE, to pick from a plan")
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
     parser.add_argument("--watch", type=int, help="end the run when this process ends")
+    parser.add_argument(
+        "--share",
+        action="store_true",
+        help="measure the runs after it that share its server, too; they finish by themselves",
+    )
     parser.add_argument(
         "--engine-launcher",
         metavar="JSON",
@@ -67,12 +79,28 @@ def read_spec(path: Path, run: str | None) -> dict[str, Any]:
             raise ValueError(f"not a run's spec: it lacks {', '.join(sorted(absent))}")
         return dict(document)
     experiment, _, cycle = run.partition("/")
-    shared = {key: document[key] for key in ("study", "study_design_hash")}
     for entry in document.get("runs", []):
         if entry["experiment"] == experiment and str(entry["cycle"]) == cycle:
-            execution = document.get("execution", {})
-            told = {name: execution.get(name) for name in ("pin", "pin_scope")}
-            told["skip_preflight"] = bool(execution.get("skip_preflight"))
-            told["sections"] = document.get("sections", {})
-            return {**shared, **entry, **told}
+            return _spec(document, entry)
     raise ValueError(f"the plan holds no run {run}")
+
+
+def followers(path: Path, spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the specs of the runs that come after one in its plan and share its server."""
+    document = json.loads(path.read_text())
+    return [
+        _spec(document, entry)
+        for entry in document.get("runs", [])
+        if spec.get("session") is not None
+        and entry.get("session") == spec["session"]
+        and entry["order"] > spec["order"]
+    ]
+
+
+def _spec(plan: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    shared = {key: plan[key] for key in ("study", "study_design_hash")}
+    execution = plan.get("execution", {})
+    told = {name: execution.get(name) for name in ("pin", "pin_scope")}
+    told["skip_preflight"] = bool(execution.get("skip_preflight"))
+    told["sections"] = plan.get("sections", {})
+    return {**shared, **entry, **told}

@@ -274,6 +274,7 @@ class Drive:
         if self._interruptions == 1:
             self._view.say("Stopping after the current run; interrupt again to end it now.")
             self._signal_snakemake(signal.SIGTERM)
+            self._end_sessions()
             self._cancel_jobs(waiting_only=True)
         elif self._interruptions == 2:
             self._view.say("Ending the current run.")
@@ -289,6 +290,13 @@ class Drive:
     def _signal_snakemake(self, number: int) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
+
+    def _end_sessions(self) -> None:
+        """Let no other run begin on the server of the current one."""
+        for run in self._plan.runs:
+            folder = self._folder.run(run.experiment, run.cycle)
+            if run.session is not None and folder.work.is_dir():
+                os.close(open_file(folder.last, os.O_WRONLY | os.O_CREAT))
 
     def _end_runs(self) -> None:
         """Ask the supervisors of the running runs to end them; on a cluster, their jobs.

@@ -96,6 +96,8 @@ class OpenStudy:
             os.environ[SAFE_PATH_VARIABLE] = "1"
         if workflow.is_main_process and self._at_once > 1:
             os.environ[AT_ONCE_VARIABLE] = str(self._at_once)
+        # Runs at a time, or on several machines, cannot share a server.
+        self._one_by_one = self._at_once == 1 and workflow.resource_settings.nodes is None
         self._places = Places(plan, folder, apptainer_offered=self._apptainer_offered)
         self.image_pattern = self._places.image_pattern()
 
@@ -167,7 +169,10 @@ class OpenStudy:
 
     def start(self) -> str | Callable[[Any], str]:
         """Return the shell's words that start a run, up to which run it is and where it goes."""
-        own = shlex.join(["--spec", self.plan_file, "--watch", str(os.getpid())])
+        words = ["--spec", self.plan_file, "--watch", str(os.getpid())]
+        if self._plan.execution.get("share_server") and self._one_by_one:
+            words.append("--share")
+        own = shlex.join(words)
 
         def start(backend: BackendName) -> str:
             return f"exec {shlex.join(self._places.command(backend))} {own}"
@@ -220,6 +225,8 @@ class OpenStudy:
                 warn_of_missing_variables(self._notify, say)
                 for line in runs_or_sends(self._plan, self._notify):
                     say(line)
+            if self._plan.execution.get("share_server") and not self._one_by_one:
+                say("Servers are not shared here: several runs go at a time, or on other machines")
             states = self._look()
             if any(each["status"] == "completed" for each in states):
                 self._circuit.remove()

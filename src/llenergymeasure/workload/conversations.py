@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from llenergymeasure import ids
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import resolve_protocol
 from llenergymeasure.config.serving import ONE_USER, LengthConfig, ServingConfig
@@ -48,13 +49,22 @@ class Turn:
     shared_tokens: int = 0
 
 
-def content_seed(config: ExperimentConfig, cycle: int) -> int:
-    """Return the seed of what a cycle's prompts say; one of its own on a server that lives on."""
+def content_seed(config: ExperimentConfig, cycle: int, experiment: str | None = None) -> int:
+    """Return the seed of what a cycle's prompts say; one of its own on a server that lives on.
+
+    Args:
+        config: the experiment.
+        cycle: which.
+        experiment: its id, where one server is asked by several experiments.
+    """
     if config.serving is not None and config.serving.cached_prompts:
         return config.random_seed
     if config.backend == "openai":
         return secrets.randbits(63)
-    return config.drawn_in(cycle).random_seed
+    seed = config.drawn_in(cycle).random_seed
+    if experiment is None:
+        return seed
+    return int(ids.digest({"content_seed": seed, "experiment": experiment}), 16) % 2**63
 
 
 class TrafficPrompts:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from llenergymeasure.backends.base import Backend, Completion, ServerCommand, Serving
 from llenergymeasure.backends.serving.client import StreamingClient
@@ -54,6 +55,27 @@ def open_server(
     return ServedEngine(backend.server(config, free_port()), config, devices, prompts)
 
 
+def next_on_server(
+    before: "ServedEngine", backend: Backend, config: ExperimentConfig, prompts: TrafficPrompts
+) -> "ServedEngine | None":
+    """Return the server of the run before for the next one; end it where that wants another.
+
+    Args:
+        before: the server as the run before had it.
+        backend: the engine.
+        config: the next run's experiment.
+        prompts: its traffic's requests.
+    """
+    assert isinstance(backend, Serving)
+    port = urlsplit(before.command.base_url).port
+    command = backend.server(config, port or 0)
+    now = before.command
+    if (command.argv, command.environment) != (now.argv, now.environment):
+        before.close()
+        return None
+    return ServedEngine(command, config, before.devices, prompts, before.leave_server())
+
+
 class ServedEngine:
     """A server that answers, and the client that asks.
 
@@ -62,6 +84,7 @@ class ServedEngine:
         config: the experiment.
         devices: UUIDs of the GPUs it works on.
         prompts: the traffic's requests.
+        process: the server, where it answers already; started if not given.
     """
 
     def __init__(
@@ -70,6 +93,7 @@ class ServedEngine:
         config: ExperimentConfig,
         devices: tuple[str, ...],
         prompts: TrafficPrompts,
+        process: ServerProcess | None = None,
     ) -> None:
         self.command, self.prompts = command, prompts
         self.serving = config.serving or ONE_USER
@@ -82,14 +106,16 @@ class ServedEngine:
         self._text = _Text(config, chat=chat) if needs_text else None
         self._cache_shares: list[float] = []
         self._answered = self._failed = 0
+        self.answered_all = True
+        """Whether it has answered all that it was asked."""
         key = key_for(command)
         # First, as it raises the limit of open files, which a server of ours needs too.
         self.client = StreamingClient(command.base_url, key)
-        self._process = ServerProcess(command, key)
+        self._process = process or ServerProcess(command, key)
         self._runner = asyncio.Runner()
         self._requests_before = 0.0
         try:
-            if command.ready_once_answered:
+            if command.ready_once_answered and process is None:
                 self._wait_for_an_answer()
             counted = self.run(self.gauges()).get("requests", 0.0)
             self._requests_before = max(0.0, counted - self.client.answers_asked)
@@ -131,6 +157,7 @@ class ServedEngine:
         good = [exchange for exchange in exchanges if exchange.failure is None]
         self._answered += len(good)
         self._failed += len(exchanges) - len(good)
+        self.answered_all &= not self._failed
         if self._failed > self._answered:
             failed = next(each for each in exchanges if each.failure is not None)
             raise BackendError(f"the server failed: {failed.failure}: {failed.message}")
@@ -208,10 +235,17 @@ class ServedEngine:
     def close(self) -> None:
         """End the server and close all connections."""
         try:
+            self.leave_server()
+        finally:
+            self._process.close()
+
+    def leave_server(self) -> ServerProcess:
+        """Close all connections and return the server, which goes on."""
+        try:
             self._runner.run(self.client.close())
         finally:
             self._runner.close()
-            self._process.close()
+        return self._process
 
     def _wait_for_an_answer(self) -> None:
         """Ask for one token until it comes: some servers load the model when they are asked.

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,40 +54,76 @@ RECORDER_WAIT_S = 90.0
 def main(arguments: list[str] | None = None) -> int:
     """Run the engine's side of the run in ``--out``; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--out", type=Path, nargs="+", required=True, help="one, or those that share a server"
+    )
     parser.add_argument("--watch", type=int, help="the process that this one must not outlive")
     options = parser.parse_args(arguments)
-    folder = RunFolder(options.out)
     if options.watch is not None:
         die_with(options.watch)
-    folder.engine_pid.write_text(str(os.getpid()))
-    try:
-        spec = RunSpec.model_validate_json(folder.spec.read_text())
-        EngineRun(spec, folder).run()
-    except BaseException as error:
-        report_failure(folder, error)
-        if isinstance(error, LlemError):
-            say(without_secrets(f"{type(error).__name__}: {error}"))
-            return EXIT_FAILED
-        raise
+    server: OnServer | None = None
+    for folder in map(RunFolder, options.out):
+        folder.engine_pid.write_text(str(os.getpid()))
+        try:
+            spec = RunSpec.model_validate_json(folder.spec.read_text())
+            server = EngineRun(spec, folder, server).run(last=folder.path == options.out[-1])
+        except BaseException as error:
+            report_failure(folder, error)
+            if isinstance(error, LlemError):
+                say(without_secrets(f"{type(error).__name__}: {error}"))
+                return EXIT_FAILED
+            raise
+        if server is None:
+            break
     return EXIT_OK
 
 
-class EngineRun:
-    """One run as the engine's process sees it."""
+@dataclass(frozen=True)
+class OnServer:
+    """A server that one run leaves to the next.
 
-    def __init__(self, spec: RunSpec, folder: RunFolder) -> None:
+    Attributes:
+        engine: the server, with nothing under way.
+        started_by: the run that started it.
+        runs: how many it has served.
+    """
+
+    engine: Engine
+    started_by: str
+    runs: int
+
+
+class EngineRun:
+    """One run as the engine's process sees it.
+
+    Args:
+        spec: the run.
+        folder: where it goes.
+        server: the one that the run before has left; None to load.
+    """
+
+    def __init__(self, spec: RunSpec, folder: RunFolder, server: OnServer | None = None) -> None:
         self._spec = spec
         self._folder = folder
         self._config = ExperimentConfig.model_validate(spec.config)
         self._drawn = self._config.drawn_in(spec.cycle)
         # Batches are the same in every cycle, so that cycles differ in nothing but chance.
         self._asked = self._config if self._config.serving is None else self._drawn
-        self._content_seed = content_seed(self._config, spec.cycle) if self._config.served else None
+        self._server = server
+        # Of one server each run asks what no other has asked.
+        alone = None if spec.session is None else spec.experiment
+        served = self._config.served
+        self._content_seed = content_seed(self._config, spec.cycle, alone) if served else None
         self._marks = Marks(folder.marks)
 
-    def run(self) -> None:
+    def run(self, *, last: bool = True) -> OnServer | None:
         """Go through the phases and write ``engine.json``.
+
+        Args:
+            last: whether no other run comes after it on its server.
+
+        Returns:
+            The server for the next run; None where it was ended.
 
         Raises:
             PreflightError: the run cannot start here; all reasons in one message.
@@ -95,7 +131,7 @@ class EngineRun:
         """
         if (measured := read_json(self._folder.engine)) is not None:
             self._judge(measured)  # what another process of this run has measured
-            return
+            return None
         surroundings_soon = ThreadPoolExecutor(1).submit(environment)
         backend = registry.get(self._spec.backend)
         with self._marks.phase("preflight"):
@@ -110,11 +146,19 @@ class EngineRun:
         with self._marks.phase("settle"):
             look = read_gpus(found.cards)
             settled = settle(look, protocol, self._spec.gap_s, self._folder.skip)
-        self._rest("idle_before", protocol.idle_before_s)
-        with self._marks.phase("load"):
-            engine = self._load(backend, found)
-            engine.synchronize()
-            _spare_the_loaded()
+        engine = self._left_by_the_run_before(backend)
+        if engine is None and self._server is not None:
+            return None
+        if engine is None:
+            self._rest("idle_before", protocol.idle_before_s)
+            with self._marks.phase("load"):
+                engine = self._load(backend, found)
+                engine.synchronize()
+                _spare_the_loaded()
+        run = f"{self._spec.experiment}/{self._spec.cycle}"
+        before = self._server or OnServer(engine, run, 0)
+        on_server = OnServer(engine, before.started_by, before.runs + 1)
+        goes_on = False
         batches = cut_batches(_warmup_requests(engine, workload), engine.batch_size)
         try:
             with self._marks.phase("warmup"):
@@ -152,17 +196,31 @@ class EngineRun:
                 "flops": workload_flops(found.source, self._lengths(workload, window)),
                 "quality": self._quality(engine),
             }
+            if self._spec.session is not None:
+                place = {"started_by": on_server.started_by, "place": on_server.runs}
+                document["shared_server"] = place
             self._write(document)
+            goes_on = not last and _has_answered_all(engine)
         finally:
-            with self._marks.phase("release"):
-                engine.close()
+            if not goes_on:
+                with self._marks.phase("release"):
+                    engine.close()
+        if goes_on:
+            return on_server
         self._judge(document)
+        return None
 
     def _preflight(self, backend: Backend) -> tuple[Preflight, Workload]:
         """Return what was found and the workload; errors count unless the study passes them."""
         # A server that runs already may be busy.
         watch = None if self._asked.external_server else CpuWatch.of_run(os.getppid())
-        found = preflight(self._asked, backend, self._folder.path, run_pid=os.getppid())
+        found = preflight(
+            self._asked,
+            backend,
+            self._folder.path,
+            run_pid=os.getppid(),
+            loaded=self._server is not None,
+        )
         if found.errors and not self._spec.skip_preflight:
             raise PreflightError(found.errors)
         if watch is not None:
@@ -181,6 +239,19 @@ class EngineRun:
         prompts = traffic_prompts(self._asked, self._content_seed)
         return open_server(backend, self._drawn, devices, prompts)
 
+    def _left_by_the_run_before(self, backend: Backend) -> Engine | None:
+        """Return the server that the run before has left, ready for this one's traffic.
+
+        None where there is none, or this run would have started another, which ends it.
+        """
+        if self._server is None:
+            return None
+        from llenergymeasure.backends.serving.engine import ServedEngine, next_on_server
+
+        assert isinstance(self._server.engine, ServedEngine)
+        prompts = traffic_prompts(self._asked, self._content_seed)
+        return next_on_server(self._server.engine, backend, self._drawn, prompts)
+
     def _measure(
         self,
         engine: Engine,
@@ -198,6 +269,7 @@ class EngineRun:
 
         assert isinstance(engine, ServedEngine)
         traffic = measure_traffic(engine, protocol, self._marks)
+        engine.answered_all &= all(each.exchange.failure is None for each in traffic.sent)
         traffic.write_requests(self._folder.traffic, engine)
         return traffic.as_dict(), traffic.besides()
 
@@ -273,6 +345,13 @@ class EngineRun:
         if duration_s > 0:
             with self._marks.phase(phase):
                 time.sleep(duration_s)
+
+
+def _has_answered_all(engine: Engine) -> bool:
+    """Return whether a server has nothing under way: a request given up may still be worked on."""
+    from llenergymeasure.backends.serving.engine import ServedEngine
+
+    return isinstance(engine, ServedEngine) and engine.answered_all and engine.ended() is None
 
 
 def _spare_the_loaded() -> None:

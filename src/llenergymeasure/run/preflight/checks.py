@@ -64,7 +64,12 @@ class Preflight:
 
 
 def preflight(
-    config: ExperimentConfig, backend: Backend, folder: Path, *, run_pid: int
+    config: ExperimentConfig,
+    backend: Backend,
+    folder: Path,
+    *,
+    run_pid: int,
+    loaded: bool = False,
 ) -> Preflight:
     """Look at everything a run needs, before it takes any GPU time.
 
@@ -75,6 +80,7 @@ def preflight(
         backend: its engine.
         folder: where the run's results go.
         run_pid: the process at the root of the run's tree; GPU processes outside it are others'.
+        loaded: whether its model is in the cards' memory already.
     """
     found = [*backend.problems(config), *check_engine_version(config)]
     found += check_server(config, backend)
@@ -86,7 +92,7 @@ def preflight(
     elif config.synthetic() is None:
         _obtained(found, "dataset", read_dataset, str(config.dataset))
     cards = _obtained(found, None, _cards, config, found) or ()
-    found += check_gpus(config, cards, run_pid)
+    found += check_gpus(config, cards, run_pid, loaded=loaded)
     found += check_rules(config, source)
     found += [*check_folder(folder), *check_address_space()]
     if source is not None:

@@ -32,7 +32,9 @@ def check_gpu_count(
         )
 
 
-def check_gpus(config: ExperimentConfig, cards: Sequence[Gpu], run_pid: int) -> Iterator[Problem]:
+def check_gpus(
+    config: ExperimentConfig, cards: Sequence[Gpu], run_pid: int, *, loaded: bool = False
+) -> Iterator[Problem]:
     """Yield what keeps each card from being measured, or makes it unlike one as delivered."""
     running = RunProcesses(run_pid)
     asked_w = config.gpu.power_limit_w if config.gpu else None
@@ -43,13 +45,13 @@ def check_gpus(config: ExperimentConfig, cards: Sequence[Gpu], run_pid: int) -> 
             continue
         # A server that is already running may use the card.
         if not config.external_server:
-            yield from _in_use(name, card, state, running)
+            yield from _in_use(name, card, state, running, loaded=loaded)
         for text in unlike_delivered(state, asked_w):
             yield Problem(f"{name} {text}", fatal=False)
 
 
 def _in_use(
-    name: str, card: Gpu, state: dict[str, Any], running: RunProcesses
+    name: str, card: Gpu, state: dict[str, Any], running: RunProcesses, *, loaded: bool
 ) -> Iterator[Problem]:
     try:
         strangers = running.strangers(card)
@@ -63,7 +65,7 @@ def _in_use(
             f"{name} is in use by {names}: its energy would be counted as the "
             "run's; end it, or choose another GPU (CUDA_VISIBLE_DEVICES or gpu.devices)"
         )
-    elif used is not None and used > IN_USE_BYTES:
+    elif used is not None and used > IN_USE_BYTES and not loaded:
         yield Problem(
             f"{name} has {used / 1e9:.1f} GB in use, and no process is named for "
             "it: one may be hidden in another container, or have died and left it",

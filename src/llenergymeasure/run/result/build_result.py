@@ -254,6 +254,7 @@ def _result(
             "container": done["environment"]["container"],
             "attempt": attempts_begun(folder),
             "engine_end": read_json(folder.engine_end),
+            "shared_server": done.get("shared_server"),
             "workload": done["workload"],
             "preflight": done["preflight"],
             "settle": done["settle"],

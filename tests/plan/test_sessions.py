@@ -1,0 +1,103 @@
+"""Which runs share a start of their server, and what that does to the order."""
+
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.plan import Plan, describe_plan, make_plan
+from llenergymeasure.run.worker import followers, read_spec
+from llenergymeasure.workload.studies import study_from_mapping
+
+RATES = [1, 2, 4, 8, 16, 32]
+
+
+def plan(**settings: Any) -> Plan:
+    study = {
+        "name": "rates",
+        "model": "tiny-llama",
+        "serving": {"arrivals": "poisson"},
+        "sweep": {"serving.rate_per_s": RATES},
+        "execution": {"n_cycles": 3, "share_server": True},
+        **settings,
+    }
+    return make_plan(study_from_mapping(study, origin=None))
+
+
+def sessions(made: Plan) -> list[tuple[int | None, int]]:
+    """The sessions in the order in which they are run, each with its number of runs."""
+    return [(number, len(list(runs))) for number, runs in groupby(made.runs, lambda r: r.session)]
+
+
+def test_each_cycle_of_the_rates_is_a_session_in_its_own_order() -> None:
+    made = plan()
+    assert sessions(made) == [(1, 6), (2, 6), (3, 6)]
+    assert "18 runs on 3 starts of a server" in describe_plan(made)
+    orders = [[run.experiment for run in made.runs if run.session == each] for each in (1, 2, 3)]
+    assert len({tuple(order) for order in orders}) == 3
+    assert all(sorted(order) == sorted(orders[0]) for order in orders)
+
+
+def test_what_starts_another_server_is_another_session_and_sessions_are_shuffled() -> None:
+    made = plan(
+        sweep={"serving.rate_per_s": RATES, "precision": ["fp32", "bf16"]},
+        execution={"n_cycles": 8, "share_server": True},
+    )
+    assert [runs for _, runs in sessions(made)] == [6] * 16
+    firsts = [runs[0] for _, runs in _by_session(made)]
+    assert {run.config["precision"] for run in firsts[::2]} == {"fp32", "bf16"}
+    for _, runs in _by_session(made):
+        assert len({(run.cycle, run.config["precision"]) for run in runs}) == 1
+
+
+def _by_session(made: Plan) -> list[tuple[int | None, list[Any]]]:
+    return [(number, list(runs)) for number, runs in groupby(made.runs, lambda run: run.session)]
+
+
+def test_ids_and_plans_of_studies_that_share_nothing_are_as_they_were() -> None:
+    shared, alone = plan(), plan(execution={"n_cycles": 3})
+    assert set(shared.experiments) == set(alone.experiments)
+    assert shared.study_design_hash == alone.study_design_hash
+    assert b"session" not in alone.to_json_bytes()
+    assert b"share_server" not in alone.to_json_bytes()
+    assert [(run.experiment, run.cycle) for run in shared.runs] == [
+        (run.experiment, run.cycle) for run in alone.runs
+    ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"serving": {"arrivals": "poisson", "cached_prompts": True}},
+        {"backend": "openai", "openai": {"base_url": "http://127.0.0.1:9/v1"}},
+        {"quality": {"command": ["true"]}},
+        {"runners": {"pytorch": "docker:image"}},
+        {"serving": None, "sweep": {"pytorch.batch_size": [1, 2]}},
+        {"sweep": {"precision": ["fp32", "bf16"]}, "serving": {"rate_per_s": 1}},
+    ],
+    ids=lambda settings: " ".join(settings),
+)
+def test_no_session_where_there_is_no_server_to_share(settings: dict[str, Any]) -> None:
+    made = plan(**settings)
+    assert {run.session for run in made.runs} == {None}
+    assert "no runs of a cycle can share a server" in describe_plan(made)
+
+
+@pytest.mark.parametrize("order", ["sequential", "latin_square"])
+def test_an_order_that_keeps_no_session_together_is_refused(order: str) -> None:
+    with pytest.raises(ConfigurationError, match="share_server"):
+        plan(execution={"share_server": True, "cycle_order": order})
+
+
+def test_a_run_is_followed_by_those_after_it_in_its_session(tmp_path: Path) -> None:
+    path, made = tmp_path / "plan.json", plan()
+    path.write_bytes(made.to_json_bytes())
+    place = 8  # the third of the second session
+    run = made.runs[place]
+    spec = read_spec(path, f"{run.experiment}/{run.cycle}")
+    assert [(each["experiment"], each["cycle"]) for each in followers(path, spec)] == [
+        (each.experiment, each.cycle) for each in made.runs[place + 1 : 12]
+    ]
+    assert Plan.read(path) == made
