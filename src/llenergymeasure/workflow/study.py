@@ -368,7 +368,8 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
                     for line in remember(folder, StudyCall(study.origin)):
                         say(line)
                 prepare(plan, folder, opened.storage)
-            os.environ[PLAN_VARIABLE] = str(folder.plan)
+            if opened.storage is not None or not _is_module(workflow):  # there may be two studies
+                os.environ[PLAN_VARIABLE] = str(folder.plan)
             if opened.storage is not None:
                 send_along(workflow, plan, folder)
                 workflow.register_envvars(PLAN_VARIABLE)
