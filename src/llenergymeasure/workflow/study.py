@@ -22,7 +22,7 @@ from llenergymeasure.errors import (
     Problem,
     as_message,
 )
-from llenergymeasure.files import locked, write_if_changed
+from llenergymeasure.files import locked, read_bytes, write_if_changed
 from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.machine.gpus.allotment import gpus_needed
 from llenergymeasure.plan import Plan
@@ -471,7 +471,7 @@ def prepare(plan: Plan, folder: StudyFolder, storage: Storage | None) -> None:
     A plan that is being run is left alone: the same plan passes, another one is refused.
     """
     content = plan.to_json_bytes()
-    same = folder.plan.is_file() and folder.plan.read_bytes() == content
+    same = folder.plan.is_file() and read_bytes(folder.plan) == content
     if same and not os.environ.get(DRIVEN_VARIABLE) and _is_locked(folder):
         return
     with _lock(folder):
