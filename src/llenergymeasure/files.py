@@ -13,11 +13,15 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import ResultsError, StudyLockedError
 from llenergymeasure.screen import say
+
+READ_LIMIT_BYTES = 8 << 30
+"""No file of a results folder comes near it."""
 
 _POINTER = b"version https://git-lfs"
 
@@ -169,10 +173,48 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
+def open_to_read(path: Path | str) -> BufferedReader:
+    """Open a file to read: a regular one, whatever stands there, and without waiting.
+
+    Raises:
+        OSError: it cannot be opened, or is a pipe, a device or a folder.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "is no file that can be read", str(path))
+    return os.fdopen(handle, "rb")
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        OSError: as by :func:`open_to_read`, or it is larger than what is ever written here.
+    """
+    with open_to_read(path) as stream:
+        if os.fstat(stream.fileno()).st_size > READ_LIMIT_BYTES:
+            raise OSError(errno.EFBIG, f"is larger than {READ_LIMIT_BYTES >> 30} GiB", str(path))
+        return stream.read()
+
+
+def load_json(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        OSError: as by :func:`read_bytes`.
+        ValueError: it is no JSON, or is nested too deep to be read.
+    """
+    try:
+        return json.loads(read_bytes(path))
+    except RecursionError:
+        raise ValueError("is nested too deep") from None
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return a JSON object from ``path``; None if it is absent or not whole."""
     try:
-        value = json.loads(path.read_text())
+        value = load_json(path)
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
@@ -180,7 +222,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def write_if_changed(path: Path, content: bytes) -> bool:
     """Write ``content`` unless ``path`` already holds exactly it; return whether it wrote."""
-    if path.is_file() and path.read_bytes() == content:
+    if path.is_file() and read_bytes(path) == content:
         return False
     write_bytes(path, content)
     return True
@@ -214,7 +256,7 @@ def pointer_of_lfs(path: Path) -> str | None:
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as 64 hex digits."""
-    with path.open("rb") as stream:
+    with open_to_read(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

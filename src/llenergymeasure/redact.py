@@ -12,6 +12,9 @@ REMOVED = "[removed]"
 KEY_PLACE = "{api_key}"
 """Stands where a server gets the key that its run makes for it."""
 
+KEY_FILE_PLACE = "{key_file}"
+"""Stands where a server gets the path of a file with that key."""
+
 KEY_VARIABLE = "LLEM_SERVER_KEY"
 """Holds the key of a run's own server, in all processes of the run."""
 
@@ -103,7 +106,7 @@ def excerpt(text: str, most: int) -> str:
 
 def make_key() -> str:
     """Return a new key for a run's own server, a secret from now on."""
-    os.environ[KEY_VARIABLE] = secrets.token_urlsafe(32)
+    os.environ[KEY_VARIABLE] = secrets.token_hex(32)  # no "-" to begin with, for command lines
     keep_secret([KEY_VARIABLE])
     return os.environ[KEY_VARIABLE]
 

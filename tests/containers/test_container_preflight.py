@@ -104,6 +104,27 @@ def test_a_folder_with_a_colon(
     assert "takes no folder with a colon" in told
 
 
+CUT = """INFO:    Converting SIF file to temporary sandbox...
+FATAL:   while extracting /a.sif: root filesystem extraction failed: extract command failed:
+FATAL ERROR: Can't find a valid SQUASHFS superblock on /a.sif
+: exit status 1
+"""
+
+
+def test_apptainer_s_reason_is_said_whole(
+    surroundings: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last line alone may say nothing: a cut image ends in ``: exit status 1``."""
+    command = tmp_path / "apptainer"
+    command.write_text(f"#!/bin/sh\ncat >&2 <<'CUT'\n{CUT}CUT\nexit 255\n")
+    command.chmod(0o755)
+    monkeypatch.setattr(apptainer, "apptainer_command", lambda: str(command))
+    image = tmp_path / "a.sif"
+    image.write_bytes(b"cut")
+    told = _one(check_apptainer("pytorch", SifImage(str(image)), surroundings))
+    assert "Can't find a valid SQUASHFS superblock" in told
+
+
 def test_no_docker(surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert "install Docker" in _one(check_docker("pytorch", "a:1", surroundings))

@@ -21,8 +21,9 @@ class Info:
     job: SimpleNamespace
 
 
-def info(name: str, *outputs: Path) -> Info:
-    return Info(name, SimpleNamespace(output=[str(path) for path in outputs]))
+def info(name: str, *run: str) -> Info:
+    wildcards = dict(zip(("experiment", "cycle"), run, strict=False))
+    return Info(name, SimpleNamespace(wildcards_dict=wildcards, is_group=lambda: False))
 
 
 class Executor:
@@ -78,11 +79,11 @@ def test_jobs_of_which_slurm_says_nothing_are_asked_for_again(tmp_path: Path) ->
 
 
 def test_a_whole_result_is_kept_whatever_the_scheduler_says_of_its_job(tmp_path: Path) -> None:
-    whole, damaged = (tmp_path / name / WHOLE.parent.name / "1" for name in ("a", "b"))
-    for folder in (whole, damaged):
-        shutil.copytree(WHOLE, folder)
-    (damaged / "run.parquet").write_bytes(b"cut")
-    jobs = [info("a", whole / "result.json"), info("b", damaged / "result.json")]
+    study, experiment = StudyFolder(tmp_path), WHOLE.parent.name
+    for cycle in "12":
+        shutil.copytree(WHOLE, study.run(experiment, cycle).path)
+    study.run(experiment, "2").row.write_bytes(b"cut")
+    jobs = [info("a", experiment, "1"), info("b", experiment, "2")]
     executor = adopted(tmp_path)
     assert executor.still_active(jobs, {"a": "TIMEOUT", "b": "TIMEOUT"}) == ""
     assert executor.succeeded == ["a"]

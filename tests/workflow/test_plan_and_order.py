@@ -19,20 +19,28 @@ def test_a_bare_call_plans_the_default_study(tmp_path: Path, snakefile: str) -> 
     assert int(planned[1]) == 12
 
 
-def test_a_module_runs_the_study_it_is_given(tmp_path: Path) -> None:
-    (tmp_path / "Snakefile").write_text(
+def test_two_studies_in_one_workflow_as_modules(tmp_path: Path) -> None:
+    """Each job makes the plan of its own study: what names one plan to all would be wrong."""
+    modules = "".join(
         f"""
-module energy:
+module {name}:
     snakefile: {str(ROOT / "workflow" / "Snakefile")!r}
-    config: {{"name": "inside", "model": "tiny-llama", "execution": {{"n_cycles": 2}}}}
+    config: {{"name": {name!r}, "model": "tiny-llama", "execution": {{"n_cycles": {cycles}}}}}
 
-use rule * from energy as energy_*
+use rule * from {name} as {name}_*
 """
+        for name, cycles in (("one", 2), ("two", 3))
     )
-    done = snakemake(tmp_path, "-n", "energy_all", "-c1", snakefile=tmp_path / "Snakefile")
-    assert done.returncode == 0, done.stderr
+    (tmp_path / "Snakefile").write_text(
+        f"{modules}\nimport os\nprint('named:', os.environ.get('LLEM_PLAN'))\n"
+    )
+    done = snakemake(tmp_path, "-n", "one_all", "two_all", "-c1", snakefile=tmp_path / "Snakefile")
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
     assert not (tmp_path / "results").exists()
-    assert re.search(r"^energy_measure\s+2$", done.stdout + done.stderr, re.MULTILINE)
+    assert re.search(r"^one_measure\s+2$", said, re.MULTILINE)
+    assert re.search(r"^two_measure\s+3$", said, re.MULTILINE)
+    assert "named: None" in said
 
 
 def test_a_dry_run_writes_nothing_and_leaves_a_study_s_plan_alone(tmp_path: Path) -> None:

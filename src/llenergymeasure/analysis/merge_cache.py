@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 
 import llenergymeasure
-from llenergymeasure.files import replacing
+from llenergymeasure.files import read_bytes, replacing
 from llenergymeasure.results.table import RUN_SCHEMA
 from llenergymeasure.results.whole import Stamp
 
@@ -57,7 +57,7 @@ def _stored(path: Path) -> pa.Table:
     Arrow believes what it reads: a flipped bit would be another number, or a crash.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         kept = content[:-_HASH_BYTES]
         if hashlib.sha256(kept).digest() == content[-_HASH_BYTES:]:
             table = pa.ipc.open_file(kept).read_all()

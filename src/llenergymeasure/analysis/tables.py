@@ -4,7 +4,6 @@ The same runs give the same bytes: rows have a fixed order, and no clock, path o
 the files. The version of pyarrow does, for another one may lay out the same values differently.
 """
 
-import json
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from llenergymeasure.analysis.merge import merge_runs
 from llenergymeasure.analysis.relations import SCHEMAS, labels_of, relate
 from llenergymeasure.analysis.summary import SUMMARY_SCHEMA, summarise
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.files import replacing
+from llenergymeasure.files import load_json, read_bytes, replacing
 from llenergymeasure.results.layout import (
     RUNS_NAME,
     SUMMARY_CSV_NAME,
@@ -109,7 +108,7 @@ def read_plan(path: Path) -> dict[str, Any]:
         ResultsError: it is absent or not a JSON object.
     """
     try:
-        plan = json.loads(path.read_bytes())
+        plan = load_json(path)
     except FileNotFoundError:
         raise ResultsError(f"{path} is not there; plan the study first") from None
     except ValueError as error:
@@ -127,7 +126,7 @@ def read_table(study_dir: Path, name: str) -> pa.Table:
     """
     path = study_dir / name
     try:
-        table = pq.ParquetFile(path).read()
+        table = pq.ParquetFile(pa.BufferReader(read_bytes(path))).read()
     except FileNotFoundError:
         raise ResultsError(f"{path} is not there; merge the study's runs first") from None
     except (OSError, pa.ArrowException) as error:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from llenergymeasure.api.notebook import SavedFigure, html_table
 from llenergymeasure.errors import ResultsError
+from llenergymeasure.files import read_bytes
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.reading import read_result
@@ -376,6 +377,6 @@ def _read_table(path: Path) -> pa.Table:
     if not path.is_file():
         raise ResultsError(f"{path}: there is no such table")
     try:
-        return pq.read_table(path)
+        return pq.read_table(pa.BufferReader(read_bytes(path)))
     except (OSError, pa.ArrowException) as error:
         raise ResultsError(f"{path}: cannot be read: {error}") from None

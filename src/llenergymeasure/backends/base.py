@@ -143,6 +143,8 @@ class ServerCommand:
         base_url: where the interface begins, such as ``http://127.0.0.1:8000/v1``.
         model: the name the server knows the model by.
         environment: variables set over this process's own; ``{api_key}`` as in ``argv``.
+        key_file: what stands, with ``{api_key}`` in it, in a file that this user alone can read,
+            whose path is put for ``{key_file}`` in ``argv``; empty for none.
         ready_path: answers 200 once requests are taken, from the server's root.
         ready_once_answered: whether it may say so before the model is loaded, so that it counts
             as loaded once it has answered a request.
@@ -164,6 +166,7 @@ class ServerCommand:
     base_url: str
     model: str
     environment: Mapping[str, str] = field(default_factory=dict)
+    key_file: str = ""
     ready_path: str = "/health"
     ready_once_answered: bool = False
     body: Mapping[str, Any] = field(default_factory=dict)

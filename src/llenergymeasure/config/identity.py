@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,15 @@ def _written(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str] | N
         place = place[section]
     value = place.get(name)
     return (place, name) if isinstance(value, str) and value not in BUILT_IN.get(key, ()) else None
+
+
+def local_files(config: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield the files, not folders, that a resolved configuration names on this machine."""
+    for key in LOCAL_SETTINGS:
+        found = _written(dict(config), key)
+        path = None if found is None else local_path(found[0][found[1]])
+        if path is not None and path.is_file():
+            yield path
 
 
 class Identifier:

@@ -9,6 +9,7 @@ from typing import Any
 
 from llenergymeasure.config.dotted import leaves
 from llenergymeasure.errors import ResultsError
+from llenergymeasure.files import load_json
 from llenergymeasure.units import BackendName, RunnerName
 
 PLAN_VERSION = 1
@@ -187,7 +188,7 @@ class Plan:
             ResultsError: there is no such file, or it holds no plan this version reads.
         """
         try:
-            stored = json.loads(path.read_bytes())
+            stored = load_json(path)
         except OSError as error:
             raise ResultsError(f"{path}: no plan can be read: {error.strerror}") from None
         except ValueError as error:

@@ -3,7 +3,6 @@
 One run stands for each experiment: of those in the means the one nearest to the mean.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure.errors import ResultsError
+from llenergymeasure.files import load_json
 from llenergymeasure.recording.samples import Samples, read_samples
 from llenergymeasure.report.figures import (
     COLOURS,
@@ -151,7 +151,7 @@ def _trace(study: StudyFolder, row: Row, run: Row) -> Trace | None:
 
 
 def _record(folder: RunFolder) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(folder.result.read_bytes())
+    record: dict[str, Any] = load_json(folder.result)
     return record
 
 

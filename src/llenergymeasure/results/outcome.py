@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from llenergymeasure.files import read_bytes
 from llenergymeasure.processes import boot_id, start_ticks
 from llenergymeasure.units import Status
 
@@ -64,14 +65,14 @@ def read_outcome(path: Path) -> Outcome:
     looked at: its ``running`` is believed.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except FileNotFoundError:
         return _lost("NoOutcome", "the run left no outcome file")
     if not content.strip():
         return _lost("NoOutcome", "the outcome file is empty: the run ended before its first word")
     try:
         outcome = Outcome.model_validate(json.loads(content))
-    except (ValueError, ValidationError) as error:
+    except (ValueError, ValidationError, RecursionError) as error:
         first_line = str(error).splitlines()[0]
         return _lost("DamagedOutcome", f"the outcome file cannot be read: {first_line}")
     if outcome.status != "running":

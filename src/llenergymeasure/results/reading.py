@@ -1,12 +1,12 @@
 """Reading ``result.json``, of this version's form and of every earlier one."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from llenergymeasure.errors import ResultsError
+from llenergymeasure.files import load_json
 from llenergymeasure.results.record import Result
 from llenergymeasure.results.whole import check_version
 
@@ -21,7 +21,7 @@ def read_result(path: Path) -> Result:
         ResultsError: there is no such file, or it holds no record that this version reads.
     """
     try:
-        stored = json.loads(path.read_bytes())
+        stored = load_json(path)
     except OSError as error:
         raise ResultsError(f"{path}: no record can be read: {error.strerror}") from None
     except ValueError as error:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.files import replacing
+from llenergymeasure.files import read_bytes, replacing
 from llenergymeasure.results.table import RUN_SCHEMA, rows_table
 
 Row = dict[str, Any]
@@ -85,8 +85,7 @@ def read_written_row(path: Path | str) -> pa.Table:
 
 def _content(path: Path | str) -> bytes:
     try:
-        with open(path, "rb") as stream:  # noqa: PTH123 - given text, it makes no Path
-            return stream.read()
+        return read_bytes(path)
     except OSError as error:
         raise ResultsError(f"{path} cannot be read: {error.strerror or error}") from error
 

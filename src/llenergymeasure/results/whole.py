@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import RecordVersionError
-from llenergymeasure.files import sha256
+from llenergymeasure.files import load_json, read_bytes, sha256
 from llenergymeasure.results.layout import SCHEMA_VERSION, RunFolder
 from llenergymeasure.units import NS_PER_S
 
@@ -91,7 +91,7 @@ def damages(folder: RunFolder) -> Iterator[Damage]:
         PermissionError: a file may not be read.
     """
     try:
-        content = folder.result.read_bytes()
+        content = read_bytes(folder.result)
     except PermissionError:
         raise
     except OSError as error:
@@ -104,7 +104,7 @@ def damages(folder: RunFolder) -> Iterator[Damage]:
         yield Damage(folder.result, what, "sha256", wanted, found)
     try:
         record = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         yield Damage(folder.result, f"is no JSON: {error}")
         return
     try:
@@ -123,7 +123,7 @@ def damages(folder: RunFolder) -> Iterator[Damage]:
 def recorded_hash(folder: RunFolder) -> str | None:
     """Return the record's hash as its supervisor wrote it down; None where it was not kept."""
     try:
-        outcome = json.loads(folder.outcome.read_bytes())
+        outcome = load_json(folder.outcome)
         kept = outcome["result_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -200,6 +200,6 @@ def is_measured(folder: RunFolder) -> bool:
     if not folder.stream.is_file() or is_whole(folder):
         return False
     try:
-        return isinstance(json.loads(folder.engine.read_text()), dict)
+        return isinstance(load_json(folder.engine), dict)
     except (OSError, ValueError):
         return False

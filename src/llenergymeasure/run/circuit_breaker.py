@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import LlemError
-from llenergymeasure.files import open_file, write_text
+from llenergymeasure.files import open_file, read_bytes, write_text
 
 FEWEST_FAILURES = 3
 """Failures alike that end a study: two can be chance, a fourth says nothing new."""
@@ -96,7 +96,7 @@ class Circuit:
             pid: the workflow that is asked about; any that is alive if None.
         """
         try:
-            lines = [json.loads(line) for line in self._path.read_text().splitlines()]
+            lines = [json.loads(line) for line in read_bytes(self._path).splitlines()]
             begun, failures = lines[0], lines[1:]
             of_this_call = _alive(begun) if pid is None else begun["pid"] == pid
             return broken_circuit(failures, begun["experiments"]) if of_this_call else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.files import write_text
+from llenergymeasure.files import load_json, write_text
 from llenergymeasure.results.layout import StudyFolder
 
 NAME = ".call.json"
@@ -52,7 +52,7 @@ def remember(folder: StudyFolder, call: StudyCall) -> list[str]:
     """Keep how a study was started, in its results; return who else keeps results there."""
     path, other = folder.path / NAME, None
     with suppress(OSError, ValueError, KeyError, TypeError):
-        other = Path(json.loads(path.read_text())["study_file"])
+        other = Path(load_json(path)["study_file"])
     content = {
         "study_file": str(call.study_file.absolute()),
         "settings": dict(call.settings),
@@ -79,7 +79,7 @@ def recall(folder: StudyFolder) -> StudyCall | None:
     """
     path = folder.path / NAME
     try:
-        stored = json.loads(path.read_text())
+        stored = load_json(path)
         call = StudyCall(Path(stored["study_file"]), dict(stored["settings"]), stored["profile"])
         owners = {path.stat().st_uid, folder.path.stat().st_uid}
     except (OSError, ValueError, KeyError, TypeError):

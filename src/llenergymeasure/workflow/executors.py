@@ -1,16 +1,23 @@
 """Snakemake's executors, kept from losing what was measured and from forgetting jobs."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.whole import is_whole
 from llenergymeasure.workflow.cluster import job_prefix
+from llenergymeasure.workflow.storage import Storage
 
 
-def adopt_executors(workflow: Any, folder: StudyFolder, say: Callable[[str], None]) -> bool:
+def adopt_executors(
+    workflow: Any,
+    folder: StudyFolder,
+    say: Callable[[str], None],
+    storage: Storage | None = None,
+) -> bool:
     """Keep whole results and unanswered jobs; return whether runs are jobs on SLURM by their names.
+
+    What a run has left in a storage is brought here first.
 
     The executor of snakemake-executor-plugin-slurm names jobs after a random number, by which it
     asks for their states later; the study's name is put before it.
@@ -18,7 +25,7 @@ def adopt_executors(workflow: Any, folder: StudyFolder, say: Callable[[str], Non
     executor: Any = getattr(workflow.scheduler, "_executor", None)
     for each in (executor, getattr(workflow.scheduler, "_local_executor", None)):
         if each is not None:
-            _keep_whole_results(each, say)
+            _keep_whole_results(each, folder, say, storage)
     number = getattr(executor, "run_uuid", None)
     if not isinstance(number, str):
         return False
@@ -27,23 +34,36 @@ def adopt_executors(workflow: Any, folder: StudyFolder, say: Callable[[str], Non
     return True
 
 
-def _keep_whole_results(executor: Any, say: Callable[[str], None]) -> None:
+def _keep_whole_results(
+    executor: Any, folder: StudyFolder, say: Callable[[str], None], storage: Storage | None
+) -> None:
     """Let a job whose record is complete have succeeded, whatever became of its process.
 
     Snakemake deletes what a failed job has made. But a scheduler that was away may take a job that
     ended well for one over its time, and a run may be killed once its record is written.
     """
-    report_error = executor.report_job_error
+    report_success, report_error = executor.report_job_success, executor.report_job_error
 
-    def report(job: Any, *args: Any, **kwargs: Any) -> None:
-        records = [Path(path) for path in job.job.output if Path(path).name == "result.json"]
-        if records and all(is_whole(RunFolder(path.absolute().parent)) for path in records):
-            say(f"{records[0].parent}: said to have failed, but its result is complete: kept")
+    def runs_of(job: Any) -> list[dict[str, str]]:
+        each = job.job.jobs if job.job.is_group() else [job.job]
+        runs = [dict(one.wildcards_dict) for one in each if "cycle" in one.wildcards_dict]
+        if storage is not None:
+            storage.bring(runs)
+        return runs
+
+    def succeeded(job: Any) -> None:
+        runs_of(job)
+        report_success(job)
+
+    def failed(job: Any, *args: Any, **kwargs: Any) -> None:
+        runs = [folder.run(run["experiment"], run["cycle"]) for run in runs_of(job)]
+        if runs and all(is_whole(run) for run in runs):
+            say(f"{runs[0].path}: said to have failed, but its result is complete: kept")
             executor.report_job_success(job)
         else:
             report_error(job, *args, **kwargs)
 
-    executor.report_job_error = report
+    executor.report_job_success, executor.report_job_error = succeeded, failed
 
 
 def _keep_unanswered_jobs(executor: Any) -> None:

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llenergymeasure.files import write_text
+from llenergymeasure.files import load_json, write_text
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 
 RUNNING = "running"
@@ -35,7 +35,7 @@ def conclude_lost(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> i
 
 def _conclude(run: RunFolder) -> bool:
     try:
-        outcome = json.loads(run.outcome.read_text())
+        outcome = load_json(run.outcome)
     except (OSError, ValueError):
         return False
     here, there = socket.gethostname(), outcome.get("host")

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from llenergymeasure.files import write_text
+from llenergymeasure.files import load_json, write_text
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import OutcomeError, read_outcome
@@ -95,7 +95,7 @@ def _whole_before(folder: StudyFolder) -> dict[str, str]:
     A stamp is that of a run's own files, so a damaged manifest makes none of them whole.
     """
     try:
-        return dict(json.loads(folder.manifest.read_bytes())["whole"])
+        return dict(load_json(folder.manifest)["whole"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 

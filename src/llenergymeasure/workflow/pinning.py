@@ -1,11 +1,11 @@
 """Directs SLURM where the runs of a pinned study go; each run sees to it again when it begins."""
 
-import json
 import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from llenergymeasure.files import load_json
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import ChildError, completed
 from llenergymeasure.results.layout import StudyFolder
@@ -81,7 +81,7 @@ def _nodes(partition: str | None) -> list[Node]:
 
 def _claimed(folder: StudyFolder, experiment: str | None) -> str | None:
     try:
-        node: str = json.loads(folder.pin(experiment).read_text())["node"]
+        node: str = load_json(folder.pin(experiment))["node"]
     except (OSError, ValueError, KeyError):
         return None
     return node

@@ -1,6 +1,5 @@
 """How far a study is: which runs ended and how, what is running, and how long the rest may take."""
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure.files import load_json
 from llenergymeasure.plan import Estimates, Plan, PlannedRun
 from llenergymeasure.plan.estimate import Estimate
 from llenergymeasure.results.layout import StudyFolder
@@ -220,7 +220,7 @@ class Progress:
         try:
             if path.stat().st_mtime_ns < self._started_ns:
                 return None
-            outcome: dict[str, Any] = json.loads(path.read_text())
+            outcome: dict[str, Any] = load_json(path)
         except (OSError, ValueError):
             return None
         if outcome["status"] == "running" and (now := read_outcome(path)).status != "running":
@@ -243,7 +243,7 @@ def _words(phase: str) -> str:
 
 def _notes(result: Path) -> tuple[str, ...]:
     try:
-        return tuple(notes_of(json.loads(result.read_text())["provenance"]))
+        return tuple(notes_of(load_json(result)["provenance"]))
     except (OSError, ValueError, KeyError, TypeError):
         return ()
 
@@ -251,7 +251,7 @@ def _notes(result: Path) -> tuple[str, ...]:
 def _number(result: Path) -> str:
     """Return a finished run's headline in words."""
     try:
-        energy = json.loads(result.read_text())["energy"]
+        energy = load_json(result)["energy"]
     except (OSError, ValueError, KeyError):
         return "completed"
     if energy["per_output_token_j"] is None and energy["gross_j"] is not None:

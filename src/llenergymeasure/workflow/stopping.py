@@ -12,6 +12,7 @@ from typing import Any
 
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ResultsError
+from llenergymeasure.files import read_bytes
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
 from llenergymeasure.results.whole import is_whole
@@ -162,7 +163,11 @@ def _reached(folder: StudyFolder) -> dict[str, bool]:
 
     try:
         columns = ["experiment", "precision_reached"]
-        rows = pq.ParquetFile(folder.path / SUMMARY_NAME).read(columns=columns).to_pylist()
+        rows = (
+            pq.ParquetFile(pa.BufferReader(read_bytes(folder.path / SUMMARY_NAME)))
+            .read(columns=columns)
+            .to_pylist()
+        )
     except (OSError, pa.ArrowException):
         return {}
     return {row["experiment"]: bool(row["precision_reached"]) for row in rows}

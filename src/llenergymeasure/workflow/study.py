@@ -22,7 +22,7 @@ from llenergymeasure.errors import (
     Problem,
     as_message,
 )
-from llenergymeasure.files import locked, write_if_changed
+from llenergymeasure.files import locked, read_bytes, write_if_changed
 from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.machine.gpus.allotment import gpus_needed
 from llenergymeasure.plan import Plan
@@ -47,6 +47,7 @@ from llenergymeasure.workflow.places import Places
 from llenergymeasure.workflow.queue_watch import QueueWatch
 from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workflow.stopping import planned, precision
+from llenergymeasure.workflow.storage import Storage, send_along
 from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 PLAN_VARIABLE = "LLEM_PLAN"
@@ -87,6 +88,7 @@ class OpenStudy:
         self._backends = {run.experiment: run.backend for run in plan.runs}
         self._lock = ExitStack()
         self._circuit = Circuit(folder.circuit)
+        self.storage = Storage.of(workflow, folder)
         self.python = sys.executable
         self.folder = str(folder.path)
         self.plan_file = str(folder.plan)
@@ -99,29 +101,54 @@ class OpenStudy:
         # Runs at a time, or on several machines, cannot share a server.
         self._one_by_one = self._at_once == 1 and workflow.resource_settings.nodes is None
         self._places = Places(plan, folder, apptainer_offered=self._apptainer_offered)
-        self.image_pattern = self._places.image_pattern()
+        self.image_pattern = self._here(self._places.image_pattern())
 
     def file(self, name: str) -> str:
-        """Return the path of one of the study's own files."""
-        return f"{self.folder}/{name}"
+        """Return the path of one of the study's own files, which are on this machine."""
+        return self._here(f"{self.folder}/{name}")
+
+    def _here(self, path: str) -> str:
+        """Return a path of this machine: without this Snakemake would take it for a storage's."""
+        from snakemake.io import local
+
+        return path if self.storage is None else local(path)
 
     def run_file(self, name: str) -> str:
         """Return the pattern of a run's file, with wildcards ``experiment`` and ``cycle``."""
         return f"{self.folder}/runs/{{experiment}}/{{cycle}}/{name}"
 
+    def run_files(self) -> list[str]:
+        """Return the patterns of what a run leaves next to its record, for a storage to carry.
+
+        On a shared folder the record alone is asked for, and vouches for the others.
+        """
+        names = ("run.parquet", "samples.parquet", "requests.parquet")
+        return [] if self.storage is None else [self.run_file(name) for name in names]
+
+    def run_logs(self) -> list[str]:
+        """Return the patterns of what a run leaves even if it fails, for a storage to carry."""
+        names = ("attempts.jsonl", "run.log")
+        return [] if self.storage is None else [self.run_file(name) for name in names]
+
     def results(self) -> list[str]:
-        """Return every planned run's record, in the planned order."""
-        return [
+        """Return every planned run's record, in the planned order.
+
+        With a storage those that are here already are taken from here.
+        """
+        paths = [
             f"{self.folder}/runs/{run.experiment}/{run.cycle}/result.json"
             for run in self._plan.runs
         ]
+        if self.storage is None:
+            return paths
+        return [self._here(path) if Path(path).is_file() else path for path in paths]
 
     def plan_input(self) -> list[str]:
         """Return the plan as an input: tables are older than a plan that was changed.
 
         Where Snakemake is only asked what it would do, there may be none yet.
         """
-        return [self.plan_file] if Path(self.plan_file).is_file() else []
+        return [self._here(self.plan_file)] if Path(self.plan_file).is_file() else []
 
     def merged(self, _wildcards: Any) -> list[str]:
         """Return what the tables are made from, when Snakemake asks while it takes stock."""
@@ -218,7 +245,17 @@ class OpenStudy:
         with _as_workflow_error():
             self._lock.enter_context(_lock(self._folder))
             atexit.register(self._lock.close)
-            by_name = adopt_executors(self._workflow, self._folder, say)
+            if self.storage is not None and self._workflow.local_exec:
+                raise PreflightError(
+                    [
+                        Problem(
+                            "a storage is for runs on other machines; leave it out, or name an "
+                            "executor",
+                            key="--default-storage-provider",
+                        )
+                    ]
+                )
+            by_name = adopt_executors(self._workflow, self._folder, say, self.storage)
             if not self._workflow.local_exec:
                 self._take_cluster(by_name=by_name)
             if not os.environ.get(DRIVEN_VARIABLE):
@@ -337,8 +374,12 @@ def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
                 if study.origin is not None and not os.environ.get(DRIVEN_VARIABLE):
                     for line in remember(folder, StudyCall(study.origin)):
                         say(line)
-                prepare(plan, folder)
-            os.environ[PLAN_VARIABLE] = str(folder.plan)
+                prepare(plan, folder, opened.storage)
+            if opened.storage is not None or not _is_module(workflow):  # there may be two studies
+                os.environ[PLAN_VARIABLE] = str(folder.plan)
+            if opened.storage is not None:
+                send_along(workflow, plan, folder)
+                workflow.register_envvars(PLAN_VARIABLE)
         return opened
 
 
@@ -395,7 +436,9 @@ def _load(workflow: Any, config: Mapping[str, Any]) -> Any:
         names = ", ".join(str(path) for path in given)
         raise ConfigurationError(f"one study at a time: --configfile names {names}")
     if given:
-        return load_study(Path(given[0]), overrides)
+        # Snakemake makes it absolute; the plan's paths are to hold on other machines too.
+        path, here = Path(given[0]), Path.cwd()
+        return load_study(path.relative_to(here) if path.is_relative_to(here) else path, overrides)
     default = Path("config/config.yaml")
     if not default.is_file():
         default = workflow_root() / "config" / "config.yaml"
@@ -429,13 +472,13 @@ def _is_module(workflow: Any) -> bool:
     return main not in {root / "Snakefile", root / "workflow" / "Snakefile"}
 
 
-def prepare(plan: Plan, folder: StudyFolder) -> None:
+def prepare(plan: Plan, folder: StudyFolder, storage: Storage | None) -> None:
     """Write the plan if its bytes changed, keep what finished in spite of a crash, and make room.
 
     A plan that is being run is left alone: the same plan passes, another one is refused.
     """
     content = plan.to_json_bytes()
-    same = folder.plan.is_file() and folder.plan.read_bytes() == content
+    same = folder.plan.is_file() and read_bytes(folder.plan) == content
     if same and not os.environ.get(DRIVEN_VARIABLE) and _is_locked(folder):
         return
     with _lock(folder):
@@ -446,6 +489,8 @@ def prepare(plan: Plan, folder: StudyFolder) -> None:
         for line in damaged(runs):
             say(line)
         make_room(runs, folder)
+        if storage is not None:
+            storage.bring(run for run in runs if run["status"] != "completed")
 
 
 def _distrust_checksums(workflow: Any, folder: StudyFolder) -> None:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from llenergymeasure.analysis.tables import TABLE_NAMES, write_tables
 from llenergymeasure.analysis.verify.difference import Difference, differences
 from llenergymeasure.errors import ResultsError
+from llenergymeasure.files import read_bytes
 from llenergymeasure.results.layout import StudyFolder
 
 SHOWN = 20
@@ -51,7 +52,7 @@ def _compare(stands: Path, fresh: Path) -> Iterator[Difference]:
     if not stands.is_file():
         yield Difference(stands, what="it is missing; running the study again makes it")
         return
-    if stands.read_bytes() == fresh.read_bytes():
+    if read_bytes(stands) == read_bytes(fresh):
         return
     if stands.suffix != ".parquet":
         # Its values are those of the Parquet table next to it.
@@ -60,7 +61,7 @@ def _compare(stands: Path, fresh: Path) -> Iterator[Difference]:
         yield Difference(stands, what=what)
         return
     try:
-        recorded = pq.read_table(stands)
+        recorded = pq.read_table(pa.BufferReader(read_bytes(stands)))
     except (OSError, pa.ArrowException) as error:
         yield Difference(stands, what=f"it cannot be read: {str(error).splitlines()[0]}")
         return
@@ -99,5 +100,5 @@ def _columns(path: Path) -> list[str]:
 
 def _same_writer(path: Path) -> bool:
     """Return whether this version of Arrow wrote a file."""
-    written_by = pq.ParquetFile(path).metadata.created_by or ""
+    written_by = pq.ParquetFile(pa.BufferReader(read_bytes(path))).metadata.created_by or ""
     return f"version {pa.__version__}" in written_by

@@ -6,6 +6,8 @@ import shutil
 import socket
 import subprocess
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from llenergymeasure.backends.base import ServerCommand
@@ -14,7 +16,7 @@ from llenergymeasure.backends.serving.guard import GRACE_S
 from llenergymeasure.backends.serving.listener import own_listener
 from llenergymeasure.errors import BackendError
 from llenergymeasure.processes import end_group, python_module
-from llenergymeasure.redact import KEY_PLACE, KEY_VARIABLE, make_key
+from llenergymeasure.redact import KEY_FILE_PLACE, KEY_PLACE, KEY_VARIABLE, make_key
 
 FOREIGN_READY_S = 10.0
 """A server that is running already has to answer by then."""
@@ -38,7 +40,8 @@ def key_for(command: ServerCommand) -> str | None:
 
     Whatever the server says of it, it is a secret to all that this process writes.
     """
-    if not any(KEY_PLACE in text for text in (*command.argv, *command.environment.values())):
+    told = (*command.argv, *command.environment.values(), command.key_file)
+    if not any(KEY_PLACE in text for text in told):
         return command.api_key
     return os.environ.get(KEY_VARIABLE) or make_key()
 
@@ -61,6 +64,7 @@ class ServerProcess:
         self._command, self._key = command, key
         self._port = urlsplit(command.base_url).port or 80
         self._child: subprocess.Popen[bytes] | None = None
+        self._private: TemporaryDirectory[str] | None = None
         if command.argv:
             self._child = self._start()
         try:
@@ -75,6 +79,11 @@ class ServerProcess:
             raise BackendError(f"the server cannot be started: there is no {command.argv[0]} here")
         given = {name: text.replace(KEY_PLACE, key) for name, text in command.environment.items()}
         argv = [text.replace(KEY_PLACE, key) for text in command.argv]
+        if command.key_file:
+            self._private = TemporaryDirectory(prefix="llem-")  # for this user alone
+            path = Path(self._private.name, "server.yaml")
+            path.write_text(command.key_file.replace(KEY_PLACE, key))
+            argv = [text.replace(KEY_FILE_PLACE, str(path)) for text in argv]
         return subprocess.Popen(
             python_module(_GUARD, str(os.getpid()), *argv),
             stdin=subprocess.DEVNULL,
@@ -91,6 +100,8 @@ class ServerProcess:
         child, self._child = self._child, None
         if child is not None:
             end_group(child, GRACE_S + _SPARE_S)
+        if self._private is not None:
+            self._private.cleanup()
 
     def _wait_ready(self) -> None:
         limit_s = self._command.ready_limit_s if self._child is not None else FOREIGN_READY_S

@@ -14,6 +14,7 @@ from llenergymeasure.config.engine_parameters import parameters
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.processes import python_module
+from llenergymeasure.redact import KEY_FILE_PLACE, KEY_PLACE
 from llenergymeasure.workload.models.resolve import resolve_model
 
 SERVED_NAME = "llem"
@@ -91,9 +92,13 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     arguments |= {"served_model_name": SERVED_NAME, "enable_metrics": True}
     arguments["enable_cache_report"] = True  # usage reports what its prefix cache knew
     command = python_module("sglang.launch_server")
-    listener = ("--host", "127.0.0.1", "--port", str(port))  # last: the last one holds
+    ours = ["--host", "127.0.0.1", "--port", str(port)]  # last: the last one holds
+    takes_key = arguments.get("tokenizer_worker_num", 1) == 1  # with more it refuses to start
+    if takes_key:  # in a file: every user can read a command line
+        ours += ["--config", KEY_FILE_PLACE]
     return ServerCommand(
-        argv=(*command, *_spelt(arguments), *listener),
+        argv=(*command, *_spelt(arguments), *ours),
+        key_file=f'api-key: "{KEY_PLACE}"\n' if takes_key else "",
         base_url=f"http://127.0.0.1:{port}/v1",
         model=SERVED_NAME,
         environment=environment(config),

@@ -79,6 +79,9 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
         model=str(model),
         environment=environment(config),
         body=body,
+        # There alone where the study turns on return_perf_metrics.
+        metrics_path="/prometheus/metrics" if arguments.get("return_perf_metrics") else None,
+        gauges={"requests": "trtllm_request_success_total"},
         settings={"engine": {**arguments, "backend": backend}},
     )
 

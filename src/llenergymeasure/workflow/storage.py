@@ -1,0 +1,101 @@
+"""Runs on machines that share no folder with this one: their files pass through a storage.
+
+Snakemake's storage plugins carry what the rule ``measure`` declares. This process keeps a results
+folder as it is without a storage: what a run has left is copied there when its job ends.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from llenergymeasure.config.identity import local_files
+from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.files import replacing
+from llenergymeasure.plan import Plan
+from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.whole import is_whole
+from llenergymeasure.screen import say
+
+
+class Storage:
+    """What Snakemake was given as ``--default-storage-provider``."""
+
+    def __init__(self, workflow: Any, folder: StudyFolder) -> None:
+        self._provider = workflow.storage_registry.default_storage_provider
+        self._prefix = (workflow.storage_settings.default_storage_prefix or "").rstrip("/")
+        self._folder = folder
+
+    @classmethod
+    def of(cls, workflow: Any, folder: StudyFolder) -> "Storage | None":
+        """Return the storage that runs' files pass through; None where folders are shared."""
+        given = workflow.storage_settings.default_storage_provider is not None
+        return cls(workflow, folder) if given else None
+
+    def bring(self, runs: Iterable[Mapping[str, Any]]) -> None:
+        """Copy here what runs have left in the storage, unless they are complete here."""
+        for each in runs:
+            run = self._folder.run(each["experiment"], each["cycle"])
+            try:
+                if not is_whole(run):
+                    self._bring(run)
+            except Exception as error:  # whatever a plugin raises: the next call tries again
+                say(f"{run.path}: is not brought from the storage: {error}")
+
+    def _bring(self, run: RunFolder) -> None:
+        record = self._object(run.result)
+        measured = record.exists()
+        # The record last, as it is written: it vouches for the others.
+        for path in (
+            run.log,
+            run.attempts,
+            run.outcome,
+            *reversed(run.products if measured else ()),
+        ):
+            stored = self._object(path)
+            if stored.exists():
+                with TemporaryDirectory() as aside, replacing(path) as temporary:
+                    stored.set_local_path(Path(aside, path.name))
+                    stored.retrieve_object()
+                    shutil.copyfile(stored.local_path(), temporary)
+        if measured and not is_whole(run):
+            say(f"{record.query}: not whole in the storage; removed, and its run is measured again")
+            record.remove()
+            run.result.unlink(missing_ok=True)
+
+    def _object(self, path: Path) -> Any:
+        return self._provider.object(f"{self._prefix}/{os.path.normpath(path)}")
+
+
+def send_along(workflow: Any, plan: Plan, folder: StudyFolder) -> None:
+    """Let the plan and the files that runs read go to other machines with the workflow's sources.
+
+    Raises:
+        ConfigurationError: something could not be sent, or is for one machine alone.
+    """
+    named = {path for run in plan.runs for path in local_files(run.config)}
+    sent = [folder.plan, *sorted(path for path in named if not path.is_absolute())]
+    problems = [
+        Problem(
+            "without a shared folder only what is below the working folder reaches the jobs; "
+            "work in a clone of the workflow, with study and results in it",
+            found=str(path),
+        )
+        for path in (workflow.main_snakefile, *workflow.overwrite_configfiles, *sent)
+        if not Path(path).resolve().is_relative_to(Path.cwd().resolve())
+    ]
+    runners = sorted({run.runner for run in plan.runs} - {"local"})
+    if runners:
+        problems.append(
+            Problem(
+                "without a shared folder a run is in the container that its job is in: leave the "
+                "runners out, and give the executor the image",
+                key="runners",
+                found=", ".join(runners),
+            )
+        )
+    if problems:
+        raise ConfigurationError(problems)
+    workflow.configfiles += [str(path) for path in sent]

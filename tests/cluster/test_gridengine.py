@@ -1,0 +1,98 @@
+"""The profile for schedulers without an executor of their own, as written for Grid Engine."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.studies import ROOT, environment, llem, result_times, write_study
+
+LLEM = "from llenergymeasure.cli import main; main()"
+STATUS = ROOT / "profiles/generic/status.sh"
+
+HERE = """case $1 in
+    -u) echo '7 0.5 llem root {state} 11/27/2026 all.q 1' ;;
+    -j) echo 'job_number: 7'; echo 'error reason 1: cannot open logs: no such folder' ;;
+esac"""
+GONE = "echo 'Following jobs do not exist:' >&2; exit 1"
+AWAY = "echo 'error: unable to contact qmaster using port 6444' >&2; exit 1"
+ENDED = "echo 'failed       {failed}'; echo 'exit_status  {code}'"
+
+
+@pytest.mark.parametrize(
+    ("qstat", "qacct", "said"),
+    [
+        (HERE.format(state="r"), "exit 1", "running"),
+        (HERE.format(state="qw"), "exit 1", "running"),
+        (HERE.format(state="Eqw"), "exit 1", "failed"),
+        (AWAY, "exit 1", "running"),
+        (GONE, ENDED.format(failed="0", code="0"), "success"),
+        (GONE, ENDED.format(failed="0", code="1"), "failed"),
+        (GONE, ENDED.format(failed="100 : assumedly after job", code="137"), "failed"),
+        (GONE, "exit 1", "failed"),
+    ],
+)
+def test_what_the_profile_says_of_a_job(tmp_path: Path, qstat: str, qacct: str, said: str) -> None:
+    for name, script in (("qstat", qstat), ("qacct", qacct), ("qdel", "true"), ("sleep", "true")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        [str(STATUS), "7"],
+        env={"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == f"{said}\n"
+    assert ("cannot open logs" in done.stderr) == ("Eqw" in qstat)
+
+
+@pytest.fixture
+def grid_engine() -> Iterator[None]:
+    if os.geteuid() != 0 or shutil.which("qsub") is None:
+        pytest.skip("no Grid Engine: .ci/start_gridengine.sh installs it, as root")
+    subprocess.run([str(ROOT / ".ci/start_gridengine.sh")], timeout=400, check=True)
+    yield
+    subprocess.run(["qdel", "-u", "root"], timeout=60, check=False)
+    subprocess.run(["qconf", "-kej"], timeout=60, check=False)
+    subprocess.run(["qconf", "-km"], timeout=60, check=False)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.system
+@pytest.mark.usefixtures("grid_engine")
+def test_a_study_on_a_real_grid_engine(tmp_path: Path) -> None:
+    pytest.importorskip("snakemake_executor_plugin_cluster_generic")
+    write_study(
+        tmp_path,
+        window={"min_seconds": 20},
+        execution={"n_cycles": 2, "cycle_order": "sequential", "skip_preflight": True},
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", LLEM, "run", "study.yaml", "--profile", "generic"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    # One job is ended by somebody else, in the middle of its run.
+    runs = tmp_path / "results/small/runs"
+    limit = time.monotonic() + 300
+    while not any(runs.glob("*/*/work/marks.jsonl")):
+        assert time.monotonic() < limit
+        time.sleep(1)
+    mine = subprocess.check_output(["qstat", "-s", "r"], text=True).splitlines()[2].split()[0]
+    subprocess.run(["qdel", mine], timeout=60, check=True)
+    assert first.wait(500) == 1
+    times = result_times(tmp_path)
+    assert len(times) == 1
+    second = llem(tmp_path, "run", "study.yaml", "--profile", "generic")
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert result_times(tmp_path).items() > times.items()

@@ -1,0 +1,74 @@
+"""A results folder that somebody else has prepared: whatever stands in it, nobody waits for it."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from llenergymeasure.analysis.tables import read_plan, read_table
+from llenergymeasure.errors import LlemError, ResultsError
+from llenergymeasure.files import READ_LIMIT_BYTES, sha256
+from llenergymeasure.plan import Plan
+from llenergymeasure.results.layout import RUNS_NAME, RunFolder, StudyFolder
+from llenergymeasure.results.outcome import read_outcome
+from llenergymeasure.results.whole import is_whole
+from llenergymeasure.workflow.calls import recall
+from llenergymeasure.workflow.manifest import run_state
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def huge(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(READ_LIMIT_BYTES + 1)
+
+
+def deep(path: Path) -> None:
+    path.write_text("[" * 200_000)
+
+
+ODD = pytest.mark.parametrize("make", [pipe, device, huge, deep])
+
+
+@ODD
+def test_in_the_place_of_a_run_s_files(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    run = RunFolder(tmp_path / "runs" / "0123456789ab" / "1")
+    run.path.mkdir(parents=True)
+    make(run.result)
+    assert not is_whole(run)
+    assert run_state(run)["status"] == "lost"
+    run.result.unlink()
+    make(run.outcome)
+    with suppress(OSError):  # said in one line
+        assert read_outcome(run.outcome).status == "lost"
+
+
+@ODD
+def test_in_the_place_of_a_study_s_files(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    folder = StudyFolder(tmp_path)
+    make(folder.plan)
+    with pytest.raises(ResultsError):
+        Plan.read(folder.plan)
+    with pytest.raises((ResultsError, OSError)):
+        read_plan(folder.plan)
+    make(tmp_path / RUNS_NAME)
+    with pytest.raises(ResultsError):
+        read_table(tmp_path, RUNS_NAME)
+    make(tmp_path / ".call.json")
+    with suppress(LlemError):
+        assert recall(folder) is None
+
+
+@pytest.mark.parametrize("make", [pipe, device])
+def test_nothing_without_an_end_is_hashed(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "samples.parquet")
+    with pytest.raises(OSError, match="no file that can be read"):
+        sha256(tmp_path / "samples.parquet")
