@@ -45,7 +45,7 @@ def powercap(tmp_path: Path) -> Path:
 
 
 def test_rapl_gives_packages_dram_and_platform_once_and_no_parts(powercap: Path) -> None:
-    sensor = RaplSensor(powercap)
+    sensor = RaplSensor(powercap, look_s=0)
 
     scopes = {info.device: info.scope for info in sensor.describe()}
 
@@ -64,7 +64,9 @@ def test_rapl_gives_packages_dram_and_platform_once_and_no_parts(powercap: Path)
 def _read_at(powercap: Path, *values_uj: int) -> list[float]:
     """What a package's counter gives where the kernel's shows these one after the other."""
     counter = powercap / "intel-rapl:1" / "energy_uj"
-    (channel,) = (c for c in RaplSensor(powercap).channels() if c.device == "cpu:package-1")
+    (channel,) = (
+        c for c in RaplSensor(powercap, look_s=0).channels() if c.device == "cpu:package-1"
+    )
     given = []
     for value_uj in values_uj:
         counter.write_text(str(value_uj))
@@ -101,7 +103,7 @@ def test_rapl_that_may_not_be_read_is_unavailable_with_the_remedy() -> None:
         root = Path(name)
         package = _domain(root / "intel-rapl:0", "package-0", 5_000_000)
         (package / "energy_uj").chmod(0o000)
-        (info,) = RaplSensor(root).describe()
+        (info,) = RaplSensor(root, look_s=0).describe()
 
     assert info.unavailable is not None
     assert "permission denied" in info.unavailable
@@ -127,7 +129,7 @@ def test_rapl_that_breaks_is_unavailable_and_the_others_go_on(powercap: Path) ->
     counter = powercap / "intel-rapl:1" / "energy_uj"
     counter.unlink()
     counter.mkdir()
-    sensor = RaplSensor(powercap)
+    sensor = RaplSensor(powercap, look_s=0)
 
     reasons = {info.device: info.unavailable for info in sensor.describe()}
 
@@ -137,11 +139,35 @@ def test_rapl_that_breaks_is_unavailable_and_the_others_go_on(powercap: Path) ->
 
 
 def test_rapl_that_vanishes_says_so(powercap: Path) -> None:
-    (channel,) = (c for c in RaplSensor(powercap).channels() if c.device == "cpu:package-1")
+    (channel,) = (
+        c for c in RaplSensor(powercap, look_s=0).channels() if c.device == "cpu:package-1"
+    )
     (powercap / "intel-rapl:1" / "energy_uj").unlink()
 
     with pytest.raises(SensorError, match="energy_uj"):
         channel.read()
+
+
+@pytest.mark.parametrize("energy_uj", [0, 60_293_987_000_000])
+def test_rapl_that_nothing_renews_is_unavailable_before_a_run(
+    tmp_path: Path, energy_uj: int
+) -> None:
+    _domain(tmp_path / "intel-rapl:0", "package-0", energy_uj)
+    sensor = RaplSensor(tmp_path)
+
+    (info,) = sensor.describe()
+
+    assert f"stands still at {energy_uj}" in str(info.unavailable)
+    assert not sensor.channels()
+
+
+def test_rapl_that_counts_is_taken_at_the_next_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = _domain(tmp_path / "intel-rapl:0", "package-0", 5) / "energy_uj"
+    monkeypatch.setattr(time, "sleep", lambda _: counter.write_text("9"))
+
+    assert [channel.device for channel in RaplSensor(tmp_path).channels()] == ["cpu:package-0"]
 
 
 def test_without_powercap_rapl_is_unavailable(tmp_path: Path) -> None:

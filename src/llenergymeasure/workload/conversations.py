@@ -146,9 +146,10 @@ class TrafficPrompts:
                 )
         if self.serving.endpoint == "chat":
             notes.append("prompts are sent as messages, which the server's own template renders")
-        if self.trace is not None and self.trace.unanswered:
+        if self.trace is not None:
             notes.append(
-                f"{self.trace.unanswered} requests of the trace had no answer and are left out"
+                f"the trace has {len(self.trace)} requests over {self.trace.offset_s[-1]:.6g} s; "
+                f"{self.trace.unanswered} more had no answer and are left out"
             )
         return tuple(notes)
 
