@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -138,6 +139,16 @@ def test_rapl_that_breaks_is_unavailable_and_the_others_go_on(powercap: Path) ->
     assert "cpu:package-1" not in {channel.device for channel in sensor.channels()}
 
 
+def test_rapl_of_unknown_range_is_unavailable_with_its_place(powercap: Path) -> None:
+    (powercap / "intel-rapl:1" / "max_energy_range_uj").unlink()
+    sensor = RaplSensor(powercap, look_s=0)
+
+    reasons = {info.device: info.unavailable for info in sensor.describe()}
+
+    assert str(powercap / "intel-rapl:1") in str(reasons["cpu:package-1"])
+    assert reasons["cpu:package-0"] is None
+
+
 def test_rapl_that_vanishes_says_so(powercap: Path) -> None:
     (channel,) = (
         c for c in RaplSensor(powercap, look_s=0).channels() if c.device == "cpu:package-1"
@@ -180,14 +191,19 @@ def test_without_powercap_rapl_is_unavailable(tmp_path: Path) -> None:
     assert not sensor.channels()
 
 
-def test_codecarbon_is_an_estimate_of_two_devices_that_do_not_overlap() -> None:
+def test_codecarbon_is_an_estimate_of_two_devices_that_do_not_overlap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pytest.importorskip("codecarbon")
+    asked: list[object] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *names, **_: asked.append(names))
     sensor = CodecarbonSensor()
 
     infos = {info.device: info for info in sensor.describe()}
     time.sleep(0.1)
     values = {channel.device: channel.read()[0] for channel in sensor.channels()}
 
+    assert asked == []  # of the network, which a compute node need not have
     assert {info.kind for info in infos.values()} == {"estimated"}
     assert {device: info.scope for device, info in infos.items()} == {"cpu": "cpu", "dram": "dram"}
     assert all(info.note is not None and "model:" in info.note for info in infos.values())
@@ -301,6 +317,60 @@ def test_a_card_without_a_counter_gives_power_and_says_so(tmp_path: Path) -> Non
     assert "energy_counter_j" not in info["quantities"]
     assert "power_instant_w" in info["quantities"]
     assert "no energy counter" in info["note"]
+
+
+ONE_POWER = ["nvmlDeviceGetPowerUsage"]
+REPORTED = {
+    "DGX Spark: neither memory nor limits": (
+        {
+            "name": "NVIDIA GB10",
+            "compute_capability": [12, 1],
+            "not_supported": [
+                "nvmlDeviceGetMemoryInfo",
+                "nvmlDeviceGetEnforcedPowerLimit",
+                "nvmlDeviceGetPowerManagementDefaultLimit",
+                "nvmlDeviceGetPowerManagementLimitConstraints",
+            ],
+        },
+        {"energy_counter_j", "power_instant_w", "power_average_w"},
+    ),
+    "WSL2: no processes, no counter, no utilisation": (
+        {
+            "counter_supported": False,
+            "not_supported": [
+                "nvmlDeviceGetComputeRunningProcesses",
+                "nvmlDeviceGetGraphicsRunningProcesses",
+                "nvmlDeviceGetUtilizationRates",
+            ],
+        },
+        {"power_instant_w", "power_average_w"},
+    ),
+    "before Volta: neither a counter nor fields of power": (
+        {"compute_capability": [6, 1], "counter_supported": False, "not_supported": [185, 186]},
+        {"power_usage_w"},
+    ),
+    "a vGPU: no power at all": (
+        {"counter_supported": False, "not_supported": [185, 186, *ONE_POWER]},
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("card", REPORTED)
+def test_cards_as_their_owners_report_them(tmp_path: Path, card: str) -> None:
+    keys, quantities = REPORTED[card]
+    name = str(keys.get("name", "Simulated"))
+    rest = {key: value for key, value in keys.items() if key != "name"}
+    infos = _describe("nvml", card_environment(tmp_path, [sim.Device(name=name, keys=rest)]))
+
+    assert isinstance(infos, list)
+    (info,) = infos
+    if quantities is None:
+        assert "neither an energy counter nor power" in info["unavailable"]
+        assert info["remedy"]
+    else:
+        assert info["unavailable"] is None
+        assert set(info["quantities"]) == quantities
 
 
 def test_a_superchips_counter_is_that_of_the_module(tmp_path: Path) -> None:

@@ -79,12 +79,7 @@ class TrafficPrompts:
         self._config = config
         marked = content_seed is not None and not self.serving.cached_prompts
         self._first_marked = (0 if config.backend == "openai" else 1) if marked else None
-        trace, start_s = self.serving.trace, self.serving.trace_start_seconds or 0.0
-        self.trace: Trace | None = (
-            None if trace is None else read_trace(Path(trace).expanduser(), start_s)
-        )
-        if self.trace is not None and self.serving.arrivals == "trace":
-            _refuse_silence(config, self.serving, self.trace)
+        self.trace = recorded_trace(config)
         self._workload = workload
         self._token_ids: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         if workload is None:
@@ -267,6 +262,21 @@ class TrafficPrompts:
             return (words * (count // len(words) + 1))[:count]
         raw = Draws(self.content_seed, stream + (100 if answer_part else 0), index).raw(count)
         return tuple(self._token_ids[raw % np.uint64(len(self._token_ids))].tolist())
+
+
+def recorded_trace(config: ExperimentConfig) -> Trace | None:
+    """Return the trace that an experiment replays or draws from.
+
+    Raises:
+        ConfigurationError: it cannot be read, or nothing of it arrives within the window.
+    """
+    serving = config.serving
+    if serving is None or serving.trace is None:
+        return None
+    trace = read_trace(Path(serving.trace).expanduser(), serving.trace_start_seconds or 0.0)
+    if serving.arrivals == "trace":
+        _refuse_silence(config, serving, trace)
+    return trace
 
 
 def _refuse_silence(config: ExperimentConfig, serving: ServingConfig, trace: Trace) -> None:
