@@ -186,6 +186,12 @@ NO_TRACES: list[tuple[str, Any, str]] = [
     ("short.csv", PLAIN + "1,5\n", ":2: .*its fields are other than"),
     ("american.csv", AZURE + "11/16/2023 18:17:03,1,1\n", ":2: .*a row that is none"),
     ("utf16.csv", PLAIN.encode("utf-16"), "cannot be read"),
+    (
+        "agents.jsonl",
+        '{"session_id": "a", "timestamp": 0, "input_length": 5, "output_length": 6}\n'
+        '{"session_id": "a", "delay": 500, "input_length": 7, "output_length": 6}\n',
+        ":1: .*sessions of a trace are not replayed; serving.turns",
+    ),
     ("list.jsonl", "[0, 5, 6]\n", ":1: .*its fields are other than"),
 ]
 

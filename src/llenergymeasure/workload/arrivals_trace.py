@@ -73,8 +73,8 @@ def read_trace(path: Path, start_s: float = 0.0) -> Trace:
     only_a_file(path, _KEY)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = _json_lines(file) if path.suffix == ".jsonl" else _csv_lines(path, file)
-            rows, unanswered = _rows(path, lines)
+            read = _json_lines if path.suffix == ".jsonl" else _csv_lines
+            rows, unanswered = _rows(path, read(path, file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigurationError(
             Problem(f"cannot be read: {error}", key=_KEY, found=str(path))
@@ -131,18 +131,32 @@ def _csv_lines(path: Path, file: Iterable[str]) -> Iterator[_Fields]:
             yield number, [line[place] for place in places] if fits else (), ",".join(line)
 
 
-def _json_lines(file: Iterable[str]) -> Iterator[_Fields]:
+def _json_lines(path: Path, file: Iterable[str]) -> Iterator[_Fields]:
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
         try:
             values = json.loads(line)
+            if {"session_id", "delay"} & set(values):
+                raise _is_a_turn(path, number)
             at, asked, answered = (values[name] for name in _MOONCAKE)
             at_s = float(at) if "chat_id" in values else float(at) / 1000
             fields = [str(at_s), str(asked), str(answered)]
         except (ValueError, KeyError, TypeError, RecursionError):
             fields = []
         yield number, fields, line
+
+
+def _is_a_turn(path: Path, line: int) -> ConfigurationError:
+    return ConfigurationError(
+        Problem(
+            "a turn of a session (session_id, delay), whose prompt holds those before it: sessions "
+            "of a trace are not replayed; serving.turns and serving.think_seconds make some",
+            key=_KEY,
+            file=path,
+            line=line,
+        )
+    )
 
 
 def _rows(path: Path, lines: Iterable[_Fields]) -> tuple[list[tuple[float, int, int]], int]:
