@@ -37,6 +37,12 @@ def test_parameters_by_several_words_and_by_help() -> None:
     assert "sglang.engine.disable_radix_cache" in output("config", "sglang", "RadixAttention")
 
 
+def test_a_study_s_own_key_is_understood() -> None:
+    assert output("config", "vllm.engine.kv_cache_dtype") == output(
+        "config", "vllm", "kv_cache_dtype"
+    )
+
+
 def test_everything_in_brief() -> None:
     text = output("config", "sglang")
     assert len(text.splitlines()) > 570

@@ -54,10 +54,30 @@ def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
     assert said.startswith("small: 2 of 2 runs completed")
 
 
+ODD = {
+    "HOME": "/nonexistent",
+    "TMPDIR": "/nonexistent/tmp",
+    "LC_ALL": "C",
+    "PYTHONCOERCECLOCALE": "0",
+    "PYTHONUTF8": "0",
+    "PYTHONIOENCODING": "ascii",
+    "PYTHONWARNINGS": "error",
+    "TZ": "Nowhere/Here",
+    "http_proxy": "http://127.0.0.1:9",
+    "OMP_NUM_THREADS": "4,2",
+    "SNAKEMAKE_PROFILE": "no-such-profile",
+}
+"""Surroundings that runs have been tried in, all at once."""
+
+
 @pytest.mark.slow
 def test_a_pipe_gets_plain_lines_and_resume_goes_on(tmp_path: Path) -> None:
-    study = write_study(tmp_path, **SERVED, sweep={"n": [1, 2]})
-    done = llem(tmp_path, "run", str(study), "--cycles", "2", "--order", "sequential", "--no-gaps")
+    """In a folder, from a file and in surroundings that are odd in many ways."""
+    tmp_path = tmp_path / "we ird {x} it's #1"
+    tmp_path.mkdir()
+    study = write_study(tmp_path, **SERVED, sweep={"n": [1, 2]}).rename(tmp_path / "-s.yaml")
+    order = ("--cycles", "2", "--order", "sequential", "--no-gaps")
+    done = llem(tmp_path, "run", "./-s.yaml", *order, variables=ODD)
     assert done.returncode == 0, done.stderr
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", done.stdout + done.stderr)
     assert done.stderr.splitlines()[0] == "small: 4 runs, 4 to do, into results/small"
@@ -75,7 +95,7 @@ def test_a_pipe_gets_plain_lines_and_resume_goes_on(tmp_path: Path) -> None:
     done = llem(tmp_path, "resume")
     assert done.returncode == 0, done.stderr
     assert "small: 4 runs, 1 to do" in done.stderr  # the cycles of the last time
-    for named in ("study.yaml", "results/small"):
+    for named in ("./-s.yaml", "results/small"):
         done = llem(tmp_path, "resume", named)
         assert done.returncode == 0, done.stderr
         assert "4 runs, 0 to do" in done.stderr
@@ -86,7 +106,23 @@ def test_a_pipe_gets_plain_lines_and_resume_goes_on(tmp_path: Path) -> None:
     study.unlink()
     done = llem(tmp_path, "resume")
     assert done.returncode == 2
-    assert "study.yaml: the study that was run here is gone" in done.stderr
+    assert "-s.yaml: the study that was run here is gone" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_data_set_that_no_run_could_use_is_refused_at_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.jsonl").write_text('{"answer": "x"}\n')
+    write_study(tmp_path, dataset="p.jsonl")
+    said = called(monkeypatch, capsys, command, "study.yaml")
+    assert said.code == 2
+    assert "p.jsonl:1: row 1: no prompt in it" in said.err
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_dry_run_runs_and_writes_nothing(

@@ -102,6 +102,17 @@ def test_what_changes_the_measurement_changes_the_id(extra: dict[str, Any]) -> N
     assert only_id({"model": "tiny-llama", **extra}) != only_id({"model": "tiny-llama"})
 
 
+@pytest.mark.parametrize(
+    "body", [{"ignore_eos": None}, {"seed": None}, {"chat_template_kwargs": {"x": None}}]
+)
+def test_a_null_in_a_request_leaves_something_out_and_counts(body: dict[str, Any]) -> None:
+    server = {"base_url": "http://127.0.0.1:1/v1"}
+    study = {"model": "tiny-llama", "backend": "openai"}
+    whole = only_id({**study, "openai": server})
+    assert only_id({**study, "openai": {**server, "body": body}}) != whole
+    assert only_id({**study, "openai": {**server, "body": {}}}) == whole
+
+
 def test_preset_and_its_values_are_the_same_experiment() -> None:
     preset = only_id({"model": "tiny-llama", "decoder": {"preset": "deterministic"}})
     values = only_id({"model": "tiny-llama", "decoder": {"temperature": 0, "do_sample": False}})

@@ -7,7 +7,10 @@ import pytest
 
 from llenergymeasure.config.loading import study_from_mapping
 
-GONE = {"monokernel": "of vLLM 0.33: parameters are those of the release that the images have"}
+GONE = {
+    "monokernel": "of vLLM 0.33: parameters are those of the release that the images have",
+    '"ignore_eos": null': "was the id of a request that sends the field: the other's results",
+}
 RECORDED = Path(__file__).parents[1] / "fixtures" / "experiment_ids.jsonl"
 
 

@@ -19,6 +19,28 @@ def write(folder: Path, name: str, text: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("text", "n"),
+    [
+        (b"\xef\xbb\xbfmodel: tiny-llama\nn: 4\n", 4),
+        (b"model: tiny-llama\r\nn: 4\r\n", 4),
+        (b"model: tiny-llama\rn: 4\r", 4),
+        (b"model: tiny-llama\nn: 1e3\n", 1000),
+        (b"model: tiny-llama\nn: 0x10\n", 16),
+    ],
+)
+def test_a_file_as_editors_write_it(tmp_path: Path, text: bytes, n: int) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_bytes(text)
+    (experiment,) = load_study(path).experiments
+    assert experiment.model.n == n
+
+
+def test_a_model_called_no_is_one(tmp_path: Path) -> None:
+    (experiment,) = load_study(write(tmp_path, "study.yaml", "model: NO\n")).experiments
+    assert experiment.model.model == "NO"
+
+
 def test_on_is_a_key_like_any_other(tmp_path: Path) -> None:
     text = "model: tiny-llama\nnotify: {webhook_env: W, on: [failure]}\n"
     notify = load_study(write(tmp_path, "s.yaml", text)).notify

@@ -236,6 +236,27 @@ def test_a_counter_that_stands_still_gives_no_number_but_a_reason() -> None:
     assert covers(other, WORK, START_S, END_S)
 
 
+@pytest.mark.parametrize("counter", [{"counter_s": None}, {"counter_from": "samples"}])
+def test_a_card_that_says_0_w_has_no_energy_and_a_reason(counter: dict[str, object]) -> None:
+    made = metered(WORK, card.Sensor(gain=0, **counter))
+    assert made.total is None
+    assert made.energy(100, 100, 10).per_output_token_j is None
+    assert "power_instant_w was 0 all along" in str(made.energy().unavailable)
+
+
+@pytest.mark.parametrize("shown_w", [1000.0, 3700.0])
+def test_a_power_that_no_card_draws_disqualifies(shown_w: float) -> None:
+    made = metered(WORK, card.Sensor(gain=0, offset_w=shown_w, counter_s=None))
+    assert f"{shown_w:.0f} W in the mean" in made.validity["impossible_power"]
+    assert "impossible_power" in DISQUALIFYING
+
+
+def test_0_w_beside_a_good_counter_are_left_out() -> None:
+    made = metered(WORK, card.Sensor(gain=0))
+    assert covers(made.headline[0], WORK, START_S, END_S)
+    assert made.headline[0].channel == "counter"
+
+
 @pytest.mark.parametrize("call_s", [0.001, 0.003, 0.005])
 @pytest.mark.parametrize("counter_from", ["true", "samples"])
 def test_slow_calls_make_no_number_wrong(call_s: float, counter_from: str) -> None:

@@ -1,13 +1,21 @@
 """Which GPUs there are, and which a process would use."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.machine.gpus.inventory import Gpu, Inventory, Selection, named, visible
+from llenergymeasure.machine.gpus.inventory import (
+    Gpu,
+    Inventory,
+    Selection,
+    discover,
+    named,
+    visible,
+)
 from nvml_sim import sim
 from support.recording import card_environment, uuid
 
@@ -56,6 +64,23 @@ def test_cuda_visible_devices_can_mean_none(value: str) -> None:
 
     assert not chosen.gpus
     assert not chosen.warnings
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("1,0", [SECOND, FIRST]),
+        (" 1 , 0 ", [SECOND, FIRST]),
+        ("0,7", [FIRST]),
+        ("0,-1,1", [FIRST]),
+        ("0,0", [FIRST]),
+        (f"{SECOND},{FIRST}", [SECOND, FIRST]),
+        ("GPU-0000000", []),  # fits all of them
+        (f"MIG-{FIRST}/1/0", []),  # as drivers before 470 wrote it
+    ],
+)
+def test_cuda_visible_devices_as_people_write_it(value: str, expected: list[str]) -> None:
+    assert _uuids(visible(ALL, {"CUDA_VISIBLE_DEVICES": value})) == expected
 
 
 def test_cuda_stops_at_the_first_name_that_is_not_there() -> None:
@@ -145,6 +170,31 @@ def test_without_a_driver_the_reason_and_a_remedy_are_given() -> None:
         pytest.skip("this machine has NVIDIA GPUs")
     assert answer["unavailable"]
     assert answer["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("code", "says", "remedy"),
+    [
+        (18, "NVML does not start: .*[Vv]ersion", "of one version"),
+        (9, "NVML does not start: Driver Not Loaded", "nvidia-smi"),
+        (999, "NVML does not start: Unknown", "nvidia-smi"),
+        (4, "NVML does not start: Insufficient Permissions", "may not open /dev/nvidia"),
+        (12, "no NVIDIA driver", "install its driver"),
+    ],
+)
+def test_an_nvml_that_does_not_start_says_why_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, code: int, says: str, remedy: str
+) -> None:
+    import pynvml
+
+    def refuse() -> None:
+        raise pynvml.NVMLError(code)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", refuse)
+    found = discover()
+    assert not found.gpus
+    assert re.search(says, str(found.unavailable))
+    assert remedy in str(found.remedy)
 
 
 @pytest.mark.parametrize("listed", [None, "0"])

@@ -1,13 +1,18 @@
-"""The page of faults has a row for each that is injected, and names tests that are there."""
+"""The pages of faults and conditions have a row for each, and name tests that are there."""
 
 import ast
 import re
 from pathlib import Path
 
-from run.fault_list import Fault, faults
-from support.studies import ROOT
+import pytest
 
-PAGE = (ROOT / "docs" / "faults.md").read_text()
+from run.fault_list import Fault, faults
+from support.misbehaving_server import FAILED, FINE, MARKED
+from support.studies import ROOT
+from workload.test_published_files import READ, REFUSED, TRACES
+
+FAULTS, CONDITIONS = ((ROOT / "docs" / name).read_text() for name in ("faults.md", "conditions.md"))
+pages = pytest.mark.parametrize("page", [FAULTS, CONDITIONS], ids=["faults", "conditions"])
 
 
 def _row(number: int, fault: Fault) -> str:
@@ -23,18 +28,34 @@ def _row(number: int, fault: Fault) -> str:
 def test_every_fault_of_the_study_has_its_row() -> None:
     injected = faults(Path("torn"), Path("numberless"))
     for number, fault in enumerate(injected, start=1):
-        assert _row(number, fault) in PAGE
-    assert f"A study of {len(injected) + 1} experiments" in PAGE
+        assert _row(number, fault) in FAULTS
+    assert f"A study of {len(injected) + 1} experiments" in FAULTS
 
 
-def test_every_test_it_names_is_there() -> None:
-    named = re.findall(r"`([a-z_/]+\.py)::(\w+)` \|$", PAGE, re.MULTILINE)
+@pages
+def test_every_test_it_names_is_there(page: str) -> None:
+    named = re.findall(r"`([a-z_/]+\.py)::(\w+)` \|$", page, re.MULTILINE)
     assert len(named) >= 25
     for path, name in named:
         tree = ast.parse((ROOT / "tests" / path).read_text())
-        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, name
+        tests = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        assert name in tests, name
 
 
-def test_rows_are_numbered_without_a_gap() -> None:
-    numbers = [int(found) for found in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)]
+@pages
+def test_rows_are_numbered_without_a_gap(page: str) -> None:
+    numbers = [int(found) for found in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_the_counts_of_the_conditions_are_those_of_their_tables() -> None:
+    told = {
+        "ways to answer that are right": len(FINE),
+        "ways that are complete and odd": len(MARKED),
+        "ways that are none": len(FAILED),
+        "data sets as published": len(READ),
+        "rows and files that are none": len(REFUSED),
+        "traces: Azure": len(TRACES),
+    }
+    for words, count in told.items():
+        assert f"| {count} {words}" in CONDITIONS

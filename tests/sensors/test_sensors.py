@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -45,7 +46,7 @@ def powercap(tmp_path: Path) -> Path:
 
 
 def test_rapl_gives_packages_dram_and_platform_once_and_no_parts(powercap: Path) -> None:
-    sensor = RaplSensor(powercap)
+    sensor = RaplSensor(powercap, look_s=0)
 
     scopes = {info.device: info.scope for info in sensor.describe()}
 
@@ -64,7 +65,9 @@ def test_rapl_gives_packages_dram_and_platform_once_and_no_parts(powercap: Path)
 def _read_at(powercap: Path, *values_uj: int) -> list[float]:
     """What a package's counter gives where the kernel's shows these one after the other."""
     counter = powercap / "intel-rapl:1" / "energy_uj"
-    (channel,) = (c for c in RaplSensor(powercap).channels() if c.device == "cpu:package-1")
+    (channel,) = (
+        c for c in RaplSensor(powercap, look_s=0).channels() if c.device == "cpu:package-1"
+    )
     given = []
     for value_uj in values_uj:
         counter.write_text(str(value_uj))
@@ -101,7 +104,7 @@ def test_rapl_that_may_not_be_read_is_unavailable_with_the_remedy() -> None:
         root = Path(name)
         package = _domain(root / "intel-rapl:0", "package-0", 5_000_000)
         (package / "energy_uj").chmod(0o000)
-        (info,) = RaplSensor(root).describe()
+        (info,) = RaplSensor(root, look_s=0).describe()
 
     assert info.unavailable is not None
     assert "permission denied" in info.unavailable
@@ -127,7 +130,7 @@ def test_rapl_that_breaks_is_unavailable_and_the_others_go_on(powercap: Path) ->
     counter = powercap / "intel-rapl:1" / "energy_uj"
     counter.unlink()
     counter.mkdir()
-    sensor = RaplSensor(powercap)
+    sensor = RaplSensor(powercap, look_s=0)
 
     reasons = {info.device: info.unavailable for info in sensor.describe()}
 
@@ -136,12 +139,46 @@ def test_rapl_that_breaks_is_unavailable_and_the_others_go_on(powercap: Path) ->
     assert "cpu:package-1" not in {channel.device for channel in sensor.channels()}
 
 
+def test_rapl_of_unknown_range_is_unavailable_with_its_place(powercap: Path) -> None:
+    (powercap / "intel-rapl:1" / "max_energy_range_uj").unlink()
+    sensor = RaplSensor(powercap, look_s=0)
+
+    reasons = {info.device: info.unavailable for info in sensor.describe()}
+
+    assert str(powercap / "intel-rapl:1") in str(reasons["cpu:package-1"])
+    assert reasons["cpu:package-0"] is None
+
+
 def test_rapl_that_vanishes_says_so(powercap: Path) -> None:
-    (channel,) = (c for c in RaplSensor(powercap).channels() if c.device == "cpu:package-1")
+    (channel,) = (
+        c for c in RaplSensor(powercap, look_s=0).channels() if c.device == "cpu:package-1"
+    )
     (powercap / "intel-rapl:1" / "energy_uj").unlink()
 
     with pytest.raises(SensorError, match="energy_uj"):
         channel.read()
+
+
+@pytest.mark.parametrize("energy_uj", [0, 60_293_987_000_000])
+def test_rapl_that_nothing_renews_is_unavailable_before_a_run(
+    tmp_path: Path, energy_uj: int
+) -> None:
+    _domain(tmp_path / "intel-rapl:0", "package-0", energy_uj)
+    sensor = RaplSensor(tmp_path)
+
+    (info,) = sensor.describe()
+
+    assert f"stands still at {energy_uj}" in str(info.unavailable)
+    assert not sensor.channels()
+
+
+def test_rapl_that_counts_is_taken_at_the_next_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = _domain(tmp_path / "intel-rapl:0", "package-0", 5) / "energy_uj"
+    monkeypatch.setattr(time, "sleep", lambda _: counter.write_text("9"))
+
+    assert [channel.device for channel in RaplSensor(tmp_path).channels()] == ["cpu:package-0"]
 
 
 def test_without_powercap_rapl_is_unavailable(tmp_path: Path) -> None:
@@ -154,14 +191,19 @@ def test_without_powercap_rapl_is_unavailable(tmp_path: Path) -> None:
     assert not sensor.channels()
 
 
-def test_codecarbon_is_an_estimate_of_two_devices_that_do_not_overlap() -> None:
+def test_codecarbon_is_an_estimate_of_two_devices_that_do_not_overlap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pytest.importorskip("codecarbon")
+    asked: list[object] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *names, **_: asked.append(names))
     sensor = CodecarbonSensor()
 
     infos = {info.device: info for info in sensor.describe()}
     time.sleep(0.1)
     values = {channel.device: channel.read()[0] for channel in sensor.channels()}
 
+    assert asked == []  # of the network, which a compute node need not have
     assert {info.kind for info in infos.values()} == {"estimated"}
     assert {device: info.scope for device, info in infos.items()} == {"cpu": "cpu", "dram": "dram"}
     assert all(info.note is not None and "model:" in info.note for info in infos.values())
@@ -275,6 +317,60 @@ def test_a_card_without_a_counter_gives_power_and_says_so(tmp_path: Path) -> Non
     assert "energy_counter_j" not in info["quantities"]
     assert "power_instant_w" in info["quantities"]
     assert "no energy counter" in info["note"]
+
+
+ONE_POWER = ["nvmlDeviceGetPowerUsage"]
+REPORTED = {
+    "DGX Spark: neither memory nor limits": (
+        {
+            "name": "NVIDIA GB10",
+            "compute_capability": [12, 1],
+            "not_supported": [
+                "nvmlDeviceGetMemoryInfo",
+                "nvmlDeviceGetEnforcedPowerLimit",
+                "nvmlDeviceGetPowerManagementDefaultLimit",
+                "nvmlDeviceGetPowerManagementLimitConstraints",
+            ],
+        },
+        {"energy_counter_j", "power_instant_w", "power_average_w"},
+    ),
+    "WSL2: no processes, no counter, no utilisation": (
+        {
+            "counter_supported": False,
+            "not_supported": [
+                "nvmlDeviceGetComputeRunningProcesses",
+                "nvmlDeviceGetGraphicsRunningProcesses",
+                "nvmlDeviceGetUtilizationRates",
+            ],
+        },
+        {"power_instant_w", "power_average_w"},
+    ),
+    "before Volta: neither a counter nor fields of power": (
+        {"compute_capability": [6, 1], "counter_supported": False, "not_supported": [185, 186]},
+        {"power_usage_w"},
+    ),
+    "a vGPU: no power at all": (
+        {"counter_supported": False, "not_supported": [185, 186, *ONE_POWER]},
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("card", REPORTED)
+def test_cards_as_their_owners_report_them(tmp_path: Path, card: str) -> None:
+    keys, quantities = REPORTED[card]
+    name = str(keys.get("name", "Simulated"))
+    rest = {key: value for key, value in keys.items() if key != "name"}
+    infos = _describe("nvml", card_environment(tmp_path, [sim.Device(name=name, keys=rest)]))
+
+    assert isinstance(infos, list)
+    (info,) = infos
+    if quantities is None:
+        assert "neither an energy counter nor power" in info["unavailable"]
+        assert info["remedy"]
+    else:
+        assert info["unavailable"] is None
+        assert set(info["quantities"]) == quantities
 
 
 def test_a_superchips_counter_is_that_of_the_module(tmp_path: Path) -> None:

@@ -426,6 +426,14 @@ MARKED = [
         times=False,
     ),
     good(
+        "the end's mark alone, which is a token and no text",
+        answer([], [NEXT_S, event(part("", "stop")), event(counted(output=1)), DONE]),
+        "length_mismatch",
+        tokens=1,
+        per_part=None,
+        times=False,
+    ),
+    good(
         "one short",
         ends(output=11),
         "length_mismatch",

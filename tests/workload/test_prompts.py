@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from llenergymeasure.errors import BackendError, ConfigurationError
 from llenergymeasure.installation import install_command
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.known import KNOWN
+from llenergymeasure.workload.models.tiny import tiny_llama_folder
 from llenergymeasure.workload.order import choose, ordered
-from llenergymeasure.workload.prompts import build_workload, read_dataset
+from llenergymeasure.workload.prompts import build_workload, check_files, read_dataset
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
 
 FIRST_PROMPT = (1463, 1821, 1266, 42)
@@ -116,10 +118,6 @@ def test_chats_go_through_the_models_template(tmp_path: Path) -> None:
 
 
 def test_a_chat_that_the_template_refuses_is_named(tmp_path: Path) -> None:
-    import shutil
-
-    from llenergymeasure.workload.models.tiny import tiny_llama_folder
-
     model = tmp_path / "model"
     shutil.copytree(tiny_llama_folder(), model)
     settings_file = model / "tokenizer_config.json"
@@ -133,6 +131,54 @@ def test_a_chat_that_the_template_refuses_is_named(tmp_path: Path) -> None:
     settings_file.write_text(json.dumps(content))
     with pytest.raises(ConfigurationError, match="no chat template"):
         workload(model=str(model), dataset=data)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"pre_tokenizer": {"type": "FromTheFuture"}}, "may need newer packages tokenizers"),
+        (None, "Unterminated string"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_loaded_is_named(
+    tmp_path: Path, change: dict[str, Any] | None, says: str
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_llama_folder(), model)
+    file = model / "tokenizer.json"
+    text = file.read_text()
+    file.write_text(text[:1000] if change is None else json.dumps(json.loads(text) | change))
+    data = jsonl(tmp_path / "p.jsonl", [{"prompt": "x"}])
+    with pytest.raises(BackendError, match=rf"model {model}: its tokenizer cannot.*{says}"):
+        workload(model=str(model), dataset=data)
+
+
+@pytest.mark.parametrize("lacks", ["tokenizer.json", "generation_config.json", "pad_token"])
+def test_what_synthetic_prompts_do_not_need_may_be_missing(tmp_path: Path, lacks: str) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_llama_folder(), model)
+    if lacks.endswith(".json"):
+        (model / lacks).unlink()
+    else:
+        file = model / "tokenizer_config.json"
+        told = json.loads(file.read_text())
+        del told[lacks]
+        file.write_text(json.dumps(told))
+    assert len(workload(model=str(model), n=2).requests) == 2
+
+
+@pytest.mark.parametrize("kind", ["prompts", "trace", "silence"])
+def test_files_that_no_run_could_use_are_refused_with_the_plan(tmp_path: Path, kind: str) -> None:
+    values: dict[str, Any] = {"dataset": jsonl(tmp_path / "p.jsonl", [{"answer": "x"}])}
+    says = "row 1: no prompt in it"
+    if kind != "prompts":
+        rows = "0,5,5\n1000,5,5\n" if kind == "silence" else "0,-5,5\n"
+        trace = tmp_path / "t.csv"
+        trace.write_text("timestamp,input_tokens,output_tokens\n" + rows)
+        values = {"serving": {"arrivals": "trace", "trace": str(trace)}, "backend": "vllm"}
+        says = "the trace has 1 request" if kind == "silence" else "no number of tokens: -5"
+    with pytest.raises(ConfigurationError, match=says):
+        check_files([ExperimentConfig.model_validate({"model": "tiny-llama", **values})])
 
 
 def test_an_architecture_alone_cannot_read_texts(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ def config(
     as_json: JsonOption = False,
 ) -> None:
     """Look up what a study can set of an engine."""
+    backend, _, key = backend.partition(".")  # a study's dotted key names both
+    pattern = key.rpartition(".")[2] or pattern
     if backend not in ENGINES:
         hint = did_you_mean(nearest_names(backend, ENGINES)[:1])
         message = f"has no parameters to look up: there are {', '.join(ENGINES)}{hint}"

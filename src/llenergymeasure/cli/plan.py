@@ -15,6 +15,7 @@ from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.profile import forecast_for, job_request, misfits
 from llenergymeasure.workflow.stopping import planned
+from llenergymeasure.workload.prompts import check_files
 from llenergymeasure.workload.studies import load_study
 
 
@@ -29,6 +30,7 @@ def plan(
     take; with a cluster's profile, also what does not fit into its jobs. Nothing is run.
     """
     read = with_runners(load_study(study), apptainer_offered=False)
+    check_files(each.model for each in read.experiments)
     made = planned(read, StudyFolder.of(read))
     if as_json:
         compared = fairness(made)

@@ -30,6 +30,7 @@ from llenergymeasure.workflow.manifest import open_runs, write_manifest
 from llenergymeasure.workflow.profile import forecast_for, is_ours, job_request, misfits
 from llenergymeasure.workflow.stopping import planned, precision
 from llenergymeasure.workflow.whole import drive_study
+from llenergymeasure.workload.prompts import check_files
 from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 PROMPTS_OF_ONE = 10
@@ -166,6 +167,7 @@ def _run(
     """Run a study; ``mapping`` is what its file is to hold where there is none yet."""
     request = job_request(call.profile)
     study = with_runners(study, apptainer_offered=False)
+    check_files(each.model for each in study.experiments)
     folder = StudyFolder.of(study)
     plan = planned(study, folder)
     if dry_run:

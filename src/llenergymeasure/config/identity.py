@@ -128,6 +128,9 @@ class Identifier:
         decoder = counted.get("decoder")
         if isinstance(decoder, dict) and "preset" in decoder:
             counted["decoder"] = {k: v for k, v in decoder.items() if k != "preset"}
+        asked = counted.get("openai")
+        if isinstance(asked, dict) and asked.get("body"):
+            counted["openai"] = {**asked, "body": _with_none(asked["body"])}
         if counted.get("answer_length") == "fixed":
             del counted["answer_length"]
         for key, suffixes in LOCAL_SETTINGS.items():
@@ -180,6 +183,15 @@ class Identifier:
         for name in names:
             digest.update(f"{name}\0{self._cache.sha256(path / name)}\n".encode())
         return digest.hexdigest()
+
+
+def _with_none(value: Any) -> Any:
+    """Return a request's fields so that None counts: its field is left out, or sent as such."""
+    if isinstance(value, dict):
+        return {name: _with_none(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_with_none(each) for each in value]
+    return {"none": True} if value is None else value
 
 
 def _files_below(folder: Path) -> list[str]:

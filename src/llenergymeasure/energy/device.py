@@ -22,8 +22,8 @@ from llenergymeasure.recording.samples import Samples
 from llenergymeasure.sensors.base import Quantity, SensorInfo
 from llenergymeasure.sensors.behaviour import POWER_QUANTITIES, Behaviour, PowerBehaviour
 
-_IMPOSSIBLE = 1.5
-"""A counter that rises faster than this many times the power limit has not counted energy."""
+IMPOSSIBLE = 1.5
+"""What says more than this many times the power limit has not measured."""
 _STOOD_STILL = 0.5
 """Nor has one that, over a gap, rose by less than this share of the least power that was read."""
 
@@ -202,7 +202,7 @@ def _jumps(knots: Knots, reach: PowerRange, info: SensorInfo, least_w: float) ->
     power_w = np.diff(knots.energy_j) / spans_s
     gap = np.diff(knots.t_s) > 3 * knots.spacing_s
     lost = gap & (power_w < _STOOD_STILL * least_w)
-    return knots.t_s[1:][(power_w > _IMPOSSIBLE * reach.high_w) | lost]
+    return knots.t_s[1:][(power_w > IMPOSSIBLE * reach.high_w) | lost]
 
 
 def _power_range(info: SensorInfo, knots: Knots, readings: dict[Quantity, Readings]) -> PowerRange:

@@ -169,10 +169,19 @@ def blank_reading(info: SensorInfo, channel: str, *, headline: bool) -> Reading:
 
 def missing_reading(samples: Samples, info: SensorInfo) -> Reading:
     """Return the reading of a sensor that gave nothing, with its reason."""
-    reason = info.unavailable or _failure(samples, info) or "it gave no energy"
+    reason = info.unavailable or _failure(samples, info) or _unmoved(samples, info)
     channel = "model" if info.kind == "estimated" else "counter"
     blank = blank_reading(info, channel, headline=False)
     return blank.model_copy(update={"unavailable": reason})
+
+
+def _unmoved(samples: Samples, info: SensorInfo) -> str:
+    """Return what a sensor that answered without saying anything has shown."""
+    shown = {name: samples.series(info.device, info.sensor, name).value for name in info.quantities}
+    told = [
+        f"{name} was {each[0]:g} all along" for name, each in shown.items() if len(set(each)) == 1
+    ]
+    return ", ".join(["it gave no energy", *told])
 
 
 def _failure(samples: Samples, info: SensorInfo) -> str | None:

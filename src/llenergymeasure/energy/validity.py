@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from llenergymeasure.energy.channel import Channel, Stretch
-from llenergymeasure.energy.device import Device
+from llenergymeasure.energy.device import IMPOSSIBLE, Device
 from llenergymeasure.energy.rest import IdlePower
 from llenergymeasure.machine.gpus.state import LOWERED, THROTTLE_REASONS
 from llenergymeasure.recording.samples import Samples
@@ -66,9 +66,21 @@ def device_doubts(
         yield from _sample_gap(samples, device, channel, window)
     if stretch is None:
         return
+    yield from _impossible_power(device, stretch, window)
     yield from _nature(device, channel)
     yield from _mismatch(device, window)
     yield from _short_window(device, channel, stretch, window, precision)
+
+
+def _impossible_power(device: Device, stretch: Stretch, window: Span) -> Iterator[Doubt]:
+    """Yield a doubt where a sensor says far more than its card can draw: some drivers do."""
+    limit_w = max((device.info.power_limit_w or {}).values(), default=0.0)
+    mean_w = stretch.energy_j / ((window[1] - window[0]) / NS_PER_S)
+    if limit_w and mean_w > IMPOSSIBLE * limit_w:
+        yield (
+            "impossible_power",
+            f"{device.info.device}: {mean_w:.0f} W in the mean, and its limit is {limit_w:.0f} W",
+        )
 
 
 def _nature(device: Device, channel: Channel) -> Iterator[Doubt]:

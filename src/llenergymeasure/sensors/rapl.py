@@ -17,6 +17,8 @@ NAME = "rapl"
 POWERCAP = Path("/sys/class/powercap")
 UPDATE_PERIOD_S = 0.001
 _PACE = Every(0.05, slow=False)
+_LOOK_S = 0.05
+"""A counter that shows the same for so long, fifty periods, counts nothing: some are frozen."""
 _MOST_W = 2000.0
 """No package, its memory or platform draws more."""
 _PERMISSION = (
@@ -28,10 +30,10 @@ _PERMISSION = (
 class RaplSensor:
     """The counters of all CPU packages, their DRAM, and the platform where it has one."""
 
-    def __init__(self, root: Path = POWERCAP) -> None:
-        """Take the powercap folder."""
+    def __init__(self, root: Path = POWERCAP, look_s: float = _LOOK_S) -> None:
+        """Take the powercap folder, and how long a counter may stand still."""
         self._root = root
-        self._domains = _domains(root)
+        self._domains = _domains(root, look_s)
 
     def describe(self) -> list[SensorInfo]:
         """Return one entry a domain, or one that says why there is none."""
@@ -66,7 +68,7 @@ class RaplSensor:
 class _Domain:
     """One counter, made to go on where it starts over."""
 
-    def __init__(self, folder: Path, device: str, scope: Scope) -> None:
+    def __init__(self, folder: Path, device: str, scope: Scope, look_s: float) -> None:
         self.device = device
         self._scope = scope
         self._folder = folder
@@ -79,11 +81,21 @@ class _Domain:
         try:
             self._range_uj = int((folder / "max_energy_range_uj").read_text())
             self.read()
+            self._look(look_s)
         except SensorError as error:
             self.unavailable = str(error)
             self._remedy = _PERMISSION if "permission" in str(error).lower() else None
         except (OSError, ValueError) as error:
             self.unavailable = f"{folder}: {error}"
+
+    def _look(self, look_s: float) -> None:
+        """Raise where it does not count; where it does this takes about a millisecond."""
+        first_uj, end_s = self._last_uj, time.monotonic() + look_s
+        while look_s and self._last_uj == first_uj:
+            if time.monotonic() > end_s:
+                raise SensorError(f"{self._folder / 'energy_uj'} stands still at {first_uj}")
+            time.sleep(UPDATE_PERIOD_S)
+            self.read()
 
     def describe(self) -> SensorInfo:
         return SensorInfo(
@@ -116,17 +128,17 @@ class _Domain:
         return (Value("energy_counter_j", joules, span_ns=int(UPDATE_PERIOD_S * 1e9)),)
 
 
-def _domains(root: Path) -> list[_Domain]:
+def _domains(root: Path, look_s: float) -> list[_Domain]:
     """Find packages, their DRAM and the platform; ``intel-rapl-mmio`` repeats packages."""
     found: list[_Domain] = []
     for package in _children(root, "intel-rapl:*", lambda name: name.count(":") == 1):
         name = _text(package / "name")
         if name == "psys":
-            found.append(_Domain(package, "host", "host"))
+            found.append(_Domain(package, "host", "host", look_s))
         elif name.startswith("package"):
-            found.append(_Domain(package, f"cpu:{name}", "cpu"))
+            found.append(_Domain(package, f"cpu:{name}", "cpu", look_s))
             parts = [part for part in _parts(root, package) if _text(part / "name") == "dram"]
-            found += [_Domain(part, f"dram:{name}", "dram") for part in parts]
+            found += [_Domain(part, f"dram:{name}", "dram", look_s) for part in parts]
     return found
 
 

@@ -126,7 +126,12 @@ class Call:
         """Return the command that runs this workflow on a study."""
         root = workflow_root()
         words = python_module("snakemake", *self.targets)
-        words += ["--snakefile", str(root / "Snakefile"), "--configfile", str(study_file)]
+        words += [
+            "--snakefile",
+            str(root / "Snakefile"),
+            "--configfile",
+            str(study_file.absolute()),
+        ]
         # Snakemake would lay the default profile, which it finds next to the rules, over another.
         return [*words, "--workflow-profile", "none", "--profile", profile_place(self.profile)]
 

@@ -3,7 +3,8 @@
 Read are the columns of the Azure LLM inference traces (TIMESTAMP, ContextTokens, GeneratedTokens:
 github.com/Azure/AzurePublicDataset), of BurstGPT (Timestamp, Request tokens, Response tokens:
 github.com/HPMLL/BurstGPT), and plain timestamp, input_tokens, output_tokens; and the JSON Lines of
-Mooncake (timestamp in milliseconds, input_length, output_length: github.com/kvcache-ai/Mooncake).
+Mooncake (timestamp in milliseconds, input_length, output_length: github.com/kvcache-ai/Mooncake)
+and Qwen-Bailian (with chat_id, in seconds: github.com/alibaba-edu/qwen-bailian-usagetraces-anon).
 """
 
 import csv
@@ -72,8 +73,8 @@ def read_trace(path: Path, start_s: float = 0.0) -> Trace:
     only_a_file(path, _KEY)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = _json_lines(file) if path.suffix == ".jsonl" else _csv_lines(path, file)
-            rows, unanswered = _rows(path, lines)
+            read = _json_lines if path.suffix == ".jsonl" else _csv_lines
+            rows, unanswered = _rows(path, read(path, file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigurationError(
             Problem(f"cannot be read: {error}", key=_KEY, found=str(path))
@@ -126,28 +127,43 @@ def _csv_lines(path: Path, file: Iterable[str]) -> Iterator[_Fields]:
     places = [heading.index(name) for name in columns]
     for number, line in enumerate(lines, start=2):
         if line:
-            yield number, [line[place] for place in places if place < len(line)], ",".join(line)
+            fits = len(line) == len(heading)
+            yield number, [line[place] for place in places] if fits else (), ",".join(line)
 
 
-def _json_lines(file: Iterable[str]) -> Iterator[_Fields]:
+def _json_lines(path: Path, file: Iterable[str]) -> Iterator[_Fields]:
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
         try:
             values = json.loads(line)
-            at_ms, asked, answered = (values[name] for name in _MOONCAKE)
-            fields = [str(float(at_ms) / 1000), str(asked), str(answered)]
+            if {"session_id", "delay"} & set(values):
+                raise _is_a_turn(path, number)
+            at, asked, answered = (values[name] for name in _MOONCAKE)
+            at_s = float(at) if "chat_id" in values else float(at) / 1000
+            fields = [str(at_s), str(asked), str(answered)]
         except (ValueError, KeyError, TypeError, RecursionError):
             fields = []
         yield number, fields, line
+
+
+def _is_a_turn(path: Path, line: int) -> ConfigurationError:
+    return ConfigurationError(
+        Problem(
+            "a turn of a session (session_id, delay), whose prompt holds those before it: sessions "
+            "of a trace are not replayed; serving.turns and serving.think_seconds make some",
+            key=_KEY,
+            file=path,
+            line=line,
+        )
+    )
 
 
 def _rows(path: Path, lines: Iterable[_Fields]) -> tuple[list[tuple[float, int, int]], int]:
     rows, unanswered = [], 0
     for number, fields, line in lines:
         try:
-            at_s, asked, answered = fields
-            row = (_seconds(at_s), _tokens(asked), _tokens(answered))
+            row = _row(fields)
         except ValueError as error:
             raise ConfigurationError(
                 Problem(
@@ -163,6 +179,13 @@ def _rows(path: Path, lines: Iterable[_Fields]) -> tuple[list[tuple[float, int, 
         else:
             rows.append(row)
     return rows, unanswered
+
+
+def _row(fields: Sequence[str]) -> tuple[float, int, int]:
+    if not fields:
+        raise ValueError("its fields are other than the heading's or the format's")
+    at_s, asked, answered = fields
+    return _seconds(at_s), _tokens(asked), _tokens(answered)
 
 
 def _tokens(text: str) -> int:

@@ -89,12 +89,7 @@ class TrafficPrompts:
         self._config = config
         marked = content_seed is not None and not self.serving.cached_prompts
         self._first_marked = (0 if config.backend == "openai" else 1) if marked else None
-        trace, start_s = self.serving.trace, self.serving.trace_start_seconds or 0.0
-        self.trace: Trace | None = (
-            None if trace is None else read_trace(Path(trace).expanduser(), start_s)
-        )
-        if self.trace is not None and self.serving.arrivals == "trace":
-            _refuse_silence(config, self.serving, self.trace)
+        self.trace = recorded_trace(config)
         self._workload = workload
         self._token_ids: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         if workload is None:
@@ -156,9 +151,10 @@ class TrafficPrompts:
                 )
         if self.serving.endpoint == "chat":
             notes.append("prompts are sent as messages, which the server's own template renders")
-        if self.trace is not None and self.trace.unanswered:
+        if self.trace is not None:
             notes.append(
-                f"{self.trace.unanswered} requests of the trace had no answer and are left out"
+                f"the trace has {len(self.trace)} requests over {self.trace.offset_s[-1]:.6g} s; "
+                f"{self.trace.unanswered} more had no answer and are left out"
             )
         return tuple(notes)
 
@@ -276,6 +272,21 @@ class TrafficPrompts:
             return (words * (count // len(words) + 1))[:count]
         raw = Draws(self.content_seed, stream + (100 if answer_part else 0), index).raw(count)
         return tuple(self._token_ids[raw % np.uint64(len(self._token_ids))].tolist())
+
+
+def recorded_trace(config: ExperimentConfig) -> Trace | None:
+    """Return the trace that an experiment replays or draws from.
+
+    Raises:
+        ConfigurationError: it cannot be read, or nothing of it arrives within the window.
+    """
+    serving = config.serving
+    if serving is None or serving.trace is None:
+        return None
+    trace = read_trace(Path(serving.trace).expanduser(), serving.trace_start_seconds or 0.0)
+    if serving.arrivals == "trace":
+        _refuse_silence(config, serving, trace)
+    return trace
 
 
 def _refuse_silence(config: ExperimentConfig, serving: ServingConfig, trace: Trace) -> None:

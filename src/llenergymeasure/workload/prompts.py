@@ -1,14 +1,14 @@
 """An experiment's workload: from its data set to requests in batch order."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from llenergymeasure.config.chat import ChatConfig
 from llenergymeasure.config.experiment import ExperimentConfig, SyntheticDataset
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.workload.conversations import TrafficPrompts
+from llenergymeasure.workload.conversations import TrafficPrompts, recorded_trace
 from llenergymeasure.workload.datasets.files import READERS, read_file
 from llenergymeasure.workload.datasets.hub import is_hub_name, read_hub
 from llenergymeasure.workload.datasets.record import Dataset, Record
@@ -57,6 +57,21 @@ def traffic_prompts(config: ExperimentConfig, content_seed: int | None = None) -
     return TrafficPrompts(config, None if made else _batch_workload(config), content_seed)
 
 
+def check_files(configs: Iterable[ExperimentConfig]) -> None:
+    """Read every file of prompts and every trace that experiments name.
+
+    Raises:
+        ConfigurationError: one cannot be used; runs would find that out one by one.
+    """
+    files = set()
+    for config in configs:
+        recorded_trace(config)
+        if isinstance(config.dataset, str) and _is_file(Path(config.dataset).expanduser()):
+            files.add(config.dataset)
+    for name in sorted(files):
+        read_dataset(name)
+
+
 def _batch_workload(config: ExperimentConfig) -> Workload:
     synthetic = config.synthetic()
     if synthetic is not None:
@@ -72,7 +87,7 @@ def read_dataset(name: str) -> Dataset:
         BackendError: a data set on the hub cannot be fetched.
     """
     path = Path(name).expanduser()
-    if (path.exists() and not path.is_dir()) or path.suffix.lower() in READERS:
+    if _is_file(path):
         return read_file(path)
     if not is_hub_name(name) and not path.is_dir():
         raise ConfigurationError(
@@ -84,6 +99,10 @@ def read_dataset(name: str) -> Dataset:
             )
         )
     return read_hub(name)
+
+
+def _is_file(path: Path) -> bool:
+    return (path.exists() and not path.is_dir()) or path.suffix.lower() in READERS
 
 
 def _synthetic(config: ExperimentConfig, dataset: SyntheticDataset) -> Workload:

@@ -62,7 +62,9 @@ def test_every_request_is_answered_and_counted(run: Path, record: dict[str, Any]
     assert {each["finish_reason"] for each in requests} == {"length"}
 
 
-def test_prompts_reach_the_model_as_the_tokens_they_are(record: dict[str, Any]) -> None:
+def test_prompts_reach_the_model_as_the_tokens_they_are(run: Path, record: dict[str, Any]) -> None:
+    found = pq.read_table(run / "requests.parquet")["input_tokens_cached"].to_pylist()
+    assert set(found) == {0}  # it says so, and computes each
     assert record["serving"]["input_tokens_checked"] > 0
     assert record["serving"]["input_tokens_differ"] == 0
 

@@ -87,6 +87,7 @@ class _Reading:
         self._shown: list[tuple[bool, str]] = []
         """Of each that shows one whether the server calls it thought, and its text."""
         self._usage: Mapping[str, Any] | None = None
+        self._ended_ns = 0
         self._done = False
         self._events = 0
         self._most_events = _EVENTS_SPARE + _EVENTS_A_TOKEN * exchange.asked_tokens
@@ -122,6 +123,8 @@ class _Reading:
         shown = sum(shows for _, shows in self.parts)
         if shown and not tokens:
             raise _AnswerError("malformed", f"usage reports no tokens, and {shown} parts held some")
+        if tokens == 1 and not self.parts and self._ended_ns:
+            self.parts.append((self._ended_ns, False))  # the mark that ends a sequence, unseen
         if tokens and not self.parts:
             raise _AnswerError("malformed", "usage reports tokens, and none came")
         exchange.output_tokens = tokens
@@ -143,6 +146,7 @@ class _Reading:
         for choice in event.get("choices") or ():
             reason = choice.get("finish_reason")
             if reason:
+                self._ended_ns = at_ns
                 self._ended(reason)
             shown = _shown(choice)
             if shown is not None:

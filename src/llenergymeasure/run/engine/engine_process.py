@@ -384,7 +384,9 @@ def _memory(config: ExperimentConfig, found: Preflight, workload: Workload) -> d
     need = None if found.source is None else memory_need(config, found.source, workload)
     if need is None:
         return {}
-    return {"weights_bytes": need.weights_bytes, "kv_cache_bytes": need.cache_bytes}
+    told = {"weights_bytes": need.weights_bytes}
+    # Where the engine batches by itself, how many sequences it keeps is not known beforehand.
+    return told | ({"kv_cache_bytes": need.cache_bytes} if config.backend == "pytorch" else {})
 
 
 def _set_by_the_study(config: ExperimentConfig) -> bool:

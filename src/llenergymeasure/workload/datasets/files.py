@@ -7,7 +7,13 @@ from pathlib import Path
 
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import pointer_of_lfs
-from llenergymeasure.workload.datasets.record import CHAT_COLUMNS, TEXT_COLUMNS, Dataset, Rows
+from llenergymeasure.workload.datasets.record import (
+    CHAT_COLUMNS,
+    TEXT_COLUMNS,
+    UNREAD,
+    Dataset,
+    Rows,
+)
 
 _LONGEST_FIELD = 2**31 - 1
 _ROWS_AT_ONCE = 64
@@ -117,7 +123,7 @@ def _read_parquet(path: Path, rows: Rows) -> None:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             _need_column(path, names)
-            wanted = {*TEXT_COLUMNS, *CHAT_COLUMNS, "source"}
+            wanted = {*TEXT_COLUMNS, *CHAT_COLUMNS, *UNREAD, "source"}
             columns = [name for name in names if name in wanted]
             batches = file.iter_batches(_ROWS_AT_ONCE, columns=columns)
             each = (values for batch in batches for values in batch.to_pylist())

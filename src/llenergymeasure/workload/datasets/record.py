@@ -10,10 +10,17 @@ from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.screen import clean
 
 TEXT_COLUMNS = ("prompt", "text", "instruction", "input", "question")
-"""Columns a prompt is read from, the first that is there. ``instruction`` takes ``input`` along."""
+"""Columns a prompt is read from, the first that is there."""
 
-CHAT_COLUMNS = ("messages", "conversations", "conversation")
-"""Columns of chats, read where none of the text columns is there."""
+CHAT_COLUMNS = ("messages", "conversations", "conversation", "turns")
+"""Columns of chats, read where none of the text columns is there. Of ``turns`` (MT-bench), which
+are questions alone, the first is asked."""
+
+WITH_INSTRUCTION = ("input", "context")
+"""What an ``instruction`` takes along, in Alpaca's collections and in Dolly."""
+
+UNREAD = ("context", "system", "system_prompt")
+"""Columns that are meant to be asked too, and are read nowhere else: they are said."""
 
 MOST_CHARACTERS = 1 << 30
 """Text of a data set beyond which no more of it is read."""
@@ -90,6 +97,7 @@ class Rows:
         self._problems: list[Problem] = []
         self._left_out: Counter[str] = Counter()
         self._replaced = 0
+        self._unread: Counter[str] = Counter()
         self._provenance: list[str] = []
         self._characters = 0
 
@@ -127,6 +135,7 @@ class Rows:
         except _NoQuestionError as error:
             self._left_out[str(error)] += 1
         else:
+            self._unread.update(name for name in UNREAD if _is_unread(name, values))
             whole = _without_half_characters(record)
             self._replaced += whole != record
             self._records.append(whole)
@@ -158,6 +167,10 @@ class Rows:
             f"{count} rows of {self._name} are left out: {why}"
             for why, count in self._left_out.items()
         ]
+        notes += [
+            f"{count} rows of {self._name} have a {name} that is no part of their prompts"
+            for name, count in self._unread.items()
+        ]
         if self._replaced:
             notes.append(
                 f"{self._replaced} rows of {self._name} hold halves of characters (lone "
@@ -166,7 +179,15 @@ class Rows:
         return tuple(notes)
 
 
+def _is_unread(name: str, values: Mapping[str, Any]) -> bool:
+    read = name in WITH_INSTRUCTION and next((c for c in TEXT_COLUMNS if values.get(c)), None)
+    return bool(values.get(name)) and read != "instruction"
+
+
 def _record(row: int, values: Mapping[str, Any]) -> Record:
+    request = values.get("body")
+    if isinstance(request, Mapping):  # a line of a file for OpenAI's batch interface
+        values = request
     source = values.get("source")
     name = source if isinstance(source, str) else ""
     for column in TEXT_COLUMNS:
@@ -186,10 +207,9 @@ def _record(row: int, values: Mapping[str, Any]) -> Record:
 
 def _text(column: str, values: Mapping[str, Any]) -> str:
     text = _string(column, values[column])
-    context = values.get("input")
-    if column != "instruction" or context is None or context == "":
-        return text
-    return f"{text}\n\n{_string('input', context)}"
+    along = WITH_INSTRUCTION if column == "instruction" else ()
+    told = [_string(name, values[name]) for name in along if values.get(name) not in (None, "")]
+    return "\n\n".join([text, *told])
 
 
 def _string(column: str, value: Any) -> str:
@@ -203,6 +223,8 @@ def _string(column: str, value: Any) -> str:
 def _messages(column: str, value: Any) -> tuple[Mapping[str, str], ...]:
     if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
         raise _BadRowError(f"{column} should be a list of messages, not {type(value).__name__}")
+    if column == "turns":
+        value = [{"role": "user", "content": item} for item in list(value)[:1]]
     messages = tuple(_message(column, item) for item in value)
     if not messages:
         raise _NoQuestionError(f"{column} is empty")
@@ -220,7 +242,7 @@ def _message(column: str, item: Any) -> Mapping[str, str]:
     if not isinstance(item, Mapping):
         raise _BadRowError(f"a message in {column} should be a mapping, not {type(item).__name__}")
     role = item.get("role", item.get("from"))
-    content = item.get("content", item.get("value"))
+    content = _joined(item.get("content", item.get("value")))
     if not isinstance(role, str) or not isinstance(content, str):
         raise _BadRowError(f"a message in {column} needs a role and a content, both text")
     known = _ROLES.get(role.lower())
@@ -229,6 +251,14 @@ def _message(column: str, item: Any) -> Mapping[str, str]:
             f"a message in {column} has the role {role[:40]!r}; known are {', '.join(_ROLES)}"
         )
     return {"role": known, "content": content}
+
+
+def _joined(content: Any) -> Any:
+    """Return the text of a message whose content is in parts, as OpenAI's may be; else as it is."""
+    if not isinstance(content, list | tuple) or not content:
+        return content
+    parts: list[Any] = [part.get("text") if isinstance(part, Mapping) else 0 for part in content]
+    return "\n".join(parts) if all(isinstance(part, str) for part in parts) else content
 
 
 def _without_half_characters(record: Record) -> Record:

@@ -1,0 +1,208 @@
+"""Data sets and traces as they are published, and as programs of all kinds write them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.workload.arrivals_trace import read_trace
+from llenergymeasure.workload.datasets.files import read_file
+
+USER = {"role": "user", "content": "hi"}
+CALLED = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+
+
+def parquet(values: Any) -> Callable[[Path], object]:
+    return lambda path: pq.write_table(pa.table({"prompt": values}), path)
+
+
+def put(path: Path, content: Any) -> Path:
+    """Write bytes, text, or a row as JSON."""
+    if callable(content):
+        content(path)
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+READ: list[tuple[str, Any, Any]] = [
+    ("alpaca_data.json", [{"instruction": "Add", "input": "1 2", "output": "3"}], "Add\n\n1 2"),
+    ("dolly.jsonl", {"instruction": "Who?", "context": "Ann.", "response": "A"}, "Who?\n\nAnn."),
+    ("mt_bench.jsonl", {"question_id": 81, "turns": ["Write.", "Again."]}, "Write."),
+    ("gsm8k.jsonl", {"question": "2 + 2?", "answer": "4"}, "2 + 2?"),
+    ("humaneval.jsonl", {"prompt": "def f():", "canonical_solution": "x"}, "def f():"),
+    ("oasst.jsonl", {"text": "hi", "role": "prompter"}, "hi"),
+    ("lmsys.jsonl", {"model": "m", "conversation": [USER, {**USER, "role": "assistant"}]}, "hi"),
+    ("openai_batch.jsonl", {"custom_id": "1", "body": {"messages": [USER]}}, "hi"),
+    ("completions.jsonl", {"custom_id": "1", "body": {"prompt": "hi"}}, "hi"),
+    ("parts.jsonl", {"messages": [{**USER, "content": [{"type": "text", "text": "hi"}]}]}, "hi"),
+    ("UPPER.JSONL", {"prompt": "a"}, "a"),
+    ("array.json", [{"prompt": "a"}], "a"),
+    ("blank.jsonl", '\n{"prompt": "a"}\n \n', "a"),
+    ("bom.jsonl", b'\xef\xbb\xbf{"prompt": "a"}\n', "a"),
+    ("bom.csv", b"\xef\xbb\xbfprompt\na\n", "a"),
+    ("cr.csv", b"prompt\ra\r", "a"),
+    ("crlf.csv", b'prompt,x\r\n"a\r\nb",1\r\n', "a\r\nb"),
+    ("crlf.txt", b"a\r\n", "a"),
+    ("dictionary.parquet", parquet(pa.array(["a"]).dictionary_encode()), "a"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "text"), READ, ids=[name for name, _, _ in READ])
+def test_a_data_set_is_read(tmp_path: Path, name: str, content: Any, text: str) -> None:
+    (record,) = read_file(put(tmp_path / name, content))
+    assert (record.text or record.messages[-1]["content"]) == text
+
+
+REFUSED: list[tuple[str, Any, str]] = [
+    ("none.jsonl", "null\n", r":1: row 1: should be a mapping, not NoneType"),
+    ("number.jsonl", "3\n", r":1: row 1: should be a mapping, not int"),
+    ("nan.jsonl", '{"prompt": NaN}\n', "row 1: prompt should be text, not float"),
+    ("null.jsonl", {"prompt": None}, "row 1: no prompt in it"),
+    ("array.jsonl", '[{"prompt": "a"}]', "row 1: should be a mapping, not list"),
+    ("object.json", {"data": [{"prompt": "a"}]}, "with a value or a name: data"),
+    ("tools.jsonl", {"messages": [USER, CALLED]}, "row 1: .* a role and a content, both text"),
+    (
+        "image.jsonl",
+        {"messages": [{**USER, "content": [{"type": "image_url", "image_url": {}}]}]},
+        "row 1: .* a role and a content, both text",
+    ),
+    ("utf16.csv", "prompt\na\n".encode("utf-16"), "is not UTF-8"),
+    ("latin1.csv", "prompt\ncafé\n".encode("latin-1"), "is not UTF-8"),
+    ("semicolons.csv", "prompt;x\na;1\n", "its columns: prompt;x"),
+    ("capitals.csv", "Prompt,X\na,1\n", "its columns: Prompt, X"),
+    ("empty_cell.csv", 'prompt,x\n"",1\n', ":2: row 2: no prompt in it"),
+    ("null.parquet", parquet(["a", None]), ":2: row 2: no prompt in it"),
+    ("bytes.parquet", parquet([b"a"]), ":1: row 1: prompt should be text, not bytes"),
+    ("packed.json.gz", b"\x1f\x8b", "not a kind of file"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "says"), REFUSED, ids=[name for name, _, _ in REFUSED])
+def test_a_data_set_is_refused_with_file_and_row(
+    tmp_path: Path, name: str, content: Any, says: str
+) -> None:
+    path = put(tmp_path / name, content)
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        read_file(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "note"),
+    [
+        ({"question": "q", "context": "c"}, ["1 rows of d.jsonl have a context that is no part"]),
+        ({"system_prompt": "s", "question": "q"}, ["1 rows of d.jsonl have a system_prompt that"]),
+        ({"instruction": "i", "context": "c"}, []),
+        ({"question": "q", "answer": "a"}, []),
+    ],
+)
+def test_what_a_row_says_besides_its_prompt_is_noted(
+    tmp_path: Path, row: dict[str, str], note: list[str]
+) -> None:
+    notes = read_file(put(tmp_path / "d.jsonl", row)).notes
+    assert len(notes) == len(note)
+    assert all(each.startswith(begin) for each, begin in zip(notes, note, strict=True))
+
+
+AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+PLAIN = "timestamp,input_tokens,output_tokens\n"
+MOONCAKE = '{"timestamp": %s, "input_length": 5, "output_length": 6, "hash_ids": [0, 1]}\n'
+BAILIAN = '{"chat_id": 1, "timestamp": %s, "input_length": 5, "output_length": 6, "turn": 2}\n'
+
+TRACES: list[tuple[str, Any, list[float], tuple[int, int]]] = [
+    (
+        "azure_2023.csv",
+        AZURE + "2023-11-16 18:17:03.9799600,4808,10\n2023-11-16 18:17:04.0319600,3180,8\n",
+        [0, 0.052],
+        (4808, 10),
+    ),
+    (
+        "azure_2024.csv",
+        AZURE + "2024-05-10 00:00:00.009930+00:00,2162,5\n2024-05-10 00:00:01+00:00,2399,6\n",
+        [0, 0.99007],
+        (2162, 5),
+    ),
+    (
+        "azure_2025_images.csv",
+        "TIMESTAMP,NumImages,ContextTokens,GeneratedTokens\n2024-10-15 00:00:00.2,1,5,6\n",
+        [0],
+        (5, 6),
+    ),
+    (
+        "zones.csv",
+        AZURE + "2024-05-10T00:00:00Z,1,2\n2024-05-10T02:00:01+02:00,3,4\n",
+        [0, 1],
+        (1, 2),
+    ),
+    (
+        "burstgpt.csv",
+        "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+        "5,ChatGPT,472,18,490,Conversation log\n",
+        [0],
+        (472, 18),
+    ),
+    (
+        "burstgpt_2.csv",
+        "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,"
+        "Log Type\n5,1,3.2,ChatGPT,472,18,490,Conversation log\n",
+        [0],
+        (472, 18),
+    ),
+    ("mooncake_toolagent.jsonl", MOONCAKE % 0 + MOONCAKE % 3053, [0, 3.053], (5, 6)),
+    ("qwen_traceA_blksz_16.jsonl", BAILIAN % 0.0 + BAILIAN % 61.114, [0, 61.114], (5, 6)),
+    ("unsorted.csv", PLAIN + "5,5,5\n1,1,1\n", [0, 4], (1, 1)),
+    ("negative.csv", PLAIN + "-1,1,1\n0,2,2\n", [0, 1], (1, 1)),
+    ("bom.csv", b"\xef\xbb\xbf" + PLAIN.encode() + b"1,1,1\n", [0], (1, 1)),
+    ("cr.csv", (PLAIN + "1,1,1\n2,2,2\n").replace("\n", "\r"), [0, 1], (1, 1)),
+    ("blank.csv", PLAIN + "\n1,1,1\n\n", [0], (1, 1)),
+    ("newline.csv", PLAIN + '1,1,1\n"2\n",2,2\n', [0, 1], (1, 1)),
+    ("failed.csv", PLAIN + "0,1,1\n1,5,0\n2,2,2\n", [0, 2], (1, 1)),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "offsets_s", "first"), TRACES, ids=[name for name, *_ in TRACES]
+)
+def test_a_trace_is_read(
+    tmp_path: Path, name: str, content: Any, offsets_s: list[float], first: tuple[int, int]
+) -> None:
+    trace = read_trace(put(tmp_path / name, content))
+    assert trace.offset_s.tolist() == pytest.approx(offsets_s, abs=1e-6)
+    assert trace.lengths(0) == first
+
+
+NO_TRACES: list[tuple[str, Any, str]] = [
+    ("semicolons.csv", PLAIN.replace(",", ";") + "1;1;1\n", "is no trace"),
+    ("commas.csv", PLAIN + '"1,5",1,1\n', "trace.*: a row that is none.*1,5"),
+    ("thousands.csv", PLAIN + "1,000,5,5\n", ":2: .*its fields are other than"),
+    ("short.csv", PLAIN + "1,5\n", ":2: .*its fields are other than"),
+    ("american.csv", AZURE + "11/16/2023 18:17:03,1,1\n", ":2: .*a row that is none"),
+    ("utf16.csv", PLAIN.encode("utf-16"), "cannot be read"),
+    (
+        "agents.jsonl",
+        '{"session_id": "a", "timestamp": 0, "input_length": 5, "output_length": 6}\n'
+        '{"session_id": "a", "delay": 500, "input_length": 7, "output_length": 6}\n',
+        ":1: .*sessions of a trace are not replayed; serving.turns",
+    ),
+    ("list.jsonl", "[0, 5, 6]\n", ":1: .*its fields are other than"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"), NO_TRACES, ids=[name for name, _, _ in NO_TRACES]
+)
+def test_a_trace_is_refused_with_file_and_line(
+    tmp_path: Path, name: str, content: Any, says: str
+) -> None:
+    path = put(tmp_path / name, content)
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        read_trace(path)
+    assert str(path) in str(caught.value)
