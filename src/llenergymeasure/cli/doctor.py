@@ -157,8 +157,8 @@ def cluster() -> Iterator[Finding]:
         return
     yield _controller()
     if importlib.util.find_spec(_PLUGIN) is None:
-        remedy = "pip install snakemake-executor-plugin-slurm"
-        yield Finding("SLURM for Snakemake", "absent", "its plugin is not here", remedy)
+        missing = "its plugin is not here"
+        yield Finding("SLURM for Snakemake", "absent", missing, install_command("slurm"))
     else:
         yield Finding("SLURM for Snakemake", "ok", _PLUGIN.replace("_", "-"))
     job = os.environ.get("SLURM_JOB_ID")
