@@ -51,9 +51,9 @@ _LOW_BYTES = 5 * GIB
 
 
 def doctor(as_json: JsonOption = False) -> int:
-    """Say what works on this machine, and how to fix the rest.
+    """Report what works on this machine, and how to fix the rest.
 
-    Ends with 1 if something that is here or needed does not work.
+    Exits with 1 if something that is installed or needed does not work.
     """
     areas: dict[str, list[Finding]] = {}
     for area, look in _LOOKS.items():

@@ -241,17 +241,17 @@ def _phases_chart(traces: Sequence[Trace], *, wide: bool) -> Chart:
         for trace in traces
         for place, (kind, energy) in enumerate(trace.energies)
     ]
-    names = {"labelLimit": 300 if wide else 120, "domain": False, "ticks": False}
+    above = {"labelAlign": "left", "labelPadding": 0, "labelOffset": -16, "labelLimit": 0}
+    names = {**above, "domain": False, "ticks": False}
     chart = layer(
         values,
-        "bar",
+        {"type": "bar", "size": 14},
         x=numbers("energy", title=f"Energy ({scale.unit})", stack="zero"),
         y=texts("run", title=None, sort=[trace.label for trace in traces], axis=names),
         color=_phase_colour(),
         order=numbers("place"),
     )
-    width = _width(wide=wide) - (310 if wide else 130)
-    return {**chart, "width": width, "height": 30 * len(traces)}
+    return {**chart, "width": _width(wide=wide), "height": 44 * len(traces)}
 
 
 def _phases_text(trace: Trace) -> str:
