@@ -203,6 +203,8 @@ def _run(
     reached = precision(longest, folder, open_runs(longest, folder))
     if reached is not None:
         note(str(reached))
+    if ended.complaint:  # the tables that are there are of an earlier call
+        return ended.code
     return _print_results(folder, ended.code)
 
 
