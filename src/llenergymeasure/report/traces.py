@@ -183,7 +183,8 @@ def _warmth(samples: Samples) -> str:
     warmest = max((each for each in known if len(each)), key=np.max, default=None)
     if warmest is None:
         return ""
-    return f", {warmest.min():.0f} to {warmest.max():.0f} °C"
+    span = dict.fromkeys(f"{value:.0f}" for value in (warmest.min(), warmest.max()))
+    return f", {' to '.join(span)} °C"
 
 
 def _thinned(
