@@ -48,6 +48,20 @@ def _requirements(installed: metadata.Distribution, extra: str) -> list[str]:
     return [name.strip() for name, _, condition in lines if condition.strip() in marks]
 
 
+def workflow_folder() -> Path | None:
+    """Return the folder of the Snakefile and its company: a clone's, or the one inside a wheel."""
+    package = Path(__file__).parent
+    for folder in (package / "_workflow", package.parents[1]):
+        if (folder / "Snakefile").is_file() and (folder / "rules").is_dir():
+            return folder
+    return None
+
+
+def engine_install(backend: str) -> str:
+    """Return what installs the tested packages of an engine that has a file of them."""
+    return f"pip install -r {(workflow_folder() or Path()) / 'envs' / backend}.txt"
+
+
 def namesake() -> str | None:
     """Return in words that the other distribution of this name is installed here too."""
     try:

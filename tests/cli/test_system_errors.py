@@ -145,3 +145,20 @@ def test_a_folder_deleted_beneath_a_study_at_work(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "llem: results/small was removed while the study was running" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
+def test_a_full_disk_is_refused_before_any_run(tmp_path: Path) -> None:
+    study, results = write_study(tmp_path), tmp_path / "results"
+    results.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=20m", "none", str(results)]
+    subprocess.run(mount, check=True)
+    try:
+        done = llem(tmp_path, "run", str(study))
+        assert not list(results.glob("small/runs/*"))
+    finally:
+        subprocess.run(["umount", str(results)], check=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()[1:]
+    assert "MB are free for results; make room" in line

@@ -9,7 +9,7 @@ import pytest
 
 from cli.commands import called
 from llenergymeasure import screen
-from llenergymeasure.analysis.tables import write_tables
+from llenergymeasure.analysis.tables import RUNS_NAME, SUMMARY_NAME, write_tables
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workload.studies import study_from_mapping
@@ -142,9 +142,9 @@ def test_a_start_that_is_refused_is_one_line(
 
 
 def test_an_encoding_that_lacks_signs_is_no_traceback(tmp_path: Path) -> None:
-    said = llem(tmp_path, "results", "--help", variables={"PYTHONIOENCODING": "iso-8859-1"})
+    said = llem(tmp_path, "run", "--help", variables={"PYTHONIOENCODING": "iso-8859-1"})
     assert said.returncode == 0, said.stderr
-    assert "[STUDY ?]" in said.stdout
+    assert "pytorch, vllm, ?" in said.stdout
 
 
 @pytest.mark.slow
@@ -156,8 +156,13 @@ def test_docker_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
     docker.chmod(0o755)
     study = write_study(tmp_path, backend="vllm", runners={"vllm": "docker"})
     variables = {"PATH": f"{folder}:{os.environ['PATH']}"}
+    results = tmp_path / "results" / "small"
+    results.mkdir(parents=True)
+    for name in (RUNS_NAME, SUMMARY_NAME):
+        (results / name).write_text("of an earlier call")
     said = llem(tmp_path, "run", str(study), variables=variables)
     assert said.returncode == 1
+    assert said.stdout == ""
     assert "WorkflowError" not in said.stderr
     (line,) = said.stderr.splitlines()[1:]
     assert line.startswith("llem: runners.vllm: docker's daemon does not answer")

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.containers import apptainer, in_container
+from llenergymeasure.containers import apptainer, container_checks, in_container
 from llenergymeasure.containers.container_checks import check_apptainer, check_docker
 from llenergymeasure.containers.image_build import main as build_main
 from llenergymeasure.containers.images import SifImage
 from llenergymeasure.containers.surroundings import Surroundings
+from llenergymeasure.installation import install_command
 from support.studies import ROOT, snakemake, write_study
 
 
@@ -151,6 +152,9 @@ def test_no_daemon(
     told = _one(check_docker("pytorch", "a:1", surroundings))
     assert "does not answer" in told
     assert "nobody.sock" in told
+    monkeypatch.setattr(container_checks, "find_spec", lambda _: None)
+    told = _one(check_docker("pytorch", "a:1", surroundings))
+    assert f"without a container: {install_command('pytorch')}" in told
 
 
 @pytest.mark.slow
@@ -160,7 +164,7 @@ class TestApptainer:
     def test_no_image(self, surroundings: Surroundings) -> None:
         told = _one(check_apptainer("pytorch", SifImage("/none.sif"), surroundings))
         assert "no such image" in told
-        assert "make images BACKEND=pytorch" in told
+        assert "image_build pytorch --runner apptainer" in told
 
     def test_not_an_image(self, surroundings: Surroundings, tmp_path: Path) -> None:
         wrong = tmp_path / "wrong.sif"
@@ -210,7 +214,7 @@ class TestDocker:
     def test_no_image(self, surroundings: Surroundings) -> None:
         told = _one(check_docker("pytorch", "nobody.invalid/none:1", surroundings))
         assert "cannot be fetched" in told
-        assert "make images BACKEND=pytorch RUNNER=docker" in told
+        assert "image_build pytorch --runner docker" in told
 
     def test_a_good_image(self, docker_image: str, surroundings: Surroundings) -> None:
         assert check_docker("pytorch", docker_image, surroundings) == []

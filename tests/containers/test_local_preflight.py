@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.pages import ROOT
 from llenergymeasure.containers import container_checks
 from llenergymeasure.containers.container_checks import check_local
 from support.studies import llem, write_study
@@ -27,7 +28,7 @@ def test_one_that_is_not_is_told_with_what_would_do(
     (problem,) = check_local("vllm")
     assert problem.key == "runners.vllm"
     assert "vllm cannot be imported here" in problem.message
-    assert "envs/vllm.txt" in problem.message
+    assert f"{ROOT}/envs/vllm.txt" in problem.message
     assert f"runners: {{vllm: {runner}}}" in problem.message
 
 

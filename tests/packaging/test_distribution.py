@@ -105,6 +105,10 @@ def test_a_base_install_is_light_and_works(clean: Path, tmp_path: Path) -> None:
         "import llenergymeasure.run.result.build_result, llenergymeasure.recording.recorder\n"
         "with llenergymeasure.meter() as energy:\n    sum(range(100000))\n"
         "assert energy.window_s > 0\n"
+        "from llenergymeasure.containers.images import containers_folder\n"
+        "from llenergymeasure.installation import engine_install\n"
+        "assert open(engine_install('vllm').removeprefix('pip install -r ')).read()\n"
+        "assert (containers_folder() / 'vllm.def').is_file()\n"
         "print(llenergymeasure.__version__, llenergymeasure.__file__)\n"
         "print(sorted(set(sys.modules) & {'torch', 'scipy', 'pandas', 'snakemake', 'typer'}))"
     )
@@ -129,3 +133,11 @@ def test_the_installed_command_runs_a_model(clean: Path, tmp_path: Path) -> None
     )
     assert "1 of 1 run completed" in said
     assert (tmp_path / "results" / "run-tiny-llama" / "report.html").is_file()
+    home = {"HOME": str(tmp_path / "home"), "LLEM_CACHE": cache}
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "model: tiny-llama\nn: 2\nmax_output_tokens: 4\nprotocol: quick\n"
+        "sweep: {pytorch.batch_size: [1, 2]}\n"
+    )
+    assert "2 of 2 runs completed" in _run([llem, "run", str(study)], tmp_path, **home)
+    assert _run([llem, "report"], tmp_path, **home).endswith("results/study/report.html\n")

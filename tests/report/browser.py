@@ -112,11 +112,11 @@ class Browser:
         )
         return found["result"].get("value")
 
-    def picture(self) -> bytes:
-        """Return the page's upper part as PNG."""
-        height = min(TALLEST, int(self.value("document.documentElement.scrollHeight")))
-        width = int(self.value("window.innerWidth"))
-        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+    def picture(self, selector: str = "html") -> bytes:
+        """Return an element, or the page's upper part, as PNG."""
+        found = f"document.querySelector('{selector}').getBoundingClientRect()"
+        x, y, width, height = self.value(f"(at => [at.x, at.y, at.width, at.height])({found})")
+        clip = {"x": x, "y": y, "width": width, "height": min(TALLEST, height), "scale": 1}
         shot = self.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
         return base64.b64decode(shot["data"])
 
@@ -128,6 +128,9 @@ def main() -> None:
         for name, width in WIDTHS.items():
             browser.open(page, width)
             (folder / f"report-{name}.png").write_bytes(browser.picture())
+        browser.open(page, WIDTHS["desktop"])
+        table = browser.picture('[aria-labelledby="experiments"]')
+        (folder / "report-table.png").write_bytes(table)
 
 
 if __name__ == "__main__":

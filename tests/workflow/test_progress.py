@@ -60,6 +60,17 @@ def test_a_long_run_to_come_counts_as_long(tmp_path: Path) -> None:
     assert left.seconds - TABLES_S == pytest.approx(took_s * long / short, rel=0.2, abs=0.2)
 
 
+def test_a_slow_run_takes_nothing_from_those_after_it(tmp_path: Path) -> None:
+    plan = planned()
+    progress = Progress(plan, StudyFolder(tmp_path))
+    short, long = (Estimates().run(run.config, measured=False).seconds for run in plan.runs)
+    progress._last_end_ns -= int(5 * short * 1e9)
+    left = progress.left()
+    assert left is not None
+    assert "how slow the current run is" in left.unknown
+    assert left.seconds >= 4.9 * long
+
+
 def test_what_is_known_of_models_and_devices_counts(tmp_path: Path) -> None:
     from llenergymeasure.plan.estimate import Device, ModelSize
 

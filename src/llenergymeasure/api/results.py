@@ -13,6 +13,7 @@ from llenergymeasure.api.notebook import SavedFigure, html_table
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import read_bytes
 from llenergymeasure.plan import Plan
+from llenergymeasure.report.findings import ranked
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.reading import read_result
 from llenergymeasure.results.record import Result
@@ -255,8 +256,8 @@ class StudyResult:
     def table(self) -> "pd.DataFrame":
         """Return the settings of each experiment with its energy, interval and throughput.
 
-        The interval is that of the mean over the cycles, without the sensor's gain; None where one
-        cycle alone counts.
+        The rows are in the report's order. The interval is that of the mean over the cycles,
+        without the sensor's gain; None where one cycle alone counts.
 
         Raises:
             ResultsError: the table was not written yet.
@@ -272,8 +273,11 @@ class StudyResult:
             "power_mean_w_mean": "power_mean_w",
         }
         swept = Plan.read(self.paths.plan).swept_keys
-        settings = [key for key in ("model", "backend", *swept) if key in self.summary]
-        return self.summary[[*dict.fromkeys(settings), *names]].rename(columns=names)
+        rows = _read_table(self.paths.summary).to_pylist()
+        order = [row["experiment"] for row in ranked(rows)]
+        summary = self.summary.set_index("experiment").loc[order].reset_index(drop=True)
+        settings = [key for key in ("model", "backend", *swept) if key in summary]
+        return summary[[*dict.fromkeys(settings), *names]].rename(columns=names)
 
     @property
     def comparisons(self) -> "pd.DataFrame":

@@ -24,7 +24,7 @@ def clean(
     path: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[STUDY|RESULTS]",
+            metavar="STUDY|RESULTS",
             help="a study, its results, or a folder of results; default: yours",
         ),
     ] = None,
@@ -33,15 +33,15 @@ def clean(
         bool,
         typer.Option(
             "--engines",
-            help="the compiled engines of TensorRT-LLM too, kept for reuse: while no run loads one",
+            help="also remove compiled TensorRT-LLM engines that no run is loading",
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> int:
     """Show what killed runs left behind, and remove it.
 
-    Processes, cluster jobs, containers, locks, temporary files and half-written results. What is
-    finished and what is running is never touched.
+    Processes, cluster jobs, containers, locks, temporary files and half-written results. Finished
+    and running work is never touched.
     """
     with ExitStack() as held:
         found: list[Leftover] = []

@@ -43,13 +43,15 @@ def compare(
     a: Annotated[
         str, typer.Argument(metavar="A", help="a study; with --study, an experiment's id")
     ],
-    b: Annotated[str, typer.Argument(metavar="B", help="what is compared with A")],
+    b: Annotated[str, typer.Argument(metavar="B", help="what to compare with A")],
     study: Annotated[
-        Path | None, typer.Option(metavar="STUDY", help="the study that both experiments are of")
+        Path | None, typer.Option(metavar="STUDY", help="the study that holds both experiments")
     ] = None,
     fail_if: Annotated[
         list[str] | None,
-        typer.Option(help="exit with 1 if so, e.g. 'energy_per_output_token_j > 1.02' (B over A)"),
+        typer.Option(
+            help="exit with 1 if true, e.g. 'energy_per_output_token_j > 1.02' (B over A)"
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> int:

@@ -15,11 +15,11 @@ from llenergymeasure.errors import ConfigurationError, Problem
 def config(
     backend: Annotated[str, typer.Argument(help="pytorch, vllm, sglang or tensorrt")],
     pattern: Annotated[
-        str | None, typer.Argument(help="part of a name, or words of the help")
+        str | None, typer.Argument(help="part of an option's name, or words of its description")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look up what a study can set of an engine."""
+    """Look up the engine options that a study can set."""
     backend, _, key = backend.partition(".")  # a study's dotted key names both
     pattern = key.rpartition(".")[2] or pattern
     if backend not in ENGINES:

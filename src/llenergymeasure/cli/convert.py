@@ -17,9 +17,9 @@ def convert(
         Path, typer.Argument(metavar="OLD.yaml", help="the study of LLenergyMeasure 0.6 or later")
     ],
 ) -> None:
-    """Rewrite a study of LLenergyMeasure 0.6 or 0.7 as one of this tool.
+    """Convert a study of LLenergyMeasure 0.6 or 0.7 into one for this tool.
 
-    Prints the new file; what of the old one has no counterpart here is named on stderr.
+    Prints the new file, and on standard error what of the old one has no counterpart here.
     """
     study, notes = converted(old)
     written = yaml.safe_dump(

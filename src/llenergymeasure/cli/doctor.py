@@ -51,9 +51,9 @@ _LOW_BYTES = 5 * GIB
 
 
 def doctor(as_json: JsonOption = False) -> int:
-    """Say what works on this machine, and how to fix the rest.
+    """Report what works on this machine, and how to fix the rest.
 
-    Ends with 1 if something that is here or needed does not work.
+    Exits with 1 if something that is installed or needed does not work.
     """
     areas: dict[str, list[Finding]] = {}
     for area, look in _LOOKS.items():
@@ -157,8 +157,8 @@ def cluster() -> Iterator[Finding]:
         return
     yield _controller()
     if importlib.util.find_spec(_PLUGIN) is None:
-        remedy = "pip install snakemake-executor-plugin-slurm"
-        yield Finding("SLURM for Snakemake", "absent", "its plugin is not here", remedy)
+        missing = "its plugin is not here"
+        yield Finding("SLURM for Snakemake", "absent", missing, install_command("slurm"))
     else:
         yield Finding("SLURM for Snakemake", "ok", _PLUGIN.replace("_", "-"))
     job = os.environ.get("SLURM_JOB_ID")

@@ -24,14 +24,14 @@ def export(
         ),
     ] = "markdown",
     out: Annotated[
-        Path | None, typer.Option(help="the file to write; else standard output")
+        Path | None, typer.Option(help="the file to write; default: standard output")
     ] = None,
     columns: Annotated[
         str | None,
-        typer.Option(help="quantities of a table, comma-separated, by their names in summary.csv"),
+        typer.Option(help="columns of summary.csv to include, comma-separated"),
     ] = None,
 ) -> None:
-    """Write a study's results in the forms that papers and other tools read."""
+    """Write a study's results in formats for papers and other tools."""
     from llenergymeasure.analysis.tables import RUNS_NAME, SUMMARY_NAME, read_plan, read_table
     from llenergymeasure.report.export.forms import FORMS
 

@@ -72,11 +72,11 @@ _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 def init(
-    path: Annotated[Path, typer.Argument(metavar="[STUDY.yaml]", help="where to write it")] = Path(
+    path: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="where to write it")] = Path(
         "study.yaml"
     ),
     defaults: Annotated[bool, typer.Option("--defaults", help="ask nothing")] = False,
-    force: Annotated[bool, typer.Option("--force", help="write over what is there")] = False,
+    force: Annotated[bool, typer.Option("--force", help="overwrite an existing file")] = False,
 ) -> None:
     """Write a study of your own from a few questions."""
     if path.exists() and not force:

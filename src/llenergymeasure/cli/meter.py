@@ -31,16 +31,16 @@ CONTEXT = {"allow_interspersed_args": False, "ignore_unknown_options": False}
 
 
 def meter(
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND …", help="what to measure")],
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND", help="what to measure")],
     json_path: Annotated[
-        Path | None, typer.Option("--json", help="write the readings here")
+        Path | None, typer.Option("--json", help="write the readings to this file")
     ] = None,
     samples_path: Annotated[
-        Path | None, typer.Option("--samples", help="keep the time series here (Parquet)")
+        Path | None, typer.Option("--samples", help="write the time series to this file (Parquet)")
     ] = None,
     devices: DevicesOption = None,
     no_align: Annotated[
-        bool, typer.Option("--no-align", help="do not rest before the command and after it")
+        bool, typer.Option("--no-align", help="no idle time before and after the command")
     ] = False,
     require: Annotated[
         bool, typer.Option("--require", help="exit with 2 if nothing can be measured")
@@ -48,7 +48,9 @@ def meter(
     calibration_path: Annotated[
         Path | None,
         typer.Option(
-            "--calibration", metavar="FILE", help="the GPUs' gains against an external meter"
+            "--calibration",
+            metavar="FILE",
+            help="calibration of the GPUs against an external meter",
         ),
     ] = None,
     result_path: Annotated[
@@ -56,13 +58,13 @@ def meter(
         typer.Option(
             "--result",
             metavar="FILE",
-            help="what a benchmark writes: report its joules per token and request (vLLM, SGLang, "
+            help="result file of a benchmark: report energy per token and request (vLLM, SGLang, "
             "AIPerf, GuideLLM, llama-bench)",
         ),
     ] = None,
     server: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="the server that the benchmark asks, on this machine"),
+        typer.Option(metavar="URL", help="address of the benchmarked server on this machine"),
     ] = None,
 ) -> int:
     """Measure the energy of any command, as perf stat does."""

@@ -57,7 +57,7 @@ def _option(*names: str, callback: Any, says: str) -> Any:
 
 
 QuietOption = Annotated[
-    bool, _option("--quiet", "-q", callback=_quiet, says="the result and errors only")
+    bool, _option("--quiet", "-q", callback=_quiet, says="print only the result and errors")
 ]
 VerboseOption = Annotated[
     bool,
@@ -65,18 +65,20 @@ VerboseOption = Annotated[
         "--verbose",
         "-v",
         callback=_verbose,
-        says="what libraries say too, and where errors are from",
+        says="also print what libraries log, and where errors come from",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="for programs")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
 ProfileOption = Annotated[
     str | None,
-    typer.Option(help="where the runs go: a Snakemake profile, such as slurm", metavar="PROFILE"),
+    typer.Option(
+        help="Snakemake profile that says where runs go, such as slurm", metavar="PROFILE"
+    ),
 ]
 StudyArgument = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[STUDY]", help="a study's file or results folder; default: the last one run"
+        metavar="STUDY", help="a study's file or results folder; default: the last one run"
     ),
 ]
 

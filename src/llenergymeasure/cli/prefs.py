@@ -13,11 +13,12 @@ from llenergymeasure.screen import aligned
 
 def prefs(
     study: Annotated[
-        Path | None, typer.Option(help="as they are in force for this study", metavar="STUDY.yaml")
+        Path | None,
+        typer.Option(help="show the settings that apply to this study", metavar="STUDY.yaml"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show your own settings, where each is from, and the file that holds them."""
+    """Show your own settings, where each comes from, and the file that holds them."""
     found = preferences_in_force(study)
     if as_json:
         print_json([asdict(each) for each in found])

@@ -9,9 +9,9 @@ from llenergymeasure.workflow.study import OWNER
 
 
 def report(study: StudyArgument = None) -> None:
-    """Make a study's tables and report again from the runs that are there, and print where.
+    """Rebuild a study's tables and report from its completed runs, and print the report's place.
 
-    Runs that are missing are named in it, and the next call of the workflow makes it again.
+    The report names runs that are missing; the next call of the workflow rebuilds it.
     """
     from llenergymeasure.analysis.tables import write_tables
     from llenergymeasure.report.page import PAGE_NAME, write_report

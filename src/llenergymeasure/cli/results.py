@@ -36,7 +36,7 @@ def status(
     study: StudyArgument = None,
     as_json: JsonOption = False,
     full: Annotated[
-        bool, typer.Option("--full", help="read every run's files, changed or not")
+        bool, typer.Option("--full", help="read every run's files, not only changed ones")
     ] = False,
 ) -> None:
     """Print what is done, running, failed or missing."""
@@ -81,25 +81,25 @@ def results(
     studies: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[STUDY …]", help="studies' files or results folders; default: the last one run"
+            metavar="STUDY", help="studies' files or results folders; default: the last one run"
         ),
     ] = None,
     group_by: Annotated[
-        str | None, typer.Option(help="columns whose values make a group, comma-separated")
+        str | None, typer.Option(help="columns to group by, comma-separated")
     ] = None,
     metric: Annotated[
         str | None,
         typer.Option(
-            help="what is averaged: energy, power, throughput, or a column of runs.parquet; "
+            help="what to average: energy, power, throughput, or a column of runs.parquet; "
             "default energy_per_output_token_j"
         ),
     ] = None,
     pool: Annotated[
         str | None,
-        typer.Option(help="average over these all the same: gpu_name, driver_version, …"),
+        typer.Option(help="columns that may differ within a mean: gpu_name, driver_version, …"),
     ] = None,
     as_json: JsonOption = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="for spreadsheets")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="print CSV")] = False,
 ) -> None:
     """Print the summary table of a study, or means by any factor over one study or several."""
     if as_json and as_csv:

@@ -47,22 +47,24 @@ BATCH_KEYS = {
 
 def run(
     study: Annotated[
-        Path | None, typer.Argument(metavar="[STUDY.yaml]", help="a study to run to its report")
+        Path | None, typer.Argument(metavar="STUDY.yaml", help="the study file")
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="one model, in place of a study")
+        str | None, typer.Option("--model", "-m", help="measure one model instead of a study")
     ] = None,
     backend: Annotated[str | None, typer.Option(help="pytorch, vllm, …")] = None,
     n: Annotated[
-        int | None, typer.Option("--n", "-n", help="how many prompts; for one model 10")
+        int | None, typer.Option("--n", "-n", help="number of prompts; default for one model: 10")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="requests at once")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="requests per batch")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16")] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="synthetic, a file, or a data set's id")
+    dataset: Annotated[str | None, typer.Option(help="synthetic, a file, or a data set ID")] = None,
+    max_input_tokens: Annotated[
+        int | None, typer.Option(help="limit of a prompt, in tokens")
     ] = None,
-    max_input_tokens: Annotated[int | None, typer.Option(help="longest prompt")] = None,
-    max_output_tokens: Annotated[int | None, typer.Option(help="longest answer")] = None,
+    max_output_tokens: Annotated[
+        int | None, typer.Option(help="limit of an answer, in tokens")
+    ] = None,
     weights: Annotated[str | None, typer.Option(help="pretrained or random")] = None,
     protocol: Annotated[
         str | None, typer.Option(help="auto, quick, standard or publication")
@@ -74,20 +76,22 @@ def run(
             help="order of the runs: sequential, interleaved, shuffled, reverse or latin_square"
         ),
     ] = None,
-    no_gaps: Annotated[bool, typer.Option("--no-gaps", help="no rests between runs")] = False,
+    no_gaps: Annotated[bool, typer.Option("--no-gaps", help="no pauses between runs")] = False,
     more: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="any setting of a study, over its own"),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="set any key of a study, also one that its file sets"
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="say what would run, and run nothing")
+        bool, typer.Option("--dry-run", help="show what would run, without running it")
     ] = False,
     profile: ProfileOption = None,
 ) -> int:
     """Run a study, or one model.
 
-    What is complete is never measured again: the same command after a failure or an
-    interruption makes what is missing. For one number: llem run --model tiny-llama
+    A completed run is never measured again: after a failure or an interruption, the same command
+    runs only what is missing. For one number: llem run --model tiny-llama
     """
     settings = {
         "model": model,
@@ -121,9 +125,9 @@ def run(
 
 
 def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
-    """Go on with a study that was interrupted.
+    """Continue a study that was interrupted.
 
-    Makes what is missing and tries again what failed, with the options of the last time.
+    Runs what is missing or failed, with the options of the last call.
     """
     if study is None:
         root = preferred_folder(None)
@@ -201,6 +205,8 @@ def _run(
     reached = precision(longest, folder, open_runs(longest, folder))
     if reached is not None:
         note(str(reached))
+    if ended.complaint:  # the tables that are there are of an earlier call
+        return ended.code
     return _print_results(folder, ended.code)
 
 

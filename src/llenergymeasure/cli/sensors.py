@@ -15,7 +15,7 @@ from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
 
 CONTEXT = {"allow_interspersed_args": False}
 DevicesOption = Annotated[
-    str | None, typer.Option(help="GPUs by index or UUID, comma-separated; default all")
+    str | None, typer.Option(help="GPUs by index or UUID, comma-separated; default: all")
 ]
 
 
@@ -23,9 +23,9 @@ def sensors(
     load: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[-- COMMAND …]",
-            help="what makes the GPUs work in bursts for --characterise or --calibrate-against, in "
-            "place of PyTorch",
+            metavar="-- COMMAND",
+            help="command that loads the GPUs in bursts for --characterise or "
+            "--calibrate-against, instead of PyTorch",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -33,36 +33,36 @@ def sensors(
         bool,
         typer.Option(
             "--characterise",
-            help="find how each GPU's sensor behaves, in about 70 s of load, and keep it",
+            help="load each GPU for about 70 s, and save how its sensor behaves",
         ),
     ] = False,
     samples: Annotated[
         Path | None,
         typer.Option(
-            help="keep the recording here (Parquet); --calibrate-against takes one that is there"
+            help="write the recording to this file (Parquet); --calibrate-against reads it"
         ),
     ] = None,
     calibrate_against: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="log of an external meter (CSV of times and watts) over the recording: prints the "
-            "card's gain and offset as a calibration file",
+            help="log of an external meter during the recording (CSV of times and watts): prints "
+            "the gain and offset of the card as a calibration file",
         ),
     ] = None,
     meter_accuracy: Annotated[
-        float, typer.Option(help="of that meter, half width at 95 %, relative")
+        float, typer.Option(help="relative accuracy of that meter, half width at 95 %")
     ] = 0.01,
     rest_watts: Annotated[
         float | None,
-        typer.Option(help="power of other parts that it sees; default: none"),
+        typer.Option(help="power of other parts that the meter sees; default: none"),
     ] = None,
     supply_efficiency: Annotated[
-        float, typer.Option(help="of the power supply between that meter and the card")
+        float, typer.Option(help="efficiency of the power supply between meter and card")
     ] = 1.0,
     devices: DevicesOption = None,
 ) -> int:
-    """List the sensors of this machine, how well they do, and what is missing and why."""
+    """List the sensors of this machine, how accurate they are, and what is missing and why."""
     if characterise and calibrate_against is not None:
         raise typer.BadParameter("--characterise and --calibrate-against are two calls")
     if load and not (characterise or calibrate_against):

@@ -9,7 +9,7 @@ from llenergymeasure.report.wording import counted
 
 
 def verify(study: StudyArgument = None, as_json: JsonOption = False) -> int:
-    """Recompute every figure of a study from its raw samples, and say which do not match."""
+    """Recompute every figure of a study from its raw samples, and list those that do not match."""
     from llenergymeasure.analysis.verify.study import verify_study
 
     found = verify_study(study_folder(study).path)

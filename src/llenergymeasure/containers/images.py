@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import shlex
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import llenergymeasure
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.files import sha256, write_text
+from llenergymeasure.installation import workflow_folder
 from llenergymeasure.workload.cache import cache_folder
 
 DIGESTS = "digests.json"
@@ -72,7 +75,7 @@ def docker_image(backend: str, given: str | None) -> str:
 
 
 def local_tag(backend: str) -> str:
-    """Return the name under which ``make images RUNNER=docker`` puts an image."""
+    """Return the name under which an image is put that is built here for Docker."""
     return f"llenergymeasure-{backend}:{llenergymeasure.__version__}"
 
 
@@ -82,11 +85,18 @@ def containers_folder() -> Path:
     Raises:
         ConfigurationError: this installation has none.
     """
-    package = Path(llenergymeasure.__file__).parent
-    for folder in (package / "_workflow" / "containers", package.parents[1] / "containers"):
-        if folder.is_dir():
-            return folder
-    raise ConfigurationError(f"no image definitions next to {package}: reinstall llenergymeasure")
+    folder = workflow_folder()
+    if folder is None:
+        raise ConfigurationError(
+            "this installation has no image definitions: install it from a clone again"
+        )
+    return folder / "containers"
+
+
+def build_command(backend: str, runner: str) -> str:
+    """Return what builds an image here, in a clone and from a wheel."""
+    python = shlex.quote(sys.executable)
+    return f"{python} -m llenergymeasure.containers.image_build {backend} --runner {runner}"
 
 
 def released() -> dict[str, str]:

@@ -183,7 +183,8 @@ def _warmth(samples: Samples) -> str:
     warmest = max((each for each in known if len(each)), key=np.max, default=None)
     if warmest is None:
         return ""
-    return f", {warmest.min():.0f} to {warmest.max():.0f} °C"
+    span = dict.fromkeys(f"{value:.0f}" for value in (warmest.min(), warmest.max()))
+    return f", {' to '.join(span)} °C"
 
 
 def _thinned(
@@ -241,17 +242,17 @@ def _phases_chart(traces: Sequence[Trace], *, wide: bool) -> Chart:
         for trace in traces
         for place, (kind, energy) in enumerate(trace.energies)
     ]
-    names = {"labelLimit": 300 if wide else 120, "domain": False, "ticks": False}
+    above = {"labelAlign": "left", "labelPadding": 0, "labelOffset": -16, "labelLimit": 0}
+    names = {**above, "domain": False, "ticks": False}
     chart = layer(
         values,
-        "bar",
+        {"type": "bar", "size": 14},
         x=numbers("energy", title=f"Energy ({scale.unit})", stack="zero"),
         y=texts("run", title=None, sort=[trace.label for trace in traces], axis=names),
         color=_phase_colour(),
         order=numbers("place"),
     )
-    width = _width(wide=wide) - (310 if wide else 130)
-    return {**chart, "width": width, "height": 30 * len(traces)}
+    return {**chart, "width": _width(wide=wide), "height": 44 * len(traces)}
 
 
 def _phases_text(trace: Trace) -> str:

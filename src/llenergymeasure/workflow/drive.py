@@ -34,6 +34,7 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import kind_of
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.run.circuit_breaker import Broken, Circuit
+from llenergymeasure.run.preflight.checks import check_folder
 from llenergymeasure.run.preflight.forecast import Forecast
 from llenergymeasure.sensors.rapl import RaplSensor
 from llenergymeasure.workflow.cluster import cancel_jobs, left_jobs, waiting
@@ -198,6 +199,9 @@ class Drive:
         progress = Progress(self._plan, self._folder, at_once, estimates, measured=measured)
         check_snakemakes_cache()
         if call.profile is None and not self._plan.execution.get("skip_preflight"):
+            fatal = [each for each in check_folder(self._folder.path) if each.fatal]
+            if fatal and progress.next_runs():
+                raise PreflightError(fatal)
             for line in need_models(progress.open_configs()):
                 self._view.say(line)
         with self._signals(), os.fdopen(open_file(log_path, flags), "w+b") as log:

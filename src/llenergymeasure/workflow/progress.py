@@ -173,14 +173,19 @@ class Progress:
         tables_s = TABLES_S + TABLES_OF_A_RUN_S * self._total
         if not self._open:
             return Estimate(max(1.0, tables_s - since_s))
-        if self._ends:
-            took_s = (self._last_end_ns - self._started_ns) / NS_PER_S
-            left_s = max(0.0, self._open_s * took_s / self._ended_s - since_s)
-            return Estimate(left_s + tables_s)
-        if self._at_once > AT_ONCE:
+        if not self._ends and self._at_once > AT_ONCE:
             return None
-        unknown = next((each.unknown for each in self._estimates.values() if each.unknown), ())
-        return Estimate(max(0.0, self._open_s - since_s) + tables_s, unknown)
+        unknown: tuple[str, ...] = ()
+        run_s, rate = self._estimated_s(next(iter(self._open.values()))), 1.0
+        if self._ends:
+            rate = (self._last_end_ns - self._started_ns) / NS_PER_S / self._ended_s
+        else:
+            unknown = next((each.unknown for each in self._estimates.values() if each.unknown), ())
+        if since_s > run_s * rate:
+            unknown = (*unknown, "how slow the current run is")
+            rate = rate if self._ends else since_s / run_s  # those after it are no quicker
+        left_s = self._open_s * rate - min(since_s, run_s * rate)
+        return Estimate(left_s + tables_s, unknown)
 
     def _estimated_s(self, run: PlannedRun) -> float:
         return self._estimates[run.experiment].seconds + run.gap_s

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-import llenergymeasure
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.installation import workflow_folder
 
 
 def workflow_root() -> Path:
@@ -12,10 +12,7 @@ def workflow_root() -> Path:
     Raises:
         ConfigurationError: this installation has no rules.
     """
-    package = Path(llenergymeasure.__file__).parent
-    for folder in (package / "_workflow", package.parents[1]):
-        if (folder / "Snakefile").is_file() and (folder / "rules").is_dir():
-            return folder
-    raise ConfigurationError(
-        f"no Snakefile next to {package}: reinstall llenergymeasure, or run inside its repository"
-    )
+    folder = workflow_folder()
+    if folder is None:
+        raise ConfigurationError("no Snakefile in this installation: install it from a clone again")
+    return folder

@@ -7,6 +7,7 @@ from llenergymeasure.backends.common import adapter_problems, passthrough_proble
 from llenergymeasure.backends.sglang.arguments import given_engine
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
+from llenergymeasure.installation import engine_install
 from llenergymeasure.machine.gpus.inventory import discover, visible
 
 _OURS = {
@@ -28,7 +29,7 @@ def find_problems(config: ExperimentConfig) -> list[Problem]:
 def _package() -> Iterator[Problem]:
     if find_spec("sglang") is None:
         yield Problem(
-            "sglang not installed: pip install -r envs/sglang.txt, in an environment of its own, "
+            f"sglang not installed: {engine_install('sglang')}, in an environment of its own, "
             "or use runner: docker or apptainer",
             key="backend",
             found="sglang",

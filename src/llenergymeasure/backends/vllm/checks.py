@@ -14,6 +14,7 @@ from llenergymeasure.backends.vllm.arguments import given_engine
 from llenergymeasure.backends.vllm.device import built_for_cpu, on_cpu
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
+from llenergymeasure.installation import engine_install
 from llenergymeasure.machine.gpus.allotment import GpuAllotmentError, allotted_cards
 from llenergymeasure.machine.gpus.inventory import discover, visible
 
@@ -36,7 +37,7 @@ def find_problems(config: ExperimentConfig) -> list[Problem]:
 def _package() -> Iterator[Problem]:
     if find_spec("vllm") is None:
         yield Problem(
-            "vllm not installed: pip install -r envs/vllm.txt, in an environment of its own, or "
+            f"vllm not installed: {engine_install('vllm')}, in an environment of its own, or "
             "use runner: docker or apptainer",
             key="backend",
             found="vllm",
