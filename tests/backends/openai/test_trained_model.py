@@ -5,15 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from llenergymeasure.processes import descendants
 from support.attempts import command_of, start, wait_for
 from support.studies import ROOT, environment, living, result_times, snakemake, write_study
-from support.trained import llama_cpp, trained_model
+from support.trained import GGUF, GGUF_OF_8_BITS, llama_cpp, trained_model
 from support.vllm import vllm_python, vllm_variables
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]
@@ -109,7 +111,8 @@ def test_llama_cpp_renders_chats_as_the_model_s_own_template_does(
     attempt.nothing_left()
 
 
-def test_a_sweep_of_its_threads_killed_in_the_middle_is_completed(tmp_path: Path) -> None:
+def test_a_sweep_of_threads_and_weights_killed_in_the_middle_is_completed(tmp_path: Path) -> None:
+    """All but the servers are killed: those end with what has started them."""
     section = llama_cpp()
     write_study(
         tmp_path,
@@ -117,9 +120,8 @@ def test_a_sweep_of_its_threads_killed_in_the_middle_is_completed(tmp_path: Path
         backend="openai",
         # This study's servers are told from all others by a word on their command line.
         openai=section | {"command": [*section["command"], "--name", str(tmp_path)]},
-        sweep={"openai.values.threads": [1, 2]},
+        sweep={"openai.values.threads": [1, 2], "openai.values.gguf": [GGUF, GGUF_OF_8_BITS]},
         window={"min_seconds": 1.0},
-        execution={"n_cycles": 2, "cycle_order": "sequential"},
     )
     with (tmp_path / "log").open("wb") as log:
         first = subprocess.Popen(
@@ -135,10 +137,11 @@ def test_a_sweep_of_its_threads_killed_in_the_middle_is_completed(tmp_path: Path
         )
     try:
         wait_for(lambda: bool(result_times(tmp_path)) and bool(servers(tmp_path)), 900)
-        before = result_times(tmp_path)
-        runs = [pid for pid in living(str(tmp_path)) if "scripts/measure_" in command_of(pid)]
-        for pid in (first.pid, *runs):
-            os.kill(pid, signal.SIGKILL)
+        before, spared = result_times(tmp_path), servers(tmp_path)
+        assert len(before) < 4
+        for pid in {first.pid, *descendants(first.pid)}.difference(spared):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     finally:
         first.kill()
         first.wait()
@@ -150,6 +153,7 @@ def test_a_sweep_of_its_threads_killed_in_the_middle_is_completed(tmp_path: Path
     assert before.items() <= after.items()
     rows = pq.read_table(tmp_path / "results" / "small" / "runs.parquet").to_pylist()
     assert [row["status"] for row in rows] == ["completed"] * 4
+    assert len({row["experiment"] for row in rows}) == 4
     assert not servers(tmp_path)
 
 
