@@ -86,7 +86,7 @@ def _dequantise(folder: Path) -> None:
 
 def _requantise(source: Path, target: Path) -> None:
     """Write the weights of one GGUF file into another, each in 8 bits in place of 4."""
-    from gguf import (
+    from gguf import (  # type: ignore[import-not-found]
         GGMLQuantizationType,
         GGUFReader,
         GGUFWriter,
