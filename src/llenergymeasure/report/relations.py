@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from llenergymeasure.analysis.relations import LENGTH
 from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.report.findings import TOKEN
-from llenergymeasure.report.verdicts import Pairs, how, shown
+from llenergymeasure.report.verdicts import Pairs, difference, how, shown
 from llenergymeasure.report.wording import (
     NOTHING,
     change,
@@ -16,7 +15,6 @@ from llenergymeasure.report.wording import (
     listed,
     p_value,
     plain,
-    rounded,
 )
 
 Row: TypeAlias = Mapping[str, Any]
@@ -75,10 +73,10 @@ def relations_content(study_dir: Path, summary: Sequence[Row]) -> Relations:
     levels = [row for row in tables["levels"] if row["metric"] == TOKEN]
     if all(row["ratio"] is None for row in levels):
         levels = []  # nothing to compare: the reasons stand with the runs that are left out
-    lengths = {row["experiment"]: row[f"{LENGTH}_mean"] for row in summary}
+    of = {row["experiment"]: row for row in summary}
     return Relations(
-        baseline=[_pair(row, lengths) for row in baseline[:LISTED_PAIRS]],
-        pairs=[_pair(row, lengths) for row in pairs[:LISTED_PAIRS]],
+        baseline=[_pair(row, of) for row in baseline[:LISTED_PAIRS]],
+        pairs=[_pair(row, of) for row in pairs[:LISTED_PAIRS]],
         pairs_total=len(pairs),
         levels=[_level(row) for row in levels[:LISTED_LEVELS]],
         fronts=_fronts(tables["pareto"]),
@@ -86,8 +84,9 @@ def relations_content(study_dir: Path, summary: Sequence[Row]) -> Relations:
     )
 
 
-def _pair(row: Row, lengths: Mapping[str, float | None]) -> dict[str, str]:
-    differs = listed([_difference(name, row, lengths) for name in row["differs"] or []])
+def _pair(row: Row, of: Mapping[str, Row]) -> dict[str, str]:
+    pair = of[row["experiment_a"]], of[row["experiment_b"]]
+    differs = listed([difference(name, *pair) for name in row["differs"] or []])
     reason = row["unavailable"] if row["method"] != "paired" or row["p_holm"] is None else None
     return {
         "a": plain(row["label_a"], 80),
@@ -99,14 +98,6 @@ def _pair(row: Row, lengths: Mapping[str, float | None]) -> dict[str, str]:
         "how": how(row),
         "note": plain("; ".join(filter(None, (differs, reason))), 240),
     }
-
-
-def _difference(name: str, row: Row, lengths: Mapping[str, float | None]) -> str:
-    """Return in what a pair differs; of the answers' length, how far."""
-    a, b = lengths.get(row["experiment_a"]), lengths.get(row["experiment_b"])
-    if name != LENGTH or not a or b is None:
-        return name
-    return f"answers of {rounded(a)} and {rounded(b)} tokens"
 
 
 def _level(row: Row) -> dict[str, str]:
