@@ -52,7 +52,9 @@ def vllm_bench_command(python: Path, model: Path, url: str, requests: int) -> li
     bench += ["--dataset-name", "random", "--random-input-len", str(TOKENS)]
     bench += ["--random-output-len", str(TOKENS), "--max-concurrency", str(USERS)]
     bench += ["--num-prompts", str(requests), "--save-result", "--save-detailed"]
-    return [str(python), "-c", _VLLM_BENCH, *bench, "--result-filename", "{result}"]
+    # With the simulated card's library in sight vLLM would take the machine for one with CUDA.
+    alone = ["env", "--unset=LD_LIBRARY_PATH", str(python), "-c", _VLLM_BENCH]
+    return [*alone, *bench, "--result-filename", "{result}"]
 
 
 def metered(llem: Sequence[str], command: Sequence[str], folder: Path, url: str | None) -> Path:
