@@ -1,15 +1,17 @@
 """What strangers on the CPUs do to a run, and that nothing is said where there are none.
 
-    python benchmarks/quiet_machine.py [--loops 0,1,2,4] [--rounds 3] [--undisturbed 20]
+    python benchmarks/quiet_machine.py [--loops 0,1,2,4] [--rounds 3] [--undisturbed 20] [--out F]
 
 In each round one run is made beside each number of busy loops. The table has, as medians over the
 rounds, the part of the CPUs that others used, how much J/token and token/s differ from those of
 the rounds' runs without a loop, and how many runs were marked. Then so many runs are made without
 a loop, of which none is to have a code of a disturbance. On a machine with other work the first
 column shows it: the figures are then of that work too. Estimated energy follows the time taken.
+Each run is a line of F as it ends; called again, the script makes those that are missing.
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -45,18 +47,19 @@ def main() -> None:
     parser.add_argument("--loops", default="0,1,2,4")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--undisturbed", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=Path("quiet_machine.jsonl"))
     options = parser.parse_args()
     counts = [int(count) for count in options.loops.split(",")]
     made: dict[int, list[dict[str, Any]]] = {count: [] for count in counts}
-    for _ in range(options.rounds):
+    for number in range(options.rounds):
         for count in counts:
-            made[count].append(_run(count))
+            made[count].append(_once(options.out, f"{count} loops", number, count))
             print(f"{count} loops: {_told(made[count][-1])}", file=sys.stderr, flush=True)
     if options.rounds:
         _table(made)
     marked = 0
     for number in range(options.undisturbed):
-        found = _run(0)
+        found = _once(options.out, "undisturbed", number, 0)
         marked += bool(found["codes"])
         print(f"undisturbed {number + 1}: {_told(found)}", flush=True)
     if options.undisturbed:
@@ -74,6 +77,18 @@ def _table(made: dict[int, list[dict[str, Any]]]) -> None:
             f"{count:5d}  {_median(runs, 'others_share'):12.1%} {change[0]:+9.0%} {change[1]:+9.0%}"
             f"    {marked} of {len(runs)}"
         )
+
+
+def _once(out: Path, series: str, number: int, count: int) -> dict[str, Any]:
+    """Return a run of a series: as it was kept, or made now."""
+    kept = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    for run in kept:
+        if (run["series"], run["number"]) == (series, number):
+            return dict(run)
+    run = {"series": series, "number": number, **_run(count)}
+    with out.open("a") as lines:
+        lines.write(json.dumps(run) + "\n")
+    return run
 
 
 def _run(count: int) -> dict[str, Any]:

@@ -457,4 +457,20 @@ def test_a_judged_study_shows_energy_against_quality_and_of_a_right_answer(tmp_p
     assert '<h2 id="quality">' in page
     assert "Energy against quality score: fp32; bf16." in page
     assert "<td>70 %</td><td>57." in page
-    assert (tmp_path / "figures" / "energy_quality.svg").is_file()
+    drawing = (tmp_path / "figures" / "energy_quality.svg").read_text()
+    assert "Quality score" in drawing
+    assert "()" not in drawing
+
+
+@pytest.mark.parametrize(("longer", "said"), [(1.02, False), (1.5, True)])
+def test_answers_of_unlike_length_stand_with_the_energy_of_requests(tmp_path, plan, longer, said):
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        made = make_result(run, energy_j=1000.0 + run["cycle"])
+        if run["config"]["pytorch"]["batch_size"] == 8:
+            tokens = made.tokens.model_copy(update={"output": round(2000 * longer)})
+            made = made.model_copy(update={"tokens": tokens})
+        write_result(tmp_path, made)
+    text = report(tmp_path).text
+    assert ("Answers are 100 to 150 output tokens long" in text) is said
+    assert ("the answers' length (100 and 150 tokens)" in text) is said

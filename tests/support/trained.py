@@ -11,6 +11,7 @@ from support.studies import ROOT
 MODEL = "LLEM_TEST_TRAINED_MODEL"
 LLAMA_CPP = "LLEM_TEST_LLAMA_CPP_PYTHON"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_OF_8_BITS = "SmolLM2-135M-Instruct.Q8_0.gguf"
 
 
 def trained_model() -> Path:
@@ -24,7 +25,7 @@ def trained_model() -> Path:
 def llama_cpp() -> dict[str, Any]:
     """Return the section ``openai`` of llama.cpp's server; skip the test without it.
 
-    Its number of threads is to be swept or set: ``openai.values.threads``.
+    Its number of threads and its weights are to be swept or set: ``openai.values``.
     """
     python = Path(os.environ.get(LLAMA_CPP) or ROOT / "build" / "llama-cpp" / "bin" / "python")
     if not python.is_file():
@@ -32,9 +33,9 @@ def llama_cpp() -> dict[str, Any]:
     script = str(ROOT / "tests" / "support" / "llama_server.py")
     return {
         "command": [
-            *(str(python.absolute()), script, "--model", f"{{model}}/{GGUF}"),
+            *(str(python.absolute()), script, "--model", "{model}/{gguf}"),
             *("--port", "{port}", "--threads", "{threads}"),
         ],
         "environment": {"LLAMA_API_KEY": "{api_key}"},
-        "values": {"threads": 1},
+        "values": {"threads": 1, "gguf": GGUF},
     }

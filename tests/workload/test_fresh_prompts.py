@@ -73,9 +73,22 @@ def test_without_traffic_the_batches_prompts_are_marked_on_a_server_that_lives_o
     config = experiment(serving=None, **OPENAI)
     batches = [each.prompt_token_ids for each in build_workload(config).requests]
     sent = told(cycle(config, 1), *range(12))
-    assert len({each[:MARK_TOKENS] for each in sent}) == 3  # a mark for each time round
+    # A mark for each time round and prompt: a prefix cache knows none of what none shares.
+    assert len({each[:MARK_TOKENS] for each in sent}) == 12
     assert [each[MARK_TOKENS:] for each in sent] == [each[MARK_TOKENS:] for each in batches] * 3
     assert not set(sent) & set(told(cycle(config, 1), *range(12)))
+
+
+def test_prompts_that_begin_alike_do_so_with_their_marks(tmp_path: Path) -> None:
+    said = ("name a blue thing you know of", "name a blue thing you have", "how are you all today")
+    config = experiment(serving=None, dataset=texts(tmp_path, *said), n=3, **OPENAI)
+    alike = [each.prompt_token_ids[:6] for each in build_workload(config).requests]
+    sent = told(cycle(config, 1), *range(6))
+    same = [(one, other) for one in range(3) for other in range(one) if alike[one] == alike[other]]
+    assert len(same) == 1
+    for one, other in same:
+        assert sent[one][:6] == sent[other][:6]
+    assert len({each[:MARK_TOKENS] for each in sent}) == 4  # two rounds, two ways to begin
 
 
 def test_an_own_servers_data_set_is_as_it_is_at_first_and_marked_when_it_comes_again(

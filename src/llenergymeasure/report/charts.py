@@ -20,6 +20,7 @@ from llenergymeasure.report.figures import (
     texts,
 )
 from llenergymeasure.report.wording import (
+    AS_IS,
     Scale,
     counted,
     percent,
@@ -91,12 +92,12 @@ class Axis:
         """Return the axis that shows the means of ``rows`` and what it can of their intervals."""
         rows = list(rows)
         means = [row[f"{metric}_mean"] for row in rows]
-        scale = scale_for(means, unit)
+        scale = scale_for(means, unit) if unit else AS_IS
         least, most = scale(min(means)), scale(max(means))
         ends = [row[f"{metric}_ci95_{end}"] for row in rows for end in ("low", "high")]
         known = [scale(end) for end in ends if end is not None]
         high = min(max([most, *known]) * HEADROOM, REACH * most)
-        titled = f"{title} ({scale.unit})"
+        titled = f"{title} ({scale.unit})" if unit else title
         if least > 0 and most / least > LOG_RATIO:
             low = max(min([least, *known]) / HEADROOM, least / REACH)
             return cls(metric, titled, scale, low, high, logarithmic=True)

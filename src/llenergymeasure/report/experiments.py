@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from llenergymeasure.analysis.relations import LENGTH, LENGTHS_APART
 from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.flags import consequence, meaning
 from llenergymeasure.report.wording import (
@@ -56,6 +57,7 @@ class TableRow:
     per_token: str
     spread: str
     per_request: str
+    answer: str
     power: str
     speed: str
     latency: str
@@ -100,6 +102,7 @@ def _table_row(number: int, row: Row, token: Scale, request: Scale) -> TableRow:
         per_token=_with_interval(row, TOKEN, token),
         spread=NOTHING if sd is None or not mean else percent(sd / mean),
         per_request=_with_interval(row, REQUEST, request),
+        answer=_with_interval(row, LENGTH),
         power=_with_interval(row, "power_mean_w"),
         speed=_with_interval(row, "output_tokens_per_s"),
         latency=rounded(row["request_latency_p50_s_mean"]),
@@ -134,6 +137,18 @@ def per_correct(summary: Iterable[Row]) -> list[dict[str, str]]:
         for row in summary
         if row[f"{name}_mean"] is not None
     ]
+
+
+def unlike_lengths(summary: Iterable[Row]) -> str | None:
+    """Return that the experiments' answers are unlike in length; None where they are not."""
+    means = [row[f"{LENGTH}_mean"] for row in summary if row[f"{LENGTH}_mean"] is not None]
+    if not means or max(means) <= LENGTHS_APART * min(means):
+        return None
+    return (
+        f"Answers are {rounded(min(means))} to {rounded(max(means))} output tokens long in the "
+        "mean: the energies per request are of unlike answers, and no ranking of the settings. "
+        "Energy per output token compares them better."
+    )
 
 
 def flags(runs: Iterable[Row]) -> list[Flag]:

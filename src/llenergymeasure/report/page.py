@@ -68,7 +68,7 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
     summary = findings.ranked(planned)
     used = findings.runs_in_means(summary, runs)
     trend = findings.order_trend(summary, runs)
-    relations = relations_content(study_dir)
+    relations = relations_content(study_dir, summary)
     shown = findings.drawn_together(summary)
     offered = _offered(used)
     sweeps = sweep_figures(shown, offered)
@@ -198,6 +198,7 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
         "estimated": any(row["kind"] == "estimated" for row in summary),
         "experiments": experiments.table_rows(summary[:LISTED_EXPERIMENTS], token, request),
         "experiments_total": len(summary),
+        "unlike_lengths": experiments.unlike_lengths(summary),
         "declared": experiments.declared(summary, runs),
         "correct": experiments.per_correct(summary[:LISTED_EXPERIMENTS]),
         "drawn": SHOWN_EXPERIMENTS,

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.report.findings import TOKEN
-from llenergymeasure.report.verdicts import Pairs, how, shown
+from llenergymeasure.report.verdicts import Pairs, difference, how, shown
 from llenergymeasure.report.wording import (
     NOTHING,
     change,
@@ -54,8 +54,12 @@ class Relations:
     verdicts: Pairs
 
 
-def relations_content(study_dir: Path) -> Relations:
+def relations_content(study_dir: Path, summary: Sequence[Row]) -> Relations:
     """Return the page's part on how experiments differ.
+
+    Args:
+        study_dir: the study's results.
+        summary: one row an experiment.
 
     Raises:
         ResultsError: a table is absent or damaged.
@@ -69,9 +73,10 @@ def relations_content(study_dir: Path) -> Relations:
     levels = [row for row in tables["levels"] if row["metric"] == TOKEN]
     if all(row["ratio"] is None for row in levels):
         levels = []  # nothing to compare: the reasons stand with the runs that are left out
+    of = {row["experiment"]: row for row in summary}
     return Relations(
-        baseline=[_pair(row) for row in baseline[:LISTED_PAIRS]],
-        pairs=[_pair(row) for row in pairs[:LISTED_PAIRS]],
+        baseline=[_pair(row, of) for row in baseline[:LISTED_PAIRS]],
+        pairs=[_pair(row, of) for row in pairs[:LISTED_PAIRS]],
         pairs_total=len(pairs),
         levels=[_level(row) for row in levels[:LISTED_LEVELS]],
         fronts=_fronts(tables["pareto"]),
@@ -79,8 +84,9 @@ def relations_content(study_dir: Path) -> Relations:
     )
 
 
-def _pair(row: Row) -> dict[str, str]:
-    differs = listed(row["differs"] or [])
+def _pair(row: Row, of: Mapping[str, Row]) -> dict[str, str]:
+    pair = of[row["experiment_a"]], of[row["experiment_b"]]
+    differs = listed([difference(name, *pair) for name in row["differs"] or []])
     reason = row["unavailable"] if row["method"] != "paired" or row["p_holm"] is None else None
     return {
         "a": plain(row["label_a"], 80),

@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from llenergymeasure.analysis.relations import NOT_COMPARABLE
+from llenergymeasure.analysis.relations import LENGTH, NOT_COMPARABLE
 from llenergymeasure.analysis.statistics import t_upper
-from llenergymeasure.report.wording import NOTHING, change, changes, listed, p_value, plain
+from llenergymeasure.report.wording import NOTHING, change, changes, listed, p_value, plain, rounded
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -88,13 +88,22 @@ def difference_sentence(pairs: Pairs, least: Row, most: Row) -> str | None:
         f"({'; '.join(details)})."
     )
     if row["differs"]:
-        sentence += f" Apart from settings they differ in {plain(listed(row['differs']), 120)}."
+        names = [difference(name, least, most) for name in row["differs"]]
+        sentence += f" Apart from settings they differ in {plain(listed(names), 120)}."
     if row["method"] == "unpaired":
         sentence += (
             " Their cycles were not blocks in time on one machine: a drift, or a difference of the "
             "machines, would look the same."
         )
     return sentence
+
+
+def difference(name: str, one: Row, other: Row) -> str:
+    """Return in what two experiments of the summary differ; of the answers' length, how far."""
+    lengths = [row[f"{LENGTH}_mean"] for row in (one, other)]
+    if name != LENGTH or None in lengths:
+        return name
+    return f"the answers' length ({rounded(lengths[0])} and {rounded(lengths[1])} tokens)"
 
 
 def inconclusive_sentence(pairs: Pairs, experiments: Sequence[Row]) -> str:

@@ -10,7 +10,7 @@ import secrets
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 
 import numpy as np
@@ -203,12 +203,18 @@ class TrafficPrompts:
         return (*messages[:place], told, *messages[place + 1 :])
 
     def _mark(self, index: int) -> tuple[int, ...]:
-        """Return what makes a data set's prompt differ from the one sent before; often nothing."""
+        """Return what makes a data set's prompt differ from the one sent before; often nothing.
+
+        Prompts that begin alike get the same mark, and no others do: a prefix cache knows as much
+        of them as it would without marks.
+        """
         around, place = divmod(index, len(self._earlier))
         times = around * self._copies[place] + self._earlier[place]
         if self._first_marked is None or times < self._first_marked:
             return ()
-        raw = Draws(self.content_seed, _MARK, times).raw(MARK_TOKENS)
+        replaced = self._prompts[place][self._head : self._head + MARK_TOKENS]
+        number = reduce(lambda known, token: known << 32 | token, replaced, times)
+        raw = Draws(self.content_seed, _MARK, number).raw(MARK_TOKENS)
         return tuple(self._ordinary[raw % np.uint64(len(self._ordinary))].tolist())
 
     @cached_property
@@ -231,7 +237,7 @@ class TrafficPrompts:
         copies = Counter(self._prompts)
         return [copies[prompt] for prompt in self._prompts]
 
-    @property
+    @cached_property
     def _prompts(self) -> list[tuple[int, ...]]:
         assert self._workload is not None
         return [request.prompt_token_ids for request in self._workload.requests]

@@ -1,24 +1,38 @@
 """A trained model on three engines, llama.cpp's server among them, started by its command."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from llenergymeasure.backends import registry
+from llenergymeasure.backends.base import Scoring
+from llenergymeasure.backends.serving.process import free_port
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.processes import descendants
+from llenergymeasure.workload.datasets.record import Record
+from llenergymeasure.workload.models.resolve import resolve_model
+from llenergymeasure.workload.tokens import Tokenizer
 from support.attempts import command_of, start, wait_for
+from support.real_benchmarks import answers
 from support.studies import ROOT, environment, living, result_times, snakemake, write_study
-from support.trained import llama_cpp, trained_model
+from support.trained import GGUF, GGUF_OF_8_BITS, llama_cpp, trained_model
 from support.vllm import vllm_python, vllm_variables
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]
 
 TOKENS = 4
+TEXT = "The capital of France is Paris. A week has seven days, and a year has twelve months."
 QUESTIONS: list[dict[str, Any]] = [
     {"prompt": "What is the capital of France?"},
     {
@@ -55,6 +69,8 @@ def chats(questions: Path) -> dict[str, Any]:
 def test_three_engines_get_the_same_prompts_and_count_alike(
     tmp_path: Path, questions: Path
 ) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT)
     write_study(
         tmp_path,
         **chats(questions),
@@ -63,6 +79,7 @@ def test_three_engines_get_the_same_prompts_and_count_alike(
         vllm={"engine": {"enforce_eager": True, "max_model_len": 256}},
         openai=llama_cpp(),
         runners={"pytorch": "local", "vllm": "local"},
+        quality={"texts": str(text)},
     )
     done = subprocess.run(
         [vllm_python(), "-c", "from llenergymeasure.cli import main; main()", "run", "study.yaml"],
@@ -78,6 +95,8 @@ def test_three_engines_get_the_same_prompts_and_count_alike(
     ended = {row["backend"]: row["status"] for row in rows}
     assert ended == dict.fromkeys(("pytorch", "vllm", "openai"), "completed"), said
     assert len({row["prompt_hash"] for row in rows}) == 1
+    quality = {row["backend"]: row["perplexity"] for row in rows}
+    assert quality["vllm"] == pytest.approx(quality["pytorch"], rel=0.02)
     lengths = {}
     for path in tmp_path.glob("results/*/runs/*/*/requests.parquet"):
         backend = json.loads(path.with_name("result.json").read_text())["backend"]
@@ -88,6 +107,50 @@ def test_three_engines_get_the_same_prompts_and_count_alike(
     assert lengths["vllm"] == lengths["pytorch"]
     assert lengths["openai"] <= lengths["pytorch"]
     assert lengths["openai"]
+
+
+def test_llama_cpp_takes_a_text_to_be_as_likely_as_pytorch_does() -> None:
+    """The same weights, in 4 bits and as they were before: token by token, and so in all."""
+    model = str(trained_model())
+    config = ExperimentConfig.model_validate({"model": model, "precision": "bf16"})
+    tokenizer = Tokenizer(resolve_model(config), trust_remote_code=False)
+    ids = tokenizer.encode([Record(0, "", TEXT)])[0]
+    engine = registry.get("pytorch").load(config)
+    assert isinstance(engine, Scoring)
+    expected = engine.log_likelihoods(ids)
+    engine.close()
+    with llama_server(Path(model) / GGUF) as url:
+        found = [likelihood(url, ids[:place], ids[place]) for place in range(1, len(ids))]
+    assert found == pytest.approx(expected, abs=0.5)
+    perplexities = [math.exp(-math.fsum(each) / len(each)) for each in (found, expected)]
+    assert perplexities[0] == pytest.approx(perplexities[1], rel=0.05)
+
+
+@contextmanager
+def llama_server(model: Path) -> Iterator[str]:
+    """Have llama.cpp's server of a model; yield its address."""
+    port = free_port()
+    named = {"{model}/{gguf}": str(model), "{port}": str(port), "{threads}": "1"}
+    command = [named.get(part, part) for part in llama_cpp()["command"]]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(lambda: answers(f"{url}/health") or process.poll() is not None)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def likelihood(url: str, before: list[int], token: int) -> float:
+    """Return the logarithm of a token's likelihood after others, by llama.cpp's own interface."""
+    asked = {"prompt": before, "n_predict": 1, "n_probs": 5000, "temperature": 1.0}
+    request = urllib.request.Request(
+        f"{url}/completion", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        (next_one,) = json.loads(answer.read())["completion_probabilities"]
+    return float({each["id"]: each["logprob"] for each in next_one["top_logprobs"]}[token])
 
 
 def test_llama_cpp_renders_chats_as_the_model_s_own_template_does(
@@ -110,7 +173,8 @@ def test_llama_cpp_renders_chats_as_the_model_s_own_template_does(
     attempt.nothing_left()
 
 
-def test_a_sweep_of_its_threads_killed_in_the_middle_is_completed(tmp_path: Path) -> None:
+def test_a_sweep_of_threads_and_weights_killed_in_the_middle_is_completed(tmp_path: Path) -> None:
+    """All but the servers are killed: those end with what has started them."""
     section = llama_cpp()
     write_study(
         tmp_path,
@@ -118,9 +182,8 @@ def test_a_sweep_of_its_threads_killed_in_the_middle_is_completed(tmp_path: Path
         backend="openai",
         # This study's servers are told from all others by a word on their command line.
         openai=section | {"command": [*section["command"], "--name", str(tmp_path)]},
-        sweep={"openai.values.threads": [1, 2]},
+        sweep={"openai.values.threads": [1, 2], "openai.values.gguf": [GGUF, GGUF_OF_8_BITS]},
         window={"min_seconds": 1.0},
-        execution={"n_cycles": 2, "cycle_order": "sequential"},
     )
     with (tmp_path / "log").open("wb") as log:
         first = subprocess.Popen(
@@ -136,10 +199,11 @@ def test_a_sweep_of_its_threads_killed_in_the_middle_is_completed(tmp_path: Path
         )
     try:
         wait_for(lambda: bool(result_times(tmp_path)) and bool(servers(tmp_path)), 900)
-        before = result_times(tmp_path)
-        runs = [pid for pid in living(str(tmp_path)) if "scripts/measure_" in command_of(pid)]
-        for pid in (first.pid, *runs):
-            os.kill(pid, signal.SIGKILL)
+        before, spared = result_times(tmp_path), servers(tmp_path)
+        assert len(before) < 4
+        for pid in {first.pid, *descendants(first.pid)}.difference(spared):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     finally:
         first.kill()
         first.wait()
@@ -151,6 +215,7 @@ def test_a_sweep_of_its_threads_killed_in_the_middle_is_completed(tmp_path: Path
     assert before.items() <= after.items()
     rows = pq.read_table(tmp_path / "results" / "small" / "runs.parquet").to_pylist()
     assert [row["status"] for row in rows] == ["completed"] * 4
+    assert len({row["experiment"] for row in rows}) == 4
     assert not servers(tmp_path)
 
 
