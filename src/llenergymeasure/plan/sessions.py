@@ -53,7 +53,7 @@ def numbered(study: Study, slots: Sequence[Slot]) -> dict[Slot, int]:
 
 def _servers(study: Study) -> dict[int, str]:
     """Return what the server of each experiment is started for, of those that may share it."""
-    judged = (study.quality or {}).get("command") is not None  # once the server is gone
+    judged = study.sections.get("quality", {}).get("command") is not None  # once the server is gone
     if not study.execution.share_server or judged:
         return {}
     found = {
