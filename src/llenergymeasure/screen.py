@@ -96,8 +96,10 @@ def aligned(lines: Sequence[Sequence[str]], left: Sequence[int], spare: Sequence
         hidden.append(lines[0][place])
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for place in kept:
-        side: Any = "left" if place in left else "right"
-        table.add_column(justify=side, no_wrap=place not in left, overflow="fold", min_width=None)
+        if place in left:
+            table.add_column(overflow="fold", min_width=min(widest[place], _LEAST))
+        else:
+            table.add_column(justify="right", no_wrap=True)
     for line in lines:
         table.add_row(*(Text(line[place]) for place in kept))
     console = Console(file=io.StringIO(), width=min(width, sum(widest) + 2 * len(widest) + 2))

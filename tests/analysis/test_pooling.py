@@ -271,4 +271,7 @@ def test_the_command_prints_text_json_and_csv(tmp_path):
     assert table.stdout.splitlines()[0].startswith('"precision","experiments","studies","n"')
     text = llem(tmp_path, "results", "one", "--group-by", "precision,pytorch.batch_size")
     assert text.returncode == 0, text.stderr
-    assert len(text.stdout.splitlines()) == 5
+    title, _, header, *groups = text.stdout.splitlines()
+    assert title == "Means of energy_per_output_token_j"
+    assert header.split()[:2] == ["precision", "pytorch.batch_size"]
+    assert len(groups) == 4

@@ -9,8 +9,10 @@ import pytest
 
 from cli.commands import called
 from llenergymeasure import screen
+from llenergymeasure.analysis.pooling import study_runs, summarise_by
 from llenergymeasure.analysis.tables import RUNS_NAME, SUMMARY_NAME, write_tables
 from llenergymeasure.plan import make_plan
+from llenergymeasure.report.groups import groups_text
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workload.studies import study_from_mapping
 from results.synthetic import make_result, write_plan, write_result
@@ -58,6 +60,16 @@ def test_a_table_fits_and_says_what_it_leaves_out(wide: int) -> None:
     lines = screen.aligned([head, row], left=(0, 1), spare=(0, 5)).splitlines()
     assert max(map(len, lines)) <= wide
     assert ("too narrow for: experiment" in lines[-1]) == (wide == WIDTHS[0])
+
+
+@pytest.mark.parametrize("wide", [80], indirect=True)
+def test_a_name_is_not_broken_into_letters(wide: int, tmp_path: Path) -> None:
+    folder = made(tmp_path, "x", 1.0, sweep={"pytorch.batch_size": [1, 8]})
+    groups = ["pytorch.batch_size"]
+    table = summarise_by(study_runs([folder]), groups, "energy_per_output_token_j", [])
+    lines = groups_text(table, groups, "energy_per_output_token_j").splitlines()
+    assert any(line.startswith("pytorch.batch_si") for line in lines)
+    assert max(map(len, lines)) <= wide
 
 
 @pytest.mark.parametrize("wide", WIDTHS, indirect=True)

@@ -18,7 +18,7 @@ def groups_text(table: pa.Table, group_by: Sequence[str], metric: str) -> str:
         group_by: the columns that make a group.
         metric: the column averaged.
     """
-    header = [*group_by, "experiments", "n", metric, "95 % interval", "not in the mean"]
+    header = [*group_by, "experiments", "n", "mean", "95 % interval", "not in it"]
     lines = [header]
     for row in table.to_pylist():
         mean, low, high = AS_IS.of(row, metric)
@@ -43,4 +43,6 @@ def groups_text(table: pa.Table, group_by: Sequence[str], metric: str) -> str:
                 ", ".join(others) or NOTHING,
             ]
         )
-    return aligned(lines, left=(*range(len(group_by)), len(header) - 1))
+    experiments = len(group_by)
+    left = (*range(experiments), len(header) - 2, len(header) - 1)
+    return f"Means of {metric}\n\n{aligned(lines, left, spare=(experiments,))}"
