@@ -102,7 +102,7 @@ def text_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 def said(folder: Path) -> str:
     """Return the page's sentences and verdicts, and the terminal's text."""
     summary, runs = findings.ranked(table(folder, "summary")), table(folder, "runs")
-    relations = relations_content(folder)
+    relations = relations_content(folder, summary)
     verdicts = [f"verdict: {row['verdict']}" for row in relations.pairs]
     sentences = findings.headline(summary, runs, relations.verdicts)
     sentences += [*verdicts, method.method(summary, runs)]
