@@ -112,8 +112,8 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/comparison.py",
-        "t.ppf(0.975, freedom[told])",
-        "t.ppf(0.95, freedom[told])",
+        "t_upper(0.025, freedom[told])",
+        "t_upper(0.05, freedom[told])",
         "a 90 % interval called 95 %",
         (_PAIRS,),
     ),
@@ -321,7 +321,7 @@ MUTANTS = (
     ),
     Mutant(
         "report/verdicts.py",
-        "wider = t.isf(0.025 / max(tested, 1), freedom) / t.isf(0.025, freedom)",
+        "wider = t_upper(0.025 / max(tested, 1), freedom) / t_upper(0.025, freedom)",
         "wider = 1.0",
         "a pair chosen after looking with the interval of one named before",
         (f"{_CLAIMS}::test_the_interval_of_a_chosen_pair_holds_for_all_pairs_and_no_less",),
