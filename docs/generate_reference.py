@@ -20,7 +20,7 @@ from llenergymeasure.analysis.comparison import MAX_ALL_PAIRS
 from llenergymeasure.analysis.relations import SCHEMAS
 from llenergymeasure.analysis.summary import METRICS, STATISTICS, SUMMARY_SCHEMA
 from llenergymeasure.config.carbon import CarbonConfig
-from llenergymeasure.config.execution import ExecutionConfig
+from llenergymeasure.config.execution import ExecutionConfig, RunnersConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import submodels
 from llenergymeasure.config.notify import NotifyConfig
@@ -57,6 +57,7 @@ STUDYS_SECTIONS: dict[str, type[BaseModel]] = {
     "notify": NotifyConfig,
     "carbon": CarbonConfig,
     "quality": QualityConfig,
+    "runners": RunnersConfig,
 }
 
 FORMAL_BOUND = 10**12
@@ -91,7 +92,8 @@ def reference_page() -> str:
         "## An experiment",
         "",
     ]
-    studys = {name: own.pop(name) for name in STUDYS_SECTIONS}
+    studys = {name: schema["properties"][name] for name in STUDYS_SECTIONS}
+    own = {name: setting for name, setting in own.items() if name not in studys}
     lines += _table(own, definitions)
     for name, setting in [*studys.items(), *own.items()]:
         for path, definition in _sections(name, setting, definitions):

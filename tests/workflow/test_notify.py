@@ -176,7 +176,7 @@ def test_https_and_this_machine_may_be_told(address: str) -> None:
         ({"command": "mail me"}, "notify.command"),
         ({"command": ["x"], "on": ["end"]}, "finish"),
         ({"command": ["x"], "timeout_seconds": 0}, "timeout_seconds"),
-        ({"webook": "https://a.b"}, "did you mean webhook"),
+        ({"webook": "https://a.b"}, "did you mean notify.webhook"),
         ("https://a.b", "must be a mapping"),
     ],
 )

@@ -183,11 +183,11 @@ _Runner = Annotated[
 class RunnersConfig(Section):
     """Where each backend runs: local, docker, docker:IMAGE, apptainer or apptainer:IMAGE."""
 
-    pytorch: _Runner | None = None
-    vllm: _Runner | None = None
-    sglang: _Runner | None = None
-    tensorrt: _Runner | None = None
-    openai: _Runner | None = None
+    pytorch: _Runner | None = Field(None, description="Where its runs are; default local.")
+    vllm: _Runner | None = Field(None, description="Where its runs are; default local.")
+    sglang: _Runner | None = Field(None, description="Where its runs are; default local.")
+    tensorrt: _Runner | None = Field(None, description="Where its runs are; default local.")
+    openai: _Runner | None = Field(None, description="Where its runs are; default local.")
 
     def choices(self) -> Runners:
         """Return the runners that are set, by backend."""

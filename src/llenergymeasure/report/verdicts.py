@@ -100,7 +100,7 @@ def difference_sentence(pairs: Pairs, least: Row, most: Row) -> str | None:
 
 def difference(name: str, one: Row, other: Row) -> str:
     """Return in what two experiments of the summary differ; of the answers' length, how far."""
-    lengths = [row[f"{LENGTH}_mean"] for row in (one, other)]
+    lengths = [row.get(f"{LENGTH}_mean") for row in (one, other)]
     if name != LENGTH or None in lengths:
         return name
     return f"the answers' length ({rounded(lengths[0])} and {rounded(lengths[1])} tokens)"
