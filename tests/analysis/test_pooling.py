@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
+from cli.commands import called
 from llenergymeasure.analysis.pooling import study_runs, summarise_by
 from llenergymeasure.errors import ConfigurationError
 from results.synthetic import GPU, make_plan, make_result, write_plan, write_result
-from support.studies import llem
 
 CONFIGS = [
     {"model": "tiny-llama", "precision": precision, "pytorch": {"batch_size": size}}
@@ -255,23 +255,28 @@ def test_unknown_names_are_told_with_what_would_do(tmp_path, by, metric, pool, t
         summarise_by(study_runs([tmp_path]), by, metric, pool)
 
 
-def test_the_command_prints_text_json_and_csv(tmp_path):
+def test_the_command_prints_text_json_and_csv(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def llem(*arguments):
+        return called(monkeypatch, capsys, *arguments)
+
     write_study(tmp_path / "one", environment=environment())
     write_study(tmp_path / "two", environment=environment("NVIDIA A100"), study="two")
     asked = ("results", "one", "two", "--group-by", "precision")
-    refused = llem(tmp_path, *asked)
-    assert refused.returncode == 2
-    assert refused.stderr.count("\n") == 1
-    assert "gpu_name (NVIDIA A100, NVIDIA H200" in refused.stderr
-    told = llem(tmp_path, *asked, "--pool", "gpu_name", "--json")
-    assert told.returncode == 0, told.stderr
-    groups = json.loads(told.stdout)["groups"]
+    refused = llem(*asked)
+    assert refused.code == 2
+    assert refused.err.count("\n") == 1
+    assert "gpu_name (NVIDIA A100, NVIDIA H200" in refused.err
+    told = llem(*asked, "--pool", "gpu_name", "--json")
+    assert told.code == 0, told.err
+    groups = json.loads(told.out)["groups"]
     assert [(group["precision"], group["n"]) for group in groups] == [("bf16", 12), ("fp32", 12)]
-    table = llem(tmp_path, *asked, "--pool", "gpu_name", "--csv")
-    assert table.stdout.splitlines()[0].startswith('"precision","experiments","studies","n"')
-    text = llem(tmp_path, "results", "one", "--group-by", "precision,pytorch.batch_size")
-    assert text.returncode == 0, text.stderr
-    title, _, header, *groups = text.stdout.splitlines()
+    table = llem(*asked, "--pool", "gpu_name", "--csv")
+    assert table.out.splitlines()[0].startswith('"precision","experiments","studies","n"')
+    text = llem("results", "one", "--group-by", "precision,pytorch.batch_size")
+    assert text.code == 0, text.err
+    title, _, header, *groups = text.out.splitlines()
     assert title == "Means of energy_per_output_token_j"
     assert header.split()[:2] == ["precision", "pytorch.batch_size"]
     assert len(groups) == 4

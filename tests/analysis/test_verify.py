@@ -17,7 +17,7 @@ from llenergymeasure.analysis.verify.study import verify_study
 from llenergymeasure.files import sha256
 from llenergymeasure.results.layout import TABLE_NAMES, RunFolder
 from llenergymeasure.results.whole import is_whole
-from support.studies import SERVED, llem, write_study
+from support.studies import llem, write_study
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     study = write_study(
         folder,
-        **SERVED,
-        sweep={"n": [1, 2]},
+        sweep={"pytorch.batch_size": [1, 2]},
         carbon={"grid_gco2e_per_kwh": 300, "pue": 1.2, "source": "given"},
     )
     done = llem(folder, "run", str(study))

@@ -129,6 +129,7 @@ def test_a_program_that_is_not_there_has_a_reason(tmp_path: Path) -> None:
     assert "No such file" in command_score(run, asked)["score_unavailable"]
 
 
+@pytest.mark.slow
 def test_through_the_workflow_and_no_part_of_the_id(tmp_path: Path, texts: Path) -> None:
     plain = tmp_path / "plain"
     plain.mkdir()
