@@ -168,4 +168,4 @@ def test_a_profile_is_found_by_name_or_folder_and_a_wrong_one_is_told(tmp_path: 
     assert done.returncode == 0, done.stderr
     done = llem(tmp_path, "run", str(study), "--profile", "no-such-profile", "--cycles", "2")
     assert done.returncode == 2
-    assert "no such profile: there are default, slurm" in done.stderr
+    assert "no such profile: there are default, generic, slurm" in done.stderr

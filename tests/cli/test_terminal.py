@@ -144,7 +144,7 @@ def test_a_start_that_is_refused_is_one_line(
     said = called(monkeypatch, capsys, "run", study, "--profile", "slrum", "--dry-run")
     assert said.code == 2
     assert said.err.count("\n") == 1
-    assert "no such profile: there are default, slurm" in said.err
+    assert "no such profile: there are default, generic, slurm" in said.err
     monkeypatch.setattr("llenergymeasure.cli.run.why_not_writable", lambda _: "Read-only")
     said = called(monkeypatch, capsys, "run", study)
     assert said.code == 2
