@@ -60,6 +60,8 @@ SlurmctldPort=$port
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
+# A job that is queued again waits as long as its old credential holds, by default two minutes.
+AuthInfo=cred_expire=30
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/spool/%n
 SlurmctldPidFile=$folder/run/slurmctld.pid

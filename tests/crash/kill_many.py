@@ -88,13 +88,19 @@ class Killing:
         return self.kills - self.done.total()
 
 
-def kill_many(folder: Path, kills: int, seed: int, say: Callable[[str], None]) -> Counter[str]:
+def kill_many(
+    folder: Path,
+    kills: int,
+    seed: int,
+    say: Callable[[str], None],
+    experiments: int = EXPERIMENTS,
+) -> Counter[str]:
     """Do as this module says; return the kills by what was killed.
 
     Raises:
         BrokenError: something that must hold did not.
     """
-    reference = Round(folder / "undisturbed")
+    reference = Round(folder / "undisturbed", experiments)
     began_s = time.monotonic()
     reference.must_end_well()
     took_s = time.monotonic() - began_s
@@ -104,7 +110,7 @@ def kill_many(folder: Path, kills: int, seed: int, say: Callable[[str], None]) -
     number = 0
     while killing.left:
         number += 1
-        disturbed = Round(folder / f"round-{number}", expected=reference)
+        disturbed = Round(folder / f"round-{number}", experiments, expected=reference)
         calls = 0
         while disturbed.call(killing) != 0:
             calls += 1
@@ -119,7 +125,7 @@ def kill_many(folder: Path, kills: int, seed: int, say: Callable[[str], None]) -
 class Round:
     """One study in a folder of its own."""
 
-    def __init__(self, folder: Path, expected: Round | None = None) -> None:
+    def __init__(self, folder: Path, experiments: int, expected: Round | None = None) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
         self.results = StudyFolder(folder / "results" / STUDY)
@@ -127,7 +133,7 @@ class Round:
         self._finished: dict[Path, str] = {}
         write_study(
             folder,
-            sweep={"random_seed": list(range(1, EXPERIMENTS + 1))},
+            sweep={"random_seed": list(range(1, experiments + 1))},
             execution={"n_cycles": 1, "cycle_order": "shuffled"},
             # As many batches in every window, however fast the machine is at that moment.
             window={"min_seconds": 0.001, "min_batches": 20},
