@@ -1,7 +1,6 @@
 """Experiments and studies run from a program: real runs of the tiny model."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -171,21 +170,3 @@ def test_a_study_always_writes_where_asked_and_says_what_failed(tmp_path: Path) 
     with locked(Path("there/small/.lock"), "a test"), pytest.raises(LlemError, match="in use"):
         run_study({**study, "n": 3}, directory="there")
     assert issubclass(StudyLockedError, LlemError)
-
-
-@pytest.mark.slow
-def test_the_interface_is_typed(tmp_path: Path) -> None:
-    from mypy import api
-
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import llenergymeasure as llem\n"
-        "from llenergymeasure import meter\n"
-        "with meter() as energy:\n    pass\n"
-        "reveal_type(energy.energy_j)\n"
-        "reveal_type(llem.run_experiment(model='tiny-llama').energy_per_output_token_j)\n"
-        "reveal_type(llem.run_study('study.yaml').failed)\n"
-    )
-    said, _, _ = api.run(["--no-incremental", "--python-executable", sys.executable, str(program)])
-    assert said.count("float | None") == 2, said
-    assert "tuple[llenergymeasure.api.results.FailedRun, ...]" in said, said
