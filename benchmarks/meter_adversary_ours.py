@@ -104,7 +104,7 @@ def record_rapl(
     clock.set(recording.nanoseconds(begin_s))
     vars(rapl)["time"] = clock
     powercap.renew()
-    sensor = RaplSensor(powercap.root)
+    sensor = RaplSensor(powercap.root, look_s=0)
 
     def renewed(channel: Channel) -> Channel:
         def read() -> Sequence[Value]:

@@ -137,7 +137,7 @@ def test_the_installed_command_runs_a_model(clean: Path, tmp_path: Path) -> None
     study = tmp_path / "study.yaml"
     study.write_text(
         "model: tiny-llama\nn: 2\nmax_output_tokens: 4\nprotocol: quick\n"
-        "sweep: {pytorch.batch_size: [1, 2]}\n"
+        "sweep: {pytorch.batch_size: [1, 2]}\nexecution: {n_cycles: 1}\n"
     )
     assert "2 of 2 runs completed" in _run([llem, "run", str(study)], tmp_path, **home)
     assert _run([llem, "report"], tmp_path, **home).endswith("results/study/report.html\n")

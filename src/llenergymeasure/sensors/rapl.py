@@ -81,7 +81,8 @@ class _Domain:
         try:
             self._range_uj = int((folder / "max_energy_range_uj").read_text())
             self.read()
-            self._look(look_s)
+            if look_s:
+                self._look(look_s)
         except SensorError as error:
             self.unavailable = str(error)
             self._remedy = _PERMISSION if "permission" in str(error).lower() else None
@@ -91,7 +92,7 @@ class _Domain:
     def _look(self, look_s: float) -> None:
         """Raise where it does not count; where it does this takes about a millisecond."""
         first_uj, end_s = self._last_uj, time.monotonic() + look_s
-        while look_s and self._last_uj == first_uj:
+        while self._last_uj == first_uj:
             if time.monotonic() > end_s:
                 raise SensorError(f"{self._folder / 'energy_uj'} stands still at {first_uj}")
             time.sleep(UPDATE_PERIOD_S)
