@@ -472,7 +472,7 @@ def _is_module(workflow: Any) -> bool:
     return main not in {root / "Snakefile", root / "workflow" / "Snakefile"}
 
 
-def prepare(plan: Plan, folder: StudyFolder, storage: Storage | None) -> None:
+def prepare(plan: Plan, folder: StudyFolder, storage: Storage | None = None) -> None:
     """Write the plan if its bytes changed, keep what finished in spite of a crash, and make room.
 
     A plan that is being run is left alone: the same plan passes, another one is refused.
