@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,8 @@ def test_it_works_without_any_sensor_and_says_so() -> None:
     assert [phase.phase for phase in energy.phases] == ["work"]
     for reading in energy.readings:
         assert (reading.gross_j is None) == (reading.unavailable is not None)
+        assert escape(reading.unavailable or "") in energy._repr_html_()
+    assert all(code in energy._repr_html_() for code in energy.validity)
 
 
 def test_the_energy_is_not_known_before_the_end() -> None:

@@ -60,11 +60,17 @@ def test_a_figure_is_drawn_and_a_wrong_name_names_those_that_are(study: StudyRes
 
 def test_a_notebook_shows_results_and_not_their_folders(study: StudyResult) -> None:
     assert repr(study) == f"<StudyResult {study.name}: 6 of 6 runs completed>"
-    assert "<td>8</td>" in study._repr_html_()
+    shown = study._repr_html_()
+    assert "<td>batch_size=8</td><td>3</td>" in shown
+    assert "Energy: " in shown
     result = study.completed[0]
     assert "J per output token" in repr(result)
     assert "energy_per_output_token_j" in result._repr_html_()
-    assert "&lt;b&gt;" in html_table("<b>", [{"a": None}])
+    assert html_table("<b>\nx", [["a"], [None]]) == (
+        '<p>&lt;b&gt;<br>x</p><div style="overflow-x: auto"><table><thead><tr><th>a</th></tr>'
+        "</thead><tbody><tr><td>-</td></tr></tbody></table></div>"
+    )
+    assert html_table("x") == "<p>x</p>"
 
 
 def test_a_folder_of_studies_names_them(study: StudyResult) -> None:

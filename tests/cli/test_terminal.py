@@ -11,6 +11,7 @@ from cli.commands import called
 from llenergymeasure import screen
 from llenergymeasure.analysis.pooling import study_runs, summarise_by
 from llenergymeasure.analysis.tables import RUNS_NAME, SUMMARY_NAME, write_tables
+from llenergymeasure.cli.live import Live
 from llenergymeasure.plan import make_plan
 from llenergymeasure.report.groups import groups_text
 from llenergymeasure.results.layout import StudyFolder
@@ -50,6 +51,19 @@ def test_words_are_wrapped_with_a_hanging_indent() -> None:
     )
     long = "x" * 90
     assert screen.wrapped(f"see {long} there", 60).splitlines() == ["see", f"  {long}", "  there"]
+
+
+def test_a_narrow_terminal_keeps_the_time_left_and_the_seconds_of_the_phase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    Live(StudyFolder(tmp_path))._show(
+        "about 40 s left; 1/4 done; batch_size=1, cycle 1: warming up 14 s"
+    )
+    shown = capsys.readouterr().err
+    assert len(shown) == 59
+    assert shown.startswith("about 40 s left; 1/4 done")
+    assert shown.endswith("cycle 1: warming up 14 s")
 
 
 @pytest.mark.parametrize("wide", WIDTHS, indirect=True)

@@ -7,6 +7,7 @@ from llenergymeasure.report.wording import (
     changes,
     counted,
     listed,
+    mean_text,
     p_value,
     percent,
     plain,
@@ -50,6 +51,17 @@ def test_how_far_an_interval_reaches_stands_beside_its_value():
 def test_ends_of_an_interval_share_their_digits():
     assert rounded_range(0.20666, 0.21682) == "0.2067 to 0.2168"
     assert rounded_range(None, None) == "-"
+
+
+def test_a_positive_number_does_not_read_as_0_in_a_wide_interval():
+    assert rounded_range(0.3, 52.0) == "0.3 to 52"
+    assert rounded_range(0.0002, 52.0) == "0.0002 to 52"
+    assert rounded_range(0.0, 52.0) == "0 to 52"
+    assert rounded_range(-0.3, 52.0) == "-0.3 to 52"
+    assert rounded_range(-52.0, -0.3) == "-52 to -0.3"
+    assert rounded_range(0.6, 52.0) == "1 to 52"
+    assert mean_text(0.31, 0.002, 52.0) == "0.3"
+    assert mean_text(0.0, -26.0, 26.0) == "0"
 
 
 @pytest.mark.parametrize(

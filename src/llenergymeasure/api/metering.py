@@ -166,11 +166,13 @@ class Metered:
 
     def _repr_html_(self) -> str:
         if self._account is None:
-            return html_table(repr(self), ())
-        names = ("device", "sensor", "kind", "scope", "channel", "gross_j", "gross_u95_j")
-        return html_table(
-            str(self), [{name: getattr(each, name) for name in names} for each in self.readings]
-        )
+            return html_table(repr(self))
+        names = ["device", "sensor", "kind", "scope", "channel", "gross_j", "gross_u95_j"]
+        if any(each.unavailable for each in self.readings):
+            names.append("unavailable")
+        cells = [[getattr(each, name) for name in names] for each in self.readings]
+        doubts = [f"{code}: {reason}" for code, reason in self.validity.items()]
+        return html_table(str(self), [names, *cells], "\n".join(doubts))
 
     @property
     def _ended(self) -> Energy:

@@ -1,6 +1,6 @@
 """What a notebook shows of results: small HTML tables, and figures as they were drawn."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -21,17 +21,27 @@ class SavedFigure:
         return self.path.read_text("utf-8")
 
 
-def html_table(title: str, rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return rows of the same keys as a table under a line of text."""
-    lines = list(rows)
-    head = "".join(f"<th>{escape(str(name))}</th>" for name in (lines[0] if lines else ()))
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(_text(value))}</td>' for value in row.values())}</tr>"
-        for row in lines
-    )
-    return (
-        f"<p>{escape(title)}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
+def html_table(title: str, cells: Sequence[Sequence[Any]] = (), remarks: str = "") -> str:
+    """Return lines of text with a table between them.
+
+    Args:
+        title: the lines above it.
+        cells: the table's lines, its header first.
+        remarks: the lines below it.
+    """
+    head, *body = [_line(line, "td" if place else "th") for place, line in enumerate(cells)] or [""]
+    table = f"<table><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
+    # On a phone the table is wider than the page: it scrolls by itself.
+    scrolled = f'<div style="overflow-x: auto">{table}</div>' if head else ""
+    return f"{_paragraph(title)}{scrolled}{_paragraph(remarks)}"
+
+
+def _line(cells: Iterable[Any], tag: str) -> str:
+    return f"<tr>{''.join(f'<{tag}>{escape(_text(value))}</{tag}>' for value in cells)}</tr>"
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{escape(text).replace(chr(10), '<br>')}</p>" if text else ""
 
 
 def _text(value: Any) -> str:

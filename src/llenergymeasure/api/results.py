@@ -13,7 +13,9 @@ from llenergymeasure.api.notebook import SavedFigure, html_table
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import read_bytes
 from llenergymeasure.plan import Plan
+from llenergymeasure.report.experiments import declared
 from llenergymeasure.report.findings import ranked
+from llenergymeasure.report.text import experiment_cells, flags_line, study_head
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.reading import read_result
 from llenergymeasure.results.record import Result
@@ -148,9 +150,9 @@ class ExperimentResult:
             *("energy_per_output_token_j", "energy_per_request_j", "energy_j", "energy_u95_j"),
             *("power_mean_w", "output_tokens_per_s", "window_s", "kind"),
         ]
-        shown = [{"": name, "value": getattr(self, name)} for name in names]
-        shown.append({"": "validity", "value": ", ".join(self.validity) or "no doubts"})
-        return html_table(str(self), shown)
+        shown = [(name, getattr(self, name)) for name in names]
+        shown.append(("validity", ", ".join(self.validity) or "no doubts"))
+        return html_table(str(self), [("", "value"), *shown])
 
     def _table(self, name: str) -> pa.Table:
         if name in self._tables:
@@ -315,8 +317,11 @@ class StudyResult:
 
     def _repr_html_(self) -> str:
         if not self.paths.summary.is_file():
-            return html_table(str(self), ())
-        return html_table(str(self), self.table().to_dict("records"))
+            return html_table(str(self))
+        rows = ranked(_read_table(self.paths.summary).to_pylist())
+        runs = _read_table(self.paths.runs).to_pylist()
+        cells = [line[1:] for line in experiment_cells(rows, declared(rows, runs))]
+        return html_table(study_head(rows, runs), cells, flags_line(runs))
 
     def __str__(self) -> str:
         """Return how far it is in one line."""

@@ -103,7 +103,7 @@ def _lines(sensor: dict[str, Any]) -> list[str]:
     head = f"{sensor['sensor']:<11} {sensor['device']}"
     if sensor["unavailable"] is not None:
         lines = [f"✗ {head}  unavailable: {sensor['unavailable']}"]
-        return lines + ([f"    {sensor['remedy']}"] if sensor["remedy"] else [])
+        return lines + ([f"    to fix: {sensor['remedy']}"] if sensor["remedy"] else [])
     lines = [f"✓ {head}  {sensor['name']}: {sensor['kind']}, scope {sensor['scope']}"]
     lines += [f"    {quantity}{_pace(sensor, quantity)}" for quantity in sensor["quantities"]]
     if sensor["note"]:

@@ -7,6 +7,7 @@ import sys
 import time
 
 from llenergymeasure.cli.output import Level, level, note
+from llenergymeasure.report.wording import shortened
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import steer
 from llenergymeasure.workflow.drive import Listener
@@ -50,11 +51,11 @@ class Live(Listener):
         rests = resting(progress.plan, self._folder, progress.next_runs())
         if not rests:
             return progress.line()
-        # First, for what does not fit is cut off at the end.
+        # First, for what does not fit is cut out in the middle.
         return f"{'Enter skips it; ' if _person_in_front() else ''}{rests[0]}"
 
     def _show(self, line: str) -> None:
-        line = line[: shutil.get_terminal_size().columns - 1]
+        line = shortened(line, shutil.get_terminal_size().columns - 1)
         if line == self._shown:
             return
         self.clear()

@@ -169,7 +169,8 @@ def _text(document: dict[str, Any], ended: Ended, metered: Metered) -> str:
     duration_s = document["window"]["duration_s"]
     lines = ["", f" Energy of: {' '.join(document['command'])}", ""]
     readings = [Reading.model_validate(reading) for reading in document["readings"]]
-    lines += [_line(reading, duration_s) for reading in readings]
+    width = max((len(_energy(reading)) for reading in readings), default=0)
+    lines += [_line(reading, duration_s, width) for reading in readings]
     if not readings:
         lines.append("  nothing could be measured or estimated")
     elif not any(reading.headline for reading in readings):
@@ -219,13 +220,19 @@ def _benchmark_lines(one: Mapping[str, Any]) -> Iterator[str]:
         yield f"  validity: {code}: {reason}"
 
 
-def _line(reading: Reading, duration_s: float) -> str:
+def _line(reading: Reading, duration_s: float, width: int) -> str:
     what = f"{reading.sensor} {reading.channel}, {reading.kind}, scope {reading.scope}"
+    energy = f"  {_energy(reading):>{width}}"
     if reading.gross_j is None:
-        return f"  {'unavailable':>32}   {reading.device}  ({what}): {reading.unavailable}"
-    spread = "" if reading.gross_u95_j is None else f" ± {reading.gross_u95_j:.2f}"
+        return f"{energy}   {reading.device}  ({what}): {reading.unavailable}"
     mean_w = reading.gross_j / duration_s if duration_s > 0 else float("nan")
     mark = " *" if reading.headline else ""
-    energy = f"{reading.gross_j:.2f}{spread} J"
     gain = "" if not reading.u_sys_j else f", gain ± {reading.u_sys_j / reading.gross_j:.0%}"
-    return f"  {energy:>32}   {mean_w:9.2f} W  {reading.device}  ({what}{gain}){mark}"
+    return f"{energy}   {mean_w:9.2f} W  {reading.device}  ({what}{gain}){mark}"
+
+
+def _energy(reading: Reading) -> str:
+    if reading.gross_j is None:
+        return "unavailable"
+    spread = "" if reading.gross_u95_j is None else f" ± {reading.gross_u95_j:.2f}"
+    return f"{reading.gross_j:.2f}{spread} J"

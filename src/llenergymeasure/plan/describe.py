@@ -15,7 +15,7 @@ SHOWN_RUNS = 40
 SHOWN_LEFT_OUT = 20
 SHOWN_UNKNOWN = 4
 _CELL = 40
-_PLACES = {"local": "on this machine", "apptainer": "in Apptainer", "docker": "in Docker"}
+_PLACES = {"local": "without a container", "apptainer": "in Apptainer", "docker": "in Docker"}
 
 
 def describe_plan(plan: Plan, estimates: Estimates | None = None) -> str:

@@ -53,16 +53,17 @@ def summary_text(summary: pa.Table, runs: pa.Table, study_dir: Path | None = Non
     """
     rows, run_rows = ranked(summary.to_pylist()), runs.to_pylist()
     blocks = [
-        _head(rows, run_rows),
+        study_head(rows, run_rows),
         _experiments(rows, declared(rows, run_rows)),
         not_compared(rows),
-        _flags(run_rows),
+        flags_line(run_rows),
     ]
     blocks.append(_failures(failures(run_rows), study_dir))
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _head(rows: Sequence[Row], runs: Sequence[Row]) -> str:
+def study_head(rows: Sequence[Row], runs: Sequence[Row]) -> str:
+    """Return how many runs are done and what their energy is, a line each."""
     study = next((run["study"] for run in runs if run["study"]), "study")
     done = sum(run["status"] == "completed" for run in runs)
     lines = [f"{plain(study)}: {done} of {counted(len(runs), 'run')} completed"]
@@ -109,6 +110,14 @@ def not_compared(rows: Sequence[Row]) -> str:
 
 
 def _experiments(rows: Sequence[Row], given: Declared) -> str:
+    cells = experiment_cells(rows[:LISTED_EXPERIMENTS], given)
+    text = aligned(cells, left=(0, 1, 3), spare=(0, 6, 7, 3))
+    rest = len(rows) - LISTED_EXPERIMENTS
+    return text if rest <= 0 else f"{text}\n... and {rest:,} more in summary.csv"
+
+
+def experiment_cells(rows: Sequence[Row], given: Declared) -> list[list[str]]:
+    """Return a header and a line of cells for each experiment, its id first."""
     token = scale_for((row["energy_per_output_token_j_mean"] for row in rows), "J")
     request = scale_for((row["energy_per_request_j_mean"] for row in rows), "J")
     header = [
@@ -131,7 +140,7 @@ def _experiments(rows: Sequence[Row], given: Declared) -> str:
         if is_declared
     ]
     lines = [[*header, *(words for _, words in footprint)]]
-    for row in rows[:LISTED_EXPERIMENTS]:
+    for row in rows:
         mean, low, high = token.of(row, "energy_per_output_token_j")
         per_request, *_ = request.of(row, "energy_per_request_j")
         lines.append(
@@ -148,12 +157,11 @@ def _experiments(rows: Sequence[Row], given: Declared) -> str:
                 *(rounded(row[f"{name}_mean"]) for name, _ in footprint),
             ]
         )
-    text = aligned(lines, left=(0, 1, 3), spare=(0, 6, 7, 3))
-    rest = len(rows) - LISTED_EXPERIMENTS
-    return text if rest <= 0 else f"{text}\n... and {rest:,} more in summary.csv"
+    return lines
 
 
-def _flags(runs: Sequence[Row]) -> str:
+def flags_line(runs: Sequence[Row]) -> str:
+    """Return each validity code with its number of runs; nothing where there is none."""
     counts: dict[str, int] = {}
     for run in runs:
         for code in run["validity"] or ():

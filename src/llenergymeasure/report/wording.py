@@ -105,15 +105,20 @@ def with_interval(value: float | None, low: float | None, high: float | None) ->
 
 def mean_text(mean: float | None, low: float | None, high: float | None) -> str:
     """Return a mean with the digits that its interval bears, the interval standing elsewhere."""
-    return rounded(mean, None if low is None or high is None else (high - low) / 2)
+    if mean is None or low is None or high is None:
+        return rounded(mean)
+    return _not_zero(mean, _decimals(mean, (high - low) / 2))
 
 
 def rounded_range(low: float | None, high: float | None) -> str:
-    """Return an interval as ``low to high``, both with the same digits."""
+    """Return an interval as ``low to high``, both with the same digits.
+
+    An end that is not 0 does not read as 0: that would say more than the interval does.
+    """
     if low is None or high is None:
         return NOTHING
     decimals = _decimals(high, (high - low) / 2)
-    return f"{low:,.{decimals}f} to {high:,.{decimals}f}"
+    return f"{_not_zero(low, decimals)} to {_not_zero(high, decimals)}"
 
 
 def percent(share: float | None) -> str:
@@ -196,6 +201,13 @@ def listed(words: Sequence[str]) -> str:
 def scopes_text(scopes: Sequence[str] | None) -> str:
     """Return what energy covers, in words."""
     return listed([SCOPE_WORDS.get(scope, scope) for scope in scopes or ()]) or "unknown scope"
+
+
+def _not_zero(value: float, decimals: int) -> str:
+    """Return a number with so many decimals, or with its first digit if those are all 0."""
+    if value and abs(value) < 0.5 * 10.0**-decimals:
+        decimals = min(-math.floor(math.log10(abs(value))), 9)
+    return f"{value:,.{decimals}f}"
 
 
 def _decimals(value: float, half_width: float | None) -> int:

@@ -64,8 +64,10 @@ class ZeusSensor:
         """
         self._readers: list[_Reader] = []
         self._reasons: list[str] = []
+        self._remedy = "for AMD GPUs install amdsmi; for CPUs without root start its daemon zeusd"
         if importlib.util.find_spec("zeus") is None:
             self._reasons.append("the package zeus is not installed here")
+            self._remedy = f"pip install zeus; {self._remedy}"
             return
         if nvidia:
             # Zeus takes NVML's indices here, and no UUIDs.
@@ -88,8 +90,7 @@ class ZeusSensor:
                 kind="measured",
                 scope="gpu",
                 unavailable="; ".join(self._reasons),
-                remedy="pip install zeus; for AMD GPUs "
-                "amdsmi too; for CPUs without root its daemon zeusd",
+                remedy=self._remedy,
             )
         ]
 

@@ -44,8 +44,9 @@ class CpuWatch:
         names = [f"{self._host.name(pid)} (pid {pid})" for pid in most if took[pid] > 0]
         who = f": {', '.join(names)}" if names else ""
         yield Problem(
-            f"other processes use {share:.0%} of the CPUs now{who}; beyond {OTHERS_MAX:.0%} a run "
-            "gets slower and costs more than it would alone: end them or wait",
+            f"at the start other processes used {share:.0%} of the CPUs{who}; beyond "
+            f"{OTHERS_MAX:.0%} a run gets slower and costs more than it would alone: end them "
+            "or wait",
             fatal=False,
         )
 
