@@ -76,6 +76,7 @@ def test_a_request_that_failed_is_remembered(first: ServedEngine) -> None:
     assert not first.answered_all
     first.generate(good)
     assert not first.answered_all
+    first.close()
 
 
 def test_each_experiment_asks_prompts_of_its_own_and_the_same_arrivals() -> None:
