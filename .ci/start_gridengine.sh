@@ -24,16 +24,7 @@ fi
 echo "$host localhost" >"$cell/host_aliases"
 echo "$host" >"$cell/act_qmaster"
 
-wait_for() { # SECONDS COMMAND…
-  local tenths=$(($1 * 10))
-  shift
-  for _ in $(seq "$tenths"); do
-    "$@" >/dev/null 2>&1 && return
-    sleep 0.1
-  done
-  echo "timed out: $*" >&2
-  "$@"
-}
+source "$(dirname "$(realpath "$0")")/wait_for.sh"
 
 pgrep -x sge_qmaster >/dev/null || /etc/init.d/gridengine-master start
 wait_for 60 qconf -sh

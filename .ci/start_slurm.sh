@@ -26,16 +26,7 @@ mkdir -p "$folder"/{etc,log,run,state,spool,dev} /etc/slurm
 chmod 755 "$folder" "$folder"/*
 unset SLURM_CONF
 
-wait_for() { # SECONDS COMMAND…
-  local tenths=$(($1 * 10))
-  shift
-  for _ in $(seq "$tenths"); do
-    "$@" >/dev/null 2>&1 && return
-    sleep 0.1
-  done
-  echo "timed out: $*" >&2
-  return 1
-}
+source "$here/wait_for.sh"
 
 # Jobs are signed by munge; Debian's package made the key.
 if ! munge -n </dev/null >/dev/null 2>&1; then

@@ -69,6 +69,15 @@ def test_plan_is_read_back_whole(tmp_path: Path) -> None:
     assert read.to_json_bytes() == made.to_json_bytes()
 
 
+def test_a_plan_of_an_earlier_version_keeps_what_its_runs_were_given(tmp_path: Path) -> None:
+    carbon = {"grid_gco2e_per_kwh": 50.0, "pue": 1.0, "source": "ours"}
+    plain = json.loads(plan().to_json_bytes())
+    assert "sections" not in plain  # as it was written then: its tables are not made again
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({**plain, "carbon": carbon}))
+    assert Plan.read(path).sections == {"carbon": carbon}
+
+
 def test_points_of_the_same_work_are_in_the_plan_and_its_text() -> None:
     made = plan(sweep={"decoder.top_k": [1, 5]}, backend="pytorch")
     (same,) = json.loads(made.to_json_bytes())["same_as"]

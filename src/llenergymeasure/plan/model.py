@@ -147,7 +147,7 @@ class Plan:
             "swept": list(self.swept_keys),
             "notes": list(self.notes),
             **({"stopping": dict(self.stopping)} if self.stopping else {}),
-            "sections": dict(self.sections),
+            **({"sections": dict(self.sections)} if self.sections else {}),
             "written": dict(self.written),
             "overrides": dict(self.overrides),
         }
@@ -211,12 +211,18 @@ class Plan:
                 runner_reasons=stored["runner_reasons"],
                 notes=tuple(stored["notes"]),
                 stopping=stored.get("stopping", {}),
-                sections=stored.get("sections", {}),
+                sections=sections_of(stored),
                 written=stored.get("written", {}),
                 overrides=stored.get("overrides", {}),
             )
         except (KeyError, TypeError) as error:
             raise ResultsError(f"{path}: is no plan: {error}") from None
+
+
+def sections_of(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what each run is given of a stored plan's sections; earlier plans hold them apart."""
+    apart = ("carbon", "quality")
+    return stored.get("sections") or {name: stored[name] for name in apart if stored.get(name)}
 
 
 def _named(key: str, value: Any) -> str:

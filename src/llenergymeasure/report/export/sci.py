@@ -13,6 +13,7 @@ import yaml
 
 from llenergymeasure.analysis.selection import selections
 from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.plan.model import sections_of
 from llenergymeasure.report.findings import TOKEN, ranked
 from llenergymeasure.report.wording import plain
 from llenergymeasure.units import J_PER_WH
@@ -32,7 +33,7 @@ def sci(plan: Mapping[str, Any], summary: Sequence[Row], runs: Sequence[Row]) ->
     Raises:
         ConfigurationError: the study declares no grid, or no embodied carbon.
     """
-    declared = plan.get("sections", plan).get("carbon") or {}
+    declared = sections_of(plan).get("carbon") or {}
     for name in _NEEDED:
         if declared.get(name) is None:
             remedy = "declare it in the study and call llem run; nothing is measured again"
