@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -173,20 +171,6 @@ def test_an_encoding_that_lacks_signs_is_no_traceback(tmp_path: Path) -> None:
     said = llem(tmp_path, "run", "--help", variables={"PYTHONIOENCODING": "iso-8859-1"})
     assert said.returncode == 0, said.stderr
     assert "pytorch, vllm, ?" in said.stdout
-
-
-def test_a_reader_that_has_seen_enough_ends_it_without_a_word(tmp_path: Path) -> None:
-    """As ``llem plan study.yaml | head -1`` does."""
-    study = write_study(tmp_path)
-    reader, writer = os.pipe()
-    os.close(reader)
-    with os.fdopen(writer, "wb") as output:
-        program = "from llenergymeasure.cli import main; main()"
-        command = [sys.executable, "-c", program, "plan", str(study)]
-        said = subprocess.run(
-            command, cwd=tmp_path, stdout=output, stderr=subprocess.PIPE, text=True, check=False
-        )
-    assert (said.returncode, said.stderr) == (1, "")
 
 
 @pytest.mark.slow
