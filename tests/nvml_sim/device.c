@@ -1,7 +1,6 @@
 #include "device.h"
 
 #include <errno.h>
-#include <locale.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,18 +14,15 @@ void device_free(struct device *d) {
     timeline_free(&d->power);
     sensor_free(&d->sensor);
     tail_close(&d->load.tail);
+    series_free(&d->power_points);
     series_free(&d->temperature_c);
-    series_free(&d->memory_temperature_c);
     series_free(&d->throttle);
-    series_free(&d->utilization_gpu);
-    series_free(&d->utilization_memory);
     series_free(&d->used_bytes);
-    for (int i = 0; i < DOMAIN_COUNT; i++) series_free(&d->clock_mhz[i]);
-    for (unsigned i = 0; i < d->unsupported_name_count; i++) free(d->unsupported_names[i]);
-    free(d->unsupported_names);
-    free(d->unsupported_fields);
+    series_free(&d->sm_mhz);
+    free(d->mig_uuids.all);
+    free(d->not_supported.all);
     free(d->settings.limits);
-    free(d->processes);
+    free(d->processes.all);
 }
 
 bool device_power_changed(struct device *d, double from_s) {
@@ -38,8 +34,7 @@ bool device_reset_settings(struct device *d) {
     struct limit_step *limits = realloc(d->settings.limits, sizeof *limits);
     if (!limits) return false;
     limits[0] = (struct limit_step){-INFINITY, d->limit_default_w};
-    d->settings = (struct settings){
-        .limits = limits, .limit_count = 1, .persistence = d->persistence_default};
+    d->settings = (struct settings){.limits = limits, .limit_count = 1};
     return device_power_changed(d, -INFINITY);
 }
 
@@ -81,9 +76,7 @@ static bool parse_load(const char *text, int64_t *t_ns, double *load) {
     *t_ns = strtoll(text, &end, 10);
     if (errno || end == text || *end != ',') return false;
     const char *number = end + 1;
-    locale_t c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-    *load = strtod_l(number, &end, c_locale);
-    freelocale(c_locale);
+    *load = strtod(number, &end);
     while (*end == ' ' || *end == '\r') end++;
     return end != number && !*end && *load >= 0 && *load <= 1;
 }
@@ -115,7 +108,6 @@ static void take_load_line(void *context, char *text) {
 void device_poll_load(struct device *d) {
     struct load_poll poll = {d, INFINITY};
     struct tail_reader reader = {take_load_line, restart_load, &poll};
-    if (!d->has_load) return;
     tail_poll(&d->load.tail, &reader);
     if (poll.changed_from_s < INFINITY) device_power_changed(d, poll.changed_from_s);
 }
@@ -136,14 +128,14 @@ uint64_t device_counter_mj(struct device *d, int64_t elapsed_ns) {
     struct counter *counter = &d->sensor.counter;
     struct counter_reading reading =
         counter_read(counter, &d->sensor.power, &d->power, elapsed_ns);
-    return counter_wrapped(counter, d->has_load ? held_up_mj(&d->load, reading) : reading.mj);
+    return counter_wrapped(counter, d->load.tail.path ? held_up_mj(&d->load, reading) : reading.mj);
 }
 
 unsigned device_clock_mhz(const struct device *d, enum clock_domain domain, double t_s) {
-    double now = series_step(&d->clock_mhz[domain], t_s);
-    const unsigned *lock = domain == DOMAIN_MEMORY ? d->settings.memory_lock_mhz
-                                                   : d->settings.gpu_lock_mhz;
-    unsigned application = d->settings.application_mhz[domain == DOMAIN_MEMORY ? 0 : 1];
+    if (domain == DOMAIN_MEMORY) return MEMORY_MHZ;
+    double now = series_step(&d->sm_mhz, t_s);
+    const unsigned *lock = d->settings.gpu_lock_mhz;
+    unsigned application = d->settings.application_mhz[1];
     if (application && now > application) now = application;
     if (lock[1]) now = fmin(fmax(now, lock[0]), lock[1]);
     return (unsigned)lround(now);

@@ -13,8 +13,7 @@
 #include "seconds.h"
 
 static const char *const setting_names[SETTING_COUNT] = {
-    "power_limit_mw", "gpu_locked_clocks_mhz", "memory_locked_clocks_mhz",
-    "application_clocks_mhz", "persistence_mode"};
+    "power_limit_mw", "gpu_locked_clocks_mhz", "application_clocks_mhz"};
 
 static struct tail tail;
 static bool complained;
@@ -25,27 +24,12 @@ struct devices {
 };
 
 static void apply(struct device *d, int64_t t_ns, enum setting setting, unsigned a, unsigned b) {
-    struct settings *set = &d->settings;
-    unsigned *pair = NULL;
-    switch (setting) {
-    case SETTING_POWER_LIMIT:
-        device_limit_power(d, seconds(clock_elapsed_of_simulated_ns(t_ns)), a / 1000.0);
-        return;
-    case SETTING_PERSISTENCE:
-        set->persistence = a != 0;
-        return;
-    case SETTING_GPU_LOCKED_CLOCKS:
-        pair = set->gpu_lock_mhz;
-        break;
-    case SETTING_MEMORY_LOCKED_CLOCKS:
-        pair = set->memory_lock_mhz;
-        break;
-    case SETTING_APPLICATION_CLOCKS:
-        pair = set->application_mhz;
-        break;
-    case SETTING_COUNT:
+    if (setting == SETTING_POWER_LIMIT) {
+        device_limit_power(d, seconds(clock_elapsed_of_ns(t_ns)), a / 1000.0);
         return;
     }
+    unsigned *pair = setting == SETTING_GPU_LOCKED_CLOCKS ? d->settings.gpu_lock_mhz
+                                                          : d->settings.application_mhz;
     pair[0] = a;
     pair[1] = b;
 }

@@ -10,9 +10,7 @@
 enum setting {
     SETTING_POWER_LIMIT,        /* mW */
     SETTING_GPU_LOCKED_CLOCKS,  /* MHz, MHz; 0 0: none */
-    SETTING_MEMORY_LOCKED_CLOCKS,
-    SETTING_APPLICATION_CLOCKS, /* memory MHz, graphics MHz; 0 0: the default */
-    SETTING_PERSISTENCE,        /* 0 or 1 */
+    SETTING_APPLICATION_CLOCKS, /* memory MHz, graphics MHz; 0 0: the default. No call sets them */
     SETTING_COUNT
 };
 

@@ -7,7 +7,7 @@
 struct trace {
     struct device *devices;
     unsigned count;
-    char driver_version[80], nvml_version[80];
+    char driver_version[80];
     int cuda_version; /* 1000 * major + 10 * minor */
 };
 
