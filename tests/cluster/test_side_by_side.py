@@ -10,8 +10,8 @@ import pytest
 
 from llenergymeasure.machine.cpu_share import cpu_shares
 from nvml_sim import sim
-from support.attempts import Attempt, command_of, start, wait_for
-from support.studies import living, snakemake, write_study
+from support.attempts import Attempt, command_of, start
+from support.studies import living, snakemake, wait_for, write_study
 
 pytestmark = pytest.mark.slow
 

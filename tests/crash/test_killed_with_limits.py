@@ -12,8 +12,7 @@ import pytest
 
 from machine.conftest import LIMITED, UUID, read_back
 from nvml_sim import sim
-from support.attempts import wait_for
-from support.studies import environment, write_study
+from support.studies import environment, wait_for, write_study
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ import pytest
 
 from llenergymeasure.workload.models.tiny import tiny_llama_folder
 from nvml_sim import sim
-from support.attempts import Attempt, start, wait_for
-from support.studies import SERVED, living, result_times, snakemake, write_study
+from support.attempts import Attempt, start
+from support.studies import SERVED, living, result_times, snakemake, wait_for, write_study
 
 pytestmark = pytest.mark.slow
 

@@ -209,14 +209,24 @@ def answer(
     return list(chunked([*spaced(parts, gap_s), *tail]))
 
 
+def ended(*events: bytes) -> list[Step]:
+    """A whole answer that these end."""
+    return answer(tail=[*events, DONE])
+
+
 def ends(**names: Any) -> list[Step]:
     """A whole answer with such a usage."""
-    return answer(tail=[END, event(counted(**names)), DONE])
+    return ended(END, event(counted(**names)))
 
 
 def reasoned(reason: Any) -> list[Step]:
     """A whole answer that ends for such a reason."""
-    return answer(tail=[event(part("", reason)), event(counted()), DONE])
+    return ended(event(part("", reason)), event(counted()))
+
+
+def stream(*steps: Step) -> list[Step]:
+    """A whole answer of these alone."""
+    return list(chunked(steps))
 
 
 def closed(steps: Iterable[Step], head: bytes = OK + b"Connection: close\r\n\r\n") -> list[Step]:
@@ -224,30 +234,30 @@ def closed(steps: Iterable[Step], head: bytes = OK + b"Connection: close\r\n\r\n
     return [head, *steps, CLOSE]
 
 
-def bad(
-    name: str,
-    steps: Callable[[int], Iterable[Step]] | list[Step],
-    kind: str,
-    says: str,
-    **more: Any,
-) -> Way:
-    """A way that is a failure."""
-    return Way(name, _ways(steps), failure=(kind, says), **more)
+Steps = Callable[[int], Iterable[Step]] | list[Step]
 
 
-def good(
-    name: str, steps: Callable[[int], Iterable[Step]] | list[Step], *codes: str, **more: Any
-) -> Way:
+def _fails(kind: str) -> Callable[..., Way]:
+    """What makes a way that is such a failure, from its name, its steps and what is said."""
+
+    def way(name: str, steps: Steps, says: str, **more: Any) -> Way:
+        return Way(name, _ways(steps), failure=(kind, says), **more)
+
+    return way
+
+
+malformed, refused, timed_out, truncated = map(
+    _fails, ("malformed", "refused", "timed_out", "truncated")
+)
+
+
+def good(name: str, steps: Steps, *codes: str, **more: Any) -> Way:
     """A way whose answers are whole, and may be marked."""
     return Way(name, _ways(steps), codes=frozenset(codes), **more)
 
 
-def _ways(steps: Callable[[int], Iterable[Step]] | list[Step]) -> Callable[[int], Iterable[Step]]:
+def _ways(steps: Steps) -> Callable[[int], Iterable[Step]]:
     return (lambda _: steps) if isinstance(steps, list) else steps
-
-
-def bytewise(data: bytes) -> list[Step]:
-    return [bytes([byte]) for byte in data]
 
 
 def endless(piece: bytes) -> Iterator[Step]:
@@ -265,7 +275,7 @@ FINE = [
         "events cut anywhere",
         list(chunked(spaced([WHOLE[at : at + 40] for at in range(0, len(WHOLE), 40)], 0.001))),
     ),
-    good("one byte a chunk", list(chunked([*spaced(PARTS), *bytewise(b"".join(TAIL))]))),
+    good("one byte a chunk", stream(*spaced(PARTS), *(bytes([byte]) for byte in b"".join(TAIL)))),
     good("CRLF", answer([one.replace(b"\n", b"\r\n") for one in PARTS])),
     good(
         "CR alone",
@@ -300,10 +310,10 @@ FINE = [
     ),
     good("usage null till the end", answer([event(part(usage=None))] * TOKENS)),
     good("usage of text", ends(output="12", prompt="16")),
-    good("usage in the last part", answer(tail=[event(part("", "length", usage=usage())), DONE])),
+    good("usage in the last part", ended(event(part("", "length", usage=usage())))),
     good("usage after [DONE]", answer(tail=[END, DONE, event(counted())])),
     good("finish reason of no length till the end", answer([event(part(" a", ""))] * TOKENS)),
-    good("no finish reason, but [DONE]", answer(tail=[event(counted()), DONE])),
+    good("no finish reason, but [DONE]", ended(event(counted()))),
     good("half characters", answer([event(part("")), event(part("ü"))] * 6)),
     good("no text at all", answer([event(part(""))] * TOKENS)),
     good(
@@ -324,14 +334,14 @@ FINE = [
     good("prompts counted as 0", ends(prompt=0), "token_mismatch"),
     good(
         "one token an answer",
-        list(chunked([0.01, event(part(" a", "length")), event(counted(output=1)), DONE])),
+        stream(0.01, event(part(" a", "length")), event(counted(output=1)), DONE),
         asked=1,
         tokens=1,
         times=False,
     ),
     good(
         "usage long after the last token",
-        list(chunked([*spaced(PARTS), END, 1.0, event(counted()), DONE])),
+        stream(*spaced(PARTS), END, 1.0, event(counted()), DONE),
         last_s=1.0,
     ),
     good(
@@ -379,7 +389,7 @@ FINE = [
         timeout_s=0.5,
     ),
     good("no newline at the end", answer(tail=[END, event(counted()), b"data: [DONE]"])),
-    good("a byte order mark", list(chunked([b"\xef\xbb\xbf", *spaced(PARTS), *TAIL]))),
+    good("a byte order mark", stream(b"\xef\xbb\xbf", *spaced(PARTS), *TAIL)),
     good("an interim answer before", [b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", *answer()]),
 ]
 
@@ -399,7 +409,7 @@ MARKED = [
     ),
     good(
         "all at once in many writes",
-        list(chunked([0.02, b"".join(PARTS[:6]) + b"".join(PARTS[6:]) + b"".join(TAIL)])),
+        stream(0.02, WHOLE),
         "buffered_stream",
         per_part=12.0,
         times=False,
@@ -476,205 +486,157 @@ MARKED = [
     good("half a surrogate as finish reason", reasoned("\ud800")),
 ]
 
+_COUNTS: dict[str, tuple[Any, str]] = {
+    "more tokens than asked for": (24, "24"),
+    "a negative count": (-8, "-8"),
+    "a million": (1e6, "1000000.0"),
+    "1e15": (1e15, "1000000000000000.0"),
+    "1e30": (10**30, "1000000"),
+    "no number": (float("nan"), "NaN"),
+    "a fraction": (8.9, "8.9"),
+    "true": (True, "true"),
+    "null": (None, "null"),
+    "a list": ([12], "list"),
+    "a count with an underscore": ("1_0", '"1_0"'),
+    "an Arabic digit": ("٣", ""),
+    "a text of many digits": ("9" * 5000, '"9999'),
+}
+"""What a server may count, and how it is told."""
+
+_OTHER_NAMES = {"choices": [], "usage": {"input_tokens": 16, "output_tokens": 12}}
+_PROMPT_ALONE = {"choices": [], "usage": {"prompt_tokens": 16}}
+
 FAILED = [
     # Counts that are none.
-    bad("more tokens than asked for", ends(output=24), "malformed", "completion_tokens is 24"),
-    bad("a negative count", ends(output=-8), "malformed", "completion_tokens is -8"),
-    bad("a million", ends(output=1e6), "malformed", "completion_tokens is 1000000.0"),
-    bad("1e15", ends(output=1e15), "malformed", "completion_tokens is 1000000000000000.0"),
-    bad("1e30", ends(output=10**30), "malformed", "completion_tokens is 1000000"),
-    bad(
+    *(
+        malformed(name, ends(output=count), f"completion_tokens is {told}")
+        for name, (count, told) in _COUNTS.items()
+    ),
+    malformed(
         "1e400",
-        answer(tail=[END, event(counted()).replace(b"12}", b"1e400}"), DONE]),
-        "malformed",
+        ended(END, event(counted()).replace(b"12}", b"1e400}")),
         "completion_tokens is Infinity",
     ),
-    bad("no number", ends(output=float("nan")), "malformed", "completion_tokens is NaN"),
-    bad("a fraction", ends(output=8.9), "malformed", "completion_tokens is 8.9"),
-    bad("true", ends(output=True), "malformed", "completion_tokens is true"),
-    bad("null", ends(output=None), "malformed", "completion_tokens is null"),
-    bad("a list", ends(output=[12]), "malformed", "completion_tokens is list"),
-    bad(
-        "a count with an underscore", ends(output="1_0"), "malformed", 'completion_tokens is "1_0"'
-    ),
-    bad("an Arabic digit", ends(output="٣"), "malformed", "completion_tokens is"),
-    bad(
-        "a text of many digits", ends(output="9" * 5000), "malformed", 'completion_tokens is "9999'
-    ),
-    bad(
+    malformed(
         "a number of many digits",
-        answer(tail=[END, event(counted()).replace(b"12}", b"9" * 5000 + b"}"), DONE]),
-        "malformed",
+        ended(END, event(counted()).replace(b"12}", b"9" * 5000 + b"}")),
         "no",
     ),
-    bad("a negative prompt", ends(prompt=-3), "malformed", "prompt_tokens is -3"),
-    bad(
-        "a prompt longer than what was sent",
-        ends(prompt=10**9),
-        "malformed",
-        "prompt_tokens is 1000000000",
+    malformed("a negative prompt", ends(prompt=-3), "prompt_tokens is -3"),
+    malformed(
+        "a prompt longer than what was sent", ends(prompt=10**9), "prompt_tokens is 1000000000"
     ),
-    bad(
+    malformed(
         "a second usage that is wrong",
-        answer(tail=[END, event(counted()), event(counted(output=-1)), DONE]),
-        "malformed",
+        ended(END, event(counted()), event(counted(output=-1))),
         "-1",
     ),
-    bad("no token, and text streams", ends(output=0), "malformed", "no tokens, and 12 parts"),
-    bad("tokens, and no part", answer([]), "malformed", "none came"),
-    bad(
+    malformed("no token, and text streams", ends(output=0), "no tokens, and 12 parts"),
+    malformed("tokens, and no part", answer([]), "none came"),
+    malformed(
         "usage under other names",
-        answer(
-            tail=[
-                END,
-                event({"choices": [], "usage": {"input_tokens": 16, "output_tokens": 12}}),
-                DONE,
-            ]
-        ),
-        "malformed",
+        ended(END, event(_OTHER_NAMES)),
         "no prompt_tokens; it has input_tokens, output_tokens",
     ),
-    bad(
+    malformed(
         "usage without the answer's",
-        answer(tail=[END, event({"choices": [], "usage": {"prompt_tokens": 16}}), DONE]),
-        "malformed",
+        ended(END, event(_PROMPT_ALONE)),
         "no completion_tokens; it has prompt_tokens",
     ),
-    bad("no usage", answer(tail=[END, DONE]), "malformed", "without usage"),
-    bad(
-        "usage that is a list",
-        answer(tail=[END, event({"usage": [1, 2]}), DONE]),
-        "malformed",
-        "not one",
-    ),
+    malformed("no usage", ended(END), "without usage"),
+    malformed("usage that is a list", ended(END, event({"usage": [1, 2]})), "not one"),
     # Answers that broke off.
-    bad("aborted", reasoned("abort"), "truncated", "finish_reason abort"),
-    bad("ended by an error", reasoned("error"), "truncated", "finish_reason error"),
-    bad(
-        "aborted, as SGLang says it",
-        reasoned({"type": "abort", "message": "too long"}),
-        "truncated",
-        "abort",
+    truncated("aborted", reasoned("abort"), "finish_reason abort"),
+    truncated("ended by an error", reasoned("error"), "finish_reason error"),
+    truncated(
+        "aborted, as SGLang says it", reasoned({"type": "abort", "message": "too long"}), "abort"
     ),
-    bad("filtered", reasoned("content_filter"), "truncated", "content_filter"),
-    bad(
+    truncated("filtered", reasoned("content_filter"), "content_filter"),
+    truncated(
         "an error event",
-        list(chunked([event(part()), event({"error": {"message": "out of memory"}}), DONE])),
-        "truncated",
+        stream(event(part()), event({"error": {"message": "out of memory"}}), DONE),
         "out of memory",
     ),
-    bad(
+    truncated(
         "an object that is an error",
-        list(chunked([event(part()), event({"object": "error", "message": "boom"}), DONE])),
-        "truncated",
+        stream(event(part()), event({"object": "error", "message": "boom"}), DONE),
         "boom",
     ),
-    bad(
-        "closed amid the answer",
-        [*chunked(spaced(PARTS[:3]), last=False), CLOSE],
-        "truncated",
-        "without saying",
+    *(
+        truncated(
+            f"{how} amid the answer",
+            [*chunked(spaced(PARTS[:3]), last=False), end],
+            "without saying",
+        )
+        for how, end in (("closed", CLOSE), ("reset", RESET))
     ),
-    bad(
-        "reset amid the answer",
-        [*chunked(spaced(PARTS[:3]), last=False), RESET],
-        "truncated",
-        "without saying",
-    ),
-    bad(
+    truncated(
         "closed before the length was reached",
         [OK + b"Content-Length: 99999\r\n\r\n", *PARTS, *TAIL[:2], CLOSE],
-        "truncated",
         "without saying",
     ),
-    bad(
-        "closed amid a body without length",
-        closed(spaced(PARTS[:3])),
-        "truncated",
-        "without saying",
-    ),
-    bad("closed amid the headers", [OK, CLOSE], "refused", "closed"),
-    bad("reset at once", [RESET], "refused", "closed"),
-    bad("never answered", [HOLD], "timed_out", "within 0.3 s", timeout_s=0.3),
-    bad(
+    truncated("closed amid a body without length", closed(spaced(PARTS[:3])), "without saying"),
+    refused("closed amid the headers", [OK, CLOSE], "closed"),
+    refused("reset at once", [RESET], "closed"),
+    timed_out("never answered", [HOLD], "within 0.3 s", timeout_s=0.3),
+    timed_out(
         "answered without an end",
         [*chunked(PARTS, last=False), HOLD],
-        "timed_out",
         "within 0.3 s",
         timeout_s=0.3,
     ),
     # HTTP that says no.
-    bad("429", [page(b"busy", b"429 Too Many Requests")], "refused", "HTTP 429: busy"),
-    bad("500", [page(b"\xff\x00", b"500 Oops")], "refused", "HTTP 500"),
-    bad(
+    refused("429", [page(b"busy", b"429 Too Many Requests")], "HTTP 429: busy"),
+    refused("500", [page(b"\xff\x00", b"500 Oops")], "HTTP 500"),
+    refused(
         "a redirect",
         [b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"],
-        "refused",
         "HTTP 302",
     ),
-    bad(
+    malformed(
         "other protocols",
         [
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nhello",
             CLOSE,
         ],
-        "malformed",
         "not HTTP",
     ),
-    bad("no HTTP", [b"SSH-2.0-OpenSSH_9\r\n", CLOSE], "malformed", "not HTTP"),
-    bad(
+    malformed("no HTTP", [b"SSH-2.0-OpenSSH_9\r\n", CLOSE], "not HTTP"),
+    malformed(
         "two lengths",
         [OK + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", CLOSE],
-        "malformed",
         "not HTTP",
     ),
     # Bodies that are no stream.
-    bad(
-        "JSON in place of a stream",
-        [page(b'{"choices": [{"text": "a"}]}')],
-        "malformed",
-        "no stream of events",
+    malformed(
+        "JSON in place of a stream", [page(b'{"choices": [{"text": "a"}]}')], "no stream of events"
     ),
-    bad("nothing", [page(b"")], "malformed", "no stream of events"),
-    bad(
+    malformed("nothing", [page(b"")], "no stream of events"),
+    malformed(
         "gzip",
         [OK + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00"],
-        "malformed",
         "no stream of events",
     ),
-    bad(
-        "an event that is no JSON", list(chunked([b"data: {not json\n\n"])), "malformed", "not json"
+    malformed("an event that is no JSON", stream(b"data: {not json\n\n"), "not json"),
+    *(
+        malformed(name, stream(event(content)), "not one")
+        for name, content in {
+            "an event that is a list": ["a"],
+            "a choice that is a number": {"choices": [3]},
+            "choices that are a number": {"choices": 3},
+            "a delta that is text": delta("a"),
+        }.items()
     ),
-    bad("an event that is a list", list(chunked([event(["a"])])), "malformed", "not one"),
-    bad(
-        "a choice that is a number",
-        list(chunked([event({"choices": [3]})])),
-        "malformed",
-        "not one",
-    ),
-    bad(
-        "choices that are a number", list(chunked([event({"choices": 3})])), "malformed", "not one"
-    ),
-    bad("a delta that is text", list(chunked([event(delta("a"))])), "malformed", "not one"),
-    bad(
-        "nested 200,000 deep",
-        list(chunked([b"data: " + DEEP + b"\n\n", *TAIL])),
-        "malformed",
-        "not one",
-    ),
+    malformed("nested 200,000 deep", stream(b"data: " + DEEP + b"\n\n", *TAIL), "not one"),
     # No end.
-    bad("endless events", lambda _: endless(event(part())), "malformed", "bytes came"),
-    bad("an endless line", lambda _: endless(b"data: x"), "malformed", "bytes came"),
-    bad(
+    malformed("endless events", lambda _: endless(event(part())), "bytes came"),
+    malformed("an endless line", lambda _: endless(b"data: x"), "bytes came"),
+    malformed(
         "endless headers",
         lambda _: itertools.chain([OK], itertools.repeat(b"X: " + b"y" * 60_000 + b"\r\n")),
-        "malformed",
         "",
     ),
-    bad(
-        "many events for few tokens",
-        answer([b"".join([event({})] * 5000)]),
-        "malformed",
-        "events for 12 tokens",
+    malformed(
+        "many events for few tokens", answer([b"".join([event({})] * 5000)]), "events for 12 tokens"
     ),
 ]

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,16 +74,6 @@ def run_module(
         timeout=timeout_s,
         check=False,
     )
-
-
-def wait_for(condition: Any, timeout_s: float = 30.0) -> bool:
-    """Wait until a condition holds; return whether it came to."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return bool(condition())
 
 
 def header(*sensors: SensorInfo) -> Header:
