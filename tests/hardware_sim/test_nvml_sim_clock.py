@@ -186,16 +186,6 @@ def test_a_late_line_is_made_good_in_the_sum_of_samples(open_reader, clock, tmp_
     assert reader.energy_mj() == pytest.approx(truth.counter_mj(22 * sim.NS_PER_S), abs=1)
 
 
-def test_a_load_file_may_be_begun_anew(open_reader, clock, tmp_path) -> None:
-    reader = open_reader(sim.Device(keys=LOADED))
-    write_load(tmp_path, [f"{clock.now_ns},1\n", f"{clock.now_ns},1\n"])
-    clock.advance(1)
-    assert reader.power_mw() == 480_000
-    (tmp_path / "load.csv").write_text(f"{clock.now_ns},0.5\n")
-    clock.advance(1)
-    assert reader.power_mw() == 280_000
-
-
 def test_a_late_line_never_turns_the_counter_back(open_reader, clock, tmp_path) -> None:
     reader = open_reader(sim.Device(keys=LOADED))
     write_load(tmp_path, [f"{clock.now_ns},1\n"])

@@ -122,13 +122,6 @@ for i in range(100):
     assert {(len(line), line[1], line[2]) for line in lines} == {(5, "GPU-x", "power_limit_mw")}
 
 
-def test_removing_the_state_file_restores_the_trace(open_reader, tmp_path: Path) -> None:
-    reader = open_reader(sim.Device(keys=LIMITED), state=tmp_path / "state")
-    set_limit(reader, 200)
-    (tmp_path / "state").unlink()
-    assert limit_w(reader) == 400
-
-
 def test_an_unusable_line_in_the_state_file_is_named_and_passed_over(open_reader, tmp_path) -> None:
     state = tmp_path / "state"
     state.write_text("nonsense\n17 GPU-x power_limit_mw 200000 0\n17 GPU-x power_limit_mw 3")

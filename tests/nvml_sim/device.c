@@ -61,15 +61,6 @@ static double load_power_w(const struct load_source *load) {
     return load->idle_w + load->load * (load->max_w - load->idle_w);
 }
 
-static void restart_load(void *context) {
-    struct load_poll *poll = context;
-    struct device *d = poll->device;
-    d->load.load = 0;
-    timeline_clear(&d->demand);
-    timeline_append(&d->demand, 0, load_power_w(&d->load));
-    poll->changed_from_s = -INFINITY;
-}
-
 static bool parse_load(const char *text, int64_t *t_ns, double *load) {
     char *end;
     errno = 0;
@@ -107,8 +98,7 @@ static void take_load_line(void *context, char *text) {
 
 void device_poll_load(struct device *d) {
     struct load_poll poll = {d, INFINITY};
-    struct tail_reader reader = {take_load_line, restart_load, &poll};
-    tail_poll(&d->load.tail, &reader);
+    tail_poll(&d->load.tail, take_load_line, &poll);
     if (poll.changed_from_s < INFINITY) device_power_changed(d, poll.changed_from_s);
 }
 

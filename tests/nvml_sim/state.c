@@ -60,11 +60,6 @@ static void take_line(void *context, char *text) {
     if (device) apply(device, t_ns, setting, a, b);
 }
 
-static void restart(void *context) {
-    const struct devices *devices = context;
-    for (unsigned i = 0; i < devices->count; i++) device_reset_settings(&devices->first[i]);
-}
-
 bool state_open(void) {
     const char *path = getenv("NVML_SIM_STATE");
     complained = false;
@@ -77,8 +72,7 @@ void state_close(void) {
 
 void state_poll(struct device *devices, unsigned count) {
     struct devices all = {devices, count};
-    struct tail_reader reader = {take_line, restart, &all};
-    tail_poll(&tail, &reader);
+    tail_poll(&tail, take_line, &all);
 }
 
 /* One write with O_APPEND: lines of several processes never mix, and readers take whole lines only. */

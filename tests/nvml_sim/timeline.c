@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "series.h"
+
 static bool reserve(struct timeline *line, size_t room) {
     if (room <= line->room) return true;
     size_t grown = line->room ? line->room * 2 : 16;
@@ -45,17 +47,6 @@ void timeline_free(struct timeline *line) {
     *line = (struct timeline){0};
 }
 
-/* Index of the last point at or before t_s, which lies inside the points' range. */
-static size_t locate(const struct timeline *line, double t_s) {
-    size_t low = 0, high = line->count;
-    while (high - low > 1) {
-        size_t middle = low + (high - low) / 2;
-        if (line->t_s[middle] <= t_s) low = middle;
-        else high = middle;
-    }
-    return low;
-}
-
 static long double power_inside(const struct timeline *line, size_t i, double t_s) {
     if (i + 1 == line->count) return line->power_w[i];
     long double span = (long double)line->t_s[i + 1] - line->t_s[i];
@@ -69,7 +60,7 @@ static long double energy_to(const struct timeline *line, double t_s) {
     if (t_s <= line->t_s[0]) return ((long double)t_s - line->t_s[0]) * line->power_w[0];
     if (t_s >= line->t_s[last])
         return line->energy_j[last] + ((long double)t_s - line->t_s[last]) * line->power_w[last];
-    size_t i = locate(line, t_s);
+    size_t i = series_locate(line->t_s, line->count, t_s);
     long double mean = (line->power_w[i] + power_inside(line, i, t_s)) / 2;
     return line->energy_j[i] + ((long double)t_s - line->t_s[i]) * mean;
 }
@@ -80,7 +71,7 @@ long double timeline_energy_j(const struct timeline *line, double from_s, double
 
 double timeline_power_w(const struct timeline *line, double t_s) {
     if (t_s < line->t_s[0]) return line->power_w[0];
-    return (double)power_inside(line, locate(line, t_s), t_s);
+    return (double)power_inside(line, series_locate(line->t_s, line->count, t_s), t_s);
 }
 
 double timeline_peak_w(const struct timeline *line) {
