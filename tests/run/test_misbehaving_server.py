@@ -26,8 +26,10 @@ from llenergymeasure.workload.conversations import Turn
 from llenergymeasure.workload.prompts import traffic_prompts
 from llenergymeasure.workload.requests import Request
 from support import misbehaving_server as ways
+from support.failed_answers import FAILED
 from support.misbehaving_server import PROMPT, MisbehavingServer, Way, misbehaving
 from support.serving_runs import experiment
+from support.whole_answers import FINE, MARKED
 
 REQUESTS = 4
 SLO = {"ttft_ms": 5000, "tpot_ms": 1000}
@@ -96,7 +98,7 @@ def record(run: ServedRun) -> Serving:
 
 
 @pytest.mark.quiet
-@pytest.mark.parametrize("way", [*ways.FINE, *ways.MARKED], ids=str)
+@pytest.mark.parametrize("way", [*FINE, *MARKED], ids=str)
 def test_whole_answers_count_and_are_marked_where_they_are_odd(
     server: MisbehavingServer, way: Way
 ) -> None:
@@ -129,7 +131,7 @@ def test_whole_answers_count_and_are_marked_where_they_are_odd(
         assert f"of {REQUESTS} " in run.validity()[code]
 
 
-@pytest.mark.parametrize("way", ways.FAILED, ids=str)
+@pytest.mark.parametrize("way", FAILED, ids=str)
 def test_answers_that_are_none_are_failed_requests(server: MisbehavingServer, way: Way) -> None:
     server.way = way.steps
     sent = sent_to(server, asked=way.asked, timeout_s=way.timeout_s)
@@ -146,7 +148,7 @@ def test_answers_that_are_none_are_failed_requests(server: MisbehavingServer, wa
 
 
 def test_there_are_over_forty_ways() -> None:
-    assert len(ways.FAILED) + len(ways.MARKED) > 40
+    assert len(FAILED) + len(MARKED) > 40
 
 
 def test_answers_may_be_shorter_where_the_study_lets_them(server: MisbehavingServer) -> None:

@@ -11,6 +11,7 @@ import pytest
 from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.exchange import Exchange
 from support import misbehaving_server as ways
+from support.failed_answers import FAILED
 from support.misbehaving_server import misbehaving
 from support.serving_server import Server, running
 
@@ -105,7 +106,7 @@ def test_a_chats_role_is_no_token(tmp_path: Path) -> None:
     ],
 )
 def test_a_failure_costs_no_other_request(name: str) -> None:
-    (way,) = (each for each in ways.FAILED if each.name == name)
+    (way,) = (each for each in FAILED if each.name == name)
     with misbehaving() as server:
         server.way = lambda number: way.steps(1) if number == 1 else ways.answer(gap_s=0.001)
         prompts = [[1] * ways.PROMPT] * 3
