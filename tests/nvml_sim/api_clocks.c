@@ -56,9 +56,8 @@ NVML_EXPORT nvmlReturn_t nvmlDeviceGetSupportedGraphicsClocks(nvmlDevice_t handl
 }
 
 static nvmlReturn_t lock_clocks(struct device *d, unsigned lowest, unsigned highest) {
-    struct trace *trace = session_trace();
     if (!d->may_set_clocks) return NVML_ERROR_NO_PERMISSION;
-    bool kept = state_set(trace->devices, trace->count, d, SETTING_GPU_LOCKED_CLOCKS, lowest, highest);
+    bool kept = state_set(session_trace(), d, SETTING_GPU_LOCKED_CLOCKS, lowest, highest);
     return kept ? NVML_SUCCESS : NVML_ERROR_OPERATING_SYSTEM;
 }
 

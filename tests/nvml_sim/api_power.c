@@ -107,11 +107,10 @@ NVML_EXPORT nvmlReturn_t nvmlDeviceGetPowerManagementLimitConstraints(nvmlDevice
 }
 
 static nvmlReturn_t set_limit(struct device *d, unsigned limit_mw) {
-    struct trace *trace = session_trace();
     if (!d->may_set_power_limit) return NVML_ERROR_NO_PERMISSION;
     if (limit_mw < milliwatts(d->limit_min_w) || limit_mw > milliwatts(d->limit_max_w))
         return NVML_ERROR_INVALID_ARGUMENT;
-    bool kept = state_set(trace->devices, trace->count, d, SETTING_POWER_LIMIT, limit_mw, 0);
+    bool kept = state_set(session_trace(), d, SETTING_POWER_LIMIT, limit_mw, 0);
     return kept ? NVML_SUCCESS : NVML_ERROR_OPERATING_SYSTEM;
 }
 

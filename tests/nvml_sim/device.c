@@ -25,27 +25,18 @@ void device_free(struct device *d) {
     free(d->processes.all);
 }
 
-bool device_power_changed(struct device *d, double from_s) {
+void device_power_changed(struct device *d, double from_s) {
     sensor_power_changed(&d->sensor, from_s);
-    return timeline_limit(&d->power, &d->demand, d->settings.limits, d->settings.limit_count);
+    timeline_limit(&d->power, &d->demand, d->settings.limits, d->settings.limit_count);
 }
 
-bool device_reset_settings(struct device *d) {
-    struct limit_step *limits = realloc(d->settings.limits, sizeof *limits);
-    if (!limits) return false;
-    limits[0] = (struct limit_step){-INFINITY, d->limit_default_w};
-    d->settings = (struct settings){.limits = limits, .limit_count = 1};
-    return device_power_changed(d, -INFINITY);
-}
-
-bool device_limit_power(struct device *d, double t_s, double limit_w) {
+void device_limit_power(struct device *d, double t_s, double limit_w) {
     struct settings *set = &d->settings;
-    struct limit_step *limits = realloc(set->limits, (set->limit_count + 1) * sizeof *limits);
-    if (!limits) return false;
-    set->limits = limits;
-    double before = limits[set->limit_count - 1].t_s;
-    limits[set->limit_count++] = (struct limit_step){fmax(t_s, before), limit_w};
-    return device_power_changed(d, fmax(t_s, before));
+    set->limits = realloc(set->limits, (set->limit_count + 1) * sizeof *set->limits);
+    if (!set->limits) abort();
+    if (set->limit_count) t_s = fmax(t_s, set->limits[set->limit_count - 1].t_s);
+    set->limits[set->limit_count++] = (struct limit_step){t_s, limit_w};
+    device_power_changed(d, t_s);
 }
 
 double device_power_limit_w(const struct device *d) {

@@ -88,11 +88,9 @@ struct device {
 void device_free(struct device *device);
 
 /* Makes true power anew after demand (from from_s on) or the limit changed. */
-bool device_power_changed(struct device *device, double from_s);
-/* Back to the trace's own settings. */
-bool device_reset_settings(struct device *device);
-/* A new power limit from t_s on. */
-bool device_limit_power(struct device *device, double t_s, double limit_w);
+void device_power_changed(struct device *device, double from_s);
+/* A new power limit from t_s on; the first is the trace's own, from -infinity on. */
+void device_limit_power(struct device *device, double t_s, double limit_w);
 double device_power_limit_w(const struct device *device);
 /* Takes in the load file's new lines. */
 void device_poll_load(struct device *device);

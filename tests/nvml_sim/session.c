@@ -48,7 +48,8 @@ static nvmlReturn_t open_session(void) {
         clock_close();
         return NVML_ERROR_UNKNOWN;
     }
-    return state_open() ? NVML_SUCCESS : NVML_ERROR_MEMORY;
+    state_open();
+    return NVML_SUCCESS;
 }
 
 nvmlReturn_t session_init(void) {
@@ -151,7 +152,7 @@ nvmlReturn_t session_enter_any(nvmlDevice_t handle, const char *function, enum c
         answer = enter_card(handle, function, device, mig);
         if (answer != NVML_SUCCESS) return answer;
     }
-    state_poll(trace.devices, trace.count);
+    state_poll(&trace);
     device_poll_load(*device);
     return NVML_SUCCESS;
 }

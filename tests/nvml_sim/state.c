@@ -18,11 +18,6 @@ static const char *const setting_names[SETTING_COUNT] = {
 static struct tail tail;
 static bool complained;
 
-struct devices {
-    struct device *first;
-    unsigned count;
-};
-
 static void apply(struct device *d, int64_t t_ns, enum setting setting, unsigned a, unsigned b) {
     if (setting == SETTING_POWER_LIMIT) {
         device_limit_power(d, seconds(clock_elapsed_of_ns(t_ns)), a / 1000.0);
@@ -34,9 +29,9 @@ static void apply(struct device *d, int64_t t_ns, enum setting setting, unsigned
     pair[1] = b;
 }
 
-static struct device *find_device(const struct devices *devices, const char *uuid) {
-    for (unsigned i = 0; i < devices->count; i++)
-        if (strcmp(devices->first[i].uuid, uuid) == 0) return &devices->first[i];
+static struct device *find_device(const struct trace *trace, const char *uuid) {
+    for (unsigned i = 0; i < trace->count; i++)
+        if (strcmp(trace->devices[i].uuid, uuid) == 0) return &trace->devices[i];
     return NULL;
 }
 
@@ -60,19 +55,18 @@ static void take_line(void *context, char *text) {
     if (device) apply(device, t_ns, setting, a, b);
 }
 
-bool state_open(void) {
+void state_open(void) {
     const char *path = getenv("NVML_SIM_STATE");
     complained = false;
-    return !path || !*path || tail_open(&tail, path);
+    if (path && *path) tail_open(&tail, path);
 }
 
 void state_close(void) {
     tail_close(&tail);
 }
 
-void state_poll(struct device *devices, unsigned count) {
-    struct devices all = {devices, count};
-    tail_poll(&tail, take_line, &all);
+void state_poll(struct trace *trace) {
+    tail_poll(&tail, take_line, trace);
 }
 
 /* One write with O_APPEND: lines of several processes never mix, and readers take whole lines only. */
@@ -85,8 +79,8 @@ static bool append_line(const char *line) {
     return done;
 }
 
-bool state_set(struct device *devices, unsigned count, struct device *device, enum setting setting,
-               unsigned a, unsigned b) {
+bool state_set(struct trace *trace, struct device *device, enum setting setting, unsigned a,
+               unsigned b) {
     int64_t now_ns = clock_now_ns();
     char line[200];
     if (!tail.path) {
@@ -96,6 +90,6 @@ bool state_set(struct device *devices, unsigned count, struct device *device, en
     snprintf(line, sizeof line, "%" PRId64 " %s %s %u %u\n", now_ns, device->uuid,
              setting_names[setting], a, b);
     if (!append_line(line)) return false;
-    state_poll(devices, count);
+    state_poll(trace);
     return true;
 }

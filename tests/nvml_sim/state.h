@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-#include "device.h"
+#include "trace.h"
 
 enum setting {
     SETTING_POWER_LIMIT,        /* mW */
@@ -14,12 +14,12 @@ enum setting {
     SETTING_COUNT
 };
 
-bool state_open(void);
+void state_open(void);
 void state_close(void);
 /* Takes in what other processes have set. */
-void state_poll(struct device *devices, unsigned count);
+void state_poll(struct trace *trace);
 /* False when the state file cannot be written. */
-bool state_set(struct device *devices, unsigned count, struct device *device, enum setting setting,
-               unsigned a, unsigned b);
+bool state_set(struct trace *trace, struct device *device, enum setting setting, unsigned a,
+               unsigned b);
 
 #endif

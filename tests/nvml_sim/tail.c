@@ -6,10 +6,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-bool tail_open(struct tail *tail, const char *path) {
-    *tail = (struct tail){0};
-    tail->path = strdup(path);
-    return tail->path != NULL;
+void tail_open(struct tail *tail, const char *path) {
+    *tail = (struct tail){.path = strdup(path)};
 }
 
 void tail_close(struct tail *tail) {

@@ -2,7 +2,6 @@
 #ifndef NVML_SIM_TAIL_H
 #define NVML_SIM_TAIL_H
 
-#include <stdbool.h>
 #include <sys/types.h>
 
 struct tail {
@@ -10,7 +9,7 @@ struct tail {
     off_t offset;
 };
 
-bool tail_open(struct tail *tail, const char *path);
+void tail_open(struct tail *tail, const char *path);
 void tail_close(struct tail *tail);
 /* Hands on the lines that are new since the last call, their newlines cut off; a line without one waits. */
 void tail_poll(struct tail *tail, void (*take)(void *context, char *text), void *context);

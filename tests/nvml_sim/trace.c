@@ -96,7 +96,7 @@ static void read_load_file(struct reader *r, const char *path, const struct json
     }
     int folder = slash && *value->string != '/' ? (int)(slash - r->file) + 1 : 0;
     snprintf(whole, sizeof whole, "%.*s%s", folder, r->file, value->string);
-    if (!tail_open(out, whole)) abort();
+    tail_open(out, whole);
 }
 
 static void read_capability(struct reader *r, const char *path, const struct json *value, void *out) {
@@ -207,7 +207,7 @@ static void complete(struct reader *r, const char *path, struct device *d) {
     d->sensor.power.ticks.skip_seed = SEED_POWER_SKIP;
     d->sensor.counter.own.gain = 1;
     d->sensor.seed = ((uint64_t)d->index + 1) * UINT64_C(0xD1B54A32D192ED03);
-    if (!device_reset_settings(d)) abort();
+    device_limit_power(d, -INFINITY, d->limit_default_w);
 }
 
 /* --- the whole ---------------------------------------------------------------------------------- */
