@@ -47,7 +47,7 @@ def refusal(path: Path, **environment: object) -> str:
         ('{"devices": [{"power_w": [[0, -5]]}]}', 30, "a number from 0 to 1e+06, found -5"),
         ('{"devices": [{"counter_supported": 1}]}', 35, "expected true or false, found 1"),
         ('{"devices": [{"uuid": 7}]}', 22, "devices[0].uuid: expected a string"),
-        ('{"devices": [{"pci": "1"}]}', 21, 'an address as "00000000:01:00.0", found "1"'),
+        ('{"devices": [{"compute_capability": "9"}]}', 36, 'expected [9, 0], found "9"'),
     ],
 )
 def test_refusals_name_file_offset_and_reason(tmp_path, text, offset, reason) -> None:

@@ -49,16 +49,11 @@ NVML_EXPORT nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t handle,
 
 NVML_EXPORT nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t handle, nvmlPciInfo_t *info) {
     ON_DEVICE(handle, info, {
-        const struct pci_address *pci = &device->pci;
-        *info = (nvmlPciInfo_t){.domain = pci->domain,
-                                .bus = pci->bus,
-                                .device = pci->slot,
-                                .pciDeviceId = 0x233010DE,
-                                .pciSubSystemId = 0x16C110DE};
-        snprintf(info->busId, sizeof info->busId, "%08X:%02X:%02X.0", pci->domain, pci->bus & 0xFF,
-                 pci->slot & 0xFF);
+        *info = (nvmlPciInfo_t){.pciDeviceId = 0x233010DE, .pciSubSystemId = 0x16C110DE};
+        sscanf(device->pci, "%8x:%2x:%2x", &info->domain, &info->bus, &info->device);
+        strcpy(info->busId, device->pci);
         snprintf(info->busIdLegacy, sizeof info->busIdLegacy, "%04X:%02X:%02X.0",
-                 pci->domain & 0xFFFF, pci->bus & 0xFF, pci->slot & 0xFF);
+                 info->domain & 0xFFFF, info->bus & 0xFF, info->device & 0xFF);
     });
 }
 

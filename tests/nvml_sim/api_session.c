@@ -45,7 +45,11 @@ NVML_EXPORT nvmlReturn_t nvmlSystemGetDriverVersion(char *version, unsigned leng
 }
 
 NVML_EXPORT nvmlReturn_t nvmlSystemGetCudaDriverVersion_v2(int *version) {
-    ON_TRACE(version, *version = trace->cuda_version);
+    ON_TRACE(version, {
+        int major = 0, minor = 0;
+        sscanf(trace->cuda_version, "%d.%d", &major, &minor);
+        *version = major * 1000 + minor * 10;
+    });
 }
 
 static nvmlReturn_t process_name(const struct trace *trace, unsigned pid, char *name, unsigned length) {

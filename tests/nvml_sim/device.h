@@ -42,7 +42,8 @@ struct settings {
 };
 
 struct load_source {
-    struct tail tail; /* without a path: there is none */
+    char file[2000]; /* as the trace names it; empty: there is none */
+    struct tail tail;
     double idle_w, max_w;
     double load; /* of the last line */
     bool complained;
@@ -50,15 +51,10 @@ struct load_source {
     size_t events;       /* of the counter, when it was last read */
 };
 
-struct pci_address {
-    unsigned domain, bus, slot;
-};
-
 struct device {
     unsigned index;
-    char name[96], uuid[80], vbios[32];
+    char name[96], uuid[80], vbios[32], pci[32];
     int compute_capability[2]; /* major, minor */
-    struct pci_address pci;
 
     struct series power_points; /* while the trace is read */
     struct timeline demand;     /* true power were there no limit */

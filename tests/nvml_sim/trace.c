@@ -86,19 +86,6 @@ static const struct key sensor_keys[] = {
 
 /* --- a card ------------------------------------------------------------------------------------- */
 
-/* A path in the trace is relative to the trace's own folder. */
-static void read_load_file(struct reader *r, const char *path, const struct json *value, void *out) {
-    char whole[4096];
-    const char *slash = strrchr(r->file, '/');
-    if (value->type != JSON_STRING || !*value->string) {
-        fault(r, path, value, "a file");
-        return;
-    }
-    int folder = slash && *value->string != '/' ? (int)(slash - r->file) + 1 : 0;
-    snprintf(whole, sizeof whole, "%.*s%s", folder, r->file, value->string);
-    tail_open(out, whole);
-}
-
 static void read_capability(struct reader *r, const char *path, const struct json *value, void *out) {
     int *version = out; /* major, minor */
     const struct json *major = value->type == JSON_ARRAY && value->count == 2 ? value->first : NULL;
@@ -108,13 +95,6 @@ static void read_capability(struct reader *r, const char *path, const struct jso
     }
     version[0] = (int)major->number;
     version[1] = (int)major->next->number;
-}
-
-static void read_pci(struct reader *r, const char *path, const struct json *value, void *out) {
-    struct pci_address *pci = out;
-    if (value->type != JSON_STRING ||
-        sscanf(value->string, "%8x:%2x:%2x.0", &pci->domain, &pci->bus, &pci->slot) != 3)
-        fault(r, path, value, "an address as \"00000000:01:00.0\"");
 }
 
 static void read_processes(struct reader *r, const char *path, const struct json *list, void *out);
@@ -140,9 +120,9 @@ static const struct key device_keys[] = {
     KEPT(TEXT, "uuid", uuid),
     KEPT(TEXT, "vbios", vbios),
     READ("compute_capability", compute_capability, read_capability),
-    READ("pci", pci, read_pci),
+    KEPT(TEXT, "pci", pci),
     KEY(SERIES, "power_w", power_points, NAN, 0, WATTS_LIMIT),
-    READ("load_file", load.tail, read_load_file),
+    KEPT(TEXT, "load_file", load.file),
     KEY(NUMBER, "idle_w", load.idle_w, 100, 0, WATTS_LIMIT),
     KEY(NUMBER, "max_w", load.max_w, 700, 0, WATTS_LIMIT),
     BELOW("sensor", sensor_keys),
@@ -184,10 +164,19 @@ static void read_processes(struct reader *r, const char *path, const struct json
     }
 }
 
+/* The file's path is relative to the trace's own folder. */
+static void open_load(const char *trace, struct load_source *load) {
+    char path[4096];
+    const char *slash = load->file[0] == '/' ? NULL : strrchr(trace, '/');
+    snprintf(path, sizeof path, "%.*s%s", slash ? (int)(slash - trace) + 1 : 0, trace, load->file);
+    tail_open(&load->tail, path);
+}
+
 /* What follows from other keys: true power, its limit, the range of clocks. */
 static void complete(struct reader *r, const char *path, struct device *d) {
     struct ticks *steps = &d->sensor.counter.ticks;
-    bool given = d->power_points.count && !d->load.tail.path;
+    bool given = d->power_points.count && !d->load.file[0];
+    if (d->load.file[0]) open_load(r->file, &d->load);
     if (!given) timeline_append(&d->demand, 0, d->load.idle_w);
     for (size_t i = 0; given && i < d->power_points.count; i++)
         timeline_append(&d->demand, d->power_points.t_s[i], d->power_points.value[i]);
@@ -221,9 +210,9 @@ static void read_devices(struct reader *r, const char *path, const struct json *
         struct device *d = &trace->devices[trace->count];
         d->index = trace->count++;
         d->compute_capability[0] = 9;
-        d->pci.bus = d->index + 1;
         strcpy(d->name, "Simulated GPU");
         strcpy(d->vbios, "96.00.00.00.00");
+        snprintf(d->pci, sizeof d->pci, "00000000:%02X:00.0", d->index + 1);
         snprintf(d->uuid, sizeof d->uuid, "GPU-51b0cafe-0000-4000-8000-%012x", d->index);
         snprintf(inner, sizeof inner, "%s[%u]", path, d->index);
         read_object(r, inner, item, device_keys, d);
@@ -231,20 +220,12 @@ static void read_devices(struct reader *r, const char *path, const struct json *
     }
 }
 
-/* "12.4" as NVML's 12040. */
-static void read_cuda_version(struct reader *r, const char *path, const struct json *value, void *out) {
-    unsigned major, minor;
-    if (value->type == JSON_STRING && sscanf(value->string, "%3u.%2u", &major, &minor) == 2)
-        *(int *)out = (int)(major * 1000 + minor * 10);
-    else fault(r, path, value, "a version as \"12.4\"");
-}
-
 #undef OF
 #define OF struct trace
 static const struct key trace_keys[] = {
     {"devices", CUSTOM, 0, 0, 0, 0, {.read = read_devices}},
     KEPT(TEXT, "driver_version", driver_version),
-    READ("cuda_version", cuda_version, read_cuda_version), END};
+    KEPT(TEXT, "cuda_version", cuda_version), END};
 
 /* The whole file with a 0 after it; NULL with errno set. */
 static char *read_file(const char *path) {
@@ -266,7 +247,7 @@ bool trace_load(const char *path, struct trace *trace) {
     struct reader r = {.file = path};
     const char *reason;
     size_t offset;
-    *trace = (struct trace){.driver_version = "570.00.00", .cuda_version = 12080};
+    *trace = (struct trace){.driver_version = "570.00.00", .cuda_version = "12.8"};
     char *text = read_file(path);
     struct json *root = text ? json_parse(text, &reason, &offset) : NULL;
     if (!text) snprintf(r.fault, sizeof r.fault, "%s", strerror(errno));
