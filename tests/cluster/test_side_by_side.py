@@ -18,9 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.skipif(len(cpu_shares(2)) < 2, reason="fewer than two cores")
 def test_two_runs_at_a_time_share_neither_card_nor_processor(tmp_path: Path) -> None:
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     cards = [sim.Device(uuid=f"GPU-{name}") for name in "ab"]
     base = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     variables = sim.environment(sim.Trace(cards).write(tmp_path), base=base)
@@ -60,9 +58,7 @@ def test_two_runs_at_a_time_share_neither_card_nor_processor(tmp_path: Path) -> 
 def test_two_studies_use_a_card_each_and_a_third_the_first_that_becomes_free(
     tmp_path: Path,
 ) -> None:
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     cards = [sim.Device(uuid=f"GPU-{name}") for name in "ab"]
     base = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     variables = sim.environment(sim.Trace(cards).write(tmp_path), base=base)

@@ -18,9 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_workflows_end_puts_the_limit_back(tmp_path: Path) -> None:
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     trace = sim.Trace([sim.Device(keys=LIMITED)]).write(tmp_path)
     variables = environment(
         **sim.environment(trace, state=tmp_path / "state"),

@@ -317,6 +317,16 @@ def library_or_reason() -> tuple[Path | None, str]:
     return BUILD / LIBRARY_NAME, ""
 
 
+def library_or_skip() -> Path:
+    """The built library's path; a test that asks is skipped where there is none."""
+    import pytest
+
+    path, reason = library_or_reason()
+    if path is None:
+        pytest.skip(reason)
+    return path
+
+
 def run_python(
     code: str, variables: Mapping[str, str], *arguments: str, timeout_s: float = 60
 ) -> subprocess.CompletedProcess[str]:

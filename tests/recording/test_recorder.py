@@ -393,9 +393,7 @@ def test_a_machine_with_no_card_lists_what_is_missing_and_estimates(tmp_path: Pa
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     command = [sys.executable, str(ROOT / "benchmarks" / "recorder_memory.py")]
     measured = tmp_path / "memory.json"
     subprocess.run([*command, "--seconds", "600", "--json", str(measured)], check=True, timeout=280)

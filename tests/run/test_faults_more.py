@@ -143,9 +143,7 @@ def test_results_on_a_file_system_that_is_read_only(small_disk: Path) -> None:
 
 
 def card_variables(folder: Path, **keys: Any) -> dict[str, str]:
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     card = sim.Device(power_w=((0.0, 250.0), (100000.0, 250.0)), keys=keys)
     return sim.environment(sim.Trace((card,)).write(folder), t0_ns=time.monotonic_ns(), base={})
 

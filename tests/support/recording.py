@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.recording.samples import Header
 from llenergymeasure.sensors.base import SensorInfo
@@ -28,9 +26,7 @@ def card_environment(
     folder: Path, devices: Sequence[sim.Device], **variables: str
 ) -> dict[str, str]:
     """Variables for processes that are to see these cards, with time zero now."""
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     base = {key: value for key, value in os.environ.items() if not key.startswith("CUDA_")}
     trace = sim.Trace(devices).write(folder)
     return {**sim.environment(trace, base=base), **variables}

@@ -28,19 +28,16 @@ SOURCES = [
 ]
 
 
-def library() -> str:
-    built, reason = sim.library_or_reason()
-    if built is None:
-        pytest.skip(reason)
-    return str(built.parent if built.is_file() else built)
+def command(out: Path, *more: str) -> list[str]:
+    library = str(sim.library_or_skip().parent)
+    return [*COMMAND, "--out", str(out), "--simulated", library, "--scale", "0.1", *more]
 
 
 def validate(out: Path, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, "--out", str(out), "--simulated", library(), "--scale", "0.1", *more]
     temporary = out.parent / "temporary"
     temporary.mkdir(exist_ok=True)
     return subprocess.run(
-        command,
+        command(out, *more),
         check=False,
         capture_output=True,
         text=True,
@@ -97,10 +94,9 @@ def test_stages_in_a_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_any_moment_what_was_done_is_there(tmp_path: Path, seed: int) -> None:
     out = tmp_path / "out"
-    command = [*COMMAND, "--out", str(out), "--simulated", library(), "--scale", "0.1"]
-    command += ["--only", "inventory,raw,first,pulses"]
+    killed = command(out, "--only", "inventory,raw,first,pulses")
     variables = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=variables) as process:
+    with subprocess.Popen(killed, stdout=subprocess.DEVNULL, env=variables) as process:
         # The first dies before anything stands; a busy machine may take long for the others' first.
         deadline = time.monotonic() + 120
         while seed and not (out / "results.json").exists() and time.monotonic() < deadline:
