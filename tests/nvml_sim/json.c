@@ -93,7 +93,7 @@ static struct json *parse_value(struct parser *p) {
         return value;
     }
     value->type = JSON_NUMBER;
-    value->number = strtod(p->at, &end);
+    value->number = strtod(p->at, &end); /* Python leaves numbers in the C locale */
     if (end == p->at) return fail(p, p->at, "expected a value");
     p->at = end;
     return value;
