@@ -1,7 +1,8 @@
 #include "device.h"
 
-#include <errno.h>
+#include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,28 +53,18 @@ static double load_power_w(const struct load_source *load) {
     return load->idle_w + load->load * (load->max_w - load->idle_w);
 }
 
-static bool parse_load(const char *text, int64_t *t_ns, double *load) {
-    char *end;
-    errno = 0;
-    *t_ns = strtoll(text, &end, 10);
-    if (errno || end == text || *end != ',') return false;
-    const char *number = end + 1;
-    *load = strtod(number, &end);
-    while (*end == ' ' || *end == '\r') end++;
-    return end != number && !*end && *load >= 0 && *load <= 1;
-}
-
 static void take_load_line(void *context, char *text) {
     struct load_poll *poll = context;
     struct device *d = poll->device;
     int64_t t_ns;
     double load;
+    int end = 0;
     if (!*text || *text == '#' || strcmp(text, "t_ns,load") == 0) return;
-    if (!parse_load(text, &t_ns, &load)) {
-        char excerpt[61];
+    bool whole = sscanf(text, "%" SCNd64 ",%lf%n", &t_ns, &load, &end) == 2 && !text[end];
+    if (!whole || !(load >= 0 && load <= 1)) {
         if (!d->load.complained)
-            message_print("%s: line \"%s\" is not t_ns,load with load 0 to 1", d->load.tail.path,
-                          message_excerpt(excerpt, sizeof excerpt, text));
+            message_print("%s: line \"%.60s\" is not t_ns,load with load 0 to 1", d->load.tail.path,
+                          text);
         d->load.complained = true;
         return;
     }

@@ -9,11 +9,11 @@
 
 void fault(struct reader *r, const char *path, const struct json *at, const char *expected) {
     static const char *const types[] = {"null", "true or false", "", "", "a list", "an object"};
-    char found[80] = "nothing", excerpt[61];
+    char found[80] = "nothing";
     if (r->fault[0]) return;
     if (at && at->type == JSON_NUMBER) snprintf(found, sizeof found, "%.15g", at->number);
     else if (at && at->type == JSON_STRING)
-        snprintf(found, sizeof found, "\"%s\"", message_excerpt(excerpt, sizeof excerpt, at->string));
+        snprintf(found, sizeof found, "\"%.60s\"", at->string);
     else if (at) snprintf(found, sizeof found, "%s", types[at->type]);
     snprintf(r->fault, sizeof r->fault, "offset %zu: %.120s: expected %s, found %s",
              at ? at->offset : 0, path, expected, found);
@@ -135,7 +135,7 @@ static const struct key *find(const struct key *keys, const char *name) {
 
 void read_object(struct reader *r, const char *path, const struct json *object,
                  const struct key *keys, void *out) {
-    char inner[120], excerpt[61];
+    char inner[120];
     if (object && object->type != JSON_OBJECT) {
         fault(r, path, object, "an object");
         return;
@@ -146,7 +146,6 @@ void read_object(struct reader *r, const char *path, const struct json *object,
     }
     for (const struct json *m = object ? object->first : NULL; m; m = m->next)
         if (!find(keys, m->key) && m->key[0] != '_' && strcmp(m->key, "comment") != 0)
-            message_print("%s: offset %zu: %s: key \"%s\" is not known and not used", r->file,
-                          m->offset, *path ? path : "top level",
-                          message_excerpt(excerpt, sizeof excerpt, m->key));
+            message_print("%s: offset %zu: %s: key \"%.60s\" is not known and not used", r->file,
+                          m->offset, *path ? path : "top level", m->key);
 }

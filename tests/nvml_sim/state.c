@@ -44,10 +44,8 @@ static void take_line(void *context, char *text) {
     enum setting setting = 0;
     while (whole && setting < SETTING_COUNT && strcmp(setting_names[setting], name) != 0) setting++;
     if (!whole || text[end] || setting == SETTING_COUNT) {
-        char excerpt[81];
         if (!complained)
-            message_print("%s: line \"%s\" is not a setting and not used", tail.path,
-                          message_excerpt(excerpt, sizeof excerpt, text));
+            message_print("%s: line \"%.80s\" is not a setting and not used", tail.path, text);
         complained = true;
         return;
     }
