@@ -15,8 +15,9 @@ from llenergymeasure.processes import die_with_parent
 from llenergymeasure.run.preflight.cpu_checks import CpuWatch
 from llenergymeasure.sensors.base import SensorError, Value
 from llenergymeasure.units import DISQUALIFYING
-from support.attempts import start, wait_for
+from support.attempts import start
 from support.clocks import jumping_clock
+from support.studies import wait_for
 
 ENGINE = "engine_process"
 WINDOW = {"min_seconds": 4}

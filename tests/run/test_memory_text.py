@@ -27,9 +27,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def told(config: dict[str, Any], total_bytes: int) -> str:
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     with tempfile.TemporaryDirectory() as folder:
         card = sim.Device(name="Card", keys={"memory": {"total_bytes": total_bytes}})
         variables = sim.environment(sim.Trace((card,)).write(Path(folder)))

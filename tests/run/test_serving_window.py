@@ -6,31 +6,16 @@ import numpy as np
 import pytest
 
 from llenergymeasure.errors import BackendError
-from llenergymeasure.results.record import Energy
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.traffic_window import measure_traffic
 from llenergymeasure.run.result.traffic_requests import traffic_table
 from llenergymeasure.run.result.traffic_result import ServedRun
-from support.serving_runs import engine, experiment, protocol, run
+from support.serving_runs import engine, experiment, protocol, record, run
 from support.serving_server import FAULTS
 
 FIRST_MS, NEXT_MS, TOKENS = 200.0, 40.0, 16
 """Long beside what a machine with other work adds to each."""
 SPEED = ("--first-ms", str(FIRST_MS), "--next-ms", str(NEXT_MS))
-
-
-class NoEnergy:
-    """Stands where the recording would be: nothing was recorded."""
-
-    resolution_s = 0.0
-
-    def stretch(self, *_: int) -> None:
-        return None
-
-
-def record(served):
-    energy = Energy(kind=None, source=None, readings=[], gross_j=None)
-    return served.record(energy, NoEnergy())
 
 
 def test_latencies_are_the_servers_and_the_ramp_up_is_apart(tmp_path: Path) -> None:
