@@ -14,7 +14,6 @@ from llenergymeasure.containers.apptainer import (
     image_for_snakemake,
     missing_capabilities,
 )
-from llenergymeasure.containers.docker import owner
 from llenergymeasure.containers.images import SifImage, sif_image
 from llenergymeasure.containers.launcher import needs_network
 from llenergymeasure.containers.mounts import Mount, data_paths
@@ -26,6 +25,7 @@ from llenergymeasure.containers.surroundings import (
 )
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.machine.software import built_digest
+from llenergymeasure.processes import identity
 
 
 def test_only_what_can_change_a_result_gets_in() -> None:
@@ -265,8 +265,8 @@ def test_a_network_only_where_something_must_be_fetched(
 
 
 def test_an_owner_is_told_from_a_later_process_of_the_same_number() -> None:
-    assert owner(1) == owner(1)
-    boot, pid, start = owner(1).split(":")
+    assert identity(1) == identity(1)
+    boot, pid, start = identity(1).split(":")
     assert (bool(boot), pid, start.isdigit()) == (True, "1", True)
 
 

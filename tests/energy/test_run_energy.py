@@ -8,7 +8,7 @@ import pytest
 
 from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, Row
-from llenergymeasure.run.result.build_result import REQUEST_SCHEMA
+from llenergymeasure.run.result.batch_requests import REQUEST_SCHEMA, batch_tokens, batches_of
 from llenergymeasure.run.result.run_energy import run_energy
 from llenergymeasure.sensors.behaviour import Characterised
 from support import energy_card as card
@@ -44,9 +44,9 @@ def requests(count: int = 10) -> pa.Table:
 
 def energy_of(rows: list[Row], table: pa.Table | None = None, **more):
     given = {"devices": [card.UUID], "asked": {}, "characterised": {}, **more}
-    return run_energy(
-        card.recording(rows, INFO), WINDOW, [], requests() if table is None else table, **given
-    )
+    table = requests() if table is None else table
+    batches, tokens = batches_of(table), batch_tokens(table, "")
+    return run_energy(card.recording(rows, INFO), WINDOW, [], batches, tokens, **given)
 
 
 def test_every_request_says_the_energy_of_its_batch() -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 soft, hard, users = map(int, sys.argv[2:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 from llenergymeasure.results.record import Energy
+from llenergymeasure.run.result.doubts import traffic_doubts
 from support.serving_runs import experiment, run
 
 
@@ -38,7 +39,7 @@ served, _ = run(Path(sys.argv[1]), config, "--first-ms", "800", "--next-ms", "5"
 import pandas  # It is first needed when a run ends.
 energy = Energy(kind=None, source=None, readings=[], gross_j=None)
 record = served.record(energy, NoEnergy())
-print(json.dumps([record.in_flight_max, record.failures, served.validity()]))
+print(json.dumps([record.in_flight_max, record.failures, traffic_doubts(served)]))
 """
 
 

@@ -14,6 +14,7 @@ import pytest
 from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.exchange import Exchange
 from llenergymeasure.backends.serving.traffic import Sent
+from llenergymeasure.run.result.doubts import traffic_doubts
 from llenergymeasure.run.result.traffic_requests import traffic_table
 from llenergymeasure.run.result.traffic_result import ServedRun
 from llenergymeasure.workload.conversations import Turn
@@ -114,4 +115,4 @@ def test_a_thousand_mutated_replies() -> None:
     window = (exchanges[0].planned_ns, time.monotonic_ns())
     told = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
     table = traffic_table(sent, Counted())  # type: ignore[arg-type]
-    assert "failed_requests" in ServedRun.of(table, config, window, told).validity()
+    assert "failed_requests" in traffic_doubts(ServedRun.of(table, config, window, told))

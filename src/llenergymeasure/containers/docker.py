@@ -15,7 +15,7 @@ from llenergymeasure.containers.calls import ContainerError, call, reason
 from llenergymeasure.containers.mounts import Mount
 from llenergymeasure.containers.runner_choice import container_command
 from llenergymeasure.machine.host import memory_bytes, memory_limit_bytes
-from llenergymeasure.processes import boot_id, start_ticks
+from llenergymeasure.processes import identity
 from llenergymeasure.screen import say
 
 ASK_LIMIT_S = 60.0
@@ -121,8 +121,8 @@ def image_digest(engine: Engine, image: str) -> str | None:
         return None
     for name in found.get("RepoDigests") or []:
         return str(name).rpartition("@")[2]
-    identity = str(found["Id"])
-    return identity if identity.startswith("sha256:") else f"sha256:{identity}"
+    own_id = str(found["Id"])
+    return own_id if own_id.startswith("sha256:") else f"sha256:{own_id}"
 
 
 def pull(engine: Engine, image: str) -> None:
@@ -133,11 +133,6 @@ def pull(engine: Engine, image: str) -> None:
     done = call([engine.command, "pull", "--quiet", image], PULL_LIMIT_S)
     if done.returncode != 0:
         raise ContainerError(reason(done))
-
-
-def owner(pid: int) -> str:
-    """Return what distinguishes a process from every other: boot, process id, and its start."""
-    return f"{boot_id()}:{pid}:{start_ticks(pid)}"
 
 
 def abandoned(engine: Engine) -> list[str]:
@@ -155,13 +150,13 @@ def abandoned(engine: Engine) -> list[str]:
 
 def _lives(whose: str) -> bool:
     pid = whose.split(":")[1] if whose.count(":") == 2 else ""
-    return pid.isdigit() and owner(int(pid)) == whose
+    return pid.isdigit() and identity(int(pid)) == whose
 
 
 def remove_abandoned(engine: Engine) -> None:
     """Remove containers whose launcher was killed."""
-    for identity in abandoned(engine):
-        remove_container(engine, identity)
+    for container in abandoned(engine):
+        remove_container(engine, container)
 
 
 def remove_container(engine: Engine, name: str) -> None:
@@ -204,7 +199,7 @@ def run_command(
     # Results belong to who asked for them: without root, the container's root is this user.
     words += ["--user=0:0" if engine.rootless else f"--user={os.getuid()}:{os.getgid()}"]
     # A run is known dead or alive by the host's name and the process id in its outcome.
-    words += [f"--hostname={os.uname().nodename}", f"--label={OWNER_LABEL}={owner(os.getpid())}"]
+    words += [f"--hostname={os.uname().nodename}", f"--label={OWNER_LABEL}={identity(os.getpid())}"]
     words += [*_limits(), *_gpus(engine, gpus)]
     words += [] if workdir is None else [f"--workdir={workdir}"]
     for mount in mounts:

@@ -33,7 +33,7 @@ from llenergymeasure.processes import SAFE_PATH_VARIABLE, die_with_parent, pytho
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import kind_of
 from llenergymeasure.results.outcome import read_outcome
-from llenergymeasure.run.circuit_breaker import Broken, Circuit
+from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.preflight.checks import check_folder
 from llenergymeasure.run.preflight.forecast import Forecast
 from llenergymeasure.sensors.rapl import RaplSensor
@@ -173,7 +173,7 @@ class Drive:
         self._process: subprocess.Popen[bytes] | None = None
         self.complaint = ""
         """What Snakemake said where it failed and no run explains it."""
-        self.broken: Broken | None = None
+        self.broken: str | None = None
         """Why the circuit broke, if it did."""
 
     def run(self, call: Call | None = None) -> int:
@@ -252,7 +252,7 @@ class Drive:
                 self._end_runs()  # again: one may have been starting
             elif (broken := circuit.broken(process.pid)) is not None:
                 self.broken = broken
-                self._view.say(str(broken))
+                self._view.say(broken)
                 self._signal_snakemake(signal.SIGTERM)
             self._view.wait(POLL_S, progress)
         self._view.clear()

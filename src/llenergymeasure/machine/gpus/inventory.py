@@ -17,19 +17,6 @@ _OWN_BINDINGS = "pip uninstall pynvml; pip install --force-reinstall nvidia-ml-p
 
 
 @dataclass(frozen=True)
-class GpuProcess:
-    """A process that holds a compute context on a GPU.
-
-    Attributes:
-        pid: as NVML names it; inside a container it may be the host's number.
-        memory_bytes: GPU memory it holds; None where NVML does not say.
-    """
-
-    pid: int
-    memory_bytes: int | None
-
-
-@dataclass(frozen=True)
 class Gpu:
     """One card.
 
@@ -128,20 +115,21 @@ def handle(gpu: Gpu) -> Any:
     return pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid)
 
 
-def compute_processes(gpu: Gpu) -> list[GpuProcess]:
-    """Return the processes with a compute context on a card.
+def compute_processes(gpu: Gpu) -> list[int]:
+    """Return the ids of the processes with a compute context on a card, as NVML names them.
+
+    Inside a container they may be the host's numbers.
 
     Raises:
         pynvml.NVMLError: the card does not answer.
     """
     import pynvml
 
-    found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle(gpu))
-    return [GpuProcess(int(item.pid), item.usedGpuMemory) for item in found]
+    return [int(each.pid) for each in pynvml.nvmlDeviceGetComputeRunningProcesses(handle(gpu))]
 
 
-def graphics_processes(gpu: Gpu) -> list[GpuProcess]:
-    """Return the processes that draw on a card; none where the driver cannot say.
+def graphics_processes(gpu: Gpu) -> list[int]:
+    """Return the ids of the processes that draw on a card; none where the driver cannot say.
 
     Raises:
         pynvml.NVMLError: the card does not answer.
@@ -152,7 +140,7 @@ def graphics_processes(gpu: Gpu) -> list[GpuProcess]:
         found = pynvml.nvmlDeviceGetGraphicsRunningProcesses(handle(gpu))
     except pynvml.NVMLError_NotSupported:
         return []
-    return [GpuProcess(int(item.pid), item.usedGpuMemory) for item in found]
+    return [int(each.pid) for each in found]
 
 
 def memory_used_bytes(gpu: Gpu) -> int:
