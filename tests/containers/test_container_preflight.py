@@ -17,12 +17,12 @@ from llenergymeasure.containers.image_build import main as build_main
 from llenergymeasure.containers.images import SifImage
 from llenergymeasure.containers.surroundings import Surroundings
 from llenergymeasure.installation import install_command
-from support.studies import ROOT, snakemake, write_study
+from support.studies import snakemake, write_study
 
 
 @pytest.fixture
 def surroundings(tmp_path: Path) -> Surroundings:
-    return Surroundings.of([], tmp_path / "results" / "small", ROOT / "scripts")
+    return Surroundings.of([], tmp_path / "results" / "small")
 
 
 def _one(problems: list[object]) -> str:

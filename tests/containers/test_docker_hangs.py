@@ -14,7 +14,7 @@ from llenergymeasure.containers import container_checks, docker
 from llenergymeasure.containers.container_checks import check_docker
 from llenergymeasure.containers.surroundings import Surroundings
 from llenergymeasure.workflow.clean import machine_leftovers
-from support.studies import ROOT, environment, living
+from support.studies import environment, living
 
 DOCKER = """#!/bin/sh
 echo "$@" >> "$FAKE/calls"
@@ -77,10 +77,11 @@ def _variables(fake: Path, **more: str) -> dict[str, str]:
 def _start(fake: Path, **variables: str) -> "subprocess.Popen[str]":
     plan = fake / "results" / "plan.json"
     plan.parent.mkdir()
-    run = {"experiment": "abc", "cycle": 1, "config": {"model": "tiny-llama"}}
+    run = {"experiment": "abc", "cycle": 1, "backend": "pytorch"}
+    run["config"] = {"model": "tiny-llama"}
     plan.write_text(json.dumps({"runs": [run]}))
-    words = ["--runner", "docker", "--backend", "pytorch", "--image", "i:1", "--run", "abc/1"]
-    words += ["--spec", str(plan), "--out", str(_folder(fake)), "--scripts", str(ROOT / "scripts")]
+    words = ["--runner", "docker", "--image", "i:1", "--run", "abc/1"]
+    words += ["--spec", str(plan), "--out", str(_folder(fake))]
     return subprocess.Popen(
         [sys.executable, "-c", LAUNCH, *words],
         cwd=fake,
@@ -195,7 +196,7 @@ def test_the_preflight_names_what_hangs(
     monkeypatch.setattr(docker, "PULL_LIMIT_S", 0.5)
     monkeypatch.setattr(container_checks, "LOOK_LIMIT_S", 0.5)
     (fake / {"pull": "absent", "rm": "left"}.get(step, "none")).touch()
-    surroundings = Surroundings.of([], fake / "results", ROOT / "scripts")
+    surroundings = Surroundings.of([], fake / "results")
     try:
         (problem,) = check_docker("pytorch", "i:1", surroundings)
     finally:
@@ -235,7 +236,7 @@ def test_apptainers_reason_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     (tmp_path / "a.sif").touch()
-    surroundings = Surroundings.of([], tmp_path / "results", ROOT / "scripts")
+    surroundings = Surroundings.of([], tmp_path / "results")
     image = container_checks.SifImage(str(tmp_path / "a.sif"))
     (problem,) = container_checks.check_apptainer("pytorch", image, surroundings)
     assert "while extracting a.sif: extract command failed : exit status 1" in problem.message

@@ -24,7 +24,7 @@ from llenergymeasure.containers.surroundings import (
     left_tokens,
 )
 from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.machine.software import built_digest
+from llenergymeasure.machine.environment import built_digest
 from llenergymeasure.processes import identity
 
 
@@ -89,7 +89,7 @@ def test_a_token_whose_process_was_killed_is_removed_by_the_next_start(
     left, held = Path(done.stdout.strip()), HubToken(os.environ)
     assert left.read_text() == "hf_secret"
     assert list(left_tokens()) == [left]
-    found = Surroundings.of([], tmp_path / "results", tmp_path)
+    found = Surroundings.of([], tmp_path / "results")
     assert not left.exists()
     assert held.path is not None
     assert held.path.exists()
@@ -105,7 +105,7 @@ def test_source_is_read_only_and_results_are_not(
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     model = tmp_path / "a model, with: signs"
     model.mkdir()
-    found = Surroundings.of([{"model": str(model)}], tmp_path / "results", tmp_path)
+    found = Surroundings.of([{"model": str(model)}], tmp_path / "results")
     by_target = {each.target or str(each.source): each.read_only for each in found.mounts}
     assert by_target["/opt/llem/llenergymeasure"] is True
     assert by_target["/opt/llem/scripts"] is True
@@ -113,7 +113,7 @@ def test_source_is_read_only_and_results_are_not(
     assert by_target[str(model)] is True
     assert by_target[str(tmp_path / "hf")] is False
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    offline = Surroundings.of([], tmp_path / "results", tmp_path)
+    offline = Surroundings.of([], tmp_path / "results")
     assert {str(each.source): each.read_only for each in offline.mounts}[str(tmp_path / "hf")]
 
 
@@ -124,7 +124,7 @@ def test_a_cache_behind_a_link_is_bound_where_it_lies(
         (tmp_path / "disk" / link).mkdir(parents=True)
         (tmp_path / link).symlink_to(tmp_path / "disk" / link)
         monkeypatch.setenv(name, str(tmp_path / link))
-    found = Surroundings.of([], tmp_path / "results", tmp_path)
+    found = Surroundings.of([], tmp_path / "results")
     places = {tmp_path / "disk" / "cache", tmp_path / "disk" / "hf"}
     assert places <= {each.source for each in found.mounts}
     assert {found.variables["LLEM_CACHE"], found.variables["HF_HOME"]} == {str(p) for p in places}
@@ -237,6 +237,19 @@ def test_gpus_are_given_by_uuid() -> None:
         "nvidia.com/gpu=GPU-b",
     ]
     assert "--gpus" not in _words()
+
+
+def test_it_gets_the_memory_and_processors_that_its_launcher_may_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A daemon's containers are in no job's control group."""
+    monkeypatch.setattr(docker, "memory_limit_bytes", lambda: 8 << 30)
+    monkeypatch.setattr(docker, "cpu_quota", lambda: 1.5)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 2})
+    assert {f"--memory={8 << 30}", "--cpuset-cpus=0,2", "--cpus=1.5"} <= set(_words())
+    monkeypatch.setattr(docker, "cpu_quota", lambda: 8.0)  # which Docker would refuse
+    assert not [word for word in _words() if word.startswith("--cpus=")]
 
 
 def test_files_belong_to_who_asked_with_and_without_a_root_daemon(

@@ -14,7 +14,7 @@ from typing import Any
 from llenergymeasure.containers.calls import ContainerError, call, reason
 from llenergymeasure.containers.mounts import Mount
 from llenergymeasure.containers.runner_choice import container_command
-from llenergymeasure.machine.host import memory_bytes, memory_limit_bytes
+from llenergymeasure.machine.host import cpu_quota, memory_bytes, memory_limit_bytes
 from llenergymeasure.processes import identity
 from llenergymeasure.screen import say
 
@@ -223,6 +223,9 @@ def _limits() -> list[str]:
     usable = os.sched_getaffinity(0)
     if len(usable) != os.cpu_count():
         words += [f"--cpuset-cpus={','.join(str(cpu) for cpu in sorted(usable))}"]
+    quota = cpu_quota()
+    if quota is not None and quota < (os.cpu_count() or 1):
+        words += [f"--cpus={quota:g}"]
     return words
 
 

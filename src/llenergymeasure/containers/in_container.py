@@ -116,7 +116,7 @@ def _same_machine(host: dict[str, Any]) -> Iterator[str]:
 
 
 def _write_problems(folder: Path, needed: int) -> Iterator[str]:
-    from llenergymeasure.machine.disk import free_bytes, why_not_writable
+    from llenergymeasure.machine.folders import free_bytes, why_not_writable
 
     reason = why_not_writable(folder)
     if reason is not None:

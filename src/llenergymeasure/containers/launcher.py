@@ -70,9 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runner", choices=("docker", "apptainer"), required=True)
-    parser.add_argument("--backend", required=True)
     parser.add_argument("--image", required=True)
-    parser.add_argument("--scripts", type=Path, required=True, help="the workers' folder")
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
     parser.add_argument("--spec", type=Path, help="the study's plan")
     parser.add_argument("--run", help="EXPERIMENT/CYCLE of it; without, the engine's process alone")
@@ -84,7 +82,7 @@ def _task(options: argparse.Namespace) -> Task:
     folder = RunFolder(options.out.absolute())
     if options.run is None:
         return Task.engine_alone(folder)
-    return Task.whole_run(options.spec, options.run, options.backend, folder)
+    return Task.whole_run(options.spec, options.run, folder)
 
 
 def _become_apptainer(options: argparse.Namespace, task: Task) -> None:
@@ -107,9 +105,7 @@ def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
     engine = docker.find_engine()
     docker.remove_abandoned(engine)
     digest = docker.image_digest(engine, options.image)
-    surroundings = Surroundings.of(
-        [task.config], task.writable, options.scripts, meter_inside=task.meter_inside
-    )
+    surroundings = Surroundings.of([task.config], task.writable, meter_inside=task.meter_inside)
     name = f"llem-{task.name.replace('/', '-')}-{os.getpid()}"
     try:
         words = docker.run_command(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llenergymeasure.errors import LlemError
 from llenergymeasure.files import open_file, try_lock
-from llenergymeasure.machine.shared_folder import shared_folder
+from llenergymeasure.machine.folders import shared_folder
 from llenergymeasure.screen import say
 
 AT_ONCE_VARIABLE = "LLEM_RUNS_AT_ONCE"

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from llenergymeasure.files import make_folder, read_json, remove, write_text
-from llenergymeasure.processes import identity
+from llenergymeasure.processes import boot_id, identity
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.whole import is_measured, is_whole
 from llenergymeasure.run.ending import Cause, End
@@ -78,4 +78,4 @@ def concluded(folder: RunFolder, workflow_pid: int | None) -> dict[str, Any] | N
 
 
 def _workflow(pid: int | None) -> str | None:
-    return None if pid is None else identity(pid)
+    return boot_id() if pid is None else identity(pid)

@@ -26,7 +26,8 @@ from llenergymeasure.errors import (
     Problem,
 )
 from llenergymeasure.files import open_file
-from llenergymeasure.machine.disk import why_not_writable
+from llenergymeasure.installation import workflow_root
+from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import SAFE_PATH_VARIABLE, die_with_parent, python_module
@@ -43,7 +44,6 @@ from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.profile import profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.queue_watch import LOOK_INTERVAL_S
-from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workflow.study import DRIVEN_VARIABLE, OVERRIDES_VARIABLE
 
 POLL_S = 0.2

@@ -43,8 +43,8 @@ from llenergymeasure.run.engine.settle import read_gpus, settle
 from llenergymeasure.run.engine.tasks import task_score
 from llenergymeasure.run.engine.warmup import WarmUp
 from llenergymeasure.run.preflight.checks import Preflight, preflight
-from llenergymeasure.run.preflight.cpu_checks import CpuWatch
 from llenergymeasure.run.preflight.forecast import known_of, work_of
+from llenergymeasure.run.preflight.machine_checks import CpuWatch
 from llenergymeasure.run.preflight.memory import memory_need
 from llenergymeasure.run.result.flops import workload_flops
 from llenergymeasure.screen import say

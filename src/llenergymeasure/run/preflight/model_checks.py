@@ -7,7 +7,7 @@ from pathlib import Path
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
 from llenergymeasure.files import pointer_of_lfs
-from llenergymeasure.machine.disk import free_bytes
+from llenergymeasure.machine.folders import free_bytes
 from llenergymeasure.machine.gpus.inventory import Gpu
 from llenergymeasure.run.preflight.memory import (
     MemoryVerdict,
