@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.machine.host import numbers
 
 NO_DRIVER = "no NVIDIA driver (libnvidia-ml.so.1 is not there)"
 _NEEDED_NAMES = ("NVML_POWER_SCOPE_GPU", "nvmlDeviceGetCurrentClocksEventReasons")
@@ -192,7 +193,7 @@ def _chosen(ordered: Sequence[Gpu], environ: Mapping[str, str]) -> Selection:
     if listed is not None:
         return _listed(listed, ordered, environ)
     for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS"):
-        indices = _indices(environ.get(name, ""))
+        indices = numbers(environ.get(name, ""))
         there = {gpu.index for gpu in ordered}
         if indices and len(indices) < len(there) and indices <= there:
             chosen = tuple(gpu for gpu in ordered if gpu.index in indices)
@@ -341,17 +342,6 @@ def _ambiguous(ordered: Sequence[Gpu], environ: Mapping[str, str]) -> bool:
     if environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
         return False
     return len({gpu.name for gpu in ordered}) > 1
-
-
-def _indices(text: str) -> set[int]:
-    """Parse SLURM's list of indices, such as ``0-2,5``; anything else gives none."""
-    found: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
-            return set()
-        found.update(range(int(first), int(last or first) + 1))
-    return found
 
 
 def _text(value: str | bytes) -> str:
