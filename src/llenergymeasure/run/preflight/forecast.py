@@ -25,6 +25,7 @@ from llenergymeasure.run.preflight.memory import (
     memory_here,
     memory_need,
     memory_verdict,
+    slices,
     spread,
 )
 from llenergymeasure.run.preflight.model_checks import stored_bytes, weights_here
@@ -214,7 +215,7 @@ def _device(config: ExperimentConfig, cards: tuple[Gpu, ...]) -> Device | str:
     if rate is None:
         return f"the speed of GPU {cards[0].name}"
     # Processes of pytorch each do a share of the requests; layers on several cards take turns.
-    at_once = 1 if config.backend == "pytorch" else len(cards)
+    at_once = slices(config) if config.backend == "pytorch" else len(cards)
     return Device(cards[0].name, at_once * rate.flops_per_s, at_once * rate.bytes_per_s)
 
 

@@ -182,6 +182,11 @@ def copies(config: ExperimentConfig) -> int:
     return (config.pytorch and config.pytorch.num_processes) or 1
 
 
+def slices(config: ExperimentConfig) -> int:
+    """Return into how many parts transformers cuts the model, each on a GPU of its own."""
+    return (config.pytorch and config.pytorch.tensor_parallel_size) or 1
+
+
 def spread(config: ExperimentConfig) -> bool:
     """Return whether transformers may lay a model's parts wherever there is room."""
     placed = config.pytorch and config.pytorch.device_map
@@ -195,7 +200,9 @@ def _gpu_room(config: ExperimentConfig, cards: tuple[Gpu, ...]) -> Room | None:
     if config.backend == "pytorch":
         if spread(config):
             return Room(sum(known), f"the memory of {len(known)} GPUs", spills=True)
-        return Room(min(known), f"the memory of GPU {cards[0].name}")
+        parts = slices(config)
+        name = f"GPU {cards[0].name}" if parts == 1 else f"{parts} GPUs"
+        return Room(parts * min(known), f"the memory of {name}")
     share = engine_setting(config, "gpu_memory_utilization")
     share = engine_setting(config, "mem_fraction_static") if share is None else share
     offload = engine_setting(config, "cpu_offload_gb") or 0.0
