@@ -63,6 +63,17 @@ def test_a_model_cut_into_slices_has_the_memory_of_all_its_gpus() -> None:
     assert "the memory of GPU Card is 12.9 GB: too large" in copied
 
 
+@pytest.mark.parametrize(
+    ("model", "verdict"),
+    [("llama-3.1-8b", "too large"), ("mixtral-8x7b", "fits")],  # whose experts are shared out
+)
+def test_each_copy_of_an_engine_has_its_part_of_the_gpus(model: str, verdict: str) -> None:
+    engine = {"data_parallel_size": 2}
+    config = {**LLAMA_8B, "model": model, "backend": "vllm", "vllm": {"engine": engine}}
+    gib = 12 if verdict == "too large" else 60
+    assert verdict in told(config, gib * GIB, cards=2)
+
+
 def test_what_is_not_known_is_said() -> None:
     configs = [
         {"model": "someone/absent", "backend": "pytorch"},

@@ -163,12 +163,14 @@ def memory_verdict(need: MemoryNeed, room: Room) -> MemoryVerdict:
     return MemoryVerdict.SPILLS if room.spills else MemoryVerdict.TOO_LARGE
 
 
-def memory_here(config: ExperimentConfig, cards: tuple[Gpu, ...]) -> Room | None:
+def memory_here(
+    config: ExperimentConfig, source: ModelSource, cards: tuple[Gpu, ...]
+) -> Room | None:
     """Return the memory of these cards, or of this machine without any; None if not known."""
     if cards:
-        return _gpu_room(config, cards)
+        return _gpu_room(config, source, cards)
     size = _machine_bytes()
-    return None if size is None else Room(size // copies(config), "this machine's memory")
+    return None if size is None else Room(size // copies(config, source), "this machine's memory")
 
 
 @cache
@@ -177,9 +179,15 @@ def _machine_bytes() -> int | None:
     return min(known, default=None)
 
 
-def copies(config: ExperimentConfig) -> int:
-    """Return how many processes each hold the model."""
-    return (config.pytorch and config.pytorch.num_processes) or 1
+def copies(config: ExperimentConfig, source: ModelSource) -> int:
+    """Return how many processes, or groups of them, each hold the model."""
+    if config.backend == "pytorch":
+        return (config.pytorch and config.pytorch.num_processes) or 1
+    shape = source.architecture
+    if shape is None or shape.experts or engine_setting(config, "enable_dp_attention"):
+        return 1  # copies share the experts out among them; SGLang's, all but the attention
+    name = "dp_size" if config.backend == "sglang" else "data_parallel_size"
+    return engine_setting(config, name) or 1
 
 
 def slices(config: ExperimentConfig) -> int:
@@ -193,7 +201,7 @@ def spread(config: ExperimentConfig) -> bool:
     return bool(placed) and ":" not in str(placed) and placed not in ("cuda", "cpu")
 
 
-def _gpu_room(config: ExperimentConfig, cards: tuple[Gpu, ...]) -> Room | None:
+def _gpu_room(config: ExperimentConfig, source: ModelSource, cards: tuple[Gpu, ...]) -> Room | None:
     known = [card.memory_total_bytes for card in cards if card.memory_total_bytes is not None]
     if len(known) < len(cards):
         return None
@@ -207,7 +215,8 @@ def _gpu_room(config: ExperimentConfig, cards: tuple[Gpu, ...]) -> Room | None:
     share = engine_setting(config, "mem_fraction_static") if share is None else share
     offload = engine_setting(config, "cpu_offload_gb") or 0.0
     room = sum(known) * (share or 1.0) + offload * 2**30 * len(known)
-    return Room(round(room), f"what the engine may use of {len(known)} GPUs")
+    each = copies(config, source)
+    return Room(round(room) // each, f"what the engine may use of {len(known) // each} GPUs")
 
 
 def _size(size_bytes: float) -> str:

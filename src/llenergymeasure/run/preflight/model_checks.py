@@ -140,7 +140,8 @@ def _check_memory(
     workload: Workload | None,
     cards: tuple[Gpu, ...],
 ) -> Iterator[Problem]:
-    need, room = memory_need(config, source, workload), memory_here(config, cards)
+    need = memory_need(config, source, workload)
+    room = memory_here(config, source, cards)
     if need is None or room is None:
         return
     verdict = memory_verdict(need, room)
