@@ -239,6 +239,18 @@ def test_gpus_are_given_by_uuid() -> None:
     assert "--gpus" not in _words()
 
 
+@pytest.mark.parametrize(
+    ("outside", "inside"),
+    [("1,0", "GPU-b,GPU-a"), ("GPU-b,GPU-a", "GPU-b,GPU-a"), ("MIG-c", "MIG-c")],
+)
+def test_a_number_of_a_gpu_outside_is_its_uuid_inside(outside: str, inside: str) -> None:
+    """Docker shows the cards that are given alone, and they are counted from 0 there."""
+    words = _words(gpus=("GPU-b", "GPU-a"), variables={"CUDA_VISIBLE_DEVICES": outside})
+    assert f"CUDA_VISIBLE_DEVICES={inside}" in words
+    hidden = _words(variables={"CUDA_VISIBLE_DEVICES": "-1"})
+    assert "CUDA_VISIBLE_DEVICES=-1" in hidden
+
+
 def test_it_gets_the_memory_and_processors_that_its_launcher_may_use(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -14,13 +14,14 @@ from typing import Any
 from llenergymeasure.containers.calls import ContainerError, call, reason
 from llenergymeasure.containers.mounts import Mount
 from llenergymeasure.containers.runner_choice import container_command
-from llenergymeasure.machine.host import cpu_quota, memory_bytes, memory_limit_bytes
+from llenergymeasure.machine.host import cpu_quota, memory_bytes, memory_limit_bytes, numbers
 from llenergymeasure.processes import identity
 from llenergymeasure.screen import say
 
 ASK_LIMIT_S = 60.0
 PULL_LIMIT_S = 6 * 3600.0
 OWNER_LABEL = "llenergymeasure.owner"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 CDI_FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))
 """Where descriptions of devices lie. Source: Container Device Interface specification."""
 
@@ -206,7 +207,10 @@ def run_command(
         words += ["--mount", mount.for_docker()]
     # Libraries ask for a home and a name, and the image knows no such user.
     home = {"HOME": "/tmp", "USER": "llem", "LOGNAME": "llem"}  # noqa: S108 - the container's own
-    for variable, value in sorted({**home, **variables}.items()):
+    inside = {**home, **variables}
+    if gpus and numbers(inside.get(VISIBLE, "")):
+        inside[VISIBLE] = ",".join(gpus)  # in there they are counted from 0 again
+    for variable, value in sorted(inside.items()):
         words += ["--env", f"{variable}={value}"]
     program, *arguments = command
     return [*words, f"--entrypoint={program}", image, *arguments]
