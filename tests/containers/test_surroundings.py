@@ -41,15 +41,18 @@ def test_only_what_can_change_a_result_gets_in() -> None:
         "HF_HUB_OFFLINE": "1",
         "VLLM_ATTENTION_BACKEND": "FLASH_ATTN",
         "LLEM_RUNNER_PYTORCH": "docker",
+        "SLURM_JOB_ID": "1",
+        "SLURM_STEP_GPUS": "2",
     }
     inside = inside_variables(host)
     assert inside["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+    assert inside["SLURM_STEP_GPUS"] == "2"  # where no CUDA_VISIBLE_DEVICES says it
     assert inside["HF_HUB_OFFLINE"] == "1"
     assert inside["VLLM_ATTENTION_BACKEND"] == "FLASH_ATTN"
     assert inside["PYTHONPATH"] == "/opt/llem"
     assert inside["PYTHONSAFEPATH"] == "1"
-    absent = set(host) - {"CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "VLLM_ATTENTION_BACKEND"}
-    assert not absent & set(inside)
+    passed = {"CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "SLURM_STEP_GPUS", "VLLM_ATTENTION_BACKEND"}
+    assert not (set(host) - passed) & set(inside)
     assert "hf_abcdefghijklmnop" not in str(inside)
 
 
