@@ -23,7 +23,7 @@ echo "$@" >> "$FAKE/calls"
 case "$1" in
   info) echo '{"ServerVersion": "27.0"}' ;;
   ps) [ ! -e "$FAKE/left" ] || echo left ;;
-  inspect) echo "left another-boot:1:2" ;;
+  inspect) echo "left another-boot:1:2 $(cat "$FAKE/left")" ;;
   image) [ ! -e "$FAKE/absent" ] && echo '[{"Id": "sha256:00"}]' ;;
   run)
     if [ -e "$FAKE/supervisor" ]; then
@@ -119,7 +119,7 @@ def _nothing_is_left(fake: Path, said: str) -> None:
 )
 def test_it_hangs_before_the_run(fake: Path, step: str, told: str) -> None:
     if step in ("inspect", "rm"):
-        (fake / "left").touch()
+        (fake / "left").write_text("false")
     process = _start(fake, HANGS=step)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -195,7 +195,7 @@ def test_the_preflight_names_what_hangs(
     monkeypatch.setattr(docker, "ASK_LIMIT_S", 0.5)
     monkeypatch.setattr(docker, "PULL_LIMIT_S", 0.5)
     monkeypatch.setattr(container_checks, "LOOK_LIMIT_S", 0.5)
-    (fake / {"pull": "absent", "rm": "left"}.get(step, "none")).touch()
+    (fake / {"pull": "absent", "rm": "left"}.get(step, "none")).write_text("false")
     surroundings = Surroundings.of([], fake / "results")
     try:
         (problem,) = check_docker("pytorch", "i:1", surroundings)
@@ -213,7 +213,7 @@ def test_clean_finds_containers_and_tokens_and_passes_over_a_daemon_that_hangs(
     for name, value in _variables(fake).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(docker, "ASK_LIMIT_S", 0.5)
-    (fake / "left").touch()
+    (fake / "left").write_text("false")
     token = fake / "llem-token-left"
     token.touch(mode=0o600)
     found = [each for each in machine_leftovers() if each.name in ("left", str(token))]
@@ -224,6 +224,16 @@ def test_clean_finds_containers_and_tokens_and_passes_over_a_daemon_that_hangs(
     assert "rm --force left" in (fake / "calls").read_text()
     monkeypatch.setenv("HANGS", "inspect")
     assert "container" not in {each.kind for each in machine_leftovers()}
+
+
+@pytest.mark.parametrize(("running", "left"), [("true", []), ("false", ["left"])])
+def test_what_another_machine_runs_on_a_shared_daemon_is_left_alone(
+    fake: Path, monkeypatch: pytest.MonkeyPatch, running: str, left: list[str]
+) -> None:
+    for name, value in _variables(fake).items():
+        monkeypatch.setenv(name, value)
+    (fake / "left").write_text(running)
+    assert docker.abandoned(docker.Engine(str(fake / "docker"))) == left
 
 
 def test_apptainers_reason_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from llenergymeasure.containers.calls import ContainerError, call, reason
 from llenergymeasure.containers.mounts import Mount
 from llenergymeasure.containers.runner_choice import container_command
 from llenergymeasure.machine.host import cpu_quota, memory_bytes, memory_limit_bytes, numbers
-from llenergymeasure.processes import identity
+from llenergymeasure.processes import boot_id, identity
 from llenergymeasure.screen import say
 
 ASK_LIMIT_S = 60.0
@@ -137,21 +137,27 @@ def pull(engine: Engine, image: str) -> None:
 
 
 def abandoned(engine: Engine) -> list[str]:
-    """Return the ids of containers whose launcher was killed."""
+    """Return the ids of containers whose launcher was killed.
+
+    One that runs and was started elsewhere is not: a daemon may serve several machines.
+    """
     listing = ("ps", "--all", "--quiet", "--filter", f"label={OWNER_LABEL}")
     listed = call([engine.command, *listing], ASK_LIMIT_S).stdout.split()
     if not listed:
         return []
-    template = '{{.Id}} {{index .Config.Labels "' + OWNER_LABEL + '"}}'
+    template = '{{.Id}} {{index .Config.Labels "' + OWNER_LABEL + '"}} {{.State.Running}}'
     # One that has gone since is named on standard error alone.
     done = call([engine.command, "inspect", "--format", template, *listed], ASK_LIMIT_S)
-    pairs = [line.split() for line in done.stdout.splitlines()]
-    return [pair[0] for pair in pairs if len(pair) == 2 and not _lives(pair[1])]
+    found = [line.split() for line in done.stdout.splitlines()]
+    return [each[0] for each in found if len(each) == 3 and _is_abandoned(*each[1:])]
 
 
-def _lives(whose: str) -> bool:
-    pid = whose.split(":")[1] if whose.count(":") == 2 else ""
-    return pid.isdigit() and identity(int(pid)) == whose
+def _is_abandoned(owner: str, running: str) -> bool:
+    boot, _, rest = owner.partition(":")
+    pid = rest.partition(":")[0]
+    if boot != boot_id() or not pid.isdigit():
+        return running != "true"
+    return identity(int(pid)) != owner
 
 
 def remove_abandoned(engine: Engine) -> None:
