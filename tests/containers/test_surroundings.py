@@ -288,6 +288,9 @@ def test_a_network_only_where_something_must_be_fetched(
     assert not needs_network({"model": "tiny-llama", "dataset": "synthetic"})
     assert not needs_network({"model": str(tmp_path), "dataset": str(data)})
     assert needs_network({"model": "tiny-llama", "dataset": "owner/data"})
+    assert needs_network({"model": str(tmp_path), "lora": {"adapter_id": "owner/adapter"}})
+    draft = {"engine": {"speculative_config": {"model": "owner/draft"}}}
+    assert needs_network({"model": str(tmp_path), "vllm": draft})
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert not needs_network(hub)
 
