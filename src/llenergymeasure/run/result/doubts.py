@@ -1,4 +1,4 @@
-"""Reasons to doubt a run besides those of its meter: every code of batches and of traffic.
+"""Reasons to doubt a run, in addition to those of its meter: every code of batches and of traffic.
 
 What each code means, and whether it keeps a run out of the means, is in ``units.VALIDITY``. The
 codes of the energy itself are decided in ``energy/validity.py``.
