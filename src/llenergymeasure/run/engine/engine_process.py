@@ -45,7 +45,7 @@ from llenergymeasure.run.engine.warmup import WarmUp
 from llenergymeasure.run.preflight.checks import Preflight, preflight
 from llenergymeasure.run.preflight.forecast import known_of, work_of
 from llenergymeasure.run.preflight.machine_checks import CpuWatch
-from llenergymeasure.run.preflight.memory import memory_need
+from llenergymeasure.run.preflight.memory import computes_in, memory_need
 from llenergymeasure.run.result.flops import workload_flops
 from llenergymeasure.screen import say
 from llenergymeasure.workload.conversations import content_seed
@@ -195,6 +195,7 @@ class EngineRun:
                 "warmup_result": warmup,
                 "environment": surroundings,
                 "python_executable": sys.executable,
+                "computes_in": computes_in(self._config, found.source),
                 "flops": workload_flops(found.source, self._lengths(workload, window)),
                 "quality": self._quality(engine),
             }

@@ -14,6 +14,9 @@ from llenergymeasure.workload.requests import Workload
 
 _BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0}
 _EIGHT_BITS = re.compile(r"fp8|int8|w8a8|8bit|modelopt$|ptpc")
+_WEIGHTS_ALONE = re.compile(r"awq|gptq|int4|4bit|bitsandbytes|gguf|hqq|aqlm")
+"""Ways to quantise that leave the multiplication in the precision of the rest."""
+
 _GB, _MB = 1e9, 1e6
 
 TIGHT = 0.9
@@ -73,20 +76,34 @@ def memory_need(
 
 def bytes_per_weight(config: ExperimentConfig, source: ModelSource) -> float:
     """Return what one weight takes, at the least: parts of a quantised model stay as they were."""
-    section: Any = getattr(config, config.backend)
-    if config.backend == "pytorch" and section is not None:
-        if section.load_in_4bit:
-            return 0.5
-        if section.load_in_8bit:
-            return 1.0
-    method = engine_setting(config, "quantization")
-    stored = source.config.get("quantization_config")
-    if method is None and isinstance(stored, dict) and not source.random:
-        bits = stored.get("bits")
-        method = f"int{bits}" if bits else str(stored.get("quant_method", "unknown"))
+    method = _quantization(config, source)
     if method is None:
         return _BYTES[config.precision]
     return 1.0 if _EIGHT_BITS.search(method) else 0.5
+
+
+def computes_in(config: ExperimentConfig, source: ModelSource | None) -> str:
+    """Return the precision that matrices are multiplied in, or how a model is quantised for it."""
+    method = _quantization(config, source)
+    weights_alone = method is not None and not _EIGHT_BITS.search(method)
+    if method is None or (weights_alone and _WEIGHTS_ALONE.search(method)):
+        return config.precision
+    return method
+
+
+def _quantization(config: ExperimentConfig, source: ModelSource | None) -> str | None:
+    """Return how the model's weights are quantised; None where they are not."""
+    if config.backend == "pytorch" and config.pytorch is not None:
+        if config.pytorch.load_in_4bit:
+            return "4bit"
+        if config.pytorch.load_in_8bit:
+            return "8bit"
+    method = engine_setting(config, "quantization")
+    stored = None if source is None or source.random else source.config.get("quantization_config")
+    if method is None and isinstance(stored, dict):
+        bits = stored.get("bits")
+        method = f"int{bits}" if bits else str(stored.get("quant_method", "unknown"))
+    return None if method is None else str(method)
 
 
 def engine_setting(config: ExperimentConfig, name: str) -> Any:

@@ -155,7 +155,7 @@ def _result(
             requests=tokens.requests,
             work_s=done["window"]["work_s"],
             gross_j=record.gross_j,
-            precision=str(spec.config.get("precision")),
+            precision=str(done.get("computes_in") or spec.config.get("precision")),
             gpus=_names(gpus) if done["computes_on_gpu"] else None,
         ),
         warmup_result=done["warmup_result"],
