@@ -114,11 +114,10 @@ def _result(
     energy: RunEnergy,
     served: ServedRun | None,
 ) -> Result:
-    window = _window(done["window"])
     record = energy.record
-    inside = (window.start_monotonic_ns, window.end_monotonic_ns)
-    drawn = power_inside(samples, inside, done["devices"]) if done["computes_on_gpu"] else None
-    steady = steadiness(batches, drawn)
+    inside = start_ns, end_ns = done["window"]["start_ns"], done["window"]["end_ns"]
+    working = done["devices"] if done["computes_on_gpu"] else []
+    steady = steadiness(batches, power_inside(samples, inside, working))
     gpus = _gpus(done, energy.account, samples)
     validity = {
         **batch_doubts(spec.config, requests, batches, samples),
@@ -137,7 +136,11 @@ def _result(
         config=spec.config,
         protocol=done["protocol"],
         phases=phases,
-        window=window,
+        window=Window(
+            start_monotonic_ns=start_ns,
+            end_monotonic_ns=end_ns,
+            duration_s=(end_ns - start_ns) / NS_PER_S,
+        ),
         batches=done["window"]["batches"],
         tokens=tokens,
         energy=record,
@@ -145,9 +148,9 @@ def _result(
             **(_speed(requests, tokens, done) if served is None else served.performance(tokens)),
             **done["memory"],
             **_cache_shares(done["engine_statistics"]),
-            **utilisation(samples, inside, done["devices"], on_gpu=bool(done["computes_on_gpu"])),
+            **utilisation(samples, inside, working),
         ),
-        clocks=clock_state(samples, inside, done["devices"], on_gpu=bool(done["computes_on_gpu"])),
+        clocks=clock_state(samples, inside, working),
         serving=None if served is None else served.record(record, energy.account),
         quality=quality_record(spec.sections.get("quality"), done.get("quality")),
         flops=flops_record(
@@ -156,7 +159,7 @@ def _result(
             work_s=done["window"]["work_s"],
             gross_j=record.gross_j,
             precision=str(done.get("computes_in") or spec.config.get("precision")),
-            gpus=_names(gpus) if done["computes_on_gpu"] else None,
+            gpus=[str(card.get("name")) for card in gpus] if working else None,
         ),
         warmup_result=done["warmup_result"],
         validity=sorted(validity),
@@ -212,14 +215,6 @@ def _cache_shares(statistics: dict[str, Any]) -> dict[str, Any]:
     return {name: statistics.get(name) for name in names}
 
 
-def _window(window: dict[str, Any]) -> Window:
-    return Window(
-        start_monotonic_ns=window["start_ns"],
-        end_monotonic_ns=window["end_ns"],
-        duration_s=(window["end_ns"] - window["start_ns"]) / NS_PER_S,
-    )
-
-
 def _gpus(done: dict[str, Any], energy: Account, samples: Samples) -> list[dict[str, Any]]:
     """Return each card of the run: its state at rest, how it began and slowed, its sensor."""
     sensed = {card["uuid"]: card for card in energy.gpus}
@@ -234,10 +229,6 @@ def _gpus(done: dict[str, Any], energy: Account, samples: Samples) -> list[dict[
         }
         for uuid in dict.fromkeys([*done["devices"], *sensed])
     ]
-
-
-def _names(gpus: list[dict[str, Any]]) -> list[str]:
-    return [str(card.get("name")) for card in gpus]
 
 
 def _phases(folder: RunFolder) -> list[Phase]:
