@@ -108,7 +108,7 @@ class Supervisor:
                 for each in self.followers:
                     each.attempt = Attempt(each._spec, each.folder)
                     each.attempt.clear()
-                return self._make(time.monotonic())
+                return self._make()
             except LlemError as error:
                 self._clean_up()
                 return self.attempt.fail(error.exit_code, described(error))
@@ -117,12 +117,13 @@ class Supervisor:
                 self.attempt.fail(EXIT_FAILED, described(error))
                 raise
 
-    def _make(self, started_s: float) -> int:
+    def _make(self) -> int:
         self.attempt.note("reserve")
         config = self._spec["config"]
         self._reservation = Reservation.make(config, f"run {self.attempt.name}", self._signals.wait)
         if self._reservation is None:
             return self.attempt.conclude(End.by_signal(self._signals.take()))
+        started_s = time.monotonic()  # what it waited for its cards is no part of its time
         self._reservation.hold_limits(config.get("gpu") or {})
         self._write_limits()
         engine = self._start_engine(each.folder for each in self.followers)
