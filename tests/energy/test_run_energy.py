@@ -59,6 +59,13 @@ def test_every_request_says_the_energy_of_its_batch() -> None:
     assert made.with_batches(requests()).schema.equals(REQUEST_SCHEMA)
 
 
+def test_a_card_that_the_engine_used_and_nobody_recorded_leaves_no_energy() -> None:
+    made = energy_of(ROWS, devices=[card.UUID, "GPU-2"])
+    assert made.record.gross_j is None
+    assert "GPU-2, which was not recorded" in str(made.record.unavailable)
+    assert {each.energy_j for each in made.record.phases} <= {None}
+
+
 def test_unlike_requests_have_energies_of_their_own_that_add_up() -> None:
     power, _, _ = phases_load()
     rows = card.rows_of(power, card.Sensor(window_s=0.025), 60)
