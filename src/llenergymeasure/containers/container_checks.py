@@ -23,6 +23,7 @@ from llenergymeasure.containers.surroundings import (
 from llenergymeasure.errors import Problem
 from llenergymeasure.installation import engine_install, install_command
 from llenergymeasure.machine.environment import source_hash
+from llenergymeasure.machine.folders import RESULTS_LEAST_BYTES
 from llenergymeasure.machine.gpus.inventory import discover, visible
 from llenergymeasure.machine.gpus.state import cuda_driver_version
 from llenergymeasure.processes import boot_id
@@ -30,8 +31,6 @@ from llenergymeasure.units import BackendName
 
 LOOK_LIMIT_S = 600.0
 """For a first look into a large image on a cold network disk."""
-
-RESULTS_LEAST_BYTES = 100_000_000
 
 
 def check_apptainer(

@@ -12,6 +12,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+RESULTS_LEAST_BYTES = 100_000_000
+"""Where less is free, no run begins."""
+
 COMMON = Path("/tmp/llenergymeasure")  # noqa: S108 - what lies in it is checked
 _MODE = 0o1777
 

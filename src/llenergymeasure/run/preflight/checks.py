@@ -19,7 +19,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.rules import breaches
 from llenergymeasure.config.serving import ONE_USER
 from llenergymeasure.errors import ConfigurationError, LlemError, Problem
-from llenergymeasure.machine.folders import free_bytes, why_not_writable
+from llenergymeasure.machine.folders import RESULTS_LEAST_BYTES, free_bytes, why_not_writable
 from llenergymeasure.machine.gpus.allotment import allot, demand, driver_there
 from llenergymeasure.machine.gpus.inventory import Gpu, bindings_problem, discover
 from llenergymeasure.results.layout import RunFolder
@@ -30,7 +30,6 @@ from llenergymeasure.workload.prompts import build_workload, read_dataset
 from llenergymeasure.workload.requests import Workload
 from llenergymeasure.workload.studies import shape_of
 
-RESULTS_LEAST_BYTES = 100_000_000
 RESULTS_FEW_BYTES = 1_000_000_000
 ADDRESS_SPACE_LEAST_BYTES = 2_000_000_000
 
