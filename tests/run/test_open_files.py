@@ -49,7 +49,7 @@ def outcome(folder: Path, *limits: int) -> list[Any]:
         pytest.skip(f"this process may not open {limits[1]} files")
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(folder), *map(str, limits)],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"},
         capture_output=True,
         text=True,
         timeout=120,
