@@ -503,11 +503,11 @@ MUTANTS = (
         ("analysis/test_merge.py::test_record_of_another_run_is_not_taken",),
     ),
     Mutant(
-        "results/row_file.py",
-        "if zlib.crc32(copy, zlib.crc32(_pages(content))) != expected:",
-        "if False:",
-        "the old figure of a row that was changed",
-        ("results/test_row_file.py",),
+        "results/whole.py",
+        "    changed = wanted not in (None, digest)",
+        "    changed = False",
+        "a figure of a record that was changed after it was written",
+        ("analysis/test_merge_cache.py",),
     ),
     Mutant(
         "results/outcome.py",

@@ -18,7 +18,8 @@ from llenergymeasure.analysis.comparable import COLUMNS as COMPARED_COLUMNS
 from llenergymeasure.analysis.comparable import Comparable
 from llenergymeasure.analysis.selection import MACHINE_COLUMNS, Row, Selection, select
 from llenergymeasure.analysis.statistics import Estimate, energy_per_correct, estimate, outliers
-from llenergymeasure.results.table import CLOCK_REALS, RUN_SCHEMA, setting_array
+from llenergymeasure.results.record import Clocks
+from llenergymeasure.results.table import RUN_SCHEMA, setting_array
 
 ENERGY = stopping.METRIC
 METRICS = (
@@ -42,6 +43,7 @@ METRICS = (
 )
 PER_CORRECT = "energy_per_correct_j"
 STATISTICS = ("mean", "sd", "ci95_low", "ci95_high")
+CLOCK_REALS = tuple(name for name in Clocks.model_fields if name != "slowed_by")
 COVERAGE_FACTOR = 1.96
 """Half width of a 95 % interval over its standard deviation, as the meter gives ``u95_j``."""
 SETTING_COLUMNS = ("backend", "model", "precision", "runner")

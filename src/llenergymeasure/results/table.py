@@ -22,8 +22,6 @@ from llenergymeasure.results.record import Clocks, Result
 from llenergymeasure.results.serving import Latency
 from llenergymeasure.units import MISSING
 
-TABLE_VERSION = 1
-
 _TEXT = pa.string()
 _WHOLE = pa.int64()
 _REAL = pa.float64()
@@ -31,12 +29,13 @@ _CODES = pa.list_(pa.field("element", pa.string()))  # as Parquet names it: no c
 _TYPES = {str: _TEXT, int: _WHOLE, float: _REAL, bool: pa.bool_(), list: _CODES}
 
 _LATENCIES = (
-    *("time_to_first_token", "inter_token_latency", "time_per_output_token", "request_latency"),
+    "time_to_first_token",
+    "inter_token_latency",
+    "time_per_output_token",
+    "request_latency",
 )
 _IN_EVERY_RUN = ("time_to_first_token_p50_s", "request_latency_p50_s", "request_latency_p95_s")
 """Percentiles that runs without traffic have too: they stand with the record's performance."""
-
-CLOCK_REALS = tuple(name for name in Clocks.model_fields if name != "slowed_by")
 
 COLUMNS: dict[str, str | pa.DataType] = {
     "experiment": "experiment",
@@ -195,7 +194,7 @@ RUN_SCHEMA = pa.schema(
         )
         for name, source in COLUMNS.items()
     ],
-    metadata={"llenergymeasure.table_version": str(TABLE_VERSION)},
+    metadata={"llenergymeasure.table_version": "1"},
 )
 
 
@@ -208,12 +207,11 @@ def run_row(result: Result, swept: Mapping[str, Any]) -> dict[str, Any]:
             (``precision``, ``model``, …) are not repeated.
     """
     tokens = result.tokens
+    parts = {part: _part(result, part) for part in _PARTS}
     account = _mapping(result.environment.get("engine")).get("resolved_config")
     in_force = settings_in_force(swept, result.backend, account)
     row: dict[str, Any] = {
-        **{
-            name: _at(result, source) for name, source in COLUMNS.items() if isinstance(source, str)
-        },
+        **{name: _field(parts[part], field) for name, (part, field) in _SOURCES.items()},
         "status": result.status,
         "energy_scopes": sorted(set(result.energy.scopes)),
         "output_tokens_per_request": tokens.output / tokens.requests if tokens.requests else None,
@@ -272,15 +270,13 @@ def failed_row(
     return _completed_row(row, swept)
 
 
-def setting_columns(keys: Iterable[str], reserved: Iterable[str] = ()) -> dict[str, str]:
+def setting_columns(keys: Iterable[str]) -> dict[str, str]:
     """Return the column of every swept key that is no fixed column already.
 
-    A key that would take the name of another quantity (``n``, say, in the summary) stands as
-    ``setting.<key>``.
+    A key that would take the name of another quantity stands as ``setting.<key>``.
     """
-    taken = set(reserved)
     return {
-        key: f"setting.{key}" if key in taken or (key in _NAMES and key not in _SETTINGS) else key
+        key: f"setting.{key}" if key in _NAMES else key
         for key in dict.fromkeys(keys)
         if key not in _SETTINGS
     }
@@ -300,15 +296,6 @@ def setting_array(values: Sequence[Any]) -> pa.Array:
     if kinds in ({float}, {int, float}):
         return pa.array([None if value is None else float(value) for value in values], _REAL)
     return pa.array([_text(value) for value in values], _TEXT)
-
-
-def row_schema(row: Mapping[str, Any]) -> pa.Schema:
-    """Return the schema of one row: the fixed columns and its settings."""
-    settings = [name for name in row if name not in _NAMES]
-    schema = RUN_SCHEMA
-    for name in settings:
-        schema = schema.append(pa.field(name, setting_array([row[name]]).type))
-    return schema
 
 
 def rows_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -331,17 +318,20 @@ def _completed_row(row: dict[str, Any], swept: Mapping[str, Any]) -> dict[str, A
     return full
 
 
-def _at(part: Any, path: str) -> Any:
-    """Return the value at a dotted path of the record; None where a part of the way is absent."""
-    for name in path.split("."):
-        part = None if part is None else getattr(part, name)
-    return part
+def _part(record: Any, path: str) -> Any:
+    """Return the part at a dotted path of the record; None where it is absent."""
+    for name in filter(None, path.split(".")):
+        record = _field(record, name)
+    return record
+
+
+def _field(part: Any, name: str) -> Any:
+    return None if part is None else getattr(part, name)
 
 
 def _surroundings(result: Result) -> dict[str, Any]:
     """Return what the row says of machine and software, from the record's free parts."""
-    free_parts = result.model_dump(mode="json", include={"environment", "provenance"})
-    environment, provenance = free_parts["environment"], free_parts["provenance"]
+    environment, provenance = result.environment, result.provenance
     recording = _mapping(provenance.get("recording"))
     gpus = [_mapping(gpu) for gpu in environment.get("gpus") or []]
     versions = _mapping(_mapping(environment.get("engine")).get("versions"))
@@ -397,6 +387,12 @@ def _finite(value: Any) -> Any:
     """Return None for a number that is not one: a record must not carry NaN as a value."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
+
+_SOURCES = {
+    name: source.rpartition(".")[::2] for name, source in COLUMNS.items() if isinstance(source, str)
+}
+_PARTS = frozenset(part for part, _ in _SOURCES.values())
+"""Where in the record a column is: the part and its field; each part is looked up once a row."""
 
 _CELLS = (bool, int, float, str)
 _NAMES = frozenset(RUN_SCHEMA.names)
