@@ -18,7 +18,8 @@ from pydantic import BaseModel
 
 from llenergymeasure.analysis.comparison import MAX_ALL_PAIRS
 from llenergymeasure.analysis.relations import SCHEMAS
-from llenergymeasure.analysis.summary import METRICS, STATISTICS, SUMMARY_SCHEMA
+from llenergymeasure.analysis.study_runs import METRICS
+from llenergymeasure.analysis.summary import STATISTICS, SUMMARY_SCHEMA
 from llenergymeasure.config.carbon import CarbonConfig
 from llenergymeasure.config.execution import ExecutionConfig, RunnersConfig
 from llenergymeasure.config.experiment import ExperimentConfig

@@ -16,6 +16,7 @@ from pyarrow import csv
 
 from llenergymeasure.analysis.merge import merge_runs
 from llenergymeasure.analysis.relations import SCHEMAS, labels_of, relate
+from llenergymeasure.analysis.study_runs import StudyRuns
 from llenergymeasure.analysis.summary import SUMMARY_SCHEMA, summarise
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import load_json, read_bytes, replacing
@@ -77,10 +78,10 @@ def write_tables(study_dir: Path, *, partial: bool) -> None:
         ResultsError: the plan or a finished run's record cannot be read.
     """
     plan = read_plan(StudyFolder(study_dir).plan)
-    runs = write_runs(plan, study_dir, partial=partial)
-    summary = summarise(runs, plan)
+    study = StudyRuns.of(write_runs(plan, study_dir, partial=partial), plan)
+    summary = summarise(study)
     labels = labels_of(summary.select(["experiment", "label"]).to_pylist())
-    related = relate(runs, labels, str(plan["study_design_hash"]), plan["runs"])
+    related = relate(study, labels)
     tables = {name: _rounded(table) for name, table in {"summary": summary, **related}.items()}
     for file_name in TABLE_NAMES:
         if file_name == RUNS_NAME:

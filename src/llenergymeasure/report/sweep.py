@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.serving import LOAD_SETTINGS
-from llenergymeasure.analysis.summary import SETTING_COLUMNS, SUMMARY_SCHEMA
+from llenergymeasure.analysis.study_runs import SETTING_COLUMNS
+from llenergymeasure.analysis.summary import SUMMARY_SCHEMA
 from llenergymeasure.report.charts import BEYOND, KINDS, Axis, interval_marks
 from llenergymeasure.report.figures import (
     COLOURS,

@@ -175,6 +175,11 @@ def record_field(path: str) -> FieldInfo:
     return model.model_fields[name]
 
 
+def column_type(annotation: Any) -> pa.DataType:
+    """Return the type of a column whose values have a Python type, or are null."""
+    return _TYPES[_kind(annotation)]
+
+
 def _kind(annotation: Any) -> Any:
     """Return the class of an annotation's values, None apart."""
     origin = get_origin(annotation)
@@ -190,7 +195,7 @@ RUN_SCHEMA = pa.schema(
     [
         (
             name,
-            _TYPES[_kind(record_field(source).annotation)] if isinstance(source, str) else source,
+            column_type(record_field(source).annotation) if isinstance(source, str) else source,
         )
         for name, source in COLUMNS.items()
     ],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.selection import selections
-from llenergymeasure.analysis.summary import METRICS
+from llenergymeasure.analysis.study_runs import METRICS
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.report.findings import ranked
 from llenergymeasure.report.sweep import varied_settings
