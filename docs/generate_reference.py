@@ -28,7 +28,7 @@ from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.quality import QualityConfig
 from llenergymeasure.config.schema import study_schema
 from llenergymeasure.recording.samples import SCHEMA as SAMPLES_SCHEMA
-from llenergymeasure.report.flags import consequence
+from llenergymeasure.report.experiments import consequence
 from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.record import Result
 from llenergymeasure.results.serving import Latency

@@ -300,8 +300,8 @@ MUTANTS = (
     # What the page and the terminal say.
     Mutant(
         "report/verdicts.py",
-        'return row["p_holm"] is not None and row["p_holm"] < ENOUGH',
-        'return row["p"] is not None and row["p"] < ENOUGH',
+        'return row["p_holm"] is not None and row["p_holm"] < LEVEL',
+        'return row["p"] is not None and row["p"] < LEVEL',
         "that pairs differ which an uncorrected p value alone parts",
         (f"{_CLAIMS}::test_no_difference_is_told_without_its_verdict",),
     ),

@@ -12,6 +12,7 @@ import pytest
 
 from llenergymeasure.analysis.blocks import Blocks
 from llenergymeasure.analysis.comparison import compare
+from llenergymeasure.analysis.selection import used_runs
 from llenergymeasure.analysis.tables import read_plan, write_tables
 from llenergymeasure.report import findings, method
 from llenergymeasure.report.charts import STATES
@@ -254,10 +255,10 @@ def test_runs_of_another_machine_are_counted_named_and_drawn_as_left_out(tmp_pat
     write_study(tmp_path, made)
     summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")
     scale = scale_for([1.0], "J")
-    shown = table_rows(summary, scale, scale)[0].runs
+    shown = table_rows(summary, scale, scale)[0]["runs"]
     assert shown == "3 (2 other machine: gpu_name: NVIDIA H200 in the mean, not NVIDIA A100)"
     assert "4 runs stand outside the means: 4 of another machine" in method.method(summary, runs)
-    states = [point.state for point in findings.order_points(summary, runs)]
+    states = [point.state for point in findings.order_points(summary, runs, used_runs(runs))]
     assert (states.count(STATES[2]), states.count(STATES[0])) == (4, 6)
     assert "4 made on an unlike machine" in study_text(tmp_path)
 
@@ -313,7 +314,19 @@ def test_declared_carbon_and_cost_are_shown_and_undeclared_ones_are_not(tmp_path
     summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")
     assert declared(summary, runs) == Declared(carbon=True, cost=True, currency="EUR")
     scale = scale_for([1.0], "J")
-    assert [row.carbon for row in table_rows(summary, scale, scale)] == ["321", "321"]
+    assert [row["carbon"] for row in table_rows(summary, scale, scale)] == ["321", "321"]
     text = study_text(tmp_path)
     assert "gCO2e/1000 requests  EUR/1000 requests" in text
     assert "0.450" in text
+
+
+def test_experiments_are_held_against_the_first_that_can_be_compared(tmp_path):
+    def first_silent(run: Any, place: int) -> dict[str, Any]:
+        energy = make_result(run).energy.model_copy(update={"per_output_token_j": None})
+        return {"energy": energy} if place == 0 else apart(run, place)  # as a server that waits
+
+    write_study(tmp_path, first_silent, configs=FOUR)
+    summary = findings.ranked(table(tmp_path, "summary"))
+    baseline = relations_content(tmp_path, summary).baseline
+    assert [row["a"] for row in baseline] == ["batch_size=2"] * 2
+    assert [row["verdict"] for row in baseline] == ["differ"] * 2

@@ -26,7 +26,7 @@ from llenergymeasure.analysis.statistics import (
 )
 
 MAX_ALL_PAIRS = 40
-"""Up to so many experiments every pair is compared; of more, each with the first one planned."""
+"""Up to so many experiments every pair is compared; of more, each with the first that has data."""
 
 MIN_SHARED_CYCLES = 2
 
@@ -88,7 +88,7 @@ class Comparison:
 
 def compare(data: Blocks) -> list[Comparison]:
     """Return every pair's comparison, in the order of the experiments, not yet corrected."""
-    first, second = _pairs(len(data.experiments))
+    first, second = _pairs(np.isfinite(data.logs).any(axis=0))
     if not len(first):
         return []
     logs_a, logs_b = data.logs[:, first], data.logs[:, second]
@@ -201,9 +201,13 @@ def holm_known(p_values: Sequence[float | None]) -> list[float | None]:
     return [_known(p) for p in holm(np.array(p_values, np.float64))]
 
 
-def _pairs(experiments: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _pairs(known: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the pairs to compare, of experiments that have data or not."""
+    experiments = len(known)
     if experiments > MAX_ALL_PAIRS:
-        return np.zeros(experiments - 1, np.intp), np.arange(1, experiments)
+        baseline = int(np.argmax(known))
+        others = np.delete(np.arange(experiments), baseline)
+        return np.full(len(others), baseline), others
     all_pairs = np.array(list(combinations(range(experiments), 2)), np.intp).reshape(-1, 2)
     return all_pairs[:, 0], all_pairs[:, 1]
 

@@ -83,6 +83,11 @@ def selections(rows: Iterable[Row]) -> dict[str, Selection]:
     return {experiment: select(members) for experiment, members in by_experiment(rows).items()}
 
 
+def used_runs(rows: Iterable[Row]) -> dict[str, tuple[Row, ...]]:
+    """Return the runs in the mean of each experiment."""
+    return {experiment: chosen.used for experiment, chosen in selections(rows).items()}
+
+
 def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """Return the rows of each experiment, in the order of their first ones."""
     groups: dict[str, list[Row]] = {}

@@ -130,6 +130,6 @@ def results(
 
         csv.write_csv(harmless(table), sys.stdout.buffer)
     else:
-        from llenergymeasure.report.groups import groups_text
+        from llenergymeasure.report.text import groups_text
 
         print(groups_text(table, groups, str(averaged)))

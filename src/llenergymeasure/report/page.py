@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from llenergymeasure.analysis.selection import used_runs
 from llenergymeasure.analysis.tables import (
     RUNS_NAME,
     SUMMARY_NAME,
@@ -66,15 +67,16 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
     planned = read_table(study_dir, SUMMARY_NAME).to_pylist()
     runs = read_table(study_dir, RUNS_NAME).to_pylist()
     summary = findings.ranked(planned)
-    used = findings.runs_in_means(summary, runs)
-    trend = findings.order_trend(summary, runs)
+    by_experiment = used_runs(runs)
+    used = [run for members in by_experiment.values() for run in members]
+    trend = findings.order_trend(runs, by_experiment)
     relations = relations_content(study_dir, summary)
     shown = findings.drawn_together(summary)
     offered = _offered(used)
     sweeps = sweep_figures(shown, offered)
     figures = {
         **_figures(study_dir, shown, used, served=bool(offered)),
-        "energy_order": charts.order(findings.order_points(summary, runs), trend),
+        "energy_order": charts.order(findings.order_points(summary, runs, by_experiment), trend),
     }
     traces = trace_figures(study_dir, summary, used)
     group_of = {row["experiment"]: row["comparison_group"] for row in summary}

@@ -38,7 +38,7 @@ class Relations:
     """The page's part on how experiments differ.
 
     Attributes:
-        baseline: the pairs with the experiment that the plan runs first, as texts.
+        baseline: the pairs with the plan's first experiment that can be compared, as texts.
         pairs: all pairs, the most significant first, as texts.
         pairs_total: how many there are.
         levels: the table of settings' values against their first.
@@ -67,7 +67,8 @@ def relations_content(study_dir: Path, summary: Sequence[Row]) -> Relations:
     names = ("comparisons", "levels", "pareto")
     tables = {name: read_table(study_dir, f"{name}.parquet").to_pylist() for name in names}
     pairs = [row for row in tables["comparisons"] if row["metric"] == TOKEN]
-    first = pairs[0]["experiment_a"] if pairs else None
+    compared = [row for row in pairs if row["ratio"] is not None] or pairs
+    first = compared[0]["experiment_a"] if compared else None
     baseline = [row for row in pairs if row["experiment_a"] == first]
     pairs.sort(key=lambda row: (row["p_holm"] is None, row["p_holm"] or 0.0, row["ratio"] or 0.0))
     levels = [row for row in tables["levels"] if row["metric"] == TOKEN]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from llenergymeasure.analysis.selection import selections
+from llenergymeasure.analysis.selection import used_runs
 from llenergymeasure.analysis.study_runs import METRICS
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.report.findings import ranked
@@ -87,7 +87,7 @@ def table(
                 Problem(f"is none of {', '.join(METRICS)}", key="--columns", found=name)
             )
     rows = ranked(summary)
-    used = {name: chosen.used for name, chosen in selections(runs).items()}
+    used = used_runs(runs)
     about = {
         "Kind": [row["kind"] or NOTHING for row in rows],
         "Scope": [scopes_text(row["energy_scopes"]) if row["kind"] else NOTHING for row in rows],
