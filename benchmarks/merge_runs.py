@@ -200,7 +200,8 @@ def group_by(folder: Path) -> tuple[float, int]:
     import pyarrow.compute as pc
 
     from llenergymeasure.analysis.pooling import summarise_by
-    from llenergymeasure.analysis.tables import RUNS_NAME, read_table
+    from llenergymeasure.analysis.tables import read_table
+    from llenergymeasure.results.layout import RUNS_NAME
 
     metric = "energy_per_output_token_j"
     by = ["precision", "pytorch.batch_size"]

@@ -10,10 +10,10 @@ import pytest
 from llenergymeasure.analysis import merge
 from llenergymeasure.analysis.merge import merge_runs
 from llenergymeasure.analysis.merge_cache import CACHE_NAME
-from llenergymeasure.analysis.tables import TABLE_NAMES, write_tables
+from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import sha256
-from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
 from llenergymeasure.results.whole import sound_record
 from results.synthetic import (
     make_plan,

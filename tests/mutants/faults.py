@@ -148,8 +148,8 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/levels.py",
-        "p_holm=None if np.isnan(p_holm) else float(p_holm)",
-        "p_holm=each.p",
+        "replace(each, p_holm=p_holm)",
+        "replace(each, p_holm=each.p)",
         "effects by chance among many levels",
         ("analysis/test_levels.py",),
     ),
@@ -467,7 +467,7 @@ MUTANTS = (
         ("report/test_advice.py",),
     ),
     Mutant(
-        "report/export/energy_score.py",
+        "report/export/forms.py",
         "1000 * energy_j / J_PER_WH",
         "energy_j / J_PER_WH",
         "a thousandth of the energy",

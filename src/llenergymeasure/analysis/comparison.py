@@ -88,7 +88,7 @@ class Comparison:
 
 def compare(data: Blocks) -> list[Comparison]:
     """Return every pair's comparison, in the order of the experiments, not yet corrected."""
-    first, second = _pairs(np.isfinite(data.logs).any(axis=0))
+    first, second = _pairs([bool(column.any()) for column in np.isfinite(data.logs).T])
     if not len(first):
         return []
     logs_a, logs_b = data.logs[:, first], data.logs[:, second]
@@ -201,7 +201,7 @@ def holm_known(p_values: Sequence[float | None]) -> list[float | None]:
     return [_known(p) for p in holm(np.array(p_values, np.float64))]
 
 
-def _pairs(known: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _pairs(known: Sequence[bool]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the pairs to compare, of experiments that have data or not."""
     experiments = len(known)
     if experiments > MAX_ALL_PAIRS:

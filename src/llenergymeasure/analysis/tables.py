@@ -20,29 +20,9 @@ from llenergymeasure.analysis.study_runs import StudyRuns
 from llenergymeasure.analysis.summary import SUMMARY_SCHEMA, summarise
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import load_json, read_bytes, replacing
-from llenergymeasure.results.layout import (
-    RUNS_NAME,
-    SUMMARY_CSV_NAME,
-    SUMMARY_NAME,
-    TABLE_NAMES,
-    StudyFolder,
-)
+from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, TABLE_NAMES, StudyFolder
 from llenergymeasure.results.table import RUN_SCHEMA
 from llenergymeasure.screen import printable
-
-__all__ = [
-    "RUNS_NAME",
-    "SUMMARY_CSV_NAME",
-    "SUMMARY_NAME",
-    "TABLE_NAMES",
-    "harmless",
-    "harmless_text",
-    "read_plan",
-    "read_table",
-    "write_file",
-    "write_runs",
-    "write_tables",
-]
 
 DERIVED_DIGITS = 12
 """Significant digits of derived values: the last few differ between processors."""

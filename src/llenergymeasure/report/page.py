@@ -8,13 +8,7 @@ from typing import Any
 import yaml
 
 from llenergymeasure.analysis.selection import used_runs
-from llenergymeasure.analysis.tables import (
-    RUNS_NAME,
-    SUMMARY_NAME,
-    read_plan,
-    read_table,
-    write_file,
-)
+from llenergymeasure.analysis.tables import read_plan, read_table, write_file
 from llenergymeasure.config.dotted import leaves
 from llenergymeasure.report import charts, experiments, findings, method
 from llenergymeasure.report.advice import failures
@@ -26,7 +20,7 @@ from llenergymeasure.report.serving import serving_content
 from llenergymeasure.report.sweep import sweep_figures
 from llenergymeasure.report.traces import trace_figures
 from llenergymeasure.report.wording import counted, plain, scale_for, shortened
-from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
+from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, TABLE_NAMES, StudyFolder
 from llenergymeasure.results.notes import distinct
 from llenergymeasure.results.table import RUN_SCHEMA
 

@@ -19,8 +19,6 @@ from llenergymeasure.analysis.serving import (
 from llenergymeasure.report.charts import NO_ENERGY
 from llenergymeasure.report.figures import (
     COLOURS,
-    NARROW,
-    WIDE,
     Channel,
     Chart,
     Figure,
@@ -28,6 +26,7 @@ from llenergymeasure.report.figures import (
     layer,
     no_figure,
     numbers,
+    plot_size,
     texts,
 )
 from llenergymeasure.report.wording import (
@@ -251,7 +250,7 @@ def _by_load(values: Sequence[Row], unit: str, *, many: bool, wide: bool) -> Cha
             layer(values, _POINT, x=x, y=y, color=_state_colour(), shape=shape),
             layer(values, {**label, "color": COLOURS["ink"]}, x=x, y=y, text=texts("label")),
         ],
-        **_size(wide=wide),
+        **plot_size(320, 260, wide=wide),
     }
 
 
@@ -290,7 +289,7 @@ def _power_load(
         layer(values, _POINT, x=x, y=y, color=_state_colour()),
     ]
     text = f"{counted(len(values), 'run')}; the lines are given in words above."
-    return drawn(lambda wide: {"layer": marks, **_size(wide=wide)}, title, text)
+    return drawn(lambda wide: {"layer": marks, **plot_size(320, 260, wide=wide)}, title, text)
 
 
 _POINT = {"type": "point", "size": 70, "filled": True, "opacity": 1}
@@ -304,7 +303,3 @@ def _state_colour() -> Channel:
     """Return the colours of runs that keep up and of those that do not."""
     states = {"keeps up": COLOURS["measured"], "over-saturated": COLOURS["flag"]}
     return texts("state", title=None, scale={"domain": [*states], "range": [*states.values()]})
-
-
-def _size(*, wide: bool) -> dict[str, int]:
-    return {"width": WIDE - 60 if wide else NARROW - 56, "height": 320 if wide else 260}

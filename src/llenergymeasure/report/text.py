@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from llenergymeasure.analysis.tables import RUNS_NAME, SUMMARY_NAME, read_table
+from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.report.advice import Failure, failures
 from llenergymeasure.report.experiments import CARBON, COST, Declared, declared, flags
 from llenergymeasure.report.findings import ranked
@@ -21,7 +21,7 @@ from llenergymeasure.report.wording import (
     rounded_range,
     scale_for,
 )
-from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.screen import aligned
 from llenergymeasure.units import DISQUALIFYING
 

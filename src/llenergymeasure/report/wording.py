@@ -191,6 +191,13 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
+def setting_text(value: object, limit: int = 30, absent: str = "not set") -> str:
+    """Return a setting's value as a text of at most so many characters."""
+    if value is None:
+        return absent
+    return f"{value:g}" if isinstance(value, float) else shortened(value, limit)
+
+
 def listed(words: Sequence[str]) -> str:
     """Return ``a``, ``a and b`` or ``a, b and c``."""
     if len(words) < 2:

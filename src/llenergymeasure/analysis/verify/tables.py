@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llenergymeasure.analysis.tables import TABLE_NAMES, write_tables
+from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.analysis.verify.difference import Difference, differences
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import read_bytes
-from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
 
 SHOWN = 20
 """Differing cells named of one table; where one value is wrong, what follows from it is too."""

@@ -19,7 +19,7 @@ from llenergymeasure.report.wording import (
     rounded_range,
     scale_for,
     scopes_text,
-    shortened,
+    setting_text,
 )
 
 Row: TypeAlias = Mapping[str, Any]
@@ -94,7 +94,10 @@ def table(
         "Device": [_devices(used.get(row["experiment"], ())) for row in rows],
     }
     same = {name: values[0] for name, values in about.items() if len(set(values)) == 1}
-    texts = {name: [_setting(row[name]) for row in rows] for name in varied_settings(rows)}
+    texts = {
+        name: [setting_text(row[name], 60, NOTHING) for row in rows]
+        for name in varied_settings(rows)
+    }
     if not texts:
         texts = {"experiment": [plain(row["label"], 120) for row in rows]}
     texts |= {name: values for name, values in about.items() if name not in same}
@@ -166,14 +169,6 @@ def _cell(row: Row, metric: str, scale: Scale) -> str:
     mean, low, high = scale.of(row, metric)
     text = mean_text(mean, low, high)
     return text if low is None else f"{text} ({rounded_range(low, high)})"
-
-
-def _setting(value: Any) -> str:
-    return (
-        NOTHING
-        if value is None
-        else shortened(f"{value:g}" if isinstance(value, float) else value, 60)
-    )
 
 
 def _devices(runs: Sequence[Row]) -> str:
