@@ -14,7 +14,7 @@ from llenergymeasure.analysis.blocks import Blocks
 from llenergymeasure.analysis.comparison import compare
 from llenergymeasure.analysis.selection import used_runs
 from llenergymeasure.analysis.tables import read_plan, write_tables
-from llenergymeasure.report import findings, method
+from llenergymeasure.report import findings, method, relations
 from llenergymeasure.report.charts import STATES
 from llenergymeasure.report.experiments import Declared, declared, table_rows
 from llenergymeasure.report.relations import relations_content
@@ -103,9 +103,9 @@ def text_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 def said(folder: Path) -> str:
     """Return the page's sentences and verdicts, and the terminal's text."""
     summary, runs = findings.ranked(table(folder, "summary")), table(folder, "runs")
-    relations = relations_content(folder, summary)
-    verdicts = [f"verdict: {row['verdict']}" for row in relations.pairs]
-    sentences = findings.headline(summary, runs, relations.verdicts)
+    content = relations_content(folder, summary)
+    verdicts = [f"verdict: {row['verdict']}" for row in content.pairs]
+    sentences = findings.headline(summary, runs, content.verdicts)
     sentences += [*verdicts, method.method(summary, runs)]
     return "\n".join([*sentences, study_text(folder)])
 
@@ -330,3 +330,12 @@ def test_experiments_are_held_against_the_first_that_can_be_compared(tmp_path):
     baseline = relations_content(tmp_path, summary).baseline
     assert [row["a"] for row in baseline] == ["batch_size=2"] * 2
     assert [row["verdict"] for row in baseline] == ["differ"] * 2
+
+
+def test_pairs_and_values_that_are_not_listed_are_counted(tmp_path, monkeypatch):
+    write_study(tmp_path, apart, configs=FOUR)
+    monkeypatch.setattr(relations, "LISTED_PAIRS", 2)
+    monkeypatch.setattr(relations, "LISTED_LEVELS", 1)
+    found = relations_content(tmp_path, table(tmp_path, "summary"))
+    assert (len(found.baseline), found.baseline_total) == (2, 3)
+    assert (len(found.levels), found.levels_total) == (1, 3)

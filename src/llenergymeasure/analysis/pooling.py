@@ -199,12 +199,11 @@ def _row(group: Mapping[str, Sequence[Row]], metric: str) -> dict[str, Any]:
         return {**row, "interval_unavailable": "no run of the group can be averaged"}
     interval = _interval(used, metric, list(experiments.values()))
     mean = fmean(map(fmean, experiments.values())) if interval.mean is None else interval.mean
+    spread = estimate([run[metric] for run in used]).sd if len(experiments) == 1 else None
     return {
         **row,
         f"{metric}_mean": mean,
-        f"{metric}_sd": estimate([run[metric] for run in used]).sd
-        if len(experiments) == 1
-        else None,
+        f"{metric}_sd": spread,
         f"{metric}_ci95_low": interval.low,
         f"{metric}_ci95_high": interval.high,
         "interval_method": interval.method,

@@ -78,6 +78,11 @@ class LoadCurve:
     slope_half_j: float
     points: int
 
+    @property
+    def shown(self) -> bool:
+        """Whether the runs show that power changes with load."""
+        return abs(self.slope_j) > self.slope_half_j
+
 
 @dataclass(frozen=True)
 class Knee:

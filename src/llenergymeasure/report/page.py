@@ -217,9 +217,7 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
         "tables": TABLE_NAMES,
         "provenance": provenance,
         "mixtures": method.mixtures(runs),
-        "version": next(
-            (run["llenergymeasure_version"] for run in runs if run["llenergymeasure_version"]), None
-        ),
+        "version": ", ".join(dict(provenance).get("LLenergyMeasure", [])),
     }
 
 

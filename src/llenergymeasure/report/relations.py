@@ -41,7 +41,9 @@ class Relations:
         baseline: the pairs with the plan's first experiment that can be compared, as texts.
         pairs: all pairs, the most significant first, as texts.
         pairs_total: how many there are.
+        baseline_total: how many pairs there are with that experiment.
         levels: the table of settings' values against their first.
+        levels_total: how many of them there are.
         fronts: who is best for energy and one other objective, as sentences.
         verdicts: what the pairs show.
     """
@@ -49,7 +51,9 @@ class Relations:
     baseline: list[dict[str, str]]
     pairs: list[dict[str, str]]
     pairs_total: int
+    baseline_total: int
     levels: list[dict[str, str]]
+    levels_total: int
     fronts: list[str]
     verdicts: Pairs
 
@@ -79,7 +83,9 @@ def relations_content(study_dir: Path, summary: Sequence[Row]) -> Relations:
         baseline=[_pair(row, of) for row in baseline[:LISTED_PAIRS]],
         pairs=[_pair(row, of) for row in pairs[:LISTED_PAIRS]],
         pairs_total=len(pairs),
+        baseline_total=len(baseline),
         levels=[_level(row) for row in levels[:LISTED_LEVELS]],
+        levels_total=len(levels),
         fronts=_fronts(tables["pareto"]),
         verdicts=Pairs(pairs),
     )

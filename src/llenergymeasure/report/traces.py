@@ -94,8 +94,8 @@ def trace_figures(
     figures = {}
     note = (
         f"{len(traces)} of {counted(len(runs), 'run')} in the means: the one nearest to its mean "
-        f"of each of {len(traces)} of {counted(len(summary), 'experiment')}, those with the least "
-        "energy first."
+        f"of each of {len(traces)} of {counted(len(summary), 'experiment')}, in the order "
+        "of the table."
     )
     if traces:
         peaks = [max(value for _, value in trace.power) for trace in traces]
