@@ -11,7 +11,7 @@ from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.recording.samples import Header, Row, make_samples, write_samples
 from llenergymeasure.report.findings import TOKEN, order_trend, trend_sentence
-from llenergymeasure.report.page import FIGURE_FILES, write_report
+from llenergymeasure.report.page import write_report
 from llenergymeasure.report.relations import relations_content
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.record import Quality
@@ -28,6 +28,14 @@ from results.synthetic import (
 )
 
 SWEPT = ["pytorch.batch_size"]
+FIGURE_FILES = [
+    f"figures/{name}.{suffix}"
+    for name in (
+        *("energy_per_output_token", "energy_per_request", "energy_throughput"),
+        *("energy_latency", "energy_order"),
+    )
+    for suffix in ("svg", "pdf")
+]
 CONFIGS = [
     {"model": "tiny-llama", "precision": "bf16", "pytorch": {"batch_size": size}} for size in (1, 8)
 ]

@@ -26,17 +26,6 @@ from llenergymeasure.results.table import RUN_SCHEMA
 
 PAGE_NAME = "report.html"
 FIGURES_FOLDER = "figures"
-FIGURE_NAMES = (
-    "energy_per_output_token",
-    "energy_per_request",
-    "energy_throughput",
-    "energy_latency",
-    "energy_order",
-)
-"""The figures that every study has; others follow from what it swept and recorded."""
-FIGURE_FILES = tuple(
-    f"{FIGURES_FOLDER}/{name}.{suffix}" for name in FIGURE_NAMES for suffix in ("svg", "pdf")
-)
 LISTED_EXPERIMENTS = 200
 LISTED_FAILURES = 50
 LISTED_RUNS = 8
