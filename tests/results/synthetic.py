@@ -10,6 +10,7 @@ from llenergymeasure.config.dotted import value_at
 from llenergymeasure.files import sha256, write_text
 from llenergymeasure.ids import experiment_id, study_design_hash
 from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.parquet_files import write_run_row
 from llenergymeasure.results.record import (
     Energy,
     Flops,
@@ -20,7 +21,6 @@ from llenergymeasure.results.record import (
     Tokens,
     Window,
 )
-from llenergymeasure.results.row_file import write_run_row
 from llenergymeasure.results.table import run_row
 
 GPU = "GPU-11111111-2222-3333-4444-555555555555"

@@ -19,8 +19,9 @@ from llenergymeasure.analysis.relations import SCHEMAS, labels_of, relate
 from llenergymeasure.analysis.study_runs import StudyRuns
 from llenergymeasure.analysis.summary import SUMMARY_SCHEMA, summarise
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.files import load_json, read_bytes, replacing
+from llenergymeasure.files import load_json, replacing
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, TABLE_NAMES, StudyFolder
+from llenergymeasure.results.parquet_files import read_parquet
 from llenergymeasure.results.table import RUN_SCHEMA
 from llenergymeasure.screen import printable
 
@@ -107,11 +108,11 @@ def read_table(study_dir: Path, name: str) -> pa.Table:
     """
     path = study_dir / name
     try:
-        table = pq.ParquetFile(pa.BufferReader(read_bytes(path))).read()
-    except FileNotFoundError:
+        table = read_parquet(path)
+    except ResultsError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
         raise ResultsError(f"{path} is not there; merge the study's runs first") from None
-    except (OSError, pa.ArrowException) as error:
-        raise ResultsError(f"{path} cannot be read as Parquet: {error}") from error
     for field in _SCHEMAS.get(name, ()):
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(len(table), field.type))

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from llenergymeasure.api.notebook import SavedFigure, html_table
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.files import read_bytes
 from llenergymeasure.plan import Plan
 from llenergymeasure.report.experiments import declared
 from llenergymeasure.report.findings import ranked
 from llenergymeasure.report.text import experiment_cells, flags_line, study_head
 from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.parquet_files import read_parquet
 from llenergymeasure.results.reading import read_result
 from llenergymeasure.results.record import Result
 from llenergymeasure.units import Kind
@@ -385,7 +384,4 @@ def _paths(folder: StudyFolder) -> StudyPaths:
 def _read_table(path: Path) -> pa.Table:
     if not path.is_file():
         raise ResultsError(f"{path}: there is no such table")
-    try:
-        return pq.read_table(pa.BufferReader(read_bytes(path)))
-    except (OSError, pa.ArrowException) as error:
-        raise ResultsError(f"{path}: cannot be read: {error}") from None
+    return read_parquet(path)

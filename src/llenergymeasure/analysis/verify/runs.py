@@ -5,19 +5,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from llenergymeasure.analysis.verify.difference import RELATIVE, Difference, differences
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.external_server import is_external
 from llenergymeasure.energy.account import METHOD
 from llenergymeasure.errors import LlemError, ResultsError
-from llenergymeasure.files import read_bytes
 from llenergymeasure.recording.samples import read_samples
 from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.results.parquet_files import read_parquet, read_run_row
 from llenergymeasure.results.reading import read_result
 from llenergymeasure.results.record import Energy, Footprint, Result
-from llenergymeasure.results.row_file import read_run_row
 from llenergymeasure.results.table import run_row
 from llenergymeasure.results.whole import damages
 from llenergymeasure.run.result.build_result import quantile
@@ -76,7 +74,7 @@ def check_run(folder: RunFolder, swept: Mapping[str, Any]) -> Iterator[Differenc
 
 def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
     """Yield what differs in the record's energy, tokens, latencies and codes."""
-    requests = pq.read_table(pa.BufferReader(read_bytes(folder.requests)))
+    requests = read_parquet(folder.requests)
     window = (result.window.start_monotonic_ns, result.window.end_monotonic_ns)
     details = result.provenance.get("validity_details") or {}
     if result.provenance.get("energy_method") == METHOD:

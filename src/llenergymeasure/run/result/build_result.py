@@ -29,6 +29,7 @@ from llenergymeasure.recording.samples import Samples, read_samples, write_sampl
 from llenergymeasure.results.attempt import attempts_begun, report_failure
 from llenergymeasure.results.in_force import resolved_otherwise
 from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.results.parquet_files import write_run_row
 from llenergymeasure.results.record import (
     Performance,
     Phase,
@@ -37,7 +38,6 @@ from llenergymeasure.results.record import (
     Tokens,
     Window,
 )
-from llenergymeasure.results.row_file import write_run_row
 from llenergymeasure.results.table import run_row
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.run.result.flops import flops_record

@@ -1,4 +1,4 @@
-"""``run.parquet``: one run's row as a file."""
+"""Reading Parquet files of a results folder, and writing ``run.parquet``, one run's row."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,12 +33,21 @@ def read_run_row(path: Path) -> dict[str, Any]:
     Raises:
         ResultsError: the file is absent, damaged, or does not hold exactly one row.
     """
-    try:
-        table = pq.ParquetFile(pa.BufferReader(read_bytes(path))).read(use_threads=False)
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ResultsError(f"{path} cannot be read as Parquet: {reason}") from error
+    table = read_parquet(path)
     if table.num_rows != 1:
         raise ResultsError(f"{path} holds {table.num_rows} rows where a run has one")
     (row,) = table.to_pylist()
     return dict(row)
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """Return the table in a file.
+
+    Raises:
+        ResultsError: the file is absent or damaged.
+    """
+    try:
+        return pq.ParquetFile(pa.BufferReader(read_bytes(path))).read()
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ResultsError(f"{path} cannot be read as Parquet: {reason}") from error
