@@ -241,14 +241,14 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/pooling.py",
-        "if studies > 1:",
+        "if len(studies) > 1:",
         "if False:",
         "an interval over cycles of one day for what differs from day to day",
         ("analysis/test_pooling.py::test_over_several_studies_the_studies_are_the_repeats",),
     ),
     Mutant(
         "analysis/pooling.py",
-        "if self._least[group] > 0:",
+        "if least > 0:",
         "if False:",
         "a pooled energy below zero",
         (
@@ -426,7 +426,7 @@ MUTANTS = (
     ),
     Mutant(
         "report/serving.py",
-        "if abs(curve.slope_j) <= curve.slope_half_j:",
+        "if not curve.shown:",
         "if False:",
         "an energy of each request that the runs do not show",
         ("report/test_serving.py",),
