@@ -18,7 +18,7 @@ from llenergymeasure.analysis.temperatures import flag_start_temperatures
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.errors import RecordVersionError, ResultsError
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.results.outcome import Outcome, OutcomeError, read_outcome
+from llenergymeasure.results.outcome import Outcome, without_result
 from llenergymeasure.results.reading import result_of
 from llenergymeasure.results.table import (
     RUN_SCHEMA,
@@ -102,8 +102,10 @@ def _rows(
     if new or len(settled) != len(cache.rows):
         write_cache(study_dir, found.rows(settled), [*settled.values()])
     for batch in _batches([number for number in range(len(planned)) if number not in found]):
-        outcomes = ((at, _outcome(folders[at], damaged.get(at))) for at in batch)
-        failed = [failed_row(planned[at], outcome, {}, **about) for at, outcome in outcomes]
+        failed = [
+            failed_row(planned[at], _ended(folders[at], damaged.get(at)), {}, **about)
+            for at in batch
+        ]
         found.add(batch, rows_table(failed))
     return found.rows(range(len(planned)))
 
@@ -165,21 +167,9 @@ def _with_settings(rows: pa.Table, planned: Sequence[Planned], keys: Sequence[st
     return rows
 
 
-def _outcome(folder: str, damaged: ResultsError | None) -> Outcome | None:
+def _ended(folder: str, damaged: ResultsError | None) -> Outcome | None:
     """Return how a run without a row ended; None if it was never started."""
-    if damaged is not None:
-        error = OutcomeError(class_="DamagedRecord", message=str(damaged))
-        return Outcome(status="lost", error=error)
-    run = RunFolder(Path(folder))
-    if not run.outcome.exists():
-        return None
-    outcome = read_outcome(run.outcome)
-    if outcome.status != "completed":
-        return outcome
-    gone = OutcomeError(
-        class_="RecordGone", message="the run completed, but its result.json is not there"
-    )
-    return outcome.model_copy(update={"status": "lost", "error": gone})
+    return without_result(RunFolder(Path(folder)), None if damaged is None else str(damaged))
 
 
 def _taken(rows: pa.Table, places: Sequence[int]) -> pa.Table:
