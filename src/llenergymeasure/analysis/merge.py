@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from llenergymeasure.analysis.merge_cache import MergeCache, write_cache
+from llenergymeasure.analysis.merge_cache import read_cache, write_cache
 from llenergymeasure.analysis.temperatures import flag_start_temperatures
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.errors import RecordVersionError, ResultsError
@@ -74,18 +74,19 @@ def _rows(
     tolerant: bool,
 ) -> pa.Table:
     """Return the runs' rows without settings: those of the cache, those read, and the rest."""
-    cache = MergeCache(study_dir)
+    known, places = read_cache(study_dir)
     looked_ns = time.time_ns()
     folders = [f"{study_dir}/runs/{run['experiment']}/{run['cycle']}" for run in planned]
     stamps = [stamp(folder) for folder in folders]
     cached = {
         number: place
         for number, (run, now) in enumerate(zip(planned, stamps, strict=True))
-        if (place := cache.find(run["experiment"], run["cycle"], now)) is not None
+        if now is not None
+        and (place := places.get((run["experiment"], run["cycle"], now.digest))) is not None
     }
     new = [number for number, now in enumerate(stamps) if now and number not in cached]
     found = _Found()
-    found.add(cached, _taken(cache.rows, [*cached.values()]))
+    found.add(cached, _taken(known, [*cached.values()]))
     damaged: dict[int, ResultsError] = {}
     for batch in _batches(new):
         rows, errors = _read([planned[number] for number in batch], keys, study_dir)
@@ -99,7 +100,7 @@ def _rows(
         for number, now in enumerate(stamps)
         if now and number in found and now.is_settled(looked_ns)
     }
-    if new or len(settled) != len(cache.rows):
+    if new or len(settled) != len(known):
         write_cache(study_dir, found.rows(settled), [*settled.values()])
     for batch in _batches([number for number in range(len(planned)) if number not in found]):
         failed = [
