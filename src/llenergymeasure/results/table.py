@@ -19,7 +19,7 @@ from llenergymeasure.results.in_force import settings_in_force
 from llenergymeasure.results.notes import notes_of
 from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.record import Clocks, Result
-from llenergymeasure.results.serving import Latency
+from llenergymeasure.results.serving import Latency, Serving
 from llenergymeasure.units import MISSING
 
 _TEXT = pa.string()
@@ -28,12 +28,7 @@ _REAL = pa.float64()
 _CODES = pa.list_(pa.field("element", pa.string()))  # as Parquet names it: no cast on reading
 _TYPES = {str: _TEXT, int: _WHOLE, float: _REAL, bool: pa.bool_(), list: _CODES}
 
-_LATENCIES = (
-    "time_to_first_token",
-    "inter_token_latency",
-    "time_per_output_token",
-    "request_latency",
-)
+_LATENCIES = [name for name, each in Serving.model_fields.items() if each.annotation is Latency]
 _IN_EVERY_RUN = ("time_to_first_token_p50_s", "request_latency_p50_s", "request_latency_p95_s")
 """Percentiles that runs without traffic have too: they stand with the record's performance."""
 
@@ -319,7 +314,7 @@ def _completed_row(row: dict[str, Any], swept: Mapping[str, Any]) -> dict[str, A
     full = {name: _finite(row.get(name)) for name in RUN_SCHEMA.names}
     for key, name in setting_columns(swept).items():
         value = swept[key]
-        full[name] = value if value is None or isinstance(value, _CELLS) else _text(value)
+        full[name] = value if isinstance(value, bool | int | float | str) else _text(value)
     return full
 
 
@@ -399,7 +394,6 @@ _SOURCES = {
 _PARTS = frozenset(part for part, _ in _SOURCES.values())
 """Where in the record a column is: the part and its field; each part is looked up once a row."""
 
-_CELLS = (bool, int, float, str)
 _NAMES = frozenset(RUN_SCHEMA.names)
 _SETTINGS = frozenset({"backend", "model", "precision", "runner"})
 """Fixed columns that are settings themselves."""
