@@ -9,16 +9,18 @@ all.
 """
 
 import argparse
-import hashlib
 import json
 import multiprocessing
 import resource
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 CYCLES = 5
 KIB, MIB = 1024, 1024 * 1024
@@ -125,7 +127,7 @@ def write_study(folder: Path, count: int) -> None:
 
 
 def _write_runs(study: Any, runs: Sequence[dict[str, Any]]) -> None:
-    """Write runs as write_run_row does, without its fsync: nothing here needs to last."""
+    """Write runs with their records, in several processes."""
     import numpy as np
 
     energies_j = np.random.default_rng(len(runs)).normal(1000.0, 20.0, len(runs)).tolist()
@@ -139,28 +141,10 @@ def _write_runs(study: Any, runs: Sequence[dict[str, Any]]) -> None:
 
 
 def _write_part(study: Any, runs: Sequence[dict[str, Any]], energies_j: Sequence[float]) -> None:
-    import pyarrow as pa
+    from results.synthetic import make_result, write_result
 
-    from llenergymeasure.results.layout import SCHEMA_VERSION
-    from llenergymeasure.results.row_file import row_content
-    from llenergymeasure.results.table import RUN_SCHEMA
-
-    samples = {pa.string(): "NVIDIA H200", pa.int64(): 2048, pa.float64(): 0.25}
-    row = {field.name: samples.get(field.type) for field in RUN_SCHEMA}
-    row |= {"status": "completed", "kind": "measured", "validity": [], "energy_scopes": ["gpu"]}
-    row |= {"precision": "bf16", "power_limit_w": 700.0, "start_temperature_celsius": 42.0}
     for run, energy_j in zip(runs, energies_j, strict=True):
-        row |= {name: run[name] for name in ("experiment", "cycle", "order")}
-        row |= {f"pytorch.{name}": value for name, value in run["config"]["pytorch"].items()}
-        row |= {"energy_gross_j": energy_j, "energy_per_output_token_j": energy_j / 2048}
-        folder = study.run(run["experiment"], run["cycle"])
-        folder.path.mkdir(parents=True, exist_ok=True)
-        content = row_content(row)
-        folder.row.write_bytes(content)
-        record = {name: run[name] for name in ("experiment", "cycle")}
-        record |= {"schema_version": SCHEMA_VERSION}
-        record |= {"files": {folder.row.name: hashlib.sha256(content).hexdigest()}}
-        folder.result.write_text(json.dumps(record))
+        write_result(study.path, make_result(run, energy_j=energy_j))
 
 
 def measured(step: Callable[..., tuple[float, int]], *arguments: Any) -> dict[str, float]:
@@ -216,7 +200,8 @@ def group_by(folder: Path) -> tuple[float, int]:
     import pyarrow.compute as pc
 
     from llenergymeasure.analysis.pooling import summarise_by
-    from llenergymeasure.analysis.tables import RUNS_NAME, read_table
+    from llenergymeasure.analysis.tables import read_table
+    from llenergymeasure.results.layout import RUNS_NAME
 
     metric = "energy_per_output_token_j"
     by = ["precision", "pytorch.batch_size"]

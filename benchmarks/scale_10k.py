@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
 CYCLES = 5
 MIB = 1024 * 1024
@@ -150,23 +150,17 @@ def write_bare(folder: Path, runs: list[tuple[str, int]], source: Path) -> None:
 
 def prepare(folder: Path, runs: list[tuple[str, int]]) -> None:
     """Write every run's row and record where the stand-in takes them from."""
-    import pyarrow as pa
+    from results.synthetic import make_result
 
-    from llenergymeasure.results.layout import SCHEMA_VERSION
-    from llenergymeasure.results.row_file import row_content
-    from llenergymeasure.results.table import RUN_SCHEMA
-
-    values = {pa.string(): "text", pa.int64(): 2048, pa.float64(): 1000.0}
-    row = {field.name: values.get(field.type) for field in RUN_SCHEMA}
-    row |= {"backend": "pytorch", "runner": "local", "status": "completed", "kind": "measured"}
+    row = b"a row that nothing here reads"
+    first = {"experiment": "", "cycle": 1, "order": 1, "config": {}}
+    record = make_result({**first, "backend": "pytorch", "runner": "local"}).model_dump(mode="json")
+    record["files"] = {"run.parquet": hashlib.sha256(row).hexdigest()}
     for order, (experiment, cycle) in enumerate(runs, start=1):
         place = folder / "prepared" / experiment / str(cycle)
         place.mkdir(parents=True)
-        row |= {"experiment": experiment, "cycle": cycle, "order": order}
-        content = row_content(row)
-        (place / "run.parquet").write_bytes(content)
-        record = {"schema_version": SCHEMA_VERSION, "experiment": experiment, "cycle": cycle}
-        record |= {"files": {"run.parquet": hashlib.sha256(content).hexdigest()}}
+        (place / "run.parquet").write_bytes(row)
+        record |= {"experiment": experiment, "cycle": cycle, "order": order}
         (place / "result.json").write_text(json.dumps(record))
 
 

@@ -18,7 +18,8 @@ from pydantic import BaseModel
 
 from llenergymeasure.analysis.comparison import MAX_ALL_PAIRS
 from llenergymeasure.analysis.relations import SCHEMAS
-from llenergymeasure.analysis.summary import METRICS, STATISTICS, SUMMARY_SCHEMA
+from llenergymeasure.analysis.study_runs import METRICS
+from llenergymeasure.analysis.summary import STATISTICS, SUMMARY_SCHEMA
 from llenergymeasure.config.carbon import CarbonConfig
 from llenergymeasure.config.execution import ExecutionConfig, RunnersConfig
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -27,7 +28,7 @@ from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.quality import QualityConfig
 from llenergymeasure.config.schema import study_schema
 from llenergymeasure.recording.samples import SCHEMA as SAMPLES_SCHEMA
-from llenergymeasure.report.flags import consequence
+from llenergymeasure.report.experiments import consequence
 from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.record import Result
 from llenergymeasure.results.serving import Latency

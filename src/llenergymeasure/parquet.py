@@ -28,31 +28,13 @@ def read_parquet(
         rows: how many it must have; any number where None.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ResultsError: it cannot be read, is damaged, has another number of rows, or would take
-            more memory than anything that is ever written here.
+        ResultsError: it is not there, cannot be read, is damaged, has another number of rows, or
+            would take more memory than anything that is ever written here.
     """
     try:
         content = read_bytes(path)
-    except FileNotFoundError:
-        raise
     except OSError as error:
         raise ResultsError(f"{path} cannot be read: {error.strerror or error}") from error
-    return decode_parquet(content, path, columns, rows=rows)
-
-
-def decode_parquet(
-    content: bytes,
-    path: Path | str,
-    columns: Sequence[str] | None = None,
-    *,
-    rows: int | None = None,
-) -> pa.Table:
-    """Return the table in a Parquet file's bytes; ``path`` is named in errors.
-
-    Raises:
-        ResultsError: as by :func:`read_parquet`.
-    """
     names = None if columns is None else list(columns)
     try:
         file = pq.ParquetFile(pa.BufferReader(content))

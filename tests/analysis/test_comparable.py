@@ -1,5 +1,6 @@
 """What may be compared: meter, machine and work part experiments, and nothing else does."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -274,7 +275,32 @@ def test_runs_on_several_cards_hold_their_difference_in_their_spread(
     assert (told is not None) == apart
 
 
-def test_groups_are_found_without_looking_at_every_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+def drawn(number: int, rng: random.Random) -> dict[str, Any]:
+    """Return a run whose clocks are its own, some of them unknown."""
+    (run,) = make_plan([PYTORCH], [], cycles=1)["runs"]
+    clocks = {
+        "sm_clock_free_mhz": rng.choice([None, rng.gauss(1500, 20)]),
+        "sm_clock_max_mhz": rng.gauss(1490, 20),
+        "memory_clock_median_mhz": rng.choice([None, rng.gauss(2600, 30)]),
+        "slowed_by_heat_share": rng.choice([None, rng.uniform(0, 0.08)]),
+    }
+    return {**run_row(make_result(run), {}), "experiment": f"{number:012x}", **clocks}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_all_of_a_group_may_be_compared_and_none_of_a_later_one_with_all(seed: int) -> None:
+    rng = random.Random(seed)
+    found = Comparable(selections(drawn(number, rng) for number in range(12)))
+    for place, group in enumerate(found.groups):
+        assert all(found.why_not(a, b) is None for a in group for b in group if a != b)
+        for later in found.groups[place + 1 :]:
+            assert all(any(found.why_not(a, b) for a in group) for b in later)
+
+
+@pytest.mark.parametrize("clocks", [False, True], ids=["their prompts", "their clocks"])
+def test_groups_are_found_without_looking_at_every_pair(
+    monkeypatch: pytest.MonkeyPatch, clocks: bool
+) -> None:
     looked = 0
     measured_apart = comparable._measured_apart
 
@@ -289,5 +315,7 @@ def test_groups_are_found_without_looking_at_every_pair(monkeypatch: pytest.Monk
         {**rows[0], "experiment": f"{number:012x}", "prompt_hash": f"{number:064x}"}
         for number in range(500)
     ]
+    if clocks:
+        many = [{**row, "sm_clock_free_mhz": 1500 + place / 50} for place, row in enumerate(many)]
     assert len(Comparable(selections(many)).groups) == 1
-    assert looked <= 500
+    assert looked <= (3 if clocks else 1) * 500

@@ -37,6 +37,16 @@ A = [0.10, 0.13, 0.08, 0.11, 0.12]
 B = [0.21, 0.26, 0.17, 0.24, 0.20]
 
 
+def test_many_experiments_are_compared_with_the_first_that_has_data():
+    rng = np.random.default_rng(1)
+    logs = rng.normal(0, 0.01, (3, MAX_ALL_PAIRS + 2))
+    logs[:, 0] = NAN
+    found = compare(study(logs))
+    assert {each.experiment_a for each in found} == {"1"}
+    known = [each.experiment_b for each in found if each.ratio is not None]
+    assert known == [str(number) for number in range(2, MAX_ALL_PAIRS + 2)]
+
+
 def test_a_pair_is_the_paired_t_test_on_the_logarithms():
     (found,) = with_holm(compare(study(np.transpose([A, B]))))
     expected = stats.ttest_rel(B, A)

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import struct
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,11 +10,11 @@ import pytest
 from llenergymeasure.analysis import merge
 from llenergymeasure.analysis.merge import merge_runs
 from llenergymeasure.analysis.merge_cache import CACHE_NAME
-from llenergymeasure.analysis.tables import TABLE_NAMES, write_tables
+from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import sha256
-from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.results.whole import damage
+from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
+from llenergymeasure.results.whole import sound_record
 from results.synthetic import (
     make_plan,
     make_result,
@@ -46,10 +45,10 @@ def merged(plan, folder, **settings):
 
     def looked_at(run):
         read.append(run)
-        return damage(run)
+        return sound_record(run)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(merge, "damage", looked_at)
+        patch.setattr(merge, "sound_record", looked_at)
         return merge.merge_runs(plan, folder, **settings), len(read)
 
 
@@ -116,16 +115,16 @@ def test_a_changed_file_is_read_again(tmp_path, plan):
 def test_a_file_changed_in_place_with_its_old_size_and_time_is_read_again(tmp_path, plan):
     write_complete_study(tmp_path, plan)
     table, _ = merged(plan, tmp_path)
-    path = row_file(tmp_path, plan["runs"][0])
-    energy_j = struct.pack("<d", table["energy_gross_j"][0].as_py())
+    path = StudyFolder(tmp_path).run(plan["runs"][0]["experiment"], 1).result
+    energy_j = f'"power_mean_w":{table["power_mean_w"][0].as_py()}'.encode()
     before = path.stat()
     with path.open("r+b") as stream:
         content = stream.read()
         assert content.count(energy_j) == 1
+        changed_j = b'"power_mean_w":77.0'
         stream.seek(0)
-        stream.write(content.replace(energy_j, struct.pack("<d", 77.0)))
+        stream.write(content.replace(energy_j, changed_j + b" " * (len(energy_j) - len(changed_j))))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    vouch_again(StudyFolder(tmp_path).run(plan["runs"][0]["experiment"], 1))
     after = path.stat()
     assert (after.st_size, after.st_ino, after.st_mtime_ns) == (
         before.st_size,
@@ -134,7 +133,7 @@ def test_a_file_changed_in_place_with_its_old_size_and_time_is_read_again(tmp_pa
     )
     table, read = merged(plan, tmp_path)
     assert read == 1
-    assert table["energy_gross_j"][0].as_py() == 77.0
+    assert table["power_mean_w"][0].as_py() == 77.0
 
 
 def test_a_file_that_may_still_change_unseen_is_not_kept(tmp_path, plan, monkeypatch):
@@ -212,11 +211,14 @@ def test_a_damaged_row_is_never_kept(tmp_path, plan):
     assert set(table["status"].to_pylist()) == {"completed"}
 
 
-def test_rows_of_an_older_version_merge_with_those_of_this_one(tmp_path, plan):
+def test_records_of_an_older_version_merge_with_those_of_this_one(tmp_path, plan):
     write_complete_study(tmp_path, plan)
-    path = row_file(tmp_path, plan["runs"][1])
-    pq.write_table(pq.read_table(path).drop_columns(["mfu", "host"]), path)
-    vouch_again(StudyFolder(tmp_path).run(plan["runs"][1]["experiment"], 1))
+    run = StudyFolder(tmp_path).run(plan["runs"][1]["experiment"], 1)
+    pq.write_table(pq.read_table(run.row).drop_columns(["mfu", "host"]), run.row)
+    record = json.loads(run.result.read_text())
+    del record["quality"], record["environment"]["host"]
+    run.result.write_text(json.dumps(record))
+    vouch_again(run)
     rows = merge_runs(plan, tmp_path)["host"].to_pylist()
     assert rows[1] is None
     assert rows[0] == rows[2] == "node-1"

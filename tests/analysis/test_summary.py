@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from llenergymeasure.analysis.study_runs import StudyRuns
 from llenergymeasure.analysis.summary import METRICS, SUMMARY_SCHEMA, summarise
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.results.outcome import Outcome
@@ -27,7 +28,7 @@ def row(run, swept=SWEPT, **settings):
 
 
 def summary_of(rows):
-    return summarise(rows_table(rows)).to_pylist()
+    return summarise(StudyRuns.of(rows_table(rows))).to_pylist()
 
 
 @pytest.fixture
@@ -149,13 +150,13 @@ def test_labels_never_coincide():
 def test_swept_n_does_not_take_the_name_of_the_count():
     config = {"model": "tiny-llama", "precision": "bf16", "n": 64}
     plan = make_plan([config], ["n"], cycles=2)
-    found = summarise(rows_table([row(run, swept=["n"]) for run in plan["runs"]]))
+    found = summarise(StudyRuns.of(rows_table([row(run, swept=["n"]) for run in plan["runs"]])))
     assert found["n"].to_pylist() == [2]
     assert found["setting.n"].to_pylist() == [64]
 
 
 def test_no_runs_give_an_empty_table_of_the_same_columns():
-    assert summarise(rows_table([])).column_names == SUMMARY_SCHEMA.names
+    assert summarise(StudyRuns.of(rows_table([]))).column_names == SUMMARY_SCHEMA.names
 
 
 def test_what_repeats_share_goes_into_the_total_interval_undiminished(runs):

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from llenergymeasure.analysis.tables import TABLE_NAMES, read_table, write_tables
+from llenergymeasure.analysis.tables import read_table, write_tables
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
 from results.synthetic import (
     make_plan,
     make_result,

@@ -59,6 +59,15 @@ def test_no_difference_is_inconclusive(tmp_path, capsys):
     assert "differ" not in out
 
 
+def test_what_all_pairs_together_leave_open_says_what_would_decide_it(tmp_path, capsys):
+    a, b = study(tmp_path / "a"), study(tmp_path / "b", level=1.012, hour=13)
+    compare(str(a), str(b), study=None, fail_if=[], as_json=True)
+    rows = [row for row in json.loads(capsys.readouterr().out) if row["metric"] == TOKEN]
+    assert [row["label"] for row in rows] == ["batch_size=1", "batch_size=8"]
+    assert all(row["p_holm"] >= 0.05 and row["cycles_to_decide"] > 4 for row in rows)
+    assert all(row["p"] < 0.05 for row in rows)
+
+
 def test_the_guard_says_what_held(tmp_path, capsys):
     a, b = study(tmp_path / "a"), study(tmp_path / "b", level=1.05, hour=13)
     assert not compared(a, b, f"{TOKEN} > 1.02")

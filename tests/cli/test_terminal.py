@@ -10,11 +10,11 @@ import pytest
 from cli.commands import called
 from llenergymeasure import screen
 from llenergymeasure.analysis.pooling import study_runs, summarise_by
-from llenergymeasure.analysis.tables import RUNS_NAME, SUMMARY_NAME, write_tables
+from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.cli.live import Live
 from llenergymeasure.plan import make_plan
-from llenergymeasure.report.groups import groups_text
-from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.report.text import groups_text
+from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workload.studies import study_from_mapping
 from results.synthetic import make_result, write_plan, write_result
 from support.studies import SMALL, llem, write_study

@@ -148,8 +148,8 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/levels.py",
-        "p_holm=None if np.isnan(p_holm) else float(p_holm)",
-        "p_holm=each.p",
+        "replace(each, p_holm=p_holm)",
+        "replace(each, p_holm=each.p)",
         "effects by chance among many levels",
         ("analysis/test_levels.py",),
     ),
@@ -241,14 +241,14 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/pooling.py",
-        "if studies > 1:",
+        "if len(studies) > 1:",
         "if False:",
         "an interval over cycles of one day for what differs from day to day",
         ("analysis/test_pooling.py::test_over_several_studies_the_studies_are_the_repeats",),
     ),
     Mutant(
         "analysis/pooling.py",
-        "if self._least[group] > 0:",
+        "if least > 0:",
         "if False:",
         "a pooled energy below zero",
         (
@@ -300,8 +300,8 @@ MUTANTS = (
     # What the page and the terminal say.
     Mutant(
         "report/verdicts.py",
-        'return row["p_holm"] is not None and row["p_holm"] < ENOUGH',
-        'return row["p"] is not None and row["p"] < ENOUGH',
+        'return row["p_holm"] is not None and row["p_holm"] < LEVEL',
+        'return row["p"] is not None and row["p"] < LEVEL',
         "that pairs differ which an uncorrected p value alone parts",
         (f"{_CLAIMS}::test_no_difference_is_told_without_its_verdict",),
     ),
@@ -426,7 +426,7 @@ MUTANTS = (
     ),
     Mutant(
         "report/serving.py",
-        "if abs(curve.slope_j) <= curve.slope_half_j:",
+        "if not curve.shown:",
         "if False:",
         "an energy of each request that the runs do not show",
         ("report/test_serving.py",),
@@ -467,7 +467,7 @@ MUTANTS = (
         ("report/test_advice.py",),
     ),
     Mutant(
-        "report/export/energy_score.py",
+        "report/export/forms.py",
         "1000 * energy_j / J_PER_WH",
         "energy_j / J_PER_WH",
         "a thousandth of the energy",
@@ -503,11 +503,11 @@ MUTANTS = (
         ("analysis/test_merge.py::test_record_of_another_run_is_not_taken",),
     ),
     Mutant(
-        "results/row_file.py",
-        "if zlib.crc32(copy, zlib.crc32(_pages(content))) != expected:",
-        "if False:",
-        "the old figure of a row that was changed",
-        ("results/test_row_file.py",),
+        "results/whole.py",
+        "    changed = wanted not in (None, digest)",
+        "    changed = False",
+        "a figure of a record that was changed after it was written",
+        ("analysis/test_merge_cache.py",),
     ),
     Mutant(
         "results/outcome.py",

@@ -1,7 +1,7 @@
 import pytest
 
 from llenergymeasure.report.advice import advise, failures
-from llenergymeasure.report.flags import consequence, meaning
+from llenergymeasure.report.experiments import consequence, meaning
 from llenergymeasure.units import DISQUALIFYING, MARKING
 
 

@@ -12,8 +12,9 @@ import pytest
 
 from llenergymeasure.analysis.blocks import Blocks
 from llenergymeasure.analysis.comparison import compare
+from llenergymeasure.analysis.selection import used_runs
 from llenergymeasure.analysis.tables import read_plan, write_tables
-from llenergymeasure.report import findings, method
+from llenergymeasure.report import findings, method, relations
 from llenergymeasure.report.charts import STATES
 from llenergymeasure.report.experiments import Declared, declared, table_rows
 from llenergymeasure.report.relations import relations_content
@@ -102,9 +103,9 @@ def text_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 def said(folder: Path) -> str:
     """Return the page's sentences and verdicts, and the terminal's text."""
     summary, runs = findings.ranked(table(folder, "summary")), table(folder, "runs")
-    relations = relations_content(folder, summary)
-    verdicts = [f"verdict: {row['verdict']}" for row in relations.pairs]
-    sentences = findings.headline(summary, runs, relations.verdicts)
+    content = relations_content(folder, summary)
+    verdicts = [f"verdict: {row['verdict']}" for row in content.pairs]
+    sentences = findings.headline(summary, runs, content.verdicts)
     sentences += [*verdicts, method.method(summary, runs)]
     return "\n".join([*sentences, study_text(folder)])
 
@@ -254,10 +255,10 @@ def test_runs_of_another_machine_are_counted_named_and_drawn_as_left_out(tmp_pat
     write_study(tmp_path, made)
     summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")
     scale = scale_for([1.0], "J")
-    shown = table_rows(summary, scale, scale)[0].runs
+    shown = table_rows(summary, scale, scale)[0]["runs"]
     assert shown == "3 (2 other machine: gpu_name: NVIDIA H200 in the mean, not NVIDIA A100)"
     assert "4 runs stand outside the means: 4 of another machine" in method.method(summary, runs)
-    states = [point.state for point in findings.order_points(summary, runs)]
+    states = [point.state for point in findings.order_points(summary, runs, used_runs(runs))]
     assert (states.count(STATES[2]), states.count(STATES[0])) == (4, 6)
     assert "4 made on an unlike machine" in study_text(tmp_path)
 
@@ -313,7 +314,28 @@ def test_declared_carbon_and_cost_are_shown_and_undeclared_ones_are_not(tmp_path
     summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")
     assert declared(summary, runs) == Declared(carbon=True, cost=True, currency="EUR")
     scale = scale_for([1.0], "J")
-    assert [row.carbon for row in table_rows(summary, scale, scale)] == ["321", "321"]
+    assert [row["carbon"] for row in table_rows(summary, scale, scale)] == ["321", "321"]
     text = study_text(tmp_path)
     assert "gCO2e/1000 requests  EUR/1000 requests" in text
     assert "0.450" in text
+
+
+def test_experiments_are_held_against_the_first_that_can_be_compared(tmp_path):
+    def first_silent(run: Any, place: int) -> dict[str, Any]:
+        energy = make_result(run).energy.model_copy(update={"per_output_token_j": None})
+        return {"energy": energy} if place == 0 else apart(run, place)  # as a server that waits
+
+    write_study(tmp_path, first_silent, configs=FOUR)
+    summary = findings.ranked(table(tmp_path, "summary"))
+    baseline = relations_content(tmp_path, summary).baseline
+    assert [row["a"] for row in baseline] == ["batch_size=2"] * 2
+    assert [row["verdict"] for row in baseline] == ["differ"] * 2
+
+
+def test_pairs_and_values_that_are_not_listed_are_counted(tmp_path, monkeypatch):
+    write_study(tmp_path, apart, configs=FOUR)
+    monkeypatch.setattr(relations, "LISTED_PAIRS", 2)
+    monkeypatch.setattr(relations, "LISTED_LEVELS", 1)
+    found = relations_content(tmp_path, table(tmp_path, "summary"))
+    assert (len(found.baseline), found.baseline_total) == (2, 3)
+    assert (len(found.levels), found.levels_total) == (1, 3)

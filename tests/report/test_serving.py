@@ -2,7 +2,10 @@
 
 from typing import Any
 
-from llenergymeasure.report.serving import FIGURE_NAMES, serving_content
+import pytest
+
+from llenergymeasure.report import serving
+from llenergymeasure.report.serving import FIGURE_NAMES, LINE, NO_LINE, serving_content
 from llenergymeasure.results.table import RUN_SCHEMA
 
 RATE = "serving.rate_per_s"
@@ -128,3 +131,28 @@ def test_disqualified_runs_are_no_points_of_power_against_load() -> None:
     content = serving_content(runs, [RATE], {})
     assert content is not None
     assert content.figures["serving_power_load"].text.startswith("2 runs")
+
+
+@pytest.mark.parametrize(
+    ("rates", "watts", "note"),
+    [
+        ((1, 2, 4), (103.0, 106.0, 112.0), LINE),
+        ((1, 2), (103.0, 106.0), NO_LINE),
+        ((1, 2, 4, 6), (100.0, 103.0, 99.0, 101.0), NO_LINE),
+    ],
+    ids=["a line", "two loads", "no slope"],
+)
+def test_a_line_is_drawn_and_explained_only_where_it_is_shown(rates, watts, note) -> None:
+    runs = [run(rate, power_mean_w=power) for rate, power in zip(rates, watts, strict=True)]
+    content = serving_content(runs, [RATE], {})
+    assert content is not None
+    figure = content.figures["serving_power_load"]
+    assert figure.note == note
+    assert ("lines are given in words" in figure.text) == (note == LINE)
+
+
+def test_runs_that_are_not_listed_are_counted(monkeypatch) -> None:
+    monkeypatch.setattr(serving, "LISTED_RUNS", 2)
+    content = serving_content([run(rate) for rate in (1, 2, 4)], [RATE], {})
+    assert content is not None
+    assert (len(content.rows), content.rows_total) == (2, 3)

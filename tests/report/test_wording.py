@@ -16,7 +16,6 @@ from llenergymeasure.report.wording import (
     scale_for,
     scopes_text,
     shortened,
-    width,
     with_interval,
 )
 
@@ -102,12 +101,6 @@ def test_plain_text_steers_no_terminal(text):
 def test_plain_text_keeps_letters_and_drops_direction_marks():
     assert plain("a\x1b[31m\nb\u202ec  ü 中") == "a [31m b c ü 中"
     assert plain("x" * 50, 10) == "xxxxxxx..."
-
-
-def test_width_counts_cells():
-    assert width("abc") == 3
-    assert width("中文") == 4
-    assert width("e\u0301") == 1
 
 
 def test_words():

@@ -36,7 +36,7 @@ def make_plan(
 ) -> dict[str, Any]:
     """Return the plan of ``configs`` in turn, cycle by cycle."""
     ids = [experiment_id(config) for config in configs]
-    runs = []
+    runs: list[dict[str, Any]] = []
     for cycle in range(1, cycles + 1):
         for experiment, config in zip(ids, configs, strict=True):
             runs.append(

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.processes import start_ticks
+from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.outcome import read_outcome
+from llenergymeasure.workflow.manifest import run_state
 
 
 def running(**changes):
@@ -121,3 +123,10 @@ def test_end_of_an_attempt_is_told_as_it_was(tmp_path):
     outcome = read(tmp_path, ended)
     assert (outcome.status, outcome.exit_code) == ("failed", 137)
     assert outcome.error.class_ == "Killed"
+
+
+def test_a_run_whose_result_was_removed_says_so(tmp_path):
+    read(tmp_path, running(status="completed", exit_code=0))
+    state = run_state(RunFolder(tmp_path))
+    assert (state["status"], state["error_class"]) == ("lost", "RecordGone")
+    assert "result.json is not there" in state["error_message"]

@@ -1,5 +1,4 @@
 import json
-from dataclasses import dataclass
 
 import pyarrow as pa
 import pytest
@@ -11,7 +10,7 @@ from llenergymeasure.results.table import (
     MISSING,
     RUN_SCHEMA,
     failed_row,
-    row_schema,
+    rows_table,
     run_row,
     setting_array,
     setting_columns,
@@ -82,18 +81,9 @@ def test_row_names_the_node_by_the_schedulers_name_and_the_job():
     assert (lost["host"], lost["slurm_job_id"]) == ("gpu-07", "4711")
 
 
-def test_start_is_read_from_a_recording_of_any_form():
-    @dataclass(frozen=True)
-    class Header:
-        started_at: str
-
-    result = make_result(one_run(), provenance={"recording": Header("2026-03-01T12:00:00+00:00")})
-    assert run_row(result, {})["started_at"] == "2026-03-01T12:00:00+00:00"
-
-
 def test_rows_schema_fits_the_row():
     row = run_row(make_result(one_run()), {"pytorch.batch_size": 8, "dataset": {"n": 4}})
-    assert pa.Table.from_pylist([row], schema=row_schema(row)).to_pylist() == [row]
+    assert rows_table([row]).to_pylist() == [row]
     assert json.loads(row["dataset"]) == {"n": 4}
 
 
@@ -117,7 +107,6 @@ def test_swept_settings_that_are_fixed_columns_are_not_repeated():
 
 def test_a_setting_never_takes_a_quantitys_name():
     assert setting_columns(["order", "n"]) == {"order": "setting.order", "n": "n"}
-    assert setting_columns(["n"], reserved=["n"]) == {"n": "setting.n"}
 
 
 def test_failed_run_keeps_why():

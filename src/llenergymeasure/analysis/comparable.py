@@ -171,21 +171,21 @@ class Comparable:
 class _Group:
     """Experiments of which all may be compared.
 
-    Of those alike in what is looked at one stands for all, so that a study of many experiments is
-    not looked at pair by pair.
+    Of those alike in what is looked at one stands for all, and of those that differ in their clocks
+    the ones at the ends, so that a study of many experiments is not looked at pair by pair.
     """
 
     def __init__(self) -> None:
         self.experiments: list[str] = []
-        self._measured: dict[object, _Facts] = {}
+        self._measured: dict[object, list[_Facts]] = {}
         self._done: dict[str, dict[str, dict[object, _Facts]]] = {}
 
     def add(self, facts: _Facts, experiments: Iterable[str]) -> None:
         """Take experiments of these facts in."""
         self.experiments += experiments
         asked = (facts.limit_asked, facts.clock_asked)
-        seen = (facts.meter, facts.machine, facts.fixed, facts.clocks, asked)
-        self._measured.setdefault(seen, facts)
+        seen = (facts.meter, facts.machine, facts.fixed, asked)
+        self._measured[seen] = _at_the_ends([*self._measured.get(seen, ()), facts])
         of_backend = self._done.setdefault(facts.planned, {}).setdefault(facts.backend, {})
         of_backend.setdefault((facts.work, facts.odd), facts)
 
@@ -197,10 +197,25 @@ class _Group:
         asked = self._done.get(facts.planned, {})
         by_others = (each for name, each in asked.items() if name != facts.backend)
         reasons = chain(
-            (_measured_apart(each, facts) for each in self._measured.values()),
+            (_measured_apart(each, facts) for ends in self._measured.values() for each in ends),
             (_unlike_work(each, facts) for done in by_others for each in done.values()),
         )
         return next(filter(None, reasons), None)
+
+
+def _at_the_ends(alike: Sequence[_Facts]) -> list[_Facts]:
+    """Return which of experiments that differ in their clocks alone others can be apart from.
+
+    Clocks are apart if the least of one is far above the most of the other: who is not apart from
+    those with the highest least and the lowest most is apart from none.
+    """
+    found = [alike[0]]
+    for place in range(len(alike[0].clocks)):
+        spans = [(span, each) for each in alike if (span := each.clocks[place]) is not None]
+        if spans:
+            found.append(max(spans, key=lambda item: item[0][0])[1])
+            found.append(min(spans, key=lambda item: item[0][1])[1])
+    return list(dict.fromkeys(found))
 
 
 def _facts(meter: Meter, runs: Sequence[Row], config: Mapping[str, Any]) -> _Facts:

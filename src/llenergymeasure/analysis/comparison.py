@@ -8,7 +8,7 @@ unpaired, with an interval for unequal variances (Welch 1947, Biometrika 34, 28-
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import combinations
 
@@ -26,7 +26,7 @@ from llenergymeasure.analysis.statistics import (
 )
 
 MAX_ALL_PAIRS = 40
-"""Up to so many experiments every pair is compared; of more, each with the first one planned."""
+"""Up to so many experiments every pair is compared; of more, each with the first that has data."""
 
 MIN_SHARED_CYCLES = 2
 
@@ -40,13 +40,16 @@ MOST_CYCLES = 1000
 """More cycles than this are no advice."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How experiment B relates to experiment A in one quantity.
+    """How experiment B relates to experiment A in one quantity: a row of ``comparisons.parquet``.
 
     Attributes:
+        metric: the quantity.
         experiment_a: what is compared with.
         experiment_b: what is compared.
+        label_a: short name of A.
+        label_b: short name of B.
         method: ``paired`` by cycle or ``unpaired``; None where neither can be.
         n: cycles that both have (paired), or None.
         n_a: runs of A.
@@ -59,13 +62,17 @@ class Comparison:
         p_holm: the same, corrected for all pairs of the quantity.
         cycles_to_decide: cycles in all that would show a difference of this size; None where it
             is shown, or where more than :data:`MOST_CYCLES` would be needed.
+        differs: what the runs of A and B differ in, apart from their settings.
         unavailable: what is not known, and why.
     """
 
+    metric: str = ""
     experiment_a: str
     experiment_b: str
-    method: str | None
-    n: int | None
+    label_a: str = ""
+    label_b: str = ""
+    method: str | None = None
+    n: int | None = None
     n_a: int
     n_b: int
     ratio: float | None = None
@@ -75,12 +82,13 @@ class Comparison:
     p: float | None = None
     p_holm: float | None = None
     cycles_to_decide: int | None = None
+    differs: list[str] = field(default_factory=list)
     unavailable: str | None = None
 
 
 def compare(data: Blocks) -> list[Comparison]:
     """Return every pair's comparison, in the order of the experiments, not yet corrected."""
-    first, second = _pairs(len(data.experiments))
+    first, second = _pairs([bool(column.any()) for column in np.isfinite(data.logs).T])
     if not len(first):
         return []
     logs_a, logs_b = data.logs[:, first], data.logs[:, second]
@@ -128,15 +136,17 @@ def compare(data: Blocks) -> list[Comparison]:
 
 def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return the comparisons with what depends on how many of them there are together."""
-    p_values = np.array([np.nan if each.p is None else each.p for each in comparisons])
-    tests = int(np.isfinite(p_values).sum())
+    tests = sum(each.p is not None for each in comparisons)
+    p_values = holm_known([each.p for each in comparisons])
     return [
         replace(
             each,
-            p_holm=_known(p_holm),
-            cycles_to_decide=cycles_to_decide(each, tests) if p_holm >= LEVEL else None,
+            p_holm=p_holm,
+            cycles_to_decide=None
+            if p_holm is None or p_holm < LEVEL
+            else cycles_to_decide(each, tests),
         )
-        for each, p_holm in zip(comparisons, holm(p_values), strict=True)
+        for each, p_holm in zip(comparisons, p_values, strict=True)
     ]
 
 
@@ -186,9 +196,18 @@ def holm(p_values: Reals) -> Reals:
     return corrected
 
 
-def _pairs(experiments: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def holm_known(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return p values corrected for their number; None stays None and counts as no test."""
+    return [_known(p) for p in holm(np.array(p_values, np.float64))]
+
+
+def _pairs(known: Sequence[bool]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the pairs to compare, of experiments that have data or not."""
+    experiments = len(known)
     if experiments > MAX_ALL_PAIRS:
-        return np.zeros(experiments - 1, np.intp), np.arange(1, experiments)
+        baseline = int(np.argmax(known))
+        others = np.delete(np.arange(experiments), baseline)
+        return np.full(len(others), baseline), others
     all_pairs = np.array(list(combinations(range(experiments), 2)), np.intp).reshape(-1, 2)
     return all_pairs[:, 0], all_pairs[:, 1]
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure.analysis.blocks import Blocks, Reals, centred
-from llenergymeasure.analysis.comparison import holm
+from llenergymeasure.analysis.comparison import holm_known
 from llenergymeasure.analysis.statistics import ROUNDING, t_quantile, t_tail
 
 MAX_COLUMNS = 400
@@ -38,7 +38,7 @@ NO_REPEATS = "interval: no repeats are left to judge it by"
 
 @dataclass(frozen=True)
 class Level:
-    """What one level of a factor does, the others being equal.
+    """What one level of a factor does, the others being equal: a row of ``levels.parquet``.
 
     Attributes:
         factor: the setting.
@@ -93,11 +93,8 @@ def levels(data: Blocks, factors: Levels) -> list[Level]:
         for each in named
         for level in each.empty
     ]
-    corrected = holm(np.array([np.nan if each.p is None else each.p for each in found]))
-    return [
-        replace(each, p_holm=None if np.isnan(p_holm) else float(p_holm))
-        for each, p_holm in zip(found, corrected, strict=True)
-    ]
+    corrected = holm_known([each.p for each in found])
+    return [replace(each, p_holm=p_holm) for each, p_holm in zip(found, corrected, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -1,39 +1,37 @@
 """All runs of a study in one table: a walk along the plan, never a glob.
 
-What the plan asks for and no file answers is a row too, with the reason; a folder that the plan
-does not know is not looked at. Rows that were read before come from a cache, as long as their
+A finished run's row is made from its record, which has to be read anyway to know whether it is
+whole. What the plan asks for and no file answers is a row too, with the reason; a folder that the
+plan does not know is not looked at. Rows that were read before come from a cache, as long as their
 files are the same (:mod:`llenergymeasure.analysis.merge_cache`).
 """
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from llenergymeasure.analysis.merge_cache import MergeCache, write_cache
+from llenergymeasure.analysis.merge_cache import read_cache, write_cache
 from llenergymeasure.analysis.temperatures import flag_start_temperatures
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.errors import RecordVersionError, ResultsError
-from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.results.outcome import Outcome, OutcomeError, read_outcome
-from llenergymeasure.results.row_file import Row, read_run_row
+from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.outcome import Outcome, without_result
+from llenergymeasure.results.reading import result_of
 from llenergymeasure.results.table import (
     RUN_SCHEMA,
     failed_row,
     rows_table,
+    run_row,
     setting_array,
     setting_columns,
 )
-from llenergymeasure.results.whole import damage, stamp
+from llenergymeasure.results.whole import Damage, sound_record, stamp
 
 BATCH_RUNS = 512
 """Rows packed at a time: as Python values all of a large study would take gigabytes."""
-
-READERS = 2
-"""Threads that read: one waits for a file while the other takes one apart."""
 
 Planned = Mapping[str, Any]
 
@@ -41,7 +39,7 @@ Planned = Mapping[str, Any]
 def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = False) -> pa.Table:
     """Return one row for every planned run, sorted by its place in the plan.
 
-    The fixed columns come from each run's ``run.parquet``, the swept settings from the plan.
+    The fixed columns come from each run's record, the swept settings from the plan.
     ``order`` is the place in this plan; when a run really began is ``started_at``. An odd start
     temperature, which only all runs together show, is added to a run's ``validity``.
 
@@ -59,30 +57,41 @@ def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = Fal
         about = {name: plan[name] for name in ("study", "study_design_hash")}
     except (KeyError, TypeError) as error:
         raise ResultsError(f"the plan of {study_dir} is not one: it lacks {error}") from error
-    rows = _rows(planned, about, study_dir, tolerant=tolerant)
+    keys = plan.get("swept") or ()
+    rows = _rows(planned, keys, about, study_dir, tolerant=tolerant)
     place = RUN_SCHEMA.get_field_index("order")
     order = pa.array([run["order"] for run in planned], pa.int64())
     rows = rows.set_column(place, RUN_SCHEMA.field(place), order)
-    return flag_start_temperatures(_with_settings(rows, planned, plan.get("swept") or ()))
+    return flag_start_temperatures(_with_settings(rows, planned, keys))
 
 
 def _rows(
-    planned: Sequence[Planned], about: Mapping[str, Any], study_dir: Path, *, tolerant: bool
+    planned: Sequence[Planned],
+    keys: Sequence[str],
+    about: Mapping[str, Any],
+    study_dir: Path,
+    *,
+    tolerant: bool,
 ) -> pa.Table:
     """Return the runs' rows without settings: those of the cache, those read, and the rest."""
-    cache = MergeCache(study_dir)
+    known, places = read_cache(study_dir)
     looked_ns = time.time_ns()
     folders = [f"{study_dir}/runs/{run['experiment']}/{run['cycle']}" for run in planned]
     stamps = [stamp(folder) for folder in folders]
     cached = {
         number: place
         for number, (run, now) in enumerate(zip(planned, stamps, strict=True))
-        if (place := cache.find(run["experiment"], run["cycle"], now)) is not None
+        if now is not None
+        and (place := places.get((run["experiment"], run["cycle"], now.digest))) is not None
     }
     new = [number for number, now in enumerate(stamps) if now and number not in cached]
     found = _Found()
-    found.add(cached, _taken(cache.rows, [*cached.values()]))
-    damaged = _add_read(found, new, folders)
+    found.add(cached, _taken(known, [*cached.values()]))
+    damaged: dict[int, ResultsError] = {}
+    for batch in _batches(new):
+        rows, errors = _read([planned[number] for number in batch], keys, study_dir)
+        damaged.update((batch[at], error) for at, error in errors.items())
+        found.add([number for number in batch if number not in damaged], rows)
     for error in damaged.values():
         if not tolerant or isinstance(error, RecordVersionError):
             raise error
@@ -91,11 +100,13 @@ def _rows(
         for number, now in enumerate(stamps)
         if now and number in found and now.is_settled(looked_ns)
     }
-    if new or len(settled) != len(cache.rows):
+    if new or len(settled) != len(known):
         write_cache(study_dir, found.rows(settled), [*settled.values()])
     for batch in _batches([number for number in range(len(planned)) if number not in found]):
-        outcomes = ((at, _outcome(folders[at], damaged.get(at))) for at in batch)
-        failed = [failed_row(planned[at], outcome, {}, **about) for at, outcome in outcomes]
+        failed = [
+            failed_row(planned[at], _ended(folders[at], damaged.get(at)), {}, **about)
+            for at in batch
+        ]
         found.add(batch, rows_table(failed))
     return found.rows(range(len(planned)))
 
@@ -121,31 +132,22 @@ class _Found:
         return _taken(pa.concat_tables(self._tables), [self._row_of[number] for number in numbers])
 
 
-def _add_read(
-    found: _Found, numbers: Sequence[int], folders: Sequence[str]
-) -> dict[int, ResultsError]:
-    """Add the rows of finished runs, and return by its number why one has none."""
-    damaged: dict[int, ResultsError] = {}
-    batches = list(_batches(numbers))
-    with ThreadPoolExecutor(READERS) as readers:
-        paths = ([folders[number] for number in batch] for batch in batches)
-        for batch, (rows, errors) in zip(batches, readers.map(_read, paths), strict=True):
-            damaged.update((batch[at], error) for at, error in errors.items())
-            found.add([number for number in batch if number not in damaged], rows)
-    return damaged
-
-
-def _read(folders: Sequence[str]) -> tuple[pa.Table, dict[int, ResultsError]]:
-    rows: list[Row] = []
+def _read(
+    planned: Sequence[Planned], keys: Sequence[str], study_dir: Path
+) -> tuple[pa.Table, dict[int, ResultsError]]:
+    """Return the rows of finished runs, and by its place why one has none."""
+    rows: list[dict[str, Any]] = []
     errors: dict[int, ResultsError] = {}
-    for at, folder in enumerate(folders):
-        run = RunFolder(Path(folder))
+    study = StudyFolder(study_dir)
+    for at, asked in enumerate(planned):
+        run = study.run(asked["experiment"], asked["cycle"])
         try:
-            wrong = damage(run)
-            if wrong is None:
-                rows.append(read_run_row(run.row))
-            else:
-                errors[at] = ResultsError(f"{wrong}; running the study again measures it again")
+            found = sound_record(run)
+            if isinstance(found, Damage):
+                errors[at] = ResultsError(f"{found}; running the study again measures it again")
+                continue
+            result = result_of(found, run.result)
+            rows.append(run_row(result, {key: value_at(result.config, key) for key in keys}))
         except ResultsError as error:
             errors[at] = error
     return rows_table(rows).select(RUN_SCHEMA.names), errors
@@ -166,21 +168,9 @@ def _with_settings(rows: pa.Table, planned: Sequence[Planned], keys: Sequence[st
     return rows
 
 
-def _outcome(folder: str, damaged: ResultsError | None) -> Outcome | None:
+def _ended(folder: str, damaged: ResultsError | None) -> Outcome | None:
     """Return how a run without a row ended; None if it was never started."""
-    if damaged is not None:
-        error = OutcomeError(class_="DamagedRecord", message=str(damaged))
-        return Outcome(status="lost", error=error)
-    run = RunFolder(Path(folder))
-    if not run.outcome.exists():
-        return None
-    outcome = read_outcome(run.outcome)
-    if outcome.status != "completed":
-        return outcome
-    gone = OutcomeError(
-        class_="RecordGone", message="the run completed, but its result.json is not there"
-    )
-    return outcome.model_copy(update={"status": "lost", "error": gone})
+    return without_result(RunFolder(Path(folder)), None if damaged is None else str(damaged))
 
 
 def _taken(rows: pa.Table, places: Sequence[int]) -> pa.Table:

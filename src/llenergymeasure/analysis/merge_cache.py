@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 
@@ -20,6 +21,7 @@ from llenergymeasure.results.whole import Stamp
 
 CACHE_NAME = ".merged-rows.arrow"
 
+_KEY = ("experiment", "cycle", "stamp")
 _HASH_BYTES = hashlib.sha256().digest_size
 _SCHEMA = pa.schema(
     [*RUN_SCHEMA, ("stamp", pa.string())],
@@ -31,24 +33,16 @@ _SCHEMA = pa.schema(
 )
 
 
-class MergeCache:
-    """The rows read before.
+Key: TypeAlias = tuple[str, int, str]
+"""A run's experiment and cycle, and the digest of the stamp of its files."""
 
-    Attributes:
-        rows: one a run, in any order.
-    """
 
-    def __init__(self, study_dir: Path) -> None:
-        stored = _stored(study_dir / CACHE_NAME)
-        names = ("experiment", "cycle", "stamp")
-        keys = zip(*(stored[name].to_pylist() for name in names), strict=True)
-        self._places = {key: place for place, key in enumerate(keys)}
-        rows = stored.select(RUN_SCHEMA.names)
-        self.rows: pa.Table = rows.replace_schema_metadata(RUN_SCHEMA.metadata)
-
-    def find(self, experiment: str, cycle: int, now: Stamp | None) -> int | None:
-        """Return where a run's row is, if its files are still those it was read from."""
-        return None if now is None else self._places.get((experiment, cycle, now.digest))
+def read_cache(study_dir: Path) -> tuple[pa.Table, dict[Key, int]]:
+    """Return the rows that were read before, and where each run's is, by what it was read from."""
+    stored = _stored(study_dir / CACHE_NAME)
+    keys = zip(*(stored[name].to_pylist() for name in _KEY), strict=True)
+    rows = stored.select(RUN_SCHEMA.names).replace_schema_metadata(RUN_SCHEMA.metadata)
+    return rows, {key: place for place, key in enumerate(keys)}
 
 
 def _stored(path: Path) -> pa.Table:

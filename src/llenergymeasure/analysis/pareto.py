@@ -51,12 +51,13 @@ ELEMENTS = 4_000_000
 
 @dataclass(frozen=True)
 class Point:
-    """One experiment between energy and another objective.
+    """One experiment between energy and another objective: a row of ``pareto.parquet``.
 
     Attributes:
         objective: the other objective.
         direction: ``min`` or ``max``: which way is better.
         experiment: its id.
+        label: its short name.
         energy_per_output_token_j: its mean, in J.
         value: its mean of the objective.
         on_front: whether no other experiment is at least as good in both and better in one.
@@ -71,6 +72,7 @@ class Point:
     objective: str
     direction: str
     experiment: str
+    label: str = ""
     energy_per_output_token_j: float | None = None
     value: float | None = None
     on_front: bool | None = None

@@ -12,15 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from statistics import fmean, variance
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from llenergymeasure.analysis.merge import merge_runs
-from llenergymeasure.analysis.selection import MACHINE_COLUMNS
-from llenergymeasure.analysis.statistics import Reals, around, estimate, t_quantile
+from llenergymeasure.analysis.selection import MACHINE_COLUMNS, Row
+from llenergymeasure.analysis.statistics import around, estimate, t_quantile
 from llenergymeasure.analysis.tables import read_plan
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.results.layout import StudyFolder
@@ -34,6 +34,9 @@ METER = ("kind", "energy_source", "energy_scopes")
 
 ENERGY_PREFIXES = ("energy_", "power_mean_w")
 SHOWN_VALUES = 4
+LEFT_OUT = ("n_disqualified", "n_not_observed", "n_failed")
+"""Counts of the runs of a group that are not in its mean."""
+
 _KEYS = ("study", "experiment", "cycle", "status")
 
 
@@ -89,27 +92,45 @@ def summarise_by(
     """
     pool = tuple(pool)
     _check_names(runs, by, metric, pool)
-    needed = dict.fromkeys([*by, metric, *_KEYS, "validity", *POOLABLE, *METER])
-    table = runs.select(list(needed))
-    for name in needed:
-        if pa.types.is_list(table.schema.field(name).type):
-            joined = pc.binary_join(table[name], ";")
-            table = table.set_column(table.schema.get_field_index(name), name, joined)
-    completed = pc.equal(table["status"], "completed")
-    failed, done = table.filter(pc.invert(completed)), table.filter(completed)
-    observed = pc.fill_null(pc.is_finite(done[metric].cast(pa.float64())), False)
-    blind, done = done.filter(pc.invert(observed)), done.filter(observed)
-    codes = pc.unique(done["validity"]).to_pylist()
-    bad = [text for text in codes if text and DISQUALIFYING & set(text.split(";"))]
-    left_out = pc.is_in(done["validity"], pa.array(bad, pa.string()))
-    used = done.filter(pc.invert(left_out))
+    groups: dict[tuple[Any, ...], dict[str, list[Row]]] = {}
+    for row in _rows(runs, dict.fromkeys([*by, metric, *_KEYS, "validity", *POOLABLE, *METER])):
+        group = groups.setdefault(tuple(row[name] for name in by), {})
+        group.setdefault(_state(row, metric), []).append(row)
+    ordered = {key: groups[key] for key in sorted(groups, key=lambda key: [*map(_sortable, key)])}
+    used = {key: group.get("n", []) for key, group in ordered.items()}
     _refuse_unlike(used, by, metric, pool)
-    others = {
-        "n_disqualified": done.filter(left_out),
-        "n_not_observed": blind,
-        "n_failed": failed,
-    }
-    return _Groups(by, metric, used, others).table()
+    schema = pa.schema(
+        [
+            *((name, pa.int64()) for name in ("experiments", "studies", "n", *LEFT_OUT)),
+            *((f"{metric}_{part}", pa.float64()) for part in _PARTS),
+            ("interval_method", pa.string()),
+            ("interval_unavailable", pa.string()),
+        ]
+    )
+    rows = [_row(group, metric) for group in ordered.values()]
+    table = pa.Table.from_pylist(rows, schema=schema)
+    for place, name in enumerate(by):
+        table = table.add_column(place, name, pa.array([key[place] for key in ordered]))
+    return table
+
+
+def _rows(runs: pa.Table, names: Iterable[str]) -> list[Row]:
+    """Return some columns of the runs as rows, lists as texts."""
+    table = runs.select(list(names))
+    for place, field in enumerate(table.schema):
+        if pa.types.is_list(field.type):
+            table = table.set_column(place, field.name, pc.binary_join(table[field.name], ";"))
+    rows: list[Row] = table.to_pylist()
+    return rows
+
+
+def _state(row: Row, metric: str) -> str:
+    """Return the column that counts a run: ``n`` where it is in a mean."""
+    if row["status"] != "completed":
+        return "n_failed"
+    if row[metric] is None or not math.isfinite(row[metric]):
+        return "n_not_observed"
+    return "n_disqualified" if DISQUALIFYING & set((row["validity"] or "").split(";")) else "n"
 
 
 def _check_names(runs: pa.Table, by: Sequence[str], metric: str, pool: Sequence[str]) -> None:
@@ -136,21 +157,27 @@ def _no_such(name: str, known: Sequence[str]) -> str:
     return f"no column {name}; {told}"
 
 
-def _refuse_unlike(done: pa.Table, by: Sequence[str], metric: str, pool: Sequence[str]) -> None:
+def _refuse_unlike(
+    used: Mapping[tuple[Any, ...], Sequence[Row]],
+    by: Sequence[str],
+    metric: str,
+    pool: Sequence[str],
+) -> None:
     """Raise one error that names everything in which runs of one group differ."""
     aspects = [name for name in POOLABLE if name not in by and name not in pool]
     if metric.startswith(ENERGY_PREFIXES):
         aspects += [name for name in METER if name not in by]
-    found = {}
-    for name in aspects:
-        counts = done.select([*dict.fromkeys([*by, name])]).group_by(list(by))
-        distinct = counts.aggregate([(name, "count_distinct")])
-        many = distinct.filter(pc.greater(distinct[f"{name}_count_distinct"], 1))
-        if many.num_rows:
-            found[name] = _example(done, by, name, many)
+    found: dict[str, str] = {}
+    for key, rows in used.items():
+        where = ", ".join(f"{name}={value}" for name, value in zip(by, key, strict=True))
+        for name in aspects:
+            values = sorted({str(row[name]) or "none" for row in rows if row[name] is not None})
+            if len(values) > 1:
+                shown = ", ".join(values[:SHOWN_VALUES]) + (", …" * (len(values) > SHOWN_VALUES))
+                found.setdefault(name, f"{shown} where {where}")
     if not found:
         return
-    told = "; ".join(f"{name} ({example})" for name, example in found.items())
+    told = "; ".join(f"{name} ({found[name]})" for name in aspects if name in found)
     ways = [f"group by it (--group-by {','.join([*by, *found])})"]
     poolable = [name for name in found if name in POOLABLE]
     if poolable:
@@ -158,126 +185,71 @@ def _refuse_unlike(done: pa.Table, by: Sequence[str], metric: str, pool: Sequenc
     raise ConfigurationError(f"runs of one group differ in {told}: {', or '.join(ways)}")
 
 
-def _example(done: pa.Table, by: Sequence[str], name: str, many: pa.Table) -> str:
-    """Return the values of the first group that has several, and which group it is."""
-    group = min(many.select(list(by)).to_pylist(), key=str)
-    rows = done
-    for key, value in group.items():
-        alike = pc.is_null(rows[key]) if value is None else pc.equal(rows[key], value)
-        rows = rows.filter(alike)
-    values = sorted(str(v) or "none" for v in pc.unique(rows[name]).to_pylist() if v is not None)
-    shown = ", ".join(values[:SHOWN_VALUES]) + (", …" if len(values) > SHOWN_VALUES else "")
-    where = ", ".join(f"{key}={value}" for key, value in group.items())
-    return f"{shown} where {where}"
+def _row(group: Mapping[str, Sequence[Row]], metric: str) -> dict[str, Any]:
+    """Return one group's counts, its mean over experiments, and its interval."""
+    used = group.get("n", ())
+    experiments = _values(used, metric, "experiment")
+    row = {
+        "experiments": len(experiments),
+        "studies": len({run["study"] for run in used}),
+        "n": len(used),
+        **{name: len(group.get(name, ())) for name in LEFT_OUT},
+    }
+    if not used:
+        return {**row, "interval_unavailable": "no run of the group can be averaged"}
+    interval = _interval(used, metric, list(experiments.values()))
+    mean = fmean(map(fmean, experiments.values())) if interval.mean is None else interval.mean
+    spread = estimate([run[metric] for run in used]).sd if len(experiments) == 1 else None
+    return {
+        **row,
+        f"{metric}_mean": mean,
+        f"{metric}_sd": spread,
+        f"{metric}_ci95_low": interval.low,
+        f"{metric}_ci95_high": interval.high,
+        "interval_method": interval.method,
+        "interval_unavailable": interval.unavailable,
+    }
 
 
-class _Groups:
-    """The groups' means, from the means of their experiments and cycles."""
+def _values(runs: Sequence[Row], metric: str, *keys: str) -> dict[tuple[Any, ...], list[float]]:
+    """Return the values of the runs that have the same keys, in the order of the keys."""
+    found: dict[tuple[Any, ...], list[float]] = {}
+    for run in runs:
+        found.setdefault(tuple(run[key] for key in keys), []).append(run[metric])
+    return dict(sorted(found.items()))
 
-    def __init__(
-        self, by: Sequence[str], metric: str, used: pa.Table, others: Mapping[str, pa.Table]
-    ) -> None:
-        self._by, self._metric = list(by), metric
-        self._cells = self._aggregated(used, "experiment")
-        self._of_studies = self._aggregated(used, "study", "experiment")
-        self._of_cycles = self._aggregated(used, "cycle")
-        self._studies = self._of_groups(used, "study", "count_distinct")
-        self._least = self._of_groups(used, metric, "min")
-        self._others = {
-            name: self._of_groups(table, "status", "count") for name, table in others.items()
-        }
 
-    def table(self) -> pa.Table:
-        """Return one row a group, sorted by the group's values."""
-        found = {*self._cells, *(group for counts in self._others.values() for group in counts)}
-        names = sorted(found, key=lambda group: tuple(_sortable(value) for value in group))
-        rows = [self._row(group) for group in names]
-        schema = pa.schema(
-            [
-                ("experiments", pa.int64()),
-                ("studies", pa.int64()),
-                ("n", pa.int64()),
-                *((name, pa.int64()) for name in self._others),
-                *((f"{self._metric}_{part}", pa.float64()) for part in _PARTS),
-                ("interval_method", pa.string()),
-                ("interval_unavailable", pa.string()),
-            ]
-        )
-        table = pa.Table.from_pylist(rows, schema=schema)
-        for place, name in enumerate(self._by):
-            table = table.add_column(place, name, pa.array([group[place] for group in names]))
-        return table
-
-    def _row(self, group: tuple[Any, ...]) -> dict[str, Any]:
-        others = {name: counts.get(group, 0) for name, counts in self._others.items()}
-        if group not in self._cells:
-            none = {"experiments": 0, "studies": 0, "n": 0, **others}
-            return {**none, "interval_unavailable": "no run of the group can be averaged"}
-        count, mean, variance = self._cells[group]
-        interval = self._interval(group)
-        return {
-            "experiments": len(count),
-            "studies": self._studies.get(group, 0),
-            "n": int(count.sum()),
-            **others,
-            f"{self._metric}_mean": float(mean.mean()) if interval.mean is None else interval.mean,
-            f"{self._metric}_sd": _root(float(variance[0])) if len(count) == 1 else None,
-            f"{self._metric}_ci95_low": interval.low,
-            f"{self._metric}_ci95_high": interval.high,
-            "interval_method": interval.method,
-            "interval_unavailable": interval.unavailable,
-        }
-
-    def _interval(self, group: tuple[Any, ...]) -> "_Interval":
-        count, mean, variance = self._cells[group]
-        studies = self._studies.get(group, 0)
-        if studies > 1:
-            _, of_each, _ = self._of_studies[group]
-            if len(of_each) != studies * len(count):
-                return _Interval(unavailable="not every study has every experiment of the group")
-            return _t(of_each.reshape(studies, -1).mean(axis=1), "studies")
-        in_cycle, of_cycle, _ = self._of_cycles[group]
-        if len(of_cycle) >= 2 and (in_cycle == len(count)).all():
-            return _t(of_cycle, "cycles")
-        if (count < 2).any():
-            return _Interval(unavailable="an experiment of the group has a single run")
-        parts = variance / count
-        total, center = float(parts.sum()), float(mean.mean())
-        if total == 0:
-            return _Interval(center, center, center, "experiments")
-        freedom = total**2 / float((parts**2 / (count - 1)).sum())
-        half_width = t_quantile(freedom) * math.sqrt(total) / len(count)
-        if self._least[group] > 0:
-            # To first order the error of the logarithm is the relative one: never below zero.
-            return _Interval(center, *around(center, half_width / center), "experiments")
-        low = center - half_width
-        low = max(low, 0.0) if self._least[group] == 0 else low
-        return _Interval(center, low, center + half_width, "experiments")
-
-    def _aggregated(
-        self, table: pa.Table, *below: str
-    ) -> dict[tuple[Any, ...], tuple[Reals, Reals, Reals]]:
-        """Return counts, means and variances below each group, one value for each further key."""
-        keys = [*self._by, *(name for name in below if name not in self._by)]
-        options = pc.VarianceOptions(ddof=1)
-        found = table.group_by(keys).aggregate(
-            [(self._metric, "count"), (self._metric, "mean"), (self._metric, "variance", options)]
-        )
-        found = found.sort_by([(key, "ascending") for key in keys])
-        columns = [found[f"{self._metric}_{name}"].to_numpy() for name in _AGGREGATES]
-        places: dict[tuple[Any, ...], list[int]] = {}
-        for place, group in enumerate(zip(*(found[k].to_pylist() for k in self._by), strict=True)):
-            places.setdefault(group, []).append(place)
-        return {
-            group: tuple(column[at].astype(np.float64) for column in columns)
-            for group, at in places.items()
-        }
-
-    def _of_groups(self, table: pa.Table, name: str, function: str) -> dict[tuple[Any, ...], Any]:
-        """Return one figure of each group, such as its least value of a column."""
-        found = table.group_by(self._by).aggregate([(name, function)])
-        groups = zip(*(found[key].to_pylist() for key in self._by), strict=True)
-        return dict(zip(groups, found[f"{name}_{function}"].to_pylist(), strict=True))
+def _interval(
+    used: Sequence[Row], metric: str, experiments: Sequence[Sequence[float]]
+) -> "_Interval":
+    studies = {run["study"] for run in used}
+    if len(studies) > 1:
+        cells = _values(used, metric, "study", "experiment")
+        if len(cells) != len(studies) * len(experiments):
+            return _Interval(unavailable="not every study has every experiment of the group")
+        means = [
+            fmean(fmean(values) for (name, _), values in cells.items() if name == study)
+            for study in sorted(studies)
+        ]
+        return _t(means, "studies")
+    cycles = list(_values(used, metric, "cycle").values())
+    if len(cycles) >= 2 and all(len(each) == len(experiments) for each in cycles):
+        return _t(list(map(fmean, cycles)), "cycles")
+    if min(map(len, experiments)) < 2:
+        return _Interval(unavailable="an experiment of the group has a single run")
+    parts = [(variance(each) / len(each), len(each) - 1) for each in experiments]
+    total, center = math.fsum(part for part, _ in parts), fmean(map(fmean, experiments))
+    if total == 0:
+        return _Interval(center, center, center, "experiments")
+    freedom = total**2 / math.fsum(part**2 / own for part, own in parts)
+    half_width = t_quantile(freedom) * math.sqrt(total) / len(experiments)
+    least = min(map(min, experiments))
+    if least > 0:
+        # To first order the error of the logarithm is the relative one: never below zero.
+        return _Interval(center, *around(center, half_width / center), "experiments")
+    low = center - half_width
+    low = max(low, 0.0) if least == 0 else low
+    return _Interval(center, low, center + half_width, "experiments")
 
 
 @dataclass(frozen=True)
@@ -291,17 +263,12 @@ class _Interval:
     unavailable: str | None = None
 
 
-def _t(means: Reals, method: str) -> _Interval:
-    found = estimate(means.tolist())
+def _t(means: Sequence[float], method: str) -> _Interval:
+    found = estimate(means)
     return _Interval(found.mean, found.ci95_low, found.ci95_high, method)
 
 
 _PARTS = ("mean", "sd", "ci95_low", "ci95_high")
-_AGGREGATES = ("count", "mean", "variance")
-
-
-def _root(variance: float) -> float | None:
-    return math.sqrt(variance) if math.isfinite(variance) else None
 
 
 def _sortable(value: Any) -> tuple[bool, bool, Any]:
@@ -318,6 +285,5 @@ def _as_text(table: pa.Table, name: str) -> pa.Table:
     if name not in table.column_names:
         return table
     place = table.schema.get_field_index(name)
-    values: Mapping[int, Any] = dict(enumerate(table[name].to_pylist()))
-    texts = [None if value is None else str(value) for value in values.values()]
+    texts = [None if value is None else str(value) for value in table[name].to_pylist()]
     return table.set_column(place, name, pa.array(texts, pa.string()))

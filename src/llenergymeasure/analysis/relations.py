@@ -6,21 +6,20 @@ say why, and levels and fronts are those of its first group.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from statistics import fmean
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 from llenergymeasure.analysis.blocks import Blocks, blocks
-from llenergymeasure.analysis.comparable import Comparable
 from llenergymeasure.analysis.comparison import Comparison, compare, with_holm
-from llenergymeasure.analysis.levels import levels
+from llenergymeasure.analysis.levels import Level, levels
 from llenergymeasure.analysis.pareto import OBJECTIVES, Point, pareto
-from llenergymeasure.analysis.selection import Meter, Row, selections
+from llenergymeasure.analysis.selection import Meter, Row
 from llenergymeasure.analysis.statistics import seed_of
-from llenergymeasure.analysis.summary import NEEDED_COLUMNS, SETTING_COLUMNS
-from llenergymeasure.results.table import RUN_SCHEMA
+from llenergymeasure.analysis.study_runs import SETTING_COLUMNS, StudyRuns
+from llenergymeasure.results.table import column_type
 
 COMPARED = (
     "energy_per_output_token_j",
@@ -41,88 +40,45 @@ LENGTHS_APART = 1.05
 
 Used: TypeAlias = Mapping[str, Sequence[Row]]
 
-_TEXT, _WHOLE, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
-_TEXTS = pa.list_(pa.field("element", _TEXT))
 
-COMPARISONS_SCHEMA = pa.schema(
-    [
-        *(("metric", _TEXT), ("experiment_a", _TEXT), ("experiment_b", _TEXT)),
-        *(("label_a", _TEXT), ("label_b", _TEXT), ("method", _TEXT)),
-        *(("n", _WHOLE), ("n_a", _WHOLE), ("n_b", _WHOLE)),
-        *(("ratio", _REAL), ("ci95_low", _REAL), ("ci95_high", _REAL)),
-        *(("degrees_of_freedom", _REAL), ("p", _REAL), ("p_holm", _REAL)),
-        *(("cycles_to_decide", _WHOLE), ("differs", _TEXTS), ("unavailable", _TEXT)),
-    ]
-)
-LEVELS_SCHEMA = pa.schema(
-    [
-        *(("metric", _TEXT), ("factor", _TEXT), ("level", _TEXT), ("reference", _TEXT)),
-        *(("ratio", _REAL), ("ci95_low", _REAL), ("ci95_high", _REAL), ("p", _REAL)),
-        *(("p_holm", _REAL), ("unavailable", _TEXT)),
-    ]
-)
-PARETO_SCHEMA = pa.schema(
-    [
-        *(("objective", _TEXT), ("direction", _TEXT), ("experiment", _TEXT), ("label", _TEXT)),
-        *(("energy_per_output_token_j", _REAL), ("value", _REAL), ("on_front", _FLAG)),
-        *(("front_share", _REAL), ("beaten_p_holm", _REAL)),
-        *(("dominated_by", _TEXT), ("unavailable", _TEXT)),
-    ]
-)
+def _schema(row: type, *first: tuple[str, pa.DataType]) -> pa.Schema:
+    """Return the schema of a table whose rows are of a dataclass, after other columns."""
+    return pa.schema([*first, *((each.name, column_type(each.type)) for each in fields(row))])
+
+
 SCHEMAS = {
-    "comparisons": COMPARISONS_SCHEMA,
-    "levels": LEVELS_SCHEMA,
-    "pareto": PARETO_SCHEMA,
+    "comparisons": _schema(Comparison),
+    "levels": _schema(Level, ("metric", pa.string())),
+    "pareto": _schema(Point),
 }
 
 
-def relate(
-    runs: pa.Table,
-    labels: Mapping[str, str],
-    design_hash: str,
-    planned: Sequence[Mapping[str, Any]] = (),
-) -> dict[str, pa.Table]:
+def relate(study: StudyRuns, labels: Mapping[str, str]) -> dict[str, pa.Table]:
     """Return the three tables by name, in the order of :data:`SCHEMAS`.
 
     Args:
-        runs: one row a run.
+        study: its runs.
         labels: a short name for every experiment.
-        design_hash: the study's; it seeds what is drawn at random.
-        planned: the plan's runs, with their settings.
     """
-    settings = [name for name in runs.column_names if name not in RUN_SCHEMA.names]
-    objectives = [name for name in OBJECTIVES if name in runs.column_names]
-    columns = dict.fromkeys([*NEEDED_COLUMNS, *settings, *objectives])
-    rows = runs.select(list(columns)).to_pylist()
-    study = _Study(rows, [*SETTING_COLUMNS, *settings], labels, design_hash, planned)
+    related = Related(study, labels)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
     for metric in COMPARED:
-        found["comparisons"] += study.comparisons(metric)
-        found["levels"] += study.levels(metric)
-    found["pareto"] = study.front()
+        found["comparisons"] += map(asdict, with_holm(related.pairs(metric)))
+        found["levels"] += related.levels(metric)
+    found["pareto"] = [asdict(point) for point in related.front()]
     return {name: pa.Table.from_pylist(found[name], schema=SCHEMAS[name]) for name in SCHEMAS}
 
 
-class _Study:
-    """The runs in the means, by the meter of their energy."""
+class Related:
+    """How the experiments of a study relate to each other, by the runs in their means."""
 
-    def __init__(
-        self,
-        rows: Sequence[Row],
-        factors: Sequence[str],
-        labels: Mapping[str, str],
-        design_hash: str,
-        planned: Sequence[Mapping[str, Any]],
-    ) -> None:
-        self._labels, self._factors, self._design = labels, factors, design_hash
-        self._started = [row for row in rows if row["status"] == "completed"]
-        chosen = selections(rows)
-        self._used = {name: each.used for name, each in chosen.items()}
-        first = {row["experiment"]: row for row in reversed(rows)}
-        self._settings = {name: (*used, first[name])[0] for name, used in self._used.items()}
-        self._comparable = Comparable(chosen, planned)
+    def __init__(self, study: StudyRuns, labels: Mapping[str, str]) -> None:
+        """Take a study's runs, and a short name for every experiment."""
+        self._study, self._labels = study, labels
+        self._started = [row for row in study.rows if row["status"] == "completed"]
+        self._used = {name: each.used for name, each in study.selections.items()}
         self._meters: dict[Meter, dict[str, Sequence[Row]]] = {}
-        for name, each in chosen.items():
+        for name, each in study.selections.items():
             if each.used:
                 self._meters.setdefault(each.meter, {})[name] = each.used
         self._surroundings = {
@@ -131,30 +87,34 @@ class _Study:
         }
         self._lengths = {name: _mean_length(used) for name, used in self._used.items()}
 
-    def comparisons(self, metric: str) -> list[dict[str, Any]]:
-        """Return every pair of one quantity as rows."""
-        found: list[Comparison] = []
-        for group in self._meters.values():
-            found += map(self._fair, compare(self._blocks(group, metric)))
+    def pairs(self, metric: str) -> list[Comparison]:
+        """Return every pair's comparison in one quantity, not yet corrected for their number."""
+        found = [
+            each for group in self._meters.values() for each in compare(self._blocks(group, metric))
+        ]
         return [
-            {
-                "metric": metric,
-                **asdict(each),
-                "label_a": self._labels[each.experiment_a],
-                "label_b": self._labels[each.experiment_b],
-                "differs": self._differs(each.experiment_a, each.experiment_b),
-            }
-            for each in with_holm(found)
+            replace(
+                self._fair(each),
+                metric=metric,
+                label_a=self._labels[each.experiment_a],
+                label_b=self._labels[each.experiment_b],
+                differs=self._differs(each.experiment_a, each.experiment_b),
+            )
+            for each in found
         ]
 
     def _fair(self, found: Comparison) -> Comparison:
         """Return a comparison, or why there is none."""
-        names = (found.experiment_a, found.experiment_b)
-        reason = self._comparable.why_not(*names)
+        reason = self._study.comparable.why_not(found.experiment_a, found.experiment_b)
         if reason is None:
             return found
-        reason = f"{NOT_COMPARABLE}{reason}"
-        return Comparison(*names, None, None, found.n_a, found.n_b, unavailable=reason)
+        return Comparison(
+            experiment_a=found.experiment_a,
+            experiment_b=found.experiment_b,
+            n_a=found.n_a,
+            n_b=found.n_b,
+            unavailable=f"{NOT_COMPARABLE}{reason}",
+        )
 
     def levels(self, metric: str) -> list[dict[str, Any]]:
         """Return what the values of each setting do to one quantity as rows.
@@ -164,14 +124,18 @@ class _Study:
         """
         group = self._first_group()
         used = {name: group.get(name, ()) for name in self._used}
-        values = {name: [row[name] for row in self._settings.values()] for name in self._factors}
+        firsts = [
+            (*self._used[name], members[0])[0] for name, members in self._study.experiments.items()
+        ]
+        factors = [*SETTING_COLUMNS, *self._study.settings]
+        values = {name: [row[name] for row in firsts] for name in factors}
         found = levels(self._blocks(used, metric), values)
         return [{"metric": metric, **asdict(each)} for each in found]
 
-    def front(self) -> list[dict[str, Any]]:
-        """Return every experiment's place for each objective as rows."""
+    def front(self) -> list[Point]:
+        """Return every experiment's place for each objective."""
         group = self._first_group()
-        points = pareto(group, seed_of(self._design, "front"))
+        points = pareto(group, seed_of(self._study.design_hash, "front"))
         others = [name for name in self._used if name not in group]
         points += [
             Point(objective, direction, name, unavailable=self._outside(name))
@@ -181,18 +145,20 @@ class _Study:
         place = {name: number for number, name in enumerate(self._used)}
         rank = {name: number for number, name in enumerate(OBJECTIVES)}
         points.sort(key=lambda point: (rank[point.objective], place[point.experiment]))
-        return [{**asdict(point), "label": self._labels[point.experiment]} for point in points]
+        return [replace(point, label=self._labels[point.experiment]) for point in points]
 
     def _blocks(self, group: Used, metric: str) -> Blocks:
         return blocks(group, self._started, metric)
 
     def _outside(self, experiment: str) -> str:
-        reason = self._comparable.outside.get(experiment)
+        reason = self._study.comparable.outside.get(experiment)
         return "no run is in the mean" if reason is None else f"{NOT_COMPARABLE}{reason}"
 
     def _first_group(self) -> Used:
         """Return the experiments of the first comparable group that have a mean."""
-        groups = ([name for name in each if self._used[name]] for each in self._comparable.groups)
+        groups = (
+            [name for name in each if self._used[name]] for each in self._study.comparable.groups
+        )
         return {name: self._used[name] for name in next(filter(None, groups), [])}
 
     def _differs(self, one: str, other: str) -> list[str]:

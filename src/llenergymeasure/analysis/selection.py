@@ -80,10 +80,20 @@ def select(members: Sequence[Row]) -> Selection:
 
 def selections(rows: Iterable[Row]) -> dict[str, Selection]:
     """Return the selection of each experiment, in the order of their first rows."""
+    return {experiment: select(members) for experiment, members in by_experiment(rows).items()}
+
+
+def used_runs(rows: Iterable[Row]) -> dict[str, tuple[Row, ...]]:
+    """Return the runs in the mean of each experiment."""
+    return {experiment: chosen.used for experiment, chosen in selections(rows).items()}
+
+
+def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Return the rows of each experiment, in the order of their first ones."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["experiment"], []).append(row)
-    return {experiment: select(members) for experiment, members in groups.items()}
+    return groups
 
 
 def kind_rank(kind: str | None) -> int:

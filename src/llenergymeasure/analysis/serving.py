@@ -5,7 +5,6 @@ there, and what each request adds (L. A. Barroso and U. Hölzle 2007, IEEE Compu
 intercept is the power of waiting, the slope the energy of one request more.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,9 +69,6 @@ class LoadCurve:
         intercept_half_w: half width of its interval.
         slope_j: energy of one request more, in J.
         slope_half_j: half width of its interval.
-        correlation: of the two errors.
-        scatter: root of the reduced chi-squared where the points' uncertainties are known: above 1
-            they scatter more than these explain, and the intervals are as much wider.
         points: how many it rests on.
     """
 
@@ -80,9 +76,12 @@ class LoadCurve:
     intercept_half_w: float
     slope_j: float
     slope_half_j: float
-    correlation: float
-    scatter: float | None
     points: int
+
+    @property
+    def shown(self) -> bool:
+        """Whether the runs show that power changes with load."""
+        return abs(self.slope_j) > self.slope_half_j
 
 
 @dataclass(frozen=True)
@@ -127,8 +126,6 @@ def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
         intercept_half_w=float(half[0]),
         slope_j=float(slope),
         slope_half_j=float(half[1]),
-        correlation=float(covariance[0, 1] / math.sqrt(covariance[0, 0] * covariance[1, 1])),
-        scatter=math.sqrt(chi_squared) if weighted else None,
         points=len(points),
     )
 

@@ -1,15 +1,15 @@
 """Two sides compared: two studies, experiment by experiment, or two experiments of one study."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llenergymeasure.analysis.comparison import holm
-from llenergymeasure.analysis.relations import relate
+from llenergymeasure.analysis.comparison import with_holm
+from llenergymeasure.analysis.relations import COMPARED, Related
+from llenergymeasure.analysis.study_runs import StudyRuns
 
 A, B = "A", "B"
 
@@ -28,29 +28,29 @@ class Match:
     runs_a: pa.Table
     runs_b: pa.Table
 
+    def related(self) -> Related:
+        """Return the two sides as the two experiments of a study."""
+        sides = [_renamed(self.runs_a, A), _renamed(self.runs_b, B)]
+        both = pa.concat_tables(sides, promote_options="permissive")
+        return Related(StudyRuns.of(both), {A: A, B: B})
 
-def compare_sides(matches: Iterable[Match]) -> list[dict[str, Any]]:
+
+def compare_sides(matches: Sequence[Match]) -> list[dict[str, Any]]:
     """Return how B relates to A in each quantity, as rows of ``comparisons.parquet``.
 
     ``label`` names the pair; ``p_holm`` allows for all pairs of the quantity.
     """
-    rows = [{**row, "label": match.label} for match in matches for row in _compared(match)]
-    by_metric: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        by_metric.setdefault(row["metric"], []).append(row)
-    for members in by_metric.values():
-        p_values = np.array([np.nan if row["p"] is None else row["p"] for row in members])
-        for row, p_holm in zip(members, holm(p_values), strict=True):
-            row["p_holm"] = float(p_holm) if np.isfinite(p_holm) else None
-    return rows
-
-
-def _compared(match: Match) -> list[dict[str, Any]]:
-    sides = {A: match.runs_a, B: match.runs_b}
-    named = [_renamed(runs, name) for name, runs in sides.items()]
-    both = pa.concat_tables(named, promote_options="permissive")
-    found: list[dict[str, Any]] = relate(both, {A: A, B: B}, "")["comparisons"].to_pylist()
-    return found
+    related = [(match.label, match.related()) for match in matches]
+    rows = []
+    for metric in COMPARED:
+        found = [(label, pair) for label, each in related for pair in each.pairs(metric)]
+        corrected = with_holm([pair for _, pair in found])
+        labels = [label for label, _ in found]
+        rows += [
+            {**asdict(pair), "label": label} for label, pair in zip(labels, corrected, strict=True)
+        ]
+    order = {match.label: place for place, match in enumerate(matches)}
+    return sorted(rows, key=lambda row: order[row["label"]])
 
 
 def _renamed(runs: pa.Table, name: str) -> pa.Table:

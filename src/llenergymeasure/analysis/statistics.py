@@ -25,8 +25,6 @@ Reals: TypeAlias = NDArray[np.float64]
 ROUNDING = 1e-13
 """A standard error relative to what it belongs to below this is the arithmetic's own."""
 
-CONFIDENCE = 0.95
-
 MIN_GRUBBS = 5
 OUTLIER_LEVEL = 0.01
 
@@ -197,9 +195,9 @@ def column_variances(values: Reals) -> Reals:
 
 
 @cache
-def t_quantile(degrees_of_freedom: float, confidence: float = CONFIDENCE) -> float:
-    """Return the two-sided quantile of Student's t distribution."""
-    return float(t_upper(0.5 - confidence / 2, degrees_of_freedom))
+def t_quantile(degrees_of_freedom: float) -> float:
+    """Return the two-sided 95 % quantile of Student's t distribution."""
+    return float(t_upper(0.025, degrees_of_freedom))
 
 
 def t_upper(tail: Any, degrees_of_freedom: Any) -> Any:

@@ -14,39 +14,16 @@ import numpy as np
 import pyarrow as pa
 
 from llenergymeasure.analysis import stopping
-from llenergymeasure.analysis.comparable import COLUMNS as COMPARED_COLUMNS
-from llenergymeasure.analysis.comparable import Comparable
-from llenergymeasure.analysis.selection import MACHINE_COLUMNS, Row, Selection, select
+from llenergymeasure.analysis.selection import Row, Selection
 from llenergymeasure.analysis.statistics import Estimate, energy_per_correct, estimate, outliers
-from llenergymeasure.results.table import CLOCK_REALS, RUN_SCHEMA, setting_array
+from llenergymeasure.analysis.study_runs import CLOCK_REALS, METRICS, SETTING_COLUMNS, StudyRuns
+from llenergymeasure.results.table import RUN_SCHEMA, setting_array
 
 ENERGY = stopping.METRIC
-METRICS = (
-    "energy_per_output_token_j",
-    "energy_per_request_j",
-    "energy_node_ratio",
-    "output_tokens_per_request",
-    "power_mean_w",
-    "output_tokens_per_s",
-    "request_latency_p50_s",
-    "request_latency_p95_s",
-    "time_to_first_token_p50_s",
-    "time_to_first_token_p99_s",
-    "time_per_output_token_p50_s",
-    "goodput_requests_per_s",
-    "energy_per_good_request_j",
-    "perplexity",
-    "quality_score",
-    "carbon_per_1000_requests_gco2e",
-    "cost_per_1000_requests",
-)
 PER_CORRECT = "energy_per_correct_j"
 STATISTICS = ("mean", "sd", "ci95_low", "ci95_high")
 COVERAGE_FACTOR = 1.96
 """Half width of a 95 % interval over its standard deviation, as the meter gives ``u95_j``."""
-SETTING_COLUMNS = ("backend", "model", "precision", "runner")
-"""Fixed columns that are settings: part of an experiment's label where they differ."""
-
 _TEXTS = pa.list_(pa.field("element", pa.string()))
 
 SUMMARY_SCHEMA = pa.schema(
@@ -102,57 +79,36 @@ and ``energy_u_sys_rel`` are the means of the runs' own ``u95_j``, ``shared_u95_
 over their gross energy; clocks are the ends of the runs' ranges and the medians of the rest;
 ``validity`` is every code seen, left-out runs included."""
 
-NEEDED_COLUMNS = (
-    *("experiment", "cycle", "order", "status", "kind", "energy_source", "energy_scopes"),
-    *("validity", "window_s", "energy_gross_j", "energy_u95_j", "energy_u_sys_j", "study"),
-    *("energy_shared_u95_j", *CLOCK_REALS, "slowed_by", "quality_items", "quality_correct"),
-    *("study_design_hash", "host", "gpu_uuid", "started_at", "start_temperature_celsius"),
-    *("peak_memory_bytes", *SETTING_COLUMNS, *MACHINE_COLUMNS, *METRICS, *COMPARED_COLUMNS),
-)
-"""Columns of ``runs.parquet`` that the statistics read: a large study's others stay on disk."""
 
-
-def summarise(runs: pa.Table, plan: Mapping[str, Any] | None = None) -> pa.Table:
+def summarise(study: StudyRuns) -> pa.Table:
     """Return one row for every experiment, in the order of their first run.
 
     Standard deviation and interval are null for one run; a metric that some of the ``n`` runs
-    lack is null, because its mean would not be over ``n``.
-
-    Args:
-        runs: one row a run.
-        plan: ``plan.json``, parsed: where its ``execution`` has a ``precision_target``, the
-            interval of the energy per output token takes its spread from the pilot's cycles.
+    lack is null, because its mean would not be over ``n``. Where the study has a precision target,
+    the interval of the energy per output token takes its spread from the pilot's cycles.
     """
-    settings = [name for name in runs.column_names if name not in RUN_SCHEMA.names]
-    groups: dict[str, list[Row]] = {}
-    for row in runs.select([*dict.fromkeys(NEEDED_COLUMNS), *settings]).to_pylist():
-        groups.setdefault(row["experiment"], []).append(row)
-    labels = _labels([members[0] for members in groups.values()], settings)
-    selections = [select(members) for members in groups.values()]
-    plan = plan or {}
-    comparable = Comparable(dict(zip(groups, selections, strict=True)), plan.get("runs") or ())
+    firsts = [members[0] for members in study.experiments.values()]
     group_of = {
         experiment: number
-        for number, members in enumerate(comparable.groups, start=1)
+        for number, members in enumerate(study.comparable.groups, start=1)
         for experiment in members
     }
-    execution = plan.get("execution") or {}
     rows = [
         {
-            **_summary_row(members, selection, execution),
+            **_summary_row(members, study.selections[experiment], study.execution),
             "label": label,
             "comparison_group": group_of.get(experiment),
-            "not_comparable": comparable.outside.get(experiment),
+            "not_comparable": study.comparable.outside.get(experiment),
         }
-        for (experiment, members), selection, label in zip(
-            groups.items(), selections, labels, strict=True
+        for (experiment, members), label in zip(
+            study.experiments.items(), _labels(firsts, [*study.settings]), strict=True
         )
     ]
     table = pa.Table.from_pylist(rows, schema=SUMMARY_SCHEMA)
-    for name in settings:
-        values = [members[0][name] for members in groups.values()]
+    for name, kind in study.settings.items():
         column = f"setting.{name}" if name in SUMMARY_SCHEMA.names else name
-        table = table.append_column(column, _typed(values, runs.schema.field(name).type))
+        array = setting_array([first[name] for first in firsts])
+        table = table.append_column(column, array.cast(kind))
     return table
 
 
@@ -338,8 +294,3 @@ def _label_part(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return f"{short}={str(value).lower()}"
     return f"{short}={str(value).removesuffix('.0') if isinstance(value, float) else value}"
-
-
-def _typed(values: list[Any], kind: pa.DataType) -> pa.Array:
-    array = setting_array(values)
-    return array if array.type == kind else array.cast(kind)

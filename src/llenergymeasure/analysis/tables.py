@@ -16,33 +16,14 @@ from pyarrow import csv
 
 from llenergymeasure.analysis.merge import merge_runs
 from llenergymeasure.analysis.relations import SCHEMAS, labels_of, relate
+from llenergymeasure.analysis.study_runs import StudyRuns
 from llenergymeasure.analysis.summary import SUMMARY_SCHEMA, summarise
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import load_json, replacing
 from llenergymeasure.parquet import read_parquet
-from llenergymeasure.results.layout import (
-    RUNS_NAME,
-    SUMMARY_CSV_NAME,
-    SUMMARY_NAME,
-    TABLE_NAMES,
-    StudyFolder,
-)
+from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, TABLE_NAMES, StudyFolder
 from llenergymeasure.results.table import RUN_SCHEMA
 from llenergymeasure.screen import printable
-
-__all__ = [
-    "RUNS_NAME",
-    "SUMMARY_CSV_NAME",
-    "SUMMARY_NAME",
-    "TABLE_NAMES",
-    "harmless",
-    "harmless_text",
-    "read_plan",
-    "read_table",
-    "write_file",
-    "write_runs",
-    "write_tables",
-]
 
 DERIVED_DIGITS = 12
 """Significant digits of derived values: the last few differ between processors."""
@@ -78,10 +59,10 @@ def write_tables(study_dir: Path, *, partial: bool) -> None:
         ResultsError: the plan or a finished run's record cannot be read.
     """
     plan = read_plan(StudyFolder(study_dir).plan)
-    runs = write_runs(plan, study_dir, partial=partial)
-    summary = summarise(runs, plan)
+    study = StudyRuns.of(write_runs(plan, study_dir, partial=partial), plan)
+    summary = summarise(study)
     labels = labels_of(summary.select(["experiment", "label"]).to_pylist())
-    related = relate(runs, labels, str(plan["study_design_hash"]), plan["runs"])
+    related = relate(study, labels)
     tables = {name: _rounded(table) for name, table in {"summary": summary, **related}.items()}
     for file_name in TABLE_NAMES:
         if file_name == RUNS_NAME:
@@ -126,10 +107,9 @@ def read_table(study_dir: Path, name: str) -> pa.Table:
         ResultsError: it is absent or damaged.
     """
     path = study_dir / name
-    try:
-        table = read_parquet(path)
-    except FileNotFoundError:
-        raise ResultsError(f"{path} is not there; merge the study's runs first") from None
+    if not path.exists():
+        raise ResultsError(f"{path} is not there; merge the study's runs first")
+    table = read_parquet(path)
     for field in _SCHEMAS.get(name, ()):
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(len(table), field.type))

@@ -382,7 +382,6 @@ def _paths(folder: StudyFolder) -> StudyPaths:
 
 
 def _read_table(path: Path) -> pa.Table:
-    try:
-        return read_parquet(path)
-    except FileNotFoundError:
-        raise ResultsError(f"{path}: there is no such table") from None
+    if not path.exists():
+        raise ResultsError(f"{path}: there is no such table")
+    return read_parquet(path)

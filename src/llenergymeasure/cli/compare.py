@@ -11,12 +11,13 @@ import typer
 
 from llenergymeasure.analysis.relations import COMPARED, labels_of
 from llenergymeasure.analysis.sides import Match, compare_sides, of_experiment
-from llenergymeasure.analysis.tables import RUNS_NAME, SUMMARY_NAME, read_table
+from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.cli.output import JsonOption, print_json
 from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.report.verdicts import how, shown
 from llenergymeasure.report.wording import NOTHING, p_value, plain, rounded_range, shortened
+from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME
 from llenergymeasure.screen import aligned
 
 Row: TypeAlias = Mapping[str, Any]

@@ -32,8 +32,9 @@ def export(
     ] = None,
 ) -> None:
     """Write a study's results in formats for papers and other tools."""
-    from llenergymeasure.analysis.tables import RUNS_NAME, SUMMARY_NAME, read_plan, read_table
+    from llenergymeasure.analysis.tables import read_plan, read_table
     from llenergymeasure.report.export.forms import FORMS
+    from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME
 
     if form not in (*FORMS, _CRATE):
         names = ", ".join([*FORMS, _CRATE])

@@ -14,8 +14,8 @@ from llenergymeasure.errors import ConfigurationError, PreflightError, ResultsEr
 from llenergymeasure.plan import Plan, left_out_lines
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.results.notes import distinct
-from llenergymeasure.results.row_file import read_run_row
+from llenergymeasure.results.notes import distinct, notes_of
+from llenergymeasure.results.reading import read_result
 from llenergymeasure.screen import printable
 from llenergymeasure.workflow.cluster import left_jobs, waiting
 from llenergymeasure.workflow.manifest import count, precision_of, states
@@ -68,7 +68,8 @@ def _notes(folder: StudyFolder, runs: Sequence[Mapping[str, Any]]) -> Iterator[l
     finished = [run for run in runs if run["status"] == "completed"]
     for run in finished[:READ_NOTES]:
         with suppress(ResultsError):
-            yield read_run_row(folder.run(run["experiment"], run["cycle"]).row)["notes"] or []
+            result = read_result(folder.run(run["experiment"], run["cycle"]).result)
+            yield notes_of(result.provenance)
 
 
 def _queued(folder: StudyFolder) -> Iterator[str]:
@@ -129,6 +130,6 @@ def results(
 
         csv.write_csv(harmless(table), sys.stdout.buffer)
     else:
-        from llenergymeasure.report.groups import groups_text
+        from llenergymeasure.report.text import groups_text
 
         print(groups_text(table, groups, str(averaged)))

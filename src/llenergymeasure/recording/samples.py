@@ -266,6 +266,8 @@ def _whole_batches(stream: pa.RecordBatchStreamReader) -> Iterator[pa.RecordBatc
 def _read_parquet(path: Path) -> Samples:
     from llenergymeasure.parquet import read_parquet
 
+    if not path.exists():
+        raise FileNotFoundError(path)
     table = read_parquet(path)
     metadata = table.schema.metadata or {}
     header = Header.from_json(metadata[METADATA_KEY])

@@ -17,6 +17,7 @@ from llenergymeasure.report.figures import (
     layer,
     no_figure,
     numbers,
+    plot_size,
     texts,
 )
 from llenergymeasure.report.wording import (
@@ -296,8 +297,7 @@ def _order(points: Sequence[OrderPoint], trend: Drift | None, *, wide: bool) -> 
     )
     return {
         "layer": [zero, layer(_trend_ends(points, trend), line, x=x, y=y), dots],
-        "width": WIDE - 60 if wide else NARROW - 50,
-        "height": 260 if wide else 240,
+        **plot_size(260, 240, wide=wide),
     }
 
 

@@ -1,12 +1,12 @@
 """The experiments and the runs' flags as lines of the page's tables."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.relations import LENGTH, LENGTHS_APART
 from llenergymeasure.report.findings import TOKEN
-from llenergymeasure.report.flags import consequence, meaning
 from llenergymeasure.report.wording import (
     AS_IS,
     NOTHING,
@@ -16,6 +16,7 @@ from llenergymeasure.report.wording import (
     rounded,
     with_interval,
 )
+from llenergymeasure.units import DISQUALIFYING, VALIDITY
 
 Row: TypeAlias = Mapping[str, Any]
 REQUEST = "energy_per_request_j"
@@ -45,37 +46,6 @@ class Declared:
     currency: str
 
 
-@dataclass(frozen=True)
-class TableRow:
-    """One experiment's line in the page's table, ready to print."""
-
-    number: int
-    experiment: str
-    label: str
-    kind: str
-    runs: str
-    per_token: str
-    spread: str
-    per_request: str
-    answer: str
-    power: str
-    speed: str
-    latency: str
-    carbon: str
-    cost: str
-    flags: str
-
-
-@dataclass(frozen=True)
-class Flag:
-    """One validity code that occurred."""
-
-    code: str
-    runs: int
-    meaning: str
-    consequence: str
-
-
 def declared(summary: Sequence[Row], runs: Iterable[Row]) -> Declared:
     """Return which of carbon and cost the study's experiments have."""
     currencies = dict.fromkeys(run["cost_currency"] for run in runs if run["cost_currency"])
@@ -86,30 +56,32 @@ def declared(summary: Sequence[Row], runs: Iterable[Row]) -> Declared:
     )
 
 
-def table_rows(summary: Sequence[Row], token: Scale, request: Scale) -> list[TableRow]:
-    """Return the page's table of experiments, in the order given."""
-    return [_table_row(number, row, token, request) for number, row in enumerate(summary, start=1)]
+def table_rows(summary: Sequence[Row], token: Scale, request: Scale) -> list[dict[str, Any]]:
+    """Return the page's table of experiments as texts, in the order given."""
+    return [
+        {"number": number, **_table_row(row, token, request)}
+        for number, row in enumerate(summary, start=1)
+    ]
 
 
-def _table_row(number: int, row: Row, token: Scale, request: Scale) -> TableRow:
+def _table_row(row: Row, token: Scale, request: Scale) -> dict[str, str]:
     mean, sd = row[f"{TOKEN}_mean"], row[f"{TOKEN}_sd"]
-    return TableRow(
-        number=number,
-        experiment=row["experiment"],
-        label=plain(row["label"], 120),
-        kind=row["kind"] or NOTHING,
-        runs=_run_counts(row),
-        per_token=_with_interval(row, TOKEN, token),
-        spread=NOTHING if sd is None or not mean else percent(sd / mean),
-        per_request=_with_interval(row, REQUEST, request),
-        answer=_with_interval(row, LENGTH),
-        power=_with_interval(row, "power_mean_w"),
-        speed=_with_interval(row, "output_tokens_per_s"),
-        latency=rounded(row["request_latency_p50_s_mean"]),
-        carbon=_with_interval(row, CARBON),
-        cost=_with_interval(row, COST),
-        flags=plain(", ".join(row["validity"] or ())),
-    )
+    return {
+        "experiment": row["experiment"],
+        "label": plain(row["label"], 120),
+        "kind": row["kind"] or NOTHING,
+        "runs": _run_counts(row),
+        "per_token": _with_interval(row, TOKEN, token),
+        "spread": NOTHING if sd is None or not mean else percent(sd / mean),
+        "per_request": _with_interval(row, REQUEST, request),
+        "answer": _with_interval(row, LENGTH),
+        "power": _with_interval(row, "power_mean_w"),
+        "speed": _with_interval(row, "output_tokens_per_s"),
+        "latency": rounded(row["request_latency_p50_s_mean"]),
+        "carbon": _with_interval(row, CARBON),
+        "cost": _with_interval(row, COST),
+        "flags": plain(", ".join(row["validity"] or ())),
+    }
 
 
 def _run_counts(row: Row) -> str:
@@ -151,13 +123,28 @@ def unlike_lengths(summary: Iterable[Row]) -> str | None:
     )
 
 
-def flags(runs: Iterable[Row]) -> list[Flag]:
-    """Return the validity codes that occurred, each with its meaning."""
-    counts: dict[str, int] = {}
-    for run in runs:
-        for code in run["validity"] or ():
-            counts[code] = counts.get(code, 0) + 1
+def flags(runs: Iterable[Row]) -> list[dict[str, Any]]:
+    """Return the validity codes that occurred, each with its number of runs and its meaning."""
+    counts = Counter(code for run in runs for code in run["validity"] or ())
     return [
-        Flag(plain(code), number, meaning(code), consequence(code))
+        {
+            "code": plain(code),
+            "runs": number,
+            "meaning": meaning(code),
+            "consequence": consequence(code),
+        }
         for code, number in sorted(counts.items())
     ]
+
+
+def meaning(code: str) -> str:
+    """Return one validity code's meaning as a sentence."""
+    known = VALIDITY.get(code)
+    if known is None:
+        return "A code of another version; see that version's documentation."
+    return known.meaning
+
+
+def consequence(code: str) -> str:
+    """Return what the code does to the run: left out of means, or shown only."""
+    return "left out of means" if code in DISQUALIFYING else "in means, shown"

@@ -31,6 +31,13 @@ COLOURS = {
 
 WIDE, NARROW = 800, 340
 
+
+def plot_size(height: int, narrow_height: int | None = None, *, wide: bool) -> dict[str, int]:
+    """Return the size of a plot with an axis on its left, as tall on a phone unless said."""
+    width = WIDE - 60 if wide else NARROW - 56
+    return {"width": width, "height": height if wide or narrow_height is None else narrow_height}
+
+
 _CONFIG = {
     "font": "Helvetica, Arial, 'Liberation Sans', sans-serif",
     "background": COLOURS["paper"],

@@ -9,9 +9,14 @@ from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.blocks import blocks
 from llenergymeasure.analysis.drift import Drift, drift
-from llenergymeasure.analysis.selection import in_means, kind_rank, meter_of, selections
+from llenergymeasure.analysis.selection import in_means, kind_rank, meter_of
 from llenergymeasure.report.charts import STATES, OrderPoint
-from llenergymeasure.report.verdicts import Pairs, difference_sentence, inconclusive_sentence
+from llenergymeasure.report.verdicts import (
+    Pairs,
+    difference_sentence,
+    inconclusive_sentence,
+    name_of,
+)
 from llenergymeasure.report.wording import (
     Scale,
     counted,
@@ -24,6 +29,7 @@ from llenergymeasure.report.wording import (
 )
 
 Row: TypeAlias = Mapping[str, Any]
+Used: TypeAlias = Mapping[str, Sequence[Row]]
 TOKEN = "energy_per_output_token_j"  # noqa: S105 - of text
 WIDE_REL = 0.1
 """Where an interval reaches this far above the mean, the page says that runs are too few."""
@@ -61,13 +67,6 @@ def drawn_together(summary: Sequence[Row]) -> list[Row]:
     """Return the experiments that one axis may hold: those of the first group."""
     groups = comparable_groups(summary)
     return groups[0] if groups else list(summary)
-
-
-def runs_in_means(summary: Sequence[Row], runs: Iterable[Row]) -> list[Row]:
-    """Return the runs that the means of ``summary`` are over."""
-    known = {row["experiment"] for row in summary}
-    chosen = selections(run for run in runs if run["experiment"] in known)
-    return [run for each in chosen.values() for run in each.used]
 
 
 def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[str]:
@@ -112,18 +111,18 @@ def _ranking(group: Sequence[Row], pairs: Pairs) -> list[str]:
     scale = scale_for((row[f"{TOKEN}_mean"] for row in group), "J")
     verb = "is estimated to use" if best["kind"] == "estimated" else "used"
     if len(group) == 1:
-        return [f"{_name(best)} {verb} {_quantity(best, scale)} per output token."]
+        return [f"{name_of(best)} {verb} {_quantity(best, scale)} per output token."]
     difference = difference_sentence(pairs, best, worst)
     if difference is None:
         means = "Estimated means" if best["kind"] == "estimated" else "Means"
         return [
             f"{means} of energy per output token lie between {_quantity(best, scale)} with "
-            f"{_name(best)} and {_quantity(worst, scale)} with {_name(worst)}.",
+            f"{name_of(best)} and {_quantity(worst, scale)} with {name_of(worst)}.",
             inconclusive_sentence(pairs, group),
         ]
     return [
-        f"Least energy: {_name(best)} {verb} {_quantity(best, scale)} per output token.",
-        f"Most: {_name(worst)} with {_quantity(worst, scale)}.",
+        f"Least energy: {name_of(best)} {verb} {_quantity(best, scale)} per output token.",
+        f"Most: {name_of(worst)} with {_quantity(worst, scale)}.",
         difference,
         *undecided(group, pairs),
     ]
@@ -136,7 +135,7 @@ def other_work(group: Sequence[Row], pairs: Pairs) -> list[str]:
     if not found:
         return []
     number, verb = counted(len(found), "experiment"), "is" if len(found) == 1 else "are"
-    return [f"{number} {verb} not compared with {_name(group[0])}: {plain(found[0], 200)}."]
+    return [f"{number} {verb} not compared with {name_of(group[0])}: {plain(found[0], 200)}."]
 
 
 def not_ranked(groups: Sequence[Sequence[Row]]) -> list[str]:
@@ -179,10 +178,6 @@ def _no_energy(runs: Sequence[Row]) -> str:
     return "No energy was observed. Speeds are in the table."
 
 
-def _name(row: Row) -> str:
-    return plain(row["label"], 90)
-
-
 def _quantity(row: Row, scale: Scale) -> str:
     mean, low, high = scale.of(row, TOKEN)
     if low is None or high is None:
@@ -210,32 +205,34 @@ def undecided(group: Sequence[Row], pairs: Pairs) -> list[str]:
     close = [row for row in group[1:] if not pairs.less(group[0], row)]
     if not close:
         return []
-    names = "; ".join(_name(row) for row in close[:3])
+    names = "; ".join(name_of(row) for row in close[:3])
     more = f" and {len(close) - 3} more" if len(close) > 3 else ""
     return [f"Not shown to use more than it: {names}{more}. Which of them is least is open."]
 
 
-def order_points(summary: Sequence[Row], runs: Sequence[Row]) -> list[OrderPoint]:
-    """Return each run against its experiment's mean, by the order in which runs began."""
+def order_points(summary: Sequence[Row], runs: Sequence[Row], used: Used) -> list[OrderPoint]:
+    """Return each run against its experiment's mean, by the order in which runs began.
+
+    Args:
+        summary: the experiments.
+        runs: every planned run.
+        used: the runs in the mean of each experiment.
+    """
     means = {row["experiment"]: row for row in summary}
-    used = {(run["experiment"], run["cycle"]) for run in runs_in_means(summary, runs)}
     points = []
     for position, run in enumerate(_by_start(runs), start=1):
         row = means[run["experiment"]]
         mean = row[f"{TOKEN}_mean"]
         if row["n"] < 2 or not mean or run[TOKEN] is None or meter_of(run) != meter_of(row):
             continue
-        is_used = (run["experiment"], run["cycle"]) in used
+        is_used = any(run is each for each in used[run["experiment"]])
         state = STATES[2] if not is_used else STATES[1] if run["validity"] else STATES[0]
         points.append(OrderPoint(position, run[TOKEN] / mean - 1, state))
     return points
 
 
-def order_trend(summary: Sequence[Row], runs: Sequence[Row]) -> Drift | None:
+def order_trend(runs: Sequence[Row], used: Used) -> Drift | None:
     """Return the trend of energy along the order, over the runs in the means."""
-    known = {row["experiment"] for row in summary}
-    chosen = selections(run for run in runs if run["experiment"] in known)
-    used = {name: each.used for name, each in chosen.items()}
     return drift(blocks(used, _by_start(runs), TOKEN))
 
 

@@ -15,14 +15,13 @@ from llenergymeasure.report.charts import (
 )
 from llenergymeasure.report.figures import (
     COLOURS,
-    NARROW,
-    WIDE,
     Chart,
     Figure,
     drawn,
     layer,
     no_figure,
     numbers,
+    plot_size,
     texts,
 )
 from llenergymeasure.report.wording import listed, plain, shortened
@@ -93,8 +92,7 @@ def _scatter(rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, *, wide:
             kind_points(rows, x, y),
             *_labels(rows, energy, other, LABEL_LENGTH if wide else NARROW_LABEL_LENGTH),
         ],
-        "width": WIDE - 60 if wide else NARROW - 56,
-        "height": 340 if wide else 280,
+        **plot_size(340, 280, wide=wide),
     }
 
 

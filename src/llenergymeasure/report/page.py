@@ -7,13 +7,8 @@ from typing import Any
 
 import yaml
 
-from llenergymeasure.analysis.tables import (
-    RUNS_NAME,
-    SUMMARY_NAME,
-    read_plan,
-    read_table,
-    write_file,
-)
+from llenergymeasure.analysis.selection import used_runs
+from llenergymeasure.analysis.tables import read_plan, read_table, write_file
 from llenergymeasure.config.dotted import leaves
 from llenergymeasure.report import charts, experiments, findings, method
 from llenergymeasure.report.advice import failures
@@ -25,23 +20,12 @@ from llenergymeasure.report.serving import serving_content
 from llenergymeasure.report.sweep import sweep_figures
 from llenergymeasure.report.traces import trace_figures
 from llenergymeasure.report.wording import counted, plain, scale_for, shortened
-from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
+from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, TABLE_NAMES, StudyFolder
 from llenergymeasure.results.notes import distinct
 from llenergymeasure.results.table import RUN_SCHEMA
 
 PAGE_NAME = "report.html"
 FIGURES_FOLDER = "figures"
-FIGURE_NAMES = (
-    "energy_per_output_token",
-    "energy_per_request",
-    "energy_throughput",
-    "energy_latency",
-    "energy_order",
-)
-"""The figures that every study has; others follow from what it swept and recorded."""
-FIGURE_FILES = tuple(
-    f"{FIGURES_FOLDER}/{name}.{suffix}" for name in FIGURE_NAMES for suffix in ("svg", "pdf")
-)
 LISTED_EXPERIMENTS = 200
 LISTED_FAILURES = 50
 LISTED_RUNS = 8
@@ -66,15 +50,16 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
     planned = read_table(study_dir, SUMMARY_NAME).to_pylist()
     runs = read_table(study_dir, RUNS_NAME).to_pylist()
     summary = findings.ranked(planned)
-    used = findings.runs_in_means(summary, runs)
-    trend = findings.order_trend(summary, runs)
+    by_experiment = used_runs(runs)
+    used = [run for members in by_experiment.values() for run in members]
+    trend = findings.order_trend(runs, by_experiment)
     relations = relations_content(study_dir, summary)
     shown = findings.drawn_together(summary)
     offered = _offered(used)
     sweeps = sweep_figures(shown, offered)
     figures = {
         **_figures(study_dir, shown, used, served=bool(offered)),
-        "energy_order": charts.order(findings.order_points(summary, runs), trend),
+        "energy_order": charts.order(findings.order_points(summary, runs, by_experiment), trend),
     }
     traces = trace_figures(study_dir, summary, used)
     group_of = {row["experiment"]: row["comparison_group"] for row in summary}
@@ -221,9 +206,7 @@ def _content(plan: dict[str, Any], summary: list[Any], runs: list[Any]) -> dict[
         "tables": TABLE_NAMES,
         "provenance": provenance,
         "mixtures": method.mixtures(runs),
-        "version": next(
-            (run["llenergymeasure_version"] for run in runs if run["llenergymeasure_version"]), None
-        ),
+        "version": ", ".join(dict(provenance).get("LLenergyMeasure", [])),
     }
 
 

@@ -38,10 +38,12 @@ class Relations:
     """The page's part on how experiments differ.
 
     Attributes:
-        baseline: the pairs with the experiment that the plan runs first, as texts.
+        baseline: the pairs with the plan's first experiment that can be compared, as texts.
         pairs: all pairs, the most significant first, as texts.
         pairs_total: how many there are.
+        baseline_total: how many pairs there are with that experiment.
         levels: the table of settings' values against their first.
+        levels_total: how many of them there are.
         fronts: who is best for energy and one other objective, as sentences.
         verdicts: what the pairs show.
     """
@@ -49,7 +51,9 @@ class Relations:
     baseline: list[dict[str, str]]
     pairs: list[dict[str, str]]
     pairs_total: int
+    baseline_total: int
     levels: list[dict[str, str]]
+    levels_total: int
     fronts: list[str]
     verdicts: Pairs
 
@@ -67,7 +71,8 @@ def relations_content(study_dir: Path, summary: Sequence[Row]) -> Relations:
     names = ("comparisons", "levels", "pareto")
     tables = {name: read_table(study_dir, f"{name}.parquet").to_pylist() for name in names}
     pairs = [row for row in tables["comparisons"] if row["metric"] == TOKEN]
-    first = pairs[0]["experiment_a"] if pairs else None
+    compared = [row for row in pairs if row["ratio"] is not None] or pairs
+    first = compared[0]["experiment_a"] if compared else None
     baseline = [row for row in pairs if row["experiment_a"] == first]
     pairs.sort(key=lambda row: (row["p_holm"] is None, row["p_holm"] or 0.0, row["ratio"] or 0.0))
     levels = [row for row in tables["levels"] if row["metric"] == TOKEN]
@@ -78,7 +83,9 @@ def relations_content(study_dir: Path, summary: Sequence[Row]) -> Relations:
         baseline=[_pair(row, of) for row in baseline[:LISTED_PAIRS]],
         pairs=[_pair(row, of) for row in pairs[:LISTED_PAIRS]],
         pairs_total=len(pairs),
+        baseline_total=len(baseline),
         levels=[_level(row) for row in levels[:LISTED_LEVELS]],
+        levels_total=len(levels),
         fronts=_fronts(tables["pareto"]),
         verdicts=Pairs(pairs),
     )

@@ -19,8 +19,6 @@ from llenergymeasure.analysis.serving import (
 from llenergymeasure.report.charts import NO_ENERGY
 from llenergymeasure.report.figures import (
     COLOURS,
-    NARROW,
-    WIDE,
     Channel,
     Chart,
     Figure,
@@ -28,6 +26,7 @@ from llenergymeasure.report.figures import (
     layer,
     no_figure,
     numbers,
+    plot_size,
     texts,
 )
 from llenergymeasure.report.wording import (
@@ -44,6 +43,11 @@ Row = Mapping[str, Any]
 
 FIGURE_NAMES = ("serving_energy_latency", "serving_power_load")
 LISTED_RUNS = 200
+LINE = (
+    "The line is fitted to the measured runs that keep up: where it meets the axis is the power of "
+    "a loaded server that waits, its slope the energy of one request more."
+)
+NO_LINE = "No line: measured runs at three loads or more have to show that power changes with load."
 NAME_LIMIT = 60
 _LATENCY = "request_latency_p95_s"
 _ENERGY = "energy_per_output_token_j"
@@ -56,12 +60,14 @@ class ServingContent:
     Attributes:
         figures: by name.
         rows: the table's, one a run, as texts.
+        rows_total: how many runs there are.
         sentences: knee and curve of each group of runs that differ in load alone.
         energy_unit: of the table's energies a token.
     """
 
     figures: dict[str, Figure]
     rows: list[dict[str, str]]
+    rows_total: int
     sentences: list[str]
     energy_unit: str
 
@@ -93,6 +99,7 @@ def serving_content(
             FIGURE_NAMES[1]: _power_load(shown, names, curves),
         },
         rows=[_row(run, token) for run in served[:LISTED_RUNS]],
+        rows_total=len(served),
         sentences=[
             sentence
             for name, members in _named(groups, names)
@@ -176,7 +183,7 @@ def line_sentence(name: str, curve: LoadCurve | None) -> list[str]:
     name = shortened(name, NAME_LIMIT)
     slope = _plus_minus(curve.slope_j, curve.slope_half_j)
     basis = f"95 % intervals, {curve.points} runs"
-    if abs(curve.slope_j) <= curve.slope_half_j:
+    if not curve.shown:
         return [
             f"{name}: that power changes with load is not shown ({slope} J per request, {basis})."
         ]
@@ -251,7 +258,7 @@ def _by_load(values: Sequence[Row], unit: str, *, many: bool, wide: bool) -> Cha
             layer(values, _POINT, x=x, y=y, color=_state_colour(), shape=shape),
             layer(values, {**label, "color": COLOURS["ink"]}, x=x, y=y, text=texts("label")),
         ],
-        **_size(wide=wide),
+        **plot_size(320, 260, wide=wide),
     }
 
 
@@ -279,7 +286,7 @@ def _power_load(
     ends = [
         {"group": name, "load": load, "power": curve.intercept_w + curve.slope_j * load}
         for name, _ in _named(groups, names)
-        if (curve := curves[name]) is not None
+        if (curve := curves[name]) is not None and curve.shown
         for load in (0.0, most)
     ]
     x = numbers("load", title="Requests answered per second")
@@ -289,8 +296,14 @@ def _power_load(
         layer(ends, line, x=x, y=y, detail=texts("group")),
         layer(values, _POINT, x=x, y=y, color=_state_colour()),
     ]
-    text = f"{counted(len(values), 'run')}; the lines are given in words above."
-    return drawn(lambda wide: {"layer": marks, **_size(wide=wide)}, title, text)
+    text = counted(len(values), "run") + ("; the lines are given in words above." if ends else ".")
+    chart = {"layer": marks}
+    return drawn(
+        lambda wide: {**chart, **plot_size(320, 260, wide=wide)},
+        title,
+        text,
+        LINE if ends else NO_LINE,
+    )
 
 
 _POINT = {"type": "point", "size": 70, "filled": True, "opacity": 1}
@@ -304,7 +317,3 @@ def _state_colour() -> Channel:
     """Return the colours of runs that keep up and of those that do not."""
     states = {"keeps up": COLOURS["measured"], "over-saturated": COLOURS["flag"]}
     return texts("state", title=None, scale={"domain": [*states], "range": [*states.values()]})
-
-
-def _size(*, wide: bool) -> dict[str, int]:
-    return {"width": WIDE - 60 if wide else NARROW - 56, "height": 320 if wide else 260}

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.serving import LOAD_SETTINGS
-from llenergymeasure.analysis.summary import SETTING_COLUMNS, SUMMARY_SCHEMA
+from llenergymeasure.analysis.study_runs import SETTING_COLUMNS
+from llenergymeasure.analysis.summary import SUMMARY_SCHEMA
 from llenergymeasure.report.charts import BEYOND, KINDS, Axis, interval_marks
 from llenergymeasure.report.figures import (
     COLOURS,
@@ -25,7 +26,7 @@ from llenergymeasure.report.figures import (
     numbers,
     texts,
 )
-from llenergymeasure.report.wording import counted, listed, plain, rounded, shortened
+from llenergymeasure.report.wording import counted, listed, plain, rounded, setting_text
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -159,11 +160,16 @@ def sweep_of(
             if by_load
             else row[setting]
             if numeric
-            else _text(row[setting])
+            else setting_text(row[setting])
         )
 
     placed = [
-        {**row, "x": place(row), "series": _text(row[series]) if series else ""} for row in kept
+        {
+            **row,
+            "x": place(row),
+            "series": setting_text(row[series]) if series else "",
+        }
+        for row in kept
     ]
     x_values = list(dict.fromkeys(row["x"] for row in placed))
     return Sweep(
@@ -202,17 +208,7 @@ def _ordered(rows: Sequence[Row], name: str) -> list[str]:
         {row[name] for row in rows},
         key=lambda value: (value is None, value or 0 if numeric else str(value)),
     )
-    return list(dict.fromkeys(map(_text, values)))
-
-
-def _text(value: Any) -> str:
-    return (
-        "not set"
-        if value is None
-        else f"{value:g}"
-        if isinstance(value, float)
-        else shortened(value, 30)
-    )
+    return list(dict.fromkeys(map(setting_text, values)))
 
 
 def _figure(sweep: Sweep, quantities: Sequence[tuple[str, str, str]]) -> Figure:
@@ -242,7 +238,7 @@ def _told(sweep: Sweep, axis: Axis) -> str:
         rows = [row for row in sweep.rows if row["series"] == series]
         rows.sort(key=lambda row: sweep.x_values.index(row["x"]))
         means = ", ".join(
-            f"{rounded(axis.values(row)['value'])} at {_text(row['x'])}" for row in rows
+            f"{rounded(axis.values(row)['value'])} at {setting_text(row['x'])}" for row in rows
         )
         parts.append(f"{sweep.series}={series}: {means}" if sweep.series else means)
     return f"{axis.title}: {'; '.join(parts)}."

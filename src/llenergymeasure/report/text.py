@@ -6,12 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from llenergymeasure.analysis.tables import RUNS_NAME, SUMMARY_NAME, read_table
+from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.report.advice import Failure, failures
-from llenergymeasure.report.experiments import CARBON, COST, Declared, declared
+from llenergymeasure.report.experiments import CARBON, COST, Declared, declared, flags
 from llenergymeasure.report.findings import ranked
 from llenergymeasure.report.method import meters
 from llenergymeasure.report.wording import (
+    AS_IS,
     NOTHING,
     counted,
     mean_text,
@@ -20,11 +21,12 @@ from llenergymeasure.report.wording import (
     rounded_range,
     scale_for,
 )
-from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.screen import aligned
 from llenergymeasure.units import DISQUALIFYING
 
 LABEL_LIMIT = 44
+GROUP_LIMIT = 40
 LISTED_EXPERIMENTS = 60
 LISTED_FAILURES = 12
 LISTED_RUNS = 3
@@ -162,17 +164,12 @@ def experiment_cells(rows: Sequence[Row], given: Declared) -> list[list[str]]:
 
 def flags_line(runs: Sequence[Row]) -> str:
     """Return each validity code with its number of runs; nothing where there is none."""
-    counts: dict[str, int] = {}
-    for run in runs:
-        for code in run["validity"] or ():
-            counts[code] = counts.get(code, 0) + 1
-    if not counts:
-        return ""
     parts = [
-        f"{plain(code)} ({counted(number, 'run')}{', left out' if code in DISQUALIFYING else ''})"
-        for code, number in sorted(counts.items())
+        f"{each['code']} ({counted(each['runs'], 'run')}"
+        f"{', left out' if each['code'] in DISQUALIFYING else ''})"
+        for each in flags(runs)
     ]
-    return f"Validity: {', '.join(parts)}"
+    return f"Validity: {', '.join(parts)}" if parts else ""
 
 
 def _failures(found: Sequence[Failure], study_dir: Path | None) -> str:
@@ -195,6 +192,44 @@ def _failures(found: Sequence[Failure], study_dir: Path | None) -> str:
     if rest > 0:
         lines.append(f"  ... and {rest} more reasons; see runs.parquet")
     return "\n".join(lines)
+
+
+def groups_text(table: pa.Table, group_by: Sequence[str], metric: str) -> str:
+    """Return one line a group: its values, its mean with interval, and what is not in it.
+
+    Args:
+        table: what :func:`llenergymeasure.analysis.pooling.summarise_by` found.
+        group_by: the columns that make a group.
+        metric: the column averaged.
+    """
+    header = [*group_by, "experiments", "n", "mean", "95 % interval", "not in it"]
+    lines = [header]
+    for row in table.to_pylist():
+        mean, low, high = AS_IS.of(row, metric)
+        others = [
+            f"{row[name]} {told}"
+            for name, told in (
+                ("n_disqualified", "disqualified"),
+                ("n_not_observed", "not observed"),
+                ("n_failed", "without a result"),
+            )
+            if row[name]
+        ]
+        lines.append(
+            [
+                *(NOTHING if row[n] is None else plain(row[n], GROUP_LIMIT) for n in group_by),
+                str(row["experiments"]),
+                str(row["n"]),
+                mean_text(mean, low, high),
+                f"{rounded_range(low, high)} over {row['interval_method']}"
+                if low is not None
+                else row["interval_unavailable"],
+                ", ".join(others) or NOTHING,
+            ]
+        )
+    experiments = len(group_by)
+    left = (*range(experiments), len(header) - 2, len(header) - 1)
+    return f"Means of {metric}\n\n{aligned(lines, left, spare=(experiments,))}"
 
 
 def _ascii(text: str) -> str:

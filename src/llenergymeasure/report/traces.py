@@ -16,19 +16,18 @@ from llenergymeasure.files import load_json
 from llenergymeasure.recording.samples import Samples, read_samples
 from llenergymeasure.report.figures import (
     COLOURS,
-    NARROW,
-    WIDE,
     Channel,
     Chart,
     Figure,
     drawn,
     layer,
     numbers,
+    plot_size,
     texts,
 )
 from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.wording import counted, rounded, scale_for, shortened
-from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.units import NS_PER_S
 
@@ -95,8 +94,8 @@ def trace_figures(
     figures = {}
     note = (
         f"{len(traces)} of {counted(len(runs), 'run')} in the means: the one nearest to its mean "
-        f"of each of {len(traces)} of {counted(len(summary), 'experiment')}, those with the least "
-        "energy first."
+        f"of each of {len(traces)} of {counted(len(summary), 'experiment')}, in the order "
+        "of the table."
     )
     if traces:
         peaks = [max(value for _, value in trace.power) for trace in traces]
@@ -124,7 +123,7 @@ def _trace(study: StudyFolder, row: Row, run: Row) -> Trace | None:
     """Return a run's series; None where its files are gone or hold none."""
     folder = study.run(run["experiment"], run["cycle"])
     try:
-        samples, record = read_samples(folder.samples), _record(folder)
+        samples, record = read_samples(folder.samples), load_json(folder.result)
     except (ResultsError, OSError, ValueError):
         return None
     zero_ns, sensor = record["window"]["start_monotonic_ns"], record["energy"]["source"]
@@ -148,11 +147,6 @@ def _trace(study: StudyFolder, row: Row, run: Row) -> Trace | None:
             if each["energy_j"] is not None
         ],
     )
-
-
-def _record(folder: RunFolder) -> dict[str, Any]:
-    record: dict[str, Any] = load_json(folder.result)
-    return record
 
 
 def _power(samples: Samples, sensor: str, zero_ns: int) -> list[tuple[float, float]]:
@@ -229,8 +223,7 @@ def _panel(trace: Trace, time: Mapping[str, Any], power: Mapping[str, Any], *, w
             layer(points, {**line, "interpolate": "step-after"}, x=x, y=numbers("power", **power)),
         ],
         "title": trace.label,
-        "width": _width(wide=wide),
-        "height": PANEL_HEIGHT,
+        **plot_size(PANEL_HEIGHT, wide=wide),
     }
 
 
@@ -252,7 +245,7 @@ def _phases_chart(traces: Sequence[Trace], *, wide: bool) -> Chart:
         color=_phase_colour(),
         order=numbers("place"),
     )
-    return {**chart, "width": _width(wide=wide), "height": 44 * len(traces)}
+    return {**chart, **plot_size(44 * len(traces), wide=wide)}
 
 
 def _phases_text(trace: Trace) -> str:
@@ -268,7 +261,3 @@ def _phase_colour() -> Channel:
 
 def _kind(phase: str) -> str:
     return "idle" if phase.startswith("idle") else phase if phase in _COLOURS else "other"
-
-
-def _width(*, wide: bool) -> int:
-    return WIDE - 60 if wide else NARROW - 56

@@ -1,6 +1,6 @@
 """What the page says of two experiments, and when it may.
 
-A difference is stated only where the pair's p value is below :data:`ENOUGH` after Holm's correction
+A difference is stated only where the pair's p value is below :data:`LEVEL` after Holm's correction
 for all pairs of the study. The page's best and worst are chosen after looking, and a pair so chosen
 differs by chance far more often than one named before: only a correction for all pairs allows for
 that. Its interval is therefore the one that holds for all pairs together (Bonferroni).
@@ -10,14 +10,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from llenergymeasure.analysis.comparison import LEVEL
 from llenergymeasure.analysis.relations import LENGTH, NOT_COMPARABLE
 from llenergymeasure.analysis.statistics import t_upper
 from llenergymeasure.report.wording import NOTHING, change, changes, listed, p_value, plain, rounded
 
 Row: TypeAlias = Mapping[str, Any]
-
-ENOUGH = 0.05
-"""Corrected p below which a difference is stated."""
 
 
 class Pairs:
@@ -51,7 +49,7 @@ class Pairs:
 
 def shown(row: Row) -> bool:
     """Return whether a pair's difference is shown, all pairs of the study allowed for."""
-    return row["p_holm"] is not None and row["p_holm"] < ENOUGH
+    return row["p_holm"] is not None and row["p_holm"] < LEVEL
 
 
 def how(row: Row) -> str:
@@ -84,7 +82,7 @@ def difference_sentence(pairs: Pairs, least: Row, most: Row) -> str | None:
         details.append(f"95 % interval{counted} {changes(low, high)}")
     verb = "is estimated to use" if least["kind"] == "estimated" else "uses"
     sentence = (
-        f"{_name(least)} {verb} {change(ratio)} energy per output token than {_name(most)} "
+        f"{name_of(least)} {verb} {change(ratio)} energy per output token than {name_of(most)} "
         f"({'; '.join(details)})."
     )
     if row["differs"]:
@@ -114,7 +112,7 @@ def inconclusive_sentence(pairs: Pairs, experiments: Sequence[Row]) -> str:
         experiments: of one comparable group, by their means.
     """
     least, most = experiments[0], experiments[-1]
-    both = f"{_name(least)} and {_name(most)}"
+    both = f"{name_of(least)} and {name_of(most)}"
     row = pairs.of(least, most)
     if row is None:
         return f"Inconclusive: {both} were not compared with each other."
@@ -144,7 +142,8 @@ def _joint_interval(row: Row, tested: int) -> tuple[float, float]:
     return math.exp(center - half_width), math.exp(center + half_width)
 
 
-def _name(row: Row) -> str:
+def name_of(row: Row) -> str:
+    """Return an experiment's name in a sentence."""
     return plain(row["label"], 90)
 
 

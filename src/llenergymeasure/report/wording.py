@@ -174,21 +174,16 @@ def plain(text: object, limit: int | None = None) -> str:
     return line if limit is None or len(line) <= limit else f"{line[: limit - 3]}..."
 
 
-def width(text: str) -> int:
-    """Return how many terminal cells ``text`` takes."""
-    return sum(
-        0
-        if unicodedata.combining(sign)
-        else 2
-        if unicodedata.east_asian_width(sign) in {"W", "F"}
-        else 1
-        for sign in text
-    )
-
-
 def counted(number: int, singular: str, plural: str | None = None) -> str:
     """Return a count with its noun: ``1 run``, ``2 runs``."""
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+def setting_text(value: object, limit: int = 30, absent: str = "not set") -> str:
+    """Return a setting's value as a text of at most so many characters."""
+    if value is None:
+        return absent
+    return f"{value:g}" if isinstance(value, float) else shortened(value, limit)
 
 
 def listed(words: Sequence[str]) -> str:

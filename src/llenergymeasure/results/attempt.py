@@ -20,7 +20,7 @@ from llenergymeasure.processes import boot_id, start_ticks
 from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.layout import RunFolder
 
-LOG_TAIL_LINES = 40
+_TAIL_LINES = 40
 _TAIL_LENGTH = 8000
 _MESSAGE_LENGTH = 4000
 
@@ -84,7 +84,7 @@ class Outcome:
         self.error = error and {key: without_secrets(text) for key, text in error.items()}
         self.ended_at = utc_now()
         _strike_secrets(folder.log)
-        self.log_tail = log_tail(folder.log) if tail is None else tail
+        self.log_tail = _log_tail(folder.log) if tail is None else tail
         # Kept apart from the record, so that a change of any byte of it shows.
         whole = status == "completed" and folder.result.is_file()
         self.result_sha256 = sha256(folder.result) if whole else None
@@ -116,12 +116,12 @@ def _status(line: str) -> str | None:
     return attempt.get("status") if isinstance(attempt, dict) else None
 
 
-def log_tail(path: Path, lines: int = LOG_TAIL_LINES) -> str:
+def _log_tail(path: Path) -> str:
     """Return the last lines of a log, with what looks like a credential struck out."""
     if not path.is_file():
         return ""
     with path.open(errors="replace") as stream:
-        tail = deque(stream, maxlen=lines)
+        tail = deque(stream, maxlen=_TAIL_LINES)
     return without_secrets("".join(tail))[-_TAIL_LENGTH:]
 
 

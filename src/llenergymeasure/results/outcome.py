@@ -15,7 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llenergymeasure.files import read_bytes
 from llenergymeasure.processes import boot_id, start_ticks
+from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.units import Status
+
+DAMAGED = "DamagedRecord"
+"""Class of the error of a run whose result is there and not complete."""
 
 START_SLACK_S = 60.0
 """Where only wall-clock times are known: a process that began this much later than the attempt
@@ -82,6 +86,24 @@ def read_outcome(path: Path) -> Outcome:
         return outcome
     gone = OutcomeError(class_="ProcessGone", message=reason)
     return outcome.model_copy(update={"status": "lost", "error": gone})
+
+
+def without_result(folder: RunFolder, damaged: str | None = None) -> Outcome | None:
+    """Return how a run without a sound result ended; None if it was never started.
+
+    Args:
+        folder: the run's.
+        damaged: what is wrong with the result that is there.
+    """
+    if damaged is not None:
+        return _lost(DAMAGED, damaged)
+    if not folder.outcome.exists():
+        return None
+    outcome = read_outcome(folder.outcome)
+    if outcome.status != "completed":
+        return outcome
+    gone = _lost("RecordGone", "the run completed, but its result.json is not there")
+    return outcome.model_copy(update={"status": gone.status, "error": gone.error})
 
 
 def _lost(name: str, message: str) -> Outcome:

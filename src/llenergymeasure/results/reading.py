@@ -27,11 +27,15 @@ def read_result(path: Path) -> Result:
     except ValueError as error:
         raise ResultsError(f"{path}: is no JSON: {error}") from None
     check_version(stored, path)
-    return _validated(stored, path)
+    return result_of(stored, path)
 
 
-def _validated(stored: dict[str, Any], path: Path) -> Result:
-    """Return the record, its unknown fields left out one after the other."""
+def result_of(stored: dict[str, Any], path: Path) -> Result:
+    """Return a parsed record, its unknown fields left out one after the other.
+
+    Raises:
+        ResultsError: it lacks something, or holds another type.
+    """
     for _ in range(_MOST_UNKNOWN):
         try:
             return Result.model_validate(stored)

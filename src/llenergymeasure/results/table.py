@@ -19,10 +19,8 @@ from llenergymeasure.results.in_force import settings_in_force
 from llenergymeasure.results.notes import notes_of
 from llenergymeasure.results.outcome import Outcome
 from llenergymeasure.results.record import Clocks, Result
-from llenergymeasure.results.serving import Latency
+from llenergymeasure.results.serving import Latency, Serving
 from llenergymeasure.units import MISSING
-
-TABLE_VERSION = 1
 
 _TEXT = pa.string()
 _WHOLE = pa.int64()
@@ -30,13 +28,9 @@ _REAL = pa.float64()
 _CODES = pa.list_(pa.field("element", pa.string()))  # as Parquet names it: no cast on reading
 _TYPES = {str: _TEXT, int: _WHOLE, float: _REAL, bool: pa.bool_(), list: _CODES}
 
-_LATENCIES = (
-    *("time_to_first_token", "inter_token_latency", "time_per_output_token", "request_latency"),
-)
+_LATENCIES = [name for name, each in Serving.model_fields.items() if each.annotation is Latency]
 _IN_EVERY_RUN = ("time_to_first_token_p50_s", "request_latency_p50_s", "request_latency_p95_s")
 """Percentiles that runs without traffic have too: they stand with the record's performance."""
-
-CLOCK_REALS = tuple(name for name in Clocks.model_fields if name != "slowed_by")
 
 COLUMNS: dict[str, str | pa.DataType] = {
     "experiment": "experiment",
@@ -176,6 +170,11 @@ def record_field(path: str) -> FieldInfo:
     return model.model_fields[name]
 
 
+def column_type(annotation: Any) -> pa.DataType:
+    """Return the type of a column whose values have a Python type, or are null."""
+    return _TYPES[_kind(annotation)]
+
+
 def _kind(annotation: Any) -> Any:
     """Return the class of an annotation's values, None apart."""
     origin = get_origin(annotation)
@@ -191,11 +190,11 @@ RUN_SCHEMA = pa.schema(
     [
         (
             name,
-            _TYPES[_kind(record_field(source).annotation)] if isinstance(source, str) else source,
+            column_type(record_field(source).annotation) if isinstance(source, str) else source,
         )
         for name, source in COLUMNS.items()
     ],
-    metadata={"llenergymeasure.table_version": str(TABLE_VERSION)},
+    metadata={"llenergymeasure.table_version": "1"},
 )
 
 
@@ -208,12 +207,11 @@ def run_row(result: Result, swept: Mapping[str, Any]) -> dict[str, Any]:
             (``precision``, ``model``, …) are not repeated.
     """
     tokens = result.tokens
+    parts = {part: _part(result, part) for part in _PARTS}
     account = _mapping(result.environment.get("engine")).get("resolved_config")
     in_force = settings_in_force(swept, result.backend, account)
     row: dict[str, Any] = {
-        **{
-            name: _at(result, source) for name, source in COLUMNS.items() if isinstance(source, str)
-        },
+        **{name: _field(parts[part], field) for name, (part, field) in _SOURCES.items()},
         "status": result.status,
         "energy_scopes": sorted(set(result.energy.scopes)),
         "output_tokens_per_request": tokens.output / tokens.requests if tokens.requests else None,
@@ -272,15 +270,13 @@ def failed_row(
     return _completed_row(row, swept)
 
 
-def setting_columns(keys: Iterable[str], reserved: Iterable[str] = ()) -> dict[str, str]:
+def setting_columns(keys: Iterable[str]) -> dict[str, str]:
     """Return the column of every swept key that is no fixed column already.
 
-    A key that would take the name of another quantity (``n``, say, in the summary) stands as
-    ``setting.<key>``.
+    A key that would take the name of another quantity stands as ``setting.<key>``.
     """
-    taken = set(reserved)
     return {
-        key: f"setting.{key}" if key in taken or (key in _NAMES and key not in _SETTINGS) else key
+        key: f"setting.{key}" if key in _NAMES else key
         for key in dict.fromkeys(keys)
         if key not in _SETTINGS
     }
@@ -302,15 +298,6 @@ def setting_array(values: Sequence[Any]) -> pa.Array:
     return pa.array([_text(value) for value in values], _TEXT)
 
 
-def row_schema(row: Mapping[str, Any]) -> pa.Schema:
-    """Return the schema of one row: the fixed columns and its settings."""
-    settings = [name for name in row if name not in _NAMES]
-    schema = RUN_SCHEMA
-    for name in settings:
-        schema = schema.append(pa.field(name, setting_array([row[name]]).type))
-    return schema
-
-
 def rows_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Return rows as a table: the fixed columns, then the settings found in any row.
 
@@ -327,21 +314,24 @@ def _completed_row(row: dict[str, Any], swept: Mapping[str, Any]) -> dict[str, A
     full = {name: _finite(row.get(name)) for name in RUN_SCHEMA.names}
     for key, name in setting_columns(swept).items():
         value = swept[key]
-        full[name] = value if value is None or isinstance(value, _CELLS) else _text(value)
+        full[name] = value if isinstance(value, bool | int | float | str) else _text(value)
     return full
 
 
-def _at(part: Any, path: str) -> Any:
-    """Return the value at a dotted path of the record; None where a part of the way is absent."""
-    for name in path.split("."):
-        part = None if part is None else getattr(part, name)
-    return part
+def _part(record: Any, path: str) -> Any:
+    """Return the part at a dotted path of the record; None where it is absent."""
+    for name in filter(None, path.split(".")):
+        record = _field(record, name)
+    return record
+
+
+def _field(part: Any, name: str) -> Any:
+    return None if part is None else getattr(part, name)
 
 
 def _surroundings(result: Result) -> dict[str, Any]:
     """Return what the row says of machine and software, from the record's free parts."""
-    free_parts = result.model_dump(mode="json", include={"environment", "provenance"})
-    environment, provenance = free_parts["environment"], free_parts["provenance"]
+    environment, provenance = result.environment, result.provenance
     recording = _mapping(provenance.get("recording"))
     gpus = [_mapping(gpu) for gpu in environment.get("gpus") or []]
     versions = _mapping(_mapping(environment.get("engine")).get("versions"))
@@ -398,7 +388,12 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-_CELLS = (bool, int, float, str)
+_SOURCES = {
+    name: source.rpartition(".")[::2] for name, source in COLUMNS.items() if isinstance(source, str)
+}
+_PARTS = frozenset(part for part, _ in _SOURCES.values())
+"""Where in the record a column is: the part and its field; each part is looked up once a row."""
+
 _NAMES = frozenset(RUN_SCHEMA.names)
 _SETTINGS = frozenset({"backend", "model", "precision", "runner"})
 """Fixed columns that are settings themselves."""

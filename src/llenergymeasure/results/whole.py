@@ -8,7 +8,7 @@ hashes that it names. Resume, status, merge, tables and ``verify`` all ask here.
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,22 @@ def damage(folder: RunFolder) -> Damage | None:
     return next(damages(folder), None)
 
 
-def damages(folder: RunFolder) -> Iterator[Damage]:
-    """Yield everything that is wrong with a run's result.
+def sound_record(folder: RunFolder) -> dict[str, Any] | Damage:
+    """Return a complete run's record, parsed; the first thing that is wrong where it is not.
+
+    Raises:
+        RecordVersionError: a later version of this program wrote it.
+    """
+    looking = damages(folder)
+    try:
+        return next(looking)
+    except StopIteration as end:
+        record: dict[str, Any] = end.value
+        return record
+
+
+def damages(folder: RunFolder) -> Generator[Damage, None, dict[str, Any] | None]:
+    """Yield everything that is wrong with a run's result, and return its record if it has one.
 
     Raises:
         RecordVersionError: a later version of this program wrote it.
@@ -96,28 +110,30 @@ def damages(folder: RunFolder) -> Iterator[Damage]:
         raise
     except OSError as error:
         yield Damage(folder.result, f"cannot be read: {error.strerror}")
-        return
-    wanted, found = recorded_hash(folder), hashlib.sha256(content).hexdigest()
-    changed = wanted not in (None, found)
+        return None
+    wanted, digest = recorded_hash(folder), hashlib.sha256(content).hexdigest()
+    changed = wanted not in (None, digest)
     if changed:
         what = "its bytes are not those that were written (by the hash in outcome.json)"
-        yield Damage(folder.result, what, "sha256", wanted, found)
+        yield Damage(folder.result, what, "sha256", wanted, digest)
     try:
         record = json.loads(content)
     except (ValueError, RecursionError) as error:
         yield Damage(folder.result, f"is no JSON: {error}")
-        return
+        return None
     try:
         reason = _no_record(record, folder)
     except RecordVersionError:
         if changed:  # what it says of itself is no more than a changed byte
-            return
+            return None
         raise
     if reason is not None:
         yield Damage(folder.result, reason)
-        return
-    for name, digest in record["files"].items():
-        yield from _sibling(folder.path / name, digest)
+        return None
+    for name, vouched in record["files"].items():
+        yield from _sibling(folder.path / name, vouched)
+    whole: dict[str, Any] = record
+    return whole
 
 
 def recorded_hash(folder: RunFolder) -> str | None:

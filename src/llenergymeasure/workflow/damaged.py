@@ -10,8 +10,8 @@ from typing import Any
 
 from llenergymeasure.files import remove, remove_unfinished, sync_folder
 from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.outcome import DAMAGED
 from llenergymeasure.run.held_folder import unattended
-from llenergymeasure.workflow.manifest import DAMAGED
 
 
 def damaged(states: Iterable[Mapping[str, Any]]) -> list[str]:

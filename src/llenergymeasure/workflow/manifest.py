@@ -14,13 +14,10 @@ from typing import Any
 from llenergymeasure.files import load_json, write_text
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.results.outcome import OutcomeError, read_outcome
+from llenergymeasure.results.outcome import OutcomeError, without_result
 from llenergymeasure.results.whole import Stamp, damage, stamp
 from llenergymeasure.units import MISSING
 from llenergymeasure.workflow.stopping import precision
-
-DAMAGED = "DamagedRecord"
-"""Class of the error of a run whose result is there and not whole."""
 
 
 def run_state(folder: RunFolder) -> dict[str, Any]:
@@ -29,26 +26,23 @@ def run_state(folder: RunFolder) -> dict[str, Any]:
     Raises:
         RecordVersionError: another version of this program wrote its record.
     """
+    damaged = None
     if folder.result.exists():
         found = damage(folder)
         if found is None:
             return {"status": "completed"}
-        return {"status": "lost", **_error(DAMAGED, str(found))}
-    if not folder.outcome.is_file():
+        damaged = str(found)
+    outcome = without_result(folder, damaged)
+    if outcome is None:
         return {"status": MISSING}
-    outcome = read_outcome(folder.outcome)
     error = outcome.error or OutcomeError()
-    status = "lost" if outcome.status == "completed" else outcome.status
     return {
-        "status": status,
-        **_error(error.class_, error.message),
+        "status": outcome.status,
         "attempt": outcome.attempt,
         "phase": outcome.phase,
+        "error_class": error.class_,
+        "error_message": error.message,
     }
-
-
-def _error(kind: str | None, message: str | None) -> dict[str, Any]:
-    return {"attempt": None, "phase": None, "error_class": kind, "error_message": message}
 
 
 def states(plan: Plan, folder: StudyFolder, *, full: bool = False) -> list[dict[str, Any]]:

@@ -144,10 +144,11 @@ def _decision(plan: Plan, folder: StudyFolder, experiment: str) -> dict[str, Any
         return None
     from llenergymeasure.analysis.selection import select
     from llenergymeasure.analysis.stopping import METRIC, decide
-    from llenergymeasure.results.row_file import read_run_row
+    from llenergymeasure.results.reading import read_result
+    from llenergymeasure.results.table import run_row
 
     try:
-        rows = [read_run_row(run.row) for run in runs]
+        rows = [run_row(read_result(run.result), {}) for run in runs]
     except ResultsError:
         return None
     values = [row[METRIC] for row in select(rows).used if row.get(METRIC) is not None]
@@ -161,6 +162,6 @@ def _reached(folder: StudyFolder) -> dict[str, bool]:
 
     try:
         summary = read_parquet(folder.path / SUMMARY_NAME, ["experiment", "precision_reached"])
-    except (FileNotFoundError, ResultsError):
+    except ResultsError:
         return {}
     return {row["experiment"]: bool(row["precision_reached"]) for row in summary.to_pylist()}

@@ -16,7 +16,7 @@ from llenergymeasure.recording.samples import read_samples
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.reading import read_result
 from llenergymeasure.results.record import Energy, Footprint, Result
-from llenergymeasure.results.row_file import read_written_row
+from llenergymeasure.results.row_file import read_run_row
 from llenergymeasure.results.table import run_row
 from llenergymeasure.results.whole import damages
 from llenergymeasure.run.result.batch_requests import batch_tokens, batches_of
@@ -210,7 +210,7 @@ def _picked(part: Any, like: Mapping[str, Any]) -> dict[str, Any]:
 
 def _row(folder: RunFolder, result: Result, swept: Mapping[str, Any]) -> Iterator[Difference]:
     """Yield what differs between the record and its flat row."""
-    (written,) = read_written_row(folder.row).to_pylist()
+    written = read_run_row(folder.row)
     fresh = run_row(result, swept)
     # An older version's row lacks later columns, and is no worse for it.
     names = [name for name in written if name in fresh]

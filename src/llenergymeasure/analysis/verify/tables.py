@@ -8,11 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llenergymeasure.analysis.tables import TABLE_NAMES, write_tables
+from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.analysis.verify.difference import Difference, differences
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import read_bytes
-from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.parquet import read_parquet
+from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
 
 SHOWN = 20
 """Differing cells named of one table; where one value is wrong, what follows from it is too."""
@@ -61,11 +62,11 @@ def _compare(stands: Path, fresh: Path) -> Iterator[Difference]:
         yield Difference(stands, what=what)
         return
     try:
-        recorded = pq.read_table(pa.BufferReader(read_bytes(stands)))
-    except (OSError, pa.ArrowException) as error:
-        yield Difference(stands, what=f"it cannot be read: {str(error).splitlines()[0]}")
+        recorded = read_parquet(stands)
+    except ResultsError as error:
+        yield Difference(stands, what=f"it {str(error).removeprefix(f'{stands} ')}")
         return
-    yield from _cells(stands, recorded, pq.read_table(fresh), same_writer=_same_writer(stands))
+    yield from _cells(stands, recorded, read_parquet(fresh), same_writer=_same_writer(stands))
 
 
 def _cells(

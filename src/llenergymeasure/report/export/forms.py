@@ -1,17 +1,83 @@
 """Every form of text that a study's results are exported in."""
 
+import csv
+import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from llenergymeasure.report.export.citation import citation
-from llenergymeasure.report.export.energy_score import energy_score
+import llenergymeasure
+from llenergymeasure.analysis.tables import harmless_text
 from llenergymeasure.report.export.sci import sci
 from llenergymeasure.report.export.spdx import spdx
 from llenergymeasure.report.export.text_tables import latex, markdown, table
+from llenergymeasure.report.findings import ranked
+from llenergymeasure.report.wording import plain
+from llenergymeasure.units import J_PER_WH
 
 Row: TypeAlias = Mapping[str, Any]
 Writer: TypeAlias = Callable[[Row, Sequence[Row], Sequence[Row], Sequence[str]], str]
 """Makes the text of plan, experiments, runs, and the quantities that a table is to have."""
+
+
+def citation(plan: Mapping[str, Any], runs: Sequence[Row]) -> str:
+    """Return a BibTeX entry of the tool, with the study and its design hash in its note."""
+    versions = sorted({run["llenergymeasure_version"] for run in runs} - {None})
+    version = ", ".join(versions) or llenergymeasure.__version__
+    years = sorted(str(run["started_at"])[:4] for run in runs if run["started_at"])
+    study = _braceless(plain(plan["study"], 80))
+    return (
+        "@software{llenergymeasure,\n"
+        "  title = {LLenergyMeasure},\n"
+        f"  version = {{{version}}},\n"
+        + (f"  year = {{{years[-1]}}},\n" if years else "")
+        + f"  note = {{Study {study}, design {plan['study_design_hash']}}}\n"
+        "}\n"
+    )
+
+
+def _braceless(text: str) -> str:
+    return text.replace("{", "(").replace("}", ")").replace("\\", "/")
+
+
+def energy_score(summary: Sequence[Row]) -> str:
+    """Return Wh per 1,000 queries of each experiment, as AI Energy Score reports it, as CSV.
+
+    Source: AI Energy Score documentation: GPU energy in watt-hours per 1,000 queries. There a
+    model's score holds for its data sets and hardware alone; here the settings are next to it.
+    What the form asks for and was not observed stays empty; nothing is made up to fill it.
+    """
+    intervals = (("", "mean"), ("_ci95_low", "ci95_low"), ("_ci95_high", "ci95_high"))
+    return _csv(
+        [
+            {
+                "model": row.get("model"),
+                "experiment": row["experiment"],
+                "settings": plain(row["label"], 200),
+                "kind": row["kind"],
+                **{
+                    f"wh_per_1000_queries{suffix}": _thousand(row[f"energy_per_request_j_{name}"])
+                    for suffix, name in intervals
+                },
+                "n": row["n"],
+            }
+            for row in ranked(summary)
+        ]
+    )
+
+
+def _thousand(energy_j: float | None) -> float | None:
+    return None if energy_j is None else 1000 * energy_j / J_PER_WH
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0] if rows else ()), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        texts = {key: harmless_text(each) for key, each in row.items() if isinstance(each, str)}
+        writer.writerow({**row, **texts})
+    return text.getvalue()
+
 
 FORMS: dict[str, Writer] = {
     "markdown": lambda plan, summary, runs, columns: markdown(

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from llenergymeasure.analysis.selection import selections
+from llenergymeasure.analysis.selection import used_runs
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.plan.model import sections_of
 from llenergymeasure.report.findings import TOKEN, ranked
@@ -38,7 +38,7 @@ def sci(plan: Mapping[str, Any], summary: Sequence[Row], runs: Sequence[Row]) ->
         if declared.get(name) is None:
             remedy = "declare it in the study and call llem run; nothing is measured again"
             raise ConfigurationError(Problem(f"an SCI score needs it: {remedy}", f"carbon.{name}"))
-    used = {name: chosen.used for name, chosen in selections(runs).items()}
+    used = used_runs(runs)
     rows = [row for row in ranked(summary) if row[f"{TOKEN}_mean"] is not None]
     children = {row["experiment"]: _child(row, used[row["experiment"]], declared) for row in rows}
     document = {

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from llenergymeasure.analysis.selection import selections
-from llenergymeasure.analysis.summary import METRICS
+from llenergymeasure.analysis.selection import used_runs
+from llenergymeasure.analysis.study_runs import METRICS
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.report.findings import ranked
 from llenergymeasure.report.sweep import varied_settings
@@ -19,7 +19,7 @@ from llenergymeasure.report.wording import (
     rounded_range,
     scale_for,
     scopes_text,
-    shortened,
+    setting_text,
 )
 
 Row: TypeAlias = Mapping[str, Any]
@@ -87,14 +87,17 @@ def table(
                 Problem(f"is none of {', '.join(METRICS)}", key="--columns", found=name)
             )
     rows = ranked(summary)
-    used = {name: chosen.used for name, chosen in selections(runs).items()}
+    used = used_runs(runs)
     about = {
         "Kind": [row["kind"] or NOTHING for row in rows],
         "Scope": [scopes_text(row["energy_scopes"]) if row["kind"] else NOTHING for row in rows],
         "Device": [_devices(used.get(row["experiment"], ())) for row in rows],
     }
     same = {name: values[0] for name, values in about.items() if len(set(values)) == 1}
-    texts = {name: [_setting(row[name]) for row in rows] for name in varied_settings(rows)}
+    texts = {
+        name: [setting_text(row[name], 60, NOTHING) for row in rows]
+        for name in varied_settings(rows)
+    }
     if not texts:
         texts = {"experiment": [plain(row["label"], 120) for row in rows]}
     texts |= {name: values for name, values in about.items() if name not in same}
@@ -166,14 +169,6 @@ def _cell(row: Row, metric: str, scale: Scale) -> str:
     mean, low, high = scale.of(row, metric)
     text = mean_text(mean, low, high)
     return text if low is None else f"{text} ({rounded_range(low, high)})"
-
-
-def _setting(value: Any) -> str:
-    return (
-        NOTHING
-        if value is None
-        else shortened(f"{value:g}" if isinstance(value, float) else value, 60)
-    )
 
 
 def _devices(runs: Sequence[Row]) -> str:

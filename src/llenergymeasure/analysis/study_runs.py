@@ -1,0 +1,108 @@
+"""A study's runs as its statistics take them: read, selected and found comparable once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from llenergymeasure.analysis.comparable import COLUMNS as COMPARED_COLUMNS
+from llenergymeasure.analysis.comparable import Comparable
+from llenergymeasure.analysis.pareto import OBJECTIVES
+from llenergymeasure.analysis.selection import (
+    MACHINE_COLUMNS,
+    Row,
+    Selection,
+    by_experiment,
+    select,
+)
+from llenergymeasure.results.record import Clocks
+from llenergymeasure.results.table import RUN_SCHEMA
+
+METRICS = (
+    "energy_per_output_token_j",
+    "energy_per_request_j",
+    "energy_node_ratio",
+    "output_tokens_per_request",
+    "power_mean_w",
+    "output_tokens_per_s",
+    "request_latency_p50_s",
+    "request_latency_p95_s",
+    "time_to_first_token_p50_s",
+    "time_to_first_token_p99_s",
+    "time_per_output_token_p50_s",
+    "goodput_requests_per_s",
+    "energy_per_good_request_j",
+    "perplexity",
+    "quality_score",
+    "carbon_per_1000_requests_gco2e",
+    "cost_per_1000_requests",
+)
+"""Quantities whose mean the summary has."""
+
+SETTING_COLUMNS = ("backend", "model", "precision", "runner")
+"""Fixed columns that are settings: part of an experiment's label where they differ."""
+
+CLOCK_REALS = tuple(name for name in Clocks.model_fields if name != "slowed_by")
+
+COLUMNS = (
+    *("experiment", "cycle", "order", "status", "kind", "energy_source", "energy_scopes"),
+    *("validity", "window_s", "energy_gross_j", "energy_u95_j", "energy_u_sys_j", "study"),
+    *("energy_shared_u95_j", *CLOCK_REALS, "slowed_by", "quality_items", "quality_correct"),
+    *("study_design_hash", "host", "gpu_uuid", "started_at", "start_temperature_celsius"),
+    *(*OBJECTIVES, *SETTING_COLUMNS, *MACHINE_COLUMNS, *METRICS, *COMPARED_COLUMNS),
+)
+"""Columns of ``runs.parquet`` that are read: a large study's others stay packed."""
+
+
+@dataclass(frozen=True)
+class StudyRuns:
+    """The runs of a study, and which of them are in the means.
+
+    Attributes:
+        rows: one a run.
+        settings: the columns of the swept settings, and their types.
+        planned: the plan's runs, with their settings.
+        execution: the plan's.
+        design_hash: the study's; it seeds what is drawn at random.
+    """
+
+    rows: list[Row]
+    settings: Mapping[str, pa.DataType] = field(default_factory=dict)
+    planned: Sequence[Mapping[str, Any]] = ()
+    execution: Mapping[str, Any] = field(default_factory=dict)
+    design_hash: str = ""
+
+    @classmethod
+    def of(cls, runs: pa.Table, plan: Mapping[str, Any] | None = None) -> "StudyRuns":
+        """Return the runs of a study's table.
+
+        Args:
+            runs: one row a run.
+            plan: ``plan.json``, parsed.
+        """
+        fixed, plan = set(RUN_SCHEMA.names), plan or {}
+        settings = {each.name: each.type for each in runs.schema if each.name not in fixed}
+        return cls(
+            runs.select([*dict.fromkeys([*COLUMNS, *settings])]).to_pylist(),
+            settings,
+            plan.get("runs") or (),
+            plan.get("execution") or {},
+            str(plan.get("study_design_hash")),
+        )
+
+    @cached_property
+    def experiments(self) -> dict[str, list[Row]]:
+        """The rows of each experiment, in the order of their first ones."""
+        return by_experiment(self.rows)
+
+    @cached_property
+    def selections(self) -> dict[str, Selection]:
+        """Which runs of each experiment are in its mean."""
+        return {name: select(members) for name, members in self.experiments.items()}
+
+    @cached_property
+    def comparable(self) -> Comparable:
+        """What may be compared."""
+        return Comparable(self.selections, self.planned)
