@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from cli.commands import called
-from llenergymeasure.config.loading import load_study, study_from_mapping
 from llenergymeasure.config.preferences import user_configuration
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.workload.studies import load_study, study_from_mapping
 from support.studies import SMALL, write_study
 
 

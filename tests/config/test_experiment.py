@@ -80,7 +80,7 @@ def test_other_addresses_are_refused(url: str) -> None:
 
 
 def test_password_in_an_address_reaches_no_message_and_no_plan() -> None:
-    from llenergymeasure.config.loading import study_from_mapping
+    from llenergymeasure.workload.studies import study_from_mapping
 
     loaded = study_from_mapping(
         {

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.config.loading import study_from_mapping
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.workload.studies import study_from_mapping
 
 
 def study(**keys: Any) -> Study:

@@ -12,7 +12,7 @@ import yaml
 from llenergymeasure.cli.live import Live
 from llenergymeasure.cli.output import Level, ProfileOption, StudyArgument, level, note
 from llenergymeasure.cli.plan import plan_lines
-from llenergymeasure.config.loading import parse_overrides
+from llenergymeasure.config.document import parse_overrides
 from llenergymeasure.config.preferences import preferred_folder
 from llenergymeasure.config.study import Study
 from llenergymeasure.containers.runner_choice import with_runners

@@ -1,7 +1,7 @@
 """A study file as written: its values, where each stands, and what it takes from its base."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,26 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
                 del places[place]
             places[outside] = Place(None)
     return replace(document, values=values, places=places, overrides=settings)
+
+
+def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
+    """Return ``key=value`` arguments as a mapping, the values read as YAML.
+
+    Raises:
+        ConfigurationError: an argument has no ``=``, or its value is not strict YAML.
+    """
+    overrides: dict[str, Any] = {}
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals or not key.strip():
+            message = "must be KEY=VALUE, such as n=16 or decoder.temperature=0"
+            raise ConfigurationError(Problem(message, found=argument))
+        try:
+            overrides[key.strip()] = strict_yaml.parse(text.encode())[0]
+        except ConfigurationError as error:
+            message = error.problems[0].message
+            raise ConfigurationError(Problem(message, key=key.strip(), found=text)) from None
+    return overrides
 
 
 def checked(document: Document) -> StudyFile:

@@ -41,18 +41,18 @@ ShapeOf = Callable[[str], Shape | None]
 """Gives a model's shape by its name; None where it is not known."""
 
 
-def expand(document: Document, shape_of: ShapeOf | None = None) -> Study:
+def expand(document: Document, shape_of: ShapeOf) -> Study:
     """Return the study that ``document`` describes.
 
     Args:
         document: the study as written.
-        shape_of: gives a model's shape, for the rules that need it; without it they are silent.
+        shape_of: gives a model's shape, for the rules that need it.
 
     Raises:
         ConfigurationError: the study cannot be used; it names every problem found.
     """
     study = checked(document)
-    outcome = _Outcome(document, shape_of or _unknown_shape)
+    outcome = _Outcome(document, shape_of)
     for candidate in candidates(study, document.overrides):
         outcome.take(candidate)
     experiments = outcome.experiments()
@@ -213,10 +213,6 @@ def _greedy_work(model: ExperimentConfig, config: Mapping[str, Any]) -> str | No
     decoder = config.get("decoder", {})
     kept = {key: value for key, value in decoder.items() if key not in _SAMPLING}
     return json.dumps({**config, "decoder": kept}, sort_keys=True)
-
-
-def _unknown_shape(_model: str) -> Shape | None:
-    return None
 
 
 def _rejection(breach: Breach, candidate: Candidate) -> Rejection:

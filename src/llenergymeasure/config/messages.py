@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -16,9 +16,10 @@ from llenergymeasure.config.fields import submodels, unknown_key_message
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.config.section import FAULT
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
-from llenergymeasure.errors import Problem
+from llenergymeasure.errors import ConfigurationError, Problem
 
 Places = Mapping[KeyPath, Place]
+Validated = TypeVar("Validated", bound=BaseModel)
 FOUND_LENGTH = 60
 
 _USER_IN_ADDRESS = re.compile(r"://[^/\s\"']*@")
@@ -143,6 +144,21 @@ def rejections(
         shown = ... if details["type"] in ("missing", "value_error") and _whole(value) else value
         found[path] = Rejection(path, message, shown, alone)
     return list(found.values())
+
+
+def validated(
+    model: type[Validated], values: Mapping[str, Any], places: Places, prefix: KeyPath = ()
+) -> Validated:
+    """Return a mapping, that stands at ``prefix`` of a file, as its model.
+
+    Raises:
+        ConfigurationError: the model rejects it; every reason is named.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        found = [each.at(prefix, places) for each in rejections(error, values, model)]
+        raise ConfigurationError(found) from None
 
 
 def _whole(value: Any) -> bool:
