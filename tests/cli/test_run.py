@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cli.commands import called
-from llenergymeasure.workflow.whole import Ended
+from llenergymeasure.workflow.drive_study import Ended
 from support.studies import SERVED, environment, llem, write_study
 
 CODE = "from llenergymeasure.cli import main; main()"

@@ -35,7 +35,7 @@ from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.workflow.calls import StudyCall, remember
 from llenergymeasure.workflow.drive import OWNER, Call, Drive, Listener
-from llenergymeasure.workflow.whole import drive_study
+from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 Config = Mapping[str, Any] | Path | str

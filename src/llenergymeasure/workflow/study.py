@@ -35,16 +35,14 @@ from llenergymeasure.screen import printable, say
 from llenergymeasure.units import BackendName
 from llenergymeasure.workflow.calls import StudyCall, remember
 from llenergymeasure.workflow.cluster import end_jobs, left_jobs
-from llenergymeasure.workflow.damaged import damaged, make_room
 from llenergymeasure.workflow.executors import adopt_executors
 from llenergymeasure.workflow.hub_models import need_models
-from llenergymeasure.workflow.lost import conclude_lost
 from llenergymeasure.workflow.manifest import states, write_manifest
-from llenergymeasure.workflow.markers import keep_finished
 from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
 from llenergymeasure.workflow.pinning import pin_options
 from llenergymeasure.workflow.places import Places
 from llenergymeasure.workflow.queue_watch import QueueWatch
+from llenergymeasure.workflow.recovery import conclude_lost, damaged, keep_finished, make_room
 from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workflow.stopping import planned, precision
 from llenergymeasure.workflow.storage import Storage, send_along
@@ -483,9 +481,9 @@ def prepare(plan: Plan, folder: StudyFolder, storage: Storage | None = None) -> 
         return
     with _lock(folder):
         write_if_changed(folder.plan, content)
-        keep_finished(folder.path)
         # Before Snakemake looks: it takes every record that exists for a finished run.
         runs = write_manifest(plan, folder)
+        keep_finished(runs, folder)
         for line in damaged(runs):
             say(line)
         make_room(runs, folder)
