@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.fields import field_at, unknown_key_message
 from llenergymeasure.config.file_paths import from_folder
-from llenergymeasure.config.merging import flattened, merged
+from llenergymeasure.config.merging import NotASectionError, assigned, flattened, merged
 from llenergymeasure.config.messages import Rejection, describe, problem, rejections
 from llenergymeasure.config.old_names import in_the_originals_format
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
@@ -92,7 +92,12 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
         if path[0] in OF_A_STUDY:
             if path[0] == "sweep" and len(path) > 1:
                 path = ("sweep", ".".join(path[1:]))
-            values = _set(values, path, value)
+            if path == ("backend",):
+                values = _without_backends(values)
+            try:
+                values = assigned(values, {path: value})
+            except NotASectionError as error:
+                raise ConfigurationError(Problem(str(error), key=key)) from None
             given = [path]
         else:
             settings |= (own := _settings(path, value))
@@ -286,26 +291,3 @@ def _without_backends(values: dict[str, Any]) -> dict[str, Any]:
             for entry in values["experiments"]
         ]
     return values
-
-
-def _set(values: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    if path == ("backend",):
-        values = _without_backends(values)
-    if len(path) == 1:
-        return {**values, path[0]: value}
-    inside = values.get(path[0])
-    if inside is not None and not isinstance(inside, Mapping):
-        raise ConfigurationError(
-            Problem("cannot be set from outside here", key=".".join(path), found=describe(inside))
-        )
-    return {**values, path[0]: _set_inside(dict(inside or {}), path[1:], value)}
-
-
-def _set_inside(values: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    if len(path) == 1:
-        return {**values, path[0]: value}
-    inside = values.get(path[0])
-    return {
-        **values,
-        path[0]: _set_inside(dict(inside) if isinstance(inside, Mapping) else {}, path[1:], value),
-    }

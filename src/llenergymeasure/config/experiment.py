@@ -14,10 +14,9 @@ from llenergymeasure.config.backends.tensorrt import TensorRTConfig
 from llenergymeasure.config.backends.vllm import VLLMConfig
 from llenergymeasure.config.chat import OWN_TEMPLATE, ChatConfig
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.config.external_server import is_external
 from llenergymeasure.config.gpu import GpuConfig
-from llenergymeasure.config.listener import is_listener, is_option
 from llenergymeasure.config.section import Section
+from llenergymeasure.config.servers import is_external, is_listener, is_option
 from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig
 from llenergymeasure.redact import secret_argument
 from llenergymeasure.units import BACKENDS, BackendName

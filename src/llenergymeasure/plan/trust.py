@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from llenergymeasure.config.loopback import is_loopback
 from llenergymeasure.config.notify import NotifyConfig
+from llenergymeasure.config.servers import is_loopback
 from llenergymeasure.plan.model import Plan
 
 _CODE = re.compile(
@@ -62,16 +62,13 @@ def _sent(config: Mapping[str, Any]) -> Iterator[str]:
     if "base_url" not in server:
         return
     address = urlsplit(str(server["base_url"]))
+    here = is_loopback(address.hostname or "")
     if server.get("api_key_env"):
-        plainly = "" if address.scheme == "https" or _is_here(address.hostname) else ", unencrypted"
+        plainly = "" if address.scheme == "https" or here else ", unencrypted"
         key = server["api_key_env"]
         yield f"sends the variable {key} to {address.netloc}{plainly} (openai.api_key_env)"
-    if not _is_here(address.hostname):
+    if not here:
         yield f"sends its prompts to {address.netloc} (openai.base_url)"
-
-
-def _is_here(host: str | None) -> bool:
-    return is_loopback(host or "")
 
 
 def _news(notify: NotifyConfig) -> Iterator[str]:

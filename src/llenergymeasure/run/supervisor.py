@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from typing import IO, Any
 
 from llenergymeasure import processes
-from llenergymeasure.config.external_server import is_external
+from llenergymeasure.config.servers import is_external
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError
 from llenergymeasure.files import (
     make_folder,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from llenergymeasure.errors import (
     EXIT_FAILED,
@@ -57,21 +57,8 @@ CLOCK_SLACK_S = 2.0
 LOG_NAME = "snakemake.log"
 
 
-class View(Protocol):
-    """What a person, or nobody, sees of a running study."""
-
-    def say(self, line: str) -> None:
-        """Hear of something that happened."""
-
-    def wait(self, timeout_s: float, progress: Progress) -> None:
-        """Wait so long, and show how far it is."""
-
-    def clear(self) -> None:
-        """Show no longer what only holds for the moment."""
-
-
 class Listener:
-    """A view that passes on what is said, and each run's phases."""
+    """What is seen of a running study: what is said of it is passed on, and each run's phases."""
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
         """Take who listens; nobody if None."""
@@ -90,7 +77,7 @@ class Listener:
             self.say_phases(progress)
 
     def clear(self) -> None:
-        """Nothing is shown that would have to go."""
+        """Show no longer what only holds for the moment: nothing here."""
 
     def is_due(self) -> bool:
         """Return whether it is time to look at the runs."""
@@ -148,7 +135,7 @@ class Drive:
     """One call of Snakemake on one study, watched to its end."""
 
     def __init__(
-        self, study_file: Path, plan: Plan, folder: StudyFolder, view: View, lock: int
+        self, study_file: Path, plan: Plan, folder: StudyFolder, view: Listener, lock: int
     ) -> None:
         """Take a study and who watches.
 

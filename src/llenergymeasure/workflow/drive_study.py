@@ -7,7 +7,7 @@ from llenergymeasure.config.study import Study
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.drive import Call, Drive, View
+from llenergymeasure.workflow.drive import Call, Drive, Listener
 from llenergymeasure.workflow.manifest import open_runs
 from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
 from llenergymeasure.workflow.stopping import planned
@@ -27,7 +27,7 @@ class Ended:
 
 
 def drive_study(
-    study: Study, study_file: Path, folder: StudyFolder, view: View, call: Call, lock: int
+    study: Study, study_file: Path, folder: StudyFolder, view: Listener, call: Call, lock: int
 ) -> Ended:
     """Make every run of a study that is missing, then tables and report.
 

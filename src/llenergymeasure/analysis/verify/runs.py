@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from llenergymeasure.analysis.verify.difference import RELATIVE, Difference, differences
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.config.external_server import is_external
+from llenergymeasure.config.servers import is_external
 from llenergymeasure.energy.account import METHOD
 from llenergymeasure.errors import LlemError, ResultsError
 from llenergymeasure.files import read_bytes

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.config.external_server import is_external
+from llenergymeasure.config.servers import is_external
 from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.energy.account import Account
 from llenergymeasure.energy.disturbance import cpu_use
