@@ -23,7 +23,7 @@ from llenergymeasure.config.identity import Identifier
 from llenergymeasure.config.merging import flattened
 from llenergymeasure.config.messages import Rejection, describe, redacted, rejections
 from llenergymeasure.config.preferences import preferred_folder, preferred_notify
-from llenergymeasure.config.rules import Breach, Shape, breaches
+from llenergymeasure.config.rules import Shape, breaches
 from llenergymeasure.config.section import Section
 from llenergymeasure.config.strict_yaml import KeyPath, dotted
 from llenergymeasure.config.study import Experiment, LeftOut, SameAs, Study
@@ -118,7 +118,7 @@ class _Outcome:
             return
         broken = breaches(model, self._shape_of(model.model))
         if broken:
-            self._reject(candidate, [_rejection(breach, candidate) for breach in broken])
+            self._reject(candidate, _rejections(broken, candidate.values, alone=False))
             return
         config = {}
         for key in _SETTINGS:
@@ -129,10 +129,7 @@ class _Outcome:
         try:
             name = self._identify.experiment_id(config)
         except ConfigurationError as error:
-            wrong = [
-                Rejection(tuple((p.key or "").split(".")), p.message, p.found, alone=True)
-                for p in error.problems
-            ]
+            wrong = _rejections(error.problems, candidate.values, alone=True)
             self._reject(candidate, wrong)
             return
         if name in self._found:
@@ -215,11 +212,17 @@ def _greedy_work(model: ExperimentConfig, config: Mapping[str, Any]) -> str | No
     return json.dumps({**config, "decoder": kept}, sort_keys=True)
 
 
-def _rejection(breach: Breach, candidate: Candidate) -> Rejection:
-    """Return settings that do not go together as a rejection of the candidate."""
-    found = value_at(candidate.values, breach.key)
-    path = tuple(breach.key.split("."))
-    return Rejection(path, str(breach), ... if found is None else found, alone=False)
+def _rejections(
+    problems: Iterable[Problem], values: Mapping[str, Any], *, alone: bool
+) -> list[Rejection]:
+    """Return problems of a candidate's settings as rejections of the candidate."""
+    found = []
+    for each in problems:
+        key = each.key or ""
+        value = each.found or value_at(values, key)
+        path = tuple(key.split("."))
+        found.append(Rejection(path, each.message, ... if value is None else value, alone))
+    return found
 
 
 def _written(path: KeyPath, own: Mapping[tuple[str, ...], KeyPath]) -> KeyPath:
