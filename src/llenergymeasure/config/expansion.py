@@ -24,12 +24,13 @@ from llenergymeasure.config.merging import flattened
 from llenergymeasure.config.messages import Rejection, describe, redacted, rejections
 from llenergymeasure.config.preferences import preferred_folder, preferred_notify
 from llenergymeasure.config.rules import Shape, breaches
-from llenergymeasure.config.section import Section
+from llenergymeasure.config.section import Section, secret_fault
 from llenergymeasure.config.strict_yaml import KeyPath, dotted
 from llenergymeasure.config.study import Experiment, LeftOut, SameAs, Study
 from llenergymeasure.config.study_file import StudyFile
 from llenergymeasure.config.sweep import meant
 from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.redact import secret_argument
 from llenergymeasure.units import BACKENDS, BackendName
 
 MAX_RUNS = 1_000_000
@@ -177,6 +178,10 @@ class _Outcome:
 
     def _reject(self, candidate: Candidate, reasons: list[Rejection]) -> None:
         own = candidate.own
+        secret = secret_argument(candidate.values)
+        if secret is not None and not any(reason.alone for reason in reasons):
+            fault = secret_fault(secret)
+            reasons = [*reasons, Rejection(fault.path, fault.message, fault.found, alone=True)]
         for reason in reasons:
             found = reason.at((), self.document.places, lambda path: _written(path, own))
             setting = dotted(reason.path)

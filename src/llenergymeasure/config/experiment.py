@@ -22,7 +22,7 @@ from llenergymeasure.config.measurement import (
     WarmupConfig,
     WindowConfig,
 )
-from llenergymeasure.config.section import Section
+from llenergymeasure.config.section import Section, refused, secret_fault
 from llenergymeasure.config.servers import is_external, is_listener, is_option
 from llenergymeasure.config.serving import MAX_TOKENS, ONE_USER, ServingConfig, SloConfig
 from llenergymeasure.redact import secret_argument
@@ -264,10 +264,7 @@ class ExperimentConfig(Section):
         if own is not None and own.secret is not None:
             name = f"{self.backend}.{own.secret}"
         if name is not None:
-            raise ValueError(
-                f"{name} holds a secret, which would be written into the results; give it by the "
-                "environment"
-            )
+            raise refused([secret_fault(name)])
         return self
 
     @model_validator(mode="after")

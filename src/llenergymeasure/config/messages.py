@@ -140,9 +140,10 @@ def rejections(
         message = _message(details, path, value, model)
         if path in found and found[path].message != message:
             message = f"{found[path].message}, or it {message}"
-        alone = details["type"] not in ("value_error", "missing")
-        shown = ... if details["type"] in ("missing", "value_error") and _whole(value) else value
-        found[path] = Rejection(path, message, shown, alone)
+        if details["type"] == FAULT:
+            value = details["input"]  # nothing where it is not to be shown
+        together = details["type"] in ("missing", "value_error") and _whole(value)
+        found[path] = Rejection(path, message, ... if together else value, not together)
     return list(found.values())
 
 

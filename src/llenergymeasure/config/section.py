@@ -75,6 +75,12 @@ class Section(BaseModel):
 class RunSection(Section):
     """A section that is the study's, and that each of its runs is given."""
 
+    @model_validator(mode="after")
+    def _holds_no_secret(self) -> Self:
+        if self.secret is not None:
+            raise refused([secret_fault(self.secret)])
+        return self
+
     def for_run(self) -> dict[str, Any]:
         """Return it as plain values."""
         return self.model_dump(exclude_none=True)
@@ -87,6 +93,15 @@ class Fault:
     path: tuple[str | int, ...]
     message: str
     found: Any
+
+
+def secret_fault(name: str) -> Fault:
+    """Return what is wrong with a setting that holds a secret, by its dotted name.
+
+    It is wrong by itself, whatever else is: also what is left out stands in the plan.
+    """
+    message = "holds a secret, which would be written into the results; give it by the environment"
+    return Fault(tuple(name.split(".")), message, ...)
 
 
 def refused(faults: Iterable[Fault]) -> ValidationError:
