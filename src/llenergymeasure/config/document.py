@@ -12,8 +12,9 @@ from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.fields import field_at, unknown_key_message
 from llenergymeasure.config.file_paths import from_folder
 from llenergymeasure.config.merging import NotASectionError, assigned, flattened, merged
-from llenergymeasure.config.messages import Rejection, describe, problem, rejections
+from llenergymeasure.config.messages import describe, faults_of, located, problem
 from llenergymeasure.config.old_names import in_the_originals_format
+from llenergymeasure.config.section import Fault
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
 from llenergymeasure.config.study_file import OF_A_STUDY, StudyFile, unknown_settings
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -139,32 +140,28 @@ def checked(document: Document) -> StudyFile:
     values = {key: each for key, each in document.values.items() if (key, each) != ("name", None)}
     values = {"name": default} | values
     shared = {key: each for key, each in values.items() if key not in OF_A_STUDY}
-    wrong = [
-        Rejection(fault.path, fault.message, fault.found, alone=True)
-        for fault in unknown_settings(shared, OF_A_STUDY)
-    ]
+    wrong = list(unknown_settings(shared, OF_A_STUDY))
     try:
         study = StudyFile.model_validate(values)
         wrong = wrong or _unused_sections(study, {path[0] for path in document.overrides})
     except ValidationError as error:
-        wrong += rejections(error, values, StudyFile)
+        wrong += faults_of(error, values, StudyFile)
     if wrong:
-        raise ConfigurationError([each.at((), document.places) for each in wrong])
+        raise ConfigurationError([located(each, document.places) for each in wrong])
     return study
 
 
-def _unused_sections(study: StudyFile, overridden: set[str]) -> list[Rejection]:
+def _unused_sections(study: StudyFile, overridden: set[str]) -> list[Fault]:
     used = set(study.grid_backends) if study.has_grid else set()
     for entry in study.experiments:
         given = entry.get("backend")
         used.update(study.shared_backends if given is None else [given])
     return [
-        Rejection(
+        Fault(
             (name,),
             f"belongs to backend {name}, which the study does not use; "
             f"set backend: {name} or remove this section",
             ...,
-            alone=True,
         )
         for name in BACKENDS
         if name not in used and (name in study.shared or name in overridden)

@@ -21,10 +21,10 @@ from llenergymeasure.config.execution import (
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.identity import Identifier
 from llenergymeasure.config.merging import flattened
-from llenergymeasure.config.messages import Rejection, describe, redacted, rejections
+from llenergymeasure.config.messages import describe, fault_text, faults_of, located, redacted
 from llenergymeasure.config.preferences import preferred_folder, preferred_notify
 from llenergymeasure.config.rules import Shape, breaches
-from llenergymeasure.config.section import Section, secret_fault
+from llenergymeasure.config.section import Fault, Section, secret_fault
 from llenergymeasure.config.strict_yaml import KeyPath, dotted
 from llenergymeasure.config.study import Experiment, LeftOut, SameAs, Study
 from llenergymeasure.config.study_file import StudyFile
@@ -111,7 +111,7 @@ class _Outcome:
         try:
             model = self._model(candidate.values)
         except ValidationError as error:
-            self._reject(candidate, rejections(error, candidate.values, ExperimentConfig))
+            self._reject(candidate, faults_of(error, candidate.values, ExperimentConfig))
             return
         wrong = self._calibration_faults(model.energy.calibration)
         if wrong:
@@ -119,7 +119,7 @@ class _Outcome:
             return
         broken = breaches(model, self._shape_of(model.model))
         if broken:
-            self._reject(candidate, _rejections(broken, candidate.values, alone=False))
+            self._reject(candidate, _faults(broken, candidate.values, alone=False))
             return
         config = {}
         for key in _SETTINGS:
@@ -130,7 +130,7 @@ class _Outcome:
         try:
             name = self._identify.experiment_id(config)
         except ConfigurationError as error:
-            wrong = _rejections(error.problems, candidate.values, alone=True)
+            wrong = _faults(error.problems, candidate.values, alone=True)
             self._reject(candidate, wrong)
             return
         if name in self._found:
@@ -153,14 +153,14 @@ class _Outcome:
                 self._sections[known[key]] = section
         return model
 
-    def _calibration_faults(self, path: str | None) -> list[Rejection]:
+    def _calibration_faults(self, path: str | None) -> list[Fault]:
         """Return what is wrong with a calibration file; each is read once."""
         if path is None:
             return []
         if path not in self._calibrations:
             self._calibrations[path] = calibration_faults(Path(path).expanduser())
         key = ("energy", "calibration")
-        return [Rejection(key, fault, ..., alone=True) for fault in self._calibrations[path]]
+        return [Fault(key, fault, ...) for fault in self._calibrations[path]]
 
     def experiments(self) -> list[Experiment]:
         """Return the experiments, each once.
@@ -176,14 +176,13 @@ class _Outcome:
             raise ConfigurationError(_first(self._point_problems) or none)
         return list(self._found.values())
 
-    def _reject(self, candidate: Candidate, reasons: list[Rejection]) -> None:
+    def _reject(self, candidate: Candidate, reasons: list[Fault]) -> None:
         own = candidate.own
         secret = secret_argument(candidate.values)
         if secret is not None and not any(reason.alone for reason in reasons):
-            fault = secret_fault(secret)
-            reasons = [*reasons, Rejection(fault.path, fault.message, fault.found, alone=True)]
+            reasons = [*reasons, secret_fault(secret)]
         for reason in reasons:
-            found = reason.at((), self.document.places, lambda path: _written(path, own))
+            found = located(reason, self.document.places, _written(reason.path, own))
             setting = dotted(reason.path)
             if found.key is not None and setting.partition("[")[0] not in found.key:
                 # A group has a name of its own, which does not say what is wrong in it.
@@ -192,7 +191,7 @@ class _Outcome:
             problems = self._shared_problems if reason.alone else self._point_problems
             if len(problems) <= SHOWN_PROBLEMS:
                 problems.setdefault(str(found), found)
-        text = "; ".join(str(reason) for reason in reasons)
+        text = "; ".join(fault_text(reason) for reason in reasons)
         self.left_out.append(LeftOut(redacted(candidate.values), text))
 
 
@@ -217,16 +216,14 @@ def _greedy_work(model: ExperimentConfig, config: Mapping[str, Any]) -> str | No
     return json.dumps({**config, "decoder": kept}, sort_keys=True)
 
 
-def _rejections(
-    problems: Iterable[Problem], values: Mapping[str, Any], *, alone: bool
-) -> list[Rejection]:
-    """Return problems of a candidate's settings as rejections of the candidate."""
+def _faults(problems: Iterable[Problem], values: Mapping[str, Any], *, alone: bool) -> list[Fault]:
+    """Return problems of a candidate's settings as its faults."""
     found = []
     for each in problems:
         key = each.key or ""
         value = each.found or value_at(values, key)
         path = tuple(key.split("."))
-        found.append(Rejection(path, each.message, ... if value is None else value, alone))
+        found.append(Fault(path, each.message, ... if value is None else value, alone))
     return found
 
 

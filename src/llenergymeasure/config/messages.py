@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from llenergymeasure.config.engine_parameters.check import YES_AND_NO
 from llenergymeasure.config.engine_parameters.reserved import CREDENTIALS
 from llenergymeasure.config.fields import submodels, unknown_key_message
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
-from llenergymeasure.config.section import FAULT
+from llenergymeasure.config.section import FAULT, Fault
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
 from llenergymeasure.errors import ConfigurationError, Problem
 
@@ -95,38 +95,19 @@ def place_of(path: KeyPath, places: Places) -> Place | None:
     return None
 
 
-class Rejection:
-    """One reason why a model rejected a mapping.
-
-    Attributes:
-        path: the key to blame, below the mapping; union branches left out.
-        message: what is wrong and what would do.
-        found: the value, or ``...`` where there is none.
-        alone: whether that value alone is to blame, and not several together.
-    """
-
-    def __init__(self, path: KeyPath, message: str, found: Any, alone: bool) -> None:
-        self.path = path
-        self.message = message
-        self.found = found
-        self.alone = alone
-
-    def __str__(self) -> str:
-        """Return ``key: message (found …)``."""
-        found = None if self.found is ... else describe(self.found)
-        return str(Problem(self.message, key=dotted(self.path) or None, found=found))
-
-    def at(
-        self, prefix: KeyPath, places: Places, locate: Callable[[KeyPath], KeyPath] | None = None
-    ) -> Problem:
-        """Return it as a problem of the file, the mapping standing at ``prefix``."""
-        path = (*prefix, *self.path) if locate is None else locate(self.path)
-        return problem(self.message, path, places, found=self.found)
+def located(fault: Fault, places: Places, path: KeyPath | None = None) -> Problem:
+    """Return a fault as a problem of the file; it stands at ``path`` there, or else at its own."""
+    return problem(fault.message, fault.path if path is None else path, places, found=fault.found)
 
 
-def rejections(
+def fault_text(fault: Fault) -> str:
+    """Return ``key: message (found …)``."""
+    return str(problem(fault.message, fault.path, {}, found=fault.found))
+
+
+def faults_of(
     error: ValidationError, values: Mapping[str, Any], model: type[BaseModel]
-) -> list[Rejection]:
+) -> list[Fault]:
     """Return each reason in a validation error once, in the order of the model.
 
     Args:
@@ -134,7 +115,7 @@ def rejections(
         values: the mapping it was given.
         model: the model.
     """
-    found: dict[KeyPath, Rejection] = {}
+    found: dict[KeyPath, Fault] = {}
     for details in error.errors(include_url=False):
         path, value = _real_path(details["loc"], values, details["type"])
         message = _message(details, path, value, model)
@@ -143,7 +124,7 @@ def rejections(
         if details["type"] == FAULT:
             value = details["input"]  # nothing where it is not to be shown
         together = details["type"] in ("missing", "value_error") and _whole(value)
-        found[path] = Rejection(path, message, ... if together else value, not together)
+        found[path] = Fault(path, message, ... if together else value, not together)
     return list(found.values())
 
 
@@ -158,7 +139,8 @@ def validated(
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        found = [each.at(prefix, places) for each in rejections(error, values, model)]
+        faults = faults_of(error, values, model)
+        found = [located(each, places, (*prefix, *each.path)) for each in faults]
         raise ConfigurationError(found) from None
 
 

@@ -88,11 +88,19 @@ class RunSection(Section):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong at a place below what is checked, and the value there."""
+    """What is wrong at a place below what is checked.
+
+    Attributes:
+        path: the key to blame.
+        message: what is wrong and what would do.
+        found: the value there, or ``...`` where there is none to show.
+        alone: whether that value alone is to blame, and not several together.
+    """
 
     path: tuple[str | int, ...]
     message: str
     found: Any
+    alone: bool = True
 
 
 def secret_fault(name: str) -> Fault:
