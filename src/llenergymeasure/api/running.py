@@ -121,7 +121,9 @@ def run_study(
     with locked(folder.lock, OWNER) as lock:
         if isinstance(config, Mapping):
             study_file = folder.path / "study.yaml"
-            mapping = {"name": study.name, **config}
+            # Whom to notify is for this call alone: results are shared.
+            kept = {key: each for key, each in config.items() if key != "notify"}
+            mapping = {"name": study.name, **kept}
             if mapping.get("base") is not None:
                 # Read from here, it would be looked for next to the file that is written there.
                 mapping["base"] = str(Path(mapping["base"]).absolute())

@@ -180,7 +180,8 @@ def _run(
     _need_place_for_snakemake()
     with locked(folder.lock, OWNER) as lock:
         if mapping is not None:
-            content = yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True)
+            kept = {key: each for key, each in mapping.items() if key != "notify"}
+            content = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
             write_text(call.study_file, content)
         shared = remember(folder, call)
         runs = write_manifest(plan, folder)

@@ -127,8 +127,10 @@ class Call:
     def variables(self) -> dict[str, str]:
         """Return this process's environment with what Snakemake takes from it."""
         told = {DRIVEN_VARIABLE: "1", SAFE_PATH_VARIABLE: "1"}
-        if self.overrides:
-            told[OVERRIDES_VARIABLE] = json.dumps(dict(self.overrides))
+        # Whom to notify is told by this process; variables go on to jobs and containers.
+        given = {k: v for k, v in self.overrides.items() if k.partition(".")[0] != "notify"}
+        if given:
+            told[OVERRIDES_VARIABLE] = json.dumps(given)
         return os.environ | dict(self.environment) | told
 
 
