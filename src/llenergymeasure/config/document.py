@@ -210,23 +210,11 @@ def _with_base(document: Document, above: tuple[Path, ...]) -> Document:
     base = document.values.get("base")
     if base is None:
         return document
-    if not isinstance(base, str) or not base.strip() or "\0" in base:
-        message = "must be the path of a study file, relative to this one"
-        raise ConfigurationError(document.problem(message, ("base",), found=base))
     folder = document.file.parent if document.file is not None else Path()
+    message = _why_no_base(base, folder, above)
+    if message is not None:
+        raise ConfigurationError(document.problem(message, ("base",), found=base))
     path = folder / base
-    if not path.is_file():
-        message = "no such file; base is a path relative to the file that names it"
-        raise ConfigurationError(document.problem(message, ("base",), found=base))
-    if path.suffix.lower() not in (".yaml", ".yml", ".json"):
-        message = "is no study's file by its name, which ends in .yaml, .yml or .json"
-        raise ConfigurationError(document.problem(message, ("base",), found=base))
-    if path.resolve() in above:
-        message = "leads back to itself; remove one base"
-        raise ConfigurationError(document.problem(message, ("base",), found=base))
-    if len(above) >= MAX_BASES:
-        message = f"is the end of a chain of more than {MAX_BASES} bases; merge some"
-        raise ConfigurationError(document.problem(message, ("base",), found=base))
     try:
         under = _read(path, above)
     except ConfigurationError as error:  # what a file that is no study holds is not to be shown
@@ -239,6 +227,22 @@ def _with_base(document: Document, above: tuple[Path, ...]) -> Document:
         places={**places, **document.places},
         notes=(*under.notes, *document.notes),
     )
+
+
+def _why_no_base(base: Any, folder: Path, above: tuple[Path, ...]) -> str | None:
+    """Return why a study cannot be based on what it names; None if it can."""
+    if not isinstance(base, str) or not base.strip() or "\0" in base:
+        return "must be the path of a study file, relative to this one"
+    path = folder / base
+    if not path.is_file():
+        return "no such file; base is a path relative to the file that names it"
+    if path.suffix.lower() not in (".yaml", ".yml", ".json"):
+        return "is no study's file by its name, which ends in .yaml, .yml or .json"
+    if path.resolve() in above:
+        return "leads back to itself; remove one base"
+    if len(above) >= MAX_BASES:
+        return f"is the end of a chain of more than {MAX_BASES} bases; merge some"
+    return None
 
 
 def _plain(value: Any, path: KeyPath, problems: list[Problem], file: Path | None) -> Any:

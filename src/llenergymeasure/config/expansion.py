@@ -21,7 +21,7 @@ from llenergymeasure.config.execution import (
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.identity import Identifier
 from llenergymeasure.config.merging import flattened
-from llenergymeasure.config.messages import describe, fault_text, faults_of, located, redacted
+from llenergymeasure.config.messages import describe, fault_text, faults_of, located
 from llenergymeasure.config.preferences import preferred_folder, preferred_notify
 from llenergymeasure.config.rules import Shape, breaches
 from llenergymeasure.config.section import Fault, Section, secret_fault
@@ -30,7 +30,7 @@ from llenergymeasure.config.study import Experiment, LeftOut, SameAs, Study
 from llenergymeasure.config.study_file import StudyFile
 from llenergymeasure.config.sweep import meant
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.redact import secret_argument
+from llenergymeasure.redact import secret_argument, without_secrets_in
 from llenergymeasure.units import BACKENDS, BackendName
 
 MAX_RUNS = 1_000_000
@@ -192,7 +192,7 @@ class _Outcome:
             if len(problems) <= SHOWN_PROBLEMS:
                 problems.setdefault(str(found), found)
         text = "; ".join(fault_text(reason) for reason in reasons)
-        self.left_out.append(LeftOut(redacted(candidate.values), text))
+        self.left_out.append(LeftOut(without_secrets_in(candidate.values), text))
 
 
 _SAMPLING = ("preset", "temperature", "do_sample", "top_k", "top_p", "min_p")

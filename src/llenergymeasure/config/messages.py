@@ -17,12 +17,11 @@ from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.config.section import FAULT, Fault
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
 from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.redact import without_secrets
 
 Places = Mapping[KeyPath, Place]
 Validated = TypeVar("Validated", bound=BaseModel)
 FOUND_LENGTH = 60
-
-_USER_IN_ADDRESS = re.compile(r"://[^/\s\"']*@")
 
 _TYPE_MESSAGES = {
     "int_type": "must be a whole number",
@@ -48,19 +47,8 @@ def describe(value: Any) -> str:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, RecursionError):
         text = repr(value)
-    text = str(redacted(text))
+    text = without_secrets(text)
     return text if len(text) <= FOUND_LENGTH else f"{text[: FOUND_LENGTH - 1]}…"
-
-
-def redacted(value: Any) -> Any:
-    """Return ``value`` with the user and password in any address left out."""
-    if isinstance(value, str):
-        return _USER_IN_ADDRESS.sub("://…@", value)
-    if isinstance(value, Mapping):
-        return {key: redacted(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [redacted(item) for item in value]
-    return value
 
 
 def problem(

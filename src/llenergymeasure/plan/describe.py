@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.plan.estimate import Estimates, duration
 from llenergymeasure.plan.fairness import fairness, unlike
 from llenergymeasure.plan.model import Plan, PlannedRun
@@ -186,9 +187,7 @@ def _points(
 def _point(config: dict[str, Any], keys: Sequence[str]) -> str:
     shown = [f"backend={config.get('backend')}"]
     for key in keys:
-        value: Any = config
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
+        value = value_at(config, key)
         if value is not None:
             shown.append(f"{key}={_cell(value)}")
     return " ".join(shown)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from llenergymeasure.config.dotted import leaves
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.servers import is_loopback
 from llenergymeasure.plan.model import Plan
@@ -42,19 +43,10 @@ def _code(config: Mapping[str, Any]) -> Iterator[str]:
     if command:
         yield f"starts the server {shlex.join(command)} (openai.command)"
     for place in (backend, "passthrough_kwargs"):
-        for key, value in _settings(config.get(place), place):
-            if value not in (False, "auto", "") and _CODE.search(key.rpartition(".")[2]):
+        for key, value in leaves({place: config.get(place)}):
+            if value not in (None, False, "auto", "") and _CODE.search(key.rpartition(".")[2]):
                 what = "lets the model bring code" if value is True else "loads code"
                 yield f"{what}: {key}: {value}"
-
-
-def _settings(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Yield every setting that is set, with its dotted key."""
-    if isinstance(value, Mapping):
-        for name, each in value.items():
-            yield from _settings(each, f"{key}.{name}")
-    elif value is not None:
-        yield key, value
 
 
 def _sent(config: Mapping[str, Any]) -> Iterator[str]:
