@@ -12,7 +12,7 @@ from pathlib import Path
 import llenergymeasure
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.files import sha256, write_text
-from llenergymeasure.installation import workflow_folder
+from llenergymeasure.installation import workflow_root
 from llenergymeasure.workload.cache import cache_folder
 
 DIGESTS = "digests.json"
@@ -85,12 +85,7 @@ def containers_folder() -> Path:
     Raises:
         ConfigurationError: this installation has none.
     """
-    folder = workflow_folder()
-    if folder is None:
-        raise ConfigurationError(
-            "this installation has no image definitions: install it from a clone again"
-        )
-    return folder / "containers"
+    return workflow_root() / "containers"
 
 
 def build_command(backend: str, runner: str) -> str:

@@ -26,6 +26,7 @@ from llenergymeasure.errors import (
     Problem,
 )
 from llenergymeasure.files import open_file
+from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.disk import why_not_writable
 from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
@@ -44,7 +45,6 @@ from llenergymeasure.workflow.open_study import DRIVEN_VARIABLE
 from llenergymeasure.workflow.profile import profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.queue_watch import LOOK_INTERVAL_S
-from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workflow.study import OVERRIDES_VARIABLE
 
 POLL_S = 0.2

@@ -18,6 +18,7 @@ from llenergymeasure.errors import (
     as_message,
 )
 from llenergymeasure.files import locked
+from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.machine.gpus.allotment import gpus_needed
 from llenergymeasure.plan import Plan
@@ -37,7 +38,6 @@ from llenergymeasure.workflow.pinning import pin_options
 from llenergymeasure.workflow.places import Places
 from llenergymeasure.workflow.queue_watch import QueueWatch
 from llenergymeasure.workflow.recovery import conclude_lost
-from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workflow.stopping import precision
 from llenergymeasure.workflow.storage import Storage
 

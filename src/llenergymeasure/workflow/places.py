@@ -19,11 +19,11 @@ from llenergymeasure.containers.surroundings import (
 )
 from llenergymeasure.errors import ConfigurationError, PreflightError, Problem
 from llenergymeasure.files import remove
+from llenergymeasure.installation import workflow_root
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import python_module
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.units import BackendName, RunnerName
-from llenergymeasure.workflow.source import workflow_root
 
 LINKS = Path(".snakemake/llem-images")
 

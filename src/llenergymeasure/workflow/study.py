@@ -13,6 +13,7 @@ from llenergymeasure.config.strict_yaml import parse
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import ConfigurationError, LlemError
 from llenergymeasure.files import locked, read_bytes, write_if_changed
+from llenergymeasure.installation import workflow_root
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import say
@@ -27,7 +28,6 @@ from llenergymeasure.workflow.open_study import (
     study_lock,
 )
 from llenergymeasure.workflow.recovery import damaged, keep_finished, make_room
-from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workflow.stopping import planned
 from llenergymeasure.workflow.storage import Storage, send_along
 from llenergymeasure.workload.studies import load_study, study_from_mapping
