@@ -211,9 +211,9 @@ def _with_base(document: Document, above: tuple[Path, ...]) -> Document:
     if base is None:
         return document
     folder = document.file.parent if document.file is not None else Path()
-    message = _why_no_base(base, folder, above)
-    if message is not None:
-        raise ConfigurationError(document.problem(message, ("base",), found=base))
+    reason = _why_no_base(base, folder, above)
+    if reason is not None:
+        raise ConfigurationError(document.problem(reason, ("base",), found=base))
     path = folder / base
     try:
         under = _read(path, above)
