@@ -83,6 +83,12 @@ def test_an_engines_own_sampling_may_change_the_work(
     assert work_of(config).get("answers") == answers
 
 
+def test_beams_have_a_length_of_their_own() -> None:
+    beams = {"beam_search": {"beam_width": 2, "max_tokens": 8}}
+    config = {"backend": "vllm", "max_output_tokens": 128, "vllm": beams}
+    assert work_of(config)["answers"] == {"longest": 8}
+
+
 def test_the_example_compares_three_engines() -> None:
     made = make_plan(load_study(EXAMPLE))
     fair = fairness(made)
