@@ -127,7 +127,7 @@ class Call:
     def variables(self) -> dict[str, str]:
         """Return this process's environment with what Snakemake takes from it."""
         told = {DRIVEN_VARIABLE: "1", SAFE_PATH_VARIABLE: "1"}
-        # Whom to notify is told by this process; variables go on to jobs and containers.
+        # This process notifies; variables go on to jobs and containers.
         given = {k: v for k, v in self.overrides.items() if k.partition(".")[0] != "notify"}
         if given:
             told[OVERRIDES_VARIABLE] = json.dumps(given)
