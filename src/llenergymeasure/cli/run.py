@@ -118,10 +118,9 @@ def run(
     if study is not None:
         call = StudyCall(study, given, profile)
         return _run(call, load_study(study, given), dry_run=dry_run)
-    mapping = _study_of_one(given)
-    one = study_from_mapping(mapping)
+    one = study_from_mapping(_study_of_one(given))
     call = StudyCall(StudyFolder.of(one).path / "study.yaml", {}, profile)
-    return _run(call, one, dry_run=dry_run, mapping=mapping)
+    return _run(call, one, dry_run=dry_run, write=True)
 
 
 def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
@@ -165,10 +164,8 @@ def _call_of(path: Path) -> StudyCall:
     return call
 
 
-def _run(
-    call: StudyCall, study: Study, *, dry_run: bool, mapping: Mapping[str, Any] | None = None
-) -> int:
-    """Run a study; ``mapping`` is what its file is to hold where there is none yet."""
+def _run(call: StudyCall, study: Study, *, dry_run: bool, write: bool = False) -> int:
+    """Run a study; with ``write`` there is no file of it yet."""
     request = job_request(call.profile)
     study = with_runners(study, apptainer_offered=False)
     check_files(each.model for each in study.experiments)
@@ -179,9 +176,8 @@ def _run(
         return EXIT_OK
     _need_place_for_snakemake()
     with locked(folder.lock, OWNER) as lock:
-        if mapping is not None:
-            kept = {key: each for key, each in mapping.items() if key != "notify"}
-            content = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+        if write:
+            content = yaml.safe_dump(dict(study.written), sort_keys=False, allow_unicode=True)
             write_text(call.study_file, content)
         shared = remember(folder, call)
         runs = write_manifest(plan, folder)
