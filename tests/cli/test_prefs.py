@@ -74,6 +74,10 @@ def test_whom_to_tell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     with pytest.raises(ConfigurationError, match=r"LLEM_NOTIFY\.webhook") as error:
         study_from_mapping(SMALL)
     assert "T0SECRET" not in str(error.value)
+    monkeypatch.setenv("LLEM_NOTIFY", "{webhook: 'https://example.com/T0SECRET'")
+    with pytest.raises(ConfigurationError, match="LLEM_NOTIFY: is no valid YAML") as error:
+        study_from_mapping(SMALL)
+    assert "T0SECRET" not in str(error.value)
 
 
 def test_an_address_is_not_shown(

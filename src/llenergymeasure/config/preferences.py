@@ -211,7 +211,7 @@ def _notify_in_environment() -> NotifyConfig | None:
         values = strict_yaml.parse(text.encode())[0]
     except ConfigurationError as error:
         message = error.problems[0].message
-        raise ConfigurationError(Problem(message, key=NOTIFY_VARIABLE, found=text[:60])) from None
+        raise ConfigurationError(Problem(message, key=NOTIFY_VARIABLE)) from None
     if not isinstance(values, dict):
         message = "must be a mapping such as {webhook_env: NAME}, or none"
         raise ConfigurationError(Problem(message, key=NOTIFY_VARIABLE))
