@@ -55,7 +55,7 @@ def workflow_root() -> Path:
     """Return the folder of the Snakefile and its company: a clone's, or the one inside a wheel.
 
     Raises:
-        ConfigurationError: this installation has no rules.
+        ConfigurationError: this installation has none.
     """
     package = Path(__file__).parent
     for folder in (package / "_workflow", package.parents[1]):
@@ -66,10 +66,10 @@ def workflow_root() -> Path:
 
 def engine_install(backend: str) -> str:
     """Return what installs the tested packages of an engine that has a file of them."""
-    root = Path()
-    with suppress(ConfigurationError):  # in an engine's image
-        root = workflow_root()
-    return f"pip install -r {root / 'envs' / backend}.txt"
+    place = Path("envs", f"{backend}.txt")
+    with suppress(ConfigurationError):
+        place = workflow_root() / place
+    return f"pip install -r {place}"
 
 
 def namesake() -> str | None:

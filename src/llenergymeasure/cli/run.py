@@ -18,7 +18,7 @@ from llenergymeasure.config.study import Study
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.files import locked, write_text
-from llenergymeasure.machine.disk import why_not_writable
+from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.plan import left_out_lines
 from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.report.wording import counted
@@ -243,9 +243,9 @@ def _print_results(folder: StudyFolder, code: int) -> int:
 
 
 def _every_run_disqualified(folder: StudyFolder) -> bool:
-    import pyarrow.parquet as pq
+    from llenergymeasure.parquet import read_parquet
 
-    summary = pq.read_table(folder.path / SUMMARY_NAME, columns=["n", "n_disqualified"])
+    summary = read_parquet(folder.path / SUMMARY_NAME, ["n", "n_disqualified"])
     in_means: int = sum(summary["n"].to_pylist())
     disqualified: int = sum(summary["n_disqualified"].to_pylist())
     return in_means == 0 and disqualified > 0

@@ -27,14 +27,14 @@ from llenergymeasure.errors import (
 )
 from llenergymeasure.files import open_file
 from llenergymeasure.installation import workflow_root
-from llenergymeasure.machine.disk import why_not_writable
+from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import SAFE_PATH_VARIABLE, die_with_parent, python_module
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import kind_of
 from llenergymeasure.results.outcome import read_outcome
-from llenergymeasure.run.circuit_breaker import Broken, Circuit
+from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.preflight.checks import check_folder
 from llenergymeasure.run.preflight.forecast import Forecast
 from llenergymeasure.sensors.rapl import RaplSensor
@@ -163,7 +163,7 @@ class Drive:
         self._process: subprocess.Popen[bytes] | None = None
         self.complaint = ""
         """What Snakemake said where it failed and no run explains it."""
-        self.broken: Broken | None = None
+        self.broken: str | None = None
         """Why the circuit broke, if it did."""
 
     def run(self, call: Call | None = None) -> int:
@@ -242,7 +242,7 @@ class Drive:
                 self._end_runs()  # again: one may have been starting
             elif (broken := circuit.broken(process.pid)) is not None:
                 self.broken = broken
-                self._view.say(str(broken))
+                self._view.say(broken)
                 self._signal_snakemake(signal.SIGTERM)
             self._view.wait(POLL_S, progress)
         self._view.clear()

@@ -55,6 +55,5 @@ def drive_study(
         plan = longer
         view.say(f"{counted(open_runs(plan, folder), 'more run')} for the precision target")
     if anything:
-        reason = None if drive.broken is None else str(drive.broken)
-        tell(study.notify, News.of(longer, folder, reason), view.say)
+        tell(study.notify, News.of(longer, folder, drive.broken), view.say)
     return Ended(code, drive.complaint)

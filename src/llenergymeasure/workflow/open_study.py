@@ -334,8 +334,7 @@ class OpenStudy:
             for word in (precision(self._plan, self._folder, open_runs), broken):
                 if word is not None:
                     say(str(word))
-            reason = None if broken is None else str(broken)
-            tell(self._notify, News.of(self._plan, self._folder, reason), say)
+            tell(self._notify, News.of(self._plan, self._folder, broken), say)
         self._circuit.remove()
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from llenergymeasure.files import load_json, remove, remove_unfinished, sync_folder, write_text
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.run.attempt_lock import unattended
+from llenergymeasure.run.held_folder import unattended
 from llenergymeasure.workflow.manifest import DAMAGED
 
 RUNNING = "running"
