@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from cli.commands import called
-from llenergymeasure.config.loading import load_study, study_from_mapping
 from llenergymeasure.config.preferences import user_configuration
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.workload.studies import load_study, study_from_mapping
 from support.studies import SMALL, write_study
 
 
@@ -72,6 +72,10 @@ def test_whom_to_tell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert _shown(monkeypatch, capsys)["notify"] == ("nobody", "environment: LLEM_NOTIFY")
     monkeypatch.setenv("LLEM_NOTIFY", "{webhook: 'http://example.com/T0SECRET'}")
     with pytest.raises(ConfigurationError, match=r"LLEM_NOTIFY\.webhook") as error:
+        study_from_mapping(SMALL)
+    assert "T0SECRET" not in str(error.value)
+    monkeypatch.setenv("LLEM_NOTIFY", "{webhook: 'https://example.com/T0SECRET'")
+    with pytest.raises(ConfigurationError, match="LLEM_NOTIFY: is no valid YAML") as error:
         study_from_mapping(SMALL)
     assert "T0SECRET" not in str(error.value)
 

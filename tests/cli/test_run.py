@@ -7,12 +7,15 @@ import re
 import select
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cli.commands import called
-from llenergymeasure.workflow.whole import Ended
-from support.studies import SERVED, environment, llem, write_study
+from llenergymeasure.api.running import run_study
+from llenergymeasure.workflow.drive import Call
+from llenergymeasure.workflow.drive_study import Ended
+from support.studies import SERVED, SMALL, environment, llem, write_study
 
 CODE = "from llenergymeasure.cli import main; main()"
 
@@ -170,3 +173,39 @@ def test_a_profile_is_found_by_name_or_folder_and_a_wrong_one_is_told(tmp_path: 
     done = llem(tmp_path, "run", str(study), "--profile", "no-such-profile", "--cycles", "2")
     assert done.returncode == 2
     assert "no such profile: there are default, generic, slurm" in done.stderr
+
+
+@pytest.mark.parametrize("one", [False, True])
+def test_whom_to_notify_reaches_no_file_of_the_results(
+    one: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[Call] = []
+
+    def driven(*arguments: Any) -> Ended:
+        calls.extend(each for each in arguments if isinstance(each, Call))
+        return Ended(0, "")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("llenergymeasure.cli.run.drive_study", driven)
+    what = ("--model", "tiny-llama") if one else (str(write_study(tmp_path)),)
+    address = "notify.webhook=https://hooks.example.org/CANARY"
+    said = called(monkeypatch, capsys, "run", *what, "--set", address)
+    assert said.code == 0, said.err
+    written = [path for path in tmp_path.glob("results/**/*") if path.is_file()]
+    assert {".call.json", "manifest.json"} <= {path.name for path in written}
+    assert not [path for path in written if "CANARY" in path.read_text()]
+    (call,) = calls
+    assert "CANARY" not in str(call.variables())
+
+
+def test_whom_to_notify_is_not_in_the_study_that_a_program_s_call_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llenergymeasure.api.running.drive_study", lambda *_: Ended(0, ""))
+    monkeypatch.setattr("llenergymeasure.api.running.load_results", lambda _folder: None)
+    notify = {"webhook": "https://hooks.example.org/CANARY"}
+    run_study({**SMALL, "notify": notify}, directory=tmp_path)
+    run_study({**SMALL, "name": "other"}, directory=tmp_path, notify=notify)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len([path for path in written if path.name == "study.yaml"]) == 2
+    assert not [path for path in written if "CANARY" in path.read_text()]

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.carbon import grid_of
-from llenergymeasure.config.loading import study_from_mapping
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import make_plan
 from llenergymeasure.plan.model import Plan
+from llenergymeasure.workload.studies import study_from_mapping
 from support.attempts import spec_of
 
 

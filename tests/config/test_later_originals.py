@@ -13,8 +13,8 @@ import yaml
 
 from llenergymeasure.config.convert import convert
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.config.loading import load_study, study_from_mapping
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 FOLDER = Path(__file__).parent / "later_originals"
 PLANS: dict[str, Any] = json.loads((FOLDER / "plans.json").read_text())

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.config.loading import load_study
 from llenergymeasure.errors import EXIT_CONFIGURATION, ConfigurationError
+from llenergymeasure.workload.studies import load_study
 from support.malformed import CASES, Bad
 
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.config.document import parse_overrides
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.config.loading import load_study, parse_overrides, study_from_mapping
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 STUDY: dict[str, Any] = {
     "model": "tiny-llama",

@@ -8,9 +8,9 @@ import jsonschema
 import pytest
 import yaml
 
-from llenergymeasure.config.loading import load_study
 from llenergymeasure.config.schema import schema_text, study_schema
 from llenergymeasure.plan import make_plan
+from llenergymeasure.workload.studies import load_study
 
 ROOT = Path(__file__).parents[2]
 STUDIES = [ROOT / "config" / "config.yaml", *sorted((ROOT / "config" / "examples").glob("*.yaml"))]

@@ -6,11 +6,11 @@ import pytest
 from pydantic import ValidationError
 
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
-from llenergymeasure.config.loading import load_study
 from llenergymeasure.config.preferences import preferred_notify
 from llenergymeasure.config.section import RunSection
 from llenergymeasure.config.study_file import StudyFile
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.workload.studies import load_study
 
 
 def write(folder: Path, name: str, text: str) -> Path:

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.config.loading import study_from_mapping
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.workload.studies import study_from_mapping
 
 
 def study(**keys: Any) -> Study:
@@ -362,3 +362,40 @@ def test_a_setting_of_all_backends_may_be_swept_on_one_alone() -> None:
 def test_what_no_backend_has_for_itself(sweep: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigurationError, match=why):
         study(sweep=sweep)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        {"passthrough_kwargs": {"hf_token": "CANARY"}},
+        {"passthrough_kwargs": {"nested": {"api_key": "CANARY"}}},
+        {"passthrough_kwargs": {"hf_token": "CANARY"}, "slo": {"ttft_ms": 1.0}},
+        *(
+            {"backend": "openai", "openai": server}
+            for server in (
+                {"base_url": "http://127.0.0.1:1/v1", "body": {"api_key": "CANARY"}},
+                {"base_url": "http://user:CANARY@127.0.0.1:1/v1"},
+                {"base_url": "http://127.0.0.1:1/v1?key=CANARY"},
+                {"command": ["serve", "--api-key", "CANARY", "{port}"]},
+                {"command": ["serve", "{port}"], "environment": {"API_KEY": "CANARY"}},
+            )
+        ),
+    ],
+)
+def test_a_secret_in_one_point_is_an_error_and_not_left_out_into_the_plan(
+    point: dict[str, Any],
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"experiments\[1\]") as caught:
+        study(experiments=[{"n": 1}, point])
+    assert "CANARY" not in str(caught.value)
+
+
+def test_a_secret_in_what_each_run_is_given_is_an_error() -> None:
+    with pytest.raises(ConfigurationError, match=r"quality\.command: holds a secret") as caught:
+        study(quality={"command": ["judge", "--api-key", "CANARY"]})
+    assert "CANARY" not in str(caught.value)
+
+
+def test_a_list_that_is_wrong_by_itself_is_an_error_in_a_sweep_too() -> None:
+    with pytest.raises(ConfigurationError, match=r"sweep\.gpu\.devices\[1\].*each GPU once"):
+        study(sweep={"gpu.devices": [[0], [0, 0]]})

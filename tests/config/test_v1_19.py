@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.config.loading import load_study
 from llenergymeasure.config.protocol import resolve_protocol
 from llenergymeasure.config.study import Study
 from llenergymeasure.plan import make_plan
+from llenergymeasure.workload.studies import load_study
 
 FOLDER = Path(__file__).parent / "v1_19"
 

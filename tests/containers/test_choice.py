@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.config.loading import study_from_mapping
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import describe_plan, make_plan
+from llenergymeasure.workload.studies import study_from_mapping
 from support.studies import SMALL, llem, snakemake, write_study
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.config.loading import load_study, study_from_mapping
 from llenergymeasure.plan import Plan, describe_plan, make_plan
 from llenergymeasure.plan.fairness import fairness, unlike, work_of
+from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "examples" / "cross_backend.yaml"
 STUDY: dict[str, Any] = {
@@ -81,6 +81,12 @@ def test_an_engines_own_sampling_may_change_the_work(
 ) -> None:
     config = {"backend": "vllm", "max_output_tokens": 128, "vllm": {"sampling": sampling}}
     assert work_of(config).get("answers") == answers
+
+
+def test_beams_have_a_length_of_their_own() -> None:
+    beams = {"beam_search": {"beam_width": 2, "max_tokens": 8}}
+    config = {"backend": "vllm", "max_output_tokens": 128, "vllm": beams}
+    assert work_of(config)["answers"] == {"longest": 8}
 
 
 def test_the_example_compares_three_engines() -> None:

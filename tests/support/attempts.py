@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.config.loading import study_from_mapping
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.run.worker import read_spec
+from llenergymeasure.workload.studies import study_from_mapping
 from support.studies import ROOT, SMALL, environment, living, wait_for
 
 SCRIPT = ROOT / "scripts" / "measure_pytorch.py"

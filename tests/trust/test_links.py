@@ -12,7 +12,7 @@ from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.held_folder import hold_folder
-from llenergymeasure.workflow.damaged import make_room
+from llenergymeasure.workflow.recovery import make_room
 from llenergymeasure.workload.studies import load_study
 from results.synthetic import make_result, write_result
 from support.studies import llem, write_study

@@ -18,7 +18,7 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow import cluster, drive
 from llenergymeasure.workflow.cluster import QueuedJob, end_jobs, job_prefix, left_jobs
 from llenergymeasure.workflow.drive import Drive, Listener
-from llenergymeasure.workflow.study import OpenStudy
+from llenergymeasure.workflow.open_study import OpenStudy
 from llenergymeasure.workload.studies import load_study
 from support.studies import write_study
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.files import sha256
-from llenergymeasure.workflow.markers import keep_finished
+from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.workflow.manifest import run_state
+from llenergymeasure.workflow.recovery import keep_finished
 
 
 def _run(study: Path, cycle: int) -> Path:
@@ -19,6 +21,12 @@ def _run(study: Path, cycle: int) -> Path:
     record = {**named, "files": {"run.parquet": digest}}
     (folder / "result.json").write_text(json.dumps(record))
     return folder
+
+
+def _keep(study: Path) -> None:
+    named = {"experiment": "0123456789ab", "cycle": 1}
+    run = RunFolder(study / "runs" / "0123456789ab" / "1")
+    keep_finished([{**named, **run_state(run)}], StudyFolder(study))
 
 
 def _mark(output: Path, name_limit: int = 255) -> Path:
@@ -37,17 +45,16 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_whole_run_loses_its_mark() -> None:
     study = Path("results/demo")
-    folder = _run(study, 1)
-    marker = _mark(folder / "result.json")
-    assert keep_finished(study) == [folder]
+    marker = _mark(_run(study, 1) / "result.json")
+    _keep(study)
     assert not marker.exists()
 
 
-def test_a_long_path_is_put_together_again() -> None:
-    study = Path("results") / ("x" * 100)
-    folder = _run(study, 1)
-    marker = _mark(folder / "result.json", name_limit=60)
-    assert keep_finished(study) == [folder]
+def test_a_long_path_is_cut_as_snakemake_cuts_it() -> None:
+    study = Path("results") / ("x" * 150) / ("y" * 100)
+    marker = _mark(_run(study, 1) / "result.json")
+    assert marker.parent.name.startswith("@")
+    _keep(study)
     assert not marker.exists()
 
 
@@ -66,7 +73,7 @@ def test_a_run_that_is_not_whole_keeps_its_mark(damage: str) -> None:
     else:
         (folder / "result.json").write_text("[1,")
     marker = _mark(folder / "result.json")
-    assert keep_finished(study) == []
+    _keep(study)
     assert marker.exists()
 
 
@@ -78,5 +85,5 @@ def test_marks_of_others_are_left_alone() -> None:
     ]
     odd = Path(".snakemake/incomplete/not-base64!")
     odd.write_text("")
-    assert keep_finished(study) == []
+    _keep(study)
     assert all(marker.exists() for marker in [*strangers, odd])

@@ -9,8 +9,10 @@ from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.files import write_bytes
 from llenergymeasure.plan import describe_plan
 from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.workflow.drive import Listener
+from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workflow.manifest import write_manifest
-from llenergymeasure.workflow.stopping import carried_through, planned, precision
+from llenergymeasure.workflow.stopping import planned, precision
 from llenergymeasure.workload.studies import study_from_mapping
 from results.synthetic import make_result, write_result
 from support.studies import SERVED, llem, plan_of, result_times, snakemake, write_study
@@ -170,28 +172,36 @@ def _manifest(asked, folder):
     return folder.manifest.read_text()
 
 
-def test_it_is_driven_until_no_pilot_asks_for_more(folder):
-    asked = study(precision_target=0.015)
+@pytest.fixture
+def driven(folder, monkeypatch):
+    """Drive a study whose runs are there at once; return how it ended and each plan's length."""
     lengths = []
 
-    def drive(plan):
-        write_bytes(folder.plan, plan.to_json_bytes())
-        run_all(plan, folder, (STEADY, SHAKY))
-        lengths.append(len(plan.runs))
-        return 0
+    class Driven:
+        complaint, broken = "", None
 
-    assert carried_through(asked, planned(asked, folder), folder, drive) == 0
-    assert lengths == [10, 14]
+        def __init__(self, _file, plan, *_):
+            self.plan = plan
+
+        def run(self, code):
+            write_bytes(folder.plan, self.plan.to_json_bytes())
+            run_all(self.plan, folder, (STEADY, SHAKY))
+            lengths.append(len(self.plan.runs))
+            return code
+
+    def drive(asked, code):
+        monkeypatch.setattr("llenergymeasure.workflow.drive_study.Drive", Driven)
+        return drive_study(asked, None, folder, Listener(), code, 0).code, lengths
+
+    return drive
 
 
-def test_an_interruption_ends_it(folder):
-    asked = study(precision_target=0.015)
+def test_it_is_driven_until_no_pilot_asks_for_more(driven):
+    assert driven(study(precision_target=0.015), code=0) == (0, [10, 14])
 
-    def drive(plan):
-        run_all(plan, folder, (STEADY, SHAKY))
-        return 130
 
-    assert carried_through(asked, planned(asked, folder), folder, drive) == 130
+def test_an_interruption_ends_it(driven):
+    assert driven(study(precision_target=0.015), code=130) == (130, [10])
 
 
 @pytest.mark.parametrize(

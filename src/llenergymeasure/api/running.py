@@ -35,7 +35,7 @@ from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.workflow.calls import StudyCall, remember
 from llenergymeasure.workflow.drive import OWNER, Call, Drive, Listener
-from llenergymeasure.workflow.whole import drive_study
+from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 Config = Mapping[str, Any] | Path | str
@@ -121,7 +121,9 @@ def run_study(
     with locked(folder.lock, OWNER) as lock:
         if isinstance(config, Mapping):
             study_file = folder.path / "study.yaml"
-            mapping = {"name": study.name, **config}
+            # Whom to notify is for this call alone: results are shared.
+            kept = {key: each for key, each in config.items() if key != "notify"}
+            mapping = {"name": study.name, **kept}
             if mapping.get("base") is not None:
                 # Read from here, it would be looked for next to the file that is written there.
                 mapping["base"] = str(Path(mapping["base"]).absolute())

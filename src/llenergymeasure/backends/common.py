@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from llenergymeasure.config.decoder import DecoderConfig
 from llenergymeasure.config.engine_parameters.reserved import why_reserved
-from llenergymeasure.config.experiment import DecoderConfig, ExperimentConfig
+from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
 
 Capability = tuple[int, int]

@@ -10,11 +10,10 @@ from typing import Annotated, NamedTuple
 import typer
 
 from llenergymeasure.cli.run import BATCH_KEYS
-from llenergymeasure.config.loading import study_from_mapping
 from llenergymeasure.config.strict_yaml import parse
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import write_text
-from llenergymeasure.workload.studies import load_study
+from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 TEMPLATE = """\
 # What to compare; `llem plan {file}` shows what would run, `llem run {file}` runs it.

@@ -5,7 +5,7 @@ from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.files import locked
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.whole import is_whole
-from llenergymeasure.workflow.study import OWNER
+from llenergymeasure.workflow.open_study import OWNER
 
 
 def report(study: StudyArgument = None) -> None:

@@ -12,7 +12,7 @@ import yaml
 from llenergymeasure.cli.live import Live
 from llenergymeasure.cli.output import Level, ProfileOption, StudyArgument, level, note
 from llenergymeasure.cli.plan import plan_lines
-from llenergymeasure.config.loading import parse_overrides
+from llenergymeasure.config.document import parse_overrides
 from llenergymeasure.config.preferences import preferred_folder
 from llenergymeasure.config.study import Study
 from llenergymeasure.containers.runner_choice import with_runners
@@ -24,12 +24,12 @@ from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow.calls import StudyCall, last_called, recall, remember
-from llenergymeasure.workflow.damaged import damaged
 from llenergymeasure.workflow.drive import LOG_NAME, OWNER, Call
+from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workflow.manifest import open_runs, write_manifest
 from llenergymeasure.workflow.profile import forecast_for, is_ours, job_request, misfits
+from llenergymeasure.workflow.recovery import damaged
 from llenergymeasure.workflow.stopping import planned, precision
-from llenergymeasure.workflow.whole import drive_study
 from llenergymeasure.workload.prompts import check_files
 from llenergymeasure.workload.studies import load_study, study_from_mapping
 
@@ -118,10 +118,9 @@ def run(
     if study is not None:
         call = StudyCall(study, given, profile)
         return _run(call, load_study(study, given), dry_run=dry_run)
-    mapping = _study_of_one(given)
-    one = study_from_mapping(mapping)
+    one = study_from_mapping(_study_of_one(given))
     call = StudyCall(StudyFolder.of(one).path / "study.yaml", {}, profile)
-    return _run(call, one, dry_run=dry_run, mapping=mapping)
+    return _run(call, one, dry_run=dry_run, write=True)
 
 
 def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
@@ -165,10 +164,8 @@ def _call_of(path: Path) -> StudyCall:
     return call
 
 
-def _run(
-    call: StudyCall, study: Study, *, dry_run: bool, mapping: Mapping[str, Any] | None = None
-) -> int:
-    """Run a study; ``mapping`` is what its file is to hold where there is none yet."""
+def _run(call: StudyCall, study: Study, *, dry_run: bool, write: bool = False) -> int:
+    """Run a study; with ``write`` there is no file of it yet."""
     request = job_request(call.profile)
     study = with_runners(study, apptainer_offered=False)
     check_files(each.model for each in study.experiments)
@@ -179,8 +176,8 @@ def _run(
         return EXIT_OK
     _need_place_for_snakemake()
     with locked(folder.lock, OWNER) as lock:
-        if mapping is not None:
-            content = yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True)
+        if write:
+            content = yaml.safe_dump(dict(study.written), sort_keys=False, allow_unicode=True)
             write_text(call.study_file, content)
         shared = remember(folder, call)
         runs = write_manifest(plan, folder)

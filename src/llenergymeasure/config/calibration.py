@@ -6,8 +6,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field, StringConstraints
+
+from llenergymeasure.config.section import Section
 from llenergymeasure.errors import ConfigurationError, Problem
 
 _OLD_CARDS = re.compile(r"GTX|RTX 20|TITAN|Titan|Quadro|Tesla [KMPT]")
@@ -90,69 +93,51 @@ class Calibration:
 NO_CALIBRATION = Calibration({})
 
 
+class _Card(Section):
+    """A card in a calibration file."""
+
+    gain: float = Field(ge=0.5, le=2.0, description="Indicated energy over true energy.")
+    u_gain_rel: float = Field(ge=0, le=1, description="Its relative half width at 95 %.")
+    source: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] = Field(
+        description="Which meter, when, by whom."
+    )
+    offset_w: float = Field(
+        default=0.0, ge=-100, le=100, description="Power indicated where none is drawn."
+    )
+    u_offset_w: float = Field(default=0.0, ge=0, le=100, description="Its half width at 95 %.")
+
+
 def read_calibration(path: Path) -> Calibration:
     """Read a calibration file, YAML or JSON: a mapping ``gpus`` of UUID or name to its gain.
-
-    Each entry has ``gain`` (indicated over true), ``u_gain_rel`` (relative half width at 95 %),
-    ``source``, and where they are known ``offset_w`` (power indicated where none is drawn) and
-    ``u_offset_w`` (its half width at 95 %).
 
     Raises:
         ConfigurationError: the file cannot be used; every fault is named.
     """
     from llenergymeasure.config import strict_yaml
+    from llenergymeasure.config.messages import validated
 
     try:
         raw = path.read_bytes()
     except OSError as error:
         message = f"this calibration file cannot be read: {error.strerror}"
         raise ConfigurationError(Problem(message, file=path)) from error
-    content, _ = strict_yaml.parse(raw, path)
+    content, places = strict_yaml.parse(raw, path)
     entries = content.get("gpus") if isinstance(content, dict) else None
     if not isinstance(entries, dict) or not entries:
         raise ConfigurationError(
             Problem("needs a mapping of GPU UUIDs or names", key="gpus", file=path)
         )
-    problems: list[Problem] = []
-    gains = {str(card): _gain(str(card), entry, path, problems) for card, entry in entries.items()}
+    gains, problems = {}, list[Problem]()
+    for name, entry in entries.items():
+        try:
+            card = validated(_Card, entry, places, ("gpus", name))
+        except ConfigurationError as error:
+            problems += error.problems
+            continue
+        gains[name] = Gain(card.gain, card.u_gain_rel, card.source, card.offset_w, card.u_offset_w)
     if problems:
         raise ConfigurationError(problems)
     return Calibration(gains, path, hashlib.sha256(raw).hexdigest())
-
-
-def _gain(card: str, entry: Any, path: Path, problems: list[Problem]) -> Gain:
-    known = {
-        "gain": (0.5, 2.0),
-        "u_gain_rel": (0.0, 1.0),
-        "offset_w": (-100.0, 100.0),
-        "u_offset_w": (0.0, 100.0),
-    }
-    if not isinstance(entry, dict):
-        problems.append(
-            Problem("needs gain, u_gain_rel and source", f"gpus.{card}", repr(entry), path)
-        )
-        return Gain()
-    unknown = sorted(set(entry) - {*known, "source"})
-    message = "is not known; gain, u_gain_rel, offset_w, u_offset_w and source are"
-    problems += [Problem(message, f"gpus.{card}.{key}", None, path) for key in unknown]
-    numbers = {}
-    for key, (low, high) in known.items():
-        value = entry.get(key, 0.0 if key.endswith("offset_w") else None)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not low <= value <= high
-        ):
-            message = f"needs a number from {low} to {high}"
-            problems.append(Problem(message, f"gpus.{card}.{key}", repr(value), path))
-            value = 1.0
-        numbers[key] = float(value)
-    source = entry.get("source")
-    if not isinstance(source, str) or not source.strip():
-        message = "needs a text: which meter, when, by whom"
-        problems.append(Problem(message, f"gpus.{card}.source", repr(source), path))
-    offset_w, u_offset_w = numbers["offset_w"], numbers["u_offset_w"]
-    return Gain(numbers["gain"], numbers["u_gain_rel"], str(source), offset_w, u_offset_w)
 
 
 def calibration_faults(path: Path) -> list[str]:

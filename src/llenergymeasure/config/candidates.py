@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llenergymeasure.config.merging import NotASectionError, assigned, flattened, merged
-from llenergymeasure.config.messages import Rejection
+from llenergymeasure.config.section import Fault
 from llenergymeasure.config.strict_yaml import KeyPath
 from llenergymeasure.config.study_file import StudyFile
 from llenergymeasure.config.sweep import points
@@ -19,7 +19,7 @@ class Candidate:
 
     values: dict[str, Any]
     own: Mapping[tuple[str, ...], KeyPath]
-    failure: Rejection | None = None
+    failure: Fault | None = None
 
 
 def candidates(study: StudyFile, overrides: Mapping[tuple[str, ...], Any]) -> Iterator[Candidate]:
@@ -42,7 +42,7 @@ def _overridden(candidate: Candidate, overrides: Mapping[tuple[str, ...], Any]) 
         return Candidate(assigned(candidate.values, settings), own)
     except NotASectionError as error:
         path = next(iter(settings))
-        return replace(candidate, failure=Rejection(path, str(error), ..., alone=True))
+        return replace(candidate, failure=Fault(path, str(error), ...))
 
 
 def _grid(study: StudyFile) -> Iterator[Candidate]:
@@ -55,8 +55,8 @@ def _grid(study: StudyFile) -> Iterator[Candidate]:
         except NotASectionError as error:
             path = next(iter(point.settings))
             written = {".".join(key): value for key, value in point.settings.items()}
-            rejection = Rejection(path, str(error), ..., alone=False)
-            yield Candidate({**values, **written}, point.written, rejection)
+            fault = Fault(path, str(error), ..., alone=False)
+            yield Candidate({**values, **written}, point.written, fault)
 
 
 def _listed(study: StudyFile) -> Iterator[Candidate]:

@@ -1,7 +1,7 @@
 """A study file as written: its values, where each stands, and what it takes from its base."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.fields import field_at, unknown_key_message
 from llenergymeasure.config.file_paths import from_folder
-from llenergymeasure.config.merging import flattened, merged
-from llenergymeasure.config.messages import Rejection, describe, problem, rejections
+from llenergymeasure.config.merging import NotASectionError, assigned, flattened, merged
+from llenergymeasure.config.messages import describe, faults_of, located, problem
 from llenergymeasure.config.old_names import in_the_originals_format
+from llenergymeasure.config.section import Fault
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
 from llenergymeasure.config.study_file import OF_A_STUDY, StudyFile, unknown_settings
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -92,7 +93,12 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
         if path[0] in OF_A_STUDY:
             if path[0] == "sweep" and len(path) > 1:
                 path = ("sweep", ".".join(path[1:]))
-            values = _set(values, path, value)
+            if path == ("backend",):
+                values = _without_backends(values)
+            try:
+                values = assigned(values, {path: value})
+            except NotASectionError as error:
+                raise ConfigurationError(Problem(str(error), key=key)) from None
             given = [path]
         else:
             settings |= (own := _settings(path, value))
@@ -102,6 +108,26 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
                 del places[place]
             places[outside] = Place(None)
     return replace(document, values=values, places=places, overrides=settings)
+
+
+def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
+    """Return ``key=value`` arguments as a mapping, the values read as YAML.
+
+    Raises:
+        ConfigurationError: an argument has no ``=``, or its value is not strict YAML.
+    """
+    overrides: dict[str, Any] = {}
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals or not key.strip():
+            message = "must be KEY=VALUE, such as n=16 or decoder.temperature=0"
+            raise ConfigurationError(Problem(message, found=argument))
+        try:
+            overrides[key.strip()] = strict_yaml.parse(text.encode())[0]
+        except ConfigurationError as error:
+            message = error.problems[0].message
+            raise ConfigurationError(Problem(message, key=key.strip(), found=text)) from None
+    return overrides
 
 
 def checked(document: Document) -> StudyFile:
@@ -114,32 +140,28 @@ def checked(document: Document) -> StudyFile:
     values = {key: each for key, each in document.values.items() if (key, each) != ("name", None)}
     values = {"name": default} | values
     shared = {key: each for key, each in values.items() if key not in OF_A_STUDY}
-    wrong = [
-        Rejection(fault.path, fault.message, fault.found, alone=True)
-        for fault in unknown_settings(shared, OF_A_STUDY)
-    ]
+    wrong = list(unknown_settings(shared, OF_A_STUDY))
     try:
         study = StudyFile.model_validate(values)
         wrong = wrong or _unused_sections(study, {path[0] for path in document.overrides})
     except ValidationError as error:
-        wrong += rejections(error, values, StudyFile)
+        wrong += faults_of(error, values, StudyFile)
     if wrong:
-        raise ConfigurationError([each.at((), document.places) for each in wrong])
+        raise ConfigurationError([located(each, document.places) for each in wrong])
     return study
 
 
-def _unused_sections(study: StudyFile, overridden: set[str]) -> list[Rejection]:
+def _unused_sections(study: StudyFile, overridden: set[str]) -> list[Fault]:
     used = set(study.grid_backends) if study.has_grid else set()
     for entry in study.experiments:
         given = entry.get("backend")
         used.update(study.shared_backends if given is None else [given])
     return [
-        Rejection(
+        Fault(
             (name,),
             f"belongs to backend {name}, which the study does not use; "
             f"set backend: {name} or remove this section",
             ...,
-            alone=True,
         )
         for name in BACKENDS
         if name not in used and (name in study.shared or name in overridden)
@@ -188,23 +210,11 @@ def _with_base(document: Document, above: tuple[Path, ...]) -> Document:
     base = document.values.get("base")
     if base is None:
         return document
-    if not isinstance(base, str) or not base.strip() or "\0" in base:
-        message = "must be the path of a study file, relative to this one"
-        raise ConfigurationError(document.problem(message, ("base",), found=base))
     folder = document.file.parent if document.file is not None else Path()
+    reason = _why_no_base(base, folder, above)
+    if reason is not None:
+        raise ConfigurationError(document.problem(reason, ("base",), found=base))
     path = folder / base
-    if not path.is_file():
-        message = "no such file; base is a path relative to the file that names it"
-        raise ConfigurationError(document.problem(message, ("base",), found=base))
-    if path.suffix.lower() not in (".yaml", ".yml", ".json"):
-        message = "is no study's file by its name, which ends in .yaml, .yml or .json"
-        raise ConfigurationError(document.problem(message, ("base",), found=base))
-    if path.resolve() in above:
-        message = "leads back to itself; remove one base"
-        raise ConfigurationError(document.problem(message, ("base",), found=base))
-    if len(above) >= MAX_BASES:
-        message = f"is the end of a chain of more than {MAX_BASES} bases; merge some"
-        raise ConfigurationError(document.problem(message, ("base",), found=base))
     try:
         under = _read(path, above)
     except ConfigurationError as error:  # what a file that is no study holds is not to be shown
@@ -217,6 +227,22 @@ def _with_base(document: Document, above: tuple[Path, ...]) -> Document:
         places={**places, **document.places},
         notes=(*under.notes, *document.notes),
     )
+
+
+def _why_no_base(base: Any, folder: Path, above: tuple[Path, ...]) -> str | None:
+    """Return why a study cannot be based on what it names; None if it can."""
+    if not isinstance(base, str) or not base.strip() or "\0" in base:
+        return "must be the path of a study file, relative to this one"
+    path = folder / base
+    if not path.is_file():
+        return "no such file; base is a path relative to the file that names it"
+    if path.suffix.lower() not in (".yaml", ".yml", ".json"):
+        return "is no study's file by its name, which ends in .yaml, .yml or .json"
+    if path.resolve() in above:
+        return "leads back to itself; remove one base"
+    if len(above) >= MAX_BASES:
+        return f"is the end of a chain of more than {MAX_BASES} bases; merge some"
+    return None
 
 
 def _plain(value: Any, path: KeyPath, problems: list[Problem], file: Path | None) -> Any:
@@ -266,26 +292,3 @@ def _without_backends(values: dict[str, Any]) -> dict[str, Any]:
             for entry in values["experiments"]
         ]
     return values
-
-
-def _set(values: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    if path == ("backend",):
-        values = _without_backends(values)
-    if len(path) == 1:
-        return {**values, path[0]: value}
-    inside = values.get(path[0])
-    if inside is not None and not isinstance(inside, Mapping):
-        raise ConfigurationError(
-            Problem("cannot be set from outside here", key=".".join(path), found=describe(inside))
-        )
-    return {**values, path[0]: _set_inside(dict(inside or {}), path[1:], value)}
-
-
-def _set_inside(values: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    if len(path) == 1:
-        return {**values, path[0]: value}
-    inside = values.get(path[0])
-    return {
-        **values,
-        path[0]: _set_inside(dict(inside) if isinstance(inside, Mapping) else {}, path[1:], value),
-    }

@@ -21,15 +21,16 @@ from llenergymeasure.config.execution import (
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.identity import Identifier
 from llenergymeasure.config.merging import flattened
-from llenergymeasure.config.messages import Rejection, describe, redacted, rejections
+from llenergymeasure.config.messages import describe, fault_text, faults_of, located
 from llenergymeasure.config.preferences import preferred_folder, preferred_notify
-from llenergymeasure.config.rules import Breach, Shape, breaches
-from llenergymeasure.config.section import Section
+from llenergymeasure.config.rules import Shape, breaches
+from llenergymeasure.config.section import Fault, Section, secret_fault
 from llenergymeasure.config.strict_yaml import KeyPath, dotted
 from llenergymeasure.config.study import Experiment, LeftOut, SameAs, Study
 from llenergymeasure.config.study_file import StudyFile
 from llenergymeasure.config.sweep import meant
 from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.redact import secret_argument, without_secrets_in
 from llenergymeasure.units import BACKENDS, BackendName
 
 MAX_RUNS = 1_000_000
@@ -41,18 +42,18 @@ ShapeOf = Callable[[str], Shape | None]
 """Gives a model's shape by its name; None where it is not known."""
 
 
-def expand(document: Document, shape_of: ShapeOf | None = None) -> Study:
+def expand(document: Document, shape_of: ShapeOf) -> Study:
     """Return the study that ``document`` describes.
 
     Args:
         document: the study as written.
-        shape_of: gives a model's shape, for the rules that need it; without it they are silent.
+        shape_of: gives a model's shape, for the rules that need it.
 
     Raises:
         ConfigurationError: the study cannot be used; it names every problem found.
     """
     study = checked(document)
-    outcome = _Outcome(document, shape_of or _unknown_shape)
+    outcome = _Outcome(document, shape_of)
     for candidate in candidates(study, document.overrides):
         outcome.take(candidate)
     experiments = outcome.experiments()
@@ -110,7 +111,7 @@ class _Outcome:
         try:
             model = self._model(candidate.values)
         except ValidationError as error:
-            self._reject(candidate, rejections(error, candidate.values, ExperimentConfig))
+            self._reject(candidate, faults_of(error, candidate.values, ExperimentConfig))
             return
         wrong = self._calibration_faults(model.energy.calibration)
         if wrong:
@@ -118,7 +119,7 @@ class _Outcome:
             return
         broken = breaches(model, self._shape_of(model.model))
         if broken:
-            self._reject(candidate, [_rejection(breach, candidate) for breach in broken])
+            self._reject(candidate, _faults(broken, candidate.values, alone=False))
             return
         config = {}
         for key in _SETTINGS:
@@ -129,10 +130,7 @@ class _Outcome:
         try:
             name = self._identify.experiment_id(config)
         except ConfigurationError as error:
-            wrong = [
-                Rejection(tuple((p.key or "").split(".")), p.message, p.found, alone=True)
-                for p in error.problems
-            ]
+            wrong = _faults(error.problems, candidate.values, alone=True)
             self._reject(candidate, wrong)
             return
         if name in self._found:
@@ -155,14 +153,14 @@ class _Outcome:
                 self._sections[known[key]] = section
         return model
 
-    def _calibration_faults(self, path: str | None) -> list[Rejection]:
+    def _calibration_faults(self, path: str | None) -> list[Fault]:
         """Return what is wrong with a calibration file; each is read once."""
         if path is None:
             return []
         if path not in self._calibrations:
             self._calibrations[path] = calibration_faults(Path(path).expanduser())
         key = ("energy", "calibration")
-        return [Rejection(key, fault, ..., alone=True) for fault in self._calibrations[path]]
+        return [Fault(key, fault, ...) for fault in self._calibrations[path]]
 
     def experiments(self) -> list[Experiment]:
         """Return the experiments, each once.
@@ -178,10 +176,13 @@ class _Outcome:
             raise ConfigurationError(_first(self._point_problems) or none)
         return list(self._found.values())
 
-    def _reject(self, candidate: Candidate, reasons: list[Rejection]) -> None:
+    def _reject(self, candidate: Candidate, reasons: list[Fault]) -> None:
         own = candidate.own
+        secret = secret_argument(candidate.values)
+        if secret is not None and not any(reason.alone for reason in reasons):
+            reasons = [*reasons, secret_fault(secret)]
         for reason in reasons:
-            found = reason.at((), self.document.places, lambda path: _written(path, own))
+            found = located(reason, self.document.places, _written(reason.path, own))
             setting = dotted(reason.path)
             if found.key is not None and setting.partition("[")[0] not in found.key:
                 # A group has a name of its own, which does not say what is wrong in it.
@@ -190,8 +191,8 @@ class _Outcome:
             problems = self._shared_problems if reason.alone else self._point_problems
             if len(problems) <= SHOWN_PROBLEMS:
                 problems.setdefault(str(found), found)
-        text = "; ".join(str(reason) for reason in reasons)
-        self.left_out.append(LeftOut(redacted(candidate.values), text))
+        text = "; ".join(fault_text(reason) for reason in reasons)
+        self.left_out.append(LeftOut(without_secrets_in(candidate.values), text))
 
 
 _SAMPLING = ("preset", "temperature", "do_sample", "top_k", "top_p", "min_p")
@@ -215,15 +216,15 @@ def _greedy_work(model: ExperimentConfig, config: Mapping[str, Any]) -> str | No
     return json.dumps({**config, "decoder": kept}, sort_keys=True)
 
 
-def _unknown_shape(_model: str) -> Shape | None:
-    return None
-
-
-def _rejection(breach: Breach, candidate: Candidate) -> Rejection:
-    """Return settings that do not go together as a rejection of the candidate."""
-    found = value_at(candidate.values, breach.key)
-    path = tuple(breach.key.split("."))
-    return Rejection(path, str(breach), ... if found is None else found, alone=False)
+def _faults(problems: Iterable[Problem], values: Mapping[str, Any], *, alone: bool) -> list[Fault]:
+    """Return problems of a candidate's settings as its faults."""
+    found = []
+    for each in problems:
+        key = each.key or ""
+        value = each.found or value_at(values, key)
+        path = tuple(key.split("."))
+        found.append(Fault(path, each.message, ... if value is None else value, alone))
+    return found
 
 
 def _written(path: KeyPath, own: Mapping[tuple[str, ...], KeyPath]) -> KeyPath:

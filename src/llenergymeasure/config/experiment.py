@@ -1,6 +1,5 @@
 """One experiment: every setting that defines a cell of the grid, with its bounds and meaning."""
 
-from collections.abc import Mapping
 from functools import cache, cached_property
 from typing import Any, Literal
 
@@ -13,12 +12,19 @@ from llenergymeasure.config.backends.sglang import SGLangConfig
 from llenergymeasure.config.backends.tensorrt import TensorRTConfig
 from llenergymeasure.config.backends.vllm import VLLMConfig
 from llenergymeasure.config.chat import OWN_TEMPLATE, ChatConfig
+from llenergymeasure.config.decoder import DecoderConfig
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.config.external_server import is_external
 from llenergymeasure.config.gpu import GpuConfig
-from llenergymeasure.config.listener import is_listener, is_option
-from llenergymeasure.config.section import Section
-from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig
+from llenergymeasure.config.measurement import (
+    MAX_PROMPTS,
+    BaselineConfig,
+    EnergyConfig,
+    WarmupConfig,
+    WindowConfig,
+)
+from llenergymeasure.config.section import Section, refused, secret_fault
+from llenergymeasure.config.servers import is_external, is_listener, is_option
+from llenergymeasure.config.serving import MAX_TOKENS, ONE_USER, ServingConfig, SloConfig
 from llenergymeasure.redact import secret_argument
 from llenergymeasure.units import BACKENDS, BackendName
 
@@ -26,22 +32,9 @@ Precision = Literal["fp32", "fp16", "bf16"]
 DatasetOrder = Literal["interleaved", "grouped", "shuffled", "given", "length"]
 Weights = Literal["pretrained", "random"]
 ProtocolName = Literal["auto", "quick", "standard", "publication"]
-Preset = Literal["deterministic", "standard", "creative", "factual"]
-EnergySource = Literal["auto", "nvml", "rapl", "zeus", "codecarbon", "none"]
 
 SYNTHETIC = "synthetic"
 TINY_LLAMA = "tiny-llama"
-
-MAX_PROMPTS = 10_000_000
-MAX_TOKENS = 10_000_000
-
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "deterministic": {"temperature": 0.0, "do_sample": False},
-    "standard": {"temperature": 1.0, "do_sample": True, "top_p": 0.95},
-    "creative": {"temperature": 0.8, "do_sample": True, "top_p": 0.9, "repetition_penalty": 1.1},
-    "factual": {"temperature": 0.3, "do_sample": True},
-}
-"""What a decoder preset stands for; a setting given as well wins."""
 
 
 class SyntheticDataset(Section):
@@ -72,141 +65,6 @@ class SyntheticDataset(Section):
                 f"input_len of {self.input_len}"
             )
         return self
-
-
-class DecoderConfig(Section):
-    """How the next token is chosen, the same on every backend."""
-
-    preset: Preset | None = Field(
-        default=None,
-        description="Named set of the values below; a value given as well wins.",
-        examples=["deterministic"],
-    )
-    temperature: float = Field(
-        default=1.0, ge=0, le=2, description="Sampling temperature; 0 is greedy."
-    )
-    do_sample: bool = Field(
-        default=True, description="Sample; false, or temperature 0, takes the likeliest token."
-    )
-    top_k: int = Field(
-        default=50, ge=0, le=MAX_TOKENS, description="Sample from the k likeliest; 0 is off."
-    )
-    top_p: float = Field(
-        default=1.0, ge=0, le=1, description="Sample from the likeliest that add up to this share."
-    )
-    repetition_penalty: float = Field(
-        default=1.0, ge=0.1, le=10, description="Penalty on tokens already used; 1 is none."
-    )
-    min_p: float | None = Field(
-        default=None, ge=0, le=1, description="Least probability, relative to the likeliest token."
-    )
-    min_new_tokens: int | None = Field(
-        default=None,
-        ge=1,
-        le=MAX_TOKENS,
-        description="Fewest tokens to generate; an answer may end by itself after so many.",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand_preset(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
-        preset = data.get("preset")
-        if not isinstance(preset, str) or preset not in PRESETS:
-            return data
-        given = {key: value for key, value in data.items() if value is not None}
-        return {**PRESETS[preset], **given}
-
-    @property
-    def greedy(self) -> bool:
-        """Whether the likeliest token is always taken."""
-        return not self.do_sample or self.temperature == 0
-
-
-class WarmupConfig(Section):
-    """Prompts run before the window, so that clocks, caches and compilation have settled.
-
-    What is not given comes from the protocol.
-    """
-
-    enabled: bool = Field(default=True, description="Warm up at all.")
-    n_warmup: int | None = Field(
-        default=None, ge=1, le=MAX_PROMPTS, description="Warm-up prompts before any are judged."
-    )
-    thermal_floor_seconds: float | None = Field(
-        default=None, ge=0, le=86_400, description="Least time spent warming up, in seconds."
-    )
-    convergence_detection: bool | None = Field(
-        default=None, description="Go on until the latency settles (cv_threshold)."
-    )
-    cv_threshold: float | None = Field(
-        default=None,
-        ge=0.01,
-        le=0.5,
-        description="Settled when the latencies' coefficient of variation is below this.",
-    )
-    max_prompts: int | None = Field(
-        default=None, ge=5, le=MAX_PROMPTS, description="Give up settling after so many prompts."
-    )
-    window_size: int | None = Field(
-        default=None, ge=3, le=10_000, description="Latest prompts the variation is taken over."
-    )
-    min_prompts: int | None = Field(
-        default=None, ge=1, le=MAX_PROMPTS, description="Judge no earlier than this many prompts."
-    )
-
-
-class BaselineConfig(Section):
-    """The idle phases around the work. What is not given comes from the protocol."""
-
-    enabled: bool | None = Field(default=None, description="Measure idle power before and after.")
-    duration_seconds: float | None = Field(
-        default=None, ge=5, le=120, description="Length of each idle phase, in seconds."
-    )
-
-
-class WindowConfig(Section):
-    """The measured window. What is not given comes from the protocol."""
-
-    min_seconds: float | None = Field(
-        default=None, gt=0, le=86_400, description="Least length of the window, in seconds."
-    )
-    min_batches: int | None = Field(
-        default=None, ge=1, le=MAX_PROMPTS, description="Fewest whole batches inside the window."
-    )
-    precision: float | None = Field(
-        default=None,
-        gt=0,
-        le=0.5,
-        description="Relative half width that the energy's interval is to reach; windows are made "
-        "longer where the sensor is known to need it, unless min_seconds is given.",
-        examples=[0.01],
-    )
-
-
-class EnergyConfig(Section):
-    """Where the headline energy comes from; every sensor found is recorded all the same."""
-
-    backend: EnergySource = Field(
-        default="auto",
-        description="Sensor of the headline figure; auto takes the best one that measures. "
-        "A null in the file, or none, measures no energy.",
-    )
-    calibration: str | None = Field(
-        default=None,
-        min_length=1,
-        description="File of gains found against an external meter, by GPU UUID or name: it "
-        "corrects the GPUs' readings and narrows their systematic band.",
-        examples=["calibration.yaml"],
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_none(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and "backend" in data and data["backend"] is None:
-            return {**data, "backend": "none"}
-        return data
 
 
 class LoraConfig(Section):
@@ -406,10 +264,7 @@ class ExperimentConfig(Section):
         if own is not None and own.secret is not None:
             name = f"{self.backend}.{own.secret}"
         if name is not None:
-            raise ValueError(
-                f"{name} holds a secret, which would be written into the results; give it by the "
-                "environment"
-            )
+            raise refused([secret_fault(name)])
         return self
 
     @model_validator(mode="after")

@@ -46,6 +46,11 @@ def takes_mapping(annotation: Any) -> bool:
     return bool(submodels(annotation)) or takes_any_key(annotation)
 
 
+def takes_numbers(annotation: Any) -> bool:
+    """Return whether a number can be a value of this type."""
+    return not {int, float}.isdisjoint(_alternatives(annotation))
+
+
 def takes_whole_numbers_only(annotation: Any) -> bool:
     """Return whether a number of this type is an integer."""
     parts = _alternatives(annotation)
@@ -108,10 +113,20 @@ def unknown_keys(values: Any, model: type[BaseModel] = ExperimentConfig) -> Iter
                 yield (key, *path)
 
 
+def settings(
+    model: type[BaseModel] = ExperimentConfig, prefix: str = ""
+) -> Iterator[tuple[str, type[BaseModel], FieldInfo]]:
+    """Yield every setting's dotted path, sections included, with its model and its field there."""
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name}", model, field
+        for inner in submodels(field.annotation):
+            yield from settings(inner, f"{prefix}{name}.")
+
+
 @lru_cache
 def all_paths() -> tuple[str, ...]:
     """Return every setting's dotted path, sections included, in the order they are described."""
-    return tuple(".".join(path) for path in _walk(ExperimentConfig, ()))
+    return tuple(path for path, _, _ in settings())
 
 
 def unknown_key_message(
@@ -176,13 +191,6 @@ def _siblings(
 def _engine_section(path: tuple[str, ...]) -> type[EngineSection] | None:
     """Return the engine's section that stands at a path; None if another, or none, does."""
     return next((each for each in ENGINE_SECTIONS if each.study_path == ".".join(path)), None)
-
-
-def _walk(model: type[BaseModel], prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    for name, field in model.model_fields.items():
-        yield (*prefix, name)
-        for inner in submodels(field.annotation):
-            yield from _walk(inner, (*prefix, name))
 
 
 def _alternatives(annotation: Any) -> list[Any]:

@@ -3,9 +3,9 @@
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -14,14 +14,14 @@ from llenergymeasure.config.engine_parameters.check import YES_AND_NO
 from llenergymeasure.config.engine_parameters.reserved import CREDENTIALS
 from llenergymeasure.config.fields import submodels, unknown_key_message
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
-from llenergymeasure.config.section import FAULT
+from llenergymeasure.config.section import FAULT, Fault
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
-from llenergymeasure.errors import Problem
+from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.redact import without_secrets
 
 Places = Mapping[KeyPath, Place]
+Validated = TypeVar("Validated", bound=BaseModel)
 FOUND_LENGTH = 60
-
-_USER_IN_ADDRESS = re.compile(r"://[^/\s\"']*@")
 
 _TYPE_MESSAGES = {
     "int_type": "must be a whole number",
@@ -47,19 +47,8 @@ def describe(value: Any) -> str:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, RecursionError):
         text = repr(value)
-    text = str(redacted(text))
+    text = without_secrets(text)
     return text if len(text) <= FOUND_LENGTH else f"{text[: FOUND_LENGTH - 1]}…"
-
-
-def redacted(value: Any) -> Any:
-    """Return ``value`` with the user and password in any address left out."""
-    if isinstance(value, str):
-        return _USER_IN_ADDRESS.sub("://…@", value)
-    if isinstance(value, Mapping):
-        return {key: redacted(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [redacted(item) for item in value]
-    return value
 
 
 def problem(
@@ -94,38 +83,19 @@ def place_of(path: KeyPath, places: Places) -> Place | None:
     return None
 
 
-class Rejection:
-    """One reason why a model rejected a mapping.
-
-    Attributes:
-        path: the key to blame, below the mapping; union branches left out.
-        message: what is wrong and what would do.
-        found: the value, or ``...`` where there is none.
-        alone: whether that value alone is to blame, and not several together.
-    """
-
-    def __init__(self, path: KeyPath, message: str, found: Any, alone: bool) -> None:
-        self.path = path
-        self.message = message
-        self.found = found
-        self.alone = alone
-
-    def __str__(self) -> str:
-        """Return ``key: message (found …)``."""
-        found = None if self.found is ... else describe(self.found)
-        return str(Problem(self.message, key=dotted(self.path) or None, found=found))
-
-    def at(
-        self, prefix: KeyPath, places: Places, locate: Callable[[KeyPath], KeyPath] | None = None
-    ) -> Problem:
-        """Return it as a problem of the file, the mapping standing at ``prefix``."""
-        path = (*prefix, *self.path) if locate is None else locate(self.path)
-        return problem(self.message, path, places, found=self.found)
+def located(fault: Fault, places: Places, path: KeyPath | None = None) -> Problem:
+    """Return a fault as a problem of the file; it stands at ``path`` there, or else at its own."""
+    return problem(fault.message, fault.path if path is None else path, places, found=fault.found)
 
 
-def rejections(
+def fault_text(fault: Fault) -> str:
+    """Return ``key: message (found …)``."""
+    return str(problem(fault.message, fault.path, {}, found=fault.found))
+
+
+def faults_of(
     error: ValidationError, values: Mapping[str, Any], model: type[BaseModel]
-) -> list[Rejection]:
+) -> list[Fault]:
     """Return each reason in a validation error once, in the order of the model.
 
     Args:
@@ -133,16 +103,33 @@ def rejections(
         values: the mapping it was given.
         model: the model.
     """
-    found: dict[KeyPath, Rejection] = {}
+    found: dict[KeyPath, Fault] = {}
     for details in error.errors(include_url=False):
         path, value = _real_path(details["loc"], values, details["type"])
         message = _message(details, path, value, model)
         if path in found and found[path].message != message:
             message = f"{found[path].message}, or it {message}"
-        alone = details["type"] not in ("value_error", "missing")
-        shown = ... if details["type"] in ("missing", "value_error") and _whole(value) else value
-        found[path] = Rejection(path, message, shown, alone)
+        if details["type"] == FAULT:
+            value = details["input"]  # nothing where it is not to be shown
+        together = details["type"] in ("missing", "value_error") and _whole(value)
+        found[path] = Fault(path, message, ... if together else value, not together)
     return list(found.values())
+
+
+def validated(
+    model: type[Validated], values: Mapping[str, Any], places: Places, prefix: KeyPath = ()
+) -> Validated:
+    """Return a mapping, that stands at ``prefix`` of a file, as its model.
+
+    Raises:
+        ConfigurationError: the model rejects it; every reason is named.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        faults = faults_of(error, values, model)
+        found = [located(each, places, (*prefix, *each.path)) for each in faults]
+        raise ConfigurationError(found) from None
 
 
 def _whole(value: Any) -> bool:

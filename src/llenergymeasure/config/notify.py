@@ -5,8 +5,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from llenergymeasure.config.loopback import is_loopback
 from llenergymeasure.config.section import Section
+from llenergymeasure.config.servers import is_loopback
 
 Event = Literal["finish", "failure", "circuit_break"]
 EVENTS: tuple[Event, ...] = get_args(Event)

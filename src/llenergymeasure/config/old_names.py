@@ -7,6 +7,8 @@ another format: `convert` rewrites them by the table ``ORIGINAL``.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from llenergymeasure.config.dotted import value_at
+
 FORMER_NAMES = {
     "model_name": "model",
     "fp_precision": "precision",
@@ -183,13 +185,5 @@ def notes(configs: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for config in configs:
         if not left or "vllm" not in config:
             continue
-        for key in [key for key in left if _has(config, key)]:
+        for key in [key for key in left if value_at(config, key) is not None]:
             yield f"{key}: {left.pop(key)}"
-
-
-def _has(config: Any, key: str) -> bool:
-    for part in key.split("."):
-        if not isinstance(config, Mapping) or part not in config:
-            return False
-        config = config[part]
-    return config is not None

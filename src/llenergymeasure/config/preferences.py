@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.document import read_document
 from llenergymeasure.config.execution import RunnerChoice, RunnersConfig, runner_choice
-from llenergymeasure.config.messages import describe, rejections
+from llenergymeasure.config.messages import describe, validated
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.section import Section
 from llenergymeasure.config.strict_yaml import Place
@@ -200,11 +200,7 @@ def _stored(path: Path) -> dict[str, Any]:
 
 
 def _checked(values: Mapping[str, Any], path: Path) -> Preferences:
-    try:
-        return Preferences.model_validate(values)
-    except ValidationError as error:
-        found = rejections(error, values, Preferences)
-        raise ConfigurationError([each.at((), {(): Place(path)}) for each in found]) from None
+    return validated(Preferences, values, {(): Place(path)})
 
 
 def _notify_in_environment() -> NotifyConfig | None:
@@ -215,14 +211,8 @@ def _notify_in_environment() -> NotifyConfig | None:
         values = strict_yaml.parse(text.encode())[0]
     except ConfigurationError as error:
         message = error.problems[0].message
-        raise ConfigurationError(Problem(message, key=NOTIFY_VARIABLE, found=text[:60])) from None
+        raise ConfigurationError(Problem(message, key=NOTIFY_VARIABLE)) from None
     if not isinstance(values, dict):
         message = "must be a mapping such as {webhook_env: NAME}, or none"
         raise ConfigurationError(Problem(message, key=NOTIFY_VARIABLE))
-    try:
-        return NotifyConfig.model_validate(values)
-    except ValidationError as error:
-        problems = [
-            each.at((NOTIFY_VARIABLE,), {}) for each in rejections(error, values, NotifyConfig)
-        ]
-        raise ConfigurationError(problems) from None
+    return validated(NotifyConfig, values, {}, (NOTIFY_VARIABLE,))

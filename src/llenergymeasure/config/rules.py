@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import Problem
 
 Capability = tuple[int, int]
 
@@ -110,18 +111,6 @@ class Facts:
     def has(self, *names: str) -> bool:
         """Return whether one of these parameters of the engine is set, and on."""
         return any(self.settings.get(f"{self.config.backend}.engine.{name}") for name in names)
-
-
-@dataclass(frozen=True)
-class Breach:
-    """Settings that do not go together: the one to change, and what is wrong and would do."""
-
-    key: str
-    message: str
-
-    def __str__(self) -> str:
-        """Return the message."""
-        return self.message
 
 
 Found = Iterator[tuple[str, str]]
@@ -309,8 +298,8 @@ RULES: tuple[Callable[[Facts], Found], ...] = (
 )
 
 
-def breaches(config: ExperimentConfig, shape: Shape | None = None) -> list[Breach]:
-    """Return which settings of an experiment do not go together.
+def breaches(config: ExperimentConfig, shape: Shape | None = None) -> list[Problem]:
+    """Return which settings of an experiment do not go together, each by the one to change.
 
     Args:
         config: the experiment.
@@ -321,7 +310,7 @@ def breaches(config: ExperimentConfig, shape: Shape | None = None) -> list[Breac
         return []  # All of its rules are about its own section.
     given = {} if section is None else section.plain
     facts = Facts(config, NAMES[config.backend], dict(_flat(config.backend, given)), shape)
-    return [Breach(key, message) for rule in RULES for key, message in rule(facts)]
+    return [Problem(message, key) for rule in RULES for key, message in rule(facts)]
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

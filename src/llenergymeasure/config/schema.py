@@ -7,16 +7,18 @@
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema
 
 from llenergymeasure import files
 from llenergymeasure.config.engine_parameters import Schema as Described
 from llenergymeasure.config.engine_parameters import forms, load, parameters
 from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.config.fields import ENGINE_SECTIONS
+from llenergymeasure.config.fields import ENGINE_SECTIONS, settings, takes_any_key, takes_numbers
 from llenergymeasure.config.old_names import FORMER_FIELDS
 from llenergymeasure.config.study_file import StudyFile
 from llenergymeasure.config.sweep import NOT_SWEPT
@@ -30,31 +32,40 @@ Schema = dict[str, Any]
 DESCRIPTION_LENGTH = 160
 
 
+class _Untitled(GenerateJsonSchema):
+    """Leaves out titles, which only repeat the key."""
+
+    def field_title_should_be_set(self, _schema: Any) -> bool:
+        """Set none."""
+        return False
+
+
 def study_schema() -> Schema:
     """Return the JSON Schema (draft 2020-12) of a study file.
 
     It describes what an editor can check while typing. What depends on several values together
     is checked when the study is loaded.
     """
-    schema = _tidy(StudyFile.model_json_schema())
-    experiment = _tidy(ExperimentConfig.model_json_schema())
+    schema = StudyFile.model_json_schema(schema_generator=_Untitled)
+    experiment = ExperimentConfig.model_json_schema(schema_generator=_Untitled)
     definitions = experiment["$defs"] | schema.pop("$defs")
     _engines_words(definitions)
     energy = definitions["EnergyConfig"]["properties"]["backend"]
     energy["enum"] = [*energy["enum"], None]
     del energy["type"]
     del schema["required"]  # The name is the file's where none is written.
-    settings, own = experiment["properties"], schema["properties"]
-    one = {"type": "object", "additionalProperties": False, "properties": settings}
+    shared, own = experiment["properties"], schema["properties"]
+    one = {"type": "object", "additionalProperties": False, "properties": shared}
     own["experiments"] |= {"items": one}
-    own["sweep"] |= _sweep_schema(settings, definitions)
+    own["sweep"] |= _sweep_schema(shared)
+    definitions["Range"] = _range_schema()
     return {
         "$schema": DIALECT,
         **schema,
         "title": "LLenergyMeasure study",
         "description": "What to measure: shared settings, a sweep over some, explicit experiments.",
         "additionalProperties": False,
-        "properties": settings | own,
+        "properties": shared | own,
         "$defs": definitions,
     }
 
@@ -129,39 +140,26 @@ def _is_mapping(parameter: Described | None) -> bool:
     return parameter is not None and "object" in forms(parameter)
 
 
-def _tidy(schema: Schema) -> Schema:
-    """Drop the titles that only repeat the key."""
-
-    def cleaned(value: Any, names: bool) -> Any:
-        if isinstance(value, dict):
-            return {
-                key: cleaned(item, key in ("properties", "$defs"))
-                for key, item in value.items()
-                if names or key != "title"
-            }
-        if isinstance(value, list):
-            return [cleaned(item, False) for item in value]
-        return value
-
-    result: Schema = cleaned(schema, False)
-    return result
-
-
-def _sweep_schema(settings: Schema, definitions: Schema) -> Schema:
+def _sweep_schema(settings_of_all: Iterable[str]) -> Schema:
     axes = {}
     anything = {"anyOf": [{"type": "array", "minItems": 1}, {"$ref": "#/$defs/Range"}]}
     patterns = {sweep_pattern(section): anything for section in ENGINE_SECTIONS}
-    own = {section.__name__: set(section.model_fields) for section in ENGINE_SECTIONS}
-    for key, setting in _paths(settings, definitions, "", own):
-        described = {"description": setting["description"]} if "description" in setting else {}
-        values: Schema = {"type": "array", "minItems": 1, "items": _any_value(setting)}
-        ranges = [{"$ref": "#/$defs/Range"}] if _is_number(setting) else []
-        axes[key] = {**described, "anyOf": [values, *ranges]}
-        if _takes_any_keys(setting):
+    for key, model, field in settings():
+        if key in NOT_SWEPT:
+            continue
+        inside = "" if model is ExperimentConfig else f"$defs/{model.__name__}/"
+        value = {"$ref": f"#/{inside}properties/{key.rpartition('.')[2]}"}
+        # Null stands for unset.
+        items = {"anyOf": [value, {"type": "null"}]}
+        values: Schema = {"type": "array", "minItems": 1, "items": items}
+        ranges = [{"$ref": "#/$defs/Range"}] if takes_numbers(field.annotation) else []
+        axes[key] = {"description": field.description, "anyOf": [values, *ranges]}
+        if takes_any_key(field.annotation):
             patterns[rf"^{re.escape(key)}\..+$"] = anything
-    of_all = "|".join(name for name in settings if name not in (*NOT_SWEPT, *BACKENDS, "backend"))
+    of_all = "|".join(
+        name for name in settings_of_all if name not in (*NOT_SWEPT, *BACKENDS, "backend")
+    )
     patterns[rf"^({'|'.join(BACKENDS)})\.({of_all})(\..+)?$"] = anything
-    definitions["Range"] = _range_schema()
     return {
         "type": "object",
         "minProperties": 1,
@@ -174,44 +172,6 @@ def _sweep_schema(settings: Schema, definitions: Schema) -> Schema:
             "items": {"type": "object"},
         },
     }
-
-
-def _paths(
-    properties: Schema, definitions: Schema, prefix: str, own: dict[str, set[str]]
-) -> Iterator[tuple[str, Schema]]:
-    """Yield each setting with its dotted path; an engine's further parameters match a pattern."""
-    for name, setting in properties.items():
-        if not prefix and name in NOT_SWEPT:
-            continue
-        yield f"{prefix}{name}", setting
-        for reference in _references(setting):
-            inner = definitions[reference].get("properties", {})
-            if reference in own:
-                inner = {key: each for key, each in inner.items() if key in own[reference]}
-            yield from _paths(inner, definitions, f"{prefix}{name}.", own)
-
-
-def _references(setting: Schema) -> list[str]:
-    parts = [setting, *setting.get("anyOf", [])]
-    return [part["$ref"].rsplit("/", 1)[-1] for part in parts if "$ref" in part]
-
-
-def _any_value(setting: Schema) -> Schema:
-    """Return the schema of one value of a sweep: null stands for unset."""
-    value = {key: item for key, item in setting.items() if key not in ("default", "description")}
-    if {"type": "null"} in value.get("anyOf", []):
-        return value
-    return {"anyOf": [value, {"type": "null"}]}
-
-
-def _is_number(setting: Schema) -> bool:
-    parts = [setting, *setting.get("anyOf", [])]
-    return any(part.get("type") in ("integer", "number") for part in parts)
-
-
-def _takes_any_keys(setting: Schema) -> bool:
-    """Whether a setting is a mapping of any keys."""
-    return any(part.get("type") == "object" for part in (setting, *setting.get("anyOf", [])))
 
 
 def _range_schema() -> Schema:

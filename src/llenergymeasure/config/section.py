@@ -75,6 +75,12 @@ class Section(BaseModel):
 class RunSection(Section):
     """A section that is the study's, and that each of its runs is given."""
 
+    @model_validator(mode="after")
+    def _holds_no_secret(self) -> Self:
+        if self.secret is not None:
+            raise refused([secret_fault(self.secret)])
+        return self
+
     def for_run(self) -> dict[str, Any]:
         """Return it as plain values."""
         return self.model_dump(exclude_none=True)
@@ -82,11 +88,28 @@ class RunSection(Section):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong at a place below what is checked, and the value there."""
+    """What is wrong at a place below what is checked.
+
+    Attributes:
+        path: the key to blame.
+        message: what is wrong and what would do.
+        found: the value there, or ``...`` where there is none to show.
+        alone: whether that value alone is to blame, and not several together.
+    """
 
     path: tuple[str | int, ...]
     message: str
     found: Any
+    alone: bool = True
+
+
+def secret_fault(name: str) -> Fault:
+    """Return what is wrong with a setting that holds a secret, by its dotted name.
+
+    It is wrong by itself, whatever else is: also what is left out stands in the plan.
+    """
+    message = "holds a secret, which would be written into the results; give it by the environment"
+    return Fault(tuple(name.split(".")), message, ...)
 
 
 def refused(faults: Iterable[Fault]) -> ValidationError:

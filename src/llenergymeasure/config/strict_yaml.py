@@ -98,14 +98,12 @@ def parse(content: bytes, file: Path | None = None) -> tuple[Any, dict[KeyPath, 
     """
     text = _decode(content, file)
     try:
-        aliased = _check_shape(text, file)
+        _check_shape(text, file)
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ConfigurationError(_syntax_problem(error, text, file)) from None
     if node is None:
         return None, {}
-    if aliased:
-        _Measure(file).expanded(node)
     builder = _Builder(file)
     value = builder.build(node, ())
     if builder.problems:
@@ -135,19 +133,14 @@ def _decode(content: bytes, file: Path | None) -> str:
     )
 
 
-def _check_shape(text: str, file: Path | None) -> bool:
-    """Refuse what would take the reader too deep, before anything recursive sees it.
-
-    Return whether there are aliases, which may make it deeper, and larger.
-    """
-    aliased = False
+def _check_shape(text: str, file: Path | None) -> None:
+    """Refuse what would take the reader too deep, before anything recursive sees it."""
     nodes = 0
     left: list[float] = [math.inf]  # how many values each open collection may still have
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.NodeEvent):
             nodes += 1
             left[-1] -= 1
-        aliased = aliased or isinstance(event, yaml.AliasEvent)
         what = None
         if left[-1] < 0:
             what = f"a mapping of more than {MAX_KEYS} keys"
@@ -163,66 +156,42 @@ def _check_shape(text: str, file: Path | None) -> bool:
             mark = event.start_mark
             line = None if mark is None else mark.line + 1
             raise ConfigurationError(Problem(f"is {what}; make it simpler", file=file, line=line))
-    return aliased
 
 
 def _too_many() -> str:
     return f"larger than {MAX_NODES} values"
 
 
-class _Measure:
-    """Measures what aliases and merges expand to, visiting each node once."""
-
-    def __init__(self, file: Path | None) -> None:
-        self._file = file
-        self._known: dict[int, tuple[int, int]] = {}
-        self._open: set[int] = set()
-
-    def expanded(self, node: yaml.Node) -> tuple[int, int]:
-        """Return how many values ``node`` expands to, and how deep they are nested.
-
-        An anchor stands before its aliases, so what an alias names is known already, and the
-        recursion goes no deeper than the text is nested.
-
-        Raises:
-            ConfigurationError: it is too much, or never ends.
-        """
-        if id(node) in self._known:
-            return self._known[id(node)]
-        if id(node) in self._open:
-            raise self._error(node, "an anchor refers to itself; remove it")
-        self._open.add(id(node))
-        inner = [self.expanded(child) for child in _children(node)]
-        self._open.discard(id(node))
-        size = 1 + sum(values for values, _ in inner)
-        depth = 1 + max((levels for _, levels in inner), default=0)
-        if size > MAX_NODES:
-            raise self._error(node, f"its aliases expand to something {_too_many()}")
-        if depth > MAX_DEPTH + 1:
-            raise self._error(node, f"its aliases are nested deeper than {MAX_DEPTH}")
-        self._known[id(node)] = size, depth
-        return size, depth
-
-    def _error(self, node: yaml.Node, message: str) -> ConfigurationError:
-        line = node.start_mark.line + 1
-        return ConfigurationError(Problem(message, file=self._file, line=line))
-
-
-def _children(node: yaml.Node) -> list[yaml.Node]:
-    if isinstance(node, yaml.MappingNode):
-        return [child for pair in node.value for child in pair]
-    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
-
-
 class _Builder:
-    """Turns YAML nodes into plain values, noting where each stands."""
+    """Turns YAML nodes into plain values, noting where each stands.
+
+    What aliases and merges stand for is built each time: it counts, and may be nested, so often.
+    """
 
     def __init__(self, file: Path | None) -> None:
         self.file = file
         self.places: dict[KeyPath, Place] = {}
         self.problems: list[Problem] = []
+        self._built = 0
+        self._open: set[int] = set()
 
     def build(self, node: yaml.Node, path: KeyPath) -> Any:
+        self._built += 1
+        message = None
+        if id(node) in self._open:
+            message = "an anchor refers to itself; remove it"
+        elif self._built > MAX_NODES:
+            message = f"its aliases expand to something {_too_many()}"
+        elif len(self._open) > MAX_DEPTH:
+            message = f"its aliases are nested deeper than {MAX_DEPTH}"
+        if message is not None:
+            raise ConfigurationError(self._problem(node, (), message))
+        self._open.add(id(node))
+        value = self._value(node, path)
+        self._open.discard(id(node))
+        return value
+
+    def _value(self, node: yaml.Node, path: KeyPath) -> Any:
         self.places.setdefault(path, Place(self.file, node.start_mark.line + 1))
         if node.tag.removeprefix(_STANDARD) not in _KNOWN_TAGS:
             self._add(node, path, "only plain values are read; remove the tag", found=node.tag)

@@ -18,7 +18,7 @@ from urllib.request import (
     build_opener,
 )
 
-from llenergymeasure.config.loopback import is_loopback
+from llenergymeasure.config.servers import is_loopback
 
 Done = TypeVar("Done")
 

@@ -3,12 +3,13 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.plan.estimate import Estimates, duration
 from llenergymeasure.plan.fairness import fairness, unlike
 from llenergymeasure.plan.model import Plan, PlannedRun
-from llenergymeasure.plan.precision import longest, precision_lines
 from llenergymeasure.screen import aligned
 
 SHOWN_RUNS = 40
@@ -35,9 +36,9 @@ def _lines(plan: Plan, estimates: Estimates) -> Iterator[str]:
     yield f"  {_count(experiments, 'experiment')} x {_cycles(plan)}, {order}"
     yield f"  {_estimated(plan, estimates)}, one run after the other"
     if plan.execution.get("precision_target") is not None:
-        yield f"  with all cycles that it may take: {_estimated(longest(plan), estimates)}"
+        yield f"  with all cycles that it may take: {_estimated(_longest(plan), estimates)}"
     yield from _not_in_the_estimate(plan, estimates)
-    yield from precision_lines(plan)
+    yield from _precision(plan)
     yield from _sessions(plan)
     yield from _runners(plan)
     yield ""
@@ -51,6 +52,44 @@ def _lines(plan: Plan, estimates: Estimates) -> Iterator[str]:
     yield from _engines(plan)
     for note in plan.notes:
         yield f"Note: {note}"
+
+
+def _longest(plan: Plan) -> Plan:
+    """Return the plan as it would be if every experiment needed all cycles it may have.
+
+    Its runs stand for their number and their length; they are in no order to run them in.
+    """
+    most = int(plan.execution["max_cycles"])
+    last = {run.experiment: run for run in plan.runs}
+    planned: dict[str, int] = {}
+    for run in plan.runs:
+        planned[run.experiment] = max(planned.get(run.experiment, 0), run.cycle)
+    more = [
+        replace(run, cycle=cycle)
+        for experiment, run in last.items()
+        if experiment not in plan.stopping
+        for cycle in range(planned[experiment] + 1, most + 1)
+    ]
+    return replace(plan, runs=plan.runs + tuple(more))
+
+
+def _precision(plan: Plan) -> Iterator[str]:
+    """Yield what is planned for a precision target; nothing without one."""
+    target = plan.execution.get("precision_target")
+    if target is None:
+        return
+    pilot, most = plan.execution["n_cycles"], plan.execution["max_cycles"]
+    experiments = len(plan.experiments)
+    yield (
+        f"  to ±{100 * target:g} % of the energy per output token: {pilot} pilot cycles, then as "
+        f"many as their spread asks for, at most {most}"
+    )
+    decided = len(plan.stopping)
+    if decided == experiments:
+        yield "  every experiment's number of cycles is fixed by its pilot"
+        return
+    told = "no experiment's" if decided == 0 else f"{decided} of {experiments} experiments'"
+    yield f"  {told} number of cycles is fixed yet: at most {len(_longest(plan).runs)} runs in all"
 
 
 def _sessions(plan: Plan) -> Iterator[str]:
@@ -148,9 +187,7 @@ def _points(
 def _point(config: dict[str, Any], keys: Sequence[str]) -> str:
     shown = [f"backend={config.get('backend')}"]
     for key in keys:
-        value: Any = config
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
+        value = value_at(config, key)
         if value is not None:
             shown.append(f"{key}={_cell(value)}")
     return " ".join(shown)

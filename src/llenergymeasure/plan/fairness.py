@@ -70,7 +70,7 @@ def work_of(config: Mapping[str, Any]) -> dict[str, Any]:
     work = {name: config[name] for name in WORK if config.get(name) not in (None, "fixed")}
     backend = str(config.get("backend"))
     section = config.get(backend) or {}
-    sampling = section.get("sampling") or {}
+    sampling = section.get("sampling") or section.get("beam_search") or {}
     answers: dict[str, Any] = {}
     for name in _LONGEST:
         if sampling.get(name) not in (None, config.get("max_output_tokens")):

@@ -25,14 +25,7 @@ def ordered(experiments: int, cycles: int, order: CycleOrder, seed: str) -> Iter
             cancels. ``latin_square``: each cycle is a row of a Williams square.
         seed: what the random order is drawn from; the same text gives the same order.
     """
-    if order == "sequential":
-        for index in range(experiments):
-            for cycle in range(1, cycles + 1):
-                yield index, cycle
-        return
-    for cycle in range(1, cycles + 1):
-        for index in _row(experiments, cycles, cycle, order, seed):
-            yield index, cycle
+    return _slots([cycles] * experiments, 0, order, seed, rows=cycles)
 
 
 def extended(cycles: Sequence[int], pilot: int, order: CycleOrder, seed: str) -> Iterator[Slot]:
@@ -44,14 +37,21 @@ def extended(cycles: Sequence[int], pilot: int, order: CycleOrder, seed: str) ->
         order: as in :func:`ordered`; a Latin square goes on with its next rows.
         seed: as in :func:`ordered`.
     """
+    return _slots(cycles, pilot, order, seed, rows=None)
+
+
+def _slots(
+    cycles: Sequence[int], after: int, order: CycleOrder, seed: str, rows: int | None
+) -> Iterator[Slot]:
     if order == "sequential":
         for index, last in enumerate(cycles):
-            for cycle in range(pilot + 1, last + 1):
+            for cycle in range(after + 1, last + 1):
                 yield index, cycle
         return
     experiments = len(cycles)
-    for cycle in range(pilot + 1, max(cycles, default=0) + 1):
-        for index in _row(experiments, max(experiments, cycle), cycle, order, seed):
+    for cycle in range(after + 1, max(cycles, default=0) + 1):
+        of_square = rows or max(experiments, cycle)
+        for index in _row(experiments, of_square, cycle, order, seed):
             if cycle <= cycles[index]:
                 yield index, cycle
 

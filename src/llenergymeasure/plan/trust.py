@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from llenergymeasure.config.loopback import is_loopback
+from llenergymeasure.config.dotted import leaves
 from llenergymeasure.config.notify import NotifyConfig
+from llenergymeasure.config.servers import is_loopback
 from llenergymeasure.plan.model import Plan
 
 _CODE = re.compile(
@@ -42,19 +43,10 @@ def _code(config: Mapping[str, Any]) -> Iterator[str]:
     if command:
         yield f"starts the server {shlex.join(command)} (openai.command)"
     for place in (backend, "passthrough_kwargs"):
-        for key, value in _settings(config.get(place), place):
-            if value not in (False, "auto", "") and _CODE.search(key.rpartition(".")[2]):
+        for key, value in leaves({place: config.get(place)}):
+            if value not in (None, False, "auto", "") and _CODE.search(key.rpartition(".")[2]):
                 what = "lets the model bring code" if value is True else "loads code"
                 yield f"{what}: {key}: {value}"
-
-
-def _settings(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Yield every setting that is set, with its dotted key."""
-    if isinstance(value, Mapping):
-        for name, each in value.items():
-            yield from _settings(each, f"{key}.{name}")
-    elif value is not None:
-        yield key, value
 
 
 def _sent(config: Mapping[str, Any]) -> Iterator[str]:
@@ -62,16 +54,13 @@ def _sent(config: Mapping[str, Any]) -> Iterator[str]:
     if "base_url" not in server:
         return
     address = urlsplit(str(server["base_url"]))
+    here = is_loopback(address.hostname or "")
     if server.get("api_key_env"):
-        plainly = "" if address.scheme == "https" or _is_here(address.hostname) else ", unencrypted"
+        plainly = "" if address.scheme == "https" or here else ", unencrypted"
         key = server["api_key_env"]
         yield f"sends the variable {key} to {address.netloc}{plainly} (openai.api_key_env)"
-    if not _is_here(address.hostname):
+    if not here:
         yield f"sends its prompts to {address.netloc} (openai.base_url)"
-
-
-def _is_here(host: str | None) -> bool:
-    return is_loopback(host or "")
 
 
 def _news(notify: NotifyConfig) -> Iterator[str]:

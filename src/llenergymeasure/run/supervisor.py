@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from llenergymeasure import processes
-from llenergymeasure.config.external_server import is_external
+from llenergymeasure.config.servers import is_external
 from llenergymeasure.errors import EXIT_FAILED, LlemError
 from llenergymeasure.files import read_json, remove
 from llenergymeasure.machine.gpus.memory_release import ask_release, told

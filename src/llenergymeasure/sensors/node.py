@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
 from urllib.request import Request
 
-from llenergymeasure.config.loopback import is_loopback
+from llenergymeasure.config.servers import is_loopback
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.machine.web import WebError, exchange
 from llenergymeasure.processes import die_with_parent, users_environment

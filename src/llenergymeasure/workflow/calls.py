@@ -10,6 +10,7 @@ from typing import Any
 
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import load_json, write_text
+from llenergymeasure.redact import REMOVED
 from llenergymeasure.results.layout import StudyFolder
 
 NAME = ".call.json"
@@ -49,13 +50,19 @@ class StudyCall:
 
 
 def remember(folder: StudyFolder, call: StudyCall) -> list[str]:
-    """Keep how a study was started, in its results; return who else keeps results there."""
+    """Keep how a study was started, in its results; return who else keeps results there.
+
+    Whom it notifies is not kept: knowing the address may be the right to use it.
+    """
     path, other = folder.path / NAME, None
     with suppress(OSError, ValueError, KeyError, TypeError):
         other = Path(load_json(path)["study_file"])
     content = {
         "study_file": str(call.study_file.absolute()),
-        "settings": dict(call.settings),
+        "settings": {
+            key: REMOVED if key.partition(".")[0] == "notify" else value
+            for key, value in call.settings.items()
+        },
         "profile": call.profile,
     }
     write_text(path, json.dumps(content, indent=1) + "\n")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from llenergymeasure.errors import (
     EXIT_FAILED,
@@ -41,10 +41,11 @@ from llenergymeasure.sensors.rapl import RaplSensor
 from llenergymeasure.workflow.cluster import cancel_jobs, left_jobs, waiting
 from llenergymeasure.workflow.hub_models import need_models
 from llenergymeasure.workflow.manifest import states
+from llenergymeasure.workflow.open_study import DRIVEN_VARIABLE
 from llenergymeasure.workflow.profile import profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.queue_watch import LOOK_INTERVAL_S
-from llenergymeasure.workflow.study import DRIVEN_VARIABLE, OVERRIDES_VARIABLE
+from llenergymeasure.workflow.study import OVERRIDES_VARIABLE
 
 POLL_S = 0.2
 REFRESH_S = 1.0
@@ -57,21 +58,8 @@ CLOCK_SLACK_S = 2.0
 LOG_NAME = "snakemake.log"
 
 
-class View(Protocol):
-    """What a person, or nobody, sees of a running study."""
-
-    def say(self, line: str) -> None:
-        """Hear of something that happened."""
-
-    def wait(self, timeout_s: float, progress: Progress) -> None:
-        """Wait so long, and show how far it is."""
-
-    def clear(self) -> None:
-        """Show no longer what only holds for the moment."""
-
-
 class Listener:
-    """A view that passes on what is said, and each run's phases."""
+    """What is seen of a running study: what is said of it is passed on, and each run's phases."""
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
         """Take who listens; nobody if None."""
@@ -90,7 +78,7 @@ class Listener:
             self.say_phases(progress)
 
     def clear(self) -> None:
-        """Nothing is shown that would have to go."""
+        """Show no longer what only holds for the moment: nothing here."""
 
     def is_due(self) -> bool:
         """Return whether it is time to look at the runs."""
@@ -139,8 +127,10 @@ class Call:
     def variables(self) -> dict[str, str]:
         """Return this process's environment with what Snakemake takes from it."""
         told = {DRIVEN_VARIABLE: "1", SAFE_PATH_VARIABLE: "1"}
-        if self.overrides:
-            told[OVERRIDES_VARIABLE] = json.dumps(dict(self.overrides))
+        # This process notifies; variables go on to jobs and containers.
+        given = {k: v for k, v in self.overrides.items() if k.partition(".")[0] != "notify"}
+        if given:
+            told[OVERRIDES_VARIABLE] = json.dumps(given)
         return os.environ | dict(self.environment) | told
 
 
@@ -148,7 +138,7 @@ class Drive:
     """One call of Snakemake on one study, watched to its end."""
 
     def __init__(
-        self, study_file: Path, plan: Plan, folder: StudyFolder, view: View, lock: int
+        self, study_file: Path, plan: Plan, folder: StudyFolder, view: Listener, lock: int
     ) -> None:
         """Take a study and who watches.
 

@@ -1,7 +1,7 @@
 """How far a study is: which runs ended and how, what is running, and how long the rest may take."""
 
 import time
-from collections.abc import Mapping
+from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from llenergymeasure.plan import Estimates, Plan, PlannedRun
 from llenergymeasure.plan.estimate import Estimate
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import notes_of
-from llenergymeasure.results.outcome import read_outcome
+from llenergymeasure.results.outcome import Outcome, OutcomeError, read_outcome
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workflow.manifest import states
@@ -43,13 +43,11 @@ class Ended:
 
     Attributes:
         run: which.
-        outcome: its ``outcome.json``.
         told: how it ended, in words.
         notes: what a reader of its result should know, by its preflight and its workload.
     """
 
     run: PlannedRun
-    outcome: Mapping[str, Any]
     told: str
     notes: tuple[str, ...] = ()
 
@@ -81,7 +79,7 @@ class Progress:
         self._at_once = at_once
         self._total = len(plan.runs)
         self._started_ns = self._last_end_ns = time.time_ns()
-        self._ends: list[dict[str, Any]] = []
+        self._ends = Counter[str]()
         waiting = {
             (run["experiment"], run["cycle"])
             for run in states(plan, folder)
@@ -115,26 +113,26 @@ class Progress:
         ended = []
         for run in self.next_runs():
             outcome = self._outcome(run)
-            if outcome is None or outcome["status"] == "running":
+            if outcome is None or outcome.status == "running":
                 continue
             del self._open[run.experiment, run.cycle]
-            self._ends.append({**outcome, "experiment": run.experiment})
+            self._ends[outcome.status] += 1
             self._last_end_ns = time.time_ns()
             self._open_s -= self._estimated_s(run)
             self._ended_s += self._estimated_s(run)
             done = self._total - len(self._open)
             told = f"[{done}/{self._total}] {self.plan.label(run)}: {self._told(run, outcome)}"
             notes = _notes(self._folder.run(run.experiment, run.cycle).result)
-            ended.append(Ended(run, outcome, told, notes))
+            ended.append(Ended(run, told, notes))
         return ended
 
     def line(self) -> str:
         """Return in one line how long the rest may take, what is done, failed and running."""
-        completed = self._done_before + self._count("completed")
+        completed = self._done_before + self._ends["completed"]
         left = self.left()
         parts = [] if left is None else [f"{left} left"]
         parts.append(f"{completed}/{self._total} done")
-        failed = len(self._ends) - self._count("completed")
+        failed = self._ends.total() - self._ends["completed"]
         if failed:
             parts.append(f"{failed} failed")
         running = self._running()
@@ -190,14 +188,11 @@ class Progress:
     def _estimated_s(self, run: PlannedRun) -> float:
         return self._estimates[run.experiment].seconds + run.gap_s
 
-    def _count(self, status: str) -> int:
-        return sum(end["status"] == status for end in self._ends)
-
     def _running(self) -> list[PlannedRun]:
         found = []
         for run in self.next_runs():
             outcome = self._outcome(run)
-            if outcome is not None and outcome["status"] == "running":
+            if outcome is not None and outcome.status == "running":
                 found.append(run)
         return found
 
@@ -219,27 +214,23 @@ class Progress:
             return None
         return phases[-1][0], phases[-1][1]
 
-    def _outcome(self, run: PlannedRun) -> dict[str, Any] | None:
+    def _outcome(self, run: PlannedRun) -> Outcome | None:
         """Return what a run of this call has written of itself; None if nothing yet."""
         path = self._folder.run(run.experiment, run.cycle).outcome
         try:
             if path.stat().st_mtime_ns < self._started_ns:
                 return None
-            outcome: dict[str, Any] = load_json(path)
-        except (OSError, ValueError):
+        except OSError:
             return None
-        if outcome["status"] == "running" and (now := read_outcome(path)).status != "running":
-            error = now.error and {"class": now.error.class_, "message": now.error.message}
-            return {**outcome, "status": now.status, "error": error}
-        return outcome
+        return read_outcome(path)
 
-    def _told(self, run: PlannedRun, outcome: Mapping[str, Any]) -> str:
-        if outcome["status"] == "completed":
+    def _told(self, run: PlannedRun, outcome: Outcome) -> str:
+        if outcome.status == "completed":
             return _number(self._folder.run(run.experiment, run.cycle).result)
-        error = outcome.get("error") or {}
-        where = f" in {outcome['phase']}" if outcome.get("phase") else ""
-        message = str(error.get("message", "")).splitlines()
-        return f"{outcome['status']}{where}: {error.get('class')}: {message[0] if message else ''}"
+        error = outcome.error or OutcomeError()
+        where = f" in {outcome.phase}" if outcome.phase else ""
+        message = (error.message or "").splitlines()
+        return f"{outcome.status}{where}: {error.class_}: {message[0] if message else ''}"
 
 
 def _words(phase: str) -> str:

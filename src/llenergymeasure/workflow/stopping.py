@@ -6,12 +6,12 @@ stays, whatever later cycles show. Failed or interrupted pilots are completed fi
 experiments are decided by the next start.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from llenergymeasure.config.study import Study
-from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ResultsError
+from llenergymeasure.errors import ResultsError
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
 from llenergymeasure.results.whole import is_whole
@@ -44,23 +44,6 @@ def decisions(plan: Plan, folder: StudyFolder) -> dict[str, Mapping[str, Any]]:
             if decision is not None:
                 decided[experiment] = decision
     return decided
-
-
-def carried_through(
-    study: Study, plan: Plan, folder: StudyFolder, drive: Callable[[Plan], int]
-) -> int:
-    """Drive a plan, and again while pilots ask for more cycles; return the last exit code.
-
-    Failed runs do not keep the other experiments from their cycles; an interruption does.
-    """
-    code = drive(plan)
-    while code in (EXIT_OK, EXIT_FAILED):
-        longer = planned(study, folder)
-        if len(longer.runs) <= len(plan.runs):
-            break
-        plan = longer
-        code = drive(plan)
-    return code
 
 
 @dataclass(frozen=True)

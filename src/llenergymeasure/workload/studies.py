@@ -5,7 +5,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.config import loading
+from llenergymeasure.config.document import Document, document_from, overridden, read_document
+from llenergymeasure.config.expansion import expand
 from llenergymeasure.config.rules import Shape
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import LlemError
@@ -27,7 +28,7 @@ def load_study(path: Path | str, overrides: Mapping[str, Any] | None = None) -> 
     Raises:
         ConfigurationError: the study cannot be used; it names every problem found.
     """
-    return loading.load_study(path, overrides, model_shape)
+    return _study(read_document(Path(path)), overrides)
 
 
 def study_from_mapping(
@@ -45,7 +46,11 @@ def study_from_mapping(
     Raises:
         ConfigurationError: the study cannot be used; it names every problem found.
     """
-    return loading.study_from_mapping(mapping, origin, overrides, model_shape)
+    return _study(document_from(mapping, origin), overrides)
+
+
+def _study(document: Document, overrides: Mapping[str, Any] | None) -> Study:
+    return expand(overridden(document, overrides) if overrides else document, model_shape)
 
 
 @lru_cache(maxsize=1024)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.backends.refusals import refusal_of
-from llenergymeasure.config.loading import study_from_mapping
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.run.preflight.checks import check_engine_takes
+from llenergymeasure.workload.studies import study_from_mapping
 from support.studies import environment
 from support.vllm import vllm_python, vllm_variables
 

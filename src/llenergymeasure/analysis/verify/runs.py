@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from llenergymeasure.analysis.verify.difference import RELATIVE, Difference, differences
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.config.external_server import is_external
+from llenergymeasure.config.servers import is_external
 from llenergymeasure.energy.account import METHOD
 from llenergymeasure.errors import LlemError, ResultsError
 from llenergymeasure.parquet import read_parquet

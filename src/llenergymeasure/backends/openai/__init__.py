@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from llenergymeasure.backends.base import Backend, Engine, ServerCommand
 from llenergymeasure.backends.serving.listener import server_root
 from llenergymeasure.config.backends.openai import OpenAIConfig, fill
-from llenergymeasure.config.experiment import DecoderConfig, ExperimentConfig
+from llenergymeasure.config.decoder import DecoderConfig
+from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError, Problem
 from llenergymeasure.files import sha256
 from llenergymeasure.processes import SAFE_PATH_VARIABLE

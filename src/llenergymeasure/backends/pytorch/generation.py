@@ -11,7 +11,8 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from llenergymeasure.backends.base import Completion
 from llenergymeasure.backends.pytorch.passthrough import generation_arguments
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
-from llenergymeasure.config.experiment import DecoderConfig, ExperimentConfig
+from llenergymeasure.config.decoder import DecoderConfig
+from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.requests import Request
 from llenergymeasure.workload.thinking import ThinkingMarks

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.config.loopback import is_loopback
 from llenergymeasure.config.section import Section
+from llenergymeasure.config.servers import is_loopback
 
 _PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.]*)\}")
 OF_THE_RUN = ("model", "port", "api_key")

@@ -78,17 +78,10 @@ def why_reserved(section: str, name: str) -> str | None:
     return RESERVED.get(section, {}).get(name)
 
 
-CREDENTIALS = frozenset(
-    {
-        "hf_token",
-        "token",
-        "proxies",
-        "api_key",
-        "admin_api_key",
-        "ssl_keyfile_password",
-        "watermark_key",
-        "watermark_key_b",
-        "webhook",
-    }
-)
-"""Engine parameters whose value is a secret, and is shown in no message."""
+CREDENTIALS = frozenset({"webhook", "api_key", "admin_api_key", "ssl_keyfile_password"}) | {
+    name
+    for reasons in RESERVED.values()
+    for name, reason in reasons.items()
+    if reason.startswith(_CREDENTIAL.partition("{")[0])
+}
+"""Parameters whose value is a secret, and is shown in no message."""

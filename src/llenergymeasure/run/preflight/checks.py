@@ -159,8 +159,7 @@ def check_rules(config: ExperimentConfig, source: ModelSource | None) -> Iterato
     """Yield settings that do not go together, now that the model is known."""
     architecture = None if source is None else source.architecture
     shape = None if architecture is None else shape_of(architecture)
-    for breach in breaches(config, shape):
-        yield Problem(str(breach), key=breach.key)
+    yield from breaches(config, shape)
 
 
 def check_folder(folder: Path) -> Iterator[Problem]:

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llenergymeasure.config.study import Study
-from llenergymeasure.plan import Plan
+from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.drive import Call, Drive, View
+from llenergymeasure.workflow.drive import Call, Drive, Listener
 from llenergymeasure.workflow.manifest import open_runs
 from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
-from llenergymeasure.workflow.stopping import carried_through, planned
+from llenergymeasure.workflow.stopping import planned
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,12 @@ class Ended:
 
 
 def drive_study(
-    study: Study, study_file: Path, folder: StudyFolder, view: View, call: Call, lock: int
+    study: Study, study_file: Path, folder: StudyFolder, view: Listener, call: Call, lock: int
 ) -> Ended:
     """Make every run of a study that is missing, then tables and report.
+
+    Under a precision target it is driven again while pilots ask for more cycles. Failed runs do not
+    keep the other experiments from their cycles; an interruption does.
 
     Args:
         study: what to run, its runners chosen.
@@ -43,18 +46,14 @@ def drive_study(
     anything = open_runs(plan, folder) > 0
     if anything:
         warn_of_missing_variables(study.notify, view.say)
-    complaint, broken = "", ""
-
-    def drive(now: Plan) -> int:
-        nonlocal complaint, broken
-        if now is not plan:
-            view.say(f"{counted(open_runs(now, folder), 'more run')} for the precision target")
-        drive = Drive(study_file, now, folder, view, lock)
+    while True:
+        drive = Drive(study_file, plan, folder, view, lock)
         code = drive.run(call)
-        complaint, broken = drive.complaint, drive.broken or ""
-        return code
-
-    code = carried_through(study, plan, folder, drive)
+        longer = planned(study, folder)
+        if code not in (EXIT_OK, EXIT_FAILED) or len(longer.runs) <= len(plan.runs):
+            break
+        plan = longer
+        view.say(f"{counted(open_runs(plan, folder), 'more run')} for the precision target")
     if anything:
-        tell(study.notify, News.of(planned(study, folder), folder, broken or None), view.say)
-    return Ended(code, complaint)
+        tell(study.notify, News.of(longer, folder, drive.broken), view.say)
+    return Ended(code, drive.complaint)

@@ -1,0 +1,97 @@
+"""How an experiment is measured: warm-up, idle phases, window, and the energy's source."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from llenergymeasure.config.section import Section
+
+EnergySource = Literal["auto", "nvml", "rapl", "zeus", "codecarbon", "none"]
+
+MAX_PROMPTS = 10_000_000
+
+
+class WarmupConfig(Section):
+    """Prompts run before the window, so that clocks, caches and compilation have settled.
+
+    What is not given comes from the protocol.
+    """
+
+    enabled: bool = Field(default=True, description="Warm up at all.")
+    n_warmup: int | None = Field(
+        default=None, ge=1, le=MAX_PROMPTS, description="Warm-up prompts before any are judged."
+    )
+    thermal_floor_seconds: float | None = Field(
+        default=None, ge=0, le=86_400, description="Least time spent warming up, in seconds."
+    )
+    convergence_detection: bool | None = Field(
+        default=None, description="Go on until the latency settles (cv_threshold)."
+    )
+    cv_threshold: float | None = Field(
+        default=None,
+        ge=0.01,
+        le=0.5,
+        description="Settled when the latencies' coefficient of variation is below this.",
+    )
+    max_prompts: int | None = Field(
+        default=None, ge=5, le=MAX_PROMPTS, description="Give up settling after so many prompts."
+    )
+    window_size: int | None = Field(
+        default=None, ge=3, le=10_000, description="Latest prompts the variation is taken over."
+    )
+    min_prompts: int | None = Field(
+        default=None, ge=1, le=MAX_PROMPTS, description="Judge no earlier than this many prompts."
+    )
+
+
+class BaselineConfig(Section):
+    """The idle phases around the work. What is not given comes from the protocol."""
+
+    enabled: bool | None = Field(default=None, description="Measure idle power before and after.")
+    duration_seconds: float | None = Field(
+        default=None, ge=5, le=120, description="Length of each idle phase, in seconds."
+    )
+
+
+class WindowConfig(Section):
+    """The measured window. What is not given comes from the protocol."""
+
+    min_seconds: float | None = Field(
+        default=None, gt=0, le=86_400, description="Least length of the window, in seconds."
+    )
+    min_batches: int | None = Field(
+        default=None, ge=1, le=MAX_PROMPTS, description="Fewest whole batches inside the window."
+    )
+    precision: float | None = Field(
+        default=None,
+        gt=0,
+        le=0.5,
+        description="Relative half width that the energy's interval is to reach; windows are made "
+        "longer where the sensor is known to need it, unless min_seconds is given.",
+        examples=[0.01],
+    )
+
+
+class EnergyConfig(Section):
+    """Where the headline energy comes from; every sensor found is recorded all the same."""
+
+    backend: EnergySource = Field(
+        default="auto",
+        description="Sensor of the headline figure; auto takes the best one that measures. "
+        "A null in the file, or none, measures no energy.",
+    )
+    calibration: str | None = Field(
+        default=None,
+        min_length=1,
+        description="File of gains found against an external meter, by GPU UUID or name: it "
+        "corrects the GPUs' readings and narrows their systematic band.",
+        examples=["calibration.yaml"],
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_none(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and "backend" in data and data["backend"] is None:
+            return {**data, "backend": "none"}
+        return data

@@ -1,0 +1,41 @@
+"""Servers that a study names or starts: whose they are, and where they may listen.
+
+The standard library alone: a run's supervisor reads it too.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any
+
+_ARGUMENTS = ("host", "port", "uds", "fd", "config", "api_key", "grpc", "ssl_keyfile", "http_port")
+"""By which an engine's server would listen elsewhere than where a run has it listen.
+
+Command lines take them shortened too, and ``config`` names a file of any others.
+"""
+
+
+def is_external(config: Mapping[str, Any]) -> bool:
+    """Return whether a server that runs already does the work, so that none of it is the run's."""
+    return config["backend"] == "openai" and not (config.get("openai") or {}).get("command")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether ``host`` is ``localhost`` or a loopback address; no name is looked up."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_listener(name: str) -> bool:
+    """Return whether an argument is for the listener."""
+    plain = name.replace("-", "_").strip("_").lower()
+    return any(each.startswith(plain) for each in _ARGUMENTS)
+
+
+def is_option(value: Any) -> bool:
+    """Return whether a value would be read as an argument of its own on a command line."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return any(isinstance(each, str) and each.startswith("--") for each in values)

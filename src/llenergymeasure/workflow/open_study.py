@@ -1,0 +1,382 @@
+"""The study that a Snakemake process has open: its plan, its files and its hooks."""
+
+import atexit
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.config.notify import NotifyConfig
+from llenergymeasure.containers.images import sif_image
+from llenergymeasure.errors import (
+    LlemError,
+    PreflightError,
+    Problem,
+    as_message,
+)
+from llenergymeasure.files import locked
+from llenergymeasure.installation import workflow_root
+from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
+from llenergymeasure.machine.gpus.allotment import gpus_needed
+from llenergymeasure.plan import Plan
+from llenergymeasure.plan.trust import runs_or_sends
+from llenergymeasure.processes import SAFE_PATH_VARIABLE
+from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
+from llenergymeasure.run.circuit_breaker import Circuit
+from llenergymeasure.run.reserved_gpus import put_back_left_limits
+from llenergymeasure.screen import printable, say
+from llenergymeasure.units import BackendName
+from llenergymeasure.workflow.cluster import end_jobs, left_jobs
+from llenergymeasure.workflow.executors import adopt_executors
+from llenergymeasure.workflow.hub_models import need_models
+from llenergymeasure.workflow.manifest import write_manifest
+from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
+from llenergymeasure.workflow.pinning import pin_options
+from llenergymeasure.workflow.places import Places
+from llenergymeasure.workflow.queue_watch import QueueWatch
+from llenergymeasure.workflow.recovery import conclude_lost
+from llenergymeasure.workflow.stopping import precision
+from llenergymeasure.workflow.storage import Storage
+
+DRIVEN_VARIABLE = "LLEM_DRIVEN"
+"""Set for Snakemake by ``llem``, which offers Apptainer by itself where a study asks for it."""
+
+OWNER = "a Snakemake workflow"
+
+
+ByRun = Callable[[Any], list[str]]
+"""A value that depends on a run's wildcards."""
+
+
+class OpenStudy:
+    """What the rules ask for. Paths are relative to Snakemake's working directory.
+
+    Snakemake calls a function dearly and once for every job, so what is the same for all runs is
+    given as a value.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: StudyFolder,
+        workflow: Any,
+        notify: NotifyConfig | None = None,
+    ) -> None:
+        self._plan = plan
+        self._notify = notify
+        self._folder = folder
+        self._workflow = workflow
+        self._runs = {(run.experiment, str(run.cycle)): run for run in plan.runs}
+        self._backends = {run.experiment: run.backend for run in plan.runs}
+        self._lock = ExitStack()
+        self._circuit = Circuit(folder.circuit)
+        self.storage = Storage.of(workflow, folder)
+        self.python = sys.executable
+        self.folder = str(folder.path)
+        self.plan_file = str(folder.plan)
+        self._apptainer_offered = apptainer_offered(workflow)
+        self._at_once = _runs_at_once(workflow)
+        if workflow.is_main_process:
+            os.environ[SAFE_PATH_VARIABLE] = "1"
+        if workflow.is_main_process and self._at_once > 1:
+            os.environ[AT_ONCE_VARIABLE] = str(self._at_once)
+        # Runs at a time, or on several machines, cannot share a server.
+        self._one_by_one = self._at_once == 1 and workflow.resource_settings.nodes is None
+        self._places = Places(plan, folder, apptainer_offered=self._apptainer_offered)
+        self.image_pattern = self._here(self._places.image_pattern())
+
+    def file(self, name: str) -> str:
+        """Return the path of one of the study's own files, which are on this machine."""
+        return self._here(f"{self.folder}/{name}")
+
+    def _here(self, path: str) -> str:
+        """Return a path of this machine: without this Snakemake would take it for a storage's."""
+        from snakemake.io import local
+
+        return path if self.storage is None else local(path)
+
+    def run_file(self, name: str) -> str:
+        """Return the pattern of a run's file, with wildcards ``experiment`` and ``cycle``."""
+        return f"{self.folder}/runs/{{experiment}}/{{cycle}}/{name}"
+
+    def run_files(self) -> list[str]:
+        """Return the patterns of what a run leaves next to its record, for a storage to carry.
+
+        On a shared folder the record alone is asked for, and vouches for the others.
+        """
+        names = ("run.parquet", "samples.parquet", "requests.parquet")
+        return [] if self.storage is None else [self.run_file(name) for name in names]
+
+    def run_logs(self) -> list[str]:
+        """Return the patterns of what a run leaves even if it fails, for a storage to carry."""
+        names = ("attempts.jsonl", "run.log")
+        return [] if self.storage is None else [self.run_file(name) for name in names]
+
+    def results(self) -> list[str]:
+        """Return every planned run's record, in the planned order.
+
+        With a storage those that are here already are taken from here.
+        """
+        paths = [
+            f"{self.folder}/runs/{run.experiment}/{run.cycle}/result.json"
+            for run in self._plan.runs
+        ]
+        if self.storage is None:
+            return paths
+        return [self._here(path) if Path(path).is_file() else path for path in paths]
+
+    def plan_input(self) -> list[str]:
+        """Return the plan as an input: tables are older than a plan that was changed.
+
+        Where Snakemake is only asked what it would do, there may be none yet.
+        """
+        return [self._here(self.plan_file)] if Path(self.plan_file).is_file() else []
+
+    def merged(self, _wildcards: Any) -> list[str]:
+        """Return what the tables are made from, when Snakemake asks while it takes stock."""
+        if self._tables_are_older_than_the_plan():
+            # Snakemake takes an output of any age for up to date where its inputs have the
+            # checksums of an earlier time: tables of a study that failed since would stay for
+            # good once it is complete again. Time stamps alone decide.
+            self._workflow.dag.max_checksum_file_size = 0
+        return self.results()
+
+    def _tables_are_older_than_the_plan(self) -> bool:
+        if not self._folder.plan.is_file():  # a dry run of a study that never ran
+            return False
+        planned_ns = self._folder.plan.stat().st_mtime_ns
+        paths = [self._folder.path / name for name in (*TABLE_NAMES, "report.html")]
+        return any(path.is_file() and path.stat().st_mtime_ns < planned_ns for path in paths)
+
+    def tables(self, suffix: str = "") -> list[str]:
+        """Return the study's tables, or those whose names end in ``suffix``."""
+        return [self.file(name) for name in TABLE_NAMES if name.endswith(suffix)]
+
+    def report(self) -> str:
+        """Return the page that a person reads."""
+        return self.file("report.html")
+
+    def priority(self, experiment: str, cycle: str) -> int:
+        """Return a run's priority: with one core, runs start in the planned order."""
+        run = self._runs.get((experiment, cycle))
+        return 0 if run is None else len(self._plan.runs) - run.order + 1
+
+    def threads(self) -> int:
+        """Return a run's share of the cores, as many of which run at once as have a GPU.
+
+        On a cluster the job's own resources say it.
+        """
+        return max(1, (self._workflow.resource_settings.cores or 1) // self._at_once)
+
+    def resources(self) -> dict[str, Any]:
+        """Return what a run needs: on this machine one turn, on a cluster its GPUs."""
+        settings = self._workflow.resource_settings
+        if settings.nodes is None:
+            return {"gpu": 1}
+        gpus = {run.experiment: gpus_needed(run.config) for run in self._plan.runs}
+        needed: dict[str, Any] = {"gpu": _one_for_all(gpus)}
+        given = {
+            name: str(getattr(value, "raw", value)).strip("'\"")
+            for name, value in dict(settings.default_resources or {}).items()
+        }
+        options = pin_options(self._plan, self._folder, given.get("slurm_partition"))
+        if options and self._workflow.is_main_process:
+            extra = given.get("slurm_extra", "")
+            needed["slurm_extra"] = _one_for_all(
+                {run: f"{extra} {options.get(run, '')}".strip() for run in gpus}
+            )
+        return needed
+
+    def start(self) -> str | Callable[[Any], str]:
+        """Return the shell's words that start a run, up to which run it is and where it goes."""
+        words = ["--spec", self.plan_file, "--watch", str(os.getpid())]
+        if self._plan.execution.get("share_server") and self._one_by_one:
+            words.append("--share")
+        own = shlex.join(words)
+
+        def start(backend: BackendName) -> str:
+            return f"exec {shlex.join(self._places.command(backend))} {own}"
+
+        backends = set(self._backends.values())
+        if len(backends) == 1 and all(run.runner == "local" for run in self._plan.runs):
+            return start(backends.pop())
+        return lambda wildcards: start(self._backends[wildcards.experiment])
+
+    def container(self) -> str | Callable[[Any], str | None]:
+        """Return the image that Snakemake starts a run in; None for none.
+
+        Snakemake passes over it where Apptainer was not offered.
+        """
+        if not self._apptainer_offered:
+            return sif_image(self._plan.runs[0].backend, None).location
+        return lambda wildcards: self._places.container(self._backends[wildcards.experiment])
+
+    def image(self) -> list[str] | ByRun:
+        """Return the images that have to be built before a run, as old as they may be."""
+        from snakemake.io import ancient
+
+        built = {name: self._places.built_image(name) for name in set(self._backends.values())}
+        if not any(built.values()):
+            return []
+        return lambda wildcards: [
+            ancient(path) for path in built[self._backends[wildcards.experiment]]
+        ]
+
+    def source(self, name: str) -> str:
+        """Return a file that came with the workflow, wherever it is installed."""
+        return str(workflow_root() / name)
+
+    def begin(self) -> None:
+        """Take the study for this process: refuse a second workflow, write the manifest.
+
+        Containers are looked at here, before the first run; a run looks at its machine itself.
+
+        Raises:
+            StudyLockedError: another workflow is running on the same folder.
+            PreflightError: a container that runs need cannot be used.
+        """
+        with as_workflow_error():
+            self._lock.enter_context(study_lock(self._folder))
+            atexit.register(self._lock.close)
+            if self.storage is not None and self._workflow.local_exec:
+                raise PreflightError(
+                    [
+                        Problem(
+                            "a storage is for runs on other machines; leave it out, or name an "
+                            "executor",
+                            key="--default-storage-provider",
+                        )
+                    ]
+                )
+            by_name = adopt_executors(self._workflow, self._folder, say, self.storage)
+            if not self._workflow.local_exec:
+                self._take_cluster(by_name=by_name)
+            if not os.environ.get(DRIVEN_VARIABLE):
+                warn_of_missing_variables(self._notify, say)
+                for line in runs_or_sends(self._plan, self._notify):
+                    say(line)
+            if self._plan.execution.get("share_server") and not self._one_by_one:
+                say("Servers are not shared here: several runs go at a time, or on other machines")
+            states = self._look()
+            if any(each["status"] == "completed" for each in states):
+                self._circuit.remove()
+            else:
+                self._circuit.close(len({each["experiment"] for each in states}))
+            to_do = {each["experiment"] for each in states if each["status"] != "completed"}
+            if to_do and not self._plan.execution.get("skip_preflight"):
+                backends = dict.fromkeys(
+                    run.backend for run in self._plan.runs if run.experiment in to_do
+                )
+                self._places.check(backends, look=bool(self._workflow.local_exec))
+                if self._workflow.local_exec and not os.environ.get(DRIVEN_VARIABLE):
+                    configs = {run.experiment: run.config for run in self._plan.runs}
+                    for line in need_models(configs[each] for each in to_do):
+                        say(line)
+
+    def _look(self) -> list[dict[str, Any]]:
+        """Return every run's state while none is running, and write the manifest."""
+        states = write_manifest(self._plan, self._folder)
+        lost = conclude_lost(states, self._folder)
+        return write_manifest(self._plan, self._folder) if lost else states
+
+    def _take_cluster(self, *, by_name: bool) -> None:
+        """End the jobs that a killed workflow left in the queue, and watch those to come."""
+        if getattr(self._workflow.executor_settings, "array_jobs", None):
+            raise PreflightError(
+                [
+                    Problem(
+                        "all tasks of a job array get the first one's resources, and most are "
+                        "never submitted where jobs are submitted at a rate; leave it out",
+                        key="--slurm-array-jobs",
+                    )
+                ]
+            )
+        left = left_jobs(self._folder)
+        if left:
+            say(f"Ending {len(left)} jobs of an earlier workflow")
+            end_jobs(left)
+        if by_name:
+            QueueWatch(self._folder, say).start()
+        if "gpu" in dict(self._workflow.resource_settings.resources):
+            say(
+                f"The whole cluster has {self._at_once} GPU of work at a time, for resources say "
+                "so: take the profile with --workflow-profile, or --resources without gpu"
+            )
+
+    def end(self, _log: Any = None) -> None:
+        """Bring manifest and tables up to date and say what came out.
+
+        GPU limits of a run whose supervisor was killed are put back first.
+
+        Where runs are missing the tables are written all the same, over what completed, with a
+        time stamp so old that the next call makes them again.
+        """
+        with as_workflow_error():
+            self._end()
+
+    def _end(self) -> None:
+        from llenergymeasure.analysis.tables import write_tables
+        from llenergymeasure.report.page import write_report
+        from llenergymeasure.report.text import study_text
+
+        put_back_left_limits()
+        runs = self._look()
+        if any(run["status"] != "completed" for run in runs):
+            write_tables(self._folder.path, partial=True)
+            write_report(self._folder.path, partial=True)
+        if not os.environ.get(DRIVEN_VARIABLE):  # ``llem`` says it by itself, and outlives us
+            say(study_text(self._folder.path))
+            open_runs = sum(run["status"] != "completed" for run in runs)
+            broken = self._circuit.broken()
+            for word in (precision(self._plan, self._folder, open_runs), broken):
+                if word is not None:
+                    say(str(word))
+            tell(self._notify, News.of(self._plan, self._folder, broken), say)
+        self._circuit.remove()
+
+
+def _one_for_all(values: Mapping[str, Any]) -> Any:
+    """Return the experiments' value where they share it; a function of the wildcards if not."""
+    distinct = set(values.values())
+    return distinct.pop() if len(distinct) == 1 else lambda wildcards: values[wildcards.experiment]
+
+
+def _runs_at_once(workflow: Any) -> int:
+    """Return how many runs this machine may have at a time: what ``--resources gpu=K`` says."""
+    limit = dict(workflow.resource_settings.resources).get("gpu")
+    value = getattr(limit, "value", limit)
+    return max(1, value) if isinstance(value, int) else 1
+
+
+def apptainer_offered(workflow: Any) -> bool:
+    """Return whether ``--use-apptainer`` was given, by one of its names."""
+    from snakemake_interface_executor_plugins.settings import DeploymentMethod
+
+    return DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
+
+
+def study_lock(folder: StudyFolder) -> AbstractContextManager[Any]:
+    """Return what holds the study's lock; nothing where ``llem``, which started us, holds it."""
+    if os.environ.get(DRIVEN_VARIABLE):
+        return nullcontext()
+    return locked(folder.lock, OWNER)
+
+
+@contextmanager
+def as_workflow_error() -> Iterator[None]:
+    """Turn our errors into one of Snakemake's, which it prints without where it was raised."""
+    try:
+        yield
+    except (LlemError, OSError) as error:
+        from snakemake.exceptions import WorkflowError
+
+        class StudyError(WorkflowError):  # type: ignore[misc]
+            """What keeps a study from being run."""
+
+            __traceback__ = property(lambda _: None, lambda _, _traceback: None)
+
+        message = as_message(error) if isinstance(error, OSError) else str(error)
+        raise StudyError(printable(message)) from None

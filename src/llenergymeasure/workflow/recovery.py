@@ -1,0 +1,127 @@
+"""What killed processes and lost machines left, set right before a workflow takes stock.
+
+- A run that finished in the moment in which Snakemake was killed stays finished: Snakemake would
+  take its outputs for half written and measure again; a record whose hashes hold says otherwise.
+- A damaged result is put aside, never deleted: its run is measured again, and what was left of the
+  first time stays next to it in ``damaged-1``, ``damaged-2`` and so on.
+- A run that is said to be running, by a node that was lost or on the machine from which a results
+  folder was copied, is lost: whoever holds the study's lock knows that no run is running.
+"""
+
+import json
+import os
+import socket
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from llenergymeasure.files import load_json, remove, remove_unfinished, sync_folder, write_text
+from llenergymeasure.results.layout import RunFolder, StudyFolder
+from llenergymeasure.results.outcome import DAMAGED
+from llenergymeasure.run.held_folder import unattended
+
+RUNNING = "running"
+_MARKS = Path(".snakemake/incomplete")
+
+
+def keep_finished(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
+    """Take Snakemake's mark of an incomplete output from every run whose record proves it whole.
+
+    Args:
+        states: the runs with their states.
+        folder: the study's folder, relative to the working directory as the rules name it.
+    """
+    if not _MARKS.is_dir():
+        return
+    # A mark's name is the output's path in URL-safe base64, cut into folders whose names begin
+    # with @ where it is too long for one (snakemake/persistence/file.py).
+    longest = os.pathconf(_MARKS, "PC_NAME_MAX") - 1
+    for run in states:
+        if run["status"] != "completed":
+            continue
+        for output in folder.run(run["experiment"], run["cycle"]).products:
+            name = urlsafe_b64encode(str(output).encode()).decode()
+            parts = [name[at : at + longest] for at in range(0, len(name), longest)]
+            mark = _MARKS.joinpath(*(f"@{part}" for part in parts[:-1]), parts[-1])
+            mark.unlink(missing_ok=True)
+
+
+def damaged(states: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return in words which runs are damaged and what becomes of them."""
+    return [
+        f"Damaged: {run['error_message']}. The run is measured again; its files stay next to it "
+        "in a folder damaged-N"
+        for run in states
+        if run.get("error_class") == DAMAGED
+    ]
+
+
+def make_room(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
+    """Put damaged results aside, and remove what killed processes were writing.
+
+    Only for whoever holds the study's lock. A run whose earlier attempt still runs is left
+    alone.
+
+    Args:
+        states: the runs with their states.
+        folder: the study's folder.
+    """
+    logs = folder.path / "logs"
+    for place in (folder.path, folder.path / "figures", folder.path / "pins", logs):
+        remove_unfinished(place)
+    for link in filter(Path.is_symlink, logs.glob("*")):  # Snakemake's rules would follow it
+        remove(link)
+    for each in states:
+        run = folder.run(each["experiment"], each["cycle"])
+        with unattended(run) as mine:
+            if mine:
+                remove_unfinished(run.path)
+                if each.get("error_class") == DAMAGED:
+                    _set_aside(run)
+
+
+def _set_aside(run: RunFolder) -> None:
+    """Move a run's result and outcome into a folder of their own next to them."""
+    number = 1
+    while (place := run.path / f"damaged-{number}").exists():
+        number += 1
+    place.mkdir()
+    # The record last: where this is cut short the run is still damaged, and found so again.
+    for path in (run.outcome, *reversed(run.products)):
+        if path.exists():
+            path.rename(place / path.name)
+    sync_folder(run.path)
+
+
+def conclude_lost(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> int:
+    """Write into the outcome of each run that is said to be running that it is lost.
+
+    Only for whoever holds the study's lock, with no job of it in any queue. An attempt whose
+    process lives on this machine is left alone.
+
+    Args:
+        states: the runs with their states.
+        folder: the study's folder.
+
+    Returns:
+        How many runs were lost.
+    """
+    said = [each for each in states if each["status"] == RUNNING]
+    return sum(_conclude(folder.run(each["experiment"], each["cycle"])) for each in said)
+
+
+def _conclude(run: RunFolder) -> bool:
+    try:
+        outcome = load_json(run.outcome)
+    except (OSError, ValueError):
+        return False
+    here, there = socket.gethostname(), outcome.get("host")
+    if here == there or outcome.get("status") != RUNNING:
+        return False
+    job = outcome.get("job") or {}
+    where = f"job {job['id']} on {job.get('node') or there}" if job.get("id") else f"host {there}"
+    message = f"{where} is gone without a word (node lost, or a folder from another machine)"
+    lost = {**outcome, "status": "lost", "error": {"class": "MachineGone", "message": message}}
+    write_text(run.outcome, json.dumps(lost, indent=2) + "\n")
+    return True
