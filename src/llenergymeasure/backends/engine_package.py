@@ -5,13 +5,15 @@ engine, and ``server.server_command``, each imported when it is used: engines ar
 """
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import Any
 
 from llenergymeasure.backends.base import Engine, ServerCommand
-from llenergymeasure.backends.common import installed_versions
+from llenergymeasure.backends.common import passthrough_problems
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
 
@@ -22,24 +24,40 @@ class EnginePackage:
 
     Attributes:
         name: of the backend, and of its folder.
-        engine: the class in its module ``engine``.
+        module: what is imported of the engine.
+        remedy: what is done where it is missing.
+        engine: the class in the folder's module ``engine``.
         packages: those whose versions are recorded.
+        named: arguments that have a name of their own in a study, and which.
         environment: variables that the engine or torch read when they are imported.
     """
 
     name: str
+    module: str
+    remedy: str
     engine: str
     packages: tuple[str, ...]
-    environment: Callable[[ExperimentConfig], Mapping[str, str]]
+    named: Mapping[str, str] = field(default_factory=dict)
+    environment: Callable[[ExperimentConfig], Mapping[str, str]] = lambda _: {}
 
     def problems(self, config: ExperimentConfig) -> list[Problem]:
         """Return why ``config`` cannot run here; looks, but imports neither engine nor model."""
-        found: list[Problem] = self._module("checks").find_problems(config)
-        return found
+        return [
+            *self._missing(),
+            *self._part("checks").find_problems(config),
+            *_adapter(config),
+            *passthrough_problems(config, self.named),
+        ]
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of what is installed."""
-        return installed_versions(self.packages)
+        """Return the versions of what is installed; nothing is imported for it."""
+        found = {}
+        for package in self.packages:
+            try:
+                found[package] = version(package)
+            except PackageNotFoundError:
+                continue
+        return found
 
     def load(self, config: ExperimentConfig) -> Engine:
         """Start the engine and load the model.
@@ -49,7 +67,7 @@ class EnginePackage:
             ConfigurationError: the model's name means nothing.
         """
         os.environ.update(self.environment(config))
-        loaded: Engine = getattr(self._module("engine"), self.engine)(config)
+        loaded: Engine = getattr(self._part("engine"), self.engine)(config)
         return loaded
 
     def server(self, config: ExperimentConfig, port: int) -> ServerCommand:
@@ -59,8 +77,22 @@ class EnginePackage:
             BackendError: it cannot serve this configuration.
             ConfigurationError: the model's name means nothing.
         """
-        command: ServerCommand = self._module("server").server_command(config, port)
+        command: ServerCommand = self._part("server").server_command(config, port)
         return command
 
-    def _module(self, part: str) -> Any:
-        return import_module(f"llenergymeasure.backends.{self.name}.{part}")
+    def _missing(self) -> Iterator[Problem]:
+        if find_spec(self.module) is None:
+            message = f"{self.module} not installed: {self.remedy}"
+            yield Problem(message, key="backend", found=self.name)
+
+    def _part(self, name: str) -> Any:
+        return import_module(f"llenergymeasure.backends.{self.name}.{name}")
+
+
+def _adapter(config: ExperimentConfig) -> Iterator[Problem]:
+    if config.lora is not None:
+        yield Problem(
+            "adapters are put on a model by the backend pytorch alone; merge it into the model's "
+            "folder first",
+            key="lora",
+        )

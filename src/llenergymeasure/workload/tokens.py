@@ -56,6 +56,13 @@ def thinking_marks(source: ModelSource) -> ThinkingMarks | None:
     return ThinkingMarks.of({str(token.get("content")): int(token["id"]) for token in added})
 
 
+def has_tokenizer(source: ModelSource) -> bool:
+    """Whether a model has a tokenizer; one on the hub is taken to have one."""
+    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+    folder = source.folder
+    return folder is None or any((folder / name).is_file() for name in names)
+
+
 class Tokenizer:
     """A model's own tokenizer, and the chat template: its own unless another is given."""
 
@@ -70,7 +77,7 @@ class Tokenizer:
         """
         self._model, self._chats = source.name, chat or ChatConfig()
         location = source.location
-        if source.random and source.folder and not _has_tokenizer(source.folder):
+        if source.random and not has_tokenizer(source):
             if "/" not in source.name or not HUB_ID.fullmatch(source.name):
                 raise ConfigurationError(
                     Problem(
@@ -183,13 +190,6 @@ def _template_file(name: str) -> str:
     except (OSError, ValueError) as error:
         problem = Problem(f"cannot be read: {error}", key="chat.template", found=name)
         raise ConfigurationError(problem) from error
-
-
-def _has_tokenizer(folder: Path) -> bool:
-    return any(
-        (folder / name).is_file()
-        for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
-    )
 
 
 def _tokenizer_file(source: ModelSource) -> Mapping[str, Any] | None:

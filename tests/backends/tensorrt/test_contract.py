@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Serving
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.models.resolve import resolve_model
@@ -26,7 +25,6 @@ STANDINS = Path(__file__).parents[2] / "support" / "standins"
 LOAD = """
 import json, sys
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import statistics_of
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.models.resolve import resolve_model
@@ -47,7 +45,7 @@ print(json.dumps({
     "salts": [each["cache_salt"] for each in asked],
     "sampling": asked[0]["sampling_params"][0].given,
     "class": type(engine._llm).__name__, "resolved": engine.resolved_config(),
-    "statistics": statistics_of(engine), "devices": engine.devices,
+    "statistics": engine.statistics(), "devices": engine.devices,
     "versions": backend.versions(),
 }, default=str))
 engine.close()
@@ -245,7 +243,6 @@ def test_the_server_is_told_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         }
     )
     backend = registry.get("tensorrt")
-    assert isinstance(backend, Serving)
     command = backend.server(config, 4321)
     assert command.argv[:2] == ("trtllm-serve", "serve")
     assert command.argv[3:9] == (
@@ -277,7 +274,6 @@ def test_natural_answers_end_by_themselves_and_are_drawn_by_the_cycle_s_seed() -
         {"model": "tiny-llama", "backend": "tensorrt", "answer_length": "natural"}
     ).drawn_in(2)
     backend = registry.get("tensorrt")
-    assert isinstance(backend, Serving)
     body = backend.server(config, 4321).body
     assert (body["min_tokens"], body["seed"]) == (1, config.random_seed)
     assert "ignore_eos" not in body

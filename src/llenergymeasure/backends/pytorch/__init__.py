@@ -2,36 +2,26 @@
 
 import sys
 
-from llenergymeasure.backends.base import Backend, Engine, ServerCommand
-from llenergymeasure.backends.common import installed_versions
+from llenergymeasure.backends.base import Backend, Engine
+from llenergymeasure.backends.common import passthrough_problems
+from llenergymeasure.backends.engine_package import EnginePackage
 from llenergymeasure.backends.pytorch.checks import find_problems
+from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
-
-_PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "accelerate",
-    "peft",
-    "bitsandbytes",
-    "flash-attn",
-)
+from llenergymeasure.installation import install_command
 
 
-class PyTorchBackend:
-    """The backend ``pytorch``."""
-
-    name: str = "pytorch"
+class _PyTorch(EnginePackage):
+    """transformers, of which several processes may work together."""
 
     def problems(self, config: ExperimentConfig) -> list[Problem]:
         """Return why ``config`` cannot run here; looks, but imports neither engine nor model."""
-        return find_problems(config)
+        return [*find_problems(config), *passthrough_problems(config, self.named)]
 
     def versions(self) -> dict[str, str]:
         """Return the versions of what is installed; CUDA and cuDNN once torch is imported."""
-        return installed_versions(_PACKAGES) | _cuda_versions()
+        return super().versions() | _cuda_versions()
 
     def load(self, config: ExperimentConfig) -> Engine:
         """Load the model.
@@ -50,16 +40,6 @@ class PyTorchBackend:
             return ReplicaEngine(config, settings.num_processes or 1)
         return load_engine(config)
 
-    def server(self, config: ExperimentConfig, port: int) -> ServerCommand:
-        """Return how transformers' continuous batching is started as a server.
-
-        Raises:
-            BackendError: a setting means nothing to it.
-        """
-        from llenergymeasure.backends.pytorch.server import server_command
-
-        return server_command(config, port)
-
 
 def _cuda_versions() -> dict[str, str]:
     torch = sys.modules.get("torch")
@@ -71,4 +51,20 @@ def _cuda_versions() -> dict[str, str]:
     return found
 
 
-BACKEND: Backend = PyTorchBackend()
+BACKEND: Backend = _PyTorch(
+    name="pytorch",
+    module="torch",
+    remedy=install_command("pytorch"),
+    engine="PyTorchEngine",
+    packages=(
+        "torch",
+        "transformers",
+        "tokenizers",
+        "safetensors",
+        "accelerate",
+        "peft",
+        "bitsandbytes",
+        "flash-attn",
+    ),
+    named={name: f"pytorch.{name}" for name in PyTorchConfig.model_fields},
+)

@@ -31,6 +31,10 @@ class _ParallelEngine:
         peaks = self._workers.ask("peak_memory_bytes")
         return None if None in peaks else sum(peaks)
 
+    def statistics(self) -> dict[str, Any]:
+        """Return nothing: transformers keeps no account of its work."""
+        return {}
+
     def close(self) -> None:
         """End the processes."""
         self._workers.end()

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from llenergymeasure.backends.base import Backend, Completion, ServerCommand, Serving
+from llenergymeasure.backends.base import Backend, Completion, ServerCommand
 from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.exchange import Exchange, Outgoing
 from llenergymeasure.backends.serving.metrics import read_gauges
@@ -48,10 +48,8 @@ def open_server(
         prompts: the traffic's requests.
 
     Raises:
-        BackendError: it has no server, or that did not come up.
+        BackendError: it cannot serve the experiment, or its server did not come up.
     """
-    if not isinstance(backend, Serving):
-        raise BackendError(f"backend {backend.name} has no server; remove the section serving")
     return ServedEngine(backend.server(config, free_port()), config, devices, prompts)
 
 
@@ -66,7 +64,6 @@ def next_on_server(
         config: the next run's experiment.
         prompts: its traffic's requests.
     """
-    assert isinstance(backend, Serving)
     port = urlsplit(before.command.base_url).port
     command = backend.server(config, port or 0)
     now = before.command

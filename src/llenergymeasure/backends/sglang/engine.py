@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import sglang
 
 from llenergymeasure.backends.base import Completion
+from llenergymeasure.backends.common import failing_as
 from llenergymeasure.backends.sglang.arguments import (
     engine_arguments,
     on_cpu,
@@ -52,15 +53,8 @@ class SGLangEngine:
         self._counted = _Counts()
         self._engine: Any = None
         arguments = engine_arguments(config, self._source)
-        try:
+        with failing_as(f"SGLang did not start with model {config.model}"):
             self._engine = sglang.Engine(custom_sigquit_handler=_scheduler_ended, **arguments)
-        except BackendError:
-            raise
-        except Exception as error:
-            # SGLang, torch, transformers and the drivers each raise their own kinds.
-            raise BackendError(
-                f"SGLang did not start with model {config.model}: {type(error).__name__}: {error}"
-            ) from error
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer all requests; SGLang makes its own batches of them.
@@ -81,16 +75,12 @@ class SGLangEngine:
             sampling_parameters(self._config, request.max_output_tokens) for request in requests
         ]
         started_ns = time.monotonic_ns()
-        try:
+        with failing_as("generation failed"):
             emptied = engine.flush_cache()
             answers = engine.generate(
                 input_ids=[list(request.prompt_token_ids) for request in requests],
                 sampling_params=parameters,
             )
-        except BackendError:
-            raise
-        except Exception as error:
-            raise BackendError(f"generation failed: {type(error).__name__}: {error}") from error
         ended_ns = time.monotonic_ns()
         if not emptied.success:
             raise BackendError(f"SGLang kept its prefix cache over a pass: {emptied.message}")
@@ -112,7 +102,7 @@ class SGLangEngine:
         Raises:
             BackendError: SGLang failed, or the text is too long for it.
         """
-        try:
+        with failing_as("scoring a text failed"):
             answer = self._open().generate(
                 input_ids=list(token_ids),
                 sampling_params={"max_new_tokens": 1, "temperature": 0.0},
@@ -121,10 +111,6 @@ class SGLangEngine:
             )
             told = answer["meta_info"]["input_token_logprobs"][1:]
             likelihoods = [float(value) for value, *_ in told]
-        except BackendError:
-            raise
-        except Exception as error:
-            raise BackendError(f"scoring a text failed: {type(error).__name__}: {error}") from error
         if len(likelihoods) != len(token_ids) - 1:
             raise BackendError(f"SGLang scored {len(likelihoods)} of {len(token_ids) - 1} tokens")
         return likelihoods

@@ -1,10 +1,14 @@
 """SGLang's own OpenAI-compatible server: how it is started, asked and read."""
 
-import json
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llenergymeasure.backends.base import ServerCommand
+from llenergymeasure.backends.common import (
+    SERVED_NAME,
+    command_line,
+    given_sampling,
+    only_taken,
+)
 from llenergymeasure.backends.sglang.arguments import (
     engine_arguments,
     environment,
@@ -16,8 +20,6 @@ from llenergymeasure.errors import BackendError
 from llenergymeasure.processes import python_module
 from llenergymeasure.redact import KEY_FILE_PLACE, KEY_PLACE
 from llenergymeasure.workload.models.resolve import resolve_model
-
-SERVED_NAME = "llem"
 
 _JSON_LISTS = frozenset(
     {
@@ -91,18 +93,17 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
         )
     arguments |= {"served_model_name": SERVED_NAME, "enable_metrics": True}
     arguments["enable_cache_report"] = True  # usage reports what its prefix cache knew
-    command = python_module("sglang.launch_server")
+    command, known = python_module("sglang.launch_server"), parameters("sglang.engine")
     ours = ["--host", "127.0.0.1", "--port", str(port)]  # last: the last one holds
     takes_key = arguments.get("tokenizer_worker_num", 1) == 1  # with more it refuses to start
     if takes_key:  # in a file: every user can read a command line
         ours += ["--config", KEY_FILE_PLACE]
     return ServerCommand(
-        argv=(*command, *_spelt(arguments), *ours),
+        argv=(*command, *command_line(arguments, known, _JSON_LISTS), *ours),
         key_file=f'api-key: "{KEY_PLACE}"\n' if takes_key else "",
         base_url=f"http://127.0.0.1:{port}/v1",
         model=SERVED_NAME,
         environment=environment(config),
-        ready_path="/health",
         body=request_body(config),
         metrics_path="/metrics",
         gauges={
@@ -121,38 +122,8 @@ def request_body(config: ExperimentConfig) -> dict[str, Any]:
     Raises:
         BackendError: a sampling parameter has no name in the server's interface.
     """
-    given = config.sglang.sampling.given() if config.sglang and config.sglang.sampling else {}
-    parameters = sampling_parameters(config, config.max_output_tokens)
-    if "max_new_tokens" not in given:
-        del parameters["max_new_tokens"]
-    unknown = sorted(set(parameters) - _SAME_NAMES - set(_NAMES))
-    if unknown:
-        raise BackendError(
-            f"SGLang's server takes no sampling.{unknown[0]}: remove it, or the section serving"
-        )
-    return {_NAMES.get(name, name): value for name, value in parameters.items()}
-
-
-def _spelt(arguments: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the arguments as SGLang's command line takes them.
-
-    Where the engine names another spelling, the command line knows that one for certain; a
-    switch that is off by default is turned off by leaving it out.
-    """
-    known = parameters("sglang.engine")
-    for name, value in arguments.items():
-        if value is None:
-            continue
-        parameter = known.get(name, {})
-        spelling = next(iter(parameter.get("x-aliases", ())), name)
-        option = "--" + spelling.replace("_", "-")
-        if value is True:
-            yield option
-        elif value is False:
-            if parameter.get("default") is not False:
-                yield f"--no-{spelling.replace('_', '-')}"
-        elif isinstance(value, list) and name not in _JSON_LISTS:
-            yield from (option, *(str(each) for each in value))
-        else:
-            text = json.dumps(value) if isinstance(value, dict | list) else str(value)
-            yield from (option, text)
+    asked = sampling_parameters(config, config.max_output_tokens)
+    if "max_new_tokens" not in given_sampling(config):
+        del asked["max_new_tokens"]
+    only_taken(asked, _SAME_NAMES | set(_NAMES), "SGLang's server")
+    return {_NAMES.get(name, name): value for name, value in asked.items()}

@@ -7,14 +7,24 @@ from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.engine_package import EnginePackage
 from llenergymeasure.backends.tensorrt.build_cache import environment
 
-_PACKAGES = (
-    "tensorrt_llm",
-    "tensorrt",
-    "torch",
-    "transformers",
-    "flashinfer-python",
-    "nvidia-modelopt",
-    "xgrammar",
+BACKEND: Backend = EnginePackage(
+    name="tensorrt",
+    module="tensorrt_llm",
+    remedy="it comes as a container image; use runner: docker or apptainer",
+    engine="TensorRTEngine",
+    packages=(
+        "tensorrt_llm",
+        "tensorrt",
+        "torch",
+        "transformers",
+        "flashinfer-python",
+        "nvidia-modelopt",
+        "xgrammar",
+    ),
+    named={
+        "dtype": "precision",
+        "backend": "tensorrt.engine.backend",
+        "skip_tokenizer_init": "nothing: prompts and answers are token ids",
+    },
+    environment=environment,
 )
-
-BACKEND: Backend = EnginePackage("tensorrt", "TensorRTEngine", _PACKAGES, environment)

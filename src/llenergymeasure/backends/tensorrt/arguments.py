@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from llenergymeasure.backends.common import sampling_choice
+from llenergymeasure.backends.common import DTYPES, answer_length, given_sampling, sampling_choice
 from llenergymeasure.config.backends.tensorrt import TensorRTConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.workload.models.resolve import ModelSource
-
-DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 QUANTISATION = {"int8_sq": "W8A8_SQ_PER_CHANNEL", "int4_awq": "W4A16_AWQ", "fp8": "FP8"}
 """``QuantAlgo`` of each method (``QuantConfig._get_modelopt_qformat`` in TensorRT-LLM)."""
@@ -106,26 +104,16 @@ def configured(arguments: dict[str, Any]) -> dict[str, Any]:
 def sampling_parameters(
     config: ExperimentConfig, source: ModelSource, max_output_tokens: int
 ) -> dict[str, Any]:
-    """Return the arguments of ``SamplingParams`` for one request.
-
-    The end of sequence is ignored where the study asks for answers of a fixed length, so that
-    every run of a comparison writes exactly the tokens asked for.
-    """
-    decoder = config.decoder
-    options: dict[str, Any] = {
-        "max_tokens": max_output_tokens,
+    """Return the arguments of ``SamplingParams`` for one request."""
+    return {
         "end_id": _end_id(source),
         "detokenize": False,
         "add_special_tokens": False,
         "seed": config.random_seed,
-        **sampling_choice(decoder, greedy={"top_k": 1}),
+        **answer_length(config, max_output_tokens),
+        **sampling_choice(config.decoder, greedy={"top_k": 1}),
+        **given_sampling(config),
     }
-    if config.fewest_tokens is None:
-        options["ignore_eos"] = True
-    else:
-        options["min_tokens"] = min(config.fewest_tokens, max_output_tokens)
-    section = settings(config).sampling
-    return options if section is None else options | section.given()
 
 
 def _end_id(source: ModelSource) -> int:

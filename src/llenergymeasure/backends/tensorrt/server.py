@@ -6,6 +6,7 @@ import yaml
 
 from llenergymeasure import files
 from llenergymeasure.backends.base import ServerCommand
+from llenergymeasure.backends.common import only_taken
 from llenergymeasure.backends.tensorrt.arguments import (
     engine_arguments,
     sampling_parameters,
@@ -13,7 +14,6 @@ from llenergymeasure.backends.tensorrt.arguments import (
 )
 from llenergymeasure.backends.tensorrt.build_cache import environment
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.errors import BackendError
 from llenergymeasure.ids import digest
 from llenergymeasure.workload.cache import cache_folder
 from llenergymeasure.workload.models.resolve import resolve_model
@@ -94,12 +94,7 @@ def request_body(config: ExperimentConfig) -> dict[str, Any]:
     """
     asked = sampling_parameters(config, resolve_model(config), config.max_output_tokens)
     body = {name: value for name, value in asked.items() if name not in _NOT_ASKED}
-    unknown = sorted(set(body) - _TAKEN)
-    if unknown:
-        raise BackendError(
-            f"trtllm-serve takes no sampling.{unknown[0]}: remove it, or the section serving"
-        )
-    return body
+    return only_taken(body, _TAKEN, "trtllm-serve")
 
 
 def _options_file(arguments: dict[str, Any]) -> str:

