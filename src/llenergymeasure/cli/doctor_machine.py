@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from llenergymeasure.api.sensors import sensors_report
-from llenergymeasure.backends.registry import names
 from llenergymeasure.containers.calls import ContainerError, call
 from llenergymeasure.containers.docker import CDI_FOLDERS, Engine, find_engine
 from llenergymeasure.containers.runner_choice import PACKAGES, apptainer_command, container_command
@@ -189,8 +188,6 @@ def engines() -> Iterator[Finding]:
 
 
 def _engine(backend: str, packages: tuple[str, ...]) -> Finding:
-    if backend not in names():
-        return Finding(backend, "absent", "this version checks its settings and cannot run it yet")
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         detail = f"not here: {', '.join(missing)}"

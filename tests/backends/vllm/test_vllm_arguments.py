@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from llenergymeasure.backends import engine_package, registry
+from llenergymeasure.backends.plain_values import plain
 from llenergymeasure.backends.vllm import arguments, checks
-from llenergymeasure.backends.vllm.resolved import plain
 from llenergymeasure.backends.vllm.server import server_command
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError

@@ -31,14 +31,13 @@ class _PyTorch(EnginePackage):
             ConfigurationError: the model's name means nothing.
         """
         from llenergymeasure.backends.pytorch.engine import load_engine
-        from llenergymeasure.backends.pytorch.parallel import ReplicaEngine, TensorParallelEngine
+        from llenergymeasure.backends.pytorch.parallel import ParallelEngine
 
-        settings = config.pytorch
-        if settings and (settings.tensor_parallel_size or 1) > 1:
-            return TensorParallelEngine(config, settings.tensor_parallel_size or 1)
-        if settings and (settings.num_processes or 1) > 1:
-            return ReplicaEngine(config, settings.num_processes or 1)
-        return load_engine(config)
+        settings = config.pytorch or PyTorchConfig()
+        slices, replicas = settings.tensor_parallel_size or 1, settings.num_processes or 1
+        if slices == replicas == 1:
+            return load_engine(config)
+        return ParallelEngine(config, max(slices, replicas), sliced=slices > 1)
 
 
 def _cuda_versions() -> dict[str, str]:

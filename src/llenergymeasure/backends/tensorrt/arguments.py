@@ -6,6 +6,7 @@ from llenergymeasure.backends.common import DTYPES, answer_length, given_samplin
 from llenergymeasure.config.backends.tensorrt import TensorRTConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.workload.models.resolve import ModelSource
+from llenergymeasure.workload.tokens import eos_token_ids
 
 QUANTISATION = {"int8_sq": "W8A8_SQ_PER_CHANNEL", "int4_awq": "W4A16_AWQ", "fp8": "FP8"}
 """``QuantAlgo`` of each method (``QuantConfig._get_modelopt_qformat`` in TensorRT-LLM)."""
@@ -104,9 +105,15 @@ def configured(arguments: dict[str, Any]) -> dict[str, Any]:
 def sampling_parameters(
     config: ExperimentConfig, source: ModelSource, max_output_tokens: int
 ) -> dict[str, Any]:
-    """Return the arguments of ``SamplingParams`` for one request."""
+    """Return the arguments of ``SamplingParams`` for one request.
+
+    Without a tokenizer TensorRT-LLM has to be given which tokens end an answer; -1 is none.
+    """
+    end, *further = eos_token_ids(source) or [-1]
+    stop = {"stop_token_ids": further} if further and config.fewest_tokens is not None else {}
     return {
-        "end_id": _end_id(source),
+        "end_id": end,
+        **stop,
         "detokenize": False,
         "add_special_tokens": False,
         "seed": config.random_seed,
@@ -114,12 +121,3 @@ def sampling_parameters(
         **sampling_choice(config.decoder, greedy={"top_k": 1}),
         **given_sampling(config),
     }
-
-
-def _end_id(source: ModelSource) -> int:
-    """Return the end-of-sequence id, which TensorRT-LLM needs without a tokenizer; -1 is none."""
-    content = source.config.get("text_config", source.config)
-    found = content.get("eos_token_id")
-    if isinstance(found, list):
-        found = found[0] if found else None
-    return found if isinstance(found, int) else -1

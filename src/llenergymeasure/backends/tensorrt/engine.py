@@ -13,6 +13,7 @@ from tensorrt_llm.llmapi import GuidedDecodingParams
 
 from llenergymeasure.backends.base import Completion
 from llenergymeasure.backends.common import failing_as
+from llenergymeasure.backends.plain_values import plain
 from llenergymeasure.backends.tensorrt.arguments import (
     configured,
     engine_arguments,
@@ -93,7 +94,7 @@ class TensorRTEngine:
     def resolved_config(self) -> dict[str, Any]:
         """Return the settings in force, as the running ``LLM`` holds them."""
         held = self._open().args
-        engine = json.loads(json.dumps(held.model_dump(), default=str))
+        engine = plain(held.model_dump())
         for name in _PLACES:
             engine.pop(name, None)
         longest = self._config.max_output_tokens

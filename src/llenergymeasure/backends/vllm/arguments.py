@@ -1,9 +1,7 @@
 """From an experiment to what vLLM gets: engine arguments, sampling, environment."""
 
-import json
 import os
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from llenergymeasure.backends.common import (
@@ -17,8 +15,8 @@ from llenergymeasure.backends.cpu_threads import threads_variable
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.machine.gpus.inventory import discover, visible
 from llenergymeasure.machine.host import memory_bytes
-from llenergymeasure.workload.models.hub import cached_file
 from llenergymeasure.workload.models.resolve import ModelSource
+from llenergymeasure.workload.tokens import eos_token_ids
 
 NEED_TEXT = ("stop", "bad_words", "structured_outputs", "detokenize")
 """Sampling parameters that make vLLM turn tokens into text, or text into tokens."""
@@ -107,19 +105,6 @@ def beam_parameters(config: ExperimentConfig, max_output_tokens: int) -> dict[st
     given = section.model_dump(exclude_none=True, exclude={"early_stopping"})
     defaults = {"beam_width": 1, "max_tokens": max_output_tokens}
     return defaults | {"ignore_eos": config.fewest_tokens is None} | given
-
-
-def eos_token_ids(source: ModelSource) -> list[int]:
-    """Return the ids that end a sequence: as the checkpoint's generation settings name them."""
-    name = "generation_config.json"
-    folder = source.folder
-    path = cached_file(source.name, name, source.revision) if folder is None else folder / name
-    found = source.config.get("eos_token_id")
-    if path is not None and Path(path).is_file():
-        found = json.loads(Path(path).read_text("utf-8")).get("eos_token_id", found)
-    if found is None:
-        return []
-    return list(found) if isinstance(found, list) else [int(found)]
 
 
 def _cpu_cache(config: ExperimentConfig, source: ModelSource) -> dict[str, int]:

@@ -11,12 +11,12 @@ import vllm
 
 from llenergymeasure.backends.base import Completion
 from llenergymeasure.backends.common import DTYPES, failing_as
+from llenergymeasure.backends.plain_values import plain
 from llenergymeasure.backends.vllm.arguments import (
     beam_parameters,
     engine_arguments,
     sampling_parameters,
 )
-from llenergymeasure.backends.vllm.resolved import plain
 from llenergymeasure.backends.vllm.statistics import StepCounter
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError

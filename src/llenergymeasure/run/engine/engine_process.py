@@ -230,14 +230,16 @@ class EngineRun:
     def _load(self, backend: Backend, found: Preflight) -> Engine:
         if not self._config.served:
             return backend.load(self._drawn)
-        from llenergymeasure.backends.serving.engine import open_server
+        from llenergymeasure.backends.serving.engine import ServedEngine
+        from llenergymeasure.backends.serving.process import free_port
 
         if isinstance(backend, Running):
             # What it does on a GPU is the run's work, and no stranger's.
             write_text(self._folder.engine_pid, str(backend.process(self._config) or os.getpid()))
         devices = tuple(card.uuid for card in found.cards)
         prompts = traffic_prompts(self._asked, self._content_seed)
-        return open_server(backend, self._drawn, devices, prompts)
+        command = backend.server(self._drawn, free_port())
+        return ServedEngine(command, self._drawn, devices, prompts)
 
     def _left_by_the_run_before(self, backend: Backend) -> Engine | None:
         """Return the server that the run before has left, ready for this one's traffic.

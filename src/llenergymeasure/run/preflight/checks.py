@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.refusals import refusal_of
-from llenergymeasure.backends.serving.open_files import connections_allowed
+from llenergymeasure.backends.serving.client import connections_allowed
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.rules import breaches
 from llenergymeasure.config.serving import ONE_USER
