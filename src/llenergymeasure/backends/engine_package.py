@@ -14,6 +14,7 @@ from typing import Any
 
 from llenergymeasure.backends.base import Engine, ServerCommand
 from llenergymeasure.backends.common import passthrough_problems
+from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
 
@@ -24,8 +25,6 @@ class EnginePackage:
 
     Attributes:
         name: of the backend, and of its folder.
-        module: what is imported of the engine.
-        remedy: what is done where it is missing.
         engine: the class in the folder's module ``engine``.
         packages: those whose versions are recorded.
         named: arguments that have a name of their own in a study, and which.
@@ -33,8 +32,6 @@ class EnginePackage:
     """
 
     name: str
-    module: str
-    remedy: str
     engine: str
     packages: tuple[str, ...]
     named: Mapping[str, str] = field(default_factory=dict)
@@ -81,9 +78,15 @@ class EnginePackage:
         return command
 
     def _missing(self) -> Iterator[Problem]:
-        if find_spec(self.module) is None:
-            message = f"{self.module} not installed: {self.remedy}"
-            yield Problem(message, key="backend", found=self.name)
+        facts = ENGINES[self.name]
+        missing = [module for module in facts.modules if find_spec(module) is None]
+        if missing:
+            yield Problem(
+                f"{' and '.join(missing)} not installed: {facts.install()}; it wants an "
+                "environment of its own, or use runner: docker or apptainer",
+                key="backend",
+                found=self.name,
+            )
 
     def _part(self, name: str) -> Any:
         return import_module(f"llenergymeasure.backends.{self.name}.{name}")

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from llenergymeasure.api.sensors import sensors_report
+from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.containers.calls import ContainerError, call
 from llenergymeasure.containers.docker import CDI_FOLDERS, Engine, find_engine
-from llenergymeasure.containers.runner_choice import PACKAGES, apptainer_command, container_command
+from llenergymeasure.containers.runner_choice import apptainer_command, container_command
 from llenergymeasure.containers.surroundings import nvidia_here
 from llenergymeasure.errors import LlemError
 from llenergymeasure.installation import install_command
@@ -173,8 +174,8 @@ def _remedy(name: str, remedy: str | None) -> str | None:
 def engines() -> Iterator[Finding]:
     """Look at each engine's package, and say what runs it otherwise."""
     can_run = False
-    for backend, packages in PACKAGES.items():
-        finding = _engine(backend, packages)
+    for backend, facts in ENGINES.items():
+        finding = _engine(backend, facts.modules)
         can_run = can_run or finding.state == "ok"
         yield finding
     container = container_command() or apptainer_command()

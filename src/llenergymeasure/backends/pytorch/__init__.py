@@ -9,7 +9,6 @@ from llenergymeasure.backends.pytorch.checks import find_problems
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
-from llenergymeasure.installation import install_command
 
 
 class _PyTorch(EnginePackage):
@@ -52,8 +51,6 @@ def _cuda_versions() -> dict[str, str]:
 
 BACKEND: Backend = _PyTorch(
     name="pytorch",
-    module="torch",
-    remedy=install_command("pytorch"),
     engine="PyTorchEngine",
     packages=(
         "torch",

@@ -9,8 +9,6 @@ from llenergymeasure.backends.tensorrt.build_cache import environment
 
 BACKEND: Backend = EnginePackage(
     name="tensorrt",
-    module="tensorrt_llm",
-    remedy="it comes as a container image; use runner: docker or apptainer",
     engine="TensorRTEngine",
     packages=(
         "tensorrt_llm",

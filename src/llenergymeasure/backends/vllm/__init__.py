@@ -6,7 +6,6 @@ from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.engine_package import EnginePackage
 from llenergymeasure.backends.vllm.arguments import environment
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.installation import engine_install
 
 
 class _VLLM(EnginePackage):
@@ -28,9 +27,6 @@ class _VLLM(EnginePackage):
 
 BACKEND: Backend = _VLLM(
     name="vllm",
-    module="vllm",
-    remedy=f"{engine_install('vllm')}, in an environment of its own, or use runner: docker or "
-    "apptainer",
     engine="VLLMEngine",
     packages=(
         "vllm",
