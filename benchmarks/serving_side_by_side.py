@@ -24,9 +24,9 @@ import numpy as np
 from llenergymeasure.backends import registry
 from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.backends.serving.process import free_port
-from llenergymeasure.backends.serving.traffic import Traffic
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.redact import KEY_VARIABLE
+from llenergymeasure.run.engine.traffic import Traffic
 from llenergymeasure.workload.arrivals import arrival_offsets
 from llenergymeasure.workload.prompts import traffic_prompts
 

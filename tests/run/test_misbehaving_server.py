@@ -15,10 +15,10 @@ from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.backends.serving.events import read_answer
 from llenergymeasure.backends.serving.exchange import Exchange
-from llenergymeasure.backends.serving.traffic import Sent
 from llenergymeasure.errors import BackendError
 from llenergymeasure.results.record import Energy
 from llenergymeasure.results.serving import Serving
+from llenergymeasure.run.engine.traffic import Sent
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA, traffic_table
 from llenergymeasure.run.result.traffic_result import ServedRun
 from llenergymeasure.units import VALIDITY

@@ -25,7 +25,7 @@ class EnginePackage:
 
     Attributes:
         name: of the backend, and of its folder.
-        engine: the class in the folder's module ``engine``.
+        engine: the class, or the function, in its module ``engine`` that starts it.
         packages: those whose versions are recorded.
         named: arguments that have a name of their own in a study, and which.
         environment: variables that the engine or torch read when they are imported.

@@ -2,7 +2,7 @@
 
 import sys
 
-from llenergymeasure.backends.base import Backend, Engine
+from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.common import passthrough_problems
 from llenergymeasure.backends.engine_package import EnginePackage
 from llenergymeasure.backends.pytorch.checks import find_problems
@@ -12,7 +12,7 @@ from llenergymeasure.errors import Problem
 
 
 class _PyTorch(EnginePackage):
-    """transformers, of which several processes may work together."""
+    """transformers, which puts adapters on models and needs other packages for some settings."""
 
     def problems(self, config: ExperimentConfig) -> list[Problem]:
         """Return why ``config`` cannot run here; looks, but imports neither engine nor model."""
@@ -21,22 +21,6 @@ class _PyTorch(EnginePackage):
     def versions(self) -> dict[str, str]:
         """Return the versions of what is installed; CUDA and cuDNN once torch is imported."""
         return super().versions() | _cuda_versions()
-
-    def load(self, config: ExperimentConfig) -> Engine:
-        """Load the model.
-
-        Raises:
-            BackendError: the engine refused a setting or the model.
-            ConfigurationError: the model's name means nothing.
-        """
-        from llenergymeasure.backends.pytorch.engine import load_engine
-        from llenergymeasure.backends.pytorch.parallel import ParallelEngine
-
-        settings = config.pytorch or PyTorchConfig()
-        slices, replicas = settings.tensor_parallel_size or 1, settings.num_processes or 1
-        if slices == replicas == 1:
-            return load_engine(config)
-        return ParallelEngine(config, max(slices, replicas), sliced=slices > 1)
 
 
 def _cuda_versions() -> dict[str, str]:
@@ -51,7 +35,7 @@ def _cuda_versions() -> dict[str, str]:
 
 BACKEND: Backend = _PyTorch(
     name="pytorch",
-    engine="PyTorchEngine",
+    engine="start_engine",
     packages=(
         "torch",
         "transformers",

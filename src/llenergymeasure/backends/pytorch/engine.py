@@ -7,14 +7,28 @@ from typing import Any
 
 import torch
 
-from llenergymeasure.backends.base import Completion
+from llenergymeasure.backends.base import Completion, Engine
 from llenergymeasure.backends.common import failing_as
 from llenergymeasure.backends.pytorch.generation import generate_batch, generation_config
 from llenergymeasure.backends.pytorch.loading import LoadedModel, load_model
+from llenergymeasure.backends.pytorch.parallel import ParallelEngine
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.requests import Request
+
+
+def start_engine(config: ExperimentConfig) -> Engine:
+    """Load the model of an experiment: into this process, or into one a device.
+
+    Raises:
+        BackendError: the engine refused a setting or the model.
+    """
+    settings = config.pytorch or PyTorchConfig()
+    slices, replicas = settings.tensor_parallel_size or 1, settings.num_processes or 1
+    if slices == replicas == 1:
+        return load_engine(config)
+    return ParallelEngine(config, max(slices, replicas), sliced=slices > 1)
 
 
 def load_engine(config: ExperimentConfig) -> "PyTorchEngine":
