@@ -51,6 +51,16 @@ def test_a_folder_that_was_saved_by_transformers(folder: Path, tmp_path: Path) -
     assert torch.equal(logits(first), logits(again))
 
 
+def test_weights_in_a_file_of_pytorch_s_own(folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    first = logits(load(folder, precision="fp32"))
+    weights = folder / "model.safetensors"
+    torch.save(load_file(weights), folder / "pytorch_model.bin")
+    weights.unlink()
+    assert torch.equal(logits(load(folder, precision="fp32")), first)
+
+
 def test_random_weights_are_not_those_of_the_folder(folder: Path) -> None:
     random = load(folder, precision="fp32", weights="random")
     assert not torch.allclose(logits(load(folder, precision="fp32")), logits(random))

@@ -73,6 +73,22 @@ def test_output_that_cannot_be_written(study: Path) -> None:
     assert done.stderr == "llem: the output cannot be written: No space left on device\n"
 
 
+def test_a_reader_that_has_seen_enough_ends_it_without_a_word(study: Path) -> None:
+    """As ``llem status STUDY | head -1`` does."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as output:
+        done = subprocess.run(
+            [sys.executable, "-c", "from llenergymeasure.cli import main; main()", "status", study],
+            env=environment(),
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_a_cache_of_snakemake_s_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "cache").touch()
     file = write_study(tmp_path)

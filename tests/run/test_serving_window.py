@@ -14,7 +14,8 @@ from llenergymeasure.run.result.traffic_result import ServedRun
 from support.serving_runs import engine, experiment, protocol, run
 from support.serving_server import FAULTS
 
-FIRST_MS, NEXT_MS, TOKENS = 60.0, 10.0, 16
+FIRST_MS, NEXT_MS, TOKENS = 200.0, 40.0, 16
+"""Long beside what a machine with other work adds to each."""
 SPEED = ("--first-ms", str(FIRST_MS), "--next-ms", str(NEXT_MS))
 
 
@@ -41,11 +42,11 @@ def test_latencies_are_the_servers_and_the_ramp_up_is_apart(tmp_path: Path) -> N
     serving, tokens = record(served), served.tokens("hash")
     assert serving.ramp_up == "steady"
     assert serving.requests_failed == 0
-    assert serving.time_to_first_token.p50_s == pytest.approx(FIRST_MS / 1e3, abs=0.006)
-    assert serving.inter_token_latency.p50_s == pytest.approx(NEXT_MS / 1e3, abs=0.002)
-    assert serving.time_per_output_token.p50_s == pytest.approx(NEXT_MS / 1e3, abs=0.002)
+    assert serving.time_to_first_token.p50_s == pytest.approx(FIRST_MS / 1e3, abs=0.04)
+    assert serving.inter_token_latency.p50_s == pytest.approx(NEXT_MS / 1e3, abs=0.008)
+    assert serving.time_per_output_token.p50_s == pytest.approx(NEXT_MS / 1e3, abs=0.008)
     whole_s = (FIRST_MS + (TOKENS - 1) * NEXT_MS) / 1e3
-    assert serving.request_latency.p50_s == pytest.approx(whole_s, abs=0.01)
+    assert serving.request_latency.p50_s == pytest.approx(whole_s, abs=0.1)
     assert serving.over_saturated is False
     assert serving.slo_share == pytest.approx(1.0, abs=0.1)
     assert serving.goodput_requests_per_s == pytest.approx(serving.offered_requests_per_s, rel=0.1)

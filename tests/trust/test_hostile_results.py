@@ -5,17 +5,24 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from llenergymeasure import parquet
 from llenergymeasure.analysis.tables import read_plan, read_table
 from llenergymeasure.errors import LlemError, ResultsError
 from llenergymeasure.files import READ_LIMIT_BYTES, sha256
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import RUNS_NAME, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
+from llenergymeasure.results.row_file import read_run_row
 from llenergymeasure.results.whole import is_whole
 from llenergymeasure.workflow.calls import recall
 from llenergymeasure.workflow.manifest import run_state
+from support.memory import memory_peak
+
+MOST_BYTES = 500_000_000
 
 
 def pipe(path: Path) -> None:
@@ -72,3 +79,24 @@ def test_nothing_without_an_end_is_hashed(tmp_path: Path, make: Callable[[Path],
     make(tmp_path / "samples.parquet")
     with pytest.raises(OSError, match="no file that can be read"):
         sha256(tmp_path / "samples.parquet")
+
+
+def test_a_small_table_that_says_much_is_not_read_beyond_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dictionary says the same text for ever; so do runs of one number."""
+    count = 1_000_000
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), ["x" * 100_000])
+    path = tmp_path / RUNS_NAME
+    for column in (texts, pa.array([["a", "x" * 100_000]] * 300)):
+        pq.write_table(pa.table({"experiment": column}), path, compression="zstd")
+        assert path.stat().st_size < 100_000
+        monkeypatch.setattr(parquet, "READ_LIMIT_BYTES", 25_000_000)
+        with memory_peak() as peak, pytest.raises(ResultsError, match="is not read"):
+            read_table(tmp_path, RUNS_NAME)
+        assert peak.grown_bytes < MOST_BYTES
+    pq.write_table(pa.table({"energy_j": pa.array([1.0] * 5_000_000)}), path)
+    with pytest.raises(ResultsError, match="is not read"):
+        read_table(tmp_path, RUNS_NAME)
+    with pytest.raises(ResultsError, match="holds 5000000 rows"):
+        read_run_row(path)

@@ -18,7 +18,8 @@ from llenergymeasure.analysis.merge import merge_runs
 from llenergymeasure.analysis.relations import SCHEMAS, labels_of, relate
 from llenergymeasure.analysis.summary import SUMMARY_SCHEMA, summarise
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.files import load_json, read_bytes, replacing
+from llenergymeasure.files import load_json, replacing
+from llenergymeasure.parquet import read_parquet
 from llenergymeasure.results.layout import (
     RUNS_NAME,
     SUMMARY_CSV_NAME,
@@ -126,11 +127,9 @@ def read_table(study_dir: Path, name: str) -> pa.Table:
     """
     path = study_dir / name
     try:
-        table = pq.ParquetFile(pa.BufferReader(read_bytes(path))).read()
+        table = read_parquet(path)
     except FileNotFoundError:
         raise ResultsError(f"{path} is not there; merge the study's runs first") from None
-    except (OSError, pa.ArrowException) as error:
-        raise ResultsError(f"{path} cannot be read as Parquet: {error}") from error
     for field in _SCHEMAS.get(name, ()):
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(len(table), field.type))

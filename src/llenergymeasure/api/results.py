@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from llenergymeasure.api.notebook import SavedFigure, html_table
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.files import read_bytes
+from llenergymeasure.parquet import read_parquet
 from llenergymeasure.plan import Plan
 from llenergymeasure.report.experiments import declared
 from llenergymeasure.report.findings import ranked
@@ -383,9 +382,7 @@ def _paths(folder: StudyFolder) -> StudyPaths:
 
 
 def _read_table(path: Path) -> pa.Table:
-    if not path.is_file():
-        raise ResultsError(f"{path}: there is no such table")
     try:
-        return pq.read_table(pa.BufferReader(read_bytes(path)))
-    except (OSError, pa.ArrowException) as error:
-        raise ResultsError(f"{path}: cannot be read: {error}") from None
+        return read_parquet(path)
+    except FileNotFoundError:
+        raise ResultsError(f"{path}: there is no such table") from None

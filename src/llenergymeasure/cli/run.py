@@ -239,9 +239,9 @@ def _print_results(folder: StudyFolder, code: int) -> int:
 
 
 def _every_run_disqualified(folder: StudyFolder) -> bool:
-    import pyarrow.parquet as pq
+    from llenergymeasure.parquet import read_parquet
 
-    summary = pq.read_table(folder.path / SUMMARY_NAME, columns=["n", "n_disqualified"])
+    summary = read_parquet(folder.path / SUMMARY_NAME, ["n", "n_disqualified"])
     in_means: int = sum(summary["n"].to_pylist())
     disqualified: int = sum(summary["n_disqualified"].to_pylist())
     return in_means == 0 and disqualified > 0

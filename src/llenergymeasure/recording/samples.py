@@ -257,9 +257,9 @@ def _whole_batches(stream: pa.RecordBatchStreamReader) -> Iterator[pa.RecordBatc
 
 
 def _read_parquet(path: Path) -> Samples:
-    import pyarrow.parquet as pq
+    from llenergymeasure.parquet import read_parquet
 
-    table = pq.read_table(path)
+    table = read_parquet(path)
     metadata = table.schema.metadata or {}
     header = Header.from_json(metadata[METADATA_KEY])
     complete = bool(json.loads(metadata.get(b"llem_complete", b"true")))

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import read_bytes, replacing
+from llenergymeasure.parquet import decode_parquet
 from llenergymeasure.results.table import RUN_SCHEMA, rows_table
 
 Row = dict[str, Any]
@@ -70,7 +71,7 @@ def read_run_row(path: Path | str) -> Row:
     content = _content(path)
     row = _copy(content)
     if row is None:
-        (row,) = _conformed(_decoded(content, path), path).to_pylist()
+        (row,) = _conformed(decode_parquet(content, path, rows=1), path).to_pylist()
     return row
 
 
@@ -80,7 +81,7 @@ def read_written_row(path: Path | str) -> pa.Table:
     Raises:
         ResultsError: the file is absent, damaged, or does not hold exactly one row.
     """
-    return _decoded(_content(path), path)
+    return decode_parquet(_content(path), path, rows=1)
 
 
 def _content(path: Path | str) -> bytes:
@@ -88,17 +89,6 @@ def _content(path: Path | str) -> bytes:
         return read_bytes(path)
     except OSError as error:
         raise ResultsError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _decoded(content: bytes, path: Path | str) -> pa.Table:
-    try:
-        table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ResultsError(f"{path} cannot be read as Parquet: {reason}") from error
-    if table.num_rows != 1:
-        raise ResultsError(f"{path} holds {table.num_rows} rows where a run has one")
-    return table
 
 
 def _conformed(table: pa.Table, path: Path | str) -> pa.Table:

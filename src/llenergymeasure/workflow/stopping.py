@@ -12,7 +12,6 @@ from typing import Any
 
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ResultsError
-from llenergymeasure.files import read_bytes
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
 from llenergymeasure.results.whole import is_whole
@@ -158,16 +157,10 @@ def _decision(plan: Plan, folder: StudyFolder, experiment: str) -> dict[str, Any
 
 def _reached(folder: StudyFolder) -> dict[str, bool]:
     """Return of each experiment in the summary whether it has the precision."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from llenergymeasure.parquet import read_parquet
 
     try:
-        columns = ["experiment", "precision_reached"]
-        rows = (
-            pq.ParquetFile(pa.BufferReader(read_bytes(folder.path / SUMMARY_NAME)))
-            .read(columns=columns)
-            .to_pylist()
-        )
-    except (OSError, pa.ArrowException):
+        summary = read_parquet(folder.path / SUMMARY_NAME, ["experiment", "precision_reached"])
+    except (FileNotFoundError, ResultsError):
         return {}
-    return {row["experiment"]: bool(row["precision_reached"]) for row in rows}
+    return {row["experiment"]: bool(row["precision_reached"]) for row in summary.to_pylist()}

@@ -5,14 +5,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from llenergymeasure.analysis.verify.difference import RELATIVE, Difference, differences
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.external_server import is_external
 from llenergymeasure.energy.account import METHOD
 from llenergymeasure.errors import LlemError, ResultsError
-from llenergymeasure.files import read_bytes
+from llenergymeasure.parquet import read_parquet
 from llenergymeasure.recording.samples import read_samples
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.reading import read_result
@@ -76,7 +75,7 @@ def check_run(folder: RunFolder, swept: Mapping[str, Any]) -> Iterator[Differenc
 
 def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
     """Yield what differs in the record's energy, tokens, latencies and codes."""
-    requests = pq.read_table(pa.BufferReader(read_bytes(folder.requests)))
+    requests = read_parquet(folder.requests)
     window = (result.window.start_monotonic_ns, result.window.end_monotonic_ns)
     details = result.provenance.get("validity_details") or {}
     if result.provenance.get("energy_method") == METHOD:

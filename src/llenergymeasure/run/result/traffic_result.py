@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -22,6 +21,7 @@ from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig
 from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.energy.account import Account
 from llenergymeasure.energy.footprint import Declared, footprint
+from llenergymeasure.parquet import read_parquet
 from llenergymeasure.plan.fairness import fewest_tokens
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import Energy, Tokens
@@ -383,7 +383,7 @@ def served_run(folder: RunFolder, spec: RunSpec, done: Mapping[str, Any]) -> Ser
         return None
     window = (done["window"]["start_ns"], done["window"]["end_ns"])
     config = ExperimentConfig.model_validate(spec.config)
-    return ServedRun.of(pq.read_table(folder.traffic), config, window, told)
+    return ServedRun.of(read_parquet(folder.traffic), config, window, told)
 
 
 def percentiles(values_s: NDArray[np.float64]) -> Latency:
