@@ -1,11 +1,11 @@
-"""A backend whose engine comes as a package: its checks, arguments and server lie in a folder each.
+"""A backend whose engine comes as a package, and has a folder here.
 
-The folder of the engine ``NAME`` has ``checks.find_problems``, ``engine`` with the class of its
-engine, and ``server.server_command``, each imported when it is used: engines are heavy.
+The folder of the engine ``NAME`` has ``engine`` with the class of its engine, and
+``server.server_command``, each imported when it is used: engines are heavy.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +26,7 @@ class EnginePackage:
     Attributes:
         name: of the backend, and of its folder.
         engine: the class, or the function, in its module ``engine`` that starts it.
+        checks: yields why a configuration cannot run here, without the engine.
         packages: those whose versions are recorded.
         named: arguments that have a name of their own in a study, and which.
         environment: variables that the engine or torch read when they are imported.
@@ -33,6 +34,7 @@ class EnginePackage:
 
     name: str
     engine: str
+    checks: Callable[[ExperimentConfig], Iterable[Problem]]
     packages: tuple[str, ...]
     named: Mapping[str, str] = field(default_factory=dict)
     environment: Callable[[ExperimentConfig], Mapping[str, str]] = lambda _: {}
@@ -41,7 +43,7 @@ class EnginePackage:
         """Return why ``config`` cannot run here; looks, but imports neither engine nor model."""
         return [
             *self._missing(),
-            *self._part("checks").find_problems(config),
+            *self.checks(config),
             *_adapter(config),
             *passthrough_problems(config, self.named),
         ]

@@ -36,6 +36,7 @@ def _cuda_versions() -> dict[str, str]:
 BACKEND: Backend = _PyTorch(
     name="pytorch",
     engine="start_engine",
+    checks=find_problems,
     packages=(
         "torch",
         "transformers",

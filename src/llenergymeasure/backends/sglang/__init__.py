@@ -2,11 +2,12 @@
 
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.engine_package import EnginePackage
-from llenergymeasure.backends.sglang.arguments import environment
+from llenergymeasure.backends.sglang.arguments import environment, find_problems
 
 BACKEND: Backend = EnginePackage(
     name="sglang",
     engine="SGLangEngine",
+    checks=find_problems,
     packages=(
         "sglang",
         "sglang-kernel",

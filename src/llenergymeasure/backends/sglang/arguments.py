@@ -1,5 +1,6 @@
-"""From an experiment to what SGLang gets: engine arguments, sampling, environment."""
+"""From an experiment to what SGLang gets: arguments, sampling, environment; why it cannot run."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from llenergymeasure.backends.common import (
@@ -11,6 +12,8 @@ from llenergymeasure.backends.common import (
 )
 from llenergymeasure.backends.cpu_threads import threads_variable
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import Problem
+from llenergymeasure.machine.gpus.inventory import discover, visible
 from llenergymeasure.workload.models.resolve import ModelSource
 
 _NO_TOP_K = -1
@@ -54,3 +57,15 @@ def environment(config: ExperimentConfig) -> dict[str, str]:
     wins where it is set.
     """
     return {"SGLANG_USE_CPU_ENGINE": "1", **threads_variable(config)} if on_cpu(config) else {}
+
+
+def find_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    """Yield that there is no GPU, unless the study asks for another device."""
+    device = given_engine(config).get("device")
+    if device in (None, "cuda") and not visible(discover()).gpus:
+        yield Problem(
+            "SGLang needs an NVIDIA GPU, and none is visible here; on a CPU, which SGLang supports "
+            "in part, set it to cpu",
+            key="sglang.engine.device",
+            found=device,
+        )

@@ -5,11 +5,13 @@ Written against its published sources and never run: no release was at hand.
 
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.engine_package import EnginePackage
+from llenergymeasure.backends.tensorrt.arguments import find_problems
 from llenergymeasure.backends.tensorrt.build_cache import environment
 
 BACKEND: Backend = EnginePackage(
     name="tensorrt",
     engine="TensorRTEngine",
+    checks=find_problems,
     packages=(
         "tensorrt_llm",
         "tensorrt",

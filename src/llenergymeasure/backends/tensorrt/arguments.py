@@ -1,10 +1,14 @@
-"""From an experiment to what TensorRT-LLM gets: engine arguments and sampling."""
+"""From an experiment to what TensorRT-LLM gets: arguments and sampling; why it cannot run."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from llenergymeasure.backends.common import DTYPES, answer_length, given_sampling, sampling_choice
 from llenergymeasure.config.backends.tensorrt import TensorRTConfig
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import Problem
+from llenergymeasure.machine.gpus.inventory import discover, visible
 from llenergymeasure.workload.models.resolve import ModelSource
 from llenergymeasure.workload.tokens import eos_token_ids
 
@@ -121,3 +125,14 @@ def sampling_parameters(
         **sampling_choice(config.decoder, greedy={"top_k": 1}),
         **given_sampling(config),
     }
+
+
+def find_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    """Yield that there is no GPU, or no engine where the study has one."""
+    if not visible(discover()).gpus:
+        yield Problem("needs an NVIDIA GPU, and none is visible here", key="backend")
+    path = settings(config).engine_path
+    if path is not None and not (Path(path).expanduser() / "config.json").is_file():
+        yield Problem(
+            "no folder with an engine's config.json", key="tensorrt.engine_path", found=path
+        )

