@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from llenergymeasure.config.engine_parameters import parameters
 from llenergymeasure.config.engine_parameters.reserved import why_reserved
 from llenergymeasure.config.experiment import DecoderConfig, ExperimentConfig
 from llenergymeasure.errors import BackendError, Problem
@@ -93,44 +94,46 @@ def answer_length(
     return {most: max_output_tokens, **end}
 
 
-def only_taken(parameters: dict[str, Any], names: Collection[str], server: str) -> dict[str, Any]:
-    """Return sampling parameters that are all fields of a server's requests.
+def request_fields(
+    asked: Mapping[str, Any], backend: str, server: str, besides: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return sampling parameters as fields of a request to the engine's server.
 
-    Servers pass over a field that they do not know.
+    Those that ``besides`` has are left out: each request has its own, or the server does.
 
     Raises:
-        BackendError: one of them has no name in the server's interface.
+        BackendError: one is no field of its requests, and servers pass over what they do not know.
     """
-    unknown = sorted(set(parameters) - set(names))
-    if unknown:
-        raise BackendError(
-            f"{server} takes no sampling.{unknown[0]}: remove it, or the section serving"
-        )
-    return parameters
+    known = parameters(f"{backend}.sampling")
+    fields = {}
+    for name, value in asked.items():
+        if name in besides:
+            continue
+        field = known.get(name, {}).get("x-request")
+        if field is None:
+            raise BackendError(
+                f"{server} takes no sampling.{name}: remove it, or the section serving"
+            )
+        fields[field] = value
+    return fields
 
 
-def command_line(
-    arguments: Mapping[str, Any],
-    known: Mapping[str, Mapping[str, Any]] | None = None,
-    json_lists: Collection[str] = (),
-) -> Iterator[str]:
-    """Yield arguments as an engine's command line takes them.
+def command_line(arguments: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[str]:
+    """Yield arguments as an engine's command line takes them; those that are None are left out.
 
     Args:
-        arguments: by the engine's names; those that are None are left out.
-        known: of each parameter its other spellings, of which the command line certainly knows
-            the first, and its default: a switch that is off by default is turned off by leaving
-            it out.
-        json_lists: those whose list is one JSON text.
+        arguments: by the engine's names.
+        known: its parameters. Of other spellings of a name the command line certainly knows the
+            first; a switch that is off by default is turned off by leaving it out.
     """
     for name, value in arguments.items():
-        parameter = (known or {}).get(name, {})
+        parameter = known.get(name, {})
         spelling = next(iter(parameter.get("x-aliases", ())), name).replace("_", "-")
         if value is None or (value is False and parameter.get("default") is False):
             continue
         if isinstance(value, bool):
             yield f"--{spelling}" if value else f"--no-{spelling}"
-        elif isinstance(value, list) and name not in json_lists:
+        elif isinstance(value, list) and parameter.get("x-command-line") != "json":
             yield from (f"--{spelling}", *(str(each) for each in value))
         else:
             text = json.dumps(value) if isinstance(value, dict | list) else str(value)

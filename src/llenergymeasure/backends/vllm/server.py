@@ -8,7 +8,7 @@ from llenergymeasure.backends.common import (
     command_line,
     given_engine,
     given_sampling,
-    only_taken,
+    request_fields,
 )
 from llenergymeasure.backends.vllm.arguments import (
     engine_arguments,
@@ -20,39 +20,6 @@ from llenergymeasure.processes import python_module
 from llenergymeasure.redact import KEY_PLACE
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 from llenergymeasure.workload.tokens import has_tokenizer
-
-_NAMES = frozenset(
-    {
-        "allowed_token_ids",
-        "bad_words",
-        "frequency_penalty",
-        "ignore_eos",
-        "include_stop_str_in_output",
-        "logit_bias",
-        "logprob_token_ids",
-        "logprobs",
-        "max_tokens",
-        "min_p",
-        "min_tokens",
-        "n",
-        "presence_penalty",
-        "prompt_logprobs",
-        "repetition_detection",
-        "repetition_penalty",
-        "seed",
-        "skip_special_tokens",
-        "spaces_between_special_tokens",
-        "stop",
-        "stop_token_ids",
-        "structured_outputs",
-        "temperature",
-        "top_k",
-        "top_p",
-        "watermarking",
-    }
-)
-"""Fields of ``CompletionRequest`` in ``vllm/entrypoints/openai/completion/protocol.py``, release
-0.32.0, that are sampling parameters."""
 
 
 def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
@@ -68,7 +35,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     command = python_module("vllm.entrypoints.openai.api_server")
     listener = ("--host", "127.0.0.1", "--port", str(port))  # last: the last one holds
     return ServerCommand(
-        argv=(*command, *command_line(_arguments(config, source)), *listener),
+        argv=(*command, *command_line(_arguments(config, source), {}), *listener),
         base_url=f"http://127.0.0.1:{port}/v1",
         model=SERVED_NAME,
         # Its development mode reports the settings in force; only this machine can reach it.
@@ -107,9 +74,6 @@ def request_body(config: ExperimentConfig, source: ModelSource) -> dict[str, Any
     Raises:
         BackendError: a sampling parameter has no name in the server's interface.
     """
-    given = given_sampling(config)
-    parameters = sampling_parameters(config, source, config.max_output_tokens)
-    for name in ("max_tokens", "detokenize"):
-        if name not in given:
-            parameters.pop(name, None)
-    return only_taken(parameters, _NAMES, "vLLM's server")
+    asked = sampling_parameters(config, source, config.max_output_tokens)
+    besides = {"max_tokens", "detokenize"} - set(given_sampling(config))
+    return request_fields(asked, "vllm", "vLLM's server", besides)
