@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--docker", help="an image's name for Docker")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        surroundings = Surroundings.of([], Path(name) / "results", ROOT / "scripts")
+        surroundings = Surroundings.of([], Path(name) / "results")
         runners: dict[str, Callable[[], None]] = {"local": _local}
         if options.sif:
             runners["apptainer"] = lambda: _apptainer(options.sif, surroundings)

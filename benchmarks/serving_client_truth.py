@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from llenergymeasure.results.serving import Latency
+from llenergymeasure.run.result.doubts import traffic_doubts
 from llenergymeasure.run.result.traffic_result import ServedRun
 from support import serving_runs
 
@@ -81,7 +82,7 @@ def measure(rate: float, seconds: float) -> bool:
         )
     late = [row["lateness_s"] for row in run.requests.to_pylist() if row["in_window"]]
     late_p99_s = float(np.percentile(late, 99))
-    flagged = "late_sends" in run.validity()
+    flagged = "late_sends" in traffic_doubts(run)
     failed = sum(row["failure"] is not None for row in run.requests.to_pylist())
     print(
         f"| {rate:g} | sent late | p50 {np.median(late) * 1e3:.2f} ms, p99 "

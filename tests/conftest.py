@@ -26,10 +26,7 @@ os.environ.setdefault(
 @pytest.fixture(scope="session")
 def library() -> Path:
     """The simulated card's library, built; without a compiler its tests are skipped."""
-    path, reason = sim.library_or_reason()
-    if path is None:
-        pytest.skip(reason)
-    return path
+    return sim.library_or_skip()
 
 
 @pytest.fixture(scope="module")

@@ -278,15 +278,29 @@ def locked(path: Path, owner: str) -> Iterator[int]:
     try:
         if not try_lock(handle):
             time.sleep(LOCK_TOLD_S)
-            holder = os.pread(handle, 400, 0).decode(errors="replace").strip()
-            raise StudyLockedError(
-                f"{path.parent} is in use by {holder or 'another process'}; wait for it to end"
-            )
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{owner} (pid {os.getpid()} on {socket.gethostname()})\n".encode(), 0)
+            holder = lock_owner(handle) or "another process"
+            raise StudyLockedError(f"{path.parent} is in use by {holder}; wait for it to end")
+        sign_lock(handle, f"{owner} (pid {os.getpid()} on {socket.gethostname()})")
         yield handle
     finally:
         os.close(handle)
+
+
+def sign_lock(handle: int, owner: str) -> None:
+    """Write into a locked file who has it, for people; it means nothing once nobody does."""
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{owner}\n".encode(), 0)
+    except OSError as error:
+        # Read-only, or a full disk: the lock holds all the same.
+        if error.errno not in (errno.EBADF, errno.EINVAL, errno.ENOSPC, errno.EDQUOT):
+            raise
+
+
+def lock_owner(handle: int) -> str:
+    """Return who has locked a file, as far as that was written; any user may have."""
+    text = os.pread(handle, 400, 0).decode(errors="replace").strip()
+    return "".join(sign for sign in text if sign.isprintable())
 
 
 def try_lock(handle: int, *, shared: bool = False) -> bool:

@@ -3,9 +3,12 @@
 import json
 import shlex
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from llenergymeasure.errors import ConfigurationError
 
 DISTRIBUTION = "llenergymeasure-workflow"
 
@@ -48,18 +51,25 @@ def _requirements(installed: metadata.Distribution, extra: str) -> list[str]:
     return [name.strip() for name, _, condition in lines if condition.strip() in marks]
 
 
-def workflow_folder() -> Path | None:
-    """Return the folder of the Snakefile and its company: a clone's, or the one inside a wheel."""
+def workflow_root() -> Path:
+    """Return the folder of the Snakefile and its company: a clone's, or the one inside a wheel.
+
+    Raises:
+        ConfigurationError: this installation has none.
+    """
     package = Path(__file__).parent
     for folder in (package / "_workflow", package.parents[1]):
         if (folder / "Snakefile").is_file() and (folder / "rules").is_dir():
             return folder
-    return None
+    raise ConfigurationError("no Snakefile in this installation: install it from a clone again")
 
 
 def engine_install(backend: str) -> str:
     """Return what installs the tested packages of an engine that has a file of them."""
-    return f"pip install -r {(workflow_folder() or Path()) / 'envs' / backend}.txt"
+    place = Path("envs", f"{backend}.txt")
+    with suppress(ConfigurationError):
+        place = workflow_root() / place
+    return f"pip install -r {place}"
 
 
 def namesake() -> str | None:

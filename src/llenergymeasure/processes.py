@@ -296,6 +296,11 @@ def start_ticks(pid: int) -> int | None:
     return None if len(fields) < 20 or fields[0] in {"Z", "X"} else int(fields[19])
 
 
+def identity(pid: int) -> str:
+    """Return what distinguishes a process from every other: boot, process id, and its start."""
+    return f"{boot_id()}:{pid}:{start_ticks(pid)}"
+
+
 def descendants(pid: int) -> list[int]:
     """Return the process ids of all living descendants of ``pid``."""
     every = {each: fields for each in pids() if (fields := stat_fields(each))}

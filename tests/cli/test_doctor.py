@@ -68,7 +68,11 @@ def test_it_sees_cards_and_what_is_wrong(tmp_path: Path) -> None:
     )
     state = tmp_path / "state"
     state.write_text(f"1 {uuid(1)} power_limit_mw 400000 0\n")
-    variables = card_environment(tmp_path, [sim.Device(), busy], NVML_SIM_STATE=str(state))
+    silent = sim.Device(
+        uuid=uuid(2), keys={"not_supported": ["nvmlDeviceGetComputeRunningProcesses"]}
+    )
+    cards = [sim.Device(), busy, silent]
+    variables = card_environment(tmp_path, cards, NVML_SIM_STATE=str(state))
     wrong = tmp_path / "xdg" / "llenergymeasure" / "config.yaml"
     wrong.parent.mkdir(parents=True)
     wrong.write_text("runner: {}\n")
@@ -85,6 +89,7 @@ def test_it_sees_cards_and_what_is_wrong(tmp_path: Path) -> None:
     assert found["NVIDIA driver"]["state"] == "ok"
     assert found["GPU 1"]["state"] == "wrong"
     assert "4711" in found["GPU 1"]["detail"]
+    assert "does not say who uses it: Not Supported" in found["GPU 2"]["detail"]
     assert found["GPU 0 settings"]["state"] == "ok"
     assert "as delivered: power limit" in found["GPU 0 settings"]["detail"]
     assert found["GPU 1 settings"]["state"] == "absent"

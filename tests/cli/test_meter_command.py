@@ -14,7 +14,8 @@ import pytest
 
 from llenergymeasure.recording.samples import read_samples
 from nvml_sim import sim
-from support.recording import card_environment, uuid, wait_for
+from support.recording import card_environment, uuid
+from support.studies import wait_for
 
 METER = """
 import json, sys
@@ -243,7 +244,7 @@ def test_signals_reach_the_commands_whole_group(
     loop = f"touch {began}; while :; do sleep 0.05; done"
     script = f"(trap 'echo inner; exit 0' {number.name[3:]}; {loop})"
     process = start(["bash", "-c", script], variables, json_path=out)
-    assert wait_for(began.exists, 60)
+    wait_for(began.exists, 60)
     time.sleep(0.2)
 
     process.send_signal(number)
@@ -260,7 +261,7 @@ def test_a_command_that_a_signal_ends_gives_128_and_the_number(
 ) -> None:
     began = tmp_path / "began"
     process = start(["sh", "-c", f"touch {began}; exec sleep 600"], variables)
-    assert wait_for(began.exists, 60)
+    wait_for(began.exists, 60)
 
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)

@@ -24,9 +24,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         pytest.skip(f"no {', '.join(missing)}: .ci/install_slurm.sh installs SLURM")
     if os.geteuid() != 0:
         pytest.skip("a cluster of this machine's own is started by root")
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     folder = tmp_path_factory.mktemp("slurm")
     # Daemons and jobs look up the whole path, also those of other users.
     for parent in (folder, *list(folder.parents)[:2]):

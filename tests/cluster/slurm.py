@@ -7,13 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support.studies import ROOT, environment, living
+from support.studies import ROOT, environment, living, wait_for
 
 NODES = ("n1", "n2")
 CALL_LIMIT_S = 420.0
@@ -170,10 +169,3 @@ def queue(columns: str, *arguments: str) -> list[str]:
 
 def told(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-
-
-def wait_for(condition: Callable[[], bool], limit_s: float) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)

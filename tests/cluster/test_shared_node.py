@@ -12,9 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_neighbour_on_another_gpu_of_the_node_marks_the_run(tmp_path: Path) -> None:
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     busy = {"processes": [{"pid": os.getpid()}]}
     cards = [sim.Device(uuid="GPU-ours"), sim.Device(uuid="GPU-theirs", keys=busy)]
     variables = sim.environment(sim.Trace(cards).write(tmp_path), base={})

@@ -10,17 +10,15 @@ import pytest
 
 from llenergymeasure.machine.cpu_share import cpu_shares
 from nvml_sim import sim
-from support.attempts import Attempt, command_of, start, wait_for
-from support.studies import living, snakemake, write_study
+from support.attempts import Attempt, command_of, start
+from support.studies import living, snakemake, wait_for, write_study
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.skipif(len(cpu_shares(2)) < 2, reason="fewer than two cores")
 def test_two_runs_at_a_time_share_neither_card_nor_processor(tmp_path: Path) -> None:
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     cards = [sim.Device(uuid=f"GPU-{name}") for name in "ab"]
     base = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     variables = sim.environment(sim.Trace(cards).write(tmp_path), base=base)
@@ -60,9 +58,7 @@ def test_two_runs_at_a_time_share_neither_card_nor_processor(tmp_path: Path) -> 
 def test_two_studies_use_a_card_each_and_a_third_the_first_that_becomes_free(
     tmp_path: Path,
 ) -> None:
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     cards = [sim.Device(uuid=f"GPU-{name}") for name in "ab"]
     base = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     variables = sim.environment(sim.Trace(cards).write(tmp_path), base=base)

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.slurm import Cluster, queue, wait_for
+from cluster.slurm import Cluster, queue
 from llenergymeasure.files import sha256
-from support.studies import ROOT, environment, llem, write_study
+from support.studies import ROOT, environment, llem, wait_for, write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]
 

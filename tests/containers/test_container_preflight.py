@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,12 +17,12 @@ from llenergymeasure.containers.image_build import main as build_main
 from llenergymeasure.containers.images import SifImage
 from llenergymeasure.containers.surroundings import Surroundings
 from llenergymeasure.installation import install_command
-from support.studies import ROOT, snakemake, write_study
+from support.studies import snakemake, write_study
 
 
 @pytest.fixture
 def surroundings(tmp_path: Path) -> Surroundings:
-    return Surroundings.of([], tmp_path / "results" / "small", ROOT / "scripts")
+    return Surroundings.of([], tmp_path / "results" / "small")
 
 
 def _one(problems: list[object]) -> str:
@@ -43,9 +44,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def _look(*arguments: str) -> list[str]:
+def _look(**question: Any) -> list[str]:
     done = subprocess.run(
-        [sys.executable, in_container.__file__, *arguments],
+        [sys.executable, in_container.__file__, json.dumps(question)],
         capture_output=True,
         text=True,
         check=False,
@@ -56,27 +57,27 @@ def _look(*arguments: str) -> list[str]:
 
 
 def test_nothing_is_wrong_here(tmp_path: Path) -> None:
-    assert _look("--writable", str(tmp_path)) == []
+    assert _look(writable=[str(tmp_path)]) == []
 
 
 def test_no_room(small_disk: Path) -> None:
-    problem = _one(_look("--writable", str(small_disk), "--free", "100000000"))
+    problem = _one(_look(writable=[str(small_disk)], free_bytes=100_000_000))
     assert "MB are free" in problem
     assert str(small_disk) in problem
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("question", "told"),
     [
-        (("--writable", "/proc"), "nothing can be written to /proc"),
-        (("--boot-id", "another"), "another machine"),
-        (("--pid-namespace", "pid:[1]"), "process ids"),
-        (("--monotonic-ns", "1"), "clock"),
-        (("--source-hash", "0"), "another version of this project"),
+        ({"writable": ["/proc"]}, "nothing can be written to /proc"),
+        ({"boot_id": "another"}, "another machine"),
+        ({"pid_namespace": "pid:[1]"}, "process ids"),
+        ({"monotonic_ns": 1}, "clock"),
+        ({"source_hash": "0"}, "another version of this project"),
     ],
 )
-def test_each_thing_wrong_inside_is_said(arguments: tuple[str, ...], told: str) -> None:
-    assert told in _one(_look(*arguments))
+def test_each_thing_wrong_inside_is_said(question: dict[str, Any], told: str) -> None:
+    assert told in _one(_look(**question))
 
 
 def test_no_room_to_build(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,8 +16,9 @@ import pytest
 
 from containers.conftest import own_root
 from llenergymeasure.containers.container_checks import inside_command
-from llenergymeasure.containers.images import containers_folder, local_tag
+from llenergymeasure.containers.images import local_tag
 from llenergymeasure.containers.surroundings import Surroundings
+from llenergymeasure.installation import workflow_root
 from support.studies import ROOT
 
 ENGINES = ("vllm", "sglang", "tensorrt")
@@ -27,8 +28,8 @@ HEAVY = ("torch", "transformers", "bitsandbytes", "pandas", "sympy")
 
 @pytest.mark.parametrize("backend", ALL)
 def test_both_definitions_are_of_one_image(backend: str) -> None:
-    recipe = (containers_folder() / f"{backend}.def").read_text()
-    dockerfile = (containers_folder() / f"{backend}.Dockerfile").read_text()
+    recipe = (workflow_root() / "containers" / f"{backend}.def").read_text()
+    dockerfile = (workflow_root() / "containers" / f"{backend}.Dockerfile").read_text()
     base = re.search(r"^ARG BASE=(\S+)$", dockerfile, re.MULTILINE)
     assert base is not None
     assert f"base={base[1]}\n" in recipe
@@ -44,7 +45,7 @@ def test_both_definitions_are_of_one_image(backend: str) -> None:
 def test_what_images_hold_is_what_the_look_inside_asks_for() -> None:
     from llenergymeasure.containers.in_container import NEEDED
 
-    lines = (containers_folder() / "worker.txt").read_text().splitlines()
+    lines = (workflow_root() / "containers" / "worker.txt").read_text().splitlines()
     told = dict(line.split(">=") for line in lines if not line.startswith("#"))
     assert told == NEEDED
     project = (ROOT / "pyproject.toml").read_text()
@@ -85,7 +86,7 @@ def test_definition_for_apptainer(backend: str, stand_in: Path, tmp_path: Path) 
     from llenergymeasure.containers.image_build import build_sif
 
     image = build_sif(backend, tmp_path / "image.sif", str(stand_in))
-    surroundings = Surroundings.of([], tmp_path / "results", ROOT / "scripts")
+    surroundings = Surroundings.of([], tmp_path / "results")
     told = call_variables(surroundings.mounts, surroundings.variables, nvidia=False)
     variables = [f"{name}={value}" for name, value in told.items()]
     call = ["env", *variables, "apptainer", "--silent", "exec", "--home", str(tmp_path), str(image)]
@@ -119,7 +120,7 @@ def test_definition_for_docker(
         subprocess.run(imported, stdin=tar.stdout, capture_output=True, check=True)
     assert tar.returncode == 0
     assert build_docker(backend, base="llem-base:stand-in") == local_tag(backend)
-    surroundings = Surroundings.of([], tmp_path / "results", ROOT / "scripts")
+    surroundings = Surroundings.of([], tmp_path / "results")
     call = docker.run_command(
         docker.find_engine(),
         local_tag(backend),

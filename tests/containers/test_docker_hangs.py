@@ -14,7 +14,7 @@ from llenergymeasure.containers import container_checks, docker
 from llenergymeasure.containers.container_checks import check_docker
 from llenergymeasure.containers.surroundings import Surroundings
 from llenergymeasure.workflow.clean import machine_leftovers
-from support.studies import ROOT, environment, living
+from support.studies import environment, living
 
 DOCKER = """#!/bin/sh
 echo "$@" >> "$FAKE/calls"
@@ -23,7 +23,7 @@ echo "$@" >> "$FAKE/calls"
 case "$1" in
   info) echo '{"ServerVersion": "27.0"}' ;;
   ps) [ ! -e "$FAKE/left" ] || echo left ;;
-  inspect) echo "left another-boot:1:2" ;;
+  inspect) echo "left another-boot:1:2 $(cat "$FAKE/left")" ;;
   image) [ ! -e "$FAKE/absent" ] && echo '[{"Id": "sha256:00"}]' ;;
   run)
     if [ -e "$FAKE/supervisor" ]; then
@@ -77,10 +77,11 @@ def _variables(fake: Path, **more: str) -> dict[str, str]:
 def _start(fake: Path, **variables: str) -> "subprocess.Popen[str]":
     plan = fake / "results" / "plan.json"
     plan.parent.mkdir()
-    run = {"experiment": "abc", "cycle": 1, "config": {"model": "tiny-llama"}}
+    run = {"experiment": "abc", "cycle": 1, "backend": "pytorch"}
+    run["config"] = {"model": "tiny-llama"}
     plan.write_text(json.dumps({"runs": [run]}))
-    words = ["--runner", "docker", "--backend", "pytorch", "--image", "i:1", "--run", "abc/1"]
-    words += ["--spec", str(plan), "--out", str(_folder(fake)), "--scripts", str(ROOT / "scripts")]
+    words = ["--runner", "docker", "--image", "i:1", "--run", "abc/1"]
+    words += ["--spec", str(plan), "--out", str(_folder(fake))]
     return subprocess.Popen(
         [sys.executable, "-c", LAUNCH, *words],
         cwd=fake,
@@ -118,7 +119,7 @@ def _nothing_is_left(fake: Path, said: str) -> None:
 )
 def test_it_hangs_before_the_run(fake: Path, step: str, told: str) -> None:
     if step in ("inspect", "rm"):
-        (fake / "left").touch()
+        (fake / "left").write_text("false")
     process = _start(fake, HANGS=step)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -194,8 +195,8 @@ def test_the_preflight_names_what_hangs(
     monkeypatch.setattr(docker, "ASK_LIMIT_S", 0.5)
     monkeypatch.setattr(docker, "PULL_LIMIT_S", 0.5)
     monkeypatch.setattr(container_checks, "LOOK_LIMIT_S", 0.5)
-    (fake / {"pull": "absent", "rm": "left"}.get(step, "none")).touch()
-    surroundings = Surroundings.of([], fake / "results", ROOT / "scripts")
+    (fake / {"pull": "absent", "rm": "left"}.get(step, "none")).write_text("false")
+    surroundings = Surroundings.of([], fake / "results")
     try:
         (problem,) = check_docker("pytorch", "i:1", surroundings)
     finally:
@@ -212,7 +213,7 @@ def test_clean_finds_containers_and_tokens_and_passes_over_a_daemon_that_hangs(
     for name, value in _variables(fake).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(docker, "ASK_LIMIT_S", 0.5)
-    (fake / "left").touch()
+    (fake / "left").write_text("false")
     token = fake / "llem-token-left"
     token.touch(mode=0o600)
     found = [each for each in machine_leftovers() if each.name in ("left", str(token))]
@@ -225,6 +226,16 @@ def test_clean_finds_containers_and_tokens_and_passes_over_a_daemon_that_hangs(
     assert "container" not in {each.kind for each in machine_leftovers()}
 
 
+@pytest.mark.parametrize(("running", "left"), [("true", []), ("false", ["left"])])
+def test_what_another_machine_runs_on_a_shared_daemon_is_left_alone(
+    fake: Path, monkeypatch: pytest.MonkeyPatch, running: str, left: list[str]
+) -> None:
+    for name, value in _variables(fake).items():
+        monkeypatch.setenv(name, value)
+    (fake / "left").write_text(running)
+    assert docker.abandoned(docker.Engine(str(fake / "docker"))) == left
+
+
 def test_apptainers_reason_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = tmp_path / "apptainer"
     command.write_text(
@@ -235,7 +246,7 @@ def test_apptainers_reason_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     (tmp_path / "a.sif").touch()
-    surroundings = Surroundings.of([], tmp_path / "results", ROOT / "scripts")
+    surroundings = Surroundings.of([], tmp_path / "results")
     image = container_checks.SifImage(str(tmp_path / "a.sif"))
     (problem,) = container_checks.check_apptainer("pytorch", image, surroundings)
     assert "while extracting a.sif: extract command failed : exit status 1" in problem.message

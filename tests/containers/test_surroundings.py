@@ -14,7 +14,6 @@ from llenergymeasure.containers.apptainer import (
     image_for_snakemake,
     missing_capabilities,
 )
-from llenergymeasure.containers.docker import owner
 from llenergymeasure.containers.images import SifImage, sif_image
 from llenergymeasure.containers.launcher import needs_network
 from llenergymeasure.containers.mounts import Mount, data_paths
@@ -25,7 +24,8 @@ from llenergymeasure.containers.surroundings import (
     left_tokens,
 )
 from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.machine.software import built_digest
+from llenergymeasure.machine.environment import built_digest
+from llenergymeasure.processes import identity
 
 
 def test_only_what_can_change_a_result_gets_in() -> None:
@@ -41,15 +41,18 @@ def test_only_what_can_change_a_result_gets_in() -> None:
         "HF_HUB_OFFLINE": "1",
         "VLLM_ATTENTION_BACKEND": "FLASH_ATTN",
         "LLEM_RUNNER_PYTORCH": "docker",
+        "SLURM_JOB_ID": "1",
+        "SLURM_STEP_GPUS": "2",
     }
     inside = inside_variables(host)
     assert inside["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+    assert inside["SLURM_STEP_GPUS"] == "2"  # where no CUDA_VISIBLE_DEVICES says it
     assert inside["HF_HUB_OFFLINE"] == "1"
     assert inside["VLLM_ATTENTION_BACKEND"] == "FLASH_ATTN"
     assert inside["PYTHONPATH"] == "/opt/llem"
     assert inside["PYTHONSAFEPATH"] == "1"
-    absent = set(host) - {"CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "VLLM_ATTENTION_BACKEND"}
-    assert not absent & set(inside)
+    passed = {"CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "SLURM_STEP_GPUS", "VLLM_ATTENTION_BACKEND"}
+    assert not (set(host) - passed) & set(inside)
     assert "hf_abcdefghijklmnop" not in str(inside)
 
 
@@ -89,7 +92,7 @@ def test_a_token_whose_process_was_killed_is_removed_by_the_next_start(
     left, held = Path(done.stdout.strip()), HubToken(os.environ)
     assert left.read_text() == "hf_secret"
     assert list(left_tokens()) == [left]
-    found = Surroundings.of([], tmp_path / "results", tmp_path)
+    found = Surroundings.of([], tmp_path / "results")
     assert not left.exists()
     assert held.path is not None
     assert held.path.exists()
@@ -105,7 +108,7 @@ def test_source_is_read_only_and_results_are_not(
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     model = tmp_path / "a model, with: signs"
     model.mkdir()
-    found = Surroundings.of([{"model": str(model)}], tmp_path / "results", tmp_path)
+    found = Surroundings.of([{"model": str(model)}], tmp_path / "results")
     by_target = {each.target or str(each.source): each.read_only for each in found.mounts}
     assert by_target["/opt/llem/llenergymeasure"] is True
     assert by_target["/opt/llem/scripts"] is True
@@ -113,7 +116,7 @@ def test_source_is_read_only_and_results_are_not(
     assert by_target[str(model)] is True
     assert by_target[str(tmp_path / "hf")] is False
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    offline = Surroundings.of([], tmp_path / "results", tmp_path)
+    offline = Surroundings.of([], tmp_path / "results")
     assert {str(each.source): each.read_only for each in offline.mounts}[str(tmp_path / "hf")]
 
 
@@ -124,7 +127,7 @@ def test_a_cache_behind_a_link_is_bound_where_it_lies(
         (tmp_path / "disk" / link).mkdir(parents=True)
         (tmp_path / link).symlink_to(tmp_path / "disk" / link)
         monkeypatch.setenv(name, str(tmp_path / link))
-    found = Surroundings.of([], tmp_path / "results", tmp_path)
+    found = Surroundings.of([], tmp_path / "results")
     places = {tmp_path / "disk" / "cache", tmp_path / "disk" / "hf"}
     assert places <= {each.source for each in found.mounts}
     assert {found.variables["LLEM_CACHE"], found.variables["HF_HOME"]} == {str(p) for p in places}
@@ -239,6 +242,31 @@ def test_gpus_are_given_by_uuid() -> None:
     assert "--gpus" not in _words()
 
 
+@pytest.mark.parametrize(
+    ("outside", "inside"),
+    [("1,0", "GPU-b,GPU-a"), ("GPU-b,GPU-a", "GPU-b,GPU-a"), ("MIG-c", "MIG-c")],
+)
+def test_a_number_of_a_gpu_outside_is_its_uuid_inside(outside: str, inside: str) -> None:
+    """Docker shows the cards that are given alone, and they are counted from 0 there."""
+    words = _words(gpus=("GPU-b", "GPU-a"), variables={"CUDA_VISIBLE_DEVICES": outside})
+    assert f"CUDA_VISIBLE_DEVICES={inside}" in words
+    hidden = _words(variables={"CUDA_VISIBLE_DEVICES": "-1"})
+    assert "CUDA_VISIBLE_DEVICES=-1" in hidden
+
+
+def test_it_gets_the_memory_and_processors_that_its_launcher_may_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A daemon's containers are in no job's control group."""
+    monkeypatch.setattr(docker, "memory_limit_bytes", lambda: 8 << 30)
+    monkeypatch.setattr(docker, "cpu_quota", lambda: 1.5)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 2})
+    assert {f"--memory={8 << 30}", "--cpuset-cpus=0,2", "--cpus=1.5"} <= set(_words())
+    monkeypatch.setattr(docker, "cpu_quota", lambda: 8.0)  # which Docker would refuse
+    assert not [word for word in _words() if word.startswith("--cpus=")]
+
+
 def test_files_belong_to_who_asked_with_and_without_a_root_daemon(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -260,13 +288,16 @@ def test_a_network_only_where_something_must_be_fetched(
     assert not needs_network({"model": "tiny-llama", "dataset": "synthetic"})
     assert not needs_network({"model": str(tmp_path), "dataset": str(data)})
     assert needs_network({"model": "tiny-llama", "dataset": "owner/data"})
+    assert needs_network({"model": str(tmp_path), "lora": {"adapter_id": "owner/adapter"}})
+    draft = {"engine": {"speculative_config": {"model": "owner/draft"}}}
+    assert needs_network({"model": str(tmp_path), "vllm": draft})
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert not needs_network(hub)
 
 
 def test_an_owner_is_told_from_a_later_process_of_the_same_number() -> None:
-    assert owner(1) == owner(1)
-    boot, pid, start = owner(1).split(":")
+    assert identity(1) == identity(1)
+    boot, pid, start = identity(1).split(":")
     assert (bool(boot), pid, start.isdigit()) == (True, "1", True)
 
 

@@ -175,7 +175,7 @@ class Study:
         script = [str(ROOT / "scripts" / "measure_openai.py")]
         if in_container:
             script = ["-P", "-m", "llenergymeasure.containers.launcher", "--runner", "docker"]
-            script += ["--backend", "openai", "--image", "i", "--scripts", str(ROOT / "scripts")]
+            script += ["--image", "i"]
         variables = dict(self.variables)
         if moment is not None and moment.fault in TEARDOWN:
             variables["TEST_TEARDOWN"] = moment.fault.partition(" ")[2]

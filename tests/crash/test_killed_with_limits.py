@@ -12,16 +12,13 @@ import pytest
 
 from machine.conftest import LIMITED, UUID, read_back
 from nvml_sim import sim
-from support.attempts import wait_for
-from support.studies import environment, write_study
+from support.studies import environment, wait_for, write_study
 
 pytestmark = pytest.mark.slow
 
 
 def test_the_workflows_end_puts_the_limit_back(tmp_path: Path) -> None:
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     trace = sim.Trace([sim.Device(keys=LIMITED)]).write(tmp_path)
     variables = environment(
         **sim.environment(trace, state=tmp_path / "state"),

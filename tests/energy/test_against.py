@@ -160,8 +160,7 @@ def test_the_command_prints_a_file_that_the_meter_reads(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.system
 def test_ten_minutes_of_a_simulated_card_give_its_true_gain_and_offset() -> None:
-    if sim.library_or_reason()[0] is None:
-        pytest.skip("no simulated card")
+    sim.library_or_skip()
     command = [sys.executable, str(ROOT / "benchmarks" / "node_calibration.py"), "--cards", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -14,9 +14,7 @@ RIGHT_J = 1200.0
 
 
 def printed(*command: str) -> str:
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / command[0]), *command[1:]],
         capture_output=True,

@@ -8,7 +8,7 @@ import pytest
 
 from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.recording.samples import HOST_DEVICE, RECORDER, Row
-from llenergymeasure.run.result.build_result import REQUEST_SCHEMA
+from llenergymeasure.run.result.batch_requests import REQUEST_SCHEMA, batch_tokens, batches_of
 from llenergymeasure.run.result.run_energy import run_energy
 from llenergymeasure.sensors.behaviour import Characterised
 from support import energy_card as card
@@ -44,9 +44,9 @@ def requests(count: int = 10) -> pa.Table:
 
 def energy_of(rows: list[Row], table: pa.Table | None = None, **more):
     given = {"devices": [card.UUID], "asked": {}, "characterised": {}, **more}
-    return run_energy(
-        card.recording(rows, INFO), WINDOW, [], requests() if table is None else table, **given
-    )
+    table = requests() if table is None else table
+    batches, tokens = batches_of(table), batch_tokens(table, "")
+    return run_energy(card.recording(rows, INFO), WINDOW, [], batches, tokens, **given)
 
 
 def test_every_request_says_the_energy_of_its_batch() -> None:
@@ -57,6 +57,13 @@ def test_every_request_says_the_energy_of_its_batch() -> None:
     assert sum(row["batch_energy_j"] for row in table) / 2 == pytest.approx(made.record.gross_j)
     assert table[0]["batch_energy_j"] == table[1]["batch_energy_j"]
     assert made.with_batches(requests()).schema.equals(REQUEST_SCHEMA)
+
+
+def test_a_card_that_the_engine_used_and_nobody_recorded_leaves_no_energy() -> None:
+    made = energy_of(ROWS, devices=[card.UUID, "GPU-2"])
+    assert made.record.gross_j is None
+    assert "GPU-2, which was not recorded" in str(made.record.unavailable)
+    assert {each.energy_j for each in made.record.phases} <= {None}
 
 
 def test_unlike_requests_have_energies_of_their_own_that_add_up() -> None:

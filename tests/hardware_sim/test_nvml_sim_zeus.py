@@ -27,7 +27,6 @@ from zeus.device import get_gpus
 gpus = get_gpus()
 gpus.set_power_management_limit(0, 250_000)
 gpus.set_gpu_locked_clocks(0, 600, 900)
-gpus.set_persistence_mode(0, False)
 print(gpus.get_power_management_limit(0), gpus.get_gpu_temperature(0), gpus.get_name(0))
 print(gpus.get_instant_power_usage(0), gpus.get_average_power_usage(0))
 print(gpus.get_supported_graphics_clocks(0, gpus.get_supported_memory_clocks(0)[0])[0])
@@ -60,7 +59,7 @@ def test_zeus_controls_the_card(tmp_path: Path) -> None:
     device = sim.Device(
         name="NVIDIA H200",
         power_w=[(0, 600)],
-        keys={"power_limit_w": 700, "temperature_c": 45},
+        keys={"power_limit_w": {"max": 700}, "temperature_c": 45},
     )
     variables = sim.environment(sim.Trace([device]).write(tmp_path))
     variables.pop("CUDA_VISIBLE_DEVICES", None)

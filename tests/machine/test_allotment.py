@@ -50,6 +50,14 @@ THREE = [sim.Device(uuid=uuid) for uuid in (FIRST, SECOND, THIRD)]
         ({"backend": "tensorrt"}, Demand(1, needed=True)),
         ({"backend": "openai", "openai": {"base_url": "http://127.0.0.1"}}, Demand(None)),
         ({"backend": "pytorch", "gpu": {"power_limit_w": 300}}, Demand(1, needed=True)),
+        (
+            {"backend": "vllm", "vllm": {"engine": {"prefill_context_parallel_size": 2}}},
+            Demand(2),
+        ),
+        (
+            {"backend": "tensorrt", "tensorrt": {"engine": {"context_parallel_size": 2}}},
+            Demand(2, needed=True),
+        ),
     ],
 )
 def test_demand(config: dict[str, Any], expected: Demand) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.machine.environment import environment, provenance
-from llenergymeasure.machine.host import host
-from llenergymeasure.machine.software import (
+from llenergymeasure.machine.environment import (
     container,
     cuda_runtime,
+    environment,
     packages,
+    provenance,
     variables,
 )
+from llenergymeasure.machine.host import host
 from llenergymeasure.redact import REMOVED, without_secrets
 from machine.conftest import LIMITED, UUID
 from nvml_sim import sim

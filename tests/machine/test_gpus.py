@@ -147,7 +147,7 @@ def test_cards_are_described(tmp_path: Path) -> None:
 
 def test_a_part_of_a_card_stands_for_the_whole_card(tmp_path: Path) -> None:
     part = "MIG-00000001-0000-4000-8000-000000000000"
-    mig = {"mig": {"enabled": True, "devices": [{"uuid": part}]}}
+    mig = {"mig": True, "mig_uuids": [part]}
     cards = [sim.Device(uuid=uuid(1)), sim.Device(uuid=uuid(2), keys=mig)]
     variables = card_environment(tmp_path, cards)
 
@@ -248,6 +248,6 @@ def test_processes_on_a_card(tmp_path: Path) -> None:
     keys = {"processes": [{"pid": 4321, "used_memory_bytes": 1000, "name": "other"}]}
     variables = card_environment(tmp_path, [sim.Device(uuid=uuid(1), keys=keys)])
 
-    answer = _ask("answer = [asdict(p) for p in compute_processes(discover().gpus[0])]", variables)
+    answer = _ask("answer = compute_processes(discover().gpus[0])", variables)
 
-    assert answer == [{"pid": 4321, "memory_bytes": 1000}]
+    assert answer == [4321]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.machine.gpus import limits
 from llenergymeasure.machine.gpus.card_limits import Limits, LimitsError
 from llenergymeasure.machine.gpus.limits import (
     hold_limits,
@@ -83,26 +84,32 @@ def test_one_limit_alone_leaves_the_other_alone(simulated: Any) -> None:
     assert read_back(environment) == AS_FOUND
 
 
-def test_a_driver_that_hangs_is_never_taken_for_one_that_has_put_back(simulated: Any) -> None:
+def test_a_driver_that_hangs_is_never_taken_for_one_that_has_put_back(
+    simulated: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment = simulated()
     with lock() as locks:
         hold_limits(locks, BOTH)
         hang(environment)
+        monkeypatch.setattr(limits, "ANSWER_S", 2.0)
         began = time.monotonic()
-        assert restore_limits(locks, answer_s=2) == {
+        assert restore_limits(locks) == {
             "restored": False,
             "unchanged_meanwhile": None,
             "left": {UUID: "the driver did not answer within 2 s"},
         }
         assert time.monotonic() - began < 10
     hang(environment, hanging=False)
+    monkeypatch.setattr(limits, "ANSWER_S", 60.0)
     assert read_back(environment) == HELD
     assert len(records(environment)) == 1
     assert restore_left() == {UUID: None}
     assert read_back(environment) == AS_FOUND
 
 
-def test_a_driver_that_hangs_while_limits_are_set_leaves_a_record(simulated: Any) -> None:
+def test_a_driver_that_hangs_while_limits_are_set_leaves_a_record(
+    simulated: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment = simulated()
     with lock() as locks:
         hold_limits(locks, BOTH)
@@ -110,12 +117,14 @@ def test_a_driver_that_hangs_while_limits_are_set_leaves_a_record(simulated: Any
         (record,) = records(environment)
         content = record.read_text()
         record.unlink()
+        monkeypatch.setattr(limits, "ANSWER_S", 2.0)
         with pytest.raises(
             LimitsError, match="the driver did not answer within 2 s; what it may have set is put"
         ):
-            hold_limits(locks, BOTH, answer_s=2)
+            hold_limits(locks, BOTH)
         record.write_text(content)
     hang(environment, hanging=False)
+    monkeypatch.setattr(limits, "ANSWER_S", 60.0)
     assert restore_left() == {UUID: None}
     assert read_back(environment) == AS_FOUND
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.machine.folders import shared_folder
 from llenergymeasure.machine.gpus.locks import GpuBusyError, lock_gpus
-from llenergymeasure.machine.shared_folder import shared_folder
 from support.users import kept_running
 
 HOLD = """

@@ -3,16 +3,11 @@
 import os
 import stat
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from llenergymeasure.machine.scheduler import (
-    current_job,
-    handed_on,
-    time_limit_over,
-)
+from llenergymeasure.machine.scheduler import handed_on, job_facts, time_limit_over
 
 SLURM = {
     "SLURM_JOB_ID": "4711",
@@ -24,13 +19,11 @@ SLURM = {
 
 
 def test_outside_of_any_job_there_is_none() -> None:
-    assert current_job({"PATH": "/bin"}) is None
+    assert job_facts({"PATH": "/bin"}) is None
 
 
 def test_a_job_says_its_number_partition_and_node() -> None:
-    job = current_job(SLURM)
-    assert job is not None
-    assert asdict(job) == {
+    assert job_facts(SLURM) == {
         "scheduler": "slurm",
         "id": "4711",
         "partition": "gpu",
@@ -41,15 +34,15 @@ def test_a_job_says_its_number_partition_and_node() -> None:
 
 
 def test_a_task_of_an_array_goes_by_the_number_that_squeue_shows() -> None:
-    job = current_job({**SLURM, "SLURM_ARRAY_JOB_ID": "4700", "SLURM_ARRAY_TASK_ID": "11"})
+    job = job_facts({**SLURM, "SLURM_ARRAY_JOB_ID": "4700", "SLURM_ARRAY_TASK_ID": "11"})
     assert job is not None
-    assert job.id == "4700_11"
+    assert job["id"] == "4700_11"
 
 
 def test_in_a_container_a_job_is_told_without_the_schedulers_own_variables() -> None:
     told = handed_on(SLURM)
     assert not [name for name in told if name.startswith("SLURM")]
-    assert current_job(told) == current_job(SLURM)
+    assert job_facts(told) == job_facts(SLURM)
     assert handed_on({"PATH": "/bin"}) == {}
 
 

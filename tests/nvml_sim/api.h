@@ -7,7 +7,6 @@
 #include "state.h"
 
 nvmlReturn_t copy_text(char *out, unsigned size, const char *text);
-void format_pci_address(const struct device *device, char *out, size_t size);
 
 /* The body of an NVML function that answers from a card: the lock is taken on the way in and let go
  * after the statement(s) in `...`, which may use `device` and set `answer`. */
@@ -23,19 +22,5 @@ void format_pci_address(const struct device *device, char *out, size_t size);
     } while (0)
 
 #define ON_DEVICE(handle, usable, ...) ON_DEVICE_CALL(CALL_OTHER, handle, usable, __VA_ARGS__)
-
-/* The same for calls a MIG device answers too: `mig` is NULL for a whole card. */
-#define ON_ANY(handle, usable, ...)                                                   \
-    do {                                                                              \
-        struct device *device;                                                        \
-        struct mig_device *mig;                                                       \
-        if (!(usable)) return NVML_ERROR_INVALID_ARGUMENT;                            \
-        nvmlReturn_t answer =                                                         \
-            session_enter_any((handle), __func__, CALL_OTHER, &device, &mig);         \
-        if (answer != NVML_SUCCESS) return answer;                                    \
-        __VA_ARGS__;                                                                  \
-        session_leave();                                                              \
-        return answer;                                                                \
-    } while (0)
 
 #endif

@@ -1,4 +1,4 @@
-/* Which time it is on the card. Times are ns of a CLOCK_MONOTONIC that a test may speed up or step. */
+/* Which time it is on the card. Times are ns of a CLOCK_MONOTONIC that a test may step. */
 #ifndef NVML_SIM_CLOCK_H
 #define NVML_SIM_CLOCK_H
 
@@ -16,10 +16,8 @@ bool clock_is_stepped(void);
 int64_t clock_now_ns(void);
 /* The same, counted from time zero. */
 int64_t clock_elapsed_ns(void);
-/* A CLOCK_MONOTONIC stamp of a program outside, in ns from time zero of the simulated time. */
+/* A stamp as clock_now_ns gives it, in ns from time zero. */
 int64_t clock_elapsed_of_ns(int64_t monotonic_ns);
-/* The same for a stamp of simulated time, as clock_now_ns gives it. */
-int64_t clock_elapsed_of_simulated_ns(int64_t simulated_ns);
 /* Wall clock (CLOCK_REALTIME, us) of a moment given in ns from time zero. */
 int64_t clock_wall_us(int64_t elapsed_ns);
 #endif

@@ -3,13 +3,9 @@
 #define NVML_SIM_COUNTER_H
 
 #include "sampler.h"
+#include "series.h"
 
 enum counter_source { COUNTER_TRUE, COUNTER_SAMPLES, COUNTER_OWN_SAMPLES };
-
-struct counter_jump {
-    int64_t at_ns;
-    double joules;
-};
 
 struct counter {
     struct ticks ticks;
@@ -19,10 +15,8 @@ struct counter {
     double gain;
     double start_mj;
     uint64_t wrap_mj; /* 0: never wraps */
-    int64_t *resets_ns;
-    size_t reset_count;
-    struct counter_jump *jumps;
-    size_t jump_count;
+    struct series resets; /* times alone */
+    struct series jumps_j;
 };
 
 /* What the counter has come to, before it wraps. */

@@ -1,8 +1,8 @@
 #include "device.h"
 
-#include <errno.h>
-#include <locale.h>
+#include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,42 +15,29 @@ void device_free(struct device *d) {
     timeline_free(&d->power);
     sensor_free(&d->sensor);
     tail_close(&d->load.tail);
+    series_free(&d->power_points);
     series_free(&d->temperature_c);
-    series_free(&d->memory_temperature_c);
     series_free(&d->throttle);
-    series_free(&d->utilization_gpu);
-    series_free(&d->utilization_memory);
     series_free(&d->used_bytes);
-    for (int i = 0; i < DOMAIN_COUNT; i++) series_free(&d->clock_mhz[i]);
-    for (unsigned i = 0; i < d->unsupported_name_count; i++) free(d->unsupported_names[i]);
-    free(d->unsupported_names);
-    free(d->unsupported_fields);
+    series_free(&d->sm_mhz);
+    free(d->mig_uuids.all);
+    free(d->not_supported.all);
     free(d->settings.limits);
-    free(d->processes);
+    free(d->processes.all);
 }
 
-bool device_power_changed(struct device *d, double from_s) {
+void device_power_changed(struct device *d, double from_s) {
     sensor_power_changed(&d->sensor, from_s);
-    return timeline_limit(&d->power, &d->demand, d->settings.limits, d->settings.limit_count);
+    timeline_limit(&d->power, &d->demand, d->settings.limits, d->settings.limit_count);
 }
 
-bool device_reset_settings(struct device *d) {
-    struct limit_step *limits = realloc(d->settings.limits, sizeof *limits);
-    if (!limits) return false;
-    limits[0] = (struct limit_step){-INFINITY, d->limit_default_w};
-    d->settings = (struct settings){
-        .limits = limits, .limit_count = 1, .persistence = d->persistence_default};
-    return device_power_changed(d, -INFINITY);
-}
-
-bool device_limit_power(struct device *d, double t_s, double limit_w) {
+void device_limit_power(struct device *d, double t_s, double limit_w) {
     struct settings *set = &d->settings;
-    struct limit_step *limits = realloc(set->limits, (set->limit_count + 1) * sizeof *limits);
-    if (!limits) return false;
-    set->limits = limits;
-    double before = limits[set->limit_count - 1].t_s;
-    limits[set->limit_count++] = (struct limit_step){fmax(t_s, before), limit_w};
-    return device_power_changed(d, fmax(t_s, before));
+    set->limits = realloc(set->limits, (set->limit_count + 1) * sizeof *set->limits);
+    if (!set->limits) abort();
+    if (set->limit_count) t_s = fmax(t_s, set->limits[set->limit_count - 1].t_s);
+    set->limits[set->limit_count++] = (struct limit_step){t_s, limit_w};
+    device_power_changed(d, t_s);
 }
 
 double device_power_limit_w(const struct device *d) {
@@ -66,39 +53,18 @@ static double load_power_w(const struct load_source *load) {
     return load->idle_w + load->load * (load->max_w - load->idle_w);
 }
 
-static void restart_load(void *context) {
-    struct load_poll *poll = context;
-    struct device *d = poll->device;
-    d->load.load = 0;
-    timeline_clear(&d->demand);
-    timeline_append(&d->demand, 0, load_power_w(&d->load));
-    poll->changed_from_s = -INFINITY;
-}
-
-static bool parse_load(const char *text, int64_t *t_ns, double *load) {
-    char *end;
-    errno = 0;
-    *t_ns = strtoll(text, &end, 10);
-    if (errno || end == text || *end != ',') return false;
-    const char *number = end + 1;
-    locale_t c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-    *load = strtod_l(number, &end, c_locale);
-    freelocale(c_locale);
-    while (*end == ' ' || *end == '\r') end++;
-    return end != number && !*end && *load >= 0 && *load <= 1;
-}
-
 static void take_load_line(void *context, char *text) {
     struct load_poll *poll = context;
     struct device *d = poll->device;
     int64_t t_ns;
     double load;
+    int end = 0;
     if (!*text || *text == '#' || strcmp(text, "t_ns,load") == 0) return;
-    if (!parse_load(text, &t_ns, &load)) {
-        char excerpt[61];
+    bool whole = sscanf(text, "%" SCNd64 ",%lf%n", &t_ns, &load, &end) == 2 && !text[end];
+    if (!whole || !(load >= 0 && load <= 1)) {
         if (!d->load.complained)
-            message_print("%s: line \"%s\" is not t_ns,load with load 0 to 1", d->load.tail.path,
-                          message_excerpt(excerpt, sizeof excerpt, text));
+            message_print("%s: line \"%.60s\" is not t_ns,load with load 0 to 1", d->load.tail.path,
+                          text);
         d->load.complained = true;
         return;
     }
@@ -114,9 +80,7 @@ static void take_load_line(void *context, char *text) {
 
 void device_poll_load(struct device *d) {
     struct load_poll poll = {d, INFINITY};
-    struct tail_reader reader = {take_load_line, restart_load, &poll};
-    if (!d->has_load) return;
-    tail_poll(&d->load.tail, &reader);
+    tail_poll(&d->load.tail, take_load_line, &poll);
     if (poll.changed_from_s < INFINITY) device_power_changed(d, poll.changed_from_s);
 }
 
@@ -136,14 +100,14 @@ uint64_t device_counter_mj(struct device *d, int64_t elapsed_ns) {
     struct counter *counter = &d->sensor.counter;
     struct counter_reading reading =
         counter_read(counter, &d->sensor.power, &d->power, elapsed_ns);
-    return counter_wrapped(counter, d->has_load ? held_up_mj(&d->load, reading) : reading.mj);
+    return counter_wrapped(counter, d->load.tail.path ? held_up_mj(&d->load, reading) : reading.mj);
 }
 
 unsigned device_clock_mhz(const struct device *d, enum clock_domain domain, double t_s) {
-    double now = series_step(&d->clock_mhz[domain], t_s);
-    const unsigned *lock = domain == DOMAIN_MEMORY ? d->settings.memory_lock_mhz
-                                                   : d->settings.gpu_lock_mhz;
-    unsigned application = d->settings.application_mhz[domain == DOMAIN_MEMORY ? 0 : 1];
+    if (domain == DOMAIN_MEMORY) return MEMORY_MHZ;
+    double now = series_step(&d->sm_mhz, t_s);
+    const unsigned *lock = d->settings.gpu_lock_mhz;
+    unsigned application = d->settings.application_mhz[1];
     if (application && now > application) now = application;
     if (lock[1]) now = fmin(fmax(now, lock[0]), lock[1]);
     return (unsigned)lround(now);

@@ -1,45 +1,29 @@
-/* A small JSON reader (RFC 8259): a whole document into one tree, freed at once. */
+/* The trace's JSON as a tree. Text stays where it is: strings are decoded in place, each value knows its
+ * offset. Of JSON all but \u escapes is read; what is not JSON is refused where it stops making sense. */
 #ifndef NVML_SIM_JSON_H
 #define NVML_SIM_JSON_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
 enum json_type { JSON_NULL, JSON_BOOL, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
 
 struct json {
     enum json_type type;
-    size_t offset;    /* byte where the value begins, for messages */
-    const char *key;  /* name inside an object, else NULL */
+    unsigned count;    /* of members or elements */
+    size_t offset;     /* byte where the value begins, for messages */
+    const char *key;   /* name inside an object, else NULL */
     struct json *next; /* next member or element */
     union {
-        bool boolean;
-        double number;
+        double number; /* of a boolean: 0 or 1 */
         const char *string;
-        struct {
-            struct json *first;
-            size_t count;
-        } list;
-    } as;
+        struct json *first;
+    };
 };
 
-struct json_document {
-    struct json *root;
-    struct json_block *blocks;
-};
-
-struct json_error {
-    size_t offset;
-    char reason[160];
-};
-
-/* text[length] must be 0. Returns false and fills error when the text is not JSON. */
-bool json_parse(const char *text, size_t length, struct json_document *document,
-                struct json_error *error);
-void json_free(struct json_document *document);
-
-/* Member of an object by name, NULL if absent; of several the last, as in Python's json. */
+/* The tree of `text`, which must outlive it; free() of the root frees all. NULL where the text is not
+ * JSON: then *reason says why, and *offset where. */
+struct json *json_parse(char *text, const char **reason, size_t *offset);
+/* Member of an object by name; NULL where it is absent or null. */
 const struct json *json_member(const struct json *object, const char *key);
-const char *json_type_name(enum json_type type);
 
 #endif

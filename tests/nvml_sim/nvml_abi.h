@@ -21,38 +21,19 @@ enum {
     NVML_ERROR_DRIVER_NOT_LOADED = 9,
     NVML_ERROR_GPU_IS_LOST = 15,
     NVML_ERROR_OPERATING_SYSTEM = 17,
-    NVML_ERROR_MEMORY = 20,
-    NVML_ERROR_ARGUMENT_VERSION_MISMATCH = 25,
     NVML_ERROR_UNKNOWN = 999
 };
 
 enum {
-    NVML_FI_DEV_ECC_CURRENT = 1,
-    NVML_FI_DEV_ECC_PENDING = 2,
-    NVML_FI_DEV_MEMORY_TEMP = 82,
     NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION = 83,
     NVML_FI_DEV_POWER_AVERAGE = 185,
-    NVML_FI_DEV_POWER_INSTANT = 186,
-    NVML_FI_DEV_POWER_MIN_LIMIT = 187,
-    NVML_FI_DEV_POWER_MAX_LIMIT = 188,
-    NVML_FI_DEV_POWER_DEFAULT_LIMIT = 189,
-    NVML_FI_DEV_POWER_CURRENT_LIMIT = 190,
-    NVML_FI_DEV_POWER_REQUESTED_LIMIT = 192
+    NVML_FI_DEV_POWER_INSTANT = 186
 };
 
-enum { NVML_TOTAL_POWER_SAMPLES = 0 };
 enum { NVML_POWER_SCOPE_GPU = 0, NVML_POWER_SCOPE_MODULE = 1 };
 enum { NVML_VALUE_TYPE_UNSIGNED_INT = 1, NVML_VALUE_TYPE_UNSIGNED_LONG_LONG = 3 };
-enum {
-    NVML_CLOCK_ID_CURRENT = 0,
-    NVML_CLOCK_ID_APP_CLOCK_TARGET = 1,
-    NVML_CLOCK_ID_APP_CLOCK_DEFAULT = 2,
-    NVML_CLOCK_ID_CUSTOMER_BOOST_MAX = 3
-};
 #define NVML_THROTTLE_SW_POWER_CAP 0x4ull
-#define NVML_THROTTLE_ALL 0x7FFull
 #define NVML_VALUE_NOT_AVAILABLE UINT64_MAX
-#define NVML_VALUE_NOT_AVAILABLE_UINT UINT32_MAX
 
 typedef union {
     double dVal;
@@ -74,27 +55,12 @@ typedef struct {
 } nvmlFieldValue_t;
 
 typedef struct {
-    unsigned long long timeStamp; /* wall clock, us */
-    nvmlValue_t sampleValue;
-} nvmlSample_t;
-
-typedef struct {
     unsigned long long total, free, used;
 } nvmlMemory_t;
 
 typedef struct {
-    unsigned version;
-    unsigned long long total, reserved, free, used;
-} nvmlMemory_v2_t;
-
-typedef struct {
     unsigned gpu, memory;
 } nvmlUtilization_t;
-
-typedef struct {
-    unsigned pid;
-    unsigned long long usedGpuMemory;
-} nvmlProcessInfo_v1_t;
 
 typedef struct {
     unsigned pid;
@@ -116,9 +82,5 @@ typedef struct {
 typedef struct {
     unsigned isC2cEnabled;
 } nvmlC2cModeInfo_v1_t;
-
-typedef struct {
-    unsigned version, powerScope, powerValueMw;
-} nvmlPowerValue_v2_t;
 
 #endif

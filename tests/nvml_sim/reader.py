@@ -100,8 +100,6 @@ def _plain(value: Any) -> Any:
         return members
     if isinstance(value, ctypes.Union):
         return {str(item[0]): getattr(value, item[0]) for item in value._fields_}
-    if isinstance(value, ctypes._SimpleCData):
-        return value.value
     if isinstance(value, (list, tuple, ctypes.Array)):
         return [_plain(item) for item in value]
     if hasattr(value, "__dict__"):

@@ -24,9 +24,8 @@ static int64_t begin_ns(const struct sampler *s, int64_t number) {
 static void keep_sum(struct sampler *s, long double sum_j) {
     if (s->sum_count == s->sum_room) {
         size_t room = s->sum_room ? s->sum_room * 2 : 64;
-        long double *grown = realloc(s->sum_j, room * sizeof *grown);
-        if (!grown) return; /* summed again the next time */
-        s->sum_j = grown;
+        s->sum_j = realloc(s->sum_j, room * sizeof *s->sum_j);
+        if (!s->sum_j) abort();
         s->sum_room = room;
     }
     s->sum_j[s->sum_count++] = sum_j;
@@ -38,8 +37,8 @@ static long double whole_steps_j(struct sampler *s, const struct timeline *power
     if (s->sum_count == 0) keep_sum(s, 0);
     if ((size_t)(until - first) < s->sum_count) return s->sum_j[until - first];
     double end_s = power->t_s[power->count - 1];
-    int64_t number = s->sum_count ? first + (int64_t)s->sum_count - 1 : first;
-    long double sum_j = s->sum_count ? s->sum_j[s->sum_count - 1] : 0;
+    int64_t number = first + (int64_t)s->sum_count - 1;
+    long double sum_j = s->sum_j[s->sum_count - 1];
     for (; number < until; number++) {
         int64_t from_ns = begin_ns(s, number), to_ns = from_ns + s->ticks.step_ns;
         int64_t made_ns = ticks_time_ns(&s->ticks, ticks_last(&s->ticks, from_ns));
@@ -48,7 +47,7 @@ static long double whole_steps_j(struct sampler *s, const struct timeline *power
             /* past the trace's end every further sample is the same: no need to walk them */
             return sum_j + shown * (until - number) * seconds(s->ticks.step_ns);
         sum_j += shown * seconds(to_ns - (from_ns > 0 ? from_ns : 0));
-        if (s->sum_count == (size_t)(number + 1 - first)) keep_sum(s, sum_j);
+        keep_sum(s, sum_j);
     }
     return sum_j;
 }

@@ -34,10 +34,6 @@ double sensor_power_w(const struct sensor *s, const struct timeline *power,
     return shown > 0 ? shown : 0;
 }
 
-double sensor_sample_w(const struct sensor *s, const struct timeline *power, int64_t end_ns) {
-    return (double)sampler_value_w(&s->power, power, s->samples_ns, end_ns);
-}
-
 void sensor_power_changed(struct sensor *s, double from_s) {
     sampler_power_changed(&s->power, from_s);
     sampler_power_changed(&s->counter.own, from_s);

@@ -17,9 +17,8 @@ struct sensor {
     int64_t average_window_ns; /* nvmlDeviceGetPowerUsage and POWER_AVERAGE; 0: the power's window */
     double noise_w;
     uint64_t seed; /* of the noise */
-    int64_t zero_every; /* the n-th renewal of each n reads 0; 0: none does */
+    unsigned zero_every; /* the n-th renewal of each n reads 0; 0: none does */
     struct counter counter;
-    int64_t samples_ns; /* nvmlDeviceGetSamples; 0: not supported */
     int64_t call_ns[CALL_KIND_COUNT]; /* how long a call takes */
 };
 
@@ -32,8 +31,6 @@ int64_t sensor_counter_update_ns(const struct sensor *sensor, int64_t elapsed_ns
 /* What the card shows at elapsed_ns (ns from time zero), in watts, never below 0. */
 double sensor_power_w(const struct sensor *sensor, const struct timeline *power,
                       enum sensor_channel channel, int64_t elapsed_ns);
-/* The sample of nvmlDeviceGetSamples that ends at end_ns: a mean over the time since the one before. */
-double sensor_sample_w(const struct sensor *sensor, const struct timeline *power, int64_t end_ns);
 /* Power changed from from_s on: sums that reach past it are made anew. */
 void sensor_power_changed(struct sensor *sensor, double from_s);
 void sensor_free(struct sensor *sensor);

@@ -2,22 +2,22 @@
 
 #include <stdlib.h>
 
-static size_t locate(const struct series *s, double t_s) {
-    size_t low = 0, high = s->count;
+size_t series_locate(const double *times_s, size_t count, double t_s) {
+    size_t low = 0, high = count;
     while (high - low > 1) {
         size_t middle = low + (high - low) / 2;
-        if (s->t_s[middle] <= t_s) low = middle;
+        if (times_s[middle] <= t_s) low = middle;
         else high = middle;
     }
     return low;
 }
 
 double series_step(const struct series *s, double t_s) {
-    return s->value[locate(s, t_s)];
+    return s->value[series_locate(s->t_s, s->count, t_s)];
 }
 
 double series_linear(const struct series *s, double t_s) {
-    size_t i = locate(s, t_s);
+    size_t i = series_locate(s->t_s, s->count, t_s);
     if (i + 1 == s->count || t_s <= s->t_s[i]) return s->value[i];
     long double span = (long double)s->t_s[i + 1] - s->t_s[i];
     return (double)(s->value[i] + (s->value[i + 1] - s->value[i]) * ((t_s - s->t_s[i]) / span));

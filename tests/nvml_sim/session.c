@@ -11,7 +11,7 @@
 #include "seconds.h"
 #include "state.h"
 
-#define SLOTS (1 + MAX_MIG_DEVICES)
+#define SLOTS 8 /* the card, and its MIG devices */
 
 /* A handle is an address in this table: valid in every session, and never mistaken for another. */
 static char handles[MAX_DEVICES * SLOTS];
@@ -48,7 +48,8 @@ static nvmlReturn_t open_session(void) {
         clock_close();
         return NVML_ERROR_UNKNOWN;
     }
-    return state_open() ? NVML_SUCCESS : NVML_ERROR_MEMORY;
+    state_open();
+    return NVML_SUCCESS;
 }
 
 nvmlReturn_t session_init(void) {
@@ -96,13 +97,12 @@ nvmlReturn_t session_check_lost(const struct device *device) {
     return session_now_s() >= device->fail_after_s ? NVML_ERROR_GPU_IS_LOST : NVML_SUCCESS;
 }
 
-static nvmlReturn_t resolve(nvmlDevice_t handle, struct device **device, struct mig_device **mig) {
+/* *mig is the number of a MIG device, 0 for a whole card. */
+static nvmlReturn_t resolve(nvmlDevice_t handle, struct device **device, unsigned *mig) {
     uintptr_t slot = (uintptr_t)handle - (uintptr_t)handles;
     if (slot >= sizeof handles || slot / SLOTS >= trace.count) return NVML_ERROR_INVALID_ARGUMENT;
     *device = &trace.devices[slot / SLOTS];
-    unsigned part = slot % SLOTS;
-    if (part > (*device)->mig_count) return NVML_ERROR_INVALID_ARGUMENT;
-    *mig = part ? &(*device)->mig[part - 1] : NULL;
+    *mig = slot % SLOTS;
     return session_check_lost(*device);
 }
 
@@ -113,19 +113,20 @@ static bool names_function(const char *name, const char *function) {
     return !function[length] || (function[length] == '_' && function[length + 1] == 'v');
 }
 
-static nvmlReturn_t check_supported(const struct device *device, const char *function) {
-    for (unsigned i = 0; i < device->unsupported_name_count; i++)
-        if (names_function(device->unsupported_names[i], function)) return NVML_ERROR_NOT_SUPPORTED;
+nvmlReturn_t session_check_supported(const struct device *device, const char *function) {
+    const struct texts *names = &device->not_supported;
+    for (unsigned i = 0; i < names->count; i++)
+        if (names_function(names->all[i], function)) return NVML_ERROR_NOT_SUPPORTED;
     return NVML_SUCCESS;
 }
 
 static nvmlReturn_t enter_card(nvmlDevice_t handle, const char *function, struct device **device,
-                               struct mig_device **mig) {
+                               unsigned *mig) {
     struct trace *ignored;
     nvmlReturn_t answer = session_enter(&ignored);
     if (answer != NVML_SUCCESS) return answer;
     answer = resolve(handle, device, mig);
-    if (answer == NVML_SUCCESS) answer = check_supported(*device, function);
+    if (answer == NVML_SUCCESS) answer = session_check_supported(*device, function);
     if (answer != NVML_SUCCESS) session_leave();
     return answer;
 }
@@ -141,7 +142,7 @@ static void sleep_ns(int64_t ns) {
 }
 
 nvmlReturn_t session_enter_any(nvmlDevice_t handle, const char *function, enum call_kind kind,
-                               struct device **device, struct mig_device **mig) {
+                               struct device **device, unsigned *mig) {
     nvmlReturn_t answer = enter_card(handle, function, device, mig);
     if (answer != NVML_SUCCESS) return answer;
     int64_t wait_ns = clock_is_stepped() ? 0 : (*device)->sensor.call_ns[kind];
@@ -151,22 +152,22 @@ nvmlReturn_t session_enter_any(nvmlDevice_t handle, const char *function, enum c
         answer = enter_card(handle, function, device, mig);
         if (answer != NVML_SUCCESS) return answer;
     }
-    state_poll(trace.devices, trace.count);
+    state_poll(&trace);
     device_poll_load(*device);
     return NVML_SUCCESS;
 }
 
 nvmlReturn_t session_enter_device(nvmlDevice_t handle, const char *function, enum call_kind kind,
                                   struct device **device) {
-    struct mig_device *mig;
+    unsigned mig;
     nvmlReturn_t answer = session_enter_any(handle, function, kind, device, &mig);
     if (answer != NVML_SUCCESS || !mig) return answer;
     session_leave();
     return NVML_ERROR_NOT_SUPPORTED;
 }
 
-nvmlDevice_t session_handle(const struct device *device, int mig) {
-    return (nvmlDevice_t)(void *)&handles[device->index * SLOTS + (unsigned)(mig + 1)];
+nvmlDevice_t session_handle(const struct device *device, unsigned mig) {
+    return (nvmlDevice_t)(void *)&handles[device->index * SLOTS + mig % SLOTS];
 }
 
 double session_now_s(void) {

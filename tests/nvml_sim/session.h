@@ -19,11 +19,14 @@ struct trace *session_trace(void);
  * unsupported and a MIG handle are answered here; a call that takes its time waits here, without the lock. */
 nvmlReturn_t session_enter_device(nvmlDevice_t handle, const char *function, enum call_kind kind,
                                   struct device **device);
-/* The same for the calls a MIG device answers as well; *mig is NULL for a whole card. */
+/* The same for the calls a MIG device answers as well; *mig is 0 for a whole card, else
+ * the number of its MIG device. */
 nvmlReturn_t session_enter_any(nvmlDevice_t handle, const char *function, enum call_kind kind,
-                               struct device **device, struct mig_device **mig);
-/* Handle of a card, or of its MIG device number `mig` (-1: the card). */
-nvmlDevice_t session_handle(const struct device *device, int mig);
+                               struct device **device, unsigned *mig);
+/* Handle of a card, or of its MIG device number `mig`, from 1. */
+nvmlDevice_t session_handle(const struct device *device, unsigned mig);
+/* NVML_ERROR_NOT_SUPPORTED where the trace names the function, or the number of a field. */
+nvmlReturn_t session_check_supported(const struct device *device, const char *function);
 /* Inside a session: NVML_ERROR_GPU_IS_LOST once the card has failed. */
 nvmlReturn_t session_check_lost(const struct device *device);
 

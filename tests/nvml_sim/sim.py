@@ -93,10 +93,8 @@ class Sensor:
     counter_jumps: Points = ()
     counter_stalls: Sequence[tuple[float, float, str]] = ()
     power_skip: float = 0
-    power_stalls: Sequence[tuple[float, float]] = ()
     zero_every: int = 0
     call_ms: Mapping[str, float] | None = None
-    samples_ms: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The trace's `sensor` object."""
@@ -104,13 +102,7 @@ class Sensor:
 
     def power_ticks(self) -> Ticks:
         """When power is renewed."""
-        return Ticks(
-            _ns(self.update_ms),
-            _ns(self.phase_ms),
-            skip=self.power_skip,
-            stalls_ns=[(_time_ns(start), _time_ns(end)) for start, end in self.power_stalls],
-            seeds=(0, 3),
-        )
+        return Ticks(_ns(self.update_ms), _ns(self.phase_ms), skip=self.power_skip, seeds=(0, 3))
 
     def counter_ticks(self) -> Ticks:
         """When the counter steps."""
@@ -126,24 +118,6 @@ class Sensor:
     def own_ticks(self) -> Ticks:
         """When a counter from "own_samples" samples power."""
         return Ticks(_ns(self.counter_sample_ms), _ns(self.counter_sample_phase_ms))
-
-
-# As published (arXiv 2312.02741), and as measured on one H100 SXM (HBM3, 80 GB; driver 580).
-PRESETS: Mapping[str, Sensor] = {
-    "V100": Sensor(update_ms=20, window_ms=10),
-    "A100 PCIe": Sensor(update_ms=101, window_ms=25),
-    "RTX 3090": Sensor(update_ms=100, window_ms=100),
-    "H100 SXM": Sensor(
-        update_ms=100,
-        window_ms=25,
-        average_window_ms=1000,
-        counter_update_ms=100,
-        counter_lag_ms=10,
-        counter_jitter_ms=2,
-        call_ms={"counter": 3.2},
-        samples_ms=20,
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -194,15 +168,6 @@ class Device:
             return 0
         return round(self._sample_w(ticks.time_ns(number), window_ms) * 1000)
 
-    def recent_samples(self, elapsed_ns: int) -> list[tuple[int, int]]:
-        """What nvmlDeviceGetSamples gives: for each sample its end (ns from time zero) and mW."""
-        step_ms = self.sensor.samples_ms
-        if step_ms is None:
-            return []
-        last = elapsed_ns // _ns(step_ms)
-        ends_ns = [number * _ns(step_ms) for number in range(last - 119, last + 1)]
-        return [(end_ns, round(self._sample_w(end_ns, step_ms) * 1000)) for end_ns in ends_ns]
-
     def _mean_w(self, end_ns: int, window_ms: float) -> Fraction:
         end, start = Fraction(end_ns, NS_PER_S), Fraction(end_ns - _ns(window_ms), NS_PER_S)
         if start == end:
@@ -246,7 +211,7 @@ class Trace:
         """Write the file into `folder` and return its path."""
         path = folder / name
         content = {"devices": [device.as_json() for device in self.devices], **self.keys}
-        path.write_text(json.dumps(content), encoding="utf-8")
+        path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         return path
 
 
@@ -300,7 +265,7 @@ def environment(
         t0_ns: time zero in CLOCK_MONOTONIC ns; None: now, so that every process given this
             environment agrees on it.
         state: file for what callers set; None: each process keeps its own.
-        clock: a clock file, or "xN" for N times real time.
+        clock: a clock file.
         library_folder: folder with libnvidia-ml.so.1.
         base: variables to start from; None: this process' own.
         computes: transformers is to look as if it computed on the card (``on_gpu``); False: as a
@@ -350,6 +315,16 @@ def library_or_reason() -> tuple[Path | None, str]:
     if made.returncode != 0:
         raise RuntimeError(f"the simulated card does not build:\n{made.stderr}")
     return BUILD / LIBRARY_NAME, ""
+
+
+def library_or_skip() -> Path:
+    """The built library's path; a test that asks is skipped where there is none."""
+    import pytest
+
+    path, reason = library_or_reason()
+    if path is None:
+        pytest.skip(reason)
+    return path
 
 
 def run_python(

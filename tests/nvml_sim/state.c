@@ -13,46 +13,25 @@
 #include "seconds.h"
 
 static const char *const setting_names[SETTING_COUNT] = {
-    "power_limit_mw", "gpu_locked_clocks_mhz", "memory_locked_clocks_mhz",
-    "application_clocks_mhz", "persistence_mode"};
+    "power_limit_mw", "gpu_locked_clocks_mhz", "application_clocks_mhz"};
 
 static struct tail tail;
 static bool complained;
 
-struct devices {
-    struct device *first;
-    unsigned count;
-};
-
 static void apply(struct device *d, int64_t t_ns, enum setting setting, unsigned a, unsigned b) {
-    struct settings *set = &d->settings;
-    unsigned *pair = NULL;
-    switch (setting) {
-    case SETTING_POWER_LIMIT:
-        device_limit_power(d, seconds(clock_elapsed_of_simulated_ns(t_ns)), a / 1000.0);
-        return;
-    case SETTING_PERSISTENCE:
-        set->persistence = a != 0;
-        return;
-    case SETTING_GPU_LOCKED_CLOCKS:
-        pair = set->gpu_lock_mhz;
-        break;
-    case SETTING_MEMORY_LOCKED_CLOCKS:
-        pair = set->memory_lock_mhz;
-        break;
-    case SETTING_APPLICATION_CLOCKS:
-        pair = set->application_mhz;
-        break;
-    case SETTING_COUNT:
+    if (setting == SETTING_POWER_LIMIT) {
+        device_limit_power(d, seconds(clock_elapsed_of_ns(t_ns)), a / 1000.0);
         return;
     }
+    unsigned *pair = setting == SETTING_GPU_LOCKED_CLOCKS ? d->settings.gpu_lock_mhz
+                                                          : d->settings.application_mhz;
     pair[0] = a;
     pair[1] = b;
 }
 
-static struct device *find_device(const struct devices *devices, const char *uuid) {
-    for (unsigned i = 0; i < devices->count; i++)
-        if (strcmp(devices->first[i].uuid, uuid) == 0) return &devices->first[i];
+static struct device *find_device(const struct trace *trace, const char *uuid) {
+    for (unsigned i = 0; i < trace->count; i++)
+        if (strcmp(trace->devices[i].uuid, uuid) == 0) return &trace->devices[i];
     return NULL;
 }
 
@@ -65,10 +44,8 @@ static void take_line(void *context, char *text) {
     enum setting setting = 0;
     while (whole && setting < SETTING_COUNT && strcmp(setting_names[setting], name) != 0) setting++;
     if (!whole || text[end] || setting == SETTING_COUNT) {
-        char excerpt[81];
         if (!complained)
-            message_print("%s: line \"%s\" is not a setting and not used", tail.path,
-                          message_excerpt(excerpt, sizeof excerpt, text));
+            message_print("%s: line \"%.80s\" is not a setting and not used", tail.path, text);
         complained = true;
         return;
     }
@@ -76,25 +53,18 @@ static void take_line(void *context, char *text) {
     if (device) apply(device, t_ns, setting, a, b);
 }
 
-static void restart(void *context) {
-    const struct devices *devices = context;
-    for (unsigned i = 0; i < devices->count; i++) device_reset_settings(&devices->first[i]);
-}
-
-bool state_open(void) {
+void state_open(void) {
     const char *path = getenv("NVML_SIM_STATE");
     complained = false;
-    return !path || !*path || tail_open(&tail, path);
+    if (path && *path) tail_open(&tail, path);
 }
 
 void state_close(void) {
     tail_close(&tail);
 }
 
-void state_poll(struct device *devices, unsigned count) {
-    struct devices all = {devices, count};
-    struct tail_reader reader = {take_line, restart, &all};
-    tail_poll(&tail, &reader);
+void state_poll(struct trace *trace) {
+    tail_poll(&tail, take_line, trace);
 }
 
 /* One write with O_APPEND: lines of several processes never mix, and readers take whole lines only. */
@@ -107,8 +77,8 @@ static bool append_line(const char *line) {
     return done;
 }
 
-bool state_set(struct device *devices, unsigned count, struct device *device, enum setting setting,
-               unsigned a, unsigned b) {
+bool state_set(struct trace *trace, struct device *device, enum setting setting, unsigned a,
+               unsigned b) {
     int64_t now_ns = clock_now_ns();
     char line[200];
     if (!tail.path) {
@@ -118,6 +88,6 @@ bool state_set(struct device *devices, unsigned count, struct device *device, en
     snprintf(line, sizeof line, "%" PRId64 " %s %s %u %u\n", now_ns, device->uuid,
              setting_names[setting], a, b);
     if (!append_line(line)) return false;
-    state_poll(devices, count);
+    state_poll(trace);
     return true;
 }

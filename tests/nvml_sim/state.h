@@ -5,23 +5,21 @@
 
 #include <stdbool.h>
 
-#include "device.h"
+#include "trace.h"
 
 enum setting {
     SETTING_POWER_LIMIT,        /* mW */
     SETTING_GPU_LOCKED_CLOCKS,  /* MHz, MHz; 0 0: none */
-    SETTING_MEMORY_LOCKED_CLOCKS,
-    SETTING_APPLICATION_CLOCKS, /* memory MHz, graphics MHz; 0 0: the default */
-    SETTING_PERSISTENCE,        /* 0 or 1 */
+    SETTING_APPLICATION_CLOCKS, /* memory MHz, graphics MHz; 0 0: the default. No call sets them */
     SETTING_COUNT
 };
 
-bool state_open(void);
+void state_open(void);
 void state_close(void);
 /* Takes in what other processes have set. */
-void state_poll(struct device *devices, unsigned count);
+void state_poll(struct trace *trace);
 /* False when the state file cannot be written. */
-bool state_set(struct device *devices, unsigned count, struct device *device, enum setting setting,
-               unsigned a, unsigned b);
+bool state_set(struct trace *trace, struct device *device, enum setting setting, unsigned a,
+               unsigned b);
 
 #endif

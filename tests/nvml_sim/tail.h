@@ -2,26 +2,16 @@
 #ifndef NVML_SIM_TAIL_H
 #define NVML_SIM_TAIL_H
 
-#include <stdbool.h>
 #include <sys/types.h>
 
 struct tail {
-    char *path;
-    bool seen;
-    dev_t device;
-    ino_t inode;
+    char *path; /* NULL: there is none */
     off_t offset;
 };
 
-struct tail_reader {
-    void (*line)(void *context, char *text); /* one whole line, its newline cut off */
-    void (*restart)(void *context); /* the file was replaced, shortened or removed */
-    void *context;
-};
-
-bool tail_open(struct tail *tail, const char *path);
+void tail_open(struct tail *tail, const char *path);
 void tail_close(struct tail *tail);
-/* Hands on the lines that are new since the last call; a line without its newline waits. */
-void tail_poll(struct tail *tail, const struct tail_reader *reader);
+/* Hands on the lines that are new since the last call, their newlines cut off; a line without one waits. */
+void tail_poll(struct tail *tail, void (*take)(void *context, char *text), void *context);
 
 #endif

@@ -1,27 +1,25 @@
 #include "timeline.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 
-static bool reserve(struct timeline *line, size_t room) {
-    if (room <= line->room) return true;
-    size_t grown = line->room ? line->room * 2 : 16;
-    if (grown < room) grown = room;
-    double *t = realloc(line->t_s, grown * sizeof *t);
-    if (t) line->t_s = t;
-    double *w = realloc(line->power_w, grown * sizeof *w);
-    if (w) line->power_w = w;
-    long double *e = realloc(line->energy_j, grown * sizeof *e);
-    if (e) line->energy_j = e;
-    if (!t || !w || !e) return false;
-    line->room = grown;
-    return true;
+#include "series.h"
+
+/* Room for one more point. */
+static void grow(struct timeline *line) {
+    if (line->count < line->room) return;
+    line->room = line->room ? line->room * 2 : 16;
+    line->t_s = realloc(line->t_s, line->room * sizeof *line->t_s);
+    line->power_w = realloc(line->power_w, line->room * sizeof *line->power_w);
+    line->energy_j = realloc(line->energy_j, line->room * sizeof *line->energy_j);
+    if (!line->t_s || !line->power_w || !line->energy_j) abort();
 }
 
-bool timeline_append(struct timeline *line, double t_s, double power_w) {
+void timeline_append(struct timeline *line, double t_s, double power_w) {
     size_t n = line->count;
     if (n && t_s < line->t_s[n - 1]) t_s = line->t_s[n - 1];
-    if (n && t_s == line->t_s[n - 1] && power_w == line->power_w[n - 1]) return true;
-    if (!reserve(line, n + 1)) return false;
+    if (n && t_s == line->t_s[n - 1] && power_w == line->power_w[n - 1]) return;
+    grow(line);
     line->t_s[n] = t_s;
     line->power_w[n] = power_w;
     line->energy_j[n] = 0;
@@ -31,7 +29,6 @@ bool timeline_append(struct timeline *line, double t_s, double power_w) {
         line->energy_j[n] = line->energy_j[n - 1] + span * mean;
     }
     line->count = n + 1;
-    return true;
 }
 
 void timeline_clear(struct timeline *line) {
@@ -43,17 +40,6 @@ void timeline_free(struct timeline *line) {
     free(line->power_w);
     free(line->energy_j);
     *line = (struct timeline){0};
-}
-
-/* Index of the last point at or before t_s, which lies inside the points' range. */
-static size_t locate(const struct timeline *line, double t_s) {
-    size_t low = 0, high = line->count;
-    while (high - low > 1) {
-        size_t middle = low + (high - low) / 2;
-        if (line->t_s[middle] <= t_s) low = middle;
-        else high = middle;
-    }
-    return low;
 }
 
 static long double power_inside(const struct timeline *line, size_t i, double t_s) {
@@ -69,7 +55,7 @@ static long double energy_to(const struct timeline *line, double t_s) {
     if (t_s <= line->t_s[0]) return ((long double)t_s - line->t_s[0]) * line->power_w[0];
     if (t_s >= line->t_s[last])
         return line->energy_j[last] + ((long double)t_s - line->t_s[last]) * line->power_w[last];
-    size_t i = locate(line, t_s);
+    size_t i = series_locate(line->t_s, line->count, t_s);
     long double mean = (line->power_w[i] + power_inside(line, i, t_s)) / 2;
     return line->energy_j[i] + ((long double)t_s - line->t_s[i]) * mean;
 }
@@ -80,7 +66,7 @@ long double timeline_energy_j(const struct timeline *line, double from_s, double
 
 double timeline_power_w(const struct timeline *line, double t_s) {
     if (t_s < line->t_s[0]) return line->power_w[0];
-    return (double)power_inside(line, locate(line, t_s), t_s);
+    return (double)power_inside(line, series_locate(line->t_s, line->count, t_s), t_s);
 }
 
 double timeline_peak_w(const struct timeline *line) {
@@ -102,50 +88,51 @@ static double least(double a, double b) {
 }
 
 /* One linear stretch under one constant limit. */
-static bool put_stretch(struct limiter *l, double a, double wa, double b, double wb) {
-    if (!timeline_append(l->out, a, least(wa, l->limit_w))) return false;
+static void put_stretch(struct limiter *l, double a, double wa, double b, double wb) {
+    timeline_append(l->out, a, least(wa, l->limit_w));
     bool crosses = (wa < l->limit_w) != (wb < l->limit_w) && b > a && wa != wb;
     if (crosses) {
         double at = a + (b - a) * ((l->limit_w - wa) / (wb - wa));
-        if (!timeline_append(l->out, least(at, b), l->limit_w)) return false;
+        timeline_append(l->out, least(at, b), l->limit_w);
     }
-    return timeline_append(l->out, b, least(wb, l->limit_w));
+    timeline_append(l->out, b, least(wb, l->limit_w));
 }
 
 /* One linear stretch of demand, cut where a limit begins inside it. */
-static bool put_demand(struct limiter *l, double a, double wa, double b, double wb) {
+static void put_demand(struct limiter *l, double a, double wa, double b, double wb) {
     while (l->next < l->count && l->limits[l->next].t_s < b) {
         const struct limit_step *step = &l->limits[l->next++];
         if (step->t_s > a) {
             double w = wa + (wb - wa) * ((step->t_s - a) / (b - a));
-            if (!put_stretch(l, a, wa, step->t_s, w)) return false;
+            put_stretch(l, a, wa, step->t_s, w);
             a = step->t_s;
             wa = w;
         }
         l->limit_w = step->limit_w;
     }
-    return put_stretch(l, a, wa, b, wb);
+    put_stretch(l, a, wa, b, wb);
 }
 
-bool timeline_limit(struct timeline *out, const struct timeline *demand,
+void timeline_limit(struct timeline *out, const struct timeline *demand,
                     const struct limit_step *limits, size_t limit_count) {
     struct limiter l = {out, limits, limit_count, 1, limits[0].limit_w};
     double t = demand->t_s[0], w = demand->power_w[0];
     timeline_clear(out);
     if (limit_count > 1 && limits[1].t_s < t) {
         double first = limits[1].t_s;
-        if (!put_demand(&l, first, w, first, w) || !put_demand(&l, first, w, t, w)) return false;
+        put_demand(&l, first, w, first, w);
+        put_demand(&l, first, w, t, w);
     }
     for (size_t i = 0; i < demand->count; i++) {
-        if (!put_demand(&l, t, w, demand->t_s[i], demand->power_w[i])) return false;
+        put_demand(&l, t, w, demand->t_s[i], demand->power_w[i]);
         t = demand->t_s[i];
         w = demand->power_w[i];
     }
     while (l.next < l.count) {
         const struct limit_step *step = &l.limits[l.next++];
-        if (!put_stretch(&l, t, w, step->t_s, w)) return false;
+        put_stretch(&l, t, w, step->t_s, w);
         t = step->t_s;
         l.limit_w = step->limit_w;
     }
-    return put_stretch(&l, t, w, t, w);
+    put_stretch(&l, t, w, t, w);
 }

@@ -2,7 +2,6 @@
 #ifndef NVML_SIM_TIMELINE_H
 #define NVML_SIM_TIMELINE_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
 /* Points (t_s ascending, two equal times make a step); before the first point its value holds,
@@ -18,8 +17,8 @@ struct limit_step {
     double t_s, limit_w;
 };
 
-/* Appends a point; an earlier time than the last point's is moved up to it. False: no memory. */
-bool timeline_append(struct timeline *line, double t_s, double power_w);
+/* Appends a point; an earlier time than the last point's is moved up to it. */
+void timeline_append(struct timeline *line, double t_s, double power_w);
 void timeline_clear(struct timeline *line);
 void timeline_free(struct timeline *line);
 
@@ -30,7 +29,7 @@ double timeline_power_w(const struct timeline *line, double t_s);
 double timeline_peak_w(const struct timeline *line);
 
 /* Replaces `out` by min(demand, limit) with the crossing points put in, so it stays exact. */
-bool timeline_limit(struct timeline *out, const struct timeline *demand,
+void timeline_limit(struct timeline *out, const struct timeline *demand,
                     const struct limit_step *limits, size_t limit_count);
 
 #endif

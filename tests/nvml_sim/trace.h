@@ -7,8 +7,8 @@
 struct trace {
     struct device *devices;
     unsigned count;
-    char driver_version[80], nvml_version[80];
-    int cuda_version; /* 1000 * major + 10 * minor */
+    char driver_version[80];
+    char cuda_version[16]; /* "12.8" */
 };
 
 /* Prints one line on stderr (file, offset, reason) and returns false where the file is no good. */

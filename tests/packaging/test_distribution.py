@@ -105,10 +105,9 @@ def test_a_base_install_is_light_and_works(clean: Path, tmp_path: Path) -> None:
         "import llenergymeasure.run.result.build_result, llenergymeasure.recording.recorder\n"
         "with llenergymeasure.meter() as energy:\n    sum(range(100000))\n"
         "assert energy.window_s > 0\n"
-        "from llenergymeasure.containers.images import containers_folder\n"
-        "from llenergymeasure.installation import engine_install\n"
+        "from llenergymeasure.installation import engine_install, workflow_root\n"
         "assert open(engine_install('vllm').removeprefix('pip install -r ')).read()\n"
-        "assert (containers_folder() / 'vllm.def').is_file()\n"
+        "assert (workflow_root() / 'containers' / 'vllm.def').is_file()\n"
         "print(llenergymeasure.__version__, llenergymeasure.__file__)\n"
         "print(sorted(set(sys.modules) & {'torch', 'scipy', 'pandas', 'snakemake', 'typer'}))"
     )

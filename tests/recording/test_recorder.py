@@ -23,9 +23,8 @@ from support.recording import (
     environment,
     recorder,
     uuid,
-    wait_for,
 )
-from support.studies import ROOT
+from support.studies import ROOT, wait_for
 
 RAMP = [(0.0, 100.0), (600.0, 700.0)]
 MS = 1_000_000
@@ -197,7 +196,7 @@ def test_a_killed_recorder_leaves_all_but_the_last_moment(tmp_path: Path) -> Non
         time.sleep(4)
         killed_ns = time.monotonic_ns()
         os.kill(process.pid, signal.SIGKILL)
-        assert wait_for(lambda: not process.alive())
+        wait_for(lambda: not process.alive(), 30)
         assert process.stop(STOP_S) == -signal.SIGKILL
 
     samples = read_samples(tmp_path / "samples.arrows")
@@ -230,7 +229,7 @@ def test_the_recorder_ends_with_its_parent_and_ends_well(tmp_path: Path) -> None
         pid = int(parent.stdout.readline())
         parent.kill()
 
-    assert wait_for(lambda: not _runs(pid))
+    wait_for(lambda: not _runs(pid), 30)
     assert read_samples(tmp_path / "samples.arrows").complete
 
 
@@ -249,7 +248,7 @@ def test_sigterm_ends_it_well_and_a_persons_interrupt_does_not_end_it(tmp_path: 
         time.sleep(0.7)
         assert process.alive()
         os.kill(process.pid, signal.SIGTERM)
-        assert wait_for(lambda: not process.alive())
+        wait_for(lambda: not process.alive(), 30)
         assert process.stop(STOP_S) == 0
 
     assert read_samples(tmp_path / "samples.arrows").complete
@@ -394,9 +393,7 @@ def test_a_machine_with_no_card_lists_what_is_missing_and_estimates(tmp_path: Pa
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     command = [sys.executable, str(ROOT / "benchmarks" / "recorder_memory.py")]
     measured = tmp_path / "memory.json"
     subprocess.run([*command, "--seconds", "600", "--json", str(measured)], check=True, timeout=280)

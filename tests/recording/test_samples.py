@@ -165,6 +165,13 @@ def test_a_header_of_a_later_version_is_refused_and_new_keys_are_passed_over() -
         Header.from_json(json.dumps(content))
 
 
+@pytest.mark.parametrize("change", [("started_at", "stasted_at"), ('"nvml"', "nvml"), ("{", "[")])
+def test_a_changed_byte_of_the_header_is_said(change: tuple[str, str]) -> None:
+    text = header(INFO).to_json().replace(*change, 1)
+    with pytest.raises(ResultsError, match="header of the samples is damaged"):
+        Header.from_json(text)
+
+
 @pytest.mark.parametrize("content", [b"", b"not a recording"])
 def test_what_is_not_a_recording_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "samples.arrows"

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from llenergymeasure.run.result.build_result import other_lengths
+from llenergymeasure.run.result.doubts import other_lengths
 
 EIGHT = {"model": "m", "backend": "vllm", "max_output_tokens": 8}
 

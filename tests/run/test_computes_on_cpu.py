@@ -13,9 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.system]
 @pytest.fixture
 def card(tmp_path: Path) -> dict[str, str]:
     """A card that idles at 25 W, whatever the CPU does."""
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     trace = sim.Trace([sim.Device(power_w=[(0.0, 25.0)])]).write(tmp_path)
     return sim.environment(trace, base={}, computes=False)
 

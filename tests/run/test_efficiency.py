@@ -125,15 +125,15 @@ def test_utilisation_is_the_mean_inside_the_window_of_the_cards_at_work() -> Non
     ]
     header = Header(None, None, "host", 0, "2026-01-01T00:00:00+00:00")
     samples = make_samples(rows, header)
-    assert utilisation(samples, (100, 200), ["a"], on_gpu=True) == {
+    assert utilisation(samples, (100, 200), ["a"]) == {
         "gpu_utilization_percent": 90.0,
         "memory_utilization_percent": 40.0,
         "device_memory_used_max_bytes": 6_000_000_000,
     }
-    empty = utilisation(samples, (300, 400), ["a"], on_gpu=True)
+    empty = utilisation(samples, (300, 400), ["a"])
     assert empty["gpu_utilization_percent"] is None
     assert "no sample" in empty["utilization_unavailable"]
-    on_cpu = utilisation(samples, (100, 200), ["a"], on_gpu=False)
+    on_cpu = utilisation(samples, (100, 200), [])
     assert on_cpu == {"utilization_unavailable": "no GPU does the work"}
 
 
@@ -209,7 +209,7 @@ def test_clocks_are_those_of_a_card_at_work_and_say_what_held_them_down() -> Non
         looks("a", "memory_clock_mhz", 1593, *[2619] * 8),
         looks("other", "sm_clock_mhz", *[210] * 9),
     )
-    found = clock_state(samples, (0, 5 * SECOND), ["a"], on_gpu=True)
+    found = clock_state(samples, (0, 5 * SECOND), ["a"])
     assert found is not None
     assert found.model_dump() == {
         "sm_clock_median_mhz": 1980,
@@ -223,16 +223,16 @@ def test_clocks_are_those_of_a_card_at_work_and_say_what_held_them_down() -> Non
         "slowed_by_heat_share": pytest.approx(1 / 9),
         "slowed_by": ["sw_power_cap", "hw_thermal_slowdown"],
     }
-    capped = clock_state(samples, (3 * SECOND, 7 * SECOND // 2), ["a"], on_gpu=True)
+    capped = clock_state(samples, (3 * SECOND, 7 * SECOND // 2), ["a"])
     assert capped is not None
     assert (capped.sm_clock_max_mhz, capped.sm_clock_free_mhz) == (1515, None)
-    assert clock_state(samples, (0, 5 * SECOND), ["a"], on_gpu=False) is None
-    assert clock_state(samples, (0, 5 * SECOND), ["silent"], on_gpu=True) is None
+    assert clock_state(samples, (0, 5 * SECOND), []) is None
+    assert clock_state(samples, (0, 5 * SECOND), ["silent"]) is None
 
 
 def test_of_a_card_that_gives_no_reasons_what_held_it_down_is_not_known() -> None:
     samples = recorded(looks("a", "sm_clock_mhz", 1980, 1500))
-    found = clock_state(samples, (0, SECOND), ["a"], on_gpu=True)
+    found = clock_state(samples, (0, SECOND), ["a"])
     assert found is not None
     assert (found.sm_clock_median_mhz, found.sm_clock_free_mhz) == (1740, None)
     assert (found.slowed_share, found.slowed_by) == (None, None)

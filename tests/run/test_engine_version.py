@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.run.preflight.engine_version import check_engine_version
+from llenergymeasure.run.preflight.checks import check_engine_version
 
 
 def experiment(backend: str = "sglang", **values: Any) -> ExperimentConfig:

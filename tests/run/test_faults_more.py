@@ -11,8 +11,8 @@ import pytest
 
 from llenergymeasure.workload.models.tiny import tiny_llama_folder
 from nvml_sim import sim
-from support.attempts import Attempt, start, wait_for
-from support.studies import SERVED, living, result_times, snakemake, write_study
+from support.attempts import Attempt, start
+from support.studies import SERVED, living, result_times, snakemake, wait_for, write_study
 
 pytestmark = pytest.mark.slow
 
@@ -143,9 +143,7 @@ def test_results_on_a_file_system_that_is_read_only(small_disk: Path) -> None:
 
 
 def card_variables(folder: Path, **keys: Any) -> dict[str, str]:
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     card = sim.Device(power_w=((0.0, 250.0), (100000.0, 250.0)), keys=keys)
     return sim.environment(sim.Trace((card,)).write(folder), t0_ns=time.monotonic_ns(), base={})
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from run.fault_list import Fault, faults
-from support.misbehaving_server import FAILED, FINE, MARKED
+from support.failed_answers import FAILED
 from support.studies import ROOT
+from support.whole_answers import FINE, MARKED
 from workload.test_published_files import READ, REFUSED, TRACES
 
 FAULTS, CONDITIONS = ((ROOT / "docs" / name).read_text() for name in ("faults.md", "conditions.md"))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from support.attempts import start, wait_for
-from support.studies import living
+from support.attempts import start
+from support.studies import living, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.system]
 

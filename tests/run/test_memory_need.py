@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.run.preflight.memory import MemoryNeed, memory_need
+from llenergymeasure.run.preflight.memory import MemoryNeed, computes_in, memory_need
+from llenergymeasure.run.result.flops import flops_record
 from llenergymeasure.workload.models.resolve import resolve_model
 
 
@@ -28,3 +29,38 @@ def test_an_engine_s_own_settings_count(backend: str) -> None:
     plain = need(backend)
     assert need(backend, quantization="fp8").weights_bytes == plain.weights_bytes / 2
     assert need(backend, kv_cache_dtype="fp8_e5m2").cache_bytes == plain.cache_bytes / 2
+
+
+@pytest.mark.parametrize(
+    ("backend", "settings", "precision"),
+    [
+        ("vllm", {"engine": {}}, "bf16"),
+        ("vllm", {"engine": {"quantization": "awq"}}, "bf16"),  # of weights alone
+        ("vllm", {"engine": {"quantization": "fp8"}}, "fp8"),
+        ("sglang", {"engine": {"quantization": "modelopt_fp4"}}, "modelopt_fp4"),
+        ("pytorch", {"load_in_4bit": True}, "bf16"),
+        ("pytorch", {"load_in_8bit": True}, "8bit"),
+    ],
+)
+def test_what_a_quantised_model_computes_in(
+    backend: str, settings: dict[str, Any], precision: str
+) -> None:
+    """No share of a 16-bit peak rate is stated of eight bits, whose own peak is twice as high."""
+    given = {"model": "Llama-3.1-8B", "weights": "random", "backend": backend, backend: settings}
+    config = ExperimentConfig.model_validate(given)
+    assert computes_in(config, resolve_model(config)) == precision
+    gpus = ["NVIDIA H100 80GB HBM3"]
+    found = flops_record(
+        {
+            "per_request": 1e12,
+            "per_output_token": 1e10,
+            "method": "architecture",
+            "confidence": "high",
+        },
+        requests=1,
+        work_s=1.0,
+        gross_j=1.0,
+        precision=precision,
+        gpus=gpus,
+    )
+    assert (found.mfu is None) == (precision != "bf16")

@@ -9,6 +9,7 @@ import pytest
 
 from llenergymeasure.run.preflight.forecast import Forecast
 from nvml_sim import sim
+from support.recording import uuid
 from support.studies import llem, write_study
 
 GIB = 2**30
@@ -26,13 +27,12 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-def told(config: dict[str, Any], total_bytes: int) -> str:
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+def told(config: dict[str, Any], total_bytes: int, cards: int = 1) -> str:
+    sim.library_or_skip()
     with tempfile.TemporaryDirectory() as folder:
-        card = sim.Device(name="Card", keys={"memory": {"total_bytes": total_bytes}})
-        variables = sim.environment(sim.Trace((card,)).write(Path(folder)))
+        keys = {"memory": {"total_bytes": total_bytes}}
+        there = [sim.Device(name="Card", uuid=uuid(place), keys=keys) for place in range(cards)]
+        variables = sim.environment(sim.Trace(there).write(Path(folder)))
         variables.pop("CUDA_VISIBLE_DEVICES", None)
         done = sim.run_python(TELL, variables, json.dumps([{"backend": "pytorch", **config}]))
     assert done.returncode == 0, done.stderr
@@ -52,6 +52,24 @@ def test_the_verdict_follows_the_card(gib: int, verdict: str) -> None:
 def test_a_model_that_can_be_spread_spills() -> None:
     line = told({**LLAMA_8B, "pytorch": {"device_map": "auto"}}, 8 * GIB)
     assert "what is too much goes to slower memory" in line
+
+
+def test_a_model_cut_into_slices_has_the_memory_of_all_its_gpus() -> None:
+    line = told({**LLAMA_8B, "pytorch": {"tensor_parallel_size": 2}}, 12 * GIB, cards=2)
+    assert "the memory of 2 GPUs is 25.8 GB: fits" in line
+    copied = told({**LLAMA_8B, "pytorch": {"num_processes": 2}}, 12 * GIB, cards=2)
+    assert "the memory of GPU Card is 12.9 GB: too large" in copied
+
+
+@pytest.mark.parametrize(
+    ("model", "verdict"),
+    [("llama-3.1-8b", "too large"), ("mixtral-8x7b", "fits")],  # whose experts are shared out
+)
+def test_each_copy_of_an_engine_has_its_part_of_the_gpus(model: str, verdict: str) -> None:
+    engine = {"data_parallel_size": 2}
+    config = {**LLAMA_8B, "model": model, "backend": "vllm", "vllm": {"engine": engine}}
+    gib = 12 if verdict == "too large" else 60
+    assert verdict in told(config, gib * GIB, cards=2)
 
 
 def test_what_is_not_known_is_said() -> None:

@@ -16,39 +16,23 @@ from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.backends.serving.events import read_answer
 from llenergymeasure.backends.serving.exchange import Exchange
 from llenergymeasure.errors import BackendError
-from llenergymeasure.results.record import Energy
-from llenergymeasure.results.serving import Serving
 from llenergymeasure.run.engine.traffic import Sent
-from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA, traffic_table
+from llenergymeasure.run.result.doubts import traffic_doubts
+from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA
 from llenergymeasure.run.result.traffic_result import ServedRun
 from llenergymeasure.units import VALIDITY
 from llenergymeasure.workload.conversations import Turn
 from llenergymeasure.workload.prompts import traffic_prompts
 from llenergymeasure.workload.requests import Request
 from support import misbehaving_server as ways
+from support import serving_runs
+from support.failed_answers import FAILED
 from support.misbehaving_server import PROMPT, MisbehavingServer, Way, misbehaving
-from support.serving_runs import experiment
+from support.serving_runs import experiment, record
+from support.whole_answers import FINE, MARKED
 
 REQUESTS = 4
 SLO = {"ttft_ms": 5000, "tpot_ms": 1000}
-
-
-class Counted:
-    """Stands where the engine would be: every prompt is as long as it was sent."""
-
-    counts_for_free = True
-
-    def expected_input_tokens(self, request: Request) -> int:
-        return len(request.prompt_token_ids)
-
-
-class NoEnergy:
-    """Stands where the recording would be: nothing was recorded."""
-
-    resolution_s = 0.0
-
-    def stretch(self, *_: int) -> None:
-        return None
 
 
 @pytest.fixture(scope="module")
@@ -82,21 +66,12 @@ def sent_to(server: MisbehavingServer, *, asked: int = 12, timeout_s: float = 10
 
 
 def judged(sent: list[Sent], **settings: Any) -> ServedRun:
-    settings = {"slo": SLO, **settings}
-    config = experiment({"arrivals": "closed", "concurrency": REQUESTS}, **settings)
-    table = traffic_table(sent, Counted())  # type: ignore[arg-type]
-    window = (sent[0].exchange.planned_ns, time.monotonic_ns())
-    told = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
-    return ServedRun.of(table, config, window, told)
-
-
-def record(run: ServedRun) -> Serving:
-    energy = Energy(kind=None, source=None, readings=[], gross_j=None)
-    return run.record(energy, NoEnergy())  # type: ignore[arg-type]
+    serving = {"arrivals": "closed", "concurrency": REQUESTS}
+    return serving_runs.judged(sent, experiment(serving, **{"slo": SLO, **settings}))
 
 
 @pytest.mark.quiet
-@pytest.mark.parametrize("way", [*ways.FINE, *ways.MARKED], ids=str)
+@pytest.mark.parametrize("way", [*FINE, *MARKED], ids=str)
 def test_whole_answers_count_and_are_marked_where_they_are_odd(
     server: MisbehavingServer, way: Way
 ) -> None:
@@ -106,7 +81,7 @@ def test_whole_answers_count_and_are_marked_where_they_are_odd(
         (None, None)
     ] * REQUESTS
     run = judged(sent)
-    assert set(run.validity()) == way.codes, run.validity()
+    assert set(traffic_doubts(run)) == way.codes, traffic_doubts(run)
     if way.tokens >= 0:
         assert [each.exchange.output_tokens for each in sent] == [way.tokens] * REQUESTS
     serving = record(run)
@@ -126,10 +101,10 @@ def test_whole_answers_count_and_are_marked_where_they_are_odd(
     assert serving.request_latency.p50_s is not None
     assert serving.request_latency.p50_s < way.last_s
     for code in way.codes:
-        assert f"of {REQUESTS} " in run.validity()[code]
+        assert f"of {REQUESTS} " in traffic_doubts(run)[code]
 
 
-@pytest.mark.parametrize("way", ways.FAILED, ids=str)
+@pytest.mark.parametrize("way", FAILED, ids=str)
 def test_answers_that_are_none_are_failed_requests(server: MisbehavingServer, way: Way) -> None:
     server.way = way.steps
     sent = sent_to(server, asked=way.asked, timeout_s=way.timeout_s)
@@ -139,24 +114,26 @@ def test_answers_that_are_none_are_failed_requests(server: MisbehavingServer, wa
         assert each.exchange.failure == kind, each.exchange.message
         assert says in str(each.exchange.message)
     run = judged(sent)
-    assert set(run.validity()) == {"failed_requests"}
+    assert set(traffic_doubts(run)) == {"failed_requests"}
     serving = record(run)
     assert serving.failures == {kind: REQUESTS}
     assert (serving.slo_share, run.tokens("").output) == (0.0, 0)
 
 
 def test_there_are_over_forty_ways() -> None:
-    assert len(ways.FAILED) + len(ways.MARKED) > 40
+    assert len(FAILED) + len(MARKED) > 40
 
 
 def test_answers_may_be_shorter_where_the_study_lets_them(server: MisbehavingServer) -> None:
     six = [ways.event(ways.part("", "stop")), ways.event(ways.counted(output=6)), ways.DONE]
     server.way = lambda _: ways.answer(ways.PARTS[:6], six)
     sent = sent_to(server)
-    assert judged(sent).validity()["length_mismatch"].startswith("4 of 4 answers had other than")
+    assert traffic_doubts(judged(sent))["length_mismatch"].startswith(
+        "4 of 4 answers had other than"
+    )
     assert record(judged(sent)).answers_other_length == REQUESTS
-    assert judged(sent, decoder={"min_new_tokens": 6}).validity() == {}
-    assert "length_mismatch" in judged(sent, decoder={"min_new_tokens": 7}).validity()
+    assert traffic_doubts(judged(sent, decoder={"min_new_tokens": 6})) == {}
+    assert "length_mismatch" in traffic_doubts(judged(sent, decoder={"min_new_tokens": 7}))
 
 
 @pytest.mark.parametrize(
@@ -281,7 +258,7 @@ def test_a_window_in_which_nothing_came_does_not_count() -> None:
     def codes(serving: dict[str, Any]) -> set[str]:
         run = ServedRun.of(empty, experiment(serving), (0, 10**9), told)
         record(run)
-        return set(run.validity())
+        return set(traffic_doubts(run))
 
     assert "no_requests" in codes({"arrivals": "poisson", "rate_per_s": 0.01})
     assert "no_requests" in VALIDITY

@@ -21,24 +21,15 @@ from pathlib import Path
 
 soft, hard, users = map(int, sys.argv[2:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-from llenergymeasure.results.record import Energy
-from support.serving_runs import experiment, run
-
-
-class NoEnergy:
-    resolution_s = 0.0
-
-    def stretch(self, *_):
-        return None
-
+from llenergymeasure.run.result.doubts import traffic_doubts
+from support.serving_runs import experiment, record, run
 
 serving = {"arrivals": "closed", "concurrency": users}
 config = experiment(serving, window_s=1.0, max_output_tokens=4)
 served, _ = run(Path(sys.argv[1]), config, "--first-ms", "800", "--next-ms", "5")
 import pandas  # It is first needed when a run ends.
-energy = Energy(kind=None, source=None, readings=[], gross_j=None)
-record = served.record(energy, NoEnergy())
-print(json.dumps([record.in_flight_max, record.failures, served.validity()]))
+told = record(served)
+print(json.dumps([told.in_flight_max, told.failures, traffic_doubts(served)]))
 """
 
 
@@ -48,7 +39,7 @@ def outcome(folder: Path, *limits: int) -> list[Any]:
         pytest.skip(f"this process may not open {limits[1]} files")
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(folder), *map(str, limits)],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"},
         capture_output=True,
         text=True,
         timeout=120,

@@ -20,7 +20,7 @@ from llenergymeasure.run.result.build_result import quality_record
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.tokens import Tokenizer
-from support.studies import ROOT, llem, plan_of, write_study
+from support.studies import ROOT, living, llem, plan_of, write_study
 
 TEXTS = "def main():\n\nreturn the value of self\nclass Foo(object):\n"
 
@@ -110,7 +110,7 @@ def test_a_command_may_give_right_answers_of_all(tmp_path: Path) -> None:
         ("pass", "its last line is no number: nothing"),
         ("print('nan')", "no finite number"),
         ("print(1); raise SystemExit(3)", "ended with 3"),
-        ("import time; time.sleep(60)", "timed out"),
+        ("import time; time.sleep(60)", "the command did not answer within 3 s"),
     ],
 )
 def test_a_command_that_gives_no_score_has_a_reason(
@@ -119,6 +119,13 @@ def test_a_command_that_gives_no_score_has_a_reason(
     found = score(tmp_path, program, timeout_s=3)
     assert told in found["score_unavailable"]
     assert "score" not in found
+
+
+def test_what_a_command_has_started_ends_with_its_time(tmp_path: Path) -> None:
+    mark = str(tmp_path / "judge")
+    child = f"[sys.executable, '-c', 'import time; time.sleep(60)', {mark!r}]"
+    score(tmp_path, f"import subprocess, sys; subprocess.run({child})", timeout_s=2)
+    assert not living(mark)
 
 
 def test_a_program_that_is_not_there_has_a_reason(tmp_path: Path) -> None:

@@ -34,9 +34,7 @@ def test_latencies_are_what_the_server_did_at_50_requests_a_second() -> None:
 @pytest.mark.system
 def test_power_at_no_load_and_energy_of_a_request_are_recovered() -> None:
     """Intercept and slope within 2 % of the simulated card's truth."""
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     done = benchmark("serving_energy_load.py", "--rates", "0", "8", "24", "--seconds", "8")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "slope" in done.stdout

@@ -6,31 +6,17 @@ import numpy as np
 import pytest
 
 from llenergymeasure.errors import BackendError
-from llenergymeasure.results.record import Energy
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.traffic_window import measure_traffic
+from llenergymeasure.run.result.doubts import traffic_doubts
 from llenergymeasure.run.result.traffic_requests import traffic_table
 from llenergymeasure.run.result.traffic_result import ServedRun
-from support.serving_runs import engine, experiment, protocol, run
+from support.serving_runs import engine, experiment, protocol, record, run
 from support.serving_server import FAULTS
 
 FIRST_MS, NEXT_MS, TOKENS = 200.0, 40.0, 16
 """Long beside what a machine with other work adds to each."""
 SPEED = ("--first-ms", str(FIRST_MS), "--next-ms", str(NEXT_MS))
-
-
-class NoEnergy:
-    """Stands where the recording would be: nothing was recorded."""
-
-    resolution_s = 0.0
-
-    def stretch(self, *_: int) -> None:
-        return None
-
-
-def record(served):
-    energy = Energy(kind=None, source=None, readings=[], gross_j=None)
-    return served.record(energy, NoEnergy())
 
 
 def test_latencies_are_the_servers_and_the_ramp_up_is_apart(tmp_path: Path) -> None:
@@ -59,7 +45,7 @@ def test_latencies_are_the_servers_and_the_ramp_up_is_apart(tmp_path: Path) -> N
     assert (serving.answers_empty, serving.answers_other_length) == (0, 0)
     assert serving.input_tokens_checked > 100
     assert serving.input_tokens_differ == 0
-    assert served.validity() in ({}, {"late_sends": served.validity().get("late_sends")})
+    assert traffic_doubts(served) in ({}, {"late_sends": traffic_doubts(served).get("late_sends")})
 
 
 def test_arrivals_are_sent_as_planned_whatever_the_server_does(tmp_path: Path) -> None:
@@ -72,7 +58,7 @@ def test_arrivals_are_sent_as_planned_whatever_the_server_does(tmp_path: Path) -
     assert serving.completed_requests_per_s < 20
     assert serving.waiting_max is not None
     assert serving.waiting_max > 10
-    assert "over_saturated" in served.validity()
+    assert "over_saturated" in traffic_doubts(served)
     rows = served.requests.to_pylist()
     assert all(row["failure"] is None for row in rows)
     assert np.median([row["lateness_s"] for row in rows]) < 0.02
@@ -117,7 +103,7 @@ def test_a_ramps_load_rises_within_its_window(tmp_path: Path) -> None:
     assert phases == ["prepare", "measure", "drain"]
     offered = [row["offered_requests_per_s"] for row in record(served).timeline]
     assert offered[-1] > offered[0]
-    assert "not_steady" in served.validity()
+    assert "not_steady" in traffic_doubts(served)
 
 
 def test_too_many_failures_disqualify(tmp_path: Path) -> None:
@@ -144,7 +130,7 @@ def test_too_many_failures_disqualify(tmp_path: Path) -> None:
         served.close()
     told = {"ramp_up": window.ramp_up, "gauges": window.gauges, "client_cpu_s": 0.1}
     judged = ServedRun.of(table, config, (window.start_ns, window.end_ns), told)
-    assert "HTTP 503" in judged.validity()["failed_requests"]
+    assert "HTTP 503" in traffic_doubts(judged)["failed_requests"]
     serving = record(judged)
     assert serving.requests_failed == pytest.approx(serving.requests_sent / 4, abs=2)
     assert serving.failures["refused"] >= serving.requests_failed
@@ -153,7 +139,7 @@ def test_too_many_failures_disqualify(tmp_path: Path) -> None:
 def test_a_server_that_counts_otherwise_is_told(tmp_path: Path) -> None:
     config = experiment({"rate_per_s": 20}, window_s=1, slo={"e2e_ms": 5})
     served, _ = run(tmp_path, config, "--first-ms", "10", "--next-ms", "1")
-    assert "token_mismatch" not in served.validity()
+    assert "token_mismatch" not in traffic_doubts(served)
     assert record(served).slo_attained is False
     assert record(served).energy_per_good_request_j is None
 

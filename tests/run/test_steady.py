@@ -1,30 +1,24 @@
 """A window's trend: seen where there is one, and not made up where there is none."""
 
 import random
-from typing import Any
 
 import pytest
 from scipy import stats
 
+from llenergymeasure.energy.batches import Batch
 from llenergymeasure.run.result.trend import CHANGE_MAX, P_MAX, far_slower, steadiness, trend
 
 NS = 1_000_000_000
 
 
-def batches(durations_s: list[float], tokens: list[int]) -> tuple[list[dict[str, Any]], list[int]]:
+def batches(durations_s: list[float], tokens: list[int]) -> list[Batch]:
     """One request a batch, each right after the one before."""
     made, at_s = [], 0.0
     for duration_s, count in zip(durations_s, tokens, strict=True):
-        made.append(
-            {
-                "input_tokens": 16,
-                "output_tokens": count,
-                "start_monotonic_ns": round(at_s * NS),
-                "end_monotonic_ns": round((at_s + duration_s) * NS),
-            }
-        )
+        span_ns = round(at_s * NS), round((at_s + duration_s) * NS)
+        made.append(Batch(*span_ns, None, input_tokens=16, output_tokens=count, requests=1))
         at_s += duration_s
-    return made, list(range(len(made)))
+    return made
 
 
 def noisy(count: int, change: float, noise: float, seed: int = 1) -> list[float]:
@@ -33,14 +27,14 @@ def noisy(count: int, change: float, noise: float, seed: int = 1) -> list[float]
 
 
 def test_a_constant_rate_is_steady() -> None:
-    found = steadiness(*batches([0.5] * 40, [64] * 40))
+    found = steadiness(batches([0.5] * 40, [64] * 40))
     assert found["steady"] is True
     assert found["throughput"]["relative_change"] == pytest.approx(0, abs=1e-9)
     assert found["power"] is None
 
 
 def test_a_slowing_engine_is_not_steady_and_by_how_much_is_told() -> None:
-    found = steadiness(*batches(noisy(40, 0.2, 0.01), [64] * 40))
+    found = steadiness(batches(noisy(40, 0.2, 0.01), [64] * 40))
     assert found["steady"] is False
     assert found["throughput"]["relative_change"] == pytest.approx(-0.18, abs=0.02)
     assert found["throughput"]["p_value"] < 1e-6
@@ -50,13 +44,13 @@ def test_noise_alone_is_steady_in_nearly_all_windows() -> None:
     unsteady = [
         seed
         for seed in range(300)
-        if steadiness(*batches(noisy(30, 0, 0.1, seed), [64] * 30))["steady"] is False
+        if steadiness(batches(noisy(30, 0, 0.1, seed), [64] * 30))["steady"] is False
     ]
     assert len(unsteady) <= 300 * P_MAX * 3
 
 
 def test_a_clear_but_small_trend_is_steady() -> None:
-    found = steadiness(*batches(noisy(1000, 0.02, 0.01), [64] * 1000))
+    found = steadiness(batches(noisy(1000, 0.02, 0.01), [64] * 1000))
     assert found["throughput"]["p_value"] < P_MAX
     assert abs(found["throughput"]["relative_change"]) < CHANGE_MAX
     assert found["steady"] is True
@@ -65,7 +59,7 @@ def test_a_clear_but_small_trend_is_steady() -> None:
 def test_a_workload_sorted_by_length_is_no_trend() -> None:
     tokens = [8, 16, 32, 64, 128] * 6
     rates = {8: 50.0, 16: 80.0, 32: 110.0, 64: 140.0, 128: 160.0}
-    found = steadiness(*batches([count / rates[count] for count in tokens], tokens))
+    found = steadiness(batches([count / rates[count] for count in tokens], tokens))
     assert found["steady"] is True
     assert found["throughput"]["relative_change"] == pytest.approx(0, abs=1e-9)
 
@@ -74,14 +68,14 @@ def test_a_slowing_engine_is_seen_through_a_mixed_workload() -> None:
     tokens = [8, 64, 8, 64, 128] * 8
     slowdown = noisy(40, 0.25, 0.005)
     found = steadiness(
-        *batches([count / 100 * by for count, by in zip(tokens, slowdown, strict=True)], tokens)
+        batches([count / 100 * by for count, by in zip(tokens, slowdown, strict=True)], tokens)
     )
     assert found["steady"] is False
 
 
 @pytest.mark.parametrize("tokens", [[64] * 4, [8, 16, 24, 32, 40, 48], []])
 def test_what_cannot_be_told_is_null(tokens: list[int]) -> None:
-    found = steadiness(*batches([0.5] * len(tokens), tokens))
+    found = steadiness(batches([0.5] * len(tokens), tokens))
     assert found["steady"] is None
     assert found["throughput"] is None
 
@@ -89,7 +83,7 @@ def test_what_cannot_be_told_is_null(tokens: list[int]) -> None:
 def test_a_drift_of_power_alone_is_not_steady() -> None:
     times_s = [i * 0.1 for i in range(600)]
     powers_w = [300 + 40 * t / 60 for t in times_s]
-    found = steadiness(*batches([0.5] * 120, [64] * 120), power=(times_s, powers_w))
+    found = steadiness(batches([0.5] * 120, [64] * 120), power=(times_s, powers_w))
     assert found["steady"] is False
     assert found["throughput"]["relative_change"] == pytest.approx(0, abs=1e-9)
     assert found["power"]["relative_change"] == pytest.approx(40 / 320, rel=0.05)
@@ -111,8 +105,8 @@ def test_the_significance_is_students(count: int) -> None:
 def test_a_batch_far_slower_than_its_like_is_named() -> None:
     durations_s = [0.5] * 10
     durations_s[6] = 2.5
-    ((start_ns, end_ns), usual_s) = next(iter(far_slower(*batches(durations_s, [64] * 10))))
-    assert (start_ns, end_ns) == (3 * NS, 5.5 * NS)
+    slow, usual_s = next(iter(far_slower(batches(durations_s, [64] * 10))))
+    assert (slow.start_ns, slow.end_ns) == (3 * NS, 5.5 * NS)
     assert usual_s == 0.5
 
 
@@ -127,4 +121,4 @@ def test_a_batch_far_slower_than_its_like_is_named() -> None:
     ],
 )
 def test_what_the_work_explains_is_no_stall(durations_s: list[float], tokens: list[int]) -> None:
-    assert list(far_slower(*batches(durations_s, tokens))) == []
+    assert list(far_slower(batches(durations_s, tokens))) == []

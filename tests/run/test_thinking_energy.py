@@ -6,8 +6,10 @@ import pyarrow as pa
 import pytest
 
 from llenergymeasure.energy.split import TokenEnergy
-from llenergymeasure.results.record import Energy
-from llenergymeasure.run.result.thinking_energy import thinking_total, with_thinking
+from llenergymeasure.results.record import Energy, Tokens
+from llenergymeasure.run.result.batch_requests import batch_tokens
+from llenergymeasure.run.result.doubts import traffic_doubts
+from llenergymeasure.run.result.run_energy import with_thinking
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA
 from llenergymeasure.run.result.traffic_result import ServedRun
 from support.serving_runs import experiment
@@ -34,6 +36,10 @@ def answered(thinking: int | None, differs: bool | None, start_s: int) -> dict[s
     }
 
 
+def counted(output: int, thinking: int | None) -> Tokens:
+    return Tokens(input=1, output=output, thinking=thinking, requests=1, prompt_hash="")
+
+
 def served(*rows: dict[str, Any], window_s: tuple[int, int] = (0, 20)) -> ServedRun:
     table = pa.Table.from_pylist(list(rows), schema=TRAFFIC_SCHEMA)
     config = experiment({"arrivals": "closed", "concurrency": 2})
@@ -46,7 +52,7 @@ def test_under_traffic_every_token_has_the_same_part_of_the_energy() -> None:
     run = served(answered(6, False, 0), answered(0, None, 0))
 
     tokens = run.tokens("")
-    energy = run.energy(ENERGY, tokens).thinking
+    energy = with_thinking(ENERGY, tokens).thinking
 
     assert (tokens.output, tokens.thinking) == (20, 6)
     assert energy is not None
@@ -70,14 +76,14 @@ def test_thought_counts_in_the_window_in_which_it_came() -> None:
 def test_a_servers_wrong_count_of_thought_is_a_code(differs: bool | None, marked: bool) -> None:
     run = served(answered(0, differs, 0), answered(0, differs, 1))
 
-    assert ("thinking_mismatch" in run.validity()) == marked
-    assert run.energy(ENERGY, run.tokens("")).thinking is None
+    assert ("thinking_mismatch" in traffic_doubts(run)) == marked
+    assert with_thinking(ENERGY, run.tokens("")).thinking is None
 
 
 def test_where_decode_is_told_apart_its_own_split_counts() -> None:
     split = TokenEnergy(0.1, 0.5, 0.01, 0.02, 0.0, 0.01, 30.0, 50.0, 1.0, 2.0)
 
-    found = with_thinking(ENERGY, 160, 60, split).thinking
+    found = with_thinking(ENERGY, counted(160, 60), split).thinking
 
     assert found is not None
     assert found.method == "split"
@@ -89,8 +95,10 @@ def test_where_decode_is_told_apart_its_own_split_counts() -> None:
     ("column", "total"), [([3, None, 4], 7), ([0, 0], None), ([None], None), ([], None)]
 )
 def test_none_of_thought_is_not_observed(column: list[int | None], total: int | None) -> None:
-    table = pa.table({"thinking_tokens": pa.array(column, pa.int64())})
+    lengths = pa.array([10] * len(column), pa.int64())
+    old = pa.table({"input_tokens": lengths, "output_tokens": lengths})
+    table = old.append_column("thinking_tokens", pa.array(column, pa.int64()))
 
-    assert thinking_total(table) == total
-    assert thinking_total(pa.table({"output_tokens": [1]})) is None
-    assert with_thinking(ENERGY, 10, total and None) == ENERGY
+    assert batch_tokens(table, "").thinking == total
+    assert batch_tokens(old, "").thinking is None
+    assert with_thinking(ENERGY, counted(10, None)) == ENERGY

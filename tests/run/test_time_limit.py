@@ -1,5 +1,8 @@
 """The limit of a run that the study does not limit: long enough, and in proportion."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,3 +65,36 @@ def test_what_is_not_all_on_the_gpu_is_given_more_time() -> None:
     h100 = Gpu(0, "GPU-0", "NVIDIA H100 80GB HBM3")
     whole = limit_s(h100, **config)
     assert limit_s(h100, pytorch={"device_map": "auto"}, **config) > 3 * whole
+
+
+WAITS = """
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.run.ending import End
+from llenergymeasure.run.supervisor import Reservation, Supervisor
+
+def wait(*_):
+    time.sleep(1.0)
+    nothing = lambda *_: None
+    return SimpleNamespace(
+        hold_limits=nothing, put_back=nothing, release=nothing, limits=None, changed=False
+    )
+
+def record(self, engine, started_s, goes_on):
+    print(time.monotonic() - started_s)
+    return End.by_signal(15)
+
+Reservation.make, Supervisor.record = wait, record
+Supervisor._start_engine = lambda *_: __import__("subprocess").Popen(["true"])
+spec = {"experiment": "a" * 12, "cycle": 1, "config": {"backend": "pytorch"}}
+sys.exit(Supervisor(spec, RunFolder(Path(sys.argv[1]) / "runs/a/1"), None).run())
+"""
+
+
+def test_what_a_run_waits_for_its_gpu_is_no_part_of_its_time(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WAITS, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 143, done.stderr
+    assert float(done.stdout) < 0.5

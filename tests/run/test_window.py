@@ -41,7 +41,6 @@ def measured(
     marks = Marks(folder / "marks")
     batches = cut_batches(requests, 2)
     window = measure_window(engine, batches, protocol, marks, margins=margins)
-    marks.close()
     phases = {
         name: (start_ns, end_ns)
         for name, start_ns, end_ns in read_marks(folder / "marks")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.machine.gpus import inventory
-from llenergymeasure.machine.gpus.inventory import Gpu, GpuProcess
+from llenergymeasure.machine.gpus.inventory import Gpu
 from llenergymeasure.sensors import foreign_processes
 from llenergymeasure.sensors.foreign_processes import RunProcesses
 from support.recording import uuid
@@ -54,12 +54,12 @@ def make_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(
             foreign_processes,
             "compute_processes",
-            lambda _: [GpuProcess(pid, None) for pid in machine.on_card],
+            lambda _: machine.on_card,
         )
         monkeypatch.setattr(
             foreign_processes,
             "graphics_processes",
-            lambda _: [GpuProcess(pid, None) for pid in machine.drawing],
+            lambda _: machine.drawing,
         )
         monkeypatch.setattr(foreign_processes, "_nvml_name", lambda pid: f"nvml says {pid}")
         return machine

@@ -3,8 +3,7 @@
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from llenergymeasure.config.loading import study_from_mapping
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.run.worker import read_spec
-from support.studies import ROOT, SMALL, environment, living
+from support.studies import ROOT, SMALL, environment, living, wait_for
 
 SCRIPT = ROOT / "scripts" / "measure_pytorch.py"
 
@@ -47,13 +46,6 @@ class Attempt:
 
 def command_of(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-
-
-def wait_for(condition: Callable[[], bool], limit_s: float = 240) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def spec_of(plan: Plan, path: Path, place: int = 0) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from support import web
 
 
 @dataclass
@@ -68,26 +69,8 @@ def listening(elsewhere: str = "") -> Iterator[Listener]:
             except OSError:
                 return
 
-        def log_message(self, *_: Any) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    listener.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield listener
-    finally:
-        ended.set()
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
-
-
-def wait_until_heard(listener: Listener, number: int, limit_s: float = 30) -> None:
-    """Wait until the server has heard so many messages."""
-    deadline = time.monotonic() + limit_s
-    while len(listener.heard) < number:
-        assert time.monotonic() < deadline, listener.heard
-        time.sleep(0.02)
+    with web.serving(Handler) as listener.port:
+        try:
+            yield listener
+        finally:
+            ended.set()

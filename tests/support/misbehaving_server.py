@@ -1,4 +1,4 @@
-"""A server on loopback that misbehaves in many ways, and what a run must make of each.
+"""A server on loopback that answers byte by byte as it is told, and what answers are made of.
 
 A way to answer is a list of steps: bytes are written, a number is waited for in seconds, ``CLOSE``
 ends the connection in order and ``RESET`` without a word, ``HOLD`` leaves it open. Every request
@@ -209,14 +209,24 @@ def answer(
     return list(chunked([*spaced(parts, gap_s), *tail]))
 
 
+def ended(*events: bytes) -> list[Step]:
+    """A whole answer that these end."""
+    return answer(tail=[*events, DONE])
+
+
 def ends(**names: Any) -> list[Step]:
     """A whole answer with such a usage."""
-    return answer(tail=[END, event(counted(**names)), DONE])
+    return ended(END, event(counted(**names)))
 
 
 def reasoned(reason: Any) -> list[Step]:
     """A whole answer that ends for such a reason."""
-    return answer(tail=[event(part("", reason)), event(counted()), DONE])
+    return ended(event(part("", reason)), event(counted()))
+
+
+def stream(*steps: Step) -> list[Step]:
+    """A whole answer of these alone."""
+    return list(chunked(steps))
 
 
 def closed(steps: Iterable[Step], head: bytes = OK + b"Connection: close\r\n\r\n") -> list[Step]:
@@ -224,30 +234,30 @@ def closed(steps: Iterable[Step], head: bytes = OK + b"Connection: close\r\n\r\n
     return [head, *steps, CLOSE]
 
 
-def bad(
-    name: str,
-    steps: Callable[[int], Iterable[Step]] | list[Step],
-    kind: str,
-    says: str,
-    **more: Any,
-) -> Way:
-    """A way that is a failure."""
-    return Way(name, _ways(steps), failure=(kind, says), **more)
+Steps = Callable[[int], Iterable[Step]] | list[Step]
 
 
-def good(
-    name: str, steps: Callable[[int], Iterable[Step]] | list[Step], *codes: str, **more: Any
-) -> Way:
+def _fails(kind: str) -> Callable[..., Way]:
+    """What makes a way that is such a failure, from its name, its steps and what is said."""
+
+    def way(name: str, steps: Steps, says: str, **more: Any) -> Way:
+        return Way(name, _ways(steps), failure=(kind, says), **more)
+
+    return way
+
+
+malformed, refused, timed_out, truncated = map(
+    _fails, ("malformed", "refused", "timed_out", "truncated")
+)
+
+
+def good(name: str, steps: Steps, *codes: str, **more: Any) -> Way:
     """A way whose answers are whole, and may be marked."""
     return Way(name, _ways(steps), codes=frozenset(codes), **more)
 
 
-def _ways(steps: Callable[[int], Iterable[Step]] | list[Step]) -> Callable[[int], Iterable[Step]]:
+def _ways(steps: Steps) -> Callable[[int], Iterable[Step]]:
     return (lambda _: steps) if isinstance(steps, list) else steps
-
-
-def bytewise(data: bytes) -> list[Step]:
-    return [bytes([byte]) for byte in data]
 
 
 def endless(piece: bytes) -> Iterator[Step]:
@@ -258,423 +268,3 @@ def endless(piece: bytes) -> Iterator[Step]:
 
 WHOLE = b"".join([*PARTS, *TAIL])
 DEEP = b'{"choices": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
-
-FINE = [
-    good("as it should be", answer()),
-    good(
-        "events cut anywhere",
-        list(chunked(spaced([WHOLE[at : at + 40] for at in range(0, len(WHOLE), 40)], 0.001))),
-    ),
-    good("one byte a chunk", list(chunked([*spaced(PARTS), *bytewise(b"".join(TAIL))]))),
-    good("CRLF", answer([one.replace(b"\n", b"\r\n") for one in PARTS])),
-    good(
-        "CR alone",
-        answer(
-            [one.replace(b"\n", b"\r") for one in PARTS], [b"".join(TAIL).replace(b"\n", b"\r")]
-        ),
-    ),
-    good("no space after data:", answer([event(part(), b"data:")] * TOKENS)),
-    good(
-        "comments, ids, retries",
-        answer([b": ping\n\nevent: x\nid: 1\nretry: 5\n" + one for one in PARTS]),
-    ),
-    good("keep-alives of data", answer([b"data:\n\ndata: ping\n\n" + one for one in PARTS])),
-    good(
-        "an event in several lines of data",
-        answer([b'data: {"choices":\ndata: [{"text": "a"}]}\n\n'] * TOKENS),
-    ),
-    good(
-        "no blank lines",
-        answer(
-            [event(part(), end=b"\n")] * TOKENS,
-            [event(part("", "length"), end=b"\n"), event(counted(), end=b"\n"), DONE],
-        ),
-    ),
-    good(
-        "characters of several bytes",
-        answer([event(part("語")).replace(b"\\u8a9e", "語".encode())] * TOKENS),
-    ),
-    good(
-        "a running usage",
-        answer([event(part(usage=usage(n + 1))) for n in range(TOKENS)], [END, DONE]),
-    ),
-    good("usage null till the end", answer([event(part(usage=None))] * TOKENS)),
-    good("usage of text", ends(output="12", prompt="16")),
-    good("usage in the last part", answer(tail=[event(part("", "length", usage=usage())), DONE])),
-    good("usage after [DONE]", answer(tail=[END, DONE, event(counted())])),
-    good("finish reason of no length till the end", answer([event(part(" a", ""))] * TOKENS)),
-    good("no finish reason, but [DONE]", answer(tail=[event(counted()), DONE])),
-    good("half characters", answer([event(part("")), event(part("ü"))] * 6)),
-    good("no text at all", answer([event(part(""))] * TOKENS)),
-    good(
-        "a sign of life before the first token",
-        [CHUNKED, chunk(event(part(""))), 0.05, *answer()[1:]],
-        first_s=0.05,
-    ),
-    good(
-        "signs of life between tokens of a chat",
-        answer(
-            [
-                event(delta({})),
-                event(delta({"content": None})),
-                *[event(delta({"content": "a"})), event(delta({"content": ""}))] * TOKENS,
-            ]
-        ),
-    ),
-    good("prompts counted as 0", ends(prompt=0), "token_mismatch"),
-    good(
-        "one token an answer",
-        list(chunked([0.01, event(part(" a", "length")), event(counted(output=1)), DONE])),
-        asked=1,
-        tokens=1,
-        times=False,
-    ),
-    good(
-        "usage long after the last token",
-        list(chunked([*spaced(PARTS), END, 1.0, event(counted()), DONE])),
-        last_s=1.0,
-    ),
-    good(
-        "a line of 10 MB",
-        answer([*PARTS[1:], event(part(" a", logprobs="x" * 10_000_000))]),
-        per_part=1.0,
-    ),
-    good(
-        "100 kB of headers",
-        [
-            OK
-            + b"X: "
-            + b"y" * 50_000
-            + b"\r\nX: "
-            + b"y" * 50_000
-            + b"\r\nTransfer-Encoding: chunked\r\n\r\n",
-            *answer()[1:],
-        ],
-    ),
-    good(
-        "chunk extensions and trailers",
-        [
-            CHUNKED,
-            *[
-                step if isinstance(step, float) else b"%x;a=b\r\n%b\r\n" % (len(step), step)
-                for step in spaced([*PARTS, *TAIL])
-                if not isinstance(step, str)
-            ],
-            b"0\r\nT: x\r\n\r\n",
-        ],
-    ),
-    good("a length", [OK + b"Content-Length: %d\r\n\r\n" % len(WHOLE), *spaced([*PARTS, *TAIL])]),
-    good(
-        "no reason phrase", [b"HTTP/1.1 200\r\nTransfer-Encoding: chunked\r\n\r\n", *answer()[1:]]
-    ),
-    # Complete by the rules of HTTP.
-    good("a body that ends with the connection", closed([*spaced(PARTS), *TAIL])),
-    good("the same of HTTP/1.0", closed([*spaced(PARTS), *TAIL], b"HTTP/1.0 200 OK\r\n\r\n")),
-    good("the same without [DONE]", closed([*spaced(PARTS), *TAIL[:2]])),
-    good("whole chunks without [DONE]", answer(tail=TAIL[:2])),
-    good("[DONE] and no last chunk", [*chunked([*spaced(PARTS), *TAIL], last=False), CLOSE]),
-    good(
-        "[DONE] and the connection left open",
-        [*chunked([*spaced(PARTS), *TAIL], last=False), HOLD],
-        timeout_s=0.5,
-    ),
-    good("no newline at the end", answer(tail=[END, event(counted()), b"data: [DONE]"])),
-    good("a byte order mark", list(chunked([b"\xef\xbb\xbf", *spaced(PARTS), *TAIL]))),
-    good("an interim answer before", [b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", *answer()]),
-]
-
-MARKED = [
-    good(
-        "stops early",
-        answer(PARTS[:6], [event(part("", "stop")), event(counted(output=6)), DONE]),
-        "length_mismatch",
-        tokens=6,
-    ),
-    good(
-        "all in one packet",
-        [0.02, CHUNKED + chunk(WHOLE) + b"0\r\n\r\n"],
-        "buffered_stream",
-        per_part=12.0,
-        times=False,
-    ),
-    good(
-        "all at once in many writes",
-        list(chunked([0.02, b"".join(PARTS[:6]) + b"".join(PARTS[6:]) + b"".join(TAIL)])),
-        "buffered_stream",
-        per_part=12.0,
-        times=False,
-    ),
-    good("six tokens at once", answer([b"".join(PARTS[:6])] * 2), per_part=6.0),
-    good(
-        "one answer in four without a token",
-        lambda number: (
-            answer()
-            if number % 4
-            else answer([], [event(part("", "stop")), event(counted(output=0)), DONE])
-        ),
-        "empty_answers",
-        "length_mismatch",
-        tokens=-1,
-    ),
-    good(
-        "no answer with a token",
-        answer([], [event(part("", "stop")), event(counted(output=0)), DONE]),
-        "empty_answers",
-        "length_mismatch",
-        tokens=0,
-        per_part=None,
-        times=False,
-    ),
-    good(
-        "the end's mark alone, which is a token and no text",
-        answer([], [NEXT_S, event(part("", "stop")), event(counted(output=1)), DONE]),
-        "length_mismatch",
-        tokens=1,
-        per_part=None,
-        times=False,
-    ),
-    good(
-        "one short",
-        ends(output=11),
-        "length_mismatch",
-        "undercounted_answers",
-        tokens=11,
-        per_part=11 / 12,
-    ),
-    good(
-        "one token counted for twelve",
-        ends(output=1),
-        "length_mismatch",
-        "undercounted_answers",
-        tokens=1,
-        per_part=1 / 12,
-        times=False,
-    ),
-    good(
-        "each part twice",
-        answer([b"".join([one, one]) for one in PARTS]),
-        "undercounted_answers",
-        per_part=1.0,
-    ),
-    good("prompts counted one longer", ends(prompt=17), "token_mismatch"),
-    good(
-        "prompts found in a prefix cache",
-        ends(prompt_tokens_details={"cached_tokens": 15}),
-        "cached_prompts",
-    ),
-    good("the same in DeepSeek's words", ends(prompt_cache_hit_tokens=15), "cached_prompts"),
-    good("a prompt's first token found there", ends(prompt_tokens_details={"cached_tokens": 1})),
-    *(
-        good(f"a cache that knows {odd}", ends(prompt_tokens_details={"cached_tokens": odd}))
-        for odd in (None, -5, 17, 10**30, True, "much", [15], float("nan"))
-    ),
-    *(
-        good(f"details that are {odd}", ends(prompt_tokens_details=odd))
-        for odd in (None, 15, [15], "15")
-    ),
-    good("half a surrogate in a text", answer([event(part("\ud800"))] * TOKENS)),
-    good("half a surrogate as finish reason", reasoned("\ud800")),
-]
-
-FAILED = [
-    # Counts that are none.
-    bad("more tokens than asked for", ends(output=24), "malformed", "completion_tokens is 24"),
-    bad("a negative count", ends(output=-8), "malformed", "completion_tokens is -8"),
-    bad("a million", ends(output=1e6), "malformed", "completion_tokens is 1000000.0"),
-    bad("1e15", ends(output=1e15), "malformed", "completion_tokens is 1000000000000000.0"),
-    bad("1e30", ends(output=10**30), "malformed", "completion_tokens is 1000000"),
-    bad(
-        "1e400",
-        answer(tail=[END, event(counted()).replace(b"12}", b"1e400}"), DONE]),
-        "malformed",
-        "completion_tokens is Infinity",
-    ),
-    bad("no number", ends(output=float("nan")), "malformed", "completion_tokens is NaN"),
-    bad("a fraction", ends(output=8.9), "malformed", "completion_tokens is 8.9"),
-    bad("true", ends(output=True), "malformed", "completion_tokens is true"),
-    bad("null", ends(output=None), "malformed", "completion_tokens is null"),
-    bad("a list", ends(output=[12]), "malformed", "completion_tokens is list"),
-    bad(
-        "a count with an underscore", ends(output="1_0"), "malformed", 'completion_tokens is "1_0"'
-    ),
-    bad("an Arabic digit", ends(output="٣"), "malformed", "completion_tokens is"),
-    bad(
-        "a text of many digits", ends(output="9" * 5000), "malformed", 'completion_tokens is "9999'
-    ),
-    bad(
-        "a number of many digits",
-        answer(tail=[END, event(counted()).replace(b"12}", b"9" * 5000 + b"}"), DONE]),
-        "malformed",
-        "no",
-    ),
-    bad("a negative prompt", ends(prompt=-3), "malformed", "prompt_tokens is -3"),
-    bad(
-        "a prompt longer than what was sent",
-        ends(prompt=10**9),
-        "malformed",
-        "prompt_tokens is 1000000000",
-    ),
-    bad(
-        "a second usage that is wrong",
-        answer(tail=[END, event(counted()), event(counted(output=-1)), DONE]),
-        "malformed",
-        "-1",
-    ),
-    bad("no token, and text streams", ends(output=0), "malformed", "no tokens, and 12 parts"),
-    bad("tokens, and no part", answer([]), "malformed", "none came"),
-    bad(
-        "usage under other names",
-        answer(
-            tail=[
-                END,
-                event({"choices": [], "usage": {"input_tokens": 16, "output_tokens": 12}}),
-                DONE,
-            ]
-        ),
-        "malformed",
-        "no prompt_tokens; it has input_tokens, output_tokens",
-    ),
-    bad(
-        "usage without the answer's",
-        answer(tail=[END, event({"choices": [], "usage": {"prompt_tokens": 16}}), DONE]),
-        "malformed",
-        "no completion_tokens; it has prompt_tokens",
-    ),
-    bad("no usage", answer(tail=[END, DONE]), "malformed", "without usage"),
-    bad(
-        "usage that is a list",
-        answer(tail=[END, event({"usage": [1, 2]}), DONE]),
-        "malformed",
-        "not one",
-    ),
-    # Answers that broke off.
-    bad("aborted", reasoned("abort"), "truncated", "finish_reason abort"),
-    bad("ended by an error", reasoned("error"), "truncated", "finish_reason error"),
-    bad(
-        "aborted, as SGLang says it",
-        reasoned({"type": "abort", "message": "too long"}),
-        "truncated",
-        "abort",
-    ),
-    bad("filtered", reasoned("content_filter"), "truncated", "content_filter"),
-    bad(
-        "an error event",
-        list(chunked([event(part()), event({"error": {"message": "out of memory"}}), DONE])),
-        "truncated",
-        "out of memory",
-    ),
-    bad(
-        "an object that is an error",
-        list(chunked([event(part()), event({"object": "error", "message": "boom"}), DONE])),
-        "truncated",
-        "boom",
-    ),
-    bad(
-        "closed amid the answer",
-        [*chunked(spaced(PARTS[:3]), last=False), CLOSE],
-        "truncated",
-        "without saying",
-    ),
-    bad(
-        "reset amid the answer",
-        [*chunked(spaced(PARTS[:3]), last=False), RESET],
-        "truncated",
-        "without saying",
-    ),
-    bad(
-        "closed before the length was reached",
-        [OK + b"Content-Length: 99999\r\n\r\n", *PARTS, *TAIL[:2], CLOSE],
-        "truncated",
-        "without saying",
-    ),
-    bad(
-        "closed amid a body without length",
-        closed(spaced(PARTS[:3])),
-        "truncated",
-        "without saying",
-    ),
-    bad("closed amid the headers", [OK, CLOSE], "refused", "closed"),
-    bad("reset at once", [RESET], "refused", "closed"),
-    bad("never answered", [HOLD], "timed_out", "within 0.3 s", timeout_s=0.3),
-    bad(
-        "answered without an end",
-        [*chunked(PARTS, last=False), HOLD],
-        "timed_out",
-        "within 0.3 s",
-        timeout_s=0.3,
-    ),
-    # HTTP that says no.
-    bad("429", [page(b"busy", b"429 Too Many Requests")], "refused", "HTTP 429: busy"),
-    bad("500", [page(b"\xff\x00", b"500 Oops")], "refused", "HTTP 500"),
-    bad(
-        "a redirect",
-        [b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"],
-        "refused",
-        "HTTP 302",
-    ),
-    bad(
-        "other protocols",
-        [
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nhello",
-            CLOSE,
-        ],
-        "malformed",
-        "not HTTP",
-    ),
-    bad("no HTTP", [b"SSH-2.0-OpenSSH_9\r\n", CLOSE], "malformed", "not HTTP"),
-    bad(
-        "two lengths",
-        [OK + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", CLOSE],
-        "malformed",
-        "not HTTP",
-    ),
-    # Bodies that are no stream.
-    bad(
-        "JSON in place of a stream",
-        [page(b'{"choices": [{"text": "a"}]}')],
-        "malformed",
-        "no stream of events",
-    ),
-    bad("nothing", [page(b"")], "malformed", "no stream of events"),
-    bad(
-        "gzip",
-        [OK + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00"],
-        "malformed",
-        "no stream of events",
-    ),
-    bad(
-        "an event that is no JSON", list(chunked([b"data: {not json\n\n"])), "malformed", "not json"
-    ),
-    bad("an event that is a list", list(chunked([event(["a"])])), "malformed", "not one"),
-    bad(
-        "a choice that is a number",
-        list(chunked([event({"choices": [3]})])),
-        "malformed",
-        "not one",
-    ),
-    bad(
-        "choices that are a number", list(chunked([event({"choices": 3})])), "malformed", "not one"
-    ),
-    bad("a delta that is text", list(chunked([event(delta("a"))])), "malformed", "not one"),
-    bad(
-        "nested 200,000 deep",
-        list(chunked([b"data: " + DEEP + b"\n\n", *TAIL])),
-        "malformed",
-        "not one",
-    ),
-    # No end.
-    bad("endless events", lambda _: endless(event(part())), "malformed", "bytes came"),
-    bad("an endless line", lambda _: endless(b"data: x"), "malformed", "bytes came"),
-    bad(
-        "endless headers",
-        lambda _: itertools.chain([OK], itertools.repeat(b"X: " + b"y" * 60_000 + b"\r\n")),
-        "malformed",
-        "",
-    ),
-    bad(
-        "many events for few tokens",
-        answer([b"".join([event({})] * 5000)]),
-        "malformed",
-        "events for 12 tokens",
-    ),
-]

@@ -9,15 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from llenergymeasure.backends.serving.process import free_port
 from llenergymeasure.processes import die_with_parent
-from support.studies import ROOT
+from support.studies import needed
 from support.trained import GGUF
 from support.vllm import vllm_variables
 
-LLAMA_BENCH = "LLEM_TEST_LLAMA_BENCH"
 TOKENS, USERS = 32, 4
 """Of each prompt and each answer; and how many ask vLLM at a time."""
 
@@ -34,10 +31,8 @@ main()
 
 def llama_bench() -> Path:
     """Return the program; skip the test without it."""
-    path = Path(os.environ.get(LLAMA_BENCH) or ROOT / "build" / "llama-bench" / "llama-bench")
-    if not path.is_file():
-        pytest.skip(f"no llama-bench: .ci/build_llama_bench.sh build/llama-bench, or {LLAMA_BENCH}")
-    return path.absolute()
+    told = "llama-bench: .ci/build_llama_bench.sh build/llama-bench makes it"
+    return needed("LLEM_TEST_LLAMA_BENCH", "llama-bench/llama-bench", told)
 
 
 def llama_bench_command(program: Path, model: Path, repetitions: int) -> list[str]:

@@ -3,13 +3,10 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from llenergymeasure.recording.client import RecorderProcess
 from llenergymeasure.recording.samples import Header
@@ -29,9 +26,7 @@ def card_environment(
     folder: Path, devices: Sequence[sim.Device], **variables: str
 ) -> dict[str, str]:
     """Variables for processes that are to see these cards, with time zero now."""
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     base = {key: value for key, value in os.environ.items() if not key.startswith("CUDA_")}
     trace = sim.Trace(devices).write(folder)
     return {**sim.environment(trace, base=base), **variables}
@@ -75,16 +70,6 @@ def run_module(
         timeout=timeout_s,
         check=False,
     )
-
-
-def wait_for(condition: Any, timeout_s: float = 30.0) -> bool:
-    """Wait until a condition holds; return whether it came to."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return bool(condition())
 
 
 def header(*sensors: SensorInfo) -> Header:

@@ -1,6 +1,7 @@
 """Traffic on the test's own server, without a workflow around it."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,50 @@ from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.backends.serving.process import free_port
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
+from llenergymeasure.results.record import Energy
+from llenergymeasure.results.serving import Serving
 from llenergymeasure.run.engine.phase_marks import Marks, read_marks
+from llenergymeasure.run.engine.traffic import Sent
 from llenergymeasure.run.engine.traffic_window import measure_traffic
 from llenergymeasure.run.result.traffic_requests import traffic_table
 from llenergymeasure.run.result.traffic_result import ServedRun
 from llenergymeasure.workload.prompts import traffic_prompts
+from llenergymeasure.workload.requests import Request
 from support.serving_server import command
 
 GAUGES = {"running": "sim:running", "waiting": "sim:waiting", "kv_cache_share": "sim:cache"}
+
+
+class NoEnergy:
+    """Stands where the recording would be: nothing was recorded."""
+
+    resolution_s = 0.0
+
+    def stretch(self, *_: int) -> None:
+        return None
+
+
+class Counted:
+    """Stands where the engine would be: every prompt is as long as it was sent."""
+
+    counts_for_free = True
+
+    def expected_input_tokens(self, request: Request) -> int:
+        return len(request.prompt_token_ids)
+
+
+def judged(sent: list[Sent], config: ExperimentConfig) -> ServedRun:
+    """Judge what was sent, as if it had been a window."""
+    table = traffic_table(sent, Counted())  # type: ignore[arg-type]
+    window = (sent[0].exchange.planned_ns, time.monotonic_ns())
+    told = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
+    return ServedRun.of(table, config, window, told)
+
+
+def record(run: ServedRun) -> Serving:
+    """What the result says of a run without energy."""
+    energy = Energy(kind=None, source=None, readings=[], gross_j=None)
+    return run.record(energy, NoEnergy())  # type: ignore[arg-type]
 
 
 def experiment(serving: dict[str, Any], window_s: float = 2.0, **more: Any) -> ExperimentConfig:

@@ -2,12 +2,13 @@
 
     python -m support.serving_server --port 0 --announce FILE --first-ms 40 --next-ms 10 --slots 8
 
-A request that finds a free slot gets its first token ``first_ms`` (and ``per_input_us`` for each
-token of its prompt) after it came, and one more each ``next_ms``. Others wait in order for a slot,
+A request that finds a free slot gets its first token ``first_ms`` after it came, and one more each
+``next_ms``. Others wait in order for a slot,
 so that the rate it can hold is known: slots over the service time. With ``--load-file`` the share
 of busy slots is written for the simulated card, with ``--log`` what was really done and when.
 
-The first token id of a prompt may ask for a fault (``FAULTS``).
+The first token id of a prompt may ask for a fault (``FAULTS``); for all others there is
+``misbehaving_server``.
 """
 
 import argparse
@@ -27,15 +28,7 @@ from typing import Any
 
 import httptools
 
-FAULTS = {
-    900_001: "http_503",
-    900_002: "truncated",
-    900_003: "malformed",
-    900_004: "never",
-    900_005: "reset",
-    900_006: "no_usage",
-    900_007: "wrong_count",
-}
+FAULTS = {900_001: "http_503", 900_002: "truncated"}
 CHUNKED = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
@@ -87,7 +80,6 @@ class Work:
     chat: bool
     fault: str | None
     received_ns: int
-    started_s: float = 0.0
     sent: int = 0
     write_ns: "array[int] | None" = None
 
@@ -116,10 +108,8 @@ class Engine:
     def _begin(self, work: Work) -> None:
         self.running += 1
         self._tell_load()
-        options = self.options
-        work.started_s = self.loop.time()
-        first_s = options.first_ms / 1e3 + work.prompt_tokens * options.per_input_us / 1e6
-        self.loop.call_at(work.started_s + first_s, self._token, work, work.started_s + first_s)
+        due_s = self.loop.time() + self.options.first_ms / 1e3
+        self.loop.call_at(due_s, self._token, work, due_s)
 
     def _token(self, work: Work, due_s: float) -> None:
         work.sent += 1
@@ -232,15 +222,7 @@ class Connection(asyncio.Protocol):
         if fault == "http_503":
             self._plain(b'{"error": "busy"}', status=b"503 Service Unavailable")
             return
-        if fault == "never":
-            return
-        if fault == "reset":
-            self._transport.abort()
-            return
         self._transport.write(CHUNKED)
-        if fault == "malformed":
-            self._transport.write(_chunk(b"data: {not json\n\n") + b"0\r\n\r\n")
-            return
         work = Work(number, self, len(prompt), int(asked["max_tokens"]), chat, fault, received_ns)
         if engine.log is not None:
             work.write_ns = array("q")
@@ -255,11 +237,8 @@ class Connection(asyncio.Protocol):
         key = "delta" if work.chat else "text"
         choice = {"index": 0, key: {} if work.chat else "", "finish_reason": "length"}
         usage = {"prompt_tokens": work.prompt_tokens, "completion_tokens": work.output_tokens}
-        if work.fault == "wrong_count":
-            usage["prompt_tokens"] += 1
         end = _event({**_COMMON, "choices": [choice]})
-        if work.fault != "no_usage":
-            end += _event({**_COMMON, "choices": [], "usage": usage})
+        end += _event({**_COMMON, "choices": [], "usage": usage})
         self._transport.write(end + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
     def end_badly(self) -> None:
@@ -302,7 +281,6 @@ def main() -> None:
     parser.add_argument("--announce", type=Path)
     parser.add_argument("--first-ms", type=float, default=40.0)
     parser.add_argument("--next-ms", type=float, default=10.0)
-    parser.add_argument("--per-input-us", type=float, default=0.0)
     parser.add_argument("--slots", type=int, default=1_000_000)
     parser.add_argument("--die-after-s", type=float)
     parser.add_argument("--die-at-input", type=int, help="tokens of a prompt that kills it")

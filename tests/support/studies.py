@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,6 +103,22 @@ def result_times(folder: Path, study: str = "small") -> dict[str, int]:
         f"{path.parent.parent.name}/{path.parent.name}": path.stat().st_mtime_ns
         for path in runs.glob("*/*/result.json")
     }
+
+
+def wait_for(condition: Callable[[], bool], limit_s: float = 240) -> None:
+    """Wait until a condition holds, and fail where it does not come to."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def needed(variable: str, default: str, told: str) -> Path:
+    """Return what a variable names, else what stands in ``build``; skip the test without it."""
+    path = Path(os.environ.get(variable) or ROOT / "build" / default)
+    if not path.exists():
+        pytest.skip(f"no {told}, or {variable} names it")
+    return path.absolute()
 
 
 def living(word: str) -> list[int]:

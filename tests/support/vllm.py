@@ -1,25 +1,14 @@
 """The environment with vLLM, which is another one than that of the tests."""
 
-import os
 from pathlib import Path
 
-import pytest
-
-from support.studies import ROOT
-
-VARIABLE = "LLEM_TEST_VLLM_PYTHON"
-DEFAULT = ROOT / "build" / "vllm" / "bin" / "python"
+from support.studies import needed
 
 
 def vllm_python() -> Path:
     """Return the interpreter that has vLLM and this package; skip the test without one."""
-    path = Path(os.environ.get(VARIABLE) or DEFAULT)
-    if not path.is_file():
-        pytest.skip(
-            f"no vLLM: .ci/install_vllm.sh build/vllm makes it, or {VARIABLE} names an "
-            "interpreter that has it"
-        )
-    return path.absolute()
+    told = "vLLM: .ci/install_vllm.sh build/vllm makes it"
+    return needed("LLEM_TEST_VLLM_PYTHON", "vllm/bin/python", told)
 
 
 def vllm_variables() -> dict[str, str]:

@@ -17,10 +17,10 @@ from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.serving import listener
 from llenergymeasure.backends.serving.process import ServerProcess, free_port
 from llenergymeasure.errors import BackendError
+from llenergymeasure.machine.folders import shared_folder
 from llenergymeasure.machine.gpus.card_limits import Limits
 from llenergymeasure.machine.gpus.limits import hold_limits, restore_left, restore_limits
 from llenergymeasure.machine.gpus.locks import lock_gpus
-from llenergymeasure.machine.shared_folder import shared_folder
 from machine.conftest import UUID, read_back
 from machine.conftest import simulated as simulated  # noqa: PLC0414 - a fixture
 from support import serving_server
@@ -98,7 +98,7 @@ def test_a_lock_in_use_is_neither_removed_nor_replaced(common: Path) -> None:
 def test_a_lock_folder_that_the_stranger_rules_is_not_used(common: Path, make: str) -> None:
     plants(common / "theirs", make)
     code = "found = shared_folder(Path(sys.argv[1]))\nprint(found.for_all_users, found.path)"
-    module = "from llenergymeasure.machine.shared_folder import shared_folder"
+    module = "from llenergymeasure.machine.folders import shared_folder"
     told = as_user(US, code, str(common / "theirs"), imports=module)
     assert told == f"False {common}/theirs-{US}\n"
 

@@ -14,14 +14,13 @@ import pytest
 from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.exchange import Exchange
 from llenergymeasure.run.engine.traffic import Sent
-from llenergymeasure.run.result.traffic_requests import traffic_table
-from llenergymeasure.run.result.traffic_result import ServedRun
+from llenergymeasure.run.result.doubts import traffic_doubts
 from llenergymeasure.workload.conversations import Turn
 from llenergymeasure.workload.requests import Request
 from support.hostile_replies import serve
 from support.memory import memory_peak
 from support.misbehaving_server import PROMPT, TOKENS
-from support.serving_runs import experiment
+from support.serving_runs import experiment, judged
 
 REPLIES = 1_200
 AT_ONCE = 4
@@ -31,15 +30,6 @@ MOST_MEMORY_BYTES = 100_000_000
 
 TEMPLATE_TOKENS = 65_536
 """What a server may add to a prompt, see `backends/serving/events.py`."""
-
-
-class Counted:
-    """Stands where the engine would be: every prompt is as long as it was sent."""
-
-    counts_for_free = True
-
-    def expected_input_tokens(self, request: Request) -> int:
-        return len(request.prompt_token_ids)
 
 
 @contextmanager
@@ -111,7 +101,4 @@ def test_a_thousand_mutated_replies() -> None:
     request = Request(0, (1,) * PROMPT, TOKENS)
     sent = [Sent(Turn(request, each.index, 0), each) for each in exchanges]
     config = experiment({"arrivals": "closed", "concurrency": AT_ONCE})
-    window = (exchanges[0].planned_ns, time.monotonic_ns())
-    told = {"ramp_up": "steady", "gauges": [], "client_cpu_s": 0.0}
-    table = traffic_table(sent, Counted())  # type: ignore[arg-type]
-    assert "failed_requests" in ServedRun.of(table, config, window, told).validity()
+    assert "failed_requests" in traffic_doubts(judged(sent, config))

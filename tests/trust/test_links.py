@@ -10,8 +10,8 @@ from llenergymeasure import files
 from llenergymeasure.errors import LlemError
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.run.attempt_lock import AttemptLock
 from llenergymeasure.run.circuit_breaker import Circuit
+from llenergymeasure.run.held_folder import hold_folder
 from llenergymeasure.workflow.damaged import make_room
 from llenergymeasure.workload.studies import load_study
 from results.synthetic import make_result, write_result
@@ -149,12 +149,12 @@ def test_a_run_makes_nothing_behind_links_in_its_folder(tmp_path: Path, mine: Pa
     run.path.symlink_to(mine / "1")
     before = contents(mine)
     with pytest.raises(LlemError, match="is a link"):
-        AttemptLock.take(run, lambda _: True)
+        hold_folder(run, lambda _: True)
     run.path.unlink()
     run.path.mkdir()
     run.attempts.symlink_to(mine / "notes.txt")
     with pytest.raises((LlemError, OSError), match=r"attempts\.jsonl"):
-        AttemptLock.take(run, lambda _: True)
+        hold_folder(run, lambda _: True)
     (tmp_path / "circuit.jsonl").symlink_to(mine / "notes.txt")
     Circuit(tmp_path / "circuit.jsonl").add_failure("a", {})
     assert contents(mine) == before

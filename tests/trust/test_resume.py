@@ -12,10 +12,10 @@ from llenergymeasure.cli import run as run_module
 from llenergymeasure.cli.run import resume, run
 from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.installation import workflow_root
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.calls import NAME, SETTINGS, StudyCall, remember
 from llenergymeasure.workflow.profile import profile_place
-from llenergymeasure.workflow.source import workflow_root
 from support.studies import write_study
 
 

@@ -107,19 +107,18 @@ INCONCLUSIVE = [
 ]
 
 
-@pytest.mark.parametrize(("check", "given"), OK)
-def test_what_holds_is_ok(check: Any, given: tuple[Any, ...]) -> None:
-    assert check(*given).verdict == "ok"
+VERDICTS = [
+    (verdict, check, given)
+    for verdict, rows in (("ok", OK), ("not ok", NOT_OK), ("inconclusive", INCONCLUSIVE))
+    for check, given in rows
+]
 
 
-@pytest.mark.parametrize(("check", "given"), NOT_OK)
-def test_what_does_not_hold_is_not_ok(check: Any, given: tuple[Any, ...]) -> None:
-    assert check(*given).verdict == "not ok"
-
-
-@pytest.mark.parametrize(("check", "given"), INCONCLUSIVE)
-def test_what_could_not_have_been_shown_is_inconclusive(check: Any, given: tuple[Any, ...]) -> None:
-    assert check(*given).verdict == "inconclusive"
+@pytest.mark.parametrize(("verdict", "check", "given"), VERDICTS)
+def test_a_check_says_what_holds_and_where_it_could_not_know(
+    verdict: str, check: Any, given: tuple[Any, ...]
+) -> None:
+    assert check(*given).verdict == verdict
 
 
 def test_every_check_is_tried_both_ways() -> None:

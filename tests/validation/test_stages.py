@@ -19,7 +19,7 @@ from gpu_stages.keeping import Place, keep_folder, read_json
 
 from nvml_sim import sim
 from support.recording import card_environment, environment
-from support.studies import ROOT
+from support.studies import ROOT, living, wait_for
 
 COMMAND = [sys.executable, str(ROOT / "benchmarks" / "gpu_validation.py")]
 SOURCES = [
@@ -28,19 +28,16 @@ SOURCES = [
 ]
 
 
-def library() -> str:
-    built, reason = sim.library_or_reason()
-    if built is None:
-        pytest.skip(reason)
-    return str(built.parent if built.is_file() else built)
+def command(out: Path, *more: str) -> list[str]:
+    library = str(sim.library_or_skip().parent)
+    return [*COMMAND, "--out", str(out), "--simulated", library, "--scale", "0.1", *more]
 
 
 def validate(out: Path, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, "--out", str(out), "--simulated", library(), "--scale", "0.1", *more]
     temporary = out.parent / "temporary"
     temporary.mkdir(exist_ok=True)
     return subprocess.run(
-        command,
+        command(out, *more),
         check=False,
         capture_output=True,
         text=True,
@@ -97,10 +94,9 @@ def test_stages_in_a_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_any_moment_what_was_done_is_there(tmp_path: Path, seed: int) -> None:
     out = tmp_path / "out"
-    command = [*COMMAND, "--out", str(out), "--simulated", library(), "--scale", "0.1"]
-    command += ["--only", "inventory,raw,first,pulses"]
+    killed = command(out, "--only", "inventory,raw,first,pulses")
     variables = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=variables) as process:
+    with subprocess.Popen(killed, stdout=subprocess.DEVNULL, env=variables) as process:
         # The first dies before anything stands; a busy machine may take long for the others' first.
         deadline = time.monotonic() + 120
         while seed and not (out / "results.json").exists() and time.monotonic() < deadline:
@@ -118,22 +114,7 @@ def test_killed_at_any_moment_what_was_done_is_there(tmp_path: Path, seed: int) 
         assert len(figures.runs(out / "first")) == 1
     if stages:
         assert "## Stages" in page.text(out)
-    deadline = time.monotonic() + 10
-    while left := stages_alive(tmp_path):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.2)
-
-
-def stages_alive(folder: Path) -> list[str]:
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if "--stage" in words and str(folder) in words:
-            found.append(words)
-    return found
+    wait_for(lambda: not living(str(tmp_path)), 10)
 
 
 def test_a_stage_that_fails_or_hangs_costs_that_stage_alone(tmp_path: Path) -> None:
@@ -246,15 +227,9 @@ def test_a_stage_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
         "['--parent', str(os.getpid())], start_new_session=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script], env=card) as parent:
-        deadline = time.monotonic() + 20
-        while not (tmp_path / "raw" / "kept" / "marks.txt").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for((tmp_path / "raw" / "kept" / "marks.txt").exists, 20)
         parent.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while left := stages_alive(tmp_path):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.2)
+    wait_for(lambda: not living(str(tmp_path)), 10)
 
 
 def test_a_stage_whose_starter_is_gone_already_ends_at_once(tmp_path: Path) -> None:

@@ -24,9 +24,7 @@ WATTS = [[0.0, 250.0], [100000.0, 250.0]]
 
 @pytest.fixture
 def card(tmp_path: Path) -> dict[str, str]:
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     trace = sim.Trace([sim.Device(power_w=WATTS, sensor=sim.Sensor(window_ms=25))])
     return sim.environment(trace.write(tmp_path), t0_ns=time.monotonic_ns(), base={})
 
@@ -83,9 +81,7 @@ def test_energy_is_measured_and_holds_the_truth(
 
 @pytest.mark.long
 def test_the_whole_machines_meter_stands_next_to_the_card(tmp_path: Path) -> None:
-    library, reason = sim.library_or_reason()
-    if library is None:
-        pytest.skip(reason)
+    sim.library_or_skip()
     draw = random.Random(3)
     begins_s = [0.0]
     while begins_s[-1] < 900:

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -21,6 +20,7 @@ from support.studies import (
     plan_of,
     result_times,
     snakemake,
+    wait_for,
     write_study,
 )
 
@@ -92,12 +92,12 @@ def test_everything_killed_in_mid_run(tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    _wait_for(lambda: len(result_times(tmp_path)) == 1)
+    wait_for(lambda: len(result_times(tmp_path)) == 1)
     second = plan_of(tmp_path)["runs"][1]
     _wait_for_measuring(tmp_path / f"results/small/runs/{second['experiment']}/1")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    _wait_for(lambda: not living(str(tmp_path)))
+    wait_for(lambda: not living(str(tmp_path)), 90)
     finished = result_times(tmp_path)
     assert len(finished) == 1
 
@@ -129,7 +129,7 @@ def test_first_interrupt_lets_the_run_end_and_the_second_ends_it(tmp_path: Path)
             process.send_signal(signal.SIGINT)
             time.sleep(0.5)
         assert process.wait(60) == 130
-        _wait_for(lambda: not living(str(tmp_path)))
+        wait_for(lambda: not living(str(tmp_path)), 90)
         done = result_times(tmp_path)
         assert len(done) == len(before) + (1 if interrupts == 1 else 0)
     assert (
@@ -143,7 +143,7 @@ def test_first_interrupt_lets_the_run_end_and_the_second_ends_it(tmp_path: Path)
 
 
 def plan_run(folder: Path, place: int) -> str:
-    _wait_for(lambda: (folder / "results/small/plan.json").is_file())
+    wait_for(lambda: (folder / "results/small/plan.json").is_file())
     run = plan_of(folder)["runs"][place]
     return f"{run['experiment']}/{run['cycle']}"
 
@@ -160,7 +160,7 @@ def test_second_workflow_on_the_same_study_is_refused(tmp_path: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    _wait_for(lambda: bool(list(tmp_path.glob("results/small/runs/*/1/work/marks.jsonl"))))
+    wait_for(lambda: bool(list(tmp_path.glob("results/small/runs/*/1/work/marks.jsonl"))))
     second = snakemake(tmp_path, "--configfile", str(study))
     assert second.returncode == 1
     assert "in use by" in second.stderr
@@ -170,11 +170,4 @@ def test_second_workflow_on_the_same_study_is_refused(tmp_path: Path) -> None:
 
 def _wait_for_measuring(run: Path) -> None:
     marks = run / "work" / "marks.jsonl"
-    _wait_for(lambda: marks.is_file() and '"measure"' in marks.read_text())
-
-
-def _wait_for(condition: Callable[[], bool], limit_s: float = 90) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
+    wait_for(lambda: marks.is_file() and '"measure"' in marks.read_text())

@@ -5,8 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import pytest
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.whole import is_measured
 from support.serving_server import command
-from support.studies import environment, living, llem, plan_of, result_times, write_study
+from support.studies import environment, living, llem, plan_of, result_times, wait_for, write_study
 
 pytestmark = pytest.mark.slow
 
@@ -97,22 +95,22 @@ def test_one_failing_rate_ends_its_server_and_costs_no_other_run(tmp_path: Path)
 def test_an_interrupt_and_a_kill_cost_no_run_that_was_measured(tmp_path: Path) -> None:
     study = _study(tmp_path, [{"rate_per_s": rate} for rate in (10, 20, 30)], 3.0, n_cycles=1)
     process = _start(tmp_path, study)
-    _wait_for(lambda: (tmp_path / "results/small/plan.json").is_file())
+    wait_for(lambda: (tmp_path / "results/small/plan.json").is_file())
     first, second, third = _runs(tmp_path)
-    _wait_for(lambda: _is_in(first, "measure"))
+    wait_for(lambda: _is_in(first, "measure"))
     process.send_signal(signal.SIGINT)
     assert process.wait(120) == 130
-    _wait_for(lambda: not living(str(tmp_path)))
+    wait_for(lambda: not living(str(tmp_path)), 180)
     assert len(result_times(tmp_path)) == 1  # the current run ended, and no other began
     finished = result_times(tmp_path)
 
     process = _start(tmp_path, study)
-    _wait_for(lambda: _is_in(third, "measure"))
+    wait_for(lambda: _is_in(third, "measure"))
     assert is_measured(second)
     measured = second.engine.read_bytes()
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    _wait_for(lambda: not living(str(tmp_path)))
+    wait_for(lambda: not living(str(tmp_path)), 180)
     assert result_times(tmp_path).items() >= finished.items()
     assert not third.result.is_file()
 
@@ -140,10 +138,3 @@ def _start(folder: Path, study: Path) -> "subprocess.Popen[bytes]":
 
 def _is_in(run: RunFolder, phase: str) -> bool:
     return run.marks.is_file() and f'"{phase}"' in run.marks.read_text()
-
-
-def _wait_for(condition: Callable[[], bool], limit_s: float = 180) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -4,9 +4,8 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.models.resolve import resolve_model
+from support import web
 
 REFUSALS = {
     "gated": (403, "GatedRepo"),
@@ -60,19 +60,11 @@ class Hub(BaseHTTPRequestHandler):
         if with_body:
             self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
-        """Keep quiet."""
-
 
 @pytest.fixture
 def hub() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with web.serving(Hub) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def ask(home: Path, endpoint: str, *names: str, **environment: str) -> list[str]:

@@ -27,15 +27,17 @@ from llenergymeasure.config.preferences import (
     preferred_folder,
     user_configuration,
 )
-from llenergymeasure.containers.container_checks import RESULTS_LEAST_BYTES
 from llenergymeasure.containers.images import image_folder
 from llenergymeasure.containers.surroundings import hugging_face_home
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError
-from llenergymeasure.installation import install_command
-from llenergymeasure.machine.disk import free_bytes, why_not_writable
-from llenergymeasure.machine.shared_folder import shared_folder
+from llenergymeasure.installation import install_command, workflow_root
+from llenergymeasure.machine.folders import (
+    RESULTS_LEAST_BYTES,
+    free_bytes,
+    shared_folder,
+    why_not_writable,
+)
 from llenergymeasure.processes import ChildError, completed
-from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workload.cache import cache_folder
 from llenergymeasure.workload.models.hub import offline
 

@@ -81,11 +81,7 @@ def gpus() -> Iterator[Finding]:
         yield _card(gpu)
         if gpu.unavailable is None:
             yield _settings(gpu)
-    try:
-        chosen = visible(inventory)
-    except LlemError as error:
-        yield Finding("GPUs of a run", "wrong", str(error))
-        return
+    chosen = visible(inventory)
     names = ", ".join(gpu.uuid for gpu in chosen.gpus) or "none"
     yield Finding("GPUs of a run", "ok", f"{names} (by {chosen.source})")
     for warning in chosen.warnings:
@@ -99,12 +95,15 @@ def _card(gpu: Gpu) -> Finding:
     memory = "" if gpu.memory_total_bytes is None else f", {gpu.memory_total_bytes / GIB:.0f} GiB"
     mig = ", partitioned (MIG)" if gpu.mig_enabled else ""
     detail = f"{gpu.name}, {gpu.uuid}{memory}{mig}"
+    import pynvml
+
     try:
         others = compute_processes(gpu)
-    except LlemError:
-        others = []
+    except pynvml.NVMLError as error:
+        detail = f"{detail}; it does not say who uses it: {error}"
+        return Finding(name, "ok", detail)
     if others:
-        pids = ", ".join(str(each.pid) for each in others)
+        pids = ", ".join(map(str, others))
         remedy = "a run refuses a GPU on which another process computes: end it, or use another"
         return Finding(name, "wrong", f"{detail}; in use by process {pids}", remedy)
     return Finding(name, "ok", detail)

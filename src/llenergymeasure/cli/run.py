@@ -19,7 +19,7 @@ from llenergymeasure.config.study import Study
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.files import locked, write_text
-from llenergymeasure.machine.disk import why_not_writable
+from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.plan import left_out_lines
 from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.report.wording import counted

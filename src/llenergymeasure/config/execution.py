@@ -97,7 +97,10 @@ class ExecutionConfig(Section):
         examples=["experiment"],
     )
     run_timeout_seconds: float | None = Field(
-        default=None, gt=0, le=10 * 86_400, description="Wall-clock limit of one run."
+        default=None,
+        gt=0,
+        le=10 * 86_400,
+        description="Wall-clock limit of one run, from when it has its GPUs.",
     )
 
     @model_validator(mode="after")

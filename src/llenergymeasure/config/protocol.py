@@ -21,7 +21,7 @@ class ProtocolSettings:
         min_batches: fewest whole batches in the window.
         idle_before_s: length of the idle phases before the work; 0 is none.
         idle_after_s: length of the idle phase after it; 0 is none.
-        settle_enabled: wait until the device is back at the study's start temperature.
+        settle_enabled: wait until the temperature and power of the GPUs stand still.
         settle_max_s: give up waiting after so long; the run goes on and says so.
         warmup_enabled: warm up at all.
         warmup_n: prompts run before any are judged.

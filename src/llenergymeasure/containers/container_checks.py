@@ -23,6 +23,7 @@ from llenergymeasure.containers.surroundings import (
 )
 from llenergymeasure.errors import Problem
 from llenergymeasure.machine.environment import source_hash
+from llenergymeasure.machine.folders import RESULTS_LEAST_BYTES
 from llenergymeasure.machine.gpus.inventory import discover, visible
 from llenergymeasure.machine.gpus.state import cuda_driver_version
 from llenergymeasure.processes import boot_id
@@ -30,8 +31,6 @@ from llenergymeasure.units import BackendName
 
 LOOK_LIMIT_S = 600.0
 """For a first look into a large image on a cold network disk."""
-
-RESULTS_LEAST_BYTES = 100_000_000
 
 
 def check_apptainer(
@@ -155,18 +154,21 @@ def visible_uuids() -> tuple[str, ...]:
 
 def inside_command(backend: str, surroundings: Surroundings, gpus: int) -> list[str]:
     """Return the command that looks around in a container."""
-    words = [PYTHON, f"{INSIDE}/llenergymeasure/containers/in_container.py"]
-    words += ["--source-hash", source_hash(Path(llenergymeasure.__file__).parent)]
-    words += ["--writable", str(surroundings.results), "--writable"]
-    words += [surroundings.variables["LLEM_CACHE"], "--free", str(RESULTS_LEAST_BYTES)]
-    words += ["--boot-id", boot_id() or ""]
-    words += ["--pid-namespace", str(Path("/proc/self/ns/pid").readlink())]
-    words += [] if surroundings.meter_inside else ["--no-meter"]
-    words += ["--monotonic-ns", str(time.monotonic_ns()), "--gpus", str(gpus)]
-    driver_cuda = cuda_driver_version() if gpus else None
-    if driver_cuda:
-        words += ["--driver-cuda", str(driver_cuda)]
-    return [*words, "--backend", backend, "--study", str(surroundings.results)]
+    question = {
+        "source_hash": source_hash(Path(llenergymeasure.__file__).parent),
+        "writable": [str(surroundings.results), surroundings.variables["LLEM_CACHE"]],
+        "free_bytes": RESULTS_LEAST_BYTES,
+        "boot_id": boot_id(),
+        "pid_namespace": str(Path("/proc/self/ns/pid").readlink()),
+        "monotonic_ns": time.monotonic_ns(),
+        "meter": surroundings.meter_inside,
+        "gpus": gpus,
+        "driver_cuda": cuda_driver_version() if gpus else None,
+        "backend": backend,
+        "study": str(surroundings.results),
+    }
+    script = f"{INSIDE}/llenergymeasure/containers/in_container.py"
+    return [PYTHON, script, json.dumps(question)]
 
 
 def _gpu_count() -> int:

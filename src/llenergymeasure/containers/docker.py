@@ -14,13 +14,14 @@ from typing import Any
 from llenergymeasure.containers.calls import ContainerError, call, reason
 from llenergymeasure.containers.mounts import Mount
 from llenergymeasure.containers.runner_choice import container_command
-from llenergymeasure.machine.host import memory_bytes, memory_limit_bytes
-from llenergymeasure.processes import boot_id, start_ticks
+from llenergymeasure.machine.host import cpu_quota, memory_bytes, memory_limit_bytes, numbers
+from llenergymeasure.processes import boot_id, identity
 from llenergymeasure.screen import say
 
 ASK_LIMIT_S = 60.0
 PULL_LIMIT_S = 6 * 3600.0
 OWNER_LABEL = "llenergymeasure.owner"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 CDI_FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))
 """Where descriptions of devices lie. Source: Container Device Interface specification."""
 
@@ -121,8 +122,8 @@ def image_digest(engine: Engine, image: str) -> str | None:
         return None
     for name in found.get("RepoDigests") or []:
         return str(name).rpartition("@")[2]
-    identity = str(found["Id"])
-    return identity if identity.startswith("sha256:") else f"sha256:{identity}"
+    own_id = str(found["Id"])
+    return own_id if own_id.startswith("sha256:") else f"sha256:{own_id}"
 
 
 def pull(engine: Engine, image: str) -> None:
@@ -135,33 +136,34 @@ def pull(engine: Engine, image: str) -> None:
         raise ContainerError(reason(done))
 
 
-def owner(pid: int) -> str:
-    """Return what distinguishes a process from every other: boot, process id, and its start."""
-    return f"{boot_id()}:{pid}:{start_ticks(pid)}"
-
-
 def abandoned(engine: Engine) -> list[str]:
-    """Return the ids of containers whose launcher was killed."""
+    """Return the ids of containers whose launcher was killed.
+
+    One that runs and was started elsewhere is not: a daemon may serve several machines.
+    """
     listing = ("ps", "--all", "--quiet", "--filter", f"label={OWNER_LABEL}")
     listed = call([engine.command, *listing], ASK_LIMIT_S).stdout.split()
     if not listed:
         return []
-    template = '{{.Id}} {{index .Config.Labels "' + OWNER_LABEL + '"}}'
+    template = '{{.Id}} {{index .Config.Labels "' + OWNER_LABEL + '"}} {{.State.Running}}'
     # One that has gone since is named on standard error alone.
     done = call([engine.command, "inspect", "--format", template, *listed], ASK_LIMIT_S)
-    pairs = [line.split() for line in done.stdout.splitlines()]
-    return [pair[0] for pair in pairs if len(pair) == 2 and not _lives(pair[1])]
+    found = [line.split() for line in done.stdout.splitlines()]
+    return [each[0] for each in found if len(each) == 3 and _is_abandoned(*each[1:])]
 
 
-def _lives(whose: str) -> bool:
-    pid = whose.split(":")[1] if whose.count(":") == 2 else ""
-    return pid.isdigit() and owner(int(pid)) == whose
+def _is_abandoned(owner: str, running: str) -> bool:
+    boot, _, rest = owner.partition(":")
+    pid = rest.partition(":")[0]
+    if boot != boot_id() or not pid.isdigit():
+        return running != "true"
+    return identity(int(pid)) != owner
 
 
 def remove_abandoned(engine: Engine) -> None:
     """Remove containers whose launcher was killed."""
-    for identity in abandoned(engine):
-        remove_container(engine, identity)
+    for container in abandoned(engine):
+        remove_container(engine, container)
 
 
 def remove_container(engine: Engine, name: str) -> None:
@@ -204,14 +206,17 @@ def run_command(
     # Results belong to who asked for them: without root, the container's root is this user.
     words += ["--user=0:0" if engine.rootless else f"--user={os.getuid()}:{os.getgid()}"]
     # A run is known dead or alive by the host's name and the process id in its outcome.
-    words += [f"--hostname={os.uname().nodename}", f"--label={OWNER_LABEL}={owner(os.getpid())}"]
+    words += [f"--hostname={os.uname().nodename}", f"--label={OWNER_LABEL}={identity(os.getpid())}"]
     words += [*_limits(), *_gpus(engine, gpus)]
     words += [] if workdir is None else [f"--workdir={workdir}"]
     for mount in mounts:
         words += ["--mount", mount.for_docker()]
     # Libraries ask for a home and a name, and the image knows no such user.
     home = {"HOME": "/tmp", "USER": "llem", "LOGNAME": "llem"}  # noqa: S108 - the container's own
-    for variable, value in sorted({**home, **variables}.items()):
+    inside = {**home, **variables}
+    if gpus and numbers(inside.get(VISIBLE, "")):
+        inside[VISIBLE] = ",".join(gpus)  # in there they are counted from 0 again
+    for variable, value in sorted(inside.items()):
         words += ["--env", f"{variable}={value}"]
     program, *arguments = command
     return [*words, f"--entrypoint={program}", image, *arguments]
@@ -228,6 +233,9 @@ def _limits() -> list[str]:
     usable = os.sched_getaffinity(0)
     if len(usable) != os.cpu_count():
         words += [f"--cpuset-cpus={','.join(str(cpu) for cpu in sorted(usable))}"]
+    quota = cpu_quota()
+    if quota is not None and quota < (os.cpu_count() or 1):
+        words += [f"--cpus={quota:g}"]
     return words
 
 

@@ -18,11 +18,12 @@ from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.containers.apptainer import missing_capabilities
 from llenergymeasure.containers.calls import call
 from llenergymeasure.containers.docker import ASK_LIMIT_S, find_engine
-from llenergymeasure.containers.images import SifImage, containers_folder, image_folder, local_tag
+from llenergymeasure.containers.images import SifImage, image_folder, local_tag
 from llenergymeasure.containers.runner_choice import apptainer_command
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, LlemError, Problem
 from llenergymeasure.files import write_text
-from llenergymeasure.machine.disk import free_bytes
+from llenergymeasure.installation import workflow_root
+from llenergymeasure.machine.folders import free_bytes
 from llenergymeasure.screen import say
 
 OWN_BASE_ROOM_BYTES = 4e9
@@ -82,7 +83,7 @@ def build_sif(backend: str, out: Path | None = None, base: str | None = None) ->
     if base is not None:
         kind, address = _base(base)
         words += ["--build-arg", f"bootstrap={kind}", "--build-arg", f"base={address}"]
-    folder = containers_folder()
+    folder = workflow_root() / "containers"
     environment = dict(os.environ)
     if dropped := missing_capabilities():
         environment["APPTAINER_DROP_CAPS"] = ",".join(dropped)
@@ -114,7 +115,7 @@ def build_docker(backend: str, tag: str | None = None, base: str | None = None) 
     """
     engine = find_engine()
     tag = tag or local_tag(backend)
-    folder = containers_folder()
+    folder = workflow_root() / "containers"
     words = [engine.command, "build", "--network=host", "--tag", tag]
     words += ["--build-arg", f"VERSION={llenergymeasure.__version__}"]
     words += [] if base is None else ["--build-arg", f"BASE={base}"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import llenergymeasure
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.files import sha256, write_text
-from llenergymeasure.installation import workflow_folder
+from llenergymeasure.installation import workflow_root
 from llenergymeasure.workload.cache import cache_folder
 
 DIGESTS = "digests.json"
@@ -79,20 +79,6 @@ def local_tag(backend: str) -> str:
     return f"llenergymeasure-{backend}:{llenergymeasure.__version__}"
 
 
-def containers_folder() -> Path:
-    """Return the folder of the image definitions: in the repository or in an installed wheel.
-
-    Raises:
-        ConfigurationError: this installation has none.
-    """
-    folder = workflow_folder()
-    if folder is None:
-        raise ConfigurationError(
-            "this installation has no image definitions: install it from a clone again"
-        )
-    return folder / "containers"
-
-
 def build_command(backend: str, runner: str) -> str:
     """Return what builds an image here, in a clone and from a wheel."""
     python = shlex.quote(sys.executable)
@@ -102,7 +88,7 @@ def build_command(backend: str, runner: str) -> str:
 def released() -> dict[str, str]:
     """Return the released images by backend, each ``name@sha256:…``."""
     try:
-        content = json.loads((containers_folder() / "released.json").read_text())
+        content = json.loads((workflow_root() / "containers" / "released.json").read_text())
     except (OSError, ConfigurationError):
         return {}
     return {str(backend): str(image) for backend, image in content.items()}

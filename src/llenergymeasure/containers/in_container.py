@@ -6,16 +6,15 @@ Prints one JSON object: ``problems``, a sentence each.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
+from typing import Any
 
 NEEDED = {
     "httptools": "0.6",
@@ -33,43 +32,40 @@ METER_NEEDED = ("nvidia-ml-py", "pyarrow")
 PYTHON = (3, 11)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Look around; return 0 if there is nothing to complain about, else 1."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--source-hash", help="what the mounted source must be")
-    parser.add_argument("--writable", action="append", default=[], help="a folder to write into")
-    parser.add_argument("--free", type=int, default=0, help="bytes that must be free there")
-    parser.add_argument("--no-meter", action="store_true", help="the meter works outside")
-    parser.add_argument("--gpus", type=int, default=0, help="how many cards must be seen")
-    parser.add_argument("--driver-cuda", help="the newest CUDA that the driver runs, as 13.0")
-    parser.add_argument("--boot-id", help="the host's")
-    parser.add_argument("--pid-namespace", help="the host's")
-    parser.add_argument("--monotonic-ns", type=int, help="the host's clock, just now")
-    parser.add_argument("--backend", help="whose engine must be able to run")
-    parser.add_argument("--study", help="the folder of the study that it is asked about")
-    options = parser.parse_args(arguments)
-    problems = list(_found(options))
-    if options.backend and not problems:
-        problems = _engine_problems(options.backend)
-    if options.study and not problems:
-        _ask_engine(options.backend, options.study)
+def main(question: str) -> int:
+    """Look around; return 0 if there is nothing to complain about, else 1.
+
+    Args:
+        question: a JSON object, each of whose parts may be missing: ``source_hash``, what the
+            mounted source must be; ``writable``, folders to write into, and ``free_bytes``, what
+            must be free there; ``meter``, whether it works in here; ``gpus``, how many must be
+            seen; ``driver_cuda``, the newest CUDA that the driver runs; ``boot_id``,
+            ``pid_namespace`` and ``monotonic_ns``, the host's, just now; ``backend``, whose engine
+            must be able to run; ``study``, the folder of the study that it is asked about.
+    """
+    asked = json.loads(question)
+    problems = list(_found(asked))
+    if asked.get("backend") and not problems:
+        problems = _engine_problems(asked["backend"])
+    if asked.get("study") and not problems:
+        _ask_engine(asked["backend"], asked["study"])
     print(json.dumps({"problems": problems}))
     return 1 if problems else 0
 
 
-def _found(options: argparse.Namespace) -> Iterator[str]:
-    yield from _python_problems(() if options.no_meter else METER_NEEDED)
+def _found(asked: dict[str, Any]) -> Iterator[str]:
+    yield from _python_problems(METER_NEEDED if asked.get("meter", True) else ())
     if sys.version_info < PYTHON:
         return
-    yield from _same_machine(options)
-    for folder in options.writable:
-        yield from _write_problems(folder, options.free)
-    if options.source_hash:
-        yield from _source_problems(options.source_hash)
-    if options.gpus:
-        yield from _gpu_problems(options.gpus)
-    if options.driver_cuda:
-        yield from _cuda_problems(options.driver_cuda)
+    yield from _same_machine(asked)
+    for folder in asked.get("writable", ()):
+        yield from _write_problems(Path(folder), asked.get("free_bytes", 0))
+    if asked.get("source_hash"):
+        yield from _source_problems(asked["source_hash"])
+    if asked.get("gpus"):
+        yield from _gpu_problems(asked["gpus"])
+    if asked.get("driver_cuda"):
+        yield from _cuda_problems(asked["driver_cuda"])
 
 
 def _python_problems(meter_needed: Sequence[str]) -> Iterator[str]:
@@ -101,35 +97,34 @@ def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version.split("+", maxsplit=1)[0])[:3]]
 
 
-def _same_machine(options: argparse.Namespace) -> Iterator[str]:
-    if options.boot_id:
+def _same_machine(host: dict[str, Any]) -> Iterator[str]:
+    if host.get("boot_id"):
         from llenergymeasure.processes import boot_id
 
-        if boot_id() != options.boot_id:
+        if boot_id() != host["boot_id"]:
             yield (
                 "it runs on another machine than this one (a remote daemon, or Docker's virtual "
                 "machine): energy read there would be another machine's"
             )
             return
-    if options.monotonic_ns and abs(time.monotonic_ns() - options.monotonic_ns) > 120 * 10**9:
+    now_ns = host.get("monotonic_ns")
+    if now_ns is not None and abs(time.monotonic_ns() - now_ns) > 120 * 10**9:
         yield "its monotonic clock is not this machine's: it has a time namespace of its own"
-    if options.pid_namespace and str(Path("/proc/self/ns/pid").readlink()) != options.pid_namespace:
+    namespace = host.get("pid_namespace")
+    if namespace is not None and str(Path("/proc/self/ns/pid").readlink()) != namespace:
         yield "it does not share this machine's process ids: --pid=host is not allowed here"
 
 
-def _write_problems(folder: str, free: int) -> Iterator[str]:
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable.") as stream:
-            stream.write(b"\0" * 4096)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        yield f"nothing can be written to {folder} from inside: {error.strerror}"
+def _write_problems(folder: Path, needed: int) -> Iterator[str]:
+    from llenergymeasure.machine.folders import free_bytes, why_not_writable
+
+    reason = why_not_writable(folder)
+    if reason is not None:
+        yield f"nothing can be written to {folder} from inside: {reason}"
         return
-    room = os.statvfs(folder)
-    if room.f_bavail * room.f_frsize < free:
-        left = room.f_bavail * room.f_frsize / 1e6
-        yield f"only {left:.0f} MB are free in {folder}; {free / 1e6:.0f} MB are needed"
+    free = free_bytes(folder)
+    if free is not None and free < needed:
+        yield (f"only {free / 1e6:.0f} MB are free in {folder}; {needed / 1e6:.0f} MB are needed")
 
 
 def _source_problems(wanted: str) -> Iterator[str]:
@@ -199,4 +194,4 @@ def _ask_engine(backend: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1]))

@@ -11,6 +11,7 @@ works outside, with the meter.
 import argparse
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from typing import Any
 from llenergymeasure.containers import apptainer, docker
 from llenergymeasure.containers.calls import ContainerError
 from llenergymeasure.containers.container_checks import visible_uuids
+from llenergymeasure.containers.mounts import texts
 from llenergymeasure.containers.surroundings import Surroundings, image_variables, inside_variables
 from llenergymeasure.containers.tasks import Task
 from llenergymeasure.errors import EXIT_CONFIGURATION, EXIT_FAILED, LlemError
@@ -43,6 +45,8 @@ RETURN_LIMIT_S = 60.0
 """For Docker to return once the process inside has ended."""
 
 POLL_S = 0.5
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 DOCKER_CODES = frozenset({125, 126, 127})
 """Exit codes of ``docker run`` itself: no container, or its command cannot run."""
@@ -70,9 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runner", choices=("docker", "apptainer"), required=True)
-    parser.add_argument("--backend", required=True)
     parser.add_argument("--image", required=True)
-    parser.add_argument("--scripts", type=Path, required=True, help="the workers' folder")
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
     parser.add_argument("--spec", type=Path, help="the study's plan")
     parser.add_argument("--run", help="EXPERIMENT/CYCLE of it; without, the engine's process alone")
@@ -84,7 +86,7 @@ def _task(options: argparse.Namespace) -> Task:
     folder = RunFolder(options.out.absolute())
     if options.run is None:
         return Task.engine_alone(folder)
-    return Task.whole_run(options.spec, options.run, options.backend, folder)
+    return Task.whole_run(options.spec, options.run, folder)
 
 
 def _become_apptainer(options: argparse.Namespace, task: Task) -> None:
@@ -107,9 +109,7 @@ def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
     engine = docker.find_engine()
     docker.remove_abandoned(engine)
     digest = docker.image_digest(engine, options.image)
-    surroundings = Surroundings.of(
-        [task.config], task.writable, options.scripts, meter_inside=task.meter_inside
-    )
+    surroundings = Surroundings.of([task.config], task.writable, meter_inside=task.meter_inside)
     name = f"llem-{task.name.replace('/', '-')}-{os.getpid()}"
     try:
         words = docker.run_command(
@@ -243,13 +243,15 @@ def _remove(engine: docker.Engine, name: str) -> None:
 
 
 def needs_network(config: dict[str, Any]) -> bool:
-    """Return whether a run has to fetch its model or data: only then does it get a network."""
-    if offline():
-        return False
-    model, dataset = str(config.get("model", "")), config.get("dataset")
-    fetched = config.get("weights") != "random" and "/" in model and not Path(model).exists()
-    data = isinstance(dataset, str) and dataset != "synthetic" and not Path(dataset).exists()
-    return fetched or data
+    """Return whether a run may have to fetch something: only then does it get a network.
+
+    A model, an adapter, a draft model: whatever is named as the hub names it and is no file here.
+    """
+    dataset = config.get("dataset")
+    named = [text for text in texts(config) if _HUB_NAME.fullmatch(text)]
+    if isinstance(dataset, str) and dataset != "synthetic":
+        named.append(dataset)
+    return not offline() and not all(Path(name).exists() for name in named)
 
 
 if __name__ == "__main__":

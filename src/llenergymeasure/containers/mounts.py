@@ -59,7 +59,7 @@ def data_paths(configs: Iterable[Mapping[str, Any]]) -> list[Path]:
         ConfigurationError: a path begins with ``~``, which means another folder in a container.
     """
     found: dict[Path, None] = {}
-    for text in dict.fromkeys(text for config in configs for text in _texts(config)):
+    for text in dict.fromkeys(text for config in configs for text in texts(config)):
         if text.startswith("~"):
             message = "write the whole path: ~ is another folder in a container"
             raise ConfigurationError(Problem(message, found=text))
@@ -70,15 +70,16 @@ def data_paths(configs: Iterable[Mapping[str, Any]]) -> list[Path]:
     return list(found)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts(value: Any) -> Iterator[str]:
+    """Yield every text among the values of a configuration."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for each in value.values():
-            yield from _texts(each)
+            yield from texts(each)
     elif isinstance(value, list | tuple):
         for each in value:
-            yield from _texts(each)
+            yield from texts(each)
 
 
 def _existing(text: str) -> Path | None:

@@ -12,9 +12,10 @@ from typing import Any
 import llenergymeasure
 from llenergymeasure.containers.mounts import Mount, data_paths
 from llenergymeasure.files import try_lock
+from llenergymeasure.installation import workflow_root
+from llenergymeasure.machine.environment import variables
+from llenergymeasure.machine.folders import shared_folder
 from llenergymeasure.machine.scheduler import handed_on
-from llenergymeasure.machine.shared_folder import shared_folder
-from llenergymeasure.machine.software import variables
 from llenergymeasure.workload.cache import cache_folder
 from llenergymeasure.workload.models.hub import offline
 
@@ -36,7 +37,7 @@ _SIMULATED = ("NVML_SIM_TRACE", "NVML_SIM_STATE")
 
 _HOST_ONLY = re.compile(
     r"^(LD_PRELOAD|CUDA_HOME|CUDA_PATH|CUDA_VERSION|LLEM_(PLAN|QUIET|RUNNER_.*|IMAGES|DOCKER)"
-    r"|SLURM.*|APPTAINER.*|NVIDIA_VISIBLE_DEVICES|NVIDIA_DRIVER_CAPABILITIES)$"
+    r"|SLURM(?!_(STEP|JOB)_GPUS$).*|APPTAINER.*|NVIDIA_VISIBLE_DEVICES|NVIDIA_DRIVER_CAPABILITIES)$"
 )
 """Paths and words that mean something on the host alone."""
 
@@ -64,7 +65,6 @@ class Surroundings:
         cls,
         configs: Iterable[Mapping[str, Any]],
         results: Path,
-        scripts: Path,
         *,
         meter_inside: bool = True,
     ) -> "Surroundings":
@@ -73,7 +73,7 @@ class Surroundings:
         Raises:
             ConfigurationError: a path in a configuration means nothing in a container.
         """
-        mounts = _mounts(configs, results.absolute(), scripts.resolve())
+        mounts = _mounts(configs, results.absolute())
         if not meter_inside:
             mounts.append(_bindings_mount())
         inside = inside_variables(os.environ)
@@ -85,7 +85,7 @@ class Surroundings:
         return cls(tuple(mounts), inside, results.absolute(), token, meter_inside)
 
 
-def _mounts(configs: Iterable[Mapping[str, Any]], results: Path, scripts: Path) -> list[Mount]:
+def _mounts(configs: Iterable[Mapping[str, Any]], results: Path) -> list[Mount]:
     """Return what runs of these configurations need bound, outer folders first."""
     cache, hub = cache_folder().resolve(), hugging_face_home(os.environ)
     read_only = offline()
@@ -100,7 +100,7 @@ def _mounts(configs: Iterable[Mapping[str, Any]], results: Path, scripts: Path) 
         Mount(shared_folder().path, read_only=False),
         Mount(results, read_only=False),
         Mount(Path(llenergymeasure.__file__).resolve().parent, f"{INSIDE}/llenergymeasure"),
-        Mount(scripts, SCRIPTS),
+        Mount(workflow_root().resolve() / "scripts", SCRIPTS),
     ]
     by_target = {mount.target or str(mount.source): mount for mount in found}
     return [by_target[target] for target in sorted(by_target)]

@@ -36,19 +36,19 @@ class Task:
     earlier: int | None = None
 
     @classmethod
-    def whole_run(cls, plan: Path, name: str, backend: str, folder: RunFolder) -> "Task":
+    def whole_run(cls, plan: Path, name: str, folder: RunFolder) -> "Task":
         """Return a run of a plan: supervisor, meter and engine, all in the container.
 
         Raises:
             OSError: the plan cannot be read.
             ValueError: it is no plan, or has no such run.
         """
-        words = [*worker_command(backend), "--spec", str(plan.absolute()), "--run", name]
         experiment, _, cycle = name.partition("/")
         for entry in json.loads(plan.read_text())["runs"]:
             if entry["experiment"] == experiment and str(entry["cycle"]) == cycle:
+                words = [*worker_command(entry["backend"]), "--spec", str(plan.absolute())]
                 study, earlier = plan.absolute().parent, attempts_begun(folder)
-                return cls(name, entry["config"], folder, study, words, earlier)
+                return cls(name, entry["config"], folder, study, [*words, "--run", name], earlier)
         raise ValueError(f"the plan holds no run {name}")
 
     @classmethod

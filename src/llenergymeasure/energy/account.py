@@ -166,6 +166,11 @@ def account(
         if not found:
             missing.append(missing_reading(samples, info))
     chosen, unavailable = choose(sources, missing, window, headline)
+    there = {info.device.removeprefix("module:") for info in samples.header.sensors}
+    absent = sorted(set(devices or ()) - there)
+    if absent and (headline is None or any(each.info.scope in CARD_SCOPES for each in chosen)):
+        # The others' energy is not that of the run.
+        chosen, unavailable = [], f"the run used {', '.join(absent)}, which was not recorded"
     readings = [source.reading(*window, phases, headline=source in chosen) for source in sources]
     node = None
     for info in (each for each in samples.header.sensors if each.scope == NODE):

@@ -36,6 +36,11 @@ class Batch:
     steps_ns: tuple[int, ...] = ()
 
     @property
+    def span_s(self) -> float:
+        """Return how long it took."""
+        return (self.end_ns - self.start_ns) / NS_PER_S
+
+    @property
     def decoded_tokens(self) -> int:
         """Return its output tokens without the first of each request, which prefill gives."""
         return self.output_tokens - self.requests
@@ -82,10 +87,9 @@ def batch_energies(
 
 
 def _energy(account: Account, batch: Batch, late_ns: int) -> BatchEnergy:
-    span_s = (batch.end_ns - batch.start_ns) / 1e9
-    if span_s < account.resolution_s:
+    if batch.span_s < account.resolution_s:
         reason = (
-            f"{span_s * 1000:.3g} ms are less than the {account.resolution_s * 1000:.3g} ms "
+            f"{batch.span_s * 1000:.3g} ms are less than the {account.resolution_s * 1000:.3g} ms "
             "between two values of the sensor"
         )
         return BatchEnergy(None, unavailable=reason)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from llenergymeasure.errors import LlemError
 from llenergymeasure.files import open_file, try_lock
-from llenergymeasure.machine.shared_folder import shared_folder
+from llenergymeasure.machine.folders import shared_folder
+from llenergymeasure.machine.host import numbers
 from llenergymeasure.screen import say
 
 AT_ONCE_VARIABLE = "LLEM_RUNS_AT_ONCE"
@@ -72,13 +73,8 @@ def _cores(cpus: Iterable[int]) -> list[frozenset[int]]:
 
 
 def _siblings(cpu: int) -> set[int]:
-    """Return the processors on one core, as the kernel lists them: ``0,64`` or ``0-1``."""
+    """Return the processors on one core."""
     try:
-        text = (_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text()
+        return numbers((_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text())
     except OSError:
         return set()
-    found: set[int] = set()
-    for part in text.strip().split(","):
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return found

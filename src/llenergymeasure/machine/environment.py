@@ -1,7 +1,10 @@
-"""The machine and the software a run was made with, gathered in one place."""
+"""The machine and the software a run was made with: packages, container, variables, no secret."""
 
+import json
 import os
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,16 @@ from llenergymeasure.files import sha256
 from llenergymeasure.machine.gpus.state import cuda_driver_version, gpu_state
 from llenergymeasure.machine.host import host
 from llenergymeasure.machine.scheduler import job_facts
-from llenergymeasure.machine.software import container, software
 from llenergymeasure.processes import ChildError, completed
+from llenergymeasure.redact import is_secret_name, without_secrets
+
+_RELEVANT = re.compile(
+    r"^(CUDA_|NVIDIA_|HF_|TRANSFORMERS_|TORCH|PYTORCH_|VLLM_|SGLANG_|SGL_|TRTLLM_|TLLM_|FLASHINFER_"
+    r"|TRITON_|NCCL_|OMP_|KMP_|GOMP_|MKL_|OPENBLAS_|MALLOC_|LD_PRELOAD$|SLURM_JOB_ID$"
+    r"|SLURM_JOB_PARTITION$|SLURM_(STEP|JOB)_GPUS$|SLURMD_NODENAME$|SLURM_CPUS_|APPTAINER_NAME$"
+    r"|LLEM_(?!NOTIFY$|PLAN$|QUIET$|DRIVEN$|OVERRIDES$|JOB$|IN_USE$|SERVER_KEY$)"
+    r"|NVML_SIM_(TRACE|T0|CLOCK)$)"
+)
 
 
 def environment() -> dict[str, Any]:
@@ -62,3 +73,106 @@ def _commit(folder: Path) -> str | None:
     except ChildError:
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def software(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return interpreter, packages, container and variables."""
+    installed = packages()
+    return {
+        "python": sys.version.split()[0],
+        "packages": installed,
+        "cuda": cuda_runtime(installed, environ),
+        "container": container(environ),
+        "variables": variables(environ),
+    }
+
+
+def packages(folders: list[str] | None = None) -> dict[str, str]:
+    """Return the version of every installed distribution, by its normalised name.
+
+    Read from the folders' names (``name-version.dist-info``, the packaging specification
+    "Recording installed projects"), which takes a hundredth of the time of opening each. Of a
+    name that is there twice, the first on the path counts, as for an import.
+
+    Args:
+        folders: where to look; Python's own path if not given.
+    """
+    found: dict[str, str] = {}
+    for folder in sys.path if folders is None else folders:
+        try:
+            names = [path.name for path in Path(folder or ".").iterdir()]
+        except OSError:
+            continue
+        for name in names:
+            stem, dot, kind = name.rpartition(".")
+            project, dash, version = stem.partition("-")
+            if dot and dash and kind in ("dist-info", "egg-info"):
+                # An .egg-info name ends in the Python it was made for: name-1.0-py3.11.
+                version = re.sub(r"-py\d.*$", "", version)
+                found.setdefault(re.sub(r"[-_.]+", "-", project).lower(), version)
+    return dict(sorted(found.items()))
+
+
+def cuda_runtime(installed: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the CUDA that programs here are built for, and where that was read; None if none."""
+    torch = sys.modules.get("torch")
+    loaded = getattr(getattr(torch, "version", None), "cuda", None)
+    if loaded:
+        return {"version": str(loaded), "source": "torch.version.cuda"}
+    for name, version in installed.items():
+        if re.fullmatch(r"nvidia-cuda-runtime(-cu\d+)?", name):
+            return {"version": version, "source": name}
+    if environ.get("CUDA_VERSION"):
+        return {"version": environ["CUDA_VERSION"], "source": "CUDA_VERSION"}
+    path = Path(environ.get("CUDA_HOME") or "/usr/local/cuda") / "version.json"
+    try:
+        version = json.loads(path.read_text())["cuda"]["version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return {"version": str(version), "source": "version.json"}
+
+
+def container(environ: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the container this runs in, as far as it is known; None outside of one.
+
+    From inside, nobody knows an image's digest: whoever started it says it in
+    ``LLEM_IMAGE_DIGEST``, or, of an image that was built just now, in a file next to it.
+    """
+    image = environ.get("LLEM_IMAGE")
+    digest = environ.get("LLEM_IMAGE_DIGEST") or built_digest(image)
+    if file := environ.get("APPTAINER_CONTAINER") or environ.get("SINGULARITY_CONTAINER"):
+        return {"runtime": "apptainer", "image": image or file, "digest": digest}
+    for mark, runtime in (("/.dockerenv", "docker"), ("/run/.containerenv", "podman")):
+        if Path(mark).exists():
+            return {"runtime": runtime, "image": image, "digest": digest}
+    if environ.get("KUBERNETES_SERVICE_HOST"):
+        return {"runtime": "kubernetes", "image": image, "digest": digest}
+    return None
+
+
+def built_digest(image: str | None) -> str | None:
+    """Return the digest that the build of an image has left next to it, if it is the image's."""
+    if image is None:
+        return None
+    try:
+        digest, size_bytes = Path(f"{image}.digest").read_text().split()
+        return digest if int(size_bytes) == Path(image).stat().st_size else None
+    except (OSError, ValueError):
+        return None
+
+
+def variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that can change a result; a secret's name and value are left out.
+
+    A secret inside another variable's value is replaced.
+    """
+    return {
+        name: without_secrets(value)
+        for name, value in sorted(environ.items())
+        if _RELEVANT.search(name) and not is_secret_name(name) and not _hook(name, value)
+    }
+
+
+def _hook(name: str, value: str) -> bool:
+    """Return whether a variable of ours holds an address: knowing one may be the right to it."""
+    return name.startswith("LLEM_") and re.match(r"https?://", value.strip()) is not None

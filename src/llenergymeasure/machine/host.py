@@ -44,6 +44,17 @@ def cpu() -> dict[str, Any]:
     }
 
 
+def numbers(text: str) -> set[int]:
+    """Return the numbers of a list as the kernel and SLURM write it, ``0-2,5``; else none."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            return set()
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
 def memory_bytes(name: str) -> int | None:
     """Return an entry of /proc/meminfo, such as ``MemAvailable``."""
     for line in _lines(Path("/proc/meminfo")):

@@ -9,7 +9,6 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from llenergymeasure.processes import ChildError, completed
@@ -24,50 +23,30 @@ ASK_LIMIT_S = 3.0
 """A job over its limit has 30 s from SIGTERM to SIGKILL, and more to do in them."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """A job on a cluster.
+def job_facts(environ: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+    """Return the job on a cluster that this environment belongs to; None outside of any.
 
-    Attributes:
-        scheduler: ``slurm``.
-        id: the number it goes by in the queue; ``ARRAY_TASK`` in an array.
-        partition: where it was queued.
-        node: the machine, as the scheduler calls it.
-        account: who is charged.
-        cluster: which cluster.
+    Returns:
+        ``scheduler``: ``slurm``; ``id``: the number it goes by in the queue, ``ARRAY_TASK`` in an
+        array; ``partition``: where it was queued; ``node``: the machine, as the scheduler calls
+        it; ``account``: who is charged; ``cluster``: which cluster.
     """
-
-    scheduler: str
-    id: str
-    partition: str | None = None
-    node: str | None = None
-    account: str | None = None
-    cluster: str | None = None
-
-
-def current_job(environ: Mapping[str, str] | None = None) -> Job | None:
-    """Return the job that this environment belongs to; None outside of any."""
     found = os.environ if environ is None else environ
     if found.get(HANDED_ON):
-        return Job(**json.loads(found[HANDED_ON]))
+        job: dict[str, Any] = json.loads(found[HANDED_ON])
+        return job
     number = found.get("SLURM_JOB_ID")
     if not number:
         return None
     array, task = found.get("SLURM_ARRAY_JOB_ID"), found.get("SLURM_ARRAY_TASK_ID")
-    return Job(
-        scheduler="slurm",
-        id=f"{array}_{task}" if array and task else number,
-        partition=found.get("SLURM_JOB_PARTITION"),
-        node=found.get("SLURMD_NODENAME"),
-        account=found.get("SLURM_JOB_ACCOUNT"),
-        cluster=found.get("SLURM_CLUSTER_NAME"),
-    )
-
-
-def job_facts(environ: Mapping[str, str] | None = None) -> dict[str, Any] | None:
-    """Return the job as plain values; None outside of any."""
-    job = current_job(environ)
-    return None if job is None else asdict(job)
+    return {
+        "scheduler": "slurm",
+        "id": f"{array}_{task}" if array and task else number,
+        "partition": found.get("SLURM_JOB_PARTITION"),
+        "node": found.get("SLURMD_NODENAME"),
+        "account": found.get("SLURM_JOB_ACCOUNT"),
+        "cluster": found.get("SLURM_CLUSTER_NAME"),
+    }
 
 
 def handed_on(environ: Mapping[str, str]) -> dict[str, str]:

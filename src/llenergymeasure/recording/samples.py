@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,9 +72,15 @@ class Header:
         """Parse the JSON text kept in the schema's metadata.
 
         Raises:
-            ResultsError: it was written by a version this one cannot read.
+            ResultsError: it was written by a version this one cannot read, or is damaged.
         """
-        content = json.loads(text)
+        try:
+            return cls._read(json.loads(text))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ResultsError(f"the header of the samples is damaged: {error}") from None
+
+    @classmethod
+    def _read(cls, content: dict[str, Any]) -> "Header":
         version = content.get("schema_version")
         if version != SCHEMA_VERSION:
             raise ResultsError(

@@ -18,7 +18,6 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,28 +33,6 @@ _OF_ONE_RUN = re.compile(r"\bpid \d+|\b0x[0-9a-f]+\b|\b[0-9a-f]{12}\b(/\d+)?")
 
 class CircuitBrokenError(LlemError):
     """This run was not started, for those before it all failed the same way."""
-
-
-@dataclass(frozen=True)
-class Broken:
-    """Why the circuit broke.
-
-    Attributes:
-        runs: how many runs failed.
-        error_class: the class of their error.
-        message: what the first of them said.
-    """
-
-    runs: int
-    error_class: str
-    message: str
-
-    def __str__(self) -> str:
-        """Return it in words, for a person who wonders why the study stopped."""
-        return (
-            f"The first {self.runs} runs failed the same way, so the study is ended here: "
-            f"{self.error_class}: {self.message}"
-        )
 
 
 class Circuit:
@@ -89,19 +66,17 @@ class Circuit:
             finally:
                 os.close(handle)
 
-    def broken(self, pid: int | None = None) -> Broken | None:
-        """Return why no run should be started any more; None while they may be.
+    def broken(self, pid: int | None = None) -> str | None:
+        """Return in words why no run should be started any more; None while they may be.
 
         Args:
             pid: the workflow that is asked about; any that is alive if None.
         """
-        try:
-            lines = [json.loads(line) for line in read_bytes(self._path).splitlines()]
-            begun, failures = lines[0], lines[1:]
-            of_this_call = _alive(begun) if pid is None else begun["pid"] == pid
-            return broken_circuit(failures, begun["experiments"]) if of_this_call else None
-        except (OSError, ValueError, LookupError, TypeError):
+        alike = self._alike(pid)
+        if alike is None:
             return None
+        runs, error = alike
+        return f"The first {runs} runs failed the same way, so the study is ended here: {error}"
 
     def refuse_if_broken(self) -> None:
         """Let a run go on, or not.
@@ -109,21 +84,31 @@ class Circuit:
         Raises:
             CircuitBrokenError: the runs before it all failed the same way.
         """
-        broken = self.broken()
-        if broken is not None:
+        alike = self._alike()
+        if alike is not None:
             raise CircuitBrokenError(
-                f"not started, for the first {broken.runs} runs of the study all failed the same "
-                f"way: {broken.error_class}: {broken.message}. Fix that and call the workflow "
-                "again: it does the rest"
+                f"not started, for the first {alike[0]} runs of the study all failed the same "
+                f"way: {alike[1]}. Fix that and call the workflow again: it does the rest"
             )
 
+    def _alike(self, pid: int | None = None) -> tuple[int, str] | None:
+        try:
+            lines = [json.loads(line) for line in read_bytes(self._path).splitlines()]
+            begun, failures = lines[0], lines[1:]
+            of_this_call = _alive(begun) if pid is None else begun["pid"] == pid
+            return alike_failures(failures, begun["experiments"]) if of_this_call else None
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
 
-def broken_circuit(failures: Iterable[Mapping[str, Any]], experiments: int) -> Broken | None:
-    """Return why a study of which no run has completed should end; None while it may go on.
+
+def alike_failures(
+    failures: Iterable[Mapping[str, Any]], experiments: int
+) -> tuple[int, str] | None:
+    """Return how many runs failed in the one way that ends a study, and which; None if it goes on.
 
     Args:
         failures: the runs that failed, each with ``experiment`` and ``error`` (``class`` and
-            ``message``) as in its outcome.
+            ``message``) as in its outcome; no run of the study has completed.
         experiments: how many the study has.
     """
     told = list(failures)
@@ -133,7 +118,7 @@ def broken_circuit(failures: Iterable[Mapping[str, Any]], experiments: int) -> B
     if len({_kind(each) for each in told}) != 1:
         return None
     error = told[0].get("error") or {}
-    return Broken(len(told), str(error.get("class")), str(error.get("message", "")))
+    return len(told), f"{error.get('class')}: {error.get('message', '')}"
 
 
 def _kind(failure: Mapping[str, Any]) -> tuple[str, str]:

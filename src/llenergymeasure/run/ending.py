@@ -20,6 +20,10 @@ GRACE_S = 15.0
 LOOK_S = 1.0
 """How often limits are looked at."""
 
+FINISH_LIMIT_S = 600.0
+FINISH_HURRIED_S = 120.0
+"""For computing the result, from when a signal has asked for the run's end."""
+
 _WORKFLOW_GONE = "the workflow that asked for the run ended"
 
 
@@ -111,6 +115,36 @@ def wait_for_end(
             os.close(handle)
 
 
+def wait_for_result(
+    child: "subprocess.Popen[bytes]", signals: SignalPipe, signal_number: int | None
+) -> End:
+    """Wait for what computes the result; whoever asks for an end leaves it less time.
+
+    Args:
+        child: what computes it.
+        signals: those that may ask.
+        signal_number: the one that has asked already; None if none has.
+    """
+    number = signal_number
+    deadline = time.monotonic() + (FINISH_LIMIT_S if number is None else FINISH_HURRIED_S)
+    with contextlib.ExitStack() as stack:
+        handle = os.pidfd_open(child.pid)
+        stack.callback(os.close, handle)
+        while (left_s := deadline - time.monotonic()) > 0:
+            heard = [handle] if number is not None else [handle, signals.handle]
+            ready = select.select(heard, [], [], left_s)[0]
+            if handle in ready:
+                code = child.wait()
+                return End(code, message=_finish_killed(code) if code < 0 else "")
+            if ready:
+                number = signals.take()
+                deadline = min(deadline, time.monotonic() + FINISH_HURRIED_S)
+    processes.end_group(child, GRACE_S)
+    if number is not None:
+        return End.by_signal(number)
+    return End(-1, Cause.FINISH_HUNG, f"computing the result took over {FINISH_LIMIT_S:g} s")
+
+
 def _open_watched(watched_pid: int | None) -> list[int] | None:
     """Return pidfds on who asked for the run and on our parent; None if the first is gone.
 
@@ -160,7 +194,7 @@ def engine_killed(returncode: int, *, out_of_memory: bool) -> dict[str, str]:
     return outcome_error("EngineKilled", f"the engine's process was killed by {name}{hint}")
 
 
-def finish_killed(code: int) -> str:
+def _finish_killed(code: int) -> str:
     """Say that what computes the result was killed, and what becomes of the run."""
     return (
         f"what computes the result was killed by {signal.Signals(-code).name}; what was measured "

@@ -5,15 +5,18 @@ job finishes it. What failed there is said by its own job, once. Standard librar
 """
 
 import json
+import subprocess
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from llenergymeasure.files import make_folder, read_json, write_text
-from llenergymeasure.processes import boot_id, start_ticks
+from llenergymeasure.files import make_folder, read_json, remove, write_text
+from llenergymeasure.processes import boot_id, identity
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.whole import is_measured, is_whole
-from llenergymeasure.run.attempt_lock import unattended
+from llenergymeasure.run.ending import Cause, End
+from llenergymeasure.run.held_folder import unattended
 
 if TYPE_CHECKING:
     from llenergymeasure.run.supervisor import Supervisor
@@ -30,18 +33,49 @@ def joining(followers: "Iterable[Supervisor]", held: ExitStack) -> "Iterator[Sup
             yield each
 
 
-def conclude(folder: RunFolder, workflow_pid: int | None, error: dict[str, str] | None) -> None:
+def measure_followers(first: "Supervisor", engine: "subprocess.Popen[bytes]", end: End) -> End:
+    """Measure the runs that share the first one's server.
+
+    Args:
+        first: the run that started it.
+        engine: the process that serves.
+        end: how it was over with the first.
+
+    Returns:
+        What ended the first run, or all of them.
+    """
+    before = first.folder
+    for each in first.followers:
+        if not is_measured(before) or engine.poll() is not None or first.folder.last.exists():
+            break
+        each.join(first)
+        its = each.record(engine, time.monotonic(), goes_on=each is not first.followers[-1])
+        _conclude(each, its, first.folder)
+        if its.cause in (Cause.SIGNAL, Cause.WORKFLOW_GONE):
+            return its
+        before = each.folder
+    return end
+
+
+def _conclude(run: "Supervisor", end: End, first: RunFolder) -> None:
     """Write that a run was measured for its workflow on another one's server, or why not."""
-    said = {"workflow": _identity(workflow_pid), "error": error}
-    write_text(folder.session, json.dumps(said))
+    error = None
+    measured = is_measured(run.folder)
+    if not measured and end.cause not in (Cause.SIGNAL, Cause.WORKFLOW_GONE) and not end.well:
+        error = run.attempt.error(end)
+        place = f"{first.path.parent.name}/{first.path.name}"
+        error["message"] += f" (run.log of {place} has what was said)"
+    if measured or error is not None:
+        said = {"workflow": _workflow(run.workflow_pid), "error": error}
+        write_text(run.folder.session, json.dumps(said))
+    remove(run.folder.outcome)
 
 
 def concluded(folder: RunFolder, workflow_pid: int | None) -> dict[str, Any] | None:
-    """Return what :func:`conclude` said for the same workflow; None if nothing."""
+    """Return what was written so for the same workflow; None if nothing."""
     said = read_json(folder.session)
-    same = said is not None and said["workflow"] == json.loads(json.dumps(_identity(workflow_pid)))
-    return said if same else None
+    return said if said is not None and said["workflow"] == _workflow(workflow_pid) else None
 
 
-def _identity(pid: int | None) -> list[Any]:
-    return [boot_id(), pid, None if pid is None else start_ticks(pid)]
+def _workflow(pid: int | None) -> str | None:
+    return boot_id() if pid is None else identity(pid)

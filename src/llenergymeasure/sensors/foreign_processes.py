@@ -61,7 +61,7 @@ class RunProcesses:
         import pynvml
 
         try:
-            pids = [process.pid for process in compute_processes(gpu)]
+            pids = compute_processes(gpu)
         except pynvml.NVMLError as error:
             raise SensorError(str(error)) from error
         first_look = gpu.uuid not in self._looked
@@ -87,7 +87,7 @@ class RunProcesses:
         import pynvml
 
         try:
-            pids = [process.pid for process in graphics_processes(gpu)]
+            pids = graphics_processes(gpu)
         except pynvml.NVMLError as error:
             raise SensorError(str(error)) from error
         return [

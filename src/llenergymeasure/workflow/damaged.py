@@ -10,7 +10,7 @@ from typing import Any
 
 from llenergymeasure.files import remove, remove_unfinished, sync_folder
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.run.attempt_lock import unattended
+from llenergymeasure.run.held_folder import unattended
 from llenergymeasure.workflow.manifest import DAMAGED
 
 

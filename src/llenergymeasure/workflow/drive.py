@@ -26,14 +26,15 @@ from llenergymeasure.errors import (
     Problem,
 )
 from llenergymeasure.files import open_file
-from llenergymeasure.machine.disk import why_not_writable
+from llenergymeasure.installation import workflow_root
+from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import SAFE_PATH_VARIABLE, die_with_parent, python_module
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import kind_of
 from llenergymeasure.results.outcome import read_outcome
-from llenergymeasure.run.circuit_breaker import Broken, Circuit
+from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.preflight.checks import check_folder
 from llenergymeasure.run.preflight.forecast import Forecast
 from llenergymeasure.sensors.rapl import RaplSensor
@@ -43,7 +44,6 @@ from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.profile import profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.queue_watch import LOOK_INTERVAL_S
-from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workflow.study import DRIVEN_VARIABLE, OVERRIDES_VARIABLE
 
 POLL_S = 0.2
@@ -173,7 +173,7 @@ class Drive:
         self._process: subprocess.Popen[bytes] | None = None
         self.complaint = ""
         """What Snakemake said where it failed and no run explains it."""
-        self.broken: Broken | None = None
+        self.broken: str | None = None
         """Why the circuit broke, if it did."""
 
     def run(self, call: Call | None = None) -> int:
@@ -252,7 +252,7 @@ class Drive:
                 self._end_runs()  # again: one may have been starting
             elif (broken := circuit.broken(process.pid)) is not None:
                 self.broken = broken
-                self._view.say(str(broken))
+                self._view.say(broken)
                 self._signal_snakemake(signal.SIGTERM)
             self._view.wait(POLL_S, progress)
         self._view.clear()

@@ -19,11 +19,11 @@ from llenergymeasure.containers.surroundings import (
 )
 from llenergymeasure.errors import ConfigurationError, PreflightError, Problem
 from llenergymeasure.files import remove
+from llenergymeasure.installation import workflow_root
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import python_module
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.units import BackendName, RunnerName
-from llenergymeasure.workflow.source import workflow_root
 
 LINKS = Path(".snakemake/llem-images")
 
@@ -84,8 +84,7 @@ class Places:
     def _launcher(self, backend: BackendName, image: str) -> list[str]:
         return [
             *python_module("llenergymeasure.containers.launcher"),
-            *("--runner", self._runners[backend], "--backend", backend, "--image", image),
-            *("--scripts", str(workflow_root() / "scripts")),
+            *("--runner", self._runners[backend], "--image", image),
         ]
 
     def container(self, backend: BackendName) -> str | None:
@@ -152,7 +151,6 @@ class Places:
             found = Surroundings.of(
                 contained,
                 self._folder.path,
-                workflow_root() / "scripts",
                 meter_inside=not self._meter_outside,
             )
             atexit.register(found.token.close)

@@ -9,11 +9,11 @@ from typing import Any
 import yaml
 
 from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.gpus.allotment import gpus_needed
 from llenergymeasure.plan import Plan
 from llenergymeasure.plan.estimate import duration
 from llenergymeasure.run.preflight.forecast import Forecast
-from llenergymeasure.workflow.source import workflow_root
 
 RULE = "measure"
 _ON_THIS_MACHINE = ("local", "dryrun", "touch", None)

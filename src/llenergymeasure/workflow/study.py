@@ -23,6 +23,7 @@ from llenergymeasure.errors import (
     as_message,
 )
 from llenergymeasure.files import locked, read_bytes, write_if_changed
+from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.machine.gpus.allotment import gpus_needed
 from llenergymeasure.plan import Plan
@@ -45,7 +46,6 @@ from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variable
 from llenergymeasure.workflow.pinning import pin_options
 from llenergymeasure.workflow.places import Places
 from llenergymeasure.workflow.queue_watch import QueueWatch
-from llenergymeasure.workflow.source import workflow_root
 from llenergymeasure.workflow.stopping import planned, precision
 from llenergymeasure.workflow.storage import Storage, send_along
 from llenergymeasure.workload.studies import load_study, study_from_mapping
@@ -338,8 +338,7 @@ class OpenStudy:
             for word in (precision(self._plan, self._folder, open_runs), broken):
                 if word is not None:
                     say(str(word))
-            reason = None if broken is None else str(broken)
-            tell(self._notify, News.of(self._plan, self._folder, reason), say)
+            tell(self._notify, News.of(self._plan, self._folder, broken), say)
         self._circuit.remove()
 
 

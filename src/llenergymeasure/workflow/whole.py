@@ -43,7 +43,7 @@ def drive_study(
     anything = open_runs(plan, folder) > 0
     if anything:
         warn_of_missing_variables(study.notify, view.say)
-    complaint, broken = "", None
+    complaint, broken = "", ""
 
     def drive(now: Plan) -> int:
         nonlocal complaint, broken
@@ -51,11 +51,10 @@ def drive_study(
             view.say(f"{counted(open_runs(now, folder), 'more run')} for the precision target")
         drive = Drive(study_file, now, folder, view, lock)
         code = drive.run(call)
-        complaint, broken = drive.complaint, drive.broken
+        complaint, broken = drive.complaint, drive.broken or ""
         return code
 
     code = carried_through(study, plan, folder, drive)
     if anything:
-        reason = None if broken is None else str(broken)
-        tell(study.notify, News.of(planned(study, folder), folder, reason), view.say)
+        tell(study.notify, News.of(planned(study, folder), folder, broken or None), view.say)
     return Ended(code, complaint)

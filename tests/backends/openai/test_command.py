@@ -24,8 +24,8 @@ from llenergymeasure.errors import BackendError, ConfigurationError
 from llenergymeasure.redact import KEY_VARIABLE, make_key
 from llenergymeasure.workload.studies import study_from_mapping
 from support import serving_server
-from support.attempts import start, wait_for
-from support.studies import living
+from support.attempts import start
+from support.studies import living, wait_for
 
 SERVER = serving_server.command("{port}")
 

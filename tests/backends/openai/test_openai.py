@@ -19,10 +19,10 @@ from llenergymeasure.backends.serving.listener import server_root
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from support import misbehaving_server as ways
-from support.attempts import start, wait_for
+from support.attempts import start
 from support.misbehaving_server import misbehaving
 from support.serving_server import Server, running
-from support.studies import environment, write_study
+from support.studies import environment, wait_for, write_study
 
 URL = "http://127.0.0.1:8000/v1"
 

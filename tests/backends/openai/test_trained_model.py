@@ -23,9 +23,17 @@ from llenergymeasure.processes import descendants
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.tokens import Tokenizer
-from support.attempts import command_of, start, wait_for
+from support.attempts import command_of, start
 from support.real_benchmarks import answers
-from support.studies import ROOT, environment, living, result_times, snakemake, write_study
+from support.studies import (
+    ROOT,
+    environment,
+    living,
+    result_times,
+    snakemake,
+    wait_for,
+    write_study,
+)
 from support.trained import GGUF, GGUF_OF_8_BITS, llama_cpp, trained_model
 from support.vllm import vllm_python, vllm_variables
 

@@ -10,9 +10,11 @@ import pytest
 
 from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.exchange import Exchange
-from support.serving_server import FAULTS, Server, running
+from support import misbehaving_server as ways
+from support.failed_answers import FAILED
+from support.misbehaving_server import misbehaving
+from support.serving_server import Server, running
 
-CODES = {fault: code for code, fault in FAULTS.items()}
 ASKED = {"model": "sim", "stream": True, "stream_options": {"include_usage": True}}
 
 
@@ -93,24 +95,27 @@ def test_a_chats_role_is_no_token(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "failure", "says"),
+    "name",
     [
-        ("http_503", "refused", "HTTP 503"),
-        ("truncated", "truncated", "without saying"),
-        ("malformed", "malformed", "not json"),
-        ("never", "timed_out", "within 1 s"),
-        ("reset", "refused", "closed"),
-        ("no_usage", "malformed", "without usage"),
+        "429",
+        "closed amid the answer",
+        "an event that is no JSON",
+        "never answered",
+        "reset at once",
+        "no usage",
     ],
 )
-def test_each_failure_has_its_name_and_costs_no_other_request(
-    tmp_path: Path, fault: str, failure: str, says: str
-) -> None:
-    with running(tmp_path, "--first-ms", "10", "--next-ms", "2") as server:
-        exchanges = ask(server.base_url, [[5], [CODES[fault]], [5]], timeout_s=1)
-    assert [each.failure for each in exchanges] == [None, failure, None]
-    assert says in str(exchanges[1].message)
-    assert exchanges[1].end_ns > 0
+def test_a_failure_costs_no_other_request(name: str) -> None:
+    (way,) = (each for each in FAILED if each.name == name)
+    with misbehaving() as server:
+        server.way = lambda number: way.steps(1) if number == 1 else ways.answer(gap_s=0.001)
+        prompts = [[1] * ways.PROMPT] * 3
+        exchanges = ask(server.base_url, prompts, tokens=ways.TOKENS, timeout_s=way.timeout_s)
+    (failed,) = (each for each in exchanges if each.failure)
+    assert way.failure is not None
+    assert failed.failure == way.failure[0]
+    assert way.failure[1] in str(failed.message)
+    assert failed.end_ns > 0
 
 
 def test_a_server_that_is_not_there_refuses(tmp_path: Path) -> None:

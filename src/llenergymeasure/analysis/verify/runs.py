@@ -19,10 +19,10 @@ from llenergymeasure.results.record import Energy, Footprint, Result
 from llenergymeasure.results.row_file import read_written_row
 from llenergymeasure.results.table import run_row
 from llenergymeasure.results.whole import damages
+from llenergymeasure.run.result.batch_requests import batch_tokens, batches_of
 from llenergymeasure.run.result.build_result import quantile
 from llenergymeasure.run.result.run_energy import run_energy
-from llenergymeasure.run.result.thinking_energy import thinking_total
-from llenergymeasure.run.result.traffic_result import ServedRun, spread
+from llenergymeasure.run.result.traffic_result import ServedRun
 from llenergymeasure.sensors.behaviour import Characterised
 
 _IN_PROPORTION = (
@@ -85,11 +85,14 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
     else:
         known = []
     served = _served(result, requests, window)
+    prompt_hash = result.tokens.prompt_hash
+    tokens = batch_tokens(requests, prompt_hash) if served is None else served.tokens(prompt_hash)
     energy = run_energy(
         read_samples(folder.samples),
         window,
         [(each.name, each.start_monotonic_ns, each.end_monotonic_ns) for each in result.phases],
-        requests if served is None else requests.slice(0, 0),
+        batches_of(requests),
+        tokens,
         devices=_devices(result),
         asked=result.config.get("energy") or {},
         characterised={(each.sensor, each.device): each for each in known},
@@ -98,14 +101,10 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
         own_server=not is_external(result.config),
         precision=result.protocol.get("precision"),
     )
-    record, recomputed = energy.record, {"tokens": _tokens(requests)}
-    if served is not None:
-        tokens = served.tokens(result.tokens.prompt_hash)
-        recomputed = {"tokens": tokens.model_dump()}
-        record = served.energy(record, tokens, _declared(result.energy.footprint))
-        recomputed["performance"] = served.performance(tokens)
-    else:
-        recomputed["performance"] = _latencies(requests)
+    record, recomputed = energy.record, {"tokens": tokens.model_dump()}
+    recomputed["performance"] = (
+        _latencies(requests) if served is None else served.performance(tokens)
+    )
     if result.tokens.output_sd is None:
         del recomputed["tokens"]["output_sd"]  # as in records of before there was one
     if result.provenance.get("energy_method") != METHOD:
@@ -193,16 +192,6 @@ def _declared(footprint: Footprint | None) -> dict[str, Any] | None:
         return None
     names = ("grid_gco2e_per_kwh", "pue", "price_per_kwh", "currency", "source")
     return {name: getattr(footprint, name) for name in names}
-
-
-def _tokens(requests: pa.Table) -> dict[str, Any]:
-    return {
-        "input": sum(requests["input_tokens"].to_pylist()),
-        "output": sum(requests["output_tokens"].to_pylist()),
-        "thinking": thinking_total(requests),
-        "requests": requests.num_rows,
-        "output_sd": spread(requests["output_tokens"].to_pylist()),
-    }
 
 
 def _latencies(requests: pa.Table) -> dict[str, Any]:

@@ -21,6 +21,8 @@ _PARALLEL = (
     "tensor_parallel_size",
     "pipeline_parallel_size",
     "data_parallel_size",
+    "prefill_context_parallel_size",
+    "context_parallel_size",
     "tp_size",
     "pp_size",
     "dp_size",

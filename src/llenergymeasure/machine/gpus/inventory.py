@@ -10,23 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.machine.host import numbers
 
 NO_DRIVER = "no NVIDIA driver (libnvidia-ml.so.1 is not there)"
 _NEEDED_NAMES = ("NVML_POWER_SCOPE_GPU", "nvmlDeviceGetCurrentClocksEventReasons")
 _OWN_BINDINGS = "pip uninstall pynvml; pip install --force-reinstall nvidia-ml-py"
-
-
-@dataclass(frozen=True)
-class GpuProcess:
-    """A process that holds a compute context on a GPU.
-
-    Attributes:
-        pid: as NVML names it; inside a container it may be the host's number.
-        memory_bytes: GPU memory it holds; None where NVML does not say.
-    """
-
-    pid: int
-    memory_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -128,20 +116,21 @@ def handle(gpu: Gpu) -> Any:
     return pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid)
 
 
-def compute_processes(gpu: Gpu) -> list[GpuProcess]:
-    """Return the processes with a compute context on a card.
+def compute_processes(gpu: Gpu) -> list[int]:
+    """Return the ids of the processes with a compute context on a card, as NVML names them.
+
+    Inside a container they may be the host's numbers.
 
     Raises:
         pynvml.NVMLError: the card does not answer.
     """
     import pynvml
 
-    found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle(gpu))
-    return [GpuProcess(int(item.pid), item.usedGpuMemory) for item in found]
+    return [int(each.pid) for each in pynvml.nvmlDeviceGetComputeRunningProcesses(handle(gpu))]
 
 
-def graphics_processes(gpu: Gpu) -> list[GpuProcess]:
-    """Return the processes that draw on a card; none where the driver cannot say.
+def graphics_processes(gpu: Gpu) -> list[int]:
+    """Return the ids of the processes that draw on a card; none where the driver cannot say.
 
     Raises:
         pynvml.NVMLError: the card does not answer.
@@ -152,7 +141,7 @@ def graphics_processes(gpu: Gpu) -> list[GpuProcess]:
         found = pynvml.nvmlDeviceGetGraphicsRunningProcesses(handle(gpu))
     except pynvml.NVMLError_NotSupported:
         return []
-    return [GpuProcess(int(item.pid), item.usedGpuMemory) for item in found]
+    return [int(each.pid) for each in found]
 
 
 def memory_used_bytes(gpu: Gpu) -> int:
@@ -204,7 +193,7 @@ def _chosen(ordered: Sequence[Gpu], environ: Mapping[str, str]) -> Selection:
     if listed is not None:
         return _listed(listed, ordered, environ)
     for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS"):
-        indices = _indices(environ.get(name, ""))
+        indices = numbers(environ.get(name, ""))
         there = {gpu.index for gpu in ordered}
         if indices and len(indices) < len(there) and indices <= there:
             chosen = tuple(gpu for gpu in ordered if gpu.index in indices)
@@ -353,17 +342,6 @@ def _ambiguous(ordered: Sequence[Gpu], environ: Mapping[str, str]) -> bool:
     if environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
         return False
     return len({gpu.name for gpu in ordered}) > 1
-
-
-def _indices(text: str) -> set[int]:
-    """Parse SLURM's list of indices, such as ``0-2,5``; anything else gives none."""
-    found: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
-            return set()
-        found.update(range(int(first), int(last or first) + 1))
-    return found
 
 
 def _text(value: str | bytes) -> str:

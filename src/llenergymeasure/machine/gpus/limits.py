@@ -20,26 +20,25 @@ from typing import Any
 
 from llenergymeasure import files
 from llenergymeasure.errors import LlemError
+from llenergymeasure.machine.folders import shared_folder
 from llenergymeasure.machine.gpus.card_limits import Card, Limits, LimitsError, open_nvml
 from llenergymeasure.machine.gpus.locks import GpuLocks, file_safe
-from llenergymeasure.machine.shared_folder import shared_folder
 from llenergymeasure.processes import ChildError, RefusedError, ask, boot_id
 
 ANSWER_S = 60.0
+"""How long the driver may take."""
 
 _FORMAT = 1
 
 
-def hold_limits(
-    locks: GpuLocks, limits: Limits, *, answer_s: float = ANSWER_S
-) -> dict[str, dict[str, Any]]:
+def hold_limits(locks: GpuLocks, limits: Limits) -> dict[str, dict[str, Any]]:
     """Set limits on the cards that are locked; return what was read back, by UUID.
 
     Raises:
         LimitsError: refused, with the reason. Nothing is changed then, or a record of it stays.
     """
     try:
-        return _ask(locks, "set_limits", (locks.uuids, asdict(limits)), answer_s)
+        return _ask(locks, "set_limits", (locks.uuids, asdict(limits)))
     except RefusedError as error:
         reason = str(error)
     except ChildError as error:
@@ -48,15 +47,12 @@ def hold_limits(
     raise LimitsError(f"the GPU's limits cannot be set: {reason}")
 
 
-def restore_limits(
-    locks: GpuLocks, uuids: Sequence[str] | None = None, *, answer_s: float = ANSWER_S
-) -> dict[str, Any]:
+def restore_limits(locks: GpuLocks, uuids: Sequence[str] | None = None) -> dict[str, Any]:
     """Put the limits of locked cards back, and return how that went.
 
     Args:
         locks: of the cards.
         uuids: some of them; all if not given.
-        answer_s: how long the driver may take.
 
     Returns:
         ``restored``: whether nothing of what was set is left, as read back;
@@ -66,50 +62,42 @@ def restore_limits(
     """
     devices = locks.uuids if uuids is None else tuple(uuids)
     try:
-        return _ask(locks, "put_back", (devices,), answer_s)
+        return _ask(locks, "put_back", (devices,))
     except ChildError as error:
         left = dict.fromkeys(devices, str(error))
         return {"restored": False, "unchanged_meanwhile": None, "left": left}
 
 
-def restore_left(
-    held: GpuLocks | None = None, folder: Path | None = None, *, answer_s: float = ANSWER_S
-) -> dict[str, str | None]:
+def restore_left(held: GpuLocks | None = None) -> dict[str, str | None]:
     """Put back what killed runs left; costs a look into a folder if there is nothing.
 
     Args:
         held: locks that this process has: what was left on these cards is put back too.
-        folder: where records are; the machine's shared folder if not given.
-        answer_s: how long the driver may take.
 
     Returns:
         For each card the reason if it was not put back, else None.
     """
     done: dict[str, str | None] = {}
-    with _left(folder) as free:
+    with _left() as free:
         for locks in (free,) if held is None else (held, free):
             uuids = _recorded(locks)
             if uuids:
-                left = restore_limits(locks, uuids, answer_s=answer_s)["left"]
+                left = restore_limits(locks, uuids)["left"]
                 done |= {uuid: left.get(uuid) for uuid in uuids}
     return done
 
 
-def left_limits(folder: Path | None = None) -> list[str]:
+def left_limits() -> list[str]:
     """Return the cards whose limits killed runs of this user left."""
-    with _left(folder) as locks:
+    with _left() as locks:
         return _recorded(locks)
 
 
-def recorded(folder: Path) -> list[str]:
-    """Return the cards of this user's records, those of living runs included.
+def _own_records(folder: Path) -> dict[str, Path]:
+    """Return this user's records by card, those of living runs included.
 
     Other users' are passed over: what is in them could make root set anything.
     """
-    return sorted(_own_records(folder))
-
-
-def _own_records(folder: Path) -> dict[str, Path]:
     prefix = f"limits-{os.geteuid()}-"
     found = {}
     for path in folder.glob(f"{prefix}*.json"):
@@ -120,13 +108,13 @@ def _own_records(folder: Path) -> dict[str, Path]:
 
 
 def _recorded(locks: GpuLocks) -> list[str]:
-    return [uuid for uuid in recorded(locks.folder) if uuid in locks.uuids]
+    return [uuid for uuid in sorted(_own_records(locks.folder)) if uuid in locks.uuids]
 
 
-def _left(folder: Path | None) -> GpuLocks:
+def _left() -> GpuLocks:
     """Lock the cards that have a record and are free: their runs are dead."""
-    locks = GpuLocks(shared_folder().path if folder is None else folder)
-    left = recorded(locks.folder)
+    locks = GpuLocks(shared_folder().path)
+    left = sorted(_own_records(locks.folder))
     locks.take(left, len(left), "who puts limits back")
     return locks
 
@@ -135,12 +123,10 @@ def _is_own(found: os.stat_result) -> bool:
     return found.st_uid == os.geteuid()
 
 
-def _ask(
-    locks: GpuLocks, function: str, arguments: Sequence[Any], answer_s: float
-) -> dict[str, Any]:
+def _ask(locks: GpuLocks, function: str, arguments: Sequence[Any]) -> dict[str, Any]:
     """Ask a process that holds the locks too: nobody gets a card while it works on it."""
     question = (f"{__name__}:{function}", str(locks.folder), *arguments)
-    return ask(*question, limit_s=answer_s, inherit=locks.handles)
+    return ask(*question, limit_s=ANSWER_S, inherit=locks.handles)
 
 
 def _with_left(reason: str, left: dict[str, str]) -> str:

@@ -5,7 +5,6 @@ SIGKILL, and hold between users and containers that share the folder. What is wr
 file is for people, and means nothing once nobody holds the lock.
 """
 
-import errno
 import getpass
 import os
 import random
@@ -17,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from llenergymeasure.errors import LlemError
-from llenergymeasure.files import open_file, try_lock
-from llenergymeasure.machine.shared_folder import shared_folder
+from llenergymeasure.files import lock_owner, open_file, sign_lock, try_lock
+from llenergymeasure.machine.folders import shared_folder
 
 POLL_S = 0.25
 
@@ -74,13 +73,13 @@ class GpuLocks:
                     continue
                 self._handles[uuid] = handle
                 if not try_lock(handle):
-                    busy[uuid] = _written(handle)
+                    busy[uuid] = lock_owner(handle) or "another run"
                     os.close(self._handles.pop(uuid))
         except BaseException:
             self.release()
             raise
         for handle in self.handles:
-            _write(handle, f"{owner} (pid {os.getpid()}, user {_user()})")
+            sign_lock(handle, f"{owner} (pid {os.getpid()}, user {_user()})")
         return busy
 
 
@@ -167,21 +166,6 @@ def _open_to_read(path: Path) -> int | None:
         return open_file(path, os.O_RDONLY)
     except PermissionError:
         return None
-
-
-def _write(handle: int, text: str) -> None:
-    try:
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{text}\n".encode(), 0)
-    except OSError as error:
-        # Read-only, or a full disk: the lock holds all the same.
-        if error.errno not in (errno.EBADF, errno.EINVAL, errno.ENOSPC, errno.EDQUOT):
-            raise
-
-
-def _written(handle: int) -> str:
-    text = os.pread(handle, 400, 0).decode(errors="replace").strip()
-    return "".join(sign for sign in text if sign.isprintable()) or "another run"
 
 
 def _file_name(uuid: str) -> str:

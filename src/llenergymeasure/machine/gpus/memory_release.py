@@ -97,6 +97,6 @@ def _processes(card: Any) -> list[int]:
     from llenergymeasure.machine.gpus import inventory
 
     try:
-        return [process.pid for process in inventory.compute_processes(card)]
+        return inventory.compute_processes(card)
     except pynvml.NVMLError:
         return []

@@ -21,7 +21,7 @@ from llenergymeasure.backends.base import Backend, Engine, Running, Warming
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
 from llenergymeasure.config.spec import RunSpec
-from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, MeterError, PreflightError
+from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, PreflightError
 from llenergymeasure.files import read_json, write_text
 from llenergymeasure.machine.environment import environment
 from llenergymeasure.machine.gpus.state import at_work_beside
@@ -34,21 +34,23 @@ from llenergymeasure.run.engine.batch_window import cut_batches, measure_window
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.place_pin import hold_to_pin
 from llenergymeasure.run.engine.quality import command_score, perplexity
-from llenergymeasure.run.engine.sensor_resolution import sensors_need_s
+from llenergymeasure.run.engine.sensors_here import (
+    device_is_measured,
+    sensors_need_s,
+    wait_for_sensors,
+)
 from llenergymeasure.run.engine.settle import read_gpus, settle
 from llenergymeasure.run.engine.tasks import task_score
 from llenergymeasure.run.engine.warmup import WarmUp
 from llenergymeasure.run.preflight.checks import Preflight, preflight
-from llenergymeasure.run.preflight.cpu_checks import CpuWatch
 from llenergymeasure.run.preflight.forecast import known_of, work_of
-from llenergymeasure.run.preflight.memory import memory_need
+from llenergymeasure.run.preflight.machine_checks import CpuWatch
+from llenergymeasure.run.preflight.memory import computes_in, memory_need
 from llenergymeasure.run.result.flops import workload_flops
 from llenergymeasure.screen import say
 from llenergymeasure.workload.conversations import content_seed
 from llenergymeasure.workload.prompts import build_workload, traffic_prompts
 from llenergymeasure.workload.requests import Request, Workload
-
-RECORDER_WAIT_S = 90.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -136,10 +138,10 @@ class EngineRun:
         backend = registry.get(self._spec.backend)
         with self._marks.phase("preflight"):
             found, workload = self._preflight(backend)
-        sensors = self._wait_for_recorder()
+        sensors = wait_for_sensors(self._folder)
         surroundings = surroundings_soon.result()
         hold_to_pin(self._spec, self._folder.study, surroundings)
-        protocol = resolve_protocol(self._config, measured=_measured(sensors))
+        protocol = resolve_protocol(self._config, measured=device_is_measured(sensors))
         cards = [card.uuid for card in found.cards]
         protocol = protocol.long_enough_for(sensors_need_s(sensors, cards, protocol.precision))
         self._tell_time_limit(protocol, found)
@@ -193,6 +195,7 @@ class EngineRun:
                 "warmup_result": warmup,
                 "environment": surroundings,
                 "python_executable": sys.executable,
+                "computes_in": computes_in(self._config, found.source),
                 "flops": workload_flops(found.source, self._lengths(workload, window)),
                 "quality": self._quality(engine),
             }
@@ -263,7 +266,7 @@ class EngineRun:
     ) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """Return the window and, of an engine that is a server, its traffic."""
         if not self._config.served:
-            margins = _measured(sensors)
+            margins = device_is_measured(sensors)
             window = measure_window(engine, batches, protocol, self._marks, margins=margins)
             return window.as_dict(), None
         from llenergymeasure.backends.serving.engine import ServedEngine
@@ -312,19 +315,6 @@ class EngineRun:
         if asked is not None and (asked.get("command") or asked.get("tasks")):
             most_s += float(asked["timeout_seconds"])
         write_text(self._folder.time_limit, json.dumps(most_s))
-
-    def _wait_for_recorder(self) -> list[dict[str, Any]]:
-        """Return what the recorder's sensors are, once it samples."""
-        deadline = time.monotonic() + RECORDER_WAIT_S
-        while not self._folder.recorder.is_file():
-            if time.monotonic() > deadline:
-                raise MeterError(f"the recorder was not ready within {RECORDER_WAIT_S:g} s")
-            time.sleep(0.005)
-        ready = json.loads(self._folder.recorder.read_text())
-        if not ready.get("ready"):
-            raise MeterError(f"the recorder did not start: {ready.get('error')}")
-        sensors: list[dict[str, Any]] = ready["sensors"]
-        return sensors
 
     def _lengths(self, workload: Workload, window: dict[str, Any]) -> list[tuple[int, int]]:
         """Return the tokens of prompts and answers: as asked, or as they came if they may end."""
@@ -395,17 +385,6 @@ def _set_by_the_study(config: ExperimentConfig) -> bool:
     """Return whether the study says itself how to warm up."""
     settings = config.warmup.model_dump(exclude={"enabled"}, exclude_none=True)
     return bool(settings)
-
-
-def _available(sensors: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [sensor for sensor in sensors if sensor.get("unavailable") is None]
-
-
-def _measured(sensors: list[dict[str, Any]]) -> bool:
-    """Return whether a device is measured; the whole node's meter is never the headline."""
-    return any(
-        sensor["kind"] == "measured" and sensor["scope"] != "node" for sensor in _available(sensors)
-    )
 
 
 if __name__ == "__main__":

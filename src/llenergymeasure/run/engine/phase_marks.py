@@ -32,10 +32,6 @@ class Marks:
         yield
         self._write("end", name, time.monotonic_ns())
 
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._handle)
-
 
 def read_marks(path: Path) -> list[tuple[str, int, int | None]]:
     """Return ``(phase, start_ns, end_ns)`` in order; ``end_ns`` is None for one cut short.

@@ -13,7 +13,7 @@ from typing import Any
 from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.errors import PreflightError, Problem
 from llenergymeasure.files import make_folder, sync_folder
-from llenergymeasure.machine.scheduler import current_job
+from llenergymeasure.machine.scheduler import job_facts
 from llenergymeasure.results.layout import StudyFolder
 
 
@@ -52,8 +52,7 @@ def hold_to_pin(spec: RunSpec, study: StudyFolder, surroundings: Mapping[str, An
 
 
 def _place(surroundings: Mapping[str, Any]) -> dict[str, str]:
-    job = current_job()
-    node = job.node if job is not None and job.node else str(surroundings.get("host"))
+    node = (job_facts() or {}).get("node") or str(surroundings.get("host"))
     models = dict.fromkeys(str(card.get("name")) for card in surroundings.get("gpus") or [])
     return {"node": node, "gpu_model": ", ".join(models) or "none"}
 

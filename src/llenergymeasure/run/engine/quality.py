@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from llenergymeasure.backends.base import Engine, Scoring
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import ConfigurationError, LlemError, Problem
 from llenergymeasure.files import sha256
-from llenergymeasure.processes import users_environment
+from llenergymeasure.processes import ChildError, completed, users_environment
 from llenergymeasure.redact import excerpt
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.workload.datasets.record import Record
@@ -66,19 +65,15 @@ def command_score(folder: RunFolder, asked: Mapping[str, Any]) -> dict[str, Any]
     settings = folder.work / "experiment.json"
     settings.write_text(json.dumps(spec["config"], indent=1))
     try:
-        done = subprocess.run(
+        done = completed(
             command,
-            env=users_environment(LLEM_EXPERIMENT=str(settings)),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            timeout=float(asked["timeout_seconds"]),
-            check=False,
+            float(asked["timeout_seconds"]),
+            environment=users_environment(LLEM_EXPERIMENT=str(settings)),
+            name="the command",
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except ChildError as error:
         return {**told, "score_unavailable": str(error)}
-    print(done.stdout, end="", flush=True)
+    print(done.stderr, done.stdout, sep="", end="", flush=True)
     if done.returncode != 0:
         return {**told, "score_unavailable": f"the command ended with {done.returncode}"}
     lines = done.stdout.strip().splitlines()

@@ -7,29 +7,29 @@ fatal.
 import resource
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.refusals import refusal_of
 from llenergymeasure.backends.serving.client import connections_allowed
+from llenergymeasure.config.engine_parameters import ENGINES, load
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.rules import breaches
 from llenergymeasure.config.serving import ONE_USER
 from llenergymeasure.errors import ConfigurationError, LlemError, Problem
-from llenergymeasure.machine.disk import free_bytes, why_not_writable
+from llenergymeasure.machine.folders import RESULTS_LEAST_BYTES, free_bytes, why_not_writable
 from llenergymeasure.machine.gpus.allotment import allot, demand, driver_there
 from llenergymeasure.machine.gpus.inventory import Gpu, bindings_problem, discover
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.run.preflight.engine_version import check_engine_version
-from llenergymeasure.run.preflight.gpu_checks import check_gpu_count, check_gpus
+from llenergymeasure.run.preflight.machine_checks import check_gpu_count, check_gpus
 from llenergymeasure.run.preflight.model_checks import check_model
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 from llenergymeasure.workload.prompts import build_workload, read_dataset
 from llenergymeasure.workload.requests import Workload
 from llenergymeasure.workload.studies import shape_of
 
-RESULTS_LEAST_BYTES = 100_000_000
 RESULTS_FEW_BYTES = 1_000_000_000
 ADDRESS_SPACE_LEAST_BYTES = 2_000_000_000
 
@@ -118,6 +118,30 @@ def check_server(config: ExperimentConfig, backend: Backend) -> Iterator[Problem
     if users > most:
         text = f"open files allow {most} connections (ulimit -Hn): requests of more users fail"
         yield Problem(text, key="serving.concurrency", found=str(users), fatal=False)
+
+
+def check_engine_version(config: ExperimentConfig) -> Iterator[Problem]:
+    """Yield that the engine installed here is another release than the one checked against.
+
+    A study is checked where it is planned, against one release's parameters; it may run in an image
+    or environment with another. What that one does not know it refuses itself, in its own words,
+    before it loads a model.
+    """
+    if config.backend not in ENGINES:
+        return
+    checked = load(config.backend)
+    package = checked["x-package"]
+    distributions = packages_distributions().get(package)
+    if not distributions:
+        return  # The backend itself says what is missing.
+    here = version(distributions[0]).partition("+")[0]
+    if here != checked["x-version"]:
+        yield Problem(
+            f"{package} {here}, installed here, is not the {checked['x-version']} that settings "
+            "were checked against",
+            key="backend",
+            fatal=False,
+        )
 
 
 def check_engine_takes(config: ExperimentConfig, folder: Path) -> Iterator[Problem]:

@@ -25,6 +25,7 @@ from llenergymeasure.run.preflight.memory import (
     memory_here,
     memory_need,
     memory_verdict,
+    slices,
     spread,
 )
 from llenergymeasure.run.preflight.model_checks import stored_bytes, weights_here
@@ -93,9 +94,10 @@ class Forecast:
 
         None where it computes on GPUs, or the model is not known here.
         """
-        need = self._need(config)
-        on_cpu = self._cards_of(config) == ()
-        return need.bytes * copies(config) if isinstance(need, MemoryNeed) and on_cpu else None
+        need, source = self._need(config), self._source(config)
+        if isinstance(need, str) or isinstance(source, str) or self._cards_of(config) != ():
+            return None
+        return need.bytes * copies(config, source)
 
     def _memory(self, config: ExperimentConfig) -> tuple[int, str]:
         """Return the bytes that an experiment needs, and in words whether they are there."""
@@ -108,17 +110,20 @@ class Forecast:
             return need.bytes, f"{need}; {cards} is not known here"
         if isinstance(cards, str):
             return 0, f"not known here: {cards}"
-        room = self._room(config, cards)
+        source = self._source(config)
+        room = None if isinstance(source, str) else self._room(config, source, cards)
         if room is None:
             return need.bytes, f"{need}; the memory there is not known here"
         return need.bytes, f"{need}; {room}: {memory_verdict(need, room).value}"
 
-    def _room(self, config: ExperimentConfig, cards: tuple[Gpu, ...]) -> Room | None:
+    def _room(
+        self, config: ExperimentConfig, source: ModelSource, cards: tuple[Gpu, ...]
+    ) -> Room | None:
         if self._here:
-            return memory_here(config, cards)
+            return memory_here(config, source, cards)
         if self._job_bytes is None:
             return None
-        return Room(self._job_bytes // copies(config), "the job's memory (mem_mb)")
+        return Room(self._job_bytes // copies(config, source), "the job's memory (mem_mb)")
 
     def _need(self, config: ExperimentConfig) -> MemoryNeed | str:
         source = self._source(config)
@@ -214,7 +219,7 @@ def _device(config: ExperimentConfig, cards: tuple[Gpu, ...]) -> Device | str:
     if rate is None:
         return f"the speed of GPU {cards[0].name}"
     # Processes of pytorch each do a share of the requests; layers on several cards take turns.
-    at_once = 1 if config.backend == "pytorch" else len(cards)
+    at_once = slices(config) if config.backend == "pytorch" else len(cards)
     return Device(cards[0].name, at_once * rate.flops_per_s, at_once * rate.bytes_per_s)
 
 

@@ -14,6 +14,9 @@ from llenergymeasure.workload.requests import Workload
 
 _BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0}
 _EIGHT_BITS = re.compile(r"fp8|int8|w8a8|8bit|modelopt$|ptpc")
+_WEIGHTS_ALONE = re.compile(r"awq|gptq|int4|4bit|bitsandbytes|gguf|hqq|aqlm")
+"""Ways to quantise that leave the multiplication in the precision of the rest."""
+
 _GB, _MB = 1e9, 1e6
 
 TIGHT = 0.9
@@ -73,20 +76,34 @@ def memory_need(
 
 def bytes_per_weight(config: ExperimentConfig, source: ModelSource) -> float:
     """Return what one weight takes, at the least: parts of a quantised model stay as they were."""
-    section: Any = getattr(config, config.backend)
-    if config.backend == "pytorch" and section is not None:
-        if section.load_in_4bit:
-            return 0.5
-        if section.load_in_8bit:
-            return 1.0
-    method = engine_setting(config, "quantization")
-    stored = source.config.get("quantization_config")
-    if method is None and isinstance(stored, dict) and not source.random:
-        bits = stored.get("bits")
-        method = f"int{bits}" if bits else str(stored.get("quant_method", "unknown"))
+    method = _quantization(config, source)
     if method is None:
         return _BYTES[config.precision]
     return 1.0 if _EIGHT_BITS.search(method) else 0.5
+
+
+def computes_in(config: ExperimentConfig, source: ModelSource | None) -> str:
+    """Return the precision that matrices are multiplied in, or how a model is quantised for it."""
+    method = _quantization(config, source)
+    weights_alone = method is not None and not _EIGHT_BITS.search(method)
+    if method is None or (weights_alone and _WEIGHTS_ALONE.search(method)):
+        return config.precision
+    return method
+
+
+def _quantization(config: ExperimentConfig, source: ModelSource | None) -> str | None:
+    """Return how the model's weights are quantised; None where they are not."""
+    if config.backend == "pytorch" and config.pytorch is not None:
+        if config.pytorch.load_in_4bit:
+            return "4bit"
+        if config.pytorch.load_in_8bit:
+            return "8bit"
+    method = engine_setting(config, "quantization")
+    stored = None if source is None or source.random else source.config.get("quantization_config")
+    if method is None and isinstance(stored, dict):
+        bits = stored.get("bits")
+        method = f"int{bits}" if bits else str(stored.get("quant_method", "unknown"))
+    return None if method is None else str(method)
 
 
 def engine_setting(config: ExperimentConfig, name: str) -> Any:
@@ -163,12 +180,14 @@ def memory_verdict(need: MemoryNeed, room: Room) -> MemoryVerdict:
     return MemoryVerdict.SPILLS if room.spills else MemoryVerdict.TOO_LARGE
 
 
-def memory_here(config: ExperimentConfig, cards: tuple[Gpu, ...]) -> Room | None:
+def memory_here(
+    config: ExperimentConfig, source: ModelSource, cards: tuple[Gpu, ...]
+) -> Room | None:
     """Return the memory of these cards, or of this machine without any; None if not known."""
     if cards:
-        return _gpu_room(config, cards)
+        return _gpu_room(config, source, cards)
     size = _machine_bytes()
-    return None if size is None else Room(size // copies(config), "this machine's memory")
+    return None if size is None else Room(size // copies(config, source), "this machine's memory")
 
 
 @cache
@@ -177,9 +196,20 @@ def _machine_bytes() -> int | None:
     return min(known, default=None)
 
 
-def copies(config: ExperimentConfig) -> int:
-    """Return how many processes each hold the model."""
-    return (config.pytorch and config.pytorch.num_processes) or 1
+def copies(config: ExperimentConfig, source: ModelSource) -> int:
+    """Return how many processes, or groups of them, each hold the model."""
+    if config.backend == "pytorch":
+        return (config.pytorch and config.pytorch.num_processes) or 1
+    shape = source.architecture
+    if shape is None or shape.experts or engine_setting(config, "enable_dp_attention"):
+        return 1  # copies share the experts out among them; SGLang's, all but the attention
+    name = "dp_size" if config.backend == "sglang" else "data_parallel_size"
+    return engine_setting(config, name) or 1
+
+
+def slices(config: ExperimentConfig) -> int:
+    """Return into how many parts transformers cuts the model, each on a GPU of its own."""
+    return (config.pytorch and config.pytorch.tensor_parallel_size) or 1
 
 
 def spread(config: ExperimentConfig) -> bool:
@@ -188,19 +218,22 @@ def spread(config: ExperimentConfig) -> bool:
     return bool(placed) and ":" not in str(placed) and placed not in ("cuda", "cpu")
 
 
-def _gpu_room(config: ExperimentConfig, cards: tuple[Gpu, ...]) -> Room | None:
+def _gpu_room(config: ExperimentConfig, source: ModelSource, cards: tuple[Gpu, ...]) -> Room | None:
     known = [card.memory_total_bytes for card in cards if card.memory_total_bytes is not None]
     if len(known) < len(cards):
         return None
     if config.backend == "pytorch":
         if spread(config):
             return Room(sum(known), f"the memory of {len(known)} GPUs", spills=True)
-        return Room(min(known), f"the memory of GPU {cards[0].name}")
+        parts = slices(config)
+        name = f"GPU {cards[0].name}" if parts == 1 else f"{parts} GPUs"
+        return Room(parts * min(known), f"the memory of {name}")
     share = engine_setting(config, "gpu_memory_utilization")
     share = engine_setting(config, "mem_fraction_static") if share is None else share
     offload = engine_setting(config, "cpu_offload_gb") or 0.0
     room = sum(known) * (share or 1.0) + offload * 2**30 * len(known)
-    return Room(round(room), f"what the engine may use of {len(known)} GPUs")
+    each = copies(config, source)
+    return Room(round(room) // each, f"what the engine may use of {len(known) // each} GPUs")
 
 
 def _size(size_bytes: float) -> str:

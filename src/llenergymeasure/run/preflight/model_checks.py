@@ -7,7 +7,7 @@ from pathlib import Path
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
 from llenergymeasure.files import pointer_of_lfs
-from llenergymeasure.machine.disk import free_bytes
+from llenergymeasure.machine.folders import free_bytes
 from llenergymeasure.machine.gpus.inventory import Gpu
 from llenergymeasure.run.preflight.memory import (
     MemoryVerdict,
@@ -140,7 +140,8 @@ def _check_memory(
     workload: Workload | None,
     cards: tuple[Gpu, ...],
 ) -> Iterator[Problem]:
-    need, room = memory_need(config, source, workload), memory_here(config, cards)
+    need = memory_need(config, source, workload)
+    room = memory_here(config, source, cards)
     if need is None or room is None:
         return
     verdict = memory_verdict(need, room)

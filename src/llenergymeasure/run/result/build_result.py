@@ -16,18 +16,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.external_server import is_external
 from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.energy.account import Account
-from llenergymeasure.energy.disturbance import cpu_use
+from llenergymeasure.energy.batches import Batch
 from llenergymeasure.errors import EXIT_OK
 from llenergymeasure.files import read_json, replacing, sha256, write_text
 from llenergymeasure.machine.environment import provenance
-from llenergymeasure.plan.fairness import fewest_tokens, work_of
 from llenergymeasure.recording.samples import Samples, read_samples, write_samples
 from llenergymeasure.results.attempt import attempts_begun, report_failure
-from llenergymeasure.results.in_force import resolved_otherwise
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import (
     Performance,
@@ -40,17 +37,12 @@ from llenergymeasure.results.record import (
 from llenergymeasure.results.row_file import write_run_row
 from llenergymeasure.results.table import run_row
 from llenergymeasure.run.engine.phase_marks import read_marks
+from llenergymeasure.run.result.batch_requests import batch_tokens, batches_of, request_table
+from llenergymeasure.run.result.doubts import batch_doubts, run_doubts, traffic_doubts
 from llenergymeasure.run.result.flops import flops_record
-from llenergymeasure.run.result.run_energy import ENERGY_FIELDS, RunEnergy, run_energy
-from llenergymeasure.run.result.thinking_energy import thinking_total
-from llenergymeasure.run.result.traffic_result import (
-    ODD,
-    ODD_SHARE_MAX,
-    ServedRun,
-    served_run,
-    spread,
-)
-from llenergymeasure.run.result.trend import far_slower, steadiness
+from llenergymeasure.run.result.run_energy import RunEnergy, run_energy
+from llenergymeasure.run.result.traffic_result import ServedRun, served_run
+from llenergymeasure.run.result.trend import steadiness
 from llenergymeasure.run.result.utilisation import (
     clock_state,
     power_inside,
@@ -58,27 +50,7 @@ from llenergymeasure.run.result.utilisation import (
     utilisation,
 )
 from llenergymeasure.sensors.behaviour import load_characterised
-from llenergymeasure.sensors.host_cpu import OTHERS_MAX
 from llenergymeasure.units import NS_PER_S
-
-REQUEST_SCHEMA = pa.schema(
-    [
-        ("request", pa.int64()),
-        ("prompt", pa.int64()),
-        ("batch", pa.int64()),
-        ("input_tokens", pa.int64()),
-        ("output_tokens", pa.int64()),
-        ("thinking_tokens", pa.int64()),
-        ("start_monotonic_ns", pa.int64()),
-        ("first_token_monotonic_ns", pa.int64()),
-        ("end_monotonic_ns", pa.int64()),
-        ("latency_s", pa.float64()),
-        ("time_to_first_token_s", pa.float64()),
-        ("finish_reason", pa.string()),
-        ("step_monotonic_ns", pa.list_(pa.int64())),
-        *ENERGY_FIELDS,
-    ]
-)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -100,12 +72,17 @@ def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Resu
     """Compute and write the run's four files, the record last; return the record."""
     samples = read_samples(folder.stream)
     write_samples(samples, folder.samples)
-    requests, phases = request_table(done), _phases(folder)
+    requests, phases = request_table(done["window"]), _phases(folder)
+    batches = batches_of(requests)
+    served = served_run(folder, spec, done)
+    prompt_hash = done["workload"]["prompt_hash"]
+    tokens = batch_tokens(requests, prompt_hash) if served is None else served.tokens(prompt_hash)
     energy = run_energy(
         samples,
         (done["window"]["start_ns"], done["window"]["end_ns"]),
         [(phase.name, phase.start_monotonic_ns, phase.end_monotonic_ns) for phase in phases],
-        requests,
+        batches,
+        tokens,
         devices=done["devices"],
         asked=spec.config.get("energy") or {},
         characterised=load_characterised(samples.header.sensors),
@@ -114,39 +91,15 @@ def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Resu
         own_server=not is_external(spec.config),
         precision=done["protocol"].get("precision"),
     )
-    served = served_run(folder, spec, done)
     written = energy.with_batches(requests) if served is None else served.requests
     with replacing(folder.requests) as temporary:
         pq.write_table(written, temporary)
-    result = _result(folder, spec, done, samples, requests, phases, energy, served)
+    result = _result(folder, spec, done, samples, requests, batches, phases, tokens, energy, served)
     write_run_row(folder.row, run_row(result, spec.swept))
     siblings = (folder.row, folder.samples, folder.requests)
     result = result.model_copy(update={"files": {path.name: sha256(path) for path in siblings}})
     write_text(folder.result, result.model_dump_json(indent=2) + "\n")
     return result
-
-
-def request_table(done: dict[str, Any]) -> pa.Table:
-    """Return one row a request of the window, in the order they were made."""
-    rows = []
-    window = done["window"]
-    pairs = zip(window["completions"], window["batch_of_request"], strict=True)
-    for number, (completion, batch) in enumerate(pairs):
-        start_ns = completion["start_monotonic_ns"]
-        first_ns = completion["first_token_monotonic_ns"]
-        rows.append(
-            {
-                "request": number,
-                "prompt": completion["index"],
-                "batch": batch,
-                "latency_s": (completion["end_monotonic_ns"] - start_ns) / NS_PER_S,
-                "time_to_first_token_s": None
-                if first_ns is None
-                else (first_ns - start_ns) / NS_PER_S,
-                **{name: completion[name] for name in REQUEST_SCHEMA.names if name in completion},
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=REQUEST_SCHEMA)
 
 
 def _result(
@@ -155,55 +108,23 @@ def _result(
     done: dict[str, Any],
     samples: Samples,
     requests: pa.Table,
+    batches: list[Batch],
     phases: list[Phase],
+    tokens: Tokens,
     energy: RunEnergy,
     served: ServedRun | None,
 ) -> Result:
-    window = _window(done["window"])
-    tokens = Tokens(
-        input=_total(requests, "input_tokens"),
-        output=_total(requests, "output_tokens"),
-        thinking=thinking_total(requests),
-        requests=requests.num_rows,
-        prompt_hash=done["workload"]["prompt_hash"],
-        output_sd=spread(requests["output_tokens"].to_pylist()),
-    )
     record = energy.record
-    if served is not None:
-        tokens = served.tokens(tokens.prompt_hash)
-        record = served.energy(record, tokens, spec.sections.get("carbon"))
-    inside = (window.start_monotonic_ns, window.end_monotonic_ns)
-    drawn = power_inside(samples, inside, done["devices"]) if done["computes_on_gpu"] else None
-    completions, batches = done["window"]["completions"], done["window"]["batch_of_request"]
-    steady = steadiness(completions, batches, drawn)
+    inside = start_ns, end_ns = done["window"]["start_ns"], done["window"]["end_ns"]
+    working = done["devices"] if done["computes_on_gpu"] else []
+    steady = steadiness(batches, power_inside(samples, inside, working))
     gpus = _gpus(done, energy.account, samples)
-    validity = dict(energy.account.validity)
-    if steady["steady"] is False and record.kind == "measured":
-        validity["not_steady"] = "throughput or power has a trend within the window; see steadiness"
-    for span, usual_s in far_slower(completions, batches):
-        strangers = cpu_use(samples, span).others_share or 0.0
-        if strangers <= OTHERS_MAX:
-            took_s = (span[1] - span[0]) / NS_PER_S
-            validity.setdefault(
-                "stalled", f"a batch took {took_s:.2f} s, and its like {usual_s:.2f} s"
-            )
-    beside = done.get("beside") or {}
-    neighbours = sorted({card["uuid"] for seen in beside.values() for card in seen})
-    if neighbours and record.kind == "measured":
-        validity["shared_node"] = f"busy just before or after: {', '.join(neighbours)}"
-    if served is not None:
-        validity |= served.validity()
-    elif odd := other_lengths(spec.config, requests):
-        validity["length_mismatch"] = f"{odd} of {len(requests)} {ODD['length_mismatch']}"
-    otherwise = resolved_otherwise(spec.config, done["resolved_config"])
-    if otherwise:
-        validity["resolved_otherwise"] = "; ".join(
-            f"{key}: {how}" for key, how in otherwise.items()
-        )
-    if record.kind == "measured" and "gpu" in record.scopes and _on_cpu(done):
-        validity["computes_on_cpu"] = (
-            "the engine computed on the CPU, and the energy is that of the GPU that it did not use"
-        )
+    validity = {
+        **batch_doubts(spec.config, requests, batches, samples),
+        **energy.account.validity,
+        **run_doubts(spec.config, done, record, steady=steady["steady"]),
+        **({} if served is None else traffic_doubts(served)),
+    }
     return Result(
         experiment=spec.experiment,
         cycle=spec.cycle,
@@ -215,7 +136,11 @@ def _result(
         config=spec.config,
         protocol=done["protocol"],
         phases=phases,
-        window=window,
+        window=Window(
+            start_monotonic_ns=start_ns,
+            end_monotonic_ns=end_ns,
+            duration_s=(end_ns - start_ns) / NS_PER_S,
+        ),
         batches=done["window"]["batches"],
         tokens=tokens,
         energy=record,
@@ -223,9 +148,9 @@ def _result(
             **(_speed(requests, tokens, done) if served is None else served.performance(tokens)),
             **done["memory"],
             **_cache_shares(done["engine_statistics"]),
-            **utilisation(samples, inside, done["devices"], on_gpu=bool(done["computes_on_gpu"])),
+            **utilisation(samples, inside, working),
         ),
-        clocks=clock_state(samples, inside, done["devices"], on_gpu=bool(done["computes_on_gpu"])),
+        clocks=clock_state(samples, inside, working),
         serving=None if served is None else served.record(record, energy.account),
         quality=quality_record(spec.sections.get("quality"), done.get("quality")),
         flops=flops_record(
@@ -233,8 +158,8 @@ def _result(
             requests=tokens.requests,
             work_s=done["window"]["work_s"],
             gross_j=record.gross_j,
-            precision=str(spec.config.get("precision")),
-            gpus=_names(gpus) if done["computes_on_gpu"] else None,
+            precision=str(done.get("computes_in") or spec.config.get("precision")),
+            gpus=[str(card.get("name")) for card in gpus] if working else None,
         ),
         warmup_result=done["warmup_result"],
         validity=sorted(validity),
@@ -260,7 +185,7 @@ def _result(
             "settle": done["settle"],
             "computes_on_gpu": done["computes_on_gpu"],
             "steadiness": steady,
-            "gpus_at_work_beside": beside,
+            "gpus_at_work_beside": done.get("beside") or {},
             "gpu_limits": read_json(folder.limits),
             "gpu_memory_release": read_json(folder.gpu_memory),
             "validity_details": validity,
@@ -285,34 +210,9 @@ def quality_record(asked: dict[str, Any] | None, done: dict[str, Any] | None) ->
     return Quality(**found) if found else None
 
 
-def other_lengths(config: dict[str, Any], requests: pa.Table) -> int:
-    """Return how many answers of batches have other than the tokens asked for, if over 1 %."""
-    experiment = ExperimentConfig.model_validate(config)
-    synthetic, answers = experiment.synthetic(), work_of(config).get("answers") or {}
-    asked = answers.get("longest") or (
-        synthetic.output_len if synthetic else experiment.max_output_tokens
-    )
-    most = asked * answers.get("number", 1)
-    least = fewest_tokens(config, asked) * answers.get("number", 1)
-    odd = sum(not least <= tokens <= most for tokens in requests["output_tokens"].to_pylist())
-    return odd if odd > ODD_SHARE_MAX * len(requests) else 0
-
-
-def _on_cpu(done: dict[str, Any]) -> bool:
-    return bool(done["devices"]) and not done["computes_on_gpu"]
-
-
 def _cache_shares(statistics: dict[str, Any]) -> dict[str, Any]:
     names = ("kv_cache_share_mean", "kv_cache_share_max")
     return {name: statistics.get(name) for name in names}
-
-
-def _window(window: dict[str, Any]) -> Window:
-    return Window(
-        start_monotonic_ns=window["start_ns"],
-        end_monotonic_ns=window["end_ns"],
-        duration_s=(window["end_ns"] - window["start_ns"]) / NS_PER_S,
-    )
 
 
 def _gpus(done: dict[str, Any], energy: Account, samples: Samples) -> list[dict[str, Any]]:
@@ -331,10 +231,6 @@ def _gpus(done: dict[str, Any], energy: Account, samples: Samples) -> list[dict[
     ]
 
 
-def _names(gpus: list[dict[str, Any]]) -> list[str]:
-    return [str(card.get("name")) for card in gpus]
-
-
 def _phases(folder: RunFolder) -> list[Phase]:
     """Return the phases that were marked whole; what came after the marks ended is not one."""
     return [
@@ -342,10 +238,6 @@ def _phases(folder: RunFolder) -> list[Phase]:
         for name, start_ns, end_ns in read_marks(folder.marks)
         if end_ns is not None
     ]
-
-
-def _total(requests: pa.Table, column: str) -> int:
-    return sum(requests[column].to_pylist())
 
 
 def _speed(requests: pa.Table, tokens: Tokens, done: dict[str, Any]) -> dict[str, Any]:

@@ -83,11 +83,6 @@ def over_saturation(flight: InFlight, window: tuple[int, int], *, sent: int) -> 
     return grown > GROWTH_SHARE * rate * apart_s and grown > CHANCE * math.sqrt(2 * first + 1)
 
 
-def within(at_ns: int, start_ns: int, end_ns: int) -> bool:
-    """Return whether a moment lies in a stretch, its end not counted."""
-    return start_ns <= at_ns < end_ns
-
-
 def _quarters(flight: InFlight, window: tuple[int, int]) -> tuple[float, float, float]:
     """Return the mean under way in the first and last quarter, and how far they are apart in s."""
     start_ns, end_ns = window

@@ -15,22 +15,9 @@ from llenergymeasure.energy.rest import PhaseSpan
 from llenergymeasure.energy.split import POOR_FIT, NoSplit, TokenEnergy, split_energy
 from llenergymeasure.recording.cost import recorder_cost
 from llenergymeasure.recording.samples import Samples
-from llenergymeasure.results.record import Energy, TokenSplit
-from llenergymeasure.run.result.thinking_energy import thinking_total, with_thinking
+from llenergymeasure.results.record import Energy, ThinkingEnergy, Tokens, TokenSplit
+from llenergymeasure.run.result.batch_requests import ENERGY_FIELDS
 from llenergymeasure.sensors.behaviour import PRECISION, Characterised
-
-REQUEST_ENERGY_FIELDS = [
-    ("request_energy_j", pa.float64()),
-    ("request_energy_u95_j", pa.float64()),
-    ("request_energy_unavailable", pa.string()),
-]
-ENERGY_FIELDS = [
-    ("batch_energy_j", pa.float64()),
-    ("batch_energy_u95_j", pa.float64()),
-    ("batch_energy_unavailable", pa.string()),
-    *REQUEST_ENERGY_FIELDS,
-]
-"""What the table of requests says of the batch that each was in, and of each by itself."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +61,8 @@ def run_energy(
     samples: Samples,
     window: tuple[int, int],
     phases: Sequence[PhaseSpan],
-    requests: pa.Table,
+    batches: Sequence[Batch],
+    tokens: Tokens,
     *,
     devices: Sequence[str],
     asked: Mapping[str, Any],
@@ -90,7 +78,8 @@ def run_energy(
         samples: the whole recording.
         window: start and end in CLOCK_MONOTONIC ns.
         phases: name, start and end of each.
-        requests: one row a request of the window.
+        batches: the window's; none under traffic.
+        tokens: what went in and came out within the window.
         devices: UUIDs of the cards in use.
         asked: the study's ``energy`` section.
         characterised: what probes have found of the cards' sensors.
@@ -116,7 +105,6 @@ def run_energy(
         own_server=own_server,
         precision=precision or PRECISION,
     )
-    batches = batches_of(requests)
     split = _split(made, batches)
     told = split if isinstance(split, TokenEnergy) else None
     steps: TokenEnergy | NoSplit | None = split
@@ -126,17 +114,8 @@ def run_energy(
         steps = NoSplit(reason)
     late_s = steps.lag_s if isinstance(steps, TokenEnergy) else 0.0
     energies = batch_energies(made, batches, late_s)
-    record = made.energy(
-        output_tokens=_total(requests, "output_tokens"),
-        input_tokens=_total(requests, "input_tokens"),
-        requests=requests.num_rows,
-    )
-    record = with_thinking(
-        record,
-        _total(requests, "output_tokens"),
-        thinking_total(requests),
-        told,
-    )
+    record = made.energy(tokens.output, tokens.input, tokens.requests)
+    record = with_thinking(record, tokens, told)
     return RunEnergy(
         made,
         record.model_copy(
@@ -156,30 +135,6 @@ def run_energy(
             "known_sensors": [each.as_dict() for each in characterised.values()],
             "energy_method": METHOD,
         },
-    )
-
-
-def batches_of(requests: pa.Table) -> list[Batch]:
-    """Return the window's batches by number from its requests."""
-    rows: dict[int, list[dict[str, Any]]] = {}
-    for row in requests.to_pylist():
-        rows.setdefault(row["batch"], []).append(row)
-    return [_batch(rows[number]) for number in sorted(rows)]
-
-
-def _batch(rows: Sequence[Mapping[str, Any]]) -> Batch:
-    firsts_ns = [row["first_token_monotonic_ns"] for row in rows]
-    known_ns = [first_ns for first_ns in firsts_ns if first_ns is not None]
-    return Batch(
-        start_ns=min(row["start_monotonic_ns"] for row in rows),
-        end_ns=max(row["end_monotonic_ns"] for row in rows),
-        first_token_ns=(min(known_ns), max(known_ns)) if len(known_ns) == len(rows) else None,
-        input_tokens=sum(row["input_tokens"] for row in rows),
-        output_tokens=sum(row["output_tokens"] for row in rows),
-        requests=len(rows),
-        thinking_tokens=sum(row.get("thinking_tokens") or 0 for row in rows),
-        lengths=tuple((row["input_tokens"], row["output_tokens"]) for row in rows),
-        steps_ns=tuple(rows[0].get("step_monotonic_ns") or ()),
     )
 
 
@@ -204,5 +159,31 @@ def split_record(found: TokenEnergy | NoSplit) -> TokenSplit:
     )
 
 
-def _total(requests: pa.Table, column: str) -> int:
-    return sum(requests[column].to_pylist())
+def with_thinking(energy: Energy, tokens: Tokens, split: TokenEnergy | None = None) -> Energy:
+    """Return the record's part on energy with that of thought and of answers.
+
+    Args:
+        energy: the part so far.
+        tokens: the window's.
+        split: prefill and decode, where they can be separated.
+    """
+    if not tokens.thinking or energy.gross_j is None:
+        return energy
+    if split is not None:
+        found = ThinkingEnergy(
+            method="split",
+            thinking_j=split.thinking_j,
+            thinking_u95_j=split.thinking_u95_j,
+            answer_j=split.answer_j,
+            answer_u95_j=split.answer_u95_j,
+        )
+    else:
+        share = tokens.thinking / tokens.output
+        found = ThinkingEnergy(
+            method="tokens",
+            thinking_j=share * energy.gross_j,
+            thinking_u95_j=None if energy.u95_j is None else share * energy.u95_j,
+            answer_j=(1 - share) * energy.gross_j,
+            answer_u95_j=None if energy.u95_j is None else (1 - share) * energy.u95_j,
+        )
+    return energy.model_copy(update={"thinking": found})

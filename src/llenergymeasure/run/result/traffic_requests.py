@@ -10,7 +10,7 @@ from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.energy.requests import STEPS_UNKNOWN
 from llenergymeasure.redact import without_secrets_in
 from llenergymeasure.run.engine.traffic import Sent
-from llenergymeasure.run.result.run_energy import REQUEST_ENERGY_FIELDS
+from llenergymeasure.run.result.batch_requests import REQUEST_ENERGY_FIELDS
 from llenergymeasure.units import NS_PER_S
 
 TRAFFIC_SCHEMA = pa.schema(

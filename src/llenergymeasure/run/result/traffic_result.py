@@ -5,8 +5,7 @@ ended in it, wherever they began. Latencies belong to requests that were to be s
 whenever they ended, so that a slow answer is never left out for being slow.
 """
 
-import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,42 +19,16 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig
 from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.energy.account import Account
-from llenergymeasure.energy.footprint import Declared, footprint
 from llenergymeasure.parquet import read_parquet
 from llenergymeasure.plan.fairness import fewest_tokens
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import Energy, Tokens
 from llenergymeasure.results.serving import Latency, Serving
+from llenergymeasure.run.result.batch_requests import spread
 from llenergymeasure.run.result.gaps import gap_energy
-from llenergymeasure.run.result.offered_load import (
-    InFlight,
-    growth_per_s,
-    over_saturation,
-    within,
-)
-from llenergymeasure.run.result.thinking_energy import with_thinking
+from llenergymeasure.run.result.offered_load import InFlight, growth_per_s, over_saturation
 from llenergymeasure.run.result.traffic_requests import arrivals
-from llenergymeasure.units import J_PER_WH, NS_PER_S
-
-FAILED_SHARE_MAX = 0.01
-"""Share of failed requests past which a run is disqualified."""
-
-LATENESS_P99_MAX_S = 0.005
-"""Lateness of sending past which the client is said to be too slow for the rate."""
-
-ODD_SHARE_MAX = 0.01
-"""Share of the prompts or answers that may be odd, in each way."""
-
-ODD = {
-    "token_mismatch": "prompts are counted otherwise by the model's tokenizer",
-    "cached_prompts": "prompts were in the server's prefix cache, beyond what the traffic shares",
-    "length_mismatch": "answers had other than the tokens asked for",
-    "undercounted_answers": "answers came in more parts than tokens were counted",
-    "empty_answers": "answers had no token",
-    "buffered_stream": "answers of several tokens came all at once",
-    "thinking_mismatch": "answers show other than the thought that the server counted",
-}
-"""Codes of odd prompts and answers, and what is odd of so many."""
+from llenergymeasure.units import NS_PER_S
 
 CACHED_SHARE_MAX = 0.1
 """Share of a prompt that a prefix cache may know beyond what the traffic shares."""
@@ -148,32 +121,6 @@ class ServedRun:
             "time_to_first_token_p50_s": first.p50_s,
         }
 
-    def energy(
-        self, record: Energy, tokens: Tokens, carbon: Mapping[str, Any] | None = None
-    ) -> Energy:
-        """Return the record's part on energy, per token and request of this window.
-
-        Args:
-            record: the part with the window's energy.
-            tokens: what went in and came out.
-            carbon: what the study declares of the place; None where it declares nothing.
-        """
-        per_request = _per(record.gross_j, tokens.requests)
-        counted = record.model_copy(
-            update={
-                "per_output_token_j": _per(record.gross_j, tokens.output),
-                "per_input_token_j": _per(record.gross_j, tokens.input),
-                "per_request_j": per_request,
-                "per_1000_requests_wh": None
-                if per_request is None
-                else per_request * 1000 / J_PER_WH,
-            }
-        )
-        counted = with_thinking(counted, tokens.output, tokens.thinking)
-        if not carbon:
-            return counted
-        return counted.model_copy(update={"footprint": footprint(counted, Declared(**carbon))})
-
     def record(self, energy: Energy, account: Account) -> Serving:
         """Return the record's part on serving.
 
@@ -181,17 +128,17 @@ class ServedRun:
             energy: the record's part on energy.
             account: the energy of any stretch.
         """
-        sent = self._sent
+        sent = self.sent
         failed = [row for row in sent if row["failure"] is not None]
         good = [row for row in sent if row["failure"] is None]
         kept = [row for row in good if row["slo_met"]]
         slo = self.config.slo
         share = len(kept) / len(sent) if sent and slo is not None else None
-        flight = self._in_flight
-        lateness = self._lateness_s
-        checked = self._odd["token_mismatch"]
+        flight = self.in_flight
+        lateness = self.lateness_s
+        checked = self.odd["token_mismatch"]
         completed = self.tokens("").requests
-        waiting = self._gauge("waiting")
+        waiting = self._waiting(*self.window)
         return Serving(
             arrivals=self.serving.arrivals,
             endpoint=self.serving.endpoint,
@@ -208,9 +155,9 @@ class ServedRun:
             time_per_output_token=self.latency("time_per_output_token_s"),
             request_latency=self.latency("latency_s"),
             tokens_per_part=_tokens_per_part(good),
-            answers_empty=sum(self._odd["empty_answers"]),
-            answers_other_length=sum(self._odd["length_mismatch"]),
-            answers_at_once=sum(self._odd["buffered_stream"]),
+            answers_empty=sum(self.odd["empty_answers"]),
+            answers_other_length=sum(self.odd["length_mismatch"]),
+            answers_at_once=sum(self.odd["buffered_stream"]),
             slo=None if slo is None else slo.model_dump(exclude_none=True),
             slo_share=share,
             slo_attained=None
@@ -220,8 +167,8 @@ class ServedRun:
             energy_per_good_request_j=None if slo is None else _per(energy.gross_j, len(kept)),
             in_flight_mean=flight.mean(*self.window),
             in_flight_max=flight.largest(*self.window),
-            in_flight_growth_per_s=self._growth(flight),
-            over_saturated=self._over_saturated(flight),
+            in_flight_growth_per_s=self.growth_per_s,
+            over_saturated=self.over_saturated,
             waiting_mean=float(np.mean(waiting)) if waiting else None,
             waiting_max=max(waiting, default=None),
             idle_power_w=_idle_power_w(energy),
@@ -232,49 +179,8 @@ class ServedRun:
             input_tokens_checked=len(checked),
             input_tokens_differ=sum(checked),
             gaps=gap_energy(self._rows, flight, self.window, account, self.serving.turns or 1),
-            timeline=self._timeline(flight, account),
+            timeline=self._timeline(account),
         )
-
-    def validity(self) -> dict[str, str]:
-        """Return reasons to doubt the run that come of its traffic: code to explanation."""
-        found = {}
-        sent = self._sent
-        failed = [row for row in sent if row["failure"] is not None]
-        if sent and len(failed) > FAILED_SHARE_MAX * len(sent):
-            first = failed[0]
-            found["failed_requests"] = (
-                f"{len(failed)} of {len(sent)} requests failed, more than {FAILED_SHARE_MAX:.0%}; "
-                f"the first: {first['failure']}: {first['failure_message']}"
-            )
-        late = _percentile(self._lateness_s, 99)
-        if late is not None and late > LATENESS_P99_MAX_S and self.serving.open_loop:
-            found["late_sends"] = (
-                f"1 % of the requests were sent more than {late * 1e3:.1f} ms after their time; "
-                f"the client keeps up where it is at most {LATENESS_P99_MAX_S * 1e3:g} ms"
-            )
-        for code, odd in self._odd.items():
-            if sum(odd) > ODD_SHARE_MAX * len(odd):
-                found[code] = f"{sum(odd)} of {len(odd)} {ODD[code]}"
-        idle = self.serving.rate_per_s == 0 and self.serving.arrivals != "ramp"
-        if not sent and not self.tokens("").output and not idle:
-            found["no_requests"] = "no request was to be sent within the window, and none answered"
-        gauges = [values for _, values in self.told["gauges"]]
-        foreign = max((values.get("foreign_requests", 0) for values in gauges), default=0)
-        if foreign:
-            found["foreign_requests"] = (
-                f"the server counts {foreign:.0f} requests more than the run has sent"
-            )
-        flight = self._in_flight
-        if self._over_saturated(flight):
-            found["over_saturated"] = (
-                f"requests pile up by {self._growth(flight):.2f} a second: they come faster than "
-                "they are answered"
-            )
-        elif self.told["ramp_up"] == "gave up":
-            found["not_steady"] = "the window opened before the traffic was steady"
-        elif self.serving.arrivals == "ramp":
-            found["not_steady"] = "the load was to change within the window"
-        return found
 
     @cached_property
     def _rows(self) -> list[dict[str, Any]]:
@@ -282,35 +188,37 @@ class ServedRun:
         return rows
 
     @cached_property
-    def _sent(self) -> list[dict[str, Any]]:
+    def sent(self) -> list[dict[str, Any]]:
+        """The requests that were to be sent within the window."""
         return [row for row in self._rows if row["in_window"]]
 
     @property
-    def _lateness_s(self) -> NDArray[np.float64]:
-        return np.array([row["lateness_s"] for row in self._sent if row["lateness_s"] is not None])
+    def lateness_s(self) -> NDArray[np.float64]:
+        """How late each of them was sent."""
+        return np.array([row["lateness_s"] for row in self.sent if row["lateness_s"] is not None])
 
     def _inside(self, at_ns: int | None) -> bool:
         return at_ns is not None and self.window[0] <= at_ns < self.window[1]
 
     def latency(self, column: str) -> Latency:
         """Return the percentiles of a column of times in s, over the window's whole answers."""
-        values = [row[column] for row in self._sent if row["failure"] is None]
+        values = [row[column] for row in self.sent if row["failure"] is None]
         return percentiles(np.array([value for value in values if value is not None]))
 
     def inter_token_latency(self) -> Latency:
         """Return the percentiles of the times between arrivals of an answer, pooled."""
         gaps = [
             np.diff(arrivals(row["token_monotonic_ns"])) / NS_PER_S
-            for row in self._sent
+            for row in self.sent
             if row["failure"] is None
         ]
         return percentiles(np.concatenate([np.zeros(0), *gaps]))
 
     @cached_property
-    def _odd(self) -> dict[str, list[bool]]:
-        """Return, for each way to be odd, which of the traffic's prompts or whole answers are."""
+    def odd(self) -> Mapping[str, list[bool]]:
+        """For each way to be odd, which of the traffic's prompts or whole answers are."""
         config = self.config.model_dump(exclude_none=True)
-        found: dict[str, list[bool]] = {code: [] for code in ODD}
+        found: dict[str, list[bool]] = defaultdict(list)
         for row in self._rows:
             if row["failure"] is not None:
                 continue
@@ -330,45 +238,51 @@ class ServedRun:
                 found["token_mismatch"].append(row["input_tokens"] != expected)
         return found
 
-    def _gauge(self, name: str) -> list[float]:
+    def _waiting(self, start_ns: int, end_ns: int) -> list[float]:
+        """Return how many requests the server said to have waiting within a stretch."""
         return [
-            values[name]
+            values["waiting"]
             for at_ns, values in self.told["gauges"]
-            if self._inside(at_ns) and name in values
+            if start_ns <= at_ns < end_ns and "waiting" in values
         ]
 
     @cached_property
-    def _in_flight(self) -> InFlight:
+    def in_flight(self) -> InFlight:
+        """The requests under way."""
         starts = self.requests["planned_monotonic_ns"].to_numpy()
         ends = self.requests["end_monotonic_ns"].fill_null(2**62).to_numpy()
         return InFlight.of(starts, ends)
 
-    def _growth(self, flight: InFlight) -> float | None:
-        return growth_per_s(flight, self.window) if self.serving.open_loop else None
+    @property
+    def growth_per_s(self) -> float | None:
+        """By how many a second they become more; None where users wait for their answers."""
+        return growth_per_s(self.in_flight, self.window) if self.serving.open_loop else None
 
-    def _over_saturated(self, flight: InFlight) -> bool | None:
+    @property
+    def over_saturated(self) -> bool | None:
+        """Whether requests come faster than they are answered; None likewise."""
         if not self.serving.open_loop:
             return None
-        return over_saturation(flight, self.window, sent=len(self._sent))
+        return over_saturation(self.in_flight, self.window, sent=len(self.sent))
 
-    def _timeline(self, flight: InFlight, account: Account) -> list[dict[str, float | int | None]]:
+    def _timeline(self, account: Account) -> list[dict[str, float | int | None]]:
         start_ns, end_ns = self.window
         count = max(1, min(MOST_STRETCHES, int(self.window_s)))
         edges = np.linspace(start_ns, end_ns, count + 1).astype(np.int64)
-        sent, rows = self._sent, []
+        sent, rows = self.sent, []
         for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             seconds = (high - low) / NS_PER_S
             planned = [row for row in sent if low <= row["planned_monotonic_ns"] < high]
             first = [row["time_to_first_token_s"] for row in planned if row["failure"] is None]
             first = [value for value in first if value is not None]
-            drawn = account.stretch(low, high)
+            drawn, waiting = account.stretch(low, high), self._waiting(low, high)
             rows.append(
                 {
                     "start_s": (low - start_ns) / NS_PER_S,
                     "duration_s": seconds,
                     "offered_requests_per_s": len(planned) / seconds,
-                    "in_flight": flight.mean(low, high),
-                    "waiting": _mean_gauge(self.told["gauges"], "waiting", low, high),
+                    "in_flight": self.in_flight.mean(low, high),
+                    "waiting": float(np.mean(waiting)) if waiting else None,
                     "power_w": None if drawn is None else drawn.gross_j / seconds,
                     "time_to_first_token_p50_s": float(np.median(first)) if first else None,
                 }
@@ -419,11 +333,6 @@ def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
     return table.set_column(place, table.schema.field(place), values)
 
 
-def spread(lengths: Sequence[int]) -> float | None:
-    """Return the standard deviation of answers' lengths; None below two answers."""
-    return statistics.stdev(lengths) if len(lengths) > 1 else None
-
-
 def _told_of_cache(row: Mapping[str, Any]) -> bool:
     return row.get("input_tokens_cached") is not None  # records of 0.1 have no such column
 
@@ -439,13 +348,6 @@ def _idle_power_w(energy: Energy) -> float | None:
         if phase.phase == "idle_loaded" and phase.energy_j is not None and phase.duration_s > 0:
             return phase.energy_j / phase.duration_s
     return None
-
-
-def _mean_gauge(
-    gauges: Sequence[tuple[int, Mapping[str, float]]], name: str, low: int, high: int
-) -> float | None:
-    values = [each[name] for at_ns, each in gauges if within(at_ns, low, high) and name in each]
-    return float(np.mean(values)) if values else None
 
 
 def _per(energy_j: float | None, count: float) -> float | None:

@@ -7,11 +7,12 @@ chance: a long window makes any tiny slope significant, a short one makes noise 
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist, median
 from typing import Any
 
+from llenergymeasure.energy.batches import Batch
 from llenergymeasure.units import NS_PER_S
 
 CHANGE_MAX = 0.05
@@ -98,9 +99,7 @@ def _p_value(slope: float, error: float, freedom: int) -> float:
 
 
 def steadiness(
-    completions: Sequence[Mapping[str, Any]],
-    batch_of_request: Sequence[int],
-    power: tuple[Sequence[float], Sequence[float]] | None = None,
+    batches: Sequence[Batch], power: tuple[Sequence[float], Sequence[float]] | None = None
 ) -> dict[str, Any]:
     """Return whether the window was steady, and the numbers behind it.
 
@@ -108,9 +107,7 @@ def steadiness(
     is no trend: each batch's throughput is taken relative to the mean of its like.
 
     Args:
-        completions: each with ``input_tokens``, ``output_tokens``, ``start_monotonic_ns`` and
-            ``end_monotonic_ns``.
-        batch_of_request: the batch of each.
+        batches: the window's.
         power: times in s and power in W inside the window, if measured.
 
     Returns:
@@ -118,7 +115,7 @@ def steadiness(
         None, ``change_max`` and ``p_max`` in force.
     """
     found = {
-        "throughput": _throughput_trend(completions, batch_of_request),
+        "throughput": _throughput_trend(batches),
         "power": None if power is None else trend([_blocks(*power)]),
     }
     known = [one for one in found.values() if one is not None]
@@ -130,48 +127,34 @@ def steadiness(
     }
 
 
-def _throughput_trend(
-    completions: Sequence[Mapping[str, Any]], batch_of_request: Sequence[int]
-) -> Trend | None:
-    rates = []
-    for (_, _, tokens), spans in _alike(completions, batch_of_request).items():
-        rates.append(
-            [
-                ((start_ns + end_ns) / 2 / NS_PER_S, tokens * NS_PER_S / (end_ns - start_ns))
-                for start_ns, end_ns in spans
-                if tokens and end_ns > start_ns
-            ]
-        )
+def _throughput_trend(batches: Sequence[Batch]) -> Trend | None:
+    rates = [
+        [
+            ((each.start_ns + each.end_ns) / 2 / NS_PER_S, each.output_tokens / each.span_s)
+            for each in alike
+            if each.output_tokens and each.span_s > 0
+        ]
+        for alike in _alike(batches).values()
+    ]
     return trend([group for group in rates if group])
 
 
-def far_slower(
-    completions: Sequence[Mapping[str, Any]], batch_of_request: Sequence[int]
-) -> Iterator[tuple[tuple[int, int], float]]:
-    """Yield start and end in ns of batches far slower than their like, with those's median in s."""
-    for spans in _alike(completions, batch_of_request).values():
-        usual_s = median(end_ns - start_ns for start_ns, end_ns in spans) / NS_PER_S
-        for start_ns, end_ns in spans:
-            took_s = (end_ns - start_ns) / NS_PER_S
-            if len(spans) >= FEWEST_LIKE and took_s > max(SLOWER * usual_s, usual_s + SLOWER_S):
-                yield (start_ns, end_ns), usual_s
+def far_slower(batches: Sequence[Batch]) -> Iterator[tuple[Batch, float]]:
+    """Yield batches far slower than their like, with the median time in s of those."""
+    for alike in _alike(batches).values():
+        usual_s = median(each.span_s for each in alike)
+        for each in alike:
+            slow = each.span_s > max(SLOWER * usual_s, usual_s + SLOWER_S)
+            if slow and len(alike) >= FEWEST_LIKE:
+                yield each, usual_s
 
 
-def _alike(
-    completions: Sequence[Mapping[str, Any]], batch_of_request: Sequence[int]
-) -> dict[tuple[int, int, int], list[tuple[int, int]]]:
-    """Return start and end in ns of batches of the same size: requests, tokens in, tokens out."""
-    batches: dict[int, list[Mapping[str, Any]]] = {}
-    for completion, batch in zip(completions, batch_of_request, strict=True):
-        batches.setdefault(batch, []).append(completion)
-    alike: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
-    for members in batches.values():
-        tokens_in, tokens_out = (
-            sum(one[f"{way}_tokens"] for one in members) for way in ("input", "output")
-        )
-        start_ns = min(one["start_monotonic_ns"] for one in members)
-        end_ns = max(one["end_monotonic_ns"] for one in members)
-        alike.setdefault((len(members), tokens_in, tokens_out), []).append((start_ns, end_ns))
+def _alike(batches: Sequence[Batch]) -> dict[tuple[int, int, int], list[Batch]]:
+    """Return batches by their size: requests, tokens in, tokens out."""
+    alike: dict[tuple[int, int, int], list[Batch]] = {}
+    for each in batches:
+        size = (each.requests, each.input_tokens, each.output_tokens)
+        alike.setdefault(size, []).append(each)
     return alike
 
 

@@ -29,7 +29,7 @@ _POWERS: tuple[Quantity, ...] = ("power_instant_w", "power_average_w", "power_us
 
 
 def utilisation(
-    samples: Samples, window: tuple[int, int], devices: Collection[str], *, on_gpu: bool
+    samples: Samples, window: tuple[int, int], devices: Collection[str]
 ) -> dict[str, Any]:
     """Return means over the samples of all devices inside the window, or why there are none.
 
@@ -39,15 +39,14 @@ def utilisation(
     Args:
         samples: the recording.
         window: start and end, CLOCK_MONOTONIC in ns.
-        devices: UUIDs of the cards in use.
-        on_gpu: whether those cards compute.
+        devices: UUIDs of the cards that compute.
 
     Returns:
         ``gpu_utilization_percent``, ``memory_utilization_percent``: means;
         ``device_memory_used_max_bytes``: the most in use on each card, summed,
         whoever used it; ``utilization_unavailable``: why they are None.
     """
-    if not on_gpu or not devices:
+    if not devices:
         return {"utilization_unavailable": "no GPU does the work"}
     found: dict[str, Any] = {
         name: _mean(_inside(samples, window, devices, quantity))
@@ -62,7 +61,7 @@ def utilisation(
 
 
 def clock_state(
-    samples: Samples, window: tuple[int, int], devices: Collection[str], *, on_gpu: bool
+    samples: Samples, window: tuple[int, int], devices: Collection[str]
 ) -> Clocks | None:
     """Return how the clocks stood inside the window; None if no GPU works, or none was looked at.
 
@@ -73,7 +72,7 @@ def clock_state(
     free: list[Reals] = []
     memory: list[Reals] = []
     shares: dict[str, list[float]] = {}
-    for device in devices if on_gpu else ():
+    for device in devices:
         masks = samples.series(device, SENSOR, "throttle_reasons")
         t_ns, mhz = _known(samples, window, device, "sm_clock_mhz")
         mask = _mask_at(masks, t_ns)

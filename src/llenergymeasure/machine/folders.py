@@ -1,17 +1,54 @@
-"""A folder that all users of one machine share: who uses which GPU, and what to put back.
+"""Folders of this machine: room and rights on disks, and the one folder that all users share.
 
-It is ``/tmp/llenergymeasure`` (sticky, writable by all) and not in ``XDG_RUNTIME_DIR``, which each
-user has alone; ``/tmp`` is also what Apptainer binds by itself. A site where users or containers
-see different ``/tmp``, and everyone under Docker, names a common folder in ``LLEM_RUNTIME_DIR``.
+The shared one says who uses which GPU, and what to put back. It is ``/tmp/llenergymeasure``
+(sticky, writable by all) and not in ``XDG_RUNTIME_DIR``, which each user has alone; ``/tmp`` is
+also what Apptainer binds by itself. A site where users or containers see different ``/tmp``, and
+everyone under Docker, names a common folder in ``LLEM_RUNTIME_DIR``.
 """
 
 import os
 import stat
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+RESULTS_LEAST_BYTES = 100_000_000
+"""Where less is free, no run begins."""
+
 COMMON = Path("/tmp/llenergymeasure")  # noqa: S108 - what lies in it is checked
 _MODE = 0o1777
+
+
+def free_bytes(path: Path) -> int | None:
+    """Return what a process may still write where ``path`` is or will be; None if unknown."""
+    try:
+        found = os.statvfs(_nearest(path))
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize
+
+
+def why_not_writable(folder: Path) -> str | None:
+    """Return why nothing can be written into a folder; None if something was, and removed.
+
+    A folder that is not there yet is made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable.") as file:
+            file.write(b"\0")
+            file.flush()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _nearest(path: Path) -> Path:
+    """Return ``path``, or the nearest folder above it that exists."""
+    at = path.absolute()
+    while not at.exists() and at != at.parent:
+        at = at.parent
+    return at
 
 
 @dataclass(frozen=True)

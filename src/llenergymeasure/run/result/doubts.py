@@ -1,0 +1,146 @@
+"""Reasons to doubt a run, in addition to those of its meter: every code of batches and of traffic.
+
+What each code means, and whether it keeps a run out of the means, is in ``units.VALIDITY``. The
+codes of the energy itself are decided in ``energy/validity.py``.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.energy.batches import Batch
+from llenergymeasure.energy.disturbance import cpu_use
+from llenergymeasure.plan.fairness import fewest_tokens, work_of
+from llenergymeasure.recording.samples import Samples
+from llenergymeasure.results.in_force import resolved_otherwise
+from llenergymeasure.results.record import Energy
+from llenergymeasure.run.result.traffic_result import ServedRun
+from llenergymeasure.run.result.trend import far_slower
+from llenergymeasure.sensors.host_cpu import OTHERS_MAX
+
+FAILED_SHARE_MAX = 0.01
+"""Share of failed requests past which a run is disqualified."""
+
+LATENESS_P99_MAX_S = 0.005
+"""Lateness of sending past which the client is said to be too slow for the rate."""
+
+ODD_SHARE_MAX = 0.01
+"""Share of the prompts or answers that may be odd, in each way."""
+
+ODD = {
+    "token_mismatch": "prompts are counted otherwise by the model's tokenizer",
+    "cached_prompts": "prompts were in the server's prefix cache, beyond what the traffic shares",
+    "length_mismatch": "answers had other than the tokens asked for",
+    "undercounted_answers": "answers came in more parts than tokens were counted",
+    "empty_answers": "answers had no token",
+    "buffered_stream": "answers of several tokens came all at once",
+    "thinking_mismatch": "answers show other than the thought that the server counted",
+}
+"""Codes of odd prompts and answers, and what is odd of so many."""
+
+
+def run_doubts(
+    config: Mapping[str, Any],
+    done: Mapping[str, Any],
+    energy: Energy,
+    *,
+    steady: bool | None,
+) -> dict[str, str]:
+    """Return what speaks against any run: code to explanation.
+
+    Args:
+        config: the resolved experiment.
+        done: what the engine's process wrote.
+        energy: the record's part on energy.
+        steady: whether the window had no trend; None if that is not known.
+    """
+    found = {}
+    measured = energy.kind == "measured"
+    if steady is False and measured:
+        found["not_steady"] = "throughput or power has a trend within the window; see steadiness"
+    beside = done.get("beside") or {}
+    neighbours = sorted({card["uuid"] for seen in beside.values() for card in seen})
+    if neighbours and measured:
+        found["shared_node"] = f"busy just before or after: {', '.join(neighbours)}"
+    otherwise = resolved_otherwise(config, done["resolved_config"])
+    if otherwise:
+        found["resolved_otherwise"] = "; ".join(f"{key}: {how}" for key, how in otherwise.items())
+    on_cpu = bool(done["devices"]) and not done["computes_on_gpu"]
+    if measured and "gpu" in energy.scopes and on_cpu:
+        found["computes_on_cpu"] = (
+            "the engine computed on the CPU, and the energy is that of the GPU that it did not use"
+        )
+    return found
+
+
+def batch_doubts(
+    config: dict[str, Any], requests: pa.Table, batches: Sequence[Batch], samples: Samples
+) -> dict[str, str]:
+    """Return what speaks against a window of batches: code to explanation."""
+    found: dict[str, str] = {}
+    for each, usual_s in far_slower(batches):
+        strangers = cpu_use(samples, (each.start_ns, each.end_ns)).others_share or 0.0
+        if strangers <= OTHERS_MAX and not found:
+            found["stalled"] = f"a batch took {each.span_s:.2f} s, and its like {usual_s:.2f} s"
+    if odd := other_lengths(config, requests):
+        found["length_mismatch"] = f"{odd} of {len(requests)} {ODD['length_mismatch']}"
+    return found
+
+
+def other_lengths(config: dict[str, Any], requests: pa.Table) -> int:
+    """Return how many answers of batches have other than the tokens asked for, if over 1 %."""
+    experiment = ExperimentConfig.model_validate(config)
+    synthetic, answers = experiment.synthetic(), work_of(config).get("answers") or {}
+    asked = answers.get("longest") or (
+        synthetic.output_len if synthetic else experiment.max_output_tokens
+    )
+    most = asked * answers.get("number", 1)
+    least = fewest_tokens(config, asked) * answers.get("number", 1)
+    odd = sum(not least <= tokens <= most for tokens in requests["output_tokens"].to_pylist())
+    return odd if odd > ODD_SHARE_MAX * len(requests) else 0
+
+
+def traffic_doubts(run: ServedRun) -> dict[str, str]:
+    """Return what of its traffic speaks against a run: code to explanation."""
+    found = {}
+    serving, sent = run.serving, run.sent
+    failed = [row for row in sent if row["failure"] is not None]
+    if sent and len(failed) > FAILED_SHARE_MAX * len(sent):
+        first = failed[0]
+        found["failed_requests"] = (
+            f"{len(failed)} of {len(sent)} requests failed, more than {FAILED_SHARE_MAX:.0%}; "
+            f"the first: {first['failure']}: {first['failure_message']}"
+        )
+    late_s = run.lateness_s
+    late = float(np.percentile(late_s, 99)) if len(late_s) else 0.0
+    if late > LATENESS_P99_MAX_S and serving.open_loop:
+        found["late_sends"] = (
+            f"1 % of the requests were sent more than {late * 1e3:.1f} ms after their time; "
+            f"the client keeps up where it is at most {LATENESS_P99_MAX_S * 1e3:g} ms"
+        )
+    for code, what in ODD.items():
+        odd = run.odd[code]
+        if sum(odd) > ODD_SHARE_MAX * len(odd):
+            found[code] = f"{sum(odd)} of {len(odd)} {what}"
+    idle = serving.rate_per_s == 0 and serving.arrivals != "ramp"
+    if not sent and not run.tokens("").output and not idle:
+        found["no_requests"] = "no request was to be sent within the window, and none answered"
+    gauges = [values for _, values in run.told["gauges"]]
+    foreign = max((values.get("foreign_requests", 0) for values in gauges), default=0)
+    if foreign:
+        found["foreign_requests"] = (
+            f"the server counts {foreign:.0f} requests more than the run has sent"
+        )
+    if run.over_saturated:
+        found["over_saturated"] = (
+            f"requests pile up by {run.growth_per_s:.2f} a second: they come faster than "
+            "they are answered"
+        )
+    elif run.told["ramp_up"] == "gave up":
+        found["not_steady"] = "the window opened before the traffic was steady"
+    elif serving.arrivals == "ramp":
+        found["not_steady"] = "the load was to change within the window"
+    return found

@@ -1,0 +1,172 @@
+"""Power and energy of the simulated card against an independent, exact computation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nvml_sim import sim
+from nvml_sim.reader import Reader
+
+POWER_AVERAGE, POWER_INSTANT = 185, 186
+RAMP = ((0.0, 100.0), (2.0, 500.0), (2.0, 50.0), (3.0, 50.0), (3.5, 350.25))
+MOMENTS_MS = (
+    *(0, 50, 99, 100, 101, 310, 1000, 1700, 1999.999999, 2000, 2050, 2100, 2345, 3300, 3500),
+    *(-150, 1540, 9876, 60_000),
+)
+
+SENSORS = {
+    "defaults": sim.Sensor(),
+    "periods apart": sim.Sensor(update_ms=101, window_ms=25, counter_update_ms=90.5),
+    "V100": sim.Sensor(update_ms=20, window_ms=10),
+    "H100": sim.Sensor(
+        window_ms=25, average_window_ms=1000, counter_lag_ms=10, counter_jitter_ms=2
+    ),
+    "a window of a second": sim.Sensor(window_ms=1000),
+    "gain and offset": sim.Sensor(gain=0.942, offset_w=7.5),
+    "never below 0": sim.Sensor(gain=0.1, offset_w=-60),
+    "phases": sim.Sensor(phase_ms=37, counter_phase_ms=61.5, counter_start_mj=123456),
+    "summed": sim.Sensor(counter_from="samples", window_ms=25, gain=1.05, offset_w=-3),
+    "summed, periods apart": sim.Sensor(
+        counter_from="samples", update_ms=70, counter_update_ms=110, phase_ms=30
+    ),
+    "lost power": sim.Sensor(power_skip=0.6, update_ms=20, window_ms=10),
+    "lost power, summed": sim.Sensor(power_skip=0.6, counter_from="samples", window_ms=30),
+    "zeros": sim.Sensor(zero_every=3, phase_ms=130, counter_from="samples"),
+    "zeros and lost power": sim.Sensor(
+        zero_every=7, power_skip=0.2, update_ms=25, window_ms=0, counter_from="samples"
+    ),
+    "a lag longer than a step": sim.Sensor(counter_lag_ms=250, counter_update_ms=20),
+    "own samples": sim.Sensor(
+        counter_from="own_samples",
+        counter_sample_ms=20,
+        counter_sample_phase_ms=7,
+        counter_window_ms=5,
+        gain=1.3,
+        offset_w=9,
+    ),
+    "own samples of a moment": sim.Sensor(
+        counter_from="own_samples", counter_sample_ms=33, counter_window_ms=0, counter_lag_ms=12
+    ),
+    "own samples, defaults": sim.Sensor(counter_from="own_samples", counter_update_ms=10),
+    "jitter of half a step": sim.Sensor(counter_update_ms=20, counter_jitter_ms=10),
+    "lost steps": sim.Sensor(counter_update_ms=20, counter_skip=0.7),
+    "resets": sim.Sensor(counter_resets_s=(0.31, 2.05), counter_start_mj=5000),
+    "wrap": sim.Sensor(counter_wrap_mj=65_536, counter_start_mj=65_000),
+    "jumps": sim.Sensor(counter_jumps=((0.3, 12.5), (0.3, 1), (2, -900.0), (3.3, 7e6))),
+    "a jump at a reset": sim.Sensor(counter_jumps=((2, 50), (2.01, 3)), counter_resets_s=[2]),
+    "gain of the counter": sim.Sensor(counter_gain=0.87, gain=2, counter_start_mj=1000),
+    "a stall caught up": sim.Sensor(counter_stalls=((0.1, 2.02, "catch_up"),)),
+    "a stall that loses": sim.Sensor(counter_stalls=((0.1, 2.02, "lose"), (2.02, 2.1, "lose"))),
+    "all together": sim.Sensor(
+        counter_from="samples",
+        window_ms=25,
+        counter_update_ms=37,
+        counter_phase_ms=-5,
+        counter_lag_ms=11,
+        counter_jitter_ms=3,
+        counter_skip=0.4,
+        counter_gain=1.05,
+        counter_start_mj=77,
+        counter_resets_s=(1.7,),
+        counter_jumps=((1, 4), (3, 5)),
+        counter_stalls=((0.2, 0.5, "lose"), (1.5, 2.05, "lose"), (3, 3.4, "catch_up")),
+        counter_wrap_mj=100_000,
+    ),
+}
+
+
+def hold_against_the_truth(
+    reader: Reader, clock: sim.SteppedClock, device: sim.Device, moments_ms: Iterable[float]
+) -> None:
+    """Power by both channels and the counter, at each moment; the clock may also go back."""
+    start_ns, sensor = clock.now_ns, device.sensor
+    for moment_ms in moments_ms:
+        elapsed_ns = round(moment_ms * 1_000_000)
+        clock.set(start_ns + elapsed_ns)
+        average, instant = (v["number"] for v in reader.fields(POWER_AVERAGE, POWER_INSTANT))
+        assert instant == pytest.approx(device.shown_power_mw(elapsed_ns), abs=1)
+        true_mw = device.shown_power_mw(elapsed_ns, sensor.average_window_ms)
+        assert average == reader.power_mw() == pytest.approx(true_mw, abs=1)
+        apart = abs(reader.energy_mj() - device.counter_mj(elapsed_ns))
+        if sensor.counter_wrap_mj:  # the rounding of a tie may wrap
+            apart = min(apart, sensor.counter_wrap_mj - apart)
+        assert apart <= 1
+
+
+@pytest.mark.parametrize("step", [1, -1], ids=["on", "back"])
+@pytest.mark.parametrize("sensor", SENSORS.values(), ids=SENSORS)
+def test_readings_equal_the_exact_ones(open_reader, clock, sensor: sim.Sensor, step: int) -> None:
+    device = sim.Device(power_w=RAMP, sensor=sensor)
+    hold_against_the_truth(open_reader(device), clock, device, MOMENTS_MS[::step])
+
+
+def stalls() -> st.SearchStrategy[list[tuple[float, float, str]]]:
+    """In order, none in another."""
+    times = st.lists(st.integers(-1000, 20_000), max_size=6, unique=True).map(sorted)
+    pairs = times.map(lambda t: list(zip(t[::2], t[1::2], strict=False)))
+    ends = st.sampled_from(["lose", "catch_up"])
+    return st.builds(lambda of, end: [(a / 1000, b / 1000, end) for a, b in of], pairs, ends)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    points=st.lists(st.tuples(st.floats(0, 20), st.floats(0, 1000)), min_size=1, max_size=30).map(
+        lambda points: sorted(points, key=lambda point: point[0])
+    ),
+    sensor=st.builds(
+        sim.Sensor,
+        update_ms=st.integers(10, 500),
+        phase_ms=st.integers(-500, 500),
+        window_ms=st.integers(0, 1500),
+        gain=st.floats(0.5, 1.5),
+        offset_w=st.floats(-50, 50),
+        power_skip=st.floats(0, 0.9),
+        zero_every=st.integers(0, 5),
+        counter_update_ms=st.integers(10, 500),
+        counter_phase_ms=st.integers(-500, 500),
+        counter_from=st.sampled_from(["true", "samples", "own_samples"]),
+        counter_lag_ms=st.integers(0, 700),
+        counter_sample_ms=st.integers(20, 500),
+        counter_sample_phase_ms=st.integers(-500, 500),
+        counter_window_ms=st.integers(0, 600),
+        counter_gain=st.floats(0.5, 1.5),
+        counter_jitter_ms=st.integers(0, 5),
+        counter_skip=st.floats(0, 0.9),
+        counter_start_mj=st.integers(0, 10**9),
+        counter_wrap_mj=st.none() | st.integers(1000, 10**7),
+        counter_resets_s=st.lists(st.integers(0, 20).map(float), max_size=3).map(sorted),
+        counter_jumps=st.lists(
+            st.tuples(st.integers(0, 20), st.integers(-1000, 1000)), max_size=4
+        ).map(sorted),
+        counter_stalls=stalls(),
+    ),
+    moments_ms=st.lists(st.integers(0, 25_000), min_size=1, max_size=6),
+)
+def test_any_trace_and_sensor_read_exactly(tmp_path: Path, points, sensor, moments_ms) -> None:
+    clock = sim.SteppedClock(tmp_path / "clock")
+    device = sim.Device(power_w=points, sensor=sensor)
+    with Reader(sim.environment(sim.Trace([device]).write(tmp_path), clock=clock)) as reader:
+        hold_against_the_truth(reader, clock, device, moments_ms)
+
+
+def test_the_helpers_integral_is_the_plain_one() -> None:
+    """The reference itself, against numbers worked out by hand."""
+    assert sim.true_energy_j([(0, 100), (10, 300), (10, 50)], 0, 10) == 2000
+    assert sim.true_energy_j([(0, 100), (10, 300), (10, 50)], -2, 12) == 2300
+    assert sim.true_energy_j([(1, 100), (3, 200)], 2, 2.5) == 81.25
+    assert sim.true_energy_j([(5, 70)], 0, 1) == 70
+
+
+def test_the_share_left_out_and_the_move_are_even() -> None:
+    """Of the reference itself: 30 % left out, moves from end to end with their mean at nil."""
+    ticks = sim.Sensor(counter_skip=0.3, counter_jitter_ms=2).counter_ticks()
+    moves = [ticks.time_ns(k) - k * 100_000_000 for k in range(20_000)]
+    assert -2_000_000 <= min(moves) < -1_990_000 < 1_990_000 < max(moves) <= 2_000_000
+    assert abs(sum(moves)) / len(moves) < 30_000
+    left_out = sum(not ticks.happens(k) for k in range(20_000)) / 20_000
+    assert left_out == pytest.approx(0.3, abs=0.015)
