@@ -22,12 +22,11 @@ from typing import Any
 import numpy as np
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Serving
 from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.backends.serving.process import free_port
-from llenergymeasure.backends.serving.traffic import Traffic
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.redact import KEY_VARIABLE
+from llenergymeasure.run.engine.traffic import Traffic
 from llenergymeasure.workload.arrivals import arrival_offsets
 from llenergymeasure.workload.prompts import traffic_prompts
 
@@ -66,7 +65,6 @@ def main() -> int:
         }
     )
     backend = registry.get("vllm")
-    assert isinstance(backend, Serving)
     command = backend.server(config, free_port())
     print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
     engine = ServedEngine(command, config, (), traffic_prompts(config))

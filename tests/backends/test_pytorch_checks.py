@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from llenergymeasure.backends import registry
+from llenergymeasure.backends.cpu_threads import choose_threads, usable_cores
 from llenergymeasure.backends.pytorch import checks
-from llenergymeasure.backends.pytorch.threads import choose_threads, usable_cores
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.installation import install_command
 from nvml_sim import sim

@@ -221,3 +221,7 @@ def test_the_source_hash_changes_with_the_source(tmp_path: Path) -> None:
     assert source_hash(tmp_path) == before
     (tmp_path / "a.py").write_text("x = 2\n")
     assert source_hash(tmp_path) != before
+    (tmp_path / "known.json").write_text("{}")
+    with_data = source_hash(tmp_path)
+    (tmp_path / "known.json").write_text("[]")
+    assert source_hash(tmp_path) != with_data

@@ -15,8 +15,8 @@ from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.backends.serving.events import read_answer
 from llenergymeasure.backends.serving.exchange import Exchange
-from llenergymeasure.backends.serving.traffic import Sent
 from llenergymeasure.errors import BackendError
+from llenergymeasure.run.engine.traffic import Sent
 from llenergymeasure.run.result.doubts import traffic_doubts
 from llenergymeasure.run.result.traffic_requests import TRAFFIC_SCHEMA
 from llenergymeasure.run.result.traffic_result import ServedRun

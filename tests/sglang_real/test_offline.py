@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Engine, Scoring, statistics_of
+from llenergymeasure.backends.base import Engine, Scoring
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.prompts import build_workload
@@ -55,7 +55,7 @@ def test_gives_exactly_the_tokens_asked_for_and_accounts_for_itself(load: Load) 
     assert all(done.finish_reason == "length" for done in first)
     assert all(done.start_monotonic_ns < done.end_monotonic_ns for done in first)
     assert all(done.first_token_monotonic_ns is None for done in first)
-    counted = statistics_of(engine)
+    counted = engine.statistics()
     assert counted["prompt_tokens"] == 6 * 24
     assert counted["cached_prompt_tokens"] < 24
     assert counted["memory_gb"]["token_capacity"] > 6 * 33
@@ -91,7 +91,7 @@ def test_shared_prefixes_are_computed_once_a_pass_and_passes_cost_the_same(load:
     cached = []
     for _ in range(2):
         engine.generate(alike)
-        cached.append(statistics_of(engine)["cached_prompt_tokens"])
+        cached.append(engine.statistics()["cached_prompt_tokens"])
     # Two run at once: the first two compute the 20 tokens, the four after them find them.
     assert cached == [4 * 20, 4 * 20]
 
@@ -125,7 +125,7 @@ def test_every_setting_of_the_study_reaches_the_engine(load: Load) -> None:
         for each in done
     )
     engine.generate(requests)
-    assert statistics_of(engine)["cached_prompt_tokens"] == 0
+    assert engine.statistics()["cached_prompt_tokens"] == 0
     resolved = engine.resolved_config()
     assert resolved["weights"] == "random"
     wanted = {

@@ -6,14 +6,19 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from llenergymeasure.backends.sglang.server import IN_PROCESS_ALONE, server_command
+from llenergymeasure.backends.sglang.server import server_command
 from llenergymeasure.config.engine_parameters import Schema, choices, forms, parameters
 from llenergymeasure.config.engine_parameters.reserved import why_reserved
 from llenergymeasure.config.experiment import ExperimentConfig
 from support.attempts import start
 from support.sglang_cpu import ON_CPU
 
-SKIPPED = IN_PROCESS_ALONE | {
+SKIPPED = {
+    *(
+        name
+        for name, parameter in parameters("sglang.engine").items()
+        if parameter.get("x-command-line") is False
+    ),
     # The study's own, under other names.
     *("dtype", "random_seed"),
     # Texts of a form of their own.

@@ -8,12 +8,12 @@ from typing import Any
 from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.serving.engine import ServedEngine
 from llenergymeasure.backends.serving.process import free_port
-from llenergymeasure.backends.serving.traffic import Sent
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
 from llenergymeasure.results.record import Energy
 from llenergymeasure.results.serving import Serving
 from llenergymeasure.run.engine.phase_marks import Marks, read_marks
+from llenergymeasure.run.engine.traffic import Sent
 from llenergymeasure.run.engine.traffic_window import measure_traffic
 from llenergymeasure.run.result.traffic_requests import traffic_table
 from llenergymeasure.run.result.traffic_result import ServedRun

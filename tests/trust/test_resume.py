@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from llenergymeasure.cli import run as run_module
-from llenergymeasure.cli.run import BATCH_KEYS, resume, run
+from llenergymeasure.cli.run import resume, run
+from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.results.layout import StudyFolder
@@ -87,7 +88,10 @@ def test_what_the_command_line_sets_is_known(tmp_path: Path, resumed: list[Study
     options |= {"weights": "random", "protocol": "quick", "order": "shuffled"}
     numbers = dict.fromkeys(("n", "batch_size", "max_input_tokens", "max_output_tokens"), 8)
     run(study=write_study(tmp_path), cycles=1, no_gaps=True, **options, **numbers)
-    assert set(resumed[0].settings) | set(BATCH_KEYS.values()) == SETTINGS
+    assert (
+        set(resumed[0].settings) | {each.names.requests_at_once for each in ENGINES.values()}
+        == SETTINGS
+    )
 
 
 @pytest.mark.parametrize("name", ["default", "slurm"])

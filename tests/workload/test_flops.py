@@ -4,8 +4,6 @@ import pytest
 
 from llenergymeasure.workload.models.flops import (
     decode_flops,
-    estimate_flops,
-    flops_per_output_token,
     prefill_flops,
 )
 from llenergymeasure.workload.models.known import KNOWN
@@ -75,27 +73,8 @@ def test_decoding_is_two_operations_a_parameter_and_the_attention() -> None:
     assert step == pytest.approx(2 * (llama.parameters() - embedding), rel=0.001)
 
 
-def test_per_output_token_shares_the_prompt() -> None:
-    llama = KNOWN["Llama-3.1-8B"]
-    whole = prefill_flops(llama, 512) + decode_flops(llama, 512, 128)
-    assert flops_per_output_token(llama, 512, 128) == pytest.approx(whole / 128)
-    assert flops_per_output_token(llama, 512, 1) == prefill_flops(llama, 512)
-
-
 def test_a_window_limits_what_is_attended() -> None:
     mistral = KNOWN["Mistral-7B-v0.1"]
     at_window = decode_flops(mistral, 4096, 3) - decode_flops(mistral, 4096, 2)
     beyond = decode_flops(mistral, 9000, 3) - decode_flops(mistral, 9000, 2)
     assert at_window == beyond
-
-
-def test_estimates_say_how_sure_they_are() -> None:
-    exact = estimate_flops(KNOWN["GPT-2"], 10, 5)
-    assert exact is not None
-    assert (exact.method, exact.confidence) == ("architecture", "high")
-    assert exact.per_output_token == flops_per_output_token(KNOWN["GPT-2"], 10, 5)
-    rough = estimate_flops(None, 10, 5, parameters=1_000_000)
-    assert rough is not None
-    assert (rough.method, rough.confidence) == ("parameters", "low")
-    assert rough.per_output_token == pytest.approx(2e6 * 14 / 5)
-    assert estimate_flops(None, 10, 5) is None

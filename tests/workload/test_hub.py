@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.models.resolve import resolve_model
 from support import web
 
@@ -24,12 +24,13 @@ REFUSALS = {
 CONFIG = {"model_type": "llama", "vocab_size": 7}
 
 CODE = """
+import json
 import sys
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.models.hub import fetch_config
 for name in sys.argv[1:]:
     try:
-        print(fetch_config("owner/" + name, None))
+        print(json.loads(fetch_config("owner/" + name, None).read_text()))
     except BackendError as error:
         print(error)
 """
@@ -108,13 +109,14 @@ def test_unreachable_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["vllm", "sglang"])
 def test_an_engine_s_revision_is_the_one_looked_up(
-    backend: str, monkeypatch: pytest.MonkeyPatch
+    backend: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked = []
 
-    def fetch(name: str, revision: str | None) -> dict[str, Any]:
+    def fetch(name: str, revision: str | None) -> Path:
         asked.append((name, revision))
-        return {"model_type": "unheard-of"}
+        (tmp_path / "config.json").write_text('{"model_type": "unheard-of"}')
+        return tmp_path / "config.json"
 
     monkeypatch.setattr("llenergymeasure.workload.models.resolve.fetch_config", fetch)
     config = ExperimentConfig.model_validate(
@@ -122,3 +124,16 @@ def test_an_engine_s_revision_is_the_one_looked_up(
     )
     assert resolve_model(config).revision == "abc"
     assert asked == [("some/model", "abc")]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"model_type": "llama"}'])
+def test_a_damaged_config_from_the_hub_is_named(
+    content: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    monkeypatch.setattr(
+        "llenergymeasure.workload.models.resolve.fetch_config", lambda _name, _revision: path
+    )
+    with pytest.raises(BackendError, match=r"config\.json"):
+        resolve_model(ExperimentConfig.model_validate({"model": "some/model"}))

@@ -9,7 +9,7 @@ import pytest
 
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.cache import cache_folder, made_once
-from llenergymeasure.workload.models.known import TINY_LLAMA_ARCHITECTURE
+from llenergymeasure.workload.models.known import KNOWN
 from llenergymeasure.workload.models.tiny import make_tiny_llama, tiny_llama_folder
 
 WEIGHTS_SHA256 = "e3932afe743c4285f8f3a248fd29e289da14033b90986b318f0fcd9c42865d6a"
@@ -30,7 +30,7 @@ def test_vocabulary_is_the_same_on_every_machine(tmp_path: Path) -> None:
     model = json.loads((tmp_path / "tokenizer.json").read_text())["model"]
     text = json.dumps([model["vocab"], model["merges"]], sort_keys=True)
     assert hashlib.sha256(text.encode()).hexdigest() == VOCABULARY_SHA256
-    assert len(model["vocab"]) == TINY_LLAMA_ARCHITECTURE.vocab_size
+    assert len(model["vocab"]) == KNOWN["tiny-llama"].vocab_size
 
 
 def test_two_makers_write_the_same_files(tmp_path: Path) -> None:

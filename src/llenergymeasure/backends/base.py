@@ -53,14 +53,6 @@ class Engine(Protocol):
     def peak_memory_bytes(self) -> int | None:
         """Return the peak device memory since the last call; None where there is no device."""
 
-    def close(self) -> None:
-        """Give back memory and end helper processes."""
-
-
-@runtime_checkable
-class Counting(Protocol):
-    """What an engine may also have: its own account of the work."""
-
     def statistics(self) -> dict[str, Any]:
         """Return what the engine counted since the last call, or since it was loaded.
 
@@ -68,6 +60,9 @@ class Counting(Protocol):
         ``kv_cache_share_mean`` and ``kv_cache_share_max``, the share of the key-value cache in use
         (0 to 1). What was not observed is left out.
         """
+
+    def close(self) -> None:
+        """Give back memory and end helper processes."""
 
 
 @runtime_checkable
@@ -90,43 +85,6 @@ class Scoring(Protocol):
 
         Raises:
             BackendError: the engine failed, or the text is too long for it.
-        """
-
-
-def statistics_of(engine: Engine) -> dict[str, Any]:
-    """Return an engine's own account since the last call; empty where it keeps none."""
-    return engine.statistics() if isinstance(engine, Counting) else {}
-
-
-class Backend(Protocol):
-    """One engine's module: what is known before loading, and the loading."""
-
-    name: str
-
-    def problems(self, config: ExperimentConfig) -> list[Problem]:
-        """Return why ``config`` cannot run here (package missing, no GPU, …); cheap, no load."""
-
-    def versions(self) -> dict[str, str]:
-        """Return the versions of the engine and of what it computes with."""
-
-    def load(self, config: ExperimentConfig) -> Engine:
-        """Load the model of a resolved experiment configuration.
-
-        Raises:
-            BackendError: the engine refused a setting or the model.
-        """
-
-
-@runtime_checkable
-class Asking(Protocol):
-    """What a backend may have in addition: an engine that judges settings without a model."""
-
-    def refusal(self, config: ExperimentConfig) -> str | None:
-        """Return why the engine refuses ``config``, in its own words; None if it takes it.
-
-        Raises:
-            ConfigurationError: the model's name means nothing.
-            BackendError: the model cannot be fetched.
         """
 
 
@@ -179,25 +137,28 @@ class ServerCommand:
     ready_limit_s: float = 1800.0
 
 
-@runtime_checkable
-class Running(Protocol):
-    """What a backend may also have: a server that somebody else has started."""
+class Backend(Protocol):
+    """One engine's module: what is known before loading, the loading, and its server.
 
-    def process(self, config: ExperimentConfig) -> int | None:
-        """Return the process at the root of the server's; None where it is not to be seen.
-
-        None too where the run starts the server itself.
-        """
-
-
-@runtime_checkable
-class Serving(Protocol):
-    """What a backend may also have: its engine as a server.
-
-    An experiment with a ``serving`` section runs in this way: traffic over HTTP in place of
+    An experiment with a ``serving`` section runs by ``server``: traffic over HTTP in place of
     batches in this process. Without the section a backend runs in-process by ``load``, unless
     it has nothing else than a server (``openai``).
     """
+
+    name: str
+
+    def problems(self, config: ExperimentConfig) -> list[Problem]:
+        """Return why ``config`` cannot run here (package missing, no GPU, …); cheap, no load."""
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the engine and of what it computes with."""
+
+    def load(self, config: ExperimentConfig) -> Engine:
+        """Load the model of a resolved experiment configuration.
+
+        Raises:
+            BackendError: the engine refused a setting or the model.
+        """
 
     def server(self, config: ExperimentConfig, port: int) -> ServerCommand:
         """Return how the server for ``config`` is started; starts nothing itself.
@@ -209,4 +170,28 @@ class Serving(Protocol):
 
         Raises:
             BackendError: the engine cannot serve this configuration.
+        """
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """What a backend may have in addition: an engine that judges settings without a model."""
+
+    def refusal(self, config: ExperimentConfig) -> str | None:
+        """Return why the engine refuses ``config``, in its own words; None if it takes it.
+
+        Raises:
+            ConfigurationError: the model's name means nothing.
+            BackendError: the model cannot be fetched.
+        """
+
+
+@runtime_checkable
+class Running(Protocol):
+    """What a backend may also have: a server that somebody else has started."""
+
+    def process(self, config: ExperimentConfig) -> int | None:
+        """Return the process at the root of the server's; None where it is not to be seen.
+
+        None too where the run starts the server itself.
         """

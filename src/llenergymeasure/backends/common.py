@@ -1,46 +1,59 @@
-"""What the engines' modules have in common: versions, and what none of their own engines takes."""
+"""What the engines' modules have in common: what an engine is given, and how its failures end."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from llenergymeasure.config.decoder import DecoderConfig
+from llenergymeasure.config.engine_parameters import parameters
 from llenergymeasure.config.engine_parameters.reserved import why_reserved
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.errors import Problem
+from llenergymeasure.errors import BackendError, Problem
 
 Capability = tuple[int, int]
+
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+"""What torch, and so every engine, calls a study's precision."""
+
+SERVED_NAME = "llem"
+"""What servers that a run starts call its model."""
 
 _BF16_CAPABILITY = (8, 0)
 """Compute capability from which NVIDIA GPUs have bfloat16 units (CUDA C++ Programming Guide)."""
 
 
-def installed_versions(packages: Sequence[str]) -> dict[str, str]:
-    """Return the versions of those packages that are installed; none is imported."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+@contextmanager
+def failing_as(what: str, *, out_of_memory: str | None = None) -> Iterator[None]:
+    """Report whatever an engine raises as a failure of ``what``, or in words for lack of memory.
 
+    Engines, torch, transformers, a model's own code and the drivers each raise their own kinds.
 
-def bfloat16_problems(config: ExperimentConfig, cards: Iterable[Capability]) -> Iterator[Problem]:
-    """Yield that a card of the experiment cannot compute in the precision it asks for.
-
-    Args:
-        config: the experiment.
-        cards: the compute capability of each of its NVIDIA GPUs that reports it.
+    Raises:
+        BackendError: it failed.
     """
-    lacking = next((card for card in cards if card < _BF16_CAPABILITY), None)
-    if config.precision == "bf16" and lacking is not None:
-        major, minor = lacking
-        yield Problem(
-            f"this GPU (compute capability {major}.{minor}) has no bfloat16; use fp16 or fp32",
-            key="precision",
-            found="bf16",
-        )
+    try:
+        yield
+    except BackendError:
+        raise
+    except Exception as error:
+        if out_of_memory is not None and type(error).__name__ == "OutOfMemoryError":  # torch's
+            raise BackendError(out_of_memory) from error
+        raise BackendError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def given_engine(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the engine arguments that the study sets, ``passthrough_kwargs`` among them."""
+    section = getattr(getattr(config, config.backend), "engine", None)
+    return ({} if section is None else section.arguments()) | (config.passthrough_kwargs or {})
+
+
+def given_sampling(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the sampling parameters that the study sets by the engine's own names."""
+    section = getattr(getattr(config, config.backend), "sampling", None)
+    return {} if section is None else section.given()
 
 
 def sampling_choice(
@@ -65,14 +78,89 @@ def sampling_choice(
     return options if decoder.min_p is None else options | {"min_p": decoder.min_p}
 
 
-def adapter_problems(config: ExperimentConfig) -> Iterator[Problem]:
-    """Yield that an engine puts no adapter on its model, if one is asked for."""
-    if config.lora is not None:
+def answer_length(
+    config: ExperimentConfig,
+    max_output_tokens: int,
+    *,
+    most: str = "max_tokens",
+    least: str = "min_tokens",
+) -> dict[str, Any]:
+    """Return how long an answer is to be, by an engine's names of the most and fewest tokens.
+
+    The end of sequence is ignored where the study asks for answers of a fixed length, so that
+    every run of a comparison writes exactly the tokens asked for.
+    """
+    fewest = config.fewest_tokens
+    end = {"ignore_eos": True} if fewest is None else {least: min(fewest, max_output_tokens)}
+    return {most: max_output_tokens, **end}
+
+
+def request_fields(
+    asked: Mapping[str, Any], backend: str, server: str, besides: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return sampling parameters as fields of a request to the engine's server.
+
+    Those that ``besides`` has are left out: each request has its own, or the server does.
+
+    Raises:
+        BackendError: one is no field of its requests, and servers pass over what they do not know.
+    """
+    known = parameters(f"{backend}.sampling")
+    fields = {}
+    for name, value in asked.items():
+        if name in besides:
+            continue
+        field = known.get(name, {}).get("x-request")
+        if field is None:
+            raise BackendError(
+                f"{server} takes no sampling.{name}: remove it, or the section serving"
+            )
+        fields[field] = value
+    return fields
+
+
+def command_line(arguments: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[str]:
+    """Yield arguments as an engine's command line takes them; those that are None are left out.
+
+    Args:
+        arguments: by the engine's names.
+        known: its parameters. Of other spellings of a name the command line certainly knows the
+            first; a switch that is off by default is turned off by leaving it out.
+    """
+    for name, value in arguments.items():
+        parameter = known.get(name, {})
+        spelling = next(iter(parameter.get("x-aliases", ())), name).replace("_", "-")
+        if value is None or (value is False and parameter.get("default") is False):
+            continue
+        if isinstance(value, bool):
+            yield f"--{spelling}" if value else f"--no-{spelling}"
+        elif isinstance(value, list) and parameter.get("x-command-line") != "json":
+            yield from (f"--{spelling}", *(str(each) for each in value))
+        else:
+            text = json.dumps(value) if isinstance(value, dict | list) else str(value)
+            yield from (f"--{spelling}", text)
+
+
+def bfloat16_problems(config: ExperimentConfig, cards: Iterable[Capability]) -> Iterator[Problem]:
+    """Yield that a card of the experiment cannot compute in the precision it asks for.
+
+    Args:
+        config: the experiment.
+        cards: the compute capability of each of its NVIDIA GPUs that reports it.
+    """
+    lacking = next((card for card in cards if card < _BF16_CAPABILITY), None)
+    if config.precision == "bf16" and lacking is not None:
+        major, minor = lacking
         yield Problem(
-            "adapters are put on a model by the backend pytorch alone; merge it into the model's "
-            "folder first",
-            key="lora",
+            f"this GPU (compute capability {major}.{minor}) has no bfloat16; use fp16 or fp32",
+            key="precision",
+            found="bf16",
         )
+
+
+def has_compiler() -> bool:
+    """Whether there is the C++ compiler that torch's Inductor takes for the CPU."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++"))
 
 
 def passthrough_problems(config: ExperimentConfig, ours: Mapping[str, str]) -> Iterator[Problem]:
@@ -82,8 +170,9 @@ def passthrough_problems(config: ExperimentConfig, ours: Mapping[str, str]) -> I
         config: the experiment.
         ours: arguments that have a name of their own in a study, and which.
     """
+    section = config.backend if config.backend == "pytorch" else f"{config.backend}.engine"
     for name in config.passthrough_kwargs or {}:
-        reason = why_reserved(f"{config.backend}.engine", name)
+        reason = why_reserved(section, name)
         if name in ours:
             reason = f"has a name of its own in a study; set {ours[name]}"
         if reason is not None:

@@ -1,17 +1,20 @@
-"""A backend whose engine comes as a package: its checks, arguments and server lie in a folder each.
+"""A backend whose engine comes as a package, and has a folder here.
 
-The folder of the engine ``NAME`` has ``checks.find_problems``, ``engine`` with the class of its
-engine, and ``server.server_command``, each imported when it is used: engines are heavy.
+The folder of the engine ``NAME`` has ``engine`` with the class of its engine, and
+``server.server_command``, each imported when it is used: engines are heavy.
 """
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import Any
 
 from llenergymeasure.backends.base import Engine, ServerCommand
-from llenergymeasure.backends.common import installed_versions
+from llenergymeasure.backends.common import passthrough_problems
+from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
 
@@ -22,24 +25,38 @@ class EnginePackage:
 
     Attributes:
         name: of the backend, and of its folder.
-        engine: the class in its module ``engine``.
+        engine: the class, or the function, in its module ``engine`` that starts it.
+        checks: yields why a configuration cannot run here, without the engine.
         packages: those whose versions are recorded.
+        named: arguments that have a name of their own in a study, and which.
         environment: variables that the engine or torch read when they are imported.
     """
 
     name: str
     engine: str
+    checks: Callable[[ExperimentConfig], Iterable[Problem]]
     packages: tuple[str, ...]
-    environment: Callable[[ExperimentConfig], Mapping[str, str]]
+    named: Mapping[str, str] = field(default_factory=dict)
+    environment: Callable[[ExperimentConfig], Mapping[str, str]] = lambda _: {}
 
     def problems(self, config: ExperimentConfig) -> list[Problem]:
         """Return why ``config`` cannot run here; looks, but imports neither engine nor model."""
-        found: list[Problem] = self._module("checks").find_problems(config)
-        return found
+        return [
+            *self._missing(),
+            *self.checks(config),
+            *_adapter(config),
+            *passthrough_problems(config, self.named),
+        ]
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of what is installed."""
-        return installed_versions(self.packages)
+        """Return the versions of what is installed; nothing is imported for it."""
+        found = {}
+        for package in self.packages:
+            try:
+                found[package] = version(package)
+            except PackageNotFoundError:
+                continue
+        return found
 
     def load(self, config: ExperimentConfig) -> Engine:
         """Start the engine and load the model.
@@ -49,7 +66,7 @@ class EnginePackage:
             ConfigurationError: the model's name means nothing.
         """
         os.environ.update(self.environment(config))
-        loaded: Engine = getattr(self._module("engine"), self.engine)(config)
+        loaded: Engine = getattr(self._part("engine"), self.engine)(config)
         return loaded
 
     def server(self, config: ExperimentConfig, port: int) -> ServerCommand:
@@ -59,8 +76,28 @@ class EnginePackage:
             BackendError: it cannot serve this configuration.
             ConfigurationError: the model's name means nothing.
         """
-        command: ServerCommand = self._module("server").server_command(config, port)
+        command: ServerCommand = self._part("server").server_command(config, port)
         return command
 
-    def _module(self, part: str) -> Any:
-        return import_module(f"llenergymeasure.backends.{self.name}.{part}")
+    def _missing(self) -> Iterator[Problem]:
+        facts = ENGINES[self.name]
+        missing = [module for module in facts.modules if find_spec(module) is None]
+        if missing:
+            yield Problem(
+                f"{' and '.join(missing)} not installed: {facts.install()}; it wants an "
+                "environment of its own, or use runner: docker or apptainer",
+                key="backend",
+                found=self.name,
+            )
+
+    def _part(self, name: str) -> Any:
+        return import_module(f"llenergymeasure.backends.{self.name}.{name}")
+
+
+def _adapter(config: ExperimentConfig) -> Iterator[Problem]:
+    if config.lora is not None:
+        yield Problem(
+            "adapters are put on a model by the backend pytorch alone; merge it into the model's "
+            "folder first",
+            key="lora",
+        )

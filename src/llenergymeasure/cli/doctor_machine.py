@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from llenergymeasure.api.sensors import sensors_report
-from llenergymeasure.backends.registry import names
+from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.containers.calls import ContainerError, call
 from llenergymeasure.containers.docker import CDI_FOLDERS, Engine, find_engine
-from llenergymeasure.containers.runner_choice import PACKAGES, apptainer_command, container_command
+from llenergymeasure.containers.runner_choice import apptainer_command, container_command
 from llenergymeasure.containers.surroundings import nvidia_here
 from llenergymeasure.errors import LlemError
 from llenergymeasure.installation import install_command
@@ -173,8 +173,8 @@ def _remedy(name: str, remedy: str | None) -> str | None:
 def engines() -> Iterator[Finding]:
     """Look at each engine's package, and say what runs it otherwise."""
     can_run = False
-    for backend, packages in PACKAGES.items():
-        finding = _engine(backend, packages)
+    for backend, facts in ENGINES.items():
+        finding = _engine(backend, facts.modules)
         can_run = can_run or finding.state == "ok"
         yield finding
     container = container_command() or apptainer_command()
@@ -188,8 +188,6 @@ def engines() -> Iterator[Finding]:
 
 
 def _engine(backend: str, packages: tuple[str, ...]) -> Finding:
-    if backend not in names():
-        return Finding(backend, "absent", "this version checks its settings and cannot run it yet")
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         detail = f"not here: {', '.join(missing)}"

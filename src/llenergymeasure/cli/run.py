@@ -12,6 +12,7 @@ import yaml
 from llenergymeasure.cli.live import Live
 from llenergymeasure.cli.output import Level, ProfileOption, StudyArgument, level, note
 from llenergymeasure.cli.plan import plan_lines
+from llenergymeasure.config.backends.facts import names_of
 from llenergymeasure.config.document import parse_overrides
 from llenergymeasure.config.preferences import preferred_folder
 from llenergymeasure.config.study import Study
@@ -35,14 +36,6 @@ from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 PROMPTS_OF_ONE = 10
 """For one number on the spot: a study's default of 100 would take minutes on a CPU."""
-
-BATCH_KEYS = {
-    "pytorch": "pytorch.batch_size",
-    "vllm": "vllm.engine.max_num_seqs",
-    "sglang": "sglang.engine.max_running_requests",
-    "tensorrt": "tensorrt.engine.max_batch_size",
-}
-"""What says how many requests an engine works on at once."""
 
 
 def run(
@@ -97,7 +90,7 @@ def run(
         "model": model,
         "backend": backend,
         "n": n,
-        BATCH_KEYS.get(backend or "pytorch", "pytorch.batch_size"): batch_size,
+        names_of(backend or "pytorch").requests_at_once or "pytorch.batch_size": batch_size,
         "precision": precision,
         "dataset": dataset,
         "max_input_tokens": max_input_tokens,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from llenergymeasure.config.backends.facts import Names, names_of
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
 
@@ -32,55 +33,6 @@ class Shape:
     layers: int
     max_positions: int | None
     experts: int = 0
-
-
-@dataclass(frozen=True)
-class Names:
-    """What an engine calls the parameters that rules look at; None for what it does not have."""
-
-    tensor_parallel: str | None = None
-    pipeline_parallel: str | None = None
-    context: str | None = None
-    dtype: str | None = None
-    seed: str | None = None
-    least_tokens: str | None = None
-    most_tokens: str | None = None
-    long_context_variable: str | None = None
-
-
-NAMES = {
-    "pytorch": Names(tensor_parallel="pytorch.tensor_parallel_size"),
-    "vllm": Names(
-        tensor_parallel="vllm.engine.tensor_parallel_size",
-        pipeline_parallel="vllm.engine.pipeline_parallel_size",
-        context="vllm.engine.max_model_len",
-        dtype="vllm.engine.dtype",
-        seed="vllm.engine.seed",
-        least_tokens="vllm.sampling.min_tokens",
-        most_tokens="vllm.sampling.max_tokens",
-        long_context_variable="VLLM_ALLOW_LONG_MAX_MODEL_LEN",
-    ),
-    "sglang": Names(
-        tensor_parallel="sglang.engine.tp_size",
-        pipeline_parallel="sglang.engine.pp_size",
-        context="sglang.engine.context_length",
-        dtype="sglang.engine.dtype",
-        seed="sglang.engine.random_seed",
-        least_tokens="sglang.sampling.min_new_tokens",
-        most_tokens="sglang.sampling.max_new_tokens",
-        long_context_variable="SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN",
-    ),
-    "tensorrt": Names(
-        tensor_parallel="tensorrt.engine.tensor_parallel_size",
-        pipeline_parallel="tensorrt.engine.pipeline_parallel_size",
-        context="tensorrt.engine.max_seq_len",
-        dtype="tensorrt.engine.dtype",
-        seed="tensorrt.sampling.seed",
-        least_tokens="tensorrt.sampling.min_tokens",
-        most_tokens="tensorrt.sampling.max_tokens",
-    ),
-    "openai": Names(),
-}
 
 
 @dataclass(frozen=True)
@@ -309,7 +261,7 @@ def breaches(config: ExperimentConfig, shape: Shape | None = None) -> list[Probl
     if section is None and config.backend == "pytorch":
         return []  # All of its rules are about its own section.
     given = {} if section is None else section.plain
-    facts = Facts(config, NAMES[config.backend], dict(_flat(config.backend, given)), shape)
+    facts = Facts(config, names_of(config.backend), dict(_flat(config.backend, given)), shape)
     return [Problem(message, key) for rule in RULES for key, message in rule(facts)]
 
 

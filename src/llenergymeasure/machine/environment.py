@@ -59,10 +59,10 @@ def provenance() -> dict[str, Any]:
 
 
 def source_hash(folder: Path) -> str:
-    """Return one hash over all Python sources below ``folder``, whatever their commit."""
+    """Return one hash over all sources and their data below ``folder``, whatever their commit."""
     from llenergymeasure.ids import digest
 
-    sources = sorted(folder.rglob("*.py"))
+    sources = sorted([*folder.rglob("*.py"), *folder.rglob("*.json")])
     return digest([[str(path.relative_to(folder)), sha256(path)] for path in sources])
 
 

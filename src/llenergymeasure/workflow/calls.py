@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import load_json, write_text
 from llenergymeasure.redact import REMOVED
@@ -18,8 +19,7 @@ NAME = ".call.json"
 SETTINGS = frozenset(
     {
         *("backend", "n", "precision", "dataset", "max_input_tokens"),
-        *("pytorch.batch_size", "vllm.engine.max_num_seqs"),
-        *("sglang.engine.max_running_requests", "tensorrt.engine.max_batch_size"),
+        *filter(None, (engine.names.requests_at_once for engine in ENGINES.values())),
         *("max_output_tokens", "weights", "protocol", "execution.n_cycles"),
         *("execution.cycle_order", "execution.experiment_gap_seconds"),
         "execution.cycle_gap_seconds",

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,7 +105,7 @@ def read_trace(path: Path, start_s: float = 0.0) -> Trace:
     )
 
 
-_Fields = tuple[int, Sequence[str], str]
+_Fields = tuple[int, Sequence[Any], str]
 """A line's number, its time, lengths of prompt and answer, and what it says."""
 
 
@@ -140,8 +141,7 @@ def _json_lines(path: Path, file: Iterable[str]) -> Iterator[_Fields]:
             if {"session_id", "delay"} & set(values):
                 raise _is_a_turn(path, number)
             at, asked, answered = (values[name] for name in _MOONCAKE)
-            at_s = float(at) if "chat_id" in values else float(at) / 1000
-            fields = [str(at_s), str(asked), str(answered)]
+            fields = [float(at) if "chat_id" in values else float(at) / 1000, asked, answered]
         except (ValueError, KeyError, TypeError, RecursionError):
             fields = []
         yield number, fields, line
@@ -181,37 +181,27 @@ def _rows(path: Path, lines: Iterable[_Fields]) -> tuple[list[tuple[float, int, 
     return rows, unanswered
 
 
-def _row(fields: Sequence[str]) -> tuple[float, int, int]:
+def _row(fields: Sequence[Any]) -> tuple[float, int, int]:
     if not fields:
         raise ValueError("its fields are other than the heading's or the format's")
     at_s, asked, answered = fields
     return _seconds(at_s), _tokens(asked), _tokens(answered)
 
 
-def _tokens(text: str) -> int:
-    tokens = float(text)
+def _tokens(said: Any) -> int:
+    tokens = float(str(said))
     if not 0 <= tokens <= _MOST_TOKENS or tokens != int(tokens):
-        raise ValueError(f"no number of tokens: {text[:40]}")
+        raise ValueError(f"no number of tokens: {str(said)[:40]}")
     return int(tokens)
 
 
-def _seconds(text: str) -> float:
+def _seconds(said: Any) -> float:
     """Return a time stamp in seconds: a number, or a date and time."""
     try:
-        number = float(text)
+        number = float(said)
     except ValueError:
-        return _date_s(text)
+        moment = datetime.fromisoformat(said.strip())
+        number = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     if not math.isfinite(number):
-        raise ValueError(f"no time: {text}")
+        raise ValueError(f"no time: {said}")
     return number
-
-
-def _date_s(text: str) -> float:
-    # Seven decimals, as in the Azure trace of 2023, are one more than datetime takes.
-    day, _, fraction = text.strip().partition(".")
-    digits = "".join(c for c in fraction if c.isdigit() or c in "+-:")
-    zone = next((digits[i:] for i, c in enumerate(digits) if c in "+-"), "")
-    decimals = digits[: len(digits) - len(zone)]
-    whole = datetime.fromisoformat(day + zone)
-    whole = whole if whole.tzinfo else whole.replace(tzinfo=UTC)
-    return whole.timestamp() + (float(f"0.{decimals}") if decimals else 0.0)

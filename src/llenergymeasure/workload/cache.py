@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from llenergymeasure.errors import BackendError
 from llenergymeasure.files import sync_folder
 
 
@@ -28,15 +29,28 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
 
     The folder appears whole or not at all. Of two processes that make it at once the second's
     work is thrown away; ``make`` must therefore always give the same content.
+
+    Raises:
+        BackendError: the cache cannot be written.
     """
-    if folder.is_dir():
-        return folder
+    if not folder.is_dir():
+        try:
+            _make(folder, make)
+        except OSError as error:
+            raise BackendError(
+                f"cannot write {folder}: {error}; set LLEM_CACHE to a folder that can be written"
+            ) from error
+    return folder
+
+
+def _make(folder: Path, make: Callable[[Path], None]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         make(beside)
         for path in beside.iterdir():
-            _sync(path)
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
         sync_folder(beside)
         beside.chmod(0o755)
         try:
@@ -48,9 +62,3 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
             sync_folder(folder.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return folder
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())

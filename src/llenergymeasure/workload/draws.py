@@ -1,10 +1,9 @@
 """Random numbers that are the same in every release of NumPy and in every engine's process.
 
-Only the raw stream of a generator is promised to stay (NEP 19), so distributions are made here,
-from uniform numbers alone.
+Only the raw stream of a generator is promised to stay (NEP 19), so distributions are made here
+from uniform numbers, where that takes a line.
 """
 
-import math
 from statistics import NormalDist
 
 import numpy as np
@@ -44,25 +43,6 @@ class Draws:
     def gamma(self, shape: float, count: int) -> NDArray[np.float64]:
         """Return gamma numbers of mean ``shape`` and scale 1, shape (count,).
 
-        By rejection (G. Marsaglia and W. W. Tsang 2000, ACM Trans. Math. Softw. 26, 363), with
-        their boost for shapes below 1.
+        By the one class of NumPy whose distributions are frozen (NEP 19).
         """
-        boosted = shape + 1 if shape < 1 else shape
-        d = boosted - 1 / 3
-        c = 1 / math.sqrt(9 * d)
-        kept: list[NDArray[np.float64]] = []
-        missing = count
-        while missing > 0:
-            size = max(64, int(missing * 1.1))
-            # Box and Muller 1958: two uniform numbers give a normal one.
-            u1, u2, u3 = self.uniform(size), self.uniform(size), self.uniform(size)
-            x = np.sqrt(-2 * np.log(u1)) * np.cos(2 * np.pi * u2)
-            v = (1 + c * x) ** 3
-            with np.errstate(invalid="ignore", divide="ignore"):
-                taken = (v > 0) & (np.log(u3) < 0.5 * x * x + d - d * v + d * np.log(np.abs(v)))
-            kept.append(d * v[taken])
-            missing -= int(np.count_nonzero(taken))
-        values = np.concatenate(kept)[:count]
-        if shape < 1:
-            values = values * self.uniform(count) ** (1 / shape)
-        return values
+        return np.asarray(np.random.RandomState(self._bits).standard_gamma(shape, count))

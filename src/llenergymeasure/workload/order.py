@@ -3,8 +3,8 @@
 The order never changes which prompts are taken: studies that sweep it compare the same work.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from itertools import islice
 
 import numpy as np
 
@@ -20,13 +20,16 @@ def choose(records: Sequence[Record], n: int) -> list[Record]:
 
 def take_turns(records: Sequence[Record]) -> list[Record]:
     """Return the first of each source, then the second of each, and so on."""
-    queues = [iter(group) for group in _by_source(records)]
-    turns: list[Record] = []
-    while queues:
-        rounds = [(queue, list(islice(queue, 1))) for queue in queues]
-        queues = [queue for queue, got in rounds if got]
-        turns += [record for _, got in rounds for record in got]
-    return turns
+    taken: Counter[str] = Counter()
+    turns = []
+    for record in records:
+        turns.append(taken[record.source])
+        taken[record.source] += 1
+    rank = {source: place for place, source in enumerate(taken)}
+    positions = sorted(
+        range(len(records)), key=lambda position: (turns[position], rank[records[position].source])
+    )
+    return [records[position] for position in positions]
 
 
 def ordered(
@@ -57,16 +60,6 @@ def ordered(
         return sorted(positions, key=lambda position: lengths[position])
     if order == "given":
         return sorted(positions, key=lambda position: records[position].row)
-    first_seen = {source: rank for rank, source in enumerate(_sources(records))}
+    sources = dict.fromkeys(record.source for record in records)
+    first_seen = {source: rank for rank, source in enumerate(sources)}
     return sorted(positions, key=lambda position: first_seen[records[position].source])
-
-
-def _sources(records: Sequence[Record]) -> list[str]:
-    return list(dict.fromkeys(record.source for record in records))
-
-
-def _by_source(records: Sequence[Record]) -> list[list[Record]]:
-    groups: dict[str, list[Record]] = {source: [] for source in _sources(records)}
-    for record in records:
-        groups[record.source].append(record)
-    return list(groups.values())

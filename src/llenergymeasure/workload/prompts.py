@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from llenergymeasure.config.chat import ChatConfig
 from llenergymeasure.config.experiment import ExperimentConfig, SyntheticDataset
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -12,7 +14,6 @@ from llenergymeasure.workload.conversations import TrafficPrompts, recorded_trac
 from llenergymeasure.workload.datasets.files import READERS, read_file
 from llenergymeasure.workload.datasets.hub import is_hub_name, read_hub
 from llenergymeasure.workload.datasets.record import Dataset, Record
-from llenergymeasure.workload.datasets.synthetic import synthetic_prompts
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.order import choose, ordered
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
@@ -106,10 +107,22 @@ def _is_file(path: Path) -> bool:
 
 
 def _synthetic(config: ExperimentConfig, dataset: SyntheticDataset) -> Workload:
+    """Return the requests of prompts made from a seed: exact lengths, no download, no tokenizer.
+
+    A prompt depends on the seed, its place and the length, not on how many there are. Only the
+    generator's raw stream is taken: NumPy keeps it the same in every release, its distributions
+    not (NEP 19), and every engine's own process must get the same prompts.
+    """
     token_ids = ordinary_token_ids(resolve_model(config))
     count = dataset.n or config.n
-    shared = dataset.shared_prefix_len or 0
-    prompts = synthetic_prompts(count, dataset.input_len, dataset.seed, token_ids, shared)
+    bits = np.random.PCG64(dataset.seed)
+    # The bias of a remainder of 64 bits is below 2**-46 for any vocabulary.
+    size = np.uint64(len(token_ids))
+    drawn = [
+        tuple(token_ids[bits.random_raw(dataset.input_len) % size].tolist()) for _ in range(count)
+    ]
+    shared = drawn[0][: dataset.shared_prefix_len or 0]
+    prompts = [shared + prompt[len(shared) :] for prompt in drawn]
     # All are of one length and one source: no order but shuffled differs from the one made.
     records = [Record(row, "synthetic") for row in range(1, count + 1)]
     return _workload(config, records, prompts, dataset.output_len, ())

@@ -30,15 +30,15 @@ def ordinary_token_ids(source: ModelSource) -> NDArray[np.int64]:
     Raises:
         BackendError: the model's configuration does not give its vocabulary.
     """
-    known = source.architecture if source.architecture and source.architecture.text_tokens else None
-    known = known or (None if source.folder else known_architecture(source.name))
-    if known is not None and known.text_tokens is not None:
-        return np.arange(*known.text_tokens, dtype=np.int64)
+    shapes = [source.architecture, None if source.folder else known_architecture(source.name)]
+    known = next((shape.text_tokens for shape in shapes if shape and shape.text_tokens), None)
+    if known is not None:
+        return np.arange(*known, dtype=np.int64)
     content = source.config.get("text_config", source.config)
     size = content.get("vocab_size")
     if not isinstance(size, int) or size < 1:
         raise BackendError(f"model {source.name}: its config.json gives no vocab_size")
-    tokenizer = _tokenizer_file(source)
+    tokenizer = _read(source, "tokenizer.json")
     special = set(_ids(content.get(f"{kind}_token_id") for kind in ("bos", "eos", "pad")))
     if tokenizer is not None:
         added = tokenizer.get("added_tokens") or []
@@ -52,8 +52,26 @@ def ordinary_token_ids(source: ModelSource) -> NDArray[np.int64]:
 
 def thinking_marks(source: ModelSource) -> ThinkingMarks | None:
     """Return the tokens that begin and end a model's thought; None where it has none."""
-    added = (_tokenizer_file(source) or {}).get("added_tokens") or []
+    added = (_read(source, "tokenizer.json") or {}).get("added_tokens") or []
     return ThinkingMarks.of({str(token.get("content")): int(token["id"]) for token in added})
+
+
+def eos_token_ids(source: ModelSource) -> list[int]:
+    """Return the ids that end a sequence: as the checkpoint's generation settings name them.
+
+    Raises:
+        BackendError: these cannot be read.
+    """
+    content = source.config.get("text_config", source.config)
+    settings = _read(source, "generation_config.json") or {}
+    return list(_ids([settings.get("eos_token_id", content.get("eos_token_id"))]))
+
+
+def has_tokenizer(source: ModelSource) -> bool:
+    """Whether a model has a tokenizer; one on the hub is taken to have one."""
+    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+    folder = source.folder
+    return folder is None or any((folder / name).is_file() for name in names)
 
 
 class Tokenizer:
@@ -70,7 +88,7 @@ class Tokenizer:
         """
         self._model, self._chats = source.name, chat or ChatConfig()
         location = source.location
-        if source.random and source.folder and not _has_tokenizer(source.folder):
+        if source.random and not has_tokenizer(source):
             if "/" not in source.name or not HUB_ID.fullmatch(source.name):
                 raise ConfigurationError(
                     Problem(
@@ -185,19 +203,10 @@ def _template_file(name: str) -> str:
         raise ConfigurationError(problem) from error
 
 
-def _has_tokenizer(folder: Path) -> bool:
-    return any(
-        (folder / name).is_file()
-        for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
-    )
-
-
-def _tokenizer_file(source: ModelSource) -> Mapping[str, Any] | None:
-    path = (
-        source.folder / "tokenizer.json"
-        if source.folder
-        else cached_file(source.name, "tokenizer.json", source.revision)
-    )
+def _read(source: ModelSource, name: str) -> Mapping[str, Any] | None:
+    """Return one of the JSON files of a model; None where it is not here."""
+    folder = source.folder
+    path = folder / name if folder else cached_file(source.name, name, source.revision)
     if path is None or not path.is_file():
         return None
     try:

@@ -15,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import ServerCommand, Serving
+from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.serving import listener
 from llenergymeasure.backends.serving.process import ServerProcess, free_port, key_for
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -37,7 +37,6 @@ def experiment(openai: dict[str, Any], **values: Any) -> ExperimentConfig:
 
 def started(openai: dict[str, Any], **values: Any) -> ServerCommand:
     backend = registry.get("openai")
-    assert isinstance(backend, Serving)
     return backend.server(experiment(openai, **values), 4321)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import ServerCommand, Serving
+from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.sglang.arguments import (
     engine_arguments,
     environment,
@@ -30,7 +30,6 @@ def arguments(**values: Any) -> dict[str, Any]:
 
 def server(**values: Any) -> ServerCommand:
     backend = registry.get("sglang")
-    assert isinstance(backend, Serving)
     return backend.server(experiment(**values), 12345)
 
 

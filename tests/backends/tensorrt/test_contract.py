@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Serving
+from llenergymeasure.backends.tensorrt.arguments import sampling_parameters
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.models.resolve import resolve_model
@@ -26,7 +26,6 @@ STANDINS = Path(__file__).parents[2] / "support" / "standins"
 LOAD = """
 import json, sys
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import statistics_of
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.models.resolve import resolve_model
@@ -47,7 +46,7 @@ print(json.dumps({
     "salts": [each["cache_salt"] for each in asked],
     "sampling": asked[0]["sampling_params"][0].given,
     "class": type(engine._llm).__name__, "resolved": engine.resolved_config(),
-    "statistics": statistics_of(engine), "devices": engine.devices,
+    "statistics": engine.statistics(), "devices": engine.devices,
     "versions": backend.versions(),
 }, default=str))
 engine.close()
@@ -245,7 +244,6 @@ def test_the_server_is_told_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         }
     )
     backend = registry.get("tensorrt")
-    assert isinstance(backend, Serving)
     command = backend.server(config, 4321)
     assert command.argv[:2] == ("trtllm-serve", "serve")
     assert command.argv[3:9] == (
@@ -277,11 +275,22 @@ def test_natural_answers_end_by_themselves_and_are_drawn_by_the_cycle_s_seed() -
         {"model": "tiny-llama", "backend": "tensorrt", "answer_length": "natural"}
     ).drawn_in(2)
     backend = registry.get("tensorrt")
-    assert isinstance(backend, Serving)
     body = backend.server(config, 4321).body
     assert (body["min_tokens"], body["seed"]) == (1, config.random_seed)
     assert "ignore_eos" not in body
     assert config.random_seed != 42
+
+
+def test_an_answer_may_end_with_each_of_a_checkpoint_s_tokens(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "x", "eos_token_id": 5}')
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [7, 8, 9]}')
+    config = ExperimentConfig.model_validate(
+        {"model": str(tmp_path), "backend": "tensorrt", "answer_length": "natural"}
+    )
+    asked = sampling_parameters(config, resolve_model(config), 20)
+    assert (asked["end_id"], asked["stop_token_ids"]) == (7, [8, 9])
+    fixed = config.model_copy(update={"answer_length": None})
+    assert "stop_token_ids" not in sampling_parameters(fixed, resolve_model(fixed), 20)
 
 
 def test_without_the_engine_or_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

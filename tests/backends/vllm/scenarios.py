@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import statistics_of
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import LlemError
 from llenergymeasure.workload.models.tiny import tiny_llama_folder
@@ -41,11 +40,11 @@ def experiment(engine: dict[str, Any] | None = None, **values: Any) -> Experimen
 def run(config: ExperimentConfig, requests: Sequence[Request], times: int = 1) -> dict[str, Any]:
     """Load, answer ``times`` times, close."""
     engine = registry.get("vllm").load(config)
-    statistics_of(engine)
+    engine.statistics()
     calls = []
     for _ in range(times):
         answers = [dataclasses.asdict(each) for each in engine.generate(requests)]
-        calls.append({"completions": answers, "statistics": statistics_of(engine)})
+        calls.append({"completions": answers, "statistics": engine.statistics()})
     told = {
         "calls": calls,
         "resolved": engine.resolved_config(),

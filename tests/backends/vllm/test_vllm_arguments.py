@@ -1,14 +1,14 @@
 """What vLLM would be told, found without it."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Serving
-from llenergymeasure.backends.vllm import arguments, checks, device
-from llenergymeasure.backends.vllm.resolved import plain
+from llenergymeasure.backends import engine_package, registry
+from llenergymeasure.backends.plain_values import plain
+from llenergymeasure.backends.vllm import arguments, checks
 from llenergymeasure.backends.vllm.server import server_command
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
@@ -38,11 +38,12 @@ def sampling_of(**values: Any) -> dict[str, Any]:
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if vLLM for the CPU were installed, on a machine that can compile."""
-    for module in (checks, arguments, device):
+    for module in (checks, arguments):
         monkeypatch.setattr(module, "on_cpu", lambda: True, raising=False)
         monkeypatch.setattr(module, "built_for_cpu", lambda: True, raising=False)
-    monkeypatch.setattr(checks, "find_spec", lambda _: True)
-    monkeypatch.setattr(checks.shutil, "which", lambda _: "there")
+    for module in (checks, engine_package):
+        monkeypatch.setattr(module, "find_spec", lambda _: True)
+    monkeypatch.setattr(shutil, "which", lambda _: "there")
 
 
 @pytest.mark.parametrize(
@@ -133,11 +134,11 @@ def test_variables_that_are_set_already_win(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def problems(**values: Any) -> dict[str | None, str]:
-    return {each.key: each.message for each in checks.find_problems(experiment(**values))}
+    return {each.key: each.message for each in registry.get("vllm").problems(experiment(**values))}
 
 
 def test_a_machine_without_vllm_is_told_what_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "find_spec", lambda _: None)
+    monkeypatch.setattr(engine_package, "find_spec", lambda _: None)
     found = problems()
     assert "vllm not installed" in found["backend"]
     assert "docker or apptainer" in found["backend"]
@@ -160,7 +161,7 @@ def test_what_cannot_be_done_is_told() -> None:
 
 @pytest.mark.usefixtures("here")
 def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks.shutil, "which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     assert "g++" in problems()["vllm.engine.enforce_eager"]
     assert problems(vllm={"engine": {"enforce_eager": True}}) == {}
 
@@ -212,10 +213,6 @@ def test_requests_to_the_server_sample_as_in_process() -> None:
     assert "detokenize" not in body
     with pytest.raises(BackendError, match=r"sampling\.extra_args"):
         server_of(vllm={"sampling": {"extra_args": {"a": 1}}})
-
-
-def test_the_backend_can_serve() -> None:
-    assert isinstance(registry.get("vllm"), Serving)
 
 
 def test_a_configuration_becomes_plain_values(tmp_path: Path) -> None:

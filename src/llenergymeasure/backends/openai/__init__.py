@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from llenergymeasure.backends.base import Backend, Engine, ServerCommand
+from llenergymeasure.backends.common import sampling_choice
 from llenergymeasure.backends.serving.listener import server_root
 from llenergymeasure.config.backends.openai import OpenAIConfig, fill
 from llenergymeasure.config.decoder import DecoderConfig
@@ -118,16 +119,9 @@ def request_body(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def _choice(decoder: DecoderConfig) -> dict[str, Any]:
-    options: dict[str, Any] = {"temperature": 0.0}
-    if not decoder.greedy:
-        options = {"temperature": decoder.temperature, "top_p": decoder.top_p}
-        if decoder.top_k:
-            options["top_k"] = decoder.top_k
-        if decoder.min_p is not None:
-            options["min_p"] = decoder.min_p
-    if decoder.repetition_penalty != 1.0:
-        options["repetition_penalty"] = decoder.repetition_penalty
-    return options
+    choice = sampling_choice(decoder, greedy={"temperature": 0.0})
+    neutral = {"top_k": 0, "repetition_penalty": 1.0}  # fields that not every server takes
+    return {name: value for name, value in choice.items() if neutral.get(name) != value}
 
 
 def _settings(config: ExperimentConfig) -> OpenAIConfig:

@@ -2,63 +2,25 @@
 
 import sys
 
-from llenergymeasure.backends.base import Backend, Engine, ServerCommand
-from llenergymeasure.backends.common import installed_versions
+from llenergymeasure.backends.base import Backend
+from llenergymeasure.backends.common import passthrough_problems
+from llenergymeasure.backends.engine_package import EnginePackage
 from llenergymeasure.backends.pytorch.checks import find_problems
+from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
 
-_PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "accelerate",
-    "peft",
-    "bitsandbytes",
-    "flash-attn",
-)
 
-
-class PyTorchBackend:
-    """The backend ``pytorch``."""
-
-    name: str = "pytorch"
+class _PyTorch(EnginePackage):
+    """transformers, which puts adapters on models and needs other packages for some settings."""
 
     def problems(self, config: ExperimentConfig) -> list[Problem]:
         """Return why ``config`` cannot run here; looks, but imports neither engine nor model."""
-        return find_problems(config)
+        return [*find_problems(config), *passthrough_problems(config, self.named)]
 
     def versions(self) -> dict[str, str]:
         """Return the versions of what is installed; CUDA and cuDNN once torch is imported."""
-        return installed_versions(_PACKAGES) | _cuda_versions()
-
-    def load(self, config: ExperimentConfig) -> Engine:
-        """Load the model.
-
-        Raises:
-            BackendError: the engine refused a setting or the model.
-            ConfigurationError: the model's name means nothing.
-        """
-        from llenergymeasure.backends.pytorch.engine import load_engine
-        from llenergymeasure.backends.pytorch.parallel import ReplicaEngine, TensorParallelEngine
-
-        settings = config.pytorch
-        if settings and (settings.tensor_parallel_size or 1) > 1:
-            return TensorParallelEngine(config, settings.tensor_parallel_size or 1)
-        if settings and (settings.num_processes or 1) > 1:
-            return ReplicaEngine(config, settings.num_processes or 1)
-        return load_engine(config)
-
-    def server(self, config: ExperimentConfig, port: int) -> ServerCommand:
-        """Return how transformers' continuous batching is started as a server.
-
-        Raises:
-            BackendError: a setting means nothing to it.
-        """
-        from llenergymeasure.backends.pytorch.server import server_command
-
-        return server_command(config, port)
+        return super().versions() | _cuda_versions()
 
 
 def _cuda_versions() -> dict[str, str]:
@@ -71,4 +33,19 @@ def _cuda_versions() -> dict[str, str]:
     return found
 
 
-BACKEND: Backend = PyTorchBackend()
+BACKEND: Backend = _PyTorch(
+    name="pytorch",
+    engine="start_engine",
+    checks=find_problems,
+    packages=(
+        "torch",
+        "transformers",
+        "tokenizers",
+        "safetensors",
+        "accelerate",
+        "peft",
+        "bitsandbytes",
+        "flash-attn",
+    ),
+    named={name: f"pytorch.{name}" for name in PyTorchConfig.model_fields},
+)

@@ -1,14 +1,11 @@
 """Why a configuration cannot run here, found without importing the engine."""
 
 import contextlib
-import os
-import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from llenergymeasure.backends.common import Capability, bfloat16_problems
-from llenergymeasure.backends.pytorch.passthrough import FORBIDDEN, RESERVED
+from llenergymeasure.backends.common import Capability, bfloat16_problems, has_compiler
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
@@ -31,7 +28,6 @@ def find_problems(config: ExperimentConfig) -> list[Problem]:
         *_beside_the_gpu(settings, gpus),
         *_compiler(settings, gpus),
         *_adapter(config),
-        *_passthrough(config),
     ]
 
 
@@ -196,7 +192,7 @@ def _compiler(settings: PyTorchConfig, gpus: list[Capability]) -> Iterator[Probl
     inductor = settings.torch_compile_backend in (None, "inductor")
     if not settings.torch_compile or not inductor or gpus:
         return
-    if not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++")):
+    if not has_compiler():
         yield Problem(
             "compiling for the CPU needs a C++ compiler: install g++",
             key="pytorch.torch_compile",
@@ -207,12 +203,3 @@ def _adapter(config: ExperimentConfig) -> Iterator[Problem]:
     path = config.lora.adapter_path if config.lora else None
     if path is not None and not (Path(path).expanduser() / "adapter_config.json").is_file():
         yield Problem("no folder with an adapter_config.json", key="lora.adapter_path", found=path)
-
-
-def _passthrough(config: ExperimentConfig) -> Iterator[Problem]:
-    for name in config.passthrough_kwargs or {}:
-        key = f"passthrough_kwargs.{name}"
-        if name in RESERVED:
-            yield Problem(f"set {RESERVED[name]} instead", key=key)
-        if name in FORBIDDEN:
-            yield Problem("would change what is measured; remove it", key=key)

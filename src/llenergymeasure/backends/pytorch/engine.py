@@ -7,13 +7,28 @@ from typing import Any
 
 import torch
 
-from llenergymeasure.backends.base import Completion
+from llenergymeasure.backends.base import Completion, Engine
+from llenergymeasure.backends.common import failing_as
 from llenergymeasure.backends.pytorch.generation import generate_batch, generation_config
 from llenergymeasure.backends.pytorch.loading import LoadedModel, load_model
+from llenergymeasure.backends.pytorch.parallel import ParallelEngine
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.requests import Request
+
+
+def start_engine(config: ExperimentConfig) -> Engine:
+    """Load the model of an experiment: into this process, or into one a device.
+
+    Raises:
+        BackendError: the engine refused a setting or the model.
+    """
+    settings = config.pytorch or PyTorchConfig()
+    slices, replicas = settings.tensor_parallel_size or 1, settings.num_processes or 1
+    if slices == replicas == 1:
+        return load_engine(config)
+    return ParallelEngine(config, max(slices, replicas), sliced=slices > 1)
 
 
 def load_engine(config: ExperimentConfig) -> "PyTorchEngine":
@@ -51,21 +66,15 @@ class PyTorchEngine:
         loaded = self._open()
         self._need_positions(loaded, requests)
         longest = max(request.max_output_tokens for request in requests)
-        try:
+        too_large = (
+            f"out of GPU memory with {len(requests)} requests in a batch; lower "
+            "pytorch.batch_size, max_input_tokens or max_output_tokens"
+        )
+        with failing_as("generation failed", out_of_memory=too_large):
             options = generation_config(self._config, longest, loaded.eos_token_ids)
             return generate_batch(
                 loaded.model, requests, options, loaded.device, self.synchronize, loaded.thinking
             )
-        except torch.cuda.OutOfMemoryError as error:
-            raise BackendError(
-                f"out of GPU memory with {len(requests)} requests in a batch; lower "
-                "pytorch.batch_size, max_input_tokens or max_output_tokens"
-            ) from error
-        except BackendError:
-            raise
-        except Exception as error:
-            # A model's own code and every kernel below it may raise here.
-            raise BackendError(f"generation failed: {type(error).__name__}: {error}") from error
 
     def log_likelihoods(self, token_ids: Sequence[int]) -> list[float]:
         """Return the natural logarithm of each token's likelihood after those before it.
@@ -75,12 +84,9 @@ class PyTorchEngine:
         """
         loaded = self._open()
         ids = torch.tensor([list(token_ids)], dtype=torch.long, device=loaded.device)
-        try:
-            with torch.inference_mode():
-                logits = loaded.model(ids, use_cache=False).logits[0, :-1]
-                chosen = torch.log_softmax(logits.float(), dim=-1).gather(1, ids[0, 1:, None])
-        except Exception as error:
-            raise BackendError(f"scoring a text failed: {type(error).__name__}: {error}") from error
+        with failing_as("scoring a text failed"), torch.inference_mode():
+            logits = loaded.model(ids, use_cache=False).logits[0, :-1]
+            chosen = torch.log_softmax(logits.float(), dim=-1).gather(1, ids[0, 1:, None])
         likelihoods: list[float] = chosen[:, 0].tolist()
         return likelihoods
 
@@ -122,6 +128,10 @@ class PyTorchEngine:
         for gpu in self._gpus:
             torch.cuda.reset_peak_memory_stats(gpu)
         return peak
+
+    def statistics(self) -> dict[str, Any]:
+        """Return nothing: transformers keeps no account of its work."""
+        return {}
 
     def close(self) -> None:
         """Give back memory; the engine cannot be used after."""

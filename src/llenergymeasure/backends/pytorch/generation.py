@@ -9,9 +9,9 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from llenergymeasure.backends.base import Completion
+from llenergymeasure.backends.common import sampling_choice
 from llenergymeasure.backends.pytorch.passthrough import generation_arguments
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
-from llenergymeasure.config.decoder import DecoderConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.requests import Request
@@ -37,7 +37,8 @@ def generation_config(
         "use_cache": settings.use_cache is not False,
         # Compilation is asked for with torch_compile alone, not by the kind of cache.
         "disable_compile": True,
-        **_sampling(config.decoder),
+        "do_sample": not config.decoder.greedy,
+        **sampling_choice(config.decoder, greedy={}),
     }
     least = config.fewest_tokens
     if least is not None and eos_token_ids:
@@ -59,20 +60,6 @@ def generation_config(
         if value is not None:
             options[name] = value
     return GenerationConfig(**options, **generation_arguments(config))
-
-
-def _sampling(decoder: DecoderConfig) -> dict[str, Any]:
-    penalty = {"repetition_penalty": decoder.repetition_penalty}
-    if decoder.greedy:
-        return {"do_sample": False, **penalty}
-    options = {
-        "do_sample": True,
-        "temperature": decoder.temperature,
-        "top_k": decoder.top_k,
-        "top_p": decoder.top_p,
-        **penalty,
-    }
-    return options if decoder.min_p is None else options | {"min_p": decoder.min_p}
 
 
 class _Steps:

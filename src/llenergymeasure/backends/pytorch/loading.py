@@ -10,16 +10,15 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+from llenergymeasure.backends.common import DTYPES, failing_as
+from llenergymeasure.backends.cpu_threads import choose_threads
 from llenergymeasure.backends.pytorch.passthrough import loading_arguments
-from llenergymeasure.backends.pytorch.threads import choose_threads
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig, LoraConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 from llenergymeasure.workload.thinking import ThinkingMarks
 from llenergymeasure.workload.tokens import thinking_marks
-
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,11 @@ def load_model(config: ExperimentConfig) -> LoadedModel:
 
     set_threads(known)
     torch.manual_seed(config.random_seed)
-    try:
+    too_large = (
+        f"model {config.model} does not fit into GPU memory at {config.precision}; use a smaller "
+        "model or precision, load_in_4bit, or device_map: auto over several GPUs"
+    )
+    with failing_as(f"model {config.model} cannot be loaded", out_of_memory=too_large):
         model = _load(config, settings, source, device)
         eos = _eos_token_ids(model)
         model = _with_adapter(model, config.lora) if config.lora else model
@@ -81,18 +84,6 @@ def load_model(config: ExperimentConfig) -> LoadedModel:
             model.base_model.generation_config = GenerationConfig()
         model.eval()
         _compile(model, settings)
-    except torch.cuda.OutOfMemoryError as error:
-        raise BackendError(
-            f"model {config.model} does not fit into GPU memory at {config.precision}; use a "
-            "smaller model or precision, load_in_4bit, or device_map: auto over several GPUs"
-        ) from error
-    except BackendError:
-        raise
-    except Exception as error:
-        # transformers, safetensors, accelerate, PEFT and bitsandbytes each raise their own kinds.
-        raise BackendError(
-            f"model {config.model} cannot be loaded: {type(error).__name__}: {error}"
-        ) from error
     parameters = int(model.num_parameters())
     threads = set_threads(parameters)
     return LoadedModel(model, source, device, eos, thinking_marks(source), parameters, threads)
@@ -116,7 +107,7 @@ def _load(
     config: ExperimentConfig, settings: PyTorchConfig, source: ModelSource, device: torch.device
 ) -> Any:
     shared: dict[str, Any] = {
-        "dtype": DTYPES[config.precision],
+        "dtype": getattr(torch, DTYPES[config.precision]),
         "trust_remote_code": bool(settings.trust_remote_code),
     }
     if settings.attn_implementation is not None:
@@ -203,10 +194,8 @@ def _quantization(config: ExperimentConfig, settings: PyTorchConfig) -> dict[str
     }
     if settings.load_in_4bit:
         # bitsandbytes computes in fp32 unless configured, whatever the precision asked for.
-        asked = settings.bnb_4bit_compute_dtype
-        options["bnb_4bit_compute_dtype"] = (
-            DTYPES[config.precision] if asked is None else getattr(torch, asked)
-        )
+        asked = settings.bnb_4bit_compute_dtype or DTYPES[config.precision]
+        options["bnb_4bit_compute_dtype"] = getattr(torch, asked)
         if settings.bnb_4bit_quant_type is not None:
             options["bnb_4bit_quant_type"] = settings.bnb_4bit_quant_type
         if settings.bnb_4bit_use_double_quant is not None:
@@ -227,16 +216,13 @@ def _with_adapter(model: Any, lora: LoraConfig) -> Any:
 
     local = lora.adapter_path and str(Path(lora.adapter_path).expanduser())
     location = local or lora.adapter_id
-    try:
-        with warnings.catch_warnings():
-            # PEFT asks transformers 5 by names that it deprecates; nothing a study can change.
-            warnings.simplefilter("ignore", FutureWarning)
-            adapted = PeftModel.from_pretrained(model, location)
-    except Exception as error:
-        # PEFT raises whatever the hub, safetensors and torch do.
-        raise BackendError(
-            f"LoRA adapter {location} cannot be put on the model: {type(error).__name__}: {error}"
-        ) from error
+    with (
+        failing_as(f"LoRA adapter {location} cannot be put on the model"),
+        warnings.catch_warnings(),
+    ):
+        # PEFT asks transformers 5 by names that it deprecates; nothing a study can change.
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted = PeftModel.from_pretrained(model, location)
     return adapted.merge_and_unload() if lora.merge_weights else adapted
 
 

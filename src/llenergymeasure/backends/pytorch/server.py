@@ -4,12 +4,11 @@ import json
 from collections.abc import Iterator
 
 from llenergymeasure.backends.base import ServerCommand
+from llenergymeasure.backends.common import SERVED_NAME
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.processes import python_module
 from llenergymeasure.redact import KEY_PLACE, KEY_VARIABLE
-
-SERVED_NAME = "llem"
 
 _IN_PROCESS_ALONE = (
     "num_beams",

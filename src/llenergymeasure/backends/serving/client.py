@@ -1,7 +1,10 @@
 """The one streaming client: open loop, every request on its own clock, no task per request."""
 
 import asyncio
+import contextlib
 import json
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -10,7 +13,6 @@ from urllib.parse import urlsplit
 from llenergymeasure.backends.serving.connection import Answer, Broken, Connection
 from llenergymeasure.backends.serving.events import read_answer, says_done
 from llenergymeasure.backends.serving.exchange import Exchange, Failure, Outgoing
-from llenergymeasure.backends.serving.open_files import connections_allowed
 from llenergymeasure.config.serving import MAX_TOKENS
 from llenergymeasure.errors import BackendError
 
@@ -25,7 +27,19 @@ TOKEN_BYTES = 64 << 10
 """A streamed answer has no more than these, the second for each token asked for: an event of one
 token takes some 300 bytes, and with the likeliest tokens next to it some thousand."""
 
+_OTHER_FILES = 128
+"""Files that a process needs for other things than its requests: libraries, results, pages."""
+
 Done = Callable[[Exchange], None]
+
+
+def connections_allowed() -> int:
+    """Raise the limit of open files as far as this user may; return the connections it allows."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(1, soft - _OTHER_FILES)
 
 
 class StreamingClient:

@@ -2,22 +2,21 @@
 
 import asyncio
 import json
-import math
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from llenergymeasure.backends.base import Backend, Completion, ServerCommand, Serving
+from llenergymeasure.backends.base import Backend, Completion, ServerCommand
+from llenergymeasure.backends.plain_values import plain
 from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.exchange import Exchange, Outgoing
 from llenergymeasure.backends.serving.metrics import read_gauges
-from llenergymeasure.backends.serving.process import ServerProcess, free_port, key_for
+from llenergymeasure.backends.serving.process import ServerProcess, key_for
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.serving import ONE_USER
 from llenergymeasure.errors import BackendError
-from llenergymeasure.screen import clean
 from llenergymeasure.workload.conversations import TrafficPrompts, Turn
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request
@@ -36,25 +35,6 @@ _DEEPEST = 32
 T = TypeVar("T")
 
 
-def open_server(
-    backend: Backend, config: ExperimentConfig, devices: tuple[str, ...], prompts: TrafficPrompts
-) -> "ServedEngine":
-    """Start a backend's server, or find the one that runs, and wait until it is ready.
-
-    Args:
-        backend: the engine.
-        config: the experiment.
-        devices: UUIDs of the GPUs it may use.
-        prompts: the traffic's requests.
-
-    Raises:
-        BackendError: it has no server, or that did not come up.
-    """
-    if not isinstance(backend, Serving):
-        raise BackendError(f"backend {backend.name} has no server; remove the section serving")
-    return ServedEngine(backend.server(config, free_port()), config, devices, prompts)
-
-
 def next_on_server(
     before: "ServedEngine", backend: Backend, config: ExperimentConfig, prompts: TrafficPrompts
 ) -> "ServedEngine | None":
@@ -66,7 +46,6 @@ def next_on_server(
         config: the next run's experiment.
         prompts: its traffic's requests.
     """
-    assert isinstance(backend, Serving)
     port = urlsplit(before.command.base_url).port
     command = backend.server(config, port or 0)
     now = before.command
@@ -291,7 +270,9 @@ class ServedEngine:
             return None
         try:
             status, page = await self.client.get(self.command.settings_path, timeout_s=30.0)
-            return _plain(json.loads(page)) if status == 200 else f"the server answers {status}"
+            if status != 200:
+                return f"the server answers {status}"
+            return plain(json.loads(page), _DEEPEST)
         except (OSError, TimeoutError, ValueError, RecursionError) as error:
             return f"not had: {error or type(error).__name__}"
 
@@ -304,21 +285,6 @@ class ServedEngine:
         asked |= {"max_tokens": request.max_output_tokens, **self.command.body}
         asked |= {"stream": True, "stream_options": {"include_usage": True}}
         return self.client.request(self._path, asked)
-
-
-def _plain(value: Any, depth: int = 0) -> Any:
-    """Return what a server says of itself as any reader of JSON takes it, however odd it is."""
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, list | dict) and depth > _DEEPEST:
-        return "nested deeper than is recorded"
-    if isinstance(value, list):
-        return [_plain(each, depth + 1) for each in value]
-    if isinstance(value, dict):
-        return {clean(name): _plain(each, depth + 1) for name, each in value.items()}
-    return value
 
 
 class _Text:

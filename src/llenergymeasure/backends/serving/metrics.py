@@ -3,8 +3,6 @@
 import math
 from collections.abc import Mapping
 
-GAUGES = ("running", "waiting", "kv_cache_share", "requests")
-
 _SHARES = frozenset({"kv_cache_share"})
 
 

@@ -2,17 +2,22 @@
 
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.engine_package import EnginePackage
-from llenergymeasure.backends.sglang.arguments import environment
+from llenergymeasure.backends.sglang.arguments import environment, find_problems
 
-_PACKAGES = (
-    "sglang",
-    "sglang-kernel",
-    "sgl-kernel",
-    "flashinfer-python",
-    "torch",
-    "transformers",
-    "triton",
-    "xgrammar",
+BACKEND: Backend = EnginePackage(
+    name="sglang",
+    engine="SGLangEngine",
+    checks=find_problems,
+    packages=(
+        "sglang",
+        "sglang-kernel",
+        "sgl-kernel",
+        "flashinfer-python",
+        "torch",
+        "transformers",
+        "triton",
+        "xgrammar",
+    ),
+    named={"dtype": "precision", "random_seed": "random_seed"},
+    environment=environment,
 )
-
-BACKEND: Backend = EnginePackage("sglang", "SGLangEngine", _PACKAGES, environment)

@@ -1,23 +1,23 @@
-"""From an experiment to what SGLang gets: engine arguments, sampling, environment."""
+"""From an experiment to what SGLang gets: arguments, sampling, environment; why it cannot run."""
 
-import os
+from collections.abc import Iterator
 from typing import Any
 
-from llenergymeasure.backends.common import sampling_choice
-from llenergymeasure.backends.pytorch.threads import choose_threads
+from llenergymeasure.backends.common import (
+    DTYPES,
+    answer_length,
+    given_engine,
+    given_sampling,
+    sampling_choice,
+)
+from llenergymeasure.backends.cpu_threads import threads_variable
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
+from llenergymeasure.errors import Problem
+from llenergymeasure.machine.gpus.inventory import discover, visible
+from llenergymeasure.workload.models.resolve import ModelSource
 
-DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-NO_TOP_K = -1
+_NO_TOP_K = -1
 """What SGLang takes for the whole vocabulary."""
-
-
-def given_engine(config: ExperimentConfig) -> dict[str, Any]:
-    """Return the engine arguments that the study sets, ``passthrough_kwargs`` among them."""
-    section = config.sglang.engine if config.sglang else None
-    given = {} if section is None else section.given()
-    return given | (config.passthrough_kwargs or {})
 
 
 def on_cpu(config: ExperimentConfig) -> bool:
@@ -42,22 +42,12 @@ def engine_arguments(config: ExperimentConfig, source: ModelSource) -> dict[str,
 
 
 def sampling_parameters(config: ExperimentConfig, max_output_tokens: int) -> dict[str, Any]:
-    """Return SGLang's sampling parameters for one request.
-
-    The end of sequence is ignored where the study asks for answers of a fixed length, so that
-    every run of a comparison writes exactly the tokens asked for.
-    """
-    decoder = config.decoder
-    options: dict[str, Any] = {
-        "max_new_tokens": max_output_tokens,
-        **sampling_choice(decoder, greedy={"temperature": 0.0}, no_top_k=NO_TOP_K),
+    """Return SGLang's sampling parameters for one request."""
+    return {
+        **answer_length(config, max_output_tokens, most="max_new_tokens", least="min_new_tokens"),
+        **sampling_choice(config.decoder, greedy={"temperature": 0.0}, no_top_k=_NO_TOP_K),
+        **given_sampling(config),
     }
-    if config.fewest_tokens is None:
-        options["ignore_eos"] = True
-    else:
-        options["min_new_tokens"] = min(config.fewest_tokens, max_output_tokens)
-    section = config.sglang.sampling if config.sglang else None
-    return options if section is None else options | section.given()
 
 
 def environment(config: ExperimentConfig) -> dict[str, str]:
@@ -66,12 +56,16 @@ def environment(config: ExperimentConfig) -> dict[str, str]:
     On a CPU it computes with as many threads as the pytorch backend would; ``OMP_NUM_THREADS``
     wins where it is set.
     """
-    if not on_cpu(config):
-        return {}
-    found = {"SGLANG_USE_CPU_ENGINE": "1"}
-    if "OMP_NUM_THREADS" not in os.environ:
-        architecture = resolve_model(config).architecture
-        parameters = None if architecture is None else architecture.parameters()
-        threads = choose_threads(parameters, asked=None, on_gpu=False)
-        found["OMP_NUM_THREADS"] = str(threads)
-    return found
+    return {"SGLANG_USE_CPU_ENGINE": "1", **threads_variable(config)} if on_cpu(config) else {}
+
+
+def find_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    """Yield that there is no GPU, unless the study asks for another device."""
+    device = given_engine(config).get("device")
+    if device in (None, "cuda") and not visible(discover()).gpus:
+        yield Problem(
+            "SGLang needs an NVIDIA GPU, and none is visible here; on a CPU, which SGLang supports "
+            "in part, set it to cpu",
+            key="sglang.engine.device",
+            found=device,
+        )

@@ -1,12 +1,14 @@
 """SGLang's engine, driven from this process; scheduler and model have processes of their own."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import sglang
 
 from llenergymeasure.backends.base import Completion
+from llenergymeasure.backends.common import failing_as
 from llenergymeasure.backends.sglang.arguments import (
     engine_arguments,
     on_cpu,
@@ -49,18 +51,11 @@ class SGLangEngine:
         self._config = config
         self._source = resolve_model(config)
         self.devices = () if on_cpu(config) else allot(config.model_dump(exclude_none=True)).uuids
-        self._counted = _Counts()
+        self._counted: Counter[str] = Counter()
         self._engine: Any = None
         arguments = engine_arguments(config, self._source)
-        try:
+        with failing_as(f"SGLang did not start with model {config.model}"):
             self._engine = sglang.Engine(custom_sigquit_handler=_scheduler_ended, **arguments)
-        except BackendError:
-            raise
-        except Exception as error:
-            # SGLang, torch, transformers and the drivers each raise their own kinds.
-            raise BackendError(
-                f"SGLang did not start with model {config.model}: {type(error).__name__}: {error}"
-            ) from error
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer all requests; SGLang makes its own batches of them.
@@ -81,16 +76,12 @@ class SGLangEngine:
             sampling_parameters(self._config, request.max_output_tokens) for request in requests
         ]
         started_ns = time.monotonic_ns()
-        try:
+        with failing_as("generation failed"):
             emptied = engine.flush_cache()
             answers = engine.generate(
                 input_ids=[list(request.prompt_token_ids) for request in requests],
                 sampling_params=parameters,
             )
-        except BackendError:
-            raise
-        except Exception as error:
-            raise BackendError(f"generation failed: {type(error).__name__}: {error}") from error
         ended_ns = time.monotonic_ns()
         if not emptied.success:
             raise BackendError(f"SGLang kept its prefix cache over a pass: {emptied.message}")
@@ -98,7 +89,10 @@ class SGLangEngine:
         told = [answer["meta_info"] for answer in answers]
         each = len(told) // len(requests)
         groups = [told[place * each : (place + 1) * each] for place in range(len(requests))]
-        self._counted.add(told)
+        for one in told:
+            self._counted["prompt_tokens"] += one["prompt_tokens"]
+            self._counted["cached_prompt_tokens"] += one.get("cached_tokens") or 0
+            self._counted["retractions"] += one.get("num_retractions") or 0
         return [
             _completion(request, group, started_ns, ended_ns)
             for request, group in zip(requests, groups, strict=True)
@@ -112,7 +106,7 @@ class SGLangEngine:
         Raises:
             BackendError: SGLang failed, or the text is too long for it.
         """
-        try:
+        with failing_as("scoring a text failed"):
             answer = self._open().generate(
                 input_ids=list(token_ids),
                 sampling_params={"max_new_tokens": 1, "temperature": 0.0},
@@ -121,10 +115,6 @@ class SGLangEngine:
             )
             told = answer["meta_info"]["input_token_logprobs"][1:]
             likelihoods = [float(value) for value, *_ in told]
-        except BackendError:
-            raise
-        except Exception as error:
-            raise BackendError(f"scoring a text failed: {type(error).__name__}: {error}") from error
         if len(likelihoods) != len(token_ids) - 1:
             raise BackendError(f"SGLang scored {len(likelihoods)} of {len(token_ids) - 1} tokens")
         return likelihoods
@@ -152,8 +142,9 @@ class SGLangEngine:
 
     def statistics(self) -> dict[str, Any]:
         """Return the engine's own account of the work since the last call."""
-        counted, self._counted = self._counted, _Counts()
-        return counted.as_dict() | _scheduler(self._internal_state())
+        counted, self._counted = dict(self._counted), Counter()
+        nothing = {"prompt_tokens": 0, "cached_prompt_tokens": 0, "retractions": 0}
+        return nothing | counted | _scheduler(self._internal_state())
 
     def peak_memory_bytes(self) -> int | None:
         """Return None: the memory is held by SGLang's own processes, which report only its plan."""
@@ -174,28 +165,6 @@ class SGLangEngine:
         if self._engine is None:
             raise BackendError("the engine is closed")
         return self._engine
-
-
-class _Counts:
-    """Sums over the answers since the last account."""
-
-    def __init__(self) -> None:
-        self._prompt_tokens = 0
-        self._cached_tokens = 0
-        self._retractions = 0
-
-    def add(self, told: Sequence[Mapping[str, Any]]) -> None:
-        for one in told:
-            self._prompt_tokens += one["prompt_tokens"]
-            self._cached_tokens += one.get("cached_tokens") or 0
-            self._retractions += one.get("num_retractions") or 0
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "prompt_tokens": self._prompt_tokens,
-            "cached_prompt_tokens": self._cached_tokens,
-            "retractions": self._retractions,
-        }
 
 
 def _scheduler(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,16 +5,26 @@ Written against its published sources and never run: no release was at hand.
 
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.engine_package import EnginePackage
+from llenergymeasure.backends.tensorrt.arguments import find_problems
 from llenergymeasure.backends.tensorrt.build_cache import environment
 
-_PACKAGES = (
-    "tensorrt_llm",
-    "tensorrt",
-    "torch",
-    "transformers",
-    "flashinfer-python",
-    "nvidia-modelopt",
-    "xgrammar",
+BACKEND: Backend = EnginePackage(
+    name="tensorrt",
+    engine="TensorRTEngine",
+    checks=find_problems,
+    packages=(
+        "tensorrt_llm",
+        "tensorrt",
+        "torch",
+        "transformers",
+        "flashinfer-python",
+        "nvidia-modelopt",
+        "xgrammar",
+    ),
+    named={
+        "dtype": "precision",
+        "backend": "tensorrt.engine.backend",
+        "skip_tokenizer_init": "nothing: prompts and answers are token ids",
+    },
+    environment=environment,
 )
-
-BACKEND: Backend = EnginePackage("tensorrt", "TensorRTEngine", _PACKAGES, environment)

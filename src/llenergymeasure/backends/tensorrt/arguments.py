@@ -1,13 +1,16 @@
-"""From an experiment to what TensorRT-LLM gets: engine arguments and sampling."""
+"""From an experiment to what TensorRT-LLM gets: arguments and sampling; why it cannot run."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from llenergymeasure.backends.common import sampling_choice
+from llenergymeasure.backends.common import DTYPES, answer_length, given_sampling, sampling_choice
 from llenergymeasure.config.backends.tensorrt import TensorRTConfig
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import Problem
+from llenergymeasure.machine.gpus.inventory import discover, visible
 from llenergymeasure.workload.models.resolve import ModelSource
-
-DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+from llenergymeasure.workload.tokens import eos_token_ids
 
 QUANTISATION = {"int8_sq": "W8A8_SQ_PER_CHANNEL", "int4_awq": "W4A16_AWQ", "fp8": "FP8"}
 """``QuantAlgo`` of each method (``QuantConfig._get_modelopt_qformat`` in TensorRT-LLM)."""
@@ -108,30 +111,28 @@ def sampling_parameters(
 ) -> dict[str, Any]:
     """Return the arguments of ``SamplingParams`` for one request.
 
-    The end of sequence is ignored where the study asks for answers of a fixed length, so that
-    every run of a comparison writes exactly the tokens asked for.
+    Without a tokenizer TensorRT-LLM has to be given which tokens end an answer; -1 is none.
     """
-    decoder = config.decoder
-    options: dict[str, Any] = {
-        "max_tokens": max_output_tokens,
-        "end_id": _end_id(source),
+    end, *further = eos_token_ids(source) or [-1]
+    stop = {"stop_token_ids": further} if further and config.fewest_tokens is not None else {}
+    return {
+        "end_id": end,
+        **stop,
         "detokenize": False,
         "add_special_tokens": False,
         "seed": config.random_seed,
-        **sampling_choice(decoder, greedy={"top_k": 1}),
+        **answer_length(config, max_output_tokens),
+        **sampling_choice(config.decoder, greedy={"top_k": 1}),
+        **given_sampling(config),
     }
-    if config.fewest_tokens is None:
-        options["ignore_eos"] = True
-    else:
-        options["min_tokens"] = min(config.fewest_tokens, max_output_tokens)
-    section = settings(config).sampling
-    return options if section is None else options | section.given()
 
 
-def _end_id(source: ModelSource) -> int:
-    """Return the end-of-sequence id, which TensorRT-LLM needs without a tokenizer; -1 is none."""
-    content = source.config.get("text_config", source.config)
-    found = content.get("eos_token_id")
-    if isinstance(found, list):
-        found = found[0] if found else None
-    return found if isinstance(found, int) else -1
+def find_problems(config: ExperimentConfig) -> Iterator[Problem]:
+    """Yield that there is no GPU, or no engine where the study has one."""
+    if not visible(discover()).gpus:
+        yield Problem("needs an NVIDIA GPU, and none is visible here", key="backend")
+    path = settings(config).engine_path
+    if path is not None and not (Path(path).expanduser() / "config.json").is_file():
+        yield Problem(
+            "no folder with an engine's config.json", key="tensorrt.engine_path", found=path
+        )

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from llenergymeasure.backends.tensorrt.arguments import settings
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.identity import Identifier
+from llenergymeasure.errors import BackendError
 from llenergymeasure.ids import digest
 from llenergymeasure.machine.gpus.allotment import allot
-from llenergymeasure.workload.models.content import model_content
-from llenergymeasure.workload.models.resolve import resolve_model
+from llenergymeasure.workload.models.hub import cached_file
+from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 
 SWITCH = "TLLM_LLMAPI_BUILD_CACHE"
 ROOT = "TLLM_LLMAPI_BUILD_CACHE_ROOT"
@@ -37,5 +39,30 @@ def environment(config: ExperimentConfig) -> dict[str, str]:
     if not section.compiled or section.engine_path is not None:
         return {}
     cards = allot(config.model_dump(exclude_none=True)).uuids
-    name = digest([model_content(resolve_model(config)), *cards])[:16]
+    name = digest([_model_content(resolve_model(config)), *cards])[:16]
     return {SWITCH: "1", ROOT: str(engines_folder() / name)}
+
+
+def _model_content(source: ModelSource) -> str:
+    """Return a name for a model's content: the same for the same weights, whatever its place.
+
+    A local folder goes by the hash of its files, a model on the hub by its commit there, and
+    random weights by their architecture.
+
+    Raises:
+        BackendError: the model's files cannot be read.
+    """
+    if source.random:
+        return f"random:{digest(dict(source.config))}"
+    if source.folder is None:
+        found = cached_file(source.name, "config.json", source.revision)
+        if found is None:
+            raise BackendError(f"model {source.name} is not in the local cache of the hub")
+        return f"hub:{source.name}@{found.parent.name}"
+    identifier = Identifier()
+    try:
+        content = identifier.content(source.folder)
+    except OSError as error:
+        raise BackendError(f"model folder {source.folder} cannot be read: {error}") from error
+    identifier.save()
+    return f"sha256:{content}"

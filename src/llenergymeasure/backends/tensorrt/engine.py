@@ -12,6 +12,8 @@ import tensorrt_llm
 from tensorrt_llm.llmapi import GuidedDecodingParams
 
 from llenergymeasure.backends.base import Completion
+from llenergymeasure.backends.common import failing_as
+from llenergymeasure.backends.plain_values import plain
 from llenergymeasure.backends.tensorrt.arguments import (
     configured,
     engine_arguments,
@@ -47,17 +49,8 @@ class TensorRTEngine:
         self.devices = allot(config.model_dump(exclude_none=True)).uuids
         self._llm: Any = None
         self._passes = itertools.count()
-        try:
+        with failing_as(f"TensorRT-LLM did not start with model {config.model}"):
             self._llm = self._start()
-        except BackendError:
-            raise
-        except Exception as error:
-            # TensorRT-LLM, TensorRT, torch and the drivers each raise their own kinds.
-            self.close()
-            raise BackendError(
-                f"TensorRT-LLM did not start with model {config.model}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
         parameters = inspect.signature(self._llm.generate).parameters
         self._salts = "cache_salt" in parameters
 
@@ -78,12 +71,10 @@ class TensorRTEngine:
         prompts = [{"prompt_token_ids": list(request.prompt_token_ids)} for request in requests]
         salt = {"cache_salt": f"pass-{next(self._passes)}"} if self._salts else {}
         started_ns = time.monotonic_ns()
-        try:
+        with failing_as("generation failed"):
             answers = llm.generate(
                 prompts, sampling_params=self._sampling(requests), use_tqdm=False, **salt
             )
-        except Exception as error:
-            raise BackendError(f"generation failed: {type(error).__name__}: {error}") from error
         ended_ns = time.monotonic_ns()
         return [
             Completion(
@@ -103,7 +94,7 @@ class TensorRTEngine:
     def resolved_config(self) -> dict[str, Any]:
         """Return the settings in force, as the running ``LLM`` holds them."""
         held = self._open().args
-        engine = json.loads(json.dumps(held.model_dump(), default=str))
+        engine = plain(held.model_dump())
         for name in _PLACES:
             engine.pop(name, None)
         longest = self._config.max_output_tokens

@@ -6,6 +6,7 @@ import yaml
 
 from llenergymeasure import files
 from llenergymeasure.backends.base import ServerCommand
+from llenergymeasure.backends.common import request_fields
 from llenergymeasure.backends.tensorrt.arguments import (
     engine_arguments,
     sampling_parameters,
@@ -13,44 +14,12 @@ from llenergymeasure.backends.tensorrt.arguments import (
 )
 from llenergymeasure.backends.tensorrt.build_cache import environment
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.errors import BackendError
 from llenergymeasure.ids import digest
 from llenergymeasure.workload.cache import cache_folder
 from llenergymeasure.workload.models.resolve import resolve_model
 
 _NOT_ASKED = frozenset({"max_tokens", "end_id", "detokenize", "add_special_tokens"})
 """What each request has for itself, or the server sets."""
-
-_TAKEN = frozenset(
-    {
-        "beam_search_diversity_rate",
-        "best_of",
-        "early_stopping",
-        "frequency_penalty",
-        "ignore_eos",
-        "include_stop_str_in_output",
-        "length_penalty",
-        "min_p",
-        "min_tokens",
-        "n",
-        "no_repeat_ngram_size",
-        "presence_penalty",
-        "repetition_penalty",
-        "return_context_logits",
-        "seed",
-        "skip_special_tokens",
-        "spaces_between_special_tokens",
-        "stop",
-        "stop_token_ids",
-        "temperature",
-        "top_k",
-        "top_p",
-        "top_p_min",
-        "truncate_prompt_tokens",
-        "use_beam_search",
-    }
-)
-"""Sampling parameters of ``CompletionRequest`` in ``tensorrt_llm/serve/openai_protocol.py``."""
 
 
 def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
@@ -93,13 +62,7 @@ def request_body(config: ExperimentConfig) -> dict[str, Any]:
         BackendError: a sampling parameter has no name in the server's interface.
     """
     asked = sampling_parameters(config, resolve_model(config), config.max_output_tokens)
-    body = {name: value for name, value in asked.items() if name not in _NOT_ASKED}
-    unknown = sorted(set(body) - _TAKEN)
-    if unknown:
-        raise BackendError(
-            f"trtllm-serve takes no sampling.{unknown[0]}: remove it, or the section serving"
-        )
-    return body
+    return request_fields(asked, "tensorrt", "trtllm-serve", _NOT_ASKED)
 
 
 def _options_file(arguments: dict[str, Any]) -> str:

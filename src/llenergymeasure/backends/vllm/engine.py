@@ -10,13 +10,13 @@ import torch
 import vllm
 
 from llenergymeasure.backends.base import Completion
+from llenergymeasure.backends.common import DTYPES, failing_as
+from llenergymeasure.backends.plain_values import plain
 from llenergymeasure.backends.vllm.arguments import (
-    DTYPES,
     beam_parameters,
     engine_arguments,
     sampling_parameters,
 )
-from llenergymeasure.backends.vllm.resolved import plain
 from llenergymeasure.backends.vllm.statistics import StepCounter
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
@@ -48,13 +48,8 @@ class VLLMEngine:
         self._thinking = thinking_marks(self._source)
         arguments = engine_arguments(config, self._source)
         self._llm: Any = None
-        try:
+        with failing_as(f"vLLM did not start with model {config.model}"):
             self._llm = vllm.LLM(**arguments, worker_extension_cls=_EXTENSION)
-        except Exception as error:
-            # vLLM, torch, transformers and the drivers each raise their own kinds.
-            raise BackendError(
-                f"vLLM did not start with model {config.model}: {type(error).__name__}: {error}"
-            ) from error
         self._hold_to_precision()
         self._counter = _counted(self._llm)
         self.devices = tuple(
@@ -76,20 +71,16 @@ class VLLMEngine:
         prompts = [{"prompt_token_ids": list(request.prompt_token_ids)} for request in requests]
         beams = beam_parameters(self._config, max(each.max_output_tokens for each in requests))
         started_ns = time.monotonic_ns()
-        try:
+        with failing_as("generation failed"):
             llm.reset_prefix_cache()
             if beams is not None:
                 answers = llm.beam_search(prompts, vllm.sampling_params.BeamSearchParams(**beams))
             else:
                 answers = llm.generate(prompts, self._sampling(requests), use_tqdm=False)
             self.synchronize()
-        except Exception as error:
-            # A model's own code and every kernel below it may raise here.
-            raise BackendError(f"generation failed: {type(error).__name__}: {error}") from error
         ended_ns = time.monotonic_ns()
-        complete = _completion if beams is None else _beam_completion
         return [
-            complete(request, answer, started_ns, ended_ns, self._thinking)
+            _completion(request, answer, started_ns, ended_ns, self._thinking)
             for request, answer in zip(requests, answers, strict=True)
         ]
 
@@ -105,10 +96,8 @@ class VLLMEngine:
             max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False
         )
         prompt = {"prompt_token_ids": list(token_ids)}
-        try:
+        with failing_as("scoring a text failed"):
             (answer,) = self._open().generate([prompt], asked, use_tqdm=False)
-        except Exception as error:
-            raise BackendError(f"scoring a text failed: {type(error).__name__}: {error}") from error
         told = answer.prompt_logprobs[1:]
         return [
             float(known[token].logprob) for token, known in zip(token_ids[1:], told, strict=True)
@@ -220,41 +209,31 @@ def _completion(
 ) -> Completion:
     """Return what came back for one request: of several answers to it, all tokens together.
 
-    vLLM's engine stamps tokens on CLOCK_MONOTONIC, as its steps hand them over.
+    vLLM's engine stamps tokens on CLOCK_MONOTONIC, as its steps hand them over; of beams, whose
+    best is the answer, it has no times.
     """
-    told = answer.metrics
+    told = getattr(answer, "metrics", None)
     if getattr(told, "is_corrupted", False):
         raise BackendError("the model computed NaN; use bf16 or fp32, or another checkpoint")
     first_s = getattr(told, "first_token_ts", 0.0)
     last_s = getattr(told, "last_token_ts", 0.0)
     end_ns = round(last_s * NS_PER_S) if last_s else ended_ns
+    prompt = request.prompt_token_ids
+    if hasattr(answer, "sequences"):
+        best, taken = answer.sequences[0], len(prompt)
+        written, reason = [best.tokens[taken:]], best.finish_reason
+    else:
+        taken = len(answer.prompt_token_ids)
+        written = [each.token_ids for each in answer.outputs]
+        reason = answer.outputs[0].finish_reason
+    thought = None if marks is None else sum(marks.count(prompt, each) for each in written)
     return Completion(
         index=request.index,
-        input_tokens=len(answer.prompt_token_ids),
-        output_tokens=sum(len(each.token_ids) for each in answer.outputs),
-        thinking_tokens=None
-        if marks is None
-        else sum(marks.count(request.prompt_token_ids, each.token_ids) for each in answer.outputs),
+        input_tokens=taken,
+        output_tokens=sum(map(len, written)),
+        thinking_tokens=thought,
         start_monotonic_ns=started_ns,
         end_monotonic_ns=min(max(end_ns, started_ns), ended_ns),
         first_token_monotonic_ns=round(first_s * NS_PER_S) if first_s else None,
-        finish_reason=answer.outputs[0].finish_reason,
-    )
-
-
-def _beam_completion(
-    request: Request, answer: Any, started_ns: int, ended_ns: int, marks: ThinkingMarks | None
-) -> Completion:
-    best = answer.sequences[0]
-    prompt = len(request.prompt_token_ids)
-    return Completion(
-        index=request.index,
-        input_tokens=prompt,
-        output_tokens=len(best.tokens) - prompt,
-        thinking_tokens=None
-        if marks is None
-        else marks.count(request.prompt_token_ids, best.tokens[prompt:]),
-        start_monotonic_ns=started_ns,
-        end_monotonic_ns=ended_ns,
-        finish_reason=best.finish_reason,
+        finish_reason=reason,
     )

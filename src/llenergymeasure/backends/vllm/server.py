@@ -1,59 +1,25 @@
 """vLLM's own OpenAI-compatible server: how it is started, asked and read."""
 
-import json
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llenergymeasure.backends.base import ServerCommand
+from llenergymeasure.backends.common import (
+    SERVED_NAME,
+    command_line,
+    given_engine,
+    given_sampling,
+    request_fields,
+)
 from llenergymeasure.backends.vllm.arguments import (
     engine_arguments,
     environment,
-    given_engine,
-    given_sampling,
     sampling_parameters,
 )
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.errors import BackendError
 from llenergymeasure.processes import python_module
 from llenergymeasure.redact import KEY_PLACE
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
-
-SERVED_NAME = "llem"
-
-_NAMES = frozenset(
-    {
-        "allowed_token_ids",
-        "bad_words",
-        "frequency_penalty",
-        "ignore_eos",
-        "include_stop_str_in_output",
-        "logit_bias",
-        "logprob_token_ids",
-        "logprobs",
-        "max_tokens",
-        "min_p",
-        "min_tokens",
-        "n",
-        "presence_penalty",
-        "prompt_logprobs",
-        "repetition_detection",
-        "repetition_penalty",
-        "seed",
-        "skip_special_tokens",
-        "spaces_between_special_tokens",
-        "stop",
-        "stop_token_ids",
-        "structured_outputs",
-        "temperature",
-        "top_k",
-        "top_p",
-        "watermarking",
-    }
-)
-"""Fields of ``CompletionRequest`` in ``vllm/entrypoints/openai/completion/protocol.py``, release
-0.32.0, that are sampling parameters."""
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+from llenergymeasure.workload.tokens import has_tokenizer
 
 
 def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
@@ -69,12 +35,11 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     command = python_module("vllm.entrypoints.openai.api_server")
     listener = ("--host", "127.0.0.1", "--port", str(port))  # last: the last one holds
     return ServerCommand(
-        argv=(*command, *_spelt(_arguments(config, source)), *listener),
+        argv=(*command, *command_line(_arguments(config, source), {}), *listener),
         base_url=f"http://127.0.0.1:{port}/v1",
         model=SERVED_NAME,
         # Its development mode reports the settings in force; only this machine can reach it.
         environment=environment(config) | {"VLLM_SERVER_DEV_MODE": "1", "VLLM_API_KEY": KEY_PLACE},
-        ready_path="/health",
         body=request_body(config, source),
         metrics_path="/metrics",
         gauges={
@@ -96,16 +61,11 @@ def _arguments(config: ExperimentConfig, source: ModelSource) -> dict[str, Any]:
     arguments = engine_arguments(config, source)
     arguments["enable_prompt_tokens_details"] = True  # usage reports what its prefix cache knew
     given = given_engine(config)
-    if "skip_tokenizer_init" not in given and _has_tokenizer(source):
+    if "skip_tokenizer_init" not in given and has_tokenizer(source):
         arguments.pop("skip_tokenizer_init", None)
     if "disable_log_stats" not in given:
         del arguments["disable_log_stats"]
     return {"served_model_name": SERVED_NAME, "generation_config": "vllm"} | arguments
-
-
-def _has_tokenizer(source: ModelSource) -> bool:
-    folder = source.folder
-    return folder is None or any((folder / name).is_file() for name in _TOKENIZER_FILES)
 
 
 def request_body(config: ExperimentConfig, source: ModelSource) -> dict[str, Any]:
@@ -114,29 +74,6 @@ def request_body(config: ExperimentConfig, source: ModelSource) -> dict[str, Any
     Raises:
         BackendError: a sampling parameter has no name in the server's interface.
     """
-    given = given_sampling(config)
-    parameters = sampling_parameters(config, source, config.max_output_tokens)
-    for name in ("max_tokens", "detokenize"):
-        if name not in given:
-            parameters.pop(name, None)
-    unknown = sorted(set(parameters) - _NAMES)
-    if unknown:
-        raise BackendError(
-            f"vLLM's server takes no sampling.{unknown[0]}: remove it, or the section serving"
-        )
-    return parameters
-
-
-def _spelt(arguments: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the arguments as vLLM's command line takes them."""
-    for name, value in arguments.items():
-        if value is None:
-            continue
-        spelling = name.replace("_", "-")
-        if isinstance(value, bool):
-            yield f"--{spelling}" if value else f"--no-{spelling}"
-        elif isinstance(value, list):
-            yield from (f"--{spelling}", *(str(each) for each in value))
-        else:
-            text = json.dumps(value) if isinstance(value, dict) else str(value)
-            yield from (f"--{spelling}", text)
+    asked = sampling_parameters(config, source, config.max_output_tokens)
+    besides = {"max_tokens", "detokenize"} - set(given_sampling(config))
+    return request_fields(asked, "vllm", "vLLM's server", besides)

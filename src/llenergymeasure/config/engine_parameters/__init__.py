@@ -22,7 +22,9 @@ def load(backend: str) -> Schema:
     It describes the backend's section of a study. In addition to JSON Schema's own keys it has
     ``x-package``, ``x-version``, ``x-incomplete`` (why parameters may be missing), and for a
     parameter ``x-default`` (a default that JSON cannot hold), ``x-aliases`` (its other names on
-    the engine's command line) and ``readOnly`` (the engine sets it by itself).
+    the engine's command line), ``x-command-line`` (``false`` where that does not have it, ``json``
+    where it takes a list as one JSON text), ``x-request`` (the field of a request to the engine's
+    server) and ``readOnly`` (the engine sets it by itself).
     """
     text = files(__name__).joinpath(f"{backend}.json").read_text("utf-8")
     found: Schema = json.loads(text)

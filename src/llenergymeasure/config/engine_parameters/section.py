@@ -57,6 +57,10 @@ class EngineSection(Section):
         """Return what is set, parameters without a field here included, as plain values."""
         return self.model_dump(exclude_none=True)
 
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that are set, as the engine names them today."""
+        return self.given()
+
     def extras(self) -> dict[str, Any]:
         """Return the parameters that are set and have no field here."""
         return dict(self.model_extra or {})

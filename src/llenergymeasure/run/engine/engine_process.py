@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llenergymeasure.backends import registry
-from llenergymeasure.backends.base import Backend, Engine, Running, Warming, statistics_of
+from llenergymeasure.backends.base import Backend, Engine, Running, Warming
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
 from llenergymeasure.config.spec import RunSpec
@@ -169,11 +169,11 @@ class EngineRun:
             self._rest("idle_loaded", protocol.idle_before_s)
             # Both count from their last call: from here on, that is the window alone.
             engine.peak_memory_bytes()
-            statistics_of(engine)
+            engine.statistics()
             own = {card.uuid for card in found.cards}
             beside = {"before": at_work_beside(own)} if own else {}
             window, traffic = self._measure(engine, batches, protocol, sensors)
-            memory, statistics = engine.peak_memory_bytes(), statistics_of(engine)
+            memory, statistics = engine.peak_memory_bytes(), engine.statistics()
             if own:
                 beside["after"] = at_work_beside(own)
             self._rest("idle_after", protocol.idle_after_s)
@@ -233,14 +233,16 @@ class EngineRun:
     def _load(self, backend: Backend, found: Preflight) -> Engine:
         if not self._config.served:
             return backend.load(self._drawn)
-        from llenergymeasure.backends.serving.engine import open_server
+        from llenergymeasure.backends.serving.engine import ServedEngine
+        from llenergymeasure.backends.serving.process import free_port
 
         if isinstance(backend, Running):
             # What it does on a GPU is the run's work, and no stranger's.
             write_text(self._folder.engine_pid, str(backend.process(self._config) or os.getpid()))
         devices = tuple(card.uuid for card in found.cards)
         prompts = traffic_prompts(self._asked, self._content_seed)
-        return open_server(backend, self._drawn, devices, prompts)
+        command = backend.server(self._drawn, free_port())
+        return ServedEngine(command, self._drawn, devices, prompts)
 
     def _left_by_the_run_before(self, backend: Backend) -> Engine | None:
         """Return the server that the run before has left, ready for this one's traffic.

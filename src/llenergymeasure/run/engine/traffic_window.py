@@ -23,10 +23,10 @@ from typing import Any, Literal
 import pyarrow.parquet as pq
 
 from llenergymeasure.backends.serving.engine import ServedEngine
-from llenergymeasure.backends.serving.traffic import Sent, Traffic
 from llenergymeasure.config.protocol import ProtocolSettings
 from llenergymeasure.errors import BackendError
 from llenergymeasure.run.engine.phase_marks import Marks
+from llenergymeasure.run.engine.traffic import Sent, Traffic
 from llenergymeasure.run.result.traffic_requests import traffic_table
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workload.arrivals import arrival_offsets

@@ -11,9 +11,9 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from llenergymeasure.backends.base import Backend, Serving
+from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.refusals import refusal_of
-from llenergymeasure.backends.serving.open_files import connections_allowed
+from llenergymeasure.backends.serving.client import connections_allowed
 from llenergymeasure.config.engine_parameters import ENGINES, load
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.rules import breaches
@@ -110,10 +110,6 @@ def preflight(
 def check_server(config: ExperimentConfig, backend: Backend) -> Iterator[Problem]:
     """Yield why traffic cannot be sent to this engine's server."""
     if not config.served:
-        return
-    if not isinstance(backend, Serving):
-        text = f"backend {backend.name} has no server to send traffic to; remove this section"
-        yield Problem(text, key="serving")
         return
     found: list[Problem] = []
     _obtained(found, "serving", backend.server, config, 0)

@@ -166,4 +166,4 @@ def _check_length(
             f"{shape.max_positions}; lower max_input_tokens or max_output_tokens"
         )
         # Learned positions have a table that ends there; rotary ones only grow worse.
-        yield Problem(message, key="max_output_tokens", fatal=shape.rope_theta is None)
+        yield Problem(message, key="max_output_tokens", fatal=shape.learned_positions)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llenergymeasure.machine.gpus.peak_rates import peak
 from llenergymeasure.results.record import Flops
-from llenergymeasure.workload.models.flops import estimate_flops
+from llenergymeasure.workload.models.flops import decode_flops, prefill_flops
 
 if TYPE_CHECKING:  # what finishes a run needs neither, and a run waits for its imports
     from llenergymeasure.workload.models.resolve import ModelSource
@@ -43,10 +43,8 @@ def workload_flops(
         return {"per_output_token": None, "method": "none", "confidence": unknown}
     prefill = decode = 0.0
     for (prompt, output), count in counted.items():
-        estimate = estimate_flops(architecture, prompt, output)
-        assert estimate is not None
-        prefill += count * estimate.prefill
-        decode += count * estimate.decode
+        prefill += count * prefill_flops(architecture, prompt)
+        decode += count * decode_flops(architecture, prompt, output)
     requests = counted.total()
     written = sum(output * count for (_, output), count in counted.items())
     return {

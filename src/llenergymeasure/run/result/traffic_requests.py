@@ -7,9 +7,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from llenergymeasure.backends.serving.engine import ServedEngine
-from llenergymeasure.backends.serving.traffic import Sent
 from llenergymeasure.energy.requests import STEPS_UNKNOWN
 from llenergymeasure.redact import without_secrets_in
+from llenergymeasure.run.engine.traffic import Sent
 from llenergymeasure.run.result.batch_requests import REQUEST_ENERGY_FIELDS
 from llenergymeasure.units import NS_PER_S
 

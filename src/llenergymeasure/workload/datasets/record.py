@@ -1,7 +1,7 @@
 """One prompt as it is in a data set, before any tokenizer has seen it."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,29 +54,16 @@ class Record:
     messages: tuple[Mapping[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class Dataset(Sequence[Record]):
-    """The prompts of a data set.
+class Dataset(list[Record]):
+    """The prompts of a data set, in its order.
 
     Attributes:
-        records: in its order.
         notes: what was left out of it or replaced in it, as sentences.
     """
 
-    records: Sequence[Record]
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        """Return the number of prompts."""
-        return len(self.records)
-
-    def __getitem__(self, place: Any) -> Any:
-        """Return a prompt, or those of a slice."""
-        return self.records[place]
-
-    def __iter__(self) -> Iterator[Record]:
-        """Go through the prompts."""
-        return iter(self.records)
+    def __init__(self, records: Iterable[Record], notes: tuple[str, ...] = ()) -> None:
+        super().__init__(records)
+        self.notes = notes
 
 
 class _BadRowError(Exception):
@@ -113,13 +100,12 @@ class Rows:
         if len(self._problems) >= _MOST_PROBLEMS:
             raise ConfigurationError(self._problems)
 
-    def add(self, row: int, values: Mapping[str, Any], place: int | None = None) -> None:
+    def add(self, row: int, values: Mapping[str, Any]) -> None:
         """Take a row in, or note why not; one of ``_names`` alone says where the rest is from.
 
         Args:
             row: counted from 1.
             values: its columns.
-            place: the row's line in the file, where that differs.
 
         Raises:
             ConfigurationError: too much is wrong, or all texts together are too long.
@@ -131,7 +117,7 @@ class Rows:
         try:
             record = _record(row, values)
         except _BadRowError as error:
-            self.problem(place or row, str(error))
+            self.problem(row, str(error))
         except _NoQuestionError as error:
             self._left_out[str(error)] += 1
         else:

@@ -1,13 +1,11 @@
 """The shape of a decoder-only transformer: data from which cost and memory follow."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-ModelType = str
-"""Hugging Face's name of an architecture family, as in ``config.json``."""
-
-SUPPORTED_TYPES: tuple[ModelType, ...] = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "gpt2")
+_FAMILIES = frozenset({"llama", "mistral", "mixtral", "qwen2", "qwen3", "gpt2"})
+"""Values of ``model_type`` whose weights can be counted."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +14,8 @@ class Architecture:
 
     Attributes:
         name: the name people know it by.
-        model_type: one of :data:`SUPPORTED_TYPES`.
+        config: the content of its ``config.json``.
+        model_type: its family, as Hugging Face names it.
         hidden_size: width of the residual stream.
         layers: number of transformer blocks.
         heads: query heads a block.
@@ -25,21 +24,18 @@ class Architecture:
         intermediate_size: width of the feed-forward layer, of one expert if there are several.
         vocab_size: rows of the embedding.
         max_positions: longest sequence it was made for, in tokens.
-        norm_eps: epsilon of its norms.
         tied: whether the output head shares the embedding's weights.
-        rope_theta: base of the rotary embedding; None where positions are learned (GPT-2).
         rope_scaling: Hugging Face's ``rope_scaling`` mapping.
         sliding_window: keys a token can see, if limited.
         experts: experts a layer; 0 for a dense model.
         experts_per_token: experts that work on each token.
         text_tokens: first and one past the last id of a stretch of ordinary tokens, free of
-            special ones.
-        bos_token_id: begin-of-sequence id.
-        eos_token_id: end-of-sequence id.
+            special ones; None where it is not known.
     """
 
     name: str
-    model_type: ModelType
+    config: Mapping[str, Any] = field(compare=False, repr=False)
+    model_type: str
     hidden_size: int
     layers: int
     heads: int
@@ -48,21 +44,17 @@ class Architecture:
     intermediate_size: int
     vocab_size: int
     max_positions: int
-    norm_eps: float = 1e-5
     tied: bool = False
-    rope_theta: float | None = 10_000.0
     rope_scaling: Mapping[str, Any] | None = None
     sliding_window: int | None = None
     experts: int = 0
     experts_per_token: int = 0
     text_tokens: tuple[int, int] | None = None
-    bos_token_id: int | None = None
-    eos_token_id: int | None = None
 
     @property
-    def gated_mlp(self) -> bool:
-        """Whether the feed-forward layer has a gate (three matrices instead of two)."""
-        return self.model_type != "gpt2"
+    def learned_positions(self) -> bool:
+        """Whether positions are a table of weights, which ends, and not rotary."""
+        return self.model_type == "gpt2"
 
     def attention_weights(self) -> int:
         """Return the weights of one layer's four attention matrices, without biases."""
@@ -72,7 +64,8 @@ class Architecture:
 
     def mlp_weights(self) -> int:
         """Return the weights of one feed-forward layer (one expert's), without biases."""
-        return (3 if self.gated_mlp else 2) * self.hidden_size * self.intermediate_size
+        matrices = 2 if self.model_type == "gpt2" else 3  # the others' have a gate
+        return matrices * self.hidden_size * self.intermediate_size
 
     def parameters(self) -> int:
         """Return the number of parameters, shared ones counted once."""
@@ -102,140 +95,54 @@ class Architecture:
         """Return what one token of one sequence takes in the cache, in bytes."""
         return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value
 
-    def memory_bytes(
-        self,
-        bytes_per_weight: float,
-        batch_size: int,
-        tokens_per_sequence: int,
-        bytes_per_cache_value: float | None = None,
-    ) -> int:
-        """Return an estimate of weights plus key-value cache, in bytes.
-
-        Activations and the engine's own buffers come on top; a lower bound for "does it fit".
-
-        Args:
-            bytes_per_weight: 4 for fp32, 2 for bf16 and fp16, about 0.5 for 4-bit.
-            batch_size: sequences in progress at once.
-            tokens_per_sequence: prompt and output together.
-            bytes_per_cache_value: that of the weights if not given.
-        """
-        value = bytes_per_weight if bytes_per_cache_value is None else bytes_per_cache_value
-        cache = self.kv_cache_bytes_per_token(value) * batch_size * tokens_per_sequence
-        return round(self.parameters() * bytes_per_weight + cache)
-
-    def to_config(self) -> dict[str, Any]:
-        """Return the content of a Hugging Face ``config.json`` for this architecture."""
-        common = {
-            "model_type": self.model_type,
-            "architectures": [_CLASS_NAMES[self.model_type]],
-            "vocab_size": self.vocab_size,
-            "tie_word_embeddings": self.tied,
-            "bos_token_id": self.bos_token_id,
-            "eos_token_id": self.eos_token_id,
-            "dtype": "bfloat16",
-            "torch_dtype": "bfloat16",
-        }
-        if self.model_type == "gpt2":
-            return common | {
-                "n_embd": self.hidden_size,
-                "n_layer": self.layers,
-                "n_head": self.heads,
-                "n_inner": self.intermediate_size,
-                "n_positions": self.max_positions,
-                "layer_norm_epsilon": self.norm_eps,
-            }
-        config = common | {
-            "hidden_size": self.hidden_size,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads,
-            "head_dim": self.head_dim,
-            "intermediate_size": self.intermediate_size,
-            "max_position_embeddings": self.max_positions,
-            "rms_norm_eps": self.norm_eps,
-            "rope_theta": self.rope_theta,
-            "hidden_act": "silu",
-        }
-        if self.rope_scaling is not None:
-            config["rope_scaling"] = dict(self.rope_scaling)
-        if self.model_type in ("mistral", "mixtral"):
-            config["sliding_window"] = self.sliding_window
-        if self.experts:
-            config |= {
-                "num_local_experts": self.experts,
-                "num_experts_per_tok": self.experts_per_token,
-            }
-        return config
-
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], name: str) -> "Architecture | None":
+    def from_config(
+        cls, config: Mapping[str, Any], name: str, text_tokens: tuple[int, int] | None = None
+    ) -> "Architecture | None":
         """Return the architecture a ``config.json`` describes; None for a family not known here.
 
         Raises:
             KeyError: the file lacks a dimension.
         """
         model_type = config.get("model_type")
-        if model_type not in SUPPORTED_TYPES:
+        if model_type not in _FAMILIES:
             return None
-        if model_type == "gpt2":
-            return _gpt2_from_config(config, name)
-        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        scaling = dict(rope) if rope.get("rope_type", "default") != "default" else None
-        heads = config["num_attention_heads"]
+        said = _in_common_names(config) if model_type == "gpt2" else config
+        heads = said["num_attention_heads"]
+        rope = said.get("rope_parameters") or said.get("rope_scaling") or {}
         mixture = model_type == "mixtral"
         return cls(
             name=name,
+            config=config,
             model_type=model_type,
-            hidden_size=config["hidden_size"],
-            layers=config["num_hidden_layers"],
+            hidden_size=said["hidden_size"],
+            layers=said["num_hidden_layers"],
             heads=heads,
-            kv_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-            intermediate_size=config["intermediate_size"],
-            vocab_size=config["vocab_size"],
-            max_positions=config.get("max_position_embeddings", 2048),
-            norm_eps=config.get("rms_norm_eps", 1e-6),
-            tied=config.get("tie_word_embeddings", model_type in ("qwen2", "qwen3")),
-            rope_theta=rope.get("rope_theta") or config.get("rope_theta", 10_000.0),
-            rope_scaling=scaling,
+            kv_heads=said.get("num_key_value_heads") or heads,
+            head_dim=said.get("head_dim") or said["hidden_size"] // heads,
+            intermediate_size=said["intermediate_size"],
+            vocab_size=said["vocab_size"],
+            max_positions=said.get("max_position_embeddings", 2048),
+            tied=said.get("tie_word_embeddings", model_type in ("qwen2", "qwen3")),
+            rope_scaling=dict(rope) if rope.get("rope_type", "default") != "default" else None,
             sliding_window=_sliding_window(config),
-            experts=config["num_local_experts"] if mixture else 0,
-            experts_per_token=config["num_experts_per_tok"] if mixture else 0,
-            bos_token_id=config.get("bos_token_id"),
-            eos_token_id=_first(config.get("eos_token_id")),
+            experts=said["num_local_experts"] if mixture else 0,
+            experts_per_token=said["num_experts_per_tok"] if mixture else 0,
+            text_tokens=text_tokens,
         )
 
 
-_CLASS_NAMES: Mapping[ModelType, str] = {
-    "llama": "LlamaForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "mixtral": "MixtralForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "gpt2": "GPT2LMHeadModel",
-}
-
-
-def _gpt2_from_config(config: Mapping[str, Any], name: str) -> Architecture:
-    hidden = config["n_embd"]
-    heads = config["n_head"]
-    return Architecture(
-        name=name,
-        model_type="gpt2",
-        hidden_size=hidden,
-        layers=config["n_layer"],
-        heads=heads,
-        kv_heads=heads,
-        head_dim=hidden // heads,
-        intermediate_size=config.get("n_inner") or 4 * hidden,
-        vocab_size=config["vocab_size"],
-        max_positions=config.get("n_positions", 1024),
-        norm_eps=config.get("layer_norm_epsilon", 1e-5),
-        tied=config.get("tie_word_embeddings", True),
-        rope_theta=None,
-        bos_token_id=config.get("bos_token_id"),
-        eos_token_id=_first(config.get("eos_token_id")),
-    )
+def _in_common_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return GPT-2's ``config.json`` with the dimensions named as the other families name them."""
+    return {
+        **config,
+        "hidden_size": config["n_embd"],
+        "num_hidden_layers": config["n_layer"],
+        "num_attention_heads": config["n_head"],
+        "intermediate_size": config.get("n_inner") or 4 * config["n_embd"],
+        "max_position_embeddings": config.get("n_positions", 1024),
+        "tie_word_embeddings": config.get("tie_word_embeddings", True),
+    }
 
 
 def _sliding_window(config: Mapping[str, Any]) -> int | None:
@@ -244,7 +151,3 @@ def _sliding_window(config: Mapping[str, Any]) -> int | None:
     if config["model_type"] in ("qwen2", "qwen3") and not config.get("use_sliding_window"):
         return None
     return window
-
-
-def _first(token_id: int | list[int] | None) -> int | None:
-    return token_id[0] if isinstance(token_id, list) else token_id

@@ -1,12 +1,10 @@
 """The Hugging Face hub: what is there, and why something is not to be had."""
 
-import json
 import os
 import socket
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -40,26 +38,13 @@ def why_out_of_reach() -> str | None:
     return None if answers else f"{place[0]} cannot be reached"
 
 
-def fetch_config(model: str, revision: str | None) -> dict[str, Any]:
-    """Return a model's ``config.json``, from the local cache if it is there.
+def fetch_config(model: str, revision: str | None) -> Path:
+    """Return the local path of a model's ``config.json``, downloaded if need be.
 
     Raises:
         BackendError: it cannot be fetched; the message distinguishes offline, missing and gated.
     """
-    path = fetch_file(model, "config.json", revision)
-    content = json.loads(path.read_text("utf-8"))
-    if not isinstance(content, dict):
-        raise BackendError(f"{model}: its config.json should hold a mapping")
-    return content
-
-
-def fetch_file(model: str, filename: str, revision: str | None) -> Path:
-    """Return the local path of one file of a model, downloaded if need be.
-
-    Raises:
-        BackendError: it cannot be fetched; the message distinguishes offline, missing and gated.
-    """
-    cached = cached_file(model, filename, revision)
+    cached = cached_file(model, _CONFIG, revision)
     if cached is not None:
         return cached
     try:
@@ -72,7 +57,7 @@ def fetch_file(model: str, filename: str, revision: str | None) -> Path:
     if offline():
         raise BackendError(f"model {model}: {_NOT_CACHED} and HF_HUB_OFFLINE forbids to fetch it")
     try:
-        return Path(hf_hub_download(model, filename, revision=revision))
+        return Path(hf_hub_download(model, _CONFIG, revision=revision))
     except errors.GatedRepoError as error:
         raise BackendError(
             f"model {model} is gated: accept its terms on its page, then log in with "
@@ -85,7 +70,7 @@ def fetch_file(model: str, filename: str, revision: str | None) -> Path:
     except errors.RevisionNotFoundError as error:
         raise BackendError(f"model {model} has no revision {revision}") from error
     except errors.RemoteEntryNotFoundError as error:
-        raise BackendError(f"model {model} on the hub has no {filename}") from error
+        raise BackendError(f"model {model} on the hub has no {_CONFIG}") from error
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
         raise BackendError(
             f"model {model}: {_NOT_CACHED} and the hub cannot be reached "
@@ -110,5 +95,6 @@ def cached_file(model: str, filename: str, revision: str | None) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
+_CONFIG = "config.json"
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 _NOT_CACHED = "it is not in the local cache of the hub"

@@ -21,7 +21,7 @@ from llenergymeasure.workload.models.known import (
     closest_known,
     known_architecture,
 )
-from llenergymeasure.workload.models.tiny import tiny_llama_folder
+from llenergymeasure.workload.models.tiny import tiny_llama_folder, write_json
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 """What an id on the Hugging Face hub looks like: a name, or owner and name."""
@@ -80,10 +80,7 @@ def resolve_model(config: ExperimentConfig) -> ModelSource:
         raise _no_weights(architecture)
     if not HUB_ID.fullmatch(name):
         raise _meaningless(name)
-    content = fetch_config(name, revision)
-    return ModelSource(
-        name, name, False, content, Architecture.from_config(content, name), revision
-    )
+    return _read(name, name, fetch_config(name, revision), random=False, revision=revision)
 
 
 def _revision(config: ExperimentConfig) -> str | None:
@@ -116,14 +113,13 @@ def _random(name: str, revision: str | None) -> ModelSource:
     architecture = known_architecture(name)
     if architecture is not None:
         folder = architecture_folder(architecture)
-        return ModelSource(name, str(folder), True, architecture.to_config(), architecture)
+        return ModelSource(name, str(folder), True, architecture.config, architecture)
     if not HUB_ID.fullmatch(name):
         raise _unknown(name)
     path = cached_file(name, "config.json", revision)
     if path is None:
         raise _unknown(name)
-    content = _read_config(path)
-    return ModelSource(name, name, True, content, Architecture.from_config(content, name), revision)
+    return _read(name, name, path, random=True, revision=revision)
 
 
 def architecture_folder(architecture: Architecture) -> Path:
@@ -131,20 +127,12 @@ def architecture_folder(architecture: Architecture) -> Path:
 
     Engines that fill in random weights by themselves (``load_format: dummy``) load from it.
     """
-    content = architecture.to_config()
-    name = f"{architecture.name}-{digest(content)[:12]}"
+    name = f"{architecture.name}-{digest(architecture.config)[:12]}"
 
     def make(folder: Path) -> None:
-        text = json.dumps(content, indent=2, sort_keys=True)
-        (folder / "config.json").write_text(text + "\n")
+        write_json(folder / "config.json", architecture.config)
 
-    folder = cache_folder() / "architectures" / name
-    try:
-        return made_once(folder, make)
-    except OSError as error:
-        raise BackendError(
-            f"cannot write {folder}: {error}; set LLEM_CACHE to a folder that can be written"
-        ) from error
+    return made_once(cache_folder() / "architectures" / name, make)
 
 
 def _in_folder(name: str, folder: Path, *, random: bool) -> ModelSource:
@@ -154,15 +142,13 @@ def _in_folder(name: str, folder: Path, *, random: bool) -> ModelSource:
     path = folder / "config.json"
     if not path.is_file():
         raise _problem("this folder holds no config.json, so it is no model", str(folder))
-    content = _read_config(path)
-    try:
-        architecture = Architecture.from_config(content, name)
-    except (KeyError, TypeError) as error:
-        raise BackendError(f"{path} lacks a dimension of its architecture: {error}") from error
-    return ModelSource(name, str(folder.resolve()), random, content, architecture)
+    return _read(name, str(folder.resolve()), path, random=random)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read(
+    name: str, location: str, path: Path, *, random: bool, revision: str | None = None
+) -> ModelSource:
+    """Return a model whose ``config.json`` lies at ``path``."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -170,7 +156,11 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise BackendError(f"{path} {wrong}") from error
     if not isinstance(content, dict):
         raise BackendError(f"{path} should hold a mapping, not {type(content).__name__}")
-    return content
+    try:
+        architecture = Architecture.from_config(content, name)
+    except (KeyError, TypeError) as error:
+        raise BackendError(f"{path} lacks a dimension of its architecture: {error}") from error
+    return ModelSource(name, location, random, content, architecture, revision)
 
 
 def _problem(message: str, found: str) -> ConfigurationError:

@@ -1,22 +1,21 @@
 """tiny-llama: a model of about 4 million random weights, made here in a second.
 
 It is the same, byte by byte, on every machine: the weights come from the raw bits of a generator
-whose stream NumPy promises to keep, and the tokenizer is trained on a word list in this package.
-Random weights cost the same energy per token as trained ones, so it measures like a real model;
-what it writes means nothing.
+whose stream NumPy promises to keep, and the tokenizer, byte pairs of common words, lies next to
+this module. Random weights cost the same energy per token as trained ones, so it measures like a
+real model; what it writes means nothing.
 """
 
 import json
 import struct
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llenergymeasure.errors import BackendError
-from llenergymeasure.installation import install_command
 from llenergymeasure.workload.cache import cache_folder, made_once
 from llenergymeasure.workload.models.architecture import Architecture
-from llenergymeasure.workload.models.known import TINY_LLAMA, TINY_LLAMA_ARCHITECTURE
+from llenergymeasure.workload.models.known import KNOWN, TINY_LLAMA
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,57 +28,28 @@ _SEED = 20_240_601
 _STANDARD_DEVIATION = 0.02
 """That of Llama's own initialisation (``initializer_range``)."""
 
-_SPECIAL_TOKENS = ("<|begin|>", "<|end|>", "<|user|>", "<|assistant|>")
-_CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{{ '<|assistant|>' if message['role'] == 'assistant' else '<|user|>' }}"
-    "{{ message['content'] }}{{ eos_token }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
-
 
 def tiny_llama_folder() -> Path:
     """Return the folder of tiny-llama in this project's cache, made if it is not there.
 
     Raises:
-        BackendError: the ``tokenizers`` package is missing, or the cache cannot be written.
+        BackendError: the cache cannot be written.
     """
-    folder = cache_folder() / "models" / f"{TINY_LLAMA}-{VERSION}"
-    try:
-        return made_once(folder, make_tiny_llama)
-    except OSError as error:
-        raise BackendError(
-            f"cannot make {TINY_LLAMA} in {folder.parent}: {error}; set LLEM_CACHE to a folder "
-            "that can be written"
-        ) from error
+    return made_once(cache_folder() / "models" / f"{TINY_LLAMA}-{VERSION}", make_tiny_llama)
 
 
 def make_tiny_llama(folder: Path) -> None:
-    """Write model, configuration and tokenizer into ``folder``, ready for any engine.
-
-    Raises:
-        BackendError: the ``tokenizers`` package is missing.
-    """
-    architecture = TINY_LLAMA_ARCHITECTURE
+    """Write model, configuration and tokenizer into ``folder``, ready for any engine."""
+    architecture = KNOWN[TINY_LLAMA]
+    config = architecture.config
     _write_safetensors(folder / "model.safetensors", _tensors(architecture))
-    _write_json(folder / "config.json", architecture.to_config())
-    _write_json(
+    write_json(folder / "config.json", config)
+    write_json(
         folder / "generation_config.json",
-        {"bos_token_id": architecture.bos_token_id, "eos_token_id": architecture.eos_token_id},
+        {name: config[name] for name in ("bos_token_id", "eos_token_id")},
     )
-    (folder / "tokenizer.json").write_text(_tokenizer_json(architecture.vocab_size))
-    _write_json(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": _SPECIAL_TOKENS[0],
-            "eos_token": _SPECIAL_TOKENS[1],
-            "pad_token": _SPECIAL_TOKENS[1],
-            "model_max_length": architecture.max_positions,
-            "clean_up_tokenization_spaces": False,
-            "chat_template": _CHAT_TEMPLATE,
-        },
-    )
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes(files(__package__).joinpath(f"tiny_{name}").read_bytes())
 
 
 def _write_safetensors(path: Path, tensors: dict[str, tuple[tuple[int, ...], bytes]]) -> None:
@@ -164,42 +134,6 @@ def _bfloat16(values: "NDArray[np.float32]") -> bytes:
     return (values.view("<u4") >> 16).astype("<u2").tobytes()
 
 
-def _tokenizer_json(vocab_size: int) -> str:
-    try:
-        from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
-        from tokenizers.trainers import BpeTrainer
-    except ImportError as error:
-        raise BackendError(
-            f"{TINY_LLAMA} needs the tokenizers package: {install_command('pytorch')}"
-        ) from error
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = BpeTrainer(
-        vocab_size=vocab_size,
-        show_progress=False,
-        special_tokens=[AddedToken(token, special=True) for token in _SPECIAL_TOKENS],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )
-    tokenizer.train_from_iterator(_training_text(), trainer)
-    begin = _SPECIAL_TOKENS[0]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{begin} $A",
-        pair=f"{begin} $A $B",
-        special_tokens=[(begin, tokenizer.token_to_id(begin))],
-    )
-    return str(tokenizer.to_str())
-
-
-def _training_text() -> list[str]:
-    """Return each word of the list as often as Zipf's law says for its rank."""
-    words = files("llenergymeasure.workload.models").joinpath("tiny_words.txt").read_text("utf-8")
-    text = []
-    for rank, word in enumerate(words.split(), start=1):
-        times = 2 + 2000 // (rank + 10)
-        text.append(f" {word}" * times + f" {word.capitalize()}" * (1 + times // 8))
-    return text
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a model's settings the way its libraries do."""
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

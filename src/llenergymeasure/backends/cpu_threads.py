@@ -4,7 +4,9 @@ import math
 import os
 from pathlib import Path
 
+from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.machine.host import cpu_quota
+from llenergymeasure.workload.models.resolve import resolve_model
 
 SMALL_MODEL_PARAMETERS = 100_000_000
 """Below this, handing work to a second thread costs more than it saves."""
@@ -29,6 +31,18 @@ def choose_threads(
     if on_gpu or (parameters is not None and parameters < SMALL_MODEL_PARAMETERS):
         return 1
     return max(1, usable_cores() // processes)
+
+
+def threads_variable(config: ExperimentConfig) -> dict[str, str]:
+    """Return the variable that gives an engine on a CPU as many threads as pytorch would take.
+
+    Nothing where the variable is set already.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        return {}
+    architecture = resolve_model(config).architecture
+    parameters = None if architecture is None else architecture.parameters()
+    return {"OMP_NUM_THREADS": str(choose_threads(parameters, asked=None, on_gpu=False))}
 
 
 def usable_cores() -> int:
