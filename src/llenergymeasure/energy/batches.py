@@ -1,10 +1,11 @@
 """The energy of each batch of the window."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from llenergymeasure.energy.account import Account
+from llenergymeasure.energy.margins import MARGINS
 from llenergymeasure.units import NS_PER_S
 
 _SAME_MOMENT = 0.01
@@ -78,10 +79,22 @@ def batch_energies(
     if _overlap(batches):
         reason = "requests overlap in time: the sensor sees their sum alone"
         return [BatchEnergy(None, unavailable=reason)] * len(batches)
-    return [_energy(account, batch, round(late_s * NS_PER_S)) for batch in batches]
+    late_ns = round(late_s * NS_PER_S)
+    return [_energy(account, batch, pauses, late_ns) for batch, pauses in _with_pauses(batches)]
 
 
-def _energy(account: Account, batch: Batch, late_ns: int) -> BatchEnergy:
+def _with_pauses(batches: Sequence[Batch]) -> Iterator[tuple[Batch, tuple[int, int]]]:
+    """Yield each batch with when the one before it ended and the one after it began.
+
+    Before the first and after the last nothing is known of a pause.
+    """
+    for batch in batches:
+        before = [other.end_ns for other in batches if other.end_ns <= batch.start_ns]
+        after = [other.start_ns for other in batches if other.start_ns >= batch.end_ns]
+        yield batch, (max(before, default=batch.start_ns), min(after, default=batch.end_ns))
+
+
+def _energy(account: Account, batch: Batch, pauses: tuple[int, int], late_ns: int) -> BatchEnergy:
     span_s = (batch.end_ns - batch.start_ns) / 1e9
     if span_s < account.resolution_s:
         reason = (
@@ -89,7 +102,13 @@ def _energy(account: Account, batch: Batch, late_ns: int) -> BatchEnergy:
             "between two values of the sensor"
         )
         return BatchEnergy(None, unavailable=reason)
-    whole = account.stretch(batch.start_ns + late_ns, batch.end_ns + late_ns)
+    start_ns, end_ns = batch.start_ns + late_ns, batch.end_ns + late_ns
+    # The pauses next to it are rest, however short.
+    margins = (
+        (MARGINS[0], pauses[0] + late_ns, start_ns),
+        (MARGINS[1], end_ns, pauses[1] + late_ns),
+    )
+    whole = account.stretch(start_ns, end_ns, margins)
     if whole is None:
         return BatchEnergy(None, unavailable="the recording does not cover it")
     return BatchEnergy(whole.gross_j, whole.gross_u95_j)

@@ -7,13 +7,14 @@ What it draws there is known in one of two ways:
 - next to rest: where the caller left the device without work next to the end (a margin), the energy
   at the end is that of a knot in the margin, less or plus the margin's own power up to the end. At
   the closing end the knot is taken late enough for a counter that lags;
-- elsewhere it is interpolated. How far the truth may lie off the line is estimated from how much
-  power varies around the end, and bounded by the range that the device's power can move in.
+- elsewhere it is interpolated. How far the truth may lie off the curve is estimated from how far
+  it lies off at knots and readings around the end, and bounded by the range of the device's power.
+  Where work begins or ends, what it draws next to the end is held against the curve as well.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,11 +26,10 @@ COVERAGE_FACTOR = 1.96
 LAG_ALLOWANCE_S = 0.1
 """How late a counter of unknown lag may count: one update period of all cards seen so far."""
 
-_AROUND_S = 2.0
-"""Half width of the stretch that shows how much power varies around an end."""
-
-_OFF_LINE = 0.45
-"""Energy off the line between two knots over (rms deviation of power times knot distance), in the
+_AROUND = 5
+"""How many knots on either side of an end show what power does there."""
+_OFF_CURVE = 0.45
+"""Energy off the curve between two knots over (rms deviation of power times knot distance), in the
 middle between them: 1/4 for a square wave of the knots' period, more for what comes in bursts."""
 
 _UNREST = 0.15
@@ -64,7 +64,7 @@ class End:
         energy_j: cumulative, from the knots' zero.
         standard_j: its standard uncertainty.
         bound_j: what no load within the power range exceeds.
-        doubt_j: how far the work contradicts a rest next to it.
+        doubt_j: how far it is off at most, at both ends the same way, where work begins or ends.
     """
 
     energy_j: float
@@ -92,8 +92,9 @@ def window_energy(
         end_s: its end.
         power_range: between which powers the device stays.
         within: power readings that are means over less than half of the knots' distance: they
-            show how power varies between knots. Without any only the power range bounds that.
-        margins: stretches without work before the start and after the end.
+            show how power varies between knots.
+        margins: stretches without work before the start and after the end, however short; None
+            where work goes on.
         late_s: how late the energy may be counted at most.
         early_s: how early, where the knots were moved by a mean delay.
     """
@@ -101,8 +102,9 @@ def window_energy(
     if len(work_w) == 0:
         work_w = np.diff(knots.at(np.array([start_s, end_s]))) / max(end_s - start_s, 1e-9)
     start, end = (
-        _beside_rest(knots, (t_s, other_s), margin, off_s, work_w, power_range, within)
-        or _between_knots(knots, t_s, power_range, within)
+        _between_knots(knots, t_s, power_range, within)
+        if margin is None
+        else _beside_rest(knots, (t_s, other_s), margin, off_s, work_w, power_range, within)
         for t_s, other_s, margin, off_s in (
             (start_s, end_s, margins[0], early_s),
             (end_s, start_s, margins[1], late_s),
@@ -111,7 +113,7 @@ def window_energy(
     # The ends are independent (GUM 5.1.2), and never further off than their bounds.
     bound_j = start.bound_j + end.bound_j
     u95_j = COVERAGE_FACTOR * math.hypot(start.standard_j, end.standard_j)
-    # What two marks are early and late by, both add.
+    # From rest to work and back both ends are off the same way: that adds.
     u95_j += start.doubt_j + end.doubt_j
     return end.energy_j - start.energy_j, min(u95_j, bound_j), bound_j
 
@@ -149,32 +151,32 @@ def _at_rest(
 def _beside_rest(
     knots: Knots,
     ends_s: tuple[float, float],
-    margin: Margin | None,
+    margin: Margin,
     off_s: float,
     work_w: Floats,
     power_range: PowerRange,
     within: Sequence[Within],
-) -> End | None:
-    """Return the energy at an end from the rest next to it; None if too little is known of that.
+) -> End:
+    """Return the energy at an end from the rest next to it.
 
     Args:
         knots: the energy.
         ends_s: the end, and the window's other one.
-        margin: what is said to be rest next to it, if anything is.
+        margin: what is said to be rest next to it.
         off_s: so much of the margin next to the end may hold the work's energy.
         work_w: the powers between the window's knots.
         power_range: as of ``window_energy``.
         within: likewise.
     """
-    if margin is None:
-        return None
     t_s, other_s = ends_s
     before = t_s < other_s
     from_s = margin.start_s if before else t_s + off_s
     to_s = t_s - off_s if before else margin.end_s
     inside = np.flatnonzero((knots.t_s >= from_s) & (knots.t_s <= to_s))
-    if len(inside) < 2 or not _at_rest(knots, from_s, to_s, work_w, within):
-        return None
+    if len(inside) < 2:
+        return _at_change(knots, ends_s, power_range, within)
+    if not _at_rest(knots, from_s, to_s, work_w, within):
+        return _between_knots(knots, t_s, power_range, within)
     t, energy_j = knots.t_s[inside], knots.energy_j[inside]
     levels_w = np.diff(energy_j) / np.diff(t)
     near = -1 if before else 0
@@ -204,31 +206,67 @@ def _unexplained(
     next to the end explains: then work began early or went on in the margin, or was counted late.
     How much of that is not the window's, the least power seen there shows.
     """
-    t_s, other_s = ends_s
-    inner_s = t_s + math.copysign(min(_AROUND_S, abs(other_s - t_s)), other_s - t_s)
-    at = np.flatnonzero((knots.t_s >= min(t_s, inner_s)) & (knots.t_s <= max(t_s, inner_s)))
-    if len(at) < 2:
+    found = _work_next_to(knots, ends_s, _AROUND, within)
+    if found is None:
         return 0.0
-    first = int(at[0] if t_s < other_s else at[-1])
-    apart_s = abs(float(knots.t_s[first]) - t_s)
+    first, seen_w = found
+    apart_s = abs(float(knots.t_s[first]) - ends_s[0])
     drawn_j = abs(float(knots.energy_j[first]) - rest_j)
-    powers_w = [np.diff(knots.energy_j[at]) / np.diff(knots.t_s[at])]
-    low_s, high_s = float(knots.t_s[at[0]]), float(knots.t_s[at[-1]])
-    for part in within:
-        each = part.readings
-        powers_w.append(each.power_w[(each.t_s - part.window_s >= low_s) & (each.t_s <= high_s)])
-    seen_w = np.concatenate(powers_w)
     most_w = float(seen_w.max())
-    window_s = min((part.window_s for part in within), default=knots.spacing_s)
     # Pulses shorter than what was seen may have been above it.
-    hidden_j = min(
-        power_range.excess(most_w) * window_s / math.sqrt(12),
-        max(power_range.high_w - most_w, 0.0) * apart_s / math.sqrt(3),
-    )
+    blind_s = min((part.window_s for part in within), default=knots.spacing_s)
+    hidden_j = _hidden(power_range, most_w, blind_s, apart_s, shown=bool(within))
     timing_j = most_w * float(knots.half_s[first])
     if drawn_j <= most_w * apart_s + COVERAGE_FACTOR * hidden_j + timing_j:
         return 0.0
     return drawn_j - float(seen_w.min()) * apart_s
+
+
+def _at_change(
+    knots: Knots,
+    ends_s: tuple[float, float],
+    power_range: PowerRange,
+    within: Sequence[Within],
+) -> End:
+    """Return the energy at an end of work where the pause next to it is too short to show itself.
+
+    The curve through the knots smears what changes there. What the work may have drawn between the
+    end and its next knot is what it was seen to draw just there, from the least to the most.
+    """
+    curve = _between_knots(knots, ends_s[0], power_range, within)
+    found = _work_next_to(knots, ends_s, 2, within)
+    if found is None:
+        return replace(curve, doubt_j=curve.bound_j)
+    first, seen_w = found
+    possible_j = np.array([seen_w.min(), seen_w.max()]) * abs(float(knots.t_s[first]) - ends_s[0])
+    by_curve_j = abs(curve.energy_j - float(knots.energy_j[first]))
+    return replace(curve, doubt_j=float(np.max(np.abs(possible_j - by_curve_j))))
+
+
+def _work_next_to(
+    knots: Knots, ends_s: tuple[float, float], stretches: int, within: Sequence[Within]
+) -> tuple[int, Floats] | None:
+    """Return the first knot from an end into the window, and the powers seen next to the end.
+
+    None if there are not two knots in the window.
+
+    Args:
+        knots: the energy.
+        ends_s: the end, and the window's other one.
+        stretches: over how many stretches between knots.
+        within: as of ``window_energy``.
+    """
+    at = np.flatnonzero((knots.t_s >= min(ends_s)) & (knots.t_s <= max(ends_s)))
+    begins = ends_s[0] < ends_s[1]
+    at = at[: stretches + 1] if begins else at[-stretches - 1 :]
+    if len(at) < 2:
+        return None
+    seen_w = [np.diff(knots.energy_j[at]) / np.diff(knots.t_s[at])]
+    low_s, high_s = (ends_s[0], knots.t_s[at[-1]]) if begins else (knots.t_s[at[0]], ends_s[0])
+    for part in within:
+        each = part.readings
+        seen_w.append(each.power_w[(each.t_s - part.window_s >= low_s) & (each.t_s <= high_s)])
+    return int(at[0] if begins else at[-1]), np.concatenate(seen_w)
 
 
 def _between_knots(
@@ -238,31 +276,48 @@ def _between_knots(
     right = int(np.clip(np.searchsorted(knots.t_s, t_s, side="right"), 1, len(knots) - 1))
     left = right - 1
     low_j, high_j = _possible(knots, left, right, t_s, power_range)
-    guess_j = _step(knots, left, t_s)
-    guess_j = float(knots.at(t_s)) if guess_j is None else guess_j
-    guess_j = float(np.clip(guess_j, low_j, high_j))
+    guess_j = float(np.clip(knots.at(t_s), low_j, high_j))
     bound_j = max(high_j - guess_j, guess_j - low_j)
-    if not within:
-        return End(guess_j, bound_j / math.sqrt(3), bound_j)
     span_s = float(knots.t_s[right] - knots.t_s[left])
     x = float(np.clip((t_s - knots.t_s[left]) / span_s, 0.0, 1.0))
-    # Off the line by nothing at a knot and most between two, like a bridge (4x(1-x) at its square).
+    # Off the curve by nothing at a knot and most between two, like a bridge: its square by 4x(1-x).
     nearest = left if x < 0.5 else right
     distance_s = abs(t_s - float(knots.t_s[nearest]))
-    stray_w = max(_variation(knots, t_s, within), _step_w(knots, left) / 4)
-    off_j = min(_OFF_LINE * span_s * math.sqrt(4 * x * (1 - x)), 2 * distance_s) * stray_w
+    off_s = min(_OFF_CURVE * span_s * math.sqrt(4 * x * (1 - x)), 2 * distance_s)
+    off_j = off_s * max(_variation(knots, left, within), _beyond_both(knots, left))
     mean_w = abs(float(knots.energy_j[right] - knots.energy_j[left])) / span_s
-    # What is shorter than a reading's window, the readings do not show: pulses of just that length.
-    window_s = min(each.window_s for each in within)
-    farthest_w = max(power_range.high_w - mean_w, mean_w - power_range.low_w, 0.0)
-    hidden_j = min(
-        power_range.excess(mean_w) * min(window_s, span_s) / math.sqrt(12),
-        farthest_w * distance_s / math.sqrt(3),
-    )
     timing_j = mean_w * float(knots.half_s[nearest]) / math.sqrt(3)
     beyond_j = 0.0 if knots.t_s[0] <= t_s <= knots.t_s[-1] else bound_j / math.sqrt(3)
+    # What is shorter than a reading's window the readings do not show, nor the knots what is
+    # shorter than their distance.
+    blind_s = min((each.window_s for each in within), default=span_s)
+    hidden_j = _hidden(power_range, mean_w, min(blind_s, span_s), distance_s, shown=bool(within))
     standard_j = math.sqrt(off_j**2 + hidden_j**2 + timing_j**2 + beyond_j**2)
     return End(guess_j, min(standard_j, bound_j / math.sqrt(3)), bound_j)
+
+
+def _hidden(
+    power_range: PowerRange, mean_w: float, blind_s: float, distance_s: float, *, shown: bool
+) -> float:
+    """Return how far pulses that nothing shows take the energy off, as a standard uncertainty.
+
+    Pulses over all of the power range let it run off its mean by ``excess`` times their period,
+    evenly spread over that: a variance of a twelfth of the square (GUM 4.3.7), once for the end
+    and once for the knots that it lies between. Next to a knot only the time to it is left.
+
+    Args:
+        power_range: between which powers the device stays.
+        mean_w: what it draws there.
+        blind_s: the longest period that nothing shows.
+        distance_s: the time to the next knot.
+        shown: whether readings show what is longer than they average. Then how high pulses are
+            that they do not show is anything between none and all of the range: the mean square
+            of that share is a third. Without any nothing speaks against all of it.
+    """
+    farthest_w = max(power_range.high_w - mean_w, mean_w - power_range.low_w, 0.0)
+    pulses_j = power_range.excess(mean_w) * blind_s / math.sqrt(6)
+    next_j = farthest_w * distance_s / math.sqrt(3)
+    return min(pulses_j, next_j) / (math.sqrt(3) if shown else 1.0)
 
 
 def _possible(
@@ -286,56 +341,34 @@ def _possible(
     return min(low_j, plain_j), max(high_j, plain_j)
 
 
-def _step(knots: Knots, left: int, t_s: float) -> float | None:
-    """Return the energy where power steps once between two knots; None if it does not.
+def _variation(knots: Knots, left: int, within: Sequence[Within]) -> float:
+    """Return how far power strays from the curve through the knots around a place, rms, in W.
 
-    Where power is level over two knots before and over two after, the energy between the two
-    knots shows when it stepped.
+    Each knot shows it against the curve through every other one, and readings between knots do.
     """
-    if left < 2 or left + 4 > len(knots):
-        return None
-    around = slice(left - 2, left + 4)
-    powers_w = np.diff(knots.energy_j[around]) / np.diff(knots.t_s[around])
-    older_w, before_w, here_w, after_w, newer_w = (float(power_w) for power_w in powers_w)
-    step_w = after_w - before_w
-    if (
-        abs(step_w) < 0.15 * max(before_w, after_w)
-        or max(abs(older_w - before_w), abs(newer_w - after_w)) > 0.03 * abs(step_w)
-        or not 0.0 <= (here_w - before_w) / step_w <= 1.0
-    ):
-        return None
-    start_s, end_s = float(knots.t_s[left]), float(knots.t_s[left + 1])
-    step_s = end_s - (here_w - before_w) / step_w * (end_s - start_s)
-    if t_s <= step_s:
-        return float(knots.energy_j[left]) + before_w * (t_s - start_s)
-    return float(knots.energy_j[left + 1]) - after_w * (end_s - t_s)
+    near = knots.some(slice(max(left - _AROUND, 0), left + _AROUND + 2))
+    strays: list[Floats] = []
+    for first in (0, 1) if len(near) > 3 else ():
+        coarse, between = near.some(slice(first, None, 2)), near.some(slice(1 - first, None, 2))
+        inner = (between.t_s > coarse.t_s[0]) & (between.t_s < coarse.t_s[-1])
+        off_j = (between.energy_j - coarse.at(between.t_s))[inner]
+        strays.append(off_j / near.spacing_s)
+    for part in within:
+        shown = part.readings
+        inside = (shown.t_s - part.window_s >= near.t_s[0]) & (shown.t_s <= near.t_s[-1])
+        t_s = shown.t_s[inside]
+        mean_w = (near.at(t_s) - near.at(t_s - part.window_s)) / part.window_s
+        strays.append(shown.power_w[inside] - mean_w)
+    squares = [float(np.mean(each**2)) for each in strays if len(each)]
+    return math.sqrt(max(squares, default=0.0))
 
 
-def _step_w(knots: Knots, left: int) -> float:
-    """Return by how much power differs between the knots before a knot and after the next one.
+def _beyond_both(knots: Knots, left: int) -> float:
+    """Return by how much the power between two knots lies beyond that on both sides of them.
 
-    One step by so much, anywhere between the two, strays from the line by a quarter of it at most.
+    That is a pulse, which may have been anywhere between the two.
     """
     if left < 1 or left + 2 >= len(knots):
         return 0.0
-    before_j, after_j = np.diff(knots.energy_j[left - 1 : left + 3])[[0, 2]]
-    before_s, after_s = np.diff(knots.t_s[left - 1 : left + 3])[[0, 2]]
-    return abs(float(after_j / after_s - before_j / before_s))
-
-
-def _variation(knots: Knots, t_s: float, within: Sequence[Within]) -> float:
-    """Return how far power strays from its mean between knots around a moment, rms, in W."""
-    around = (knots.t_s >= t_s - _AROUND_S) & (knots.t_s <= t_s + _AROUND_S)
-    power_w = np.diff(knots.energy_j[around]) / np.diff(knots.t_s[around])
-    # Power that differs from one stretch to the next also differs within one.
-    strays: list[Floats] = [np.diff(power_w) / math.sqrt(2)] if len(power_w) > 1 else []
-    for each in (part.readings for part in within):
-        near = (each.t_s >= t_s - _AROUND_S) & (each.t_s <= t_s + _AROUND_S)
-        near &= (each.t_s > knots.t_s[0]) & (each.t_s < knots.t_s[-1])
-        right = np.clip(np.searchsorted(knots.t_s, each.t_s[near]), 1, len(knots) - 1)
-        mean_w = (knots.energy_j[right] - knots.energy_j[right - 1]) / (
-            knots.t_s[right] - knots.t_s[right - 1]
-        )
-        strays.append(each.power_w[near] - mean_w)
-    squares = [float(np.mean(each**2)) for each in strays if len(each)]
-    return math.sqrt(max(squares, default=0.0))
+    before_w, here_w, after_w = knots.some(slice(left - 1, left + 3)).power_w.tolist()
+    return max(here_w - max(before_w, after_w), min(before_w, after_w) - here_w, 0.0)
