@@ -18,9 +18,10 @@ from llenergymeasure.energy.knots import (
     power_readings,
 )
 from llenergymeasure.energy.window import Within
-from llenergymeasure.recording.samples import Samples
+from llenergymeasure.recording.samples import Samples, Series
 from llenergymeasure.sensors.base import Quantity, SensorInfo
 from llenergymeasure.sensors.behaviour import POWER_QUANTITIES, Behaviour, PowerBehaviour
+from llenergymeasure.units import NS_PER_S
 
 IMPOSSIBLE = 1.5
 """What says more than this many times the power limit has not measured."""
@@ -113,7 +114,8 @@ def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = No
         found = power_readings(samples.series(info.device, info.sensor, quantity), origin_ns)
         if len(found) > 1:
             readings[quantity] = found
-    raw = counter_knots(samples.series(info.device, info.sensor, "energy_counter_j"), origin_ns)
+    series = samples.series(info.device, info.sensor, "energy_counter_j")
+    raw = counter_knots(series, origin_ns)
     knots, resets_s = _without_resets(raw)
     reach = _power_range(info, knots, readings)
     parts = [(_part(behaviour, quantity, each, reach), each) for quantity, each in readings.items()]
@@ -132,7 +134,7 @@ def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = No
         power,
         reach,
         resets_s,
-        _jumps(knots, reach, info, _least(readings)),
+        _jumps(series, origin_ns, reach, _least(readings)) if info.power_limit_w else np.zeros(0),
         max(averages, key=lambda pair: pair[1], default=None),
         notes,
     )
@@ -194,15 +196,22 @@ def _without_resets(knots: Knots) -> tuple[Knots, Floats]:
     return replace(knots, energy_j=knots.energy_j[0] + whole_j), knots.t_s[1:][fell]
 
 
-def _jumps(knots: Knots, reach: PowerRange, info: SensorInfo, least_w: float) -> Floats:
-    """Return when a counter rose by more than the device can draw, or by less over a gap."""
-    if not info.power_limit_w or len(knots) < 2:
-        return np.zeros(0)
-    spans_s = np.diff(knots.t_s) + knots.half_s[1:] + knots.half_s[:-1]
-    power_w = np.diff(knots.energy_j) / spans_s
-    gap = np.diff(knots.t_s) > 3 * knots.spacing_s
-    lost = gap & (power_w < _STOOD_STILL * least_w)
-    return knots.t_s[1:][(power_w > IMPOSSIBLE * reach.high_w) | lost]
+def _jumps(series: Series, origin_ns: int, reach: PowerRange, least_w: float) -> Floats:
+    """Return when a counter rose by more than the device can draw, or by less while it was read.
+
+    Only what the reads surely show counts: a value was new at some time after the last read that
+    saw the old one and before the end of the first that saw it. A recorder that got no time to run
+    knows less, and finds no fault.
+    """
+    new = (series.t_before_ns < series.t_ns) & ~np.isnan(series.value)
+    early_s = (series.t_before_ns[new] - origin_ns) / NS_PER_S
+    late_s = (series.t_ns[new] - origin_ns) / NS_PER_S
+    rises_j = np.diff(series.value[new])
+    usual_s = float(np.median(np.diff(late_s))) if len(late_s) > 1 else 0.0
+    shortest_s, longest_s = early_s[1:] - late_s[:-1], late_s[1:] - early_s[:-1]
+    rose = rises_j > IMPOSSIBLE * reach.high_w * longest_s
+    stood = (shortest_s > 3 * usual_s) & (rises_j < _STOOD_STILL * least_w * shortest_s)
+    return np.asarray(late_s[1:][rose | (stood & (rises_j >= 0))])
 
 
 def _power_range(info: SensorInfo, knots: Knots, readings: dict[Quantity, Readings]) -> PowerRange:
