@@ -26,6 +26,9 @@ from llenergymeasure.run.result.thinking_energy import thinking_total
 from llenergymeasure.run.result.traffic_result import ServedRun, spread
 from llenergymeasure.sensors.behaviour import Characterised
 
+_KNOWS_SENSORS = 2
+"""Since this method a record holds what probes had found in the way it is read today."""
+
 _IN_PROPORTION = (
     "power_mean_w",
     "per_output_token_j",
@@ -79,7 +82,7 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
     requests = pq.read_table(pa.BufferReader(read_bytes(folder.requests)))
     window = (result.window.start_monotonic_ns, result.window.end_monotonic_ns)
     details = result.provenance.get("validity_details") or {}
-    if result.provenance.get("energy_method") == METHOD:
+    if (result.provenance.get("energy_method") or 0) >= _KNOWS_SENSORS:
         known = [
             Characterised.from_dict(each) for each in result.provenance.get("known_sensors") or []
         ]
