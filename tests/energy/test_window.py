@@ -8,12 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llenergymeasure.energy.knots import Knots, PowerRange, Readings, counter_knots, power_readings
-from llenergymeasure.energy.window import LAG_ALLOWANCE_S, Margin, Within, window_energy
+from llenergymeasure.energy.window import LAG_ALLOWANCE_S, Margin, window_energy
 from llenergymeasure.recording.samples import Row
+from llenergymeasure.sensors.behaviour import PowerBehaviour
 from support import energy_card as card
 
 LOW_W, HIGH_W = 60.0, 500.0
 REACH = PowerRange(LOW_W, HIGH_W)
+SHORT = PowerBehaviour("power_instant_w", 0.1, 0.025, "found")
 WHOLE_S = 12.0
 
 
@@ -28,11 +30,11 @@ def plain(energy_j: list[float]) -> Knots:
     return Knots(0, 0.1 * np.arange(count), np.array(energy_j), np.zeros(count))
 
 
-def short_readings(power: card.Power, seed: int) -> tuple[Within, ...]:
+def short_readings(power: card.Power, seed: int) -> tuple[Readings, ...]:
     """Readings of 25 of 100 ms beside the counter."""
     t_s = np.arange(np.random.default_rng(seed).uniform(0, 0.1), WHOLE_S, 0.1)
     power_w = power.energy(t_s - 0.025, t_s) / 0.025
-    return (Within(Readings(0, t_s, np.zeros(len(t_s)), power_w), 0.025),)
+    return (Readings(0, t_s, np.zeros(len(t_s)), power_w, behaviour=SHORT),)
 
 
 def is_outside(
@@ -247,11 +249,11 @@ def test_a_reading_that_may_hold_some_work_does_not_make_a_margin_unrest(span_s:
     power = card.Power([-10.0, 3.0, 3.0 + span_s], [90.0, 300.0, 90.0])
     t_s = np.arange(0.004, WHOLE_S, 0.1)
     power_w = power.energy(t_s - 0.025, t_s) / 0.025
-    readings = Readings(0, t_s - 0.005, np.full(len(t_s), 0.006), power_w)
+    readings = Readings(0, t_s - 0.005, np.full(len(t_s), 0.006), power_w, behaviour=SHORT)
     beside = (Margin(2.6, 3.0), Margin(3.0 + span_s, 3.4 + span_s))
     energy_j, u95_j, _ = window_energy(
         knots_of(power, 0.05), 3.0, 3.0 + span_s, REACH,
-        within=(Within(readings, 0.025),), margins=beside,
+        within=(readings,), margins=beside,
     )  # fmt: skip
     assert energy_j == pytest.approx(300 * span_s, abs=1e-3)
     assert u95_j < 0.02 * energy_j

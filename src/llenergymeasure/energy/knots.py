@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llenergymeasure.recording.samples import Series
+from llenergymeasure.sensors.behaviour import PowerBehaviour
 from llenergymeasure.units import NS_PER_S
 
 Floats = npt.NDArray[np.float64]
@@ -178,6 +179,9 @@ def _numbers(t_s: Floats, about_s: float) -> Floats:
     return np.asarray(np.round(since_s / periods_s[best] - np.angle(turns[best]) / (2 * np.pi)))
 
 
+UNKNOWN = PowerBehaviour("power_instant_w", None, None, "unknown")
+
+
 @dataclass(frozen=True)
 class Readings:
     """The readings of one power channel, each where it became new.
@@ -188,6 +192,7 @@ class Readings:
         half_s: half width of what is unknown of that, shape (n,).
         power_w: what it shows, shape (n,).
         zeros: readings of 0 W that were left out: no powered device draws nothing.
+        behaviour: which channel's they are, and how it averages.
     """
 
     origin_ns: int
@@ -195,9 +200,20 @@ class Readings:
     half_s: Floats
     power_w: Floats
     zeros: int = 0
+    behaviour: PowerBehaviour = UNKNOWN
 
     def __len__(self) -> int:
         return len(self.t_s)
+
+    @property
+    def window_s(self) -> float:
+        """Return the time each is a mean over; 0 if that is not known."""
+        return self.behaviour.window_s or 0.0
+
+    @property
+    def share_seen(self) -> float:
+        """Return the share of the time that is surely seen."""
+        return self.behaviour.share_seen or 0.0
 
     @property
     def spacing_s(self) -> float:
@@ -227,12 +243,12 @@ def power_readings(series: Series, origin_ns: int) -> Readings:
     )
 
 
-def power_knots(readings: Readings, window_s: float | None) -> Knots:
+def power_knots(readings: Readings) -> Knots:
     """Return the integral of power readings, each a mean over the window before it was shown.
 
     Power is taken as linear between the middles of the windows.
     """
-    t_s = readings.t_s - (window_s or 0.0) / 2
+    t_s = readings.t_s - readings.window_s / 2
     rise_j = np.diff(t_s) * (readings.power_w[1:] + readings.power_w[:-1]) / 2
     energy_j = np.concatenate(([0.0], np.cumsum(rise_j)))
     return Knots(readings.origin_ns, t_s, energy_j, readings.half_s)

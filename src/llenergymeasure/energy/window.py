@@ -49,14 +49,6 @@ class Margin:
 
 
 @dataclass(frozen=True)
-class Within:
-    """Power readings that are means over a window shorter than the knots' distance."""
-
-    readings: Readings
-    window_s: float
-
-
-@dataclass(frozen=True)
 class End:
     """The energy at one end of a window.
 
@@ -79,7 +71,7 @@ def window_energy(
     end_s: float,
     power_range: PowerRange,
     *,
-    within: Sequence[Within] = (),
+    within: Sequence[Readings] = (),
     margins: tuple[Margin | None, Margin | None] = (None, None),
     late_s: float = LAG_ALLOWANCE_S,
     early_s: float = 0.0,
@@ -119,7 +111,7 @@ def window_energy(
 
 
 def _at_rest(
-    knots: Knots, low_s: float, high_s: float, work_w: Floats, within: Sequence[Within]
+    knots: Knots, low_s: float, high_s: float, work_w: Floats, within: Sequence[Readings]
 ) -> bool:
     """Return whether a stretch is at rest: work that goes on there makes it none.
 
@@ -132,10 +124,9 @@ def _at_rest(
     """
     inside = (knots.t_s >= low_s) & (knots.t_s <= high_s)
     powers_w = [np.diff(knots.energy_j[inside]) / np.diff(knots.t_s[inside])]
-    for part in within:
+    for each in within:
         # A reading is one of the margin if all that it may be a mean over lies there.
-        each = part.readings
-        near = each.t_s - each.half_s >= low_s + part.window_s
+        near = each.t_s - each.half_s >= low_s + each.window_s
         near &= each.t_s + each.half_s <= high_s
         powers_w.append(each.power_w[near])
     seen_w = np.concatenate(powers_w)
@@ -155,7 +146,7 @@ def _beside_rest(
     off_s: float,
     work_w: Floats,
     power_range: PowerRange,
-    within: Sequence[Within],
+    within: Sequence[Readings],
 ) -> End:
     """Return the energy at an end from the rest next to it.
 
@@ -198,7 +189,7 @@ def _unexplained(
     ends_s: tuple[float, float],
     rest_j: float,
     power_range: PowerRange,
-    within: Sequence[Within],
+    within: Sequence[Readings],
 ) -> float:
     """Return how far off an end may be where the work contradicts the rest; 0 where it does not.
 
@@ -214,7 +205,7 @@ def _unexplained(
     drawn_j = abs(float(knots.energy_j[first]) - rest_j)
     most_w = float(seen_w.max())
     # Pulses shorter than what was seen may have been above it.
-    blind_s = min((part.window_s for part in within), default=knots.spacing_s)
+    blind_s = min((each.window_s for each in within), default=knots.spacing_s)
     hidden_j = _hidden(power_range, most_w, blind_s, apart_s, shown=bool(within))
     timing_j = most_w * float(knots.half_s[first])
     if drawn_j <= most_w * apart_s + COVERAGE_FACTOR * hidden_j + timing_j:
@@ -226,7 +217,7 @@ def _at_change(
     knots: Knots,
     ends_s: tuple[float, float],
     power_range: PowerRange,
-    within: Sequence[Within],
+    within: Sequence[Readings],
 ) -> End:
     """Return the energy at an end of work where the pause next to it is too short to show itself.
 
@@ -244,7 +235,7 @@ def _at_change(
 
 
 def _work_next_to(
-    knots: Knots, ends_s: tuple[float, float], stretches: int, within: Sequence[Within]
+    knots: Knots, ends_s: tuple[float, float], stretches: int, within: Sequence[Readings]
 ) -> tuple[int, Floats] | None:
     """Return the first knot from an end into the window, and the powers seen next to the end.
 
@@ -263,14 +254,14 @@ def _work_next_to(
         return None
     seen_w = [np.diff(knots.energy_j[at]) / np.diff(knots.t_s[at])]
     low_s, high_s = (ends_s[0], knots.t_s[at[-1]]) if begins else (knots.t_s[at[0]], ends_s[0])
-    for part in within:
-        each = part.readings
-        seen_w.append(each.power_w[(each.t_s - part.window_s >= low_s) & (each.t_s <= high_s)])
+    seen_w += [
+        each.power_w[(each.t_s - each.window_s >= low_s) & (each.t_s <= high_s)] for each in within
+    ]
     return int(at[0] if begins else at[-1]), np.concatenate(seen_w)
 
 
 def _between_knots(
-    knots: Knots, t_s: float, power_range: PowerRange, within: Sequence[Within]
+    knots: Knots, t_s: float, power_range: PowerRange, within: Sequence[Readings]
 ) -> End:
     """Return the energy at a moment between two knots, or a little beyond the outermost."""
     right = int(np.clip(np.searchsorted(knots.t_s, t_s, side="right"), 1, len(knots) - 1))
@@ -341,7 +332,7 @@ def _possible(
     return min(low_j, plain_j), max(high_j, plain_j)
 
 
-def _variation(knots: Knots, left: int, within: Sequence[Within]) -> float:
+def _variation(knots: Knots, left: int, within: Sequence[Readings]) -> float:
     """Return how far power strays from the curve through the knots around a place, rms, in W.
 
     Each knot shows it against the curve through every other one, and readings between knots do.
@@ -353,12 +344,11 @@ def _variation(knots: Knots, left: int, within: Sequence[Within]) -> float:
         inner = (between.t_s > coarse.t_s[0]) & (between.t_s < coarse.t_s[-1])
         off_j = (between.energy_j - coarse.at(between.t_s))[inner]
         strays.append(off_j / near.spacing_s)
-    for part in within:
-        shown = part.readings
-        inside = (shown.t_s - part.window_s >= near.t_s[0]) & (shown.t_s <= near.t_s[-1])
-        t_s = shown.t_s[inside]
-        mean_w = (near.at(t_s) - near.at(t_s - part.window_s)) / part.window_s
-        strays.append(shown.power_w[inside] - mean_w)
+    for each in within:
+        inside = (each.t_s - each.window_s >= near.t_s[0]) & (each.t_s <= near.t_s[-1])
+        t_s = each.t_s[inside]
+        mean_w = (near.at(t_s) - near.at(t_s - each.window_s)) / each.window_s
+        strays.append(each.power_w[inside] - mean_w)
     squares = [float(np.mean(each**2)) for each in strays if len(each)]
     return math.sqrt(max(squares, default=0.0))
 
@@ -371,4 +361,5 @@ def _beyond_both(knots: Knots, left: int) -> float:
     if left < 1 or left + 2 >= len(knots):
         return 0.0
     before_w, here_w, after_w = knots.some(slice(left - 1, left + 3)).power_w.tolist()
-    return max(here_w - max(before_w, after_w), min(before_w, after_w) - here_w, 0.0)
+    beyond_w = max(here_w - max(before_w, after_w), min(before_w, after_w) - here_w, 0.0)
+    return float(beyond_w)
