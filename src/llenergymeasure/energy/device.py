@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from llenergymeasure.energy.channel import Channel, Disagreement, disagreement
-from llenergymeasure.energy.characterise import observed, reading_period
+from llenergymeasure.energy.characterise import observed, power_channels, reading_period
 from llenergymeasure.energy.knots import (
     Floats,
     Knots,
@@ -15,11 +15,10 @@ from llenergymeasure.energy.knots import (
     Readings,
     counter_knots,
     power_knots,
-    power_readings,
 )
 from llenergymeasure.recording.samples import Samples, Series
 from llenergymeasure.sensors.base import Quantity, SensorInfo
-from llenergymeasure.sensors.behaviour import POWER_QUANTITIES, Behaviour, PowerBehaviour
+from llenergymeasure.sensors.behaviour import Behaviour, PowerBehaviour
 from llenergymeasure.units import NS_PER_S
 
 IMPOSSIBLE = 1.5
@@ -105,14 +104,10 @@ def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = No
         known: how the channels behave, by a probe; None without one.
     """
     origin_ns = samples.header.started_monotonic_ns
-    behaviour = observed(samples, info, known)
-    readings: dict[Quantity, Readings] = {}
-    for quantity in POWER_QUANTITIES:
-        found = power_readings(samples.series(info.device, info.sensor, quantity), origin_ns)
-        if len(found) > 1:
-            readings[quantity] = found
+    readings = power_channels(samples, info)
     series = samples.series(info.device, info.sensor, "energy_counter_j")
     raw = counter_knots(series, origin_ns)
+    behaviour = observed(raw, readings, info, known)
     knots, resets_s = _without_resets(raw)
     reach = _power_range(info, knots, readings)
     parts = [
