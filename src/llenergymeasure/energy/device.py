@@ -43,7 +43,6 @@ class Device:
         behaviour: how the channels behave: probed, published, or seen in this recording.
         counter: the energy counter; None if there is none, or it stood still.
         power: integrated power; None if there is none.
-        power_range: between which powers the device stays.
         resets_s: when the counter fell, on the knots' scale.
         jumps_s: when it rose by more than the device can draw, or by less over a gap.
         averages: the readings that see all of the time.
@@ -54,7 +53,6 @@ class Device:
     behaviour: Behaviour
     counter: Channel | None
     power: Channel | None
-    power_range: PowerRange
     resets_s: Floats
     jumps_s: Floats
     averages: Readings | None
@@ -127,7 +125,6 @@ def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = No
         behaviour,
         _counter_channel(knots, behaviour, parts, reach, finest),
         None if best is None else _power_channel(best, reach, finest),
-        reach,
         resets_s,
         _jumps(series, origin_ns, reach, _least(readings)) if info.power_limit_w else np.zeros(0),
         max(averages, key=lambda each: each.window_s, default=None),

@@ -229,14 +229,14 @@ def choose(
             _rank(source.info.sensor),
         ),
     )
-    cards = best.info.scope in CARD_SCOPES and asked is None
+    cards = best.info.scope in CARD_SCOPES
     same = [
         source
         for source in candidates
         if source.info.sensor == best.info.sensor
         and (asked is not None or (source.info.scope in CARD_SCOPES) == cards)
     ]
-    if cards or (asked is not None and best.info.scope in CARD_SCOPES):
+    if cards:
         read = {source.info.device for source in same}
         unread = [
             each
