@@ -55,3 +55,21 @@ def test_batches_are_in_their_intervals_however_short_their_pauses(pause_s: floa
     assert np.mean(covered) >= 0.95
     assert np.median(widths) < 0.05
     assert np.quantile(errors, 0.95) < 0.06
+
+
+def test_phases_that_begin_and_end_where_the_load_changes_are_in_their_intervals() -> None:
+    covered = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        start_s = 4 + rng.uniform(0, 0.1)
+        end_s = start_s + rng.uniform(1, 4)
+        power = card.work(start_s, end_s, seed)
+        phase = ("warmup", card.ns(start_s), card.ns(end_s))
+        samples = card.record(power, card.H100, end_s + 6, name="NVIDIA H100 80GB HBM3")
+        made = account(samples, (card.ns(end_s + 2), card.ns(end_s + 5)), [phase])
+        (found,) = made.phases
+        assert found.energy_j is not None
+        assert found.u95_j is not None
+        off_j = abs(found.energy_j - float(power.energy(start_s, end_s)))
+        covered.append(off_j <= found.u95_j)
+    assert np.mean(covered) >= 0.95

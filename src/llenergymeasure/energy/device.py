@@ -44,7 +44,7 @@ class Device:
         counter: the energy counter; None if there is none, or it stood still.
         power: integrated power; None if there is none.
         resets_s: when the counter fell, on the knots' scale.
-        jumps_s: when it rose by more than the device can draw, or by less over a gap.
+        jumps_s: when it rose by more than the device can draw, or by less while it was read.
         averages: the readings that see all of the time.
         notes: what a reader of the numbers should know.
     """
