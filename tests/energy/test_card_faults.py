@@ -185,6 +185,30 @@ def test_a_counter_that_starts_over_or_jumps_in_the_window_is_a_code(
     assert code not in after.validity
 
 
+@pytest.mark.parametrize("call_s", [0.0001, 0.001, 0.003])
+def test_a_recorder_that_gets_no_time_to_run_makes_no_counter_jump(call_s: float) -> None:
+    """It stops between two reads, and within one: then a value is new long before it is noted."""
+    found = []
+    power = card.Power([-10.0, START_S, END_S], [60.0, 490.0, 60.0])
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        stops = [(at_s, rng.uniform(0.02, 0.19)) for at_s in np.arange(3.0, 12.0, 0.2)]
+        sensor = card.Sensor(
+            window_s=0.025,
+            average_s=1.0,
+            call_s=call_s,
+            counter_phase_s=rng.uniform(0, 0.1),
+            recorder_stops=stops,
+        )
+        found.append(metered(power, sensor))
+    assert [made.validity.get("counter_jump") for made in found] == [None] * len(found)
+
+
+def test_a_jump_while_the_recorder_stops_is_a_code_where_no_card_draws_so_much() -> None:
+    sensor = card.Sensor(recorder_stops=[(7.2, 0.4)], counter_jumps=((7.3, 1000.0),))
+    assert "counter_jump" in metered(WORK, sensor).validity
+
+
 def test_a_jump_within_what_a_card_may_draw_is_no_code() -> None:
     assert "counter_jump" not in metered(WORK, card.Sensor(counter_jumps=((7.3, 1.0),))).validity
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from llenergymeasure.energy.characterise import characterise, observed
+from llenergymeasure.energy.characterise import characterise
+from llenergymeasure.energy.device import open_device
 from llenergymeasure.sensors.behaviour import Behaviour, CounterNature, published
 from support import energy_card as card
 
@@ -24,7 +25,7 @@ def seen(
     power: card.Power, sensor: card.Sensor, name: str = H100, end_s: float = 40.0
 ) -> Behaviour:
     samples = card.record(power, sensor, end_s, name=name)
-    return observed(samples, samples.header.sensors[0])
+    return open_device(samples, samples.header.sensors[0]).behaviour
 
 
 LOADS = {
@@ -88,7 +89,7 @@ def test_straying_from_a_mean_over_a_second_shows_nothing() -> None:
     alone = [row for row in rows if row.quantity != "power_instant_w"]
     (info,) = samples.header.sensors
     info = replace(info, quantities=("energy_counter_j", "power_average_w"))
-    assert observed(card.recording(alone, info), info).counter == "unverified"
+    assert open_device(card.recording(alone, info), info).behaviour.counter == "unverified"
 
 
 def test_what_a_probe_found_stands_unless_the_recording_contradicts_it() -> None:
@@ -99,9 +100,9 @@ def test_what_a_probe_found_stands_unless_the_recording_contradicts_it() -> None
         flat = card.record(card.constant(250.0), sensor, 40, name=H100)
         for said in ("independent", "sum"):
             known = Behaviour(said, 0.1)
-            assert observed(flat, info, known).counter == said
+            assert open_device(flat, info, known).behaviour.counter == said
             expected = said if said == own else "unverified"
-            assert observed(samples, info, known).counter == expected
+            assert open_device(samples, info, known).behaviour.counter == expected
 
 
 @pytest.mark.parametrize("lag_s", [0.0, 0.005, 0.02, 0.03, 0.05])

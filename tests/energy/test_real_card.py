@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.energy.account import Account, account
-from llenergymeasure.energy.characterise import characterise, observed
+from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.energy.device import open_device
 from llenergymeasure.recording.samples import Samples, read_samples
 from llenergymeasure.sensors.base import SensorInfo
@@ -52,7 +52,7 @@ def test_a_probe_shows_that_its_counter_is_none_of_the_readings() -> None:
 @pytest.mark.parametrize("folder", ["engine", "pulses", *RUNS])
 def test_no_recording_of_it_shows_a_sum_and_no_step_is_impossible(folder: str) -> None:
     samples, info = recorded(folder)
-    assert observed(samples, info).counter != "sum"
+    assert open_device(samples, info).behaviour.counter != "sum"
     device = open_device(samples, info, FOUND)
     assert device.behaviour.counter == "independent"
     assert len(device.resets_s) == len(device.jumps_s) == 0

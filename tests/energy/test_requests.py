@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from llenergymeasure.energy.account import Account, account
-from llenergymeasure.energy.batches import Batch, batch_energies
-from llenergymeasure.energy.requests import STEPS_UNKNOWN, RequestEnergy, request_energies
+from llenergymeasure.energy.batches import Batch, PartEnergy, batch_energies
+from llenergymeasure.energy.requests import STEPS_UNKNOWN, request_energies
 from llenergymeasure.energy.split import NoSplit, TokenEnergy, split_energy
 from llenergymeasure.sensors.behaviour import Behaviour
 from support import energy_card as card
@@ -92,7 +92,7 @@ class SharedBatches:
 
 def energies_of(
     made: Account, batches: list[Batch]
-) -> tuple[list[RequestEnergy], TokenEnergy | NoSplit]:
+) -> tuple[list[PartEnergy], TokenEnergy | NoSplit]:
     split = split_energy([each.channel for each in made.headline_sources], batches)
     energies = batch_energies(made, batches, getattr(split, "lag_s", 0.0))
     found = request_energies(made.total.gross_j, batches, energies, split)

@@ -8,12 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llenergymeasure.energy.knots import Knots, PowerRange, Readings, counter_knots, power_readings
-from llenergymeasure.energy.window import LAG_ALLOWANCE_S, Margin, Within, window_energy
+from llenergymeasure.energy.window import LAG_ALLOWANCE_S, Margin, window_energy
 from llenergymeasure.recording.samples import Row
+from llenergymeasure.sensors.behaviour import PowerBehaviour
 from support import energy_card as card
 
 LOW_W, HIGH_W = 60.0, 500.0
 REACH = PowerRange(LOW_W, HIGH_W)
+SHORT = PowerBehaviour("power_instant_w", 0.1, 0.025, "found")
 WHOLE_S = 12.0
 
 
@@ -28,11 +30,11 @@ def plain(energy_j: list[float]) -> Knots:
     return Knots(0, 0.1 * np.arange(count), np.array(energy_j), np.zeros(count))
 
 
-def short_readings(power: card.Power, seed: int) -> tuple[Within, ...]:
+def short_readings(power: card.Power, seed: int) -> tuple[Readings, ...]:
     """Readings of 25 of 100 ms beside the counter."""
     t_s = np.arange(np.random.default_rng(seed).uniform(0, 0.1), WHOLE_S, 0.1)
     power_w = power.energy(t_s - 0.025, t_s) / 0.025
-    return (Within(Readings(0, t_s, np.zeros(len(t_s)), power_w), 0.025),)
+    return (Readings(0, t_s, np.zeros(len(t_s)), power_w, behaviour=SHORT),)
 
 
 def is_outside(
@@ -127,6 +129,12 @@ def test_a_step_between_knots_is_put_where_the_energy_shows_it() -> None:
         assert window_energy(knots, 0.0, at_s, REACH)[0] == pytest.approx(energy_j)
 
 
+def test_a_step_between_uneven_levels_is_put_where_the_energy_shows_it() -> None:
+    """About 100 W up to 0.24 s and about 400 W from there on: a line is 7 J off at 0.24 s."""
+    knots = plain([0.0, 10.5, 20.0, 20 + 4 + 24, 87.0, 128.0])
+    assert window_energy(knots, 0.0, 0.24, REACH)[0] == pytest.approx(24.0, abs=0.7)
+
+
 def test_an_unsure_moment_makes_the_energy_unsure() -> None:
     t_s = np.array([0.0, 0.1, 0.2, 0.3])
     sharp = Knots(0, t_s, 250 * t_s, np.zeros(4))
@@ -161,6 +169,28 @@ def test_the_interval_holds_for_windows_cut_anywhere(kind: str) -> None:
     assert np.mean(np.array(errors_j) <= intervals_j) >= 0.95
     # An interval that is never left because it is wide is of no use.
     assert np.median(intervals_j) < 3 * np.quantile(errors_j, 0.95)
+
+
+@pytest.mark.parametrize("pause_s", [0.005, 0.02, 0.05, 0.1])
+def test_work_between_pauses_too_short_to_show_themselves_is_in_its_interval(
+    pause_s: float,
+) -> None:
+    outside = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        start_s = rng.uniform(2, 4)
+        end_s = start_s + rng.uniform(0.5, 2)
+        edges_s = [-10.0, start_s - pause_s, start_s, end_s, end_s + pause_s]
+        power = card.Power(edges_s, [420.0, 100.0, 400.0, 110.0, rng.uniform(300, 450)])
+        energy_j, u95_j, bound_j = window_energy(
+            knots_of(power, rng.uniform(0, 0.1)), start_s, end_s, REACH,
+            within=short_readings(power, seed),
+            margins=(Margin(start_s - pause_s, start_s), Margin(end_s, end_s + pause_s)),
+        )  # fmt: skip
+        off_j = abs(energy_j - float(power.energy(start_s, end_s)))
+        outside.append(off_j > u95_j)
+        assert off_j <= bound_j + 1e-6
+    assert np.mean(outside) <= 0.05
 
 
 @pytest.mark.parametrize("lag_s", [0.0, 0.02, 0.05, 0.1])
@@ -219,11 +249,11 @@ def test_a_reading_that_may_hold_some_work_does_not_make_a_margin_unrest(span_s:
     power = card.Power([-10.0, 3.0, 3.0 + span_s], [90.0, 300.0, 90.0])
     t_s = np.arange(0.004, WHOLE_S, 0.1)
     power_w = power.energy(t_s - 0.025, t_s) / 0.025
-    readings = Readings(0, t_s - 0.005, np.full(len(t_s), 0.006), power_w)
+    readings = Readings(0, t_s - 0.005, np.full(len(t_s), 0.006), power_w, behaviour=SHORT)
     beside = (Margin(2.6, 3.0), Margin(3.0 + span_s, 3.4 + span_s))
     energy_j, u95_j, _ = window_energy(
         knots_of(power, 0.05), 3.0, 3.0 + span_s, REACH,
-        within=(Within(readings, 0.025),), margins=beside,
+        within=(readings,), margins=beside,
     )  # fmt: skip
     assert energy_j == pytest.approx(300 * span_s, abs=1e-3)
     assert u95_j < 0.02 * energy_j

@@ -54,6 +54,7 @@ class Sensor:
         counter_stalls: stretches in which it stands still; then it catches up.
         zero_every: each so-manieth power reading is 0.
         call_s: how long a call takes.
+        recorder_stops: when the recorder gets no time to run, and for how long, within a call too.
     """
 
     update_s: float = 0.1
@@ -72,6 +73,7 @@ class Sensor:
     counter_stalls: Sequence[tuple[float, float]] = ()
     zero_every: int = 0
     call_s: float = 0.0001
+    recorder_stops: Sequence[tuple[float, float]] = ()
 
     @property
     def quantities(self) -> tuple[Quantity, ...]:
@@ -162,18 +164,28 @@ def _followed(t_s, values, end_s, fine_s, sensor, repeat_s, device, quantity) ->
     begins = np.cumsum(pace_s * rng.uniform(1.0, 1.05, int(end_s / pace_s))) - pace_s
     begins = begins[(begins >= 0) & (begins < end_s - sensor.call_s)]
     latched = begins + sensor.call_s * rng.uniform(0, 1, len(begins))
+    begins, latched, ends = (
+        _stopped(sensor, moments) for moments in (begins, latched, begins + sensor.call_s)
+    )
     seen = values[np.searchsorted(t_s, latched, side="right") - 1]
     rows, written_s = [], -np.inf
     changed = np.concatenate(([False], np.diff(seen) != 0))
     for i in np.flatnonzero(changed) if repeat_s is None else range(len(begins)):
         if not rows and repeat_s is None:
             rows.append(Row(ns(begins[0]), device, "nvml", quantity, float(seen[0])))
-        end_of_call_s = begins[i] + sensor.call_s
+        end_of_call_s = ends[i]
         if changed[i] or end_of_call_s - written_s > (repeat_s or np.inf):
             before = ns(begins[i - 1]) if changed[i] else None
             rows.append(Row(ns(end_of_call_s), device, "nvml", quantity, float(seen[i]), before))
             written_s = end_of_call_s
     return rows
+
+
+def _stopped(sensor: Sensor, moments_s):
+    """Moments of a recorder that its stops delay."""
+    for from_s, for_s in sensor.recorder_stops:
+        moments_s = np.where(moments_s >= from_s, moments_s + for_s, moments_s)
+    return moments_s
 
 
 def _counted(power: Power, sensor: Sensor, ticks):

@@ -12,6 +12,7 @@ from llenergymeasure.energy import validity
 from llenergymeasure.energy.device import Device
 from llenergymeasure.energy.disturbance import CpuUse, cpu_contended, cpu_use, stalled
 from llenergymeasure.energy.footprint import per_1000_requests_wh
+from llenergymeasure.energy.margins import MARGINS
 from llenergymeasure.energy.node import SCOPE as NODE
 from llenergymeasure.energy.node import node_energy
 from llenergymeasure.energy.readings import (
@@ -28,7 +29,7 @@ from llenergymeasure.results.record import Energy, NodeEnergy, PhaseEnergy, Read
 from llenergymeasure.sensors.behaviour import PRECISION, KnownCards
 from llenergymeasure.units import NS_PER_S
 
-METHOD = 2
+METHOD = 3
 """Version of the method; a record says by which its energies were computed."""
 
 _NO_CARD = "gpu"
@@ -78,9 +79,17 @@ class Account:
         """Return the usual time between two values of the headline's slowest channel."""
         return max((each.channel.knots.spacing_s for each in self.headline_sources), default=0.0)
 
-    def stretch(self, start_ns: int, end_ns: int) -> EnergySum | None:
-        """Return the headline energy of any stretch; None if the recording does not cover it."""
-        return _stretch(self.headline_sources, start_ns, end_ns)
+    def stretch(
+        self, start_ns: int, end_ns: int, phases: Sequence[PhaseSpan] = ()
+    ) -> EnergySum | None:
+        """Return the headline energy of any stretch; None if the recording does not cover it.
+
+        Args:
+            start_ns: its start, CLOCK_MONOTONIC.
+            end_ns: its end.
+            phases: margins that touch it.
+        """
+        return _stretch(self.headline_sources, start_ns, end_ns, phases)
 
     def energy(
         self,
@@ -181,7 +190,7 @@ def account(
     return Account(
         window,
         (*readings, *missing),
-        tuple(_phase(chosen, phase) for phase in phases),
+        tuple(_phase(chosen, phase, phases) for phase in phases),
         _doubts(samples, chosen, window, phases, precision, use, lost=recorder_lost),
         tuple(_card(device, window, known) for device in cards),
         unavailable,
@@ -227,9 +236,11 @@ def _doubts(
     return {code: "; ".join(reasons) for code, reasons in found.items()}
 
 
-def _phase(chosen: Sequence[Source], phase: PhaseSpan) -> PhaseEnergy:
+def _phase(chosen: Sequence[Source], phase: PhaseSpan, phases: Sequence[PhaseSpan]) -> PhaseEnergy:
     name, start_ns, end_ns = phase
-    whole = _stretch(chosen, start_ns, end_ns)
+    # Something else begins at its ends, of which the margins show more.
+    changes = ((MARGINS[0], start_ns, start_ns), (MARGINS[1], end_ns, end_ns))
+    whole = _stretch(chosen, start_ns, end_ns, (*changes, *phases))
     return PhaseEnergy(
         phase=name,
         duration_s=(end_ns - start_ns) / NS_PER_S,
@@ -238,9 +249,11 @@ def _phase(chosen: Sequence[Source], phase: PhaseSpan) -> PhaseEnergy:
     )
 
 
-def _stretch(chosen: Sequence[Source], start_ns: int, end_ns: int) -> EnergySum | None:
+def _stretch(
+    chosen: Sequence[Source], start_ns: int, end_ns: int, phases: Sequence[PhaseSpan] = ()
+) -> EnergySum | None:
     plain = [replace(source, idle=None) for source in chosen]
-    return total([source.reading(start_ns, end_ns, headline=True) for source in plain])
+    return total([source.reading(start_ns, end_ns, phases, headline=True) for source in plain])
 
 
 def _card(device: Device, window: tuple[int, int], known: KnownCards | None) -> dict[str, Any]:

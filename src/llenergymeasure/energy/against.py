@@ -77,7 +77,7 @@ def hold_against(card: Channel, meter: Readings, known: Surely) -> Held:
     _must_overlap(knots, meter)
     notes = list(_missing(meter))
     try:
-        lag = align(power_knots(meter, None), [knots], _FOLLOWS)
+        lag = align(power_knots(meter), [knots], _FOLLOWS)
     except NotAlignedError as error:
         slow = meter.spacing_s > _SLOW_S
         why = f"; it is slow, renewed each {meter.spacing_s:.3g} s" if slow else ""

@@ -1,10 +1,12 @@
 """The energy of each batch of the window."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from llenergymeasure.energy.account import Account
+from llenergymeasure.energy.margins import MARGINS
 from llenergymeasure.units import NS_PER_S
 
 _SAME_MOMENT = 0.01
@@ -56,8 +58,8 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class BatchEnergy:
-    """The headline energy of a batch.
+class PartEnergy:
+    """The headline energy of a part of the window: a batch, or a request of one.
 
     Attributes:
         energy_j: None if it cannot be determined.
@@ -65,14 +67,14 @@ class BatchEnergy:
         unavailable: why it is None.
     """
 
-    energy_j: float | None
+    energy_j: float | None = None
     u95_j: float | None = None
     unavailable: str | None = None
 
 
 def batch_energies(
     account: Account, batches: Sequence[Batch], late_s: float = 0.0
-) -> list[BatchEnergy]:
+) -> list[PartEnergy]:
     """Return each batch's energy; what the sensor does not show is None with a reason.
 
     Args:
@@ -82,21 +84,37 @@ def batch_energies(
     """
     if _overlap(batches):
         reason = "requests overlap in time: the sensor sees their sum alone"
-        return [BatchEnergy(None, unavailable=reason)] * len(batches)
-    return [_energy(account, batch, round(late_s * NS_PER_S)) for batch in batches]
+        return [PartEnergy(unavailable=reason)] * len(batches)
+    late_ns = round(late_s * NS_PER_S)
+    starts_ns = sorted(batch.start_ns for batch in batches)
+    ends_ns = sorted(batch.end_ns for batch in batches)
+    energies = []
+    for batch in batches:
+        # Before the first and after the last nothing is known of a pause.
+        before, after = bisect_right(ends_ns, batch.start_ns), bisect_left(starts_ns, batch.end_ns)
+        pause_from_ns = ends_ns[before - 1] if before else batch.start_ns
+        pause_to_ns = starts_ns[after] if after < len(batches) else batch.end_ns
+        energies.append(_energy(account, batch, (pause_from_ns, pause_to_ns), late_ns))
+    return energies
 
 
-def _energy(account: Account, batch: Batch, late_ns: int) -> BatchEnergy:
+def _energy(account: Account, batch: Batch, pauses: tuple[int, int], late_ns: int) -> PartEnergy:
     if batch.span_s < account.resolution_s:
         reason = (
             f"{batch.span_s * 1000:.3g} ms are less than the {account.resolution_s * 1000:.3g} ms "
             "between two values of the sensor"
         )
-        return BatchEnergy(None, unavailable=reason)
-    whole = account.stretch(batch.start_ns + late_ns, batch.end_ns + late_ns)
+        return PartEnergy(unavailable=reason)
+    start_ns, end_ns = batch.start_ns + late_ns, batch.end_ns + late_ns
+    # The pauses next to it are rest, however short.
+    margins = (
+        (MARGINS[0], pauses[0] + late_ns, start_ns),
+        (MARGINS[1], end_ns, pauses[1] + late_ns),
+    )
+    whole = account.stretch(start_ns, end_ns, margins)
     if whole is None:
-        return BatchEnergy(None, unavailable="the recording does not cover it")
-    return BatchEnergy(whole.gross_j, whole.gross_u95_j)
+        return PartEnergy(unavailable="the recording does not cover it")
+    return PartEnergy(whole.gross_j, whole.gross_u95_j)
 
 
 def _overlap(batches: Sequence[Batch]) -> bool:

@@ -10,7 +10,6 @@ from llenergymeasure.energy.window import (
     COVERAGE_FACTOR,
     LAG_ALLOWANCE_S,
     Margin,
-    Within,
     window_energy,
 )
 from llenergymeasure.sensors.base import Quantity
@@ -78,7 +77,7 @@ class Channel:
     nature: CounterNature | None = None
     late_s: float = LAG_ALLOWANCE_S
     early_s: float = 0.0
-    within: tuple[Within, ...] = ()
+    within: tuple[Readings, ...] = ()
     sampled: Readings | None = None
     share_seen: float = 1.0
     delay_s: float = 0.0
@@ -207,7 +206,7 @@ class Disagreement:
 
 
 def disagreement(
-    counter: Knots, readings: Readings, window_s: float, start_s: float, end_s: float
+    counter: Knots, readings: Readings, start_s: float, end_s: float
 ) -> Disagreement | None:
     """Hold a counter against readings that are means over a known time; None from too few.
 
@@ -215,6 +214,7 @@ def disagreement(
     reading covers. So the ends of a window, which averaging smears, do not enter. A short window
     is judged by what is around it.
     """
+    window_s = readings.window_s
     spare_s = max(LEAST_AUDIT_S - (end_s - start_s), 0.0) / 2
     low_s = max(start_s - spare_s + window_s / 2, counter.t_s[0] + window_s)
     high_s = min(end_s + spare_s + window_s / 2, counter.t_s[-1])

@@ -7,7 +7,7 @@ them does not; readings take up a step over the time that they average; a laggin
 up late.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -54,26 +54,29 @@ _STRAY_SHARE = 0.12
 """How far a reading may be off the share of a step that it should have taken up."""
 
 
-def observed(samples: Samples, info: SensorInfo, known: Behaviour | None = None) -> Behaviour:
+def observed(
+    knots: Knots,
+    channels: Mapping[Quantity, Readings],
+    info: SensorInfo,
+    known: Behaviour | None = None,
+) -> Behaviour:
     """Return how a device's channels behave: by a probe, what is published, and this recording.
 
     A probe's word on the counter stands, unless this recording contradicts it: then nothing is
     taken as shown.
 
     Args:
-        samples: the recording.
+        knots: the counter's ticks.
+        channels: the device's power readings.
         info: which device and sensor.
         known: what a probe has found; None without one.
     """
-    origin_ns = samples.header.started_monotonic_ns
     behaviour = known or published_behaviour(info)
     behaviour = replace(behaviour, power=_with_published(behaviour, info))
     if info.sensor != "nvml":
         # Hardware that accumulates (RAPL), or a library's own reading of it.
         return replace(behaviour, counter="independent")
-    knots = counter_knots(samples.series(info.device, info.sensor, "energy_counter_j"), origin_ns)
-    channels = _channels(samples, info, origin_ns)
-    shown = counter_nature(knots, _possible_sources(channels, behaviour))
+    shown = counter_nature(knots, _possible_sources(_placed(channels), behaviour))
     nature = behaviour.counter
     if nature == "unverified":
         nature = shown
@@ -99,7 +102,7 @@ def characterise(
     origin_ns = samples.header.started_monotonic_ns
     (info,) = [i for i in samples.header.sensors if (i.device, i.sensor) == (device, sensor)]
     knots = counter_knots(samples.series(device, sensor, "energy_counter_j"), origin_ns)
-    channels = _channels(samples, info, origin_ns)
+    channels = _placed(power_channels(samples, info))
     edges_s = np.sort((np.asarray(edges_ns, dtype=np.float64) - origin_ns) / NS_PER_S)
     power = tuple(_found(part, readings, edges_s, info.name) for part, readings in channels.items())
     behaviour = Behaviour(power=power)
@@ -116,28 +119,32 @@ def _found(quantity: Quantity, readings: Readings, edges_s: Floats, name: str) -
     return PowerBehaviour(quantity, reading_period(readings), window_s, "found")
 
 
-def _placed(readings: Readings) -> Readings:
+def _placed(channels: Mapping[Quantity, Readings]) -> dict[Quantity, Readings]:
     """Return readings with renewals that come evenly placed by all of them together."""
-    period_s, new = reading_period(readings), readings.half_s > 0
-    if period_s is None:
-        return readings
-    t_s, half_s = readings.t_s.copy(), readings.half_s.copy()
-    early_s, late_s = t_s[new] - half_s[new], t_s[new] + half_s[new]
-    t_s[new], half_s[new] = on_grid(early_s, late_s, period_s)
-    return replace(readings, t_s=t_s, half_s=half_s)
+    found = dict(channels)
+    for quantity, readings in channels.items():
+        period_s, new = reading_period(readings), readings.half_s > 0
+        if period_s is not None:
+            t_s, half_s = readings.t_s.copy(), readings.half_s.copy()
+            early_s, late_s = t_s[new] - half_s[new], t_s[new] + half_s[new]
+            t_s[new], half_s[new] = on_grid(early_s, late_s, period_s)
+            found[quantity] = replace(readings, t_s=t_s, half_s=half_s)
+    return found
 
 
-def _channels(samples: Samples, info: SensorInfo, origin_ns: int) -> dict[Quantity, Readings]:
+def power_channels(samples: Samples, info: SensorInfo) -> dict[Quantity, Readings]:
+    """Return the readings of each power channel of a device that has any."""
     found: dict[Quantity, Readings] = {}
     for quantity in POWER_QUANTITIES:
-        readings = power_readings(samples.series(info.device, info.sensor, quantity), origin_ns)
+        series = samples.series(info.device, info.sensor, quantity)
+        readings = power_readings(series, samples.header.started_monotonic_ns)
         if len(readings) > 1:
-            found[quantity] = _placed(readings)
+            found[quantity] = readings
     return found
 
 
 def _possible_sources(
-    channels: dict[Quantity, Readings], behaviour: Behaviour
+    channels: Mapping[Quantity, Readings], behaviour: Behaviour
 ) -> list[tuple[Readings, float]]:
     """Return the readings that the counter could be the sum of, and how often they are renewed.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from llenergymeasure.energy.channel import Channel, Disagreement, disagreement
-from llenergymeasure.energy.characterise import observed, reading_period
+from llenergymeasure.energy.characterise import observed, power_channels, reading_period
 from llenergymeasure.energy.knots import (
     Floats,
     Knots,
@@ -15,12 +15,11 @@ from llenergymeasure.energy.knots import (
     Readings,
     counter_knots,
     power_knots,
-    power_readings,
 )
-from llenergymeasure.energy.window import Within
-from llenergymeasure.recording.samples import Samples
+from llenergymeasure.recording.samples import Samples, Series
 from llenergymeasure.sensors.base import Quantity, SensorInfo
-from llenergymeasure.sensors.behaviour import POWER_QUANTITIES, Behaviour, PowerBehaviour
+from llenergymeasure.sensors.behaviour import Behaviour, PowerBehaviour
+from llenergymeasure.units import NS_PER_S
 
 IMPOSSIBLE = 1.5
 """What says more than this many times the power limit has not measured."""
@@ -44,10 +43,9 @@ class Device:
         behaviour: how the channels behave: probed, published, or seen in this recording.
         counter: the energy counter; None if there is none, or it stood still.
         power: integrated power; None if there is none.
-        power_range: between which powers the device stays.
         resets_s: when the counter fell, on the knots' scale.
-        jumps_s: when it rose by more than the device can draw, or by less over a gap.
-        averages: the readings that see all of the time, and over what time each is a mean.
+        jumps_s: when it rose by more than the device can draw, or by less while it was read.
+        averages: the readings that see all of the time.
         notes: what a reader of the numbers should know.
     """
 
@@ -55,10 +53,9 @@ class Device:
     behaviour: Behaviour
     counter: Channel | None
     power: Channel | None
-    power_range: PowerRange
     resets_s: Floats
     jumps_s: Floats
-    averages: tuple[Readings, float] | None
+    averages: Readings | None
     notes: tuple[str, ...] = ()
 
     def channels(self, start_ns: int, end_ns: int) -> list[Channel]:
@@ -84,10 +81,8 @@ class Device:
             return None
         knots = self.counter.knots
         if self.averages is not None:
-            readings, window_s = self.averages
-            return disagreement(
-                knots, readings, window_s, knots.seconds(start_ns), knots.seconds(end_ns)
-            )
+            span_s = knots.seconds(start_ns), knots.seconds(end_ns)
+            return disagreement(knots, self.averages, *span_s)
         if self.power is None or self.counter.nature != "unverified":
             return None
         counted = self.counter.stretch(start_ns, end_ns)
@@ -107,33 +102,32 @@ def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = No
         known: how the channels behave, by a probe; None without one.
     """
     origin_ns = samples.header.started_monotonic_ns
-    behaviour = observed(samples, info, known)
-    readings: dict[Quantity, Readings] = {}
-    for quantity in POWER_QUANTITIES:
-        found = power_readings(samples.series(info.device, info.sensor, quantity), origin_ns)
-        if len(found) > 1:
-            readings[quantity] = found
-    raw = counter_knots(samples.series(info.device, info.sensor, "energy_counter_j"), origin_ns)
+    readings = power_channels(samples, info)
+    series = samples.series(info.device, info.sensor, "energy_counter_j")
+    raw = counter_knots(series, origin_ns)
+    behaviour = observed(raw, readings, info, known)
     knots, resets_s = _without_resets(raw)
     reach = _power_range(info, knots, readings)
-    parts = [(_part(behaviour, quantity, each, reach), each) for quantity, each in readings.items()]
-    averages = [(each, part.window_s) for part, each in parts if _sees_all(part) and part.window_s]
-    best = max(parts, key=lambda pair: pair[0].share_seen or 0.0, default=None)
-    power = None if best is None else _power_channel(*best, reach, _finest(parts))
+    parts = [
+        replace(each, behaviour=_behaviour_of(behaviour, quantity, each, reach))
+        for quantity, each in readings.items()
+    ]
+    averages = [each for each in parts if each.share_seen == 1.0]
+    finest = min(parts, key=lambda each: each.window_s, default=None)
+    best = max(parts, key=lambda each: each.share_seen, default=None)
     notes = tuple(
-        f"{each.zeros} readings of 0 W by {part.quantity} were left out"
-        for part, each in parts
+        f"{each.zeros} readings of 0 W by {each.behaviour.quantity} were left out"
+        for each in parts
         if each.zeros
     )
     return Device(
         info,
         behaviour,
-        _counter_channel(knots, behaviour, parts, reach),
-        power,
-        reach,
+        _counter_channel(knots, behaviour, parts, reach, finest),
+        None if best is None else _power_channel(best, reach, finest),
         resets_s,
-        _jumps(knots, reach, info, _least(readings)),
-        max(averages, key=lambda pair: pair[1], default=None),
+        _jumps(series, origin_ns, reach, _least(readings)) if info.power_limit_w else np.zeros(0),
+        max(averages, key=lambda each: each.window_s, default=None),
         notes,
     )
 
@@ -156,7 +150,7 @@ def model_channel(samples: Samples, info: SensorInfo) -> Channel | None:
     return Channel("model", "power_model_w", knots, reach)
 
 
-def _part(
+def _behaviour_of(
     behaviour: Behaviour, quantity: Quantity, readings: Readings, reach: PowerRange
 ) -> PowerBehaviour:
     known = behaviour.of(quantity)
@@ -175,10 +169,6 @@ def _smooth(readings: Readings, reach: PowerRange) -> bool:
     return float(np.max(np.abs(np.diff(readings.power_w)))) <= most_w
 
 
-def _sees_all(part: PowerBehaviour) -> bool:
-    return part.share_seen == 1.0
-
-
 def _least(readings: dict[Quantity, Readings]) -> float:
     """Return the least power that was read; 0 without readings."""
     return min((float(each.power_w.min()) for each in readings.values()), default=0.0)
@@ -194,15 +184,22 @@ def _without_resets(knots: Knots) -> tuple[Knots, Floats]:
     return replace(knots, energy_j=knots.energy_j[0] + whole_j), knots.t_s[1:][fell]
 
 
-def _jumps(knots: Knots, reach: PowerRange, info: SensorInfo, least_w: float) -> Floats:
-    """Return when a counter rose by more than the device can draw, or by less over a gap."""
-    if not info.power_limit_w or len(knots) < 2:
-        return np.zeros(0)
-    spans_s = np.diff(knots.t_s) + knots.half_s[1:] + knots.half_s[:-1]
-    power_w = np.diff(knots.energy_j) / spans_s
-    gap = np.diff(knots.t_s) > 3 * knots.spacing_s
-    lost = gap & (power_w < _STOOD_STILL * least_w)
-    return knots.t_s[1:][(power_w > IMPOSSIBLE * reach.high_w) | lost]
+def _jumps(series: Series, origin_ns: int, reach: PowerRange, least_w: float) -> Floats:
+    """Return when a counter rose by more than the device can draw, or by less while it was read.
+
+    Only what the reads surely show counts: a value was new at some time after the last read that
+    saw the old one and before the end of the first that saw it. A recorder that got no time to run
+    knows less, and finds no fault.
+    """
+    new = (series.t_before_ns < series.t_ns) & ~np.isnan(series.value)
+    early_s = (series.t_before_ns[new] - origin_ns) / NS_PER_S
+    late_s = (series.t_ns[new] - origin_ns) / NS_PER_S
+    rises_j = np.diff(series.value[new])
+    usual_s = float(np.median(np.diff(late_s))) if len(late_s) > 1 else 0.0
+    shortest_s, longest_s = early_s[1:] - late_s[:-1], late_s[1:] - early_s[:-1]
+    rose = rises_j > IMPOSSIBLE * reach.high_w * longest_s
+    stood = (shortest_s > 3 * usual_s) & (rises_j < _STOOD_STILL * least_w * shortest_s)
+    return np.asarray(late_s[1:][rose | (stood & (rises_j >= 0))])
 
 
 def _power_range(info: SensorInfo, knots: Knots, readings: dict[Quantity, Readings]) -> PowerRange:
@@ -220,52 +217,38 @@ def _power_range(info: SensorInfo, knots: Knots, readings: dict[Quantity, Readin
     return PowerRange(max(least_w, 0.0), high_w)
 
 
-def _finest(parts: Sequence[tuple[PowerBehaviour, Readings]]) -> Readings | None:
-    """Return the readings that average least."""
-    found = min(parts, key=lambda pair: pair[0].window_s or 0.0, default=None)
-    return None if found is None else found[1]
-
-
-def _power_channel(
-    part: PowerBehaviour, readings: Readings, reach: PowerRange, short: Readings | None
-) -> Channel:
-    share = part.share_seen
+def _power_channel(readings: Readings, reach: PowerRange, finest: Readings | None) -> Channel:
+    share, all_seen = readings.share_seen, readings.share_seen == 1.0
     return Channel(
         "power",
-        part.quantity,
-        power_knots(readings, part.window_s),
+        readings.behaviour.quantity,
+        power_knots(readings),
         reach,
-        sampled=None if share == 1.0 else readings,
-        share_seen=share or 0.0,
-        smear_s=part.window_s or 0.0 if share == 1.0 else 0.0,
-        short=short,
-        within=(Within(readings, part.window_s or 0.0),)
-        if share is not None and share < 1.0
-        else (),
+        sampled=None if all_seen else readings,
+        share_seen=share,
+        smear_s=readings.window_s if all_seen else 0.0,
+        short=finest,
+        within=(readings,) if 0 < share < 1 else (),
     )
 
 
 def _counter_channel(
     knots: Knots,
     behaviour: Behaviour,
-    parts: Sequence[tuple[PowerBehaviour, Readings]],
+    parts: Sequence[Readings],
     reach: PowerRange,
+    finest: Readings | None,
 ) -> Channel | None:
     if len(knots) < 2:
         return None
-    short = tuple(
-        Within(readings, part.window_s)
-        for part, readings in parts
-        if part.window_s is not None and part.window_s < 0.5 * knots.spacing_s
-    )
     channel = Channel(
         "counter",
         "energy_counter_j",
         knots,
         reach,
         nature=behaviour.counter,
-        within=short,
-        short=_finest(parts),
+        within=tuple(each for each in parts if 0 < each.window_s < 0.5 * knots.spacing_s),
+        short=finest,
     )
     if behaviour.counter == "independent":
         lag_s = behaviour.counter_lag_s
@@ -273,25 +256,27 @@ def _counter_channel(
             return replace(channel, delay_s=USUAL_LAG_S)
         return replace(channel, knots=knots.earlier(lag_s), late_s=0.0)
     # What it may be, or is, the sum of: readings that do not see all, the finest of them.
-    sources = [pair for pair in parts if not _sees_all(pair[0]) or pair[0].window_s is None]
-    sources = sources or [pair for pair in parts if (pair[0].window_s or 0.0) < 0.5]
+    sources = [each for each in parts if each.share_seen < 1.0]
+    sources = sources or [each for each in parts if each.window_s < 0.5]
     if not sources:
         return channel
-    part, readings = min(sources, key=lambda pair: pair[0].window_s or 0.0)
+    source = min(sources, key=lambda each: each.window_s)
+    all_seen = source.share_seen == 1.0
     # A reading is held for a period after it was a mean over its window.
-    period_s = part.update_period_s or readings.spacing_s
-    delay_s = (period_s + (part.window_s or 0.0)) / 2
-    # A reading that holds half a step is held for a period: a quarter of that at worst. Where
-    # readings see but part of the time their sampling error has it.
-    smear_s = 2 * period_s if part.share_seen == 1.0 else period_s
-    sampled = None if part.share_seen == 1.0 else readings
-    share = part.share_seen or 0.0
+    period_s = source.behaviour.update_period_s or source.spacing_s
+    delay_s = (period_s + source.window_s) / 2
+    channel = replace(
+        channel,
+        sampled=None if all_seen else source,
+        share_seen=source.share_seen,
+        # A reading that holds half a step is held for a period: a quarter of that at worst. Where
+        # readings see but part of the time their sampling error has it.
+        smear_s=2 * period_s if all_seen else period_s,
+        blind_s=source.window_s,
+    )
     if behaviour.counter == "sum":
-        # Its readings, held until the next, are steps of their own: only the power range bounds
-        # what lies between.
-        moved = replace(channel, knots=knots.earlier(delay_s), late_s=delay_s, early_s=delay_s)
-        moved = replace(moved, within=(), sampled=sampled, share_seen=share)
-        return replace(moved, smear_s=smear_s, blind_s=part.window_s or 0.0)
-    late_s = max(channel.late_s, 2 * delay_s)
-    sparse = replace(channel, sampled=sampled, share_seen=share, smear_s=smear_s)
-    return replace(sparse, delay_s=delay_s, late_s=late_s, blind_s=part.window_s or 0.0)
+        # Its readings, held until the next, are steps of their own: they do not show what lies
+        # between the counter's.
+        moved = knots.earlier(delay_s)
+        return replace(channel, knots=moved, within=(), late_s=delay_s, early_s=delay_s)
+    return replace(channel, delay_s=delay_s, late_s=max(channel.late_s, 2 * delay_s))

@@ -17,11 +17,11 @@ from llenergymeasure.energy.knots import Floats, Knots
 from llenergymeasure.energy.readings import (
     Source,
     blank_reading,
+    disjoint,
     missing_reading,
     open_sources,
 )
 from llenergymeasure.energy.rest import PhaseSpan
-from llenergymeasure.energy.sums import overlap
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.results.record import NodeEnergy, Reading
 from llenergymeasure.sensors.base import SensorInfo
@@ -163,7 +163,7 @@ def node_energy(
         calibration: of the node's meter too, by the device ``node``.
     """
     sources, _ = open_sources(samples, info, window, phases, calibration, None)
-    devices = _disjoint(measured)
+    devices = disjoint([each for each in measured if each.info.kind == "measured"], window)
     if not sources:
         missing = missing_reading(samples, info)
         return [missing], NodeEnergy(unavailable=missing.unavailable)
@@ -191,19 +191,6 @@ def node_energy(
         notes=list(_notes(source.channel, window, aligned)),
     )
     return readings, _beside(record, [each.reading(*window, headline=True) for each in devices])
-
-
-def _disjoint(measured: Sequence[Source]) -> list[Source]:
-    """Return the sources whose energies the node's holds, none of them twice."""
-    chosen: list[Source] = []
-    for each in measured:
-        info = each.info
-        if info.kind == "measured" and not any(
-            overlap(info.device, info.scope, other.info.device, other.info.scope)
-            for other in chosen
-        ):
-            chosen.append(each)
-    return chosen
 
 
 def _reading(

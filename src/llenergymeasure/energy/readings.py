@@ -229,14 +229,14 @@ def choose(
             _rank(source.info.sensor),
         ),
     )
-    cards = best.info.scope in CARD_SCOPES and asked is None
+    cards = best.info.scope in CARD_SCOPES
     same = [
         source
         for source in candidates
         if source.info.sensor == best.info.sensor
         and (asked is not None or (source.info.scope in CARD_SCOPES) == cards)
     ]
-    if cards or (asked is not None and best.info.scope in CARD_SCOPES):
+    if cards:
         read = {source.info.device for source in same}
         unread = [
             each
@@ -248,10 +248,17 @@ def choose(
         if unread:
             reasons_text = "; ".join(f"{each.device}: {each.unavailable}" for each in unread)
             return [], f"a GPU of the run could not be read: {reasons_text}"
-    return _disjoint(same, window), None
+    return disjoint(same, window), None
 
 
-def _disjoint(candidates: Sequence[Source], window: tuple[int, int]) -> list[Source]:
+def disjoint(candidates: Sequence[Source], window: tuple[int, int]) -> list[Source]:
+    """Return the sources whose energies add up: of each device one, and none of them twice.
+
+    Args:
+        candidates: of each device the better channel first; the first that covers the window is
+            taken.
+        window: in CLOCK_MONOTONIC ns.
+    """
     chosen: list[Source] = []
     for source in sorted(candidates, key=lambda each: _SCOPE_ORDER.index(each.info.scope)):
         first = next(

@@ -9,11 +9,10 @@ to the window's energy. How much each step took is what the powers of prefill an
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from llenergymeasure.energy.batches import Batch, BatchEnergy
+from llenergymeasure.energy.batches import Batch, PartEnergy
 from llenergymeasure.energy.knots import Floats
 from llenergymeasure.energy.split import NoSplit, TokenEnergy
 from llenergymeasure.energy.window import COVERAGE_FACTOR
@@ -22,21 +21,12 @@ from llenergymeasure.units import NS_PER_S
 STEPS_UNKNOWN = "the engine does not say in which steps a request had its tokens"
 
 
-@dataclass(frozen=True)
-class RequestEnergy:
-    """The energy of a request, with the half width of its 95 % interval, or why there is none."""
-
-    energy_j: float | None = None
-    u95_j: float | None = None
-    unavailable: str | None = None
-
-
 def request_energies(
     window_j: float | None,
     batches: Sequence[Batch],
-    energies: Sequence[BatchEnergy],
+    energies: Sequence[PartEnergy],
     split: TokenEnergy | NoSplit | None,
-) -> tuple[tuple[RequestEnergy, ...], ...]:
+) -> tuple[tuple[PartEnergy, ...], ...]:
     """Return the energy of each request of each batch.
 
     Args:
@@ -58,32 +48,32 @@ def request_energies(
 
 def _of_batch(
     batch: Batch,
-    energy: BatchEnergy,
+    energy: PartEnergy,
     split: TokenEnergy | NoSplit | None,
     middle_s: float,
     scale: float,
-) -> list[RequestEnergy]:
+) -> list[PartEnergy]:
     count = batch.requests
     if energy.energy_j is None:
-        return [RequestEnergy(unavailable=energy.unavailable)] * count
+        return [PartEnergy(unavailable=energy.unavailable)] * count
     if count > 1 and batch.prefill_end_ns is None:
-        return [RequestEnergy(unavailable=STEPS_UNKNOWN)] * count
+        return [PartEnergy(unavailable=STEPS_UNKNOWN)] * count
     if len(set(batch.lengths)) == 1:  # alike in all steps, whatever each took
         shares, errors = np.full(count, 1 / count), np.zeros(count)
     elif len(batch.steps_ns) != max(out for _, out in batch.lengths):
-        return [RequestEnergy(unavailable=STEPS_UNKNOWN)] * count
+        return [PartEnergy(unavailable=STEPS_UNKNOWN)] * count
     elif isinstance(split, TokenEnergy):
         shares, errors = _shares(batch, split, middle_s)
     else:
         reason = "prefill and decode cannot be separated" if split is None else split.reason
-        return [RequestEnergy(unavailable=reason)] * count
+        return [PartEnergy(unavailable=reason)] * count
     energy_j = scale * energy.energy_j
     if energy.u95_j is None:
-        return [RequestEnergy(energy_j * share) for share in shares.tolist()]
+        return [PartEnergy(energy_j * share) for share in shares.tolist()]
     # What is not in any batch is shared by convention, and as unsure as it is much.
     whole_u95_j = math.hypot(scale * energy.u95_j, (scale - 1) * energy.energy_j)
     return [
-        RequestEnergy(energy_j * share, math.hypot(whole_u95_j * share, energy_j * error))
+        PartEnergy(energy_j * share, math.hypot(whole_u95_j * share, energy_j * error))
         for share, error in zip(shares.tolist(), errors.tolist(), strict=True)
     ]
 

@@ -7,13 +7,14 @@ What it draws there is known in one of two ways:
 - next to rest: where the caller left the device without work next to the end (a margin), the energy
   at the end is that of a knot in the margin, less or plus the margin's own power up to the end. At
   the closing end the knot is taken late enough for a counter that lags;
-- elsewhere it is interpolated. How far the truth may lie off the line is estimated from how much
-  power varies around the end, and bounded by the range that the device's power can move in.
+- elsewhere it is interpolated. How far the truth may lie off the curve is estimated from how far
+  it lies off at knots and readings around the end, and bounded by the range of the device's power.
+  Where work begins or ends, what it draws next to the end is held against the curve as well.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,11 +26,10 @@ COVERAGE_FACTOR = 1.96
 LAG_ALLOWANCE_S = 0.1
 """How late a counter of unknown lag may count: one update period of all cards seen so far."""
 
-_AROUND_S = 2.0
-"""Half width of the stretch that shows how much power varies around an end."""
-
-_OFF_LINE = 0.45
-"""Energy off the line between two knots over (rms deviation of power times knot distance), in the
+_AROUND = 5
+"""How many knots on either side of an end show what power does there."""
+_OFF_CURVE = 0.45
+"""Energy off the curve between two knots over (rms deviation of power times knot distance), in the
 middle between them: 1/4 for a square wave of the knots' period, more for what comes in bursts."""
 
 _UNREST = 0.15
@@ -49,14 +49,6 @@ class Margin:
 
 
 @dataclass(frozen=True)
-class Within:
-    """Power readings that are means over a window shorter than the knots' distance."""
-
-    readings: Readings
-    window_s: float
-
-
-@dataclass(frozen=True)
 class End:
     """The energy at one end of a window.
 
@@ -64,7 +56,7 @@ class End:
         energy_j: cumulative, from the knots' zero.
         standard_j: its standard uncertainty.
         bound_j: what no load within the power range exceeds.
-        doubt_j: how far the work contradicts a rest next to it.
+        doubt_j: how far it is off at most, at both ends the same way, where work begins or ends.
     """
 
     energy_j: float
@@ -79,7 +71,7 @@ def window_energy(
     end_s: float,
     power_range: PowerRange,
     *,
-    within: Sequence[Within] = (),
+    within: Sequence[Readings] = (),
     margins: tuple[Margin | None, Margin | None] = (None, None),
     late_s: float = LAG_ALLOWANCE_S,
     early_s: float = 0.0,
@@ -92,17 +84,20 @@ def window_energy(
         end_s: its end.
         power_range: between which powers the device stays.
         within: power readings that are means over less than half of the knots' distance: they
-            show how power varies between knots. Without any only the power range bounds that.
-        margins: stretches without work before the start and after the end.
+            show how power varies between knots.
+        margins: stretches without work before the start and after the end, however short; None
+            where work goes on.
         late_s: how late the energy may be counted at most.
         early_s: how early, where the knots were moved by a mean delay.
     """
+    seen = _Seen(knots, power_range, tuple(within))
     work_w = knots.power_w[(knots.t_s[:-1] >= start_s) & (knots.t_s[1:] <= end_s)]
     if len(work_w) == 0:
         work_w = np.diff(knots.at(np.array([start_s, end_s]))) / max(end_s - start_s, 1e-9)
     start, end = (
-        _beside_rest(knots, (t_s, other_s), margin, off_s, work_w, power_range, within)
-        or _between_knots(knots, t_s, power_range, within)
+        seen.between_knots(t_s)
+        if margin is None
+        else seen.beside_rest((t_s, other_s), margin, off_s, work_w)
         for t_s, other_s, margin, off_s in (
             (start_s, end_s, margins[0], early_s),
             (end_s, start_s, margins[1], late_s),
@@ -111,158 +106,206 @@ def window_energy(
     # The ends are independent (GUM 5.1.2), and never further off than their bounds.
     bound_j = start.bound_j + end.bound_j
     u95_j = COVERAGE_FACTOR * math.hypot(start.standard_j, end.standard_j)
-    # What two marks are early and late by, both add.
+    # From rest to work and back both ends are off the same way: that adds.
     u95_j += start.doubt_j + end.doubt_j
     return end.energy_j - start.energy_j, min(u95_j, bound_j), bound_j
 
 
-def _at_rest(
-    knots: Knots, low_s: float, high_s: float, work_w: Floats, within: Sequence[Within]
-) -> bool:
-    """Return whether a stretch is at rest: work that goes on there makes it none.
+@dataclass(frozen=True)
+class _Seen:
+    """What there is to determine the energy at an end from; see ``window_energy``.
 
-    Args:
-        knots: the energy.
-        low_s: where the stretch begins.
-        high_s: where it ends.
-        work_w: the powers between the window's knots.
-        within: as of ``window_energy``.
+    The methods take an end, in s on the knots' scale, or ``ends_s``: it and the window's other one.
     """
-    inside = (knots.t_s >= low_s) & (knots.t_s <= high_s)
-    powers_w = [np.diff(knots.energy_j[inside]) / np.diff(knots.t_s[inside])]
-    for part in within:
-        # A reading is one of the margin if all that it may be a mean over lies there.
-        each = part.readings
-        near = each.t_s - each.half_s >= low_s + part.window_s
-        near &= each.t_s + each.half_s <= high_s
-        powers_w.append(each.power_w[near])
-    seen_w = np.concatenate(powers_w)
-    if len(seen_w) == 0:
-        return False
-    level_w, range_w = float(np.mean(seen_w)), float(np.ptp(seen_w))
-    least_w, most_w = float(work_w.min()), float(work_w.max())
-    below = level_w <= (1 - _UNREST) * least_w
-    flat = range_w <= _FLAT * (most_w - least_w) and level_w <= (least_w + most_w) / 2
-    return range_w <= _UNREST * level_w and (below or flat)
 
+    knots: Knots
+    power_range: PowerRange
+    within: tuple[Readings, ...]
 
-def _beside_rest(
-    knots: Knots,
-    ends_s: tuple[float, float],
-    margin: Margin | None,
-    off_s: float,
-    work_w: Floats,
-    power_range: PowerRange,
-    within: Sequence[Within],
-) -> End | None:
-    """Return the energy at an end from the rest next to it; None if too little is known of that.
+    def beside_rest(
+        self, ends_s: tuple[float, float], margin: Margin, off_s: float, work_w: Floats
+    ) -> End:
+        """Return the energy at an end from the rest next to it.
 
-    Args:
-        knots: the energy.
-        ends_s: the end, and the window's other one.
-        margin: what is said to be rest next to it, if anything is.
-        off_s: so much of the margin next to the end may hold the work's energy.
-        work_w: the powers between the window's knots.
-        power_range: as of ``window_energy``.
-        within: likewise.
-    """
-    if margin is None:
-        return None
-    t_s, other_s = ends_s
-    before = t_s < other_s
-    from_s = margin.start_s if before else t_s + off_s
-    to_s = t_s - off_s if before else margin.end_s
-    inside = np.flatnonzero((knots.t_s >= from_s) & (knots.t_s <= to_s))
-    if len(inside) < 2 or not _at_rest(knots, from_s, to_s, work_w, within):
-        return None
-    t, energy_j = knots.t_s[inside], knots.energy_j[inside]
-    levels_w = np.diff(energy_j) / np.diff(t)
-    near = -1 if before else 0
-    level_w = float(levels_w[near])
-    gap_s = float(t_s - t[near])
-    # One level is known as well as its two moments are; several show how steady the rest is.
-    spread_w = float(np.ptp(levels_w)) / 2 if len(levels_w) > 1 else 0.05 * abs(level_w)
-    half_s = float(knots.half_s[inside].mean())
-    timing_w = abs(level_w) * half_s / float(np.diff(t)[near])
-    unsure_j = math.hypot(spread_w, timing_w) * abs(gap_s) + level_w * half_s / math.sqrt(3)
-    rest_j = float(energy_j[near]) + level_w * gap_s
-    doubt_j = _unexplained(knots, ends_s, rest_j, power_range, within)
-    farthest_w = max(power_range.high_w - level_w, level_w - power_range.low_w, 0.0)
-    return End(rest_j, unsure_j, farthest_w * abs(gap_s), doubt_j)
+        Args:
+            ends_s: the end, and the window's other one.
+            margin: what is said to be rest next to it.
+            off_s: so much of the margin next to the end may hold the work's energy.
+            work_w: the powers between the window's knots.
+        """
+        knots, t_s = self.knots, ends_s[0]
+        before = t_s < ends_s[1]
+        from_s = margin.start_s if before else t_s + off_s
+        to_s = t_s - off_s if before else margin.end_s
+        inside = np.flatnonzero((knots.t_s >= from_s) & (knots.t_s <= to_s))
+        if len(inside) < 2:
+            return self.at_change(ends_s)
+        if not self.at_rest(from_s, to_s, work_w):
+            return self.between_knots(t_s)
+        t, energy_j = knots.t_s[inside], knots.energy_j[inside]
+        levels_w = np.diff(energy_j) / np.diff(t)
+        near = -1 if before else 0
+        level_w = float(levels_w[near])
+        gap_s = float(t_s - t[near])
+        # One level is known as well as its two moments are; several show how steady the rest is.
+        spread_w = float(np.ptp(levels_w)) / 2 if len(levels_w) > 1 else 0.05 * abs(level_w)
+        half_s = float(knots.half_s[inside].mean())
+        timing_w = abs(level_w) * half_s / float(np.diff(t)[near])
+        unsure_j = math.hypot(spread_w, timing_w) * abs(gap_s) + level_w * half_s / math.sqrt(3)
+        rest_j = float(energy_j[near]) + level_w * gap_s
+        reach = self.power_range
+        farthest_w = max(reach.high_w - level_w, level_w - reach.low_w, 0.0)
+        return End(rest_j, unsure_j, farthest_w * abs(gap_s), self.unexplained(ends_s, rest_j))
 
+    def at_rest(self, low_s: float, high_s: float, work_w: Floats) -> bool:
+        """Return whether a stretch is at rest: work that goes on there makes it none."""
+        inside = (self.knots.t_s >= low_s) & (self.knots.t_s <= high_s)
+        powers_w = [np.diff(self.knots.energy_j[inside]) / np.diff(self.knots.t_s[inside])]
+        for each in self.within:
+            # A reading is one of the margin if all that it may be a mean over lies there.
+            near = each.t_s - each.half_s >= low_s + each.window_s
+            near &= each.t_s + each.half_s <= high_s
+            powers_w.append(each.power_w[near])
+        seen_w = np.concatenate(powers_w)
+        if len(seen_w) == 0:
+            return False
+        level_w, range_w = float(np.mean(seen_w)), float(np.ptp(seen_w))
+        least_w, most_w = float(work_w.min()), float(work_w.max())
+        below = level_w <= (1 - _UNREST) * least_w
+        flat = range_w <= _FLAT * (most_w - least_w) and level_w <= (least_w + most_w) / 2
+        return range_w <= _UNREST * level_w and (below or flat)
 
-def _unexplained(
-    knots: Knots,
-    ends_s: tuple[float, float],
-    rest_j: float,
-    power_range: PowerRange,
-    within: Sequence[Within],
-) -> float:
-    """Return how far off an end may be where the work contradicts the rest; 0 where it does not.
+    def unexplained(self, ends_s: tuple[float, float], rest_j: float) -> float:
+        """Return how far off an end may be where the work contradicts the rest; 0 where not.
 
-    It does where more was drawn between the work's next knot and the rest than the most power seen
-    next to the end explains: then work began early or went on in the margin, or was counted late.
-    How much of that is not the window's, the least power seen there shows.
-    """
-    t_s, other_s = ends_s
-    inner_s = t_s + math.copysign(min(_AROUND_S, abs(other_s - t_s)), other_s - t_s)
-    at = np.flatnonzero((knots.t_s >= min(t_s, inner_s)) & (knots.t_s <= max(t_s, inner_s)))
-    if len(at) < 2:
-        return 0.0
-    first = int(at[0] if t_s < other_s else at[-1])
-    apart_s = abs(float(knots.t_s[first]) - t_s)
-    drawn_j = abs(float(knots.energy_j[first]) - rest_j)
-    powers_w = [np.diff(knots.energy_j[at]) / np.diff(knots.t_s[at])]
-    low_s, high_s = float(knots.t_s[at[0]]), float(knots.t_s[at[-1]])
-    for part in within:
-        each = part.readings
-        powers_w.append(each.power_w[(each.t_s - part.window_s >= low_s) & (each.t_s <= high_s)])
-    seen_w = np.concatenate(powers_w)
-    most_w = float(seen_w.max())
-    window_s = min((part.window_s for part in within), default=knots.spacing_s)
-    # Pulses shorter than what was seen may have been above it.
-    hidden_j = min(
-        power_range.excess(most_w) * window_s / math.sqrt(12),
-        max(power_range.high_w - most_w, 0.0) * apart_s / math.sqrt(3),
-    )
-    timing_j = most_w * float(knots.half_s[first])
-    if drawn_j <= most_w * apart_s + COVERAGE_FACTOR * hidden_j + timing_j:
-        return 0.0
-    return drawn_j - float(seen_w.min()) * apart_s
+        It does where more was drawn between the work's next knot and the rest than the most power
+        seen next to the end explains: then work began early or went on in the margin, or was
+        counted late. How much of that is not the window's, the least power seen there shows.
+        """
+        found = self.work_next_to(ends_s, _AROUND)
+        if found is None:
+            return 0.0
+        first, seen_w = found
+        apart_s = abs(float(self.knots.t_s[first]) - ends_s[0])
+        drawn_j = abs(float(self.knots.energy_j[first]) - rest_j)
+        most_w = float(seen_w.max())
+        # Pulses shorter than what was seen may have been above it.
+        hidden_j = self.hidden(most_w, self.knots.spacing_s, apart_s)
+        timing_j = most_w * float(self.knots.half_s[first])
+        if drawn_j <= most_w * apart_s + COVERAGE_FACTOR * hidden_j + timing_j:
+            return 0.0
+        return drawn_j - float(seen_w.min()) * apart_s
 
+    def at_change(self, ends_s: tuple[float, float]) -> End:
+        """Return the energy at an end of work next to a pause too short to show itself.
 
-def _between_knots(
-    knots: Knots, t_s: float, power_range: PowerRange, within: Sequence[Within]
-) -> End:
-    """Return the energy at a moment between two knots, or a little beyond the outermost."""
-    right = int(np.clip(np.searchsorted(knots.t_s, t_s, side="right"), 1, len(knots) - 1))
-    left = right - 1
-    low_j, high_j = _possible(knots, left, right, t_s, power_range)
-    guess_j = _step(knots, left, t_s)
-    guess_j = float(knots.at(t_s)) if guess_j is None else guess_j
-    guess_j = float(np.clip(guess_j, low_j, high_j))
-    bound_j = max(high_j - guess_j, guess_j - low_j)
-    if not within:
-        return End(guess_j, bound_j / math.sqrt(3), bound_j)
-    span_s = float(knots.t_s[right] - knots.t_s[left])
-    x = float(np.clip((t_s - knots.t_s[left]) / span_s, 0.0, 1.0))
-    # Off the line by nothing at a knot and most between two, like a bridge (4x(1-x) at its square).
-    nearest = left if x < 0.5 else right
-    distance_s = abs(t_s - float(knots.t_s[nearest]))
-    stray_w = max(_variation(knots, t_s, within), _step_w(knots, left) / 4)
-    off_j = min(_OFF_LINE * span_s * math.sqrt(4 * x * (1 - x)), 2 * distance_s) * stray_w
-    mean_w = abs(float(knots.energy_j[right] - knots.energy_j[left])) / span_s
-    # What is shorter than a reading's window, the readings do not show: pulses of just that length.
-    window_s = min(each.window_s for each in within)
-    farthest_w = max(power_range.high_w - mean_w, mean_w - power_range.low_w, 0.0)
-    hidden_j = min(
-        power_range.excess(mean_w) * min(window_s, span_s) / math.sqrt(12),
-        farthest_w * distance_s / math.sqrt(3),
-    )
-    timing_j = mean_w * float(knots.half_s[nearest]) / math.sqrt(3)
-    beyond_j = 0.0 if knots.t_s[0] <= t_s <= knots.t_s[-1] else bound_j / math.sqrt(3)
-    standard_j = math.sqrt(off_j**2 + hidden_j**2 + timing_j**2 + beyond_j**2)
-    return End(guess_j, min(standard_j, bound_j / math.sqrt(3)), bound_j)
+        The curve through the knots smears what changes there. What the work may have drawn between
+        the end and its next knot is what it was seen to draw there, from the least to the most.
+        """
+        curve = self.between_knots(ends_s[0])
+        found = self.work_next_to(ends_s, 2)
+        if found is None:
+            return replace(curve, doubt_j=curve.bound_j)
+        first, seen_w = found
+        inside_s = abs(float(self.knots.t_s[first]) - ends_s[0])
+        possible_j = np.array([seen_w.min(), seen_w.max()]) * inside_s
+        by_curve_j = abs(curve.energy_j - float(self.knots.energy_j[first]))
+        return replace(curve, doubt_j=float(np.max(np.abs(possible_j - by_curve_j))))
+
+    def work_next_to(
+        self, ends_s: tuple[float, float], stretches: int
+    ) -> tuple[int, Floats] | None:
+        """Return the first knot from an end into the window, and the powers seen next to the end.
+
+        They are of so many stretches between knots, and of the readings there. None if there are
+        not two knots in the window.
+        """
+        knots, end_s = self.knots, ends_s[0]
+        at = np.flatnonzero((knots.t_s >= min(ends_s)) & (knots.t_s <= max(ends_s)))
+        begins = end_s < ends_s[1]
+        at = at[: stretches + 1] if begins else at[-stretches - 1 :]
+        if len(at) < 2:
+            return None
+        low_s, high_s = (end_s, knots.t_s[at[-1]]) if begins else (knots.t_s[at[0]], end_s)
+        seen_w = [np.diff(knots.energy_j[at]) / np.diff(knots.t_s[at])]
+        seen_w += [
+            each.power_w[(each.t_s - each.window_s >= low_s) & (each.t_s <= high_s)]
+            for each in self.within
+        ]
+        return int(at[0] if begins else at[-1]), np.concatenate(seen_w)
+
+    def between_knots(self, t_s: float) -> End:
+        """Return the energy at a moment between two knots, or a little beyond the outermost."""
+        knots = self.knots
+        right = int(np.clip(np.searchsorted(knots.t_s, t_s, side="right"), 1, len(knots) - 1))
+        left = right - 1
+        low_j, high_j = _possible(knots, left, right, t_s, self.power_range)
+        guess_j = float(np.clip(knots.at(t_s), low_j, high_j))
+        bound_j = max(high_j - guess_j, guess_j - low_j)
+        span_s = float(knots.t_s[right] - knots.t_s[left])
+        x = float(np.clip((t_s - knots.t_s[left]) / span_s, 0.0, 1.0))
+        # Off by nothing at a knot and most between two, as a bridge is: its square by 4x(1-x).
+        nearest = left if x < 0.5 else right
+        distance_s = abs(t_s - float(knots.t_s[nearest]))
+        off_s = min(_OFF_CURVE * span_s * math.sqrt(4 * x * (1 - x)), 2 * distance_s)
+        off_j = off_s * self.variation(left)
+        mean_w = abs(float(knots.energy_j[right] - knots.energy_j[left])) / span_s
+        timing_j = mean_w * float(knots.half_s[nearest]) / math.sqrt(3)
+        beyond_j = 0.0 if knots.t_s[0] <= t_s <= knots.t_s[-1] else bound_j / math.sqrt(3)
+        hidden_j = self.hidden(mean_w, span_s, distance_s)
+        standard_j = math.sqrt(off_j**2 + hidden_j**2 + timing_j**2 + beyond_j**2)
+        return End(guess_j, min(standard_j, bound_j / math.sqrt(3)), bound_j)
+
+    def hidden(self, mean_w: float, span_s: float, distance_s: float) -> float:
+        """Return how far pulses that nothing shows take the energy off, a standard uncertainty.
+
+        The knots do not show pulses shorter than their distance, nor readings those shorter than
+        their window. Over all of the power range they let the energy run off its mean by
+        ``excess`` times their period, evenly spread over that: a variance of a twelfth of the
+        square (GUM 4.3.7), once for the end and once for the knots that it lies between. Next to a
+        knot only the time to it is left.
+
+        Where readings show what is longer, how high pulses are that they do not show is anything
+        between none and all of the range: the mean square of that share is a third. Without any
+        nothing speaks against all of it.
+
+        Args:
+            mean_w: what the device draws there.
+            span_s: the distance of the knots there.
+            distance_s: the time to the next knot.
+        """
+        reach = self.power_range
+        blind_s = min((span_s, *(each.window_s for each in self.within)))
+        farthest_w = max(reach.high_w - mean_w, mean_w - reach.low_w, 0.0)
+        pulses_j = reach.excess(mean_w) * blind_s / math.sqrt(6)
+        next_j = farthest_w * distance_s / math.sqrt(3)
+        return min(pulses_j, next_j) / (math.sqrt(3) if self.within else 1.0)
+
+    def variation(self, left: int) -> float:
+        """Return how far power strays from the curve through the knots around a place, in W.
+
+        Each knot shows it against the curve through every other one, and readings between knots
+        do, root mean square. What is drawn between the two knots beyond what is on either side of
+        them is a pulse, which may have been anywhere between.
+        """
+        near = self.knots.some(slice(max(left - _AROUND, 0), left + _AROUND + 2))
+        strays: list[Floats] = []
+        for first in (0, 1) if len(near) > 3 else ():
+            coarse, between = near.some(slice(first, None, 2)), near.some(slice(1 - first, None, 2))
+            inner = (between.t_s > coarse.t_s[0]) & (between.t_s < coarse.t_s[-1])
+            off_j = (between.energy_j - coarse.at(between.t_s))[inner]
+            strays.append(off_j / near.spacing_s)
+        for each in self.within:
+            inside = (each.t_s - each.window_s >= near.t_s[0]) & (each.t_s <= near.t_s[-1])
+            t_s = each.t_s[inside]
+            mean_w = (near.at(t_s) - near.at(t_s - each.window_s)) / each.window_s
+            strays.append(each.power_w[inside] - mean_w)
+        most = max((float(np.mean(each**2)) for each in strays if len(each)), default=0.0)
+        if left < 1 or left + 2 >= len(self.knots):
+            return math.sqrt(most)
+        before_w, here_w, after_w = self.knots.some(slice(left - 1, left + 3)).power_w.tolist()
+        pulse_w = max(here_w - max(before_w, after_w), min(before_w, after_w) - here_w)
+        return max(math.sqrt(most), float(pulse_w))
 
 
 def _possible(
@@ -284,58 +327,3 @@ def _possible(
     plain_j = float(knots.at(t_s))
     # Knots that show more or less than the device can draw leave only their own line.
     return min(low_j, plain_j), max(high_j, plain_j)
-
-
-def _step(knots: Knots, left: int, t_s: float) -> float | None:
-    """Return the energy where power steps once between two knots; None if it does not.
-
-    Where power is level over two knots before and over two after, the energy between the two
-    knots shows when it stepped.
-    """
-    if left < 2 or left + 4 > len(knots):
-        return None
-    around = slice(left - 2, left + 4)
-    powers_w = np.diff(knots.energy_j[around]) / np.diff(knots.t_s[around])
-    older_w, before_w, here_w, after_w, newer_w = (float(power_w) for power_w in powers_w)
-    step_w = after_w - before_w
-    if (
-        abs(step_w) < 0.15 * max(before_w, after_w)
-        or max(abs(older_w - before_w), abs(newer_w - after_w)) > 0.03 * abs(step_w)
-        or not 0.0 <= (here_w - before_w) / step_w <= 1.0
-    ):
-        return None
-    start_s, end_s = float(knots.t_s[left]), float(knots.t_s[left + 1])
-    step_s = end_s - (here_w - before_w) / step_w * (end_s - start_s)
-    if t_s <= step_s:
-        return float(knots.energy_j[left]) + before_w * (t_s - start_s)
-    return float(knots.energy_j[left + 1]) - after_w * (end_s - t_s)
-
-
-def _step_w(knots: Knots, left: int) -> float:
-    """Return by how much power differs between the knots before a knot and after the next one.
-
-    One step by so much, anywhere between the two, strays from the line by a quarter of it at most.
-    """
-    if left < 1 or left + 2 >= len(knots):
-        return 0.0
-    before_j, after_j = np.diff(knots.energy_j[left - 1 : left + 3])[[0, 2]]
-    before_s, after_s = np.diff(knots.t_s[left - 1 : left + 3])[[0, 2]]
-    return abs(float(after_j / after_s - before_j / before_s))
-
-
-def _variation(knots: Knots, t_s: float, within: Sequence[Within]) -> float:
-    """Return how far power strays from its mean between knots around a moment, rms, in W."""
-    around = (knots.t_s >= t_s - _AROUND_S) & (knots.t_s <= t_s + _AROUND_S)
-    power_w = np.diff(knots.energy_j[around]) / np.diff(knots.t_s[around])
-    # Power that differs from one stretch to the next also differs within one.
-    strays: list[Floats] = [np.diff(power_w) / math.sqrt(2)] if len(power_w) > 1 else []
-    for each in (part.readings for part in within):
-        near = (each.t_s >= t_s - _AROUND_S) & (each.t_s <= t_s + _AROUND_S)
-        near &= (each.t_s > knots.t_s[0]) & (each.t_s < knots.t_s[-1])
-        right = np.clip(np.searchsorted(knots.t_s, each.t_s[near]), 1, len(knots) - 1)
-        mean_w = (knots.energy_j[right] - knots.energy_j[right - 1]) / (
-            knots.t_s[right] - knots.t_s[right - 1]
-        )
-        strays.append(each.power_w[near] - mean_w)
-    squares = [float(np.mean(each**2)) for each in strays if len(each)]
-    return math.sqrt(max(squares, default=0.0))

@@ -25,6 +25,9 @@ from llenergymeasure.run.result.run_energy import run_energy
 from llenergymeasure.run.result.traffic_result import ServedRun
 from llenergymeasure.sensors.behaviour import Characterised
 
+_KNOWS_SENSORS = 2
+"""Since this method a record holds what probes had found in the way it is read today."""
+
 _IN_PROPORTION = (
     "power_mean_w",
     "per_output_token_j",
@@ -78,7 +81,7 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
     requests = read_parquet(folder.requests)
     window = (result.window.start_monotonic_ns, result.window.end_monotonic_ns)
     details = result.provenance.get("validity_details") or {}
-    if result.provenance.get("energy_method") == METHOD:
+    if (result.provenance.get("energy_method") or 0) >= _KNOWS_SENSORS:
         known = [
             Characterised.from_dict(each) for each in result.provenance.get("known_sensors") or []
         ]

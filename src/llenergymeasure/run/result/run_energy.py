@@ -8,9 +8,9 @@ import pyarrow as pa
 
 from llenergymeasure.config.calibration import calibration_of
 from llenergymeasure.energy.account import METHOD, Account, account
-from llenergymeasure.energy.batches import Batch, BatchEnergy, batch_energies
+from llenergymeasure.energy.batches import Batch, PartEnergy, batch_energies
 from llenergymeasure.energy.footprint import Declared, footprint
-from llenergymeasure.energy.requests import RequestEnergy, request_energies
+from llenergymeasure.energy.requests import request_energies
 from llenergymeasure.energy.rest import PhaseSpan
 from llenergymeasure.energy.split import POOR_FIT, NoSplit, TokenEnergy, split_energy
 from llenergymeasure.recording.cost import recorder_cost
@@ -34,15 +34,15 @@ class RunEnergy:
 
     account: Account
     record: Energy
-    batches: tuple[BatchEnergy, ...]
-    requests: tuple[tuple[RequestEnergy, ...], ...]
+    batches: tuple[PartEnergy, ...]
+    requests: tuple[tuple[PartEnergy, ...], ...]
     provenance: dict[str, Any]
 
     def with_batches(self, requests: pa.Table) -> pa.Table:
         """Return the table of requests with each one's energy, and that of its batch."""
         numbers = requests["batch"].to_pylist()
         places = [iter(members) for members in self.requests]
-        energies: Sequence[Sequence[BatchEnergy | RequestEnergy]] = (
+        energies: Sequence[Sequence[PartEnergy]] = (
             [self.batches[number] for number in numbers],
             [next(places[number]) for number in numbers],
         )
