@@ -11,7 +11,7 @@ from meter_recording import SteppedClock
 from llenergymeasure.energy.account import account
 from llenergymeasure.energy.batches import Batch
 from llenergymeasure.energy.characterise import characterise as find_behaviour
-from llenergymeasure.energy.split import NoSplit, split_energy
+from llenergymeasure.energy.prefill_decode import NoSplit, split_energy
 from llenergymeasure.machine.gpus.inventory import Inventory
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.sensors import behaviour, rapl

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from llenergymeasure.api.calibrate import calibrate
 from llenergymeasure.config.calibration import read_calibration
-from llenergymeasure.energy.against import Surely
+from llenergymeasure.energy.against_meter import Surely
 from llenergymeasure.errors import LlemError
 from llenergymeasure.recording.samples import write_samples
 from nvml_sim import sim

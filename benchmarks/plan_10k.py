@@ -34,7 +34,7 @@ SHAPES = {
 PROGRAM = """
 import sys
 from pathlib import Path
-from llenergymeasure.workload.studies import load_study
+from llenergymeasure.workload.load_study import load_study
 from llenergymeasure.cli.plan import plan_lines
 from llenergymeasure.plan import make_plan
 plan = make_plan(load_study(Path(sys.argv[1])))

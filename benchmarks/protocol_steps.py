@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from single_runs import make_spec, run_spec
 
 from llenergymeasure.plan import make_plan
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 
 WINDOW_S, SHORT_WINDOW_S = 2.0, 0.2
 GAP_S = 1.0

@@ -135,7 +135,7 @@ def write_study(folder: Path, count: int) -> list[tuple[str, int]]:
     }
     (folder / "study.yaml").write_text(json.dumps(study))
     from llenergymeasure.plan import make_plan
-    from llenergymeasure.workload.studies import load_study
+    from llenergymeasure.workload.load_study import load_study
 
     plan = make_plan(load_study(folder / "study.yaml"))
     return [(run.experiment, run.cycle) for run in plan.runs]

@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from llenergymeasure.analysis.serving import COVERAGE_FACTOR, LoadPoint, load_curve
+from llenergymeasure.analysis.load_curve import COVERAGE_FACTOR, LoadPoint, load_curve
 from llenergymeasure.energy.account import account
 from llenergymeasure.recording.samples import read_samples
 from llenergymeasure.run.result.traffic_result import ServedRun

@@ -10,7 +10,7 @@ from typing import Any
 
 from llenergymeasure.plan import make_plan
 from llenergymeasure.run.worker import read_spec
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llenergymeasure.analysis.serving import (
+from llenergymeasure.analysis.load_curve import (
     Knee,
     LoadPoint,
     find_knee,

@@ -14,7 +14,7 @@ from llenergymeasure.api.settings import Settings
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.plan import make_plan
 from llenergymeasure.report.page import write_report
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 from results.synthetic import make_result, write_plan, write_result
 
 SIZES = (1, 8)

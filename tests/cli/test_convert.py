@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cli.commands import called
-from llenergymeasure.workload.studies import load_study
+from llenergymeasure.workload.load_study import load_study
 
 OLD = """\
 study_name: old

@@ -12,7 +12,7 @@ from cli.commands import called
 from llenergymeasure.cli.init import QUESTIONS, study_text
 from llenergymeasure.config.strict_yaml import parse
 from llenergymeasure.plan import make_plan
-from llenergymeasure.workload.studies import load_study, study_from_mapping
+from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from support.studies import environment
 
 DEFAULTS = {each.key: each.default for each in QUESTIONS}

@@ -8,7 +8,7 @@ import pytest
 from cli.commands import called
 from llenergymeasure.config.preferences import user_configuration
 from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.workload.studies import load_study, study_from_mapping
+from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from support.studies import SMALL, write_study
 
 

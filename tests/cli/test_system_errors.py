@@ -13,7 +13,7 @@ import pytest
 from llenergymeasure.files import locked
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.workload.studies import load_study
+from llenergymeasure.workload.load_study import load_study
 from results.synthetic import make_result, write_result
 from support.studies import ROOT, SERVED, environment, llem, write_study
 

@@ -15,7 +15,7 @@ from llenergymeasure.cli.live import Live
 from llenergymeasure.plan import make_plan
 from llenergymeasure.report.text import groups_text
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 from results.synthetic import make_result, write_plan, write_result
 from support.studies import SMALL, llem, write_study
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.config.spec import RunSpec
+from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.errors import PreflightError
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.run.engine.place_pin import hold_to_pin

@@ -8,7 +8,7 @@ import pytest
 
 from llenergymeasure.config.calibration import GAIN_BAND, read_calibration, uncalibrated
 from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 
 CARD = {"gain": 0.95, "u_gain_rel": 0.01, "source": "power meter, 2026-01-05"}
 

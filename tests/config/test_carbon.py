@@ -8,7 +8,7 @@ from llenergymeasure.config.carbon import grid_of
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import make_plan
 from llenergymeasure.plan.model import Plan
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 from support.attempts import spec_of
 
 

@@ -14,7 +14,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import ENGINE_SECTIONS
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 
 WRONG = object()
 SAMPLES: dict[str, Any] = {
@@ -311,7 +311,7 @@ def hook(event, args):
     if event == "open" and "engine_parameters" in str(args[0]) and str(args[0]).endswith(".json"):
         opened.append(str(args[0]).rsplit("/", 1)[-1])
 sys.addaudithook(hook)
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 study_from_mapping({study})
 print(",".join(sorted(set(opened))))
 print(any(name in sys.modules for name in ("torch", "transformers", "vllm", "sglang")))

@@ -81,7 +81,7 @@ def test_other_addresses_are_refused(url: str) -> None:
 
 
 def test_password_in_an_address_reaches_no_message_and_no_plan() -> None:
-    from llenergymeasure.workload.studies import study_from_mapping
+    from llenergymeasure.workload.load_study import study_from_mapping
 
     addresses = ["http://user:hunter2@localhost/v1", "http://localhost/v1"]
     with pytest.raises(ConfigurationError, match=r"base_url\[0\].*no user or password") as caught:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.workload.studies import load_study
+from llenergymeasure.workload.load_study import load_study
 
 
 def test_files_beside_a_study_and_beside_its_base_are_found_from_anywhere(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import Plan, describe_plan, make_plan
-from llenergymeasure.workload.studies import load_study, study_from_mapping
+from llenergymeasure.workload.load_study import load_study, study_from_mapping
 
 SOURCES = [
     path.read_text() for path in sorted((Path(__file__).parent / "v1_19").glob("*.yaml"))

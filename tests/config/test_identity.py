@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 
 # These ids name results that people have paid for. A change here orphans them: a new setting
 # must default to null, and a changed meaning needs a new hash version.

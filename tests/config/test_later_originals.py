@@ -14,7 +14,7 @@ import yaml
 from llenergymeasure.config.convert import convert
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.workload.studies import load_study, study_from_mapping
+from llenergymeasure.workload.load_study import load_study, study_from_mapping
 
 FOLDER = Path(__file__).parent / "later_originals"
 PLANS: dict[str, Any] = json.loads((FOLDER / "plans.json").read_text())

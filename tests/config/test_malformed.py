@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.errors import EXIT_CONFIGURATION, ConfigurationError
-from llenergymeasure.workload.studies import load_study
+from llenergymeasure.workload.load_study import load_study
 from support.malformed import CASES, Bad
 
 

@@ -9,7 +9,7 @@ from llenergymeasure.config.document import parse_overrides
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.workload.studies import load_study, study_from_mapping
+from llenergymeasure.workload.load_study import load_study, study_from_mapping
 
 STUDY: dict[str, Any] = {
     "model": "tiny-llama",

@@ -7,8 +7,8 @@ import pytest
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.rules import RULES, Shape, breaches
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.workload.load_study import load_study, model_shape, study_from_mapping
 from llenergymeasure.workload.models.known import KNOWN
-from llenergymeasure.workload.studies import load_study, model_shape, study_from_mapping
 
 SHAPE = Shape(heads=12, kv_heads=4, layers=6, max_positions=2048)
 

@@ -10,7 +10,7 @@ import yaml
 
 from llenergymeasure.config.schema import schema_text, study_schema
 from llenergymeasure.plan import make_plan
-from llenergymeasure.workload.studies import load_study
+from llenergymeasure.workload.load_study import load_study
 
 ROOT = Path(__file__).parents[2]
 STUDIES = [ROOT / "config" / "config.yaml", *sorted((ROOT / "config" / "examples").glob("*.yaml"))]

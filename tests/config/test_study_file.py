@@ -10,7 +10,7 @@ from llenergymeasure.config.preferences import preferred_notify
 from llenergymeasure.config.section import RunSection
 from llenergymeasure.config.study_file import StudyFile
 from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.workload.studies import load_study
+from llenergymeasure.workload.load_study import load_study
 
 
 def write(folder: Path, name: str, text: str) -> Path:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 
 
 def study(**keys: Any) -> Study:

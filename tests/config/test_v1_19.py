@@ -9,7 +9,7 @@ from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.protocol import resolve_protocol
 from llenergymeasure.config.study import Study
 from llenergymeasure.plan import make_plan
-from llenergymeasure.workload.studies import load_study
+from llenergymeasure.workload.load_study import load_study
 
 FOLDER = Path(__file__).parent / "v1_19"
 

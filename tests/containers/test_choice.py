@@ -8,7 +8,7 @@ import pytest
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import describe_plan, make_plan
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 from support.studies import SMALL, llem, snakemake, write_study
 
 

@@ -39,13 +39,13 @@ esac
 SUPERVISOR = """
 import signal, sys, time
 from pathlib import Path
-from llenergymeasure.results.attempt import Outcome
+from llenergymeasure.results.attempt import AttemptOutcome
 from llenergymeasure.results.layout import RunFolder
 def end(status, code):
     outcome.end(folder, status, code)
     sys.exit(code)
 folder = RunFolder(Path({folder!r}))
-outcome = Outcome(1)
+outcome = AttemptOutcome(1)
 signal.signal(signal.SIGTERM, lambda *_: end("interrupted", 143))
 outcome.begin(folder)
 time.sleep({seconds})

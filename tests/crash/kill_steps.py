@@ -44,7 +44,7 @@ from llenergymeasure.files import sha256, write_bytes, write_text
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
 from llenergymeasure.results.whole import is_measured, is_whole
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 from nvml_sim import sim
 from support import serving_server
 from support.saboteur import RunView

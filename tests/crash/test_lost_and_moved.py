@@ -13,7 +13,7 @@ from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.recovery import conclude_lost
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 from support.attempts import SCRIPT, start
 from support.studies import SMALL, environment, plan_of, snakemake, write_study
 

@@ -13,7 +13,7 @@ from llenergymeasure.plan import Plan, PlannedRun, make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.whole import Damage, damage
 from llenergymeasure.workflow import manifest
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 from results.synthetic import make_result, write_result
 from support.studies import SMALL
 

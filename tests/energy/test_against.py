@@ -12,7 +12,7 @@ import pytest
 
 from llenergymeasure.api.calibrate import calibrate
 from llenergymeasure.config.calibration import Gain, read_calibration
-from llenergymeasure.energy.against import Surely
+from llenergymeasure.energy.against_meter import Surely
 from llenergymeasure.errors import ConfigurationError, MeterError
 from llenergymeasure.recording.samples import Row, make_samples, write_samples
 from llenergymeasure.sensors.base import SensorInfo

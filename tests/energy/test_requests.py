@@ -7,8 +7,8 @@ import pytest
 
 from llenergymeasure.energy.account import Account, account
 from llenergymeasure.energy.batches import Batch, PartEnergy, batch_energies
+from llenergymeasure.energy.prefill_decode import NoSplit, TokenEnergy, split_energy
 from llenergymeasure.energy.requests import STEPS_UNKNOWN, request_energies
-from llenergymeasure.energy.split import NoSplit, TokenEnergy, split_energy
 from llenergymeasure.sensors.behaviour import Behaviour
 from support import energy_card as card
 

@@ -8,7 +8,7 @@ import pytest
 from llenergymeasure.energy.account import Account, account
 from llenergymeasure.energy.batches import Batch, batch_energies
 from llenergymeasure.energy.footprint import Declared, footprint, per_1000_requests_wh
-from llenergymeasure.energy.split import POOR_FIT, NoSplit, TokenEnergy, split_energy
+from llenergymeasure.energy.prefill_decode import POOR_FIT, NoSplit, TokenEnergy, split_energy
 from llenergymeasure.sensors.behaviour import Behaviour
 from support import energy_card as card
 

@@ -263,14 +263,14 @@ MUTANTS = (
         ("analysis/test_pooling.py::test_measured_and_estimated_energy_have_no_common_mean",),
     ),
     Mutant(
-        "analysis/serving.py",
+        "analysis/load_curve.py",
         'if not in_means(run) or run["over_saturated"]:',
         "if not in_means(run):",
         "an energy per request from a server that no longer keeps up",
         ("analysis/test_serving.py",),
     ),
     Mutant(
-        "analysis/serving.py",
+        "analysis/load_curve.py",
         'held = not run["over_saturated"] and run["slo_attained"] is not False',
         'held = not run["over_saturated"]',
         "a capacity at which the promised latencies were missed",

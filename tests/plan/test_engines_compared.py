@@ -7,7 +7,7 @@ import pytest
 
 from llenergymeasure.plan import Plan, describe_plan, make_plan
 from llenergymeasure.plan.fairness import fairness, unlike, work_of
-from llenergymeasure.workload.studies import load_study, study_from_mapping
+from llenergymeasure.workload.load_study import load_study, study_from_mapping
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "examples" / "cross_backend.yaml"
 STUDY: dict[str, Any] = {

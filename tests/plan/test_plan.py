@@ -14,7 +14,7 @@ from llenergymeasure.errors import ResultsError
 from llenergymeasure.plan import Estimates, Plan, describe_plan, make_plan
 from llenergymeasure.plan.estimate import Device, Known, ModelSize, Work, limit_s, run_estimate
 from llenergymeasure.run.worker import read_spec
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 from support.attempts import spec_of
 
 STUDY: dict[str, Any] = {

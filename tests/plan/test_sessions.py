@@ -9,7 +9,7 @@ import pytest
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import Plan, describe_plan, make_plan
 from llenergymeasure.run.worker import followers, read_spec
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 
 RATES = [1, 2, 4, 8, 16, 32]
 

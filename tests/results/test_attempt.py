@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llenergymeasure.results.attempt import Outcome, attempts_begun, report_failure
+from llenergymeasure.results.attempt import AttemptOutcome, attempts_begun, report_failure
 from llenergymeasure.results.layout import RunFolder
 
 
@@ -15,10 +15,10 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def test_attempts_are_counted_by_what_they_say(folder: RunFolder) -> None:
     assert attempts_begun(folder) == 0
-    first = Outcome(1)
+    first = AttemptOutcome(1)
     first.begin(folder)
     first.end(folder, "failed", 1, {"class": "E", "message": 'it said {"status": "running"}'})
-    Outcome(2).begin(folder)
+    AttemptOutcome(2).begin(folder)
     with folder.attempts.open("a") as stream:
         stream.write('{"attempt": 3, "status": "running"')  # killed while it wrote
     assert attempts_begun(folder) == 2
@@ -29,7 +29,7 @@ def test_no_secret_is_written(folder: RunFolder, monkeypatch: pytest.MonkeyPatch
     folder.work.mkdir()
     folder.log.write_text("GET https://me:pass@proxy/ with correct-horse\n")
     message = "401 for hf_abcdefghijklmnopqrstu and correct-horse"
-    outcome = Outcome(1)
+    outcome = AttemptOutcome(1)
     outcome.begin(folder)
     outcome.end(folder, "failed", 1, {"class": "E", "message": message})
     report_failure(folder, RuntimeError(message))

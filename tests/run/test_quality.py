@@ -14,8 +14,8 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.quality import OWN_TASK
 from llenergymeasure.files import sha256
 from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.run.engine.lm_eval import _OWN_ITEMS, task_score
 from llenergymeasure.run.engine.quality import command_score, perplexity
-from llenergymeasure.run.engine.tasks import _OWN_ITEMS, task_score
 from llenergymeasure.run.result.build_result import quality_record
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.resolve import resolve_model

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from llenergymeasure.energy.split import TokenEnergy
+from llenergymeasure.energy.prefill_decode import TokenEnergy
 from llenergymeasure.results.record import Energy, Tokens
 from llenergymeasure.run.result.batch_requests import batch_tokens
 from llenergymeasure.run.result.doubts import traffic_doubts

@@ -10,7 +10,7 @@ from typing import Any
 
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.run.worker import read_spec
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 from support.studies import ROOT, SMALL, environment, living, wait_for
 
 SCRIPT = ROOT / "scripts" / "measure_pytorch.py"

@@ -272,7 +272,7 @@ def test_the_pytorch_server_answers_nobody_without_the_run_s_key(tmp_path: Path)
         warmup={"n_warmup": 1},
     )
     attempt.wait_for_phase("ramp_up")
-    port = port_of("server_process --port")
+    port = port_of("own_server --port")
     code = (
         "link = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
         "link.sendall(b'POST /v1/completions HTTP/1.1\\r\\nContent-Length: 2\\r\\n\\r\\n{}')\n"

@@ -14,9 +14,9 @@ from llenergymeasure.backends import registry
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import ConfigurationError, LlemError
 from llenergymeasure.plan import make_plan
+from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.models.tiny import tiny_llama_folder
-from llenergymeasure.workload.studies import load_study, study_from_mapping
 from llenergymeasure.workload.tokens import Tokenizer
 from support.studies import SMALL
 

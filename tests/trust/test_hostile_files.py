@@ -15,8 +15,8 @@ from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import make_plan
 from llenergymeasure.workload.arrivals_trace import read_trace
 from llenergymeasure.workload.datasets import record
+from llenergymeasure.workload.load_study import load_study
 from llenergymeasure.workload.prompts import read_dataset
-from llenergymeasure.workload.studies import load_study
 from support.memory import memory_peak
 from support.studies import write_study
 

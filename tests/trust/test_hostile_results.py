@@ -18,7 +18,7 @@ from llenergymeasure.results.layout import RUNS_NAME, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.results.row_file import read_run_row
 from llenergymeasure.results.whole import is_whole
-from llenergymeasure.workflow.calls import recall
+from llenergymeasure.workflow.last_call import recall
 from llenergymeasure.workflow.manifest import run_state
 from support.memory import memory_peak
 

@@ -13,7 +13,7 @@ from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.held_folder import hold_folder
 from llenergymeasure.workflow.recovery import make_room
-from llenergymeasure.workload.studies import load_study
+from llenergymeasure.workload.load_study import load_study
 from results.synthetic import make_result, write_result
 from support.studies import llem, write_study
 

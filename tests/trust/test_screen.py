@@ -11,7 +11,7 @@ from llenergymeasure.errors import ConfigurationError, in_one_line
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import only_printable, printable, steer
-from llenergymeasure.workload.studies import load_study
+from llenergymeasure.workload.load_study import load_study
 from results.synthetic import write_outcome
 from support.studies import llem, write_study
 

@@ -16,7 +16,7 @@ from llenergymeasure.redact import (
     without_secrets,
     without_secrets_in,
 )
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 from support.echoing_server import forms
 
 KEY = "c4n4ry/+with signs=&%"

@@ -19,7 +19,7 @@ from llenergymeasure.workflow import cluster, drive
 from llenergymeasure.workflow.cluster import QueuedJob, end_jobs, job_prefix, left_jobs
 from llenergymeasure.workflow.drive import Drive, Listener
 from llenergymeasure.workflow.open_study import OpenStudy
-from llenergymeasure.workload.studies import load_study
+from llenergymeasure.workload.load_study import load_study
 from support.studies import write_study
 
 JOB = QueuedJob("17", "llem-s-abc-1", "RUNNING")

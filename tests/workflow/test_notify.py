@@ -12,7 +12,7 @@ import pytest
 from llenergymeasure.config.notify import EVENTS, NotifyConfig, address_problem
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.workflow.notify import News, tell
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 from support.listener import Listener, listening
 from support.studies import SERVED, SMALL, llem, snakemake, write_study
 

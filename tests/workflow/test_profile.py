@@ -9,7 +9,7 @@ import yaml
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.plan import make_plan
 from llenergymeasure.workflow.profile import forecast_for, job_request, misfits
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 from support.studies import llem, write_study
 
 

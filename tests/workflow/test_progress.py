@@ -15,7 +15,7 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import kind_of
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.workflow.progress import AT_ONCE_ON_A_CLUSTER, TABLES_S, Progress
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 from support.studies import SMALL
 
 

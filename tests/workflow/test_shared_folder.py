@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.calls import StudyCall, recall, remember
+from llenergymeasure.workflow.last_call import StudyCall, recall, remember
 from support.studies import snakemake, write_study
 
 

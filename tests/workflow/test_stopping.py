@@ -13,7 +13,7 @@ from llenergymeasure.workflow.drive import Listener
 from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.stopping import planned, precision
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 from results.synthetic import make_result, write_result
 from support.studies import SERVED, llem, plan_of, result_times, snakemake, write_study
 

@@ -14,7 +14,7 @@ from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.whole import is_whole
 from llenergymeasure.workflow.storage import Storage, send_along
-from llenergymeasure.workload.studies import load_study
+from llenergymeasure.workload.load_study import load_study
 from support.studies import ROOT, plan_of, result_times, snakemake, write_study
 
 WHOLE = ROOT / "tests/results/fixtures/measured_v1/runs/8914e7a2493a/1"

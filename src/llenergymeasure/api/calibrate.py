@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from llenergymeasure.api.characterise import OWN_LOAD, record_load
-from llenergymeasure.energy.against import Held, Surely, hold_against
+from llenergymeasure.energy.against_meter import Held, Surely, hold_against
 from llenergymeasure.energy.device import open_device
 from llenergymeasure.energy.knots import Readings
 from llenergymeasure.errors import ConfigurationError, MeterError, Problem

@@ -33,10 +33,10 @@ from llenergymeasure.files import locked, write_text
 from llenergymeasure.plan import Plan, make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
-from llenergymeasure.workflow.calls import StudyCall, remember
 from llenergymeasure.workflow.drive import OWNER, Call, Drive, Listener
 from llenergymeasure.workflow.drive_study import drive_study
-from llenergymeasure.workload.studies import load_study, study_from_mapping
+from llenergymeasure.workflow.last_call import StudyCall, remember
+from llenergymeasure.workload.load_study import load_study, study_from_mapping
 
 Config = Mapping[str, Any] | Path | str
 Progress = Callable[[str], None]

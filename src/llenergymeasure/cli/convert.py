@@ -9,7 +9,7 @@ import yaml
 
 from llenergymeasure.cli.output import note, raw
 from llenergymeasure.config.convert import convert as converted
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 
 
 def convert(

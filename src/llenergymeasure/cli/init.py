@@ -13,7 +13,7 @@ from llenergymeasure.config.backends.facts import names_of
 from llenergymeasure.config.strict_yaml import parse
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import write_text
-from llenergymeasure.workload.studies import load_study, study_from_mapping
+from llenergymeasure.workload.load_study import load_study, study_from_mapping
 
 TEMPLATE = """\
 # What to compare; `llem plan {file}` shows what would run, `llem run {file}` runs it.

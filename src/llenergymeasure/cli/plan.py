@@ -15,8 +15,8 @@ from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.profile import forecast_for, job_request, misfits
 from llenergymeasure.workflow.stopping import planned
+from llenergymeasure.workload.load_study import load_study
 from llenergymeasure.workload.prompts import check_files
-from llenergymeasure.workload.studies import load_study
 
 
 def plan(

@@ -24,15 +24,15 @@ from llenergymeasure.plan import left_out_lines
 from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
-from llenergymeasure.workflow.calls import StudyCall, last_called, recall, remember
 from llenergymeasure.workflow.drive import LOG_NAME, OWNER, Call
 from llenergymeasure.workflow.drive_study import drive_study
+from llenergymeasure.workflow.last_call import StudyCall, last_called, recall, remember
 from llenergymeasure.workflow.manifest import open_runs, write_manifest
 from llenergymeasure.workflow.profile import forecast_for, is_ours, job_request, misfits
 from llenergymeasure.workflow.recovery import damaged
 from llenergymeasure.workflow.stopping import planned, precision
+from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from llenergymeasure.workload.prompts import check_files
-from llenergymeasure.workload.studies import load_study, study_from_mapping
 
 PROMPTS_OF_ONE = 10
 """For one number on the spot: a study's default of 100 would take minutes on a CPU."""

@@ -10,7 +10,7 @@ from llenergymeasure.api.calibrate import calibrate
 from llenergymeasure.api.characterise import Probed, probe
 from llenergymeasure.api.sensors import known_lines, known_report, sensors_report, sensors_text
 from llenergymeasure.cli.output import JsonOption, print_json
-from llenergymeasure.energy.against import Surely
+from llenergymeasure.energy.against_meter import Surely
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
 
 CONTEXT = {"allow_interspersed_args": False}

@@ -7,7 +7,7 @@ from llenergymeasure.cli.output import note
 from llenergymeasure.config.preferences import preferred_folder
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workload.studies import load_study
+from llenergymeasure.workload.load_study import load_study
 
 
 def study_folder(path: Path | None) -> StudyFolder:

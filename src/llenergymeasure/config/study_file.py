@@ -1,4 +1,7 @@
-"""The study file as one model: a section of a study is a field here and a module of its own."""
+"""The study file as one model: a section of a study is a field here and a module of its own.
+
+A file is read, expanded and checked by ``workload/load_study.py``.
+"""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -11,7 +11,7 @@ from llenergymeasure.containers.calls import ContainerError
 from llenergymeasure.containers.surroundings import ENGINE, worker_command
 from llenergymeasure.files import make_folder, open_file, read_json, try_lock
 from llenergymeasure.machine.scheduler import job_facts
-from llenergymeasure.results.attempt import Outcome, attempts_begun, report_failure
+from llenergymeasure.results.attempt import AttemptOutcome, attempts_begun, report_failure
 from llenergymeasure.results.layout import RunFolder
 
 
@@ -91,7 +91,7 @@ class Task:
         with os.fdopen(open_file(self.folder.attempts, os.O_RDWR | os.O_CREAT), "a") as lock:
             if not try_lock(lock.fileno()) or self.pid() is not None:
                 return  # the outcome is another's to write: of a running attempt, or of this one
-            outcome = Outcome(self.earlier + 1, phase="container", job=job_facts())
+            outcome = AttemptOutcome(self.earlier + 1, phase="container", job=job_facts())
             outcome.begin(self.folder)
             kind = ContainerError.__name__ if status == "failed" else status.capitalize()
             error = {"class": kind, "message": " ".join(message.split())}

@@ -4,7 +4,7 @@ A batch that is answered as one has one step of prefill and then one a token. Pr
 shared by the tokens of the prompts, that of a later step evenly among the requests that got a token
 in it, and what is drawn between batches in proportion to them: so the parts of all requests add up
 to the window's energy. How much each step took is what the powers of prefill and decode say (see
-:mod:`llenergymeasure.energy.split`), as a share of the batch's energy, which was measured.
+:mod:`llenergymeasure.energy.prefill_decode`), as a share of the batch's energy, which was measured.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 
 from llenergymeasure.energy.batches import Batch, PartEnergy
 from llenergymeasure.energy.knots import Floats
-from llenergymeasure.energy.split import NoSplit, TokenEnergy
+from llenergymeasure.energy.prefill_decode import NoSplit, TokenEnergy
 from llenergymeasure.energy.window import COVERAGE_FACTOR
 from llenergymeasure.units import NS_PER_S
 

@@ -1,7 +1,7 @@
 """The scheduler's job that this process is part of (standard library only).
 
 SLURM says what it gave in variables that srun(1) and sbatch(1) list under "OUTPUT ENVIRONMENT
-VARIABLES".
+VARIABLES". Which GPUs are the job's is in ``machine/gpus/inventory.py``.
 """
 
 import json

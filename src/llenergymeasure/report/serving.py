@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from llenergymeasure.analysis.selection import in_means, selections
-from llenergymeasure.analysis.serving import (
+from llenergymeasure.analysis.load_curve import (
     Key,
     Knee,
     LoadCurve,
@@ -16,6 +15,7 @@ from llenergymeasure.analysis.serving import (
     load_points,
     served_groups,
 )
+from llenergymeasure.analysis.selection import in_means, selections
 from llenergymeasure.report.charts import NO_ENERGY
 from llenergymeasure.report.figures import (
     COLOURS,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from llenergymeasure.analysis.serving import LOAD_SETTINGS
+from llenergymeasure.analysis.load_curve import LOAD_SETTINGS
 from llenergymeasure.analysis.study_runs import SETTING_COLUMNS
 from llenergymeasure.analysis.summary import SUMMARY_SCHEMA
 from llenergymeasure.report.charts import BEYOND, KINDS, Axis, interval_marks

@@ -35,7 +35,7 @@ def _own_start_ticks() -> int | None:
 
 
 @dataclass
-class Outcome:
+class AttemptOutcome:
     """How one attempt stands or ended."""
 
     attempt: int

@@ -24,7 +24,7 @@ from llenergymeasure.files import (
 )
 from llenergymeasure.machine.host import memory_kills
 from llenergymeasure.machine.scheduler import job_facts, time_limit_over
-from llenergymeasure.results.attempt import Outcome, attempts_begun
+from llenergymeasure.results.attempt import AttemptOutcome, attempts_begun
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.circuit_breaker import Circuit, CircuitBrokenError
 from llenergymeasure.run.ending import Cause, End, engine_killed, outcome_error
@@ -88,7 +88,7 @@ class Attempt:
     def __init__(self, spec: dict[str, Any], folder: RunFolder) -> None:
         self.spec = spec
         self.folder = folder
-        self.outcome = Outcome(attempts_begun(folder) + 1, job=job_facts())
+        self.outcome = AttemptOutcome(attempts_begun(folder) + 1, job=job_facts())
         self.circuit = Circuit(folder.study.circuit)
         self._memory_kills = memory_kills()
 

@@ -42,10 +42,10 @@ from llenergymeasure.workflow.cluster import cancel_jobs, left_jobs, waiting
 from llenergymeasure.workflow.hub_models import need_models
 from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.open_study import DRIVEN_VARIABLE
+from llenergymeasure.workflow.opening import OVERRIDES_VARIABLE
 from llenergymeasure.workflow.profile import profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.queue_watch import LOOK_INTERVAL_S
-from llenergymeasure.workflow.study import OVERRIDES_VARIABLE
 
 POLL_S = 0.2
 REFRESH_S = 1.0

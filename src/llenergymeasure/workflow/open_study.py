@@ -35,9 +35,9 @@ from llenergymeasure.workflow.hub_models import need_models
 from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
 from llenergymeasure.workflow.pinning import pin_options
-from llenergymeasure.workflow.places import Places
 from llenergymeasure.workflow.queue_watch import QueueWatch
 from llenergymeasure.workflow.recovery import conclude_lost
+from llenergymeasure.workflow.run_commands import Places
 from llenergymeasure.workflow.stopping import precision
 from llenergymeasure.workflow.storage import Storage
 

@@ -6,6 +6,8 @@
   first time stays next to it in ``damaged-1``, ``damaged-2`` and so on.
 - A run that is said to be running, by a node that was lost or on the machine from which a results
   folder was copied, is lost: whoever holds the study's lock knows that no run is running.
+
+What a killed run had measured whole is finished by the run's own supervisor (``run/supervisor.py``).
 """
 
 import json

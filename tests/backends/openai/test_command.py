@@ -22,7 +22,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import BackendError, ConfigurationError
 from llenergymeasure.redact import KEY_VARIABLE, make_key
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 from support import serving_server
 from support.attempts import start
 from support.studies import living, wait_for

@@ -16,7 +16,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.run.preflight.checks import check_engine_takes
-from llenergymeasure.workload.studies import study_from_mapping
+from llenergymeasure.workload.load_study import study_from_mapping
 from support.studies import environment
 from support.vllm import vllm_python, vllm_variables
 

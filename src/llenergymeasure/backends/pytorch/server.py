@@ -37,7 +37,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     if reasons:
         raise BackendError("; ".join(reasons))
     told = json.dumps(config.model_dump(mode="json", exclude_none=True))
-    module = "llenergymeasure.backends.pytorch.server_process"
+    module = "llenergymeasure.backends.pytorch.own_server"
     return ServerCommand(
         argv=tuple(python_module(module, "--port", str(port), "--config", told)),
         base_url=f"http://127.0.0.1:{port}/v1",

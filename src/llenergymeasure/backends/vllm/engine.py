@@ -17,7 +17,7 @@ from llenergymeasure.backends.vllm.arguments import (
     engine_arguments,
     sampling_parameters,
 )
-from llenergymeasure.backends.vllm.statistics import StepCounter
+from llenergymeasure.backends.vllm.step_counter import StepCounter
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.units import NS_PER_S

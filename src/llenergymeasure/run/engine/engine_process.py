@@ -20,7 +20,7 @@ from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import Backend, Engine, Running, Warming
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
-from llenergymeasure.config.spec import RunSpec
+from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, LlemError, PreflightError
 from llenergymeasure.files import read_json, write_text
 from llenergymeasure.machine.environment import environment
@@ -31,6 +31,7 @@ from llenergymeasure.redact import without_secrets, without_secrets_in
 from llenergymeasure.results.attempt import report_failure
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.engine.batch_window import cut_batches, measure_window
+from llenergymeasure.run.engine.lm_eval import task_score
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.place_pin import hold_to_pin
 from llenergymeasure.run.engine.quality import command_score, perplexity
@@ -40,7 +41,6 @@ from llenergymeasure.run.engine.sensors_here import (
     wait_for_sensors,
 )
 from llenergymeasure.run.engine.settle import read_gpus, settle
-from llenergymeasure.run.engine.tasks import task_score
 from llenergymeasure.run.engine.warmup import WarmUp
 from llenergymeasure.run.preflight.checks import Preflight, preflight
 from llenergymeasure.run.preflight.forecast import known_of, work_of

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.config.spec import RunSpec
+from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.errors import PreflightError, Problem
 from llenergymeasure.files import make_folder, sync_folder
 from llenergymeasure.machine.scheduler import job_facts

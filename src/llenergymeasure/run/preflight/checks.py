@@ -25,10 +25,10 @@ from llenergymeasure.machine.gpus.inventory import Gpu, bindings_problem, discov
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.preflight.machine_checks import check_gpu_count, check_gpus
 from llenergymeasure.run.preflight.model_checks import check_model
+from llenergymeasure.workload.load_study import shape_of
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 from llenergymeasure.workload.prompts import build_workload, read_dataset
 from llenergymeasure.workload.requests import Workload
-from llenergymeasure.workload.studies import shape_of
 
 RESULTS_FEW_BYTES = 1_000_000_000
 ADDRESS_SPACE_LEAST_BYTES = 2_000_000_000

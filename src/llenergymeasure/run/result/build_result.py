@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.config.servers import is_external
-from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.energy.account import Account
 from llenergymeasure.energy.batches import Batch
 from llenergymeasure.errors import EXIT_OK

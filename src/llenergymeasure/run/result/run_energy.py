@@ -10,9 +10,9 @@ from llenergymeasure.config.calibration import calibration_of
 from llenergymeasure.energy.account import METHOD, Account, account
 from llenergymeasure.energy.batches import Batch, PartEnergy, batch_energies
 from llenergymeasure.energy.footprint import Declared, footprint
+from llenergymeasure.energy.prefill_decode import POOR_FIT, NoSplit, TokenEnergy, split_energy
 from llenergymeasure.energy.requests import request_energies
 from llenergymeasure.energy.rest import PhaseSpan
-from llenergymeasure.energy.split import POOR_FIT, NoSplit, TokenEnergy, split_energy
 from llenergymeasure.recording.cost import recorder_cost
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.results.record import Energy, ThinkingEnergy, Tokens, TokenSplit

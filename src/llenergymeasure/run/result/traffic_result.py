@@ -16,8 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig
-from llenergymeasure.config.spec import RunSpec
 from llenergymeasure.energy.account import Account
 from llenergymeasure.parquet import read_parquet
 from llenergymeasure.plan.fairness import fewest_tokens

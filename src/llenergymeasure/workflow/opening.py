@@ -17,7 +17,7 @@ from llenergymeasure.installation import workflow_root
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.screen import say
-from llenergymeasure.workflow.calls import StudyCall, remember
+from llenergymeasure.workflow.last_call import StudyCall, remember
 from llenergymeasure.workflow.manifest import states, write_manifest
 from llenergymeasure.workflow.open_study import (
     DRIVEN_VARIABLE,
@@ -30,7 +30,7 @@ from llenergymeasure.workflow.open_study import (
 from llenergymeasure.workflow.recovery import damaged, keep_finished, make_room
 from llenergymeasure.workflow.stopping import planned
 from llenergymeasure.workflow.storage import Storage, send_along
-from llenergymeasure.workload.studies import load_study, study_from_mapping
+from llenergymeasure.workload.load_study import load_study, study_from_mapping
 
 PLAN_VARIABLE = "LLEM_PLAN"
 """Names the plan to the Snakemake processes that this one starts on other machines."""
