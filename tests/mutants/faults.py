@@ -267,14 +267,14 @@ MUTANTS = (
         'if not in_means(run) or run["over_saturated"]:',
         "if not in_means(run):",
         "an energy per request from a server that no longer keeps up",
-        ("analysis/test_serving.py",),
+        ("analysis/test_load_curve.py",),
     ),
     Mutant(
         "analysis/load_curve.py",
         'held = not run["over_saturated"] and run["slo_attained"] is not False',
         'held = not run["over_saturated"]',
         "a capacity at which the promised latencies were missed",
-        ("analysis/test_serving.py",),
+        ("analysis/test_load_curve.py",),
     ),
     Mutant(
         "analysis/temperatures.py",

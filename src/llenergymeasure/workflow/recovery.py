@@ -7,7 +7,7 @@
 - A run that is said to be running, by a node that was lost or on the machine from which a results
   folder was copied, is lost: whoever holds the study's lock knows that no run is running.
 
-What a killed run had measured whole is finished by the run's own supervisor (``run/supervisor.py``).
+A window that a killed run had completed is kept by the run's supervisor (``run/supervisor.py``).
 """
 
 import json
