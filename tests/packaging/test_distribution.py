@@ -82,9 +82,10 @@ def test_both_are_complete(dist: Path) -> None:
         *(str(path.relative_to(ROOT)) for path in (ROOT / "containers").glob("*.def")),
     ]
     assert [name for name in workflow if f"llenergymeasure/_workflow/{name}" not in held] == []
-    assert "llenergymeasure/py.typed" in held
-    assert "llenergymeasure/config/engine_parameters/vllm.json" in held
-    assert "llenergymeasure/report/templates/page.html" in held
+    source = ROOT / "src"
+    files = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
+    package = [path for path in files if path.suffix != ".pyc" and "egg-info" not in str(path)]
+    assert [path for path in package if str(path) not in held] == []
     assert f"{NAME}.dist-info/licenses/LICENSE" in held
     assert not [name for name in held if name.startswith(("tests/", "docs/"))]
     assert "Requires-Python: <3.14,>=3.11" in metadata

@@ -10,6 +10,7 @@ from llenergymeasure.workload.models.architecture import Architecture
 from llenergymeasure.workload.models.known import KNOWN, known_architecture
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.models.tiny import tiny_llama_folder
+from llenergymeasure.workload.tokens import eos_token_ids
 
 # As published with each model (the sum over its safetensors index or model card).
 PUBLISHED_PARAMETERS = {
@@ -144,3 +145,31 @@ def test_an_unknown_family_has_no_architecture(tmp_path: Path) -> None:
 def test_a_name_that_is_no_id() -> None:
     with pytest.raises(ConfigurationError, match="neither a local folder"):
         resolve_model(experiment("what is this?"))
+
+
+@pytest.mark.parametrize(
+    ("config", "ids"),
+    [
+        ({"eos_token_id": [1, 106], "text_config": {"vocab_size": 9}}, [1, 106]),
+        ({"text_config": {"vocab_size": 9, "eos_token_id": 5}}, [5]),
+        ({"eos_token_id": 0, "text_config": None}, [0]),
+        ({"vocab_size": 9}, []),
+    ],
+)
+def test_a_sequence_ends_where_a_checkpoint_of_several_modalities_says(
+    tmp_path: Path, config: dict[str, object], ids: list[int]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma3", **config}))
+    assert eos_token_ids(resolve_model(experiment(str(tmp_path)))) == ids
+
+
+def test_a_gpt2_has_no_keys_of_other_families() -> None:
+    config = {"model_type": "gpt2", "n_embd": 12, "n_layer": 1, "n_head": 2, "vocab_size": 9}
+    strays = {"num_key_value_heads": 1, "head_dim": 3, "sliding_window": 4}
+    plain = Architecture.from_config(config, "x")
+    strayed = Architecture.from_config(config | strays, "x")
+    assert plain is not None
+    assert strayed is not None
+    assert plain.parameters() == strayed.parameters()
+    assert strayed.sliding_window is None
+    assert Architecture.from_config({"model_type": ["gpt2"]}, "x") is None

@@ -86,9 +86,10 @@ def test_a_cache_that_cannot_be_written_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("LLEM_CACHE", str(tmp_path / "file"))
-    with pytest.raises(BackendError, match="LLEM_CACHE"):
-        tiny_llama_folder()
+    for place in ("file", "x" * 300):
+        monkeypatch.setenv("LLEM_CACHE", str(tmp_path / place))
+        with pytest.raises(BackendError, match="LLEM_CACHE"):
+            tiny_llama_folder()
 
 
 def test_the_cache_follows_the_xdg_specification(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,9 +83,13 @@ class EnginePackage:
         facts = ENGINES[self.name]
         missing = [module for module in facts.modules if find_spec(module) is None]
         if missing:
+            how = (
+                f"{facts.install()}; it wants an environment of its own, or"
+                if facts.install
+                else "it comes as a container image alone;"
+            )
             yield Problem(
-                f"{' and '.join(missing)} not installed: {facts.install()}; it wants an "
-                "environment of its own, or use runner: docker or apptainer",
+                f"{' and '.join(missing)} not installed: {how} use runner: docker or apptainer",
                 key="backend",
                 found=self.name,
             )

@@ -75,7 +75,8 @@ def check_docker(
         engine = docker.find_engine()
         docker.remove_abandoned(engine)
     except ContainerError as error:
-        remedy = f"; without a container: {ENGINES[backend].install()}" if _absent(backend) else ""
+        install = ENGINES[backend].install
+        remedy = f"; without a container: {install()}" if install and _absent(backend) else ""
         return [Problem(f"{error}{remedy}", key=key)]
     message = _shortcoming(engine, uuids)
     if message is not None:
@@ -133,10 +134,14 @@ def check_local(backend: BackendName) -> list[Problem]:
     if not absent:
         return []
     runner = "apptainer" if apptainer_command() and not container_command() else "docker"
+    install = ENGINES[backend].install
+    how = (
+        f"{install()}, in the environment that llem runs in, or give it a container"
+        if install
+        else "it comes as a container image alone, so give it a container"
+    )
     message = (
-        f"{' and '.join(absent)} cannot be imported here, where its runs would be: "
-        f"{ENGINES[backend].install()}, "
-        "in the environment that llem runs in, or give it a container "
+        f"{' and '.join(absent)} cannot be imported here, where its runs would be: {how} "
         f"(runners: {{{backend}: {runner}}})"
     )
     return [Problem(message, key=f"runners.{backend}", found="local")]

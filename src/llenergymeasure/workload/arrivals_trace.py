@@ -11,6 +11,7 @@ import csv
 import functools
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -195,12 +196,15 @@ def _tokens(said: Any) -> int:
     return int(tokens)
 
 
+_ZONE = re.compile(r"\s+([+-]\d\d:?\d\d)$")
+
+
 def _seconds(said: Any) -> float:
     """Return a time stamp in seconds: a number, or a date and time."""
     try:
         number = float(said)
     except ValueError:
-        moment = datetime.fromisoformat(said.strip())
+        moment = datetime.fromisoformat(_ZONE.sub(r"\1", said.strip().removesuffix("UTC").strip()))
         number = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     if not math.isfinite(number):
         raise ValueError(f"no time: {said}")

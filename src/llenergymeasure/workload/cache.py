@@ -33,13 +33,13 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     Raises:
         BackendError: the cache cannot be written.
     """
-    if not folder.is_dir():
-        try:
+    try:
+        if not folder.is_dir():
             _make(folder, make)
-        except OSError as error:
-            raise BackendError(
-                f"cannot write {folder}: {error}; set LLEM_CACHE to a folder that can be written"
-            ) from error
+    except OSError as error:
+        raise BackendError(
+            f"cannot write {folder}: {error}; set LLEM_CACHE to a folder that can be written"
+        ) from error
     return folder
 
 

@@ -62,9 +62,11 @@ def eos_token_ids(source: ModelSource) -> list[int]:
     Raises:
         BackendError: these cannot be read.
     """
-    content = source.config.get("text_config", source.config)
     settings = _read(source, "generation_config.json") or {}
-    return list(_ids([settings.get("eos_token_id", content.get("eos_token_id"))]))
+    # Checkpoints of several modalities name them next to the text model's settings, or in them.
+    places = (settings, source.config, source.config.get("text_config") or {})
+    named = (place.get("eos_token_id") for place in places)
+    return list(_ids([next((ids for ids in named if ids is not None), None)]))
 
 
 def has_tokenizer(source: ModelSource) -> bool:

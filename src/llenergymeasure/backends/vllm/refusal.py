@@ -7,13 +7,22 @@ from vllm.engine.arg_utils import EngineArgs
 from llenergymeasure.backends.common import given_sampling
 from llenergymeasure.backends.vllm.arguments import engine_arguments
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.errors import LlemError
 from llenergymeasure.workload.models.resolve import resolve_model
 
 
 def refusal(config: ExperimentConfig) -> str | None:
-    """Return vLLM's own words, or None if it takes the settings."""
+    """Return vLLM's own words, or None if it takes the settings.
+
+    Raises:
+        BackendError: the model is not here.
+    """
     try:
         _ask(config)
+    except LlemError:
+        raise
+    except OSError:
+        return None  # A hub or a disk that does not answer judges no setting.
     except ValidationError as error:
         return "; ".join(str(each["msg"]).removeprefix("Value error, ") for each in error.errors())
     except (ValueError, TypeError, NotImplementedError) as error:

@@ -27,7 +27,7 @@ class EngineFacts:
 
     Attributes:
         modules: what must be importable for its runs to do without a container.
-        install: returns what installs it here.
+        install: returns what installs it here; None where it comes as a container image alone.
         image_room_bytes: free space to build its image: the base's layers, its tree, the image.
         names: its names of parameters, as in a study.
         own_environment: whether it pins its own builds of torch and of CUDA's libraries, so that
@@ -35,7 +35,7 @@ class EngineFacts:
     """
 
     modules: tuple[str, ...]
-    install: Callable[[], str]
+    install: Callable[[], str] | None
     image_room_bytes: float
     names: Names
     own_environment: bool = True
@@ -86,7 +86,7 @@ ENGINES: Mapping[str, EngineFacts] = {
     ),
     "tensorrt": EngineFacts(
         modules=("tensorrt_llm",),
-        install=lambda: "use its image: NVIDIA gives it in no other form",
+        install=None,
         image_room_bytes=90e9,
         names=Names(
             requests_at_once="tensorrt.engine.max_batch_size",

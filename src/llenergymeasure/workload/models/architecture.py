@@ -105,7 +105,7 @@ class Architecture:
             KeyError: the file lacks a dimension.
         """
         model_type = config.get("model_type")
-        if model_type not in _FAMILIES:
+        if not isinstance(model_type, str) or model_type not in _FAMILIES:
             return None
         said = _in_common_names(config) if model_type == "gpt2" else config
         heads = said["num_attention_heads"]
@@ -125,11 +125,20 @@ class Architecture:
             max_positions=said.get("max_position_embeddings", 2048),
             tied=said.get("tie_word_embeddings", model_type in ("qwen2", "qwen3")),
             rope_scaling=dict(rope) if rope.get("rope_type", "default") != "default" else None,
-            sliding_window=_sliding_window(config),
+            sliding_window=_sliding_window(said),
             experts=said["num_local_experts"] if mixture else 0,
             experts_per_token=said["num_experts_per_tok"] if mixture else 0,
             text_tokens=text_tokens,
         )
+
+
+_NOT_OF_GPT2 = (
+    "num_key_value_heads",
+    "head_dim",
+    "rope_parameters",
+    "rope_scaling",
+    "sliding_window",
+)
 
 
 def _in_common_names(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,6 +151,7 @@ def _in_common_names(config: Mapping[str, Any]) -> dict[str, Any]:
         "intermediate_size": config.get("n_inner") or 4 * config["n_embd"],
         "max_position_embeddings": config.get("n_positions", 1024),
         "tie_word_embeddings": config.get("tie_word_embeddings", True),
+        **dict.fromkeys(_NOT_OF_GPT2),
     }
 
 
