@@ -1,6 +1,7 @@
 """Secrets taken out of text before it reaches a file (standard library only)."""
 
 import base64
+import functools
 import os
 import re
 import secrets
@@ -131,7 +132,12 @@ def _known(environ: Mapping[str, str], also: Iterable[str | None] = ()) -> _Know
     ]
     values = [value for value in values if len(value) >= _SHORTEST]
     values += [value.strip() for value in also if value and value.strip()]
-    values.sort(key=len, reverse=True)
+    return _patterns(tuple(sorted(values, key=len, reverse=True)))
+
+
+@functools.lru_cache(maxsize=8)
+def _patterns(values: tuple[str, ...]) -> _Known | None:
+    """Return what finds these secrets; made once, as many texts are looked through for them."""
     forms = {form for value in values for form in _forms(value)}
     if not forms:
         return None

@@ -1,6 +1,7 @@
 """The grid: how many points, which settings each has, and what is left out."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -399,3 +400,21 @@ def test_a_secret_in_what_each_run_is_given_is_an_error() -> None:
 def test_a_list_that_is_wrong_by_itself_is_an_error_in_a_sweep_too() -> None:
     with pytest.raises(ConfigurationError, match=r"sweep\.gpu\.devices\[1\].*each GPU once"):
         study(sweep={"gpu.devices": [[0], [0, 0]]})
+
+
+def test_an_address_that_another_point_allows_leaves_one_point_out() -> None:
+    addresses = ["http://127.0.0.1:1/v1", "http://gpu2:1/v1"]
+    sweep = {"openai.base_url": addresses, "openai.allow_remote": [None, True]}
+    loaded = study_from_mapping({"model": "m", "backend": "openai", "sweep": sweep})
+    assert len(loaded.experiments) == 3
+    (left_out,) = loaded.left_out
+    assert "allow_remote: true takes any other" in left_out.reason
+
+
+def test_a_file_s_name_is_no_secret_where_a_point_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "token=abc.txt"
+    path.write_text("a prompt\n" * 4)
+    study = {"model": "tiny-llama", "backend": "vllm", "n": 2, "dataset": str(path)}
+    sizes = {"vllm.engine.tensor_parallel_size": [1, 3]}
+    loaded = study_from_mapping({**study, "sweep": sizes})
+    assert (len(loaded.experiments), len(loaded.left_out)) == (1, 1)

@@ -46,6 +46,21 @@ def test_before_the_first_end_it_is_the_plan_s_own_estimate(tmp_path: Path) -> N
     assert on_cluster.left() is None
 
 
+def test_an_outcome_that_cannot_be_read_at_a_moment_is_looked_at_again(tmp_path: Path) -> None:
+    plan, folder = planned(), StudyFolder(tmp_path)
+    progress = Progress(plan, folder)
+    time.sleep(0.05)
+    first, second = (folder.run(run.experiment, run.cycle).outcome for run in plan.runs)
+    first.mkdir(parents=True)
+    second.parent.mkdir(parents=True)
+    second.write_text('{"status": "comp')
+    assert progress.look() == []
+    first.rmdir()
+    for path in (first, second):
+        path.write_text(json.dumps({"status": "completed", "pid": os.getpid()}))
+    assert len(progress.look()) == 2
+
+
 def test_a_long_run_to_come_counts_as_long(tmp_path: Path) -> None:
     plan, folder = planned(), StudyFolder(tmp_path)
     progress = Progress(plan, folder)

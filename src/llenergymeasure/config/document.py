@@ -98,7 +98,10 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
             try:
                 values = assigned(values, {path: value})
             except NotASectionError as error:
-                raise ConfigurationError(Problem(str(error), key=key)) from None
+                message = str(error)
+                if path[0] in ("experiments", "name"):  # neither can be a mapping
+                    message = "cannot be set from outside here"
+                raise ConfigurationError(Problem(message, key=key)) from None
             given = [path]
         else:
             settings |= (own := _settings(path, value))

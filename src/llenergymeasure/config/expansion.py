@@ -178,7 +178,12 @@ class _Outcome:
 
     def _reject(self, candidate: Candidate, reasons: list[Fault]) -> None:
         own = candidate.own
-        secret = secret_argument(candidate.values)
+        passed_on = {
+            name: value
+            for name, value in candidate.values.items()
+            if name.partition(".")[0] in (*BACKENDS, "passthrough_kwargs")
+        }
+        secret = secret_argument(passed_on)
         if secret is not None and not any(reason.alone for reason in reasons):
             reasons = [*reasons, secret_fault(secret)]
         for reason in reasons:

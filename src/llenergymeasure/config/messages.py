@@ -111,6 +111,8 @@ def faults_of(
             message = f"{found[path].message}, or it {message}"
         if details["type"] == FAULT:
             value = details["input"]  # nothing where it is not to be shown
+            found[path] = Fault(path, message, value, details["ctx"]["alone"])
+            continue
         together = details["type"] in ("missing", "value_error") and _whole(value)
         found[path] = Fault(path, message, ... if together else value, not together)
     return list(found.values())

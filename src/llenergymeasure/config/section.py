@@ -116,7 +116,9 @@ def refused(faults: Iterable[Fault]) -> ValidationError:
     """Return what a validator raises for faults that it has found itself."""
     details = [
         InitErrorDetails(
-            type=PydanticCustomError(FAULT, "{reason}", {"reason": fault.message}),
+            type=PydanticCustomError(
+                FAULT, "{reason}", {"reason": fault.message, "alone": fault.alone}
+            ),
             loc=fault.path,
             input=fault.found,
         )

@@ -173,7 +173,7 @@ class _Builder:
         self.places: dict[KeyPath, Place] = {}
         self.problems: list[Problem] = []
         self._built = 0
-        self._open: set[int] = set()
+        self._open: dict[int, yaml.Node] = {}
 
     def build(self, node: yaml.Node, path: KeyPath) -> Any:
         self._built += 1
@@ -185,10 +185,12 @@ class _Builder:
         elif len(self._open) > MAX_DEPTH:
             message = f"its aliases are nested deeper than {MAX_DEPTH}"
         if message is not None:
-            raise ConfigurationError(self._problem(node, (), message))
-        self._open.add(id(node))
+            # The alias to blame stands below all that it is part of; what it names, above.
+            last = max((*self._open.values(), node), key=lambda each: each.start_mark.line)
+            raise ConfigurationError(self._problem(last, (), message))
+        self._open[id(node)] = node
         value = self._value(node, path)
-        self._open.discard(id(node))
+        del self._open[id(node)]
         return value
 
     def _value(self, node: yaml.Node, path: KeyPath) -> Any:

@@ -228,7 +228,11 @@ def _faults_of_value(setting: Setting, value: Any, where: KeyPath) -> Iterator[F
             nested = {part: nested}
         for unknown in unknown_keys(nested):
             message = unknown_key_message(tuple(str(part) for part in unknown))
-            yield Fault((*where, *unknown[len(setting) :]), message, ...)
+            within = unknown[len(setting) :]
+            found: Any = value
+            for key in within:
+                found = found[key]
+            yield Fault((*where, *within), message, found)
     elif setting == _BACKEND and value not in BACKENDS:
         yield Fault(where, no_backend(value), value)
 

@@ -97,7 +97,7 @@ def without_result(folder: RunFolder, damaged: str | None = None) -> Outcome | N
     """
     if damaged is not None:
         return _lost(DAMAGED, damaged)
-    if not folder.outcome.exists():
+    if not folder.outcome.is_file():
         return None
     outcome = read_outcome(folder.outcome)
     if outcome.status != "completed":

@@ -215,14 +215,18 @@ class Progress:
         return phases[-1][0], phases[-1][1]
 
     def _outcome(self, run: PlannedRun) -> Outcome | None:
-        """Return what a run of this call has written of itself; None if nothing yet."""
+        """Return what a run of this call has written of itself; None if nothing whole yet.
+
+        What a file system does not give at this moment, the next look may.
+        """
         path = self._folder.run(run.experiment, run.cycle).outcome
         try:
             if path.stat().st_mtime_ns < self._started_ns:
                 return None
-        except OSError:
+            load_json(path)
+            return read_outcome(path)
+        except (OSError, ValueError):
             return None
-        return read_outcome(path)
 
     def _told(self, run: PlannedRun, outcome: Outcome) -> str:
         if outcome.status == "completed":

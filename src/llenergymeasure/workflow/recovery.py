@@ -34,7 +34,8 @@ def keep_finished(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> N
         states: the runs with their states.
         folder: the study's folder, relative to the working directory as the rules name it.
     """
-    if not _MARKS.is_dir():
+    marks = {path for path in _MARKS.rglob("*") if path.is_file()}
+    if not marks:
         return
     # A mark's name is the output's path in URL-safe base64, cut into folders whose names begin
     # with @ where it is too long for one (snakemake/persistence/file.py).
@@ -46,7 +47,8 @@ def keep_finished(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> N
             name = urlsafe_b64encode(str(output).encode()).decode()
             parts = [name[at : at + longest] for at in range(0, len(name), longest)]
             mark = _MARKS.joinpath(*(f"@{part}" for part in parts[:-1]), parts[-1])
-            mark.unlink(missing_ok=True)
+            if mark in marks:
+                mark.unlink(missing_ok=True)
 
 
 def damaged(states: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.config.section import Section
+from llenergymeasure.config.section import Fault, Section, refused
 from llenergymeasure.config.servers import is_loopback
 
 _PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.]*)\}")
@@ -93,12 +93,11 @@ class OpenAIConfig(Section):
 
     @field_validator("base_url")
     @classmethod
-    def _on_this_machine(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _is_an_address(cls, value: str | None) -> str | None:
         if value is None:
             return None
         try:
             parts = urlsplit(value)
-            host = parts.hostname or ""
         except ValueError as error:
             raise ValueError(f"no valid address: {error}") from None
         if not (value.isascii() and value.isprintable()) or " " in value:
@@ -107,12 +106,19 @@ class OpenAIConfig(Section):
             raise ValueError("must start with http:// or https://")
         if parts.username is not None or parts.password is not None:
             raise ValueError("must hold no user or password; name a variable in api_key_env")
-        if not is_loopback(host) and not info.data.get("allow_remote"):
-            raise ValueError(
+        return value
+
+    @model_validator(mode="after")
+    def _is_on_this_machine(self) -> "OpenAIConfig":
+        if self.base_url is None or self.allow_remote:
+            return self
+        if not is_loopback(urlsplit(self.base_url).hostname or ""):
+            message = (
                 "must be on this machine (127.0.0.1, ::1 or localhost): only its energy is "
                 "metered; allow_remote: true takes any other"
             )
-        return value
+            raise refused([Fault(("base_url",), message, self.base_url, alone=False)])
+        return self
 
     @model_validator(mode="after")
     def _runs_or_is_started(self) -> "OpenAIConfig":
