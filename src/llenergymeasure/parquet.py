@@ -43,7 +43,8 @@ def read_parquet(
         chunks = _column_chunks(file.metadata)
         _check_bytes(path, sum(map(_value_bytes, chunks)))
         if sum(map(_most_text_bytes, chunks)) <= READ_LIMIT_BYTES:
-            return file.read(columns=names, use_threads=rows is None)
+            # A process that ends soon after Arrow's threads have read may abort: arrow#34314.
+            return file.read(columns=names, use_threads=False)
         return _read_by_dictionary(file, content, path, names)
     except (OSError, KeyError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -58,7 +59,7 @@ def _read_by_dictionary(
     compact = pq.ParquetFile(
         pa.BufferReader(content), metadata=file.metadata, read_dictionary=sorted(texts)
     )
-    table = compact.read(columns=names)
+    table = compact.read(columns=names, use_threads=False)
     schema = pa.schema([file.schema_arrow.field(name) for name in table.column_names])
     _check_bytes(
         path, sum(_text_bytes(chunk) for column in table.columns for chunk in column.chunks)

@@ -94,6 +94,7 @@ def completed(
     given: str | None = None,
     environment: Mapping[str, str] | None = None,
     inherit: Sequence[int] = (),
+    keep_errors: bool = True,
     name: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; return its exit code and what it printed.
@@ -105,6 +106,7 @@ def completed(
         given: its standard input; empty if not given.
         environment: its whole environment; this process's own if not given.
         inherit: open files that it holds too.
+        keep_errors: return what it prints to stderr; else that goes where this process's does.
         name: what messages call it; its first words if not given.
 
     Raises:
@@ -115,7 +117,7 @@ def completed(
             command,
             stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.PIPE if keep_errors else None,
             text=True,
             errors="replace",
             env=None if environment is None else dict(environment),

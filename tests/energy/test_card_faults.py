@@ -204,6 +204,19 @@ def test_a_recorder_that_gets_no_time_to_run_makes_no_counter_jump(call_s: float
     assert [made.validity.get("counter_jump") for made in found] == [None] * len(found)
 
 
+@pytest.mark.parametrize("stop_s", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("channels", [{}, {"window_s": 0.025, "average_s": 1.0}])
+def test_energy_that_a_counter_lost_while_the_recorder_stopped_is_a_code(
+    stop_s: float, channels: dict[str, float]
+) -> None:
+    """It is read before and after, and has risen by 10 J where the card drew 400 W."""
+    lost_j = 10.0 - 400.0 * stop_s
+    jumps = ((7.0 + stop_s / 2, lost_j),)
+    sensor = card.Sensor(recorder_stops=[(7.0, stop_s)], counter_jumps=jumps, **channels)
+    power = card.Power([-10.0, START_S, END_S], [60.0, 400.0, 60.0])
+    assert "counter_jump" in metered(power, sensor).validity
+
+
 def test_a_jump_while_the_recorder_stops_is_a_code_where_no_card_draws_so_much() -> None:
     sensor = card.Sensor(recorder_stops=[(7.2, 0.4)], counter_jumps=((7.3, 1000.0),))
     assert "counter_jump" in metered(WORK, sensor).validity

@@ -20,7 +20,7 @@ from llenergymeasure.run.result.build_result import quality_record
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.tokens import Tokenizer
-from support.studies import ROOT, living, llem, plan_of, write_study
+from support.studies import ROOT, living, llem, plan_of, wait_for, write_study
 
 TEXTS = "def main():\n\nreturn the value of self\nclass Foo(object):\n"
 
@@ -125,7 +125,14 @@ def test_what_a_command_has_started_ends_with_its_time(tmp_path: Path) -> None:
     mark = str(tmp_path / "judge")
     child = f"[sys.executable, '-c', 'import time; time.sleep(60)', {mark!r}]"
     score(tmp_path, f"import subprocess, sys; subprocess.run({child})", timeout_s=2)
-    assert not living(mark)
+    wait_for(lambda: not living(mark), 30)
+
+
+def test_a_command_s_helper_that_goes_on_does_not_hold_its_score(tmp_path: Path) -> None:
+    child = "[sys.executable, '-c', 'import time; time.sleep(60)']"
+    started = f"subprocess.Popen({child}, stdout=subprocess.DEVNULL)"
+    found = score(tmp_path, f"import subprocess, sys; {started}; print(0.5)", timeout_s=20)
+    assert found["score"] == 0.5
 
 
 def test_a_program_that_is_not_there_has_a_reason(tmp_path: Path) -> None:

@@ -188,15 +188,21 @@ def _jumps(series: Series, origin_ns: int, reach: PowerRange, least_w: float) ->
     """Return when a counter rose by more than the device can draw, or by less while it was read.
 
     Only what the reads surely show counts: a value was new at some time after the last read that
-    saw the old one and before the end of the first that saw it. A recorder that got no time to run
-    knows less, and finds no fault.
+    saw the old one and before the end of the first that saw it. Where nothing was read for a while,
+    and a value that a later read saw again rose by less than must have been drawn meanwhile, the
+    counter has lost it. A recorder that got no time to run knows less, and finds no fault.
     """
     new = (series.t_before_ns < series.t_ns) & ~np.isnan(series.value)
     early_s = (series.t_before_ns[new] - origin_ns) / NS_PER_S
     late_s = (series.t_ns[new] - origin_ns) / NS_PER_S
     rises_j = np.diff(series.value[new])
     usual_s = float(np.median(np.diff(late_s))) if len(late_s) > 1 else 0.0
-    shortest_s, longest_s = early_s[1:] - late_s[:-1], late_s[1:] - early_s[:-1]
+    stood_s, longest_s = early_s[1:] - late_s[:-1], late_s[1:] - early_s[:-1]
+    # A value that is seen again was the counter's once the read that noted it was over; one that
+    # is not may be as old as the begin of a read that took long.
+    seen_again = np.append(early_s[2:] > late_s[1:-1], False)[: len(stood_s)]
+    blind_s = np.where(seen_again, late_s[1:] - early_s[1:] - usual_s, 0.0)
+    shortest_s = np.maximum(stood_s, blind_s)
     rose = rises_j > IMPOSSIBLE * reach.high_w * longest_s
     stood = (shortest_s > 3 * usual_s) & (rises_j < _STOOD_STILL * least_w * shortest_s)
     return np.asarray(late_s[1:][rose | (stood & (rises_j >= 0))])

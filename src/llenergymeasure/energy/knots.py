@@ -1,6 +1,7 @@
 """Moments at which the energy drawn so far is known, from a counter or from power readings."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -52,12 +53,12 @@ class Knots:
     def __len__(self) -> int:
         return len(self.t_s)
 
-    @property
+    @cached_property
     def spacing_s(self) -> float:
         """Return the usual distance of two knots; 0 for fewer than two."""
         return float(np.median(np.diff(self.t_s))) if len(self) > 1 else 0.0
 
-    @property
+    @cached_property
     def power_w(self) -> Floats:
         """Return the mean power between each two knots, shape (n - 1,)."""
         return np.diff(self.energy_j) / np.diff(self.t_s)
@@ -99,6 +100,8 @@ class Knots:
 
     def earlier(self, lag_s: float) -> "Knots":
         """Return the knots of a counter that shows energy so long after it was drawn."""
+        if lag_s == 0:
+            return self
         return Knots(self.origin_ns, self.t_s - lag_s, self.energy_j, self.half_s)
 
 
@@ -215,7 +218,7 @@ class Readings:
         """Return the share of the time that is surely seen."""
         return self.behaviour.share_seen or 0.0
 
-    @property
+    @cached_property
     def spacing_s(self) -> float:
         """Return the usual distance of two readings."""
         return float(np.median(np.diff(self.t_s))) if len(self) > 1 else 0.0

@@ -69,11 +69,12 @@ def command_score(folder: RunFolder, asked: Mapping[str, Any]) -> dict[str, Any]
             command,
             float(asked["timeout_seconds"]),
             environment=users_environment(LLEM_EXPERIMENT=str(settings)),
+            keep_errors=False,  # into the run's log as they come, also of a command that hangs
             name="the command",
         )
     except ChildError as error:
         return {**told, "score_unavailable": str(error)}
-    print(done.stderr, done.stdout, sep="", end="", flush=True)
+    print(done.stdout, end="", flush=True)
     if done.returncode != 0:
         return {**told, "score_unavailable": f"the command ended with {done.returncode}"}
     lines = done.stdout.strip().splitlines()
