@@ -11,7 +11,13 @@ import pytest
 from support.studies import environment, write_study
 from support.vllm import vllm_python, vllm_variables
 
-pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]
+# What it says of both engines test_three_engines says in CI, of a trained model.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.system,
+    pytest.mark.timeout(1800),
+]
 
 LENGTHS = {"n": 4, "max_input_tokens": 16, "max_output_tokens": 8}
 
