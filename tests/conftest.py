@@ -38,8 +38,18 @@ def browser() -> Iterator[Browser]:
         yield opened
 
 
-LONGEST = ("test_commands.py", "test_fault_study.py", "test_resume.py", "test_study_on_slurm.py")
-"""Files to begin with where several processes share the slow tests."""
+LONGEST = (
+    "test_commands.py",
+    "test_fault_study.py",
+    "test_resume.py",
+    "test_study_on_slurm.py",
+    "test_verify.py",
+    "test_meter_command.py",
+    "test_pytorch_generation.py",
+    "test_preflight.py",
+    "test_page.py",
+)
+"""Files to begin with where several processes share the tests."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
