@@ -59,12 +59,20 @@ def _read_by_dictionary(
     compact = pq.ParquetFile(
         pa.BufferReader(content), metadata=file.metadata, read_dictionary=sorted(texts)
     )
-    table = compact.read(columns=names, use_threads=False)
-    schema = pa.schema([file.schema_arrow.field(name) for name in table.column_names])
-    _check_bytes(
-        path, sum(_text_bytes(chunk) for column in table.columns for chunk in column.chunks)
-    )
-    return table.cast(schema).replace_schema_metadata(file.schema_arrow.metadata)
+    # By row group: texts in lists cannot be read as dictionaries in several pieces.
+    taken, parts = 0, []
+    for number in range(file.num_row_groups):
+        try:
+            part = compact.read_row_group(number, columns=names, use_threads=False)
+        except pa.ArrowNotImplementedError:  # in lists, and too many kinds for one dictionary
+            part = file.read_row_group(number, columns=names, use_threads=False)
+        taken += sum(_text_bytes(chunk) for column in part.columns for chunk in column.chunks)
+        _check_bytes(path, taken)
+        parts.append(
+            part.cast(pa.schema([file.schema_arrow.field(name) for name in part.column_names]))
+        )
+    whole = pa.concat_tables(parts) if parts else file.schema_arrow.empty_table()
+    return whole.replace_schema_metadata(file.schema_arrow.metadata)
 
 
 def _check_bytes(path: Path | str, taken: int) -> None:

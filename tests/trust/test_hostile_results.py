@@ -100,3 +100,16 @@ def test_a_small_table_that_says_much_is_not_read_beyond_a_limit(
         read_table(tmp_path, RUNS_NAME)
     with pytest.raises(ResultsError, match="holds 5000000 rows"):
         read_run_row(path)
+
+
+def test_a_large_table_of_texts_in_lists_is_read_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In several row groups, with texts of few kinds and of more than a dictionary holds."""
+    few = [["a", "b"], [], None, ["a"]] * 2_500
+    many = [[f"note {number} " + "x" * 300] for number in range(10_000)]
+    table = pa.table({"experiment": ["id"] * 10_000, "validity": few, "notes": many})
+    path = tmp_path / "large.parquet"
+    pq.write_table(table, path, row_group_size=4_000)
+    monkeypatch.setattr(parquet, "READ_LIMIT_BYTES", 25_000_000)
+    assert parquet.read_parquet(path).equals(table)
