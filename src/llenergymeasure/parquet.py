@@ -71,8 +71,7 @@ def _read_by_dictionary(
         parts.append(
             part.cast(pa.schema([file.schema_arrow.field(name) for name in part.column_names]))
         )
-    whole = pa.concat_tables(parts) if parts else file.schema_arrow.empty_table()
-    return whole.replace_schema_metadata(file.schema_arrow.metadata)
+    return pa.concat_tables(parts).replace_schema_metadata(file.schema_arrow.metadata)
 
 
 def _check_bytes(path: Path | str, taken: int) -> None:

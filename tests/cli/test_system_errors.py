@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -59,16 +60,21 @@ def test_a_disk_that_fails_while_tables_are_merged(study: Path, number: int, cau
     assert len(done.stderr.splitlines()) == 1
 
 
+def status_into(output: IO[Any], study: Path) -> "subprocess.CompletedProcess[str]":
+    """Run ``llem status`` with its output to an open file."""
+    return subprocess.run(
+        [sys.executable, "-c", "from llenergymeasure.cli import main; main()", "status", study],
+        env=environment(),
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+
 def test_output_that_cannot_be_written(study: Path) -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-c", "from llenergymeasure.cli import main; main()", "status", study],
-            env=environment(),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+        done = status_into(full, study)
     assert done.returncode == 1
     assert done.stderr == "llem: the output cannot be written: No space left on device\n"
 
@@ -78,14 +84,7 @@ def test_a_reader_that_has_seen_enough_ends_it_without_a_word(study: Path) -> No
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as output:
-        done = subprocess.run(
-            [sys.executable, "-c", "from llenergymeasure.cli import main; main()", "status", study],
-            env=environment(),
-            stdout=output,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+        done = status_into(output, study)
     assert (done.returncode, done.stderr) == (1, "")
 
 
