@@ -29,11 +29,14 @@ from support.misbehaving_server import (
     usage,
 )
 
+CUT_S = 0.001
+
 FINE = [
     good("as it should be", answer()),
     good(
         "events cut anywhere",
-        list(chunked(spaced([WHOLE[at : at + 40] for at in range(0, len(WHOLE), 40)], 0.001))),
+        list(chunked(spaced([WHOLE[at : at + 40] for at in range(0, len(WHOLE), 40)], CUT_S))),
+        first_s=CUT_S / 2,
     ),
     good("one byte a chunk", stream(*spaced(PARTS), *(bytes([byte]) for byte in b"".join(TAIL)))),
     good("CRLF", answer([one.replace(b"\n", b"\r\n") for one in PARTS])),
