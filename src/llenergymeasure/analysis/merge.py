@@ -78,7 +78,7 @@ def _rows(
     tolerant: bool,
 ) -> pa.Table:
     """Return the runs' rows without settings: those of the cache, those read, and the rest."""
-    known, places = read_cache(study_dir)
+    known, places = read_cache(study_dir, keys)
     looked_ns = time.time_ns()
     folders = [f"{study_dir}/runs/{run['experiment']}/{run['cycle']}" for run in planned]
     stamps = [stamp(folder) for folder in folders]
@@ -105,7 +105,7 @@ def _rows(
         if now and number in found and now.is_settled(looked_ns)
     }
     if new or len(settled) != len(known):
-        write_cache(study_dir, found.rows(settled), [*settled.values()])
+        write_cache(study_dir, found.rows(settled), [*settled.values()], keys)
     for batch in _batches([number for number in range(len(planned)) if number not in found]):
         failed = [
             failed_row(planned[at], _ended(folders[at], damaged.get(at)), {}, **about)
