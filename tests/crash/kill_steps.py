@@ -14,7 +14,8 @@ After every call:
 
 - no process of the run is left, no token is on the disk, and what the end of a workflow puts back
   has put the power limit back,
-- a window that was measured whole is finished by the next call and not measured again,
+- a window that was measured whole is finished by the next call and not measured again, unless
+  the machine was too busy for it to count, and the run says so,
 - a result that is whole stays as it is;
 
 and at the end the study is complete and ``llem verify`` finds no difference.
@@ -24,6 +25,7 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import stat
 import subprocess
@@ -105,6 +107,9 @@ elif words[0] == "run":
 """
 
 
+_TOO_BUSY = re.compile(r"in no mean \((?:sample_gap|stalled|, )+\): measured again")
+
+
 class BrokenError(AssertionError):
     """Something that must hold did not."""
 
@@ -159,17 +164,18 @@ class Study:
             if whole:
                 break
             measured = _measured(run)
-            self._call(name, run, moment, in_container=in_container)
+            said = self._call(name, run, moment, in_container=in_container)
             if moment is not None and moment.hit:
                 hits += 1
                 self.done[moment.fault] += 1
                 self.say(f"{name} {moment}: {_state(run)}")
+            if _TOO_BUSY.search(said):
+                measured = None
             self._must_hold(run, measured, moment)
         _must(is_whole(run), f"{name} is not whole: {_state(run)}")
 
-    def _call(
-        self, name: str, run: RunFolder, moment: Moment | None, *, in_container: bool
-    ) -> None:
+    def _call(self, name: str, run: RunFolder, moment: Moment | None, *, in_container: bool) -> str:
+        """Call the run and return what it said."""
         words = ["--spec", str(self.results.plan), "--run", name, "--out", str(run.path)]
         words += ["--watch", str(os.getpid())]
         script = [str(ROOT / "scripts" / "measure_openai.py")]
@@ -179,8 +185,10 @@ class Study:
         variables = dict(self.variables)
         if moment is not None and moment.fault in TEARDOWN:
             variables["TEST_TEARDOWN"] = moment.fault.partition(" ")[2]
+        said = self.folder / "said.log"
+        before = said.stat().st_size if said.exists() else 0
         with (
-            (self.folder / "said.log").open("ab") as log,
+            said.open("ab") as log,
             subprocess.Popen(
                 [sys.executable, *script, *words],
                 cwd=self.folder,
@@ -196,6 +204,7 @@ class Study:
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise BrokenError(f"{name} did not end: {moment}, {_state(run)}") from None
+        return said.read_bytes()[before:].decode(errors="replace")
 
     def _inject(self, process: "subprocess.Popen[bytes]", run: RunFolder, moment: Moment) -> None:
         while not _has_come(moment.step, run):

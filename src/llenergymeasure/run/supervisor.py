@@ -197,9 +197,11 @@ class Supervisor:
         end = self._finish(End(0))
         # What was killed or asked to end has not judged what was measured: the next call goes on.
         cut_short = end.cause is Cause.SIGNAL or end.returncode < 0
-        if shared or cut_short or (end.well and not self._disqualified()):
+        codes = self._disqualifying() if end.well else []
+        if shared or cut_short or (end.well and not codes):
             return self.attempt.conclude(end)
-        say("what an earlier attempt left gives no result: measured again")
+        gives = f"a run that is in no mean ({', '.join(codes)})" if codes else "no result"
+        say(f"what an earlier attempt left gives {gives}: measured again")
         self.attempt.outcome.attempt += 1
         self.attempt.outcome.phase = None
         return None
@@ -327,10 +329,10 @@ class Supervisor:
             )
         return wait_for_result(child, self._signals, engine_end.signal_number)
 
-    def _disqualified(self) -> bool:
-        """Return whether the result is kept out of the means."""
+    def _disqualifying(self) -> list[str]:
+        """Return the codes that keep the result out of the means."""
         record = read_json(self.folder.result) or {}
-        return not DISQUALIFYING.isdisjoint(record.get("validity", ()))
+        return sorted(DISQUALIFYING.intersection(record.get("validity", ())))
 
 
 def _sensors(config: Mapping[str, Any]) -> str:
