@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
+from harness import Criterion
 from meter_adversary_windows import BRACKETED, TICKS, Window
 
 LEAST_COVERED = 0.93
@@ -15,7 +16,6 @@ BEHIND_POINTS = 0.1
 ERROR_LIMITS = {5.0: (0.05, 1.5), 20.0: (0.02, 0.4)}
 """By window length in s: largest q95 of |error| in %, cut at ticks (or bracketed) and as asked."""
 
-Criterion = tuple[bool, str]
 Key = tuple[object, ...]
 _CELLS: tuple[Callable[[Window], Key], ...] = (
     lambda w: (w.sensor, w.load, w.cut, w.length_s),
@@ -40,14 +40,14 @@ def print_table(windows: Sequence[Window]) -> None:
             for window in some
             if window.half_width is not None and window.error is not None
         ]
+        polled = _finite(window.off(window.poll_j) for window in some)
         silent = sum(is_silent(window) for window in some) / len(some)
-        covered = sum(window.covered for window in some) / len(some)
         nothing = len(some) - len(errors)
         print(
             f"{length_s:>5} s {'after' if probed else 'none':6}{cut:10}{kind:8}{len(some):5}"
-            f"{nothing:5}{covered:7.1%}{silent:7.1%}{_median(errors):9.4f}{_q95(errors):9.4f}"
-            f"{_largest(errors):9.4f}{_median(widths):9.4f}{_median(ratios):8.1f}"
-            f"{_q95(_zeus(some)):9.3f}{_q95(_poll(some)):9.2f}"
+            f"{nothing:5}{_covered(some):7.1%}{silent:7.1%}{_median(errors):9.4f}{_q95(errors):9.4f}"
+            f"{max(errors, default=math.nan):9.4f}{_median(widths):9.4f}{_median(ratios):8.1f}"
+            f"{_q95(_zeus(some)):9.3f}{_q95(polled):9.2f}"
         )
 
 
@@ -65,6 +65,11 @@ def print_cells(windows: Sequence[Window]) -> None:
             share = 100 * _covered(some) if some else math.nan
             line += f"{share:16.1f}{'*' if share < 100 * LEAST_COVERED else ' '}"
         print(line)
+    print_codes(windows)
+
+
+def print_codes(windows: Sequence[Window]) -> None:
+    """Print how often each validity code was given."""
     codes = Counter(code for window in windows for code in window.codes)
     print("\ncodes: " + (", ".join(f"{code} {n}" for code, n in codes.most_common()) or "none"))
 
@@ -199,23 +204,20 @@ def _grouped(windows: Iterable[Window], key: Callable[[Window], Key]) -> dict[Ke
 
 
 def _errors(windows: Iterable[Window]) -> list[float]:
-    return _finite(None if w.error is None else abs(w.error) for w in windows)
+    return _finite(window.error for window in windows)
 
 
 def _widths(windows: Iterable[Window]) -> list[float]:
     return _finite(window.half_width for window in windows)
 
 
-def _finite(values: Iterable[float | None]) -> list[float]:
-    return [value for value in values if value is not None and math.isfinite(value)]
-
-
 def _zeus(windows: Iterable[Window]) -> list[float]:
-    return [100 * abs(w.zeus_j / w.true_j - 1) for w in windows if w.zeus_j is not None]
+    return _finite(window.off(window.zeus_j) for window in windows)
 
 
-def _poll(windows: Iterable[Window]) -> list[float]:
-    return [100 * abs(w.poll_j / w.true_j - 1) for w in windows if w.poll_j is not None]
+def _finite(values: Iterable[float | None]) -> list[float]:
+    """Return the amounts of those that are numbers."""
+    return [abs(value) for value in values if value is not None and math.isfinite(value)]
 
 
 def _median(values: Sequence[float]) -> float:
@@ -224,7 +226,3 @@ def _median(values: Sequence[float]) -> float:
 
 def _q95(values: Sequence[float]) -> float:
     return float(np.quantile(values, 0.95)) if len(values) else math.nan
-
-
-def _largest(values: Sequence[float]) -> float:
-    return max(values, default=math.nan)

@@ -7,15 +7,21 @@ leakage of a hot card and a higher performance state are rest, not work.
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import meter_adversary_loads as loads
 import meter_adversary_ours as ours
 import meter_recording as recording
 import numpy as np
+from harness import Criterion
 from meter_adversary_cards import model
-from meter_adversary_judge import LEAST_COVERED, Criterion
-from meter_adversary_trace import Trace
-from meter_adversary_windows import opened
+from meter_adversary_judge import LEAST_COVERED
+from meter_adversary_loads import Trace
+
+from llenergymeasure.energy.account import account
+from llenergymeasure.energy.batches import Batch
+from llenergymeasure.energy.prefill_decode import NoSplit, split_energy
+from llenergymeasure.recording.samples import Samples
 
 Floats = loads.Floats
 CARD = "H200 true"
@@ -129,9 +135,7 @@ def _net(rest: str, net_w: float, rng: np.random.Generator) -> Net:
     work = np.append(work[0], [END_S, WHOLE_S]), np.append(work[1], [0.0, 0.0])
     t_s, power_w = _sum(work, (grid_s, rest_trace.power_w))
     trace = Trace(rest, t_s, power_w, np.zeros(0))
-    card = model(CARD).card(rng)
-    with opened([card.as_json(trace, loads.SPIKE_LIMIT_W)], rng) as (inventory, clock):
-        samples = ours.record(inventory, [0], clock, WHOLE_S)
+    samples = _recorded(trace, WHOLE_S, rng)
     spans_s = [
         ("load", 0.0, IDLE_FROM_S),
         ("idle_before", IDLE_FROM_S, WARM_FROM_S),
@@ -149,6 +153,13 @@ def _net(rest: str, net_w: float, rng: np.random.Generator) -> Net:
     return Net(rest, gross_j - float(rest_trace.energy_j(*ends)[0]), gross_j, energy)
 
 
+def _recorded(trace: Trace, whole_s: float, rng: np.random.Generator) -> Samples:
+    card = model(CARD).card(rng)
+    devices = [card.device(trace, loads.SPIKE_LIMIT_W)]
+    with recording.opened(devices, rng) as (inventory, clock):
+        return recording.record(inventory, [0], clock, whole_s)
+
+
 def _sum(one: loads.Points, other: loads.Points) -> loads.Points:
     """Return the sum of two powers, with the steps of both."""
     moments_s = np.unique(np.concatenate((one[0], other[0])))
@@ -157,9 +168,9 @@ def _sum(one: loads.Points, other: loads.Points) -> loads.Points:
     return np.repeat(moments_s, 2), np.column_stack((left_w, right_w)).ravel()
 
 
-def _side(points: loads.Points, moments_s: Floats, side: str) -> Floats:
+def _side(points: loads.Points, moments_s: Floats, side: Literal["left", "right"]) -> Floats:
     t_s, power_w = points
-    after = np.searchsorted(t_s, moments_s, side="left" if side == "left" else "right")
+    after = np.searchsorted(t_s, moments_s, side=side)
     after = np.clip(after, 1, len(t_s) - 1)
     span_s = np.maximum(t_s[after] - t_s[after - 1], 1e-12)
     share = np.clip((moments_s - t_s[after - 1]) / span_s, 0, 1)
@@ -208,24 +219,31 @@ MODELS = (
 )
 
 
+PHASES = ("prefill", "decode")
+
+
 @dataclass(frozen=True)
 class Parted:
-    """Prefill and decode of one study: the truth in J per token, and what was given."""
+    """Prefill and decode of one study.
+
+    Attributes:
+        model, batches: of the load.
+        true_j: energy per token of each phase.
+        given: energy per token and half width of each phase; none where there are no numbers.
+        said: how it was found, or why not.
+    """
 
     model: str
     batches: int
-    true_prefill_j: float
-    true_decode_j: float
-    split: ours.Split
+    true_j: dict[str, float]
+    given: dict[str, tuple[float, float]]
+    said: str
 
     def of(self, phase: str) -> tuple[float, float] | None:
         """Return a phase's error and half width in percent of the truth; None: no number."""
-        prefill = phase == "prefill"
-        true_j = self.true_prefill_j if prefill else self.true_decode_j
-        given_j = self.split.prefill_j if prefill else self.split.decode_j
-        u95_j = self.split.prefill_u95_j if prefill else self.split.decode_u95_j
-        if given_j is None or u95_j is None:
+        if phase not in self.given:
             return None
+        (given_j, u95_j), true_j = self.given[phase], self.true_j[phase]
         return 100 * (given_j / true_j - 1), 100 * u95_j / true_j
 
 
@@ -245,14 +263,15 @@ def run_split(seed: int, *, quick: bool) -> tuple[list[object], list[Criterion]]
         f"{'med u95':>9}{'cover':>7}  said"
     )
     for row in rows:
-        for phase in ("prefill", "decode"):
+        for phase in PHASES:
             _print_split(row, phase)
     every = [parted for row in rows for parted in row]
     return [asdict(parted) for parted in every], list(_split_criteria(every))
 
 
 def _part(each: Model, count: int, rng: np.random.Generator) -> Parted:
-    edges_s, watts, batches = [1.5], [(150.0, 150.0)], []
+    edges_s, watts = [1.5], [(150.0, 150.0)]
+    batches: list[Batch] = []
     true_j, tokens = np.zeros(2), np.zeros(2)
     ns = recording.nanoseconds
     for _ in range(count):
@@ -267,8 +286,9 @@ def _part(each: Model, count: int, rng: np.random.Generator) -> Parted:
             from_w, to_w = 360 + 40 * inputs / 1280, 360 + 40 * (inputs + outputs) / 1280
         true_j += ((first_s - start_s) * 620.0, (end_s - first_s) * (from_w + to_w) / 2)
         tokens += (BATCH * inputs, BATCH * (outputs - 1))
-        spans_ns = ns(start_s), ns(first_s), ns(end_s)
-        batches.append(ours.MarkedBatch(*spans_ns, BATCH * inputs, BATCH * outputs, BATCH))
+        first_ns = ns(first_s), ns(first_s)
+        counts = BATCH * inputs, BATCH * outputs, BATCH
+        batches.append(Batch(ns(start_s), ns(end_s), first_ns, *counts))
         edges_s += [first_s, end_s]
         watts += [(620.0, 620.0), (from_w, to_w)]
         if each.gap_s:
@@ -277,13 +297,17 @@ def _part(each: Model, count: int, rng: np.random.Generator) -> Parted:
     whole_s = edges_s[-1] + loads.TAIL_S
     t_s = np.concatenate(([0.0], np.repeat(edges_s, 2), [whole_s]))
     power_w = np.array([*watts, (150.0, 150.0)]).ravel()
-    card = model(CARD).card(rng)
-    trace = Trace(each.name, t_s, power_w, np.zeros(0))
-    with opened([card.as_json(trace, loads.SPIKE_LIMIT_W)], rng) as (inventory, clock):
-        samples = ours.record(inventory, [0], clock, whole_s)
-    window = batches[0].start_ns, batches[-1].end_ns
-    prefill_j, decode_j = (float(part) for part in true_j / tokens)
-    return Parted(each.name, count, prefill_j, decode_j, ours.split_of(samples, window, batches))
+    samples = _recorded(Trace(each.name, t_s, power_w, np.zeros(0)), whole_s, rng)
+    made = account(samples, (batches[0].start_ns, batches[-1].end_ns))
+    found = split_energy([source.channel for source in made.headline_sources], batches)
+    true = dict(zip(PHASES, (true_j / tokens).tolist(), strict=True))
+    if isinstance(found, NoSplit):
+        return Parted(each.name, count, true, {}, found.reason)
+    given = {
+        "prefill": (found.prefill_j, found.prefill_u95_j),
+        "decode": (found.decode_j, found.decode_u95_j),
+    }
+    return Parted(each.name, count, true, given, "ticks")
 
 
 def _covered(found: Sequence[tuple[float, float] | None]) -> float:
@@ -295,7 +319,7 @@ def _print_split(row: Sequence[Parted], phase: str) -> None:
     given = [pair for pair in found if pair is not None]
     errors = [abs(error) for error, _ in given] or [np.nan]
     widths = [width for _, width in given] or [np.nan]
-    said = Counter(parted.split.said[:60] for parted in row)
+    said = Counter(parted.said[:60] for parted in row)
     print(
         f"{row[0].model:22}{row[0].batches:8}{phase:>9}{len(row):3}{len(row) - len(given):5}"
         f"{np.median(errors):9.3f}{max(errors):9.3f}{np.median(widths):9.3f}{_covered(found):7.1%}"
@@ -304,7 +328,7 @@ def _print_split(row: Sequence[Parted], phase: str) -> None:
 
 
 def _split_criteria(every: Sequence[Parted]) -> Iterator[Criterion]:
-    for phase in ("prefill", "decode"):
+    for phase in PHASES:
         found = [parted.of(phase) for parted in every]
         share = _covered(found)
         yield share >= LEAST_COVERED, f"{phase}: {share:.1%} of {len(found)} studies covered"

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,9 +21,9 @@ from typing import Any
 import meter_adversary_judge as judge
 import meter_adversary_loads as loads
 import numpy as np
-from meter_adversary_cards import MODELS, DrawnCard, write_trace
-from meter_adversary_judge import Criterion
-from meter_adversary_trace import Trace
+from harness import Criterion
+from meter_adversary_cards import MODELS, DrawnCard
+from meter_adversary_loads import Trace
 from meter_adversary_windows import ASKED, BRACKETED, Window
 
 from nvml_sim import sim
@@ -78,8 +77,7 @@ def run(count: int, seed: int) -> tuple[list[object], list[Criterion]]:
         print(_line(window))
     print()
     judge.print_table(windows)
-    codes = Counter(code for window in windows for code in window.codes)
-    print("\ncodes: " + (", ".join(f"{code} {n}" for code, n in codes.most_common()) or "none"))
+    judge.print_codes(windows)
     return [asdict(window) for window in windows], list(_criteria(windows))
 
 
@@ -89,14 +87,9 @@ def _meter(real: Real) -> Window:
         folder = Path(name)
         make = _made_load if real.cut == BRACKETED else _given_load
         command, keys, trace = make(real, folder, rng)
-        limit_w = loads.SPIKE_LIMIT_W
-        shown = trace if trace is not None else _rest()
-        device = {**real.card.as_json(shown, limit_w), **keys}
-        if trace is None:
-            del device["power_w"]
-        write_trace(folder / "trace.json", [device])
+        device = real.card.device(trace or _rest(), loads.SPIKE_LIMIT_W, **keys)
         t0_ns = time.monotonic_ns()
-        variables = sim.environment(folder / "trace.json", t0_ns=t0_ns)
+        variables = sim.environment(sim.Trace([device]).write(folder), t0_ns=t0_ns)
         variables["XDG_CACHE_HOME"] = str(folder / "cache")
         written = folder / "meter.json"
         done = subprocess.run(

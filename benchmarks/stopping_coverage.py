@@ -7,10 +7,11 @@ when it is narrow enough, and with a fixed ten cycles. Printed are how often the
 the truth, the cycles, and how often the interval is as narrow as asked, by the true CV.
 """
 
-import argparse
 import math
+import sys
 from dataclasses import dataclass
 
+import harness
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,14 +42,14 @@ class Ended:
     narrow: bool
 
 
-def main() -> None:
-    """Print the tables; end with 1 if the rule covers less than 94 %."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    """Print the tables; return 1 if the rule covers less than 94 %."""
+    parser = harness.parser(__doc__)
     parser.add_argument("--studies", type=int, default=2000)
     parser.add_argument("--target", type=float, default=0.02)
     parser.add_argument("--max-cycles", type=int, default=DEFAULT_MAX_CYCLES)
     parser.add_argument("--seed", type=int, default=20260301)
-    arguments = parser.parse_args()
+    arguments = harness.begin(parser)
     rng = np.random.default_rng(arguments.seed)
     spreads = _spreads(arguments.studies, rng)
     most = max(arguments.max_cycles, FIXED)
@@ -70,7 +71,7 @@ def main() -> None:
         )
     _by_spread(spreads, found)
     stein = found["pilot of 5, then fixed"]
-    raise SystemExit(float(np.mean([e.holds for e in stein])) < 0.94)
+    return int(float(np.mean([e.holds for e in stein])) < 0.94)
 
 
 def _spreads(count: int, rng: np.random.Generator) -> Reals:
@@ -137,4 +138,4 @@ def _share(values: list[bool]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
