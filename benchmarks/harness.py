@@ -11,6 +11,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ sys.path.insert(0, str(ROOT / "tests"))
 from llenergymeasure.plan import make_plan
 from llenergymeasure.run.worker import read_spec
 from llenergymeasure.workload.load_study import study_from_mapping
-from nvml_sim import sim
 
 Criterion = tuple[bool, str]
 """Whether something that must hold does, and its figures."""
@@ -52,6 +52,8 @@ def begin(
 
 def card_library() -> Path:
     """Return the simulated card's library; end with 1 and the reason where there is none."""
+    from nvml_sim import sim
+
     library, reason = sim.library_or_reason()
     if library is None:
         sys.exit(f"no simulated card: {reason}")
@@ -65,6 +67,11 @@ def told(criteria: Iterable[Criterion]) -> int:
         print(f"{'pass' if holds else 'FAIL'}  {text}")
         code |= not holds
     return code
+
+
+def counted(words: Iterable[str]) -> str:
+    """Return how often each word occurs, the most frequent first."""
+    return ", ".join(f"{word} {count}" for word, count in Counter(words).most_common())
 
 
 def make_spec(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Each fault is met in windows of 10 s of three loads, cut at ticks.
 
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +15,7 @@ import meter_adversary_loads as loads
 import meter_adversary_ours as ours
 import meter_recording as recording
 import numpy as np
-from harness import Criterion
+from harness import Criterion, counted
 from meter_adversary_cards import FakePowercap, model
 from meter_adversary_loads import Trace
 from meter_adversary_windows import seen_tick_s, true_energy_j
@@ -264,14 +263,13 @@ def _print(rows: Sequence[Sequence[Met]]) -> None:
             abs((m.energy.gross_j or 0.0) - m.true_j) <= (m.energy.gross_u95_j or 0.0)
             for m in numbers
         )
-        codes = Counter(code for met in row for code in met.energy.codes)
         widths = [_percent(met.energy.gross_u95_j, met.true_j) for met in numbers]
         bounds = [_percent(met.energy.bound_j, met.true_j) for met in numbers]
         print(
             f"{row[0].fault:37}{row[0].card:17}{len(row):3}{len(row) - len(numbers):5}{span:>18}"
             f"{_median(widths):>9}{_median(bounds):>10}{inside:4}"
             f"{sum(bool(met.energy.codes) for met in row):6}{sum(met.silent for met in row):7}"
-            f"  {', '.join(f'{code} {count}' for code, count in codes.most_common())}"
+            f"  {counted(code for met in row for code in met.energy.codes)}"
         )
 
 

@@ -1,11 +1,11 @@
 """What the adversary's windows show: the tables, and what must hold."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
-from harness import Criterion
+from harness import Criterion, counted
+from meter_adversary_ours import covers
 from meter_adversary_windows import BRACKETED, TICKS, Window
 
 LEAST_COVERED = 0.93
@@ -41,7 +41,7 @@ def print_table(windows: Sequence[Window]) -> None:
             if window.half_width is not None and window.error is not None
         ]
         polled = _finite(window.off(window.poll_j) for window in some)
-        silent = sum(is_silent(window) for window in some) / len(some)
+        silent = sum(window.silent for window in some) / len(some)
         nothing = len(some) - len(errors)
         print(
             f"{length_s:>5} s {'after' if probed else 'none':6}{cut:10}{kind:8}{len(some):5}"
@@ -70,8 +70,8 @@ def print_cells(windows: Sequence[Window]) -> None:
 
 def print_codes(windows: Sequence[Window]) -> None:
     """Print how often each validity code was given."""
-    codes = Counter(code for window in windows for code in window.codes)
-    print("\ncodes: " + (", ".join(f"{code} {n}" for code, n in codes.most_common()) or "none"))
+    codes = counted(code for window in windows for code in window.energy.codes)
+    print(f"\ncodes: {codes or 'none'}")
 
 
 def criteria(windows: Sequence[Window]) -> Iterator[Criterion]:
@@ -83,14 +83,9 @@ def criteria(windows: Sequence[Window]) -> Iterator[Criterion]:
     yield from bounds(windows)
 
 
-def is_silent(window: Window) -> bool:
-    """Return whether a window lies outside its interval and nothing warns of it."""
-    return window.gross_j is not None and not window.covered and not window.codes
-
-
 def silent(windows: Sequence[Window]) -> Iterator[Criterion]:
     """Yield that no window is wrong without a code."""
-    bad = [window for window in windows if is_silent(window)]
+    bad = [window for window in windows if window.silent]
     text = f"windows outside their interval without a code: {len(bad)} of {len(windows)}"
     if bad:
         worst = max(bad, key=lambda window: abs(window.error or 0.0))
@@ -98,8 +93,8 @@ def silent(windows: Sequence[Window]) -> Iterator[Criterion]:
     yield not bad, text
     for cut, some in _grouped(windows, lambda window: (window.cut,)).items():
         yield (
-            not any(is_silent(window) for window in some),
-            f"  {cut[0]}: {sum(is_silent(window) for window in some)} of {len(some)}",
+            not any(window.silent for window in some),
+            f"  {cut[0]}: {sum(window.silent for window in some)} of {len(some)}",
         )
 
 
@@ -134,7 +129,7 @@ def widths_and_errors(windows: Sequence[Window]) -> Iterator[Criterion]:
         windows, lambda w: (w.kind, w.cut, w.length_s)
     ).items():
         what = f"{kind} counter, {length_s:g} s, {cut}"
-        shown = [window for window in some if "counter_unverified" not in window.codes]
+        shown = [window for window in some if "counter_unverified" not in window.energy.codes]
         if shown:
             error, width = _median(_errors(shown)), _median(_widths(shown))
             yield (
@@ -164,14 +159,14 @@ def _against_zeus(windows: Sequence[Window]) -> Iterator[Criterion]:
 
 def bounds(windows: Sequence[Window]) -> Iterator[Criterion]:
     """Yield that the truth is within each bound."""
-    given = [(w, w.gross_j, w.bound_j) for w in windows]
+    bounded = [window for window in windows if window.energy.bound_j is not None]
     beyond = [
         window
-        for window, gross_j, bound_j in given
-        if gross_j is not None and bound_j is not None and abs(gross_j - window.true_j) > bound_j
+        for window in bounded
+        if not covers(window.energy.gross_j, window.energy.bound_j, window.true_j)
     ]
     text = f"windows beyond their bound: {len(beyond)}"
-    if all(bound_j is None for *_, bound_j in given):
+    if not bounded:
         text += " (no bounds given)"
     yield not beyond, text + (f"; such as {_told(beyond[0])}" if beyond else "")
 

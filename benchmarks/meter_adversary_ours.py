@@ -1,8 +1,7 @@
 """What the project's own metering code gives for a recording."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import meter_recording as recording
 from meter_adversary_cards import FakePowercap
@@ -20,18 +19,26 @@ PhaseSpan = tuple[str, int, int]
 SENSOR = "nvml"
 
 
-class Energy(NamedTuple):
+@dataclass(frozen=True)
+class Energy:
     """What the project gives for a window: the headline, and its reasons to doubt it.
 
     Energies are None where there is no number.
     """
 
-    gross_j: float | None
-    gross_u95_j: float | None
-    net_j: float | None
-    net_u95_j: float | None
-    bound_j: float | None
     codes: tuple[str, ...]
+    gross_j: float | None = None
+    gross_u95_j: float | None = None
+    net_j: float | None = None
+    net_u95_j: float | None = None
+    bound_j: float | None = None
+
+
+def covers(given_j: float | None, half_width_j: float | None, true_j: float) -> bool:
+    """Return whether the truth lies inside an interval; no number covers nothing."""
+    if given_j is None or half_width_j is None:
+        return False
+    return abs(given_j - true_j) <= half_width_j
 
 
 def energy_of(
@@ -45,9 +52,9 @@ def energy_of(
     codes = tuple(made.validity)
     whole = made.total
     if whole is None:
-        return Energy(None, None, None, None, None, codes)
+        return Energy(codes)
     return Energy(
-        whole.gross_j, whole.gross_u95_j, whole.net_j, whole.net_u95_j, whole.bound_j, codes
+        codes, whole.gross_j, whole.gross_u95_j, whole.net_j, whole.net_u95_j, whole.bound_j
     )
 
 

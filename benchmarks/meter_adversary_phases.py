@@ -4,16 +4,14 @@ The true rest is what the card draws without the work, at the state that the wor
 leakage of a hot card and a higher performance state are rest, not work.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 import meter_adversary_loads as loads
 import meter_adversary_ours as ours
 import meter_recording as recording
 import numpy as np
-from harness import Criterion
+from harness import Criterion, counted
 from meter_adversary_cards import model
 from meter_adversary_judge import LEAST_COVERED
 from meter_adversary_loads import Trace
@@ -46,8 +44,7 @@ class Net:
     @property
     def covered(self) -> bool:
         """Return whether the truth lies in the net interval."""
-        net_j, u95_j = self.energy.net_j, self.energy.net_u95_j
-        return net_j is not None and u95_j is not None and abs(net_j - self.true_net_j) <= u95_j
+        return ours.covers(self.energy.net_j, self.energy.net_u95_j, self.true_net_j)
 
     @property
     def silent(self) -> bool:
@@ -163,19 +160,9 @@ def _recorded(trace: Trace, whole_s: float, rng: np.random.Generator) -> Samples
 def _sum(one: loads.Points, other: loads.Points) -> loads.Points:
     """Return the sum of two powers, with the steps of both."""
     moments_s = np.unique(np.concatenate((one[0], other[0])))
-    left_w = _side(one, moments_s, "left") + _side(other, moments_s, "left")
-    right_w = _side(one, moments_s, "right") + _side(other, moments_s, "right")
+    left_w = loads.power_at(one, moments_s, "left") + loads.power_at(other, moments_s, "left")
+    right_w = loads.power_at(one, moments_s, "right") + loads.power_at(other, moments_s, "right")
     return np.repeat(moments_s, 2), np.column_stack((left_w, right_w)).ravel()
-
-
-def _side(points: loads.Points, moments_s: Floats, side: Literal["left", "right"]) -> Floats:
-    t_s, power_w = points
-    after = np.searchsorted(t_s, moments_s, side=side)
-    after = np.clip(after, 1, len(t_s) - 1)
-    span_s = np.maximum(t_s[after] - t_s[after - 1], 1e-12)
-    share = np.clip((moments_s - t_s[after - 1]) / span_s, 0, 1)
-    watts: Floats = power_w[after - 1] + share * (power_w[after] - power_w[after - 1])
-    return watts
 
 
 def _print_net(row: Sequence[Net]) -> None:
@@ -191,13 +178,12 @@ def _print_net(row: Sequence[Net]) -> None:
     ]
     gross_error, gross_u95 = np.median(gross, axis=0) if gross else (np.nan, np.nan)
     u95_j = [net.energy.net_u95_j for net in given if net.energy.net_u95_j is not None]
-    codes = Counter(code for net in row for code in net.energy.codes)
     print(
         f"{row[0].rest:24}{row[0].true_net_j:9.0f}{len(row):3}{len(row) - len(given):5}{span:>20}"
         f"{percent:>20}{np.median(u95_j) if u95_j else np.nan:9.1f}"
         f"{sum(net.covered for net in row):4}{sum(bool(net.energy.codes) for net in row):6}"
         f"{sum(net.silent for net in row):7}{100 * gross_error:9.4f}%{100 * gross_u95:9.4f}%"
-        f"  {', '.join(f'{code} {count}' for code, count in codes.most_common())}"
+        f"  {counted(code for net in row for code in net.energy.codes)}"
     )
 
 
@@ -319,11 +305,10 @@ def _print_split(row: Sequence[Parted], phase: str) -> None:
     given = [pair for pair in found if pair is not None]
     errors = [abs(error) for error, _ in given] or [np.nan]
     widths = [width for _, width in given] or [np.nan]
-    said = Counter(parted.said[:60] for parted in row)
     print(
         f"{row[0].model:22}{row[0].batches:8}{phase:>9}{len(row):3}{len(row) - len(given):5}"
         f"{np.median(errors):9.3f}{max(errors):9.3f}{np.median(widths):9.3f}{_covered(found):7.1%}"
-        f"  {', '.join(f'{text} {count}' for text, count in said.most_common())}"
+        f"  {counted(parted.said[:60] for parted in row)}"
     )
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import meter_adversary_judge as judge
 import meter_adversary_loads as loads
+import meter_adversary_ours as ours
 import numpy as np
 from harness import Criterion
 from meter_adversary_cards import MODELS, DrawnCard
@@ -163,30 +164,25 @@ def _window(real: Real, document: dict[str, Any], trace: Trace, t0_ns: int) -> W
     ]
     headline = [reading for reading in document["readings"] if reading["headline"]]
     whole = headline[0] if len(headline) == 1 else {}
+    given_j = {name: whole.get(name) for name in ("gross_j", "gross_u95_j", "bound_j")}
     return Window(
         real.load,
         real.card.model.name,
         real.card.model.kind,
         COMMAND_S,
         real.cut,
-        False,
-        float(trace.energy_j(ends_s[0], ends_s[1])[0]),
-        whole.get("gross_j"),
-        whole.get("gross_u95_j", whole.get("u95_j")),
-        whole.get("bound_j"),
-        tuple(document["validity"]),
-        None,
-        None,
+        float(trace.energy_j(*ends_s)[0]),
+        ours.Energy(tuple(document["validity"]), **given_j),
     )
 
 
 def _line(window: Window) -> str:
     error, width = window.error, window.half_width
     given = "no number" if error is None or width is None else f"{error:+9.4f} % +- {width:.4f} %"
-    state = "inside" if window.covered else "SILENT" if judge.is_silent(window) else "outside"
+    state = "inside" if window.covered else "SILENT" if window.silent else "outside"
     return (
         f"{window.load:16} {window.sensor:17} {window.cut:10} {window.true_j:8.1f} J {given:26} "
-        f"{state:8} {', '.join(window.codes)}"
+        f"{state:8} {', '.join(window.energy.codes)}"
     )
 
 

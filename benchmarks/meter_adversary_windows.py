@@ -32,9 +32,9 @@ class Window:
         load, sensor, kind: what was measured, with which card and counter.
         length_s: how long, as asked for.
         cut: ``ticks``, ``asked``, ``bracketed`` or ``loaded``.
-        probed: whether a probe's findings were given.
         true_j: the truth.
-        gross_j, u95_j, bound_j, codes: what the project gives.
+        energy: what the project gives.
+        probed: whether a probe's findings were given.
         zeus_j: the counter's difference between the window's ends, which is what Zeus gives.
         poll_j: power polled each 100 ms, by trapezoids.
     """
@@ -44,14 +44,11 @@ class Window:
     kind: str
     length_s: float
     cut: str
-    probed: bool
     true_j: float
-    gross_j: float | None
-    u95_j: float | None
-    bound_j: float | None
-    codes: tuple[str, ...]
-    zeus_j: float | None
-    poll_j: float | None
+    energy: ours.Energy
+    probed: bool = False
+    zeus_j: float | None = None
+    poll_j: float | None = None
 
     def off(self, energy_j: float | None) -> float | None:
         """Return how far an energy is off, in percent of the truth."""
@@ -60,19 +57,23 @@ class Window:
     @property
     def error(self) -> float | None:
         """Return the project's error in percent of the truth."""
-        return self.off(self.gross_j)
+        return self.off(self.energy.gross_j)
 
     @property
     def half_width(self) -> float | None:
         """Return u95 in percent of the truth."""
-        return None if self.u95_j is None else 100 * self.u95_j / self.true_j
+        u95_j = self.energy.gross_u95_j
+        return None if u95_j is None else 100 * u95_j / self.true_j
 
     @property
     def covered(self) -> bool:
-        """Return whether the truth lies inside the interval; no number covers nothing."""
-        if self.gross_j is None or self.u95_j is None:
-            return False
-        return abs(self.gross_j - self.true_j) <= self.u95_j
+        """Return whether the truth lies inside the interval."""
+        return ours.covers(self.energy.gross_j, self.energy.gross_u95_j, self.true_j)
+
+    @property
+    def silent(self) -> bool:
+        """Return whether the truth is outside the interval and nothing warns of it."""
+        return self.energy.gross_j is not None and not self.covered and not self.energy.codes
 
 
 @dataclass(frozen=True)
@@ -123,17 +124,21 @@ def _measure_scene(
             _check_zeus(scene, len(cards), clock)
         for index, card in enumerate(cards):
             samples = recording.record(inventory, [index], clock, scene.end_s)
-            for cut, (start_s, end_s) in _cuts(scene, card, rng):
-                counted_j = recording.counter_difference_j(index, clock, start_s, end_s)
-                polled_j = recording.polled_energy_j(index, clock, start_s, end_s)
+            for cut, span_s in _cuts(scene, card, rng):
+                counted_j = recording.counter_difference_j(index, clock, *span_s)
+                polled_j = recording.polled_energy_j(index, clock, *span_s)
                 for known in (None, job.known[card.model.name]):
-                    yield _window(
-                        scene,
-                        (card.model.name, card.model.kind, cut, length_s),
-                        (start_s, end_s),
-                        ours.energy_of(samples, _ns((start_s, end_s)), phases(scene, cut), known),
-                        probed=known is not None,
-                        others_j=(counted_j, polled_j),
+                    yield Window(
+                        job.load,
+                        card.model.name,
+                        card.model.kind,
+                        length_s,
+                        cut,
+                        true_energy_j(scene, span_s),
+                        ours.energy_of(samples, _ns(span_s), phases(scene, cut), known),
+                        known is not None,
+                        counted_j,
+                        polled_j,
                     )
         for _ in range(RAPL_TIMES if RAPL in job.models else 0):
             yield _measure_rapl(loads.scaled(scene, RAPL_SCALE), length_s, clock, rng)
@@ -148,40 +153,16 @@ def _measure_rapl(
         samples = ours.record_rapl(powercap, clock, begin_s, scene.end_s - 0.01)
         start_s, end_s = scene.window_s
         cut = ASKED if scene.rests_s is None else BRACKETED
-        return _window(
-            scene,
-            (RAPL, "rapl", cut, length_s),
-            scene.window_s,
+        return Window(
+            scene.trace.name,
+            RAPL,
+            "rapl",
+            length_s,
+            cut,
+            true_energy_j(scene, scene.window_s),
             ours.energy_of(samples, _ns(scene.window_s), phases(scene, cut)),
-            probed=False,
-            others_j=(powercap.energy_j(end_s) - powercap.energy_j(start_s), None),
+            zeus_j=powercap.energy_j(end_s) - powercap.energy_j(start_s),
         )
-
-
-def _window(
-    scene: Scene,
-    what: tuple[str, str, str, float],
-    window_s: tuple[float, float],
-    energy: ours.Energy,
-    *,
-    probed: bool,
-    others_j: tuple[float | None, float | None],
-) -> Window:
-    sensor, kind, cut, length_s = what
-    return Window(
-        scene.trace.name,
-        sensor,
-        kind,
-        length_s,
-        cut,
-        probed,
-        true_energy_j(scene, window_s),
-        energy.gross_j,
-        energy.gross_u95_j,
-        energy.bound_j,
-        energy.codes,
-        *others_j,
-    )
 
 
 def _cuts(
