@@ -142,12 +142,16 @@ class Met:
     needs_code: bool
 
     @property
+    def covered(self) -> bool:
+        """Return whether the truth lies inside the interval."""
+        return ours.covers(self.energy.gross_j, self.energy.gross_u95_j, self.true_j)
+
+    @property
     def silent(self) -> bool:
         """Return whether there is a number that a code is missing from."""
-        gross_j, u95_j = self.energy.gross_j, self.energy.gross_u95_j
-        if gross_j is None or self.energy.codes:
+        if self.energy.gross_j is None or self.energy.codes:
             return False
-        return self.needs_code or u95_j is None or abs(gross_j - self.true_j) > u95_j
+        return self.needs_code or not self.covered
 
 
 def run(seed: int) -> tuple[list[object], list[Criterion]]:
@@ -259,10 +263,7 @@ def _print(rows: Sequence[Sequence[Met]]) -> None:
         numbers = [met for met in row if met.energy.gross_j is not None]
         errors = [100 * ((met.energy.gross_j or 0.0) / met.true_j - 1) for met in numbers]
         span = f"{min(errors):+.3f} to {max(errors):+.3f}" if errors else "-"
-        inside = sum(
-            abs((m.energy.gross_j or 0.0) - m.true_j) <= (m.energy.gross_u95_j or 0.0)
-            for m in numbers
-        )
+        inside = sum(met.covered for met in row)
         widths = [_percent(met.energy.gross_u95_j, met.true_j) for met in numbers]
         bounds = [_percent(met.energy.bound_j, met.true_j) for met in numbers]
         print(
