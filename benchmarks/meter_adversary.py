@@ -34,8 +34,9 @@ from pathlib import Path
 import harness
 import meter_adversary_faults as faults
 import meter_adversary_judge as judge
-import meter_adversary_phases as phases
+import meter_adversary_net as net
 import meter_adversary_real as real
+import meter_adversary_split as split
 import meter_adversary_windows as windows
 import meter_recording as recording
 from harness import Criterion
@@ -87,7 +88,7 @@ def _run(options: argparse.Namespace, library: Path) -> tuple[list[object], list
         recording.load_library(library)
         if options.faults:
             return faults.run(options.seed)
-        run = phases.run_net if options.net else phases.run_split
+        run = net.run if options.net else split.run
         return run(options.seed, quick=options.quick)
     found = _measure(options, library)
     judge.print_table(found)

@@ -1,10 +1,10 @@
-"""Energy above a rest that does not stand still, and the energies of prefill and decode.
+"""Energy above a rest that does not stand still.
 
 The true rest is what the card draws without the work, at the state that the work has put it in:
 leakage of a hot card and a higher performance state are rest, not work.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import meter_adversary_loads as loads
@@ -12,14 +12,8 @@ import meter_adversary_ours as ours
 import meter_recording as recording
 import numpy as np
 from harness import Criterion, counted
-from meter_adversary_cards import model
-from meter_adversary_judge import LEAST_COVERED
+from meter_adversary_cards import recorded
 from meter_adversary_loads import Trace
-
-from llenergymeasure.energy.account import account
-from llenergymeasure.energy.batches import Batch
-from llenergymeasure.energy.prefill_decode import NoSplit, split_energy
-from llenergymeasure.recording.samples import Samples
 
 Floats = loads.Floats
 CARD = "H200 true"
@@ -27,9 +21,7 @@ IDLE_FROM_S, WARM_FROM_S, WARM_TO_S = 1.0, 11.0, 31.0
 START_S, END_S, IDLE_TO_S, WHOLE_S = 31.4, 51.4, 61.8, 63.5
 MARGIN_S = 0.4
 NET_W = (318.0, 31.8)
-NET_REPETITIONS = 4
-BATCH = 8
-STUDIES = 8
+REPETITIONS = 4
 
 
 @dataclass(frozen=True)
@@ -91,9 +83,9 @@ RESTS: dict[str, Callable[[Floats, np.random.Generator], Floats]] = {
 }
 
 
-def run_net(seed: int, *, quick: bool) -> tuple[list[object], list[Criterion]]:
+def run(seed: int, *, quick: bool) -> tuple[list[object], list[Criterion]]:
     """Measure net energies; print the table, return what was found and what must hold."""
-    repetitions = 1 if quick else NET_REPETITIONS
+    repetitions = 1 if quick else REPETITIONS
     rows = [
         [
             _net(rest, net_w, np.random.default_rng((seed, 5, number, round(net_w), repetition)))
@@ -107,7 +99,7 @@ def run_net(seed: int, *, quick: bool) -> tuple[list[object], list[Criterion]]:
         f"{'med u95':>9}{'in':>4}{'coded':>6}{'silent':>7}{'gross |e|':>10}{'gross u95':>10}  codes"
     )
     for row in rows:
-        _print_net(row)
+        _print(row)
     silent = sum(net.silent for row in rows for net in row)
     criteria = [(silent == 0, f"net energies outside their interval without a code: {silent}")]
     none = sum(net.energy.net_j is None for row in rows for net in row)
@@ -132,7 +124,7 @@ def _net(rest: str, net_w: float, rng: np.random.Generator) -> Net:
     work = np.append(work[0], [END_S, WHOLE_S]), np.append(work[1], [0.0, 0.0])
     t_s, power_w = _sum(work, (grid_s, rest_trace.power_w))
     trace = Trace(rest, t_s, power_w, np.zeros(0))
-    samples = _recorded(trace, WHOLE_S, rng)
+    samples = recorded(CARD, trace, WHOLE_S, rng)
     spans_s = [
         ("load", 0.0, IDLE_FROM_S),
         ("idle_before", IDLE_FROM_S, WARM_FROM_S),
@@ -150,13 +142,6 @@ def _net(rest: str, net_w: float, rng: np.random.Generator) -> Net:
     return Net(rest, gross_j - float(rest_trace.energy_j(*ends)[0]), gross_j, energy)
 
 
-def _recorded(trace: Trace, whole_s: float, rng: np.random.Generator) -> Samples:
-    card = model(CARD).card(rng)
-    devices = [card.device(trace, loads.SPIKE_LIMIT_W)]
-    with recording.opened(devices, rng) as (inventory, clock):
-        return recording.record(inventory, [0], clock, whole_s)
-
-
 def _sum(one: loads.Points, other: loads.Points) -> loads.Points:
     """Return the sum of two powers, with the steps of both."""
     moments_s = np.unique(np.concatenate((one[0], other[0])))
@@ -165,7 +150,7 @@ def _sum(one: loads.Points, other: loads.Points) -> loads.Points:
     return np.repeat(moments_s, 2), np.column_stack((left_w, right_w)).ravel()
 
 
-def _print_net(row: Sequence[Net]) -> None:
+def _print(row: Sequence[Net]) -> None:
     given = [net for net in row if net.energy.net_j is not None]
     errors_j = [(net.energy.net_j or 0.0) - net.true_net_j for net in given]
     shares = [100 * error_j / net.true_net_j for error_j, net in zip(errors_j, given, strict=True)]
@@ -185,137 +170,3 @@ def _print_net(row: Sequence[Net]) -> None:
         f"{sum(net.silent for net in row):7}{100 * gross_error:9.4f}%{100 * gross_u95:9.4f}%"
         f"  {counted(code for net in row for code in net.energy.codes)}"
     )
-
-
-@dataclass(frozen=True)
-class Model:
-    """How long and how heavy prefill and decode are."""
-
-    name: str
-    floor_s: float = 0.0
-    gap_s: float = 0.0
-    context: bool = False
-
-
-MODELS = (
-    Model("ideal"),
-    Model("6 ms prefill floor", 0.006),
-    Model("+ 5 ms gap", 0.006, 0.005),
-    Model("+ decode grows", 0.006, 0.005, context=True),
-)
-
-
-PHASES = ("prefill", "decode")
-
-
-@dataclass(frozen=True)
-class Parted:
-    """Prefill and decode of one study.
-
-    Attributes:
-        model, batches: of the load.
-        true_j: energy per token of each phase.
-        given: energy per token and half width of each phase; none where there are no numbers.
-        said: how it was found, or why not.
-    """
-
-    model: str
-    batches: int
-    true_j: dict[str, float]
-    given: dict[str, tuple[float, float]]
-    said: str
-
-    def of(self, phase: str) -> tuple[float, float] | None:
-        """Return a phase's error and half width in percent of the truth; None: no number."""
-        if phase not in self.given:
-            return None
-        (given_j, u95_j), true_j = self.given[phase], self.true_j[phase]
-        return 100 * (given_j / true_j - 1), 100 * u95_j / true_j
-
-
-def run_split(seed: int, *, quick: bool) -> tuple[list[object], list[Criterion]]:
-    """Part prefill and decode; print the table, return what was found and what must hold."""
-    studies, counts = (2, (10,)) if quick else (STUDIES, (10, 40))
-    rows = [
-        [
-            _part(each, count, np.random.default_rng((seed, 6, number, count, study)))
-            for study in range(studies)
-        ]
-        for number, each in enumerate(MODELS)
-        for count in counts
-    ]
-    print(
-        f"{'load':22}{'batches':>8}{'phase':>9}{'n':>3}{'none':>5}{'med |e|':>9}{'max |e|':>9}"
-        f"{'med u95':>9}{'cover':>7}  said"
-    )
-    for row in rows:
-        for phase in PHASES:
-            _print_split(row, phase)
-    every = [parted for row in rows for parted in row]
-    return [asdict(parted) for parted in every], list(_split_criteria(every))
-
-
-def _part(each: Model, count: int, rng: np.random.Generator) -> Parted:
-    edges_s, watts = [1.5], [(150.0, 150.0)]
-    batches: list[Batch] = []
-    true_j, tokens = np.zeros(2), np.zeros(2)
-    ns = recording.nanoseconds
-    for _ in range(count):
-        inputs, outputs = int(rng.integers(64, 1025)), int(rng.integers(16, 257))
-        start_s = edges_s[-1]
-        first_s = start_s + each.floor_s + 25e-6 * BATCH * inputs
-        steps = np.arange(outputs - 1)
-        grown = 1 + each.context * (inputs + steps) / 2048
-        end_s = first_s + float(np.sum(0.018 * grown))
-        from_w, to_w = (380.0, 380.0)
-        if each.context:
-            from_w, to_w = 360 + 40 * inputs / 1280, 360 + 40 * (inputs + outputs) / 1280
-        true_j += ((first_s - start_s) * 620.0, (end_s - first_s) * (from_w + to_w) / 2)
-        tokens += (BATCH * inputs, BATCH * (outputs - 1))
-        first_ns = ns(first_s), ns(first_s)
-        counts = BATCH * inputs, BATCH * outputs, BATCH
-        batches.append(Batch(ns(start_s), ns(end_s), first_ns, *counts))
-        edges_s += [first_s, end_s]
-        watts += [(620.0, 620.0), (from_w, to_w)]
-        if each.gap_s:
-            edges_s.append(end_s + each.gap_s)
-            watts.append((150.0, 150.0))
-    whole_s = edges_s[-1] + loads.TAIL_S
-    t_s = np.concatenate(([0.0], np.repeat(edges_s, 2), [whole_s]))
-    power_w = np.array([*watts, (150.0, 150.0)]).ravel()
-    samples = _recorded(Trace(each.name, t_s, power_w, np.zeros(0)), whole_s, rng)
-    made = account(samples, (batches[0].start_ns, batches[-1].end_ns))
-    found = split_energy([source.channel for source in made.headline_sources], batches)
-    true = dict(zip(PHASES, (true_j / tokens).tolist(), strict=True))
-    if isinstance(found, NoSplit):
-        return Parted(each.name, count, true, {}, found.reason)
-    given = {
-        "prefill": (found.prefill_j, found.prefill_u95_j),
-        "decode": (found.decode_j, found.decode_u95_j),
-    }
-    return Parted(each.name, count, true, given, "ticks")
-
-
-def _covered(found: Sequence[tuple[float, float] | None]) -> float:
-    return sum(pair is not None and abs(pair[0]) <= pair[1] for pair in found) / len(found)
-
-
-def _print_split(row: Sequence[Parted], phase: str) -> None:
-    found = [parted.of(phase) for parted in row]
-    given = [pair for pair in found if pair is not None]
-    errors = [abs(error) for error, _ in given] or [np.nan]
-    widths = [width for _, width in given] or [np.nan]
-    print(
-        f"{row[0].model:22}{row[0].batches:8}{phase:>9}{len(row):3}{len(row) - len(given):5}"
-        f"{np.median(errors):9.3f}{max(errors):9.3f}{np.median(widths):9.3f}{_covered(found):7.1%}"
-        f"  {counted(parted.said[:60] for parted in row)}"
-    )
-
-
-def _split_criteria(every: Sequence[Parted]) -> Iterator[Criterion]:
-    for phase in PHASES:
-        found = [parted.of(phase) for parted in every]
-        share = _covered(found)
-        yield share >= LEAST_COVERED, f"{phase}: {share:.1%} of {len(found)} studies covered"
-        none = sum(pair is None for pair in found)
-        yield none == 0, f"{phase}: studies without a number: {none}"
