@@ -21,11 +21,12 @@ errors of the simulation. ``wander`` is held to nothing: experiments that each w
 themselves cannot be told from experiments that differ.
 """
 
-import argparse
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import harness
 import numpy as np
 from numpy.typing import NDArray
 
@@ -85,13 +86,13 @@ SCENARIOS = (
 )
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Print the tables; end with 1 where a promise is not kept."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: list[str] | None = None) -> int:
+    """Print the tables; return 1 where a promise is not kept."""
+    parser = harness.parser(__doc__)
     parser.add_argument("--studies", type=int, default=500)
     parser.add_argument("--seed", type=int, default=20260301)
     parser.add_argument("--quick", action="store_true", help="few studies, to see that it works")
-    asked = parser.parse_args(arguments)
+    asked = harness.begin(parser, arguments)
     studies = 30 if asked.quick else asked.studies
     sizes = (
         ((2, 5), (6, 3)) if asked.quick else [(e, c) for e in (2, 4, 12, 40) for c in (3, 5, 10)]
@@ -113,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
             kept &= _within(held, LEAST_HELD, above=True)
             print(f"{name:<58}n = {cycles:<4}{100 * np.mean(held):6.1f}")
     print(f"\n{time.perf_counter() - start_s:.0f} s")
-    raise SystemExit(not kept)
+    return int(not kept)
 
 
 def simulated(
@@ -278,4 +279,4 @@ def _within(found: Reals | list[bool], limit: float, *, above: bool) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,22 +1,22 @@
 """Operations of one decoded token and of one prompt, part by part, for a known architecture.
 
-Run:
-
-    python benchmarks/flops_per_token.py Llama-3.1-8B --context 512
+python benchmarks/flops_per_token.py Llama-3.1-8B --context 512
 """
 
-import argparse
+import sys
+
+import harness
 
 from llenergymeasure.workload.models.flops import decode_flops, prefill_flops
 from llenergymeasure.workload.models.known import KNOWN
 
 
-def main() -> None:
-    """Print the sum's parts and that it is what a run records."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    """Print the sum's parts; return 1 if it is not what a run records."""
+    parser = harness.parser(__doc__)
     parser.add_argument("model", nargs="?", default="Llama-3.1-8B", choices=sorted(KNOWN))
     parser.add_argument("--context", type=int, default=512, help="tokens of the prompt")
-    options = parser.parse_args()
+    options = harness.begin(parser)
     shape, context = KNOWN[options.model], options.context
     experts = shape.experts_per_token or 1
     pairs = context + 1  # the prompt's keys and the token's own
@@ -30,16 +30,17 @@ def main() -> None:
         "scores and values": shape.layers * pairs * 2 * shape.heads * shape.head_dim,
     }
     print(f"{options.model}, one token decoded after {context}: multiply-accumulates, times 2")
-    for name, products in parts.items():
+    total = 2 * sum(parts.values())
+    for name, products in {**parts, "sum": total // 2}.items():
         if products:
             print(f"  {name:<22}{products:>18,}  {2 * products / 1e9:>9.4f} GFLOP")
-    total = 2 * sum(parts.values())
-    print(f"  {'sum':<22}{total // 2:>18,}  {total / 1e9:>9.4f} GFLOP")
-    if total != decode_flops(shape, context, 2):
-        raise SystemExit("the sum is not what a run records")
     prefill = prefill_flops(shape, context)
     print(f"prefill of {context} tokens, with the first output token: {prefill / 1e12:.4f} TFLOP")
+    if total == decode_flops(shape, context, 2):
+        return 0
+    print("the sum is not what a run records", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -31,18 +31,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-
+import harness
+import meter_adversary_faults as faults
 import meter_adversary_judge as judge
+import meter_adversary_net as net
+import meter_adversary_real as real
+import meter_adversary_split as split
 import meter_adversary_windows as windows
 import meter_recording as recording
+from harness import Criterion
 from meter_adversary_cards import MODELS, QUICK_MODELS
-from meter_adversary_judge import Criterion
 from meter_adversary_loads import LOADS, QUICK_LOADS
 from meter_adversary_windows import RAPL, Job, Window
-
-from nvml_sim import sim
 
 PROBES = 2
 """Probes of each kind of card; the windows take turns with what they found."""
@@ -50,7 +50,7 @@ PROBES = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is asked for; return 1 if something that must hold does not."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="three loads, four kinds of cards")
     parser.add_argument("--windows", type=int, default=4, help="windows a combination")
     parser.add_argument("--loads", type=_names, help="only these, separated by commas")
@@ -63,23 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mode.add_argument("--net", action="store_true", help="energy above rest")
     mode.add_argument("--split", action="store_true", help="prefill and decode apart")
     mode.add_argument("--real", type=int, metavar="N", help="windows by llem meter in real time")
-    options = parser.parse_args(arguments)
+    options = harness.begin(parser, arguments)
     known = {*LOADS, RAPL, *(model.name for model in MODELS)}
     if unknown := {*(options.loads or ()), *(options.sensors or ())} - known:
         parser.error(f"no such load or sensor: {', '.join(sorted(unknown))}")
-    library, reason = sim.library_or_reason()
-    if library is None:
-        print(f"no simulated card: {reason}", file=sys.stderr)
-        return 1
+    library = harness.card_library()
     os.nice(5)
     rows, met = _run(options, library)
-    print()
-    for holds, text in met:
-        print(f"{'pass' if holds else 'FAIL'}  {text}")
     if options.json is not None:
         content = {"rows": rows, "criteria": [{"met": m, "text": text} for m, text in met]}
         options.json.write_text(json.dumps(content, indent=1) + "\n")
-    return 0 if all(holds for holds, _ in met) else 1
+    print()
+    return harness.told(met)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -88,18 +83,12 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _run(options: argparse.Namespace, library: Path) -> tuple[list[object], list[Criterion]]:
     if options.real is not None:
-        import meter_adversary_real
-
-        return meter_adversary_real.run(options.real, options.seed)
+        return real.run(options.real, options.seed)
     if options.faults or options.net or options.split:
         recording.load_library(library)
         if options.faults:
-            import meter_adversary_faults
-
-            return meter_adversary_faults.run(options.seed)
-        import meter_adversary_phases
-
-        run = meter_adversary_phases.run_net if options.net else meter_adversary_phases.run_split
+            return faults.run(options.seed)
+        run = net.run if options.net else split.run
         return run(options.seed, quick=options.quick)
     found = _measure(options, library)
     judge.print_table(found)

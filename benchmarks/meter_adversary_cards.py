@@ -5,19 +5,19 @@ those of H100. ``true`` counters count every joule, ``sum`` counters add up what
 shows, part-time as it is.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from meter_adversary_trace import Trace
-from meter_recording import T0_NS, SteppedClock
+from meter_adversary_loads import SPIKE_LIMIT_W, Trace
+from meter_recording import T0_NS, SteppedClock, opened, record
+
+from llenergymeasure.recording.samples import Samples
+from nvml_sim import sim
 
 COUNTER_PERIOD_S = 0.1
-NOTHING_MORE: Mapping[str, Any] = MappingProxyType({})
 RAPL_SCALE = 0.4
 """Power of the CPU package over that of the card."""
 _RAPL_UNIT_J = 2.0**-16
@@ -32,17 +32,17 @@ class Model:
         name: as the tables name it.
         product: the name that NVML gives.
         kind: ``true`` or ``sum``.
-        sensor: the simulation's sensor settings, without phases.
+        sensor: its instruments, without phases.
     """
 
     name: str
     product: str
     kind: str
-    sensor: dict[str, float]
+    sensor: sim.Sensor
 
     def card(self, rng: np.random.Generator) -> "DrawnCard":
         """Return a card whose sensor and counter renew at random phases."""
-        phase_ms = round(float(rng.uniform(0, self.sensor["update_ms"])), 4)
+        phase_ms = round(float(rng.uniform(0, self.sensor.update_ms)), 4)
         return DrawnCard(self, phase_ms, round(float(rng.uniform(0, 100)), 4))
 
 
@@ -59,28 +59,22 @@ class DrawnCard:
         """Return the card's UUID."""
         return f"GPU-{self.model.name.replace(' ', '-').replace('/', '-')}"
 
-    def as_json(
-        self,
-        trace: Trace,
-        limit_w: float,
-        sensor: Mapping[str, Any] = NOTHING_MORE,
-        **keys: Any,
-    ) -> dict[str, Any]:
-        """Return the card as the simulation's trace file has it, with further settings."""
-        return {
-            "name": self.model.product,
-            "uuid": self.uuid,
-            "power_w": np.column_stack((trace.t_s, trace.power_w)).tolist(),
-            "power_limit_w": {"min": 100.0, "max": limit_w, "default": limit_w},
-            "sensor": {
-                **self.model.sensor,
-                "phase_ms": self.phase_ms,
-                "counter_phase_ms": self.counter_phase_ms,
-                "counter_from": "samples" if self.model.kind == "sum" else "true",
-                **sensor,
-            },
-            **keys,
+    def device(
+        self, trace: Trace, limit_w: float, sensor: Mapping[str, Any] | None = None, **keys: Any
+    ) -> sim.Device:
+        """Return the simulated card under a load, with further settings."""
+        own = {
+            "phase_ms": self.phase_ms,
+            "counter_phase_ms": self.counter_phase_ms,
+            "counter_from": "samples" if self.model.kind == "sum" else "true",
         }
+        return sim.Device(
+            name=self.model.product,
+            uuid=self.uuid,
+            power_w=np.column_stack((trace.t_s, trace.power_w)).tolist(),
+            sensor=replace(self.model.sensor, **{**own, **(sensor or {})}),
+            keys={"power_limit_w": {"min": 100.0, "max": limit_w, "default": limit_w}, **keys},
+        )
 
     def next_tick_s(self, moment_s: float) -> float:
         """Return when the counter steps next."""
@@ -89,10 +83,10 @@ class DrawnCard:
         return float(phase_s + step * COUNTER_PERIOD_S)
 
 
-_A100 = {"update_ms": 101.0, "window_ms": 25.0}
-_H100 = {"update_ms": 100.0, "window_ms": 25.0, "average_window_ms": 1000.0}
-_V100 = {"update_ms": 20.0, "window_ms": 10.0}
-_RTX = {"update_ms": 100.0, "window_ms": 100.0, "average_window_ms": 1000.0}
+_A100 = sim.Sensor(update_ms=101, window_ms=25)
+_H100 = sim.Sensor(update_ms=100, window_ms=25, average_window_ms=1000)
+_V100 = sim.Sensor(update_ms=20, window_ms=10)
+_RTX = sim.Sensor(update_ms=100, window_ms=100, average_window_ms=1000)
 
 MODELS = (
     Model("A100 true", "NVIDIA A100-SXM4-80GB", "true", _A100),
@@ -113,9 +107,11 @@ def model(name: str) -> Model:
     return next(each for each in MODELS if each.name == name)
 
 
-def write_trace(path: Path, devices: list[dict[str, Any]]) -> None:
-    """Write a trace file of some cards."""
-    path.write_text(json.dumps({"devices": devices}))
+def recorded(name: str, trace: Trace, end_s: float, rng: np.random.Generator) -> Samples:
+    """Record one card of a kind, drawn at random, under a load."""
+    devices = [model(name).card(rng).device(trace, SPIKE_LIMIT_W)]
+    with opened(devices, rng) as (inventory, clock):
+        return record(inventory, [0], clock, end_s)
 
 
 class FakePowercap:

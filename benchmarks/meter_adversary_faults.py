@@ -5,10 +5,9 @@ Each fault is met in windows of 10 s of three loads, cut at ticks.
 
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,13 @@ import meter_adversary_loads as loads
 import meter_adversary_ours as ours
 import meter_recording as recording
 import numpy as np
+from harness import Criterion, counted
 from meter_adversary_cards import FakePowercap, model
-from meter_adversary_judge import Criterion
-from meter_adversary_trace import Trace
-from meter_adversary_windows import opened, seen_tick_s, true_energy_j
-from meter_recording import SteppedClock
+from meter_adversary_loads import Trace
+from meter_adversary_windows import seen_tick_s, true_energy_j
+from meter_recording import SteppedClock, opened
+
+from llenergymeasure.sensors.behaviour import KnownCards
 
 _LAGS_MS = (10, 30, 60, 100)
 LENGTH_S = 10.0
@@ -141,12 +142,16 @@ class Met:
     needs_code: bool
 
     @property
+    def covered(self) -> bool:
+        """Return whether the truth lies inside the interval."""
+        return ours.covers(self.energy.gross_j, self.energy.gross_u95_j, self.true_j)
+
+    @property
     def silent(self) -> bool:
         """Return whether there is a number that a code is missing from."""
-        gross_j, u95_j = self.energy.gross_j, self.energy.gross_u95_j
-        if gross_j is None or self.energy.codes:
+        if self.energy.gross_j is None or self.energy.codes:
             return False
-        return self.needs_code or u95_j is None or abs(gross_j - self.true_j) > u95_j
+        return self.needs_code or not self.covered
 
 
 def run(seed: int) -> tuple[list[object], list[Criterion]]:
@@ -169,18 +174,18 @@ def run(seed: int) -> tuple[list[object], list[Criterion]]:
     return found, list(_criteria(rows))
 
 
-def _probe(fault: Fault, rng: np.random.Generator) -> ours.KnownCards:
+def _probe(fault: Fault, rng: np.random.Generator) -> KnownCards:
     """Characterise a card that has the fault."""
     trace = loads.probe_trace(rng)
     card = model(fault.card).card(rng)
-    devices = [card.as_json(trace, loads.LIMIT_W, fault.sensor(trace, loads.PROBE_S / 2))]
+    devices = [card.device(trace, loads.LIMIT_W, fault.sensor(trace, loads.PROBE_S / 2))]
     with opened(devices, rng) as (inventory, clock), _slow_calls(fault.latency_s, clock):
-        samples = ours.record(inventory, [0], clock, loads.PROBE_S)
+        samples = recording.record(inventory, [0], clock, loads.PROBE_S)
     edges_ns = [recording.nanoseconds(edge_s) for edge_s in trace.edges_s]
     return ours.characterise(samples, card.uuid, edges_ns)
 
 
-def _meet(fault: Fault, load: str, known: ours.KnownCards | None, rng: np.random.Generator) -> Met:
+def _meet(fault: Fault, load: str, known: KnownCards | None, rng: np.random.Generator) -> Met:
     scene = loads.free_scene(load, LENGTH_S, rng)
     trace = scene.trace
     if fault.constant_w is not None:
@@ -190,16 +195,16 @@ def _meet(fault: Fault, load: str, known: ours.KnownCards | None, rng: np.random
     start_s, end_s = (seen_tick_s(card, moment_s, rng) for moment_s in scene.window_s)
     fault_s = (start_s + end_s) / 2
     sensor, keys = (make(trace, fault_s) for make in (fault.sensor, fault.keys))
-    devices = [card.as_json(trace, scene.limit_w, sensor, **keys)]
+    devices = [card.device(trace, scene.limit_w, sensor, **keys)]
     true_j = float(trace.energy_j(np.array([start_s]), np.array([end_s]))[0])
     if fault.name == BESIDE:
-        lost = model(fault.card).card(rng).as_json(trace, scene.limit_w, fail_after_s=0.0)
-        devices.append({**lost, "uuid": "GPU-unreadable"})
+        lost = model(fault.card).card(rng).device(trace, scene.limit_w, fail_after_s=0.0)
+        devices.append(replace(lost, uuid="GPU-unreadable"))
         true_j *= 2
     with opened(devices, rng) as (inventory, clock), _slow_calls(fault.latency_s, clock):
         indices = list(range(len(devices)))
         run_pid = os.getpid() if fault.watched else None
-        samples = ours.record(inventory, indices, clock, scene.end_s, run_pid)
+        samples = recording.record(inventory, indices, clock, scene.end_s, run_pid)
     window = recording.nanoseconds(start_s), recording.nanoseconds(end_s)
     energy = ours.energy_of(samples, window, (), known)
     return Met(fault.name, fault.card, load, true_j, energy, fault.needs_code)
@@ -258,18 +263,14 @@ def _print(rows: Sequence[Sequence[Met]]) -> None:
         numbers = [met for met in row if met.energy.gross_j is not None]
         errors = [100 * ((met.energy.gross_j or 0.0) / met.true_j - 1) for met in numbers]
         span = f"{min(errors):+.3f} to {max(errors):+.3f}" if errors else "-"
-        inside = sum(
-            abs((m.energy.gross_j or 0.0) - m.true_j) <= (m.energy.gross_u95_j or 0.0)
-            for m in numbers
-        )
-        codes = Counter(code for met in row for code in met.energy.codes)
+        inside = sum(met.covered for met in row)
         widths = [_percent(met.energy.gross_u95_j, met.true_j) for met in numbers]
         bounds = [_percent(met.energy.bound_j, met.true_j) for met in numbers]
         print(
             f"{row[0].fault:37}{row[0].card:17}{len(row):3}{len(row) - len(numbers):5}{span:>18}"
             f"{_median(widths):>9}{_median(bounds):>10}{inside:4}"
             f"{sum(bool(met.energy.codes) for met in row):6}{sum(met.silent for met in row):7}"
-            f"  {', '.join(f'{code} {count}' for code, count in codes.most_common())}"
+            f"  {counted(code for met in row for code in met.energy.codes)}"
         )
 
 

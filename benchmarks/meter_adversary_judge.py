@@ -1,10 +1,11 @@
 """What the adversary's windows show: the tables, and what must hold."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
+from harness import Criterion, counted
+from meter_adversary_ours import covers
 from meter_adversary_windows import BRACKETED, TICKS, Window
 
 LEAST_COVERED = 0.93
@@ -15,7 +16,6 @@ BEHIND_POINTS = 0.1
 ERROR_LIMITS = {5.0: (0.05, 1.5), 20.0: (0.02, 0.4)}
 """By window length in s: largest q95 of |error| in %, cut at ticks (or bracketed) and as asked."""
 
-Criterion = tuple[bool, str]
 Key = tuple[object, ...]
 _CELLS: tuple[Callable[[Window], Key], ...] = (
     lambda w: (w.sensor, w.load, w.cut, w.length_s),
@@ -40,14 +40,14 @@ def print_table(windows: Sequence[Window]) -> None:
             for window in some
             if window.half_width is not None and window.error is not None
         ]
-        silent = sum(is_silent(window) for window in some) / len(some)
-        covered = sum(window.covered for window in some) / len(some)
+        polled = _finite(window.off(window.poll_j) for window in some)
+        silent = sum(window.silent for window in some) / len(some)
         nothing = len(some) - len(errors)
         print(
             f"{length_s:>5} s {'after' if probed else 'none':6}{cut:10}{kind:8}{len(some):5}"
-            f"{nothing:5}{covered:7.1%}{silent:7.1%}{_median(errors):9.4f}{_q95(errors):9.4f}"
-            f"{_largest(errors):9.4f}{_median(widths):9.4f}{_median(ratios):8.1f}"
-            f"{_q95(_zeus(some)):9.3f}{_q95(_poll(some)):9.2f}"
+            f"{nothing:5}{_covered(some):7.1%}{silent:7.1%}{_median(errors):9.4f}{_q95(errors):9.4f}"
+            f"{max(errors, default=math.nan):9.4f}{_median(widths):9.4f}{_median(ratios):8.1f}"
+            f"{_q95(_zeus(some)):9.3f}{_q95(polled):9.2f}"
         )
 
 
@@ -65,8 +65,13 @@ def print_cells(windows: Sequence[Window]) -> None:
             share = 100 * _covered(some) if some else math.nan
             line += f"{share:16.1f}{'*' if share < 100 * LEAST_COVERED else ' '}"
         print(line)
-    codes = Counter(code for window in windows for code in window.codes)
-    print("\ncodes: " + (", ".join(f"{code} {n}" for code, n in codes.most_common()) or "none"))
+    print_codes(windows)
+
+
+def print_codes(windows: Sequence[Window]) -> None:
+    """Print how often each validity code was given."""
+    codes = counted(code for window in windows for code in window.energy.codes)
+    print(f"\ncodes: {codes or 'none'}")
 
 
 def criteria(windows: Sequence[Window]) -> Iterator[Criterion]:
@@ -78,14 +83,9 @@ def criteria(windows: Sequence[Window]) -> Iterator[Criterion]:
     yield from bounds(windows)
 
 
-def is_silent(window: Window) -> bool:
-    """Return whether a window lies outside its interval and nothing warns of it."""
-    return window.gross_j is not None and not window.covered and not window.codes
-
-
 def silent(windows: Sequence[Window]) -> Iterator[Criterion]:
     """Yield that no window is wrong without a code."""
-    bad = [window for window in windows if is_silent(window)]
+    bad = [window for window in windows if window.silent]
     text = f"windows outside their interval without a code: {len(bad)} of {len(windows)}"
     if bad:
         worst = max(bad, key=lambda window: abs(window.error or 0.0))
@@ -93,8 +93,8 @@ def silent(windows: Sequence[Window]) -> Iterator[Criterion]:
     yield not bad, text
     for cut, some in _grouped(windows, lambda window: (window.cut,)).items():
         yield (
-            not any(is_silent(window) for window in some),
-            f"  {cut[0]}: {sum(is_silent(window) for window in some)} of {len(some)}",
+            not any(window.silent for window in some),
+            f"  {cut[0]}: {sum(window.silent for window in some)} of {len(some)}",
         )
 
 
@@ -129,7 +129,7 @@ def widths_and_errors(windows: Sequence[Window]) -> Iterator[Criterion]:
         windows, lambda w: (w.kind, w.cut, w.length_s)
     ).items():
         what = f"{kind} counter, {length_s:g} s, {cut}"
-        shown = [window for window in some if "counter_unverified" not in window.codes]
+        shown = [window for window in some if "counter_unverified" not in window.energy.codes]
         if shown:
             error, width = _median(_errors(shown)), _median(_widths(shown))
             yield (
@@ -159,14 +159,14 @@ def _against_zeus(windows: Sequence[Window]) -> Iterator[Criterion]:
 
 def bounds(windows: Sequence[Window]) -> Iterator[Criterion]:
     """Yield that the truth is within each bound."""
-    given = [(w, w.gross_j, w.bound_j) for w in windows]
+    bounded = [window for window in windows if window.energy.bound_j is not None]
     beyond = [
         window
-        for window, gross_j, bound_j in given
-        if gross_j is not None and bound_j is not None and abs(gross_j - window.true_j) > bound_j
+        for window in bounded
+        if not covers(window.energy.gross_j, window.energy.bound_j, window.true_j)
     ]
     text = f"windows beyond their bound: {len(beyond)}"
-    if all(bound_j is None for *_, bound_j in given):
+    if not bounded:
         text += " (no bounds given)"
     yield not beyond, text + (f"; such as {_told(beyond[0])}" if beyond else "")
 
@@ -199,23 +199,20 @@ def _grouped(windows: Iterable[Window], key: Callable[[Window], Key]) -> dict[Ke
 
 
 def _errors(windows: Iterable[Window]) -> list[float]:
-    return _finite(None if w.error is None else abs(w.error) for w in windows)
+    return _finite(window.error for window in windows)
 
 
 def _widths(windows: Iterable[Window]) -> list[float]:
     return _finite(window.half_width for window in windows)
 
 
-def _finite(values: Iterable[float | None]) -> list[float]:
-    return [value for value in values if value is not None and math.isfinite(value)]
-
-
 def _zeus(windows: Iterable[Window]) -> list[float]:
-    return [100 * abs(w.zeus_j / w.true_j - 1) for w in windows if w.zeus_j is not None]
+    return _finite(window.off(window.zeus_j) for window in windows)
 
 
-def _poll(windows: Iterable[Window]) -> list[float]:
-    return [100 * abs(w.poll_j / w.true_j - 1) for w in windows if w.poll_j is not None]
+def _finite(values: Iterable[float | None]) -> list[float]:
+    """Return the amounts of those that are numbers."""
+    return [abs(value) for value in values if value is not None and math.isfinite(value)]
 
 
 def _median(values: Sequence[float]) -> float:
@@ -224,7 +221,3 @@ def _median(values: Sequence[float]) -> float:
 
 def _q95(values: Sequence[float]) -> float:
     return float(np.quantile(values, 0.95)) if len(values) else math.nan
-
-
-def _largest(values: Sequence[float]) -> float:
-    return max(values, default=math.nan)

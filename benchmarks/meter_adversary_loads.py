@@ -1,14 +1,14 @@
-"""Loads that the meter was not tuned to, and the recordings that hold them.
+"""Loads that the meter was not tuned to, whose energy is known exactly, and their recordings.
 
 Each load is drawn from a random generator alone, so that one seed gives one load.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from meter_adversary_trace import Trace
 
 Floats = npt.NDArray[np.float64]
 Points = tuple[Floats, Floats]
@@ -22,6 +22,42 @@ TAIL_S = 2.0
 REST_S = 0.35
 """Least rest beside a bracketed window."""
 PROBE_S = 70.0
+
+
+@dataclass(frozen=True)
+class Trace:
+    """True power over time, linear between points; two points at one time are a step.
+
+    Attributes:
+        name: the load in a word or two.
+        t_s: times from the recording's zero, shape (n,), not falling.
+        power_w: power at them, shape (n,).
+        edges_s: when the probe stepped.
+    """
+
+    name: str
+    t_s: Floats
+    power_w: Floats
+    edges_s: Floats
+
+    def energy_j(self, start_s: Floats, end_s: Floats) -> Floats:
+        """Return the true energy of stretches, exact but for rounding."""
+        return self._up_to(end_s) - self._up_to(start_s)
+
+    def _up_to(self, moment_s: Floats) -> Floats:
+        steps_j = np.diff(self.t_s) * (self.power_w[1:] + self.power_w[:-1]) / 2
+        knots_j = np.concatenate(([0.0], np.cumsum(steps_j)))
+        place = np.clip(np.searchsorted(self.t_s, moment_s, side="right") - 1, 0, len(self.t_s) - 2)
+        span_s = self.t_s[place + 1] - self.t_s[place]
+        x_s = moment_s - self.t_s[place]
+        slope = np.divide(
+            self.power_w[place + 1] - self.power_w[place],
+            span_s,
+            out=np.zeros_like(x_s),
+            where=span_s > 0,
+        )
+        energy: Floats = knots_j[place] + self.power_w[place] * x_s + slope * x_s**2 / 2
+        return energy
 
 
 @dataclass(frozen=True)
@@ -245,23 +281,25 @@ def _cut(t_s: Floats, power_w: Floats, length_s: float) -> Points:
 def _between(points: Points, from_s: float, to_s: float) -> Points:
     t_s, power_w = points
     inside = (t_s > from_s) & (t_s < to_s)
-    # At a step the value after it counts at the start, the one before it at the end.
-    first = int(np.searchsorted(t_s, from_s, side="right"))
-    last = int(np.searchsorted(t_s, to_s, side="left"))
-    ends_w = [_value(points, first, from_s), _value(points, last, to_s)]
+    start_w = power_at(points, np.array([from_s]), "right")
+    end_w = power_at(points, np.array([to_s]), "left")
     return (
         np.concatenate(([from_s], t_s[inside], [to_s])),
-        np.concatenate((ends_w[:1], power_w[inside], ends_w[1:])),
+        np.concatenate((start_w, power_w[inside], end_w)),
     )
 
 
-def _value(points: Points, after: int, moment_s: float) -> float:
-    """Return the power between point ``after - 1`` and point ``after``."""
+def power_at(points: Points, moments_s: Floats, side: Literal["left", "right"]) -> Floats:
+    """Return the power at moments; at a step, that before it (``left``) or after it."""
     t_s, power_w = points
-    if after <= 0 or after >= len(t_s):
-        return float(power_w[min(max(after, 0), len(t_s) - 1)])
-    share = (moment_s - t_s[after - 1]) / max(t_s[after] - t_s[after - 1], 1e-12)
-    return float(power_w[after - 1] + share * (power_w[after] - power_w[after - 1]))
+    found = np.searchsorted(t_s, moments_s, side=side)
+    after = np.clip(found, 1, len(t_s) - 1)
+    spans_s = np.maximum(t_s[after] - t_s[after - 1], 1e-12)
+    share = (moments_s - t_s[after - 1]) / spans_s
+    between_w = power_w[after - 1] + share * (power_w[after] - power_w[after - 1])
+    outside = [found <= 0, found >= len(t_s)]
+    watts: Floats = np.select(outside, [power_w[0], power_w[-1]], between_w)
+    return watts
 
 
 def _trace(load: str, parts: list[Points]) -> Trace:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -21,10 +20,11 @@ from typing import Any
 
 import meter_adversary_judge as judge
 import meter_adversary_loads as loads
+import meter_adversary_ours as ours
 import numpy as np
-from meter_adversary_cards import MODELS, DrawnCard, write_trace
-from meter_adversary_judge import Criterion
-from meter_adversary_trace import Trace
+from harness import Criterion
+from meter_adversary_cards import MODELS, DrawnCard
+from meter_adversary_loads import Trace
 from meter_adversary_windows import ASKED, BRACKETED, Window
 
 from nvml_sim import sim
@@ -78,8 +78,7 @@ def run(count: int, seed: int) -> tuple[list[object], list[Criterion]]:
         print(_line(window))
     print()
     judge.print_table(windows)
-    codes = Counter(code for window in windows for code in window.codes)
-    print("\ncodes: " + (", ".join(f"{code} {n}" for code, n in codes.most_common()) or "none"))
+    judge.print_codes(windows)
     return [asdict(window) for window in windows], list(_criteria(windows))
 
 
@@ -89,14 +88,9 @@ def _meter(real: Real) -> Window:
         folder = Path(name)
         make = _made_load if real.cut == BRACKETED else _given_load
         command, keys, trace = make(real, folder, rng)
-        limit_w = loads.SPIKE_LIMIT_W
-        shown = trace if trace is not None else _rest()
-        device = {**real.card.as_json(shown, limit_w), **keys}
-        if trace is None:
-            del device["power_w"]
-        write_trace(folder / "trace.json", [device])
+        device = real.card.device(trace or _rest(), loads.SPIKE_LIMIT_W, **keys)
         t0_ns = time.monotonic_ns()
-        variables = sim.environment(folder / "trace.json", t0_ns=t0_ns)
+        variables = sim.environment(sim.Trace([device]).write(folder), t0_ns=t0_ns)
         variables["XDG_CACHE_HOME"] = str(folder / "cache")
         written = folder / "meter.json"
         done = subprocess.run(
@@ -170,30 +164,25 @@ def _window(real: Real, document: dict[str, Any], trace: Trace, t0_ns: int) -> W
     ]
     headline = [reading for reading in document["readings"] if reading["headline"]]
     whole = headline[0] if len(headline) == 1 else {}
+    given_j = {name: whole.get(name) for name in ("gross_j", "gross_u95_j", "bound_j")}
     return Window(
         real.load,
         real.card.model.name,
         real.card.model.kind,
         COMMAND_S,
         real.cut,
-        False,
-        float(trace.energy_j(ends_s[0], ends_s[1])[0]),
-        whole.get("gross_j"),
-        whole.get("gross_u95_j", whole.get("u95_j")),
-        whole.get("bound_j"),
-        tuple(document["validity"]),
-        None,
-        None,
+        float(trace.energy_j(*ends_s)[0]),
+        ours.Energy(tuple(document["validity"]), **given_j),
     )
 
 
 def _line(window: Window) -> str:
     error, width = window.error, window.half_width
     given = "no number" if error is None or width is None else f"{error:+9.4f} % +- {width:.4f} %"
-    state = "inside" if window.covered else "SILENT" if judge.is_silent(window) else "outside"
+    state = "inside" if window.covered else "SILENT" if window.silent else "outside"
     return (
         f"{window.load:16} {window.sensor:17} {window.cut:10} {window.true_j:8.1f} J {given:26} "
-        f"{state:8} {', '.join(window.codes)}"
+        f"{state:8} {', '.join(window.energy.codes)}"
     )
 
 

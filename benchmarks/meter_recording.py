@@ -2,7 +2,8 @@
 
 Time is a number in a file that the card's library maps: it stands still while a read is made and
 is moved on by what a read and a waking cost. The sensor and the readers are those of the
-recorder; only the clock they look at, and the loop that waits for it, are this module's.
+recorder; only the clock they look at, and the loop that waits for it, are this module's. Zeus and
+plain readers of the same card stand beside them.
 """
 
 import ctypes
@@ -10,12 +11,13 @@ import heapq
 import mmap
 import os
 import struct
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from llenergymeasure.machine.gpus.inventory import Inventory, discover
 from llenergymeasure.recording import sampler
@@ -29,16 +31,17 @@ from llenergymeasure.recording.samples import (
     make_samples,
 )
 from llenergymeasure.sensors.base import Channel, SensorInfo
+from llenergymeasure.sensors.foreign_processes import RunProcesses
 from llenergymeasure.sensors.nvml import NvmlSensor
-
-Floats = npt.NDArray[np.float64]
+from nvml_sim import sim
 
 T0_NS = 1_000_000_000_000
 """Time zero of every trace, CLOCK_MONOTONIC."""
+POLL_S = 0.1
 
 
 class SteppedClock:
-    """The card's clock, also given to the readers in place of the module ``time``."""
+    """The card's clock, given to the recorder's modules in place of the module ``time``."""
 
     def __init__(self, path: Path, rng: np.random.Generator) -> None:
         path.write_bytes(struct.pack("<q", T0_NS))
@@ -73,35 +76,61 @@ class SteppedClock:
         self.set(now_ns + self._costs_ns[self._turn & 0xFFFF])
         return now_ns
 
+    def sleep(self, seconds: float) -> None:
+        """Pass the time; nobody waits."""
+        self.wake(self.now_ns + int(seconds * 1e9))
+
+    CLOCK_BOOTTIME = time.CLOCK_BOOTTIME
+
+    def clock_gettime(self, _clock: int) -> float:
+        """Return the boot's clock: the machine is never suspended."""
+        return self.now_ns / 1e9
+
+    def monotonic(self) -> float:
+        """Return the time."""
+        return self.now_ns / 1e9
+
+    def process_time(self) -> float:
+        """Return the CPU time that this process has really used."""
+        return time.process_time()
+
 
 def load_library(path: Path) -> None:
     """Load the simulated card's library, so that nvidia-ml-py and Zeus find it by its name."""
     ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
 
 
-def open_cards(trace: Path, clock_file: Path) -> Inventory:
-    """Start NVML on a trace; any use of an earlier one must have been shut down."""
-    os.environ["NVML_SIM_TRACE"] = str(trace)
-    os.environ["NVML_SIM_CLOCK"] = str(clock_file)
-    os.environ["NVML_SIM_T0"] = str(T0_NS)
-    return discover()
-
-
-def close_cards() -> None:
-    """End NVML, however often it was started."""
+@contextmanager
+def opened(
+    devices: Sequence[sim.Device], rng: np.random.Generator
+) -> Iterator[tuple[Inventory, SteppedClock]]:
+    """Start NVML on some simulated cards, under a stepped clock; end it, however often started."""
     import pynvml
 
-    while True:
-        try:
-            pynvml.nvmlShutdown()
-        except pynvml.NVMLError:
-            return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        clock = SteppedClock(folder / "clock", rng)
+        os.environ["NVML_SIM_TRACE"] = str(sim.Trace(devices).write(folder))
+        os.environ["NVML_SIM_CLOCK"] = str(folder / "clock")
+        os.environ["NVML_SIM_T0"] = str(T0_NS)
+        yield discover(), clock
+        with suppress(pynvml.NVMLError):
+            while True:
+                pynvml.nvmlShutdown()
 
 
-def record(inventory: Inventory, index: int, clock: SteppedClock, end_s: float) -> Samples:
-    """Record one card from time zero to ``end_s``."""
+def record(
+    inventory: Inventory,
+    indices: Sequence[int],
+    clock: SteppedClock,
+    end_s: float,
+    run_pid: int | None = None,
+) -> Samples:
+    """Record cards from time zero; with a run's process number, watch for other processes."""
     clock.set(T0_NS)
-    sensor = NvmlSensor(inventory, [inventory.gpus[index]])
+    cards = [inventory.gpus[index] for index in indices]
+    run = None if run_pid is None else RunProcesses(run_pid)
+    sensor = NvmlSensor(inventory, cards, run)
     return record_channels(sensor.channels(), sensor.describe(), clock, end_s)
 
 
@@ -143,89 +172,45 @@ def nanoseconds(moment_s: float) -> int:
     return T0_NS + round(float(moment_s) * 1e9)
 
 
-class Shown:
-    """What power.draw shows at any moment: read once in every update period.
-
-    Between renewals the card shows the same, so one read a period tells all; that this is so is
-    checked with reads at random moments.
-    """
-
-    def __init__(
-        self,
-        index: int,
-        sensor: dict[str, Any],
-        clock: SteppedClock,
-        end_s: float,
-        rng: np.random.Generator,
-    ) -> None:
-        """Read the card; raises RuntimeError if a check fails."""
-        import pynvml
-
-        self._handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        self._clock = clock
-        self._period_s = sensor["update_ms"] / 1000
-        self._phase_s = sensor["phase_ms"] / 1000
-        count = int((end_s - self._phase_s) / self._period_s) + 1
-        middles_s = self._phase_s + (np.arange(count) + 0.5) * self._period_s
-        self._watts = np.array([self._read(moment_s) for moment_s in middles_s])
-        checks_s = rng.uniform(self._phase_s, end_s, 500)
-        read = np.array([self._read(moment_s) for moment_s in checks_s])
-        if not np.array_equal(read, self.at(checks_s)):
-            raise RuntimeError("power.draw changed between its renewals")
-
-    def at(self, moments_s: Floats) -> Floats:
-        """Return the watts shown at moments."""
-        place = np.floor((moments_s - self._phase_s) / self._period_s + 1e-9).astype(np.int64)
-        watts: Floats = self._watts[place]
-        return watts
-
-    def _read(self, moment_s: float) -> float:
-        import pynvml
-
-        self._clock.set(nanoseconds(moment_s))
-        return float(pynvml.nvmlDeviceGetPowerUsage(self._handle)) / 1000
-
-
-def counter_differences(
-    index: int, clock: SteppedClock, starts_s: Floats, ends_s: Floats
-) -> Floats:
-    """Return the counter's difference between two reads, at the ends of stretches, in joules."""
+def counter_difference_j(index: int, clock: SteppedClock, start_s: float, end_s: float) -> float:
+    """Return the counter's difference between two reads: what a reader of the counter has."""
     import pynvml
 
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    moments_s = np.concatenate((starts_s, ends_s))
-    joules = np.empty(len(moments_s))
-    for place in np.argsort(moments_s):
-        clock.set(nanoseconds(moments_s[place]))
-        joules[place] = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
-    return joules[len(starts_s) :] - joules[: len(starts_s)]
+    clock.set(nanoseconds(start_s))
+    start_j = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
+    clock.set(nanoseconds(end_s))
+    return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000 - start_j)
 
 
-def zeus_energies(
-    indices: list[int], clock: SteppedClock, starts_s: Floats, ends_s: Floats
-) -> Floats:
-    """Measure stretches with the real Zeus, all open at once, each begun and ended at its time.
+def polled_energy_j(index: int, clock: SteppedClock, start_s: float, end_s: float) -> float:
+    """Return the energy by nvmlDeviceGetPowerUsage each 100 ms and at the end, by trapezoids."""
+    import pynvml
 
-    Returns:
-        Joules, shape (stretches, cards).
-    """
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    moments_s = np.append(np.arange(start_s, end_s, POLL_S), end_s)
+    watts = np.empty(len(moments_s))
+    for place, moment_s in enumerate(moments_s):
+        clock.set(nanoseconds(moment_s))
+        watts[place] = pynvml.nvmlDeviceGetPowerUsage(handle) / 1000
+    return float(np.trapezoid(watts, moments_s))
+
+
+def zeus_energies_j(
+    count: int, clock: SteppedClock, start_s: float, end_s: float
+) -> dict[int, float]:
+    """Measure one stretch of the first ``count`` cards with the real Zeus; joules of each."""
     import warnings
 
     import zeus.device.gpu
     from zeus.monitor import ZeusMonitor
 
     zeus.device.gpu._gpus = None
-    monitor = ZeusMonitor(gpu_indices=indices, cpu_indices=[])
-    moments = [(float(t), 0, i) for i, t in enumerate(starts_s)]
-    moments += [(float(t), 1, i) for i, t in enumerate(ends_s)]
-    energies = np.empty((len(starts_s), len(indices)))
-    for moment_s, ends, number in sorted(moments):
-        clock.set(nanoseconds(moment_s))
-        if not ends:
-            monitor.begin_window(str(number), sync_execution=False)
-            continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            measured = monitor.end_window(str(number), sync_execution=False)
-        energies[number] = [measured.gpu_energy[index] for index in indices]
-    return energies
+    monitor = ZeusMonitor(gpu_indices=list(range(count)), cpu_indices=[])
+    clock.set(nanoseconds(start_s))
+    monitor.begin_window("all", sync_execution=False)
+    clock.set(nanoseconds(end_s))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found: dict[int, float] = monitor.end_window("all", sync_execution=False).gpu_energy
+    return found

@@ -7,20 +7,17 @@ as a meter is. Printed is how far gain, offset and lag are off, and what was sai
     python benchmarks/node_calibration.py [--minutes 10] [--cards 3] [--seed 1]
 """
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeAlias
 
+import harness
 import meter_recording as recording
 import numpy as np
-import numpy.typing as npt
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from meter_adversary_loads import Trace
 
 from llenergymeasure.api.calibrate import calibrate
 from llenergymeasure.config.calibration import read_calibration
@@ -28,8 +25,6 @@ from llenergymeasure.energy.against_meter import Surely
 from llenergymeasure.errors import LlemError
 from llenergymeasure.recording.samples import write_samples
 from nvml_sim import sim
-
-Points: TypeAlias = list[tuple[float, float]]
 
 CARDS = ((0.942, -1.2), (1.044, -22.6), (1.0, 0.0), (0.93, 4.0), (1.127, 1.0))
 """Gain and offset in W, as in the data of arXiv 2312.02741."""
@@ -50,14 +45,15 @@ class Meter:
     behind_s: float = 0.0
     missing: tuple[float, float] = (0.0, 0.0)
 
-    def log(self, points: "Points", end_s: float, rng: np.random.Generator) -> str:
+    def log(self, trace: Trace, end_s: float, rng: np.random.Generator) -> str:
         """Return its log: each line's time by its own clock, seconds since 1970."""
         lines = ["time,watts"]
         t_s = rng.uniform(self.lag_s + AVERAGE_S, self.lag_s + AVERAGE_S + self.period_s)
         while t_s < end_s:
             # Its mean lies lag_s before the line.
             to_s = t_s - self.lag_s + AVERAGE_S / 2
-            true_w = float(np.diff(_energy_j(points, [to_s - AVERAGE_S, to_s]))[0]) / AVERAGE_S
+            average_s = np.array([to_s - AVERAGE_S]), np.array([to_s])
+            true_w = float(trace.energy_j(*average_s)[0]) / AVERAGE_S
             watts = self.digit_w * round((true_w + rng.normal(0, self.noise_w)) / self.digit_w)
             if not self.missing[0] <= t_s < self.missing[1]:
                 lines.append(f"{t_s - self.behind_s:.3f},{watts:.3f}")
@@ -78,46 +74,39 @@ METERS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a line a card and meter; return 1 if a gain or offset is outside of its interval."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = harness.parser(__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--cards", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args(arguments)
+    options = harness.begin(parser, arguments)
     rng = np.random.default_rng(options.seed)
-    library, reason = sim.library_or_reason()
-    if library is None:
-        print(reason, file=sys.stderr)
-        return 1
-    recording.load_library(library)
+    recording.load_library(harness.card_library())
     outside = 0
     for gain, offset_w in CARDS[: options.cards]:
         with tempfile.TemporaryDirectory() as name:
             outside += _card(Path(name), gain, offset_w, 60 * options.minutes, rng)
-    return 1 if outside else 0
+    return int(outside > 0)
 
 
 def _card(
     folder: Path, gain: float, offset_w: float, end_s: float, rng: np.random.Generator
 ) -> int:
     points = _steps(end_s, rng)
-    device = sim.Device(
-        name="Simulated GPU",
-        power_w=points,
-        sensor=sim.Sensor(
-            window_ms=100, gain=gain, offset_w=offset_w, counter_from="samples", counter_lag_ms=10
-        ),
+    t_s, watts = np.array(points).T
+    trace = Trace("steps", t_s, watts, np.zeros(0))
+    sensor = sim.Sensor(
+        window_ms=100, gain=gain, offset_w=offset_w, counter_from="samples", counter_lag_ms=10
     )
-    clock = recording.SteppedClock(folder / "clock", rng)
-    inventory = recording.open_cards(sim.Trace([device]).write(folder), folder / "clock")
-    samples = recording.record(inventory, 0, clock, end_s)
-    recording.close_cards()
+    device = sim.Device(name="Simulated GPU", power_w=points, sensor=sensor)
+    with recording.opened([device], rng) as (inventory, clock):
+        samples = recording.record(inventory, [0], clock, end_s)
     write_samples(samples, folder / "card.parquet")
     began_s = datetime.fromisoformat(samples.header.started_at).astimezone(UTC).timestamp()
     assert began_s == 0.0
     outside = 0
     for meter in METERS:
         log = folder / "wall.csv"
-        log.write_text(meter.log(points, end_s, rng))
+        log.write_text(meter.log(trace, end_s, rng))
         print(f"gain {gain:.3f}, offset {offset_w:+5.1f} W | {meter.name:<27}| ", end="")
         try:
             text, words = calibrate(log, folder / "card.parquet", Surely(accuracy=0.0))
@@ -136,22 +125,9 @@ def _card(
     return outside
 
 
-def _energy_j(points: Points, moments_s: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Return the true energy up to moments: power is linear between points."""
-    t_s, watts = np.array(points).T
-    pieces_j = np.diff(t_s) * (watts[1:] + watts[:-1]) / 2
-    at_s = np.asarray(moments_s)
-    place = np.clip(np.searchsorted(t_s, at_s, side="right") - 1, 0, len(t_s) - 2)
-    into_s = at_s - t_s[place]
-    spans_s = np.maximum(t_s[place + 1] - t_s[place], 1e-12)
-    rise_w = (watts[place + 1] - watts[place]) / spans_s * into_s
-    before_j = np.concatenate(([0.0], np.cumsum(pieces_j)))[place]
-    return np.asarray(before_j + into_s * (watts[place] + rise_w / 2))
-
-
-def _steps(end_s: float, rng: np.random.Generator) -> Points:
+def _steps(end_s: float, rng: np.random.Generator) -> list[tuple[float, float]]:
     """Return power that steps between rest and loads, and wobbles a little at each."""
-    points: Points = []
+    points: list[tuple[float, float]] = []
     t_s = 0.0
     while t_s < end_s + 100:
         resting = len(points) == 0 or points[-1][1] > 200

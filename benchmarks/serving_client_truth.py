@@ -1,6 +1,6 @@
 """Whether the streaming client tells the truth: against a server that takes a known time.
 
-    .venv/bin/python benchmarks/serving_client_truth.py [--rates 1 10 100 500] [--seconds 30]
+    python benchmarks/serving_client_truth.py [--rates 1 10 100 500] [--seconds 30]
 
 The server (``tests/support/serving_server.py``) is told how long the first token and each further
 one take, and writes down when it took each request and sent each token. Both processes share the
@@ -8,20 +8,16 @@ machine. "service" compares with what the server was told, "served" with what it
 machine itself is late, both the server's and the client's own lateness stand in the first.
 """
 
-import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import harness
 import numpy as np
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-from llenergymeasure.results.serving import Latency
 from llenergymeasure.run.result.doubts import traffic_doubts
 from llenergymeasure.run.result.traffic_result import ServedRun
 from support import serving_runs
@@ -34,11 +30,11 @@ NAMES = ("first token", "inter-token", "end to end")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print the table; return 1 if a latency is off, a request fails or its lateness is unsaid."""
+    parser = harness.parser(__doc__)
     parser.add_argument("--rates", type=float, nargs="+", default=[1, 10, 100, 500])
     parser.add_argument("--seconds", type=float, default=30.0)
-    options = parser.parse_args()
-    print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
+    options = harness.begin(parser)
     print(f"first token {FIRST_MS:g} ms, then {NEXT_MS:g} ms, {TOKENS} tokens an answer\n")
     print("| requests/s | latency | p50 | p90 | p95 | p99 | off service | off served | within |")
     print("|---|---|---|---|---|---|---|---|---|")
@@ -62,12 +58,16 @@ def measure(rate: float, seconds: float) -> bool:
             *("--first-ms", str(FIRST_MS), "--next-ms", str(NEXT_MS), "--log", str(log)),
         )
         served = truth(run, [json.loads(line) for line in log.read_text().splitlines()])
-    measured = _measured(run)
+    measured = (
+        run.latency("time_to_first_token_s"),
+        run.inter_token_latency(),
+        run.latency("latency_s"),
+    )
     last_ms = FIRST_MS + (TOKENS - 1) * NEXT_MS
     service = dict(zip(NAMES, (FIRST_MS / 1e3, NEXT_MS / 1e3, last_ms / 1e3), strict=True))
     good = True
-    for latency in NAMES:
-        found = [getattr(measured[latency], f"p{share}_s") for share in SHARES]
+    for latency, percentiles in zip(NAMES, measured, strict=True):
+        found = [getattr(percentiles, f"p{share}_s") for share in SHARES]
         off_service = max(_off(value, service[latency]) for value in found)
         off_served = max(
             _off(value, float(np.percentile(served[latency], share)))
@@ -84,10 +84,12 @@ def measure(rate: float, seconds: float) -> bool:
     late_p99_s = float(np.percentile(late, 99))
     flagged = "late_sends" in traffic_doubts(run)
     failed = sum(row["failure"] is not None for row in run.requests.to_pylist())
+    cpu_us = 1e6 * run.told["client_cpu_s"] / (len(late) * TOKENS)
     print(
         f"| {rate:g} | sent late | p50 {np.median(late) * 1e3:.2f} ms, p99 "
         f"{late_p99_s * 1e3:.2f} ms{', flagged' if flagged else ''}; {failed} failed; client "
-        f"{run.told['client_cpu_s'] / run.window_s:.2f} of a core | | | | | | |",
+        f"{run.told['client_cpu_s'] / run.window_s:.2f} of a core, {cpu_us:.0f} µs a token"
+        " | | | | | | |",
         flush=True,
     )
     return good and failed == 0 and (late_p99_s < LATENESS_MAX_S or flagged)
@@ -113,20 +115,6 @@ def truth(run: ServedRun, log: list[dict[str, list[int]]]) -> Mapping[str, NDArr
         last.append((tokens[-1] - planned[place]) / 1e9)
         gaps.append(np.diff(tokens) / 1e9)
     return dict(zip(NAMES, (np.array(first), np.concatenate(gaps), np.array(last)), strict=True))
-
-
-def _measured(run: ServedRun) -> Mapping[str, Latency]:
-    return dict(
-        zip(
-            NAMES,
-            (
-                run.latency("time_to_first_token_s"),
-                run.inter_token_latency(),
-                run.latency("latency_s"),
-            ),
-            strict=True,
-        )
-    )
 
 
 def _off(value: float, expected: float) -> float:

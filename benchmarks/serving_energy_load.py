@@ -1,26 +1,22 @@
 """Energy against load on the simulated card, whose power follows the test server's load.
 
-    .venv/bin/python benchmarks/serving_energy_load.py [--seconds 20] [--rates 0 5 10 20 30]
+    python benchmarks/serving_energy_load.py [--seconds 20] [--rates 0 5 10 20 30]
 
 The card draws ``idle_w`` and, for each busy slot of the server, its share of what is left up to
 ``max_w``: so what a request adds is known, and what the server draws when it waits. The recorder
-samples the card as in any run; the line through power and
-load is the one of the report. Needs a C compiler (``make nvml-sim``).
+samples the card as in any run; the line through power and load is the one of the report. Ends with
+1 where intercept or slope is off by more than 2 %. Needs a C compiler (``make nvml-sim``).
 """
 
-import argparse
-import os
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
+import harness
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-from llenergymeasure.analysis.load_curve import COVERAGE_FACTOR, LoadPoint, load_curve
+from llenergymeasure.analysis.load_curve import COVERAGE_FACTOR, LoadCurve, LoadPoint, load_curve
 from llenergymeasure.energy.account import account
 from llenergymeasure.recording.samples import read_samples
 from llenergymeasure.run.result.traffic_result import ServedRun
@@ -32,48 +28,30 @@ SLOTS, FIRST_MS, NEXT_MS, TOKENS = 16, 100.0, 10.0, 32
 WITHIN = 0.02
 
 
-@dataclass(frozen=True)
-class Recovered:
-    """What was found and what was so: watts at no load, joules a request."""
-
-    intercept_w: float
-    intercept_half_w: float
-    slope_j: float
-    slope_half_j: float
-    true_slope_j: float
-
-    @property
-    def intercept_off(self) -> float:
-        """How far the intercept is off, relative."""
-        return self.intercept_w / IDLE_W - 1
-
-    @property
-    def slope_off(self) -> float:
-        """How far the slope is off, relative."""
-        return self.slope_j / self.true_slope_j - 1
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print the points and the line; return 1 if the line is not the card's."""
+    parser = harness.parser(__doc__)
     parser.add_argument("--rates", type=float, nargs="+", default=[0, 5, 10, 20, 30])
     parser.add_argument("--seconds", type=float, default=20.0)
-    options = parser.parse_args()
-    print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
+    options = harness.begin(parser)
     with tempfile.TemporaryDirectory() as name:
-        found = recover(Path(name), options.rates, options.seconds, tell=True)
-    print(
-        f"\nintercept {found.intercept_w:.2f} ± {found.intercept_half_w:.2f} W, "
-        f"true {IDLE_W:.2f} W: {found.intercept_off:+.2%}"
+        curve, true_slope_j = _recover(Path(name), options.rates, options.seconds)
+    intercept_off, slope_off = curve.intercept_w / IDLE_W - 1, curve.slope_j / true_slope_j - 1
+    intercept = (
+        f"intercept {curve.intercept_w:.2f} ± {curve.intercept_half_w:.2f} W, "
+        f"true {IDLE_W:.2f} W: {intercept_off:+.2%}"
     )
-    print(
-        f"slope {found.slope_j:.3f} ± {found.slope_half_j:.3f} J a request, "
-        f"true {found.true_slope_j:.3f} J: {found.slope_off:+.2%}"
+    slope = (
+        f"slope {curve.slope_j:.3f} ± {curve.slope_half_j:.3f} J a request, "
+        f"true {true_slope_j:.3f} J: {slope_off:+.2%}"
     )
-    return 0 if max(abs(found.intercept_off), abs(found.slope_off)) <= WITHIN else 1
+    return harness.told(
+        [(abs(intercept_off) <= WITHIN, intercept), (abs(slope_off) <= WITHIN, slope)]
+    )
 
 
-def recover(folder: Path, rates: list[float], seconds: float, *, tell: bool = False) -> Recovered:
-    """Serve at each rate with the card recorded, and fit the line."""
+def _recover(folder: Path, rates: list[float], seconds: float) -> tuple[LoadCurve, float]:
+    """Serve at each rate with the card recorded; return the fitted line and the true slope."""
     load_file = folder / "load.csv"
     load_file.write_text("t_ns,load\n")
     uuid = recording.uuid(1)
@@ -95,21 +73,11 @@ def recover(folder: Path, rates: list[float], seconds: float, *, tell: bool = Fa
         points.append(
             LoadPoint(load, power_w, made.total.gross_u95_j / COVERAGE_FACTOR / run.window_s)
         )
-        if tell:
-            print(
-                f"{rate:g}/s: {load:.2f} answered a second, {power_w:.2f} W "
-                f"{sorted(made.validity)}",
-                flush=True,
-            )
+        print(f"{rate:g}/s: {load:.2f} answered a second, {power_w:.2f} W {sorted(made.validity)}")
     curve = load_curve(points)
     assert curve is not None
-    return Recovered(
-        curve.intercept_w,
-        curve.intercept_half_w,
-        curve.slope_j,
-        curve.slope_half_j,
-        (MAX_W - IDLE_W) * _busy_s(load_file) / sum(run.requests.num_rows for run in runs),
-    )
+    requests = sum(run.requests.num_rows for run in runs)
+    return curve, (MAX_W - IDLE_W) * _busy_s(load_file) / requests
 
 
 def _serve(folder: Path, load_file: Path, rate: float, seconds: float) -> ServedRun:

@@ -1,22 +1,85 @@
-"""Benchmarks of the meter on faulty cards, in real time and in thousands of windows."""
+"""The meter on faulty cards: in real time, and in the windows of the short benchmark."""
 
 import os
-import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llenergymeasure.energy.account import account
+from llenergymeasure.recording.samples import read_samples
 from nvml_sim import sim
+from support import recording
 from support.studies import ROOT
 
-RIGHT_J = 1200.0
+POWER_W, WINDOW_S, LEAD_S = 300.0, 4.0, 1.5
+OTHERS = {"pid": os.getppid(), "used_memory_bytes": 2**30}
 
 
-def printed(*command: str) -> str:
+def halt(pid: int) -> None:
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(2.0)
+    os.kill(pid, signal.SIGCONT)
+
+
+def kill(pid: int) -> None:
+    time.sleep(1.0)
+    os.kill(pid, signal.SIGKILL)
+
+
+def nothing(_: int) -> None:
+    pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("card", "meddle", "code"),
+    [
+        pytest.param({"sensor": sim.Sensor(gain=1.06)}, nothing, "channel_mismatch", id="mismatch"),
+        pytest.param({"keys": {"throttle": 0x20}}, nothing, "throttled", id="heat"),
+        pytest.param({"keys": {"processes": [OTHERS]}}, nothing, "other_process", id="others"),
+        pytest.param({}, kill, "recorder_lost", id="killed"),
+        # A counter loses nothing by silence.
+        pytest.param({}, halt, None, id="halted"),
+    ],
+)
+def test_what_happens_to_a_card_or_its_recorder_gives_a_code_or_harms_nothing(
+    tmp_path: Path, card: dict[str, Any], meddle: Callable[[int], None], code: str | None
+) -> None:
+    device = sim.Device(power_w=[(0.0, POWER_W)], **card)
+    variables = recording.card_environment(tmp_path, [device])
+    with recording.recorder(tmp_path, variables, devices="0", sensors="nvml") as (process, _):
+        time.sleep(LEAD_S)
+        start_ns = time.monotonic_ns()
+        time.sleep(0.5)
+        meddle(process.pid)
+        time.sleep(max(0.0, WINDOW_S - (time.monotonic_ns() - start_ns) / 1e9))
+        window = start_ns, time.monotonic_ns()
+        time.sleep(LEAD_S)
+        status = process.stop(recording.STOP_S)
+    samples = read_samples(tmp_path / "samples.arrows")
+    made = account(samples, window, recorder_lost=status != 0)
+    assert all(reading.gross_j != 0 for reading in made.readings)
+    assert code is None or code in made.validity
+    if code == "recorder_lost":
+        assert made.total is None
+        return
+    assert made.total is not None
+    true_j = POWER_W * (window[1] - window[0]) / 1e9
+    assert made.total.gross_j == pytest.approx(true_j, rel=0.02)
+
+
+@pytest.mark.slow
+def test_no_window_of_the_short_benchmark_is_wrong_without_a_code_or_beyond_its_bound() -> None:
     sim.library_or_skip()
+    command = [str(ROOT / "benchmarks" / "meter_adversary.py"), "--quick", "--jobs", "1"]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / command[0]), *command[1:]],
+        [sys.executable, *command],
         capture_output=True,
         text=True,
         timeout=290,
@@ -24,39 +87,5 @@ def printed(*command: str) -> str:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert "Traceback" not in done.stderr, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.mark.slow
-def test_what_happens_to_a_card_or_its_recorder_gives_a_code_or_no_energy_or_harms_nothing() -> (
-    None
-):
-    found = re.findall(
-        r"(\w[^:]*): .*given (.*); energy (null|None|\d+)", printed("meter_faults.py")
-    )
-    given = {what: (codes, energy) for what, codes, energy in found}
-    expected = {
-        "counter and power differ": "channel_mismatch",
-        "recorder is killed": "recorder_lost",
-        "slows from heat": "throttled",
-        "process of somebody else": "other_process",
-        # A counter loses nothing by silence; a card that vanished has no energy.
-        "recorder is halted": "",
-        "card vanishes": "",
-    }
-    assert len(given) == len(expected)
-    for part, code in expected.items():
-        (what,) = [each for each in given if part in each]
-        codes, energy = given[what]
-        assert code in codes
-        if part in ("recorder is killed", "card vanishes"):
-            assert not energy.isdigit()
-        else:
-            assert float(energy) == pytest.approx(RIGHT_J, rel=0.02)
-
-
-@pytest.mark.slow
-def test_no_window_of_the_short_benchmark_is_wrong_without_a_code_or_beyond_its_bound() -> None:
-    output = printed("meter_adversary.py", "--quick", "--jobs", "1")
-    assert "pass  windows outside their interval without a code: 0 of" in output, output
-    assert "pass  windows beyond their bound: 0" in output, output
+    assert "pass  windows outside their interval without a code: 0 of" in done.stdout, done.stdout
+    assert "pass  windows beyond their bound: 0" in done.stdout, done.stdout

@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection for asyncio, as lean as CPython allows: httptools reads the protocol.
 
 Client and server share the machine, so the client's work per streamed token is work that the
-engine does not get: ``benchmarks/serving_client_cost.py`` compares it with the usual libraries.
+engine does not get: 21 us a token, of which httpx takes 164 (``docs/serving.md``).
 """
 
 import asyncio
