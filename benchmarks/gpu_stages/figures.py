@@ -1,9 +1,7 @@
 """Every figure, computed from the kept recordings alone and without our meter's code."""
 
 import json
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pyarrow.parquet as pq
 
 from gpu_stages.keeping import read_json
 from gpu_stages.meters import WINDOWS
+from llenergymeasure.analysis.statistics import t_quantile
 
 Numbers = npt.NDArray[np.float64]
 
@@ -130,24 +129,16 @@ def ticks(before_s: Numbers, after_s: Numbers, counter_j: Numbers) -> Ticks | No
     return Ticks(float(period), grid, counter_j[new + 1], (float(off[0]), float(off[1])), unsure)
 
 
-@dataclass(frozen=True)
-class Lag:
-    """How long after a load's end the counter follows, one value in ms for each clear step."""
-
-    off_ms: list[float] = field(default_factory=list)
-    on_ms: list[float] = field(default_factory=list)
-
-
-def lag(grid: Ticks, stretches: list[Mark]) -> Lag:
-    """Return where the counter puts each step, against the moment that the load gives it.
+def lag_ms(grid: Ticks, stretches: list[Mark]) -> list[float]:
+    """Return how long after a load's end the counter follows, in ms for each clear step.
 
     The energy of the interval that holds the step and of the next, between the levels before and
     after, says when the step came. A load's begin draws more than its level for some 100 ms, which
     reads as if the step came early: only its end tells of the counter.
     """
-    found, power = Lag(), grid.power_w
+    found, power = [], grid.power_w
     for before, this in pairwise(stretches):
-        if {before.what, this.what} != {"on", "off"}:
+        if (before.what, this.what) != ("on", "off"):
             continue
         k = int(np.searchsorted(grid.at_s, this.at_s))  # the step lies before tick k
         first = int(np.searchsorted(grid.at_s, before.at_s)) + 2
@@ -160,8 +151,7 @@ def lag(grid: Ticks, stretches: list[Mark]) -> Lag:
             continue
         energy = grid.counter_j[k + 1] - grid.counter_j[k - 1]
         step_s = (energy - high * grid.at_s[k + 1] + low * grid.at_s[k - 1]) / (low - high)
-        side = found.off_ms if this.what == "off" else found.on_ms
-        side.append(float(step_s - this.at_s) * 1e3)
+        found.append(float(step_s - this.at_s) * 1e3)
     return found
 
 
@@ -178,31 +168,41 @@ def raw(folder: Path) -> dict[str, Any]:
     """Return the figures of the channels polled flat out."""
     with np.load(folder / "raw.npz") as kept:
         rows = kept["rows"].astype(np.int64)
-    start_s, asked_s, at_s = rows[:, 0] / 1e9, rows[:, 1] / 1e9, rows[:, 2] / 1e9
-    counter_j, power_w = (
-        rows[:, 3] / 1e3,
-        {"instant": rows[:, 4] / 1e3, "average": rows[:, 5] / 1e3},
-    )
-    usage_w, stretches = rows[:, 6] / 1e3, marks(folder / "marks.txt")
-    grid = ticks(start_s, asked_s, counter_j)
+    start_s, asked_s, at_s = (rows[:, place] / 1e9 for place in range(3))
+    counter_j, instant_w, average_w, usage_w = (rows[:, place] / 1e3 for place in range(3, 7))
+    power_w = {"instant": instant_w, "average": average_w}
+    grid, stretches = ticks(start_s, asked_s, counter_j), marks(folder / "marks.txt")
     steps_mj = np.diff(rows[:, 3])
-    steps_mj = steps_mj[steps_mj > 0]
     asked = usage_w > 0
-    call_ms, power_ms = (asked_s - start_s) * 1e3, (at_s - asked_s) * 1e3
     return {
         "polls": len(rows),
-        "counter_call_ms": [float(each) for each in np.quantile(call_ms, [0.5, 0.95, 1])],
-        "power_call_ms": [float(each) for each in np.quantile(power_ms, [0.5, 0.95, 1])],
+        "counter_call_ms": [*np.quantile((asked_s - start_s) * 1e3, [0.5, 0.95, 1])],
+        "power_call_ms": [*np.quantile((at_s - asked_s) * 1e3, [0.5, 0.95, 1])],
         "gaps_ms": {
             "counter": gaps_ms(asked_s, counter_j),
             **{name: gaps_ms(at_s, value) for name, value in power_w.items()},
         },
-        "unit_mj": int(np.gcd.reduce(steps_mj)) if len(steps_mj) else None,
-        "usage_is_average": float(np.mean(usage_w[asked] == power_w["average"][asked])),
+        "unit_mj": int(np.gcd.reduce(steps_mj[steps_mj > 0])) if np.any(steps_mj > 0) else None,
+        "usage_is_average": float(np.mean(usage_w[asked] == average_w[asked])),
         "ticks": grid,
-        "lag": None if grid is None else lag(grid, stretches),
+        "lag_ms": [] if grid is None else lag_ms(grid, stretches),
         "stretches": [] if grid is None else _stretches(stretches, grid, at_s, power_w),
     }
+
+
+def behaviour(probe: dict[str, Any]) -> dict[str, Any]:
+    """Return what our characterisation found of the first card: nature, lag, and each channel."""
+    said = (probe.get("characterised") or [{}])[0].get("behaviour")
+    if not said:
+        return {}
+    power = {each["quantity"]: each for each in said["power"]}
+    found = {"nature": said["counter"], "lag_ms": _over(said.get("counter_lag_s"), 1e-3)}
+    found["counter"] = {"period_ms": _over(said["counter_period_s"], 1e-3)}
+    for name in ("instant", "average"):
+        one = power.get(f"power_{name}_w", {})
+        found[name] = {"period_ms": _over(one.get("update_period_s"), 1e-3)}
+        found[name]["window_ms"] = _over(one.get("window_s"), 1e-3)
+    return found
 
 
 def _stretches(
@@ -212,12 +212,12 @@ def _stretches(
     counter, found = Channel(grid.at_s, grid.counter_j), []
     channels = {name: Channel(at_s, value) for name, value in power_w.items()}
     for place, mark in enumerate(stretches):
-        if not mark.what.startswith(("steady", "pulses")) or mark.until_s - mark.at_s < 1:
+        if not mark.what.startswith(("steady", "pulses")) or mark.until_s <= mark.at_s + _AVERAGE_S:
             continue
         after = stretches[place + 1].what if place + 1 < len(stretches) else ""
         span = (mark.at_s + _SETTLED_S, mark.until_s)
         # The average looks back a second: its mean is taken where all of that is in the stretch.
-        settled = (mark.at_s + min(_AVERAGE_S, 0.5 * (span[1] - mark.at_s)), mark.until_s)
+        settled = (mark.at_s + _AVERAGE_S, mark.until_s)
         found.append(
             {
                 "what": mark.what,
@@ -241,9 +241,8 @@ def buffer(folder: Path) -> dict[str, Any] | None:
         return None
     at_s, value_w = samples[:, 0] / 1e6 - offset_s, samples[:, 1] / 1e3
     grid = ticks(polled[:, 0] / 1e9, polled[:, 1] / 1e9, polled[:, 2] / 1e3)
-    gaps = np.diff(at_s) * 1e3
-    found: dict[str, Any] = {"samples": len(samples)}
-    found["gap_ms"] = [float(each) for each in np.quantile(gaps, [0.05, 0.5, 0.95])]
+    found: dict[str, Any] = {"samples": len(samples), "stretches": []}
+    found["gap_ms"] = [*np.quantile(np.diff(at_s) * 1e3, [0.05, 0.5, 0.95])]
     if grid is not None:
         power_w = {"instant": value_w, "average": value_w}
         found["stretches"] = _stretches(marks(folder / "marks.txt"), grid, at_s, power_w)
@@ -255,33 +254,47 @@ def buffer(folder: Path) -> dict[str, Any] | None:
 
 def windows(folder: Path) -> list[dict[str, Any]]:
     """Return each window's power by each meter, in W."""
-    smi, found = _nvidia_smi(folder / "nvidia_smi.csv"), []
-    opened: dict[Path, dict[str, Channel]] = {}
-    for row in read_json(folder / WINDOWS) or []:
-        path = folder / row["samples"]
-        if path not in opened:
-            opened[path] = recording(path) if path.is_file() else {}
-        channels = opened[path]
-        start_s, end_s = row["start_ns"] / 1e9, row["end_ns"] / 1e9
-        seconds = end_s - start_s
-        new = {**row, "seconds": seconds}
-        for name, quantity in (("instant", "power_instant_w"), ("average", "power_average_w")):
-            channel = channels.get(quantity)
-            new[f"{name}_w"] = None if channel is None else channel.held_mean(start_s, end_s)
-        counter = channels.get("energy_counter_j")
-        new["counter_w"] = None if counter is None else counter.counted_w(start_s, end_s)
-        new["zeus_w"] = _over(row.get("zeus_j"), seconds)
-        new["meter_w"] = _over(row.get("meter_j"), row["meter_s"])
-        new["meter_u95_w"] = _over(row.get("meter_u95_j"), row["meter_s"])
-        inside = [watts for at_s, watts in smi if start_s < at_s < end_s]
-        new["nvidia_smi_w"] = sum(inside) / len(inside) if inside else None
-        new["most_w"] = _most(channels, start_s, end_s)
-        found.append(new)
-    return found
+    smi = _nvidia_smi(folder / "nvidia_smi.csv")
+    rows = read_json(folder / WINDOWS) or []
+    paths = {folder / row["samples"] for row in rows}
+    opened = {path: recording(path) if path.is_file() else {} for path in paths}
+    return [{**row, **_window(row, opened[folder / row["samples"]], smi)} for row in rows]
 
 
-def _over(part: float | None, whole: float) -> float | None:
-    return None if part is None else part / whole
+def _window(
+    row: dict[str, Any], channels: dict[str, Channel], smi: list[tuple[float, float]]
+) -> dict[str, Any]:
+    start_s, end_s = row["start_ns"] / 1e9, row["end_ns"] / 1e9
+    seconds = end_s - start_s
+    said = [watts for at_s, watts in smi if start_s < at_s < end_s]
+    return {
+        "seconds": seconds,
+        **_means(channels, start_s, end_s),
+        "zeus_w": _over(row.get("zeus_j"), seconds),
+        "meter_w": _over(row.get("meter_j"), row["meter_s"]),
+        "meter_u95_w": _over(row.get("meter_u95_j"), row["meter_s"]),
+        "nvidia_smi_w": sum(said) / len(said) if said else None,
+        "most_w": _most(channels, start_s, end_s),
+        "j_per_token": _over(row.get("meter_j"), row.get("tokens")),
+    }
+
+
+def _means(channels: dict[str, Channel], start_s: float, end_s: float) -> dict[str, Any]:
+    """Return the mean power that each channel of a recording gives a window."""
+    nothing = Channel(np.array([]), np.array([]))
+    counter, average, instant = (
+        channels.get(name, nothing)
+        for name in ("energy_counter_j", "power_average_w", "power_instant_w")
+    )
+    return {
+        "counter_w": counter.counted_w(start_s, end_s),
+        "average_w": average.held_mean(start_s, end_s),
+        "instant_w": instant.held_mean(start_s, end_s),
+    }
+
+
+def _over(part: float | None, whole: float | None) -> float | None:
+    return None if part is None or not whole else part / whole
 
 
 def _nvidia_smi(path: Path) -> list[tuple[float, float]]:
@@ -320,79 +333,61 @@ def _run(path: Path) -> dict[str, Any]:
     span = (window.get("start_monotonic_ns", 0) / 1e9, window.get("end_monotonic_ns", 0) / 1e9)
     samples = path.with_name("samples.parquet")
     channels = recording(samples) if samples.is_file() else {}
-    counter, average = channels.get("energy_counter_j"), channels.get("power_average_w")
     heat = channels.get("temperature_celsius")
     provenance = record.get("provenance", {})
+    cards = record.get("environment", {}).get("gpus") or []
+    released = (provenance.get("gpu_memory_release") or {}).values()
     return {
         "study": path.parts[-3],
         "name": _named(record["config"]),
         "span_s": span,
-        "window_s": energy_s(span),
+        "window_s": span[1] - span[0] if span[1] > span[0] else None,
         "j_per_token": energy["per_output_token_j"],
         "power_w": energy["power_mean_w"],
         "tokens_per_s": performance["output_tokens_per_s"],
-        "u95_rel": _ratio(energy.get("u95_j"), energy["gross_j"]),
-        "counter_w": None if counter is None else counter.counted_w(*span),
-        "average_w": None if average is None else average.held_mean(*span),
+        "u95_rel": _over(energy.get("u95_j"), energy["gross_j"]),
+        **_means(channels, *span),
         "temperatures_celsius": None if heat is None else (min(heat.value), max(heat.value)),
-        "limit_w": next(iter(_limits(record)), None),
+        "limit_w": next(
+            (each["power_limit_w"] for each in cards if each.get("power_limit_w")), None
+        ),
         "split": energy.get("split") or {},
         "validity": list(record["validity"]),
-        "released": [
-            each.get("released")
-            for each in (provenance.get("gpu_memory_release") or {}).values()
-            if isinstance(each, dict)
-        ],
+        "released": [each.get("released") for each in released if isinstance(each, dict)],
         "recorder_cpu_share": (provenance.get("recorder_cost") or {}).get("cpu_share"),
         "settle": provenance.get("settle"),
         "warmup": record.get("warmup_result"),
     }
 
 
-def _limits(record: dict[str, Any]) -> list[float]:
-    cards = record.get("environment", {}).get("gpus") or []
-    return [each["power_limit_w"] for each in cards if each.get("power_limit_w")]
-
-
-def energy_s(span: tuple[float, float]) -> float | None:
-    """Return a window's length, or None for one that is not known."""
-    return span[1] - span[0] if span[1] > span[0] else None
-
-
-def _ratio(part: float | None, whole: float | None) -> float | None:
-    return None if part is None or not whole else part / whole
-
-
 def _named(config: dict[str, Any]) -> str:
     backend = config.get("backend", "pytorch")
     own = config.get(backend) or {}
     size = own.get("batch_size") or (own.get("engine") or {}).get("max_num_seqs")
-    many = "sequences" if backend == "vllm" else "batch"
-    lengths = _lengths(config.get("dataset"))
-    return f"{backend}, {config['model']}{f', {many} {size}' if size else ''}{lengths}"
+    name = f"{backend}, {config['model']}"
+    if size:
+        name += f", {'sequences' if backend == 'vllm' else 'batch'} {size}"
+    data = config.get("dataset")
+    if isinstance(data, dict) and data.get("input_len"):
+        name += f", {data['input_len']} + {data['output_len']} tokens"
+    return name
 
 
-def _lengths(data: Any) -> str:
-    if not isinstance(data, dict) or not data.get("input_len"):
-        return ""
-    return f", {data['input_len']} + {data['output_len']} tokens"
-
-
-def failures(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield study and message of each run without a result."""
+def failures(folder: Path) -> dict[str, str]:
+    """Return the message of each study that has a run without a result."""
+    found = {}
     for path in sorted(folder.glob("*/*/outcome.json")):
         if not path.with_name("result.json").exists():
             error = json.loads(path.read_text()).get("error") or {}
-            yield path.parts[-3], str(error.get("message"))
+            found[path.parts[-3]] = str(error.get("message"))
+    return found
 
 
 def mean_ratio(ratios: list[float]) -> tuple[float, float, float] | None:
     """Return the geometric mean of ratios and its 95 % interval, by Student's t."""
-    logs = [math.log(each) for each in ratios]
-    if len(logs) < 3:
+    if len(ratios) < 3:
         return None
-    from scipy import stats
-
-    half = float(stats.t.ppf(0.975, len(logs) - 1)) * float(np.std(logs, ddof=1)) / len(logs) ** 0.5
-    centre = float(np.mean(logs))
-    return math.exp(centre), math.exp(centre - half), math.exp(centre + half)
+    logs = np.log(ratios)
+    half = t_quantile(len(logs) - 1) * float(np.std(logs, ddof=1)) / len(logs) ** 0.5
+    low, centre, high = np.exp(np.mean(logs) + half * np.array([-1, 0, 1]))
+    return float(centre), float(low), float(high)

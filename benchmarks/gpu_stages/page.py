@@ -1,4 +1,8 @@
-"""The page of a card: every figure computed from what was kept, and each check's verdict."""
+"""The page of a card: every figure computed from what was kept, and each check's verdict.
+
+A table is a list of columns, each a head and a format of one row of figures; a sentence is a
+format too. Where a figure is not known, the cell is empty and the sentence is left out.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,431 +14,305 @@ from gpu_stages import figures
 from gpu_stages.checks import Check, judge
 from gpu_stages.keeping import RESULTS, read_json
 
-KEPT = {
-    "inventory": "`nvidia-smi -q`, and the installed packages",
-    "first": "one `llem run`: its record and its recording",
-    "raw": "counter, instant and average polled as fast as NVML answers; when the load stepped",
-    "engine": "recordings of our meter and nvidia-smi's readings next to one model",
-    "probe": "what the characterisation judged the sensor by, or its answer",
-    "pulses": "recordings of our meter and nvidia-smi's readings next to rest, work and pulses",
-    "faults": "two `llem run` started at once, and the run that was refused",
-    "vllm": "`llem run` with vLLM",
-    "serving": "`llem run` with vLLM's server under two rates",
-    "buffer": "the driver's own buffer of power samples next to the counter and known steps",
-    "study": "`llem run` at three batch sizes and with a long prompt",
-    "standard": "one `llem run` with the default protocol",
+Row = Mapping[str, Any]
+Columns = Mapping[str, str]
+"""The head of each column, and its format."""
+
+_TRIAL = (
+    "**A trial of the command on a simulated card with tiny models. It proves nothing of any real "
+    "card.**"
+)
+_HEAD = (
+    "{day}, LLenergyMeasure {llenergymeasure}{at_commit}. Every figure below is computed from what "
+    "is kept in `{folder}/` by `python benchmarks/gpu_validation.py --page "
+    "docs/validation/{folder}`, which anyone can run. No external meter was attached: the sensor's "
+    "own gain is not shown, and stays at the band taken for cards without a calibration. No "
+    "setting of the card was changed."
+)
+_CALLS = {
+    "call": "{call}",
+    "answer": "{value}",
+    "median, ms": "{median_ms:g}",
+    "95 %, ms": "{p95_ms:g}",
 }
-PUBLISHED = {
-    ("NVIDIA H100 80GB HBM3", "vllm, meta-llama/Llama-3.1-8B, sequences 8"): (
-        "ML.ENERGY's table for Llama-3.1-8B on an H100, `max_num_seqs` 8, real weights and chats",
-        (0.455, 486.0, 1070.0),
-    )
+_CHANNELS = {
+    "channel": "{name}",
+    "polled: changes each, ms (5 to 95 %)": "{gaps[1]:.1f} ({gaps[0]:.0f} to {gaps[2]:.0f})",
+    "characterised: each, ms": "{period_ms:.1f}",
+    "mean over, ms": "{window_ms:.1f}",
 }
-"""What others measured on such a card: source; J/token, W, token/s."""
-
-
-def write(folder: Path) -> Path:
-    """Write the page next to an output folder, named after the card; return its path."""
-    results = read_json(folder / RESULTS)
-    path = folder.absolute().parent / f"{slug(results)}.md"
-    path.write_text(text(folder))
-    return path
-
-
-def slug(results: Mapping[str, Any]) -> str:
-    card = _card(results)
-    name = f"{card.get('name', 'unknown card')}-{card.get('driver_version', 'unknown')}".lower()
-    return "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in name)
-
-
-def text(folder: Path) -> str:
-    """Return the page."""
-    results = read_json(folder / RESULTS)
-    stages, card = results.get("stages", {}), _card(results)
-    raw = figures.raw(folder / "raw") if (folder / "raw" / "raw.npz").is_file() else None
-    seen = {name: figures.windows(folder / name) for name in ("engine", "pulses")}
-    runs = [
-        run
-        for name in ("first", "study", "standard", "vllm", "serving", "faults")
-        for run in figures.runs(folder / name)
-    ]
-    parts = [
-        _head(results, card, folder.name),
-        _nvml(stages.get("inventory", {})),
-        [] if raw is None else _sensor(raw, stages.get("probe", {})),
-        [] if raw is None else _stretches(raw["stretches"], "On loads of known times", _LOCKED),
-        _buffer(figures.buffer(folder / "buffer")),
-        _windows(seen),
-        _runs(runs, str(card.get("name"))),
-        _split(runs),
-        _default_protocol(runs),
-        _cost(stages.get("engine", {}).get("meter_on_over_off"), runs),
-        _checks(judge(folder)),
-        _stages(stages),
-        ["## Notes", "", *(f"- {note}" for note in results["notes"]), ""]
-        if results.get("notes")
-        else [],
-        _kept(folder),
-    ]
-    return "\n".join(line for part in parts for line in part).rstrip() + "\n"
-
-
-def _card(results: Mapping[str, Any]) -> dict[str, Any]:
-    cards = results.get("stages", {}).get("inventory", {}).get("cards") or [{}]
-    return dict(cards[0])
-
-
-def _head(results: Mapping[str, Any], card: Mapping[str, Any], name: str) -> list[str]:
-    trial = (
-        "**A trial of the command on a simulated card with tiny models. It proves nothing of any "
-        "real card.**"
-    )
-    commit = f" at commit {results['commit']}" if results.get("commit") else ""
-    return [
-        f"# {card.get('name', 'Unknown card')}, driver {card.get('driver_version', 'unknown')}",
-        "",
-        *([trial, ""] if results.get("simulated") else []),
-        f"{str(results.get('began'))[:10]}, LLenergyMeasure {results.get('llenergymeasure')}"
-        f"{commit}. Every figure below is computed from the recordings in `{name}/` by "
-        f"`python benchmarks/gpu_validation.py --page docs/validation/{name}`, which anyone can "
-        "run. No external meter was attached: the sensor's own gain is not shown, and stays at the "
-        "band taken for cards without a calibration. No setting of the card was changed.",
-        "",
-    ]
-
-
-def _nvml(inventory: Mapping[str, Any]) -> list[str]:
-    calls = inventory.get("nvml")
-    if not calls:
-        return []
-    rows = [
-        (name, each["unavailable"], "-", "-")
-        if "unavailable" in each
-        else (name, each["value"], f"{each['median_ms']:g}", f"{each['p95_ms']:g}")
-        for name, each in calls.items()
-    ]
-    heads = ("call", "answer", "median, ms", "95 %, ms")
-    return ["## What NVML answers, at rest", "", *_table(heads, rows), ""]
-
-
-def _sensor(raw: Mapping[str, Any], probe: Mapping[str, Any]) -> list[str]:
-    grid, lag, behaviour = raw["ticks"], raw["lag"], _behaviour(probe)
-    said = {each["quantity"]: each for each in behaviour.get("power", [])}
-    rows = []
-    for name, gaps in raw["gaps_ms"].items():
-        ours = said.get(f"power_{name}_w", {}).get("update_period_s")
-        window_s = said.get(f"power_{name}_w", {}).get("window_s")
-        if name == "counter":
-            ours = behaviour.get("counter_period_s")
-        span = "-" if gaps is None else f"{gaps[1]:.1f} ({gaps[0]:.0f} to {gaps[2]:.0f})"
-        rows.append((name, span, _milliseconds(ours), _milliseconds(window_s)))
-    heads = (
-        "channel",
-        "polled: changes each, ms (5 to 95 %)",
-        "characterised: each, ms",
-        "mean over, ms",
-    )
-    call, power = raw["counter_call_ms"], raw["power_call_ms"]
-    lines = [
-        f"- {raw['polls']} polls during steps, steady work and pulses. A read of the counter took "
-        f"{call[0]:.1f} ms in the median, {call[1]:.1f} ms at most in 95 % and {call[2]:.0f} ms "
-        f"once; one of both powers {power[0]:.3f} ms, {power[1]:.3f} and {power[2]:.1f} ms.",
-        "- The old power call said the same as the average in "
-        f"{100 * raw['usage_is_average']:.4g} % of reads.",
-    ]
-    if grid is not None:
-        lines.append(
-            f"- The counter ticks each {grid.period_s * 1e3:.2f} ms, on a regular grid: 90 % of "
-            f"the ticks were seen {grid.off_ms[0]:+.1f} to {grid.off_ms[1]:+.1f} ms from it. Its "
-            f"unit is {raw['unit_mj']} mJ."
-        )
-    if lag is not None and lag.off_ms:
-        low, middle, high = np.quantile(lag.off_ms, [0, 0.5, 1])
-        lines.append(
-            f"- The counter follows the end of a load {middle:.0f} ms later ({low:.0f} to "
-            f"{high:.0f} ms, {len(lag.off_ms)} steps); where the ticks lie is known to "
-            f"{grid.unsure_ms[0]:+.1f} and {grid.unsure_ms[1]:+.1f} ms. That includes what the "
-            "card itself takes to calm down. At a load's begin the card draws more than its level "
-            "for some 100 ms, which hides the lag."
-        )
-    if behaviour:
-        late = _milliseconds(behaviour.get("counter_lag_s"))
-        lines.append(
-            f"- `llem sensors --characterise` judged the counter *{behaviour.get('counter')}*"
-            + ("." if late == "-" else f", with a lag of {late} ms.")
-        )
-    return ["## The sensor", "", *_table(heads, rows), "", *lines, ""]
-
-
-def _behaviour(probe: Mapping[str, Any]) -> dict[str, Any]:
-    cards = probe.get("characterised") or [{}]
-    return dict(cards[0].get("behaviour") or {})
-
-
+_POLLED = (
+    "- {polls} polls during steps, steady work and pulses. A read of the counter took "
+    "{counter_call_ms[0]:.1f} ms in the median, {counter_call_ms[1]:.1f} ms at most in 95 % and "
+    "{counter_call_ms[2]:.0f} ms once; one of both powers {power_call_ms[0]:.3f} ms, "
+    "{power_call_ms[1]:.3f} and {power_call_ms[2]:.1f} ms.",
+    "- The old power call said the same as the average in {usage_percent:.4g} % of reads.",
+    "- The counter ticks each {period_ms:.2f} ms, on a regular grid: 90 % of the ticks were seen "
+    "{ticks.off_ms[0]:+.1f} to {ticks.off_ms[1]:+.1f} ms from it. Its unit is {unit_mj} mJ.",
+    "- The counter follows the end of a load {lag[1]:.0f} ms later ({lag[0]:.0f} to {lag[2]:.0f} "
+    "ms, {steps} steps); where the ticks lie is known to {ticks.unsure_ms[0]:+.1f} and "
+    "{ticks.unsure_ms[1]:+.1f} ms. That includes what the card itself takes to calm down. At a "
+    "load's begin the card draws more than its level for some 100 ms, which hides the lag.",
+)
+_JUDGED = "- `llem sensors --characterise` judged the counter *{nature}*"
+_LOADS = {
+    "load": "{load}",
+    "time under load": "{busy_share:.1%}",
+    "counter, W": "{counter_w:.1f}",
+    "average, W": "{average_w:.1f}",
+    "instant, W": "{instant_w:.1f}",
+}
 _LOCKED = (
     "Mean power in W while a load pulsed with these times of work and rest. Where work and rest "
     "together are a whole share of a channel's period, the channel sees the same part of each "
     "pulse and its mean can be anything. A counter that were the sum of one of the readings would "
     "show that reading's mean. The average's mean is taken from 1 s after the begin."
 )
+_BUFFERED = (
+    "{samples} samples, {gap_ms[1]:.1f} ms apart ({gap_ms[0]:.1f} to {gap_ms[2]:.1f} ms). Their "
+    "mean stands under instant, and from 1 s after the begin under average."
+)
+_WINDOWS = {
+    "window": "{window}",
+    "s": "{seconds:.1f}",
+    "our meter": "{meter_w:.1f} ± {meter_u95_w:.1f}",
+    "counter": "{counter_w:.1f}",
+    "Zeus": "{zeus_w:.1f}",
+    "average": "{average_w:.1f}",
+    "instant": "{instant_w:.1f}",
+    "nvidia-smi": "{nvidia_smi_w:.1f}",
+    "J/token": "{j_per_token:#.4g}",
+    "our codes": "{codes}",
+}
+_METERS = (
+    "Mean power in W. *Our meter* is what it said then; *counter*, *average* and *instant* are "
+    "computed here from its recording; Zeus reads the same counter at the window's ends."
+)
+_RUNS = {
+    "run": "{study}: {name}",
+    "window, s": "{window_s:.1f}",
+    "J/token": "{j_per_token:#.4g}",
+    "95 %": "{u95_rel:.1%}",
+    "W": "{power_w:.1f}",
+    "counter, W": "{counter_w:.1f}",
+    "average, W": "{average_w:.1f}",
+    "token/s": "{tokens_per_s:.1f}",
+    "°C": "{temperatures_celsius[0]:.0f} to {temperatures_celsius[1]:.0f}",
+    "codes": "{codes}",
+}
+_SPLIT = {
+    "run": "{study}: {name}",
+    "prefill, J/input token": "{prefill_per_input_token_j:.4f} ± {prefill_u95_j:.4f}",
+    "decode, J/output token": "{decode_per_output_token_j:.4f} ± {decode_u95_j:.4f}",
+    "unexplained of a tick": "{unexplained_rel:.1%}",
+}
+_STANDARD = (
+    "- {name}: waited {settle[waited_s]:.1f} s for the card to settle ({settle[reason]}); warmed "
+    "up for {warmup[duration_s]:.1f} s and {warmup[passes]} passes ({warmup[ended]}), converged: "
+    "{warmup[converged]}."
+)
+_COST = (
+    "- Tokens/s at batch 1 with our meter on, over those with it off, in {pairs} alternating "
+    "pairs: median {median:.4f}, mean {mean[0]:.4f}, 95 % interval {mean[1]:.3f} to {mean[2]:.3f}; "
+    "single pairs {least:.2f} to {most:.2f}.",
+    "- The recorder used {shares[0]:.0%} to {shares[1]:.0%} of one processor core.",
+)
+_CHECKS = {"": "**{verdict}**", "claim": "{name}", "seen": "{seen}"}
+_INCONCLUSIVE = (
+    "{counts}. *Inconclusive*: the data could not have shown the contrary, as where an interval is "
+    "wide."
+)
+_STAGES = {"stage": "`{name}`", "s": "{took_s:.0f}", "ended": "{ended}", "kept": "{files}"}
+_FILES = (
+    "What each stage does is told in [the list of them](README.md#your-card). `nvidia_smi.csv`: ns "
+    "of the monotonic clock, then `power.draw`, `power.draw.instant` and `power.draw.average` in "
+    "W. `results.json` is what each stage said."
+)
 
 
-def _stretches(found: Sequence[Mapping[str, Any]], title: str, words: str) -> list[str]:
-    if not found:
-        return []
-    rows = [
-        (
-            _pulse(each["what"]),
-            _percent(each["busy_share"], 1),
-            _number(each["counter_w"]),
-            _number(each["average_w"]),
-            _number(each["instant_w"]),
-        )
-        for each in found
+def write(folder: Path) -> Path:
+    """Write the page next to an output folder, named after the card; return its path."""
+    card = _card(read_json(folder / RESULTS))
+    name = f"{card['name']}-{card['driver_version']}".lower()
+    slug = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in name)
+    path = folder.absolute().parent / f"{slug}.md"
+    path.write_text(text(folder))
+    return path
+
+
+def text(folder: Path) -> str:
+    """Return the page."""
+    results = read_json(folder / RESULTS)
+    stages, card = results.get("stages", {}), _card(results)
+    behaviour = figures.behaviour(stages.get("probe", {}))
+    raw = figures.raw(folder / "raw") if (folder / "raw" / "raw.npz").is_file() else {}
+    # Of the H100 the buffer was recorded apart.
+    buffer = figures.buffer(folder / "raw") or figures.buffer(folder / "buffer") or {}
+    windows = [row for name in ("engine", "pulses") for row in figures.windows(folder / name)]
+    runs = [
+        run
+        for name in ("first", "study", "standard", "vllm", "serving", "faults")
+        for run in figures.runs(folder / name)
     ]
-    heads = ("load", "time under load", "counter, W", "average, W", "instant, W")
-    return [f"## {title}", "", words, "", *_table(heads, rows), "", *_apart(found), ""]
+    for row in (*windows, *runs):
+        row["codes"] = ", ".join(row["validity"]) or "-"
+    standard = [_told(_STANDARD, run) for run in runs if run["study"] == "standard"]
+    found = judge(folder)
+    parts = (
+        [f"# {card['name']}, driver {card['driver_version']}", ""],
+        [_TRIAL, ""] if results.get("simulated") else [],
+        [_HEAD.format(**_origin(results), folder=folder.name), ""],
+        _section("What NVML answers, at rest", _table(_CALLS, _calls(stages))),
+        _section("The sensor", *_sensor(raw, behaviour)) if raw else [],
+        _loads("On loads of known times", _LOCKED, raw),
+        _loads("The driver's buffer of power samples", _told(_BUFFERED, buffer), buffer),
+        _section("Three meters on the same windows", _table(_WINDOWS, windows), before=_METERS),
+        _section("Runs through `llem run`", _table(_RUNS, runs)),
+        _section("Prefill and decode", _table(_SPLIT, _splits(runs))),
+        _section("The default protocol", standard),
+        _section("What the meter costs", _cost(stages.get("engine", {}), runs)),
+        _section("Checks", _table(_CHECKS, _verdicts(found)), before=_summary(found)),
+        _section("Stages", _table(_STAGES, _ends(stages, folder)), [_FILES]),
+        _section("Notes", [f"- {note}" for note in results.get("notes", [])]),
+    )
+    return "\n".join(line for part in parts for line in part).rstrip() + "\n"
 
 
-def _apart(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _card(results: Row) -> dict[str, Any]:
+    cards = results.get("stages", {}).get("inventory", {}).get("cards") or [{}]
+    return {"name": "Unknown card", "driver_version": "unknown", **cards[0]}
+
+
+def _origin(results: Row) -> dict[str, Any]:
+    commit = results.get("commit")
+    return {
+        "day": str(results.get("began"))[:10],
+        "llenergymeasure": results.get("llenergymeasure"),
+        "at_commit": f" at commit {commit}" if commit else "",
+    }
+
+
+def _section(title: str, *blocks: Sequence[str], before: str = "") -> list[str]:
+    """Return a heading and what stands below it; nothing where there is nothing to say."""
+    if not blocks[0]:
+        return []
+    words = [before, ""] if before else []
+    return [
+        f"## {title}",
+        "",
+        *words,
+        *(line for block in blocks if block for line in [*block, ""]),
+    ]
+
+
+def _table(columns: Columns, rows: Iterable[Row]) -> list[str]:
+    lines = [_line(_cell(form, row) for form in columns.values()) for row in rows]
+    return [_line(columns), _line("---" for _ in columns), *lines] if lines else []
+
+
+def _cell(form: str, row: Row) -> str:
+    said = _told(form, row)
+    if "%}" in form:
+        said = said.replace("%", " %")
+    return said.replace("|", "\\|").replace("\n", " ") or "-"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _told(form: str, row: Row) -> str:
+    """Return a format with its figures; nothing where one of them is not known."""
+    try:
+        return form.format(**row)
+    except (TypeError, KeyError, AttributeError, IndexError):
+        return ""
+
+
+def _calls(stages: Row) -> Iterator[Row]:
+    for call, each in stages.get("inventory", {}).get("nvml", {}).items():
+        yield {"call": call, "value": each.get("unavailable"), **each}
+
+
+def _sensor(raw: Row, behaviour: Row) -> Iterator[list[str]]:
+    gaps = raw["gaps_ms"].items()
+    yield _table(
+        _CHANNELS, [{"name": name, "gaps": each, **behaviour.get(name, {})} for name, each in gaps]
+    )
+    lags = raw["lag_ms"]
+    row = {
+        **raw,
+        "usage_percent": 100 * raw["usage_is_average"],
+        "period_ms": raw["ticks"] and raw["ticks"].period_s * 1e3,
+        "lag": np.quantile(lags, [0, 0.5, 1]) if lags else None,
+        "steps": len(lags),
+    }
+    judged = _told(_JUDGED, behaviour)
+    late = _told(", with a lag of {lag_ms:.1f} ms", behaviour)
+    lines = [*(_told(form, row) for form in _POLLED), judged and f"{judged}{late}."]
+    yield [line for line in lines if line]
+
+
+def _loads(title: str, words: str, found: Row) -> list[str]:
+    rows = [{**each, "load": _load(each["what"])} for each in found.get("stretches", [])]
+    return _section(title, _table(_LOADS, rows), [*_apart(rows)], before=words)
+
+
+def _load(what: str) -> str:
+    kind, *spans_s = what.split()
+    spans_ms = " / ".join(f"{float(each) * 1e3:g}" for each in spans_s)
+    return f"{spans_ms} ms" if kind == "pulses" else what
+
+
+def _apart(rows: Sequence[Row]) -> Iterator[str]:
     """Yield how far the readings are from the counter, on steady work and on pulses."""
     for kind in ("steady", "pulses"):
-        rows = [each for each in found if each["what"].startswith(kind)]
         for name in ("average", "instant"):
             apart = [
-                each[f"{name}_w"] / each["counter_w"] - 1
-                for each in rows
-                if each[f"{name}_w"] and each["counter_w"]
+                100 * (row[f"{name}_w"] / row["counter_w"] - 1)
+                for row in rows
+                if row["what"].startswith(kind) and row[f"{name}_w"] and row["counter_w"]
             ]
             if apart:
-                low, high = min(apart), max(apart)
-                span = (
-                    f"{100 * low:+.1f}" if low == high else f"{100 * low:+.1f} to {100 * high:+.1f}"
-                )
-                yield f"- {kind}: the {name} is {span} % from the counter."
+                ends = dict.fromkeys((f"{min(apart):+.1f}", f"{max(apart):+.1f}"))
+                yield f"- {kind}: the {name} is {' to '.join(ends)} % from the counter."
 
 
-def _pulse(what: str) -> str:
-    parts = what.split()
-    if parts[0] != "pulses" or len(parts) < 3:
-        return what
-    return " / ".join(f"{float(each) * 1e3:g}" for each in parts[1:3]) + " ms"
-
-
-def _buffer(found: Mapping[str, Any] | None) -> list[str]:
-    if found is None:
-        return []
-    low, middle, high = found["gap_ms"]
-    words = (
-        f"{found['samples']} samples, {middle:.1f} ms apart ({low:.1f} to {high:.1f} ms). Their "
-        "mean stands under average and instant alike."
-    )
-    return _stretches(found.get("stretches", []), "The driver's buffer of power samples", words)
-
-
-def _windows(seen: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    rows = [
-        (
-            row["window"],
-            f"{row['seconds']:.1f}",
-            f"{_number(row['meter_w'])} ± {_number(row['meter_u95_w'])}",
-            *(_number(row[name]) for name in ("counter_w", "zeus_w", "average_w", "instant_w")),
-            _number(row["nvidia_smi_w"]),
-            _number(_per_token(row), 4),
-            ", ".join(row["validity"]) or "-",
-        )
-        for rows_ in seen.values()
-        for row in rows_
-    ]
-    if not rows:
-        return []
-    heads = (
-        "window",
-        "s",
-        "our meter",
-        "counter",
-        "Zeus",
-        "average",
-        "instant",
-        "nvidia-smi",
-        "J/token",
-        "our codes",
-    )
-    words = (
-        "Mean power in W. *Our meter* is what it said then; *counter*, *average* and *instant* are "
-        "computed here from its recording; Zeus reads the same counter at the window's ends."
-    )
-    return ["## Three meters on the same windows", "", words, "", *_table(heads, rows), ""]
-
-
-def _per_token(row: Mapping[str, Any]) -> float | None:
-    joules, tokens = row.get("meter_j"), row.get("tokens")
-    return joules / tokens if joules and tokens else None
-
-
-def _runs(runs: Sequence[Mapping[str, Any]], card: str) -> list[str]:
-    if not runs:
-        return []
-    rows = [
-        (
-            f"{run['study']}: {run['name']}",
-            _number(run["window_s"]),
-            _number(run["j_per_token"], 4),
-            _percent(run["u95_rel"], 1),
-            _number(run["power_w"]),
-            _number(run["counter_w"]),
-            _number(run["average_w"]),
-            _number(run["tokens_per_s"]),
-            _span(run["temperatures_celsius"]),
-            ", ".join(run["validity"]) or "-",
-        )
-        for run in runs
-    ]
-    heads = (
-        "run",
-        "window, s",
-        "J/token",
-        "95 %",
-        "W",
-        "counter, W",
-        "average, W",
-        "token/s",
-        "°C",
-        "codes",
-    )
-    lines = ["## Runs through `llem run`", "", *_table(heads, rows), ""]
-    for (name, start), (source, (joules, watts, rate)) in PUBLISHED.items():
-        for run in runs:
-            if name == card and run["name"].startswith(start):
-                lines += [
-                    f"For comparison, {source}: {joules:g} J/token, {watts:g} W, {rate:g} token/s. "
-                    f"Here, with random weights and prompts of fixed length: "
-                    f"{run['j_per_token']:.3f} J/token, {run['power_w']:.0f} W, "
-                    f"{run['tokens_per_s']:.0f} token/s.",
-                    "",
-                ]
-    return lines
-
-
-def _split(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what prompts and answers cost, each per token."""
-    rows = [
-        (
-            f"{run['study']}: {run['name']}",
-            f"{split['prefill_per_input_token_j']:.4f} ± {split['prefill_u95_j']:.4f}",
-            f"{split['decode_per_output_token_j']:.4f} ± {split['decode_u95_j']:.4f}",
-            _percent(split["unexplained_rel"], 1),
-        )
-        for run in runs
-        if (split := run["split"]).get("prefill_per_input_token_j") is not None
-    ]
-    if not rows:
-        return []
-    heads = ("run", "prefill, J/input token", "decode, J/output token", "unexplained of a tick")
-    return ["## Prefill and decode", "", *_table(heads, rows), ""]
-
-
-def _default_protocol(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return how a run of the default protocol settled and warmed up."""
-    lines = []
+def _splits(runs: Sequence[Row]) -> Iterator[Row]:
     for run in runs:
-        settle, warmup = run["settle"] or {}, run["warmup"] or {}
-        if run["study"] == "standard":
-            lines += [
-                f"- {run['name']}: waited {_number(settle.get('waited_s'))} s for the card to "
-                f"settle ({settle.get('reason')}); warmed up for "
-                f"{_number(warmup.get('duration_s'))} s and {warmup.get('passes')} passes "
-                f"({warmup.get('ended')}), converged: {warmup.get('converged')}."
-            ]
-    return ["## The default protocol", "", *lines, ""] if lines else []
+        if run["split"].get("prefill_per_input_token_j") is not None:
+            yield {**run, **run["split"]}
 
 
-def _cost(ratios: Sequence[float] | None, runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    made = figures.mean_ratio([*ratios]) if ratios else None
+def _cost(engine: Row, runs: Sequence[Row]) -> list[str]:
+    ratios = engine.get("meter_on_over_off") or []
     shares = [run["recorder_cpu_share"] for run in runs if run["recorder_cpu_share"] is not None]
-    lines = []
-    if ratios and made is not None:
-        lines.append(
-            f"- Tokens/s at batch 1 with our meter on, over those with it off, in {len(ratios)} "
-            f"alternating pairs: median {np.median(ratios):.4f}, mean {made[0]:.4f}, 95 % interval "
-            f"{made[1]:.3f} to {made[2]:.3f}; single pairs {min(ratios):.2f} to {max(ratios):.2f}."
-        )
+    row: dict[str, Any] = {"pairs": len(ratios), "mean": figures.mean_ratio(ratios)}
+    if ratios:
+        row |= {"median": np.median(ratios), "least": min(ratios), "most": max(ratios)}
     if shares:
-        lines.append(
-            f"- The recorder used {min(shares):.0%} to {max(shares):.0%} of one processor core."
-        )
-    return ["## What the meter costs", "", *lines, ""] if lines else []
+        row["shares"] = (min(shares), max(shares))
+    return [line for form in _COST if (line := _told(form, row))]
 
 
-def _checks(found: Sequence[Check]) -> list[str]:
+def _summary(found: Sequence[Check]) -> str:
     counts = dict.fromkeys(("ok", "not ok", "inconclusive"), 0)
     for check in found:
         counts[check.verdict] += 1
-    ordered = sorted(found, key=lambda check: [*counts].index(check.verdict) or 3)
-    rows = [(f"**{check.verdict}**", check.name, check.seen) for check in ordered]
-    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    words = (
-        f"{summary}. *Inconclusive*: the data could not have shown the contrary, as where an "
-        "interval is wide."
-    )
-    return ["## Checks", "", words, "", *_table(("", "claim", "seen"), rows), ""]
+    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    return _INCONCLUSIVE.format(counts=said)
 
 
-def _stages(stages: Mapping[str, Any]) -> list[str]:
-    rows = [
-        (name, "-" if "took_s" not in row else f"{row['took_s']:.0f}", _ended(row))
-        for name, row in stages.items()
-    ]
-    return ["## Stages", "", *_table(("stage", "s", "ended"), rows), ""] if rows else []
+def _verdicts(found: Sequence[Check]) -> list[Row]:
+    order = ("not ok", "inconclusive", "ok")
+    return [vars(check) for check in sorted(found, key=lambda check: order.index(check.verdict))]
 
 
-def _ended(row: Mapping[str, Any]) -> str:
-    if "skipped" in row:
-        return f"skipped: {row['skipped']}"
-    return str(row.get("not_run") or row.get("error") or f"exit {row.get('exit')}")
-
-
-def _kept(folder: Path) -> list[str]:
-    rows = [
-        (f"`{name}/`", what, ", ".join(f"`{each}`" for each in _names(folder / name)))
-        for name, what in [*KEPT.items(), ("vllm-first-try", "a try that failed")]
-        if (folder / name).is_dir()
-    ]
-    words = (
-        "`nvidia_smi.csv`: ns of the monotonic clock, then `power.draw`, `power.draw.instant` and "
-        "`power.draw.average` in W. `results.json` is what each stage said."
-    )
-    return ["## What is kept", "", *_table(("folder", "holds", "files"), rows), "", words, ""]
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted({path.name for path in folder.rglob("*") if path.is_file()})
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    yield _row(heads)
-    yield _row(["---"] * len(heads))
-    yield from (_row(row) for row in rows)
-
-
-def _row(cells: Sequence[Any]) -> str:
-    inside = " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells)
-    return f"| {inside} |"
-
-
-def _number(value: float | None, digits: int = 0) -> str:
-    if value is None:
-        return "-"
-    return f"{value:#.{digits}g}" if digits else f"{value:.1f}"
-
-
-def _percent(share: float | None, digits: int) -> str:
-    return "-" if share is None else f"{100 * share:.{digits}f} %"
-
-
-def _span(pair: tuple[float, float] | None) -> str:
-    return "-" if pair is None else f"{pair[0]:.0f} to {pair[1]:.0f}"
-
-
-def _milliseconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds * 1e3:.1f}"
+def _ends(stages: Row, folder: Path) -> Iterator[Row]:
+    for name, row in stages.items():
+        ended = row.get("not_run") or row.get("error") or f"exit {row.get('exit')}"
+        if "skipped" in row:
+            ended = f"skipped: {row['skipped']}"
+        files = sorted({path.name for path in (folder / name).rglob("*") if path.is_file()})
+        files_said = ", ".join(f"`{each}`" for each in files)
+        yield {**row, "name": name, "ended": ended, "files": files_said}
