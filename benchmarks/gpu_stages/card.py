@@ -58,11 +58,6 @@ class Setting:
         time.sleep(self.seconds(real_s))
 
 
-def environment_with(**variables: str) -> dict[str, str]:
-    """Return this process's environment with more variables."""
-    return {**os.environ, **variables}
-
-
 def use_simulated(library: Path, folder: Path, scale: float) -> None:
     """Have this process and its children see one simulated card, which follows a load file."""
     sys.path.insert(0, str(ROOT / "tests"))

@@ -5,6 +5,7 @@ makes of the sensor computes it from these.
 """
 
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
@@ -14,22 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from gpu_stages.card import ENTRY, MARKS, Setting, environment_with
+from gpu_stages.card import ENTRY, MARKS, Setting
 from gpu_stages.keeping import Place
 from llenergymeasure.files import replacing
 from llenergymeasure.machine.environment import gpus
 
-COLUMNS = (
-    "a_ns",
-    "b_ns",
-    "c_ns",
-    "counter_mj",
-    "instant_mw",
-    "average_mw",
-    "usage_mw",
-    "ts_instant_us",
-    "ts_average_us",
-)
+COLUMNS = ["a_ns", "b_ns", "c_ns", "counter_mj", "instant_mw", "average_mw", "usage_mw"]
+COLUMNS += ["ts_instant_us", "ts_average_us"]
 """The counter was asked for from a to b, the power from b to c (CLOCK_MONOTONIC)."""
 
 _CALLS = 60
@@ -127,8 +119,8 @@ def raw(place: Place) -> None:
     rows: list[tuple[int, ...]] = []
     samples: dict[int, int] = {}
     offset_ns = time.time_ns() - time.monotonic_ns()
-    marks = environment_with(**{MARKS: str(place.kept / "marks.txt")})
-    load = subprocess.Popen([sys.executable, str(ENTRY), "--play", "known"], env=marks)
+    os.environ[MARKS] = str(place.kept / "marks.txt")
+    load = subprocess.Popen([sys.executable, str(ENTRY), "--play", "known"])
     try:
         _poll(load, rows, samples)
     finally:

@@ -75,7 +75,8 @@ def validate(out: Path, wanted: Sequence[Stage], minutes: float) -> dict[str, An
     results.setdefault("began", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     results["simulated"] = Setting.now().simulated
     results["llenergymeasure"] = llenergymeasure.__version__
-    with tempfile.TemporaryDirectory(prefix="gpu-validation-") as name:
+    # In the output folder, so that it comes back with it where this command is killed.
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=out) as name:
         os.environ.setdefault("LLEM_CACHE", str(Path(name) / "cache"))
         for stage in wanted:
             left_s = minutes * 60 - (time.monotonic() - began)

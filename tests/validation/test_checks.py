@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gpu_stages import checks
-from gpu_stages.figures import Ticks
+from gpu_stages.sensor import Ticks
 
 RUN = {
     "j_per_token": 0.5,
@@ -30,8 +30,8 @@ WINDOW = {
 PLAIN = (95.0, 100.0, 105.0)
 
 
-def grid(off_ms: float) -> Ticks:
-    return Ticks(0.1, np.arange(3.0), np.arange(3.0), (-off_ms, off_ms), (-1.0, 1.0))
+def grid(off_ms: float, blind_ms: float = 4.0) -> Ticks:
+    return Ticks(0.1, np.arange(3.0), np.arange(3.0), (-off_ms, off_ms), (-1.0, 1.0), blind_ms)
 
 
 def run(**other: Any) -> dict[str, Any]:
@@ -103,6 +103,7 @@ INCONCLUSIVE = [
     (checks.meter_cost, ([0.8, 1.2, 1.0, 1.0],)),
     (checks.meter_cost, ([1.0, 1.0],)),
     (checks.regular, (None,)),
+    (checks.regular, (grid(13.5, blind_ms=30.0),)),
     (checks.period_found, ("counter", 100.0, None)),
 ]
 
