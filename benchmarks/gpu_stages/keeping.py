@@ -42,14 +42,17 @@ class Place:
         return found
 
 
-def put_aside(folder: Path) -> None:
-    """Give what an earlier call left in a stage's folder another name: nothing is lost."""
-    number, other = 1, folder
-    while other.exists():
-        other = folder.with_name(f"{folder.name}-earlier-{number}")
+def put_aside(out: Path, stages: dict[str, Any], name: str) -> None:
+    """Give what an earlier call left of a stage another name: nothing is lost."""
+    number, other = 1, name
+    while other in stages or (out / other).exists():
+        other = f"{name}-earlier-{number}"
         number += 1
-    if other != folder:
-        folder.rename(other)
+    row = stages.pop(name, {"skipped": ""})
+    if "skipped" not in row:
+        stages[other] = row
+    if (out / name).exists():
+        (out / name).rename(out / other)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -73,6 +73,7 @@ def validate(out: Path, wanted: Sequence[Stage], minutes: float) -> dict[str, An
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(found))
     results: dict[str, Any] = read_json(out / RESULTS) or {"stages": {}}
     results.setdefault("began", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    stages = results["stages"]
     results["simulated"] = Setting.now().simulated
     results["llenergymeasure"] = llenergymeasure.__version__
     # In the output folder, so that it comes back with it where this command is killed.
@@ -80,8 +81,11 @@ def validate(out: Path, wanted: Sequence[Stage], minutes: float) -> dict[str, An
         os.environ.setdefault("LLEM_CACHE", str(Path(name) / "cache"))
         for stage in wanted:
             left_s = minutes * 60 - (time.monotonic() - began)
-            row = _skipped(stage, left_s) or _one(stage, Path(name) / stage.name, out, left_s)
-            results["stages"][stage.name] = row
+            row = _skipped(stage, left_s)
+            if row is None:
+                put_aside(out, stages, stage.name)
+                row = _one(stage, Path(name) / stage.name, out, left_s)
+            stages.setdefault(stage.name, row)
             write_json(out / RESULTS, results)
             _tell(stage, row, time.monotonic() - began)
     return results
@@ -96,7 +100,6 @@ def _skipped(stage: Stage, left_s: float) -> dict[str, Any] | None:
 
 def _one(stage: Stage, work: Path, out: Path, left_s: float) -> dict[str, Any]:
     """Run a stage; return what it found, and how it ended."""
-    put_aside(out / stage.name)
     place = Place(work, out / stage.name)
     log = work / "log.txt"
     began = time.monotonic()

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from gpu_stages import checks, figures, page, running, sensor, studies
+from gpu_stages import checks, figures, keeping, page, polling, running, sensor, studies
 from gpu_stages.keeping import Place, read_json
 
 from llenergymeasure.workload.load_study import study_from_mapping
@@ -139,6 +140,23 @@ def test_a_stage_over_its_limit_is_ended_and_what_it_has_is_kept(tmp_path: Path)
     # It was asked to end before it was made to: what it had polled is there.
     assert sensor.raw(tmp_path / "out" / "raw")["polls"] == row["polls"] > 0
     assert (tmp_path / "out" / "raw" / "marks.txt").is_file()
+
+
+def test_what_an_earlier_call_has_found_stays(tmp_path: Path) -> None:
+    found = {"exit": 0, "polls": 7}
+    (tmp_path / "raw").mkdir()
+    keeping.write_json(tmp_path / "results.json", {"stages": {"raw": found}})
+
+    def stages() -> dict[str, Any]:
+        rows: dict[str, Any] = read_json(tmp_path / "results.json")["stages"]
+        return rows
+
+    with environment(card_environment(tmp_path, [], VALIDATION_LOAD="load")):
+        running.validate(tmp_path, [running.Stage("raw", 9999, 60, polling.raw)], minutes=1)
+        assert stages() == {"raw": found}  # there was no time for it
+        running.validate(tmp_path, [running.Stage("raw", 1, 60, polling.raw)], minutes=1)
+    assert stages()["raw-earlier-1"] == found
+    assert stages()["raw"]["exit"] == 1
 
 
 def test_what_an_earlier_call_has_kept_is_put_aside(tmp_path: Path) -> None:
