@@ -136,8 +136,9 @@ def recomputed(name: str, run: dict[str, Any]) -> Check:
     title = f"{name}: reported power is the counter's"
     if run["counter_w"] is None:
         return _unknown(title, "no counter in the recording")
-    # A tick is placed to half a read's length at each end: 5 ms of the window's power.
-    room = 0.002 + 0.01 / run["window_s"] + (run.get("u95_rel") or 0)
+    # A tick may lie anywhere between two reads: at each end, half of what they are apart.
+    unsure_s = max(0.005, run.get("counter_unsure_s") or 0)
+    room = 0.002 + 2 * unsure_s / run["window_s"] + (run.get("u95_rel") or 0)
     seen = f"{run['power_w']:.2f} and {run['counter_w']:.2f} W"
     return _within(title, run["power_w"] / run["counter_w"] - 1, room, 1.0, seen)
 

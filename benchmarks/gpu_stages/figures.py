@@ -21,7 +21,13 @@ def recording(path: Path) -> dict[str, Channel]:
     before_ns = pc.coalesce(table["t_before_ns"], table["t_ns"]).to_numpy()
     at_s, value = (table["t_ns"].to_numpy() + before_ns) / 2e9, table["value"].to_numpy()
     quantity = np.array(table["quantity"].to_pylist())
-    return {name: Channel(at_s[quantity == name], value[quantity == name]) for name in {*quantity}}
+    apart_s = (table["t_ns"].to_numpy() - before_ns) / 1e9
+    found = {}
+    for name in {*quantity}:
+        its = quantity == name
+        unsure_s = float(np.quantile(apart_s[its], 0.95)) / 2
+        found[name] = Channel(at_s[its], value[its], unsure_s)
+    return found
 
 
 def windows(folder: Path) -> list[dict[str, Any]]:
@@ -60,6 +66,7 @@ def _means(channels: dict[str, Channel], start_s: float, end_s: float) -> dict[s
     )
     return {
         "counter_w": counter.counted_w(start_s, end_s),
+        "counter_unsure_s": counter.unsure_s,
         "average_w": average.held_mean(start_s, end_s),
         "instant_w": instant.held_mean(start_s, end_s),
     }

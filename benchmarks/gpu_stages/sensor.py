@@ -20,10 +20,14 @@ _CLEAR_W = 50.0
 
 @dataclass(frozen=True)
 class Channel:
-    """Values of one quantity and the moments that they were new at, in s of the monotonic clock."""
+    """Values of one quantity and the moments that they were new at, in s of the monotonic clock.
+
+    Each may have come so much earlier or later as ``unsure_s`` says (in 95 % of them).
+    """
 
     at_s: Numbers
     value: Numbers
+    unsure_s: float = 0.0
 
     def held_mean(self, start_s: float, end_s: float) -> float | None:
         """Return the mean of a reading that holds until the next one."""

@@ -54,6 +54,7 @@ OK = [
     (checks.identity, ("x", run(tokens_per_s=1009.0))),
     (checks.within_limit, ("x", 699.0, 700.0)),
     (checks.recomputed, ("x", run())),
+    (checks.recomputed, ("x", run(power_w=503.0, counter_unsure_s=0.05))),
     (checks.no_mismatch, ("x", ["throttled"])),
     (checks.given_back, ("x", [True])),
     (checks.channels_agree, ("x", window())),
