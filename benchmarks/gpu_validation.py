@@ -4,12 +4,12 @@
     python benchmarks/gpu_validation.py --page DIR     # the page, computed from what DIR holds
     make nvml-sim && python benchmarks/gpu_validation.py --out DIR --simulated build/nvml_sim
 
-For the first NVIDIA GPU. Each stage is a process of its own with a time limit, and after each
-``DIR/results.json`` and its raw recordings in ``DIR/<stage>/`` are written whole: whatever is
-killed and when, what was done is there. Stages that do not fit in what is left of ``--minutes`` are
-skipped and named. Needs PyTorch with CUDA and 26 GB on the card, and downloads nothing. No setting
-of the card is changed. ``--simulated`` tries all of it on a simulated card, with tiny models; its
-page says so, and proves nothing of a real one.
+Each stage is a process of its own with a time limit. Its raw recordings are written into
+``DIR/<stage>/`` as they are made, and ``DIR/results.json`` after each: whatever is killed and when,
+what was done is there. Stages that do not fit in what is left of ``--minutes`` are skipped and
+named. Needs PyTorch with CUDA and 26 GB on the card, and downloads nothing. No setting of the card
+is changed. ``--simulated`` tries all of it on a simulated card, with tiny models; its page says so,
+and proves nothing of a real one.
 """
 
 import argparse
@@ -33,23 +33,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--simulated", type=Path, help="folder of the simulated card's library")
     parser.add_argument("--page", type=Path, help="results to make the page of; measures nothing")
     parser.add_argument("--scale", type=float, default=1.0, help=argparse.SUPPRESS)
-    parser.add_argument("--stage", help=argparse.SUPPRESS)
-    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--play", help=argparse.SUPPRESS)
+    for hidden in ("--stage", "--work", "--parent", "--play"):  # how it calls itself
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.page is not None:
         print(page.write(options.page.parent if options.page.is_file() else options.page))
         return 0
+    if options.play is not None:
+        card.PLAYED[options.play](card.Setting.now())
+        return 0
     if options.out is None:
         parser.error("--out or --page is required")
-    if options.play == "probe":
-        card.play_for_probe(card.Setting.now())
-        return 0
-    if options.play is not None:
-        card.play(options.play, options.out, card.Setting.now())
-        return 0
+    out = options.out.absolute()
     if options.stage is not None:
-        running.run_here(options.stage, options.out, options.parent)
+        running.run_here(options.stage, out, Path(options.work), int(options.parent))
     names = [stage.name for stage in running.STAGES]
     asked = options.only.split(",") if options.only else names
     left_out = [each for each in options.skip.split(",") if each]
@@ -57,12 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"no such stage: {', '.join(unknown)}; there are {', '.join(names)}")
     if options.simulated is not None:
-        running.use_simulated(options.simulated, options.out / "simulated", options.scale)
+        card.use_simulated(options.simulated, out / "simulated", options.scale)
     chosen = [each for each in running.STAGES if each.name in asked and each.name not in left_out]
-    running.validate(options.out.absolute(), chosen, options.minutes)
-    for check in checks.judge(options.out):
+    running.validate(out, chosen, options.minutes)
+    for check in checks.judge(out):
         print(check)
-    print(options.out / RESULTS)
+    print(out / RESULTS)
     return 0
 
 

@@ -5,12 +5,12 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LOAD_FILE, SCALE = "VALIDATION_LOAD", "VALIDATION_SCALE"
+LOAD_FILE, SCALE, MARKS = "VALIDATION_LOAD", "VALIDATION_SCALE", "VALIDATION_MARKS"
 ENTRY = Path(__file__).resolve().parents[1] / "gpu_validation.py"
 ROOT = ENTRY.parents[1]
 
@@ -58,12 +58,13 @@ class Setting:
         time.sleep(self.seconds(real_s))
 
 
-def simulate(library: Path, folder: Path) -> Mapping[str, str]:
-    """Return the variables of a simulated card that follows a load file in ``folder``."""
+def use_simulated(library: Path, folder: Path, scale: float) -> None:
+    """Have this process and its children see one simulated card, which follows a load file."""
     sys.path.insert(0, str(ROOT / "tests"))
     from nvml_sim import sim
 
-    load = (folder / "load").absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    load = folder / "load"
     load.write_text("")
     sensor = sim.Sensor(
         window_ms=25, phase_ms=13, counter_phase_ms=41, average_window_ms=1000, power_noise_w=1
@@ -71,16 +72,9 @@ def simulate(library: Path, folder: Path) -> Mapping[str, str]:
     keys = {"load_file": str(load), "idle_w": 75, "max_w": 600}
     trace = sim.Trace([sim.Device(name="Simulated H100", sensor=sensor, keys=keys)]).write(folder)
     state = folder / "settings"
-    variables = sim.environment(trace, library_folder=library.absolute(), state=state)
-    return {**variables, LOAD_FILE: str(load)}
-
-
-def nvml() -> tuple[Any, Any]:
-    """Return NVML, started, and the first card."""
-    import pynvml
-
-    pynvml.nvmlInit()
-    return pynvml, pynvml.nvmlDeviceGetHandleByIndex(0)
+    os.environ |= sim.environment(trace, library_folder=library.absolute(), state=state)
+    os.environ |= {LOAD_FILE: str(load), SCALE: str(scale)}
+    os.environ.pop("LLEM_CACHE", None)  # what is known of real cards is not for this one
 
 
 def make_work(setting: Setting) -> Work:
@@ -142,60 +136,68 @@ PULSES = ((50, 50), (10, 10), (18.5, 18.5), (25, 75), (25, 75), (37, 63), (33.3,
 """Work and rest in ms; those of 100 ms together are locked to most cards' sensors."""
 
 
-def play(pattern: str, marks_file: Path, setting: Setting) -> None:
+def _marker(variable: str, form: str) -> Callable[[str], Any]:
+    """Return what writes down that something begins now, in the file that a variable names."""
+    path = Path(os.environ[variable])
+
+    def mark(what: str) -> None:
+        with path.open("a") as file:
+            print(form.format(ns=time.monotonic_ns(), what=what), file=file)
+
+    return mark
+
+
+def _step(
+    work: Work, count: int, mark: Callable[[str], Any], chance: random.Random, *span_s: float
+) -> None:
+    """Alternate between work and rest for stretches of irregular lengths within ``span_s``."""
+    for number in range(count):
+        on = number % 2 == 0
+        mark("on" if on else "off")
+        length_s = chance.uniform(*span_s)
+        hold(work, length_s) if on else time.sleep(length_s)
+
+
+def _play_known(setting: Setting) -> None:
     """Make a load of known times, and write its moments down as they come.
 
-    ``pattern`` is ``steps`` or ``all``: steps between rest and work at irregular times, each long
-    enough for the readings to stand, and with ``all`` a steady stretch and pulses too.
+    Steps between rest and work at irregular times, each long enough for the readings to stand,
+    then a steady stretch and pulses.
     """
-    with marks_file.open("w", buffering=1) as file:
-
-        def mark(what: str) -> None:
-            print(time.monotonic_ns(), what, file=file)
-
-        mark("rest")
-        work = make_work(setting)
-        mark("context")
-        setting.sleep(4)
-        chance = random.Random(5)
-        for number in range(28 if setting.scale == 1 else 6):
-            on = number % 2 == 0
-            mark("on" if on else "off")
-            length_s = chance.uniform(0.45, 0.95)
-            hold(work, length_s) if on else time.sleep(length_s)
-        mark("off")
-        time.sleep(1)
-        if pattern == "all":
-            mark("steady")
-            hold(work, setting.seconds(4, 1.2))
-            mark("rest")
-            setting.sleep(2)
-            for on_ms, off_ms in PULSES if setting.scale == 1 else PULSES[:2]:
-                on_s, off_s = on_ms / 1e3, off_ms / 1e3
-                mark(f"pulses {on_s:g} {off_s:g}")
-                share = pulse(work, on_s, off_s, setting.seconds(4, 1.3))
-                mark(f"done {share:.4f}")
-                setting.sleep(0.55)
-        mark("end")
+    mark = _marker(MARKS, "{ns} {what}")
+    mark("rest")
+    work = make_work(setting)
+    mark("context")
+    setting.sleep(4)
+    _step(work, 28 if setting.scale == 1 else 6, mark, random.Random(5), 0.45, 0.95)
+    mark("off")
+    time.sleep(1)
+    mark("steady")
+    hold(work, setting.seconds(4, 1.2))
+    mark("rest")
+    setting.sleep(2)
+    for on_ms, off_ms in PULSES if setting.scale == 1 else PULSES[:2]:
+        on_s, off_s = on_ms / 1e3, off_ms / 1e3
+        mark(f"pulses {on_s:g} {off_s:g}")
+        share = pulse(work, on_s, off_s, setting.seconds(4, 1.3))
+        mark(f"done {share:.4f}")
+        setting.sleep(0.55)
+    mark("end")
 
 
-def play_for_probe(setting: Setting) -> None:
+def _play_steps(setting: Setting) -> None:
     """Step as ``llem sensors --characterise`` wants it from a COMMAND."""
-    work, chance = make_work(setting), random.Random(1)
-    for number in range(26):
-        with contextlib.suppress(KeyError), Path(os.environ["LLEM_STEPS"]).open("a") as file:
-            print(time.monotonic_ns(), file=file)
-        length_s = chance.uniform(1.35, 1.75)
-        hold(work, length_s) if number % 2 == 0 else time.sleep(length_s)
+    _step(make_work(setting), 26, _marker("LLEM_STEPS", "{ns}"), random.Random(1), 1.35, 1.75)
+
+
+PLAYED = {"known": _play_known, "steps": _play_steps}
+"""What the command plays in a process of its own."""
 
 
 @contextlib.contextmanager
 def simulated_busy(setting: Setting) -> Iterator[None]:
     """Have the simulated card draw power while a program works on the processor."""
-    if setting.load_file is None:
-        yield
-        return
-    work = simulated_work(setting.load_file)
+    work = (lambda _: None) if setting.load_file is None else simulated_work(setting.load_file)
     work(True)
     try:
         yield

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from gpu_stages import figures
+from gpu_stages import figures, sensor
 from gpu_stages.keeping import RESULTS, read_json
 
 Verdict = Literal["ok", "not ok", "inconclusive"]
@@ -37,12 +37,12 @@ class Check:
 def judge(folder: Path) -> list[Check]:
     """Return all checks of an output folder."""
     results = read_json(folder / RESULTS)
-    stages: dict[str, Any] = results.get("stages", {})
-    limit_w = _limit(stages)
+    every: dict[str, Any] = results.get("stages", {})
+    stages = {name: row for name, row in every.items() if not {"skipped", "not_run"} & {*row}}
+    cards = stages.get("inventory", {}).get("cards") or [{}]
+    limit_w: float | None = cards[0].get("power_limit_w")
     found: list[Check] = []
     for name, row in stages.items():
-        if "skipped" in row or "not_run" in row:
-            continue
         found.append(ended(name, row))
         runs = figures.runs(folder / name)
         for study, each in row.get("studies", {}).items():
@@ -55,26 +55,36 @@ def judge(folder: Path) -> list[Check]:
             found += window_checks(f"{name}, {window['window']}", window)
     if "meter_on_over_off" in stages.get("engine", {}):
         found.append(meter_cost(stages["engine"]["meter_on_over_off"]))
-    if (folder / "raw" / "raw.npz").is_file():
-        found += list(sensor_checks(figures.raw(folder / "raw"), stages.get("probe", {})))
+    raw = sensor.raw(folder / "raw")
+    if raw:
+        found += sensor_checks(raw, stages.get("probe", {}))
     if "faults" in stages:
-        found += list(fault_checks(folder / "faults", simulated=bool(results.get("simulated"))))
+        if not results.get("simulated"):
+            found.append(stranger_refused(figures.failures(folder / "faults").get("refused")))
+        runs = figures.runs(folder / "faults")
+        found.append(took_turns({run["study"]: run["span_s"] for run in runs}))
     return found
 
 
-def _limit(stages: dict[str, Any]) -> float | None:
-    cards = stages.get("inventory", {}).get("cards") or [{}]
-    limit: float | None = cards[0].get("power_limit_w")
-    return limit
+def _holds(title: str, good: bool, seen: str) -> Check:
+    return Check(title, "ok" if good else "not ok", seen)
+
+
+def _unknown(title: str, seen: str) -> Check:
+    return Check(title, "inconclusive", seen)
+
+
+def _within(title: str, apart: float, room: float, of: float, seen: str) -> Check:
+    """Judge a distance by the room that it has; a wide room could not tell of anything."""
+    if abs(apart) <= room and room > _WIDE * of:
+        return _unknown(title, seen)
+    return _holds(title, abs(apart) <= room, seen)
 
 
 def ended(stage: str, row: dict[str, Any]) -> Check:
     good = row.get("exit") == 0 and not row.get("error")
-    return Check(f"{stage}: ran to its end", "ok" if good else "not ok", _why(row))
-
-
-def _why(row: dict[str, Any]) -> str:
-    return str(row.get("error") or f"exit {row.get('exit')}, {row.get('took_s')} s")
+    seen = row.get("error") or f"exit {row.get('exit')}, {row.get('took_s')} s"
+    return _holds(f"{stage}: ran to its end", good, str(seen))
 
 
 def llem_exit(
@@ -83,19 +93,18 @@ def llem_exit(
     """Judge how a call ended; of runs that computed on the processor it must end with 1."""
     if row["exit"] == 1 and codes and all("computes_on_cpu" in each for each in codes):
         title = f"{stage}: llem run of {study} ends with 0"
-        return Check(title, "inconclusive", "exit 1: its runs computed on the processor")
+        return _unknown(title, "exit 1: its runs computed on the processor")
     refused = study == "refused"
     good = row["exit"] not in (0, "over its limit") if refused else row["exit"] == 0
     wanted = "does not end with 0" if refused else "ends with 0"
-    verdict: Verdict = "ok" if good else "not ok"
-    return Check(f"{stage}: llem run of {study} {wanted}", verdict, f"exit {row['exit']}")
+    return _holds(f"{stage}: llem run of {study} {wanted}", good, f"exit {row['exit']}")
 
 
 def run_checks(name: str, run: dict[str, Any], limit_w: float | None) -> list[Check]:
     """Return what must hold of a run that has a result."""
     watts, rate, each = run["power_w"], run["tokens_per_s"], run["j_per_token"]
     if not watts or not rate or not each:
-        return [Check(f"{name}: energy measured", "not ok", "no energy")]
+        return [_holds(f"{name}: energy measured", False, "no energy")]
     return [
         identity(name, run),
         within_limit(name, watts, limit_w),
@@ -111,54 +120,46 @@ def identity(name: str, run: dict[str, Any]) -> Check:
     apart = made_w / run["power_w"] - 1
     room = 0.001 + 2 * TICK_S / run["window_s"]
     title = f"{name}: J/token times token/s is the power"
-    verdict: Verdict = "ok" if abs(apart) <= room else "not ok"
-    if room > _WIDE and verdict == "ok":
-        verdict = "inconclusive"
-    return Check(title, verdict, f"{made_w:.1f} and {run['power_w']:.1f} W, {apart:+.2%}")
+    seen = f"{made_w:.1f} and {run['power_w']:.1f} W, {apart:+.2%}"
+    return _within(title, apart, room, 1.0, seen)
 
 
 def within_limit(name: str, watts: float, limit_w: float | None) -> Check:
     title = f"{name}: mean power within the limit"
     if limit_w is None:
-        return Check(title, "inconclusive", f"{watts:.1f} W, the limit is not known")
-    verdict: Verdict = "ok" if 0 < watts <= 1.02 * limit_w else "not ok"
-    return Check(title, verdict, f"{watts:.1f} of {limit_w:g} W")
+        return _unknown(title, f"{watts:.1f} W, the limit is not known")
+    return _holds(title, 0 < watts <= 1.02 * limit_w, f"{watts:.1f} of {limit_w:g} W")
 
 
 def recomputed(name: str, run: dict[str, Any]) -> Check:
     """The reported power is that of the recording's counter, computed by other code."""
     title = f"{name}: reported power is the counter's"
     if run["counter_w"] is None:
-        return Check(title, "inconclusive", "no counter in the recording")
-    apart = run["power_w"] / run["counter_w"] - 1
-    # A tick is placed to half a read's length at each end: 5 ms of the window's power.
-    room = 0.002 + 0.01 / run["window_s"] + (run.get("u95_rel") or 0)
-    verdict: Verdict = "ok" if abs(apart) <= room else "not ok"
-    if room > _WIDE and verdict == "ok":
-        verdict = "inconclusive"
-    return Check(title, verdict, f"{run['power_w']:.2f} and {run['counter_w']:.2f} W")
+        return _unknown(title, "no counter in the recording")
+    # A tick may lie anywhere between two reads: at each end, half of what they are apart.
+    unsure_s = max(0.005, run.get("counter_unsure_s") or 0)
+    room = 0.002 + 2 * unsure_s / run["window_s"] + (run.get("u95_rel") or 0)
+    seen = f"{run['power_w']:.2f} and {run['counter_w']:.2f} W"
+    return _within(title, run["power_w"] / run["counter_w"] - 1, room, 1.0, seen)
 
 
-def no_mismatch(name: str, validity: Any) -> Check:
+def no_mismatch(name: str, validity: Collection[str]) -> Check:
     """A counter and readings of one card that contradict each other: one of them was read wrong."""
     title = f"{name}: no channel_mismatch"
-    there = "channel_mismatch" in validity
-    return Check(title, "not ok" if there else "ok", ", ".join(validity) or "no code")
+    return _holds(title, "channel_mismatch" not in validity, ", ".join(validity) or "no code")
 
 
 def given_back(name: str, released: list[Any]) -> Check:
     title = f"{name}: the card's memory given back"
     if not released:
-        return Check(title, "inconclusive", "not told")
-    return Check(title, "ok" if all(released) else "not ok", str(released))
+        return _unknown(title, "not told")
+    return _holds(title, all(released), str(released))
 
 
 def window_checks(name: str, row: dict[str, Any]) -> list[Check]:
     """Return what must hold of a window that three meters saw."""
     found = [no_mismatch(name, row["validity"]), channels_agree(name, row)]
-    if row["zeus_w"] is not None:
-        found.append(zeus_agrees(name, row))
-    return found
+    return found if row["zeus_w"] is None else [*found, zeus_agrees(name, row)]
 
 
 def channels_agree(name: str, row: dict[str, Any]) -> Check:
@@ -167,25 +168,20 @@ def channels_agree(name: str, row: dict[str, Any]) -> Check:
     counter, power = (row["channels"].get(each) or {} for each in ("counter", "power"))
     parts = [counter.get("j"), power.get("j"), counter.get("u95_j"), power.get("u95_j")]
     if any(part is None for part in parts):
-        return Check(title, "inconclusive", "one of them is not known")
+        return _unknown(title, "one of them is not known")
     one, two, own, other = (part / row["meter_s"] for part in parts)
     seen = f"{one:.1f} ± {own:.1f} and {two:.1f} ± {other:.1f} W"
-    if abs(one - two) > own + other:
-        return Check(title, "not ok", seen)
-    return Check(title, "inconclusive" if own + other > _WIDE * one else "ok", seen)
+    return _within(title, one - two, own + other, one, seen)
 
 
 def zeus_agrees(name: str, row: dict[str, Any]) -> Check:
     """Zeus reads the counter as it stands: up to a tick's energy is missing at one end."""
     title = f"{name}: Zeus within its ends"
     if row["meter_w"] is None or row["most_w"] is None:
-        return Check(title, "inconclusive", "our meter has no energy")
+        return _unknown(title, "our meter has no energy")
     room = TICK_S * row["most_w"] / row["seconds"] + (row["meter_u95_w"] or 0)
-    apart = row["meter_w"] - row["zeus_w"]
     seen = f"ours {row['meter_w']:.1f}, Zeus {row['zeus_w']:.1f} W, room {room:.1f} W"
-    if abs(apart) > room:
-        return Check(title, "not ok", seen)
-    return Check(title, "inconclusive" if room > _WIDE * row["meter_w"] else "ok", seen)
+    return _within(title, row["meter_w"] - row["zeus_w"], room, row["meter_w"], seen)
 
 
 def meter_cost(ratios: list[float]) -> Check:
@@ -193,67 +189,55 @@ def meter_cost(ratios: list[float]) -> Check:
     title = "the meter costs less than 1 % of tokens/s"
     made = figures.mean_ratio(ratios)
     if made is None:
-        return Check(title, "inconclusive", f"{len(ratios)} pairs")
+        return _unknown(title, f"{len(ratios)} pairs")
     centre, low, high = made
     seen = f"on over off {centre:.4f}, 95 % interval {low:.4f} to {high:.4f} of {len(ratios)} pairs"
-    if high < 0.99:
-        return Check(title, "not ok", seen)
-    return Check(title, "ok" if low >= 0.99 else "inconclusive", seen)
+    if low < 0.99 <= high:
+        return _unknown(title, seen)
+    return _holds(title, low >= 0.99, seen)
 
 
 def sensor_checks(raw: dict[str, Any], probe: dict[str, Any]) -> Iterator[Check]:
     """Yield what the sensor must do, and what our characterisation must find of it."""
     yield regular(raw["ticks"])
-    cards = probe.get("characterised") or [{}]
-    behaviour = cards[0].get("behaviour")
-    if behaviour is None:
-        return
-    power = {each["quantity"]: each for each in behaviour["power"]}
-    found = {
-        "counter": behaviour["counter_period_s"],
-        "instant": power.get("power_instant_w", {}).get("update_period_s"),
-        "average": power.get("power_average_w", {}).get("update_period_s"),
-    }
-    for name, period_s in found.items():
-        yield period_found(name, period_s, raw["gaps_ms"].get(name))
+    behaviour = sensor.behaviour(probe)
+    if behaviour:
+        for name, gaps in raw["gaps_ms"].items():
+            yield period_found(name, behaviour[name]["period_ms"], gaps)
 
 
-def regular(grid: figures.Ticks | None) -> Check:
+def regular(grid: sensor.Ticks | None) -> Check:
     title = "the counter ticks on a regular grid"
     if grid is None:
-        return Check(title, "inconclusive", "fewer than 20 ticks")
+        return _unknown(title, "fewer than 20 ticks")
     worst_ms = max(abs(each) for each in grid.off_ms)
     seen = f"each {grid.period_s * 1e3:.2f} ms, 90 % of ticks within {worst_ms:.1f} ms of it"
-    return Check(title, "ok" if worst_ms <= 0.1e3 * grid.period_s else "not ok", seen)
+    room_ms = 0.1e3 * grid.period_s
+    if room_ms < worst_ms <= room_ms + grid.blind_ms / 2:
+        return _unknown(title, f"{seen}, reads around a tick {grid.blind_ms:.1f} ms apart")
+    return _holds(title, worst_ms <= room_ms, seen)
 
 
-def period_found(name: str, period_s: float | None, gaps: Any) -> Check:
+def period_found(name: str, period_ms: float | None, gaps: Any) -> Check:
     title = f"{name}: the characterisation's period is that of plain polling"
     if gaps is None:
-        return Check(title, "inconclusive", "polling saw too few changes")
-    if period_s is None:
-        return Check(title, "not ok", f"not found; polling saw {gaps[1]:.1f} ms")
-    verdict: Verdict = "ok" if abs(period_s * 1e3 / gaps[1] - 1) <= 0.1 else "not ok"
-    return Check(title, verdict, f"{period_s * 1e3:.1f} and {gaps[1]:.1f} ms")
-
-
-def fault_checks(folder: Path, *, simulated: bool) -> Iterator[Check]:
-    """Yield whether a stranger was noticed, and whether two runs at once took turns."""
-    if not simulated:
-        yield stranger_refused(dict(figures.failures(folder)).get("refused"))
-    yield took_turns({run["study"]: run["span_s"] for run in figures.runs(folder)})
+        return _unknown(title, "polling saw too few changes")
+    if period_ms is None:
+        return _holds(title, False, f"not found; polling saw {gaps[1]:.1f} ms")
+    good = abs(period_ms / gaps[1] - 1) <= 0.1
+    return _holds(title, good, f"{period_ms:.1f} and {gaps[1]:.1f} ms")
 
 
 def stranger_refused(message: str | None) -> Check:
     title = "a run next to a stranger on the card is refused"
     good = message is not None and "in use by" in message
-    return Check(title, "ok" if good else "not ok", (message or "it was not refused")[:120])
+    return _holds(title, good, (message or "no refusal was recorded")[:120])
 
 
 def took_turns(spans: dict[str, tuple[float, float]]) -> Check:
     title = "two runs started at once are measured one after the other"
     if not {"one", "two"} <= set(spans):
-        return Check(title, "not ok", f"results of {', '.join(spans) or 'none'}")
+        return _holds(title, False, f"results of {', '.join(spans) or 'none'}")
     (start, end), (begin, stop) = sorted((spans["one"], spans["two"]))
     seen = f"{begin - end:.1f} s between their windows"
-    return Check(title, "ok" if end > start and stop > begin >= end else "not ok", seen)
+    return _holds(title, end > start and stop > begin >= end, seen)

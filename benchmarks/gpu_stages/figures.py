@@ -1,287 +1,75 @@
-"""Every figure, computed from the kept recordings alone and without our meter's code."""
+"""The figures of windows and runs, computed from what was kept without our meter's code."""
 
 import json
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gpu_stages.keeping import read_json
 from gpu_stages.meters import WINDOWS
-
-Numbers = npt.NDArray[np.float64]
-
-_SETTLED_S = 0.25
-"""How long after a stretch's begin its readings are looked at."""
-_AVERAGE_S = 1.0
-"""Mean of NVML's average channel on the cards that have one (its documentation)."""
-_CLEAR_W = 50.0
-"""The least step that counts as one."""
-
-
-@dataclass(frozen=True)
-class Channel:
-    """Values of one quantity and the moments that they were new at, in s of the monotonic clock."""
-
-    at_s: Numbers
-    value: Numbers
-
-    def held_mean(self, start_s: float, end_s: float) -> float | None:
-        """Return the mean of a reading that holds until the next one."""
-        inside = (self.at_s > start_s) & (self.at_s < end_s)
-        before = np.flatnonzero(self.at_s <= start_s)
-        if not len(before):
-            return None
-        at = np.concatenate([[start_s], self.at_s[inside], [end_s]])
-        value = np.concatenate([[self.value[before[-1]]], self.value[inside]])
-        return float(np.sum(value * np.diff(at)) / (end_s - start_s))
-
-    def counted_w(self, start_s: float, end_s: float) -> float | None:
-        """Return the mean power of a counter in J, which is taken as even between its ticks."""
-        if len(self.at_s) < 2 or start_s < self.at_s[0] - 0.2 or end_s > self.at_s[-1] + 0.2:
-            return None
-        begin, end = np.interp([start_s, end_s], self.at_s, self.value)
-        return float((end - begin) / (end_s - start_s))
+from gpu_stages.sensor import Channel, over
+from llenergymeasure.analysis.statistics import t_quantile
 
 
 def recording(path: Path) -> dict[str, Channel]:
     """Return what a recording of our meter holds of its one card, by quantity."""
-    table = pq.read_table(path).to_pydict()
-    found: dict[str, tuple[list[float], list[float]]] = {}
-    for sensor, quantity, t_ns, before_ns, value in zip(
-        *(table[each] for each in ("sensor", "quantity", "t_ns", "t_before_ns", "value")),
-        strict=True,
-    ):
-        if sensor == "nvml" and value is not None:
-            times, values = found.setdefault(quantity, ([], []))
-            times.append((t_ns if before_ns is None else (t_ns + before_ns) / 2) / 1e9)
-            values.append(value)
-    return {name: Channel(np.array(t), np.array(v)) for name, (t, v) in found.items()}
-
-
-# ------------------------------------------------------------ channels polled flat out
-
-
-@dataclass(frozen=True)
-class Mark:
-    """What a load did from a moment on."""
-
-    at_s: float
-    what: str
-    until_s: float
-
-
-def marks(path: Path) -> list[Mark]:
-    """Return a load's stretches; none where it never began."""
-    if not path.is_file():
-        return []
-    lines = [line.split(maxsplit=1) for line in path.read_text().splitlines() if " " in line]
-    moments = [int(ns) / 1e9 for ns, _ in lines]
-    ends = [*moments[1:], moments[-1]] if moments else []
-    return [Mark(at, what, end) for at, (_, what), end in zip(moments, lines, ends, strict=True)]
-
-
-@dataclass(frozen=True)
-class Ticks:
-    """The counter's ticks as a regular grid.
-
-    Attributes:
-        period_s: of the grid.
-        at_s: the grid's moments.
-        counter_j: what the counter showed from each on.
-        off_ms: how far the reads place the ticks from the grid, 5 % and 95 %.
-        unsure_ms: how far the whole grid could lie earlier and later, by the reads around it.
-    """
-
-    period_s: float
-    at_s: Numbers
-    counter_j: Numbers
-    off_ms: tuple[float, float]
-    unsure_ms: tuple[float, float]
-
-    @property
-    def power_w(self) -> Numbers:
-        """Mean power of each interval."""
-        return np.asarray(np.diff(self.counter_j) / np.diff(self.at_s))
-
-
-def ticks(before_s: Numbers, after_s: Numbers, counter_j: Numbers) -> Ticks | None:
-    """Return the grid of a polled counter, asked for from ``before_s`` to ``after_s`` each time."""
-    new = np.flatnonzero(np.diff(counter_j))
-    if len(new) < 20:
-        return None
-    low, high = before_s[new], after_s[new + 1]
-    middle = (low + high) / 2
-    gap = float(np.median(np.diff(middle)))
-    number = np.round((middle - middle[0]) / gap)
-    sharp = high - low <= np.quantile(high - low, 0.8)
-    for _ in range(2):  # the second time counts with the period that the first one found
-        period, origin = np.polyfit(number[sharp], middle[sharp], 1)
-        number = np.round((middle - origin) / period)
-    grid = origin + period * number
-    off = np.quantile((middle - grid) * 1e3, [0.05, 0.95])
-    unsure = (float(np.max(low - grid)) * 1e3, float(np.min(high - grid)) * 1e3)
-    return Ticks(float(period), grid, counter_j[new + 1], (float(off[0]), float(off[1])), unsure)
-
-
-@dataclass(frozen=True)
-class Lag:
-    """How long after a load's end the counter follows, one value in ms for each clear step."""
-
-    off_ms: list[float] = field(default_factory=list)
-    on_ms: list[float] = field(default_factory=list)
-
-
-def lag(grid: Ticks, stretches: list[Mark]) -> Lag:
-    """Return where the counter puts each step, against the moment that the load gives it.
-
-    The energy of the interval that holds the step and of the next, between the levels before and
-    after, says when the step came. A load's begin draws more than its level for some 100 ms, which
-    reads as if the step came early: only its end tells of the counter.
-    """
-    found, power = Lag(), grid.power_w
-    for before, this in pairwise(stretches):
-        if {before.what, this.what} != {"on", "off"}:
-            continue
-        k = int(np.searchsorted(grid.at_s, this.at_s))  # the step lies before tick k
-        first = int(np.searchsorted(grid.at_s, before.at_s)) + 2
-        last = int(np.searchsorted(grid.at_s, this.until_s)) - 1
-        early, late = power[max(first, k - 4) : k - 1], power[k + 2 : min(last, k + 5)]
-        if k < 1 or k + 1 >= len(grid.at_s) or not len(early) or not len(late):
-            continue
-        low, high = float(early.mean()), float(late.mean())
-        if abs(high - low) < _CLEAR_W:
-            continue
-        energy = grid.counter_j[k + 1] - grid.counter_j[k - 1]
-        step_s = (energy - high * grid.at_s[k + 1] + low * grid.at_s[k - 1]) / (low - high)
-        side = found.off_ms if this.what == "off" else found.on_ms
-        side.append(float(step_s - this.at_s) * 1e3)
+    wanted = (pc.field("sensor") == "nvml") & pc.field("value").is_valid()
+    table = pq.read_table(path, filters=wanted)
+    before_ns = pc.coalesce(table["t_before_ns"], table["t_ns"]).to_numpy()
+    at_s, value = (table["t_ns"].to_numpy() + before_ns) / 2e9, table["value"].to_numpy()
+    quantity = np.array(table["quantity"].to_pylist())
+    apart_s = (table["t_ns"].to_numpy() - before_ns) / 1e9
+    found = {}
+    for name in {*quantity}:
+        its = quantity == name
+        unsure_s = float(np.quantile(apart_s[its], 0.95)) / 2
+        found[name] = Channel(at_s[its], value[its], unsure_s)
     return found
-
-
-def gaps_ms(at_s: Numbers, value: Numbers) -> tuple[float, float, float] | None:
-    """Return 5 %, median and 95 % of the time between a reading's changes, in ms."""
-    new = np.flatnonzero(np.diff(value))
-    if len(new) < 5:
-        return None
-    low, median, high = np.quantile(np.diff(at_s[new + 1]) * 1e3, [0.05, 0.5, 0.95])
-    return float(low), float(median), float(high)
-
-
-def raw(folder: Path) -> dict[str, Any]:
-    """Return the figures of the channels polled flat out."""
-    with np.load(folder / "raw.npz") as kept:
-        rows = kept["rows"].astype(np.int64)
-    start_s, asked_s, at_s = rows[:, 0] / 1e9, rows[:, 1] / 1e9, rows[:, 2] / 1e9
-    counter_j, power_w = (
-        rows[:, 3] / 1e3,
-        {"instant": rows[:, 4] / 1e3, "average": rows[:, 5] / 1e3},
-    )
-    usage_w, stretches = rows[:, 6] / 1e3, marks(folder / "marks.txt")
-    grid = ticks(start_s, asked_s, counter_j)
-    steps_mj = np.diff(rows[:, 3])
-    steps_mj = steps_mj[steps_mj > 0]
-    asked = usage_w > 0
-    call_ms, power_ms = (asked_s - start_s) * 1e3, (at_s - asked_s) * 1e3
-    return {
-        "polls": len(rows),
-        "counter_call_ms": [float(each) for each in np.quantile(call_ms, [0.5, 0.95, 1])],
-        "power_call_ms": [float(each) for each in np.quantile(power_ms, [0.5, 0.95, 1])],
-        "gaps_ms": {
-            "counter": gaps_ms(asked_s, counter_j),
-            **{name: gaps_ms(at_s, value) for name, value in power_w.items()},
-        },
-        "unit_mj": int(np.gcd.reduce(steps_mj)) if len(steps_mj) else None,
-        "usage_is_average": float(np.mean(usage_w[asked] == power_w["average"][asked])),
-        "ticks": grid,
-        "lag": None if grid is None else lag(grid, stretches),
-        "stretches": [] if grid is None else _stretches(stretches, grid, at_s, power_w),
-    }
-
-
-def _stretches(
-    stretches: list[Mark], grid: Ticks, at_s: Numbers, power_w: dict[str, Numbers]
-) -> list[dict[str, Any]]:
-    """Return the mean power of each steady or pulsing stretch, by channel."""
-    counter, found = Channel(grid.at_s, grid.counter_j), []
-    channels = {name: Channel(at_s, value) for name, value in power_w.items()}
-    for place, mark in enumerate(stretches):
-        if not mark.what.startswith(("steady", "pulses")) or mark.until_s - mark.at_s < 1:
-            continue
-        after = stretches[place + 1].what if place + 1 < len(stretches) else ""
-        span = (mark.at_s + _SETTLED_S, mark.until_s)
-        # The average looks back a second: its mean is taken where all of that is in the stretch.
-        settled = (mark.at_s + min(_AVERAGE_S, 0.5 * (span[1] - mark.at_s)), mark.until_s)
-        found.append(
-            {
-                "what": mark.what,
-                "busy_share": float(after.split()[1]) if after.startswith("done") else None,
-                "counter_w": counter.counted_w(*span),
-                "instant_w": channels["instant"].held_mean(*span),
-                "average_w": channels["average"].held_mean(*settled),
-            }
-        )
-    return found
-
-
-def buffer(folder: Path) -> dict[str, Any] | None:
-    """Return what the driver's buffer of samples says, against the counter; None without one."""
-    if not (folder / "buffer.npz").exists():
-        return None
-    with np.load(folder / "buffer.npz") as kept:
-        samples, polled = kept["samples"], kept["counter"]
-        offset_s = float(kept["wall_minus_monotonic_ns"]) / 1e9
-    if len(samples) < 2:
-        return None
-    at_s, value_w = samples[:, 0] / 1e6 - offset_s, samples[:, 1] / 1e3
-    grid = ticks(polled[:, 0] / 1e9, polled[:, 1] / 1e9, polled[:, 2] / 1e3)
-    gaps = np.diff(at_s) * 1e3
-    found: dict[str, Any] = {"samples": len(samples)}
-    found["gap_ms"] = [float(each) for each in np.quantile(gaps, [0.05, 0.5, 0.95])]
-    if grid is not None:
-        power_w = {"instant": value_w, "average": value_w}
-        found["stretches"] = _stretches(marks(folder / "marks.txt"), grid, at_s, power_w)
-    return found
-
-
-# ------------------------------------------------------------ windows and runs
 
 
 def windows(folder: Path) -> list[dict[str, Any]]:
     """Return each window's power by each meter, in W."""
-    smi, found = _nvidia_smi(folder / "nvidia_smi.csv"), []
-    opened: dict[Path, dict[str, Channel]] = {}
-    for row in read_json(folder / WINDOWS) or []:
-        path = folder / row["samples"]
-        if path not in opened:
-            opened[path] = recording(path) if path.is_file() else {}
-        channels = opened[path]
-        start_s, end_s = row["start_ns"] / 1e9, row["end_ns"] / 1e9
-        seconds = end_s - start_s
-        new = {**row, "seconds": seconds}
-        for name, quantity in (("instant", "power_instant_w"), ("average", "power_average_w")):
-            channel = channels.get(quantity)
-            new[f"{name}_w"] = None if channel is None else channel.held_mean(start_s, end_s)
-        counter = channels.get("energy_counter_j")
-        new["counter_w"] = None if counter is None else counter.counted_w(start_s, end_s)
-        new["zeus_w"] = _over(row.get("zeus_j"), seconds)
-        new["meter_w"] = _over(row.get("meter_j"), row["meter_s"])
-        new["meter_u95_w"] = _over(row.get("meter_u95_j"), row["meter_s"])
-        inside = [watts for at_s, watts in smi if start_s < at_s < end_s]
-        new["nvidia_smi_w"] = sum(inside) / len(inside) if inside else None
-        new["most_w"] = _most(channels, start_s, end_s)
-        found.append(new)
-    return found
+    smi = _nvidia_smi(folder / "nvidia_smi.csv")
+    rows = read_json(folder / WINDOWS) or []
+    paths = {folder / row["samples"] for row in rows}
+    opened = {path: recording(path) if path.is_file() else {} for path in paths}
+    return [{**row, **_window(row, opened[folder / row["samples"]], smi)} for row in rows]
 
 
-def _over(part: float | None, whole: float) -> float | None:
-    return None if part is None else part / whole
+def _window(
+    row: dict[str, Any], channels: dict[str, Channel], smi: list[tuple[float, float]]
+) -> dict[str, Any]:
+    start_s, end_s = row["start_ns"] / 1e9, row["end_ns"] / 1e9
+    seconds = end_s - start_s
+    said = [watts for at_s, watts in smi if start_s < at_s < end_s]
+    return {
+        "seconds": seconds,
+        **_means(channels, start_s, end_s),
+        "zeus_w": over(row.get("zeus_j"), seconds),
+        "meter_w": over(row.get("meter_j"), row["meter_s"]),
+        "meter_u95_w": over(row.get("meter_u95_j"), row["meter_s"]),
+        "nvidia_smi_w": sum(said) / len(said) if said else None,
+        "most_w": _most(channels, start_s, end_s),
+        "j_per_token": over(row.get("meter_j"), row.get("tokens")),
+    }
+
+
+def _means(channels: dict[str, Channel], start_s: float, end_s: float) -> dict[str, Any]:
+    """Return the mean power that each channel of a recording gives a window."""
+    nothing = Channel(np.array([]), np.array([]))
+    counter, average, instant = (
+        channels.get(name, nothing)
+        for name in ("energy_counter_j", "power_average_w", "power_instant_w")
+    )
+    return {
+        "counter_w": counter.counted_w(start_s, end_s),
+        "counter_unsure_s": counter.unsure_s,
+        "average_w": average.held_mean(start_s, end_s),
+        "instant_w": instant.held_mean(start_s, end_s),
+    }
 
 
 def _nvidia_smi(path: Path) -> list[tuple[float, float]]:
@@ -320,79 +108,61 @@ def _run(path: Path) -> dict[str, Any]:
     span = (window.get("start_monotonic_ns", 0) / 1e9, window.get("end_monotonic_ns", 0) / 1e9)
     samples = path.with_name("samples.parquet")
     channels = recording(samples) if samples.is_file() else {}
-    counter, average = channels.get("energy_counter_j"), channels.get("power_average_w")
     heat = channels.get("temperature_celsius")
     provenance = record.get("provenance", {})
+    cards = record.get("environment", {}).get("gpus") or []
+    released = (provenance.get("gpu_memory_release") or {}).values()
     return {
         "study": path.parts[-3],
         "name": _named(record["config"]),
         "span_s": span,
-        "window_s": energy_s(span),
+        "window_s": span[1] - span[0] if span[1] > span[0] else None,
         "j_per_token": energy["per_output_token_j"],
         "power_w": energy["power_mean_w"],
         "tokens_per_s": performance["output_tokens_per_s"],
-        "u95_rel": _ratio(energy.get("u95_j"), energy["gross_j"]),
-        "counter_w": None if counter is None else counter.counted_w(*span),
-        "average_w": None if average is None else average.held_mean(*span),
-        "temperatures_celsius": None if heat is None else (min(heat.value), max(heat.value)),
-        "limit_w": next(iter(_limits(record)), None),
+        "u95_rel": over(energy.get("u95_j"), energy["gross_j"]),
+        **_means(channels, *span),
+        "celsius": [f"{each(heat.value):.0f}" for each in (min, max)] if heat else [],
+        "limit_w": next(
+            (each["power_limit_w"] for each in cards if each.get("power_limit_w")), None
+        ),
         "split": energy.get("split") or {},
         "validity": list(record["validity"]),
-        "released": [
-            each.get("released")
-            for each in (provenance.get("gpu_memory_release") or {}).values()
-            if isinstance(each, dict)
-        ],
+        "released": [each.get("released") for each in released if isinstance(each, dict)],
         "recorder_cpu_share": (provenance.get("recorder_cost") or {}).get("cpu_share"),
         "settle": provenance.get("settle"),
         "warmup": record.get("warmup_result"),
     }
 
 
-def _limits(record: dict[str, Any]) -> list[float]:
-    cards = record.get("environment", {}).get("gpus") or []
-    return [each["power_limit_w"] for each in cards if each.get("power_limit_w")]
-
-
-def energy_s(span: tuple[float, float]) -> float | None:
-    """Return a window's length, or None for one that is not known."""
-    return span[1] - span[0] if span[1] > span[0] else None
-
-
-def _ratio(part: float | None, whole: float | None) -> float | None:
-    return None if part is None or not whole else part / whole
-
-
 def _named(config: dict[str, Any]) -> str:
     backend = config.get("backend", "pytorch")
     own = config.get(backend) or {}
     size = own.get("batch_size") or (own.get("engine") or {}).get("max_num_seqs")
-    many = "sequences" if backend == "vllm" else "batch"
-    lengths = _lengths(config.get("dataset"))
-    return f"{backend}, {config['model']}{f', {many} {size}' if size else ''}{lengths}"
+    name = f"{backend}, {config['model']}"
+    if size:
+        name += f", {'sequences' if backend == 'vllm' else 'batch'} {size}"
+    data = config.get("dataset")
+    if isinstance(data, dict) and data.get("input_len"):
+        name += f", {data['input_len']} + {data['output_len']} tokens"
+    return name
 
 
-def _lengths(data: Any) -> str:
-    if not isinstance(data, dict) or not data.get("input_len"):
-        return ""
-    return f", {data['input_len']} + {data['output_len']} tokens"
-
-
-def failures(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield study and message of each run without a result."""
+def failures(folder: Path) -> dict[str, str]:
+    """Return the message of each study that has a run without a result."""
+    found = {}
     for path in sorted(folder.glob("*/*/outcome.json")):
         if not path.with_name("result.json").exists():
             error = json.loads(path.read_text()).get("error") or {}
-            yield path.parts[-3], str(error.get("message"))
+            found[path.parts[-3]] = str(error.get("message"))
+    return found
 
 
 def mean_ratio(ratios: list[float]) -> tuple[float, float, float] | None:
     """Return the geometric mean of ratios and its 95 % interval, by Student's t."""
-    logs = [math.log(each) for each in ratios]
-    if len(logs) < 3:
+    if len(ratios) < 3:
         return None
-    from scipy import stats
-
-    half = float(stats.t.ppf(0.975, len(logs) - 1)) * float(np.std(logs, ddof=1)) / len(logs) ** 0.5
-    centre = float(np.mean(logs))
-    return math.exp(centre), math.exp(centre - half), math.exp(centre + half)
+    logs = np.log(ratios)
+    half = t_quantile(len(logs) - 1) * float(np.std(logs, ddof=1)) / len(logs) ** 0.5
+    low, centre, high = np.exp(np.mean(logs) + half * np.array([-1, 0, 1]))
+    return float(centre), float(low), float(high)

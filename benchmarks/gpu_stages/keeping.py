@@ -1,32 +1,33 @@
-"""What a stage leaves: each file whole or absent, whatever is killed and when."""
+"""What a stage leaves: in the output folder as soon as it is measured, each file whole or absent.
+
+Logs and tables of text grow line by line; of those the last line may be cut off.
+"""
 
 import json
-import os
-import shutil
 import threading
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.files import sync_folder, write_text
+from llenergymeasure.files import load_json, write_text
 
 RESULTS = "results.json"
 
 
 class Place:
-    """Where one stage works and what it wants to keep.
+    """Where one stage works and what it keeps.
 
     Attributes:
         work: for whatever the stage needs; thrown away.
-        kept: raw recordings, copied to the output folder when the stage has ended, however.
+        kept: raw recordings, the stage's own folder in the output folder.
         found: figures, in the output folder's ``results.json`` once the stage has ended.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.work, self.kept = folder / "work", folder / "kept"
+    def __init__(self, work: Path, kept: Path) -> None:
+        self.work, self.kept = work, kept
         self.found: dict[str, Any] = {}
-        self._found_file = folder / "found.json"
+        self._found_file = work / "found.json"
         self._lock = threading.Lock()
-        for each in (self.work, self.kept):
+        for each in (work, kept):
             each.mkdir(parents=True, exist_ok=True)
 
     def save(self, **found: Any) -> None:
@@ -41,33 +42,23 @@ class Place:
         return found
 
 
+def put_aside(out: Path, stages: dict[str, Any], name: str) -> None:
+    """Give what an earlier call left of a stage another name: nothing is lost."""
+    number, other = 1, name
+    while other in stages or (out / other).exists():
+        other = f"{name}-earlier-{number}"
+        number += 1
+    row = stages.pop(name, {"skipped": ""})
+    if "skipped" not in row:
+        stages[other] = row
+    if (out / name).exists():
+        (out / name).rename(out / other)
+
+
 def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, default=str, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
     """Return a file's content, or an empty object where there is none."""
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def keep_folder(source: Path, target: Path) -> None:
-    """Copy a folder to ``target``, whole or not at all; an older one is replaced."""
-    beside = target.with_name(f".{target.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    if not any(source.iterdir()):
-        return
-    shutil.copytree(source, beside)
-    for path in beside.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        else:
-            sync_folder(path)
-    sync_folder(beside)
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.replace(old)
-    beside.replace(target)
-    sync_folder(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    return load_json(path) if path.is_file() else {}

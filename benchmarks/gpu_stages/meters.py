@@ -2,6 +2,8 @@
 
 import contextlib
 import datetime
+import functools
+import random
 import re
 import subprocess
 import threading
@@ -13,17 +15,16 @@ from typing import Any
 import llenergymeasure
 from gpu_stages.card import Setting, hold, make_work, pulse, simulated_busy
 from gpu_stages.keeping import Place, write_json
+from gpu_stages.studies import study_of
 
 WINDOWS = "windows.json"
 _SMI = (
-    "nvidia-smi",
-    "-i",
-    "0",
+    *("nvidia-smi", "-i", "0", "--format=csv,noheader,nounits", "-lms", "100"),
     "--query-gpu=timestamp,power.draw,power.draw.instant,power.draw.average",
-    "--format=csv,noheader,nounits",
-    "-lms",
-    "100",
 )
+
+Generate = Callable[[int, int, int], int]
+"""Takes batch size, prompt length and tokens to generate; returns the tokens generated."""
 
 
 class Meters:
@@ -67,7 +68,11 @@ class Meters:
         row.update(_said(energy))
         self.windows.append(row)
         write_json(self._place.kept / WINDOWS, self.windows)
-        self._place.save(windows=len(self.windows), line=", ".join(map(_short, self.windows)))
+        power = (
+            "no energy" if energy.energy_j is None else f"{energy.energy_j / row['meter_s']:.1f} W"
+        )
+        line = f"{self._place.found.get('line', '')} {name}: {power}.".strip()
+        self._place.save(windows=len(self.windows), line=line)
 
     def end(self) -> None:
         """Stop nvidia-smi."""
@@ -89,11 +94,6 @@ def _said(energy: llenergymeasure.Metered) -> dict[str, Any]:
             if reading.sensor == "nvml"
         },
     }
-
-
-def _short(row: dict[str, Any]) -> str:
-    power = "no energy" if row["meter_j"] is None else f"{row['meter_j'] / row['meter_s']:.1f} W"
-    return f"{row['window']}: {power}"
 
 
 def _zeus() -> tuple[Any, str | None]:
@@ -133,10 +133,9 @@ def engine(place: Place) -> None:
     """Load one model with transformers; meter batches of it, and what our meter costs it."""
     setting = Setting.now()
     began = time.monotonic()
-    generate = _model(setting)
+    generate = _model()
     place.save(load_s=round(time.monotonic() - began, 2))
-    long = 64 if setting.simulated else 4096
-    usual, out = (16, 8) if setting.simulated else (512, 128)
+    usual, out, long = (16, 8, 64) if setting.simulated else (512, 128, 4096)
     loads = {f"batch {size}": (size, usual, out) for size in (1, 8, 64)}
     loads["long prompt, batch 8"] = (8, long, out // 2)
     for load in loads.values():
@@ -146,12 +145,10 @@ def engine(place: Place) -> None:
         with meters.window(name) as row, simulated_busy(setting):
             row["tokens"], row["tokens_per_s"] = _several(generate, load, setting.seconds(7))
     meters.end()
-    _cost(place, setting, generate, loads["batch 1"][:2])
+    _cost(place, setting, generate, (1, usual, out if setting.simulated else 32))
 
 
-def _several(
-    generate: Callable[[int, int, int], int], load: tuple[int, int, int], seconds: float
-) -> tuple[int, float]:
+def _several(generate: Generate, load: tuple[int, int, int], seconds: float) -> tuple[int, float]:
     """Generate until the time is over; return tokens, and tokens/s."""
     began, tokens = time.monotonic(), 0
     while True:
@@ -161,63 +158,36 @@ def _several(
             return tokens, tokens / spent_s
 
 
-def _cost(
-    place: Place,
-    setting: Setting,
-    generate: Callable[[int, int, int], int],
-    load: tuple[int, int],
-) -> None:
+def _cost(place: Place, setting: Setting, generate: Generate, load: tuple[int, int, int]) -> None:
     """Take tokens/s with our meter running and not, alternating, in pairs of turned order."""
     pairs: list[dict[str, float]] = []
-    short = (*load, 8 if setting.simulated else 32)
     for number in range(3 if setting.scale < 1 else 12):
         pair = {}
         for on in (True, False) if number % 2 else (False, True):
-            metered = llenergymeasure.meter() if on else contextlib.nullcontext()
-            with metered:
-                pair["on" if on else "off"] = _several(generate, short, setting.seconds(1.6))[1]
+            with llenergymeasure.meter() if on else contextlib.nullcontext():
+                pair["on" if on else "off"] = _several(generate, load, setting.seconds(1.6))[1]
         pairs.append(pair)
         ratios = [each["on"] / each["off"] for each in pairs]
         place.save(meter_cost_tokens_per_s=pairs, meter_on_over_off=ratios)
 
 
-def _model(setting: Setting) -> Callable[[int, int, int], int]:
-    """Return what generates with the Llama-3.1-8B architecture, or a tiny one on a simulated card.
+def _model() -> Generate:
+    """Return what generates with the model of the first stage's study."""
+    from llenergymeasure.backends.pytorch.engine import load_engine
+    from llenergymeasure.config.experiment import ExperimentConfig
+    from llenergymeasure.workload.requests import Request
 
-    It takes batch size, prompt length and tokens to generate, and returns the tokens generated.
-    """
-    import torch
-    import transformers
+    names = ("model", "weights", "precision", "decoder")
+    wanted = {key: value for key, value in study_of("first").items() if key in names}
+    loaded = load_engine(ExperimentConfig.model_validate({**wanted, "pytorch": {"batch_size": 64}}))
+    chance = random.Random(1)
 
-    dimensions: dict[str, Any] = {
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 128256,
-        "max_position_embeddings": 8192,
-    }
-    if setting.simulated:
-        dimensions |= {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
-        dimensions |= {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 512}
-    device = "cpu" if setting.simulated else "cuda"
-    config = transformers.LlamaConfig(**dimensions, pad_token_id=0, eos_token_id=None)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32 if setting.simulated else torch.bfloat16)
-    try:
-        with torch.device(device):
-            model = transformers.LlamaForCausalLM(config).eval()
-    finally:
-        torch.set_default_dtype(before)
+    @functools.cache
+    def asked(batch: int, length: int, out: int) -> list[Request]:
+        prompts = [tuple(chance.choices(range(1, 256), k=length)) for _ in range(batch)]
+        return [Request(index, prompt, out) for index, prompt in enumerate(prompts)]
 
     def generate(batch: int, length: int, out: int) -> int:
-        prompt = torch.randint(1, dimensions["vocab_size"], (batch, length), device=device)
-        asked = {"max_new_tokens": out, "min_new_tokens": out, "do_sample": False}
-        with torch.inference_mode():
-            made = model.generate(prompt, attention_mask=torch.ones_like(prompt), **asked)
-        if not setting.simulated:
-            torch.cuda.synchronize()
-        return int(made.numel() - prompt.numel())
+        return sum(answer.output_tokens for answer in loaded.generate(asked(batch, length, out)))
 
     return generate

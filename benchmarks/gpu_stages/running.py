@@ -1,13 +1,11 @@
-"""Running the stages: each a process of its own with a limit, and what it left is kept at once."""
+"""Running the stages: each a process of its own with a limit; what one does costs no other."""
 
-import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import llenergymeasure
-from gpu_stages import inventory, meters, polling, studies
-from gpu_stages.card import ENTRY, ROOT, SCALE, Setting, simulate
-from gpu_stages.keeping import RESULTS, Place, keep_folder, read_json, write_json
+from gpu_stages import meters, polling, studies
+from gpu_stages.card import ENTRY, ROOT, Setting
+from gpu_stages.keeping import RESULTS, Place, put_aside, read_json, write_json
+from llenergymeasure import processes
 
 OVER = "over its limit"
 _FITS = 0.8
 """The share of its usual time that must be left for a stage to be begun."""
+_GRACE_S = 8.0
+"""How long a stage that is asked to end may take to write what it has."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,17 @@ class Stage:
 
 
 STAGES = (
-    Stage("inventory", 3, 60, inventory.inventory),
-    Stage("first", 74, 120, studies.first),
+    Stage("inventory", 3, 60, polling.inventory),
+    Stage("first", 74, 120, studies.own),
     Stage("raw", 72, 120, polling.raw),
     Stage("engine", 152, 220, meters.engine),
     Stage("probe", 75, 170, studies.probe),
     Stage("pulses", 75, 130, meters.pulses),
     Stage("faults", 59, 170, studies.faults),
-    Stage("vllm", 146, 290, studies.vllm),
-    Stage("serving", 240, 400, studies.serving),
-    Stage("buffer", 72, 120, polling.buffer),
-    Stage("study", 260, 360, studies.study),
-    Stage("standard", 240, 400, studies.standard),
+    Stage("vllm", 146, 290, studies.own),
+    Stage("serving", 240, 400, studies.own),
+    Stage("study", 260, 360, studies.own),
+    Stage("standard", 240, 400, studies.own),
 )
 """In the order of what they settle a minute."""
 
@@ -67,27 +67,28 @@ def validate(out: Path, wanted: Sequence[Stage], minutes: float) -> dict[str, An
     """
     began = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    _paths()
-    results: dict[str, Any] = read_json(out / RESULTS) or {"stages": {}}
-    results.setdefault("began", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-    results["simulated"] = Setting.now().simulated
-    results["llenergymeasure"] = llenergymeasure.__version__
-    with tempfile.TemporaryDirectory(prefix="gpu-validation-") as name:
-        os.environ.setdefault("LLEM_CACHE", str(Path(name) / "cache"))
-        for stage in wanted:
-            left_s = minutes * 60 - (time.monotonic() - began)
-            row = _skipped(stage, left_s) or _one(stage, Path(name) / stage.name, out, left_s)
-            results["stages"][stage.name] = row
-            write_json(out / RESULTS, results)
-            _tell(stage, row, time.monotonic() - began)
-    return results
-
-
-def _paths() -> None:
-    """Let commands that run elsewhere find the packages that are found here."""
+    # Commands that run elsewhere find the packages that are found here.
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     found = [str(ROOT / "src"), *(str(Path(each).absolute()) for each in given if each)]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(found))
+    results: dict[str, Any] = read_json(out / RESULTS) or {"stages": {}}
+    results.setdefault("began", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    stages = results["stages"]
+    results["simulated"] = Setting.now().simulated
+    results["llenergymeasure"] = llenergymeasure.__version__
+    # In the output folder, so that it comes back with it where this command is killed.
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=out) as name:
+        os.environ.setdefault("LLEM_CACHE", str(Path(name) / "cache"))
+        for stage in wanted:
+            left_s = minutes * 60 - (time.monotonic() - began)
+            row = _skipped(stage, left_s)
+            if row is None:
+                put_aside(out, stages, stage.name)
+                row = _one(stage, Path(name) / stage.name, out, left_s)
+            stages.setdefault(stage.name, row)
+            write_json(out / RESULTS, results)
+            _tell(stage, row, time.monotonic() - began)
+    return results
 
 
 def _skipped(stage: Stage, left_s: float) -> dict[str, Any] | None:
@@ -97,57 +98,36 @@ def _skipped(stage: Stage, left_s: float) -> dict[str, Any] | None:
     return {"skipped": f"{max(left_s, 0):.0f} s left, takes about {usual_s:.0f} s"}
 
 
-def _one(stage: Stage, folder: Path, out: Path, left_s: float) -> dict[str, Any]:
-    """Run a stage and keep what it left."""
-    place = Place(folder)
-    log = folder / "log.txt"
+def _one(stage: Stage, work: Path, out: Path, left_s: float) -> dict[str, Any]:
+    """Run a stage; return what it found, and how it ended."""
+    place = Place(work, out / stage.name)
+    log = work / "log.txt"
     began = time.monotonic()
-    command = [sys.executable, str(ENTRY), "--stage", stage.name, "--out", str(folder)]
-    command += ["--parent", str(os.getpid())]
+    command = [sys.executable, str(ENTRY), "--stage", stage.name, "--out", str(out)]
+    command += ["--work", str(work), "--parent", str(os.getpid())]
+    ended: int | str = OVER
     with log.open("wb") as file:
         process = subprocess.Popen(
             command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            ended = _end(process, min(stage.limit_s * Setting.now().patience, left_s))
+            ended = process.wait(min(stage.limit_s * Setting.now().patience, left_s))
+        except subprocess.TimeoutExpired:
+            pass
         finally:
-            _kill(process, signal.SIGKILL)
-    row = {"exit": ended, "took_s": round(time.monotonic() - began, 1), **_found(place)}
-    if ended != 0:
-        row["log_end"] = log.read_text(errors="replace")[-3000:]
+            processes.end_group(process, _GRACE_S)
+    row = {"exit": ended, "took_s": round(time.monotonic() - began, 1)}
     try:
         studies.keep_runs(place)
-        keep_folder(place.kept, out / stage.name)
-    except OSError as error:
-        row["error"] = f"its recordings could not be kept: {error}"
-    shutil.rmtree(folder, ignore_errors=True)
+        row |= place.load()
+    except (OSError, ValueError) as error:
+        row["error"] = f"what it found could not be kept: {error}"
+    if ended != 0:
+        row["log_end"] = log.read_text(errors="replace")[-3000:]
+    if not any(place.kept.iterdir()):
+        place.kept.rmdir()
+    shutil.rmtree(work, ignore_errors=True)
     return row
-
-
-def _end(process: subprocess.Popen[bytes], limit_s: float) -> int | str:
-    try:
-        return process.wait(limit_s)
-    except subprocess.TimeoutExpired:
-        # llem puts a card back as it found it when it is asked to end.
-        _kill(process, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(8)
-        return OVER
-
-
-def _kill(process: subprocess.Popen[bytes], how: int) -> None:
-    """End a stage and all that it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, how)
-    if how == signal.SIGKILL:
-        process.wait()
-
-
-def _found(place: Place) -> dict[str, Any]:
-    try:
-        return place.load()
-    except ValueError as error:
-        return {"error": f"what it found cannot be read: {error}"}
 
 
 def _tell(stage: Stage, row: dict[str, Any], at_s: float) -> None:
@@ -157,12 +137,13 @@ def _tell(stage: Stage, row: dict[str, Any], at_s: float) -> None:
         print("   " + row["log_end"].strip().replace("\n", "\n   ")[-900:], flush=True)
 
 
-def run_here(name: str, folder: Path, parent: int | None) -> None:
+def run_here(name: str, out: Path, work: Path, parent: int) -> None:
     """Run one stage in this process, which ends with it, or with the process ``parent``."""
-    place = Place(folder)
+    place = Place(work, out / name)
+    processes.die_with(parent)
+    # Whoever asks this stage to end asks its children too: it goes on with what they have left.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     code = 0
-    if parent is not None:
-        threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     try:
         next(stage for stage in STAGES if stage.name == name).run(place)
     except BaseException as error:
@@ -171,17 +152,3 @@ def run_here(name: str, folder: Path, parent: int | None) -> None:
         code = 1
     sys.stdout.flush()
     os._exit(code)  # no thread or child's library may hold it back
-
-
-def _end_with_parent(parent: int) -> None:
-    """End this stage and all that it started once the command that started it is gone."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os.killpg(0, signal.SIGKILL)
-
-
-def use_simulated(library: Path, folder: Path, scale: float) -> None:
-    """Have this process and its children see a simulated card and no other."""
-    folder.mkdir(parents=True, exist_ok=True)
-    os.environ.update(simulate(library, folder), **{SCALE: str(scale)})
-    os.environ.pop("LLEM_CACHE", None)  # what is known of real cards is not for this one

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gpu_stages import figures, page
-from gpu_stages.figures import Channel, Mark
+from gpu_stages import figures, page, sensor
+from gpu_stages.sensor import Channel, Mark
 
 from support.studies import ROOT
 
@@ -33,19 +33,18 @@ def stepped(lag_s: float) -> tuple[list[Mark], np.ndarray, np.ndarray, np.ndarra
 @pytest.mark.parametrize("lag_s", [0.0, 0.02])
 def test_the_lag_of_a_counter_is_found(lag_s: float) -> None:
     stretches, before_s, after_s, counter_j = stepped(lag_s)
-    grid = figures.ticks(before_s, after_s, counter_j)
+    grid = sensor.ticks(before_s, after_s, counter_j)
     assert grid is not None
     assert grid.period_s == pytest.approx(0.1, rel=1e-4)
     assert grid.unsure_ms[0] <= 0 <= grid.unsure_ms[1]
-    found = figures.lag(grid, stretches)
-    assert len(found.off_ms) >= 8
-    assert np.median(found.off_ms) == pytest.approx(lag_s * 1e3, abs=3)
-    assert np.median(found.on_ms) == pytest.approx(lag_s * 1e3, abs=3)
+    found_ms = sensor.lag_ms(grid, stretches)
+    assert len(found_ms) >= 8
+    assert np.median(found_ms) == pytest.approx(lag_s * 1e3, abs=3)
 
 
 def test_a_counter_that_never_ticks_has_no_grid() -> None:
     moments_s = np.arange(0, 5, 0.01)
-    assert figures.ticks(moments_s, moments_s + 0.001, np.ones(len(moments_s))) is None
+    assert sensor.ticks(moments_s, moments_s + 0.001, np.ones(len(moments_s))) is None
 
 
 def test_means_of_a_held_reading_and_of_a_counter() -> None:
@@ -71,13 +70,13 @@ def test_the_page_of_the_h100_is_what_its_recordings_give() -> None:
 
 
 def test_the_h100_s_counter_is_not_the_sum_of_its_readings() -> None:
-    raw = figures.raw(H100 / "raw")
-    locked = [each for each in raw["stretches"] if each["what"] == "pulses 0.025 0.075"]
+    raw = sensor.raw(H100 / "raw")
+    locked = [each for each in raw["stretches"] if each["load"] == "25 / 75 ms"]
     apart = [each["instant_w"] / each["counter_w"] - 1 for each in locked]
     assert max(apart) > 0.3
     assert min(apart) < -0.1
     assert raw["ticks"].period_s == pytest.approx(0.1, rel=1e-4)
-    assert 0 < np.median(raw["lag"].off_ms) < 15
+    assert 0 < np.median(raw["lag_ms"]) < 15
     assert raw["usage_is_average"] == 1.0
 
 

@@ -14,18 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from gpu_stages import figures, keeping, page, running, studies
-from gpu_stages.keeping import Place, keep_folder, read_json
+from gpu_stages import checks, figures, keeping, page, polling, running, sensor, studies
+from gpu_stages.keeping import Place, read_json
 
+from llenergymeasure.workload.load_study import study_from_mapping
 from nvml_sim import sim
 from support.recording import card_environment, environment
 from support.studies import ROOT, living, wait_for
 
 COMMAND = [sys.executable, str(ROOT / "benchmarks" / "gpu_validation.py")]
-SOURCES = [
-    ROOT / "benchmarks" / "gpu_validation.py",
-    *(ROOT / "benchmarks/gpu_stages").glob("*.py"),
-]
+STAGES = ROOT / "benchmarks" / "gpu_stages"
+SOURCES = [ROOT / "benchmarks" / "gpu_validation.py", *STAGES.glob("*.py")]
 
 
 def command(out: Path, *more: str) -> list[str]:
@@ -52,7 +51,7 @@ def test_what_is_run_is_kept_and_gives_a_page(tmp_path: Path) -> None:
     results = read_json(tmp_path / "out" / "results.json")
     assert [*results["stages"]] == ["inventory", "raw"]
     assert all(row["exit"] == 0 for row in results["stages"].values()), done.stdout
-    raw = figures.raw(tmp_path / "out" / "raw")
+    raw = sensor.raw(tmp_path / "out" / "raw")
     assert raw["ticks"].period_s == pytest.approx(0.1, rel=0.01)
     assert raw["usage_is_average"] > 0.9
     assert "not ok" not in done.stdout, done.stdout
@@ -109,7 +108,7 @@ def test_killed_at_any_moment_what_was_done_is_there(tmp_path: Path, seed: int) 
         assert row["exit"] == 0
         assert any((out / name).iterdir())
     if "raw" in stages:
-        assert figures.raw(out / "raw")["polls"] > 0
+        assert sensor.raw(out / "raw")["polls"] > 0
     if "first" in stages:
         assert len(figures.runs(out / "first")) == 1
     if stages:
@@ -133,20 +132,53 @@ def test_a_stage_that_fails_or_hangs_costs_that_stage_alone(tmp_path: Path) -> N
 
 def test_a_stage_over_its_limit_is_ended_and_what_it_has_is_kept(tmp_path: Path) -> None:
     card = card_environment(tmp_path, [sim.Device()], VALIDATION_LOAD=str(tmp_path / "load"))
-    slow = running.Stage("raw", 1, 4.0, running.STAGES[2].run)
-    began = time.monotonic()
+    slow = running.Stage("raw", 1, 6.0, running.STAGES[2].run)
     with environment(card):
         running.validate(tmp_path / "out", [slow], minutes=1)
-    assert time.monotonic() - began < 30
-    assert read_json(tmp_path / "out" / "results.json")["stages"]["raw"]["exit"] == running.OVER
+    row = read_json(tmp_path / "out" / "results.json")["stages"]["raw"]
+    assert row["exit"] == running.OVER
+    # It was asked to end before it was made to: what it had polled is there.
+    assert sensor.raw(tmp_path / "out" / "raw")["polls"] == row["polls"] > 0
     assert (tmp_path / "out" / "raw" / "marks.txt").is_file()
 
 
-def test_every_stage_is_in_the_documentation_and_named_on_the_page() -> None:
+def test_what_an_earlier_call_has_found_stays(tmp_path: Path) -> None:
+    found = {"exit": 0, "polls": 7}
+    (tmp_path / "raw").mkdir()
+    keeping.write_json(tmp_path / "results.json", {"stages": {"raw": found}})
+
+    def stages() -> dict[str, Any]:
+        rows: dict[str, Any] = read_json(tmp_path / "results.json")["stages"]
+        return rows
+
+    with environment(card_environment(tmp_path, [], VALIDATION_LOAD="load")):
+        running.validate(tmp_path, [running.Stage("raw", 9999, 60, polling.raw)], minutes=1)
+        assert stages() == {"raw": found}  # there was no time for it
+        running.validate(tmp_path, [running.Stage("raw", 1, 60, polling.raw)], minutes=1)
+    assert stages()["raw-earlier-1"] == found
+    assert stages()["raw"]["exit"] == 1
+
+
+def test_what_an_earlier_call_has_kept_is_put_aside(tmp_path: Path) -> None:
+    fails = running.Stage("raw", 1, 60, running.STAGES[2].run)
+    for number in (1, 2):
+        (tmp_path / "out" / "raw").mkdir(parents=True)
+        (tmp_path / "out" / "raw" / "raw.npz").write_text(f"call {number}")
+        with environment(card_environment(tmp_path, [], VALIDATION_LOAD="load")):
+            running.validate(tmp_path / "out", [fails], minutes=1)
+    kept = {path.parent.name: path.read_text() for path in (tmp_path / "out").glob("*/raw.npz")}
+    assert kept == {"raw-earlier-1": "call 1", "raw-earlier-2": "call 2"}
+
+
+def test_every_stage_is_in_the_documentation() -> None:
     text = (ROOT / "docs" / "validation" / "README.md").read_text()
     names = [stage.name for stage in running.STAGES]
     assert re.findall(r"^\| `([a-z]+)` \|", text, re.MULTILINE) == names
-    assert {*page.KEPT} == {*names}
+
+
+def test_of_stages_that_were_skipped_nothing_is_said(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text('{"stages": {"faults": {"skipped": "no time"}}}')
+    assert checks.judge(tmp_path) == []
 
 
 def test_a_stage_that_is_not_there_is_told() -> None:
@@ -164,17 +196,17 @@ def test_no_setting_of_a_card_is_named_anywhere() -> None:
         assert not re.search(r"[\"']gpu[.\"']", text), path
 
 
-def test_no_study_asks_for_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(
-        studies, "run_study", lambda _place, _name, study, **_: asked.append(dict(study))
-    )
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
-    monkeypatch.setenv("VALIDATION_LOAD", "load")
-    for name in ("first", "study", "standard", "vllm", "faults"):
-        getattr(studies, name)(Place(tmp_path / name))
-    assert len(asked) == 6
+@pytest.mark.parametrize("simulated", ["", "load"])
+def test_no_study_asks_for_a_setting(simulated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VALIDATION_LOAD", simulated)
+    monkeypatch.setenv("VALIDATION_SCALE", "0.1")
+    asked = {path.stem: studies.study_of(path.stem) for path in STAGES.glob("*.yaml")}
+    assert {*asked} == {"first", "study", "standard", "vllm", "serving", "faults"}
     assert "gpu" not in yaml.safe_dump(asked).replace("gpu_memory_utilization", "")
+    models = {"tiny-llama"} if simulated else {"tiny-llama", "meta-llama/Llama-3.1-8B"}
+    assert {each["model"] for each in asked.values()} == models
+    read = [study_from_mapping({"name": stage, **study}) for stage, study in asked.items()]
+    assert sum(len(study.experiments) for study in read) == (9 if simulated else 11)
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -186,48 +218,31 @@ def test_vllm_does_without_flashinfer_only_where_it_is_missing(
         importlib.util, "find_spec", lambda name: object() if there or name == "vllm" else None
     )
     monkeypatch.setenv("VLLM_USE_FLASHINFER_SAMPLER", "1")
-    studies.vllm(Place(tmp_path))
+    studies.own(Place(tmp_path / "work", tmp_path / "vllm"))
     assert os.environ["VLLM_USE_FLASHINFER_SAMPLER"] == ("1" if there else "0")
 
 
 def test_without_vllm_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    place = Place(tmp_path)
-    studies.vllm(place)
+    place = Place(tmp_path / "work", tmp_path / "vllm")
+    studies.own(place)
     assert place.load()["not_run"] == "vLLM is not installed"
 
 
-def test_a_folder_is_kept_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, target = tmp_path / "source", tmp_path / "out"
-    (source / "inner").mkdir(parents=True)
-    (source / "inner" / "a").write_text("one")
-    keep_folder(source, target)
-    (source / "inner" / "a").write_text("two")
-
-    def breaks(*_: object) -> None:
-        raise OSError("no space left")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(keeping.shutil, "copytree", breaks)
-        with pytest.raises(OSError, match="no space"):
-            keep_folder(source, target)
-    assert (target / "inner" / "a").read_text() == "one"
-    keep_folder(source, target)
-    assert (target / "inner" / "a").read_text() == "two"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
+def stage(folder: Path) -> list[str]:
+    work = str(folder / "work")
+    return [*COMMAND, "--stage", "raw", "--out", str(folder), "--work", work, "--parent"]
 
 
 def test_a_stage_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
     card = card_environment(tmp_path, [sim.Device()], VALIDATION_LOAD=str(tmp_path / "load"))
     script = (
         "import os, subprocess, time; "
-        f"subprocess.Popen({[*COMMAND, '--stage', 'raw', '--out', str(tmp_path / 'raw')]!r} + "
-        "['--parent', str(os.getpid())], start_new_session=True); time.sleep(60)"
+        f"subprocess.Popen({stage(tmp_path)!r} + [str(os.getpid())], start_new_session=True); "
+        "time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script], env=card) as parent:
-        wait_for((tmp_path / "raw" / "kept" / "marks.txt").exists, 20)
+        wait_for((tmp_path / "raw" / "marks.txt").exists, 20)
         parent.send_signal(signal.SIGKILL)
     wait_for(lambda: not living(str(tmp_path)), 10)
 
@@ -235,8 +250,7 @@ def test_a_stage_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
 def test_a_stage_whose_starter_is_gone_already_ends_at_once(tmp_path: Path) -> None:
     card = card_environment(tmp_path, [sim.Device()], VALIDATION_LOAD=str(tmp_path / "load"))
     gone = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True)
-    command = [*COMMAND, "--stage", "raw", "--out", str(tmp_path / "raw"), "--parent"]
-    command += [gone.stdout.strip()]
+    command = [*stage(tmp_path), gone.stdout.strip()]
     done = subprocess.run(command, env=card, start_new_session=True, timeout=20, check=False)
     assert done.returncode == -signal.SIGKILL
 
@@ -254,7 +268,7 @@ def test_the_driver_s_buffer_is_read_back(tmp_path: Path) -> None:
         wall_minus_monotonic_ns=np.array(1000 * 10**9),
     )
     (tmp_path / "marks.txt").write_text(f"{2 * 10**9} steady\n{6 * 10**9} rest\n")
-    found = figures.buffer(tmp_path)
+    found = sensor.buffer(tmp_path)
     assert found["gap_ms"][1] == pytest.approx(20)
     assert found["stretches"][0]["average_w"] == pytest.approx(300)
     assert found["stretches"][0]["counter_w"] == pytest.approx(300, rel=0.01)
