@@ -243,6 +243,61 @@ def test_a_disagreement_below_the_gate_widens_the_interval_all_the_same() -> Non
     assert "channel_mismatch" not in made.validity
 
 
+def few_pulses(seed: int) -> card.Power:
+    """A card that mostly rests: the curve through a counter's steps is far off at each pulse."""
+    rng = np.random.default_rng(seed)
+    begins_s = START_S + 0.2 + np.cumsum(rng.exponential(0.5, 40) + 0.12)
+    begins_s = begins_s[begins_s < END_S - 0.3]
+    ends_s = begins_s + rng.uniform(0.02, 0.1, len(begins_s))
+    edges_s = np.column_stack((begins_s, ends_s)).ravel()
+    return card.Power([-10.0, *edges_s], [60.0, *np.tile([420.0, 60.0], len(begins_s))])
+
+
+@pytest.mark.parametrize("call_s", [0.0001, 0.003])
+@pytest.mark.parametrize("jump_j", [8.0, 20.0, 45.0])
+def test_energy_that_no_step_shows_to_be_too_much_lies_in_the_interval(
+    jump_j: float, call_s: float
+) -> None:
+    """Three steps are higher than they should be, and a card may draw as much."""
+    jumps = tuple((at_s, jump_j) for at_s in (8.0, 10.0, 12.0))
+    sensor = replace(card.H100, call_s=call_s, counter_jumps=jumps)
+    for seed in range(4):
+        made = metered(few_pulses(seed), sensor, margins=False)
+        assert covers(made.headline[0], few_pulses(seed), START_S, END_S)
+
+
+@pytest.mark.parametrize("gain", [1.008, 0.992])
+def test_a_small_difference_of_the_channels_lies_in_the_interval(gain: float) -> None:
+    for seed in range(8):
+        power = few_pulses(seed)
+        (found,) = metered(power, replace(card.H100, counter_gain=gain), margins=False).headline
+        assert covers(found, power, START_S, END_S)
+        assert found.gross_u95_j < 2 * abs(gain - 1) * found.gross_j
+
+
+@pytest.mark.parametrize("lag_s", [0.01, 0.03, 0.05])
+def test_a_lag_in_a_loads_midst_lies_in_the_interval(lag_s: float) -> None:
+    """No rest is next to the ends, no probe has found the lag, and the 1 s average shows it."""
+    covered = []
+    for seed in range(20):
+        work = card.work(3.0, 17.0, seed)
+        sensor = replace(card.H100, counter_lag_s=lag_s, counter_phase_s=0.004 * seed)
+        (found,) = metered(work, sensor, margins=False).headline
+        covered.append(covers(found, work, START_S, END_S))
+        assert abs(found.gross_j - float(work.energy(START_S, END_S))) <= found.bound_j
+    assert np.mean(covered) >= 0.9
+
+
+def test_channels_that_agree_do_not_widen_a_true_counters_interval() -> None:
+    shared = []
+    for seed in range(20):
+        sensor = replace(card.H100, counter_phase_s=0.005 * seed)
+        (found,) = metered(few_pulses(seed), sensor, margins=False).headline
+        shared.append(found.shared_u95_j / found.gross_j)
+    assert np.mean(np.array(shared) > 0) <= 0.2
+    assert max(shared) < 0.006
+
+
 def test_readings_of_nothing_are_left_out_and_noted() -> None:
     made = metered(WORK, card.Sensor(window_s=0.025, average_s=1.0, zero_every=20))
     assert made.headline[0].gross_j == pytest.approx(float(WORK.energy(5, 15)), rel=1e-4)

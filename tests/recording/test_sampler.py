@@ -122,3 +122,24 @@ def test_a_read_that_fails_says_why_and_is_tried_again_later(error: Exception) -
     assert next_ns - failed.t_ns == 1_000_000_000
     # What it rose by meanwhile lies between the last answer and this one.
     assert (after.value, after.t_before_ns is not None) == (3.0, True)
+
+
+def test_values_of_one_call_are_followed_each_by_itself() -> None:
+    """A mean over a second goes on changing while the reading of the last instant stands still."""
+    pairs = iter([(100.0, 300.0), (100.0, 290.0), (90.0, 290.0), (90.0, 290.0)])
+    rows: list[Row] = []
+
+    def read() -> list[Value]:
+        instant_w, average_w = next(pairs)
+        return [Value("power_instant_w", instant_w), Value("power_average_w", average_w)]
+
+    channel = Channel(
+        "card", "nvml", ("power_instant_w", "power_average_w"), read, Follow(fine_s=0.001)
+    )
+    reader = Reader(channel, rows.append)
+    for _ in range(4):
+        reader.read()
+
+    new = [(row.quantity, row.value) for row in rows if row.t_before_ns is not None]
+    assert new == [("power_average_w", 290.0), ("power_instant_w", 90.0)]
+    assert len(rows) == 4

@@ -21,6 +21,9 @@ _LOCAL_S = 0.25
 _FEW = 8
 """Fewest independent readings whose scatter shows the error of their mean."""
 
+CHANNEL_GATE = 0.02
+"""Largest relative difference between counter and integrated power."""
+
 LEAST_AUDIT_S = 3.0
 """Shortest stretch over which two channels are held against each other."""
 
@@ -105,8 +108,8 @@ class Channel:
         mean_w = energy_j / span_s
         reach = self.power_range
         hidden_w = max(reach.high_w - mean_w, mean_w - reach.low_w, 0.0)
-        bound_j += (1 - self.share_seen) * hidden_w * span_s + smear_j + delay_j
-        bound_j += self.smear_s * (reach.high_w - reach.low_w) / 4
+        bound_j += (1 - self.share_seen) * hidden_w * span_s + smear_j
+        bound_j += (self.smear_s / 4 + self.delay_s) * (reach.high_w - reach.low_w)
         blind_j = COVERAGE_FACTOR * reach.excess(mean_w) * self.blind_s / math.sqrt(6)
         # From rest to work and back, what is late and what is smeared lose at both ends.
         random_j = math.hypot(ends_j, smear_j + delay_j, blind_j)
@@ -194,15 +197,27 @@ class Disagreement:
     Attributes:
         relative: power channel over counter, less one.
         u95: half width of the 95 % interval of that.
+        ends: how far the two may differ at the stretch's own ends, in addition: half width at 95 %.
     """
 
     relative: float
     u95: float
+    ends: float = 0.0
 
     @property
     def clear(self) -> bool:
-        """Return whether the two differ by more than their scatter explains."""
+        """Return whether the two differ by more than their unsure times explain."""
         return abs(self.relative) > self.u95
+
+    @property
+    def most(self) -> float:
+        """Return how far apart the two energies may be."""
+        return abs(self.relative) + math.hypot(self.u95, self.ends)
+
+    @property
+    def mismatch(self) -> bool:
+        """Return whether they clearly differ by more than two sensors of one card should."""
+        return self.clear and abs(self.relative) > CHANNEL_GATE
 
 
 def disagreement(
@@ -218,16 +233,64 @@ def disagreement(
     spare_s = max(LEAST_AUDIT_S - (end_s - start_s), 0.0) / 2
     low_s = max(start_s - spare_s + window_s / 2, counter.t_s[0] + window_s)
     high_s = min(end_s + spare_s + window_s / 2, counter.t_s[-1])
-    inside = (readings.t_s >= low_s) & (readings.t_s <= high_s)
-    if inside.sum() < 8 or high_s - low_s < 1.5 * window_s:
+    inside = readings.between(low_s, high_s)
+    if len(inside) < 8 or high_s - low_s < 1.5 * window_s:
         return None
-    t_s = readings.t_s[inside]
-    counted_w = (counter.at(t_s) - counter.at(t_s - window_s)) / window_s
-    mean_w = float(np.mean(counted_w))
-    if mean_w <= 0:
+    counted_j = counter.at(inside.t_s) - counter.at(inside.t_s - window_s)
+    mean_j = float(np.mean(counted_j))
+    if mean_j <= 0:
         return None
-    off_w = readings.power_w[inside] - counted_w
-    # Readings that overlap are not independent, however their residuals look.
-    overlapping = max(1.0, window_s * len(t_s) / (high_s - low_s))
-    standard_w = max(error_of_mean(off_w), float(np.std(off_w)) * math.sqrt(overlapping / len(t_s)))
-    return Disagreement(float(np.mean(off_w)) / mean_w, COVERAGE_FACTOR * standard_w / mean_w)
+    off_j = inside.power_w * window_s - counted_j
+    standard_j = _error_of_difference(counter, inside, off_j)
+    # At either end readings reach over it, less and less: what differs there counts in part. If it
+    # differs by chance, that leaves a sixth of the variance of one reading.
+    ends_j = float(np.std(off_j)) / math.sqrt(6)
+    whole_j = mean_j * (end_s - start_s) / window_s
+    return Disagreement(
+        float(np.mean(off_j)) / mean_j,
+        COVERAGE_FACTOR * standard_j / mean_j,
+        COVERAGE_FACTOR * ends_j / whole_j,
+    )
+
+
+def _error_of_difference(counter: Knots, readings: Readings, off_j: Floats) -> float:
+    """Return the standard error of the mean by which readings differ from a counter.
+
+    What is not known is the counter's energy between two of its ticks: none at a tick, and most in
+    the middle. Where a reading begins to cover the time that another one ends to cover, both err by
+    the same, in opposite senses. So of a whole row of readings only the errors of the first begins
+    and the last ends are left, however far each reading is off: a counter and a mean that both see
+    everything cannot run apart. How large the errors are, the scatter of the readings shows.
+    """
+    count = len(readings)
+    moments_s = np.concatenate((readings.t_s, readings.t_s - readings.window_s))
+    senses = np.repeat([1.0, -1.0], count)
+    left = np.clip(np.searchsorted(counter.t_s, moments_s, side="right") - 1, 0, len(counter) - 2)
+    span_s = counter.t_s[left + 1] - counter.t_s[left]
+    x = np.clip((moments_s - counter.t_s[left]) / span_s, 0.0, 1.0)
+    timing_s = np.tile(readings.half_s, 2) + counter.half_s[left]
+    sizes = np.maximum(np.sqrt(4 * x * (1 - x)), np.minimum(timing_s / span_s, 1.0))
+    size = math.sqrt(2 * float(np.mean(sizes**2)))
+    if size == 0.0:
+        return float(np.std(off_j)) / math.sqrt(count)
+    # Between the same two ticks all err alike.
+    left_over = np.bincount(left, weights=senses * sizes)
+    return float(np.std(off_j)) / size * float(np.linalg.norm(left_over)) / count
+
+
+def lag_behind(counter: Knots, readings: Readings) -> float:
+    """Return how late a counter follows readings that are means over a known time; 0 if early.
+
+    A counter that is late has the energy of the readings' own time later. The lag is the one with
+    which it follows them best, up to ``LAG_ALLOWANCE_S``.
+    """
+    inside = readings.between(counter.t_s[0] + readings.window_s, counter.t_s[-1] - LAG_ALLOWANCE_S)
+    if len(inside) < _FEW:
+        return 0.0
+
+    def stray_j(lag_s: float) -> float:
+        late_s = inside.t_s + lag_s
+        counted_j = counter.at(late_s) - counter.at(late_s - inside.window_s)
+        return float(np.std(inside.power_w * inside.window_s - counted_j))
+
+    return float(min(np.linspace(0.0, LAG_ALLOWANCE_S, 26), key=stray_j))

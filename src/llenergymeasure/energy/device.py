@@ -6,7 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from llenergymeasure.energy.channel import Channel, Disagreement, disagreement
+from llenergymeasure.energy.channel import (
+    Channel,
+    Disagreement,
+    disagreement,
+    lag_behind,
+)
 from llenergymeasure.energy.characterise import observed, power_channels, reading_period
 from llenergymeasure.energy.knots import (
     Floats,
@@ -27,7 +32,7 @@ _STOOD_STILL = 0.5
 """Nor has one that, over a gap, rose by less than this share of the least power that was read."""
 
 USUAL_LAG_S = 0.01
-"""By how much a counter may be late where no probe has found it: what an H100's is."""
+"""By how much a counter may be late that nothing shows the lag of: what an H100's is."""
 
 _SMOOTH = 0.2
 """Readings that change at once by more than this share of the power range are no means over a
@@ -62,13 +67,13 @@ class Device:
         """Return the channels there are, the one first that shows more of a window.
 
         That is the counter, unless it is the sum of readings that miss part of the time and clearly
-        missed some of it: then readings that see everything.
+        missed too much of it: then readings that see everything.
         """
         found = [each for each in (self.counter, self.power) if each is not None]
         if self.counter is None or self.counter.nature != "sum" or self.averages is None:
             return found
         apart = self.disagreement(start_ns, end_ns)
-        return found[::-1] if apart is not None and apart.clear else found
+        return found[::-1] if apart is not None and apart.mismatch else found
 
     def disagreement(self, start_ns: int, end_ns: int) -> Disagreement | None:
         """Return how the counter stands to the power readings; None where that says nothing.
@@ -112,7 +117,11 @@ def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = No
         replace(each, behaviour=_behaviour_of(behaviour, quantity, each, reach))
         for quantity, each in readings.items()
     ]
-    averages = [each for each in parts if each.share_seen == 1.0]
+    averages = max(
+        (each for each in parts if each.share_seen == 1.0),
+        key=lambda each: each.window_s,
+        default=None,
+    )
     finest = min(parts, key=lambda each: each.window_s, default=None)
     best = max(parts, key=lambda each: each.share_seen, default=None)
     notes = tuple(
@@ -123,11 +132,11 @@ def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = No
     return Device(
         info,
         behaviour,
-        _counter_channel(knots, behaviour, parts, reach, finest),
+        _counter_channel(knots, behaviour, parts, averages, reach, finest),
         None if best is None else _power_channel(best, reach, finest),
         resets_s,
         _jumps(series, origin_ns, reach, _least(readings)) if info.power_limit_w else np.zeros(0),
-        max(averages, key=lambda each: each.window_s, default=None),
+        averages,
         notes,
     )
 
@@ -242,6 +251,7 @@ def _counter_channel(
     knots: Knots,
     behaviour: Behaviour,
     parts: Sequence[Readings],
+    averages: Readings | None,
     reach: PowerRange,
     finest: Readings | None,
 ) -> Channel | None:
@@ -259,7 +269,9 @@ def _counter_channel(
     if behaviour.counter == "independent":
         lag_s = behaviour.counter_lag_s
         if lag_s is None:
-            return replace(channel, delay_s=USUAL_LAG_S)
+            # Of two channels that are apart in time either may be the late one.
+            seen_s = 0.0 if averages is None else lag_behind(knots, averages)
+            return replace(channel, delay_s=max(USUAL_LAG_S, seen_s))
         return replace(channel, knots=knots.earlier(lag_s), late_s=0.0)
     # What it may be, or is, the sum of: readings that do not see all, the finest of them.
     sources = [each for each in parts if each.share_seen < 1.0]

@@ -1,6 +1,6 @@
 """Moments at which the energy drawn so far is known, from a counter or from power readings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -222,6 +222,13 @@ class Readings:
     def spacing_s(self) -> float:
         """Return the usual distance of two readings."""
         return float(np.median(np.diff(self.t_s))) if len(self) > 1 else 0.0
+
+    def between(self, low_s: float, high_s: float) -> "Readings":
+        """Return those that were first shown in a stretch of time."""
+        here = (self.t_s >= low_s) & (self.t_s <= high_s)
+        return replace(
+            self, t_s=self.t_s[here], half_s=self.half_s[here], power_w=self.power_w[here]
+        )
 
 
 def power_readings(series: Series, origin_ns: int) -> Readings:

@@ -65,14 +65,14 @@ class Source:
         found = self.device.disagreement(start_ns, end_ns)
         if found is None:
             return mine
-        apart_j = (abs(found.relative) + found.u95) * mine.energy_j
-        if found.clear:
-            shared_j = max(mine.shared_j, apart_j)
-            wide_j = math.hypot(mine.random_j, shared_j)
-            return replace(mine, shared_j=shared_j, bound_j=max(mine.bound_j, wide_j))
-        # What a channel may fail to see is at most what one that sees all leaves room for.
-        agreed = self.device.averages is not None
-        return replace(mine, shared_j=min(mine.shared_j, apart_j)) if agreed else mine
+        apart_j = found.most * mine.energy_j
+        if self.device.averages is not None:
+            # What a channel fails to see is at most what one that sees all leaves room for.
+            shared_j = apart_j if found.clear else min(mine.shared_j, apart_j)
+        else:
+            shared_j = max(mine.shared_j, apart_j) if found.clear else mine.shared_j
+        wide_j = math.hypot(mine.random_j, shared_j)
+        return replace(mine, shared_j=shared_j, bound_j=max(mine.bound_j, wide_j))
 
     def reading(
         self, start_ns: int, end_ns: int, phases: Sequence[PhaseSpan] = (), *, headline: bool

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from llenergymeasure.energy.channel import Channel, Stretch
+from llenergymeasure.energy.channel import CHANNEL_GATE, Channel, Stretch
 from llenergymeasure.energy.device import IMPOSSIBLE, Device
 from llenergymeasure.energy.rest import IdlePower
 from llenergymeasure.machine.gpus.state import LOWERED, THROTTLE_REASONS
@@ -21,9 +21,6 @@ Doubt = tuple[str, str]
 """A code and its explanation."""
 
 Span = tuple[int, int]
-
-CHANNEL_GATE = 0.02
-"""Largest relative difference between counter and integrated power."""
 
 GAP_PERIODS = 10
 """A power channel silent for more update periods than this has a gap (InferenceX' gate: 3 s)."""
@@ -97,7 +94,7 @@ def _nature(device: Device, channel: Channel) -> Iterator[Doubt]:
 
 def _mismatch(device: Device, window: Span) -> Iterator[Doubt]:
     found = device.disagreement(*window)
-    if found is not None and found.clear and abs(found.relative) > CHANNEL_GATE:
+    if found is not None and found.mismatch:
         yield (
             "channel_mismatch",
             f"{device.info.device}: power readings and energy counter differ by "

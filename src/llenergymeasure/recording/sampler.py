@@ -76,9 +76,9 @@ class Reader:
         self._write = write
         self._follow = channel.pace if isinstance(channel.pace, Follow) else None
         self._next = NextRead(int(self._follow.fine_s * 1e9)) if self._follow is not None else None
-        self._seen: float | None = None
+        self._seen: dict[str, float | None] = {}
         self._seen_ns = 0
-        self._written_ns: int | None = None
+        self._written_ns: dict[str, int] = {}
         self.read_ns = 0
         self.reads = 0
 
@@ -119,25 +119,29 @@ class Reader:
     def _take_step(
         self, pace: Follow, values: Sequence[Value], before_ns: int, after_ns: int, *, last: bool
     ) -> None:
-        value, old, old_ns = values[0].value, self._seen, self._seen_ns
-        self._seen, self._seen_ns = value, before_ns
-        if old is not None and value is not None and value != old:
-            # The end of the call, so that the renewal surely lies in (old_ns, t_ns].
-            self._rows(after_ns, values, old_ns)
-            if self._next is not None:
-                self._next.stepped(after_ns)
-        elif last or self._written_ns is None or self._is_stale(pace, after_ns):
-            self._rows((before_ns + after_ns) // 2, values, None)
-
-    def _is_stale(self, pace: Follow, now_ns: int) -> bool:
-        if pace.repeat_s is None or self._written_ns is None:
-            return False
-        return now_ns - self._written_ns >= int(pace.repeat_s * 1e9)
-
-    def _rows(self, t_ns: int, values: Sequence[Value], before_ns: int | None) -> None:
-        self._written_ns = t_ns
+        old_ns, self._seen_ns = self._seen_ns, before_ns
         for value in values:
-            self._row(t_ns, value, before_ns)
+            old = self._seen.get(value.quantity)
+            self._seen[value.quantity] = value.value
+            if old is not None and value.value is not None and value.value != old:
+                # The end of the call, so that the renewal surely lies in (old_ns, t_ns].
+                self._write_value(after_ns, value, old_ns)
+                if self._next is not None:
+                    self._next.stepped(after_ns)
+            elif last or self._is_due(pace, value.quantity, after_ns):
+                self._write_value((before_ns + after_ns) // 2, value, None)
+
+    def _is_due(self, pace: Follow, quantity: str, now_ns: int) -> bool:
+        """Return whether an unchanged value is to be written (again)."""
+        if quantity not in self._written_ns:
+            return True
+        if pace.repeat_s is None:
+            return False
+        return now_ns - self._written_ns[quantity] >= int(pace.repeat_s * 1e9)
+
+    def _write_value(self, t_ns: int, value: Value, before_ns: int | None) -> None:
+        self._written_ns[value.quantity] = t_ns
+        self._row(t_ns, value, before_ns)
 
     def _row(self, t_ns: int, value: Value, before_ns: int | None) -> None:
         channel = self.channel

@@ -137,7 +137,7 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True)
 class Follow:
-    """Read so that every renewal of the first value is placed to ``fine_s``.
+    """Read so that every renewal of each value is placed to ``fine_s``.
 
     Attributes:
         fine_s: how finely.
