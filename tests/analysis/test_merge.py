@@ -4,6 +4,7 @@ import pyarrow as pa
 import pytest
 
 from llenergymeasure.analysis.merge import BATCH_RUNS, merge_runs
+from llenergymeasure.energy.footprint import Declared, footprint
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.table import RUN_SCHEMA
@@ -117,6 +118,24 @@ def test_record_of_another_run_is_not_taken(tmp_path, plan):
     shutil.copy(folder.run(first["experiment"], 1).row, folder.run(second["experiment"], 1).row)
     with pytest.raises(ResultsError, match="not those that result"):
         merge_runs(plan, tmp_path)
+
+
+def test_carbon_and_cost_are_by_what_the_plan_declares_not_by_what_runs_knew(tmp_path, plan):
+    for number, run in enumerate(plan["runs"]):
+        result = make_result(run)
+        then = footprint(result.energy, Declared(grid_gco2e_per_kwh=400.0 + number))
+        energy = result.energy.model_copy(update={"footprint": then})
+        write_result(tmp_path, result.model_copy(update={"energy": energy}))
+    undeclared = merge_runs(plan, tmp_path)
+    for name in ("carbon_per_1000_requests_gco2e", "cost_per_1000_requests", "cost_currency"):
+        assert undeclared[name].null_count == len(plan["runs"])
+    carbon = {"grid_gco2e_per_kwh": 50.0, "pue": 2.0, "price_per_kwh": 0.3, "currency": "EUR"}
+    rows = merge_runs({**plan, "sections": {"carbon": carbon}}, tmp_path).to_pylist()
+    for row in rows:
+        site_kwh = 2.0 * 1000 * row["energy_per_request_j"] / 3.6e6
+        assert row["carbon_per_1000_requests_gco2e"] == pytest.approx(50 * site_kwh)
+        assert row["cost_per_1000_requests"] == pytest.approx(0.3 * site_kwh)
+        assert row["cost_currency"] == "EUR"
 
 
 def test_plan_of_no_runs_gives_an_empty_table(tmp_path, plan):

@@ -224,6 +224,21 @@ def test_records_of_an_older_version_merge_with_those_of_this_one(tmp_path, plan
     assert rows[0] == rows[2] == "node-1"
 
 
+def test_rows_of_another_sweep_are_not_taken(tmp_path, plan):
+    write_plan(tmp_path, plan)
+    for run in plan["runs"]:
+        environment = make_result(run).environment
+        account = {"engine": {"kv_cache_dtype": "fp8"}}
+        told = {**environment, "engine": {**environment["engine"], "resolved_config": account}}
+        write_result(tmp_path, make_result(run, environment=told))
+    rows, _ = merged(plan, tmp_path)
+    assert rows["settings_in_force"].null_count == len(plan["runs"])
+    wider = {**plan, "swept": [*SWEPT, "pytorch.engine.kv_cache_dtype"]}
+    rows, read = merged(wider, tmp_path)
+    assert read == len(plan["runs"])
+    assert set(rows["settings_in_force"].to_pylist()) == {'{"pytorch.engine.kv_cache_dtype":"fp8"}'}
+
+
 def test_tables_are_the_same_bytes_with_a_cache_and_without(tmp_path, plan):
     write_complete_study(tmp_path, plan)
     write_tables(tmp_path, partial=False)

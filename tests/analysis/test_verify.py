@@ -78,6 +78,11 @@ def test_a_sound_study(study: Path) -> None:
     assert (found.runs, found.missing, found.differences) == (2, 0, [])
 
 
+def test_a_row_is_held_to_the_sweep_of_its_time(study: Path) -> None:
+    run = a_run(study)
+    assert [str(each) for each in check_run(run, {"pytorch.use_cache": True})] == []
+
+
 def test_one_byte_of_a_sample(study: Path) -> None:
     path = a_run(study).samples
     content = bytearray(path.read_bytes())

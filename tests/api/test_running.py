@@ -132,6 +132,16 @@ def test_settings_that_cannot_be_used_run_nothing(
     assert _left(tmp_path) == []
 
 
+def test_a_damaged_data_set_is_refused_before_any_run(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "a"}\n{"prompt":\n')
+    config = {"model": "tiny-llama", "dataset": str(rows)}
+    for make in (run_experiment, run_study):
+        with pytest.raises(ConfigurationError, match=r"rows\.jsonl"):
+            make(config, directory=tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
 @pytest.mark.slow
 def test_a_study_always_writes_where_asked_and_says_what_failed(tmp_path: Path) -> None:
     study = {

@@ -82,11 +82,25 @@ def test_a_guard_that_has_nothing_to_test_is_an_error(tmp_path):
         compared(a, b, f"{TOKEN} > 1.02")
 
 
-def test_energies_of_two_meters_are_not_compared(tmp_path):
+def test_energies_of_two_meters_are_not_compared(tmp_path, capsys):
     a = study(tmp_path / "a")
     b = study(tmp_path / "b", kind="estimated", source="codecarbon")
-    with pytest.raises(ConfigurationError):
+    assert compared(a, b)
+    lines = [line for line in capsys.readouterr().out.splitlines() if TOKEN in line]
+    assert [line.split()[0] for line in lines] == ["batch_size=1", "batch_size=8"]
+    assert all("not compared" in line for line in lines)
+    assert all("estimated by codecarbon" in line for line in lines)
+    with pytest.raises(ConfigurationError, match="estimated by codecarbon"):
         compared(a, b, f"{TOKEN} > 1.02")
+
+
+def test_a_side_whose_runs_are_in_no_mean_is_named(tmp_path, capsys):
+    a = study(tmp_path / "a")
+    b = study(tmp_path / "b", validity=["other_process"])
+    assert compared(a, b)
+    lines = [line for line in capsys.readouterr().out.splitlines() if TOKEN in line]
+    assert len(lines) == 2
+    assert all("4 and 0 runs are in the means" in line for line in lines)
 
 
 @pytest.mark.parametrize(

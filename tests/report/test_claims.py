@@ -21,9 +21,9 @@ from llenergymeasure.report.relations import relations_content
 from llenergymeasure.report.text import study_text
 from llenergymeasure.report.verdicts import Pairs, difference_sentence, inconclusive_sentence
 from llenergymeasure.report.wording import scale_for
-from llenergymeasure.results.record import Footprint, Tokens
+from llenergymeasure.results.record import Tokens
 from report.studies import Made, config, on, table, write_study
-from results.synthetic import make_result, write_result
+from results.synthetic import make_result, write_plan
 
 FOUR = [config(size) for size in (1, 2, 4, 8)]
 LEVELS = (1000.0, 1100.0, 1200.0, 1300.0)
@@ -298,26 +298,19 @@ def test_declared_carbon_and_cost_are_shown_and_undeclared_ones_are_not(tmp_path
     summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")
     assert declared(summary, runs) == Declared(carbon=False, cost=False, currency="")
     assert "gCO2e" not in study_text(tmp_path)
-    footprint = Footprint(
-        energy_site_kwh=1.0,
-        pue=1.2,
-        carbon_per_1000_requests_gco2e=321.0,
-        cost_per_1000_requests=0.45,
-        currency="EUR",
-    )
     plan = read_plan(tmp_path / "plan.json")
-    for run in plan["runs"]:
-        result = make_result(run)
-        energy = result.energy.model_copy(update={"footprint": footprint})
-        write_result(tmp_path, result.model_copy(update={"energy": energy}))
+    carbon = {"grid_gco2e_per_kwh": 300.0, "pue": 1.2, "price_per_kwh": 0.25, "currency": "EUR"}
+    write_plan(tmp_path, {**plan, "sections": {"carbon": carbon}})
     write_tables(tmp_path, partial=False)
     summary, runs = table(tmp_path, "summary"), table(tmp_path, "runs")
     assert declared(summary, runs) == Declared(carbon=True, cost=True, currency="EUR")
     scale = scale_for([1.0], "J")
-    assert [row["carbon"] for row in table_rows(summary, scale, scale)] == ["321", "321"]
+    shown = [row["carbon"].split()[0] for row in table_rows(summary, scale, scale)]
+    # 1,000 requests of 50 J or so are 0.0139 kWh, at the site 1.2 times that.
+    assert shown == ["4.988", "5.51"]
     text = study_text(tmp_path)
     assert "gCO2e/1000 requests  EUR/1000 requests" in text
-    assert "0.450" in text
+    assert "0.00416" in text
 
 
 def test_experiments_are_held_against_the_first_that_can_be_compared(tmp_path):

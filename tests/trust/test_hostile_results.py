@@ -98,7 +98,8 @@ def say_one_value(path: Path, count: int) -> None:
 
 def varint(number: int, size: int = 0) -> bytes:
     """Return a number as Parquet's footer writes it (Thrift, compact), in so many bytes or more."""
-    left, parts = 2 * number, []
+    left = 2 * number
+    parts: list[int] = []
     while left > 0x7F or len(parts) + 1 < size:
         parts.append(left & 0x7F | 0x80)
         left >>= 7
@@ -164,7 +165,7 @@ def test_nor_is_a_recording_a_cache_or_a_data_set(tmp_path: Path) -> None:
     stream(pa.table({"notes": texts}), tmp_path / "samples.arrows")
     rows = {each.name: pa.nulls(COUNT, each.type) for each in RUN_SCHEMA} | {"backend": texts}
     stamps = [Stamp("a", 0)] * COUNT
-    merge_cache.write_cache(tmp_path, pa.table(rows, schema=RUN_SCHEMA), stamps)
+    merge_cache.write_cache(tmp_path, pa.table(rows, schema=RUN_SCHEMA), stamps, [])
     line, chats = tmp_path / "line.jsonl", tmp_path / "chats.parquet"
     with line.open("wb") as file:
         file.truncate(1 << 30)
@@ -175,7 +176,7 @@ def test_nor_is_a_recording_a_cache_or_a_data_set(tmp_path: Path) -> None:
     with memory_peak() as peak:
         with pytest.raises(ResultsError, match="would take more than"):
             read_samples(tmp_path / "samples.arrows")
-        assert len(merge_cache.read_cache(tmp_path)[0]) == 0
+        assert len(merge_cache.read_cache(tmp_path, [])[0]) == 0
         for data in (line, chats):
             with pytest.raises(ConfigurationError, match="would take more than"):
                 read_file(data)

@@ -7,7 +7,7 @@ files are the same (:mod:`llenergymeasure.analysis.merge_cache`).
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import pyarrow as pa
 from llenergymeasure.analysis.merge_cache import read_cache, write_cache
 from llenergymeasure.analysis.temperatures import flag_start_temperatures
 from llenergymeasure.config.dotted import value_at
+from llenergymeasure.energy.footprint import Declared
 from llenergymeasure.errors import RecordVersionError, ResultsError
+from llenergymeasure.plan.model import sections_of
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import Outcome, without_result
 from llenergymeasure.results.reading import result_of
@@ -39,9 +41,10 @@ Planned = Mapping[str, Any]
 def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = False) -> pa.Table:
     """Return one row for every planned run, sorted by its place in the plan.
 
-    The fixed columns come from each run's record, the swept settings from the plan.
-    ``order`` is the place in this plan; when a run really began is ``started_at``. An odd start
-    temperature, which only all runs together show, is added to a run's ``validity``.
+    The fixed columns come from each run's record, the swept settings from the plan, and carbon and
+    cost from what the plan declares: it may be declared, or corrected, after a run. ``order`` is
+    the place in this plan; when a run really began is ``started_at``. An odd start temperature,
+    which only all runs together show, is added to a run's ``validity``.
 
     Args:
         plan: ``plan.json``, parsed.
@@ -62,6 +65,7 @@ def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = Fal
     place = RUN_SCHEMA.get_field_index("order")
     order = pa.array([run["order"] for run in planned], pa.int64())
     rows = rows.set_column(place, RUN_SCHEMA.field(place), order)
+    rows = _with_footprint(rows, sections_of(plan).get("carbon") or {})
     return flag_start_temperatures(_with_settings(rows, planned, keys))
 
 
@@ -74,7 +78,7 @@ def _rows(
     tolerant: bool,
 ) -> pa.Table:
     """Return the runs' rows without settings: those of the cache, those read, and the rest."""
-    known, places = read_cache(study_dir)
+    known, places = read_cache(study_dir, keys)
     looked_ns = time.time_ns()
     folders = [f"{study_dir}/runs/{run['experiment']}/{run['cycle']}" for run in planned]
     stamps = [stamp(folder) for folder in folders]
@@ -101,7 +105,7 @@ def _rows(
         if now and number in found and now.is_settled(looked_ns)
     }
     if new or len(settled) != len(known):
-        write_cache(study_dir, found.rows(settled), [*settled.values()])
+        write_cache(study_dir, found.rows(settled), [*settled.values()], keys)
     for batch in _batches([number for number in range(len(planned)) if number not in found]):
         failed = [
             failed_row(planned[at], _ended(folders[at], damaged.get(at)), {}, **about)
@@ -155,6 +159,29 @@ def _read(
 
 def _batches(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
     return (numbers[at : at + BATCH_RUNS] for at in range(0, len(numbers), BATCH_RUNS))
+
+
+def _with_footprint(rows: pa.Table, carbon: Mapping[str, Any]) -> pa.Table:
+    """Return the rows with carbon and cost by one declaration, whatever each run knew of it."""
+    declared = Declared(**carbon)
+    per_request_j = rows["energy_per_request_j"].to_pylist()
+    thousands_j = [None if each is None else 1000 * each for each in per_request_j]
+    columns = {
+        "carbon_per_1000_requests_gco2e": _of_each(declared.carbon_gco2e, thousands_j),
+        "cost_per_1000_requests": _of_each(declared.cost, thousands_j),
+        "cost_currency": [None if each is None else declared.currency for each in thousands_j],
+    }
+    for name, values in columns.items():
+        place = RUN_SCHEMA.get_field_index(name)
+        field = RUN_SCHEMA.field(place)
+        rows = rows.set_column(place, field, pa.array(values, field.type))
+    return rows
+
+
+def _of_each(
+    meaning: Callable[[float], float | None], energies_j: Iterable[float | None]
+) -> list[float | None]:
+    return [None if each is None else meaning(each) for each in energies_j]
 
 
 def _with_settings(rows: pa.Table, planned: Sequence[Planned], keys: Sequence[str]) -> pa.Table:

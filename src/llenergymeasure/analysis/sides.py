@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llenergymeasure.analysis.comparison import with_holm
+from llenergymeasure.analysis.comparison import Comparison, with_holm
 from llenergymeasure.analysis.relations import COMPARED, Related
 from llenergymeasure.analysis.study_runs import StudyRuns
 
@@ -43,14 +43,18 @@ def compare_sides(matches: Sequence[Match]) -> list[dict[str, Any]]:
     related = [(match.label, match.related()) for match in matches]
     rows = []
     for metric in COMPARED:
-        found = [(label, pair) for label, each in related for pair in each.pairs(metric)]
-        corrected = with_holm([pair for _, pair in found])
-        labels = [label for label, _ in found]
+        found = with_holm([_pair(each, metric) for _, each in related])
         rows += [
-            {**asdict(pair), "label": label} for label, pair in zip(labels, corrected, strict=True)
+            {**asdict(pair), "label": label}
+            for (label, _), pair in zip(related, found, strict=True)
         ]
     order = {match.label: place for place, match in enumerate(matches)}
     return sorted(rows, key=lambda row: order[row["label"]])
+
+
+def _pair(related: Related, metric: str) -> Comparison:
+    found = related.pairs(metric)
+    return found[0] if found else related.not_paired(A, B, metric)
 
 
 def _renamed(runs: pa.Table, name: str) -> pa.Table:

@@ -37,6 +37,7 @@ from llenergymeasure.workflow.drive import OWNER, Call, Drive, Listener
 from llenergymeasure.workflow.drive_study import drive_study
 from llenergymeasure.workflow.last_call import StudyCall, remember
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
+from llenergymeasure.workload.prompts import check_files
 
 Config = Mapping[str, Any] | Path | str
 Progress = Callable[[str], None]
@@ -140,10 +141,13 @@ def run_study(
 
 def _load(config: Config | None, settings: Mapping[str, Any]) -> Study:
     if config is None:
-        return study_from_mapping(settings)
-    if isinstance(config, Mapping):
-        return study_from_mapping(config, overrides=settings)
-    return load_study(Path(config), settings)
+        study = study_from_mapping(settings)
+    elif isinstance(config, Mapping):
+        study = study_from_mapping(config, overrides=settings)
+    else:
+        study = load_study(Path(config), settings)
+    check_files(each.model for each in study.experiments)
+    return study
 
 
 def _once(execution: ExecutionConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from llenergymeasure.analysis.verify.difference import RELATIVE, Difference, differences
+from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.servers import is_external
 from llenergymeasure.energy.account import METHOD
@@ -212,9 +213,13 @@ def _picked(part: Any, like: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _row(folder: RunFolder, result: Result, swept: Mapping[str, Any]) -> Iterator[Difference]:
-    """Yield what differs between the record and its flat row."""
+    """Yield what differs between the record and its flat row.
+
+    The row was written for what the study swept then: another sweep may have the run too.
+    """
     written = read_run_row(folder.row)
-    fresh = run_row(result, swept)
+    keys = [name for name in written if "." in name or name in swept]
+    fresh = run_row(result, {key: value_at(result.config, key) for key in keys})
     # An older version's row lacks later columns, and is no worse for it.
     names = [name for name in written if name in fresh]
     yield from differences(
