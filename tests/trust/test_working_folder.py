@@ -83,4 +83,8 @@ def test_an_image_that_lies_there_is_not_the_one_that_was_pulled(
     monkeypatch.setenv("LLEM_IMAGES", str(tmp_path / "images"))
     run = SimpleNamespace(runner="apptainer")
     drive = Drive(Path("s.yaml"), SimpleNamespace(runs=[run]), None, None, 0)  # type: ignore[arg-type]
-    assert drive._apptainer()[1:] == ["--apptainer-prefix", str(tmp_path / "images")]
+    monkeypatch.delenv("APPTAINER_CACHEDIR", raising=False)
+    for profile in (None, "slurm"):
+        words = drive._apptainer(Call(profile=profile))
+        assert words[1:] == ["--apptainer-prefix", str(tmp_path / "images")]
+    assert drive._apptainer(Call(profile="./mine")) == ["--use-apptainer"]  # which may name one

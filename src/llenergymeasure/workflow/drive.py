@@ -44,7 +44,7 @@ from llenergymeasure.workflow.hub_models import need_models
 from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.open_study import DRIVEN_VARIABLE
 from llenergymeasure.workflow.opening import OVERRIDES_VARIABLE
-from llenergymeasure.workflow.profile import profile_place
+from llenergymeasure.workflow.profile import is_ours, profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.queue_watch import LOOK_INTERVAL_S
 
@@ -218,7 +218,7 @@ class Drive:
 
     def _start(self, log: IO[bytes], call: Call) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
-            [*call.command(self._study_file), *self._apptainer()],
+            [*call.command(self._study_file), *self._apptainer(call)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -229,10 +229,14 @@ class Drive:
             preexec_fn=die_with_parent,
         )
 
-    def _apptainer(self) -> list[str]:
-        wanted = any(run.runner == "apptainer" for run in self._plan.runs)
+    def _apptainer(self, call: Call) -> list[str]:
+        if not any(run.runner == "apptainer" for run in self._plan.runs):
+            return []
+        named = "APPTAINER_CACHEDIR" in os.environ  # where Snakemake puts images then
+        if named or not (call.profile is None or is_ours(call.profile)):
+            return ["--use-apptainer"]
         # Not where we are: Snakemake takes whatever lies in there for the image it once pulled.
-        return ["--use-apptainer", "--apptainer-prefix", str(image_folder())] if wanted else []
+        return ["--use-apptainer", "--apptainer-prefix", str(image_folder())]
 
     def _follow(self, process: "subprocess.Popen[bytes]", progress: Progress) -> None:
         """Watch Snakemake to its end."""
