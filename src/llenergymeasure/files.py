@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import resource
 import secrets
 import shutil
 import socket
@@ -21,7 +22,7 @@ from llenergymeasure.errors import ResultsError, StudyLockedError
 from llenergymeasure.screen import say
 
 READ_LIMIT_BYTES = 8 << 30
-"""No file of a results folder comes near it."""
+"""No file of a results folder comes near it, on the disk or in memory."""
 
 _POINTER = b"version https://git-lfs"
 
@@ -112,21 +113,36 @@ def open_file(path: Path, flags: int, mode: int = 0o666) -> int:
     """Return an open file to write to: a regular one, through no link, and without waiting.
 
     Raises:
-        ResultsError: it is a link.
+        ResultsError: it is a link, or has another name elsewhere (a hard link).
         OSError: it cannot be opened, or is a pipe, a device or the like.
     """
-    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    careful = flags & ~os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with opened(path.parent) as folder:
         try:
-            handle = os.open(folder / path.name, flags, mode)
+            handle = os.open(folder / path.name, careful, mode)
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise _link(path) from None
             raise
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    try:
+        _check_own(handle, path)
+        if flags & os.O_TRUNC:
+            os.ftruncate(handle, 0)
+    except BaseException:
         os.close(handle)
-        raise OSError(errno.EINVAL, "is no file that can be written to", str(path))
+        raise
     return handle
+
+
+def _check_own(handle: int, path: Path) -> None:
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "is no file that can be written to", str(path))
+    if found.st_nlink > 1:
+        raise ResultsError(
+            f"{path} has another name elsewhere (a hard link), and what is written here would "
+            "stand there too. Put a copy in its place, or remove it"
+        )
 
 
 def remove(path: Path) -> None:
@@ -196,6 +212,30 @@ def read_bytes(path: Path | str) -> bytes:
         if os.fstat(stream.fileno()).st_size > READ_LIMIT_BYTES:
             raise OSError(errno.EFBIG, f"is larger than {READ_LIMIT_BYTES >> 30} GiB", str(path))
         return stream.read()
+
+
+@contextmanager
+def within_memory(path: Path | str) -> Iterator[None]:
+    """Let what is read in the block take no more memory than anything that is written here.
+
+    A small file may hold the same value a billion times, and what it says of itself may be untrue.
+    So the kernel counts, for this process and as long as it reads (RLIMIT_AS in getrlimit(2)).
+
+    Raises:
+        OSError: it would take more.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    most = taken + READ_LIMIT_BYTES
+    most = most if soft == resource.RLIM_INFINITY else min(most, soft)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    try:
+        yield
+    except MemoryError:
+        reason = f"would take more than {READ_LIMIT_BYTES >> 30} GiB of memory"
+        raise OSError(errno.ENOMEM, reason, str(path)) from None
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def load_json(path: Path) -> Any:

@@ -81,6 +81,15 @@ def python_module(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
+def safe_path() -> dict[str, str]:
+    """Return the variables that keep Python from taking modules out of the working folder.
+
+    An empty entry of PYTHONPATH, as ``PYTHONPATH=$PYTHONPATH:…`` makes one, means that folder.
+    """
+    named = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    return {SAFE_PATH_VARIABLE: "1", "PYTHONPATH": os.pathsep.join(named)}
+
+
 def users_environment(**variables: str) -> dict[str, str]:
     """Return the environment of a command of the user's own, with ``variables``: as it was."""
     own = {key: value for key, value in os.environ.items() if key != SAFE_PATH_VARIABLE}

@@ -17,7 +17,7 @@ def printable(text: str) -> str:
     Escape sequences, carriage returns, direction overrides, NUL and the like become ``\u001b``,
     as JSON writes them; lines and tabs stay.
     """
-    if text.isprintable():
+    if text.isprintable() and not UNSEEN.search(text):
         return text
     return "".join(_escaped(sign) if _steers(sign) else sign for sign in text)
 
@@ -27,7 +27,19 @@ def clean(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Signs that count as letters or marks and show nothing: two names that look alike may differ.
+
+Source: Unicode, Default_Ignorable_Code_Point, as far as Python takes them for printable; and the
+blank of Braille.
+"""
+
+
 def _steers(sign: str) -> bool:
+    if UNSEEN.match(sign):
+        return True
     return not sign.isprintable() and sign not in "\n\t" and unicodedata.category(sign) != "Zs"
 
 

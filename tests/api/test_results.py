@@ -53,7 +53,7 @@ def test_the_merged_tables_are_there(study: StudyResult) -> None:
 
 def test_a_figure_is_drawn_and_a_wrong_name_names_those_that_are(study: StudyResult) -> None:
     figure = study.figure("energy_per_output_token")
-    assert figure._repr_svg_().startswith("<svg")
+    assert 'src="data:image/svg+xml;base64,' in figure._repr_html_()
     with pytest.raises(ResultsError, match=r"there are .*energy_latency, energy_order"):
         study.figure("energie")
 

@@ -1,11 +1,14 @@
 """The digest of an image's file is remembered, and never believed damaged or of another file."""
 
+import json
 import os
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from llenergymeasure.containers import docker
 from llenergymeasure.containers.images import DIGESTS, SifImage, image_folder
 from llenergymeasure.files import sha256
 
@@ -33,6 +36,23 @@ def test_no_flipped_bit_of_the_memory_is_believed(image: Path) -> None:
         flipped[bit // 8] ^= 1 << bit % 8
         memory.write_bytes(flipped)
         assert digest_of(image) == right, bit
+
+
+@pytest.mark.parametrize(
+    ("name", "digests", "recorded"),
+    [
+        ("a@sha256:02", ["b@sha256:01", "a@sha256:02"], "sha256:02"),
+        ("b:latest", ["b@sha256:01"], "sha256:01"),
+        ("built:here", [], "sha256:00"),
+    ],
+)
+def test_docker_s_image_is_recorded_as_it_was_named_and_started_by_its_id(
+    monkeypatch: pytest.MonkeyPatch, name: str, digests: list[str], recorded: str
+) -> None:
+    """Between the look and the start a tag may come to mean another image."""
+    said = json.dumps([{"Id": "00", "RepoDigests": digests}])
+    monkeypatch.setattr(docker, "call", lambda *_: SimpleNamespace(returncode=0, stdout=said))
+    assert docker.find_image(docker.Engine("podman", podman=True), name) == ("sha256:00", recorded)
 
 
 def test_another_file_of_the_same_size_and_time_is_hashed(image: Path) -> None:

@@ -218,6 +218,33 @@ def test_where_the_common_folder_is_a_link_a_users_own_is_used(tmp_path: Path) -
     assert stat.S_IMODE(found.path.stat().st_mode) == 0o700
 
 
+def test_a_folder_that_becomes_a_link_as_it_is_made_opens_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write above it can put a link to a folder of the user's in its place."""
+    common, mine = tmp_path / "common", tmp_path / "mine"
+    mine.mkdir(mode=0o700)
+    make = Path.mkdir
+
+    def raced(path: Path, *args: object, **kwargs: object) -> None:
+        make(path, *args, **kwargs)  # type: ignore[arg-type]
+        if path == common:
+            path.rmdir()
+            path.symlink_to(mine)
+
+    monkeypatch.setattr(Path, "mkdir", raced)
+    assert not shared_folder(common).for_all_users
+    assert stat.S_IMODE(mine.stat().st_mode) == 0o700
+
+
+def test_a_hard_link_in_the_place_of_a_lock_is_no_lock(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "gpu-GPU-a.lock").hardlink_to(tmp_path / "notes.txt")
+    with pytest.raises(GpuBusyError, match="which is no lock"):
+        lock(tmp_path, "GPU-a")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_a_runtime_folder_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLEM_RUNTIME_DIR", str(tmp_path / "here"))
     assert shared_folder().path == tmp_path / "here"

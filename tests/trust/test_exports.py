@@ -6,12 +6,24 @@ import pyarrow as pa
 import pytest
 
 from llenergymeasure.analysis.tables import _write_csv
-from llenergymeasure.report.export.text_tables import _markdown
+from llenergymeasure.api.notebook import SavedFigure, html_table
+from llenergymeasure.report.export.text_tables import Table, _markdown, markdown
 
 
 @pytest.mark.parametrize(
     "text",
-    ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(1)", "\t=1", "\x1b[2J", "a\x00b", "\u202ex"],
+    [
+        "=cmd|' /C calc'!A0",
+        "+1+1",
+        "-2+3",
+        "@SUM(1)",
+        "\t=1",
+        "\x1b[2J",
+        "a\x00b",
+        "\u202ex",
+        "\uff1d1+1",
+        "\n=1",
+    ],
 )
 def test_a_table_as_text_holds_no_formula_and_nothing_that_steers(
     tmp_path: Path, text: str
@@ -20,7 +32,7 @@ def test_a_table_as_text_holds_no_formula_and_nothing_that_steers(
     _write_csv(pa.table({"label": [text, None], "x": [-1.5, 2.0], "l": [[text], None]}), path)
     written = path.read_text()
     for cell in written.splitlines()[1].replace('"', "").split(","):
-        assert cell[0] not in "=+@\t" and (cell[0] != "-" or cell == "-1.5")  # noqa: PT018
+        assert cell[0] not in "=+@\t\n\uff1d" and (cell[0] != "-" or cell == "-1.5")  # noqa: PT018
     assert not {"\x1b", "\x00", "\u202e"} & set(written)
 
 
@@ -36,3 +48,19 @@ def test_a_markdown_cell_stays_text() -> None:
     assert _markdown("a|b") == "a\\|b"
     assert _markdown("![x](http://y)") == "!\\[x\\](http://y)"
     assert _markdown("tiny-llama n=1") == "tiny-llama n=1"
+
+
+def test_a_markdown_caption_stays_text() -> None:
+    told = Table(["n"], [["1"]], 0, "![x](http://y) <script>: means.")
+    assert markdown(told).endswith("!\\[x\\](http://y) &lt;script>: means.\n")
+
+
+def test_a_notebook_shows_text_and_runs_no_script_of_a_drawing(tmp_path: Path) -> None:
+    shown = html_table("a\u202eb", [["label"], ["<script>\u200b"]])
+    assert not {"\u202e", "\u200b"} & set(shown)
+    assert "<script" not in shown
+    drawing = tmp_path / "a.svg"
+    drawing.write_text("<svg><script>alert(1)</script></svg>")
+    figure = SavedFigure(drawing)
+    assert "<script" not in figure._repr_html_()
+    assert not hasattr(figure, "_repr_svg_")

@@ -1,7 +1,8 @@
 """A results folder that somebody else has prepared: whatever stands in it, nobody waits for it."""
 
 import os
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,17 +10,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from llenergymeasure import parquet
+from llenergymeasure import files, parquet
+from llenergymeasure.analysis import merge_cache
 from llenergymeasure.analysis.tables import read_plan, read_table
-from llenergymeasure.errors import LlemError, ResultsError
+from llenergymeasure.errors import ConfigurationError, LlemError, ResultsError
 from llenergymeasure.files import READ_LIMIT_BYTES, sha256
 from llenergymeasure.plan import Plan
+from llenergymeasure.recording.samples import METADATA_KEY, Header, read_samples
 from llenergymeasure.results.layout import RUNS_NAME, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.results.row_file import read_run_row
-from llenergymeasure.results.whole import is_whole
+from llenergymeasure.results.table import RUN_SCHEMA
+from llenergymeasure.results.whole import Stamp, is_whole
 from llenergymeasure.workflow.last_call import recall
 from llenergymeasure.workflow.manifest import run_state
+from llenergymeasure.workload.datasets.files import read_file
 from support.memory import memory_peak
 
 MOST_BYTES = 500_000_000
@@ -81,25 +86,110 @@ def test_nothing_without_an_end_is_hashed(tmp_path: Path, make: Callable[[Path],
         sha256(tmp_path / "samples.parquet")
 
 
+def say_one_value(path: Path, count: int) -> None:
+    """Let a file that holds so many values say of itself that it has one."""
+    content = path.read_bytes()
+    begin = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    told = varint(count)
+    footer = content[begin:-8].replace(told, varint(1, len(told)))
+    assert footer != content[begin:-8]
+    path.write_bytes(content[:begin] + footer + content[-8:])
+
+
+def varint(number: int, size: int = 0) -> bytes:
+    """Return a number as Parquet's footer writes it (Thrift, compact), in so many bytes or more."""
+    left = 2 * number
+    parts: list[int] = []
+    while left > 0x7F or len(parts) + 1 < size:
+        parts.append(left & 0x7F | 0x80)
+        left >>= 7
+    return bytes([*parts, left])
+
+
+def stream(table: pa.Table, path: Path) -> None:
+    """Write a recording with these columns."""
+    metadata = {METADATA_KEY: Header(None, None, "here", 0, "2026-01-01T00:00:00Z").to_json()}
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    schema = table.schema.with_metadata(metadata)
+    with path.open("wb") as file, pa.ipc.new_stream(file, schema, options=options) as writer:
+        writer.write_table(table.replace_schema_metadata(metadata))
+
+
+COUNT = 2_000
+TEXTS = pa.DictionaryArray.from_arrays(pa.array([0] * COUNT, pa.int32()), ["x" * 100_000])
+BOMBS = {
+    "texts": pa.table({"notes": TEXTS}),
+    "texts in lists": pa.table({"notes": pa.ListArray.from_arrays(range(0, COUNT + 1, 2), TEXTS)}),
+    "an untrue footer": pa.table({"notes": pa.ListArray.from_arrays([0, COUNT], TEXTS)}),
+}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A low limit, and an allocator that holds nothing ready."""
+    monkeypatch.setattr(files, "READ_LIMIT_BYTES", 50_000_000)
+    usual = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    yield
+    pa.set_memory_pool(usual)
+
+
+@pytest.mark.parametrize("as_dictionary", [True, False])
+@pytest.mark.parametrize("kind", BOMBS)
+@pytest.mark.usefixtures("small")
 def test_a_small_table_that_says_much_is_not_read_beyond_a_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: str, *, as_dictionary: bool
 ) -> None:
-    """A dictionary says the same text for ever; so do runs of one number."""
-    count = 1_000_000
-    texts = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), ["x" * 100_000])
     path = tmp_path / RUNS_NAME
-    for column in (texts, pa.array([["a", "x" * 100_000]] * 300)):
-        pq.write_table(pa.table({"experiment": column}), path, compression="zstd")
-        assert path.stat().st_size < 100_000
-        monkeypatch.setattr(parquet, "READ_LIMIT_BYTES", 25_000_000)
-        with memory_peak() as peak, pytest.raises(ResultsError, match="is not read"):
-            read_table(tmp_path, RUNS_NAME)
-        assert peak.grown_bytes < MOST_BYTES
-    pq.write_table(pa.table({"energy_j": pa.array([1.0] * 5_000_000)}), path)
-    with pytest.raises(ResultsError, match="is not read"):
+    pq.write_table(
+        BOMBS[kind],
+        path,
+        compression="zstd",
+        store_schema=as_dictionary,
+        write_statistics=False,
+    )
+    if "untrue" in kind:
+        say_one_value(path, COUNT)
+    assert path.stat().st_size < 100_000
+    with memory_peak() as peak, pytest.raises(ResultsError, match=r"would take|no column"):
         read_table(tmp_path, RUNS_NAME)
-    with pytest.raises(ResultsError, match="holds 5000000 rows"):
+    assert peak.grown_bytes < 100_000_000
+    with pytest.raises(ResultsError, match=r"holds \d+ rows|would take more than|no column"):
         read_run_row(path)
+    assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+
+
+@pytest.mark.usefixtures("small")
+def test_nor_is_a_recording_a_cache_or_a_data_set(tmp_path: Path) -> None:
+    texts = TEXTS.cast(pa.string())
+    stream(pa.table({"notes": texts}), tmp_path / "samples.arrows")
+    rows = {each.name: pa.nulls(COUNT, each.type) for each in RUN_SCHEMA} | {"backend": texts}
+    stamps = [Stamp("a", 0)] * COUNT
+    merge_cache.write_cache(tmp_path, pa.table(rows, schema=RUN_SCHEMA), stamps, [])
+    line, chats = tmp_path / "line.jsonl", tmp_path / "chats.parquet"
+    with line.open("wb") as file:
+        file.truncate(1 << 30)
+    chat = pa.StructArray.from_arrays([pa.nulls(COUNT, pa.string()), texts], ["role", "content"])
+    table = pa.table({"messages": pa.ListArray.from_arrays([0, COUNT], chat)})
+    pq.write_table(table, chats, compression="zstd")
+    del rows, chat, table
+    with memory_peak() as peak:
+        with pytest.raises(ResultsError, match="would take more than"):
+            read_samples(tmp_path / "samples.arrows")
+        assert len(merge_cache.read_cache(tmp_path, [])[0]) == 0
+        for data in (line, chats):
+            with pytest.raises(ConfigurationError, match="would take more than"):
+                read_file(data)
+    assert peak.grown_bytes < 200_000_000
+
+
+@pytest.mark.parametrize("make", [pipe, device])
+def test_a_recording_that_is_no_file_is_not_waited_for(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "samples.arrows")
+    with pytest.raises(ResultsError, match="no file that can be read"):
+        read_samples(tmp_path / "samples.arrows")
 
 
 def test_a_large_table_of_texts_in_lists_is_read_as_it_is(
@@ -111,5 +201,5 @@ def test_a_large_table_of_texts_in_lists_is_read_as_it_is(
     table = pa.table({"experiment": ["id"] * 10_000, "validity": few, "notes": many})
     path = tmp_path / "large.parquet"
     pq.write_table(table, path, row_group_size=4_000)
-    monkeypatch.setattr(parquet, "READ_LIMIT_BYTES", 25_000_000)
+    monkeypatch.setattr(files, "READ_LIMIT_BYTES", 200_000_000)
     assert parquet.read_parquet(path).equals(table)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,59 @@ def test_report_writes_no_figure_through_a_link(theirs: Path, mine: Path) -> Non
     assert done.returncode == 1
     assert "figures is a link" in done.stderr
     assert contents(mine) == before
+
+
+HARD = (".lock", "circuit.jsonl", "snakemake.log", "a/1/attempts.jsonl", "a/1/run.log")
+
+
+@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize("flags", [os.O_RDWR, os.O_WRONLY | os.O_TRUNC, os.O_WRONLY | os.O_APPEND])
+def test_a_second_name_of_a_file_elsewhere_is_not_written_to(
+    tmp_path: Path, mine: Path, name: str, flags: int
+) -> None:
+    """Archives bring hard links, and where a kernel does not forbid it any user makes them."""
+    (tmp_path / "plan.json").write_text("{}")
+    place = tmp_path / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.hardlink_to(mine / "notes.txt")
+    with pytest.raises(LlemError, match="hard link"):
+        files.open_file(place, flags)
+    assert (mine / "notes.txt").read_text() == KEPT
+    files.write_text(place, "a new file takes the name")
+    assert (mine / "notes.txt").read_text() == KEPT
+
+
+def test_commands_write_nothing_through_hard_links(theirs: Path, mine: Path) -> None:
+    (theirs / "logs").mkdir()
+    for name in (".lock", "logs/summary.log", "report.html", "summary.csv"):
+        (theirs / name).unlink(missing_ok=True)
+        (theirs / name).hardlink_to(mine / "notes.txt")
+    before = contents(mine)
+    done = llem(theirs.parents[1], "report", str(theirs))
+    assert done.returncode == 1
+    assert "hard link" in done.stderr
+    (theirs / ".lock").unlink()
+    assert llem(theirs.parents[1], "report", str(theirs)).returncode == 0
+    make_room([], StudyFolder(theirs))
+    assert not (theirs / "logs" / "summary.log").exists()
+    assert contents(mine) == before
+
+
+def test_an_export_for_others_holds_nothing_that_a_link_brings_in(theirs: Path, mine: Path) -> None:
+    """What is published would be the reader's own files."""
+    assert llem(theirs.parents[1], "report", str(theirs)).returncode == 0
+    run = next(theirs.glob("runs/*/*"))
+    (theirs / "figures" / "a.svg").symlink_to(mine / "notes.txt")
+    (theirs / "runs" / "0123456789ab").symlink_to(mine)
+    (mine / "1" / "result.json").write_text(KEPT)
+    (run / "outcome.json").unlink(missing_ok=True)
+    (run / "outcome.json").symlink_to(mine / "notes.txt")
+    out = theirs.parents[1] / "crate.zip"
+    done = llem(theirs.parents[1], "export", str(theirs), "--format", "ro-crate", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(out) as archive:
+        assert "plan.json" in archive.namelist()
+        assert not [name for name in archive.namelist() if archive.read(name) == KEPT.encode()]
 
 
 def test_a_folder_that_one_names_oneself_may_be_a_link(theirs: Path, tmp_path: Path) -> None:

@@ -20,11 +20,23 @@ STEERING = set(HOSTILE) - set("[2J]0;ownedgnp.exe1m")
 
 
 @pytest.mark.parametrize(
-    "sign", [*sorted(STEERING), "\u2066", "\u200b", "\u2028", "\ud800", "\U000e0041"]
+    "sign",
+    [
+        *sorted(STEERING),
+        "\u2066",
+        "\u200b",
+        "\u2028",
+        "\ud800",
+        "\U000e0041",
+        "\u3164",
+        "\ufe0f",
+        "\u034f",
+    ],
 )
 def test_what_steers_is_written_out(sign: str) -> None:
     shown = printable(f"a{sign}b")
     assert shown.isprintable()
+    assert sign not in shown
     assert json.loads(f'"{shown}"') == f"a{sign}b"
 
 

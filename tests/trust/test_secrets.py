@@ -122,3 +122,17 @@ def test_what_only_sounds_like_one_is_taken(given: dict[str, Any]) -> None:
 def test_an_address_has_one_line(server: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError, match="openai"):
         study_from_mapping({"model": "tiny-llama", "backend": "openai", "openai": server})
+
+
+@pytest.mark.parametrize(
+    "piece", ["-eyJ", "eyJaaaaaaaa.", "://a", "key=", "bearer ", "\\", "&#", "sk-"]
+)
+def test_no_text_takes_longer_than_its_length(piece: str) -> None:
+    """A server's error of 64 KiB once took half a minute, between the time stamps of others."""
+    texts = [piece * (size // len(piece)) for size in (1 << 13, 1 << 16)]
+    taken = []
+    for text in texts:
+        before = time.process_time()
+        without_secrets(text)
+        taken.append(time.process_time() - before)
+    assert taken[1] < 32 * max(taken[0], 0.01)

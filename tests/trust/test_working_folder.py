@@ -2,13 +2,16 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from llenergymeasure.containers.surroundings import ENGINE
 from llenergymeasure.processes import python_module, users_environment
-from llenergymeasure.workflow.drive import Call
+from llenergymeasure.workflow.drive import Call, Drive
 from support.studies import ROOT, llem, snakemake, write_study
 
 NAMES = ("token.py", "select.py", "logging.py", "json.py", "llenergymeasure/__init__.py")
@@ -57,3 +60,31 @@ def test_a_user_s_command_has_its_own_folder(monkeypatch: pytest.MonkeyPatch) ->
     assert "PYTHONSAFEPATH" not in given
     assert given["LLEM_EVENT"] == "finish"
     assert given["PATH"] == os.environ["PATH"]
+
+
+@pytest.mark.parametrize("given", ["", ":", ":/a", "/a:", "/a::/b"])
+def test_nor_by_an_empty_entry_of_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """``export PYTHONPATH=$PYTHONPATH:/a`` makes one, which means the working folder."""
+    monkeypatch.setenv("PYTHONPATH", given)
+    variables = Call().variables()
+    assert variables["PYTHONPATH"] == given.strip(":").replace("::", ":")
+    plant(tmp_path)
+    code = [sys.executable, "-P", "-c", "import token, select, logging"]
+    assert subprocess.run(code, cwd=tmp_path, env=variables, check=False).returncode == 0
+    assert not (tmp_path / "imported").exists()
+
+
+def test_an_image_that_lies_there_is_not_the_one_that_was_pulled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Snakemake would run ``.snakemake/singularity/NAME.simg`` unseen, whoever put it there."""
+    monkeypatch.setenv("LLEM_IMAGES", str(tmp_path / "images"))
+    run = SimpleNamespace(runner="apptainer")
+    drive = Drive(Path("s.yaml"), SimpleNamespace(runs=[run]), None, None, 0)  # type: ignore[arg-type]
+    monkeypatch.delenv("APPTAINER_CACHEDIR", raising=False)
+    for profile in (None, "slurm"):
+        words = drive._apptainer(Call(profile=profile))
+        assert words[1:] == ["--apptainer-prefix", str(tmp_path / "images")]
+    assert drive._apptainer(Call(profile="./mine")) == ["--use-apptainer"]  # which may name one

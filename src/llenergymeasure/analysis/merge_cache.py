@@ -15,7 +15,7 @@ from typing import TypeAlias
 import pyarrow as pa
 
 import llenergymeasure
-from llenergymeasure.files import read_bytes, replacing
+from llenergymeasure.files import read_bytes, replacing, within_memory
 from llenergymeasure.ids import canonical_json
 from llenergymeasure.results.table import RUN_SCHEMA
 from llenergymeasure.results.whole import Stamp
@@ -63,9 +63,11 @@ def _stored(path: Path, schema: pa.Schema) -> pa.Table:
         content = read_bytes(path)
         kept = content[:-_HASH_BYTES]
         if hashlib.sha256(kept).digest() == content[-_HASH_BYTES:]:
-            table = pa.ipc.open_file(kept).read_all()
-            if table.schema.equals(schema, check_metadata=True):
-                return table
+            with within_memory(path):
+                table = pa.ipc.open_file(kept).read_all()
+                if table.schema.equals(schema, check_metadata=True):
+                    table.validate(full=True)
+                    return table
     except (OSError, pa.ArrowException):
         pass
     return schema.empty_table()

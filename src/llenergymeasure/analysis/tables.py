@@ -174,7 +174,11 @@ def harmless(table: pa.Table) -> pa.Table:
     return table
 
 
+_FORMULA = (*"=+-@\t\n", *"＝＋－＠")  # noqa: RUF001 - spreadsheets take the wide ones too
+"""What a formula begins with. Source: OWASP, "CSV Injection"."""
+
+
 def harmless_text(text: str) -> str:
     """Return a cell's text: none that is a formula, or steers what shows it."""
     shown = printable(text)
-    return f"'{shown}" if shown.startswith(("=", "+", "-", "@", "\t")) else shown
+    return f"'{shown}" if shown.startswith(_FORMULA) else shown

@@ -1,10 +1,14 @@
 """What a notebook shows of results: small HTML tables, and figures as they were drawn."""
 
+import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
+
+from llenergymeasure.files import read_bytes
+from llenergymeasure.screen import printable
 
 
 @dataclass(frozen=True)
@@ -17,8 +21,10 @@ class SavedFigure:
 
     path: Path
 
-    def _repr_svg_(self) -> str:
-        return self.path.read_text("utf-8")
+    def _repr_html_(self) -> str:
+        """Return it as an image: no script in it runs, whoever drew it."""
+        content = base64.b64encode(read_bytes(self.path)).decode()
+        return f'<img alt="{escape(self.path.stem)}" src="data:image/svg+xml;base64,{content}">'
 
 
 def html_table(title: str, cells: Sequence[Sequence[Any]] = (), remarks: str = "") -> str:
@@ -41,10 +47,10 @@ def _line(cells: Iterable[Any], tag: str) -> str:
 
 
 def _paragraph(text: str) -> str:
-    return f"<p>{escape(text).replace(chr(10), '<br>')}</p>" if text else ""
+    return f"<p>{escape(printable(text)).replace(chr(10), '<br>')}</p>" if text else ""
 
 
 def _text(value: Any) -> str:
     if value is None or value != value:  # NaN, pandas' way to say nothing
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))

@@ -108,10 +108,11 @@ def _unreachable(command: str, said: str) -> str:
     return f"{command}'s daemon{place} does not answer: start it, or set DOCKER_HOST ({said})"
 
 
-def image_digest(engine: Engine, image: str) -> str | None:
-    """Return the digest under which an image was pulled, else its id; None if it is not here.
+def find_image(engine: Engine, image: str) -> tuple[str, str] | None:
+    """Return an image's id, and the digest to record; None if it is not here.
 
-    Both are ``sha256:…``; an image that was built here has an id alone.
+    Both are ``sha256:…``. The digest is the one under which it was pulled, and of several the one
+    by which it is named; an image that was built here has its id alone.
     """
     done = call([engine.command, "image", "inspect", image], ASK_LIMIT_S)
     if done.returncode != 0:
@@ -120,15 +121,15 @@ def image_digest(engine: Engine, image: str) -> str | None:
         found: dict[str, Any] = json.loads(done.stdout)[0]
     except (ValueError, IndexError):
         return None
-    for name in found.get("RepoDigests") or []:
-        return str(name).rpartition("@")[2]
-    own_id = str(found["Id"])
-    return own_id if own_id.startswith("sha256:") else f"sha256:{own_id}"
+    own_id = f"sha256:{str(found['Id']).removeprefix('sha256:')}"
+    digests = [str(name).rpartition("@")[2] for name in found.get("RepoDigests") or []]
+    named = image.rpartition("@")[2]
+    return own_id, named if named in digests else (digests or [own_id])[0]
 
 
 def pull(engine: Engine, image: str) -> None:
     """Fetch an image that is not here; it is an error where that cannot be fetched."""
-    if image_digest(engine, image) is not None:
+    if find_image(engine, image) is not None:
         return
     say(f"Fetching the image {image} …")
     done = call([engine.command, "pull", "--quiet", image], PULL_LIMIT_S)

@@ -75,8 +75,14 @@ def shared_folder(common: Path | None = None) -> SharedFolder:
     path = common or (Path(asked) if asked else COMMON)
     try:
         path.mkdir(parents=True)
-        # Not through mkdir: the umask would take the right to write from other users.
-        path.chmod(_MODE)
+        # Not through mkdir: the umask would take the right to write from other users. Not by
+        # name: where others may write, it can be a link by now.
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            if os.fstat(handle).st_uid == os.geteuid():
+                os.fchmod(handle, _MODE)
+        finally:
+            os.close(handle)
     except FileExistsError:
         pass
     except OSError:

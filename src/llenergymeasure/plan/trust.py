@@ -12,7 +12,8 @@ from llenergymeasure.config.servers import is_loopback
 from llenergymeasure.plan.model import Plan
 
 _CODE = re.compile(
-    r"trust_remote_code|custom_generate|module_path|import_path|middleware|plugin|hook"
+    r"trust_remote_code|custom_generate|allow_all_kernels|use_kernels|kernel_config"
+    r"|module_path|import_path|middleware|plugin|hook"
     r"|sidecar|logits?_processor|weight_loader|_(cls|class|class_overrides|handler|loader|module|script)$",
     re.IGNORECASE,
 )

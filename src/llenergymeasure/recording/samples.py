@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.files import replacing
+from llenergymeasure.files import open_to_read, replacing, within_memory
 from llenergymeasure.sensors.base import Quantity, SensorInfo
 
 SCHEMA_VERSION = 1
@@ -224,6 +224,8 @@ def read_samples(path: Path) -> Samples:
         return _read_parquet(path) if path.suffix == ".parquet" else _read_stream(path)
     except FileNotFoundError:
         raise ResultsError(f"{path}: no such file; nothing was recorded there") from None
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be read: {error.strerror or error}") from error
     except (pa.ArrowInvalid, KeyError, ValueError) as error:
         raise ResultsError(f"{path}: not a recording of samples: {error}") from error
 
@@ -247,12 +249,12 @@ def make_samples(rows: Iterable[Row], header: Header, *, complete: bool = True) 
 
 
 def _read_stream(path: Path) -> Samples:
-    with path.open("rb") as file:
+    with open_to_read(path) as file, within_memory(path):
         stream = pa.ipc.open_stream(file)
         header = Header.from_json(stream.schema.metadata[METADATA_KEY])
-        batches = list(_whole_batches(stream))
-    table = pa.Table.from_batches(batches, schema=stream.schema)
-    return Samples(_in_order(table), header, _stopped(table))
+        table = pa.Table.from_batches(_whole_batches(stream), schema=stream.schema)
+        table.validate(full=True)  # Arrow believes what it reads
+        return Samples(_in_order(table), header, _stopped(table))
 
 
 def _whole_batches(stream: pa.RecordBatchStreamReader) -> Iterator[pa.RecordBatch]:

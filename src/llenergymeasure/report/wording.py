@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from llenergymeasure.screen import UNSEEN
+
 Interval: TypeAlias = tuple[float | None, float | None, float | None]
 """A mean and its interval's ends."""
 
@@ -166,10 +168,11 @@ def shortened(text: object, limit: int) -> str:
 def plain(text: object, limit: int | None = None) -> str:
     """Return text on one line, without characters that steer a terminal or a page.
 
-    Control characters, escape sequences' ESC, direction overrides and line separators become
-    spaces; runs of blanks become one. ``limit`` cuts to that many characters.
+    Control characters, escape sequences' ESC, direction overrides, line separators and signs that
+    show nothing become spaces; runs of blanks become one. ``limit`` cuts to that many characters.
     """
-    kept = "".join(" " if unicodedata.category(sign) in _HIDDEN else sign for sign in str(text))
+    shown = UNSEEN.sub(" ", str(text))
+    kept = "".join(" " if unicodedata.category(sign) in _HIDDEN else sign for sign in shown)
     line = " ".join(kept.split())
     return line if limit is None or len(line) <= limit else f"{line[: limit - 3]}..."
 

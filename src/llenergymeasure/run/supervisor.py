@@ -43,6 +43,10 @@ ENGINE_MODULE = "llenergymeasure.run.engine.engine_process"
 FINISH_MODULE = "llenergymeasure.run.result.build_result"
 
 RECORDER_READY_S = 60.0
+PREFLIGHT_LIMIT_S = 4 * 3600.0
+"""For an engine's process to say how long its run may take: until then it reads what others wrote,
+and a model's chat template is a program that need not end."""
+
 RELEASE_LIMIT_S = 180.0
 """For an engine to end once it has written what it measured: then nothing is lost with it."""
 
@@ -286,7 +290,10 @@ class Supervisor:
             self.attempt.note_marked_phase()
             self._look_at_recorder()
             limit_s = self._limit_s()
-            if limit_s is not None:
+            if limit_s is None:
+                message = f"still reading model and prompts after {PREFLIGHT_LIMIT_S:g} s"
+                yield started_s + PREFLIGHT_LIMIT_S, Cause.TIME_LIMIT, message
+            else:
                 yield started_s + limit_s, Cause.TIME_LIMIT, f"over its limit of {limit_s:g} s"
             over = self.folder.engine.is_file() and self.attempt.outcome.phase != "judge"
             released_at = (released_at or time.monotonic()) if over else None

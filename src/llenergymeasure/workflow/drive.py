@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from llenergymeasure.containers.images import image_folder
 from llenergymeasure.errors import (
     EXIT_FAILED,
     EXIT_OK,
@@ -30,7 +31,7 @@ from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
-from llenergymeasure.processes import SAFE_PATH_VARIABLE, die_with_parent, python_module
+from llenergymeasure.processes import die_with_parent, python_module, safe_path
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import kind_of
 from llenergymeasure.results.outcome import read_outcome
@@ -43,7 +44,7 @@ from llenergymeasure.workflow.hub_models import need_models
 from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.open_study import DRIVEN_VARIABLE
 from llenergymeasure.workflow.opening import OVERRIDES_VARIABLE
-from llenergymeasure.workflow.profile import profile_place
+from llenergymeasure.workflow.profile import is_ours, profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 from llenergymeasure.workflow.queue_watch import LOOK_INTERVAL_S
 
@@ -126,7 +127,7 @@ class Call:
 
     def variables(self) -> dict[str, str]:
         """Return this process's environment with what Snakemake takes from it."""
-        told = {DRIVEN_VARIABLE: "1", SAFE_PATH_VARIABLE: "1"}
+        told = {DRIVEN_VARIABLE: "1", **safe_path()}
         # This process notifies; variables go on to jobs and containers.
         given = {k: v for k, v in self.overrides.items() if k.partition(".")[0] != "notify"}
         if given:
@@ -217,7 +218,7 @@ class Drive:
 
     def _start(self, log: IO[bytes], call: Call) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
-            [*call.command(self._study_file), *self._apptainer()],
+            [*call.command(self._study_file), *self._apptainer(call)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -228,9 +229,14 @@ class Drive:
             preexec_fn=die_with_parent,
         )
 
-    def _apptainer(self) -> list[str]:
-        wanted = any(run.runner == "apptainer" for run in self._plan.runs)
-        return ["--use-apptainer"] if wanted else []
+    def _apptainer(self, call: Call) -> list[str]:
+        if not any(run.runner == "apptainer" for run in self._plan.runs):
+            return []
+        named = "APPTAINER_CACHEDIR" in os.environ  # where Snakemake puts images then
+        if named or not (call.profile is None or is_ours(call.profile)):
+            return ["--use-apptainer"]
+        # Not where we are: Snakemake takes whatever lies in there for the image it once pulled.
+        return ["--use-apptainer", "--apptainer-prefix", str(image_folder())]
 
     def _follow(self, process: "subprocess.Popen[bytes]", progress: Progress) -> None:
         """Watch Snakemake to its end."""

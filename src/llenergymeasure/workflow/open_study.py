@@ -23,7 +23,7 @@ from llenergymeasure.machine.cpu_share import AT_ONCE_VARIABLE
 from llenergymeasure.machine.gpus.allotment import gpus_needed
 from llenergymeasure.plan import Plan
 from llenergymeasure.plan.trust import runs_or_sends
-from llenergymeasure.processes import SAFE_PATH_VARIABLE
+from llenergymeasure.processes import safe_path
 from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.reserved_gpus import put_back_left_limits
@@ -80,7 +80,7 @@ class OpenStudy:
         self._apptainer_offered = apptainer_offered(workflow)
         self._at_once = _runs_at_once(workflow)
         if workflow.is_main_process:
-            os.environ[SAFE_PATH_VARIABLE] = "1"
+            os.environ.update(safe_path())
         if workflow.is_main_process and self._at_once > 1:
             os.environ[AT_ONCE_VARIABLE] = str(self._at_once)
         # Runs at a time, or on several machines, cannot share a server.

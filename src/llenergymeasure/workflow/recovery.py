@@ -74,8 +74,9 @@ def make_room(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
     logs = folder.path / "logs"
     for place in (folder.path, folder.path / "figures", folder.path / "pins", logs):
         remove_unfinished(place)
-    for link in filter(Path.is_symlink, logs.glob("*")):  # Snakemake's rules would follow it
-        remove(link)
+    for log in logs.glob("*"):
+        if log.is_symlink() or log.stat().st_nlink > 1:  # Snakemake's rules would write to it
+            remove(log)
     for each in states:
         run = folder.run(each["experiment"], each["cycle"])
         with unattended(run) as mine:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from llenergymeasure.errors import LlemError
+from llenergymeasure.errors import LlemError, ResultsError
 from llenergymeasure.files import lock_owner, open_file, sign_lock, try_lock
 from llenergymeasure.machine.folders import shared_folder
 
@@ -151,6 +151,8 @@ def _open(path: Path) -> int | None:
         except PermissionError:
             # Made under a strict umask: a lock needs no more than to read (flock(2)).
             return _open_to_read(path)
+        except ResultsError:  # a hard link: what it says would stand elsewhere too
+            return None
         except FileNotFoundError:
             pass
         try:

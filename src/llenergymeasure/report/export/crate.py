@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.files import replacing, sha256
+from llenergymeasure.files import open_to_read, replacing, sha256
 from llenergymeasure.report.wording import plain
 from llenergymeasure.results.layout import TABLE_NAMES, RunFolder
 
@@ -41,7 +41,9 @@ def write_crate(
         out: the ZIP; written whole or not at all.
         measured_at: when the last run began, in ISO 8601.
     """
-    files = sorted(_files(study_dir))
+    inside = study_dir.resolve()
+    # What a link brings in from elsewhere was not measured here, and may be private.
+    files = sorted(path for path in _files(study_dir) if path.resolve().is_relative_to(inside))
     metadata = json.dumps(_metadata(study_dir, files, plan, measured_at), indent=1, sort_keys=True)
     with (
         replacing(out) as temporary,
@@ -54,7 +56,7 @@ def write_crate(
             packed = path.suffix not in (".parquet", ".png")
             entry.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
             entry.external_attr = 0o644 << 16
-            with archive.open(entry, "w") as target, path.open("rb") as source:
+            with archive.open(entry, "w") as target, open_to_read(path) as source:
                 while part := source.read(1 << 20):
                     target.write(part)
     return len(files)

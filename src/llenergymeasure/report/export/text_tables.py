@@ -116,7 +116,10 @@ def markdown(told: Table) -> str:
     rule = ["---"] * told.texts + ["---:"] * (len(told.header) - told.texts)
     lines = [told.header, rule, *told.rows]
     escaped = [[_markdown(cell) for cell in line] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in escaped) + f"\n\n{told.caption}\n"
+    return (
+        "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+        + f"\n\n{_markdown(told.caption)}\n"
+    )
 
 
 def _markdown(cell: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.files import pointer_of_lfs
+from llenergymeasure.files import pointer_of_lfs, within_memory
 from llenergymeasure.workload.datasets.record import (
     CHAT_COLUMNS,
     TEXT_COLUMNS,
@@ -36,7 +36,8 @@ def read_file(path: Path) -> Dataset:
         )
     rows = Rows(path, path.name)
     try:
-        reader(path, rows)
+        with within_memory(path):
+            reader(path, rows)
     except FileNotFoundError:
         raise _unreadable(path, "there is no such file") from None
     except UnicodeDecodeError as error:
@@ -129,6 +130,8 @@ def _read_parquet(path: Path, rows: Rows) -> None:
             each = (values for batch in batches for values in batch.to_pylist())
             for number, values in enumerate(each, start=1):
                 rows.add(number, values)
+    except MemoryError:
+        raise
     except pa.ArrowException as error:
         raise _unreadable(path, f"is not Parquet: {error}") from error
 
