@@ -6,6 +6,23 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure.report.figures import COLOURS
+
+_STRENGTHS = {"ink": 100, "muted": 75, "line": 25}
+"""How much of the text's colour around a figure is in what it draws in ink, in per cent."""
+
+_THEMED = "\n".join(
+    [
+        ".llem-figure svg > rect:first-of-type { fill: none; }",
+        *(
+            f'.llem-figure svg [{part}="{COLOURS[name]}"] '
+            f"{{ {part}: color-mix(in srgb, currentColor {strength}%, transparent); }}"
+            for name, strength in _STRENGTHS.items()
+            for part in ("fill", "stroke")
+        ),
+    ]
+)
+
 
 @dataclass(frozen=True)
 class SavedFigure:
@@ -16,6 +33,10 @@ class SavedFigure:
     """
 
     path: Path
+
+    def _repr_html_(self) -> str:
+        # In the page the drawing takes the notebook's own ground and ink, light or dark.
+        return f'<div class="llem-figure"><style>{_THEMED}</style>{self._repr_svg_()}</div>'
 
     def _repr_svg_(self) -> str:
         return self.path.read_text("utf-8")
