@@ -106,7 +106,11 @@ def aligned(lines: Sequence[Sequence[str]], left: Sequence[int], spare: Sequence
     with console.capture() as capture:
         console.print(table)
     text = "\n".join(line.rstrip() for line in capture.get().splitlines())
-    return f"{text}\n(too narrow for: {', '.join(hidden)})" if hidden else text
+    return (
+        f"{text}\n(left out, as the terminal is too narrow: {', '.join(hidden)})"
+        if hidden
+        else text
+    )
 
 
 _LEAST = 16
