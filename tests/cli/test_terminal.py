@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,17 @@ def test_a_table_fits_and_says_what_it_leaves_out(wide: int) -> None:
     assert max(map(len, lines)) <= wide
     left_out = "(left out, as the terminal is too narrow: experiment)"
     assert (left_out in " ".join(lines)) == (wide == WIDTHS[0])
+
+
+@pytest.mark.parametrize("wide", [60], indirect=True)
+def test_a_table_that_cannot_fit_is_broken_and_loses_no_letter(wide: int) -> None:
+    head = ["experiment", "quantity", "verdict", "how"]
+    row = ["batch_size=16·fp32", "energy_per_output_token_j", "inconclusive", "paired over cycles"]
+    text = screen.aligned([head, row], left=(0, 1, 2, 3))
+    assert max(map(len, text.splitlines())) <= wide
+    for cell in row:
+        column = sorted(cell.replace(" ", ""))
+        assert not Counter(column) - Counter(text)
 
 
 @pytest.mark.parametrize("wide", [80], indirect=True)
