@@ -154,6 +154,7 @@ def test_the_state_names_runs_by_their_settings(
     for run, outcome in ends:
         run.result.unlink()
         run.outcome.write_text(json.dumps({"attempt": 1, **outcome}))
+        run.log.touch()
     said = called(monkeypatch, capsys, "status", "results/small")
     assert said.code == 0, said.err
     assert said.out.splitlines() == [

@@ -72,7 +72,9 @@ def _under_way_or_without_result(
             yield f"  {label}: {phase_in_words(run['phase'] or 'starting')}"
         elif run["status"] in {"failed", "interrupted", "lost"}:
             yield f"  {label}: {run['status']}: {run['error_class']}: {run['error_message']}"
-            yield f"    log: {folder.run(run['experiment'], run['cycle']).log}"
+            log = folder.run(run["experiment"], run["cycle"]).log
+            if log.is_file():
+                yield f"    log: {log}"
 
 
 def _notes(folder: StudyFolder, runs: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:

@@ -181,7 +181,7 @@ def _failures(found: Sequence[Failure], study_dir: Path | None) -> str:
     for failure in found[:LISTED_FAILURES]:
         lines.append(f"  {counted(len(failure.runs), 'run')} {plain(failure.reason, 240)}")
         lines.append(f"    what to do: {failure.advice}")
-        if failure.status == "missing":
+        if failure.status == "missing" or failure.error_class == "NeverBegan":
             continue
         for experiment, cycle in failure.runs[:LISTED_RUNS]:
             lines.append(f"    log: {folder.run(experiment, cycle).log}")
