@@ -203,6 +203,11 @@ def test_a_plain_word_finds_its_metric_and_merged_points_are_shown(
     folder = made(tmp_path, "small", 1e9, **greedy)
     said = called(monkeypatch, capsys, "results", str(folder), "--metric", "energy", "--json")
     assert json.loads(said.out)["metric"] == "energy_per_output_token_j"
+    two = made(tmp_path, "two", 1e9, sweep={"pytorch.batch_size": [1, 8]})
+    said = called(monkeypatch, capsys, "results", str(two), "--metric", "power")
+    head, *rows = said.out.splitlines()[2:]
+    assert head.split()[:3] == ["experiment", "settings", "experiments"]
+    assert {row.split()[1] for row in rows} == {"batch_size=1", "batch_size=8"}
     said = called(monkeypatch, capsys, "results", str(folder))
     assert "Measured once with another: 1 point" in said.out
 

@@ -146,4 +146,13 @@ def results(
     else:
         from llenergymeasure.report.text import groups_text
 
-        print(groups_text(table, groups, str(averaged)))
+        labels = _labels(folders) if "experiment" in groups else None
+        print(groups_text(table, groups, str(averaged), labels))
+
+
+def _labels(folders: Sequence[Path]) -> dict[str, str]:
+    """Return the settings by which each experiment of these studies goes."""
+    labels: dict[str, str] = {}
+    for folder in folders:
+        labels |= Plan.read(StudyFolder(folder).plan).labels
+    return labels

@@ -97,10 +97,10 @@ class Plan:
 
     def label(self, run: PlannedRun) -> str:
         """Return a run's name for people: its settings and its cycle."""
-        return f"{self._labels[run.experiment]}, cycle {run.cycle}"
+        return f"{self.labels[run.experiment]}, cycle {run.cycle}"
 
     @cached_property
-    def _labels(self) -> dict[str, str]:
+    def labels(self) -> dict[str, str]:
         """The settings in which each experiment differs from another one, as in the report."""
         varied = {
             run.experiment: {"backend": run.backend, **dict(leaves(run.swept))} for run in self.runs
