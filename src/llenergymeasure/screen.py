@@ -98,18 +98,23 @@ def aligned(lines: Sequence[Sequence[str]], left: Sequence[int], spare: Sequence
 
     width = columns() or 1_000_000
     widest = [max(cell_len(line[place]) for line in lines) for place in range(len(lines[0]))]
+    least = [min(size, _LEAST) if place in left else size for place, size in enumerate(widest)]
     kept = list(range(len(widest)))
     hidden = []
+
+    def fits() -> bool:
+        return sum(least[place] for place in kept) + 2 * (len(kept) - 1) <= width
+
     for place in spare:
-        least = sum(min(widest[each], _LEAST) if each in left else widest[each] for each in kept)
-        if least + 2 * (len(kept) - 1) <= width:
+        if fits():
             break
         kept.remove(place)
         hidden.append(lines[0][place])
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for place in kept:
         if place in left:
-            table.add_column(overflow="fold", min_width=min(widest[place], _LEAST))
+            # Where even that is too much, a column held wide would push the last one off.
+            table.add_column(overflow="fold", min_width=least[place] if fits() else None)
         else:
             table.add_column(justify="right", no_wrap=True)
     for line in lines:
@@ -118,7 +123,11 @@ def aligned(lines: Sequence[Sequence[str]], left: Sequence[int], spare: Sequence
     with console.capture() as capture:
         console.print(table)
     text = "\n".join(line.rstrip() for line in capture.get().splitlines())
-    return f"{text}\n(too narrow for: {', '.join(hidden)})" if hidden else text
+    return (
+        f"{text}\n(left out, as the terminal is too narrow: {', '.join(hidden)})"
+        if hidden
+        else text
+    )
 
 
 _LEAST = 16

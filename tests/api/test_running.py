@@ -74,7 +74,7 @@ def test_an_experiment_leaves_nothing_behind(
     assert len(result.samples()) > 0
     assert len(result.requests()) == result.record.tokens.requests
     assert json.loads(json.dumps(result.to_dict()))["experiment"] == result.experiment
-    assert str(result).startswith(f"{result.experiment} cycle 1: ")
+    assert str(result).startswith("tiny-llama · pytorch · ")
 
 
 @pytest.mark.slow

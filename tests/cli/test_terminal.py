@@ -2,6 +2,8 @@
 
 import json
 import os
+import socket
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from llenergymeasure import screen
 from llenergymeasure.analysis.pooling import study_runs, summarise_by
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.cli.live import Live
-from llenergymeasure.plan import make_plan
+from llenergymeasure.plan import Plan, make_plan
+from llenergymeasure.processes import boot_id
 from llenergymeasure.report.text import groups_text
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workload.load_study import study_from_mapping
@@ -73,7 +76,19 @@ def test_a_table_fits_and_says_what_it_leaves_out(wide: int) -> None:
     row = ["23669e75554b", label, "3", "0.2", "0.1 to 0.3", "28"]
     lines = screen.aligned([head, row], left=(0, 1), spare=(0, 5)).splitlines()
     assert max(map(len, lines)) <= wide
-    assert ("too narrow for: experiment" in lines[-1]) == (wide == WIDTHS[0])
+    left_out = "(left out, as the terminal is too narrow: experiment)"
+    assert (left_out in " ".join(lines)) == (wide == WIDTHS[0])
+
+
+@pytest.mark.parametrize("wide", [60], indirect=True)
+def test_a_table_that_cannot_fit_is_broken_and_loses_no_letter(wide: int) -> None:
+    head = ["experiment", "quantity", "verdict", "how"]
+    row = ["batch_size=16·fp32", "energy_per_output_token_j", "inconclusive", "paired over cycles"]
+    text = screen.aligned([head, row], left=(0, 1, 2, 3))
+    assert max(map(len, text.splitlines())) <= wide
+    for cell in row:
+        column = sorted(cell.replace(" ", ""))
+        assert not Counter(column) - Counter(text)
 
 
 @pytest.mark.parametrize("wide", [80], indirect=True)
@@ -124,6 +139,63 @@ def test_the_last_study_is_taken_and_the_others_are_named(
     assert "nope: no such study file or results folder; others: results/new" in said.err
 
 
+def test_the_state_names_runs_by_their_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes = {"sweep": {"pytorch.batch_size": [1, 4, 8]}}
+    folder = StudyFolder(made(Path("results"), "small", 1e9, **sizes))
+    done, runs, failed = (folder.run(run.experiment, 1) for run in Plan.read(folder.plan).runs)
+    alive = {"host": socket.gethostname(), "boot_id": boot_id(), "pid": os.getpid()}
+    ends = (
+        (runs, {"status": "running", "phase": "warmup", **alive}),
+        (failed, {"status": "failed", "phase": "load", "error": {"class": "Oh", "message": "no"}}),
+    )
+    for run, outcome in ends:
+        run.result.unlink()
+        run.outcome.write_text(json.dumps({"attempt": 1, **outcome}))
+        run.log.touch()
+    said = called(monkeypatch, capsys, "status", "results/small")
+    assert said.code == 0, said.err
+    assert said.out.splitlines() == [
+        "small: 3 runs: 1 completed, 1 failed, 1 running",
+        "  batch_size=4, cycle 1: warming up",
+        "  batch_size=8, cycle 1: failed: Oh: no",
+        f"    log: {failed.log}",
+    ]
+    assert done.result.is_file()
+
+
+def test_the_report_of_an_unfinished_study_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = StudyFolder(made(Path("results"), "small", 1e9, sweep={"precision": ["fp32", "bf16"]}))
+    assert called(monkeypatch, capsys, "report", str(folder.path)).err == ""
+    first = Plan.read(folder.plan).runs[0]
+    folder.run(first.experiment, 1).result.unlink()
+    said = called(monkeypatch, capsys, "report", str(folder.path))
+    assert said.code == 0, said.err
+    assert said.out == "results/small/report.html\n"
+    assert said.err == "1 of 2 runs completed; the report names the others\n"
+
+
+def test_a_command_to_type_holds_for_a_name_with_a_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_study(tmp_path).rename("my study.yaml")
+    said = called(monkeypatch, capsys, "status", "my study.yaml")
+    assert said.code == 2
+    assert "`llem run 'my study.yaml'` makes them" in said.err
+    Path("my old.yaml").write_text("task: {model: m}\nmeasurement: {}\n")
+    said = called(monkeypatch, capsys, "plan", "my old.yaml")
+    assert "`llem convert 'my old.yaml' > new.yaml`" in said.err
+    said = called(monkeypatch, capsys, "init", "--defaults", "my own.yaml")
+    assert said.out.endswith("Next: llem plan 'my own.yaml', then llem run 'my own.yaml'\n")
+    assert "`llem run 'my own.yaml'`" in Path("my own.yaml").read_text()
+
+
 def test_a_plain_word_finds_its_metric_and_merged_points_are_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +203,11 @@ def test_a_plain_word_finds_its_metric_and_merged_points_are_shown(
     folder = made(tmp_path, "small", 1e9, **greedy)
     said = called(monkeypatch, capsys, "results", str(folder), "--metric", "energy", "--json")
     assert json.loads(said.out)["metric"] == "energy_per_output_token_j"
+    two = made(tmp_path, "two", 1e9, sweep={"pytorch.batch_size": [1, 8]})
+    said = called(monkeypatch, capsys, "results", str(two), "--metric", "power")
+    head, *rows = said.out.splitlines()[2:]
+    assert head.split()[:3] == ["experiment", "settings", "experiments"]
+    assert {row.split()[1] for row in rows} == {"batch_size=1", "batch_size=8"}
     said = called(monkeypatch, capsys, "results", str(folder))
     assert "Measured once with another: 1 point" in said.out
 

@@ -7,7 +7,9 @@ import pytest
 
 from llenergymeasure.config.document import parse_overrides
 from llenergymeasure.config.dotted import value_at
+from llenergymeasure.config.fields import unknown_key_message
 from llenergymeasure.config.study import Study
+from llenergymeasure.config.study_file import OF_A_STUDY
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 
@@ -82,6 +84,13 @@ def test_override_of_the_backend_picks_one() -> None:
     study = {"model": "tiny-llama", "backend": ["pytorch", "vllm"]}
     loaded = study_from_mapping(study, overrides={"backend": "vllm"})
     assert [each.model.backend for each in loaded.experiments] == ["vllm"]
+
+
+def test_a_key_that_is_near_none_names_each_known_one_once() -> None:
+    message = unknown_key_message(("zz",), OF_A_STUDY)
+    names = message.partition("known here: ")[2].split(", ")
+    assert {"model", "backend", "execution", "sweep"} <= set(names)
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_a_meter_on_the_whole_machine_must_say_what_else_it_sees(tmp_path: Path)
         ({"off_s": 3600.0}, "after the recording ends: its clock is wrong (a time zone"),
         ({"off_s": -7200.0}, "before the recording begins: its clock is wrong"),
         ({"off_s": 200.0}, "at any shift from -30 to 60 s (a wrong clock"),
-        ({"period_s": 60.0, "lag_s": 30.0}, "it is slow, renewed each 60 s"),
+        ({"period_s": 60.0, "lag_s": 30.0}, "it is slow, updated every 60 s"),
         ({"period_s": 4.0, "lag_s": 6.0}, "let the load work and rest in turn, each for over"),
         ({"off_s": 200.0, "regular": True}, "steps too regularly"),
     ],

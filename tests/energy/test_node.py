@@ -120,7 +120,7 @@ def test_missing_seconds_are_told_and_in_the_interval() -> None:
 def test_a_slow_meter_is_told() -> None:
     made = metered(recorded(period_s=5.0, lag_s=2.0))
     assert made.node is not None
-    assert "the meter is slow: renewed each 5 s, for 40 s" in " ".join(made.node.notes)
+    assert "the meter is slow: updated every 5 s, for 40 s" in " ".join(made.node.notes)
     assert abs(made.node.gross_j - TRUE_J) <= made.node.gross_u95_j
 
 

@@ -99,10 +99,19 @@ def test_absent_is_lost(tmp_path):
 
 @pytest.mark.parametrize("content", ["", "  \n"])
 def test_empty_is_lost(tmp_path, content):
+    (tmp_path / "attempts.jsonl").touch()
     (tmp_path / "outcome.json").write_text(content)
     outcome = read_outcome(tmp_path / "outcome.json")
     assert outcome.status == "lost"
     assert "empty" in outcome.error.message
+
+
+def test_empty_without_an_attempt_never_began(tmp_path):
+    (tmp_path / "outcome.json").touch()  # as Snakemake does for a job that was cancelled
+    outcome = read_outcome(tmp_path / "outcome.json")
+    assert outcome.status == "lost"
+    assert outcome.error.class_ == "NeverBegan"
+    assert "cancelled while it waited" in outcome.error.message
 
 
 @pytest.mark.parametrize("content", ['{"status": "fai', "[]", '{"status": "splendid"}', "\x00\x00"])

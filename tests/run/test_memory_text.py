@@ -106,5 +106,5 @@ def test_prompts_that_are_made_have_their_own_lengths() -> None:
 def test_the_plan_says_it(tmp_path: Any) -> None:
     done = llem(tmp_path, "plan", str(write_study(tmp_path, sweep={"n": [1, 2]})))
     assert done.returncode == 0, done.stderr
-    assert "Memory, at the least:\n  2 experiments: at least " in done.stdout
+    assert "Memory needed:\n  2 experiments: at least " in done.stdout
     assert "this machine's memory is" in done.stdout

@@ -106,7 +106,7 @@ def test_the_plan_says_it_and_nothing_of_the_login_node(tmp_path: Path) -> None:
     place = profile(tmp_path, **{"default-resources": resources})
     done = llem(tmp_path, "plan", str(study), "--profile", place)
     assert done.returncode == 0, done.stderr
-    assert "this machine" not in done.stdout.partition("Memory, at the least:")[2]
+    assert "this machine" not in done.stdout.partition("Memory needed:")[2]
     assert "the memory of the cluster's GPUs is not known here" in done.stdout
     assert "the job's memory (mem_mb) is 16.8 GB: fits" in done.stdout
     assert "the speed of the cluster's GPUs" in done.stdout

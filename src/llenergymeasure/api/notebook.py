@@ -6,9 +6,39 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from llenergymeasure.files import read_bytes
+from llenergymeasure.report.figures import COLOURS
 from llenergymeasure.screen import printable
+
+_STRENGTHS = {"ink": 100, "muted": 75, "line": 25}
+"""How much of the text's colour around a figure is in what it draws in ink, in per cent."""
+
+_THEMED = "\n".join(
+    [
+        ".llem-figure svg > rect:first-of-type { fill: none; }",
+        *(
+            f'.llem-figure svg [{part}="{COLOURS[name]}"] '
+            f"{{ {part}: color-mix(in srgb, currentColor {strength}%, transparent); }}"
+            for name, strength in _STRENGTHS.items()
+            for part in ("fill", "stroke")
+        ),
+    ]
+)
+
+_SVG = "{http://www.w3.org/2000/svg}"
+_DRAWN = frozenset(_SVG + name for name in ("svg", "g", "line", "path", "rect", "text", "title"))
+_DRAWN_WITH = frozenset(
+    {
+        *("aria-hidden", "aria-label", "class", "d", "display", "fill", "fill-opacity"),
+        *("font-family", "font-size", "font-weight", "height", "opacity", "pointer-events"),
+        *("role", "stroke", "stroke-dasharray", "stroke-miterlimit", "stroke-opacity"),
+        *("stroke-width", "text-anchor", "transform", "version", "viewBox", "width"),
+        *("x", "x1", "x2", "y", "y1", "y2"),
+    }
+)
+"""Elements and attributes that a chart is drawn with: none that runs or fetches anything."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +52,30 @@ class SavedFigure:
     path: Path
 
     def _repr_html_(self) -> str:
-        """Return it as an image: no script in it runs, whoever drew it."""
-        content = base64.b64encode(read_bytes(self.path)).decode()
-        return f'<img alt="{escape(self.path.stem)}" src="data:image/svg+xml;base64,{content}">'
+        """Return the drawing on the notebook's own ground, in its ink, light or dark.
+
+        One that holds what no chart of ours does is an image, in which no script runs.
+        """
+        content = read_bytes(self.path)
+        drawing = _drawing(content)
+        if drawing is not None:
+            return f'<div class="llem-figure"><style>{_THEMED}</style>{drawing}</div>'
+        coded = base64.b64encode(content).decode()
+        return f'<img alt="{escape(self.path.stem)}" src="data:image/svg+xml;base64,{coded}">'
+
+
+def _drawing(content: bytes) -> str | None:
+    """Return an SVG to stand in a page; None if it has another part than a chart of ours."""
+    try:
+        root = ElementTree.fromstring(content)  # noqa: S314 - expat bounds what entities expand to
+    except ElementTree.ParseError:
+        return None
+    for each in root.iter():
+        if each.tag not in _DRAWN or not _DRAWN_WITH.issuperset(each.attrib):
+            return None
+        each.tag = each.tag.removeprefix(_SVG)
+    # Written anew: a page's reader might find other elements in the text than XML does.
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def html_table(title: str, cells: Sequence[Sequence[Any]] = (), remarks: str = "") -> str:

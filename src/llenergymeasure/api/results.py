@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from llenergymeasure.api.notebook import SavedFigure, html_table
+from llenergymeasure.config.dotted import leaves
+from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.parquet import read_parquet
-from llenergymeasure.plan import Plan
+from llenergymeasure.plan import PLAIN_VALUES, Plan, settings_label
 from llenergymeasure.report.experiments import declared
 from llenergymeasure.report.findings import ranked
 from llenergymeasure.report.text import experiment_cells, flags_line, study_head
@@ -111,6 +113,17 @@ class ExperimentResult:
         """Why there is no energy, where there is none."""
         return self.record.energy.unavailable
 
+    @property
+    def label(self) -> str:
+        """Its settings for people: model, backend, precision, and what differs from a default."""
+        defaults = ExperimentConfig(model=self.config["model"]).model_dump(mode="json")
+        usual = dict(leaves(defaults))
+        written = dict(leaves(self.config))
+        return settings_label(
+            {name: self.config.get(name) for name in PLAIN_VALUES}
+            | {name: value for name, value in written.items() if value != usual.get(name)}
+        )
+
     def samples(self) -> "pd.DataFrame":
         """Return the sensors' time series, one row for each thing a sensor said.
 
@@ -133,11 +146,12 @@ class ExperimentResult:
 
     def __str__(self) -> str:
         """Return its headline in one line."""
+        name = f"{self.label}, cycle {self.cycle}"
         if self.energy_per_output_token_j is None:
-            return f"{self.experiment} cycle {self.cycle}: no energy: {self.energy_unavailable}"
+            return f"{name}: no energy: {self.energy_unavailable}"
         return (
-            f"{self.experiment} cycle {self.cycle}: {self.energy_per_output_token_j:.4g} J per "
-            f"output token, {self.kind}, {self.output_tokens_per_s:.4g} tokens/s"
+            f"{name}: {self.energy_per_output_token_j:.4g} J per output token, {self.kind}, "
+            f"{self.output_tokens_per_s:.4g} tokens/s"
         )
 
     def __repr__(self) -> str:
@@ -147,7 +161,7 @@ class ExperimentResult:
     def _repr_html_(self) -> str:
         names = [
             *("energy_per_output_token_j", "energy_per_request_j", "energy_j", "energy_u95_j"),
-            *("power_mean_w", "output_tokens_per_s", "window_s", "kind"),
+            *("power_mean_w", "output_tokens_per_s", "window_s", "kind", "experiment"),
         ]
         shown = [(name, getattr(self, name)) for name in names]
         shown.append(("validity", ", ".join(self.validity) or "no doubts"))

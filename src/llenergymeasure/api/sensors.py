@@ -127,11 +127,11 @@ def known_lines(known: dict[str, Any]) -> list[str]:
         lag_s = behaviour["counter_lag_s"]
         late = "" if lag_s is None else f"; it counts {_ms(lag_s)} late"
         lines.append(
-            f"      counter: steps each {_ms(behaviour['counter_period_s'])}; "
+            f"      counter: a step every {_ms(behaviour['counter_period_s'])}; "
             f"{_COUNTERS[behaviour['counter']]}{late}"
         )
     for part in behaviour["power"]:
-        pace = f"renewed each {_ms(part['update_period_s'])}"
+        pace = f"updated every {_ms(part['update_period_s'])}"
         lines.append(f"      {part['quantity']}: {pace}, {_averaging(part)}")
     if known["shortest_window_s"] is not None:
         lines.append(
@@ -165,7 +165,7 @@ def _pace(sensor: dict[str, Any], quantity: str) -> str:
     period_s = sensor["update_period_s"] or sensor["observed"].get(f"{quantity}_period_s")
     parts = []
     if period_s is not None:
-        parts.append(f"renewed each {period_s * 1000:.3g} ms")
+        parts.append(f"updated every {period_s * 1000:.3g} ms")
     if quantity == "energy_counter_j" and sensor["counter_resolution_j"]:
         parts.append(f"in steps of {sensor['counter_resolution_j']:g} J")
     return f" ({', '.join(parts)})" if parts else ""

@@ -159,7 +159,9 @@ def _text(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return aligned(lines, left=(0, 1, 3, 5, 6), spare=(4, 3))
+    # Where there is no ratio, the last column says why; else the interval is worth more.
+    spare = (4, 6, 3) if all(row["ratio"] is not None for row in rows) else (4, 3)
+    return aligned(lines, left=(0, 1, 3, 5, 6), spare=spare)
 
 
 def _verdict(row: Row) -> str:

@@ -231,9 +231,10 @@ def hub() -> Iterator[Finding]:
         finding = Finding("hub cache", "absent", f"{finding.detail}: little", remedy)
     yield finding
     if offline():
-        yield Finding("hub", "ok", "not asked: HF_HUB_OFFLINE is set; only what is cached is used")
+        detail = "not used, as HF_HUB_OFFLINE is set: only what is cached is there"
     else:
-        yield Finding("hub", "ok", "asked for models that are not cached")
+        detail = "models that are not cached are downloaded from it; not tried here"
+    yield Finding("hub", "ok", detail)
     yield _token(home)
     if importlib.util.find_spec("datasets") is None:
         remedy = f"needed only for data sets of the hub: {install_command('datasets')}"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -79,7 +80,7 @@ def init(
 ) -> None:
     """Write a study of your own from a few questions."""
     if path.exists() and not force:
-        raise ConfigurationError(Problem("is there already; --force writes over it", file=path))
+        raise ConfigurationError(Problem("exists already; --force overwrites it", file=path))
     if path.suffix not in (".yaml", ".yml"):
         raise ConfigurationError(Problem("must end in .yaml", file=path))
     if not defaults and not sys.stdin.isatty():
@@ -92,7 +93,8 @@ def init(
     write_text(path, text)
     study = load_study(path)
     print(f"{path}: {len(study.experiments)} experiments, {study.n_cycles} cycles each")
-    print(f"Next: llem plan {path}, then llem run {path}")
+    file = shlex.quote(str(path))
+    print(f"Next: llem plan {file}, then llem run {file}")
 
 
 def study_text(answers: Mapping[str, str], path: Path) -> str:
@@ -100,7 +102,7 @@ def study_text(answers: Mapping[str, str], path: Path) -> str:
     backend = answers["backend"]
     key = names_of(backend).requests_at_once
     return TEMPLATE.format(
-        file=path,
+        file=shlex.quote(str(path)),
         name=path.stem if _PLAIN.fullmatch(path.stem) else json.dumps(path.stem),
         model=answers["model"],
         weights=WEIGHTS if _only_an_architecture(answers["model"]) else "",

@@ -50,7 +50,7 @@ def plan_lines(plan: Plan, profile: str | None, notify: NotifyConfig | None) -> 
     request = job_request(profile)
     forecast = forecast_for(request)
     yield describe_plan(plan, forecast.estimates)
-    yield "Memory, at the least:"
+    yield "Memory needed:"
     configs = {run.experiment: run.config for run in plan.runs}
     yield from forecast.memory_lines(configs.values())
     if request is not None:

@@ -1,9 +1,10 @@
 """``llem report``: the tables and the page, made again from what is there."""
 
-from llenergymeasure.cli.output import StudyArgument
+from llenergymeasure.cli.output import StudyArgument, note
 from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.files import locked
 from llenergymeasure.plan import Plan
+from llenergymeasure.report.wording import counted
 from llenergymeasure.results.whole import is_whole
 from llenergymeasure.workflow.open_study import OWNER
 
@@ -19,7 +20,9 @@ def report(study: StudyArgument = None) -> None:
     folder = study_folder(study)
     with locked(folder.lock, OWNER):
         runs = Plan.read(folder.plan).runs
-        partial = any(not is_whole(folder.run(run.experiment, run.cycle)) for run in runs)
-        write_tables(folder.path, partial=partial)
-        write_report(folder.path, partial=partial)
+        done = sum(is_whole(folder.run(run.experiment, run.cycle)) for run in runs)
+        write_tables(folder.path, partial=done < len(runs))
+        write_report(folder.path, partial=done < len(runs))
+    if done < len(runs):
+        note(f"{done} of {counted(len(runs), 'run')} completed; the report names the others")
     print(folder.path / PAGE_NAME)

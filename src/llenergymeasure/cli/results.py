@@ -19,6 +19,7 @@ from llenergymeasure.results.reading import read_result
 from llenergymeasure.screen import printable
 from llenergymeasure.workflow.cluster import left_jobs, waiting
 from llenergymeasure.workflow.manifest import count, precision_of, states
+from llenergymeasure.workflow.progress import phase_in_words
 from llenergymeasure.workflow.stopping import precision
 
 PLAIN_METRICS = {
@@ -55,12 +56,25 @@ def status(
         print(reached)
     for line in _queued(folder):
         print(line)
-    for run in runs:
-        if run["status"] in {"failed", "interrupted", "lost"}:
-            where = folder.run(run["experiment"], run["cycle"]).path
-            print(f"  {where}: {run['status']}: {run['error_class']}: {run['error_message']}")
+    for line in _under_way_or_without_result(plan, folder, runs):
+        print(line)
     for note, of in distinct(_notes(folder, runs)):
         print(printable(f"  Note: {note}" + (f" ({of} runs)" if of > 1 else "")))
+
+
+def _under_way_or_without_result(
+    plan: Plan, folder: StudyFolder, runs: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """Yield what each current run does, and how each that left no result ended and where."""
+    for run in runs:
+        label = plan.label(plan.run(run["experiment"], run["cycle"]))
+        if run["status"] == "running":
+            yield f"  {label}: {phase_in_words(run['phase'] or 'starting')}"
+        elif run["status"] in {"failed", "interrupted", "lost"}:
+            yield f"  {label}: {run['status']}: {run['error_class']}: {run['error_message']}"
+            log = folder.run(run["experiment"], run["cycle"]).log
+            if log.is_file():
+                yield f"    log: {log}"
 
 
 def _notes(folder: StudyFolder, runs: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
@@ -132,4 +146,13 @@ def results(
     else:
         from llenergymeasure.report.text import groups_text
 
-        print(groups_text(table, groups, str(averaged)))
+        labels = _labels(folders) if "experiment" in groups else None
+        print(groups_text(table, groups, str(averaged), labels))
+
+
+def _labels(folders: Sequence[Path]) -> dict[str, str]:
+    """Return the settings by which each experiment of these studies goes."""
+    labels: dict[str, str] = {}
+    for folder in folders:
+        labels |= Plan.read(StudyFolder(folder).plan).labels
+    return labels

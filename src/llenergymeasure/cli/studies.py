@@ -1,5 +1,6 @@
 """Which study a command is about: the one that is named, or the last one that was run."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def study_folder(path: Path | None) -> StudyFolder:
     else:
         return _last(root)
     if not folder.plan.is_file():
-        message = f"no results yet in {folder.path}; `llem run {path}` makes them"
+        message = f"no results yet in {folder.path}; `llem run {shlex.quote(str(path))}` makes them"
         raise ConfigurationError(Problem(message, file=path))
     return folder
 

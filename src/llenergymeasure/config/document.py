@@ -1,6 +1,7 @@
 """A study file as written: its values, where each stands, and what it takes from its base."""
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -207,7 +208,8 @@ def _with_base(document: Document, above: tuple[Path, ...]) -> Document:
     if in_the_originals_format(document.values):
         message = (
             "is a study in the format of LLenergyMeasure 0.6 or later, which is another than that "
-            f"of v1.19; `llem convert {document.file or 'OLD.yaml'} > new.yaml` rewrites it"
+            f"of v1.19; `llem convert {shlex.quote(str(document.file or 'OLD.yaml'))} > new.yaml` "
+            "rewrites it"
         )
         raise ConfigurationError(Problem(message, file=document.file))
     base = document.values.get("base")

@@ -180,7 +180,7 @@ def _siblings(
     prefix: tuple[str, ...], also: tuple[str, ...], root: type[BaseModel]
 ) -> tuple[str, ...]:
     if not prefix:
-        return (*root.model_fields, *also)
+        return tuple(dict.fromkeys((*root.model_fields, *also)))  # a study has its own of some
     field = field_at(prefix, root)
     models = submodels(field.annotation) if field is not None else []
     if models and issubclass(models[0], EngineSection):

@@ -80,7 +80,7 @@ def hold_against(card: Channel, meter: Readings, known: Surely) -> Held:
         lag = align(power_knots(meter), [knots], _FOLLOWS)
     except NotAlignedError as error:
         slow = meter.spacing_s > _SLOW_S
-        why = f"; it is slow, renewed each {meter.spacing_s:.3g} s" if slow else ""
+        why = f"; it is slow, updated every {meter.spacing_s:.3g} s" if slow else ""
         raise MeterError(f"the meter cannot be aligned with the card: {error}{why}") from error
     if lag.lag_s < -lag.u95_s:
         notes.append(

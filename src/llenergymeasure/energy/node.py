@@ -251,7 +251,7 @@ def _notes(channel: Channel, window: tuple[int, int], aligned: Alignment) -> lis
     renewed_s = float(np.median(np.diff(knots.t_s[_changes(knots)]))) if len(knots) > 3 else 0.0
     window_s = (window[1] - window[0]) / NS_PER_S
     if renewed_s * _SLOW_WINDOWS > window_s:
-        notes.append(f"the meter is slow: renewed each {renewed_s:.3g} s, for {window_s:.3g} s")
+        notes.append(f"the meter is slow: updated every {renewed_s:.3g} s, for {window_s:.3g} s")
     if aligned.lag_s < -aligned.u95_s:
         notes.append(f"the meter's clock is behind by {-aligned.lag_s:.2f} s at least")
     return notes

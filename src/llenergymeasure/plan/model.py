@@ -14,7 +14,7 @@ from llenergymeasure.units import BackendName, RunnerName
 
 PLAN_VERSION = 1
 
-_PLAIN_VALUES = ("backend", "model", "precision")
+PLAIN_VALUES = ("model", "backend", "precision")
 """Settings whose values need no name."""
 
 
@@ -97,10 +97,10 @@ class Plan:
 
     def label(self, run: PlannedRun) -> str:
         """Return a run's name for people: its settings and its cycle."""
-        return f"{self._labels[run.experiment]}, cycle {run.cycle}"
+        return f"{self.labels[run.experiment]}, cycle {run.cycle}"
 
     @cached_property
-    def _labels(self) -> dict[str, str]:
+    def labels(self) -> dict[str, str]:
         """The settings in which each experiment differs from another one, as in the report."""
         varied = {
             run.experiment: {"backend": run.backend, **dict(leaves(run.swept))} for run in self.runs
@@ -110,10 +110,8 @@ class Plan:
             key for key in keys if len({_dump(each.get(key)) for each in varied.values()}) > 1
         ]
         return {
-            run.experiment: " · ".join(
-                _named(key, varied[run.experiment][key])
-                for key in differing
-                if varied[run.experiment].get(key) is not None
+            run.experiment: settings_label(
+                {key: varied[run.experiment].get(key) for key in differing}
             )
             or str(run.config.get("model", run.experiment))
             for run in self.runs
@@ -225,9 +223,14 @@ def sections_of(stored: Mapping[str, Any]) -> Mapping[str, Any]:
     return stored.get("sections") or {name: stored[name] for name in apart if stored.get(name)}
 
 
+def settings_label(settings: Mapping[str, Any]) -> str:
+    """Return the settings that have a value, by their dotted names, as one line for people."""
+    return " · ".join(_named(key, value) for key, value in settings.items() if value is not None)
+
+
 def _named(key: str, value: Any) -> str:
     text = value if isinstance(value, str) else _dump(value)
-    return text if key in _PLAIN_VALUES else f"{key.rpartition('.')[2]}={text}"
+    return text if key in PLAIN_VALUES else f"{key.rpartition('.')[2]}={text}"
 
 
 def _dump(value: Any) -> str:

@@ -29,7 +29,12 @@ _RECORD = (
     "Its files were removed or damaged after it completed: bring them back, or delete the run's "
     "folder and run the study again."
 )
+_JOB = (
+    "Nothing was measured: run the study again. If it happens twice, look at the log of the job "
+    "itself, which snakemake.log in the study's folder names."
+)
 _BY_CLASS = {
+    "NeverBegan": _JOB,
     "RecordGone": _RECORD,
     "DamagedRecord": _RECORD,
     "OutOfMemoryError": _MEMORY,

@@ -181,7 +181,7 @@ def _failures(found: Sequence[Failure], study_dir: Path | None) -> str:
     for failure in found[:LISTED_FAILURES]:
         lines.append(f"  {counted(len(failure.runs), 'run')} {plain(failure.reason, 240)}")
         lines.append(f"    what to do: {failure.advice}")
-        if failure.status == "missing":
+        if failure.status == "missing" or failure.error_class == "NeverBegan":
             continue
         for experiment, cycle in failure.runs[:LISTED_RUNS]:
             lines.append(f"    log: {folder.run(experiment, cycle).log}")
@@ -194,15 +194,19 @@ def _failures(found: Sequence[Failure], study_dir: Path | None) -> str:
     return "\n".join(lines)
 
 
-def groups_text(table: pa.Table, group_by: Sequence[str], metric: str) -> str:
+def groups_text(
+    table: pa.Table, group_by: Sequence[str], metric: str, labels: Mapping[str, str] | None = None
+) -> str:
     """Return one line a group: its values, its mean with interval, and what is not in it.
 
     Args:
         table: what :func:`llenergymeasure.analysis.pooling.summarise_by` found.
         group_by: the columns that make a group.
         metric: the column averaged.
+        labels: the settings of each experiment, where they are grouped by it.
     """
-    header = [*group_by, "experiments", "n", "mean", "95 % interval", "not in it"]
+    settings = [] if labels is None else ["settings"]
+    header = [*group_by, *settings, "experiments", "n", "mean", "95 % interval", "not in it"]
     lines = [header]
     for row in table.to_pylist():
         mean, low, high = AS_IS.of(row, metric)
@@ -218,6 +222,11 @@ def groups_text(table: pa.Table, group_by: Sequence[str], metric: str) -> str:
         lines.append(
             [
                 *(NOTHING if row[n] is None else plain(row[n], GROUP_LIMIT) for n in group_by),
+                *(
+                    []
+                    if labels is None
+                    else [plain(labels.get(row["experiment"], NOTHING), GROUP_LIMIT)]
+                ),
                 str(row["experiments"]),
                 str(row["n"]),
                 mean_text(mean, low, high),
@@ -227,9 +236,10 @@ def groups_text(table: pa.Table, group_by: Sequence[str], metric: str) -> str:
                 ", ".join(others) or NOTHING,
             ]
         )
-    experiments = len(group_by)
+    experiments = header.index("experiments")
     left = (*range(experiments), len(header) - 2, len(header) - 1)
-    return f"Means of {metric}\n\n{aligned(lines, left, spare=(experiments,))}"
+    ids = () if labels is None else (header.index("experiment"),)
+    return f"Means of {metric}\n\n{aligned(lines, left, spare=(experiments, *ids))}"
 
 
 def _ascii(text: str) -> str:

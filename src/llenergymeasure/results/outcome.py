@@ -72,6 +72,13 @@ def read_outcome(path: Path) -> Outcome:
         content = read_bytes(path)
     except FileNotFoundError:
         return _lost("NoOutcome", "the run left no outcome file")
+    if not content.strip() and not RunFolder(path.parent).attempts.exists():
+        # Snakemake touches the log of a job that failed; a run writes to its attempts first.
+        return _lost(
+            "NeverBegan",
+            "the run never began: its job was cancelled while it waited, or its container did not "
+            "start",
+        )
     if not content.strip():
         return _lost("NoOutcome", "the outcome file is empty: the run ended before its first word")
     try:

@@ -157,7 +157,7 @@ class Progress:
             if phase is not None and phase[0] != self._phases.get(key):
                 self._phases[key] = phase[0]
                 place, left = self._total - len(self._open) + 1, self.left()
-                told = f"[{place}/{self._total}] {self.plan.label(run)}: {_words(phase[0])}"
+                told = f"[{place}/{self._total}] {self.plan.label(run)}: {phase_in_words(phase[0])}"
                 lines.append(told if left is None else f"{told}; {left} left")
         return lines
 
@@ -204,7 +204,7 @@ class Progress:
         seconds = (time.monotonic_ns() - phase[1]) / NS_PER_S
         # On another machine's clock the difference means nothing.
         since = f" {seconds:.0f} s" if 0 <= seconds < 86_400 else ""
-        return f"{self.plan.label(run)}: {_words(phase[0])}{since}"
+        return f"{self.plan.label(run)}: {phase_in_words(phase[0])}{since}"
 
     def _phase(self, run: PlannedRun) -> tuple[str, int] | None:
         """Return the phase that a run is in and when it began."""
@@ -237,7 +237,8 @@ class Progress:
         return f"{outcome.status}{where}: {error.class_}: {message[0] if message else ''}"
 
 
-def _words(phase: str) -> str:
+def phase_in_words(phase: str) -> str:
+    """Return what a run does in a phase."""
     return PHASE_NAMES.get(phase, phase.replace("_", " "))
 
 
