@@ -53,7 +53,7 @@ def write_study(
 
 @contextlib.contextmanager
 def not_drawn() -> Iterator[None]:
-    """Leave figures empty: drawing them is nearly all of a page's time."""
+    """Leave figures empty: drawing them is most of a page's time."""
     with (
         patch("vl_convert.vegalite_to_svg", lambda *_, **__: "<svg></svg>"),
         patch("vl_convert.svg_to_pdf", lambda _: b"%PDF"),

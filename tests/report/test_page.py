@@ -68,7 +68,7 @@ class Page(html.parser.HTMLParser):
 
 
 def report(folder, *, partial=False, drawn=False):
-    """Write a report and read its page; nearly all of its time goes into drawing its figures."""
+    """Write a report and read its page; most of its time goes into drawing its figures."""
     write_tables(folder, partial=partial)
     with contextlib.nullcontext() if drawn else not_drawn():
         write_report(folder, partial=partial)
