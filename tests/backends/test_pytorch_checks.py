@@ -13,6 +13,7 @@ from llenergymeasure.backends.pytorch import checks
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.installation import install_command
 from nvml_sim import sim
+from support.forks import run_forked
 from support.recording import card_environment, uuid
 
 HOPPER, TURING = (9, 0), (7, 5)
@@ -210,6 +211,7 @@ def test_bfloat16_is_looked_for_on_the_card_that_is_meant(
         f"config = ExperimentConfig.model_validate({study!r})\n"
         "print([each.message for each in checks.find_problems(config)])"
     )
-    done = sim.run_python(source, card_environment(tmp_path, cards, **more))
+    imported = ("llenergymeasure.backends.pytorch.checks", "pynvml")
+    done = run_forked(source, card_environment(tmp_path, cards, **more), modules=imported)
     assert done.returncode == 0, done.stderr
     assert ("has no bfloat16" in done.stdout) == refused

@@ -14,6 +14,7 @@ import pytest
 
 from llenergymeasure.recording.samples import read_samples
 from nvml_sim import sim
+from support.forks import run_forked
 from support.recording import card_environment, uuid
 from support.studies import wait_for
 
@@ -52,9 +53,8 @@ def meter(
     command: Sequence[str], variables: Mapping[str, str], **options: Any
 ) -> "subprocess.CompletedProcess[str]":
     """Meter a command to its end."""
-    with start(command, variables, **options) as process:
-        out, err = process.communicate(timeout=120)
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
+    told = json.dumps(options, default=str)
+    return run_forked(METER, variables, told, *command, modules=("llenergymeasure.cli.meter",))
 
 
 @pytest.fixture

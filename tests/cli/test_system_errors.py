@@ -11,10 +11,12 @@ from typing import IO, Any
 
 import pytest
 
+from cli.commands import called
 from llenergymeasure.files import locked
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.workload.load_study import load_study
+from report.studies import not_drawn
 from results.synthetic import make_result, write_result
 from support.studies import ROOT, SERVED, environment, llem, write_study
 
@@ -99,11 +101,14 @@ def test_a_cache_of_snakemake_s_that_cannot_be_written(tmp_path: Path) -> None:
     assert not list((tmp_path / "results").glob("*/runs/*"))
 
 
-def test_a_report_that_cannot_be_written_by_command(study: Path) -> None:
+def test_a_report_that_cannot_be_written_by_command(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (study / "figures").write_text("in the way")
-    done = llem(study, "report", str(study))
-    assert done.returncode == 1
-    assert done.stderr == f"llem: {study}/figures: Not a directory\n"
+    with not_drawn():
+        done = called(monkeypatch, capsys, "report", str(study))
+    assert done.code == 1
+    assert done.err == f"llem: {study}/figures: Not a directory\n"
 
 
 @pytest.mark.slow
@@ -129,14 +134,19 @@ def test_a_study_in_use_is_left_as_it_is(study: Path, tmp_path: Path) -> None:
     assert (study / ".call.json").read_text() == "{}"
 
 
-def test_tables_that_were_not_made_yet_are_no_difference(study: Path, tmp_path: Path) -> None:
+def test_tables_that_were_not_made_yet_are_no_difference(
+    study: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     file = write_study(tmp_path, execution={"n_cycles": 2})
     StudyFolder(study).plan.write_bytes(make_plan(load_study(file)).to_json_bytes())
     for path in StudyFolder(study).path.glob("runs/*/1/*"):
         path.unlink()
-    done = llem(tmp_path, "verify", str(study), "--json")
-    assert (done.returncode, json.loads(done.stdout)["differences"]) == (0, [])
-    assert json.loads(done.stdout)["missing"] == 2
+    done = called(monkeypatch, capsys, "verify", str(study), "--json")
+    assert (done.code, json.loads(done.out)["differences"]) == (0, [])
+    assert json.loads(done.out)["missing"] == 2
 
 
 @pytest.mark.slow

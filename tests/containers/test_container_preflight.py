@@ -111,20 +111,34 @@ FATAL:   while extracting /a.sif: root filesystem extraction failed: extract com
 FATAL ERROR: Can't find a valid SQUASHFS superblock on /a.sif
 : exit status 1
 """
+COLOURED = """INFO:    Converting SIF file
+\033[31mFATAL:\033[0m   while extracting a.sif: extract command failed
+: exit status 1
+"""
 
 
+@pytest.mark.parametrize(
+    ("printed", "reason"),
+    [
+        (CUT, "Can't find a valid SQUASHFS superblock"),
+        (COLOURED, "while extracting a.sif: extract command failed : exit status 1"),
+    ],
+)
 def test_apptainer_s_reason_is_said_whole(
-    surroundings: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    surroundings: Surroundings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    printed: str,
+    reason: str,
 ) -> None:
     """Its last line alone may say nothing: a cut image ends in ``: exit status 1``."""
     command = tmp_path / "apptainer"
-    command.write_text(f"#!/bin/sh\ncat >&2 <<'CUT'\n{CUT}CUT\nexit 255\n")
+    command.write_text(f"#!/bin/sh\ncat >&2 <<'CUT'\n{printed}CUT\nexit 255\n")
     command.chmod(0o755)
     monkeypatch.setattr(apptainer, "apptainer_command", lambda: str(command))
     image = tmp_path / "a.sif"
     image.write_bytes(b"cut")
-    told = _one(check_apptainer("pytorch", SifImage(str(image)), surroundings))
-    assert "Can't find a valid SQUASHFS superblock" in told
+    assert reason in _one(check_apptainer("pytorch", SifImage(str(image)), surroundings))
 
 
 def test_no_docker(surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:

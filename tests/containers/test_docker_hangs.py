@@ -234,19 +234,3 @@ def test_what_another_machine_runs_on_a_shared_daemon_is_left_alone(
         monkeypatch.setenv(name, value)
     (fake / "left").write_text(running)
     assert docker.abandoned(docker.Engine(str(fake / "docker"))) == left
-
-
-def test_apptainers_reason_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = tmp_path / "apptainer"
-    command.write_text(
-        "#!/bin/sh\necho 'INFO:    Converting SIF file' >&2\n"
-        "printf '\\033[31mFATAL:\\033[0m   while extracting a.sif: extract command failed\\n' >&2\n"
-        "echo ': exit status 1' >&2\nexit 255\n"
-    )
-    command.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    (tmp_path / "a.sif").touch()
-    surroundings = Surroundings.of([], tmp_path / "results")
-    image = container_checks.SifImage(str(tmp_path / "a.sif"))
-    (problem,) = container_checks.check_apptainer("pytorch", image, surroundings)
-    assert "while extracting a.sif: extract command failed : exit status 1" in problem.message

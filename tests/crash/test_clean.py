@@ -5,15 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cli.commands import Said, called
 from llenergymeasure.files import locked
 from llenergymeasure.results.layout import RUN_VARIABLE, StudyFolder
 from results.synthetic import make_plan, write_complete_study, write_outcome
-from support.studies import llem
 
+Clean = Callable[..., Said]
 CONFIGS = [{"model": "tiny-llama", "n": n} for n in (1, 2)]
 
 
@@ -34,91 +36,103 @@ def study(tmp_path: Path) -> StudyFolder:
     return StudyFolder(folder)
 
 
-def _names(folder: Path) -> list[str]:
-    done = llem(folder, "clean", "--json")
-    assert done.returncode == 0, done.stderr
-    return sorted(Path(each["name"]).name for each in json.loads(done.stdout))
+@pytest.fixture
+def clean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Clean:
+    """Calls ``llem clean`` where the study's results are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LLEM_OUTPUT_DIR", raising=False)
+    return lambda *arguments: called(monkeypatch, capsys, "clean", *arguments)
 
 
-def test_shows_first_and_removes_when_told(study: StudyFolder) -> None:
-    at = study.path.parents[1]
+def _names(clean: Clean) -> list[str]:
+    done = clean("--json")
+    assert done.code == 0, done.err
+    return sorted(Path(each["name"]).name for each in json.loads(done.out))
+
+
+def test_shows_first_and_removes_when_told(study: StudyFolder, clean: Clean) -> None:
     finished = {path: path.read_bytes() for path in study.path.glob("runs/*/*/result.json")}
     expected = [".result.json.abc.part", "run.parquet", "samples.arrows", "samples.parquet", "work"]
-    assert _names(at) == expected
-    shown = llem(at, "clean")
-    assert shown.returncode == 0
-    assert "half of a result" in shown.stdout
-    assert "--yes" in shown.stdout
-    assert _names(at) == expected
-    assert llem(at, "clean", "results/small", "--yes").returncode == 0
-    assert _names(at) == []
+    assert _names(clean) == expected
+    shown = clean()
+    assert shown.code == 0
+    assert "half of a result" in shown.out
+    assert "--yes" in shown.out
+    assert _names(clean) == expected
+    assert clean("results/small", "--yes").code == 0
+    assert _names(clean) == []
     assert {path: path.read_bytes() for path in finished} == finished
     assert len(list(study.path.glob("runs/*/*/run.parquet"))) == len(finished)
     assert len(list(study.path.glob("runs/*/*/outcome.json"))) == 1
 
 
-def test_what_was_measured_whole_stays_for_the_next_call(study: StudyFolder) -> None:
-    at = study.path.parents[1]
+def test_what_was_measured_whole_stays_for_the_next_call(study: StudyFolder, clean: Clean) -> None:
     for work in study.path.glob("runs/*/*/work"):
         (work / "engine.json").write_text("{}")
-    assert _names(at) == []
+    assert _names(clean) == []
 
 
-def test_the_user_s_own_results_folder_is_looked_into(study: StudyFolder) -> None:
+def test_the_user_s_own_results_folder_is_looked_into(
+    study: StudyFolder, clean: Clean, monkeypatch: pytest.MonkeyPatch
+) -> None:
     at = study.path.parents[1]
     (at / "results").rename(at / "mine")
-    done = llem(at, "clean", "--json", variables={"LLEM_OUTPUT_DIR": str(at / "mine")})
-    assert "work" in [Path(each["name"]).name for each in json.loads(done.stdout)]
+    monkeypatch.setenv("LLEM_OUTPUT_DIR", str(at / "mine"))
+    done = clean("--json")
+    assert "work" in [Path(each["name"]).name for each in json.loads(done.out)]
 
 
-def test_a_run_at_work_is_passed_over(study: StudyFolder) -> None:
+def test_a_run_at_work_is_passed_over(study: StudyFolder, clean: Clean) -> None:
     outcome = next(study.path.glob("runs/*/*/outcome.json"))
     alive = {"status": "running", "host": os.uname().nodename, "pid": os.getpid()}
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     outcome.write_text(json.dumps({**alive, "boot_id": boot}))
-    assert _names(study.path.parents[1]) == []
+    assert _names(clean) == []
 
 
-def test_a_study_at_work_is_refused(study: StudyFolder) -> None:
+def test_a_study_at_work_is_refused(study: StudyFolder, clean: Clean) -> None:
     with locked(study.lock, "a workflow"):
-        done = llem(study.path.parents[1], "clean", "results/small", "--yes")
-    assert done.returncode != 0
-    assert "in use by a workflow" in done.stderr
+        done = clean("results/small", "--yes")
+    assert done.code != 0
+    assert "in use by a workflow" in done.err
 
 
-def test_a_server_that_outlived_its_run_is_ended(study: StudyFolder) -> None:
+def test_a_server_that_outlived_its_run_is_ended(study: StudyFolder, clean: Clean) -> None:
     run = next(study.path.glob("runs/*/*/outcome.json")).parent
     variables = {**os.environ, RUN_VARIABLE: str(run)}
     program = [sys.executable, "-c", "import time; time.sleep(300)"]
     with subprocess.Popen(program, env=variables) as server:
         try:
-            at = study.path.parents[1]
-            listed = json.loads(llem(at, "clean", "--json").stdout)
+            listed = json.loads(clean("--json").out)
             found = [each["name"] for each in listed if each["kind"] == "process"]
             assert len(found) == 1
             assert found[0].startswith(f"{server.pid} ")
-            assert llem(at, "clean", "--yes").returncode == 0
+            assert clean("--yes").code == 0
             assert server.wait(10) == -signal.SIGTERM
         finally:
             server.kill()
 
 
-def test_locks_that_a_killed_snakemake_left_on_this_study_go(study: StudyFolder) -> None:
+def test_locks_that_a_killed_snakemake_left_on_this_study_go(
+    study: StudyFolder, clean: Clean
+) -> None:
     at = study.path.parents[1]
     locks = at / ".snakemake" / "locks"
     locks.mkdir(parents=True)
     (locks / "0.output.lock").write_text("results/small/runs.parquet\n")
     (locks / "1.output.lock").write_text("elsewhere/table.csv\n")
-    assert llem(at, "clean", "results/small", "--yes").returncode == 0
+    assert clean("results/small", "--yes").code == 0
     assert [path.name for path in locks.iterdir()] == ["1.output.lock"]
 
 
-def test_where_nothing_is_left_it_says_so(tmp_path: Path) -> None:
+def test_where_nothing_is_left_it_says_so(tmp_path: Path, clean: Clean) -> None:
     folder = tmp_path / "results" / "small"
     plan = make_plan(CONFIGS, ["n"])
     write_complete_study(folder, plan)
-    done = llem(tmp_path, "clean")
-    assert (done.returncode, done.stdout) == (0, "Nothing is left behind.\n")
+    done = clean()
+    assert (done.code, done.out) == (0, "Nothing is left behind.\n")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +143,7 @@ def test_where_nothing_is_left_it_says_so(tmp_path: Path) -> None:
     ],
 )
 def test_without_a_cluster_no_job_is_sought_and_a_silent_one_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, code: int
+    tmp_path: Path, clean: Clean, monkeypatch: pytest.MonkeyPatch, said: str, code: int
 ) -> None:
     write_complete_study(tmp_path / "results" / "small", make_plan(CONFIGS, ["n"]))
     squeue = tmp_path / "bin" / "squeue"
@@ -137,6 +151,6 @@ def test_without_a_cluster_no_job_is_sought_and_a_silent_one_is_an_error(
     squeue.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", str(squeue.parent), prepend=os.pathsep)
-    done = llem(tmp_path, "clean")
-    assert done.returncode == code, done.stderr
-    assert (said in done.stderr) == (code != 0)
+    done = clean()
+    assert done.code == code, done.err
+    assert (said in done.err) == (code != 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -81,28 +81,39 @@ SENSORS = {
 
 
 def hold_against_the_truth(
-    reader: Reader, clock: sim.SteppedClock, device: sim.Device, moments_ms: Iterable[float]
+    reader: Reader,
+    clock: sim.SteppedClock,
+    devices: Sequence[sim.Device],
+    moments_ms: Iterable[float],
 ) -> None:
     """Power by both channels and the counter, at each moment; the clock may also go back."""
-    start_ns, sensor = clock.now_ns, device.sensor
+    start_ns = clock.now_ns
     for moment_ms in moments_ms:
         elapsed_ns = round(moment_ms * 1_000_000)
         clock.set(start_ns + elapsed_ns)
-        average, instant = (v["number"] for v in reader.fields(POWER_AVERAGE, POWER_INSTANT))
-        assert instant == pytest.approx(device.shown_power_mw(elapsed_ns), abs=1)
-        true_mw = device.shown_power_mw(elapsed_ns, sensor.average_window_ms)
-        assert average == reader.power_mw() == pytest.approx(true_mw, abs=1)
-        apart = abs(reader.energy_mj() - device.counter_mj(elapsed_ns))
-        if sensor.counter_wrap_mj:  # the rounding of a tie may wrap
-            apart = min(apart, sensor.counter_wrap_mj - apart)
-        assert apart <= 1
+        for place, device in enumerate(devices):
+            hold_one_against_the_truth(reader, place, device, elapsed_ns)
+
+
+def hold_one_against_the_truth(
+    reader: Reader, place: int, device: sim.Device, elapsed_ns: int
+) -> None:
+    sensor = device.sensor
+    fields = reader.fields(POWER_AVERAGE, POWER_INSTANT, device=place)
+    average, instant = (field["number"] for field in fields)
+    assert instant == pytest.approx(device.shown_power_mw(elapsed_ns), abs=1), device.name
+    true_mw = pytest.approx(device.shown_power_mw(elapsed_ns, sensor.average_window_ms), abs=1)
+    assert average == reader.power_mw(place) == true_mw, device.name
+    apart = abs(reader.energy_mj(place) - device.counter_mj(elapsed_ns))
+    if sensor.counter_wrap_mj:  # the rounding of a tie may wrap
+        apart = min(apart, sensor.counter_wrap_mj - apart)
+    assert apart <= 1, device.name
 
 
 @pytest.mark.parametrize("step", [1, -1], ids=["on", "back"])
-@pytest.mark.parametrize("sensor", SENSORS.values(), ids=SENSORS)
-def test_readings_equal_the_exact_ones(open_reader, clock, sensor: sim.Sensor, step: int) -> None:
-    device = sim.Device(power_w=RAMP, sensor=sensor)
-    hold_against_the_truth(open_reader(device), clock, device, MOMENTS_MS[::step])
+def test_readings_equal_the_exact_ones(open_reader, clock, step: int) -> None:
+    devices = [sim.Device(power_w=RAMP, sensor=SENSORS[name], name=name) for name in SENSORS]
+    hold_against_the_truth(open_reader(sim.Trace(devices)), clock, devices, MOMENTS_MS[::step])
 
 
 def stalls() -> st.SearchStrategy[list[tuple[float, float, str]]]:
@@ -113,45 +124,50 @@ def stalls() -> st.SearchStrategy[list[tuple[float, float, str]]]:
     return st.builds(lambda of, end: [(a / 1000, b / 1000, end) for a, b in of], pairs, ends)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+def devices() -> st.SearchStrategy[sim.Device]:
+    points = st.lists(st.tuples(st.floats(0, 20), st.floats(0, 1000)), min_size=1, max_size=30)
+    return st.builds(
+        sim.Device,
+        power_w=points.map(lambda points: sorted(points, key=lambda point: point[0])),
+        sensor=st.builds(
+            sim.Sensor,
+            update_ms=st.integers(10, 500),
+            phase_ms=st.integers(-500, 500),
+            window_ms=st.integers(0, 1500),
+            gain=st.floats(0.5, 1.5),
+            offset_w=st.floats(-50, 50),
+            power_skip=st.floats(0, 0.9),
+            zero_every=st.integers(0, 5),
+            counter_update_ms=st.integers(10, 500),
+            counter_phase_ms=st.integers(-500, 500),
+            counter_from=st.sampled_from(["true", "samples", "own_samples"]),
+            counter_lag_ms=st.integers(0, 700),
+            counter_sample_ms=st.integers(20, 500),
+            counter_sample_phase_ms=st.integers(-500, 500),
+            counter_window_ms=st.integers(0, 600),
+            counter_gain=st.floats(0.5, 1.5),
+            counter_jitter_ms=st.integers(0, 5),
+            counter_skip=st.floats(0, 0.9),
+            counter_start_mj=st.integers(0, 10**9),
+            counter_wrap_mj=st.none() | st.integers(1000, 10**7),
+            counter_resets_s=st.lists(st.integers(0, 20).map(float), max_size=3).map(sorted),
+            counter_jumps=st.lists(
+                st.tuples(st.integers(0, 20), st.integers(-1000, 1000)), max_size=4
+            ).map(sorted),
+            counter_stalls=stalls(),
+        ),
+    )
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    points=st.lists(st.tuples(st.floats(0, 20), st.floats(0, 1000)), min_size=1, max_size=30).map(
-        lambda points: sorted(points, key=lambda point: point[0])
-    ),
-    sensor=st.builds(
-        sim.Sensor,
-        update_ms=st.integers(10, 500),
-        phase_ms=st.integers(-500, 500),
-        window_ms=st.integers(0, 1500),
-        gain=st.floats(0.5, 1.5),
-        offset_w=st.floats(-50, 50),
-        power_skip=st.floats(0, 0.9),
-        zero_every=st.integers(0, 5),
-        counter_update_ms=st.integers(10, 500),
-        counter_phase_ms=st.integers(-500, 500),
-        counter_from=st.sampled_from(["true", "samples", "own_samples"]),
-        counter_lag_ms=st.integers(0, 700),
-        counter_sample_ms=st.integers(20, 500),
-        counter_sample_phase_ms=st.integers(-500, 500),
-        counter_window_ms=st.integers(0, 600),
-        counter_gain=st.floats(0.5, 1.5),
-        counter_jitter_ms=st.integers(0, 5),
-        counter_skip=st.floats(0, 0.9),
-        counter_start_mj=st.integers(0, 10**9),
-        counter_wrap_mj=st.none() | st.integers(1000, 10**7),
-        counter_resets_s=st.lists(st.integers(0, 20).map(float), max_size=3).map(sorted),
-        counter_jumps=st.lists(
-            st.tuples(st.integers(0, 20), st.integers(-1000, 1000)), max_size=4
-        ).map(sorted),
-        counter_stalls=stalls(),
-    ),
+    devices=st.lists(devices(), min_size=4, max_size=4),
     moments_ms=st.lists(st.integers(0, 25_000), min_size=1, max_size=6),
 )
-def test_any_trace_and_sensor_read_exactly(tmp_path: Path, points, sensor, moments_ms) -> None:
+def test_any_trace_and_sensor_read_exactly(tmp_path: Path, devices, moments_ms) -> None:
     clock = sim.SteppedClock(tmp_path / "clock")
-    device = sim.Device(power_w=points, sensor=sensor)
-    with Reader(sim.environment(sim.Trace([device]).write(tmp_path), clock=clock)) as reader:
-        hold_against_the_truth(reader, clock, device, moments_ms)
+    with Reader(sim.environment(sim.Trace(devices).write(tmp_path), clock=clock)) as reader:
+        hold_against_the_truth(reader, clock, devices, moments_ms)
 
 
 def test_the_helpers_integral_is_the_plain_one() -> None:

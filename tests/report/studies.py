@@ -1,8 +1,10 @@
 """Studies on disk whose sentences are known: null, unpaired, of two meters, of one cycle."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from llenergymeasure.analysis.tables import read_table, write_tables
 from results.synthetic import GPU, make_plan, make_result, write_plan, write_result
@@ -47,6 +49,16 @@ def write_study(
     for run in plan["runs"]:
         write_result(folder, make_result(run, **made(run, place[run["experiment"]])))
     write_tables(folder, partial=False)
+
+
+@contextlib.contextmanager
+def not_drawn() -> Iterator[None]:
+    """Leave figures empty: drawing them is most of a page's time."""
+    with (
+        patch("vl_convert.vegalite_to_svg", lambda *_, **__: "<svg></svg>"),
+        patch("vl_convert.svg_to_pdf", lambda _: b"%PDF"),
+    ):
+        yield
 
 
 def table(folder: Path, name: str) -> list[dict[str, Any]]:

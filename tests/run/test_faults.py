@@ -84,22 +84,17 @@ def test_a_run_over_its_limit_is_ended(tmp_path: Path) -> None:
     assert start(tmp_path, spec={"timeout_s": 600}).process.wait(180) == 0
 
 
-def test_a_model_that_is_not_there_fails_before_loading(tmp_path: Path) -> None:
-    attempt = start(tmp_path, model="someone/absent")
-    assert attempt.process.wait(60) == 1
-    outcome = attempt.outcome()
-    assert outcome["status"] == "failed"
-    assert outcome["phase"] == "preflight"
-    assert "someone/absent" in outcome["error"]["message"]
-    assert "Traceback" not in outcome["log_tail"]
-
-
-def test_attempts_are_counted_and_kept(tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_fails_before_loading_in_attempts_that_are_kept(
+    tmp_path: Path,
+) -> None:
     for number in (1, 2):
         attempt = start(tmp_path, model="someone/absent")
-        attempt.process.wait(60)
-        (attempt.folder / "outcome.json").rename(tmp_path / f"outcome-{number}.json")
-        assert json.loads((tmp_path / f"outcome-{number}.json").read_text())["attempt"] == number
+        assert attempt.process.wait(60) == 1
+        outcome = attempt.outcome()
+        assert (outcome["status"], outcome["phase"]) == ("failed", "preflight")
+        assert outcome["attempt"] == number
+        assert "someone/absent" in outcome["error"]["message"]
+        assert "Traceback" not in outcome["log_tail"]
     lines = (attempt.folder / "attempts.jsonl").read_text().splitlines()
     assert [json.loads(line)["status"] for line in lines] == ["running", "failed"] * 2
 

@@ -9,6 +9,7 @@ import pytest
 
 from llenergymeasure.run.preflight.forecast import Forecast
 from nvml_sim import sim
+from support.forks import run_forked
 from support.recording import uuid
 from support.studies import llem, write_study
 
@@ -20,6 +21,7 @@ import json, sys
 from llenergymeasure.run.preflight.forecast import Forecast
 print("\\n".join(Forecast().memory_lines(json.loads(sys.argv[1]))))
 """
+IMPORTED = ("llenergymeasure.run.preflight.forecast", "numpy.random", "pynvml")
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +36,8 @@ def told(config: dict[str, Any], total_bytes: int, cards: int = 1) -> str:
         there = [sim.Device(name="Card", uuid=uuid(place), keys=keys) for place in range(cards)]
         variables = sim.environment(sim.Trace(there).write(Path(folder)))
         variables.pop("CUDA_VISIBLE_DEVICES", None)
-        done = sim.run_python(TELL, variables, json.dumps([{"backend": "pytorch", **config}]))
+        asked = json.dumps([{"backend": "pytorch", **config}])
+        done = run_forked(TELL, variables, asked, modules=IMPORTED)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

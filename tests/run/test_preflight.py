@@ -18,6 +18,7 @@ from llenergymeasure.workload.models.known import known_architecture
 from llenergymeasure.workload.models.resolve import ModelSource
 from llenergymeasure.workload.models.tiny import tiny_llama_folder
 from nvml_sim import sim
+from support.forks import run_forked
 
 UUID = "GPU-51b0cafe-0000-4000-8000-000000000000"
 GIB = 2**30
@@ -35,6 +36,12 @@ found = preflight(
 )
 print(json.dumps({**found.as_dict(), "cards": [card.uuid for card in found.cards]}))
 """
+IMPORTED = (
+    "llenergymeasure.run.preflight.checks",
+    "llenergymeasure.backends.pytorch.checks",
+    "numpy.random",
+    "pynvml",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +53,7 @@ def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def look(tmp_path: Path, library: Path) -> Any:  # noqa: ARG001 - builds it
-    """Looks at the cards given, in a process of its own, and returns what it found."""
+    """Looks at the cards given, in a process that sees them, and returns what it found."""
 
     def run(
         *cards: sim.Device,
@@ -66,7 +73,7 @@ def look(tmp_path: Path, library: Path) -> Any:  # noqa: ARG001 - builds it
             "folder": str(tmp_path / "run"),
             "run_pid": run_pid,
         }
-        done = sim.run_python(LOOK, variables, json.dumps(told))
+        done = run_forked(LOOK, variables, json.dumps(told), modules=IMPORTED)
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
         return found

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nvml_sim import sim
+from support.forks import run_forked
 
 UUID = "GPU-51b0cafe-0000-4000-8000-000000000000"
 
@@ -42,11 +43,12 @@ found = settle(
 )
 print(json.dumps(found))
 """
+IMPORTED = ("llenergymeasure.run.engine.settle", "llenergymeasure.config.protocol", "pynvml")
 
 
 @pytest.fixture
 def settled(tmp_path: Path, library: Path) -> Any:  # noqa: ARG001 - builds it
-    """Settles on the cards given, in a process of its own, and returns what came of it."""
+    """Settles on the cards given, in a process that sees them, and returns what came of it."""
 
     def run(
         *cards: sim.Device,
@@ -63,7 +65,7 @@ def settled(tmp_path: Path, library: Path) -> Any:  # noqa: ARG001 - builds it
             "gap_s": gap_s,
             "skip_at_s": skip_at_s,
         }
-        done = sim.run_python(SETTLE, variables, json.dumps(told))
+        done = run_forked(SETTLE, variables, json.dumps(told), modules=IMPORTED)
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
         return found

@@ -18,6 +18,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.models.resolve import resolve_model
 from nvml_sim import sim
+from support.forks import run_forked
 
 pytest.importorskip("tokenizers")
 
@@ -59,6 +60,12 @@ from llenergymeasure.config.experiment import ExperimentConfig
 config = ExperimentConfig.model_validate(json.loads(sys.argv[1]))
 print(json.dumps(environment(config)))
 """
+IMPORTED = (
+    "llenergymeasure.backends.registry",
+    "llenergymeasure.backends.tensorrt.build_cache",
+    "llenergymeasure.workload.prompts",
+    "pynvml",
+)
 
 
 @pytest.fixture
@@ -83,7 +90,7 @@ def told(variables: dict[str, str], **values: Any) -> dict[str, Any]:
         "dataset": {"input_len": 12, "output_len": 5},
         **values,
     }
-    done = sim.run_python(LOAD, variables, json.dumps(config))
+    done = run_forked(LOAD, variables, json.dumps(config), modules=IMPORTED)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
@@ -198,7 +205,7 @@ def test_a_cache_is_one_model_s_content_on_one_set_of_cards(
 
     def cache(**values: Any) -> dict[str, str]:
         config = {"backend": "tensorrt", "model": str(tmp_path / "model"), **values}
-        done = sim.run_python(CACHE, variables, json.dumps(config))
+        done = run_forked(CACHE, variables, json.dumps(config), modules=IMPORTED)
         assert done.returncode == 0, done.stderr
         found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
         return found
