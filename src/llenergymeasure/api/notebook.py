@@ -74,7 +74,7 @@ def _drawing(content: bytes) -> str | None:
         if each.tag not in _DRAWN or not _DRAWN_WITH.issuperset(each.attrib):
             return None
         each.tag = each.tag.removeprefix(_SVG)
-    # Written anew: a page's reader might find other elements in the text than XML does.
+    # Written again: a page's reader might find other elements in the text than XML does.
     return ElementTree.tostring(root, encoding="unicode")
 
 
