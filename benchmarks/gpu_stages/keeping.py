@@ -12,6 +12,23 @@ from llenergymeasure.files import load_json, write_text
 
 RESULTS = "results.json"
 
+ENDING = threading.Event()
+"""Is set once this process's stage was asked to end."""
+
+
+class StageEndedError(Exception):
+    """The stage was asked to end: it begins nothing more, and keeps what it has."""
+
+
+def go_on() -> None:
+    """Return where the stage may begin something.
+
+    Raises:
+        StageEndedError: it was asked to end.
+    """
+    if ENDING.is_set():
+        raise StageEndedError("the stage was asked to end")
+
 
 class Place:
     """Where one stage works and what it keeps.

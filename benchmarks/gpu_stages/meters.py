@@ -14,7 +14,7 @@ from typing import Any
 
 import llenergymeasure
 from gpu_stages.card import Setting, hold, make_work, pulse, simulated_busy
-from gpu_stages.keeping import Place, write_json
+from gpu_stages.keeping import Place, go_on, write_json
 from gpu_stages.studies import study_of
 
 WINDOWS = "windows.json"
@@ -54,6 +54,7 @@ class Meters:
     @contextmanager
     def window(self, name: str) -> Iterator[dict[str, Any]]:
         """Meter a block; the row that is given may be added to."""
+        go_on()
         path = self._place.kept / f"{re.sub('[^a-z0-9.]+', '-', name)}.parquet"
         row: dict[str, Any] = {"window": name, "samples": path.name}
         with llenergymeasure.meter(samples=path) as energy:
@@ -166,6 +167,7 @@ def _cost(place: Place, setting: Setting, generate: Generate, load: tuple[int, i
         for on in (True, False) if number % 2 else (False, True):
             with llenergymeasure.meter() if on else contextlib.nullcontext():
                 pair["on" if on else "off"] = _several(generate, load, setting.seconds(1.6))[1]
+            go_on()  # this one's recorder may have been asked to end too
         pairs.append(pair)
         ratios = [each["on"] / each["off"] for each in pairs]
         place.save(meter_cost_tokens_per_s=pairs, meter_on_over_off=ratios)

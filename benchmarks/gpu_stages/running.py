@@ -1,5 +1,6 @@
 """Running the stages: each a process of its own with a limit; what one does costs no other."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 import llenergymeasure
 from gpu_stages import meters, polling, studies
 from gpu_stages.card import ENTRY, ROOT, Setting
-from gpu_stages.keeping import RESULTS, Place, put_aside, read_json, write_json
+from gpu_stages.keeping import ENDING, RESULTS, Place, put_aside, read_json, write_json
 from llenergymeasure import processes
 
 OVER = "over its limit"
@@ -84,6 +85,7 @@ def validate(out: Path, wanted: Sequence[Stage], minutes: float) -> dict[str, An
             row = _skipped(stage, left_s)
             if row is None:
                 put_aside(out, stages, stage.name)
+                write_json(out / RESULTS, results)  # what is renamed has its row, come what may
                 row = _one(stage, Path(name) / stage.name, out, left_s)
             stages.setdefault(stage.name, row)
             write_json(out / RESULTS, results)
@@ -116,9 +118,10 @@ def _one(stage: Stage, work: Path, out: Path, left_s: float) -> dict[str, Any]:
             pass
         finally:
             processes.end_group(process, _GRACE_S)
+            with contextlib.suppress(OSError):
+                studies.keep_runs(place)
     row = {"exit": ended, "took_s": round(time.monotonic() - began, 1)}
     try:
-        studies.keep_runs(place)
         row |= place.load()
     except (OSError, ValueError) as error:
         row["error"] = f"what it found could not be kept: {error}"
@@ -141,8 +144,9 @@ def run_here(name: str, out: Path, work: Path, parent: int) -> None:
     """Run one stage in this process, which ends with it, or with the process ``parent``."""
     place = Place(work, out / name)
     processes.die_with(parent)
-    # Whoever asks this stage to end asks its children too: it goes on with what they have left.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    # Whoever asks this stage to end asks its children too: it goes on with what they have left,
+    # and begins nothing.
+    signal.signal(signal.SIGTERM, lambda *_: ENDING.set())
     code = 0
     try:
         next(stage for stage in STAGES if stage.name == name).run(place)

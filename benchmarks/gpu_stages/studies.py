@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from gpu_stages.card import ENTRY, Setting
-from gpu_stages.keeping import Place
+from gpu_stages.keeping import Place, go_on
 
 LLEM = (sys.executable, "-c", "from llenergymeasure.cli import main; main()")
 _STRANGER = (
@@ -71,6 +71,7 @@ def run_study(
     place: Place, name: str, study: dict[str, Any], *, limit_s: float | None = None
 ) -> None:
     """Run a study with ``llem run`` and keep what it says and how it ended."""
+    go_on()
     text = yaml.safe_dump({"name": name, **study}, sort_keys=False)
     for folder in (place.work, place.kept):
         (folder / f"{name}.yaml").write_text(text)

@@ -86,12 +86,17 @@ def safe_path() -> dict[str, str]:
 
     An empty entry of PYTHONPATH, as ``PYTHONPATH=$PYTHONPATH:…`` makes one, means that folder.
     """
-    named = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    return {SAFE_PATH_VARIABLE: "1", "PYTHONPATH": os.pathsep.join(named)}
+    safe = {SAFE_PATH_VARIABLE: "1"}
+    if given := os.environ.get("PYTHONPATH"):
+        safe["PYTHONPATH"] = os.pathsep.join(filter(None, given.split(os.pathsep)))
+    return safe
 
 
 def users_environment(**variables: str) -> dict[str, str]:
-    """Return the environment of a command of the user's own, with ``variables``: as it was."""
+    """Return the environment of a command of the user's own, with ``variables``.
+
+    It is as it was, but for empty entries of PYTHONPATH.
+    """
     own = {key: value for key, value in os.environ.items() if key != SAFE_PATH_VARIABLE}
     return own | variables
 

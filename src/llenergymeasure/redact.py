@@ -33,7 +33,7 @@ _SECRET_VALUE = re.compile(
     | \b(?:AKIA|ASIA)[A-Z0-9]{16}\b                      # AWS
     | \bAIza[\w-]{30,}                                   # Google
     | \bnvapi-[\w-]{16,}                                 # NVIDIA
-    | (?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*          # JSON Web Token (RFC 7519)
+    | \beyJ[\w-]{8,500}\.[\w-]{8,}\.[\w-]*              # JSON Web Token (RFC 7519)
     | (?i:(?<=bearer\ )|(?<=basic\ ))[\w.~+/=-]{8,}
     | (?i:(?<=token=)|(?<=key=)|(?<=secret=)|(?<=password=)|(?<=passwd=)|(?<=sig=)
         |(?<=signature=)|(?<=credential=))[^&\s"',;]+

@@ -17,9 +17,10 @@ def printable(text: str) -> str:
     Escape sequences, carriage returns, direction overrides, NUL and the like become ``\u001b``,
     as JSON writes them; lines and tabs stay.
     """
-    if text.isprintable() and not UNSEEN.search(text):
-        return text
-    return "".join(_escaped(sign) if _steers(sign) else sign for sign in text)
+    shown = UNSEEN.sub(lambda found: _escaped(found[0]), text)
+    if shown.isprintable():
+        return shown
+    return "".join(_escaped(sign) if _steers(sign) else sign for sign in shown)
 
 
 def clean(text: str) -> str:
@@ -28,18 +29,18 @@ def clean(text: str) -> str:
 
 
 UNSEEN = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0]"
+    "|(?<![^\x00-\x7f])[\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef](?!\u20e3)"
 )
 """Signs that count as letters or marks and show nothing: two names that look alike may differ.
 
-Source: Unicode, Default_Ignorable_Code_Point, as far as Python takes them for printable; and the
-blank of Braille.
+Those that choose a form of the sign before them count only where that is of ASCII, which has no
+forms but that of a key. Source: Unicode, Default_Ignorable_Code_Point, as far as Python takes them
+for printable; and the blank of Braille.
 """
 
 
 def _steers(sign: str) -> bool:
-    if UNSEEN.match(sign):
-        return True
     return not sign.isprintable() and sign not in "\n\t" and unicodedata.category(sign) != "Zs"
 
 
@@ -98,23 +99,26 @@ def aligned(lines: Sequence[Sequence[str]], left: Sequence[int], spare: Sequence
 
     width = columns() or 1_000_000
     widest = [max(cell_len(line[place]) for line in lines) for place in range(len(lines[0]))]
-    least = [min(size, _LEAST) if place in left else size for place, size in enumerate(widest)]
     kept = list(range(len(widest)))
     hidden = []
 
-    def fits() -> bool:
-        return sum(least[place] for place in kept) + 2 * (len(kept) - 1) <= width
+    def least(place: int, broken: int) -> int:
+        return min(widest[place], broken) if place in left else widest[place]
+
+    def fits(broken: int) -> bool:
+        return sum(least(place, broken) for place in kept) + 2 * (len(kept) - 1) <= width
 
     for place in spare:
-        if fits():
+        if fits(_LEAST):
             break
         kept.remove(place)
         hidden.append(lines[0][place])
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    # Where even the narrowest is too much, a column held wide would push the last one off.
+    broken = next(filter(fits, (_LEAST, _NARROWEST)), 1)
     for place in kept:
         if place in left:
-            # Where even that is too much, a column held wide would push the last one off.
-            table.add_column(overflow="fold", min_width=least[place] if fits() else None)
+            table.add_column(overflow="fold", min_width=least(place, broken))
         else:
             table.add_column(justify="right", no_wrap=True)
     for line in lines:
@@ -132,6 +136,9 @@ def aligned(lines: Sequence[Sequence[str]], left: Sequence[int], spare: Sequence
 
 _LEAST = 16
 """Signs of a column that is broken."""
+
+_NARROWEST = 8
+"""Likewise, where columns would be left out or cut."""
 
 
 class _Screen:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cli.commands import called
 from llenergymeasure.workload.load_study import load_study
@@ -44,3 +45,13 @@ def test_a_setting_that_newer_engines_refuse_is_named_after_the_file(
     assert said.code == 2
     assert "num_beams: 0" in said.out
     assert "num_beams: must be at least 1" in said.err
+
+
+def test_a_name_with_signs_that_show_nothing_stays_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "owner/a\ufe0fb\u200dü"
+    Path("old.yaml").write_text(OLD.replace("gpt2", name), encoding="utf-8")
+    said = called(monkeypatch, capsys, "convert", "old.yaml")
+    assert yaml.safe_load(said.out)["model"] == name

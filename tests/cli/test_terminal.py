@@ -91,6 +91,14 @@ def test_a_table_that_cannot_fit_is_broken_and_loses_no_letter(wide: int) -> Non
         assert not Counter(column) - Counter(text)
 
 
+@pytest.mark.parametrize("wide", [34], indirect=True)
+def test_a_settings_column_keeps_eight_signs(wide: int) -> None:
+    rows = [["settings", "J", "95 %"], ["batch_size=16", "0.2001", "0.1992 to 0.2010"]]
+    lines = screen.aligned(rows, left=(0,)).splitlines()
+    assert max(map(len, lines)) <= wide
+    assert [line[:8].strip() for line in lines] == ["settings", "batch_si", "ze=16"]
+
+
 @pytest.mark.parametrize("wide", [80], indirect=True)
 def test_a_name_is_not_broken_into_letters(wide: int, tmp_path: Path) -> None:
     folder = made(tmp_path, "x", 1.0, sweep={"pytorch.batch_size": [1, 8]})

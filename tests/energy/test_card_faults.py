@@ -7,6 +7,7 @@ import pytest
 
 from llenergymeasure.energy.account import Account, account
 from llenergymeasure.energy.characterise import characterise
+from llenergymeasure.energy.device import USUAL_LAG_S, open_device
 from llenergymeasure.recording.samples import Row
 from llenergymeasure.results.record import Reading
 from llenergymeasure.sensors.behaviour import Behaviour, KnownCards
@@ -383,3 +384,59 @@ def test_a_gap_of_a_counter_loses_nothing_and_is_no_code() -> None:
     made = rapl([(t, 40 * t) for t in seen_s])
     assert made.total.gross_j == pytest.approx(240.0, rel=1e-3)
     assert made.validity == {}
+
+
+def warmed(start_s: float, end_s: float, seed: int) -> card.Power:
+    """Return work before a window too, with a rest of 0.4 s between the two."""
+    before, within = card.work(3.0, start_s - 0.4, seed), card.work(start_s, end_s, seed + 99)
+    return card.Power(
+        [*before.edges_s, *list(within.edges_s)[1:]], [*before.levels_w, *list(within.levels_w)[1:]]
+    )
+
+
+@pytest.mark.parametrize("lag_s", [0.06, 0.1])
+@pytest.mark.parametrize("span_s", [1.0, 2.0])
+def test_a_counter_that_is_late_is_no_mismatch_in_a_short_window(
+    lag_s: float, span_s: float
+) -> None:
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        start_s = 7 + rng.uniform(0, 0.1)
+        power = warmed(start_s, start_s + span_s, seed)
+        phases = {name: rng.uniform(0, 0.1) for name in ("phase_s", "counter_phase_s")}
+        sensor = replace(card.H100, counter_lag_s=lag_s, **phases)
+        made = metered(power, sensor, (start_s, start_s + span_s))
+        assert "channel_mismatch" not in made.validity
+        assert covers(made.headline[0], power, start_s, start_s + span_s)
+
+
+def test_a_sum_of_part_time_samples_is_covered_in_a_window_of_a_second_or_two() -> None:
+    silent = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        start_s = 8 + rng.uniform(0, 0.1)
+        end_s = start_s + rng.uniform(1, 2)
+        power = card.work(3.0, end_s + 2.5, seed)
+        phases = {name: rng.uniform(0, 0.1) for name in ("phase_s", "counter_phase_s")}
+        made = metered(power, replace(SUM_OF_QUARTERS, **phases), (start_s, end_s), margins=False)
+        missed = not covers(made.headline[0], power, start_s, end_s)
+        silent.append(missed and DISQUALIFYING.isdisjoint(made.validity))
+    assert np.mean(silent) <= 0.05
+
+
+def test_a_constant_cards_noise_is_no_lag() -> None:
+    known = {("nvml", card.UUID): Behaviour("independent", 0.1, None, ())}
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        edges_s, noise_w = np.arange(-4.9, 25, 0.01), rng.normal(0, 0.2, 2990)
+        power = card.Power([-10.0, *edges_s], 300 + np.r_[0, noise_w])
+        samples = card.record(power, replace(card.H100, phase_s=rng.uniform(0, 0.1)), 20, name=H100)
+        device = open_device(samples, samples.header.sensors[0], known["nvml", card.UUID])
+        assert device.counter is not None
+        assert device.counter.delay_s == USUAL_LAG_S
+
+
+def test_a_window_of_no_length_has_no_energy_and_is_no_crash() -> None:
+    for sensor in (card.H100, SUM_OF_QUARTERS):
+        made = metered(card.constant(300.0), sensor, (8.0, 8.0), margins=False)
+        assert all(reading.gross_j is None for reading in made.readings)

@@ -18,7 +18,7 @@ from llenergymeasure.units import DISQUALIFYING, MARKING
         ("failed", "BackendError", "refused a setting"),
         ("failed", None, "Look at the log"),
         ("lost", "ProcessGone", "power cut"),
-        ("lost", "NeverBegan", "of the job itself"),
+        ("lost", "NeverBegan", "the log of the job itself"),
         ("lost", "RecordGone", "removed or damaged"),
         ("interrupted", None, "Stopped from outside"),
         ("missing", None, "Never started"),

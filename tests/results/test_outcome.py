@@ -99,7 +99,7 @@ def test_absent_is_lost(tmp_path):
 
 @pytest.mark.parametrize("content", ["", "  \n"])
 def test_empty_is_lost(tmp_path, content):
-    (tmp_path / "attempts.jsonl").touch()
+    (tmp_path / "attempts.jsonl").write_text('{"attempt": 1, "status": "running"}\n')
     (tmp_path / "outcome.json").write_text(content)
     outcome = read_outcome(tmp_path / "outcome.json")
     assert outcome.status == "lost"
@@ -112,6 +112,17 @@ def test_empty_without_an_attempt_never_began(tmp_path):
     assert outcome.status == "lost"
     assert outcome.error.class_ == "NeverBegan"
     assert "cancelled while it waited" in outcome.error.message
+
+
+@pytest.mark.parametrize(
+    ("last", "began"), [("failed", False), ("completed", False), ("running", True)]
+)
+def test_empty_after_earlier_attempts_is_of_the_last(tmp_path, last, began):
+    lines = [json.dumps({"attempt": 1, "status": status}) for status in ("running", last)]
+    (tmp_path / "attempts.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "outcome.json").touch()
+    error = read_outcome(tmp_path / "outcome.json").error
+    assert error.class_ == ("NoOutcome" if began else "NeverBegan")
 
 
 @pytest.mark.parametrize("content", ['{"status": "fai', "[]", '{"status": "splendid"}', "\x00\x00"])

@@ -4,6 +4,7 @@ import functools
 import importlib
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,8 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+LIMIT_S = 60.0
 
 AT_START = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH")
 """Variables that count when Python starts, and not again after a fork."""
@@ -36,9 +39,16 @@ def run_forked(
             "folder": str(Path.cwd()),
             "said": [str(each) for each in said],
         }
-        server.stdin.write(json.dumps(asked) + "\n")
-        server.stdin.flush()
-        returned = json.loads(server.stdout.readline())
+        try:
+            server.stdin.write(json.dumps(asked) + "\n")
+            server.stdin.flush()
+            there, _, _ = select.select([server.stdout], [], [], LIMIT_S)
+            assert there, f"no answer within {LIMIT_S:g} s"
+            returned = json.loads(server.stdout.readline())
+        except BaseException:  # it may answer later, and that would count as the next one's answer
+            server.kill()
+            _server.cache_clear()
+            raise
         out, err = (each.read_text() for each in said)
     return subprocess.CompletedProcess(code, returned, out, err)
 
@@ -82,7 +92,9 @@ def _be(asked: dict[str, Any]) -> None:
     try:
         exec(compile(asked["code"], "<string>", "exec"), {"__name__": "__main__"})
     except SystemExit as ended:
-        returned = int(ended.code or 0)
+        returned = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
         returned = 1

@@ -64,6 +64,7 @@ def test_a_markdown_caption_stays_text() -> None:
         "<foreignObject><p>x</p></foreignObject>",
         '<rect style="background: url(http://elsewhere)"/>',
         "<!-- --><animate/>",
+        '<rect fill="url(https://elsewhere)"/>',
         "<text>",
     ],
 )

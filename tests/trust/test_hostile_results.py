@@ -2,7 +2,9 @@
 
 import os
 import resource
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -157,6 +159,30 @@ def test_a_small_table_that_says_much_is_not_read_beyond_a_limit(
     with pytest.raises(ResultsError, match=r"holds \d+ rows|would take more than|no column"):
         read_run_row(path)
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+
+
+def test_the_limit_of_memory_ends_with_the_last_of_several_that_read(tmp_path: Path) -> None:
+    found = resource.getrlimit(resource.RLIMIT_AS)
+    (tmp_path / "a").touch()
+    first_in, second_in, first_out = threading.Event(), threading.Event(), threading.Event()
+
+    def first() -> None:
+        with files.within_memory(tmp_path / "a"):
+            first_in.set()
+            assert second_in.wait(30)
+        first_out.set()
+
+    def second() -> None:
+        assert first_in.wait(30)
+        with files.within_memory(tmp_path / "a"):
+            second_in.set()
+            assert first_out.wait(30)
+            assert resource.getrlimit(resource.RLIMIT_AS)[0] != found[0]
+
+    with ThreadPoolExecutor(2) as pool:
+        for each in [pool.submit(first), pool.submit(second)]:
+            each.result()
+    assert resource.getrlimit(resource.RLIMIT_AS) == found
 
 
 @pytest.mark.usefixtures("small")

@@ -40,7 +40,10 @@ def test_what_steers_is_written_out(sign: str) -> None:
     assert json.loads(f'"{shown}"') == f"a{sign}b"
 
 
-@pytest.mark.parametrize("text", ["two\nlines\tand a tab", "µJ ± 1 %, 1\u00a0234", "模型 é ✓", ""])
+@pytest.mark.parametrize(
+    "text",
+    ["two\nlines\tand a tab", "µJ ± 1 %, 1\u00a0234", "模型 é ✓", "⚠\ufe0f 1\ufe0f\u20e3", ""],
+)
 def test_other_text_stays(text: str) -> None:
     assert printable(text) == text
 

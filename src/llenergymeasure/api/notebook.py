@@ -68,14 +68,15 @@ def _drawing(content: bytes) -> str | None:
     """Return an SVG to stand in a page; None if it has another part than a chart of ours."""
     try:
         root = ElementTree.fromstring(content)  # noqa: S314 - expat bounds what entities expand to
-    except ElementTree.ParseError:
+        for each in root.iter():
+            fetches = any("url(" in value for value in each.attrib.values())
+            if fetches or each.tag not in _DRAWN or not _DRAWN_WITH.issuperset(each.attrib):
+                return None
+            each.tag = each.tag.removeprefix(_SVG)
+        # Written again: a page's reader might find other elements in the text than XML does.
+        return ElementTree.tostring(root, encoding="unicode")
+    except (ElementTree.ParseError, LookupError, ValueError, RecursionError):
         return None
-    for each in root.iter():
-        if each.tag not in _DRAWN or not _DRAWN_WITH.issuperset(each.attrib):
-            return None
-        each.tag = each.tag.removeprefix(_SVG)
-    # Written again: a page's reader might find other elements in the text than XML does.
-    return ElementTree.tostring(root, encoding="unicode")
 
 
 def html_table(title: str, cells: Sequence[Sequence[Any]] = (), remarks: str = "") -> str:

@@ -17,6 +17,7 @@ from llenergymeasure.plan import PLAIN_VALUES, Plan, settings_label
 from llenergymeasure.report.experiments import declared
 from llenergymeasure.report.findings import ranked
 from llenergymeasure.report.text import experiment_cells, flags_line, study_head
+from llenergymeasure.report.wording import plain
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.reading import read_result
 from llenergymeasure.results.record import Result
@@ -116,13 +117,13 @@ class ExperimentResult:
     @property
     def label(self) -> str:
         """Its settings for people: model, backend, precision, and what differs from a default."""
-        defaults = ExperimentConfig(model=self.config["model"]).model_dump(mode="json")
-        usual = dict(leaves(defaults))
+        usual = dict(leaves(ExperimentConfig(model="any").model_dump(mode="json")))
         written = dict(leaves(self.config))
-        return settings_label(
+        label = settings_label(
             {name: self.config.get(name) for name in PLAIN_VALUES}
             | {name: value for name, value in written.items() if value != usual.get(name)}
         )
+        return plain(label, 200)
 
     def samples(self) -> "pd.DataFrame":
         """Return the sensors' time series, one row for each thing a sensor said.

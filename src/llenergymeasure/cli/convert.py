@@ -1,14 +1,16 @@
 """``llem convert``: a study of the original tool's later releases, in our format."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
 
 from llenergymeasure.cli.output import note, raw
 from llenergymeasure.config.convert import convert as converted
+from llenergymeasure.screen import printable
 from llenergymeasure.workload.load_study import study_from_mapping
 
 
@@ -22,9 +24,9 @@ def convert(
     Prints the new file, and on standard error what of the old one has no counterpart here.
     """
     study, notes = converted(old)
-    written = yaml.safe_dump(
-        study, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100
-    )
+    written = _dumped(study, as_it_stands=True)
+    if printable(written) != written:  # it would be another value
+        written = _dumped(study, as_it_stands=False)
     raw(f"# Converted from {old.name}; `llem plan` shows what it runs.\n{written}")
     for each in notes:
         print(f"llem: {each}", file=sys.stderr)
@@ -32,3 +34,12 @@ def convert(
     note(f"experiments: {len(made.experiments)}, cycles of each: {made.n_cycles}")
     for point in made.left_out:
         print(f"llem: left out: {point.reason}", file=sys.stderr)
+
+
+def _dumped(study: Mapping[str, Any], *, as_it_stands: bool) -> str:
+    """Return a study's file; where its text does not stand there as it is, it is in ASCII."""
+    return str(
+        yaml.safe_dump(
+            study, sort_keys=False, default_flow_style=None, allow_unicode=as_it_stands, width=100
+        )
+    )

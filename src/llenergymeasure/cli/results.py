@@ -12,7 +12,7 @@ from llenergymeasure.cli.output import JsonOption, StudyArgument, names_in, prin
 from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import ConfigurationError, PreflightError, ResultsError
 from llenergymeasure.plan import Plan, left_out_lines
-from llenergymeasure.report.wording import counted
+from llenergymeasure.report.wording import counted, plain
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import distinct, notes_of
 from llenergymeasure.results.reading import read_result
@@ -67,14 +67,14 @@ def _under_way_or_without_result(
 ) -> Iterator[str]:
     """Yield what each current run does, and how each that left no result ended and where."""
     for run in runs:
-        label = plan.label(plan.run(run["experiment"], run["cycle"]))
+        label = plain(plan.label(plan.run(run["experiment"], run["cycle"])), 120)
         if run["status"] == "running":
-            yield f"  {label}: {phase_in_words(run['phase'] or 'starting')}"
+            yield f"  {label}: {plain(phase_in_words(run['phase'] or 'starting'), 80)}"
         elif run["status"] in {"failed", "interrupted", "lost"}:
-            yield f"  {label}: {run['status']}: {run['error_class']}: {run['error_message']}"
-            log = folder.run(run["experiment"], run["cycle"]).log
-            if log.is_file():
-                yield f"    log: {log}"
+            why = plain(f"{run['error_class']}: {run['error_message']}", 1000)
+            yield f"  {label}: {run['status']}: {why}"
+            place = folder.run(run["experiment"], run["cycle"])
+            yield f"    log: {place.log}" if place.log.is_file() else f"    folder: {place.path}"
 
 
 def _notes(folder: StudyFolder, runs: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:

@@ -24,6 +24,9 @@ _FEW = 8
 CHANNEL_GATE = 0.02
 """Largest relative difference between counter and integrated power."""
 
+_MANY = 2000
+"""Readings that are enough to find a lag by."""
+
 LEAST_AUDIT_S = 3.0
 """Shortest stretch over which two channels are held against each other."""
 
@@ -197,12 +200,14 @@ class Disagreement:
     Attributes:
         relative: power channel over counter, less one.
         u95: half width of the 95 % interval of that.
-        ends: how far the two may differ at the stretch's own ends, in addition: half width at 95 %.
+        ends: how far the two may differ at the window's own ends, in addition: half width at 95 %.
+        apart_in_time: what a lag between the two, as a counter may have, does to the first.
     """
 
     relative: float
     u95: float
     ends: float = 0.0
+    apart_in_time: float = 0.0
 
     @property
     def clear(self) -> bool:
@@ -217,7 +222,7 @@ class Disagreement:
     @property
     def mismatch(self) -> bool:
         """Return whether they clearly differ by more than two sensors of one card should."""
-        return self.clear and abs(self.relative) > CHANNEL_GATE
+        return self.clear and abs(self.relative) - self.apart_in_time > CHANNEL_GATE
 
 
 def disagreement(
@@ -244,12 +249,21 @@ def disagreement(
     standard_j = _error_of_difference(counter, inside, off_j)
     # At either end readings reach over it, less and less: what differs there counts in part. If it
     # differs by chance, that leaves a sixth of the variance of one reading.
-    ends_j = float(np.std(off_j)) / math.sqrt(6)
-    whole_j = mean_j * (end_s - start_s) / window_s
+    # Nor is a short window all of the stretch that it is judged by.
+    span_s = max(end_s - start_s, 1e-9)
+    part = span_s / window_s * (1 - span_s / max(span_s, LEAST_AUDIT_S))
+    ends_j = float(np.std(off_j)) * math.sqrt(1 / 6 + part)
+    whole_j = mean_j * span_s / window_s
+    # A lag that a counter may have is no difference of energies: it moves what is drawn at an end.
+    moved_j = [
+        abs(float(np.mean(counter.at(t_s) - counter.at(t_s - window_s))) - mean_j)
+        for t_s in (inside.t_s - LAG_ALLOWANCE_S, inside.t_s + LAG_ALLOWANCE_S)
+    ]
     return Disagreement(
         float(np.mean(off_j)) / mean_j,
         COVERAGE_FACTOR * standard_j / mean_j,
         COVERAGE_FACTOR * ends_j / whole_j,
+        max(moved_j) / mean_j,
     )
 
 
@@ -275,7 +289,13 @@ def _error_of_difference(counter: Knots, readings: Readings, off_j: Floats) -> f
         return float(np.std(off_j)) / math.sqrt(count)
     # Between the same two ticks all err alike.
     left_over = np.bincount(left, weights=senses * sizes)
-    return float(np.std(off_j)) / size * float(np.linalg.norm(left_over)) / count
+    alike_j = float(np.std(off_j)) / size * float(np.linalg.norm(left_over)) / count
+    if span_s.max() < readings.window_s / 2:
+        return alike_j
+    # Between two ticks so far apart moments err each in its own way.
+    whole_s = float(readings.t_s[-1] - readings.t_s[0])
+    apart = min(whole_s / readings.window_s + 1, count)
+    return max(alike_j, float(np.std(off_j)) / math.sqrt(apart))
 
 
 def lag_behind(counter: Knots, readings: Readings) -> float:
@@ -287,10 +307,19 @@ def lag_behind(counter: Knots, readings: Readings) -> float:
     inside = readings.between(counter.t_s[0] + readings.window_s, counter.t_s[-1] - LAG_ALLOWANCE_S)
     if len(inside) < _FEW:
         return 0.0
+    some = slice(None, None, 1 + len(inside) // _MANY)
+    t_s, power_w = inside.t_s[some], inside.power_w[some]
 
-    def stray_j(lag_s: float) -> float:
-        late_s = inside.t_s + lag_s
-        counted_j = counter.at(late_s) - counter.at(late_s - inside.window_s)
-        return float(np.std(inside.power_w * inside.window_s - counted_j))
+    def stray_w(lag_s: float, window_s: float) -> float:
+        counted_j = counter.at(t_s + lag_s) - counter.at(t_s + lag_s - window_s)
+        return float(np.std(power_w - counted_j / window_s))
 
-    return float(min(np.linspace(0.0, LAG_ALLOWANCE_S, 26), key=stray_j))
+    # A window that is not quite what is published moves a mean's middle: that is no lag.
+    fits = [
+        (stray_w(lag_s, part * inside.window_s), lag_s)
+        for lag_s in np.linspace(0.0, LAG_ALLOWANCE_S, 26)
+        for part in np.linspace(0.7, 1.3, 13)
+    ]
+    least_w, lag_s = min(fits)
+    # Power that hardly changes shows no lag: all fit alike.
+    return float(lag_s) if least_w < 0.9 * min(w for w, lag in fits if lag == 0.0) else 0.0

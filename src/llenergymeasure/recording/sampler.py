@@ -126,7 +126,7 @@ class Reader:
             if old is not None and value.value is not None and value.value != old:
                 # The end of the call, so that the renewal surely lies in (old_ns, t_ns].
                 self._write_value(after_ns, value, old_ns)
-                if self._next is not None:
+                if self._next is not None and value is values[0]:
                     self._next.stepped(after_ns)
             elif last or self._is_due(pace, value.quantity, after_ns):
                 self._write_value((before_ns + after_ns) // 2, value, None)

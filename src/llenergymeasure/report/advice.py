@@ -30,8 +30,8 @@ _RECORD = (
     "folder and run the study again."
 )
 _JOB = (
-    "Nothing was measured: run the study again. If it happens twice, look at the log of the job "
-    "itself, which snakemake.log in the study's folder names."
+    "Nothing was measured: run the study again. If it happens twice, look at snakemake.log in "
+    "the study's folder: it has the message, or names the log of the job itself."
 )
 _BY_CLASS = {
     "NeverBegan": _JOB,

@@ -238,7 +238,8 @@ def groups_text(
         )
     experiments = header.index("experiments")
     left = (*range(experiments), len(header) - 2, len(header) - 1)
-    ids = () if labels is None else (header.index("experiment"),)
+    apart = labels is not None and len(set(labels.values())) == len(labels)
+    ids = (header.index("experiment"),) if apart else ()
     return f"Means of {metric}\n\n{aligned(lines, left, spare=(experiments, *ids))}"
 
 

@@ -72,12 +72,12 @@ def read_outcome(path: Path) -> Outcome:
         content = read_bytes(path)
     except FileNotFoundError:
         return _lost("NoOutcome", "the run left no outcome file")
-    if not content.strip() and not RunFolder(path.parent).attempts.exists():
+    if not content.strip() and not _began(RunFolder(path.parent).attempts):
         # Snakemake touches the log of a job that failed; a run writes to its attempts first.
         return _lost(
             "NeverBegan",
-            "the run never began: its job was cancelled while it waited, or its container did not "
-            "start",
+            "the run never began: its job was cancelled while it waited, or its container or its "
+            "program did not start",
         )
     if not content.strip():
         return _lost("NoOutcome", "the outcome file is empty: the run ended before its first word")
@@ -93,6 +93,17 @@ def read_outcome(path: Path) -> Outcome:
         return outcome
     gone = OutcomeError(class_="ProcessGone", message=reason)
     return outcome.model_copy(update={"status": "lost", "error": gone})
+
+
+def _began(attempts: Path) -> bool:
+    """Return whether the last attempt has begun and not said how it ended."""
+    try:
+        last = read_bytes(attempts).splitlines()[-1:]
+        return bool(last) and json.loads(last[0]).get("status") == "running"
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, AttributeError):  # killed while it wrote
+        return True
 
 
 def without_result(folder: RunFolder, damaged: str | None = None) -> Outcome | None:

@@ -13,6 +13,7 @@ A window that a killed run had completed is kept by the run's supervisor (``run/
 import json
 import os
 import socket
+import stat
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -61,6 +62,12 @@ def damaged(states: Iterable[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def _leads_elsewhere(path: Path) -> bool:
+    """Return whether what is written to a file stands elsewhere too: by a link, or a hard one."""
+    found = path.lstat()
+    return stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink > 1)
+
+
 def make_room(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
     """Put damaged results aside, and remove what killed processes were writing.
 
@@ -75,7 +82,7 @@ def make_room(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
     for place in (folder.path, folder.path / "figures", folder.path / "pins", logs):
         remove_unfinished(place)
     for log in logs.glob("*"):
-        if log.is_symlink() or log.stat().st_nlink > 1:  # Snakemake's rules would write to it
+        if _leads_elsewhere(log):  # Snakemake's rules would write to it
             remove(log)
     for each in states:
         run = folder.run(each["experiment"], each["cycle"])

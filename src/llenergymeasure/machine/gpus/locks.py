@@ -166,7 +166,7 @@ def _open(path: Path) -> int | None:
 def _open_to_read(path: Path) -> int | None:
     try:
         return open_file(path, os.O_RDONLY)
-    except PermissionError:
+    except (PermissionError, ResultsError):
         return None
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import open_to_read, replacing, sha256
 from llenergymeasure.report.wording import plain
 from llenergymeasure.results.layout import TABLE_NAMES, RunFolder
@@ -40,10 +41,17 @@ def write_crate(
         plan: its plan.
         out: the ZIP; written whole or not at all.
         measured_at: when the last run began, in ISO 8601.
+
+    Raises:
+        ResultsError: a file is a link out of the folder: what it brings in may be private.
     """
-    inside = study_dir.resolve()
-    # What a link brings in from elsewhere was not measured here, and may be private.
-    files = sorted(path for path in _files(study_dir) if path.resolve().is_relative_to(inside))
+    inside, files = study_dir.resolve(), sorted(_files(study_dir))
+    outside = [path for path in files if not path.resolve().is_relative_to(inside)]
+    if outside:
+        raise ResultsError(
+            f"{outside[0]} is a link to what is outside of the results folder, and so may be "
+            f"{len(outside) - 1} more; put copies in their place (git annex unlock)"
+        )
     metadata = json.dumps(_metadata(study_dir, files, plan, measured_at), indent=1, sort_keys=True)
     with (
         replacing(out) as temporary,
