@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.files import read_bytes, within_memory
+from llenergymeasure.files import read_bytes
+from llenergymeasure.memory_limit import within_memory
 
 
 def read_parquet(

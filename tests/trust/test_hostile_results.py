@@ -17,6 +17,7 @@ from llenergymeasure.analysis import merge_cache
 from llenergymeasure.analysis.tables import read_plan, read_table
 from llenergymeasure.errors import ConfigurationError, LlemError, ResultsError
 from llenergymeasure.files import READ_LIMIT_BYTES, sha256
+from llenergymeasure.memory_limit import within_memory
 from llenergymeasure.plan import Plan
 from llenergymeasure.recording.samples import METADATA_KEY, Header, read_samples
 from llenergymeasure.results.layout import RUNS_NAME, RunFolder, StudyFolder
@@ -167,14 +168,14 @@ def test_the_limit_of_memory_ends_with_the_last_of_several_that_read(tmp_path: P
     first_in, second_in, first_out = threading.Event(), threading.Event(), threading.Event()
 
     def first() -> None:
-        with files.within_memory(tmp_path / "a"):
+        with within_memory(tmp_path / "a"):
             first_in.set()
             assert second_in.wait(30)
         first_out.set()
 
     def second() -> None:
         assert first_in.wait(30)
-        with files.within_memory(tmp_path / "a"):
+        with within_memory(tmp_path / "a"):
             second_in.set()
             assert first_out.wait(30)
             assert resource.getrlimit(resource.RLIMIT_AS)[0] != found[0]

@@ -15,8 +15,9 @@ from typing import TypeAlias
 import pyarrow as pa
 
 import llenergymeasure
-from llenergymeasure.files import read_bytes, replacing, within_memory
+from llenergymeasure.files import read_bytes, replacing
 from llenergymeasure.ids import canonical_json
+from llenergymeasure.memory_limit import within_memory
 from llenergymeasure.results.table import RUN_SCHEMA
 from llenergymeasure.results.whole import Stamp
 

@@ -237,15 +237,11 @@ class StudyResult:
     def failed(self) -> tuple[FailedRun, ...]:
         """The runs without a result, in the planned order."""
         folder = StudyFolder(self.paths.folder)
+        names = ("experiment", "cycle", "status", "phase", "error_class", "error_message")
         return tuple(
             FailedRun(
-                run["experiment"],
-                run["cycle"],
-                run["status"],
-                run.get("phase"),
-                run.get("error_class"),
-                run.get("error_message"),
-                folder.run(run["experiment"], run["cycle"]).log,
+                **{name: run.get(name) for name in names},
+                log=folder.run(run["experiment"], run["cycle"]).log,
             )
             for run in self._states
             if run["status"] != "completed"

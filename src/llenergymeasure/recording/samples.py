@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.files import open_to_read, replacing, within_memory
+from llenergymeasure.files import open_to_read, replacing
+from llenergymeasure.memory_limit import within_memory
 from llenergymeasure.sensors.base import Quantity, SensorInfo
 
 SCHEMA_VERSION = 1

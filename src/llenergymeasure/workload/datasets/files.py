@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.files import pointer_of_lfs, within_memory
+from llenergymeasure.files import pointer_of_lfs
+from llenergymeasure.memory_limit import within_memory
 from llenergymeasure.workload.datasets.record import (
     CHAT_COLUMNS,
     TEXT_COLUMNS,
