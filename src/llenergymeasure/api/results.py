@@ -237,11 +237,15 @@ class StudyResult:
     def failed(self) -> tuple[FailedRun, ...]:
         """The runs without a result, in the planned order."""
         folder = StudyFolder(self.paths.folder)
-        names = ("experiment", "cycle", "status", "phase", "error_class", "error_message")
         return tuple(
             FailedRun(
-                **{name: run.get(name) for name in names},
-                log=folder.run(run["experiment"], run["cycle"]).log,
+                run["experiment"],
+                run["cycle"],
+                run["status"],
+                run.get("phase"),
+                run.get("error_class"),
+                run.get("error_message"),
+                folder.run(run["experiment"], run["cycle"]).log,
             )
             for run in self._states
             if run["status"] != "completed"
@@ -357,7 +361,16 @@ def load_results(path: Path | str) -> StudyResult:
         inside = ", ".join(str(plan.parent) for plan in sorted(folder.path.glob("*/plan.json")))
         hint = f"; its folders hold {inside}" if inside else f": there is no {folder.plan.name}"
         raise ResultsError(f"{path}: holds no study{hint}")
-    return StudyResult(Plan.read(folder.plan).study, _paths(folder))
+    at = folder.path
+    paths = StudyPaths(
+        folder=at,
+        plan=folder.plan,
+        runs=at / "runs.parquet",
+        summary=at / "summary.parquet",
+        summary_csv=at / "summary.csv",
+        report=at / "report.html",
+    )
+    return StudyResult(Plan.read(folder.plan).study, paths)
 
 
 def load_result(path: Path | str) -> ExperimentResult:
@@ -378,18 +391,6 @@ def in_memory(folder: RunFolder) -> ExperimentResult:
     """Return a finished run with its tables, so that its files can go."""
     tables = {path.name: _read_table(path) for path in (folder.samples, folder.requests)}
     return ExperimentResult(read_result(folder.result), None, tables)
-
-
-def _paths(folder: StudyFolder) -> StudyPaths:
-    at = folder.path
-    return StudyPaths(
-        folder=at,
-        plan=folder.plan,
-        runs=at / "runs.parquet",
-        summary=at / "summary.parquet",
-        summary_csv=at / "summary.csv",
-        report=at / "report.html",
-    )
 
 
 def _read_table(path: Path) -> pa.Table:
