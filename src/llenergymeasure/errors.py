@@ -51,10 +51,14 @@ def in_one_line(verbose: Callable[[], bool] = lambda: False) -> Iterator[None]:
             say(f"llem: {message}")
         if isinstance(error, LlemError):
             sys.exit(error.exit_code)
-        with suppress(OSError):
-            # What is left to write would fail again at the interpreter's end, with its own code.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         sys.exit(EXIT_FAILED)
+
+
+def drop_output() -> None:
+    """Let what is left to write go nowhere: it would fail again at the end, with Python's code."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @dataclass(frozen=True)

@@ -62,11 +62,13 @@ def test_a_disk_that_fails_while_tables_are_merged(study: Path, number: int, cau
     assert len(done.stderr.splitlines()) == 1
 
 
-def status_into(output: IO[Any], study: Path) -> "subprocess.CompletedProcess[str]":
+def status_into(
+    output: IO[Any], study: Path, unbuffered: str = ""
+) -> "subprocess.CompletedProcess[str]":
     """Run ``llem status`` with its output to an open file."""
     return subprocess.run(
         [sys.executable, "-c", "from llenergymeasure.cli import main; main()", "status", study],
-        env=environment(),
+        env=environment(PYTHONUNBUFFERED=unbuffered),
         stdout=output,
         stderr=subprocess.PIPE,
         text=True,
@@ -74,19 +76,21 @@ def status_into(output: IO[Any], study: Path) -> "subprocess.CompletedProcess[st
     )
 
 
-def test_output_that_cannot_be_written(study: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written(study: Path, unbuffered: str) -> None:
     with Path("/dev/full").open("w") as full:
-        done = status_into(full, study)
+        done = status_into(full, study, unbuffered)
     assert done.returncode == 1
     assert done.stderr == "llem: the output cannot be written: No space left on device\n"
 
 
-def test_a_reader_that_has_seen_enough_ends_it_without_a_word(study: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_seen_enough_ends_it_without_a_word(study: Path, unbuffered: str) -> None:
     """As ``llem status STUDY | head -1`` does."""
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as output:
-        done = status_into(output, study)
+        done = status_into(output, study, unbuffered)
     assert (done.returncode, done.stderr) == (1, "")
 
 
