@@ -45,6 +45,11 @@ def probed(
     }
 
 
+def at_any_phase(sensor: card.Sensor, rng: np.random.Generator) -> card.Sensor:
+    """Return the sensor with its readings and its counter's ticks at moments by chance."""
+    return replace(sensor, phase_s=rng.uniform(0, 0.1), counter_phase_s=rng.uniform(0, 0.1))
+
+
 def covers(reading: Reading, power: card.Power, start_s: float, end_s: float) -> bool:
     return abs(reading.gross_j - float(power.energy(start_s, end_s))) <= reading.gross_u95_j
 
@@ -132,7 +137,7 @@ def test_a_counter_that_may_hold_readings_is_late_by_what_the_window_shows(
         # The rest lasts as long as the margin alone.
         edges_s = [-10.0, start_s - 0.36, start_s, end_s, end_s + 0.36]
         power = card.Power(edges_s, [300.0, 90.0, work_w, 95.0, 300.0])
-        phases = replace(sensor, phase_s=rng.uniform(0, 0.1), counter_phase_s=rng.uniform(0, 0.1))
+        phases = at_any_phase(sensor, rng)
         made = metered(power, phases, (start_s, end_s), name=name, margins=margins, known=known)
         covered.append(covers(made.headline[0], power, start_s, end_s))
     # Not probed it is said to be unverified, and may be off by just what its interval holds.
@@ -403,8 +408,7 @@ def test_a_counter_that_is_late_is_no_mismatch_in_a_short_window(
         rng = np.random.default_rng(seed)
         start_s = 7 + rng.uniform(0, 0.1)
         power = warmed(start_s, start_s + span_s, seed)
-        phases = {name: rng.uniform(0, 0.1) for name in ("phase_s", "counter_phase_s")}
-        sensor = replace(card.H100, counter_lag_s=lag_s, **phases)
+        sensor = at_any_phase(replace(card.H100, counter_lag_s=lag_s), rng)
         made = metered(power, sensor, (start_s, start_s + span_s))
         assert "channel_mismatch" not in made.validity
         assert covers(made.headline[0], power, start_s, start_s + span_s)
@@ -417,8 +421,8 @@ def test_a_sum_of_part_time_samples_is_covered_in_a_window_of_a_second_or_two() 
         start_s = 8 + rng.uniform(0, 0.1)
         end_s = start_s + rng.uniform(1, 2)
         power = card.work(3.0, end_s + 2.5, seed)
-        phases = {name: rng.uniform(0, 0.1) for name in ("phase_s", "counter_phase_s")}
-        made = metered(power, replace(SUM_OF_QUARTERS, **phases), (start_s, end_s), margins=False)
+        sensor = at_any_phase(SUM_OF_QUARTERS, rng)
+        made = metered(power, sensor, (start_s, end_s), margins=False)
         missed = not covers(made.headline[0], power, start_s, end_s)
         silent.append(missed and DISQUALIFYING.isdisjoint(made.validity))
     assert np.mean(silent) <= 0.05

@@ -7,11 +7,12 @@ files are the same (:mod:`llenergymeasure.analysis.merge_cache`).
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from llenergymeasure.analysis.merge_cache import read_cache, write_cache
 from llenergymeasure.analysis.temperatures import flag_start_temperatures
@@ -62,9 +63,7 @@ def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = Fal
         raise ResultsError(f"the plan of {study_dir} is not one: it lacks {error}") from error
     keys = plan.get("swept") or ()
     rows = _rows(planned, keys, about, study_dir, tolerant=tolerant)
-    place = RUN_SCHEMA.get_field_index("order")
-    order = pa.array([run["order"] for run in planned], pa.int64())
-    rows = rows.set_column(place, RUN_SCHEMA.field(place), order)
+    rows = _with_column(rows, "order", pa.array([run["order"] for run in planned], pa.int64()))
     rows = _with_footprint(rows, sections_of(plan).get("carbon") or {})
     return flag_start_temperatures(_with_settings(rows, planned, keys))
 
@@ -164,24 +163,22 @@ def _batches(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
 def _with_footprint(rows: pa.Table, carbon: Mapping[str, Any]) -> pa.Table:
     """Return the rows with carbon and cost by one declaration, whatever each run knew of it."""
     declared = Declared(**carbon)
-    per_request_j = rows["energy_per_request_j"].to_pylist()
-    thousands_j = [None if each is None else 1000 * each for each in per_request_j]
-    columns = {
-        "carbon_per_1000_requests_gco2e": _of_each(declared.carbon_gco2e, thousands_j),
-        "cost_per_1000_requests": _of_each(declared.cost, thousands_j),
-        "cost_currency": [None if each is None else declared.currency for each in thousands_j],
-    }
-    for name, values in columns.items():
-        place = RUN_SCHEMA.get_field_index(name)
-        field = RUN_SCHEMA.field(place)
-        rows = rows.set_column(place, field, pa.array(values, field.type))
-    return rows
+    per_request_j = rows["energy_per_request_j"]
+    for name, of_a_joule in (
+        ("carbon_per_1000_requests_gco2e", declared.carbon_gco2e(1.0)),
+        ("cost_per_1000_requests", declared.cost(1.0)),
+    ):
+        of_1000 = None if of_a_joule is None else 1000 * of_a_joule
+        values = pc.multiply(per_request_j, pa.scalar(of_1000, pa.float64()))
+        rows = _with_column(rows, name, values)
+    currency = pa.scalar(declared.currency, pa.string())
+    known = pc.if_else(pc.is_valid(per_request_j), currency, pa.scalar(None, pa.string()))
+    return _with_column(rows, "cost_currency", known)
 
 
-def _of_each(
-    meaning: Callable[[float], float | None], energies_j: Iterable[float | None]
-) -> list[float | None]:
-    return [None if each is None else meaning(each) for each in energies_j]
+def _with_column(rows: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    place = RUN_SCHEMA.get_field_index(name)
+    return rows.set_column(place, RUN_SCHEMA.field(place), values)
 
 
 def _with_settings(rows: pa.Table, planned: Sequence[Planned], keys: Sequence[str]) -> pa.Table:

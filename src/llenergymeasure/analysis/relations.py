@@ -106,17 +106,11 @@ class Related:
     def not_paired(self, one: str, other: str, metric: str) -> Comparison:
         """Return why two experiments that no pair holds have none."""
         n_a, n_b = (len(self._used.get(name, ())) for name in (one, other))
-        reason = self._study.comparable.why_not(one, other)
-        return Comparison(
-            metric=metric,
-            experiment_a=one,
-            experiment_b=other,
-            n_a=n_a,
-            n_b=n_b,
-            unavailable=f"ratio: {n_a} and {n_b} runs are in the means"
-            if reason is None
-            else f"{NOT_COMPARABLE}{reason}",
+        why = f"ratio: {n_a} and {n_b} runs are in the means"
+        nothing = Comparison(
+            experiment_a=one, experiment_b=other, n_a=n_a, n_b=n_b, unavailable=why
         )
+        return replace(self._fair(nothing), metric=metric)
 
     def _fair(self, found: Comparison) -> Comparison:
         """Return a comparison, or why there is none."""

@@ -127,14 +127,16 @@ def find_image(engine: Engine, image: str) -> tuple[str, str] | None:
     return own_id, named if named in digests else (digests or [own_id])[0]
 
 
-def pull(engine: Engine, image: str) -> None:
-    """Fetch an image that is not here; it is an error where that cannot be fetched."""
-    if find_image(engine, image) is not None:
-        return
+def pull(engine: Engine, image: str) -> tuple[str, str] | None:
+    """Find an image, and fetch it where it is not here; it is an error if it cannot be fetched."""
+    found = find_image(engine, image)
+    if found is not None:
+        return found
     say(f"Fetching the image {image} …")
     done = call([engine.command, "pull", "--quiet", image], PULL_LIMIT_S)
     if done.returncode != 0:
         raise ContainerError(reason(done))
+    return find_image(engine, image)
 
 
 def abandoned(engine: Engine) -> list[str]:

@@ -108,9 +108,8 @@ def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
             raise ContainerError("the process that asked for the run ended before it") from None
     engine = docker.find_engine()
     docker.remove_abandoned(engine)
-    docker.pull(engine, options.image)
     # By its id: a tag may mean another image by the time that it is started.
-    image, digest = docker.find_image(engine, options.image) or (options.image, None)
+    image, digest = docker.pull(engine, options.image) or (options.image, None)
     surroundings = Surroundings.of([task.config], task.writable, meter_inside=task.meter_inside)
     name = f"llem-{task.name.replace('/', '-')}-{os.getpid()}"
     try:

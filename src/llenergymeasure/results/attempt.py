@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.files import open_file, sha256, write_text
+from llenergymeasure.files import open_file, read_bytes, sha256, write_text
 from llenergymeasure.processes import boot_id, start_ticks
 from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.layout import RunFolder
@@ -108,7 +108,21 @@ def attempts_begun(folder: RunFolder) -> int:
         return sum(_status(line) == "running" for line in stream)
 
 
-def _status(line: str) -> str | None:
+def is_under_way(folder: RunFolder) -> bool:
+    """Return whether the latest attempt has begun and not said how it ended, for all one can tell.
+
+    One that was killed while it wrote its line has.
+    """
+    try:
+        last = read_bytes(folder.attempts).splitlines()[-1:]
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return bool(last) and _status(last[0]) in ("running", None)
+
+
+def _status(line: str | bytes) -> str | None:
     try:
         attempt = json.loads(line)
     except ValueError:  # an attempt that was killed while it wrote

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llenergymeasure.files import read_bytes
 from llenergymeasure.processes import boot_id, start_ticks
+from llenergymeasure.results.attempt import is_under_way
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.units import Status
 
@@ -72,7 +73,7 @@ def read_outcome(path: Path) -> Outcome:
         content = read_bytes(path)
     except FileNotFoundError:
         return _lost("NoOutcome", "the run left no outcome file")
-    if not content.strip() and not _began(RunFolder(path.parent).attempts):
+    if not content.strip() and not is_under_way(RunFolder(path.parent)):
         # Snakemake touches the log of a job that failed; a run writes to its attempts first.
         return _lost(
             "NeverBegan",
@@ -93,17 +94,6 @@ def read_outcome(path: Path) -> Outcome:
         return outcome
     gone = OutcomeError(class_="ProcessGone", message=reason)
     return outcome.model_copy(update={"status": "lost", "error": gone})
-
-
-def _began(attempts: Path) -> bool:
-    """Return whether the last attempt has begun and not said how it ended."""
-    try:
-        last = read_bytes(attempts).splitlines()[-1:]
-        return bool(last) and json.loads(last[0]).get("status") == "running"
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError, AttributeError):  # killed while it wrote
-        return True
 
 
 def without_result(folder: RunFolder, damaged: str | None = None) -> Outcome | None:
