@@ -109,9 +109,9 @@ def attempts_begun(folder: RunFolder) -> int:
 
 
 def is_under_way(folder: RunFolder) -> bool:
-    """Return whether the latest attempt has begun and not said how it ended, for all one can tell.
+    """Return whether the latest attempt has begun and not said how it ended.
 
-    One that was killed while it wrote its line has.
+    One that was killed while it wrote its line counts as such.
     """
     try:
         last = read_bytes(folder.attempts).splitlines()[-1:]
