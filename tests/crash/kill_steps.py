@@ -15,7 +15,8 @@ After every call:
 - no process of the run is left, no token is on the disk, and what the end of a workflow puts back
   has put the power limit back,
 - a window that was measured whole is finished by the next call and not measured again, unless
-  the machine was too busy for it to count, and the run says so,
+  the run says that the machine was too busy for it to count, or that its recorder, which was
+  killed too, had not yet written its last half second,
 - a result that is whole stays as it is;
 
 and at the end the study is complete and ``llem verify`` finds no difference.
@@ -107,7 +108,9 @@ elif words[0] == "run":
 """
 
 
-_TOO_BUSY = re.compile(r"in no mean \((?:sample_gap|stalled|, )+\): measured again")
+_AGAIN = re.compile(r"in no mean \((.+)\): measured again")
+_TOO_BUSY = {"sample_gap", "stalled"}
+_RECORDER_KILLED = ("recorder KILL", "all KILL")
 
 
 class BrokenError(AssertionError):
@@ -156,6 +159,7 @@ class Study:
         run = RunFolder(self.results.path / "runs" / name)
         in_container = self.draw.random() < 0.5
         hits = 0
+        faults = [""]
         for attempt in range(4):
             moment = None
             if attempt < 2 and hits < moments:
@@ -169,8 +173,14 @@ class Study:
                 hits += 1
                 self.done[moment.fault] += 1
                 self.say(f"{name} {moment}: {_state(run)}")
-            if _TOO_BUSY.search(said):
+            again = _AGAIN.search(said)
+            if again is not None:
+                excused = _TOO_BUSY | (
+                    {"recorder_lost"} if faults[-1] in _RECORDER_KILLED else set()
+                )
+                _must(set(again[1].split(", ")) <= excused, again[0])
                 measured = None
+            faults.append("" if moment is None or not moment.hit else moment.fault)
             self._must_hold(run, measured, moment)
         _must(is_whole(run), f"{name} is not whole: {_state(run)}")
 
