@@ -164,6 +164,32 @@ def test_through_the_workflow_and_no_part_of_the_id(tmp_path: Path, texts: Path)
     )
 
 
+@pytest.mark.slow
+def test_a_score_that_nobody_gave_is_said_wherever_the_run_is(tmp_path: Path) -> None:
+    failing = [sys.executable, "-c", "raise SystemExit(3)"]
+    done = llem(tmp_path, "run", str(write_study(tmp_path, quality={"command": failing})))
+    assert done.returncode == 0, done.stderr
+    assert "quality_unavailable" in done.stdout
+    (path,) = tmp_path.glob("results/small/runs/*/1/result.json")
+    record = json.loads(path.read_text())
+    assert "quality_unavailable" in record["validity"]
+    details = record["provenance"]["validity_details"]
+    assert details["quality_unavailable"] == "the command ended with 3"
+    assert "quality_unavailable" in (tmp_path / "results/small/report.html").read_text()
+
+
+@pytest.mark.slow
+def test_tasks_without_what_answers_them_end_the_run_before_it_loads_anything(
+    tmp_path: Path,
+) -> None:
+    if importlib.util.find_spec("lm_eval") is not None:
+        pytest.skip("lm-eval is installed here")
+    done = llem(tmp_path, "run", str(write_study(tmp_path, quality={"tasks": [OWN_TASK]})))
+    assert done.returncode == 1
+    assert "quality.tasks: needs lm-eval where the engine runs" in done.stderr + done.stdout
+    assert not list(tmp_path.glob("results/small/runs/*/1/result.json"))
+
+
 def test_texts_that_are_not_there_are_refused_at_once(tmp_path: Path) -> None:
     study = write_study(tmp_path, quality={"texts": "nowhere.txt"})
     done = llem(tmp_path, "plan", str(study))
@@ -229,7 +255,7 @@ def test_a_task_that_is_not_there_or_an_engine_that_cannot_has_a_reason(
     assert unknown["tasks"] == [OWN_TASK]
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     missing = task_score(engine, config, {"tasks": [OWN_TASK]})
-    assert "lm-eval is missing" in missing["score_unavailable"]
+    assert "lm_eval" in missing["score_unavailable"]
 
 
 def test_each_shipped_question_has_one_right_choice_of_four() -> None:

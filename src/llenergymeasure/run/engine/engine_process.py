@@ -31,7 +31,7 @@ from llenergymeasure.redact import without_secrets, without_secrets_in
 from llenergymeasure.results.attempt import report_failure
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.engine.batch_window import cut_batches, measure_window
-from llenergymeasure.run.engine.lm_eval import task_score
+from llenergymeasure.run.engine.lm_eval import check_tasks, task_score
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.place_pin import hold_to_pin
 from llenergymeasure.run.engine.quality import command_score, perplexity
@@ -224,6 +224,8 @@ class EngineRun:
             run_pid=os.getppid(),
             loaded=self._server is not None,
         )
+        lacking = check_tasks(self._spec.sections.get("quality") or {})
+        found = replace(found, errors=(*found.errors, *lacking))
         if found.errors and not self._spec.skip_preflight:
             raise PreflightError(found.errors)
         if watch is not None:

@@ -6,14 +6,15 @@ lm-evaluation-harness, ``lm_eval.api.model.LM``.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.backends.base import Engine, Scoring
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.quality import OWN_TASK
-from llenergymeasure.errors import LlemError
+from llenergymeasure.errors import LlemError, Problem
 from llenergymeasure.installation import install_command
 from llenergymeasure.redact import excerpt
 from llenergymeasure.workload.datasets.record import Record
@@ -41,12 +42,10 @@ def task_score(
     if not isinstance(engine, Scoring):
         reason = f"{config.backend} gives no likelihoods of given text"
         return {**told, "score_unavailable": reason}
-    try:
-        import lm_eval
-    except ImportError:
-        return {**told, "score_unavailable": f"lm-eval is missing: {install_command('quality')}"}
     trust = bool(config.pytorch and config.pytorch.trust_remote_code)
     try:
+        import lm_eval
+
         tokenizer = Tokenizer(resolve_model(config), trust_remote_code=trust)
         found = lm_eval.simple_evaluate(
             model=_model(engine, tokenizer),
@@ -61,6 +60,19 @@ def task_score(
     if not items:
         return {**told, "score_unavailable": "no task counts right answers (acc)"}
     return {**told, "score": correct / items, "correct": correct, "items": items}
+
+
+def check_tasks(asked: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield that what answers the study's tasks is not installed where its engine runs.
+
+    Args:
+        asked: the study's ``quality`` section.
+    """
+    if asked.get("tasks") and find_spec("lm_eval") is None:
+        yield Problem(
+            f"needs lm-eval where the engine runs: {install_command('quality')}",
+            key="quality.tasks",
+        )
 
 
 def _own_task() -> dict[str, Any]:

@@ -119,10 +119,11 @@ def _result(
     working = done["devices"] if done["computes_on_gpu"] else []
     steady = steadiness(batches, power_inside(samples, inside, working))
     gpus = _gpus(done, energy.account, samples)
+    quality = quality_record(spec.sections.get("quality"), done.get("quality"))
     validity = {
         **batch_doubts(spec.config, requests, batches, samples),
         **energy.account.validity,
-        **run_doubts(spec.config, done, record, steady=steady["steady"]),
+        **run_doubts(spec.config, done, record, steady=steady["steady"], quality=quality),
         **({} if served is None else traffic_doubts(served)),
     }
     return Result(
@@ -152,7 +153,7 @@ def _result(
         ),
         clocks=clock_state(samples, inside, working),
         serving=None if served is None else served.record(record, energy.account),
-        quality=quality_record(spec.sections.get("quality"), done.get("quality")),
+        quality=quality,
         flops=flops_record(
             done["flops"],
             requests=tokens.requests,

@@ -16,7 +16,7 @@ from llenergymeasure.energy.disturbance import cpu_use
 from llenergymeasure.plan.fairness import fewest_tokens, work_of
 from llenergymeasure.recording.samples import Samples
 from llenergymeasure.results.in_force import resolved_otherwise
-from llenergymeasure.results.record import Energy
+from llenergymeasure.results.record import Energy, Quality
 from llenergymeasure.run.result.traffic_result import ServedRun
 from llenergymeasure.run.result.trend import far_slower
 from llenergymeasure.sensors.host_cpu import OTHERS_MAX
@@ -48,6 +48,7 @@ def run_doubts(
     energy: Energy,
     *,
     steady: bool | None,
+    quality: Quality | None,
 ) -> dict[str, str]:
     """Return what speaks against any run: code to explanation.
 
@@ -56,6 +57,7 @@ def run_doubts(
         done: what the engine's process wrote.
         energy: the record's part on energy.
         steady: whether the window had no trend; None if that is not known.
+        quality: of the answers; None if the study asks for none.
     """
     found = {}
     measured = energy.kind == "measured"
@@ -73,6 +75,9 @@ def run_doubts(
         found["computes_on_cpu"] = (
             "the engine computed on the CPU, and the energy is that of the GPU that it did not use"
         )
+    reasons = () if quality is None else (quality.perplexity_unavailable, quality.score_unavailable)
+    if any(reasons):
+        found["quality_unavailable"] = "; ".join(reason for reason in reasons if reason)
     return found
 
 
