@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from llenergymeasure.backends import registry
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.engine_parameters import Schema, choices, forms
 from llenergymeasure.config.engine_parameters.section import EngineSection
@@ -105,7 +106,7 @@ def test_every_parameter_refuses_another_type_by_name(section: type[EngineSectio
 
 
 @pytest.mark.parametrize(
-    ("section", "least"), [("vllm.engine", 245), ("sglang.engine", 530), ("vllm.sampling", 30)]
+    ("section", "least"), [("vllm.engine", 240), ("sglang.engine", 525), ("vllm.sampling", 30)]
 )
 def test_parameters_can_be_swept_and_a_wrong_point_is_an_error(section: str, least: int) -> None:
     found = next(each for each in ENGINE_SECTIONS if each.study_path == section)
@@ -336,3 +337,27 @@ def test_only_the_files_a_study_needs_are_read(study: dict[str, Any], files: str
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == [files, "False"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "name", "value", "why"),
+    [
+        ("vllm", "device_ids", [1], "of the GPUs it is given"),
+        ("vllm", "nnodes", 2, "what other machines draw"),
+        ("vllm", "data_parallel_address", "10.0.0.2", "what other machines draw"),
+        ("sglang", "base_gpu_id", 1, "of the GPUs it is given"),
+        ("sglang", "nnodes", 2, "what other machines draw"),
+    ],
+)
+@pytest.mark.parametrize("where", ["engine", "passthrough"])
+def test_work_on_cards_that_nobody_meters_is_refused(
+    backend: str, name: str, value: Any, why: str, where: str
+) -> None:
+    asked: dict[str, Any] = {"model": "tiny-llama", "backend": backend}
+    if where == "engine":
+        with pytest.raises(ValidationError, match=why):
+            ExperimentConfig.model_validate({**asked, backend: {"engine": {name: value}}})
+        return
+    config = ExperimentConfig.model_validate({**asked, "passthrough_kwargs": {name: value}})
+    found = [str(each) for each in registry.get(backend).problems(config)]
+    assert any(why in each for each in found), found

@@ -9,6 +9,10 @@ from llenergymeasure.config.document import document_from
 from llenergymeasure.config.expansion import expand
 
 GONE = {
+    **dict.fromkeys(
+        ("nnodes", "data_parallel_start_rank"),
+        "are refused: what other machines draw would be missing from the energy",
+    ),
     "monokernel": "of vLLM 0.33: parameters are those of the release that the images have",
     '"ignore_eos": null': "was the id of a request that sends the field: the other's results",
 }

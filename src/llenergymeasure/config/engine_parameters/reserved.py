@@ -5,6 +5,8 @@ from collections.abc import Mapping
 _CREDENTIAL = "would be written into the results; give it by the environment: {}"
 _COUNTS = "would change what is counted as output, so it may not be set"
 _ADDRESS = "is not for a study: the server listens on this machine alone, at a free port"
+_CARDS = "may not be set: a run's energy is that of the GPUs it is given; see CUDA_VISIBLE_DEVICES"
+_NODES = "may not be set: what other machines draw would be missing from the energy"
 
 NAMED_IN_STUDY = {
     "max_new_tokens": "max_output_tokens",
@@ -51,12 +53,29 @@ RESERVED: Mapping[str, Mapping[str, str]] = {
     "vllm.engine": {
         "model": "is the study's own model; set model",
         "hf_token": _CREDENTIAL.format("HF_TOKEN"),
+        "device_ids": _CARDS,
+        **dict.fromkeys(
+            (
+                "nnodes",
+                "node_rank",
+                "master_addr",
+                "data_parallel_rank",
+                "data_parallel_start_rank",
+                "data_parallel_size_local",
+                "data_parallel_address",
+                "data_parallel_hybrid_lb",
+                "data_parallel_external_lb",
+            ),
+            _NODES,
+        ),
         "worker_extension_cls": "is taken: by it each worker is asked for its device and memory",
     },
     "sglang.engine": {
         "model_path": "is the study's own model; set model",
         "served_model_name": "is not for a study: the server has one model, and one to ask it",
         "skip_tokenizer_init": "is settled: batches are token ids, servers have a tokenizer",
+        **dict.fromkeys(("base_gpu_id", "gpu_id_step"), _CARDS),
+        **dict.fromkeys(("nnodes", "node_rank", "dist_init_addr"), _NODES),
         "host": _ADDRESS,
         "port": _ADDRESS,
         "api_key": _ADDRESS,
