@@ -29,8 +29,8 @@ def nothing_listens(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("nothing_listens")
 def test_all_models_are_named_in_one_message() -> None:
     with pytest.raises(PreflightError, match=r"127\.0\.0\.1 cannot be reached") as error:
-        need_models([config("owner/one"), config("owner/one", precision="fp32"), config("o/two")])
-    assert str(error.value).endswith("(found owner/one, o/two)")
+        need_models([config("owner/one"), config("owner/one", precision="fp32"), config("gpt2")])
+    assert str(error.value).endswith("(found owner/one, gpt2)")
 
 
 @pytest.mark.usefixtures("nothing_listens")
@@ -66,3 +66,11 @@ def test_llem_run_says_it_in_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("owner/unknown") == 1
     assert "127.0.0.1 cannot be reached" in done.stderr
     assert not list((tmp_path / "results/small/runs").glob("*/*/outcome.json"))
+
+
+@pytest.mark.parametrize("model", ["owner/one", "gpt2", "no-owner"])
+def test_a_plan_does_not_ask_the_hub(tmp_path: Path, model: str) -> None:
+    variables = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = llem(tmp_path, "plan", str(write_study(tmp_path, model=model)), variables=variables)
+    assert done.returncode == 0, done.stderr
+    assert "thrown while requesting" not in done.stderr

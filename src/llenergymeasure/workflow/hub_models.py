@@ -7,8 +7,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import LlemError, PreflightError, Problem
 from llenergymeasure.run.preflight.model_checks import weights_here
 from llenergymeasure.workload.models.hub import cached_file, offline, why_out_of_reach
-from llenergymeasure.workload.models.known import TINY_LLAMA
-from llenergymeasure.workload.models.resolve import looks_like_folder, resolve_model
+from llenergymeasure.workload.models.resolve import is_hub_id, resolve_model
 
 
 def need_models(configs: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -44,7 +43,7 @@ def need_models(configs: Iterable[Mapping[str, Any]]) -> list[str]:
 def _from_the_hub(config: Mapping[str, Any]) -> bool:
     name = str(config["model"])
     elsewhere = config.get("weights") == "random" or config["backend"] == "openai"
-    return "/" in name and name != TINY_LLAMA and not elsewhere and not looks_like_folder(name)
+    return not elsewhere and is_hub_id(name)
 
 
 def _is_here(name: str, config: Mapping[str, Any]) -> bool:

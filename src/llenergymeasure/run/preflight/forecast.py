@@ -30,8 +30,8 @@ from llenergymeasure.run.preflight.memory import (
 )
 from llenergymeasure.run.preflight.model_checks import stored_bytes, weights_here
 from llenergymeasure.workload.models.hub import cached_file
-from llenergymeasure.workload.models.known import TINY_LLAMA, known_architecture
-from llenergymeasure.workload.models.resolve import ModelSource, looks_like_folder, resolve_model
+from llenergymeasure.workload.models.known import known_architecture
+from llenergymeasure.workload.models.resolve import ModelSource, is_hub_id, resolve_model
 from llenergymeasure.workload.requests import Workload
 
 SHOWN = 20
@@ -229,9 +229,9 @@ def _known_here(config: ExperimentConfig) -> ModelSource | str | None:
     None for one that is here: built in, in a folder, or in the hub's cache.
     """
     name = config.model
-    if config.weights == "random" or name == TINY_LLAMA or looks_like_folder(name):
+    if config.weights == "random" or not is_hub_id(name):
         return None
-    if "/" not in name or cached_file(name, "config.json", None) is not None:
+    if cached_file(name, "config.json", None) is not None:
         return None
     architecture = known_architecture(name)
     if architecture is None:

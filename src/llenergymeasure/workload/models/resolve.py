@@ -97,6 +97,14 @@ def looks_like_folder(name: str) -> bool:
     return Path(name).is_dir() or name.startswith((".", "/", "~")) or name.endswith(os.sep)
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a model's name can only be one of the hub's."""
+    if name == TINY_LLAMA or looks_like_folder(name):
+        return False
+    built_in = "/" not in name and known_architecture(name) is not None
+    return HUB_ID.fullmatch(name) is not None and (not built_in or name in _IDS_WITHOUT_OWNER)
+
+
 def architecture_in_folder(name: str) -> Architecture | None:
     """Return the architecture of a model in a local folder; None for a family not known here.
 
