@@ -197,6 +197,7 @@ def test_cuda_says_where_its_version_was_read(
 ) -> None:
     (tmp_path / "version.json").write_text('{"cuda": {"version": "12.4.1"}}')
     home = {"CUDA_HOME": str(tmp_path)}
+    monkeypatch.setitem(sys.modules, "torch", None)  # it may have been loaded, and with CUDA
     assert cuda_runtime({}, {"CUDA_HOME": str(tmp_path / "absent")}) is None
     assert cuda_runtime({}, home) == {"version": "12.4.1", "source": "version.json"}
     image = {**home, "CUDA_VERSION": "12.6.3"}
