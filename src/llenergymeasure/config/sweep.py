@@ -4,9 +4,11 @@ import heapq
 import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
+
+from pydantic import ValidationError
 
 from llenergymeasure.config import ranges
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -17,6 +19,7 @@ from llenergymeasure.config.fields import (
     unknown_key_message,
     unknown_keys,
 )
+from llenergymeasure.config.messages import faults_of
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.config.section import Fault, refused
 from llenergymeasure.config.strict_yaml import KeyPath
@@ -200,8 +203,10 @@ def _values(setting: Setting, value: Any, faults: list[Fault]) -> list[Any]:
         if not takes_mapping(annotation):
             try:
                 return list(ranges.expand(value, takes_whole_numbers_only(annotation)))
-            except ranges.RangeError as error:
-                message = str(error)
+            except ValidationError as error:
+                found = faults_of(error, value, ranges.form_of(value))
+                faults += [replace(fault, path=(key, *fault.path)) for fault in found]
+                return []
         else:
             message = f"needs a list of mappings, each a value of {key}"
     elif not isinstance(value, list):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from llenergymeasure.config.engine_parameters import (
-    Schema,
     default_text,
     load,
     parameters,
@@ -16,7 +15,6 @@ from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.fields import ENGINE_SECTIONS
 
 WIDTH = 100
-_SYMBOLS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 
 @dataclass(frozen=True)
@@ -91,14 +89,9 @@ def _shown(section: type[EngineSection]) -> Iterator[Shown]:
         if reason is None and schema.get("deprecated"):
             note_or_none = "deprecated by the engine"
         text = schema.get("description") or described
-        yield Shown(key, _type_with_bounds(schema), default_text(schema), text, note_or_none)
+        yield Shown(key, type_text(schema), default_text(schema), text, note_or_none)
 
 
 def _annotation_text(annotation: Any) -> str:
     name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     return name.replace("typing.", "").replace(" | None", "").replace("NoneType", "null")
-
-
-def _type_with_bounds(schema: Schema) -> str:
-    bounds = [f"{sign} {schema[key]:g}" for key, sign in _SYMBOLS.items() if key in schema]
-    return f"{type_text(schema)}{' ' + ', '.join(bounds) if bounds else ''}"
