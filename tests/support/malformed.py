@@ -293,7 +293,7 @@ CASES = [
     whole("only a comment", "# nothing\n", "empty"),
     whole("a list", "- model: x\n", "must be a mapping"),
     whole("plain text", "hello\n", "must be a mapping", "hello"),
-    bad("two documents", "---\nn: 1\n", "several documents"),
+    bad("two documents", "---\nn: 1\n", "another document"),
     bad("duplicate key", "n: 1\nn: 2\n", "n:", "twice", "line 2", line=3),
     bad("duplicate key inside", "decoder: {top_k: 1, top_k: 2}\n", "decoder.top_k", "twice"),
     bad("number as key", "1: 2\n", "key must be text", "1", line=2),
