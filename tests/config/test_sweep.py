@@ -249,13 +249,6 @@ def test_name_is_made_a_folder_name_and_said() -> None:
     assert any("My-first-study" in note for note in loaded.notes)
 
 
-def test_runner_of_an_unused_backend_is_noted() -> None:
-    loaded = study(runners={"pytorch": "apptainer:image.sif", "vllm": "docker"})
-    assert set(loaded.runners) == {"pytorch"}
-    assert loaded.runner("pytorch").image == "image.sif"
-    assert any("vllm" in note for note in loaded.notes)
-
-
 def test_points_of_the_same_work_are_measured_once_and_named() -> None:
     loaded = study(
         decoder={"do_sample": False}, sweep={"decoder.temperature": [0.5, 1.0], "n": [1, 2]}

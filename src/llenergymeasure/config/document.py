@@ -12,14 +12,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from llenergymeasure.config import strict_yaml
-from llenergymeasure.config.fields import field_at, unknown_key_message
+from llenergymeasure.config.fields import below, field_at, unknown_key_message, unknown_settings
 from llenergymeasure.config.identity import BUILT_IN, LOCAL_SETTINGS
 from llenergymeasure.config.merging import NotASectionError, assigned, flattened, merged
 from llenergymeasure.config.messages import describe, faults_of, located, problem
 from llenergymeasure.config.old_names import in_the_originals_format
 from llenergymeasure.config.section import Fault
 from llenergymeasure.config.strict_yaml import KeyPath, Place
-from llenergymeasure.config.study_file import OF_A_STUDY, StudyFile, unknown_settings
+from llenergymeasure.config.study_file import OF_A_STUDY, StudyFile
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BACKENDS
 
@@ -102,7 +102,7 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
             if field_at(path) is None:
                 message = unknown_key_message(path, OF_A_STUDY)
                 raise ConfigurationError(Problem(message, key=key, found=describe(value)))
-            own = flattened(_below(path, value))
+            own = flattened(below(path, value))
             settings |= own
             given = list(own)
         for outside in given:
@@ -168,14 +168,6 @@ def _unused_sections(study: StudyFile, overridden: set[str]) -> list[Fault]:
         for name in BACKENDS
         if name not in used and (name in study.shared or name in overridden)
     ]
-
-
-def _below(path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    *sections, name = path
-    nested = {name: value}
-    for section in reversed(sections):
-        nested = {section: nested}
-    return nested
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> Document:

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from llenergymeasure.config import old_names, protocol
-from llenergymeasure.config.calibration import calibration_faults
+from llenergymeasure.config.calibration import calibration_of
 from llenergymeasure.config.candidates import Candidate, candidates
 from llenergymeasure.config.document import Document, checked
 from llenergymeasure.config.dotted import value_at
@@ -68,7 +69,7 @@ def expand(document: Document, shape_of: ShapeOf) -> Study:
         name=study.name,
         origin=document.file,
         experiments=tuple(
-            Experiment(each.id, each.config, each.model, _swept(each.config, swept_keys))
+            replace(each, swept={key: value_at(each.config, key) for key in swept_keys})
             for each in experiments
         ),
         left_out=tuple(outcome.left_out),
@@ -100,7 +101,6 @@ class _Outcome:
         self._shared_problems: dict[str, Problem] = {}
         self._point_problems: dict[str, Problem] = {}
         self._identify = Identifier()
-        self._calibrations: dict[str, list[str]] = {}
         self._sections: dict[tuple[str, str], Section] = {}
 
     def take(self, candidate: Candidate) -> None:
@@ -113,7 +113,7 @@ class _Outcome:
         except ValidationError as error:
             self._reject(candidate, faults_of(error, candidate.values, ExperimentConfig))
             return
-        wrong = self._calibration_faults(model.energy.calibration)
+        wrong = _calibration_faults(model.energy.calibration)
         if wrong:
             self._reject(candidate, wrong)
             return
@@ -153,15 +153,6 @@ class _Outcome:
                 self._sections[known[key]] = section
         return model
 
-    def _calibration_faults(self, path: str | None) -> list[Fault]:
-        """Return what is wrong with a calibration file; each is read once."""
-        if path is None:
-            return []
-        if path not in self._calibrations:
-            self._calibrations[path] = calibration_faults(Path(path).expanduser())
-        key = ("energy", "calibration")
-        return [Fault(key, fault, ...) for fault in self._calibrations[path]]
-
     def experiments(self) -> list[Experiment]:
         """Return the experiments, each once.
 
@@ -198,6 +189,16 @@ class _Outcome:
                 problems.setdefault(str(found), found)
         text = "; ".join(fault_text(reason) for reason in reasons)
         self.left_out.append(LeftOut(without_secrets_in(candidate.values), text))
+
+
+@lru_cache
+def _calibration_faults(path: str | None) -> list[Fault]:
+    try:
+        calibration_of(path)
+    except ConfigurationError as error:
+        key = ("energy", "calibration")
+        return [Fault(key, str(problem), ...) for problem in error.problems]
+    return []
 
 
 _SAMPLING = ("preset", "temperature", "do_sample", "top_k", "top_p", "min_p")
@@ -277,10 +278,6 @@ def _swept_keys(
     return tuple(key for key in keys if key not in fixed)
 
 
-def _swept(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    return {key: value_at(config, key) for key in keys}
-
-
 def _notes(
     document: Document,
     study: StudyFile,
@@ -294,12 +291,7 @@ def _notes(
         yield f"the study's folder is named {study.name}, for {describe(given)} is no plain name"
     if outcome.repeats:
         yield f"{outcome.repeats} points repeat an earlier one and are run once"
-    if any("output_dir" in entry for entry in study.experiments):
-        yield "output_dir in an experiment is not used: a study's results are kept together"
     wanted = max(protocol.cycles_min(each.model) for each in experiments)
     if n_cycles < wanted:
         yield f"the protocol asks for {wanted} cycles, but execution.n_cycles is {n_cycles}"
-    unused = [name for name in study.runners.choices() if name not in _used(experiments)]
-    if unused:
-        yield f"runners names {', '.join(unused)}, which no experiment uses"
     yield from old_names.notes(each.config for each in experiments)

@@ -17,7 +17,7 @@ from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.config.old_names import FORMER_NAMES
-from llenergymeasure.config.strict_yaml import KeyPath
+from llenergymeasure.config.section import Fault
 
 ENGINE_SECTIONS: tuple[type[EngineSection], ...] = (
     PyTorchConfig,
@@ -100,18 +100,33 @@ def field_at(path: tuple[str, ...], root: type[BaseModel] = ExperimentConfig) ->
     return field
 
 
-def unknown_keys(values: Any, model: type[BaseModel] = ExperimentConfig) -> Iterator[KeyPath]:
-    """Yield the path of each key in ``values`` that ``model`` does not know, at any depth."""
-    if not isinstance(values, Mapping):
-        return
-    for key, value in values.items():
+def below(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """Return ``value`` in the sections that ``path`` names."""
+    *sections, name = path
+    nested = {name: value}
+    for section in reversed(sections):
+        nested = {section: nested}
+    return nested
+
+
+def unknown_settings(
+    values: Any,
+    also: tuple[str, ...] = (),
+    model: type[BaseModel] = ExperimentConfig,
+    above: tuple[str, ...] = (),
+) -> Iterator[Fault]:
+    """Yield a fault for each key that is no setting of an experiment, at any depth."""
+    for key, value in values.items() if isinstance(values, Mapping) else ():
+        path = (*above, str(key))
         field = field_in(model, str(key))
         if field is None:
-            yield (key,)
+            message = unknown_key_message(path, also)
+            if "." in str(key):
+                message = "unknown key; dotted keys are for sweep, write nested mappings here"
+            yield Fault(path, message, value)
             continue
         for inner in submodels(field.annotation):
-            for path in unknown_keys(value, inner):
-                yield (key, *path)
+            yield from unknown_settings(value, also, inner, path)
 
 
 def settings(

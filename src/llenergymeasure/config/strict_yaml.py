@@ -141,7 +141,7 @@ def _check_shape(text: str, file: Path | None) -> None:
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH or nodes > MAX_NODES:
             what = f"nested deeper than {MAX_DEPTH}" if depth > MAX_DEPTH else _TOO_MANY
-            line = event.start_mark.line + 1
+            line = None if event.start_mark is None else event.start_mark.line + 1
             raise ConfigurationError(Problem(f"is {what}; make it simpler", file=file, line=line))
 
 
