@@ -1,8 +1,9 @@
 """From a study as written to its experiments: the grid, what is left out, and what is shared."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from pydantic import ValidationError
 
 from llenergymeasure.config import old_names, protocol
 from llenergymeasure.config.calibration import calibration_of
-from llenergymeasure.config.candidates import Candidate, candidates
 from llenergymeasure.config.document import Document, checked
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.execution import (
@@ -21,7 +21,7 @@ from llenergymeasure.config.execution import (
 )
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.identity import Identifier
-from llenergymeasure.config.merging import flattened
+from llenergymeasure.config.merging import NotASectionError, assigned, flattened, merged
 from llenergymeasure.config.messages import describe, fault_text, faults_of, located
 from llenergymeasure.config.preferences import preferred_folder, preferred_notify
 from llenergymeasure.config.rules import Shape, breaches
@@ -29,7 +29,7 @@ from llenergymeasure.config.section import Fault, Section, secret_fault
 from llenergymeasure.config.strict_yaml import KeyPath, dotted
 from llenergymeasure.config.study import Experiment, LeftOut, SameAs, Study
 from llenergymeasure.config.study_file import StudyFile
-from llenergymeasure.config.sweep import meant
+from llenergymeasure.config.sweep import meant, points
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.redact import secret_argument, without_secrets_in
 from llenergymeasure.units import BACKENDS, BackendName
@@ -55,7 +55,7 @@ def expand(document: Document, shape_of: ShapeOf) -> Study:
     """
     study = checked(document)
     outcome = _Outcome(document, shape_of)
-    for candidate in candidates(study, document.overrides):
+    for candidate in _candidates(study, document.overrides):
         outcome.take(candidate)
     experiments = outcome.experiments()
     n_cycles = _cycles(study.execution, experiments)
@@ -87,6 +87,70 @@ def expand(document: Document, shape_of: ShapeOf) -> Study:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A configuration to try, and where each of its own settings was written."""
+
+    values: dict[str, Any]
+    own: Mapping[tuple[str, ...], KeyPath]
+    failure: Fault | None = None
+
+
+def _candidates(study: StudyFile, overrides: Mapping[tuple[str, ...], Any]) -> Iterator[_Candidate]:
+    """Yield the grid's points, then the listed experiments, each with what overrides it."""
+    grid = _grid(study) if study.has_grid else ()
+    for candidate in itertools.chain(grid, _listed(study)):
+        yield _overridden(candidate, overrides)
+
+
+def _overridden(candidate: _Candidate, overrides: Mapping[tuple[str, ...], Any]) -> _Candidate:
+    settings = {
+        path: value
+        for path, value in overrides.items()
+        if path[0] not in BACKENDS or path[0] == candidate.values["backend"]
+    }
+    if not settings or candidate.failure is not None:
+        return candidate
+    own = {path: place for path, place in candidate.own.items() if path not in settings}
+    try:
+        return _Candidate(assigned(candidate.values, settings), own)
+    except NotASectionError as error:
+        path = next(iter(settings))
+        return replace(candidate, failure=Fault(path, str(error), ...))
+
+
+def _grid(study: StudyFile) -> Iterator[_Candidate]:
+    backends = study.grid_backends
+    bases = {name: _shared_for(study, name) for name in backends}
+    for point in points(study.sweep, backends):
+        values = {**bases[point.backend], "backend": point.backend}
+        try:
+            yield _Candidate(assigned(values, point.settings), point.written)
+        except NotASectionError as error:
+            path = next(iter(point.settings))
+            written = {".".join(key): value for key, value in point.settings.items()}
+            fault = Fault(path, str(error), ..., alone=False)
+            yield _Candidate({**values, **written}, point.written, fault)
+
+
+def _listed(study: StudyFile) -> Iterator[_Candidate]:
+    bases = {name: _shared_for(study, name) for name in BACKENDS}
+    for place, entry in enumerate(study.experiments):
+        own: dict[tuple[str, ...], KeyPath] = {
+            path: ("experiments", place, *path) for path in flattened(entry)
+        }
+        given = entry.get("backend")
+        for backend in study.shared_backends if given is None else [given]:
+            yield _Candidate({**merged(bases[backend], entry), "backend": backend}, own)
+
+
+def _shared_for(study: StudyFile, backend: BackendName) -> dict[str, Any]:
+    """Return the shared settings without the sections of other backends."""
+    return {
+        key: value for key, value in study.shared.items() if key not in BACKENDS or key == backend
+    }
+
+
 class _Outcome:
     """What became of each candidate: an experiment, a repeat of one, or left out."""
 
@@ -103,7 +167,7 @@ class _Outcome:
         self._identify = Identifier()
         self._sections: dict[tuple[str, str], Section] = {}
 
-    def take(self, candidate: Candidate) -> None:
+    def take(self, candidate: _Candidate) -> None:
         """Try one candidate."""
         if candidate.failure is not None:
             self._reject(candidate, [candidate.failure])
@@ -167,7 +231,7 @@ class _Outcome:
             raise ConfigurationError(_first(self._point_problems) or none)
         return list(self._found.values())
 
-    def _reject(self, candidate: Candidate, reasons: list[Fault]) -> None:
+    def _reject(self, candidate: _Candidate, reasons: list[Fault]) -> None:
         own = candidate.own
         passed_on = {
             name: value

@@ -16,15 +16,15 @@ from llenergymeasure.config.decoder import DecoderConfig
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.gpu import GpuConfig
 from llenergymeasure.config.measurement import (
-    MAX_PROMPTS,
     BaselineConfig,
     EnergyConfig,
+    Prompts,
     WarmupConfig,
     WindowConfig,
 )
-from llenergymeasure.config.section import Section, refused, secret_fault
+from llenergymeasure.config.section import PathText, Section, Seed, Text, refused, secret_fault
 from llenergymeasure.config.servers import is_external, is_listener, is_option
-from llenergymeasure.config.serving import MAX_TOKENS, ONE_USER, ServingConfig, SloConfig
+from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig, Tokens
 from llenergymeasure.redact import secret_argument
 from llenergymeasure.units import BACKENDS, BackendName
 
@@ -40,18 +40,12 @@ TINY_LLAMA = "tiny-llama"
 class SyntheticDataset(Section):
     """Prompts of a fixed length, made from a seed, so that no download is needed."""
 
-    n: int | None = Field(
-        default=None, ge=1, le=MAX_PROMPTS, description="Prompts to make; default: the study's n."
-    )
-    input_len: int = Field(default=512, ge=1, le=MAX_TOKENS, description="Tokens in each prompt.")
-    output_len: int = Field(
-        default=128, ge=1, le=MAX_TOKENS, description="Tokens to generate for each prompt."
-    )
-    seed: int = Field(default=42, ge=0, le=2**63 - 1, description="Seed the prompts come from.")
-    shared_prefix_len: int | None = Field(
+    n: Prompts | None = Field(default=None, description="Prompts to make; default: the study's n.")
+    input_len: Tokens = Field(default=512, description="Tokens in each prompt.")
+    output_len: Tokens = Field(default=128, description="Tokens to generate for each prompt.")
+    seed: Seed = Field(default=42, description="Seed the prompts come from.")
+    shared_prefix_len: Tokens | None = Field(
         default=None,
-        ge=1,
-        le=MAX_TOKENS,
         description="Tokens that all prompts begin with, of their input_len: what engines that "
         "keep prefixes compute once.",
         examples=[512],
@@ -70,10 +64,8 @@ class SyntheticDataset(Section):
 class LoraConfig(Section):
     """A LoRA adapter put on the model: its id on the hub or its local folder, not both."""
 
-    adapter_id: str | None = Field(default=None, min_length=1, description="Adapter on the hub.")
-    adapter_path: str | None = Field(
-        default=None, min_length=1, description="Local folder of the adapter."
-    )
+    adapter_id: Text | None = Field(default=None, description="Adapter on the hub.")
+    adapter_path: Text | None = Field(default=None, description="Local folder of the adapter.")
     merge_weights: bool = Field(
         default=False, description="Merge the adapter into the model's weights when loading."
     )
@@ -88,9 +80,7 @@ class LoraConfig(Section):
 class ExperimentConfig(Section):
     """One fully resolved configuration, a cell of the grid."""
 
-    model: str = Field(
-        min_length=1,
-        max_length=4096,
+    model: PathText = Field(
         description="Model id on the hub, a local folder, or a built-in name; tiny-llama is made "
         "locally with random weights and needs no download.",
         examples=["tiny-llama", "meta-llama/Llama-3.1-8B"],
@@ -101,7 +91,7 @@ class ExperimentConfig(Section):
         description="random loads the architecture alone with random weights, which cost the same "
         "energy a token and need no download. tiny-llama always has random weights.",
     )
-    n: int = Field(default=100, ge=1, le=MAX_PROMPTS, description="Prompts in the workload.")
+    n: Prompts = Field(default=100, description="Prompts in the workload.")
     dataset: str | SyntheticDataset = Field(
         default=SYNTHETIC,
         description="synthetic, a data set's id (aienergyscore), a local file, or the synthetic "
@@ -115,14 +105,12 @@ class ExperimentConfig(Section):
         "source, shuffled by random_seed, given as in the file, length by rising length.",
     )
     precision: Precision = Field(default="bf16", description="Data type of weights and activity.")
-    random_seed: int = Field(
-        default=42, ge=0, le=2**63 - 1, description="Seed of sampling and of the prompts' order."
+    random_seed: Seed = Field(default=42, description="Seed of sampling and of the prompts' order.")
+    max_input_tokens: Tokens = Field(
+        default=512, description="Longer prompts are cut to this length."
     )
-    max_input_tokens: int = Field(
-        default=512, ge=1, le=MAX_TOKENS, description="Longer prompts are cut to this length."
-    )
-    max_output_tokens: int = Field(
-        default=128, ge=1, le=MAX_TOKENS, description="Most tokens generated for a prompt."
+    max_output_tokens: Tokens = Field(
+        default=128, description="Most tokens generated for a prompt."
     )
     answer_length: Literal["fixed", "natural"] | None = Field(
         default=None,
@@ -178,10 +166,8 @@ class ExperimentConfig(Section):
         default=None,
         description="Arguments handed to the engine as they are; for what has no name here.",
     )
-    output_dir: str | None = Field(
+    output_dir: PathText | None = Field(
         default=None,
-        min_length=1,
-        max_length=4096,
         description="Folder the study's results go under; not part of what is measured.",
     )
 

@@ -3,7 +3,7 @@
 import types
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -183,6 +183,8 @@ def _elsewhere(name: str) -> list[str]:
 
 
 def _alternatives(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Annotated:
+        return _alternatives(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         return [part for each in get_args(annotation) for part in _alternatives(each)]
     return [annotation]

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.config.section import Fault, Section, refused
+from llenergymeasure.config.section import Fault, Section, Text, refused
 from llenergymeasure.config.servers import is_loopback
 
 _PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.]*)\}")
@@ -53,9 +53,8 @@ class OpenAIConfig(Section):
         "allow_remote is set.",
         examples=["http://127.0.0.1:8000/v1"],
     )
-    model: str | None = Field(
+    model: Text | None = Field(
         default=None,
-        min_length=1,
         description="Name the server knows the model by; default: what {model} stands for with "
         "command, else the study's model.",
     )

@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 
 from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.old_names import ATTENTION_LEFT, of_vllm_today
-from llenergymeasure.config.section import Fault, Section
+from llenergymeasure.config.section import Count, Fault, Section, Text
+from llenergymeasure.config.serving import Tokens
 
 
 class VLLMEngineConfig(EngineSection):
@@ -21,13 +22,11 @@ class VLLMEngineConfig(EngineSection):
     swap_space: float | None = Field(
         default=None, ge=0, description="CPU swap in GiB; left newer vLLM."
     )
-    speculative_model: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Draft model; newer vLLM takes it in speculative_config.",
+    speculative_model: Text | None = Field(
+        default=None, description="Draft model; newer vLLM takes it in speculative_config."
     )
-    num_speculative_tokens: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Tokens the draft model guesses."
+    num_speculative_tokens: Count | None = Field(
+        default=None, description="Tokens the draft model guesses."
     )
     attention: dict[str, Any] | None = Field(
         default=None, description="Attention; newer vLLM takes it in attention_config."
@@ -70,9 +69,7 @@ class VLLMBeamSearchConfig(Section):
     beam_width: int | None = Field(default=None, ge=1, le=1024, description="Beams.")
     length_penalty: float | None = Field(default=None, description="Beam length penalty.")
     early_stopping: bool | None = Field(default=None, description="Stop beams early.")
-    max_tokens: int | None = Field(
-        default=None, ge=1, le=10_000_000, description="In place of max_output_tokens."
-    )
+    max_tokens: Tokens | None = Field(default=None, description="In place of max_output_tokens.")
 
 
 class VLLMConfig(Section):
