@@ -1,5 +1,7 @@
 """One experiment: every setting that defines a cell of the grid, with its bounds and meaning."""
 
+import itertools
+from collections.abc import Iterator
 from functools import cache, cached_property
 from typing import Any, Literal
 
@@ -172,75 +174,77 @@ class ExperimentConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _own_section_only(self) -> "ExperimentConfig":
+    def _fits_together(self) -> "ExperimentConfig":
+        parts = (self._sections(), self._command(), self._answers(), self._chats(), self._passed())
+        for message in itertools.chain(*parts):
+            raise ValueError(message)
+        return self
+
+    def _sections(self) -> Iterator[str]:
         for name in BACKENDS:
             if name != self.backend and getattr(self, name) is not None:
-                raise ValueError(
+                yield (
                     f"the section {name} belongs to backend {name}, but backend is {self.backend}; "
                     f"remove {name} or set backend: {name}"
                 )
         if self.slo is not None and self.serving is None and self.backend != "openai":
-            raise ValueError("slo judges answers under traffic; add serving, or remove slo")
+            yield "slo judges answers under traffic; add serving, or remove slo"
         if self.backend == "openai" and self.openai is None:
-            raise ValueError(
+            yield (
                 "backend openai needs openai.base_url, the address of the running server, or "
                 "openai.command, which starts one"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _fills_its_command(self) -> "ExperimentConfig":
-        if self.openai is None:
-            return self
-        known = self.command_values()
-        for name in self.openai.placeholders():
+    def _command(self) -> Iterator[str]:
+        known = self.command_values() if self.openai is not None else {}
+        for name in () if self.openai is None else self.openai.placeholders():
             if name not in OF_THE_RUN and value_at(known, name) is None:
-                raise ValueError(
+                yield (
                     f"openai.command has {{{name}}}, which is neither in openai.values nor a "
                     "setting that has a value"
                 )
-        return self
 
-    @model_validator(mode="after")
-    def _answers_can_end(self) -> "ExperimentConfig":
+    def _answers(self) -> Iterator[str]:
         if self.answer_length == "fixed" and self.decoder.min_new_tokens is not None:
-            raise ValueError(
+            yield (
                 "with decoder.min_new_tokens answers may end by themselves; remove it, or "
                 "answer_length: fixed"
             )
         if self.answer_length == "natural" and self.weights == "random":
-            raise ValueError(
+            yield (
                 "random weights end their answers by chance; use weights: pretrained, or remove "
                 "answer_length: natural"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _texts_can_be_chats(self) -> "ExperimentConfig":
-        chat, serving = self.chat, self.serving or ONE_USER
-        if chat is None:
-            return self
+    def _chats(self) -> Iterator[str]:
+        serving = self.serving or ONE_USER
+        if self.chat is None:
+            return
         if self.synthetic() is not None:
-            raise ValueError("chat is about texts, and synthetic prompts are none; name a dataset")
+            yield "chat is about texts, and synthetic prompts are none; name a dataset"
         if serving.turns is not None:
-            raise ValueError("serving.turns joins token ids, no chat template does; remove it")
-        if serving.endpoint == "chat" and chat.template != OWN_TEMPLATE:
-            raise ValueError(
+            yield "serving.turns joins token ids, no chat template does; remove it"
+        if serving.endpoint == "chat" and self.chat.template != OWN_TEMPLATE:
+            yield (
                 "at serving.endpoint: chat the server has its own template; use template: auto, or "
                 "endpoint: completions"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _passthrough_hides_nothing(self) -> "ExperimentConfig":
-        if self.passthrough_kwargs is None:
-            return self
-        clash = sorted(set(self.passthrough_kwargs) & set(type(self).model_fields))
+    def _passed(self) -> Iterator[str]:
+        passed = self.passthrough_kwargs or {}
+        clash = sorted(set(passed) & set(type(self).model_fields))
         if clash:
-            raise ValueError(
-                f"passthrough_kwargs may not set {', '.join(clash)}; set it at the top level"
+            yield f"passthrough_kwargs may not set {', '.join(clash)}; set it at the top level"
+        engine = getattr(getattr(self, self.backend), "engine", None)
+        listed = {} if engine is None else engine.plain
+        moving = [] if self.backend == "pytorch" else [name for name in passed if is_listener(name)]
+        arguments = listed if self.backend == "pytorch" else {**listed, **passed}
+        moving += [name for name, value in arguments.items() if is_option(value)]
+        if moving:
+            yield (
+                f"{moving[0]} is not for a study: the engine's server listens on this machine "
+                "alone, at a free port"
             )
-        return self
 
     @model_validator(mode="after")
     def _holds_no_secret(self) -> "ExperimentConfig":
@@ -251,20 +255,6 @@ class ExperimentConfig(Section):
             name = f"{self.backend}.{own.secret}"
         if name is not None:
             raise refused([secret_fault(name)])
-        return self
-
-    @model_validator(mode="after")
-    def _moves_no_listener(self) -> "ExperimentConfig":
-        engine = getattr(getattr(self, self.backend), "engine", None)
-        listed = {} if engine is None else engine.plain
-        passed = self.passthrough_kwargs or {} if self.backend != "pytorch" else {}
-        moving = [name for name in passed if is_listener(name)]
-        moving += [name for name, value in {**listed, **passed}.items() if is_option(value)]
-        if moving:
-            raise ValueError(
-                f"{moving[0]} is not for a study: the engine's server listens on this machine "
-                "alone, at a free port"
-            )
         return self
 
     @property
