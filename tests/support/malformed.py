@@ -37,7 +37,7 @@ MODEL = "model: tiny-llama\n"
 CASES = [
     # Unknown keys, at each level.
     bad("top-level key", "precison: bf16\n", "precison", "did you mean precision?", line=2),
-    whole("former name", "model_name: gpt2\n", "model_name", "did you mean model?", "gpt2", line=1),
+    whole("former name", "model_name: gpt2\n", "model_name", "known here: model", "gpt2", line=1),
     bad("study key", "runner: {pytorch: local}\n", "runner", "runners", line=2),
     bad("key of another place", "batch_size: 8\n", "batch_size", "pytorch.batch_size", line=2),
     bad(

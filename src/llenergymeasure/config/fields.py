@@ -16,7 +16,6 @@ from llenergymeasure.config.engine_parameters import Schema, forms
 from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
-from llenergymeasure.config.old_names import FORMER_NAMES
 from llenergymeasure.config.section import Fault
 
 ENGINE_SECTIONS: tuple[type[EngineSection], ...] = (
@@ -168,8 +167,7 @@ def unknown_key_message(
         known = tuple(dict.fromkeys((*root.model_fields, *also)))  # a study has its own of some
     near = [".".join((*above, each)) for each in nearest_names(name, known)[:1]]
     if root is ExperimentConfig:
-        former = [FORMER_NAMES[name]] if name in FORMER_NAMES else near
-        near = former or _elsewhere(name)
+        near = near or _elsewhere(name)
     if near or not known:
         return f"unknown key{did_you_mean(near)}"
     return f"unknown key; known here: {', '.join(known)}"
