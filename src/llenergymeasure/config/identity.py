@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,14 +154,12 @@ class Identifier:
                 path = local_path(place[name], suffixes)
                 self._known[known] = None if path is None else self.content(path)
             except ConfigurationError as error:
-                problem = error.problems[0]
                 raise ConfigurationError(
-                    Problem(problem.message, key=key, found=problem.found)
+                    [replace(each, key=key) for each in error.problems]
                 ) from None
             except OSError as error:
-                raise ConfigurationError(
-                    Problem(f"cannot be read: {error.strerror}", key=key, found=place[name])
-                ) from None
+                problem = Problem(f"cannot be read: {error.strerror}", key=key, found=place[name])
+                raise ConfigurationError(problem) from None
         content = self._known[known]
         if content is not None:
             place[name] = {"sha256": content}
@@ -236,15 +235,12 @@ class _HashCache:
 
     def _load(self) -> dict[str, str]:
         if self._hashes is None:
-            self._hashes = {}
             try:
                 stored = json.loads(self._path.read_text())
             except (OSError, ValueError):
                 stored = None
-            if isinstance(stored, dict):
-                self._hashes = {
-                    str(key): value for key, value in stored.items() if isinstance(value, str)
-                }
+            known = stored.items() if isinstance(stored, dict) else ()
+            self._hashes = {key: value for key, value in known if isinstance(value, str)}
         return self._hashes
 
 
