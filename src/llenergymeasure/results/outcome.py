@@ -91,12 +91,7 @@ def read_outcome(path: Path) -> Outcome:
 
 
 def without_result(folder: RunFolder, damaged: str | None = None) -> Outcome | None:
-    """Return how a run without a sound result ended; None if it was never started.
-
-    Args:
-        folder: the run's.
-        damaged: what is wrong with the result that is there.
-    """
+    """Return how a run ended whose result is damaged or absent; None if it was never started."""
     if damaged is not None:
         return _lost(DAMAGED, damaged)
     if not folder.outcome.is_file():

@@ -50,12 +50,7 @@ class Progress:
     ) -> None:
         """Take a plan; what is complete already counts as done, and as nothing of this call.
 
-        Args:
-            plan: the plan.
-            folder: its results.
-            at_once: so many of the runs next in line may run at once.
-            estimates: how long runs take, by who knows models and devices.
-            measured: whether a sensor measures where they are.
+        So many of the runs next in line may run at once; ``measured`` where a sensor sees them.
         """
         self.plan = plan
         self._folder = folder
