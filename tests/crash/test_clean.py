@@ -115,18 +115,6 @@ def test_a_server_that_outlived_its_run_is_ended(study: StudyFolder, clean: Clea
             server.kill()
 
 
-def test_locks_that_a_killed_snakemake_left_on_this_study_go(
-    study: StudyFolder, clean: Clean
-) -> None:
-    at = study.path.parents[1]
-    locks = at / ".snakemake" / "locks"
-    locks.mkdir(parents=True)
-    (locks / "0.output.lock").write_text("results/small/runs.parquet\n")
-    (locks / "1.output.lock").write_text("elsewhere/table.csv\n")
-    assert clean("results/small", "--yes").code == 0
-    assert [path.name for path in locks.iterdir()] == ["1.output.lock"]
-
-
 def test_where_nothing_is_left_it_says_so(tmp_path: Path, clean: Clean) -> None:
     folder = tmp_path / "results" / "small"
     plan = make_plan(CONFIGS, ["n"])

@@ -12,8 +12,7 @@ import subprocess, sys, time
 from pathlib import Path
 from llenergymeasure.errors import PreflightError, Problem
 from llenergymeasure.results.layout import StudyFolder
-from llenergymeasure.workflow.cluster import QueuedJob
-from llenergymeasure.workflow.queue_watch import QueueWatch
+from llenergymeasure.workflow.cluster import QueuedJob, QueueWatch
 
 def ask(folder):
     {ask}

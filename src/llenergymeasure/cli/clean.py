@@ -40,7 +40,7 @@ def clean(
 ) -> int:
     """Show what killed runs left behind, and remove it.
 
-    Processes, cluster jobs, containers, locks, temporary files and half-written results. Finished
+    Processes, cluster jobs, containers, temporary files and half-written results. Finished
     and running work is never touched.
     """
     with ExitStack() as held:

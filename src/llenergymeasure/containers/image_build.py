@@ -62,11 +62,6 @@ def main(arguments: list[str] | None = None) -> int:
 def build_sif(backend: str, out: Path | None = None, base: str | None = None) -> Path:
     """Build the image of a backend for Apptainer and return its file.
 
-    Args:
-        backend: whose image.
-        out: the file to write; in :func:`image_folder` if not given.
-        base: an image's address, file or root folder to build on, instead of the official one.
-
     Raises:
         ConfigurationError: there is no Apptainer, or no room.
         BuildError: it failed; its own words are on standard error.

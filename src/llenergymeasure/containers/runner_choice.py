@@ -22,10 +22,6 @@ from llenergymeasure.units import BackendName
 def with_runners(study: Study, *, apptainer_offered: bool) -> Study:
     """Return the study with a runner, and the reason for it, for each of its backends.
 
-    Args:
-        study: as loaded; its ``runners`` are those the file names.
-        apptainer_offered: whether ``--use-apptainer`` was given.
-
     Raises:
         ConfigurationError: a setting is no runner, or local backends exclude each other.
     """

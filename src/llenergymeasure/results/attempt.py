@@ -73,12 +73,7 @@ class AttemptOutcome:
     ) -> None:
         """Write the end of this attempt, in the outcome and in the list of attempts.
 
-        Args:
-            folder: the run's.
-            status: ``completed``, ``failed`` or ``interrupted``.
-            code: of the process.
-            error: ``class`` and ``message``.
-            tail: of what was printed; the run's log's if not given.
+        ``error`` has ``class`` and ``message``; the tail is that of the run's log if not given.
         """
         self.status, self.exit_code = status, code
         self.error = error and {key: without_secrets(text) for key, text in error.items()}

@@ -5,9 +5,7 @@ concludes what was never written: a run whose process is gone without a word is 
 """
 
 import json
-import os
 import socket
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,6 @@ from llenergymeasure.units import Status
 
 DAMAGED = "DamagedRecord"
 """Class of the error of a run whose result is there and not complete."""
-
-START_SLACK_S = 60.0
-"""Where only wall-clock times are known: a process that began this much later than the attempt
-has its number again; smaller differences may come from the clock being set."""
 
 
 class OutcomeError(BaseModel):
@@ -97,12 +91,7 @@ def read_outcome(path: Path) -> Outcome:
 
 
 def without_result(folder: RunFolder, damaged: str | None = None) -> Outcome | None:
-    """Return how a run without a sound result ended; None if it was never started.
-
-    Args:
-        folder: the run's.
-        damaged: what is wrong with the result that is there.
-    """
+    """Return how a run ended whose result is damaged or absent; None if it was never started."""
     if damaged is not None:
         return _lost(DAMAGED, damaged)
     if not folder.outcome.is_file():
@@ -129,36 +118,6 @@ def _death(outcome: Outcome) -> str | None:
     ticks = start_ticks(outcome.pid)
     if ticks is None:
         return f"its process {outcome.pid} ended without a word (killed?)"
-    if _is_another(ticks, outcome):
+    if outcome.pid_start_ticks not in (None, ticks):
         return f"its process {outcome.pid} ended without a word; the number is another's now"
     return None
-
-
-def _is_another(ticks: int, outcome: Outcome) -> bool:
-    """Return whether a process that began at ``ticks`` only has the number of the run's."""
-    if outcome.pid_start_ticks is not None:
-        return ticks != outcome.pid_start_ticks  # whatever the wall clock did since
-    started, began = _wall_clock(ticks), _timestamp(outcome.started_at)
-    return started is not None and began is not None and started > began + START_SLACK_S
-
-
-def _wall_clock(ticks: int) -> float | None:
-    """Return a moment in clock ticks since boot as seconds since the epoch."""
-    try:
-        lines = Path("/proc/stat").read_text().splitlines()
-        boot_line = next(line for line in lines if line.startswith("btime"))
-    except (OSError, StopIteration):
-        return None
-    return float(boot_line.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _timestamp(text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return moment.timestamp()

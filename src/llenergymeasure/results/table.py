@@ -236,15 +236,7 @@ def failed_row(
     study: str | None = None,
     study_design_hash: str | None = None,
 ) -> dict[str, Any]:
-    """Return the flat row of a planned run without a result.
-
-    Args:
-        planned: the run's entry in the plan.
-        outcome: how its latest attempt ended; None if it was never started.
-        swept: the swept settings by dotted key.
-        study: the study's name.
-        study_design_hash: the hash of the study's design.
-    """
+    """Return the flat row of a planned run without a result, which ended so or never began."""
     config = planned.get("config") or {}
     row: dict[str, Any] = {
         "experiment": planned["experiment"],

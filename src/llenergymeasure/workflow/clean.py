@@ -32,7 +32,7 @@ class Leftover:
     """One thing that nobody needs any more.
 
     Attributes:
-        kind: ``process``, ``job``, ``container``, ``lock``, ``file`` or ``GPU limit``.
+        kind: ``process``, ``job``, ``container``, ``file``, ``engine`` or ``GPU limit``.
         name: what a person knows it by.
         reason: why nobody needs it.
         remove: takes it away.
@@ -61,7 +61,6 @@ def leftovers(folder: StudyFolder) -> Iterator[Leftover]:
     at_work = _at_work(folder)
     yield from _processes(folder, at_work)
     yield from _files(folder, at_work)
-    yield from _snakemake_locks(folder)
 
 
 def machine_leftovers() -> Iterator[Leftover]:
@@ -227,26 +226,3 @@ def _file(path: Path, reason: str) -> Leftover:
 def _size(path: Path) -> int:
     files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
     return sum(each.stat().st_size for each in files)
-
-
-def _snakemake_locks(folder: StudyFolder) -> Iterator[Leftover]:
-    """Yield Snakemake's own locks on this study's files, as a killed call without our profile left.
-
-    Source: snakemake/persistence, which keeps the locked paths, a line each, in .snakemake/locks.
-    """
-    place = Path(".snakemake/locks")
-    if not place.is_dir():
-        return
-    for lock in sorted(place.iterdir()):
-        try:
-            paths = lock.read_text().splitlines()
-        except OSError:
-            continue
-        if paths and all(_is_below(path, folder.path) for path in paths):
-            yield Leftover(
-                "lock", str(lock), "Snakemake's lock; no workflow is running", lock.unlink
-            )
-
-
-def _is_below(path: str, folder: Path) -> bool:
-    return Path(path).resolve().is_relative_to(folder.resolve())

@@ -5,20 +5,28 @@ They would measure next to the new ones, so they are ended before these are subm
 """
 
 import hashlib
+import os
 import re
 import shutil
+import signal
 import subprocess
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from llenergymeasure.errors import PreflightError, Problem
-from llenergymeasure.processes import ChildError, completed
+from llenergymeasure.processes import ChildError, completed, descendants
 from llenergymeasure.results.layout import StudyFolder
 
 ASK_LIMIT_S = 60.0
 GONE_LIMIT_S = 120.0
+QUIET_LIMIT_S = 300.0
+"""More than the profile's latency-wait and the time between two looks of the executor together."""
+
+LOOK_INTERVAL_S = 20.0
+
 _FORMAT = "%A|%j|%T|%r|%k"
 _IN_NO_CLUSTER = "Could not establish a configuration source"
 """What SLURM's commands end with where they are installed and no cluster is configured.
@@ -151,3 +159,53 @@ def _asked(*command: str) -> "subprocess.CompletedProcess[str]":
 
 def _no_answer(said: str) -> PreflightError:
     return PreflightError([Problem(f"SLURM does not answer: {said}")])
+
+
+class QueueWatch(threading.Thread):
+    """Ends a workflow on SLURM that waits for jobs that are gone, or can never start.
+
+    A job may vanish without a word, ask for more than any node has, or never be submitted. In each
+    case Snakemake waits forever, and everything that was measured is there already.
+    """
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        say: Callable[[str], None],
+        *,
+        limit_s: float = QUIET_LIMIT_S,
+        interval_s: float = LOOK_INTERVAL_S,
+        ask: Callable[[StudyFolder], Sequence[QueuedJob]] = left_jobs,
+    ) -> None:
+        super().__init__(name="queue watch", daemon=True)
+        self._folder, self._say, self._ask = folder, say, ask
+        self._limit_s, self._interval_s = limit_s, interval_s
+        self._said: set[str] = set()
+
+    def run(self) -> None:
+        """Look until nothing has been left for too long, and then end this process by SIGTERM."""
+        last = time.monotonic()
+        while time.monotonic() - last < self._limit_s:
+            time.sleep(self._interval_s)
+            if self._something_is_left():
+                last = time.monotonic()
+        self._say(
+            f"No job of this study that could still run has been in SLURM's queue for "
+            f"{self._limit_s / 60:g} minutes, and Snakemake waits for one. What was measured is "
+            "there; the same call makes the rest"
+        )
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _something_is_left(self) -> bool:
+        # Rules that run here are children of this process; those that only ask end at once.
+        if descendants(os.getpid()):
+            return True
+        try:
+            jobs = self._ask(self._folder)
+        except PreflightError:  # a controller that does not answer may still have them
+            return True
+        for line in waiting(job for job in jobs if job.never_starts):
+            if line not in self._said:
+                self._said.add(line)
+                self._say(line)
+        return any(not job.never_starts for job in jobs)

@@ -16,9 +16,6 @@ def need_models(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     Where the hub is switched off (HF_HUB_OFFLINE) runs fail at once and say so by themselves;
     without a network each would try again and again for half a minute.
 
-    Args:
-        configs: the resolved configurations of the experiments with runs to do on this machine.
-
     Raises:
         PreflightError: the hub cannot be reached, and no experiment has its model; names them.
     """

@@ -9,6 +9,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from llenergymeasure.files import load_json, write_text
@@ -104,7 +105,7 @@ def precision_of(plan: Plan, folder: StudyFolder, runs: Iterable[dict[str, Any]]
     found = precision(plan, folder, sum(run["status"] != "completed" for run in runs))
     if found is None:
         return {}
-    return {"precision_reached": found.reached, "precision": found.as_dict()}
+    return {"precision_reached": found.reached, "precision": asdict(found)}
 
 
 def write_manifest(plan: Plan, folder: StudyFolder) -> list[dict[str, Any]]:

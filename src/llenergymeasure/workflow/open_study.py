@@ -29,13 +29,12 @@ from llenergymeasure.run.circuit_breaker import Circuit
 from llenergymeasure.run.reserved_gpus import put_back_left_limits
 from llenergymeasure.screen import printable, say
 from llenergymeasure.units import BackendName
-from llenergymeasure.workflow.cluster import end_jobs, left_jobs
+from llenergymeasure.workflow.cluster import QueueWatch, end_jobs, left_jobs
 from llenergymeasure.workflow.executors import adopt_executors
 from llenergymeasure.workflow.hub_models import need_models
 from llenergymeasure.workflow.manifest import write_manifest
 from llenergymeasure.workflow.notify import News, tell, warn_of_missing_variables
 from llenergymeasure.workflow.pinning import pin_options
-from llenergymeasure.workflow.queue_watch import QueueWatch
 from llenergymeasure.workflow.recovery import conclude_lost
 from llenergymeasure.workflow.run_commands import Places
 from llenergymeasure.workflow.stopping import precision

@@ -42,11 +42,8 @@ OVERRIDES_VARIABLE = "LLEM_OVERRIDES"
 def open_study(workflow: Any, config: Mapping[str, Any]) -> OpenStudy:
     """Load the study that Snakemake was given and make its plan.
 
-    The main process alone writes the plan; those it starts on other machines read it.
-
-    Args:
-        workflow: Snakemake's workflow object.
-        config: its configuration; the study itself under ``module:``.
+    The main process alone writes the plan; those it starts on other machines read it. Snakemake's
+    ``config`` is the study itself under ``module:``.
 
     Raises:
         WorkflowError: the study cannot be used; the message says why, and nothing was written.

@@ -31,9 +31,7 @@ _MARKS = Path(".snakemake/incomplete")
 def keep_finished(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
     """Take Snakemake's mark of an incomplete output from every run whose record proves it whole.
 
-    Args:
-        states: the runs with their states.
-        folder: the study's folder, relative to the working directory as the rules name it.
+    The study's folder is relative to the working directory, as the rules name it.
     """
     marks = {path for path in _MARKS.rglob("*") if path.is_file()}
     if not marks:
@@ -73,10 +71,6 @@ def make_room(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
 
     Only for whoever holds the study's lock. A run whose earlier attempt still runs is left
     alone.
-
-    Args:
-        states: the runs with their states.
-        folder: the study's folder.
     """
     logs = folder.path / "logs"
     for place in (folder.path, folder.path / "figures", folder.path / "pins", logs):
@@ -110,14 +104,7 @@ def conclude_lost(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> i
     """Write into the outcome of each run that is said to be running that it is lost.
 
     Only for whoever holds the study's lock, with no job of it in any queue. An attempt whose
-    process lives on this machine is left alone.
-
-    Args:
-        states: the runs with their states.
-        folder: the study's folder.
-
-    Returns:
-        How many runs were lost.
+    process lives on this machine is left alone. Returns how many runs were lost.
     """
     said = [each for each in states if each["status"] == RUNNING]
     return sum(_conclude(folder.run(each["experiment"], each["cycle"])) for each in said)

@@ -102,11 +102,7 @@ class Places:
         return f"{image_folder()}/{{backend}}.sif"
 
     def check(self, backends: Iterable[BackendName], *, look: bool) -> None:
-        """Look at everything that these backends' runners need.
-
-        Args:
-            backends: those with runs to do.
-            look: whether runs will be on this machine, so that it makes sense to look inside.
+        """Look at everything that these backends' runners need; inside only where runs will be.
 
         Raises:
             PreflightError: some cannot run here; all reasons at once.

@@ -21,12 +21,7 @@ SETTINGS = ("precision_target", "max_cycles", "n_cycles")
 
 
 def planned(study: Study, folder: StudyFolder) -> Plan:
-    """Return the study's plan, with the cycles that complete pilots ask for.
-
-    Args:
-        study: what to run.
-        folder: its results so far: the plan that was written, and the pilots' runs.
-    """
+    """Return the study's plan, with the cycles that its complete pilots ask for."""
     plan = make_plan(study)
     if plan.execution.get("precision_target") is None:
         return plan
@@ -74,20 +69,11 @@ class Precision:
             told += f"; {self.short} experiments have all cycles they may have and fall short"
         return told
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
-
 
 def precision(plan: Plan, folder: StudyFolder, open_runs: int) -> Precision | None:
     """Return how far the study is; None without a precision target.
 
     Whether the target is reached is in the summary, which is asked where all runs are done.
-
-    Args:
-        plan: the study's.
-        folder: its results.
-        open_runs: how many of its runs have no result.
     """
     target = plan.execution.get("precision_target")
     if target is None:
