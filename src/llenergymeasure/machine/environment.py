@@ -1,6 +1,5 @@
 """The machine and the software a run was made with: packages, container, variables, no secret."""
 
-import json
 import os
 import re
 import sys
@@ -124,12 +123,7 @@ def cuda_runtime(installed: Mapping[str, str], environ: Mapping[str, str]) -> di
             return {"version": version, "source": name}
     if environ.get("CUDA_VERSION"):
         return {"version": environ["CUDA_VERSION"], "source": "CUDA_VERSION"}
-    path = Path(environ.get("CUDA_HOME") or "/usr/local/cuda") / "version.json"
-    try:
-        version = json.loads(path.read_text())["cuda"]["version"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return {"version": str(version), "source": "version.json"}
+    return None
 
 
 def container(environ: Mapping[str, str]) -> dict[str, Any] | None:
