@@ -24,7 +24,6 @@ from llenergymeasure.run.preflight.memory import (
     engine_setting,
     memory_here,
     memory_need,
-    memory_verdict,
     slices,
     spread,
 )
@@ -114,7 +113,7 @@ class Forecast:
         room = None if isinstance(source, str) else self._room(config, source, cards)
         if room is None:
             return need.bytes, f"{need}; the memory there is not known here"
-        return need.bytes, f"{need}; {room}: {memory_verdict(need, room).value}"
+        return need.bytes, f"{need}; {room}: {room.verdict(need)}"
 
     def _room(
         self, config: ExperimentConfig, source: ModelSource, cards: tuple[Gpu, ...]
