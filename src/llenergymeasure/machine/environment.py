@@ -92,9 +92,6 @@ def packages(folders: list[str] | None = None) -> dict[str, str]:
     Read from the folders' names (``name-version.dist-info``, the packaging specification
     "Recording installed projects"), which takes a hundredth of the time of opening each. Of a
     name that is there twice, the first on the path counts, as for an import.
-
-    Args:
-        folders: where to look; Python's own path if not given.
     """
     found: dict[str, str] = {}
     for folder in sys.path if folders is None else folders:

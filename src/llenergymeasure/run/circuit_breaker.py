@@ -44,11 +44,7 @@ class Circuit:
         self._path = path
 
     def close(self, experiments: int) -> None:
-        """Begin to watch, for a workflow that begins and has no completed run to show yet.
-
-        Args:
-            experiments: how many the study has.
-        """
+        """Begin to watch, for a workflow that begins and has no completed run to show yet."""
         begun = {"experiments": experiments, "host": socket.gethostname(), "pid": os.getpid()}
         write_text(self._path, json.dumps(begun) + "\n")
 

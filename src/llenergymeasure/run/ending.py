@@ -118,13 +118,7 @@ def wait_for_end(
 def wait_for_result(
     child: "subprocess.Popen[bytes]", signals: SignalPipe, signal_number: int | None
 ) -> End:
-    """Wait for what computes the result; whoever asks for an end leaves it less time.
-
-    Args:
-        child: what computes it.
-        signals: those that may ask.
-        signal_number: the one that has asked already; None if none has.
-    """
+    """Wait for what computes the result; whoever asks for an end leaves it less time."""
     number = signal_number
     deadline = time.monotonic() + (FINISH_LIMIT_S if number is None else FINISH_HURRIED_S)
     with contextlib.ExitStack() as stack:

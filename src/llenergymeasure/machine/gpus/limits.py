@@ -50,10 +50,6 @@ def hold_limits(locks: GpuLocks, limits: Limits) -> dict[str, dict[str, Any]]:
 def restore_limits(locks: GpuLocks, uuids: Sequence[str] | None = None) -> dict[str, Any]:
     """Put the limits of locked cards back, and return how that went.
 
-    Args:
-        locks: of the cards.
-        uuids: some of them; all if not given.
-
     Returns:
         ``restored``: whether nothing of what was set is left, as read back;
         ``unchanged_meanwhile``: whether the power limits held to the end (None if that is not

@@ -31,13 +31,7 @@ class _NeedsTextError(LlemError):
 def task_score(
     engine: Engine, config: ExperimentConfig, asked: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return how many items of the study's tasks an engine answers right, or why that is not known.
-
-    Args:
-        engine: loaded.
-        config: the experiment.
-        asked: the study's ``quality`` section, with ``tasks``.
-    """
+    """Return how many items of the study's tasks an engine answers right, or why none."""
     told = {"tasks": list(asked["tasks"])}
     if not isinstance(engine, Scoring):
         reason = f"{config.backend} gives no likelihoods of given text"
@@ -63,11 +57,7 @@ def task_score(
 
 
 def check_tasks(asked: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield that what answers the study's tasks is not installed where its engine runs.
-
-    Args:
-        asked: the study's ``quality`` section.
-    """
+    """Yield that what answers the study's tasks is not installed where its engine runs."""
     if asked.get("tasks") and find_spec("lm_eval") is None:
         yield Problem(
             f"needs lm-eval where the engine runs: {install_command('quality')}",

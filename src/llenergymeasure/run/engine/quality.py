@@ -27,11 +27,6 @@ def perplexity(
     The exponential of the mean negative log-likelihood of every token but each text's first
     (Jelinek and others, "Perplexity - a measure of the difficulty of speech recognition tasks",
     1977). Only runs with the same tokenizer compare.
-
-    Args:
-        engine: loaded.
-        config: the experiment.
-        asked: the study's ``quality`` section, with ``texts``.
     """
     path = Path(asked["texts"])
     if not isinstance(engine, Scoring):
@@ -54,10 +49,6 @@ def command_score(folder: RunFolder, asked: Mapping[str, Any]) -> dict[str, Any]
     """Run the study's judging command and return its score, or why there is none.
 
     What it prints goes to the run's log, which is this process's output.
-
-    Args:
-        folder: the run's; its spec is what the command reads.
-        asked: the study's ``quality`` section, with ``command``.
     """
     command: Sequence[str] = asked["command"]
     told = {"command": list(command)}

@@ -198,12 +198,7 @@ def _result(
 
 
 def quality_record(asked: dict[str, Any] | None, done: dict[str, Any] | None) -> Quality | None:
-    """Return what was found of the answers' quality, and why a score asked for is missing.
-
-    Args:
-        asked: the study's ``quality`` section.
-        done: what the engine's process wrote.
-    """
+    """Return what was found of the answers' quality, and why a score asked for is missing."""
     found = dict(done or {})
     command = (asked or {}).get("command")
     if command is not None and "command" not in found:
