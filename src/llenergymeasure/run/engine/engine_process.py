@@ -31,10 +31,9 @@ from llenergymeasure.redact import without_secrets, without_secrets_in
 from llenergymeasure.results.attempt import report_failure
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.engine.batch_window import cut_batches, measure_window
-from llenergymeasure.run.engine.lm_eval import check_tasks, task_score
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.place_pin import hold_to_pin
-from llenergymeasure.run.engine.quality import command_score, perplexity
+from llenergymeasure.run.engine.quality import check_tasks, command_score, perplexity, task_score
 from llenergymeasure.run.engine.sensors_here import (
     device_is_measured,
     sensors_need_s,
