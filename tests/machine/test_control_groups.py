@@ -105,10 +105,3 @@ def test_a_kernel_without_control_groups_limits_nothing(
     machine("", {})
     monkeypatch.setattr(host, "_OWN_GROUPS", tmp_path / "absent", raising=False)
     assert limits() == (None, None)
-
-
-def test_kills_for_memory_are_counted_in_the_process_s_own_group(machine: Machine) -> None:
-    machine("0::/job", {"job/memory.events": "low 0\noom 3\noom_kill 2"})
-    assert host.memory_kills() == 2
-    machine("0::/other", {})
-    assert host.memory_kills() is None

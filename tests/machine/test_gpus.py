@@ -242,12 +242,3 @@ def test_another_packages_bindings_are_named_with_the_remedy(tmp_path: Path) -> 
     assert answer["gpus"] == []
     assert str(old) in answer["unavailable"]
     assert "nvidia-ml-py" in answer["remedy"]
-
-
-def test_processes_on_a_card(tmp_path: Path) -> None:
-    keys = {"processes": [{"pid": 4321, "used_memory_bytes": 1000, "name": "other"}]}
-    variables = card_environment(tmp_path, [sim.Device(uuid=uuid(1), keys=keys)])
-
-    answer = _ask("answer = compute_processes(discover().gpus[0])", variables)
-
-    assert answer == [4321]

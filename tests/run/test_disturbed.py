@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.processes import die_with_parent
-from llenergymeasure.run.preflight.machine_checks import CpuWatch
+from llenergymeasure.run.preflight.checks import CpuWatch
 from llenergymeasure.sensors.base import SensorError, Value
 from llenergymeasure.units import DISQUALIFYING
 from support.attempts import start
@@ -148,7 +148,7 @@ class Cpus:
 
 @pytest.fixture
 def look(monkeypatch: pytest.MonkeyPatch) -> Callable[[Cpus], list[str]]:
-    monkeypatch.setattr("llenergymeasure.run.preflight.machine_checks.LEAST_S", 0.0)
+    monkeypatch.setattr("llenergymeasure.run.preflight.checks.LEAST_S", 0.0)
     return lambda cpus: [str(each) for each in CpuWatch(cpus).warnings()]  # type: ignore[arg-type]
 
 

@@ -58,9 +58,9 @@ def test_a_run_that_its_job_s_time_limit_ends_says_so(tmp_path: Path) -> None:
 
 def test_a_kill_for_memory_names_what_the_run_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ending, "memory_limit_bytes", lambda: 16_000_000_000)
-    said = ending.engine_killed(-signal.SIGKILL, out_of_memory=True)["message"]
-    assert "killed by SIGKILL: what the run may use of memory is 16.0 GB" in said
-    assert "usual cause" in ending.engine_killed(-signal.SIGKILL, out_of_memory=False)["message"]
+    said = ending.engine_killed(-signal.SIGKILL)["message"]
+    assert "killed by SIGKILL; the usual cause is the system running out of memory" in said
+    assert "the run may use 16.0 GB" in said
 
 
 def test_a_run_ends_with_the_workflow_that_asked_for_it(tmp_path: Path) -> None:

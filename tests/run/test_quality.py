@@ -14,8 +14,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.quality import OWN_TASK
 from llenergymeasure.files import sha256
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.run.engine.lm_eval import _OWN_ITEMS, task_score
-from llenergymeasure.run.engine.quality import command_score, perplexity
+from llenergymeasure.run.engine.quality import _OWN_ITEMS, command_score, perplexity, task_score
 from llenergymeasure.run.result.build_result import quality_record
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.resolve import resolve_model
@@ -104,10 +103,10 @@ def test_a_command_may_give_right_answers_of_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "told"),
     [
-        ("print('7/5')", "its last line is no share: 7/5"),
-        ("print('0/0')", "its last line is no share: 0/0"),
-        ("print('good')", "its last line is no number: good"),
-        ("pass", "its last line is no number: nothing"),
+        ("print('7/5')", "no finite number and no share: 7/5"),
+        ("print('0/0')", "no finite number and no share: 0/0"),
+        ("print('good')", "no finite number and no share: good"),
+        ("pass", "no finite number and no share: nothing"),
         ("print('nan')", "no finite number"),
         ("print(1); raise SystemExit(3)", "ended with 3"),
         ("import time; time.sleep(60)", "the command did not answer within 3 s"),

@@ -1,6 +1,5 @@
 """The machine and the software a run was made with: packages, container, variables, no secret."""
 
-import json
 import os
 import re
 import sys
@@ -93,9 +92,6 @@ def packages(folders: list[str] | None = None) -> dict[str, str]:
     Read from the folders' names (``name-version.dist-info``, the packaging specification
     "Recording installed projects"), which takes a hundredth of the time of opening each. Of a
     name that is there twice, the first on the path counts, as for an import.
-
-    Args:
-        folders: where to look; Python's own path if not given.
     """
     found: dict[str, str] = {}
     for folder in sys.path if folders is None else folders:
@@ -124,12 +120,7 @@ def cuda_runtime(installed: Mapping[str, str], environ: Mapping[str, str]) -> di
             return {"version": version, "source": name}
     if environ.get("CUDA_VERSION"):
         return {"version": environ["CUDA_VERSION"], "source": "CUDA_VERSION"}
-    path = Path(environ.get("CUDA_HOME") or "/usr/local/cuda") / "version.json"
-    try:
-        version = json.loads(path.read_text())["cuda"]["version"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return {"version": str(version), "source": "version.json"}
+    return None
 
 
 def container(environ: Mapping[str, str]) -> dict[str, Any] | None:

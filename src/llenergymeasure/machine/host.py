@@ -79,18 +79,6 @@ def cpu_quota() -> float | None:
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
-def memory_kills() -> int | None:
-    """Return how many processes of this one's control group the kernel has killed for memory.
-
-    None where it does not count them: without control groups of version 2.
-    """
-    for group in _groups("memory"):
-        events = _text(group / "memory.events")
-        if events is not None:
-            return int(dict(each.split() for each in events.splitlines()).get("oom_kill", 0))
-    return None
-
-
 def _quota(group: Path) -> float | None:
     version_1 = [_text(group / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period")]
     for numbers in ((_text(group / "cpu.max") or "").split(), version_1):

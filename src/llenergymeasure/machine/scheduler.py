@@ -7,7 +7,6 @@ VARIABLES". Which GPUs are the job's is in ``machine/gpus/inventory.py``.
 import json
 import os
 import re
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +14,6 @@ from llenergymeasure.processes import ChildError, completed
 
 HANDED_ON = "LLEM_JOB"
 """The job, as JSON, in a container: there SLURM's own variables would make MPI call srun."""
-
-END_SPARE_S = 10.0
-"""Clocks of a cluster's machines may differ by so much."""
 
 ASK_LIMIT_S = 3.0
 """A job over its limit has 30 s from SIGTERM to SIGKILL, and more to do in them."""
@@ -58,23 +54,13 @@ def handed_on(environ: Mapping[str, str]) -> dict[str, str]:
 def time_limit_over(environ: Mapping[str, str] | None = None) -> str | None:
     """Return in words that this process's job is over its time; None where not, or not known.
 
-    For when the job is being ended: newer SLURM gives the time of its end in a variable, and the
-    controller knows the reason.
+    For when the job is being ended: SLURM's controller knows the reason.
     """
-    found = os.environ if environ is None else environ
-    number = found.get("SLURM_JOB_ID")
-    if not number:
+    number = (os.environ if environ is None else environ).get("SLURM_JOB_ID")
+    said = _controller_says(number) if number else None
+    if said is None or "Reason=TimeLimit" not in said:
         return None
-    end, begin = (found.get(f"SLURM_JOB_{name}_TIME", "") for name in ("END", "START"))
-    if end.isdigit() and time.time() < int(end) - END_SPARE_S:
-        return None
-    said = _controller_says(number)
-    over = end.isdigit() if said is None else "Reason=TimeLimit" in said
-    if not over:
-        return None
-    minutes = _minutes(said or "")
-    if minutes is None and end.isdigit() and begin.isdigit():
-        minutes = (int(end) - int(begin)) / 60
+    minutes = _minutes(said)
     limit = "SLURM's time limit" if minutes is None else f"SLURM's time limit of {minutes:g} min"
     return (
         f"{limit} was over; give the job more: runtime in the profile, or "

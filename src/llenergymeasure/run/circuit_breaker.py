@@ -23,6 +23,7 @@ from typing import Any
 
 from llenergymeasure.errors import LlemError
 from llenergymeasure.files import open_file, read_bytes, write_text
+from llenergymeasure.processes import start_ticks
 
 FEWEST_FAILURES = 3
 """Failures alike that end a study: two can be chance, a fourth says nothing new."""
@@ -43,11 +44,7 @@ class Circuit:
         self._path = path
 
     def close(self, experiments: int) -> None:
-        """Begin to watch, for a workflow that begins and has no completed run to show yet.
-
-        Args:
-            experiments: how many the study has.
-        """
+        """Begin to watch, for a workflow that begins and has no completed run to show yet."""
         begun = {"experiments": experiments, "host": socket.gethostname(), "pid": os.getpid()}
         write_text(self._path, json.dumps(begun) + "\n")
 
@@ -72,7 +69,13 @@ class Circuit:
         Args:
             pid: the workflow that is asked about; any that is alive if None.
         """
-        alike = self._alike(pid)
+        try:
+            lines = [json.loads(line) for line in read_bytes(self._path).splitlines()]
+            begun, failures = lines[0], lines[1:]
+            of_this_call = _alive(begun) if pid is None else begun["pid"] == pid
+            alike = alike_failures(failures, begun["experiments"]) if of_this_call else None
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
         if alike is None:
             return None
         runs, error = alike
@@ -84,21 +87,9 @@ class Circuit:
         Raises:
             CircuitBrokenError: the runs before it all failed the same way.
         """
-        alike = self._alike()
-        if alike is not None:
-            raise CircuitBrokenError(
-                f"not started, for the first {alike[0]} runs of the study all failed the same "
-                f"way: {alike[1]}. Fix that and call the workflow again: it does the rest"
-            )
-
-    def _alike(self, pid: int | None = None) -> tuple[int, str] | None:
-        try:
-            lines = [json.loads(line) for line in read_bytes(self._path).splitlines()]
-            begun, failures = lines[0], lines[1:]
-            of_this_call = _alive(begun) if pid is None else begun["pid"] == pid
-            return alike_failures(failures, begun["experiments"]) if of_this_call else None
-        except (OSError, ValueError, LookupError, TypeError):
-            return None
+        broken = self.broken()
+        if broken is not None:
+            raise CircuitBrokenError(f"{broken}. Call the workflow again once that is fixed")
 
 
 def alike_failures(
@@ -128,12 +119,4 @@ def _kind(failure: Mapping[str, Any]) -> tuple[str, str]:
 
 def _alive(begun: Mapping[str, Any]) -> bool:
     """Return whether the workflow that began it may live; one on another host is believed to."""
-    if begun["host"] != socket.gethostname():
-        return True
-    try:
-        os.kill(begun["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return begun["host"] != socket.gethostname() or start_ticks(begun["pid"]) is not None

@@ -118,13 +118,7 @@ def wait_for_end(
 def wait_for_result(
     child: "subprocess.Popen[bytes]", signals: SignalPipe, signal_number: int | None
 ) -> End:
-    """Wait for what computes the result; whoever asks for an end leaves it less time.
-
-    Args:
-        child: what computes it.
-        signals: those that may ask.
-        signal_number: the one that has asked already; None if none has.
-    """
+    """Wait for what computes the result; whoever asks for an end leaves it less time."""
     number = signal_number
     deadline = time.monotonic() + (FINISH_LIMIT_S if number is None else FINISH_HURRIED_S)
     with contextlib.ExitStack() as stack:
@@ -174,23 +168,20 @@ def described(raised: BaseException) -> dict[str, str]:
     return outcome_error(type(raised).__name__, str(raised))
 
 
-def engine_killed(returncode: int, *, out_of_memory: bool) -> dict[str, str]:
+def engine_killed(returncode: int) -> dict[str, str]:
     """Describe an engine's process that ended without saying why."""
     if returncode >= 0:
-        return outcome_error(
-            "EngineExit", f"the engine's process ended with exit code {returncode}"
-        )
+        message = f"the engine's process ended with exit code {returncode}"
+        return outcome_error("EngineExit", message)
     name = signal.Signals(-returncode).name
     hint, limit = "", memory_limit_bytes()
-    if out_of_memory and limit is not None:
-        hint = (
-            f": what the run may use of memory is {limit / 1e9:.1f} GB, and it took more; give "
-            "its job or container more (mem_mb in a cluster's profile)"
-        )
-    elif out_of_memory:
-        hint = ": the system ran out of memory"
-    elif name == "SIGKILL":
+    if name == "SIGKILL":
         hint = "; the usual cause is the system running out of memory"
+        if limit is not None:
+            hint += (
+                f": the run may use {limit / 1e9:.1f} GB; give its job or container more "
+                "(mem_mb in a cluster's profile)"
+            )
     return outcome_error("EngineKilled", f"the engine's process was killed by {name}{hint}")
 
 

@@ -22,7 +22,6 @@ from llenergymeasure.files import (
     try_lock,
     write_text,
 )
-from llenergymeasure.machine.host import memory_kills
 from llenergymeasure.machine.scheduler import job_facts, time_limit_over
 from llenergymeasure.results.attempt import AttemptOutcome, attempts_begun
 from llenergymeasure.results.layout import RunFolder
@@ -90,7 +89,6 @@ class Attempt:
         self.folder = folder
         self.outcome = AttemptOutcome(attempts_begun(folder) + 1, job=job_facts())
         self.circuit = Circuit(folder.study.circuit)
-        self._memory_kills = memory_kills()
 
     @property
     def name(self) -> str:
@@ -148,8 +146,7 @@ class Attempt:
             return error
         if end.message:
             return outcome_error("FinishKilled", end.message)
-        out_of_memory = (memory_kills() or 0) > (self._memory_kills or 0)
-        return engine_killed(end.returncode, out_of_memory=out_of_memory)
+        return engine_killed(end.returncode)
 
     def complete(self) -> int:
         """Write that the run has its result; return the exit code."""

@@ -31,11 +31,6 @@ class Reservation:
     ) -> "Reservation | None":
         """Find the run's cards and lock as many as it needs; none on a machine without any.
 
-        Args:
-            config: the resolved experiment.
-            owner: who asks, for whoever comes second.
-            interrupted: rests for so many seconds and returns whether to give up.
-
         Returns:
             The reservation; None if ``interrupted`` said so.
 

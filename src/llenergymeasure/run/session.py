@@ -36,11 +36,6 @@ def joining(followers: "Iterable[Supervisor]", held: ExitStack) -> "Iterator[Sup
 def measure_followers(first: "Supervisor", engine: "subprocess.Popen[bytes]", end: End) -> End:
     """Measure the runs that share the first one's server.
 
-    Args:
-        first: the run that started it.
-        engine: the process that serves.
-        end: how it was over with the first.
-
     Returns:
         What ended the first run, or all of them.
     """

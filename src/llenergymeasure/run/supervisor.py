@@ -28,7 +28,6 @@ from llenergymeasure.run.ending import (
     GRACE_S,
     Cause,
     End,
-    Limits,
     described,
     wait_for_end,
     wait_for_result,
@@ -201,7 +200,8 @@ class Supervisor:
         end = self._finish(End(0))
         # What was killed or asked to end has not judged what was measured: the next call goes on.
         cut_short = end.cause is Cause.SIGNAL or end.returncode < 0
-        codes = self._disqualifying() if end.well else []
+        validity = (read_json(self.folder.result) or {}).get("validity", ()) if end.well else ()
+        codes = sorted(DISQUALIFYING.intersection(validity))
         if shared or cut_short or (end.well and not codes):
             return self.attempt.conclude(end)
         gives = f"a run that is in no mean ({', '.join(codes)})" if codes else "no result"
@@ -279,10 +279,6 @@ class Supervisor:
 
         One that goes on with another run is waited for until it has ``done`` this one.
         """
-        limits = self._limits(started_s)
-        return wait_for_end(child, self._signals, self.workflow_pid, limits, done)
-
-    def _limits(self, started_s: float) -> Limits:
         released_at: float | None = None
 
         def limits() -> Iterator[tuple[float, Cause, str]]:
@@ -301,7 +297,7 @@ class Supervisor:
                 message = f"not ended {RELEASE_LIMIT_S:g} s after its work"
                 yield released_at + RELEASE_LIMIT_S, Cause.TEARDOWN_HUNG, message
 
-        return limits
+        return wait_for_end(child, self._signals, self.workflow_pid, limits, done)
 
     def _limit_s(self) -> float | None:
         """Return the study's limit, else the one the engine's process computed, once it has."""
@@ -335,11 +331,6 @@ class Supervisor:
                 python_module(FINISH_MODULE, "--out", str(self.folder.path)), log
             )
         return wait_for_result(child, self._signals, engine_end.signal_number)
-
-    def _disqualifying(self) -> list[str]:
-        """Return the codes that keep the result out of the means."""
-        record = read_json(self.folder.result) or {}
-        return sorted(DISQUALIFYING.intersection(record.get("validity", ())))
 
 
 def _sensors(config: Mapping[str, Any]) -> str:

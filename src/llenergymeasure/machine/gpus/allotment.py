@@ -127,10 +127,6 @@ def _pytorch(section: Mapping[str, Any], needed: bool) -> Demand:
 def ask_allotment(config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S) -> Allotment:
     """Return the GPUs of an experiment, asked for in a process of its own.
 
-    Args:
-        config: the resolved experiment.
-        limit_s: how long the driver may take.
-
     Raises:
         GpuAllotmentError: those it names are not there, or the driver does not answer.
     """
@@ -150,10 +146,6 @@ def ask_allotment(config: Mapping[str, Any], limit_s: float = ASK_LIMIT_S) -> Al
 
 def allot(config: Mapping[str, Any], found: "Inventory | None" = None) -> Allotment:
     """Return the GPUs of an experiment through NVML in this process, as if all were free.
-
-    Args:
-        config: the resolved experiment.
-        found: the cards of this machine; asked for if None.
 
     Raises:
         GpuAllotmentError: those it names are not among those this process may use.

@@ -87,7 +87,8 @@ class Card:
         if limits.power_limit_w is not None:
             self.set_power_limit(limits.power_limit_w)
             read["power_limit_w"] = self.power_limit_w()
-            read["enforced_power_limit_w"] = self._enforced_w()
+            enforced_mw = nvml_value("nvmlDeviceGetEnforcedPowerLimit", self._handle)
+            read["enforced_power_limit_w"] = None if enforced_mw is None else enforced_mw / 1000
         if limits.sm_clock_mhz is not None:
             read["sm_clock_mhz"] = self._lock_clock(limits.sm_clock_mhz)
         return read
@@ -158,16 +159,10 @@ class Card:
 
         On NVIDIA GPUs the multiprocessors run at the graphics clock.
         """
-        memory = nvml_value("nvmlDeviceGetSupportedMemoryClocks", self._handle) or []
-        if not memory:
-            return []
-        return list(
-            nvml_value("nvmlDeviceGetSupportedGraphicsClocks", self._handle, max(memory)) or []
-        )
-
-    def _enforced_w(self) -> float | None:
-        limit_mw = nvml_value("nvmlDeviceGetEnforcedPowerLimit", self._handle)
-        return None if limit_mw is None else limit_mw / 1000
+        memory = nvml_value("nvmlDeviceGetSupportedMemoryClocks", self._handle)
+        clocks = "nvmlDeviceGetSupportedGraphicsClocks"
+        found = nvml_value(clocks, self._handle, max(memory)) if memory else None
+        return list(found or [])
 
     def _do(self, setting: str, function: str, *arguments: Any) -> None:
         import pynvml

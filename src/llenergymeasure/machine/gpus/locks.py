@@ -26,11 +26,15 @@ class GpuBusyError(LlemError):
     """Other runs hold GPUs, and did not let go of them in the time given."""
 
 
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
+
+
 class GpuLocks:
     """The locks of a run's GPUs; a context manager, or ``release`` when done."""
 
     def __init__(self, folder: Path) -> None:
-        """Hold none yet; use :func:`lock_gpus`."""
         self.folder = folder
         self.waited = False
         """Whether other runs held them when they were asked for."""
@@ -52,11 +56,9 @@ class GpuLocks:
             os.close(self._handles.popitem()[1])
 
     def __enter__(self) -> "GpuLocks":
-        """Return the locks."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of them."""
         self.release()
 
     def take(self, uuids: Sequence[str], count: int, owner: str) -> dict[str, str]:
@@ -66,7 +68,7 @@ class GpuLocks:
             for uuid in uuids:
                 if len(self._handles) == count:
                     break
-                path = self.folder / _file_name(uuid)
+                path = self.folder / f"gpu-{file_safe(uuid)}.lock"
                 handle = _open(path)
                 if handle is None:
                     busy[uuid] = f"someone who left {path}, which is no lock; remove it"
@@ -90,7 +92,7 @@ def lock_gpus(
     count: int | None = None,
     wait_s: float,
     folder: Path | None = None,
-    interrupted: Callable[[float], bool] | None = None,
+    interrupted: Callable[[float], bool] = _sleep,
 ) -> GpuLocks | None:
     """Hold the locks of ``count`` of the cards, the first that are free; while waiting, of none.
 
@@ -110,7 +112,6 @@ def lock_gpus(
     """
     locks = GpuLocks(shared_folder().path if folder is None else folder)
     needed = len(uuids) if count is None else count
-    rest = _sleep if interrupted is None else interrupted
     deadline = time.monotonic() + wait_s
     while True:
         busy = locks.take(uuids, needed, owner)
@@ -122,7 +123,7 @@ def lock_gpus(
             raise GpuBusyError(_too_few(busy, needed, len(uuids), wait_s))
         locks.waited = True
         # At random, so that two that wait for several cards do not keep taking each other's.
-        if rest(min(POLL_S * random.uniform(0.5, 1.5), left_s)):
+        if interrupted(min(POLL_S * random.uniform(0.5, 1.5), left_s)):
             return None
 
 
@@ -150,7 +151,9 @@ def _open(path: Path) -> int | None:
             return open_file(path, os.O_RDWR)
         except PermissionError:
             # Made under a strict umask: a lock needs no more than to read (flock(2)).
-            return _open_to_read(path)
+            with suppress(PermissionError, ResultsError):
+                return open_file(path, os.O_RDONLY)
+            return None
         except ResultsError:  # a hard link: what it says would stand elsewhere too
             return None
         except FileNotFoundError:
@@ -163,17 +166,6 @@ def _open(path: Path) -> int | None:
         return handle
 
 
-def _open_to_read(path: Path) -> int | None:
-    try:
-        return open_file(path, os.O_RDONLY)
-    except (PermissionError, ResultsError):
-        return None
-
-
-def _file_name(uuid: str) -> str:
-    return f"gpu-{file_safe(uuid)}.lock"
-
-
 def file_safe(uuid: str) -> str:
     """Return a card's name as it is in file names; a UUID is one already."""
     return re.sub(r"[^A-Za-z0-9.-]", "_", uuid)
@@ -184,8 +176,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.geteuid())
-
-
-def _sleep(seconds: float) -> bool:
-    time.sleep(seconds)
-    return False

@@ -69,12 +69,7 @@ def gpu_state(gpu: Gpu) -> dict[str, Any]:
 
 
 def unlike_delivered(state: dict[str, Any], asked_w: float | None = None) -> Iterator[str]:
-    """Yield in what a card is not as it was delivered, or not fit to be measured.
-
-    Args:
-        state: what :func:`gpu_state` gave.
-        asked_w: a power limit that is to be there.
-    """
+    """Yield in what a card is not as it was delivered, or not fit to be measured."""
     if state["mig"] is not None and state["mig"]["current"]:
         yield (
             "is partitioned (MIG): its sensor sees the whole card, so that the energy of "
@@ -128,9 +123,6 @@ def at_work_beside(own: Collection[str]) -> list[dict[str, Any]]:
     """Return each GPU but the run's own that has a compute process now, and how many it has.
 
     Only those that the scheduler or container lets this process see; none where NVML is not there.
-
-    Args:
-        own: UUIDs of the run's cards.
     """
     import pynvml
 

@@ -31,10 +31,9 @@ from llenergymeasure.redact import without_secrets, without_secrets_in
 from llenergymeasure.results.attempt import report_failure
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.engine.batch_window import cut_batches, measure_window
-from llenergymeasure.run.engine.lm_eval import check_tasks, task_score
 from llenergymeasure.run.engine.phase_marks import Marks
 from llenergymeasure.run.engine.place_pin import hold_to_pin
-from llenergymeasure.run.engine.quality import command_score, perplexity
+from llenergymeasure.run.engine.quality import check_tasks, command_score, perplexity, task_score
 from llenergymeasure.run.engine.sensors_here import (
     device_is_measured,
     sensors_need_s,
@@ -42,9 +41,8 @@ from llenergymeasure.run.engine.sensors_here import (
 )
 from llenergymeasure.run.engine.settle import read_gpus, settle
 from llenergymeasure.run.engine.warmup import WarmUp
-from llenergymeasure.run.preflight.checks import Preflight, preflight
+from llenergymeasure.run.preflight.checks import CpuWatch, Preflight, preflight
 from llenergymeasure.run.preflight.forecast import known_of, work_of
-from llenergymeasure.run.preflight.machine_checks import CpuWatch
 from llenergymeasure.run.preflight.memory import computes_in, memory_need
 from llenergymeasure.run.result.flops import workload_flops
 from llenergymeasure.screen import say
@@ -96,13 +94,7 @@ class OnServer:
 
 
 class EngineRun:
-    """One run as the engine's process sees it.
-
-    Args:
-        spec: the run.
-        folder: where it goes.
-        server: the one that the run before has left; None to load.
-    """
+    """One run as the engine's process sees it."""
 
     def __init__(self, spec: RunSpec, folder: RunFolder, server: OnServer | None = None) -> None:
         self._spec = spec

@@ -20,11 +20,6 @@ from llenergymeasure.results.layout import StudyFolder
 def hold_to_pin(spec: RunSpec, study: StudyFolder, surroundings: Mapping[str, Any]) -> None:
     """Claim this place for the study's runs, or see that it is the one that was claimed.
 
-    Args:
-        spec: the run, with what its study pins.
-        study: the study's folder.
-        surroundings: what describes this machine, with ``host`` and ``gpus``.
-
     Raises:
         PreflightError: the study, or this experiment, is pinned elsewhere.
     """

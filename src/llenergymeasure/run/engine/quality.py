@@ -1,22 +1,33 @@
-"""Quality of one run's engine, after its window: perplexity on texts, or a command's score."""
+"""Quality of one run's engine, after its window: perplexity, tasks of lm-eval, a command's score.
 
+lm-eval asks for the likelihood of each choice after its question, which an engine gives that
+scores text. Tasks that need generated text are refused with a reason. Source: EleutherAI,
+lm-evaluation-harness, ``lm_eval.api.model.LM``.
+"""
+
+import contextlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.backends.base import Engine, Scoring
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.quality import OWN_TASK
 from llenergymeasure.errors import ConfigurationError, LlemError, Problem
 from llenergymeasure.files import sha256
+from llenergymeasure.installation import install_command
 from llenergymeasure.processes import ChildError, completed, users_environment
 from llenergymeasure.redact import excerpt
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.tokens import Tokenizer
+
+_OWN_ITEMS = Path(__file__).with_name("small_task.jsonl")
 
 
 def perplexity(
@@ -27,11 +38,6 @@ def perplexity(
     The exponential of the mean negative log-likelihood of every token but each text's first
     (Jelinek and others, "Perplexity - a measure of the difficulty of speech recognition tasks",
     1977). Only runs with the same tokenizer compare.
-
-    Args:
-        engine: loaded.
-        config: the experiment.
-        asked: the study's ``quality`` section, with ``texts``.
     """
     path = Path(asked["texts"])
     if not isinstance(engine, Scoring):
@@ -54,10 +60,6 @@ def command_score(folder: RunFolder, asked: Mapping[str, Any]) -> dict[str, Any]
     """Run the study's judging command and return its score, or why there is none.
 
     What it prints goes to the run's log, which is this process's output.
-
-    Args:
-        folder: the run's; its spec is what the command reads.
-        asked: the study's ``quality`` section, with ``command``.
     """
     command: Sequence[str] = asked["command"]
     told = {"command": list(command)}
@@ -78,19 +80,19 @@ def command_score(folder: RunFolder, asked: Mapping[str, Any]) -> dict[str, Any]
     if done.returncode != 0:
         return {**told, "score_unavailable": f"the command ended with {done.returncode}"}
     lines = done.stdout.strip().splitlines()
-    last = excerpt(lines[-1], 200) if lines else "nothing"
+    return {**told, **_score(excerpt(lines[-1], 200) if lines else "nothing")}
+
+
+def _score(last: str) -> dict[str, Any]:
+    """Return the score that a command's last line gives: a number, or so many right of so many."""
     if counted := re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", last):
         correct, items = int(counted[1]), int(counted[2])
-        if not 0 <= correct <= items or items == 0:
-            return {**told, "score_unavailable": f"its last line is no share: {last}"}
-        return {**told, "score": correct / items, "correct": correct, "items": items}
-    try:
-        score = float(last)
-    except ValueError:
-        return {**told, "score_unavailable": f"its last line is no number: {last}"}
-    if not math.isfinite(score):
-        return {**told, "score_unavailable": f"its last line is no finite number: {last}"}
-    return {**told, "score": score}
+        if correct <= items and items:
+            return {"score": correct / items, "correct": correct, "items": items}
+    with contextlib.suppress(ValueError):
+        if math.isfinite(score := float(last)):
+            return {"score": score}
+    return {"score_unavailable": f"its last line is no finite number and no share: {last}"}
 
 
 def _tokens(path: Path, config: ExperimentConfig, most: int) -> list[list[int]]:
@@ -100,8 +102,7 @@ def _tokens(path: Path, config: ExperimentConfig, most: int) -> list[list[int]]:
         ConfigurationError: no line is long enough, or the model has no tokenizer.
     """
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    trust = bool(config.pytorch and config.pytorch.trust_remote_code)
-    tokenizer = Tokenizer(resolve_model(config), trust_remote_code=trust)
+    tokenizer = _tokenizer(config)
     records = [Record(number, str(path), line) for number, line in enumerate(lines, start=1)]
     texts = [ids[:most] for ids in tokenizer.encode(records)]
     long_enough = [ids for ids in texts if len(ids) > 1]
@@ -110,3 +111,108 @@ def _tokens(path: Path, config: ExperimentConfig, most: int) -> list[list[int]]:
             Problem("has no line of two tokens or more", key="quality.texts", found=str(path))
         )
     return long_enough
+
+
+def _tokenizer(config: ExperimentConfig) -> Tokenizer:
+    trust = bool(config.pytorch and config.pytorch.trust_remote_code)
+    return Tokenizer(resolve_model(config), trust_remote_code=trust)
+
+
+class _NeedsTextError(LlemError):
+    """A task asks for generated text."""
+
+
+def task_score(
+    engine: Engine, config: ExperimentConfig, asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return how many items of the study's tasks an engine answers right, or why none."""
+    told = {"tasks": list(asked["tasks"])}
+    if not isinstance(engine, Scoring):
+        reason = f"{config.backend} gives no likelihoods of given text"
+        return {**told, "score_unavailable": reason}
+    try:
+        import lm_eval
+
+        found = lm_eval.simple_evaluate(
+            model=_model(engine, _tokenizer(config)),
+            tasks=[_own_task() if name == OWN_TASK else name for name in asked["tasks"]],
+            limit=asked.get("task_items"),
+            bootstrap_iters=0,
+            log_samples=False,
+        )
+        correct, items = _counted(found)
+    except Exception as error:  # a task is a program of its author: it raises what it likes
+        return {**told, "score_unavailable": excerpt(f"{type(error).__name__}: {error}", 500)}
+    if not items:
+        return {**told, "score_unavailable": "no task counts right answers (acc)"}
+    return {**told, "score": correct / items, "correct": correct, "items": items}
+
+
+def check_tasks(asked: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield that what answers the study's tasks is not installed where its engine runs."""
+    if asked.get("tasks") and find_spec("lm_eval") is None:
+        yield Problem(
+            f"needs lm-eval where the engine runs: {install_command('quality')}",
+            key="quality.tasks",
+        )
+
+
+def _own_task() -> dict[str, Any]:
+    """Return the task that ships with this package: 40 questions with four choices each."""
+    from datasets import Dataset  # lm-eval needs it itself
+
+    items = [json.loads(line) for line in _OWN_ITEMS.read_text().splitlines()]
+    return {
+        "task": OWN_TASK,
+        "custom_dataset": lambda **_: {"test": Dataset.from_list(items)},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "{{answer}}",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+
+
+def _counted(found: Mapping[str, Any]) -> tuple[int, int]:
+    """Return right answers and items over all tasks; a group is the tasks that it holds."""
+    correct = items = 0
+    for name, samples in found["n-samples"].items():
+        share = found["results"][name].get("acc,none")
+        if share is None:
+            return 0, 0
+        correct += round(share * samples["effective"])
+        items += samples["effective"]
+    return correct, items
+
+
+def _model(engine: Scoring, tokenizer: Tokenizer) -> Any:
+    """Return an engine as lm-eval's model."""
+    from lm_eval.api.model import LM
+
+    def ids(text: str) -> list[int]:
+        return tokenizer.encode([Record(0, "task", text)])[0]
+
+    class Measured(LM):  # type: ignore[misc]
+        """The engine that was measured."""
+
+        def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+            """Return each continuation's log-likelihood, and False for being the likeliest."""
+            return [(self._continued(*each.args), False) for each in requests]
+
+        def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
+            """Return the log-likelihood of whole texts but their first token."""
+            return [sum(engine.log_likelihoods(ids(each.args[0]))) for each in requests]
+
+        def generate_until(self, requests: Sequence[Any]) -> list[str]:  # noqa: ARG002
+            """Refuse."""
+            raise _NeedsTextError("a task needs generated text; name tasks with choices")
+
+        def _continued(self, context: str, continuation: str) -> float:
+            # Blanks belong to the continuation, as in lm-eval's own models.
+            kept = context.rstrip()
+            whole = ids(context + continuation)
+            count = len(whole) - len(ids(kept)) if kept else len(whole) - 1
+            return sum(engine.log_likelihoods(whole)[-max(count, 1) :])
+
+    return Measured()

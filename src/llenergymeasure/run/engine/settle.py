@@ -11,7 +11,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,8 +110,8 @@ def settle(
     return {
         "reason": reason,
         "waited_s": waited_s,
-        "first": _values(first),
-        "start": _values(latest),
+        "first": asdict(first),
+        "start": asdict(latest),
         "slope_celsius_per_s": watch.slope_celsius_per_s(),
     }
 
@@ -144,11 +144,11 @@ class Watch:
 
     def settled(self) -> bool:
         """Return whether neither temperature nor power moves; false until it is known."""
-        slope = self.slope_celsius_per_s()
-        change = self._power_change()
-        if slope is None and change is None:
+        slope, powers = self.slope_celsius_per_s(), self._series("power_w")
+        if slope is None and not powers:
             return False
-        return (slope or 0.0) <= SLOPE_MAX_CELSIUS_PER_S and (change or 0.0) <= POWER_CHANGE_MAX
+        steady = all(_change(*each) <= POWER_CHANGE_MAX for each in powers)
+        return (slope or 0.0) <= SLOPE_MAX_CELSIUS_PER_S and steady
 
     def slope_celsius_per_s(self) -> float | None:
         """Return the steepest card's slope, up or down; None if not watched long enough."""
@@ -157,15 +157,6 @@ class Watch:
             for times_s, celsius in self._series("temperature_celsius")
         ]
         return max(slopes, default=None)
-
-    def _power_change(self) -> float | None:
-        changes = []
-        for times_s, powers_w in self._series("power_w"):
-            slope = statistics.linear_regression(times_s, powers_w).slope
-            mean_w = statistics.fmean(powers_w)
-            span_s = times_s[-1] - times_s[0]
-            changes.append(abs(slope) * span_s / mean_w if mean_w > 0 else 0.0)
-        return max(changes, default=None)
 
     def _series(self, quantity: str) -> list[tuple[list[float], list[float]]]:
         """Return each card's times and values, of those watched over the whole stretch."""
@@ -183,8 +174,8 @@ class Watch:
         ]
 
 
-def _values(reading: Reading) -> dict[str, dict[str, float]]:
-    return {
-        "temperature_celsius": dict(reading.temperature_celsius),
-        "power_w": dict(reading.power_w),
-    }
+def _change(times_s: Sequence[float], powers_w: Sequence[float]) -> float:
+    """Return how much power changes over the stretch, along a line, relative to its mean."""
+    mean_w = statistics.fmean(powers_w)
+    slope = statistics.linear_regression(times_s, powers_w).slope
+    return abs(slope) * (times_s[-1] - times_s[0]) / mean_w if mean_w > 0 else 0.0

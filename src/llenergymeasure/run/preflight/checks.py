@@ -5,26 +5,28 @@ fatal.
 """
 
 import resource
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.refusals import refusal_of
 from llenergymeasure.backends.serving.client import connections_allowed
-from llenergymeasure.config.engine_parameters import ENGINES, load
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.rules import breaches
 from llenergymeasure.config.serving import ONE_USER
 from llenergymeasure.errors import ConfigurationError, LlemError, Problem
 from llenergymeasure.machine.folders import RESULTS_LEAST_BYTES, free_bytes, why_not_writable
-from llenergymeasure.machine.gpus.allotment import allot, demand, driver_there
-from llenergymeasure.machine.gpus.inventory import Gpu, bindings_problem, discover
+from llenergymeasure.machine.gpus.allotment import Demand, allot, demand, driver_there
+from llenergymeasure.machine.gpus.inventory import Gpu, Inventory, bindings_problem, discover
+from llenergymeasure.machine.gpus.state import gpu_state, unlike_delivered
 from llenergymeasure.results.layout import RunFolder
-from llenergymeasure.run.preflight.machine_checks import check_gpu_count, check_gpus
 from llenergymeasure.run.preflight.model_checks import check_model
+from llenergymeasure.sensors.base import SensorError
+from llenergymeasure.sensors.foreign_processes import RunProcesses
+from llenergymeasure.sensors.host_cpu import OTHERS_MAX, HostCpu
 from llenergymeasure.workload.load_study import shape_of
 from llenergymeasure.workload.models.resolve import ModelSource, resolve_model
 from llenergymeasure.workload.prompts import build_workload, read_dataset
@@ -32,6 +34,13 @@ from llenergymeasure.workload.requests import Workload
 
 RESULTS_FEW_BYTES = 1_000_000_000
 ADDRESS_SPACE_LEAST_BYTES = 2_000_000_000
+
+IN_USE_BYTES = 1_500_000_000
+"""A driver keeps some hundred MB of an idle card to itself; more than this is somebody's."""
+
+LEAST_S = 0.5
+"""Shorter looks say little: the kernel counts in ticks of 10 ms."""
+NAMED = 3
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -82,8 +91,7 @@ def preflight(
         run_pid: the process at the root of the run's tree; GPU processes outside it are others'.
         loaded: whether its model is in the cards' memory already.
     """
-    found = [*backend.problems(config), *check_engine_version(config)]
-    found += check_server(config, backend)
+    found = [*backend.problems(config), *check_server(config, backend)]
     found += check_engine_takes(config, folder)
     workload = None
     source = _obtained(found, "model", resolve_model, config)
@@ -120,30 +128,6 @@ def check_server(config: ExperimentConfig, backend: Backend) -> Iterator[Problem
         yield Problem(text, key="serving.concurrency", found=str(users), fatal=False)
 
 
-def check_engine_version(config: ExperimentConfig) -> Iterator[Problem]:
-    """Yield that the engine installed here is another release than the one checked against.
-
-    A study is checked where it is planned, against one release's parameters; it may run in an image
-    or environment with another. What that one does not know it refuses itself, in its own words,
-    before it loads a model.
-    """
-    if config.backend not in ENGINES:
-        return
-    checked = load(config.backend)
-    package = checked["x-package"]
-    distributions = packages_distributions().get(package)
-    if not distributions:
-        return  # The backend itself says what is missing.
-    here = version(distributions[0]).partition("+")[0]
-    if here != checked["x-version"]:
-        yield Problem(
-            f"{package} {here}, installed here, is not the {checked['x-version']} that settings "
-            "were checked against",
-            key="backend",
-            fatal=False,
-        )
-
-
 def check_engine_takes(config: ExperimentConfig, folder: Path) -> Iterator[Problem]:
     """Yield what the engine said of these settings when it was asked at the study's start."""
     words = refusal_of(RunFolder(folder), config.backend)
@@ -178,6 +162,110 @@ def check_address_space() -> Iterator[Problem]:
             f"a process may have {limit / 1e9:.1f} GB of addresses (ulimit -v), and libraries "
             f"reserve more than they use; allow {ADDRESS_SPACE_LEAST_BYTES / 1e9:g} GB or more"
         )
+
+
+def check_gpu_count(
+    config: ExperimentConfig, wanted: Demand, inventory: Inventory, there: int
+) -> Iterator[Problem]:
+    """Yield that fewer GPUs are there than the experiment computes on."""
+    if wanted.needed and there == 0:
+        why = inventory.unavailable or "CUDA_VISIBLE_DEVICES or the scheduler hides them all"
+        remedy = f"; {inventory.remedy}" if inventory.remedy else ""
+        key = "gpu" if config.gpu is not None else "backend"
+        yield Problem(f"needs a GPU: {why}{remedy}", key=key)
+    elif there and wanted.count is not None and there < wanted.count:
+        yield Problem(
+            f"needs {wanted.count} GPUs, and {there} can be used here; lower the parallelism, "
+            "or make more visible (CUDA_VISIBLE_DEVICES)",
+            key=config.backend,
+        )
+
+
+def check_gpus(
+    config: ExperimentConfig, cards: Sequence[Gpu], run_pid: int, *, loaded: bool = False
+) -> Iterator[Problem]:
+    """Yield what keeps each card from being measured, or makes it unlike one as delivered."""
+    running = RunProcesses(run_pid)
+    asked_w = config.gpu.power_limit_w if config.gpu else None
+    for card in cards:
+        name, state = f"GPU {card.uuid}", gpu_state(card)
+        if "unavailable" in state:
+            yield Problem(f"{name} does not answer: {state['unavailable']}; see nvidia-smi")
+            continue
+        # A server that is already running may use the card.
+        if not config.external_server:
+            yield from _in_use(name, card, state, running, loaded=loaded)
+        for text in unlike_delivered(state, asked_w):
+            yield Problem(f"{name} {text}", fatal=False)
+
+
+def _in_use(
+    name: str, card: Gpu, state: dict[str, Any], running: RunProcesses, *, loaded: bool
+) -> Iterator[Problem]:
+    try:
+        strangers = running.strangers(card)
+    except SensorError as error:
+        yield Problem(f"{name} does not say who uses it: {error}", fatal=False)
+        return
+    used = state["memory_used_bytes"]
+    if strangers:
+        names = ", ".join(f"{one.name} (pid {one.pid})" for one in strangers)
+        yield Problem(
+            f"{name} is in use by {names}: its energy would be counted as the "
+            "run's; end it, or choose another GPU (CUDA_VISIBLE_DEVICES or gpu.devices)"
+        )
+    elif used is not None and used > IN_USE_BYTES and not loaded:
+        yield Problem(
+            f"{name} has {used / 1e9:.1f} GB in use, and no process is named for "
+            "it: one may be hidden in another container, or have died and left it",
+            fatal=False,
+        )
+
+
+class CpuWatch:
+    """Looks whether others use the CPUs while the rest of the preflight is made."""
+
+    def __init__(self, host: HostCpu) -> None:
+        """Take what reads the CPUs, and look a first time."""
+        self._host = host
+        self._began_s = time.monotonic()
+        self._before = self._look()
+
+    @classmethod
+    def of_run(cls, run_pid: int) -> "CpuWatch":
+        """Return one for the run whose process tree has this root."""
+        return cls(HostCpu(RunProcesses(run_pid)))
+
+    def warnings(self) -> Iterator[Problem]:
+        """Yield what others use, if that is more than leaves a run as it is alone."""
+        time.sleep(max(0.0, LEAST_S - (time.monotonic() - self._began_s)))
+        after = self._look()
+        if self._before is None or after is None:
+            return
+        (totals_before, each_before), (totals, each) = self._before, after
+        rose = {name: totals[name] - totals_before[name] for name in totals_before}
+        used_s = rose["cpu_busy_s"] - rose["cpu_own_s"]
+        share = used_s / rose["cpu_total_s"] if rose["cpu_total_s"] else 0.0
+        if share <= OTHERS_MAX:
+            return
+        took = {pid: each[pid] - each_before.get(pid, 0.0) for pid in each}
+        most = sorted(took, key=lambda pid: took[pid], reverse=True)[:NAMED]
+        names = [f"{self._host.name(pid)} (pid {pid})" for pid in most if took[pid] > 0]
+        who = f": {', '.join(names)}" if names else ""
+        yield Problem(
+            f"at the start other processes used {share:.0%} of the CPUs{who}; beyond "
+            f"{OTHERS_MAX:.0%} a run gets slower and costs more than it would alone: end them "
+            "or wait",
+            fatal=False,
+        )
+
+    def _look(self) -> tuple[dict[str, float], dict[int, float]] | None:
+        try:
+            totals = self._host.totals()
+        except SensorError:
+            return None
+        counts = {each.quantity: each.value for each in totals if each.value is not None}
+        return {str(name): value for name, value in counts.items()}, self._host.others()
 
 
 def _cards(config: ExperimentConfig, found: list[Problem]) -> tuple[Gpu, ...]:

@@ -24,7 +24,6 @@ from llenergymeasure.run.preflight.memory import (
     engine_setting,
     memory_here,
     memory_need,
-    memory_verdict,
     slices,
     spread,
 )
@@ -35,7 +34,7 @@ from llenergymeasure.workload.models.resolve import ModelSource, is_hub_id, reso
 from llenergymeasure.workload.requests import Workload
 
 SHOWN = 20
-"""Lines on memory, the largest needs first where there are more."""
+"""Lines on memory, the largest needs first."""
 
 CORE_FLOPS_PER_S, CORE_BYTES_PER_S, CPU_BYTES_PER_S = 1e10, 5e9, 1e11
 """Guess: what a processor's core computes and reads, and what all of them can read at most."""
@@ -67,11 +66,7 @@ class Forecast:
         return replace(known, device="its GPU's speed") if isinstance(cards, str) else known
 
     def memory_lines(self, configs: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-        """Yield what the experiments need at the least and whether it is there.
-
-        Args:
-            configs: the resolved configuration of each experiment.
-        """
+        """Yield what the experiments need at the least and whether it is there."""
         keys: Counter[tuple[int, int, int]] = Counter()
         examples: dict[tuple[int, int, int], Mapping[str, Any]] = {}
         for content in configs:
@@ -81,12 +76,11 @@ class Forecast:
         said: Counter[tuple[int, str]] = Counter()
         for key, content in examples.items():
             said[self._memory(self.estimates.config(content))] += keys[key]
-        shown = list(said) if len(said) <= SHOWN else sorted(said, reverse=True)[:SHOWN]
-        for each in shown:
-            experiments = "1 experiment" if said[each] == 1 else f"{said[each]} experiments"
-            yield f"  {experiments}: {each[1]}"
-        if len(said) > SHOWN:
-            rest = said.total() - sum(said[each] for each in shown)
+        shown = sorted(said.items(), reverse=True)[:SHOWN]
+        for (_, text), count in shown:
+            yield f"  {count} experiment{'' if count == 1 else 's'}: {text}"
+        rest = said.total() - sum(count for _, count in shown)
+        if rest:
             yield f"  … and {rest} experiments that need no more than the last of these"
 
     def job_memory_need(self, config: ExperimentConfig) -> int | None:
@@ -114,7 +108,7 @@ class Forecast:
         room = None if isinstance(source, str) else self._room(config, source, cards)
         if room is None:
             return need.bytes, f"{need}; the memory there is not known here"
-        return need.bytes, f"{need}; {room}: {memory_verdict(need, room).value}"
+        return need.bytes, f"{need}; {room}: {room.verdict(need)}"
 
     def _room(
         self, config: ExperimentConfig, source: ModelSource, cards: tuple[Gpu, ...]
@@ -175,13 +169,7 @@ class Forecast:
 def known_of(
     config: ExperimentConfig, source: ModelSource | str | None, cards: tuple[Gpu, ...]
 ) -> Known:
-    """Return what an estimate of time needs to know.
-
-    Args:
-        config: the experiment.
-        source: its model; None, or why, where that is not known.
-        cards: the GPUs it computes on; on this machine's processors without any.
-    """
+    """Return what an estimate of time needs to know."""
     return Known(_model_size(config, source), _device(config, cards))
 
 

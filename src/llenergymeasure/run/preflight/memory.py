@@ -2,8 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from enum import Enum
-from functools import cache
 from typing import Any
 
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -18,6 +16,8 @@ _WEIGHTS_ALONE = re.compile(r"awq|gptq|int4|4bit|bitsandbytes|gguf|hqq|aqlm")
 """Ways to quantise that leave the multiplication in the precision of the rest."""
 
 _GB, _MB = 1e9, 1e6
+
+FITS = "fits"
 
 TIGHT = 0.9
 """Share of the memory that weights and cache may take before it is likely to be too little."""
@@ -143,15 +143,6 @@ def _cache_bytes(config: ExperimentConfig) -> float:
     return 1.0 if asked is not None and "fp8" in asked else _BYTES[config.precision]
 
 
-class MemoryVerdict(Enum):
-    """Whether a model fits, in words."""
-
-    FITS = "fits"
-    TIGHT = "tight, activations may no longer fit"
-    SPILLS = "what is too much goes to slower memory"
-    TOO_LARGE = "too large, the preflight will refuse it"
-
-
 @dataclass(frozen=True)
 class Room:
     """Memory for one copy of the model.
@@ -170,14 +161,19 @@ class Room:
         """Return it in words."""
         return f"{self.name} is {self.bytes / _GB:.1f} GB"
 
+    def too_small(self, need: MemoryNeed) -> bool:
+        """Return whether a run that needs so much would fail."""
+        return need.bytes > self.bytes and not self.spills
 
-def memory_verdict(need: MemoryNeed, room: Room) -> MemoryVerdict:
-    """Return whether there is room for what is needed."""
-    if need.bytes <= TIGHT * room.bytes:
-        return MemoryVerdict.FITS
-    if need.bytes <= room.bytes:
-        return MemoryVerdict.TIGHT
-    return MemoryVerdict.SPILLS if room.spills else MemoryVerdict.TOO_LARGE
+    def verdict(self, need: MemoryNeed) -> str:
+        """Return in words whether there is room."""
+        if need.bytes <= TIGHT * self.bytes:
+            return FITS
+        if need.bytes <= self.bytes:
+            return "tight, activations may no longer fit"
+        if self.spills:
+            return "what is too much goes to slower memory"
+        return "too large, the preflight will refuse it"
 
 
 def memory_here(
@@ -186,14 +182,9 @@ def memory_here(
     """Return the memory of these cards, or of this machine without any; None if not known."""
     if cards:
         return _gpu_room(config, source, cards)
-    size = _machine_bytes()
+    sizes = (memory_bytes("MemTotal"), memory_limit_bytes())
+    size = min((size for size in sizes if size is not None), default=None)
     return None if size is None else Room(size // copies(config, source), "this machine's memory")
-
-
-@cache
-def _machine_bytes() -> int | None:
-    known = [size for size in (memory_bytes("MemTotal"), memory_limit_bytes()) if size is not None]
-    return min(known, default=None)
 
 
 def copies(config: ExperimentConfig, source: ModelSource) -> int:

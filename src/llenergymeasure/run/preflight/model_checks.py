@@ -10,12 +10,11 @@ from llenergymeasure.files import pointer_of_lfs
 from llenergymeasure.machine.folders import free_bytes
 from llenergymeasure.machine.gpus.inventory import Gpu
 from llenergymeasure.run.preflight.memory import (
-    MemoryVerdict,
+    FITS,
     bytes_per_weight,
     longest_tokens,
     memory_here,
     memory_need,
-    memory_verdict,
 )
 from llenergymeasure.workload.models.hub import cached_file, offline
 from llenergymeasure.workload.models.resolve import ModelSource
@@ -144,13 +143,12 @@ def _check_memory(
     room = memory_here(config, source, cards)
     if need is None or room is None:
         return
-    verdict = memory_verdict(need, room)
-    text = f"needs {need}, and {room}"
-    if verdict is MemoryVerdict.TOO_LARGE:
+    text, verdict = f"needs {need}, and {room}", room.verdict(need)
+    if room.too_small(need):
         advice = "use a smaller model, precision, batch or length, or more GPUs"
         yield Problem(f"{text}; {advice}", key="model", found=config.model)
-    elif verdict is not MemoryVerdict.FITS:
-        yield Problem(f"{text}: {verdict.value}", key="model", fatal=False)
+    elif verdict != FITS:
+        yield Problem(f"{text}: {verdict}", key="model", fatal=False)
 
 
 def _check_length(

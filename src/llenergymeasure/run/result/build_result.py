@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -197,12 +198,7 @@ def _result(
 
 
 def quality_record(asked: dict[str, Any] | None, done: dict[str, Any] | None) -> Quality | None:
-    """Return what was found of the answers' quality, and why a score asked for is missing.
-
-    Args:
-        asked: the study's ``quality`` section.
-        done: what the engine's process wrote.
-    """
+    """Return what was found of the answers' quality, and why a score asked for is missing."""
     found = dict(done or {})
     command = (asked or {}).get("command")
     if command is not None and "command" not in found:
@@ -243,8 +239,8 @@ def _phases(folder: RunFolder) -> list[Phase]:
 
 def _speed(requests: pa.Table, tokens: Tokens, done: dict[str, Any]) -> dict[str, Any]:
     work_s = done["window"]["work_s"]
-    latencies_s = sorted(requests["latency_s"].to_pylist())
-    first_s = sorted(value for value in requests["time_to_first_token_s"].to_pylist() if value)
+    latencies_s = requests["latency_s"].to_pylist()
+    first_s = [value for value in requests["time_to_first_token_s"].to_pylist() if value]
     on_device = bool(done["computes_on_gpu"])
     scope = "device" if on_device else "process"
     return {
@@ -253,19 +249,11 @@ def _speed(requests: pa.Table, tokens: Tokens, done: dict[str, Any]) -> dict[str
         "requests_per_s": tokens.requests / work_s,
         "batch_latency_mean_s": work_s / done["window"]["batches"],
         "request_latency_p50_s": statistics.median(latencies_s),
-        "request_latency_p95_s": quantile(latencies_s, 0.95),
+        "request_latency_p95_s": float(np.percentile(latencies_s, 95)),
         "time_to_first_token_p50_s": statistics.median(first_s) if first_s else None,
         "peak_memory_bytes": done["peak_memory_bytes"],
         "memory_scope": None if done["peak_memory_bytes"] is None else scope,
     }
-
-
-def quantile(ordered: list[float], share: float) -> float:
-    """Return a quantile of sorted values by linear interpolation (Hyndman and Fan, type 7)."""
-    place = share * (len(ordered) - 1)
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
 
 if __name__ == "__main__":

@@ -50,15 +50,7 @@ def run_doubts(
     steady: bool | None,
     quality: Quality | None,
 ) -> dict[str, str]:
-    """Return what speaks against any run: code to explanation.
-
-    Args:
-        config: the resolved experiment.
-        done: what the engine's process wrote.
-        energy: the record's part on energy.
-        steady: whether the window had no trend; None if that is not known.
-        quality: of the answers; None if the study asks for none.
-    """
+    """Return what speaks against any run: code to explanation."""
     found = {}
     measured = energy.kind == "measured"
     if steady is False and measured:

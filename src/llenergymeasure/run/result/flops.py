@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llenergymeasure.machine.gpus.peak_rates import peak
+from llenergymeasure.machine.gpus.peak_rates import Peak, peak
 from llenergymeasure.results.record import Flops
 from llenergymeasure.workload.models.flops import decode_flops, prefill_flops
 
@@ -80,30 +80,29 @@ def flops_record(
     if per_request is None:
         return Flops(**flops, mfu_unavailable="the operations are not known")
     total = per_request * requests
-    rate, source, why_not = _peak(precision, gpus)
+    peaks = [peak(name) for name in gpus or ()]
+    known = [each for each in peaks if each is not None]
+    why_not = _no_peak(precision, gpus, peaks)
+    rate = None if why_not else sum(each.flops_per_s for each in known)
     return Flops(
         **flops,
         per_s=total / work_s,
         energy_per_tflop_j=None if gross_j is None or not total else gross_j / (total / 1e12),
         mfu=None if rate is None else total / work_s / rate,
         peak_per_s=rate,
-        peak_source=source,
+        peak_source=None if why_not else "; ".join(dict.fromkeys(each.source for each in known)),
         mfu_unavailable=why_not,
     )
 
 
-def _peak(
-    precision: str, gpus: Sequence[str] | None
-) -> tuple[float | None, str | None, str | None]:
-    """Return the cards' peak rate together and its source, or why there is none."""
+def _no_peak(
+    precision: str, gpus: Sequence[str] | None, peaks: Sequence[Peak | None]
+) -> str | None:
     if not gpus:
-        return None, None, "no GPU does the work"
+        return "no GPU does the work"
     if precision not in _AT_PEAK_RATE:
-        return None, None, f"the makers' rates are of 16 bits; this computes in {precision}"
-    rates = {name: peak(name) for name in gpus}
-    unknown = [name for name, rate in rates.items() if rate is None]
-    if unknown:
-        return None, None, f"no peak rate is known here for {', '.join(unknown)}"
-    known = [rate for name in gpus if (rate := rates[name]) is not None]
-    sources = "; ".join(dict.fromkeys(rate.source for rate in known))
-    return sum(rate.flops_per_s for rate in known), sources, None
+        return f"the makers' rates are of 16 bits; this computes in {precision}"
+    unknown = [name for name, rate in zip(gpus, peaks, strict=True) if rate is None]
+    return (
+        f"no peak rate is known here for {', '.join(dict.fromkeys(unknown))}" if unknown else None
+    )

@@ -7,7 +7,6 @@ drawn while nothing is under way is counted here, and apart that with a conversa
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -100,18 +99,12 @@ def _gaps(flight: InFlight, waiting: InFlight, window: Span) -> list[Span]:
     return found
 
 
-@dataclass(frozen=True)
-class _Inside:
-    """What a gap draws as far from its ends as a sensor's value may reach."""
+def _inside(account: Account, span: Span) -> tuple[float, float, float, int] | None:
+    """Return what a gap draws as far from its ends as a sensor's value may reach; None if short.
 
-    length_ns: int
-    energy_j: float
-    random_u95_j: float
-    shared_u95_j: float
-
-
-def _inside(account: Account, span: Span) -> _Inside | None:
-    """Return the inside of a gap; None where it is too short to have one."""
+    In J, with half widths of what chance adds and of what all gaps share; and how long that is, in
+    ns.
+    """
     edge_ns = round(account.resolution_s * NS_PER_S)
     low, high = span[0] + round(LAG_ALLOWANCE_S * NS_PER_S) + edge_ns, span[1] - edge_ns
     part = account.stretch(low, high) if high - low >= max(edge_ns, 1) else None
@@ -119,11 +112,11 @@ def _inside(account: Account, span: Span) -> _Inside | None:
         return None
     shared_j = part.shared_u95_j or 0.0
     random_j = math.sqrt(max(part.gross_u95_j**2 - shared_j**2, 0.0))
-    return _Inside(high - low, part.gross_j, random_j, shared_j)
+    return part.gross_j, random_j, shared_j, high - low
 
 
 def _drawn(
-    insides: Mapping[Span, _Inside | None], spans: Sequence[Span]
+    insides: Mapping[Span, tuple[float, float, float, int] | None], spans: Sequence[Span]
 ) -> tuple[float | None, float | None]:
     """Return the energy of several gaps together and the half width of its 95 % interval.
 
@@ -139,8 +132,9 @@ def _drawn(
         if inside is None:
             short_ns.append(high - low)
         else:
-            shown.append((inside.energy_j, inside.random_u95_j, inside.length_ns, high - low))
-            shared += inside.shared_u95_j * (high - low) / inside.length_ns
+            energy_j, random_j, shared_j, length_ns = inside
+            shown.append((energy_j, random_j, length_ns, high - low))
+            shared += shared_j * (high - low) / length_ns
     if not shown or (short_ns and len(shown) < FEWEST):
         return None, None
     inside_j, randoms_j, inside_ns, whole_ns = np.array(shown, dtype=np.float64).T

@@ -160,13 +160,7 @@ def split_record(found: TokenEnergy | NoSplit) -> TokenSplit:
 
 
 def with_thinking(energy: Energy, tokens: Tokens, split: TokenEnergy | None = None) -> Energy:
-    """Return the record's part on energy with that of thought and of answers.
-
-    Args:
-        energy: the part so far.
-        tokens: the window's.
-        split: prefill and decode, where they can be separated.
-    """
+    """Return the record's part on energy with that of thought and of answers."""
     if not tokens.thinking or energy.gross_j is None:
         return energy
     if split is not None:

@@ -122,12 +122,7 @@ class ServedRun:
         }
 
     def record(self, energy: Energy, account: Account) -> Serving:
-        """Return the record's part on serving.
-
-        Args:
-            energy: the record's part on energy.
-            account: the energy of any stretch.
-        """
+        """Return the record's part on serving."""
         sent = self.sent
         failed = [row for row in sent if row["failure"] is not None]
         good = [row for row in sent if row["failure"] is None]

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from statistics import NormalDist, median
 from typing import Any
 
+import numpy as np
+
 from llenergymeasure.energy.batches import Batch
 from llenergymeasure.units import NS_PER_S
 
@@ -59,27 +61,22 @@ def trend(groups: Sequence[Sequence[tuple[float, float]]]) -> Trend | None:
     Args:
         groups: times in s with positive values, of what is alike.
     """
-    pairs: list[tuple[float, float]] = []
-    times_s: list[float] = []
-    levels = 0
-    for group in groups:
-        mean_t = math.fsum(t for t, _ in group) / len(group)
-        mean = math.fsum(value for _, value in group) / len(group)
-        if len(group) < 2 or mean <= 0:
-            continue
-        levels += 1
-        times_s += [t for t, _ in group]
-        pairs += [(t - mean_t, value / mean - 1) for t, value in group]
-    freedom = len(pairs) - levels - 1
-    spread = math.fsum(t * t for t, _ in pairs)
-    if len(pairs) < FEWEST_VALUES or freedom < 2 or spread == 0:
+    several = [np.array(group).T for group in groups if len(group) > 1]
+    kept = [(t, values) for t, values in several if values.mean() > 0]
+    if not kept:
         return None
-    slope = math.fsum(t * value for t, value in pairs) / spread
-    residual = math.fsum((value - slope * t) ** 2 for t, value in pairs)
+    times_s = np.concatenate([t for t, _ in kept])
+    t = np.concatenate([t - t.mean() for t, _ in kept])
+    relative = np.concatenate([values / values.mean() - 1 for _, values in kept])
+    freedom, spread = len(t) - len(kept) - 1, float(t @ t)
+    if len(t) < FEWEST_VALUES or freedom < 2 or spread == 0:
+        return None
+    slope = float(t @ relative) / spread
+    residual = float(np.sum((relative - slope * t) ** 2))
     return Trend(
-        relative_change=slope * (max(times_s) - min(times_s)),
+        relative_change=slope * float(np.ptp(times_s)),
         p_value=_p_value(slope, math.sqrt(residual / freedom / spread), freedom),
-        values=len(pairs),
+        values=len(t),
     )
 
 
@@ -160,10 +157,7 @@ def _alike(batches: Sequence[Batch]) -> dict[tuple[int, int, int], list[Batch]]:
 
 def _blocks(times_s: Sequence[float], powers_w: Sequence[float]) -> list[tuple[float, float]]:
     """Return mean time and mean power over stretches of :data:`POWER_BLOCK_S`."""
-    blocks: dict[int, list[tuple[float, float]]] = {}
-    for time_s, power_w in zip(times_s, powers_w, strict=True):
-        blocks.setdefault(int((time_s - times_s[0]) // POWER_BLOCK_S), []).append((time_s, power_w))
-    return [
-        (math.fsum(t for t, _ in block) / len(block), math.fsum(w for _, w in block) / len(block))
-        for block in blocks.values()
-    ]
+    pairs = np.column_stack((times_s, powers_w))
+    block = (pairs[:, 0] - pairs[0, 0]) // POWER_BLOCK_S
+    means = [pairs[block == number].mean(axis=0) for number in np.unique(block)]
+    return [(float(time_s), float(power_w)) for time_s, power_w in means]

@@ -48,11 +48,11 @@ def utilisation(
     """
     if not devices:
         return {"utilization_unavailable": "no GPU does the work"}
-    found: dict[str, Any] = {
-        name: _mean(_inside(samples, window, devices, quantity))
-        for name, quantity in _MEANS.items()
-    }
-    used = _inside(samples, window, devices, "memory_used_bytes")
+    found: dict[str, Any] = {}
+    for name, quantity in _MEANS.items():
+        values = np.concatenate([_known(samples, window, each, quantity)[1] for each in devices])
+        found[name] = float(values.mean()) if len(values) else None
+    used = [_known(samples, window, each, "memory_used_bytes")[1] for each in devices]
     most = [values.max() for values in used if len(values)]
     found["device_memory_used_max_bytes"] = int(sum(most)) if most else None
     if found["gpu_utilization_percent"] is None:
@@ -87,10 +87,11 @@ def clock_state(
                 shares.setdefault(name, []).append(float(np.mean(mask & bits != 0)))
     if not any(map(len, (*sm, *memory))):
         return None
+    free_mhz = np.concatenate(free) if free else np.zeros(0)
     return Clocks(
         **_spread("sm_clock", np.concatenate(sm)),
         **_spread("memory_clock", np.concatenate(memory)),
-        sm_clock_free_mhz=_highest(np.concatenate(free)) if free else None,
+        sm_clock_free_mhz=float(free_mhz.max()) if len(free_mhz) >= FREE_LOOKS else None,
         slowed_share=max(shares[""]) if shares else None,
         slowed_by_heat_share=max(shares["heat"]) if shares else None,
         slowed_by=[name for name in _LOWERED_BITS if any(shares[name])] if shares else None,
@@ -147,13 +148,6 @@ def _power_of(samples: Samples, window: tuple[int, int], device: str) -> tuple[W
     return next((each for each in found if len(each[0])), (np.zeros(0, np.int64), np.zeros(0)))
 
 
-def _inside(
-    samples: Samples, window: tuple[int, int], devices: Collection[str], quantity: Quantity
-) -> list[Reals]:
-    """Return each card's values inside the window."""
-    return [_known(samples, window, device, quantity)[1] for device in devices]
-
-
 def _known(
     samples: Samples, window: tuple[int, int], device: str, quantity: Quantity
 ) -> tuple[Whole, Reals]:
@@ -184,13 +178,3 @@ def _spread(clock: str, mhz: Reals) -> dict[str, float | None]:
         f"{clock}_min_mhz": float(mhz.min()),
         f"{clock}_max_mhz": float(mhz.max()),
     }
-
-
-def _highest(mhz: Reals) -> float | None:
-    """Return the clock that a card comes to by itself; None where looks were too few for it."""
-    return float(mhz.max()) if len(mhz) >= FREE_LOOKS else None
-
-
-def _mean(values: list[Reals]) -> float | None:
-    together = np.concatenate(values)
-    return float(together.mean()) if len(together) else None
