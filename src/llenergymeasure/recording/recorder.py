@@ -38,7 +38,7 @@ from llenergymeasure.recording.samples import (
     Row,
     SamplesWriter,
 )
-from llenergymeasure.sensors.base import Channel, Every, SensorInfo
+from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.sensors.behaviour import (
     Characterised,
     load_characterised,
@@ -92,12 +92,15 @@ class Recording:
         if host is not None:
             channels += host.channels(HOST_DEVICE, RECORDER)
         self._rows: deque[Row] = deque()
-        slow = [channel for channel in channels if _is_slow(channel)]
-        fast = [channel for channel in channels if not _is_slow(channel)]
-        remote = [channel for channel in slow if _is_remote(channel)]
-        near = [channel for channel in slow if not _is_remote(channel)]
-        self.loops = [Loop(near, self._append), Loop(fast, self._append, beats=True)]
-        self.loops += [Loop(remote, self._append)] if remote else []
+        apart = {
+            speed: [channel for channel in channels if channel.pace.speed == speed]
+            for speed in ("slow", "fast", "remote")
+        }
+        self.loops = [
+            Loop(some, self._rows.append, beats=speed == "fast")
+            for speed, some in apart.items()
+            if some or speed == "fast"
+        ]
         self._threads = [threading.Thread(target=loop.run, daemon=True) for loop in self.loops]
 
     def run(self, stop: "_Stop", answer: IO[str]) -> None:
@@ -128,13 +131,10 @@ class Recording:
 
     def end(self) -> None:
         """Say that the recording ended well, and close everything."""
-        self._append(Row(time.monotonic_ns(), HOST_DEVICE, RECORDER, "heartbeat", note=STOPPED))
+        self._rows.append(Row(time.monotonic_ns(), HOST_DEVICE, RECORDER, "heartbeat", note=STOPPED))
         self.flush()
         self._writer.close()
         self._opened.close()
-
-    def _append(self, row: Row) -> None:
-        self._rows.append(row)
 
     def flush(self) -> None:
         """Write what the loops have said since."""
@@ -237,24 +237,9 @@ def _reported(
     return {**asdict(info), "resolution": None if resolved is None else asdict(resolved)}
 
 
-def _is_slow(channel: Channel) -> bool:
-    return isinstance(channel.pace, Every) and channel.pace.slow
-
-
-def _is_remote(channel: Channel) -> bool:
-    return isinstance(channel.pace, Every) and channel.pace.remote
-
-
 def _time_namespace() -> str | None:
     try:
         return str(Path("/proc/self/ns/time").readlink())
-    except OSError:
-        return None
-
-
-def _line(path: Path) -> str | None:
-    try:
-        return path.read_text().strip()
     except OSError:
         return None
 

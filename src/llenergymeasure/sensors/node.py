@@ -45,7 +45,7 @@ ANSWER_S = 3.0
 REPLY_BYTES = 1 << 20
 """No resource of a BMC has more."""
 _MOST_CHASSIS = 16
-_PACE = Every(1.0, remote=True)
+_PACE = Every(1.0, speed="remote")
 
 CLOCK_OFF_S = 60.0
 """A log whose newest line is further from now is not by this machine's clock."""

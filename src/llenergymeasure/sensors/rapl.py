@@ -16,7 +16,7 @@ from llenergymeasure.units import Scope
 NAME = "rapl"
 POWERCAP = Path("/sys/class/powercap")
 UPDATE_PERIOD_S = 0.001
-_PACE = Every(0.05, slow=False)
+_PACE = Every(0.05, speed="fast")
 _LOOK_S = 0.05
 """A counter that shows the same for so long, fifty periods, counts nothing: some are frozen."""
 _MOST_W = 2000.0
