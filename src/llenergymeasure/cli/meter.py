@@ -19,7 +19,7 @@ from llenergymeasure.cli.sensors import DevicesOption
 from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration, read_calibration
 from llenergymeasure.errors import EXIT_CONFIGURATION, ConfigurationError
 from llenergymeasure.files import write_text
-from llenergymeasure.recording.cost import recorder_cost
+from llenergymeasure.recording.samples import recorder_cost
 from llenergymeasure.results.record import Reading
 from llenergymeasure.screen import printable
 from llenergymeasure.units import NS_PER_S

@@ -186,13 +186,8 @@ def _unmoved(samples: Samples, info: SensorInfo) -> str:
 
 def _failure(samples: Samples, info: SensorInfo) -> str | None:
     """Return why a sensor stopped answering, as the recorder noted it last."""
-    rows = samples.table.select(["device", "sensor", "quantity", "note"]).to_pylist()
-    reasons: list[str] = [
-        row["note"]
-        for row in rows
-        if row["quantity"] == "unavailable"
-        and (row["device"], row["sensor"]) == (info.device, info.sensor)
-    ]
+    rows = samples.rows(device=info.device, sensor=info.sensor, quantity="unavailable")
+    reasons: list[str] = rows["note"].to_pylist()
     return reasons[-1] if reasons else None
 
 

@@ -131,7 +131,8 @@ class Recording:
 
     def end(self) -> None:
         """Say that the recording ended well, and close everything."""
-        self._rows.append(Row(time.monotonic_ns(), HOST_DEVICE, RECORDER, "heartbeat", note=STOPPED))
+        now_ns = time.monotonic_ns()
+        self._rows.append(Row(now_ns, HOST_DEVICE, RECORDER, "heartbeat", note=STOPPED))
         self.flush()
         self._writer.close()
         self._opened.close()

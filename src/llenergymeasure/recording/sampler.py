@@ -141,9 +141,7 @@ class Reader:
 
     def _row(self, t_ns: int, value: Value, before_ns: int | None = None) -> None:
         device, sensor = self.channel.device, self.channel.sensor
-        self._write(
-            Row(t_ns, device, sensor, value.quantity, value.value, before_ns, value.note)
-        )
+        self._write(Row(t_ns, device, sensor, value.quantity, value.value, before_ns, value.note))
 
 
 class Loop:

@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,21 +75,18 @@ class Header:
             ResultsError: it was written by a version this one cannot read, or is damaged.
         """
         try:
-            return cls._read(json.loads(text))
+            content = json.loads(text)
+            version = content.get("schema_version")
+            if version == SCHEMA_VERSION:
+                known = {
+                    item.name: content[item.name] for item in fields(cls) if item.name in content
+                }
+                known["sensors"] = tuple(map(SensorInfo.from_json, known.get("sensors", ())))
+                return cls(**known)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ResultsError(f"the header of the samples is damaged: {error}") from None
-
-    @classmethod
-    def _read(cls, content: dict[str, Any]) -> "Header":
-        version = content.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise ResultsError(
-                f"samples of schema_version {version!r}; this version reads {SCHEMA_VERSION}"
-            )
-        sensors = tuple(SensorInfo.from_json(item) for item in content.pop("sensors", ()))
-        known = {item.name for item in fields(cls)}
-        return cls(
-            sensors=sensors, **{key: value for key, value in content.items() if key in known}
+        raise ResultsError(
+            f"samples of schema_version {version!r}; this version reads {SCHEMA_VERSION}"
         )
 
 
@@ -140,17 +136,14 @@ class Samples:
     header: Header
     complete: bool
 
+    def rows(self, **names: str) -> pa.Table:
+        """Return the rows with such a device, sensor or quantity."""
+        chosen = [_equals(self.table, column, name) for column, name in names.items()]
+        return self.table.filter(pa.array(np.logical_and.reduce(chosen)))
+
     def series(self, device: str, sensor: str, quantity: Quantity) -> Series:
         """Return one series, empty if there is none."""
-        table = self.table
-        chosen = np.logical_and.reduce(
-            [
-                _equals(table, "device", device),
-                _equals(table, "sensor", sensor),
-                _equals(table, "quantity", quantity),
-            ]
-        )
-        part = table.filter(pa.array(chosen))
+        part = self.rows(device=device, sensor=sensor, quantity=quantity)
         t_ns = part["t_ns"].to_numpy()
         before = part["t_before_ns"].combine_chunks()
         return Series(
@@ -158,6 +151,35 @@ class Samples:
             value=part["value"].to_numpy(zero_copy_only=False),
             t_before_ns=np.where(before.is_null(), t_ns, before.fill_null(0)),
         )
+
+
+@dataclass(frozen=True)
+class RecorderCost:
+    """The recorder's own cost.
+
+    Attributes:
+        cpu_share: CPU time over time, of one core; None if it was not recorded for long enough.
+        read_s: mean time of a read, by sensor.
+        rows: rows written.
+    """
+
+    cpu_share: float | None
+    read_s: dict[str, float]
+    rows: int
+
+
+def recorder_cost(samples: Samples) -> RecorderCost:
+    """Return what a recording says of its own cost."""
+    cpu = samples.series(HOST_DEVICE, RECORDER, "recorder_cpu_s")
+    share = None
+    if len(cpu) > 1:
+        share = float(cpu.value[-1] - cpu.value[0]) / (float(cpu.t_ns[-1] - cpu.t_ns[0]) / 1e9)
+    reads: dict[str, list[float]] = {}
+    for info in samples.header.sensors:
+        found = samples.series(info.device, info.sensor, "read_s").value
+        reads.setdefault(info.sensor, []).extend(found.tolist())
+    means = {sensor: float(np.mean(values)) for sensor, values in reads.items() if values}
+    return RecorderCost(share, means, len(samples.table))
 
 
 @dataclass

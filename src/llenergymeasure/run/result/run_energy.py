@@ -13,8 +13,7 @@ from llenergymeasure.energy.footprint import Declared, footprint
 from llenergymeasure.energy.prefill_decode import POOR_FIT, NoSplit, TokenEnergy, split_energy
 from llenergymeasure.energy.requests import request_energies
 from llenergymeasure.energy.rest import PhaseSpan
-from llenergymeasure.recording.cost import recorder_cost
-from llenergymeasure.recording.samples import Samples
+from llenergymeasure.recording.samples import Samples, recorder_cost
 from llenergymeasure.results.record import Energy, ThinkingEnergy, Tokens, TokenSplit
 from llenergymeasure.run.result.batch_requests import ENERGY_FIELDS
 from llenergymeasure.sensors.behaviour import PRECISION, Characterised
