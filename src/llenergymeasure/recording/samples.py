@@ -215,10 +215,6 @@ class SamplesWriter:
         """Keep a row for the next batch."""
         self._rows.append(row)
 
-    def extend(self, rows: Iterable[Row]) -> None:
-        """Keep rows for the next batch."""
-        self._rows.extend(rows)
-
     def flush(self) -> None:
         """Hand all rows kept so far to the kernel as one batch."""
         if not self._rows:

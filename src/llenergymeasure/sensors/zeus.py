@@ -12,7 +12,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,14 +168,11 @@ def _cpus() -> list[_Reader]:
     readers = []
     for number, cpu in enumerate(found.cpus):
         package = f"package-{cpu.cpu_index}"
-        readers.append(_counter(f"cpu:{package}", "cpu", _cpu_part(found, number, "cpu_mj")))
+        ask = partial(found.get_total_energy_consumption, number)
+        readers.append(_counter(f"cpu:{package}", "cpu", _part(ask, "cpu_mj")))
         if found.supports_get_dram_energy_consumption(number):
-            readers.append(_counter(f"dram:{package}", "dram", _cpu_part(found, number, "dram_mj")))
+            readers.append(_counter(f"dram:{package}", "dram", _part(ask, "dram_mj")))
     return readers
-
-
-def _cpu_part(cpus: Any, number: int, part: str) -> Callable[[], float | None]:
-    return lambda: getattr(cpus.get_total_energy_consumption(number), part)
 
 
 def _soc() -> list[_Reader]:
@@ -182,11 +180,12 @@ def _soc() -> list[_Reader]:
 
     chip = get_soc()
     parts = chip.get_available_metrics() & _SOC_PARTS.keys()
-    return [_counter(*_SOC_PARTS[part], _soc_part(chip, part)) for part in sorted(parts)]
+    ask = chip.get_total_energy_consumption
+    return [_counter(*_SOC_PARTS[part], _part(ask, part)) for part in sorted(parts)]
 
 
-def _soc_part(chip: Any, part: str) -> Callable[[], float | None]:
-    return lambda: asdict(chip.get_total_energy_consumption())[part]
+def _part(ask: Callable[[], Any], part: str) -> Callable[[], float | None]:
+    return lambda: getattr(ask(), part)
 
 
 def _counter(device: str, scope: Scope, millijoules: Callable[[], float | None]) -> _Reader:
