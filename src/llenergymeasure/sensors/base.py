@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from llenergymeasure.errors import MeterError
 from llenergymeasure.units import Kind, Scope
@@ -190,17 +190,20 @@ class Channel:
     pace: Follow | Every
 
 
-class Sensor(Protocol):
-    """A source of energy or power readings."""
+class Sensor:
+    """A source of energy or power readings: opening it finds out all that it can say."""
+
+    def __init__(self, infos: Sequence[SensorInfo], channels: Sequence[Channel] = ()) -> None:
+        """Take what is to be said of each device, and what there is to read."""
+        self._infos, self._channels = list(infos), list(channels)
 
     def describe(self) -> list[SensorInfo]:
         """Return what it can say about each device, and what it cannot and why."""
-        ...
+        return list(self._infos)
 
     def channels(self) -> list[Channel]:
         """Return what there is to read; nothing for what is unavailable."""
-        ...
+        return list(self._channels)
 
     def close(self) -> None:
         """Let go of what it holds."""
-        ...

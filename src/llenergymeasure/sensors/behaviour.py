@@ -143,16 +143,12 @@ class Characterised:
         at = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(info.device, info.name, info.sensor, info.driver, behaviour, at)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Characterised":
         """Build it from plain values.
 
         Raises:
-            KeyError, TypeError, ValueError: they are not what ``as_dict`` gives.
+            KeyError, TypeError, ValueError: they are not what ``asdict`` gives.
         """
         parts = {key: value for key, value in content.items() if key != "format_version"}
         behaviour = dict(parts.pop("behaviour"))
@@ -181,7 +177,7 @@ def load_characterised(infos: Iterable[SensorInfo]) -> dict[tuple[str, str], Cha
 
 def keep(found: Characterised) -> bool:
     """Keep what a probe found; return whether the place could be written to."""
-    document = {"format_version": FORMAT_VERSION, **found.as_dict()}
+    document = {"format_version": FORMAT_VERSION, **asdict(found)}
     try:
         write_text(_path(found.sensor, found.device), json.dumps(document, indent=1) + "\n")
     except OSError:

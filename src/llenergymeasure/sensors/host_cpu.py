@@ -48,14 +48,7 @@ class HostCpu:
         cgroups: Path = Path("/sys/fs/cgroup"),
         cpus: Collection[int] | None = None,
     ) -> None:
-        """Take whose processes are the run's.
-
-        Args:
-            run: knows the roots of their trees.
-            proc: where the kernel describes processes and CPUs.
-            cgroups: where control groups are mounted.
-            cpus: numbers of the CPUs that the run may use; those of this process if not given.
-        """
+        """Take whose processes are the run's."""
         self._run, self._proc, self._cgroups = run, proc, cgroups
         self._cpus = {f"cpu{number}" for number in cpus or os.sched_getaffinity(0)}
         self._roots: set[int] = set()

@@ -8,6 +8,7 @@ of the whole module (seen on GH200 by the authors of Zeus, their pull request 17
 given as such, apart from the GPU's own power.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from llenergymeasure.sensors.base import (
     Every,
     Follow,
     Quantity,
+    Sensor,
     SensorError,
     SensorInfo,
     Value,
@@ -35,56 +37,35 @@ _STRANGERS = Every(1.0)
 _NO_COUNTER = "no energy counter (it needs a Volta GPU or later)"
 
 
-class NvmlSensor:
+class NvmlSensor(Sensor):
     """The GPUs of the run read fast; all GPUs of the machine watched for strangers."""
 
     def __init__(
         self, inventory: Inventory, selected: Sequence[Gpu], run: RunProcesses | None = None
     ) -> None:
-        """Take the machine's GPUs and those of the run.
-
-        Args:
-            inventory: all cards, NVML being started.
-            selected: those whose energy counts.
-            run: separates the run's processes from others; None: strangers are not looked for.
-        """
-        self._inventory = inventory
-        self._cards = [_Card(gpu) for gpu in selected]
-        self._run = run
-
-    def describe(self) -> list[SensorInfo]:
-        """Return one entry a card (two for a superchip), or one that says why there is none."""
-        if not self._inventory.gpus:
-            return [
+        """Take the machine's GPUs and those of the run."""
+        self._shut = bool(inventory.gpus)
+        cards = [_Card(gpu) for gpu in selected]
+        infos = [info for card in cards for info in card.describe()]
+        if not inventory.gpus:
+            why, remedy = inventory.unavailable, inventory.remedy
+            infos = [
                 SensorInfo(
-                    device="gpu",
-                    name="NVIDIA GPU",
-                    sensor=NAME,
-                    kind="measured",
-                    scope="gpu",
-                    unavailable=self._inventory.unavailable,
-                    remedy=self._inventory.remedy,
+                    "gpu", "NVIDIA GPU", NAME, "measured", "gpu", unavailable=why, remedy=remedy
                 )
             ]
-        return [info for card in self._cards for info in card.describe()]
-
-    def channels(self) -> list[Channel]:
-        """Return the cards' channels and the watch for strangers."""
-        channels = [channel for card in self._cards for channel in card.channels()]
-        if self._run is not None:
-            channels += [_watch(gpu, self._run) for gpu in self._inventory.gpus]
-        return channels
+        channels = [channel for card in cards for channel in card.channels()]
+        if run is not None:
+            channels += [_watch(gpu, run) for gpu in inventory.gpus]
+        super().__init__(infos, channels)
 
     def close(self) -> None:
         """Let NVML go."""
-        if not self._inventory.gpus:
-            return
         import pynvml
 
-        try:
-            pynvml.nvmlShutdown()
-        except pynvml.NVMLError:
-            return
+        if self._shut:
+            with contextlib.suppress(pynvml.NVMLError):
+                pynvml.nvmlShutdown()
 
 
 class _Face:

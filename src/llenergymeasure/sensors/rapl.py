@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from llenergymeasure.sensors.base import Channel, Every, SensorError, SensorInfo, Value
+from llenergymeasure.sensors.base import Channel, Every, Sensor, SensorError, SensorInfo, Value
 from llenergymeasure.units import Scope
 
 NAME = "rapl"
@@ -27,41 +27,29 @@ _PERMISSION = (
 )
 
 
-class RaplSensor:
+class RaplSensor(Sensor):
     """The counters of all CPU packages, their DRAM, and the platform where it has one."""
 
     def __init__(self, root: Path = POWERCAP, look_s: float = _LOOK_S) -> None:
         """Take the powercap folder, and how long a counter may stand still."""
-        self._root = root
-        self._domains = _domains(root, look_s)
-
-    def describe(self) -> list[SensorInfo]:
-        """Return one entry a domain, or one that says why there is none."""
-        if not self._domains:
-            return [self._missing()]
-        return [domain.describe() for domain in self._domains]
-
-    def channels(self) -> list[Channel]:
-        """Return the counters that can be read."""
-        return [
-            Channel(domain.device, NAME, ("energy_counter_j",), domain.read, _PACE)
-            for domain in self._domains
-            if domain.unavailable is None
-        ]
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-    def _missing(self) -> SensorInfo:
-        return SensorInfo(
-            device="cpu",
-            name="CPU package",
-            sensor=NAME,
-            kind="measured",
-            scope="cpu",
-            unavailable=f"no RAPL counters in {self._root}",
+        domains = _domains(root, look_s)
+        missing = SensorInfo(
+            "cpu",
+            "CPU package",
+            NAME,
+            "measured",
+            "cpu",
+            unavailable=f"no RAPL counters in {root}",
             remedy="virtual machines and most containers hide them; on the bare machine load the "
             "kernel module intel_rapl_msr (it serves AMD too)",
+        )
+        super().__init__(
+            [domain.describe() for domain in domains] or [missing],
+            [
+                Channel(domain.device, NAME, ("energy_counter_j",), domain.read, _PACE)
+                for domain in domains
+                if domain.unavailable is None
+            ],
         )
 
 

@@ -131,7 +131,7 @@ def run_energy(
             ),
             "recorder_cost": asdict(recorder_cost(samples)),
             "cpu_use": asdict(made.cpu_use),
-            "known_sensors": [each.as_dict() for each in characterised.values()],
+            "known_sensors": [asdict(each) for each in characterised.values()],
             "energy_method": METHOD,
         },
     )
