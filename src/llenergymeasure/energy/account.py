@@ -82,13 +82,7 @@ class Account:
     def stretch(
         self, start_ns: int, end_ns: int, phases: Sequence[PhaseSpan] = ()
     ) -> EnergySum | None:
-        """Return the headline energy of any stretch; None if the recording does not cover it.
-
-        Args:
-            start_ns: its start, CLOCK_MONOTONIC.
-            end_ns: its end.
-            phases: margins that touch it.
-        """
+        """Return the headline energy of any stretch; None if the recording does not cover it."""
         return _stretch(self.headline_sources, start_ns, end_ns, phases)
 
     def energy(

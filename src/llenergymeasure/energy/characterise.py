@@ -199,10 +199,6 @@ def counter_nature(knots: Knots, sources: Sequence[tuple[Readings, float]]) -> C
 
     It is independent only if it strays from every one of them, by more than the unsure times of
     its ticks and of their readings explain.
-
-    Args:
-        knots: the counter's ticks.
-        sources: readings, each with how often they are renewed.
     """
     shown = [_against(knots, readings, period_s) for readings, period_s in sources]
     if "sum" in shown:

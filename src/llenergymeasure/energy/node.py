@@ -62,11 +62,6 @@ class Alignment:
 def align(meter: Knots, devices: Sequence[Knots], follows: float = FOLLOWS) -> Alignment:
     """Return how late a meter shows what devices draw.
 
-    Args:
-        meter: the late one.
-        devices: what it follows, together.
-        follows: least share of its variance that they must explain.
-
     Raises:
         NotAlignedError: nothing steps that both see.
     """
@@ -132,16 +127,7 @@ def node_energy(
     measured: Sequence[Source],
     calibration: Calibration,
 ) -> tuple[list[Reading], NodeEnergy]:
-    """Return the node's readings over a window, and how they stand to the devices'.
-
-    Args:
-        samples: the recording.
-        info: the node's meter.
-        window: in CLOCK_MONOTONIC ns.
-        phases: those of the run.
-        measured: the devices' sources, the better of each device first.
-        calibration: of the node's meter too, by the device ``node``.
-    """
+    """Return the node's readings over a window, and how they stand to the devices'."""
     sources, _ = open_sources(samples, info, window, phases, calibration, None)
     devices = disjoint([each for each in measured if each.info.kind == "measured"], window)
     if not sources:

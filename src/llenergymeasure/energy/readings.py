@@ -52,11 +52,6 @@ class Source:
         """Return the stretch's energy, its interval reaching to the device's other channel.
 
         Which of two channels that disagree is wrong is not known.
-
-        Args:
-            start_ns: its start, CLOCK_MONOTONIC.
-            end_ns: its end.
-            phases: those of the run: margins next to the stretch are made use of.
         """
         margins = _margins(self.channel, (start_ns, end_ns), phases)
         mine = self.channel.stretch(start_ns, end_ns, margins)
@@ -202,12 +197,6 @@ def choose(
     Where a card was measured its energy is the headline; the host's is shown next to it. A card of
     the run that could not be read leaves no headline: the others' energy is not that of the run.
 
-    Args:
-        sources: what could be read, of each device the better channel first.
-        missing: what could not.
-        window: the window; of a device's channels the first that covers it counts.
-        asked: the sensor that is to be the headline; None: the best there is.
-
     Returns:
         The sources that add up to the headline, and why there is none.
     """
@@ -249,10 +238,7 @@ def choose(
 def disjoint(candidates: Sequence[Source], window: tuple[int, int]) -> list[Source]:
     """Return the sources whose energies add up: of each device one, and none of them twice.
 
-    Args:
-        candidates: of each device the better channel first; the first that covers the window is
-            taken.
-        window: in CLOCK_MONOTONIC ns.
+    Of a device, the first candidate that covers the window is taken.
     """
     chosen: list[Source] = []
     for source in sorted(candidates, key=lambda each: _SCOPE_ORDER.index(each.info.scope)):

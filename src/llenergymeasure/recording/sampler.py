@@ -83,11 +83,7 @@ class Reader:
         self.reads = 0
 
     def read(self, *, last: bool = False) -> int:
-        """Read once; return when to read next.
-
-        Args:
-            last: write what is read whether it is new or not: there is no next time.
-        """
+        """Read once; return when to read next."""
         before_ns = time.monotonic_ns()
         try:
             values = self.channel.read()
@@ -154,13 +150,7 @@ class Loop:
         *,
         beats: bool = False,
     ) -> None:
-        """Take the channels.
-
-        Args:
-            channels: what to read.
-            write: takes rows; called from the loop's thread.
-            beats: whether this loop writes the heartbeat and the recorder's CPU time.
-        """
+        """Take the channels."""
         self._write = write
         self._beats = beats
         self._readers = [Reader(channel, write) for channel in channels]
