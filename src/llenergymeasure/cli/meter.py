@@ -4,7 +4,6 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -146,7 +145,7 @@ def _document(
         "sensors": metered.ready["sensors"],
         "gpus": [dict(card) for card in made.gpus],
         "calibration": used,
-        "recorder_cost": asdict(recorder_cost(metered.samples)),
+        "recorder_cost": recorder_cost(metered.samples),
     }
 
 

@@ -7,8 +7,9 @@ with its reason: never a zero.
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -153,23 +154,13 @@ class Samples:
         )
 
 
-@dataclass(frozen=True)
-class RecorderCost:
-    """The recorder's own cost.
+def recorder_cost(samples: Samples) -> dict[str, Any]:
+    """Return what a recording says of the recorder's own cost.
 
-    Attributes:
-        cpu_share: CPU time over time, of one core; None if it was not recorded for long enough.
-        read_s: mean time of a read, by sensor.
-        rows: rows written.
+    Returns:
+        ``cpu_share``: CPU time over time, of one core; None if it was not recorded for long enough.
+        ``read_s``: mean time of a read, by sensor. ``rows``: rows written.
     """
-
-    cpu_share: float | None
-    read_s: dict[str, float]
-    rows: int
-
-
-def recorder_cost(samples: Samples) -> RecorderCost:
-    """Return what a recording says of its own cost."""
     cpu = samples.series(HOST_DEVICE, RECORDER, "recorder_cpu_s")
     share = None
     if len(cpu) > 1:
@@ -179,34 +170,27 @@ def recorder_cost(samples: Samples) -> RecorderCost:
         found = samples.series(info.device, info.sensor, "read_s").value
         reads.setdefault(info.sensor, []).extend(found.tolist())
     means = {sensor: float(np.mean(values)) for sensor, values in reads.items() if values}
-    return RecorderCost(share, means, len(samples.table))
+    return {"cpu_share": share, "read_s": means, "rows": len(samples.table)}
 
 
-@dataclass
 class SamplesWriter:
     """Streams rows to an Arrow IPC file, a batch per ``flush``.
 
     What was flushed survives the end of the process, however it comes. The header is written
     at once.
-
-    Attributes:
-        path: where to; its folder must exist.
-        header: what stands before the rows.
     """
 
-    path: Path
-    header: Header
-    _rows: list[Row] = field(default_factory=list, init=False)
-    _names: dict[str, dict[str, int]] = field(default_factory=dict, init=False)
-
-    def __post_init__(self) -> None:
-        self._names = {name: {} for name in ("device", "sensor", "quantity")}
-        self._file = self.path.open("wb")
+    def __init__(self, path: Path, header: Header) -> None:
+        """Open the file, in a folder that exists."""
+        self._rows: list[Row] = []
+        self._names: dict[str, dict[str, int]] = {
+            name: {} for name in ("device", "sensor", "quantity")
+        }
+        self._file = path.open("wb")
         # Deltas, so that the text of a name is written once and earlier batches stay valid.
         options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
-        self._stream = pa.ipc.new_stream(
-            self._file, _with_header(SCHEMA, self.header), options=options
-        )
+        schema = SCHEMA.with_metadata({METADATA_KEY: header.to_json()})
+        self._stream = pa.ipc.new_stream(self._file, schema, options=options)
         # The header goes out with the first batch, so there is an empty one.
         self._stream.write_batch(_batch([], self._names))
         self._file.flush()
@@ -314,10 +298,6 @@ def _equals(table: pa.Table, column: str, name: str) -> npt.NDArray[np.bool_]:
         return np.zeros(len(table), dtype=np.bool_)
     chosen: npt.NDArray[np.bool_] = np.equal(array.indices.to_numpy(), names.index(name))
     return chosen
-
-
-def _with_header(schema: pa.Schema, header: Header) -> pa.Schema:
-    return schema.with_metadata({METADATA_KEY: header.to_json()})
 
 
 def _batch(rows: list[Row], names: dict[str, dict[str, int]]) -> pa.RecordBatch:

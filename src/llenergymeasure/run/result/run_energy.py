@@ -129,7 +129,7 @@ def run_energy(
             "calibration": calibration.for_record(
                 (card.info.device, card.info.name) for card in made.cards
             ),
-            "recorder_cost": asdict(recorder_cost(samples)),
+            "recorder_cost": recorder_cost(samples),
             "cpu_use": asdict(made.cpu_use),
             "known_sensors": [asdict(each) for each in characterised.values()],
             "energy_method": METHOD,
