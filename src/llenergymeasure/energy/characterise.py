@@ -211,7 +211,10 @@ def _against(knots: Knots, readings: Readings, spacing_s: float) -> CounterNatur
         return "unverified"
     from_s, to_s = knots.t_s[:-1], knots.t_s[1:]
     span_s = spacing_s + knots.spacing_s
-    change_w = _ranges(readings, from_s - spacing_s, to_s + spacing_s)
+    first = np.searchsorted(readings.t_s, from_s - spacing_s)
+    last = np.searchsorted(readings.t_s, to_s + spacing_s)
+    near_w = [readings.power_w[i:j] for i, j in zip(first, last, strict=True)]
+    change_w = np.array([np.ptp(each) if len(each) else 0.0 for each in near_w])
     inside = (from_s > readings.t_s[0] + span_s) & (to_s < readings.t_s[-1] - span_s)
     if not inside.any():
         return "unverified"
@@ -273,15 +276,6 @@ def _timing_error(knots: Knots, readings: Readings, intervals: Ints) -> float:
         tick_j = jump_w[here].max(initial=0.0) * np.hypot(knots.half_s[k], knots.half_s[k + 1])
         squares.append((float(np.sum(reading_j**2)) + float(tick_j) ** 2) / 3)
     return float(np.sqrt(np.mean(squares)))
-
-
-def _ranges(readings: Readings, from_s: Floats, to_s: Floats) -> Floats:
-    """Return the range of the readings in each stretch."""
-    first = np.searchsorted(readings.t_s, from_s)
-    last = np.searchsorted(readings.t_s, to_s)
-    return np.array(
-        [np.ptp(readings.power_w[i:j]) if j > i else 0.0 for i, j in zip(first, last, strict=True)]
-    )
 
 
 def counter_lag(knots: Knots, edges_s: Floats) -> float | None:

@@ -164,26 +164,17 @@ def blank_reading(info: SensorInfo, channel: str, *, headline: bool) -> Reading:
 
 def missing_reading(samples: Samples, info: SensorInfo) -> Reading:
     """Return the reading of a sensor that gave nothing, with its reason."""
-    reason = info.unavailable or _failure(samples, info) or _unmoved(samples, info)
+    rows = samples.rows(device=info.device, sensor=info.sensor, quantity="unavailable")
+    reasons = ["it gave no energy"]
+    for name in info.quantities:
+        shown = samples.series(info.device, info.sensor, name).value
+        reasons += [f"{name} was {shown[0]:g} all along"] if len(set(shown)) == 1 else []
+    # Why it stopped answering, as the recorder noted it last.
+    failures = rows["note"].to_pylist()
+    reason = info.unavailable or (failures[-1] if failures else ", ".join(reasons))
     channel = "model" if info.kind == "estimated" else "counter"
     blank = blank_reading(info, channel, headline=False)
     return blank.model_copy(update={"unavailable": reason})
-
-
-def _unmoved(samples: Samples, info: SensorInfo) -> str:
-    """Return what a sensor that answered without saying anything has shown."""
-    shown = {name: samples.series(info.device, info.sensor, name).value for name in info.quantities}
-    told = [
-        f"{name} was {each[0]:g} all along" for name, each in shown.items() if len(set(each)) == 1
-    ]
-    return ", ".join(["it gave no energy", *told])
-
-
-def _failure(samples: Samples, info: SensorInfo) -> str | None:
-    """Return why a sensor stopped answering, as the recorder noted it last."""
-    rows = samples.rows(device=info.device, sensor=info.sensor, quantity="unavailable")
-    reasons: list[str] = rows["note"].to_pylist()
-    return reasons[-1] if reasons else None
 
 
 def choose(
@@ -210,7 +201,7 @@ def choose(
         key=lambda source: (
             source.info.kind != "measured",
             source.info.scope not in CARD_SCOPES,
-            _rank(source.info.sensor),
+            (*_SENSOR_ORDER, source.info.sensor).index(source.info.sensor),
         ),
     )
     cards = best.info.scope in CARD_SCOPES
@@ -256,7 +247,3 @@ def disjoint(candidates: Sequence[Source], window: tuple[int, int]) -> list[Sour
         ):
             chosen.append(first)
     return chosen
-
-
-def _rank(sensor: str) -> int:
-    return _SENSOR_ORDER.index(sensor) if sensor in _SENSOR_ORDER else len(_SENSOR_ORDER)

@@ -151,21 +151,12 @@ class HostCpu:
             if controllers and "cpu" not in controllers.split(","):
                 continue
             for base in {controllers, "cpu"} if controllers else {".", "unified"}:
-                group = self._cgroups / base
-                for folder in (group, *_steps(group, path)):
-                    if _limited(folder):
+                folder = self._cgroups / base
+                for part in ("", *path.strip("/").split("/")):
+                    folder /= part
+                    quota = _text(folder / "cpu.max") or _text(folder / "cpu.cfs_quota_us")
+                    if quota[:1].isdigit():
                         yield folder
-
-
-def _steps(base: Path, path: str) -> Iterator[Path]:
-    for part in path.strip("/").split("/"):
-        base /= part
-        yield base
-
-
-def _limited(group: Path) -> bool:
-    quota = _text(group / "cpu.max") or _text(group / "cpu.cfs_quota_us")
-    return quota[:1].isdigit()
 
 
 def _used_s(fields: Sequence[str]) -> float:
