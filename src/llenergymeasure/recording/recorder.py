@@ -11,6 +11,7 @@ When it samples it says so on standard output, in one line of JSON.
 """
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
@@ -221,11 +222,8 @@ def _settle(parent_pid: int | None) -> None:
 
 
 def _say(answer: IO[str], content: dict[str, object]) -> None:
-    try:
-        answer.write(json.dumps(content) + "\n")
-        answer.flush()
-    except BrokenPipeError:
-        return
+    with contextlib.suppress(BrokenPipeError):
+        print(json.dumps(content), file=answer, flush=True)
 
 
 def _reported(

@@ -7,7 +7,6 @@ renews the counters about each millisecond (Intel SDM vol. 3, RAPL).
 """
 
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llenergymeasure.sensors.base import Channel, Every, Sensor, SensorError, SensorInfo, Value
@@ -120,25 +119,24 @@ class _Domain:
 def _domains(root: Path, look_s: float) -> list[_Domain]:
     """Find packages, their DRAM and the platform; ``intel-rapl-mmio`` repeats packages."""
     found: list[_Domain] = []
-    for package in _children(root, "intel-rapl:*", lambda name: name.count(":") == 1):
+    for package in _children(root, "intel-rapl:*"):
         name = _text(package / "name")
+        if package.name.count(":") != 1:
+            continue
         if name == "psys":
             found.append(_Domain(package, "host", "host", look_s))
         elif name.startswith("package"):
             found.append(_Domain(package, f"cpu:{name}", "cpu", look_s))
-            parts = [part for part in _parts(root, package) if _text(part / "name") == "dram"]
-            found += [_Domain(part, f"dram:{name}", "dram", look_s) for part in parts]
+            # The kernel shows a package's parts inside it and next to it.
+            inside = f"{package.name}:*"
+            parts = _children(package, inside) or _children(root, inside)
+            dram = [part for part in parts if _text(part / "name") == "dram"]
+            found += [_Domain(part, f"dram:{name}", "dram", look_s) for part in dram]
     return found
 
 
-def _parts(root: Path, package: Path) -> Sequence[Path]:
-    """Return a package's parts, which the kernel shows inside it and next to it."""
-    inside = _children(package, f"{package.name}:*", lambda _: True)
-    return inside or _children(root, f"{package.name}:*", lambda _: True)
-
-
-def _children(folder: Path, pattern: str, fits: Callable[[str], bool]) -> list[Path]:
-    return sorted(path for path in folder.glob(pattern) if fits(path.name) and path.is_dir())
+def _children(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if path.is_dir())
 
 
 def _text(path: Path) -> str:
