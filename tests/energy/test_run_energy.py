@@ -1,6 +1,7 @@
 """A run's energy for its record: from its recording and its table of requests."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
@@ -146,7 +147,7 @@ def test_what_a_probe_found_is_used_and_stands_in_the_record() -> None:
     made = energy_of(flat, characterised=PROBED)
     assert made.account.validity == {}
     assert made.account.gpus[0]["probed"] is True
-    assert made.provenance["known_sensors"] == [PROBED["nvml", card.UUID].as_dict()]
+    assert made.provenance["known_sensors"] == [asdict(PROBED["nvml", card.UUID])]
 
 
 def test_the_recorders_own_cost_stands_beside_the_energy() -> None:

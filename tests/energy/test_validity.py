@@ -73,10 +73,6 @@ def test_a_sum_of_readings_that_see_part_of_the_time_is_undersampled() -> None:
     assert abs(found.gross_j - float(load.energy(20, 40))) <= found.gross_u95_j < found.bound_j
 
 
-def test_an_independent_counter_is_not_undersampled() -> None:
-    assert "undersampled" not in codes(ROWS)
-
-
 POWER_ROWS = card.rows_of(LOAD, card.Sensor(counter_s=None), 60)
 
 

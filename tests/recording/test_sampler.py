@@ -20,13 +20,6 @@ def followed(*steps_ms: float, fine_ns: int = FINE_NS) -> NextRead:
     return pace
 
 
-def test_before_a_pace_is_known_it_reads_finely() -> None:
-    pace = followed()
-    assert pace.after(0, MS // 10) == FINE_NS
-    pace = followed(0, 100, 200)
-    assert pace.after(210 * MS, MS // 10) == 211 * MS
-
-
 def test_it_sleeps_until_shortly_before_the_next_step() -> None:
     pace = followed(0, 100, 200, 300)
 
@@ -56,17 +49,22 @@ def test_after_an_early_step_it_comes_earlier() -> None:
     assert next_ns <= 492 * MS
 
 
-def test_steps_without_a_pace_are_read_finely() -> None:
-    pace = followed(0, 30, 400, 410, 1300)
-    assert pace.after(1301 * MS, MS // 10) == 1301 * MS + FINE_NS
-    # What steps more slowly than any counter known is no pace.
-    pace = followed(0, 4000, 8000, 12000)
-    assert pace.after(12001 * MS, MS // 10) == 12001 * MS + FINE_NS
-
-
-def test_a_slow_call_fills_at_most_a_third_of_the_time() -> None:
-    pace = followed()
-    assert pace.after(0, 3 * MS) == 6 * MS
+@pytest.mark.parametrize(
+    ("steps_ms", "now_ms", "read_ms", "next_ms"),
+    [
+        ((), 0, 0.1, 1),  # no pace is known yet
+        ((0, 100, 200), 210, 0.1, 211),
+        ((0, 30, 400, 410, 1300), 1301, 0.1, 1302),  # there is none
+        # What steps more slowly than any counter known is no pace.
+        ((0, 4000, 8000, 12000), 12001, 0.1, 12002),
+        ((), 0, 3, 6),  # a slow call fills at most a third of the time
+    ],
+)
+def test_without_a_pace_it_reads_as_finely_as_the_call_allows(
+    steps_ms: tuple[float, ...], now_ms: float, read_ms: float, next_ms: float
+) -> None:
+    next_ns = followed(*steps_ms).after(now_ms * MS, int(read_ms * MS))
+    assert next_ns == next_ms * MS
 
 
 class Counter:

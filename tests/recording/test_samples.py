@@ -42,7 +42,8 @@ def _write(path: Path, *batches: list[Row]) -> Header:
     head = header(INFO)
     writer = SamplesWriter(path, head)
     for batch in batches:
-        writer.extend(batch)
+        for row in batch:
+            writer.append(row)
         writer.flush()
     writer.close()
     return head

@@ -96,7 +96,7 @@ def known_report(info: SensorInfo, found: Characterised) -> dict[str, Any]:
     """Return what a probe has found of a card's channels, as plain values."""
     resolved = resolution(info, found.behaviour)
     window_s = None if resolved is None else resolved.window_s(PRECISION)
-    return {**found.as_dict(), "shortest_window_s": window_s, "precision": PRECISION}
+    return {**asdict(found), "shortest_window_s": window_s, "precision": PRECISION}
 
 
 def _lines(sensor: dict[str, Any]) -> list[str]:

@@ -4,7 +4,6 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +18,7 @@ from llenergymeasure.cli.sensors import DevicesOption
 from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration, read_calibration
 from llenergymeasure.errors import EXIT_CONFIGURATION, ConfigurationError
 from llenergymeasure.files import write_text
-from llenergymeasure.recording.cost import recorder_cost
+from llenergymeasure.recording.samples import recorder_cost
 from llenergymeasure.results.record import Reading
 from llenergymeasure.screen import printable
 from llenergymeasure.units import NS_PER_S
@@ -146,7 +145,7 @@ def _document(
         "sensors": metered.ready["sensors"],
         "gpus": [dict(card) for card in made.gpus],
         "calibration": used,
-        "recorder_cost": asdict(recorder_cost(metered.samples)),
+        "recorder_cost": recorder_cost(metered.samples),
     }
 
 

@@ -4,7 +4,7 @@ A pure function of the samples and the marks: windows can be cut again without m
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration
@@ -82,13 +82,7 @@ class Account:
     def stretch(
         self, start_ns: int, end_ns: int, phases: Sequence[PhaseSpan] = ()
     ) -> EnergySum | None:
-        """Return the headline energy of any stretch; None if the recording does not cover it.
-
-        Args:
-            start_ns: its start, CLOCK_MONOTONIC.
-            end_ns: its end.
-            phases: margins that touch it.
-        """
+        """Return the headline energy of any stretch; None if the recording does not cover it."""
         return _stretch(self.headline_sources, start_ns, end_ns, phases)
 
     def energy(
@@ -99,33 +93,25 @@ class Account:
     ) -> Energy:
         """Return the record's part on energy, per token and request of the window."""
         whole = self.total
-        gross_j = None if whole is None else whole.gross_j
-        duration_s = (self.window[1] - self.window[0]) / NS_PER_S
+        sums = {part.name: getattr(whole, part.name, None) for part in fields(EnergySum)}
+        sums["u95_j"] = sums.pop("gross_u95_j")
+        sums["kind"] = self.headline[0].kind if self.headline else None
+        gross_j = sums["gross_j"]
+        reasons = [part.unavailable for part in self.headline if part.unavailable is not None]
         return Energy(
-            kind=self.headline[0].kind if self.headline else None,
             source=self.headline[0].sensor if self.headline else None,
             scopes=list(dict.fromkeys(reading.scope for reading in self.headline)),
             readings=list(self.readings),
-            gross_j=gross_j,
-            net_j=None if whole is None else whole.net_j,
-            u95_j=None if whole is None else whole.gross_u95_j,
-            net_u95_j=None if whole is None else whole.net_u95_j,
-            shared_u95_j=None if whole is None else whole.shared_u95_j,
-            bound_j=None if whole is None else whole.bound_j,
-            u_sys_j=None if whole is None else whole.u_sys_j,
-            power_mean_w=None if gross_j is None else gross_j / duration_s,
+            power_mean_w=_per(gross_j, (self.window[1] - self.window[0]) / NS_PER_S),
             per_output_token_j=_per(gross_j, output_tokens),
             per_input_token_j=_per(gross_j, input_tokens),
             per_request_j=_per(gross_j, requests),
             per_1000_requests_wh=per_1000_requests_wh(_per(gross_j, requests)),
             phases=list(self.phases),
             node=self.node,
-            unavailable=self.unavailable or self._why_no_energy(),
+            unavailable=self.unavailable or next(iter(reasons), None),
+            **sums,
         )
-
-    def _why_no_energy(self) -> str | None:
-        reasons = [part.unavailable for part in self.headline if part.unavailable is not None]
-        return reasons[0] if reasons else None
 
 
 def account(
@@ -269,15 +255,7 @@ def _card(device: Device, window: tuple[int, int], known: KnownCards | None) -> 
         "counter": behaviour.counter,
         "counter_period_s": behaviour.counter_period_s,
         "counter_lag_s": behaviour.counter_lag_s,
-        "power_channels": [
-            {
-                "quantity": part.quantity,
-                "update_period_s": part.update_period_s,
-                "window_s": part.window_s,
-                "source": part.source,
-            }
-            for part in behaviour.power
-        ],
+        "power_channels": [asdict(part) for part in behaviour.power],
         "probed": (known or {}).get((info.sensor, info.device)) is not None,
         "channel_disagreement_rel": None if apart is None else apart.relative,
         "channel_disagreement_u95_rel": None if apart is None else apart.u95,
@@ -289,5 +267,5 @@ def _used(device: str, devices: Collection[str] | None) -> bool:
     return devices is None or device == _NO_CARD or device.removeprefix("module:") in devices
 
 
-def _per(energy_j: float | None, count: int | None) -> float | None:
+def _per(energy_j: float | None, count: float | None) -> float | None:
     return energy_j / count if energy_j is not None and count else None

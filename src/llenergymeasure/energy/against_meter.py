@@ -98,16 +98,15 @@ def hold_against(card: Channel, meter: Readings, known: Surely) -> Held:
 def _must_overlap(knots: Knots, meter: Readings) -> None:
     start_s = float(meter.t_s[0]) + (meter.origin_ns - knots.origin_ns) / 1e9
     end_s = start_s + float(meter.t_s[-1] - meter.t_s[0])
-    for apart_s, how in (
-        (knots.t_s[0] - end_s, "ends {:.0f} s before the recording begins"),
-        (start_s - knots.t_s[-1], "begins {:.0f} s after the recording ends"),
-    ):
-        if apart_s > 0:
-            word = how.format(apart_s)
-            raise MeterError(
-                f"the log {word}: its clock is wrong (a time zone is off by whole hours), or it is "
-                "of another time"
-            )
+    early_s, late_s = knots.t_s[0] - end_s, start_s - knots.t_s[-1]
+    if early_s > 0 or late_s > 0:
+        how = f"begins {late_s:.0f} s after the recording ends"
+        if early_s > 0:
+            how = f"ends {early_s:.0f} s before the recording begins"
+        raise MeterError(
+            f"the log {how}: its clock is wrong (a time zone is off by whole hours), or it is of "
+            "another time"
+        )
 
 
 def _missing(meter: Readings) -> list[str]:

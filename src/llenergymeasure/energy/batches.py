@@ -75,13 +75,7 @@ class PartEnergy:
 def batch_energies(
     account: Account, batches: Sequence[Batch], late_s: float = 0.0
 ) -> list[PartEnergy]:
-    """Return each batch's energy; what the sensor does not show is None with a reason.
-
-    Args:
-        account: the energy of any stretch.
-        batches: the window's.
-        late_s: how much later than the account takes it to the counter was found to count.
-    """
+    """Return each batch's energy; what the sensor does not show is None with a reason."""
     if _overlap(batches):
         reason = "requests overlap in time: the sensor sees their sum alone"
         return [PartEnergy(unavailable=reason)] * len(batches)

@@ -8,7 +8,7 @@ up late.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -107,8 +107,8 @@ def characterise(
     power = tuple(_found(part, readings, edges_s, info.name) for part, readings in channels.items())
     behaviour = Behaviour(power=power)
     nature = counter_nature(knots, _possible_sources(channels, behaviour))
-    lag = counter_lag(knots, edges_s) if nature == "independent" else None
-    return Behaviour(nature, _period(knots), None if lag is None else lag.lag_s, power)
+    lag_s = counter_lag(knots, edges_s) if nature == "independent" else None
+    return Behaviour(nature, _period(knots), lag_s, power)
 
 
 def _found(quantity: Quantity, readings: Readings, edges_s: Floats, name: str) -> PowerBehaviour:
@@ -199,10 +199,6 @@ def counter_nature(knots: Knots, sources: Sequence[tuple[Readings, float]]) -> C
 
     It is independent only if it strays from every one of them, by more than the unsure times of
     its ticks and of their readings explain.
-
-    Args:
-        knots: the counter's ticks.
-        sources: readings, each with how often they are renewed.
     """
     shown = [_against(knots, readings, period_s) for readings, period_s in sources]
     if "sum" in shown:
@@ -210,27 +206,15 @@ def counter_nature(knots: Knots, sources: Sequence[tuple[Readings, float]]) -> C
     return "independent" if shown and all(each == "independent" for each in shown) else "unverified"
 
 
-@dataclass(frozen=True)
-class _Match:
-    """How well a counter is the sum of readings that are moved by a delay.
-
-    Attributes:
-        left_j: root mean square of what the sum leaves of each interval.
-        delay_s: how long after a reading is shown it enters the counter.
-        scale: counter over sum.
-    """
-
-    left_j: float
-    delay_s: float
-    scale: float
-
-
 def _against(knots: Knots, readings: Readings, spacing_s: float) -> CounterNature:
     if len(knots) < _LEAST_INTERVALS or len(readings) < _LEAST_INTERVALS:
         return "unverified"
     from_s, to_s = knots.t_s[:-1], knots.t_s[1:]
     span_s = spacing_s + knots.spacing_s
-    change_w = _ranges(readings, from_s - spacing_s, to_s + spacing_s)
+    first = np.searchsorted(readings.t_s, from_s - spacing_s)
+    last = np.searchsorted(readings.t_s, to_s + spacing_s)
+    near_w = [readings.power_w[i:j] for i, j in zip(first, last, strict=True)]
+    change_w = np.array([np.ptp(each) if len(each) else 0.0 for each in near_w])
     inside = (from_s > readings.t_s[0] + span_s) & (to_s < readings.t_s[-1] - span_s)
     if not inside.any():
         return "unverified"
@@ -246,11 +230,11 @@ def _against(knots: Knots, readings: Readings, spacing_s: float) -> CounterNatur
     one_s = np.minimum(to_s - from_s, spacing_s)
     changes_j = float(np.sqrt(np.mean((change_w[telling] * one_s) ** 2)))
     timing_j = _timing_error(knots, readings, telling)
-    best = _best_match(rise_j, from_s, to_s, readings, span_s)
-    stray, noise = best.left_j / changes_j, timing_j / changes_j
+    left_j, delay_s = _best_match(rise_j, from_s, to_s, readings, span_s)
+    stray, noise = left_j / changes_j, timing_j / changes_j
     # A sum holds a reading from when it is shown on. A counter of its own has the energy before
     # that: a reading is a mean over the time before it, and is held for a period.
-    late = best.delay_s / spacing_s
+    late = delay_s / spacing_s
     if stray < max(_SAME, _SAME_TIMES * noise) and noise < _APART and abs(late) < _EARLY:
         # Several readings a step leave so little unseen that any counter looks like their sum.
         return "sum" if spacing_s > 0.5 * knots.spacing_s else "unverified"
@@ -260,21 +244,25 @@ def _against(knots: Knots, readings: Readings, spacing_s: float) -> CounterNatur
 
 def _best_match(
     rise_j: Floats, from_s: Floats, to_s: Floats, readings: Readings, span_s: float
-) -> _Match:
+) -> tuple[float, float]:
+    """Return what the sum of readings leaves of each interval, rms, and the delay it does so by.
+
+    The delay is how long after a reading is shown it enters the counter.
+    """
     held_j = np.concatenate(([0.0], np.cumsum(readings.power_w[:-1] * np.diff(readings.t_s))))
 
-    def match(delay_s: float) -> _Match:
+    def left_j(delay_s: float) -> float:
         sums_j = np.interp(to_s - delay_s, readings.t_s, held_j)
         sums_j -= np.interp(from_s - delay_s, readings.t_s, held_j)
         scale = float(rise_j @ sums_j / (sums_j @ sums_j))
-        return _Match(float(np.sqrt(np.mean((rise_j - scale * sums_j) ** 2))), delay_s, scale)
+        return float(np.sqrt(np.mean((rise_j - scale * sums_j) ** 2)))
 
     delays_s = np.linspace(-span_s, span_s, 81)
     for _ in range(3):
-        best = min((match(float(delay_s)) for delay_s in delays_s), key=lambda each: each.left_j)
+        best_j, best_s = min((left_j(delay_s), delay_s) for delay_s in delays_s.tolist())
         step_s = float(delays_s[1] - delays_s[0])
-        delays_s = np.linspace(best.delay_s - step_s, best.delay_s + step_s, 21)
-    return best
+        delays_s = np.linspace(best_s - step_s, best_s + step_s, 21)
+    return best_j, best_s
 
 
 def _timing_error(knots: Knots, readings: Readings, intervals: Ints) -> float:
@@ -290,32 +278,8 @@ def _timing_error(knots: Knots, readings: Readings, intervals: Ints) -> float:
     return float(np.sqrt(np.mean(squares)))
 
 
-def _ranges(readings: Readings, from_s: Floats, to_s: Floats) -> Floats:
-    """Return the range of the readings in each stretch."""
-    first = np.searchsorted(readings.t_s, from_s)
-    last = np.searchsorted(readings.t_s, to_s)
-    return np.array(
-        [np.ptp(readings.power_w[i:j]) if j > i else 0.0 for i, j in zip(first, last, strict=True)]
-    )
-
-
-@dataclass(frozen=True)
-class Lag:
-    """How late a counter takes up steps of power.
-
-    Attributes:
-        lag_s: median over the steps.
-        spread_s: median absolute deviation: how finely the counter sees time.
-        steps: how many.
-    """
-
-    lag_s: float
-    spread_s: float
-    steps: int
-
-
-def counter_lag(knots: Knots, edges_s: Floats) -> Lag | None:
-    """Return how late a counter shows steps whose times are known; None from too few clear ones.
+def counter_lag(knots: Knots, edges_s: Floats) -> float | None:
+    """Return how late a counter shows steps whose times are known, in s; None from too few clear.
 
     The energy of the knots around a step, against the power before and after it, shows when the
     counter saw it.
@@ -335,9 +299,7 @@ def counter_lag(knots: Knots, edges_s: Floats) -> Lag | None:
         lags_s.append(float(t[left + 2] - late_s - edge_s))
     if len(lags_s) < _LEAST_INTERVALS:
         return None
-    lag_s = float(np.median(lags_s))
-    spread_s = float(np.median(np.abs(np.array(lags_s) - lag_s)))
-    return Lag(max(lag_s, 0.0), spread_s, len(lags_s))
+    return max(float(np.median(lags_s)), 0.0)
 
 
 def averaging_window(readings: Readings, edges_s: Floats) -> float | None:

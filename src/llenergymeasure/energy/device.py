@@ -99,13 +99,7 @@ class Device:
 
 
 def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = None) -> Device:
-    """Prepare a device's channels from a whole recording.
-
-    Args:
-        samples: the recording: what the window cannot show, the load before it may.
-        info: which device and sensor.
-        known: how the channels behave, by a probe; None without one.
-    """
+    """Prepare a device's channels from a whole recording."""
     origin_ns = samples.header.started_monotonic_ns
     readings = power_channels(samples, info)
     series = samples.series(info.device, info.sensor, "energy_counter_j")
@@ -124,6 +118,7 @@ def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = No
     )
     finest = min(parts, key=lambda each: each.window_s, default=None)
     best = max(parts, key=lambda each: each.share_seen, default=None)
+    least_w = min((float(each.power_w.min()) for each in parts), default=0.0)
     notes = tuple(
         f"{each.zeros} readings of 0 W by {each.behaviour.quantity} were left out"
         for each in parts
@@ -135,7 +130,7 @@ def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = No
         _counter_channel(knots, behaviour, parts, averages, reach, finest),
         None if best is None else _power_channel(best, reach, finest),
         resets_s,
-        _jumps(series, origin_ns, reach, _least(readings)) if info.power_limit_w else np.zeros(0),
+        _jumps(series, origin_ns, reach, least_w) if info.power_limit_w else np.zeros(0),
         averages,
         notes,
     )
@@ -176,11 +171,6 @@ def _smooth(readings: Readings, reach: PowerRange) -> bool:
     """Return whether readings may be means over a second: none changes by much at once."""
     most_w = _SMOOTH * (reach.high_w - reach.low_w)
     return float(np.max(np.abs(np.diff(readings.power_w)))) <= most_w
-
-
-def _least(readings: dict[Quantity, Readings]) -> float:
-    """Return the least power that was read; 0 without readings."""
-    return min((float(each.power_w.min()) for each in readings.values()), default=0.0)
 
 
 def _without_resets(knots: Knots) -> tuple[Knots, Floats]:

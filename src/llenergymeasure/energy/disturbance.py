@@ -46,13 +46,7 @@ class CpuUse:
 
 
 def cpu_use(samples: Samples, window: Span, *, own_server: bool = True) -> CpuUse:
-    """Return who used the CPUs over a window.
-
-    Args:
-        samples: the recording.
-        window: in CLOCK_MONOTONIC ns.
-        own_server: whether all that works for the run is the run's own.
-    """
+    """Return who used the CPUs over a window."""
     total_s, span_s = _rise(samples, "cpu_total_s", window)
     busy_s, own_s = _rise(samples, "cpu_busy_s", window)[0], _rise(samples, "cpu_own_s", window)[0]
     if not total_s or busy_s is None or own_s is None:

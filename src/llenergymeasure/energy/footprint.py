@@ -38,15 +38,16 @@ class Declared:
         """Return the energy drawn by the site for an energy drawn by the computer, in kWh."""
         return energy_j * self.pue / _J_PER_KWH
 
-    def carbon_gco2e(self, energy_j: float) -> float | None:
+    def carbon_gco2e(self, energy_j: float | None) -> float | None:
         """Return the emission in grams of CO2 equivalent; None without a grid factor."""
-        if self.grid_gco2e_per_kwh is None:
-            return None
-        return self.site_kwh(energy_j) * self.grid_gco2e_per_kwh
+        return self._per_kwh(self.grid_gco2e_per_kwh, energy_j)
 
-    def cost(self, energy_j: float) -> float | None:
+    def cost(self, energy_j: float | None) -> float | None:
         """Return the cost in the currency of the price; None without one."""
-        return None if self.price_per_kwh is None else self.site_kwh(energy_j) * self.price_per_kwh
+        return self._per_kwh(self.price_per_kwh, energy_j)
+
+    def _per_kwh(self, factor: float | None, energy_j: float | None) -> float | None:
+        return None if factor is None or energy_j is None else self.site_kwh(energy_j) * factor
 
 
 def footprint(energy: Energy, declared: Declared) -> Footprint | None:
@@ -59,13 +60,11 @@ def footprint(energy: Energy, declared: Declared) -> Footprint | None:
         pue=declared.pue,
         grid_gco2e_per_kwh=declared.grid_gco2e_per_kwh,
         carbon_gco2e=declared.carbon_gco2e(energy.gross_j),
-        carbon_per_1000_requests_gco2e=None
-        if thousand_j is None
-        else declared.carbon_gco2e(thousand_j),
+        carbon_per_1000_requests_gco2e=declared.carbon_gco2e(thousand_j),
         price_per_kwh=declared.price_per_kwh,
         currency=declared.currency,
         cost=declared.cost(energy.gross_j),
-        cost_per_1000_requests=None if thousand_j is None else declared.cost(thousand_j),
+        cost_per_1000_requests=declared.cost(thousand_j),
         source=declared.source,
     )
 

@@ -127,11 +127,6 @@ def on_grid(
     A sensor's ticks come at even distances, so that many together place each of them better than
     its own two reads, which a slow call sets far apart. Where they do not come evenly, each keeps
     its own: how far the even ones miss their reads is taken as how unsure they are.
-
-    Args:
-        early_s: the earliest time of each.
-        late_s: the latest.
-        period_s: their distance; the usual one if not given.
     """
     t_s, half_s = (late_s + early_s) / 2, (late_s - early_s) / 2
     for first in range(0, len(t_s) - _TOGETHER + 1, _TOGETHER):

@@ -8,6 +8,7 @@ the devices best, and how far from it that still holds.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -61,18 +62,14 @@ class Alignment:
 def align(meter: Knots, devices: Sequence[Knots], follows: float = FOLLOWS) -> Alignment:
     """Return how late a meter shows what devices draw.
 
-    Args:
-        meter: the late one.
-        devices: what it follows, together.
-        follows: least share of its variance that they must explain.
-
     Raises:
         NotAlignedError: nothing steps that both see.
     """
-    rows = _Compared.of(meter, devices)
+    if len(meter) < _FEWEST or not devices:
+        raise NotAlignedError(f"{len(meter)} readings are too few to show how late it is")
     step_s = max(min(meter.spacing_s / 4, 0.5), 0.05)
     shifts_s = np.arange(EARLIEST_S, LATEST_S + step_s, step_s)
-    left = np.array([rows.unexplained(shift_s) for shift_s in shifts_s])
+    left = np.array([_unexplained(meter, devices, shift_s) for shift_s in shifts_s])
     if not np.isfinite(left).any() or np.nanmin(left) > 1 - follows:
         raise NotAlignedError(
             "no step of the load shows how late the meter is: its power does not follow the "
@@ -85,11 +82,13 @@ def align(meter: Knots, devices: Sequence[Knots], follows: float = FOLLOWS) -> A
     if np.any(np.diff(rivals_s) > 2 * step_s):
         raise NotAlignedError("the load steps too regularly to show how late the meter is")
     fine_s = np.linspace(shifts_s[best] - step_s, shifts_s[best] + step_s, 41)
-    finer = np.array([rows.unexplained(shift_s) for shift_s in fine_s])
+    finer = np.array([_unexplained(meter, devices, shift_s) for shift_s in fine_s])
     lag_s = float(fine_s[int(np.nanargmin(finer))])
     # Shifts that fit as well within the scatter (F distribution, two parameters; its residuals are
     # correlated over a step, so that steps count and not readings).
-    limit = float(np.nanmin(finer)) * (1 + 8 / max(rows.steps, 4))
+    middle_w = (float(meter.power_w.max()) + float(meter.power_w.min())) / 2
+    steps = int(np.count_nonzero(np.diff(meter.power_w > middle_w)))
+    limit = float(np.nanmin(finer)) * (1 + 8 / max(steps, 4))
     fitting_s = shifts_s[left <= limit]
     if len(fitting_s) and (fitting_s[0] <= EARLIEST_S or fitting_s[-1] >= LATEST_S - step_s):
         raise NotAlignedError("the load is too even, or steps too regularly, to show its lag")
@@ -98,50 +97,26 @@ def align(meter: Knots, devices: Sequence[Knots], follows: float = FOLLOWS) -> A
     return Alignment(lag_s, reach_s + meter.spacing_s / 2)
 
 
-@dataclass(frozen=True)
-class _Compared:
-    """A meter's mean powers between its knots, and the devices' cumulative energy."""
+def _unexplained(meter: Knots, devices: Sequence[Knots], shift_s: float) -> float:
+    """Return the share of the meter's variance that devices leave, so long before; NaN if unknown.
 
-    edges_s: Floats
-    power_w: Floats
-    devices: tuple[Knots, ...]
-    offsets_s: tuple[float, ...]
-
-    @classmethod
-    def of(cls, meter: Knots, devices: Sequence[Knots]) -> "_Compared":
-        if len(meter) < _FEWEST or not devices:
-            raise NotAlignedError(f"{len(meter)} readings are too few to show how late it is")
-        offsets_s = tuple((meter.origin_ns - each.origin_ns) / NS_PER_S for each in devices)
-        return cls(meter.t_s, meter.power_w, tuple(devices), offsets_s)
-
-    def devices_w(self, shift_s: float) -> Floats:
-        """Return the devices' mean powers so long before; NaN where they were not recorded."""
-        moments_s = self.edges_s - shift_s
-        total = np.zeros(len(moments_s))
-        for knots, offset_s in zip(self.devices, self.offsets_s, strict=True):
-            at_s = moments_s + offset_s
-            inside = (at_s >= knots.t_s[0]) & (at_s <= knots.t_s[-1])
-            total += np.where(inside, knots.at(at_s), np.nan)
-        return np.asarray(np.diff(total) / np.diff(self.edges_s))
-
-    def unexplained(self, shift_s: float) -> float:
-        """Return the share of the meter's variance that the devices leave; NaN from too few."""
-        x, y = self.devices_w(shift_s), self.power_w
-        known = np.isfinite(x)
-        if known.sum() < max(_FEWEST, 0.5 * len(y)):
-            return math.nan
-        x, y = x[known] - x[known].mean(), y[known] - y[known].mean()
-        if not (np.any(x) and np.any(y)):
-            return math.nan
-        slope = float(x @ y) / float(x @ x)
-        # Power that falls when the devices draw more is not theirs.
-        return 1.0 if slope <= 0 else 1 - float(x @ y) ** 2 / float(x @ x) / float(y @ y)
-
-    @property
-    def steps(self) -> int:
-        """Return how often the meter's power crossed its middle."""
-        middle_w = (float(self.power_w.max()) + float(self.power_w.min())) / 2
-        return int(np.count_nonzero(np.diff(self.power_w > middle_w)))
+    It is not known where too few of its readings lie within their recording.
+    """
+    drawn_j = np.zeros(len(meter))
+    for knots in devices:
+        at_s = meter.t_s - shift_s + (meter.origin_ns - knots.origin_ns) / NS_PER_S
+        inside = (at_s >= knots.t_s[0]) & (at_s <= knots.t_s[-1])
+        drawn_j += np.where(inside, knots.at(at_s), np.nan)
+    x, y = np.diff(drawn_j) / np.diff(meter.t_s), meter.power_w
+    known = np.isfinite(x)
+    if known.sum() < max(_FEWEST, 0.5 * len(y)):
+        return math.nan
+    x, y = x[known] - x[known].mean(), y[known] - y[known].mean()
+    if not (np.any(x) and np.any(y)):
+        return math.nan
+    slope = float(x @ y) / float(x @ x)
+    # Power that falls when the devices draw more is not theirs.
+    return 1.0 if slope <= 0 else 1 - float(x @ y) ** 2 / float(x @ x) / float(y @ y)
 
 
 def node_energy(
@@ -152,16 +127,7 @@ def node_energy(
     measured: Sequence[Source],
     calibration: Calibration,
 ) -> tuple[list[Reading], NodeEnergy]:
-    """Return the node's readings over a window, and how they stand to the devices'.
-
-    Args:
-        samples: the recording.
-        info: the node's meter.
-        window: in CLOCK_MONOTONIC ns.
-        phases: those of the run.
-        measured: the devices' sources, the better of each device first.
-        calibration: of the node's meter too, by the device ``node``.
-    """
+    """Return the node's readings over a window, and how they stand to the devices'."""
     sources, _ = open_sources(samples, info, window, phases, calibration, None)
     devices = disjoint([each for each in measured if each.info.kind == "measured"], window)
     if not sources:
@@ -210,19 +176,19 @@ def _reading(
     if reading.gross_j is None:
         return reading
     knots = channel.knots
-    ends_w = [_range_w(knots, knots.seconds(edge_ns), aligned.u95_s) for edge_ns in window]
-    more_j = math.hypot(aligned.u95_s * max(ends_w), _unread_j(knots, window))
-    update = {
-        name: None if value is None else math.hypot(value, more_j)
-        for name in ("u95_j", "gross_u95_j", "net_u95_j")
-        for value in (getattr(reading, name),)
-    }
-    return reading.model_copy(update={**update, "bound_j": (reading.bound_j or 0.0) + more_j})
-
-
-def _range_w(knots: Knots, t_s: float, around_s: float) -> float:
-    near = np.abs(knots.t_s[1:] - t_s) <= around_s + 2 * knots.spacing_s
-    return float(np.ptp(knots.power_w[near])) if near.any() else 0.0
+    ends_w = [0.0]
+    for edge_ns in window:
+        around_s = np.abs(knots.t_s[1:] - knots.seconds(edge_ns))
+        near_w = knots.power_w[around_s <= aligned.u95_s + 2 * knots.spacing_s]
+        ends_w.append(float(np.ptp(near_w)) if len(near_w) else 0.0)
+    # Missing readings may hide any power that was seen, over half of each gap.
+    unread_j = float(np.ptp(knots.power_w)) * float(np.sum(_gaps_s(knots, window))) / 2
+    more_j = math.hypot(aligned.u95_s * max(ends_w), unread_j)
+    update: dict[str, float | None] = {"bound_j": (reading.bound_j or 0.0) + more_j}
+    for name in ("u95_j", "gross_u95_j", "net_u95_j"):
+        value = getattr(reading, name)
+        update[name] = None if value is None else math.hypot(value, more_j)
+    return reading.model_copy(update=update)
 
 
 def _gaps_s(knots: Knots, window: tuple[int, int]) -> Floats:
@@ -231,11 +197,6 @@ def _gaps_s(knots: Knots, window: tuple[int, int]) -> Floats:
     spans_s = np.diff(knots.t_s)
     inside = (knots.t_s[1:] > start_s) & (knots.t_s[:-1] < end_s)
     return np.asarray(spans_s[inside & (spans_s > _GAP_SPACINGS * knots.spacing_s)])
-
-
-def _unread_j(knots: Knots, window: tuple[int, int]) -> float:
-    """Return what missing readings may hide: any power that was seen, over half of each gap."""
-    return float(np.ptp(knots.power_w)) * float(np.sum(_gaps_s(knots, window))) / 2
 
 
 def _notes(channel: Channel, window: tuple[int, int], aligned: Alignment) -> list[str]:
@@ -248,19 +209,15 @@ def _notes(channel: Channel, window: tuple[int, int], aligned: Alignment) -> lis
             f"readings are missing over {float(np.sum(gaps_s)):.1f} s of the window; the interval "
             "holds what they may have been"
         )
-    renewed_s = float(np.median(np.diff(knots.t_s[_changes(knots)]))) if len(knots) > 3 else 0.0
+    changed = np.flatnonzero(np.diff(knots.power_w) != 0) + 1
+    places = np.concatenate(([0], changed, [len(knots) - 1]))
+    renewed_s = float(np.median(np.diff(knots.t_s[places]))) if len(knots) > 3 else 0.0
     window_s = (window[1] - window[0]) / NS_PER_S
     if renewed_s * _SLOW_WINDOWS > window_s:
         notes.append(f"the meter is slow: updated every {renewed_s:.3g} s, for {window_s:.3g} s")
     if aligned.lag_s < -aligned.u95_s:
         notes.append(f"the meter's clock is behind by {-aligned.lag_s:.2f} s at least")
     return notes
-
-
-def _changes(knots: Knots) -> Floats:
-    """Return the places at which power changed, the first and last included."""
-    changed = np.flatnonzero(np.diff(knots.power_w) != 0) + 1
-    return np.concatenate(([0], changed, [len(knots) - 1])).astype(np.int64)
 
 
 def _beside(record: NodeEnergy, parts: Sequence[Reading]) -> NodeEnergy:
@@ -271,24 +228,18 @@ def _beside(record: NodeEnergy, parts: Sequence[Reading]) -> NodeEnergy:
     unsure_j = math.fsum(math.hypot(each.gross_u95_j or 0.0, each.u_sys_j or 0.0) for each in parts)
     mine_j = record.gross_j or 0.0
     off_j = math.hypot(record.gross_u95_j or 0.0, record.u_sys_j or 0.0)
-    update = {"devices_j": energy_j, "devices": [each.device for each in parts]}
+    update: dict[str, Any] = {"devices_j": energy_j, "devices": [each.device for each in parts]}
     if energy_j <= unsure_j:
-        return record.model_copy(
-            update={**update, "ratio_unavailable": "the devices' energy is unsure by all of it"}
-        )
+        update["ratio_unavailable"] = "the devices' energy is unsure by all of it"
+        return record.model_copy(update=update)
     high = (mine_j + off_j) / (energy_j - unsure_j)
-    notes = list(record.notes)
     if high < 1:
-        notes.append(
+        wrong = (
             f"the node's meter shows less than its devices ({high:.2f} times at most): one of them "
             "is wrong, or it is another machine's"
         )
-    return record.model_copy(
-        update={
-            **update,
-            "ratio": mine_j / energy_j,
-            "ratio_low": max(mine_j - off_j, 0.0) / (energy_j + unsure_j),
-            "ratio_high": high,
-            "notes": notes,
-        }
-    )
+        update["notes"] = [*record.notes, wrong]
+    update["ratio"] = mine_j / energy_j
+    update["ratio_low"] = max(mine_j - off_j, 0.0) / (energy_j + unsure_j)
+    update["ratio_high"] = high
+    return record.model_copy(update=update)

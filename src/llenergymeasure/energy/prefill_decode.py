@@ -10,7 +10,7 @@ decode the first part of the time, as large as its part of the tokens, with what
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -78,12 +78,7 @@ Spans = Sequence[tuple[float, float]]
 
 
 def split_energy(channels: Sequence[Channel], batches: Sequence[Batch]) -> TokenEnergy | NoSplit:
-    """Return energy per token of prefill and decode.
-
-    Args:
-        channels: the headline's, one a device.
-        batches: the window's, in order of time.
-    """
+    """Return energy per token of prefill and decode."""
     ordered = sorted(batches, key=lambda batch: batch.start_ns)
     if any(later.start_ns < earlier.end_ns for earlier, later in pairwise(ordered)):
         return NoSplit("requests overlap in time: the sensor sees their sum alone")
@@ -214,31 +209,33 @@ def _least_squares(
     )
 
 
-def _within(t_s: Floats, spans: Spans) -> Floats:
-    """Return how many seconds of the spans lie between each two moments."""
+def _within(
+    t_s: Floats,
+    spans: Spans,
+    whole: Callable[[Floats], Floats] = lambda length_s: length_s,
+    share: float = 1.0,
+) -> Floats:
+    """Return how many seconds of the spans lie between each two moments, or what grows with them.
+
+    Args:
+        t_s: the moments.
+        spans: in order of time.
+        whole: what a span holds after so many seconds of it.
+        share: of each span so large a first part is taken.
+    """
     starts, ends = np.array(spans).T
-    lengths = np.concatenate(([0.0], np.cumsum(ends - starts)))
-    place = np.searchsorted(starts, t_s, side="right")
-    inside = np.clip(t_s - starts[np.maximum(place - 1, 0)], 0.0, None)
-    length = (ends - starts)[np.maximum(place - 1, 0)]
-    up_to = np.where(
-        place == 0, 0.0, lengths[np.maximum(place - 1, 0)] + np.minimum(inside, length)
-    )
-    return np.diff(up_to)
+    lengths_s = share * (ends - starts)
+    sums = np.concatenate(([0.0], np.cumsum(whole(lengths_s))))
+    place = np.maximum(np.searchsorted(starts, t_s, side="right") - 1, 0)
+    inside_s = np.clip(t_s - starts[place], 0.0, lengths_s[place])
+    return np.diff(sums[place] + whole(inside_s))
 
 
 def _grown_within(t_s: Floats, spans: Spans, share: float = 1.0) -> Floats:
-    """Return the integral of the time since a span's start, less its mean, between moments.
-
-    Of each span so large a first part is taken.
-    """
-    starts, ends = np.array(spans).T
-    middle_s = float(np.mean(ends - starts)) / 2
+    """Return the integral of the time since a span's start, less its mean, between moments."""
+    middle_s = float(np.mean([end_s - start_s for start_s, end_s in spans])) / 2
 
     def whole(length_s: Floats) -> Floats:
         return np.asarray(length_s**2 / 2 - middle_s * length_s)
 
-    sums = np.concatenate(([0.0], np.cumsum(whole(share * (ends - starts)))))
-    place = np.maximum(np.searchsorted(starts, t_s, side="right") - 1, 0)
-    inside = np.clip(t_s - starts[place], 0.0, share * (ends - starts)[place])
-    return np.diff(sums[place] + whole(inside))
+    return _within(t_s, spans, whole, share)

@@ -52,11 +52,6 @@ class Source:
         """Return the stretch's energy, its interval reaching to the device's other channel.
 
         Which of two channels that disagree is wrong is not known.
-
-        Args:
-            start_ns: its start, CLOCK_MONOTONIC.
-            end_ns: its end.
-            phases: those of the run: margins next to the stretch are made use of.
         """
         margins = _margins(self.channel, (start_ns, end_ns), phases)
         mine = self.channel.stretch(start_ns, end_ns, margins)
@@ -169,31 +164,17 @@ def blank_reading(info: SensorInfo, channel: str, *, headline: bool) -> Reading:
 
 def missing_reading(samples: Samples, info: SensorInfo) -> Reading:
     """Return the reading of a sensor that gave nothing, with its reason."""
-    reason = info.unavailable or _failure(samples, info) or _unmoved(samples, info)
+    rows = samples.rows(device=info.device, sensor=info.sensor, quantity="unavailable")
+    reasons = ["it gave no energy"]
+    for name in info.quantities:
+        shown = samples.series(info.device, info.sensor, name).value
+        reasons += [f"{name} was {shown[0]:g} all along"] if len(set(shown)) == 1 else []
+    # Why it stopped answering, as the recorder noted it last.
+    failures = rows["note"].to_pylist()
+    reason = info.unavailable or (failures[-1] if failures else ", ".join(reasons))
     channel = "model" if info.kind == "estimated" else "counter"
     blank = blank_reading(info, channel, headline=False)
     return blank.model_copy(update={"unavailable": reason})
-
-
-def _unmoved(samples: Samples, info: SensorInfo) -> str:
-    """Return what a sensor that answered without saying anything has shown."""
-    shown = {name: samples.series(info.device, info.sensor, name).value for name in info.quantities}
-    told = [
-        f"{name} was {each[0]:g} all along" for name, each in shown.items() if len(set(each)) == 1
-    ]
-    return ", ".join(["it gave no energy", *told])
-
-
-def _failure(samples: Samples, info: SensorInfo) -> str | None:
-    """Return why a sensor stopped answering, as the recorder noted it last."""
-    rows = samples.table.select(["device", "sensor", "quantity", "note"]).to_pylist()
-    reasons: list[str] = [
-        row["note"]
-        for row in rows
-        if row["quantity"] == "unavailable"
-        and (row["device"], row["sensor"]) == (info.device, info.sensor)
-    ]
-    return reasons[-1] if reasons else None
 
 
 def choose(
@@ -206,12 +187,6 @@ def choose(
 
     Where a card was measured its energy is the headline; the host's is shown next to it. A card of
     the run that could not be read leaves no headline: the others' energy is not that of the run.
-
-    Args:
-        sources: what could be read, of each device the better channel first.
-        missing: what could not.
-        window: the window; of a device's channels the first that covers it counts.
-        asked: the sensor that is to be the headline; None: the best there is.
 
     Returns:
         The sources that add up to the headline, and why there is none.
@@ -226,7 +201,7 @@ def choose(
         key=lambda source: (
             source.info.kind != "measured",
             source.info.scope not in CARD_SCOPES,
-            _rank(source.info.sensor),
+            (*_SENSOR_ORDER, source.info.sensor).index(source.info.sensor),
         ),
     )
     cards = best.info.scope in CARD_SCOPES
@@ -254,10 +229,7 @@ def choose(
 def disjoint(candidates: Sequence[Source], window: tuple[int, int]) -> list[Source]:
     """Return the sources whose energies add up: of each device one, and none of them twice.
 
-    Args:
-        candidates: of each device the better channel first; the first that covers the window is
-            taken.
-        window: in CLOCK_MONOTONIC ns.
+    Of a device, the first candidate that covers the window is taken.
     """
     chosen: list[Source] = []
     for source in sorted(candidates, key=lambda each: _SCOPE_ORDER.index(each.info.scope)):
@@ -275,7 +247,3 @@ def disjoint(candidates: Sequence[Source], window: tuple[int, int]) -> list[Sour
         ):
             chosen.append(first)
     return chosen
-
-
-def _rank(sensor: str) -> int:
-    return _SENSOR_ORDER.index(sensor) if sensor in _SENSOR_ORDER else len(_SENSOR_ORDER)

@@ -27,14 +27,7 @@ def request_energies(
     energies: Sequence[PartEnergy],
     split: TokenEnergy | NoSplit | None,
 ) -> tuple[tuple[PartEnergy, ...], ...]:
-    """Return the energy of each request of each batch.
-
-    Args:
-        window_j: the window's energy.
-        batches: the window's.
-        energies: theirs.
-        split: prefill and decode separated.
-    """
+    """Return the energy of each request of each batch."""
     middle_s = float(np.mean([_decode_s(each) for each in batches])) / 2 if batches else 0.0
     known_j = [each.energy_j for each in energies if each.energy_j is not None]
     # Where a batch has no energy, what was drawn between batches is not known either.

@@ -60,8 +60,17 @@ def idle_power(
     loads = [end_ns for name, _, end_ns in phases if name == LOAD_PHASE]
     rests = [phase for phase in phases if phase[0].startswith(IDLE_PREFIX)]
     loaded = [phase for phase in rests if loads and phase[1] >= min(loads)] or rests
-    before = [_next_to(phase, before=True) for phase in loaded if phase[2] <= window[0]][-1:]
-    after = [_next_to(phase, before=False) for phase in loaded if phase[1] >= window[1]][:1]
+    span_ns = round(NEXT_S * NS_PER_S)
+    before = [
+        (name, max(start_ns, end_ns - span_ns), end_ns)
+        for name, start_ns, end_ns in loaded
+        if end_ns <= window[0]
+    ][-1:]
+    after = [
+        (name, start_ns, min(end_ns, start_ns + span_ns))
+        for name, start_ns, end_ns in loaded
+        if start_ns >= window[1]
+    ][:1]
     seconds_w, means_w, names = [], [], []
     for name, start_ns, end_ns in before + after:
         start_s, end_s = knots.seconds(start_ns), knots.seconds(end_ns)
@@ -83,11 +92,3 @@ def idle_power(
     level_w = float(np.mean(means_w))
     off_w = float(np.max(np.abs(np.array(seconds_w) - level_w)))
     return IdlePower(level_w, off_w, tuple(names))
-
-
-def _next_to(phase: PhaseSpan, *, before: bool) -> PhaseSpan:
-    name, start_ns, end_ns = phase
-    span_ns = round(NEXT_S * NS_PER_S)
-    if before:
-        return name, max(start_ns, end_ns - span_ns), end_ns
-    return name, start_ns, min(end_ns, start_ns + span_ns)

@@ -7,13 +7,14 @@ fault never makes an energy zero: it makes it None, wider, or doubted.
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
-import pyarrow as pa
 
 from llenergymeasure.energy.channel import CHANNEL_GATE, Channel, Stretch
 from llenergymeasure.energy.device import IMPOSSIBLE, Device
+from llenergymeasure.energy.knots import Floats
 from llenergymeasure.energy.rest import IdlePower
 from llenergymeasure.machine.gpus.state import LOWERED, THROTTLE_REASONS
 from llenergymeasure.recording.samples import Samples
+from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.sensors.behaviour import SHORTEST_PERIODS
 from llenergymeasure.units import NS_PER_S
 
@@ -38,16 +39,7 @@ def device_doubts(
     window: Span,
     precision: float,
 ) -> Iterator[Doubt]:
-    """Yield what speaks against one device's headline reading.
-
-    Args:
-        samples: the recording.
-        device: the device.
-        channel: the channel that its headline reading is from.
-        stretch: the window by that channel, with the channels' disagreement in it.
-        window: in CLOCK_MONOTONIC ns.
-        precision: relative half width that the window is expected to reach.
-    """
+    """Yield what speaks against one device's headline reading."""
     name = device.info.device
     if device.info.mig:
         yield "mig_slice", f"{name}: MIG is on, and the energy is that of the whole card"
@@ -165,8 +157,11 @@ def surroundings(
             ("stranger_pid", "other_process", "computed on"),
             ("graphics_pid", "graphics_process", "drew on"),
         ):
-            rows = _rows(samples, device, quantity, window)
-            names = dict(zip(rows["value"].to_pylist(), rows["note"].to_pylist(), strict=True))
+            names = {
+                row["value"]: row["note"]
+                for row in samples.rows(device=device, quantity=quantity).to_pylist()
+                if window[0] <= row["t_ns"] <= window[1]
+            }
             if names:
                 who = ", ".join(f"{int(pid)} ({name or 'unknown'})" for pid, name in names.items())
                 yield code, f"other processes {what} {device}: {who}"
@@ -175,9 +170,7 @@ def surroundings(
 
 
 def _throttled(samples: Samples, sensor: str, device: str, window: Span) -> Iterator[Doubt]:
-    series = samples.series(device, sensor, "throttle_reasons")
-    inside = (series.t_ns >= window[0]) & (series.t_ns <= window[1]) & ~np.isnan(series.value)
-    masks = series.value[inside].astype(np.int64)
+    masks = _seen(samples, sensor, device, "throttle_reasons", window).astype(np.int64)
     for bit, name in THROTTLE_REASONS.items():
         if name in LOWERED and np.any(masks & bit):
             reason = name.replace("sw_", "software ").replace("hw_", "hardware ").replace("_", " ")
@@ -188,9 +181,7 @@ def _throttled(samples: Samples, sensor: str, device: str, window: Span) -> Iter
 
 
 def _temperature_drift(samples: Samples, sensor: str, device: str, window: Span) -> Iterator[Doubt]:
-    series = samples.series(device, sensor, "temperature_celsius")
-    inside = (series.t_ns >= window[0]) & (series.t_ns <= window[1]) & ~np.isnan(series.value)
-    celsius = series.value[inside]
+    celsius = _seen(samples, sensor, device, "temperature_celsius", window)
     if len(celsius) < 2:
         return
     tenth = max(1, len(celsius) // 10)
@@ -199,12 +190,8 @@ def _temperature_drift(samples: Samples, sensor: str, device: str, window: Span)
         yield "temperature_drift", f"{device} went from {first:.0f} to {last:.0f} °C"
 
 
-def _rows(samples: Samples, device: str, quantity: str, window: Span) -> pa.Table:
-    """Return the rows of a quantity within a window."""
-    import pyarrow.compute as pc
-
-    table = samples.table
-    same = pc.and_(pc.equal(table["device"], device), pc.equal(table["quantity"], quantity))
-    t_ns = table["t_ns"]
-    inside = pc.and_(pc.greater_equal(t_ns, window[0]), pc.less_equal(t_ns, window[1]))
-    return table.filter(pc.and_(same, inside))
+def _seen(samples: Samples, sensor: str, device: str, quantity: Quantity, window: Span) -> Floats:
+    """Return the values of a quantity within a window."""
+    series = samples.series(device, sensor, quantity)
+    inside = (series.t_ns >= window[0]) & (series.t_ns <= window[1]) & ~np.isnan(series.value)
+    return series.value[inside]

@@ -125,14 +125,7 @@ class _Seen:
     def beside_rest(
         self, ends_s: tuple[float, float], margin: Margin, off_s: float, work_w: Floats
     ) -> End:
-        """Return the energy at an end from the rest next to it.
-
-        Args:
-            ends_s: the end, and the window's other one.
-            margin: what is said to be rest next to it.
-            off_s: so much of the margin next to the end may hold the work's energy.
-            work_w: the powers between the window's knots.
-        """
+        """Return the energy at an end from the rest next to it."""
         knots, t_s = self.knots, ends_s[0]
         before = t_s < ends_s[1]
         from_s = margin.start_s if before else t_s + off_s
@@ -268,11 +261,6 @@ class _Seen:
         Where readings show what is longer, how high pulses are that they do not show is anything
         between none and all of the range: the mean square of that share is a third. Without any
         nothing speaks against all of it.
-
-        Args:
-            mean_w: what the device draws there.
-            span_s: the distance of the knots there.
-            distance_s: the time to the next knot.
         """
         reach = self.power_range
         blind_s = min((span_s, *(each.window_s for each in self.within)))

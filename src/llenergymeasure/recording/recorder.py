@@ -11,6 +11,7 @@ When it samples it says so on standard output, in one line of JSON.
 """
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
@@ -38,7 +39,7 @@ from llenergymeasure.recording.samples import (
     Row,
     SamplesWriter,
 )
-from llenergymeasure.sensors.base import Channel, Every, SensorInfo
+from llenergymeasure.sensors.base import SensorInfo
 from llenergymeasure.sensors.behaviour import (
     Characterised,
     load_characterised,
@@ -92,12 +93,15 @@ class Recording:
         if host is not None:
             channels += host.channels(HOST_DEVICE, RECORDER)
         self._rows: deque[Row] = deque()
-        slow = [channel for channel in channels if _is_slow(channel)]
-        fast = [channel for channel in channels if not _is_slow(channel)]
-        remote = [channel for channel in slow if _is_remote(channel)]
-        near = [channel for channel in slow if not _is_remote(channel)]
-        self.loops = [Loop(near, self._append), Loop(fast, self._append, beats=True)]
-        self.loops += [Loop(remote, self._append)] if remote else []
+        apart = {
+            speed: [channel for channel in channels if channel.pace.speed == speed]
+            for speed in ("slow", "fast", "remote")
+        }
+        self.loops = [
+            Loop(some, self._rows.append, beats=speed == "fast")
+            for speed, some in apart.items()
+            if some or speed == "fast"
+        ]
         self._threads = [threading.Thread(target=loop.run, daemon=True) for loop in self.loops]
 
     def run(self, stop: "_Stop", answer: IO[str]) -> None:
@@ -128,13 +132,11 @@ class Recording:
 
     def end(self) -> None:
         """Say that the recording ended well, and close everything."""
-        self._append(Row(time.monotonic_ns(), HOST_DEVICE, RECORDER, "heartbeat", note=STOPPED))
+        now_ns = time.monotonic_ns()
+        self._rows.append(Row(now_ns, HOST_DEVICE, RECORDER, "heartbeat", note=STOPPED))
         self.flush()
         self._writer.close()
         self._opened.close()
-
-    def _append(self, row: Row) -> None:
-        self._rows.append(row)
 
     def flush(self) -> None:
         """Write what the loops have said since."""
@@ -220,11 +222,8 @@ def _settle(parent_pid: int | None) -> None:
 
 
 def _say(answer: IO[str], content: dict[str, object]) -> None:
-    try:
-        answer.write(json.dumps(content) + "\n")
-        answer.flush()
-    except BrokenPipeError:
-        return
+    with contextlib.suppress(BrokenPipeError):
+        print(json.dumps(content), file=answer, flush=True)
 
 
 def _reported(
@@ -237,24 +236,9 @@ def _reported(
     return {**asdict(info), "resolution": None if resolved is None else asdict(resolved)}
 
 
-def _is_slow(channel: Channel) -> bool:
-    return isinstance(channel.pace, Every) and channel.pace.slow
-
-
-def _is_remote(channel: Channel) -> bool:
-    return isinstance(channel.pace, Every) and channel.pace.remote
-
-
 def _time_namespace() -> str | None:
     try:
         return str(Path("/proc/self/ns/time").readlink())
-    except OSError:
-        return None
-
-
-def _line(path: Path) -> str | None:
-    try:
-        return path.read_text().strip()
     except OSError:
         return None
 

@@ -74,8 +74,8 @@ class Reader:
         """Take what to read, and what takes the rows."""
         self.channel = channel
         self._write = write
-        self._follow = channel.pace if isinstance(channel.pace, Follow) else None
-        self._next = NextRead(int(self._follow.fine_s * 1e9)) if self._follow is not None else None
+        pace = channel.pace
+        self._next = NextRead(int(pace.fine_s * 1e9)) if isinstance(pace, Follow) else None
         self._seen: dict[str, float | None] = {}
         self._seen_ns = 0
         self._written_ns: dict[str, int] = {}
@@ -83,85 +83,61 @@ class Reader:
         self.reads = 0
 
     def read(self, *, last: bool = False) -> int:
-        """Read once; return when to read next.
-
-        Args:
-            last: write what is read whether it is new or not: there is no next time.
-        """
+        """Read once; return when to read next."""
         before_ns = time.monotonic_ns()
         try:
             values = self.channel.read()
-        except SensorError as error:
-            return self._failed(str(error))
         except Exception as error:  # one broken sensor must not end the others
-            return self._failed(f"{type(error).__name__}: {error}")
+            kind = "" if isinstance(error, SensorError) else f"{type(error).__name__}: "
+            note = f"{', '.join(self.channel.quantities)}: {kind}{error}"
+            now_ns = time.monotonic_ns()
+            self._row(now_ns, Value("unavailable", None, note))
+            return now_ns + RETRY_NS
         after_ns = time.monotonic_ns()
         self.read_ns += after_ns - before_ns
         self.reads += 1
-        if self._follow is None or self._next is None:
-            self._take(values, before_ns, after_ns)
-            return self._next_regular(before_ns)
-        self._take_step(self._follow, values, before_ns, after_ns, last=last)
-        if not self._follow.steady:
-            return after_ns + max(int(self._follow.fine_s * 1e9), 2 * (after_ns - before_ns))
-        return self._next.after(after_ns, after_ns - before_ns)
+        pace = self.channel.pace
+        if isinstance(pace, Every):
+            for value in values:
+                at_ns = (before_ns + after_ns) // 2 if value.at_ns is None else value.at_ns
+                self._row(at_ns, value, None if value.span_ns is None else at_ns - value.span_ns)
+            return before_ns + int(pace.period_s * 1e9)
+        self._follow(pace, values, before_ns, after_ns, last=last)
+        assert self._next is not None
+        read_ns = after_ns - before_ns
+        if pace.steady:
+            return self._next.after(after_ns, read_ns)
+        return after_ns + max(int(pace.fine_s * 1e9), 2 * read_ns)
 
-    def _next_regular(self, before_ns: int) -> int:
-        assert isinstance(self.channel.pace, Every)
-        return before_ns + int(self.channel.pace.period_s * 1e9)
-
-    def _take(self, values: Sequence[Value], before_ns: int, after_ns: int) -> None:
-        t_ns = (before_ns + after_ns) // 2
-        for value in values:
-            at_ns = t_ns if value.at_ns is None else value.at_ns
-            self._row(at_ns, value, None if value.span_ns is None else at_ns - value.span_ns)
-
-    def _take_step(
+    def _follow(
         self, pace: Follow, values: Sequence[Value], before_ns: int, after_ns: int, *, last: bool
     ) -> None:
+        """Write the values that changed, and those that are due again."""
         old_ns, self._seen_ns = self._seen_ns, before_ns
         for value in values:
-            old = self._seen.get(value.quantity)
-            self._seen[value.quantity] = value.value
+            name = value.quantity
+            old, self._seen[name] = self._seen.get(name), value.value
+            written_ns = self._written_ns.get(name)
             if old is not None and value.value is not None and value.value != old:
                 # The end of the call, so that the renewal surely lies in (old_ns, t_ns].
-                self._write_value(after_ns, value, old_ns)
+                t_ns = after_ns
+                self._row(t_ns, value, old_ns)
                 if self._next is not None and value is values[0]:
-                    self._next.stepped(after_ns)
-            elif last or self._is_due(pace, value.quantity, after_ns):
-                self._write_value((before_ns + after_ns) // 2, value, None)
+                    self._next.stepped(t_ns)
+            elif (
+                last
+                or written_ns is None
+                or (pace.repeat_s is not None and after_ns - written_ns >= pace.repeat_s * 1e9)
+            ):
+                t_ns = (before_ns + after_ns) // 2
+                self._row(t_ns, value)
+            else:
+                continue
+            self._written_ns[name] = t_ns
 
-    def _is_due(self, pace: Follow, quantity: str, now_ns: int) -> bool:
-        """Return whether an unchanged value is to be written (again)."""
-        if quantity not in self._written_ns:
-            return True
-        if pace.repeat_s is None:
-            return False
-        return now_ns - self._written_ns[quantity] >= int(pace.repeat_s * 1e9)
-
-    def _write_value(self, t_ns: int, value: Value, before_ns: int | None) -> None:
-        self._written_ns[value.quantity] = t_ns
-        self._row(t_ns, value, before_ns)
-
-    def _row(self, t_ns: int, value: Value, before_ns: int | None) -> None:
-        channel = self.channel
-        self._write(
-            Row(
-                t_ns,
-                channel.device,
-                channel.sensor,
-                value.quantity,
-                value.value,
-                before_ns,
-                value.note,
-            )
-        )
-
-    def _failed(self, reason: str) -> int:
-        now_ns = time.monotonic_ns()
-        note = f"{', '.join(self.channel.quantities)}: {reason}"
-        self._row(now_ns, Value("unavailable", None, note), None)
-        return now_ns + RETRY_NS
+    def _row(self, t_ns: int, value: Value, before_ns: int | None = None) -> None:
+        device, sensor = self.channel.device, self.channel.sensor
+        self._write(Row(t_ns, device, sensor, value.quantity, value.value, before_ns, value.note))
 
 
 class Loop:
@@ -174,13 +150,7 @@ class Loop:
         *,
         beats: bool = False,
     ) -> None:
-        """Take the channels.
-
-        Args:
-            channels: what to read.
-            write: takes rows; called from the loop's thread.
-            beats: whether this loop writes the heartbeat and the recorder's CPU time.
-        """
+        """Take the channels."""
         self._write = write
         self._beats = beats
         self._readers = [Reader(channel, write) for channel in channels]
@@ -224,11 +194,7 @@ class Loop:
         self._stop.set()
 
     def _beat(self, now_ns: int) -> None:
-        if not self._beats:
-            if now_ns >= self._next_cost_ns:
-                self._write_costs(now_ns)
-            return
-        if now_ns >= self._next_beat_ns:
+        if self._beats and now_ns >= self._next_beat_ns:
             self._next_beat_ns = now_ns + HEARTBEAT_NS
             ahead_s = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
             self._write(Row(now_ns, HOST_DEVICE, RECORDER, "heartbeat", ahead_s))
@@ -239,14 +205,14 @@ class Loop:
         self._next_cost_ns = now_ns + COST_NS
         if self._beats:
             self._write(Row(now_ns, HOST_DEVICE, RECORDER, "recorder_cpu_s", time.process_time()))
-        totals: dict[tuple[str, str], tuple[int, int]] = {}
+        totals: dict[tuple[str, str], list[int]] = {}
         for reader in self._readers:
-            if ENERGY_QUANTITIES.isdisjoint(reader.channel.quantities):
-                continue
-            key = (reader.channel.device, reader.channel.sensor)
-            read_ns, reads = totals.get(key, (0, 0))
-            totals[key] = (read_ns + reader.read_ns, reads + reader.reads)
-            reader.read_ns = reader.reads = 0
+            channel = reader.channel
+            if not ENERGY_QUANTITIES.isdisjoint(channel.quantities):
+                total = totals.setdefault((channel.device, channel.sensor), [0, 0])
+                total[0] += reader.read_ns
+                total[1] += reader.reads
+                reader.read_ns = reader.reads = 0
         for (device, sensor), (read_ns, reads) in totals.items():
             if reads:
                 self._write(Row(now_ns, device, sensor, "read_s", read_ns / reads / 1e9))

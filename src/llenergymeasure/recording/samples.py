@@ -7,7 +7,7 @@ with its reason: never a zero.
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -76,21 +76,18 @@ class Header:
             ResultsError: it was written by a version this one cannot read, or is damaged.
         """
         try:
-            return cls._read(json.loads(text))
+            content = json.loads(text)
+            version = content.get("schema_version")
+            if version == SCHEMA_VERSION:
+                known = {
+                    item.name: content[item.name] for item in fields(cls) if item.name in content
+                }
+                known["sensors"] = tuple(map(SensorInfo.from_json, known.get("sensors", ())))
+                return cls(**known)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ResultsError(f"the header of the samples is damaged: {error}") from None
-
-    @classmethod
-    def _read(cls, content: dict[str, Any]) -> "Header":
-        version = content.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise ResultsError(
-                f"samples of schema_version {version!r}; this version reads {SCHEMA_VERSION}"
-            )
-        sensors = tuple(SensorInfo.from_json(item) for item in content.pop("sensors", ()))
-        known = {item.name for item in fields(cls)}
-        return cls(
-            sensors=sensors, **{key: value for key, value in content.items() if key in known}
+        raise ResultsError(
+            f"samples of schema_version {version!r}; this version reads {SCHEMA_VERSION}"
         )
 
 
@@ -140,17 +137,14 @@ class Samples:
     header: Header
     complete: bool
 
+    def rows(self, **names: str) -> pa.Table:
+        """Return the rows with such a device, sensor or quantity."""
+        chosen = [_equals(self.table, column, name) for column, name in names.items()]
+        return self.table.filter(pa.array(np.logical_and.reduce(chosen)))
+
     def series(self, device: str, sensor: str, quantity: Quantity) -> Series:
         """Return one series, empty if there is none."""
-        table = self.table
-        chosen = np.logical_and.reduce(
-            [
-                _equals(table, "device", device),
-                _equals(table, "sensor", sensor),
-                _equals(table, "quantity", quantity),
-            ]
-        )
-        part = table.filter(pa.array(chosen))
+        part = self.rows(device=device, sensor=sensor, quantity=quantity)
         t_ns = part["t_ns"].to_numpy()
         before = part["t_before_ns"].combine_chunks()
         return Series(
@@ -160,31 +154,43 @@ class Samples:
         )
 
 
-@dataclass
+def recorder_cost(samples: Samples) -> dict[str, Any]:
+    """Return what a recording says of the recorder's own cost.
+
+    Returns:
+        ``cpu_share``: CPU time over time, of one core; None if it was not recorded for long enough.
+        ``read_s``: mean time of a read, by sensor. ``rows``: rows written.
+    """
+    cpu = samples.series(HOST_DEVICE, RECORDER, "recorder_cpu_s")
+    share = None
+    if len(cpu) > 1:
+        share = float(cpu.value[-1] - cpu.value[0]) / (float(cpu.t_ns[-1] - cpu.t_ns[0]) / 1e9)
+    reads: dict[str, list[float]] = {}
+    for info in samples.header.sensors:
+        found = samples.series(info.device, info.sensor, "read_s").value
+        reads.setdefault(info.sensor, []).extend(found.tolist())
+    means = {sensor: float(np.mean(values)) for sensor, values in reads.items() if values}
+    return {"cpu_share": share, "read_s": means, "rows": len(samples.table)}
+
+
 class SamplesWriter:
     """Streams rows to an Arrow IPC file, a batch per ``flush``.
 
     What was flushed survives the end of the process, however it comes. The header is written
     at once.
-
-    Attributes:
-        path: where to; its folder must exist.
-        header: what stands before the rows.
     """
 
-    path: Path
-    header: Header
-    _rows: list[Row] = field(default_factory=list, init=False)
-    _names: dict[str, dict[str, int]] = field(default_factory=dict, init=False)
-
-    def __post_init__(self) -> None:
-        self._names = {name: {} for name in ("device", "sensor", "quantity")}
-        self._file = self.path.open("wb")
+    def __init__(self, path: Path, header: Header) -> None:
+        """Open the file, in a folder that exists."""
+        self._rows: list[Row] = []
+        self._names: dict[str, dict[str, int]] = {
+            name: {} for name in ("device", "sensor", "quantity")
+        }
+        self._file = path.open("wb")
         # Deltas, so that the text of a name is written once and earlier batches stay valid.
         options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
-        self._stream = pa.ipc.new_stream(
-            self._file, _with_header(SCHEMA, self.header), options=options
-        )
+        schema = SCHEMA.with_metadata({METADATA_KEY: header.to_json()})
+        self._stream = pa.ipc.new_stream(self._file, schema, options=options)
         # The header goes out with the first batch, so there is an empty one.
         self._stream.write_batch(_batch([], self._names))
         self._file.flush()
@@ -192,10 +198,6 @@ class SamplesWriter:
     def append(self, row: Row) -> None:
         """Keep a row for the next batch."""
         self._rows.append(row)
-
-    def extend(self, rows: Iterable[Row]) -> None:
-        """Keep rows for the next batch."""
-        self._rows.extend(rows)
 
     def flush(self) -> None:
         """Hand all rows kept so far to the kernel as one batch."""
@@ -296,10 +298,6 @@ def _equals(table: pa.Table, column: str, name: str) -> npt.NDArray[np.bool_]:
         return np.zeros(len(table), dtype=np.bool_)
     chosen: npt.NDArray[np.bool_] = np.equal(array.indices.to_numpy(), names.index(name))
     return chosen
-
-
-def _with_header(schema: pa.Schema, header: Header) -> pa.Schema:
-    return schema.with_metadata({METADATA_KEY: header.to_json()})
 
 
 def _batch(rows: list[Row], names: dict[str, dict[str, int]]) -> pa.RecordBatch:

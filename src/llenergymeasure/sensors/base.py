@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from llenergymeasure.errors import MeterError
 from llenergymeasure.units import Kind, Scope
@@ -135,6 +135,11 @@ class Value(NamedTuple):
     at_ns: int | None = None
 
 
+Speed = Literal["fast", "slow", "remote"]
+"""How long a call may take: less than a counter's step, longer, or seconds. Calls of one speed are
+made apart from the others."""
+
+
 @dataclass(frozen=True)
 class Follow:
     """Read so that every renewal of each value is placed to ``fine_s``.
@@ -150,6 +155,7 @@ class Follow:
     fine_s: float
     repeat_s: float | None = None
     steady: bool = False
+    speed: ClassVar[Speed] = "fast"
 
 
 @dataclass(frozen=True)
@@ -158,13 +164,11 @@ class Every:
 
     Attributes:
         period_s: how often.
-        slow: the call may take long; it is made apart from the fast ones.
-        remote: it may take seconds; it is made apart from all others.
+        speed: how long the call may take.
     """
 
     period_s: float
-    slow: bool = True
-    remote: bool = False
+    speed: Speed = "slow"
 
 
 @dataclass(frozen=True)
@@ -186,17 +190,20 @@ class Channel:
     pace: Follow | Every
 
 
-class Sensor(Protocol):
-    """A source of energy or power readings."""
+class Sensor:
+    """A source of energy or power readings: opening it finds out all that it can say."""
+
+    def __init__(self, infos: Sequence[SensorInfo], channels: Sequence[Channel] = ()) -> None:
+        """Take what is to be said of each device, and what there is to read."""
+        self._infos, self._channels = list(infos), list(channels)
 
     def describe(self) -> list[SensorInfo]:
         """Return what it can say about each device, and what it cannot and why."""
-        ...
+        return list(self._infos)
 
     def channels(self) -> list[Channel]:
         """Return what there is to read; nothing for what is unavailable."""
-        ...
+        return list(self._channels)
 
     def close(self) -> None:
         """Let go of what it holds."""
-        ...

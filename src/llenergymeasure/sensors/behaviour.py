@@ -86,22 +86,14 @@ class Behaviour:
         )
 
 
-@dataclass(frozen=True)
-class Published:
-    """Update period and windows of a card's power readings as others have measured them."""
-
-    update_period_s: float
-    instant_window_s: float
-    average_window_s: float
-
-
-PUBLISHED: dict[str, Published] = {
-    "A100": Published(0.1, 0.025, 0.025),
-    "H100": Published(0.1, 0.025, 1.0),
-    "V100": Published(0.02, 0.01, 0.01),
-    "RTX 3090": Published(0.1, 0.1, 1.0),
+PUBLISHED: dict[str, tuple[float, float, float]] = {
+    "A100": (0.1, 0.025, 0.025),
+    "H100": (0.1, 0.025, 1.0),
+    "V100": (0.02, 0.01, 0.01),
+    "RTX 3090": (0.1, 0.1, 1.0),
 }
-"""By part of the card's name: arXiv 2312.02741, tables of the GPU_Power_Benchmark data."""
+"""Update period and windows, of instant power and of the others, in s, by part of the card's name:
+arXiv 2312.02741, tables of the GPU_Power_Benchmark data."""
 
 DOCUMENTED_AVERAGE_S = 1.0
 """NVML's reference on NVML_FI_DEV_POWER_AVERAGE and nvmlDeviceGetPowerUsage: a mean over 1 s on
@@ -110,11 +102,10 @@ Ampere and later except GA100, the one card of that kind with an entry in ``PUBL
 
 def published(name: str, quantity: Quantity) -> PowerBehaviour | None:
     """Return what is published of a card's power channel, if anything."""
-    for part, card in PUBLISHED.items():
+    for part, (period_s, instant_s, average_s) in PUBLISHED.items():
         if part in name:
-            instant = quantity == "power_instant_w"
-            window_s = card.instant_window_s if instant else card.average_window_s
-            return PowerBehaviour(quantity, card.update_period_s, window_s, "published")
+            window_s = instant_s if quantity == "power_instant_w" else average_s
+            return PowerBehaviour(quantity, period_s, window_s, "published")
     if quantity == "power_average_w":
         return PowerBehaviour(quantity, None, DOCUMENTED_AVERAGE_S, "documented")
     return None
@@ -152,26 +143,17 @@ class Characterised:
         at = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(info.device, info.name, info.sensor, info.driver, behaviour, at)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Characterised":
         """Build it from plain values.
 
         Raises:
-            KeyError, TypeError, ValueError: they are not what ``as_dict`` gives.
+            KeyError, TypeError, ValueError: they are not what ``asdict`` gives.
         """
         parts = {key: value for key, value in content.items() if key != "format_version"}
         behaviour = dict(parts.pop("behaviour"))
         power = tuple(PowerBehaviour(**part) for part in behaviour.pop("power"))
         return cls(behaviour=Behaviour(**behaviour, power=power), **parts)
-
-    @property
-    def source(self) -> str:
-        """Return where the knowledge is from, in words."""
-        return f"a probe, {self.found_at}"
 
 
 KnownCards = Mapping[tuple[str, str], Behaviour]
@@ -195,7 +177,7 @@ def load_characterised(infos: Iterable[SensorInfo]) -> dict[tuple[str, str], Cha
 
 def keep(found: Characterised) -> bool:
     """Keep what a probe found; return whether the place could be written to."""
-    document = {"format_version": FORMAT_VERSION, **found.as_dict()}
+    document = {"format_version": FORMAT_VERSION, **asdict(found)}
     try:
         write_text(_path(found.sensor, found.device), json.dumps(document, indent=1) + "\n")
     except OSError:

@@ -14,10 +14,10 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-from llenergymeasure.sensors.base import Channel, Every, SensorError, SensorInfo, Value
+from llenergymeasure.machine.host import cpu
+from llenergymeasure.sensors.base import Channel, Every, Sensor, SensorError, SensorInfo, Value
 
 NAME = "codecarbon"
 PERIOD_S = 0.25
@@ -26,48 +26,32 @@ _CPU = "cpu"
 _MEMORY = "dram"
 
 
-class CodecarbonSensor:
+class CodecarbonSensor(Sensor):
     """The modelled power of the whole host's CPU and memory."""
 
     def __init__(self) -> None:
-        self._models: dict[str, _Model] = {}
-        self._reason: str | None = None
-        self._remedy: str | None = None
+        models: list[_Model] = []
+        reason = remedy = None
         if importlib.util.find_spec("codecarbon") is None:
-            self._reason = "the package codecarbon is not installed here"
-            self._remedy = "pip install codecarbon"
-            return
-        try:
-            with _quiet(), _settled_environment():
-                self._models = _models()
-        except Exception as error:  # whatever a third party's probing may raise
-            self._reason = f"codecarbon cannot model this host: {error}"
-
-    def describe(self) -> list[SensorInfo]:
-        """Return the two estimates with the model behind each, or why there are none."""
-        if self._reason is not None:
-            return [
-                SensorInfo(
-                    device=_CPU,
-                    name="host CPU and memory",
-                    sensor=NAME,
-                    kind="estimated",
-                    scope="cpu",
-                    unavailable=self._reason,
-                    remedy=self._remedy,
-                )
-            ]
-        return [model.info for model in self._models.values()]
-
-    def channels(self) -> list[Channel]:
-        """Return the two models' power."""
-        return [
-            Channel(device, NAME, ("power_model_w",), model.read, _PACE)
-            for device, model in self._models.items()
-        ]
-
-    def close(self) -> None:
-        """Nothing is held."""
+            reason = "the package codecarbon is not installed here"
+            remedy = "pip install codecarbon"
+        else:
+            try:
+                with _quiet(), _settled_environment():
+                    models = _models()
+            except Exception as error:  # whatever a third party's probing may raise
+                reason = f"codecarbon cannot model this host: {error}"
+        name = "host CPU and memory"
+        missing = SensorInfo(
+            _CPU, name, NAME, "estimated", "cpu", unavailable=reason, remedy=remedy
+        )
+        super().__init__(
+            [model.info for model in models] or [missing],
+            [
+                Channel(model.info.device, NAME, ("power_model_w",), model.read, _PACE)
+                for model in models
+            ],
+        )
 
 
 class _Model:
@@ -90,14 +74,14 @@ class _Model:
         return (Value("power_model_w", power_w, span_ns=self._read_ns - last_ns),)
 
 
-def _models() -> dict[str, _Model]:
-    cpu, cpu_note = _cpu()
+def _models() -> list[_Model]:
+    processor, cpu_note = _cpu()
     memory, memory_note = _memory()
-    cpu.start()
-    return {
-        _CPU: _Model(_info(_CPU, "host CPU", cpu_note), lambda: cpu.total_power().W),
-        _MEMORY: _Model(_info(_MEMORY, "host memory", memory_note), lambda: memory.total_power().W),
-    }
+    processor.start()
+    return [
+        _Model(_info(_CPU, "host CPU", cpu_note), lambda: processor.total_power().W),
+        _Model(_info(_MEMORY, "host memory", memory_note), lambda: memory.total_power().W),
+    ]
 
 
 def _info(device: str, name: str, note: str) -> SensorInfo:
@@ -135,7 +119,7 @@ def _design_power() -> tuple[str, float, str]:
             self.model = model
             self.tdp = self._get_cpu_power_from_registry(model)
 
-    name = _cpu_name() or str(TDP().model)
+    name = cpu()["name"] or str(TDP().model)
     socket_w = KnownName(name).tdp
     if socket_w is not None:
         sockets = count_physical_cpus()
@@ -144,18 +128,6 @@ def _design_power() -> tuple[str, float, str]:
     threads = count_cpus()
     source = f"not in codecarbon's table: {DEFAULT_POWER_PER_CORE} W x {threads} threads"
     return name, float(threads * DEFAULT_POWER_PER_CORE), source
-
-
-def _cpu_name() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return value.strip()
-    return None
 
 
 def _memory() -> tuple[Any, str]:

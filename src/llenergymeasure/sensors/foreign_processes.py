@@ -6,6 +6,7 @@ that was there before the run began is a stranger; of later ones nothing can be 
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,12 +59,7 @@ class RunProcesses:
         Raises:
             SensorError: the card does not answer.
         """
-        import pynvml
-
-        try:
-            pids = compute_processes(gpu)
-        except pynvml.NVMLError as error:
-            raise SensorError(str(error)) from error
+        pids = _answered(compute_processes, gpu)
         first_look = gpu.uuid not in self._looked
         self._looked.add(gpu.uuid)
         unresolved_before = self._unresolved.get(gpu.uuid, set())
@@ -84,15 +80,9 @@ class RunProcesses:
         Raises:
             SensorError: the card does not answer.
         """
-        import pynvml
-
-        try:
-            pids = graphics_processes(gpu)
-        except pynvml.NVMLError as error:
-            raise SensorError(str(error)) from error
         return [
             Stranger(pid, self._name(pid))
-            for pid in pids
+            for pid in _answered(graphics_processes, gpu)
             if not (self._exists(pid) and self._is_ours(pid))
         ]
 
@@ -108,16 +98,18 @@ class RunProcesses:
         return self._numbers_hold and was_unresolved
 
     def _is_ours(self, pid: int) -> bool:
-        key = (pid, self._started(pid))
+        fields = stat_fields(pid, self._proc)
+        key = (pid, fields[19] if fields else "")
         if key in self._ours:
             return True
         roots = self.roots()
-        ancestor: int | None = pid
-        while ancestor is not None and ancestor > 0:
+        ancestor = pid
+        while ancestor > 0:
             if ancestor in roots:
                 self._ours.add(key)
                 return True
-            ancestor = self._parent(ancestor)
+            fields = stat_fields(ancestor, self._proc)
+            ancestor = int(fields[1]) if fields else 0
         return False
 
     def roots(self) -> set[int]:
@@ -141,14 +133,6 @@ class RunProcesses:
             return False
         return True
 
-    def _parent(self, pid: int) -> int | None:
-        fields = stat_fields(pid, self._proc)
-        return int(fields[1]) if fields else None
-
-    def _started(self, pid: int) -> str:
-        fields = stat_fields(pid, self._proc)
-        return fields[19] if fields else ""
-
     def _name(self, pid: int) -> str:
         try:
             return (self._proc / str(pid) / "comm").read_text().strip()
@@ -162,6 +146,15 @@ def _numbers_hold(proc: Path) -> bool:
         return str((proc / "self" / "ns" / "pid").readlink()) == _INITIAL_PID_NAMESPACE
     except OSError:
         return False
+
+
+def _answered(ask: Callable[[Gpu], list[int]], gpu: Gpu) -> list[int]:
+    import pynvml
+
+    try:
+        return ask(gpu)
+    except pynvml.NVMLError as error:
+        raise SensorError(str(error)) from error
 
 
 def _nvml_name(pid: int) -> str:

@@ -48,14 +48,7 @@ class HostCpu:
         cgroups: Path = Path("/sys/fs/cgroup"),
         cpus: Collection[int] | None = None,
     ) -> None:
-        """Take whose processes are the run's.
-
-        Args:
-            run: knows the roots of their trees.
-            proc: where the kernel describes processes and CPUs.
-            cgroups: where control groups are mounted.
-            cpus: numbers of the CPUs that the run may use; those of this process if not given.
-        """
+        """Take whose processes are the run's."""
         self._run, self._proc, self._cgroups = run, proc, cgroups
         self._cpus = {f"cpu{number}" for number in cpus or os.sched_getaffinity(0)}
         self._roots: set[int] = set()
@@ -158,21 +151,12 @@ class HostCpu:
             if controllers and "cpu" not in controllers.split(","):
                 continue
             for base in {controllers, "cpu"} if controllers else {".", "unified"}:
-                group = self._cgroups / base
-                for folder in (group, *_steps(group, path)):
-                    if _limited(folder):
+                folder = self._cgroups / base
+                for part in ("", *path.strip("/").split("/")):
+                    folder /= part
+                    quota = _text(folder / "cpu.max") or _text(folder / "cpu.cfs_quota_us")
+                    if quota[:1].isdigit():
                         yield folder
-
-
-def _steps(base: Path, path: str) -> Iterator[Path]:
-    for part in path.strip("/").split("/"):
-        base /= part
-        yield base
-
-
-def _limited(group: Path) -> bool:
-    quota = _text(group / "cpu.max") or _text(group / "cpu.cfs_quota_us")
-    return quota[:1].isdigit()
 
 
 def _used_s(fields: Sequence[str]) -> float:

@@ -30,6 +30,7 @@ from llenergymeasure.sensors.base import (
     Channel,
     Every,
     Quantity,
+    Sensor,
     SensorError,
     SensorInfo,
     Value,
@@ -45,7 +46,7 @@ ANSWER_S = 3.0
 REPLY_BYTES = 1 << 20
 """No resource of a BMC has more."""
 _MOST_CHASSIS = 16
-_PACE = Every(1.0, remote=True)
+_PACE = Every(1.0, speed="remote")
 
 CLOCK_OFF_S = 60.0
 """A log whose newest line is further from now is not by this machine's clock."""
@@ -64,50 +65,38 @@ class _Meter(Protocol):
         ...
 
 
-class NodeSensor:
+class NodeSensor(Sensor):
     """The node's meter, if the environment names one."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         """Try the meter out once."""
-        self._meter: _Meter | None = None
-        self._reason: str | None = None
-        self._remedy: str | None = None
         environ = os.environ if environ is None else environ
         asked = environ.get(VARIABLE, "")
+        meter, reason, remedy = None, None, None
         if not asked:
-            self._reason = "no meter of the whole node is named"
-            self._remedy = f"{VARIABLE}=redfish:https://BMC, csv:FILE or command:PROGRAM names one"
-            return
-        try:
-            self._meter = _meter(asked, environ)
-            self._meter.read()
-        except SensorError as error:
-            self._reason, self._remedy = str(error), f"{VARIABLE} names this meter"
-
-    def describe(self) -> list[SensorInfo]:
-        """Return the one device there is."""
-        meter = self._meter
-        return [
-            SensorInfo(
-                device=DEVICE,
-                name="node" if meter is None else f"node ({meter.name})",
-                sensor=NAME,
-                kind="measured",
-                scope="node",
-                quantities=() if meter is None or self._reason else meter.quantities,
-                unavailable=self._reason,
-                remedy=self._remedy,
-            )
-        ]
-
-    def channels(self) -> list[Channel]:
-        """Return the one call there is; nothing if it fails."""
-        if self._meter is None or self._reason is not None:
-            return []
-        return [Channel(DEVICE, NAME, self._meter.quantities, self._meter.read, _PACE)]
-
-    def close(self) -> None:
-        """Nothing is held."""
+            reason = "no meter of the whole node is named"
+            remedy = f"{VARIABLE}=redfish:https://BMC, csv:FILE or command:PROGRAM names one"
+        else:
+            try:
+                meter = _meter(asked, environ)
+                meter.read()
+            except SensorError as error:
+                reason, remedy = str(error), f"{VARIABLE} names this meter"
+        works = meter is not None and reason is None
+        info = SensorInfo(
+            DEVICE,
+            "node" if meter is None else f"node ({meter.name})",
+            NAME,
+            "measured",
+            "node",
+            quantities=meter.quantities if meter is not None and works else (),
+            unavailable=reason,
+            remedy=remedy,
+        )
+        channels = []
+        if meter is not None and works:
+            channels = [Channel(DEVICE, NAME, meter.quantities, meter.read, _PACE)]
+        super().__init__([info], channels)
 
 
 def _meter(asked: str, environ: Mapping[str, str]) -> _Meter:

@@ -8,6 +8,7 @@ of the whole module (seen on GH200 by the authors of Zeus, their pull request 17
 given as such, apart from the GPU's own power.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from llenergymeasure.sensors.base import (
     Every,
     Follow,
     Quantity,
+    Sensor,
     SensorError,
     SensorInfo,
     Value,
@@ -35,56 +37,35 @@ _STRANGERS = Every(1.0)
 _NO_COUNTER = "no energy counter (it needs a Volta GPU or later)"
 
 
-class NvmlSensor:
+class NvmlSensor(Sensor):
     """The GPUs of the run read fast; all GPUs of the machine watched for strangers."""
 
     def __init__(
         self, inventory: Inventory, selected: Sequence[Gpu], run: RunProcesses | None = None
     ) -> None:
-        """Take the machine's GPUs and those of the run.
-
-        Args:
-            inventory: all cards, NVML being started.
-            selected: those whose energy counts.
-            run: separates the run's processes from others; None: strangers are not looked for.
-        """
-        self._inventory = inventory
-        self._cards = [_Card(gpu) for gpu in selected]
-        self._run = run
-
-    def describe(self) -> list[SensorInfo]:
-        """Return one entry a card (two for a superchip), or one that says why there is none."""
-        if not self._inventory.gpus:
-            return [
+        """Take the machine's GPUs and those of the run."""
+        self._shut = bool(inventory.gpus)
+        cards = [_Card(gpu) for gpu in selected]
+        infos = [info for card in cards for info in card.describe()]
+        if not inventory.gpus:
+            why, remedy = inventory.unavailable, inventory.remedy
+            infos = [
                 SensorInfo(
-                    device="gpu",
-                    name="NVIDIA GPU",
-                    sensor=NAME,
-                    kind="measured",
-                    scope="gpu",
-                    unavailable=self._inventory.unavailable,
-                    remedy=self._inventory.remedy,
+                    "gpu", "NVIDIA GPU", NAME, "measured", "gpu", unavailable=why, remedy=remedy
                 )
             ]
-        return [info for card in self._cards for info in card.describe()]
-
-    def channels(self) -> list[Channel]:
-        """Return the cards' channels and the watch for strangers."""
-        channels = [channel for card in self._cards for channel in card.channels()]
-        if self._run is not None:
-            channels += [_watch(gpu, self._run) for gpu in self._inventory.gpus]
-        return channels
+        channels = [channel for card in cards for channel in card.channels()]
+        if run is not None:
+            channels += [_watch(gpu, run) for gpu in inventory.gpus]
+        super().__init__(infos, channels)
 
     def close(self) -> None:
         """Let NVML go."""
-        if not self._inventory.gpus:
-            return
         import pynvml
 
-        try:
-            pynvml.nvmlShutdown()
-        except pynvml.NVMLError:
-            return
+        if self._shut:
+            with contextlib.suppress(pynvml.NVMLError):
+                pynvml.nvmlShutdown()
 
 
 class _Face:
@@ -216,19 +197,13 @@ class _Card:
     def _read_counter(self) -> tuple[Value, ...]:
         import pynvml
 
-        try:
-            millijoules = pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
-        except pynvml.NVMLError as error:
-            raise SensorError(str(error)) from error
+        millijoules = _asked(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
         return (Value("energy_counter_j", millijoules / 1000),)
 
     def _read_usage(self) -> tuple[Value, ...]:
         import pynvml
 
-        try:
-            milliwatts = pynvml.nvmlDeviceGetPowerUsage(self._handle)
-        except pynvml.NVMLError as error:
-            raise SensorError(str(error)) from error
+        milliwatts = _asked(lambda: pynvml.nvmlDeviceGetPowerUsage(self._handle))
         return (Value("power_usage_w", milliwatts / 1000),)
 
     def _fields(self, numbers: Sequence[int], nvml_scope: int) -> list[float]:
@@ -236,10 +211,7 @@ class _Card:
         import pynvml
 
         asked = [(number, nvml_scope) for number in numbers]
-        try:
-            answers = pynvml.nvmlDeviceGetFieldValues(self._handle, asked)
-        except pynvml.NVMLError as error:
-            raise SensorError(str(error)) from error
+        answers = _asked(lambda: pynvml.nvmlDeviceGetFieldValues(self._handle, asked))
         for answer in answers:
             if answer.nvmlReturn != pynvml.NVML_SUCCESS:
                 raise SensorError(str(pynvml.NVMLError(answer.nvmlReturn)))
@@ -248,52 +220,28 @@ class _Card:
     def _telemetry(self) -> list[Channel]:
         import pynvml
 
-        def throttle(device: Any) -> float:
-            return float(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(device))
-
-        def utilization(device: Any) -> float:
-            return float(pynvml.nvmlDeviceGetUtilizationRates(device).gpu)
-
-        def memory_utilization(device: Any) -> float:
-            return float(pynvml.nvmlDeviceGetUtilizationRates(device).memory)
-
-        calls: dict[Quantity, Callable[[Any], float]] = {
-            "temperature_celsius": lambda device: pynvml.nvmlDeviceGetTemperature(
-                device, pynvml.NVML_TEMPERATURE_GPU
+        card = self._handle
+        calls: dict[Quantity, Callable[[], float]] = {
+            "temperature_celsius": lambda: pynvml.nvmlDeviceGetTemperature(
+                card, pynvml.NVML_TEMPERATURE_GPU
             ),
-            "sm_clock_mhz": lambda device: pynvml.nvmlDeviceGetClockInfo(
-                device, pynvml.NVML_CLOCK_SM
-            ),
-            "memory_clock_mhz": lambda device: pynvml.nvmlDeviceGetClockInfo(
-                device, pynvml.NVML_CLOCK_MEM
-            ),
-            "memory_used_bytes": lambda device: pynvml.nvmlDeviceGetMemoryInfo(device).used,
-            "utilization_gpu_percent": utilization,
-            "utilization_memory_percent": memory_utilization,
-            "throttle_reasons": throttle,
-            "power_limit_w": lambda device: pynvml.nvmlDeviceGetEnforcedPowerLimit(device) / 1000,
+            "sm_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(card, pynvml.NVML_CLOCK_SM),
+            "memory_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(card, pynvml.NVML_CLOCK_MEM),
+            "memory_used_bytes": lambda: pynvml.nvmlDeviceGetMemoryInfo(card).used,
+            "utilization_gpu_percent": lambda: pynvml.nvmlDeviceGetUtilizationRates(card).gpu,
+            "utilization_memory_percent": lambda: pynvml.nvmlDeviceGetUtilizationRates(card).memory,
+            "throttle_reasons": lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(card),
+            "power_limit_w": lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(card) / 1000,
         }
-        readers = {
-            quantity: self._telemetry_reader(quantity, calls[quantity]) for quantity in calls
-        }
+
+        def read(quantity: Quantity) -> tuple[Value, ...]:
+            return (Value(quantity, float(_asked(calls[quantity]))),)
+
         return [
-            Channel(self._gpu.uuid, NAME, (quantity,), reader, _TELEMETRY)
-            for quantity, reader in readers.items()
-            if _works(reader)
+            Channel(self._gpu.uuid, NAME, (quantity,), partial(read, quantity), _TELEMETRY)
+            for quantity in calls
+            if _works(partial(read, quantity))
         ]
-
-    def _telemetry_reader(
-        self, quantity: Quantity, call: Callable[[Any], float]
-    ) -> Callable[[], Sequence[Value]]:
-        import pynvml
-
-        def read() -> tuple[Value, ...]:
-            try:
-                return (Value(quantity, float(call(self._handle))),)
-            except pynvml.NVMLError as error:
-                raise SensorError(str(error)) from error
-
-        return read
 
 
 def _power_fields() -> dict[Quantity, int]:
@@ -315,6 +263,16 @@ def _watch(gpu: Gpu, run: RunProcesses) -> Channel:
         ]
 
     return Channel(gpu.uuid, NAME, ("stranger_pid", "graphics_pid"), read, _STRANGERS)
+
+
+def _asked(call: Callable[[], Any]) -> Any:
+    """Return NVML's answer; its refusals are ours."""
+    import pynvml
+
+    try:
+        return call()
+    except pynvml.NVMLError as error:
+        raise SensorError(str(error)) from error
 
 
 def _works(read: Callable[[], object]) -> bool:

@@ -7,16 +7,15 @@ renews the counters about each millisecond (Intel SDM vol. 3, RAPL).
 """
 
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from llenergymeasure.sensors.base import Channel, Every, SensorError, SensorInfo, Value
+from llenergymeasure.sensors.base import Channel, Every, Sensor, SensorError, SensorInfo, Value
 from llenergymeasure.units import Scope
 
 NAME = "rapl"
 POWERCAP = Path("/sys/class/powercap")
 UPDATE_PERIOD_S = 0.001
-_PACE = Every(0.05, slow=False)
+_PACE = Every(0.05, speed="fast")
 _LOOK_S = 0.05
 """A counter that shows the same for so long, fifty periods, counts nothing: some are frozen."""
 _MOST_W = 2000.0
@@ -27,41 +26,29 @@ _PERMISSION = (
 )
 
 
-class RaplSensor:
+class RaplSensor(Sensor):
     """The counters of all CPU packages, their DRAM, and the platform where it has one."""
 
     def __init__(self, root: Path = POWERCAP, look_s: float = _LOOK_S) -> None:
         """Take the powercap folder, and how long a counter may stand still."""
-        self._root = root
-        self._domains = _domains(root, look_s)
-
-    def describe(self) -> list[SensorInfo]:
-        """Return one entry a domain, or one that says why there is none."""
-        if not self._domains:
-            return [self._missing()]
-        return [domain.describe() for domain in self._domains]
-
-    def channels(self) -> list[Channel]:
-        """Return the counters that can be read."""
-        return [
-            Channel(domain.device, NAME, ("energy_counter_j",), domain.read, _PACE)
-            for domain in self._domains
-            if domain.unavailable is None
-        ]
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-    def _missing(self) -> SensorInfo:
-        return SensorInfo(
-            device="cpu",
-            name="CPU package",
-            sensor=NAME,
-            kind="measured",
-            scope="cpu",
-            unavailable=f"no RAPL counters in {self._root}",
+        domains = _domains(root, look_s)
+        missing = SensorInfo(
+            "cpu",
+            "CPU package",
+            NAME,
+            "measured",
+            "cpu",
+            unavailable=f"no RAPL counters in {root}",
             remedy="virtual machines and most containers hide them; on the bare machine load the "
             "kernel module intel_rapl_msr (it serves AMD too)",
+        )
+        super().__init__(
+            [domain.describe() for domain in domains] or [missing],
+            [
+                Channel(domain.device, NAME, ("energy_counter_j",), domain.read, _PACE)
+                for domain in domains
+                if domain.unavailable is None
+            ],
         )
 
 
@@ -132,25 +119,24 @@ class _Domain:
 def _domains(root: Path, look_s: float) -> list[_Domain]:
     """Find packages, their DRAM and the platform; ``intel-rapl-mmio`` repeats packages."""
     found: list[_Domain] = []
-    for package in _children(root, "intel-rapl:*", lambda name: name.count(":") == 1):
+    for package in _children(root, "intel-rapl:*"):
         name = _text(package / "name")
+        if package.name.count(":") != 1:
+            continue
         if name == "psys":
             found.append(_Domain(package, "host", "host", look_s))
         elif name.startswith("package"):
             found.append(_Domain(package, f"cpu:{name}", "cpu", look_s))
-            parts = [part for part in _parts(root, package) if _text(part / "name") == "dram"]
-            found += [_Domain(part, f"dram:{name}", "dram", look_s) for part in parts]
+            # The kernel shows a package's parts inside it and next to it.
+            inside = f"{package.name}:*"
+            parts = _children(package, inside) or _children(root, inside)
+            dram = [part for part in parts if _text(part / "name") == "dram"]
+            found += [_Domain(part, f"dram:{name}", "dram", look_s) for part in dram]
     return found
 
 
-def _parts(root: Path, package: Path) -> Sequence[Path]:
-    """Return a package's parts, which the kernel shows inside it and next to it."""
-    inside = _children(package, f"{package.name}:*", lambda _: True)
-    return inside or _children(root, f"{package.name}:*", lambda _: True)
-
-
-def _children(folder: Path, pattern: str, fits: Callable[[str], bool]) -> list[Path]:
-    return sorted(path for path in folder.glob(pattern) if fits(path.name) and path.is_dir())
+def _children(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if path.is_dir())
 
 
 def _text(path: Path) -> str:

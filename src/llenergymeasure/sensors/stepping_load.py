@@ -59,14 +59,7 @@ def _tell(moments_ns: Sequence[int]) -> None:
 def steps(
     work: Callable[[], None], count: int, chance: random.Random, slower: float = 1.0
 ) -> list[int]:
-    """Alternate between work and rest; return when each stretch began.
-
-    Args:
-        work: keeps the cards busy for some ms and returns when they are done.
-        count: how many stretches, the first one with work.
-        chance: where their lengths come from.
-        slower: times which they are longer.
-    """
+    """Alternate between work and rest; return when each stretch began."""
     edges_ns = []
     for number in range(count):
         length_s = slower * chance.uniform(SHORTEST_S, LONGEST_S)

@@ -12,7 +12,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from llenergymeasure.sensors.base import (
     Every,
     Follow,
     Quantity,
+    Sensor,
     SensorError,
     SensorInfo,
     Value,
@@ -52,69 +54,55 @@ class _Reader:
     pace: Follow | Every
 
 
-class ZeusSensor:
+class ZeusSensor(Sensor):
     """All devices Zeus finds, apart from the NVIDIA GPUs that were not asked for."""
 
     def __init__(self, nvidia: Sequence[Gpu] = (), *, cpus: bool = True) -> None:
-        """Probe.
-
-        Args:
-            nvidia: NVIDIA GPUs to be read through Zeus as well.
-            cpus: whether CPUs are looked for (not where RAPL is read directly).
-        """
-        self._readers: list[_Reader] = []
-        self._reasons: list[str] = []
-        self._remedy = "for AMD GPUs install amdsmi; for CPUs without root start its daemon zeusd"
+        """Probe."""
+        readers: list[_Reader] = []
+        reasons: list[str] = []
+        remedy = "for AMD GPUs install amdsmi; for CPUs without root start its daemon zeusd"
         if importlib.util.find_spec("zeus") is None:
-            self._reasons.append("the package zeus is not installed here")
-            self._remedy = f"pip install zeus; {self._remedy}"
-            return
-        if nvidia:
-            # Zeus takes NVML's indices here, and no UUIDs.
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu.index) for gpu in nvidia)
-        with contextlib.redirect_stdout(io.StringIO()):
-            self._probe("GPU", lambda: _gpus(nvidia))
-            if cpus:
-                self._probe("CPU", _cpus)
-            self._probe("system on a chip", _soc)
+            reasons.append("the package zeus is not installed here")
+            remedy = f"pip install zeus; {remedy}"
+        else:
+            if nvidia:
+                # Zeus takes NVML's indices here, and no UUIDs.
+                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu.index) for gpu in nvidia)
+            kinds = {"GPU": lambda: _gpus(nvidia), "CPU": _cpus, "system on a chip": _soc}
+            with contextlib.redirect_stdout(io.StringIO()):
+                for what, find in kinds.items():
+                    if cpus or what != "CPU":
+                        found, why = _probed(find)
+                        readers += found
+                        reasons += [] if found else [f"no {what}: {why}"]
+        missing = SensorInfo(
+            "gpu",
+            "GPUs, CPUs and chips that Zeus knows",
+            NAME,
+            "measured",
+            "gpu",
+            unavailable="; ".join(reasons),
+            remedy=remedy,
+        )
+        super().__init__(
+            [reader.info for reader in readers] or [missing],
+            [
+                Channel(reader.info.device, NAME, reader.info.quantities, reader.read, reader.pace)
+                for reader in readers
+            ],
+        )
 
-    def describe(self) -> list[SensorInfo]:
-        """Return one entry a device that answers; if there is none, one with the reasons."""
-        if self._readers:
-            return [reader.info for reader in self._readers]
-        return [
-            SensorInfo(
-                device="gpu",
-                name="GPUs, CPUs and chips that Zeus knows",
-                sensor=NAME,
-                kind="measured",
-                scope="gpu",
-                unavailable="; ".join(self._reasons),
-                remedy=self._remedy,
-            )
-        ]
 
-    def channels(self) -> list[Channel]:
-        """Return the devices that answer."""
-        return [
-            Channel(reader.info.device, NAME, reader.info.quantities, reader.read, reader.pace)
-            for reader in self._readers
-        ]
-
-    def close(self) -> None:
-        """Nothing is held that the end of the process does not free."""
-
-    def _probe(self, what: str, find: Callable[[], list[_Reader]]) -> None:
-        try:
-            found = find()
-        except Exception as error:  # whatever a third party's probing may raise
-            self._reasons.append(f"no {what}: {error}")
-            return
-        reasons = [_why_silent(reader) for reader in found]
-        self._readers += [reader for reader, why in zip(found, reasons, strict=True) if why is None]
-        if not any(why is None for why in reasons):
-            why = reasons[0] if reasons else "none found"
-            self._reasons.append(f"no {what}: {why}")
+def _probed(find: Callable[[], list[_Reader]]) -> tuple[list[_Reader], str]:
+    """Return what answers, and why the first of the others does not."""
+    try:
+        found = find()
+    except Exception as error:  # whatever a third party's probing may raise
+        return [], str(error)
+    reasons = [_why_silent(reader) for reader in found]
+    working = [reader for reader, why in zip(found, reasons, strict=True) if why is None]
+    return working, next((why for why in reasons if why is not None), "none found")
 
 
 def worth_trying() -> bool:
@@ -167,14 +155,11 @@ def _cpus() -> list[_Reader]:
     readers = []
     for number, cpu in enumerate(found.cpus):
         package = f"package-{cpu.cpu_index}"
-        readers.append(_counter(f"cpu:{package}", "cpu", _cpu_part(found, number, "cpu_mj")))
+        ask = partial(found.get_total_energy_consumption, number)
+        readers.append(_counter(f"cpu:{package}", "cpu", _part(ask, "cpu_mj")))
         if found.supports_get_dram_energy_consumption(number):
-            readers.append(_counter(f"dram:{package}", "dram", _cpu_part(found, number, "dram_mj")))
+            readers.append(_counter(f"dram:{package}", "dram", _part(ask, "dram_mj")))
     return readers
-
-
-def _cpu_part(cpus: Any, number: int, part: str) -> Callable[[], float | None]:
-    return lambda: getattr(cpus.get_total_energy_consumption(number), part)
 
 
 def _soc() -> list[_Reader]:
@@ -182,11 +167,12 @@ def _soc() -> list[_Reader]:
 
     chip = get_soc()
     parts = chip.get_available_metrics() & _SOC_PARTS.keys()
-    return [_counter(*_SOC_PARTS[part], _soc_part(chip, part)) for part in sorted(parts)]
+    ask = chip.get_total_energy_consumption
+    return [_counter(*_SOC_PARTS[part], _part(ask, part)) for part in sorted(parts)]
 
 
-def _soc_part(chip: Any, part: str) -> Callable[[], float | None]:
-    return lambda: asdict(chip.get_total_energy_consumption())[part]
+def _part(ask: Callable[[], Any], part: str) -> Callable[[], float | None]:
+    return lambda: getattr(ask(), part)
 
 
 def _counter(device: str, scope: Scope, millijoules: Callable[[], float | None]) -> _Reader:

@@ -13,8 +13,7 @@ from llenergymeasure.energy.footprint import Declared, footprint
 from llenergymeasure.energy.prefill_decode import POOR_FIT, NoSplit, TokenEnergy, split_energy
 from llenergymeasure.energy.requests import request_energies
 from llenergymeasure.energy.rest import PhaseSpan
-from llenergymeasure.recording.cost import recorder_cost
-from llenergymeasure.recording.samples import Samples
+from llenergymeasure.recording.samples import Samples, recorder_cost
 from llenergymeasure.results.record import Energy, ThinkingEnergy, Tokens, TokenSplit
 from llenergymeasure.run.result.batch_requests import ENERGY_FIELDS
 from llenergymeasure.sensors.behaviour import PRECISION, Characterised
@@ -130,9 +129,9 @@ def run_energy(
             "calibration": calibration.for_record(
                 (card.info.device, card.info.name) for card in made.cards
             ),
-            "recorder_cost": asdict(recorder_cost(samples)),
+            "recorder_cost": recorder_cost(samples),
             "cpu_use": asdict(made.cpu_use),
-            "known_sensors": [each.as_dict() for each in characterised.values()],
+            "known_sensors": [asdict(each) for each in characterised.values()],
             "energy_method": METHOD,
         },
     )
