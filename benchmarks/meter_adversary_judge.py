@@ -65,11 +65,6 @@ def print_cells(windows: Sequence[Window]) -> None:
             share = 100 * _covered(some) if some else math.nan
             line += f"{share:16.1f}{'*' if share < 100 * LEAST_COVERED else ' '}"
         print(line)
-    print_codes(windows)
-
-
-def print_codes(windows: Sequence[Window]) -> None:
-    """Print how often each validity code was given."""
     codes = counted(code for window in windows for code in window.energy.codes)
     print(f"\ncodes: {codes or 'none'}")
 
@@ -137,10 +132,9 @@ def widths_and_errors(windows: Sequence[Window]) -> Iterator[Criterion]:
                 f"{what}, shown to be one ({len(shown)} of {len(some)}): median u95 {width:.4f} % "
                 f"<= {WIDEST:g} x median |e| {error:.4f} %",
             )
-        if length_s in ERROR_LIMITS:
-            limit = ERROR_LIMITS[length_s][cut not in (TICKS, BRACKETED)]
-            q95 = _q95(_errors(some))
-            yield q95 <= limit, f"{what}: q95 |e| {q95:.4f} % <= {limit} %"
+        limit = ERROR_LIMITS[length_s][cut not in (TICKS, BRACKETED)]
+        q95 = _q95(_errors(some))
+        yield q95 <= limit, f"{what}: q95 |e| {q95:.4f} % <= {limit} %"
 
 
 def _against_zeus(windows: Sequence[Window]) -> Iterator[Criterion]:
