@@ -132,9 +132,10 @@ def widths_and_errors(windows: Sequence[Window]) -> Iterator[Criterion]:
                 f"{what}, shown to be one ({len(shown)} of {len(some)}): median u95 {width:.4f} % "
                 f"<= {WIDEST:g} x median |e| {error:.4f} %",
             )
-        limit = ERROR_LIMITS[length_s][cut not in (TICKS, BRACKETED)]
-        q95 = _q95(_errors(some))
-        yield q95 <= limit, f"{what}: q95 |e| {q95:.4f} % <= {limit} %"
+        if length_s in ERROR_LIMITS:
+            limit = ERROR_LIMITS[length_s][cut not in (TICKS, BRACKETED)]
+            q95 = _q95(_errors(some))
+            yield q95 <= limit, f"{what}: q95 |e| {q95:.4f} % <= {limit} %"
 
 
 def _against_zeus(windows: Sequence[Window]) -> Iterator[Criterion]:
