@@ -141,7 +141,7 @@ class Round:
 
     def must_end_well(self) -> None:
         done = snakemake(self.folder, "--configfile", "study.yaml", timeout_s=CALL_LIMIT_S)
-        _must(done.returncode == 0, done.stderr)
+        must(done.returncode == 0, done.stderr)
 
     def call(self, killing: Killing) -> int:
         """Call Snakemake once and kill at random moments until it ends; return its exit code."""
@@ -159,7 +159,7 @@ class Round:
             )
         deadline = time.monotonic() + CALL_LIMIT_S
         while process.poll() is None:
-            _must(time.monotonic() < deadline, f"a call did not end: {log_path.read_text()}")
+            must(time.monotonic() < deadline, f"a call did not end: {log_path.read_text()}")
             wait_s = killing.random.uniform(0, killing.longest_wait_s) if killing.left else 1.0
             try:
                 process.wait(wait_s)
@@ -178,11 +178,7 @@ class Round:
             victim, pids = "snakemake", [process.pid]
         if victim == "any":
             pids = [killing.random.choice(pids)]
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        send(pids, signal.SIGKILL)
         killing.done[victim] += 1
         if killing.done.total() % 10 == 0:
             killing.say(f"{killing.done.total()} of {killing.kills} kills")
@@ -196,27 +192,27 @@ class Round:
 
     def _must_keep_what_finished(self) -> None:
         for path, before in self._finished.items():
-            _must(path.is_file(), f"{path} was finished and is gone")
-            _must(sha256(path) == before, f"{path} was finished and has changed")
+            must(path.is_file(), f"{path} was finished and is gone")
+            must(sha256(path) == before, f"{path} was finished and has changed")
         self._note_finished()
         if self._expected is None:
             return
         wanted = self._expected.tokens()
         for run, found in self.tokens().items():
-            _must(wanted[run] == found, f"{run}: {found} instead of {wanted[run]}")
+            must(wanted[run] == found, f"{run}: {found} instead of {wanted[run]}")
 
     def _must_leave_nothing_running(self) -> None:
         deadline = time.monotonic() + GONE_LIMIT_S
         while left := _living(self.folder):
             told = {pid: _command(pid) for pid in left}
-            _must(time.monotonic() < deadline, f"still running after {GONE_LIMIT_S} s: {told}")
+            must(time.monotonic() < deadline, f"still running after {GONE_LIMIT_S} s: {told}")
             time.sleep(0.05)
 
     def tokens(self) -> dict[str, dict[str, Any]]:
         """Return every whole run's token counts, by ``experiment/cycle``."""
         found = {}
         for record in self.results.path.glob("runs/*/*/result.json"):
-            _must(is_whole(RunFolder(record.parent)), f"{record} is no whole result")
+            must(is_whole(RunFolder(record.parent)), f"{record} is no whole result")
             content = json.loads(record.read_text())
             found[f"{content['experiment']}/{content['cycle']}"] = content["tokens"]
         return found
@@ -231,19 +227,19 @@ class Round:
     def must_equal(self) -> None:
         """Hold the complete study against the undisturbed one."""
         assert self._expected is not None
-        _must(
+        must(
             self.results.plan.read_bytes() == self._expected.results.plan.read_bytes(),
             "plan.json differs",
         )
-        _must(self.statuses() == self._expected.statuses(), f"statuses: {self.statuses()}")
-        _must(self.tokens() == self._expected.tokens(), "token counts differ")
+        must(self.statuses() == self._expected.statuses(), f"statuses: {self.statuses()}")
+        must(self.tokens() == self._expected.tokens(), "token counts differ")
         again = snakemake(self.folder, "--configfile", "study.yaml", timeout_s=CALL_LIMIT_S)
-        _must("Nothing to be done" in again.stderr, again.stderr)
+        must("Nothing to be done" in again.stderr, again.stderr)
         tables = [self.results.path / name for name in ("runs.parquet", "summary.parquet")]
         tables.append(self.results.path / "summary.csv")
         first = [sha256(path) for path in tables]
         write_tables(self.results.path, partial=False)
-        _must([sha256(path) for path in tables] == first, "aggregating twice gave other bytes")
+        must([sha256(path) for path in tables] == first, "aggregating twice gave other bytes")
 
 
 def _pids_of(victim: str, main_pid: int, folder: Path) -> list[int]:
@@ -278,9 +274,21 @@ def _command(pid: int) -> str:
         return ""
 
 
-def _must(holds: bool, message: str) -> None:
+def must(holds: bool, message: str) -> None:
     if not holds:
         raise BrokenError(message)
+
+
+def send(pids: list[int], number: signal.Signals) -> int:
+    """Signal these processes; return how many were there."""
+    hit = 0
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+            hit += 1
+        except ProcessLookupError:
+            continue
+    return hit
 
 
 def main() -> int:

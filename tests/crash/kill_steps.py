@@ -42,6 +42,7 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from crash.kill_many import BrokenError, must, send
 from llenergymeasure.analysis.tables import write_tables
 from llenergymeasure.files import sha256, write_bytes, write_text
 from llenergymeasure.plan import make_plan
@@ -113,10 +114,6 @@ _TOO_BUSY = {"sample_gap", "stalled"}
 _RECORDER_KILLED = ("recorder KILL", "all KILL")
 
 
-class BrokenError(AssertionError):
-    """Something that must hold did not."""
-
-
 @dataclass
 class Moment:
     """One fault: at which step, what, and how long after the step's beginning."""
@@ -178,11 +175,11 @@ class Study:
                 excused = _TOO_BUSY | (
                     {"recorder_lost"} if faults[-1] in _RECORDER_KILLED else set()
                 )
-                _must(set(again[1].split(", ")) <= excused, again[0])
+                must(set(again[1].split(", ")) <= excused, again[0])
                 measured = None
             faults.append("" if moment is None or not moment.hit else moment.fault)
             self._must_hold(run, measured, moment)
-        _must(is_whole(run), f"{name} is not whole: {_state(run)}")
+        must(is_whole(run), f"{name} is not whole: {_state(run)}")
 
     def _call(self, name: str, run: RunFolder, moment: Moment | None, *, in_container: bool) -> str:
         """Call the run and return what it said."""
@@ -228,14 +225,14 @@ class Study:
             if what == "hangs":
                 _until(lambda: _measured(run) is not None or process.poll() is not None)
                 time.sleep(1.0)
-                _signal(_living(run, "supervisor"), signal.SIGTERM)
+                send(_living(run, "supervisor"), signal.SIGTERM)
             return
         pids = _living(run, None if who == "all" else who)
         number = signal.SIGSTOP if what == "hangs" else signal.Signals[f"SIG{what}"]
-        moment.hit = _signal(pids, number) > 0
+        moment.hit = send(pids, number) > 0
         if moment.hit and what == "hangs":
             time.sleep(0.5)
-            _signal(_living(run, "supervisor"), signal.SIGTERM)
+            send(_living(run, "supervisor"), signal.SIGTERM)
 
     def _must_hold(
         self, run: RunFolder, measured: dict[str, Any] | None, moment: Moment | None
@@ -245,18 +242,18 @@ class Study:
         tokens = list(self.folder.glob("**/*llem-token-*"))
         if tokens:
             # Left by a launcher that was killed: whatever looks next removes it.
-            _must(moment is not None and "KILL" in moment.fault, f"{moment}: {tokens}")
+            must(moment is not None and "KILL" in moment.fault, f"{moment}: {tokens}")
             module = "llenergymeasure.containers.surroundings"
             self._python(f"from {module} import remove_left_tokens; remove_left_tokens()")
-            _must(not list(self.folder.glob("**/*llem-token-*")), f"{moment}: a token is left")
+            must(not list(self.folder.glob("**/*llem-token-*")), f"{moment}: a token is left")
         if measured is not None and is_whole(run):
             self.finished_later += 1
             window = json.loads(run.result.read_text())["window"]
-            _must(window["start_monotonic_ns"] == measured["start_ns"], f"{moment}: measured again")
+            must(window["start_monotonic_ns"] == measured["start_ns"], f"{moment}: measured again")
         if measured is not None and not is_whole(run):
-            _must(_measured(run) == measured, f"{moment}: the window that was measured is gone")
+            must(_measured(run) == measured, f"{moment}: the window that was measured is gone")
         if run.result.exists():
-            _must(is_whole(run), f"{moment}: a record that is not whole")
+            must(is_whole(run), f"{moment}: a record that is not whole")
 
     def _put_back(self) -> None:
         self._python("from llenergymeasure.machine.gpus.limits import restore_left; restore_left()")
@@ -264,9 +261,9 @@ class Study:
             "import pynvml as n; n.nvmlInit(); h = n.nvmlDeviceGetHandleByIndex(0)\n"
             "print(n.nvmlDeviceGetPowerManagementLimit(h) // 1000)"
         )
-        _must(int(said) == AS_FOUND_W, f"the power limit is at {said} W")
+        must(int(said) == AS_FOUND_W, f"the power limit is at {said} W")
         left = list((self.folder / "runtime").glob("limits-*"))
-        _must(not left, f"records of limits are left: {left}")
+        must(not left, f"records of limits are left: {left}")
 
     def _python(self, code: str) -> str:
         done = subprocess.run(
@@ -277,7 +274,7 @@ class Study:
             timeout=120,
             check=False,
         )
-        _must(done.returncode == 0, done.stderr)
+        must(done.returncode == 0, done.stderr)
         return done.stdout
 
 
@@ -288,7 +285,7 @@ def kill_at_steps(folder: Path, moments: int, seed: int, say: Callable[[str], No
         BrokenError: something that must hold did not.
     """
     library, reason = sim.library_or_reason()
-    _must(library is not None, reason)
+    must(library is not None, reason)
     (folder / "site").mkdir(parents=True)
     (folder / "site" / "sitecustomize.py").write_text(TORN_DOWN)
     docker = folder / "docker"
@@ -319,7 +316,7 @@ def kill_at_steps(folder: Path, moments: int, seed: int, say: Callable[[str], No
                 say(f"{made.pop()} BROKEN: {error}")
                 broken.append(str(error))
         _must_verify(study, made)
-    _must(not broken, "\n".join(broken))
+    must(not broken, "\n".join(broken))
     return study
 
 
@@ -343,7 +340,7 @@ def _must_verify(study: Study, made: list[str]) -> None:
     write_text(study.results.plan, json.dumps(plan))
     write_tables(study.results.path, partial=False)
     done = llem(study.folder, "verify", str(study.results.path))
-    _must(done.returncode == 0, done.stdout + done.stderr)
+    must(done.returncode == 0, done.stdout + done.stderr)
 
 
 def _has_come(step: str, run: RunFolder) -> bool:
@@ -376,17 +373,6 @@ def _living(run: RunFolder, who: str | None) -> list[int]:
     return found
 
 
-def _signal(pids: list[int], number: signal.Signals) -> int:
-    hit = 0
-    for pid in pids:
-        try:
-            os.kill(pid, number)
-            hit += 1
-        except ProcessLookupError:
-            continue
-    return hit
-
-
 def _measured(run: RunFolder) -> dict[str, Any] | None:
     if not is_measured(run):
         return None
@@ -404,13 +390,8 @@ def _state(run: RunFolder) -> str:
 def _until(holds: Callable[[], bool], limit_s: float = CALL_LIMIT_S, message: str = "") -> None:
     deadline = time.monotonic() + limit_s
     while not holds():
-        _must(time.monotonic() < deadline, message or "waited in vain")
+        must(time.monotonic() < deadline, message or "waited in vain")
         time.sleep(0.02)
-
-
-def _must(holds: bool, message: str) -> None:
-    if not holds:
-        raise BrokenError(message)
 
 
 def main() -> int:

@@ -7,6 +7,8 @@ from types import ModuleType
 import pytest
 
 from docs.pages import ROOT
+from llenergymeasure.workload.models.flops import decode_flops, prefill_flops
+from llenergymeasure.workload.models.known import KNOWN
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +40,9 @@ def test_every_setting_is_on_the_page(generator: ModuleType) -> None:
     page = generator.reference_page()
     missing = [path for path in all_paths() if f"`{path.rsplit('.', 1)[-1]}`" not in page]
     assert missing == []
+
+
+def test_the_page_on_operations_has_the_program_s_figures() -> None:
+    llama, page = KNOWN["Llama-3.1-8B"], (ROOT / "docs" / "method-flops.md").read_text()
+    assert f"{decode_flops(llama, 512, 2) // 2:,}" in page
+    assert f"{prefill_flops(llama, 512) / 1e12:.4f} TFLOP" in page

@@ -104,12 +104,12 @@ def test_fields_carry_their_type_and_the_time_of_their_last_update(open_reader, 
     assert later[1]["timestamp"] - at_tick[1]["timestamp"] == 40_000
 
 
-def test_a_million_points_are_read_exactly(open_reader, clock) -> None:
-    points = [(i * 0.001, float(100 + i % 7)) for i in range(1_000_000)]
+def test_a_hundred_thousand_points_are_read_exactly(open_reader, clock) -> None:
+    points = [(i * 0.001, float(100 + i % 7)) for i in range(100_000)]
     reader = open_reader(sim.Device(power_w=points))
-    clock.advance(777.7)
+    clock.advance(77.7)
     joules = math.fsum(
-        (t2 - t1) * (w1 + w2) / 2 for (t1, w1), (t2, w2) in itertools.pairwise(points[:777_701])
+        (t2 - t1) * (w1 + w2) / 2 for (t1, w1), (t2, w2) in itertools.pairwise(points[:77_701])
     )
     assert reader.energy_mj() == pytest.approx(joules * 1000, abs=1)
 
@@ -123,16 +123,3 @@ def test_each_nth_renewal_reads_nothing_and_the_counter_goes_on(open_reader, clo
         clock.advance(0.1)
     assert shown == [False, False, False, True] * 3
     assert reader.energy_mj() == 240_000
-
-
-def test_lost_renewals_are_a_share_and_the_same_for_all(open_reader, clock) -> None:
-    rising = [(0, 0), (1000, 100_000)]
-    device = sim.Device(rising, sim.Sensor(window_ms=0, power_skip=0.25))
-    readers = open_reader(device), open_reader(device)
-    shown = []
-    for _ in range(400):
-        first, second = (reader.power_mw() for reader in readers)
-        assert first == second
-        shown.append(first)
-        clock.advance(0.1)
-    assert 270 <= len(set(shown)) <= 330
