@@ -167,7 +167,10 @@ def _run(call: StudyCall, study: Study, *, dry_run: bool, write: bool = False) -
     if dry_run:
         print("\n".join(plan_lines(plan, call.profile, study.notify)))
         return EXIT_OK
-    _need_place_for_snakemake()
+    reason = why_not_writable(Path())
+    if reason is not None:
+        message = f"{reason}: Snakemake keeps its state where you are; go to a folder of yours"
+        raise ConfigurationError(Problem(message, file=Path.cwd()))
     with locked(folder.lock, OWNER) as lock:
         if write:
             content = yaml.safe_dump(dict(study.written), sort_keys=False, allow_unicode=True)
@@ -200,13 +203,6 @@ def _run(call: StudyCall, study: Study, *, dry_run: bool, write: bool = False) -
     return _print_results(folder, ended.code)
 
 
-def _need_place_for_snakemake() -> None:
-    reason = why_not_writable(Path())
-    if reason is not None:
-        message = f"{reason}: Snakemake keeps its state where you are; go to a folder of yours"
-        raise ConfigurationError(Problem(message, file=Path.cwd()))
-
-
 def _study_of_one(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the study file that says the same as the command line, one cycle unless asked."""
     name = "run-" + re.sub(r"[^A-Za-z0-9._-]+", "-", str(settings["model"])).strip("-.")[:60]
@@ -222,6 +218,7 @@ def _study_of_one(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _print_results(folder: StudyFolder, code: int) -> int:
     """Print the study's text and return the exit code: 1 too if every run was disqualified."""
+    from llenergymeasure.parquet import read_parquet
     from llenergymeasure.report.text import study_text
 
     tables = [folder.path / name for name in (RUNS_NAME, SUMMARY_NAME)]
@@ -229,16 +226,10 @@ def _print_results(folder: StudyFolder, code: int) -> int:
         return code
     print(study_text(folder.path), flush=True)
     print(f"Report: {folder.path / 'report.html'}", flush=True)
-    if code == EXIT_OK and _every_run_disqualified(folder):
+    if code != EXIT_OK:
+        return code
+    summary = read_parquet(folder.path / SUMMARY_NAME, ["n", "n_disqualified"]).to_pydict()
+    if sum(summary["n_disqualified"]) and not sum(summary["n"]):
         print("llem: every run was disqualified; the report says why", file=sys.stderr)
         return EXIT_FAILED
     return code
-
-
-def _every_run_disqualified(folder: StudyFolder) -> bool:
-    from llenergymeasure.parquet import read_parquet
-
-    summary = read_parquet(folder.path / SUMMARY_NAME, ["n", "n_disqualified"])
-    in_means: int = sum(summary["n"].to_pylist())
-    disqualified: int = sum(summary["n_disqualified"].to_pylist())
-    return in_means == 0 and disqualified > 0
