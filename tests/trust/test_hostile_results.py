@@ -17,7 +17,7 @@ from llenergymeasure.analysis import merge_cache
 from llenergymeasure.analysis.tables import read_plan, read_table
 from llenergymeasure.errors import ConfigurationError, LlemError, ResultsError
 from llenergymeasure.files import READ_LIMIT_BYTES, sha256
-from llenergymeasure.memory_limit import within_memory
+from llenergymeasure.parquet import within_memory
 from llenergymeasure.plan import Plan
 from llenergymeasure.recording.samples import METADATA_KEY, Header, read_samples
 from llenergymeasure.results.layout import RUNS_NAME, RunFolder, StudyFolder

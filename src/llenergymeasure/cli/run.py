@@ -1,4 +1,4 @@
-"""``llem run`` and ``llem resume``: a study, or one model, to its printed result."""
+"""``llem run``, ``llem resume`` and ``llem skip``: a study, or one model, to its printed result."""
 
 import re
 import sys
@@ -12,24 +12,25 @@ import yaml
 from llenergymeasure.cli.live import Live
 from llenergymeasure.cli.output import Level, ProfileOption, StudyArgument, level, note
 from llenergymeasure.cli.plan import plan_lines
+from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.config.backends.facts import names_of
 from llenergymeasure.config.document import parse_overrides
-from llenergymeasure.config.preferences import preferred_folder
 from llenergymeasure.config.study import Study
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.files import locked, write_text
 from llenergymeasure.machine.folders import why_not_writable
-from llenergymeasure.plan import left_out_lines
+from llenergymeasure.plan import Plan, left_out_lines
 from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow.drive import LOG_NAME, OWNER, Call
 from llenergymeasure.workflow.drive_study import drive_study
-from llenergymeasure.workflow.last_call import StudyCall, last_called, recall, remember
+from llenergymeasure.workflow.last_call import StudyCall, recall, remember
 from llenergymeasure.workflow.manifest import open_runs, write_manifest
 from llenergymeasure.workflow.profile import forecast_for, is_ours, job_request, misfits
 from llenergymeasure.workflow.recovery import damaged
+from llenergymeasure.workflow.skip import resting
 from llenergymeasure.workflow.stopping import planned, precision
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from llenergymeasure.workload.prompts import check_files
@@ -121,12 +122,7 @@ def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
 
     Runs what is missing or failed, with the options of the last call.
     """
-    if study is None:
-        root = preferred_folder(None)
-        folder = last_called(root)
-        if folder is None:
-            raise ConfigurationError(f"no study was run here: there is none in {root}/")
-        study = folder.path
+    study = study or study_folder(None).path
     call = _call_of(study)
     if profile is None and call.profile is not None and not is_ours(call.profile):
         message = (
@@ -136,6 +132,18 @@ def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
     call = StudyCall(call.study_file, call.settings, profile or call.profile)
     note(f"Resuming {call}")
     return _run(call, load_study(call.study_file, call.settings), dry_run=False)
+
+
+def skip(study: StudyArgument = None) -> int:
+    """Skip the waiting time before the next run."""
+    folder = study_folder(study)
+    rests = resting(Plan.read(folder.plan), folder)
+    for rest in rests:
+        print(rest.skip())
+    if not rests:
+        print("llem: no run of this study is resting now", file=sys.stderr)
+        return EXIT_FAILED
+    return EXIT_OK
 
 
 def _call_of(path: Path) -> StudyCall:

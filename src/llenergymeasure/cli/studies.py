@@ -40,13 +40,13 @@ def study_folder(path: Path | None) -> StudyFolder:
 
 def studies_in(root: Path) -> list[StudyFolder]:
     """Return the studies in a folder of results, the one run last first."""
+
+    def run_at(folder: StudyFolder) -> float:
+        marks = (folder.manifest, folder.plan)
+        return max((mark.stat().st_mtime for mark in marks if mark.is_file()), default=0.0)
+
     found = [StudyFolder(plan.parent) for plan in root.glob("*/plan.json")]
-    return sorted(found, key=_run_at, reverse=True)
-
-
-def _run_at(folder: StudyFolder) -> float:
-    marks = (folder.manifest, folder.plan)
-    return max((mark.stat().st_mtime for mark in marks if mark.is_file()), default=0.0)
+    return sorted(found, key=run_at, reverse=True)
 
 
 def _last(root: Path) -> StudyFolder:
