@@ -42,11 +42,7 @@ WRONG = {
     "init": [["--no-such-option"], ["study.txt"], ["a.yaml", "b.yaml"], ["there.yaml"]],
     "convert": [["--no-such-option"], [], ["gone.yaml"], ["study.yaml"]],
     "config": [["--no-such-option"], [], ["pytroch"], ["pytorch", "no_such_knob_at_all"]],
-    "prefs": [
-        ["--no-such-option"],
-        ["output_dir"],
-        ["--study", "gone.yaml"],
-    ],
+    "prefs": [["--no-such-option"], ["output_dir"], ["--study", "gone.yaml"]],
 }
 
 
@@ -88,11 +84,7 @@ def test_no_command_and_an_unknown_one(call: Call) -> None:
     assert said.err == "llem: no such command 'plna'. Did you mean 'plan'?; see llem --help\n"
 
 
-def each_command() -> list[list[str]]:
-    return [[], *([name] for name in COMMANDS)]
-
-
-@pytest.mark.parametrize("command", each_command(), ids=" ".join)
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
 def test_help_is_plain_text(command: list[str], call: Call) -> None:
     said = call(*command, "--help")
     assert said.code == 0
@@ -106,10 +98,7 @@ def test_help_is_plain_text(command: list[str], call: Call) -> None:
         assert all(name in said.out for name in COMMANDS)
 
 
-def test_help_and_version_in_a_pipe(tmp_path: Path) -> None:
-    helped = llem(tmp_path, "--help")
-    assert helped.returncode == 0
-    assert not CONTROL.search(helped.stdout)
+def test_version_in_a_pipe(tmp_path: Path) -> None:
     version = llem(tmp_path, "--version")
     assert version.stdout == f"llem {llenergymeasure.__version__}\n"
 

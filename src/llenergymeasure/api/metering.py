@@ -28,6 +28,7 @@ _KEPT_AS = (".parquet", ".arrows")
 NODE_S = 8.0
 """How long it rests before and after where the whole machine is metered: its meter is late."""
 
+_MEANS = frozenset({"power_average_w", "power_usage_w"})
 AVERAGED_S = 1.2
 """How long the recording goes on where readings are means over a second, so that they cover the
 window's end."""
@@ -117,11 +118,7 @@ class Metered:
 
     @cached_property
     def account(self) -> Account:
-        """All that was computed.
-
-        Raises:
-            MeterError: the block has not ended.
-        """
+        """All that was computed; a MeterError before the block has ended."""
         return self._recording()
 
     def within(self, start_ns: int, end_ns: int, *, own_server: bool = True) -> Account:
@@ -132,19 +129,12 @@ class Metered:
             end_ns: its end.
             own_server: whether all that worked in it is the block's own: else nobody is taken for
                 a stranger on the CPUs.
-
-        Raises:
-            MeterError: the block has not ended.
         """
         return self._recording(window=(start_ns, end_ns), own_server=own_server)
 
     @property
     def samples(self) -> Samples:
-        """The recording.
-
-        Raises:
-            MeterError: the block has not ended.
-        """
+        """The recording."""
         samples: Samples = self._recording.args[0]
         return samples
 
@@ -249,7 +239,10 @@ def meter(
             metered = Metered(recorder.wait_ready(READY_S))
             rests = align and metered.measures
             rest_each_s = max(rest_s, MARGIN_S if rests else 0.0)
-            node_s = NODE_S if _has_node(metered.ready) else 0.0
+            read = metered.ready["sensors"]
+            has_node = any(each["scope"] == "node" and each["quantities"] for each in read)
+            node_s = NODE_S if has_node else 0.0
+            averages = any(_MEANS.intersection(each["quantities"]) for each in read)
             _rest(node_s)
             before = _rest(rest_each_s)
             start_ns = time.monotonic_ns()
@@ -258,7 +251,7 @@ def meter(
             finally:
                 window = (start_ns, time.monotonic_ns())
                 after = _rest(rest_each_s)
-                _rest(node_s + (AVERAGED_S - MARGIN_S if _averages(metered.ready) else 0.0))
+                _rest(node_s + (AVERAGED_S - MARGIN_S if averages else 0.0))
                 lost = recorder.stop(STOP_S) != 0
                 if rests:
                     margin_ns = round(MARGIN_S * NS_PER_S)
@@ -293,14 +286,3 @@ def _write_root(server: str, path: Path) -> Path:
         )
     write_text(path, str(root))
     return path
-
-
-def _has_node(ready: Mapping[str, Any]) -> bool:
-    """Return whether the whole machine is metered too."""
-    return any(each["scope"] == "node" and each["quantities"] for each in ready["sensors"])
-
-
-def _averages(ready: Mapping[str, Any]) -> bool:
-    """Return whether a sensor has readings that are means over up to a second."""
-    names = {"power_average_w", "power_usage_w"}
-    return any(names.intersection(each["quantities"]) for each in ready["sensors"])

@@ -336,10 +336,7 @@ class StudyResult:
 
 
 def load_results(path: Path | str) -> StudyResult:
-    """Return the results in a study's folder, of this version's form or an earlier one.
-
-    Args:
-        path: ``results/<study>``.
+    """Return the results in ``results/<study>``, of this version's form or an earlier one.
 
     Raises:
         ResultsError: there are none.
@@ -349,24 +346,13 @@ def load_results(path: Path | str) -> StudyResult:
         inside = ", ".join(str(plan.parent) for plan in sorted(folder.path.glob("*/plan.json")))
         hint = f"; its folders hold {inside}" if inside else f": there is no {folder.plan.name}"
         raise ResultsError(f"{path}: holds no study{hint}")
-    at = folder.path
-    paths = StudyPaths(
-        folder=at,
-        plan=folder.plan,
-        runs=at / "runs.parquet",
-        summary=at / "summary.parquet",
-        summary_csv=at / "summary.csv",
-        report=at / "report.html",
-    )
+    names = ("runs.parquet", "summary.parquet", "summary.csv", "report.html")
+    paths = StudyPaths(folder.path, folder.plan, *(folder.path / name for name in names))
     return StudyResult(Plan.read(folder.plan).study, paths)
 
 
 def load_result(path: Path | str) -> ExperimentResult:
-    """Return one finished run, of this version's form or an earlier one.
-
-    Args:
-        path: the run's folder, ``results/<study>/runs/<experiment>/<cycle>``, or its
-            ``result.json``.
+    """Return one finished run by its folder or ``result.json``, of this form or an earlier one.
 
     Raises:
         ResultsError: there is no record, or it cannot be read.

@@ -14,9 +14,6 @@ from llenergymeasure.workload.load_study import load_study
 def study_folder(path: Path | None) -> StudyFolder:
     """Return a study's results: by its file or folder, or the last ones in a folder of results.
 
-    Args:
-        path: what was named; the user's folder of results if None.
-
     Raises:
         ConfigurationError: there is no plan yet.
     """

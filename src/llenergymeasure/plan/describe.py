@@ -20,12 +20,7 @@ _PLACES = {"local": "without a container", "apptainer": "in Apptainer", "docker"
 
 
 def describe_plan(plan: Plan, estimates: Estimates | None = None) -> str:
-    """Return what will be run and in which order, what was left out and why, and how long.
-
-    Args:
-        plan: the plan.
-        estimates: how long runs take, by who knows models and devices; else by the settings alone.
-    """
+    """Return what will be run and in which order, what was left out and why, and how long."""
     return "\n".join(_lines(plan, estimates or Estimates())) + "\n"
 
 

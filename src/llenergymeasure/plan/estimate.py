@@ -80,12 +80,7 @@ class Work(NamedTuple):
 
     @classmethod
     def of(cls, config: ExperimentConfig, content: Mapping[str, Any]) -> "Work":
-        """Return what the settings say, without making the requests.
-
-        Args:
-            config: the experiment, but for its sizes.
-            content: its resolved configuration.
-        """
+        """Return what the settings say, without making the requests."""
         at_once = SEQUENCES_AT_ONCE
         if config.backend == "pytorch":
             at_once = (content.get("pytorch") or {}).get("batch_size") or 1
@@ -143,14 +138,9 @@ def limit_s(
     work: Work,
     gap_s: float = 0.0,
 ) -> float:
-    """Return a generous wall-clock limit of one run, in whole minutes as seconds.
+    """Return a generous wall-clock limit of one run after its rest, in whole minutes as seconds.
 
-    Args:
-        config: the experiment.
-        protocol: its phases' lengths.
-        known: its model and device; without them a large one and a slow one are assumed.
-        work: its requests.
-        gap_s: the study's rest before it.
+    Of a model and a device that are not known, a large one and a slow one are assumed.
     """
     if isinstance(known.model, str):
         known = replace(known, model=_LARGE)
@@ -188,12 +178,7 @@ class Estimates:
         return Estimate(runs_s, tuple(unknown))
 
     def run(self, content: Mapping[str, Any], measured: bool = True) -> Estimate:
-        """Return how long a run of a resolved configuration takes.
-
-        Args:
-            content: the configuration.
-            measured: whether a sensor measures, on which ``protocol: auto`` depends.
-        """
+        """Return how long a run takes, with the protocol for where a sensor measures or not."""
         shape = self._shape(content)
         work = Work.of(shape.config, content)
         return run_estimate(shape.config, shape.protocol[measured], shape.known, work)
@@ -226,8 +211,7 @@ class Estimates:
         return self._shapes[key]
 
 
-@dataclass(frozen=True)
-class _Shape:
+class _Shape(NamedTuple):
     """What experiments have in common that differ in sizes alone."""
 
     config: ExperimentConfig

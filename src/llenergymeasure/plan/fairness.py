@@ -105,11 +105,7 @@ def fewest_tokens(config: Mapping[str, Any], asked: int) -> int:
 
 
 def same_work(configs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Return the experiments in groups that do the same work, each group in the given order.
-
-    Args:
-        configs: the settings of each experiment, by its id.
-    """
+    """Return the experiments in groups that do the same work, each group in the given order."""
     groups: dict[str, list[str]] = {}
     for experiment, config in configs.items():
         groups.setdefault(planned_work(config), []).append(experiment)
