@@ -7,6 +7,17 @@ worker in an engine's image needs no more than it works with.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from llenergymeasure.errors import (
+    BackendError,
+    ConfigurationError,
+    LlemError,
+    MeterError,
+    PreflightError,
+    ResultsError,
+    RunFailedError,
+    StudyLockedError,
+)
+
 if TYPE_CHECKING:
     from llenergymeasure.api.metering import Metered, meter
     from llenergymeasure.api.results import (
@@ -18,16 +29,6 @@ if TYPE_CHECKING:
         load_results,
     )
     from llenergymeasure.api.running import run_experiment, run_study
-    from llenergymeasure.errors import (
-        BackendError,
-        ConfigurationError,
-        LlemError,
-        MeterError,
-        PreflightError,
-        ResultsError,
-        RunFailedError,
-        StudyLockedError,
-    )
 
 __version__ = "0.1.0"
 
@@ -53,29 +54,12 @@ __all__ = [
     "run_study",
 ]
 
-_HOMES = {
-    "api.metering": ("Metered", "meter"),
-    "api.results": (
-        "ExperimentResult",
-        "FailedRun",
-        "StudyPaths",
-        "StudyResult",
-        "load_result",
-        "load_results",
-    ),
-    "api.running": ("run_experiment", "run_study"),
-    "errors": (
-        "BackendError",
-        "ConfigurationError",
-        "LlemError",
-        "MeterError",
-        "PreflightError",
-        "ResultsError",
-        "RunFailedError",
-        "StudyLockedError",
-    ),
+_HOME_OF = {
+    **dict.fromkeys(("Metered", "meter"), "api.metering"),
+    **dict.fromkeys(("run_experiment", "run_study"), "api.running"),
+    **dict.fromkeys(("ExperimentResult", "FailedRun", "StudyPaths", "StudyResult"), "api.results"),
+    **dict.fromkeys(("load_result", "load_results"), "api.results"),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

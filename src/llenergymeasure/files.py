@@ -39,14 +39,11 @@ def opened(folder: Path, *, make: bool = False) -> Iterator[Path]:
     Below a results folder (one with a plan) no link is followed: the folder may be somebody
     else's, and what is written or deleted there must not be elsewhere.
 
-    Args:
-        folder: the folder.
-        make: make it where it is missing.
-
     Raises:
         ResultsError: a link is on the way.
     """
-    root = next((each for each in (*folder.parents[3::-1], folder) if _has_plan(each)), folder)
+    around = (*folder.parents[3::-1], folder)
+    root = next((each for each in around if (each / "plan.json").is_file()), folder)
     if make:
         root.mkdir(parents=True, exist_ok=True)
     handle = os.open(root, _FOLDER)
@@ -65,10 +62,6 @@ def opened(folder: Path, *, make: bool = False) -> Iterator[Path]:
 
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-
-def _has_plan(folder: Path) -> bool:
-    return (folder / "plan.json").is_file()
 
 
 def _open_below(outer: int, name: str, path: Path, *, make: bool) -> int:

@@ -33,7 +33,10 @@ def install_command(extra: str) -> str:
     clone = _clone(installed)
     if clone is not None:
         return f"{pip} -e {shlex.quote(f'{clone}[{extra}]')}"
-    return f"{pip} {' '.join(map(shlex.quote, _requirements(installed, extra)))}"
+    marks = {f'extra == "{extra}"', f"extra == '{extra}'"}
+    lines = [line.partition(";") for line in installed.requires or ()]
+    needed = [name.strip() for name, _, condition in lines if condition.strip() in marks]
+    return f"{pip} {shlex.join(needed)}"
 
 
 def _clone(installed: metadata.Distribution) -> Path | None:
@@ -43,12 +46,6 @@ def _clone(installed: metadata.Distribution) -> Path | None:
         return None
     folder = Path(unquote(urlsplit(origin["url"]).path))
     return folder if (folder / "pyproject.toml").is_file() else None
-
-
-def _requirements(installed: metadata.Distribution, extra: str) -> list[str]:
-    lines = [line.partition(";") for line in installed.requires or ()]
-    marks = {f'extra == "{extra}"', f"extra == '{extra}'"}
-    return [name.strip() for name, _, condition in lines if condition.strip() in marks]
 
 
 def workflow_root() -> Path:

@@ -24,7 +24,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-
 SAFE_PATH_VARIABLE = "PYTHONSAFEPATH"
 """Is to Python what ``-P`` is, for the processes that Snakemake starts for us (on clusters too)."""
 
@@ -51,7 +50,7 @@ class SignalPipe:
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         for number in ENDING:
-            signal.signal(number, _ignore)
+            signal.signal(number, lambda _number, _frame: None)  # the pipe carries the signal
 
     def wait(self, timeout_s: float) -> bool:
         """Return whether a signal has come within ``timeout_s``."""
@@ -60,10 +59,6 @@ class SignalPipe:
     def take(self) -> int:
         """Return the number of the signal that came first."""
         return os.read(self.handle, 1)[0]
-
-
-def _ignore(_number: int, _frame: Any) -> None:
-    """Do nothing: the wake-up pipe carries the signal."""
 
 
 def ignore_endings() -> None:
@@ -210,13 +205,7 @@ def answer() -> None:
 def start(
     command: Sequence[str], log: IO[bytes], environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start ``command`` in a session of its own; it is killed when this process dies.
-
-    Args:
-        command: program and arguments.
-        log: where its output goes.
-        environment: its whole environment; this process's own if not given.
-    """
+    """Start ``command`` in a session of its own; it is killed when this process dies."""
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -270,11 +259,7 @@ def end_group(process: subprocess.Popen[bytes], grace_s: float) -> int:
 
 
 def kill_descendants(grace_s: float = 2.0) -> list[int]:
-    """Kill every descendant of this process that is left; return those that were found.
-
-    Args:
-        grace_s: longest wait for them to be gone.
-    """
+    """Kill every descendant of this process that is left; return those that were found."""
     found = left = descendants(os.getpid())
     deadline = time.monotonic() + grace_s
     while left and time.monotonic() < deadline:
@@ -282,15 +267,11 @@ def kill_descendants(grace_s: float = 2.0) -> list[int]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
-        _reap()
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         left = descendants(os.getpid())
     return found
-
-
-def _reap() -> None:
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
 
 
 def exit_code(returncode: int) -> int:

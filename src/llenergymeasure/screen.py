@@ -65,23 +65,20 @@ def columns(stream: Any = None) -> int | None:
 
 def wrapped(text: str, width: int) -> str:
     """Return text whose lines are broken between words, the rest of each further to the right."""
-    return "\n".join(_wrapped(line, width) for line in text.split("\n"))
-
-
-def _wrapped(line: str, width: int) -> str:
-    if len(line) <= width:
-        return line
-    indent = re.match(r" *(?:[-✓✗] )?", line)
-    hanging = " " * min(len(indent[0] if indent else "") + 2, width // 2)
-    return textwrap.fill(
-        line,
-        width,
-        subsequent_indent=hanging,
-        break_long_words=False,
-        break_on_hyphens=False,
-        drop_whitespace=True,
-        replace_whitespace=False,
-    )
+    lines = []
+    for line in text.split("\n"):
+        indent = re.match(r" *(?:[-✓✗] )?", line)
+        hanging = " " * min(len(indent[0] if indent else "") + 2, width // 2)
+        broken = textwrap.wrap(
+            line,
+            width,
+            subsequent_indent=hanging,
+            break_long_words=False,
+            break_on_hyphens=False,
+            replace_whitespace=False,
+        )
+        lines.append("\n".join(broken) if len(line) > width else line)
+    return "\n".join(lines)
 
 
 def aligned(lines: Sequence[Sequence[str]], left: Sequence[int], spare: Sequence[int] = ()) -> str:

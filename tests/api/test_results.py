@@ -13,7 +13,6 @@ from llenergymeasure.api.notebook import html_table
 from llenergymeasure.api.settings import Settings
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.plan import make_plan
-from llenergymeasure.report.figures import COLOURS
 from llenergymeasure.report.page import write_report
 from llenergymeasure.workload.load_study import study_from_mapping
 from results.synthetic import make_result, write_plan, write_result
@@ -53,25 +52,9 @@ def test_the_merged_tables_are_there(study: StudyResult) -> None:
 
 
 def test_a_figure_is_drawn_and_a_wrong_name_names_those_that_are(study: StudyResult) -> None:
-    shown = study.figure("energy_per_output_token")._repr_html_()
-    assert "energy_per_output_token" not in shown
-    assert "</svg>" in shown
+    assert "image/svg+xml" in study.figure("energy_per_output_token")._repr_html_()
     with pytest.raises(ResultsError, match=r"there are .*energy_latency, energy_order"):
         study.figure("energie")
-
-
-def test_a_figure_takes_the_ground_and_the_ink_of_a_dark_notebook(study: StudyResult) -> None:
-    shown = study.figure("energy_per_output_token")._repr_html_()
-    styles = shown[: shown.index("<svg")]
-    assert "rect:first-of-type { fill: none; }" in styles
-    for colour in (COLOURS["ink"], COLOURS["muted"], COLOURS["line"]):
-        assert f'[fill="{colour}"]' in styles
-        assert f'[stroke="{colour}"]' in styles
-    assert styles.count("currentColor") == 2 * 3
-    # The ground is the drawing's own first rectangle, in which nothing else stands.
-    ground = re.search(r"<svg[^>]*>(?:<title>.*?</title>)?<rect [^>]*>", shown)
-    assert ground is not None
-    assert f'fill="{COLOURS["paper"]}"' in ground[0]
 
 
 def test_a_result_is_named_by_its_settings(study: StudyResult) -> None:

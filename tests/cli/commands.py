@@ -1,6 +1,7 @@
 """The command line called inside the test's own process, which saves its start."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -15,6 +16,10 @@ class Said:
     code: int
     out: str
     err: str
+
+
+Call = Callable[..., Said]
+"""Calls ``llem`` with arguments, in the test's own folder."""
 
 
 def called(

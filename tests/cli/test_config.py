@@ -30,17 +30,24 @@ def test_parameters_by_part_of_their_name_with_help() -> None:
     assert '= "auto"' in text
     assert "Data type for kv cache storage." in text
     assert "max_loras" not in text
+    whole = output("config", "vllm", "kv_cache_dtype")
+    assert output("config", "vllm.engine.kv_cache_dtype") == whole  # a study's own key
 
 
-def test_parameters_by_several_words_and_by_help() -> None:
-    assert "vllm.engine.enable_prefix_caching" in output("config", "vllm", "prefix caching")
-    assert "sglang.engine.disable_radix_cache" in output("config", "sglang", "RadixAttention")
-
-
-def test_a_study_s_own_key_is_understood() -> None:
-    assert output("config", "vllm.engine.kv_cache_dtype") == output(
-        "config", "vllm", "kv_cache_dtype"
-    )
+@pytest.mark.parametrize(
+    ("backend", "words", "shown"),
+    [
+        ("vllm", "prefix caching", "vllm.engine.enable_prefix_caching"),
+        ("sglang", "RadixAttention", "sglang.engine.disable_radix_cache"),
+        ("pytorch", "batch_size", "pytorch.batch_size"),
+        ("vllm", "swap_space", "not among the arguments"),
+        ("vllm", "hf_token", "not for a study to set"),
+    ],
+)
+def test_parameters_by_words_and_what_a_study_may_not_set(
+    backend: str, words: str, shown: str
+) -> None:
+    assert shown in output("config", backend, words)
 
 
 def test_everything_in_brief() -> None:
@@ -48,12 +55,6 @@ def test_everything_in_brief() -> None:
     assert len(text.splitlines()) > 570
     assert all(len(line) <= 100 for line in text.splitlines())
     assert "shows those that fit" in text
-
-
-def test_our_own_settings_and_what_may_not_be_set_are_shown_as_such() -> None:
-    assert "pytorch.batch_size" in output("config", "pytorch", "batch_size")
-    assert "not among the arguments" in output("config", "vllm", "swap_space")
-    assert "not for a study to set" in output("config", "vllm", "hf_token")
 
 
 def test_for_programs() -> None:

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import pytest
 import yaml
 
-from cli.commands import called
+from cli.commands import Call
 from llenergymeasure.workload.load_study import load_study
 
 OLD = """\
@@ -17,12 +16,9 @@ sweep: {transformers.engine_params.dtype: [float16, bfloat16]}
 """
 
 
-def test_what_is_printed_can_be_planned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_what_is_printed_can_be_planned(call: Call) -> None:
     Path("old.yaml").write_text(OLD)
-    said = called(monkeypatch, capsys, "convert", "old.yaml")
+    said = call("convert", "old.yaml")
     assert said.code == 0
     assert said.err.splitlines() == [
         "llem: study_execution.max_consecutive_failures has no counterpart here, and is left out",
@@ -30,28 +26,22 @@ def test_what_is_printed_can_be_planned(
     ]
     Path("new.yaml").write_text(said.out)
     assert len(load_study("new.yaml").experiments) == 2
-    refused = called(monkeypatch, capsys, "plan", "old.yaml")
+    refused = call("plan", "old.yaml")
     assert refused.code == 2
     assert "`llem convert old.yaml > new.yaml`" in refused.err
     assert refused.err.count("\n") == 1
 
 
-def test_a_setting_that_newer_engines_refuse_is_named_after_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_setting_that_newer_engines_refuse_is_named_after_the_file(call: Call) -> None:
     Path("old.yaml").write_text(OLD + "transformers: {engine_params: {num_beams: 0}}\n")
-    said = called(monkeypatch, capsys, "convert", "old.yaml")
+    said = call("convert", "old.yaml")
     assert said.code == 2
     assert "num_beams: 0" in said.out
     assert "num_beams: must be at least 1" in said.err
 
 
-def test_a_name_with_signs_that_show_nothing_stays_that_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_name_with_signs_that_show_nothing_stays_that_name(call: Call) -> None:
     name = "owner/a\ufe0fb\u200dü"
     Path("old.yaml").write_text(OLD.replace("gpt2", name), encoding="utf-8")
-    said = called(monkeypatch, capsys, "convert", "old.yaml")
+    said = call("convert", "old.yaml")
     assert yaml.safe_load(said.out)["model"] == name

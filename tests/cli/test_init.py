@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.commands import called
+from cli.commands import Call
 from llenergymeasure.cli.init import QUESTIONS, study_text
 from llenergymeasure.config.strict_yaml import parse
 from llenergymeasure.plan import make_plan
@@ -18,17 +18,14 @@ from support.studies import environment
 DEFAULTS = {each.key: each.default for each in QUESTIONS}
 
 
-def test_without_asking(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    said = called(monkeypatch, capsys, "init", "--defaults")
+def test_without_asking(tmp_path: Path, call: Call) -> None:
+    said = call("init", "--defaults")
     assert said.code == 0, said.err
     assert "2 experiments, 3 cycles" in said.out
     assert len(make_plan(load_study(tmp_path / "study.yaml")).runs) == 6
-    assert called(monkeypatch, capsys, "init", "--defaults").code == 2
-    assert called(monkeypatch, capsys, "init", "--defaults", "--force").code == 0
-    assert called(monkeypatch, capsys, "init", "1e3.yaml", "--defaults").code == 0
+    assert call("init", "--defaults").code == 2
+    assert call("init", "--defaults", "--force").code == 0
+    assert call("init", "1e3.yaml", "--defaults").code == 0
     assert load_study(tmp_path / "1e3.yaml").name == "1e3"
 
 

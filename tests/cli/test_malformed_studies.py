@@ -1,11 +1,10 @@
 """A study that cannot be used: one message, exit code 2 (bare Snakemake: 1), nothing written."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from llenergymeasure.cli import main
+from cli.commands import Call
 from support.malformed import CASES, Bad
 from support.studies import snakemake
 
@@ -20,18 +19,10 @@ def _write(bad: Bad, folder: Path) -> Path:
 @pytest.mark.parametrize("command", ["plan", "run"])
 @pytest.mark.parametrize("bad", CASES[::10], ids=lambda bad: bad.name)
 def test_llem_says_it_once_and_exits_with_2(
-    bad: Bad,
-    command: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    bad: Bad, command: str, tmp_path: Path, call: Call
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["llem", command, str(_write(bad, tmp_path).name)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    said = capsys.readouterr()
+    said = call(command, _write(bad, tmp_path).name)
+    assert said.code == 2
     assert said.out == ""
     assert said.err.count("llem: ") == 1
     for part in ("study.yaml", *bad.said):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.commands import called
+from cli.commands import Call
 from llenergymeasure.config.preferences import user_configuration
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
@@ -15,7 +15,6 @@ from support.studies import SMALL, write_study
 @pytest.fixture(autouse=True)
 def _own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
-    monkeypatch.chdir(tmp_path)
     for name in ("LLEM_OUTPUT_DIR", "LLEM_NOTIFY", "LLEM_RUNNER_PYTORCH"):
         monkeypatch.delenv(name, raising=False)
 
@@ -27,49 +26,47 @@ def own(text: str) -> Path:
     return path
 
 
-def _shown(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
-) -> dict[str, tuple[object, str]]:
-    said = called(monkeypatch, capsys, "prefs", "--json", *arguments)
+def _shown(call: Call, *arguments: str) -> dict[str, tuple[object, str]]:
+    said = call("prefs", "--json", *arguments)
     assert said.code == 0, said.err
     return {each["key"]: (each["value"], each["origin"]) for each in json.loads(said.out)}
 
 
 def test_environment_study_file_and_built_in_in_this_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     bare = write_study(tmp_path)
-    assert _shown(monkeypatch, capsys)["output_dir"] == ("results", "built in")
+    assert _shown(call)["output_dir"] == ("results", "built in")
     assert load_study(bare).results_root == Path("results")
 
     own("output_dir: ~/energy\n")
     origin = f"file: {user_configuration()}"
-    assert _shown(monkeypatch, capsys)["output_dir"] == ("~/energy", origin)
+    assert _shown(call)["output_dir"] == ("~/energy", origin)
     assert load_study(bare).results_root == Path.home() / "energy"
 
     full = write_study(tmp_path, output_dir="mine")
-    shown = _shown(monkeypatch, capsys, "--study", str(full))
+    shown = _shown(call, "--study", str(full))
     assert shown["output_dir"] == ("mine", f"study: {full}")
     assert load_study(full).results_root == Path("mine")
 
     monkeypatch.setenv("LLEM_OUTPUT_DIR", "/elsewhere")
-    shown = _shown(monkeypatch, capsys, "--study", str(full))
+    shown = _shown(call, "--study", str(full))
     assert shown["output_dir"] == ("/elsewhere", "environment: LLEM_OUTPUT_DIR")
     assert load_study(full).results_root == Path("/elsewhere")
 
 
-def test_whom_to_tell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_whom_to_tell(monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
     own("notify: {webhook_env: HOOK}\n")
     told = study_from_mapping(SMALL).notify
     assert told is not None
     assert told.webhook_env == "HOOK"
-    assert _shown(monkeypatch, capsys)["notify"][0] == "the webhook in HOOK"
+    assert _shown(call)["notify"][0] == "the webhook in HOOK"
     given = study_from_mapping({**SMALL, "notify": {"command": ["true"]}}).notify
     assert given is not None
     assert given.command == ["true"]
     monkeypatch.setenv("LLEM_NOTIFY", "none")
     assert study_from_mapping(SMALL).notify is None
-    assert _shown(monkeypatch, capsys)["notify"] == ("nobody", "environment: LLEM_NOTIFY")
+    assert _shown(call)["notify"] == ("nobody", "environment: LLEM_NOTIFY")
     monkeypatch.setenv("LLEM_NOTIFY", "{webhook: 'http://example.com/T0SECRET'}")
     with pytest.raises(ConfigurationError, match=r"LLEM_NOTIFY\.webhook") as error:
         study_from_mapping(SMALL)
@@ -80,12 +77,10 @@ def test_whom_to_tell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert "T0SECRET" not in str(error.value)
 
 
-def test_an_address_is_not_shown(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_address_is_not_shown(call: Call) -> None:
     address = "https://hooks.example.org/T0SECRET"
     own(f"notify: {{webhook: '{address}'}}\n")
-    said = called(monkeypatch, capsys, "prefs")
+    said = call("prefs")
     assert "a webhook" in said.out
     assert f"{user_configuration()} holds your own settings" in said.err
     assert "T0SECRET" not in said.out + said.err
@@ -101,22 +96,18 @@ def test_an_address_is_not_shown(
         ("a: [\n", "no valid YAML"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_named(
-    text: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_cannot_be_used_is_named(text: str, told: str, call: Call) -> None:
     path = own(text)
-    said = called(monkeypatch, capsys, "prefs")
+    said = call("prefs")
     assert said.code == 2
     assert told in said.err
     assert str(path) in said.err
     assert path.read_text() == text
 
 
-def test_what_stands_in_the_files_place_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_stands_in_the_files_place_is_named(call: Call) -> None:
     own("").unlink()
     user_configuration().mkdir()
-    said = called(monkeypatch, capsys, "prefs")
+    said = call("prefs")
     assert said.code == 2
     assert "is a folder" in said.err

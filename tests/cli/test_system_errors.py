@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import pytest
 
-from cli.commands import called
+from cli.commands import Call
 from llenergymeasure.files import locked
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
@@ -105,12 +105,10 @@ def test_a_cache_of_snakemake_s_that_cannot_be_written(tmp_path: Path) -> None:
     assert not list((tmp_path / "results").glob("*/runs/*"))
 
 
-def test_a_report_that_cannot_be_written_by_command(
-    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_report_that_cannot_be_written_by_command(study: Path, call: Call) -> None:
     (study / "figures").write_text("in the way")
     with not_drawn():
-        done = called(monkeypatch, capsys, "report", str(study))
+        done = call("report", str(study))
     assert done.code == 1
     assert done.err == f"llem: {study}/figures: Not a directory\n"
 
@@ -139,16 +137,13 @@ def test_a_study_in_use_is_left_as_it_is(study: Path, tmp_path: Path) -> None:
 
 
 def test_tables_that_were_not_made_yet_are_no_difference(
-    study: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    study: Path, tmp_path: Path, call: Call
 ) -> None:
     file = write_study(tmp_path, execution={"n_cycles": 2})
     StudyFolder(study).plan.write_bytes(make_plan(load_study(file)).to_json_bytes())
     for path in StudyFolder(study).path.glob("runs/*/1/*"):
         path.unlink()
-    done = called(monkeypatch, capsys, "verify", str(study), "--json")
+    done = call("verify", str(study), "--json")
     assert (done.code, json.loads(done.out)["differences"]) == (0, [])
     assert json.loads(done.out)["missing"] == 2
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cli.commands import called
+from cli.commands import Call
 from llenergymeasure import screen
 from llenergymeasure.analysis.pooling import study_runs, summarise_by
 from llenergymeasure.analysis.tables import write_tables
@@ -111,46 +111,33 @@ def test_a_name_is_not_broken_into_letters(wide: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wide", WIDTHS, indirect=True)
 @pytest.mark.parametrize("command", ["status", "results", "plan"])
-def test_every_line_fits(
-    command: str,
-    wide: int,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_every_line_fits(command: str, wide: int, tmp_path: Path, call: Call) -> None:
     sweep = {"precision": ["fp32", "bf16"], "pytorch.batch_size": [1, 8]}
     named = made(tmp_path / "results", "small", 1e9, sweep=sweep)
     path = write_study(tmp_path, sweep=sweep) if command == "plan" else named
-    said = called(monkeypatch, capsys, command, str(path))
+    said = call(command, str(path))
     assert said.code == 0, said.err
     assert max(map(len, said.out.splitlines())) <= wide
 
 
-def test_the_last_study_is_taken_and_the_others_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_last_study_is_taken_and_the_others_are_named(tmp_path: Path, call: Call) -> None:
     for place, name in enumerate(("old", "new", "middle")):
         made(tmp_path / "results", name, (1e9, 3e9, 2e9)[place])
     for command in ("status", "results"):
-        said = called(monkeypatch, capsys, command)
+        said = call(command)
         assert said.code == 0, said.err
         assert "1 run" in said.out
         assert "results/new, the last study that was run; others: results/middle, results/old" in (
             said.err
         )
-    said = called(monkeypatch, capsys, "status", "results")
+    said = call("status", "results")
     assert said.out.startswith("new: ")
-    said = called(monkeypatch, capsys, "status", "nope")
+    said = call("status", "nope")
     assert said.code == 2
     assert "nope: no such study file or results folder; others: results/new" in said.err
 
 
-def test_the_state_names_runs_by_their_settings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_state_names_runs_by_their_settings(call: Call) -> None:
     sizes = {"sweep": {"pytorch.batch_size": [1, 4, 8]}}
     folder = StudyFolder(made(Path("results"), "small", 1e9, **sizes))
     done, runs, failed = (folder.run(run.experiment, 1) for run in Plan.read(folder.plan).runs)
@@ -163,7 +150,7 @@ def test_the_state_names_runs_by_their_settings(
         run.result.unlink()
         run.outcome.write_text(json.dumps({"attempt": 1, **outcome}))
         run.log.touch()
-    said = called(monkeypatch, capsys, "status", "results/small")
+    said = call("status", "results/small")
     assert said.code == 0, said.err
     assert said.out.splitlines() == [
         "small: 3 runs: 1 completed, 1 failed, 1 running",
@@ -174,78 +161,68 @@ def test_the_state_names_runs_by_their_settings(
     assert done.result.is_file()
 
 
-def test_the_report_of_an_unfinished_study_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_report_of_an_unfinished_study_says_so(call: Call) -> None:
     folder = StudyFolder(made(Path("results"), "small", 1e9, sweep={"precision": ["fp32", "bf16"]}))
-    assert called(monkeypatch, capsys, "report", str(folder.path)).err == ""
+    assert call("report", str(folder.path)).err == ""
     first = Plan.read(folder.plan).runs[0]
     folder.run(first.experiment, 1).result.unlink()
-    said = called(monkeypatch, capsys, "report", str(folder.path))
+    said = call("report", str(folder.path))
     assert said.code == 0, said.err
     assert said.out == "results/small/report.html\n"
     assert said.err == "1 of 2 runs completed; the report names the others\n"
 
 
-def test_a_command_to_type_holds_for_a_name_with_a_space(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_command_to_type_holds_for_a_name_with_a_space(tmp_path: Path, call: Call) -> None:
     write_study(tmp_path).rename("my study.yaml")
-    said = called(monkeypatch, capsys, "status", "my study.yaml")
+    said = call("status", "my study.yaml")
     assert said.code == 2
     assert "`llem run 'my study.yaml'` makes them" in said.err
     Path("my old.yaml").write_text("task: {model: m}\nmeasurement: {}\n")
-    said = called(monkeypatch, capsys, "plan", "my old.yaml")
+    said = call("plan", "my old.yaml")
     assert "`llem convert 'my old.yaml' > new.yaml`" in said.err
-    said = called(monkeypatch, capsys, "init", "--defaults", "my own.yaml")
+    said = call("init", "--defaults", "my own.yaml")
     assert said.out.endswith("Next: llem plan 'my own.yaml', then llem run 'my own.yaml'\n")
     assert "`llem run 'my own.yaml'`" in Path("my own.yaml").read_text()
 
 
 def test_a_plain_word_finds_its_metric_and_merged_points_are_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, call: Call
 ) -> None:
     greedy = {"decoder": {"preset": "deterministic"}, "sweep": {"decoder.temperature": [0.5, 1.0]}}
     folder = made(tmp_path, "small", 1e9, **greedy)
-    said = called(monkeypatch, capsys, "results", str(folder), "--metric", "energy", "--json")
+    said = call("results", str(folder), "--metric", "energy", "--json")
     assert json.loads(said.out)["metric"] == "energy_per_output_token_j"
     two = made(tmp_path, "two", 1e9, sweep={"pytorch.batch_size": [1, 8]})
-    said = called(monkeypatch, capsys, "results", str(two), "--metric", "power")
+    said = call("results", str(two), "--metric", "power")
     head, *rows = said.out.splitlines()[2:]
     assert head.split()[:3] == ["experiment", "settings", "experiments"]
     assert {row.split()[1] for row in rows} == {"batch_size=1", "batch_size=8"}
-    said = called(monkeypatch, capsys, "results", str(folder))
+    said = call("results", str(folder))
     assert "Measured once with another: 1 point" in said.out
 
 
-def test_settings_from_the_command_line_win(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_settings_from_the_command_line_win(tmp_path: Path, call: Call) -> None:
     study = str(write_study(tmp_path, sweep={"pytorch": [{"batch_size": 1}, {"batch_size": 8}]}))
-    said = called(monkeypatch, capsys, "run", study, "--dry-run", "--set", "pytorch.batch_size=4")
+    said = call("run", study, "--dry-run", "--set", "pytorch.batch_size=4")
     assert said.code == 0, said.err
     assert "1 experiment x 1 cycle" in said.out
-    said = called(monkeypatch, capsys, "run", study, "--dry-run", "--set", "pytorch.batch_siz=4")
+    said = call("run", study, "--dry-run", "--set", "pytorch.batch_siz=4")
     assert said.code == 2
     assert "did you mean" in said.err
-    said = called(monkeypatch, capsys, "run", study, "--set", "n")
+    said = call("run", study, "--set", "n")
     assert "must be KEY=VALUE" in said.err
 
 
 def test_a_start_that_is_refused_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     study = str(write_study(tmp_path))
-    said = called(monkeypatch, capsys, "run", study, "--profile", "slrum", "--dry-run")
+    said = call("run", study, "--profile", "slrum", "--dry-run")
     assert said.code == 2
     assert said.err.count("\n") == 1
     assert "no such profile: there are default, generic, slurm" in said.err
     monkeypatch.setattr("llenergymeasure.cli.run.why_not_writable", lambda _: "Read-only")
-    said = called(monkeypatch, capsys, "run", study)
+    said = call("run", study)
     assert said.code == 2
     assert said.err.count("\n") == 1
     assert "Snakemake keeps its state" in said.err

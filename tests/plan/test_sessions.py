@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.plan import Plan, describe_plan, make_plan
+from llenergymeasure.plan import Plan, PlannedRun, describe_plan, make_plan
 from llenergymeasure.run.worker import followers, read_spec
 from llenergymeasure.workload.load_study import study_from_mapping
 
@@ -26,16 +26,16 @@ def plan(**settings: Any) -> Plan:
     return make_plan(study_from_mapping(study, origin=None))
 
 
-def sessions(made: Plan) -> list[tuple[int | None, int]]:
-    """The sessions in the order in which they are run, each with its number of runs."""
-    return [(number, len(list(runs))) for number, runs in groupby(made.runs, lambda r: r.session)]
+def sessions(made: Plan) -> list[list[PlannedRun]]:
+    """The runs of each session, in the order in which they are run."""
+    return [list(runs) for _, runs in groupby(made.runs, lambda run: run.session)]
 
 
 def test_each_cycle_of_the_rates_is_a_session_in_its_own_order() -> None:
     made = plan()
-    assert sessions(made) == [(1, 6), (2, 6), (3, 6)]
+    assert [(runs[0].session, len(runs)) for runs in sessions(made)] == [(1, 6), (2, 6), (3, 6)]
     assert "18 runs on 3 starts of a server" in describe_plan(made)
-    orders = [[run.experiment for run in made.runs if run.session == each] for each in (1, 2, 3)]
+    orders = [[run.experiment for run in runs] for runs in sessions(made)]
     assert len({tuple(order) for order in orders}) == 3
     assert all(sorted(order) == sorted(orders[0]) for order in orders)
 
@@ -45,15 +45,11 @@ def test_what_starts_another_server_is_another_session_and_sessions_are_shuffled
         sweep={"serving.rate_per_s": RATES, "precision": ["fp32", "bf16"]},
         execution={"n_cycles": 8, "share_server": True},
     )
-    assert [runs for _, runs in sessions(made)] == [6] * 16
-    firsts = [runs[0] for _, runs in _by_session(made)]
+    assert [len(runs) for runs in sessions(made)] == [6] * 16
+    firsts = [runs[0] for runs in sessions(made)]
     assert {run.config["precision"] for run in firsts[::2]} == {"fp32", "bf16"}
-    for _, runs in _by_session(made):
+    for runs in sessions(made):
         assert len({(run.cycle, run.config["precision"]) for run in runs}) == 1
-
-
-def _by_session(made: Plan) -> list[tuple[int | None, list[Any]]]:
-    return [(number, list(runs)) for number, runs in groupby(made.runs, lambda run: run.session)]
 
 
 def test_ids_and_plans_of_studies_that_share_nothing_are_as_they_were() -> None:

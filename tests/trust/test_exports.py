@@ -55,35 +55,12 @@ def test_a_markdown_caption_stays_text() -> None:
     assert markdown(told).endswith("!\\[x\\](http://y) &lt;script>: means.\n")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "<script>alert(1)</script>",
-        '<g onclick="alert(1)"/>',
-        '<a href="javascript:alert(1)"><text>x</text></a>',
-        "<foreignObject><p>x</p></foreignObject>",
-        '<rect style="background: url(http://elsewhere)"/>',
-        "<!-- --><animate/>",
-        '<rect fill="url(https://elsewhere)"/>',
-        "<text>",
-    ],
-)
-def test_a_drawing_with_other_parts_than_a_chart_is_an_image(tmp_path: Path, content: str) -> None:
+def test_a_drawing_in_a_notebook_is_an_image_in_which_nothing_runs(tmp_path: Path) -> None:
     drawing = tmp_path / "a.svg"
-    drawing.write_text(f'<svg xmlns="http://www.w3.org/2000/svg">{content}</svg>')
+    drawing.write_text('<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>')
     figure = SavedFigure(drawing)
     assert figure._repr_html_().startswith('<img alt="a" src="data:image/svg+xml;base64,')
     assert not hasattr(figure, "_repr_svg_")
-
-
-def test_a_charts_text_stays_text_in_a_notebook(tmp_path: Path) -> None:
-    drawing = tmp_path / "a.svg"
-    text = "<text><![CDATA[</text></svg><script>alert(1)</script>]]></text>"
-    drawing.write_text(f'<svg xmlns="http://www.w3.org/2000/svg"><!-- <b> -->{text}</svg>')
-    shown = SavedFigure(drawing)._repr_html_()
-    assert shown.endswith(
-        "<svg><text>&lt;/text&gt;&lt;/svg&gt;&lt;script&gt;alert(1)&lt;/script&gt;</text></svg></div>"
-    )
 
 
 def test_a_notebook_shows_text() -> None:

@@ -13,12 +13,8 @@ def benchmark_energy(metered: Metered, benchmark: Benchmark, *, server: bool) ->
     """Return what one benchmark took, for the document of ``llem meter``.
 
     Where the file leaves open when the work began, the intervals reach from the energy of the
-    middle window to that of every other that it may have been.
-
-    Args:
-        metered: the command.
-        benchmark: what its file says.
-        server: whether the server's processes are known, so that all others are strangers.
+    middle window to that of every other that it may have been. With ``server`` the server's
+    processes are known, so that all others are strangers.
     """
     own_server = benchmark.in_process or server
     made = metered.within(*benchmark.window, own_server=own_server)

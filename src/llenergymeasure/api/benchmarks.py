@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.units import NS_PER_S
@@ -100,7 +100,7 @@ class BenchmarkFile:
         """
         self._path = path
         if not path.parent.is_dir():
-            raise ConfigurationError(f"--result {path}: the folder {path.parent} is not there")
+            raise self._error(f"the folder {path.parent} is not there")
         self._before = self._bytes() if path.exists() else b""
         self._written_ns = path.stat().st_mtime_ns if path.exists() else None
 
@@ -115,19 +115,12 @@ class BenchmarkFile:
         Raises:
             ConfigurationError: there is nothing new, or it is not of a format that is known.
         """
-        if not self._path.exists():
-            raise self._error(
-                "the command did not write it; name the file that the benchmark writes"
-            )
-        written_ns = self._path.stat().st_mtime_ns
-        if written_ns == self._written_ns:
-            raise self._error("the command did not write it: it is of an earlier one")
-        moments = Moments(
-            started_ns, ended_ns, (min(ahead_ns), max(ahead_ns)), written_ns - min(ahead_ns)
-        )
-        whole = self._bytes()
-        appended = bool(self._before) and whole.startswith(self._before)
-        documents = list(_documents(whole[len(self._before) :] if appended else whole))
+        written_ns = self._path.stat().st_mtime_ns if self._path.exists() else None
+        if written_ns is None or written_ns == self._written_ns:
+            raise self._error("the command did not write it; name the file that it writes")
+        ahead = min(ahead_ns), max(ahead_ns)
+        moments = Moments(started_ns, ended_ns, ahead, written_ns - ahead[0])
+        documents = _documents(self._bytes().removeprefix(self._before))
         form = next((form for form in FORMATS if documents and form.writes(documents[0])), None)
         if form is None:
             names = ", ".join(form.tool for form in FORMATS)
@@ -165,8 +158,8 @@ class BenchmarkFile:
         return ConfigurationError(f"--result {self._path}: {message}")
 
 
-def _documents(content: bytes) -> Iterator[Document]:
-    """Yield what a file holds: one JSON value, a list of them, or one a line."""
+def _documents(content: bytes) -> list[Document]:
+    """Return what a file holds: one JSON value, a list of them, or one a line."""
     text = content.decode(errors="replace").strip()
     try:
         values = [json.loads(text)]
@@ -174,87 +167,79 @@ def _documents(content: bytes) -> Iterator[Document]:
         try:
             values = [json.loads(line) for line in text.splitlines() if line.strip()]
         except ValueError:
-            return
-    for value in values:
-        yield from (
-            each
-            for each in (value if isinstance(value, list) else [value])
-            if isinstance(each, dict)
-        )
+            return []
+    if len(values) == 1 and isinstance(values[0], list):
+        values = values[0]
+    return [each for each in values if isinstance(each, dict)]
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """What one tool writes.
 
     Attributes:
         tool: its name.
-        writes: whether a document is of it.
+        keys: what each of its documents holds.
         read: the benchmarks that documents report.
     """
 
     tool: str
-    writes: Callable[[Document], bool]
-    read: Callable[[Sequence[Document], Moments], list[Benchmark]]
+    keys: tuple[str, ...]
+    read: Callable[[Sequence[Document], Moments], Iterator[Benchmark]]
+
+    def writes(self, document: Document) -> bool:
+        """Return whether a document is of it."""
+        return all(key in document for key in self.keys)
 
 
-def _vllm(documents: Sequence[Document], moments: Moments) -> list[Benchmark]:
-    return [_vllm_one(document, moments) for document in documents]
+def _vllm(documents: Sequence[Document], moments: Moments) -> Iterator[Benchmark]:
+    for document in documents:
+        duration_ns = round(document["duration"] * NS_PER_S)
+        advice = None
+        if document.get("start_times") and document.get("latencies"):
+            # Python's perf_counter, which is CLOCK_MONOTONIC. A request that failed has no latency.
+            ends_s = map(sum, zip(document["start_times"], document["latencies"], strict=True))
+            earliest_ns = latest_ns = round(max(ends_s) * NS_PER_S) - duration_ns
+        else:
+            # The date is set some time after the last answer.
+            date = datetime.strptime(document["date"], "%Y%m%d-%H%M%S").astimezone()
+            earliest_ns = moments.started_ns
+            latest_ns = moments.of_wall(date.timestamp() + 1)[1] - duration_ns
+            advice = "vllm bench serve --save-detailed"
+        yield Benchmark(
+            "vllm bench serve",
+            _said(document, "model_id", "max_concurrency", "request_rate"),
+            (earliest_ns, latest_ns),
+            duration_ns,
+            document["completed"],
+            document.get("failed") or 0,
+            document["total_input_tokens"],
+            document["total_output_tokens"],
+            advice=advice,
+        )
 
 
-def _vllm_one(document: Document, moments: Moments) -> Benchmark:
-    duration_ns = round(document["duration"] * NS_PER_S)
-    advice = None
-    if document.get("start_times") and document.get("latencies"):
-        # Python's perf_counter, which is CLOCK_MONOTONIC. A request that failed has no latency.
-        ends_s = map(sum, zip(document["start_times"], document["latencies"], strict=True))
-        began_ns = round(max(ends_s) * NS_PER_S) - duration_ns
-        range_ns = (began_ns, began_ns)
-    else:
-        # The date is set some time after the last answer.
-        date = datetime.strptime(document["date"], "%Y%m%d-%H%M%S").astimezone()
-        _, latest_ns = moments.of_wall(date.timestamp() + 1)
-        range_ns = (moments.started_ns, latest_ns - duration_ns)
-        advice = "vllm bench serve --save-detailed"
-    return Benchmark(
-        "vllm bench serve",
-        _said(document, "model_id", "max_concurrency", "request_rate"),
-        range_ns,
-        duration_ns,
-        document["completed"],
-        document.get("failed") or 0,
-        document["total_input_tokens"],
-        document["total_output_tokens"],
-        advice=advice,
-    )
-
-
-def _sglang(documents: Sequence[Document], moments: Moments) -> list[Benchmark]:
-    found = []
+def _sglang(documents: Sequence[Document], moments: Moments) -> Iterator[Benchmark]:
     began_ns = moments.started_ns
     for document in documents:
         duration_ns = round(document["duration"] * NS_PER_S)
-        found.append(
-            Benchmark(
-                "sglang.bench_serving",
-                _said(document, "dataset_name", "max_concurrency", "request_rate"),
-                # A line is appended some time after the last answer: when is not in it.
-                (began_ns, moments.written_ns - duration_ns),
-                duration_ns,
-                document["completed"],
-                # Only --output-details lists what failed.
-                sum(bool(error) for error in document.get("errors") or ()),
-                document["total_input_tokens"],
-                document["total_output_tokens"],
-                advice="a benchmark much longer than the tool's own start: it does not write "
-                "when it began",
-            )
+        yield Benchmark(
+            "sglang.bench_serving",
+            _said(document, "dataset_name", "max_concurrency", "request_rate"),
+            # A line is appended some time after the last answer: when is not in it.
+            (began_ns, moments.written_ns - duration_ns),
+            duration_ns,
+            document["completed"],
+            # Only --output-details lists what failed.
+            sum(bool(error) for error in document.get("errors") or ()),
+            document["total_input_tokens"],
+            document["total_output_tokens"],
+            advice="a benchmark much longer than the tool's own start: it does not write when it "
+            "began",
         )
         began_ns += duration_ns
-    return found
 
 
-def _aiperf(documents: Sequence[Document], moments: Moments) -> list[Benchmark]:
+def _aiperf(documents: Sequence[Document], moments: Moments) -> Iterator[Benchmark]:
     (document,) = documents
     if document.get("was_cancelled") or document.get("is_complete") is False:
         raise ValueError(
@@ -266,79 +251,69 @@ def _aiperf(documents: Sequence[Document], moments: Moments) -> list[Benchmark]:
         datetime.fromisoformat(document[name]).timestamp() for name in ("start_time", "end_time")
     )
     earliest_ns, latest_ns = moments.of_wall(start_s, end_s)
-    return [
-        Benchmark(
-            "aiperf profile",
-            _said(document, "benchmark_id"),
-            (earliest_ns, latest_ns - duration_ns),
-            duration_ns,
-            round(document["request_count"]["avg"]),
-            round((document.get("error_request_count") or {"avg": 0})["avg"]),
-            round(document["total_isl"]["avg"]),
-            round(document["total_osl"]["avg"]),
-        )
-    ]
-
-
-def _guidellm(documents: Sequence[Document], moments: Moments) -> list[Benchmark]:
-    (document,) = documents
-    return [_guidellm_one(each, moments) for each in document["benchmarks"]]
-
-
-def _guidellm_one(benchmark: Document, moments: Moments) -> Benchmark:
-    metrics = benchmark["metrics"]
-    totals = metrics["request_totals"]
-    # A request cut off where the time was up did part of its work within the window.
-    kinds = ("successful", "incomplete")
-    tokens = [
-        round(sum(metrics[name][kind]["total_sum"] for kind in kinds if metrics[name][kind]))
-        for name in ("prompt_token_count", "output_token_count")
-    ]
-    strategy = benchmark.get("config", {}).get("strategy") or {}
-    return Benchmark(
-        "guidellm benchmark",
-        _said(strategy, "type_", "streams", "rate"),
-        moments.of_wall(benchmark["start_time"]),
-        round((benchmark["end_time"] - benchmark["start_time"]) * NS_PER_S),
-        totals["successful"],
-        totals["errored"],
-        *tokens,
+    yield Benchmark(
+        "aiperf profile",
+        _said(document, "benchmark_id"),
+        (earliest_ns, latest_ns - duration_ns),
+        duration_ns,
+        round(document["request_count"]["avg"]),
+        round((document.get("error_request_count") or {"avg": 0})["avg"]),
+        round(document["total_isl"]["avg"]),
+        round(document["total_osl"]["avg"]),
     )
 
 
-def _llama_bench(documents: Sequence[Document], moments: Moments) -> list[Benchmark]:
-    found = []
-    starts = [
+def _guidellm(documents: Sequence[Document], moments: Moments) -> Iterator[Benchmark]:
+    (document,) = documents
+    # A request cut off where the time was up did part of its work within the window.
+    kinds = ("successful", "incomplete")
+    for benchmark in document["benchmarks"]:
+        metrics = benchmark["metrics"]
+        totals = metrics["request_totals"]
+        tokens = [
+            round(sum(metrics[name][kind]["total_sum"] for kind in kinds if metrics[name][kind]))
+            for name in ("prompt_token_count", "output_token_count")
+        ]
+        strategy = benchmark.get("config", {}).get("strategy") or {}
+        yield Benchmark(
+            "guidellm benchmark",
+            _said(strategy, "type_", "streams", "rate"),
+            moments.of_wall(benchmark["start_time"]),
+            round((benchmark["end_time"] - benchmark["start_time"]) * NS_PER_S),
+            totals["successful"],
+            totals["errored"],
+            *tokens,
+        )
+
+
+def _llama_bench(documents: Sequence[Document], moments: Moments) -> Iterator[Benchmark]:
+    starts_s = [
         datetime.strptime(each["test_time"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
         for each in documents
     ]
-    for number, document in enumerate(documents):
+    # A test's time is cut to the second and from before its warm-up; the next one's is after.
+    ends_ns = [moments.of_wall(start_s + 1)[1] for start_s in starts_s[1:]]
+    for document, start_s, end_ns in zip(
+        documents, starts_s, [*ends_ns, moments.written_ns], strict=True
+    ):
         if document.get("n_depth"):
             raise ValueError(
                 "with --n-depth it works between its repetitions too, and does not say when"
             )
         repetitions, duration_ns = len(document["samples_ns"]), sum(document["samples_ns"])
-        # A test's time is cut to the second and from before its warm-up; the next one's is after.
-        earliest_ns, _ = moments.of_wall(starts[number])
-        latest_ns = moments.written_ns
-        if number + 1 < len(starts):
-            latest_ns = moments.of_wall(starts[number + 1] + 1)[1]
-        found.append(
-            Benchmark(
-                "llama-bench",
-                _said(document, "model_type", "n_prompt", "n_gen", "n_threads"),
-                (earliest_ns, latest_ns - duration_ns),
-                duration_ns,
-                repetitions,
-                0,
-                repetitions * document["n_prompt"],
-                repetitions * document["n_gen"],
-                in_process=True,
-                advice="llama-bench --no-warmup and more repetitions (-r): it writes when a test "
-                "began to the second, and from before its warm-up",
-            )
+        yield Benchmark(
+            "llama-bench",
+            _said(document, "model_type", "n_prompt", "n_gen", "n_threads"),
+            (moments.of_wall(start_s)[0], end_ns - duration_ns),
+            duration_ns,
+            repetitions,
+            0,
+            repetitions * document["n_prompt"],
+            repetitions * document["n_gen"],
+            in_process=True,
+            advice="llama-bench --no-warmup and more repetitions (-r): it writes when a test "
+            "began to the second, and from before its warm-up",
         )
-    return found
 
 
 def _said(document: Document, first: str, *others: str) -> str:
@@ -347,22 +322,18 @@ def _said(document: Document, first: str, *others: str) -> str:
     return ", ".join([str(document.get(first)), *named])
 
 
-def _has(*names: str) -> Callable[[Document], bool]:
-    return lambda document: all(name in document for name in names)
-
-
 FORMATS = (
-    Format("llama-bench -o json or jsonl", _has("samples_ns", "test_time", "n_gen"), _llama_bench),
+    Format("llama-bench -o json or jsonl", ("samples_ns", "test_time", "n_gen"), _llama_bench),
     Format(
         "sglang.bench_serving --output-file",
-        _has("total_output_tokens_retokenized", "duration", "completed"),
+        ("total_output_tokens_retokenized", "duration", "completed"),
         _sglang,
     ),
     Format(
         "vllm bench serve --save-result",
-        _has("total_output_tokens", "duration", "completed", "date"),
+        ("total_output_tokens", "duration", "completed", "date"),
         _vllm,
     ),
-    Format("aiperf profile (profile_export_aiperf.json)", _has("aiperf_version"), _aiperf),
-    Format("guidellm benchmark (benchmarks.json)", _has("benchmarks", "metadata"), _guidellm),
+    Format("aiperf profile (profile_export_aiperf.json)", ("aiperf_version",), _aiperf),
+    Format("guidellm benchmark (benchmarks.json)", ("benchmarks", "metadata"), _guidellm),
 )

@@ -95,19 +95,15 @@ def _readings(lines: Sequence[Logged], header: Header) -> Readings:
 
 
 def _file(info: SensorInfo, held: Held, log: Path, samples: Samples) -> str:
-    span_s = (
-        int(samples.table["t_ns"][-1].as_py()) - samples.header.started_monotonic_ns
-    ) / NS_PER_S
-    source = (
-        f"{log.name} (sha256 {sha256(log)[:12]}), {span_s:.0f} s from {samples.header.started_at}, "
-        f"{held.levels} levels"
-    )
+    header = samples.header
+    span_s = (int(samples.table["t_ns"][-1].as_py()) - header.started_monotonic_ns) / NS_PER_S
     entry = {
         "gain": round(held.gain, 5),
         "u_gain_rel": round(held.u_gain_rel, 5),
         "offset_w": round(held.offset_w, 3),
         "u_offset_w": round(held.u_offset_w, 3),
-        "source": source,
+        "source": f"{log.name} (sha256 {sha256(log)[:12]}), {span_s:.0f} s from "
+        f"{header.started_at}, {held.levels} levels",
     }
     return yaml.safe_dump({"gpus": {info.device: entry}}, sort_keys=False, width=1000)
 

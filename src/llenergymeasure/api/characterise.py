@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from llenergymeasure.energy.characterise import characterise
 from llenergymeasure.energy.validity import surroundings
@@ -40,14 +39,17 @@ class Probed:
     Attributes:
         info: the card.
         found: how its channels behave.
-        kept: whether it is kept for later recordings.
-        reason: why it is not; None if it is.
+        reason: why that is not kept for later recordings; None if it is.
     """
 
     info: SensorInfo
     found: Characterised
-    kept: bool
-    reason: str | None = None
+    reason: str | None
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is kept for later recordings."""
+        return self.reason is None
 
 
 def probe(
@@ -91,7 +93,11 @@ def record_load(
         recorder = RecorderProcess.start(stream, devices=devices, sensors="nvml")
         try:
             ready = recorder.wait_ready(READY_S)
-            _need_cards(ready)
+            reasons = [each["unavailable"] for each in ready["sensors"]]
+            if None not in reasons:
+                raise MeterError(
+                    f"there is no card whose sensor could be characterised: {'; '.join(reasons)}"
+                )
             time.sleep(REST_S)
             began_ns = time.monotonic_ns()
             edges_ns = _work(command, Path(name) / "steps")
@@ -104,16 +110,11 @@ def record_load(
         samples = read_samples(stream)
         if samples_path is not None:
             write_samples(samples, samples_path)
-    _need_solitude(samples, (began_ns, ended_ns))
+    cards = {info.device.removeprefix("module:") for info in samples.header.sensors}
+    for code, reason in surroundings(samples, "nvml", cards, (began_ns, ended_ns)):
+        if code == "other_process":
+            raise MeterError(f"not characterised: {reason}; wait until they have ended")
     return samples, edges_ns
-
-
-def _need_cards(ready: dict[str, Any]) -> None:
-    cards = [sensor for sensor in ready["sensors"] if sensor["unavailable"] is None]
-    if cards:
-        return
-    reasons = "; ".join(str(sensor["unavailable"]) for sensor in ready["sensors"])
-    raise MeterError(f"there is no card whose sensor could be characterised: {reasons}")
 
 
 def _work(command: Sequence[str], steps: Path) -> list[int]:
@@ -141,16 +142,11 @@ def _work(command: Sequence[str], steps: Path) -> list[int]:
         raise MeterError(f"the load wrote no moments to {STEPS_FILE}: {error}") from error
 
 
-def _need_solitude(samples: Samples, span: tuple[int, int]) -> None:
-    cards = {info.device.removeprefix("module:") for info in samples.header.sensors}
-    for code, reason in surroundings(samples, "nvml", cards, span):
-        if code == "other_process":
-            raise MeterError(f"not characterised: {reason}; wait until they have ended")
-
-
 def _judged(samples: Samples, info: SensorInfo, edges_ns: Sequence[int]) -> Probed:
     found = Characterised.now(info, characterise(samples, info.device, edges_ns, info.sensor))
+    reason = None
     if not found.behaviour.says_something:
-        return Probed(info, found, False, "power changed too little, too seldom or too evenly")
-    kept = keep(found)
-    return Probed(info, found, kept, None if kept else "the place for it cannot be written to")
+        reason = "power changed too little, too seldom or too evenly"
+    elif not keep(found):
+        reason = "the place for it cannot be written to"
+    return Probed(info, found, reason)

@@ -4,11 +4,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from llenergymeasure.api.notebook import html_table
+from llenergymeasure.api.sensors import measures
 from llenergymeasure.config.calibration import NO_CALIBRATION, Calibration
 from llenergymeasure.energy.account import Account, account
 from llenergymeasure.energy.margins import MARGIN_S, MARGINS
@@ -27,6 +28,7 @@ _KEPT_AS = (".parquet", ".arrows")
 NODE_S = 8.0
 """How long it rests before and after where the whole machine is metered: its meter is late."""
 
+_MEANS = frozenset({"power_average_w", "power_usage_w"})
 AVERAGED_S = 1.2
 """How long the recording goes on where readings are means over a second, so that they cover the
 window's end."""
@@ -42,10 +44,7 @@ class Metered:
         """Made by :func:`meter`."""
         self.ready = ready
         self._marks: list[tuple[str, int, int]] = []
-        self._accounts: partial[Account] | None = None
-        self._account: Account | None = None
-        self._energy: Energy | None = None
-        self._samples: Samples | None = None
+        self._recorded: partial[Account] | None = None
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -113,15 +112,14 @@ class Metered:
         return self._ended.unavailable
 
     @property
-    def account(self) -> Account:
-        """All that was computed.
+    def measures(self) -> bool:
+        """Whether a sensor measures, the machine's own at its plug left aside."""
+        return measures(self.ready["sensors"])
 
-        Raises:
-            MeterError: the block has not ended.
-        """
-        if self._account is None:
-            raise MeterError("the energy is known once the block has ended")
-        return self._account
+    @cached_property
+    def account(self) -> Account:
+        """All that was computed; a MeterError before the block has ended."""
+        return self._recording()
 
     def within(self, start_ns: int, end_ns: int, *, own_server: bool = True) -> Account:
         """Compute the same of a stretch inside the recording, as if it had been the block.
@@ -131,24 +129,14 @@ class Metered:
             end_ns: its end.
             own_server: whether all that worked in it is the block's own: else nobody is taken for
                 a stranger on the CPUs.
-
-        Raises:
-            MeterError: the block has not ended.
         """
-        if self._accounts is None:
-            raise MeterError("the energy is known once the block has ended")
-        return self._accounts(window=(start_ns, end_ns), own_server=own_server)
+        return self._recording(window=(start_ns, end_ns), own_server=own_server)
 
     @property
     def samples(self) -> Samples:
-        """The recording.
-
-        Raises:
-            MeterError: the block has not ended.
-        """
-        if self._samples is None:
-            raise MeterError("the recording can be read once the block has ended")
-        return self._samples
+        """The recording."""
+        samples: Samples = self._recording.args[0]
+        return samples
 
     def __str__(self) -> str:
         """Return the headline in one line."""
@@ -162,10 +150,10 @@ class Metered:
 
     def __repr__(self) -> str:
         """Return the headline between angle brackets, or that it is not known yet."""
-        return f"<Metered {self if self._account is not None else 'until the block has ended'}>"
+        return f"<Metered {self if self._recorded else 'until the block has ended'}>"
 
     def _repr_html_(self) -> str:
-        if self._account is None:
+        if self._recorded is None:
             return html_table(repr(self))
         names = ["device", "sensor", "kind", "scope", "channel", "gross_j", "gross_u95_j"]
         if any(each.unavailable for each in self.readings):
@@ -175,25 +163,29 @@ class Metered:
         return html_table(str(self), [names, *cells], "\n".join(doubts))
 
     @property
+    def _recording(self) -> "partial[Account]":
+        if self._recorded is None:
+            raise MeterError("the energy is known once the block has ended")
+        return self._recorded
+
+    @cached_property
     def _ended(self) -> Energy:
-        if self._energy is None:
-            self._energy = self.account.energy()
-        return self._energy
+        return self.account.energy()
 
     def _end(
         self, stream: Path, window: tuple[int, int], calibration: Calibration, *, lost: bool
     ) -> None:
-        self._samples = read_samples(stream)
-        known = load_characterised(self._samples.header.sensors)
-        self._accounts = partial(
+        samples = read_samples(stream)
+        known = load_characterised(samples.header.sensors)
+        self._recorded = partial(
             account,
-            self._samples,
+            samples,
+            window=window,
             phases=self._marks,
             calibration=calibration,
             known={key: each.behaviour for key, each in known.items()},
             recorder_lost=lost,
         )
-        self._account = self.within(*window)
 
 
 @contextmanager
@@ -245,17 +237,21 @@ def meter(
         recorder = RecorderProcess.start(stream, devices=devices, engine_pid=engine)
         try:
             metered = Metered(recorder.wait_ready(READY_S))
-            rests = align and _has_steps(metered.ready)
-            _rest(NODE_S if _has_node(metered.ready) else 0.0)
-            before = _rest(max(rest_s, MARGIN_S if rests else 0.0))
+            rests = align and metered.measures
+            rest_each_s = max(rest_s, MARGIN_S if rests else 0.0)
+            read = metered.ready["sensors"]
+            has_node = any(each["scope"] == "node" and each["quantities"] for each in read)
+            node_s = NODE_S if has_node else 0.0
+            averages = any(_MEANS.intersection(each["quantities"]) for each in read)
+            _rest(node_s)
+            before = _rest(rest_each_s)
             start_ns = time.monotonic_ns()
             try:
                 yield metered
             finally:
                 window = (start_ns, time.monotonic_ns())
-                after = _rest(max(rest_s, MARGIN_S if rests else 0.0))
-                _rest(AVERAGED_S - MARGIN_S if _averages(metered.ready) else 0.0)
-                _rest(NODE_S if _has_node(metered.ready) else 0.0)
+                after = _rest(rest_each_s)
+                _rest(node_s + (AVERAGED_S - MARGIN_S if averages else 0.0))
                 lost = recorder.stop(STOP_S) != 0
                 if rests:
                     margin_ns = round(MARGIN_S * NS_PER_S)
@@ -290,22 +286,3 @@ def _write_root(server: str, path: Path) -> Path:
         )
     write_text(path, str(root))
     return path
-
-
-def _has_steps(ready: Mapping[str, Any]) -> bool:
-    """Return whether a sensor has values that come in steps."""
-    return any(
-        each["kind"] == "measured" and each["scope"] != "node" and each["quantities"]
-        for each in ready["sensors"]
-    )
-
-
-def _has_node(ready: Mapping[str, Any]) -> bool:
-    """Return whether the whole machine is metered too."""
-    return any(each["scope"] == "node" and each["quantities"] for each in ready["sensors"])
-
-
-def _averages(ready: Mapping[str, Any]) -> bool:
-    """Return whether a sensor has readings that are means over up to a second."""
-    names = {"power_average_w", "power_usage_w"}
-    return any(names.intersection(each["quantities"]) for each in ready["sensors"])

@@ -1,7 +1,7 @@
 """What the Python interface gives back: one run, or a study, with its tables."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,11 +134,7 @@ class ExperimentResult:
         return self._table("samples.parquet").to_pandas()
 
     def requests(self) -> "pd.DataFrame":
-        """Return one row for each request inside the window.
-
-        Raises:
-            ResultsError: the file is gone.
-        """
+        """Return one row for each request inside the window; raise as ``samples`` does."""
         return self._table("requests.parquet").to_pandas()
 
     def to_dict(self) -> dict[str, Any]:
@@ -226,9 +222,8 @@ class StudyResult:
     @cached_property
     def completed(self) -> tuple[ExperimentResult, ...]:
         """The finished runs, in the planned order."""
-        folder = StudyFolder(self.paths.folder)
         return tuple(
-            load_result(folder.run(run["experiment"], run["cycle"]).path)
+            load_result(self._folder.run(run["experiment"], run["cycle"]).path)
             for run in self._states
             if run["status"] == "completed"
         )
@@ -236,19 +231,15 @@ class StudyResult:
     @property
     def failed(self) -> tuple[FailedRun, ...]:
         """The runs without a result, in the planned order."""
-        folder = StudyFolder(self.paths.folder)
-        return tuple(
-            FailedRun(
-                run["experiment"],
-                run["cycle"],
-                run["status"],
-                run.get("phase"),
-                run.get("error_class"),
-                run.get("error_message"),
-                folder.run(run["experiment"], run["cycle"]).log,
-            )
+        names = [each.name for each in fields(FailedRun) if each.name != "log"]
+        open_runs: list[dict[str, Any]] = [
+            {name: run.get(name) for name in names}
             for run in self._states
             if run["status"] != "completed"
+        ]
+        return tuple(
+            FailedRun(**run, log=self._folder.run(run["experiment"], run["cycle"]).log)
+            for run in open_runs
         )
 
     @property
@@ -256,27 +247,20 @@ class StudyResult:
         """One row a run, failed ones included.
 
         Raises:
-            ResultsError: the table was not written yet.
+            ResultsError: the table was not written yet; so do the other tables.
         """
-        return _read_table(self.paths.runs).to_pandas()
+        return self._merged("runs")
 
     @property
     def summary(self) -> "pd.DataFrame":
-        """One row an experiment: means, deviations and 95 % intervals over its cycles.
-
-        Raises:
-            ResultsError: the table was not written yet.
-        """
-        return _read_table(self.paths.summary).to_pandas()
+        """One row an experiment: means, deviations and 95 % intervals over its cycles."""
+        return self._merged("summary")
 
     def table(self) -> "pd.DataFrame":
         """Return the settings of each experiment with its energy, interval and throughput.
 
         The rows are in the report's order. The interval is that of the mean over the cycles,
         without the sensor's gain; None where one cycle alone counts.
-
-        Raises:
-            ResultsError: the table was not written yet.
         """
         energy = "energy_per_output_token_j"
         names = {
@@ -342,16 +326,17 @@ class StudyResult:
         done = sum(run["status"] == "completed" for run in self._states)
         return f"{self.name}: {done} of {len(self._states)} runs completed"
 
+    @property
+    def _folder(self) -> StudyFolder:
+        return StudyFolder(self.paths.folder)
+
     @cached_property
     def _states(self) -> list[dict[str, Any]]:
-        return states(Plan.read(self.paths.plan), StudyFolder(self.paths.folder))
+        return states(Plan.read(self.paths.plan), self._folder)
 
 
 def load_results(path: Path | str) -> StudyResult:
-    """Return the results in a study's folder, of this version's form or an earlier one.
-
-    Args:
-        path: ``results/<study>``.
+    """Return the results in ``results/<study>``, of this version's form or an earlier one.
 
     Raises:
         ResultsError: there are none.
@@ -361,24 +346,13 @@ def load_results(path: Path | str) -> StudyResult:
         inside = ", ".join(str(plan.parent) for plan in sorted(folder.path.glob("*/plan.json")))
         hint = f"; its folders hold {inside}" if inside else f": there is no {folder.plan.name}"
         raise ResultsError(f"{path}: holds no study{hint}")
-    at = folder.path
-    paths = StudyPaths(
-        folder=at,
-        plan=folder.plan,
-        runs=at / "runs.parquet",
-        summary=at / "summary.parquet",
-        summary_csv=at / "summary.csv",
-        report=at / "report.html",
-    )
+    names = ("runs.parquet", "summary.parquet", "summary.csv", "report.html")
+    paths = StudyPaths(folder.path, folder.plan, *(folder.path / name for name in names))
     return StudyResult(Plan.read(folder.plan).study, paths)
 
 
 def load_result(path: Path | str) -> ExperimentResult:
-    """Return one finished run, of this version's form or an earlier one.
-
-    Args:
-        path: the run's folder, ``results/<study>/runs/<experiment>/<cycle>``, or its
-            ``result.json``.
+    """Return one finished run by its folder or ``result.json``, of this form or an earlier one.
 
     Raises:
         ResultsError: there is no record, or it cannot be read.

@@ -16,7 +16,6 @@ from llenergymeasure.api.results import (
     load_results,
 )
 from llenergymeasure.api.settings import Settings
-from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.identity import with_absolute_paths
 from llenergymeasure.config.preferences import FOLDER_VARIABLE
 from llenergymeasure.config.study import Study
@@ -120,8 +119,8 @@ def run_study(
     environment = {} if directory is None else {FOLDER_VARIABLE: str(root)}
     call = Call(_plain(settings), profile, environment=environment)
     with locked(folder.lock, OWNER) as lock:
+        study_file = folder.path / "study.yaml" if isinstance(config, Mapping) else Path(config)
         if isinstance(config, Mapping):
-            study_file = folder.path / "study.yaml"
             # Whom to notify is for this call alone: results are shared.
             kept = {key: each for key, each in config.items() if key != "notify"}
             mapping = {"name": study.name, **kept}
@@ -129,8 +128,6 @@ def run_study(
                 # Read from here, it would be looked for next to the file that is written there.
                 mapping["base"] = str(Path(mapping["base"]).absolute())
             _write_study(study_file, mapping)
-        else:
-            study_file = Path(config)
         for line in remember(folder, StudyCall(study_file, call.overrides, profile)):
             if progress is not None:
                 progress(line)
@@ -150,12 +147,6 @@ def _load(config: Config | None, settings: Mapping[str, Any]) -> Study:
     return study
 
 
-def _once(execution: ExecutionConfig) -> dict[str, Any]:
-    """Return how a study is carried out whose experiment is run a single time."""
-    given = execution.model_dump(exclude_none=True, exclude={"precision_target", "max_cycles"})
-    return {**given, "n_cycles": 1}
-
-
 def _measure_once(
     study: Study,
     folder: Path,
@@ -167,10 +158,15 @@ def _measure_once(
     mapping = {
         **with_absolute_paths(experiment.config),
         "name": study.name,
-        "execution": _once(study.execution),
+        "execution": {
+            **study.execution.model_dump(
+                exclude_none=True, exclude={"precision_target", "max_cycles"}
+            ),
+            "n_cycles": 1,
+        },
         "runners": {name: str(choice) for name, choice in study.runners.items()},
+        **study.sections,
     }
-    mapping |= study.sections
     mapping = {key: value for key, value in mapping.items() if value not in (None, {})}
     study_file = folder / f"{study.name}.yaml"
     _write_study(study_file, mapping)
@@ -201,17 +197,12 @@ def _check_run(code: int, drive: Drive, run: RunFolder, plan: Plan) -> None:
         f"{plan.runs[0].experiment}: {outcome.status}{where}: {reason}",
         status=outcome.status,
         phase=outcome.phase,
-        log=_text_of(run.log),
+        log=run.log.read_text(errors="replace") if run.log.is_file() else "",
     )
 
 
 def _check(code: int, complaint: str) -> None:
-    """Raise what ended the workflow, where no run did.
-
-    Raises:
-        KeyboardInterrupt: it was interrupted.
-        LlemError: it did not start, or was ended.
-    """
+    """Raise what ended the workflow, where no run did."""
     if code == EXIT_SIGINT:
         raise KeyboardInterrupt
     if complaint:
@@ -230,10 +221,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

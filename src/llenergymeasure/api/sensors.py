@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,24 +51,26 @@ def sensors_report(devices: str | None = None) -> dict[str, Any]:
             recorder.stop(_STOP_S)
         samples = read_samples(stream)
     known = load_characterised(samples.header.sensors)
-    sensors = [
-        {**asdict(info), "observed": _observed(samples, info), "known": _known(info, known)}
-        for info in samples.header.sensors
-    ]
-    return {
-        "sensors": sensors,
-        "selected_by": ready["selected_by"],
-        "warnings": ready["warnings"],
-    }
+    sensors = []
+    for info in samples.header.sensors:
+        mine = known.get((info.sensor, info.device))
+        what = None if mine is None else known_report(info, mine)
+        sensors.append({**asdict(info), "observed": _observed(samples, info), "known": what})
+    return {"sensors": sensors, **{name: ready[name] for name in ("selected_by", "warnings")}}
+
+
+def measures(sensors: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether one of them measures; the machine's own meter at its plug does not count."""
+    return any(
+        each["kind"] == "measured" and each["scope"] != "node" and each["unavailable"] is None
+        for each in sensors
+    )
 
 
 def sensors_text(report: dict[str, Any]) -> str:
     """Return the report for a person."""
-    lines = []
-    for sensor in report["sensors"]:
-        lines += _lines(sensor)
-    lines += [f"note: {warning}" for warning in report["warnings"]]
-    return "\n".join(lines)
+    lines = [line for sensor in report["sensors"] for line in _lines(sensor)]
+    return "\n".join([*lines, *(f"note: {warning}" for warning in report["warnings"])])
 
 
 def _observed(samples: Samples, info: SensorInfo) -> dict[str, float | None]:
@@ -84,16 +86,8 @@ def _observed(samples: Samples, info: SensorInfo) -> dict[str, float | None]:
     return seen
 
 
-def _known(
-    info: SensorInfo, known: Mapping[tuple[str, str], Characterised]
-) -> dict[str, Any] | None:
-    """Return what a probe has found of a card, and the shortest window that follows from it."""
-    mine = known.get((info.sensor, info.device))
-    return None if mine is None else known_report(info, mine)
-
-
 def known_report(info: SensorInfo, found: Characterised) -> dict[str, Any]:
-    """Return what a probe has found of a card's channels, as plain values."""
+    """Return what a probe found of a card's channels, and the shortest window that follows."""
     resolved = resolution(info, found.behaviour)
     window_s = None if resolved is None else resolved.window_s(PRECISION)
     return {**asdict(found), "shortest_window_s": window_s, "precision": PRECISION}
@@ -110,13 +104,9 @@ def _lines(sensor: dict[str, Any]) -> list[str]:
         lines.append(f"    {sensor['note']}")
     if sensor["known"] is not None:
         lines += known_lines(sensor["known"])
-    elif _can_be_probed(sensor):
+    elif sensor["sensor"] == "nvml" and any("power" in name for name in sensor["quantities"]):
         lines.append("    not characterised under this driver yet: llem sensors --characterise")
     return lines
-
-
-def _can_be_probed(sensor: dict[str, Any]) -> bool:
-    return sensor["sensor"] == "nvml" and any("power" in name for name in sensor["quantities"])
 
 
 def known_lines(known: dict[str, Any]) -> list[str]:
@@ -163,9 +153,7 @@ def _ms(period_s: float | None) -> str:
 
 def _pace(sensor: dict[str, Any], quantity: str) -> str:
     period_s = sensor["update_period_s"] or sensor["observed"].get(f"{quantity}_period_s")
-    parts = []
-    if period_s is not None:
-        parts.append(f"updated every {period_s * 1000:.3g} ms")
+    parts = [] if period_s is None else [f"updated every {_ms(period_s)}"]
     if quantity == "energy_counter_j" and sensor["counter_resolution_j"]:
         parts.append(f"in steps of {sensor['counter_resolution_j']:g} J")
     return f" ({', '.join(parts)})" if parts else ""

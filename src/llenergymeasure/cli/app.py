@@ -21,8 +21,8 @@ MODULES = {
     "compare": "compare",
     "report": "report",
     "export": "export",
-    "verify": "verify",
-    "skip": "skip",
+    "verify": "report",
+    "skip": "run",
     "clean": "clean",
     "meter": "meter",
     "sensors": "sensors",
@@ -30,7 +30,7 @@ MODULES = {
     "init": "init",
     "convert": "convert",
     "config": "config",
-    "prefs": "prefs",
+    "prefs": "config",
 }
 """The module that holds each command's function, which has the command's name.
 

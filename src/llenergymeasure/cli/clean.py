@@ -53,9 +53,13 @@ def clean(
             print_json([each.as_dict() for each in found])
         else:
             _show(found)
-        if not found or not (yes or (not as_json and _agreed())):
+        if not found or (as_json and not yes):
             return EXIT_OK
-        return _remove(found)
+        if not yes and not sys.stdin.isatty():
+            print("Nothing is removed: --yes removes it.")
+        elif yes or input("Remove? [y/N] ").strip().lower() in {"y", "yes"}:
+            return _remove(found)
+        return EXIT_OK
 
 
 def _folders(path: Path | None) -> list[StudyFolder]:
@@ -80,13 +84,6 @@ def _show(found: list[Leftover]) -> None:
     if len(found) > _SHOWN:
         print(f"… and {len(found) - _SHOWN} more")
     print(f"{len(found)} to remove, {sum(each.size_bytes for each in found) / 1e6:.1f} MB")
-
-
-def _agreed() -> bool:
-    if not sys.stdin.isatty():
-        print("Nothing is removed: --yes removes it.")
-        return False
-    return input("Remove? [y/N] ").strip().lower() in {"y", "yes"}
 
 
 def _remove(found: Iterable[Leftover]) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
+import pyarrow as pa
 import typer
 
 from llenergymeasure.analysis.relations import COMPARED, labels_of
@@ -35,9 +36,12 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
 class Condition(NamedTuple):
     """What must not hold: a quantity's ratio, B over A, above or below a limit."""
 
-    text: str
     metric: str
-    holds: Callable[[float], bool]
+    sign: str
+    limit: float
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.sign} {self.limit:g}"
 
 
 def compare(
@@ -81,13 +85,12 @@ def condition(text: str) -> Condition:
         raise ConfigurationError(
             Problem("is not QUANTITY > NUMBER (or >=, <, <=)", key="--fail-if", found=text)
         )
-    metric, sign, number = found.groups()
+    metric, sign, limit = found.groups()
     if metric not in COMPARED:
         raise ConfigurationError(
             Problem(f"is none of {', '.join(COMPARED)}", key="--fail-if", found=metric)
         )
-    compare, limit = _OPERATORS[sign], float(number)
-    return Condition(f"{metric} {sign} {number}", metric, lambda ratio: compare(ratio, limit))
+    return Condition(metric, sign, float(limit))
 
 
 def _held(each: Condition, rows: Sequence[Row]) -> list[str]:
@@ -100,18 +103,15 @@ def _held(each: Condition, rows: Sequence[Row]) -> list[str]:
         if row["ratio"] is None:
             reason = plain(row["unavailable"] or "there is no ratio", 300)
             raise ConfigurationError(f"--fail-if: {row['label']} cannot be compared: {reason}")
-        if each.holds(row["ratio"]):
-            lines.append(
-                f"{plain(row['label'], 90)}: {each.text} holds, the ratio is {row['ratio']:.4g}"
-            )
+        if _OPERATORS[each.sign](row["ratio"], each.limit):
+            label = plain(row["label"], 90)
+            lines.append(f"{label}: {each} holds, the ratio is {row['ratio']:.4g}")
     return lines
 
 
 def _two_studies(a: Path, b: Path) -> list[Match]:
-    folders = [study_folder(path).path for path in (a, b)]
-    of_a, of_b = (read_table(folder, RUNS_NAME) for folder in folders)
-    labels = _labels(folders[0])
-    common = [each for each in labels if each in set(of_b["experiment"].to_pylist())]
+    (of_a, labels), (of_b, others) = _runs_and_labels(a), _runs_and_labels(b)
+    common = [each for each in labels if each in others]
     if not common:
         raise ConfigurationError(
             f"{a} and {b} have no experiment in common; to compare two experiments of one study "
@@ -123,16 +123,16 @@ def _two_studies(a: Path, b: Path) -> list[Match]:
 
 
 def _two_experiments(study: Path, a: str, b: str) -> list[Match]:
-    folder = study_folder(study).path
-    runs = read_table(folder, RUNS_NAME)
-    labels = _labels(folder)
+    runs, labels = _runs_and_labels(study)
     one, other = (_experiment(name, labels) for name in (a, b))
     label = f"{labels[other]} against {labels[one]}"
     return [Match(label, of_experiment(runs, one), of_experiment(runs, other))]
 
 
-def _labels(folder: Path) -> dict[str, str]:
-    return labels_of(read_table(folder, SUMMARY_NAME).to_pylist())
+def _runs_and_labels(study: Path) -> tuple[pa.Table, dict[str, str]]:
+    folder = study_folder(study).path
+    labels = labels_of(read_table(folder, SUMMARY_NAME).to_pylist())
+    return read_table(folder, RUNS_NAME), labels
 
 
 def _experiment(name: str, labels: Mapping[str, str]) -> str:
@@ -154,7 +154,7 @@ def _text(rows: Sequence[Row]) -> str:
             NOTHING if row["ratio"] is None else f"{row['ratio']:.4g}",
             rounded_range(row["ci95_low"], row["ci95_high"]),
             p_value(row["p_holm"]),
-            _verdict(row),
+            "not compared" if row["ratio"] is None else "differ" if shown(row) else "inconclusive",
             how(row) if row["ratio"] is not None else shortened(row["unavailable"] or NOTHING, 120),
         ]
         for row in rows
@@ -162,9 +162,3 @@ def _text(rows: Sequence[Row]) -> str:
     # Where there is no ratio, the last column says why; else the interval is worth more.
     spare = (4, 6, 3) if all(row["ratio"] is not None for row in rows) else (4, 3)
     return aligned(lines, left=(0, 1, 3, 5, 6), spare=spare)
-
-
-def _verdict(row: Row) -> str:
-    if row["ratio"] is None:
-        return "not compared"
-    return "differ" if shown(row) else "inconclusive"

@@ -8,7 +8,6 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import llenergymeasure
@@ -42,8 +41,6 @@ from llenergymeasure.workload.cache import cache_folder
 from llenergymeasure.workload.models.hub import offline
 
 _HOST_PACKAGES = ("snakemake", "scipy", "vl-convert-python", "jinja2")
-
-
 _PLUGIN = "snakemake_executor_plugin_slurm"
 _SOURCES_BYTES = 10_000_000
 """Snakemake keeps copies of a workflow's own files there."""
@@ -64,13 +61,10 @@ def doctor(as_json: JsonOption = False) -> int:
             _print(area, areas[area])
     wrong = [each for found in areas.values() for each in found if each.state == "wrong"]
     if as_json:
-        document = {
-            "ok": not wrong,
-            "findings": [
-                {"area": area, **asdict(each)} for area, found in areas.items() for each in found
-            ],
-        }
-        print_json(document)
+        listed = [
+            {"area": area, **each._asdict()} for area, found in areas.items() for each in found
+        ]
+        print_json({"ok": not wrong, "findings": listed})
     elif wrong:
         print(f"\nWrong: {', '.join(each.name for each in wrong)}")
     else:
@@ -114,16 +108,14 @@ def _host_side() -> Finding:
     if missing:
         remedy = install_command("host")
         return Finding("planning and reports", "wrong", f"not here: {', '.join(missing)}", remedy)
+    from packaging.version import Version  # Snakemake needs it too
+
     least = re.search(r'min_version\("(.*)"\)', (workflow_root() / "Snakefile").read_text())
     there = importlib.metadata.version("snakemake")
-    if least is not None and _numbers(there) < _numbers(least[1]):
+    if least is not None and Version(there) < Version(least[1]):
         detail = f"snakemake {there}, and the workflow needs {least[1]} or newer"
         return Finding("planning and reports", "wrong", detail, install_command("host"))
     return Finding("planning and reports", "ok", ", ".join(versions))
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def _settings() -> Finding:
@@ -158,24 +150,24 @@ def cluster() -> Iterator[Finding]:
         yield Finding("SLURM", "absent", "no command sbatch: this is no cluster's login node")
         return
     yield _controller()
+    name = "SLURM for Snakemake"
     if importlib.util.find_spec(_PLUGIN) is None:
-        missing = "its plugin is not here"
-        yield Finding("SLURM for Snakemake", "absent", missing, install_command("slurm"))
+        yield Finding(name, "absent", "its plugin is not here", install_command("slurm"))
     else:
-        yield Finding("SLURM for Snakemake", "ok", _PLUGIN.replace("_", "-"))
+        yield Finding(name, "ok", _PLUGIN.replace("_", "-"))
     job = os.environ.get("SLURM_JOB_ID")
     if job:
         yield Finding("this shell", "ok", f"inside job {job}: runs here use its allotment")
 
 
 def _controller() -> Finding:
+    remedy = "is this a login node of the cluster, and slurmctld running?"
     try:
         done = completed(["sinfo", "--noheader", "--format", "%P %D %a %G"], ASK_LIMIT_S)
     except ChildError as error:
-        return Finding("SLURM", "wrong", str(error), "are its clients whole, its controller up?")
+        return Finding("SLURM", "wrong", str(error), remedy)
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["no answer"])[-1]
-        remedy = "is this a login node of the cluster, and slurmctld running?"
         return Finding("SLURM", "wrong", f"its controller does not answer: {said}", remedy)
     partitions = [line.split() for line in done.stdout.splitlines() if line.strip()]
     named = ", ".join(f"{name} ({nodes} nodes, {state})" for name, nodes, state, *_ in partitions)
@@ -197,43 +189,36 @@ def storage() -> Iterator[Finding]:
         yield _folder("images", images, RESULTS_LEAST_BYTES, "choose another in LLEM_IMAGES")
 
 
-def _folder(name: str, path: Path, least_bytes: int, remedy: str) -> Finding:
-    there = path.is_dir()
-    reason = why_not_writable(path) if there else _parent_problem(path)
-    if reason is not None:
-        return Finding(name, "wrong", f"{path.absolute()}: {reason}", remedy)
+def _folder(name: str, path: Path, least_bytes: int, remedy: str, ample_bytes: int = 0) -> Finding:
+    """Look at a folder, or at where it will be made; nothing is made to find out."""
+    there, path = path.is_dir(), path.absolute()
+    near = next(each for each in (path, *path.parents) if each.exists())
+    reason = f"{near} is no folder"
+    if near.is_dir() and not os.access(near, os.W_OK | os.X_OK):
+        reason = f"{near} cannot be written to"
+    elif near.is_dir():
+        reason = (why_not_writable(path) if there else None) or ""
+    if reason:
+        return Finding(name, "wrong", f"{path}: {reason}", remedy)
     free = free_bytes(path)
     if free is None:
-        return Finding(name, "ok", f"{path.absolute()}, room not known")
-    told = f"{path.absolute()}, {free / GIB:.1f} GiB free{'' if there else ', made when needed'}"
+        return Finding(name, "ok", f"{path}, room not known")
+    detail = f"{path}, {free / GIB:.1f} GiB free{'' if there else ', made when needed'}"
     if free < least_bytes:
-        return Finding(name, "wrong", f"{told}: too little", remedy)
-    return Finding(name, "ok", told)
-
-
-def _parent_problem(path: Path) -> str | None:
-    """Return why a folder that is not there could not be made; nothing is made to find out."""
-    at = path.absolute()
-    while not at.exists() and at != at.parent:
-        at = at.parent
-    if not at.is_dir():
-        return f"{at} is no folder"
-    return None if os.access(at, os.W_OK | os.X_OK) else f"{at} cannot be written to"
+        return Finding(name, "wrong", f"{detail}: too little", remedy)
+    if free < ample_bytes:
+        return Finding(name, "absent", f"{detail}: little", remedy)
+    return Finding(name, "ok", detail)
 
 
 def hub() -> Iterator[Finding]:
     """Look at the Hugging Face hub's cache, network switch and token; the token is not shown."""
     home = hugging_face_home(os.environ)
-    finding = _folder("hub cache", home, RESULTS_LEAST_BYTES, "choose another in HF_HOME")
-    free = free_bytes(home)
-    if finding.state == "ok" and free is not None and free < _LOW_BYTES:
-        remedy = "a model of 7 billion parameters takes 15 GB; choose another disk in HF_HOME"
-        finding = Finding("hub cache", "absent", f"{finding.detail}: little", remedy)
-    yield finding
+    remedy = "a model of 7 billion parameters takes 15 GB; choose another disk in HF_HOME"
+    yield _folder("hub cache", home, RESULTS_LEAST_BYTES, remedy, _LOW_BYTES)
+    detail = "models that are not cached are downloaded from it; not tried here"
     if offline():
         detail = "not used, as HF_HUB_OFFLINE is set: only what is cached is there"
-    else:
-        detail = "models that are not cached are downloaded from it; not tried here"
     yield Finding("hub", "ok", detail)
     yield _token(home)
     if importlib.util.find_spec("datasets") is None:
@@ -249,12 +234,12 @@ def _token(home: Path) -> Finding:
     for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if os.environ.get(variable):
             return Finding("hub token", "ok", f"in {variable}")
-    if file.is_file():
-        if os.access(file, os.R_OK):
-            return Finding("hub token", "ok", f"in {file}")
+    if not file.is_file():
+        remedy = "needed only for gated models: hf auth login, or set HF_TOKEN"
+        return Finding("hub token", "absent", "none", remedy)
+    if not os.access(file, os.R_OK):
         return Finding("hub token", "wrong", f"{file} cannot be read", "chmod u+r it")
-    remedy = "needed only for gated models: hf auth login, or set HF_TOKEN"
-    return Finding("hub token", "absent", "none", remedy)
+    return Finding("hub token", "ok", f"in {file}")
 
 
 _LOOKS: dict[str, Callable[[], Iterator[Finding]]] = {

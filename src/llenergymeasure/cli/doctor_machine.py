@@ -4,10 +4,9 @@ import importlib.util
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from llenergymeasure.api.sensors import sensors_report
+from llenergymeasure.api.sensors import measures, sensors_report
 from llenergymeasure.config.backends.facts import ENGINES
 from llenergymeasure.containers.calls import ContainerError, call
 from llenergymeasure.containers.docker import CDI_FOLDERS, Engine, find_engine
@@ -43,13 +42,11 @@ built = None if torch is None else torch.version.cuda
 print("\\n" + json.dumps({"versions": found, "cuda": cuda, "built": built}))
 """
 
-
 State = Literal["ok", "absent", "wrong"]
 """It works; it is not here, which may be as it should; it is here or needed, and does not work."""
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that was looked at.
 
     Attributes:
@@ -72,11 +69,8 @@ def gpus() -> Iterator[Finding]:
         yield Finding("NVIDIA GPUs", "absent", str(inventory.unavailable), inventory.remedy)
         return
     cuda = cuda_driver_version()
-    yield Finding(
-        "NVIDIA driver",
-        "ok",
-        f"{inventory.driver}{'' if cuda is None else f', CUDA up to {cuda}'}",
-    )
+    supported = "" if cuda is None else f", CUDA up to {cuda}"
+    yield Finding("NVIDIA driver", "ok", f"{inventory.driver}{supported}")
     for gpu in inventory.gpus:
         yield _card(gpu)
         if gpu.unavailable is None:
@@ -100,12 +94,11 @@ def _card(gpu: Gpu) -> Finding:
     try:
         others = compute_processes(gpu)
     except pynvml.NVMLError as error:
-        detail = f"{detail}; it does not say who uses it: {error}"
-        return Finding(name, "ok", detail)
+        return Finding(name, "ok", f"{detail}; it does not say who uses it: {error}")
     if others:
-        pids = ", ".join(map(str, others))
+        detail = f"{detail}; in use by process {', '.join(map(str, others))}"
         remedy = "a run refuses a GPU on which another process computes: end it, or use another"
-        return Finding(name, "wrong", f"{detail}; in use by process {pids}", remedy)
+        return Finding(name, "wrong", detail, remedy)
     return Finding(name, "ok", detail)
 
 
@@ -122,8 +115,8 @@ def _settings(gpu: Gpu) -> Finding:
     known += [] if clocks is None else [f"application clocks {megahertz(clocks)}"]
     if not known:
         return Finding(name, "absent", "the driver does not say how the card was delivered")
-    told = f"as delivered: {', '.join(known)} (NVML does not report locked clocks)"
-    return Finding(name, "ok", told)
+    detail = f"as delivered: {', '.join(known)} (NVML does not report locked clocks)"
+    return Finding(name, "ok", detail)
 
 
 def sensors() -> Iterator[Finding]:
@@ -133,68 +126,42 @@ def sensors() -> Iterator[Finding]:
     except LlemError as error:
         yield Finding("recorder", "wrong", str(error))
         return
-    by_sensor: dict[str, list[Mapping[str, Any]]] = {}
-    for each in found:
-        by_sensor.setdefault(each["sensor"], []).append(each)
-    for name, its in by_sensor.items():
-        yield _sensor(name, its)
-    devices = [each for each in found if each["scope"] != "node"]
-    if not any(each["kind"] == "measured" and each["unavailable"] is None for each in devices):
-        yield Finding(
-            "a measurement",
-            "absent",
-            "no sensor measures here: energy can only be estimated",
-            "that is enough to try things out; for numbers to publish use a machine with a sensor",
+    for name in dict.fromkeys(each["sensor"] for each in found):
+        yield _sensor(name, [each for each in found if each["sensor"] == name])
+    if not measures(found):
+        detail = "no sensor measures here: energy can only be estimated"
+        remedy = (
+            "that is enough to try things out; for numbers to publish use a machine with a sensor"
         )
+        yield Finding("a measurement", "absent", detail, remedy)
 
 
 def _sensor(name: str, its: Sequence[Mapping[str, Any]]) -> Finding:
-    working = [each for each in its if each["unavailable"] is None]
+    working = [f"{each['device']} ({each['kind']})" for each in its if each["unavailable"] is None]
     if working:
-        told = ", ".join(f"{each['device']} ({each['kind']})" for each in working)
-        return Finding(name, "ok", told)
-    first = its[0]
-    refused = "permission" in str(first["unavailable"]).lower()
-    return Finding(
-        name,
-        "wrong" if refused else "absent",
-        str(first["unavailable"]),
-        _remedy(name, first["remedy"]),
-    )
-
-
-def _remedy(name: str, remedy: str | None) -> str | None:
-    """Return what would help; to install what is installed would not."""
-    if remedy is None or "pip install" not in remedy:
-        return remedy
-    return None if importlib.util.find_spec(name) is not None else remedy
+        return Finding(name, "ok", ", ".join(working))
+    reason, remedy = str(its[0]["unavailable"]), its[0]["remedy"]
+    return Finding(name, "wrong" if "permission" in reason.lower() else "absent", reason, remedy)
 
 
 def engines() -> Iterator[Finding]:
     """Look at each engine's package, and say what runs it otherwise."""
-    can_run = False
-    for backend, facts in ENGINES.items():
-        finding = _engine(backend, facts.modules)
-        can_run = can_run or finding.state == "ok"
-        yield finding
+    found = [_engine(backend, facts.modules) for backend, facts in ENGINES.items()]
+    yield from found
     container = container_command() or apptainer_command()
-    if not can_run and container is None:
-        yield Finding(
-            "an engine",
-            "wrong",
-            "none can be used here, and there is no Docker, Podman or Apptainer",
-            f"{install_command('pytorch')}, or install a container runtime",
-        )
+    if container is None and all(each.state != "ok" for each in found):
+        detail = "none can be used here, and there is no Docker, Podman or Apptainer"
+        remedy = f"{install_command('pytorch')}, or install a container runtime"
+        yield Finding("an engine", "wrong", detail, remedy)
 
 
 def _engine(backend: str, packages: tuple[str, ...]) -> Finding:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        detail = f"not here: {', '.join(missing)}"
         remedy = f"give it an image: runners: {{{backend}: docker}}"
         if backend == "pytorch":
             remedy = install_command("pytorch")
-        return Finding(backend, "absent", detail, remedy)
+        return Finding(backend, "absent", f"not here: {', '.join(missing)}", remedy)
     command = [sys.executable, "-P", "-W", "ignore", "-c", _TRY, *packages]
     try:
         done = completed(command, IMPORT_LIMIT_S, name="its import")
@@ -206,7 +173,7 @@ def _engine(backend: str, packages: tuple[str, ...]) -> Finding:
         return Finding(backend, "wrong", f"cannot be imported: {last}", remedy)
     found = json.loads(done.stdout.strip().splitlines()[-1])
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    if found["cuda"] is False and _gpu_there():
+    if found["cuda"] is False and visible(discover()).gpus:
         built = "without CUDA" if found["built"] is None else f"for CUDA {found['built']}"
         return Finding(
             backend,
@@ -219,18 +186,23 @@ def _engine(backend: str, packages: tuple[str, ...]) -> Finding:
     return Finding(backend, "ok", f"{versions}{device.get(found['cuda'], '')}")
 
 
-def _gpu_there() -> bool:
-    """Return whether NVML sees a GPU that a run here would use."""
-    try:
-        return bool(visible(discover()).gpus)
-    except LlemError:
-        return False
-
-
 def containers() -> Iterator[Finding]:
     """Look at what can run a container."""
     yield _apptainer()
-    yield from _docker()
+    remedy = "needed only for runners: {…: docker}; see the page Containers"
+    if container_command() is None:
+        yield Finding("Docker", "absent", "neither docker nor podman", remedy)
+        return
+    try:
+        engine = find_engine()
+    except LlemError as error:  # on a login node the client is often there alone
+        yield Finding("Docker", "absent", str(error), remedy)
+        return
+    rootless = ", rootless" if engine.rootless else ""
+    detail = f"{engine.command}, version {engine.version}{rootless}"
+    yield Finding("Podman" if engine.podman else "Docker", "ok", detail)
+    if nvidia_here():
+        yield _toolkit(engine)
 
 
 def _apptainer() -> Finding:
@@ -247,33 +219,16 @@ def _apptainer() -> Finding:
     return Finding("Apptainer", "ok", done.stdout.strip())
 
 
-def _docker() -> Iterator[Finding]:
-    remedy = "needed only for runners: {…: docker}; see the page Containers"
-    if container_command() is None:
-        yield Finding("Docker", "absent", "neither docker nor podman", remedy)
-        return
-    try:
-        engine = find_engine()
-    except LlemError as error:  # on a login node the client is often there alone
-        yield Finding("Docker", "absent", str(error), remedy)
-        return
-    name = "Podman" if engine.podman else "Docker"
-    rootless = ", rootless" if engine.rootless else ""
-    yield Finding(name, "ok", f"{engine.command}, version {engine.version}{rootless}")
-    if nvidia_here():
-        yield _toolkit(engine)
-
-
 def _toolkit(engine: Engine) -> Finding:
+    name = "NVIDIA container toolkit"
     described = [str(path) for folder in CDI_FOLDERS for path in folder.glob("*nvidia*")]
-    if engine.nvidia_runtime:
-        return Finding("NVIDIA container toolkit", "ok", f"registered with {engine.command}")
-    if described:
-        return Finding("NVIDIA container toolkit", "ok", f"devices described in {described[0]}")
+    if engine.nvidia_runtime or described:
+        seen = f"registered with {engine.command}" if engine.nvidia_runtime else described[0]
+        return Finding(name, "ok", seen)
     remedy = (
         "install it, then: sudo nvidia-ctk runtime configure --runtime=docker && "
         "sudo systemctl restart docker (Podman: sudo nvidia-ctk cdi generate "
         "--output=/etc/cdi/nvidia.yaml)"
     )
     detail = f"not known to {engine.command}: its containers see no GPU"
-    return Finding("NVIDIA container toolkit", "wrong", detail, remedy)
+    return Finding(name, "wrong", detail, remedy)

@@ -1,7 +1,7 @@
 """``llem export``: a study's results in the forms that others read."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -47,8 +47,13 @@ def export(
     summary = read_table(folder.path, SUMMARY_NAME).to_pylist()
     runs = read_table(folder.path, RUNS_NAME).to_pylist()
     if form == _CRATE:
+        from llenergymeasure.report.export.crate import write_crate
+
+        if out is None:
+            raise ConfigurationError("an RO-Crate is a ZIP: say where it goes with --out FILE.zip")
         starts = [run["started_at"] for run in runs if run["started_at"]]
-        _crate(folder.path, plan, out, max(starts, default=None))
+        count = write_crate(folder.path, plan, out, max(starts, default=None))
+        print(f"{out}: {count} files, each with its SHA-256")
         return
     text = FORMS[form](plan, summary, runs, chosen)
     if out is None:
@@ -56,12 +61,3 @@ def export(
         return
     write_text(out, text)
     print(out)
-
-
-def _crate(folder: Path, plan: dict[str, Any], out: Path | None, measured_at: str | None) -> None:
-    from llenergymeasure.report.export.crate import write_crate
-
-    if out is None:
-        raise ConfigurationError("an RO-Crate is a ZIP: say where it goes with --out FILE.zip")
-    count = write_crate(folder, plan, out, measured_at)
-    print(f"{out}: {count} files, each with its SHA-256")

@@ -15,6 +15,7 @@ from llenergymeasure.config.strict_yaml import parse
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import write_text
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
+from llenergymeasure.workload.models.known import KNOWN, TINY_LLAMA
 
 TEMPLATE = """\
 # What to compare; `llem plan {file}` shows what would run, `llem run {file}` runs it.
@@ -105,7 +106,7 @@ def study_text(answers: Mapping[str, str], path: Path) -> str:
         file=shlex.quote(str(path)),
         name=path.stem if _PLAIN.fullmatch(path.stem) else json.dumps(path.stem),
         model=answers["model"],
-        weights=WEIGHTS if _only_an_architecture(answers["model"]) else "",
+        weights=WEIGHTS if answers["model"] in set(KNOWN) - {TINY_LLAMA} else "",
         backend=backend,
         n=answers["n"],
         input=64,
@@ -119,29 +120,22 @@ def study_text(answers: Mapping[str, str], path: Path) -> str:
 def _asked() -> dict[str, str]:
     """Return the answers of the person at the terminal, each checked before the next is asked."""
     print("Enter takes what is in brackets.")
-    answers: dict[str, str] = {}
-    for question in QUESTIONS:
-        answers[question.key] = _ask(question, answers, input)
+    answers = {each.key: each.default for each in QUESTIONS}
+    for each in QUESTIONS:
+        answers[each.key] = _ask(each, answers, input)
     return answers
 
 
-def _ask(question: Question, before: Mapping[str, str], read: Callable[[str], str]) -> str:
+def _ask(question: Question, answers: Mapping[str, str], read: Callable[[str], str]) -> str:
     while True:
         answer = read(f"{question.text} [{question.default}]: ").strip() or question.default
-        rest = {each.key: each.default for each in QUESTIONS}
-        tried = study_text({**rest, **before, question.key: answer}, Path("study.yaml"))
+        tried = study_text({**answers, question.key: answer}, Path("study.yaml"))
         try:
             study_from_mapping(parse(tried.encode())[0])
         except ConfigurationError as error:
             print(f"  {error.problems[0]}", file=sys.stderr)
-            continue
-        return answer
-
-
-def _only_an_architecture(model: str) -> bool:
-    from llenergymeasure.workload.models.known import KNOWN, TINY_LLAMA
-
-    return model in KNOWN and model != TINY_LLAMA
+        else:
+            return answer
 
 
 def _listed(text: str) -> str:

@@ -36,23 +36,20 @@ class Live(Listener):
                 self.say(rest.skip())
         if level() == Level.QUIET or not self.is_due():
             return
-        if sys.stderr.isatty():
-            self._show(self._status(progress))
-        else:
+        if not sys.stderr.isatty():
             self.say_phases(progress)
+            return
+        line = progress.line()
+        for rest in resting(progress.plan, self._folder, progress.next_runs())[:1]:
+            # First, for what does not fit is cut out in the middle.
+            line = f"{'Enter skips it; ' if _person_in_front() else ''}{rest}"
+        self._show(line)
 
     def clear(self) -> None:
         """Take the last line away."""
         if self._shown:
             steer("\r\x1b[K")
             self._shown = ""
-
-    def _status(self, progress: Progress) -> str:
-        rests = resting(progress.plan, self._folder, progress.next_runs())
-        if not rests:
-            return progress.line()
-        # First, for what does not fit is cut out in the middle.
-        return f"{'Enter skips it; ' if _person_in_front() else ''}{rests[0]}"
 
     def _show(self, line: str) -> None:
         line = shortened(line, shutil.get_terminal_size().columns - 1)

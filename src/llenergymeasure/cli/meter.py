@@ -81,7 +81,7 @@ def meter(
     ) as metered:
         for warning in metered.ready["warnings"]:
             print(f"llem: {warning}", file=sys.stderr)
-        if _measures(metered.ready) or not require:
+        if metered.measures or not require:
             ended = run_command(command)
     if ended is None:
         print(f"llem: nothing can be measured here\n{_reasons(metered.ready)}", file=sys.stderr)
@@ -90,34 +90,23 @@ def meter(
     exit_code = ended.exit_code
     if written is not None and ended.error is None:
         ahead_ns.append(_wall_ahead_ns())
-        found = _benchmarks(written, ended, ahead_ns, metered, server=server is not None)
-        document |= found
-        exit_code = exit_code or (EXIT_CONFIGURATION if found["benchmarks_unavailable"] else 0)
+        found, why = [], None
+        try:
+            found = written.read(ended.started_ns, ended.ended_ns, ahead_ns)
+        except ConfigurationError as error:  # the energy of the whole is not lost
+            why, exit_code = str(error), exit_code or EXIT_CONFIGURATION
+        document |= {
+            "benchmarks": [
+                benchmark_energy(metered, one, server=server is not None) for one in found
+            ],
+            "benchmarks_unavailable": why,
+        }
     if json_path is not None:
         write_text(json_path, json.dumps(document, indent=1) + "\n")
     # A command that could not be started has done nothing whose energy is of interest.
     said = _text(document, ended, metered) if ended.error is None else f"llem: {ended.error}"
     print(said, file=sys.stderr)
     return exit_code
-
-
-def _benchmarks(
-    written: BenchmarkFile,
-    ended: Ended,
-    ahead_ns: Sequence[int],
-    metered: Metered,
-    *,
-    server: bool,
-) -> dict[str, Any]:
-    """Return what the benchmarks took that a file reports; a file that is no use loses nothing."""
-    try:
-        found = written.read(ended.started_ns, ended.ended_ns, ahead_ns)
-    except ConfigurationError as error:
-        return {"benchmarks": [], "benchmarks_unavailable": str(error)}
-    return {
-        "benchmarks": [benchmark_energy(metered, one, server=server) for one in found],
-        "benchmarks_unavailable": None,
-    }
 
 
 def _wall_ahead_ns() -> int:
@@ -147,13 +136,6 @@ def _document(
         "calibration": used,
         "recorder_cost": recorder_cost(metered.samples),
     }
-
-
-def _measures(ready: Mapping[str, Any]) -> bool:
-    return any(
-        sensor["kind"] == "measured" and sensor["scope"] != "node" and sensor["unavailable"] is None
-        for sensor in ready["sensors"]
-    )
 
 
 def _reasons(ready: Mapping[str, Any]) -> str:

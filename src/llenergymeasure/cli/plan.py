@@ -40,13 +40,7 @@ def plan(
 
 
 def plan_lines(plan: Plan, profile: str | None, notify: NotifyConfig | None) -> Iterator[str]:
-    """Yield a plan with the time and memory it needs, here or in a cluster's jobs.
-
-    Args:
-        plan: the plan.
-        profile: the Snakemake profile it is to run under.
-        notify: whom the study notifies of its end.
-    """
+    """Yield a plan with the time and memory it needs, here or in a cluster's jobs."""
     request = job_request(profile)
     forecast = forecast_for(request)
     yield describe_plan(plan, forecast.estimates)

@@ -54,8 +54,9 @@ def status(
     reached = precision(plan, folder, sum(run["status"] != "completed" for run in runs))
     if reached is not None:
         print(reached)
-    for line in _queued(folder):
-        print(line)
+    with suppress(PreflightError):  # no cluster here, or one that does not answer
+        for line in waiting(left_jobs(folder)):
+            print(line)
     for line in _under_way_or_without_result(plan, folder, runs):
         print(line)
     for note, of in distinct(_notes(folder, runs)):
@@ -84,12 +85,6 @@ def _notes(folder: StudyFolder, runs: Sequence[Mapping[str, Any]]) -> Iterator[l
         with suppress(ResultsError):
             result = read_result(folder.run(run["experiment"], run["cycle"]).result)
             yield notes_of(result.provenance)
-
-
-def _queued(folder: StudyFolder) -> Iterator[str]:
-    """Yield why jobs of a study wait on a cluster; nothing where there is none, or it is silent."""
-    with suppress(PreflightError):
-        yield from waiting(left_jobs(folder))
 
 
 def results(
@@ -146,13 +141,9 @@ def results(
     else:
         from llenergymeasure.report.text import groups_text
 
-        labels = _labels(folders) if "experiment" in groups else None
+        labels: dict[str, str] | None = None
+        if "experiment" in groups:
+            labels = {}
+            for folder in folders:
+                labels |= Plan.read(StudyFolder(folder).plan).labels
         print(groups_text(table, groups, str(averaged), labels))
-
-
-def _labels(folders: Sequence[Path]) -> dict[str, str]:
-    """Return the settings by which each experiment of these studies goes."""
-    labels: dict[str, str] = {}
-    for folder in folders:
-        labels |= Plan.read(StudyFolder(folder).plan).labels
-    return labels

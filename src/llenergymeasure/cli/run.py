@@ -1,4 +1,4 @@
-"""``llem run`` and ``llem resume``: a study, or one model, to its printed result."""
+"""``llem run``, ``llem resume`` and ``llem skip``: a study, or one model, to its printed result."""
 
 import re
 import sys
@@ -12,24 +12,25 @@ import yaml
 from llenergymeasure.cli.live import Live
 from llenergymeasure.cli.output import Level, ProfileOption, StudyArgument, level, note
 from llenergymeasure.cli.plan import plan_lines
+from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.config.backends.facts import names_of
 from llenergymeasure.config.document import parse_overrides
-from llenergymeasure.config.preferences import preferred_folder
 from llenergymeasure.config.study import Study
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.files import locked, write_text
 from llenergymeasure.machine.folders import why_not_writable
-from llenergymeasure.plan import left_out_lines
+from llenergymeasure.plan import Plan, left_out_lines
 from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow.drive import LOG_NAME, OWNER, Call
 from llenergymeasure.workflow.drive_study import drive_study
-from llenergymeasure.workflow.last_call import StudyCall, last_called, recall, remember
+from llenergymeasure.workflow.last_call import StudyCall, recall, remember
 from llenergymeasure.workflow.manifest import open_runs, write_manifest
 from llenergymeasure.workflow.profile import forecast_for, is_ours, job_request, misfits
 from llenergymeasure.workflow.recovery import damaged
+from llenergymeasure.workflow.skip import resting
 from llenergymeasure.workflow.stopping import planned, precision
 from llenergymeasure.workload.load_study import load_study, study_from_mapping
 from llenergymeasure.workload.prompts import check_files
@@ -121,12 +122,7 @@ def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
 
     Runs what is missing or failed, with the options of the last call.
     """
-    if study is None:
-        root = preferred_folder(None)
-        folder = last_called(root)
-        if folder is None:
-            raise ConfigurationError(f"no study was run here: there is none in {root}/")
-        study = folder.path
+    study = study or study_folder(None).path
     call = _call_of(study)
     if profile is None and call.profile is not None and not is_ours(call.profile):
         message = (
@@ -136,6 +132,18 @@ def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
     call = StudyCall(call.study_file, call.settings, profile or call.profile)
     note(f"Resuming {call}")
     return _run(call, load_study(call.study_file, call.settings), dry_run=False)
+
+
+def skip(study: StudyArgument = None) -> int:
+    """Skip the waiting time before the next run."""
+    folder = study_folder(study)
+    rests = resting(Plan.read(folder.plan), folder)
+    for rest in rests:
+        print(rest.skip())
+    if not rests:
+        print("llem: no run of this study is resting now", file=sys.stderr)
+        return EXIT_FAILED
+    return EXIT_OK
 
 
 def _call_of(path: Path) -> StudyCall:
@@ -167,7 +175,10 @@ def _run(call: StudyCall, study: Study, *, dry_run: bool, write: bool = False) -
     if dry_run:
         print("\n".join(plan_lines(plan, call.profile, study.notify)))
         return EXIT_OK
-    _need_place_for_snakemake()
+    reason = why_not_writable(Path())
+    if reason is not None:
+        message = f"{reason}: Snakemake keeps its state where you are; go to a folder of yours"
+        raise ConfigurationError(Problem(message, file=Path.cwd()))
     with locked(folder.lock, OWNER) as lock:
         if write:
             content = yaml.safe_dump(dict(study.written), sort_keys=False, allow_unicode=True)
@@ -200,13 +211,6 @@ def _run(call: StudyCall, study: Study, *, dry_run: bool, write: bool = False) -
     return _print_results(folder, ended.code)
 
 
-def _need_place_for_snakemake() -> None:
-    reason = why_not_writable(Path())
-    if reason is not None:
-        message = f"{reason}: Snakemake keeps its state where you are; go to a folder of yours"
-        raise ConfigurationError(Problem(message, file=Path.cwd()))
-
-
 def _study_of_one(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the study file that says the same as the command line, one cycle unless asked."""
     name = "run-" + re.sub(r"[^A-Za-z0-9._-]+", "-", str(settings["model"])).strip("-.")[:60]
@@ -222,6 +226,7 @@ def _study_of_one(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _print_results(folder: StudyFolder, code: int) -> int:
     """Print the study's text and return the exit code: 1 too if every run was disqualified."""
+    from llenergymeasure.parquet import read_parquet
     from llenergymeasure.report.text import study_text
 
     tables = [folder.path / name for name in (RUNS_NAME, SUMMARY_NAME)]
@@ -229,16 +234,10 @@ def _print_results(folder: StudyFolder, code: int) -> int:
         return code
     print(study_text(folder.path), flush=True)
     print(f"Report: {folder.path / 'report.html'}", flush=True)
-    if code == EXIT_OK and _every_run_disqualified(folder):
+    if code != EXIT_OK:
+        return code
+    summary = read_parquet(folder.path / SUMMARY_NAME, ["n", "n_disqualified"]).to_pydict()
+    if sum(summary["n_disqualified"]) and not sum(summary["n"]):
         print("llem: every run was disqualified; the report says why", file=sys.stderr)
         return EXIT_FAILED
     return code
-
-
-def _every_run_disqualified(folder: StudyFolder) -> bool:
-    from llenergymeasure.parquet import read_parquet
-
-    summary = read_parquet(folder.path / SUMMARY_NAME, ["n", "n_disqualified"])
-    in_means: int = sum(summary["n"].to_pylist())
-    disqualified: int = sum(summary["n_disqualified"].to_pylist())
-    return in_means == 0 and disqualified > 0

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -90,13 +90,13 @@ def sensors(
     return EXIT_OK if all(each.kept for each in probed) else EXIT_FAILED
 
 
-def _report(probed: Probed) -> dict[str, object]:
-    found = known_report(probed.info, probed.found)
-    return {**found, "kept": probed.kept, "not_kept_because": probed.reason}
+def _report(probed: Probed) -> dict[str, Any]:
+    known = known_report(probed.info, probed.found)
+    return {**known, "kept": probed.kept, "not_kept_because": probed.reason}
 
 
 def _lines(probed: Probed) -> list[str]:
     mark = "✓" if probed.kept else "✗"
     lines = [f"{mark} {probed.found.device}  {probed.found.name}"]
-    lines += known_lines(known_report(probed.info, probed.found))
+    lines += known_lines(_report(probed))
     return lines + ([] if probed.kept else [f"    not kept: {probed.reason}"])

@@ -14,9 +14,6 @@ from llenergymeasure.workload.load_study import load_study
 def study_folder(path: Path | None) -> StudyFolder:
     """Return a study's results: by its file or folder, or the last ones in a folder of results.
 
-    Args:
-        path: what was named; the user's folder of results if None.
-
     Raises:
         ConfigurationError: there is no plan yet.
     """
@@ -40,13 +37,13 @@ def study_folder(path: Path | None) -> StudyFolder:
 
 def studies_in(root: Path) -> list[StudyFolder]:
     """Return the studies in a folder of results, the one run last first."""
+
+    def run_at(folder: StudyFolder) -> float:
+        marks = (folder.manifest, folder.plan)
+        return max((mark.stat().st_mtime for mark in marks if mark.is_file()), default=0.0)
+
     found = [StudyFolder(plan.parent) for plan in root.glob("*/plan.json")]
-    return sorted(found, key=_run_at, reverse=True)
-
-
-def _run_at(folder: StudyFolder) -> float:
-    marks = (folder.manifest, folder.plan)
-    return max((mark.stat().st_mtime for mark in marks if mark.is_file()), default=0.0)
+    return sorted(found, key=run_at, reverse=True)
 
 
 def _last(root: Path) -> StudyFolder:

@@ -9,7 +9,7 @@ from typing import Any
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.plan.estimate import Estimates, duration
 from llenergymeasure.plan.fairness import fairness, unlike
-from llenergymeasure.plan.model import Plan, PlannedRun
+from llenergymeasure.plan.model import Plan
 from llenergymeasure.screen import aligned
 
 SHOWN_RUNS = 40
@@ -20,24 +20,21 @@ _PLACES = {"local": "without a container", "apptainer": "in Apptainer", "docker"
 
 
 def describe_plan(plan: Plan, estimates: Estimates | None = None) -> str:
-    """Return what will be run and in which order, what was left out and why, and how long.
-
-    Args:
-        plan: the plan.
-        estimates: how long runs take, by who knows models and devices; else by the settings alone.
-    """
+    """Return what will be run and in which order, what was left out and why, and how long."""
     return "\n".join(_lines(plan, estimates or Estimates())) + "\n"
 
 
 def _lines(plan: Plan, estimates: Estimates) -> Iterator[str]:
-    order = plan.execution.get("cycle_order")
-    experiments = len(plan.experiments)
     yield f"Study {plan.study}: {_count(len(plan.runs), 'run')}"
-    yield f"  {_count(experiments, 'experiment')} x {_cycles(plan)}, {order}"
+    order = plan.execution.get("cycle_order")
+    yield f"  {_count(len(plan.experiments), 'experiment')} x {_cycles(plan)}, {order}"
     yield f"  {_estimated(plan, estimates)}, one run after the other"
     if plan.execution.get("precision_target") is not None:
         yield f"  with all cycles that it may take: {_estimated(_longest(plan), estimates)}"
-    yield from _not_in_the_estimate(plan, estimates)
+    unknown = estimates.plan(plan).unknown
+    if unknown:
+        more = ", …" if len(unknown) > SHOWN_UNKNOWN else ""
+        yield f"  not counted, as not known here: {', '.join(unknown[:SHOWN_UNKNOWN])}{more}"
     yield from _precision(plan)
     yield from _sessions(plan)
     yield from _runners(plan)
@@ -59,16 +56,12 @@ def _longest(plan: Plan) -> Plan:
 
     Its runs stand for their number and their length; they are in no order to run them in.
     """
-    most = int(plan.execution["max_cycles"])
-    last = {run.experiment: run for run in plan.runs}
-    planned: dict[str, int] = {}
-    for run in plan.runs:
-        planned[run.experiment] = max(planned.get(run.experiment, 0), run.cycle)
+    cycles = Counter(run.experiment for run in plan.runs)
     more = [
         replace(run, cycle=cycle)
-        for experiment, run in last.items()
-        if experiment not in plan.stopping
-        for cycle in range(planned[experiment] + 1, most + 1)
+        for run in {run.experiment: run for run in plan.runs}.values()
+        if run.experiment not in plan.stopping
+        for cycle in range(cycles[run.experiment] + 1, int(plan.execution["max_cycles"]) + 1)
     ]
     return replace(plan, runs=plan.runs + tuple(more))
 
@@ -121,13 +114,6 @@ def _estimated(plan: Plan, estimates: Estimates) -> str:
     )
 
 
-def _not_in_the_estimate(plan: Plan, estimates: Estimates) -> Iterator[str]:
-    unknown = estimates.plan(plan).unknown
-    if unknown:
-        shown = [*unknown[:SHOWN_UNKNOWN], *(["…"] if len(unknown) > SHOWN_UNKNOWN else [])]
-        yield f"  not counted, as not known here: {', '.join(shown)}"
-
-
 def _engines(plan: Plan) -> Iterator[str]:
     found = fairness(plan)
     if found is None:
@@ -152,13 +138,14 @@ def _runners(plan: Plan) -> Iterator[str]:
 
 def _table(plan: Plan) -> str:
     header = ["order", "experiment", "cycle", "backend", "runner", *plan.swept_keys]
-    rows = [_row(run, plan.swept_keys) for run in plan.runs[:SHOWN_RUNS]]
+    rows = [
+        [
+            *(str(run.order), run.experiment, str(run.cycle), run.backend, run.runner),
+            *(_cell(run.swept.get(key)) for key in plan.swept_keys),
+        ]
+        for run in plan.runs[:SHOWN_RUNS]
+    ]
     return aligned([header, *rows], left=range(1, len(header)), spare=(4, 1))
-
-
-def _row(run: PlannedRun, keys: Sequence[str]) -> list[str]:
-    fixed = [str(run.order), run.experiment, str(run.cycle), run.backend, run.runner]
-    return fixed + [_cell(run.swept.get(key)) for key in keys]
 
 
 def left_out_lines(plan: Plan) -> Iterator[str]:
@@ -185,12 +172,9 @@ def _points(
 
 
 def _point(config: dict[str, Any], keys: Sequence[str]) -> str:
-    shown = [f"backend={config.get('backend')}"]
-    for key in keys:
-        value = value_at(config, key)
-        if value is not None:
-            shown.append(f"{key}={_cell(value)}")
-    return " ".join(shown)
+    values = {key: value_at(config, key) for key in keys}
+    shown = [f"{key}={_cell(value)}" for key, value in values.items() if value is not None]
+    return " ".join([f"backend={config.get('backend')}", *shown])
 
 
 def _cell(value: Any) -> str:

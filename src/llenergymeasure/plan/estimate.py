@@ -80,12 +80,7 @@ class Work(NamedTuple):
 
     @classmethod
     def of(cls, config: ExperimentConfig, content: Mapping[str, Any]) -> "Work":
-        """Return what the settings say, without making the requests.
-
-        Args:
-            config: the experiment, but for its sizes.
-            content: its resolved configuration.
-        """
+        """Return what the settings say, without making the requests."""
         at_once = SEQUENCES_AT_ONCE
         if config.backend == "pytorch":
             at_once = (content.get("pytorch") or {}).get("batch_size") or 1
@@ -126,11 +121,6 @@ Knows = Callable[[ExperimentConfig], Known]
 """Returns what is known of an experiment."""
 
 
-def nothing_known(_config: ExperimentConfig) -> Known:
-    """Know nothing but the settings."""
-    return Known()
-
-
 def run_estimate(
     config: ExperimentConfig, protocol: ProtocolSettings, known: Known, work: Work
 ) -> Estimate:
@@ -148,14 +138,9 @@ def limit_s(
     work: Work,
     gap_s: float = 0.0,
 ) -> float:
-    """Return a generous wall-clock limit of one run, in whole minutes as seconds.
+    """Return a generous wall-clock limit of one run after its rest, in whole minutes as seconds.
 
-    Args:
-        config: the experiment.
-        protocol: its phases' lengths.
-        known: its model and device; without them a large one and a slow one are assumed.
-        work: its requests.
-        gap_s: the study's rest before it.
+    Of a model and a device that are not known, a large one and a slow one are assumed.
     """
     if isinstance(known.model, str):
         known = replace(known, model=_LARGE)
@@ -174,33 +159,26 @@ class Estimates:
     that differ in sizes, seeds and the like alone.
     """
 
-    def __init__(self, knows: Knows = nothing_known) -> None:
+    def __init__(self, knows: Knows = lambda _config: Known()) -> None:
         """Take who knows models and devices."""
         self._knows = knows
         self._shapes: dict[str, _Shape] = {}
-        # By its id, with the configuration itself, so that the id stays its own.
-        self._seen: dict[int, tuple[Mapping[str, Any], _Shape]] = {}
         self._of_experiment: dict[tuple[str, bool], Estimate] = {}
 
     def plan(self, plan: Plan, measured: bool = True) -> Estimate:
         """Return how long all runs take, one after the other, with the rests between them."""
-        of_experiment = self._of_experiment
-        seconds, unknown = 0.0, dict[str, None]()
+        runs_s, unknown = 0.0, dict[str, None]()
         for run in plan.runs:
             key = run.experiment, measured
-            if key not in of_experiment:
-                of_experiment[key] = self.run(run.config, measured)
-            seconds += of_experiment[key].seconds + run.gap_s
-            unknown |= dict.fromkeys(of_experiment[key].unknown)
-        return Estimate(seconds, tuple(unknown))
+            if key not in self._of_experiment:
+                self._of_experiment[key] = self.run(run.config, measured)
+            estimate = self._of_experiment[key]
+            runs_s += estimate.seconds + run.gap_s
+            unknown |= dict.fromkeys(estimate.unknown)
+        return Estimate(runs_s, tuple(unknown))
 
     def run(self, content: Mapping[str, Any], measured: bool = True) -> Estimate:
-        """Return how long a run of a resolved configuration takes.
-
-        Args:
-            content: the configuration.
-            measured: whether a sensor measures, on which ``protocol: auto`` depends.
-        """
+        """Return how long a run takes, with the protocol for where a sensor measures or not."""
         shape = self._shape(content)
         work = Work.of(shape.config, content)
         return run_estimate(shape.config, shape.protocol[measured], shape.known, work)
@@ -222,11 +200,6 @@ class Estimates:
         return id(config), min(work.requests, work.at_once), longest
 
     def _shape(self, content: Mapping[str, Any]) -> "_Shape":
-        if id(content) not in self._seen:
-            self._seen[id(content)] = content, self._shape_of(content)
-        return self._seen[id(content)][1]
-
-    def _shape_of(self, content: Mapping[str, Any]) -> "_Shape":
         rest = {key: value for key, value in content.items() if key not in _NOT_IN_SHAPE}
         if "pytorch" in rest:
             rest["pytorch"] = {**rest["pytorch"], "batch_size": None}
@@ -238,8 +211,7 @@ class Estimates:
         return self._shapes[key]
 
 
-@dataclass(frozen=True)
-class _Shape:
+class _Shape(NamedTuple):
     """What experiments have in common that differ in sizes alone."""
 
     config: ExperimentConfig

@@ -87,6 +87,10 @@ def planned_work(config: Mapping[str, Any]) -> str:
     return _key(work_of(config))
 
 
+def _key(work: Mapping[str, Any]) -> str:
+    return json.dumps(work, sort_keys=True)
+
+
 def may_end_early(config: Mapping[str, Any]) -> bool:
     """Whether answers may be shorter than asked for, by the study's own wish."""
     least, work = (config.get("decoder") or {}).get("min_new_tokens"), work_of(config)
@@ -101,11 +105,7 @@ def fewest_tokens(config: Mapping[str, Any], asked: int) -> int:
 
 
 def same_work(configs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Return the experiments in groups that do the same work, each group in the given order.
-
-    Args:
-        configs: the settings of each experiment, by its id.
-    """
+    """Return the experiments in groups that do the same work, each group in the given order."""
     groups: dict[str, list[str]] = {}
     for experiment, config in configs.items():
         groups.setdefault(planned_work(config), []).append(experiment)
@@ -122,11 +122,17 @@ def unlike(plan: Plan) -> list[Unlike]:
     by_backend: dict[str, dict[str, dict[str, Any]]] = {}
     for run in plan.runs:
         by_backend.setdefault(run.backend, {})[run.experiment] = work_of(run.config)
-    return [
-        found
-        for one, other in permutations(by_backend, 2)
-        if (found := _unlike(one, by_backend[one], other, by_backend[other])) is not None
-    ]
+    found = []
+    for (one, own), (other, others) in permutations(by_backend.items(), 2):
+        known = set(map(_key, others.values()))
+        alone = {experiment: work for experiment, work in own.items() if _key(work) not in known}
+        if alone:
+            differences = (
+                dict(_differences(a, b)) for a in alone.values() for b in others.values()
+            )
+            nearest = min(differences, key=len)
+            found.append(Unlike(one, other, tuple(alone), len(own), nearest))
+    return found
 
 
 def fairness(plan: Plan) -> dict[str, Any] | None:
@@ -147,23 +153,6 @@ def fairness(plan: Plan) -> dict[str, Any] | None:
     return {"same_work": groups, "not_comparable": [asdict(each) for each in unlike(plan)]}
 
 
-def _unlike(
-    backend: str,
-    own: Mapping[str, dict[str, Any]],
-    other: str,
-    others: Mapping[str, dict[str, Any]],
-) -> Unlike | None:
-    known = {_key(work) for work in others.values()}
-    alone = [experiment for experiment, work in own.items() if _key(work) not in known]
-    if not alone:
-        return None
-    nearest = min(
-        (dict(_differences(own[each], work)) for each in alone for work in others.values()),
-        key=len,
-    )
-    return Unlike(backend, other, tuple(alone), len(own), nearest)
-
-
 def _differences(
     own: Mapping[str, Any], others: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, tuple[Any, Any]]]:
@@ -175,10 +164,6 @@ def _differences(
             yield from _differences(one, other, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", (one, other)
-
-
-def _key(work: Mapping[str, Any]) -> str:
-    return json.dumps(work, sort_keys=True)
 
 
 def _value(value: Any) -> str:

@@ -48,6 +48,9 @@ class PlannedRun:
     session: int | None = None
 
 
+_RUN_FIELDS = ("experiment", "cycle", "order", "backend", "runner", "gap_s", "timeout_s")
+
+
 @dataclass(frozen=True)
 class Plan:
     """Every run of a study, in order, and what was left out.
@@ -132,9 +135,6 @@ class Plan:
         Args:
             more: keys given next to the plan's own, which reading it back leaves aside.
         """
-        return b"".join(self._json_parts(more or {}))
-
-    def _json_parts(self, more: Mapping[str, Any]) -> Iterator[bytes]:
         head = {
             "schema_version": PLAN_VERSION,
             "study": self.study,
@@ -148,35 +148,28 @@ class Plan:
             **({"sections": dict(self.sections)} if self.sections else {}),
             "written": dict(self.written),
             "overrides": dict(self.overrides),
+            **(more or {}),
         }
-        yield b"{\n"
-        for key, value in {**head, **more}.items():
-            yield f"{_dump(key)}: {_dump(value)},\n".encode()
-        yield b'"runs": '
-        yield _lines(self._run_lines())
-        yield b',\n"left_out": '
-        yield _lines(_dump(each) for each in self.left_out)
-        yield b',\n"same_as": '
-        yield _lines(_dump(each) for each in self.same_as)
-        yield b"\n}\n"
+        parts = [f"{_dump(key)}: {_dump(value)}" for key, value in head.items()]
+        lines: dict[str, Iterable[str]] = {
+            "runs": self._run_lines(),
+            "left_out": map(_dump, self.left_out),
+            "same_as": map(_dump, self.same_as),
+        }
+        for key, each in lines.items():
+            joined = ",\n".join(each)
+            parts.append(f'"{key}": [\n{joined}\n]' if joined else f'"{key}": []')
+        return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
 
     def _run_lines(self) -> Iterator[str]:
         shared: dict[str, str] = {}
         for run in self.runs:
             if run.experiment not in shared:
-                config, swept = _dump(run.config), _dump(run.swept)
-                shared[run.experiment] = f'"config": {config}, "swept": {swept}'
-            head = {
-                "experiment": run.experiment,
-                "cycle": run.cycle,
-                "order": run.order,
-                "backend": run.backend,
-                "runner": run.runner,
-                "gap_s": run.gap_s,
-                "timeout_s": run.timeout_s,
-                **({} if run.session is None else {"session": run.session}),
-            }
-            yield f"{_dump(head)[:-1]}, {shared[run.experiment]}}}"
+                shared[run.experiment] = _dump({"config": run.config, "swept": run.swept})[1:]
+            head = {name: getattr(run, name) for name in _RUN_FIELDS}
+            if run.session is not None:
+                head["session"] = run.session
+            yield f"{_dump(head)[:-1]}, {shared[run.experiment]}"
 
     @classmethod
     def read(cls, path: Path) -> "Plan":
@@ -235,8 +228,3 @@ def _named(key: str, value: Any) -> str:
 
 def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def _lines(texts: Iterable[str]) -> bytes:
-    joined = ",\n".join(texts)
-    return f"[\n{joined}\n]".encode() if joined else b"[]"

@@ -29,13 +29,9 @@ def ordered(experiments: int, cycles: int, order: CycleOrder, seed: str) -> Iter
 
 
 def extended(cycles: Sequence[int], pilot: int, order: CycleOrder, seed: str) -> Iterator[Slot]:
-    """Yield the cycles of each experiment after the pilot's, in the order to run them.
+    """Yield the cycles of each experiment after the pilot's, in an order as in :func:`ordered`.
 
-    Args:
-        cycles: of each experiment in all; those that need no more take no part.
-        pilot: cycles that every experiment has had.
-        order: as in :func:`ordered`; a Latin square goes on with its next rows.
-        seed: as in :func:`ordered`.
+    A Latin square goes on with its next rows.
     """
     return _slots(cycles, pilot, order, seed, rows=None)
 

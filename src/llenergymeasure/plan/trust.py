@@ -21,12 +21,7 @@ _CODE = re.compile(
 
 
 def runs_or_sends(plan: Plan, notify: NotifyConfig | None) -> list[str]:
-    """Return what a study runs apart from its engines and sends to whom, a line each.
-
-    Args:
-        plan: the study's.
-        notify: whom it notifies of its end.
-    """
+    """Return what a study runs apart from its engines and sends to whom, a line each."""
     found: dict[str, None] = {}
     for config in {run.experiment: run.config for run in plan.runs}.values():
         found |= dict.fromkeys((*_code(config), *_sent(config)))
