@@ -19,11 +19,7 @@ from llenergymeasure.workload.requests import Request
 
 
 def start_engine(config: ExperimentConfig) -> Engine:
-    """Load the model of an experiment: into this process, or into one a device.
-
-    Raises:
-        BackendError: the engine refused a setting or the model.
-    """
+    """Load the model of an experiment: into this process, or into one a device."""
     settings = config.pytorch or PyTorchConfig()
     slices, replicas = settings.tensor_parallel_size or 1, settings.num_processes or 1
     if slices == replicas == 1:
@@ -32,11 +28,7 @@ def start_engine(config: ExperimentConfig) -> Engine:
 
 
 def load_engine(config: ExperimentConfig) -> "PyTorchEngine":
-    """Load the model of an experiment into this process.
-
-    Raises:
-        BackendError: the engine refused a setting or the model.
-    """
+    """Load the model of an experiment into this process."""
     return PyTorchEngine(config, load_model(config))
 
 
@@ -53,12 +45,7 @@ class PyTorchEngine:
         )
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """Answer one batch and return after the devices are synchronised.
-
-        Raises:
-            BackendError: the engine failed, ran out of memory, or computed what is no number.
-            ValueError: more requests than a batch holds.
-        """
+        """Answer one batch and return after the devices are synchronised."""
         if not requests:
             return []
         if self.batch_size is not None and len(requests) > self.batch_size:
@@ -77,11 +64,7 @@ class PyTorchEngine:
             )
 
     def log_likelihoods(self, token_ids: Sequence[int]) -> list[float]:
-        """Return the natural logarithm of each token's likelihood after those before it.
-
-        Raises:
-            BackendError: the engine failed, ran out of memory, or the text is too long for it.
-        """
+        """Return the natural logarithm of each token's likelihood after those before it."""
         loaded = self._open()
         ids = torch.tensor([list(token_ids)], dtype=torch.long, device=loaded.device)
         with failing_as("scoring a text failed"), torch.inference_mode():
