@@ -38,14 +38,7 @@ T = TypeVar("T")
 def next_on_server(
     before: "ServedEngine", backend: Backend, config: ExperimentConfig, prompts: TrafficPrompts
 ) -> "ServedEngine | None":
-    """Return the server of the run before for the next one; end it where that wants another.
-
-    Args:
-        before: the server as the run before had it.
-        backend: the engine.
-        config: the next run's experiment.
-        prompts: its traffic's requests.
-    """
+    """Return the server of the run before for the next one; end it where that wants another."""
     port = urlsplit(before.command.base_url).port
     command = backend.server(config, port or 0)
     now = before.command
@@ -227,11 +220,7 @@ class ServedEngine:
         return self._process
 
     def _wait_for_an_answer(self) -> None:
-        """Ask for one token until it comes: some servers load the model when they are asked.
-
-        Raises:
-            BackendError: the server ended, refused the request, or took too long.
-        """
+        """Ask for one token until it comes: some servers load the model when they are asked."""
         request = replace(self.prompts.turn(WARM_UP_FROM - 1).request, max_output_tokens=1)
         deadline = time.monotonic() + self.command.ready_limit_s
         while True:

@@ -42,12 +42,7 @@ class SGLangEngine:
     batch_size: int | None = None
 
     def __init__(self, config: ExperimentConfig) -> None:
-        """Start it.
-
-        Raises:
-            BackendError: SGLang refused a setting or the model.
-            ConfigurationError: the model's name means nothing.
-        """
+        """Start it."""
         self._config = config
         self._source = resolve_model(config)
         self.devices = () if on_cpu(config) else allot(config.model_dump(exclude_none=True)).uuids
@@ -65,9 +60,6 @@ class SGLangEngine:
 
         A request's end is by SGLang's own clock for it. Its first token's time is known where
         ``sglang.engine.enable_metrics`` is set.
-
-        Raises:
-            BackendError: SGLang failed, or gave up on a request.
         """
         if not requests:
             return []
@@ -102,9 +94,6 @@ class SGLangEngine:
         """Return the natural logarithm of each token's likelihood after those before it.
 
         SGLang reports it on the way to an answer, of which one token is drawn and dropped.
-
-        Raises:
-            BackendError: SGLang failed, or the text is too long for it.
         """
         with failing_as("scoring a text failed"):
             answer = self._open().generate(

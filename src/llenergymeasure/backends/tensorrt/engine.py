@@ -38,12 +38,7 @@ class TensorRTEngine:
     batch_size: int | None = None
 
     def __init__(self, config: ExperimentConfig) -> None:
-        """Start it.
-
-        Raises:
-            BackendError: TensorRT-LLM refused a setting or the model, or built no engine.
-            ConfigurationError: the model's name means nothing.
-        """
+        """Start it."""
         self._config = config
         self._source = resolve_model(config)
         self.devices = allot(config.model_dump(exclude_none=True)).uuids
@@ -61,9 +56,6 @@ class TensorRTEngine:
         cache are shared among the requests of a call and not with earlier ones: repeating them
         in a window is not made cheaper. The engine gives whole answers together: all carry the
         times of the call.
-
-        Raises:
-            BackendError: TensorRT-LLM failed.
         """
         if not requests:
             return []
