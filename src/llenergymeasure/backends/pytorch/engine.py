@@ -32,7 +32,7 @@ def load_engine(config: ExperimentConfig) -> "PyTorchEngine":
     return PyTorchEngine(config, load_model(config))
 
 
-class PyTorchEngine:
+class PyTorchEngine(Engine):
     """A loaded transformers model."""
 
     def __init__(self, config: ExperimentConfig, loaded: LoadedModel) -> None:
@@ -51,7 +51,6 @@ class PyTorchEngine:
         if self.batch_size is not None and len(requests) > self.batch_size:
             raise ValueError(f"{len(requests)} requests in a batch of {self.batch_size}")
         loaded = self._open()
-        self._need_positions(loaded, requests)
         longest = max(request.max_output_tokens for request in requests)
         too_large = (
             f"out of GPU memory with {len(requests)} requests in a batch; lower "
@@ -112,10 +111,6 @@ class PyTorchEngine:
             torch.cuda.reset_peak_memory_stats(gpu)
         return peak
 
-    def statistics(self) -> dict[str, Any]:
-        """Return nothing: transformers keeps no account of its work."""
-        return {}
-
     def close(self) -> None:
         """Give back memory; the engine cannot be used after."""
         self._loaded = None
@@ -127,19 +122,6 @@ class PyTorchEngine:
         if self._loaded is None:
             raise BackendError("the engine is closed")
         return self._loaded
-
-    def _need_positions(self, loaded: LoadedModel, requests: Sequence[Request]) -> None:
-        """Refuse what overruns a table of learned positions: a crash on a GPU, without a reason."""
-        content = loaded.model.config
-        if content.model_type != "gpt2":
-            return
-        longest = max(len(request.prompt_token_ids) for request in requests)
-        output = max(request.max_output_tokens for request in requests)
-        if longest + output > content.n_positions:
-            raise BackendError(
-                f"{longest} input and {output} output tokens overrun the {content.n_positions} "
-                "positions of this model; lower max_input_tokens or max_output_tokens"
-            )
 
 
 def _gpus(loaded: LoadedModel) -> list[int]:

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llenergymeasure.backends.base import Completion
+from llenergymeasure.backends.base import Completion, Engine
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError, LlemError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llenergymeasure.backends.pytorch.engine import PyTorchEngine
 
 
-class ParallelEngine:
+class ParallelEngine(Engine):
     """Several processes with an engine each: on GPU 0, 1, …, or sharing the CPU's cores."""
 
     def __init__(self, config: ExperimentConfig, processes: int, *, sliced: bool) -> None:
@@ -80,10 +80,6 @@ class ParallelEngine:
         """Return the sum over the processes of their peaks since the last call; None on a CPU."""
         peaks = self._ask("peak_memory_bytes")
         return None if None in peaks else sum(peaks)
-
-    def statistics(self) -> dict[str, Any]:
-        """Return nothing: transformers keeps no account of its work."""
-        return {}
 
     def close(self) -> None:
         """End the processes."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from llenergymeasure.backends.base import Backend, Completion, ServerCommand
+from llenergymeasure.backends.base import Backend, Completion, Engine, ServerCommand
 from llenergymeasure.backends.plain_values import plain
 from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.exchange import Exchange, Outgoing
@@ -48,7 +48,7 @@ def next_on_server(
     return ServedEngine(command, config, before.devices, prompts, before.leave_server())
 
 
-class ServedEngine:
+class ServedEngine(Engine):
     """A server that answers, and the client that asks.
 
     Args:
@@ -147,9 +147,6 @@ class ServedEngine:
             for exchange in good
         ]
 
-    def synchronize(self) -> None:
-        """Do nothing: an answer that has come was worked out."""
-
     def resolved_config(self) -> dict[str, Any]:
         """Return how the server was started, and the settings it says are in force."""
         command = self.command
@@ -163,10 +160,6 @@ class ServedEngine:
             **command.settings,
             "settings": self._runner.run(self._settings()),
         }
-
-    def peak_memory_bytes(self) -> int | None:
-        """Return None: the memory is the server's own."""
-        return None
 
     def statistics(self) -> dict[str, Any]:
         """Return the cache's share in use as the server reported it since the last call."""

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import sglang
 
-from llenergymeasure.backends.base import Completion
+from llenergymeasure.backends.base import Completion, Engine
 from llenergymeasure.backends.common import failing_as
 from llenergymeasure.backends.sglang.arguments import (
     engine_arguments,
@@ -36,7 +36,7 @@ _LEFT_OUT = (
 where things lie on this machine."""
 
 
-class SGLangEngine:
+class SGLangEngine(Engine):
     """A started engine of SGLang."""
 
     batch_size: int | None = None
@@ -134,10 +134,6 @@ class SGLangEngine:
         counted, self._counted = dict(self._counted), Counter()
         nothing = {"prompt_tokens": 0, "cached_prompt_tokens": 0, "retractions": 0}
         return nothing | counted | _scheduler(self._internal_state())
-
-    def peak_memory_bytes(self) -> int | None:
-        """Return None: the memory is held by SGLang's own processes, which report only its plan."""
-        return None
 
     def close(self) -> None:
         """End SGLang's processes; the engine cannot be used after."""

@@ -11,7 +11,7 @@ from typing import Any
 import tensorrt_llm
 from tensorrt_llm.llmapi import GuidedDecodingParams
 
-from llenergymeasure.backends.base import Completion
+from llenergymeasure.backends.base import Completion, Engine
 from llenergymeasure.backends.common import failing_as
 from llenergymeasure.backends.plain_values import plain
 from llenergymeasure.backends.tensorrt.arguments import (
@@ -32,7 +32,7 @@ _PLACES = ("model", "tokenizer", "postprocess_tokenizer_dir")
 STATISTICS_WAIT_S = 2.0
 
 
-class TensorRTEngine:
+class TensorRTEngine(Engine):
     """A started ``LLM``, on PyTorch or with a compiled engine."""
 
     batch_size: int | None = None
@@ -80,9 +80,6 @@ class TensorRTEngine:
             for request, answer in zip(requests, answers, strict=True)
         ]
 
-    def synchronize(self) -> None:
-        """Do nothing: an answer's tokens have come from the device, and no call is under way."""
-
     def resolved_config(self) -> dict[str, Any]:
         """Return the settings in force, as the running ``LLM`` holds them."""
         held = self._open().args
@@ -118,10 +115,6 @@ class TensorRTEngine:
         if active:
             found["active_requests_mean"] = statistics.fmean(active)
         return found
-
-    def peak_memory_bytes(self) -> int | None:
-        """Return None: the memory is held by TensorRT-LLM's own processes."""
-        return None
 
     def close(self) -> None:
         """End TensorRT-LLM's processes; the engine cannot be used after."""
