@@ -45,13 +45,18 @@ class Engine(Protocol):
         """Answer ``requests`` and return after the devices are synchronised, in their order."""
 
     def synchronize(self) -> None:
-        """Wait until the devices have done all they were given."""
+        """Wait until the devices have done all they were given; for most, an answer says so."""
+        return
 
     def resolved_config(self) -> dict[str, Any]:
         """Return the settings in force, the engine's own defaults included."""
 
     def peak_memory_bytes(self) -> int | None:
-        """Return the peak device memory since the last call; None where there is no device."""
+        """Return the peak device memory since the last call.
+
+        None where there is no device, or the memory is held by the engine's own processes.
+        """
+        return None
 
     def statistics(self) -> dict[str, Any]:
         """Return what the engine counted since the last call, or since it was loaded.
@@ -60,6 +65,7 @@ class Engine(Protocol):
         ``kv_cache_share_mean`` and ``kv_cache_share_max``, the share of the key-value cache in use
         (0 to 1). What was not observed is left out.
         """
+        return {}
 
     def close(self) -> None:
         """Give back memory and end helper processes."""

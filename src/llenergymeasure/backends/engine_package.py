@@ -59,23 +59,13 @@ class EnginePackage:
         return found
 
     def load(self, config: ExperimentConfig) -> Engine:
-        """Start the engine and load the model.
-
-        Raises:
-            BackendError: the engine refused a setting or the model.
-            ConfigurationError: the model's name means nothing.
-        """
+        """Start the engine and load the model."""
         os.environ.update(self.environment(config))
         loaded: Engine = getattr(self._part("engine"), self.engine)(config)
         return loaded
 
     def server(self, config: ExperimentConfig, port: int) -> ServerCommand:
-        """Return how the engine's own server is started for ``config``; starts nothing.
-
-        Raises:
-            BackendError: it cannot serve this configuration.
-            ConfigurationError: the model's name means nothing.
-        """
+        """Return how the engine's own server is started for ``config``; starts nothing."""
         command: ServerCommand = self._part("server").server_command(config, port)
         return command
 

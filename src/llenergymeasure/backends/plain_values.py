@@ -22,10 +22,6 @@ def plain(value: Any, deepest: int = _DEEPEST) -> Any:
     """Return a value as JSON could hold it: dataclasses and structs by field, the rest by name.
 
     Credentials and what is not a setting are left out.
-
-    Args:
-        value: any.
-        deepest: levels of it that are recorded.
     """
     if isinstance(value, str):
         return clean(value)

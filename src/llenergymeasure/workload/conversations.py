@@ -23,8 +23,7 @@ from llenergymeasure.config.serving import ONE_USER, LengthConfig, ServingConfig
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.workload.arrivals import arrival_offsets
 from llenergymeasure.workload.arrivals_trace import Trace, read_trace
-from llenergymeasure.workload.draws import Draws
-from llenergymeasure.workload.lengths import draw_lengths
+from llenergymeasure.workload.draws import Draws, draw_lengths
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
 from llenergymeasure.workload.tokens import ordinary_token_ids

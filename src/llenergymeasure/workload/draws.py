@@ -1,13 +1,17 @@
-"""Random numbers that are the same in every release of NumPy and in every engine's process.
+"""Random numbers and lengths that are the same in every release of NumPy, in every process.
 
 Only the raw stream of a generator is promised to stay (NEP 19), so distributions are made here
 from uniform numbers, where that takes a line.
 """
 
+import math
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+
+from llenergymeasure.config.serving import LengthConfig
+from llenergymeasure.workload.arrivals_trace import Trace
 
 _NORMAL = NormalDist()
 
@@ -46,3 +50,47 @@ class Draws:
         By the one class of NumPy whose distributions are frozen (NEP 19).
         """
         return np.asarray(np.random.RandomState(self._bits).standard_gamma(shape, count))
+
+
+def _draw_length(config: LengthConfig, draws: Draws) -> int:
+    """Return one length in tokens, within the limits of ``config``.
+
+    A lognormal of mean m and coefficient of variation c has sigma² = ln(1 + c²) and
+    mu = ln m - sigma² / 2.
+    """
+    if config.distribution == "fixed":
+        assert config.tokens is not None
+        return config.tokens
+    if config.distribution == "uniform":
+        assert config.min_tokens is not None
+        assert config.max_tokens is not None
+        span = config.max_tokens - config.min_tokens + 1
+        return config.min_tokens + int(draws.uniform(1)[0] * span)
+    assert config.mean_tokens is not None
+    assert config.cv is not None
+    variance = math.log1p(config.cv**2)
+    location = math.log(config.mean_tokens) - variance / 2
+    return _within(round(math.exp(location + math.sqrt(variance) * draws.normal())), config)
+
+
+def draw_lengths(
+    input_tokens: LengthConfig, output_tokens: LengthConfig, draws: Draws, trace: Trace | None
+) -> tuple[int, int]:
+    """Return the lengths of one prompt and its answer.
+
+    Those from data come from one row of the trace, so that long prompts keep their answers.
+    """
+    row = 0 if trace is None else int(draws.uniform(1)[0] * len(trace))
+    lengths = []
+    for place, config in enumerate((input_tokens, output_tokens)):
+        if config.distribution == "data":
+            assert trace is not None
+            lengths.append(_within(trace.lengths(row)[place], config))
+        else:
+            lengths.append(_draw_length(config, draws))
+    return lengths[0], lengths[1]
+
+
+def _within(tokens: int, config: LengthConfig) -> int:
+    tokens = max(tokens, config.min_tokens or 1)
+    return tokens if config.max_tokens is None else min(tokens, config.max_tokens)

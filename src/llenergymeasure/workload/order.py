@@ -42,12 +42,6 @@ def ordered(
     - ``shuffled``: at random, by ``seed``;
     - ``given``: by row of the data set;
     - ``length``: by rising number of tokens, so that batches hold little padding.
-
-    Args:
-        records: as chosen.
-        lengths: the prompts' lengths in tokens, same order.
-        order: one of the above.
-        seed: of ``shuffled``.
     """
     positions = list(range(len(records)))
     if order == "interleaved":

@@ -82,12 +82,7 @@ class Tokenizer:
     def __init__(
         self, source: ModelSource, *, trust_remote_code: bool, chat: ChatConfig | None = None
     ) -> None:
-        """Load it.
-
-        Raises:
-            ConfigurationError: there is none, as with an architecture that is only a table entry.
-            BackendError: the package is missing, or the tokenizer cannot be loaded.
-        """
+        """Load it."""
         self._model, self._chats = source.name, chat or ChatConfig()
         location = source.location
         if source.random and not has_tokenizer(source):

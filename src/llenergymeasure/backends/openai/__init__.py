@@ -37,11 +37,7 @@ class OpenAIBackend:
         return {}
 
     def load(self, config: ExperimentConfig) -> Engine:  # noqa: ARG002
-        """Refuse: there is only the server.
-
-        Raises:
-            BackendError: always.
-        """
+        """Refuse: there is only the server."""
         raise BackendError("a server has nothing to load in this process")
 
     def server(self, config: ExperimentConfig, port: int) -> ServerCommand:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from llenergymeasure.backends.base import Backend, Completion, ServerCommand
+from llenergymeasure.backends.base import Backend, Completion, Engine, ServerCommand
 from llenergymeasure.backends.plain_values import plain
 from llenergymeasure.backends.serving.client import StreamingClient
 from llenergymeasure.backends.serving.exchange import Exchange, Outgoing
@@ -38,14 +38,7 @@ T = TypeVar("T")
 def next_on_server(
     before: "ServedEngine", backend: Backend, config: ExperimentConfig, prompts: TrafficPrompts
 ) -> "ServedEngine | None":
-    """Return the server of the run before for the next one; end it where that wants another.
-
-    Args:
-        before: the server as the run before had it.
-        backend: the engine.
-        config: the next run's experiment.
-        prompts: its traffic's requests.
-    """
+    """Return the server of the run before for the next one; end it where that wants another."""
     port = urlsplit(before.command.base_url).port
     command = backend.server(config, port or 0)
     now = before.command
@@ -55,7 +48,7 @@ def next_on_server(
     return ServedEngine(command, config, before.devices, prompts, before.leave_server())
 
 
-class ServedEngine:
+class ServedEngine(Engine):
     """A server that answers, and the client that asks.
 
     Args:
@@ -154,9 +147,6 @@ class ServedEngine:
             for exchange in good
         ]
 
-    def synchronize(self) -> None:
-        """Do nothing: an answer that has come was worked out."""
-
     def resolved_config(self) -> dict[str, Any]:
         """Return how the server was started, and the settings it says are in force."""
         command = self.command
@@ -170,10 +160,6 @@ class ServedEngine:
             **command.settings,
             "settings": self._runner.run(self._settings()),
         }
-
-    def peak_memory_bytes(self) -> int | None:
-        """Return None: the memory is the server's own."""
-        return None
 
     def statistics(self) -> dict[str, Any]:
         """Return the cache's share in use as the server reported it since the last call."""
@@ -227,11 +213,7 @@ class ServedEngine:
         return self._process
 
     def _wait_for_an_answer(self) -> None:
-        """Ask for one token until it comes: some servers load the model when they are asked.
-
-        Raises:
-            BackendError: the server ended, refused the request, or took too long.
-        """
+        """Ask for one token until it comes: some servers load the model when they are asked."""
         request = replace(self.prompts.turn(WARM_UP_FROM - 1).request, max_output_tokens=1)
         deadline = time.monotonic() + self.command.ready_limit_s
         while True:

@@ -11,10 +11,6 @@ def read_gauges(text: str, names: Mapping[str, str]) -> dict[str, float]:
 
     The format is Prometheus' text exposition, 0.0.4. A gauge with several sets of labels (one an
     engine process) adds up where it counts requests, and is averaged where it is a share.
-
-    Args:
-        text: the page.
-        names: the server's name for each of ours.
     """
     wanted = {theirs: ours for ours, theirs in names.items()}
     found: dict[str, list[float]] = {}

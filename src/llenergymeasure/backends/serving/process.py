@@ -52,10 +52,6 @@ class ServerProcess:
     Its output goes where this process's own goes. Nothing is sent to its port before the socket
     that listens there is shown to be its own.
 
-    Args:
-        command: how to start and reach it.
-        key: what it is to be asked with.
-
     Raises:
         BackendError: it ended, was not ready within its limit, or another has its port.
     """
@@ -123,11 +119,7 @@ class ServerProcess:
         )
 
     def _not_ready(self, timeout_s: float) -> str:
-        """Return why the server takes no requests yet; empty if it does.
-
-        Raises:
-            BackendError: another process has its port.
-        """
+        """Return why the server takes no requests yet; empty if it does."""
         command = self._command
         if self._child is not None and not own_listener(self._port, self._child.pid):
             return f"it does not listen on port {self._port}"

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import sglang
 
-from llenergymeasure.backends.base import Completion
+from llenergymeasure.backends.base import Completion, Engine
 from llenergymeasure.backends.common import failing_as
 from llenergymeasure.backends.sglang.arguments import (
     engine_arguments,
@@ -36,18 +36,13 @@ _LEFT_OUT = (
 where things lie on this machine."""
 
 
-class SGLangEngine:
+class SGLangEngine(Engine):
     """A started engine of SGLang."""
 
     batch_size: int | None = None
 
     def __init__(self, config: ExperimentConfig) -> None:
-        """Start it.
-
-        Raises:
-            BackendError: SGLang refused a setting or the model.
-            ConfigurationError: the model's name means nothing.
-        """
+        """Start it."""
         self._config = config
         self._source = resolve_model(config)
         self.devices = () if on_cpu(config) else allot(config.model_dump(exclude_none=True)).uuids
@@ -65,9 +60,6 @@ class SGLangEngine:
 
         A request's end is by SGLang's own clock for it. Its first token's time is known where
         ``sglang.engine.enable_metrics`` is set.
-
-        Raises:
-            BackendError: SGLang failed, or gave up on a request.
         """
         if not requests:
             return []
@@ -102,9 +94,6 @@ class SGLangEngine:
         """Return the natural logarithm of each token's likelihood after those before it.
 
         SGLang reports it on the way to an answer, of which one token is drawn and dropped.
-
-        Raises:
-            BackendError: SGLang failed, or the text is too long for it.
         """
         with failing_as("scoring a text failed"):
             answer = self._open().generate(
@@ -145,10 +134,6 @@ class SGLangEngine:
         counted, self._counted = dict(self._counted), Counter()
         nothing = {"prompt_tokens": 0, "cached_prompt_tokens": 0, "retractions": 0}
         return nothing | counted | _scheduler(self._internal_state())
-
-    def peak_memory_bytes(self) -> int | None:
-        """Return None: the memory is held by SGLang's own processes, which report only its plan."""
-        return None
 
     def close(self) -> None:
         """End SGLang's processes; the engine cannot be used after."""

@@ -1,7 +1,5 @@
 """SGLang's own OpenAI-compatible server: how it is started, asked and read."""
 
-from typing import Any
-
 from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.common import (
     SERVED_NAME,
@@ -23,12 +21,7 @@ from llenergymeasure.workload.models.resolve import resolve_model
 
 
 def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
-    """Return how the server is started on a port of 127.0.0.1.
-
-    Raises:
-        BackendError: a setting has no name in the server's interface.
-        ConfigurationError: the model's name means nothing.
-    """
+    """Return how the server is started on a port of 127.0.0.1."""
     arguments = engine_arguments(config, resolve_model(config))
     del arguments["skip_tokenizer_init"]
     known = parameters("sglang.engine")
@@ -43,6 +36,8 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     arguments["enable_cache_report"] = True  # usage reports what its prefix cache knew
     command = python_module("sglang.launch_server")
     ours = ["--host", "127.0.0.1", "--port", str(port)]  # last: the last one holds
+    asked = sampling_parameters(config, config.max_output_tokens)
+    besides = {"max_new_tokens"} - set(given_sampling(config))  # each request has its own
     takes_key = arguments.get("tokenizer_worker_num", 1) == 1  # with more it refuses to start
     if takes_key:  # in a file: every user can read a command line
         ours += ["--config", KEY_FILE_PLACE]
@@ -52,7 +47,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
         base_url=f"http://127.0.0.1:{port}/v1",
         model=SERVED_NAME,
         environment=environment(config),
-        body=request_body(config),
+        body=request_fields(asked, "sglang", "SGLang's server", besides),
         metrics_path="/metrics",
         gauges={
             "running": "sglang:num_running_reqs",
@@ -62,14 +57,3 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
         },
         settings_path="/server_info",
     )
-
-
-def request_body(config: ExperimentConfig) -> dict[str, Any]:
-    """Return the sampling fields of every request, less the most tokens, which each one has.
-
-    Raises:
-        BackendError: a sampling parameter has no name in the server's interface.
-    """
-    asked = sampling_parameters(config, config.max_output_tokens)
-    besides = {"max_new_tokens"} - set(given_sampling(config))
-    return request_fields(asked, "sglang", "SGLang's server", besides)

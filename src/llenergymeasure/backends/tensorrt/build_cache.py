@@ -48,9 +48,6 @@ def _model_content(source: ModelSource) -> str:
 
     A local folder goes by the hash of its files, a model on the hub by its commit there, and
     random weights by their architecture.
-
-    Raises:
-        BackendError: the model's files cannot be read.
     """
     if source.random:
         return f"random:{digest(dict(source.config))}"

@@ -11,7 +11,7 @@ from typing import Any
 import tensorrt_llm
 from tensorrt_llm.llmapi import GuidedDecodingParams
 
-from llenergymeasure.backends.base import Completion
+from llenergymeasure.backends.base import Completion, Engine
 from llenergymeasure.backends.common import failing_as
 from llenergymeasure.backends.plain_values import plain
 from llenergymeasure.backends.tensorrt.arguments import (
@@ -32,18 +32,13 @@ _PLACES = ("model", "tokenizer", "postprocess_tokenizer_dir")
 STATISTICS_WAIT_S = 2.0
 
 
-class TensorRTEngine:
+class TensorRTEngine(Engine):
     """A started ``LLM``, on PyTorch or with a compiled engine."""
 
     batch_size: int | None = None
 
     def __init__(self, config: ExperimentConfig) -> None:
-        """Start it.
-
-        Raises:
-            BackendError: TensorRT-LLM refused a setting or the model, or built no engine.
-            ConfigurationError: the model's name means nothing.
-        """
+        """Start it."""
         self._config = config
         self._source = resolve_model(config)
         self.devices = allot(config.model_dump(exclude_none=True)).uuids
@@ -61,9 +56,6 @@ class TensorRTEngine:
         cache are shared among the requests of a call and not with earlier ones: repeating them
         in a window is not made cheaper. The engine gives whole answers together: all carry the
         times of the call.
-
-        Raises:
-            BackendError: TensorRT-LLM failed.
         """
         if not requests:
             return []
@@ -87,9 +79,6 @@ class TensorRTEngine:
             )
             for request, answer in zip(requests, answers, strict=True)
         ]
-
-    def synchronize(self) -> None:
-        """Do nothing: an answer's tokens have come from the device, and no call is under way."""
 
     def resolved_config(self) -> dict[str, Any]:
         """Return the settings in force, as the running ``LLM`` holds them."""
@@ -126,10 +115,6 @@ class TensorRTEngine:
         if active:
             found["active_requests_mean"] = statistics.fmean(active)
         return found
-
-    def peak_memory_bytes(self) -> int | None:
-        """Return None: the memory is held by TensorRT-LLM's own processes."""
-        return None
 
     def close(self) -> None:
         """End TensorRT-LLM's processes; the engine cannot be used after."""

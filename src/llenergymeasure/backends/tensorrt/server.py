@@ -26,17 +26,12 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     """Return how the server is started on a port of 127.0.0.1.
 
     Its arguments go into a file of options, so that every one of the engine's can be given.
-
-    Raises:
-        BackendError: a sampling parameter has no name in the server's interface, or the model's
-            files cannot be read.
-        ConfigurationError: the model's name means nothing.
     """
     source, section = resolve_model(config), settings(config)
     arguments = engine_arguments(config, source)
     model = arguments.pop("model")
     del arguments["skip_tokenizer_init"]
-    body = request_body(config)
+    asked = sampling_parameters(config, source, config.max_output_tokens)
     backend = "tensorrt" if section.compiled else "pytorch"
     command = ["trtllm-serve", "serve", str(model), "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend", backend, "--extra_llm_api_options", _options_file(arguments)]
@@ -47,22 +42,12 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
         base_url=f"http://127.0.0.1:{port}/v1",
         model=str(model),
         environment=environment(config),
-        body=body,
+        body=request_fields(asked, "tensorrt", "trtllm-serve", _NOT_ASKED),
         # There alone where the study turns on return_perf_metrics.
         metrics_path="/prometheus/metrics" if arguments.get("return_perf_metrics") else None,
         gauges={"requests": "trtllm_request_success_total"},
         settings={"engine": {**arguments, "backend": backend}},
     )
-
-
-def request_body(config: ExperimentConfig) -> dict[str, Any]:
-    """Return the sampling fields of every request, less what each one has for itself.
-
-    Raises:
-        BackendError: a sampling parameter has no name in the server's interface.
-    """
-    asked = sampling_parameters(config, resolve_model(config), config.max_output_tokens)
-    return request_fields(asked, "tensorrt", "trtllm-serve", _NOT_ASKED)
 
 
 def _options_file(arguments: dict[str, Any]) -> str:

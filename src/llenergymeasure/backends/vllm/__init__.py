@@ -13,12 +13,7 @@ class _VLLM(EnginePackage):
     """vLLM, which also judges settings without loading a model."""
 
     def refusal(self, config: ExperimentConfig) -> str | None:
-        """Return why vLLM refuses ``config``, in its own words; None if it takes it.
-
-        Raises:
-            ConfigurationError: the model's name means nothing.
-            BackendError: the model cannot be fetched.
-        """
+        """Return why vLLM refuses ``config``, in its own words; None if it takes it."""
         # vLLM and torch read these when they are imported.
         os.environ.update(environment(config))
         from llenergymeasure.backends.vllm.refusal import refusal

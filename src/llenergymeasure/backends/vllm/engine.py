@@ -37,12 +37,7 @@ class VLLMEngine:
     batch_size: int | None = None
 
     def __init__(self, config: ExperimentConfig) -> None:
-        """Start it.
-
-        Raises:
-            BackendError: vLLM refused a setting or the model.
-            ConfigurationError: the model's name means nothing.
-        """
+        """Start it."""
         self._config = config
         self._source = resolve_model(config)
         self._thinking = thinking_marks(self._source)
@@ -61,9 +56,6 @@ class VLLMEngine:
 
         Each call begins with an empty prefix cache: what the requests share among each other is
         computed once, as in real use, but repeating them in a window is not made cheaper.
-
-        Raises:
-            BackendError: vLLM failed, or computed what is no number.
         """
         if not requests:
             return []
@@ -88,9 +80,6 @@ class VLLMEngine:
         """Return the natural logarithm of each token's likelihood after those before it.
 
         vLLM reports it on the way to an answer, of which one token is drawn and dropped.
-
-        Raises:
-            BackendError: vLLM failed, or the text is too long for it.
         """
         asked = vllm.SamplingParams(
             max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False

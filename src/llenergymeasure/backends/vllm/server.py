@@ -26,12 +26,10 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     """Return how the server is started on a port of 127.0.0.1.
 
     ``vllm serve`` is the same program behind a launcher that some builds lack.
-
-    Raises:
-        BackendError: a sampling parameter has no name in the server's interface.
-        ConfigurationError: the model's name means nothing.
     """
     source = resolve_model(config)
+    asked = sampling_parameters(config, source, config.max_output_tokens)
+    besides = {"max_tokens", "detokenize"} - set(given_sampling(config))  # each has its own
     command = python_module("vllm.entrypoints.openai.api_server")
     listener = ("--host", "127.0.0.1", "--port", str(port))  # last: the last one holds
     return ServerCommand(
@@ -40,7 +38,7 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
         model=SERVED_NAME,
         # Its development mode reports the settings in force; only this machine can reach it.
         environment=environment(config) | {"VLLM_SERVER_DEV_MODE": "1", "VLLM_API_KEY": KEY_PLACE},
-        body=request_body(config, source),
+        body=request_fields(asked, "vllm", "vLLM's server", besides),
         metrics_path="/metrics",
         gauges={
             "running": "vllm:num_requests_running",
@@ -66,14 +64,3 @@ def _arguments(config: ExperimentConfig, source: ModelSource) -> dict[str, Any]:
     if "disable_log_stats" not in given:
         del arguments["disable_log_stats"]
     return {"served_model_name": SERVED_NAME, "generation_config": "vllm"} | arguments
-
-
-def request_body(config: ExperimentConfig, source: ModelSource) -> dict[str, Any]:
-    """Return the sampling fields of every request, less the most tokens, which each one has.
-
-    Raises:
-        BackendError: a sampling parameter has no name in the server's interface.
-    """
-    asked = sampling_parameters(config, source, config.max_output_tokens)
-    besides = {"max_tokens", "detokenize"} - set(given_sampling(config))
-    return request_fields(asked, "vllm", "vLLM's server", besides)

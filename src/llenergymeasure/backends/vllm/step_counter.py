@@ -1,5 +1,6 @@
 """vLLM's own account of each step: how full its batch and its cache were."""
 
+from collections import Counter
 from typing import Any
 
 from vllm.v1.metrics.loggers import AggregateStatLoggerBase
@@ -16,13 +17,10 @@ class StepCounter(AggregateStatLoggerBase):  # type: ignore[misc]
         self._clear()
 
     def _clear(self) -> None:
-        self._steps = 0
+        self._sums = Counter({"steps": 0})
         self._running = 0
-        self._running_max = 0
-        self._waiting_max = 0
         self._cache_share = 0.0
-        self._cache_share_max = 0.0
-        self._sums: dict[str, int] = {}
+        self._most = {"running_max": 0.0, "waiting_max": 0.0, "kv_cache_share_max": 0.0}
 
     def record(
         self,
@@ -42,14 +40,14 @@ class StepCounter(AggregateStatLoggerBase):  # type: ignore[misc]
 
     def _scheduler(self, told: Any) -> None:
         running = getattr(told, "num_running_reqs", 0)
-        if running:
-            self._steps += 1
-            self._running += running
-            self._cache_share += getattr(told, "kv_cache_usage", 0.0)
-        self._running_max = max(self._running_max, running)
-        self._waiting_max = max(self._waiting_max, getattr(told, "num_waiting_reqs", 0))
+        waiting = getattr(told, "num_waiting_reqs", 0)
         share = getattr(told, "kv_cache_usage", 0.0)
-        self._cache_share_max = max(self._cache_share_max, share)
+        if running:
+            self._sums["steps"] += 1
+            self._running += running
+            self._cache_share += share
+        seen = {"running_max": running, "waiting_max": waiting, "kv_cache_share_max": share}
+        self._most = {name: max(most, seen[name]) for name, most in self._most.items()}
         prefixes = getattr(told, "prefix_cache_stats", None)
         self._add("prefix_cache_queried_tokens", prefixes, "queries")
         self._add("cached_prompt_tokens", prefixes, "hits")
@@ -60,7 +58,7 @@ class StepCounter(AggregateStatLoggerBase):  # type: ignore[misc]
     def _add(self, name: str, told: Any, attribute: str) -> None:
         value = getattr(told, attribute, None)
         if value is not None:
-            self._sums[name] = self._sums.get(name, 0) + int(value)
+            self._sums[name] += int(value)
 
     def log_engine_initialized(self) -> None:
         """Do nothing: there is nothing to say."""
@@ -70,14 +68,12 @@ class StepCounter(AggregateStatLoggerBase):  # type: ignore[misc]
 
         ``steps`` are those that leave a sequence in progress: the means go over them.
         """
-        found: dict[str, Any] = {"steps": self._steps, **self._sums}
-        if self._steps:
+        found: dict[str, Any] = dict(self._sums)
+        if steps := self._sums["steps"]:
             found |= {
-                "running_mean": self._running / self._steps,
-                "running_max": self._running_max,
-                "waiting_max": self._waiting_max,
-                "kv_cache_share_mean": self._cache_share / self._steps,
-                "kv_cache_share_max": self._cache_share_max,
+                **self._most,
+                "running_mean": self._running / steps,
+                "kv_cache_share_mean": self._cache_share / steps,
             }
         self._clear()
         return found

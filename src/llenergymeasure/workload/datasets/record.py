@@ -103,10 +103,6 @@ class Rows:
     def add(self, row: int, values: Mapping[str, Any]) -> None:
         """Take a row in, or note why not; one of ``_names`` alone says where the rest is from.
 
-        Args:
-            row: counted from 1.
-            values: its columns.
-
         Raises:
             ConfigurationError: too much is wrong, or all texts together are too long.
         """

@@ -35,13 +35,7 @@ def decode_flops(architecture: Architecture, input_len: int, output_len: int) ->
 
 
 def _layers(architecture: Architecture, tokens: int, pairs: int) -> int:
-    """Return the operations of all layers.
-
-    Args:
-        architecture: the model's dimensions.
-        tokens: tokens put through.
-        pairs: query and key pairs attended, over all tokens.
-    """
+    """Return the operations of all layers."""
     experts = architecture.experts_per_token or 1
     router = architecture.hidden_size * architecture.experts
     weights = architecture.attention_weights() + experts * architecture.mlp_weights() + router

@@ -55,30 +55,28 @@ def fetch_config(model: str, revision: str | None) -> Path:
             f"{install_command('pytorch')}"
         ) from error
     if offline():
-        raise BackendError(f"model {model}: {_NOT_CACHED} and HF_HUB_OFFLINE forbids to fetch it")
+        raise BackendError(
+            f"model {model}: it is not in the local cache of the hub and HF_HUB_OFFLINE forbids to "
+            "fetch it"
+        )
     try:
         return Path(hf_hub_download(model, _CONFIG, revision=revision))
-    except errors.GatedRepoError as error:
-        raise BackendError(
-            f"model {model} is gated: accept its terms on its page, then log in with "
-            "`hf auth login` or set HF_TOKEN"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise BackendError(
-            f"model {model} is not on the hub, or is private and no valid HF_TOKEN is set"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise BackendError(f"model {model} has no revision {revision}") from error
-    except errors.RemoteEntryNotFoundError as error:
-        raise BackendError(f"model {model} on the hub has no {_CONFIG}") from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-        raise BackendError(
-            f"model {model}: {_NOT_CACHED} and the hub cannot be reached "
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError, ValueError) as error:
+        unreachable = (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError)
+        known: dict[type[Exception] | tuple[type[Exception], ...], str] = {
+            errors.GatedRepoError: "is gated: accept its terms on its page, then log in with "
+            "`hf auth login` or set HF_TOKEN",
+            errors.RepositoryNotFoundError: "is not on the hub, or is private and no valid "
+            "HF_TOKEN is set",
+            errors.RevisionNotFoundError: f"has no revision {revision}",
+            errors.RemoteEntryNotFoundError: f"on the hub has no {_CONFIG}",
+            unreachable: "is not in the local cache of the hub and the hub cannot be reached "
             f"({type(error).__name__}); connect, or name a local folder, tiny-llama, or an "
-            "architecture with weights: random"
-        ) from error
-    except ValueError as error:
-        raise BackendError(f"model {model}: {error}") from error
+            "architecture with weights: random",
+            ValueError: f"cannot be asked for: {error}",
+        }
+        wrong = next(text for kind, text in known.items() if isinstance(error, kind))
+        raise BackendError(f"model {model} {wrong}") from error
 
 
 def cached_file(model: str, filename: str, revision: str | None) -> Path | None:
@@ -97,4 +95,3 @@ def cached_file(model: str, filename: str, revision: str | None) -> Path | None:
 
 _CONFIG = "config.json"
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
-_NOT_CACHED = "it is not in the local cache of the hub"

@@ -77,9 +77,15 @@ def resolve_model(config: ExperimentConfig) -> ModelSource:
         return _in_folder(name, Path(name), random=False)
     architecture = None if "/" in name else known_architecture(name)
     if architecture is not None and name not in _IDS_WITHOUT_OWNER:
-        raise _no_weights(architecture)
+        raise _problem(
+            f"only the architecture of {architecture.name} is built in; set weights: random, or "
+            "give the model's full id on the hub (owner/name) or a local folder",
+            architecture.name,
+        )
     if not HUB_ID.fullmatch(name):
-        raise _meaningless(name)
+        raise _problem(
+            f"neither a local folder, nor an id on the hub (owner/name), nor {TINY_LLAMA}", name
+        )
     return _read(name, name, fetch_config(name, revision), random=False, revision=revision)
 
 
@@ -122,9 +128,7 @@ def _random(name: str, revision: str | None) -> ModelSource:
     if architecture is not None:
         folder = architecture_folder(architecture)
         return ModelSource(name, str(folder), True, architecture.config, architecture)
-    if not HUB_ID.fullmatch(name):
-        raise _unknown(name)
-    path = cached_file(name, "config.json", revision)
+    path = cached_file(name, "config.json", revision) if HUB_ID.fullmatch(name) else None
     if path is None:
         raise _unknown(name)
     return _read(name, name, path, random=True, revision=revision)
@@ -173,20 +177,6 @@ def _read(
 
 def _problem(message: str, found: str) -> ConfigurationError:
     return ConfigurationError(Problem(message, key="model", found=found))
-
-
-def _no_weights(architecture: Architecture) -> ConfigurationError:
-    return _problem(
-        f"only the architecture of {architecture.name} is built in; set weights: random, or give "
-        "the model's full id on the hub (owner/name) or a local folder",
-        architecture.name,
-    )
-
-
-def _meaningless(name: str) -> ConfigurationError:
-    return _problem(
-        f"neither a local folder, nor an id on the hub (owner/name), nor {TINY_LLAMA}", name
-    )
 
 
 def _unknown(name: str) -> ConfigurationError:
