@@ -284,13 +284,6 @@ MUTANTS = (
         ("analysis/test_temperatures.py",),
     ),
     Mutant(
-        "analysis/merge.py",
-        "if now and number in found and now.is_settled(looked_ns)",
-        "if now and number in found",
-        "a figure of a file that was changed since",
-        ("analysis/test_merge_cache.py::test_a_file_that_may_still_change_unseen_is_not_kept",),
-    ),
-    Mutant(
         "analysis/verify/difference.py",
         "RELATIVE = 1e-9",
         "RELATIVE = 1e-1",
@@ -507,7 +500,7 @@ MUTANTS = (
         "    changed = wanted not in (None, digest)",
         "    changed = False",
         "a figure of a record that was changed after it was written",
-        ("analysis/test_merge_cache.py",),
+        ("analysis/test_merge.py",),
     ),
     Mutant(
         "results/outcome.py",

@@ -2,26 +2,23 @@
 
 A finished run's row is made from its record, which has to be read anyway to know whether it is
 whole. What the plan asks for and no file answers is a row too, with the reason; a folder that the
-plan does not know is not looked at. Rows that were read before come from a cache, as long as their
-files are the same (:mod:`llenergymeasure.analysis.merge_cache`).
+plan does not know is not looked at.
 """
 
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llenergymeasure.analysis.merge_cache import read_cache, write_cache
 from llenergymeasure.analysis.temperatures import flag_start_temperatures
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.energy.footprint import Declared
 from llenergymeasure.errors import RecordVersionError, ResultsError
 from llenergymeasure.plan.model import sections_of
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.results.outcome import Outcome, without_result
+from llenergymeasure.results.outcome import without_result
 from llenergymeasure.results.reading import result_of
 from llenergymeasure.results.table import (
     RUN_SCHEMA,
@@ -31,7 +28,7 @@ from llenergymeasure.results.table import (
     setting_array,
     setting_columns,
 )
-from llenergymeasure.results.whole import Damage, sound_record, stamp
+from llenergymeasure.results.whole import Damage, sound_record
 
 BATCH_RUNS = 512
 """Rows packed at a time: as Python values all of a large study would take gigabytes."""
@@ -62,102 +59,49 @@ def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = Fal
     except (KeyError, TypeError) as error:
         raise ResultsError(f"the plan of {study_dir} is not one: it lacks {error}") from error
     keys = plan.get("swept") or ()
-    rows = _rows(planned, keys, about, study_dir, tolerant=tolerant)
+    study = StudyFolder(study_dir)
+    tables = [RUN_SCHEMA.empty_table()]
+    for at in range(0, len(planned), BATCH_RUNS):
+        batch = planned[at : at + BATCH_RUNS]
+        rows = [
+            _row(run, study.run(run["experiment"], run["cycle"]), keys, about, tolerant=tolerant)
+            for run in batch
+        ]
+        tables.append(rows_table(rows).select(RUN_SCHEMA.names))
+    rows = pa.concat_tables(tables).combine_chunks()
     rows = _with_column(rows, "order", pa.array([run["order"] for run in planned], pa.int64()))
     rows = _with_footprint(rows, sections_of(plan).get("carbon") or {})
     return flag_start_temperatures(_with_settings(rows, planned, keys))
 
 
-def _rows(
-    planned: Sequence[Planned],
+def _row(
+    planned: Planned,
+    folder: RunFolder,
     keys: Sequence[str],
     about: Mapping[str, Any],
-    study_dir: Path,
     *,
     tolerant: bool,
-) -> pa.Table:
-    """Return the runs' rows without settings: those of the cache, those read, and the rest."""
-    known, places = read_cache(study_dir, keys)
-    looked_ns = time.time_ns()
-    folders = [f"{study_dir}/runs/{run['experiment']}/{run['cycle']}" for run in planned]
-    stamps = [stamp(folder) for folder in folders]
-    cached = {
-        number: place
-        for number, (run, now) in enumerate(zip(planned, stamps, strict=True))
-        if now is not None
-        and (place := places.get((run["experiment"], run["cycle"], now.digest))) is not None
-    }
-    new = [number for number, now in enumerate(stamps) if now and number not in cached]
-    found = _Found()
-    found.add(cached, _taken(known, [*cached.values()]))
-    damaged: dict[int, ResultsError] = {}
-    for batch in _batches(new):
-        rows, errors = _read([planned[number] for number in batch], keys, study_dir)
-        damaged.update((batch[at], error) for at, error in errors.items())
-        found.add([number for number in batch if number not in damaged], rows)
-    for error in damaged.values():
-        if not tolerant or isinstance(error, RecordVersionError):
-            raise error
-    settled = {
-        number: now
-        for number, now in enumerate(stamps)
-        if now and number in found and now.is_settled(looked_ns)
-    }
-    if new or len(settled) != len(known):
-        write_cache(study_dir, found.rows(settled), [*settled.values()], keys)
-    for batch in _batches([number for number in range(len(planned)) if number not in found]):
-        failed = [
-            failed_row(planned[at], _ended(folders[at], damaged.get(at)), {}, **about)
-            for at in batch
-        ]
-        found.add(batch, rows_table(failed))
-    return found.rows(range(len(planned)))
-
-
-class _Found:
-    """Rows in the order in which they were found, and which run each is of."""
-
-    def __init__(self) -> None:
-        self._tables = [RUN_SCHEMA.empty_table()]
-        self._row_of: dict[int, int] = {}
-
-    def __contains__(self, number: int) -> bool:
-        return number in self._row_of
-
-    def add(self, numbers: Iterable[int], rows: pa.Table) -> None:
-        """Add the rows of the runs with these numbers."""
-        start = len(self._row_of)
-        self._row_of.update((number, start + at) for at, number in enumerate(numbers))
-        self._tables.append(rows)
-
-    def rows(self, numbers: Iterable[int]) -> pa.Table:
-        """Return the rows of the runs with these numbers."""
-        return _taken(pa.concat_tables(self._tables), [self._row_of[number] for number in numbers])
-
-
-def _read(
-    planned: Sequence[Planned], keys: Sequence[str], study_dir: Path
-) -> tuple[pa.Table, dict[int, ResultsError]]:
-    """Return the rows of finished runs, and by its place why one has none."""
-    rows: list[dict[str, Any]] = []
-    errors: dict[int, ResultsError] = {}
-    study = StudyFolder(study_dir)
-    for at, asked in enumerate(planned):
-        run = study.run(asked["experiment"], asked["cycle"])
+) -> dict[str, Any]:
+    """Return a run's row from its record, or with the reason why it has none."""
+    reason = None
+    if folder.result.exists():
         try:
-            found = sound_record(run)
-            if isinstance(found, Damage):
-                errors[at] = ResultsError(f"{found}; running the study again measures it again")
-                continue
-            result = result_of(found, run.result)
-            rows.append(run_row(result, {key: value_at(result.config, key) for key in keys}))
+            return _finished(folder, keys)
+        except RecordVersionError:
+            raise
         except ResultsError as error:
-            errors[at] = error
-    return rows_table(rows).select(RUN_SCHEMA.names), errors
+            if not tolerant:
+                raise
+            reason = str(error)
+    return failed_row(planned, without_result(folder, reason), {}, **about)
 
 
-def _batches(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (numbers[at : at + BATCH_RUNS] for at in range(0, len(numbers), BATCH_RUNS))
+def _finished(folder: RunFolder, keys: Sequence[str]) -> dict[str, Any]:
+    found = sound_record(folder)
+    if isinstance(found, Damage):
+        raise ResultsError(f"{found}; running the study again measures it again")
+    result = result_of(found, folder.result)
+    return run_row(result, {key: value_at(result.config, key) for key in keys})
 
 
 def _with_footprint(rows: pa.Table, carbon: Mapping[str, Any]) -> pa.Table:
@@ -190,12 +134,3 @@ def _with_settings(rows: pa.Table, planned: Sequence[Planned], keys: Sequence[st
         values = [value_of[run["experiment"]] for run in planned]
         rows = rows.append_column(name, pa.array(values, column.type))
     return rows
-
-
-def _ended(folder: str, damaged: ResultsError | None) -> Outcome | None:
-    """Return how a run without a row ended; None if it was never started."""
-    return without_result(RunFolder(Path(folder)), None if damaged is None else str(damaged))
-
-
-def _taken(rows: pa.Table, places: Sequence[int]) -> pa.Table:
-    return rows.take(pa.array(places, pa.int64())).combine_chunks()
