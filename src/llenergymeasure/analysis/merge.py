@@ -44,12 +44,6 @@ def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = Fal
     the place in this plan; when a run really began is ``started_at``. An odd start temperature,
     which only all runs together show, is added to a run's ``validity``.
 
-    Args:
-        plan: ``plan.json``, parsed.
-        study_dir: the study's folder.
-        tolerant: take a run whose finished record cannot be read for ``lost`` and say why in
-            its row, instead of stopping. For tables that are written after a failure.
-
     Raises:
         ResultsError: the plan lacks a part, or a finished run's record is damaged or another's.
     """
@@ -82,7 +76,6 @@ def _row(
     *,
     tolerant: bool,
 ) -> dict[str, Any]:
-    """Return a run's row from its record, or with the reason why it has none."""
     reason = None
     if folder.result.exists():
         try:

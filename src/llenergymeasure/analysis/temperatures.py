@@ -23,9 +23,6 @@ def flag_start_temperatures(runs: pa.Table) -> pa.Table:
 
     Each is compared with the median of all runs of the study on the same cards. Runs whose energy
     was not measured, or that have no temperature, are left as they are.
-
-    Args:
-        runs: one row a run, with the fixed columns.
     """
     names = ("host", "gpu_uuid", "kind", "start_temperature_celsius", "validity")
     rows = runs.select(names).to_pylist()

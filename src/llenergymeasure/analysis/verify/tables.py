@@ -28,10 +28,6 @@ def check_tables(study_dir: Path, *, partial: bool) -> Iterator[Difference]:
 
     Nothing in the study's folder is changed. The same version of pyarrow gives the same bytes;
     another one may lay out the same values differently, and then values are compared.
-
-    Args:
-        study_dir: the study's folder.
-        partial: whether runs are missing; a table that was not made yet is no difference then.
     """
     with tempfile.TemporaryDirectory(prefix="llem-verify-") as name:
         fresh = Path(name)
@@ -92,7 +88,6 @@ def _cells(
 
 
 def _columns(path: Path) -> list[str]:
-    """Return the names of a table's columns; none where it cannot be read."""
     try:
         return list(pq.read_schema(path).names)
     except (OSError, pa.ArrowException):
@@ -100,6 +95,5 @@ def _columns(path: Path) -> list[str]:
 
 
 def _same_writer(path: Path) -> bool:
-    """Return whether this version of Arrow wrote a file."""
     written_by = pq.ParquetFile(pa.BufferReader(read_bytes(path))).metadata.created_by or ""
     return f"version {pa.__version__}" in written_by
