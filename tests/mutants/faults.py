@@ -277,7 +277,7 @@ MUTANTS = (
         ("analysis/test_load_curve.py",),
     ),
     Mutant(
-        "analysis/temperatures.py",
+        "analysis/merge.py",
         'return abs(started - usual[str(row["host"]), str(row["gpu_uuid"])]) > BAND_CELSIUS',
         'return started - usual[str(row["host"]), str(row["gpu_uuid"])] > BAND_CELSIUS',
         "nothing of a run that began cold",

@@ -18,7 +18,7 @@ def test_the_run_nearest_to_the_mean_stands_for_its_experiment() -> None:
 
 
 def test_labels_of_energy_by_phase_are_never_cut() -> None:
-    label = "bf16 · batch_size=8 · attn_implementation=eager, cycle 1, 52 to 60 °C"
+    label = "bf16 · batch_size=8 · attn_implementation=eager, cycle 1"
     trace = Trace(label, [(0.0, 1.0)], [], [("load", 2.0), ("measure", 1.0)])
     chart = _phases_chart([trace])
     axis = chart["encoding"]["y"]["axis"]

@@ -5,6 +5,8 @@ whole. What the plan asks for and no file answers is a row too, with the reason;
 plan does not know is not looked at.
 """
 
+import statistics
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llenergymeasure.analysis.temperatures import flag_start_temperatures
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.energy.footprint import Declared
 from llenergymeasure.errors import RecordVersionError, ResultsError
@@ -32,6 +33,10 @@ from llenergymeasure.results.whole import Damage, sound_record
 
 BATCH_RUNS = 512
 """Rows packed at a time: as Python values all of a large study would take gigabytes."""
+
+BAND_CELSIUS = 3.0
+"""How far from the others' a run may start. NVML reports whole degrees; leakage power grows by some
+per cent over this much."""
 
 Planned = Mapping[str, Any]
 
@@ -127,3 +132,40 @@ def _with_settings(rows: pa.Table, planned: Sequence[Planned], keys: Sequence[st
         values = [value_of[run["experiment"]] for run in planned]
         rows = rows.append_column(name, pa.array(values, column.type))
     return rows
+
+
+def flag_start_temperatures(runs: pa.Table) -> pa.Table:
+    """Return the runs with ``temperature_drift`` on those that began warmer or cooler than most.
+
+    A warmer chip draws more for the same work. Only all runs of a study show which one is odd (the
+    first of a morning): their records stay as they are.
+
+    Each is compared with the median of all runs of the study on the same cards. Runs whose energy
+    was not measured, or that have no temperature, are left as they are.
+    """
+    names = ("host", "gpu_uuid", "kind", "start_temperature_celsius", "validity")
+    rows = runs.select(names).to_pylist()
+    by_cards: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        if row["start_temperature_celsius"] is not None:
+            by_cards[str(row["host"]), str(row["gpu_uuid"])].append(
+                row["start_temperature_celsius"]
+            )
+    usual = {cards: statistics.median(values) for cards, values in by_cards.items()}
+    flagged = [
+        _with_code(row["validity"]) if _is_off(row, usual) else row["validity"] for row in rows
+    ]
+    field = RUN_SCHEMA.field("validity")
+    place = runs.schema.get_field_index("validity")
+    return runs.set_column(place, field, pa.array(flagged, field.type))
+
+
+def _is_off(row: dict[str, object], usual: dict[tuple[str, str], float]) -> bool:
+    started = row["start_temperature_celsius"]
+    if not isinstance(started, float) or row["kind"] != "measured":
+        return False
+    return abs(started - usual[str(row["host"]), str(row["gpu_uuid"])]) > BAND_CELSIUS
+
+
+def _with_code(codes: list[str] | None) -> list[str]:
+    return sorted({*(codes or ()), "temperature_drift"})

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from llenergymeasure.analysis.drift import Drift
 from llenergymeasure.report.figures import (
     COLOURS,
     WIDTH,
@@ -213,7 +212,7 @@ def _rows(rows: Sequence[Row], ticks: Sequence[Row], axis: Axis) -> Chart:
     }
 
 
-def order(points: Sequence[OrderPoint], trend: Drift | None) -> Figure:
+def order(points: Sequence[OrderPoint]) -> Figure:
     """Return each run's energy against its experiment's mean, in the order they began.
 
     A run that was left out may lie beyond the axis: it is drawn at its edge.
@@ -225,10 +224,10 @@ def order(points: Sequence[OrderPoint], trend: Drift | None) -> Figure:
     text = (
         f"{counted(len(points), 'run')}, at most {percent(max(apart, default=0.0))} from the mean."
     )
-    return drawn(_order(points, trend), title, text)
+    return drawn(_order(points), title, text)
 
 
-def _order(points: Sequence[OrderPoint], trend: Drift | None) -> Chart:
+def _order(points: Sequence[OrderPoint]) -> Chart:
     values = [
         {"position": point.position, "deviation": 100 * point.deviation, "state": point.state}
         for point in points
@@ -250,7 +249,6 @@ def _order(points: Sequence[OrderPoint], trend: Drift | None) -> Chart:
     colours = [COLOURS["measured"], COLOURS["flag"], COLOURS["muted"]]
     shapes = ["circle", "triangle-up", "cross"]
     zero = layer([{"deviation": 0}], {"type": "rule", "color": COLOURS["muted"]}, y=y)
-    line = {"type": "line", "color": COLOURS["ink"], "strokeWidth": 1.5, "strokeDash": [6, 4]}
     dots = layer(
         values,
         {"type": "point", "size": 48, "opacity": 0.9, "strokeWidth": 1.8},
@@ -260,20 +258,9 @@ def _order(points: Sequence[OrderPoint], trend: Drift | None) -> Chart:
         shape=texts("state", title=None, scale={"domain": STATES, "range": shapes}),
     )
     return {
-        "layer": [zero, layer(_trend_ends(points, trend), line, x=x, y=y), dots],
+        "layer": [zero, dots],
         **plot_size(260),
     }
-
-
-def _trend_ends(points: Sequence[OrderPoint], trend: Drift | None) -> list[dict[str, float]]:
-    if trend is None:
-        return []
-    counted_in = [point.position for point in points if point.state != STATES[2]]
-    centre = sum(counted_in) / len(counted_in)
-    return [
-        {"position": place, "deviation": 100 * trend.per_run * (place - centre)}
-        for place in (min(counted_in), max(counted_in))
-    ]
 
 
 def kind_points(rows: Sequence[Row], x: Channel, y: Channel) -> Chart:

@@ -59,7 +59,7 @@ def write_report(study_dir: Path, *, partial: bool) -> None:
     sweeps = sweep_figures(shown, offered)
     figures = {
         **_figures(study_dir, shown, used, served=bool(offered)),
-        "energy_order": charts.order(findings.order_points(summary, runs, by_experiment), trend),
+        "energy_order": charts.order(findings.order_points(summary, runs, by_experiment)),
     }
     traces = trace_figures(study_dir, summary, used)
     group_of = {row["experiment"]: row["comparison_group"] for row in summary}

@@ -60,7 +60,7 @@ class Trace:
     """One run's series, in s from the start of its window.
 
     Attributes:
-        label: the experiment and cycle, and how warm the warmest card was where that is known.
+        label: the experiment and cycle.
         power: (time, W) of all devices together.
         phases: name, start and end.
         energies: kind of phase and energy in J, of the phases whose energy is known.
@@ -118,7 +118,7 @@ def _trace(study: StudyFolder, row: Row, run: Row) -> Trace | None:
     if not power:
         return None
     return Trace(
-        label=f"{shortened(row['label'], 44)}, cycle {run['cycle']}{_warmth(samples)}",
+        label=f"{shortened(row['label'], 44)}, cycle {run['cycle']}",
         power=power,
         phases=[
             (
@@ -151,20 +151,6 @@ def _power(samples: Samples, sensor: str, zero_ns: int) -> list[tuple[float, flo
     grid = np.linspace(low, high, 4 * POINTS)
     whole = np.sum([np.interp(grid, times, values) for times, values in series], axis=0)
     return _thinned(grid, whole)
-
-
-def _warmth(samples: Samples) -> str:
-    """Return the span of temperatures of the warmest card; empty where none is known."""
-    found = [
-        samples.series(info.device, info.sensor, "temperature_celsius").value
-        for info in samples.header.sensors
-    ]
-    known = [values[~np.isnan(values)] for values in found]
-    warmest = max((each for each in known if len(each)), key=np.max, default=None)
-    if warmest is None:
-        return ""
-    span = dict.fromkeys(f"{value:.0f}" for value in (warmest.min(), warmest.max()))
-    return f", {' to '.join(span)} °C"
 
 
 def _thinned(
