@@ -1,20 +1,16 @@
-import json
 import shutil
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.analysis.merge import BATCH_RUNS, merge_runs
 from llenergymeasure.energy.footprint import Declared, footprint
 from llenergymeasure.errors import ResultsError
-from llenergymeasure.files import sha256
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.table import RUN_SCHEMA
 from results.synthetic import (
     make_plan,
     make_result,
-    vouch_again,
     write_complete_study,
     write_outcome,
     write_plan,
@@ -162,42 +158,3 @@ def test_more_runs_than_one_batch(tmp_path):
     runs = merge_runs(plan, tmp_path)
     assert runs["order"].to_pylist() == list(range(1, cycles + 1))
     assert runs["status"].to_pylist().count("completed") == len(plan["runs"][::100])
-
-
-@pytest.mark.parametrize("name", ["result.json", "run.parquet", "outcome.json"])
-def test_a_run_that_is_no_longer_whole_is_not_taken(tmp_path, plan, name):
-    write_complete_study(tmp_path, plan)
-    run = StudyFolder(tmp_path).run(plan["runs"][0]["experiment"], 1)
-    kept = {"status": "completed", "result_sha256": sha256(run.result)}
-    run.outcome.write_text(json.dumps(kept))
-    merge_runs(plan, tmp_path)
-    content = (run.path / name).read_text(errors="surrogateescape")
-    (run.path / name).write_text(content.replace("0", "1", 1), errors="surrogateescape")
-    if name == "outcome.json":
-        run.outcome.write_text(json.dumps({**kept, "result_sha256": "0" * 64}))
-    table = merge_runs(plan, tmp_path, tolerant=True)
-    assert table["status"].to_pylist()[0] == "lost"
-    assert name.replace("outcome", "result") in table["error_message"].to_pylist()[0]
-
-
-def test_a_record_of_a_later_version_is_refused_in_one_line(tmp_path, plan):
-    write_complete_study(tmp_path, plan)
-    run = StudyFolder(tmp_path).run(plan["runs"][0]["experiment"], 1)
-    record = json.loads(run.result.read_text())
-    run.result.write_text(json.dumps({**record, "schema_version": 99}))
-    for tolerant in (False, True):
-        with pytest.raises(ResultsError, match=r"record version 99; this program reads up to 1$"):
-            merge_runs(plan, tmp_path, tolerant=tolerant)
-
-
-def test_records_of_an_older_version_merge_with_those_of_this_one(tmp_path, plan):
-    write_complete_study(tmp_path, plan)
-    run = StudyFolder(tmp_path).run(plan["runs"][1]["experiment"], 1)
-    pq.write_table(pq.read_table(run.row).drop_columns(["mfu", "host"]), run.row)
-    record = json.loads(run.result.read_text())
-    del record["quality"], record["environment"]["host"]
-    run.result.write_text(json.dumps(record))
-    vouch_again(run)
-    rows = merge_runs(plan, tmp_path)["host"].to_pylist()
-    assert rows[1] is None
-    assert rows[0] == rows[2] == "node-1"

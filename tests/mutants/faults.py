@@ -277,11 +277,18 @@ MUTANTS = (
         ("analysis/test_load_curve.py",),
     ),
     Mutant(
-        "analysis/merge.py",
+        "analysis/temperatures.py",
         'return abs(started - usual[str(row["host"]), str(row["gpu_uuid"])]) > BAND_CELSIUS',
         'return started - usual[str(row["host"]), str(row["gpu_uuid"])] > BAND_CELSIUS',
         "nothing of a run that began cold",
         ("analysis/test_temperatures.py",),
+    ),
+    Mutant(
+        "analysis/merge.py",
+        "if now and number in found and now.is_settled(looked_ns)",
+        "if now and number in found",
+        "a figure of a file that was changed since",
+        ("analysis/test_merge_cache.py::test_a_file_that_may_still_change_unseen_is_not_kept",),
     ),
     Mutant(
         "analysis/verify/difference.py",
@@ -500,7 +507,7 @@ MUTANTS = (
         "    changed = wanted not in (None, digest)",
         "    changed = False",
         "a figure of a record that was changed after it was written",
-        ("analysis/test_merge.py",),
+        ("analysis/test_merge_cache.py",),
     ),
     Mutant(
         "results/outcome.py",

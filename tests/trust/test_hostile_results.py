@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure import files, parquet
+from llenergymeasure.analysis import merge_cache
 from llenergymeasure.analysis.tables import read_plan, read_table
 from llenergymeasure.errors import ConfigurationError, LlemError, ResultsError
 from llenergymeasure.files import READ_LIMIT_BYTES, sha256
@@ -22,7 +23,8 @@ from llenergymeasure.recording.samples import METADATA_KEY, Header, read_samples
 from llenergymeasure.results.layout import RUNS_NAME, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.results.row_file import read_run_row
-from llenergymeasure.results.whole import is_whole
+from llenergymeasure.results.table import RUN_SCHEMA
+from llenergymeasure.results.whole import Stamp, is_whole
 from llenergymeasure.workflow.last_call import recall
 from llenergymeasure.workflow.manifest import run_state
 from llenergymeasure.workload.datasets.files import read_file
@@ -185,19 +187,23 @@ def test_the_limit_of_memory_ends_with_the_last_of_several_that_read(tmp_path: P
 
 
 @pytest.mark.usefixtures("small")
-def test_nor_is_a_recording_or_a_data_set(tmp_path: Path) -> None:
+def test_nor_is_a_recording_a_cache_or_a_data_set(tmp_path: Path) -> None:
     texts = TEXTS.cast(pa.string())
     stream(pa.table({"notes": texts}), tmp_path / "samples.arrows")
+    rows = {each.name: pa.nulls(COUNT, each.type) for each in RUN_SCHEMA} | {"backend": texts}
+    stamps = [Stamp("a", 0)] * COUNT
+    merge_cache.write_cache(tmp_path, pa.table(rows, schema=RUN_SCHEMA), stamps, [])
     line, chats = tmp_path / "line.jsonl", tmp_path / "chats.parquet"
     with line.open("wb") as file:
         file.truncate(1 << 30)
     chat = pa.StructArray.from_arrays([pa.nulls(COUNT, pa.string()), texts], ["role", "content"])
     table = pa.table({"messages": pa.ListArray.from_arrays([0, COUNT], chat)})
     pq.write_table(table, chats, compression="zstd")
-    del chat, table
+    del rows, chat, table
     with memory_peak() as peak:
         with pytest.raises(ResultsError, match="would take more than"):
             read_samples(tmp_path / "samples.arrows")
+        assert len(merge_cache.read_cache(tmp_path, [])[0]) == 0
         for data in (line, chats):
             with pytest.raises(ConfigurationError, match="would take more than"):
                 read_file(data)

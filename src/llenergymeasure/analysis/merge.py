@@ -2,24 +2,26 @@
 
 A finished run's row is made from its record, which has to be read anyway to know whether it is
 whole. What the plan asks for and no file answers is a row too, with the reason; a folder that the
-plan does not know is not looked at.
+plan does not know is not looked at. Rows that were read before come from a cache, as long as their
+files are the same (:mod:`llenergymeasure.analysis.merge_cache`).
 """
 
-import statistics
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from llenergymeasure.analysis.merge_cache import read_cache, write_cache
+from llenergymeasure.analysis.temperatures import flag_start_temperatures
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.energy.footprint import Declared
 from llenergymeasure.errors import RecordVersionError, ResultsError
 from llenergymeasure.plan.model import sections_of
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.results.outcome import without_result
+from llenergymeasure.results.outcome import Outcome, without_result
 from llenergymeasure.results.reading import result_of
 from llenergymeasure.results.table import (
     RUN_SCHEMA,
@@ -29,14 +31,10 @@ from llenergymeasure.results.table import (
     setting_array,
     setting_columns,
 )
-from llenergymeasure.results.whole import Damage, sound_record
+from llenergymeasure.results.whole import Damage, sound_record, stamp
 
 BATCH_RUNS = 512
 """Rows packed at a time: as Python values all of a large study would take gigabytes."""
-
-BAND_CELSIUS = 3.0
-"""How far from the others' a run may start. NVML reports whole degrees; leakage power grows by some
-per cent over this much."""
 
 Planned = Mapping[str, Any]
 
@@ -49,6 +47,12 @@ def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = Fal
     the place in this plan; when a run really began is ``started_at``. An odd start temperature,
     which only all runs together show, is added to a run's ``validity``.
 
+    Args:
+        plan: ``plan.json``, parsed.
+        study_dir: the study's folder.
+        tolerant: take a run whose finished record cannot be read for ``lost`` and say why in
+            its row, instead of stopping. For tables that are written after a failure.
+
     Raises:
         ResultsError: the plan lacks a part, or a finished run's record is damaged or another's.
     """
@@ -58,48 +62,102 @@ def merge_runs(plan: Mapping[str, Any], study_dir: Path, *, tolerant: bool = Fal
     except (KeyError, TypeError) as error:
         raise ResultsError(f"the plan of {study_dir} is not one: it lacks {error}") from error
     keys = plan.get("swept") or ()
-    study = StudyFolder(study_dir)
-    tables = [RUN_SCHEMA.empty_table()]
-    for at in range(0, len(planned), BATCH_RUNS):
-        batch = planned[at : at + BATCH_RUNS]
-        rows = [
-            _row(run, study.run(run["experiment"], run["cycle"]), keys, about, tolerant=tolerant)
-            for run in batch
-        ]
-        tables.append(rows_table(rows).select(RUN_SCHEMA.names))
-    rows = pa.concat_tables(tables).combine_chunks()
+    rows = _rows(planned, keys, about, study_dir, tolerant=tolerant)
     rows = _with_column(rows, "order", pa.array([run["order"] for run in planned], pa.int64()))
     rows = _with_footprint(rows, sections_of(plan).get("carbon") or {})
     return flag_start_temperatures(_with_settings(rows, planned, keys))
 
 
-def _row(
-    planned: Planned,
-    folder: RunFolder,
+def _rows(
+    planned: Sequence[Planned],
     keys: Sequence[str],
     about: Mapping[str, Any],
+    study_dir: Path,
     *,
     tolerant: bool,
-) -> dict[str, Any]:
-    reason = None
-    if folder.result.exists():
+) -> pa.Table:
+    """Return the runs' rows without settings: those of the cache, those read, and the rest."""
+    known, places = read_cache(study_dir, keys)
+    looked_ns = time.time_ns()
+    folders = [f"{study_dir}/runs/{run['experiment']}/{run['cycle']}" for run in planned]
+    stamps = [stamp(folder) for folder in folders]
+    cached = {
+        number: place
+        for number, (run, now) in enumerate(zip(planned, stamps, strict=True))
+        if now is not None
+        and (place := places.get((run["experiment"], run["cycle"], now.digest))) is not None
+    }
+    new = [number for number, now in enumerate(stamps) if now and number not in cached]
+    found = _Found()
+    found.add(cached, _taken(known, [*cached.values()]))
+    damaged: dict[int, ResultsError] = {}
+    for batch in _batches(new):
+        rows, errors = _read([planned[number] for number in batch], keys, study_dir)
+        damaged.update((batch[at], error) for at, error in errors.items())
+        found.add([number for number in batch if number not in damaged], rows)
+    for error in damaged.values():
+        if not tolerant or isinstance(error, RecordVersionError):
+            raise error
+    settled = {
+        number: now
+        for number, now in enumerate(stamps)
+        if now and number in found and now.is_settled(looked_ns)
+    }
+    if new or len(settled) != len(known):
+        write_cache(study_dir, found.rows(settled), [*settled.values()], keys)
+    for batch in _batches([number for number in range(len(planned)) if number not in found]):
+        failed = [
+            failed_row(planned[at], _ended(folders[at], damaged.get(at)), {}, **about)
+            for at in batch
+        ]
+        found.add(batch, rows_table(failed))
+    return found.rows(range(len(planned)))
+
+
+class _Found:
+    """Rows in the order in which they were found, and which run each is of."""
+
+    def __init__(self) -> None:
+        self._tables = [RUN_SCHEMA.empty_table()]
+        self._row_of: dict[int, int] = {}
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._row_of
+
+    def add(self, numbers: Iterable[int], rows: pa.Table) -> None:
+        """Add the rows of the runs with these numbers."""
+        start = len(self._row_of)
+        self._row_of.update((number, start + at) for at, number in enumerate(numbers))
+        self._tables.append(rows)
+
+    def rows(self, numbers: Iterable[int]) -> pa.Table:
+        """Return the rows of the runs with these numbers."""
+        return _taken(pa.concat_tables(self._tables), [self._row_of[number] for number in numbers])
+
+
+def _read(
+    planned: Sequence[Planned], keys: Sequence[str], study_dir: Path
+) -> tuple[pa.Table, dict[int, ResultsError]]:
+    """Return the rows of finished runs, and by its place why one has none."""
+    rows: list[dict[str, Any]] = []
+    errors: dict[int, ResultsError] = {}
+    study = StudyFolder(study_dir)
+    for at, asked in enumerate(planned):
+        run = study.run(asked["experiment"], asked["cycle"])
         try:
-            return _finished(folder, keys)
-        except RecordVersionError:
-            raise
+            found = sound_record(run)
+            if isinstance(found, Damage):
+                errors[at] = ResultsError(f"{found}; running the study again measures it again")
+                continue
+            result = result_of(found, run.result)
+            rows.append(run_row(result, {key: value_at(result.config, key) for key in keys}))
         except ResultsError as error:
-            if not tolerant:
-                raise
-            reason = str(error)
-    return failed_row(planned, without_result(folder, reason), {}, **about)
+            errors[at] = error
+    return rows_table(rows).select(RUN_SCHEMA.names), errors
 
 
-def _finished(folder: RunFolder, keys: Sequence[str]) -> dict[str, Any]:
-    found = sound_record(folder)
-    if isinstance(found, Damage):
-        raise ResultsError(f"{found}; running the study again measures it again")
-    result = result_of(found, folder.result)
-    return run_row(result, {key: value_at(result.config, key) for key in keys})
+def _batches(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (numbers[at : at + BATCH_RUNS] for at in range(0, len(numbers), BATCH_RUNS))
 
 
 def _with_footprint(rows: pa.Table, carbon: Mapping[str, Any]) -> pa.Table:
@@ -134,38 +192,10 @@ def _with_settings(rows: pa.Table, planned: Sequence[Planned], keys: Sequence[st
     return rows
 
 
-def flag_start_temperatures(runs: pa.Table) -> pa.Table:
-    """Return the runs with ``temperature_drift`` on those that began warmer or cooler than most.
-
-    A warmer chip draws more for the same work. Only all runs of a study show which one is odd (the
-    first of a morning): their records stay as they are.
-
-    Each is compared with the median of all runs of the study on the same cards. Runs whose energy
-    was not measured, or that have no temperature, are left as they are.
-    """
-    names = ("host", "gpu_uuid", "kind", "start_temperature_celsius", "validity")
-    rows = runs.select(names).to_pylist()
-    by_cards: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for row in rows:
-        if row["start_temperature_celsius"] is not None:
-            by_cards[str(row["host"]), str(row["gpu_uuid"])].append(
-                row["start_temperature_celsius"]
-            )
-    usual = {cards: statistics.median(values) for cards, values in by_cards.items()}
-    flagged = [
-        _with_code(row["validity"]) if _is_off(row, usual) else row["validity"] for row in rows
-    ]
-    field = RUN_SCHEMA.field("validity")
-    place = runs.schema.get_field_index("validity")
-    return runs.set_column(place, field, pa.array(flagged, field.type))
+def _ended(folder: str, damaged: ResultsError | None) -> Outcome | None:
+    """Return how a run without a row ended; None if it was never started."""
+    return without_result(RunFolder(Path(folder)), None if damaged is None else str(damaged))
 
 
-def _is_off(row: dict[str, object], usual: dict[tuple[str, str], float]) -> bool:
-    started = row["start_temperature_celsius"]
-    if not isinstance(started, float) or row["kind"] != "measured":
-        return False
-    return abs(started - usual[str(row["host"]), str(row["gpu_uuid"])]) > BAND_CELSIUS
-
-
-def _with_code(codes: list[str] | None) -> list[str]:
-    return sorted({*(codes or ()), "temperature_drift"})
+def _taken(rows: pa.Table, places: Sequence[int]) -> pa.Table:
+    return rows.take(pa.array(places, pa.int64())).combine_chunks()
