@@ -16,13 +16,7 @@ A, B = "A", "B"
 
 @dataclass(frozen=True)
 class Match:
-    """What is compared: the runs of one experiment on each side.
-
-    Attributes:
-        label: what the pair is called.
-        runs_a: rows of ``runs.parquet`` of what is compared with.
-        runs_b: rows of what is compared.
-    """
+    """What is compared: the runs of one experiment on each side."""
 
     label: str
     runs_a: pa.Table

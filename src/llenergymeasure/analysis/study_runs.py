@@ -58,15 +58,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class StudyRuns:
-    """The runs of a study, and which of them are in the means.
-
-    Attributes:
-        rows: one a run.
-        settings: the columns of the swept settings, and their types.
-        planned: the plan's runs, with their settings.
-        execution: the plan's.
-        design_hash: the study's; it seeds what is drawn at random.
-    """
+    """The runs of a study, and which of them are in the means."""
 
     rows: list[Row]
     settings: Mapping[str, pa.DataType] = field(default_factory=dict)
@@ -76,12 +68,7 @@ class StudyRuns:
 
     @classmethod
     def of(cls, runs: pa.Table, plan: Mapping[str, Any] | None = None) -> "StudyRuns":
-        """Return the runs of a study's table.
-
-        Args:
-            runs: one row a run.
-            plan: ``plan.json``, parsed.
-        """
+        """Return the runs of a study's table."""
         fixed, plan = set(RUN_SCHEMA.names), plan or {}
         settings = {each.name: each.type for each in runs.schema if each.name not in fixed}
         return cls(

@@ -5,11 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from llenergymeasure.analysis.drift import Drift
 from llenergymeasure.report.figures import (
     COLOURS,
-    NARROW,
-    WIDE,
+    WIDTH,
     Channel,
     Chart,
     Figure,
@@ -32,7 +30,7 @@ from llenergymeasure.report.wording import (
 )
 
 NAME_LENGTH = 34
-"""Characters of a name that fit next to the rows, and above them on a phone."""
+"""Characters of a name that fit next to the rows."""
 CHARACTER_WIDTH, VALUE_WIDTH = 8, 150
 """In pixels: of a name's widest common font, and of the values on the right."""
 
@@ -55,13 +53,7 @@ Row: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class OrderPoint:
-    """One run in the order plot.
-
-    Attributes:
-        position: its place in the order in which runs began, from 1.
-        deviation: energy per output token over its experiment's mean, less 1.
-        state: one of :data:`STATES`.
-    """
+    """One run in the order plot."""
 
     position: int
     deviation: float
@@ -70,16 +62,7 @@ class OrderPoint:
 
 @dataclass(frozen=True)
 class Axis:
-    """The axis of one quantity of the experiments, which it takes from their rows.
-
-    Attributes:
-        metric: the quantity's name in the summary.
-        title: what it is, with its unit.
-        scale: the unit of the axis.
-        low: where it begins.
-        high: where it ends.
-        logarithmic: whether equal steps are equal ratios.
-    """
+    """The axis of one quantity of the experiments, which it takes from their rows."""
 
     metric: str
     title: str
@@ -143,17 +126,7 @@ def interval_marks(
     width: float = 1.5,
     options: Mapping[str, Any] | None = None,
 ) -> list[Chart]:
-    """Return the intervals of ``rows``, with an arrow head where one goes on beyond the axis.
-
-    Args:
-        rows: each with its interval's ends, or None, under the names in ``fields``.
-        axis: on which they lie.
-        along: which of the two axes that is.
-        across: the other channels: the place on the other axis, and the colour.
-        fields: the names of the ends.
-        width: of the line.
-        options: of the axis's encoding.
-    """
+    """Return the intervals of ``rows``, with an arrow head where one goes on beyond the axis."""
     low, high = fields
     known = [row for row in rows if row[low] is not None]
     ends = {along: axis.channel(low, **(options or {})), f"{along}2": {"field": high}}
@@ -176,12 +149,6 @@ def intervals(summary: Sequence[Row], runs: Sequence[Row], metric: str, work: st
     """Return experiments as rows: mean, 95 % interval, and a tick for each run in the mean.
 
     Where one run leaves no interval, a dashed line is the meter's own 95 % uncertainty.
-
-    Args:
-        summary: the experiments, in the order of the rows.
-        runs: the runs in the means.
-        metric: the energy's column in ``runs``.
-        work: what the energy is for, in words.
     """
     title = f"Energy per {work}"
     shown = [row for row in summary if row[f"{metric}_mean"] is not None][:SHOWN_EXPERIMENTS]
@@ -197,9 +164,7 @@ def intervals(summary: Sequence[Row], runs: Sequence[Row], metric: str, work: st
     ]
     told = "; ".join(f"{row['label']}: {row['shown']} {axis.scale.unit}" for row in rows)
     cut = any(axis.beyond(row["low"], row["high"]) for row in rows)
-    return drawn(
-        lambda wide: _rows(rows, ticks, axis, wide=wide), title, told, BEYOND if cut else ""
-    )
+    return drawn(_rows(rows, ticks, axis), title, told, BEYOND if cut else "")
 
 
 def _named(row: Row, axis: Axis) -> dict[str, Any]:
@@ -218,38 +183,36 @@ def _named(row: Row, axis: Axis) -> dict[str, Any]:
     }
 
 
-def _rows(rows: Sequence[Row], ticks: Sequence[Row], axis: Axis, *, wide: bool) -> Chart:
+def _rows(rows: Sequence[Row], ticks: Sequence[Row], axis: Axis) -> Chart:
     y = {"field": "place", "type": "ordinal", "axis": None, "scale": {"padding": 0.5}}
-    along = {"axis": {"tickCount": 8 if wide else 5}}
+    along = {"axis": {"tickCount": 8}}
     x = axis.channel("value", **along)
     colour = kind_of()
     across = {"y": y, "color": colour}
     tick = {"type": "tick", "thickness": 1, "size": 13, "opacity": 0.6, "color": COLOURS["muted"]}
     own = {"type": "rule", "strokeWidth": 1.5, "strokeDash": [3, 3]}
     own_ends = {"x": axis.channel("own_low", **along), "x2": {"field": "own_high"}}
-    text = {"type": "text", "baseline": "middle", "dy": 0 if wide else -16, "fontSize": 13.5}
+    text = {"type": "text", "align": "left", "baseline": "middle", "fontSize": 13.5}
     name_width = CHARACTER_WIDTH * max(len(row["label"]) for row in rows) + 12
-    plot_width = WIDE - name_width - VALUE_WIDTH if wide else NARROW - 20
-    names = {**text, "align": "left", "color": COLOURS["ink"]}
-    values = {**text, "align": "left" if wide else "right", "color": COLOURS["muted"]}
-    value_place = plot_width + 14 if wide else plot_width
+    plot_width = WIDTH - name_width - VALUE_WIDTH
+    names, values = ({**text, "color": COLOURS[colour]} for colour in ("ink", "muted"))
     return {
         "layer": [
             layer(ticks, tick, x=x, y=y),
             layer(rows, own, y=y, color=colour, **own_ends),
             *interval_marks(rows, axis, "x", across, width=2.5, options=along),
             kind_points(rows, x, y),
-            layer(rows, names, x={"value": -name_width if wide else 0}, y=y, text=texts("label")),
-            layer(rows, values, x={"value": value_place}, y=y, text=texts("shown")),
+            layer(rows, names, x={"value": -name_width}, y=y, text=texts("label")),
+            layer(rows, values, x={"value": plot_width + 14}, y=y, text=texts("shown")),
         ],
         "width": plot_width,
-        "height": (28 if wide else 46) * len(rows),
+        "height": 28 * len(rows),
         # Other fonts than the drawer's may be wider.
-        "padding": {"left": 6, "right": 30 if wide else 6, "top": 6, "bottom": 6},
+        "padding": {"left": 6, "right": 30, "top": 6, "bottom": 6},
     }
 
 
-def order(points: Sequence[OrderPoint], trend: Drift | None) -> Figure:
+def order(points: Sequence[OrderPoint]) -> Figure:
     """Return each run's energy against its experiment's mean, in the order they began.
 
     A run that was left out may lie beyond the axis: it is drawn at its edge.
@@ -261,10 +224,10 @@ def order(points: Sequence[OrderPoint], trend: Drift | None) -> Figure:
     text = (
         f"{counted(len(points), 'run')}, at most {percent(max(apart, default=0.0))} from the mean."
     )
-    return drawn(lambda wide: _order(points, trend, wide=wide), title, text)
+    return drawn(_order(points), title, text)
 
 
-def _order(points: Sequence[OrderPoint], trend: Drift | None, *, wide: bool) -> Chart:
+def _order(points: Sequence[OrderPoint]) -> Chart:
     values = [
         {"position": point.position, "deviation": 100 * point.deviation, "state": point.state}
         for point in points
@@ -276,7 +239,7 @@ def _order(points: Sequence[OrderPoint], trend: Drift | None, *, wide: bool) -> 
         "position",
         title="Run, in the order in which they began",
         scale={"domain": [0.5, last + 0.5], "nice": False},
-        axis={"tickMinStep": 1, "format": "d", "tickCount": min(last, 10 if wide else 5)},
+        axis={"tickMinStep": 1, "format": "d", "tickCount": min(last, 10)},
     )
     y = numbers(
         "deviation",
@@ -286,7 +249,6 @@ def _order(points: Sequence[OrderPoint], trend: Drift | None, *, wide: bool) -> 
     colours = [COLOURS["measured"], COLOURS["flag"], COLOURS["muted"]]
     shapes = ["circle", "triangle-up", "cross"]
     zero = layer([{"deviation": 0}], {"type": "rule", "color": COLOURS["muted"]}, y=y)
-    line = {"type": "line", "color": COLOURS["ink"], "strokeWidth": 1.5, "strokeDash": [6, 4]}
     dots = layer(
         values,
         {"type": "point", "size": 48, "opacity": 0.9, "strokeWidth": 1.8},
@@ -296,20 +258,9 @@ def _order(points: Sequence[OrderPoint], trend: Drift | None, *, wide: bool) -> 
         shape=texts("state", title=None, scale={"domain": STATES, "range": shapes}),
     )
     return {
-        "layer": [zero, layer(_trend_ends(points, trend), line, x=x, y=y), dots],
-        **plot_size(260, 240, wide=wide),
+        "layer": [zero, dots],
+        **plot_size(260),
     }
-
-
-def _trend_ends(points: Sequence[OrderPoint], trend: Drift | None) -> list[dict[str, float]]:
-    if trend is None:
-        return []
-    counted_in = [point.position for point in points if point.state != STATES[2]]
-    centre = sum(counted_in) / len(counted_in)
-    return [
-        {"position": place, "deviation": 100 * trend.per_run * (place - centre)}
-        for place in (min(counted_in), max(counted_in))
-    ]
 
 
 def kind_points(rows: Sequence[Row], x: Channel, y: Channel) -> Chart:

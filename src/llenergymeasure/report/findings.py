@@ -54,11 +54,7 @@ def ranked(summary: Sequence[Row]) -> list[Row]:
 
 
 def comparable_groups(summary: Sequence[Row]) -> list[list[Row]]:
-    """Return the ranked experiments that have a mean, group by group.
-
-    Args:
-        summary: the experiments, ranked.
-    """
+    """Return the ranked experiments that have a mean, group by group."""
     told = [row for row in summary if row[f"{TOKEN}_mean"] is not None]
     return [list(members) for _, members in groupby(told, lambda row: row["comparison_group"])]
 
@@ -70,13 +66,7 @@ def drawn_together(summary: Sequence[Row]) -> list[Row]:
 
 
 def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[str]:
-    """Return the study's finding in a few sentences.
-
-    Args:
-        summary: the experiments, ranked.
-        runs: every planned run.
-        pairs: the compared pairs, on energy per output token.
-    """
+    """Return the study's finding in a few sentences."""
     groups = comparable_groups(summary)
     if not groups:
         return [_no_energy(runs)]
@@ -95,12 +85,7 @@ def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[
 
 
 def finding(group: Sequence[Row], pairs: Pairs) -> list[str]:
-    """Return what the experiments of one comparable group show.
-
-    Args:
-        group: the experiments by their means, least first.
-        pairs: the compared pairs, on energy per output token.
-    """
+    """Return what the experiments of one comparable group show."""
     best = group[0]
     ranked = [row for row in group if pairs.barred(best, row) is None]
     return [*_ranking(ranked, pairs), *other_work(group, pairs), *imprecise(best)]
@@ -211,13 +196,7 @@ def undecided(group: Sequence[Row], pairs: Pairs) -> list[str]:
 
 
 def order_points(summary: Sequence[Row], runs: Sequence[Row], used: Used) -> list[OrderPoint]:
-    """Return each run against its experiment's mean, by the order in which runs began.
-
-    Args:
-        summary: the experiments.
-        runs: every planned run.
-        used: the runs in the mean of each experiment.
-    """
+    """Return each run against its experiment's mean, by the order in which runs began."""
     means = {row["experiment"]: row for row in summary}
     points = []
     for position, run in enumerate(_by_start(runs), start=1):

@@ -60,7 +60,7 @@ class Trace:
     """One run's series, in s from the start of its window.
 
     Attributes:
-        label: the experiment and cycle, and how warm the warmest card was where that is known.
+        label: the experiment and cycle.
         power: (time, W) of all devices together.
         phases: name, start and end.
         energies: kind of phase and energy in J, of the phases whose energy is known.
@@ -75,16 +75,7 @@ class Trace:
 def trace_figures(
     study_dir: Path, summary: Sequence[Row], runs: Sequence[Row]
 ) -> dict[str, Figure]:
-    """Return power over time, and energy by phase, of up to :data:`SHOWN_RUNS` runs.
-
-    Args:
-        study_dir: the study's folder.
-        summary: the experiments, ranked.
-        runs: the runs in their means.
-
-    Returns:
-        The figures for which any of these runs has the data.
-    """
+    """Return power over time, and energy by phase, of up to :data:`SHOWN_RUNS` runs."""
     traces = [
         trace
         for row in summary[:SHOWN_RUNS]
@@ -100,14 +91,10 @@ def trace_figures(
     if traces:
         peaks = [max(value for _, value in trace.power) for trace in traces]
         text = f"Highest power of each: {', '.join(rounded(peak) for peak in peaks)} W."
-        figures[POWER_NAME] = drawn(
-            lambda wide: _power_chart(traces, wide=wide), "Power over time", text, note
-        )
+        figures[POWER_NAME] = drawn(_power_chart(traces), "Power over time", text, note)
     if any(trace.energies for trace in traces):
         text = "; ".join(_phases_text(trace) for trace in traces if trace.energies)
-        figures[PHASES_NAME] = drawn(
-            lambda wide: _phases_chart(traces, wide=wide), "Energy by phase", text, note
-        )
+        figures[PHASES_NAME] = drawn(_phases_chart(traces), "Energy by phase", text, note)
     return figures
 
 
@@ -131,7 +118,7 @@ def _trace(study: StudyFolder, row: Row, run: Row) -> Trace | None:
     if not power:
         return None
     return Trace(
-        label=f"{shortened(row['label'], 44)}, cycle {run['cycle']}{_warmth(samples)}",
+        label=f"{shortened(row['label'], 44)}, cycle {run['cycle']}",
         power=power,
         phases=[
             (
@@ -150,7 +137,6 @@ def _trace(study: StudyFolder, row: Row, run: Row) -> Trace | None:
 
 
 def _power(samples: Samples, sensor: str, zero_ns: int) -> list[tuple[float, float]]:
-    """Return the power of the sensor's devices together, at common times."""
     series = []
     for info in samples.header.sensors:
         if info.sensor != sensor:
@@ -167,20 +153,6 @@ def _power(samples: Samples, sensor: str, zero_ns: int) -> list[tuple[float, flo
     return _thinned(grid, whole)
 
 
-def _warmth(samples: Samples) -> str:
-    """Return the span of temperatures of the warmest card; empty where none is known."""
-    found = [
-        samples.series(info.device, info.sensor, "temperature_celsius").value
-        for info in samples.header.sensors
-    ]
-    known = [values[~np.isnan(values)] for values in found]
-    warmest = max((each for each in known if len(each)), key=np.max, default=None)
-    if warmest is None:
-        return ""
-    span = dict.fromkeys(f"{value:.0f}" for value in (warmest.min(), warmest.max()))
-    return f", {' to '.join(span)} °C"
-
-
 def _thinned(
     times_s: NDArray[np.float64], values: NDArray[np.float64]
 ) -> list[tuple[float, float]]:
@@ -190,8 +162,7 @@ def _thinned(
     return [(float(np.mean(times_s[each])), float(np.mean(values[each]))) for each in places]
 
 
-def _power_chart(traces: Sequence[Trace], *, wide: bool) -> Chart:
-    """Return a panel for each run, all over the same time and power."""
+def _power_chart(traces: Sequence[Trace]) -> Chart:
     moments = [at for trace in traces for _, *ends in trace.phases for at in ends]
     moments += [at for trace in traces for at in (trace.power[0][0], trace.power[-1][0])]
     time = {"scale": {"domain": [min(moments), max(moments)], "nice": False}}
@@ -203,13 +174,11 @@ def _power_chart(traces: Sequence[Trace], *, wide: bool) -> Chart:
     }
     inner = {**time, "title": None, "axis": {"labels": False}}
     last = {**time, "title": "Time from the start of the window (s)"}
-    shown = [
-        _panel(trace, last if trace is traces[-1] else inner, power, wide=wide) for trace in traces
-    ]
+    shown = [_panel(trace, last if trace is traces[-1] else inner, power) for trace in traces]
     return {"vconcat": shown, "spacing": 8}
 
 
-def _panel(trace: Trace, time: Mapping[str, Any], power: Mapping[str, Any], *, wide: bool) -> Chart:
+def _panel(trace: Trace, time: Mapping[str, Any], power: Mapping[str, Any]) -> Chart:
     bands = [
         {"phase": _kind(name), "start": start, "end": end} for name, start, end in trace.phases
     ]
@@ -223,12 +192,11 @@ def _panel(trace: Trace, time: Mapping[str, Any], power: Mapping[str, Any], *, w
             layer(points, {**line, "interpolate": "step-after"}, x=x, y=numbers("power", **power)),
         ],
         "title": trace.label,
-        **plot_size(PANEL_HEIGHT, wide=wide),
+        **plot_size(PANEL_HEIGHT),
     }
 
 
-def _phases_chart(traces: Sequence[Trace], *, wide: bool) -> Chart:
-    """Return a bar for each run, from the energies of its phases."""
+def _phases_chart(traces: Sequence[Trace]) -> Chart:
     scale = scale_for((energy for trace in traces for _, energy in trace.energies), "J")
     values = [
         {"run": trace.label, "phase": kind, "energy": scale(energy), "place": place}
@@ -245,7 +213,7 @@ def _phases_chart(traces: Sequence[Trace], *, wide: bool) -> Chart:
         color=_phase_colour(),
         order=numbers("place"),
     )
-    return {**chart, **plot_size(44 * len(traces), wide=wide)}
+    return {**chart, **plot_size(44 * len(traces))}
 
 
 def _phases_text(trace: Trace) -> str:

@@ -62,13 +62,7 @@ def how(row: Row) -> str:
 
 
 def difference_sentence(pairs: Pairs, least: Row, most: Row) -> str | None:
-    """Return how much less one experiment has than another; None where that is not shown.
-
-    Args:
-        pairs: on energy per output token.
-        least: the experiment of the summary with the lower mean.
-        most: the one with the higher.
-    """
+    """Return how much less one experiment has than another; None where that is not shown."""
     row = pairs.of(least, most)
     if row is None or not pairs.less(least, most):
         return None
@@ -105,12 +99,7 @@ def difference(name: str, one: Row, other: Row) -> str:
 
 
 def inconclusive_sentence(pairs: Pairs, experiments: Sequence[Row]) -> str:
-    """Return that the least and the most are not shown to differ, why, and what would decide it.
-
-    Args:
-        pairs: on energy per output token.
-        experiments: of one comparable group, by their means.
-    """
+    """Return that the least and the most are not shown to differ, why, and what would decide it."""
     least, most = experiments[0], experiments[-1]
     both = f"{name_of(least)} and {name_of(most)}"
     row = pairs.of(least, most)

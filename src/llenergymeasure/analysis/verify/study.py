@@ -1,29 +1,40 @@
-"""Everything of one study checked."""
+"""Everything of one study checked: its runs, and its tables made again and compared.
 
+The same version of pyarrow gives the same bytes; another one may lay out the same values
+differently, and then values are compared.
+"""
+
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llenergymeasure.analysis.verify.difference import Difference
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llenergymeasure.analysis.tables import write_tables
+from llenergymeasure.analysis.verify.difference import Difference, differences
 from llenergymeasure.analysis.verify.runs import check_run
-from llenergymeasure.analysis.verify.tables import check_tables
+from llenergymeasure.errors import ResultsError
+from llenergymeasure.files import read_bytes
+from llenergymeasure.parquet import read_parquet
 from llenergymeasure.plan import Plan
-from llenergymeasure.results.layout import StudyFolder
+from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
 from llenergymeasure.results.whole import recorded_hash
+
+SHOWN = 20
+"""Differing cells named of one table; where one value is wrong, what follows from it is too."""
+OTHER_VERSION = (
+    "its columns are not those of this version: another one wrote it, or it was changed; "
+    "`llem report` writes it again from the runs"
+)
 
 
 @dataclass
 class Verification:
-    """What was checked, and what does not match.
-
-    Attributes:
-        study: its name.
-        runs: how many finished runs were recomputed.
-        missing: how many planned runs have no record.
-        unhashed: how many records have no hash of their own that is kept apart from them.
-        differences: what does not match.
-    """
+    """What was checked, and what does not match."""
 
     study: str
     runs: int = 0
@@ -45,9 +56,6 @@ class Verification:
 def verify_study(study_dir: Path) -> Verification:
     """Recompute every figure of a study from its raw samples and requests.
 
-    Args:
-        study_dir: the study's folder, with its ``plan.json``; nothing in it is changed.
-
     Raises:
         ResultsError: there is no plan that can be read, or a record of another version.
     """
@@ -55,7 +63,7 @@ def verify_study(study_dir: Path) -> Verification:
     plan = Plan.read(folder.plan)
     found = Verification(plan.study)
     found.differences += _runs(plan, folder, found)
-    found.differences += check_tables(study_dir, partial=found.missing > 0)
+    found.differences += _tables(study_dir, partial=found.missing > 0)
     return found
 
 
@@ -68,3 +76,75 @@ def _runs(plan: Plan, folder: StudyFolder, found: Verification) -> Iterator[Diff
         found.runs += 1
         found.unhashed += recorded_hash(place) is None
         yield from check_run(place, run.swept)
+
+
+def _tables(study_dir: Path, *, partial: bool) -> Iterator[Difference]:
+    """Yield what in a study's tables is not what its runs give; its folder is not changed."""
+    with tempfile.TemporaryDirectory(prefix="llem-verify-") as name:
+        fresh = Path(name)
+        shutil.copyfile(StudyFolder(study_dir).plan, fresh / "plan.json")
+        # A copy of the plan next to the same runs, and no memory of an earlier merge.
+        (fresh / "runs").symlink_to((study_dir / "runs").resolve(), target_is_directory=True)
+        try:
+            write_tables(fresh, partial=partial)
+        except ResultsError as error:
+            yield Difference(study_dir, what=f"its tables cannot be made again: {error}")
+            return
+        for table in TABLE_NAMES:
+            if partial and not (study_dir / table).exists():
+                continue
+            yield from _compare(study_dir / table, fresh / table)
+
+
+def _compare(stands: Path, fresh: Path) -> Iterator[Difference]:
+    if not stands.is_file():
+        yield Difference(stands, what="it is missing; running the study again makes it")
+        return
+    if read_bytes(stands) == read_bytes(fresh):
+        return
+    if stands.suffix != ".parquet":
+        # Its values are those of the Parquet table next to it.
+        other = _columns(stands.with_suffix(".parquet")) != _columns(fresh.with_suffix(".parquet"))
+        what = OTHER_VERSION if other else "its bytes are not what the runs give"
+        yield Difference(stands, what=what)
+        return
+    try:
+        recorded = read_parquet(stands)
+    except ResultsError as error:
+        yield Difference(stands, what=f"it {str(error).removeprefix(f'{stands} ')}")
+        return
+    yield from _cells(stands, recorded, read_parquet(fresh), same_writer=_same_writer(stands))
+
+
+def _cells(
+    path: Path, recorded: pa.Table, fresh: pa.Table, *, same_writer: bool
+) -> Iterator[Difference]:
+    if recorded.schema.names != fresh.schema.names:
+        yield Difference(path, what=OTHER_VERSION)
+        return
+    if len(recorded) != len(fresh):
+        what = f"{len(recorded)} rows; the runs give {len(fresh)}"
+        yield Difference(path, what=what)
+        return
+    found = 0
+    for number, pair in enumerate(zip(recorded.to_pylist(), fresh.to_pylist(), strict=True)):
+        for each in differences(path, *pair, f"row {number + 1}"):
+            found += 1
+            if found <= SHOWN:
+                yield each
+    if found > SHOWN:
+        yield Difference(path, what=f"{found - SHOWN} more cells differ")
+    if not found and same_writer:
+        yield Difference(path, what="its values are right, but its bytes were changed")
+
+
+def _columns(path: Path) -> list[str]:
+    try:
+        return list(pq.read_schema(path).names)
+    except (OSError, pa.ArrowException):
+        return []
+
+
+def _same_writer(path: Path) -> bool:
+    written_by = pq.ParquetFile(pa.BufferReader(read_bytes(path))).metadata.created_by or ""
+    return f"version {pa.__version__}" in written_by
