@@ -35,10 +35,14 @@ def test_it_fits_and_is_drawn(browser: Browser, page: Path, name: str, dark: boo
     assert _lightness(ink) < _lightness(paper) if not dark else _lightness(ink) > _lightness(paper)
 
 
-def test_drawings_keep_their_size_on_a_phone_and_scroll(browser: Browser, page: Path) -> None:
+def test_one_of_two_drawings_is_shown_at_each_width(browser: Browser, page: Path) -> None:
+    shown = "[...document.querySelectorAll('figure .{}')].filter(e => e.offsetParent).length"
+    browser.open(page, WIDTHS["desktop"])
+    assert browser.value(shown.format("wide")) >= 4
+    assert browser.value(shown.format("narrow")) == 0
     browser.open(page, WIDTHS["phone"])
-    wider = "[...document.querySelectorAll('figure .scroll')].filter(e => e.scrollWidth > 700)"
-    assert browser.value(f"{wider}.length") >= 4
+    assert browser.value(shown.format("wide")) == 0
+    assert browser.value(shown.format("narrow")) >= 4
 
 
 def test_nothing_is_fetched(browser: Browser, page: Path) -> None:

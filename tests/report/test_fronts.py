@@ -19,4 +19,5 @@ def test_only_those_on_the_front_are_said_to_be() -> None:
 
 def test_a_drawing_is_one_image_with_one_text() -> None:
     figure = front_figure([], (), SPEED, "Throughput", "tokens/s")
-    assert figure.svg.count("role=") == figure.svg.count("aria-label=") == 1
+    for svg in (figure.svg, figure.narrow_svg):
+        assert svg.count("role=") == svg.count("aria-label=") == 1

@@ -274,7 +274,7 @@ def test_every_figure_is_there_and_drawn_on_the_page(complete):
         assert content.startswith(b"<svg" if name.endswith(".svg") else b"%PDF")
     assert sum(tag == "figure" for tag, _ in page.elements) == 6
     images = [attrs for tag, attrs in page.elements if tag == "svg"]
-    assert len(images) == 6
+    assert len(images) == 12
     assert all(image["role"] == "img" and image["aria-label"] for image in images)
     assert (
         "<title>Energy per output token</title>"

@@ -52,6 +52,7 @@ def test_knee_and_curve_are_told_and_drawn() -> None:
     assert set(content.figures) == set(FIGURE_NAMES)
     for figure in content.figures.values():
         assert "<svg" in figure.svg
+        assert "<svg" in figure.narrow_svg
     assert [row["state"] for row in content.rows] == ["", "", "", "over-saturated"]
 
 

@@ -1,5 +1,7 @@
 """Power over time: which run stands for its experiment."""
 
+import pytest
+
 from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.traces import Trace, _phases_chart, _typical
 
@@ -17,10 +19,11 @@ def test_the_run_nearest_to_the_mean_stands_for_its_experiment() -> None:
     assert _typical(ROW, others) is None
 
 
-def test_labels_of_energy_by_phase_are_never_cut() -> None:
+@pytest.mark.parametrize("wide", [True, False])
+def test_labels_of_energy_by_phase_are_never_cut(wide: bool) -> None:
     label = "bf16 · batch_size=8 · attn_implementation=eager, cycle 1"
     trace = Trace(label, [(0.0, 1.0)], [], [("load", 2.0), ("measure", 1.0)])
-    chart = _phases_chart([trace])
+    chart = _phases_chart([trace], wide=wide)
     axis = chart["encoding"]["y"]["axis"]
     assert axis["labelLimit"] == 0
     # Above the bars, where a label has the drawing's whole width.

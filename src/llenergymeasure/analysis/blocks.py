@@ -39,6 +39,11 @@ def blocks(used: Mapping[str, Sequence[Row]], started: Iterable[Row], metric: st
     """Return one quantity of the runs that are in the means.
 
     Values that are not positive have no logarithm and count as missing.
+
+    Args:
+        used: the runs in the mean of each experiment.
+        started: all runs that began, for their places in the order.
+        metric: the column.
     """
     experiments = tuple(used)
     cycles = tuple(sorted({row["cycle"] for rows in used.values() for row in rows}))

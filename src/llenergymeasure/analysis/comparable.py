@@ -102,7 +102,12 @@ class Comparable:
     def __init__(
         self, selections: Mapping[str, Selection], planned: Sequence[Mapping[str, Any]] = ()
     ) -> None:
-        """Take what the runs of each experiment have in common."""
+        """Take what the runs of each experiment have in common.
+
+        Args:
+            selections: of the experiments' runs.
+            planned: the plan's runs, with their settings.
+        """
         configs = configs_of(planned)
         self._facts = {
             experiment: _facts(chosen.meter, chosen.alike, configs.get(experiment) or {})
@@ -263,6 +268,7 @@ def _twins(
 
 
 def _without(config: Mapping[str, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """Return settings without those of some dotted keys, and without sections left empty."""
     left = {
         name: _without(value, keys, f"{prefix}{name}.") if isinstance(value, Mapping) else value
         for name, value in config.items()
@@ -272,6 +278,7 @@ def _without(config: Mapping[str, Any], keys: Collection[str], prefix: str = "")
 
 
 def _values(runs: Iterable[Row], name: str) -> Values:
+    """Return the values of a column; of cards each by itself."""
     known = {run[name] for run in runs} - {None}
     if name == "gpu_uuid":
         return frozenset(card for cards in known for card in cards.split(", "))

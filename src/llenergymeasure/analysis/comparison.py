@@ -156,6 +156,10 @@ def cycles_to_decide(found: Comparison, tests: int) -> int | None:
     The size and the spread are taken to be the true ones, and the level is the strictest that
     Holm's correction may ask for. The spread of few cycles is itself unsure, and so is this number:
     it distinguishes 10 from 100, not 10 from 12.
+
+    Args:
+        found: a comparison.
+        tests: how many pairs of the quantity were tested.
     """
     if found.ratio is None or found.ci95_high is None or found.degrees_of_freedom is None:
         return None
@@ -198,6 +202,7 @@ def holm_known(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def _pairs(known: Sequence[bool]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the pairs to compare, of experiments that have data or not."""
     experiments = len(known)
     if experiments > MAX_ALL_PAIRS:
         baseline = int(np.argmax(known))

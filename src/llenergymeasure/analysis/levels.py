@@ -64,7 +64,12 @@ class Level:
 
 
 def levels(data: Blocks, factors: Levels) -> list[Level]:
-    """Return every level of every factor against its first with data."""
+    """Return every level of every factor against its first with data.
+
+    Args:
+        data: one quantity of the study's runs.
+        factors: the settings that vary, each with a value for each experiment of ``data``.
+    """
     present = np.isfinite(data.logs)
     known = [bool(column.any()) for column in present.T]
     if not any(known):
@@ -124,6 +129,7 @@ def _factor(name: str, values: Sequence[Any], known: Sequence[bool]) -> _Factor:
 
 
 def _judged(logs: Reals, factors: Sequence[_Factor]) -> Iterator[Level]:
+    """Yield each level's ratio to the first of its factor."""
     by_experiment = [np.ones((logs.shape[1], 1)), *(_dummies(each.codes) for each in factors)]
     design = np.hstack(by_experiment)
     rows, columns = np.nonzero(np.isfinite(logs))
@@ -167,6 +173,7 @@ def _errors(logs: Reals, design: Reals, variances: Reals) -> tuple[Reals, int]:
 
 
 def _dummies(codes: NDArray[np.intp]) -> Reals:
+    """Return one column for each level but the first."""
     columns: Reals = (codes[:, None] == np.arange(1, int(codes.max()) + 1)).astype(np.float64)
     return columns
 

@@ -62,7 +62,15 @@ class LoadPoint:
 
 @dataclass(frozen=True)
 class LoadCurve:
-    """Power = intercept + slope · load, with the half widths of the 95 % intervals."""
+    """Power = intercept + slope · load, with the half widths of the 95 % intervals.
+
+    Attributes:
+        intercept_w: power at no load.
+        intercept_half_w: half width of its interval.
+        slope_j: energy of one request more, in J.
+        slope_half_j: half width of its interval.
+        points: how many it rests on.
+    """
 
     intercept_w: float
     intercept_half_w: float
@@ -126,6 +134,9 @@ def load_points(runs: Sequence[Row]) -> list[LoadPoint]:
     """Return the points of runs that count, keep up, and have a measured energy.
 
     The slope of an estimate would be that of the model which guessed it.
+
+    Args:
+        runs: rows of ``runs.parquet``.
     """
     points = []
     for run in runs:
@@ -176,6 +187,14 @@ def served_groups(
 
     Runs that were metered otherwise or made on another machine than most of their experiment are in
     no group, and experiments that may not be compared are in groups of their own.
+
+    Args:
+        runs: rows of ``runs.parquet``.
+        settings: the columns of the swept settings.
+        group_of: the ``comparison_group`` of each experiment.
+
+    Returns:
+        The runs of each group, by what they have in common.
     """
     shared = [name for name in settings if name not in LOAD_SETTINGS]
     surroundings: dict[int | None, tuple[tuple[str, Any], ...]] = {}

@@ -83,7 +83,12 @@ class Point:
 
 
 def pareto(used: Mapping[str, Sequence[Row]], seed: Sequence[int]) -> list[Point]:
-    """Return every experiment's place for each objective that the runs have."""
+    """Return every experiment's place for each objective that the runs have.
+
+    Args:
+        used: the runs in the mean of each experiment.
+        seed: of the draws.
+    """
     known = {name for rows in used.values() for row in rows for name in row if name in OBJECTIVES}
     points: list[Point] = []
     for objective in OBJECTIVES:

@@ -115,6 +115,7 @@ def summarise_by(
 
 
 def _rows(runs: pa.Table, names: Iterable[str]) -> list[Row]:
+    """Return some columns of the runs as rows, lists as texts."""
     table = runs.select(list(names))
     for place, field in enumerate(table.schema):
         if pa.types.is_list(field.type):
@@ -185,6 +186,7 @@ def _refuse_unlike(
 
 
 def _row(group: Mapping[str, Sequence[Row]], metric: str) -> dict[str, Any]:
+    """Return one group's counts, its mean over experiments, and its interval."""
     used = group.get("n", ())
     experiments = _values(used, metric, "experiment")
     row = {
@@ -210,6 +212,7 @@ def _row(group: Mapping[str, Sequence[Row]], metric: str) -> dict[str, Any]:
 
 
 def _values(runs: Sequence[Row], metric: str, *keys: str) -> dict[tuple[Any, ...], list[float]]:
+    """Return the values of the runs that have the same keys, in the order of the keys."""
     found: dict[tuple[Any, ...], list[float]] = {}
     for run in runs:
         found.setdefault(tuple(run[key] for key in keys), []).append(run[metric])

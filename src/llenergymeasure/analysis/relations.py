@@ -54,7 +54,12 @@ SCHEMAS = {
 
 
 def relate(study: StudyRuns, labels: Mapping[str, str]) -> dict[str, pa.Table]:
-    """Return the three tables by name, in the order of :data:`SCHEMAS`."""
+    """Return the three tables by name, in the order of :data:`SCHEMAS`.
+
+    Args:
+        study: its runs.
+        labels: a short name for every experiment.
+    """
     related = Related(study, labels)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
     for metric in COMPARED:
@@ -108,6 +113,7 @@ class Related:
         return replace(self._fair(nothing), metric=metric)
 
     def _fair(self, found: Comparison) -> Comparison:
+        """Return a comparison, or why there is none."""
         reason = self._study.comparable.why_not(found.experiment_a, found.experiment_b)
         if reason is None:
             return found
@@ -158,6 +164,7 @@ class Related:
         return "no run is in the mean" if reason is None else f"{NOT_COMPARABLE}{reason}"
 
     def _first_group(self) -> Used:
+        """Return the experiments of the first comparable group that have a mean."""
         groups = (
             [name for name in each if self._used[name]] for each in self._study.comparable.groups
         )

@@ -117,6 +117,7 @@ def machine_of(row: Row) -> Machine:
 
 
 def _agree(one: Machine, other: Machine) -> bool:
+    """Return whether two machines differ in nothing that is known of both."""
     pairs = zip(one, other, strict=True)
     return all(a is None or b is None or a == b for a, b in pairs)
 

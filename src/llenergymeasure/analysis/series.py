@@ -17,6 +17,10 @@ def study_series(study_dir: Path | str, name: Literal["samples", "requests"]) ->
     and ``cycle`` next to them; DuckDB, pandas and Polars query it too. Files that a filter on these
     two leaves out are not opened.
 
+    Args:
+        study_dir: the study's results folder.
+        name: which series.
+
     Raises:
         ResultsError: there is no plan, or no finished run.
     """

@@ -16,7 +16,13 @@ A, B = "A", "B"
 
 @dataclass(frozen=True)
 class Match:
-    """What is compared: the runs of one experiment on each side."""
+    """What is compared: the runs of one experiment on each side.
+
+    Attributes:
+        label: what the pair is called.
+        runs_a: rows of ``runs.parquet`` of what is compared with.
+        runs_b: rows of what is compared.
+    """
 
     label: str
     runs_a: pa.Table

@@ -108,6 +108,11 @@ def energy_per_correct(
     nothing. Its interval is Wilson's (1927, J. Am. Stat. Assoc. 22, 209-212); the distances of the
     ends add in quadrature on the logarithm (Donner and Zou 2012, Stat. Methods Med. Res. 21,
     347-359).
+
+    Args:
+        energy: of a request.
+        share: of right answers.
+        items: in one cycle.
     """
     if energy.mean is None or share <= 0:
         return None

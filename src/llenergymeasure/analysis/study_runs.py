@@ -58,7 +58,15 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class StudyRuns:
-    """The runs of a study, and which of them are in the means."""
+    """The runs of a study, and which of them are in the means.
+
+    Attributes:
+        rows: one a run.
+        settings: the columns of the swept settings, and their types.
+        planned: the plan's runs, with their settings.
+        execution: the plan's.
+        design_hash: the study's; it seeds what is drawn at random.
+    """
 
     rows: list[Row]
     settings: Mapping[str, pa.DataType] = field(default_factory=dict)
@@ -68,7 +76,12 @@ class StudyRuns:
 
     @classmethod
     def of(cls, runs: pa.Table, plan: Mapping[str, Any] | None = None) -> "StudyRuns":
-        """Return the runs of a study's table."""
+        """Return the runs of a study's table.
+
+        Args:
+            runs: one row a run.
+            plan: ``plan.json``, parsed.
+        """
         fixed, plan = set(RUN_SCHEMA.names), plan or {}
         settings = {each.name: each.type for each in runs.schema if each.name not in fixed}
         return cls(

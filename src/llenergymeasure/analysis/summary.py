@@ -152,6 +152,7 @@ def _summary_row(
 
 
 def _per_correct(used: Sequence[Row], energy: Estimate) -> dict[str, Any]:
+    """Return the energy of a right answer: that of a request over the share that is right."""
     items, correct = _values(used, "quality_items"), _values(used, "quality_correct")
     if not items or energy.mean is None:
         asked = any(run["quality_score"] is not None for run in used)
@@ -165,6 +166,7 @@ def _per_correct(used: Sequence[Row], energy: Estimate) -> dict[str, Any]:
 
 
 def _clocks(used: Sequence[Row]) -> dict[str, Any]:
+    """Return the clocks over all runs: the ends of their ranges, the middle, mean shares."""
     over: dict[str, Callable[[list[float]], float]]
     over = {"_min_": min, "_max_": max, "_share": fmean}
     found: dict[str, Any] = {}
@@ -253,6 +255,7 @@ def _add_total(row: dict[str, Any]) -> None:
 
 
 def _values(rows: Sequence[Row], name: str) -> list[float]:
+    """Return the values of one column, or none at all if any row lacks it."""
     values = [row[name] for row in rows]
     return values if all(value is not None and math.isfinite(value) for value in values) else []
 
@@ -265,6 +268,7 @@ def _mean_share(rows: Sequence[Row], name: str) -> float | None:
 
 
 def _labels(experiments: Sequence[Row], settings: Sequence[str]) -> list[str]:
+    """Return a short name for every experiment from the settings in which they differ."""
     varied = [
         name
         for name in (*SETTING_COLUMNS, *settings)

@@ -139,6 +139,7 @@ def _rounded(table: pa.Table) -> pa.Table:
 
 
 def _to_digits(value: float | None) -> float | None:
+    """Return a value rounded; null for one that is not finite."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.{DERIVED_DIGITS}g}")

@@ -71,7 +71,16 @@ _ELSE = "Look at the log, fix the cause, and run the study again."
 
 @dataclass(frozen=True)
 class Failure:
-    """Runs that have no result for one and the same reason."""
+    """Runs that have no result for one and the same reason.
+
+    Attributes:
+        status: how they ended.
+        phase: the phase they were in; None if unknown.
+        error_class: the error's class; None if there was none.
+        message: what the error said, on one line.
+        advice: what to do.
+        runs: ``(experiment, cycle)`` of each.
+    """
 
     status: str
     phase: str | None

@@ -7,7 +7,8 @@ from typing import Any, Literal, TypeAlias
 
 from llenergymeasure.report.figures import (
     COLOURS,
-    WIDTH,
+    NARROW,
+    WIDE,
     Channel,
     Chart,
     Figure,
@@ -30,7 +31,7 @@ from llenergymeasure.report.wording import (
 )
 
 NAME_LENGTH = 34
-"""Characters of a name that fit next to the rows."""
+"""Characters of a name that fit next to the rows, and above them on a phone."""
 CHARACTER_WIDTH, VALUE_WIDTH = 8, 150
 """In pixels: of a name's widest common font, and of the values on the right."""
 
@@ -53,7 +54,13 @@ Row: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class OrderPoint:
-    """One run in the order plot."""
+    """One run in the order plot.
+
+    Attributes:
+        position: its place in the order in which runs began, from 1.
+        deviation: energy per output token over its experiment's mean, less 1.
+        state: one of :data:`STATES`.
+    """
 
     position: int
     deviation: float
@@ -62,7 +69,16 @@ class OrderPoint:
 
 @dataclass(frozen=True)
 class Axis:
-    """The axis of one quantity of the experiments, which it takes from their rows."""
+    """The axis of one quantity of the experiments, which it takes from their rows.
+
+    Attributes:
+        metric: the quantity's name in the summary.
+        title: what it is, with its unit.
+        scale: the unit of the axis.
+        low: where it begins.
+        high: where it ends.
+        logarithmic: whether equal steps are equal ratios.
+    """
 
     metric: str
     title: str
@@ -126,7 +142,17 @@ def interval_marks(
     width: float = 1.5,
     options: Mapping[str, Any] | None = None,
 ) -> list[Chart]:
-    """Return the intervals of ``rows``, with an arrow head where one goes on beyond the axis."""
+    """Return the intervals of ``rows``, with an arrow head where one goes on beyond the axis.
+
+    Args:
+        rows: each with its interval's ends, or None, under the names in ``fields``.
+        axis: on which they lie.
+        along: which of the two axes that is.
+        across: the other channels: the place on the other axis, and the colour.
+        fields: the names of the ends.
+        width: of the line.
+        options: of the axis's encoding.
+    """
     low, high = fields
     known = [row for row in rows if row[low] is not None]
     ends = {along: axis.channel(low, **(options or {})), f"{along}2": {"field": high}}
@@ -149,6 +175,12 @@ def intervals(summary: Sequence[Row], runs: Sequence[Row], metric: str, work: st
     """Return experiments as rows: mean, 95 % interval, and a tick for each run in the mean.
 
     Where one run leaves no interval, a dashed line is the meter's own 95 % uncertainty.
+
+    Args:
+        summary: the experiments, in the order of the rows.
+        runs: the runs in the means.
+        metric: the energy's column in ``runs``.
+        work: what the energy is for, in words.
     """
     title = f"Energy per {work}"
     shown = [row for row in summary if row[f"{metric}_mean"] is not None][:SHOWN_EXPERIMENTS]
@@ -164,7 +196,9 @@ def intervals(summary: Sequence[Row], runs: Sequence[Row], metric: str, work: st
     ]
     told = "; ".join(f"{row['label']}: {row['shown']} {axis.scale.unit}" for row in rows)
     cut = any(axis.beyond(row["low"], row["high"]) for row in rows)
-    return drawn(_rows(rows, ticks, axis), title, told, BEYOND if cut else "")
+    return drawn(
+        lambda wide: _rows(rows, ticks, axis, wide=wide), title, told, BEYOND if cut else ""
+    )
 
 
 def _named(row: Row, axis: Axis) -> dict[str, Any]:
@@ -183,32 +217,34 @@ def _named(row: Row, axis: Axis) -> dict[str, Any]:
     }
 
 
-def _rows(rows: Sequence[Row], ticks: Sequence[Row], axis: Axis) -> Chart:
+def _rows(rows: Sequence[Row], ticks: Sequence[Row], axis: Axis, *, wide: bool) -> Chart:
     y = {"field": "place", "type": "ordinal", "axis": None, "scale": {"padding": 0.5}}
-    along = {"axis": {"tickCount": 8}}
+    along = {"axis": {"tickCount": 8 if wide else 5}}
     x = axis.channel("value", **along)
     colour = kind_of()
     across = {"y": y, "color": colour}
     tick = {"type": "tick", "thickness": 1, "size": 13, "opacity": 0.6, "color": COLOURS["muted"]}
     own = {"type": "rule", "strokeWidth": 1.5, "strokeDash": [3, 3]}
     own_ends = {"x": axis.channel("own_low", **along), "x2": {"field": "own_high"}}
-    text = {"type": "text", "align": "left", "baseline": "middle", "fontSize": 13.5}
+    text = {"type": "text", "baseline": "middle", "dy": 0 if wide else -16, "fontSize": 13.5}
     name_width = CHARACTER_WIDTH * max(len(row["label"]) for row in rows) + 12
-    plot_width = WIDTH - name_width - VALUE_WIDTH
-    names, values = ({**text, "color": COLOURS[colour]} for colour in ("ink", "muted"))
+    plot_width = WIDE - name_width - VALUE_WIDTH if wide else NARROW - 20
+    names = {**text, "align": "left", "color": COLOURS["ink"]}
+    values = {**text, "align": "left" if wide else "right", "color": COLOURS["muted"]}
+    value_place = plot_width + 14 if wide else plot_width
     return {
         "layer": [
             layer(ticks, tick, x=x, y=y),
             layer(rows, own, y=y, color=colour, **own_ends),
             *interval_marks(rows, axis, "x", across, width=2.5, options=along),
             kind_points(rows, x, y),
-            layer(rows, names, x={"value": -name_width}, y=y, text=texts("label")),
-            layer(rows, values, x={"value": plot_width + 14}, y=y, text=texts("shown")),
+            layer(rows, names, x={"value": -name_width if wide else 0}, y=y, text=texts("label")),
+            layer(rows, values, x={"value": value_place}, y=y, text=texts("shown")),
         ],
         "width": plot_width,
-        "height": 28 * len(rows),
+        "height": (28 if wide else 46) * len(rows),
         # Other fonts than the drawer's may be wider.
-        "padding": {"left": 6, "right": 30, "top": 6, "bottom": 6},
+        "padding": {"left": 6, "right": 30 if wide else 6, "top": 6, "bottom": 6},
     }
 
 
@@ -224,10 +260,10 @@ def order(points: Sequence[OrderPoint]) -> Figure:
     text = (
         f"{counted(len(points), 'run')}, at most {percent(max(apart, default=0.0))} from the mean."
     )
-    return drawn(_order(points), title, text)
+    return drawn(lambda wide: _order(points, wide=wide), title, text)
 
 
-def _order(points: Sequence[OrderPoint]) -> Chart:
+def _order(points: Sequence[OrderPoint], *, wide: bool) -> Chart:
     values = [
         {"position": point.position, "deviation": 100 * point.deviation, "state": point.state}
         for point in points
@@ -239,7 +275,7 @@ def _order(points: Sequence[OrderPoint]) -> Chart:
         "position",
         title="Run, in the order in which they began",
         scale={"domain": [0.5, last + 0.5], "nice": False},
-        axis={"tickMinStep": 1, "format": "d", "tickCount": min(last, 10)},
+        axis={"tickMinStep": 1, "format": "d", "tickCount": min(last, 10 if wide else 5)},
     )
     y = numbers(
         "deviation",
@@ -259,7 +295,7 @@ def _order(points: Sequence[OrderPoint]) -> Chart:
     )
     return {
         "layer": [zero, dots],
-        **plot_size(260),
+        **plot_size(260, 240, wide=wide),
     }
 
 

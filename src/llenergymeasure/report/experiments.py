@@ -33,7 +33,13 @@ LEFT_OUT = {
 
 @dataclass(frozen=True)
 class Declared:
-    """What the study declares that gives its energy a carbon and a cost."""
+    """What the study declares that gives its energy a carbon and a cost.
+
+    Attributes:
+        carbon: whether any experiment has a carbon.
+        cost: whether any has a cost.
+        currency: of the costs.
+    """
 
     carbon: bool
     cost: bool

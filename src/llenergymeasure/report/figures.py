@@ -1,4 +1,4 @@
-"""A chart drawn as a figure: SVG and PDF, without a network.
+"""A chart drawn as a figure: SVG at two widths and PDF, without a network.
 
 A chart is a Vega-Lite specification. Colours are those of :data:`COLOURS` exactly, so that the page
 can exchange them in its dark dress. Texts of a study go in as data or titles, never into an
@@ -6,7 +6,7 @@ expression.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -29,13 +29,13 @@ COLOURS = {
 """Blue and vermilion stay apart under the common colour blindnesses (after Okabe and Ito,
 2008); shape says the same: filled circles are measured, hollow diamonds estimated."""
 
-WIDTH = 800
-"""Of a drawing, in pixels; on a phone it scrolls, as the tables do."""
+WIDE, NARROW = 800, 340
 
 
-def plot_size(height: int) -> dict[str, int]:
-    """Return the size of a plot with an axis on its left."""
-    return {"width": WIDTH - 60, "height": height}
+def plot_size(height: int, narrow_height: int | None = None, *, wide: bool) -> dict[str, int]:
+    """Return the size of a plot with an axis on its left, as tall on a phone unless said."""
+    width = WIDE - 60 if wide else NARROW - 56
+    return {"width": width, "height": height if wide or narrow_height is None else narrow_height}
 
 
 _CONFIG = {
@@ -78,29 +78,53 @@ _CONFIG = {
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure, drawn."""
+    """One figure, drawn.
+
+    Attributes:
+        title: what it shows, in a few words.
+        text: what it says, for who cannot see it.
+        note: what its caption must add, such as what is not drawn; empty for nothing.
+        svg: for a page's full width.
+        narrow_svg: for a phone.
+        pdf: the full width, for a paper.
+    """
 
     title: str
     text: str
     note: str
     svg: str
+    narrow_svg: str
     pdf: bytes
 
 
-def drawn(chart: Chart, title: str, text: str, note: str = "") -> Figure:
-    """Return a chart, drawn."""
+def drawn(chart: Callable[[bool], Chart], title: str, text: str, note: str = "") -> Figure:
+    """Return a chart drawn at both widths; ``chart`` gets whether it is the wide one."""
     import vl_convert
 
-    svg = vl_convert.vegalite_to_svg({**chart, "config": _CONFIG}, allowed_base_urls=[])
+    wide, narrow = (
+        vl_convert.vegalite_to_svg({**chart(is_wide), "config": _CONFIG}, allowed_base_urls=[])
+        for is_wide in (True, False)
+    )
     title, text = plain(title), plain(text)
-    return Figure(title, text, note, _titled(svg, title, text), vl_convert.svg_to_pdf(svg))
+    return Figure(
+        title=title,
+        text=text,
+        note=note,
+        svg=_titled(wide, title, text),
+        narrow_svg=_titled(narrow, title, text),
+        pdf=vl_convert.svg_to_pdf(wide),
+    )
 
 
 def no_figure(title: str, reason: str) -> Figure:
     """Return a figure that says why there is none."""
-    words = {"type": "text", "fontSize": 14, "color": COLOURS["muted"]}
-    chart = layer([{}], words, text={"value": reason})
-    return drawn({**chart, "width": WIDTH - 20, "height": 90}, title, reason)
+
+    def chart(wide: bool) -> Chart:
+        words = {"type": "text", "fontSize": 14, "color": COLOURS["muted"]}
+        width = WIDE - 20 if wide else NARROW - 20
+        return {**layer([{}], words, text={"value": reason}), "width": width, "height": 90}
+
+    return drawn(chart, title, reason)
 
 
 def layer(rows: Sequence[Any], mark: str | dict[str, Any], **encoding: Channel) -> Chart:

@@ -54,7 +54,11 @@ def ranked(summary: Sequence[Row]) -> list[Row]:
 
 
 def comparable_groups(summary: Sequence[Row]) -> list[list[Row]]:
-    """Return the ranked experiments that have a mean, group by group."""
+    """Return the ranked experiments that have a mean, group by group.
+
+    Args:
+        summary: the experiments, ranked.
+    """
     told = [row for row in summary if row[f"{TOKEN}_mean"] is not None]
     return [list(members) for _, members in groupby(told, lambda row: row["comparison_group"])]
 
@@ -66,7 +70,13 @@ def drawn_together(summary: Sequence[Row]) -> list[Row]:
 
 
 def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[str]:
-    """Return the study's finding in a few sentences."""
+    """Return the study's finding in a few sentences.
+
+    Args:
+        summary: the experiments, ranked.
+        runs: every planned run.
+        pairs: the compared pairs, on energy per output token.
+    """
     groups = comparable_groups(summary)
     if not groups:
         return [_no_energy(runs)]
@@ -85,7 +95,12 @@ def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[
 
 
 def finding(group: Sequence[Row], pairs: Pairs) -> list[str]:
-    """Return what the experiments of one comparable group show."""
+    """Return what the experiments of one comparable group show.
+
+    Args:
+        group: the experiments by their means, least first.
+        pairs: the compared pairs, on energy per output token.
+    """
     best = group[0]
     ranked = [row for row in group if pairs.barred(best, row) is None]
     return [*_ranking(ranked, pairs), *other_work(group, pairs), *imprecise(best)]
@@ -196,7 +211,13 @@ def undecided(group: Sequence[Row], pairs: Pairs) -> list[str]:
 
 
 def order_points(summary: Sequence[Row], runs: Sequence[Row], used: Used) -> list[OrderPoint]:
-    """Return each run against its experiment's mean, by the order in which runs began."""
+    """Return each run against its experiment's mean, by the order in which runs began.
+
+    Args:
+        summary: the experiments.
+        runs: every planned run.
+        used: the runs in the mean of each experiment.
+    """
     means = {row["experiment"]: row for row in summary}
     points = []
     for position, run in enumerate(_by_start(runs), start=1):

@@ -29,7 +29,7 @@ from llenergymeasure.report.wording import listed, plain, shortened
 Row: TypeAlias = Mapping[str, Any]
 
 ENERGY = "energy_per_output_token_j"
-LABEL_LENGTH = 30
+LABEL_LENGTH, NARROW_LABEL_LENGTH = 30, 20
 
 
 def front_figure(
@@ -38,6 +38,13 @@ def front_figure(
     """Return energy per output token against another quantity.
 
     Those on the front have their names, the others their row in the table of experiments.
+
+    Args:
+        summary: the experiments, in the order of the table.
+        front: the ids of those that none beats in both.
+        metric: the other quantity.
+        title: what it is.
+        unit: its unit.
     """
     heading = f"Energy per output token against {title.lower()}"
     shown = [
@@ -66,10 +73,12 @@ def front_figure(
         energy.beyond(row["low"], row["high"]) or other.beyond(row["x_low"], row["x_high"])
         for row in rows
     )
-    return drawn(_scatter(rows, energy, other), heading, text, BEYOND if cut else "")
+    return drawn(
+        lambda wide: _scatter(rows, energy, other, wide=wide), heading, text, BEYOND if cut else ""
+    )
 
 
-def _scatter(rows: Sequence[dict[str, Any]], energy: Axis, other: Axis) -> Chart:
+def _scatter(rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, *, wide: bool) -> Chart:
     x, y = other.channel("x_value"), energy.channel("value")
     colour = kind_of()
     ends = ("x_low", "x_high")
@@ -81,13 +90,15 @@ def _scatter(rows: Sequence[dict[str, Any]], energy: Axis, other: Axis) -> Chart
             *interval_marks(rows, energy, "y", {"x": x, "color": colour}),
             *interval_marks(rows, other, "x", {"y": y, "color": colour}, fields=ends),
             kind_points(rows, x, y),
-            *_labels(rows, energy, other),
+            *_labels(rows, energy, other, LABEL_LENGTH if wide else NARROW_LABEL_LENGTH),
         ],
-        **plot_size(340),
+        **plot_size(340, 280, wide=wide),
     }
 
 
-def _labels(rows: Sequence[dict[str, Any]], energy: Axis, other: Axis) -> Iterator[Chart]:
+def _labels(
+    rows: Sequence[dict[str, Any]], energy: Axis, other: Axis, length: int
+) -> Iterator[Chart]:
     """Yield names of those on the front, below it where nothing else is, and numbers of others."""
     for row in rows:
         is_right = _is_upper(row["x_value"], other, 0.5)
@@ -100,12 +111,13 @@ def _labels(rows: Sequence[dict[str, Any]], energy: Axis, other: Axis) -> Iterat
             "fontSize": 12.5,
             "color": COLOURS["ink" if row["front"] else "muted"],
         }
-        text = shortened(row["name"], LABEL_LENGTH) if row["front"] else row["number"]
+        text = shortened(row["name"], length) if row["front"] else row["number"]
         x, y = other.channel("x_value"), energy.channel("value")
         yield layer([{**row, "text": text}], mark, x=x, y=y, text=texts("text"))
 
 
 def _is_upper(value: float, axis: Axis, share: float) -> bool:
+    """Return whether a value lies beyond a share of an axis's length."""
     if axis.logarithmic:
         return math.log(value / axis.low) > share * math.log(axis.high / axis.low)
     return value > axis.low + share * (axis.high - axis.low)

@@ -43,7 +43,11 @@ def method(summary: Sequence[Row], runs: Sequence[Row]) -> str:
 
 
 def intervals(told: Sequence[Row]) -> str:
-    """Return what the intervals are; with a precision target a token's are Stein's."""
+    """Return what the intervals are; with a precision target those of energy a token are Stein's.
+
+    Args:
+        told: experiments with energy.
+    """
     if not any(row["interval_method"] for row in told):
         return "One run has no interval"
     text = "Intervals are two-sided 95 % Student t intervals over runs, on the logarithm"

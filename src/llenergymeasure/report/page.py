@@ -114,6 +114,7 @@ def _figures(
 
 
 def _offered(used: list[Any]) -> dict[str, float]:
+    """Return the mean load offered to each experiment that was under traffic."""
     loads: dict[str, list[float]] = {}
     for run in used:
         if run["offered_requests_per_s"] is not None:
@@ -128,6 +129,7 @@ def _sections(
     serving: object,
     traces: object,
 ) -> list[tuple[str, str]]:
+    """Return the sections that the page has, for its navigation."""
     named: list[tuple[str, str, object]] = [
         ("sweep", "Against the settings", sweeps),
         ("token", "Energy per token", True),
@@ -150,6 +152,7 @@ def _sections(
 
 
 def _head(facts: Mapping[str, list[str]], plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what was measured on what, for the lines under the title."""
     protocols = dict.fromkeys(
         plain(run["config"]["protocol"]) for run in plan["runs"] if "protocol" in run["config"]
     )
@@ -214,6 +217,7 @@ def _run_notes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _settings(runs: list[dict[str, Any]]) -> list[str]:
+    """Return the columns of the swept settings."""
     return [name for name in (runs[0] if runs else {}) if name not in RUN_SCHEMA.names]
 
 
@@ -254,8 +258,12 @@ def _render(**content: Any) -> str:
     environment.globals["css"] = Markup(  # noqa: S704 - ours, with our colours
         environment.get_template("page.css").render(colours=COLOURS)
     )
-    environment.globals["drawing"] = lambda figure: Markup(figure.svg)  # noqa: S704 - escaped
+    environment.globals["drawing"] = lambda figure: Markup(_drawing(figure))  # noqa: S704 - escaped
     return environment.get_template("page.html").render(content)
+
+
+def _drawing(figure: Figure) -> str:
+    return f'<div class="wide">{figure.svg}</div><div class="narrow">{figure.narrow_svg}</div>'
 
 
 def _write(path: Path, content: bytes, *, partial: bool) -> None:

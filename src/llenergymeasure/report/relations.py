@@ -35,7 +35,18 @@ _OBJECTIVES = {
 
 @dataclass(frozen=True)
 class Relations:
-    """The page's part on how experiments differ."""
+    """The page's part on how experiments differ.
+
+    Attributes:
+        baseline: the pairs with the plan's first experiment that can be compared, as texts.
+        pairs: all pairs, the most significant first, as texts.
+        pairs_total: how many there are.
+        baseline_total: how many pairs there are with that experiment.
+        levels: the table of settings' values against their first.
+        levels_total: how many of them there are.
+        fronts: who is best for energy and one other objective, as sentences.
+        verdicts: what the pairs show.
+    """
 
     baseline: list[dict[str, str]]
     pairs: list[dict[str, str]]
@@ -49,6 +60,10 @@ class Relations:
 
 def relations_content(study_dir: Path, summary: Sequence[Row]) -> Relations:
     """Return the page's part on how experiments differ.
+
+    Args:
+        study_dir: the study's results.
+        summary: one row an experiment.
 
     Raises:
         ResultsError: a table is absent or damaged.

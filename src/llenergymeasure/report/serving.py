@@ -55,7 +55,15 @@ _ENERGY = "energy_per_output_token_j"
 
 @dataclass(frozen=True)
 class ServingContent:
-    """The page's part on traffic."""
+    """The page's part on traffic.
+
+    Attributes:
+        figures: by name.
+        rows: the table's, one a run, as texts.
+        rows_total: how many runs there are.
+        sentences: knee and curve of each group of runs that differ in load alone.
+        energy_unit: of the table's energies a token.
+    """
 
     figures: dict[str, Figure]
     rows: list[dict[str, str]]
@@ -67,7 +75,13 @@ class ServingContent:
 def serving_content(
     runs: Sequence[Row], settings: Sequence[str], group_of: Mapping[str, int | None]
 ) -> ServingContent | None:
-    """Return the page's part on traffic; None if no run had any."""
+    """Return the page's part on traffic; None if no run had any.
+
+    Args:
+        runs: rows of ``runs.parquet``.
+        settings: the columns of the swept settings.
+        group_of: the ``comparison_group`` of each experiment.
+    """
     served = [run for run in runs if run["offered_requests_per_s"] is not None]
     if not served:
         return None
@@ -107,6 +121,7 @@ def _named(
 
 
 def _names(keys: Sequence[Key]) -> dict[Key, str]:
+    """Return a name for each group from what the groups differ in."""
     varied = [
         name
         for place, (name, _) in enumerate(keys[0].values)
@@ -200,6 +215,7 @@ def apart_sentence(names: Sequence[str]) -> list[str]:
 
 
 def _energy_latency(groups: Mapping[Key, Sequence[Row]], names: Mapping[Key, str]) -> Figure:
+    """Return energy per output token against latency, of the experiments' means."""
     token = scale_for((run[_ENERGY] for members in groups.values() for run in members), "J")
     values: list[dict[str, Any]] = [
         {
@@ -223,10 +239,13 @@ def _energy_latency(groups: Mapping[Key, Sequence[Row]], names: Mapping[Key, str
         f"{rounded(each['latency'])} ms"
         for each in values
     ]
-    return drawn(_by_load(values, token.unit, many=len(groups) > 1), title, "; ".join(told))
+    many = len(groups) > 1
+    return drawn(
+        lambda wide: _by_load(values, token.unit, many=many, wide=wide), title, "; ".join(told)
+    )
 
 
-def _by_load(values: Sequence[Row], unit: str, *, many: bool) -> Chart:
+def _by_load(values: Sequence[Row], unit: str, *, many: bool, wide: bool) -> Chart:
     """Return means by energy and latency, joined as the load rises; numbers are offered loads."""
     x = numbers("latency", title="95th percentile of the time to the last token (ms)")
     y = numbers("energy", title=f"Energy per output token ({unit})")
@@ -239,7 +258,7 @@ def _by_load(values: Sequence[Row], unit: str, *, many: bool) -> Chart:
             layer(values, _POINT, x=x, y=y, color=_state_colour(), shape=shape),
             layer(values, {**label, "color": COLOURS["ink"]}, x=x, y=y, text=texts("label")),
         ],
-        **plot_size(320),
+        **plot_size(320, 260, wide=wide),
     }
 
 
@@ -248,6 +267,7 @@ def _power_load(
     names: Mapping[Key, str],
     curves: Mapping[str, LoadCurve | None],
 ) -> Figure:
+    """Return power against the requests answered per second, and the line through them."""
     values = [
         {
             "group": name,
@@ -277,8 +297,13 @@ def _power_load(
         layer(values, _POINT, x=x, y=y, color=_state_colour()),
     ]
     text = counted(len(values), "run") + ("; the lines are given in words above." if ends else ".")
-    chart = {"layer": marks, **plot_size(320)}
-    return drawn(chart, title, text, LINE if ends else NO_LINE)
+    chart = {"layer": marks}
+    return drawn(
+        lambda wide: {**chart, **plot_size(320, 260, wide=wide)},
+        title,
+        text,
+        LINE if ends else NO_LINE,
+    )
 
 
 _POINT = {"type": "point", "size": 70, "filled": True, "opacity": 1}
@@ -289,5 +314,6 @@ def _state(runs: Sequence[Row]) -> str:
 
 
 def _state_colour() -> Channel:
+    """Return the colours of runs that keep up and of those that do not."""
     states = {"keeps up": COLOURS["measured"], "over-saturated": COLOURS["flag"]}
     return texts("state", title=None, scale={"domain": [*states], "range": [*states.values()]})

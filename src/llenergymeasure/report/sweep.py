@@ -16,7 +16,8 @@ from llenergymeasure.analysis.summary import SUMMARY_SCHEMA
 from llenergymeasure.report.charts import BEYOND, KINDS, Axis, interval_marks
 from llenergymeasure.report.figures import (
     COLOURS,
-    WIDTH,
+    NARROW,
+    WIDE,
     Channel,
     Chart,
     Figure,
@@ -59,7 +60,17 @@ OFFERED = "Requests offered per second"
 
 @dataclass(frozen=True)
 class Sweep:
-    """The experiments of one figure."""
+    """The experiments of one figure.
+
+    Attributes:
+        title: the setting along the axis, or the load that it asks for.
+        numeric: whether the setting is a number.
+        rows: the experiments, each with its place ``x`` and its ``series``.
+        x_values: the places, in their order.
+        series: the second setting's name; empty for none.
+        series_values: its values as texts, in their order.
+        notes: what is not drawn, and what stands still, as sentences.
+    """
 
     title: str
     numeric: bool
@@ -71,7 +82,12 @@ class Sweep:
 
 
 def sweep_figures(summary: Sequence[Row], offered: Mapping[str, float]) -> dict[str, Figure]:
-    """Return a figure for each swept setting, the one of most interest first."""
+    """Return a figure for each swept setting, the one of most interest first.
+
+    Args:
+        summary: the experiments that one axis may hold.
+        offered: requests offered a second by experiment, where there were any.
+    """
     rows = [row for row in summary if row["energy_per_output_token_j_mean"] is not None]
     settings = swept_settings(rows) if rows else []
     figures = {}
@@ -208,7 +224,7 @@ def _figure(sweep: Sweep, quantities: Sequence[tuple[str, str, str]]) -> Figure:
     )
     notes = [*sweep.notes, *([BEYOND] if cut else [])]
     return drawn(
-        _panels(sweep, axes),
+        lambda wide: _panels(sweep, axes, wide=wide),
         f"{axes[0].title.partition(' (')[0]} and other quantities against {sweep.title}",
         _told(sweep, axes[0]),
         " ".join(notes),
@@ -216,6 +232,7 @@ def _figure(sweep: Sweep, quantities: Sequence[tuple[str, str, str]]) -> Figure:
 
 
 def _told(sweep: Sweep, axis: Axis) -> str:
+    """Return the means of the first quantity, in words."""
     parts = []
     for series in sweep.series_values:
         rows = [row for row in sweep.rows if row["series"] == series]
@@ -227,16 +244,16 @@ def _told(sweep: Sweep, axis: Axis) -> str:
     return f"{axis.title}: {'; '.join(parts)}."
 
 
-def _panels(sweep: Sweep, axes: Sequence[Axis]) -> Chart:
+def _panels(sweep: Sweep, axes: Sequence[Axis], *, wide: bool) -> Chart:
     return {
-        "concat": [_panel(sweep, axis) for axis in axes],
-        "columns": 2,
+        "concat": [_panel(sweep, axis, wide=wide) for axis in axes],
+        "columns": 2 if wide else 1,
         "spacing": {"row": 18, "column": 26},
         "resolve": {"scale": {"color": "shared", "shape": "shared"}},
     }
 
 
-def _panel(sweep: Sweep, axis: Axis) -> Chart:
+def _panel(sweep: Sweep, axis: Axis, *, wide: bool) -> Chart:
     rows = [
         {
             "x": row["x"],
@@ -271,8 +288,8 @@ def _panel(sweep: Sweep, axis: Axis) -> Chart:
             points,
         ],
         "title": axis.title,
-        "width": (WIDTH - 150) // 2,
-        "height": 190,
+        "width": (WIDE - 150) // 2 if wide else NARROW - 60,
+        "height": 190 if wide else 170,
     }
 
 
@@ -294,6 +311,7 @@ def place_channel(sweep: Sweep) -> Channel:
 
 
 def _series(sweep: Sweep, looks: Sequence[str]) -> Channel:
+    """Return the second setting as colour or shape."""
     scale = {"domain": sweep.series_values, "range": looks[: len(sweep.series_values)]}
     title = plain(sweep.series, 40)
     return texts("series", title=title, scale=scale, **({} if sweep.series else {"legend": None}))

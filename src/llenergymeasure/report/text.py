@@ -46,7 +46,13 @@ def study_text(study_dir: Path) -> str:
 
 
 def summary_text(summary: pa.Table, runs: pa.Table, study_dir: Path | None = None) -> str:
-    """Return counts, one line an experiment, and every failure with its reason and log."""
+    """Return counts, one line an experiment, and every failure with its reason and log.
+
+    Args:
+        summary: one row an experiment.
+        runs: one row a run.
+        study_dir: the study's folder, to name logs by their full path.
+    """
     rows, run_rows = ranked(summary.to_pylist()), runs.to_pylist()
     blocks = [
         study_head(rows, run_rows),
@@ -78,6 +84,7 @@ def study_head(rows: Sequence[Row], runs: Sequence[Row]) -> str:
 
 
 def _left_out(rows: Sequence[Row]) -> tuple[int, list[str]]:
+    """Return how many measured runs are in no mean, and a line for each reason."""
     reasons = {
         "n_disqualified": "disqualified; Validity below names the codes",
         "n_other_meter": "with energy of another kind, sensor or scope than the mean's",
@@ -190,7 +197,14 @@ def _failures(found: Sequence[Failure], study_dir: Path | None) -> str:
 def groups_text(
     table: pa.Table, group_by: Sequence[str], metric: str, labels: Mapping[str, str] | None = None
 ) -> str:
-    """Return one line a group: its values, its mean with interval, and what is not in it."""
+    """Return one line a group: its values, its mean with interval, and what is not in it.
+
+    Args:
+        table: what :func:`llenergymeasure.analysis.pooling.summarise_by` found.
+        group_by: the columns that make a group.
+        metric: the column averaged.
+        labels: the settings of each experiment, where they are grouped by it.
+    """
     settings = [] if labels is None else ["settings"]
     header = [*group_by, *settings, "experiments", "n", "mean", "95 % interval", "not in it"]
     lines = [header]

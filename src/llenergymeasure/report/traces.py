@@ -75,7 +75,16 @@ class Trace:
 def trace_figures(
     study_dir: Path, summary: Sequence[Row], runs: Sequence[Row]
 ) -> dict[str, Figure]:
-    """Return power over time, and energy by phase, of up to :data:`SHOWN_RUNS` runs."""
+    """Return power over time, and energy by phase, of up to :data:`SHOWN_RUNS` runs.
+
+    Args:
+        study_dir: the study's folder.
+        summary: the experiments, ranked.
+        runs: the runs in their means.
+
+    Returns:
+        The figures for which any of these runs has the data.
+    """
     traces = [
         trace
         for row in summary[:SHOWN_RUNS]
@@ -91,10 +100,14 @@ def trace_figures(
     if traces:
         peaks = [max(value for _, value in trace.power) for trace in traces]
         text = f"Highest power of each: {', '.join(rounded(peak) for peak in peaks)} W."
-        figures[POWER_NAME] = drawn(_power_chart(traces), "Power over time", text, note)
+        figures[POWER_NAME] = drawn(
+            lambda wide: _power_chart(traces, wide=wide), "Power over time", text, note
+        )
     if any(trace.energies for trace in traces):
         text = "; ".join(_phases_text(trace) for trace in traces if trace.energies)
-        figures[PHASES_NAME] = drawn(_phases_chart(traces), "Energy by phase", text, note)
+        figures[PHASES_NAME] = drawn(
+            lambda wide: _phases_chart(traces, wide=wide), "Energy by phase", text, note
+        )
     return figures
 
 
@@ -137,6 +150,7 @@ def _trace(study: StudyFolder, row: Row, run: Row) -> Trace | None:
 
 
 def _power(samples: Samples, sensor: str, zero_ns: int) -> list[tuple[float, float]]:
+    """Return the power of the sensor's devices together, at common times."""
     series = []
     for info in samples.header.sensors:
         if info.sensor != sensor:
@@ -162,7 +176,8 @@ def _thinned(
     return [(float(np.mean(times_s[each])), float(np.mean(values[each]))) for each in places]
 
 
-def _power_chart(traces: Sequence[Trace]) -> Chart:
+def _power_chart(traces: Sequence[Trace], *, wide: bool) -> Chart:
+    """Return a panel for each run, all over the same time and power."""
     moments = [at for trace in traces for _, *ends in trace.phases for at in ends]
     moments += [at for trace in traces for at in (trace.power[0][0], trace.power[-1][0])]
     time = {"scale": {"domain": [min(moments), max(moments)], "nice": False}}
@@ -174,11 +189,13 @@ def _power_chart(traces: Sequence[Trace]) -> Chart:
     }
     inner = {**time, "title": None, "axis": {"labels": False}}
     last = {**time, "title": "Time from the start of the window (s)"}
-    shown = [_panel(trace, last if trace is traces[-1] else inner, power) for trace in traces]
+    shown = [
+        _panel(trace, last if trace is traces[-1] else inner, power, wide=wide) for trace in traces
+    ]
     return {"vconcat": shown, "spacing": 8}
 
 
-def _panel(trace: Trace, time: Mapping[str, Any], power: Mapping[str, Any]) -> Chart:
+def _panel(trace: Trace, time: Mapping[str, Any], power: Mapping[str, Any], *, wide: bool) -> Chart:
     bands = [
         {"phase": _kind(name), "start": start, "end": end} for name, start, end in trace.phases
     ]
@@ -192,11 +209,12 @@ def _panel(trace: Trace, time: Mapping[str, Any], power: Mapping[str, Any]) -> C
             layer(points, {**line, "interpolate": "step-after"}, x=x, y=numbers("power", **power)),
         ],
         "title": trace.label,
-        **plot_size(PANEL_HEIGHT),
+        **plot_size(PANEL_HEIGHT, wide=wide),
     }
 
 
-def _phases_chart(traces: Sequence[Trace]) -> Chart:
+def _phases_chart(traces: Sequence[Trace], *, wide: bool) -> Chart:
+    """Return a bar for each run, from the energies of its phases."""
     scale = scale_for((energy for trace in traces for _, energy in trace.energies), "J")
     values = [
         {"run": trace.label, "phase": kind, "energy": scale(energy), "place": place}
@@ -213,7 +231,7 @@ def _phases_chart(traces: Sequence[Trace]) -> Chart:
         color=_phase_colour(),
         order=numbers("place"),
     )
-    return {**chart, **plot_size(44 * len(traces))}
+    return {**chart, **plot_size(44 * len(traces), wide=wide)}
 
 
 def _phases_text(trace: Trace) -> str:

@@ -62,7 +62,13 @@ def how(row: Row) -> str:
 
 
 def difference_sentence(pairs: Pairs, least: Row, most: Row) -> str | None:
-    """Return how much less one experiment has than another; None where that is not shown."""
+    """Return how much less one experiment has than another; None where that is not shown.
+
+    Args:
+        pairs: on energy per output token.
+        least: the experiment of the summary with the lower mean.
+        most: the one with the higher.
+    """
     row = pairs.of(least, most)
     if row is None or not pairs.less(least, most):
         return None
@@ -99,7 +105,12 @@ def difference(name: str, one: Row, other: Row) -> str:
 
 
 def inconclusive_sentence(pairs: Pairs, experiments: Sequence[Row]) -> str:
-    """Return that the least and the most are not shown to differ, why, and what would decide it."""
+    """Return that the least and the most are not shown to differ, why, and what would decide it.
+
+    Args:
+        pairs: on energy per output token.
+        experiments: of one comparable group, by their means.
+    """
     least, most = experiments[0], experiments[-1]
     both = f"{name_of(least)} and {name_of(most)}"
     row = pairs.of(least, most)

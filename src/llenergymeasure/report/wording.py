@@ -47,7 +47,12 @@ class Scale:
         return value * self.factor
 
     def of(self, row: Mapping[str, Any], metric: str) -> Interval:
-        """Return a quantity's mean and its interval's ends in this unit, None where unknown."""
+        """Return the mean of a quantity and its interval's ends in this unit, each None if unknown.
+
+        Args:
+            row: of the summary.
+            metric: the quantity.
+        """
         mean, low, high = (
             None if value is None else self(value)
             for value in (row[f"{metric}_{part}"] for part in ("mean", "ci95_low", "ci95_high"))

@@ -51,6 +51,10 @@ def check_run(folder: RunFolder, swept: Mapping[str, Any]) -> Iterator[Differenc
 
     The files' hashes come first: where one does not match, what follows may be its consequence.
 
+    Args:
+        folder: the run's.
+        swept: the settings that the study sweeps, by dotted key.
+
     Raises:
         RecordVersionError: another version of this program wrote the record.
     """
@@ -74,6 +78,7 @@ def check_run(folder: RunFolder, swept: Mapping[str, Any]) -> Iterator[Differenc
 
 
 def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
+    """Yield what differs in the record's energy, tokens, latencies and codes."""
     requests = read_parquet(folder.requests)
     window = (result.window.start_monotonic_ns, result.window.end_monotonic_ns)
     details = result.provenance.get("validity_details") or {}
@@ -181,10 +186,12 @@ def _served(result: Result, requests: pa.Table, window: tuple[int, int]) -> Serv
 
 
 def _devices(result: Result) -> list[str]:
+    """Return the cards in use."""
     return [str(each["uuid"]) for each in result.environment.get("gpus") or []]
 
 
 def _declared(footprint: Footprint | None) -> dict[str, Any] | None:
+    """Return what the study declared of the place when it ran."""
     if footprint is None:
         return None
     names = ("grid_gco2e_per_kwh", "pue", "price_per_kwh", "currency", "source")
@@ -200,6 +207,7 @@ def _latencies(requests: pa.Table) -> dict[str, Any]:
 
 
 def _picked(part: Any, like: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those fields of a record's part that were recomputed."""
     values = part.model_dump()
     return values if isinstance(part, Energy) else {name: values[name] for name in like}
 

@@ -34,7 +34,15 @@ OTHER_VERSION = (
 
 @dataclass
 class Verification:
-    """What was checked, and what does not match."""
+    """What was checked, and what does not match.
+
+    Attributes:
+        study: its name.
+        runs: how many finished runs were recomputed.
+        missing: how many planned runs have no record.
+        unhashed: how many records have no hash of their own that is kept apart from them.
+        differences: what does not match.
+    """
 
     study: str
     runs: int = 0
@@ -55,6 +63,9 @@ class Verification:
 
 def verify_study(study_dir: Path) -> Verification:
     """Recompute every figure of a study from its raw samples and requests.
+
+    Args:
+        study_dir: the study's folder, with its ``plan.json``; nothing in it is changed.
 
     Raises:
         ResultsError: there is no plan that can be read, or a record of another version.

@@ -36,6 +36,12 @@ def write_crate(
 ) -> int:
     """Write a study's plan, tables, report and finished runs into a ZIP; return how many files.
 
+    Args:
+        study_dir: the study's folder.
+        plan: its plan.
+        out: the ZIP; written whole or not at all.
+        measured_at: when the last run began, in ISO 8601.
+
     Raises:
         ResultsError: a file is a link out of the folder: what it brings in may be private.
     """

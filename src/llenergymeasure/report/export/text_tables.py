@@ -50,7 +50,14 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the experiments, least energy first, as texts."""
+    """A table of the experiments, least energy first, as texts.
+
+    Attributes:
+        header: the columns' names.
+        rows: one an experiment.
+        texts: how many columns on the left are texts.
+        caption: what it shows, and what is the same in all rows.
+    """
 
     header: list[str]
     rows: list[list[str]]
@@ -64,6 +71,12 @@ def table(
     """Return the table: a column for each setting that varies, and one for each quantity.
 
     Kind, scope and device have columns where they differ, and are in the caption elsewhere.
+
+    Args:
+        summary: the experiments.
+        runs: one row a run.
+        study: its name.
+        columns: the quantities, by their names in the summary; :data:`DEFAULT_COLUMNS` if empty.
 
     Raises:
         ConfigurationError: there is no such quantity.
@@ -148,6 +161,7 @@ def _caption(study: str, same: Mapping[str, str]) -> str:
 
 
 def _quantity(rows: Sequence[Row], metric: str) -> tuple[str, list[str]]:
+    """Return a quantity's header and its cells: the mean, and its interval where there is one."""
     unit = _UNITS.get(metric) or _SUFFIXES.get(metric[-2:], "")
     scale = scale_for((row[f"{metric}_mean"] for row in rows), unit)
     title = _TITLES.get(metric, metric) + (f" ({scale.unit})" if unit else "")
