@@ -64,7 +64,7 @@ def test_base_that_leads_back_names_the_file_that_closes_the_circle(tmp_path: Pa
 def test_problem_in_a_base_names_the_base(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("model: x\n\nprecision: fp8\n")
     (tmp_path / "study.yaml").write_text("base: base.yaml\nn: 4\n")
-    with pytest.raises(ConfigurationError, match=r"base\.yaml:3: precision: must be 'fp32'"):
+    with pytest.raises(ConfigurationError, match=r"base\.yaml:3: precision: must be one of"):
         load_study(tmp_path / "study.yaml")
 
 

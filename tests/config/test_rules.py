@@ -47,6 +47,9 @@ BROKEN: list[Case] = [
     ("heads_divide", {"pytorch": {"tensor_parallel_size": 5}}, "12 attention heads"),
     ("heads_divide", {"backend": "tensorrt", "tensorrt": {"tp_size": 5}}, "12 attention heads"),
     ("heads_divide", trt(tensor_parallel_size=5), "12 attention heads"),
+    ("stages_have_layers", vllm(pipeline_parallel_size=7), "6 layers"),
+    ("stages_have_layers", sglang(pp_size=7), "6 layers"),
+    ("stages_have_layers", trt(pipeline_parallel_size=7), "6 layers"),
     ("context_within_positions", vllm(max_model_len=4096), "2048"),
     ("context_within_positions", sglang(context_length=4096), "2048"),
     ("workload_fits", vllm(max_model_len=128), "192 tokens together"),
@@ -64,6 +67,13 @@ BROKEN: list[Case] = [
         {"backend": "sglang", "decoder": {"min_new_tokens": 200}},
         "fewest tokens",
     ),
+    (
+        "greedy_gives_one",
+        {**vllm_sampling(n=3), "decoder": {"temperature": 0.0}},
+        "all the same",
+    ),
+    ("a_share_is_left", {"backend": "vllm", "decoder": {"top_p": 0.0}}, "no token"),
+    ("a_share_is_left", {"backend": "sglang", "decoder": {"top_p": 0.0}}, "no token"),
     (
         "prompt_lookup_alone",
         {"pytorch": {"prompt_lookup_num_tokens": 3, "batch_size": 2}},

@@ -80,7 +80,9 @@ def test_default_written_out_repeats_the_default() -> None:
     ],
 )
 def test_a_value_wrong_by_itself_is_an_error_in_a_sweep_too(sweep: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=r"temperature.*must be at most 2 \(found 3\)"):
+    with pytest.raises(
+        ConfigurationError, match=r"temperature.*must be at least 0 and at most 2 \(found 3\)"
+    ):
         study(sweep=sweep)
 
 
@@ -94,7 +96,7 @@ def test_settings_that_exclude_each_other_are_left_out() -> None:
 
 
 def test_bad_shared_value_is_an_error_though_other_points_could_run() -> None:
-    with pytest.raises(ConfigurationError, match=r"vllm\.engine\.max_num_seqs: must be int >= 1"):
+    with pytest.raises(ConfigurationError, match=r"vllm\.engine\.max_num_seqs: must be at least 1"):
         study(
             backend=["pytorch", "vllm"],
             vllm={"engine": {"max_num_seqs": 0}},
@@ -247,6 +249,13 @@ def test_name_is_made_a_folder_name_and_said() -> None:
     loaded = study(name="My first study!")
     assert loaded.name == "My-first-study"
     assert any("My-first-study" in note for note in loaded.notes)
+
+
+def test_runner_of_an_unused_backend_is_noted() -> None:
+    loaded = study(runners={"pytorch": "apptainer:image.sif", "vllm": "docker"})
+    assert set(loaded.runners) == {"pytorch"}
+    assert loaded.runner("pytorch").image == "image.sif"
+    assert any("vllm" in note for note in loaded.notes)
 
 
 def test_points_of_the_same_work_are_measured_once_and_named() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from llenergymeasure.config.section import PathText, Section, Text
+from llenergymeasure.config.section import Section
 
 OWN_TEMPLATE, NO_TEMPLATE = "auto", "none"
 
@@ -12,14 +12,17 @@ OWN_TEMPLATE, NO_TEMPLATE = "auto", "none"
 class ChatConfig(Section):
     """Texts of the data set as a user's messages, through a chat template."""
 
-    template: PathText = Field(
+    template: str = Field(
         default=OWN_TEMPLATE,
+        min_length=1,
+        max_length=4096,
         description="Chat template: auto, the model's own; none, texts are sent bare; else a file "
         "in Jinja.",
         examples=["auto", "none", "template.jinja"],
     )
-    system: Text | None = Field(
+    system: str | None = Field(
         default=None,
+        min_length=1,
         description="A system message, put before each chat that has none of its own.",
         examples=["You are a helpful assistant."],
     )

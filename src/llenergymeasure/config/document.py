@@ -1,10 +1,8 @@
 """A study file as written: its values, where each stands, and what it takes from its base."""
 
-import json
-import os
+import math
 import shlex
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +10,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from llenergymeasure.config import strict_yaml
-from llenergymeasure.config.fields import below, field_at, unknown_key_message, unknown_settings
-from llenergymeasure.config.identity import BUILT_IN, LOCAL_SETTINGS
+from llenergymeasure.config.fields import field_at, unknown_key_message
+from llenergymeasure.config.file_paths import from_folder
 from llenergymeasure.config.merging import NotASectionError, assigned, flattened, merged
 from llenergymeasure.config.messages import describe, faults_of, located, problem
 from llenergymeasure.config.old_names import in_the_originals_format
 from llenergymeasure.config.section import Fault
-from llenergymeasure.config.strict_yaml import KeyPath, Place
-from llenergymeasure.config.study_file import OF_A_STUDY, StudyFile
+from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
+from llenergymeasure.config.study_file import OF_A_STUDY, StudyFile, unknown_settings
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.units import BACKENDS
 
@@ -27,9 +25,6 @@ MAX_BASES = 20
 
 _OWN_OF_EACH = ("name", "base", "sweep", "experiments", "runners", "execution")
 """What a study does not take from its base."""
-
-_FILES = (*LOCAL_SETTINGS, "quality.texts")
-"""Settings whose path is relative to the file that names them, as its base is."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,11 @@ def document_from(values: Mapping[str, Any], origin: Path | None) -> Document:
     """
     if not isinstance(values, Mapping):
         raise ConfigurationError(Problem("a study must be a mapping", found=describe(values)))
-    document = Document(_plain(values, origin), {(): Place(origin)}, origin)
+    problems: list[Problem] = []
+    plain = _plain(values, (), problems, origin)
+    if problems:
+        raise ConfigurationError(problems)
+    document = Document(plain, {(): Place(origin)}, origin)
     return _with_base(document, (origin,) if origin is not None else ())
 
 
@@ -82,9 +81,13 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
     What is the study's (its name, execution, sweep, backends) is set here; the settings of
     experiments are kept apart, for they are laid over each experiment after the expansion.
     """
+    problems: list[Problem] = []
+    plain = _plain(overrides, (), problems, None)
+    if problems:
+        raise ConfigurationError(problems)
     values, places = dict(document.values), dict(document.places)
     settings: dict[tuple[str, ...], Any] = {}
-    for key, value in _plain(overrides, None).items():
+    for key, value in plain.items():
         path = tuple(key.split("."))
         if not all(path):
             raise ConfigurationError(Problem("is no setting's name", key=key))
@@ -96,14 +99,13 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
             try:
                 values = assigned(values, {path: value})
             except NotASectionError as error:
-                raise ConfigurationError(Problem(str(error), key=key)) from None
+                message = str(error)
+                if path[0] in ("experiments", "name"):  # neither can be a mapping
+                    message = "cannot be set from outside here"
+                raise ConfigurationError(Problem(message, key=key)) from None
             given = [path]
         else:
-            if field_at(path) is None:
-                message = unknown_key_message(path, OF_A_STUDY)
-                raise ConfigurationError(Problem(message, key=key, found=describe(value)))
-            own = flattened(below(path, value))
-            settings |= own
+            settings |= (own := _settings(path, value))
             given = list(own)
         for outside in given:
             for place in [known for known in places if known[: len(outside)] == outside]:
@@ -170,17 +172,30 @@ def _unused_sections(study: StudyFile, overridden: set[str]) -> list[Fault]:
     ]
 
 
+def _settings(path: tuple[str, ...], value: Any) -> dict[tuple[str, ...], Any]:
+    """Return what an override sets, a mapping of a section taken apart."""
+    if field_at(path) is None:
+        message = unknown_key_message(path, OF_A_STUDY)
+        raise ConfigurationError(Problem(message, key=".".join(path), found=describe(value)))
+    nested = value
+    for part in reversed(path):
+        nested = {part: nested}
+    return flattened(nested)
+
+
 def _read(path: Path, above: tuple[Path, ...]) -> Document:
     try:
         resolved = path.resolve()
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigurationError(Problem(f"cannot be read: {error}", file=path)) from None
     values, places = strict_yaml.read(path)
+    if values is None:
+        raise ConfigurationError(Problem("is empty; a study names at least a model", file=path))
     if not isinstance(values, dict):
-        message = "is empty, or no study: that must be a mapping of settings to values"
+        message = "a study must be a mapping of settings to values"
         raise ConfigurationError(Problem(message, found=describe(values), file=path, line=1))
     otherwise: dict[str, str] = {}
-    values = _from_folder(values, path.parent, otherwise)
+    values = from_folder(values, path.parent, otherwise)
     notes = tuple(
         f"{key}: {value} is found from the working folder, as in earlier versions; write it "
         f"relative to {path}, or it may be another file, or none, from another folder"
@@ -235,68 +250,50 @@ def _why_no_base(base: Any, folder: Path, above: tuple[Path, ...]) -> str | None
     return None
 
 
-def _plain(values: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
-    """Return a program's values in the types that a file has.
-
-    Raises:
-        ConfigurationError: some have no such type; each key at the top is named.
-    """
-    plain, problems = {}, []
-    for key, value in values.items():
-        message = "must hold text, finite numbers, booleans, lists and mappings alone"
-        try:
-            plain[str(key)] = json.loads(json.dumps(value, allow_nan=False, default=os.fspath))
-            if _depth(plain[str(key)]) > strict_yaml.MAX_DEPTH:
-                problems.append(Problem("is nested too deep", key=str(key), file=file))
-        except (TypeError, ValueError, RecursionError) as error:
-            problems.append(Problem(f"{message}: {error}", key=str(key), file=file))
-    if problems:
-        raise ConfigurationError(problems)
-    return plain
-
-
-def _depth(value: Any) -> int:
-    inside = value.values() if isinstance(value, dict) else value
-    return 1 + max(map(_depth, inside), default=0) if isinstance(value, dict | list) else 0
-
-
-def _from_folder(value: Any, folder: Path, otherwise: dict[str, str], path: KeyPath = ()) -> Any:
-    """Return values with each path that exists below ``folder`` as seen from here.
-
-    What is not there keeps its words: it may be a model's id, or relative to the working folder as
-    it was in earlier versions. ``otherwise`` is given what is found there alone, by its key.
-    """
+def _plain(value: Any, path: KeyPath, problems: list[Problem], file: Path | None) -> Any:
+    """Return ``value`` in plain types; what has none is added to ``problems``."""
+    key = dotted(path) or None
+    if len(path) > strict_yaml.MAX_DEPTH:
+        message = "is nested too deep, or holds itself"
+        raise ConfigurationError(Problem(message, key=dotted(path[:3]), file=file))
     if isinstance(value, Mapping):
-        return {
-            key: _from_folder(each, folder, otherwise, (*path, key)) for key, each in value.items()
-        }
-    if isinstance(value, list):
-        return [_from_folder(each, folder, otherwise, path) for each in value]
-    if not isinstance(value, str) or not value:
-        return value
-    named = ".".join(str(part) for part in path)
-    key = next((key for key in _FILES if f".{named}".endswith(f".{key}")), None)
-    builtin = any(value in names for names in BUILT_IN.values())
-    if key is None or builtin:
-        return value
-    with suppress(OSError, ValueError):
-        if (folder / value).exists():
-            return str(folder / value)
-        if Path(value).exists():
-            otherwise.setdefault(key, value)
-    return value
+        plain = {}
+        for name, item in value.items():
+            if not isinstance(name, str) and path[-1:] != ("max_memory",):
+                problems.append(
+                    Problem("a key must be text", key=key, found=describe(name), file=file)
+                )
+                continue
+            plain[str(name)] = _plain(item, (*path, str(name)), problems, file)
+        return plain
+    if isinstance(value, list | tuple):
+        return [_plain(item, (*path, n), problems, file) for n, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        problems.append(Problem("must be a finite number", key=key, found=str(value), file=file))
+        return None
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, Path):
+        return str(value)
+    if value is not None:
+        message = f"must be text, a number, true, false, a list or a mapping, not {type(value)}"
+        problems.append(Problem(message, key=key, file=file))
+    return None
 
 
 def _without_backends(values: dict[str, Any]) -> dict[str, Any]:
     """Return a study whose sweep and experiments name no backend."""
-
-    def without(part: Any) -> Any:
-        named = isinstance(part, Mapping)
-        return {key: each for key, each in part.items() if key != "backend"} if named else part
-
-    parts = dict(values)
-    if "sweep" in parts:
-        parts["sweep"] = without(parts["sweep"])
-    if isinstance(parts.get("experiments"), list):
-        parts["experiments"] = [without(entry) for entry in parts["experiments"]]
-    return {key: each for key, each in parts.items() if (key, each) != ("sweep", {})}
+    values = dict(values)
+    if isinstance(values.get("sweep"), Mapping):
+        values["sweep"] = {key: each for key, each in values["sweep"].items() if key != "backend"}
+        if not values["sweep"]:
+            del values["sweep"]
+    if isinstance(values.get("experiments"), list):
+        values["experiments"] = [
+            {key: each for key, each in entry.items() if key != "backend"}
+            if isinstance(entry, Mapping)
+            else entry
+            for entry in values["experiments"]
+        ]
+    return values

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, model_validator
 
-from llenergymeasure.config.section import Seconds, Section, Seed
+from llenergymeasure.config.section import Section
 from llenergymeasure.units import BACKENDS, BackendName, RunnerName
 
 CycleOrder = Literal["sequential", "interleaved", "shuffled", "reverse", "latin_square"]
@@ -56,14 +56,16 @@ class ExecutionConfig(Section):
         "reverse: interleaved, every second cycle backwards; latin_square: each experiment takes "
         "each place, and follows each other one, equally often.",
     )
-    experiment_gap_seconds: Seconds | None = Field(
-        default=None, description="Rest where the experiment changes; default 0."
+    experiment_gap_seconds: float | None = Field(
+        default=None, ge=0, le=86_400, description="Rest where the experiment changes; default 0."
     )
-    cycle_gap_seconds: Seconds | None = Field(
-        default=None, description="Rest where the cycle changes; default 0."
+    cycle_gap_seconds: float | None = Field(
+        default=None, ge=0, le=86_400, description="Rest where the cycle changes; default 0."
     )
-    shuffle_seed: Seed | None = Field(
+    shuffle_seed: int | None = Field(
         default=None,
+        ge=0,
+        le=2**63 - 1,
         description="Seed of the shuffled order; default: taken from the study's design hash.",
     )
     share_server: bool | None = Field(

@@ -1,17 +1,16 @@
 """From a study as written to its experiments: the grid, what is left out, and what is shared."""
 
-import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from llenergymeasure.config import old_names, protocol
-from llenergymeasure.config.calibration import calibration_of
+from llenergymeasure.config.calibration import calibration_faults
+from llenergymeasure.config.candidates import Candidate, candidates
 from llenergymeasure.config.document import Document, checked
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.execution import (
@@ -21,7 +20,7 @@ from llenergymeasure.config.execution import (
 )
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.identity import Identifier
-from llenergymeasure.config.merging import NotASectionError, assigned, flattened, merged
+from llenergymeasure.config.merging import flattened
 from llenergymeasure.config.messages import describe, fault_text, faults_of, located
 from llenergymeasure.config.preferences import preferred_folder, preferred_notify
 from llenergymeasure.config.rules import Shape, breaches
@@ -29,7 +28,7 @@ from llenergymeasure.config.section import Fault, Section, secret_fault
 from llenergymeasure.config.strict_yaml import KeyPath, dotted
 from llenergymeasure.config.study import Experiment, LeftOut, SameAs, Study
 from llenergymeasure.config.study_file import StudyFile
-from llenergymeasure.config.sweep import meant, points
+from llenergymeasure.config.sweep import meant
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.redact import secret_argument, without_secrets_in
 from llenergymeasure.units import BACKENDS, BackendName
@@ -55,7 +54,7 @@ def expand(document: Document, shape_of: ShapeOf) -> Study:
     """
     study = checked(document)
     outcome = _Outcome(document, shape_of)
-    for candidate in _candidates(study, document.overrides):
+    for candidate in candidates(study, document.overrides):
         outcome.take(candidate)
     experiments = outcome.experiments()
     n_cycles = _cycles(study.execution, experiments)
@@ -69,7 +68,7 @@ def expand(document: Document, shape_of: ShapeOf) -> Study:
         name=study.name,
         origin=document.file,
         experiments=tuple(
-            replace(each, swept={key: value_at(each.config, key) for key in swept_keys})
+            Experiment(each.id, each.config, each.model, _swept(each.config, swept_keys))
             for each in experiments
         ),
         left_out=tuple(outcome.left_out),
@@ -87,70 +86,6 @@ def expand(document: Document, shape_of: ShapeOf) -> Study:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A configuration to try, and where each of its own settings was written."""
-
-    values: dict[str, Any]
-    own: Mapping[tuple[str, ...], KeyPath]
-    failure: Fault | None = None
-
-
-def _candidates(study: StudyFile, overrides: Mapping[tuple[str, ...], Any]) -> Iterator[_Candidate]:
-    """Yield the grid's points, then the listed experiments, each with what overrides it."""
-    grid = _grid(study) if study.has_grid else ()
-    for candidate in itertools.chain(grid, _listed(study)):
-        yield _overridden(candidate, overrides)
-
-
-def _overridden(candidate: _Candidate, overrides: Mapping[tuple[str, ...], Any]) -> _Candidate:
-    settings = {
-        path: value
-        for path, value in overrides.items()
-        if path[0] not in BACKENDS or path[0] == candidate.values["backend"]
-    }
-    if not settings or candidate.failure is not None:
-        return candidate
-    own = {path: place for path, place in candidate.own.items() if path not in settings}
-    try:
-        return _Candidate(assigned(candidate.values, settings), own)
-    except NotASectionError as error:
-        path = next(iter(settings))
-        return replace(candidate, failure=Fault(path, str(error), ...))
-
-
-def _grid(study: StudyFile) -> Iterator[_Candidate]:
-    backends = study.grid_backends
-    bases = {name: _shared_for(study, name) for name in backends}
-    for point in points(study.sweep, backends):
-        values = {**bases[point.backend], "backend": point.backend}
-        try:
-            yield _Candidate(assigned(values, point.settings), point.written)
-        except NotASectionError as error:
-            path = next(iter(point.settings))
-            written = {".".join(key): value for key, value in point.settings.items()}
-            fault = Fault(path, str(error), ..., alone=False)
-            yield _Candidate({**values, **written}, point.written, fault)
-
-
-def _listed(study: StudyFile) -> Iterator[_Candidate]:
-    bases = {name: _shared_for(study, name) for name in BACKENDS}
-    for place, entry in enumerate(study.experiments):
-        own: dict[tuple[str, ...], KeyPath] = {
-            path: ("experiments", place, *path) for path in flattened(entry)
-        }
-        given = entry.get("backend")
-        for backend in study.shared_backends if given is None else [given]:
-            yield _Candidate({**merged(bases[backend], entry), "backend": backend}, own)
-
-
-def _shared_for(study: StudyFile, backend: BackendName) -> dict[str, Any]:
-    """Return the shared settings without the sections of other backends."""
-    return {
-        key: value for key, value in study.shared.items() if key not in BACKENDS or key == backend
-    }
-
-
 class _Outcome:
     """What became of each candidate: an experiment, a repeat of one, or left out."""
 
@@ -165,9 +100,10 @@ class _Outcome:
         self._shared_problems: dict[str, Problem] = {}
         self._point_problems: dict[str, Problem] = {}
         self._identify = Identifier()
+        self._calibrations: dict[str, list[str]] = {}
         self._sections: dict[tuple[str, str], Section] = {}
 
-    def take(self, candidate: _Candidate) -> None:
+    def take(self, candidate: Candidate) -> None:
         """Try one candidate."""
         if candidate.failure is not None:
             self._reject(candidate, [candidate.failure])
@@ -177,7 +113,7 @@ class _Outcome:
         except ValidationError as error:
             self._reject(candidate, faults_of(error, candidate.values, ExperimentConfig))
             return
-        wrong = _calibration_faults(model.energy.calibration)
+        wrong = self._calibration_faults(model.energy.calibration)
         if wrong:
             self._reject(candidate, wrong)
             return
@@ -217,6 +153,15 @@ class _Outcome:
                 self._sections[known[key]] = section
         return model
 
+    def _calibration_faults(self, path: str | None) -> list[Fault]:
+        """Return what is wrong with a calibration file; each is read once."""
+        if path is None:
+            return []
+        if path not in self._calibrations:
+            self._calibrations[path] = calibration_faults(Path(path).expanduser())
+        key = ("energy", "calibration")
+        return [Fault(key, fault, ...) for fault in self._calibrations[path]]
+
     def experiments(self) -> list[Experiment]:
         """Return the experiments, each once.
 
@@ -231,7 +176,7 @@ class _Outcome:
             raise ConfigurationError(_first(self._point_problems) or none)
         return list(self._found.values())
 
-    def _reject(self, candidate: _Candidate, reasons: list[Fault]) -> None:
+    def _reject(self, candidate: Candidate, reasons: list[Fault]) -> None:
         own = candidate.own
         passed_on = {
             name: value
@@ -253,16 +198,6 @@ class _Outcome:
                 problems.setdefault(str(found), found)
         text = "; ".join(fault_text(reason) for reason in reasons)
         self.left_out.append(LeftOut(without_secrets_in(candidate.values), text))
-
-
-@lru_cache
-def _calibration_faults(path: str | None) -> list[Fault]:
-    try:
-        calibration_of(path)
-    except ConfigurationError as error:
-        key = ("energy", "calibration")
-        return [Fault(key, str(problem), ...) for problem in error.problems]
-    return []
 
 
 _SAMPLING = ("preset", "temperature", "do_sample", "top_k", "top_p", "min_p")
@@ -342,6 +277,10 @@ def _swept_keys(
     return tuple(key for key in keys if key not in fixed)
 
 
+def _swept(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    return {key: value_at(config, key) for key in keys}
+
+
 def _notes(
     document: Document,
     study: StudyFile,
@@ -355,7 +294,12 @@ def _notes(
         yield f"the study's folder is named {study.name}, for {describe(given)} is no plain name"
     if outcome.repeats:
         yield f"{outcome.repeats} points repeat an earlier one and are run once"
+    if any("output_dir" in entry for entry in study.experiments):
+        yield "output_dir in an experiment is not used: a study's results are kept together"
     wanted = max(protocol.cycles_min(each.model) for each in experiments)
     if n_cycles < wanted:
         yield f"the protocol asks for {wanted} cycles, but execution.n_cycles is {n_cycles}"
+    unused = [name for name in study.runners.choices() if name not in _used(experiments)]
+    if unused:
+        yield f"runners names {', '.join(unused)}, which no experiment uses"
     yield from old_names.notes(each.config for each in experiments)

@@ -1,7 +1,5 @@
 """One experiment: every setting that defines a cell of the grid, with its bounds and meaning."""
 
-import itertools
-from collections.abc import Iterator
 from functools import cache, cached_property
 from typing import Any, Literal
 
@@ -18,15 +16,15 @@ from llenergymeasure.config.decoder import DecoderConfig
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.gpu import GpuConfig
 from llenergymeasure.config.measurement import (
+    MAX_PROMPTS,
     BaselineConfig,
     EnergyConfig,
-    Prompts,
     WarmupConfig,
     WindowConfig,
 )
-from llenergymeasure.config.section import PathText, Section, Seed, Text, refused, secret_fault
+from llenergymeasure.config.section import Section, refused, secret_fault
 from llenergymeasure.config.servers import is_external, is_listener, is_option
-from llenergymeasure.config.serving import ONE_USER, ServingConfig, SloConfig, Tokens
+from llenergymeasure.config.serving import MAX_TOKENS, ONE_USER, ServingConfig, SloConfig
 from llenergymeasure.redact import secret_argument
 from llenergymeasure.units import BACKENDS, BackendName
 
@@ -42,12 +40,18 @@ TINY_LLAMA = "tiny-llama"
 class SyntheticDataset(Section):
     """Prompts of a fixed length, made from a seed, so that no download is needed."""
 
-    n: Prompts | None = Field(default=None, description="Prompts to make; default: the study's n.")
-    input_len: Tokens = Field(default=512, description="Tokens in each prompt.")
-    output_len: Tokens = Field(default=128, description="Tokens to generate for each prompt.")
-    seed: Seed = Field(default=42, description="Seed the prompts come from.")
-    shared_prefix_len: Tokens | None = Field(
+    n: int | None = Field(
+        default=None, ge=1, le=MAX_PROMPTS, description="Prompts to make; default: the study's n."
+    )
+    input_len: int = Field(default=512, ge=1, le=MAX_TOKENS, description="Tokens in each prompt.")
+    output_len: int = Field(
+        default=128, ge=1, le=MAX_TOKENS, description="Tokens to generate for each prompt."
+    )
+    seed: int = Field(default=42, ge=0, le=2**63 - 1, description="Seed the prompts come from.")
+    shared_prefix_len: int | None = Field(
         default=None,
+        ge=1,
+        le=MAX_TOKENS,
         description="Tokens that all prompts begin with, of their input_len: what engines that "
         "keep prefixes compute once.",
         examples=[512],
@@ -66,8 +70,10 @@ class SyntheticDataset(Section):
 class LoraConfig(Section):
     """A LoRA adapter put on the model: its id on the hub or its local folder, not both."""
 
-    adapter_id: Text | None = Field(default=None, description="Adapter on the hub.")
-    adapter_path: Text | None = Field(default=None, description="Local folder of the adapter.")
+    adapter_id: str | None = Field(default=None, min_length=1, description="Adapter on the hub.")
+    adapter_path: str | None = Field(
+        default=None, min_length=1, description="Local folder of the adapter."
+    )
     merge_weights: bool = Field(
         default=False, description="Merge the adapter into the model's weights when loading."
     )
@@ -82,7 +88,9 @@ class LoraConfig(Section):
 class ExperimentConfig(Section):
     """One fully resolved configuration, a cell of the grid."""
 
-    model: PathText = Field(
+    model: str = Field(
+        min_length=1,
+        max_length=4096,
         description="Model id on the hub, a local folder, or a built-in name; tiny-llama is made "
         "locally with random weights and needs no download.",
         examples=["tiny-llama", "meta-llama/Llama-3.1-8B"],
@@ -93,7 +101,7 @@ class ExperimentConfig(Section):
         description="random loads the architecture alone with random weights, which cost the same "
         "energy a token and need no download. tiny-llama always has random weights.",
     )
-    n: Prompts = Field(default=100, description="Prompts in the workload.")
+    n: int = Field(default=100, ge=1, le=MAX_PROMPTS, description="Prompts in the workload.")
     dataset: str | SyntheticDataset = Field(
         default=SYNTHETIC,
         description="synthetic, a data set's id (aienergyscore), a local file, or the synthetic "
@@ -107,12 +115,14 @@ class ExperimentConfig(Section):
         "source, shuffled by random_seed, given as in the file, length by rising length.",
     )
     precision: Precision = Field(default="bf16", description="Data type of weights and activity.")
-    random_seed: Seed = Field(default=42, description="Seed of sampling and of the prompts' order.")
-    max_input_tokens: Tokens = Field(
-        default=512, description="Longer prompts are cut to this length."
+    random_seed: int = Field(
+        default=42, ge=0, le=2**63 - 1, description="Seed of sampling and of the prompts' order."
     )
-    max_output_tokens: Tokens = Field(
-        default=128, description="Most tokens generated for a prompt."
+    max_input_tokens: int = Field(
+        default=512, ge=1, le=MAX_TOKENS, description="Longer prompts are cut to this length."
+    )
+    max_output_tokens: int = Field(
+        default=128, ge=1, le=MAX_TOKENS, description="Most tokens generated for a prompt."
     )
     answer_length: Literal["fixed", "natural"] | None = Field(
         default=None,
@@ -168,83 +178,83 @@ class ExperimentConfig(Section):
         default=None,
         description="Arguments handed to the engine as they are; for what has no name here.",
     )
-    output_dir: PathText | None = Field(
+    output_dir: str | None = Field(
         default=None,
+        min_length=1,
+        max_length=4096,
         description="Folder the study's results go under; not part of what is measured.",
     )
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "ExperimentConfig":
-        parts = (self._sections(), self._command(), self._answers(), self._chats(), self._passed())
-        for message in itertools.chain(*parts):
-            raise ValueError(message)
-        return self
-
-    def _sections(self) -> Iterator[str]:
+    def _own_section_only(self) -> "ExperimentConfig":
         for name in BACKENDS:
             if name != self.backend and getattr(self, name) is not None:
-                yield (
+                raise ValueError(
                     f"the section {name} belongs to backend {name}, but backend is {self.backend}; "
                     f"remove {name} or set backend: {name}"
                 )
         if self.slo is not None and self.serving is None and self.backend != "openai":
-            yield "slo judges answers under traffic; add serving, or remove slo"
+            raise ValueError("slo judges answers under traffic; add serving, or remove slo")
         if self.backend == "openai" and self.openai is None:
-            yield (
+            raise ValueError(
                 "backend openai needs openai.base_url, the address of the running server, or "
                 "openai.command, which starts one"
             )
+        return self
 
-    def _command(self) -> Iterator[str]:
-        known = self.command_values() if self.openai is not None else {}
-        for name in () if self.openai is None else self.openai.placeholders():
+    @model_validator(mode="after")
+    def _fills_its_command(self) -> "ExperimentConfig":
+        if self.openai is None:
+            return self
+        known = self.command_values()
+        for name in self.openai.placeholders():
             if name not in OF_THE_RUN and value_at(known, name) is None:
-                yield (
+                raise ValueError(
                     f"openai.command has {{{name}}}, which is neither in openai.values nor a "
                     "setting that has a value"
                 )
+        return self
 
-    def _answers(self) -> Iterator[str]:
+    @model_validator(mode="after")
+    def _answers_can_end(self) -> "ExperimentConfig":
         if self.answer_length == "fixed" and self.decoder.min_new_tokens is not None:
-            yield (
+            raise ValueError(
                 "with decoder.min_new_tokens answers may end by themselves; remove it, or "
                 "answer_length: fixed"
             )
         if self.answer_length == "natural" and self.weights == "random":
-            yield (
+            raise ValueError(
                 "random weights end their answers by chance; use weights: pretrained, or remove "
                 "answer_length: natural"
             )
+        return self
 
-    def _chats(self) -> Iterator[str]:
-        serving = self.serving or ONE_USER
-        if self.chat is None:
-            return
+    @model_validator(mode="after")
+    def _texts_can_be_chats(self) -> "ExperimentConfig":
+        chat, serving = self.chat, self.serving or ONE_USER
+        if chat is None:
+            return self
         if self.synthetic() is not None:
-            yield "chat is about texts, and synthetic prompts are none; name a dataset"
+            raise ValueError("chat is about texts, and synthetic prompts are none; name a dataset")
         if serving.turns is not None:
-            yield "serving.turns joins token ids, no chat template does; remove it"
-        if serving.endpoint == "chat" and self.chat.template != OWN_TEMPLATE:
-            yield (
+            raise ValueError("serving.turns joins token ids, no chat template does; remove it")
+        if serving.endpoint == "chat" and chat.template != OWN_TEMPLATE:
+            raise ValueError(
                 "at serving.endpoint: chat the server has its own template; use template: auto, or "
                 "endpoint: completions"
             )
+        return self
 
-    def _passed(self) -> Iterator[str]:
-        passed = self.passthrough_kwargs or {}
-        clash = sorted(set(passed) & set(type(self).model_fields))
+    @model_validator(mode="after")
+    def _passthrough_hides_nothing(self) -> "ExperimentConfig":
+        if self.passthrough_kwargs is None:
+            return self
+        clash = sorted(set(self.passthrough_kwargs) & set(type(self).model_fields))
         if clash:
-            yield f"passthrough_kwargs may not set {', '.join(clash)}; set it at the top level"
-        engine = getattr(getattr(self, self.backend), "engine", None)
-        listed = {} if engine is None else engine.plain
-        moving = [] if self.backend == "pytorch" else [name for name in passed if is_listener(name)]
-        arguments = listed if self.backend == "pytorch" else {**listed, **passed}
-        moving += [name for name, value in arguments.items() if is_option(value)]
-        if moving:
-            yield (
-                f"{moving[0]} is not for a study: the engine's server listens on this machine "
-                "alone, at a free port"
+            raise ValueError(
+                f"passthrough_kwargs may not set {', '.join(clash)}; set it at the top level"
             )
+        return self
 
     @model_validator(mode="after")
     def _holds_no_secret(self) -> "ExperimentConfig":
@@ -255,6 +265,20 @@ class ExperimentConfig(Section):
             name = f"{self.backend}.{own.secret}"
         if name is not None:
             raise refused([secret_fault(name)])
+        return self
+
+    @model_validator(mode="after")
+    def _moves_no_listener(self) -> "ExperimentConfig":
+        engine = getattr(getattr(self, self.backend), "engine", None)
+        listed = {} if engine is None else engine.plain
+        passed = self.passthrough_kwargs or {} if self.backend != "pytorch" else {}
+        moving = [name for name in passed if is_listener(name)]
+        moving += [name for name, value in {**listed, **passed}.items() if is_option(value)]
+        if moving:
+            raise ValueError(
+                f"{moving[0]} is not for a study: the engine's server listens on this machine "
+                "alone, at a free port"
+            )
         return self
 
     @property

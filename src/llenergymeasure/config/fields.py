@@ -3,7 +3,7 @@
 import types
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -16,7 +16,8 @@ from llenergymeasure.config.engine_parameters import Schema, forms
 from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
-from llenergymeasure.config.section import Fault
+from llenergymeasure.config.old_names import FORMER_NAMES
+from llenergymeasure.config.strict_yaml import KeyPath
 
 ENGINE_SECTIONS: tuple[type[EngineSection], ...] = (
     PyTorchConfig,
@@ -32,8 +33,7 @@ ENGINE_SECTIONS: tuple[type[EngineSection], ...] = (
 
 def submodels(annotation: Any) -> list[type[BaseModel]]:
     """Return the models among the alternatives of a type."""
-    parts = [part for part in _alternatives(annotation) if isinstance(part, type)]
-    return [part for part in parts if issubclass(part, BaseModel)]
+    return [part for part in _alternatives(annotation) if _is_model(part)]
 
 
 def takes_any_key(annotation: Any) -> bool:
@@ -99,33 +99,18 @@ def field_at(path: tuple[str, ...], root: type[BaseModel] = ExperimentConfig) ->
     return field
 
 
-def below(path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    """Return ``value`` in the sections that ``path`` names."""
-    *sections, name = path
-    nested = {name: value}
-    for section in reversed(sections):
-        nested = {section: nested}
-    return nested
-
-
-def unknown_settings(
-    values: Any,
-    also: tuple[str, ...] = (),
-    model: type[BaseModel] = ExperimentConfig,
-    above: tuple[str, ...] = (),
-) -> Iterator[Fault]:
-    """Yield a fault for each key that is no setting of an experiment, at any depth."""
-    for key, value in values.items() if isinstance(values, Mapping) else ():
-        path = (*above, str(key))
+def unknown_keys(values: Any, model: type[BaseModel] = ExperimentConfig) -> Iterator[KeyPath]:
+    """Yield the path of each key in ``values`` that ``model`` does not know, at any depth."""
+    if not isinstance(values, Mapping):
+        return
+    for key, value in values.items():
         field = field_in(model, str(key))
         if field is None:
-            message = unknown_key_message(path, also)
-            if "." in str(key):
-                message = "unknown key; dotted keys are for sweep, write nested mappings here"
-            yield Fault(path, message, value)
+            yield (key,)
             continue
         for inner in submodels(field.annotation):
-            yield from unknown_settings(value, also, inner, path)
+            for path in unknown_keys(value, inner):
+                yield (key, *path)
 
 
 def settings(
@@ -156,33 +141,63 @@ def unknown_key_message(
         also: further keys that are known at the top, such as those of a study.
         root: what was checked.
     """
-    *above, name = path
-    for section in ENGINE_SECTIONS:
-        if section.study_path == ".".join(above):
-            return section.refusal(name) or section.unknown(name)
-    field = field_at(tuple(above), root)
-    models = [] if field is None else submodels(field.annotation)
-    known = tuple(models[0].model_fields) if models else ()
-    if not above:
-        known = tuple(dict.fromkeys((*root.model_fields, *also)))  # a study has its own of some
-    near = [".".join((*above, each)) for each in nearest_names(name, known)[:1]]
-    if root is ExperimentConfig:
-        near = near or _elsewhere(name)
-    if near or not known:
-        return f"unknown key{did_you_mean(near)}"
-    return f"unknown key; known here: {', '.join(known)}"
+    section = _engine_section(path[:-1])
+    reason = None if section is None else section.refusal(path[-1])
+    if reason is not None:
+        return reason
+    nearest = suggestions(path, also, root)
+    if nearest:
+        return f"unknown key{did_you_mean(nearest)}"
+    if section is not None:
+        return section.unknown(path[-1])
+    siblings = _siblings(path[:-1], also, root)
+    return f"unknown key; known here: {', '.join(siblings)}" if siblings else "unknown key"
 
 
-def _elsewhere(name: str) -> list[str]:
-    """Return the settings of this name in other sections, at most two."""
-    found = [known for known in all_paths() if known.rsplit(".", 1)[-1] == name]
-    found += [f"{each.study_path}.{name}" for each in ENGINE_SECTIONS if each.parameter(name)]
-    return list(dict.fromkeys(found))[:2]
+def suggestions(path: tuple[str, ...], also: tuple[str, ...], root: type[BaseModel]) -> list[str]:
+    """Return the known dotted paths that ``path`` may stand for, best first, at most two."""
+    name = path[-1]
+    section = _engine_section(path[:-1])
+    if section is not None and section.alias(name) is not None:
+        return [".".join((*path[:-1], str(section.alias(name))))]
+    ours = root is ExperimentConfig
+    if ours and name in FORMER_NAMES:
+        return [FORMER_NAMES[name]]
+    prefix = path[:-1]
+    close = nearest_names(name, _siblings(prefix, also, root))
+    if close or not ours:
+        return [".".join((*prefix, each)) for each in close[:1]]
+    elsewhere = [known for known in all_paths() if known.rsplit(".", 1)[-1] == name]
+    elsewhere += [f"{each.study_path}.{name}" for each in ENGINE_SECTIONS if each.parameter(name)]
+    if elsewhere:
+        return list(dict.fromkeys(elsewhere))[:2]
+    if section is not None:
+        return []
+    return nearest_names(".".join(path), all_paths(), cutoff=0.85)[:1]
+
+
+def _siblings(
+    prefix: tuple[str, ...], also: tuple[str, ...], root: type[BaseModel]
+) -> tuple[str, ...]:
+    if not prefix:
+        return tuple(dict.fromkeys((*root.model_fields, *also)))  # a study has its own of some
+    field = field_at(prefix, root)
+    models = submodels(field.annotation) if field is not None else []
+    if models and issubclass(models[0], EngineSection):
+        return models[0].names()
+    return tuple(models[0].model_fields) if models else ()
+
+
+def _engine_section(path: tuple[str, ...]) -> type[EngineSection] | None:
+    """Return the engine's section that stands at a path; None if another, or none, does."""
+    return next((each for each in ENGINE_SECTIONS if each.study_path == ".".join(path)), None)
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    if get_origin(annotation) is Annotated:
-        return _alternatives(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         return [part for each in get_args(annotation) for part in _alternatives(each)]
     return [annotation]
+
+
+def _is_model(part: Any) -> bool:
+    return isinstance(part, type) and issubclass(part, BaseModel)

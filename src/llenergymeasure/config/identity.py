@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,12 +153,14 @@ class Identifier:
                 path = local_path(place[name], suffixes)
                 self._known[known] = None if path is None else self.content(path)
             except ConfigurationError as error:
+                problem = error.problems[0]
                 raise ConfigurationError(
-                    [replace(each, key=key) for each in error.problems]
+                    Problem(problem.message, key=key, found=problem.found)
                 ) from None
             except OSError as error:
-                problem = Problem(f"cannot be read: {error.strerror}", key=key, found=place[name])
-                raise ConfigurationError(problem) from None
+                raise ConfigurationError(
+                    Problem(f"cannot be read: {error.strerror}", key=key, found=place[name])
+                ) from None
         content = self._known[known]
         if content is not None:
             place[name] = {"sha256": content}
@@ -235,12 +236,15 @@ class _HashCache:
 
     def _load(self) -> dict[str, str]:
         if self._hashes is None:
+            self._hashes = {}
             try:
                 stored = json.loads(self._path.read_text())
             except (OSError, ValueError):
                 stored = None
-            known = stored.items() if isinstance(stored, dict) else ()
-            self._hashes = {key: value for key, value in known if isinstance(value, str)}
+            if isinstance(stored, dict):
+                self._hashes = {
+                    str(key): value for key, value in stored.items() if isinstance(value, str)
+                }
         return self._hashes
 
 

@@ -1,6 +1,7 @@
 """Turns what the models reject into messages that a person can act on."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from llenergymeasure.config.engine_parameters.check import YES_AND_NO
 from llenergymeasure.config.engine_parameters.reserved import CREDENTIALS
-from llenergymeasure.config.fields import unknown_key_message
+from llenergymeasure.config.fields import submodels, unknown_key_message
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.config.section import FAULT, Fault
 from llenergymeasure.config.strict_yaml import KeyPath, Place, dotted
@@ -21,22 +23,22 @@ Places = Mapping[KeyPath, Place]
 Validated = TypeVar("Validated", bound=BaseModel)
 FOUND_LENGTH = 60
 
-_WORDS = (
-    (r"^(Input|String|List|Dictionary) should ", "must "),
-    ("greater than or equal to", "at least"),
-    ("greater than", "more than"),
-    ("less than or equal to", "at most"),
-    ("a valid integer.*", "a whole number"),
-    ("a valid number", "a number"),
-    ("a valid boolean", "true or false"),
-    ("a valid string", "text"),
-    ("a valid dictionary.*", "a mapping"),
-    ("a valid list", "a list"),
-    ("have at least 1 .*", "not be empty; give it a value, or remove it"),
-    ("Field required", "is missing; give it a value"),
-    ("^Value error, ", ""),
-)
-"""What stands for pydantic's words in a message about a YAML file."""
+_TYPE_MESSAGES = {
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing_size": "is too large a number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+    "list_type": "must be a list",
+}
 
 
 def describe(value: Any) -> str:
@@ -58,16 +60,27 @@ def problem(
     file: Path | None = None,
 ) -> Problem:
     """Return a problem at ``path``, with the place of the nearest key that was written."""
-    around = (path[:length] for length in range(len(path), -1, -1))
-    place = next((places[each] for each in around if each in places), Place(file))
-    secret = any(name in CREDENTIALS for part in path for name in str(part).split("."))
+    place = place_of(path, places) or Place(file)
     return Problem(
         message,
         key=dotted(path) or None,
-        found=None if found is ... or secret else describe(found),
+        found=None if found is ... or _is_secret(path) else describe(found),
         file=place.file,
         line=place.line,
     )
+
+
+def _is_secret(path: KeyPath) -> bool:
+    return any(name in CREDENTIALS for part in path for name in str(part).split("."))
+
+
+def place_of(path: KeyPath, places: Places) -> Place | None:
+    """Return the place of ``path``, or of the nearest one around it that was written."""
+    for length in range(len(path), -1, -1):
+        place = places.get(path[:length])
+        if place is not None:
+            return place
+    return None
 
 
 def located(fault: Fault, places: Places, path: KeyPath | None = None) -> Problem:
@@ -100,8 +113,7 @@ def faults_of(
             value = details["input"]  # nothing where it is not to be shown
             found[path] = Fault(path, message, value, details["ctx"]["alone"])
             continue
-        whole = isinstance(value, Mapping | BaseModel) or value is ...
-        together = details["type"] in ("missing", "value_error") and whole
+        together = details["type"] in ("missing", "value_error") and _whole(value)
         found[path] = Fault(path, message, ... if together else value, not together)
     return list(found.values())
 
@@ -122,6 +134,10 @@ def validated(
         raise ConfigurationError(found) from None
 
 
+def _whole(value: Any) -> bool:
+    return isinstance(value, Mapping | BaseModel) or value is ...
+
+
 def _real_path(loc: tuple[int | str, ...], values: Any, kind: str) -> tuple[KeyPath, Any]:
     """Return ``loc`` without the names of union branches, and the value that is there."""
     path: list[str | int] = []
@@ -131,7 +147,7 @@ def _real_path(loc: tuple[int | str, ...], values: Any, kind: str) -> tuple[KeyP
         inside_list = isinstance(at, list) and isinstance(part, int) and part < len(at)
         if inside_list or (isinstance(at, Mapping) and part in at):
             at = at[part]
-        elif last and kind in ("missing", FAULT):
+        elif last and kind == "missing":
             at = ...
         elif isinstance(at, Mapping) and str(part) in at:
             at, part = at[str(part)], str(part)
@@ -143,16 +159,82 @@ def _real_path(loc: tuple[int | str, ...], values: Any, kind: str) -> tuple[KeyP
 
 def _message(details: ErrorDetails, path: KeyPath, value: Any, model: type[BaseModel]) -> str:
     kind = details["type"]
+    context: Mapping[str, Any] = details.get("ctx", {})
+    if kind == "missing":
+        return "is missing; give it a value"
     if kind == "extra_forbidden":
         return unknown_key_message(tuple(str(part) for part in path), root=model)
-    message = str(details["msg"])
-    for theirs, ours in _WORDS:
-        message = re.sub(theirs, ours, message)
-    if kind == "literal_error" and isinstance(value, str):
-        names = re.findall(r"'([^']*)'", str(details["ctx"]["expected"]))
-        return f"{message}{did_you_mean(nearest_names(value, names)[:1])}"
-    if kind == "string_type" and isinstance(value, int | float):
-        return f"{message}, in quotes"
-    if kind in ("int_type", "float_type", "bool_type") and isinstance(value, str):
+    if kind == "literal_error":
+        return _literal(str(context["expected"]), value)
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == FAULT:
+        return str(details["msg"])
+    if kind == "string_pattern_mismatch":
+        return "must be a plain name of letters, digits and _"
+    if kind == "string_too_short":
+        return "must not be empty"
+    if kind == "too_short":
+        return "must not be empty; list at least one, or remove it"
+    if kind == "too_long":
+        return f"lists {context['actual_length']}; at most {context['max_length']}"
+    if kind == "string_too_long":
+        return f"must be no longer than {context['max_length']} characters"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "must be a finite number"
+    if kind in ("greater_than_equal", "greater_than", "less_than_equal", "less_than"):
+        return _bounds(context, path, model)
+    return _type_message(kind, value, str(details["msg"]))
+
+
+def _literal(expected: str, value: Any) -> str:
+    names = re.findall(r"'([^']*)'", expected)
+    listed = expected.replace("'", "")
+    text = f"must be {'' if ' or ' not in listed else 'one of '}{listed}"
+    near = nearest_names(value, names) if isinstance(value, str) else []
+    if near:
+        return f"{text}{did_you_mean(near[:1])}"
+    return f"{text}; {YES_AND_NO}" if isinstance(value, bool) else text
+
+
+def _type_message(kind: str, value: Any, fallback: str) -> str:
+    message = _TYPE_MESSAGES.get(kind)
+    if message is None:
+        return f"is not valid: {fallback[0].lower()}{fallback[1:]}"
+    if kind == "string_type":
+        if isinstance(value, bool):
+            return f"{message}; {YES_AND_NO}"
+        return f"{message}, in quotes" if isinstance(value, int | float) else message
+    if isinstance(value, str) and kind not in ("dict_type", "model_type", "list_type"):
         return f"{message}, without quotes"
     return message
+
+
+def _bounds(context: Mapping[str, Any], path: KeyPath, model: type[BaseModel]) -> str:
+    """Return both bounds, though only one was broken: the next guess should do."""
+    low, high = _field_bounds(path, model)
+    parts = [part for part in (low, high) if part]
+    if not parts:
+        words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+        parts = [f"{words[name]} {limit}" for name, limit in context.items() if name in words]
+    return f"must be {' and '.join(parts)}"
+
+
+def _field_bounds(path: KeyPath, model: type[BaseModel]) -> tuple[str | None, str | None]:
+    low = high = None
+    models, metadata = [model], []
+    for part in path:
+        field = next((m.model_fields[str(part)] for m in models if part in m.model_fields), None)
+        if field is None:
+            return None, None
+        models, metadata = submodels(field.annotation), field.metadata
+    for limit in metadata:
+        if getattr(limit, "ge", None) is not None:
+            low = f"at least {limit.ge}"
+        if getattr(limit, "gt", None) is not None:
+            low = f"more than {limit.gt}"
+        if getattr(limit, "le", None) is not None:
+            high = f"at most {limit.le}"
+        if getattr(limit, "lt", None) is not None:
+            high = f"less than {limit.lt}"
+    return low, high

@@ -5,8 +5,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from llenergymeasure.config import servers
 from llenergymeasure.config.section import Section
+from llenergymeasure.config.servers import is_loopback
 
 Event = Literal["finish", "failure", "circuit_break"]
 EVENTS: tuple[Event, ...] = get_args(Event)
@@ -89,8 +89,16 @@ class NotifyConfig(Section):
 
 def address_problem(address: str) -> str | None:
     """Return why nothing may be sent to an address; None if it may. It never repeats it."""
-    reason = servers.address_problem(address, "token_env")
-    parts = urlsplit(address) if reason is None else None
-    if parts is None or parts.scheme == "https" or servers.is_loopback(parts.hostname or ""):
-        return reason
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError:
+        return "is no valid address"
+    if not host or not address.isprintable() or " " in address:
+        return "is no valid address"
+    if parts.username is not None or parts.password is not None:
+        return "must hold no user or password; name a variable in token_env"
+    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)):
+        return None
     return "must start with https://, or be on this machine (http://127.0.0.1 or localhost)"

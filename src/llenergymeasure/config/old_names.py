@@ -9,6 +9,14 @@ from typing import Any
 
 from llenergymeasure.config.dotted import value_at
 
+FORMER_NAMES = {
+    "model_name": "model",
+    "fp_precision": "precision",
+    "num_input_prompts": "n",
+    "extra_metadata": "passthrough_kwargs",
+}
+"""Names from before version 2 of the original tool: no longer read, but known to messages."""
+
 FORMER_FIELDS: Mapping[str, Mapping[str, str]] = {
     "vllm.engine.compilation_config": {"level": "mode"},
 }

@@ -18,7 +18,7 @@ from llenergymeasure.config.document import read_document
 from llenergymeasure.config.execution import RunnerChoice, RunnersConfig, runner_choice
 from llenergymeasure.config.messages import describe, validated
 from llenergymeasure.config.notify import NotifyConfig
-from llenergymeasure.config.section import Section, Text
+from llenergymeasure.config.section import Section
 from llenergymeasure.config.strict_yaml import Place
 from llenergymeasure.config.study import DEFAULT_RESULTS
 from llenergymeasure.errors import ConfigurationError, Problem
@@ -33,8 +33,10 @@ BUILT_IN = "built in"
 class Preferences(Section):
     """What the file of a user's own settings holds."""
 
-    output_dir: Text | None = Field(
-        default=None, description=f"Folder that results go under; default {DEFAULT_RESULTS}."
+    output_dir: str | None = Field(
+        default=None,
+        min_length=1,
+        description=f"Folder that results go under; default {DEFAULT_RESULTS}.",
     )
     runners: RunnersConfig = Field(
         default=RunnersConfig(),
@@ -148,35 +150,42 @@ def preferences_in_force(study_file: Path | None = None) -> list[Preference]:
         values = read_document(study_file).values
         named = {key: values[key] for key in Preferences.model_fields if key in values}
         study = _checked(named, study_file)
-    in_study, in_file, notify = _as_written(study), _as_written(own), preferred_notify(None)
-    asked = {"output_dir": os.environ.get(FOLDER_VARIABLE) or None, "notify": None}
-    variables = {"output_dir": FOLDER_VARIABLE}
-    if os.environ.get(NOTIFY_VARIABLE):
-        asked["notify"] = "nobody" if notify is None else notify.whom()
-    for backend in BACKENDS:
-        chosen = runner_in_environment(backend)
-        asked[f"runners.{backend}"] = None if chosen is None else str(chosen)
-        variables[f"runners.{backend}"] = runner_variable(backend)
-    variables["notify"] = NOTIFY_VARIABLE
-    built_in = {"output_dir": str(DEFAULT_RESULTS), "notify": "nobody"}
+    in_study, in_file = _as_written(study), _as_written(own)
     found = []
-    for key, variable in variables.items():
+    for key, (variable, asked, built_in) in _of_environment().items():
         ranked = (
-            (asked[key], f"environment: {variable}"),
+            (asked, f"environment: {variable}"),
             (in_study[key], f"study: {study_file}"),
             (in_file[key], f"file: {path}"),
-            (built_in.get(key, "automatic"), BUILT_IN),
+            (built_in, BUILT_IN),
         )
-        found.append(Preference(key, *next(each for each in ranked if each[0] is not None)))
+        value, origin = next(each for each in ranked if each[0] is not None)
+        found.append(Preference(key, value, origin))
     return found
 
 
+def _of_environment() -> dict[str, tuple[str, str | None, str]]:
+    """Return for each setting its variable, what that says, and what is built in."""
+    folder = os.environ.get(FOLDER_VARIABLE) or None
+    found = {"output_dir": (FOLDER_VARIABLE, folder, str(DEFAULT_RESULTS))}
+    for backend in BACKENDS:
+        chosen = runner_in_environment(backend)
+        asked = None if chosen is None else str(chosen)
+        found[f"runners.{backend}"] = (runner_variable(backend), asked, "automatic")
+    told = None
+    if os.environ.get(NOTIFY_VARIABLE):
+        notify = _notify_in_environment()
+        told = "nobody" if notify is None else notify.whom()
+    return {**found, "notify": (NOTIFY_VARIABLE, told, "nobody")}
+
+
 def _as_written(given: Preferences) -> dict[str, str | None]:
-    runners = {f"runners.{name}": str(each) for name, each in given.runners.choices().items()}
+    runners = {name: getattr(given.runners, name) for name in BACKENDS}
     return {
-        **dict.fromkeys(f"runners.{name}" for name in BACKENDS),
-        **runners,
         "output_dir": given.output_dir,
+        **{
+            f"runners.{name}": None if each is None else str(each) for name, each in runners.items()
+        },
         "notify": None if given.notify is None else given.notify.whom(),
     }
 

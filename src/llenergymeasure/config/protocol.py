@@ -170,9 +170,14 @@ def cycles_min(config: ExperimentConfig) -> int:
 
 
 def _idle(config: ExperimentConfig, named: ProtocolSettings) -> tuple[float, float]:
-    asked = config.baseline
-    if asked.enabled is False:
+    baseline = config.baseline
+    if baseline.enabled is False:
         return 0.0, 0.0
-    least = _IDLE_WHEN_ASKED_S if asked.enabled else 0.0
-    before, after = named.idle_before_s or least, named.idle_after_s or least
-    return asked.duration_seconds or before, asked.duration_seconds or after
+    if baseline.duration_seconds is not None:
+        return baseline.duration_seconds, baseline.duration_seconds
+    if baseline.enabled:
+        return (
+            named.idle_before_s or _IDLE_WHEN_ASKED_S,
+            named.idle_after_s or _IDLE_WHEN_ASKED_S,
+        )
+    return named.idle_before_s, named.idle_after_s

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
-from llenergymeasure.config.section import Count, PathText, RunSection
+from llenergymeasure.config.section import RunSection
 
 OWN_TASK = "llem-small"
 
@@ -12,8 +12,10 @@ OWN_TASK = "llem-small"
 class QualityConfig(RunSection):
     """Quality of the answers, after the window. None of it is part of an experiment's id."""
 
-    texts: PathText | None = Field(
+    texts: str | None = Field(
         default=None,
+        min_length=1,
+        max_length=4096,
         description="A text file, UTF-8, one text a line: each run's perplexity on it is "
         "computed with the engine that was measured.",
         examples=["texts/held_out.txt"],
@@ -37,7 +39,9 @@ class QualityConfig(RunSection):
         f"the engine that was measured; {OWN_TASK} is 40 easy questions that need no download.",
         examples=[[OWN_TASK], ["arc_easy", "hellaswag"]],
     )
-    task_items: Count | None = Field(default=None, description="Items of each task; default: all.")
+    task_items: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Items of each task; default: all."
+    )
     timeout_seconds: float = Field(
         default=3600, gt=0, le=864_000, description="Wall-clock limit of command or tasks."
     )

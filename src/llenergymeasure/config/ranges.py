@@ -2,100 +2,80 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Self
-
-from pydantic import Field, model_validator
-
-from llenergymeasure.config.section import Section
+from typing import Any
 
 MAX_VALUES = 10_000
 
-
-class Ends(Section):
-    """Where a range begins and ends."""
-
-    min: float = Field(ge=-1e18, le=1e18)
-    max: float = Field(ge=-1e18, le=1e18)
-
-    @model_validator(mode="after")
-    def _rises(self) -> Self:
-        if self.min > self.max:
-            raise ValueError("min must not be above max")
-        return self
+FORMS = "{min, max, num}, {log: {min, max, num}} or {pow2: {min, max}}"
 
 
-class Spaced(Ends):
-    """Evenly spaced numbers, both ends included."""
-
-    num: int = Field(ge=1, le=MAX_VALUES)
-
-    @model_validator(mode="after")
-    def _holds_both_ends(self) -> Self:
-        if self.num == 1 and self.min != self.max:
-            raise ValueError("num 1 cannot hold both min and max; use at least 2")
-        return self
-
-
-class Log(Section):
-    """Numbers that are evenly spaced on a logarithmic scale, both ends included."""
-
-    log: Spaced
-
-    @model_validator(mode="after")
-    def _is_positive(self) -> Self:
-        if self.log.min <= 0:
-            raise ValueError("log needs a min above 0")
-        return self
-
-
-class Pow2(Section):
-    """The powers of two from min to max."""
-
-    pow2: Ends
-
-    @model_validator(mode="after")
-    def _holds_one(self) -> Self:
-        if not self.numbers():
-            ends = f"from {self.pow2.min:g} to {self.pow2.max:g}"
-            raise ValueError(f"there is no power of two {ends}")
-        return self
-
-    def numbers(self) -> list[int | float]:
-        """Return the powers, up to 2^62."""
-        return [2**each for each in range(63) if self.pow2.min <= 2**each <= self.pow2.max]
-
-
-Range = Spaced | Log | Pow2
-
-
-def form_of(value: Mapping[str, Any]) -> type[Range]:
-    """Return the form in which a range is written."""
-    return Log if "log" in value else Pow2 if "pow2" in value else Spaced
+class RangeError(ValueError):
+    """A range that cannot be used; the message says what would do."""
 
 
 def expand(value: Mapping[str, Any], whole: bool) -> list[int | float]:
     """Return the numbers that a range stands for, rising, each once.
+
+    ``{min, max, num}`` gives num evenly spaced numbers with both ends, ``{log: …}`` the same on a
+    logarithmic scale, and ``{pow2: {min, max}}`` the powers of two from min to max.
 
     Args:
         value: the range as written.
         whole: whether the setting takes whole numbers only; the numbers are rounded then.
 
     Raises:
-        ValidationError: the range is incomplete, empty or too long.
+        RangeError: the range is incomplete, empty or too long.
     """
-    written = form_of(value).model_validate(value)
-    if isinstance(written, Pow2):
-        return written.numbers()
-    if isinstance(written, Log):
-        low, high, num = written.log.min, written.log.max, written.log.num
+    if set(value) == {"log"}:
+        low, high, num = _bounds(value["log"], "log")
+        if low <= 0:
+            raise RangeError("log needs a min above 0")
         logs = _spaced(math.log(low), math.log(high), num)
         numbers = [low, *(math.exp(x) for x in logs[1:-1]), high] if num > 1 else [low]
+    elif set(value) == {"pow2"}:
+        return _powers_of_two(value["pow2"])
     else:
-        numbers = _spaced(written.min, written.max, written.num)
+        low, high, num = _bounds(value, None)
+        numbers = _spaced(low, high, num)
     if whole:
         return list(dict.fromkeys(round(number) for number in numbers))
     # Twelve digits: 0.1 steps must give 0.3, not 0.30000000000000004.
     return list(dict.fromkeys(_short(float(f"{number:.12g}")) for number in numbers))
+
+
+def _bounds(value: Any, name: str | None) -> tuple[float, float, int]:
+    if not isinstance(value, Mapping) or set(value) != {"min", "max", "num"}:
+        raise RangeError(f"{name or 'a range'} needs min, max and num: use {FORMS}")
+    low, high = _number(value, "min"), _number(value, "max")
+    num = value["num"]
+    if not isinstance(num, int) or isinstance(num, bool) or not 1 <= num <= MAX_VALUES:
+        raise RangeError(f"num must be a whole number, at least 1 and at most {MAX_VALUES}")
+    if low > high:
+        raise RangeError("min must not be above max")
+    if num == 1 and low != high:
+        raise RangeError("num 1 cannot hold both min and max; use at least 2")
+    return low, high, num
+
+
+def _powers_of_two(value: Any) -> list[int | float]:
+    if not isinstance(value, Mapping) or set(value) != {"min", "max"}:
+        raise RangeError("pow2 needs min and max, and nothing else")
+    low, high = _number(value, "min"), _number(value, "max")
+    if low < 1 or high > 2**62:
+        raise RangeError("pow2 needs a min of at least 1 and a max of at most 2^62")
+    numbers: list[int | float] = [2**power for power in range(63) if low <= 2**power <= high]
+    if not numbers:
+        raise RangeError(f"there is no power of two from {value['min']} to {value['max']}")
+    return numbers
+
+
+def _number(value: Mapping[str, Any], name: str) -> float:
+    number = value[name]
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise RangeError(f"{name} must be a number")
+    if not math.isfinite(number) or abs(number) > 1e18:
+        raise RangeError(f"{name} must be a finite number below 1e18")
+    return number
 
 
 def _spaced(low: float, high: float, num: int) -> list[float]:

@@ -56,6 +56,10 @@ class Facts:
         value = self.settings.get(name or "")
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
+    def of_sampling(self, name: str, default: Any = None) -> Any:
+        """Return a sampling parameter of the engine's section, or else ``default``."""
+        return self.settings.get(f"{self.config.backend}.sampling.{name}", default)
+
     def has(self, *names: str) -> bool:
         """Return whether one of these parameters of the engine is set, and on."""
         return any(self.settings.get(f"{self.config.backend}.engine.{name}") for name in names)
@@ -81,8 +85,12 @@ def heads_divide(facts: Facts) -> Found:
     for key in filter(None, (facts.names.tensor_parallel, ours)):
         size, shape = facts.number(key), facts.shape
         # With data parallel attention each GPU holds all heads of its share of the requests.
-        apart = facts.has("enable_dp_attention", "attn_dp_size")
-        if shape is None or not size or apart:
+        if (
+            shape is None
+            or not size
+            or size == 1
+            or facts.has("enable_dp_attention", "attn_dp_size")
+        ):
             continue
         if shape.heads % size:
             fit = [str(each) for each in range(1, shape.heads + 1) if shape.heads % each == 0]
@@ -101,6 +109,14 @@ def heads_divide(facts: Facts) -> Found:
             )
 
 
+def stages_have_layers(facts: Facts) -> Found:
+    """Each pipeline stage holds at least one layer."""
+    key = facts.names.pipeline_parallel
+    size = facts.number(key)
+    if key and facts.shape is not None and size is not None and size > facts.shape.layers:
+        yield key, f"{size} stages are more than the model's {facts.shape.layers} layers"
+
+
 def context_within_positions(facts: Facts) -> Found:
     """The longest context asked for is one the model was made for.
 
@@ -108,11 +124,16 @@ def context_within_positions(facts: Facts) -> Found:
     engine go on, the engine decides.
     """
     key, variable = facts.names.context, facts.names.long_context_variable
-    if key is None or variable is None or os.environ.get(variable) == "1":
+    if key is None or variable is None or facts.has(*MODEL_OVERRIDES):
         return
-    length = facts.number(key) or 0
+    length = facts.number(key)
     positions = None if facts.shape is None else facts.shape.max_positions
-    if positions is None or length <= positions or facts.has(*MODEL_OVERRIDES):
+    if (
+        positions is None
+        or length is None
+        or length <= positions
+        or os.environ.get(variable) == "1"
+    ):
         return
     yield (
         key,
@@ -168,6 +189,27 @@ def least_below_most(facts: Facts) -> Found:
         yield key, f"the fewest tokens ({least}) are more than the most ({most})"
 
 
+def greedy_gives_one(facts: Facts) -> Found:
+    """Greedy decoding gives the same answer every time."""
+    number, decoder = facts.of_sampling("n"), facts.config.decoder
+    greedy = not decoder.do_sample or facts.of_sampling("temperature", decoder.temperature) == 0
+    if (
+        isinstance(number, int)
+        and number > 1
+        and greedy
+        and not facts.of_sampling("use_beam_search")
+    ):
+        key = f"{facts.config.backend}.sampling.n"
+        yield key, f"asks for {number} answers of greedy decoding, which are all the same; sample"
+
+
+def a_share_is_left(facts: Facts) -> Found:
+    """A share of zero leaves no token to choose."""
+    share = facts.of_sampling("top_p", facts.config.decoder.top_p)
+    if facts.config.backend in ("vllm", "sglang") and share == 0:
+        yield "decoder.top_p", "a share of 0 leaves no token to choose; 1 is off"
+
+
 def natural_answers(facts: Facts) -> Found:
     """Answers that end by themselves are drawn in each cycle by the study's own seed."""
     if facts.config.answer_length != "natural" or facts.config.backend == "pytorch":
@@ -195,11 +237,14 @@ def prompt_lookup_alone(facts: Facts) -> Found:
 
 RULES: tuple[Callable[[Facts], Found], ...] = (
     heads_divide,
+    stages_have_layers,
     context_within_positions,
     workload_fits,
     one_precision,
     one_seed,
     least_below_most,
+    greedy_gives_one,
+    a_share_is_left,
     natural_answers,
     prompt_lookup_alone,
 )

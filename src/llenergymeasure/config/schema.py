@@ -7,21 +7,19 @@
 import json
 import re
 import sys
-import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from llenergymeasure import files
-from llenergymeasure.config.engine_parameters import load, parameters
+from llenergymeasure.config.engine_parameters import Schema as Described
+from llenergymeasure.config.engine_parameters import forms, load, parameters
 from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import ENGINE_SECTIONS, settings, takes_any_key, takes_numbers
 from llenergymeasure.config.old_names import FORMER_FIELDS
-from llenergymeasure.config.ranges import Range
 from llenergymeasure.config.study_file import StudyFile
 from llenergymeasure.config.sweep import NOT_SWEPT
 from llenergymeasure.units import BACKENDS
@@ -60,11 +58,7 @@ def study_schema() -> Schema:
     one = {"type": "object", "additionalProperties": False, "properties": shared}
     own["experiments"] |= {"items": one}
     own["sweep"] |= _sweep_schema(shared)
-    ranges = TypeAdapter(Range).json_schema(
-        schema_generator=_Untitled, ref_template="#/$defs/{model}"
-    )
-    definitions |= ranges.pop("$defs")
-    definitions["Range"] = ranges
+    definitions["Range"] = _range_schema()
     return {
         "$schema": DIALECT,
         **schema,
@@ -121,18 +115,35 @@ def _for_editors(backend: str, schema: Any) -> Any:
     if isinstance(schema.get("$ref"), str):
         result["$ref"] = schema["$ref"].replace("#/$defs/", f"#/$defs/{backend}.")
     if isinstance(schema.get("description"), str):
-        text = schema["description"]
-        result["description"] = textwrap.shorten(text, DESCRIPTION_LENGTH, placeholder=" …")
+        result["description"] = _first_sentence(schema["description"])
     return result
+
+
+def _first_sentence(text: str) -> str:
+    sentence = re.split(r"(?<=[.:]) ", text, maxsplit=1)[0]
+    if len(sentence) <= DESCRIPTION_LENGTH:
+        return sentence
+    return f"{sentence[: DESCRIPTION_LENGTH - 1].rsplit(' ', 1)[0]}…"
+
+
+def sweep_pattern(section: type[EngineSection]) -> str:
+    """Return what matches a sweep's key for a parameter, or for a key inside one."""
+    own = section.model_fields
+    names = [re.escape(name) for name in section.names() if name not in own]
+    inside = [re.escape(name) for name in own if _is_mapping(section.parameter(name))]
+    parts = [rf"({'|'.join(names)})(\..+)?"] if names else []
+    parts += [rf"({'|'.join(inside)})\..+"] if inside else []
+    return rf"^{re.escape(section.study_path)}\.({'|'.join(parts)})$"
+
+
+def _is_mapping(parameter: Described | None) -> bool:
+    return parameter is not None and "object" in forms(parameter)
 
 
 def _sweep_schema(settings_of_all: Iterable[str]) -> Schema:
     axes = {}
     anything = {"anyOf": [{"type": "array", "minItems": 1}, {"$ref": "#/$defs/Range"}]}
-    patterns = {}
-    for section in ENGINE_SECTIONS:
-        names = "|".join(re.escape(name) for name in section.names())
-        patterns[rf"^{re.escape(section.study_path)}\.({names})(\..+)?$"] = anything
+    patterns = {sweep_pattern(section): anything for section in ENGINE_SECTIONS}
     for key, model, field in settings():
         if key in NOT_SWEPT:
             continue
@@ -160,6 +171,36 @@ def _sweep_schema(settings_of_all: Iterable[str]) -> Schema:
             "minItems": 1,
             "items": {"type": "object"},
         },
+    }
+
+
+def _range_schema() -> Schema:
+    number = {"type": "number"}
+    bounds = {"min": number, "max": number}
+    spaced: Schema = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["min", "max", "num"],
+        "properties": {**bounds, "num": {"type": "integer", "minimum": 1, "maximum": 10_000}},
+    }
+    powers: Schema = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["min", "max"],
+        "properties": bounds,
+    }
+
+    def under(name: str, inner: Schema) -> Schema:
+        return {
+            "type": "object",
+            "additionalProperties": False,
+            "required": [name],
+            "properties": {name: inner},
+        }
+
+    return {
+        "description": "num evenly spaced numbers, the same on a log scale, or powers of two.",
+        "anyOf": [spaced, under("log", spaced), under("pow2", powers)],
     }
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Self, get_args
+from typing import Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from llenergymeasure.redact import secret_argument
@@ -14,13 +14,6 @@ FAULT = "fault"
 """Kind of validation error whose message is meant for people as it is."""
 
 _WORDS = {"yes": True, "on": True, "no": False, "off": False}
-
-Text = Annotated[str, Field(min_length=1)]
-PathText = Annotated[str, Field(min_length=1, max_length=4096)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Processes = Annotated[int, Field(ge=1, le=4096)]
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Seconds = Annotated[float, Field(ge=0, le=86_400)]
 
 
 class Section(BaseModel):

@@ -6,7 +6,6 @@ The standard library alone: a run's supervisor reads it too.
 import ipaddress
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 _ARGUMENTS = ("host", "port", "uds", "fd", "config", "api_key", "grpc", "ssl_keyfile", "http_port")
 """By which an engine's server would listen elsewhere than where a run has it listen.
@@ -28,27 +27,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def address_problem(address: str, variable: str) -> str | None:
-    """Return why an address cannot be asked; None if it can. It never repeats it.
-
-    Args:
-        address: the address.
-        variable: the setting that names where its key is.
-    """
-    try:
-        parts = urlsplit(address)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        return "is no valid address"
-    if not host or not (address.isascii() and address.isprintable()) or " " in address:
-        return "is no valid address"
-    if parts.scheme not in ("http", "https"):
-        return "must start with http:// or https://"
-    if parts.username is not None or parts.password is not None:
-        return f"must hold no user or password; name a variable in {variable}"
-    return None
 
 
 def is_listener(name: str) -> bool:

@@ -1,10 +1,10 @@
 """Traffic on an engine's server: when requests arrive, how long they are, what is good enough."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from llenergymeasure.config.section import Count, PathText, Seconds, Section
+from llenergymeasure.config.section import Section
 
 Arrivals = Literal["constant", "poisson", "gamma", "ramp", "trace", "closed"]
 Endpoint = Literal["completions", "chat"]
@@ -13,8 +13,6 @@ Distribution = Literal["fixed", "uniform", "lognormal", "data"]
 MAX_RATE_PER_S = 100_000.0
 MAX_TOKENS = 10_000_000
 MAX_SECONDS = 86_400.0
-
-Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 
 _NEEDS: dict[Arrivals, tuple[str, ...]] = {
     "constant": ("rate_per_s",),
@@ -42,7 +40,9 @@ class LengthConfig(Section):
         description="fixed takes tokens; uniform lies evenly between min_tokens and max_tokens; "
         "lognormal has mean_tokens and cv; data draws from the lengths in serving.trace.",
     )
-    tokens: Tokens | None = Field(default=None, description="The length of fixed.", examples=[128])
+    tokens: int | None = Field(
+        default=None, ge=1, le=MAX_TOKENS, description="The length of fixed.", examples=[128]
+    )
     mean_tokens: float | None = Field(
         default=None, ge=1, le=MAX_TOKENS, description="Mean of lognormal, before its limits."
     )
@@ -52,8 +52,12 @@ class LengthConfig(Section):
         le=10,
         description="Coefficient of variation of lognormal: standard deviation over mean.",
     )
-    min_tokens: Tokens | None = Field(default=None, description="Shorter ones become this long.")
-    max_tokens: Tokens | None = Field(default=None, description="Longer ones become this long.")
+    min_tokens: int | None = Field(
+        default=None, ge=1, le=MAX_TOKENS, description="Shorter ones become this long."
+    )
+    max_tokens: int | None = Field(
+        default=None, ge=1, le=MAX_TOKENS, description="Longer ones become this long."
+    )
 
     @property
     def longest(self) -> int | None:
@@ -144,13 +148,17 @@ class ServingConfig(Section):
     concurrency: int | None = Field(
         default=None, ge=1, le=100_000, description="Users of closed.", examples=[16]
     )
-    think_seconds: Seconds | None = Field(
+    think_seconds: float | None = Field(
         default=None,
+        ge=0,
+        le=MAX_SECONDS,
         description="Mean pause of a user after an answer (exponential), in closed and between "
         "the turns of a conversation; default: none.",
     )
-    trace: PathText | None = Field(
+    trace: str | None = Field(
         default=None,
+        min_length=1,
+        max_length=4096,
         description="File of arrivals and lengths, in the formats of the Azure LLM inference "
         "traces, of BurstGPT and of Mooncake (JSON Lines), or CSV with the columns timestamp, "
         "input_tokens, output_tokens.",
@@ -190,16 +198,18 @@ class ServingConfig(Section):
         le=1,
         description="Share of each prompt that it has in common with others: a system prompt.",
     )
-    shared_prefixes: Count | None = Field(
-        default=None, description="How many such prefixes there are; default 1."
+    shared_prefixes: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="How many such prefixes there are; default 1."
     )
     cached_prompts: bool | None = Field(
         default=None,
         description="Whether a prefix cache may know prompts: with true every cycle's are the "
         "same, and a data set's come again as they are. Default: false, each one is computed.",
     )
-    ramp_up_max_seconds: Seconds | None = Field(
+    ramp_up_max_seconds: float | None = Field(
         default=None,
+        ge=0,
+        le=MAX_SECONDS,
         description="The window opens after this long even if the traffic has not become steady; "
         "default: 60.",
     )

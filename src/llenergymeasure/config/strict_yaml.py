@@ -8,6 +8,7 @@ integers of YAML 1.1 stay text, and ``1e-3`` is a number.
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,18 +135,31 @@ def _decode(content: bytes, file: Path | None) -> str:
 
 def _check_shape(text: str, file: Path | None) -> None:
     """Refuse what would take the reader too deep, before anything recursive sees it."""
-    depth = nodes = 0
+    nodes = 0
+    left: list[float] = [math.inf]  # how many values each open collection may still have
     for event in yaml.parse(text, Loader=_Loader):
-        nodes += isinstance(event, yaml.NodeEvent)
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH or nodes > MAX_NODES:
-            what = f"nested deeper than {MAX_DEPTH}" if depth > MAX_DEPTH else _TOO_MANY
-            line = None if event.start_mark is None else event.start_mark.line + 1
+        if isinstance(event, yaml.NodeEvent):
+            nodes += 1
+            left[-1] -= 1
+        what = None
+        if left[-1] < 0:
+            what = f"a mapping of more than {MAX_KEYS} keys"
+        if isinstance(event, yaml.CollectionStartEvent):
+            left.append(2 * MAX_KEYS if isinstance(event, yaml.MappingStartEvent) else math.inf)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            left.pop()
+        if len(left) > MAX_DEPTH + 1:
+            what = f"nested deeper than {MAX_DEPTH}"
+        if nodes > MAX_NODES:
+            what = _too_many()
+        if what is not None:
+            mark = event.start_mark
+            line = None if mark is None else mark.line + 1
             raise ConfigurationError(Problem(f"is {what}; make it simpler", file=file, line=line))
 
 
-_TOO_MANY = f"larger than {MAX_NODES} values"
+def _too_many() -> str:
+    return f"larger than {MAX_NODES} values"
 
 
 class _Builder:
@@ -167,7 +181,7 @@ class _Builder:
         if id(node) in self._open:
             message = "an anchor refers to itself; remove it"
         elif self._built > MAX_NODES:
-            message = f"its aliases expand to something {_TOO_MANY}"
+            message = f"its aliases expand to something {_too_many()}"
         elif len(self._open) > MAX_DEPTH:
             message = f"its aliases are nested deeper than {MAX_DEPTH}"
         if message is not None:
@@ -194,38 +208,44 @@ class _Builder:
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
         lines: dict[str, int] = {}
-        if len(node.value) > MAX_KEYS:
-            message = f"is a mapping of more than {MAX_KEYS} keys; make it simpler"
-            raise ConfigurationError(self._problem(node, path, message))
-        merges: list[yaml.Node] = []
         for key_node, value_node in node.value:
             if key_node.tag == _MERGE:
-                whole = isinstance(value_node, yaml.SequenceNode)
-                merges += value_node.value if whole else [value_node]
                 continue
             key = self._key(key_node, path)
             if key is None:
                 continue
             line = key_node.start_mark.line + 1
             if key in lines:
-                message = f"stands twice, first on line {lines[key]}; keep one"
-                self._add(key_node, (*path, key), message)
+                self._add(
+                    key_node, (*path, key), f"stands twice, first on line {lines[key]}; keep one"
+                )
                 continue
             lines[key] = line
             self.places.setdefault((*path, key), Place(self.file, line))
             values[key] = self.build(value_node, (*path, key))
-        for source in merges:
-            if isinstance(source, yaml.MappingNode):
-                for key, value in self.build(source, path).items():
-                    values.setdefault(key, value)
-            else:
-                self._add(source, path, "<< merges mappings only; name an anchor of a mapping")
+        for merged in self._merges(node, path):
+            for key, value in merged.items():
+                values.setdefault(key, value)
         return values
 
+    def _merges(self, node: yaml.MappingNode, path: KeyPath) -> Iterator[dict[str, Any]]:
+        for key_node, value_node in node.value:
+            if key_node.tag != _MERGE:
+                continue
+            whole = isinstance(value_node, yaml.SequenceNode)
+            for source in value_node.value if whole else [value_node]:
+                if not isinstance(source, yaml.MappingNode):
+                    self._add(source, path, "<< merges mappings only; name an anchor of a mapping")
+                    continue
+                yield self.build(source, path)
+
     def _key(self, node: yaml.Node, path: KeyPath) -> str | None:
-        kinds = ("str", "int") if path[-1:] == ("max_memory",) else ("str",)  # devices by number
-        if isinstance(node, yaml.ScalarNode) and node.tag.removeprefix(_STANDARD) in kinds:
-            return str(node.value)
+        if isinstance(node, yaml.ScalarNode):
+            if node.tag == _STANDARD + "str":
+                return str(node.value)
+            device = bool(path) and path[-1] == "max_memory" and node.tag == _STANDARD + "int"
+            if device:
+                return str(node.value)
         found = node.value if isinstance(node, yaml.ScalarNode) else "a list or mapping"
         self._add(node, path, "a key must be text; put it in quotes", found=str(found))
         return None
@@ -240,20 +260,22 @@ class _Builder:
         if kind == "bool":
             return text.lower() == "true"
         try:
-            number = _number(kind, text.lower())
+            number = _integer(text) if kind == "int" else _number(text)
         except ValueError:
             self._add(node, path, "is no number that can be read; put text in quotes", found=text)
             return None
-        if not math.isfinite(number):
+        if isinstance(number, float) and not math.isfinite(number):
             self._add(node, path, "must be a finite number, or text in quotes", found=text)
             return None
         return number
 
-    def _add(self, node: yaml.Node, path: KeyPath, message: str, found: str | None = None) -> None:
-        self.problems.append(self._problem(node, path, message, found))
+    def _add(
+        self, node: yaml.Node, path: KeyPath, message: str, *, found: str | None = None
+    ) -> None:
+        self.problems.append(self._problem(node, path, message, found=found))
 
     def _problem(
-        self, node: yaml.Node, path: KeyPath, message: str, found: str | None = None
+        self, node: yaml.Node, path: KeyPath, message: str, *, found: str | None = None
     ) -> Problem:
         return Problem(
             message,
@@ -278,25 +300,41 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
-def _number(kind: str, text: str) -> int | float:
+def _digits(text: str) -> str:
     if len(text) > MAX_DIGITS:
         raise ValueError("too many digits")
-    if kind == "int":
-        return int(text, 0)
-    number = float(text.replace(".inf", "inf").replace(".nan", "nan"))
+    return text.replace("_", "").lower()
+
+
+def _integer(text: str) -> int:
+    digits = _digits(text)
+    return int(digits, 0) if digits.lstrip("+-")[:2] in ("0x", "0o", "0b") else int(digits)
+
+
+def _number(text: str) -> int | float:
+    digits = _digits(text)
+    if digits.lstrip("+-") in (".inf", ".nan"):
+        return math.nan
+    number = float(digits)
     # 1e3 is how people write a thousand, also where a whole number is asked for.
-    if "." not in text and abs(number) < 2**53 and number.is_integer():
+    if "." not in digits and abs(number) < 2**53 and number.is_integer():
         return int(number)
     return number
 
 
 def _syntax_problem(error: yaml.YAMLError, text: str, file: Path | None) -> Problem:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    what = getattr(error, "problem", None) or str(error).splitlines()[0]
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return Problem(f"is no valid YAML: {str(error).splitlines()[0]}", file=file)
+    mark = error.problem_mark or error.context_mark
+    what = error.problem or error.context or "cannot be parsed"
     if mark is None:
         return Problem(f"is no valid YAML: {what}", file=file)
-    line = "".join(text.splitlines()[mark.line : mark.line + 1])
-    if line[mark.column : mark.column + 1] == "\t":
-        what = "it is indented with a tab; use spaces"
-    found = repr(line.strip()[:60]) if line.strip() else None
-    return Problem(f"is no valid YAML: {what}", found=found, file=file, line=mark.line + 1)
+    lines = text.splitlines()
+    written = lines[mark.line] if mark.line < len(lines) else ""
+    line = mark.line + 1
+    if "single document" in f"{error.context} {error.problem}":
+        return Problem("holds several documents; keep one, without ---", file=file, line=line)
+    if written[mark.column : mark.column + 1] == "\t":
+        return Problem("is indented with a tab; use spaces", file=file, line=line)
+    found = repr(written.strip()[:60]) if written.strip() else None
+    return Problem(f"is no valid YAML: {what}", found=found, file=file, line=line)

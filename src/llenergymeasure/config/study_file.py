@@ -4,6 +4,7 @@ A file is read, expanded and checked by ``workload/load_study.py``.
 """
 
 import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -17,10 +18,10 @@ from pydantic import (
 
 from llenergymeasure.config.carbon import CarbonConfig
 from llenergymeasure.config.execution import ExecutionConfig, RunnersConfig
-from llenergymeasure.config.fields import unknown_settings
+from llenergymeasure.config.fields import unknown_key_message, unknown_keys
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.quality import QualityConfig
-from llenergymeasure.config.section import Fault, RunSection, Section, Text, refused
+from llenergymeasure.config.section import Fault, RunSection, Section, refused
 from llenergymeasure.config.sweep import (
     MAX_POINTS,
     Axis,
@@ -41,13 +42,19 @@ def study_name(given: str) -> str:
     Raises:
         ValueError: it is empty, too long, or holds what could lead to another folder.
     """
+    if not given.strip():
+        raise ValueError("must not be empty")
+    if any(not char.isprintable() for char in given):
+        raise ValueError("must not hold line breaks or control characters")
+    if "/" in given or "\\" in given:
+        raise ValueError("must be a plain name, not a path: remove / and \\; output_dir says where")
+    if given.strip().startswith("."):
+        raise ValueError("must not start with a dot")
     name = re.sub(r"[^\w.-]+", "-", given.strip()).strip("-")
-    whole = re.search(r"\w", name) and len(name.encode()) <= MAX_NAME_BYTES
-    if not whole or name.startswith(".") or not given.isprintable() or set("/\\") & set(given):
-        raise ValueError(
-            f"must be a plain name on one line, of at most {MAX_NAME_BYTES} bytes: with a letter "
-            "or digit, without / and \\, no dot first; output_dir says where results go"
-        )
+    if not re.search(r"\w", name):
+        raise ValueError("must hold a letter or digit")
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise ValueError(f"must be no longer than {MAX_NAME_BYTES} bytes")
     return name
 
 
@@ -75,6 +82,19 @@ def _entry(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def unknown_settings(values: Mapping[str, Any], also: tuple[str, ...] = ()) -> Iterator[Fault]:
+    """Yield a fault for each key that is no setting of an experiment, at any depth."""
+    for path in unknown_keys(values):
+        names = tuple(str(part) for part in path)
+        message = unknown_key_message(names, also)
+        if "." in names[-1]:
+            message = "unknown key; dotted keys are for sweep, write nested mappings here"
+        found: Any = values
+        for part in path:
+            found = found[part]
+        yield Fault(path, message, found)
+
+
 class StudyFile(Section):
     """What to measure: shared settings, a sweep over some, explicit experiments.
 
@@ -87,8 +107,8 @@ class StudyFile(Section):
         description="Name of the study and of its results folder; default: the file's.",
         json_schema_extra={"minLength": 1, "maxLength": 120, "pattern": r"^[^/\\.][^/\\]*$"},
     )
-    base: Text | None = Field(
-        default=None, description="Study file to start from, relative to this one."
+    base: str | None = Field(
+        default=None, min_length=1, description="Study file to start from, relative to this one."
     )
     backend: Annotated[
         list[BackendName],

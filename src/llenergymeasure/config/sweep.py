@@ -4,23 +4,19 @@ import heapq
 import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
-
-from pydantic import ValidationError
 
 from llenergymeasure.config import ranges
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.fields import (
-    below,
     field_at,
     takes_mapping,
     takes_whole_numbers_only,
     unknown_key_message,
-    unknown_settings,
+    unknown_keys,
 )
-from llenergymeasure.config.messages import faults_of
 from llenergymeasure.config.nearest import did_you_mean, nearest_names
 from llenergymeasure.config.section import Fault, refused
 from llenergymeasure.config.strict_yaml import KeyPath
@@ -183,14 +179,15 @@ def _axis(key: str, value: Any, reserved: Collection[str], faults: list[Fault]) 
     setting = tuple(key.split("."))
     before = len(faults)
     entries: list[Mapping[Setting, Any]] = []
-    wrong = _no_setting(setting, reserved)
-    listed = value if isinstance(value, list) and setting[0] not in reserved else []
-    if wrong is None:
+    if setting[0] in reserved:
+        message = "is no setting of an experiment and cannot be swept; write it at the top level"
+        faults.append(Fault((key,), message, value))
+    elif field_at(meant(setting)) is not None:
         entries = [{setting: item} for item in _values(setting, value, faults)]
-    elif any(isinstance(item, Mapping) for item in listed):
+    elif _is_group(value):
         entries = _group(key, value, reserved, faults)
     else:
-        faults.append(Fault((key,), wrong, value))
+        faults.append(Fault((key,), unknown_key_message(setting), value))
     return Axis(key, tuple(entries)) if len(faults) == before else None
 
 
@@ -203,14 +200,12 @@ def _values(setting: Setting, value: Any, faults: list[Fault]) -> list[Any]:
         if not takes_mapping(annotation):
             try:
                 return list(ranges.expand(value, takes_whole_numbers_only(annotation)))
-            except ValidationError as error:
-                found = faults_of(error, value, ranges.form_of(value))
-                faults += [replace(fault, path=(key, *fault.path)) for fault in found]
-                return []
+            except ranges.RangeError as error:
+                message = str(error)
         else:
             message = f"needs a list of mappings, each a value of {key}"
     elif not isinstance(value, list):
-        message = f"needs a list of values, such as [{'' if value is None else value}]"
+        message = f"needs a list of values, such as [{_shown(value)}]"
     elif not value:
         message = "has no values; list at least one, or remove it"
     if message is not None:
@@ -228,8 +223,16 @@ def _faults_of_value(setting: Setting, value: Any, where: KeyPath) -> Iterator[F
         if not takes_mapping(field.annotation):
             yield Fault(where, f"{'.'.join(setting)} takes plain values, not a mapping", value)
             return
-        for fault in unknown_settings(below(setting, value)):
-            yield replace(fault, path=(*where, *fault.path[len(setting) :]))
+        nested: dict[str, Any] = dict(value)
+        for part in reversed(setting):
+            nested = {part: nested}
+        for unknown in unknown_keys(nested):
+            message = unknown_key_message(tuple(str(part) for part in unknown))
+            within = unknown[len(setting) :]
+            found: Any = value
+            for key in within:
+                found = found[key]
+            yield Fault((*where, *within), message, found)
     elif setting == _BACKEND and value not in BACKENDS:
         yield Fault(where, no_backend(value), value)
 
@@ -240,12 +243,23 @@ def no_backend(name: Any) -> str:
     return f"is no backend: there are {', '.join(BACKENDS)}{did_you_mean(near[:1])}"
 
 
+def _is_group(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, Mapping) for item in value)
+
+
 def _group(
     label: str, value: list[Any], reserved: Collection[str], faults: list[Fault]
 ) -> list[Mapping[Setting, Any]]:
-    near = nearest_names(label, list(ExperimentConfig.model_fields), cutoff=0.82)
+    sections = [
+        name
+        for name, field in ExperimentConfig.model_fields.items()
+        if takes_mapping(field.annotation)
+    ]
+    near = nearest_names(label, sections, cutoff=0.82)
     if near:
-        message = f"is near to {near[0]}; correct it, or give the group another label"
+        message = (
+            f"is no setting, but near to {near[0]}; correct it, or give the group another label"
+        )
         faults.append(Fault((label,), message, ...))
         return []
     before = len(faults)
@@ -258,26 +272,20 @@ def _group(
         entry = {tuple(key.split(".")): inner for key, inner in item.items()}
         for setting, inner in entry.items():
             where = (label, place, ".".join(setting))
-            wrong = _no_setting(setting, reserved)
-            if wrong is not None:
-                faults.append(Fault(where, wrong, inner))
+            if setting[0] in reserved:
+                message = "is no setting of an experiment and cannot be swept"
+                faults.append(Fault(where, message, inner))
+            elif field_at(meant(setting)) is None:
+                faults.append(Fault(where, unknown_key_message(setting), inner))
             else:
                 faults += _faults_of_value(setting, inner, where)
         entries.append(entry)
-    named = sum(_BACKEND in entry for entry in entries)
     if len(faults) == before and not any(entries):
         faults.append(Fault((label,), "sets nothing in any entry; remove it", ...))
-    if 0 < named < len(entries):
+    if 0 < sum(_BACKEND in entry for entry in entries) < len(entries):
         message = "names a backend in some entries only; name one in each, or in none"
         faults.append(Fault((label,), message, ...))
     return entries
-
-
-def _no_setting(setting: Setting, reserved: Collection[str]) -> str | None:
-    """Return why a key is none that can be swept; None if it is one."""
-    if setting[0] in reserved:
-        return "is no setting of an experiment and cannot be swept; write it at the top level"
-    return unknown_key_message(setting) if field_at(meant(setting)) is None else None
 
 
 def _set_twice(axes: Sequence[Axis]) -> Iterator[Fault]:
@@ -295,3 +303,7 @@ def _set_twice(axes: Sequence[Axis]) -> Iterator[Fault]:
 def _overlap(one: Setting, other: Setting) -> bool:
     shared = min(len(one), len(other))
     return one[:shared] == other[:shared]
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else str(value)[:40]

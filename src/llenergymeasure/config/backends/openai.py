@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from llenergymeasure.config.dotted import value_at
-from llenergymeasure.config.section import Fault, Section, Text, refused
-from llenergymeasure.config.servers import address_problem, is_loopback
+from llenergymeasure.config.section import Fault, Section, refused
+from llenergymeasure.config.servers import is_loopback
 
 _PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.]*)\}")
 OF_THE_RUN = ("model", "port", "api_key")
@@ -53,8 +53,9 @@ class OpenAIConfig(Section):
         "allow_remote is set.",
         examples=["http://127.0.0.1:8000/v1"],
     )
-    model: Text | None = Field(
+    model: str | None = Field(
         default=None,
+        min_length=1,
         description="Name the server knows the model by; default: what {model} stands for with "
         "command, else the study's model.",
     )
@@ -93,9 +94,18 @@ class OpenAIConfig(Section):
     @field_validator("base_url")
     @classmethod
     def _is_an_address(cls, value: str | None) -> str | None:
-        reason = None if value is None else address_problem(value, "api_key_env")
-        if reason is not None:
-            raise ValueError(reason)
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+        except ValueError as error:
+            raise ValueError(f"no valid address: {error}") from None
+        if not (value.isascii() and value.isprintable()) or " " in value:
+            raise ValueError("no valid address: it has blanks or signs that no address has")
+        if parts.scheme not in ("http", "https"):
+            raise ValueError("must start with http:// or https://")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("must hold no user or password; name a variable in api_key_env")
         return value
 
     @model_validator(mode="after")

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from llenergymeasure.config.engine_parameters.section import EngineSection
-from llenergymeasure.config.section import Count, Processes, Text
 
 
 class PyTorchConfig(EngineSection):
@@ -17,18 +16,21 @@ class PyTorchConfig(EngineSection):
 
     study_path: ClassVar[str] = "pytorch"
 
-    batch_size: Count | None = Field(default=None, description="Prompts in a batch; default 1.")
+    batch_size: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Prompts in a batch; default 1."
+    )
     attn_implementation: (
         Literal["sdpa", "flash_attention_2", "flash_attention_3", "eager"] | None
     ) = Field(default=None, description="Attention kernel.")
     torch_compile: bool | None = Field(default=None, description="Compile with torch.compile.")
-    torch_compile_mode: Text | None = Field(
+    torch_compile_mode: str | None = Field(
         default=None,
+        min_length=1,
         description="Mode of torch.compile.",
         examples=["default", "reduce-overhead", "max-autotune"],
     )
-    torch_compile_backend: Text | None = Field(
-        default=None, description="Backend of torch.compile.", examples=["inductor"]
+    torch_compile_backend: str | None = Field(
+        default=None, min_length=1, description="Backend of torch.compile.", examples=["inductor"]
     )
     load_in_4bit: bool | None = Field(default=None, description="Quantise to 4 bits on loading.")
     load_in_8bit: bool | None = Field(default=None, description="Quantise to 8 bits on loading.")
@@ -51,31 +53,37 @@ class PyTorchConfig(EngineSection):
     no_repeat_ngram_size: int | None = Field(
         default=None, ge=0, le=1_000_000, description="No n-gram of this size comes twice; 0 off."
     )
-    prompt_lookup_num_tokens: Count | None = Field(
-        default=None, description="Tokens to guess from the prompt."
+    prompt_lookup_num_tokens: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Tokens to guess from the prompt."
     )
-    device_map: Text | None = Field(
-        default=None, description="Device placement.", examples=["auto", "cuda:0"]
+    device_map: str | None = Field(
+        default=None, min_length=1, description="Device placement.", examples=["auto", "cuda:0"]
     )
     max_memory: dict[str, str | int] | None = Field(
         default=None,
         description="Most memory per device.",
         examples=[{"0": "20GiB", "cpu": "60GiB"}],
     )
-    revision: Text | None = Field(default=None, description="Revision of the model on the hub.")
+    revision: str | None = Field(
+        default=None, min_length=1, description="Revision of the model on the hub."
+    )
     trust_remote_code: bool | None = Field(
         default=None, description="Run code that comes with the model; off unless asked for."
     )
-    num_processes: Processes | None = Field(
-        default=None, description="Processes that share the work, a device each."
+    num_processes: int | None = Field(
+        default=None, ge=1, le=4096, description="Processes that share the work, a device each."
     )
-    tensor_parallel_size: Processes | None = Field(
+    tensor_parallel_size: int | None = Field(
         default=None,
+        ge=1,
+        le=4096,
         description="Processes that hold a slice of the model each and compute every prompt "
         "together, a device each.",
     )
-    num_threads: Processes | None = Field(
+    num_threads: int | None = Field(
         default=None,
+        ge=1,
+        le=4096,
         description="CPU threads that compute. Default: 1 on a GPU and for models below 100 "
         "million parameters, else the physical cores.",
     )

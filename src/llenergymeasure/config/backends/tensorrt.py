@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from llenergymeasure.config.engine_parameters.section import EngineSection
-from llenergymeasure.config.section import Count, Processes, Section, Text
+from llenergymeasure.config.section import Section
 
 _OF_COMPILED_ENGINES = frozenset({"build_config", "quant_config", "calib_config", "fast_build"})
 
@@ -31,13 +31,15 @@ class TensorRTSamplingConfig(EngineSection):
 class TensorRTConfig(Section):
     """Settings of the tensorrt backend."""
 
-    max_batch_size: Count | None = Field(default=None, description="Most sequences at once.")
-    tp_size: Processes | None = Field(default=None, description="Tensor parallel GPUs.")
+    max_batch_size: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Most sequences at once."
+    )
+    tp_size: int | None = Field(default=None, ge=1, le=4096, description="Tensor parallel GPUs.")
     quantization: Literal["int8_sq", "int4_awq", "fp8"] | None = Field(
         default=None, description="Quantisation method."
     )
-    engine_path: Text | None = Field(
-        default=None, description="Folder of an engine that is already built."
+    engine_path: str | None = Field(
+        default=None, min_length=1, description="Folder of an engine that is already built."
     )
     engine: TensorRTEngineConfig | None = Field(default=None, description="Engine arguments.")
     sampling: TensorRTSamplingConfig | None = Field(default=None, description="Sampling.")

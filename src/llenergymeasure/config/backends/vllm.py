@@ -3,15 +3,46 @@
 Every parameter of the engine is taken as it describes it; those below are of older releases.
 """
 
-from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from llenergymeasure.config.engine_parameters.section import EngineSection
-from llenergymeasure.config.old_names import ATTENTION_LEFT, of_vllm_today
-from llenergymeasure.config.section import Count, Fault, Section, Text
-from llenergymeasure.config.serving import Tokens
+from llenergymeasure.config.old_names import of_vllm_today
+from llenergymeasure.config.section import Section
+
+
+class VLLMAttentionConfig(Section):
+    """How vLLM computes attention (its ``AttentionConfig``)."""
+
+    backend: str | None = Field(
+        default=None, min_length=1, description="Attention backend.", examples=["FLASH_ATTN"]
+    )
+    flash_attn_version: int | None = Field(
+        default=None, ge=2, le=4, description="Version of FlashAttention."
+    )
+    flash_attn_max_num_splits_for_cuda_graph: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Most splits under CUDA graphs."
+    )
+    use_prefill_decode_attention: bool | None = Field(
+        default=None, description="Separate kernels for prefill and decode."
+    )
+    use_prefill_query_quantization: bool | None = Field(
+        default=None, description="Quantise queries in prefill."
+    )
+    use_cudnn_prefill: bool | None = Field(default=None, description="Prefill with cuDNN.")
+    use_trtllm_attention: bool | None = Field(
+        default=None, description="TensorRT-LLM's attention in FlashInfer."
+    )
+    use_trtllm_ragged_deepseek_prefill: bool | None = Field(
+        default=None, description="TensorRT-LLM's ragged prefill for DeepSeek."
+    )
+    disable_flashinfer_prefill: bool | None = Field(
+        default=None, description="No FlashInfer in prefill."
+    )
+    disable_flashinfer_q_quantization: bool | None = Field(
+        default=None, description="Queries stay unquantised under an fp8 KV cache."
+    )
 
 
 class VLLMEngineConfig(EngineSection):
@@ -22,25 +53,15 @@ class VLLMEngineConfig(EngineSection):
     swap_space: float | None = Field(
         default=None, ge=0, description="CPU swap in GiB; left newer vLLM."
     )
-    speculative_model: Text | None = Field(
-        default=None, description="Draft model; newer vLLM takes it in speculative_config."
+    speculative_model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Draft model; newer vLLM takes it in speculative_config.",
     )
-    num_speculative_tokens: Count | None = Field(
-        default=None, description="Tokens the draft model guesses."
+    num_speculative_tokens: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Tokens the draft model guesses."
     )
-    attention: dict[str, Any] | None = Field(
-        default=None, description="Attention; newer vLLM takes it in attention_config."
-    )
-
-    @classmethod
-    def faults(cls, name: str, value: Any) -> Iterator[Fault]:
-        """Yield why a setting may not have that value; attention is what it has become."""
-        if name == "attention" and isinstance(value, Mapping):
-            free = (*ATTENTION_LEFT, "backend")  # older releases have backends of other names
-            value = {key: each for key, each in value.items() if key not in free}
-            yield from super().faults("attention_config", value)
-        else:
-            yield from super().faults(name, value)
+    attention: VLLMAttentionConfig | None = Field(default=None, description="Attention.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> "VLLMEngineConfig":
@@ -69,7 +90,9 @@ class VLLMBeamSearchConfig(Section):
     beam_width: int | None = Field(default=None, ge=1, le=1024, description="Beams.")
     length_penalty: float | None = Field(default=None, description="Beam length penalty.")
     early_stopping: bool | None = Field(default=None, description="Stop beams early.")
-    max_tokens: Tokens | None = Field(default=None, description="In place of max_output_tokens.")
+    max_tokens: int | None = Field(
+        default=None, ge=1, le=10_000_000, description="In place of max_output_tokens."
+    )
 
 
 class VLLMConfig(Section):

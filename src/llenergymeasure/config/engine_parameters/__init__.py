@@ -58,12 +58,8 @@ def choices(schema: Schema) -> list[Any]:
     return [choice for each in schema.get("anyOf", [schema]) for choice in each.get("enum", ())]
 
 
-BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-"""The limits of a number, and how they are written."""
-
-
 def type_text(schema: Schema) -> str:
-    """Return a type as people read it, with its limits."""
+    """Return a type as people read it."""
     return " | ".join(dict.fromkeys(_part_text(each) for each in schema.get("anyOf", [schema])))
 
 
@@ -83,8 +79,7 @@ def _part_text(schema: Schema) -> str:
     if kind == "object":
         inner = schema.get("additionalProperties", {})
         return f"dict[str, {type_text(inner if isinstance(inner, Mapping) else {})}]"
-    limits = [f"{sign} {schema[key]:g}" for key, sign in BOUNDS.items() if key in schema]
-    return " ".join([_TYPES.get(kind, kind), ", ".join(limits)]).strip()
+    return _TYPES.get(kind, str(kind))
 
 
 def default_text(schema: Schema) -> str | None:

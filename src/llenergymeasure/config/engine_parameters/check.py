@@ -5,24 +5,30 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from llenergymeasure.config.engine_parameters import (
-    BOUNDS,
-    Schema,
-    choices,
-    load,
-    parameters,
-    type_text,
-)
+from llenergymeasure.config.engine_parameters import Schema, choices, forms, load, parameters
 from llenergymeasure.config.nearest import among, did_you_mean, nearest_names
 from llenergymeasure.config.old_names import FORMER_FIELDS
 from llenergymeasure.config.section import Fault
 
 Path = tuple[str | int, ...]
 
-_INSIDE = ("additionalProperties", *BOUNDS)
-"""What only a value that has an alternative's form can break."""
+YES_AND_NO = "text that reads true or false needs quotes"
 
 _PLUGIN = "; what a plugin adds goes into passthrough_kwargs"
+_WORDS = {
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "array": "a list",
+    "object": "a mapping",
+}
+_BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "more than",
+    "maximum": "at most",
+    "exclusiveMaximum": "less than",
+}
 
 
 def faults(study_path: str, name: str, value: Any) -> Iterator[Fault]:
@@ -84,25 +90,56 @@ def _faults(error: Any, above: Path) -> Iterator[Fault]:
         known = tuple(error.schema.get("properties", ()))
         for key in error.instance:
             if key not in known:
-                yield Fault((*path, key), f"unknown key{among(key, known)}", error.instance[key])
+                yield Fault((*path, key), _unknown(key, known), error.instance[key])
         return
     if error.validator == "not":
         yield Fault(path, "takes a Python object, which no study file can hold", error.instance)
         return
-    deeper = [each for each in error.context or () if each.path or each.validator in _INSIDE]
-    for each in deeper:
-        yield from _faults(each, path)
-    if not deeper:
-        yield Fault(path, _expected(error.schema, error.instance), error.instance)
+    if error.validator in _BOUNDS:
+        bounds = [
+            f"{word} {error.schema[key]:g}" for key, word in _BOUNDS.items() if key in error.schema
+        ]
+        yield Fault(path, f"must be {' and '.join(bounds)}", error.instance)
+        return
+    deeper = [each for each in error.context or () if each.path or _says_more(each)]
+    if deeper:
+        for each in deeper:
+            yield from _faults(each, path)
+        return
+    yield Fault(path, _expected(error.schema, error.instance), error.instance)
+
+
+def _says_more(error: Any) -> bool:
+    """Whether a value has the form of an alternative, and is wrong inside it."""
+    return error.validator in ("additionalProperties", *_BOUNDS)
+
+
+def _unknown(name: str, known: tuple[str, ...]) -> str:
+    return f"unknown key{among(name, known)}"
 
 
 def _expected(schema: Schema, value: Any) -> str:
-    parts = schema.get("anyOf", [schema])
-    named = [each for each in parts if "pattern" not in each]
-    text = f"must be {type_text({'anyOf': named})}"
-    if not isinstance(value, str):
-        return text
-    near = nearest_names(value, [each for each in choices(schema) if isinstance(each, str)])
-    if near:
-        return f"{text}{did_you_mean(near[:1])}"
-    return text if len(named) == len(parts) else f"{text}{_PLUGIN}"
+    listed, kinds = choices(schema), forms(schema) - {"enum"}
+    open_to_plugins = any("pattern" in each for each in schema.get("anyOf", ()))
+    words = [_WORDS.get(each, each) for each in _WORDS if each in kinds]
+    if open_to_plugins and isinstance(value, str):
+        words = [word for word in words if word != "text"]
+    if listed:
+        shown = ", ".join(
+            str(each).lower() if isinstance(each, bool) else str(each) for each in listed
+        )
+        words.insert(0, f"one of {shown}" if len(listed) > 1 else shown)
+    text = f"must be {' or '.join(words)}"
+    if isinstance(value, str):
+        near = nearest_names(value, [each for each in listed if isinstance(each, str)])
+        if near:
+            return f"{text}{did_you_mean(near[:1])}"
+        if open_to_plugins:
+            return f"{text}{_PLUGIN}"
+        if not listed and kinds & {"boolean", "integer", "number"}:
+            return f"{text}, without quotes"
+    if isinstance(value, bool) and (listed or "string" in kinds):
+        return f"{text}; {YES_AND_NO}"
+    if isinstance(value, int | float) and "string" in kinds:
+        return f"{text}, in quotes"
+    return text

@@ -8,7 +8,7 @@ _ADDRESS = "is not for a study: the server listens on this machine alone, at a f
 _CARDS = "may not be set: a run's energy is that of the GPUs it is given; see CUDA_VISIBLE_DEVICES"
 _NODES = "may not be set: what other machines draw would be missing from the energy"
 
-_PYTORCH = {
+NAMED_IN_STUDY = {
     "max_new_tokens": "max_output_tokens",
     "max_length": "max_output_tokens",
     "min_new_tokens": "decoder.min_new_tokens",
@@ -22,14 +22,10 @@ _PYTORCH = {
     "dtype": "precision",
     "torch_dtype": "precision",
     "quantization_config": "pytorch.load_in_4bit or pytorch.load_in_8bit",
-    "tp_plan": "pytorch.tensor_parallel_size",
-    "tp_size": "pytorch.tensor_parallel_size",
-    "distributed_config": "pytorch.tensor_parallel_size",
-    "compile_config": "pytorch.torch_compile",
 }
-"""Arguments of transformers that have a name of their own in a study."""
+"""Arguments of transformers that have a name of their own in a study, and no field of their own."""
 
-_COUNTED = (
+COUNTED = (
     "eos_token_id",
     "num_return_sequences",
     "output_loading_info",
@@ -39,10 +35,18 @@ _COUNTED = (
 )
 """Arguments of transformers that would change what is counted as output."""
 
+_PYTORCH = {
+    **NAMED_IN_STUDY,
+    "tp_plan": "pytorch.tensor_parallel_size",
+    "tp_size": "pytorch.tensor_parallel_size",
+    "distributed_config": "pytorch.tensor_parallel_size",
+    "compile_config": "pytorch.torch_compile",
+}
+
 RESERVED: Mapping[str, Mapping[str, str]] = {
     "pytorch": {
         **{name: f"has a name of its own in a study; set {key}" for name, key in _PYTORCH.items()},
-        **dict.fromkeys(_COUNTED, _COUNTS),
+        **dict.fromkeys(COUNTED, _COUNTS),
         "token": _CREDENTIAL.format("HF_TOKEN"),
         "proxies": _CREDENTIAL.format("HTTPS_PROXY"),
     },

@@ -1,7 +1,8 @@
 """A part of the study file that takes every parameter of an engine, as the engine describes it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict, model_validator
@@ -44,6 +45,14 @@ class EngineSection(Section):
         known = [name for name in parameters(cls.study_path) if cls.refusal(name) is None]
         return tuple(dict.fromkeys([*cls.model_fields, *known]))
 
+    @classmethod
+    def alias(cls, name: str) -> str | None:
+        """Return the parameter that the engine's command line also calls ``name``, if any."""
+        for known, schema in parameters(cls.study_path).items():
+            if name in schema.get("x-aliases", ()) and cls.refusal(known) is None:
+                return known
+        return None
+
     def given(self) -> dict[str, Any]:
         """Return what is set, parameters without a field here included, as plain values."""
         return self.model_dump(exclude_none=True)
@@ -73,18 +82,25 @@ class EngineSection(Section):
             replace(fault, path=(str(name), *fault.path))
             for name, value in data.items()
             if value is not None
-            for fault in cls.faults(str(name), cls._read(str(name), value))
+            for fault in cls._faults(str(name), cls._read(str(name), value))
         ]
         if found:
             raise refused(found)
         return data
 
     @classmethod
+    def _faults(cls, name: str, value: Any) -> Iterable[Fault]:
+        if isinstance(value, bool | int | float | str):
+            return _scalar_faults(cls, name, type(value).__name__, value)
+        return cls.faults(name, value)
+
+    @classmethod
     def faults(cls, name: str, value: Any) -> Iterator[Fault]:
         """Yield why the setting ``name`` may not have that value; nothing if it may."""
         reason = cls.refusal(name)
         if name in parameters(cls.study_path) or reason is not None:
-            yield from [Fault((), reason, value)] if reason else faults(cls.study_path, name, value)
+            faulty = [Fault((), reason, value)] if reason else faults(cls.study_path, name, value)
+            yield from faulty
         elif name not in cls.model_fields:
             yield Fault((), cls.unknown(name), value)
 
@@ -99,14 +115,10 @@ class EngineSection(Section):
     @classmethod
     def unknown(cls, name: str) -> str:
         """Return what to say about a name that the engine does not know."""
-        aliased = [
-            known
-            for known, schema in parameters(cls.study_path).items()
-            if name in schema.get("x-aliases", ()) and cls.refusal(known) is None
-        ]
-        near = [*aliased, *nearest_names(name, cls.names())]
-        if near:
-            return f"unknown key{did_you_mean([f'{cls.study_path}.{near[0]}'])}"
+        near = [cls.alias(name), *nearest_names(name, cls.names())]
+        found = next(filter(None, near), None)
+        if found is not None:
+            return f"unknown key{did_you_mean([f'{cls.study_path}.{found}'])}"
         engine = load(cls.owner())
         message = f"unknown key; {engine['x-package']} {engine['x-version']} has no such setting"
         if "x-incomplete" in engine:
@@ -115,3 +127,11 @@ class EngineSection(Section):
                 "passthrough_kwargs, unchecked"
             )
         return f"{message}; llem config {cls.owner()} lists them"
+
+
+@lru_cache(maxsize=65_536)
+def _scalar_faults(
+    section: type[EngineSection], name: str, _kind: str, value: Any
+) -> tuple[Fault, ...]:
+    """Return a plain value's faults; a grid asks for the same few again and again."""
+    return tuple(section.faults(name, value))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llenergymeasure.config.engine_parameters import (
+    Schema,
     default_text,
     load,
     parameters,
@@ -15,6 +16,7 @@ from llenergymeasure.config.engine_parameters.section import EngineSection
 from llenergymeasure.config.fields import ENGINE_SECTIONS
 
 WIDTH = 100
+_SYMBOLS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,12 @@ def matching(backend: str, pattern: str | None) -> list[Shown]:
 
     Where no name does, those whose help does.
     """
-    sections = [each for each in ENGINE_SECTIONS if each.owner() == backend]
-    everything = [shown for section in sections for shown in _shown(section)]
+    everything = [shown for section in _sections(backend) for shown in _shown(section)]
     words = (pattern or "").lower().replace("-", "_").split()
     named = [each for each in everything if all(word in each.key.lower() for word in words)]
-    helped = [each for each in everything if all(word in each.help.lower() for word in words)]
-    return named or helped
+    if named:
+        return named
+    return [each for each in everything if all(word in each.help.lower() for word in words)]
 
 
 def setting_lines(backend: str, found: Sequence[Shown], *, brief: bool) -> Iterator[str]:
@@ -68,6 +70,10 @@ def setting_lines(backend: str, found: Sequence[Shown], *, brief: bool) -> Itera
         yield f"{count} settings; llem config {backend} PATTERN shows those that fit, with help"
 
 
+def _sections(backend: str) -> list[type[EngineSection]]:
+    return [each for each in ENGINE_SECTIONS if each.owner() == backend]
+
+
 def _shown(section: type[EngineSection]) -> Iterator[Shown]:
     engine, known = load(section.owner()), parameters(section.study_path)
     for name in dict.fromkeys([*section.model_fields, *known]):
@@ -85,9 +91,14 @@ def _shown(section: type[EngineSection]) -> Iterator[Shown]:
         if reason is None and schema.get("deprecated"):
             note_or_none = "deprecated by the engine"
         text = schema.get("description") or described
-        yield Shown(key, type_text(schema), default_text(schema), text, note_or_none)
+        yield Shown(key, _type_with_bounds(schema), default_text(schema), text, note_or_none)
 
 
 def _annotation_text(annotation: Any) -> str:
     name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     return name.replace("typing.", "").replace(" | None", "").replace("NoneType", "null")
+
+
+def _type_with_bounds(schema: Schema) -> str:
+    bounds = [f"{sign} {schema[key]:g}" for key, sign in _SYMBOLS.items() if key in schema]
+    return f"{type_text(schema)}{' ' + ', '.join(bounds) if bounds else ''}"

@@ -1,0 +1,77 @@
+"""The configurations that a study asks for: the points of its grid, and the listed experiments."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llenergymeasure.config.merging import NotASectionError, assigned, flattened, merged
+from llenergymeasure.config.section import Fault
+from llenergymeasure.config.strict_yaml import KeyPath
+from llenergymeasure.config.study_file import StudyFile
+from llenergymeasure.config.sweep import points
+from llenergymeasure.units import BACKENDS, BackendName
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A configuration to try, and where each of its own settings was written."""
+
+    values: dict[str, Any]
+    own: Mapping[tuple[str, ...], KeyPath]
+    failure: Fault | None = None
+
+
+def candidates(study: StudyFile, overrides: Mapping[tuple[str, ...], Any]) -> Iterator[Candidate]:
+    """Yield the grid's points, then the listed experiments, each with what overrides it."""
+    grid = _grid(study) if study.has_grid else ()
+    for candidate in itertools.chain(grid, _listed(study)):
+        yield _overridden(candidate, overrides)
+
+
+def _overridden(candidate: Candidate, overrides: Mapping[tuple[str, ...], Any]) -> Candidate:
+    settings = {
+        path: value
+        for path, value in overrides.items()
+        if path[0] not in BACKENDS or path[0] == candidate.values["backend"]
+    }
+    if not settings or candidate.failure is not None:
+        return candidate
+    own = {path: place for path, place in candidate.own.items() if path not in settings}
+    try:
+        return Candidate(assigned(candidate.values, settings), own)
+    except NotASectionError as error:
+        path = next(iter(settings))
+        return replace(candidate, failure=Fault(path, str(error), ...))
+
+
+def _grid(study: StudyFile) -> Iterator[Candidate]:
+    backends = study.grid_backends
+    bases = {name: _shared_for(study, name) for name in backends}
+    for point in points(study.sweep, backends):
+        values = {**bases[point.backend], "backend": point.backend}
+        try:
+            yield Candidate(assigned(values, point.settings), point.written)
+        except NotASectionError as error:
+            path = next(iter(point.settings))
+            written = {".".join(key): value for key, value in point.settings.items()}
+            fault = Fault(path, str(error), ..., alone=False)
+            yield Candidate({**values, **written}, point.written, fault)
+
+
+def _listed(study: StudyFile) -> Iterator[Candidate]:
+    bases = {name: _shared_for(study, name) for name in BACKENDS}
+    for place, entry in enumerate(study.experiments):
+        own: dict[tuple[str, ...], KeyPath] = {
+            path: ("experiments", place, *path) for path in flattened(entry)
+        }
+        given = entry.get("backend")
+        for backend in study.shared_backends if given is None else [given]:
+            yield Candidate({**merged(bases[backend], entry), "backend": backend}, own)
+
+
+def _shared_for(study: StudyFile, backend: BackendName) -> dict[str, Any]:
+    """Return the shared settings without the sections of other backends."""
+    return {
+        key: value for key, value in study.shared.items() if key not in BACKENDS or key == backend
+    }
