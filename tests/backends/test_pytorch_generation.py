@@ -257,6 +257,17 @@ def test_random_weights_of_a_known_architecture(load: Load) -> None:
     assert resolved["model_config"]["model_type"] == "mixtral"
 
 
+def test_positions_that_a_model_does_not_have(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 2, "vocab_size": 2048,'
+        '"n_positions": 16, "eos_token_id": 0, "bos_token_id": 0}'
+    )
+    engine = load(model=str(tmp_path), weights="random")
+    assert engine.generate([request(0, 8, 8)])[0].output_tokens == 8
+    with pytest.raises(BackendError, match="16 positions"):
+        engine.generate([request(0, 8, 9)])
+
+
 def test_what_is_in_force_is_told(load: Load) -> None:
     engine = load(pytorch={"batch_size": 2})
     resolved = engine.resolved_config()
@@ -301,8 +312,8 @@ def test_a_replica_that_dies_fails_the_batch(load: Load) -> None:
     import signal
 
     engine: Any = load(pytorch={"num_processes": 2})
-    os.kill(engine._pids[1], signal.SIGKILL)
-    with pytest.raises(BackendError, match="ended unasked"):
+    os.kill(engine._workers._workers[1].process.pid, signal.SIGKILL)
+    with pytest.raises(BackendError, match="process 1 ended unasked, with exit code -9"):
         engine.generate([request(0, 5, 2), request(1, 5, 2)])
 
 
@@ -331,7 +342,7 @@ def test_a_slice_that_dies_fails_the_batch_and_does_not_hang(load: Load) -> None
     import signal
 
     engine: Any = load(pytorch={"tensor_parallel_size": 2})
-    os.kill(engine._pids[1], signal.SIGKILL)
+    os.kill(engine._workers._workers[1].process.pid, signal.SIGKILL)
     with pytest.raises(BackendError, match="process"):
         engine.generate([request(0, 5, 2)])
 

@@ -13,8 +13,10 @@ import pytest
 
 from cli.commands import Call
 from llenergymeasure.api.running import run_study
+from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow import drive
 from llenergymeasure.workflow.drive_study import Ended
+from llenergymeasure.workflow.last_call import StudyCall, remember
 from support.studies import SERVED, SMALL, environment, llem, write_study
 
 CODE = "from llenergymeasure.cli import main; main()"
@@ -196,3 +198,16 @@ def test_whom_to_notify_is_not_in_the_study_that_a_program_s_call_leaves(
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len([path for path in written if path.name == "study.yaml"]) == 2
     assert not [path for path in written if "CANARY" in path.read_text()]
+
+
+def test_resume_takes_the_study_that_llem_started_last(tmp_path: Path, call: Call) -> None:
+    """Also one that was killed before it had a plan, and whatever Snakemake wrote since."""
+    for number, name in enumerate(("first", "last")):
+        study = write_study(tmp_path, name=name).rename(tmp_path / f"{name}.yaml")
+        folder = StudyFolder(tmp_path / "results" / name)
+        folder.path.mkdir(parents=True)
+        remember(folder, StudyCall(study))
+        os.utime(folder.path / ".call.json", (number, number))
+    (tmp_path / "results/first/plan.json").write_text("{}")
+    (tmp_path / "last.yaml").unlink()
+    assert "last.yaml: the study that was run here is gone" in call("resume").err

@@ -1,6 +1,6 @@
 """Parameters of transformers under ``pytorch`` reach it where they belong."""
 
-from llenergymeasure.backends.pytorch.generation import generation_arguments, loading_arguments
+from llenergymeasure.backends.pytorch.passthrough import generation_arguments, loading_arguments
 from llenergymeasure.config.experiment import ExperimentConfig
 
 

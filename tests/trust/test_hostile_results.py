@@ -2,7 +2,7 @@
 
 import os
 import resource
-import time
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,7 +17,7 @@ from llenergymeasure.analysis import merge_cache
 from llenergymeasure.analysis.tables import read_plan, read_table
 from llenergymeasure.errors import ConfigurationError, LlemError, ResultsError
 from llenergymeasure.files import READ_LIMIT_BYTES, sha256
-from llenergymeasure.parquet import within_memory
+from llenergymeasure.memory_limit import within_memory
 from llenergymeasure.plan import Plan
 from llenergymeasure.recording.samples import METADATA_KEY, Header, read_samples
 from llenergymeasure.results.layout import RUNS_NAME, RunFolder, StudyFolder
@@ -162,17 +162,27 @@ def test_a_small_table_that_says_much_is_not_read_beyond_a_limit(
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
 
 
-def test_the_limit_of_memory_ends_with_those_that_read_at_once(tmp_path: Path) -> None:
+def test_the_limit_of_memory_ends_with_the_last_of_several_that_read(tmp_path: Path) -> None:
     found = resource.getrlimit(resource.RLIMIT_AS)
     (tmp_path / "a").touch()
+    first_in, second_in, first_out = threading.Event(), threading.Event(), threading.Event()
 
-    def read(_: int) -> None:
+    def first() -> None:
         with within_memory(tmp_path / "a"):
-            assert resource.getrlimit(resource.RLIMIT_AS)[0] != found[0]
-            time.sleep(0.01)
+            first_in.set()
+            assert second_in.wait(30)
+        first_out.set()
 
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(read, range(8)))
+    def second() -> None:
+        assert first_in.wait(30)
+        with within_memory(tmp_path / "a"):
+            second_in.set()
+            assert first_out.wait(30)
+            assert resource.getrlimit(resource.RLIMIT_AS)[0] != found[0]
+
+    with ThreadPoolExecutor(2) as pool:
+        for each in [pool.submit(first), pool.submit(second)]:
+            each.result()
     assert resource.getrlimit(resource.RLIMIT_AS) == found
 
 

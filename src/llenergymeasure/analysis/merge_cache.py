@@ -17,7 +17,7 @@ import pyarrow as pa
 import llenergymeasure
 from llenergymeasure.files import read_bytes, replacing
 from llenergymeasure.ids import canonical_json
-from llenergymeasure.parquet import within_memory
+from llenergymeasure.memory_limit import within_memory
 from llenergymeasure.results.table import RUN_SCHEMA
 from llenergymeasure.results.whole import Stamp
 

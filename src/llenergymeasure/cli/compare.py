@@ -38,10 +38,10 @@ class Condition(NamedTuple):
 
     metric: str
     sign: str
-    limit: float
+    limit: str
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.sign} {self.limit:g}"
+        return f"{self.metric} {self.sign} {self.limit}"
 
 
 def compare(
@@ -90,7 +90,7 @@ def condition(text: str) -> Condition:
         raise ConfigurationError(
             Problem(f"is none of {', '.join(COMPARED)}", key="--fail-if", found=metric)
         )
-    return Condition(metric, sign, float(limit))
+    return Condition(metric, sign, limit)
 
 
 def _held(each: Condition, rows: Sequence[Row]) -> list[str]:
@@ -103,7 +103,7 @@ def _held(each: Condition, rows: Sequence[Row]) -> list[str]:
         if row["ratio"] is None:
             reason = plain(row["unavailable"] or "there is no ratio", 300)
             raise ConfigurationError(f"--fail-if: {row['label']} cannot be compared: {reason}")
-        if _OPERATORS[each.sign](row["ratio"], each.limit):
+        if _OPERATORS[each.sign](row["ratio"], float(each.limit)):
             label = plain(row["label"], 90)
             lines.append(f"{label}: {each} holds, the ratio is {row['ratio']:.4g}")
     return lines

@@ -15,6 +15,7 @@ from llenergymeasure.cli.plan import plan_lines
 from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.config.backends.facts import names_of
 from llenergymeasure.config.document import parse_overrides
+from llenergymeasure.config.preferences import preferred_folder
 from llenergymeasure.config.study import Study
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
@@ -26,7 +27,7 @@ from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow.drive import LOG_NAME, OWNER, Call
 from llenergymeasure.workflow.drive_study import drive_study
-from llenergymeasure.workflow.last_call import StudyCall, recall, remember
+from llenergymeasure.workflow.last_call import StudyCall, last_called, recall, remember
 from llenergymeasure.workflow.manifest import open_runs, write_manifest
 from llenergymeasure.workflow.profile import forecast_for, is_ours, job_request, misfits
 from llenergymeasure.workflow.recovery import damaged
@@ -122,7 +123,12 @@ def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
 
     Runs what is missing or failed, with the options of the last call.
     """
-    study = study or study_folder(None).path
+    if study is None:
+        root = preferred_folder(None)
+        folder = last_called(root)
+        if folder is None:
+            raise ConfigurationError(f"no study was run here: there is none in {root}/")
+        study = folder.path
     call = _call_of(study)
     if profile is None and call.profile is not None and not is_ours(call.profile):
         message = (

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import open_to_read, replacing
-from llenergymeasure.parquet import within_memory
+from llenergymeasure.memory_limit import within_memory
 from llenergymeasure.sensors.base import Quantity, SensorInfo
 
 SCHEMA_VERSION = 1

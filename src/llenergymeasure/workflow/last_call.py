@@ -105,3 +105,9 @@ def recall(folder: StudyFolder) -> StudyCall | None:
         message = "the study that was run here is gone; put it back, or run another file"
         raise ConfigurationError(Problem(message, file=call.study_file))
     return call
+
+
+def last_called(root: Path) -> StudyFolder | None:
+    """Return the study below ``root`` that ``llem`` started last; None if there is none."""
+    found = [(path.stat().st_mtime, path) for path in root.glob(f"*/{NAME}")]
+    return StudyFolder(max(found)[1].parent) if found else None

@@ -78,9 +78,13 @@ def read_trace(path: Path, start_s: float = 0.0) -> Trace:
             read = _json_lines if path.suffix == ".jsonl" else _csv_lines
             rows, unanswered = _rows(path, read(path, file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise _refused(path, f"cannot be read: {error}") from error
+        raise ConfigurationError(
+            Problem(f"cannot be read: {error}", key=_KEY, found=str(path))
+        ) from error
     if not rows:
-        raise _refused(path, "holds no request that was answered")
+        raise ConfigurationError(
+            Problem("holds no request that was answered", key=_KEY, found=str(path))
+        )
     rows.sort(key=lambda row: row[0])
     begin_s = rows[0][0] + start_s
     last_s = rows[-1][0] - rows[0][0]
@@ -111,12 +115,16 @@ def _csv_lines(path: Path, file: Iterable[str]) -> Iterator[_Fields]:
     heading = [name.strip().lower() for name in next(lines, [])]
     columns = next((names for names in _COLUMNS if set(names) <= set(heading)), None)
     if columns is None:
-        raise _refused(
-            path,
-            "is no trace: its first line must name TIMESTAMP, ContextTokens, GeneratedTokens "
-            "(Azure), or Timestamp, Request tokens, Response tokens (BurstGPT), or timestamp, "
-            f"input_tokens, output_tokens; it has {', '.join(heading)[:200]}",
-            line=1,
+        raise ConfigurationError(
+            Problem(
+                "is no trace: its first line must name TIMESTAMP, ContextTokens, GeneratedTokens "
+                "(Azure), or Timestamp, Request tokens, Response tokens (BurstGPT), or timestamp, "
+                "input_tokens, output_tokens",
+                key=_KEY,
+                found=", ".join(heading)[:200],
+                file=path,
+                line=1,
+            )
         )
     places = [heading.index(name) for name in columns]
     for number, line in enumerate(lines, start=2):
@@ -132,7 +140,7 @@ def _json_lines(path: Path, file: Iterable[str]) -> Iterator[_Fields]:
         try:
             values = json.loads(line)
             if {"session_id", "delay"} & set(values):
-                raise _refused(path, _IS_A_TURN, number)
+                raise _is_a_turn(path, number)
             at, asked, answered = (values[name] for name in _MOONCAKE)
             fields = [float(at) if "chat_id" in values else float(at) / 1000, asked, answered]
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -140,14 +148,16 @@ def _json_lines(path: Path, file: Iterable[str]) -> Iterator[_Fields]:
         yield number, fields, line
 
 
-_IS_A_TURN = (
-    "a turn of a session (session_id, delay), whose prompt holds those before it: sessions of a "
-    "trace are not replayed; serving.turns and serving.think_seconds make some"
-)
-
-
-def _refused(path: Path, message: str, line: int | None = None) -> ConfigurationError:
-    return ConfigurationError(Problem(message, key=_KEY, file=path, line=line))
+def _is_a_turn(path: Path, line: int) -> ConfigurationError:
+    return ConfigurationError(
+        Problem(
+            "a turn of a session (session_id, delay), whose prompt holds those before it: sessions "
+            "of a trace are not replayed; serving.turns and serving.think_seconds make some",
+            key=_KEY,
+            file=path,
+            line=line,
+        )
+    )
 
 
 def _rows(path: Path, lines: Iterable[_Fields]) -> tuple[list[tuple[float, int, int]], int]:
@@ -156,8 +166,15 @@ def _rows(path: Path, lines: Iterable[_Fields]) -> tuple[list[tuple[float, int, 
         try:
             row = _row(fields)
         except ValueError as error:
-            said = line.strip()[:80]
-            raise _refused(path, f"a row that is none: {error} ({said})", number) from error
+            raise ConfigurationError(
+                Problem(
+                    f"a row that is none: {error}",
+                    key=_KEY,
+                    found=line.strip()[:80],
+                    file=path,
+                    line=number,
+                )
+            ) from error
         if row[1] == 0 or row[2] == 0:
             unanswered += 1
         else:

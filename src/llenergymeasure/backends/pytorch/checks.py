@@ -105,20 +105,15 @@ def _attention(
 def _decoding(settings: PyTorchConfig) -> Iterator[Problem]:
     if settings.prompt_lookup_num_tokens is None:
         return
-    for not_with, remedy in (
-        (
-            (settings.batch_size or 1) > 1,
-            "works on one prompt at a time; set pytorch.batch_size: 1",
-        ),
-        ((settings.num_beams or 1) > 1, "does not go with beams; set pytorch.num_beams: 1"),
-        (settings.use_cache is False, "needs the cache; remove pytorch.use_cache: false"),
-        (
-            settings.cache_implementation is not None,
-            "needs the default cache; remove pytorch.cache_implementation",
-        ),
-    ):
-        if not_with:
-            yield Problem(remedy, key="pytorch.prompt_lookup_num_tokens")
+    key = "pytorch.prompt_lookup_num_tokens"
+    if (settings.batch_size or 1) > 1:
+        yield Problem("works on one prompt at a time; set pytorch.batch_size: 1", key=key)
+    if (settings.num_beams or 1) > 1:
+        yield Problem("does not go with beams; set pytorch.num_beams: 1", key=key)
+    if settings.use_cache is False:
+        yield Problem("needs the cache; remove pytorch.use_cache: false", key=key)
+    if settings.cache_implementation is not None:
+        yield Problem("needs the default cache; remove pytorch.cache_implementation", key=key)
 
 
 def _placement(
@@ -127,23 +122,25 @@ def _placement(
     slices, replicas = settings.tensor_parallel_size or 1, settings.num_processes or 1
     name = "tensor_parallel_size" if slices > 1 else "num_processes"
     processes = max(slices, replicas)
-    for impossible, why in (
-        (slices > 1 and replicas > 1, "does not go with pytorch.num_processes; set one"),
-        (
-            processes > 1 and settings.device_map is not None,
-            "each process takes a GPU of its own; remove pytorch.device_map",
-        ),
-        (
-            gpus and processes > len(gpus),
+    key, found = f"pytorch.{name}", str(processes)
+    if slices > 1 and replicas > 1:
+        yield Problem("does not go with pytorch.num_processes; set one", key=key, found=found)
+    if processes > 1 and settings.device_map is not None:
+        yield Problem(
+            "each process takes a GPU of its own; remove pytorch.device_map", key=key, found=found
+        )
+    if gpus and processes > len(gpus):
+        yield Problem(
             f"each process takes a GPU of its own, and {len(gpus)} are visible",
-        ),
-        (
-            slices > 1 and config.weights == "random",
+            key=key,
+            found=found,
+        )
+    if slices > 1 and config.weights == "random":
+        yield Problem(
             "slices a checkpoint's weights, and weights: random has none; use device_map: auto",
-        ),
-    ):
-        if impossible:
-            yield Problem(why, key=f"pytorch.{name}", found=str(processes))
+            key=key,
+            found=found,
+        )
     if settings.cache_implementation == "offloaded_static" and not gpus:
         yield Problem(
             "offloads a GPU's cache, and no GPU is visible here; use static",

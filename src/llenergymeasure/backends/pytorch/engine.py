@@ -19,7 +19,11 @@ from llenergymeasure.workload.requests import Request
 
 
 def start_engine(config: ExperimentConfig) -> Engine:
-    """Load the model of an experiment: into this process, or into one a device."""
+    """Load the model of an experiment: into this process, or into one a device.
+
+    Raises:
+        BackendError: the engine refused a setting or the model.
+    """
     settings = config.pytorch or PyTorchConfig()
     slices, replicas = settings.tensor_parallel_size or 1, settings.num_processes or 1
     if slices == replicas == 1:
@@ -28,11 +32,15 @@ def start_engine(config: ExperimentConfig) -> Engine:
 
 
 def load_engine(config: ExperimentConfig) -> "PyTorchEngine":
-    """Load the model of an experiment into this process."""
+    """Load the model of an experiment into this process.
+
+    Raises:
+        BackendError: the engine refused a setting or the model.
+    """
     return PyTorchEngine(config, load_model(config))
 
 
-class PyTorchEngine(Engine):
+class PyTorchEngine:
     """A loaded transformers model."""
 
     def __init__(self, config: ExperimentConfig, loaded: LoadedModel) -> None:
@@ -45,12 +53,18 @@ class PyTorchEngine(Engine):
         )
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """Answer one batch and return after the devices are synchronised."""
+        """Answer one batch and return after the devices are synchronised.
+
+        Raises:
+            BackendError: the engine failed, ran out of memory, or computed what is no number.
+            ValueError: more requests than a batch holds.
+        """
         if not requests:
             return []
         if self.batch_size is not None and len(requests) > self.batch_size:
             raise ValueError(f"{len(requests)} requests in a batch of {self.batch_size}")
         loaded = self._open()
+        self._need_positions(loaded, requests)
         longest = max(request.max_output_tokens for request in requests)
         too_large = (
             f"out of GPU memory with {len(requests)} requests in a batch; lower "
@@ -63,7 +77,11 @@ class PyTorchEngine(Engine):
             )
 
     def log_likelihoods(self, token_ids: Sequence[int]) -> list[float]:
-        """Return the natural logarithm of each token's likelihood after those before it."""
+        """Return the natural logarithm of each token's likelihood after those before it.
+
+        Raises:
+            BackendError: the engine failed, ran out of memory, or the text is too long for it.
+        """
         loaded = self._open()
         ids = torch.tensor([list(token_ids)], dtype=torch.long, device=loaded.device)
         with failing_as("scoring a text failed"), torch.inference_mode():
@@ -111,6 +129,10 @@ class PyTorchEngine(Engine):
             torch.cuda.reset_peak_memory_stats(gpu)
         return peak
 
+    def statistics(self) -> dict[str, Any]:
+        """Return nothing: transformers keeps no account of its work."""
+        return {}
+
     def close(self) -> None:
         """Give back memory; the engine cannot be used after."""
         self._loaded = None
@@ -122,6 +144,19 @@ class PyTorchEngine(Engine):
         if self._loaded is None:
             raise BackendError("the engine is closed")
         return self._loaded
+
+    def _need_positions(self, loaded: LoadedModel, requests: Sequence[Request]) -> None:
+        """Refuse what overruns a table of learned positions: a crash on a GPU, without a reason."""
+        content = loaded.model.config
+        if content.model_type != "gpt2":
+            return
+        longest = max(len(request.prompt_token_ids) for request in requests)
+        output = max(request.max_output_tokens for request in requests)
+        if longest + output > content.n_positions:
+            raise BackendError(
+                f"{longest} input and {output} output tokens overrun the {content.n_positions} "
+                "positions of this model; lower max_input_tokens or max_output_tokens"
+            )
 
 
 def _gpus(loaded: LoadedModel) -> list[int]:

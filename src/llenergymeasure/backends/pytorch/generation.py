@@ -10,6 +10,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 
 from llenergymeasure.backends.base import Completion
 from llenergymeasure.backends.common import sampling_choice
+from llenergymeasure.backends.pytorch.passthrough import generation_arguments
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
@@ -59,27 +60,6 @@ def generation_config(
         if value is not None:
             options[name] = value
     return GenerationConfig(**options, **generation_arguments(config))
-
-
-def loading_arguments(config: ExperimentConfig) -> dict[str, Any]:
-    """Return the arguments that ``from_pretrained`` is handed as a study has them.
-
-    They are the parameters under ``pytorch`` without a field of their own, checked when the study
-    was read, and ``passthrough_kwargs``, unchecked, which win.
-    """
-    known = GenerationConfig().to_dict()
-    return {key: value for key, value in _passed(config).items() if key not in known}
-
-
-def generation_arguments(config: ExperimentConfig) -> dict[str, Any]:
-    """Return those of them that are fields of transformers' ``GenerationConfig``."""
-    known = GenerationConfig().to_dict()
-    return {key: value for key, value in _passed(config).items() if key in known}
-
-
-def _passed(config: ExperimentConfig) -> dict[str, Any]:
-    extras = {} if config.pytorch is None else config.pytorch.extras()
-    return {**extras, **(config.passthrough_kwargs or {})}
 
 
 class _Steps:

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from llenergymeasure.backends.common import DTYPES, failing_as
 from llenergymeasure.backends.cpu_threads import choose_threads
-from llenergymeasure.backends.pytorch.generation import loading_arguments
+from llenergymeasure.backends.pytorch.passthrough import loading_arguments
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.experiment import ExperimentConfig, LoraConfig
 from llenergymeasure.errors import BackendError

@@ -9,7 +9,6 @@ not turned into text: they are not in-process either.
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import secrets
@@ -124,27 +123,44 @@ class Answer:
         self._connection.chunk(b"data: " + json.dumps(content).encode() + b"\n\n")
 
 
-class Connection:
+class Connection(asyncio.Protocol):
     """One HTTP/1.1 connection from the client on this machine."""
 
-    def __init__(self, batcher: Batcher, writer: asyncio.StreamWriter) -> None:
-        self._batcher, self._writer = batcher, writer
+    def __init__(self, batcher: Batcher) -> None:
+        import httptools
+
+        self._batcher = batcher
         self._key = f"Bearer {os.environ.get(KEY_VARIABLE, '')}".encode()
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._url = self._body = b""
+        self._asked_with = ""
+        self._transport: Any = None
 
-    async def answer_all(self, reader: asyncio.StreamReader) -> None:
-        """Answer requests until the client closes the connection."""
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                start, *lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
-                headers = {
-                    name.lower(): value.strip()
-                    for name, _, value in (line.partition(b":") for line in lines)
-                }
-                body = await reader.readexactly(int(headers.get(b"content-length", 0)))
-                self._answer(start.split()[1], headers.get(b"authorization", b""), body)
-        self._writer.close()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the way to answer."""
+        self._transport = transport
 
-    def _answer(self, url: bytes, asked_with: bytes, body: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        self._parser.feed_data(data)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep what the request is asked with."""
+        if name.lower() == b"authorization":
+            self._asked_with = value.decode(errors="replace")
+
+    def on_url(self, url: bytes) -> None:
+        """Keep a part of the path."""
+        self._url += url
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a part of the request."""
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        """Answer a whole request."""
+        url, body, self._url, self._body = self._url, self._body, b"", b""
+        asked_with, self._asked_with = self._asked_with, ""
         if url == b"/health":
             self._plain(b"{}")
         elif url == b"/metrics":
@@ -153,7 +169,7 @@ class Connection:
             page = f"llem:running {running}\nllem:waiting {waiting}\n"
             page += f"llem:requests {self._batcher.count}\n"
             self._plain(page.encode(), b"text/plain")
-        elif not secrets.compare_digest(asked_with, self._key):
+        elif not secrets.compare_digest(asked_with.encode(), self._key):
             self._plain(b'{"error": "not the run\'s key"}', status=b"401 Unauthorized")
         elif url == b"/v1/completions":
             self._complete(body)
@@ -167,32 +183,30 @@ class Connection:
             error = b'{"error": "prompts are lists of token ids, and answers are streamed"}'
             self._plain(error, status=b"400 Bad Request")
             return
-        self._writer.write(_STREAM)
+        self._transport.write(_STREAM)
         self._batcher.add(prompt, int(asked["max_tokens"]), Answer(self, asked, self._batcher))
 
     def chunk(self, data: bytes) -> None:
         """Send a part of a streamed answer."""
-        if not self._writer.is_closing():
-            self._writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+        if not self._transport.is_closing():
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def end(self) -> None:
         """Send the end of a streamed answer."""
         self.chunk(b"data: [DONE]\n\n")
-        self._writer.write(b"0\r\n\r\n")
+        self._transport.write(b"0\r\n\r\n")
 
     def _plain(
         self, body: bytes, kind: bytes = b"application/json", status: bytes = b"200 OK"
     ) -> None:
-        self._writer.write(_HEAD % (status, kind, len(body)) + body)
+        self._transport.write(_HEAD % (status, kind, len(body)) + body)
 
 
 async def _serve(batcher: Batcher, port: int) -> None:
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await Connection(batcher, writer).answer_all(reader)
-
-    server = await asyncio.start_server(connected, "127.0.0.1", port, backlog=4096)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(batcher), "127.0.0.1", port, backlog=4096)
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
     await stop.wait()
     server.close()
 

@@ -29,6 +29,9 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     """Return how the server is started on a port of 127.0.0.1.
 
     ``pytorch.batch_size`` is the most requests in a batch; by default transformers chooses.
+
+    Raises:
+        BackendError: a setting means nothing to continuous batching.
     """
     reasons = list(_cannot(config))
     if reasons:

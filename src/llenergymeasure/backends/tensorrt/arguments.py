@@ -15,6 +15,34 @@ from llenergymeasure.workload.tokens import eos_token_ids
 QUANTISATION = {"int8_sq": "W8A8_SQ_PER_CHANNEL", "int4_awq": "W4A16_AWQ", "fp8": "FP8"}
 """``QuantAlgo`` of each method (``QuantConfig._get_modelopt_qformat`` in TensorRT-LLM)."""
 
+
+_RUNTIME_ALONE = frozenset(
+    {
+        "batching_type",
+        "cache_transceiver_config",
+        "enable_chunked_prefill",
+        "enable_tqdm",
+        "env_overrides",
+        "extended_runtime_perf_knob_config",
+        "fail_fast_on_attention_window_too_large",
+        "gather_generation_logits",
+        "guided_decoding_backend",
+        "iter_stats_max_iterations",
+        "kv_cache_config",
+        "normalize_log_probs",
+        "num_postprocess_workers",
+        "otlp_traces_endpoint",
+        "peft_cache_config",
+        "postprocess_tokenizer_dir",
+        "request_stats_max_iterations",
+        "return_perf_metrics",
+        "scheduler_config",
+        "skip_tokenizer_init",
+        "workspace",
+    }
+)
+"""Arguments that an engine is run with, and not built with: all that one from elsewhere takes."""
+
 _CONFIGURATIONS = {
     "build_config": "BuildConfig",
     "calib_config": "CalibConfig",
@@ -56,9 +84,11 @@ def engine_arguments(config: ExperimentConfig, source: ModelSource) -> dict[str,
         ours["tensor_parallel_size"] = section.tp_size
     if section.quantization is not None:
         ours["quant_config"] = {"quant_algo": QUANTISATION[section.quantization]}
-    if section.engine_path is not None:  # it was built with the rest
-        ours = {"model": section.engine_path, "skip_tokenizer_init": True}
-    return ours | given | (config.passthrough_kwargs or {})
+    told = ours | given | (config.passthrough_kwargs or {})
+    if section.engine_path is None:
+        return told
+    run = {name: value for name, value in told.items() if name in _RUNTIME_ALONE}
+    return run | {"model": section.engine_path}
 
 
 def configured(arguments: dict[str, Any]) -> dict[str, Any]:

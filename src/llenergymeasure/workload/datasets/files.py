@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import pointer_of_lfs
-from llenergymeasure.parquet import within_memory
+from llenergymeasure.memory_limit import within_memory
 from llenergymeasure.workload.datasets.record import (
     CHAT_COLUMNS,
     TEXT_COLUMNS,
