@@ -75,7 +75,10 @@ class PartEnergy:
 def batch_energies(
     account: Account, batches: Sequence[Batch], late_s: float = 0.0
 ) -> list[PartEnergy]:
-    """Return each batch's energy; what the sensor does not show is None with a reason."""
+    """Return each batch's energy; what the sensor does not show is None with a reason.
+
+    ``late_s`` is how much later than the account takes it to the counter was found to count.
+    """
     if _overlap(batches):
         reason = "requests overlap in time: the sensor sees their sum alone"
         return [PartEnergy(unavailable=reason)] * len(batches)

@@ -127,7 +127,16 @@ def node_energy(
     measured: Sequence[Source],
     calibration: Calibration,
 ) -> tuple[list[Reading], NodeEnergy]:
-    """Return the node's readings over a window, and how they stand to the devices'."""
+    """Return the node's readings over a window, and how they stand to the devices'.
+
+    Args:
+        samples: the recording.
+        info: the node's meter.
+        window: in CLOCK_MONOTONIC ns.
+        phases: those of the run.
+        measured: the devices' sources, the better of each device first.
+        calibration: of the node's meter too, by the device ``node``.
+    """
     sources, _ = open_sources(samples, info, window, phases, calibration, None)
     devices = disjoint([each for each in measured if each.info.kind == "measured"], window)
     if not sources:

@@ -171,7 +171,7 @@ def missing_reading(samples: Samples, info: SensorInfo) -> Reading:
         reasons += [f"{name} was {shown[0]:g} all along"] if len(set(shown)) == 1 else []
     # Why it stopped answering, as the recorder noted it last.
     failures = rows["note"].to_pylist()
-    reason = info.unavailable or (failures[-1] if failures else ", ".join(reasons))
+    reason = info.unavailable or (failures and failures[-1]) or ", ".join(reasons)
     channel = "model" if info.kind == "estimated" else "counter"
     blank = blank_reading(info, channel, headline=False)
     return blank.model_copy(update={"unavailable": reason})
@@ -187,6 +187,12 @@ def choose(
 
     Where a card was measured its energy is the headline; the host's is shown next to it. A card of
     the run that could not be read leaves no headline: the others' energy is not that of the run.
+
+    Args:
+        sources: what could be read, of each device the better channel first.
+        missing: what could not.
+        window: in CLOCK_MONOTONIC ns; of a device's channels the first that covers it counts.
+        asked: the sensor that is to be the headline; None for the best there is.
 
     Returns:
         The sources that add up to the headline, and why there is none.

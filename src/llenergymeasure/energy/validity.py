@@ -39,7 +39,16 @@ def device_doubts(
     window: Span,
     precision: float,
 ) -> Iterator[Doubt]:
-    """Yield what speaks against one device's headline reading."""
+    """Yield what speaks against one device's headline reading.
+
+    Args:
+        samples: the recording.
+        device: the device.
+        channel: the channel that its headline reading is from.
+        stretch: the window by that channel, with the channels' disagreement in it.
+        window: in CLOCK_MONOTONIC ns.
+        precision: relative half width that the window is expected to reach.
+    """
     name = device.info.device
     if device.info.mig:
         yield "mig_slice", f"{name}: MIG is on, and the energy is that of the whole card"

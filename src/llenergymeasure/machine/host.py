@@ -23,6 +23,11 @@ def host() -> dict[str, Any]:
     }
 
 
+def model_name() -> str | None:
+    """Return the name of the processor's model; None where the kernel names a board alone."""
+    return _named(_lines(Path("/proc/cpuinfo")), "model name")
+
+
 def cpu() -> dict[str, Any]:
     """Return the processor's name, how much of it this process may use, and how it is clocked.
 
@@ -31,7 +36,7 @@ def cpu() -> dict[str, Any]:
     """
     described = _lines(Path("/proc/cpuinfo"))
     return {
-        "name": _named(described, "model name") or _named(described, "Hardware"),
+        "name": model_name() or _named(described, "Hardware"),
         "architecture": platform.machine(),
         "sockets": len({line for line in described if line.startswith("physical id")}) or None,
         "logical_count": os.cpu_count(),

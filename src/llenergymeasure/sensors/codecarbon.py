@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from llenergymeasure.machine.host import cpu
+from llenergymeasure.machine.host import model_name
 from llenergymeasure.sensors.base import Channel, Every, Sensor, SensorError, SensorInfo, Value
 
 NAME = "codecarbon"
@@ -119,7 +119,7 @@ def _design_power() -> tuple[str, float, str]:
             self.model = model
             self.tdp = self._get_cpu_power_from_registry(model)
 
-    name = cpu()["name"] or str(TDP().model)
+    name = model_name() or str(TDP().model)
     socket_w = KnownName(name).tdp
     if socket_w is not None:
         sockets = count_physical_cpus()
