@@ -109,6 +109,7 @@ def test_a_kernel_without_control_groups_limits_nothing(
 
 def test_the_name_of_a_board_is_no_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     """CodeCarbon looks a processor up by its name; an ARM kernel may name the board alone."""
-    monkeypatch.setattr(host, "_lines", lambda _path: ["Hardware\t: BCM2711"])
+    board = ["Hardware\t: BCM2711"]
+    monkeypatch.setattr(host, "_lines", lambda path: board if path.name == "cpuinfo" else [])
     assert host.cpu()["name"] == "BCM2711"
     assert host.model_name() is None

@@ -120,11 +120,11 @@ def test_a_command_that_fails_or_hangs_is_told_and_ended(monkeypatch: pytest.Mon
     (said,) = _told({"command": ["sh", "-c", "echo no mail here >&2; exit 7"]})
     assert said == "notify: the command was not notified: it ended with 7: no mail here"
     (said,) = _told({"command": ["no-such-program-xyz"]})
-    assert "no-such-program-xyz cannot be started" in said
+    assert "no-such-program-xyz cannot be run" in said
     began = time.monotonic()
     (said,) = _told({"command": ["sh", "-c", "sleep 60"], "timeout_seconds": 0.5})
     assert time.monotonic() - began < 30
-    assert "did not answer within 0.5 s" in said
+    assert "not done within 0.5 s" in said
     monkeypatch.setenv("HOOK_TOKEN", TOKEN)
     loud = ["sh", "-c", "echo token is $HOOK_TOKEN >&2; exit 1"]
     said = _told({"command": loud, "webhook": "http://127.0.0.1:9/x", "token_env": "HOOK_TOKEN"})[1]

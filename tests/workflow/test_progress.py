@@ -107,8 +107,8 @@ def test_a_run_that_ended_without_a_word_is_said_to_be_lost_and_why(tmp_path: Pa
     left = {"status": "running", "phase": "measure", "host": socket.gethostname()}
     left |= {"pid": 2**22 + 1, "boot_id": boot_id(), "error": None}
     place.outcome.write_text(json.dumps(left))
-    ((said, _),) = progress.look()
-    assert said.endswith(
+    (ended,) = progress.look()
+    assert ended.told.endswith(
         "lost in measure: ProcessGone: its process 4194305 ended without a word (killed?)"
     )
 
@@ -120,8 +120,8 @@ def test_what_a_run_s_preflight_warned_of_is_passed_on(tmp_path: Path) -> None:
     run = plan.runs[0]
     warned = {"preflight": [{"message": "has ECC off"}], "workload": {"notes": ["prompts cut"]}}
     folder.run(run.experiment, run.cycle).result.write_text(json.dumps({"provenance": warned}))
-    ((_, notes),) = progress.look()
-    assert notes == ["has ECC off", "prompts cut"]
+    (ended,) = progress.look()
+    assert ended.notes == ("has ECC off", "prompts cut")
 
 
 def test_a_note_with_other_figures_is_the_same_note() -> None:

@@ -41,6 +41,7 @@ from llenergymeasure.run.preflight.forecast import Forecast
 from llenergymeasure.sensors.rapl import RaplSensor
 from llenergymeasure.workflow.cluster import LOOK_INTERVAL_S, cancel_jobs, left_jobs, waiting
 from llenergymeasure.workflow.hub_models import need_models
+from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.open_study import DRIVEN_VARIABLE
 from llenergymeasure.workflow.opening import OVERRIDES_VARIABLE
 from llenergymeasure.workflow.profile import is_ours, profile_place
@@ -51,6 +52,8 @@ REFRESH_S = 1.0
 """A look at the runs costs a little of the machine that is being measured."""
 OWNER = "llem"
 """Who holds a study's lock, for whoever comes second."""
+CLOCK_SLACK_S = 2.0
+"""File systems' clocks may differ from this machine's by so much."""
 
 LOG_NAME = "snakemake.log"
 
@@ -155,7 +158,7 @@ class Drive:
         self._noted: set[str] = set()
         self._interruptions = 0
         self._on_cluster = False
-        self._next_look_s = 0.0
+        self._began_s = self._next_look_s = 0.0
         self._signal_number: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.complaint = ""
@@ -177,6 +180,7 @@ class Drive:
         log_path = self._folder.path / LOG_NAME
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
         self._on_cluster = call.profile is not None
+        self._began_s = time.time()
         # This process lives as long as the study: with NVML open in it no driver would unload.
         gpus = call.profile is not None or driver_there()
         estimates = Forecast(here=not gpus).estimates
@@ -194,8 +198,7 @@ class Drive:
             self._process = self._start(log, call)
             self._follow(self._process, progress)
             log.seek(0)
-            said = log.read().decode(errors="replace")
-        return self._exit_code(self._process.returncode, said, anything_failed=progress.failed > 0)
+            return self._exit_code(self._process.returncode, log.read().decode(errors="replace"))
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -251,9 +254,9 @@ class Drive:
         self._tell_of_ends(progress)
 
     def _tell_of_ends(self, progress: Progress) -> None:
-        for told, notes in progress.look():
-            self._view.say(told)
-            for note in notes:
+        for ended in progress.look():
+            self._view.say(ended.told)
+            for note in ended.notes:
                 kind = kind_of(note)
                 if kind not in self._noted:  # once a study: most hold for every run
                     self._noted.add(kind)
@@ -327,7 +330,7 @@ class Drive:
         except LlemError as error:
             self._view.say(f"the jobs may still be there: {error}")
 
-    def _exit_code(self, returncode: int, log: str, *, anything_failed: bool) -> int:
+    def _exit_code(self, returncode: int, log: str) -> int:
         if self._signal_number == signal.SIGINT:
             return EXIT_SIGINT
         if self._signal_number == signal.SIGTERM:
@@ -336,9 +339,23 @@ class Drive:
             return EXIT_OK
         if not (self._folder.path / LOG_NAME).is_file():
             self.complaint = f"llem: {self._folder.path} was removed while the study was running\n"
-        elif not anything_failed:
+        elif not self._anything_failed():
             self.complaint = self._explanation(log)
         return EXIT_FAILED
+
+    def _anything_failed(self) -> bool:
+        """Return whether a run of this call explains Snakemake's failure."""
+        return any(
+            run["status"] in {"failed", "interrupted", "lost"}
+            and self._is_of_this_call(self._folder.run(run["experiment"], run["cycle"]).attempts)
+            for run in states(self._plan, self._folder)
+        )
+
+    def _is_of_this_call(self, attempts: Path) -> bool:
+        try:
+            return attempts.stat().st_mtime >= self._began_s - CLOCK_SLACK_S
+        except OSError:
+            return False
 
     def _explanation(self, log: str) -> str:
         """Return why Snakemake failed where no run did: the rule's own words if it has any."""

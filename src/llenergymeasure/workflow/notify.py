@@ -5,9 +5,11 @@ What fails is said in one line and changes nothing: not the results, not the exi
 
 import json
 import os
+import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,9 +18,9 @@ from urllib.request import Request
 
 import llenergymeasure
 from llenergymeasure.config.notify import Event, NotifyConfig, address_problem
-from llenergymeasure.machine.web import WebError, send, within
+from llenergymeasure.machine.web import WebError, failure_kind, send, within
 from llenergymeasure.plan import Plan
-from llenergymeasure.processes import ChildError, completed, users_environment
+from llenergymeasure.processes import users_environment
 from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.units import MISSING
@@ -27,7 +29,7 @@ from llenergymeasure.workflow.manifest import count, states
 NEWS_VERSION = 1
 LISTED_FAILURES = 5
 GRACE_S = 1.0
-"""For a socket to notice its own limit first, and say what it was."""
+"""For a socket or a command to notice its own limit first, and say what it was."""
 
 Say = Callable[[str], None]
 
@@ -51,12 +53,18 @@ class News:
     study_design_hash: str
     folder: Path
     counts: Mapping[str, int]
-    failures: tuple[Mapping[str, Any], ...] = ()
+    failures: tuple[Mapping[str, Any], ...] = field(default=())
     reason: str | None = None
 
     @classmethod
     def of(cls, plan: Plan, folder: StudyFolder, broken: str | None = None) -> "News":
-        """Return what there is to report of a study that has ended, by a broken circuit or not."""
+        """Return what there is to report of a study that has just ended.
+
+        Args:
+            plan: its plan.
+            folder: its results.
+            broken: why its circuit broke, if it did.
+        """
         runs = states(plan, folder)
         counts = count(runs)
         event: Event = "finish" if counts.get("completed") == len(runs) else "failure"
@@ -107,21 +115,35 @@ def warn_of_missing_variables(notify: NotifyConfig | None, say: Say) -> None:
 
 
 def tell(notify: NotifyConfig | None, news: News, say: Say) -> None:
-    """Notify whom the study names; what goes wrong is said in a line and passed over."""
+    """Notify whom the study names; what goes wrong is said in a line and passed over.
+
+    Args:
+        notify: whom to notify, and of what; None for nobody.
+        news: what to say.
+        say: is called with what went wrong.
+    """
     if notify is None or not notify.wants(news.event):
         return
-    content = json.dumps(news.document())  # ASCII: a pipe takes the locale's encoding
+    content = json.dumps(news.document(), ensure_ascii=False).encode()
     for who, way in (("the webhook", _post), ("the command", _run)):
-        try:
-            way(notify, news.event, content)
-        except (NotNotifiedError, WebError, ChildError) as error:
-            plain = without_secrets(str(error), also=_secrets(notify))
+        problem = _problem(partial(way, notify, news.event, content), notify.timeout_seconds)
+        if problem is not None:
+            plain = without_secrets(problem, also=_secrets(notify))
             say(f"notify: {who} was not notified: {plain}")
-        except Exception as error:  # a study is worth more than its news
-            say(f"notify: {who} was not notified: {type(error).__name__}")
 
 
-def _post(notify: NotifyConfig, event: Event, content: str) -> None:
+def _problem(work: Callable[[], None], timeout_s: float) -> str | None:
+    """Do ``work`` within so many seconds altogether; return what went wrong."""
+    try:
+        within(timeout_s, work, GRACE_S)
+    except (NotNotifiedError, WebError) as error:
+        return str(error)
+    except Exception as error:  # a study is worth more than its news
+        return type(error).__name__
+    return None
+
+
+def _post(notify: NotifyConfig, event: Event, content: bytes) -> None:
     address = notify.webhook
     if notify.webhook_env is not None:
         address = _variable(notify.webhook_env)
@@ -137,8 +159,8 @@ def _post(notify: NotifyConfig, event: Event, content: str) -> None:
     }
     if notify.token_env is not None:
         headers["Authorization"] = f"Bearer {_variable(notify.token_env)}"
-    request = Request(address, content.encode(), headers, method="POST")  # noqa: S310 - checked above
-    within(notify.timeout_seconds, partial(send, request, notify.timeout_seconds), GRACE_S)
+    request = Request(address, content, headers, method="POST")  # noqa: S310 - checked above
+    send(request, notify.timeout_seconds)
 
 
 def _variable(name: str) -> str:
@@ -148,15 +170,32 @@ def _variable(name: str) -> str:
     return value
 
 
-def _run(notify: NotifyConfig, event: Event, content: str) -> None:
+def _run(notify: NotifyConfig, event: Event, content: bytes) -> None:
     if notify.command is None:
         return
-    variables = users_environment(LLEM_EVENT=event)
-    limit_s = notify.timeout_seconds
-    done = completed(notify.command, limit_s, given=content, environment=variables)
-    if done.returncode != 0:
-        last = "".join(f": {line}" for line in done.stderr.splitlines()[-1:])
-        raise NotNotifiedError(f"it ended with {done.returncode}{last}")
+    try:
+        process = subprocess.Popen(
+            notify.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=users_environment(LLEM_EVENT=event),
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        raise NotNotifiedError(
+            f"{notify.command[0]} cannot be run ({failure_kind(error)})"
+        ) from None
+    try:
+        _, said = process.communicate(content, notify.timeout_seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        limit = f"{notify.timeout_seconds:g} s"
+        raise NotNotifiedError(f"not done within {limit}, so ended") from None
+    if process.returncode != 0:
+        last = "".join(f": {line}" for line in said.decode(errors="replace").split("\n")[-2:-1])
+        raise NotNotifiedError(f"it ended with {process.returncode}{last}")
 
 
 def _secrets(notify: NotifyConfig) -> Iterator[str | None]:

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,21 @@ PHASE_NAMES = {
 """The phases in words, as far as their names are none."""
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A run that ended while it was watched.
+
+    Attributes:
+        run: which.
+        told: how it ended, in words.
+        notes: what a reader of its result should know, by its preflight and its workload.
+    """
+
+    run: PlannedRun
+    told: str
+    notes: tuple[str, ...] = ()
+
+
 class Progress:
     """Sees each run's end once, in the order in which they end, and keeps how they ended."""
 
@@ -50,7 +66,12 @@ class Progress:
     ) -> None:
         """Take a plan; what is complete already counts as done, and as nothing of this call.
 
-        So many of the runs next in line may run at once; ``measured`` where a sensor sees them.
+        Args:
+            plan: the plan.
+            folder: its results.
+            at_once: so many of the runs next in line may run at once.
+            estimates: how long runs take, by who knows models and devices.
+            measured: whether a sensor measures where they are.
         """
         self.plan = plan
         self._folder = folder
@@ -70,9 +91,12 @@ class Progress:
             if (run.experiment, run.cycle) in waiting
         }
         self._done_before = self._total - len(self._open)
-        configs = {run.experiment: run.config for run in self._open.values()}
         estimates = estimates or Estimates()
-        self._estimates = {name: estimates.run(each, measured) for name, each in configs.items()}
+        by_experiment: dict[str, Estimate] = {}
+        for run in self._open.values():
+            if run.experiment not in by_experiment:
+                by_experiment[run.experiment] = estimates.run(run.config, measured)
+        self._estimates = by_experiment
         self._open_s = sum(self._estimated_s(run) for run in self._open.values())
         self._ended_s = 0.0
 
@@ -84,16 +108,8 @@ class Progress:
         """Return the configurations with runs to do, each once."""
         return list({run.experiment: run.config for run in self._open.values()}.values())
 
-    @property
-    def failed(self) -> int:
-        """How many runs ended and did not complete."""
-        return self._ends.total() - self._ends["completed"]
-
-    def look(self) -> list[tuple[str, list[str]]]:
-        """Return how runs ended since the last look, and what is to be known of their results.
-
-        Snakemake starts them in order.
-        """
+    def look(self) -> list[Ended]:
+        """Return the runs that ended since the last look; Snakemake starts them in order."""
         ended = []
         for run in self.next_runs():
             outcome = self._outcome(run)
@@ -106,7 +122,8 @@ class Progress:
             self._ended_s += self._estimated_s(run)
             done = self._total - len(self._open)
             told = f"[{done}/{self._total}] {self.plan.label(run)}: {self._told(run, outcome)}"
-            ended.append((told, _notes(self._folder.run(run.experiment, run.cycle).result)))
+            notes = _notes(self._folder.run(run.experiment, run.cycle).result)
+            ended.append(Ended(run, told, notes))
         return ended
 
     def line(self) -> str:
@@ -115,8 +132,9 @@ class Progress:
         left = self.left()
         parts = [] if left is None else [f"{left} left"]
         parts.append(f"{completed}/{self._total} done")
-        if self.failed:
-            parts.append(f"{self.failed} failed")
+        failed = self._ends.total() - self._ends["completed"]
+        if failed:
+            parts.append(f"{failed} failed")
         running = self._running()
         if len(running) == 1:
             parts.append(self._doing(running[0]))
@@ -171,8 +189,12 @@ class Progress:
         return self._estimates[run.experiment].seconds + run.gap_s
 
     def _running(self) -> list[PlannedRun]:
-        looked = [(run, self._outcome(run)) for run in self.next_runs()]
-        return [run for run, outcome in looked if outcome and outcome.status == "running"]
+        found = []
+        for run in self.next_runs():
+            outcome = self._outcome(run)
+            if outcome is not None and outcome.status == "running":
+                found.append(run)
+        return found
 
     def _doing(self, run: PlannedRun) -> str:
         """Return a run with the phase it is in."""
@@ -220,11 +242,11 @@ def phase_in_words(phase: str) -> str:
     return PHASE_NAMES.get(phase, phase.replace("_", " "))
 
 
-def _notes(result: Path) -> list[str]:
+def _notes(result: Path) -> tuple[str, ...]:
     try:
-        return notes_of(load_json(result)["provenance"])
+        return tuple(notes_of(load_json(result)["provenance"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return []
+        return ()
 
 
 def _number(result: Path) -> str:

@@ -50,6 +50,10 @@ def hold_limits(locks: GpuLocks, limits: Limits) -> dict[str, dict[str, Any]]:
 def restore_limits(locks: GpuLocks, uuids: Sequence[str] | None = None) -> dict[str, Any]:
     """Put the limits of locked cards back, and return how that went.
 
+    Args:
+        locks: of the cards.
+        uuids: some of them; all if not given.
+
     Returns:
         ``restored``: whether nothing of what was set is left, as read back;
         ``unchanged_meanwhile``: whether the power limits held to the end (None if that is not
@@ -98,7 +102,7 @@ def _own_records(folder: Path) -> dict[str, Path]:
     found = {}
     for path in folder.glob(f"{prefix}*.json"):
         with contextlib.suppress(FileNotFoundError):  # put back since
-            if path.lstat().st_uid == os.geteuid():
+            if _is_own(path.lstat()):
                 found[path.stem.removeprefix(prefix).partition(_OTHER_NAME)[0]] = path
     return found
 
@@ -115,10 +119,21 @@ def _left() -> GpuLocks:
     return locks
 
 
+def _is_own(found: os.stat_result) -> bool:
+    return found.st_uid == os.geteuid()
+
+
 def _ask(locks: GpuLocks, function: str, arguments: Sequence[Any]) -> dict[str, Any]:
     """Ask a process that holds the locks too: nobody gets a card while it works on it."""
     question = (f"{__name__}:{function}", str(locks.folder), *arguments)
     return ask(*question, limit_s=ANSWER_S, inherit=locks.handles)
+
+
+def _with_left(reason: str, left: dict[str, str]) -> str:
+    if not left:
+        return reason
+    cards = "; ".join(f"GPU {uuid}: {why}" for uuid, why in left.items())
+    return f"{reason}; not put back yet, the next start tries again: {cards}"
 
 
 @dataclass(frozen=True)
@@ -156,14 +171,22 @@ def _path(folder: Path, uuid: str) -> Path:
 def _write(folder: Path, record: LimitRecord) -> None:
     """Write a record and wait until it is on the disk."""
     path = _path(folder, record.uuid)
-    if os.path.lexists(path):
+    try:
+        handle = files.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
         raise LimitsError(
             f"GPU {record.uuid}: an earlier run's limits are not put back yet; `llem clean` says "
             "why"
-        )
-    with files.replacing(path) as temporary:
-        temporary.chmod(0o600)  # whatever the umask: what stands in it is set again, as root too
-        temporary.write_text(json.dumps({"format": _FORMAT, **asdict(record)}))
+        ) from None
+    try:
+        with os.fdopen(handle, "w") as stream:
+            json.dump({"format": _FORMAT, **asdict(record)}, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        files.sync_folder(folder)
+    except OSError:
+        path.unlink()
+        raise
 
 
 def _read(path: Path) -> LimitRecord | None:
@@ -174,7 +197,7 @@ def _read(path: Path) -> LimitRecord | None:
         OSError: it cannot be read.
     """
     with os.fdopen(files.open_file(path, os.O_RDONLY), "rb") as stream:
-        if os.fstat(stream.fileno()).st_uid != os.geteuid():
+        if not _is_own(os.fstat(stream.fileno())):
             raise LimitsError(f"{path} belongs to somebody else; delete it")
         try:
             content: dict[str, Any] = json.load(stream)
@@ -215,11 +238,7 @@ def set_limits(place: str, uuids: Sequence[str], asked: dict[str, Any]) -> dict[
                 _path(folder, card.uuid).unlink()
             except (LlemError, OSError) as why:
                 left[card.uuid] = str(why)
-        reason = str(error)
-        if left:
-            which = "; ".join(f"GPU {uuid}: {why}" for uuid, why in left.items())
-            reason += f"; not put back yet, the next start tries again: {which}"
-        raise LimitsError(reason) from error
+        raise LimitsError(_with_left(str(error), left)) from error
     return held
 
 
@@ -267,10 +286,17 @@ def _put_back(card: Card, record: LimitRecord) -> bool:
     if set_w is not None and now_w is None:
         raise LimitsError(f"GPU {card.uuid}: its power limit cannot be read")
     unchanged = set_w is None or now_w is None or abs(now_w - set_w) <= 0.001
-    try:
-        if unchanged and record.power_limit_before_w is not None:
+    reasons = []
+    if unchanged and record.power_limit_before_w is not None:
+        try:
             card.set_power_limit(record.power_limit_before_w)
-    finally:
-        if record.sm_clock_set_mhz is not None:
+        except LimitsError as error:
+            reasons.append(str(error))
+    if record.sm_clock_set_mhz is not None:
+        try:
             card.unlock_clock()
+        except LimitsError as error:
+            reasons.append(str(error))
+    if reasons:
+        raise LimitsError("; ".join(reasons))
     return unchanged

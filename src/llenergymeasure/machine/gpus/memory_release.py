@@ -5,7 +5,6 @@ found, or a driver in trouble. The next run would start on a fuller card. The su
 process of its own: a driver that hangs must not take it along.
 """
 
-import contextlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -43,14 +42,14 @@ def ask_release(before_bytes: Mapping[str, int], limit_s: float = LIMIT_S) -> di
         return {"unavailable": str(error)}
 
 
-def told(release: Mapping[str, Any]) -> list[str]:
+def told(release: Mapping[str, Any] | None) -> list[str]:
     """Return in words which cards still hold what a run had; empty where all is well."""
-    if "unavailable" in release:
+    if release is None or "unavailable" in release:
         return []
     return [
         f"GPU {uuid} still has {(card['after_bytes'] - card['before_bytes']) / 1e9:.1f} GB more in "
-        f"use than before the run, {card['waited_s']:.0f} s after its end (processes "
-        f"{', '.join(map(str, card['processes'])) or 'not named'})"
+        f"use than before the run, {card['waited_s']:.0f} s after its end"
+        + (f" (processes {', '.join(map(str, card['processes']))})" if card["processes"] else "")
         for uuid, card in release.items()
         if card["released"] is False
     ]
@@ -58,27 +57,46 @@ def told(release: Mapping[str, Any]) -> list[str]:
 
 def wait_for_release(before_bytes: Mapping[str, int], limit_s: float) -> dict[str, Any]:
     """Do what :func:`ask_release` asks for, through NVML in this process."""
-    import pynvml
-
     from llenergymeasure.machine.gpus import inventory
 
     cards = {gpu.uuid: gpu for gpu in inventory.discover().gpus}
     began_s = time.monotonic()
     found: dict[str, Any] = {}
     for uuid, before in before_bytes.items():
-        released = after = None
-        processes: list[int] = []
-        with contextlib.suppress(KeyError, pynvml.NVMLError):
-            while released is None or (not released and time.monotonic() - began_s < limit_s):
-                after = inventory.memory_used_bytes(cards[uuid])
-                released = after <= before + SLACK_BYTES
-                time.sleep(0.0 if released else POLL_S)
-            processes = [] if released else inventory.compute_processes(cards[uuid])
+        while True:
+            waited_s = time.monotonic() - began_s
+            after = _used(cards.get(uuid))
+            released = None if after is None else after <= before + SLACK_BYTES
+            if released is not False or waited_s >= limit_s:
+                break
+            time.sleep(POLL_S)
         found[uuid] = {
             "before_bytes": before,
             "after_bytes": after,
             "released": released,
-            "waited_s": round(time.monotonic() - began_s, 3),
-            "processes": processes,
+            "waited_s": round(waited_s, 3),
+            "processes": [] if released is not False else _processes(cards[uuid]),
         }
     return found
+
+
+def _used(card: Any) -> int | None:
+    import pynvml
+
+    from llenergymeasure.machine.gpus import inventory
+
+    try:
+        return None if card is None else inventory.memory_used_bytes(card)
+    except pynvml.NVMLError:
+        return None
+
+
+def _processes(card: Any) -> list[int]:
+    import pynvml
+
+    from llenergymeasure.machine.gpus import inventory
+
+    try:
+        return inventory.compute_processes(card)
+    except pynvml.NVMLError:
+        return []

@@ -158,6 +158,8 @@ def _alike(batches: Sequence[Batch]) -> dict[tuple[int, int, int], list[Batch]]:
 def _blocks(times_s: Sequence[float], powers_w: Sequence[float]) -> list[tuple[float, float]]:
     """Return mean time and mean power over stretches of :data:`POWER_BLOCK_S`."""
     pairs = np.column_stack((times_s, powers_w))
-    block = (pairs[:, 0] - pairs[0, 0]) // POWER_BLOCK_S
-    means = [pairs[block == number].mean(axis=0) for number in np.unique(block)]
-    return [(float(time_s), float(power_w)) for time_s, power_w in means]
+    block = (pairs[:, 0] - pairs[:1, 0]) // POWER_BLOCK_S
+    _, place = np.unique(block, return_inverse=True)
+    counts = np.bincount(place)
+    means = [(np.bincount(place, weights=column) / counts).tolist() for column in pairs.T]
+    return list(zip(*means, strict=True))
