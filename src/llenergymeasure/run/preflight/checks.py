@@ -8,12 +8,14 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from llenergymeasure.backends.base import Backend
 from llenergymeasure.backends.refusals import refusal_of
 from llenergymeasure.backends.serving.client import connections_allowed
+from llenergymeasure.config.engine_parameters import ENGINES, load
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.rules import breaches
 from llenergymeasure.config.serving import ONE_USER
@@ -91,7 +93,8 @@ def preflight(
         run_pid: the process at the root of the run's tree; GPU processes outside it are others'.
         loaded: whether its model is in the cards' memory already.
     """
-    found = [*backend.problems(config), *check_server(config, backend)]
+    found = [*backend.problems(config), *check_engine_version(config)]
+    found += check_server(config, backend)
     found += check_engine_takes(config, folder)
     workload = None
     source = _obtained(found, "model", resolve_model, config)
@@ -126,6 +129,30 @@ def check_server(config: ExperimentConfig, backend: Backend) -> Iterator[Problem
     if users > most:
         text = f"open files allow {most} connections (ulimit -Hn): requests of more users fail"
         yield Problem(text, key="serving.concurrency", found=str(users), fatal=False)
+
+
+def check_engine_version(config: ExperimentConfig) -> Iterator[Problem]:
+    """Yield that the engine installed here is another release than the one checked against.
+
+    A study is checked where it is planned, against one release's parameters; it may run in an image
+    or environment with another. What that one does not know it refuses itself, in its own words,
+    before it loads a model.
+    """
+    if config.backend not in ENGINES:
+        return
+    checked = load(config.backend)
+    package = checked["x-package"]
+    distributions = packages_distributions().get(package)
+    if not distributions:
+        return  # The backend itself says what is missing.
+    here = version(distributions[0]).partition("+")[0]
+    if here != checked["x-version"]:
+        yield Problem(
+            f"{package} {here}, installed here, is not the {checked['x-version']} that settings "
+            "were checked against",
+            key="backend",
+            fatal=False,
+        )
 
 
 def check_engine_takes(config: ExperimentConfig, folder: Path) -> Iterator[Problem]:

@@ -1,0 +1,37 @@
+"""Another release of an engine than the one that a study was checked against."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.run.preflight.checks import check_engine_version
+
+
+def experiment(backend: str = "sglang", **values: Any) -> ExperimentConfig:
+    return ExperimentConfig.model_validate({"model": "tiny-llama", "backend": backend, **values})
+
+
+def test_another_release_is_said_in_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sglang").mkdir()
+    (tmp_path / "sglang" / "__init__.py").touch()
+    installed = tmp_path / "sglang-9.9.2.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: sglang\nVersion: 9.9.2\n")
+    (installed / "top_level.txt").write_text("sglang\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (found,) = check_engine_version(experiment())
+    assert not found.fatal
+    assert found.message.startswith("sglang 9.9.2, installed here, is not the 0.5")
+
+
+def test_the_same_release_needs_no_word() -> None:
+    pytest.importorskip("transformers")
+    assert list(check_engine_version(experiment("pytorch"))) == []
+
+
+def test_an_engine_that_is_not_here_is_not_looked_for() -> None:
+    assert list(check_engine_version(experiment("tensorrt"))) == []
