@@ -67,17 +67,19 @@ def wrapped(text: str, width: int) -> str:
     """Return text whose lines are broken between words, the rest of each further to the right."""
     lines = []
     for line in text.split("\n"):
+        if len(line) <= width:
+            lines.append(line)
+            continue
         indent = re.match(r" *(?:[-✓✗] )?", line)
         hanging = " " * min(len(indent[0] if indent else "") + 2, width // 2)
-        broken = textwrap.wrap(
+        lines += textwrap.wrap(
             line,
             width,
             subsequent_indent=hanging,
             break_long_words=False,
             break_on_hyphens=False,
             replace_whitespace=False,
-        )
-        lines.append("\n".join(broken) if len(line) > width else line)
+        ) or [""]
     return "\n".join(lines)
 
 

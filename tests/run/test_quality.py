@@ -154,7 +154,9 @@ def test_through_the_workflow_and_no_part_of_the_id(tmp_path: Path, texts: Path)
     done = llem(tmp_path, "run", str(study))
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.glob("results/small/runs/*/1/result.json")
-    quality = json.loads(path.read_text())["quality"]
+    record = json.loads(path.read_text())
+    assert "quality_unavailable" not in record["validity"]
+    quality = record["quality"]
     assert quality["score"] == 0.75
     assert quality["perplexity"] > 1
     assert (

@@ -197,8 +197,15 @@ def _check_run(code: int, drive: Drive, run: RunFolder, plan: Plan) -> None:
         f"{plan.runs[0].experiment}: {outcome.status}{where}: {reason}",
         status=outcome.status,
         phase=outcome.phase,
-        log=run.log.read_text(errors="replace") if run.log.is_file() else "",
+        log=_text_of(run.log),
     )
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # it does not hide why the run failed
+        return ""
 
 
 def _check(code: int, complaint: str) -> None:

@@ -36,7 +36,7 @@ def cpu() -> dict[str, Any]:
     """
     described = _lines(Path("/proc/cpuinfo"))
     return {
-        "name": model_name() or _named(described, "Hardware"),
+        "name": _named(described, "model name") or _named(described, "Hardware"),
         "architecture": platform.machine(),
         "sockets": len({line for line in described if line.startswith("physical id")}) or None,
         "logical_count": os.cpu_count(),

@@ -83,7 +83,10 @@ class Reader:
         self.reads = 0
 
     def read(self, *, last: bool = False) -> int:
-        """Read once; return when to read next."""
+        """Read once; return when to read next.
+
+        With ``last`` all is written, new or not: there is no next time.
+        """
         before_ns = time.monotonic_ns()
         try:
             values = self.channel.read()
@@ -150,7 +153,10 @@ class Loop:
         *,
         beats: bool = False,
     ) -> None:
-        """Take the channels."""
+        """Take the channels; ``write`` is called from the loop's thread.
+
+        With ``beats`` this loop writes the heartbeat and the recorder's CPU time.
+        """
         self._write = write
         self._beats = beats
         self._readers = [Reader(channel, write) for channel in channels]

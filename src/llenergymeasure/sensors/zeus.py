@@ -95,7 +95,7 @@ class ZeusSensor(Sensor):
 
 
 def _probed(find: Callable[[], list[_Reader]]) -> tuple[list[_Reader], str]:
-    """Return what answers, and why the first of the others does not."""
+    """Return what answers, and why nothing does where that is so."""
     try:
         found = find()
     except Exception as error:  # whatever a third party's probing may raise

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -182,9 +183,14 @@ def memory_here(
     """Return the memory of these cards, or of this machine without any; None if not known."""
     if cards:
         return _gpu_room(config, source, cards)
-    sizes = (memory_bytes("MemTotal"), memory_limit_bytes())
-    size = min((size for size in sizes if size is not None), default=None)
+    size = _machine_bytes()
     return None if size is None else Room(size // copies(config, source), "this machine's memory")
+
+
+@cache  # a plan asks for each of its experiments
+def _machine_bytes() -> int | None:
+    known = [size for size in (memory_bytes("MemTotal"), memory_limit_bytes()) if size is not None]
+    return min(known, default=None)
 
 
 def copies(config: ExperimentConfig, source: ModelSource) -> int:

@@ -75,18 +75,18 @@ def resolve_model(config: ExperimentConfig) -> ModelSource:
         return _in_folder(name, tiny_llama_folder(), random=False)
     if looks_like_folder(name):
         return _in_folder(name, Path(name), random=False)
+    if is_hub_id(name):
+        return _read(name, name, fetch_config(name, revision), random=False, revision=revision)
     architecture = None if "/" in name else known_architecture(name)
-    if architecture is not None and name not in _IDS_WITHOUT_OWNER:
+    if architecture is not None:
         raise _problem(
             f"only the architecture of {architecture.name} is built in; set weights: random, or "
             "give the model's full id on the hub (owner/name) or a local folder",
             architecture.name,
         )
-    if not HUB_ID.fullmatch(name):
-        raise _problem(
-            f"neither a local folder, nor an id on the hub (owner/name), nor {TINY_LLAMA}", name
-        )
-    return _read(name, name, fetch_config(name, revision), random=False, revision=revision)
+    raise _problem(
+        f"neither a local folder, nor an id on the hub (owner/name), nor {TINY_LLAMA}", name
+    )
 
 
 def _revision(config: ExperimentConfig) -> str | None:
