@@ -134,7 +134,7 @@ def test_the_last_study_is_taken_and_the_others_are_named(tmp_path: Path, call: 
     assert said.out.startswith("new: ")
     said = call("status", "nope")
     assert said.code == 2
-    assert "nope: no such study file or results folder; others: results/new" in said.err
+    assert "nope: no such study file or results folder; studies here: results/new" in said.err
 
 
 def test_the_state_names_runs_by_their_settings(call: Call) -> None:

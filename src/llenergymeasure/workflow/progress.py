@@ -141,7 +141,7 @@ class Progress:
         elif running:
             parts.append(f"{len(running)} running")
         if not self._open:
-            parts.append("writing tables and report")
+            parts.append("writing the report")
         return "; ".join(parts)
 
     def phases(self) -> list[str]:
