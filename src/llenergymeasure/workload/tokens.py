@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from llenergymeasure.config.chat import OWN_TEMPLATE, ChatConfig
 from llenergymeasure.errors import BackendError, ConfigurationError, Problem
-from llenergymeasure.files import pointer_of_lfs
+from llenergymeasure.files import pointer_of_lfs, read_bytes
 from llenergymeasure.installation import install_command
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.hub import cached_file
@@ -194,7 +194,7 @@ class Tokenizer:
 
 def _template_file(name: str) -> str:
     try:
-        return Path(name).expanduser().read_text("utf-8")
+        return read_bytes(Path(name).expanduser()).decode()
     except (OSError, ValueError) as error:
         problem = Problem(f"cannot be read: {error}", key="chat.template", found=name)
         raise ConfigurationError(problem) from error
