@@ -7,6 +7,9 @@ import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
+READY_LIMIT_S = 1800.0
+"""How long the start of a server may take."""
+
 _ARGUMENTS = (
     *("host", "port", "uds", "fd", "config", "api_key", "grpc", "ssl_keyfile", "http_port"),
     *("grpc_port", "grpc_http_sidecar_port", "smg_http_sidecar_port", "gated_launch_port"),
