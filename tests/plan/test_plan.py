@@ -235,6 +235,17 @@ def test_what_an_estimate_does_not_know_it_names() -> None:
     assert "  about " in describe_plan(plan(), Estimates(lambda _: Known(LLAMA_8B, H100)))
 
 
+@pytest.mark.parametrize(
+    "given", [{"dataset": "aienergyscore"}, {"answer_length": "natural"}], ids=str
+)
+def test_an_estimate_of_texts_that_may_be_shorter_says_so(given: dict[str, Any]) -> None:
+    shape = {"model": "any", "protocol": "quick", **given}
+    (run, *_), known = plan(**shape, sweep={"n": [4]}).runs, Known(LLAMA_8B, H100)
+    assert str(Estimates(lambda _: known).run(run.config)).startswith("up to about ")
+    text = describe_plan(plan(**shape, sweep={"n": [4]}), Estimates(lambda _: known))
+    assert "counted at max_input_tokens and max_output_tokens: shorter texts take less" in text
+
+
 def test_the_limit_is_the_same_estimate_many_times_over() -> None:
     config = ExperimentConfig.model_validate({"model": "any", "protocol": "standard", "n": 50})
     protocol, work = resolve_protocol(config, True), Work(50, 512, 128, 1)

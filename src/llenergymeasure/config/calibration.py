@@ -57,7 +57,7 @@ def uncalibrated(device: str, name: str) -> Gain:
     if not device.removeprefix("module:").startswith("GPU-"):
         return Gain(band=OTHER_BAND, source="uncalibrated: ±5 % by custom")
     band = OLD_CARDS_BAND if _OLD_CARDS.search(name) else GAIN_BAND
-    source = f"uncalibrated: ±{band:.0%} from 13 published cards, none Hopper or Blackwell"
+    source = f"uncalibrated: ±{100 * band:.0f} % from 13 published cards, none Hopper or Blackwell"
     return Gain(band=band, source=source)
 
 

@@ -89,7 +89,7 @@ def _nature(device: Device, channel: Channel) -> Iterator[Doubt]:
             "llem sensors --characterise can",
         )
     elif channel.sampled is not None:
-        share = f"{channel.share_seen:.0%}" if channel.share_seen else "an unknown share"
+        share = f"{100 * channel.share_seen:.0f} %" if channel.share_seen else "an unknown share"
         yield "undersampled", f"{device.info.device}: the sensor sees {share} of the time"
 
 
@@ -99,7 +99,8 @@ def _mismatch(device: Device, window: Span) -> Iterator[Doubt]:
         yield (
             "channel_mismatch",
             f"{device.info.device}: power readings and energy counter differ by "
-            f"{found.relative:+.1%} ± {found.u95:.1%}, more than {CHANNEL_GATE:.0%}",
+            f"{100 * found.relative:+.1f} ± {100 * found.u95:.1f} %, "
+            f"more than {100 * CHANNEL_GATE:.0f} %",
         )
 
 
@@ -115,7 +116,7 @@ def _short_window(
         yield (
             "short_window",
             f"{device.info.device}: {span_s:.2f} s are short for this sensor, whose values are "
-            f"{channel.knots.spacing_s:.3g} s apart: the ends are unsure by {ends:.1%}",
+            f"{channel.knots.spacing_s:.3g} s apart: the ends are unsure by {100 * ends:.1f} %",
         )
 
 
@@ -185,7 +186,7 @@ def _throttled(samples: Samples, sensor: str, device: str, window: Span) -> Iter
             reason = name.replace("sw_", "software ").replace("hw_", "hardware ").replace("_", " ")
             yield (
                 "throttled",
-                f"{reason} in {np.mean(masks & bit != 0):.0%} of the looks at {device}",
+                f"{reason} in {100 * np.mean(masks & bit != 0):.0f} % of the looks at {device}",
             )
 
 

@@ -70,8 +70,8 @@ def remember(folder: StudyFolder, call: StudyCall) -> list[str]:
         return []
     return [
         f"Note: {folder.path} held the results of {other} until now, which has the same name: its "
-        f"runs are kept, tables and report become those of {call.study_file}. Another name: in "
-        "one of them parts them"
+        f"runs are kept, tables and report become those of {call.study_file}. Another `name` "
+        "in one of the files keeps them apart"
     ]
 
 

@@ -120,7 +120,8 @@ def traffic_doubts(run: ServedRun) -> dict[str, str]:
     if sent and len(failed) > FAILED_SHARE_MAX * len(sent):
         first = failed[0]
         found["failed_requests"] = (
-            f"{len(failed)} of {len(sent)} requests failed, more than {FAILED_SHARE_MAX:.0%}; "
+            f"{len(failed)} of {len(sent)} requests failed, more than "
+            f"{100 * FAILED_SHARE_MAX:.0f} %; "
             f"the first: {first['failure']}: {first['failure_message']}"
         )
     late_s = run.lateness_s
