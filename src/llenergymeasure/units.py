@@ -59,7 +59,8 @@ VALIDITY: Mapping[str, Code] = {
         "The server answered requests that the run did not send; their energy is in the run's.",
     ),
     "impossible_power": Code(
-        True, "The sensor says more power than the card can draw: no reading of it is believed."
+        True,
+        "The sensor says a power that the device cannot draw: no reading of it is believed.",
     ),
     "mig_slice": Code(
         True, "The run had a slice of a card (MIG), and the energy is that of the whole card."

@@ -27,6 +27,12 @@ GAP_PERIODS = 10
 """A power channel silent for more update periods than this has a gap (InferenceX' gate: 3 s)."""
 GAP_FLOOR_S = 0.5
 
+_LEAST = 0.003
+"""What says that a card draws less than this share of its limit counts in another unit."""
+
+_MOST_W = 5000.0
+"""No device whose limit is not known draws more."""
+
 DRIFT_CELSIUS = 3.0
 """Largest change of temperature over the window."""
 
@@ -71,14 +77,13 @@ def device_doubts(
 
 
 def _impossible_power(device: Device, stretch: Stretch, window: Span) -> Iterator[Doubt]:
-    """Yield a doubt where a sensor says far more than its card can draw: some drivers do."""
+    """Yield a doubt where a sensor says what no such device draws: some drivers do."""
     limit_w = max((device.info.power_limit_w or {}).values(), default=0.0)
     mean_w = stretch.energy_j / ((window[1] - window[0]) / NS_PER_S)
-    if limit_w and mean_w > IMPOSSIBLE * limit_w:
-        yield (
-            "impossible_power",
-            f"{device.info.device}: {mean_w:.0f} W in the mean, and its limit is {limit_w:.0f} W",
-        )
+    if not _LEAST * limit_w < mean_w <= IMPOSSIBLE * (limit_w or _MOST_W):
+        limit = f"{limit_w:.0f} W" if limit_w else "not known"
+        name = device.info.device
+        yield "impossible_power", f"{name}: {mean_w:.4g} W in the mean, and its limit is {limit}"
 
 
 def _nature(device: Device, channel: Channel) -> Iterator[Doubt]:
