@@ -71,7 +71,9 @@ VALIDITY: Mapping[str, Code] = {
         "Another process computed on the device during the window; its energy is in the run's.",
     ),
     "recorder_lost": Code(True, "The recording ends before the window does."),
-    "sample_gap": Code(True, "The power sensor gave nothing for too long inside the window."),
+    "sample_gap": Code(
+        True, "The power sensor gave nothing, or nothing new, for too long in the window."
+    ),
     "stalled": Code(
         True,
         "The machine was suspended, a process of the run was stopped, or a batch took far longer "

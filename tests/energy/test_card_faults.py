@@ -362,6 +362,18 @@ def test_a_sensor_that_counts_in_another_unit_disqualifies() -> None:
     assert "impossible_power" not in metered(card.constant(5.0), card.H100).validity
 
 
+@pytest.mark.parametrize("channels", [{}, {"average_s": 1.0, "window_s": 0.025}])
+@pytest.mark.parametrize("window_s", [(START_S, END_S), (START_S, START_S + 4)])
+def test_a_power_that_is_frozen_disqualifies(
+    channels: dict[str, float], window_s: tuple[float, float]
+) -> None:
+    """It says what the card drew at rest, all along, and its interval would be of no width."""
+    stuck = card.Sensor(gain=0, offset_w=60.0, counter_s=None, **channels)
+    assert "stayed the same" in metered(WORK, stuck, window_s).validity["sample_gap"]
+    alive = metered(WORK, card.Sensor(counter_s=None, **channels), window_s)
+    assert "sample_gap" not in alive.validity
+
+
 def test_a_device_whose_limit_is_not_known_draws_no_kilowatts() -> None:
     info = card.info(f"module:{card.UUID}", scope="module", quantities=("power_instant_w",))
     window = (card.ns(START_S), card.ns(END_S))

@@ -27,6 +27,9 @@ GAP_PERIODS = 10
 """A power channel silent for more update periods than this has a gap (InferenceX' gate: 3 s)."""
 GAP_FLOOR_S = 0.5
 
+FROZEN_S = 10.0
+"""Nor does any power stay the same, to a sensor's last digit, for longer than this."""
+
 _LEAST = 0.003
 """What says that a card draws less than this share of its limit counts in another unit."""
 
@@ -127,9 +130,16 @@ def _short_window(
 def _sample_gap(
     samples: Samples, device: Device, channel: Channel, window: Span
 ) -> Iterator[Doubt]:
-    """Yield a doubt where integrated power was silent for longer than its pace allows."""
+    """Yield a doubt where integrated power was silent for too long, or said nothing new."""
     info = device.info
-    t_ns = samples.series(info.device, info.sensor, channel.quantity).t_ns
+    series = samples.series(info.device, info.sensor, channel.quantity)
+    t_ns = series.t_ns
+    changed = np.concatenate((t_ns[:1], t_ns[1:][np.diff(series.value) != 0], t_ns[-1:]))
+    here = (changed[1:] > window[0]) & (changed[:-1] < window[1])
+    frozen_s = float(np.max(np.diff(changed)[here], initial=0)) / NS_PER_S
+    if frozen_s > FROZEN_S:
+        same = f"{channel.quantity} stayed the same for {frozen_s:.0f} s"
+        yield "sample_gap", f"{info.device}: {same}, as that of a sensor that is frozen"
     inside = t_ns[(t_ns > window[0]) & (t_ns < window[1])]
     edges = np.concatenate(([window[0]], inside, [window[1]]))
     longest_s = float(np.max(np.diff(edges))) / NS_PER_S
