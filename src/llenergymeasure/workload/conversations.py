@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from llenergymeasure import ids
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import resolve_protocol
-from llenergymeasure.config.serving import ONE_USER, LengthConfig, ServingConfig
+from llenergymeasure.config.serving import MAX_RATE_PER_S, ONE_USER, LengthConfig, ServingConfig
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.workload.arrivals import arrival_offsets
 from llenergymeasure.workload.arrivals_trace import Trace, read_trace
@@ -352,18 +352,22 @@ def recorded_trace(config: ExperimentConfig) -> Trace | None:
 
 
 def _refuse_silence(config: ExperimentConfig, serving: ServingConfig, trace: Trace) -> None:
-    """Raise if nothing arrives within the window, wherever in the ramp-up it opens."""
+    """Raise if nothing arrives within the window, wherever in the ramp-up it opens, or too much."""
     # Where a sensor measures windows are no shorter than elsewhere.
     window_s = resolve_protocol(config, measured=True).window_min_s
     longest_s = serving.ramp_up_max_s + window_s
-    offsets = arrival_offsets(serving, longest_s, config.random_seed, trace)
-    if not np.any(offsets > 0):
-        raise ConfigurationError(
-            Problem(
-                f"the trace has 1 request in the {longest_s:g} s of ramp-up and window; begin "
-                "later in it (serving.trace_start_seconds), replay it faster "
-                "(serving.trace_speed), or measure for longer (window.min_seconds)",
-                key="serving.trace",
-                found=str(serving.trace),
-            )
+    span_s, speed = float(trace.offset_s[-1]), serving.trace_speed or 1.0
+    text = None
+    if 0 < span_s < len(trace) * speed / MAX_RATE_PER_S:
+        text = (
+            f"the trace has {len(trace)} requests in {span_s:.3g} s, more than "
+            f"{MAX_RATE_PER_S:g} a second at the speed asked for (serving.trace_speed)"
         )
+    elif not np.any(arrival_offsets(serving, longest_s, config.random_seed, trace) > 0):
+        text = (
+            f"the trace has 1 request in the {longest_s:g} s of ramp-up and window; begin "
+            "later in it (serving.trace_start_seconds), replay it faster (serving.trace_speed), "
+            "or measure for longer (window.min_seconds)"
+        )
+    if text is not None:
+        raise ConfigurationError(Problem(text, key="serving.trace", found=str(serving.trace)))

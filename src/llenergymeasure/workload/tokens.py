@@ -230,7 +230,7 @@ def _read(source: ModelSource, name: str) -> Mapping[str, Any] | None:
         return None
     try:
         content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise BackendError(f"{path} cannot be read as JSON: {error}") from error
     return content if isinstance(content, Mapping) else None
 

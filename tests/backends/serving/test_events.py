@@ -120,6 +120,27 @@ def test_an_empty_part_before_the_first_text_is_a_token_where_one_is_missing(
     assert exchange.first_ns == first
 
 
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_text", "thinking", "thinking_blocks"])
+def test_thought_of_any_name_is_output_and_thought(name: str) -> None:
+    deltas = [{name: "let me"}, {name: ["see"]}, {"content": "a b"}]
+    pieces = [
+        (at, b"data: " + json.dumps({"choices": [{"delta": delta}]}).encode() + b"\n\n")
+        for at, delta in enumerate(deltas)
+    ]
+    usage = {"usage": {"prompt_tokens": 3, "completion_tokens": 6}}
+    end = b"data: " + json.dumps(usage).encode() + b"\n\ndata: [DONE]\n\n"
+    exchange = Exchange(0, 0, sent_ns=1, asked_tokens=6)
+    list(read_answer(exchange, [*pieces, (9, end)], whole=True))
+    assert (exchange.first_ns, exchange.thinking_tokens) == (0, 4)
+
+
+@pytest.mark.parametrize("name", ["function_call", "refusal"])
+def test_other_output_is_no_sign_of_life(name: str) -> None:
+    first = {"choices": [{"delta": {name: "x"}}]}
+    exchange = read(first, text("a"), {"usage": {"prompt_tokens": 3, "completion_tokens": 4}})
+    assert len(exchange.token_ns) == 2
+
+
 def test_gauges_add_up_and_shares_are_averaged() -> None:
     page = (
         "# HELP vllm:num_requests_running Number\n"

@@ -230,24 +230,13 @@ class ServedEngine(Engine):
             time.sleep(_LOOK_S)
 
     async def _ask(self, requests: Sequence[Request]) -> list[Exchange]:
-        loop = asyncio.get_running_loop()
-        all_done: asyncio.Future[None] = loop.create_future()
-        left = len(requests)
-
-        def done(_: Exchange) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0 and not all_done.done():
-                all_done.set_result(None)
-
-        exchanges = []
+        answered = []
         for request in requests:
-            exchange = Exchange(request.index, time.monotonic_ns())
-            exchanges.append(exchange)
-            self.client.stream(exchange, self._encode(request), self.serving.timeout_s, done)
-        if requests:
-            await all_done
-        return exchanges
+            over: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+            answered.append(over)
+            exchange, outgoing = Exchange(request.index, time.monotonic_ns()), self._encode(request)
+            self.client.stream(exchange, outgoing, self.serving.timeout_s, over.set_result)
+        return list(await asyncio.gather(*answered))
 
     async def _settings(self) -> Any:
         if self.command.settings_path is None:

@@ -41,6 +41,10 @@ _GAVE_UP = frozenset(
 )
 """Finish reasons of answers that are not what was asked for, as servers name them."""
 
+_THOUGHT = re.compile("reasoning|think|thought")
+_OTHER_OUTPUT = re.compile("call|refusal|audio")
+"""Names of a part's fields that hold output of other kinds than its text, as servers call them."""
+
 
 def read_answer(exchange: Exchange, pieces: Sequence[Piece], *, whole: bool) -> Iterator[None]:
     """Fill in an exchange from the body of its answer; yield between each few of its events.
@@ -135,8 +139,8 @@ class _Reading:
         exchange.token_ns = array("q", _token_times(self.parts, tokens))
 
     def _event(self, at_ns: int, event: Any) -> None:
-        error = event.get("error") or (event if event.get("object") == "error" else None)
-        if error:
+        is_error = "error" in (event.get("object"), event.get("type"))
+        if error := event.get("error") or (event if is_error else None):
             said = excerpt(json.dumps(error), 300)
             raise _AnswerError("truncated", f"the server gave up: {said}")
         usage = event.get("usage") or self._usage
@@ -173,11 +177,15 @@ def _shown(choice: Mapping[str, Any]) -> tuple[bool, str] | None:
         shows = text or choice.get("token_ids")
     else:
         text = delta.get("content")
-        thought = bool(delta.get("reasoning_content") or delta.get("reasoning"))
-        shows = text or thought or delta.get("tool_calls")
+        thought = not text and _holds(delta, _THOUGHT)
+        shows = text or thought or _holds(delta, _OTHER_OUTPUT)
     if not shows:
         return None
     return thought, text if isinstance(text, str) else ""
+
+
+def _holds(delta: Mapping[str, Any], names: re.Pattern[str]) -> bool:
+    return any(value and names.search(name) for name, value in delta.items())
 
 
 def _thinking_told(usage: Mapping[str, Any], most: int) -> int | None:
