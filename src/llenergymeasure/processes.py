@@ -323,6 +323,15 @@ def pids(proc: Path = Path("/proc")) -> Iterator[int]:
     yield from (int(entry.name) for entry in proc.iterdir() if entry.name.isdigit())
 
 
+def arguments(pid: int) -> list[str]:
+    """Return the words that a process was started with; empty if it is gone."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+    return [os.fsdecode(word) for word in words]
+
+
 def stat_fields(pid: int, proc: Path = Path("/proc")) -> list[str]:
     """Return the fields of /proc/PID/stat from the state on (proc(5)); empty if it is gone."""
     try:

@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints
 
 from llenergymeasure.config.section import Section
 from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.files import read_bytes
 
 _OLD_CARDS = re.compile(r"GTX|RTX 20|TITAN|Titan|Quadro|Tesla [KMPT]")
 GAIN_BAND, OLD_CARDS_BAND, OTHER_BAND = 0.08, 0.13, 0.05
@@ -117,7 +118,7 @@ def read_calibration(path: Path) -> Calibration:
     from llenergymeasure.config.messages import validated
 
     try:
-        raw = path.read_bytes()
+        raw = read_bytes(path)
     except OSError as error:
         message = f"this calibration file cannot be read: {error.strerror}"
         raise ConfigurationError(Problem(message, file=path)) from error

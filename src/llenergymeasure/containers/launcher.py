@@ -30,7 +30,7 @@ from llenergymeasure.containers.surroundings import Surroundings, image_variable
 from llenergymeasure.containers.tasks import Task
 from llenergymeasure.errors import EXIT_CONFIGURATION, EXIT_FAILED, LlemError
 from llenergymeasure.files import make_folder, read_json
-from llenergymeasure.processes import SignalPipe, signal_group
+from llenergymeasure.processes import SignalPipe, arguments, signal_group
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.screen import say
 from llenergymeasure.workload.models.hub import offline
@@ -176,11 +176,10 @@ class _Launch:
             return False
         try:
             handle = os.pidfd_open(pid)
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             return False
         # In a container with process ids of its own the number is another's.
-        self._inside = handle if str(os.getpid()).encode() in words else None
+        self._inside = handle if str(os.getpid()) in arguments(pid) else None
         return True
 
     def end(self) -> int:

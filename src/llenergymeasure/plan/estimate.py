@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from llenergymeasure.config.experiment import SYNTHETIC, ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
+from llenergymeasure.config.servers import READY_LIMIT_S
 from llenergymeasure.plan.model import Plan
 
 START_S = {"pytorch": 8.0, "openai": 4.0}
@@ -157,6 +158,8 @@ def limit_s(
     if isinstance(known.device, str):
         known = replace(known, device=_SLOW_GPU)
     most_s = LIMIT_SPARE_S + gap_s + _run_s(config, protocol, known, work, slower=LIMIT_TIMES)
+    if config.openai is not None and not config.external_server:
+        most_s += READY_LIMIT_S  # of a program that nothing is known of
     if config.serving is not None:
         most_s += 2 * config.serving.timeout_s
     return math.ceil(most_s / 60) * 60.0

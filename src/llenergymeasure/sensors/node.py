@@ -10,6 +10,7 @@ EnvironmentMetrics (PowerWatts, EnergykWh).
 """
 
 import base64
+import contextlib
 import json
 import math
 import os
@@ -101,12 +102,13 @@ class NodeSensor(Sensor):
 
 def _meter(asked: str, environ: Mapping[str, str]) -> _Meter:
     kind, _, what = asked.partition(":")
-    if kind == "redfish" and _may_be_asked(what):
-        return _Redfish(what, environ.get(USER), environ.get(PASSWORD))
-    if kind == "csv" and what:
-        return _Log(Path(what).expanduser())
-    if kind == "command" and what.strip():
-        return _Command(shlex.split(what))
+    with contextlib.suppress(ValueError):  # an address or a command line that is none
+        if kind == "redfish" and _may_be_asked(what):
+            return _Redfish(what, environ.get(USER), environ.get(PASSWORD))
+        if kind == "csv" and what:
+            return _Log(Path(what).expanduser())
+        if kind == "command" and what.strip():
+            return _Command(shlex.split(what))
     # What is there is not repeated: it may hold a password.
     raise ConfigurationError(
         Problem(
@@ -197,8 +199,8 @@ class _Redfish:
 
 
 def _power_w(resource: Mapping[str, Any]) -> float | None:
-    """Return the power that a resource reports: the first part of Power is the whole chassis."""
-    controls = _list(resource.get("PowerControl"))
+    """Return the power that a resource reports: of Power's controls the first is the chassis."""
+    controls = _list(resource.get("PowerControl"))[:1]  # those after it are parts
     told = [each.get("PowerConsumedWatts") for each in controls if isinstance(each, dict)]
     return _number(_excerpt(resource.get("PowerWatts")), *told)
 

@@ -91,6 +91,8 @@ def recall(folder: StudyFolder) -> StudyCall | None:
         owners = {path.stat().st_uid, folder.path.stat().st_uid}
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    if not call.study_file.is_absolute():  # it would be another from each folder, and is not ours
+        return None
     if owners != {os.geteuid()}:
         message = f"somebody else ran this; look at its study, then: llem run {call.study_file}"
         raise ConfigurationError(Problem(message, file=folder.path))

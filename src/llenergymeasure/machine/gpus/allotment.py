@@ -120,7 +120,7 @@ def _pytorch(section: Mapping[str, Any], needed: bool) -> Demand:
     if kind == "cpu":
         return Demand(0)
     if kind == "cuda":
-        return Demand(1, first=int(number) if number.isdigit() else None, needed=True)
+        return Demand(1, first=int(number) if number.isdecimal() else None, needed=True)
     return Demand(None, needed=needed)
 
 

@@ -46,7 +46,7 @@ from llenergymeasure.run.preflight.forecast import known_of, work_of
 from llenergymeasure.run.preflight.memory import computes_in, memory_need
 from llenergymeasure.run.result.flops import workload_flops
 from llenergymeasure.screen import say
-from llenergymeasure.workload.conversations import content_seed
+from llenergymeasure.workload.conversations import TrafficPrompts, content_seed
 from llenergymeasure.workload.prompts import build_workload, traffic_prompts
 from llenergymeasure.workload.requests import Request, Workload
 
@@ -234,9 +234,12 @@ class EngineRun:
             # What it does on a GPU is the run's work, and no stranger's.
             write_text(self._folder.engine_pid, str(backend.process(self._config) or os.getpid()))
         devices = tuple(card.uuid for card in found.cards)
-        prompts = traffic_prompts(self._asked, self._content_seed)
         command = backend.server(self._drawn, free_port())
-        return ServedEngine(command, self._drawn, devices, prompts)
+        return ServedEngine(command, self._drawn, devices, self._traffic())
+
+    def _traffic(self) -> TrafficPrompts:
+        shared = self._spec.session is not None
+        return traffic_prompts(self._asked, self._content_seed, lives_on=shared)
 
     def _left_by_the_run_before(self, backend: Backend) -> Engine | None:
         """Return the server that the run before has left, ready for this one's traffic.
@@ -248,8 +251,7 @@ class EngineRun:
         from llenergymeasure.backends.serving.engine import ServedEngine, next_on_server
 
         assert isinstance(self._server.engine, ServedEngine)
-        prompts = traffic_prompts(self._asked, self._content_seed)
-        return next_on_server(self._server.engine, backend, self._drawn, prompts)
+        return next_on_server(self._server.engine, backend, self._drawn, self._traffic())
 
     def _measure(
         self,
