@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         task = _task(options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         say(f"{options.spec or options.out}: {error}")
         return EXIT_CONFIGURATION
     try:
@@ -175,12 +175,12 @@ class _Launch:
         if pid is None:
             return False
         try:
-            handle = os.pidfd_open(pid)
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            # In a container with process ids of its own the number is another's.
+            if str(os.getpid()).encode() in words:
+                self._inside = os.pidfd_open(pid)
         except OSError:
             return False
-        # In a container with process ids of its own the number is another's.
-        self._inside = handle if str(os.getpid()).encode() in words else None
         return True
 
     def end(self) -> int:
