@@ -44,8 +44,9 @@ Row = Mapping[str, Any]
 FIGURE_NAMES = ("serving_energy_latency", "serving_power_load")
 LISTED_RUNS = 200
 LINE = (
-    "The line is fitted to the measured runs that keep up: where it meets the axis is the power of "
-    "a loaded server that waits, its slope the energy of one request more."
+    "The line is fitted to the measured runs that keep up: its slope is the energy of one request "
+    "more. Where it meets the axis it is an extrapolation to a loaded server that waits, unless a "
+    "run had no traffic."
 )
 NO_LINE = "No line: measured runs at three loads or more have to show that power changes with load."
 NAME_LIMIT = 60
