@@ -58,7 +58,7 @@ def test_few_cycles_of_a_noisy_experiment_are_rarely_taken_for_an_effect(missing
             logs[0, 1] = np.nan
         found = levels(study(logs), {"batch": list(range(8))})
         alarms += any(each.p_holm < 0.05 for each in found)
-    assert alarms / 400 <= 0.11  # 0.05 is not to be had of three; with one spread for all: 0.26
+    assert alarms / 400 <= 0.085  # 0.05, and what 400 may stray; with one spread for all: 0.26
 
 
 def test_unequal_numbers_of_runs_do_not_shift_a_level():

@@ -95,6 +95,23 @@ def test_runs_that_the_meter_knows_unlike_well_are_not_believed_so(loads: int) -
     assert min(hits) / tries >= 0.93
 
 
+def bent(curvature: float, rng: np.random.Generator) -> bool:
+    loads = [1.0, 2, 4, 8, 16] * 3
+    points = [
+        LoadPoint(load, 100 + 5 * load + curvature * load**0.5 + rng.normal(0, 1), 0.05)
+        for load in loads
+    ]
+    curve = load_curve(points)
+    assert curve is not None
+    return curve.bent
+
+
+def test_power_that_is_no_line_is_found_and_a_line_is_rarely_doubted() -> None:
+    rng = np.random.default_rng(4)
+    assert np.mean([bent(0.0, rng) for _ in range(400)]) <= 0.085
+    assert np.mean([bent(10.0, rng) for _ in range(50)]) >= 0.9
+
+
 def test_two_loads_make_no_curve() -> None:
     assert load_curve([LoadPoint(1, 10, 1), LoadPoint(2, 11, 1), LoadPoint(2, 12, 1)]) is None
 

@@ -162,8 +162,8 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/levels.py",
-        "return np.maximum(pooled, by_cycles), freedom",
-        "return pooled, freedom",
+        "unlike = by_cycles > UNLIKE * pooled",
+        "unlike = by_cycles < 0.0",
         "an effect of one noisy experiment, seen in three cycles",
         ("analysis/test_levels.py",),
     ),

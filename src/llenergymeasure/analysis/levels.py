@@ -28,6 +28,9 @@ RANK_TOLERANCE = 1e-9
 MIN_CYCLES = 5
 """From so many cycles on, a level's interval rests on the spread between them."""
 
+UNLIKE = 1.2
+"""Of fewer cycles too, where their error is so many times that of runs that all spread alike."""
+
 Levels: TypeAlias = Mapping[str, Sequence[Any]]
 """Of each factor, its value in each experiment."""
 
@@ -156,18 +159,18 @@ def _judged(logs: Reals, factors: Sequence[_Factor], shared: Reals) -> Iterator[
         elif not math.hypot(error, apart) > ROUNDING:
             yield of_level(math.exp(center), unavailable=NO_REPEATS)
         else:
-            half_width, p = judged(center, error, freedom, apart)
+            half_width, p = judged(center, error, float(freedom[column]), apart)
             ratio, low, high = np.exp([center, center - half_width, center + half_width]).tolist()
             yield of_level(ratio, low, high, p)
 
 
-def _errors(logs: Reals, design: Reals, variances: Reals) -> tuple[Reals, int]:
+def _errors(logs: Reals, design: Reals, variances: Reals) -> tuple[Reals, Reals]:
     """Return the coefficients' standard errors and their degrees of freedom.
 
     Where every one of many cycles holds every experiment, the coefficients are the means of those
     of its cycles, whose spread is right however unlike the experiments' own are. Otherwise the
-    runs' spread around the levels of their experiment and cycle is taken to be the same for all, or
-    that between whole cycles where it is more: few cycles do not show the one alone.
+    runs' spread around the levels of their experiment and cycle is taken to be the same for all,
+    unless the whole cycles speak clearly against that.
     """
     present = np.isfinite(logs)
     cycles, experiments = logs.shape
@@ -175,14 +178,16 @@ def _errors(logs: Reals, design: Reals, variances: Reals) -> tuple[Reals, int]:
     if len(whole) > 1:
         of_cycles = np.linalg.pinv(design) @ whole.T
         by_cycles = of_cycles.std(axis=1, ddof=1) / math.sqrt(len(whole))
+    between = np.full(len(by_cycles), len(whole) - 1.0)
     if cycles >= MIN_CYCLES and present.all():
-        return by_cycles, cycles - 1
+        return by_cycles, between
     freedom = int(present.sum()) - experiments - cycles + 1
     square = (
         float(np.nansum(centred(logs, by_cycle=True) ** 2)) / freedom if freedom > 0 else np.nan
     )
     pooled = np.sqrt(np.maximum(variances, 0.0) * square)[: len(by_cycles)]
-    return np.maximum(pooled, by_cycles), freedom
+    unlike = by_cycles > UNLIKE * pooled
+    return np.where(unlike, by_cycles, pooled), np.where(unlike, between, freedom)
 
 
 def _dummies(codes: NDArray[np.intp]) -> Reals:

@@ -71,6 +71,7 @@ class LoadCurve:
         slope_j: energy of one request more, in J.
         slope_half_j: half width of its interval.
         points: how many it rests on.
+        bent: whether the points show that power is no straight line over these loads.
     """
 
     intercept_w: float
@@ -78,6 +79,7 @@ class LoadCurve:
     slope_j: float
     slope_half_j: float
     points: int
+    bent: bool = False
 
     @property
     def shown(self) -> bool:
@@ -131,12 +133,30 @@ def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
         slope_j=float(slope),
         slope_half_j=float(half[1]),
         points=len(points),
+        bent=_is_bent(loads, powers, own + least),
     )
+
+
+def _is_bent(loads: Reals, powers: Reals, variances: Reals) -> bool:
+    """Return whether a term in the square of the load is shown at the 5 % level.
+
+    What such a term explains is no scatter: its error is by what is left beyond it.
+    """
+    freedom = len(loads) - 3
+    if freedom < 1:
+        return False
+    off = loads - loads.mean()
+    line, covariance, chi_squared = _fit(
+        np.column_stack((np.ones(len(loads)), off, off**2)), powers, variances
+    )
+    error = np.sqrt(covariance[2, 2] * chi_squared / freedom)
+    return bool(abs(line[2]) > max(t_quantile(freedom) * error, 1e-9 * abs(line[1])))
 
 
 def _fit(design: Reals, powers: Reals, variances: Reals) -> tuple[Reals, Reals, float]:
     """Return a weighted line, its covariance, and chi-squared."""
-    covariance: Reals = np.linalg.inv(design.T @ (design / variances[:, None]))
+    inverse = np.linalg.inv(design.T @ (design / variances[:, None]))
+    covariance: Reals = np.asarray(inverse, np.float64)
     line: Reals = covariance @ (design.T @ (powers / variances))
     return line, covariance, float(np.sum((powers - design @ line) ** 2 / variances))
 

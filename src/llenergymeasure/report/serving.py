@@ -188,8 +188,15 @@ def line_sentence(name: str, curve: LoadCurve | None) -> list[str]:
         return [
             f"{name}: that power changes with load is not shown ({slope} J per request, {basis})."
         ]
+    if curve.bent:
+        return [
+            f"{name}: power is no straight line over these loads, {slope} J for each request more "
+            f"in their mean ({basis}); what it is at no load only a run without traffic shows."
+        ]
     power = _plus_minus(curve.intercept_w, curve.intercept_half_w)
-    return [f"{name}: {power} W at no load, and {slope} J for each request more ({basis})."]
+    return [
+        f"{name}: {power} W at no load by the line, and {slope} J for each request more ({basis})."
+    ]
 
 
 def _plus_minus(value: float, half_width: float) -> str:
