@@ -114,7 +114,8 @@ class Comparable:
             for experiment, chosen in selections.items()
             if chosen.alike
         }
-        self._twins = _twins(selections, configs)
+        # Without the plan's settings nothing says that two experiments are alike in the rest.
+        self._twins = _twins(selections, configs) if configs else {}
 
     def why_not(self, one: str, other: str) -> str | None:
         """Return why two experiments may not be compared; None if they may, or one has no run."""

@@ -14,7 +14,7 @@ from llenergymeasure.config.section import Section
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.files import read_bytes
 
-_OLD_CARDS = re.compile(r"GTX|RTX 20|TITAN|Titan|Quadro|Tesla [KMPT]")
+_OLD_CARDS = re.compile(r"GTX|RTX 20[5-8]0|TITAN|Titan|Quadro|Tesla|V100|\bT(4|\d{3,4})\b")
 GAIN_BAND, OLD_CARDS_BAND, OTHER_BAND = 0.08, 0.13, 0.05
 """Half widths of the gain of an uncalibrated on-board sensor, relative.
 

@@ -195,10 +195,17 @@ def _with_none(value: Any) -> Any:
 
 
 def _files_below(folder: Path) -> list[str]:
-    """Return the regular files below ``folder``, hidden ones and tool caches left out."""
+    """Return the regular files below ``folder``, without hidden ones, caches and studies' results.
+
+    A model's folder may be the working folder, where results go: each run would change its id.
+    """
     names = []
     for root, folders, found in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith((".", "__")) and not Path(root, name, ".lock").is_file()
+        ]
         for name in found:
             path = Path(root, name)
             if not name.startswith(".") and path.is_file():

@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         task = _task(options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         say(f"{options.spec or options.out}: {error}")
         return EXIT_CONFIGURATION
     try:
@@ -179,7 +179,10 @@ class _Launch:
         except OSError:
             return False
         # In a container with process ids of its own the number is another's.
-        self._inside = handle if str(os.getpid()) in arguments(pid) else None
+        if str(os.getpid()) in arguments(pid):
+            self._inside = handle
+        else:
+            os.close(handle)
         return True
 
     def end(self) -> int:

@@ -45,6 +45,7 @@ class Relations:
         levels: the table of settings' values against their first.
         levels_total: how many of them there are.
         fronts: who is best for energy and one other objective, as sentences.
+        unpaired: whether cycles of some pair were not blocks in time.
         verdicts: what the pairs show.
     """
 
@@ -55,6 +56,7 @@ class Relations:
     levels: list[dict[str, str]]
     levels_total: int
     fronts: list[str]
+    unpaired: bool
     verdicts: Pairs
 
 
@@ -87,6 +89,7 @@ def relations_content(study_dir: Path, summary: Sequence[Row]) -> Relations:
         levels=[_level(row) for row in levels[:LISTED_LEVELS]],
         levels_total=len(levels),
         fronts=_fronts(tables["pareto"]),
+        unpaired=any(row["method"] == "unpaired" for row in pairs),
         verdicts=Pairs(pairs),
     )
 

@@ -189,12 +189,14 @@ class EngineRun:
                 "python_executable": sys.executable,
                 "computes_in": computes_in(self._config, found.source),
                 "flops": workload_flops(found.source, self._lengths(workload, window)),
-                "quality": self._quality(engine),
             }
             if self._spec.session is not None:
                 place = {"started_by": on_server.started_by, "place": on_server.runs}
                 document["shared_server"] = place
             self._write(document)
+            document["quality"] = self._quality(engine)
+            if document["quality"] is not None:
+                self._write(document)
             goes_on = not last and _has_answered_all(engine)
         finally:
             if not goes_on:
@@ -294,7 +296,7 @@ class EngineRun:
             return
         with self._marks.phase("judge"):
             score = command_score(self._folder, asked)
-        document["quality"] = {**(document["quality"] or {}), **score}
+        document["quality"] = {**(document.get("quality") or {}), **score}
         self._write(document)
 
     def _write(self, document: dict[str, Any]) -> None:

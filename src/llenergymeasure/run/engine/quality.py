@@ -44,8 +44,8 @@ def perplexity(
     try:
         texts = _tokens(path, config, int(asked["max_text_tokens"]))
         likelihoods = [each for text in texts for each in engine.log_likelihoods(text)]
-    except (LlemError, OSError, UnicodeDecodeError) as error:
-        return {"perplexity_unavailable": str(error)}
+    except Exception as error:  # an engine's own too: what was measured does not hang on it
+        return {"perplexity_unavailable": excerpt(str(error) or type(error).__name__, 500)}
     if not likelihoods or not all(math.isfinite(each) for each in likelihoods):
         return {"perplexity_unavailable": "the engine gave likelihoods that are no numbers"}
     return {
