@@ -99,6 +99,11 @@ VALIDITY: Mapping[str, Code] = {
         "Other processes, other virtual machines or a quota took part of the CPUs that the run may "
         "use; where the CPUs are metered the run has other_process too.",
     ),
+    "cut_answers": Code(
+        False,
+        "More than 5 % of the answers that were to end by themselves reached max_output_tokens: "
+        "their length is that setting's.",
+    ),
     "empty_answers": Code(False, "More than 1 % of the answers had no token."),
     "graphics_process": Code(
         False, "A desktop, a game or the like drew on the device; its energy is in the run's."

@@ -15,7 +15,6 @@ import json
 import math
 import os
 import shlex
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from urllib.request import Request
 from llenergymeasure.config.servers import is_loopback
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.machine.web import WebError, exchange
-from llenergymeasure.processes import die_with_parent, users_environment
+from llenergymeasure.processes import ChildError, completed, users_environment
 from llenergymeasure.sensors.base import (
     Channel,
     Every,
@@ -293,18 +292,16 @@ class _Command:
 
     def read(self) -> Sequence[Value]:
         try:
-            done = subprocess.run(
+            done = completed(
                 self._command,
-                env=users_environment(),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=ANSWER_S,
-                check=False,
-                preexec_fn=die_with_parent,
+                ANSWER_S,
+                environment=users_environment(),
+                bound=True,
+                name=self.name,
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise SensorError(f"{self.name}: {_reason(error)}") from None
-        last = done.stdout[-256:].decode(errors="replace").split()[-1:]
+        except ChildError as error:
+            raise SensorError(str(error)) from None
+        last = done.stdout[-256:].split()[-1:]
         try:
             watts = _number(float(last[0])) if done.returncode == 0 else None
         except (IndexError, ValueError):
@@ -315,6 +312,4 @@ class _Command:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, subprocess.TimeoutExpired):
-        return f"no answer within {ANSWER_S:g} s"
     return getattr(error, "strerror", None) or str(error)

@@ -132,10 +132,10 @@ class _Reading:
         if tokens and not self.parts:
             raise _AnswerError("malformed", "usage reports tokens, and none came")
         exchange.output_tokens = tokens
-        thought = thinking_parts(self._shown)
-        exchange.thinking_tokens, exchange.thinking_differs = judged(
-            thought, shown, tokens, _thinking_told(self._usage, tokens)
-        )
+        told = _thinking_told(self._usage, tokens)
+        # A server that counts thought may have taken it out of the answer.
+        thought = thinking_parts(self._shown, opened=exchange.opens_thought and not told)
+        exchange.thinking_tokens, exchange.thinking_differs = judged(thought, shown, tokens, told)
         exchange.token_ns = array("q", _token_times(self.parts, tokens))
 
     def _event(self, at_ns: int, event: Any) -> None:

@@ -148,6 +148,11 @@ class OpenAIConfig(Section):
         names = set(self.placeholders())
         if "port" not in names:
             raise ValueError("command has no {port}: the run chooses where the server listens")
+        taken = [name for name in OF_THE_RUN if name in (self.values or ())]
+        if taken:
+            raise ValueError(
+                f"values.{taken[0]}: each run fills in {{{taken[0]}}} by itself; name it otherwise"
+            )
         unused = sorted(set(self.values or ()) - names)
         if unused:
             raise ValueError(

@@ -144,15 +144,11 @@ def graphics_processes(gpu: Gpu) -> list[int]:
     return [int(each.pid) for each in found]
 
 
-def memory_used_bytes(gpu: Gpu) -> int:
-    """Return the memory in use on a card.
-
-    Raises:
-        pynvml.NVMLError: the card does not answer.
-    """
-    import pynvml
-
-    return int(pynvml.nvmlDeviceGetMemoryInfo(handle(gpu)).used)
+def memory_used_bytes(gpu: Gpu) -> int | None:
+    """Return the memory in use on a card; None where it does not say."""
+    device = nvml_value("nvmlDeviceGetHandleByUUID", gpu.uuid)
+    memory = None if device is None else nvml_value("nvmlDeviceGetMemoryInfo", device)
+    return None if memory is None else int(memory.used)
 
 
 def bindings_problem() -> str | None:
