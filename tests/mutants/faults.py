@@ -138,12 +138,33 @@ MUTANTS = (
         "that one more cycle would decide it",
         (_PAIRS,),
     ),
+    Mutant(
+        "analysis/comparison.py",
+        "return autocorrelation(known).widening if known else 1.0",
+        "return 1.0",
+        "a difference between runs that follow each other, made one after the other",
+        (_PAIRS,),
+    ),
+    Mutant(
+        "analysis/relations.py",
+        'is_energy = metric.startswith("energy_")',
+        "is_energy = False",
+        "a difference that the sensor does not see",
+        (f"{_SENTENCE}[Inconclusive-undersampled]",),
+    ),
     # Settings, trends, fronts.
     Mutant(
         "analysis/levels.py",
         "if cycles >= MIN_CYCLES and present.all():",
         "if False:",
         "an interval too narrow for the noisier of the experiments",
+        ("analysis/test_levels.py",),
+    ),
+    Mutant(
+        "analysis/levels.py",
+        "unlike = by_cycles > UNLIKE * pooled",
+        "unlike = by_cycles < 0.0",
+        "an effect of one noisy experiment, seen in three cycles",
         ("analysis/test_levels.py",),
     ),
     Mutant(
@@ -270,6 +291,27 @@ MUTANTS = (
         ("analysis/test_load_curve.py",),
     ),
     Mutant(
+        "analysis/pooling.py",
+        "if clustered > total:",
+        "if False:",
+        "an interval of independent runs for runs of the same cycles, because one is missing",
+        ("analysis/test_pooling.py::test_one_run_that_is_missing_makes_no_interval_too_narrow",),
+    ),
+    Mutant(
+        "analysis/load_curve.py",
+        "_, _, chi_squared = _fit(design, powers, own + between)",
+        "_, _, chi_squared = _fit(design, powers, own + between + most)",
+        "a line as sure as the meter, through runs that scatter",
+        ("analysis/test_load_curve.py",),
+    ),
+    Mutant(
+        "analysis/load_curve.py",
+        "and held and not codes",
+        "and held",
+        "a capacity at which half of the requests failed",
+        ("analysis/test_load_curve.py",),
+    ),
+    Mutant(
         "analysis/load_curve.py",
         'held = not run["over_saturated"] and run["slo_attained"] is not False',
         'held = not run["over_saturated"]',
@@ -346,6 +388,13 @@ MUTANTS = (
         "",
         "nothing of experiments that no ranking holds",
         (f"{_SENTENCE}[not ranked with the rest-two meters]",),
+    ),
+    Mutant(
+        "report/findings.py",
+        "if shared >= LEAST_SHARED:",
+        "if False:",
+        "an interval over runs alone where the sensor sees a quarter of the time",
+        (f"{_SENTENCE}[may move each value by up to ±40 %-undersampled]",),
     ),
     Mutant(
         "report/findings.py",

@@ -243,15 +243,8 @@ class _HashCache:
 
     def _load(self) -> dict[str, str]:
         if self._hashes is None:
-            self._hashes = {}
-            try:
-                stored = json.loads(self._path.read_text())
-            except (OSError, ValueError):
-                stored = None
-            if isinstance(stored, dict):
-                self._hashes = {
-                    str(key): value for key, value in stored.items() if isinstance(value, str)
-                }
+            stored = files.read_json(self._path) or {}
+            self._hashes = {key: value for key, value in stored.items() if isinstance(value, str)}
         return self._hashes
 
 

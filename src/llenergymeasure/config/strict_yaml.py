@@ -228,7 +228,7 @@ class _Builder:
             line = key_node.start_mark.line + 1
             if key in lines:
                 self._add(
-                    key_node, (*path, key), f"stands twice, first on line {lines[key]}; keep one"
+                    key_node, (*path, key), f"is given twice, first on line {lines[key]}; keep one"
                 )
                 continue
             lines[key] = line
