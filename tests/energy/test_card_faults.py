@@ -374,6 +374,23 @@ def test_a_power_that_is_frozen_disqualifies(
     assert "sample_gap" not in alive.validity
 
 
+def test_a_card_that_draws_the_same_all_along_is_not_frozen() -> None:
+    steady = card.Power([-10.0, START_S, 20.0], [60.0, 300.0, 60.0])
+    found = metered(steady, card.Sensor(counter_s=None), (START_S, 20.0))
+    assert "sample_gap" not in found.validity
+
+
+@pytest.mark.parametrize(("step_w", "disqualifies"), [(0.013, True), (1.0, False)])
+def test_fine_readings_that_stand_still_amid_a_window_are_frozen(
+    step_w: float, disqualifies: bool
+) -> None:
+    """Coarse ones say nothing: a card at its limit is shown so."""
+    info, named = card.info(quantities=("power_instant_w",)), (card.UUID, "nvml", "power_instant_w")
+    rows = [Row(card.ns(0.1 * at), *named, 300 + step_w * (min(at, 80) % 3)) for at in range(300)]
+    found = account(card.recording(rows, info), (card.ns(5.0), card.ns(25.0)))
+    assert ("sample_gap" in found.validity) == disqualifies
+
+
 def test_a_device_whose_limit_is_not_known_draws_no_kilowatts() -> None:
     info = card.info(f"module:{card.UUID}", scope="module", quantities=("power_instant_w",))
     window = (card.ns(START_S), card.ns(END_S))

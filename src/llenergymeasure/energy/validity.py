@@ -10,7 +10,7 @@ import numpy as np
 
 from llenergymeasure.energy.channel import CHANNEL_GATE, Channel, Stretch
 from llenergymeasure.energy.device import IMPOSSIBLE, Device
-from llenergymeasure.energy.knots import Floats
+from llenergymeasure.energy.knots import Floats, Ints
 from llenergymeasure.energy.rest import IdlePower
 from llenergymeasure.machine.gpus.state import LOWERED, THROTTLE_REASONS
 from llenergymeasure.recording.samples import Samples
@@ -29,6 +29,9 @@ GAP_FLOOR_S = 0.5
 
 FROZEN_S = 10.0
 """Nor does any power stay the same, to a sensor's last digit, for longer than this."""
+
+_COARSE_W = 0.5
+"""But a card at its limit may, as a sensor shows it that knows no smaller steps."""
 
 _LEAST = 0.003
 """What says that a card draws less than this share of its limit counts in another unit."""
@@ -135,9 +138,7 @@ def _sample_gap(
     info = device.info
     series = samples.series(info.device, info.sensor, channel.quantity)
     t_ns = series.t_ns
-    changed = np.concatenate((t_ns[:1], t_ns[1:][np.diff(series.value) != 0], t_ns[-1:]))
-    here = (changed[1:] > window[0]) & (changed[:-1] < window[1])
-    frozen_s = float(np.max(np.diff(changed)[here], initial=0)) / NS_PER_S
+    frozen_s = _frozen_s(t_ns, series.value, window)
     if frozen_s > FROZEN_S:
         same = f"{channel.quantity} stayed the same for {frozen_s:.0f} s"
         yield "sample_gap", f"{info.device}: {same}, as that of a sensor that is frozen"
@@ -220,3 +221,15 @@ def _seen(samples: Samples, sensor: str, device: str, quantity: Quantity, window
     series = samples.series(device, sensor, quantity)
     inside = (series.t_ns >= window[0]) & (series.t_ns <= window[1]) & ~np.isnan(series.value)
     return series.value[inside]
+
+
+def _frozen_s(t_ns: Ints, power_w: Floats, window: Span) -> float:
+    """Return for how long a power stayed the same within a window, or all along."""
+    steps_w = np.abs(np.diff(power_w))
+    changes = steps_w > 0
+    if not changes.any():  # at rest and under load
+        return float(np.ptp(t_ns)) / NS_PER_S if len(t_ns) else 0.0
+    if steps_w[changes].min() >= _COARSE_W:
+        return 0.0
+    changed_ns = np.concatenate((t_ns[:1], t_ns[1:][changes], t_ns[-1:]))
+    return float(np.max(np.diff(np.clip(changed_ns, *window)))) / NS_PER_S
