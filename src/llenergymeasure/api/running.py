@@ -226,4 +226,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, float | str):
+        return float(value) if isinstance(value, float) else str(value)  # NumPy has kinds of both
     return os.fspath(value) if isinstance(value, os.PathLike) else value
