@@ -84,6 +84,14 @@ def test_no_command_and_an_unknown_one(call: Call) -> None:
     assert said.err == "llem: no such command 'plna'. Did you mean 'plan'? See llem --help\n"
 
 
+def test_a_word_where_a_number_is_meant_is_said_in_few_words(call: Call) -> None:
+    said = call("run", "study.yaml", "--cycles", "many")
+    assert said.code == 2
+    assert said.err == (
+        "llem run: invalid value for '--cycles': must be a valid integer; see llem run --help\n"
+    )
+
+
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
 def test_help_is_plain_text(command: list[str], call: Call) -> None:
     said = call(*command, "--help")

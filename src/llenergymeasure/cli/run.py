@@ -59,7 +59,7 @@ def run(
         int | None, typer.Option(help="limit of a prompt, in tokens")
     ] = None,
     max_output_tokens: Annotated[
-        int | None, typer.Option(help="limit of an answer, in tokens")
+        int | None, typer.Option(help="length of an answer, in tokens")
     ] = None,
     weights: Annotated[str | None, typer.Option(help="pretrained or random")] = None,
     protocol: Annotated[
