@@ -394,7 +394,7 @@ MUTANTS = (
         "if shared >= LEAST_SHARED:",
         "if False:",
         "an interval over runs alone where the sensor sees a quarter of the time",
-        (f"{_SENTENCE}[may move each value by up to ±40 %-undersampled]",),
+        (f"{_SENTENCE}[may move each value by up to-undersampled]",),
     ),
     Mutant(
         "report/findings.py",
