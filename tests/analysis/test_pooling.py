@@ -245,6 +245,7 @@ def test_disqualified_runs_are_counted_and_never_averaged(tmp_path):
         (["precison"], METRIC, [], "--group-by: no column precison; did you mean precision"),
         (["precision"], "energy_per_token", [], "--metric: no column energy_per_token; did you"),
         (["precision"], "model", [], "--metric: no column model"),
+        (["precision"], "enery", [], "--metric: no column enery; did you mean energy or"),
         (["precision"], METRIC, ["gpu"], "--pool: no column gpu"),
         ([], METRIC, [], "at least one column"),
     ],

@@ -81,7 +81,7 @@ def test_no_command_and_an_unknown_one(call: Call) -> None:
     assert "Commands:" in said.out + said.err
     said = call("plna")
     assert said.code == 2
-    assert said.err == "llem: no such command 'plna'. Did you mean 'plan'?; see llem --help\n"
+    assert said.err == "llem: no such command 'plna'. Did you mean 'plan'? See llem --help\n"
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)

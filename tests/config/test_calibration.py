@@ -122,5 +122,5 @@ def test_a_card_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "gains.yaml"
     one = "  GPU-1: {gain: 1.05, u_gain_rel: 0.01, source: meter}\n"
     path.write_text(f"gpus:\n{one}{one.replace('1.05', '0.95')}")
-    with pytest.raises(ConfigurationError, match="stands twice"):
+    with pytest.raises(ConfigurationError, match="is given twice"):
         read_calibration(path)

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from llenergymeasure.run.result.doubts import other_lengths
+from llenergymeasure.run.result.doubts import cut_answers, other_lengths
 
 EIGHT = {"model": "m", "backend": "vllm", "max_output_tokens": 8}
 
@@ -34,3 +34,20 @@ def test_answers_of_other_lengths_are_counted(
     config: dict[str, Any], tokens: list[int], odd: int
 ) -> None:
     assert other_lengths(config, pa.table({"output_tokens": tokens})) == odd
+
+
+@pytest.mark.parametrize(
+    ("config", "cut", "ended", "told"),
+    [
+        (EIGHT | {"answer_length": "natural"}, 20, 0, "20 of 20"),
+        (EIGHT | {"answer_length": "natural"}, 2, 18, "2 of 20"),
+        (EIGHT | {"answer_length": "natural"}, 1, 19, None),
+        (EIGHT | {"answer_length": "natural"}, 0, 0, None),
+        (EIGHT, 20, 0, None),
+    ],
+)
+def test_natural_answers_that_were_cut_off_are_said(
+    config: dict[str, Any], cut: int, ended: int, told: str | None
+) -> None:
+    found = cut_answers(config, ["length"] * cut + ["stop"] * ended)
+    assert [text[: len(told or "")] for text in found.values()] == ([told] if told else [])

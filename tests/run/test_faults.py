@@ -101,13 +101,19 @@ def test_a_model_that_is_not_there_fails_before_loading_in_attempts_that_are_kep
 
 def test_a_spec_that_cannot_be_read_is_a_configuration_error(tmp_path: Path) -> None:
     path = tmp_path / "spec.json"
-    for content in ("", "[]", "{}", '{"runs": []}', "\x00"):
-        path.write_text(content)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    spec = {"experiment": "a" * 12, "cycle": 1, "backend": "pytorch", "config": []}
+    contents = ("", "[]", "{}", "5", '{"runs": []}', "\x00", "[" * 100_000, json.dumps(spec))
+    for content, run in [*((each, ()) for each in contents), ("[]", ("--run", "a/1")), (None, ())]:
+        path.write_text(content or "")
+        place = str(pipe if content is None else path)
         done = subprocess.run(
-            [sys.executable, str(SCRIPT), "--spec", str(path), "--out", str(tmp_path / "run")],
+            [sys.executable, str(SCRIPT), "--spec", place, *run, "--out", str(tmp_path / "run")],
             capture_output=True,
             text=True,
             check=False,
+            timeout=60,
         )
         assert done.returncode == 2, content
         assert "Traceback" not in done.stderr

@@ -133,6 +133,10 @@ def test_answers_may_be_shorter_where_the_study_lets_them(server: MisbehavingSer
     )
     assert record(judged(sent)).answers_other_length == REQUESTS
     assert traffic_doubts(judged(sent, decoder={"min_new_tokens": 6})) == {}
+    natural = {"answer_length": "natural"}
+    assert traffic_doubts(judged(sent, **natural)) == {}
+    server.way = lambda _: ways.answer()
+    assert set(traffic_doubts(judged(sent_to(server), **natural))) == {"cut_answers"}
     assert "length_mismatch" in traffic_doubts(judged(sent, decoder={"min_new_tokens": 7}))
 
 

@@ -189,5 +189,10 @@ def test_a_trace_without_a_request_in_the_window_is_refused(tmp_path: Path) -> N
     }
     with pytest.raises(ConfigurationError, match="1 request in the 63 s"):
         TrafficPrompts(ExperimentConfig.model_validate(study))
+    crowded = tmp_path / "crowded.csv"
+    crowded.write_text("timestamp,input_tokens,output_tokens\n1.0,5,5\n1.0,5,5\n1.000001,5,5\n")
+    many = {**study, "serving": {"arrivals": "trace", "trace": str(crowded)}}
+    with pytest.raises(ConfigurationError, match="3 requests in 1e-06 s, more than 100000 a"):
+        TrafficPrompts(ExperimentConfig.model_validate(many))
     faster = {**study, "serving": {**traffic, "trace_speed": 2.0}}
     assert TrafficPrompts(ExperimentConfig.model_validate(faster)).trace is not None

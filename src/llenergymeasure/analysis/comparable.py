@@ -350,8 +350,8 @@ def _mhz(span: Span) -> str:
 
 
 def _percent(span: Span) -> str:
-    low, high = (f"{share:.0%}" for share in span)
-    return low if low == high else f"{low} to {high}"
+    low, high = (f"{100 * share:.0f}" for share in span)
+    return f"{low} %" if low == high else f"{low} to {high} %"
 
 
 def _unlike_work(one: _Facts, other: _Facts) -> str | None:

@@ -37,6 +37,13 @@ SHOWN_VALUES = 4
 LEFT_OUT = ("n_disqualified", "n_not_observed", "n_failed")
 """Counts of the runs of a group that are not in its mean."""
 
+PLAIN_METRICS = {
+    "energy": "energy_per_output_token_j",
+    "power": "power_mean_w",
+    "throughput": "output_tokens_per_s",
+}
+"""Words that stand for a column."""
+
 _KEYS = ("study", "experiment", "cycle", "status")
 
 
@@ -142,7 +149,7 @@ def _check_names(runs: pa.Table, by: Sequence[str], metric: str, pool: Sequence[
             raise ConfigurationError(f"--group-by: {_no_such(name, runs.column_names)}")
     numbers = [field.name for field in runs.schema if _is_number(field.type)]
     if metric not in numbers:
-        raise ConfigurationError(f"--metric: {_no_such(metric, numbers)}")
+        raise ConfigurationError(f"--metric: {_no_such(metric, [*PLAIN_METRICS, *numbers])}")
     for name in pool:
         if name in METER:
             raise ConfigurationError(

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
-import yaml
-
 from llenergymeasure.api.results import (
     ExperimentResult,
     StudyResult,
@@ -16,6 +14,7 @@ from llenergymeasure.api.results import (
     load_results,
 )
 from llenergymeasure.api.settings import Settings
+from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.identity import with_absolute_paths
 from llenergymeasure.config.preferences import FOLDER_VARIABLE
 from llenergymeasure.config.study import Study
@@ -219,7 +218,7 @@ def _check(code: int, complaint: str) -> None:
 
 
 def _write_study(path: Path, mapping: Mapping[str, Any]) -> None:
-    write_text(path, yaml.safe_dump(_plain(mapping), sort_keys=False, allow_unicode=True))
+    write_text(path, strict_yaml.written(_plain(mapping)))
 
 
 def _plain(value: Any) -> Any:

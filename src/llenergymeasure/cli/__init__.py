@@ -53,4 +53,6 @@ def _usage_error(error: BaseException) -> str:
     context = getattr(error, "ctx", None)
     command = "llem" if context is None else str(context.command_path)
     line = " ".join(message.split()).rstrip(".")
-    return f"{command}: {line[:1].lower()}{line[1:]}; see {command} --help"
+    see = "See" if line.endswith("?") else "see"
+    mark = "" if line.endswith("?") else ";"
+    return f"{command}: {line[:1].lower()}{line[1:]}{mark} {see} {command} --help"

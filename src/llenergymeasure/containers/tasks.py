@@ -9,10 +9,10 @@ from typing import Any
 
 from llenergymeasure.containers.calls import ContainerError
 from llenergymeasure.containers.surroundings import ENGINE, worker_command
-from llenergymeasure.files import make_folder, open_file, read_json, try_lock
+from llenergymeasure.files import load_json, make_folder, open_file, read_json, try_lock
 from llenergymeasure.machine.scheduler import job_facts
 from llenergymeasure.results.attempt import AttemptOutcome, attempts_begun, report_failure
-from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.results.layout import RunFolder, planned_run
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,10 @@ class Task:
             OSError: the plan cannot be read.
             ValueError: it is no plan, or has no such run.
         """
-        experiment, _, cycle = name.partition("/")
-        for entry in json.loads(plan.read_text())["runs"]:
-            if entry["experiment"] == experiment and str(entry["cycle"]) == cycle:
-                words = [*worker_command(entry["backend"]), "--spec", str(plan.absolute())]
-                study, earlier = plan.absolute().parent, attempts_begun(folder)
-                return cls(name, entry["config"], folder, study, [*words, "--run", name], earlier)
-        raise ValueError(f"the plan holds no run {name}")
+        run, plan = planned_run(load_json(plan), name), plan.absolute()
+        words = [*worker_command(run["backend"]), "--spec", str(plan), "--run", name]
+        earlier = attempts_begun(folder)
+        return cls(name, run["config"], folder, plan.parent, words, earlier)
 
     @classmethod
     def engine_alone(cls, folder: RunFolder) -> "Task":

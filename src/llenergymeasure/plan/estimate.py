@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.experiment import SYNTHETIC, ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
+from llenergymeasure.config.servers import READY_LIMIT_S
 from llenergymeasure.plan.model import Plan
 
 START_S = {"pytorch": 8.0, "openai": 4.0}
@@ -103,14 +104,22 @@ class Known:
 
 @dataclass(frozen=True)
 class Estimate:
-    """How long something takes; where ``unknown`` names anything, at least so long."""
+    """How long something takes.
+
+    Attributes:
+        seconds: in all.
+        unknown: what is not known and not counted: it takes at least so long.
+        longest: whether prompts or answers were counted at their limits, and may be shorter.
+    """
 
     seconds: float
     unknown: tuple[str, ...] = ()
+    longest: bool = False
 
     def __str__(self) -> str:
         """Return it in words."""
-        return f"{'at least' if self.unknown else 'about'} {duration(self.seconds)}"
+        least = "at least" if self.unknown else "up to about" if self.longest else "about"
+        return f"{least} {duration(self.seconds)}"
 
 
 _LARGE = ModelSize(1e10, 4e10, 64, to_fetch_bytes=2e10)
@@ -128,7 +137,9 @@ def run_estimate(
     # A running server's speed is nobody's to know, and the window's length does not hang on it.
     needed = () if config.external_server else (known.model, known.device)
     unknown = tuple(each for each in needed if isinstance(each, str))
-    return Estimate(_run_s(config, protocol, known, work, slower=1.0), unknown)
+    given = isinstance(config.dataset, str) and config.dataset != SYNTHETIC
+    longest = not config.served and (given or config.answer_length == "natural")
+    return Estimate(_run_s(config, protocol, known, work, slower=1.0), unknown, longest)
 
 
 def limit_s(
@@ -147,6 +158,8 @@ def limit_s(
     if isinstance(known.device, str):
         known = replace(known, device=_SLOW_GPU)
     most_s = LIMIT_SPARE_S + gap_s + _run_s(config, protocol, known, work, slower=LIMIT_TIMES)
+    if config.openai is not None and not config.external_server:
+        most_s += READY_LIMIT_S  # of a program that nothing is known of
     if config.serving is not None:
         most_s += 2 * config.serving.timeout_s
     return math.ceil(most_s / 60) * 60.0
@@ -167,7 +180,7 @@ class Estimates:
 
     def plan(self, plan: Plan, measured: bool = True) -> Estimate:
         """Return how long all runs take, one after the other, with the rests between them."""
-        runs_s, unknown = 0.0, dict[str, None]()
+        runs_s, unknown, longest = 0.0, dict[str, None](), False
         for run in plan.runs:
             key = run.experiment, measured
             if key not in self._of_experiment:
@@ -175,7 +188,8 @@ class Estimates:
             estimate = self._of_experiment[key]
             runs_s += estimate.seconds + run.gap_s
             unknown |= dict.fromkeys(estimate.unknown)
-        return Estimate(runs_s, tuple(unknown))
+            longest |= estimate.longest
+        return Estimate(runs_s, tuple(unknown), longest)
 
     def run(self, content: Mapping[str, Any], measured: bool = True) -> Estimate:
         """Return how long a run takes, with the protocol for where a sensor measures or not."""

@@ -217,7 +217,7 @@ def undecided(group: Sequence[Row], pairs: Pairs) -> list[str]:
         return []
     names = "; ".join(name_of(row) for row in close[:3])
     more = f" and {len(close) - 3} more" if len(close) > 3 else ""
-    return [f"Not shown to use more than it: {names}{more}. Which of them is least is open."]
+    return [f"Not shown to use more than it: {names}{more}. Which uses the least is inconclusive."]
 
 
 def order_points(summary: Sequence[Row], runs: Sequence[Row], used: Used) -> list[OrderPoint]:

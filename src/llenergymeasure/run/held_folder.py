@@ -26,7 +26,7 @@ from llenergymeasure.machine.scheduler import job_facts, time_limit_over
 from llenergymeasure.results.attempt import AttemptOutcome, attempts_begun
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.circuit_breaker import Circuit, CircuitBrokenError
-from llenergymeasure.run.ending import Cause, End, engine_killed, outcome_error
+from llenergymeasure.run.ending import Cause, End, engine_killed, not_finished, outcome_error
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.screen import say
 
@@ -141,12 +141,11 @@ class Attempt:
         """Return why the run failed, as far as its processes or their end say it."""
         if end.cause is not None:
             return outcome_error(end.cause.value, end.message)
-        error = read_json(self.folder.error)
-        if error is not None:
-            return error
-        if end.message:
-            return outcome_error("FinishKilled", end.message)
-        return engine_killed(end.returncode)
+        said = read_json(self.folder.error)
+        if not end.message:
+            return said or engine_killed(end.returncode)
+        error = said or not_finished(end.returncode)
+        return {**error, "message": f"{error['message']}; {end.message}"}
 
     def complete(self) -> int:
         """Write that the run has its result; return the exit code."""

@@ -141,7 +141,7 @@ class Progress:
         elif running:
             parts.append(f"{len(running)} running")
         if not self._open:
-            parts.append("writing tables and report")
+            parts.append("writing the report")
         return "; ".join(parts)
 
     def phases(self) -> list[str]:
@@ -174,6 +174,7 @@ class Progress:
         if not self._ends and self._at_once > AT_ONCE:
             return None
         unknown: tuple[str, ...] = ()
+        longest = not self._ends and any(each.longest for each in self._estimates.values())
         run_s, rate = self._estimated_s(next(iter(self._open.values()))), 1.0
         if self._ends:
             rate = (self._last_end_ns - self._started_ns) / NS_PER_S / self._ended_s
@@ -183,7 +184,7 @@ class Progress:
             unknown = (*unknown, "how slow the current run is")
             rate = rate if self._ends else since_s / run_s  # those after it are no quicker
         left_s = self._open_s * rate - min(since_s, run_s * rate)
-        return Estimate(left_s + tables_s, unknown)
+        return Estimate(left_s + tables_s, unknown, longest)
 
     def _estimated_s(self, run: PlannedRun) -> float:
         return self._estimates[run.experiment].seconds + run.gap_s

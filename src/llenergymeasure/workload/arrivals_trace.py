@@ -32,6 +32,8 @@ _COLUMNS = (
 _MOONCAKE = ("timestamp", "input_length", "output_length")
 _KEY = "serving.trace"
 _MOST_TOKENS = 10**9
+_LATEST_S = 1e11
+"""The year 5138 in seconds since 1970, and 1973 in milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -75,28 +77,19 @@ def read_trace(path: Path, start_s: float = 0.0) -> Trace:
     only_a_file(path, _KEY)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            read = _json_lines if path.suffix == ".jsonl" else _csv_lines
+            read = _json_lines if path.suffix.lower() == ".jsonl" else _csv_lines
             rows, unanswered = _rows(path, read(path, file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigurationError(
-            Problem(f"cannot be read: {error}", key=_KEY, found=str(path))
-        ) from error
+        raise _refused(f"cannot be read: {error}", found=str(path)) from error
     if not rows:
-        raise ConfigurationError(
-            Problem("holds no request that was answered", key=_KEY, found=str(path))
-        )
+        raise _refused("holds no request that was answered", found=str(path))
     rows.sort(key=lambda row: row[0])
     begin_s = rows[0][0] + start_s
     last_s = rows[-1][0] - rows[0][0]
     rows = [row for row in rows if row[0] >= begin_s]
     if not rows:
-        raise ConfigurationError(
-            Problem(
-                f"the trace {path} ends {last_s:.9g} s after its first request",
-                key="serving.trace_start_seconds",
-                found=f"{start_s:g}",
-            )
-        )
+        text = f"the trace {path} ends {last_s:.9g} s after its first request"
+        raise _refused(text, key="serving.trace_start_seconds", found=f"{start_s:g}")
     first_s = rows[0][0]
     return Trace(
         offset_s=np.array([row[0] - first_s for row in rows]),
@@ -104,6 +97,10 @@ def read_trace(path: Path, start_s: float = 0.0) -> Trace:
         output_tokens=np.array([row[2] for row in rows], dtype=np.int64),
         unanswered=unanswered,
     )
+
+
+def _refused(message: str, **where: Any) -> ConfigurationError:
+    return ConfigurationError(Problem(message, **{"key": _KEY, **where}))
 
 
 _Fields = tuple[int, Sequence[Any], str]
@@ -115,17 +112,12 @@ def _csv_lines(path: Path, file: Iterable[str]) -> Iterator[_Fields]:
     heading = [name.strip().lower() for name in next(lines, [])]
     columns = next((names for names in _COLUMNS if set(names) <= set(heading)), None)
     if columns is None:
-        raise ConfigurationError(
-            Problem(
-                "is no trace: its first line must name TIMESTAMP, ContextTokens, GeneratedTokens "
-                "(Azure), or Timestamp, Request tokens, Response tokens (BurstGPT), or timestamp, "
-                "input_tokens, output_tokens",
-                key=_KEY,
-                found=", ".join(heading)[:200],
-                file=path,
-                line=1,
-            )
+        text = (
+            "is no trace: its first line must name TIMESTAMP, ContextTokens, GeneratedTokens "
+            "(Azure), or Timestamp, Request tokens, Response tokens (BurstGPT), or timestamp, "
+            "input_tokens, output_tokens"
         )
+        raise _refused(text, found=", ".join(heading)[:200], file=path, line=1)
     places = [heading.index(name) for name in columns]
     for number, line in enumerate(lines, start=2):
         if line:
@@ -140,24 +132,17 @@ def _json_lines(path: Path, file: Iterable[str]) -> Iterator[_Fields]:
         try:
             values = json.loads(line)
             if {"session_id", "delay"} & set(values):
-                raise _is_a_turn(path, number)
+                text = (
+                    "a turn of a session (session_id, delay), whose prompt holds those before it: "
+                    "sessions of a trace are not replayed; serving.turns and "
+                    "serving.think_seconds make some"
+                )
+                raise _refused(text, file=path, line=number)
             at, asked, answered = (values[name] for name in _MOONCAKE)
             fields = [float(at) if "chat_id" in values else float(at) / 1000, asked, answered]
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             fields = []
         yield number, fields, line
-
-
-def _is_a_turn(path: Path, line: int) -> ConfigurationError:
-    return ConfigurationError(
-        Problem(
-            "a turn of a session (session_id, delay), whose prompt holds those before it: sessions "
-            "of a trace are not replayed; serving.turns and serving.think_seconds make some",
-            key=_KEY,
-            file=path,
-            line=line,
-        )
-    )
 
 
 def _rows(path: Path, lines: Iterable[_Fields]) -> tuple[list[tuple[float, int, int]], int]:
@@ -166,15 +151,8 @@ def _rows(path: Path, lines: Iterable[_Fields]) -> tuple[list[tuple[float, int, 
         try:
             row = _row(fields)
         except ValueError as error:
-            raise ConfigurationError(
-                Problem(
-                    f"a row that is none: {error}",
-                    key=_KEY,
-                    found=line.strip()[:80],
-                    file=path,
-                    line=number,
-                )
-            ) from error
+            text = f"a row that is none: {error}"
+            raise _refused(text, found=line.strip()[:80], file=path, line=number) from error
         if row[1] == 0 or row[2] == 0:
             unanswered += 1
         else:
@@ -208,4 +186,6 @@ def _seconds(said: Any) -> float:
         number = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     if not math.isfinite(number):
         raise ValueError(f"no time: {said}")
+    if abs(number) > _LATEST_S:
+        raise ValueError(f"no time in seconds, but in milliseconds or finer: {said}")
     return number

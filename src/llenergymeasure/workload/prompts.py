@@ -41,7 +41,9 @@ def build_workload(config: ExperimentConfig) -> Workload:
     return _batch_workload(config)
 
 
-def traffic_prompts(config: ExperimentConfig, content_seed: int | None = None) -> TrafficPrompts:
+def traffic_prompts(
+    config: ExperimentConfig, content_seed: int | None = None, *, lives_on: bool = False
+) -> TrafficPrompts:
     """Return what makes the requests of an experiment's traffic.
 
     Without a section ``serving`` they are the requests of its batches, in their order.
@@ -49,13 +51,15 @@ def traffic_prompts(config: ExperimentConfig, content_seed: int | None = None) -
     Args:
         config: the experiment, as drawn in its cycle.
         content_seed: of what prompts say, see :class:`TrafficPrompts`.
+        lives_on: likewise.
 
     Raises:
         ConfigurationError: the data set, a row of it, or the trace cannot be used.
         BackendError: the model's tokenizer or a data set on the hub cannot be fetched.
     """
     made = config.serving is not None and config.synthetic() is not None
-    return TrafficPrompts(config, None if made else _batch_workload(config), content_seed)
+    workload = None if made else _batch_workload(config)
+    return TrafficPrompts(config, workload, content_seed, lives_on=lives_on)
 
 
 def check_files(configs: Iterable[ExperimentConfig]) -> None:
@@ -132,8 +136,7 @@ def _from_texts(config: ExperimentConfig, name: str) -> Workload:
     available, most = read_dataset(name), config.max_input_tokens
     chosen = choose(available, min(config.n, len(available)))
     distinct = [_as_asked(record, config.chat) for record in chosen]
-    trust = bool(config.pytorch and config.pytorch.trust_remote_code)
-    tokenizer = Tokenizer(resolve_model(config), trust_remote_code=trust, chat=config.chat)
+    tokenizer = Tokenizer.of(config)
     whole = tokenizer.encode(distinct)
     for record, ids in zip(distinct, whole, strict=True):
         if not ids:

@@ -8,8 +8,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from llenergymeasure.config.nearest import did_you_mean
 from llenergymeasure.errors import BackendError
 from llenergymeasure.installation import install_command
+from llenergymeasure.workload.models.known import closest_known
 
 REACH_LIMIT_S = 2.0
 
@@ -57,7 +59,7 @@ def fetch_config(model: str, revision: str | None) -> Path:
     if offline():
         raise BackendError(
             f"model {model}: it is not in the local cache of the hub and HF_HUB_OFFLINE forbids to "
-            "fetch it"
+            f"fetch it{perhaps_meant(model)}"
         )
     try:
         return Path(hf_hub_download(model, _CONFIG, revision=revision))
@@ -76,7 +78,13 @@ def fetch_config(model: str, revision: str | None) -> Path:
             ValueError: f"cannot be asked for: {error}",
         }
         wrong = next(text for kind, text in known.items() if isinstance(error, kind))
-        raise BackendError(f"model {model} {wrong}") from error
+        raise BackendError(f"model {model} {wrong}{perhaps_meant(model)}") from error
+
+
+def perhaps_meant(model: str) -> str:
+    """Return the end of a message that asks whether a built-in model was meant; empty for none."""
+    closest = None if "/" in model else closest_known(model)
+    return did_you_mean([closest] if closest else [])
 
 
 def cached_file(model: str, filename: str, revision: str | None) -> Path | None:

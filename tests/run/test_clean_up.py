@@ -1,0 +1,42 @@
+"""A run that cannot write down how it ends still leaves nothing behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER_GONE = """
+import shutil, subprocess, sys
+from pathlib import Path
+from types import SimpleNamespace
+from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.run.supervisor import Reservation, Supervisor
+
+nothing = lambda *_: None
+
+def make(*_):
+    release = lambda: print("released", flush=True)
+    return SimpleNamespace(
+        hold_limits=nothing, put_back=nothing, release=release, limits=None, changed=False
+    )
+
+def record(self, engine, started_s, goes_on):
+    self._recorder = SimpleNamespace(alive=lambda: False, stop=lambda grace_s: -9)
+    shutil.rmtree(self.folder.work)
+    self._stop_recorder()
+
+Reservation.make, Supervisor.record = make, record
+Supervisor._start_engine = lambda *_: subprocess.Popen(["sleep", "60"])
+spec = {"experiment": "a" * 12, "cycle": 1, "config": {"backend": "pytorch"}}
+sys.exit(Supervisor(spec, RunFolder(Path(sys.argv[1]) / "runs/a/1"), None).run())
+"""
+
+
+def test_limits_and_processes_do_not_wait_for_what_cannot_be_written(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FOLDER_GONE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == "released\n"
+    outcome = json.loads((tmp_path / "runs" / "a" / "1" / "outcome.json").read_text())
+    assert outcome["status"] == "failed"
+    assert outcome["error"]["class"] == "FileNotFoundError"
