@@ -29,8 +29,9 @@ _POINTER = b"version https://git-lfs"
 LOCK_TOLD_S = 0.1
 """By then whoever took a lock has written who it is."""
 
-_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
-"""What flock answers on NFS before version 4, or Lustre mounted without it."""
+_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, 524}
+"""What flock answers on NFS before version 4, or Lustre mounted without it; 524 is ENOTSUPP, the
+kernel's own, which some network file systems let out."""
 
 
 @contextmanager

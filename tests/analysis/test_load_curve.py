@@ -95,6 +95,24 @@ def test_runs_that_the_meter_knows_unlike_well_are_not_believed_so(loads: int) -
     assert min(hits) / tries >= 0.93
 
 
+@pytest.mark.parametrize("cycles", [3, 5])
+def test_what_all_runs_of_a_cycle_share_is_in_the_power_at_no_load(cycles: int) -> None:
+    rng, hits, tries = np.random.default_rng(5), np.zeros(2), 300
+    for _ in range(tries):
+        points = [
+            LoadPoint(load, 100 + 5 * load + off + rng.normal(0, 1), 0.05, cycle)
+            for cycle, off in enumerate(rng.normal(0, 3.0, cycles))
+            for load in range(1, 9)
+        ]
+        curve = load_curve(points)
+        assert curve is not None
+        hits += [
+            abs(curve.intercept_w - 100) <= curve.intercept_half_w,
+            abs(curve.slope_j - 5) <= curve.slope_half_j,
+        ]
+    assert min(hits) / tries >= 0.92  # Of independent points: 0.78.
+
+
 def bent(curvature: float, rng: np.random.Generator) -> bool:
     loads = [1.0, 2, 4, 8, 16] * 3
     points = [
@@ -125,7 +143,7 @@ def test_runs_that_do_not_count_or_keep_up_are_no_points() -> None:
         run(5, status="failed"),
         run(6, kind="estimated"),
     ]
-    assert load_points(runs) == [LoadPoint(1, 103, pytest.approx(1.0))]
+    assert load_points(runs) == [LoadPoint(1, 103, pytest.approx(1.0), cycle=1)]
 
 
 @pytest.mark.parametrize(

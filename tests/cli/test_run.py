@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cli.commands import Call
@@ -200,6 +201,15 @@ def test_whom_to_notify_is_not_in_the_study_that_a_program_s_call_leaves(
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len([path for path in written if path.name == "study.yaml"]) == 2
     assert not [path for path in written if "CANARY" in path.read_text()]
+
+
+def test_a_number_of_numpy_s_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llenergymeasure.api.running.drive_study", lambda *_: Ended(0, ""))
+    monkeypatch.setattr("llenergymeasure.api.running.load_results", lambda _folder: None)
+    temperature = np.linspace(0, 1, 3)[1]
+    run_study({**SMALL, "decoder": {"temperature": temperature}}, directory=tmp_path)
+    (file,) = tmp_path.glob("*/study.yaml")
+    assert load_study(file).experiments[0].model.decoder.temperature == 0.5
 
 
 def test_resume_takes_the_study_that_llem_started_last(tmp_path: Path, call: Call) -> None:

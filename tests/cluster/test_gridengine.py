@@ -79,7 +79,7 @@ def grid_engine() -> Iterator[None]:
     subprocess.run([str(ROOT / ".ci/start_gridengine.sh")], timeout=400, check=True)
     yield
     subprocess.run(["qdel", "-u", "root"], timeout=60, check=False)
-    subprocess.run(["qconf", "-kej"], timeout=60, check=False)
+    subprocess.run(["qconf", "-kej", "all"], timeout=60, check=False)
     subprocess.run(["qconf", "-km"], timeout=60, check=False)
 
 

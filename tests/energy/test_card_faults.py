@@ -308,7 +308,9 @@ def test_readings_of_nothing_are_left_out_and_noted() -> None:
     made = metered(WORK, card.Sensor(window_s=0.025, average_s=1.0, zero_every=20))
     assert made.headline[0].gross_j == pytest.approx(float(WORK.energy(5, 15)), rel=1e-4)
     assert not made.validity.keys() & DISQUALIFYING
-    assert any("readings of 0 W by power_average_w" in note for note in made.gpus[0]["notes"])
+    assert any(
+        "readings of 0 W or less by power_average_w" in note for note in made.gpus[0]["notes"]
+    )
     alone = metered(WORK, card.Sensor(counter_s=None, zero_every=20))
     assert covers(alone.headline[0], WORK, START_S, END_S)
     always = metered(WORK, card.Sensor(gain=0))
@@ -335,6 +337,29 @@ def test_a_counter_that_stands_still_gives_no_number_but_a_reason() -> None:
     other = metered(WORK, sensor).headline[0]
     assert other.channel == "power"
     assert covers(other, WORK, START_S, END_S)
+
+
+def test_a_counter_that_runs_backwards_gives_no_number() -> None:
+    other = metered(WORK, card.Sensor(counter_gain=-1.0)).headline[0]
+    assert other.channel == "power"
+    assert covers(other, WORK, START_S, END_S)
+    rows = [
+        Row(
+            card.ns(0.1 * at),
+            card.UUID,
+            "nvml",
+            "energy_counter_j",
+            900.0 - at,
+            card.ns(0.1 * at - 0.1),
+        )
+        for at in range(1, 180)
+    ]
+    info = card.info(quantities=("energy_counter_j",))
+    made = account(card.recording(rows, info), (card.ns(START_S), card.ns(END_S)))
+    assert made.total is None
+    assert made.energy().unavailable
+    below = metered(WORK, card.Sensor(gain=-1.0, counter_s=None))
+    assert (below.total, bool(below.energy().unavailable)) == (None, True)
 
 
 @pytest.mark.parametrize("counter", [{"counter_s": None}, {"counter_from": "samples"}])

@@ -306,6 +306,20 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/load_curve.py",
+        "math.hypot(half[0], of_cycles_w)",
+        "float(half[0])",
+        "a power at no load as sure as if no cycle were off as a whole",
+        ("analysis/test_load_curve.py",),
+    ),
+    Mutant(
+        "analysis/load_curve.py",
+        "bent=_is_bent(loads, powers, own + least)",
+        "bent=False",
+        "a power at no load by a line through what is none",
+        ("analysis/test_load_curve.py",),
+    ),
+    Mutant(
+        "analysis/load_curve.py",
         "and held and not codes",
         "and held",
         "a capacity at which half of the requests failed",
@@ -394,7 +408,7 @@ MUTANTS = (
         "if shared >= LEAST_SHARED:",
         "if False:",
         "an interval over runs alone where the sensor sees a quarter of the time",
-        (f"{_SENTENCE}[may move each value by up to ±40 %-undersampled]",),
+        (f"{_SENTENCE}[may move each value by up to-undersampled]",),
     ),
     Mutant(
         "report/findings.py",

@@ -132,7 +132,7 @@ CLAIMS = {
     "Inconclusive": {"null", "unpaired null", "estimated null", "one cycle", "undersampled"},
     "What the sensor leaves open of it, ±57 %, no number of cycles shrinks": {"undersampled"},
     "cycles (execution.n_cycles)": {"null", "unpaired null", "estimated null"},
-    "may move each value by up to ±40 %": {"undersampled"},
+    "may move each value by up to": {"undersampled"},
     "would look like an effect here": {"unpaired", "unpaired null"},
     "estimated to use": {"estimated"},
     "Estimated means": {"estimated null"},

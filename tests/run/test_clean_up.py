@@ -1,9 +1,18 @@
 """A run that cannot write down how it ends still leaves nothing behind."""
 
+import errno
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.results.attempt import AttemptOutcome
+from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.run.ending import End
+from llenergymeasure.run.held_folder import Attempt
 
 FOLDER_GONE = """
 import shutil, subprocess, sys
@@ -40,3 +49,26 @@ def test_limits_and_processes_do_not_wait_for_what_cannot_be_written(tmp_path: P
     outcome = json.loads((tmp_path / "runs" / "a" / "1" / "outcome.json").read_text())
     assert outcome["status"] == "failed"
     assert outcome["error"]["class"] == "FileNotFoundError"
+
+
+def test_what_was_measured_stays_until_it_is_written_that_its_run_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "runs" / "a" / "1")
+    folder.work.mkdir(parents=True)
+    folder.engine.write_text("{}")
+    folder.stream.write_text("samples")
+    attempt = Attempt({"experiment": "a", "cycle": 1}, folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(AttemptOutcome, "write", _no_room)
+        with pytest.raises(OSError, match="No space"):
+            attempt.conclude(End(0))
+    assert folder.engine.is_file()
+    assert folder.stream.is_file()
+    assert attempt.conclude(End(0)) == 0
+    assert not folder.work.exists()
+    assert not folder.stream.exists()
+
+
+def _no_room(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")

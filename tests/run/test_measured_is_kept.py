@@ -27,8 +27,9 @@ if "build_result" in words and os.environ.get("TEST_FULL"):
 
 
 def window_of(attempt: Attempt) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((attempt.folder / "work" / "engine.json").read_text())
-    return found["window"]
+    done = json.loads((attempt.folder / "work" / "engine.json").read_text())
+    window: dict[str, Any] = done["window"]
+    return window
 
 
 def test_a_full_disk_costs_no_window_however_often_it_is_full(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure import run_experiment, run_study
 from llenergymeasure.backends.sglang import server as sglang
 from llenergymeasure.backends.vllm import server as vllm
 from llenergymeasure.cli.plan import plan_lines
@@ -158,6 +159,26 @@ def test_plan_and_run_say_it_before_the_first_run(tmp_path: Path) -> None:
     file = write_study(tmp_path, quality={"command": command}, model="someone/absent")
     done = llem(tmp_path, "run", str(file))
     assert done.stderr.index("after each run (quality.command)") < done.stderr.index("[1/1]")
+
+
+def test_from_python_it_is_said_to_who_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class EndedError(Exception):
+        pass
+
+    class Driven:
+        def __init__(self, *_: Any) -> None:
+            raise EndedError
+
+    for place in ("api.running", "workflow.drive_study"):
+        monkeypatch.setattr(f"llenergymeasure.{place}.Drive", Driven)
+    for run in (run_study, run_experiment):
+        said: list[str] = []
+        settings = {"model": "tiny-llama", "quality": {"command": ["touch", "owned"]}}
+        with pytest.raises(EndedError):
+            run(settings, directory=tmp_path / run.__name__, progress=said.append)
+        assert "  runs the command touch owned after each run (quality.command)" in said
 
 
 LISTENERS = [

@@ -5,8 +5,10 @@ there, and what each request adds (L. A. Barroso and U. Hölzle 2007, IEEE Compu
 intercept is the power of waiting, the slope the energy of one request more.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -54,11 +56,13 @@ class LoadPoint:
         load_per_s: requests answered per second.
         power_w: mean power of the window.
         u_w: standard uncertainty of the power; None where it is not known.
+        cycle: the run's: runs of a cycle may all be off alike.
     """
 
     load_per_s: float
     power_w: float
     u_w: float | None = None
+    cycle: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,8 @@ def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
     Weights are ``1/(u² + s²)``: ``u`` is a point's own uncertainty, nothing if some are not known,
     and ``s`` what runs scatter in addition, so that chi-squared is n - 2 (R. C. Paule and J. Mandel
     1982, J. Res. NBS 87, 377). A run that the meter knows ten times as well as another is not ten
-    times nearer to the line. The intervals are Student's t with n - 2 degrees of freedom.
+    times nearer to the line. The intervals are Student's t with n - 2 degrees of freedom; in that
+    of the intercept is also what all runs of a cycle have in common, which the line cannot show.
     """
     if len({point.load_per_s for point in points}) < FEWEST_POINTS:
         return None
@@ -127,14 +132,25 @@ def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
         least, most = (between, most) if chi_squared > freedom else (least, between)
     (intercept, slope), covariance, _ = _fit(design, powers, own + least)
     half = t_quantile(freedom) * np.sqrt(np.diag(covariance))
+    by_cycle: dict[int, list[float]] = {}
+    for point in points:
+        off_w = point.power_w - intercept - slope * point.load_per_s
+        by_cycle.setdefault(point.cycle, []).append(off_w)
+    of_cycles_w = _mean_half_width([fmean(each) for each in by_cycle.values()])
     return LoadCurve(
         intercept_w=float(intercept),
-        intercept_half_w=float(half[0]),
+        intercept_half_w=math.hypot(half[0], of_cycles_w),
         slope_j=float(slope),
         slope_half_j=float(half[1]),
         points=len(points),
         bent=_is_bent(loads, powers, own + least),
     )
+
+
+def _mean_half_width(values: Sequence[float]) -> float:
+    """Return the half width of the 95 % interval of a mean; 0 of a single value."""
+    n = len(values)
+    return t_quantile(n - 1) * stdev(values) / math.sqrt(n) if n > 1 else 0.0
 
 
 def _is_bent(loads: Reals, powers: Reals, variances: Reals) -> bool:
@@ -178,7 +194,7 @@ def load_points(runs: Sequence[Row]) -> list[LoadPoint]:
             continue
         u95_j = run["energy_u95_j"]
         u_w = u95_j / COVERAGE_FACTOR / window_s if u95_j else None
-        points.append(LoadPoint(run["requests_per_s"], power_w, u_w))
+        points.append(LoadPoint(run["requests_per_s"], power_w, u_w, run["cycle"]))
     return points
 
 

@@ -29,6 +29,7 @@ from llenergymeasure.errors import (
 )
 from llenergymeasure.files import locked, write_text
 from llenergymeasure.plan import Plan, make_plan
+from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.workflow.drive import OWNER, Call, Drive, Listener
@@ -178,8 +179,11 @@ def _measure_once(
         targets=(str(run.result),),
         environment={**(environment or {}), FOLDER_VARIABLE: str(folder / "results")},
     )
+    listener = Listener(progress)
+    for line in runs_or_sends(plan, None):
+        listener.say(line)
     with locked(results.lock, OWNER) as lock:
-        drive = Drive(study_file, plan, results, Listener(progress), lock)
+        drive = Drive(study_file, plan, results, listener, lock)
         _check_run(drive.run(call), drive, run, plan)
     return run
 
@@ -226,4 +230,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, float | str):
+        return float(value) if isinstance(value, float) else str(value)  # NumPy has kinds of both
     return os.fspath(value) if isinstance(value, os.PathLike) else value

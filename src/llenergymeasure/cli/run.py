@@ -24,7 +24,6 @@ from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Pro
 from llenergymeasure.files import locked, write_text
 from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.plan import Plan, left_out_lines
-from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow.drive import LOG_NAME, OWNER, Call
@@ -218,9 +217,8 @@ def _run(
         runs = write_manifest(plan, folder)
         to_do = sum(run["status"] != "completed" for run in runs)
         note(f"{study.name}: {counted(len(plan.runs), 'run')}, {to_do} to do, into {folder.path}")
-        said = runs_or_sends(plan, study.notify) if to_do else []
         notes = [f"Note: {each}" for each in plan.notes]
-        for line in (*shared, *damaged(runs), *left_out_lines(plan), *notes, *said):
+        for line in (*shared, *damaged(runs), *left_out_lines(plan), *notes):
             note(line)
         if request is not None and to_do:
             for problem in misfits(plan, request, forecast_for(request)):

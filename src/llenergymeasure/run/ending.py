@@ -181,11 +181,12 @@ def described(raised: BaseException) -> dict[str, str]:
     return outcome_error(type(raised).__name__, str(raised))
 
 
-def engine_killed(returncode: int) -> dict[str, str]:
-    """Describe an engine's process that ended without saying why."""
+def ended_silently(
+    returncode: int, who: str = "the engine's process", kind: str = "Engine"
+) -> dict[str, str]:
+    """Describe a process of the run that ended without saying why."""
     if returncode >= 0:
-        message = f"the engine's process ended with exit code {returncode}"
-        return outcome_error("EngineExit", message)
+        return outcome_error(f"{kind}Exit", f"{who} ended with exit code {returncode}")
     name = signal.Signals(-returncode).name
     hint, limit = "", memory_limit_bytes()
     if name == "SIGKILL":
@@ -195,12 +196,4 @@ def engine_killed(returncode: int) -> dict[str, str]:
                 f": the run may use {limit / 1e9:.1f} GB; give its job or container more "
                 "(mem_mb in a cluster's profile)"
             )
-    return outcome_error("EngineKilled", f"the engine's process was killed by {name}{hint}")
-
-
-def not_finished(code: int) -> dict[str, str]:
-    """Describe what computes the result and ended without saying why."""
-    if code >= 0:
-        return outcome_error("FinishExit", f"what computes the result ended with exit code {code}")
-    name = signal.Signals(-code).name
-    return outcome_error("FinishKilled", f"what computes the result was killed by {name}")
+    return outcome_error(f"{kind}Killed", f"{who} was killed by {name}{hint}")

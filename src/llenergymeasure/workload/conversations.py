@@ -365,9 +365,9 @@ def _refuse_silence(config: ExperimentConfig, serving: ServingConfig, trace: Tra
         )
     elif not np.any(arrival_offsets(serving, longest_s, config.random_seed, trace) > 0):
         text = (
-            f"the trace has 1 request in the {longest_s:g} s of ramp-up and window; begin "
-            "later in it (serving.trace_start_seconds), replay it faster (serving.trace_speed), "
-            "or measure for longer (window.min_seconds)"
+            f"nothing comes in the {longest_s:g} s of ramp-up and window after the trace's first "
+            "moment; begin later in it (serving.trace_start_seconds), replay it faster "
+            "(serving.trace_speed), or measure for longer (window.min_seconds)"
         )
     if text is not None:
         raise ConfigurationError(Problem(text, key="serving.trace", found=str(serving.trace)))
