@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from analysis.test_comparison import study
 from llenergymeasure.analysis.levels import levels
@@ -190,3 +191,13 @@ def test_what_repeats_share_shows_no_level_that_is_within_it():
     data = crossed(noise=1e-4)
     found = levels(data, TWO_BY_TWO, [0.5, 0.0, 0.0, 0.0])
     assert [each.p_holm < 0.05 for each in found] == [False, False]
+
+
+def test_five_whole_cycles_are_judged_by_what_is_between_them():
+    data = crossed(cycles=5)
+    found = levels(data, TWO_BY_TWO)[0]
+    of_cycles = (data.logs[:, 2:].sum(axis=1) - data.logs[:, :2].sum(axis=1)) / 2
+    expected = stats.ttest_1samp(of_cycles, 0.0)
+    low, high = expected.confidence_interval(0.95)
+    assert (found.ci95_low, found.ci95_high) == pytest.approx((math.exp(low), math.exp(high)))
+    assert found.p == pytest.approx(expected.pvalue)
