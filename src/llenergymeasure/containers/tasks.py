@@ -21,7 +21,7 @@ class Task:
 
     Attributes:
         name: EXPERIMENT/CYCLE.
-        config: the resolved experiment.
+        configs: the resolved experiment, and those that share its server.
         folder: the run's.
         writable: the study's folder, or the run's own where the container holds its engine alone.
         words: the command, up to where it writes and whom it must not outlive.
@@ -29,26 +29,39 @@ class Task:
     """
 
     name: str
-    config: dict[str, Any]
+    configs: Sequence[dict[str, Any]]
     folder: RunFolder
     writable: Path
     words: Sequence[str]
     earlier: int | None = None
 
     @classmethod
-    def whole_run(cls, plan: Path, name: str, folder: RunFolder) -> "Task":
+    def whole_run(
+        cls, plan: Path, name: str, folder: RunFolder, share: int | None = None
+    ) -> "Task":
         """Return a run of a plan: supervisor, meter and engine, all in the container.
+
+        Args:
+            plan: the study's.
+            name: EXPERIMENT/CYCLE.
+            folder: the run's.
+            share: the workflow for which the runs that share its server are measured, too.
 
         Raises:
             OSError: the plan cannot be read.
             ValueError: it is no plan, or has no such run.
         """
         experiment, _, cycle = name.partition("/")
-        for entry in json.loads(plan.read_text())["runs"]:
+        runs = json.loads(plan.read_text())["runs"]
+        for entry in runs:
             if entry["experiment"] == experiment and str(entry["cycle"]) == cycle:
                 words = [*worker_command(entry["backend"]), "--spec", str(plan.absolute())]
+                words += ["--run", name, *([] if share is None else ["--share", str(share)])]
+                session = entry.get("session") if share is not None else None
+                shared = [each["config"] for each in runs if each.get("session") == session]
+                configs = [entry["config"]] if session is None else shared
                 study, earlier = plan.absolute().parent, attempts_begun(folder)
-                return cls(name, entry["config"], folder, study, [*words, "--run", name], earlier)
+                return cls(name, configs, folder, study, words, earlier)
         raise ValueError(f"the plan holds no run {name}")
 
     @classmethod
@@ -61,7 +74,7 @@ class Task:
         spec = json.loads(folder.spec.read_text())
         folder.engine_pid.unlink(missing_ok=True)  # of an engine before it, whose work is judged
         name = f"{spec['experiment']}/{spec['cycle']}"
-        return cls(name, spec["config"], folder, folder.path, ENGINE)
+        return cls(name, [spec["config"]], folder, folder.path, ENGINE)
 
     @property
     def meter_inside(self) -> bool:

@@ -228,7 +228,7 @@ def _mooncakes(values: Mapping[str, Any], seen: set[Hashable]) -> list[Any]:
 
 def _agents_calls(session: Mapping[str, Any], number: int) -> Iterator[list[Any]]:
     """Yield the fields of each call of a session of Azure's; after tools the next one comes."""
-    calls = [call for turn in session["turns"] for call in turn["llm_calls"] or ()]
+    calls = [call for turn in session["turns"] for call in turn.get("llm_calls") or ()]
     ended_s = math.inf
     for at_s, place in sorted((_seconds(call["timestamp"]), n) for n, call in enumerate(calls)):
         tokens = calls[place]["tokens"] or {}

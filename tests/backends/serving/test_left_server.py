@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.backends.base import ServerCommand
+from llenergymeasure.backends.pytorch.server import server_command
 from llenergymeasure.backends.serving.engine import ServedEngine, next_on_server
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.workload.conversations import content_seed
@@ -67,6 +68,15 @@ def test_a_run_that_would_start_another_server_ends_this_one(
     process = first._process
     assert _next(first, **changed) is None
     assert process._child is None
+
+
+def test_one_server_of_pytorchs_does_for_all_rates() -> None:
+    first, other = (server_command(config, 1) for config in (CONFIG, NEXT))
+    assert first == other
+    longer = NEXT.model_copy(update={"max_output_tokens": 99})
+    assert server_command(longer, 1).argv != first.argv
+    told = first.argv[first.argv.index("--config") + 1]
+    assert ExperimentConfig.model_validate_json(told).max_output_tokens == CONFIG.max_output_tokens
 
 
 def test_a_request_that_failed_is_remembered(first: ServedEngine) -> None:
