@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import ServerCommand
-from llenergymeasure.backends.pytorch.server import server_command
 from llenergymeasure.backends.serving.engine import ServedEngine, next_on_server
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.workload.conversations import content_seed
@@ -70,13 +70,16 @@ def test_a_run_that_would_start_another_server_ends_this_one(
     assert process._child is None
 
 
-def test_one_server_of_pytorchs_does_for_all_rates() -> None:
-    first, other = (server_command(config, 1) for config in (CONFIG, NEXT))
-    assert first == other
-    longer = NEXT.model_copy(update={"max_output_tokens": 99})
-    assert server_command(longer, 1).argv != first.argv
-    told = first.argv[first.argv.index("--config") + 1]
-    assert ExperimentConfig.model_validate_json(told).max_output_tokens == CONFIG.max_output_tokens
+@pytest.mark.parametrize("backend", ["pytorch", "vllm", "sglang", "tensorrt"])
+def test_one_server_does_for_all_rates(backend: str) -> None:
+    def started(config: ExperimentConfig) -> tuple[Any, Any]:
+        command = registry.get(backend).server(config, 1)  # type: ignore[arg-type]
+        return command.argv, command.environment
+
+    settings = {"backend": backend, "max_output_tokens": 20}
+    first = experiment({"rate_per_s": 20}, slo={"ttft_ms": 9}, **settings)
+    other = experiment({"arrivals": "closed", "concurrency": 3, "turns": 2}, **settings)
+    assert started(first) == started(other)
 
 
 def test_a_request_that_failed_is_remembered(first: ServedEngine) -> None:
