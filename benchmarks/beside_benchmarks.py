@@ -6,6 +6,8 @@
 Both engines have the trained model of ``tools/trained_model.py``. In turns the benchmark is metered
 and a run is made of the same load: prompts of 32 tokens, answers of 32; llama.cpp answers one after
 the other, vLLM four at a time. The ratio is the pairs' geometric mean with its 95 % interval (t).
+vLLM's benchmark times its answers too: of both, the medians of the time to the first token (TTFT)
+and of the mean time of the tokens after it (TPOT) are compared.
 llama-bench is compared with llama.cpp's server of ``.ci/install_llama_cpp.sh``, which is another
 build of it and asked over HTTP. The energy is the machine's measured one, or an estimate without.
 """
@@ -33,8 +35,8 @@ from support.real_benchmarks import (
 from support.trained import llama_cpp, trained_model
 
 LLEM = [sys.executable, "-c", "from llenergymeasure.cli import main; main()"]
-Found = tuple[float, list[str]]
-"""J an output token, and the codes."""
+Found = tuple[dict[str, float], list[str]]
+"""What is compared, by its name with the unit; and the codes."""
 
 
 def main() -> None:
@@ -69,33 +71,44 @@ def main() -> None:
 
 
 def _pairs(count: int, bench: Sequence[str], url: str | None, settings: dict[str, Any]) -> None:
-    logs = []
+    logs: dict[str, list[float]] = {}
     for number in range(count):
         # In turns first, so that what drifts meets both.
         found: dict[str, Found] = {}
         for who in ("theirs", "ours") if number % 2 else ("ours", "theirs"):
             found[who] = _theirs(bench, url) if who == "theirs" else _ours(settings)
-        (their_j, their_codes), (our_j, our_codes) = found["theirs"], found["ours"]
-        logs.append(math.log(their_j / our_j))
+        (theirs, their_codes), (ours, our_codes) = found["theirs"], found["ours"]
         codes = ", ".join(sorted({*their_codes, *our_codes})) or "no code"
-        print(f"theirs {their_j:.4g} J/token, ours {our_j:.4g}: {codes}", flush=True)
-    if count > 1:
-        mean = statistics.mean(logs)
-        half = t_quantile(count - 1) * statistics.stdev(logs) / math.sqrt(count)
+        for name, value in theirs.items():
+            logs.setdefault(name, []).append(math.log(value / ours[name]))
+            print(f"{name}: theirs {value:.4g}, ours {ours[name]:.4g}")
+        print(codes, flush=True)
+    for name, ratios in logs.items() if count > 1 else ():
+        mean = statistics.mean(ratios)
+        half = t_quantile(count - 1) * statistics.stdev(ratios) / math.sqrt(count)
         low, middle, high = (math.exp(mean + each) for each in (-half, 0.0, half))
-        print(f"theirs over ours: {middle:.3f} ({low:.3f} to {high:.3f}), {count} pairs")
+        print(f"{name}, theirs over ours: {middle:.3f} ({low:.3f} to {high:.3f}), {count} pairs")
 
 
 def _theirs(bench: Sequence[str], url: str | None) -> Found:
     with tempfile.TemporaryDirectory() as name:
-        (found,) = json.loads(metered(LLEM, bench, Path(name), url).read_text())["benchmarks"]
-    return found["energy"]["per_output_token_j"], found["validity"]
+        energy = json.loads(metered(LLEM, bench, Path(name), url).read_text())
+        (found,) = energy["benchmarks"]
+        values = {"J/token": found["energy"]["per_output_token_j"]}
+        if url is not None:
+            times = json.loads((Path(name) / "result.json").read_text())
+            values |= {f"{of.upper()}, ms": times[f"median_{of}_ms"] for of in ("ttft", "tpot")}
+    return values, found["validity"]
 
 
 def _ours(settings: dict[str, Any]) -> Found:
     with tempfile.TemporaryDirectory() as name:
         result = run_spec(make_spec(settings), Path(name))
-    return result["energy"]["per_output_token_j"], result["validity"]
+    values = {"J/token": result["energy"]["per_output_token_j"]}
+    if result["serving"] is not None:
+        for of, field in ("TTFT", "time_to_first_token"), ("TPOT", "time_per_output_token"):
+            values[f"{of}, ms"] = 1e3 * result["serving"][field]["p50_s"]
+    return values, result["validity"]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from pathlib import Path
 import harness
 import numpy as np
 
-from llenergymeasure.analysis.load_curve import COVERAGE_FACTOR, LoadCurve, LoadPoint, load_curve
+from llenergymeasure.analysis.load_curve import LoadCurve, LoadPoint, load_curve
+from llenergymeasure.analysis.statistics import COVERAGE_FACTOR
 from llenergymeasure.energy.account import account
 from llenergymeasure.recording.samples import read_samples
 from llenergymeasure.run.result.traffic_result import ServedRun

@@ -79,8 +79,7 @@ def reference_page() -> str:
         "",
         "Every setting, from the models that read the file. [Writing a study](study.md) says how "
         "they go together. A default of *engine* is the engine's own; one of *protocol* follows "
-        "from [`protocol`](study.md#how-carefully-to-measure). Sections of backends that this "
-        "version cannot run yet are checked all the same.",
+        "from [`protocol`](study.md#how-carefully-to-measure).",
         "",
         "## The study",
         "",

@@ -71,7 +71,7 @@ def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, 524])
 def test_where_there_are_no_locks_it_goes_on_and_says_so_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -120,7 +120,7 @@ def identity(name: str, run: dict[str, Any]) -> Check:
     apart = made_w / run["power_w"] - 1
     room = 0.001 + 2 * TICK_S / run["window_s"]
     title = f"{name}: J/token times token/s is the power"
-    seen = f"{made_w:.1f} and {run['power_w']:.1f} W, {apart:+.2%}"
+    seen = f"{made_w:.1f} and {run['power_w']:.1f} W, {100 * apart:+.2f} %"
     return _within(title, apart, room, 1.0, seen)
 
 

@@ -11,9 +11,14 @@ in_queue() { # known | gone | away
 
 case $(in_queue) in
 known)
-  # An error state never ends by itself.
-  if qstat -u '*' | awk -v id="$id" '$1 == id && $5 ~ /E/ { found = 1 } END { exit !found }'; then
-    qstat -j "$id" | grep '^error reason' >&2
+  # Neither an error state ends by itself, nor a wait for what no machine of the cluster has.
+  never=
+  case $(qstat -u '*' | awk -v id="$id" '$1 == id { print $5; exit }') in
+  *E*) never=$(qstat -j "$id" | grep '^error reason') || never="an error state" ;;
+  *qw*) never=$(qalter -w v "$id" 2>&1 | grep 'no suitable queues') ;;
+  esac
+  if [ -n "$never" ]; then
+    echo "job $id can never start: $never" >&2
     qdel "$id" >&2
     echo failed
   else

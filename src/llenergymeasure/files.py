@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -28,22 +29,24 @@ _POINTER = b"version https://git-lfs"
 LOCK_TOLD_S = 0.1
 """By then whoever took a lock has written who it is."""
 
-_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
-"""What flock answers on NFS before version 4, or Lustre mounted without it."""
+_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, 524}
+"""What flock answers on NFS before version 4, or Lustre mounted without it; 524 is ENOTSUPP, the
+kernel's own, which some network file systems let out."""
 
 
 @contextmanager
 def opened(folder: Path, *, make: bool = False) -> Iterator[Path]:
     """Yield a folder by a path that stays its own whatever becomes of its name meanwhile.
 
-    Below a results folder (one with a plan) no link is followed: the folder may be somebody
-    else's, and what is written or deleted there must not be elsewhere.
+    Below a results folder (one with a plan, or a run's place in it: the plan can be taken away
+    meanwhile) no link is followed: the folder may be somebody else's, and what is written or
+    deleted there must not be elsewhere.
 
     Raises:
         ResultsError: a link is on the way.
     """
     around = (*folder.parents[3::-1], folder)
-    root = next((each for each in around if (each / "plan.json").is_file()), folder)
+    root = next((each for each in around if _is_results_folder(each, folder)), folder)
     if make:
         root.mkdir(parents=True, exist_ok=True)
     handle = os.open(root, _FOLDER)
@@ -62,6 +65,12 @@ def opened(folder: Path, *, make: bool = False) -> Iterator[Path]:
 
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_OF_A_RUN = re.compile(r"runs/[0-9a-f]{12}/[0-9]+(/|$)")
+
+
+def _is_results_folder(path: Path, folder: Path) -> bool:
+    of_a_run = _OF_A_RUN.match(folder.relative_to(path).as_posix())
+    return of_a_run is not None or (path / "plan.json").is_file()
 
 
 def _open_below(outer: int, name: str, path: Path, *, make: bool) -> int:

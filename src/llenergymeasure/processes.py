@@ -1,6 +1,5 @@
 """Child processes, signals, and what the kernel says of a process (standard library only)."""
 
-import contextlib
 import ctypes
 import importlib
 import json
@@ -12,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +29,9 @@ SAFE_PATH_VARIABLE = "PYTHONSAFEPATH"
 
 KILLED_S = 1.0
 """Longest wait for a child that was killed to be gone."""
+
+FREED_S = 60.0
+"""The same for one that may have much memory to give back."""
 
 
 class ChildError(LlemError):
@@ -104,6 +107,7 @@ def completed(
     environment: Mapping[str, str] | None = None,
     inherit: Sequence[int] = (),
     keep_errors: bool = True,
+    bound: bool = False,
     name: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; return its exit code and what it printed.
@@ -116,6 +120,7 @@ def completed(
         environment: its whole environment; this process's own if not given.
         inherit: open files that it holds too.
         keep_errors: return what it prints to stderr; else that goes where this process's does.
+        bound: let it be killed when this thread ends.
         name: what messages call it; its first words if not given.
 
     Raises:
@@ -132,6 +137,7 @@ def completed(
             env=None if environment is None else dict(environment),
             start_new_session=True,
             pass_fds=tuple(inherit),
+            preexec_fn=die_with_parent if bound else None,
         )
     except OSError as error:
         raise ChildError(f"{command[0]} cannot be started: {error.strerror}") from None
@@ -150,9 +156,9 @@ def _abandon(child: "subprocess.Popen[str]") -> None:
     signal_group(child, signal.SIGKILL)
     for pipe in (child.stdin, child.stdout, child.stderr):
         if pipe is not None:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 pipe.close()
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    with suppress(subprocess.TimeoutExpired):
         child.wait(KILLED_S)
 
 
@@ -203,9 +209,22 @@ def answer() -> None:
 
 
 def start(
-    command: Sequence[str], log: IO[bytes], environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    log: IO[bytes],
+    environment: Mapping[str, str] | None = None,
+    *,
+    goes_on: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start ``command`` in a session of its own; it is killed when this process dies."""
+    """Start ``command`` in a session of its own; it is killed when this process dies.
+
+    Where it ``goes_on``, it ignores the signals by which a scheduler asks all of a job to end.
+    """
+
+    def prepare() -> None:
+        die_with_parent()
+        if goes_on:
+            ignore_endings()
+
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -213,7 +232,7 @@ def start(
         stderr=log,
         env=None if environment is None else dict(environment),
         start_new_session=True,
-        preexec_fn=die_with_parent,
+        preexec_fn=prepare,
     )
 
 
@@ -244,18 +263,30 @@ def adopt_orphans() -> None:
 
 def signal_group(process: subprocess.Popen[Any], signal_number: int) -> None:
     """Send a signal to a child's whole process group; nothing happens if it is gone."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal_number)
 
 
 def end_group(process: subprocess.Popen[bytes], grace_s: float) -> int:
-    """End a child and its group: SIGTERM, then SIGKILL after ``grace_s``; return its code."""
-    if process.poll() is None:
-        signal_group(process, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(grace_s)
-    signal_group(process, signal.SIGKILL)
-    return process.wait()
+    """End a child and its group: SIGTERM, then SIGKILL after ``grace_s``; return its code.
+
+    Nothing is sent once its code was taken: its number may be another's by then. And one that the
+    kernel cannot end, as in a call into a driver that hangs, is not waited for.
+    """
+    if process.returncode is not None:
+        return process.returncode
+    with suppress(ProcessLookupError):  # its code was taken just now
+        handle = os.pidfd_open(process.pid)
+        ended = select.poll()  # the handle may be too high a number for select(2)
+        ended.register(handle, select.POLLIN)
+        if not ended.poll(0):
+            signal_group(process, signal.SIGTERM)
+            ended.poll(1000 * grace_s)
+        os.close(handle)
+        signal_group(process, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(FREED_S)
+    return -signal.SIGKILL
 
 
 def kill_descendants(grace_s: float = 2.0) -> list[int]:
@@ -264,10 +295,10 @@ def kill_descendants(grace_s: float = 2.0) -> list[int]:
     deadline = time.monotonic() + grace_s
     while left and time.monotonic() < deadline:
         for pid in left:
-            with contextlib.suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
-        with contextlib.suppress(ChildProcessError):
+        with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         left = descendants(os.getpid())
@@ -321,6 +352,15 @@ def below(roots: Collection[int], every: Mapping[int, Sequence[str]]) -> list[in
 def pids(proc: Path = Path("/proc")) -> Iterator[int]:
     """Yield the ids of all processes that can be seen."""
     yield from (int(entry.name) for entry in proc.iterdir() if entry.name.isdigit())
+
+
+def arguments(pid: int) -> list[str]:
+    """Return the words that a process was started with; empty if it is gone."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+    return [os.fsdecode(word) for word in words]
 
 
 def stat_fields(pid: int, proc: Path = Path("/proc")) -> list[str]:

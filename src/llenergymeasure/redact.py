@@ -50,8 +50,11 @@ _SECRET_NAME = re.compile(
 _SHORTEST = 8
 """Characters of a variable's value below which it is too common a text to be struck out."""
 
-_ESCAPE = re.compile(r"[%\\]|&#")
+_ESCAPE = re.compile(r"[%\\]|&[#a-z]")
 """Is in a text in which signs are escaped, as in URLs, JSON or HTML."""
+
+_NAMES = {"&": ["amp"], "<": ["lt"], ">": ["gt"], '"': ["quot"], "'": ["apos"]}
+"""What HTML calls the signs that it escapes."""
 
 _BEFORE_CUT = 1 << 16
 """Signs of a long text that are looked at before it is cut."""
@@ -162,9 +165,12 @@ def _forms(secret: str) -> Iterator[str]:
 def _escaped(sign: str) -> str:
     """Return the pattern of a sign as it is, or escaped as in a URL, JSON or HTML."""
     code = ord(sign)
-    url = "".join(f"%{byte:02x}" for byte in sign.encode(errors="surrogateescape"))
-    html = rf"&\#0{{0,4}}{code};|&\#x0{{0,4}}{code:x};"
-    return rf"(?:(?i:{url}|\\{{1,8}}u{code:04x}|{html})|\\{{0,8}}{re.escape(sign)})"
+    # Escaped once or several times over, as in an address within an address.
+    url = "".join(f"%(?:25){{0,4}}{byte:02x}" for byte in sign.encode(errors="surrogateescape"))
+    names = [f"\\#0{{0,4}}{code}", f"\\#x0{{0,4}}{code:x}", *_NAMES.get(sign, ())]
+    html = rf"&(?:amp;){{0,4}}(?:{'|'.join(names)});"
+    text = rf"\\{{1,8}}(?:u{code:04x}|x{code:02x})"
+    return rf"(?:(?i:{url}|{text}|{html})|\\{{0,8}}{re.escape(sign)})"
 
 
 def _struck(text: str, known: _Known | None) -> str:

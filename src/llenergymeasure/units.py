@@ -59,7 +59,8 @@ VALIDITY: Mapping[str, Code] = {
         "The server answered requests that the run did not send; their energy is in the run's.",
     ),
     "impossible_power": Code(
-        True, "The sensor says more power than the card can draw: no reading of it is believed."
+        True,
+        "The sensor says a power that the device cannot draw: no reading of it is believed.",
     ),
     "mig_slice": Code(
         True, "The run had a slice of a card (MIG), and the energy is that of the whole card."
@@ -70,7 +71,9 @@ VALIDITY: Mapping[str, Code] = {
         "Another process computed on the device during the window; its energy is in the run's.",
     ),
     "recorder_lost": Code(True, "The recording ends before the window does."),
-    "sample_gap": Code(True, "The power sensor gave nothing for too long inside the window."),
+    "sample_gap": Code(
+        True, "The power sensor gave nothing, or nothing new, for too long in the window."
+    ),
     "stalled": Code(
         True,
         "The machine was suspended, a process of the run was stopped, or a batch took far longer "
@@ -95,6 +98,11 @@ VALIDITY: Mapping[str, Code] = {
         False,
         "Other processes, other virtual machines or a quota took part of the CPUs that the run may "
         "use; where the CPUs are metered the run has other_process too.",
+    ),
+    "cut_answers": Code(
+        False,
+        "More than 5 % of the answers that were to end by themselves reached max_output_tokens: "
+        "their length is that setting's.",
     ),
     "empty_answers": Code(False, "More than 1 % of the answers had no token."),
     "graphics_process": Code(

@@ -77,6 +77,59 @@ def test_the_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert hits / tries == pytest.approx(0.95, abs=0.035)
 
 
+@pytest.mark.parametrize("loads", [3, 6])
+def test_runs_that_the_meter_knows_unlike_well_are_not_believed_so(loads: int) -> None:
+    """Runs scatter by 1 W whatever the meter says of each, by itself: 0.01 to 0.3 W."""
+    rng, hits, tries = np.random.default_rng(2), np.zeros(2), 600
+    for _ in range(tries):
+        points = [
+            LoadPoint(load, 100 + 5 * load + rng.normal(0, 1.0), 10 ** rng.uniform(-2, -0.5))
+            for load in range(loads)
+        ]
+        curve = load_curve(points)
+        assert curve is not None
+        hits += [
+            abs(curve.intercept_w - 100) <= curve.intercept_half_w,
+            abs(curve.slope_j - 5) <= curve.slope_half_j,
+        ]
+    assert min(hits) / tries >= 0.93
+
+
+@pytest.mark.parametrize("cycles", [3, 5])
+def test_what_all_runs_of_a_cycle_share_is_in_the_power_at_no_load(cycles: int) -> None:
+    rng, hits, tries = np.random.default_rng(5), np.zeros(2), 300
+    for _ in range(tries):
+        points = [
+            LoadPoint(load, 100 + 5 * load + off + rng.normal(0, 1), 0.05, cycle)
+            for cycle, off in enumerate(rng.normal(0, 3.0, cycles))
+            for load in range(1, 9)
+        ]
+        curve = load_curve(points)
+        assert curve is not None
+        hits += [
+            abs(curve.intercept_w - 100) <= curve.intercept_half_w,
+            abs(curve.slope_j - 5) <= curve.slope_half_j,
+        ]
+    assert min(hits) / tries >= 0.92  # Of independent points: 0.78.
+
+
+def bent(curvature: float, rng: np.random.Generator) -> bool:
+    loads = [1.0, 2, 4, 8, 16] * 3
+    points = [
+        LoadPoint(load, 100 + 5 * load + curvature * load**0.5 + rng.normal(0, 1), 0.05)
+        for load in loads
+    ]
+    curve = load_curve(points)
+    assert curve is not None
+    return curve.bent
+
+
+def test_power_that_is_no_line_is_found_and_a_line_is_rarely_doubted() -> None:
+    rng = np.random.default_rng(4)
+    assert np.mean([bent(0.0, rng) for _ in range(400)]) <= 0.085
+    assert np.mean([bent(10.0, rng) for _ in range(50)]) >= 0.9
+
+
 def test_two_loads_make_no_curve() -> None:
     assert load_curve([LoadPoint(1, 10, 1), LoadPoint(2, 11, 1), LoadPoint(2, 12, 1)]) is None
 
@@ -90,7 +143,7 @@ def test_runs_that_do_not_count_or_keep_up_are_no_points() -> None:
         run(5, status="failed"),
         run(6, kind="estimated"),
     ]
-    assert load_points(runs) == [LoadPoint(1, 103, pytest.approx(1.0))]
+    assert load_points(runs) == [LoadPoint(1, 103, pytest.approx(1.0), cycle=1)]
 
 
 @pytest.mark.parametrize(
@@ -101,6 +154,10 @@ def test_runs_that_do_not_count_or_keep_up_are_no_points() -> None:
         ([run(1), run(2), run(2, over_saturated=True)], Knee(1, 2)),
         ([run(1), run(2)], Knee(2, None)),
         ([run(1, over_saturated=True)], Knee(None, 1)),
+        # Half of the requests are refused: no queue grows, and the server keeps up with nothing.
+        ([run(1), run(100, validity=["failed_requests"])], Knee(1, 100)),
+        # The machine slept: that is not the server's.
+        ([run(1), run(2, validity=["stalled"], over_saturated=True), run(4)], Knee(4, None)),
         ([run(1, over_saturated=None)], None),
         ([], None),
     ],

@@ -245,6 +245,7 @@ def test_disqualified_runs_are_counted_and_never_averaged(tmp_path):
         (["precison"], METRIC, [], "--group-by: no column precison; did you mean precision"),
         (["precision"], "energy_per_token", [], "--metric: no column energy_per_token; did you"),
         (["precision"], "model", [], "--metric: no column model"),
+        (["precision"], "enery", [], "--metric: no column enery; did you mean energy or"),
         (["precision"], METRIC, ["gpu"], "--pool: no column gpu"),
         ([], METRIC, [], "at least one column"),
     ],
@@ -280,3 +281,21 @@ def test_the_command_prints_text_json_and_csv(tmp_path, monkeypatch, capsys):
     assert title == "Means of energy_per_output_token_j"
     assert header.split()[:2] == ["precision", "pytorch.batch_size"]
     assert len(groups) == 4
+
+
+@pytest.mark.parametrize("jump", [0.0, 0.03])
+def test_one_run_that_is_missing_makes_no_interval_too_narrow(tmp_path, jump):
+    """What the runs of a cycle have in common is no less there where one of them failed."""
+    write_study(tmp_path, cycles=5)
+    runs = study_runs([tmp_path])
+    cycles = runs["cycle"].to_numpy() - 1
+    place, rng, hits = runs.schema.get_field_index(METRIC), np.random.default_rng(1), 0
+    for _ in range(300):
+        drawn = np.exp(rng.normal(0, jump, 5)[cycles] + rng.normal(0, 0.01, len(cycles))).tolist()
+        drawn[7] = None
+        (row,) = summarise_by(
+            runs.set_column(place, METRIC, pa.array(drawn)), ["model"], METRIC
+        ).to_pylist()
+        assert (row["interval_method"], row["n"]) == ("experiments", 19)
+        hits += row[f"{METRIC}_ci95_low"] <= 1 <= row[f"{METRIC}_ci95_high"]
+    assert hits / 300 >= 0.92

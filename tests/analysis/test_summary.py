@@ -213,6 +213,9 @@ def test_energy_of_a_right_answer_is_that_of_a_request_over_the_share_that_is_ri
     # Equal scores of five cycles are the same 40 questions five times, and as uncertain as one.
     assert found["energy_per_correct_j_ci95_high"] > found["energy_per_correct_j_mean"] * 1.15
     assert found["energy_per_correct_j_ci95_low"] < found["energy_per_correct_j_mean"] * 0.93
+    # 30 of 40: Wilson's interval, by hand.
+    assert found["quality_score_ci95_low"] == pytest.approx(0.5981, abs=1e-4)
+    assert found["quality_score_ci95_high"] == pytest.approx(0.8581, abs=1e-4)
     (bare,) = summary_of([judged(run, 1000.0, score=0.75) for run in runs])
     assert bare["energy_per_correct_j_mean"] is None
     assert "how many answers were right" in bare["energy_per_correct_j_unavailable"]

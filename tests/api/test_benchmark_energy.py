@@ -143,6 +143,17 @@ def test_what_cannot_be_a_benchmark_of_this_command_is_refused(
         read(tmp_path / "result.json", form(*work), work[0] - S)
 
 
+@pytest.mark.parametrize("failed", [None, "left out"])
+def test_what_a_release_does_not_count_as_failed_follows_from_what_was_asked(
+    tmp_path: Path, work: tuple[int, int], failed: str | None
+) -> None:
+    document = json.loads(files.vllm(*work)) | {"completed": 30, "failed": failed}
+    if failed:
+        del document["failed"]
+    (found,) = read(tmp_path / "result.json", json.dumps(document), work[0] - S)
+    assert (found.requests, found.failed_requests) == (30, files.REQUESTS - 30)
+
+
 def test_an_old_file_is_not_taken_for_the_commands(tmp_path: Path, work: tuple[int, int]) -> None:
     path = tmp_path / "result.json"
     path.write_text(files.vllm(*work))

@@ -79,6 +79,6 @@ def test_what_a_probe_has_found_is_said_in_words(counter: str, says: str, window
     text = "\n".join(known_lines(report))
     assert "counter: a step every 100 ms; " in text
     assert says in text
-    assert "a mean over 25 ms: it sees 25% of the time" in text
+    assert "a mean over 25 ms: it sees 25 % of the time" in text
     assert "power_average_w: updated every 100 ms, averaging window not found" in text
     assert "driver 580.1" in text

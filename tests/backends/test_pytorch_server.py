@@ -1,10 +1,15 @@
 """The pytorch backend under traffic: from a spec to a result, with transformers' own batching."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from llenergymeasure.backends.pytorch.own_server import Answer
 from llenergymeasure.backends.pytorch.server import server_command
+from llenergymeasure.backends.serving.events import read_answer
+from llenergymeasure.backends.serving.exchange import Exchange
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
 from support.attempts import start
@@ -53,3 +58,18 @@ def test_what_continuous_batching_has_no_place_for_is_refused(
     )
     with pytest.raises(BackendError, match=says):
         server_command(config, 1)
+
+
+def test_its_answers_show_where_a_thought_begins_and_ends() -> None:
+    chunks: list[bytes] = []
+    connection: Any = SimpleNamespace(chunk=chunks.append, end=lambda: None)
+    batcher: Any = SimpleNamespace(markers={7: "<think>", 8: "</think>"}, open=1)
+    streamed = Answer(connection, {"prompt": [1], "max_tokens": 5}, batcher)
+    written = [7, 5, 8, 9, 9]
+    for count in range(1, len(written) + 1):
+        ended = count == len(written)
+        told = {"generated_tokens": written[:count], "error": None}
+        streamed.take(SimpleNamespace(**told, is_finished=lambda ended=ended: ended))
+    exchange = Exchange(0, 0, sent_ns=1, asked_tokens=5)
+    list(read_answer(exchange, [(100, b"".join(chunks) + b"data: [DONE]\n\n")], whole=True))
+    assert (exchange.failure, exchange.output_tokens, exchange.thinking_tokens) == (None, 5, 3)

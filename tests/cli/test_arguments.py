@@ -81,7 +81,15 @@ def test_no_command_and_an_unknown_one(call: Call) -> None:
     assert "Commands:" in said.out + said.err
     said = call("plna")
     assert said.code == 2
-    assert said.err == "llem: no such command 'plna'. Did you mean 'plan'?; see llem --help\n"
+    assert said.err == "llem: no such command 'plna'. Did you mean 'plan'? See llem --help\n"
+
+
+def test_a_word_where_a_number_is_meant_is_said_in_few_words(call: Call) -> None:
+    said = call("run", "study.yaml", "--cycles", "many")
+    assert said.code == 2
+    assert said.err == (
+        "llem run: invalid value for '--cycles': must be a valid integer; see llem run --help\n"
+    )
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)

@@ -122,3 +122,31 @@ def test_what_has_nothing_in_common_is_said(tmp_path):
         compared(a, tmp_path / "b")
     with pytest.raises(ConfigurationError, match="no experiment of the study begins with zz"):
         compared("zz", "zz", within=a)
+
+
+def test_what_unpaired_runs_of_one_side_share_is_said_to_look_alike(tmp_path, capsys):
+    a, b = study(tmp_path / "a"), study(tmp_path / "b", level=1.05, hour=13)
+    ids = [run["experiment"] for run in json.loads((a / "plan.json").read_text())["runs"]]
+    assert compared(a, b)
+    assert "in no interval and looks like an effect" in capsys.readouterr().out
+    assert compared(ids[0], ids[1], within=a)
+    assert "looks like an effect" not in capsys.readouterr().out
+
+
+def test_an_experiment_with_the_same_setting_in_force_on_both_sides_is_compared(tmp_path, capsys):
+    account = {"batch_size": 8, "max_num_seqs": 8}
+    environment = {"host": "node-1", "gpus": [], "engine": {"resolved_config": account}}
+    config = {"model": "tiny-llama", "backend": "vllm", "vllm": {"engine": {"max_num_seqs": 8}}}
+    for name, hour in (("a", 12), ("b", 13)):
+        plan = make_plan([config], ["vllm.engine.max_num_seqs"], cycles=4)
+        write_plan(tmp_path / name, plan)
+        for run in plan["runs"]:
+            energy_j = 1000 * (1.05 if name == "b" else 1.0) * NOISE[run["cycle"] - 1]
+            began = {"recording": {"started_at": f"2026-03-01T{hour}:0{run['order']}:00+00:00"}}
+            how = {"energy_j": energy_j, "environment": environment, "provenance": began}
+            write_result(tmp_path / name, make_result(run, **how), plan["swept"])
+        write_tables(tmp_path / name, partial=False)
+    assert compared(tmp_path / "a", tmp_path / "b")
+    out = capsys.readouterr().out
+    assert "1.05" in out
+    assert "not compared" not in out

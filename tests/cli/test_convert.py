@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from cli.commands import Call
@@ -45,3 +46,27 @@ def test_a_name_with_signs_that_show_nothing_stays_that_name(call: Call) -> None
     Path("old.yaml").write_text(OLD.replace("gpt2", name), encoding="utf-8")
     said = call("convert", "old.yaml")
     assert yaml.safe_load(said.out)["model"] == name
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("sweep: [1, 2]", "sweep: must be a mapping (found [1, 2])"),
+        ("experiments: 5", "experiments: must be a list (found 5)"),
+        ("experiments: [5]", "experiments: must list mappings alone (found 5)"),
+        ("runners: [vllm]", "runners: must be a mapping"),
+        ("images: docker", "images: must be a mapping"),
+        ("base: [a.yaml]", "base: must be the path of a study"),
+        ("engine: sglang", "engine: must be one of transformers, vllm, tensorrt"),
+        ("sweep: {engine: [vllm, trt]}", "engine: must be one of transformers, vllm, tensorrt"),
+        ("experiments: [{engine: pytorch}]", "engine: must be one of"),
+        ("sweep: {load: [{a: 1}, 5]}", "load: must list mappings alone (found 5)"),
+        ("sweep: {task.random_seed: {min: 1, max: 2}}", "needs min, max and num"),
+    ],
+)
+def test_a_study_of_a_form_that_none_has_is_one_message(text: str, why: str, call: Call) -> None:
+    Path("old.yaml").write_text("task: {model: gpt2}\n" + text + "\n")
+    said = call("convert", "old.yaml")
+    assert (said.code, said.out) == (2, ""), said
+    assert why in said.err
+    assert "old.yaml" in said.err

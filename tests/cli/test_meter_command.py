@@ -366,7 +366,7 @@ def test_a_benchmarks_own_window_is_reported_and_its_server_is_no_stranger_once_
     assert energy["gross_j"] < _headline(document)["gross_j"]
     assert energy["net_j"] is not None
     assert ("other_process" in benchmark["validity"]) != named
-    assert "J an output token" in done.stderr
+    assert "J per output token" in done.stderr
     assert "J per request" in done.stderr
 
 

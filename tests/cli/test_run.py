@@ -9,14 +9,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cli.commands import Call
 from llenergymeasure.api.running import run_study
+from llenergymeasure.cli.run import _batch_sizes
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow import drive
 from llenergymeasure.workflow.drive_study import Ended
 from llenergymeasure.workflow.last_call import StudyCall, remember
+from llenergymeasure.workload.load_study import load_study
 from support.studies import SERVED, SMALL, environment, llem, write_study
 
 CODE = "from llenergymeasure.cli import main; main()"
@@ -49,7 +52,7 @@ def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
     assert code == 0, said
     assert re.search(r"left; 0/2 done; n=1, cycle 1: \w[\w ]* \d+ s", said)
     assert re.search(r"about \d+ s left; 1/2 done; n=2, cycle 1", said)
-    assert re.search(r"about \d+ s left; 2/2 done; writing tables and report", said)
+    assert re.search(r"about \d+ s left; 2/2 done; writing the report", said)
     assert re.search(r"\r\x1b\[K\[2/2\] n=2, cycle 1: .*J per output token", said)
     shown = [line for line in re.split(r"\r\n|\r\x1b\[K", said) if "/2 done" in line]
     assert max(map(len, shown)) < 100
@@ -200,6 +203,15 @@ def test_whom_to_notify_is_not_in_the_study_that_a_program_s_call_leaves(
     assert not [path for path in written if "CANARY" in path.read_text()]
 
 
+def test_a_number_of_numpy_s_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llenergymeasure.api.running.drive_study", lambda *_: Ended(0, ""))
+    monkeypatch.setattr("llenergymeasure.api.running.load_results", lambda _folder: None)
+    temperature = np.linspace(0, 1, 3)[1]
+    run_study({**SMALL, "decoder": {"temperature": temperature}}, directory=tmp_path)
+    (file,) = tmp_path.glob("*/study.yaml")
+    assert load_study(file).experiments[0].model.decoder.temperature == 0.5
+
+
 def test_resume_takes_the_study_that_llem_started_last(tmp_path: Path, call: Call) -> None:
     """Also one that was killed before it had a plan, and whatever Snakemake wrote since."""
     for number, name in enumerate(("first", "last")):
@@ -211,3 +223,92 @@ def test_resume_takes_the_study_that_llem_started_last(tmp_path: Path, call: Cal
     (tmp_path / "results/first/plan.json").write_text("{}")
     (tmp_path / "last.yaml").unlink()
     assert "last.yaml: the study that was run here is gone" in call("resume").err
+
+
+@pytest.fixture
+def driven(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What studies are driven with, in place of driving them."""
+    calls: list[tuple[Any, ...]] = []
+
+    def drive_study(*arguments: Any) -> Ended:
+        calls.append(arguments)
+        return Ended(0, "")
+
+    monkeypatch.setattr("llenergymeasure.cli.run.drive_study", drive_study)
+    return calls
+
+
+def test_resume_goes_on_in_the_folder_that_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call, driven: list[tuple[Any, ...]]
+) -> None:
+    """From another working folder, and where the variable that chose it is gone."""
+    study = write_study(tmp_path)
+    for variable in ("", str(tmp_path / "big")):
+        monkeypatch.setenv("LLEM_OUTPUT_DIR", variable)
+        monkeypatch.chdir(tmp_path)
+        assert call("run", str(study)).code == 0
+        folder = Path(variable or "results").absolute() / "small"
+        assert (folder / "manifest.json").is_file()
+        monkeypatch.setenv("LLEM_OUTPUT_DIR", "")
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        said = call("resume", str(folder))
+        assert said.code == 0, said.err
+        assert f"into {folder}" in said.err
+        _, _, resumed, _, how, _ = driven[-1]
+        assert resumed.path == folder
+        assert how.variables()["LLEM_OUTPUT_DIR"] == str(folder.parent)
+        assert not Path("results").exists()
+
+
+def test_one_model_takes_every_setting_of_the_command_line(
+    call: Call, driven: list[tuple[Any, ...]]
+) -> None:
+    Path("site.yaml").write_text("decoder: {min_p: 0.1}\nnotify: {command: [cat]}\n")
+    settings = (
+        "decoder.temperature=0.5",
+        "decoder={top_k: 5}",
+        "execution={cycle_order: sequential}",
+        "sweep.decoder.top_p=[0.5, 1]",
+        "base=site.yaml",
+        'pytorch.revision="12e4"',
+    )
+    given = [word for each in settings for word in ("--set", each)]
+    said = call("run", "--model", "tiny-llama", *given)
+    assert said.code == 0, said.err
+    study, file, *_ = driven[-1]
+    again = load_study(file)
+    assert again.experiments == study.experiments
+    first = study.experiments[0].config
+    assert [first["decoder"][key] for key in ("temperature", "top_k", "min_p")] == [0.5, 5, 0.1]
+    assert (first["n"], first["pytorch"]["revision"]) == (10, "12e4")
+    assert (len(again.experiments), again.n_cycles) == (2, 1)
+    assert again.execution.cycle_order == "sequential"
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--n", "4", "--set", "n=8"), "n: is given by an option and by --set"),
+        (("--set", "model.x=1"), "model.x: unknown key"),
+        (("--dataset", "a.txt", "--set", "dataset.input_len=3"), "dataset is set to a plain value"),
+    ],
+)
+def test_settings_of_one_model_that_do_not_go_together(
+    words: tuple[str, ...], why: str, call: Call
+) -> None:
+    said = call("run", "--model", "tiny-llama", *words)
+    assert (said.code, why in said.err) == (2, True), said.err
+
+
+def test_a_batch_size_is_for_every_engine_of_the_study(tmp_path: Path, call: Call) -> None:
+    file = tmp_path / "two.yaml"
+    file.write_text("model: tiny-llama\nbackend: vllm\nrunners: {vllm: docker}\n")
+    said = call("run", str(file), "--batch-size", "4", "--dry-run")
+    assert said.code == 0, said.err
+    assert _batch_sizes(4, file, {"backend": ["pytorch", "sglang"]}) == {
+        "pytorch.batch_size": 4,
+        "sglang.engine.max_running_requests": 4,
+    }
+    said = call("run", str(file), "--batch-size", "4", "--set", "vllm.engine.max_num_seqs=8")
+    assert "vllm.engine.max_num_seqs: is given by an option and by --set" in said.err

@@ -56,7 +56,7 @@ def test_words_are_wrapped_with_a_hanging_indent() -> None:
     assert screen.wrapped(f"see {long} there", 60).splitlines() == ["see", f"  {long}", "  there"]
 
 
-def test_a_narrow_terminal_keeps_the_time_left_and_the_seconds_of_the_phase(
+def test_a_narrow_terminal_keeps_the_time_left_the_settings_and_the_phase_s_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
@@ -65,8 +65,8 @@ def test_a_narrow_terminal_keeps_the_time_left_and_the_seconds_of_the_phase(
     )
     shown = capsys.readouterr().err
     assert len(shown) == 59
-    assert shown.startswith("about 40 s left; 1/4 done")
-    assert shown.endswith("cycle 1: warming up 14 s")
+    assert shown.startswith("about 40 s left; 1/4 done; batch_size=1")
+    assert shown.endswith("warming up 14 s")
 
 
 @pytest.mark.parametrize("wide", WIDTHS, indirect=True)
@@ -134,7 +134,7 @@ def test_the_last_study_is_taken_and_the_others_are_named(tmp_path: Path, call: 
     assert said.out.startswith("new: ")
     said = call("status", "nope")
     assert said.code == 2
-    assert "nope: no such study file or results folder; others: results/new" in said.err
+    assert "nope: no such study file or results folder; studies here: results/new" in said.err
 
 
 def test_the_state_names_runs_by_their_settings(call: Call) -> None:

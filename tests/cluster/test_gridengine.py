@@ -24,6 +24,24 @@ AWAY = "echo 'error: unable to contact qmaster using port 6444' >&2; exit 1"
 ENDED = "echo 'failed       {failed}'; echo 'exit_status  {code}'"
 
 
+def status(
+    folder: Path, qstat: str, qacct: str, qalter: str = "true"
+) -> "subprocess.CompletedProcess[str]":
+    """Ask the profile's script of job 7, with these in place of Grid Engine's commands."""
+    commands = {"qstat": qstat, "qacct": qacct, "qalter": qalter, "qdel": "true", "sleep": "true"}
+    for name, script in commands.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    return subprocess.run(
+        [str(STATUS), "7"],
+        env={"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(
     ("qstat", "qacct", "said"),
     [
@@ -38,19 +56,20 @@ ENDED = "echo 'failed       {failed}'; echo 'exit_status  {code}'"
     ],
 )
 def test_what_the_profile_says_of_a_job(tmp_path: Path, qstat: str, qacct: str, said: str) -> None:
-    for name, script in (("qstat", qstat), ("qacct", qacct), ("qdel", "true"), ("sleep", "true")):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
-    done = subprocess.run(
-        [str(STATUS), "7"],
-        env={"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = status(tmp_path, qstat, qacct)
     assert done.stdout == f"{said}\n"
     assert ("cannot open logs" in done.stderr) == ("Eqw" in qstat)
+
+
+@pytest.mark.parametrize(
+    ("said", "state"), [("found suitable queue(s)", "running"), ("no suitable queues", "failed")]
+)
+def test_a_job_that_waits_for_what_no_machine_has_is_ended(
+    tmp_path: Path, said: str, state: str
+) -> None:
+    done = status(tmp_path, HERE.format(state="qw"), "exit 1", f"echo 'verification: {said}'")
+    assert done.stdout == f"{state}\n"
+    assert ("can never start: verification: no suitable" in done.stderr) == (state == "failed")
 
 
 @pytest.fixture
@@ -60,7 +79,7 @@ def grid_engine() -> Iterator[None]:
     subprocess.run([str(ROOT / ".ci/start_gridengine.sh")], timeout=400, check=True)
     yield
     subprocess.run(["qdel", "-u", "root"], timeout=60, check=False)
-    subprocess.run(["qconf", "-kej"], timeout=60, check=False)
+    subprocess.run(["qconf", "-kej", "all"], timeout=60, check=False)
     subprocess.run(["qconf", "-km"], timeout=60, check=False)
 
 
@@ -96,3 +115,20 @@ def test_a_study_on_a_real_grid_engine(tmp_path: Path) -> None:
     second = llem(tmp_path, "run", "study.yaml", "--profile", "generic")
     assert second.returncode == 0, second.stdout + second.stderr
     assert result_times(tmp_path).items() > times.items()
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.system
+@pytest.mark.usefixtures("grid_engine")
+def test_a_job_that_no_machine_can_run_is_refused_as_it_is_submitted(tmp_path: Path) -> None:
+    """It would wait in the queue, and the workflow for it, for good."""
+    pytest.importorskip("snakemake_executor_plugin_cluster_generic")
+    write_study(tmp_path, execution={"n_cycles": 1, "skip_preflight": True})
+    mine = tmp_path / "mine"
+    shutil.copytree(ROOT / "profiles/generic", mine)
+    config = mine / "config.yaml"
+    config.write_text(config.read_text().replace("gpu={resources.gpu}", "gpu=99"))
+    done = llem(tmp_path, "run", "study.yaml", "--profile", "./mine")
+    assert done.returncode == 1
+    assert "no suitable queues" in done.stdout + done.stderr

@@ -103,6 +103,11 @@ def test_the_published_gains_can_be_used_and_are_those_of_single_kinds_of_cards(
         ("GPU-1", "NVIDIA GeForce RTX 4090", 0.08),
         ("GPU-1", "NVIDIA GeForce RTX 2060 SUPER", 0.13),
         ("GPU-1", "Tesla P100-PCIE-16GB", 0.13),
+        ("GPU-1", "Tesla V100-SXM2-32GB", 0.13),
+        ("GPU-1", "Tesla T4", 0.13),
+        ("GPU-1", "NVIDIA T1000 8GB", 0.13),
+        ("GPU-1", "NVIDIA A10", 0.08),
+        ("GPU-1", "NVIDIA RTX 2000 Ada Generation", 0.08),
         ("module:GPU-1", "NVIDIA GH200 480GB", 0.08),
         ("cpu:package-0", "cpu:package-0 (package-0)", 0.05),
     ],
@@ -117,5 +122,5 @@ def test_a_card_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "gains.yaml"
     one = "  GPU-1: {gain: 1.05, u_gain_rel: 0.01, source: meter}\n"
     path.write_text(f"gpus:\n{one}{one.replace('1.05', '0.95')}")
-    with pytest.raises(ConfigurationError, match="stands twice"):
+    with pytest.raises(ConfigurationError, match="is given twice"):
         read_calibration(path)

@@ -73,6 +73,11 @@ def test_loopback_addresses_are_taken(url: str) -> None:
         "ftp://localhost",
         "localhost:8000",
         "http://[::1",
+        "http://127.0.0.1:99999/v1",
+        "http://127.0.0.1:eighty/v1",
+        "http://127.0.0.1:0/v1",
+        "http://127.0.0.1:8000/v1?api-version=1",
+        "http://127.0.0.1:8000/v1#models",
     ],
 )
 def test_other_addresses_are_refused(url: str) -> None:

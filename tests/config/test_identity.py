@@ -146,6 +146,19 @@ def test_local_model_counts_by_content(tmp_path: Path) -> None:
     assert only_id({"model": str(two)}) not in (same, changed)
 
 
+def test_results_in_a_model_s_folder_do_not_change_what_it_is(tmp_path: Path) -> None:
+    """As with ``llem run --model .``, whose results go below the working folder."""
+    (tmp_path / "config.json").write_text("{}")
+    before = only_id({"model": str(tmp_path)})
+    study = tmp_path / "results" / "run"
+    study.mkdir(parents=True)
+    for name in (".lock", "plan.json", "study.yaml"):
+        (study / name).write_text("")
+    assert only_id({"model": str(tmp_path)}) == before
+    (tmp_path / "results" / "weights").write_text("")
+    assert only_id({"model": str(tmp_path)}) != before
+
+
 def test_a_chat_template_counts_by_content(tmp_path: Path) -> None:
     data, template = tmp_path / "prompts.jsonl", tmp_path / "template.jinja"
     data.write_text('{"prompt": "a"}\n')

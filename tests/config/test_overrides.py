@@ -74,6 +74,36 @@ def test_an_override_leaves_a_free_mapping_whole() -> None:
     assert loaded.experiments[0].model.passthrough_kwargs == {"a": 3}
 
 
+@pytest.mark.parametrize("backend", ["openai", "vllm"])
+def test_an_override_of_one_field_of_a_free_mapping_keeps_the_others(backend: str) -> None:
+    name = "num_speculative_tokens"
+    both = {name: 1, "prompt_lookup_max": 2}
+    own: dict[str, Any] = {"base_url": "http://127.0.0.1:8000/v1", "body": dict(both)}
+    path = "openai.body"
+    if backend == "vllm":
+        own = {"engine": {"speculative_config": dict(both)}}
+        path = "vllm.engine.speculative_config"
+    study = {"model": "tiny-llama", "backend": backend, backend: own}
+    loaded = study_from_mapping(study, overrides={f"{path}.{name}": 3})
+    assert value_at(loaded.experiments[0].config, path) == {**both, name: 3}
+
+
+@pytest.mark.parametrize("dataset", ["synthetic", {"input_len": 64, "output_len": 32, "n": 5}])
+def test_an_override_of_one_length_of_the_data_set_keeps_the_others(dataset: Any) -> None:
+    study = {"model": "tiny-llama", "n": 5, "max_output_tokens": 32, "dataset": dataset}
+    loaded = study_from_mapping(study, overrides={"dataset.input_len": 128})
+    made = loaded.experiments[0].model.synthetic()
+    assert made is not None
+    assert (made.n, made.input_len, made.output_len) == (5, 128, 32)
+
+
+@pytest.mark.parametrize("given", [{"execution": {"n_cycles": 2}}, {"execution.n_cycles": 2}])
+def test_an_override_of_a_study_s_section_keeps_what_it_does_not_set(given: Any) -> None:
+    study = {"model": "tiny-llama", "execution": {"n_cycles": 5, "cycle_order": "sequential"}}
+    loaded = study_from_mapping(study, overrides=given)
+    assert (loaded.n_cycles, loaded.execution.cycle_order) == (2, "sequential")
+
+
 def test_override_of_execution_sweep_and_name() -> None:
     loaded = overridden("execution.n_cycles=7", "sweep.decoder.temperature=[0, 1]", "name=other")
     assert (loaded.name, loaded.n_cycles) == ("other", 7)
@@ -84,6 +114,36 @@ def test_override_of_the_backend_picks_one() -> None:
     study = {"model": "tiny-llama", "backend": ["pytorch", "vllm"]}
     loaded = study_from_mapping(study, overrides={"backend": "vllm"})
     assert [each.model.backend for each in loaded.experiments] == ["vllm"]
+
+
+def test_an_override_of_the_backend_picks_its_entries_of_a_group() -> None:
+    group = [
+        {"backend": "pytorch", "pytorch.batch_size": 8},
+        {"backend": "vllm", "vllm.engine.max_num_seqs": 8},
+    ]
+    study: dict[str, Any] = {"model": "tiny-llama", "sweep": {"engine": group, "n": [1, 2]}}
+    loaded = study_from_mapping(study, overrides={"backend": "vllm"})
+    assert [each.model.backend for each in loaded.experiments] == ["vllm", "vllm"]
+    assert value_at(loaded.experiments[0].config, "vllm.engine.max_num_seqs") == 8
+    study["sweep"] = {"engine": [{"backend": "pytorch"}, {"backend": "vllm"}]}
+    loaded = study_from_mapping(study, overrides={"backend": "sglang"})
+    assert [each.model.backend for each in loaded.experiments] == ["sglang"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("n=4", "n=8"), "n: is given twice"),
+        (("decoder.top_k=1", "decoder={top_k: 2}"), "sets decoder.top_k, which is set already"),
+        (("execution.n_cycles=2", "execution={n_cycles: 3}"), "sets execution.n_cycles, which"),
+        (("n=",), "n: has no value; `null` unsets it"),
+        (("base=other.yaml",), "base: is for a study's file alone"),
+    ],
+)
+def test_an_override_that_would_be_lost_is_refused(arguments: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        overridden(*arguments)
+    assert said in str(caught.value)
 
 
 def test_a_key_that_is_near_none_names_each_known_one_once() -> None:

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.backends.pytorch import PyTorchConfig
 from llenergymeasure.config.preferences import preferred_notify
 from llenergymeasure.config.section import RunSection
 from llenergymeasure.config.study_file import StudyFile
 from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.workload.load_study import load_study
+from llenergymeasure.workload.load_study import load_study, study_from_mapping
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -101,3 +102,33 @@ def test_a_copy_of_a_section_works_its_values_out_anew() -> None:
     assert section.plain == {"batch_size": 1}
     assert section.model_copy(update={"batch_size": 2}).plain == {"batch_size": 2}
     assert section == PyTorchConfig(batch_size=1)
+
+
+def test_a_section_of_a_base_keeps_what_the_study_does_not_set(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text(
+        "model: tiny-llama\ncarbon: {grid_gco2e_per_kwh: 300, pue: 1.5}\n"
+    )
+    study = tmp_path / "mine.yaml"
+    study.write_text("base: site.yaml\ncarbon: {grid_gco2e_per_kwh: 50}\n")
+    assert load_study(study).sections["carbon"] == {"grid_gco2e_per_kwh": 50, "pue": 1.5}
+
+
+@pytest.mark.parametrize(
+    "text", ["1234e56", "12e3", "1.5e3", "0o17", "0x1F", "017", "1_0", "on", "~", ".5", "=", "<<"]
+)
+def test_a_study_that_is_written_is_read_with_the_same_values(text: str) -> None:
+    values = {"text": text, text: [text, 1, 1.5, 1e22, 1e-7, True, None]}
+    assert strict_yaml.parse(strict_yaml.written(values).encode())[0] == values
+
+
+@pytest.mark.parametrize("value", ["!!bool yes", "!!bool 1", "!!null none"])
+def test_a_tag_that_its_value_does_not_fit_is_an_error(tmp_path: Path, value: str) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text(f"model: tiny-llama\npytorch: {{use_cache: {value}}}\n")
+    with pytest.raises(ConfigurationError, match=r"study.yaml:2: pytorch.use_cache: is not what"):
+        load_study(study)
+
+
+def test_a_folder_below_home_is_not_one_that_is_called_tilde() -> None:
+    study = study_from_mapping({"model": "tiny-llama", "output_dir": "~/results"})
+    assert study.results_root == Path.home() / "results"

@@ -162,6 +162,43 @@ def test_swept_section_is_laid_over_the_shared_one() -> None:
     assert swept(loaded, "decoder.top_k") == [7, 9]
 
 
+@pytest.mark.parametrize("key", ["vllm.engine", "vllm"])
+def test_a_swept_section_keeps_what_the_study_says_of_it(key: str) -> None:
+    value: dict[str, Any] = {"max_num_seqs": 8}
+    loaded = study(
+        backend="vllm",
+        vllm={"engine": {"enforce_eager": True}},
+        sweep={key: [value if key == "vllm.engine" else {"engine": value}]},
+    )
+    (only,) = loaded.experiments
+    assert only.config["vllm"]["engine"] == {"enforce_eager": True, "max_num_seqs": 8}
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        ({"precision": "fp16", "pytorch.precision": "bf16"}, "is set by precision of the same"),
+        ({"decoder.top_k": 1, "decoder": {"top_k": 2}}, "is set by decoder.top_k of the same"),
+        ({"decoder": {"top_k": 2}, "decoder.top_k": 1}, "is set by decoder of the same entry"),
+        ({"backend": "pytorch", "vllm.precision": "fp16"}, "is for vllm, and its entry for pyto"),
+    ],
+)
+def test_an_entry_of_a_group_loses_nothing(entry: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        study(sweep={"load": [entry]})
+
+
+def test_an_entry_of_a_group_may_set_a_section_in_two_places() -> None:
+    loaded = study(sweep={"load": [{"decoder": {"top_k": 2}, "decoder.top_p": 0.5}]})
+    assert loaded.experiments[0].model.decoder.top_k == 2
+    assert loaded.experiments[0].model.decoder.top_p == 0.5
+
+
+def test_a_plain_value_for_a_section_is_an_error_though_other_points_could_run() -> None:
+    with pytest.raises(ConfigurationError, match=r"max_num_seqs\[0\]: cannot be set"):
+        study(backend=["pytorch", "vllm"], vllm=5, sweep={"vllm.engine.max_num_seqs": [8]})
+
+
 def test_swept_data_set_replaces_the_shared_one() -> None:
     loaded = study(
         dataset={"n": 3, "input_len": 9},

@@ -12,7 +12,10 @@ import pytest
 
 from llenergymeasure.containers import container_checks, docker
 from llenergymeasure.containers.container_checks import check_docker
-from llenergymeasure.containers.surroundings import Surroundings
+from llenergymeasure.containers.launcher import _Launch
+from llenergymeasure.containers.surroundings import ENGINE, Surroundings
+from llenergymeasure.containers.tasks import Task
+from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.workflow.clean import machine_leftovers
 from support.studies import environment, living
 
@@ -234,3 +237,15 @@ def test_what_another_machine_runs_on_a_shared_daemon_is_left_alone(
         monkeypatch.setenv(name, value)
     (fake / "left").write_text(running)
     assert docker.abandoned(docker.Engine(str(fake / "docker"))) == left
+
+
+def test_looking_for_a_process_that_is_not_its_own_leaves_no_file_open(tmp_path: Path) -> None:
+    launch = _Launch.__new__(_Launch)
+    launch._inside = None
+    folder = RunFolder(tmp_path)
+    folder.work.mkdir()
+    folder.engine_pid.write_text(str(os.getppid()))
+    launch._task = Task("a/1", {}, folder, tmp_path, ENGINE)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert all(launch._look() for _ in range(5))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

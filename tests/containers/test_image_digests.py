@@ -60,3 +60,17 @@ def test_another_file_of_the_same_size_and_time_is_hashed(image: Path) -> None:
     image.write_bytes(b"other")
     os.utime(image, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert digest_of(image) == f"sha256:{sha256(image)}" != before
+
+
+@pytest.mark.parametrize(
+    ("location", "recorded"),
+    [
+        ("docker://ghcr.io/a/b@sha256:0123", "sha256:0123"),
+        ("docker://ghcr.io/a/b:v1", None),
+        ("/tmp", None),
+    ],
+)
+def test_an_address_has_the_digest_that_it_is_pinned_to(
+    location: str, recorded: str | None
+) -> None:
+    assert SifImage(location).digest() == recorded

@@ -1,5 +1,6 @@
 """Every command in the documentation is run as it stands there, or says why it is not."""
 
+import ast
 import os
 import re
 import shutil
@@ -156,3 +157,21 @@ def test_commands_named_in_prose_exist(page: str, command: str) -> None:
     known = {option for one in commands[words[0]].params for option in one.opts} | {"--help"}
     own = words[1 : words.index("--")] if "--" in words else words[1:]
     assert [word for word in own if word.startswith("-") and word not in known] == []
+
+
+def _said(node: ast.AST) -> str:
+    """Return what a message in the source says, with a line for each of its values."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_said(part) for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else "\n"
+
+
+def test_messages_quoted_in_prose_are_the_program_s() -> None:
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "src").rglob("*.py")]
+    said = "\n".join(_said(node) for tree in trees for node in ast.walk(tree))
+    page = prose((ROOT / "docs" / "troubleshooting.md").read_text())
+    quotes = [each for each in re.findall(r"`([^`]+)`", page) if len(each.split()) > 6]
+    assert len(quotes) >= 5
+    for quote in quotes:
+        for part in re.split(r"…|\w+ \(pid \d+\)|\d+|[:;]", quote):
+            assert len(part) < 8 or part.strip() in said, f"{part!r} of {quote!r}"

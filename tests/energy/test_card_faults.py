@@ -308,7 +308,9 @@ def test_readings_of_nothing_are_left_out_and_noted() -> None:
     made = metered(WORK, card.Sensor(window_s=0.025, average_s=1.0, zero_every=20))
     assert made.headline[0].gross_j == pytest.approx(float(WORK.energy(5, 15)), rel=1e-4)
     assert not made.validity.keys() & DISQUALIFYING
-    assert any("readings of 0 W by power_average_w" in note for note in made.gpus[0]["notes"])
+    assert any(
+        "readings of 0 W or less by power_average_w" in note for note in made.gpus[0]["notes"]
+    )
     alone = metered(WORK, card.Sensor(counter_s=None, zero_every=20))
     assert covers(alone.headline[0], WORK, START_S, END_S)
     always = metered(WORK, card.Sensor(gain=0))
@@ -337,6 +339,29 @@ def test_a_counter_that_stands_still_gives_no_number_but_a_reason() -> None:
     assert covers(other, WORK, START_S, END_S)
 
 
+def test_a_counter_that_runs_backwards_gives_no_number() -> None:
+    other = metered(WORK, card.Sensor(counter_gain=-1.0)).headline[0]
+    assert other.channel == "power"
+    assert covers(other, WORK, START_S, END_S)
+    rows = [
+        Row(
+            card.ns(0.1 * at),
+            card.UUID,
+            "nvml",
+            "energy_counter_j",
+            900.0 - at,
+            card.ns(0.1 * at - 0.1),
+        )
+        for at in range(1, 180)
+    ]
+    info = card.info(quantities=("energy_counter_j",))
+    made = account(card.recording(rows, info), (card.ns(START_S), card.ns(END_S)))
+    assert made.total is None
+    assert made.energy().unavailable
+    below = metered(WORK, card.Sensor(gain=-1.0, counter_s=None))
+    assert (below.total, bool(below.energy().unavailable)) == (None, True)
+
+
 @pytest.mark.parametrize("counter", [{"counter_s": None}, {"counter_from": "samples"}])
 def test_a_card_that_says_0_w_has_no_energy_and_a_reason(counter: dict[str, object]) -> None:
     made = metered(WORK, card.Sensor(gain=0, **counter))
@@ -350,6 +375,57 @@ def test_a_power_that_no_card_draws_disqualifies(shown_w: float) -> None:
     made = metered(WORK, card.Sensor(gain=0, offset_w=shown_w, counter_s=None))
     assert f"{shown_w:.0f} W in the mean" in made.validity["impossible_power"]
     assert "impossible_power" in DISQUALIFYING
+
+
+def test_a_sensor_that_counts_in_another_unit_disqualifies() -> None:
+    """Watts in place of milliwatts, joules of millijoules: a thousand times too little."""
+    for sensor in (
+        card.Sensor(gain=1e-3, counter_s=None),
+        replace(card.H100, gain=1e-3, counter_gain=1e-3),
+    ):
+        assert "impossible_power" in metered(WORK, sensor).validity
+    assert "impossible_power" not in metered(card.constant(5.0), card.H100).validity
+
+
+@pytest.mark.parametrize("channels", [{}, {"average_s": 1.0, "window_s": 0.025}])
+@pytest.mark.parametrize("window_s", [(START_S, END_S), (START_S, START_S + 4)])
+def test_a_power_that_is_frozen_disqualifies(
+    channels: dict[str, float], window_s: tuple[float, float]
+) -> None:
+    """It says what the card drew at rest, all along, and its interval would be of no width."""
+    stuck = card.Sensor(gain=0, offset_w=60.0, counter_s=None, **channels)
+    assert "stayed the same" in metered(WORK, stuck, window_s).validity["sample_gap"]
+    alive = metered(WORK, card.Sensor(counter_s=None, **channels), window_s)
+    assert "sample_gap" not in alive.validity
+
+
+def test_a_card_that_draws_the_same_all_along_is_not_frozen() -> None:
+    steady = card.Power([-10.0, START_S, 20.0], [60.0, 300.0, 60.0])
+    found = metered(steady, card.Sensor(counter_s=None), (START_S, 20.0))
+    assert "sample_gap" not in found.validity
+
+
+@pytest.mark.parametrize(("step_w", "disqualifies"), [(0.013, True), (1.0, False)])
+def test_fine_readings_that_stand_still_amid_a_window_are_frozen(
+    step_w: float, disqualifies: bool
+) -> None:
+    """Coarse ones say nothing: a card at its limit is shown so."""
+    info, named = card.info(quantities=("power_instant_w",)), (card.UUID, "nvml", "power_instant_w")
+    rows = [Row(card.ns(0.1 * at), *named, 300 + step_w * (min(at, 80) % 3)) for at in range(300)]
+    found = account(card.recording(rows, info), (card.ns(5.0), card.ns(25.0)))
+    assert ("sample_gap" in found.validity) == disqualifies
+
+
+def test_a_device_whose_limit_is_not_known_draws_no_kilowatts() -> None:
+    info = card.info(f"module:{card.UUID}", scope="module", quantities=("power_instant_w",))
+    window = (card.ns(START_S), card.ns(END_S))
+    for shown_w, disqualifies in ((8000.0, True), (900.0, False)):
+        rows = [
+            Row(card.ns(0.1 * at), info.device, "nvml", "power_instant_w", shown_w + at % 3)
+            for at in range(180)
+        ]
+        made = account(card.recording(rows, info), window)
+        assert ("impossible_power" in made.validity) is disqualifies
 
 
 @pytest.mark.parametrize("call_s", [0.001, 0.003, 0.005])

@@ -97,10 +97,10 @@ def test_who_used_what_is_told() -> None:
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        (cpus(others=1.0), "other processes used 25.0%"),
-        (cpus(others=4 * OTHERS_MAX * 1.1), "other processes used 5.5%"),
-        (cpus(steal=1.0), "other virtual machines took 25.0%"),
-        (cpus(throttled=0.5), "quota held the run back in 50.0%"),
+        (cpus(others=1.0), "other processes used 25.0 %"),
+        (cpus(others=4 * OTHERS_MAX * 1.1), "other processes used 5.5 %"),
+        (cpus(steal=1.0), "other virtual machines took 25.0 %"),
+        (cpus(throttled=0.5), "quota held the run back 50.0 %"),
     ],
 )
 @pytest.mark.parametrize("kind", ["gpu", "estimated"])
@@ -113,14 +113,14 @@ def test_starved_of_the_cpus_it_is_marked(rows: list[Row], says: str, kind: str)
 def test_where_the_cpus_are_metered_strangers_disqualify() -> None:
     found = codes(cpus(others=1.0), "rapl")
     assert "cpu_contended" in found
-    assert "used 12.5% of the machine's CPUs" in found["other_process"]
+    assert "used 12.5 % of the machine's CPUs" in found["other_process"]
 
 
 def test_strangers_on_other_cpus_are_in_the_meter_and_take_nothing_away() -> None:
     rows = cpus(others=0.0, others_elsewhere=2.0)
     assert "cpu_contended" not in codes(rows, "gpu")
     found = codes(rows, "rapl")
-    assert "used 25.0% of the machine's CPUs" in found["other_process"]
+    assert "used 25.0 % of the machine's CPUs" in found["other_process"]
     assert found["cpu_contended"]
 
 

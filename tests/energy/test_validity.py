@@ -130,7 +130,7 @@ def test_a_slice_of_a_card_has_the_energy_of_all_of_it_and_a_code() -> None:
 def test_throttling_says_why_and_how_long() -> None:
     masks = {20.0 + i: 0x20 if i % 2 else 0x1 for i in range(20)}
     found = codes(ROWS + telemetry("throttle_reasons", masks))
-    assert "software thermal slowdown in 50%" in found["throttled"]
+    assert "software thermal slowdown in 50 %" in found["throttled"]
     idle = telemetry("throttle_reasons", dict.fromkeys(masks, 1.0))
     assert "throttled" not in codes(ROWS + idle)
 

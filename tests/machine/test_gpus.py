@@ -76,6 +76,7 @@ def test_cuda_visible_devices_can_mean_none(value: str) -> None:
         ("0,0", [FIRST]),
         (f"{SECOND},{FIRST}", [SECOND, FIRST]),
         ("GPU-0000000", []),  # fits all of them
+        ("\u00b9", []),  # a digit, and no number
         (f"MIG-{FIRST}/1/0", []),  # as drivers before 470 wrote it
     ],
 )

@@ -83,6 +83,21 @@ def test_an_engines_own_sampling_may_change_the_work(
     assert work_of(config).get("answers") == answers
 
 
+@pytest.mark.parametrize(
+    ("body", "answers"),
+    [
+        ({"max_completion_tokens": 8}, {"longest": 8}),
+        ({"n": 2, "stop": ["."]}, {"number": 2, "may_end": True}),
+        ({"n": "2", "ignore_eos": None}, None),
+    ],
+)
+def test_the_fields_of_a_request_may_change_the_work(
+    body: dict[str, Any], answers: dict[str, Any] | None
+) -> None:
+    config = {"backend": "openai", "max_output_tokens": 128, "openai": {"body": body}}
+    assert work_of(config).get("answers") == answers
+
+
 def test_beams_have_a_length_of_their_own() -> None:
     beams = {"beam_search": {"beam_width": 2, "max_tokens": 8}}
     config = {"backend": "vllm", "max_output_tokens": 128, "vllm": beams}

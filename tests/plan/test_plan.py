@@ -10,9 +10,18 @@ import pytest
 from llenergymeasure import ids
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.protocol import resolve_protocol
+from llenergymeasure.config.servers import READY_LIMIT_S
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.plan import Estimates, Plan, describe_plan, make_plan
-from llenergymeasure.plan.estimate import Device, Known, ModelSize, Work, limit_s, run_estimate
+from llenergymeasure.plan.estimate import (
+    LIMIT_SPARE_S,
+    Device,
+    Known,
+    ModelSize,
+    Work,
+    limit_s,
+    run_estimate,
+)
 from llenergymeasure.run.worker import read_spec
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.attempts import spec_of
@@ -226,6 +235,17 @@ def test_what_an_estimate_does_not_know_it_names() -> None:
     assert "  about " in describe_plan(plan(), Estimates(lambda _: Known(LLAMA_8B, H100)))
 
 
+@pytest.mark.parametrize(
+    "given", [{"dataset": "aienergyscore"}, {"answer_length": "natural"}], ids=str
+)
+def test_an_estimate_of_texts_that_may_be_shorter_says_so(given: dict[str, Any]) -> None:
+    shape = {"model": "any", "protocol": "quick", **given}
+    (run, *_), known = plan(**shape, sweep={"n": [4]}).runs, Known(LLAMA_8B, H100)
+    assert str(Estimates(lambda _: known).run(run.config)).startswith("up to about ")
+    text = describe_plan(plan(**shape, sweep={"n": [4]}), Estimates(lambda _: known))
+    assert "counted at max_input_tokens and max_output_tokens: shorter texts take less" in text
+
+
 def test_the_limit_is_the_same_estimate_many_times_over() -> None:
     config = ExperimentConfig.model_validate({"model": "any", "protocol": "standard", "n": 50})
     protocol, work = resolve_protocol(config, True), Work(50, 512, 128, 1)
@@ -234,6 +254,17 @@ def test_the_limit_is_the_same_estimate_many_times_over() -> None:
         assert limit_s(config, protocol, known, work) > 5 * expected_s
     fast = limit_s(config, protocol, Known(LLAMA_8B, H100), work)
     assert limit_s(config, protocol, Known(), work) > fast
+
+
+def test_the_limit_leaves_a_program_of_the_users_the_time_that_it_has_to_start() -> None:
+    def limit(**openai: Any) -> float:
+        settings = {"model": "any", "backend": "openai", "openai": openai}
+        config = ExperimentConfig.model_validate(settings)
+        tiny = Known(ModelSize(10**6, 10**6, 2), H100)
+        return limit_s(config, resolve_protocol(config, True), tiny, Work(1, 8, 8, 1))
+
+    assert limit(command=["serve", "{port}"]) > READY_LIMIT_S + LIMIT_SPARE_S
+    assert limit(base_url="http://127.0.0.1:1/v1") < READY_LIMIT_S
 
 
 def test_text_shows_runs_in_order_and_what_was_left_out() -> None:

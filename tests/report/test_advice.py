@@ -45,8 +45,8 @@ def test_runs_of_one_reason_stand_together():
     rows = [run(1), run(2), run(3, phase="measure"), run(4, status="completed")]
     first, second = failures(rows)
     assert first.runs == (("0123456789ab", 1), ("0123456789ab", 2))
-    assert first.reason == "failed in load: ValueError: bad value"
-    assert second.reason == "failed in measure: ValueError: bad value"
+    assert first.reason == "failed in load: ValueError: bad; value"
+    assert second.reason == "failed in measure: ValueError: bad; value"
 
 
 def test_every_validity_code_is_explained():

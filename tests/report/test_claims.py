@@ -64,6 +64,13 @@ def shorter_answers(run: Any, place: int) -> dict[str, Any]:
     return {**apart(run, place), "tokens": done, "output_tokens": tokens}
 
 
+def undersampled(run: Any, place: int) -> dict[str, Any]:
+    """Runs 10 % apart of a sensor that sees a quarter of the time, and may be off by 40 %."""
+    energy = make_result(run, **apart(run, place)).energy
+    unseen_j = 0.4 * (energy.gross_j or 0.0)
+    return {"energy": energy.model_copy(update={"u95_j": unseen_j, "shared_u95_j": unseen_j})}
+
+
 def estimated(made: Made) -> Made:
     return lambda run, place: {**made(run, place), "kind": "estimated", "source": "codecarbon"}
 
@@ -83,6 +90,7 @@ STUDIES: dict[str, tuple[Made, dict[str, Any]]] = {
         shorter_answers,
         {"configs": [*BACKENDS, {**BACKENDS[1], "max_output_tokens": 50}]},
     ),
+    "undersampled": (undersampled, {"configs": FOUR}),
     "estimated": (estimated(apart), {"configs": FOUR}),
     "estimated null": (estimated(null), {"configs": FOUR}),
 }
@@ -107,6 +115,7 @@ def said(folder: Path) -> str:
     verdicts = [f"verdict: {row['verdict']}" for row in content.pairs]
     sentences = findings.headline(summary, runs, content.verdicts)
     sentences += [*verdicts, method.method(summary, runs)]
+    sentences += ["would look like an effect here"] if content.unpaired else []
     return "\n".join([*sentences, study_text(folder)])
 
 
@@ -118,9 +127,13 @@ CLAIMS = {
     "Most:": SHOWN,
     "less energy per output token than": SHOWN,
     "verdict: differ": SHOWN,
-    "paired over 5 cycles": SHOWN - {"unpaired"} | {"null", "estimated null"},
+    "paired over 5 cycles": SHOWN - {"unpaired"} | {"null", "estimated null", "undersampled"},
     "unpaired, 5 and 5 runs": {"unpaired", "unpaired null"},
-    "Inconclusive": {"null", "unpaired null", "estimated null", "one cycle"},
+    "Inconclusive": {"null", "unpaired null", "estimated null", "one cycle", "undersampled"},
+    "What the sensor leaves open of it, ±57 %, no number of cycles shrinks": {"undersampled"},
+    "cycles (execution.n_cycles)": {"null", "unpaired null", "estimated null"},
+    "may move each value by up to": {"undersampled"},
+    "would look like an effect here": {"unpaired", "unpaired null"},
     "estimated to use": {"estimated"},
     "Estimated means": {"estimated null"},
     "1 experiment is not compared with pytorch: other work: output tokens per": {"other work"},
@@ -332,3 +345,13 @@ def test_pairs_and_values_that_are_not_listed_are_counted(tmp_path, monkeypatch)
     found = relations_content(tmp_path, table(tmp_path, "summary"))
     assert (len(found.baseline), found.baseline_total) == (2, 3)
     assert (len(found.levels), found.levels_total) == (1, 3)
+
+
+def test_no_gain_shifts_the_values_of_two_cards_together(tmp_path):
+    def on_two_cards(run: Any, place: int) -> dict[str, Any]:
+        return {**apart(run, place), **on(uuid=f"GPU-{run['cycle'] % 2}")}
+
+    write_study(tmp_path, on_two_cards)
+    text = said(tmp_path)
+    assert "gain may shift all values of one meter and card together" in text
+    assert "not ranked with the rest" not in text

@@ -50,14 +50,15 @@ def test_markdown_has_a_column_a_setting_and_a_line_an_experiment(study, capsys)
     assert lines[0].startswith("| pytorch.batch_size | n | Energy per output token (")
     assert sorted(line.split(" | ")[0] for line in lines[2:4]) == ["| 1", "| 8"]
     assert lines[-1] == (
-        "demo: means over cycles and 95 % intervals. Energy is measured (GPU). Device: NVIDIA H200."
+        "demo: means and 95 % intervals over cycles. Energy is measured (GPU). Device: NVIDIA H200."
+        " Energies may be off by the sensor's gain, ±5.0 %."
     )
 
 
 def test_latex_has_caption_label_and_escapes(study, capsys):
     text = exported(study, "latex", capsys)
     assert (
-        r"\caption{demo: means over cycles and 95 \% intervals. Energy is measured (GPU)." in text
+        r"\caption{demo: means and 95 \% intervals over cycles. Energy is measured (GPU)." in text
     )
     assert r"\label{tab:demo}" in text
     assert r"pytorch.batch\_size & n & Energy per output token" in text
@@ -322,3 +323,23 @@ def test_spdx_is_valid_by_the_published_model(tmp_path, capsys, energy_j):
         (told,) = objects_energy.ai_inferenceEnergyConsumption
         assert told.ai_energyUnit == model.ai_EnergyUnitType.kilowattHour
         assert float(told.ai_energyQuantity) == pytest.approx(50 * energy_j / 3.6e6)
+
+
+def test_the_energy_of_a_request_has_its_own_interval_and_not_that_of_a_token(tmp_path, capsys):
+    """Answers that end by themselves: as many joules a token each time, and 50 to 150 a request."""
+    plan = make_plan(CONFIGS[:1], [], cycles=3) | {"sections": {"carbon": CARBON}}
+    write_plan(tmp_path, plan)
+    for run, tokens in zip(plan["runs"], (1000, 2000, 3000), strict=True):
+        result = make_result(run, energy_j=tokens / 2.0, output_tokens=tokens)
+        done = result.tokens.model_copy(update={"requests": 10})
+        energy = result.energy.model_copy(update={"per_request_j": tokens / 20.0})
+        write_result(tmp_path, result.model_copy(update={"tokens": done, "energy": energy}))
+    write_tables(tmp_path, partial=False)
+    (child,) = yaml.safe_load(exported(tmp_path, "sci", capsys))["tree"]["children"].values()
+    (output,) = child["outputs"]
+    assert output["sci-per-request-high"] > 1.9 * output["sci-per-request"]
+    assert output["sci-per-output-token-high"] < 1.06 * output["sci-per-output-token"]
+    document = json.loads(exported(tmp_path, "spdx", capsys))
+    (package,) = (each for each in document["@graph"] if each["type"] == "ai_AIPackage")
+    low, high = re.findall(r"interval ([\d.]+) to ([\d.]+);", package["comment"])[0]
+    assert float(high) > 5 * float(low)

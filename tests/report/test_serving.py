@@ -103,7 +103,7 @@ def test_no_line_is_told_through_two_machines() -> None:
     content = serving_content(runs, [RATE], group_of)
     assert content is not None
     text = " ".join(content.sentences)
-    assert "H100: 100.000 ± 0.079 W at no load" in text
+    assert "H100: 100.000 ± 0.079 W at no load by the line" in text
     assert "L4: kept up with every rate" in text
     assert text.count("for each request more") == 1
     assert "Not drawn, because they may not be compared with what is: L4" in text
@@ -156,3 +156,12 @@ def test_runs_that_are_not_listed_are_counted(monkeypatch) -> None:
     content = serving_content([run(rate) for rate in (1, 2, 4)], [RATE], {})
     assert content is not None
     assert (len(content.rows), content.rows_total) == (2, 3)
+
+
+def test_no_power_at_no_load_is_told_of_what_is_no_line() -> None:
+    watts = {1: 130.0, 2: 160.0, 3: 180.0, 4: 195.0, 5: 205.0, 6: 210.0}
+    content = serving_content([run(each, power_mean_w=w) for each, w in watts.items()], [RATE], {})
+    assert content is not None
+    text = " ".join(content.sentences)
+    assert "power is no straight line over these loads" in text
+    assert "W at no load" not in text

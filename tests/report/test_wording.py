@@ -132,6 +132,8 @@ def test_a_ratio_is_less_more_or_times():
 
 def test_p_values_have_two_digits():
     assert [p_value(each) for each in (None, 0.0001, 0.0123, 1.0)] == ["-", "< 0.001", "0.012", "1"]
+    # A verdict and its p value must not contradict each other.
+    assert [p_value(each) for each in (0.0496, 0.05, 0.0504)] == ["0.0496", "0.05", "0.0504"]
 
 
 def test_long_names_are_cut_in_their_middle():

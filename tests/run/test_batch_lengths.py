@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from llenergymeasure.run.result.doubts import batch_doubts, other_lengths
+from llenergymeasure.run.result.doubts import batch_doubts, cut_answers, other_lengths
 
 EIGHT = {"model": "m", "backend": "vllm", "max_output_tokens": 8}
 
@@ -39,10 +39,10 @@ def test_answers_of_other_lengths_are_counted(
 @pytest.mark.parametrize(
     ("tokens", "reasons", "codes"),
     [
-        ([8, 3] * 50, ["length", "stop"] * 50, set()),
-        ([8] * 99 + [2], ["length"] * 99 + ["abort"], set()),  # 1 %
-        ([8] * 98 + [2, 3], ["length"] * 98 + ["abort", "error"], {"failed_requests"}),
-        ([8] * 98 + [0, 0], ["length"] * 98 + ["stop"] * 2, {"empty_answers"}),
+        ([3, 3] * 50, ["stop"] * 100, set()),
+        ([8] * 99 + [2], ["stop"] * 99 + ["abort"], set()),  # 1 %
+        ([8] * 98 + [2, 3], ["stop"] * 98 + ["abort", "error"], {"failed_requests"}),
+        ([8] * 98 + [0, 0], ["stop"] * 100, {"empty_answers"}),
         ([0] * 4, ["timeout", None, "stop", "abort"], {"empty_answers", "failed_requests"}),
     ],
 )
@@ -54,3 +54,20 @@ def test_answers_of_a_batch_that_broke_off_or_are_empty_are_no_good_ones(
     config = EIGHT | {"answer_length": "natural"}
     found = batch_doubts(config, table, (), None)  # type: ignore[arg-type]
     assert set(found) == codes
+
+
+@pytest.mark.parametrize(
+    ("config", "cut", "ended", "told"),
+    [
+        (EIGHT | {"answer_length": "natural"}, 20, 0, "20 of 20"),
+        (EIGHT | {"answer_length": "natural"}, 2, 18, "2 of 20"),
+        (EIGHT | {"answer_length": "natural"}, 1, 19, None),
+        (EIGHT | {"answer_length": "natural"}, 0, 0, None),
+        (EIGHT, 20, 0, None),
+    ],
+)
+def test_natural_answers_that_were_cut_off_are_said(
+    config: dict[str, Any], cut: int, ended: int, told: str | None
+) -> None:
+    found = cut_answers(config, ["length"] * cut + ["stop"] * ended)
+    assert [text[: len(told or "")] for text in found.values()] == ([told] if told else [])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.processes import boot_id
 from llenergymeasure.run.circuit_breaker import Circuit, CircuitBrokenError, alike_failures
 from support.hub import offer_model
 from support.studies import SERVED, living, llem, plan_of, result_times, snakemake, write_study
@@ -80,6 +81,16 @@ def test_a_file_that_a_killed_workflow_left_refuses_nothing(tmp_path: Path) -> N
         gone.wait()
     begun = {"experiments": 6, "host": socket.gethostname(), "pid": gone.pid}
     path.write_text("\n".join(json.dumps(line) for line in (begun, *THREE)) + "\n")
+    Circuit(path).refuse_if_broken()
+
+
+def test_a_number_that_is_another_process_s_by_now_refuses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "circuit.jsonl"
+    earlier = f"{boot_id()}:{os.getpid()}:1"
+    begun = {"experiments": 6, "host": socket.gethostname(), "pid": os.getpid()}
+    path.write_text(
+        "\n".join(json.dumps(line) for line in ({**begun, "process": earlier}, *THREE)) + "\n"
+    )
     Circuit(path).refuse_if_broken()
 
 

@@ -154,7 +154,7 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Callable[[Cpus], list[str]]:
 
 def test_the_preflight_names_who_uses_the_cpus_most(look: Callable[[Cpus], list[str]]) -> None:
     (told,) = look(Cpus(0.3))
-    assert "other processes used 30% of the CPUs: miner (pid 30), browser (pid 20);" in told
+    assert "other processes used 30 % of the CPUs: miner (pid 30), browser (pid 20);" in told
 
 
 @pytest.mark.parametrize("cpus", [Cpus(0.0), Cpus(0.04), Cpus(0.9, known=False)])

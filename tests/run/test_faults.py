@@ -58,7 +58,7 @@ def test_a_run_that_its_job_s_time_limit_ends_says_so(tmp_path: Path) -> None:
 
 def test_a_kill_for_memory_names_what_the_run_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ending, "memory_limit_bytes", lambda: 16_000_000_000)
-    said = ending.engine_killed(-signal.SIGKILL)["message"]
+    said = ending.ended_silently(-signal.SIGKILL)["message"]
     assert "killed by SIGKILL; the usual cause is the system running out of memory" in said
     assert "the run may use 16.0 GB" in said
 
@@ -101,13 +101,19 @@ def test_a_model_that_is_not_there_fails_before_loading_in_attempts_that_are_kep
 
 def test_a_spec_that_cannot_be_read_is_a_configuration_error(tmp_path: Path) -> None:
     path = tmp_path / "spec.json"
-    for content in ("", "[]", "{}", '{"runs": []}', "\x00"):
-        path.write_text(content)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    spec = {"experiment": "a" * 12, "cycle": 1, "backend": "pytorch", "config": []}
+    contents = ("", "[]", "{}", "5", '{"runs": []}', "\x00", "[" * 100_000, json.dumps(spec))
+    for content, run in [*((each, ()) for each in contents), ("[]", ("--run", "a/1")), (None, ())]:
+        path.write_text(content or "")
+        place = str(pipe if content is None else path)
         done = subprocess.run(
-            [sys.executable, str(SCRIPT), "--spec", str(path), "--out", str(tmp_path / "run")],
+            [sys.executable, str(SCRIPT), "--spec", place, *run, "--out", str(tmp_path / "run")],
             capture_output=True,
             text=True,
             check=False,
+            timeout=60,
         )
         assert done.returncode == 2, content
         assert "Traceback" not in done.stderr

@@ -77,7 +77,7 @@ def test_what_is_not_known_is_said() -> None:
         {"model": "Qwen/Qwen3-8B", "backend": "pytorch", "precision": "bf16"},
     ]
     known, absent, needs_gpu = Forecast().memory_lines(configs)
-    assert "not known here: the hub has its dimensions" in absent
+    assert "not known here: the preflight fetches its dimensions" in absent
     assert "at least 16." in known
     assert "it needs a GPU" in needs_gpu
 

@@ -133,6 +133,10 @@ def test_answers_may_be_shorter_where_the_study_lets_them(server: MisbehavingSer
     )
     assert record(judged(sent)).answers_other_length == REQUESTS
     assert traffic_doubts(judged(sent, decoder={"min_new_tokens": 6})) == {}
+    natural = {"answer_length": "natural"}
+    assert traffic_doubts(judged(sent, **natural)) == {}
+    server.way = lambda _: ways.answer()
+    assert set(traffic_doubts(judged(sent_to(server), **natural))) == {"cut_answers"}
     assert "length_mismatch" in traffic_doubts(judged(sent, decoder={"min_new_tokens": 7}))
 
 
@@ -159,6 +163,25 @@ def test_the_host_of_an_ipv6_address_is_in_brackets() -> None:
         server.way = lambda _: ways.answer()
         assert {each.exchange.failure for each in sent_to(server)} == {None}
         assert f"\r\nHost: [::1]:{server.port}\r\n".encode() in server.heads[0]
+
+
+@pytest.mark.parametrize("path", ["/v1/", "/v1//", "/models/one/v1", ""])
+def test_an_address_may_have_any_path_and_end_with_a_slash(
+    server: MisbehavingServer, path: str
+) -> None:
+    server.way = lambda _: ways.answer()
+
+    async def go() -> bytes:
+        client = StreamingClient(f"http://localhost:{server.port}{path}")
+        over: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+        outgoing = client.request("/completions", {"max_tokens": 12})
+        client.stream(Exchange(0, 0), outgoing, 10.0, over.set_result)
+        assert (await over).failure is None
+        await client.close()
+        return server.heads[-1]
+
+    asked = path.rstrip("/")
+    assert asyncio.run(go()).startswith(f"POST {asked}/completions HTTP/1.1\r\n".encode())
 
 
 def test_a_long_line_in_many_pieces_is_read_in_linear_time() -> None:

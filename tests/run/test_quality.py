@@ -276,3 +276,11 @@ def test_a_score_that_was_never_given_has_a_reason() -> None:
     assert judged is not None
     assert (judged.score, judged.score_unavailable) == (0.5, None)
     assert quality_record(None, None) is None
+    looked = quality_record({"texts": "t", "max_text_tokens": 9}, None)
+    assert looked is not None
+    assert looked.perplexity_unavailable == "the run was ended before its answers were looked at"
+    assert looked.score_unavailable is None
+    asked_tasks = quality_record({"tasks": [OWN_TASK]}, {"perplexity": 3.0})
+    assert asked_tasks is not None
+    assert (asked_tasks.tasks, asked_tasks.perplexity_unavailable) == ([OWN_TASK], None)
+    assert asked_tasks.score_unavailable == "the run was ended before its answers were looked at"

@@ -66,6 +66,10 @@ def test_a_newer_bmc_tells_energy_too_and_where_its_steps_lie() -> None:
             {"1": lambda: chassis("1", "Power"), "1/Power": lambda: power(None)},
             "no chassis of this BMC reports a power",
         ),
+        (  # its processors' alone
+            {"1": lambda: chassis("1", "Power"), "1/Power": lambda: power(0, 310)},
+            "no chassis of this BMC reports a power",
+        ),
         ({"1": lambda: b" " * (node.REPLY_BYTES + 2)}, "more than 1048576 bytes"),
         ({"1": lambda: b"<html>"}, "no JSON"),
         ({"1": lambda: b"[]"}, "no resource"),
@@ -116,6 +120,8 @@ def test_links_that_lead_elsewhere_are_not_followed() -> None:
         "redfish:file:///etc/passwd",
         "ipmi:bmc",
         "csv:",
+        "redfish:https://[::1",
+        f"command:watts '{PASSWORD}",
         PASSWORD,
     ],
 )
@@ -166,6 +172,9 @@ def test_a_logs_lines_are_at_their_own_times_and_only_whole_ones_count(tmp_path:
         (3600, "s behind this machine's clock: the meter's clock is wrong"),
         (-7200, "s ahead of this machine's clock"),
         ("a,b\n1,2\n", "names no column of times and watts"),
+        ("time,Power (kW)\n1,0.4\n", "names no column of times and watts"),
+        ("time,power_mw\n1,400000\n", "names no column of times and watts"),
+        ("time,milliwatts\n1,400000\n", "names no column of times and watts"),
         ("hello\n", "names no column"),
         ("", "no line of a time and a power"),
     ],
@@ -201,8 +210,21 @@ def test_a_log_that_is_not_there_or_begins_anew(tmp_path: Path) -> None:
     assert [each.value for each in read(sensor)] == [7]
 
 
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "time,power_factor,power_w",
+        "Time,ApparentPower,Power",
+        "epoch,Power limit,W",
+        "t,Watt-hours,P",
+    ],
+)
+def test_of_several_powers_the_one_drawn_in_watts_counts(heading: str) -> None:
+    assert read_lines([heading, "1.5,0.98,402"]) == [(1.5, 402)]
+
+
 def test_lines_without_a_heading_in_seconds_since_1970() -> None:
-    lines = ["# meter", "2.5,10", "1.5,9,x", "nan,1", "3,-1", "4"]
+    lines = ["# meter", "2.5,10", "1.5,9,x", "nan,1", "3,-1", "4", "0001-01-01,1"]
     assert read_lines(lines) == [(1.5, 9), (2.5, 10)]
 
 
@@ -213,17 +235,24 @@ def test_lines_without_a_heading_in_seconds_since_1970() -> None:
         ("print('no')", "printed no power in W"),
         ("print(0)", "printed no power in W"),
         ("raise SystemExit(3)", "ended with 3"),
-        ("import time; time.sleep(60)", "no answer within 0.5 s"),
+        ("import time; time.sleep(60)", "did not answer within 0.5 s"),
+        # What it has started holds its output open.
+        (
+            "import subprocess, time; subprocess.Popen(['sleep', '60']); time.sleep(60)",
+            "did not answer within 0.5 s",
+        ),
     ],
 )
 def test_a_command_prints_the_power(
     tmp_path: Path, program: str, word: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if word and "no answer" in word:
+    if word and "answer" in word:
         monkeypatch.setattr(node, "ANSWER_S", 0.5)
     script = tmp_path / "watts.py"
     script.write_text(program)
+    began_s = time.monotonic()
     sensor, info = opened(f"command:{sys.executable} {script}")
+    assert time.monotonic() - began_s < 30
     if word is not None:
         assert word in str(info.unavailable)
         return

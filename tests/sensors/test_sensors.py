@@ -172,6 +172,20 @@ def test_rapl_that_nothing_renews_is_unavailable_before_a_run(
     assert not sensor.channels()
 
 
+def test_rapl_that_stops_counting_in_a_run_gives_nothing_more(
+    powercap: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (channel,) = (c for c in RaplSensor(powercap, look_s=0).channels() if c.device == "host")
+    began_ns = time.monotonic_ns()
+    monkeypatch.setattr(time, "monotonic_ns", lambda: began_ns + 900_000_000)
+    assert channel.read()[0].value == pytest.approx(9.0)
+    monkeypatch.setattr(time, "monotonic_ns", lambda: began_ns + 1_500_000_000)
+    with pytest.raises(SensorError, match="stands still at 9000000"):
+        channel.read()
+    (powercap / "intel-rapl:2" / "energy_uj").write_text("9500000")
+    assert channel.read()[0].value == pytest.approx(9.5)
+
+
 def test_rapl_that_counts_is_taken_at_the_next_value(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

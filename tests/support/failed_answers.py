@@ -105,6 +105,31 @@ FAILED = [
         "out of memory",
     ),
     truncated(
+        "an event of the type error",
+        stream(
+            event(part()), b"event: error\n" + event({"type": "error", "message": "boom"}), DONE
+        ),
+        "boom",
+    ),
+    truncated(
+        "an error in a choice",
+        stream(event(part()), event(part("", "error", error={"message": "boom"})), DONE),
+        "boom",
+    ),
+    truncated(
+        "cut after the usage",
+        [*chunked([*spaced(PARTS), *TAIL[:2]], last=False), CLOSE],
+        "without saying",
+    ),
+    truncated("no finish reason and no [DONE]", answer(tail=[event(counted())]), "without saying"),
+    malformed(
+        "two answers in place of one",
+        answer(
+            [event({"choices": part()["choices"] * 2})] * 12, [END, event(counted(output=24)), DONE]
+        ),
+        "completion_tokens is 24",
+    ),
+    truncated(
         "an object that is an error",
         stream(event(part()), event({"object": "error", "message": "boom"}), DONE),
         "boom",
@@ -127,6 +152,12 @@ FAILED = [
     refused("reset at once", [RESET], "closed"),
     timed_out("never answered", [HOLD], "within 0.3 s", timeout_s=0.3),
     timed_out(
+        "comments alone",
+        [*chunked([b": ping\n\n"] * 5, last=False), HOLD],
+        "within 0.3 s",
+        timeout_s=0.3,
+    ),
+    timed_out(
         "answered without an end",
         [*chunked(PARTS, last=False), HOLD],
         "within 0.3 s",
@@ -134,7 +165,18 @@ FAILED = [
     ),
     # HTTP that says no.
     refused("429", [page(b"busy", b"429 Too Many Requests")], "HTTP 429: busy"),
+    refused(
+        "429 for a while",
+        [b"HTTP/1.1 429 No\r\nRetry-After: 1\r\nContent-Length: 4\r\n\r\nbusy"],
+        "HTTP 429: busy",
+    ),
+    refused("204", [b"HTTP/1.1 204 No Content\r\n\r\n"], "HTTP 204"),
     refused("500", [page(b"\xff\x00", b"500 Oops")], "HTTP 500"),
+    refused(
+        "a redirect to TLS",
+        [b"HTTP/1.1 308 No\r\nLocation: https://127.0.0.1:1/v1\r\nContent-Length: 0\r\n\r\n"],
+        "HTTP 308",
+    ),
     refused(
         "a redirect",
         [b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"],
@@ -148,6 +190,7 @@ FAILED = [
         ],
         "not HTTP",
     ),
+    malformed("HTTP/2", [b"\0\0\x12\x04\0\0\0\0\0" + bytes(18), CLOSE], "not HTTP"),
     malformed("no HTTP", [b"SSH-2.0-OpenSSH_9\r\n", CLOSE], "not HTTP"),
     malformed(
         "two lengths",
@@ -163,6 +206,14 @@ FAILED = [
         "gzip",
         [OK + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00"],
         "no stream of events",
+    ),
+    malformed(
+        "an error as JSON, and 200",
+        [page(b'{"error": {"message": "no such model"}}')],
+        "no such model",
+    ),
+    malformed(
+        "text in place of JSON", stream(*[b"data: a\n\n"] * 12, DONE), "an event that is not one: a"
     ),
     malformed("an event that is no JSON", stream(b"data: {not json\n\n"), "not json"),
     *(

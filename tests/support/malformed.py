@@ -92,6 +92,7 @@ CASES = [
     bad("dotted key outside the sweep", "decoder.top_k: 3\n", "decoder.top_k", "nested"),
     # Types.
     bad("number as text", 'n: "16"\n', "n:", "whole number, without quotes", '"16"', line=2),
+    bad("word for a number", "n: many\n", "n: must be a whole number (found", line=2),
     bad("boolean as number", "n: true\n", "n:", "whole number", "true"),
     bad("fraction as whole number", "n: 1.5\n", "n:", "whole number", "1.5"),
     bad("text as boolean", "decoder: {do_sample: maybe}\n", "do_sample", "true or false"),

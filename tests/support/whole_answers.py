@@ -1,5 +1,7 @@
 """Answers that are whole: as they should be, or odd and marked by a code."""
 
+import itertools
+
 from support.misbehaving_server import (
     CHUNKED,
     CLOSE,
@@ -46,6 +48,15 @@ FINE = [
             [one.replace(b"\n", b"\r") for one in PARTS], [b"".join(TAIL).replace(b"\n", b"\r")]
         ),
     ),
+    good(
+        "CRLF cut in two",
+        stream(
+            *itertools.chain.from_iterable(
+                (NEXT_S, one[:-2] + b"\r", b"\n\r", b"\n") for one in PARTS
+            ),
+            *TAIL,
+        ),
+    ),
     good("no space after data:", answer([event(part(), b"data:")] * TOKENS)),
     good(
         "comments, ids, retries",
@@ -74,6 +85,27 @@ FINE = [
     good("usage null till the end", answer([event(part(usage=None))] * TOKENS)),
     good("usage of text", ends(output="12", prompt="16")),
     good("usage in the last part", ended(event(part("", "length", usage=usage())))),
+    good("two usages at the end", ended(END, event(counted(output=11)), event(counted()))),
+    good(
+        "a usage before the text, too",
+        answer([event(counted(output=0)) + PARTS[0], *PARTS[1:]]),
+    ),
+    good("parts without a choice", answer([event({"choices": []}) + one for one in PARTS])),
+    good("an error that is none", answer([event(part(error=None))] * TOKENS)),
+    good(
+        "the role in each part of a chat",
+        answer([event(delta({"role": "assistant", "content": "a"}))] * TOKENS),
+    ),
+    good(
+        "calls of tools",
+        answer([event(delta({"tool_calls": [{"index": 0}]}))] * TOKENS, [*TAIL]),
+    ),
+    good(
+        "thought under another name",
+        answer(
+            [*[event(delta({"thinking": "a"}))] * 8, *[event(delta({"content": "a"}))] * 4], [*TAIL]
+        ),
+    ),
     good("usage after [DONE]", answer(tail=[END, DONE, event(counted())])),
     good("finish reason of no length till the end", answer([event(part(" a", ""))] * TOKENS)),
     good("no finish reason, but [DONE]", ended(event(counted()))),

@@ -3,6 +3,7 @@
 import os
 import random
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from llenergymeasure.config import strict_yaml
+from llenergymeasure.config.calibration import read_calibration
 from llenergymeasure.errors import ConfigurationError
 from llenergymeasure.plan import make_plan
 from llenergymeasure.workload.arrivals_trace import read_trace
 from llenergymeasure.workload.datasets import record
 from llenergymeasure.workload.load_study import load_study
 from llenergymeasure.workload.prompts import read_dataset
+from llenergymeasure.workload.tokens import _template_file
 from support.memory import memory_peak
 from support.studies import write_study
 
@@ -104,6 +107,25 @@ def test_a_pipe_is_no_data_set_and_nobody_waits_for_it(tmp_path: Path, name: str
         read_dataset(str(tmp_path / name))
     with pytest.raises(ConfigurationError, match="a pipe or a device"):
         read_trace(tmp_path / name)
+
+
+@pytest.mark.parametrize("key", ["chat.template", "energy.calibration", "serving.trace"])
+def test_what_a_study_names_is_not_waited_for(tmp_path: Path, key: str) -> None:
+    section, _, name = key.partition(".")
+    pipe = tmp_path / ("pipe.jinja" if name == "template" else "pipe.yaml")
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigurationError):
+        make_plan(load_study(write_study(tmp_path, **{section: {name: str(pipe)}})))
+
+
+@pytest.mark.parametrize("read", [read_calibration, lambda path: _template_file(str(path))])
+def test_nothing_without_an_end_is_a_template_or_a_calibration(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ConfigurationError, match="cannot be read"):
+            read(path)
 
 
 def test_a_device_is_no_data_set() -> None:

@@ -3,14 +3,18 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from llenergymeasure import files
+from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.errors import LlemError
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.run.circuit_breaker import Circuit
+from llenergymeasure.run.engine.place_pin import hold_to_pin
 from llenergymeasure.run.held_folder import hold_folder
 from llenergymeasure.workflow.recovery import make_room
 from llenergymeasure.workload.load_study import load_study
@@ -196,6 +200,39 @@ def test_only_a_file_is_opened_to_be_written_and_nobody_waits(tmp_path: Path, ma
         files.open_file(place, os.O_RDWR)
 
 
+def test_a_run_s_folder_is_below_results_also_once_their_owner_took_the_plan_away(
+    theirs: Path, mine: Path
+) -> None:
+    """Between the question and the answer of ``llem clean``."""
+    run = next(theirs.glob("runs/*/*"))
+    (theirs / "plan.json").unlink()
+    run.parent.rename(theirs / "away")
+    run.parent.symlink_to(mine)
+    before = contents(mine)
+    with pytest.raises(LlemError, match="is a link"):
+        files.remove(run / "work")
+    with pytest.raises(LlemError, match="is a link"):
+        files.remove(run / "work" / "note")
+    assert contents(mine) == before
+
+
+def test_a_pin_is_claimed_through_no_link(theirs: Path, mine: Path) -> None:
+    spec = SimpleNamespace(pin="node", pin_scope="study", experiment="a", cycle=1)
+    folder = StudyFolder(theirs)
+    claim = folder.pin(None)
+    claim.parent.mkdir()
+    own = claim.with_name(f".{claim.name}.here.{os.getpid()}.part")
+    own.symlink_to(mine / "notes.txt")
+    before = contents(mine)
+    hold_to_pin(cast("RunSpec", spec), folder, {"host": "here"})
+    assert json.loads(claim.read_text())["node"] == "here"
+    assert contents(mine) == before
+    claim.unlink()
+    os.mkfifo(claim)
+    with pytest.raises(OSError, match="no file that can be read"):
+        hold_to_pin(cast("RunSpec", spec), folder, {"host": "here"})
+
+
 def test_a_run_makes_nothing_behind_links_in_its_folder(tmp_path: Path, mine: Path) -> None:
     (tmp_path / "plan.json").write_text("{}")
     run = RunFolder(tmp_path / "runs" / "a" / "1")
@@ -220,6 +257,7 @@ def test_a_workflow_begins_in_no_folder_that_leads_elsewhere(theirs: Path, mine:
     states = [{**run, "status": "completed"} for run in plan["runs"]]
     (theirs / "logs").mkdir()
     (theirs / "logs" / "summary.log").symlink_to(mine / "notes.txt")
+    os.mkfifo(theirs / "logs" / "report.log")  # a shell that writes to it would wait for a reader
     before = contents(mine)
     make_room(states, StudyFolder(theirs))
     assert list((theirs / "logs").iterdir()) == []

@@ -83,6 +83,19 @@ def test_only_what_a_command_line_sets_is_taken(
     assert resumed == []
 
 
+def test_a_study_s_file_is_named_from_the_root(
+    tmp_path: Path, resumed: list[StudyCall], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From an archive that was unpacked here it would be a file that came with it."""
+    folder = left(tmp_path)
+    stored = json.loads((folder / NAME).read_text())
+    (folder / NAME).write_text(json.dumps({**stored, "study_file": "study.yaml"}))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="name the study's file"):
+        resume(folder, None)
+    assert resumed == []
+
+
 def test_what_the_command_line_sets_is_known(tmp_path: Path, resumed: list[StudyCall]) -> None:
     options = {"backend": "pytorch", "precision": "bf16", "dataset": "synthetic"}
     options |= {"weights": "random", "protocol": "quick", "order": "shuffled"}

@@ -1,6 +1,7 @@
 """A key is in no file and no message, however a server has written it back."""
 
 import base64
+import html
 import json
 import time
 from typing import Any
@@ -19,11 +20,15 @@ from llenergymeasure.redact import (
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.echoing_server import forms
 
-KEY = "c4n4ry/+with signs=&%"
+KEY = "c4n4ry/+with signs=&<'%"
 
 FORMS = {
     **forms(KEY),
     "url with slashes": quote(KEY),
+    "url in url": quote(quote(KEY, safe=""), safe=""),
+    "html by names": html.escape(KEY),
+    "html in html": html.escape(html.escape(KEY)),
+    "signs of text": "".join(f"\\x{ord(sign):02x}" for sign in KEY),
     "json in json": json.dumps(json.dumps(f'"{KEY}/"').replace("/", "\\/")),
     **{
         f"base64 after {len(before)}": base64.b64encode(f"{before}{KEY} and more".encode()).decode()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure import run_experiment, run_study
 from llenergymeasure.backends.sglang import server as sglang
 from llenergymeasure.backends.vllm import server as vllm
 from llenergymeasure.cli.plan import plan_lines
@@ -56,6 +57,54 @@ SERVER = {"backend": "openai"}
             {**VLLM, "vllm": {"engine": {"kv_transfer_config": {"kv_connector_module_path": "a"}}}},
             "kv_transfer_config.kv_connector_module_path: a",
         ),
+        *(
+            ({**VLLM, "passthrough_kwargs": {name: value}}, f"code: passthrough_kwargs.{name}")
+            for name, value in (
+                ("worker-cls", "a.B"),
+                ("distributed_executor_backend", "a.B"),
+                ("kv_transfer_config", '{"kv_connector_module_path": "a"}'),
+                ("compilation_config", '{"inductor_passes": {"p": "a.b"}}'),
+                ("pylogging_config_file", "/theirs.json"),
+            )
+        ),
+        *(
+            (
+                {**VLLM, "vllm": {"engine": {"compilation_config": {name: value}}}},
+                f"loads code: vllm.engine.compilation_config.{name}",
+            )
+            for name, value in (
+                ("backend", "a.b"),
+                ("cache_dir", "/theirs"),
+                ("inductor_passes", {"p": "a.b"}),
+            )
+        ),
+        (
+            {**VLLM, "vllm": {"engine": {"speculative_config": {"method": "custom_class"}}}},
+            "loads code: vllm.engine.speculative_config.method",
+        ),
+        (
+            {"backend": "tensorrt", "tensorrt": {"engine": {"custom_tokenizer": "a.B"}}},
+            "loads code: tensorrt.engine.custom_tokenizer: a.B",
+        ),
+        (
+            {**VLLM, "vllm": {"engine": {"otlp_traces_endpoint": "grpc://x.example:4317"}}},
+            "opens or asks an address: vllm.engine.otlp_traces_endpoint: grpc://x.example:4317",
+        ),
+        (
+            {"backend": "sglang", "passthrough_kwargs": {"tool_server": "demo"}},
+            "opens or asks an address: passthrough_kwargs.tool_server: demo",
+        ),
+        (
+            {
+                **SERVER,
+                "openai": {
+                    "command": ["{program}", "--port", "{port}", "--threads", "{threads}"],
+                    "values": {"program": "./theirs", "threads": 4},
+                    "environment": {"LD_PRELOAD": "/theirs.so"},
+                },
+            },
+            "starts the server LD_PRELOAD=/theirs.so ./theirs --port '{port}' --threads",
+        ),
         (
             {**SERVER, "openai": {"base_url": "http://127.0.0.1:8000", "api_key_env": "AWS_KEY"}},
             "sends the variable AWS_KEY to 127.0.0.1:8000 (openai.api_key_env)",
@@ -89,6 +138,9 @@ def test_it_is_said(settings: dict[str, Any], line: str) -> None:
         {"quality": {"texts": __file__}},
         {"pytorch": {"trust_remote_code": False}},
         {**VLLM, "vllm": {"engine": {"worker_cls": "auto", "enforce_eager": True}}},
+        {**VLLM, "vllm": {"engine": {"distributed_executor_backend": "mp"}}},
+        {**VLLM, "vllm": {"engine": {"compilation_config": {"mode": 3, "backend": "inductor"}}}},
+        {**VLLM, "vllm": {"sampling": {"stop": ["http://", "{my_class"]}}},
         {**SERVER, "openai": {"base_url": "http://localhost:8000/v1"}},
     ],
 )
@@ -107,6 +159,26 @@ def test_plan_and_run_say_it_before_the_first_run(tmp_path: Path) -> None:
     file = write_study(tmp_path, quality={"command": command}, model="someone/absent")
     done = llem(tmp_path, "run", str(file))
     assert done.stderr.index("after each run (quality.command)") < done.stderr.index("[1/1]")
+
+
+def test_from_python_it_is_said_to_who_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class EndedError(Exception):
+        pass
+
+    class Driven:
+        def __init__(self, *_: Any) -> None:
+            raise EndedError
+
+    for place in ("api.running", "workflow.drive_study"):
+        monkeypatch.setattr(f"llenergymeasure.{place}.Drive", Driven)
+    for run in (run_study, run_experiment):
+        said: list[str] = []
+        settings = {"model": "tiny-llama", "quality": {"command": ["touch", "owned"]}}
+        with pytest.raises(EndedError):
+            run(settings, directory=tmp_path / run.__name__, progress=said.append)
+        assert "  runs the command touch owned after each run (quality.command)" in said
 
 
 LISTENERS = [
@@ -130,6 +202,29 @@ def test_no_argument_moves_the_listener(backend: str, name: str, value: Any) -> 
     study = {"model": "tiny-llama", "backend": backend, "passthrough_kwargs": {name: value}}
     with pytest.raises(ConfigurationError, match="listens on this machine alone"):
         study_from_mapping(study)
+
+
+OPENED = [
+    ("vllm", "kv_events_config", {"publisher": "zmq"}),
+    ("sglang", "kv_events_config", '{"publisher": "zmq"}'),
+    ("sglang", "load_publish_endpoint", "tcp://*:6000"),
+    ("sglang", "grpc_port", 5000),
+    ("sglang", "gated_launch_port", 5000),
+    ("sglang", "smg_http_sidecar_port", 5000),
+]
+
+
+@pytest.mark.parametrize(("backend", "name", "value"), OPENED)
+def test_no_setting_opens_another_listener(backend: Any, name: str, value: Any) -> None:
+    """Whoever connects to vLLM's or SGLang's events reads the prompts' tokens there."""
+    dashed = name.replace("_", "-")
+    for section in (
+        {backend: {"engine": {name: value}}},
+        {"passthrough_kwargs": {dashed: value}},
+        {"passthrough_kwargs": {f"{dashed}.publisher": "zmq"}},
+    ):
+        with pytest.raises(ConfigurationError, match="listens on this machine alone"):
+            study_from_mapping({"model": "tiny-llama", "backend": backend, **section})
 
 
 @pytest.mark.parametrize(("backend", "server"), [("vllm", vllm), ("sglang", sglang)])

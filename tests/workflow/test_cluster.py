@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,25 +75,28 @@ def running(folder: StudyFolder, run: Any, pid: int, host: str) -> None:
     write_text(folder.run(run.experiment, run.cycle).outcome, outcome)
 
 
-@pytest.mark.parametrize("here", [True, False])
-def test_a_signal_goes_to_processes_of_this_host_alone(
-    slurm: Path, tmp_path: Path, here: bool
+@pytest.mark.parametrize(("here", "supervisor"), [(True, True), (False, True), (True, False)])
+def test_a_signal_goes_to_runs_of_this_host_alone(
+    slurm: Path, tmp_path: Path, here: bool, supervisor: bool
 ) -> None:
+    """Another's record names any process of one's own, and gives its number and its start."""
     study, plan, folder = planned(tmp_path)
     command(slurm, "squeue", f"echo '17|{job_prefix(folder)}1|RUNNING|None|'")
-    with subprocess.Popen(["sleep", "60"]) as stranger:
+    words = ("--run", f"{plan.runs[0].experiment}/1") if supervisor else ()
+    waiting = [sys.executable, "-c", "import time; time.sleep(60)", *words]
+    with subprocess.Popen(waiting) as stranger:
         host = socket.gethostname() if here else "gpu-node-17"
         running(folder, plan.runs[0], stranger.pid, host)
         with locked(folder.lock, "a test") as lock:
             driven = Drive(study, plan, folder, Listener(), lock)
             driven._on_cluster = not here
             driven._end_runs()
-        if here:
+        if here and supervisor:
             assert stranger.wait(10) == -signal.SIGTERM
         else:
             time.sleep(0.2)
             assert stranger.poll() is None
-            assert (slurm / "cancelled").read_text() == "17\n"
+        assert (slurm / "cancelled").exists() == (not here)
         stranger.kill()
 
 
@@ -107,3 +111,10 @@ def test_an_old_failure_does_not_explain_a_new_error(tmp_path: Path) -> None:
         code = driven.run(drive.Call(profile="nosuchprofile"))
     assert code == 1
     assert "nosuchprofile" in driven.complaint
+
+
+def test_what_the_scheduler_said_of_a_job_it_refused_is_shown() -> None:
+    words = "Unable to run job: error: no suitable queues\nExiting.\n"
+    after = "Error in rule measure:\n    message: Error submitting jobscript (exit code 1):\n"
+    log = f"rule measure:\n    jobid: 1\n{words}{after}"
+    assert drive._its_error(log) == f"{words}{after}"

@@ -1,5 +1,6 @@
 """A model that is not here and cannot be fetched is said once, before anything runs."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -55,6 +56,26 @@ def test_a_hub_that_answers_is_left_to_the_runs(monkeypatch: pytest.MonkeyPatch)
         assert need_models([config("owner/one")]) == []
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert need_models([config("owner/one")]) == []
+
+
+@pytest.mark.usefixtures("nothing_listens")
+def test_a_proxy_that_nothing_listens_at_is_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = os.environ["HF_ENDPOINT"]
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.example.org")
+    for address in (proxy, proxy.removeprefix("http://")):
+        monkeypatch.setenv("http_proxy", address)
+        with pytest.raises(PreflightError, match=r"the proxy 127\.0\.0\.1 cannot be reached"):
+            need_models([config("owner/one")])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("http_proxy", f"http://user:word@127.0.0.1:{server.getsockname()[1]}")
+        assert need_models([config("owner/one")]) == []
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:none")
+    assert need_models([config("owner/one")]) == []
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("HF_ENDPOINT", proxy)
+    with pytest.raises(PreflightError, match=r"and 127\.0\.0\.1 cannot be reached"):
+        need_models([config("owner/one")])
 
 
 @pytest.mark.slow

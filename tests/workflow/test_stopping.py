@@ -225,7 +225,7 @@ def test_bare_snakemake_says_that_a_second_call_goes_on_and_llem_run_goes_on(tmp
     first = snakemake(tmp_path, "--configfile", str(file), timeout_s=700)
     assert first.returncode == 0, first.stderr
     assert "precision_reached: false" in first.stderr
-    assert "takes 1 more runs; the same call again makes them" in first.stderr
+    assert "takes 1 more run; the same command runs them" in first.stderr
     finished = result_times(tmp_path)
     assert len(finished) == 5
     manifest = json.loads((tmp_path / "results/small/manifest.json").read_text())

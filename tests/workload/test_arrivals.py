@@ -187,7 +187,16 @@ def test_a_trace_without_a_request_in_the_window_is_refused(tmp_path: Path) -> N
         "serving": traffic,
         "window": {"min_seconds": 3},
     }
-    with pytest.raises(ConfigurationError, match="1 request in the 63 s"):
+    with pytest.raises(ConfigurationError, match="nothing comes in the 63 s"):
         TrafficPrompts(ExperimentConfig.model_validate(study))
+    for name, last_s, says in (
+        ("at_once", "1.0", "nothing comes in the 63 s"),
+        ("crowded", "1.000001", "3 requests in 1e-06 s, more than 100000 a"),
+    ):
+        other = tmp_path / f"{name}.csv"
+        other.write_text(f"timestamp,input_tokens,output_tokens\n1,5,5\n1,5,5\n{last_s},5,5\n")
+        many = {**study, "serving": {**traffic, "trace": str(other)}}
+        with pytest.raises(ConfigurationError, match=says):
+            TrafficPrompts(ExperimentConfig.model_validate(many))
     faster = {**study, "serving": {**traffic, "trace_speed": 2.0}}
     assert TrafficPrompts(ExperimentConfig.model_validate(faster)).trace is not None

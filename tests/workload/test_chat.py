@@ -10,6 +10,7 @@ import pytest
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.models.tiny import tiny_llama_folder
 from llenergymeasure.workload.prompts import build_workload, traffic_prompts
@@ -111,6 +112,16 @@ def test_bare_texts_have_no_template_s_hash(tmp_path: Path) -> None:
     )
     assert default == none
     assert none.template_sha256 is None
+
+
+@pytest.mark.parametrize("more", [{}, {"chat": {}}])
+def test_a_text_for_whoever_encodes_it_himself_has_no_beginning_twice(
+    data: str, more: dict[str, Any]
+) -> None:
+    tokenizer = Tokenizer.of(experiment(**more, dataset=data))
+    for request in workload(dataset=data, **more).requests:
+        text = tokenizer.bare_text(request.prompt_token_ids)
+        assert tokenizer.encode([Record(1, "", text)]) == [list(request.prompt_token_ids)]
 
 
 def test_a_base_model_without_a_template_is_told(tmp_path: Path, data: str, template: str) -> None:

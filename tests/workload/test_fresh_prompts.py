@@ -127,6 +127,61 @@ def test_chats_are_marked_in_the_users_own_words(tmp_path: Path) -> None:
     assert len({each[1]["content"] for each in said}) == 3
 
 
+SPECIAL = range(4)
+"""The tiny model's own tokens: of texts, and of a chat's template."""
+
+
+@pytest.mark.parametrize(
+    "chats",
+    [
+        [[("user", "hello there")]],
+        [[("system", "be brief"), ("user", "hi")], [("user", "what is it that you do all day")]],
+        [[("user", "a")], [("user", "b")]],
+    ],
+)
+def test_marks_are_in_the_words_of_a_chat_and_leave_its_template_whole(
+    tmp_path: Path, chats: list[list[tuple[str, str]]]
+) -> None:
+    path = tmp_path / "chats.jsonl"
+    rows = [[{"role": role, "content": text} for role, text in chat] for chat in chats]
+    path.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    config = experiment(serving=None, dataset=str(path), n=len(rows), max_input_tokens=64, **OPENAI)
+    whole = [each.prompt_token_ids for each in build_workload(config).requests] * 3
+    sent = told(cycle(config, 1), *range(len(whole)))
+    for marked, asked in zip(sent, whole, strict=True):
+        assert marked != asked
+        assert [each if each in SPECIAL else None for each in marked] == [
+            each if each in SPECIAL else None for each in asked
+        ]
+    # What a template puts before the words of the only chat is what all of them share.
+    if len(rows) == 1:
+        shared = cycle(config, 1).turn(0).shared_tokens
+        assert shared > 0
+        assert {each[:shared] for each in sent} == {whole[0][:shared]}
+
+
+def test_the_only_text_keeps_what_the_tokenizer_puts_before_it(tmp_path: Path) -> None:
+    dataset = texts(tmp_path, "what is the only one to be asked")
+    config = experiment(serving=None, dataset=dataset, n=1, max_input_tokens=32, **OPENAI)
+    (whole,) = build_workload(config).requests
+    sent = told(cycle(config, 1), 0, 1)
+    assert {each[0] for each in sent} == {whole.prompt_token_ids[0]} <= set(SPECIAL)
+    assert len({*sent, whole.prompt_token_ids}) == 3
+
+
+def test_a_server_that_the_run_starts_is_asked_what_other_engines_are(tmp_path: Path) -> None:
+    started = {"backend": "openai", "openai": {"command": ["serve", "{port}"]}}
+    dataset = texts(tmp_path, "what is the first", "what else is there to ask")
+    config = experiment(serving=None, dataset=dataset, n=2, max_input_tokens=32, **started)
+    whole = [each.prompt_token_ids for each in build_workload(config).requests]
+    seed = content_seed(config, 1)
+    assert told(traffic_prompts(config, seed), 0, 1) == whole
+    assert not set(told(traffic_prompts(config, seed), 2, 3)) & set(whole)
+    # Where other runs have asked it before, it may know them.
+    assert not set(told(traffic_prompts(config, seed, lives_on=True), 0, 1)) & set(whole)
+    assert seed == content_seed(experiment(serving=None, dataset=dataset), 1)
+
+
 def test_a_study_may_ask_for_prompts_that_a_cache_knows(tmp_path: Path) -> None:
     serving = {**RATE, "cached_prompts": True}
     made = experiment(serving=serving, **OPENAI)

@@ -12,6 +12,7 @@ import pytest
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
+from llenergymeasure.workload.models.hub import perhaps_meant
 from llenergymeasure.workload.models.resolve import resolve_model
 from support import web
 
@@ -98,6 +99,11 @@ def test_a_model_that_is_there_works_offline_afterwards(hub: str, tmp_path: Path
 def test_offline_is_said(tmp_path: Path) -> None:
     (offline,) = ask(tmp_path, "http://127.0.0.1:9", "there", HF_HUB_OFFLINE="1")
     assert "HF_HUB_OFFLINE forbids" in offline
+
+
+def test_a_misspelt_built_in_name_is_asked_for() -> None:
+    assert perhaps_meant("tinyllama") == "; did you mean tiny-llama?"
+    assert perhaps_meant("somebody/tiny-lama") == perhaps_meant("my-own-model-7") == ""
 
 
 @pytest.mark.slow

@@ -130,7 +130,17 @@ def test_a_folder_that_is_missing_or_holds_no_model(tmp_path: Path) -> None:
         resolve_model(experiment(str(tmp_path)))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "\x00", '{"model_type": "llama"}'])
+SHAPE = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 0, "vocab_size": 9}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "[]", "\x00", '\ufeff{"model_type": "llama"}', '{"model_type": "llama"}'),
+        json.dumps({**SHAPE, "num_hidden_layers": 1, "intermediate_size": 8}),
+        json.dumps({**SHAPE, "rope_scaling": "linear"}),
+    ],
+)
 def test_a_damaged_config_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(BackendError, match=r"config\.json"):

@@ -15,10 +15,15 @@ from llenergymeasure.workload.datasets.files import read_file
 
 USER = {"role": "user", "content": "hi"}
 CALLED = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+CALLING = {**CALLED, "content": ""}
 
 
 def parquet(values: Any) -> Callable[[Path], object]:
     return lambda path: pq.write_table(pa.table({"prompt": values}), path)
+
+
+def parquet_rows(*rows: Any) -> Callable[[Path], object]:
+    return lambda path: pq.write_table(pa.Table.from_pylist(list(rows)), path)
 
 
 def put(path: Path, content: Any) -> Path:
@@ -43,6 +48,9 @@ READ: list[tuple[str, Any, Any]] = [
     ("openai_batch.jsonl", {"custom_id": "1", "body": {"messages": [USER]}}, "hi"),
     ("completions.jsonl", {"custom_id": "1", "body": {"prompt": "hi"}}, "hi"),
     ("parts.jsonl", {"messages": [{**USER, "content": [{"type": "text", "text": "hi"}]}]}, "hi"),
+    ("called.jsonl", {"messages": [USER, CALLING]}, "hi"),
+    ("responses.jsonl", {"custom_id": "1", "body": {"input": "hi", "model": "m"}}, "hi"),
+    ("ultrachat.parquet", parquet_rows({"prompt": "hi", "messages": [USER, CALLED]}), "hi"),
     ("UPPER.JSONL", {"prompt": "a"}, "a"),
     ("array.json", [{"prompt": "a"}], "a"),
     ("blank.jsonl", '\n{"prompt": "a"}\n \n', "a"),
@@ -74,6 +82,12 @@ REFUSED: list[tuple[str, Any, str]] = [
         {"messages": [{**USER, "content": [{"type": "image_url", "image_url": {}}]}]},
         "row 1: .* a role and a content, both text",
     ),
+    ("more_tools.jsonl", {"messages": [USER, CALLING, USER]}, "messages holds calls of tools"),
+    ("nested.jsonl", {"conversations": [[USER]]}, "should be a mapping, not list"),
+    ("comma.jsonl", '{"prompt": "a"},\n', ":1: row 1: is not JSON"),
+    ("comma.json", '[{"prompt": "a"},]', "is not JSON"),
+    ("roles.jsonl", {"conversations": [{"from": "gpt-4", "value": "a"}]}, "the role 'gpt-4'"),
+    ("utf16.txt", "a\nb\n".encode("utf-16-le"), ":1: row 1: holds NUL"),
     ("utf16.csv", "prompt\na\n".encode("utf-16"), "is not UTF-8"),
     ("latin1.csv", "prompt\ncafé\n".encode("latin-1"), "is not UTF-8"),
     ("semicolons.csv", "prompt;x\na;1\n", "its columns: prompt;x"),
@@ -82,6 +96,8 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("null.parquet", parquet(["a", None]), ":2: row 2: no prompt in it"),
     ("bytes.parquet", parquet([b"a"]), ":1: row 1: prompt should be text, not bytes"),
     ("packed.json.gz", b"\x1f\x8b", "not a kind of file"),
+    ("packed.jsonl.zst", b"\x28\xb5\x2f\xfd", "not a kind of file"),
+    ("packed.jsonl", b"\x1f\x8b\x08", "is not UTF-8"),
 ]
 
 
@@ -98,14 +114,32 @@ def test_a_data_set_is_refused_with_file_and_row(
 @pytest.mark.parametrize(
     ("row", "note"),
     [
-        ({"question": "q", "context": "c"}, ["1 rows of d.jsonl have a context that is no part"]),
-        ({"system_prompt": "s", "question": "q"}, ["1 rows of d.jsonl have a system_prompt that"]),
+        (
+            {"question": "q", "context": "c"},
+            ["1 rows of d.jsonl have a column context that is no part"],
+        ),
+        (
+            {"system_prompt": "s", "question": "q"},
+            ["1 rows of d.jsonl have a column system_prompt that"],
+        ),
         ({"instruction": "i", "context": "c"}, []),
+        (
+            {"instruction": "i", "history": [["q", "a"]]},
+            ["1 rows of d.jsonl have a column history that"],
+        ),
+        (
+            {"custom_id": "1", "body": {"messages": [USER], "tools": [{"type": "function"}]}},
+            ["1 rows of d.jsonl have a column tools that"],
+        ),
+        (
+            {"body": {"input": "hi", "instructions": "Be brief."}},
+            ["1 rows of d.jsonl have a column instructions that"],
+        ),
         ({"question": "q", "answer": "a"}, []),
     ],
 )
 def test_what_a_row_says_besides_its_prompt_is_noted(
-    tmp_path: Path, row: dict[str, str], note: list[str]
+    tmp_path: Path, row: dict[str, Any], note: list[str]
 ) -> None:
     notes = read_file(put(tmp_path / "d.jsonl", row)).notes
     assert len(notes) == len(note)
@@ -159,6 +193,11 @@ TRACES: list[tuple[str, Any, list[float], tuple[int, int]]] = [
     ),
     ("mooncake_toolagent.jsonl", MOONCAKE % 0 + MOONCAKE % 3053, [0, 3.053], (5, 6)),
     ("qwen_traceA_blksz_16.jsonl", BAILIAN % 0.0 + BAILIAN % 61.114, [0, 61.114], (5, 6)),
+    ("epoch_ms.jsonl", MOONCAKE % 1700000000000 + MOONCAKE % 1700000000250, [0, 0.25], (5, 6)),
+    ("UPPER.JSONL", MOONCAKE % 0 + MOONCAKE % 1000, [0, 1], (5, 6)),
+    ("epoch.csv", PLAIN + "1700000001.5,2,2\n1700000000,1,1\n", [0, 1.5], (1, 1)),
+    ("same.csv", PLAIN + "1,1,1\n1,2,2\n2,3,3\n", [0, 0, 1], (1, 1)),
+    ("blanks.csv", "Timestamp , Input_Tokens,OUTPUT_TOKENS\n1,1,1\n", [0], (1, 1)),
     ("unsorted.csv", PLAIN + "5,5,5\n1,1,1\n", [0, 4], (1, 1)),
     ("negative.csv", PLAIN + "-1,1,1\n0,2,2\n", [0, 1], (1, 1)),
     ("bom.csv", b"\xef\xbb\xbf" + PLAIN.encode() + b"1,1,1\n", [0], (1, 1)),
@@ -183,6 +222,11 @@ def test_a_trace_is_read(
 NO_TRACES: list[tuple[str, Any, str]] = [
     ("semicolons.csv", PLAIN.replace(",", ";") + "1;1;1\n", "is no trace"),
     ("commas.csv", PLAIN + '"1,5",1,1\n', "trace.*: a row that is none.*1,5"),
+    ("milliseconds.csv", PLAIN + "1700000000000,1,1\n", ":2: .*in milliseconds or finer"),
+    ("nanoseconds.csv", AZURE + "1700000000000000000,1,1\n", ":2: .*in milliseconds or finer"),
+    ("digits.jsonl", MOONCAKE % ("9" * 400), ":1: .*its fields are other than"),
+    ("true.jsonl", MOONCAKE.replace("5,", "true,") % 0, ":1: .*a row that is none"),
+    ("packed.csv.gz", b"\x1f\x8b\x08", "cannot be read"),
     ("thousands.csv", PLAIN + "1,000,5,5\n", ":2: .*its fields are other than"),
     ("short.csv", PLAIN + "1,5\n", ":2: .*its fields are other than"),
     ("american.csv", AZURE + "11/16/2023 18:17:03,1,1\n", ":2: .*a row that is none"),

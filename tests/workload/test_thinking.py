@@ -24,6 +24,8 @@ MARKS = ThinkingMarks(frozenset({BEGIN}), frozenset({END}))
         ([1, BEGIN, END, 1, BEGIN], [3, 3], 2),  # an earlier turn had its own
         ([1], [BEGIN, 3], 2),
         ([1], [4, 4], 0),
+        ([1, BEGIN, 2], [3, 3], 2),  # with a line break behind it
+        ([BEGIN, 5, 5, 5, 5, 5], [4, 4], 0),  # a question about the mark
     ],
 )
 def test_thought_ends_with_its_mark(prompt: list[int], written: list[int], thought: int) -> None:

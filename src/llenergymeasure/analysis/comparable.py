@@ -114,7 +114,8 @@ class Comparable:
             for experiment, chosen in selections.items()
             if chosen.alike
         }
-        self._twins = _twins(selections, configs)
+        # Without the plan's settings nothing says that two experiments are alike in the rest.
+        self._twins = _twins(selections, configs) if configs else {}
 
     def why_not(self, one: str, other: str) -> str | None:
         """Return why two experiments may not be compared; None if they may, or one has no run."""
@@ -349,8 +350,8 @@ def _mhz(span: Span) -> str:
 
 
 def _percent(span: Span) -> str:
-    low, high = (f"{share:.0%}" for share in span)
-    return low if low == high else f"{low} to {high}"
+    low, high = (f"{100 * share:.0f}" for share in span)
+    return f"{low} %" if low == high else f"{low} to {high} %"
 
 
 def _unlike_work(one: _Facts, other: _Facts) -> str | None:

@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from llenergymeasure.analysis.blocks import Blocks, Reals
 from llenergymeasure.analysis.statistics import (
     ROUNDING,
+    autocorrelation,
     column_means,
     column_variances,
+    judged,
+    shared_error,
     t_quantile,
     t_tail,
     t_upper,
@@ -60,6 +63,8 @@ class Comparison:
         degrees_of_freedom: of the interval.
         p: two-sided p value of no difference.
         p_holm: the same, corrected for all pairs of the quantity.
+        shared_u95_rel: of the interval, the half width that cycles do not shrink; None if there is
+            none.
         cycles_to_decide: cycles in all that would show a difference of this size; None where it
             is shown, or where more than :data:`MOST_CYCLES` would be needed.
         differs: what the runs of A and B differ in, apart from their settings.
@@ -81,6 +86,7 @@ class Comparison:
     degrees_of_freedom: float | None = None
     p: float | None = None
     p_holm: float | None = None
+    shared_u95_rel: float | None = None
     cycles_to_decide: int | None = None
     differs: list[str] = field(default_factory=list)
     unavailable: str | None = None
@@ -99,7 +105,10 @@ def compare(data: Blocks) -> list[Comparison]:
     unpaired = ~paired & (n_a >= 2) & (n_b >= 2)
     methods = [paired, unpaired]
     with np.errstate(invalid="ignore", divide="ignore"):
-        of_a, of_b = column_variances(logs_a) / n_a, column_variances(logs_b) / n_b
+        of_each = column_variances(data.logs) / np.isfinite(data.logs).sum(axis=0)
+        if unpaired.any():
+            of_each *= [_widening(column) ** 2 for column in data.logs.T]
+        of_a, of_b = of_each[first], of_each[second]
         welch = (of_a + of_b) ** 2 / (of_a**2 / (n_a - 1) + of_b**2 / (n_b - 1))
         apart = column_means(logs_b) - column_means(logs_a)
         center = np.select(methods, [column_means(differences), apart], np.nan)
@@ -134,6 +143,41 @@ def compare(data: Blocks) -> list[Comparison]:
     ]
 
 
+def _widening(logs: Reals) -> float:
+    """Return by how much the error of a mean exceeds that of cycles which do not follow each other.
+
+    In differences within cycles that cancels; in the difference of two means it does not.
+    """
+    known = logs[np.isfinite(logs)].tolist()
+    return autocorrelation(known).widening if known else 1.0
+
+
+def with_shared(found: Comparison, u95_rel: float) -> Comparison:
+    """Return a comparison whose interval and p value hold what repeats share, too.
+
+    What a sensor does not see, and by how much its channels disagree, depends on the load: it is in
+    no spread between cycles and does not cancel in a ratio.
+
+    Args:
+        found: by its cycles alone.
+        u95_rel: relative half width of the ratio at 95 %.
+    """
+    if found.ratio is None or not u95_rel > 0:
+        return found
+    error, freedom = 0.0, found.degrees_of_freedom or math.inf
+    if found.ci95_high is not None:
+        error = math.log(found.ci95_high / found.ratio) / t_quantile(freedom)
+    center = math.log(found.ratio)
+    half_width, p = judged(center, error, freedom, shared_error(u95_rel))
+    return replace(
+        found,
+        ci95_low=math.exp(center - half_width),
+        ci95_high=math.exp(center + half_width),
+        p=p,
+        shared_u95_rel=u95_rel,
+    )
+
+
 def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return the comparisons with what depends on how many of them there are together."""
     tests = sum(each.p is not None for each in comparisons)
@@ -164,9 +208,12 @@ def cycles_to_decide(found: Comparison, tests: int) -> int | None:
     if found.ratio is None or found.ci95_high is None or found.degrees_of_freedom is None:
         return None
     runs = found.n or max(found.n_a, found.n_b)
-    error = math.log(found.ci95_high / found.ratio) / t_quantile(found.degrees_of_freedom)
-    seen = abs(math.log(found.ratio)) / (error * math.sqrt(runs))
-    enough = np.flatnonzero(seen * np.sqrt(_CYCLES) >= _errors_needed(tests))
+    shared = shared_error(found.shared_u95_rel or 0.0)
+    half_width = math.log(found.ci95_high / found.ratio)
+    by_chance = max(half_width**2 - (t_quantile(math.inf) * shared) ** 2, 0.0)
+    variance = by_chance / t_quantile(found.degrees_of_freedom) ** 2 * runs
+    errors = np.sqrt(variance / _CYCLES + shared**2)
+    enough = np.flatnonzero(abs(math.log(found.ratio)) >= _errors_needed(tests) * errors)
     return max(int(_CYCLES[enough[0]]), runs + 1) if len(enough) else None
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from llenergymeasure.analysis.blocks import Blocks, Reals, centred
 from llenergymeasure.analysis.comparison import holm_known
-from llenergymeasure.analysis.statistics import ROUNDING, t_quantile, t_tail
+from llenergymeasure.analysis.statistics import ROUNDING, judged, shared_error
 
 MAX_COLUMNS = 400
 """Columns of the model beyond which there is no table."""
@@ -27,6 +27,9 @@ RANK_TOLERANCE = 1e-9
 
 MIN_CYCLES = 5
 """From so many cycles on, a level's interval rests on the spread between them."""
+
+UNLIKE = 1.2
+"""Of fewer cycles too, where their error is so many times that of runs that all spread alike."""
 
 Levels: TypeAlias = Mapping[str, Sequence[Any]]
 """Of each factor, its value in each experiment."""
@@ -63,12 +66,13 @@ class Level:
     unavailable: str | None = None
 
 
-def levels(data: Blocks, factors: Levels) -> list[Level]:
+def levels(data: Blocks, factors: Levels, shared: Sequence[float] = ()) -> list[Level]:
     """Return every level of every factor against its first with data.
 
     Args:
         data: one quantity of the study's runs.
         factors: the settings that vary, each with a value for each experiment of ``data``.
+        shared: of each experiment, the relative half width at 95 % that its repeats share.
     """
     present = np.isfinite(data.logs)
     known = [bool(column.any()) for column in present.T]
@@ -87,7 +91,8 @@ def levels(data: Blocks, factors: Levels) -> list[Level]:
             for level in each.levels[1:]
         ]
     elif varying:
-        found = list(_judged(logs, varying))
+        of_each = [shared_error(each) for each in compress(shared, known)]
+        found = list(_judged(logs, varying, np.array(of_each or np.zeros(logs.shape[1]))))
     found += [
         Level(each.name, level, each.levels[0], unavailable=NO_DATA)
         for each in named
@@ -128,48 +133,61 @@ def _factor(name: str, values: Sequence[Any], known: Sequence[bool]) -> _Factor:
     return _Factor(name, tuple(levels), tuple(empty), codes)
 
 
-def _judged(logs: Reals, factors: Sequence[_Factor]) -> Iterator[Level]:
-    """Yield each level's ratio to the first of its factor."""
+def _judged(logs: Reals, factors: Sequence[_Factor], shared: Reals) -> Iterator[Level]:
+    """Yield each level's ratio to the first of its factor.
+
+    What repeats of an experiment share adds to the error with the weight that it has in the ratio.
+    """
     by_experiment = [np.ones((logs.shape[1], 1)), *(_dummies(each.codes) for each in factors)]
     design = np.hstack(by_experiment)
     rows, columns = np.nonzero(np.isfinite(logs))
     x, y = np.hstack([design[columns], _dummies(rows)]), logs[rows, columns]
     gram = x.T @ x
     inverse = np.linalg.pinv(gram, rcond=RANK_TOLERANCE, hermitian=True)
-    centers = inverse @ x.T @ (y - y.mean())
+    weights = inverse @ x.T
+    centers = weights @ (y - y.mean())
     is_estimable = np.isclose(gram @ inverse, np.eye(len(gram)), atol=1e-6).all(axis=0)
     errors, freedom = _errors(logs, design, np.diag(inverse))
     named = [(factor, level) for factor in factors for level in factor.levels[1:]]
     for column, (factor, level) in enumerate(named, start=1):
         of_level = partial(Level, factor.name, level, factor.levels[0])
         center, error = float(centers[column]), float(errors[column])
+        of_experiment = np.bincount(columns, weights[column], len(shared))
+        apart = float(np.linalg.norm(of_experiment * shared))
         if not is_estimable[column]:
             yield of_level(unavailable=ALIASED)
-        elif not error > ROUNDING:
+        elif not math.hypot(error, apart) > ROUNDING:
             yield of_level(math.exp(center), unavailable=NO_REPEATS)
         else:
-            half_width = t_quantile(freedom) * error
+            half_width, p = judged(center, error, float(freedom[column]), apart)
             ratio, low, high = np.exp([center, center - half_width, center + half_width]).tolist()
-            yield of_level(ratio, low, high, float(2 * t_tail(abs(center) / error, freedom)))
+            yield of_level(ratio, low, high, p)
 
 
-def _errors(logs: Reals, design: Reals, variances: Reals) -> tuple[Reals, int]:
+def _errors(logs: Reals, design: Reals, variances: Reals) -> tuple[Reals, Reals]:
     """Return the coefficients' standard errors and their degrees of freedom.
 
     Where every one of many cycles holds every experiment, the coefficients are the means of those
     of its cycles, whose spread is right however unlike the experiments' own are. Otherwise the
-    runs' spread around the levels of their experiment and cycle is taken to be the same for all.
+    runs' spread around the levels of their experiment and cycle is taken to be the same for all,
+    unless the whole cycles speak clearly against that.
     """
     present = np.isfinite(logs)
     cycles, experiments = logs.shape
+    whole, by_cycles = logs[present.all(axis=1)], np.zeros(design.shape[1])
+    if len(whole) > 1:
+        of_cycles = np.linalg.pinv(design) @ whole.T
+        by_cycles = of_cycles.std(axis=1, ddof=1) / math.sqrt(len(whole))
+    between = np.full(len(by_cycles), len(whole) - 1.0)
     if cycles >= MIN_CYCLES and present.all():
-        of_cycles = np.linalg.pinv(design) @ logs.T
-        return of_cycles.std(axis=1, ddof=1) / math.sqrt(cycles), cycles - 1
+        return by_cycles, between
     freedom = int(present.sum()) - experiments - cycles + 1
     square = (
         float(np.nansum(centred(logs, by_cycle=True) ** 2)) / freedom if freedom > 0 else np.nan
     )
-    return np.sqrt(np.maximum(variances, 0.0) * square), freedom
+    pooled = np.sqrt(np.maximum(variances, 0.0) * square)[: len(by_cycles)]
+    unlike = by_cycles > UNLIKE * pooled
+    return np.where(unlike, by_cycles, pooled), np.where(unlike, between, freedom)
 
 
 def _dummies(codes: NDArray[np.intp]) -> Reals:

@@ -5,18 +5,21 @@ there, and what each request adds (L. A. Barroso and U. Hölzle 2007, IEEE Compu
 intercept is the power of waiting, the slope the energy of one request more.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 
 from llenergymeasure.analysis.comparable import MACHINE
 from llenergymeasure.analysis.selection import Row, in_means, selections
-from llenergymeasure.analysis.statistics import t_quantile
+from llenergymeasure.analysis.statistics import COVERAGE_FACTOR, Reals, t_quantile
+from llenergymeasure.units import DISQUALIFYING
 
 FEWEST_POINTS = 3
-COVERAGE_FACTOR = 1.96
+TOO_MANY_FAILED = "failed_requests"
 
 LOAD_SETTINGS = (
     "serving.rate_per_s",
@@ -53,11 +56,13 @@ class LoadPoint:
         load_per_s: requests answered per second.
         power_w: mean power of the window.
         u_w: standard uncertainty of the power; None where it is not known.
+        cycle: the run's: runs of a cycle may all be off alike.
     """
 
     load_per_s: float
     power_w: float
     u_w: float | None = None
+    cycle: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class LoadCurve:
         slope_j: energy of one request more, in J.
         slope_half_j: half width of its interval.
         points: how many it rests on.
+        bent: whether the points show that power is no straight line over these loads.
     """
 
     intercept_w: float
@@ -77,6 +83,7 @@ class LoadCurve:
     slope_j: float
     slope_half_j: float
     points: int
+    bent: bool = False
 
     @property
     def shown(self) -> bool:
@@ -101,33 +108,73 @@ class Knee:
 def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
     """Fit the line by weighted least squares; None with fewer than three different loads.
 
-    Weights are ``1/u²`` where every point's uncertainty is known, else all alike. The covariance
-    is scaled by the reduced chi-squared where that is above 1 (R. T. Birge 1932, Phys. Rev. 40,
-    207) or where no uncertainties are known; the intervals are Student's t with n - 2 degrees of
-    freedom.
+    Weights are ``1/(u² + s²)``: ``u`` is a point's own uncertainty, nothing if some are not known,
+    and ``s`` what runs scatter in addition, so that chi-squared is n - 2 (R. C. Paule and J. Mandel
+    1982, J. Res. NBS 87, 377). A run that the meter knows ten times as well as another is not ten
+    times nearer to the line. The intervals are Student's t with n - 2 degrees of freedom; in that
+    of the intercept is also what all runs of a cycle have in common, which the line cannot show.
     """
     if len({point.load_per_s for point in points}) < FEWEST_POINTS:
         return None
-    known = [point.u_w for point in points if point.u_w]
-    weighted = len(known) == len(points)
-    weights = np.array([1 / u**2 for u in known]) if weighted else np.ones(len(points))
+    known = [point.u_w**2 for point in points if point.u_w]
+    own = np.array(known) if len(known) == len(points) else np.zeros(len(points))
     loads = np.array([point.load_per_s for point in points])
     powers = np.array([point.power_w for point in points])
     design = np.column_stack((np.ones(len(points)), loads))
-    covariance = np.linalg.inv(design.T @ (weights[:, None] * design))
-    intercept, slope = covariance @ (design.T @ (weights * powers))
     freedom = len(points) - 2
-    residuals = powers - design @ np.array([intercept, slope])
-    chi_squared = float(weights @ residuals**2) / freedom
-    scaled = covariance * (max(1.0, chi_squared) if weighted else chi_squared)
-    half = t_quantile(freedom) * np.sqrt(np.diag(scaled))
+    least, most = (
+        1e-18 * (float(powers @ powers) or 1.0),
+        float(np.sum((powers - powers.mean()) ** 2)),
+    )
+    for _ in range(60):
+        between = (least + most) / 2
+        _, _, chi_squared = _fit(design, powers, own + between)
+        least, most = (between, most) if chi_squared > freedom else (least, between)
+    (intercept, slope), covariance, _ = _fit(design, powers, own + least)
+    half = t_quantile(freedom) * np.sqrt(np.diag(covariance))
+    by_cycle: dict[int, list[float]] = {}
+    for point in points:
+        off_w = point.power_w - intercept - slope * point.load_per_s
+        by_cycle.setdefault(point.cycle, []).append(off_w)
+    of_cycles_w = _mean_half_width([fmean(each) for each in by_cycle.values()])
     return LoadCurve(
         intercept_w=float(intercept),
-        intercept_half_w=float(half[0]),
+        intercept_half_w=math.hypot(half[0], of_cycles_w),
         slope_j=float(slope),
         slope_half_j=float(half[1]),
         points=len(points),
+        bent=_is_bent(loads, powers, own + least),
     )
+
+
+def _mean_half_width(values: Sequence[float]) -> float:
+    """Return the half width of the 95 % interval of a mean; 0 of a single value."""
+    n = len(values)
+    return t_quantile(n - 1) * stdev(values) / math.sqrt(n) if n > 1 else 0.0
+
+
+def _is_bent(loads: Reals, powers: Reals, variances: Reals) -> bool:
+    """Return whether a term in the square of the load is shown at the 5 % level.
+
+    What such a term explains is no scatter: its error is by what is left beyond it.
+    """
+    freedom = len(loads) - 3
+    if freedom < 1:
+        return False
+    off = loads - loads.mean()
+    line, covariance, chi_squared = _fit(
+        np.column_stack((np.ones(len(loads)), off, off**2)), powers, variances
+    )
+    error = np.sqrt(covariance[2, 2] * chi_squared / freedom)
+    return bool(abs(line[2]) > max(t_quantile(freedom) * error, 1e-9 * abs(line[1])))
+
+
+def _fit(design: Reals, powers: Reals, variances: Reals) -> tuple[Reals, Reals, float]:
+    """Return a weighted line, its covariance, and chi-squared."""
+    inverse = np.linalg.inv(design.T @ (design / variances[:, None]))
+    covariance: Reals = np.asarray(inverse, np.float64)
+    line: Reals = covariance @ (design.T @ (powers / variances))
+    return line, covariance, float(np.sum((powers - design @ line) ** 2 / variances))
 
 
 def load_points(runs: Sequence[Row]) -> list[LoadPoint]:
@@ -147,15 +194,16 @@ def load_points(runs: Sequence[Row]) -> list[LoadPoint]:
             continue
         u95_j = run["energy_u95_j"]
         u_w = u95_j / COVERAGE_FACTOR / window_s if u95_j else None
-        points.append(LoadPoint(run["requests_per_s"], power_w, u_w))
+        points.append(LoadPoint(run["requests_per_s"], power_w, u_w, run["cycle"]))
     return points
 
 
 def find_knee(runs: Sequence[Row]) -> Knee | None:
     """Return where a server stops keeping up, from runs at several rates.
 
-    A rate is sustained if no run at it was over-saturated or missed its slo, and so was every
-    lower one: a higher rate that held once by chance is no capacity.
+    A rate is sustained if no run at it was over-saturated, missed its slo or had too many requests
+    fail, and so was every lower one: a higher rate that held once by chance is no capacity. Runs
+    that are disqualified for anything else say nothing of the server.
 
     Args:
         runs: rows of ``runs.parquet``.
@@ -168,8 +216,11 @@ def find_knee(runs: Sequence[Row]) -> Knee | None:
         rate = run.get("serving.rate_per_s")
         if rate is None or run["status"] != "completed" or run["over_saturated"] is None:
             continue
+        codes = DISQUALIFYING.intersection(run["validity"] or ())
+        if codes - {TOO_MANY_FAILED}:
+            continue
         held = not run["over_saturated"] and run["slo_attained"] is not False
-        by_rate[rate] = by_rate.get(rate, True) and held
+        by_rate[rate] = by_rate.get(rate, True) and held and not codes
     if not by_rate:
         return None
     sustained = None

@@ -37,6 +37,13 @@ SHOWN_VALUES = 4
 LEFT_OUT = ("n_disqualified", "n_not_observed", "n_failed")
 """Counts of the runs of a group that are not in its mean."""
 
+PLAIN_METRICS = {
+    "energy": "energy_per_output_token_j",
+    "power": "power_mean_w",
+    "throughput": "output_tokens_per_s",
+}
+"""Words that stand for a column."""
+
 _KEYS = ("study", "experiment", "cycle", "status")
 
 
@@ -79,7 +86,8 @@ def summarise_by(
     are the studies, for what a study's cycles share (a day, a room, a start of the machine) is no
     spread between them: the interval is that of the studies' means, if each has every experiment of
     the group. Within one study, where every cycle holds each experiment of the group once, it is
-    that of the cycles' means; otherwise it adds up the experiments' own (Welch-Satterthwaite).
+    that of the cycles' means; otherwise it adds up the experiments' own (Welch-Satterthwaite), or
+    what their runs of a cycle have in common, whichever is more.
 
     Args:
         runs: one row a run.
@@ -141,7 +149,7 @@ def _check_names(runs: pa.Table, by: Sequence[str], metric: str, pool: Sequence[
             raise ConfigurationError(f"--group-by: {_no_such(name, runs.column_names)}")
     numbers = [field.name for field in runs.schema if _is_number(field.type)]
     if metric not in numbers:
-        raise ConfigurationError(f"--metric: {_no_such(metric, numbers)}")
+        raise ConfigurationError(f"--metric: {_no_such(metric, [*PLAIN_METRICS, *numbers])}")
     for name in pool:
         if name in METER:
             raise ConfigurationError(
@@ -242,6 +250,9 @@ def _interval(
     if total == 0:
         return _Interval(center, center, center, "experiments")
     freedom = total**2 / math.fsum(part**2 / own for part, own in parts)
+    clustered = _variance_by_cycle(used, metric)
+    if clustered > total:
+        total, freedom = clustered, min(freedom, len(cycles) - 1)
     half_width = t_quantile(freedom) * math.sqrt(total) / len(experiments)
     least = min(map(min, experiments))
     if least > 0:
@@ -250,6 +261,21 @@ def _interval(
     low = center - half_width
     low = max(low, 0.0) if least == 0 else low
     return _Interval(center, low, center + half_width, "experiments")
+
+
+def _variance_by_cycle(used: Sequence[Row], metric: str) -> float:
+    """Return the variance of the sum of the experiments' means, a cycle's runs taken together.
+
+    It is that of the cycles' means where every cycle holds each experiment (Liang and Zeger 1986,
+    Biometrika 73, 13-22).
+    """
+    values = _values(used, metric, "experiment")
+    off: dict[int, float] = {}
+    for run in used:
+        own = values[run["experiment"],]
+        share = (run[metric] - fmean(own)) / len(own)
+        off[run["cycle"]] = off.get(run["cycle"], 0.0) + share
+    return math.fsum(each * each for each in off.values()) * len(off) / max(len(off) - 1, 1)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,14 @@ import pyarrow as pa
 
 from llenergymeasure.analysis import stopping
 from llenergymeasure.analysis.selection import Row, Selection
-from llenergymeasure.analysis.statistics import Estimate, energy_per_correct, estimate, outliers
+from llenergymeasure.analysis.statistics import (
+    COVERAGE_FACTOR,
+    Estimate,
+    energy_per_correct,
+    estimate,
+    outliers,
+    share_interval,
+)
 from llenergymeasure.analysis.study_runs import CLOCK_REALS, METRICS, SETTING_COLUMNS, StudyRuns
 from llenergymeasure.results.table import RUN_SCHEMA, setting_array
 
@@ -23,8 +30,6 @@ ENERGY = stopping.METRIC
 PER_CORRECT = "energy_per_correct_j"
 NONE_RIGHT = "no answer was right"
 STATISTICS = ("mean", "sd", "ci95_low", "ci95_high")
-COVERAGE_FACTOR = 1.96
-"""Half width of a 95 % interval over its standard deviation, as the meter gives ``u95_j``."""
 _TEXTS = pa.list_(pa.field("element", pa.string()))
 
 SUMMARY_SCHEMA = pa.schema(
@@ -134,9 +139,9 @@ def _summary_row(
         "kind": kind,
         "energy_source": source,
         "energy_scopes": list(scopes) if kind else None,
-        "energy_u95_rel": _mean_share(used, "energy_u95_j"),
-        "energy_shared_u95_rel": _mean_share(used, "energy_shared_u95_j"),
-        "energy_u_sys_rel": _mean_share(used, "energy_u_sys_j"),
+        "energy_u95_rel": mean_share(used, "energy_u95_j"),
+        "energy_shared_u95_rel": mean_share(used, "energy_shared_u95_j"),
+        "energy_u_sys_rel": mean_share(used, "energy_u_sys_j"),
         "window_s_mean": estimate(_values(used, "window_s")).mean,
         **_clocks(used),
         "validity": sorted({code for member in completed for code in member["validity"] or ()}),
@@ -146,9 +151,12 @@ def _summary_row(
         for name in STATISTICS:
             row[f"{metric}_{name}"] = getattr(result, name)
     row |= _per_correct(used, found["energy_per_request_j"])
+    _add_score(row, used)
     _add_energy(row, used, found[ENERGY])
     _add_precision(row, used, execution)
-    _add_total(row)
+    ends = total95(row, ENERGY)
+    if ends is not None:
+        row[f"{ENERGY}_total95_low"], row[f"{ENERGY}_total95_high"] = ends
     return row
 
 
@@ -164,6 +172,14 @@ def _per_correct(used: Sequence[Row], energy: Estimate) -> dict[str, Any]:
         return {f"{PER_CORRECT}_unavailable": NONE_RIGHT}
     names = ("mean", "ci95_low", "ci95_high")
     return {f"{PER_CORRECT}_{name}": each for name, each in zip(names, found, strict=True)}
+
+
+def _add_score(row: dict[str, Any], used: Sequence[Row]) -> None:
+    """Give a share of right answers the interval of its questions, which cycles ask again."""
+    items, correct = _values(used, "quality_items"), _values(used, "quality_correct")
+    if items and row["quality_score_mean"] is not None:
+        low, high = share_interval(sum(correct) / sum(items), min(items))
+        row["quality_score_ci95_low"], row["quality_score_ci95_high"] = low, high
 
 
 def _clocks(used: Sequence[Row]) -> dict[str, Any]:
@@ -232,27 +248,29 @@ def _add_precision(row: dict[str, Any], used: Sequence[Row], execution: Mapping[
         row["precision_reached"] = ends[1] <= row[f"{ENERGY}_mean"] * (1 + target) * (1 + 1e-9)
 
 
-def _add_total(row: dict[str, Any]) -> None:
-    """Add the interval of the true energy: chance, what repeats share, and the sensor's gain.
+def total95(row: Row, metric: str) -> tuple[float, float] | None:
+    """Return the interval of a true energy: chance, what repeats share, and the sensor's gain.
 
     All are half widths of independent 95 % intervals and add in quadrature (JCGM 100:2008, 5.1.2),
     here those of the logarithm, so that the lower end is never below zero: each part alone moves
     the ends as far as it says, and a part of 100 % or more moves the lower end to zero. What a
     sensor does not see, and channels that disagree, are off the same way in every cycle: no number
-    of cycles makes that smaller (F.1.1.2).
+    of cycles makes that smaller (F.1.1.2). None where a part is not known.
+
+    Args:
+        row: of the summary.
+        metric: an energy per token or request.
     """
-    mean, band = row[f"{ENERGY}_mean"], row["energy_u_sys_rel"]
-    low, high = row[f"{ENERGY}_ci95_low"], row[f"{ENERGY}_ci95_high"]
+    mean, band = row[f"{metric}_mean"], row["energy_u_sys_rel"]
+    low, high = row[f"{metric}_ci95_low"], row[f"{metric}_ci95_high"]
     if low is None or band is None or mean <= 0:
-        return
+        return None
     parts = (band, row["energy_shared_u95_rel"] or 0.0)
     up = math.hypot(math.log(high / mean), *(math.log1p(part) for part in parts))
-    row[f"{ENERGY}_total95_high"] = mean * math.exp(up)
     if low <= 0 or max(parts) >= 1:
-        row[f"{ENERGY}_total95_low"] = 0.0
-        return
+        return 0.0, mean * math.exp(up)
     down = math.hypot(math.log(mean / low), *(math.log1p(-part) for part in parts))
-    row[f"{ENERGY}_total95_low"] = mean * math.exp(-down)
+    return mean * math.exp(-down), mean * math.exp(up)
 
 
 def _values(rows: Sequence[Row], name: str) -> list[float]:
@@ -261,7 +279,8 @@ def _values(rows: Sequence[Row], name: str) -> list[float]:
     return values if all(value is not None and math.isfinite(value) for value in values) else []
 
 
-def _mean_share(rows: Sequence[Row], name: str) -> float | None:
+def mean_share(rows: Sequence[Row], name: str) -> float | None:
+    """Return the mean of a column over the gross energy; None where a run lacks either."""
     parts, wholes = _values(rows, name), _values(rows, "energy_gross_j")
     if not parts or not wholes or min(wholes) <= 0:
         return None

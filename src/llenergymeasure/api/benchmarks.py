@@ -211,7 +211,9 @@ def _vllm(documents: Sequence[Document], moments: Moments) -> Iterator[Benchmark
             (earliest_ns, latest_ns),
             duration_ns,
             document["completed"],
-            document.get("failed") or 0,
+            # Some releases do not count what failed.
+            document.get("failed")
+            or max(0, document.get("num_prompts", 0) - document["completed"]),
             document["total_input_tokens"],
             document["total_output_tokens"],
             advice=advice,

@@ -111,7 +111,7 @@ def _file(info: SensorInfo, held: Held, log: Path, samples: Samples) -> str:
 def _words(info: SensorInfo, held: Held) -> list[str]:
     return [
         f"{info.device}  {info.name}",
-        f"  indicated = {held.gain:.4f} (± {held.u_gain_rel:.2%}) · true power "
+        f"  indicated = {held.gain:.4f} (± {100 * held.u_gain_rel:.2f} %) · true power "
         f"{held.offset_w:+.2f} (± {held.u_offset_w:.2f}) W, from {held.levels} levels",
         f"  the meter is {held.lag.lag_s:.2f} (± {held.lag.u95_s:.2f}) s late",
         *(f"  {note}" for note in held.notes),

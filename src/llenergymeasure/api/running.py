@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
-import yaml
-
 from llenergymeasure.api.results import (
     ExperimentResult,
     StudyResult,
@@ -16,6 +14,7 @@ from llenergymeasure.api.results import (
     load_results,
 )
 from llenergymeasure.api.settings import Settings
+from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.identity import with_absolute_paths
 from llenergymeasure.config.preferences import FOLDER_VARIABLE
 from llenergymeasure.config.study import Study
@@ -30,6 +29,7 @@ from llenergymeasure.errors import (
 )
 from llenergymeasure.files import locked, write_text
 from llenergymeasure.plan import Plan, make_plan
+from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.workflow.drive import OWNER, Call, Drive, Listener
@@ -179,8 +179,11 @@ def _measure_once(
         targets=(str(run.result),),
         environment={**(environment or {}), FOLDER_VARIABLE: str(folder / "results")},
     )
+    listener = Listener(progress)
+    for line in runs_or_sends(plan, None):
+        listener.say(line)
     with locked(results.lock, OWNER) as lock:
-        drive = Drive(study_file, plan, results, Listener(progress), lock)
+        drive = Drive(study_file, plan, results, listener, lock)
         _check_run(drive.run(call), drive, run, plan)
     return run
 
@@ -219,7 +222,7 @@ def _check(code: int, complaint: str) -> None:
 
 
 def _write_study(path: Path, mapping: Mapping[str, Any]) -> None:
-    write_text(path, yaml.safe_dump(_plain(mapping), sort_keys=False, allow_unicode=True))
+    write_text(path, strict_yaml.written(_plain(mapping)))
 
 
 def _plain(value: Any) -> Any:
@@ -227,4 +230,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, float | str):
+        return float(value) if isinstance(value, float) else str(value)  # NumPy has kinds of both
     return os.fspath(value) if isinstance(value, os.PathLike) else value

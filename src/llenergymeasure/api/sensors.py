@@ -126,7 +126,7 @@ def known_lines(known: dict[str, Any]) -> list[str]:
     if known["shortest_window_s"] is not None:
         lines.append(
             f"      windows of {known['shortest_window_s']:.1f} s and longer reach "
-            f"{known['precision']:.0%}"
+            f"{100 * known['precision']:.0f} %"
         )
     return lines
 
@@ -143,7 +143,7 @@ def _averaging(part: dict[str, Any]) -> str:
     if window_s is None:
         return "averaging window not found"
     share = PowerBehaviour(part["quantity"], period_s, window_s, part["source"]).share_seen
-    seen = "" if share is None else f": it sees {share:.0%} of the time"
+    seen = "" if share is None else f": it sees {100 * share:.0f} % of the time"
     return f"a mean over {_ms(window_s)}{seen}"
 
 

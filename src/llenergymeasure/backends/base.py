@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.servers import READY_LIMIT_S
 from llenergymeasure.errors import Problem
 from llenergymeasure.workload.requests import Request
 
@@ -140,7 +141,7 @@ class ServerCommand:
     settings_path: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     api_key: str | None = field(default=None, repr=False)
-    ready_limit_s: float = 1800.0
+    ready_limit_s: float = READY_LIMIT_S
 
 
 class Backend(Protocol):

@@ -12,11 +12,14 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
+from pydantic import ValidationError
+
 from llenergymeasure.backends.base import Engine, ServerCommand
 from llenergymeasure.backends.common import passthrough_problems
 from llenergymeasure.config.backends.facts import ENGINES
+from llenergymeasure.config.decoder import DecoderConfig
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.errors import Problem
+from llenergymeasure.errors import LlemError, Problem
 
 
 @dataclass
@@ -86,6 +89,49 @@ class EnginePackage:
 
     def _part(self, name: str) -> Any:
         return import_module(f"llenergymeasure.backends.{self.name}.{name}")
+
+
+@dataclass
+class AskedPackage(EnginePackage):
+    """One whose engine also judges settings without a model: ``ask`` in its module ``refusal``.
+
+    Attributes:
+        about_settings: what the engine raises of settings alone. Any other error may be a driver's,
+            a hub's or a version's: it counts where the engine takes the experiment without them.
+    """
+
+    about_settings: tuple[type[Exception], ...] = ()
+
+    def refusal(self, config: ExperimentConfig) -> str | None:
+        """Return why the engine refuses ``config``, in its own words; None if it takes it.
+
+        Raises:
+            BackendError: the model is not here.
+        """
+        os.environ.update(self.environment(config))
+        ask = self._part("refusal").ask
+        bare = {self.name: None, "passthrough_kwargs": None, "decoder": DecoderConfig()}
+        try:
+            ask(config)
+        except LlemError:
+            raise
+        except OSError:
+            return None  # A hub or a disk that does not answer judges no setting.
+        except Exception as error:
+            if not isinstance(error, self.about_settings):
+                try:
+                    ask(config.model_copy(update=bare))
+                except Exception:
+                    return None
+            return _words(error)
+        return None
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(str(each["msg"]).removeprefix("Value error, ") for each in error.errors())
+    plain = isinstance(error, ValueError | TypeError | NotImplementedError)
+    return str(error) if plain else f"{type(error).__name__}: {error}"
 
 
 def _adapter(config: ExperimentConfig) -> Iterator[Problem]:

@@ -17,13 +17,15 @@ from typing import Any
 
 from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import Asking
+from llenergymeasure.config.decoder import DecoderConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import LlemError
 from llenergymeasure.files import read_json, write_text
 from llenergymeasure.processes import ChildError, completed, python_module
 from llenergymeasure.results.layout import RunFolder, StudyFolder
 
-LIMIT_S = 600.0
+LIMIT_S = 300.0
+"""Less than a look into an image may take: an engine that hangs must not end that."""
 
 MOST_QUESTIONS = 1000
 """Each takes tens of milliseconds; the rest of a larger study is refused on loading."""
@@ -41,7 +43,7 @@ def ask(backend: str, folder: StudyFolder) -> None:
 
 
 def ask_here(backend: str, folder: StudyFolder) -> None:
-    """Ask in a process of its own: an engine that was imported cannot be left."""
+    """Ask in a process of its own: an engine cannot be left once imported, and may end or hang."""
     if isinstance(registry.get(backend), Asking) and _questions(backend, folder):
         with suppress(ChildError):
             module = "llenergymeasure.backends.refusals"
@@ -67,8 +69,9 @@ def _questions(backend: str, folder: StudyFolder) -> dict[str, Mapping[str, Any]
 
 
 def _of_the_engine(config: Mapping[str, Any]) -> bool:
-    """Whether an experiment sets parameters that are the engine's to judge."""
-    return bool(config.get(config["backend"]) or config.get("passthrough_kwargs"))
+    """Whether an experiment sets what is the engine's to judge."""
+    own = config.get(config["backend"]) or config.get("passthrough_kwargs")
+    return bool(own) or config.get("decoder") != DecoderConfig().plain
 
 
 def _refusal(engine: Asking, config: Mapping[str, Any]) -> str | None:

@@ -1,5 +1,6 @@
 """``llem``: the command line."""
 
+import re
 import sys
 from contextlib import suppress
 from typing import NoReturn
@@ -53,4 +54,7 @@ def _usage_error(error: BaseException) -> str:
     context = getattr(error, "ctx", None)
     command = "llem" if context is None else str(context.command_path)
     line = " ".join(message.split()).rstrip(".")
-    return f"{command}: {line[:1].lower()}{line[1:]}; see {command} --help"
+    line = re.sub("Input should be (a valid [a-z]+), unable .*", r"must be \1", line)
+    see = "See" if line.endswith("?") else "see"
+    mark = "" if line.endswith("?") else ";"
+    return f"{command}: {line[:1].lower()}{line[1:]}{mark} {see} {command} --help"

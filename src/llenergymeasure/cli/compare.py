@@ -24,6 +24,10 @@ from llenergymeasure.screen import aligned
 Row: TypeAlias = Mapping[str, Any]
 
 LABEL_LIMIT = 44
+UNPAIRED = (
+    "Unpaired: what all runs of one side have in common (their day, a drift, another machine) is "
+    "in no interval and looks like an effect."
+)
 _CONDITION = re.compile(r"\s*(\w+)\s*(>=|<=|>|<)\s*(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)\s*")
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
@@ -161,4 +165,5 @@ def _text(rows: Sequence[Row]) -> str:
     ]
     # Where there is no ratio, the last column says why; else the interval is worth more.
     spare = (4, 6, 3) if all(row["ratio"] is not None for row in rows) else (4, 3)
-    return aligned(lines, left=(0, 1, 3, 5, 6), spare=spare)
+    unpaired = any(row["method"] == "unpaired" for row in rows)
+    return aligned(lines, left=(0, 1, 3, 5, 6), spare=spare) + (f"\n\n{UNPAIRED}" * unpaired)

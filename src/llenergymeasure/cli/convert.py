@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from llenergymeasure.cli.output import note, raw
+from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.convert import convert as converted
 from llenergymeasure.screen import printable
 from llenergymeasure.workload.load_study import study_from_mapping
@@ -38,8 +38,6 @@ def convert(
 
 def _dumped(study: Mapping[str, Any], *, as_it_stands: bool) -> str:
     """Return a study's file; where its text does not stand there as it is, it is in ASCII."""
-    return str(
-        yaml.safe_dump(
-            study, sort_keys=False, default_flow_style=None, allow_unicode=as_it_stands, width=100
-        )
+    return strict_yaml.written(
+        study, default_flow_style=None, allow_unicode=as_it_stands, width=100
     )

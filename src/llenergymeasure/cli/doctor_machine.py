@@ -107,7 +107,9 @@ def _settings(gpu: Gpu) -> Finding:
     name, state = f"GPU {gpu.index} settings", gpu_state(gpu)
     changed = [state["unavailable"]] if "unavailable" in state else list(unlike_delivered(state))
     if changed:
-        remedy = "what is set on purpose belongs into the study (gpu), or next to its numbers"
+        remedy = (
+            "if it was changed on purpose, set it in the study (gpu) or state it with the results"
+        )
         return Finding(name, "absent", f"not as delivered: {'; '.join(changed)}", remedy)
     limit_w = state["power_limits_w"].get("default")
     clocks = state["application_clocks_default_mhz"]

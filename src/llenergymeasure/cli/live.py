@@ -14,6 +14,9 @@ from llenergymeasure.workflow.drive import Listener
 from llenergymeasure.workflow.progress import Progress
 from llenergymeasure.workflow.skip import resting
 
+_LEAST_DOING = 16
+"""Signs of what a run does that are shown, however narrow the terminal is."""
+
 
 class Live(Listener):
     """Says each run's end; at a terminal a last line shows how far it is, and Enter ends a rest."""
@@ -41,7 +44,6 @@ class Live(Listener):
             return
         line = progress.line()
         for rest in resting(progress.plan, self._folder, progress.next_runs())[:1]:
-            # First, for what does not fit is cut out in the middle.
             line = f"{'Enter skips it; ' if _person_in_front() else ''}{rest}"
         self._show(line)
 
@@ -52,7 +54,11 @@ class Live(Listener):
             self._shown = ""
 
     def _show(self, line: str) -> None:
-        line = shortened(line, shutil.get_terminal_size().columns - 1)
+        width = shutil.get_terminal_size().columns - 1
+        head, mark, doing = line.rpartition("; ")
+        # What a run does is cut before the time left and the counts are.
+        doing = shortened(doing, max(width - len(head + mark), _LEAST_DOING))
+        line = shortened(f"{head}{mark}{doing}", width)
         if line == self._shown:
             return
         self.clear()

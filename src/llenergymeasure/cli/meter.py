@@ -176,7 +176,7 @@ def _text(document: dict[str, Any], ended: Ended, metered: Metered) -> str:
 def _benchmark_lines(one: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a person reads of one benchmark."""
     window, energy = one["window"], one["energy"]
-    unsure = f" (when is known to ± {window['unsure_s']:.2f} s)" if window["unsure_s"] else ""
+    unsure = f" (its start is known to ± {window['unsure_s']:.2f} s)" if window["unsure_s"] else ""
     yield ""
     yield f" {one['tool']}: {one['what']}"
     yield (
@@ -187,8 +187,8 @@ def _benchmark_lines(one: Mapping[str, Any]) -> Iterator[str]:
         yield f"  no energy: {energy['unavailable']}"
     for name, unit in (
         ("gross", "J"),
-        ("net", "J above the rest before and after"),
-        ("per_output_token", "J an output token"),
+        ("net", "J above the power at rest before and after"),
+        ("per_output_token", "J per output token"),
         ("per_request", "J per request"),
     ):
         value, half = energy[f"{name}_j"], energy[f"{name}_u95_j"]
@@ -208,7 +208,8 @@ def _line(reading: Reading, duration_s: float, width: int) -> str:
         return f"{energy}   {reading.device}  ({what}): {reading.unavailable}"
     mean_w = reading.gross_j / duration_s if duration_s > 0 else float("nan")
     mark = " *" if reading.headline else ""
-    gain = "" if not reading.u_sys_j else f", gain ± {reading.u_sys_j / reading.gross_j:.0%}"
+    gain_rel = (reading.u_sys_j or 0.0) / reading.gross_j if reading.gross_j else 0.0
+    gain = f", gain ± {100 * gain_rel:.0f} %" if gain_rel else ""
     return f"{energy}   {mean_w:9.2f} W  {reading.device}  ({what}{gain}){mark}"
 
 

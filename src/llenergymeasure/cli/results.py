@@ -22,13 +22,6 @@ from llenergymeasure.workflow.manifest import count, precision_of, states
 from llenergymeasure.workflow.progress import phase_in_words
 from llenergymeasure.workflow.stopping import precision
 
-PLAIN_METRICS = {
-    "energy": "energy_per_output_token_j",
-    "power": "power_mean_w",
-    "throughput": "output_tokens_per_s",
-}
-"""Words that stand for a column."""
-
 READ_NOTES = 200
 """Finished runs whose notes a look at the state reads: of 10,000 it would take seconds."""
 
@@ -124,7 +117,7 @@ def results(
         for line in left_out_lines(Plan.read(StudyFolder(folders[0]).plan)):
             print(line)
         return
-    from llenergymeasure.analysis.pooling import study_runs, summarise_by
+    from llenergymeasure.analysis.pooling import PLAIN_METRICS, study_runs, summarise_by
 
     groups, pooled = names_in(group_by) or ["experiment"], names_in(pool)
     averaged = PLAIN_METRICS.get(metric or "energy", metric)

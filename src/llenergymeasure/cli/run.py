@@ -3,26 +3,27 @@
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from llenergymeasure.cli.live import Live
 from llenergymeasure.cli.output import Level, ProfileOption, StudyArgument, level, note
 from llenergymeasure.cli.plan import plan_lines
 from llenergymeasure.cli.studies import study_folder
+from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.backends.facts import names_of
-from llenergymeasure.config.document import parse_overrides
-from llenergymeasure.config.preferences import preferred_folder
+from llenergymeasure.config.document import document_from, overridden, parse_overrides
+from llenergymeasure.config.merging import NotASectionError, assigned
+from llenergymeasure.config.preferences import FOLDER_VARIABLE, preferred_folder
 from llenergymeasure.config.study import Study
 from llenergymeasure.containers.runner_choice import with_runners
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.files import locked, write_text
 from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.plan import Plan, left_out_lines
-from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.workflow.drive import LOG_NAME, OWNER, Call
@@ -58,7 +59,7 @@ def run(
         int | None, typer.Option(help="limit of a prompt, in tokens")
     ] = None,
     max_output_tokens: Annotated[
-        int | None, typer.Option(help="limit of an answer, in tokens")
+        int | None, typer.Option(help="length of an answer, in tokens")
     ] = None,
     weights: Annotated[str | None, typer.Option(help="pretrained or random")] = None,
     protocol: Annotated[
@@ -92,7 +93,6 @@ def run(
         "model": model,
         "backend": backend,
         "n": n,
-        names_of(backend or "pytorch").requests_at_once or "pytorch.batch_size": batch_size,
         "precision": precision,
         "dataset": dataset,
         "max_input_tokens": max_input_tokens,
@@ -105,7 +105,11 @@ def run(
     if no_gaps:
         settings |= {"execution.experiment_gap_seconds": 0, "execution.cycle_gap_seconds": 0}
     given = {key: value for key, value in settings.items() if value is not None}
-    given |= parse_overrides(more or ())
+    named = parse_overrides(more or ())
+    sizes = {} if batch_size is None else _batch_sizes(batch_size, study, given | named)
+    for key in (given | sizes).keys() & named.keys():
+        raise ConfigurationError(Problem("is given by an option and by --set; keep one", key=key))
+    given |= sizes | named
     if study is not None and model is not None:
         raise ConfigurationError("give either a study file or --model, not both")
     if study is None and "model" not in given:
@@ -137,7 +141,10 @@ def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
         raise ConfigurationError(Problem(message, file=study))
     call = StudyCall(call.study_file, call.settings, profile or call.profile)
     note(f"Resuming {call}")
-    return _run(call, load_study(call.study_file, call.settings), dry_run=False)
+    read = load_study(call.study_file, call.settings)
+    root = study.resolve().parent
+    elsewhere = study.is_dir() and root != read.results_root.resolve()
+    return _run(call, read, dry_run=False, root=root if elsewhere else None)
 
 
 def skip(study: StudyArgument = None) -> int:
@@ -171,10 +178,28 @@ def _call_of(path: Path) -> StudyCall:
     return call
 
 
-def _run(call: StudyCall, study: Study, *, dry_run: bool, write: bool = False) -> int:
-    """Run a study; with ``write`` there is no file of it yet."""
+def _run(
+    call: StudyCall,
+    study: Study,
+    *,
+    dry_run: bool,
+    write: bool = False,
+    root: Path | None = None,
+) -> int:
+    """Run a study.
+
+    Args:
+        call: how it is started.
+        study: what to run.
+        dry_run: only show it.
+        write: whether there is no file of it yet.
+        root: where its results go whatever it says; None for where it says.
+    """
     request = job_request(call.profile)
     study = with_runners(study, apptainer_offered=False)
+    place = {} if root is None else {FOLDER_VARIABLE: str(root)}
+    if root is not None:
+        study = replace(study, results_root=root)
     check_files(each.model for each in study.experiments)
     folder = StudyFolder.of(study)
     plan = planned(study, folder)
@@ -187,20 +212,18 @@ def _run(call: StudyCall, study: Study, *, dry_run: bool, write: bool = False) -
         raise ConfigurationError(Problem(message, file=Path.cwd()))
     with locked(folder.lock, OWNER) as lock:
         if write:
-            content = yaml.safe_dump(dict(study.written), sort_keys=False, allow_unicode=True)
-            write_text(call.study_file, content)
+            write_text(call.study_file, strict_yaml.written(study.written))
         shared = remember(folder, call)
         runs = write_manifest(plan, folder)
         to_do = sum(run["status"] != "completed" for run in runs)
         note(f"{study.name}: {counted(len(plan.runs), 'run')}, {to_do} to do, into {folder.path}")
-        said = runs_or_sends(plan, study.notify) if to_do else []
         notes = [f"Note: {each}" for each in plan.notes]
-        for line in (*shared, *damaged(runs), *left_out_lines(plan), *notes, *said):
+        for line in (*shared, *damaged(runs), *left_out_lines(plan), *notes):
             note(line)
         if request is not None and to_do:
             for problem in misfits(plan, request, forecast_for(request)):
                 note(f"Does not fit: {problem}")
-        how = Call(call.settings, call.profile)
+        how = Call(call.settings, call.profile, environment=place)
         ended = drive_study(study, call.study_file, folder, Live(folder), how, lock)
     if level() == Level.VERBOSE and (folder.path / LOG_NAME).is_file():
         sys.stderr.write((folder.path / LOG_NAME).read_text(errors="replace"))
@@ -217,17 +240,28 @@ def _run(call: StudyCall, study: Study, *, dry_run: bool, write: bool = False) -
     return _print_results(folder, ended.code)
 
 
+def _batch_sizes(size: int, study: Path | None, given: Mapping[str, Any]) -> dict[str, int]:
+    """Return the batch size of each engine that is used, by what the engine calls it."""
+    one = given.get("backend", "pytorch")
+    used = one if isinstance(one, list) else [one]
+    if study is not None:
+        used = [each.model.backend for each in load_study(study, given).experiments]
+    found = {names_of(name).requests_at_once: size for name in map(str, used)}
+    return {key or "pytorch.batch_size": size for key in found}
+
+
 def _study_of_one(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the study file that says the same as the command line, one cycle unless asked."""
     name = "run-" + re.sub(r"[^A-Za-z0-9._-]+", "-", str(settings["model"])).strip("-.")[:60]
-    mapping: dict[str, Any] = {"name": name}
-    for key, value in {"n": PROMPTS_OF_ONE, "execution.n_cycles": 1, **settings}.items():
-        place = mapping
-        *parents, last = key.split(".")
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
-    return mapping
+    start = {"name": name, "n": PROMPTS_OF_ONE, "execution": {"n_cycles": 1}}
+    start |= {"base": settings["base"]} if "base" in settings else {}
+    given = {key: value for key, value in settings.items() if key != "base"}
+    document = overridden(document_from(start, None), given)
+    values = {key: value for key, value in document.values.items() if key != "base"}
+    try:
+        return assigned(values, document.overrides)
+    except NotASectionError as error:
+        raise ConfigurationError(Problem(str(error), key=".".join(error.path))) from None
 
 
 def _print_results(folder: StudyFolder, code: int) -> int:

@@ -22,7 +22,8 @@ def study_folder(path: Path | None) -> StudyFolder:
         folder = StudyFolder.of(load_study(root))
     elif path is not None and not root.exists():
         message = (
-            f"no such study file or results folder; {_named(studies_in(preferred_folder(None)))}"
+            f"no such study file or results folder; "
+            f"{_named(studies_in(preferred_folder(None)), 'studies here')}"
         )
         raise ConfigurationError(Problem(message, file=path))
     elif StudyFolder(root).plan.is_file():
@@ -51,12 +52,12 @@ def _last(root: Path) -> StudyFolder:
     if not found:
         message = "no study was run here yet; `llem run STUDY.yaml` runs one"
         raise ConfigurationError(Problem(message, file=root))
-    others = "" if len(found) == 1 else f"; {_named(found[1:])}"
+    others = "" if len(found) == 1 else f"; {_named(found[1:], 'others')}"
     note(f"{found[0].path}, the last study that was run{others}")
     return found[0]
 
 
-def _named(folders: Sequence[StudyFolder]) -> str:
+def _named(folders: Sequence[StudyFolder], as_what: str) -> str:
     if not folders:
         return "`llem run STUDY.yaml` runs a study"
-    return f"others: {', '.join(str(each.path) for each in folders)}"
+    return f"{as_what}: {', '.join(str(each.path) for each in folders)}"

@@ -12,8 +12,9 @@ from pydantic import Field, StringConstraints
 
 from llenergymeasure.config.section import Section
 from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.files import read_bytes
 
-_OLD_CARDS = re.compile(r"GTX|RTX 20|TITAN|Titan|Quadro|Tesla [KMPT]")
+_OLD_CARDS = re.compile(r"GTX|RTX 20[5-8]0|TITAN|Titan|Quadro|Tesla|V100|\bT(4|\d{3,4})\b")
 GAIN_BAND, OLD_CARDS_BAND, OTHER_BAND = 0.08, 0.13, 0.05
 """Half widths of the gain of an uncalibrated on-board sensor, relative.
 
@@ -56,7 +57,7 @@ def uncalibrated(device: str, name: str) -> Gain:
     if not device.removeprefix("module:").startswith("GPU-"):
         return Gain(band=OTHER_BAND, source="uncalibrated: ±5 % by custom")
     band = OLD_CARDS_BAND if _OLD_CARDS.search(name) else GAIN_BAND
-    source = f"uncalibrated: ±{band:.0%} from 13 published cards, none Hopper or Blackwell"
+    source = f"uncalibrated: ±{100 * band:.0f} % from 13 published cards, none Hopper or Blackwell"
     return Gain(band=band, source=source)
 
 
@@ -117,7 +118,7 @@ def read_calibration(path: Path) -> Calibration:
     from llenergymeasure.config.messages import validated
 
     try:
-        raw = path.read_bytes()
+        raw = read_bytes(path)
     except OSError as error:
         message = f"this calibration file cannot be read: {error.strerror}"
         raise ConfigurationError(Problem(message, file=path)) from error

@@ -41,8 +41,7 @@ def _overridden(candidate: Candidate, overrides: Mapping[tuple[str, ...], Any]) 
     try:
         return Candidate(assigned(candidate.values, settings), own)
     except NotASectionError as error:
-        path = next(iter(settings))
-        return replace(candidate, failure=Fault(path, str(error), ...))
+        return replace(candidate, failure=_fault(error))
 
 
 def _grid(study: StudyFile) -> Iterator[Candidate]:
@@ -53,10 +52,13 @@ def _grid(study: StudyFile) -> Iterator[Candidate]:
         try:
             yield Candidate(assigned(values, point.settings), point.written)
         except NotASectionError as error:
-            path = next(iter(point.settings))
             written = {".".join(key): value for key, value in point.settings.items()}
-            fault = Fault(path, str(error), ..., alone=False)
-            yield Candidate({**values, **written}, point.written, fault)
+            yield Candidate({**values, **written}, point.written, _fault(error))
+
+
+def _fault(error: NotASectionError) -> Fault:
+    """Return what is wrong; only a data set may be a plain value in another point."""
+    return Fault(error.path, str(error), ..., alone=error.path[0] != "dataset")
 
 
 def _listed(study: StudyFile) -> Iterator[Candidate]:

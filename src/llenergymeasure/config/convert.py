@@ -9,6 +9,7 @@ from llenergymeasure.config import ranges, strict_yaml
 from llenergymeasure.config.execution import ExecutionConfig
 from llenergymeasure.config.fields import field_at
 from llenergymeasure.config.merging import NotASectionError, assigned
+from llenergymeasure.config.messages import describe
 from llenergymeasure.config.old_names import (
     ENGINES,
     ORIGINAL,
@@ -34,15 +35,39 @@ def convert(path: Path) -> tuple[dict[str, Any], list[str]]:
     if not isinstance(old, dict) or not in_the_originals_format(old):
         message = "is no study in the format of LLenergyMeasure 0.6 or later; nothing to convert"
         raise ConfigurationError(Problem(message, file=path))
-    if isinstance(old.get("base"), str):
+    for key, value, message in _malformed(old):
+        raise ConfigurationError(Problem(message, key=key, found=describe(value), file=path))
+    if old.get("base") is not None:
         base, _ = strict_yaml.read(path.parent / old["base"])
         taken = base if isinstance(base, dict) else {}
         old = {**{key: each for key, each in taken.items() if key not in STRUCTURE}, **old}
-    conversion = _Conversion(old)
     try:
+        conversion = _Conversion(old)
         return conversion.study(), list(conversion.notes)
-    except NotASectionError as error:
+    except (NotASectionError, ranges.RangeError) as error:
         raise ConfigurationError(Problem(str(error), file=path)) from error
+
+
+def _malformed(old: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """Yield each part whose form no study of the original's has, and what it must be."""
+    sweep, entries = old.get("sweep") or {}, old.get("experiments") or []
+    for key, kind, word in (
+        *((key, Mapping, "a mapping") for key in ("sweep", "runners", "images")),
+        ("experiments", list, "a list"),
+        ("base", str, "the path of a study"),
+    ):
+        if old.get(key) is not None and not isinstance(old[key], kind):
+            yield key, old[key], f"must be {word}"
+            return
+    groups = {key: value for key, value in sweep.items() if _is_group(value)}
+    for key, listed in {"experiments": entries, **groups}.items():
+        for each in listed:
+            if not isinstance(each, Mapping):
+                yield key, each, "must list mappings alone"
+    given = [old.get("engine"), sweep.get("engine"), *(entry.get("engine") for entry in entries)]
+    for engine in itertools.chain(*(each if isinstance(each, list) else [each] for each in given)):
+        if engine not in (None, *ENGINES):
+            yield "engine", engine, f"must be one of {', '.join(ENGINES)}"
 
 
 class _Conversion:

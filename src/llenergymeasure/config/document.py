@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from llenergymeasure.config import strict_yaml
-from llenergymeasure.config.fields import field_at, unknown_key_message
+from llenergymeasure.config.fields import field_at, takes_any_key, unknown_key_message
 from llenergymeasure.config.file_paths import from_folder
 from llenergymeasure.config.merging import NotASectionError, assigned, flattened, merged
 from llenergymeasure.config.messages import describe, faults_of, located, problem
@@ -87,15 +87,18 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
         raise ConfigurationError(problems)
     values, places = dict(document.values), dict(document.places)
     settings: dict[tuple[str, ...], Any] = {}
+    seen: set[tuple[str, ...]] = set()
     for key, value in plain.items():
         path = tuple(key.split("."))
         if not all(path):
             raise ConfigurationError(Problem("is no setting's name", key=key))
+        if path[0] == "base":
+            raise ConfigurationError(Problem("is for a study's file alone; name it there", key=key))
         if path[0] in OF_A_STUDY:
             if path[0] == "sweep" and len(path) > 1:
                 path = ("sweep", ".".join(path[1:]))
             if path == ("backend",):
-                values = _without_backends(values)
+                values = _on_backend(values, value)
             try:
                 values = assigned(values, {path: value})
             except NotASectionError as error:
@@ -103,11 +106,15 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
                 if path[0] in ("experiments", "name"):  # neither can be a mapping
                     message = "cannot be set from outside here"
                 raise ConfigurationError(Problem(message, key=key)) from None
-            given = [path]
+            own = {path: value} if path[0] == "sweep" else flattened(_nested(path, value))
         else:
-            settings |= (own := _settings(path, value))
-            given = list(own)
-        for outside in given:
+            own = _settings(path, value)
+            settings |= own
+        for each in own.keys() & seen:
+            message = f"sets {'.'.join(each)}, which is set already"
+            raise ConfigurationError(Problem(message, key=key))
+        seen |= own.keys()
+        for outside in own:
             for place in [known for known in places if known[: len(outside)] == outside]:
                 del places[place]
             places[outside] = Place(None)
@@ -122,15 +129,19 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
     """
     overrides: dict[str, Any] = {}
     for argument in arguments:
-        key, equals, text = argument.partition("=")
-        if not equals or not key.strip():
+        name, equals, text = argument.partition("=")
+        key = name.strip()
+        if not equals or not key:
             message = "must be KEY=VALUE, such as n=16 or decoder.temperature=0"
             raise ConfigurationError(Problem(message, found=argument))
+        if key in overrides or not text.strip():
+            message = "is given twice" if key in overrides else "has no value; `null` unsets it"
+            raise ConfigurationError(Problem(message, key=key))
         try:
-            overrides[key.strip()] = strict_yaml.parse(text.encode())[0]
+            overrides[key] = strict_yaml.parse(text.encode())[0]
         except ConfigurationError as error:
             message = error.problems[0].message
-            raise ConfigurationError(Problem(message, key=key.strip(), found=text)) from None
+            raise ConfigurationError(Problem(message, key=key, found=text)) from None
     return overrides
 
 
@@ -174,13 +185,19 @@ def _unused_sections(study: StudyFile, overridden: set[str]) -> list[Fault]:
 
 def _settings(path: tuple[str, ...], value: Any) -> dict[tuple[str, ...], Any]:
     """Return what an override sets, a mapping of a section taken apart."""
-    if field_at(path) is None:
+    field = field_at(path)
+    if field is None:
         message = unknown_key_message(path, OF_A_STUDY)
         raise ConfigurationError(Problem(message, key=".".join(path), found=describe(value)))
-    nested = value
+    if not isinstance(value, Mapping) or takes_any_key(field.annotation):
+        return {path: value}  # what else a free mapping or a data set holds stays
+    return flattened(_nested(path, value))
+
+
+def _nested(path: tuple[str, ...], value: Any) -> Any:
     for part in reversed(path):
-        nested = {part: nested}
-    return flattened(nested)
+        value = {part: value}
+    return value
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> Document:
@@ -282,18 +299,35 @@ def _plain(value: Any, path: KeyPath, problems: list[Problem], file: Path | None
     return None
 
 
-def _without_backends(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a study whose sweep and experiments name no backend."""
+def _on_backend(values: dict[str, Any], backend: Any) -> dict[str, Any]:
+    """Return a study whose sweep and experiments name no other backend than the one given.
+
+    Of a group that has entries for it those are taken, and of any other all.
+    """
     values = dict(values)
     if isinstance(values.get("sweep"), Mapping):
-        values["sweep"] = {key: each for key, each in values["sweep"].items() if key != "backend"}
-        if not values["sweep"]:
-            del values["sweep"]
-    if isinstance(values.get("experiments"), list):
-        values["experiments"] = [
-            {key: each for key, each in entry.items() if key != "backend"}
-            if isinstance(entry, Mapping)
-            else entry
-            for entry in values["experiments"]
-        ]
+        sweep = {key: each for key, each in values.pop("sweep").items() if key != "backend"}
+        axes = {key: _for_backend(each, backend) for key, each in sweep.items()}
+        left = {key: each for key, each in axes.items() if each == sweep[key] or any(each)}
+        values |= {"sweep": left} if left else {}
+    if "experiments" in values:
+        values["experiments"] = _unnamed(values["experiments"])
     return values
+
+
+def _for_backend(axis: Any, backend: Any) -> Any:
+    if not isinstance(axis, list):
+        return axis
+    own = [each for each in axis if isinstance(each, Mapping) and each.get("backend") == backend]
+    return own or _unnamed(axis)
+
+
+def _unnamed(entries: Any) -> Any:
+    if not isinstance(entries, list):
+        return entries
+    return [
+        {key: each for key, each in entry.items() if key != "backend"}
+        if isinstance(entry, Mapping)
+        else entry
+        for entry in entries
+    ]

@@ -187,11 +187,11 @@ _Runner = Annotated[
 class RunnersConfig(Section):
     """Where each backend runs: local, docker, docker:IMAGE, apptainer or apptainer:IMAGE."""
 
-    pytorch: _Runner | None = Field(None, description="Where its runs are; default local.")
-    vllm: _Runner | None = Field(None, description="Where its runs are; default local.")
-    sglang: _Runner | None = Field(None, description="Where its runs are; default local.")
-    tensorrt: _Runner | None = Field(None, description="Where its runs are; default local.")
-    openai: _Runner | None = Field(None, description="Where its runs are; default local.")
+    pytorch: _Runner | None = Field(None, description="Where it runs; default: where it is found.")
+    vllm: _Runner | None = Field(None, description="Where it runs; default: where it is found.")
+    sglang: _Runner | None = Field(None, description="Where it runs; default: where it is found.")
+    tensorrt: _Runner | None = Field(None, description="Where it runs; default: where it is found.")
+    openai: _Runner | None = Field(None, description="Where it runs; default: where it is found.")
 
     def choices(self) -> Runners:
         """Return the runners that are set, by backend."""

@@ -99,7 +99,7 @@ class ExperimentConfig(Section):
     weights: Weights = Field(
         default="pretrained",
         description="random loads the architecture alone with random weights, which cost the same "
-        "energy a token and need no download. tiny-llama always has random weights.",
+        "energy per token and need no download. tiny-llama always has random weights.",
     )
     n: int = Field(default=100, ge=1, le=MAX_PROMPTS, description="Prompts in the workload.")
     dataset: str | SyntheticDataset = Field(
@@ -114,7 +114,9 @@ class ExperimentConfig(Section):
         description="Order of the prompts: interleaved takes sources in turn, grouped source by "
         "source, shuffled by random_seed, given as in the file, length by rising length.",
     )
-    precision: Precision = Field(default="bf16", description="Data type of weights and activity.")
+    precision: Precision = Field(
+        default="bf16", description="Data type of weights and activations."
+    )
     random_seed: int = Field(
         default=42, ge=0, le=2**63 - 1, description="Seed of sampling and of the prompts' order."
     )
@@ -122,7 +124,10 @@ class ExperimentConfig(Section):
         default=512, ge=1, le=MAX_TOKENS, description="Longer prompts are cut to this length."
     )
     max_output_tokens: int = Field(
-        default=128, ge=1, le=MAX_TOKENS, description="Most tokens generated for a prompt."
+        default=128,
+        ge=1,
+        le=MAX_TOKENS,
+        description="Tokens generated for each prompt; a limit where answers end by themselves.",
     )
     answer_length: Literal["fixed", "natural"] | None = Field(
         default=None,

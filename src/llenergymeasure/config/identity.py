@@ -195,10 +195,17 @@ def _with_none(value: Any) -> Any:
 
 
 def _files_below(folder: Path) -> list[str]:
-    """Return the regular files below ``folder``, hidden ones and tool caches left out."""
+    """Return the regular files below ``folder``, without hidden ones, caches and studies' results.
+
+    A model's folder may be the working folder, where results go: each run would change its id.
+    """
     names = []
     for root, folders, found in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith((".", "__")) and not Path(root, name, ".lock").is_file()
+        ]
         for name in found:
             path = Path(root, name)
             if not name.startswith(".") and path.is_file():
@@ -236,15 +243,8 @@ class _HashCache:
 
     def _load(self) -> dict[str, str]:
         if self._hashes is None:
-            self._hashes = {}
-            try:
-                stored = json.loads(self._path.read_text())
-            except (OSError, ValueError):
-                stored = None
-            if isinstance(stored, dict):
-                self._hashes = {
-                    str(key): value for key, value in stored.items() if isinstance(value, str)
-                }
+            stored = files.read_json(self._path) or {}
+            self._hashes = {key: value for key, value in stored.items() if isinstance(value, str)}
         return self._hashes
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from llenergymeasure.config.experiment import SYNTHETIC, ExperimentConfig
 from llenergymeasure.config.fields import submodels, takes_any_key
+from llenergymeasure.config.study_file import StudyFile
 
 Assignments = Mapping[tuple[str, ...], Any]
 
@@ -30,6 +31,13 @@ def merged(
 class NotASectionError(ValueError):
     """A path leads through something that is set to a plain value."""
 
+    def __init__(self, path: tuple[str, ...], part: str) -> None:
+        """Take the path, and the part of it that is no section."""
+        super().__init__(
+            f"cannot be set, for {part} is set to a plain value; write {part} as a mapping"
+        )
+        self.path = path
+
 
 def assigned(values: Mapping[str, Any], assignments: Assignments) -> dict[str, Any]:
     """Return ``values`` with each path in ``assignments`` set, sections made where missing.
@@ -39,21 +47,19 @@ def assigned(values: Mapping[str, Any], assignments: Assignments) -> dict[str, A
     """
     result = dict(values)
     for path, value in assignments.items():
-        if len(path) == 1:
-            result = merged(result, {path[0]: value})
-            continue
         at = result
+        model: type[BaseModel] | None = ExperimentConfig
         for part in path[:-1]:
             inside = at.get(part)
             if part == "dataset" and inside == SYNTHETIC:
                 inside = None
             if inside is not None and not isinstance(inside, Mapping):
-                raise NotASectionError(
-                    f"cannot be set, for {part} is set to a plain value; write {part} as a mapping"
-                )
+                raise NotASectionError(path, part)
             at[part] = dict(inside or {})
             at = at[part]
-        at[path[-1]] = value
+            model = None if model is None else _section(model, part)
+        over = {path[-1]: value}
+        at.update(over if model is None else merged(at, over, model))
     if any(path[0] == "dataset" and len(path) > 1 for path in assignments):
         _complete_dataset(result, values.get("dataset"))
     return result
@@ -93,6 +99,8 @@ def _leaves(
 @lru_cache(maxsize=4096)
 def _section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
     field = model.model_fields.get(key)
+    if field is None and model is ExperimentConfig:
+        field = StudyFile.model_fields.get(key)
     if field is None or key == "dataset" or takes_any_key(field.annotation):
         return None
     models = submodels(field.annotation)

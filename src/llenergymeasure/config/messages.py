@@ -205,7 +205,8 @@ def _type_message(kind: str, value: Any, fallback: str) -> str:
         if isinstance(value, bool):
             return f"{message}; {YES_AND_NO}"
         return f"{message}, in quotes" if isinstance(value, int | float) else message
-    if isinstance(value, str) and kind not in ("dict_type", "model_type", "list_type"):
+    number = kind.startswith(("int", "float")) and re.search(r"\d", str(value))
+    if isinstance(value, str) and (number or kind.startswith("bool")):
         return f"{message}, without quotes"
     return message
 

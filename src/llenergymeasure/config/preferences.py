@@ -95,7 +95,7 @@ def preferred_folder(given: Path | None) -> Path:
     if asked:
         return Path(asked).expanduser()
     if given is not None:
-        return given
+        return given.expanduser()
     own = user_preferences().output_dir
     return DEFAULT_RESULTS if own is None else Path(own).expanduser()
 

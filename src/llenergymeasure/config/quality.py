@@ -16,7 +16,7 @@ class QualityConfig(RunSection):
         default=None,
         min_length=1,
         max_length=4096,
-        description="A text file, UTF-8, one text a line: each run's perplexity on it is "
+        description="A text file, UTF-8, one text per line: each run's perplexity on it is "
         "computed with the engine that was measured.",
         examples=["texts/held_out.txt"],
     )

@@ -7,8 +7,15 @@ import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
-_ARGUMENTS = ("host", "port", "uds", "fd", "config", "api_key", "grpc", "ssl_keyfile", "http_port")
-"""By which an engine's server would listen elsewhere than where a run has it listen.
+READY_LIMIT_S = 1800.0
+"""How long the start of a server may take."""
+
+_ARGUMENTS = (
+    *("host", "port", "uds", "fd", "config", "api_key", "grpc", "ssl_keyfile", "http_port"),
+    *("grpc_port", "grpc_http_sidecar_port", "smg_http_sidecar_port", "gated_launch_port"),
+    *("kv_events_config", "load_publish_endpoint"),
+)
+"""By which an engine's server would listen elsewhere than where a run has it listen, or there too.
 
 Command lines take them shortened too, and ``config`` names a file of any others.
 """
@@ -31,7 +38,7 @@ def is_loopback(host: str) -> bool:
 
 def is_listener(name: str) -> bool:
     """Return whether an argument is for the listener."""
-    plain = name.replace("-", "_").strip("_").lower()
+    plain = name.partition(".")[0].replace("-", "_").strip("_").lower()
     return any(each.startswith(plain) for each in _ARGUMENTS)
 
 

@@ -130,8 +130,8 @@ class ServingConfig(Section):
         default=None,
         ge=0,
         le=MAX_RATE_PER_S,
-        description="Mean rate of arrivals, in requests (or conversations) a second; 0 leaves the "
-        "loaded server idle.",
+        description="Mean rate of arrivals, in requests (or conversations) per second; 0 leaves "
+        "the loaded server idle.",
         examples=[4],
     )
     rate_end_per_s: float | None = Field(
@@ -160,7 +160,7 @@ class ServingConfig(Section):
         min_length=1,
         max_length=4096,
         description="File of arrivals and lengths, in the formats of the Azure LLM inference "
-        "traces, of BurstGPT and of Mooncake (JSON Lines), or CSV with the columns timestamp, "
+        "traces, of BurstGPT, Mooncake and Qwen-Bailian, or CSV with the columns timestamp, "
         "input_tokens, output_tokens; or of agents' sessions, as AIPerf and Azure publish them.",
     )
     trace_speed: float | None = Field(

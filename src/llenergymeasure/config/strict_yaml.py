@@ -8,7 +8,7 @@ integers of YAML 1.1 stay text, and ``1e-3`` is a number.
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,10 @@ class Place:
     line: int | None = None
 
 
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper, which quotes text that a reader of either YAML takes for another value."""
+
+
 class _Loader(_Base):  # type: ignore[misc]
     """The safe loader with the surprising plain scalars of YAML 1.1 taken out."""
 
@@ -66,7 +70,14 @@ for _name, _pattern, _first in (
     ),
     ("merge", r"^(?:<<)$", ["<"]),
 ):
-    _Loader.add_implicit_resolver(_STANDARD + _name, re.compile(_pattern), _first)
+    for _reader in (_Loader, _Dumper):
+        _reader.add_implicit_resolver(_STANDARD + _name, re.compile(_pattern), _first)
+
+
+def written(values: Mapping[str, Any], **how: Any) -> str:
+    """Return plain values as a file from which :func:`read` gives the same."""
+    how = {"sort_keys": False, "allow_unicode": True, **how}
+    return str(yaml.dump(dict(values), Dumper=_Dumper, **how))
 
 
 def read(path: Path) -> tuple[Any, dict[KeyPath, Place]]:
@@ -217,7 +228,7 @@ class _Builder:
             line = key_node.start_mark.line + 1
             if key in lines:
                 self._add(
-                    key_node, (*path, key), f"stands twice, first on line {lines[key]}; keep one"
+                    key_node, (*path, key), f"is given twice, first on line {lines[key]}; keep one"
                 )
                 continue
             lines[key] = line
@@ -255,12 +266,13 @@ class _Builder:
         kind = node.tag.removeprefix(_STANDARD)
         if kind in ("str", "merge", "value"):
             return text
-        if kind == "null":
-            return None
-        if kind == "bool":
-            return text.lower() == "true"
         try:
+            if kind in ("null", "bool"):
+                return _CONSTANTS[text.lower()]
             number = _integer(text) if kind == "int" else _number(text)
+        except KeyError:
+            self._add(node, path, "is not what its tag says; remove the tag", found=text)
+            return None
         except ValueError:
             self._add(node, path, "is no number that can be read; put text in quotes", found=text)
             return None
@@ -285,6 +297,8 @@ class _Builder:
             line=node.start_mark.line + 1,
         )
 
+
+_CONSTANTS = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 _KNOWN_TAGS = frozenset({"str", "null", "bool", "int", "float", "map", "seq", "merge", "value"})
 

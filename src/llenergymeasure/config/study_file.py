@@ -141,7 +141,8 @@ class StudyFile(Section):
         description="Folder the study's results go under; not part of what is measured.",
     )
     runners: RunnersConfig = Field(
-        default_factory=RunnersConfig, description="Where each backend runs; default local."
+        default_factory=RunnersConfig,
+        description="Where each backend runs; default: where its engine is found.",
     )
     execution: ExecutionConfig = Field(
         default_factory=ExecutionConfig, description="How the runs follow each other."

@@ -279,6 +279,7 @@ def _group(
                 faults.append(Fault(where, unknown_key_message(setting), inner))
             else:
                 faults += _faults_of_value(setting, inner, where)
+                faults += _faults_in_entry(setting, entry, where)
         entries.append(entry)
     if len(faults) == before and not any(entries):
         faults.append(Fault((label,), "sets nothing in any entry; remove it", ...))
@@ -286,6 +287,31 @@ def _group(
         message = "names a backend in some entries only; name one in each, or in none"
         faults.append(Fault((label,), message, ...))
     return entries
+
+
+def _faults_in_entry(
+    setting: Setting, entry: Mapping[Setting, Any], where: KeyPath
+) -> Iterator[Fault]:
+    """Yield what would be lost of an entry that says a thing twice, or of another backend."""
+    scope, named = scope_of(setting), entry.get(_BACKEND)
+    if scope not in (None, named) and named is not None and meant(setting) != setting:
+        yield Fault(where, f"is for {scope}, and its entry for {named}; remove one", ...)
+    for other in itertools.takewhile(lambda each: each != setting, entry):
+        apart = len({scope, scope_of(other)} - {None}) > 1
+        outer, inner = sorted((other, setting), key=lambda each: len(meant(each)))
+        below = meant(inner)[len(meant(outer)) :]
+        if not apart and _overlap(meant(outer), meant(inner)) and _holds(entry[outer], below):
+            yield Fault(where, f"is set by {'.'.join(other)} of the same entry too; keep one", ...)
+
+
+def _holds(value: Any, below: Setting) -> bool:
+    for part in below:
+        if not isinstance(value, Mapping):
+            return value is not None
+        if part not in value:
+            return False
+        value = value[part]
+    return True
 
 
 def _set_twice(axes: Sequence[Axis]) -> Iterator[Fault]:

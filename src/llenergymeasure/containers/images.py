@@ -11,7 +11,7 @@ from pathlib import Path
 
 import llenergymeasure
 from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.files import sha256, write_text
+from llenergymeasure.files import read_json, sha256, write_text
 from llenergymeasure.installation import workflow_root
 from llenergymeasure.workload.cache import cache_folder
 
@@ -103,10 +103,7 @@ def _file_digest(path: Path) -> str:
     stamp = (state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
     key = f"{path.resolve()}:{':'.join(map(str, stamp))}"
     memory = image_folder() / DIGESTS
-    try:
-        known: dict[str, str] = dict(json.loads(memory.read_text()))
-    except (OSError, ValueError, TypeError):
-        known = {}
+    known = read_json(memory) or {}
     digest, _, check = str(known.get(key, "")).partition(" ")
     if check and check == _check(key, digest):
         return digest

@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -186,11 +186,11 @@ def _engine_problems(backend: str) -> list[str]:
 
 def _ask_engine(backend: str, folder: str) -> None:
     """Keep what the engine says of the study's settings; where it cannot be asked, runs will."""
-    with suppress(Exception), redirect_stdout(sys.stderr):
-        from llenergymeasure.backends.refusals import ask
+    with suppress(Exception):
+        from llenergymeasure.backends.refusals import ask_here
         from llenergymeasure.results.layout import StudyFolder
 
-        ask(backend, StudyFolder(Path(folder)))
+        ask_here(backend, StudyFolder(Path(folder)))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from llenergymeasure.containers.surroundings import Surroundings, image_variable
 from llenergymeasure.containers.tasks import Task
 from llenergymeasure.errors import EXIT_CONFIGURATION, EXIT_FAILED, LlemError
 from llenergymeasure.files import make_folder, read_json
-from llenergymeasure.processes import SignalPipe, signal_group
+from llenergymeasure.processes import SignalPipe, arguments, signal_group
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.screen import say
 from llenergymeasure.workload.models.hub import offline
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         task = _task(options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         say(f"{options.spec or options.out}: {error}")
         return EXIT_CONFIGURATION
     try:
@@ -178,11 +178,13 @@ class _Launch:
             return False
         try:
             handle = os.pidfd_open(pid)
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             return False
         # In a container with process ids of its own the number is another's.
-        self._inside = handle if str(os.getpid()).encode() in words else None
+        if str(os.getpid()) in arguments(pid):
+            self._inside = handle
+        else:
+            os.close(handle)
         return True
 
     def end(self) -> int:

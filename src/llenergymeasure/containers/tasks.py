@@ -9,10 +9,10 @@ from typing import Any
 
 from llenergymeasure.containers.calls import ContainerError
 from llenergymeasure.containers.surroundings import ENGINE, worker_command
-from llenergymeasure.files import make_folder, open_file, read_json, try_lock
+from llenergymeasure.files import load_json, make_folder, open_file, read_json, try_lock
 from llenergymeasure.machine.scheduler import job_facts
 from llenergymeasure.results.attempt import AttemptOutcome, attempts_begun, report_failure
-from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.results.layout import RunFolder, planned_run
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,14 @@ class Task:
             OSError: the plan cannot be read.
             ValueError: it is no plan, or has no such run.
         """
-        experiment, _, cycle = name.partition("/")
-        runs = json.loads(plan.read_text())["runs"]
-        for entry in runs:
-            if entry["experiment"] == experiment and str(entry["cycle"]) == cycle:
-                words = [*worker_command(entry["backend"]), "--spec", str(plan.absolute())]
-                words += ["--run", name, *([] if share is None else ["--share", str(share)])]
-                session = entry.get("session") if share is not None else None
-                shared = [each["config"] for each in runs if each.get("session") == session]
-                configs = [entry["config"]] if session is None else shared
-                study, earlier = plan.absolute().parent, attempts_begun(folder)
-                return cls(name, configs, folder, study, words, earlier)
-        raise ValueError(f"the plan holds no run {name}")
+        document = load_json(plan)
+        run, plan = planned_run(document, name), plan.absolute()
+        words = [*worker_command(run["backend"]), "--spec", str(plan), "--run", name]
+        words += [] if share is None else ["--share", str(share)]
+        session = None if share is None else run.get("session")
+        shared = [each["config"] for each in document["runs"] if each.get("session") == session]
+        configs = [run["config"]] if session is None else shared
+        return cls(name, configs, folder, plan.parent, words, attempts_begun(folder))
 
     @classmethod
     def engine_alone(cls, folder: RunFolder) -> "Task":

@@ -46,7 +46,7 @@ class Device:
     Attributes:
         info: which device and sensor.
         behaviour: how the channels behave: probed, published, or seen in this recording.
-        counter: the energy counter; None if there is none, or it stood still.
+        counter: the energy counter; None if there is none, or it stood still or ran backwards.
         power: integrated power; None if there is none.
         resets_s: when the counter fell, on the knots' scale.
         jumps_s: when it rose by more than the device can draw, or by less while it was read.
@@ -120,7 +120,7 @@ def open_device(samples: Samples, info: SensorInfo, known: Behaviour | None = No
     best = max(parts, key=lambda each: each.share_seen, default=None)
     least_w = min((float(each.power_w.min()) for each in parts), default=0.0)
     notes = tuple(
-        f"{each.zeros} readings of 0 W by {each.behaviour.quantity} were left out"
+        f"{each.zeros} readings of 0 W or less by {each.behaviour.quantity} were left out"
         for each in parts
         if each.zeros
     )
@@ -245,7 +245,7 @@ def _counter_channel(
     reach: PowerRange,
     finest: Readings | None,
 ) -> Channel | None:
-    if len(knots) < 2:
+    if len(knots) < 2 or knots.energy_j[-1] <= knots.energy_j[0]:
         return None
     channel = Channel(
         "counter",

@@ -84,13 +84,14 @@ def cpu_contended(use: CpuUse, *, cpu_metered: bool) -> Iterator[Doubt]:
             in it, and the run has ``other_process`` too.
     """
     taken = [
-        (use.others_share, "other processes used {:.1%} of the CPUs that the run may use"),
-        (use.steal_share, "other virtual machines took {:.1%} of the CPUs' time"),
-        (use.throttled_share, "the control group's quota held the run back in {:.1%} of its time"),
+        (use.others_share, "other processes used {:.1f} % of the CPUs that the run may use"),
+        (use.steal_share, "other virtual machines took {:.1f} % of the CPUs' time"),
+        (use.throttled_share, "the control group's quota held the run back {:.1f} % of its time"),
     ]
-    reasons = [text.format(share) for share, text in taken if (share or 0) > OTHERS_MAX]
-    if cpu_metered and (use.others_share_of_machine or 0) > OTHERS_MAX:
-        part = f"other processes used {use.others_share_of_machine:.1%} of the machine's CPUs"
+    reasons = [text.format(100 * share) for share, text in taken if share and share > OTHERS_MAX]
+    of_machine = use.others_share_of_machine or 0.0
+    if cpu_metered and of_machine > OTHERS_MAX:
+        part = f"other processes used {100 * of_machine:.1f} % of the machine's CPUs"
         reasons = reasons or [part]
         yield "other_process", f"{part}, and their energy is in the reading"
     if reasons:

@@ -189,7 +189,7 @@ class Readings:
         t_s: when each was first shown, shape (n,), rising.
         half_s: half width of what is unknown of that, shape (n,).
         power_w: what it shows, shape (n,).
-        zeros: readings of 0 W that were left out: no powered device draws nothing.
+        zeros: readings of 0 W or less that were left out: no powered device draws nothing.
         behaviour: which channel's they are, and how it averages.
     """
 
@@ -233,7 +233,7 @@ def power_readings(series: Series, origin_ns: int) -> Readings:
     after 0.1 s without one: then the card may have renewed it or not, and its energy is the same.
     """
     known = ~np.isnan(series.value)
-    zero = known & (series.value == 0.0)
+    zero = known & (series.value <= 0.0)
     taken = known & ~zero
     late_s = (series.t_ns[taken] - origin_ns) / NS_PER_S
     early_s = (series.t_before_ns[taken] - origin_ns) / NS_PER_S

@@ -10,7 +10,7 @@ import numpy as np
 
 from llenergymeasure.energy.channel import CHANNEL_GATE, Channel, Stretch
 from llenergymeasure.energy.device import IMPOSSIBLE, Device
-from llenergymeasure.energy.knots import Floats
+from llenergymeasure.energy.knots import Floats, Ints
 from llenergymeasure.energy.rest import IdlePower
 from llenergymeasure.machine.gpus.state import LOWERED, THROTTLE_REASONS
 from llenergymeasure.recording.samples import Samples
@@ -26,6 +26,18 @@ Span = tuple[int, int]
 GAP_PERIODS = 10
 """A power channel silent for more update periods than this has a gap (InferenceX' gate: 3 s)."""
 GAP_FLOOR_S = 0.5
+
+FROZEN_S = 10.0
+"""Nor does any power stay the same, to a sensor's last digit, for longer than this."""
+
+_COARSE_W = 0.5
+"""But a card at its limit may, as a sensor shows it that knows no smaller steps."""
+
+_LEAST = 0.003
+"""What says that a card draws less than this share of its limit counts in another unit."""
+
+_MOST_W = 5000.0
+"""No device whose limit is not known draws more."""
 
 DRIFT_CELSIUS = 3.0
 """Largest change of temperature over the window."""
@@ -71,14 +83,13 @@ def device_doubts(
 
 
 def _impossible_power(device: Device, stretch: Stretch, window: Span) -> Iterator[Doubt]:
-    """Yield a doubt where a sensor says far more than its card can draw: some drivers do."""
+    """Yield a doubt where a sensor says what no such device draws: some drivers do."""
     limit_w = max((device.info.power_limit_w or {}).values(), default=0.0)
     mean_w = stretch.energy_j / ((window[1] - window[0]) / NS_PER_S)
-    if limit_w and mean_w > IMPOSSIBLE * limit_w:
-        yield (
-            "impossible_power",
-            f"{device.info.device}: {mean_w:.0f} W in the mean, and its limit is {limit_w:.0f} W",
-        )
+    if not _LEAST * limit_w < mean_w <= IMPOSSIBLE * (limit_w or _MOST_W):
+        limit = f"{limit_w:.0f} W" if limit_w else "not known"
+        name = device.info.device
+        yield "impossible_power", f"{name}: {mean_w:.4g} W in the mean, and its limit is {limit}"
 
 
 def _nature(device: Device, channel: Channel) -> Iterator[Doubt]:
@@ -89,7 +100,7 @@ def _nature(device: Device, channel: Channel) -> Iterator[Doubt]:
             "llem sensors --characterise can",
         )
     elif channel.sampled is not None:
-        share = f"{channel.share_seen:.0%}" if channel.share_seen else "an unknown share"
+        share = f"{100 * channel.share_seen:.0f} %" if channel.share_seen else "an unknown share"
         yield "undersampled", f"{device.info.device}: the sensor sees {share} of the time"
 
 
@@ -99,7 +110,8 @@ def _mismatch(device: Device, window: Span) -> Iterator[Doubt]:
         yield (
             "channel_mismatch",
             f"{device.info.device}: power readings and energy counter differ by "
-            f"{found.relative:+.1%} ± {found.u95:.1%}, more than {CHANNEL_GATE:.0%}",
+            f"{100 * found.relative:+.1f} ± {100 * found.u95:.1f} %, "
+            f"more than {100 * CHANNEL_GATE:.0f} %",
         )
 
 
@@ -115,16 +127,21 @@ def _short_window(
         yield (
             "short_window",
             f"{device.info.device}: {span_s:.2f} s are short for this sensor, whose values are "
-            f"{channel.knots.spacing_s:.3g} s apart: the ends are unsure by {ends:.1%}",
+            f"{channel.knots.spacing_s:.3g} s apart: the ends are unsure by {100 * ends:.1f} %",
         )
 
 
 def _sample_gap(
     samples: Samples, device: Device, channel: Channel, window: Span
 ) -> Iterator[Doubt]:
-    """Yield a doubt where integrated power was silent for longer than its pace allows."""
+    """Yield a doubt where integrated power was silent for too long, or said nothing new."""
     info = device.info
-    t_ns = samples.series(info.device, info.sensor, channel.quantity).t_ns
+    series = samples.series(info.device, info.sensor, channel.quantity)
+    t_ns = series.t_ns
+    frozen_s = _frozen_s(t_ns, series.value, window)
+    if frozen_s > FROZEN_S:
+        same = f"{channel.quantity} stayed the same for {frozen_s:.0f} s"
+        yield "sample_gap", f"{info.device}: {same}, as that of a sensor that is frozen"
     inside = t_ns[(t_ns > window[0]) & (t_ns < window[1])]
     edges = np.concatenate(([window[0]], inside, [window[1]]))
     longest_s = float(np.max(np.diff(edges))) / NS_PER_S
@@ -185,7 +202,7 @@ def _throttled(samples: Samples, sensor: str, device: str, window: Span) -> Iter
             reason = name.replace("sw_", "software ").replace("hw_", "hardware ").replace("_", " ")
             yield (
                 "throttled",
-                f"{reason} in {np.mean(masks & bit != 0):.0%} of the looks at {device}",
+                f"{reason} in {100 * np.mean(masks & bit != 0):.0f} % of the looks at {device}",
             )
 
 
@@ -204,3 +221,15 @@ def _seen(samples: Samples, sensor: str, device: str, quantity: Quantity, window
     series = samples.series(device, sensor, quantity)
     inside = (series.t_ns >= window[0]) & (series.t_ns <= window[1]) & ~np.isnan(series.value)
     return series.value[inside]
+
+
+def _frozen_s(t_ns: Ints, power_w: Floats, window: Span) -> float:
+    """Return for how long a power stayed the same within a window, or all along."""
+    steps_w = np.abs(np.diff(power_w))
+    changes = steps_w > 0
+    if not changes.any():  # at rest and under load
+        return float(np.ptp(t_ns)) / NS_PER_S if len(t_ns) else 0.0
+    if steps_w[changes].min() >= _COARSE_W:
+        return 0.0
+    changed_ns = np.concatenate((t_ns[:1], t_ns[1:][changes], t_ns[-1:]))
+    return float(np.max(np.diff(np.clip(changed_ns, *window)))) / NS_PER_S

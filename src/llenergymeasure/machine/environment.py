@@ -31,7 +31,16 @@ def environment() -> dict[str, Any]:
     here would use, in their state at this moment: gather it while a run is at rest.
     ``job`` is the scheduler's, None outside of any.
     """
-    found = {**host(), **software(os.environ), "job": job_facts()}
+    installed = packages()
+    found = {
+        **host(),
+        "python": sys.version.split()[0],
+        "packages": installed,
+        "cuda": cuda_runtime(installed, os.environ),
+        "container": container(os.environ),
+        "variables": variables(os.environ),
+        "job": job_facts(),
+    }
     cards = gpus()
     if cards:
         found["cuda_driver"] = cuda_driver_version()
@@ -72,18 +81,6 @@ def _commit(folder: Path) -> str | None:
     except ChildError:
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
-
-
-def software(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return interpreter, packages, container and variables."""
-    installed = packages()
-    return {
-        "python": sys.version.split()[0],
-        "packages": installed,
-        "cuda": cuda_runtime(installed, environ),
-        "container": container(environ),
-        "variables": variables(environ),
-    }
 
 
 def packages(folders: list[str] | None = None) -> dict[str, str]:

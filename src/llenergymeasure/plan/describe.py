@@ -31,10 +31,13 @@ def _lines(plan: Plan, estimates: Estimates) -> Iterator[str]:
     yield f"  {_estimated(plan, estimates)}, one run after the other"
     if plan.execution.get("precision_target") is not None:
         yield f"  with all cycles that it may take: {_estimated(_longest(plan), estimates)}"
-    unknown = estimates.plan(plan).unknown
+    estimate = estimates.plan(plan)
+    unknown = estimate.unknown
     if unknown:
         more = ", …" if len(unknown) > SHOWN_UNKNOWN else ""
         yield f"  not counted, as not known here: {', '.join(unknown[:SHOWN_UNKNOWN])}{more}"
+    elif estimate.longest:
+        yield "  counted at max_input_tokens and max_output_tokens: shorter texts take less"
     yield from _precision(plan)
     yield from _sessions(plan)
     yield from _runners(plan)

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.experiment import SYNTHETIC, ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
+from llenergymeasure.config.servers import READY_LIMIT_S
 from llenergymeasure.plan.model import Plan, PlannedRun
 
 START_S = {"pytorch": 8.0, "openai": 4.0}
@@ -105,14 +106,22 @@ class Known:
 
 @dataclass(frozen=True)
 class Estimate:
-    """How long something takes; where ``unknown`` names anything, at least so long."""
+    """How long something takes.
+
+    Attributes:
+        seconds: in all.
+        unknown: what is not known and not counted: it takes at least so long.
+        longest: whether prompts or answers were counted at their limits, and may be shorter.
+    """
 
     seconds: float
     unknown: tuple[str, ...] = ()
+    longest: bool = False
 
     def __str__(self) -> str:
         """Return it in words."""
-        return f"{'at least' if self.unknown else 'about'} {duration(self.seconds)}"
+        least = "at least" if self.unknown else "up to about" if self.longest else "about"
+        return f"{least} {duration(self.seconds)}"
 
 
 _LARGE = ModelSize(1e10, 4e10, 64, to_fetch_bytes=2e10)
@@ -138,7 +147,10 @@ def run_estimate(
     # A running server's speed is nobody's to know, and the window's length does not hang on it.
     needed = () if config.external_server else (known.model, known.device)
     unknown = tuple(each for each in needed if isinstance(each, str))
-    return Estimate(_run_s(config, protocol, known, work, slower=1.0, starts=starts), unknown)
+    given = isinstance(config.dataset, str) and config.dataset != SYNTHETIC
+    longest = not config.served and (given or config.answer_length == "natural")
+    seconds = _run_s(config, protocol, known, work, slower=1.0, starts=starts)
+    return Estimate(seconds, unknown, longest)
 
 
 def limit_s(
@@ -157,6 +169,8 @@ def limit_s(
     if isinstance(known.device, str):
         known = replace(known, device=_SLOW_GPU)
     most_s = LIMIT_SPARE_S + gap_s + _run_s(config, protocol, known, work, slower=LIMIT_TIMES)
+    if config.openai is not None and not config.external_server:
+        most_s += READY_LIMIT_S  # of a program that nothing is known of
     if config.serving is not None:
         most_s += 2 * config.serving.timeout_s
     return math.ceil(most_s / 60) * 60.0
@@ -177,11 +191,12 @@ class Estimates:
 
     def plan(self, plan: Plan, measured: bool = True) -> Estimate:
         """Return how long all runs take, one after the other, with the rests between them."""
-        runs_s, unknown = 0.0, dict[str, None]()
+        runs_s, unknown, longest = 0.0, dict[str, None](), False
         for estimate in self.jobs(plan.runs, measured):
             runs_s += estimate.seconds
             unknown |= dict.fromkeys(estimate.unknown)
-        return Estimate(runs_s, tuple(unknown))
+            longest |= estimate.longest
+        return Estimate(runs_s, tuple(unknown), longest)
 
     def jobs(
         self, runs: Iterable[PlannedRun], measured: bool = True, *, share: bool = True

@@ -30,7 +30,7 @@ WORK = (
 )
 """Settings that say what is to be done; all others say how."""
 
-_LONGEST = ("max_tokens", "max_new_tokens")
+_LONGEST = ("max_tokens", "max_new_tokens", "max_completion_tokens")
 _ENDS = ("stop", "stop_token_ids", "stop_regex")
 
 
@@ -70,13 +70,15 @@ def work_of(config: Mapping[str, Any]) -> dict[str, Any]:
     work = {name: config[name] for name in WORK if config.get(name) not in (None, "fixed")}
     backend = str(config.get("backend"))
     section = config.get(backend) or {}
-    sampling = section.get("sampling") or section.get("beam_search") or {}
+    own = (section.get(name) for name in ("sampling", "beam_search", "body"))
+    sampling: Mapping[str, Any] = next(filter(None, own), {})
     answers: dict[str, Any] = {}
     for name in _LONGEST:
         if sampling.get(name) not in (None, config.get("max_output_tokens")):
             answers["longest"] = sampling[name]
-    if (sampling.get("n") or 1) > 1:
-        answers["number"] = sampling["n"]
+    number = sampling.get("n")
+    if isinstance(number, int) and number > 1:
+        answers["number"] = number
     if sampling.get("ignore_eos") is False or any(sampling.get(name) for name in _ENDS):
         answers["may_end"] = True
     return work | ({"answers": answers} if answers else {})

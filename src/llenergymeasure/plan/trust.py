@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from llenergymeasure.config.backends.openai import fill
 from llenergymeasure.config.dotted import leaves
 from llenergymeasure.config.notify import NotifyConfig
 from llenergymeasure.config.servers import is_loopback
@@ -13,11 +14,21 @@ from llenergymeasure.plan.model import Plan
 
 _CODE = re.compile(
     r"trust_remote_code|custom_generate|allow_all_kernels|use_kernels|kernel_config"
-    r"|module_path|import_path|middleware|plugin|hook"
-    r"|sidecar|logits?_processor|weight_loader|_(cls|class|class_overrides|handler|loader|module|script)$",
+    r"|module_path|import_path|middleware|plugin|hook|custom_tokenizer|executor_backend"
+    r"|sidecar|logits?_processor|weight_loader|inductor_passes|log(ging)?_config|decrypted_.*config"
+    r"|_(cls|class|class_overrides|handler|loader|module|script)\b",
     re.IGNORECASE,
 )
 """Arguments of engines that name code to load, by how engines call them."""
+
+_COMPILED = re.compile(r"inductor_passes\.|compilation_config\.(backend|cache_dir)$")
+"""Likewise, by the section they are in."""
+
+_ELSEWHERE = re.compile(r"(?<!ranges_)endpoints?$|_urls?$|_ip$|_port$|tool_server$")
+"""Arguments of engines that name an address to open or to ask."""
+
+_NOTHING = (None, False, "auto", "", "mp", "ray", "uni", "external_launcher", "inductor", "eager")
+"""Values of such arguments that name nothing to load."""
 
 
 def runs_or_sends(plan: Plan, notify: NotifyConfig | None) -> list[str]:
@@ -35,14 +46,32 @@ def runs_or_sends(plan: Plan, notify: NotifyConfig | None) -> list[str]:
 
 def _code(config: Mapping[str, Any]) -> Iterator[str]:
     backend = str(config.get("backend"))
-    command = (config.get("openai") or {}).get("command")
-    if command:
-        yield f"starts the server {shlex.join(command)} (openai.command)"
+    server = config.get("openai") or {}
+    if server.get("command"):
+        variables = (f"{name}={text}" for name, text in (server.get("environment") or {}).items())
+        texts = {k: v for k, v in (server.get("values") or {}).items() if isinstance(v, str)}
+        words = [fill(word, texts) for word in (*variables, *server["command"])]
+        yield f"starts the server {shlex.join(words)} (openai.command)"
+    if backend == "openai":
+        return
     for place in (backend, "passthrough_kwargs"):
         for key, value in leaves({place: config.get(place)}):
-            if value not in (None, False, "auto", "") and _CODE.search(key.rpartition(".")[2]):
-                what = "lets the model bring code" if value is True else "loads code"
-                yield f"{what}: {key}: {value}"
+            yield from _of_argument(key, value)
+
+
+def _of_argument(key: str, value: Any) -> Iterator[str]:
+    if value in _NOTHING:
+        return
+    names, given = key.replace("-", "_"), str(value)
+    name = names.rpartition(".")[2]
+    text = "" if ".sampling." in key else given  # there it is what a model writes
+    # Engines take an object as JSON too, and a class of one's own by this name.
+    inside = text if "{" in text or text == "custom_class" else ""
+    if _CODE.search(name) or _COMPILED.search(names) or _CODE.search(inside):
+        what = "lets the model bring code" if value is True else "loads code"
+        yield f"{what}: {key}: {given}"
+    elif _ELSEWHERE.search(name) or "://" in text:
+        yield f"opens or asks an address: {key}: {given}"
 
 
 def _sent(config: Mapping[str, Any]) -> Iterator[str]:

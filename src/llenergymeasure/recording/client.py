@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from llenergymeasure.errors import EXIT_CONFIGURATION, ConfigurationError, MeterError
-from llenergymeasure.processes import python_module
+from llenergymeasure.processes import end_group, python_module
 
 _LONGEST_LINE = 1 << 20
 
@@ -104,12 +104,7 @@ class RecorderProcess:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.terminate()
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        status = self._process.wait()
+        status = end_group(self._process, timeout_s)
         self._process.stdout.close()
         return status
 

@@ -110,7 +110,7 @@ def failures(runs: Iterable[Mapping[str, Any]]) -> list[Failure]:
             status,
             phase,
             error_class,
-            None if message is None else plain(message, MESSAGE_LIMIT),
+            None if message is None else plain("; ".join(message.splitlines()), MESSAGE_LIMIT),
             advise(status, error_class),
             tuple(members),
         )

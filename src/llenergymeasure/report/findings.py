@@ -33,6 +33,8 @@ Used: TypeAlias = Mapping[str, Sequence[Row]]
 TOKEN = "energy_per_output_token_j"  # noqa: S105 - of text
 WIDE_REL = 0.1
 """Where an interval reaches this far above the mean, the page says that runs are too few."""
+LEAST_SHARED = 0.001
+"""Below this share of the energy it is not said what repeats share apart from the gain."""
 SHOWN_GROUPS = 3
 LISTED_REASONS = 3
 
@@ -84,9 +86,17 @@ def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[
     sentences = [sentence for group in groups[:SHOWN_GROUPS] for sentence in finding(group, pairs)]
     sentences += not_ranked(groups)
     sentences += precision_missed(told)
+    shared = max(row["energy_shared_u95_rel"] or 0.0 for row in told)
+    if shared >= LEAST_SHARED:
+        sentences.append(
+            "What a sensor does not see, or two channels disagree about, may move each value by up "
+            f"to ±{percent(shared)}; it is in no interval over runs, and no cycles shrink it."
+        )
     bands = [row["energy_u_sys_rel"] for row in told if row["energy_u_sys_rel"]]
     if bands:
-        which = "all values" if len(groups) == 1 else "all values of one meter and card"
+        cards = {(run["host"], run["gpu_uuid"]) for run in runs if in_means(run)}
+        one = len(groups) == 1 and len(cards) < 2
+        which = "all values" if one else "all values of one meter and card"
         sentences.append(
             f"Apart from that, the sensor's gain may shift {which} together by "
             f"±{percent(max(bands))}."
@@ -207,7 +217,7 @@ def undecided(group: Sequence[Row], pairs: Pairs) -> list[str]:
         return []
     names = "; ".join(name_of(row) for row in close[:3])
     more = f" and {len(close) - 3} more" if len(close) > 3 else ""
-    return [f"Not shown to use more than it: {names}{more}. Which of them is least is open."]
+    return [f"Not shown to use more than it: {names}{more}. Which uses the least is inconclusive."]
 
 
 def order_points(summary: Sequence[Row], runs: Sequence[Row], used: Used) -> list[OrderPoint]:

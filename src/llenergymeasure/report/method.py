@@ -85,7 +85,7 @@ def precision(told: Sequence[Row]) -> list[str]:
         return []
     reached = sum(bool(row["precision_reached"]) for row in asked)
     text = (
-        f"The spread of the pilot's cycles set their number, for ±"
+        f"The spread of the pilot's cycles set their number, for an interval over runs of ±"
         f"{percent(asked[0]['precision_target'])} of energy per output token, which "
         f"{reached} of {counted(len(asked), 'experiment')} reached"
     )

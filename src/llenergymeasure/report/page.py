@@ -5,10 +5,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
-
 from llenergymeasure.analysis.selection import used_runs
 from llenergymeasure.analysis.tables import read_plan, read_table, write_file
+from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.dotted import leaves
 from llenergymeasure.report import charts, experiments, findings, method
 from llenergymeasure.report.advice import failures
@@ -229,8 +228,8 @@ def _study_file(plan: Mapping[str, Any]) -> str:
     if not plan.get("written"):
         return ""
     overrides = plan.get("overrides") or {}
-    over = yaml.safe_dump(dict(overrides), sort_keys=False) if overrides else ""
-    text: str = yaml.safe_dump(dict(plan["written"]), sort_keys=False, width=100)
+    over = strict_yaml.written(overrides, allow_unicode=False) if overrides else ""
+    text = strict_yaml.written(plan["written"], allow_unicode=False, width=100)
     return text + "".join(f"# set over it: {line}\n" for line in over.splitlines())
 
 

@@ -45,6 +45,7 @@ class Relations:
         levels: the table of settings' values against their first.
         levels_total: how many of them there are.
         fronts: who is best for energy and one other objective, as sentences.
+        unpaired: whether cycles of some pair were not blocks in time.
         verdicts: what the pairs show.
     """
 
@@ -55,6 +56,7 @@ class Relations:
     levels: list[dict[str, str]]
     levels_total: int
     fronts: list[str]
+    unpaired: bool
     verdicts: Pairs
 
 
@@ -87,6 +89,7 @@ def relations_content(study_dir: Path, summary: Sequence[Row]) -> Relations:
         levels=[_level(row) for row in levels[:LISTED_LEVELS]],
         levels_total=len(levels),
         fronts=_fronts(tables["pareto"]),
+        unpaired=any(row["method"] == "unpaired" for row in pairs),
         verdicts=Pairs(pairs),
     )
 
@@ -101,7 +104,7 @@ def _pair(row: Row, of: Mapping[str, Row]) -> dict[str, str]:
         "change": NOTHING if row["ratio"] is None else change(row["ratio"]),
         "interval": _interval(row),
         "p": p_value(row["p_holm"]),
-        "verdict": "differ" if shown(row) else "not compared" if row["p_holm"] is None else "open",
+        "verdict": _verdict(row),
         "how": how(row),
         "note": plain("; ".join(filter(None, (differs, reason))), 240),
     }
@@ -117,6 +120,12 @@ def _level(row: Row) -> dict[str, str]:
         "p": p_value(row["p_holm"]),
         "note": plain(row["unavailable"] or "", 160),
     }
+
+
+def _verdict(row: Row) -> str:
+    if shown(row):
+        return "differ"
+    return "not compared" if row["p_holm"] is None else "inconclusive"
 
 
 def _interval(row: Row) -> str:
@@ -138,4 +147,4 @@ def _fronts(pareto: Sequence[Row]) -> list[str]:
 
 
 def _share(share: float | None) -> str:
-    return "" if share is None else f" ({share:.0%})"
+    return "" if share is None else f" ({100 * share:.0f} %)"

@@ -44,8 +44,9 @@ Row = Mapping[str, Any]
 FIGURE_NAMES = ("serving_energy_latency", "serving_power_load")
 LISTED_RUNS = 200
 LINE = (
-    "The line is fitted to the measured runs that keep up: where it meets the axis is the power of "
-    "a loaded server that waits, its slope the energy of one request more."
+    "The line is fitted to the measured runs that keep up: its slope is the energy of one request "
+    "more. Where it meets the axis it is an extrapolation to a loaded server that waits, unless a "
+    "run had no traffic."
 )
 NO_LINE = "No line: measured runs at three loads or more have to show that power changes with load."
 NAME_LIMIT = 60
@@ -187,8 +188,15 @@ def line_sentence(name: str, curve: LoadCurve | None) -> list[str]:
         return [
             f"{name}: that power changes with load is not shown ({slope} J per request, {basis})."
         ]
+    if curve.bent:
+        return [
+            f"{name}: power is no straight line over these loads, {slope} J for each request more "
+            f"in their mean ({basis}); what it is at no load only a run without traffic shows."
+        ]
     power = _plus_minus(curve.intercept_w, curve.intercept_half_w)
-    return [f"{name}: {power} W at no load, and {slope} J for each request more ({basis})."]
+    return [
+        f"{name}: {power} W at no load by the line, and {slope} J for each request more ({basis})."
+    ]
 
 
 def _plus_minus(value: float, half_width: float) -> str:

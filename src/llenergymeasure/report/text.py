@@ -206,7 +206,7 @@ def groups_text(
         labels: the settings of each experiment, where they are grouped by it.
     """
     settings = [] if labels is None else ["settings"]
-    header = [*group_by, *settings, "experiments", "n", "mean", "95 % interval", "not in it"]
+    header = [*group_by, *settings, "experiments", "n", "mean", "95 % interval", "left out"]
     lines = [header]
     for row in table.to_pylist():
         mean, low, high = AS_IS.of(row, metric)

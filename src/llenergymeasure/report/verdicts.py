@@ -13,7 +13,16 @@ from typing import Any, TypeAlias
 from llenergymeasure.analysis.comparison import LEVEL
 from llenergymeasure.analysis.relations import LENGTH, NOT_COMPARABLE
 from llenergymeasure.analysis.statistics import t_upper
-from llenergymeasure.report.wording import NOTHING, change, changes, listed, p_value, plain, rounded
+from llenergymeasure.report.wording import (
+    NOTHING,
+    change,
+    changes,
+    listed,
+    p_value,
+    percent,
+    plain,
+    rounded,
+)
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -123,11 +132,13 @@ def inconclusive_sentence(pairs: Pairs, experiments: Sequence[Row]) -> str:
         return f"{claim} ({plain(row['unavailable'] or 'they were not tested', 300)})."
     if shown(row):
         return f"{claim}: the means and the {how(row)} point in opposite ways."
-    cycles = row.get("cycles_to_decide")
+    cycles, shared = row.get("cycles_to_decide"), row.get("shared_u95_rel")
     wanted = (
-        "More cycles (execution.n_cycles) would show smaller differences."
-        if cycles is None
-        else f"About {cycles:,.0f} cycles (execution.n_cycles) would decide one of the size seen."
+        f"About {cycles:,.0f} cycles (execution.n_cycles) would decide one of the size seen."
+        if cycles is not None
+        else f"What the sensor leaves open of it, ±{percent(shared)}, no number of cycles shrinks."
+        if shared
+        else "More cycles (execution.n_cycles) would show smaller differences."
     )
     extremes = f"{both}: " if whole else ""
     return f"{claim} ({extremes}p {_equal(row['p_holm'])} after Holm; {how(row)}). {wanted}"

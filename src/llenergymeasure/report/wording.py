@@ -150,10 +150,10 @@ def changes(low: float, high: float) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Return a p value with two digits, a small one as ``< 0.001``."""
+    """Return a p value with two digits, more next to 0.05, and a small one as ``< 0.001``."""
     if p is None:
         return NOTHING
-    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+    return "< 0.001" if p < 0.001 else f"{p:.{4 if 0.045 <= p < 0.055 else 2}g}"
 
 
 def shortened(text: object, limit: int) -> str:

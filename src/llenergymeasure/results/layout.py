@@ -1,8 +1,9 @@
 """Where a run keeps its files: the names that its processes share."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llenergymeasure.config.study import Study
@@ -139,3 +140,16 @@ class StudyFolder:
     def run(self, experiment: str, cycle: int | str) -> RunFolder:
         """Return the folder of one run."""
         return RunFolder(self.path / "runs" / experiment / str(cycle))
+
+
+def planned_run(plan: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return what a plan says of its run EXPERIMENT/CYCLE.
+
+    Raises:
+        ValueError: it has no such run.
+    """
+    for run in plan.get("runs", []):
+        if f"{run['experiment']}/{run['cycle']}" == name:
+            found: dict[str, Any] = run
+            return found
+    raise ValueError(f"the plan holds no run {name}")

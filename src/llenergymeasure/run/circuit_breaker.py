@@ -23,7 +23,7 @@ from typing import Any
 
 from llenergymeasure.errors import LlemError
 from llenergymeasure.files import open_file, read_bytes, write_text
-from llenergymeasure.processes import start_ticks
+from llenergymeasure.processes import identity
 
 FEWEST_FAILURES = 3
 """Failures alike that end a study: two can be chance, a fourth says nothing new."""
@@ -45,7 +45,12 @@ class Circuit:
 
     def close(self, experiments: int) -> None:
         """Begin to watch, for a workflow that begins and has no completed run to show yet."""
-        begun = {"experiments": experiments, "host": socket.gethostname(), "pid": os.getpid()}
+        begun = {
+            "experiments": experiments,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process": identity(os.getpid()),
+        }
         write_text(self._path, json.dumps(begun) + "\n")
 
     def remove(self) -> None:
@@ -119,4 +124,5 @@ def _kind(failure: Mapping[str, Any]) -> tuple[str, str]:
 
 def _alive(begun: Mapping[str, Any]) -> bool:
     """Return whether the workflow that began it may live; one on another host is believed to."""
-    return begun["host"] != socket.gethostname() or start_ticks(begun["pid"]) is not None
+    elsewhere = begun["host"] != socket.gethostname()
+    return bool(elsewhere or begun["process"] == identity(begun["pid"]))

@@ -17,6 +17,9 @@ from llenergymeasure.processes import SignalPipe
 GRACE_S = 15.0
 """Seconds between SIGTERM and SIGKILL for what must end."""
 
+SIGNAL_TO_ALL_S = 1.0
+"""Longest between two processes' signals of one that a scheduler sends to all of a job."""
+
 LOOK_S = 1.0
 """How often limits are looked at."""
 
@@ -25,6 +28,11 @@ FINISH_HURRIED_S = 120.0
 """For computing the result, from when a signal has asked for the run's end."""
 
 _WORKFLOW_GONE = "the workflow that asked for the run ended"
+
+LATER = 75
+"""Exit code of what computes the result where another time it may (EX_TEMPFAIL of sysexits.h)."""
+
+KEPT = "what was measured is kept, and the next call finishes it"
 
 
 class Cause(Enum):
@@ -78,8 +86,7 @@ def wait_for_end(
 ) -> End:
     """Wait for a child's end, a signal, a limit, or the end of who asked for the run.
 
-    In all cases but the first the child is ended, with its group. Where ``done`` is given and says
-    that all is done, the child goes on.
+    The child is ended with its group, unless ``done`` is given and says that all is done.
     """
 
     def ended(cause: Cause, message: str) -> End:
@@ -105,7 +112,7 @@ def wait_for_end(
             if ready:
                 list(limits())  # looks at the phase that the run came to
             if child_handle in ready:
-                return End(child.wait())
+                return _by_itself(processes.end_group(child, 0.0), signals)
             if signals.handle in ready:
                 return End.by_signal(signals.take(), processes.end_group(child, GRACE_S))
             if ready.intersection(watched):
@@ -113,6 +120,13 @@ def wait_for_end(
     finally:
         for handle in (child_handle, *watched):
             os.close(handle)
+
+
+def _by_itself(code: int, signals: SignalPipe) -> End:
+    """Return the end of a child: that of the run where a job's scheduler has signalled both."""
+    if -code in processes.ENDING and signals.wait(SIGNAL_TO_ALL_S):
+        return End.by_signal(signals.take(), code)
+    return End(code)
 
 
 def wait_for_result(
@@ -128,12 +142,11 @@ def wait_for_result(
             heard = [handle] if number is not None else [handle, signals.handle]
             ready = select.select(heard, [], [], left_s)[0]
             if handle in ready:
-                code = child.wait()
-                return End(code, message=_finish_killed(code) if code < 0 else "")
+                return End(child.wait())
             if ready:
                 number = signals.take()
                 deadline = min(deadline, time.monotonic() + FINISH_HURRIED_S)
-    processes.end_group(child, GRACE_S)
+    processes.end_group(child, 0.0)
     if number is not None:
         return End.by_signal(number)
     return End(-1, Cause.FINISH_HUNG, f"computing the result took over {FINISH_LIMIT_S:g} s")
@@ -168,11 +181,12 @@ def described(raised: BaseException) -> dict[str, str]:
     return outcome_error(type(raised).__name__, str(raised))
 
 
-def engine_killed(returncode: int) -> dict[str, str]:
-    """Describe an engine's process that ended without saying why."""
+def ended_silently(
+    returncode: int, who: str = "the engine's process", kind: str = "Engine"
+) -> dict[str, str]:
+    """Describe a process of the run that ended without saying why."""
     if returncode >= 0:
-        message = f"the engine's process ended with exit code {returncode}"
-        return outcome_error("EngineExit", message)
+        return outcome_error(f"{kind}Exit", f"{who} ended with exit code {returncode}")
     name = signal.Signals(-returncode).name
     hint, limit = "", memory_limit_bytes()
     if name == "SIGKILL":
@@ -182,12 +196,4 @@ def engine_killed(returncode: int) -> dict[str, str]:
                 f": the run may use {limit / 1e9:.1f} GB; give its job or container more "
                 "(mem_mb in a cluster's profile)"
             )
-    return outcome_error("EngineKilled", f"the engine's process was killed by {name}{hint}")
-
-
-def _finish_killed(code: int) -> str:
-    """Say that what computes the result was killed, and what becomes of the run."""
-    return (
-        f"what computes the result was killed by {signal.Signals(-code).name}; what was measured "
-        "is kept, and the next call finishes it"
-    )
+    return outcome_error(f"{kind}Killed", f"{who} was killed by {name}{hint}")

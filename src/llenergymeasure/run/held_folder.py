@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 from llenergymeasure import processes
@@ -26,7 +26,7 @@ from llenergymeasure.machine.scheduler import job_facts, time_limit_over
 from llenergymeasure.results.attempt import AttemptOutcome, attempts_begun
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.circuit_breaker import Circuit, CircuitBrokenError
-from llenergymeasure.run.ending import Cause, End, engine_killed, outcome_error
+from llenergymeasure.run.ending import Cause, End, ended_silently, outcome_error
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.screen import say
 
@@ -141,12 +141,11 @@ class Attempt:
         """Return why the run failed, as far as its processes or their end say it."""
         if end.cause is not None:
             return outcome_error(end.cause.value, end.message)
-        error = read_json(self.folder.error)
-        if error is not None:
-            return error
-        if end.message:
-            return outcome_error("FinishKilled", end.message)
-        return engine_killed(end.returncode)
+        said = read_json(self.folder.error)
+        if not end.message:
+            return said or ended_silently(end.returncode)
+        error = said or ended_silently(end.returncode, "what computes the result", "Finish")
+        return {**error, "message": f"{error['message']}; {end.message}"}
 
     def complete(self) -> int:
         """Write that the run has its result; return the exit code."""
@@ -157,10 +156,12 @@ class Attempt:
     def conclude(self, end: End) -> int:
         """Write how the run ended, with or without a result; return the exit code."""
         if end.well:
-            remove(self.folder.work)
-            remove(self.folder.stream)
+            code = self.complete()  # first: where it cannot be written, the next call finishes it
             self.circuit.remove()
-            return self.complete()
+            with suppress(OSError):
+                remove(self.folder.work)
+                remove(self.folder.stream)
+            return code
         # The workflow asks for the record alone, so the files next to it are this one's to remove.
         for path in self.folder.products:
             remove(path)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from llenergymeasure import processes
@@ -26,6 +27,8 @@ from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder
 from llenergymeasure.results.whole import is_measured, is_whole
 from llenergymeasure.run.ending import (
     GRACE_S,
+    KEPT,
+    LATER,
     Cause,
     End,
     described,
@@ -48,6 +51,9 @@ and a model's chat template is a program that need not end."""
 
 RELEASE_LIMIT_S = 180.0
 """For an engine to end once it has written what it measured: then nothing is lost with it."""
+
+LOOKS = ("quality", "judge")
+"""Phases in which it looks at its answers after that: the run's own limit is theirs."""
 
 
 class Supervisor:
@@ -114,12 +120,14 @@ class Supervisor:
                     each.attempt = Attempt(each._spec, each.folder)
                     each.attempt.clear()
                 return self._make()
-            except LlemError as error:
-                self._clean_up()
-                return self.attempt.fail(error.exit_code, described(error))
             except Exception as error:  # the outcome must be written whatever went wrong
-                self._clean_up()
-                self.attempt.fail(EXIT_FAILED, described(error))
+                code = error.exit_code if isinstance(error, LlemError) else EXIT_FAILED
+                try:
+                    self._clean_up()
+                finally:
+                    self.attempt.fail(code, described(error))
+                if isinstance(error, LlemError):
+                    return code
                 raise
 
     def _make(self) -> int:
@@ -134,16 +142,14 @@ class Supervisor:
         engine = self._start_engine(each.folder for each in self.followers)
         end = self.record(engine, started_s, goes_on=bool(self.followers))
         end = measure_followers(self, engine, end)
-        processes.end_group(engine, 0.0)
+        processes.end_group(engine, 0.0)  # it goes on where another run is left out
         self._put_limits_back()
         if end.cause is not Cause.SIGNAL:
             self._check_memory()
         if is_measured(self.folder):
             if end.cause is not Cause.SIGNAL and self._to_be_judged():
                 # By an engine's process that finds what this one has measured.
-                engine = self._start_engine()
-                judging = self._watch(engine, started_s)
-                processes.end_group(engine, 0.0)
+                judging = self._watch(self._start_engine(), started_s)
                 end = judging if judging.cause is not None else end
             end = self._finish(end)
         self._clean_up()
@@ -155,7 +161,7 @@ class Supervisor:
         self._write_limits()
 
     def record(self, engine: "subprocess.Popen[bytes]", started_s: float, *, goes_on: bool) -> End:
-        """Record while the engine does this run; end it unless it goes on with another."""
+        """Record while the engine does this run, and end it where it does not go on."""
         assert self._reservation is not None
         with self.attempt.log() as log:
             self._recorder = RecorderProcess.start(
@@ -169,8 +175,6 @@ class Supervisor:
         # In a thread, so that signals are heard while the recorder starts.
         threading.Thread(target=self._announce_recorder, args=[self._recorder], daemon=True).start()
         end = self._watch(engine, started_s, self.folder.engine.is_file if goes_on else None)
-        if not goes_on:
-            processes.end_group(engine, 0.0)
         self._stop_recorder()
         return end
 
@@ -200,11 +204,10 @@ class Supervisor:
         self.attempt.begin()
         self.attempt.write("spec", self._spec)
         end = self._finish(End(0))
-        # What was killed or asked to end has not judged what was measured: the next call goes on.
-        cut_short = end.cause is Cause.SIGNAL or end.returncode < 0
         validity = (read_json(self.folder.result) or {}).get("validity", ()) if end.well else ()
         codes = sorted(DISQUALIFYING.intersection(validity))
-        if shared or cut_short or (end.well and not codes):
+        # Where a message says that it was kept from it, it has not judged what was measured.
+        if shared or end.message or (end.well and not codes):
             return self.attempt.conclude(end)
         gives = f"a run that is in no mean ({', '.join(codes)})" if codes else "no result"
         say(f"what an earlier attempt left gives {gives}: measured again")
@@ -213,18 +216,22 @@ class Supervisor:
         return None
 
     def _clean_up(self) -> None:
-        """Leave nothing behind: no process, no changed limit, no locked card."""
-        self._stop_recorder()
-        changed = False
-        if self._reservation is not None:
-            self._put_limits_back()
-            self._reservation.release()
-            changed = self._reservation.changed
-            self._reservation = None
-        processes.kill_descendants()
-        if changed:
-            # Whoever did not answer is dead by now, or has the card's lock until its driver does.
-            put_back_left_limits()
+        """Leave nothing behind: no process, no changed limit, no locked card.
+
+        Also where it cannot be written down, as on a full disk.
+        """
+        try:
+            self._stop_recorder()
+            if self._reservation is not None:
+                self._put_limits_back()
+        finally:
+            reservation, self._reservation = self._reservation, None
+            if reservation is not None:
+                reservation.release()
+            processes.kill_descendants()
+            if reservation is not None and reservation.changed:
+                # Who did not answer is dead by now, or has the card's lock until its driver does.
+                put_back_left_limits()
 
     def _put_limits_back(self) -> None:
         assert self._reservation is not None
@@ -293,7 +300,7 @@ class Supervisor:
                 yield started_s + PREFLIGHT_LIMIT_S, Cause.TIME_LIMIT, message
             else:
                 yield started_s + limit_s, Cause.TIME_LIMIT, f"over its limit of {limit_s:g} s"
-            over = self.folder.engine.is_file() and self.attempt.outcome.phase != "judge"
+            over = self.folder.engine.is_file() and self.attempt.outcome.phase not in LOOKS
             released_at = (released_at or time.monotonic()) if over else None
             if released_at is not None:
                 message = f"not ended {RELEASE_LIMIT_S:g} s after its work"
@@ -316,10 +323,10 @@ class Supervisor:
         if self._recorder is None:
             return
         self._look_at_recorder()
-        self._recorder.stop(GRACE_S)
+        recorder, self._recorder = self._recorder, None
+        recorder.stop(GRACE_S)
         if self._recorder_lost:
             (self.folder.work / "recorder_lost").touch()
-        self._recorder = None
 
     def _finish(self, engine_end: End) -> End:
         """Compute the result from what the run left, whatever ended the engine."""
@@ -329,10 +336,14 @@ class Supervisor:
         self.attempt.note("finish")
         remove(self.folder.error)
         with self.attempt.log() as log:
-            child = processes.start(
-                python_module(FINISH_MODULE, "--out", str(self.folder.path)), log
-            )
-        return wait_for_result(child, self._signals, engine_end.signal_number)
+            command = python_module(FINISH_MODULE, "--out", str(self.folder.path))
+            child = processes.start(command, log, goes_on=True)
+        end = wait_for_result(child, self._signals, engine_end.signal_number)
+        if end.returncode == LATER:
+            return End(EXIT_FAILED, message=KEPT)
+        if end.returncode != 0 and end.cause is None and not self.folder.error.is_file():
+            return replace(end, message=KEPT)  # it did not come to say that there is no result
+        return end
 
 
 def _sensors(config: Mapping[str, Any]) -> str:

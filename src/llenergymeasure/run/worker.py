@@ -9,28 +9,34 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from llenergymeasure.errors import EXIT_CONFIGURATION
-from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.errors import EXIT_CONFIGURATION, in_one_line
+from llenergymeasure.files import load_json
+from llenergymeasure.results.layout import RunFolder, planned_run
 from llenergymeasure.run.supervisor import Supervisor
 from llenergymeasure.screen import say
 
 
 def run_as_script(backend: str) -> NoReturn:
     """Run :func:`main` and exit with its code."""
-    sys.exit(main(backend))
+    with in_one_line():
+        sys.exit(main(backend))
 
 
 def main(backend: str, arguments: list[str] | None = None) -> int:
     """Run one cycle of one experiment; return the exit code."""
     options = _parser(backend).parse_args(arguments)
     try:
-        spec = read_spec(options.spec, options.run)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        supervisor = _supervisor(options, backend)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         say(f"{options.spec}: {error}")
         return EXIT_CONFIGURATION
+    return supervisor.run()
+
+
+def _supervisor(options: argparse.Namespace, backend: str) -> Supervisor:
+    spec = read_spec(options.spec, options.run)
     if spec["backend"] != backend:
-        say(f"{options.spec}: backend is {spec['backend']}, not {backend}")
-        return EXIT_CONFIGURATION
+        raise ValueError(f"backend is {spec['backend']}, not {backend}")
     launcher = json.loads(options.engine_launcher) if options.engine_launcher else None
     folder = RunFolder(options.out.absolute())
     supervisor = Supervisor(spec, folder, options.watch, launcher)
@@ -41,7 +47,7 @@ def main(backend: str, arguments: list[str] | None = None) -> int:
         ]
         for each in (supervisor, *supervisor.followers):
             each.asked_by = options.share or options.watch
-    return supervisor.run()
+    return supervisor
 
 
 def _parser(backend: str) -> argparse.ArgumentParser:
@@ -77,23 +83,21 @@ def read_spec(path: Path, run: str | None) -> dict[str, Any]:
     Raises:
         ValueError: not JSON, or the plan does not hold that run.
     """
-    document = json.loads(path.read_text())
+    document = load_json(path)
+    if not isinstance(document, dict):
+        raise TypeError("neither a plan nor a run's spec")
     if run is None:
         if "runs" in document:
             raise ValueError("this is a plan: say which run with --run EXPERIMENT/CYCLE")
         if absent := {"experiment", "cycle", "backend", "config"}.difference(document):
             raise ValueError(f"not a run's spec: it lacks {', '.join(sorted(absent))}")
-        return dict(document)
-    experiment, _, cycle = run.partition("/")
-    for entry in document.get("runs", []):
-        if entry["experiment"] == experiment and str(entry["cycle"]) == cycle:
-            return _spec(document, entry)
-    raise ValueError(f"the plan holds no run {run}")
+        return document
+    return _spec(document, planned_run(document, run))
 
 
 def followers(path: Path, spec: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the specs of the runs that come after one in its plan and share its server."""
-    document = json.loads(path.read_text())
+    document = load_json(path)
     return [
         _spec(document, entry)
         for entry in document.get("runs", [])

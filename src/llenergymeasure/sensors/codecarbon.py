@@ -68,7 +68,7 @@ class _Model:
                 power_w = self._power_w()
         except Exception as error:  # as above
             raise SensorError(f"codecarbon: {error}") from error
-        if power_w <= 0:
+        if not 0 < power_w < float("inf"):
             raise SensorError("codecarbon gives no power for it")
         last_ns, self._read_ns = self._read_ns, time.monotonic_ns()
         return (Value("power_model_w", power_w, span_ns=self._read_ns - last_ns),)

@@ -10,11 +10,11 @@ EnvironmentMetrics (PowerWatts, EnergykWh).
 """
 
 import base64
+import contextlib
 import json
 import math
 import os
 import shlex
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ from urllib.request import Request
 from llenergymeasure.config.servers import is_loopback
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.machine.web import WebError, exchange
-from llenergymeasure.processes import die_with_parent, users_environment
+from llenergymeasure.processes import ChildError, completed, users_environment
 from llenergymeasure.sensors.base import (
     Channel,
     Every,
@@ -101,12 +101,13 @@ class NodeSensor(Sensor):
 
 def _meter(asked: str, environ: Mapping[str, str]) -> _Meter:
     kind, _, what = asked.partition(":")
-    if kind == "redfish" and _may_be_asked(what):
-        return _Redfish(what, environ.get(USER), environ.get(PASSWORD))
-    if kind == "csv" and what:
-        return _Log(Path(what).expanduser())
-    if kind == "command" and what.strip():
-        return _Command(shlex.split(what))
+    with contextlib.suppress(ValueError):  # an address or a command line that is none
+        if kind == "redfish" and _may_be_asked(what):
+            return _Redfish(what, environ.get(USER), environ.get(PASSWORD))
+        if kind == "csv" and what:
+            return _Log(Path(what).expanduser())
+        if kind == "command" and what.strip():
+            return _Command(shlex.split(what))
     # What is there is not repeated: it may hold a password.
     raise ConfigurationError(
         Problem(
@@ -197,8 +198,8 @@ class _Redfish:
 
 
 def _power_w(resource: Mapping[str, Any]) -> float | None:
-    """Return the power that a resource reports: the first part of Power is the whole chassis."""
-    controls = _list(resource.get("PowerControl"))
+    """Return the power that a resource reports: of Power's controls the first is the chassis."""
+    controls = _list(resource.get("PowerControl"))[:1]  # those after it are parts
     told = [each.get("PowerConsumedWatts") for each in controls if isinstance(each, dict)]
     return _number(_excerpt(resource.get("PowerWatts")), *told)
 
@@ -288,18 +289,16 @@ class _Command:
 
     def read(self) -> Sequence[Value]:
         try:
-            done = subprocess.run(
+            done = completed(
                 self._command,
-                env=users_environment(),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=ANSWER_S,
-                check=False,
-                preexec_fn=die_with_parent,
+                ANSWER_S,
+                environment=users_environment(),
+                bound=True,
+                name=self.name,
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise SensorError(f"{self.name}: {_reason(error)}") from None
-        last = done.stdout[-256:].decode(errors="replace").split()[-1:]
+        except ChildError as error:
+            raise SensorError(str(error)) from None
+        last = done.stdout[-256:].split()[-1:]
         try:
             watts = _number(float(last[0])) if done.returncode == 0 else None
         except (IndexError, ValueError):
@@ -310,6 +309,4 @@ class _Command:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, subprocess.TimeoutExpired):
-        return f"no answer within {ANSWER_S:g} s"
     return getattr(error, "strerror", None) or str(error)

@@ -18,6 +18,8 @@ UPDATE_PERIOD_S = 0.001
 _PACE = Every(0.05, speed="fast")
 _LOOK_S = 0.05
 """A counter that shows the same for so long, fifty periods, counts nothing: some are frozen."""
+_STILL_S = 1.0
+"""Likewise, while it is recorded on a machine that is busy."""
 _MOST_W = 2000.0
 """No package, its memory or platform draws more."""
 _PERMISSION = (
@@ -60,7 +62,7 @@ class _Domain:
         self._scope = scope
         self._folder = folder
         self._last_uj: int | None = None
-        self._last_s = 0.0
+        self._last_s = self._new_s = 0.0
         self._wrapped_uj = 0
         self._range_uj = 0
         self.unavailable: str | None = None
@@ -105,6 +107,10 @@ class _Domain:
         except (OSError, ValueError) as error:
             raise SensorError(f"{self._folder / 'energy_uj'}: {_reason(error)}") from error
         now_s = time.monotonic_ns() / 1e9
+        if now_uj != self._last_uj:
+            self._new_s = now_s
+        elif now_s - self._new_s > _STILL_S:
+            raise SensorError(f"{self._folder / 'energy_uj'} stands still at {now_uj}")
         if self._last_uj is not None and now_uj < self._last_uj:
             rise_j = (self._range_uj - self._last_uj + now_uj) * 1e-6
             # Starting over at its range is a wrap; with less power than that takes it is a reset

@@ -16,7 +16,12 @@ MOST_BYTES = 64 << 20
 """Of a log, its end is read: a month of seconds."""
 
 _TIME = re.compile(r"time|date|^t$|^t_s$|epoch", re.IGNORECASE)
-_POWER = re.compile(r"watt|power|^p$|^w$|_w$", re.IGNORECASE)
+_POWER = re.compile(
+    r"^(?!.*(?:factor|apparent|reactive|limit|hour|kilo|milli|[km]wh?(?![a-z])|va\b))"
+    r".*(?:watt|power|^p$|^w$|_w$)",
+    re.IGNORECASE,
+)
+"""Of other units and of other powers is none of watts drawn."""
 
 
 class Logged(NamedTuple):
@@ -61,7 +66,7 @@ def logged(line: str, columns: Columns = FIRST_TWO) -> Logged | None:
         return None
     try:
         found = Logged(_moment(cells[columns.time].strip()), float(cells[columns.power]))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return found if all(map(math.isfinite, found)) and found.watts >= 0 else None
 

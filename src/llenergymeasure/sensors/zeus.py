@@ -1,13 +1,15 @@
 """What Zeus sees: AMD GPUs, Apple and Jetson chips, and CPUs through its daemon.
 
 Zeus' own device objects are asked, the ones its monitor uses; the monitor itself is not, for it
-gives no GPU, no CPU and 0 J where it finds nothing. What answers zero twice is unavailable here.
+gives no GPU, no CPU and 0 J where it finds nothing. What answers zero, or a counter that stands
+still, is unavailable here.
 On an NVIDIA GPU, where asked for by name, it reads the same card next to NVML as a cross-check.
 """
 
 import contextlib
 import importlib.util
 import io
+import math
 import os
 import sys
 import time
@@ -20,7 +22,6 @@ from typing import Any
 from llenergymeasure.machine.gpus.inventory import Gpu
 from llenergymeasure.sensors.base import (
     Channel,
-    Every,
     Follow,
     Quantity,
     Sensor,
@@ -31,8 +32,8 @@ from llenergymeasure.sensors.base import (
 from llenergymeasure.units import Scope
 
 NAME = "zeus"
-_COUNTER = Follow(fine_s=0.005)
-_SLOW = Every(0.1)
+_FINE = Follow(fine_s=0.005, repeat_s=0.1)
+_COARSE = Follow(fine_s=0.1)
 _SECOND_LOOK_S = 0.3
 _SOC_PARTS: Mapping[str, tuple[str, Scope]] = {
     "cpu_total_mj": ("cpu", "cpu"),
@@ -51,7 +52,7 @@ class _Reader:
 
     info: SensorInfo
     read: Callable[[], Sequence[Value]]
-    pace: Follow | Every
+    pace: Follow
 
 
 class ZeusSensor(Sensor):
@@ -145,7 +146,7 @@ def _gpu(gpus: Any, number: int, device: str, name: str) -> _Reader:
         quantities=(quantity,),
         counter_resolution_j=1e-3 if quantity == "energy_counter_j" else None,
     )
-    return _Reader(info, _milli(quantity, call), _COUNTER)
+    return _Reader(info, _milli(quantity, call), _FINE)
 
 
 def _cpus() -> list[_Reader]:
@@ -185,7 +186,7 @@ def _counter(device: str, scope: Scope, millijoules: Callable[[], float | None])
         quantities=("energy_counter_j",),
         counter_resolution_j=1e-3,
     )
-    return _Reader(info, _milli("energy_counter_j", millijoules), _SLOW)
+    return _Reader(info, _milli("energy_counter_j", millijoules), _COARSE)
 
 
 def _milli(quantity: Quantity, call: Callable[[], float | None]) -> Callable[[], Sequence[Value]]:
@@ -194,7 +195,7 @@ def _milli(quantity: Quantity, call: Callable[[], float | None]) -> Callable[[],
             value = call()
         except Exception as error:  # Zeus' errors share no base across vendors
             raise SensorError(f"zeus: {error}") from error
-        if value is None:
+        if value is None or not math.isfinite(value):
             raise SensorError("zeus has no value for it")
         return (Value(quantity, value / 1000),)
 
@@ -202,11 +203,16 @@ def _milli(quantity: Quantity, call: Callable[[], float | None]) -> Callable[[],
 
 
 def _why_silent(reader: _Reader) -> str | None:
-    """Return why it gives nothing, now and a moment later; None if it gives something."""
+    """Return why it gives nothing; None if its counter counts within a moment, or it has power."""
+    counts = "energy_counter_j" in reader.info.quantities
+    end_s = time.monotonic() + _SECOND_LOOK_S
     try:
-        if any(value.value for value in reader.read()):
-            return None
-        time.sleep(_SECOND_LOOK_S)
-        return None if any(value.value for value in reader.read()) else "answers 0 only"
+        first = now = reader.read()
+        while not now[0].value or (counts and now == first):
+            if time.monotonic() > end_s:
+                return f"it stands still at {now[0].value:g}"
+            time.sleep(0.01)
+            now = reader.read()
     except SensorError as error:
         return str(error)
+    return None

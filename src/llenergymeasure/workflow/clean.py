@@ -18,6 +18,7 @@ from typing import Any
 from llenergymeasure.errors import LlemError, ResultsError
 from llenergymeasure.files import opened, remove
 from llenergymeasure.machine.gpus.limits import left_limits, restore_left
+from llenergymeasure.processes import arguments
 from llenergymeasure.results.layout import RUN_VARIABLE, RunFolder, StudyFolder
 from llenergymeasure.results.outcome import read_outcome
 from llenergymeasure.results.whole import is_measured
@@ -138,7 +139,7 @@ def _processes(folder: StudyFolder, at_work: set[Path]) -> Iterator[Leftover]:
             continue
         yield Leftover(
             "process",
-            f"{entry.name} {_command(entry)}",
+            f"{entry.name} {' '.join(arguments(int(entry.name))[:6]).strip()[:120]}",
             f"left by {run.relative_to(runs)}, whose supervisor is dead",
             partial(_end, entry, run),
         )
@@ -153,14 +154,6 @@ def _run_of(process: Path) -> Path | None:
     mark = f"{RUN_VARIABLE}=".encode()
     found = next((item for item in variables if item.startswith(mark)), None)
     return None if found is None else Path(os.fsdecode(found[len(mark) :])).resolve()
-
-
-def _command(process: Path) -> str:
-    try:
-        words = (process / "cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return ""
-    return " ".join(os.fsdecode(word) for word in words[:6]).strip()[:120]
 
 
 def _end(process: Path, run: Path) -> None:

@@ -31,7 +31,7 @@ from llenergymeasure.installation import workflow_root
 from llenergymeasure.machine.folders import why_not_writable
 from llenergymeasure.machine.gpus.allotment import driver_there
 from llenergymeasure.plan import Plan
-from llenergymeasure.processes import die_with_parent, python_module, safe_path
+from llenergymeasure.processes import arguments, die_with_parent, python_module, safe_path
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import kind_of
 from llenergymeasure.results.outcome import read_outcome
@@ -305,8 +305,10 @@ class Drive:
     def _end_runs(self) -> None:
         """Ask the supervisors of the running runs to end them; on a cluster, their jobs.
 
-        A process id means something on its own host alone.
+        A process id means something on its own host alone, and whoever can write to the folder
+        could have written any: a supervisor has a run of the plan among its arguments.
         """
+        names = {f"{run.experiment}/{run.cycle}" for run in self._plan.runs}
         for run in self._plan.runs:
             folder = self._folder.run(run.experiment, run.cycle)
             if folder.result.is_file():
@@ -314,7 +316,7 @@ class Drive:
             outcome = read_outcome(folder.outcome)
             if outcome.status != "running" or outcome.pid is None:
                 continue
-            if outcome.host == socket.gethostname():
+            if outcome.host == socket.gethostname() and names & set(arguments(outcome.pid)):
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(outcome.pid, signal.SIGTERM)
         self._cancel_jobs()
@@ -363,6 +365,7 @@ class Drive:
             path.read_text(errors="replace").strip()
             for rule in dict.fromkeys(re.findall(r"^Error in rule (\w+):", log, re.MULTILINE))
             for path in sorted((self._folder.path / "logs").glob(f"{rule}*.log"))
+            if path.is_file()
         ]
         if any(said):
             return "".join(f"{each}\n" for each in said if each)
@@ -385,10 +388,10 @@ def check_snakemakes_cache() -> None:
 
 
 def _its_error(log: str) -> str:
-    """Return what Snakemake said from its first error on; all of it if it named none."""
+    """Return what was said from the first error on, a scheduler's too; all if none was named."""
     ours = re.search(r"^StudyError:\n((?:.+\n?)+)", log, re.MULTILINE)
     if ours is not None:
         return f"llem: {ours[1]}"
     lines = log.splitlines(keepends=True)
-    first = next((place for place, line in enumerate(lines) if "Error" in line), 0)
+    first = next((n for n, line in enumerate(lines) if re.search("Error|error:", line)), 0)
     return "".join(lines[first:])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK
+from llenergymeasure.plan.trust import runs_or_sends
 from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.workflow.drive import Call, Drive, Listener
@@ -46,6 +47,8 @@ def drive_study(
     anything = open_runs(plan, folder) > 0
     if anything:
         warn_of_missing_variables(study.notify, view.say)
+        for line in runs_or_sends(plan, study.notify):
+            view.say(line)
     while True:
         drive = Drive(study_file, plan, folder, view, lock)
         code = drive.run(call)

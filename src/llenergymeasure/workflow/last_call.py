@@ -70,8 +70,8 @@ def remember(folder: StudyFolder, call: StudyCall) -> list[str]:
         return []
     return [
         f"Note: {folder.path} held the results of {other} until now, which has the same name: its "
-        f"runs are kept, tables and report become those of {call.study_file}. Another name: in "
-        "one of them parts them"
+        f"runs are kept, tables and report become those of {call.study_file}. Another `name` "
+        "in one of the files keeps them apart"
     ]
 
 
@@ -90,6 +90,8 @@ def recall(folder: StudyFolder) -> StudyCall | None:
         call = StudyCall(Path(stored["study_file"]), dict(stored["settings"]), stored["profile"])
         owners = {path.stat().st_uid, folder.path.stat().st_uid}
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not call.study_file.is_absolute():  # it would be another from each folder, and is not ours
         return None
     if owners != {os.geteuid()}:
         message = f"somebody else ran this; look at its study, then: llem run {call.study_file}"

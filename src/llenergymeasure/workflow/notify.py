@@ -22,6 +22,7 @@ from llenergymeasure.machine.web import WebError, failure_kind, send, within
 from llenergymeasure.plan import Plan
 from llenergymeasure.processes import users_environment
 from llenergymeasure.redact import without_secrets
+from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.units import MISSING
 from llenergymeasure.workflow.manifest import count, states
@@ -82,7 +83,9 @@ class News:
     def text(self) -> str:
         """Return it as one line for people."""
         total = sum(self.counts.values())
-        done = f"{self.study}: {self.counts.get('completed', 0)} of {total} runs completed"
+        done = (
+            f"{self.study}: {self.counts.get('completed', 0)} of {counted(total, 'run')} completed"
+        )
         return done if self.reason is None else f"{done}. {self.reason}"
 
     def document(self) -> dict[str, Any]:

@@ -138,7 +138,7 @@ class Progress:
         elif running:
             parts.append(f"{len(running)} running")
         if not self._open:
-            parts.append("writing tables and report")
+            parts.append("writing the report")
         return "; ".join(parts)
 
     def phases(self) -> list[str]:
@@ -171,6 +171,7 @@ class Progress:
         if not self._ends and self._at_once > AT_ONCE:
             return None
         unknown: tuple[str, ...] = ()
+        longest = not self._ends and any(each.longest for each in self._estimates.values())
         run_s, rate = next(iter(self._estimates.values())).seconds, 1.0
         if self._ends:
             rate = (self._last_end_ns - self._started_ns) / NS_PER_S / self._ended_s
@@ -180,7 +181,7 @@ class Progress:
             unknown = (*unknown, "how slow the current run is")
             rate = rate if self._ends else since_s / run_s  # those after it are no quicker
         left_s = sum(each.seconds for each in self._estimates.values()) * rate
-        return Estimate(left_s - min(since_s, run_s * rate) + tables_s, unknown)
+        return Estimate(left_s - min(since_s, run_s * rate) + tables_s, unknown, longest)
 
     def _estimated(self) -> dict[tuple[str, int], Estimate]:
         """Return how long the job of each open run takes, in order: less where it is measured."""

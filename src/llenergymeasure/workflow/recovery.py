@@ -60,10 +60,11 @@ def damaged(states: Iterable[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _leads_elsewhere(path: Path) -> bool:
-    """Return whether what is written to a file stands elsewhere too: by a link, or a hard one."""
+def _is_odd(path: Path) -> bool:
+    """Return whether it is no folder, and no file of its own alone: a link, a hard one, a pipe."""
     found = path.lstat()
-    return stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink > 1)
+    own = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+    return not own and not stat.S_ISDIR(found.st_mode)
 
 
 def make_room(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
@@ -76,7 +77,7 @@ def make_room(states: Iterable[Mapping[str, Any]], folder: StudyFolder) -> None:
     for place in (folder.path, folder.path / "figures", folder.path / "pins", logs):
         remove_unfinished(place)
     for log in logs.glob("*"):
-        if _leads_elsewhere(log):  # Snakemake's rules would write to it
+        if _is_odd(log):  # Snakemake's rules would write to it, and wait for a pipe
             remove(log)
     for each in states:
         run = folder.run(each["experiment"], each["cycle"])

@@ -13,6 +13,7 @@ from typing import Any
 from llenergymeasure.config.study import Study
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.plan import Plan, make_plan
+from llenergymeasure.report.wording import counted
 from llenergymeasure.results.layout import SUMMARY_NAME, StudyFolder
 from llenergymeasure.results.whole import is_whole
 
@@ -64,9 +65,10 @@ class Precision:
             return f"precision_reached: true: {asked}"
         told = f"precision_reached: false: {asked}"
         if self.runs_to_come:
-            told += f" takes {self.runs_to_come} more runs; the same call again makes them"
+            told += f" takes {counted(self.runs_to_come, 'more run')}; the same command runs them"
         if self.short:
-            told += f"; {self.short} experiments have all cycles they may have and fall short"
+            have = counted(self.short, "experiment has", "experiments have")
+            told += f"; {have} all cycles allowed and not the precision"
         return told
 
 

@@ -37,6 +37,8 @@ _WHOLE = "message_array_with_responses"
 """AIPerf's word where input_length is of the whole prompt, the turns before it included."""
 _KEY = "serving.trace"
 _MOST_TOKENS = 10**9
+_LATEST_S = 1e11
+"""The year 5138 in seconds since 1970, and 1973 in milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -99,29 +101,20 @@ def read_trace(path: Path, start_s: float = 0.0) -> Trace:
     only_a_file(path, _KEY)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = _json_lines(file) if path.suffix == ".jsonl" else _csv_lines(path, file)
-            rows = _rows(path, lines)
+            jsonl = path.suffix.lower() == ".jsonl"
+            rows = _rows(path, _json_lines(file) if jsonl else _csv_lines(path, file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigurationError(
-            Problem(f"cannot be read: {error}", key=_KEY, found=str(path))
-        ) from error
+        raise _refused(f"cannot be read: {error}", found=str(path)) from error
     sessions = sorted(_sessions(rows), key=lambda session: session[0].at_s)
     if not sessions:
-        raise ConfigurationError(
-            Problem("holds no request that was answered", key=_KEY, found=str(path))
-        )
+        raise _refused("holds no request that was answered", found=str(path))
     unanswered = len(rows) - sum(map(len, sessions))
     begin_s = sessions[0][0].at_s + start_s
     last_s = sessions[-1][0].at_s - sessions[0][0].at_s
     sessions = [session for session in sessions if session[0].at_s >= begin_s]
     if not sessions:
-        raise ConfigurationError(
-            Problem(
-                f"the trace {path} ends {last_s:.9g} s after its first request",
-                key="serving.trace_start_seconds",
-                found=f"{start_s:g}",
-            )
-        )
+        text = f"the trace {path} ends {last_s:.9g} s after its first request"
+        raise _refused(text, key="serving.trace_start_seconds", found=f"{start_s:g}")
     first_s = sessions[0][0].at_s
     requests = [row for session in sessions for row in session]
     return Trace(
@@ -132,6 +125,10 @@ def read_trace(path: Path, start_s: float = 0.0) -> Trace:
         gap_s=np.array([row.gap_s for row in requests]),
         unanswered=unanswered,
     )
+
+
+def _refused(message: str, **where: Any) -> ConfigurationError:
+    return ConfigurationError(Problem(message, **{"key": _KEY, **where}))
 
 
 class _Row(NamedTuple):
@@ -180,17 +177,12 @@ def _csv_lines(path: Path, file: Iterable[str]) -> Iterator[_Fields]:
     heading = [name.strip().lower() for name in next(lines, [])]
     columns = next((names for names in _COLUMNS if set(names) <= set(heading)), None)
     if columns is None:
-        raise ConfigurationError(
-            Problem(
-                "is no trace: its first line must name TIMESTAMP, ContextTokens, GeneratedTokens "
-                "(Azure), or Timestamp, Request tokens, Response tokens (BurstGPT), or timestamp, "
-                "input_tokens, output_tokens",
-                key=_KEY,
-                found=", ".join(heading)[:200],
-                file=path,
-                line=1,
-            )
+        text = (
+            "is no trace: its first line must name TIMESTAMP, ContextTokens, GeneratedTokens "
+            "(Azure), or Timestamp, Request tokens, Response tokens (BurstGPT), or timestamp, "
+            "input_tokens, output_tokens"
         )
+        raise _refused(text, found=", ".join(heading)[:200], file=path, line=1)
     places = [heading.index(name) for name in columns]
     for number, line in enumerate(lines, start=2):
         if line:
@@ -209,7 +201,7 @@ def _json_lines(file: Iterable[str]) -> Iterator[_Fields]:
                 yield from ((number, fields, line) for fields in _agents_calls(values, number))
             else:
                 yield number, _mooncakes(values, seen), line
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             yield number, [], line
 
 
@@ -245,15 +237,8 @@ def _rows(path: Path, lines: Iterable[_Fields]) -> list[_Row]:
         try:
             rows.append(_row(fields))
         except ValueError as error:
-            raise ConfigurationError(
-                Problem(
-                    f"a row that is none: {error}",
-                    key=_KEY,
-                    found=line.strip()[:80],
-                    file=path,
-                    line=number,
-                )
-            ) from error
+            text = f"a row that is none: {error}"
+            raise _refused(text, found=line.strip()[:80], file=path, line=number) from error
     return rows
 
 
@@ -288,4 +273,6 @@ def _seconds(said: Any) -> float:
         number = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     if not math.isfinite(number):
         raise ValueError(f"no time: {said}")
+    if abs(number) > _LATEST_S:
+        raise ValueError(f"no time in seconds, but in milliseconds or finer: {said}")
     return number

@@ -8,27 +8,24 @@ and those sent to a server that lives on, get a mark, a few random tokens in pla
 
 import secrets
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from itertools import count as counter
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure import ids
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.config.protocol import resolve_protocol
 from llenergymeasure.config.serving import ONE_USER, LengthConfig, ServingConfig
-from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.workload.arrivals import arrival_offsets
-from llenergymeasure.workload.arrivals_trace import Trace, read_trace
+from llenergymeasure.workload.arrivals import recorded_trace
+from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.draws import Draws, draw_lengths
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
-from llenergymeasure.workload.tokens import ordinary_token_ids
+from llenergymeasure.workload.tokens import Tokenizer, ordinary_token_ids
 
 _LENGTHS, _TOKENS, _PREFIX, _CHOICE, _THINK, _MARK = 2, 3, 4, 5, 6, 7
 """Streams of the seed; the first is the arrivals'."""
@@ -62,7 +59,7 @@ def content_seed(config: ExperimentConfig, cycle: int, experiment: str | None = 
     """
     if config.serving is not None and config.serving.cached_prompts:
         return config.random_seed
-    if config.backend == "openai":
+    if config.external_server:
         return secrets.randbits(63)
     seed = config.drawn_in(cycle).random_seed
     if experiment is None:
@@ -78,6 +75,7 @@ class TrafficPrompts:
         workload: the requests of its data set, where prompts come from one; they are cycled.
         content_seed: of what prompts say, see :func:`content_seed`; None says what the workload
             says everywhere, without marks.
+        lives_on: whether the server may know the data set's prompts from before this run.
     """
 
     def __init__(
@@ -85,13 +83,16 @@ class TrafficPrompts:
         config: ExperimentConfig,
         workload: Workload | None = None,
         content_seed: int | None = None,
+        *,
+        lives_on: bool = False,
     ) -> None:
         self.serving: ServingConfig = config.serving or ONE_USER
         self.seed = config.random_seed
         self.content_seed = self.seed if content_seed is None else content_seed
         self._config = config
         marked = content_seed is not None and not self.serving.cached_prompts
-        self._first_marked = (0 if config.backend == "openai" else 1) if marked else None
+        known = lives_on or config.external_server
+        self._first_marked = (0 if known else 1) if marked else None
         self.trace = recorded_trace(config)
         self._workload = workload
         self._token_ids: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
@@ -107,6 +108,7 @@ class TrafficPrompts:
         synthetic = config.synthetic()
         self._shared_tokens = (synthetic and synthetic.shared_prefix_len) or 0
         self._prefixes: dict[int, tuple[int, ...]] = {}
+        self._markable_spans: dict[int, tuple[int, int]] = {}
 
     def turns(self, conversation: int) -> int:
         """Return the requests in a conversation."""
@@ -214,8 +216,10 @@ class TrafficPrompts:
         if self._workload is not None:
             requests = self._workload.requests
             prompt = requests[index % len(requests)].prompt_token_ids
-            mark = () if follows else self._mark(index)[: max(0, len(prompt) - self._head)]
-            return prompt[: self._head] + mark + prompt[self._head + len(mark) :]
+            mark = () if follows else self._mark(index)
+            start, end = self._markable(index % len(requests)) if mark else (0, 0)
+            mark = mark[: max(0, end - start)]
+            return prompt[:start] + mark + prompt[start + len(mark) :]
         shared = 0 if follows else self._shared(asked)
         own = self._drawn(_TOKENS, index, asked - shared)
         return self._prefix(conversation, shared) + own
@@ -228,9 +232,36 @@ class TrafficPrompts:
         mark = self._mark(index)
         if not mark or not messages:
             return messages
-        place = next((n for n, each in enumerate(messages) if each["role"] == "user"), 0)
-        told = {**messages[place], "content": f"{mark[0]} {mark[1]} {messages[place]['content']}"}
-        return (*messages[:place], told, *messages[place + 1 :])
+        place = self._marked_message(messages)
+        return _saying(messages, place, f"{mark[0]} {mark[1]} {messages[place]['content']}")
+
+    def _marked_message(self, messages: Sequence[Mapping[str, str]]) -> int:
+        """Return which message holds a chat's mark: the user's first, after what all begin with."""
+        users = (n for n, each in enumerate(messages) if each["role"] == "user")
+        return next(users, 0) if self._one_beginning else 0
+
+    def _markable(self, place: int) -> tuple[int, int]:
+        """Return from where to where a prompt of the data set may hold a mark.
+
+        Not in what all begin with, and not where a chat's template or a tokenizer has put tokens.
+        """
+        if place not in self._markable_spans:
+            start, end = self._own_words(place)
+            span = max(start, self._head) if self._head < end else start, end
+            self._markable_spans[place] = span
+        return self._markable_spans[place]
+
+    def _own_words(self, place: int) -> tuple[int, int]:
+        assert self._workload is not None
+        request = self._workload.requests[place]
+        prompt, messages = request.prompt_token_ids, request.messages
+        if not messages:
+            ordinary = (at for at, token in enumerate(prompt) if token in self._ordinary)
+            return next(ordinary, len(prompt)), len(prompt)
+        other = _saying(messages, self._marked_message(messages), "0")
+        (ids,) = self._tokenizer.encode([Record(1, "", messages=other)])
+        start = _alike(prompt, ids)
+        return start, len(prompt) - _alike(prompt[start:][::-1], ids[start:][::-1])
 
     def _mark(self, index: int) -> tuple[int, ...]:
         """Return what makes a data set's prompt differ from the one sent before; often nothing.
@@ -250,6 +281,17 @@ class TrafficPrompts:
     @cached_property
     def _ordinary(self) -> NDArray[np.int64]:
         return ordinary_token_ids(resolve_model(self._config))
+
+    @cached_property
+    def _one_beginning(self) -> bool:
+        """Whether all chats of the data set begin with the same message."""
+        assert self._workload is not None
+        chats = (each.messages for each in self._workload.requests if each.messages)
+        return len({messages[0]["content"] for messages in chats}) == 1
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer.of(self._config)
 
     @cached_property
     def _earlier(self) -> list[int]:
@@ -276,9 +318,7 @@ class TrafficPrompts:
     def _head(self) -> int:
         """How many tokens all prompts of the data set begin with: a template's, a system's."""
         least, most = min(self._prompts), max(self._prompts)  # all others lie between the two
-        pairs = enumerate(zip(least, most, strict=False))
-        unlike = next((at for at, (one, other) in pairs if one != other), len(least))
-        return 0 if least == most else unlike
+        return self._own_words(0)[0] if least == most else _alike(least, most)
 
     def _shared(self, asked: int) -> int:
         """Return how many tokens of a first prompt are shared: by ratio, else the data set's."""
@@ -310,45 +350,14 @@ class TrafficPrompts:
         return tuple(self._token_ids[raw % np.uint64(len(self._token_ids))].tolist())
 
 
-def recorded_trace(config: ExperimentConfig) -> Trace | None:
-    """Return the trace that an experiment replays or draws from.
-
-    Raises:
-        ConfigurationError: it cannot be read, or nothing of it arrives within the window.
-    """
-    serving = config.serving
-    if serving is None or serving.trace is None:
-        return None
-    trace = read_trace(Path(serving.trace).expanduser(), serving.trace_start_seconds or 0.0)
-    if serving.arrivals == "trace":
-        _refuse_silence(config, serving, trace)
-        lengths = (serving.input_tokens, serving.output_tokens)
-        others = any(length is not None and length.distribution != "data" for length in lengths)
-        if trace.has_sessions and (others or config.synthetic() is None):
-            raise ConfigurationError(
-                Problem(
-                    "the trace has sessions, whose prompts are made of their own lengths: remove "
-                    "dataset, or serving.input_tokens and serving.output_tokens",
-                    key="serving.trace",
-                    found=str(serving.trace),
-                )
-            )
-    return trace
+def _saying(
+    messages: tuple[Mapping[str, str], ...], place: int, content: str
+) -> tuple[Mapping[str, str], ...]:
+    """Return a chat in which one message says something else."""
+    return (*messages[:place], {**messages[place], "content": content}, *messages[place + 1 :])
 
 
-def _refuse_silence(config: ExperimentConfig, serving: ServingConfig, trace: Trace) -> None:
-    """Raise if nothing arrives within the window, wherever in the ramp-up it opens."""
-    # Where a sensor measures windows are no shorter than elsewhere.
-    window_s = resolve_protocol(config, measured=True).window_min_s
-    longest_s = serving.ramp_up_max_s + window_s
-    offsets = arrival_offsets(serving, longest_s, config.random_seed, trace)
-    if not (np.any(offsets > 0) or np.any(trace.gap_s < longest_s)):
-        raise ConfigurationError(
-            Problem(
-                f"the trace has 1 request in the {longest_s:g} s of ramp-up and window; begin "
-                "later in it (serving.trace_start_seconds), replay it faster "
-                "(serving.trace_speed), or measure for longer (window.min_seconds)",
-                key="serving.trace",
-                found=str(serving.trace),
-            )
-        )
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many tokens two begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -10,7 +10,8 @@ import numpy as np
 from llenergymeasure.config.chat import ChatConfig
 from llenergymeasure.config.experiment import ExperimentConfig, SyntheticDataset
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.workload.conversations import TrafficPrompts, recorded_trace
+from llenergymeasure.workload.arrivals import recorded_trace
+from llenergymeasure.workload.conversations import TrafficPrompts
 from llenergymeasure.workload.datasets.files import READERS, read_file
 from llenergymeasure.workload.datasets.hub import is_hub_name, read_hub
 from llenergymeasure.workload.datasets.record import Dataset, Record
@@ -41,7 +42,9 @@ def build_workload(config: ExperimentConfig) -> Workload:
     return _batch_workload(config)
 
 
-def traffic_prompts(config: ExperimentConfig, content_seed: int | None = None) -> TrafficPrompts:
+def traffic_prompts(
+    config: ExperimentConfig, content_seed: int | None = None, *, lives_on: bool = False
+) -> TrafficPrompts:
     """Return what makes the requests of an experiment's traffic.
 
     Without a section ``serving`` they are the requests of its batches, in their order.
@@ -49,13 +52,15 @@ def traffic_prompts(config: ExperimentConfig, content_seed: int | None = None) -
     Args:
         config: the experiment, as drawn in its cycle.
         content_seed: of what prompts say, see :class:`TrafficPrompts`.
+        lives_on: likewise.
 
     Raises:
         ConfigurationError: the data set, a row of it, or the trace cannot be used.
         BackendError: the model's tokenizer or a data set on the hub cannot be fetched.
     """
     made = config.serving is not None and config.synthetic() is not None
-    return TrafficPrompts(config, None if made else _batch_workload(config), content_seed)
+    workload = None if made else _batch_workload(config)
+    return TrafficPrompts(config, workload, content_seed, lives_on=lives_on)
 
 
 def check_files(configs: Iterable[ExperimentConfig]) -> None:
@@ -132,8 +137,7 @@ def _from_texts(config: ExperimentConfig, name: str) -> Workload:
     available, most = read_dataset(name), config.max_input_tokens
     chosen = choose(available, min(config.n, len(available)))
     distinct = [_as_asked(record, config.chat) for record in chosen]
-    trust = bool(config.pytorch and config.pytorch.trust_remote_code)
-    tokenizer = Tokenizer(resolve_model(config), trust_remote_code=trust, chat=config.chat)
+    tokenizer = Tokenizer.of(config)
     whole = tokenizer.encode(distinct)
     for record, ids in zip(distinct, whole, strict=True):
         if not ids:

@@ -15,12 +15,16 @@ _DIFFERS_SHARE = 0.1
 """By how many tokens, or by what share of an answer's, a server's count may differ from what the
 answer shows: it counts its markers or not, and parts may hold several tokens."""
 
+_OPENING_TOKENS = 4
+"""A template opens the thought within the last tokens of a prompt; a marker before is a text's."""
 
-def thinking_parts(shown: Sequence[tuple[bool, str]]) -> int:
+
+def thinking_parts(shown: Sequence[tuple[bool, str]], *, opened: bool = False) -> int:
     """Return how many of an answer's parts are thought.
 
     Args:
         shown: of each part that holds output, whether the server calls it thought, and its text.
+        opened: whether the prompt opened a thought, which is all of an answer that does not end it.
     """
     named = sum(is_thought for is_thought, _ in shown)
     if named:
@@ -36,7 +40,7 @@ def thinking_parts(shown: Sequence[tuple[bool, str]]) -> int:
             count += offset < stop
             offset += len(part)
         return count
-    return 0
+    return len(shown) if opened else 0
 
 
 @dataclass(frozen=True)
@@ -55,14 +59,18 @@ class ThinkingMarks:
         )
         return cls(begins, ends) if ends else None
 
+    def opened(self, prompt: Sequence[int]) -> bool:
+        """Return whether a prompt ends within a thought."""
+        marks = [token for token in prompt[-_OPENING_TOKENS:] if token in self.begins | self.ends]
+        return bool(marks) and marks[-1] in self.begins
+
     def count(self, prompt: Sequence[int], answer: Sequence[int]) -> int:
         """Return how many of an answer's tokens are thought, its marks with it."""
         end = next((at for at, token in enumerate(answer, start=1) if token in self.ends), None)
         if end is not None:
             return end
-        marks = [token for token in prompt if token in self.begins | self.ends]
-        opened = bool(marks) and marks[-1] in self.begins
-        return len(answer) if opened or self.begins.intersection(answer[:2]) else 0
+        begun = self.opened(prompt) or self.begins.intersection(answer[:2])
+        return len(answer) if begun else 0
 
 
 def judged(thought: int, shown: int, tokens: int, told: int | None) -> tuple[int, bool | None]:

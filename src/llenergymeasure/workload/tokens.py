@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure.config.chat import OWN_TEMPLATE, ChatConfig
+from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError, ConfigurationError, Problem
-from llenergymeasure.files import pointer_of_lfs
+from llenergymeasure.files import pointer_of_lfs, read_bytes
 from llenergymeasure.installation import install_command
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.models.hub import cached_file
 from llenergymeasure.workload.models.known import known_architecture
-from llenergymeasure.workload.models.resolve import HUB_ID, ModelSource
+from llenergymeasure.workload.models.resolve import HUB_ID, ModelSource, resolve_model
 from llenergymeasure.workload.thinking import ThinkingMarks
 
 
@@ -79,6 +80,12 @@ def has_tokenizer(source: ModelSource) -> bool:
 class Tokenizer:
     """A model's own tokenizer, and the chat template: its own unless another is given."""
 
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> "Tokenizer":
+        """Load that of an experiment's model."""
+        trust = bool(config.pytorch and config.pytorch.trust_remote_code)
+        return cls(resolve_model(config), trust_remote_code=trust, chat=config.chat)
+
     def __init__(
         self, source: ModelSource, *, trust_remote_code: bool, chat: ChatConfig | None = None
     ) -> None:
@@ -133,6 +140,21 @@ class Tokenizer:
         """Return the text of token ids; encoded again it may have other tokens."""
         text: str = self._tokenizer.decode(token_ids, clean_up_tokenization_spaces=False)
         return text
+
+    def bare_text(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token ids without the beginning that encoding adds by itself."""
+        length = len(self._beginning)
+        begins = tuple(token_ids[:length]) == self._beginning
+        return self.decode(token_ids[length if begins else 0 :])
+
+    @cached_property
+    def _beginning(self) -> tuple[int, ...]:
+        """What the tokenizer puts before each text."""
+        whole, bare = (
+            self._tokenizer("a", add_special_tokens=adds)["input_ids"] for adds in (True, False)
+        )
+        places = range(len(whole) - len(bare) + 1)
+        return tuple(whole[: next((at for at in places if whole[at:][: len(bare)] == bare), 0)])
 
     @cached_property
     def template(self) -> str | None:
@@ -194,7 +216,7 @@ class Tokenizer:
 
 def _template_file(name: str) -> str:
     try:
-        return Path(name).expanduser().read_text("utf-8")
+        return read_bytes(Path(name).expanduser()).decode()
     except (OSError, ValueError) as error:
         problem = Problem(f"cannot be read: {error}", key="chat.template", found=name)
         raise ConfigurationError(problem) from error
@@ -208,7 +230,7 @@ def _read(source: ModelSource, name: str) -> Mapping[str, Any] | None:
         return None
     try:
         content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise BackendError(f"{path} cannot be read as JSON: {error}") from error
     return content if isinstance(content, Mapping) else None
 

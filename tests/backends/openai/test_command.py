@@ -73,6 +73,8 @@ def test_placeholders_are_the_run_s_the_command_s_own_and_any_setting() -> None:
         ({"command": ["serve"]}, "no {port}"),
         ({"command": ["serve", "{port}", "{threads}"]}, "{threads}"),
         ({"command": ["serve", "{port}"], "values": {"threads": 1}}, "values.threads"),
+        ({"command": ["serve", "{port}", "{model}"], "values": {"model": "a"}}, "values.model"),
+        ({"command": ["serve", "{port}"], "values": {"port": 80}}, "values.port"),
         ({"command": ["serve", "{port}"], "base_url": "http://127.0.0.1:1"}, "not both"),
         ({}, "give base_url"),
         ({"base_url": "http://127.0.0.1:1", "values": {"a": 1}}, "belongs to command"),
@@ -176,6 +178,11 @@ def test_a_server_that_other_machines_reach_is_refused() -> None:
     with pytest.raises(BackendError, match=r"listens on 0\.0\.0\.0"):
         ServerProcess(own(port, sys.executable, "-c", code), None)
     assert not living(f"'0.0.0.0', {port}")
+
+
+def test_a_server_that_leaves_the_foreground_is_told_to_stay() -> None:
+    with pytest.raises(BackendError, match="has to stay in the foreground"):
+        ServerProcess(own(free_port(), sys.executable, "-c", "pass"), None)
 
 
 def test_addresses_as_the_kernel_writes_them() -> None:

@@ -109,6 +109,8 @@ def test_the_key_comes_from_the_environment_and_is_shown_nowhere(
     command = asked({"api_key_env": "LLEM_TEST_KEY"})
     assert command.api_key == "sk-secret-of-the-test"
     assert "sk-secret" not in repr(command)
+    monkeypatch.setenv("LLEM_TEST_KEY", "sk-of-a-file-that-ends-a-line\n")
+    assert asked({"api_key_env": "LLEM_TEST_KEY"}).api_key == "sk-of-a-file-that-ends-a-line"
     monkeypatch.delenv("LLEM_TEST_KEY")
     config = experiment({"api_key_env": "LLEM_TEST_KEY"})
     (problem,) = registry.get("openai").problems(config)

@@ -1,11 +1,13 @@
 """What goes to a server's chat endpoint: messages, and variables of its template."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llenergymeasure.workload.thinking import ThinkingMarks
 from support.serving_runs import engine, experiment
 
 SERVING = {"arrivals": "closed", "concurrency": 1, "endpoint": "chat"}
@@ -36,6 +38,22 @@ def test_a_plain_prompt_is_a_user_s_message_behind_the_system_s(tmp_path: Path) 
     assert "prompt" not in body
     assert expected is not None
     assert expected > 4
+
+
+def test_what_the_tokenizer_puts_before_a_text_is_no_word_of_the_user_s(tmp_path: Path) -> None:
+    body, _ = body_of(tmp_path, {"prompt": "Hello"})
+    assert body["messages"] == [{"role": "user", "content": "Hello"}]
+
+
+def test_a_prompt_that_opens_a_thought_is_known_as_such() -> None:
+    served = engine(experiment({"arrivals": "closed", "concurrency": 1}))
+    served._thinking = ThinkingMarks(frozenset({7}), frozenset({8}))
+    try:
+        request = served.warmup_requests()[0]
+        asked = [replace(request, prompt_token_ids=ids) for ids in ((5, 7), (5, 7, 8), (5, 6))]
+        assert [served._encode(each).opens_thought for each in asked] == [True, False, False]
+    finally:
+        served.close()
 
 
 @pytest.mark.parametrize("more", [{}, {"chat": {}}])

@@ -120,6 +120,27 @@ def test_an_empty_part_before_the_first_text_is_a_token_where_one_is_missing(
     assert exchange.first_ns == first
 
 
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_text", "thinking", "thinking_blocks"])
+def test_thought_of_any_name_is_output_and_thought(name: str) -> None:
+    deltas = [{name: "let me"}, {name: ["see"]}, {"content": "a b"}]
+    pieces = [
+        (at, b"data: " + json.dumps({"choices": [{"delta": delta}]}).encode() + b"\n\n")
+        for at, delta in enumerate(deltas)
+    ]
+    usage = {"usage": {"prompt_tokens": 3, "completion_tokens": 6}}
+    end = b"data: " + json.dumps(usage).encode() + b"\n\ndata: [DONE]\n\n"
+    exchange = Exchange(0, 0, sent_ns=1, asked_tokens=6)
+    list(read_answer(exchange, [*pieces, (9, end)], whole=True))
+    assert (exchange.first_ns, exchange.thinking_tokens) == (0, 4)
+
+
+@pytest.mark.parametrize("name", ["function_call", "refusal"])
+def test_other_output_is_no_sign_of_life(name: str) -> None:
+    first = {"choices": [{"delta": {name: "x"}}]}
+    exchange = read(first, text("a"), {"usage": {"prompt_tokens": 3, "completion_tokens": 4}})
+    assert len(exchange.token_ns) == 2
+
+
 def test_gauges_add_up_and_shares_are_averaged() -> None:
     page = (
         "# HELP vllm:num_requests_running Number\n"
@@ -139,7 +160,12 @@ def test_gauges_add_up_and_shares_are_averaged() -> None:
 
 
 def answer(
-    parts: list[str], tokens: int, field: str = "content", told: int | None = None
+    parts: list[str],
+    tokens: int,
+    field: str = "content",
+    told: int | None = None,
+    *,
+    opened: bool = False,
 ) -> Exchange:
     """A chat's answer; parts that begin with `~` are thought by the server's own field."""
     events = []
@@ -153,7 +179,7 @@ def answer(
         b"data: " + json.dumps(event).encode() + b"\n\n"
         for event in [*events, {"choices": [], "usage": usage}]
     )
-    exchange = Exchange(0, 0, sent_ns=1, asked_tokens=100)
+    exchange = Exchange(0, 0, sent_ns=1, asked_tokens=100, opens_thought=opened)
     list(read_answer(exchange, [(100, body + b"data: [DONE]\n\n")], whole=True))
     assert exchange.failure is None, exchange.message
     return exchange
@@ -179,6 +205,25 @@ def test_what_was_thought_is_counted_apart(parts: list[str], tokens: int, though
     assert found.output_tokens == tokens
     assert found.thinking_tokens == thought
     assert found.thinking_differs is None
+
+
+@pytest.mark.parametrize(
+    ("parts", "told", "thought"),
+    [
+        (["let", "me", "see"], None, 3),  # cut off within its thought
+        (["let", "me", "see"], 0, 3),
+        (["let", "</think>", "yes"], None, 2),
+        (["~let", "~me", "yes"], None, 2),
+    ],
+)
+def test_thought_that_the_prompt_opened_and_nothing_ends_is_all_of_the_answer(
+    parts: list[str], told: int | None, thought: int
+) -> None:
+    assert answer(parts, 3, told=told, opened=True).thinking_tokens == thought
+
+
+def test_of_hidden_thought_that_the_prompt_opened_the_servers_count_counts() -> None:
+    assert answer(["yes"] * 10, 40, told=30, opened=True).thinking_tokens == 30
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from llenergymeasure.backends import registry
+from llenergymeasure.backends import refusals, registry
 from llenergymeasure.backends.base import Asking
-from llenergymeasure.backends.refusals import refusal_of
+from llenergymeasure.backends.refusals import _questions, refusal_of
 from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.containers import container_checks, in_container
 from llenergymeasure.plan import make_plan
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.run.preflight.checks import check_engine_takes
@@ -60,20 +61,23 @@ def test_a_run_that_was_refused_ends_in_its_preflight(tmp_path: Path) -> None:
     assert list(check_engine_takes(experiment.model, folder.run("0123456789ab", 1).path)) == []
 
 
-def refusal_by(monkeypatch: pytest.MonkeyPatch, takes: Any) -> str | None:
+def refusal_by(
+    monkeypatch: pytest.MonkeyPatch, takes: Any, samples: Any = dict, **settings: Any
+) -> str | None:
     """What a vLLM that ``takes`` engine arguments, or raises, is reported to refuse."""
 
     def arguments(**given: Any) -> Any:
         return SimpleNamespace(create_engine_config=lambda: takes(given))
 
-    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=dict))
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=samples))
     monkeypatch.setitem(sys.modules, "vllm.engine.arg_utils", SimpleNamespace(EngineArgs=arguments))
     monkeypatch.delitem(sys.modules, "llenergymeasure.backends.vllm.refusal", raising=False)
     backend = registry.get("vllm")
     assert isinstance(backend, Asking)
     return backend.refusal(
         ExperimentConfig.model_validate(
-            {"model": "tiny-llama", "backend": "vllm", "vllm": {"engine": {"block_size": 7}}}
+            {"model": "tiny-llama", "backend": "vllm"}
+            | (settings or {"vllm": {"engine": {"block_size": 7}}})
         )
     )
 
@@ -93,3 +97,62 @@ def test_what_fails_whatever_the_study_sets_is_no_refusal(monkeypatch: pytest.Mo
         raise RuntimeError("no driver")
 
     assert refusal_by(monkeypatch, takes) is None
+
+
+def sampled(max_tokens: int = 16, min_tokens: int = 0, **given: Any) -> None:
+    """As vLLM's SamplingParams: in force is its own default where a length is not given."""
+    if min_tokens > max_tokens:
+        raise ValueError(f"min_tokens must be less than or equal to max_tokens={max_tokens}")
+    if given.get("repetition_penalty", 1) > 5:
+        raise ValueError("repetition_penalty must be at most 5")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"vllm": {"sampling": {"min_tokens": 32}}}, None),
+        ({"vllm": {"sampling": {"min_tokens": 32, "max_tokens": 8}}}, "max_tokens=8"),
+        ({"decoder": {"repetition_penalty": 6}}, "repetition_penalty must be at most 5"),
+        ({"decoder": {"repetition_penalty": 2}}, None),
+    ],
+)
+def test_sampling_is_judged_as_requests_will_have_it(
+    settings: dict[str, Any], words: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = refusal_by(monkeypatch, lambda _: None, sampled, **settings)
+    assert (said is None) if words is None else (said is not None and words in said)
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        ({}, False),
+        ({"decoder": {"preset": "deterministic"}}, True),
+        ({"vllm": {"sampling": {"n": 2}}}, True),
+    ],
+)
+def test_an_engine_is_asked_where_a_study_sets_what_is_the_engine_s(
+    settings: dict[str, Any], asked: bool, tmp_path: Path
+) -> None:
+    study = study_from_mapping({"model": "tiny-llama", "backend": "vllm", **settings})
+    folder = StudyFolder(tmp_path / "study")
+    folder.path.mkdir()
+    folder.plan.write_bytes(make_plan(study).to_json_bytes())
+    assert bool(_questions("vllm", folder)) is asked
+
+
+def test_an_engine_that_ends_or_hangs_when_it_is_asked_in_an_image_refuses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_from_mapping({"model": "tiny-llama", "backend": "vllm", "decoder": {"top_k": 2}})
+    folder = StudyFolder(tmp_path / "study")
+    folder.path.mkdir()
+    folder.plan.write_bytes(make_plan(study).to_json_bytes())
+    ends = [sys.executable, "-c", "import os; print('noise'); os._exit(7)"]
+    for command in (ends, [sys.executable, "-c", "import time; time.sleep(60)"]):
+        monkeypatch.setattr(refusals, "python_module", lambda *_, words=command: words)
+        monkeypatch.setattr(refusals, "LIMIT_S", 1.0)
+        in_container._ask_engine("vllm", str(folder.path))
+        run = folder.run(study.experiments[0].id, 1)
+        assert refusal_of(run, "vllm") is None
+    assert refusals.LIMIT_S < container_checks.LOOK_LIMIT_S

@@ -46,7 +46,7 @@ class OpenAIBackend:
         if settings.command is not None:
             return _by_command(config, settings.command, port)
         assert settings.base_url is not None
-        key = None if settings.api_key_env is None else os.environ.get(settings.api_key_env)
+        key = None if settings.api_key_env is None else _variable(settings.api_key_env)
         keep_secret([settings.api_key_env])
         return ServerCommand(
             argv=(),
@@ -146,10 +146,14 @@ def _program(config: ExperimentConfig) -> Iterator[Problem]:
 
 def _key(config: ExperimentConfig) -> Iterator[Problem]:
     name = _settings(config).api_key_env
-    if name is not None and not os.environ.get(name):
+    if name is not None and not _variable(name):
         yield Problem(
             "is not set, or empty, in the environment", key="openai.api_key_env", found=name
         )
+
+
+def _variable(name: str) -> str:
+    return os.environ.get(name, "").strip()  # files that keys are read from end with a newline
 
 
 def _not_ours(config: ExperimentConfig) -> Iterator[Problem]:

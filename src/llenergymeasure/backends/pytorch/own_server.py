@@ -4,7 +4,7 @@
 
 It loads the model as the pytorch backend does, random weights and quantised ones included, which
 ``transformers serve`` cannot, and answers streamed completions of token ids alone. Tokens are
-not turned into text: they are not in-process either.
+not turned into text, as they are not in-process either, but for the marks of a model's thought.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from llenergymeasure.backends.pytorch.generation import generation_config
 from llenergymeasure.backends.pytorch.loading import LoadedModel, load_model
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.redact import KEY_VARIABLE
+from llenergymeasure.workload.thinking import MARKERS, ThinkingMarks
 
 CPU_SEQUENCES = 64
 """Sequences that the cache on a CPU has room for: there, transformers would take all memory."""
@@ -63,6 +64,9 @@ class Batcher:
             generation_config=settings,
             continuous_batching_config=ContinuousBatchingConfig(**options),
         )
+        marks = loaded.thinking or ThinkingMarks(frozenset(), frozenset())
+        (begin, end), *_ = MARKERS
+        self.markers = dict.fromkeys(marks.begins, begin) | dict.fromkeys(marks.ends, end)
         self.open = self.count = 0
 
     def start(self) -> None:
@@ -103,7 +107,8 @@ class Answer:
         new = output.generated_tokens[self._told :]
         self._told += len(new)
         if new:
-            self._event([{"index": 0, "text": "", "token_ids": new, "finish_reason": None}])
+            text = "".join(self._batcher.markers.get(token, "") for token in new)
+            self._event([{"index": 0, "text": text, "token_ids": new, "finish_reason": None}])
         if not output.is_finished():
             return
         self._batcher.open -= 1

@@ -86,6 +86,7 @@ class StreamingClient:
     def stream(self, exchange: Exchange, request: Outgoing, timeout_s: float, done: Done) -> None:
         """Send a request now; ``done`` is called once, when it is answered or has failed."""
         exchange.asked_tokens, exchange.sent_bytes = request.asked_tokens, len(request.content)
+        exchange.opens_thought = request.opens_thought
         exchange.sent_ns = time.monotonic_ns()
         _Stream(self, exchange, request, timeout_s, done).start()
 

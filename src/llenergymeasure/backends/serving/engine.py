@@ -20,7 +20,7 @@ from llenergymeasure.errors import BackendError
 from llenergymeasure.workload.conversations import TrafficPrompts, Turn
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request
-from llenergymeasure.workload.tokens import Tokenizer
+from llenergymeasure.workload.tokens import Tokenizer, thinking_marks
 
 WARM_UP_FROM = 1 << 40
 """Conversations of the warm-up, far from the traffic's: no cache may hold what that will ask."""
@@ -76,6 +76,8 @@ class ServedEngine(Engine):
         self._path = "/chat/completions" if chat else "/completions"
         needs_text = chat or not command.takes_token_ids
         self._text = _Text(config, chat=chat) if needs_text else None
+        made = config.synthetic() is not None
+        self._thinking = None if made else thinking_marks(resolve_model(config))
         self._cache_shares: list[float] = []
         self._answered = self._failed = 0
         self.answered_all = True
@@ -228,24 +230,13 @@ class ServedEngine(Engine):
             time.sleep(_LOOK_S)
 
     async def _ask(self, requests: Sequence[Request]) -> list[Exchange]:
-        loop = asyncio.get_running_loop()
-        all_done: asyncio.Future[None] = loop.create_future()
-        left = len(requests)
-
-        def done(_: Exchange) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0 and not all_done.done():
-                all_done.set_result(None)
-
-        exchanges = []
+        answered = []
         for request in requests:
-            exchange = Exchange(request.index, time.monotonic_ns())
-            exchanges.append(exchange)
-            self.client.stream(exchange, self._encode(request), self.serving.timeout_s, done)
-        if requests:
-            await all_done
-        return exchanges
+            over: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+            answered.append(over)
+            exchange, outgoing = Exchange(request.index, time.monotonic_ns()), self._encode(request)
+            self.client.stream(exchange, outgoing, self.serving.timeout_s, over.set_result)
+        return list(await asyncio.gather(*answered))
 
     async def _settings(self) -> Any:
         if self.command.settings_path is None:
@@ -266,25 +257,22 @@ class ServedEngine(Engine):
             asked |= self._text.asked(request)
         asked |= {"max_tokens": request.max_output_tokens, **self.command.body}
         asked |= {"stream": True, "stream_options": {"include_usage": True}}
-        return self.client.request(self._path, asked)
+        opens = bool(self._thinking and self._thinking.opened(request.prompt_token_ids))
+        return replace(self.client.request(self._path, asked), opens_thought=opens)
 
 
 class _Text:
     """Prompts as text or messages, for servers and interfaces that take no token ids."""
 
     def __init__(self, config: ExperimentConfig, *, chat: bool) -> None:
-        trust = bool(config.pytorch and config.pytorch.trust_remote_code)
-        self._tokenizer = Tokenizer(
-            resolve_model(config), trust_remote_code=trust, chat=config.chat
-        )
-        self._chat = chat
+        self._tokenizer, self._chat = Tokenizer.of(config), chat
         arguments = config.chat.arguments if config.chat else None
         self._more = {"chat_template_kwargs": arguments} if arguments else {}
 
     def asked(self, request: Request) -> dict[str, Any]:
         if self._chat:
             return {"messages": self._messages(request), **self._more}
-        return {"prompt": self._tokenizer.decode(request.prompt_token_ids)}
+        return {"prompt": self._tokenizer.bare_text(request.prompt_token_ids)}
 
     def count(self, request: Request) -> int | None:
         from llenergymeasure.workload.datasets.record import Record
@@ -292,9 +280,9 @@ class _Text:
         if self._chat:
             record = Record(1, "", messages=tuple(self._messages(request)))
         else:
-            record = Record(1, "", self._tokenizer.decode(request.prompt_token_ids))
+            record = Record(1, "", self._tokenizer.bare_text(request.prompt_token_ids))
         return len(self._tokenizer.encode([record])[0])
 
     def _messages(self, request: Request) -> Sequence[Mapping[str, str]]:
-        text = self._tokenizer.decode
+        text = self._tokenizer.bare_text
         return request.messages or [{"role": "user", "content": text(request.prompt_token_ids)}]

@@ -41,6 +41,10 @@ GAVE_UP = frozenset(
 )
 """Finish reasons of answers that are not what was asked for, as servers name them."""
 
+_THOUGHT = re.compile("reasoning|think|thought")
+_OTHER_OUTPUT = re.compile("call|refusal|audio")
+"""Names of a part's fields that hold output of other kinds than its text, as servers call them."""
+
 
 def read_answer(exchange: Exchange, pieces: Sequence[Piece], *, whole: bool) -> Iterator[None]:
     """Fill in an exchange from the body of its answer; yield between each few of its events.
@@ -128,15 +132,15 @@ class _Reading:
         if tokens and not self.parts:
             raise _AnswerError("malformed", "usage reports tokens, and none came")
         exchange.output_tokens = tokens
-        thought = thinking_parts(self._shown)
-        exchange.thinking_tokens, exchange.thinking_differs = judged(
-            thought, shown, tokens, _thinking_told(self._usage, tokens)
-        )
+        told = _thinking_told(self._usage, tokens)
+        # A server that counts thought may have taken it out of the answer.
+        thought = thinking_parts(self._shown, opened=exchange.opens_thought and not told)
+        exchange.thinking_tokens, exchange.thinking_differs = judged(thought, shown, tokens, told)
         exchange.token_ns = array("q", _token_times(self.parts, tokens))
 
     def _event(self, at_ns: int, event: Any) -> None:
-        error = event.get("error") or (event if event.get("object") == "error" else None)
-        if error:
+        is_error = "error" in (event.get("object"), event.get("type"))
+        if error := event.get("error") or (event if is_error else None):
             said = excerpt(json.dumps(error), 300)
             raise _AnswerError("truncated", f"the server gave up: {said}")
         usage = event.get("usage") or self._usage
@@ -173,11 +177,15 @@ def _shown(choice: Mapping[str, Any]) -> tuple[bool, str] | None:
         shows = text or choice.get("token_ids")
     else:
         text = delta.get("content")
-        thought = bool(delta.get("reasoning_content") or delta.get("reasoning"))
-        shows = text or thought or delta.get("tool_calls")
+        thought = not text and _holds(delta, _THOUGHT)
+        shows = text or thought or _holds(delta, _OTHER_OUTPUT)
     if not shows:
         return None
     return thought, text if isinstance(text, str) else ""
+
+
+def _holds(delta: Mapping[str, Any], names: re.Pattern[str]) -> bool:
+    return any(value and names.search(name) for name, value in delta.items())
 
 
 def _thinking_told(usage: Mapping[str, Any], most: int) -> int | None:

@@ -15,11 +15,15 @@ off; an answer that is not what the interface promises."""
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A request as the bytes to send, how many answers it asks for, and their most tokens."""
+    """A request as the bytes to send, how many answers it asks for, and their most tokens.
+
+    ``opens_thought`` says whether its prompt ends within a thought.
+    """
 
     content: bytes
     asked_tokens: int
     answers: int = 1
+    opens_thought: bool = False
 
 
 @dataclass
@@ -32,6 +36,7 @@ class Exchange:
         sent_ns: when it was sent; 0 if it never was.
         sent_bytes: its length; 0 if it never was.
         asked_tokens: most that its answer may have; 0 if it never was.
+        opens_thought: whether the prompt opened a thought, which the answer begins in.
         end_ns: when the answer was complete or had failed; 0 while it runs.
         token_ns: when each part of the answer that holds output came.
         input_tokens: by the server's account; None if it gave none.
@@ -50,6 +55,7 @@ class Exchange:
     sent_ns: int = 0
     sent_bytes: int = 0
     asked_tokens: int = 0
+    opens_thought: bool = False
     end_ns: int = 0
     token_ns: "array[int]" = field(default_factory=lambda: array("q"))
     input_tokens: int | None = None

@@ -106,9 +106,11 @@ class ServerProcess:
         while time.monotonic() < deadline:
             if self._child is not None and self._child.poll() is not None:
                 own_listener(self._port, self._child.pid)  # or another has its port
+                code = self._child.returncode
+                stay = "" if code else " (it has to stay in the foreground)"
                 raise BackendError(
-                    f"the server ended with exit code {self._child.returncode} before it was "
-                    "ready; its own words are in run.log"
+                    f"the server ended with exit code {code} before it was ready{stay}; its own "
+                    "words are in run.log"
                 )
             reason = self._not_ready(min(5.0, deadline - time.monotonic()))
             if not reason:

@@ -1,10 +1,10 @@
 """SGLang: batches through its engine in processes of its own, or its own server."""
 
 from llenergymeasure.backends.base import Backend
-from llenergymeasure.backends.engine_package import EnginePackage
+from llenergymeasure.backends.engine_package import AskedPackage
 from llenergymeasure.backends.sglang.arguments import environment, find_problems
 
-BACKEND: Backend = EnginePackage(
+BACKEND: Backend = AskedPackage(
     name="sglang",
     engine="SGLangEngine",
     checks=find_problems,

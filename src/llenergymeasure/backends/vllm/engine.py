@@ -3,7 +3,7 @@
 import gc
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from llenergymeasure.backends.vllm.arguments import (
     engine_arguments,
     sampling_parameters,
 )
+from llenergymeasure.backends.vllm.refusal import typed
 from llenergymeasure.backends.vllm.step_counter import StepCounter
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
@@ -111,7 +112,7 @@ class VLLMEngine:
         return {
             "model_config": model,
             "engine": engine,
-            "sampling": plain(_typed(sampling)) if beams is None else beams,
+            "sampling": plain(typed(sampling)) if beams is None else beams,
             "workers": self._ask_workers("llem_inside"),
             "weights": "random" if self._source.random else "pretrained",
         }
@@ -151,7 +152,7 @@ class VLLMEngine:
     def _sampling(self, requests: Sequence[Request]) -> list[Any]:
         lengths = {request.max_output_tokens for request in requests}
         each = {
-            length: _typed(sampling_parameters(self._config, self._source, length))
+            length: typed(sampling_parameters(self._config, self._source, length))
             for length in lengths
         }
         return [each[request.max_output_tokens] for request in requests]
@@ -163,24 +164,6 @@ class VLLMEngine:
         if self._llm is None:
             raise BackendError("the engine is closed")
         return self._llm
-
-
-def _typed(parameters: Mapping[str, Any]) -> Any:
-    """Return sampling parameters as vLLM's own type, whose parts a study gives as mappings."""
-    given = dict(parameters)
-    if "logit_bias" in given:
-        # JSON has no keys but text.
-        given["logit_bias"] = {int(token): bias for token, bias in given["logit_bias"].items()}
-    for name, kind in _PARTS.items():
-        if isinstance(given.get(name), Mapping):
-            given[name] = getattr(vllm.sampling_params, kind)(**given[name])
-    return vllm.SamplingParams(**given)
-
-
-_PARTS = {
-    "structured_outputs": "StructuredOutputsParams",
-    "repetition_detection": "RepetitionDetectionParams",
-}
 
 
 def _counted(llm: Any) -> StepCounter | None:

@@ -98,14 +98,22 @@ class OpenAIConfig(Section):
             return None
         try:
             parts = urlsplit(value)
+            port = parts.port
         except ValueError as error:
             raise ValueError(f"no valid address: {error}") from None
+        if port == 0:
+            raise ValueError("no valid address: port 0")
         if not (value.isascii() and value.isprintable()) or " " in value:
             raise ValueError("no valid address: it has blanks or signs that no address has")
         if parts.scheme not in ("http", "https"):
             raise ValueError("must start with http:// or https://")
         if parts.username is not None or parts.password is not None:
             raise ValueError("must hold no user or password; name a variable in api_key_env")
+        if "?" in value or "#" in value:
+            raise ValueError(
+                "must end with its path: what follows ? or # is not sent; give a key by the "
+                "environment (api_key_env)"
+            )
         return value
 
     @model_validator(mode="after")
@@ -140,6 +148,11 @@ class OpenAIConfig(Section):
         names = set(self.placeholders())
         if "port" not in names:
             raise ValueError("command has no {port}: the run chooses where the server listens")
+        taken = [name for name in OF_THE_RUN if name in (self.values or ())]
+        if taken:
+            raise ValueError(
+                f"values.{taken[0]}: each run fills in {{{taken[0]}}} by itself; name it otherwise"
+            )
         unused = sorted(set(self.values or ()) - names)
         if unused:
             raise ValueError(

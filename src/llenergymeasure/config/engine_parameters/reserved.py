@@ -68,6 +68,7 @@ RESERVED: Mapping[str, Mapping[str, str]] = {
             ),
             _NODES,
         ),
+        "kv_events_config": _ADDRESS,
         "worker_extension_cls": "is taken: by it each worker is asked for its device and memory",
     },
     "sglang.engine": {
@@ -76,11 +77,14 @@ RESERVED: Mapping[str, Mapping[str, str]] = {
         "skip_tokenizer_init": "is settled: batches are token ids, servers have a tokenizer",
         **dict.fromkeys(("base_gpu_id", "gpu_id_step"), _CARDS),
         **dict.fromkeys(("nnodes", "node_rank", "dist_init_addr"), _NODES),
-        "host": _ADDRESS,
-        "port": _ADDRESS,
-        "api_key": _ADDRESS,
-        "admin_api_key": _ADDRESS,
-        "ssl_keyfile_password": _ADDRESS,
+        **dict.fromkeys(
+            (
+                *("host", "port", "api_key", "admin_api_key", "ssl_keyfile_password"),
+                *("grpc_port", "smg_http_sidecar_port", "gated_launch_port"),
+                *("kv_events_config", "load_publish_endpoint"),
+            ),
+            _ADDRESS,
+        ),
         "watermark_key": _CREDENTIAL.format("the server's own configuration"),
         "watermark_key_b": _CREDENTIAL.format("the server's own configuration"),
     },

@@ -3,7 +3,6 @@
 The supervisor asks in a process of its own: a driver that hangs must not take it along.
 """
 
-import contextlib
 import ctypes
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -120,7 +119,7 @@ def _pytorch(section: Mapping[str, Any], needed: bool) -> Demand:
     if kind == "cpu":
         return Demand(0)
     if kind == "cuda":
-        return Demand(1, first=int(number) if number.isdigit() else None, needed=True)
+        return Demand(1, first=int(number) if number.isdecimal() else None, needed=True)
     return Demand(None, needed=needed)
 
 
@@ -187,17 +186,12 @@ def allotted_cards(config: Mapping[str, Any]) -> tuple["Gpu", ...]:
 
 def allotment_now(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the GPUs of an experiment with what is in use on each: was it all given back later?"""
-    import pynvml
-
     from llenergymeasure.machine.gpus import inventory
 
     there = inventory.discover()
     found = allot(config, there)
-    used: dict[str, int] = {}
-    for gpu in there.gpus:
-        if gpu.uuid in found.usable:
-            with contextlib.suppress(pynvml.NVMLError):
-                used[gpu.uuid] = inventory.memory_used_bytes(gpu)
+    looks = ((gpu.uuid, inventory.memory_used_bytes(gpu)) for gpu in there.of(found.usable))
+    used = {uuid: used_bytes for uuid, used_bytes in looks if used_bytes is not None}
     return asdict(replace(found, memory_used_bytes=used))
 
 

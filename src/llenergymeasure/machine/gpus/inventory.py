@@ -144,15 +144,11 @@ def graphics_processes(gpu: Gpu) -> list[int]:
     return [int(each.pid) for each in found]
 
 
-def memory_used_bytes(gpu: Gpu) -> int:
-    """Return the memory in use on a card.
-
-    Raises:
-        pynvml.NVMLError: the card does not answer.
-    """
-    import pynvml
-
-    return int(pynvml.nvmlDeviceGetMemoryInfo(handle(gpu)).used)
+def memory_used_bytes(gpu: Gpu) -> int | None:
+    """Return the memory in use on a card; None where it does not say."""
+    device = nvml_value("nvmlDeviceGetHandleByUUID", gpu.uuid)
+    memory = None if device is None else nvml_value("nvmlDeviceGetMemoryInfo", device)
+    return None if memory is None else int(memory.used)
 
 
 def bindings_problem() -> str | None:
@@ -234,17 +230,15 @@ def _nothing(error: Exception) -> Inventory:
             remedy="on a machine with an NVIDIA GPU install its driver; in a container pass the "
             "GPU in (apptainer --nv, docker --gpus)",
         )
-    if isinstance(error, pynvml.NVMLError_NoPermission):
-        return Inventory(
-            unavailable=f"NVML does not start: {error}",
-            remedy="this user may not open /dev/nvidia*: ask for the group that owns them, or for "
-            "a GPU of the job",
-        )
-    return Inventory(
-        unavailable=f"NVML does not start: {error}",
-        remedy="see whether nvidia-smi works; the kernel module and the library must be of one "
-        "version",
+    remedy = (
+        "see whether nvidia-smi works; the kernel module and the library must be of one version"
     )
+    if isinstance(error, pynvml.NVMLError_NoPermission):
+        remedy = (
+            "this user may not open /dev/nvidia*: ask for the group that owns them, or for a GPU "
+            "of the job"
+        )
+    return Inventory(unavailable=f"NVML does not start: {error}", remedy=remedy)
 
 
 def _describe(index: int, driver: str | None) -> Gpu:
@@ -299,7 +293,7 @@ def _listed(listed: str, ordered: Sequence[Gpu], environ: Mapping[str, str]) -> 
             break
         if name.startswith("MIG"):
             warnings.append(f"{name} is a part of {gpu.uuid}: energy is that of the whole card")
-        elif name.isdigit() and _ambiguous(ordered, environ):
+        elif name.isdecimal() and _ambiguous(ordered, environ):
             warnings.append(
                 "the GPUs differ and CUDA_DEVICE_ORDER is not PCI_BUS_ID: CUDA's index may mean "
                 "another card; set CUDA_DEVICE_ORDER=PCI_BUS_ID or name them by UUID"
@@ -310,7 +304,7 @@ def _listed(listed: str, ordered: Sequence[Gpu], environ: Mapping[str, str]) -> 
 
 
 def _one(name: str, ordered: Sequence[Gpu]) -> Gpu | None:
-    if name.isdigit():
+    if name.isdecimal():
         return ordered[int(name)] if int(name) < len(ordered) else None
     if name.startswith("MIG"):
         return _parent(name, ordered)

@@ -65,7 +65,7 @@ def wait_for_release(before_bytes: Mapping[str, int], limit_s: float) -> dict[st
     for uuid, before in before_bytes.items():
         while True:
             waited_s = time.monotonic() - began_s
-            after = _used(cards.get(uuid))
+            after = inventory.memory_used_bytes(cards[uuid]) if uuid in cards else None
             released = None if after is None else after <= before + SLACK_BYTES
             if released is not False or waited_s >= limit_s:
                 break
@@ -78,17 +78,6 @@ def wait_for_release(before_bytes: Mapping[str, int], limit_s: float) -> dict[st
             "processes": [] if released is not False else _processes(cards[uuid]),
         }
     return found
-
-
-def _used(card: Any) -> int | None:
-    import pynvml
-
-    from llenergymeasure.machine.gpus import inventory
-
-    try:
-        return None if card is None else inventory.memory_used_bytes(card)
-    except pynvml.NVMLError:
-        return None
 
 
 def _processes(card: Any) -> list[int]:

@@ -114,8 +114,11 @@ def throttle_reasons(handle: Any) -> list[str] | None:
     bits = nvml_value("nvmlDeviceGetCurrentClocksEventReasons", handle)
     if bits is None:
         bits = nvml_value("nvmlDeviceGetCurrentClocksThrottleReasons", handle)
-    if bits is None:
-        return None
+    return None if bits is None else reasons_in(bits)
+
+
+def reasons_in(bits: int) -> list[str]:
+    """Return NVML's reasons by name."""
     return [name for bit, name in THROTTLE_REASONS.items() if bits & bit]
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from llenergymeasure.analysis.selection import used_runs
+from llenergymeasure.analysis.summary import total95
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.plan.model import sections_of
 from llenergymeasure.report.findings import TOKEN, ranked
@@ -23,6 +24,7 @@ Row: TypeAlias = Mapping[str, Any]
 FUNCTIONAL_UNITS = {"output-tokens": "output-token", "tokens": "token", "requests": "request"}
 """What is counted, and one of it; tokens are those that went in and those that came out."""
 
+REQUEST = "energy_per_request_j"
 _NEEDED = ("grid_gco2e_per_kwh", "embodied_kgco2e", "lifetime_years")
 _S_PER_YEAR = 365.25 * 24 * 3600
 
@@ -110,11 +112,11 @@ def _child(row: Row, used: Sequence[Row], declared: Row) -> dict[str, Any]:
     # Without a request that ended there is no score of one.
     steps = [name for name in _PLUGINS if name != "sci-request" or inputs["requests"]]
     outputs = _outputs(inputs)
-    for end in ("low", "high"):
-        bound = row[f"{TOKEN}_total95_{end}"]
-        if bound is not None:
-            scores = _outputs(inputs, bound / row[f"{TOKEN}_mean"])
-            outputs |= {f"{name}-{end}": scores[name] for name in scores if "sci" in name}
+    for name in [name for name in outputs if "sci" in name]:
+        metric = REQUEST if name == "sci-per-request" else TOKEN
+        ends = total95(row, metric) if row[f"{metric}_mean"] is not None else None
+        for end, bound in zip(("low", "high"), ends or (), strict=False):
+            outputs[f"{name}-{end}"] = _outputs(inputs, bound / row[f"{metric}_mean"])[name]
     return {
         "pipeline": {"compute": steps},
         "inputs": [inputs],

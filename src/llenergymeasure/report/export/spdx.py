@@ -12,7 +12,8 @@ from decimal import Decimal
 from typing import Any, TypeAlias
 
 import llenergymeasure
-from llenergymeasure.report.findings import TOKEN, ranked
+from llenergymeasure.analysis.summary import total95
+from llenergymeasure.report.findings import ranked
 from llenergymeasure.report.wording import plain
 from llenergymeasure.units import J_PER_WH
 
@@ -66,11 +67,8 @@ def _package(base: str, row: Row) -> dict[str, Any]:
     mean_j = row["energy_per_request_j_mean"]
     if mean_j is None:
         return {**package, "comment": "Its energy was not observed."}
-    bounds = [row[f"{TOKEN}_total95_{end}"] for end in ("low", "high")]
-    interval = ""
-    if None not in bounds:
-        low, high = (_thousand_kwh(mean_j * each / row[f"{TOKEN}_mean"]) for each in bounds)
-        interval = f", 95 % interval {low} to {high}"
+    ends = total95(row, "energy_per_request_j")
+    interval = ", 95 % interval {} to {}".format(*map(_thousand_kwh, ends)) if ends else ""
     return {
         **package,
         "comment": f"Energy of inference is that of 1,000 requests in kWh: mean of {row['n']} "

@@ -8,13 +8,14 @@ from typing import Any, TypeAlias
 from llenergymeasure.analysis.selection import used_runs
 from llenergymeasure.analysis.study_runs import METRICS
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.report.findings import ranked
+from llenergymeasure.report.findings import LEAST_SHARED, ranked
 from llenergymeasure.report.sweep import varied_settings
 from llenergymeasure.report.wording import (
     NOTHING,
     Scale,
     listed,
     mean_text,
+    percent,
     plain,
     rounded_range,
     scale_for,
@@ -107,7 +108,7 @@ def table(
         header=[*(plain(name, 60) for name in texts), "n", *(title for title, _ in numbers)],
         rows=[list(line) for line in zip(*cells, strict=True)],
         texts=len(texts),
-        caption=_caption(study, same),
+        caption=_caption(study, same) + _not_in_them(rows),
     )
 
 
@@ -150,7 +151,7 @@ def latex(told: Table, study: str) -> str:
 
 
 def _caption(study: str, same: Mapping[str, str]) -> str:
-    caption = f"{plain(study, 80)}: means over cycles and 95 % intervals."
+    caption = f"{plain(study, 80)}: means and 95 % intervals over cycles."
     kind = same.get("Kind")
     if kind not in (None, NOTHING):
         scope = f" ({same['Scope']})" if "Scope" in same else ""
@@ -158,6 +159,15 @@ def _caption(study: str, same: Mapping[str, str]) -> str:
     if same.get("Device", NOTHING) != NOTHING:
         caption += f" Device: {same['Device']}."
     return caption
+
+
+def _not_in_them(rows: Sequence[Row]) -> str:
+    """Return what may move energies and is in no interval over cycles."""
+    band = max((row["energy_u_sys_rel"] or 0.0 for row in rows), default=0.0)
+    shared = max((row["energy_shared_u95_rel"] or 0.0 for row in rows), default=0.0)
+    text = f" Energies may be off by the sensor's gain, ±{percent(band)}" if band else ""
+    unseen = f", and by ±{percent(shared)} by what it does not see"
+    return f"{text}{unseen if shared >= LEAST_SHARED else ''}." if text else ""
 
 
 def _quantity(rows: Sequence[Row], metric: str) -> tuple[str, list[str]]:

@@ -46,7 +46,7 @@ from llenergymeasure.run.preflight.forecast import known_of, work_of
 from llenergymeasure.run.preflight.memory import computes_in, memory_need
 from llenergymeasure.run.result.flops import workload_flops
 from llenergymeasure.screen import say
-from llenergymeasure.workload.conversations import content_seed
+from llenergymeasure.workload.conversations import TrafficPrompts, content_seed
 from llenergymeasure.workload.prompts import build_workload, traffic_prompts
 from llenergymeasure.workload.requests import Request, Workload
 
@@ -189,12 +189,14 @@ class EngineRun:
                 "python_executable": sys.executable,
                 "computes_in": computes_in(self._config, found.source),
                 "flops": workload_flops(found.source, self._lengths(workload, window)),
-                "quality": self._quality(engine),
             }
             if self._spec.session is not None:
                 place = {"started_by": on_server.started_by, "place": on_server.runs}
                 document["shared_server"] = place
             self._write(document)
+            document["quality"] = self._quality(engine)
+            if document["quality"] is not None:
+                self._write(document)
             goes_on = not last and _has_answered_all(engine)
         finally:
             if not goes_on:
@@ -234,9 +236,12 @@ class EngineRun:
             # What it does on a GPU is the run's work, and no stranger's.
             write_text(self._folder.engine_pid, str(backend.process(self._config) or os.getpid()))
         devices = tuple(card.uuid for card in found.cards)
-        prompts = traffic_prompts(self._asked, self._content_seed)
         command = backend.server(self._drawn, free_port())
-        return ServedEngine(command, self._drawn, devices, prompts)
+        return ServedEngine(command, self._drawn, devices, self._traffic())
+
+    def _traffic(self) -> TrafficPrompts:
+        shared = self._spec.session is not None
+        return traffic_prompts(self._asked, self._content_seed, lives_on=shared)
 
     def _left_by_the_run_before(self, backend: Backend) -> Engine | None:
         """Return the server that the run before has left, ready for this one's traffic.
@@ -248,8 +253,7 @@ class EngineRun:
         from llenergymeasure.backends.serving.engine import ServedEngine, next_on_server
 
         assert isinstance(self._server.engine, ServedEngine)
-        prompts = traffic_prompts(self._asked, self._content_seed)
-        return next_on_server(self._server.engine, backend, self._drawn, prompts)
+        return next_on_server(self._server.engine, backend, self._drawn, self._traffic())
 
     def _measure(
         self,
@@ -292,7 +296,7 @@ class EngineRun:
             return
         with self._marks.phase("judge"):
             score = command_score(self._folder, asked)
-        document["quality"] = {**(document["quality"] or {}), **score}
+        document["quality"] = {**(document.get("quality") or {}), **score}
         self._write(document)
 
     def _write(self, document: dict[str, Any]) -> None:

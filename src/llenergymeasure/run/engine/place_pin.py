@@ -12,7 +12,7 @@ from typing import Any
 
 from llenergymeasure.config.run_spec import RunSpec
 from llenergymeasure.errors import PreflightError, Problem
-from llenergymeasure.files import make_folder, sync_folder
+from llenergymeasure.files import load_json, make_folder, open_file, remove, sync_folder
 from llenergymeasure.machine.scheduler import job_facts
 from llenergymeasure.results.layout import StudyFolder
 
@@ -56,7 +56,8 @@ def _claim(path: Path, place: Mapping[str, str]) -> dict[str, str]:
     """Return the claim that holds: this one, if it is the first."""
     make_folder(path.parent)
     own = path.with_name(f".{path.name}.{place['node']}.{os.getpid()}.part")
-    with own.open("w") as stream:
+    remove(own)  # of a process that was killed, or somebody else's link
+    with os.fdopen(open_file(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w") as stream:
         json.dump(dict(place), stream)
         stream.flush()
         os.fsync(stream.fileno())
@@ -67,5 +68,5 @@ def _claim(path: Path, place: Mapping[str, str]) -> dict[str, str]:
         pass
     finally:
         own.unlink(missing_ok=True)
-    claimed: dict[str, str] = json.loads(path.read_text())
+    claimed: dict[str, str] = load_json(path)
     return claimed

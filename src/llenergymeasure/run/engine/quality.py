@@ -24,7 +24,6 @@ from llenergymeasure.processes import ChildError, completed, users_environment
 from llenergymeasure.redact import excerpt
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.workload.datasets.record import Record
-from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.tokens import Tokenizer
 
 _OWN_ITEMS = Path(__file__).with_name("small_task.jsonl")
@@ -45,8 +44,8 @@ def perplexity(
     try:
         texts = _tokens(path, config, int(asked["max_text_tokens"]))
         likelihoods = [each for text in texts for each in engine.log_likelihoods(text)]
-    except (LlemError, OSError, UnicodeDecodeError) as error:
-        return {"perplexity_unavailable": str(error)}
+    except Exception as error:  # an engine's own too: what was measured does not hang on it
+        return {"perplexity_unavailable": excerpt(str(error) or type(error).__name__, 500)}
     if not likelihoods or not all(math.isfinite(each) for each in likelihoods):
         return {"perplexity_unavailable": "the engine gave likelihoods that are no numbers"}
     return {
@@ -102,7 +101,7 @@ def _tokens(path: Path, config: ExperimentConfig, most: int) -> list[list[int]]:
         ConfigurationError: no line is long enough, or the model has no tokenizer.
     """
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    tokenizer = _tokenizer(config)
+    tokenizer = Tokenizer.of(config)
     records = [Record(number, str(path), line) for number, line in enumerate(lines, start=1)]
     texts = [ids[:most] for ids in tokenizer.encode(records)]
     long_enough = [ids for ids in texts if len(ids) > 1]
@@ -111,11 +110,6 @@ def _tokens(path: Path, config: ExperimentConfig, most: int) -> list[list[int]]:
             Problem("has no line of two tokens or more", key="quality.texts", found=str(path))
         )
     return long_enough
-
-
-def _tokenizer(config: ExperimentConfig) -> Tokenizer:
-    trust = bool(config.pytorch and config.pytorch.trust_remote_code)
-    return Tokenizer(resolve_model(config), trust_remote_code=trust)
 
 
 class _NeedsTextError(LlemError):
@@ -134,7 +128,7 @@ def task_score(
         import lm_eval
 
         found = lm_eval.simple_evaluate(
-            model=_model(engine, _tokenizer(config)),
+            model=_model(engine, Tokenizer.of(config)),
             tasks=[_own_task() if name == OWN_TASK else name for name in asked["tasks"]],
             limit=asked.get("task_items"),
             bootstrap_iters=0,

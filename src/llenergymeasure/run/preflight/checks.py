@@ -280,9 +280,9 @@ class CpuWatch:
         names = [f"{self._host.name(pid)} (pid {pid})" for pid in most if took[pid] > 0]
         who = f": {', '.join(names)}" if names else ""
         yield Problem(
-            f"at the start other processes used {share:.0%} of the CPUs{who}; beyond "
-            f"{OTHERS_MAX:.0%} a run gets slower and costs more than it would alone: end them "
-            "or wait",
+            f"at the start other processes used {100 * share:.0f} % of the CPUs{who}; beyond "
+            f"{100 * OTHERS_MAX:.0f} % a run gets slower and costs more than it would alone: "
+            "end them or wait",
             fatal=False,
         )
 

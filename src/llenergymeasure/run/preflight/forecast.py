@@ -28,7 +28,7 @@ from llenergymeasure.run.preflight.memory import (
     spread,
 )
 from llenergymeasure.run.preflight.model_checks import stored_bytes, weights_here
-from llenergymeasure.workload.models.hub import cached_file
+from llenergymeasure.workload.models.hub import cached_file, perhaps_meant
 from llenergymeasure.workload.models.known import known_architecture
 from llenergymeasure.workload.models.resolve import ModelSource, is_hub_id, resolve_model
 from llenergymeasure.workload.requests import Workload
@@ -223,5 +223,5 @@ def _known_here(config: ExperimentConfig) -> ModelSource | str | None:
         return None
     architecture = known_architecture(name)
     if architecture is None:
-        return "the hub has its dimensions; the preflight fetches them"
+        return f"the preflight fetches its dimensions from the hub{perhaps_meant(name)}"
     return ModelSource(name, name, False, {}, architecture)

@@ -189,8 +189,7 @@ def memory_here(
 
 @cache  # a plan asks for each of its experiments
 def _machine_bytes() -> int | None:
-    known = [size for size in (memory_bytes("MemTotal"), memory_limit_bytes()) if size is not None]
-    return min(known, default=None)
+    return memory_limit_bytes() or memory_bytes("MemTotal")
 
 
 def copies(config: ExperimentConfig, source: ModelSource) -> int:

@@ -6,6 +6,7 @@ holds the hashes of its siblings: where it stands, the run is complete.
 """
 
 import argparse
+import errno
 import json
 import statistics
 import sys
@@ -25,6 +26,7 @@ from llenergymeasure.errors import EXIT_OK
 from llenergymeasure.files import read_json, replacing, sha256, write_text
 from llenergymeasure.machine.environment import provenance
 from llenergymeasure.recording.samples import Samples, read_samples, write_samples
+from llenergymeasure.redact import without_secrets
 from llenergymeasure.results.attempt import attempts_begun, report_failure
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.results.record import (
@@ -37,6 +39,7 @@ from llenergymeasure.results.record import (
 )
 from llenergymeasure.results.row_file import write_run_row
 from llenergymeasure.results.table import run_row
+from llenergymeasure.run.ending import LATER
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.run.result.batch_requests import batch_tokens, batches_of, request_table
 from llenergymeasure.run.result.doubts import batch_doubts, run_doubts, traffic_doubts
@@ -50,8 +53,15 @@ from llenergymeasure.run.result.utilisation import (
     throttle_history,
     utilisation,
 )
+from llenergymeasure.screen import say
 from llenergymeasure.sensors.behaviour import load_characterised
 from llenergymeasure.units import NS_PER_S
+
+_PASSING = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES),
+    *(errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EAGAIN),
+}
+"""What the system refuses for a reason that is not in the run's files."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,8 +75,17 @@ def main(arguments: list[str] | None = None) -> int:
         write_result(folder, spec, json.loads(folder.engine.read_text()))
     except BaseException as error:
         report_failure(folder, error)
+        if _passes(error):
+            say(without_secrets(f"{type(error).__name__}: {error}"))
+            return LATER
         raise
     return EXIT_OK
+
+
+def _passes(error: BaseException) -> bool:
+    """Return whether the machine is to blame, as with a full disk: another time it may do."""
+    numbers = {getattr(each, "errno", None) for each in (error, error.__cause__)}
+    return not _PASSING.isdisjoint(numbers) or isinstance(error, MemoryError)
 
 
 def write_result(folder: RunFolder, spec: RunSpec, done: dict[str, Any]) -> Result:
@@ -199,11 +218,14 @@ def _result(
 
 def quality_record(asked: dict[str, Any] | None, done: dict[str, Any] | None) -> Quality | None:
     """Return what was found of the answers' quality, and why a score asked for is missing."""
-    found = dict(done or {})
-    command = (asked or {}).get("command")
-    if command is not None and "command" not in found:
-        reason = "the run was ended before the command judged it"
-        found |= {"command": list(command), "score_unavailable": reason}
+    found, asked = dict(done or {}), asked or {}
+    for name, gives in (("texts", "perplexity"), ("tasks", "score"), ("command", "score")):
+        if asked.get(name) is None or not {gives, f"{gives}_unavailable"}.isdisjoint(found):
+            continue
+        how = "the command judged it" if name == "command" else "its answers were looked at"
+        found[f"{gives}_unavailable"] = f"the run was ended before {how}"
+        if name != "texts":
+            found[name] = list(asked[name])
     return Quality(**found) if found else None
 
 

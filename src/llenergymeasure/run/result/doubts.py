@@ -31,6 +31,9 @@ LATENESS_P99_MAX_S = 0.005
 ODD_SHARE_MAX = 0.01
 """Share of the prompts or answers that may be odd, in each way."""
 
+CUT_SHARE_MAX = 0.05
+"""Share of natural answers that may end at ``max_output_tokens`` in place of by themselves."""
+
 ODD = {
     "token_mismatch": "prompts are counted otherwise by the model's tokenizer",
     "cached_prompts": "prompts were in the server's prefix cache, beyond what the traffic shares",
@@ -88,13 +91,23 @@ def batch_doubts(
     empty = requests["output_tokens"].to_pylist().count(0)
     if empty > ODD_SHARE_MAX * len(requests):
         found["empty_answers"] = f"{empty} of {len(requests)} {ODD['empty_answers']}"
-    given_up = [why for why in requests["finish_reason"].to_pylist() if why in GAVE_UP]
+    reasons = requests["finish_reason"].to_pylist()
+    given_up = [why for why in reasons if why in GAVE_UP]
     if len(given_up) > FAILED_SHARE_MAX * len(requests):
         found["failed_requests"] = (
             f"{len(given_up)} of {len(requests)} requests failed, more than "
             f"{FAILED_SHARE_MAX:.0%}; the first ended with {given_up[0]}"
         )
-    return found
+    return found | cut_answers(config, reasons)
+
+
+def cut_answers(config: Mapping[str, Any], reasons: Sequence[str | None]) -> dict[str, str]:
+    """Return whether answers that were to end by themselves were cut off, by why each ended."""
+    cut = reasons.count("length")
+    if config.get("answer_length") != "natural" or cut <= CUT_SHARE_MAX * len(reasons):
+        return {}
+    told = f"{cut} of {len(reasons)} answers did not end before max_output_tokens"
+    return {"cut_answers": told}
 
 
 def other_lengths(config: dict[str, Any], requests: pa.Table) -> int:
@@ -118,7 +131,8 @@ def traffic_doubts(run: ServedRun) -> dict[str, str]:
     if sent and len(failed) > FAILED_SHARE_MAX * len(sent):
         first = failed[0]
         found["failed_requests"] = (
-            f"{len(failed)} of {len(sent)} requests failed, more than {FAILED_SHARE_MAX:.0%}; "
+            f"{len(failed)} of {len(sent)} requests failed, more than "
+            f"{100 * FAILED_SHARE_MAX:.0f} %; "
             f"the first: {first['failure']}: {first['failure_message']}"
         )
     late_s = run.lateness_s
@@ -132,6 +146,8 @@ def traffic_doubts(run: ServedRun) -> dict[str, str]:
         odd = run.odd[code]
         if sum(odd) > ODD_SHARE_MAX * len(odd):
             found[code] = f"{sum(odd)} of {len(odd)} {what}"
+    ended = [row["finish_reason"] for row in sent if row["failure"] is None]
+    found |= cut_answers({"answer_length": run.config.answer_length}, ended)
     idle = serving.rate_per_s == 0 and serving.arrivals != "ramp"
     if not sent and not run.tokens("").output and not idle:
         found["no_requests"] = "no request was to be sent within the window, and none answered"

@@ -48,7 +48,7 @@ def workload_flops(
     requests = counted.total()
     written = sum(output * count for (_, output), count in counted.items())
     return {
-        "per_output_token": (prefill + decode) / written,
+        "per_output_token": (prefill + decode) / written if written else None,
         "per_request": (prefill + decode) / requests,
         "prefill_per_request": prefill / requests,
         "decode_per_request": decode / requests,

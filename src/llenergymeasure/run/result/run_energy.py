@@ -108,7 +108,8 @@ def run_energy(
     told = split if isinstance(split, TokenEnergy) else None
     steps: TokenEnergy | NoSplit | None = split
     if told is not None and told.unexplained > POOR_FIT:
-        reason = f"prefill and decode leave {told.unexplained:.0%} of the steps unexplained (rms)"
+        share = 100 * told.unexplained
+        reason = f"prefill and decode leave {share:.0f} % of the steps unexplained (rms)"
         made = replace(made, validity={**made.validity, "split_poor_fit": reason})
         steps = NoSplit(reason)
     late_s = steps.lag_s if isinstance(steps, TokenEnergy) else 0.0

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from llenergymeasure.machine.gpus.state import LOWERED, SLOWED, THROTTLE_REASONS
+from llenergymeasure.machine.gpus.state import LOWERED, SLOWED, THROTTLE_REASONS, reasons_in
 from llenergymeasure.recording.samples import Samples, Series
 from llenergymeasure.results.record import Clocks
 from llenergymeasure.sensors.base import Quantity
@@ -114,7 +114,7 @@ def throttle_history(samples: Samples, device: str) -> list[dict[str, Any]] | No
     return [
         {
             "t_monotonic_ns": int(t_ns),
-            "reasons": [name for bit, name in THROTTLE_REASONS.items() if int(mask) & bit],
+            "reasons": reasons_in(int(mask)),
         }
         for t_ns, mask in zip(times_ns[changed], masks[changed], strict=True)
     ][:HISTORY_MOST]

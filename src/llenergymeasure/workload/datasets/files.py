@@ -98,7 +98,9 @@ def _read_lines(path: Path, rows: Rows) -> None:
     """Read one prompt a line; empty lines are none."""
     with path.open(encoding="utf-8-sig") as stream:
         for number, line in enumerate(stream, start=1):
-            if line.strip():
+            if "\0" in line:
+                rows.problem(number, "holds NUL, as text in UTF-16 does; save it as UTF-8")
+            elif line.strip():
                 rows.add(number, {"prompt": line.rstrip("\n")})
 
 

@@ -19,7 +19,10 @@ are questions alone, the first is asked."""
 WITH_INSTRUCTION = ("input", "context")
 """What an ``instruction`` takes along, in Alpaca's collections and in Dolly."""
 
-UNREAD = ("context", "system", "system_prompt")
+UNREAD = (
+    *("context", "system", "system_prompt", "instructions"),
+    *("history", "tools", "functions", "documents"),
+)
 """Columns that are meant to be asked too, and are read nowhere else: they are said."""
 
 MOST_CHARACTERS = 1 << 30
@@ -110,6 +113,9 @@ class Rows:
             said = (f"{str(name).strip('_')} {clean(str(value))}" for name, value in values.items())
             self._provenance.append(f"{self._name} says of itself: {', '.join(said)}")
             return
+        request = values.get("body")
+        if isinstance(request, Mapping):  # a line of a file for OpenAI's batch interface
+            values = request
         try:
             record = _record(row, values)
         except _BadRowError as error:
@@ -150,7 +156,7 @@ class Rows:
             for why, count in self._left_out.items()
         ]
         notes += [
-            f"{count} rows of {self._name} have a {name} that is no part of their prompts"
+            f"{count} rows of {self._name} have a column {name} that is no part of their prompts"
             for name, count in self._unread.items()
         ]
         if self._replaced:
@@ -167,9 +173,6 @@ def _is_unread(name: str, values: Mapping[str, Any]) -> bool:
 
 
 def _record(row: int, values: Mapping[str, Any]) -> Record:
-    request = values.get("body")
-    if isinstance(request, Mapping):  # a line of a file for OpenAI's batch interface
-        values = request
     source = values.get("source")
     name = source if isinstance(source, str) else ""
     for column in TEXT_COLUMNS:
@@ -207,7 +210,8 @@ def _messages(column: str, value: Any) -> tuple[Mapping[str, str], ...]:
         raise _BadRowError(f"{column} should be a list of messages, not {type(value).__name__}")
     if column == "turns":
         value = [{"role": "user", "content": item} for item in list(value)[:1]]
-    messages = tuple(_message(column, item) for item in value)
+    items = list(value)
+    messages = tuple(_message(column, item) for item in items)
     if not messages:
         raise _NoQuestionError(f"{column} is empty")
     # The answer is what the model under test shall write.
@@ -217,6 +221,8 @@ def _messages(column: str, value: Any) -> tuple[Mapping[str, str], ...]:
         raise _NoQuestionError(f"{column} asks nothing")
     if not messages[-1]["content"].strip():
         raise _NoQuestionError(f"{column} ends with an empty question")
+    if any(item.get("tool_calls") or item.get("function_call") for item in items[: len(messages)]):
+        raise _NoQuestionError(f"{column} holds calls of tools, which are not sent")
     return messages
 
 

@@ -6,10 +6,12 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies
+from urllib.request import getproxies, proxy_bypass
 
+from llenergymeasure.config.nearest import did_you_mean
 from llenergymeasure.errors import BackendError
 from llenergymeasure.installation import install_command
+from llenergymeasure.workload.models.known import closest_known
 
 REACH_LIMIT_S = 2.0
 
@@ -23,9 +25,15 @@ def offline() -> bool:
 def why_out_of_reach() -> str | None:
     """Return why the hub cannot be asked, found within two seconds; None if it seems to answer."""
     address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-    if address.scheme in getproxies():
+    proxy = getproxies().get(address.scheme)
+    proxied = bool(proxy) and not proxy_bypass(str(address.hostname))
+    if proxy and proxied:
+        address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    try:
+        port = address.port or {"http": 80, "https": 443}.get(address.scheme, 1080)
+    except ValueError:  # no number: whoever uses it says so
         return None
-    place = str(address.hostname), address.port or {"http": 80}.get(address.scheme, 443)
+    place = str(address.hostname), port
     answers: list[bool] = []
 
     def ask() -> None:
@@ -35,7 +43,7 @@ def why_out_of_reach() -> str | None:
     asking = threading.Thread(target=ask, daemon=True)  # names are looked up without a limit
     asking.start()
     asking.join(REACH_LIMIT_S)
-    return None if answers else f"{place[0]} cannot be reached"
+    return None if answers else f"{'the proxy ' if proxied else ''}{place[0]} cannot be reached"
 
 
 def fetch_config(model: str, revision: str | None) -> Path:
@@ -57,7 +65,7 @@ def fetch_config(model: str, revision: str | None) -> Path:
     if offline():
         raise BackendError(
             f"model {model}: it is not in the local cache of the hub and HF_HUB_OFFLINE forbids to "
-            "fetch it"
+            f"fetch it{perhaps_meant(model)}"
         )
     try:
         return Path(hf_hub_download(model, _CONFIG, revision=revision))
@@ -76,7 +84,13 @@ def fetch_config(model: str, revision: str | None) -> Path:
             ValueError: f"cannot be asked for: {error}",
         }
         wrong = next(text for kind, text in known.items() if isinstance(error, kind))
-        raise BackendError(f"model {model} {wrong}") from error
+        raise BackendError(f"model {model} {wrong}{perhaps_meant(model)}") from error
+
+
+def perhaps_meant(model: str) -> str:
+    """Return the end of a message that asks whether a built-in model was meant; empty for none."""
+    closest = None if "/" in model else closest_known(model)
+    return did_you_mean([closest] if closest else [])
 
 
 def cached_file(model: str, filename: str, revision: str | None) -> Path | None:

@@ -170,7 +170,7 @@ def _read(
         raise BackendError(f"{path} should hold a mapping, not {type(content).__name__}")
     try:
         architecture = Architecture.from_config(content, name)
-    except (KeyError, TypeError) as error:
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise BackendError(f"{path} lacks a dimension of its architecture: {error}") from error
     return ModelSource(name, location, random, content, architecture, revision)
 

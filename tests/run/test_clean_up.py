@@ -1,0 +1,74 @@
+"""A run that cannot write down how it ends still leaves nothing behind."""
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure.results.attempt import AttemptOutcome
+from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.run.ending import End
+from llenergymeasure.run.held_folder import Attempt
+
+FOLDER_GONE = """
+import shutil, subprocess, sys
+from pathlib import Path
+from types import SimpleNamespace
+from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.run.supervisor import Reservation, Supervisor
+
+nothing = lambda *_: None
+
+def make(*_):
+    release = lambda: print("released", flush=True)
+    return SimpleNamespace(
+        hold_limits=nothing, put_back=nothing, release=release, limits=None, changed=False
+    )
+
+def record(self, engine, started_s, goes_on):
+    self._recorder = SimpleNamespace(alive=lambda: False, stop=lambda grace_s: -9)
+    shutil.rmtree(self.folder.work)
+    self._stop_recorder()
+
+Reservation.make, Supervisor.record = make, record
+Supervisor._start_engine = lambda *_: subprocess.Popen(["sleep", "60"])
+spec = {"experiment": "a" * 12, "cycle": 1, "config": {"backend": "pytorch"}}
+sys.exit(Supervisor(spec, RunFolder(Path(sys.argv[1]) / "runs/a/1"), None).run())
+"""
+
+
+def test_limits_and_processes_do_not_wait_for_what_cannot_be_written(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FOLDER_GONE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == "released\n"
+    outcome = json.loads((tmp_path / "runs" / "a" / "1" / "outcome.json").read_text())
+    assert outcome["status"] == "failed"
+    assert outcome["error"]["class"] == "FileNotFoundError"
+
+
+def test_what_was_measured_stays_until_it_is_written_that_its_run_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "runs" / "a" / "1")
+    folder.work.mkdir(parents=True)
+    folder.engine.write_text("{}")
+    folder.stream.write_text("samples")
+    attempt = Attempt({"experiment": "a", "cycle": 1}, folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(AttemptOutcome, "write", _no_room)
+        with pytest.raises(OSError, match="No space"):
+            attempt.conclude(End(0))
+    assert folder.engine.is_file()
+    assert folder.stream.is_file()
+    assert attempt.conclude(End(0)) == 0
+    assert not folder.work.exists()
+    assert not folder.stream.exists()
+
+
+def _no_room(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,0 +1,121 @@
+"""What was measured whole is finished, whatever keeps its engine or its result from an end."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.attempts import Attempt, start
+from support.studies import wait_for
+
+pytestmark = pytest.mark.slow
+
+FULL_DISK = """
+import errno, os, sys
+words = open("/proc/self/cmdline").read()
+if "build_result" in words and os.environ.get("TEST_FULL"):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    import pyarrow.parquet
+    pyarrow.parquet.write_table = full
+"""
+"""As ``sitecustomize``: lets what computes a result find no room for its tables."""
+
+
+def window_of(attempt: Attempt) -> dict[str, Any]:
+    done = json.loads((attempt.folder / "work" / "engine.json").read_text())
+    window: dict[str, Any] = done["window"]
+    return window
+
+
+def test_a_full_disk_costs_no_window_however_often_it_is_full(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(FULL_DISK)
+    path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
+    full = {"PYTHONPATH": path, "TEST_FULL": "1"}
+    attempt = start(tmp_path, variables=full)
+    assert attempt.process.wait(120) == 1
+    window = window_of(attempt)
+    for number in (2, 3):
+        error = attempt.outcome()["error"]
+        assert error["class"] == "OSError"
+        assert "No space left on device" in error["message"]
+        assert error["message"].endswith(
+            "; what was measured is kept, and the next call finishes it"
+        )
+        assert not (attempt.folder / "result.json").exists()
+        attempt = start(tmp_path, variables=full if number == 2 else {})
+        assert attempt.process.wait(120) == (1 if number == 2 else 0)
+        assert attempt.outcome()["attempt"] == number
+    assert attempt.result()["window"]["start_monotonic_ns"] == window["start_ns"]
+    attempt.nothing_left()
+
+
+def test_what_cannot_even_begin_to_compute_a_result_costs_no_window(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    broken = (
+        "import sys\nif 'build_result' in open('/proc/self/cmdline').read():\n    sys.exit(1)\n"
+    )
+    (site / "sitecustomize.py").write_text(broken)
+    path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
+    for _ in range(2):
+        attempt = start(tmp_path, variables={"PYTHONPATH": path})
+        assert attempt.process.wait(120) == 1
+        assert "what computes the result ended with" in attempt.outcome()["error"]["message"]
+    window = window_of(attempt)
+    assert start(tmp_path).process.wait(120) == 0
+    assert attempt.result()["window"]["start_monotonic_ns"] == window["start_ns"]
+
+
+def test_an_engine_that_crashes_over_its_quality_costs_no_window(tmp_path: Path) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a text of some words that is looked at\n" * 20000)
+    attempt = start(tmp_path, quality={"texts": str(texts)})
+    attempt.wait_for_phase("quality")
+    os.kill(attempt.child("engine_process"), signal.SIGSEGV)
+    assert attempt.process.wait(60) == 0
+    result = attempt.result()
+    assert "quality_unavailable" in result["validity"]
+    reason = result["quality"]["perplexity_unavailable"]
+    assert reason == "the run was ended before its answers were looked at"
+    assert result["provenance"]["engine_end"]["returncode"] == -signal.SIGSEGV
+    attempt.nothing_left()
+
+
+def test_a_signal_to_all_of_a_job_interrupts_its_run(tmp_path: Path) -> None:
+    """As a scheduler sends it at a job's time limit, in whatever order."""
+    attempt = start(tmp_path, window={"min_seconds": 60})
+    attempt.wait_for_phase("measure")
+    for pid in (attempt.child("engine_process"), attempt.child("recorder"), attempt.process.pid):
+        os.kill(pid, signal.SIGTERM)
+        time.sleep(0.2)
+    assert attempt.process.wait(30) == 143
+    outcome = attempt.outcome()
+    assert (outcome["status"], outcome["phase"]) == ("interrupted", "measure")
+    assert outcome["error"] == {"class": "Interrupted", "message": "SIGTERM"}
+    attempt.nothing_left()
+
+
+def test_a_signal_to_all_of_a_job_lets_a_result_be_computed(tmp_path: Path) -> None:
+    attempt = start(tmp_path)
+
+    def finishing() -> bool:
+        outcome = attempt.folder / "outcome.json"
+        return outcome.is_file() and attempt.outcome()["phase"] == "finish"
+
+    wait_for(finishing)
+    finish = attempt.child("build_result")
+    os.kill(finish, signal.SIGSTOP)
+    for pid in (finish, attempt.process.pid):
+        os.kill(pid, signal.SIGTERM)
+    time.sleep(0.3)
+    os.kill(finish, signal.SIGCONT)
+    assert attempt.process.wait(60) == 0
+    assert attempt.outcome()["status"] == "completed"
+    attempt.nothing_left()

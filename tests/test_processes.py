@@ -1,0 +1,62 @@
+"""Children and their groups: ended whole, never for ever, and never in place of another's."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llenergymeasure import processes
+from support.studies import wait_for
+
+
+def child(*command: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(command, start_new_session=True)
+
+
+def test_what_a_child_has_left_ends_with_it() -> None:
+    with subprocess.Popen(
+        ["sh", "-c", "sleep 60 & echo $!"], start_new_session=True, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        left = int(parent.stdout.readline())
+        assert processes.start_ticks(left) is not None
+        assert processes.end_group(parent, 1.0) == 0
+        wait_for(lambda: processes.start_ticks(left) is None, 5)
+
+
+def test_a_child_gets_its_time_to_end() -> None:
+    with child("sleep", "60") as one:
+        began_s = time.monotonic()
+        assert processes.end_group(one, 30.0) == -signal.SIGTERM
+        assert time.monotonic() - began_s < 5
+
+
+def test_nothing_is_sent_to_a_number_that_may_be_anothers(monkeypatch: pytest.MonkeyPatch) -> None:
+    with child("false") as one:
+        one.wait()
+    sent: list[Any] = []
+    monkeypatch.setattr(os, "killpg", lambda *what: sent.append(what))
+    assert processes.end_group(one, 1.0) == 1
+    assert not sent
+
+
+def test_what_the_kernel_cannot_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a process amid a call into a driver that hangs."""
+    with child("sleep", "60") as one, monkeypatch.context() as patched:
+        patched.setattr(processes, "FREED_S", 0.2)
+        patched.setattr(os, "killpg", lambda *_: None)
+        assert processes.end_group(one, 0.1) == -signal.SIGKILL
+        patched.undo()
+        one.kill()
+
+
+def test_a_child_that_goes_on_ignores_what_is_sent_to_all_of_a_job(tmp_path: Path) -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGTERM); print('goes on')"
+    said = tmp_path / "said"
+    with said.open("wb") as log, processes.start(["python3", "-c", code], log, goes_on=True) as one:
+        assert one.wait(20) == 0
+    assert said.read_text() == "goes on\n"
