@@ -1,5 +1,6 @@
 """A card held against an external meter: known gains are found, and what cannot be has a word."""
 
+import math
 import re
 import subprocess
 import sys
@@ -60,17 +61,22 @@ def wall(
     period_s: float = 1.0,
     off_s: float = 0.0,
     gone: Collection[int] = (),
+    jump: tuple[float, float] = (math.inf, 0.0),
     rest_w: float = 0.0,
     supply: float = 1.0,
     regular: bool = False,
 ) -> Path:
-    """A meter's log; each reading is a mean over a second that ends ``lag_s`` before it."""
+    """A meter's log; each reading is a mean over a second that ends ``lag_s`` before it.
+
+    At ``jump[0]`` its clock is put forward by ``jump[1]``.
+    """
     lines = ["time,watts"]
     for number, t_s in enumerate(np.arange(4.4, 598, period_s)):
         ends_j = true_j(np.array([t_s - lag_s - 1.0, t_s - lag_s]), regular)
         watts = float(np.diff(ends_j)[0])
         if number not in gone:
-            lines.append(f"{BEGAN_S + off_s + t_s:.3f},{rest_w + watts / supply:.1f}")
+            said_s = BEGAN_S + off_s + t_s + (jump[1] if t_s >= jump[0] else 0.0)
+            lines.append(f"{said_s:.3f},{rest_w + watts / supply:.1f}")
     path = folder / "wall.csv"
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -93,6 +99,8 @@ def held(folder: Path, known: Surely = EXACT, **meter: Any) -> tuple[Gain, str]:
         ({}, "s late"),
         ({"off_s": -6.0}, "behind at least"),
         ({"gone": range(100, 130)}, "30 s of the log are missing, in 1 places"),
+        ({"jump": (450.0, 3600.0)}, "3600 s of the log are missing, in 1 places"),
+        ({"jump": (450.0, -3600.0)}, "s of the log are missing, in 1 places"),
     ],
 )
 def test_gain_and_offset_are_found_and_their_intervals_hold(
@@ -129,6 +137,7 @@ def test_a_meter_on_the_whole_machine_must_say_what_else_it_sees(tmp_path: Path)
         ({"off_s": 3600.0}, "after the recording ends: its clock is wrong (a time zone"),
         ({"off_s": -7200.0}, "before the recording begins: its clock is wrong"),
         ({"off_s": 200.0}, "at any shift from -30 to 60 s (a wrong clock"),
+        ({"jump": (200.0, 3600.0)}, "at any shift from -30 to 60 s (a wrong clock"),
         ({"period_s": 60.0, "lag_s": 30.0}, "it is slow, updated every 60 s"),
         ({"period_s": 4.0, "lag_s": 6.0}, "let the load work and rest in turn, each for over"),
         ({"off_s": 200.0, "regular": True}, "steps too regularly"),

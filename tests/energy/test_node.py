@@ -39,9 +39,13 @@ def recorded(
     average_s: float = 1.0,
     gone: tuple[float, float] = (0.0, 0.0),
     phase_s: float = 0.3,
+    jump: tuple[float, float] = (END_S, 0.0),
     load: Callable[[Any], Any] = card_j,
 ) -> Samples:
-    """A card's counter at 10 Hz, and a meter whose readings' means lie ``lag_s`` before them."""
+    """A card's counter at 10 Hz, and a meter whose readings' means lie ``lag_s`` before them.
+
+    At ``jump[0]`` its clock is put forward by ``jump[1]``.
+    """
     rows = []
     for tick in range(1, int(END_S * 10)):
         t_ns = tick * S // 10
@@ -51,7 +55,8 @@ def recorded(
         to_s = t_s - lag_s + average_s / 2
         watts = REST_W + LOSS * float(load(to_s) - load(to_s - average_s)) / average_s
         if not gone[0] <= t_s < gone[1]:
-            rows.append(Row(int(t_s * S), "node", "node", "power_usage_w", watts))
+            said_s = t_s + (jump[1] if t_s >= jump[0] else 0.0)
+            rows.append(Row(int(said_s * S), "node", "node", "power_usage_w", watts))
     return make_samples(rows, header(CARD, NODE))
 
 
@@ -115,6 +120,21 @@ def test_missing_seconds_are_told_and_in_the_interval() -> None:
     assert "readings are missing over 9.0 s of the window" in " ".join(made.node.notes)
     assert abs(made.node.gross_j - TRUE_J) <= made.node.gross_u95_j
     assert made.node.gross_u95_j > 0.05 * TRUE_J
+
+
+@pytest.mark.parametrize("at_s", [20.0, 65.0, 80.0, 99.0, 110.0])
+@pytest.mark.parametrize("by_s", [-3600.0, 3600.0])
+def test_a_clock_put_forward_or_back_amid_the_recording_gives_no_sure_number(
+    at_s: float, by_s: float
+) -> None:
+    found = metered(recorded(jump=(at_s, by_s))).node
+    assert found is not None
+    if found.gross_j is None:
+        assert found.unavailable
+        return
+    assert abs(found.gross_j - TRUE_J) <= found.gross_u95_j
+    missing = [note for note in found.notes if "readings are missing" in note]
+    assert not missing or float(missing[0].split(" over ")[1].split(" s ")[0]) <= 40
 
 
 def test_a_slow_meter_is_told() -> None:

@@ -1,13 +1,25 @@
 """Which runs share a start of their server, and what that does to the order."""
 
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.protocol import resolve_protocol
 from llenergymeasure.errors import ConfigurationError
-from llenergymeasure.plan import Plan, PlannedRun, describe_plan, make_plan
+from llenergymeasure.plan import Estimates, Plan, PlannedRun, describe_plan, make_plan
+from llenergymeasure.plan.estimate import (
+    FETCH_BYTES_PER_S,
+    FINISH_S,
+    READ_BYTES_PER_S,
+    START_S,
+    Device,
+    Known,
+    ModelSize,
+)
 from llenergymeasure.run.worker import followers, read_spec
 from llenergymeasure.workload.load_study import study_from_mapping
 
@@ -52,6 +64,31 @@ def test_what_starts_another_server_is_another_session_and_sessions_are_shuffled
         assert len({(run.cycle, run.config["precision"]) for run in runs}) == 1
 
 
+@pytest.mark.parametrize("runner", ["docker:image", "apptainer:image.sif"])
+def test_runs_in_a_container_with_its_meter_share_a_server_too(runner: str) -> None:
+    assert [len(runs) for runs in sessions(plan(runners={"pytorch": runner}))] == [6] * 3
+
+
+def test_a_session_is_counted_with_one_start() -> None:
+    """Each of the others is quicker by a start, a load and the rest before it; its job finishes."""
+    slow = Known(ModelSize(8e9, 16e9, 32, to_fetch_bytes=16e9), Device("card", 989e12, 3.35e12))
+    estimates = Estimates(lambda _: slow)
+    shared, alone = plan(), plan(execution={"n_cycles": 3})
+    started = resolve_protocol(ExperimentConfig(model="tiny-llama"), measured=True).idle_before_s
+    started += START_S["pytorch"] + 16e9 / READ_BYTES_PER_S + 16e9 / FETCH_BYTES_PER_S
+    less_s = estimates.plan(alone).seconds - estimates.plan(shared).seconds
+    assert less_s == pytest.approx(15 * (started - FINISH_S))
+    jobs = [each.seconds for each in estimates.jobs(shared.runs)]
+    assert jobs[1:6] == [FINISH_S] * 5
+    assert jobs[0] > 6 * (jobs[1] + 60)
+    at_a_time = estimates.jobs(shared.runs, share=False)
+    assert sum(each.seconds for each in at_a_time) == pytest.approx(estimates.plan(alone).seconds)
+    most = plan(execution={"precision_target": 0.05, "share_server": True, "max_cycles": 9})
+    assert "with all cycles" in describe_plan(most, estimates)
+    longest = [replace(run, cycle=4) for run in most.runs[:6]]
+    assert len({each.seconds for each in estimates.jobs([*most.runs[:6], *longest])}) == 2
+
+
 def test_ids_and_plans_of_studies_that_share_nothing_are_as_they_were() -> None:
     shared, alone = plan(), plan(execution={"n_cycles": 3})
     assert set(shared.experiments) == set(alone.experiments)
@@ -69,7 +106,10 @@ def test_ids_and_plans_of_studies_that_share_nothing_are_as_they_were() -> None:
         {"serving": {"arrivals": "poisson", "cached_prompts": True}},
         {"backend": "openai", "openai": {"base_url": "http://127.0.0.1:9/v1"}},
         {"quality": {"command": ["true"]}},
-        {"runners": {"pytorch": "docker:image"}},
+        {
+            "runners": {"pytorch": "docker:image"},
+            "execution": {"n_cycles": 3, "share_server": True, "meter": "host"},
+        },
         {"serving": None, "sweep": {"pytorch.batch_size": [1, 2]}},
         {"sweep": {"precision": ["fp32", "bf16"]}, "serving": {"rate_per_s": 1}},
     ],

@@ -9,6 +9,7 @@ import re
 import zipfile
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
@@ -158,8 +159,73 @@ def declared_study(folder: Path, carbon: dict | None = CARBON) -> dict:
     return plan
 
 
+TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+PLUGIN = {
+    "type": "object",
+    "required": ["path", "method"],
+    "properties": {
+        "path": {"type": "string"},
+        "method": {"enum": ["Multiply", "Divide", "Sum", "Sci"]},
+        "mapping": TEXTS,
+        "config": {"type": "object", "minProperties": 1},
+    },
+    "additionalProperties": False,
+}
+CHILD = {
+    "type": "object",
+    "required": ["pipeline", "inputs", "outputs"],
+    "properties": {
+        "pipeline": {
+            "type": "object",
+            "required": ["compute"],
+            "properties": {"compute": {"type": "array", "items": {"type": "string"}}},
+            "additionalProperties": False,
+        },
+        "inputs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["timestamp", "duration"],
+                "properties": {"duration": {"type": "number", "minimum": 1}},
+            },
+        },
+        "outputs": {"type": "array"},
+    },
+    "additionalProperties": False,
+}
+MANIFEST = {
+    "type": "object",
+    "required": ["name", "initialize", "tree"],
+    "properties": {
+        "name": {"type": "string"},
+        "description": {"type": ["string", "null"]},
+        "tags": {
+            "type": "object",
+            "propertyNames": {"enum": ["kind", "complexity", "category"]},
+            **TEXTS,
+        },
+        "initialize": {
+            "type": "object",
+            "required": ["plugins"],
+            "properties": {"plugins": {"type": "object", "additionalProperties": PLUGIN}},
+            "additionalProperties": False,
+        },
+        "tree": {
+            "type": "object",
+            "required": ["children"],
+            "properties": {"children": {"type": "object", "additionalProperties": CHILD}},
+            "additionalProperties": False,
+        },
+    },
+    "additionalProperties": False,
+}
+"""What Impact Framework asks of a manifest (manifestSchema of its src/common/util/validations.ts)
+and of its plugins' inputs, as JSON Schema; what it would pass over unread is no part of it."""
+
+
 def impact_framework(manifest: dict, child: dict) -> dict[str, float]:
     """What Impact Framework's builtin plugins make of a child's inputs."""
+    jsonschema.validate(manifest, MANIFEST)
     (values,) = (dict(each) for each in child["inputs"])
     for name in child["pipeline"]["compute"]:
         plugin = manifest["initialize"]["plugins"][name]
@@ -172,6 +238,8 @@ def impact_framework(manifest: dict, child: dict) -> dict[str, float]:
         elif plugin["method"] == "Divide":
             values[config["output"]] = values[config["numerator"]] / values[config["denominator"]]
         else:
+            assert values["carbon"] >= 0
+            assert values[config["functional-unit"]] > 0
             made = values["carbon"] / values[config["functional-unit"]]
             values[plugin["mapping"]["sci"]] = made
     return values

@@ -459,20 +459,22 @@ def test_report_needs_the_tables(tmp_path, plan):
 
 def test_a_judged_study_shows_energy_against_quality_and_of_a_right_answer(tmp_path):
     plan = make_plan(
-        [{"model": "tiny-llama", "precision": p} for p in ("fp32", "bf16")], ["precision"]
+        [{"model": "tiny-llama", "precision": p} for p in ("fp32", "bf16", "fp16")], ["precision"]
     )
     write_plan(tmp_path, plan)
     for run in plan["runs"]:
         low = run["config"]["precision"] == "bf16"
-        score = Quality(score=0.7 if low else 0.8, correct=28 if low else 32, items=40)
+        right = {"fp32": 32, "bf16": 28, "fp16": 0}[run["config"]["precision"]]
+        score = Quality(score=right / 40, correct=right, items=40)
         energy_j = (800.0 if low else 1000.0) + run["cycle"]
         write_result(tmp_path, make_result(run, energy_j=energy_j, quality=score))
     write_tables(tmp_path, partial=False)
     write_report(tmp_path, partial=False)
     page = (tmp_path / "report.html").read_text()
     assert '<h2 id="quality">' in page
-    assert "Energy against quality score: fp32; bf16." in page
     assert "<td>70 %</td><td>57." in page
+    # Without a right answer there is no energy of one, and the row says so.
+    assert '<td>0 %</td><td>-</td><td class="left">no answer was right</td>' in page
     drawing = (tmp_path / "figures" / "energy_quality.svg").read_text()
     assert "Quality score" in drawing
     assert "()" not in drawing

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from llenergymeasure.run.result.doubts import cut_answers, other_lengths
+from llenergymeasure.run.result.doubts import batch_doubts, cut_answers, other_lengths
 
 EIGHT = {"model": "m", "backend": "vllm", "max_output_tokens": 8}
 
@@ -34,6 +34,26 @@ def test_answers_of_other_lengths_are_counted(
     config: dict[str, Any], tokens: list[int], odd: int
 ) -> None:
     assert other_lengths(config, pa.table({"output_tokens": tokens})) == odd
+
+
+@pytest.mark.parametrize(
+    ("tokens", "reasons", "codes"),
+    [
+        ([3, 3] * 50, ["stop"] * 100, set()),
+        ([8] * 99 + [2], ["stop"] * 99 + ["abort"], set()),  # 1 %
+        ([8] * 98 + [2, 3], ["stop"] * 98 + ["abort", "error"], {"failed_requests"}),
+        ([8] * 98 + [0, 0], ["stop"] * 100, {"empty_answers"}),
+        ([0] * 4, ["timeout", None, "stop", "abort"], {"empty_answers", "failed_requests"}),
+    ],
+)
+def test_answers_of_a_batch_that_broke_off_or_are_empty_are_no_good_ones(
+    tokens: list[int], reasons: list[str | None], codes: set[str]
+) -> None:
+    """Where answers end by themselves a short one is none the less what was asked for."""
+    table = pa.table({"output_tokens": tokens, "finish_reason": reasons})
+    config = EIGHT | {"answer_length": "natural"}
+    found = batch_doubts(config, table, (), None)  # type: ignore[arg-type]
+    assert set(found) == codes
 
 
 @pytest.mark.parametrize(

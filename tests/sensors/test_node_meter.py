@@ -185,6 +185,22 @@ def test_a_log_that_cannot_be_used_says_why(tmp_path: Path, content: str | int, 
     assert word in str(opened(f"csv:{path}")[1].unavailable)
 
 
+@pytest.mark.parametrize(("by_s", "word"), [(3600, "behind"), (-3600, "ahead of")])
+def test_a_log_whose_clock_goes_to_summer_time_or_back_is_no_reading_meanwhile(
+    tmp_path: Path, by_s: float, word: str
+) -> None:
+    path = tmp_path / "wall.csv"
+    path.write_text(line(1, 400))
+    sensor, _ = opened(f"csv:{path}")
+    with path.open("a") as file:
+        file.write(line(by_s, 410))
+    with pytest.raises(SensorError, match=f"{word} this machine's clock: the meter's clock is"):
+        read(sensor)
+    with path.open("a") as file:
+        file.write(line(0, 420))
+    assert [each.value for each in read(sensor)] == [420]
+
+
 def test_a_log_that_is_not_there_or_begins_anew(tmp_path: Path) -> None:
     path = tmp_path / "wall.csv"
     assert "No such file" in str(opened(f"csv:{path}")[1].unavailable)

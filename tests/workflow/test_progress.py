@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llenergymeasure.plan import Estimates, Plan, make_plan
-from llenergymeasure.plan.estimate import Known
+from llenergymeasure.plan.estimate import FINISH_S, READ_BYTES_PER_S, Device, Known, ModelSize
 from llenergymeasure.processes import boot_id
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import kind_of
@@ -86,9 +86,40 @@ def test_a_slow_run_takes_nothing_from_those_after_it(tmp_path: Path) -> None:
     assert left.seconds >= 4.9 * long
 
 
-def test_what_is_known_of_models_and_devices_counts(tmp_path: Path) -> None:
-    from llenergymeasure.plan.estimate import Device, ModelSize
+def test_a_session_has_one_start_and_what_is_measured_takes_its_end_alone(tmp_path: Path) -> None:
+    rates = {"serving.rate_per_s": [1, 2, 4, 8]}
+    execution = {"n_cycles": 1, "share_server": True}
+    study = {"model": "tiny-llama", "protocol": "quick", "serving": {"arrivals": "poisson"}}
+    plan = make_plan(study_from_mapping({**study, "sweep": rates, "execution": execution}))
+    folder = StudyFolder(tmp_path)
+    slow = Estimates(lambda _: Known(ModelSize(8e9, 1e12, 32), Device("card", 1e15, 3e12)))
+    load_s = 1e12 / READ_BYTES_PER_S
+    progress = Progress(plan, folder, estimates=slow)
+    left = progress.left()
+    assert left is not None
+    assert left.seconds == pytest.approx(slow.plan(plan, measured=False).seconds + TABLES_S, abs=5)
+    assert load_s < left.seconds < 2 * load_s
 
+    runs = [folder.run(run.experiment, run.cycle) for run in plan.runs]
+    running = {"status": "running", "pid": os.getpid(), "host": socket.gethostname()}
+    for run in runs[:2]:
+        run.work.mkdir(parents=True)
+        run.outcome.write_text(json.dumps({**running, "boot_id": boot_id(), "error": None}))
+    Marks(runs[1].marks)._write("start", "measure", time.monotonic_ns())
+    assert f"{plan.label(plan.runs[1])}: measuring" in progress.line()
+    runs[1].stream.touch()
+    runs[1].engine.write_text("{}")
+    for run in runs[:2]:
+        run.outcome.unlink()
+    time.sleep(0.05)
+    runs[0].outcome.write_text(json.dumps({"status": "completed", "pid": os.getpid()}))
+    assert len(progress.look()) == 1
+    second, third, fourth = (each.seconds for each in progress._estimates.values())
+    assert (second, fourth) == (FINISH_S, FINISH_S)
+    assert load_s < third < 2 * load_s  # it was not measured, and starts its own for both
+
+
+def test_what_is_known_of_models_and_devices_counts(tmp_path: Path) -> None:
     slow = Known(ModelSize(8e9, 16e9, 32), Device("CPU", 1e10, 1e10))
     folder = StudyFolder(tmp_path)
     progress = Progress(planned(), folder, estimates=Estimates(lambda _: slow))

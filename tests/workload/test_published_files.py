@@ -234,9 +234,17 @@ NO_TRACES: list[tuple[str, Any, str]] = [
     (
         "agents.jsonl",
         '{"session_id": "a", "timestamp": 0, "input_length": 5, "output_length": 6}\n'
-        '{"session_id": "a", "delay": 500, "input_length": 7, "output_length": 6}\n',
-        ":1: .*sessions of a trace are not replayed; serving.turns",
+        '{"session_id": "a", "timestamp": 9, "input_length": 7, "output_length": 6}\n',
+        ":2: .*a later turn of its session, without the delay after the answer before",
     ),
+    (
+        "pause.jsonl",
+        '{"session_id": "a", "timestamp": 0, "input_length": 5, "output_length": 6}\n'
+        '{"session_id": "a", "delay": -1, "input_length": 7, "output_length": 6}\n',
+        ":2: .*no pause: -0.001 s",
+    ),
+    ("begin.jsonl", '{"session_id": "a", "input_length": 5, "output_length": 6}\n', ":1: "),
+    ("calls.jsonl", '{"turns": [{"llm_calls": [{"timestamp": "x"}]}]}\n', ":1: .*its fields are"),
     ("list.jsonl", "[0, 5, 6]\n", ":1: .*its fields are other than"),
 ]
 

@@ -28,6 +28,7 @@ from llenergymeasure.results.table import RUN_SCHEMA, setting_array
 
 ENERGY = stopping.METRIC
 PER_CORRECT = "energy_per_correct_j"
+NONE_RIGHT = "no answer was right"
 STATISTICS = ("mean", "sd", "ci95_low", "ci95_high")
 _TEXTS = pa.list_(pa.field("element", pa.string()))
 
@@ -168,7 +169,7 @@ def _per_correct(used: Sequence[Row], energy: Estimate) -> dict[str, Any]:
         return {f"{PER_CORRECT}_unavailable": reason}
     found = energy_per_correct(energy, sum(correct) / sum(items), min(items))
     if found is None:
-        return {f"{PER_CORRECT}_unavailable": "no answer was right"}
+        return {f"{PER_CORRECT}_unavailable": NONE_RIGHT}
     names = ("mean", "ci95_low", "ci95_high")
     return {f"{PER_CORRECT}_{name}": each for name, each in zip(names, found, strict=True)}
 

@@ -72,7 +72,8 @@ class ExecutionConfig(Section):
         default=None,
         description="true: experiments of a cycle that differ in their traffic alone (serving, "
         "slo) are measured one after the other on one start of their server, and stay together in "
-        "the order. Runs of one machine outside of containers; elsewhere each starts its own.",
+        "the order. Runs of one machine, one at a time, in a container with the meter inside or "
+        "without one; elsewhere each starts its own.",
         examples=[True],
     )
     skip_preflight: bool = Field(

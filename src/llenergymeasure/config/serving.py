@@ -161,10 +161,13 @@ class ServingConfig(Section):
         max_length=4096,
         description="File of arrivals and lengths, in the formats of the Azure LLM inference "
         "traces, of BurstGPT, Mooncake and Qwen-Bailian, or CSV with the columns timestamp, "
-        "input_tokens, output_tokens.",
+        "input_tokens, output_tokens; or of agents' sessions, as AIPerf and Azure publish them.",
     )
     trace_speed: float | None = Field(
-        default=None, gt=0, le=1e6, description="How many times as fast the trace is replayed."
+        default=None,
+        gt=0,
+        le=1e6,
+        description="How many times as fast the trace is replayed; pauses within a session stay.",
     )
     trace_start_seconds: float | None = Field(
         default=None,

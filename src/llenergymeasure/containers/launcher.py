@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--spec", type=Path, help="the study's plan")
     parser.add_argument("--run", help="EXPERIMENT/CYCLE of it; without, the engine's process alone")
     parser.add_argument("--watch", type=int, help="end the run when this process ends")
+    parser.add_argument("--share", action="store_true", help="measure those on its server, too")
     return parser
 
 
@@ -86,7 +87,8 @@ def _task(options: argparse.Namespace) -> Task:
     folder = RunFolder(options.out.absolute())
     if options.run is None:
         return Task.engine_alone(folder)
-    return Task.whole_run(options.spec, options.run, folder)
+    share = options.watch if options.share else None
+    return Task.whole_run(options.spec, options.run, folder, share)
 
 
 def _become_apptainer(options: argparse.Namespace, task: Task) -> None:
@@ -110,7 +112,7 @@ def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
     docker.remove_abandoned(engine)
     # By its id: a tag may mean another image by the time that it is started.
     image, digest = docker.pull(engine, options.image) or (options.image, None)
-    surroundings = Surroundings.of([task.config], task.writable, meter_inside=task.meter_inside)
+    surroundings = Surroundings.of(task.configs, task.writable, meter_inside=task.meter_inside)
     name = f"llem-{task.name.replace('/', '-')}-{os.getpid()}"
     try:
         words = docker.run_command(
@@ -122,7 +124,7 @@ def _run_in_docker(options: argparse.Namespace, task: Task) -> int:
             variables={**surroundings.variables, **image_variables(options.image, digest)},
             workdir=Path.cwd(),
             gpus=visible_uuids(),
-            network=needs_network(task.config),
+            network=any(map(needs_network, task.configs)),
         )
         launch = _Launch(words, task)
         try:

@@ -21,7 +21,7 @@ class Task:
 
     Attributes:
         name: EXPERIMENT/CYCLE.
-        config: the resolved experiment.
+        configs: the resolved experiment, and those that share its server.
         folder: the run's.
         writable: the study's folder, or the run's own where the container holds its engine alone.
         words: the command, up to where it writes and whom it must not outlive.
@@ -29,24 +29,36 @@ class Task:
     """
 
     name: str
-    config: dict[str, Any]
+    configs: Sequence[dict[str, Any]]
     folder: RunFolder
     writable: Path
     words: Sequence[str]
     earlier: int | None = None
 
     @classmethod
-    def whole_run(cls, plan: Path, name: str, folder: RunFolder) -> "Task":
+    def whole_run(
+        cls, plan: Path, name: str, folder: RunFolder, share: int | None = None
+    ) -> "Task":
         """Return a run of a plan: supervisor, meter and engine, all in the container.
+
+        Args:
+            plan: the study's.
+            name: EXPERIMENT/CYCLE.
+            folder: the run's.
+            share: the workflow for which the runs that share its server are measured, too.
 
         Raises:
             OSError: the plan cannot be read.
             ValueError: it is no plan, or has no such run.
         """
-        run, plan = planned_run(load_json(plan), name), plan.absolute()
+        document = load_json(plan)
+        run, plan = planned_run(document, name), plan.absolute()
         words = [*worker_command(run["backend"]), "--spec", str(plan), "--run", name]
-        earlier = attempts_begun(folder)
-        return cls(name, run["config"], folder, plan.parent, words, earlier)
+        words += [] if share is None else ["--share", str(share)]
+        session = None if share is None else run.get("session")
+        shared = [each["config"] for each in document["runs"] if each.get("session") == session]
+        configs = [run["config"]] if session is None else shared
+        return cls(name, configs, folder, plan.parent, words, attempts_begun(folder))
 
     @classmethod
     def engine_alone(cls, folder: RunFolder) -> "Task":
@@ -58,7 +70,7 @@ class Task:
         spec = json.loads(folder.spec.read_text())
         folder.engine_pid.unlink(missing_ok=True)  # of an engine before it, whose work is judged
         name = f"{spec['experiment']}/{spec['cycle']}"
-        return cls(name, spec["config"], folder, folder.path, ENGINE)
+        return cls(name, [spec["config"]], folder, folder.path, ENGINE)
 
     @property
     def meter_inside(self) -> bool:

@@ -203,9 +203,9 @@ def _reading(
 def _gaps_s(knots: Knots, window: tuple[int, int]) -> Floats:
     """Return the lengths of the stretches inside a window over which readings are missing."""
     start_s, end_s = knots.seconds(window[0]), knots.seconds(window[1])
-    spans_s = np.diff(knots.t_s)
-    inside = (knots.t_s[1:] > start_s) & (knots.t_s[:-1] < end_s)
-    return np.asarray(spans_s[inside & (spans_s > _GAP_SPACINGS * knots.spacing_s)])
+    gaps = np.diff(knots.t_s) > _GAP_SPACINGS * knots.spacing_s
+    within_s = np.diff(np.clip(knots.t_s, start_s, end_s))
+    return np.asarray(within_s[gaps & (within_s > 0)])
 
 
 def _notes(channel: Channel, window: tuple[int, int], aligned: Alignment) -> list[str]:

@@ -7,18 +7,20 @@ ends what hangs, and hurries nobody.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from llenergymeasure.config.experiment import SYNTHETIC, ExperimentConfig
 from llenergymeasure.config.protocol import ProtocolSettings, resolve_protocol
 from llenergymeasure.config.servers import READY_LIMIT_S
-from llenergymeasure.plan.model import Plan
+from llenergymeasure.plan.model import Plan, PlannedRun
 
 START_S = {"pytorch": 8.0, "openai": 4.0}
 """Imports, the recorder, the end; from runs on an H100. An engine with processes of its own:"""
 ENGINE_START_S = 40.0
+FINISH_S = 4.0
+"""A run's own job where that of another has measured it, on the same server."""
 COMPILE_S = 180.0
 FETCH_BYTES_PER_S = 5e7
 READ_BYTES_PER_S = 1e9
@@ -131,15 +133,24 @@ Knows = Callable[[ExperimentConfig], Known]
 
 
 def run_estimate(
-    config: ExperimentConfig, protocol: ProtocolSettings, known: Known, work: Work
+    config: ExperimentConfig,
+    protocol: ProtocolSettings,
+    known: Known,
+    work: Work,
+    *,
+    starts: bool = True,
 ) -> Estimate:
-    """Return how long one run takes, without the study's rest before it."""
+    """Return how long one run takes, without the study's rest before it.
+
+    One that ``starts`` nothing is measured on the server of the run before it.
+    """
     # A running server's speed is nobody's to know, and the window's length does not hang on it.
     needed = () if config.external_server else (known.model, known.device)
     unknown = tuple(each for each in needed if isinstance(each, str))
     given = isinstance(config.dataset, str) and config.dataset != SYNTHETIC
     longest = not config.served and (given or config.answer_length == "natural")
-    return Estimate(_run_s(config, protocol, known, work, slower=1.0), unknown, longest)
+    seconds = _run_s(config, protocol, known, work, slower=1.0, starts=starts)
+    return Estimate(seconds, unknown, longest)
 
 
 def limit_s(
@@ -176,26 +187,49 @@ class Estimates:
         """Take who knows models and devices."""
         self._knows = knows
         self._shapes: dict[str, _Shape] = {}
-        self._of_experiment: dict[tuple[str, bool], Estimate] = {}
+        self._of_experiment: dict[tuple[str, bool, bool], Estimate] = {}
 
     def plan(self, plan: Plan, measured: bool = True) -> Estimate:
         """Return how long all runs take, one after the other, with the rests between them."""
         runs_s, unknown, longest = 0.0, dict[str, None](), False
-        for run in plan.runs:
-            key = run.experiment, measured
-            if key not in self._of_experiment:
-                self._of_experiment[key] = self.run(run.config, measured)
-            estimate = self._of_experiment[key]
-            runs_s += estimate.seconds + run.gap_s
+        for estimate in self.jobs(plan.runs, measured):
+            runs_s += estimate.seconds
             unknown |= dict.fromkeys(estimate.unknown)
             longest |= estimate.longest
         return Estimate(runs_s, tuple(unknown), longest)
 
-    def run(self, content: Mapping[str, Any], measured: bool = True) -> Estimate:
+    def jobs(
+        self, runs: Iterable[PlannedRun], measured: bool = True, *, share: bool = True
+    ) -> list[Estimate]:
+        """Return how long each run's job takes, with the rest before it.
+
+        The job of a session's first measures all of the session, where servers are shared.
+        """
+        found: list[Estimate] = []
+        first: dict[tuple[int, int], int] = {}
+        for place, run in enumerate(runs):
+            alone = run.session is None or not share
+            lead = place if alone else first.setdefault((run.session or 0, run.cycle), place)
+            key = run.experiment, measured, lead == place
+            if key not in self._of_experiment:
+                self._of_experiment[key] = self.run(run.config, measured, starts=lead == place)
+            estimate = self._of_experiment[key]
+            found.append(replace(estimate, seconds=estimate.seconds + run.gap_s))
+            if lead != place:
+                whole_s = found[lead].seconds + found[place].seconds
+                found[lead] = replace(found[lead], seconds=whole_s)
+                found[place] = Estimate(FINISH_S)
+        return found
+
+    def run(
+        self, content: Mapping[str, Any], measured: bool = True, *, starts: bool = True
+    ) -> Estimate:
         """Return how long a run takes, with the protocol for where a sensor measures or not."""
         shape = self._shape(content)
         work = Work.of(shape.config, content)
-        return run_estimate(shape.config, shape.protocol[measured], shape.known, work)
+        return run_estimate(
+            shape.config, shape.protocol[measured], shape.known, work, starts=starts
+        )
 
     def config(self, content: Mapping[str, Any]) -> ExperimentConfig:
         """Return those of an experiment's settings that time or memory depend on."""
@@ -255,6 +289,7 @@ def _run_s(
     work: Work,
     *,
     slower: float,
+    starts: bool = True,
 ) -> float:
     """Return the length of a run whose guessed parts take ``slower`` times as long."""
     waited = min(1.0, WAITED_SHARE * slower)
@@ -262,6 +297,8 @@ def _run_s(
     batch_s *= slower
     start_s = START_S.get(config.backend, ENGINE_START_S) + _load_s(config, known)
     idle_s = 2 * protocol.idle_before_s + protocol.idle_after_s
+    if not starts:
+        start_s, idle_s = 0.0, idle_s - protocol.idle_before_s
     settle_s = waited * protocol.settle_max_s if protocol.settle_enabled else 0.0
     warmup_s = 0.0
     if protocol.warmup_enabled:

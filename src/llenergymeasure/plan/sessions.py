@@ -56,9 +56,10 @@ def _servers(study: Study) -> dict[int, str]:
     judged = study.sections.get("quality", {}).get("command") is not None  # once the server is gone
     if not study.execution.share_server or judged:
         return {}
+    outside = study.execution.meter == "host"  # a container then holds one run's engine alone
     found = {
         index: server_of(each)
         for index, each in enumerate(study.experiments)
-        if study.runner(each.model.backend).runner == "local"
+        if not outside or study.runner(each.model.backend).runner == "local"
     }
     return {index: server for index, server in found.items() if server is not None}

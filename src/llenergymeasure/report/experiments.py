@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.relations import LENGTH, LENGTHS_APART
+from llenergymeasure.analysis.summary import NONE_RIGHT, PER_CORRECT
 from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.wording import (
     AS_IS,
@@ -14,6 +15,7 @@ from llenergymeasure.report.wording import (
     percent,
     plain,
     rounded,
+    rounded_range,
     with_interval,
 )
 from llenergymeasure.units import DISQUALIFYING, VALIDITY
@@ -95,19 +97,19 @@ def _with_interval(row: Row, metric: str, scale: Scale = AS_IS) -> str:
 
 
 def per_correct(summary: Iterable[Row]) -> list[dict[str, str]]:
-    """Return the energy of a right answer of each experiment that has one, as texts."""
-    name = "energy_per_correct_j"
+    """Return the energy of a right answer of each experiment that was asked, as texts."""
+    name = PER_CORRECT
     return [
         {
             "label": plain(row["label"], 120),
             "share": percent(row["quality_score_mean"]),
             "mean": rounded(row[f"{name}_mean"]),
-            "interval": f"{rounded(row[f'{name}_ci95_low'])} to {rounded(row[f'{name}_ci95_high'])}"
+            "interval": rounded_range(row[f"{name}_ci95_low"], row[f"{name}_ci95_high"])
             if row[f"{name}_ci95_low"] is not None
-            else "one run has none",
+            else row[f"{name}_unavailable"] or "one run has none",
         }
         for row in summary
-        if row[f"{name}_mean"] is not None
+        if row[f"{name}_mean"] is not None or row[f"{name}_unavailable"] == NONE_RIGHT
     ]
 
 

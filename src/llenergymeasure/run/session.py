@@ -61,7 +61,7 @@ def _conclude(run: "Supervisor", end: End, first: RunFolder) -> None:
         place = f"{first.path.parent.name}/{first.path.name}"
         error["message"] += f" (run.log of {place} has what was said)"
     if measured or error is not None:
-        said = {"workflow": _workflow(run.workflow_pid), "error": error}
+        said = {"workflow": _workflow(run.asked_by), "error": error}
         write_text(run.folder.session, json.dumps(said))
     remove(run.folder.outcome)
 

@@ -75,7 +75,9 @@ class Supervisor:
         self.folder = folder
         """Where the run goes."""
         self.workflow_pid = workflow_pid
-        """Who asked for it."""
+        """Whom it must not outlive."""
+        self.asked_by = workflow_pid
+        """The workflow; in a container the process above is the launcher."""
         self.followers: list[Supervisor] = []
         """The runs after it that share its server."""
         self._engine_launcher = engine_launcher
@@ -191,7 +193,7 @@ class Supervisor:
         Returns:
             The exit code; None where nothing was left, or what was left gives no valid result.
         """
-        shared = concluded(self.folder, self.workflow_pid)
+        shared = concluded(self.folder, self.asked_by)
         if not is_measured(self.folder):
             if shared is None or shared["error"] is None:
                 return None

@@ -40,11 +40,13 @@ def _supervisor(options: argparse.Namespace, backend: str) -> Supervisor:
     launcher = json.loads(options.engine_launcher) if options.engine_launcher else None
     folder = RunFolder(options.out.absolute())
     supervisor = Supervisor(spec, folder, options.watch, launcher)
-    if options.share:
+    if options.share is not None:
         supervisor.followers = [
             Supervisor(each, folder.study.run(each["experiment"], each["cycle"]), options.watch)
             for each in followers(options.spec, spec)
         ]
+        for each in (supervisor, *supervisor.followers):
+            each.asked_by = options.share or options.watch
     return supervisor
 
 
@@ -60,8 +62,12 @@ def _parser(backend: str) -> argparse.ArgumentParser:
     parser.add_argument("--watch", type=int, help="end the run when this process ends")
     parser.add_argument(
         "--share",
-        action="store_true",
-        help="measure the runs after it that share its server, too; they finish by themselves",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="PID",
+        help="measure the runs after it that share its server, too; they finish by themselves, "
+        "for the workflow that --watch or PID is",
     )
     parser.add_argument(
         "--engine-launcher",

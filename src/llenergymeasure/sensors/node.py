@@ -248,22 +248,19 @@ class _Log:
                 self._place = max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0)
         except (OSError, ValueError) as error:
             raise SensorError(f"{path.name}: {_reason(error)}") from error
-        newest = self._new_lines()[-1:]
-        off_s = newest[0].at_s - time.time() if newest else 0.0
-        if not newest:
+        if not self.read():
             raise SensorError(f"{path.name} has no line of a time and a power in W")
+
+    def read(self) -> Sequence[Value]:
+        lines = self._new_lines()
+        off_s = lines[-1].at_s - time.time() if lines else 0.0
         if abs(off_s) > CLOCK_OFF_S:
             where = "ahead of" if off_s > 0 else "behind"
             raise SensorError(
-                f"the newest line of {path.name} is {abs(off_s):.0f} s {where} this machine's "
-                "clock: the meter's clock is wrong, or it no longer writes"
+                f"the newest line of {self._path.name} is {abs(off_s):.0f} s {where} this "
+                "machine's clock: the meter's clock is wrong, or it no longer writes"
             )
-
-    def read(self) -> Sequence[Value]:
-        return [
-            Value("power_usage_w", line.watts, at_ns=monotonic_ns(line.at_s))
-            for line in self._new_lines()
-        ]
+        return [Value("power_usage_w", line.watts, at_ns=monotonic_ns(line.at_s)) for line in lines]
 
     def _new_lines(self) -> list[Logged]:
         try:

@@ -9,10 +9,11 @@ from typing import Any
 
 from llenergymeasure.files import load_json
 from llenergymeasure.plan import Estimates, Plan, PlannedRun
-from llenergymeasure.plan.estimate import Estimate
+from llenergymeasure.plan.estimate import FINISH_S, Estimate
 from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.results.notes import notes_of
 from llenergymeasure.results.outcome import Outcome, OutcomeError, read_outcome
+from llenergymeasure.results.whole import is_measured
 from llenergymeasure.run.engine.phase_marks import read_marks
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workflow.manifest import states
@@ -91,13 +92,8 @@ class Progress:
             if (run.experiment, run.cycle) in waiting
         }
         self._done_before = self._total - len(self._open)
-        estimates = estimates or Estimates()
-        by_experiment: dict[str, Estimate] = {}
-        for run in self._open.values():
-            if run.experiment not in by_experiment:
-                by_experiment[run.experiment] = estimates.run(run.config, measured)
-        self._estimates = by_experiment
-        self._open_s = sum(self._estimated_s(run) for run in self._open.values())
+        self._of_runs, self._measured = estimates or Estimates(), measured
+        self._estimates = self._estimated()
         self._ended_s = 0.0
 
     def next_runs(self) -> list[PlannedRun]:
@@ -118,8 +114,9 @@ class Progress:
             del self._open[run.experiment, run.cycle]
             self._ends[outcome.status] += 1
             self._last_end_ns = time.time_ns()
-            self._open_s -= self._estimated_s(run)
-            self._ended_s += self._estimated_s(run)
+            self._ended_s += self._estimates.pop((run.experiment, run.cycle)).seconds
+            if run.session is not None:  # what was not measured with it starts its own
+                self._estimates = self._estimated()
             done = self._total - len(self._open)
             told = f"[{done}/{self._total}] {self.plan.label(run)}: {self._told(run, outcome)}"
             notes = _notes(self._folder.run(run.experiment, run.cycle).result)
@@ -175,7 +172,7 @@ class Progress:
             return None
         unknown: tuple[str, ...] = ()
         longest = not self._ends and any(each.longest for each in self._estimates.values())
-        run_s, rate = self._estimated_s(next(iter(self._open.values()))), 1.0
+        run_s, rate = next(iter(self._estimates.values())).seconds, 1.0
         if self._ends:
             rate = (self._last_end_ns - self._started_ns) / NS_PER_S / self._ended_s
         else:
@@ -183,19 +180,29 @@ class Progress:
         if since_s > run_s * rate:
             unknown = (*unknown, "how slow the current run is")
             rate = rate if self._ends else since_s / run_s  # those after it are no quicker
-        left_s = self._open_s * rate - min(since_s, run_s * rate)
-        return Estimate(left_s + tables_s, unknown, longest)
+        left_s = sum(each.seconds for each in self._estimates.values()) * rate
+        return Estimate(left_s - min(since_s, run_s * rate) + tables_s, unknown, longest)
 
-    def _estimated_s(self, run: PlannedRun) -> float:
-        return self._estimates[run.experiment].seconds + run.gap_s
+    def _estimated(self) -> dict[tuple[str, int], Estimate]:
+        """Return how long the job of each open run takes, in order: less where it is measured."""
+        found = dict.fromkeys(self._open, Estimate(FINISH_S))
+        to_do = {
+            key: run
+            for key, run in self._open.items()
+            if run.session is None or not is_measured(self._folder.run(*key))
+        }
+        share = self._at_once <= AT_ONCE
+        jobs = self._of_runs.jobs(to_do.values(), self._measured, share=share)
+        return found | dict(zip(to_do, jobs, strict=True))
 
     def _running(self) -> list[PlannedRun]:
-        found = []
+        found: dict[object, PlannedRun] = {}
         for run in self.next_runs():
             outcome = self._outcome(run)
             if outcome is not None and outcome.status == "running":
-                found.append(run)
-        return found
+                # Of a session the last: those before it wait for their results.
+                found[run.session or (run.experiment, run.cycle)] = run
+        return list(found.values())
 
     def _doing(self, run: PlannedRun) -> str:
         """Return a run with the phase it is in."""

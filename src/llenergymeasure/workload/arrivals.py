@@ -6,12 +6,16 @@ hides how slow it is ("coordinated omission"), cannot happen.
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llenergymeasure.config.serving import ServingConfig
-from llenergymeasure.workload.arrivals_trace import Trace
+from llenergymeasure.config.experiment import ExperimentConfig
+from llenergymeasure.config.protocol import resolve_protocol
+from llenergymeasure.config.serving import MAX_RATE_PER_S, ServingConfig
+from llenergymeasure.errors import ConfigurationError, Problem
+from llenergymeasure.workload.arrivals_trace import Trace, read_trace
 from llenergymeasure.workload.draws import Draws
 
 STREAM = 1
@@ -88,3 +92,52 @@ def _replayed(trace: Trace, duration_s: float, speed: float) -> Offsets:
     rounds = math.ceil(duration_s / round_s)
     times = np.concatenate([offsets + number * round_s for number in range(rounds)])
     return times[times < duration_s]
+
+
+def recorded_trace(config: ExperimentConfig) -> Trace | None:
+    """Return the trace that an experiment replays or draws from.
+
+    Raises:
+        ConfigurationError: it cannot be read, or nothing of it arrives within the window.
+    """
+    serving = config.serving
+    if serving is None or serving.trace is None:
+        return None
+    trace = read_trace(Path(serving.trace).expanduser(), serving.trace_start_seconds or 0.0)
+    if serving.arrivals == "trace":
+        _refuse_silence(config, serving, trace)
+        lengths = (serving.input_tokens, serving.output_tokens)
+        others = any(length is not None and length.distribution != "data" for length in lengths)
+        if trace.has_sessions and (others or config.synthetic() is None):
+            raise ConfigurationError(
+                Problem(
+                    "the trace has sessions, whose prompts are made of their own lengths: remove "
+                    "dataset, or serving.input_tokens and serving.output_tokens",
+                    key="serving.trace",
+                    found=str(serving.trace),
+                )
+            )
+    return trace
+
+
+def _refuse_silence(config: ExperimentConfig, serving: ServingConfig, trace: Trace) -> None:
+    """Raise if nothing arrives within the window, wherever in the ramp-up it opens, or too much."""
+    # Where a sensor measures windows are no shorter than elsewhere.
+    window_s = resolve_protocol(config, measured=True).window_min_s
+    longest_s = serving.ramp_up_max_s + window_s
+    span_s, speed = float(trace.offset_s[-1]), serving.trace_speed or 1.0
+    later = bool(np.any(trace.gap_s < longest_s))
+    text = None
+    if 0 < span_s < len(trace.offset_s) * speed / MAX_RATE_PER_S:
+        text = (
+            f"the trace has {len(trace)} requests in {span_s:.3g} s, more than "
+            f"{MAX_RATE_PER_S:g} a second at the speed asked for (serving.trace_speed)"
+        )
+    elif not (later or np.any(arrival_offsets(serving, longest_s, config.random_seed, trace) > 0)):
+        text = (
+            f"nothing comes in the {longest_s:g} s of ramp-up and window after the trace's first "
+            "moment; begin later in it (serving.trace_start_seconds), replay it faster "
+            "(serving.trace_speed), or measure for longer (window.min_seconds)"
+        )
+    if text is not None:
+        raise ConfigurationError(Problem(text, key="serving.trace", found=str(serving.trace)))

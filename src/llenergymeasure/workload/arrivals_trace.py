@@ -5,6 +5,10 @@ github.com/Azure/AzurePublicDataset), of BurstGPT (Timestamp, Request tokens, Re
 github.com/HPMLL/BurstGPT), and plain timestamp, input_tokens, output_tokens; and the JSON Lines of
 Mooncake (timestamp in milliseconds, input_length, output_length: github.com/kvcache-ai/Mooncake)
 and Qwen-Bailian (with chat_id, in seconds: github.com/alibaba-edu/qwen-bailian-usagetraces-anon).
+
+Sessions of agents, whose turns wait for the answer before and a tool: AIPerf's mooncake_trace
+(session_id; delay in milliseconds; input_length of what a turn adds: github.com/ai-dynamo/aiperf)
+and Azure's coding agents (a session a line: GitHubCopilotCodingAgentDataset2026, unpacked).
 """
 
 import csv
@@ -12,11 +16,11 @@ import functools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +33,8 @@ _COLUMNS = (
     ("timestamp", "request tokens", "response tokens"),
     ("timestamp", "input_tokens", "output_tokens"),
 )
-_MOONCAKE = ("timestamp", "input_length", "output_length")
+_WHOLE = "message_array_with_responses"
+"""AIPerf's word where input_length is of the whole prompt, the turns before it included."""
 _KEY = "serving.trace"
 _MOST_TOKENS = 10**9
 _LATEST_S = 1e11
@@ -38,23 +43,42 @@ _LATEST_S = 1e11
 
 @dataclass(frozen=True)
 class Trace:
-    """A recorded trace, in the order of arrival.
+    """A recorded trace: sessions in the order of arrival, most of them of a single request.
 
     Attributes:
-        offset_s: seconds from the first arrival, shape (requests,).
-        input_tokens: shape (requests,).
+        offset_s: when each session begins, in seconds from the first, shape (sessions,).
+        begins: the first request of each, and the number of all, shape (sessions + 1,).
+        input_tokens: of whole prompts, shape (requests,).
         output_tokens: shape (requests,).
+        gap_s: from the answer before to a request; infinite for a session's first.
         unanswered: rows left out because they had no answer: their failures are not ours.
     """
 
     offset_s: NDArray[np.float64]
+    begins: NDArray[np.int64]
     input_tokens: NDArray[np.int64]
     output_tokens: NDArray[np.int64]
+    gap_s: NDArray[np.float64]
     unanswered: int = 0
 
     def __len__(self) -> int:
         """Return the number of requests."""
-        return len(self.offset_s)
+        return len(self.gap_s)
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether any request waits for the answer to another."""
+        return len(self) > len(self.offset_s)
+
+    def turns(self, session: int) -> int:
+        """Return how many requests a session has; past the end they repeat."""
+        place = session % len(self.offset_s)
+        return int(self.begins[place + 1] - self.begins[place])
+
+    def first(self, session: int) -> int:
+        """Return the number of a session's first request, counted on where they repeat."""
+        around, place = divmod(session, len(self.offset_s))
+        return around * len(self) + int(self.begins[place])
 
     def lengths(self, row: int) -> tuple[int, int]:
         """Return the lengths of prompt and answer of one request; past the end it repeats."""
@@ -77,24 +101,28 @@ def read_trace(path: Path, start_s: float = 0.0) -> Trace:
     only_a_file(path, _KEY)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            read = _json_lines if path.suffix.lower() == ".jsonl" else _csv_lines
-            rows, unanswered = _rows(path, read(path, file))
+            jsonl = path.suffix.lower() == ".jsonl"
+            rows = _rows(path, _json_lines(file) if jsonl else _csv_lines(path, file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _refused(f"cannot be read: {error}", found=str(path)) from error
-    if not rows:
+    sessions = sorted(_sessions(rows), key=lambda session: session[0].at_s)
+    if not sessions:
         raise _refused("holds no request that was answered", found=str(path))
-    rows.sort(key=lambda row: row[0])
-    begin_s = rows[0][0] + start_s
-    last_s = rows[-1][0] - rows[0][0]
-    rows = [row for row in rows if row[0] >= begin_s]
-    if not rows:
+    unanswered = len(rows) - sum(map(len, sessions))
+    begin_s = sessions[0][0].at_s + start_s
+    last_s = sessions[-1][0].at_s - sessions[0][0].at_s
+    sessions = [session for session in sessions if session[0].at_s >= begin_s]
+    if not sessions:
         text = f"the trace {path} ends {last_s:.9g} s after its first request"
         raise _refused(text, key="serving.trace_start_seconds", found=f"{start_s:g}")
-    first_s = rows[0][0]
+    first_s = sessions[0][0].at_s
+    requests = [row for session in sessions for row in session]
     return Trace(
-        offset_s=np.array([row[0] - first_s for row in rows]),
-        input_tokens=np.array([row[1] for row in rows], dtype=np.int64),
-        output_tokens=np.array([row[2] for row in rows], dtype=np.int64),
+        offset_s=np.array([session[0].at_s - first_s for session in sessions]),
+        begins=np.cumsum([0, *map(len, sessions)]),
+        input_tokens=np.array([row.asked for row in requests], dtype=np.int64),
+        output_tokens=np.array([row.answered for row in requests], dtype=np.int64),
+        gap_s=np.array([row.gap_s for row in requests]),
         unanswered=unanswered,
     )
 
@@ -103,8 +131,45 @@ def _refused(message: str, **where: Any) -> ConfigurationError:
     return ConfigurationError(Problem(message, **{"key": _KEY, **where}))
 
 
+class _Row(NamedTuple):
+    """A request of a trace: its time and lengths, and its place in a session if it has one.
+
+    ``adds`` where the prompt's length is without the turns before it.
+    """
+
+    at_s: float
+    asked: int
+    answered: int
+    session: Hashable = None
+    gap_s: float = math.inf
+    adds: bool = False
+
+
+def _sessions(rows: Iterable[_Row]) -> Iterator[Sequence[_Row]]:
+    """Yield the answered requests of each session, with the lengths of their whole prompts."""
+    found: dict[Hashable, list[_Row]] = {}
+    for row in rows:
+        if row.session is not None:
+            found.setdefault(row.session, []).append(row)
+        elif row.asked and row.answered:
+            yield (row,)
+    for turns in found.values():
+        session: list[_Row] = []
+        history, gap_s = 0, 0.0
+        for row in turns:
+            asked = row.asked + (history if row.adds else 0)
+            history = asked + row.answered
+            gap_s += row.gap_s
+            if asked and row.answered:
+                waits_s = gap_s if session else math.inf
+                session.append(_Row(turns[0].at_s, asked, row.answered, gap_s=waits_s))
+                gap_s = 0.0
+        if session:
+            yield session
+
+
 _Fields = tuple[int, Sequence[Any], str]
-"""A line's number, its time, lengths of prompt and answer, and what it says."""
+"""A row's line, what it says of each field of :class:`_Row`, and the line's text."""
 
 
 def _csv_lines(path: Path, file: Iterable[str]) -> Iterator[_Fields]:
@@ -125,46 +190,68 @@ def _csv_lines(path: Path, file: Iterable[str]) -> Iterator[_Fields]:
             yield number, [line[place] for place in places] if fits else (), ",".join(line)
 
 
-def _json_lines(path: Path, file: Iterable[str]) -> Iterator[_Fields]:
+def _json_lines(file: Iterable[str]) -> Iterator[_Fields]:
+    seen: set[Hashable] = set()
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
         try:
             values = json.loads(line)
-            if {"session_id", "delay"} & set(values):
-                text = (
-                    "a turn of a session (session_id, delay), whose prompt holds those before it: "
-                    "sessions of a trace are not replayed; serving.turns and "
-                    "serving.think_seconds make some"
-                )
-                raise _refused(text, file=path, line=number)
-            at, asked, answered = (values[name] for name in _MOONCAKE)
-            fields = [float(at) if "chat_id" in values else float(at) / 1000, asked, answered]
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            fields = []
-        yield number, fields, line
+            if "llm_calls" in line:
+                yield from ((number, fields, line) for fields in _agents_calls(values, number))
+            else:
+                yield number, _mooncakes(values, seen), line
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            yield number, [], line
 
 
-def _rows(path: Path, lines: Iterable[_Fields]) -> tuple[list[tuple[float, int, int]], int]:
-    rows, unanswered = [], 0
+def _mooncakes(values: Mapping[str, Any], seen: set[Hashable]) -> list[Any]:
+    """Return the fields of a row of Mooncake's, Qwen-Bailian's or AIPerf's."""
+    session = values.get("session_id")
+    lengths = [values[name] for name in ("input_length", "output_length")]
+    if session is None or session not in seen:
+        seen.add(session)
+        at_s = float(values["timestamp"]) / (1 if "chat_id" in values else 1000)
+        return [at_s, *lengths] if session is None else [at_s, *lengths, session, 0.0]
+    delay = values.get("delay")
+    gap_s = None if delay is None else float(delay) / 1000
+    return [0.0, *lengths, session, gap_s, values.get("context_mode") != _WHOLE]
+
+
+def _agents_calls(session: Mapping[str, Any], number: int) -> Iterator[list[Any]]:
+    """Yield the fields of each call of a session of Azure's; after tools the next one comes."""
+    calls = [call for turn in session["turns"] for call in turn.get("llm_calls") or ()]
+    ended_s = math.inf
+    for at_s, place in sorted((_seconds(call["timestamp"]), n) for n, call in enumerate(calls)):
+        tokens = calls[place]["tokens"] or {}
+        asked, answered = tokens.get("prompt") or 0, tokens.get("completion") or 0
+        good = asked and answered
+        yield [at_s, asked, answered, (number,), max(0.0, at_s - ended_s) if good else 0.0]
+        if good:
+            ended_s = at_s + float(calls[place]["duration_ms"]) / 1000
+
+
+def _rows(path: Path, lines: Iterable[_Fields]) -> list[_Row]:
+    rows = []
     for number, fields, line in lines:
         try:
-            row = _row(fields)
+            rows.append(_row(fields))
         except ValueError as error:
             text = f"a row that is none: {error}"
             raise _refused(text, found=line.strip()[:80], file=path, line=number) from error
-        if row[1] == 0 or row[2] == 0:
-            unanswered += 1
-        else:
-            rows.append(row)
-    return rows, unanswered
+    return rows
 
 
-def _row(fields: Sequence[Any]) -> tuple[float, int, int]:
+def _row(fields: Sequence[Any]) -> _Row:
     if not fields:
         raise ValueError("its fields are other than the heading's or the format's")
-    at_s, asked, answered = fields
-    return _seconds(at_s), _tokens(asked), _tokens(answered)
+    complete: list[Any] = [*fields, *(None, math.inf, False)[len(fields) - 3 :]]
+    at, asked, answered, session, gap_s, adds = complete
+    if gap_s is None:
+        raise ValueError("a later turn of its session, without the delay after the answer before")
+    if session is not None and not 0 <= gap_s < math.inf:
+        raise ValueError(f"no pause: {gap_s:g} s")
+    return _Row(_seconds(at), _tokens(asked), _tokens(answered), session, gap_s, adds)
 
 
 def _tokens(said: Any) -> int:

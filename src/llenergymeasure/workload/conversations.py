@@ -11,18 +11,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from pathlib import Path
+from itertools import count as counter
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure import ids
 from llenergymeasure.config.experiment import ExperimentConfig
-from llenergymeasure.config.protocol import resolve_protocol
-from llenergymeasure.config.serving import MAX_RATE_PER_S, ONE_USER, LengthConfig, ServingConfig
-from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.workload.arrivals import arrival_offsets
-from llenergymeasure.workload.arrivals_trace import Trace, read_trace
+from llenergymeasure.config.serving import ONE_USER, LengthConfig, ServingConfig
+from llenergymeasure.workload.arrivals import recorded_trace
 from llenergymeasure.workload.datasets.record import Record
 from llenergymeasure.workload.draws import Draws, draw_lengths
 from llenergymeasure.workload.models.resolve import resolve_model
@@ -40,13 +38,15 @@ MARK_TOKENS = 4
 class Turn:
     """A request and its place in a conversation, both from 0.
 
-    ``shared_tokens`` of its prompt may be in a prefix cache: the traffic shares them.
+    ``shared_tokens`` of its prompt may be in a prefix cache: the traffic shares them. The whole
+    conversation has ``turns``.
     """
 
     request: Request
     conversation: int
     turn: int
     shared_tokens: int = 0
+    turns: int = 1
 
 
 def content_seed(config: ExperimentConfig, cycle: int, experiment: str | None = None) -> int:
@@ -99,49 +99,76 @@ class TrafficPrompts:
         if workload is None:
             self._token_ids = self._ordinary
         self._input, self._output = self._lengths(config)
+        sessions = None if workload is not None or self.serving.turns else self.trace
+        sessions = sessions if sessions is not None and sessions.has_sessions else None
+        own = self._input.distribution == self._output.distribution == "data"
+        self._replays = own and (self.serving.arrivals == "trace" or sessions is not None)
+        self._sessions = sessions if own else None
+        """The trace whose sessions are replayed."""
         synthetic = config.synthetic()
         self._shared_tokens = (synthetic and synthetic.shared_prefix_len) or 0
         self._prefixes: dict[int, tuple[int, ...]] = {}
         self._markable_spans: dict[int, tuple[int, int]] = {}
 
-    @property
-    def turns(self) -> int:
-        """Requests in a conversation."""
+    def turns(self, conversation: int) -> int:
+        """Return the requests in a conversation."""
+        if self._sessions is not None:
+            return self._sessions.turns(conversation)
         return self.serving.turns or 1
+
+    def _index(self, conversation: int) -> int:
+        """Return the place of a conversation's first request among all requests."""
+        if self._sessions is not None:
+            return self._sessions.first(conversation)
+        return conversation * (self.serving.turns or 1)
 
     def turn(self, conversation: int, turn: int = 0) -> Turn:
         """Return the request that is turn ``turn`` of a conversation.
 
-        Its prompt holds all that went before. The earlier answers in it are made up, of the
-        length that was asked for: what an engine really said differs between engines, and the
-        work must not.
+        Its prompt holds all that went before, or as much of that as a trace's prompt had. The
+        earlier answers in it are made up, of the length that was asked for: what an engine really
+        said differs between engines, and the work must not.
         """
-        history: tuple[int, ...] = ()
-        index = conversation * self.turns
-        for place in range(turn + 1):
-            asked, answer = self._lengths_of(index + place)
-            prompt = history + self._new_tokens(index + place, conversation, asked, history)
-            if place == turn:
-                request = Request(index + turn, prompt, answer, self._messages(index))
-                first = self._shared(len(prompt)) if self._workload is None else self._head
-                shared = len(history) or first
-                return Turn(request, conversation, turn, shared)
-            history = prompt + self._drawn(_TOKENS, index + place, answer, answer_part=True)
-        raise ValueError(f"turn {turn} comes before the first")
+        prompt: list[int] = []
+        first = self._index(conversation)
+        for index in range(first, first + turn):
+            answer = self._extend(prompt, index, conversation)
+            prompt += self._drawn(_TOKENS, index, answer, answer_part=True)
+        before = len(prompt)
+        answer = self._extend(prompt, first + turn, conversation)
+        request = Request(first + turn, tuple(prompt), answer, self._messages(first))
+        shared = min(before, len(prompt))
+        if not before:
+            shared = self._shared(len(prompt)) if self._workload is None else self._head
+        return Turn(request, conversation, turn, shared, self.turns(conversation))
+
+    def _extend(self, history: list[int], index: int, conversation: int) -> int:
+        """Make what went before a request its prompt; return the length of its answer."""
+        asked, answer = self._lengths_of(index)
+        if self._sessions is not None:  # lengths are of whole prompts
+            del history[asked:]
+            asked -= len(history)
+        history += self._new_tokens(index, conversation, asked, follows=bool(history))
+        return answer
 
     def think_s(self, conversation: int, turn: int) -> float:
-        """Return the pause before a turn, in seconds: exponential, as people's are modelled."""
+        """Return the pause before a turn, in seconds.
+
+        A trace's own; else exponential, as people's are modelled.
+        """
+        if self._sessions is not None and turn:
+            row = (self._index(conversation) + turn) % len(self._sessions)
+            return float(self._sessions.gap_s[row])
         mean_s = self.serving.think_seconds or 0.0
         if mean_s == 0:
             return 0.0
-        draws = Draws(self.seed, _THINK, conversation * self.turns + turn)
+        draws = Draws(self.seed, _THINK, self._index(conversation) + turn)
         return mean_s * float(draws.exponential(1)[0])
 
     def workload(self, count: int) -> Workload:
         """Return the first ``count`` requests, which stand for all: they name the sequence."""
-        requests = tuple(
-            self.turn(number // self.turns, number % self.turns).request for number in range(count)
-        )
+        places = ((number, turn) for number in counter() for turn in range(self.turns(number)))
+        requests = tuple(self.turn(*place).request for place in islice(places, count))
         template = None if self._workload is None else self._workload.template_sha256
         return Workload(requests, prompt_hash(requests), self._notes(), template)
 
@@ -157,9 +184,12 @@ class TrafficPrompts:
         if self.serving.endpoint == "chat":
             notes.append("prompts are sent as messages, which the server's own template renders")
         if self.trace is not None:
+            sessions = len(self.trace.offset_s)
+            within = f" in {sessions} sessions that begin" if self.trace.has_sessions else ""
             notes.append(
-                f"the trace has {len(self.trace)} requests over {self.trace.offset_s[-1]:.6g} s; "
-                f"{self.trace.unanswered} more had no answer and are left out"
+                f"the trace has {len(self.trace)} requests{within} over "
+                f"{self.trace.offset_s[-1]:.6g} s; {self.trace.unanswered} more had no answer and "
+                "are left out"
             )
         return tuple(notes)
 
@@ -175,31 +205,28 @@ class TrafficPrompts:
         )
 
     def _lengths_of(self, index: int) -> tuple[int, int]:
-        replayed = self.trace is not None and self.serving.arrivals == "trace"
-        if replayed and self._input.distribution == self._output.distribution == "data":
-            assert self.trace is not None
-            return self.trace.lengths(index)
         draws = Draws(self.seed, _LENGTHS, index)
-        return draw_lengths(self._input, self._output, draws, self.trace)
+        row = index if self._replays else None
+        return draw_lengths(self._input, self._output, draws, self.trace, row)
 
     def _new_tokens(
-        self, index: int, conversation: int, asked: int, history: tuple[int, ...]
+        self, index: int, conversation: int, asked: int, *, follows: bool
     ) -> tuple[int, ...]:
         """Return what a turn adds; a conversation's first begins with the shared prefix."""
         if self._workload is not None:
             requests = self._workload.requests
             prompt = requests[index % len(requests)].prompt_token_ids
-            mark = () if history else self._mark(index)
+            mark = () if follows else self._mark(index)
             start, end = self._markable(index % len(requests)) if mark else (0, 0)
             mark = mark[: max(0, end - start)]
             return prompt[:start] + mark + prompt[start + len(mark) :]
-        shared = 0 if history else self._shared(asked)
+        shared = 0 if follows else self._shared(asked)
         own = self._drawn(_TOKENS, index, asked - shared)
         return self._prefix(conversation, shared) + own
 
     def _messages(self, index: int) -> tuple[Mapping[str, str], ...]:
         """Return the chat that a request is; none where turns are joined as token ids."""
-        if self._workload is None or self.turns > 1:
+        if self._workload is None or self.serving.turns is not None:
             return ()
         messages = self._workload.requests[index % len(self._workload.requests)].messages
         mark = self._mark(index)
@@ -334,40 +361,3 @@ def _alike(one: Sequence[int], other: Sequence[int]) -> int:
     """Return how many tokens two begin with."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def recorded_trace(config: ExperimentConfig) -> Trace | None:
-    """Return the trace that an experiment replays or draws from.
-
-    Raises:
-        ConfigurationError: it cannot be read, or nothing of it arrives within the window.
-    """
-    serving = config.serving
-    if serving is None or serving.trace is None:
-        return None
-    trace = read_trace(Path(serving.trace).expanduser(), serving.trace_start_seconds or 0.0)
-    if serving.arrivals == "trace":
-        _refuse_silence(config, serving, trace)
-    return trace
-
-
-def _refuse_silence(config: ExperimentConfig, serving: ServingConfig, trace: Trace) -> None:
-    """Raise if nothing arrives within the window, wherever in the ramp-up it opens, or too much."""
-    # Where a sensor measures windows are no shorter than elsewhere.
-    window_s = resolve_protocol(config, measured=True).window_min_s
-    longest_s = serving.ramp_up_max_s + window_s
-    span_s, speed = float(trace.offset_s[-1]), serving.trace_speed or 1.0
-    text = None
-    if 0 < span_s < len(trace) * speed / MAX_RATE_PER_S:
-        text = (
-            f"the trace has {len(trace)} requests in {span_s:.3g} s, more than "
-            f"{MAX_RATE_PER_S:g} a second at the speed asked for (serving.trace_speed)"
-        )
-    elif not np.any(arrival_offsets(serving, longest_s, config.random_seed, trace) > 0):
-        text = (
-            f"nothing comes in the {longest_s:g} s of ramp-up and window after the trace's first "
-            "moment; begin later in it (serving.trace_start_seconds), replay it faster "
-            "(serving.trace_speed), or measure for longer (window.min_seconds)"
-        )
-    if text is not None:
-        raise ConfigurationError(Problem(text, key="serving.trace", found=str(serving.trace)))

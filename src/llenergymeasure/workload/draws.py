@@ -74,13 +74,19 @@ def _draw_length(config: LengthConfig, draws: Draws) -> int:
 
 
 def draw_lengths(
-    input_tokens: LengthConfig, output_tokens: LengthConfig, draws: Draws, trace: Trace | None
+    input_tokens: LengthConfig,
+    output_tokens: LengthConfig,
+    draws: Draws,
+    trace: Trace | None,
+    row: int | None = None,
 ) -> tuple[int, int]:
     """Return the lengths of one prompt and its answer.
 
-    Those from data come from one row of the trace, so that long prompts keep their answers.
+    Those from data come from one row of the trace, so that long prompts keep their answers: from
+    ``row``, or any.
     """
-    row = 0 if trace is None else int(draws.uniform(1)[0] * len(trace))
+    if row is None:
+        row = 0 if trace is None else int(draws.uniform(1)[0] * len(trace))
     lengths = []
     for place, config in enumerate((input_tokens, output_tokens)):
         if config.distribution == "data":

@@ -10,7 +10,8 @@ import numpy as np
 from llenergymeasure.config.chat import ChatConfig
 from llenergymeasure.config.experiment import ExperimentConfig, SyntheticDataset
 from llenergymeasure.errors import ConfigurationError, Problem
-from llenergymeasure.workload.conversations import TrafficPrompts, recorded_trace
+from llenergymeasure.workload.arrivals import recorded_trace
+from llenergymeasure.workload.conversations import TrafficPrompts
 from llenergymeasure.workload.datasets.files import READERS, read_file
 from llenergymeasure.workload.datasets.hub import is_hub_name, read_hub
 from llenergymeasure.workload.datasets.record import Dataset, Record

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.serving.engine import ServedEngine, next_on_server
 from llenergymeasure.config.experiment import ExperimentConfig
@@ -67,6 +68,18 @@ def test_a_run_that_would_start_another_server_ends_this_one(
     process = first._process
     assert _next(first, **changed) is None
     assert process._child is None
+
+
+@pytest.mark.parametrize("backend", ["pytorch", "vllm", "sglang", "tensorrt"])
+def test_one_server_does_for_all_rates(backend: str) -> None:
+    def started(config: ExperimentConfig) -> tuple[Any, Any]:
+        command = registry.get(backend).server(config, 1)  # type: ignore[arg-type]
+        return command.argv, command.environment
+
+    settings = {"backend": backend, "max_output_tokens": 20}
+    first = experiment({"rate_per_s": 20}, slo={"ttft_ms": 9}, **settings)
+    other = experiment({"arrivals": "closed", "concurrency": 3, "turns": 2}, **settings)
+    assert started(first) == started(other)
 
 
 def test_a_request_that_failed_is_remembered(first: ServedEngine) -> None:

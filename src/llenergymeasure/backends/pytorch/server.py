@@ -7,6 +7,7 @@ from llenergymeasure.backends.base import ServerCommand
 from llenergymeasure.backends.common import SERVED_NAME
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import BackendError
+from llenergymeasure.plan.sessions import TRAFFIC
 from llenergymeasure.processes import python_module
 from llenergymeasure.redact import KEY_PLACE, KEY_VARIABLE
 
@@ -36,7 +37,8 @@ def server_command(config: ExperimentConfig, port: int) -> ServerCommand:
     reasons = list(_cannot(config))
     if reasons:
         raise BackendError("; ".join(reasons))
-    told = json.dumps(config.model_dump(mode="json", exclude_none=True))
+    # Without its traffic: runs that differ in that alone may share the server.
+    told = json.dumps(config.model_dump(mode="json", exclude_none=True, exclude=set(TRAFFIC)))
     module = "llenergymeasure.backends.pytorch.own_server"
     return ServerCommand(
         argv=tuple(python_module(module, "--port", str(port), "--config", told)),

@@ -35,7 +35,7 @@ _EVENTS_A_TOKEN = 16
 _EVENTS_A_STEP = 8
 """An event takes some 25 µs to read on a processor that was idle before."""
 
-_GAVE_UP = frozenset(
+GAVE_UP = frozenset(
     {"abort", "aborted", "cancel", "cancelled", "canceled", "content_filter", "error", "failed"}
     | {"insufficient_system_resource", "not_finished", "rejected", "timed_out", "timeout"}
 )
@@ -162,7 +162,7 @@ class _Reading:
     def _ended(self, reason: Any) -> None:
         name = reason.get("type") if isinstance(reason, dict) else reason
         self._exchange.finish_reason = clean(excerpt(str(name), 80))
-        if str(name).lower() in _GAVE_UP:
+        if str(name).lower() in GAVE_UP:
             raise _AnswerError("truncated", f"the server gave up: finish_reason {name}")
 
 

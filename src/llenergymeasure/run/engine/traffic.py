@@ -119,7 +119,7 @@ class Traffic:
         self._open -= 1
         turn = sent.turn
         following = turn.turn + 1
-        if following < self._prompts.turns and sent.exchange.failure is None:
+        if following < turn.turns and sent.exchange.failure is None:
             pause_s = self._prompts.think_s(turn.conversation, following)
             self._later(
                 sent.exchange.end_ns, pause_s, self._prompts.turn(turn.conversation, following)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from llenergymeasure.backends.serving.events import GAVE_UP
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.energy.batches import Batch
 from llenergymeasure.energy.disturbance import cpu_use
@@ -87,7 +88,17 @@ def batch_doubts(
             found["stalled"] = f"a batch took {each.span_s:.2f} s, and its like {usual_s:.2f} s"
     if odd := other_lengths(config, requests):
         found["length_mismatch"] = f"{odd} of {len(requests)} {ODD['length_mismatch']}"
-    return found | cut_answers(config, requests["finish_reason"].to_pylist())
+    empty = requests["output_tokens"].to_pylist().count(0)
+    if empty > ODD_SHARE_MAX * len(requests):
+        found["empty_answers"] = f"{empty} of {len(requests)} {ODD['empty_answers']}"
+    reasons = requests["finish_reason"].to_pylist()
+    given_up = [why for why in reasons if why in GAVE_UP]
+    if len(given_up) > FAILED_SHARE_MAX * len(requests):
+        found["failed_requests"] = (
+            f"{len(given_up)} of {len(requests)} requests failed, more than "
+            f"{FAILED_SHARE_MAX:.0%}; the first ended with {given_up[0]}"
+        )
+    return found | cut_answers(config, reasons)
 
 
 def cut_answers(config: Mapping[str, Any], reasons: Sequence[str | None]) -> dict[str, str]:

@@ -39,7 +39,7 @@ def gap_energy(
         flight: those under way.
         window: start and end in CLOCK_MONOTONIC ns.
         account: the energy of any stretch.
-        turns: of a whole conversation.
+        turns: of a whole conversation, for rows that do not say.
     """
     pauses = _pauses(rows, turns, window[1])
     starts, ends = np.array(pauses, dtype=np.int64).reshape(-1, 2).T
@@ -74,7 +74,8 @@ def _pauses(rows: Sequence[Mapping[str, Any]], turns: int, end_ns: int) -> list[
     found = []
     for row in rows:
         answered_ns, following = row["end_monotonic_ns"], row["turn"] + 1
-        if answered_ns is None or row["failure"] is not None or following >= turns:
+        last = following >= (row.get("turns") or turns)
+        if answered_ns is None or row["failure"] is not None or last:
             continue
         next_ns = sent.get((row["conversation"], following), max(answered_ns, end_ns))
         found.append((answered_ns, next_ns))
