@@ -517,8 +517,8 @@ MUTANTS = (
     ),
     Mutant(
         "report/relations.py",
-        '"verdict": "differ" if shown(row)',
-        '"verdict": "differ" if row["ratio"] is not None',
+        'if shown(row):\n        return "differ"',
+        'if row["ratio"] is not None:\n        return "differ"',
         "differ where it is open",
         (f"{_SENTENCE}[verdict: differ-null]",),
     ),
