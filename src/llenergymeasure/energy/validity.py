@@ -227,7 +227,7 @@ def _seen(samples: Samples, sensor: str, device: str, quantity: Quantity, window
 
 
 def _frozen_s(t_ns: Ints, power_w: Floats, window: Span, used: Floats) -> float:
-    """Return for how long a power stayed the same: within a window, or at rest and at work alike.
+    """Return for how long power stayed the same: in a window, or at rest and under load alike.
 
     ``used`` is the device's utilisation over the recording, empty where that is not known.
     """
