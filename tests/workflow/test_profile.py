@@ -8,7 +8,7 @@ import yaml
 
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.plan import make_plan
-from llenergymeasure.workflow.profile import forecast_for, job_request, misfits
+from llenergymeasure.workflow.profile import forecast_for, job_request, misfits, one_by_one
 from llenergymeasure.workload.load_study import study_from_mapping
 from support.studies import llem, write_study
 
@@ -65,6 +65,22 @@ def test_a_profile_of_this_machine_asks_for_no_job(tmp_path: Path) -> None:
     shipped = job_request("slurm")
     assert shipped is not None
     assert shipped.runtime_key == "default-resources.runtime"
+
+
+@pytest.mark.parametrize(
+    ("settings", "alone"),
+    [
+        ({"executor": None}, True),
+        ({"executor": "local", "resources": {"gpu": 1}}, True),
+        ({"executor": None, "resources": ["gpu=4"]}, False),
+        ({}, False),
+    ],
+)
+def test_servers_are_shared_where_a_profile_lets_one_run_go_at_a_time_here(
+    tmp_path: Path, settings: dict[str, Any], alone: bool
+) -> None:
+    assert one_by_one(profile(tmp_path, **settings)) is alone
+    assert one_by_one(None)
 
 
 def test_runs_longer_than_the_job_are_named_with_what_to_ask_for(tmp_path: Path) -> None:

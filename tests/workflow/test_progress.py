@@ -118,6 +118,32 @@ def test_a_session_has_one_start_and_what_is_measured_takes_its_end_alone(tmp_pa
     assert (second, fourth) == (FINISH_S, FINISH_S)
     assert load_s < third < 2 * load_s  # it was not measured, and starts its own for both
 
+    apart = Progress(plan, StudyFolder(tmp_path / "apart"), estimates=slow, share=False).left()
+    assert apart is not None
+    assert apart.seconds > 4 * load_s  # each starts its own
+
+
+def test_after_a_run_of_a_session_its_own_runs_alone_are_estimated_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {"serving.rate_per_s": [1, 2, 4]}
+    execution = {"n_cycles": 5, "share_server": True}
+    study = {"model": "tiny-llama", "protocol": "quick", "serving": {"arrivals": "poisson"}}
+    plan = make_plan(study_from_mapping({**study, "sweep": rates, "execution": execution}))
+    folder = StudyFolder(tmp_path)
+    progress = Progress(plan, folder)
+    order = list(progress._estimates)
+    time.sleep(0.05)
+    end(folder, plan, 0)
+    looked_at: list[object] = []
+    monkeypatch.setattr(
+        "llenergymeasure.workflow.progress.is_measured", lambda run: bool(looked_at.append(run))
+    )
+    assert len(progress.look()) == 1
+    assert len(looked_at) == 2
+    assert list(progress._estimates) == order[1:]
+    assert progress._estimates == progress._estimated(progress._open)
+
 
 def test_what_is_known_of_models_and_devices_counts(tmp_path: Path) -> None:
     slow = Known(ModelSize(8e9, 16e9, 32), Device("CPU", 1e10, 1e10))

@@ -44,7 +44,7 @@ from llenergymeasure.workflow.hub_models import need_models
 from llenergymeasure.workflow.manifest import states
 from llenergymeasure.workflow.open_study import DRIVEN_VARIABLE
 from llenergymeasure.workflow.opening import OVERRIDES_VARIABLE
-from llenergymeasure.workflow.profile import is_ours, profile_place
+from llenergymeasure.workflow.profile import is_ours, one_by_one, profile_place
 from llenergymeasure.workflow.progress import AT_ONCE, AT_ONCE_ON_A_CLUSTER, Progress
 
 POLL_S = 0.2
@@ -186,7 +186,10 @@ class Drive:
         estimates = Forecast(here=not gpus).estimates
         measured = gpus or bool(RaplSensor().channels())
         at_once = AT_ONCE if call.profile is None else AT_ONCE_ON_A_CLUSTER
-        progress = Progress(self._plan, self._folder, at_once, estimates, measured=measured)
+        share = not self._plan.execution.get("share_server") or one_by_one(call.profile)
+        progress = Progress(
+            self._plan, self._folder, at_once, estimates, measured=measured, share=share
+        )
         check_snakemakes_cache()
         if call.profile is None and not self._plan.execution.get("skip_preflight"):
             fatal = [each for each in check_folder(self._folder.path) if each.fatal]

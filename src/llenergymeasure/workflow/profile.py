@@ -64,6 +64,34 @@ def job_request(profile: str | None) -> JobRequest | None:
     """
     if profile is None:
         return None
+    file, settings = _settings(profile)
+    if settings is None or settings.get("executor") in _ON_THIS_MACHINE:
+        return None
+    minutes, runtime_key = _asked(settings, "runtime")
+    megabytes, memory_key = _asked(settings, "mem_mb", "mem")
+    return JobRequest(
+        file,
+        None if minutes is None else 60 * minutes,
+        runtime_key,
+        None if megabytes is None else round(megabytes * _MIB),
+        memory_key,
+    )
+
+
+def one_by_one(profile: str | None) -> bool:
+    """Return whether runs go one at a time on this machine, and so may share a server.
+
+    Raises:
+        ConfigurationError: there is no such profile.
+    """
+    _, settings = _settings(profile)
+    if settings is None or settings.get("executor") not in _ON_THIS_MACHINE:
+        return False
+    return str(_mapping(settings.get("resources")).get("gpu", 1)) in ("0", "1")
+
+
+def _settings(profile: str | None) -> tuple[Path, dict[str, Any] | None]:
+    """Return a profile's file and what it says; None where it cannot be read."""
     from snakemake.cli import get_profile_dir
 
     found = get_profile_dir(profile_place(profile))
@@ -74,18 +102,8 @@ def job_request(profile: str | None) -> JobRequest | None:
     try:
         settings = yaml.safe_load(found[1].read_text())
     except (OSError, ValueError, yaml.YAMLError):
-        return None
-    if not isinstance(settings, dict) or settings.get("executor") in _ON_THIS_MACHINE:
-        return None
-    minutes, runtime_key = _asked(settings, "runtime")
-    megabytes, memory_key = _asked(settings, "mem_mb", "mem")
-    return JobRequest(
-        found[1],
-        None if minutes is None else 60 * minutes,
-        runtime_key,
-        None if megabytes is None else round(megabytes * _MIB),
-        memory_key,
-    )
+        settings = None
+    return found[1], settings if isinstance(settings, dict) else None
 
 
 def forecast_for(request: JobRequest | None) -> Forecast:

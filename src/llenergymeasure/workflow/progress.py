@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -64,6 +65,7 @@ class Progress:
         estimates: Estimates | None = None,
         *,
         measured: bool = False,
+        share: bool = True,
     ) -> None:
         """Take a plan; what is complete already counts as done, and as nothing of this call.
 
@@ -73,6 +75,7 @@ class Progress:
             at_once: so many of the runs next in line may run at once.
             estimates: how long runs take, by who knows models and devices.
             measured: whether a sensor measures where they are.
+            share: whether runs of a session share a server there.
         """
         self.plan = plan
         self._folder = folder
@@ -93,7 +96,8 @@ class Progress:
         }
         self._done_before = self._total - len(self._open)
         self._of_runs, self._measured = estimates or Estimates(), measured
-        self._estimates = self._estimated()
+        self._share = share
+        self._estimates = self._estimated(self._open)
         self._ended_s = 0.0
 
     def next_runs(self) -> list[PlannedRun]:
@@ -116,7 +120,11 @@ class Progress:
             self._last_end_ns = time.time_ns()
             self._ended_s += self._estimates.pop((run.experiment, run.cycle)).seconds
             if run.session is not None:  # what was not measured with it starts its own
-                self._estimates = self._estimated()
+                self._estimates |= self._estimated(
+                    (each.experiment, each.cycle)
+                    for each in self._open.values()
+                    if (each.session, each.cycle) == (run.session, run.cycle)
+                )
             done = self._total - len(self._open)
             told = f"[{done}/{self._total}] {self.plan.label(run)}: {self._told(run, outcome)}"
             notes = _notes(self._folder.run(run.experiment, run.cycle).result)
@@ -183,16 +191,18 @@ class Progress:
         left_s = sum(each.seconds for each in self._estimates.values()) * rate
         return Estimate(left_s - min(since_s, run_s * rate) + tables_s, unknown, longest)
 
-    def _estimated(self) -> dict[tuple[str, int], Estimate]:
-        """Return how long the job of each open run takes, in order: less where it is measured."""
-        found = dict.fromkeys(self._open, Estimate(FINISH_S))
+    def _estimated(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Estimate]:
+        """Return how long the job of each of the open runs takes, in order.
+
+        Less where it is measured.
+        """
+        found = dict.fromkeys(keys, Estimate(FINISH_S))
         to_do = {
-            key: run
-            for key, run in self._open.items()
-            if run.session is None or not is_measured(self._folder.run(*key))
+            key: self._open[key]
+            for key in found
+            if self._open[key].session is None or not is_measured(self._folder.run(*key))
         }
-        share = self._at_once <= AT_ONCE
-        jobs = self._of_runs.jobs(to_do.values(), self._measured, share=share)
+        jobs = self._of_runs.jobs(to_do.values(), self._measured, share=self._share)
         return found | dict(zip(to_do, jobs, strict=True))
 
     def _running(self) -> list[PlannedRun]:
