@@ -178,6 +178,28 @@ def test_a_replay_may_begin_later_in_the_trace(tmp_path: Path) -> None:
         read_trace(path, 200.0)
 
 
+def test_times_in_milliseconds_are_taken_where_the_speed_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "milliseconds.csv"
+    first = 1_700_000_000_000
+    rows = "".join(f"{first + 500 * number},5,5\n" for number in range(4))
+    path.write_text(f"timestamp,input_tokens,output_tokens\n{rows}")
+    traffic = {"arrivals": "trace", "trace": str(path)}
+    for speed in (None, 20.0):
+        study = {"model": "tiny-llama", "serving": {**traffic, "trace_speed": speed}}
+        with pytest.raises(ConfigurationError, match=r":2: .*finer.*trace_speed: 1000"):
+            TrafficPrompts(ExperimentConfig.model_validate(study))
+    config = ServingConfig.model_validate({**traffic, "trace_speed": 1000.0})
+    made = TrafficPrompts(
+        ExperimentConfig.model_validate({"model": "tiny-llama", "serving": config})
+    )
+    times = arrival_offsets(config, 1.6, 1, made.trace)
+    assert times == pytest.approx([0, 0.5, 1.0, 1.5])
+    path = tmp_path / "microseconds.csv"
+    path.write_text(f"timestamp,input_tokens,output_tokens\n{first * 1000},5,5\n")
+    with pytest.raises(ConfigurationError, match="or finer"):
+        read_trace(path, speed=1000.0)
+
+
 def test_a_trace_without_a_request_in_the_window_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_text("timestamp,input_tokens,output_tokens\n0,5,5\n100,5,5\n200,5,5\n")

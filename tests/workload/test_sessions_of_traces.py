@@ -10,6 +10,7 @@ import pytest
 
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import ConfigurationError
+from llenergymeasure.run.preflight.memory import longest_tokens
 from llenergymeasure.workload.arrivals import arrival_offsets
 from llenergymeasure.workload.arrivals_trace import Trace, read_trace
 from llenergymeasure.workload.conversations import TrafficPrompts
@@ -35,7 +36,7 @@ def sessions(trace: Trace) -> list[list[tuple[int, int]]]:
     ]
 
 
-def prompts(path: Path, **serving: Any) -> TrafficPrompts:
+def prompts(path: Path | str, **serving: Any) -> TrafficPrompts:
     serving = {"arrivals": "trace", "trace": str(path), **serving}
     return traffic_prompts(ExperimentConfig(model="tiny-llama", serving=serving, n=4))
 
@@ -76,8 +77,20 @@ def test_what_arrives_when(tmp_path: Path) -> None:
     assert arrival_offsets(fast, 0.09, 1, read_trace(AIPERF)).tolist() == pytest.approx([0, 0.05])
     # All begin at once, as AIPerf's generator writes them: the pauses are what comes later.
     at_once = tmp_path / "at_once.jsonl"
-    at_once.write_text(AIPERF.read_text().replace("150.0", "0.0"))
+    at_once.write_text(AIPERF.read_text().replace("150.0", "0.0").replace("245.3", "2045.3"))
     assert prompts(at_once).trace is not None
+
+
+def test_sessions_that_are_over_before_the_window_opens_are_refused_in_planning(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "short.jsonl"
+    lines = AIPERF.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if "sess-a1" in line))
+    with pytest.raises(ConfigurationError, match=r"add up to 2 s.*serving\.arrivals: closed"):
+        prompts(path)
+    own = {"input_tokens": OWN, "output_tokens": OWN}
+    assert prompts(path, arrivals="closed", concurrency=1, **own).trace is not None
 
 
 def test_users_of_a_closed_loop_take_sessions_one_after_the_other() -> None:
@@ -111,6 +124,26 @@ def test_a_turn_without_an_answer_is_waited_over_and_its_tokens_stay(tmp_path: P
     assert sessions(trace) == [[(14, 2), (23, 1)]]
     assert trace.gap_s.tolist() == [np.inf, 0.5]
     assert trace.unanswered == 2
+
+
+def test_the_longest_sequence_is_the_whole_traces() -> None:
+    config = ExperimentConfig(
+        model="tiny-llama", serving={"arrivals": "trace", "trace": str(AIPERF)}, n=1
+    )
+    assert longest_tokens(config, traffic_prompts(config).workload(1)) == 91 + 3
+    rows = str(PUBLISHED / "AzureLLMInferenceTrace_conv.csv")
+    assert prompts(rows).workload(1).longest_of_trace == 0  # each row is sent as it comes
+    cut = prompts(AIPERF, input_tokens={**OWN, "max_tokens": 50}, output_tokens=OWN)
+    assert cut.workload(1).longest_of_trace == 50 + 7
+
+
+def test_a_window_in_which_no_session_ends_is_noted_with_how_far_it_came() -> None:
+    made = prompts(AIPERF)
+    first = [made.turn(0), made.turn(1)]
+    (note,) = made.short_of_the_trace(first)
+    assert "its prompts had 44 tokens on average, the trace's 63;" in note
+    assert made.short_of_the_trace([*first, made.turn(1, 1)]) == ()
+    assert made.short_of_the_trace([]) == ()
 
 
 def test_limits_of_lengths_hold_in_a_replay() -> None:

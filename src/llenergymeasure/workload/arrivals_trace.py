@@ -87,12 +87,13 @@ class Trace:
 
 
 @functools.lru_cache(maxsize=4)
-def read_trace(path: Path, start_s: float = 0.0) -> Trace:
+def read_trace(path: Path, start_s: float = 0.0, speed: float = 1.0) -> Trace:
     """Return the trace in a file.
 
     Args:
         path: a CSV file, or one in JSON Lines.
         start_s: how long after its first request the part begins that is returned.
+        speed: at which it is replayed; from 1000 its times may be in milliseconds, and so on.
 
     Raises:
         ConfigurationError: it cannot be read, a row is none (the message names the line), or
@@ -102,7 +103,8 @@ def read_trace(path: Path, start_s: float = 0.0) -> Trace:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             jsonl = path.suffix.lower() == ".jsonl"
-            rows = _rows(path, _json_lines(file) if jsonl else _csv_lines(path, file))
+            lines = _json_lines(file) if jsonl else _csv_lines(path, file)
+            rows = _rows(path, lines, _LATEST_S * (speed if speed >= 1000 else 1))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _refused(f"cannot be read: {error}", found=str(path)) from error
     sessions = sorted(_sessions(rows), key=lambda session: session[0].at_s)
@@ -231,18 +233,18 @@ def _agents_calls(session: Mapping[str, Any], number: int) -> Iterator[list[Any]
             ended_s = at_s + float(calls[place]["duration_ms"]) / 1000
 
 
-def _rows(path: Path, lines: Iterable[_Fields]) -> list[_Row]:
+def _rows(path: Path, lines: Iterable[_Fields], latest_s: float) -> list[_Row]:
     rows = []
     for number, fields, line in lines:
         try:
-            rows.append(_row(fields))
+            rows.append(_row(fields, latest_s))
         except ValueError as error:
             text = f"a row that is none: {error}"
             raise _refused(text, found=line.strip()[:80], file=path, line=number) from error
     return rows
 
 
-def _row(fields: Sequence[Any]) -> _Row:
+def _row(fields: Sequence[Any], latest_s: float) -> _Row:
     if not fields:
         raise ValueError("its fields are other than the heading's or the format's")
     complete: list[Any] = [*fields, *(None, math.inf, False)[len(fields) - 3 :]]
@@ -251,7 +253,13 @@ def _row(fields: Sequence[Any]) -> _Row:
         raise ValueError("a later turn of its session, without the delay after the answer before")
     if session is not None and not 0 <= gap_s < math.inf:
         raise ValueError(f"no pause: {gap_s:g} s")
-    return _Row(_seconds(at), _tokens(asked), _tokens(answered), session, gap_s, adds)
+    at_s = _seconds(at)
+    if abs(at_s) > latest_s:
+        raise ValueError(
+            f"no time in seconds, but in milliseconds or finer: {at} "
+            "(serving.trace_speed: 1000 replays milliseconds)"
+        )
+    return _Row(at_s, _tokens(asked), _tokens(answered), session, gap_s, adds)
 
 
 def _tokens(said: Any) -> int:
@@ -273,6 +281,4 @@ def _seconds(said: Any) -> float:
         number = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     if not math.isfinite(number):
         raise ValueError(f"no time: {said}")
-    if abs(number) > _LATEST_S:
-        raise ValueError(f"no time in seconds, but in milliseconds or finer: {said}")
     return number

@@ -22,7 +22,7 @@ from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.serving import ONE_USER, LengthConfig, ServingConfig
 from llenergymeasure.workload.arrivals import recorded_trace
 from llenergymeasure.workload.datasets.record import Record
-from llenergymeasure.workload.draws import Draws, draw_lengths
+from llenergymeasure.workload.draws import Draws, draw_lengths, within
 from llenergymeasure.workload.models.resolve import resolve_model
 from llenergymeasure.workload.requests import Request, Workload, prompt_hash
 from llenergymeasure.workload.tokens import Tokenizer, ordinary_token_ids
@@ -116,6 +116,11 @@ class TrafficPrompts:
             return self._sessions.turns(conversation)
         return self.serving.turns or 1
 
+    @property
+    def replays_sessions(self) -> bool:
+        """Whether the sessions of a trace are replayed."""
+        return self._sessions is not None
+
     def _index(self, conversation: int) -> int:
         """Return the place of a conversation's first request among all requests."""
         if self._sessions is not None:
@@ -170,7 +175,27 @@ class TrafficPrompts:
         places = ((number, turn) for number in counter() for turn in range(self.turns(number)))
         requests = tuple(self.turn(*place).request for place in islice(places, count))
         template = None if self._workload is None else self._workload.template_sha256
-        return Workload(requests, prompt_hash(requests), self._notes(), template)
+        hashed = prompt_hash(requests)
+        return Workload(requests, hashed, self._notes(), template, self._longest_of_trace())
+
+    def _longest_of_trace(self) -> int:
+        if self._sessions is None:
+            return 0
+        asked, answered = self._sessions.input_tokens, self._sessions.output_tokens
+        longest = within(asked, self._input) + within(answered, self._output)
+        return int(longest.max())
+
+    def short_of_the_trace(self, sent: Sequence[Turn]) -> tuple[str, ...]:
+        """Return a note if none of the requests of a replay's window ends its session."""
+        if self._sessions is None or not sent or any(one.turn == one.turns - 1 for one in sent):
+            return ()
+        mean = np.mean([len(one.request.prompt_token_ids) for one in sent])
+        whole = np.mean(within(self._sessions.input_tokens, self._input))
+        return (
+            f"no session of the trace ended in the window: its prompts had {mean:.0f} tokens on "
+            f"average, the trace's {whole:.0f}; settings of another speed reach other turns, so "
+            "their energies per request or token are not of the same work",
+        )
 
     def _notes(self) -> tuple[str, ...]:
         notes = [] if self._workload is None else list(self._workload.notes)

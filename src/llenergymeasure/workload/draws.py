@@ -70,7 +70,8 @@ def _draw_length(config: LengthConfig, draws: Draws) -> int:
     assert config.cv is not None
     variance = math.log1p(config.cv**2)
     location = math.log(config.mean_tokens) - variance / 2
-    return _within(round(math.exp(location + math.sqrt(variance) * draws.normal())), config)
+    length = round(math.exp(location + math.sqrt(variance) * draws.normal()))
+    return int(within(length, config))
 
 
 def draw_lengths(
@@ -91,12 +92,12 @@ def draw_lengths(
     for place, config in enumerate((input_tokens, output_tokens)):
         if config.distribution == "data":
             assert trace is not None
-            lengths.append(_within(trace.lengths(row)[place], config))
+            lengths.append(int(within(trace.lengths(row)[place], config)))
         else:
             lengths.append(_draw_length(config, draws))
     return lengths[0], lengths[1]
 
 
-def _within(tokens: int, config: LengthConfig) -> int:
-    tokens = max(tokens, config.min_tokens or 1)
-    return tokens if config.max_tokens is None else min(tokens, config.max_tokens)
+def within(tokens: int | NDArray[np.int64], config: LengthConfig) -> NDArray[np.int64]:
+    """Return lengths, or one, cut to the limits of ``config``."""
+    return np.asarray(np.clip(tokens, config.min_tokens or 1, config.max_tokens))

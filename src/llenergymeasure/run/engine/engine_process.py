@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,6 +109,8 @@ class EngineRun:
         served = self._config.served
         self._content_seed = content_seed(self._config, spec.cycle, alone) if served else None
         self._marks = Marks(folder.marks)
+        self._replayed: list[tuple[int, int]] = []
+        self._notes: tuple[str, ...] = ()
 
     def run(self, *, last: bool = True) -> OnServer | None:
         """Go through the phases and write ``engine.json``.
@@ -171,7 +173,7 @@ class EngineRun:
             self._rest("idle_after", protocol.idle_after_s)
             document = {
                 "protocol": protocol.as_dict(),
-                "workload": _told(workload) | self._seeds(),
+                "workload": _told(workload, self._notes) | self._seeds(),
                 "window": window,
                 "serving": traffic,
                 "peak_memory_bytes": memory,
@@ -274,6 +276,10 @@ class EngineRun:
         traffic = measure_traffic(engine, protocol, self._marks)
         engine.answered_all &= all(each.exchange.failure is None for each in traffic.sent)
         traffic.write_requests(self._folder.traffic, engine)
+        if engine.prompts.replays_sessions:
+            answered = traffic.answered()
+            self._replayed = _lengths_of(one.request for one in answered)
+            self._notes = engine.prompts.short_of_the_trace(answered)
         return traffic.as_dict(), traffic.besides()
 
     def _quality(self, engine: Engine) -> dict[str, Any] | None:
@@ -318,8 +324,7 @@ class EngineRun:
         """Return the tokens of prompts and answers: as asked, or as they came if they may end."""
         if self._config.fewest_tokens is not None:
             return [(one["input_tokens"], one["output_tokens"]) for one in window["completions"]]
-        asked = workload.requests
-        return [(len(each.prompt_token_ids), each.max_output_tokens) for each in asked]
+        return self._replayed or _lengths_of(workload.requests)
 
     def _seeds(self) -> dict[str, Any]:
         """Return what this cycle's draws came from; prompts by cycle have hashes by cycle."""
@@ -358,13 +363,17 @@ def _warmup_requests(engine: Engine, workload: Workload) -> Sequence[Request]:
     return engine.warmup_requests() if isinstance(engine, Warming) else workload.requests
 
 
-def _told(workload: Workload) -> dict[str, Any]:
+def _lengths_of(asked: Iterable[Request]) -> list[tuple[int, int]]:
+    return [(len(each.prompt_token_ids), each.max_output_tokens) for each in asked]
+
+
+def _told(workload: Workload, notes: tuple[str, ...]) -> dict[str, Any]:
     return {
         "prompt_hash": workload.prompt_hash,
         "requests": len(workload.requests),
         "input_tokens": workload.input_tokens,
         "output_tokens": workload.output_tokens,
-        "notes": list(workload.notes),
+        "notes": [*workload.notes, *notes],
         "chat_template_sha256": workload.template_sha256,
     }
 

@@ -30,6 +30,7 @@ from llenergymeasure.run.engine.traffic import Sent, Traffic
 from llenergymeasure.run.result.traffic_requests import traffic_table
 from llenergymeasure.units import NS_PER_S
 from llenergymeasure.workload.arrivals import arrival_offsets
+from llenergymeasure.workload.conversations import Turn
 
 GAUGE_EVERY_S = 1.0
 LEAD_S = 0.05
@@ -73,6 +74,14 @@ class TrafficWindow:
             "completions": [],
             "batch_of_request": [],
         }
+
+    def answered(self) -> list[Turn]:
+        """Return the requests whose answers ended within it."""
+        return [
+            one.turn
+            for one in self.sent
+            if one.exchange.failure is None and self.start_ns <= one.exchange.end_ns <= self.end_ns
+        ]
 
     def besides(self) -> dict[str, Any]:
         """Return in plain values what only a window of traffic has."""

@@ -122,9 +122,8 @@ def longest_tokens(config: ExperimentConfig, workload: Workload | None) -> int:
         if made is None:
             return config.max_input_tokens + config.max_output_tokens
         return made.input_len + made.output_len
-    return max(
-        len(request.prompt_token_ids) + request.max_output_tokens for request in workload.requests
-    )
+    asked = (len(each.prompt_token_ids) + each.max_output_tokens for each in workload.requests)
+    return max(workload.longest_of_trace, *asked)
 
 
 def _sequences(config: ExperimentConfig, workload: Workload | None) -> int:
