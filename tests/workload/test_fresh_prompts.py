@@ -150,6 +150,26 @@ def test_examples_that_all_chats_begin_with_stay_common(tmp_path: Path, endpoint
     assert len({*asked}) == 18
 
 
+def test_words_that_all_questions_begin_with_stay_common(tmp_path: Path) -> None:
+    said = (
+        "Answer in one word: who are you",
+        "Answer in one word: what is it",
+        "Answer in one word: no",
+    )
+    serving = {**RATE, "endpoint": "chat"}
+    dataset = texts(tmp_path, *said)
+    chat = {"chat": {"template": "auto"}, "max_input_tokens": 64}
+    config = experiment(dataset=dataset, n=3, serving=serving, **chat, **OPENAI)
+    prompts = cycle(config, 1)
+    sent = [prompts.turn(number).request.messages[-1]["content"] for number in range(9)]
+    assert len({*sent, *said}) == 12
+    begin = "Answer in one word: "
+    assert all(each.startswith(begin) for each in sent)
+    assert [each.split(": ")[1].split(" ", 2)[2] for each in sent[:3]] == [
+        each.removeprefix(begin) for each in said
+    ]
+
+
 def test_a_chat_whose_only_word_is_0_is_marked_when_it_comes_again(tmp_path: Path) -> None:
     path = tmp_path / "chats.jsonl"
     path.write_text(json.dumps({"messages": [{"role": "user", "content": "0"}]}) + "\n")

@@ -233,11 +233,12 @@ class TrafficPrompts:
         if not mark or not messages:
             return messages
         place = self._marked_message(messages)
-        return _saying(messages, place, f"{mark[0]} {mark[1]} {messages[place]['content']}")
+        said, at = messages[place]["content"], self._common[1]
+        return _saying(messages, place, f"{said[:at]}{mark[0]} {mark[1]} {said[at:]}")
 
     def _marked_message(self, messages: Sequence[Mapping[str, str]]) -> int:
         """Return which message holds a chat's mark: the first after those all begin with."""
-        return min(self._common_messages, len(messages) - 1)
+        return min(self._common[0], len(messages) - 1)
 
     def _markable(self, place: int) -> tuple[int, int]:
         """Return from where to where a prompt of the data set may hold a mark.
@@ -283,11 +284,16 @@ class TrafficPrompts:
         return ordinary_token_ids(resolve_model(self._config))
 
     @cached_property
-    def _common_messages(self) -> int:
-        """How many messages all chats of the data set begin with."""
+    def _common(self) -> tuple[int, int]:
+        """How many messages all chats begin with, and how many characters of words the next."""
         assert self._workload is not None
         chats = [each.messages for each in self._workload.requests if each.messages]
-        return min(_alike(chats[0], messages) for messages in chats)
+        messages = min(_alike(chats[0], each) for each in chats)
+        following = [each[min(messages, len(each) - 1)] for each in chats]
+        said = [each["content"] for each in following]
+        if len(set(said)) == 1 or len({each["role"] for each in following}) > 1:
+            return messages, 0
+        return messages, said[0].rfind(" ", 0, min(_alike(said[0], each) for each in said)) + 1
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
