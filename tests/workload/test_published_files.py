@@ -53,6 +53,11 @@ READ: list[tuple[str, Any, Any]] = [
     ("null_call.jsonl", {"messages": [USER, CALLED]}, "hi"),
     ("no_call.jsonl", {"messages": [USER, {**SAID, "tool_calls": "[]"}, USER]}, "hi"),
     ("empty_calls.jsonl", {"messages": [USER, {**SAID, "tool_calls": []}, USER]}, "hi"),
+    (
+        "null_call.parquet",
+        parquet_rows({"messages": [USER, {**SAID, "function_call": {"name": None}}, USER]}),
+        "hi",
+    ),
     ("nul.txt", "a\0b, said twice\n", "a\0b, said twice"),
     ("responses.jsonl", {"custom_id": "1", "body": {"input": "hi", "model": "m"}}, "hi"),
     ("ultrachat.parquet", parquet_rows({"prompt": "hi", "messages": [USER, CALLED]}), "hi"),
@@ -89,6 +94,11 @@ REFUSED: list[tuple[str, Any, str]] = [
         "row 1: .* a role and a content, both text",
     ),
     ("more_tools.jsonl", {"messages": [USER, CALLING, USER]}, "messages holds calls of tools"),
+    (
+        "call_as_text.jsonl",
+        {"messages": [USER, {**CALLING, "tool_calls": '[ {"name": "f"}]'}, USER]},
+        "messages holds calls of tools",
+    ),
     ("nested.jsonl", {"conversations": [[USER]]}, "should be a mapping, not list"),
     ("comma.jsonl", '{"prompt": "a"},\n', ":1: row 1: is not JSON"),
     ("comma.json", '[{"prompt": "a"},]', "is not JSON"),

@@ -233,7 +233,14 @@ def _role(item: Any) -> str | None:
 
 def _calls(item: Any) -> bool:
     found = [item.get("tool_calls"), item.get("function_call")] if isinstance(item, Mapping) else []
-    return any(call and isinstance(call, list | tuple | Mapping) for call in found)
+    return any(map(_is_call, found))
+
+
+def _is_call(found: Any) -> bool:
+    if isinstance(found, str):  # JSON as text
+        return "".join(found.split()).startswith(('[{"', '{"'))
+    values = found.values() if isinstance(found, Mapping) else found
+    return isinstance(values, Iterable) and any(values)
 
 
 def _message(column: str, item: Any) -> Mapping[str, str]:
