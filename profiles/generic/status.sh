@@ -11,11 +11,10 @@ in_queue() { # known | gone | away
 
 case $(in_queue) in
 known)
-  # Neither an error state ends by itself, nor a wait for what no machine of the cluster has.
+  # An error state does not end by itself.
   never=
   case $(qstat -u '*' | awk -v id="$id" '$1 == id { print $5; exit }') in
   *E*) never=$(qstat -j "$id" | grep '^error reason') || never="an error state" ;;
-  *qw*) never=$(qalter -w v "$id" 2>&1 | grep 'no suitable queues') ;;
   esac
   if [ -n "$never" ]; then
     echo "job $id can never start: $never" >&2

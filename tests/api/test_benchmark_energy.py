@@ -154,6 +154,14 @@ def test_what_a_release_does_not_count_as_failed_follows_from_what_was_asked(
     assert (found.requests, found.failed_requests) == (30, files.REQUESTS - 30)
 
 
+def test_what_a_release_counts_as_failed_is_believed(tmp_path: Path, work: tuple[int, int]) -> None:
+    """A data set may hold fewer prompts than were asked for."""
+    counted = {"completed": 30, "failed": 0, "num_prompts": 1000}
+    document = json.loads(files.vllm(*work)) | counted
+    (found,) = read(tmp_path / "result.json", json.dumps(document), work[0] - S)
+    assert found.failed_requests == 0
+
+
 def test_an_old_file_is_not_taken_for_the_commands(tmp_path: Path, work: tuple[int, int]) -> None:
     path = tmp_path / "result.json"
     path.write_text(files.vllm(*work))

@@ -389,12 +389,24 @@ def test_a_sensor_that_counts_in_another_unit_disqualifies() -> None:
 
 @pytest.mark.parametrize("channels", [{}, {"average_s": 1.0, "window_s": 0.025}])
 @pytest.mark.parametrize("window_s", [(START_S, END_S), (START_S, START_S + 4)])
+@pytest.mark.parametrize("works", [True, False])
 def test_a_power_that_is_frozen_disqualifies(
-    channels: dict[str, float], window_s: tuple[float, float]
+    channels: dict[str, float], window_s: tuple[float, float], works: bool
 ) -> None:
-    """It says what the card drew at rest, all along, and its interval would be of no width."""
-    stuck = card.Sensor(gain=0, offset_w=60.0, counter_s=None, **channels)
-    assert "stayed the same" in metered(WORK, stuck, window_s).validity["sample_gap"]
+    """It says what the card drew at rest, all along, and its interval would be of no width.
+
+    Where nothing worked it may be true: a card at rest, in whole watts.
+    """
+    frozen = card.Sensor(gain=0, offset_w=60.0, counter_s=None, **channels)
+    named = (card.UUID, "nvml", "utilization_gpu_percent")
+    used = [
+        Row(card.ns(at / 2), *named, 90.0 * (works and START_S <= at / 2 < END_S))
+        for at in range(36)
+    ]
+    rows = card.rows_of(WORK, frozen, END_S + 3) + used
+    window = (card.ns(window_s[0]), card.ns(window_s[1]))
+    found = account(card.recording(rows, card.info(quantities=frozen.quantities)), window)
+    assert ("stayed the same" in found.validity.get("sample_gap", "")) == works
     alive = metered(WORK, card.Sensor(counter_s=None, **channels), window_s)
     assert "sample_gap" not in alive.validity
 

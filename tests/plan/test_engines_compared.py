@@ -89,6 +89,8 @@ def test_an_engines_own_sampling_may_change_the_work(
         ({"max_completion_tokens": 8}, {"longest": 8}),
         ({"n": 2, "stop": ["."]}, {"number": 2, "may_end": True}),
         ({"n": "2", "ignore_eos": None}, None),
+        ({"max_tokens": "16"}, None),
+        ({"max_tokens": 8, "max_completion_tokens": 128}, None),
     ],
 )
 def test_the_fields_of_a_request_may_change_the_work(

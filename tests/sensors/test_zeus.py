@@ -1,54 +1,210 @@
 """Counters that are read through Zeus: they give energy, or a reason."""
 
 import time
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from llenergymeasure.config.calibration import Calibration
 from llenergymeasure.energy.device import open_device
+from llenergymeasure.energy.readings import choose, missing_reading, open_sources
+from llenergymeasure.machine.gpus.inventory import Selection
+from llenergymeasure.recording.recorder import Recording
 from llenergymeasure.recording.sampler import Reader
-from llenergymeasure.recording.samples import Header, Row, make_samples
+from llenergymeasure.recording.samples import Header, Row, Samples, make_samples
+from llenergymeasure.sensors.base import Channel, Follow, Sensor, SensorInfo, Value
+from llenergymeasure.sensors.registry import Opened
 from llenergymeasure.sensors.zeus import ZeusSensor
+
+
+class _Clock:
+    """Stands for the module ``time``: it goes on when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def monotonic_ns(self) -> int:
+        return round(self.now_s * 1e9)
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    """The time of probing and of reading."""
+    pytest.importorskip("zeus")
+    clock = _Clock()
+    monkeypatch.setattr("llenergymeasure.sensors.zeus.time", clock)
+    monkeypatch.setattr("llenergymeasure.recording.sampler.time", clock)
+    return clock
 
 
 class _Daemon:
     """Zeus' view of one CPU whose counter rises by itself, or does not."""
 
-    def __init__(self, watts: float) -> None:
+    def __init__(self, clock: _Clock, watts: float) -> None:
         self.cpus = [SimpleNamespace(cpu_index=0)]
-        self._watts = watts
+        self._clock, self._watts = clock, watts
+        self.asked = 0
 
     def get_total_energy_consumption(self, _number: int) -> SimpleNamespace:
-        return SimpleNamespace(cpu_mj=5e6 + 1e3 * self._watts * time.monotonic())
+        self.asked += 1
+        return SimpleNamespace(cpu_mj=5e6 + 1e3 * self._watts * (self._clock.now_s - 100.0))
 
     def supports_get_dram_energy_consumption(self, _number: int) -> bool:
         return False
 
 
-def test_a_counter_through_zeus_gives_energy(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = pytest.importorskip("zeus.device.cpu")
-    monkeypatch.setattr(cpu, "get_cpus", lambda: _Daemon(100.0))
-    sensor = ZeusSensor()
-    (info,) = (info for info in sensor.describe() if info.device == "cpu:package-0")
+class _Chip:
+    """Zeus' view of a chip, which counts whole mJ and has counted some at 100 s."""
+
+    def __init__(self, clock: _Clock, counted_mj: int = 7, **milliwatts: float) -> None:
+        self._clock, self._counted_mj = clock, counted_mj
+        self._milliwatts = milliwatts
+
+    def get_available_metrics(self) -> set[str]:
+        return {f"{part}_mj" for part in self._milliwatts}
+
+    def get_total_energy_consumption(self) -> SimpleNamespace:
+        since_s = self._clock.now_s - 100.0
+        return SimpleNamespace(
+            **{
+                f"{part}_mj": int(self._counted_mj + drawn_mw * since_s)
+                for part, drawn_mw in self._milliwatts.items()
+            }
+        )
+
+
+def _recorded(clock: _Clock, sensor: Sensor, info: SensorInfo) -> Samples:
+    """What half a second of a device's channel gives."""
     (channel,) = (c for c in sensor.channels() if c.device == info.device)
     rows: list[Row] = []
     reader = Reader(channel, rows.append)
     for _ in range(5):
         reader.read()
-        time.sleep(0.1)
-    header = Header(None, None, "host", 0, "2026-01-01T00:00:00+00:00", (info,))
-    counter = open_device(make_samples(rows, header), info).counter
+        clock.sleep(0.1)
+    reader.read(last=True)
+    return make_samples(rows, Header(None, None, "host", 0, "2026-01-01T00:00:00+00:00", (info,)))
+
+
+def _silent(sensor: Sensor) -> dict[tuple[str, str], str]:
+    return {
+        (info.device, info.scope): info.unavailable
+        for info in sensor.describe()
+        if info.unavailable is not None
+    }
+
+
+def test_a_counter_through_zeus_gives_energy(
+    clock: _Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zeus.device.cpu.get_cpus", lambda: _Daemon(clock, 100.0))
+    sensor = ZeusSensor()
+    (info,) = (info for info in sensor.describe() if info.device == "cpu:package-0")
+
+    counter = open_device(_recorded(clock, sensor, info), info).counter
+
     assert counter is not None
     drawn_w = np.ptp(counter.knots.energy_j) / np.ptp(counter.knots.t_s)
-    assert 50 < drawn_w < 200  # a busy machine reads late
+    assert drawn_w == pytest.approx(100.0)
 
 
 def test_a_counter_through_zeus_that_stands_still_is_unavailable(
-    monkeypatch: pytest.MonkeyPatch,
+    clock: _Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cpu = pytest.importorskip("zeus.device.cpu")
-    monkeypatch.setattr(cpu, "get_cpus", lambda: _Daemon(0.0))
+    monkeypatch.setattr("zeus.device.cpu.get_cpus", lambda: _Daemon(clock, 0.0))
     sensor = ZeusSensor()
     assert not [c for c in sensor.channels() if c.device == "cpu:package-0"]
-    assert "it stands still at 5000" in str([info.unavailable for info in sensor.describe()])
+    assert _silent(sensor)["cpu:package-0", "cpu"] == "it stands still at 5000"
+
+
+def test_a_call_through_zeus_that_takes_long_is_made_apart_from_the_fast_ones(
+    clock: _Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    daemon = _Daemon(clock, 100.0)
+    monkeypatch.setattr("zeus.device.cpu.get_cpus", lambda: daemon)
+    zeus = ZeusSensor(())
+    assert {channel.pace.speed for channel in zeus.channels()} == {"slow"}
+    card_asked: list[None] = []
+
+    def read_card() -> list[Value]:
+        card_asked.append(None)
+        return [Value("energy_counter_j", 1.0)]
+
+    card = Channel("card", "nvml", ("energy_counter_j",), read_card, Follow(fine_s=0.005))
+    opened = Opened([zeus, Sensor([], [card])], Selection((), "none"))
+    recording = Recording(opened, tmp_path / "samples.arrows")
+    asked = []
+    for loop in recording.loops:
+        daemon.asked, before = 0, len(card_asked)
+        loop.prime()
+        asked.append((daemon.asked, len(card_asked) - before))
+    recording.end()
+
+    assert sorted(asked) == [(0, 1), (1, 0)]
+
+
+def test_a_part_of_a_chip_that_draws_next_to_nothing_is_there_at_every_probing(
+    clock: _Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chip = _Chip(clock, cpu_total=500, dram=100, gpu=2)
+    monkeypatch.setattr("zeus.device.soc.get_soc", lambda: chip)
+
+    seen = []
+    for at_s in (100.0, 100.4, 101.0):  # its next mJ is due at 100.5 s
+        clock.now_s = at_s
+        seen.append([channel.device for channel in ZeusSensor(cpus=False).channels()])
+
+    assert seen == [["cpu", "dram", "gpu"]] * 3
+
+
+def test_a_part_of_a_chip_that_has_counted_nothing_has_a_reason_next_to_the_others(
+    clock: _Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chip = _Chip(clock, counted_mj=0, cpu_total=500, gpu=0)
+    monkeypatch.setattr("zeus.device.soc.get_soc", lambda: chip)
+    sensor = ZeusSensor(cpus=False)
+
+    assert [channel.device for channel in sensor.channels()] == ["cpu"]
+    assert _silent(sensor) == {("gpu", "gpu"): "it stands still at 0"}
+
+
+def test_a_part_of_a_chip_that_counts_nothing_in_a_recording_has_no_energy_and_a_reason(
+    clock: _Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zeus.device.soc.get_soc", lambda: _Chip(clock, gpu=0))
+    sensor = ZeusSensor(cpus=False)
+    (info,) = sensor.describe()
+    samples = _recorded(clock, sensor, info)
+
+    device = open_device(samples, info)
+    assert (device.counter, device.power) == (None, None)
+    reason = missing_reading(samples, info).unavailable
+    assert reason == "it gave no energy, energy_counter_j was 0.007 all along"
+
+
+def test_a_module_whose_gpu_has_counted_nothing_is_the_headline(
+    clock: _Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chip = _Chip(clock, counted_mj=0, gpu_energy=0, total_energy=5000)
+    monkeypatch.setattr("zeus.device.soc.get_soc", lambda: chip)
+    sensor = ZeusSensor(cpus=False)
+    window = (clock.monotonic_ns(), clock.monotonic_ns() + 400_000_000)
+    gpu, module = sorted(sensor.describe(), key=lambda info: info.device)
+    samples = _recorded(clock, sensor, module)
+
+    sources, _ = open_sources(samples, module, window, (), Calibration({}), None)
+    chosen, why = choose(sources, [missing_reading(samples, gpu)], window, None)
+
+    assert [source.info.device for source in chosen] == ["module"]
+    assert why is None

@@ -211,13 +211,19 @@ def _vllm(documents: Sequence[Document], moments: Moments) -> Iterator[Benchmark
             (earliest_ns, latest_ns),
             duration_ns,
             document["completed"],
-            # Some releases do not count what failed.
-            document.get("failed")
-            or max(0, document.get("num_prompts", 0) - document["completed"]),
+            _failed(document),
             document["total_input_tokens"],
             document["total_output_tokens"],
             advice=advice,
         )
+
+
+def _failed(document: Document) -> int:
+    """Return how many requests failed, which some releases do not say."""
+    failed = document.get("failed")
+    if failed is None:
+        failed = max(0, (document.get("num_prompts") or 0) - document["completed"])
+    return int(failed)
 
 
 def _sglang(documents: Sequence[Document], moments: Moments) -> Iterator[Benchmark]:

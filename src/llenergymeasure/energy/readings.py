@@ -226,7 +226,7 @@ def choose(
             and each.scope in CARD_SCOPES
             and each.device not in read
         ]
-        if unread:
+        if unread and read != {"module"}:  # a chip's, which holds its GPU
             reasons_text = "; ".join(f"{each.device}: {each.unavailable}" for each in unread)
             return [], f"a GPU of the run could not be read: {reasons_text}"
     return disjoint(same, window), None

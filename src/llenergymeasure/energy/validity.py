@@ -30,7 +30,7 @@ GAP_FLOOR_S = 0.5
 FROZEN_S = 10.0
 """Nor does any power stay the same, to a sensor's last digit, for longer than this."""
 
-_COARSE_W = 0.5
+_COARSE_W = 0.1
 """But a card at its limit may, as a sensor shows it that knows no smaller steps."""
 
 _LEAST = 0.003
@@ -84,9 +84,11 @@ def device_doubts(
 
 def _impossible_power(device: Device, stretch: Stretch, window: Span) -> Iterator[Doubt]:
     """Yield a doubt where a sensor says what no such device draws: some drivers do."""
-    limit_w = max((device.info.power_limit_w or {}).values(), default=0.0)
+    limits_w = device.info.power_limit_w or {}
+    limit_w = max(limits_w.values(), default=0.0)
+    least_w = _LEAST * (limits_w.get("enforced") or limit_w)
     mean_w = stretch.energy_j / ((window[1] - window[0]) / NS_PER_S)
-    if not _LEAST * limit_w < mean_w <= IMPOSSIBLE * (limit_w or _MOST_W):
+    if mean_w > IMPOSSIBLE * (limit_w or _MOST_W) or mean_w < least_w:
         limit = f"{limit_w:.0f} W" if limit_w else "not known"
         name = device.info.device
         yield "impossible_power", f"{name}: {mean_w:.4g} W in the mean, and its limit is {limit}"
@@ -138,7 +140,8 @@ def _sample_gap(
     info = device.info
     series = samples.series(info.device, info.sensor, channel.quantity)
     t_ns = series.t_ns
-    frozen_s = _frozen_s(t_ns, series.value, window)
+    used = samples.series(info.device, info.sensor, "utilization_gpu_percent").value
+    frozen_s = _frozen_s(t_ns, series.value, window, used)
     if frozen_s > FROZEN_S:
         same = f"{channel.quantity} stayed the same for {frozen_s:.0f} s"
         yield "sample_gap", f"{info.device}: {same}, as that of a sensor that is frozen"
@@ -223,13 +226,15 @@ def _seen(samples: Samples, sensor: str, device: str, quantity: Quantity, window
     return series.value[inside]
 
 
-def _frozen_s(t_ns: Ints, power_w: Floats, window: Span) -> float:
-    """Return for how long a power stayed the same within a window, or all along."""
-    steps_w = np.abs(np.diff(power_w))
-    changes = steps_w > 0
-    if not changes.any():  # at rest and under load
-        return float(np.ptp(t_ns)) / NS_PER_S if len(t_ns) else 0.0
-    if steps_w[changes].min() >= _COARSE_W:
+def _frozen_s(t_ns: Ints, power_w: Floats, window: Span, used: Floats) -> float:
+    """Return for how long power stayed the same: in a window, or at rest and under load alike.
+
+    ``used`` is the device's utilisation over the recording, empty where that is not known.
+    """
+    shown_w = np.unique(power_w)
+    if len(shown_w) < 2:
+        return float(np.ptp(t_ns)) / NS_PER_S if len(used) and np.ptp(used) > 0 else 0.0
+    if np.diff(shown_w).min() >= _COARSE_W:
         return 0.0
-    changed_ns = np.concatenate((t_ns[:1], t_ns[1:][changes], t_ns[-1:]))
+    changed_ns = np.concatenate((t_ns[:1], t_ns[1:][np.diff(power_w) != 0], t_ns[-1:]))
     return float(np.max(np.diff(np.clip(changed_ns, *window)))) / NS_PER_S

@@ -30,7 +30,8 @@ WORK = (
 )
 """Settings that say what is to be done; all others say how."""
 
-_LONGEST = ("max_tokens", "max_new_tokens", "max_completion_tokens")
+_LONGEST = ("max_completion_tokens", "max_tokens", "max_new_tokens")
+"""The first that is given counts, as in the client."""
 _ENDS = ("stop", "stop_token_ids", "stop_regex")
 
 
@@ -73,9 +74,9 @@ def work_of(config: Mapping[str, Any]) -> dict[str, Any]:
     own = (section.get(name) for name in ("sampling", "beam_search", "body"))
     sampling: Mapping[str, Any] = next(filter(None, own), {})
     answers: dict[str, Any] = {}
-    for name in _LONGEST:
-        if sampling.get(name) not in (None, config.get("max_output_tokens")):
-            answers["longest"] = sampling[name]
+    limits = [sampling[name] for name in _LONGEST if isinstance(sampling.get(name), int)]
+    if limits and limits[0] != config.get("max_output_tokens"):
+        answers["longest"] = limits[0]
     number = sampling.get("n")
     if isinstance(number, int) and number > 1:
         answers["number"] = number

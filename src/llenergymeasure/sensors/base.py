@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from llenergymeasure.errors import MeterError
 from llenergymeasure.units import Kind, Scope
@@ -150,12 +150,13 @@ class Follow:
         steady: renewals that all change the value come at an even pace, and between them nothing
             needs to be read. Not so where a renewal may bring the same value: there a load's own
             steps would look like a slow pace.
+        speed: how long the call may take.
     """
 
     fine_s: float
     repeat_s: float | None = None
     steady: bool = False
-    speed: ClassVar[Speed] = "fast"
+    speed: Speed = "fast"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Zeus' own device objects are asked, the ones its monitor uses; the monitor itself is not, for it
 gives no GPU, no CPU and 0 J where it finds nothing. What answers zero, or a counter that stands
-still, is unavailable here.
+still, is unavailable here; a chip's may rest, for a part of it draws less than its step at times.
 On an NVIDIA GPU, where asked for by name, it reads the same card next to NVML as a cross-check.
 """
 
@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from llenergymeasure.units import Scope
 
 NAME = "zeus"
 _FINE = Follow(fine_s=0.005, repeat_s=0.1)
-_COARSE = Follow(fine_s=0.1)
+_COARSE = Follow(fine_s=0.1, speed="slow")
 _SECOND_LOOK_S = 0.3
 _SOC_PARTS: Mapping[str, tuple[str, Scope]] = {
     "cpu_total_mj": ("cpu", "cpu"),
@@ -48,11 +48,12 @@ _SOC_PARTS: Mapping[str, tuple[str, Scope]] = {
 
 @dataclass(frozen=True)
 class _Reader:
-    """One device that answers."""
+    """One device, and whether its counter may rest."""
 
     info: SensorInfo
     read: Callable[[], Sequence[Value]]
     pace: Follow
+    rests: bool = False
 
 
 class ZeusSensor(Sensor):
@@ -86,24 +87,23 @@ class ZeusSensor(Sensor):
             unavailable="; ".join(reasons),
             remedy=remedy,
         )
-        super().__init__(
-            [reader.info for reader in readers] or [missing],
-            [
-                Channel(reader.info.device, NAME, reader.info.quantities, reader.read, reader.pace)
-                for reader in readers
-            ],
-        )
+        channels = [
+            Channel(reader.info.device, NAME, reader.info.quantities, reader.read, reader.pace)
+            for reader in readers
+            if reader.info.unavailable is None
+        ]
+        nothing = [missing] if reasons and not channels else []
+        super().__init__([*nothing, *(reader.info for reader in readers)], channels)
 
 
 def _probed(find: Callable[[], list[_Reader]]) -> tuple[list[_Reader], str]:
-    """Return what answers, and why nothing does where that is so."""
+    """Return what is there, the silent with the reason, and why nothing is where that is so."""
     try:
         found = find()
     except Exception as error:  # whatever a third party's probing may raise
         return [], str(error)
-    reasons = [_why_silent(reader) for reader in found]
-    working = [reader for reader, why in zip(found, reasons, strict=True) if why is None]
-    return working, next((why for why in reasons if why is not None), "none found")
+    said = [replace(each.info, unavailable=_why_silent(each)) for each in found]
+    return [replace(each, info=info) for each, info in zip(found, said, strict=True)], "none found"
 
 
 def worth_trying() -> bool:
@@ -169,7 +169,8 @@ def _soc() -> list[_Reader]:
     chip = get_soc()
     parts = chip.get_available_metrics() & _SOC_PARTS.keys()
     ask = chip.get_total_energy_consumption
-    return [_counter(*_SOC_PARTS[part], _part(ask, part)) for part in sorted(parts)]
+    counters = [_counter(*_SOC_PARTS[part], _part(ask, part)) for part in sorted(parts)]
+    return [replace(counter, rests=True) for counter in counters]
 
 
 def _part(ask: Callable[[], Any], part: str) -> Callable[[], float | None]:
@@ -203,8 +204,8 @@ def _milli(quantity: Quantity, call: Callable[[], float | None]) -> Callable[[],
 
 
 def _why_silent(reader: _Reader) -> str | None:
-    """Return why it gives nothing; None if its counter counts within a moment, or it has power."""
-    counts = "energy_counter_j" in reader.info.quantities
+    """Return why it gives nothing; None if it has power, or a counter that counts or may rest."""
+    counts = "energy_counter_j" in reader.info.quantities and not reader.rests
     end_s = time.monotonic() + _SECOND_LOOK_S
     try:
         first = now = reader.read()

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -235,7 +236,8 @@ class ServedEngine(Engine):
             over: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
             answered.append(over)
             exchange, outgoing = Exchange(request.index, time.monotonic_ns()), self._encode(request)
-            self.client.stream(exchange, outgoing, self.serving.timeout_s, over.set_result)
+            done = partial(_settle, over)
+            self.client.stream(exchange, outgoing, self.serving.timeout_s, done)
         return list(await asyncio.gather(*answered))
 
     async def _settings(self) -> Any:
@@ -259,6 +261,11 @@ class ServedEngine(Engine):
         asked |= {"stream": True, "stream_options": {"include_usage": True}}
         opens = bool(self._thinking and self._thinking.opened(request.prompt_token_ids))
         return replace(self.client.request(self._path, asked), opens_thought=opens)
+
+
+def _settle(over: "asyncio.Future[Exchange]", exchange: Exchange) -> None:
+    if not over.done():  # whoever waited may have been interrupted
+        over.set_result(exchange)
 
 
 class _Text:
