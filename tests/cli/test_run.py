@@ -261,6 +261,28 @@ def test_resume_goes_on_in_the_folder_that_it_is_given(
         assert not Path("results").exists()
 
 
+def test_resume_begins_no_second_study(
+    tmp_path: Path, call: Call, driven: list[tuple[Any, ...]]
+) -> None:
+    """A folder that is a link is the study; one that was renamed is said to be."""
+    assert call("run", str(write_study(tmp_path))).code == 0
+    folder, moved = tmp_path / "results" / "small", tmp_path / "scratch" / "big"
+    moved.parent.mkdir()
+    folder.rename(moved)
+    said = call("resume", str(moved))
+    assert (said.code, len(driven)) == (2, 1)
+    assert f"{moved}: holds the study small, whose folder must have that name" in said.err
+    elsewhere = tmp_path / "links" / "small"
+    elsewhere.parent.mkdir()
+    for link in (elsewhere, folder):
+        link.symlink_to(moved)
+        assert call("resume", str(link)).code == 0
+        assert driven[-1][2].path.samefile(moved)
+    assert call("resume", str(moved)).code == 0
+    assert driven[-1][2].path.samefile(moved)
+    assert [path.name for path in moved.parent.iterdir()] == ["big"]
+
+
 def test_one_model_takes_every_setting_of_the_command_line(
     call: Call, driven: list[tuple[Any, ...]]
 ) -> None:

@@ -142,9 +142,7 @@ def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
     call = StudyCall(call.study_file, call.settings, profile or call.profile)
     note(f"Resuming {call}")
     read = load_study(call.study_file, call.settings)
-    root = study.resolve().parent
-    elsewhere = study.is_dir() and root != read.results_root.resolve()
-    return _run(call, read, dry_run=False, root=root if elsewhere else None)
+    return _run(call, read, dry_run=False, root=_root_of(study, read) if study.is_dir() else None)
 
 
 def skip(study: StudyArgument = None) -> int:
@@ -176,6 +174,19 @@ def _call_of(path: Path) -> StudyCall:
     if call is None or not call.study_file.samefile(path):
         return StudyCall(path)
     return call
+
+
+def _root_of(folder: Path, study: Study) -> Path | None:
+    """Return what a study's folder goes under; None for where the study says."""
+    for root in (None, folder.absolute().parent, folder.resolve().parent):
+        path = (root or Path(study.results_root)) / study.name
+        if path.is_dir() and path.samefile(folder):
+            return root
+    message = (
+        f"holds the study {study.name}, whose folder must have that name; rename the folder, or "
+        "the study in its file"
+    )
+    raise ConfigurationError(Problem(message, file=folder))
 
 
 def _run(
