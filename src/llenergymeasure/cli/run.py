@@ -16,6 +16,7 @@ from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.backends.facts import names_of
 from llenergymeasure.config.document import document_from, overridden, parse_overrides
+from llenergymeasure.config.dotted import leaves
 from llenergymeasure.config.merging import NotASectionError, assigned
 from llenergymeasure.config.preferences import FOLDER_VARIABLE, preferred_folder
 from llenergymeasure.config.study import Study
@@ -102,10 +103,12 @@ def run(
         "execution.n_cycles": cycles,
         "execution.cycle_order": order,
     }
-    if no_gaps:
-        settings |= {"execution.experiment_gap_seconds": 0, "execution.cycle_gap_seconds": 0}
-    given = {key: value for key, value in settings.items() if value is not None}
     named = parse_overrides(more or ())
+    if no_gaps:
+        own = dict(leaves(named))
+        gaps = ("execution.experiment_gap_seconds", "execution.cycle_gap_seconds")
+        settings |= {key: 0 for key in gaps if key not in own}
+    given = {key: value for key, value in settings.items() if value is not None}
     sizes = {} if batch_size is None else _batch_sizes(batch_size, study, given | named)
     for key in (given | sizes).keys() & named.keys():
         raise ConfigurationError(Problem("is given by an option and by --set; keep one", key=key))
