@@ -247,9 +247,10 @@ class Supervisor:
                 self._put_limits_back()
         finally:
             reservation, self._reservation = self._reservation, None
+            # Who is still giving memory back has the cards until then.
+            processes.kill_descendants(RELEASE_LIMIT_S)
             if reservation is not None:
                 reservation.release()
-            processes.kill_descendants()
             if reservation is not None and reservation.changed:
                 # Who did not answer is dead by now, or has the card's lock until its driver does.
                 put_back_left_limits()
