@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure.results.layout import RunFolder
 from support.attempts import Attempt, start
 from support.studies import wait_for
 
@@ -86,6 +87,29 @@ def test_an_engine_that_crashes_over_its_quality_costs_no_window(tmp_path: Path)
     assert reason == "the run was ended before its answers were looked at"
     assert result["provenance"]["engine_end"]["returncode"] == -signal.SIGSEGV
     attempt.nothing_left()
+
+
+@pytest.mark.parametrize("how", ["signal", "killed", "limit"])
+def test_a_quality_that_is_interrupted_is_found_by_the_next_call(tmp_path: Path, how: str) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a text of some words that is looked at\n" * 20000)
+    attempt = start(tmp_path, quality={"texts": str(texts)})
+    attempt.wait_for_phase("quality")
+    if how == "limit":
+        RunFolder(attempt.folder).time_limit.write_text("0.1")
+    else:
+        os.kill(attempt.process.pid, signal.SIGTERM if how == "signal" else signal.SIGKILL)
+    assert attempt.process.wait(60) == {"signal": 143, "killed": -9, "limit": 1}[how]
+    if how != "killed":
+        outcome = attempt.outcome()
+        ends = {"signal": "interrupted", "limit": "failed"}
+        assert (outcome["status"], outcome["phase"]) == (ends[how], "quality")
+    attempt.nothing_left()
+    texts.write_text("a text of some words that is looked at\n" * 20)
+    attempt = start(tmp_path, quality={"texts": str(texts)})
+    assert attempt.process.wait(120) == 0
+    assert attempt.result()["quality"]["perplexity"] > 0
+    assert "quality_unavailable" not in attempt.result()["validity"]
 
 
 def test_a_signal_to_all_of_a_job_interrupts_its_run(tmp_path: Path) -> None:
