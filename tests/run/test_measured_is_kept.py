@@ -13,9 +13,12 @@ import pytest
 
 from llenergymeasure import files
 from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.run import session
+from llenergymeasure.run.ending import End
 from llenergymeasure.run.result.build_result import _passes
-from support.attempts import Attempt, start
-from support.studies import wait_for
+from llenergymeasure.run.supervisor import Supervisor
+from support.attempts import Attempt, command_of, start
+from support.studies import living, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -142,6 +145,22 @@ def test_a_quality_that_is_interrupted_is_found_by_the_next_call(tmp_path: Path,
     assert "quality_unavailable" not in attempt.result()["validity"]
 
 
+@pytest.mark.parametrize(
+    ("end", "kept"),
+    [(End.by_signal(signal.SIGTERM), False), (End(-signal.SIGSEGV), True), (End(0), True)],
+)
+def test_a_run_on_another_one_s_server_keeps_its_window_where_its_engine_ended_by_itself(
+    tmp_path: Path, end: End, kept: bool
+) -> None:
+    folder = RunFolder(tmp_path / "runs" / "a" / "1")
+    folder.work.mkdir(parents=True)
+    folder.engine.write_text('{"window": {}}')
+    folder.stream.write_text("samples")
+    spec = {"config": {}, "sections": {"quality": {"texts": "texts.txt"}}}
+    session._conclude(Supervisor(spec, folder, None), end, folder)
+    assert (folder.engine.exists(), folder.session.exists()) == (kept, kept)
+
+
 def test_a_signal_to_all_of_a_job_interrupts_its_run(tmp_path: Path) -> None:
     """As a scheduler sends it at a job's time limit, in whatever order."""
     attempt = start(tmp_path, window={"min_seconds": 60})
@@ -164,6 +183,7 @@ def test_a_signal_to_all_of_a_job_lets_a_result_be_computed(tmp_path: Path) -> N
         return outcome.is_file() and attempt.outcome()["phase"] == "finish"
 
     wait_for(finishing)
+    wait_for(lambda: any("build_result" in command_of(pid) for pid in living(str(attempt.folder))))
     finish = attempt.child("build_result")
     os.kill(finish, signal.SIGSTOP)
     for pid in (finish, attempt.process.pid):
