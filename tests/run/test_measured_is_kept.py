@@ -1,7 +1,9 @@
 """What was measured whole is finished, whatever keeps its engine or its result from an end."""
 
+import errno
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -9,9 +11,14 @@ from typing import Any
 
 import pytest
 
+from llenergymeasure import files
 from llenergymeasure.results.layout import RunFolder
-from support.attempts import Attempt, start
-from support.studies import wait_for
+from llenergymeasure.run import session
+from llenergymeasure.run.ending import End
+from llenergymeasure.run.result.build_result import _passes
+from llenergymeasure.run.supervisor import Supervisor
+from support.attempts import Attempt, command_of, start
+from support.studies import living, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +34,14 @@ if "build_result" in words and os.environ.get("TEST_FULL"):
 """As ``sitecustomize``: lets what computes a result find no room for its tables."""
 
 
+def site_with(folder: Path, code: str) -> str:
+    """Return a path for Python's modules on which this is ``sitecustomize``."""
+    site = folder / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(code)
+    return os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
+
+
 def window_of(attempt: Attempt) -> dict[str, Any]:
     done = json.loads((attempt.folder / "work" / "engine.json").read_text())
     window: dict[str, Any] = done["window"]
@@ -34,11 +49,7 @@ def window_of(attempt: Attempt) -> dict[str, Any]:
 
 
 def test_a_full_disk_costs_no_window_however_often_it_is_full(tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(FULL_DISK)
-    path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
-    full = {"PYTHONPATH": path, "TEST_FULL": "1"}
+    full = {"PYTHONPATH": site_with(tmp_path, FULL_DISK), "TEST_FULL": "1"}
     attempt = start(tmp_path, variables=full)
     assert attempt.process.wait(120) == 1
     window = window_of(attempt)
@@ -47,7 +58,8 @@ def test_a_full_disk_costs_no_window_however_often_it_is_full(tmp_path: Path) ->
         assert error["class"] == "OSError"
         assert "No space left on device" in error["message"]
         assert error["message"].endswith(
-            "; what was measured is kept, and the next call finishes it"
+            "; what was measured is kept, and the next call finishes it; to measure it again "
+            f"instead, remove {attempt.folder / 'work'}"
         )
         assert not (attempt.folder / "result.json").exists()
         attempt = start(tmp_path, variables=full if number == 2 else {})
@@ -58,13 +70,10 @@ def test_a_full_disk_costs_no_window_however_often_it_is_full(tmp_path: Path) ->
 
 
 def test_what_cannot_even_begin_to_compute_a_result_costs_no_window(tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    site.mkdir()
     broken = (
         "import sys\nif 'build_result' in open('/proc/self/cmdline').read():\n    sys.exit(1)\n"
     )
-    (site / "sitecustomize.py").write_text(broken)
-    path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
+    path = site_with(tmp_path, broken)
     for _ in range(2):
         attempt = start(tmp_path, variables={"PYTHONPATH": path})
         assert attempt.process.wait(120) == 1
@@ -72,6 +81,30 @@ def test_what_cannot_even_begin_to_compute_a_result_costs_no_window(tmp_path: Pa
     window = window_of(attempt)
     assert start(tmp_path).process.wait(120) == 0
     assert attempt.result()["window"]["start_monotonic_ns"] == window["start_ns"]
+
+
+def test_what_is_kept_and_cannot_be_finished_is_measured_again_without_its_files(
+    tmp_path: Path,
+) -> None:
+    full = {"PYTHONPATH": site_with(tmp_path, FULL_DISK), "TEST_FULL": "1"}
+    attempt = start(tmp_path, variables=full)
+    assert attempt.process.wait(120) == 1
+    window = window_of(attempt)
+    shutil.rmtree(attempt.outcome()["error"]["message"].rpartition("remove ")[2])
+    assert start(tmp_path).process.wait(120) == 0
+    assert attempt.result()["window"]["start_monotonic_ns"] > window["end_ns"]
+
+
+def test_what_a_machine_refuses_may_pass_and_what_is_never_read_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (errno.ENOSPC, errno.ETIMEDOUT, errno.ENOMEM):
+        assert _passes(OSError(number, os.strerror(number)))
+    (tmp_path / "large").write_text("large")
+    monkeypatch.setattr(files, "READ_LIMIT_BYTES", 4)
+    with pytest.raises(OSError, match="is larger than") as raised:
+        files.read_bytes(tmp_path / "large")
+    assert not _passes(raised.value)
 
 
 def test_an_engine_that_crashes_over_its_quality_costs_no_window(tmp_path: Path) -> None:
@@ -112,6 +145,22 @@ def test_a_quality_that_is_interrupted_is_found_by_the_next_call(tmp_path: Path,
     assert "quality_unavailable" not in attempt.result()["validity"]
 
 
+@pytest.mark.parametrize(
+    ("end", "kept"),
+    [(End.by_signal(signal.SIGTERM), False), (End(-signal.SIGSEGV), True), (End(0), True)],
+)
+def test_a_run_on_another_one_s_server_keeps_its_window_where_its_engine_ended_by_itself(
+    tmp_path: Path, end: End, kept: bool
+) -> None:
+    folder = RunFolder(tmp_path / "runs" / "a" / "1")
+    folder.work.mkdir(parents=True)
+    folder.engine.write_text('{"window": {}}')
+    folder.stream.write_text("samples")
+    spec = {"config": {}, "sections": {"quality": {"texts": "texts.txt"}}}
+    session._conclude(Supervisor(spec, folder, None), end, folder)
+    assert (folder.engine.exists(), folder.session.exists()) == (kept, kept)
+
+
 def test_a_signal_to_all_of_a_job_interrupts_its_run(tmp_path: Path) -> None:
     """As a scheduler sends it at a job's time limit, in whatever order."""
     attempt = start(tmp_path, window={"min_seconds": 60})
@@ -134,6 +183,7 @@ def test_a_signal_to_all_of_a_job_lets_a_result_be_computed(tmp_path: Path) -> N
         return outcome.is_file() and attempt.outcome()["phase"] == "finish"
 
     wait_for(finishing)
+    wait_for(lambda: any("build_result" in command_of(pid) for pid in living(str(attempt.folder))))
     finish = attempt.child("build_result")
     os.kill(finish, signal.SIGSTOP)
     for pid in (finish, attempt.process.pid):

@@ -361,10 +361,11 @@ class Supervisor:
             command = python_module(FINISH_MODULE, "--out", str(self.folder.path))
             child = processes.start(command, log, goes_on=True)
         end = wait_for_result(child, self._signals, engine_end.signal_number)
+        kept = f"{KEPT}; to measure it again instead, remove {self.folder.work}"
         if end.returncode == LATER:
-            return End(EXIT_FAILED, message=KEPT)
+            return End(EXIT_FAILED, message=kept)
         if end.returncode != 0 and end.cause is None and not self.folder.error.is_file():
-            return replace(end, message=KEPT)  # it did not come to say that there is no result
+            return replace(end, message=kept)  # it did not come to say that there is no result
         return end
 
 
