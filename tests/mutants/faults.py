@@ -146,11 +146,11 @@ MUTANTS = (
         (_PAIRS,),
     ),
     Mutant(
-        "analysis/relations.py",
-        'is_energy = metric.startswith("energy_")',
-        "is_energy = False",
-        "a difference that the sensor does not see",
-        (f"{_SENTENCE}[Inconclusive-undersampled]",),
+        "report/verdicts.py",
+        "abs(ratio - 1) >= left_open",
+        "ratio > 0",
+        "a difference less than what the sensor leaves open, without a word of that",
+        (f"{_SENTENCE}[less than what the sensor leaves open-undersampled]",),
     ),
     # Settings, trends, fronts.
     Mutant(
