@@ -162,9 +162,9 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/levels.py",
-        "unlike = by_cycles > UNLIKE * pooled",
-        "unlike = by_cycles < 0.0",
-        "an effect of one noisy experiment, seen in three cycles",
+        "explained = by_cycles**2 * between",
+        "explained = by_cycles * 0.0",
+        "an effect of one noisy experiment, seen in four cycles",
         ("analysis/test_levels.py",),
     ),
     Mutant(

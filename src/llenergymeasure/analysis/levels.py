@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from llenergymeasure.analysis.blocks import Blocks, Reals, centred
 from llenergymeasure.analysis.comparison import holm_known
-from llenergymeasure.analysis.statistics import ROUNDING, t_quantile, t_tail
+from llenergymeasure.analysis.statistics import ROUNDING, f_upper, t_quantile, t_tail
 
 MAX_COLUMNS = 400
 """Columns of the model beyond which there is no table."""
@@ -28,8 +28,8 @@ RANK_TOLERANCE = 1e-9
 MIN_CYCLES = 5
 """From so many cycles on, a level's interval rests on the spread between them."""
 
-UNLIKE = 1.2
-"""Of fewer cycles too, where their error is so many times that of runs that all spread alike."""
+UNLIKE_LEVEL = 0.01
+"""Of fewer cycles too, where runs that all spread alike have such cycles more rarely than this."""
 
 Levels: TypeAlias = Mapping[str, Sequence[Any]]
 """Of each factor, its value in each experiment."""
@@ -163,7 +163,7 @@ def _errors(logs: Reals, design: Reals, variances: Reals) -> tuple[Reals, Reals]
     Where every one of many cycles holds every experiment, the coefficients are the means of those
     of its cycles, whose spread is right however unlike the experiments' own are. Otherwise the
     runs' spread around the levels of their experiment and cycle is taken to be the same for all,
-    unless the whole cycles speak clearly against that.
+    unless the F test of what is between whole cycles against the rest speaks against that.
     """
     present = np.isfinite(logs)
     cycles, experiments = logs.shape
@@ -179,7 +179,11 @@ def _errors(logs: Reals, design: Reals, variances: Reals) -> tuple[Reals, Reals]
         float(np.nansum(centred(logs, by_cycle=True) ** 2)) / freedom if freedom > 0 else np.nan
     )
     pooled = np.sqrt(np.maximum(variances, 0.0) * square)[: len(by_cycles)]
-    unlike = by_cycles > UNLIKE * pooled
+    rest = freedom - between
+    explained = by_cycles**2 * between
+    unlike = explained * rest > f_upper(UNLIKE_LEVEL, between, rest) * between * (
+        pooled**2 * freedom - explained
+    )
     return np.where(unlike, by_cycles, pooled), np.where(unlike, between, freedom)
 
 

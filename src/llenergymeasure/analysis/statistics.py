@@ -223,6 +223,14 @@ def t_tail(value: Any, degrees_of_freedom: Any) -> Any:
     return stdtr(degrees_of_freedom, -np.asarray(value))
 
 
+def f_upper(tail: float, freedom: Reals, of_other: Reals) -> Reals:
+    """Return what a ratio of two variances exceeds by chance alone; NaN without freedom."""
+    from scipy.special import fdtri
+
+    exceeded: Reals = fdtri(freedom, of_other, 1 - tail)
+    return exceeded
+
+
 def seed_of(design_hash: str, purpose: str) -> list[int]:
     """Return the seed of a study's random draws: its design's, another one for each purpose."""
     digits = hashlib.sha256(f"{design_hash}:{purpose}".encode()).digest()
