@@ -306,7 +306,7 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/load_curve.py",
-        "math.hypot(half[0], of_cycles_w)",
+        "max(float(half[0]), of_cycles_w)",
         "float(half[0])",
         "a power at no load as sure as if no cycle were off as a whole",
         ("analysis/test_load_curve.py",),
