@@ -28,7 +28,7 @@ RANK_TOLERANCE = 1e-9
 MIN_CYCLES = 5
 """From so many cycles on, a level's interval rests on the spread between them."""
 
-UNLIKE_LEVEL = 0.01
+UNLIKE_LEVEL = 0.05
 """Of fewer cycles too, where runs that all spread alike have such cycles more rarely than this."""
 
 Levels: TypeAlias = Mapping[str, Sequence[Any]]
