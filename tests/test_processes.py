@@ -24,6 +24,7 @@ def test_what_a_child_has_left_ends_with_it() -> None:
         assert parent.stdout is not None
         left = int(parent.stdout.readline())
         assert processes.start_ticks(left) is not None
+        os.waitid(os.P_PID, parent.pid, os.WEXITED | os.WNOWAIT)
         assert processes.end_group(parent, 1.0) == 0
         wait_for(lambda: processes.start_ticks(left) is None, 5)
 
@@ -40,8 +41,21 @@ def test_nothing_is_sent_to_a_number_that_may_be_anothers(monkeypatch: pytest.Mo
         one.wait()
     sent: list[Any] = []
     monkeypatch.setattr(os, "killpg", lambda *what: sent.append(what))
+    one.pid = os.getpid()  # in use again
     assert processes.end_group(one, 1.0) == 1
     assert not sent
+
+
+def test_what_a_child_has_left_ends_where_its_code_was_taken() -> None:
+    with subprocess.Popen(
+        ["sh", "-c", "sleep 60 & echo $!"], start_new_session=True, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        left = int(parent.stdout.readline())
+        assert parent.wait() == 0
+        assert processes.start_ticks(left) is not None
+        assert processes.end_group(parent, 1.0) == 0
+        wait_for(lambda: processes.start_ticks(left) is None, 5)
 
 
 def test_what_the_kernel_cannot_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,7 +211,8 @@ def read_bytes(path: Path | str) -> bytes:
     """
     with open_to_read(path) as stream:
         if os.fstat(stream.fileno()).st_size > READ_LIMIT_BYTES:
-            raise OSError(errno.EFBIG, f"is larger than {READ_LIMIT_BYTES >> 30} GiB", str(path))
+            reason = f"is larger than {READ_LIMIT_BYTES >> 30} GiB"
+            raise OSError(errno.EOVERFLOW, reason, str(path))
         return stream.read()
 
 

@@ -270,10 +270,13 @@ def signal_group(process: subprocess.Popen[Any], signal_number: int) -> None:
 def end_group(process: subprocess.Popen[bytes], grace_s: float) -> int:
     """End a child and its group: SIGTERM, then SIGKILL after ``grace_s``; return its code.
 
-    Nothing is sent once its code was taken: its number may be another's by then. And one that the
-    kernel cannot end, as in a call into a driver that hangs, is not waited for.
+    Once its code was taken its number may be another process's, to which nothing is sent; where
+    none has it, only what it left of its group can hold it. And one that the kernel cannot end, as
+    in a call into a driver that hangs, is not waited for.
     """
     if process.returncode is not None:
+        if not Path(f"/proc/{process.pid}").exists():
+            signal_group(process, signal.SIGKILL)
         return process.returncode
     with suppress(ProcessLookupError):  # its code was taken just now
         handle = os.pidfd_open(process.pid)

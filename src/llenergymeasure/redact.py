@@ -50,7 +50,7 @@ _SECRET_NAME = re.compile(
 _SHORTEST = 8
 """Characters of a variable's value below which it is too common a text to be struck out."""
 
-_ESCAPE = re.compile(r"[%\\]|&[#a-z]")
+_ESCAPE = re.compile(r"[%\\]|&[#a-zA-Z]")
 """Is in a text in which signs are escaped, as in URLs, JSON or HTML."""
 
 _NAMES = {"&": ["amp"], "<": ["lt"], ">": ["gt"], '"': ["quot"], "'": ["apos"]}

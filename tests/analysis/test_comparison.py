@@ -13,7 +13,6 @@ from llenergymeasure.analysis.comparison import (
     compare,
     holm,
     with_holm,
-    with_shared,
 )
 from llenergymeasure.analysis.statistics import autocorrelation
 
@@ -229,32 +228,3 @@ def test_equal_experiments_one_after_the_other_are_told_apart_less_often():
         order = np.arange(1.0, 41).reshape(2, 20).T
         alarms += compare(study(logs, order=order))[0].p < 0.05
     assert alarms / 600 <= 0.13  # Welch alone: 0.30. What so few cycles show allows no less.
-
-
-def test_what_repeats_share_is_in_a_ratio_and_cycles_do_not_shrink_it():
-    (alone,) = compare(study(np.transpose([A, B])))
-    shared = with_shared(alone, 0.05)
-    by_cycles = stats.ttest_rel(B, A)
-    chance = math.log(alone.ratio) / by_cycles.statistic
-    reach = -math.log1p(-0.05)
-    assert (shared.ratio, shared.shared_u95_rel) == (alone.ratio, 0.05)
-    half_width = math.hypot(stats.t.ppf(0.975, 4) * chance, reach)
-    assert math.log(shared.ci95_high / shared.ratio) == pytest.approx(half_width, rel=1e-4)
-    of_p = math.hypot(
-        stats.t.isf(shared.p / 2, 4) * chance, stats.norm.isf(shared.p / 2) / 1.96 * reach
-    )
-    assert of_p == pytest.approx(math.log(shared.ratio), rel=1e-4)
-    assert shared.p > alone.p == pytest.approx(by_cycles.pvalue)
-    # Nearly all of it is the sensor's: no number of cycles would show a tenth.
-    (open_,) = with_holm([with_shared(alone, 0.5)])
-    assert open_.p_holm > LEVEL
-    assert open_.cycles_to_decide is None
-    assert with_shared(alone, 0.0) == alone
-
-
-def test_runs_that_do_not_differ_are_as_unsure_as_their_sensor():
-    (found,) = compare(study([[0.0, 0.1]] * 3))
-    shared = with_shared(found, 0.3)
-    assert shared.ci95_low < 1 < shared.ci95_high
-    assert shared.p > LEVEL
-    assert with_shared(compare(study([[0.0, 0.1]]))[0], 0.3).p is None

@@ -1,5 +1,6 @@
 """The line through power and load, and where a server no longer keeps up."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,53 @@ def test_power_that_is_no_line_is_found_and_a_line_is_rarely_doubted() -> None:
     rng = np.random.default_rng(4)
     assert np.mean([bent(0.0, rng) for _ in range(400)]) <= 0.085
     assert np.mean([bent(10.0, rng) for _ in range(50)]) >= 0.9
+
+
+@pytest.mark.parametrize(
+    "loads",
+    [
+        [1.0, 60 / 60, 60 / (60 + 1e-8), 300 / 60, 300 / (60 + 2e-8)],
+        [0.1, 0.2, 0.1 + 0.2 - 0.1],
+        [1.0, 1.0005, 2.0],
+    ],
+)
+def test_loads_that_are_nearly_the_same_count_once(loads: list[float]) -> None:
+    points = [LoadPoint(load, 100 + 3 * load + place % 2) for place, load in enumerate(loads)]
+    assert load_curve(points) is None
+
+
+def test_no_bend_is_seen_where_it_would_be_rounding() -> None:
+    watts = {60.0: 100.0, 60.1: 101.0, 60.2: 100.0, 1e9: 105.0}
+    curve = load_curve([LoadPoint(load, power_w) for load, power_w in watts.items()])
+    assert curve is not None
+    assert not curve.bent
+
+
+def test_two_cycles_do_not_widen_the_power_at_no_load_twice() -> None:
+    points = [
+        LoadPoint(load, 100 + 5 * load + off + (-1) ** load, None, cycle)
+        for cycle, off in enumerate((0.0, 0.2))
+        for load in range(1, 9)
+    ]
+    curve, alone = (
+        load_curve(each) for each in (points, [replace(one, cycle=0) for one in points])
+    )
+    assert curve is not None
+    assert alone is not None
+    of_cycles_w = 12.706 * 0.1
+    assert curve.intercept_half_w == pytest.approx(
+        max(alone.intercept_half_w, of_cycles_w), rel=1e-4
+    )
+
+
+def test_runs_without_traffic_have_their_own_mean() -> None:
+    points = [LoadPoint(load, 100 + load, None, cycle) for cycle in range(2) for load in (1, 2)]
+    idle = [LoadPoint(0, 59, None, 0), LoadPoint(0, 61, None, 1)]
+    curve, one = load_curve(points + idle), load_curve(points + idle[:1])
+    assert curve is not None
+    assert one is not None
+    assert curve.idle_w == pytest.approx((60, 12.706), rel=1e-4)
+    assert one.idle_w == (59, 0.0)
 
 
 def test_two_loads_make_no_curve() -> None:

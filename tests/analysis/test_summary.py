@@ -175,6 +175,14 @@ def test_what_repeats_share_goes_into_the_total_interval_undiminished(runs):
     assert plain["energy_per_output_token_j_total95_high"] < mean * 1.1
 
 
+def test_what_repeats_share_is_that_of_the_runs_that_know_it(runs):
+    rows = [row(run) for run in runs]
+    for each in rows:
+        each["energy_shared_u95_j"] = 0.3 * each["energy_gross_j"]
+    rows[0]["energy_shared_u95_j"] = None
+    assert summary_of(rows)[0]["energy_shared_u95_rel"] == pytest.approx(0.3)
+
+
 def test_the_clocks_of_all_runs_are_told(runs):
     def clocks(low, share, *reasons):
         return Clocks(

@@ -51,8 +51,10 @@ def test_an_experiment_leaves_nothing_behind(
     assert result.folder is None
     assert _left(temporary) == []
     assert _left(tmp_path) == ["temporary"]
+    assert told[0] == "This study:"
+    assert "echo 0.5" in told[1]
     # What else the machine does may be said beside it.
-    *phases, ended = [line for line in told if not line.startswith("Note: ")]
+    *phases, ended = [line for line in told[2:] if not line.startswith("Note: ")]
     assert phases
     assert all(line.startswith("[1/1] tiny-llama, cycle 1: ") for line in (*phases, ended))
     assert "per output token" in ended

@@ -15,7 +15,9 @@ CONFIGS = [{"model": "tiny-llama", "pytorch": {"batch_size": size}} for size in 
 NOISE = (1.0, 1.01, 0.995, 1.004)
 
 
-def study(folder: Path, level: float = 1.0, cycles: int = 4, hour: int = 12, **how) -> Path:
+def study(
+    folder: Path, level: float = 1.0, cycles: int = 4, hour: int = 12, unseen: float = 0.0, **how
+) -> Path:
     plan = make_plan(CONFIGS, ["pytorch.batch_size"], cycles=cycles)
     write_plan(folder, plan)
     for run in plan["runs"]:
@@ -23,7 +25,9 @@ def study(folder: Path, level: float = 1.0, cycles: int = 4, hour: int = 12, **h
         energy_j = level * 1000 / size**0.5 * NOISE[(run["cycle"] - 1 + hour) % 4]
         result = make_result(run, energy_j=energy_j, **how)
         began = f"2026-03-01T{hour}:{run['order']:02d}:00+00:00"
-        result = result.model_copy(update={"provenance": {"recording": {"started_at": began}}})
+        energy = result.energy.model_copy(update={"shared_u95_j": unseen * result.energy.gross_j})
+        recording = {"provenance": {"recording": {"started_at": began}}, "energy": energy}
+        result = result.model_copy(update=recording)
         write_result(folder, result, plan["swept"])
     write_tables(folder, partial=False)
     return folder
@@ -57,6 +61,16 @@ def test_no_difference_is_inconclusive(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "inconclusive" in out
     assert "differ" not in out
+
+
+@pytest.mark.parametrize(("unseen", "said"), [(0.03, False), (0.06, True)])
+def test_a_difference_within_what_the_sensor_leaves_open_is_named(tmp_path, capsys, unseen, said):
+    a = study(tmp_path / "a")
+    assert compared(a, study(tmp_path / "b", level=1.05, hour=13, unseen=unseen))
+    lines = [line for line in capsys.readouterr().out.splitlines() if TOKEN in line]
+    assert all("differ" in line for line in lines)
+    text = "4 runs; less than what the sensor leaves open, ±6.0 %"
+    assert [text in line for line in lines] == [said, said]
 
 
 def test_what_all_pairs_together_leave_open_says_what_would_decide_it(tmp_path, capsys):

@@ -6,6 +6,7 @@ import pty
 import re
 import select
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,28 @@ def test_a_number_of_numpy_s_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert load_study(file).experiments[0].model.decoder.temperature == 0.5
 
 
+class Precision(str, Enum):  # noqa: UP042  (as users have them)
+    BF16 = "bf16"
+
+
+def test_values_of_numpy_and_of_enumerations_are_plain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llenergymeasure.api.running.drive_study", lambda *_: Ended(0, ""))
+    monkeypatch.setattr("llenergymeasure.api.running.load_results", lambda _folder: None)
+    decoder = {"temperature": np.float32(0.5), "do_sample": np.bool_(True)}
+    study = {"name": "s", "model": np.str_("tiny-llama"), "n": np.int64(4), "decoder": decoder}
+    study |= {"sweep": {"max_output_tokens": np.array([8, 16])}, "precision": Precision.BF16}
+    run_study(study, directory=tmp_path)
+    first, second = load_study(tmp_path / "s" / "study.yaml").experiments
+    assert (first.model.n, first.model.precision, first.model.decoder.temperature) == (
+        4,
+        "bf16",
+        0.5,
+    )
+    assert (first.model.max_output_tokens, second.model.max_output_tokens) == (8, 16)
+
+
 def test_resume_takes_the_study_that_llem_started_last(tmp_path: Path, call: Call) -> None:
     """Also one that was killed before it had a plan, and whatever Snakemake wrote since."""
     for number, name in enumerate(("first", "last")):
@@ -261,6 +284,28 @@ def test_resume_goes_on_in_the_folder_that_it_is_given(
         assert not Path("results").exists()
 
 
+def test_resume_begins_no_second_study(
+    tmp_path: Path, call: Call, driven: list[tuple[Any, ...]]
+) -> None:
+    """A folder that is a link is the study; one that was renamed is said to be."""
+    assert call("run", str(write_study(tmp_path))).code == 0
+    folder, moved = tmp_path / "results" / "small", tmp_path / "scratch" / "big"
+    moved.parent.mkdir()
+    folder.rename(moved)
+    said = call("resume", str(moved))
+    assert (said.code, len(driven)) == (2, 1)
+    assert f"{moved}: holds the study small, whose folder must have that name" in said.err
+    elsewhere = tmp_path / "links" / "small"
+    elsewhere.parent.mkdir()
+    for link in (elsewhere, folder):
+        link.symlink_to(moved)
+        assert call("resume", str(link)).code == 0
+        assert driven[-1][2].path.samefile(moved)
+    assert call("resume", str(moved)).code == 0
+    assert driven[-1][2].path.samefile(moved)
+    assert [path.name for path in moved.parent.iterdir()] == ["big"]
+
+
 def test_one_model_takes_every_setting_of_the_command_line(
     call: Call, driven: list[tuple[Any, ...]]
 ) -> None:
@@ -299,6 +344,17 @@ def test_settings_of_one_model_that_do_not_go_together(
 ) -> None:
     said = call("run", "--model", "tiny-llama", *words)
     assert (said.code, why in said.err) == (2, True), said.err
+
+
+@pytest.mark.parametrize(
+    "gaps", ["execution.cycle_gap_seconds=10", "execution={cycle_gap_seconds: 10}"]
+)
+def test_a_gap_that_is_set_is_kept_without_the_others(
+    gaps: str, call: Call, driven: list[tuple[Any, ...]]
+) -> None:
+    assert call("run", "--model", "tiny-llama", "--no-gaps", "--set", gaps).code == 0
+    execution = driven[-1][0].execution
+    assert (execution.cycle_gap_seconds, execution.experiment_gap_seconds) == (10, 0)
 
 
 def test_a_batch_size_is_for_every_engine_of_the_study(tmp_path: Path, call: Call) -> None:

@@ -137,7 +137,7 @@ def test_an_override_of_the_backend_picks_its_entries_of_a_group() -> None:
         (("decoder.top_k=1", "decoder={top_k: 2}"), "sets decoder.top_k, which is set already"),
         (("execution.n_cycles=2", "execution={n_cycles: 3}"), "sets execution.n_cycles, which"),
         (("n=",), "n: has no value; `null` unsets it"),
-        (("base=other.yaml",), "base: is for a study's file alone"),
+        (("base=other.yaml",), "base: cannot be set over a study; name it in the study itself"),
     ],
 )
 def test_an_override_that_would_be_lost_is_refused(arguments: tuple[str, ...], said: str) -> None:

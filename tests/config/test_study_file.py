@@ -114,7 +114,23 @@ def test_a_section_of_a_base_keeps_what_the_study_does_not_set(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "text", ["1234e56", "12e3", "1.5e3", "0o17", "0x1F", "017", "1_0", "on", "~", ".5", "=", "<<"]
+    "text",
+    [
+        "1234e56",
+        "12e3",
+        "1.5e3",
+        "0o17",
+        "0x1F",
+        "017",
+        "1_0",
+        "on",
+        "~",
+        ".5",
+        "=",
+        "<<",
+        "a\x85b",
+        "a\u2028b",
+    ],
 )
 def test_a_study_that_is_written_is_read_with_the_same_values(text: str) -> None:
     values = {"text": text, text: [text, 1, 1.5, 1e22, 1e-7, True, None]}

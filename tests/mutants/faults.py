@@ -146,11 +146,11 @@ MUTANTS = (
         (_PAIRS,),
     ),
     Mutant(
-        "analysis/relations.py",
-        'is_energy = metric.startswith("energy_")',
-        "is_energy = False",
-        "a difference that the sensor does not see",
-        (f"{_SENTENCE}[Inconclusive-undersampled]",),
+        "report/verdicts.py",
+        "abs(ratio - 1) >= left_open",
+        "ratio > 0",
+        "a difference less than what the sensor leaves open, without a word of that",
+        (f"{_SENTENCE}[less than what the sensor leaves open-undersampled]",),
     ),
     # Settings, trends, fronts.
     Mutant(
@@ -162,9 +162,9 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/levels.py",
-        "unlike = by_cycles > UNLIKE * pooled",
-        "unlike = by_cycles < 0.0",
-        "an effect of one noisy experiment, seen in three cycles",
+        "explained = by_cycles**2 * between",
+        "explained = by_cycles * 0.0",
+        "an effect of one noisy experiment, seen in four cycles",
         ("analysis/test_levels.py",),
     ),
     Mutant(
@@ -306,7 +306,7 @@ MUTANTS = (
     ),
     Mutant(
         "analysis/load_curve.py",
-        "math.hypot(half[0], of_cycles_w)",
+        "max(float(half[0]), of_cycles_w)",
         "float(half[0])",
         "a power at no load as sure as if no cycle were off as a whole",
         ("analysis/test_load_curve.py",),

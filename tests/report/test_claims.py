@@ -66,8 +66,16 @@ def shorter_answers(run: Any, place: int) -> dict[str, Any]:
 
 def undersampled(run: Any, place: int) -> dict[str, Any]:
     """Runs 10 % apart of a sensor that sees a quarter of the time, and may be off by 40 %."""
+    return _unseen(run, place, 0.4)
+
+
+def barely_undersampled(run: Any, place: int) -> dict[str, Any]:
+    return _unseen(run, place, 0.02)
+
+
+def _unseen(run: Any, place: int, share: float) -> dict[str, Any]:
     energy = make_result(run, **apart(run, place)).energy
-    unseen_j = 0.4 * (energy.gross_j or 0.0)
+    unseen_j = share * (energy.gross_j or 0.0)
     return {"energy": energy.model_copy(update={"u95_j": unseen_j, "shared_u95_j": unseen_j})}
 
 
@@ -91,6 +99,7 @@ STUDIES: dict[str, tuple[Made, dict[str, Any]]] = {
         {"configs": [*BACKENDS, {**BACKENDS[1], "max_output_tokens": 50}]},
     ),
     "undersampled": (undersampled, {"configs": FOUR}),
+    "barely undersampled": (barely_undersampled, {"configs": FOUR}),
     "estimated": (estimated(apart), {"configs": FOUR}),
     "estimated null": (estimated(null), {"configs": FOUR}),
 }
@@ -112,14 +121,29 @@ def said(folder: Path) -> str:
     """Return the page's sentences and verdicts, and the terminal's text."""
     summary, runs = findings.ranked(table(folder, "summary")), table(folder, "runs")
     content = relations_content(folder, summary)
-    verdicts = [f"verdict: {row['verdict']}" for row in content.pairs]
+    verdicts = [f"verdict: {row['verdict']}; note: {row['note']}" for row in content.pairs]
     sentences = findings.headline(summary, runs, content.verdicts)
     sentences += [*verdicts, method.method(summary, runs)]
     sentences += ["would look like an effect here"] if content.unpaired else []
     return "\n".join([*sentences, study_text(folder)])
 
 
-SHOWN = {"apart", "unpaired", "missing level", "other work", "estimated"}
+def test_what_a_sensor_leaves_open_is_in_no_interval_or_p_value_of_a_difference(tmp_path):
+    found = []
+    for name, made in (("seen", apart), ("unseen", undersampled)):
+        write_study(tmp_path / name, made, configs=FOUR)
+        found.append([table(tmp_path / name, each) for each in ("comparisons", "levels", "pareto")])
+    seen, unseen = found
+    assert seen[1:] == unseen[1:]
+    for one, other in zip(seen[0], unseen[0], strict=True):
+        is_energy = other["metric"].startswith("energy_")
+        assert one["shared_u95_rel"] is None
+        expected = pytest.approx(0.4 * 2**0.5) if is_energy else None
+        assert other == {**one, "shared_u95_rel": expected}
+
+
+UNSEEN = {"undersampled", "barely undersampled"}
+SHOWN = {"apart", "unpaired", "missing level", "other work", "estimated", *UNSEEN}
 """Studies in which the least is shown to use less than the most."""
 
 CLAIMS = {
@@ -127,12 +151,14 @@ CLAIMS = {
     "Most:": SHOWN,
     "less energy per output token than": SHOWN,
     "verdict: differ": SHOWN,
-    "paired over 5 cycles": SHOWN - {"unpaired"} | {"null", "estimated null", "undersampled"},
+    "paired over 5 cycles": SHOWN - {"unpaired"} | {"null", "estimated null"},
     "unpaired, 5 and 5 runs": {"unpaired", "unpaired null"},
-    "Inconclusive": {"null", "unpaired null", "estimated null", "one cycle", "undersampled"},
-    "What the sensor leaves open of it, ±57 %, no number of cycles shrinks": {"undersampled"},
+    "Inconclusive": {"null", "unpaired null", "estimated null", "one cycle"},
+    "; less than what the sensor leaves open, ±57 %).": {"undersampled"},
+    "note: less than what the sensor leaves open, ±57 %": {"undersampled"},
+    "less than what the sensor leaves open": {"undersampled"},
     "cycles (execution.n_cycles)": {"null", "unpaired null", "estimated null"},
-    "may move each value by up to": {"undersampled"},
+    "may move each value by up to": UNSEEN,
     "would look like an effect here": {"unpaired", "unpaired null"},
     "estimated to use": {"estimated"},
     "Estimated means": {"estimated null"},

@@ -165,3 +165,19 @@ def test_no_power_at_no_load_is_told_of_what_is_no_line() -> None:
     text = " ".join(content.sentences)
     assert "power is no straight line over these loads" in text
     assert "W at no load" not in text
+
+
+@pytest.mark.parametrize(("cycles", "said"), [(1, "60.0 W"), (2, "60 ± 13 W")])
+def test_power_that_is_no_line_has_that_of_runs_without_traffic(cycles: int, said: str) -> None:
+    watts = {0: 60.0, 1: 130.0, 2: 160.0, 3: 180.0, 4: 195.0, 5: 205.0, 6: 210.0}
+    runs = [
+        run(each, power_mean_w=w + (cycles - 1) * (-1) ** cycle, cycle=cycle)
+        for each, w in watts.items()
+        for cycle in range(1, cycles + 1)
+    ]
+    content = serving_content(runs, [RATE], {})
+    assert content is not None
+    text = " ".join(content.sentences)
+    assert "power is no straight line over these loads" in text
+    assert f"without traffic it is {said} in the mean of such runs" in text
+    assert "only a run without traffic" not in text

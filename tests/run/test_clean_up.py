@@ -5,14 +5,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from llenergymeasure import processes
 from llenergymeasure.results.attempt import AttemptOutcome
 from llenergymeasure.results.layout import RunFolder
 from llenergymeasure.run.ending import End
 from llenergymeasure.run.held_folder import Attempt
+from llenergymeasure.run.supervisor import RELEASE_LIMIT_S, Supervisor
 
 FOLDER_GONE = """
 import shutil, subprocess, sys
@@ -49,6 +52,19 @@ def test_limits_and_processes_do_not_wait_for_what_cannot_be_written(tmp_path: P
     outcome = json.loads((tmp_path / "runs" / "a" / "1" / "outcome.json").read_text())
     assert outcome["status"] == "failed"
     assert outcome["error"]["class"] == "FileNotFoundError"
+
+
+def test_a_card_is_released_once_nobody_is_giving_its_memory_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[Any] = []
+    run = Supervisor.__new__(Supervisor)
+    held = {"put_back": lambda: None, "release": lambda: done.append("released")}
+    reservation: Any = SimpleNamespace(limits=None, changed=False, **held)
+    run._recorder, run._reservation, run.followers = None, reservation, []
+    monkeypatch.setattr(processes, "kill_descendants", lambda *limit_s: done.append(limit_s))
+    run._clean_up()
+    assert done == [(RELEASE_LIMIT_S,), "released"]
 
 
 def test_what_was_measured_stays_until_it_is_written_that_its_run_completed(

@@ -1,7 +1,9 @@
 """What was measured whole is finished, whatever keeps its engine or its result from an end."""
 
+import errno
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -9,8 +11,14 @@ from typing import Any
 
 import pytest
 
-from support.attempts import Attempt, start
-from support.studies import wait_for
+from llenergymeasure import files
+from llenergymeasure.results.layout import RunFolder
+from llenergymeasure.run import session
+from llenergymeasure.run.ending import End
+from llenergymeasure.run.result.build_result import _passes
+from llenergymeasure.run.supervisor import Supervisor
+from support.attempts import Attempt, command_of, start
+from support.studies import living, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +34,14 @@ if "build_result" in words and os.environ.get("TEST_FULL"):
 """As ``sitecustomize``: lets what computes a result find no room for its tables."""
 
 
+def site_with(folder: Path, code: str) -> str:
+    """Return a path for Python's modules on which this is ``sitecustomize``."""
+    site = folder / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(code)
+    return os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
+
+
 def window_of(attempt: Attempt) -> dict[str, Any]:
     done = json.loads((attempt.folder / "work" / "engine.json").read_text())
     window: dict[str, Any] = done["window"]
@@ -33,11 +49,7 @@ def window_of(attempt: Attempt) -> dict[str, Any]:
 
 
 def test_a_full_disk_costs_no_window_however_often_it_is_full(tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(FULL_DISK)
-    path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
-    full = {"PYTHONPATH": path, "TEST_FULL": "1"}
+    full = {"PYTHONPATH": site_with(tmp_path, FULL_DISK), "TEST_FULL": "1"}
     attempt = start(tmp_path, variables=full)
     assert attempt.process.wait(120) == 1
     window = window_of(attempt)
@@ -46,7 +58,8 @@ def test_a_full_disk_costs_no_window_however_often_it_is_full(tmp_path: Path) ->
         assert error["class"] == "OSError"
         assert "No space left on device" in error["message"]
         assert error["message"].endswith(
-            "; what was measured is kept, and the next call finishes it"
+            "; what was measured is kept, and the next call finishes it; to measure it again "
+            f"instead, remove {attempt.folder / 'work'}"
         )
         assert not (attempt.folder / "result.json").exists()
         attempt = start(tmp_path, variables=full if number == 2 else {})
@@ -57,13 +70,10 @@ def test_a_full_disk_costs_no_window_however_often_it_is_full(tmp_path: Path) ->
 
 
 def test_what_cannot_even_begin_to_compute_a_result_costs_no_window(tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    site.mkdir()
     broken = (
         "import sys\nif 'build_result' in open('/proc/self/cmdline').read():\n    sys.exit(1)\n"
     )
-    (site / "sitecustomize.py").write_text(broken)
-    path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
+    path = site_with(tmp_path, broken)
     for _ in range(2):
         attempt = start(tmp_path, variables={"PYTHONPATH": path})
         assert attempt.process.wait(120) == 1
@@ -71,6 +81,30 @@ def test_what_cannot_even_begin_to_compute_a_result_costs_no_window(tmp_path: Pa
     window = window_of(attempt)
     assert start(tmp_path).process.wait(120) == 0
     assert attempt.result()["window"]["start_monotonic_ns"] == window["start_ns"]
+
+
+def test_what_is_kept_and_cannot_be_finished_is_measured_again_without_its_files(
+    tmp_path: Path,
+) -> None:
+    full = {"PYTHONPATH": site_with(tmp_path, FULL_DISK), "TEST_FULL": "1"}
+    attempt = start(tmp_path, variables=full)
+    assert attempt.process.wait(120) == 1
+    window = window_of(attempt)
+    shutil.rmtree(attempt.outcome()["error"]["message"].rpartition("remove ")[2])
+    assert start(tmp_path).process.wait(120) == 0
+    assert attempt.result()["window"]["start_monotonic_ns"] > window["end_ns"]
+
+
+def test_what_a_machine_refuses_may_pass_and_what_is_never_read_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (errno.ENOSPC, errno.ETIMEDOUT, errno.ENOMEM):
+        assert _passes(OSError(number, os.strerror(number)))
+    (tmp_path / "large").write_text("large")
+    monkeypatch.setattr(files, "READ_LIMIT_BYTES", 4)
+    with pytest.raises(OSError, match="is larger than") as raised:
+        files.read_bytes(tmp_path / "large")
+    assert not _passes(raised.value)
 
 
 def test_an_engine_that_crashes_over_its_quality_costs_no_window(tmp_path: Path) -> None:
@@ -86,6 +120,45 @@ def test_an_engine_that_crashes_over_its_quality_costs_no_window(tmp_path: Path)
     assert reason == "the run was ended before its answers were looked at"
     assert result["provenance"]["engine_end"]["returncode"] == -signal.SIGSEGV
     attempt.nothing_left()
+
+
+@pytest.mark.parametrize("how", ["signal", "killed", "limit"])
+def test_a_quality_that_is_interrupted_is_found_by_the_next_call(tmp_path: Path, how: str) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a text of some words that is looked at\n" * 20000)
+    attempt = start(tmp_path, quality={"texts": str(texts)})
+    attempt.wait_for_phase("quality")
+    if how == "limit":
+        RunFolder(attempt.folder).time_limit.write_text("0.1")
+    else:
+        os.kill(attempt.process.pid, signal.SIGTERM if how == "signal" else signal.SIGKILL)
+    assert attempt.process.wait(60) == {"signal": 143, "killed": -9, "limit": 1}[how]
+    if how != "killed":
+        outcome = attempt.outcome()
+        ends = {"signal": "interrupted", "limit": "failed"}
+        assert (outcome["status"], outcome["phase"]) == (ends[how], "quality")
+    attempt.nothing_left()
+    texts.write_text("a text of some words that is looked at\n" * 20)
+    attempt = start(tmp_path, quality={"texts": str(texts)})
+    assert attempt.process.wait(120) == 0
+    assert attempt.result()["quality"]["perplexity"] > 0
+    assert "quality_unavailable" not in attempt.result()["validity"]
+
+
+@pytest.mark.parametrize(
+    ("end", "kept"),
+    [(End.by_signal(signal.SIGTERM), False), (End(-signal.SIGSEGV), True), (End(0), True)],
+)
+def test_a_run_on_another_one_s_server_keeps_its_window_where_its_engine_ended_by_itself(
+    tmp_path: Path, end: End, kept: bool
+) -> None:
+    folder = RunFolder(tmp_path / "runs" / "a" / "1")
+    folder.work.mkdir(parents=True)
+    folder.engine.write_text('{"window": {}}')
+    folder.stream.write_text("samples")
+    spec = {"config": {}, "sections": {"quality": {"texts": "texts.txt"}}}
+    session._conclude(Supervisor(spec, folder, None), end, folder)
+    assert (folder.engine.exists(), folder.session.exists()) == (kept, kept)
 
 
 def test_a_signal_to_all_of_a_job_interrupts_its_run(tmp_path: Path) -> None:
@@ -110,6 +183,7 @@ def test_a_signal_to_all_of_a_job_lets_a_result_be_computed(tmp_path: Path) -> N
         return outcome.is_file() and attempt.outcome()["phase"] == "finish"
 
     wait_for(finishing)
+    wait_for(lambda: any("build_result" in command_of(pid) for pid in living(str(attempt.folder))))
     finish = attempt.child("build_result")
     os.kill(finish, signal.SIGSTOP)
     for pid in (finish, attempt.process.pid):

@@ -175,6 +175,13 @@ def test_a_logs_lines_are_at_their_own_times_and_only_whole_ones_count(tmp_path:
         ("time,Power (kW)\n1,0.4\n", "names no column of times and watts"),
         ("time,power_mw\n1,400000\n", "names no column of times and watts"),
         ("time,milliwatts\n1,400000\n", "names no column of times and watts"),
+        ("time,power_w_limit\n1,400\n", "names no column of times and watts"),
+        ("time,power_limit_w\n1,400\n", "names no column of times and watts"),
+        ("time,power_kva\n1,400\n", "names no column of times and watts"),
+        ("time,power_var\n1,400\n", "names no column of times and watts"),
+        ("time,power_watt_hours\n1,400\n", "names no column of times and watts"),
+        ("time,power (Wh)\n1,400\n", "names no column of times and watts"),
+        ("time,power_watts_h\n1,400\n", "names no column of times and watts"),
         ("hello\n", "names no column"),
         ("", "no line of a time and a power"),
     ],
@@ -221,6 +228,20 @@ def test_a_log_that_is_not_there_or_begins_anew(tmp_path: Path) -> None:
 )
 def test_of_several_powers_the_one_drawn_in_watts_counts(heading: str) -> None:
     assert read_lines([heading, "1.5,0.98,402"]) == [(1.5, 402)]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        "power_nova",
+        "power_24_hours_w",
+        "power consumption (W) - last hour",
+        "power limiter off (W)",
+        "factory power (W)",
+    ],
+)
+def test_a_word_that_holds_another_units_name_is_none_of_it(column: str) -> None:
+    assert read_lines([f"time,{column}", "1.5,402"]) == [(1.5, 402)]
 
 
 def test_lines_without_a_heading_in_seconds_since_1970() -> None:

@@ -45,6 +45,11 @@ def _in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     keep_secret(["MY_SERVER", None])
 
 
+def test_a_sign_by_its_name_in_capitals() -> None:
+    said = without_secrets("401: in&AMP;use-by-us", {"MY_TOKEN": "in&use-by-us"})
+    assert said == f"401: {REMOVED}"
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_key_that_a_server_echoes(form: str) -> None:
     said = f"401: {FORMS[form]} is not allowed"

@@ -65,6 +65,8 @@ SERVER = {"backend": "openai"}
                 ("kv_transfer_config", '{"kv_connector_module_path": "a"}'),
                 ("compilation_config", '{"inductor_passes": {"p": "a.b"}}'),
                 ("pylogging_config_file", "/theirs.json"),
+                ("kv_transfer_config", r'{"kv_connector_m\u006fdule_path": "a"}'),
+                ("several", ['{"module_path": "a"}', "b"]),
             )
         ),
         *(
@@ -141,6 +143,12 @@ def test_it_is_said(settings: dict[str, Any], line: str) -> None:
         {**VLLM, "vllm": {"engine": {"distributed_executor_backend": "mp"}}},
         {**VLLM, "vllm": {"engine": {"compilation_config": {"mode": 3, "backend": "inductor"}}}},
         {**VLLM, "vllm": {"sampling": {"stop": ["http://", "{my_class"]}}},
+        {
+            **VLLM,
+            "passthrough_kwargs": {"chat_template": "{% if webhook %}{{ plugin }}{% endif %}"},
+        },
+        {**VLLM, "passthrough_kwargs": {"logits_processors": []}},
+        {**VLLM, "passthrough_kwargs": {"plugin_config": "{}"}},
         {**SERVER, "openai": {"base_url": "http://localhost:8000/v1"}},
     ],
 )

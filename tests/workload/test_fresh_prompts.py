@@ -127,6 +127,56 @@ def test_chats_are_marked_in_the_users_own_words(tmp_path: Path) -> None:
     assert len({each[1]["content"] for each in said}) == 3
 
 
+@pytest.mark.parametrize("endpoint", ["chat", "completions"])
+def test_examples_that_all_chats_begin_with_stay_common(tmp_path: Path, endpoint: str) -> None:
+    pairs = [("user", "add 1 and 2"), ("assistant", "3"), ("user", "add 4"), ("assistant", "5")]
+    path = tmp_path / "chats.jsonl"
+    with path.open("w") as file:
+        for question in ("who are you", "be quick", "no more", "tell me", "how is it", "add all"):
+            chat = [{"role": role, "content": text} for role, text in [*pairs, ("user", question)]]
+            file.write(json.dumps({"messages": chat}) + "\n")
+    serving = {**RATE, "endpoint": endpoint}
+    config = experiment(dataset=str(path), n=6, serving=serving, max_input_tokens=512, **OPENAI)
+    prompts = cycle(config, 1)
+    sent = [prompts.turn(number) for number in range(18)]
+    shared = sent[0].shared_tokens
+    assert shared > sum(len(text) for _, text in pairs) // 4
+    assert {turn.shared_tokens for turn in sent} == {shared}
+    if endpoint == "chat":
+        assert len({json.dumps(turn.request.messages[:4]) for turn in sent}) == 1
+        assert len({turn.request.messages[4]["content"] for turn in sent}) == 18
+    asked = [turn.request.prompt_token_ids for turn in sent]
+    assert len({each[:shared] for each in asked}) == 1
+    assert len({*asked}) == 18
+
+
+def test_words_that_all_questions_begin_with_stay_common(tmp_path: Path) -> None:
+    said = (
+        "Answer in one word: who are you",
+        "Answer in one word: what is it",
+        "Answer in one word: no",
+    )
+    serving = {**RATE, "endpoint": "chat"}
+    dataset = texts(tmp_path, *said)
+    chat = {"chat": {"template": "auto"}, "max_input_tokens": 64}
+    config = experiment(dataset=dataset, n=3, serving=serving, **chat, **OPENAI)
+    prompts = cycle(config, 1)
+    sent = [prompts.turn(number).request.messages[-1]["content"] for number in range(9)]
+    assert len({*sent, *said}) == 12
+    begin = "Answer in one word: "
+    assert all(each.startswith(begin) for each in sent)
+    assert [each.split(": ")[1].split(" ", 2)[2] for each in sent[:3]] == [
+        each.removeprefix(begin) for each in said
+    ]
+
+
+def test_a_chat_whose_only_word_is_0_is_marked_when_it_comes_again(tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps({"messages": [{"role": "user", "content": "0"}]}) + "\n")
+    config = experiment(serving=None, dataset=str(path), n=1, max_input_tokens=64)
+    assert len({*told(cycle(config, 1), 0, 1, 2)}) == 3
+
+
 SPECIAL = range(4)
 """The tiny model's own tokens: of texts, and of a chat's template."""
 

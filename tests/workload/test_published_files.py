@@ -14,6 +14,7 @@ from llenergymeasure.workload.arrivals_trace import read_trace
 from llenergymeasure.workload.datasets.files import read_file
 
 USER = {"role": "user", "content": "hi"}
+SAID = {"role": "assistant", "content": "yes"}
 CALLED = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
 CALLING = {**CALLED, "content": ""}
 
@@ -49,6 +50,15 @@ READ: list[tuple[str, Any, Any]] = [
     ("completions.jsonl", {"custom_id": "1", "body": {"prompt": "hi"}}, "hi"),
     ("parts.jsonl", {"messages": [{**USER, "content": [{"type": "text", "text": "hi"}]}]}, "hi"),
     ("called.jsonl", {"messages": [USER, CALLING]}, "hi"),
+    ("null_call.jsonl", {"messages": [USER, CALLED]}, "hi"),
+    ("no_call.jsonl", {"messages": [USER, {**SAID, "tool_calls": "[]"}, USER]}, "hi"),
+    ("empty_calls.jsonl", {"messages": [USER, {**SAID, "tool_calls": []}, USER]}, "hi"),
+    (
+        "null_call.parquet",
+        parquet_rows({"messages": [USER, {**SAID, "function_call": {"name": None}}, USER]}),
+        "hi",
+    ),
+    ("nul.txt", "a\0b, said twice\n", "a\0b, said twice"),
     ("responses.jsonl", {"custom_id": "1", "body": {"input": "hi", "model": "m"}}, "hi"),
     ("ultrachat.parquet", parquet_rows({"prompt": "hi", "messages": [USER, CALLED]}), "hi"),
     ("UPPER.JSONL", {"prompt": "a"}, "a"),
@@ -76,18 +86,25 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("null.jsonl", {"prompt": None}, "row 1: no prompt in it"),
     ("array.jsonl", '[{"prompt": "a"}]', "row 1: should be a mapping, not list"),
     ("object.json", {"data": [{"prompt": "a"}]}, "with a value or a name: data"),
-    ("tools.jsonl", {"messages": [USER, CALLED]}, "row 1: .* a role and a content, both text"),
+    ("null_answer.jsonl", {"messages": [USER, {**CALLED, "tool_calls": None}, USER]}, "both text"),
+    ("calls.jsonl", {"messages": [USER, CALLED, USER]}, "1 rows .* messages holds calls of tools"),
     (
         "image.jsonl",
         {"messages": [{**USER, "content": [{"type": "image_url", "image_url": {}}]}]},
         "row 1: .* a role and a content, both text",
     ),
     ("more_tools.jsonl", {"messages": [USER, CALLING, USER]}, "messages holds calls of tools"),
+    (
+        "call_as_text.jsonl",
+        {"messages": [USER, {**CALLING, "tool_calls": '[ {"name": "f"}]'}, USER]},
+        "messages holds calls of tools",
+    ),
     ("nested.jsonl", {"conversations": [[USER]]}, "should be a mapping, not list"),
     ("comma.jsonl", '{"prompt": "a"},\n', ":1: row 1: is not JSON"),
     ("comma.json", '[{"prompt": "a"},]', "is not JSON"),
     ("roles.jsonl", {"conversations": [{"from": "gpt-4", "value": "a"}]}, "the role 'gpt-4'"),
     ("utf16.txt", "a\nb\n".encode("utf-16-le"), ":1: row 1: holds NUL"),
+    ("utf16_be.txt", "\na\u2019s\n".encode("utf-16-be"), ":1: row 1: holds NUL"),
     ("utf16.csv", "prompt\na\n".encode("utf-16"), "is not UTF-8"),
     ("latin1.csv", "prompt\ncafé\n".encode("latin-1"), "is not UTF-8"),
     ("semicolons.csv", "prompt;x\na;1\n", "its columns: prompt;x"),
@@ -109,6 +126,18 @@ def test_a_data_set_is_refused_with_file_and_row(
     with pytest.raises(ConfigurationError, match=says) as caught:
         read_file(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_chat_that_calls_a_tool_is_left_out_and_counted_and_the_others_are_asked(
+    tmp_path: Path,
+) -> None:
+    chats = [[USER, CALLED, {"role": "tool", "content": "3"}, USER], [USER]]
+    content = "".join(json.dumps({"messages": chat}) + "\n" for chat in chats)
+    found = read_file(put(tmp_path / "d.jsonl", content))
+    assert [each.row for each in found] == [2]
+    assert found.notes == (
+        "1 rows of d.jsonl are left out: messages holds calls of tools, which are not sent",
+    )
 
 
 @pytest.mark.parametrize(

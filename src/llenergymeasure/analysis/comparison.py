@@ -21,8 +21,6 @@ from llenergymeasure.analysis.statistics import (
     autocorrelation,
     column_means,
     column_variances,
-    judged,
-    shared_error,
     t_quantile,
     t_tail,
     t_upper,
@@ -63,8 +61,8 @@ class Comparison:
         degrees_of_freedom: of the interval.
         p: two-sided p value of no difference.
         p_holm: the same, corrected for all pairs of the quantity.
-        shared_u95_rel: of the interval, the half width that cycles do not shrink; None if there is
-            none.
+        shared_u95_rel: half width of what the sensors leave open of the ratio, in neither interval
+            nor p; None if there is none.
         cycles_to_decide: cycles in all that would show a difference of this size; None where it
             is shown, or where more than :data:`MOST_CYCLES` would be needed.
         differs: what the runs of A and B differ in, apart from their settings.
@@ -152,32 +150,6 @@ def _widening(logs: Reals) -> float:
     return autocorrelation(known).widening if known else 1.0
 
 
-def with_shared(found: Comparison, u95_rel: float) -> Comparison:
-    """Return a comparison whose interval and p value hold what repeats share, too.
-
-    What a sensor does not see, and by how much its channels disagree, depends on the load: it is in
-    no spread between cycles and does not cancel in a ratio.
-
-    Args:
-        found: by its cycles alone.
-        u95_rel: relative half width of the ratio at 95 %.
-    """
-    if found.ratio is None or not u95_rel > 0:
-        return found
-    error, freedom = 0.0, found.degrees_of_freedom or math.inf
-    if found.ci95_high is not None:
-        error = math.log(found.ci95_high / found.ratio) / t_quantile(freedom)
-    center = math.log(found.ratio)
-    half_width, p = judged(center, error, freedom, shared_error(u95_rel))
-    return replace(
-        found,
-        ci95_low=math.exp(center - half_width),
-        ci95_high=math.exp(center + half_width),
-        p=p,
-        shared_u95_rel=u95_rel,
-    )
-
-
 def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return the comparisons with what depends on how many of them there are together."""
     tests = sum(each.p is not None for each in comparisons)
@@ -208,12 +180,9 @@ def cycles_to_decide(found: Comparison, tests: int) -> int | None:
     if found.ratio is None or found.ci95_high is None or found.degrees_of_freedom is None:
         return None
     runs = found.n or max(found.n_a, found.n_b)
-    shared = shared_error(found.shared_u95_rel or 0.0)
-    half_width = math.log(found.ci95_high / found.ratio)
-    by_chance = max(half_width**2 - (t_quantile(math.inf) * shared) ** 2, 0.0)
-    variance = by_chance / t_quantile(found.degrees_of_freedom) ** 2 * runs
-    errors = np.sqrt(variance / _CYCLES + shared**2)
-    enough = np.flatnonzero(abs(math.log(found.ratio)) >= _errors_needed(tests) * errors)
+    error = math.log(found.ci95_high / found.ratio) / t_quantile(found.degrees_of_freedom)
+    seen = abs(math.log(found.ratio)) / (error * math.sqrt(runs))
+    enough = np.flatnonzero(seen * np.sqrt(_CYCLES) >= _errors_needed(tests))
     return max(int(_CYCLES[enough[0]]), runs + 1) if len(enough) else None
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from llenergymeasure.analysis.blocks import Blocks, Reals, centred
 from llenergymeasure.analysis.comparison import holm_known
-from llenergymeasure.analysis.statistics import ROUNDING, judged, shared_error
+from llenergymeasure.analysis.statistics import ROUNDING, f_upper, t_quantile, t_tail
 
 MAX_COLUMNS = 400
 """Columns of the model beyond which there is no table."""
@@ -28,8 +28,8 @@ RANK_TOLERANCE = 1e-9
 MIN_CYCLES = 5
 """From so many cycles on, a level's interval rests on the spread between them."""
 
-UNLIKE = 1.2
-"""Of fewer cycles too, where their error is so many times that of runs that all spread alike."""
+UNLIKE_LEVEL = 0.05
+"""Of fewer cycles too, where runs that all spread alike have such cycles more rarely than this."""
 
 Levels: TypeAlias = Mapping[str, Sequence[Any]]
 """Of each factor, its value in each experiment."""
@@ -66,13 +66,12 @@ class Level:
     unavailable: str | None = None
 
 
-def levels(data: Blocks, factors: Levels, shared: Sequence[float] = ()) -> list[Level]:
+def levels(data: Blocks, factors: Levels) -> list[Level]:
     """Return every level of every factor against its first with data.
 
     Args:
         data: one quantity of the study's runs.
         factors: the settings that vary, each with a value for each experiment of ``data``.
-        shared: of each experiment, the relative half width at 95 % that its repeats share.
     """
     present = np.isfinite(data.logs)
     known = [bool(column.any()) for column in present.T]
@@ -91,8 +90,7 @@ def levels(data: Blocks, factors: Levels, shared: Sequence[float] = ()) -> list[
             for level in each.levels[1:]
         ]
     elif varying:
-        of_each = [shared_error(each) for each in compress(shared, known)]
-        found = list(_judged(logs, varying, np.array(of_each or np.zeros(logs.shape[1]))))
+        found = list(_judged(logs, varying))
     found += [
         Level(each.name, level, each.levels[0], unavailable=NO_DATA)
         for each in named
@@ -133,34 +131,29 @@ def _factor(name: str, values: Sequence[Any], known: Sequence[bool]) -> _Factor:
     return _Factor(name, tuple(levels), tuple(empty), codes)
 
 
-def _judged(logs: Reals, factors: Sequence[_Factor], shared: Reals) -> Iterator[Level]:
-    """Yield each level's ratio to the first of its factor.
-
-    What repeats of an experiment share adds to the error with the weight that it has in the ratio.
-    """
+def _judged(logs: Reals, factors: Sequence[_Factor]) -> Iterator[Level]:
+    """Yield each level's ratio to the first of its factor."""
     by_experiment = [np.ones((logs.shape[1], 1)), *(_dummies(each.codes) for each in factors)]
     design = np.hstack(by_experiment)
     rows, columns = np.nonzero(np.isfinite(logs))
     x, y = np.hstack([design[columns], _dummies(rows)]), logs[rows, columns]
     gram = x.T @ x
     inverse = np.linalg.pinv(gram, rcond=RANK_TOLERANCE, hermitian=True)
-    weights = inverse @ x.T
-    centers = weights @ (y - y.mean())
+    centers = inverse @ x.T @ (y - y.mean())
     is_estimable = np.isclose(gram @ inverse, np.eye(len(gram)), atol=1e-6).all(axis=0)
     errors, freedom = _errors(logs, design, np.diag(inverse))
     named = [(factor, level) for factor in factors for level in factor.levels[1:]]
     for column, (factor, level) in enumerate(named, start=1):
         of_level = partial(Level, factor.name, level, factor.levels[0])
         center, error = float(centers[column]), float(errors[column])
-        of_experiment = np.bincount(columns, weights[column], len(shared))
-        apart = float(np.linalg.norm(of_experiment * shared))
         if not is_estimable[column]:
             yield of_level(unavailable=ALIASED)
-        elif not math.hypot(error, apart) > ROUNDING:
+        elif not error > ROUNDING:
             yield of_level(math.exp(center), unavailable=NO_REPEATS)
         else:
-            half_width, p = judged(center, error, float(freedom[column]), apart)
+            half_width = t_quantile(float(freedom[column])) * error
             ratio, low, high = np.exp([center, center - half_width, center + half_width]).tolist()
+            p = float(2 * t_tail(abs(center) / error, freedom[column]))
             yield of_level(ratio, low, high, p)
 
 
@@ -170,7 +163,7 @@ def _errors(logs: Reals, design: Reals, variances: Reals) -> tuple[Reals, Reals]
     Where every one of many cycles holds every experiment, the coefficients are the means of those
     of its cycles, whose spread is right however unlike the experiments' own are. Otherwise the
     runs' spread around the levels of their experiment and cycle is taken to be the same for all,
-    unless the whole cycles speak clearly against that.
+    unless the F test of what is between whole cycles against the rest speaks against that.
     """
     present = np.isfinite(logs)
     cycles, experiments = logs.shape
@@ -186,7 +179,11 @@ def _errors(logs: Reals, design: Reals, variances: Reals) -> tuple[Reals, Reals]
         float(np.nansum(centred(logs, by_cycle=True) ** 2)) / freedom if freedom > 0 else np.nan
     )
     pooled = np.sqrt(np.maximum(variances, 0.0) * square)[: len(by_cycles)]
-    unlike = by_cycles > UNLIKE * pooled
+    rest = freedom - between
+    explained = by_cycles**2 * between
+    unlike = explained * rest > f_upper(UNLIKE_LEVEL, between, rest) * between * (
+        pooled**2 * freedom - explained
+    )
     return np.where(unlike, by_cycles, pooled), np.where(unlike, between, freedom)
 
 

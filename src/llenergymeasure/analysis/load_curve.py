@@ -19,6 +19,10 @@ from llenergymeasure.analysis.statistics import COVERAGE_FACTOR, Reals, t_quanti
 from llenergymeasure.units import DISQUALIFYING
 
 FEWEST_POINTS = 3
+LEAST_APART = 1e-3
+"""Loads that differ by less than this share are the same: no slope is between them."""
+MOST_CONDITION = 1e7
+"""Of a fit beyond this, what it finds is rounding."""
 TOO_MANY_FAILED = "failed_requests"
 
 LOAD_SETTINGS = (
@@ -76,6 +80,8 @@ class LoadCurve:
         slope_half_j: half width of its interval.
         points: how many it rests on.
         bent: whether the points show that power is no straight line over these loads.
+        idle_w: power of the runs without traffic: their mean, and half width of its interval, 0 of
+            a single run; None where there are none.
     """
 
     intercept_w: float
@@ -84,6 +90,7 @@ class LoadCurve:
     slope_half_j: float
     points: int
     bent: bool = False
+    idle_w: tuple[float, float] | None = None
 
     @property
     def shown(self) -> bool:
@@ -111,10 +118,11 @@ def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
     Weights are ``1/(u² + s²)``: ``u`` is a point's own uncertainty, nothing if some are not known,
     and ``s`` what runs scatter in addition, so that chi-squared is n - 2 (R. C. Paule and J. Mandel
     1982, J. Res. NBS 87, 377). A run that the meter knows ten times as well as another is not ten
-    times nearer to the line. The intervals are Student's t with n - 2 degrees of freedom; in that
-    of the intercept is also what all runs of a cycle have in common, which the line cannot show.
+    times nearer to the line. The intervals are Student's t with n - 2 degrees of freedom; that
+    of the intercept is at least as wide as that of what all runs of a cycle have in common, which
+    the line cannot show.
     """
-    if len({point.load_per_s for point in points}) < FEWEST_POINTS:
+    if _different([point.load_per_s for point in points]) < FEWEST_POINTS:
         return None
     known = [point.u_w**2 for point in points if point.u_w]
     own = np.array(known) if len(known) == len(points) else np.zeros(len(points))
@@ -137,14 +145,25 @@ def load_curve(points: Sequence[LoadPoint]) -> LoadCurve | None:
         off_w = point.power_w - intercept - slope * point.load_per_s
         by_cycle.setdefault(point.cycle, []).append(off_w)
     of_cycles_w = _mean_half_width([fmean(each) for each in by_cycle.values()])
+    idle = [point.power_w for point in points if point.load_per_s == 0]
     return LoadCurve(
         intercept_w=float(intercept),
-        intercept_half_w=math.hypot(half[0], of_cycles_w),
+        intercept_half_w=max(float(half[0]), of_cycles_w),
         slope_j=float(slope),
         slope_half_j=float(half[1]),
         points=len(points),
         bent=_is_bent(loads, powers, own + least),
+        idle_w=(fmean(idle), _mean_half_width(idle)) if idle else None,
     )
+
+
+def _different(loads: Sequence[float]) -> int:
+    """Return how many loads differ by more than :data:`LEAST_APART` from the next lower one."""
+    counted, last = 0, -math.inf
+    for load in sorted(loads):
+        if load - last > LEAST_APART * load:
+            counted, last = counted + 1, load
+    return counted
 
 
 def _mean_half_width(values: Sequence[float]) -> float:
@@ -161,10 +180,11 @@ def _is_bent(loads: Reals, powers: Reals, variances: Reals) -> bool:
     freedom = len(loads) - 3
     if freedom < 1:
         return False
-    off = loads - loads.mean()
-    line, covariance, chi_squared = _fit(
-        np.column_stack((np.ones(len(loads)), off, off**2)), powers, variances
-    )
+    off = (loads - loads.mean()) / np.ptp(loads)
+    design = np.column_stack((np.ones(len(loads)), off, off**2))
+    if np.linalg.cond(design / np.sqrt(variances)[:, None]) > MOST_CONDITION:
+        return False
+    line, covariance, chi_squared = _fit(design, powers, variances)
     error = np.sqrt(covariance[2, 2] * chi_squared / freedom)
     return bool(abs(line[2]) > max(t_quantile(freedom) * error, 1e-9 * abs(line[1])))
 

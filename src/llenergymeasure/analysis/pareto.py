@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from llenergymeasure.analysis.comparison import MAX_ALL_PAIRS, holm
 from llenergymeasure.analysis.statistics import (
-    COVERAGE_FACTOR,
     ROUNDING,
     Reals,
     column_means,
@@ -83,25 +82,19 @@ class Point:
     unavailable: str | None = None
 
 
-def pareto(
-    used: Mapping[str, Sequence[Row]],
-    seed: Sequence[int],
-    shared: Mapping[str, float] | None = None,
-) -> list[Point]:
+def pareto(used: Mapping[str, Sequence[Row]], seed: Sequence[int]) -> list[Point]:
     """Return every experiment's place for each objective that the runs have.
 
     Args:
         used: the runs in the mean of each experiment.
         seed: of the draws.
-        shared: what repeats share of each one's energy: relative half widths at 95 %.
     """
-    shares = np.array([(shared or {}).get(name, 0.0) for name in used])
     known = {name for rows in used.values() for row in rows for name in row if name in OBJECTIVES}
     points: list[Point] = []
     for objective in OBJECTIVES:
         if objective not in known:
             continue
-        of_objective = list(_points(used, objective, seed, shares / COVERAGE_FACTOR))
+        of_objective = list(_points(used, objective, seed))
         if any(point.value is not None for point in of_objective):
             points += of_objective
     return points
@@ -133,7 +126,7 @@ def front(energy: Reals, value: Reals) -> NDArray[np.bool_]:
 
 
 def _points(
-    used: Mapping[str, Sequence[Row]], objective: str, seed: Sequence[int], shared: Reals
+    used: Mapping[str, Sequence[Row]], objective: str, seed: Sequence[int]
 ) -> Iterator[Point]:
     direction = OBJECTIVES[objective]
     sign = 1.0 if direction == "min" else -1.0
@@ -146,7 +139,7 @@ def _points(
     mean_energy, mean_value = _weighted(ones, energy), _weighted(ones, value)
     on = front(mean_energy, mean_value)[0]
     shares = _shares(energy, value, seed)
-    beaten_p = _beaten_p(energy, value, shared * mean_energy[0])
+    beaten_p = _beaten_p(energy, value)
     beaten = _beaten_by(mean_energy[0], mean_value[0], on)
     for column, experiment in enumerate(used):
         if not both[:, column].any():
@@ -221,29 +214,23 @@ def _shares(energy: Reals, value: Reals, seed: Sequence[int]) -> Reals:
     return shares
 
 
-def _beaten_p(energy: Reals, value: Reals, shared_j: Reals) -> Reals:
+def _beaten_p(energy: Reals, value: Reals) -> Reals:
     """Return each experiment's p value of there being no other that beats it in both.
 
     Another one beats it only if it is better in each of the two, so the larger p value of the two
     counts (intersection-union test: Berger 1982, Technometrics 24, 295-300). The least over the
     others is corrected for their number (Bonferroni), and then for all experiments (Holm).
-
-    Args:
-        energy: one row a cycle, one column an experiment.
-        value: the other quantity.
-        shared_j: standard uncertainty of each energy that cycles do not shrink.
     """
     experiments = energy.shape[1]
     if not 1 < experiments <= MAX_ALL_PAIRS:
         return np.full(experiments, np.nan)
-    of_energy = _p_no_better(energy, shared_j, ties=False)
-    p_values = np.maximum(of_energy, _p_no_better(value, np.zeros(experiments), ties=True))
+    p_values = np.maximum(_p_no_better(energy, ties=False), _p_no_better(value, ties=True))
     p_values[~np.isfinite(p_values)] = 1.0
     least = np.minimum(p_values.min(axis=1) * (experiments - 1), 1.0)
     return holm(np.where(np.isfinite(energy).any(axis=0), least, np.nan))
 
 
-def _p_no_better(values: Reals, shared: Reals, *, ties: bool) -> Reals:
+def _p_no_better(values: Reals, *, ties: bool) -> Reals:
     """Return the one-sided p value of column j being no better than column i, by i and j.
 
     The t test is paired by cycle. Where all differences are the same there is nothing to test: it
@@ -251,9 +238,7 @@ def _p_no_better(values: Reals, shared: Reals, *, ties: bool) -> Reals:
     """
     differences = values[:, :, None] - values[:, None, :]
     n = np.isfinite(differences).sum(axis=0)
-    apart = np.where(np.eye(len(shared), dtype=bool), 0.0, np.hypot(shared[:, None], shared))
-    center = column_means(differences)
-    error = np.hypot(np.sqrt(column_variances(differences) / n), apart)
+    center, error = column_means(differences), np.sqrt(column_variances(differences) / n)
     rounding = ROUNDING * np.abs(column_means(values))[:, None]
     exact = error <= rounding
     better = center >= -rounding if ties else center > rounding

@@ -13,13 +13,13 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from llenergymeasure.analysis.blocks import Blocks, blocks
-from llenergymeasure.analysis.comparison import Comparison, compare, with_holm, with_shared
+from llenergymeasure.analysis.comparison import Comparison, compare, with_holm
 from llenergymeasure.analysis.levels import Level, levels
 from llenergymeasure.analysis.pareto import OBJECTIVES, Point, pareto
 from llenergymeasure.analysis.selection import Meter, Row
 from llenergymeasure.analysis.statistics import seed_of
 from llenergymeasure.analysis.study_runs import SETTING_COLUMNS, StudyRuns
-from llenergymeasure.analysis.summary import mean_share
+from llenergymeasure.analysis.summary import shared_share
 from llenergymeasure.results.table import column_type
 
 COMPARED = (
@@ -87,18 +87,12 @@ class Related:
             for name, used in self._used.items()
         }
         self._lengths = {name: _mean_length(used) for name, used in self._used.items()}
-        self._shared = {
-            name: mean_share(used, "energy_shared_u95_j") or 0.0
-            for name, used in self._used.items()
-        }
+        self._shared = {name: shared_share(used) or 0.0 for name, used in self._used.items()}
 
     def pairs(self, metric: str) -> list[Comparison]:
         """Return every pair's comparison in one quantity, not yet corrected for their number."""
-        shared = self._shared_of(metric)
         found = [
-            with_shared(each, math.hypot(shared[each.experiment_a], shared[each.experiment_b]))
-            for group in self._meters.values()
-            for each in compare(self._blocks(group, metric))
+            each for group in self._meters.values() for each in compare(self._blocks(group, metric))
         ]
         return [
             replace(
@@ -107,6 +101,7 @@ class Related:
                 label_a=self._labels[each.experiment_a],
                 label_b=self._labels[each.experiment_b],
                 differs=self._differs(each.experiment_a, each.experiment_b),
+                shared_u95_rel=self._open(each, metric),
             )
             for each in found
         ]
@@ -146,13 +141,13 @@ class Related:
         ]
         factors = [*SETTING_COLUMNS, *self._study.settings]
         values = {name: [row[name] for row in firsts] for name in factors}
-        found = levels(self._blocks(used, metric), values, [*self._shared_of(metric).values()])
+        found = levels(self._blocks(used, metric), values)
         return [{"metric": metric, **asdict(each)} for each in found]
 
     def front(self) -> list[Point]:
         """Return every experiment's place for each objective."""
         group = self._first_group()
-        points = pareto(group, seed_of(self._study.design_hash, "front"), self._shared)
+        points = pareto(group, seed_of(self._study.design_hash, "front"))
         others = [name for name in self._used if name not in group]
         points += [
             Point(objective, direction, name, unavailable=self._outside(name))
@@ -164,10 +159,12 @@ class Related:
         points.sort(key=lambda point: (rank[point.objective], place[point.experiment]))
         return [replace(point, label=self._labels[point.experiment]) for point in points]
 
-    def _shared_of(self, metric: str) -> dict[str, float]:
-        """Return what repeats of each experiment share of a quantity: relative half widths."""
-        is_energy = metric.startswith("energy_")
-        return {name: share if is_energy else 0.0 for name, share in self._shared.items()}
+    def _open(self, pair: Comparison, metric: str) -> float | None:
+        """Return what the sensors leave open of a ratio of energies; None if nothing."""
+        if pair.ratio is None or not metric.startswith("energy_"):
+            return None
+        of_a, of_b = self._shared[pair.experiment_a], self._shared[pair.experiment_b]
+        return math.hypot(of_a, of_b) or None
 
     def _blocks(self, group: Used, metric: str) -> Blocks:
         return blocks(group, self._started, metric)

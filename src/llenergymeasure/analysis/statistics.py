@@ -33,9 +33,6 @@ MIN_LAG1 = 3
 COVERAGE_FACTOR = 1.96
 """Half width of a 95 % interval over its standard deviation, as the meter gives ``u95_j``."""
 
-MOST_SHARED = 0.99
-"""A relative half width beyond this says nothing of a ratio: its end is a hundredth of it."""
-
 STRONG_LAG1 = 0.6
 """Correlation of successive cycles beyond which an interval that ignores it holds 70 % or less."""
 
@@ -139,40 +136,6 @@ def share_interval(share: float, items: float) -> tuple[float, float]:
     return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
-def shared_error(u95_rel: float) -> float:
-    """Return the standard error of a logarithm of which a relative half width at 95 % is unknown.
-
-    It is that of the farther side.
-    """
-    return -math.log1p(-min(u95_rel, MOST_SHARED)) / COVERAGE_FACTOR
-
-
-def judged(center: float, error: float, freedom: float, shared: float) -> tuple[float, float]:
-    """Return the half width of an estimate's 95 % interval, and its p value of being zero.
-
-    Half widths of what chance and what repeats share leave open add in quadrature (GUM 5.1.2), at
-    every level, so that more that is open never makes an estimate surer, as effective degrees of
-    freedom may (Ballico 2000, Metrologia 37, 61-64).
-
-    Args:
-        center: the estimate.
-        error: its standard error, by repeats.
-        freedom: degrees of freedom of that.
-        shared: the standard error of what repeats share.
-    """
-
-    def half_width(p: float) -> float:
-        return math.hypot(t_upper(p / 2, freedom) * error, t_upper(p / 2, math.inf) * shared)
-
-    if shared == 0 or center == 0:
-        return half_width(0.05), float(2 * t_tail(abs(center) / error, freedom)) if center else 1.0
-    low, high = -300.0, 0.0  # of the decadic logarithm of p
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if half_width(10**middle) > abs(center) else (low, middle)
-    return half_width(0.05), 10**high
-
-
 @dataclass(frozen=True)
 class Autocorrelation:
     """Whether successive values are alike, and what that does to the error of their mean.
@@ -258,6 +221,14 @@ def t_tail(value: Any, degrees_of_freedom: Any) -> Any:
     from scipy.special import stdtr
 
     return stdtr(degrees_of_freedom, -np.asarray(value))
+
+
+def f_upper(tail: float, freedom: Reals, of_other: Reals) -> Reals:
+    """Return what a ratio of two variances exceeds by chance alone; NaN without freedom."""
+    from scipy.special import fdtri
+
+    exceeded: Reals = fdtri(freedom, of_other, 1 - tail)
+    return exceeded
 
 
 def seed_of(design_hash: str, purpose: str) -> list[int]:

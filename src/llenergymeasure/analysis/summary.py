@@ -139,9 +139,9 @@ def _summary_row(
         "kind": kind,
         "energy_source": source,
         "energy_scopes": list(scopes) if kind else None,
-        "energy_u95_rel": mean_share(used, "energy_u95_j"),
-        "energy_shared_u95_rel": mean_share(used, "energy_shared_u95_j"),
-        "energy_u_sys_rel": mean_share(used, "energy_u_sys_j"),
+        "energy_u95_rel": _mean_share(used, "energy_u95_j"),
+        "energy_shared_u95_rel": shared_share(used),
+        "energy_u_sys_rel": _mean_share(used, "energy_u_sys_j"),
         "window_s_mean": estimate(_values(used, "window_s")).mean,
         **_clocks(used),
         "validity": sorted({code for member in completed for code in member["validity"] or ()}),
@@ -279,12 +279,19 @@ def _values(rows: Sequence[Row], name: str) -> list[float]:
     return values if all(value is not None and math.isfinite(value) for value in values) else []
 
 
-def mean_share(rows: Sequence[Row], name: str) -> float | None:
+def _mean_share(rows: Sequence[Row], name: str) -> float | None:
     """Return the mean of a column over the gross energy; None where a run lacks either."""
     parts, wholes = _values(rows, name), _values(rows, "energy_gross_j")
     if not parts or not wholes or min(wholes) <= 0:
         return None
     return estimate([part / whole for part, whole in zip(parts, wholes, strict=True)]).mean
+
+
+def shared_share(rows: Sequence[Row]) -> float | None:
+    """Return what repeats share of the energy, of the runs that know it: older ones do not."""
+    return _mean_share(
+        [row for row in rows if row["energy_shared_u95_j"] is not None], "energy_shared_u95_j"
+    )
 
 
 def _labels(experiments: Sequence[Row], settings: Sequence[str]) -> list[str]:

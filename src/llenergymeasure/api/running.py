@@ -15,6 +15,7 @@ from llenergymeasure.api.results import (
 )
 from llenergymeasure.api.settings import Settings
 from llenergymeasure.config import strict_yaml
+from llenergymeasure.config.document import as_plain
 from llenergymeasure.config.identity import with_absolute_paths
 from llenergymeasure.config.preferences import FOLDER_VARIABLE
 from llenergymeasure.config.study import Study
@@ -226,10 +227,9 @@ def _write_study(path: Path, mapping: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
+    value = as_plain(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, float | str):
-        return float(value) if isinstance(value, float) else str(value)  # NumPy has kinds of both
     return os.fspath(value) if isinstance(value, os.PathLike) else value

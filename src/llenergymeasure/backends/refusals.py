@@ -17,7 +17,6 @@ from typing import Any
 
 from llenergymeasure.backends import registry
 from llenergymeasure.backends.base import Asking
-from llenergymeasure.config.decoder import DecoderConfig
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.errors import LlemError
 from llenergymeasure.files import read_json, write_text
@@ -29,6 +28,9 @@ LIMIT_S = 300.0
 
 MOST_QUESTIONS = 1000
 """Each takes tens of milliseconds; the rest of a larger study is refused on loading."""
+
+MOST_PENALTY = 2
+"""SGLang's; a study's schema bounds the decoder's other settings, bar the fewest tokens."""
 
 
 def ask(backend: str, folder: StudyFolder) -> None:
@@ -71,7 +73,9 @@ def _questions(backend: str, folder: StudyFolder) -> dict[str, Mapping[str, Any]
 def _of_the_engine(config: Mapping[str, Any]) -> bool:
     """Whether an experiment sets what is the engine's to judge."""
     own = config.get(config["backend"]) or config.get("passthrough_kwargs")
-    return bool(own) or config.get("decoder") != DecoderConfig().plain
+    decoder = config.get("decoder") or {}
+    beyond = decoder.get("repetition_penalty", 1) > MOST_PENALTY
+    return bool(own or beyond or decoder.get("min_new_tokens"))
 
 
 def _refusal(engine: Asking, config: Mapping[str, Any]) -> str | None:

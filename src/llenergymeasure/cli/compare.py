@@ -16,7 +16,7 @@ from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.cli.output import JsonOption, print_json
 from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
-from llenergymeasure.report.verdicts import how, shown
+from llenergymeasure.report.verdicts import how, shown, within_sensor
 from llenergymeasure.report.wording import NOTHING, p_value, plain, rounded_range, shortened
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME
 from llenergymeasure.screen import aligned
@@ -159,7 +159,9 @@ def _text(rows: Sequence[Row]) -> str:
             rounded_range(row["ci95_low"], row["ci95_high"]),
             p_value(row["p_holm"]),
             "not compared" if row["ratio"] is None else "differ" if shown(row) else "inconclusive",
-            how(row) if row["ratio"] is not None else shortened(row["unavailable"] or NOTHING, 120),
+            "; ".join(filter(None, (how(row), within_sensor(row, row["ratio"]))))
+            if row["ratio"] is not None
+            else shortened(row["unavailable"] or NOTHING, 120),
         ]
         for row in rows
     ]

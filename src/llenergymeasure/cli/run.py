@@ -16,6 +16,7 @@ from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.config import strict_yaml
 from llenergymeasure.config.backends.facts import names_of
 from llenergymeasure.config.document import document_from, overridden, parse_overrides
+from llenergymeasure.config.dotted import leaves
 from llenergymeasure.config.merging import NotASectionError, assigned
 from llenergymeasure.config.preferences import FOLDER_VARIABLE, preferred_folder
 from llenergymeasure.config.study import Study
@@ -102,10 +103,12 @@ def run(
         "execution.n_cycles": cycles,
         "execution.cycle_order": order,
     }
-    if no_gaps:
-        settings |= {"execution.experiment_gap_seconds": 0, "execution.cycle_gap_seconds": 0}
-    given = {key: value for key, value in settings.items() if value is not None}
     named = parse_overrides(more or ())
+    if no_gaps:
+        own = dict(leaves(named))
+        gaps = ("execution.experiment_gap_seconds", "execution.cycle_gap_seconds")
+        settings |= {key: 0 for key in gaps if key not in own}
+    given = {key: value for key, value in settings.items() if value is not None}
     sizes = {} if batch_size is None else _batch_sizes(batch_size, study, given | named)
     for key in (given | sizes).keys() & named.keys():
         raise ConfigurationError(Problem("is given by an option and by --set; keep one", key=key))
@@ -142,9 +145,7 @@ def resume(study: StudyArgument = None, profile: ProfileOption = None) -> int:
     call = StudyCall(call.study_file, call.settings, profile or call.profile)
     note(f"Resuming {call}")
     read = load_study(call.study_file, call.settings)
-    root = study.resolve().parent
-    elsewhere = study.is_dir() and root != read.results_root.resolve()
-    return _run(call, read, dry_run=False, root=root if elsewhere else None)
+    return _run(call, read, dry_run=False, root=_root_of(study, read) if study.is_dir() else None)
 
 
 def skip(study: StudyArgument = None) -> int:
@@ -176,6 +177,19 @@ def _call_of(path: Path) -> StudyCall:
     if call is None or not call.study_file.samefile(path):
         return StudyCall(path)
     return call
+
+
+def _root_of(folder: Path, study: Study) -> Path | None:
+    """Return what a study's folder goes under; None for where the study says."""
+    for root in (None, folder.absolute().parent, folder.resolve().parent):
+        path = (root or Path(study.results_root)) / study.name
+        if path.is_dir() and path.samefile(folder):
+            return root
+    message = (
+        f"holds the study {study.name}, whose folder must have that name; rename the folder, or "
+        "the study in its file"
+    )
+    raise ConfigurationError(Problem(message, file=folder))
 
 
 def _run(

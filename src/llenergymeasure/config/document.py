@@ -93,7 +93,8 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
         if not all(path):
             raise ConfigurationError(Problem("is no setting's name", key=key))
         if path[0] == "base":
-            raise ConfigurationError(Problem("is for a study's file alone; name it there", key=key))
+            message = "cannot be set over a study; name it in the study itself"
+            raise ConfigurationError(Problem(message, key=key))
         if path[0] in OF_A_STUDY:
             if path[0] == "sweep" and len(path) > 1:
                 path = ("sweep", ".".join(path[1:]))
@@ -267,8 +268,20 @@ def _why_no_base(base: Any, folder: Path, above: tuple[Path, ...]) -> str | None
     return None
 
 
+def as_plain(value: Any) -> Any:
+    """Return a value of NumPy's, or of an enumeration, as the plain one that it stands for."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, str):
+        return str.__str__(value)  # str() gives an enumeration's own name for it
+    for kind in (bool, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
 def _plain(value: Any, path: KeyPath, problems: list[Problem], file: Path | None) -> Any:
     """Return ``value`` in plain types; what has none is added to ``problems``."""
+    value = as_plain(value)
     key = dotted(path) or None
     if len(path) > strict_yaml.MAX_DEPTH:
         message = "is nested too deep, or holds itself"
@@ -288,9 +301,8 @@ def _plain(value: Any, path: KeyPath, problems: list[Problem], file: Path | None
     if isinstance(value, float) and not math.isfinite(value):
         problems.append(Problem("must be a finite number", key=key, found=str(value), file=file))
         return None
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
+    if isinstance(value, bool | int | float | str):
+        return value
     if isinstance(value, Path):
         return str(value)
     if value is not None:

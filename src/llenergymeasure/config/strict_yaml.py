@@ -44,6 +44,15 @@ class _Dumper(yaml.SafeDumper):
     """The safe dumper, which quotes text that a reader of either YAML takes for another value."""
 
 
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    """Quote text with line ends of Unicode, which a reader takes for spaces otherwise."""
+    style = '"' if re.search("[\x85\u2028\u2029]", text) else None
+    return dumper.represent_scalar(_STANDARD + "str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
 class _Loader(_Base):  # type: ignore[misc]
     """The safe loader with the surprising plain scalars of YAML 1.1 taken out."""
 

@@ -1,5 +1,6 @@
 """What a study makes a machine run, and what it sends away: said before it does."""
 
+import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -60,18 +61,29 @@ def _code(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _of_argument(key: str, value: Any) -> Iterator[str]:
-    if value in _NOTHING:
+    if value in _NOTHING or value in ([], "[]", "{}"):
         return
     names, given = key.replace("-", "_"), str(value)
     name = names.rpartition(".")[2]
     text = "" if ".sampling." in key else given  # there it is what a model writes
-    # Engines take an object as JSON too, and a class of one's own by this name.
-    inside = text if "{" in text or text == "custom_class" else ""
+    inside = "" if ".sampling." in key else _inside(value)
     if _CODE.search(name) or _COMPILED.search(names) or _CODE.search(inside):
         what = "lets the model bring code" if value is True else "loads code"
         yield f"{what}: {key}: {given}"
     elif _ELSEWHERE.search(name) or "://" in text:
         yield f"opens or asks an address: {key}: {given}"
+
+
+def _inside(value: Any) -> str:
+    """Return where a value may name code: engines take an object as JSON too."""
+    if isinstance(value, list):
+        return " ".join(map(_inside, value))
+    if not isinstance(value, str) or value == "custom_class":  # by this name a class of one's own
+        return str(value)
+    try:
+        return str(json.loads(value)) if "{" in value else ""
+    except (ValueError, RecursionError):  # no object to an engine either, such as a template
+        return ""
 
 
 def _sent(config: Mapping[str, Any]) -> Iterator[str]:

@@ -90,7 +90,8 @@ def headline(summary: Sequence[Row], runs: Sequence[Row], pairs: Pairs) -> list[
     if shared >= LEAST_SHARED:
         sentences.append(
             "What a sensor does not see, or two channels disagree about, may move each value by up "
-            f"to ±{percent(shared)}; it is in no interval over runs, and no cycles shrink it."
+            f"to ±{percent(shared)}; it is in no interval over runs nor of a difference, and no "
+            "cycles shrink it."
         )
     bands = [row["energy_u_sys_rel"] for row in told if row["energy_u_sys_rel"]]
     if bands:

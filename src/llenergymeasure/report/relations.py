@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.report.findings import TOKEN
-from llenergymeasure.report.verdicts import Pairs, difference, how, shown
+from llenergymeasure.report.verdicts import Pairs, difference, how, shown, within_sensor
 from llenergymeasure.report.wording import (
     NOTHING,
     change,
@@ -106,7 +106,9 @@ def _pair(row: Row, of: Mapping[str, Row]) -> dict[str, str]:
         "p": p_value(row["p_holm"]),
         "verdict": _verdict(row),
         "how": how(row),
-        "note": plain("; ".join(filter(None, (differs, reason))), 240),
+        "note": plain(
+            "; ".join(filter(None, (within_sensor(row, row["ratio"]), differs, reason))), 240
+        ),
     }
 
 

@@ -189,9 +189,14 @@ def line_sentence(name: str, curve: LoadCurve | None) -> list[str]:
             f"{name}: that power changes with load is not shown ({slope} J per request, {basis})."
         ]
     if curve.bent:
+        at_no_load = "what it is at no load only a run without traffic shows"
+        if curve.idle_w is not None:
+            idle_w, half_w = curve.idle_w
+            power = _plus_minus(idle_w, half_w) if half_w else rounded(idle_w)
+            at_no_load = f"without traffic it is {power} W in the mean of such runs"
         return [
             f"{name}: power is no straight line over these loads, {slope} J for each request more "
-            f"in their mean ({basis}); what it is at no load only a run without traffic shows."
+            f"in their mean ({basis}); {at_no_load}."
         ]
     power = _plus_minus(curve.intercept_w, curve.intercept_half_w)
     return [

@@ -70,6 +70,19 @@ def how(row: Row) -> str:
     return NOTHING
 
 
+def within_sensor(row: Row, ratio: float) -> str | None:
+    """Return that a difference, though shown, is less than its sensors leave open.
+
+    Args:
+        row: the pair's.
+        ratio: its ratio, in the direction in which the difference is written.
+    """
+    left_open = row.get("shared_u95_rel") or 0.0
+    if not shown(row) or abs(ratio - 1) >= left_open:
+        return None
+    return f"less than what the sensor leaves open, ±{percent(left_open)}"
+
+
 def difference_sentence(pairs: Pairs, least: Row, most: Row) -> str | None:
     """Return how much less one experiment has than another; None where that is not shown.
 
@@ -89,6 +102,7 @@ def difference_sentence(pairs: Pairs, least: Row, most: Row) -> str | None:
     details = [how(row), f"p {_equal(row['p_holm'])}{' after Holm' if counted else ''}"]
     if high < 1:
         details.append(f"95 % interval{counted} {changes(low, high)}")
+    details += filter(None, [within_sensor(row, ratio)])
     verb = "is estimated to use" if least["kind"] == "estimated" else "uses"
     sentence = (
         f"{name_of(least)} {verb} {change(ratio)} energy per output token than {name_of(most)} "
@@ -132,13 +146,11 @@ def inconclusive_sentence(pairs: Pairs, experiments: Sequence[Row]) -> str:
         return f"{claim} ({plain(row['unavailable'] or 'they were not tested', 300)})."
     if shown(row):
         return f"{claim}: the means and the {how(row)} point in opposite ways."
-    cycles, shared = row.get("cycles_to_decide"), row.get("shared_u95_rel")
+    cycles = row.get("cycles_to_decide")
     wanted = (
-        f"About {cycles:,.0f} cycles (execution.n_cycles) would decide one of the size seen."
-        if cycles is not None
-        else f"What the sensor leaves open of it, ±{percent(shared)}, no number of cycles shrinks."
-        if shared
-        else "More cycles (execution.n_cycles) would show smaller differences."
+        "More cycles (execution.n_cycles) would show smaller differences."
+        if cycles is None
+        else f"About {cycles:,.0f} cycles (execution.n_cycles) would decide one of the size seen."
     )
     extremes = f"{both}: " if whole else ""
     return f"{claim} ({extremes}p {_equal(row['p_holm'])} after Holm; {how(row)}). {wanted}"

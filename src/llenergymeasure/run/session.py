@@ -55,6 +55,7 @@ def measure_followers(first: "Supervisor", engine: "subprocess.Popen[bytes]", en
 def _conclude(run: "Supervisor", end: End, first: RunFolder) -> None:
     """Write that a run was measured for its workflow on another one's server, or why not."""
     error = None
+    run.forget_unlooked(end)
     measured = is_measured(run.folder)
     if not measured and end.cause not in (Cause.SIGNAL, Cause.WORKFLOW_GONE) and not end.well:
         error = run.attempt.error(end)

@@ -146,6 +146,7 @@ class Supervisor:
         self._put_limits_back()
         if end.cause is not Cause.SIGNAL:
             self._check_memory()
+        self.forget_unlooked(end)
         if is_measured(self.folder):
             if end.cause is not Cause.SIGNAL and self._to_be_judged():
                 # By an engine's process that finds what this one has measured.
@@ -174,16 +175,33 @@ class Supervisor:
             )
         # In a thread, so that signals are heard while the recorder starts.
         threading.Thread(target=self._announce_recorder, args=[self._recorder], daemon=True).start()
-        end = self._watch(engine, started_s, self.folder.engine.is_file if goes_on else None)
+        end = self._watch(engine, started_s, self._is_looked_at if goes_on else None)
         self._stop_recorder()
         return end
 
     def _to_be_judged(self) -> bool:
         """Return whether the engine's end kept the study's command from judging the experiment."""
-        asked = self._spec.get("sections", {}).get("quality", {})
-        done = read_json(self.folder.engine) or {}
-        judged = (done.get("quality") or {}).get("command") is not None
-        return asked.get("command") is not None and not judged
+        judged = ((read_json(self.folder.engine) or {}).get("quality") or {}).get("command")
+        return self._quality.get("command") is not None and judged is None
+
+    @property
+    def _quality(self) -> Mapping[str, Any]:
+        return self._spec.get("sections", {}).get("quality") or {}
+
+    def _is_looked_at(self) -> bool:
+        """Return whether the engine has measured, and found what is asked of its quality."""
+        asked = any(self._quality.get(name) is not None for name in ("texts", "tasks"))
+        done = read_json(self.folder.engine)
+        return done is not None and (not asked or done.get("quality") is not None)
+
+    def forget_unlooked(self, end: End) -> None:
+        """Let it be measured again where the engine was kept from looking at its quality.
+
+        One that failed over it by itself would do so again: then the window is kept without.
+        """
+        outside = end.cause in (Cause.SIGNAL, Cause.WORKFLOW_GONE, Cause.TIME_LIMIT)
+        if outside and not self._is_looked_at():
+            remove(self.folder.engine)
 
     def _finish_what_was_left(self) -> int | None:
         """Finish the window that an earlier attempt measured completely before it was killed.
@@ -201,6 +219,9 @@ class Supervisor:
             self.attempt.name_phase_cut_short()
             remove(self.folder.session)  # said once: another attempt measures it
             return self.attempt.fail(EXIT_FAILED, shared["error"])
+        by_itself = shared is not None or self.folder.engine_end.is_file()
+        if not by_itself and not self._is_looked_at():
+            return None
         self.attempt.begin()
         self.attempt.write("spec", self._spec)
         end = self._finish(End(0))
@@ -226,9 +247,10 @@ class Supervisor:
                 self._put_limits_back()
         finally:
             reservation, self._reservation = self._reservation, None
+            # Who is still giving memory back has the cards until then.
+            processes.kill_descendants(RELEASE_LIMIT_S)
             if reservation is not None:
                 reservation.release()
-            processes.kill_descendants()
             if reservation is not None and reservation.changed:
                 # Who did not answer is dead by now, or has the card's lock until its driver does.
                 put_back_left_limits()
@@ -339,10 +361,11 @@ class Supervisor:
             command = python_module(FINISH_MODULE, "--out", str(self.folder.path))
             child = processes.start(command, log, goes_on=True)
         end = wait_for_result(child, self._signals, engine_end.signal_number)
+        kept = f"{KEPT}; to measure it again instead, remove {self.folder.work}"
         if end.returncode == LATER:
-            return End(EXIT_FAILED, message=KEPT)
+            return End(EXIT_FAILED, message=kept)
         if end.returncode != 0 and end.cause is None and not self.folder.error.is_file():
-            return replace(end, message=KEPT)  # it did not come to say that there is no result
+            return replace(end, message=kept)  # it did not come to say that there is no result
         return end
 
 

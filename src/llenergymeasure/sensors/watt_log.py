@@ -17,7 +17,8 @@ MOST_BYTES = 64 << 20
 
 _TIME = re.compile(r"time|date|^t$|^t_s$|epoch", re.IGNORECASE)
 _POWER = re.compile(
-    r"^(?!.*(?:factor|apparent|reactive|limit|hour|kilo|milli|[km]wh?(?![a-z])|va\b))"
+    r"^(?!.*(?:factor(?!y)|apparent|reactive|limit(?!er)|kilo|milli"
+    r"|(?:[km]w|(?:watts?|w)[ _-]?h(?:ours?)?|(?<![a-z])k?var?)(?![a-z])))"
     r".*(?:watt|power|^p$|^w$|_w$)",
     re.IGNORECASE,
 )

@@ -258,12 +258,12 @@ class TrafficPrompts:
         if not mark or not messages:
             return messages
         place = self._marked_message(messages)
-        return _saying(messages, place, f"{mark[0]} {mark[1]} {messages[place]['content']}")
+        said, at = messages[place]["content"], self._common[1]
+        return _saying(messages, place, f"{said[:at]}{mark[0]} {mark[1]} {said[at:]}")
 
     def _marked_message(self, messages: Sequence[Mapping[str, str]]) -> int:
-        """Return which message holds a chat's mark: the user's first, after what all begin with."""
-        users = (n for n, each in enumerate(messages) if each["role"] == "user")
-        return next(users, 0) if self._one_beginning else 0
+        """Return which message holds a chat's mark: the first after those all begin with."""
+        return min(self._common[0], len(messages) - 1)
 
     def _markable(self, place: int) -> tuple[int, int]:
         """Return from where to where a prompt of the data set may hold a mark.
@@ -283,7 +283,8 @@ class TrafficPrompts:
         if not messages:
             ordinary = (at for at, token in enumerate(prompt) if token in self._ordinary)
             return next(ordinary, len(prompt)), len(prompt)
-        other = _saying(messages, self._marked_message(messages), "0")
+        marked = self._marked_message(messages)
+        other = _saying(messages, marked, "1" if "0" in messages[marked]["content"] else "0")
         (ids,) = self._tokenizer.encode([Record(1, "", messages=other)])
         start = _alike(prompt, ids)
         return start, len(prompt) - _alike(prompt[start:][::-1], ids[start:][::-1])
@@ -308,11 +309,16 @@ class TrafficPrompts:
         return ordinary_token_ids(resolve_model(self._config))
 
     @cached_property
-    def _one_beginning(self) -> bool:
-        """Whether all chats of the data set begin with the same message."""
+    def _common(self) -> tuple[int, int]:
+        """How many messages all chats begin with, and how many characters of words the next."""
         assert self._workload is not None
-        chats = (each.messages for each in self._workload.requests if each.messages)
-        return len({messages[0]["content"] for messages in chats}) == 1
+        chats = [each.messages for each in self._workload.requests if each.messages]
+        messages = min(_alike(chats[0], each) for each in chats)
+        following = [each[min(messages, len(each) - 1)] for each in chats]
+        said = [each["content"] for each in following]
+        if len(set(said)) == 1 or len({each["role"] for each in following}) > 1:
+            return messages, 0
+        return messages, said[0].rfind(" ", 0, min(_alike(said[0], each) for each in said)) + 1
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -382,7 +388,7 @@ def _saying(
     return (*messages[:place], {**messages[place], "content": content}, *messages[place + 1 :])
 
 
-def _alike(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return how many tokens two begin with."""
+def _alike(one: Sequence[object], other: Sequence[object]) -> int:
+    """Return how many tokens, or messages, two begin with."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))

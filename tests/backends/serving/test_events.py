@@ -166,6 +166,7 @@ def answer(
     told: int | None = None,
     *,
     opened: bool = False,
+    reason: str | None = None,
 ) -> Exchange:
     """A chat's answer; parts that begin with `~` are thought by the server's own field."""
     events = []
@@ -177,9 +178,12 @@ def answer(
         usage["completion_tokens_details"] = {"reasoning_tokens": told}
     body = b"".join(
         b"data: " + json.dumps(event).encode() + b"\n\n"
-        for event in [*events, {"choices": [], "usage": usage}]
+        for event in [
+            *events,
+            {"choices": [{"delta": {}, "finish_reason": reason}], "usage": usage},
+        ]
     )
-    exchange = Exchange(0, 0, sent_ns=1, asked_tokens=100, opens_thought=opened)
+    exchange = Exchange(0, 0, sent_ns=1, asked_tokens=300, opens_thought=opened)
     list(read_answer(exchange, [(100, body + b"data: [DONE]\n\n")], whole=True))
     assert exchange.failure is None, exchange.message
     return exchange
@@ -219,7 +223,21 @@ def test_what_was_thought_is_counted_apart(parts: list[str], tokens: int, though
 def test_thought_that_the_prompt_opened_and_nothing_ends_is_all_of_the_answer(
     parts: list[str], told: int | None, thought: int
 ) -> None:
-    assert answer(parts, 3, told=told, opened=True).thinking_tokens == thought
+    found = answer(parts, 3, told=told, opened=True, reason="length")
+    assert found.thinking_tokens == thought
+
+
+@pytest.mark.parametrize(
+    ("tokens", "reason"),
+    [
+        (205, "stop"),  # the server hides the thought and counts it nowhere
+        (205, "length"),
+        (5, "stop"),  # it sends the thought without the mark that ends it
+    ],
+)
+def test_an_answer_is_no_thought_because_its_prompt_opened_one(tokens: int, reason: str) -> None:
+    found = answer(["The", "city", "is", "Paris", "."], tokens, opened=True, reason=reason)
+    assert found.thinking_tokens == 0
 
 
 def test_of_hidden_thought_that_the_prompt_opened_the_servers_count_counts() -> None:

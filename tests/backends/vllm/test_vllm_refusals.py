@@ -127,7 +127,10 @@ def test_sampling_is_judged_as_requests_will_have_it(
     ("settings", "asked"),
     [
         ({}, False),
-        ({"decoder": {"preset": "deterministic"}}, True),
+        ({"decoder": {"preset": "deterministic"}}, False),
+        ({"decoder": {"preset": "creative", "top_k": 5, "min_p": 0.1}}, False),
+        ({"decoder": {"repetition_penalty": 2.5}}, True),
+        ({"decoder": {"min_new_tokens": 2}}, True),
         ({"vllm": {"sampling": {"n": 2}}}, True),
     ],
 )
@@ -144,7 +147,9 @@ def test_an_engine_is_asked_where_a_study_sets_what_is_the_engine_s(
 def test_an_engine_that_ends_or_hangs_when_it_is_asked_in_an_image_refuses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = study_from_mapping({"model": "tiny-llama", "backend": "vllm", "decoder": {"top_k": 2}})
+    study = study_from_mapping(
+        {"model": "tiny-llama", "backend": "vllm", "decoder": {"min_new_tokens": 2}}
+    )
     folder = StudyFolder(tmp_path / "study")
     folder.path.mkdir()
     folder.plan.write_bytes(make_plan(study).to_json_bytes())

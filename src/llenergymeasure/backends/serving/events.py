@@ -133,8 +133,9 @@ class _Reading:
             raise _AnswerError("malformed", "usage reports tokens, and none came")
         exchange.output_tokens = tokens
         told = _thinking_told(self._usage, tokens)
-        # A server that counts thought may have taken it out of the answer.
-        thought = thinking_parts(self._shown, opened=exchange.opens_thought and not told)
+        # Of an answer that ended, or is shown in part, a server may have taken out the thought.
+        cut = exchange.finish_reason == "length" and 10 * shown >= 9 * tokens and not told
+        thought = thinking_parts(self._shown, opened=exchange.opens_thought and cut)
         exchange.thinking_tokens, exchange.thinking_differs = judged(thought, shown, tokens, told)
         exchange.token_ns = array("q", _token_times(self.parts, tokens))
 

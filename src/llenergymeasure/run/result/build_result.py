@@ -60,6 +60,7 @@ from llenergymeasure.units import NS_PER_S
 _PASSING = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES),
     *(errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EAGAIN),
+    *(errno.ETIMEDOUT, errno.ENOMEM),
 }
 """What the system refuses for a reason that is not in the run's files."""
 

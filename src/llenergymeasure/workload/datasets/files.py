@@ -97,10 +97,13 @@ def _add(rows: Rows, number: int, values: object) -> None:
 def _read_lines(path: Path, rows: Rows) -> None:
     """Read one prompt a line; empty lines are none."""
     with path.open(encoding="utf-8-sig") as stream:
+        start = stream.read(4096)
+        if 3 * start.count("\0") >= len(start) > 0:
+            rows.problem(1, "holds NUL, as text in UTF-16 does; save it as UTF-8")
+            return
+        stream.seek(0)
         for number, line in enumerate(stream, start=1):
-            if "\0" in line:
-                rows.problem(number, "holds NUL, as text in UTF-16 does; save it as UTF-8")
-            elif line.strip():
+            if line.strip():
                 rows.add(number, {"prompt": line.rstrip("\n")})
 
 

@@ -211,19 +211,36 @@ def _messages(column: str, value: Any) -> tuple[Mapping[str, str], ...]:
     if column == "turns":
         value = [{"role": "user", "content": item} for item in list(value)[:1]]
     items = list(value)
-    messages = tuple(_message(column, item) for item in items)
-    if not messages:
+    if not items:
         raise _NoQuestionError(f"{column} is empty")
     # The answer is what the model under test shall write.
-    while messages and messages[-1]["role"] == "assistant":
-        messages = messages[:-1]
+    while items and _role(items[-1]) == "assistant":
+        items.pop()
+    if any(map(_calls, items)):
+        raise _NoQuestionError(f"{column} holds calls of tools, which are not sent")
+    messages = tuple(_message(column, item) for item in items)
     if not messages or messages[-1]["role"] in ("system", "developer"):
         raise _NoQuestionError(f"{column} asks nothing")
     if not messages[-1]["content"].strip():
         raise _NoQuestionError(f"{column} ends with an empty question")
-    if any(item.get("tool_calls") or item.get("function_call") for item in items[: len(messages)]):
-        raise _NoQuestionError(f"{column} holds calls of tools, which are not sent")
     return messages
+
+
+def _role(item: Any) -> str | None:
+    role = item.get("role", item.get("from")) if isinstance(item, Mapping) else None
+    return _ROLES.get(role.lower()) if isinstance(role, str) else None
+
+
+def _calls(item: Any) -> bool:
+    found = [item.get("tool_calls"), item.get("function_call")] if isinstance(item, Mapping) else []
+    return any(map(_is_call, found))
+
+
+def _is_call(found: Any) -> bool:
+    if isinstance(found, str):  # JSON as text
+        return "".join(found.split()).startswith(('[{"', '{"'))
+    values = found.values() if isinstance(found, Mapping) else found
+    return isinstance(values, Iterable) and any(values)
 
 
 def _message(column: str, item: Any) -> Mapping[str, str]:
@@ -233,7 +250,7 @@ def _message(column: str, item: Any) -> Mapping[str, str]:
     content = _joined(item.get("content", item.get("value")))
     if not isinstance(role, str) or not isinstance(content, str):
         raise _BadRowError(f"a message in {column} needs a role and a content, both text")
-    known = _ROLES.get(role.lower())
+    known = _role(item)
     if known is None:
         raise _BadRowError(
             f"a message in {column} has the role {role[:40]!r}; known are {', '.join(_ROLES)}"
