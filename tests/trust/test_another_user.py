@@ -164,19 +164,20 @@ ENGINE = {"model": "sim", "gauges": {"requests": "sim:requests"}, "metrics_path"
 
 def served(folder: Path, *arguments: str, window_s: float = 3.0) -> tuple[Attempt, int]:
     """A run on the test's server, whose port a stranger reads from its command line."""
+    own = f"1.{os.getpid():07d}"  # other tests may have such a server at the same time
     attempt = start(
         folder,
         backend="openai",
         openai={
             **ENGINE,
-            "command": serving_server.command("{port}", "--next-ms", "1", *arguments),
+            "command": serving_server.command("{port}", "--next-ms", own, *arguments),
             "environment": {"SERVER_API_KEY": "{api_key}"},
         },
         serving={"arrivals": "closed", "concurrency": 2},
         window={"min_seconds": window_s},
     )
     attempt.wait_for_phase("ramp_up")
-    return attempt, port_of("serving_server.py")
+    return attempt, port_of(f"--next-ms {own}")
 
 
 def port_of(server: str) -> int:
