@@ -21,6 +21,7 @@ from llenergymeasure.machine.folders import shared_folder
 from llenergymeasure.machine.gpus.card_limits import Limits
 from llenergymeasure.machine.gpus.limits import hold_limits, restore_left, restore_limits
 from llenergymeasure.machine.gpus.locks import lock_gpus
+from llenergymeasure.processes import arguments, descendants
 from machine.conftest import UUID, read_back
 from machine.conftest import simulated as simulated  # noqa: PLC0414 - a fixture
 from support import serving_server
@@ -164,26 +165,25 @@ ENGINE = {"model": "sim", "gauges": {"requests": "sim:requests"}, "metrics_path"
 
 def served(folder: Path, *arguments: str, window_s: float = 3.0) -> tuple[Attempt, int]:
     """A run on the test's server, whose port a stranger reads from its command line."""
-    own = f"1.{os.getpid():07d}"  # other tests may have such a server at the same time
     attempt = start(
         folder,
         backend="openai",
         openai={
             **ENGINE,
-            "command": serving_server.command("{port}", "--next-ms", own, *arguments),
+            "command": serving_server.command("{port}", "--next-ms", "1", *arguments),
             "environment": {"SERVER_API_KEY": "{api_key}"},
         },
         serving={"arrivals": "closed", "concurrency": 2},
         window={"min_seconds": window_s},
     )
     attempt.wait_for_phase("ramp_up")
-    return attempt, port_of(f"--next-ms {own}")
+    return attempt, port_of(attempt)
 
 
-def port_of(server: str) -> int:
-    """The port of a server, as the stranger reads it."""
-    seen = as_user(STRANGER, READ, server).splitlines()
-    (port,) = {line.split("--port ")[1].split()[0] for line in seen if "--port" in line}
+def port_of(attempt: Attempt) -> int:
+    """The port of the run's own server: anybody may read it from the command line."""
+    seen = (arguments(pid) for pid in descendants(attempt.process.pid))
+    (port,) = {words[words.index("--port") + 1] for words in seen if "--port" in words}
     return int(port)
 
 
@@ -273,7 +273,7 @@ def test_the_pytorch_server_answers_nobody_without_the_run_s_key(tmp_path: Path)
         warmup={"n_warmup": 1},
     )
     attempt.wait_for_phase("ramp_up")
-    port = port_of("own_server --port")
+    port = port_of(attempt)
     code = (
         "link = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
         "link.sendall(b'POST /v1/completions HTTP/1.1\\r\\nContent-Length: 2\\r\\n\\r\\n{}')\n"
