@@ -93,21 +93,24 @@ def batch_doubts(
         found["empty_answers"] = f"{empty} of {len(requests)} {ODD['empty_answers']}"
     reasons = requests["finish_reason"].to_pylist()
     given_up = [why for why in reasons if why in GAVE_UP]
-    if len(given_up) > FAILED_SHARE_MAX * len(requests):
-        found["failed_requests"] = (
-            f"{len(given_up)} of {len(requests)} requests failed, more than "
-            f"{FAILED_SHARE_MAX:.0%}; the first ended with {given_up[0]}"
-        )
-    return found | cut_answers(config, reasons)
+    first = f"the first ended with {given_up[0]}" if given_up else ""
+    found |= _failed_requests(len(given_up), len(requests), first)
+    return found | cut_answers(config.get("answer_length"), reasons)
 
 
-def cut_answers(config: Mapping[str, Any], reasons: Sequence[str | None]) -> dict[str, str]:
+def cut_answers(answer_length: str | None, reasons: Sequence[str | None]) -> dict[str, str]:
     """Return whether answers that were to end by themselves were cut off, by why each ended."""
     cut = reasons.count("length")
-    if config.get("answer_length") != "natural" or cut <= CUT_SHARE_MAX * len(reasons):
+    if answer_length != "natural" or cut <= CUT_SHARE_MAX * len(reasons):
         return {}
-    told = f"{cut} of {len(reasons)} answers did not end before max_output_tokens"
-    return {"cut_answers": told}
+    return {"cut_answers": f"{cut} of {len(reasons)} answers did not end before max_output_tokens"}
+
+
+def _failed_requests(failed: int, asked: int, first: str) -> dict[str, str]:
+    if failed <= FAILED_SHARE_MAX * asked:
+        return {}
+    most = f"{100 * FAILED_SHARE_MAX:.0f} %"
+    return {"failed_requests": f"{failed} of {asked} requests failed, more than {most}; {first}"}
 
 
 def other_lengths(config: dict[str, Any], requests: pa.Table) -> int:
@@ -125,16 +128,12 @@ def other_lengths(config: dict[str, Any], requests: pa.Table) -> int:
 
 def traffic_doubts(run: ServedRun) -> dict[str, str]:
     """Return what of its traffic speaks against a run: code to explanation."""
-    found = {}
     serving, sent = run.serving, run.sent
-    failed = [row for row in sent if row["failure"] is not None]
-    if sent and len(failed) > FAILED_SHARE_MAX * len(sent):
-        first = failed[0]
-        found["failed_requests"] = (
-            f"{len(failed)} of {len(sent)} requests failed, more than "
-            f"{100 * FAILED_SHARE_MAX:.0f} %; "
-            f"the first: {first['failure']}: {first['failure_message']}"
-        )
+    failed = [
+        f"{row['failure']}: {row['failure_message']}" for row in sent if row["failure"] is not None
+    ]
+    first = f"the first: {failed[0]}" if failed else ""
+    found = _failed_requests(len(failed), len(sent), first)
     late_s = run.lateness_s
     late = float(np.percentile(late_s, 99)) if len(late_s) else 0.0
     if late > LATENESS_P99_MAX_S and serving.open_loop:
@@ -147,7 +146,7 @@ def traffic_doubts(run: ServedRun) -> dict[str, str]:
         if sum(odd) > ODD_SHARE_MAX * len(odd):
             found[code] = f"{sum(odd)} of {len(odd)} {what}"
     ended = [row["finish_reason"] for row in sent if row["failure"] is None]
-    found |= cut_answers({"answer_length": run.config.answer_length}, ended)
+    found |= cut_answers(run.config.answer_length, ended)
     idle = serving.rate_per_s == 0 and serving.arrivals != "ramp"
     if not sent and not run.tokens("").output and not idle:
         found["no_requests"] = "no request was to be sent within the window, and none answered"
