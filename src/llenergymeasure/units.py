@@ -1,5 +1,6 @@
 """Names and quantities that every room uses the same."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -26,6 +27,20 @@ MISSING = "missing"
 J_PER_WH = 3600.0
 NS_PER_S = 1_000_000_000
 """Nanoseconds in a second: every time stamp is CLOCK_MONOTONIC in nanoseconds."""
+
+NOTHING = "-"
+"""What stands for None."""
+
+
+def percent(share: float | None) -> str:
+    """Return a share such as 0.0123 as ``1.2 %``, with two significant digits."""
+    if share is None:
+        return NOTHING
+    size = abs(share * 100)
+    if size == 0:
+        return "0 %"
+    decimals = min(max(1 - math.floor(math.log10(size)), 0), 4)
+    return f"{share * 100:.{decimals}f} %"
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,11 @@ TWO = [PYTORCH, {**PYTORCH, "pytorch": {"batch_size": 1}}]
         (clocked(1410.0), clocked(None), "SM clock is 1410 and 1620 or more MHz"),
         (clocked(), clocked(memory=1593.0), "memory clock is 2619 and 1593 MHz"),
         (clocked(), clocked(heat=0.04), None),
+        (
+            clocked(heat=0.0043),
+            clocked(heat=0.4),
+            "heat held them down for 0.43 % and 40 % of the time",
+        ),
         (clocked(), clocked(heat=0.4), "heat held them down for 0 % and 40 % of the time"),
     ],
 )

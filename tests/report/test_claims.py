@@ -373,6 +373,16 @@ def test_pairs_and_values_that_are_not_listed_are_counted(tmp_path, monkeypatch)
     assert (len(found.levels), found.levels_total) == (1, 3)
 
 
+def test_small_shares_of_a_front_are_said_with_two_digits():
+    point = {"objective": "perplexity", "on_front": True}
+    shares = {"rare": 0.004, "often": 0.853, "always": 1.0, "unknown": None}
+    rows = [{**point, "label": name, "front_share": share} for name, share in shares.items()]
+    (told,) = relations._fronts(rows)
+    assert told == (
+        "Energy against perplexity: rare (0.40 %); often (85 %); always (100 %); unknown."
+    )
+
+
 def test_no_gain_shifts_the_values_of_two_cards_together(tmp_path):
     def on_two_cards(run: Any, place: int) -> dict[str, Any]:
         return {**apart(run, place), **on(uuid=f"GPU-{run['cycle'] % 2}")}

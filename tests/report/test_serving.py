@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from llenergymeasure.report import serving
-from llenergymeasure.report.serving import FIGURE_NAMES, LINE, NO_LINE, serving_content
+from llenergymeasure.report.serving import BENT, FIGURE_NAMES, LINE, NO_LINE, serving_content
 from llenergymeasure.results.table import RUN_SCHEMA
 
 RATE = "serving.rate_per_s"
@@ -139,8 +139,9 @@ def test_disqualified_runs_are_no_points_of_power_against_load() -> None:
         ((1, 2, 4), (103.0, 106.0, 112.0), LINE),
         ((1, 2), (103.0, 106.0), NO_LINE),
         ((1, 2, 4, 6), (100.0, 103.0, 99.0, 101.0), NO_LINE),
+        ((1, 2, 3, 4, 5, 6), (130.0, 160.0, 180.0, 195.0, 205.0, 210.0), BENT),
     ],
-    ids=["a line", "two loads", "no slope"],
+    ids=["a line", "two loads", "no slope", "no straight line"],
 )
 def test_a_line_is_drawn_and_explained_only_where_it_is_shown(rates, watts, note) -> None:
     runs = [run(rate, power_mean_w=power) for rate, power in zip(rates, watts, strict=True)]

@@ -9,7 +9,6 @@ from llenergymeasure.report.wording import (
     listed,
     mean_text,
     p_value,
-    percent,
     plain,
     rounded,
     rounded_range,
@@ -18,6 +17,7 @@ from llenergymeasure.report.wording import (
     shortened,
     with_interval,
 )
+from llenergymeasure.units import percent
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.selection import Meter, Row, Selection, kind_rank
 from llenergymeasure.plan.fairness import configs_of, may_end_early, planned_work
+from llenergymeasure.units import percent
 
 Values: TypeAlias = frozenset[Any]
 """What an experiment's runs have in one column; what is not known is not among it."""
@@ -297,7 +298,7 @@ def _span(ends: Iterable[tuple[float | None, float | None]]) -> Span | None:
     known = [(low, high) for low, high in ends if low is not None and high is not None]
     if not known:
         return None
-    return round(min(low for low, _ in known), 2), round(max(high for _, high in known), 2)
+    return round(min(low for low, _ in known), 4), round(max(high for _, high in known), 4)
 
 
 def _a_request(runs: Iterable[Row], name: str) -> Iterator[float]:
@@ -340,7 +341,7 @@ def _unlike_clocks(one: _Facts, other: _Facts) -> str | None:
             told.append(f"{name} is {_mhz(mine)} and {_mhz(others)} MHz")
     mine, others = one.clocks[2], other.clocks[2]
     if mine and others and max(mine[0] - others[1], others[0] - mine[1]) > HEAT_APART:
-        told.append(f"heat held them down for {_percent(mine)} and {_percent(others)} of the time")
+        told.append(f"heat held them down for {_shares(mine)} and {_shares(others)} of the time")
     return f"other clocks: {', '.join(told)}" if told else None
 
 
@@ -349,9 +350,9 @@ def _mhz(span: Span) -> str:
     return f"{low:g}" + ("" if low == high else " or more" if math.isinf(high) else f" to {high:g}")
 
 
-def _percent(span: Span) -> str:
-    low, high = (f"{100 * share:.0f}" for share in span)
-    return f"{low} %" if low == high else f"{low} to {high} %"
+def _shares(span: Span) -> str:
+    low, high = map(percent, span)
+    return low if low == high else f"{low.removesuffix(' %')} to {high}"
 
 
 def _unlike_work(one: _Facts, other: _Facts) -> str | None:

@@ -18,9 +18,10 @@ from llenergymeasure.cli.output import JsonOption, print_json
 from llenergymeasure.cli.studies import study_folder
 from llenergymeasure.errors import EXIT_FAILED, EXIT_OK, ConfigurationError, Problem
 from llenergymeasure.report.verdicts import how, shown, within_sensor
-from llenergymeasure.report.wording import NOTHING, p_value, plain, rounded_range, shortened
+from llenergymeasure.report.wording import p_value, plain, rounded_range, shortened
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.screen import aligned
+from llenergymeasure.units import NOTHING
 
 Row: TypeAlias = Mapping[str, Any]
 

@@ -23,12 +23,12 @@ from llenergymeasure.report.wording import (
     AS_IS,
     Scale,
     counted,
-    percent,
     rounded,
     scale_for,
     shortened,
     with_interval,
 )
+from llenergymeasure.units import percent
 
 NAME_LENGTH = 34
 """Characters of a name that fit next to the rows, and above them on a phone."""

@@ -10,15 +10,13 @@ from llenergymeasure.analysis.summary import NONE_RIGHT, PER_CORRECT
 from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.wording import (
     AS_IS,
-    NOTHING,
     Scale,
-    percent,
     plain,
     rounded,
     rounded_range,
     with_interval,
 )
-from llenergymeasure.units import DISQUALIFYING, VALIDITY
+from llenergymeasure.units import DISQUALIFYING, NOTHING, VALIDITY, percent
 
 Row: TypeAlias = Mapping[str, Any]
 REQUEST = "energy_per_request_j"

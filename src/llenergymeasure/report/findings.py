@@ -21,12 +21,12 @@ from llenergymeasure.report.wording import (
     Scale,
     counted,
     mean_text,
-    percent,
     plain,
     rounded,
     rounded_range,
     scale_for,
 )
+from llenergymeasure.units import percent
 
 Row: TypeAlias = Mapping[str, Any]
 Used: TypeAlias = Mapping[str, Sequence[Row]]

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from llenergymeasure.report.wording import counted, listed, percent, plain, rounded, scopes_text
+from llenergymeasure.report.wording import counted, listed, plain, rounded, scopes_text
+from llenergymeasure.units import percent
 
 Row: TypeAlias = Mapping[str, Any]
 

@@ -9,13 +9,13 @@ from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.verdicts import Pairs, difference, how, shown, within_sensor
 from llenergymeasure.report.wording import (
-    NOTHING,
     change,
     changes,
     listed,
     p_value,
     plain,
 )
+from llenergymeasure.units import NOTHING, percent
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -142,11 +142,12 @@ def _fronts(pareto: Sequence[Row]) -> list[str]:
         best = [row for row in compared if row["on_front"]]
         if not best or len(compared) < 2:
             continue
-        names = [f"{plain(row['label'], 60)}{_share(row['front_share'])}" for row in best[:8]]
+        names = [_on_front(row) for row in best[:8]]
         more = f" and {len(best) - 8} more" if len(best) > 8 else ""
         found.append(f"Energy against {words}: {'; '.join(names)}{more}.")
     return found
 
 
-def _share(share: float | None) -> str:
-    return "" if share is None else f" ({100 * share:.0f} %)"
+def _on_front(row: Row) -> str:
+    name, share = plain(row["label"], 60), row["front_share"]
+    return name if share is None else f"{name} ({percent(share)})"

@@ -31,13 +31,13 @@ from llenergymeasure.report.figures import (
 )
 from llenergymeasure.report.wording import (
     counted,
-    percent,
     plain,
     rounded,
     scale_for,
     shortened,
     with_interval,
 )
+from llenergymeasure.units import percent
 
 Row = Mapping[str, Any]
 
@@ -48,6 +48,7 @@ LINE = (
     "more. Where it meets the axis it is an extrapolation to a loaded server that waits, unless a "
     "run had no traffic."
 )
+BENT = "No line is drawn where power is no straight line over these loads."
 NO_LINE = "No line: measured runs at three loads or more have to show that power changes with load."
 NAME_LIMIT = 60
 _LATENCY = "request_latency_p95_s"
@@ -296,12 +297,15 @@ def _power_load(
     if not values:
         return no_figure(title, NO_ENERGY)
     most = max(value["load"] for value in values)
+    found = {name: curves[name] for name, _ in _named(groups, names)}
+    shown = {name: curve for name, curve in found.items() if curve is not None and curve.shown}
     ends = [
         {"group": name, "load": load, "power": curve.intercept_w + curve.slope_j * load}
-        for name, _ in _named(groups, names)
-        if (curve := curves[name]) is not None and curve.shown
+        for name, curve in shown.items()
+        if not curve.bent
         for load in (0.0, most)
     ]
+    notes = [*([LINE] if ends else []), *([BENT] if any(c.bent for c in shown.values()) else [])]
     x = numbers("load", title="Requests answered per second")
     y = numbers("power", title="Power (W)", scale={"zero": True})
     line = {"type": "line", "strokeWidth": 1.2, "color": COLOURS["muted"]}
@@ -315,7 +319,7 @@ def _power_load(
         lambda wide: {**chart, **plot_size(320, 260, wide=wide)},
         title,
         text,
-        LINE if ends else NO_LINE,
+        " ".join(notes) or NO_LINE,
     )
 
 

@@ -13,7 +13,6 @@ from llenergymeasure.report.findings import ranked
 from llenergymeasure.report.method import meters
 from llenergymeasure.report.wording import (
     AS_IS,
-    NOTHING,
     counted,
     mean_text,
     plain,
@@ -23,7 +22,7 @@ from llenergymeasure.report.wording import (
 )
 from llenergymeasure.results.layout import RUNS_NAME, SUMMARY_NAME, StudyFolder
 from llenergymeasure.screen import aligned
-from llenergymeasure.units import DISQUALIFYING
+from llenergymeasure.units import DISQUALIFYING, NOTHING
 
 LABEL_LIMIT = 44
 GROUP_LIMIT = 40

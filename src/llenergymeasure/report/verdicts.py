@@ -14,15 +14,14 @@ from llenergymeasure.analysis.comparison import LEVEL
 from llenergymeasure.analysis.relations import LENGTH, NOT_COMPARABLE
 from llenergymeasure.analysis.statistics import t_upper
 from llenergymeasure.report.wording import (
-    NOTHING,
     change,
     changes,
     listed,
     p_value,
-    percent,
     plain,
     rounded,
 )
+from llenergymeasure.units import NOTHING, percent
 
 Row: TypeAlias = Mapping[str, Any]
 

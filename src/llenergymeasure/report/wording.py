@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from llenergymeasure.screen import UNSEEN
+from llenergymeasure.units import NOTHING, percent
 
 Interval: TypeAlias = tuple[float | None, float | None, float | None]
 """A mean and its interval's ends."""
-
-NOTHING = "-"
-"""What stands for None."""
 
 NOISE_REL = 1e-6
 """Below this share of the value a half width comes from rounding, not from a sensor."""
@@ -121,17 +119,6 @@ def rounded_range(low: float | None, high: float | None) -> str:
         return NOTHING
     decimals = _decimals(high, (high - low) / 2)
     return f"{_not_zero(low, decimals)} to {_not_zero(high, decimals)}"
-
-
-def percent(share: float | None) -> str:
-    """Return a share such as 0.0123 as ``1.2 %``, with two significant digits."""
-    if share is None:
-        return NOTHING
-    size = abs(share * 100)
-    if size == 0:
-        return "0 %"
-    decimals = min(max(1 - math.floor(math.log10(size)), 0), 4)
-    return f"{share * 100:.{decimals}f} %"
 
 
 def change(ratio: float) -> str:

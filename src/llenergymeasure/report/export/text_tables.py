@@ -11,17 +11,16 @@ from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.report.findings import LEAST_SHARED, ranked
 from llenergymeasure.report.sweep import varied_settings
 from llenergymeasure.report.wording import (
-    NOTHING,
     Scale,
     listed,
     mean_text,
-    percent,
     plain,
     rounded_range,
     scale_for,
     scopes_text,
     setting_text,
 )
+from llenergymeasure.units import NOTHING, percent
 
 Row: TypeAlias = Mapping[str, Any]
 
