@@ -7,13 +7,12 @@ in which the runs really began, not in the planned one.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Row: TypeAlias = Mapping[str, Any]
-Reals: TypeAlias = NDArray[np.float64]
+from llenergymeasure.analysis.selection import Row
+from llenergymeasure.analysis.statistics import Reals
 
 
 @dataclass(frozen=True)

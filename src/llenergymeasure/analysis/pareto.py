@@ -9,12 +9,13 @@ is a test of its own, corrected for all of them.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llenergymeasure.analysis.comparison import MAX_ALL_PAIRS, holm
+from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.statistics import (
     ROUNDING,
     Reals,
@@ -22,8 +23,6 @@ from llenergymeasure.analysis.statistics import (
     column_variances,
     t_tail,
 )
-
-Row: TypeAlias = Mapping[str, Any]
 
 ENERGY = "energy_per_output_token_j"
 OBJECTIVES: dict[str, Literal["min", "max"]] = {

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
+from llenergymeasure.analysis.selection import Row
 from llenergymeasure.report.figures import (
     COLOURS,
     NARROW,
@@ -48,8 +49,6 @@ KINDS = ("measured", "estimated", "unknown")
 STATES = ("in means", "flagged", "left out")
 BEYOND = "An arrow head marks an interval that goes on beyond the axis."
 NO_ENERGY = "No run with energy to show"
-
-Row: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True)

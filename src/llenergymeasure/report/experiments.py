@@ -1,11 +1,12 @@
 """The experiments and the runs' flags as lines of the page's tables."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from llenergymeasure.analysis.relations import LENGTH, LENGTHS_APART
+from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.summary import NONE_RIGHT, PER_CORRECT
 from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.wording import (
@@ -18,7 +19,6 @@ from llenergymeasure.report.wording import (
 )
 from llenergymeasure.units import DISQUALIFYING, NOTHING, VALIDITY, percent
 
-Row: TypeAlias = Mapping[str, Any]
 REQUEST = "energy_per_request_j"
 CARBON, COST = "carbon_per_1000_requests_gco2e", "cost_per_1000_requests"
 LEFT_OUT = {

@@ -5,11 +5,11 @@ Only experiments of one comparable group are ranked, and only where their pairs 
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from llenergymeasure.analysis.blocks import blocks
 from llenergymeasure.analysis.drift import Drift, drift
-from llenergymeasure.analysis.selection import in_means, kind_rank, meter_of
+from llenergymeasure.analysis.selection import Row, in_means, kind_rank, meter_of
 from llenergymeasure.report.charts import STATES, OrderPoint
 from llenergymeasure.report.verdicts import (
     Pairs,
@@ -28,7 +28,6 @@ from llenergymeasure.report.wording import (
 )
 from llenergymeasure.units import percent
 
-Row: TypeAlias = Mapping[str, Any]
 Used: TypeAlias = Mapping[str, Sequence[Row]]
 TOKEN = "energy_per_output_token_j"  # noqa: S105 - of text
 WIDE_REL = 0.1

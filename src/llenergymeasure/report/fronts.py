@@ -1,9 +1,10 @@
 """Energy against a second objective: every experiment, and the Pareto front as a line."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
+from llenergymeasure.analysis.selection import Row
 from llenergymeasure.report.charts import (
     BEYOND,
     NO_ENERGY,
@@ -25,8 +26,6 @@ from llenergymeasure.report.figures import (
     texts,
 )
 from llenergymeasure.report.wording import listed, plain, shortened
-
-Row: TypeAlias = Mapping[str, Any]
 
 ENERGY = "energy_per_output_token_j"
 LABEL_LENGTH, NARROW_LABEL_LENGTH = 30, 20

@@ -1,12 +1,10 @@
 """How the numbers were made and where: what a reader needs to trust, cite and repeat them."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Sequence
 
+from llenergymeasure.analysis.selection import Row
 from llenergymeasure.report.wording import counted, listed, plain, rounded, scopes_text
 from llenergymeasure.units import percent
-
-Row: TypeAlias = Mapping[str, Any]
 
 
 def method(summary: Sequence[Row], runs: Sequence[Row]) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
+from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.verdicts import Pairs, difference, how, shown, within_sensor
@@ -16,8 +16,6 @@ from llenergymeasure.report.wording import (
     plain,
 )
 from llenergymeasure.units import NOTHING, percent
-
-Row: TypeAlias = Mapping[str, Any]
 
 LISTED_PAIRS = 30
 LISTED_LEVELS = 60

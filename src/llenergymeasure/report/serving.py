@@ -15,7 +15,7 @@ from llenergymeasure.analysis.load_curve import (
     load_points,
     served_groups,
 )
-from llenergymeasure.analysis.selection import in_means, selections
+from llenergymeasure.analysis.selection import Row, in_means, selections
 from llenergymeasure.report.charts import NO_ENERGY
 from llenergymeasure.report.figures import (
     COLOURS,
@@ -38,8 +38,6 @@ from llenergymeasure.report.wording import (
     with_interval,
 )
 from llenergymeasure.units import percent
-
-Row = Mapping[str, Any]
 
 FIGURE_NAMES = ("serving_energy_latency", "serving_power_load")
 LISTED_RUNS = 200

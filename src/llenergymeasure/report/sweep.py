@@ -8,9 +8,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from llenergymeasure.analysis.load_curve import LOAD_SETTINGS
+from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.study_runs import SETTING_COLUMNS
 from llenergymeasure.analysis.summary import SUMMARY_SCHEMA
 from llenergymeasure.report.charts import BEYOND, KINDS, Axis, interval_marks
@@ -27,8 +28,6 @@ from llenergymeasure.report.figures import (
     texts,
 )
 from llenergymeasure.report.wording import counted, listed, plain, rounded, setting_text
-
-Row: TypeAlias = Mapping[str, Any]
 
 QUANTITIES = (
     ("energy_per_output_token_j", "Energy per output token", "J"),

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
+from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.tables import read_table
 from llenergymeasure.report.advice import Failure, failures
 from llenergymeasure.report.experiments import CARBON, COST, Declared, declared, flags
@@ -30,8 +30,6 @@ LISTED_EXPERIMENTS = 60
 LISTED_FAILURES = 12
 LISTED_RUNS = 3
 LISTED_DIFFERENCES = 3
-
-Row = Mapping[str, Any]
 
 
 def study_text(study_dir: Path) -> str:

@@ -6,11 +6,12 @@ One run stands for each experiment: of those in the means the one nearest to the
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llenergymeasure.analysis.selection import Row
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import load_json
 from llenergymeasure.recording.samples import Samples, read_samples
@@ -31,7 +32,6 @@ from llenergymeasure.results.layout import StudyFolder
 from llenergymeasure.sensors.base import Quantity
 from llenergymeasure.units import NS_PER_S
 
-Row: TypeAlias = Mapping[str, Any]
 
 POWER_NAME, PHASES_NAME = "power_over_time", "energy_by_phase"
 SHOWN_RUNS = 6

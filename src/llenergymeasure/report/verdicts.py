@@ -7,11 +7,11 @@ that. Its interval is therefore the one that holds for all pairs together (Bonfe
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Sequence
 
 from llenergymeasure.analysis.comparison import LEVEL
 from llenergymeasure.analysis.relations import LENGTH, NOT_COMPARABLE
+from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.statistics import t_upper
 from llenergymeasure.report.wording import (
     change,
@@ -22,8 +22,6 @@ from llenergymeasure.report.wording import (
     rounded,
 )
 from llenergymeasure.units import NOTHING, percent
-
-Row: TypeAlias = Mapping[str, Any]
 
 
 class Pairs:

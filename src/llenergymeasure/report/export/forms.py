@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import llenergymeasure
+from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.tables import harmless_text
 from llenergymeasure.report.export.sci import sci
 from llenergymeasure.report.export.spdx import spdx
@@ -14,7 +15,6 @@ from llenergymeasure.report.findings import ranked
 from llenergymeasure.report.wording import plain
 from llenergymeasure.units import J_PER_WH
 
-Row: TypeAlias = Mapping[str, Any]
 Writer: TypeAlias = Callable[[Row, Sequence[Row], Sequence[Row], Sequence[str]], str]
 """Makes the text of plan, experiments, runs, and the quantities that a table is to have."""
 

@@ -7,19 +7,17 @@ the outputs again from the inputs that stand next to them.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import yaml
 
-from llenergymeasure.analysis.selection import used_runs
+from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.summary import total95
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.plan.model import sections_of
 from llenergymeasure.report.findings import TOKEN, ranked
 from llenergymeasure.report.wording import plain
 from llenergymeasure.units import J_PER_WH
-
-Row: TypeAlias = Mapping[str, Any]
 
 FUNCTIONAL_UNITS = {"output-tokens": "output-token", "tokens": "token", "requests": "request"}
 """What is counted, and one of it; tokens are those that went in and those that came out."""

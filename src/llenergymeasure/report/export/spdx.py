@@ -9,15 +9,14 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any
 
 import llenergymeasure
+from llenergymeasure.analysis.selection import Row
 from llenergymeasure.analysis.summary import total95
 from llenergymeasure.report.findings import ranked
 from llenergymeasure.report.wording import plain
 from llenergymeasure.units import J_PER_WH
-
-Row: TypeAlias = Mapping[str, Any]
 
 _INFO = "_:creation"
 

@@ -3,9 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
-from llenergymeasure.analysis.selection import used_runs
+from llenergymeasure.analysis.selection import Row, used_runs
 from llenergymeasure.analysis.study_runs import METRICS
 from llenergymeasure.errors import ConfigurationError, Problem
 from llenergymeasure.report.findings import LEAST_SHARED, ranked
@@ -21,8 +20,6 @@ from llenergymeasure.report.wording import (
     setting_text,
 )
 from llenergymeasure.units import NOTHING, percent
-
-Row: TypeAlias = Mapping[str, Any]
 
 DEFAULT_COLUMNS = ("energy_per_output_token_j", "energy_per_request_j", "output_tokens_per_s")
 _TITLES = {
