@@ -11,13 +11,14 @@ is compared.
 
 import json
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.selection import Meter, Row, Selection, kind_rank
+from llenergymeasure.config.dotted import leaves
 from llenergymeasure.plan.fairness import configs_of, may_end_early, planned_work
 from llenergymeasure.units import percent
 
@@ -261,22 +262,16 @@ def _twins(
         if text is None:
             continue
         in_force = json.loads(text)
-        others = json.dumps(_without(configs.get(experiment) or {}, set(in_force)), sort_keys=True)
-        first = firsts.setdefault((text, others), experiment)
+        others = {
+            key: value
+            for key, value in leaves(configs.get(experiment) or {})
+            if key not in in_force and value is not None
+        }
+        first = firsts.setdefault((text, json.dumps(others, sort_keys=True)), experiment)
         if first != experiment:
             how = ", ".join(f"{key} is {value}" for key, value in in_force.items())
             found[experiment] = f"the engine ran it as experiment {first}: {how} in both"
     return found
-
-
-def _without(config: Mapping[str, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
-    """Return settings without those of some dotted keys, and without sections left empty."""
-    left = {
-        name: _without(value, keys, f"{prefix}{name}.") if isinstance(value, Mapping) else value
-        for name, value in config.items()
-        if f"{prefix}{name}" not in keys
-    }
-    return {name: value for name, value in left.items() if value not in ({}, None)}
 
 
 def _values(runs: Iterable[Row], name: str) -> Values:

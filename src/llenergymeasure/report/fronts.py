@@ -25,9 +25,9 @@ from llenergymeasure.report.figures import (
     plot_size,
     texts,
 )
+from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.wording import listed, plain, shortened
 
-ENERGY = "energy_per_output_token_j"
 LABEL_LENGTH, NARROW_LABEL_LENGTH = 30, 20
 
 
@@ -49,11 +49,11 @@ def front_figure(
     shown = [
         (str(number), row)
         for number, row in enumerate(summary, start=1)
-        if row[f"{ENERGY}_mean"] is not None and row[f"{metric}_mean"] is not None
+        if row[f"{TOKEN}_mean"] is not None and row[f"{metric}_mean"] is not None
     ][:SHOWN_EXPERIMENTS]
     if not shown:
         return no_figure(heading, NO_ENERGY)
-    energy = Axis.over([row for _, row in shown], ENERGY, "Energy per output token", "J")
+    energy = Axis.over([row for _, row in shown], TOKEN, "Energy per output token", "J")
     other = Axis.over([row for _, row in shown], metric, title, unit)
     rows: list[dict[str, Any]] = [
         {

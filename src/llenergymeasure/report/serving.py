@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeAlias
 
 from llenergymeasure.analysis.load_curve import (
     Key,
@@ -29,6 +29,7 @@ from llenergymeasure.report.figures import (
     plot_size,
     texts,
 )
+from llenergymeasure.report.findings import TOKEN
 from llenergymeasure.report.wording import (
     counted,
     plain,
@@ -49,8 +50,10 @@ LINE = (
 BENT = "No line is drawn where power is no straight line over these loads."
 NO_LINE = "No line: measured runs at three loads or more have to show that power changes with load."
 NAME_LIMIT = 60
+
+Named: TypeAlias = tuple[str, Sequence[Row]]
+"""A group's name and its runs."""
 _LATENCY = "request_latency_p95_s"
-_ENERGY = "energy_per_output_token_j"
 
 
 @dataclass(frozen=True)
@@ -88,36 +91,30 @@ def serving_content(
     groups = served_groups(served, settings, group_of)
     names = _names(list(groups))
     odd = len(served) - sum(map(len, groups.values()))
-    curves = {name: load_curve(load_points(members)) for name, members in _named(groups, names)}
-    token = scale_for((run[_ENERGY] for run in served), "J")
+    curves = {names[key]: load_curve(load_points(members)) for key, members in groups.items()}
+    token = scale_for((run[TOKEN] for run in served), "J")
     first = min((key.group or 0 for key in groups), default=0)
-    shown = {key: members for key, members in groups.items() if (key.group or 0) == first}
-    apart = [names[key] for key in groups if key not in shown]
+    shown = [(names[key], groups[key]) for key in groups if (key.group or 0) == first]
+    apart = [names[key] for key in groups if (key.group or 0) != first]
     return ServingContent(
         figures={
-            FIGURE_NAMES[0]: _energy_latency(shown, names),
-            FIGURE_NAMES[1]: _power_load(shown, names, curves),
+            FIGURE_NAMES[0]: _energy_latency(shown),
+            FIGURE_NAMES[1]: _power_load(shown, curves),
         },
         rows=[_row(run, token) for run in served[:LISTED_RUNS]],
         rows_total=len(served),
         sentences=[
             sentence
-            for name, members in _named(groups, names)
+            for key, members in groups.items()
             for sentence in (
-                *knee_sentence(name, find_knee(members)),
-                *line_sentence(name, curves[name]),
+                *knee_sentence(names[key], find_knee(members)),
+                *line_sentence(names[key], curves[names[key]]),
             )
         ]
         + odd_sentence(odd)
         + apart_sentence(apart),
         energy_unit=token.unit,
     )
-
-
-def _named(
-    groups: Mapping[Key, Sequence[Row]], names: Mapping[Key, str]
-) -> list[tuple[str, Sequence[Row]]]:
-    return [(names[key], members) for key, members in groups.items()]
 
 
 def _names(keys: Sequence[Key]) -> dict[Key, str]:
@@ -143,7 +140,7 @@ def _row(run: Row, token: Any) -> dict[str, str]:
     def ms(column: str) -> str:
         return rounded(None if run[column] is None else run[column] * 1e3)
 
-    energy = run[_ENERGY]
+    energy = run[TOKEN]
     return {
         "experiment": run["experiment"],
         "cycle": str(run["cycle"]),
@@ -226,21 +223,21 @@ def apart_sentence(names: Sequence[str]) -> list[str]:
     return [f"Not drawn, because they may not be compared with what is: {listing}."]
 
 
-def _energy_latency(groups: Mapping[Key, Sequence[Row]], names: Mapping[Key, str]) -> Figure:
+def _energy_latency(groups: Sequence[Named]) -> Figure:
     """Return energy per output token against latency, of the experiments' means."""
-    token = scale_for((run[_ENERGY] for members in groups.values() for run in members), "J")
+    token = scale_for((run[TOKEN] for _, members in groups for run in members), "J")
     values: list[dict[str, Any]] = [
         {
             "group": name,
             "latency": 1e3 * fmean(run[_LATENCY] for run in used),
-            "energy": token(fmean(run[_ENERGY] for run in used)),
+            "energy": token(fmean(run[TOKEN] for run in used)),
             "load": fmean(run["offered_requests_per_s"] for run in used),
             "state": _state(used),
         }
-        for name, members in _named(groups, names)
+        for name, members in groups
         for chosen in selections(members).values()
         if (used := chosen.used)
-        and all(run[_ENERGY] is not None and run[_LATENCY] is not None for run in used)
+        and all(run[TOKEN] is not None and run[_LATENCY] is not None for run in used)
     ]
     values = [{**value, "label": f"{value['load']:.3g}/s"} for value in values]
     title = "Energy per output token against latency under load"
@@ -274,11 +271,7 @@ def _by_load(values: Sequence[Row], unit: str, *, many: bool, wide: bool) -> Cha
     }
 
 
-def _power_load(
-    groups: Mapping[Key, Sequence[Row]],
-    names: Mapping[Key, str],
-    curves: Mapping[str, LoadCurve | None],
-) -> Figure:
+def _power_load(groups: Sequence[Named], curves: Mapping[str, LoadCurve | None]) -> Figure:
     """Return power against the requests answered per second, and the line through them."""
     values = [
         {
@@ -287,7 +280,7 @@ def _power_load(
             "power": run["power_mean_w"],
             "state": _state([run]),
         }
-        for name, members in _named(groups, names)
+        for name, members in groups
         for run in members
         if in_means(run) and run["power_mean_w"] is not None
     ]
@@ -295,7 +288,7 @@ def _power_load(
     if not values:
         return no_figure(title, NO_ENERGY)
     most = max(value["load"] for value in values)
-    found = {name: curves[name] for name, _ in _named(groups, names)}
+    found = {name: curves[name] for name, _ in groups}
     shown = {name: curve for name, curve in found.items() if curve is not None and curve.shown}
     ends = [
         {"group": name, "load": load, "power": curve.intercept_w + curve.slope_j * load}
