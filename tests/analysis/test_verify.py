@@ -11,12 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from llenergymeasure.analysis.verify.difference import Difference
 from llenergymeasure.analysis.verify.runs import check_run
 from llenergymeasure.analysis.verify.study import verify_study
 from llenergymeasure.files import sha256
 from llenergymeasure.results.layout import TABLE_NAMES, RunFolder
-from llenergymeasure.results.whole import is_whole
+from llenergymeasure.results.whole import Difference, is_whole
 from support.studies import llem, write_study
 
 

@@ -11,7 +11,7 @@ import pytest
 from llenergymeasure.cli.results import status
 from llenergymeasure.plan import Plan, PlannedRun, make_plan
 from llenergymeasure.results.layout import RunFolder, StudyFolder
-from llenergymeasure.results.whole import Damage, damage
+from llenergymeasure.results.whole import Difference, damage
 from llenergymeasure.workflow import manifest
 from llenergymeasure.workload.load_study import study_from_mapping
 from results.synthetic import make_result, write_result
@@ -53,7 +53,7 @@ def looked_at(
     """Return the finished runs whose files are read to tell the states."""
     looked: list[RunFolder] = []
 
-    def look(run: RunFolder) -> Damage | None:
+    def look(run: RunFolder) -> Difference | None:
         looked.append(run)
         return damage(run)
 

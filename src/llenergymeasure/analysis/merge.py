@@ -31,7 +31,7 @@ from llenergymeasure.results.table import (
     setting_array,
     setting_columns,
 )
-from llenergymeasure.results.whole import Damage, sound_record, stamp
+from llenergymeasure.results.whole import Difference, sound_record, stamp
 
 BATCH_RUNS = 512
 """Rows packed at a time: as Python values all of a large study would take gigabytes."""
@@ -146,8 +146,9 @@ def _read(
         run = study.run(asked["experiment"], asked["cycle"])
         try:
             found = sound_record(run)
-            if isinstance(found, Damage):
-                errors[at] = ResultsError(f"{found}; running the study again measures it again")
+            if isinstance(found, Difference):
+                why = f"{found.file}: {found.what}"
+                errors[at] = ResultsError(f"{why}; running the study again measures it again")
                 continue
             result = result_of(found, run.result)
             rows.append(run_row(result, {key: value_at(result.config, key) for key in keys}))

@@ -26,26 +26,37 @@ _FILES = ("result.json", "outcome.json", "run.parquet", "samples.parquet", "requ
 
 
 @dataclass(frozen=True)
-class Damage:
-    """One thing that is wrong with a finished run's files.
+class Difference:
+    """A figure, or a file, that is not what its sources give.
 
     Attributes:
-        file: the file to blame.
-        what: what is wrong with it.
-        figure: ``sha256`` where its bytes are not those that were written.
-        wanted: the hash that was written down.
-        found: the hash of what is there.
+        file: where it stands.
+        figure: which one, as a dotted path; the file as a whole if empty.
+        recorded: what is there.
+        recomputed: what its sources give.
+        what: in words, where no two values say it.
     """
 
     file: Path
-    what: str
     figure: str = ""
-    wanted: str | None = None
-    found: str | None = None
+    recorded: Any = None
+    recomputed: Any = None
+    what: str | None = None
 
     def __str__(self) -> str:
-        """Return it in words, with the file's path."""
-        return f"{self.file}: {self.what}"
+        """Return it as a line for people."""
+        place = f"{self.file}: {self.figure}" if self.figure else str(self.file)
+        return f"{place}: {self.what or f'{self.recorded!r}, recomputed {self.recomputed!r}'}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {
+            "file": str(self.file),
+            "figure": self.figure or None,
+            "recorded": self.recorded,
+            "recomputed": self.recomputed,
+            "what": self.what,
+        }
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ def is_whole(folder: RunFolder) -> bool:
     return damage(folder) is None
 
 
-def damage(folder: RunFolder) -> Damage | None:
+def damage(folder: RunFolder) -> Difference | None:
     """Return the first thing that is wrong with a run's result; None where it is complete.
 
     Raises:
@@ -83,7 +94,7 @@ def damage(folder: RunFolder) -> Damage | None:
     return next(damages(folder), None)
 
 
-def sound_record(folder: RunFolder) -> dict[str, Any] | Damage:
+def sound_record(folder: RunFolder) -> dict[str, Any] | Difference:
     """Return a complete run's record, parsed; the first thing that is wrong where it is not.
 
     Raises:
@@ -97,7 +108,7 @@ def sound_record(folder: RunFolder) -> dict[str, Any] | Damage:
         return record
 
 
-def damages(folder: RunFolder) -> Generator[Damage, None, dict[str, Any] | None]:
+def damages(folder: RunFolder) -> Generator[Difference, None, dict[str, Any] | None]:
     """Yield everything that is wrong with a run's result, and return its record if it has one.
 
     Raises:
@@ -109,17 +120,17 @@ def damages(folder: RunFolder) -> Generator[Damage, None, dict[str, Any] | None]
     except PermissionError:
         raise
     except OSError as error:
-        yield Damage(folder.result, f"cannot be read: {error.strerror}")
+        yield Difference(folder.result, what=f"cannot be read: {error.strerror}")
         return None
     wanted, digest = recorded_hash(folder), hashlib.sha256(content).hexdigest()
     changed = wanted not in (None, digest)
     if changed:
         what = "its bytes are not those that were written (by the hash in outcome.json)"
-        yield Damage(folder.result, what, "sha256", wanted, digest)
+        yield Difference(folder.result, "sha256", wanted, digest, what)
     try:
         record = json.loads(content)
     except (ValueError, RecursionError) as error:
-        yield Damage(folder.result, f"is no JSON: {error}")
+        yield Difference(folder.result, what=f"is no JSON: {error}")
         return None
     try:
         reason = _no_record(record, folder)
@@ -128,7 +139,7 @@ def damages(folder: RunFolder) -> Generator[Damage, None, dict[str, Any] | None]
             return None
         raise
     if reason is not None:
-        yield Damage(folder.result, reason)
+        yield Difference(folder.result, what=reason)
         return None
     for name, vouched in record["files"].items():
         yield from _sibling(folder.path / name, vouched)
@@ -192,7 +203,7 @@ def _no_record(record: Any, folder: RunFolder) -> str | None:
     return None
 
 
-def _sibling(path: Path, wanted: str) -> Iterator[Damage]:
+def _sibling(path: Path, wanted: str) -> Iterator[Difference]:
     try:
         found = sha256(path)
     except PermissionError:
@@ -200,11 +211,11 @@ def _sibling(path: Path, wanted: str) -> Iterator[Damage]:
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         what = "it is missing" if missing else f"cannot be read: {error.strerror}"
-        yield Damage(path, f"{what}, and the record vouches for it")
+        yield Difference(path, what=f"{what}, and the record vouches for it")
         return
     if found != wanted:
         what = "its bytes are not those that result.json vouches for"
-        yield Damage(path, what, "sha256", wanted, found)
+        yield Difference(path, "sha256", wanted, found, what)
 
 
 def is_measured(folder: RunFolder) -> bool:

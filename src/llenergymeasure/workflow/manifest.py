@@ -32,7 +32,7 @@ def run_state(folder: RunFolder) -> dict[str, Any]:
         found = damage(folder)
         if found is None:
             return {"status": "completed"}
-        damaged = str(found)
+        damaged = f"{found.file}: {found.what}"
     outcome = without_result(folder, damaged)
     if outcome is None:
         return {"status": MISSING}

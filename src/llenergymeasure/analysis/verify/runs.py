@@ -1,13 +1,14 @@
 """A finished run's figures, recomputed from its samples and its requests."""
 
+import math
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from llenergymeasure.analysis.verify.difference import RELATIVE, Difference, differences
 from llenergymeasure.config.dotted import value_at
 from llenergymeasure.config.experiment import ExperimentConfig
 from llenergymeasure.config.servers import is_external
@@ -20,11 +21,14 @@ from llenergymeasure.results.reading import read_result
 from llenergymeasure.results.record import Energy, Footprint, Result
 from llenergymeasure.results.row_file import read_run_row
 from llenergymeasure.results.table import run_row
-from llenergymeasure.results.whole import damages
+from llenergymeasure.results.whole import Difference, damages
 from llenergymeasure.run.result.batch_requests import batch_tokens, batches_of
 from llenergymeasure.run.result.run_energy import run_energy
 from llenergymeasure.run.result.traffic_result import ServedRun
 from llenergymeasure.sensors.behaviour import Characterised
+
+RELATIVE = 1e-9
+"""Two computations of one figure differ by less on any processor."""
 
 _KNOWS_SENSORS = 2
 """Since this method a record holds what probes had found in the way it is read today."""
@@ -35,13 +39,11 @@ _IN_PROPORTION = (
     "per_input_token_j",
     "per_request_j",
     "per_1000_requests_wh",
-)
-_FOOTPRINT_IN_PROPORTION = (
-    "energy_site_kwh",
-    "carbon_gco2e",
-    "carbon_per_1000_requests_gco2e",
-    "cost",
-    "cost_per_1000_requests",
+    "footprint.energy_site_kwh",
+    "footprint.carbon_gco2e",
+    "footprint.carbon_per_1000_requests_gco2e",
+    "footprint.cost",
+    "footprint.cost_per_1000_requests",
 )
 """What is in proportion to the headline energy."""
 
@@ -58,10 +60,7 @@ def check_run(folder: RunFolder, swept: Mapping[str, Any]) -> Iterator[Differenc
     Raises:
         RecordVersionError: another version of this program wrote the record.
     """
-    found = [
-        Difference(each.file, each.figure, each.wanted, each.found, each.what)
-        for each in damages(folder)
-    ]
+    found = list(damages(folder))
     yield from found
     try:
         result = read_result(folder.result)
@@ -111,14 +110,14 @@ def _figures(folder: RunFolder, result: Result) -> Iterator[Difference]:
     )
     if result.tokens.output_sd is None:
         del recomputed["tokens"]["output_sd"]  # as in records of before there was one
-    if result.provenance.get("energy_method") != METHOD:
-        recorded = {key: _picked(getattr(result, key), recomputed[key]) for key in recomputed}
-        yield from differences(folder.result, recorded, recomputed)
-        yield from _earlier_method(folder, result.energy, record)
-        return
-    recomputed["energy"] = record.model_dump()
+    same_method = result.provenance.get("energy_method") == METHOD
+    if same_method:
+        recomputed["energy"] = record.model_dump()
     recorded = {key: _picked(getattr(result, key), recomputed[key]) for key in recomputed}
     yield from differences(folder.result, recorded, recomputed)
+    if not same_method:
+        yield from _earlier_method(folder, result.energy, record)
+        return
     for code in energy.account.validity:
         if code not in result.validity:
             yield Difference(folder.result, "validity", what=f"{code} is not among its codes")
@@ -163,19 +162,8 @@ def _apart(
 def _derived(energy: Energy, scale: float = 1.0) -> dict[str, Any]:
     """Return what is in proportion to the headline, for a headline so many times as large."""
     plain = energy.model_dump()
-    values = {name: plain[name] for name in _IN_PROPORTION}
-    printed = plain["footprint"] or {}
-    values["footprint"] = {name: printed.get(name) for name in _FOOTPRINT_IN_PROPORTION}
-    return _scaled(values, scale)
-
-
-def _scaled(values: Mapping[str, Any], scale: float) -> dict[str, Any]:
-    return {
-        name: _scaled(value, scale)
-        if isinstance(value, Mapping)
-        else (None if value is None else value * scale)
-        for name, value in values.items()
-    }
+    values = {name: value_at(plain, name) for name in _IN_PROPORTION}
+    return {name: None if value is None else value * scale for name, value in values.items()}
 
 
 def _served(result: Result, requests: pa.Table, window: tuple[int, int]) -> ServedRun | None:
@@ -225,3 +213,33 @@ def _row(folder: RunFolder, result: Result, swept: Mapping[str, Any]) -> Iterato
     yield from differences(
         folder.row, {name: written[name] for name in names}, {name: fresh[name] for name in names}
     )
+
+
+def differences(
+    file: Path, recorded: Any, recomputed: Any, figure: str = ""
+) -> Iterator[Difference]:
+    """Yield every leaf in which two nested values differ; numbers by :data:`RELATIVE`."""
+    if isinstance(recorded, Mapping) and isinstance(recomputed, Mapping):
+        for key in dict.fromkeys([*recorded, *recomputed]):
+            inner = f"{figure}.{key}" if figure else str(key)
+            yield from differences(file, recorded.get(key), recomputed.get(key), inner)
+    elif _list(recorded) and _list(recomputed) and len(recorded) == len(recomputed):
+        for number, pair in enumerate(zip(recorded, recomputed, strict=True)):
+            yield from differences(file, *pair, f"{figure}[{number}]")
+    elif not _same(recorded, recomputed):
+        yield Difference(file, figure, recorded, recomputed)
+
+
+def _list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) or isinstance(other, float):
+        try:
+            return math.isclose(one, other, rel_tol=RELATIVE, abs_tol=1e-12) or (
+                math.isnan(one) and math.isnan(other)
+            )
+        except TypeError:
+            return False
+    return bool(one == other)

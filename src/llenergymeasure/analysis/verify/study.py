@@ -15,14 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llenergymeasure.analysis.tables import write_tables
-from llenergymeasure.analysis.verify.difference import Difference, differences
-from llenergymeasure.analysis.verify.runs import check_run
+from llenergymeasure.analysis.verify.runs import check_run, differences
 from llenergymeasure.errors import ResultsError
 from llenergymeasure.files import read_bytes
 from llenergymeasure.parquet import read_parquet
 from llenergymeasure.plan import Plan
 from llenergymeasure.results.layout import TABLE_NAMES, StudyFolder
-from llenergymeasure.results.whole import recorded_hash
+from llenergymeasure.results.whole import Difference, recorded_hash
 
 SHOWN = 20
 """Differing cells named of one table; where one value is wrong, what follows from it is too."""
